@@ -1,0 +1,38 @@
+//! The command line: argument types, and one file per sub-command.
+//!
+//! The only place that prints. Exit codes: 0, 1 failure at run time, 2 wrong command line (clap),
+//! 78 configuration not valid (`EX_CONFIG`).
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
+
+mod check;
+mod schema;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Exit code of a configuration that is not valid (`EX_CONFIG` of sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+
+/// TCP (layer 4) load balancer.
+#[derive(Debug, Parser)]
+#[command(name = "rlb", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a configuration file and report everything that is wrong with it
+    Check(check::Args),
+    /// Print the JSON schema of the configuration file, for editors
+    Schema,
+}
+
+/// Parses the command line and runs the sub-command.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Check(args) => check::run(&args),
+        Command::Schema => schema::run(),
+    }
+}

@@ -1,0 +1,13 @@
+//! rlb, a TCP (layer 4) load balancer. This file is the map; ARCHITECTURE.md is the guide.
+//!
+//! A module imports only from those above it (checked by `tests/tidy.rs`), and its folder tells
+//! which thread runs it.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("rlb stands on epoll, splice and TCP_INFO: Linux only");
+
+// Plain data and code, usable from any thread.
+pub mod config;
+
+// The program around them.
+pub mod cli;

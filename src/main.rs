@@ -1,0 +1,5 @@
+//! The `rlb` program. Everything is in the library, so that tests and benches can reach it.
+
+fn main() -> std::process::ExitCode {
+    rlb::cli::main()
+}
