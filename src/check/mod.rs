@@ -1,0 +1,1 @@
+//! Health checks: one task per server on the control thread.

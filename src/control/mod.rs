@@ -1,0 +1,1 @@
+//! The control thread: the one writer of snapshots.

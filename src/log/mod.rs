@@ -1,0 +1,1 @@
+//! The log thread and the formats of its lines.

@@ -1,0 +1,3 @@
+//! The operating system, small and boring. Usable from any thread; sees nothing of ours.
+
+pub mod limits;
