@@ -5,6 +5,8 @@
 
 use super::snapshot::BackendId;
 use crate::live::CheckReport;
+use std::net::IpAddr;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Messages that may wait for the control task.
@@ -28,6 +30,13 @@ pub enum ToControl {
         server: u64,
         /// The verdict.
         report: CheckReport,
+    },
+    /// A host name has an address: every server of that name goes there.
+    Resolved {
+        /// The name, as configured.
+        name: Arc<str>,
+        /// Its first address.
+        address: IpAddr,
     },
 }
 

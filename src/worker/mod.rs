@@ -3,3 +3,4 @@
 //! A session is accepted, connected and relayed on one worker and never leaves it.
 
 pub mod order;
+pub mod plan;
