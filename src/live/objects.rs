@@ -42,6 +42,8 @@ pub struct GlobalLive {
     pub dropped_logs: AtomicU64,
     /// Per-shard counts.
     pub traffic: Shards<GlobalTraffic>,
+    /// Second of the process's clock in which a shortage was last reported, plus one.
+    complained: AtomicU64,
 }
 
 impl GlobalLive {
@@ -54,7 +56,14 @@ impl GlobalLive {
             freed: Notify::new(),
             dropped_logs: AtomicU64::new(0),
             traffic: Shards::new(shards),
+            complained: AtomicU64::new(0),
         }
+    }
+
+    /// Whether a shortage may be reported now: true once a second, for one caller.
+    pub fn may_complain(&self) -> bool {
+        let second = self.start.elapsed().as_secs() + 1;
+        self.complained.fetch_max(second, Relaxed) < second
     }
 
     /// Milliseconds from the start of the process to `now`.

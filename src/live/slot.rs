@@ -50,6 +50,11 @@ impl ConnSlot {
             frontend: Arc::clone(frontend),
         })
     }
+
+    /// Sessions of the process now, this one counted.
+    pub fn global_active(&self) -> u32 {
+        self.global.active.get()
+    }
 }
 
 impl Drop for ConnSlot {
