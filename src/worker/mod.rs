@@ -61,6 +61,7 @@ pub struct Parts {
 pub fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
     let name = format!("worker-{}", parts.index);
     std::thread::Builder::new().name(name).spawn(move || {
+        let _abort = AbortOnPanic;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())
@@ -69,6 +70,18 @@ pub fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
             .block_on(run(parts))
             .expect("a worker cannot do without epoll");
     })
+}
+
+/// Ends the process when the thread that holds it panics: a worker that is gone would leave its
+/// share of the accept queues unserved, and systemd starts the whole again.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
 }
 
 async fn run(parts: Parts) -> io::Result<()> {

@@ -76,6 +76,13 @@ impl Engine {
         self.conns.is_empty()
     }
 
+    /// When [`Engine::tick`] is to be called next.
+    pub(super) fn next_tick(&self) -> Instant {
+        let elapsed = self.start.elapsed();
+        let ticks = elapsed.as_millis() / TICK.as_millis() + 1;
+        self.start + TICK * u32::try_from(ticks).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         !self.closing.is_empty()
     }

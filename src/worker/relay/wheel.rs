@@ -42,11 +42,6 @@ impl Wheel {
         }
     }
 
-    /// Whether nothing is scheduled.
-    pub(super) fn is_empty(&self) -> bool {
-        self.scheduled == 0
-    }
-
     /// The tick that `key` fires at, if it is scheduled.
     pub(super) fn tick_of(&self, key: u32) -> Option<u64> {
         let link = self.links.get(key as usize)?;
