@@ -9,6 +9,7 @@
 )]
 
 mod check;
+mod limits;
 mod schema;
 
 use clap::{Parser, Subcommand};
