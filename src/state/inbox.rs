@@ -57,6 +57,12 @@ impl ControlHandle {
         let _ = self.0.try_send(message);
     }
 
+    /// Whether every message has been taken out.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.capacity() == INBOX_MAX
+    }
+
     /// Reports, waiting for room. `false` when the control task has ended.
     pub async fn report(&self, message: ToControl) -> bool {
         self.0.send(message).await.is_ok()
