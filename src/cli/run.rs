@@ -47,15 +47,17 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (config, warnings) = match config::load_with(&args.config, &super::limits()) {
+    let (config, warnings) = match config::load_with(&args.config, &super::limits::of_this_machine()) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            super::print_diagnostics(&problems);
+            for problem in &problems {
+                eprintln!("{}", problem.render(false));
+            }
             return ExitCode::from(EXIT_CONFIG);
         }
     };
     for warning in &warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", warning.line());
     }
     let code = match app::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
