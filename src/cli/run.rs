@@ -40,22 +40,26 @@ pub(super) fn run(args: &Args) -> ExitCode {
         LogFormat::Text => EventFormat::Human,
         LogFormat::Json => EventFormat::Json,
     };
-    let log = match events::init(events::Options { format, level: args.log_level }) {
+    let log = match events::init(events::Options {
+        format,
+        level: args.log_level,
+    }) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("rlb: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let (config, warnings) = match config::load_with(&args.config, &super::limits::of_this_machine()) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            for problem in &problems {
-                eprintln!("{}", problem.render(false));
+    let (config, warnings) =
+        match config::load_with(&args.config, &super::limits::of_this_machine()) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                for problem in &problems {
+                    eprintln!("{}", problem.render(false));
+                }
+                return ExitCode::from(EXIT_CONFIG);
             }
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+        };
     for warning in &warnings {
         tracing::warn!("{}", warning.line());
     }
