@@ -1,0 +1,9 @@
+//! Integration tests: the real binary, seen from outside. One program, linked once; a module a
+//! subject. Ports are the kernel's choice, readiness is READY=1, nothing sleeps and hopes.
+
+mod accept;
+mod balance;
+mod connect;
+mod harness;
+mod limits;
+mod relay;
