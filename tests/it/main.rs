@@ -3,7 +3,12 @@
 
 mod accept;
 mod balance;
+mod checks;
 mod connect;
 mod harness;
 mod limits;
+mod logs;
+mod process;
 mod relay;
+mod timeouts;
+mod unix;
