@@ -4,8 +4,10 @@
 mod accept;
 mod balance;
 mod checks;
+mod cluster;
 mod connect;
 mod harness;
+mod lab;
 mod limits;
 mod logs;
 mod process;

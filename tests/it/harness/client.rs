@@ -5,11 +5,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// No answer within this time is a failure of a test, not of the peer.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a stream ended, seen by the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// An orderly end (FIN).
     Eof,
     /// A reset (RST).
@@ -20,7 +20,7 @@ pub enum End {
 
 /// Connects with the usual read timeout.
 #[track_caller]
-pub fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, PATIENCE)
         .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
     stream
@@ -35,7 +35,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 
 /// Connects with a receive buffer of about `bytes`, so that a reader that pauses soon shuts its
 /// window.
-pub fn connect_with_receive_buffer(address: SocketAddr, bytes: usize) -> TcpStream {
+pub(crate) fn connect_with_receive_buffer(address: SocketAddr, bytes: usize) -> TcpStream {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),
         socket2::Type::STREAM,
@@ -54,7 +54,7 @@ pub fn connect_with_receive_buffer(address: SocketAddr, bytes: usize) -> TcpStre
 }
 
 /// Reads until the stream ends, and says how.
-pub fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, End) {
+pub(crate) fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, End) {
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -67,7 +67,7 @@ pub fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, End) {
 }
 
 /// What a read error says about the end of the stream.
-pub fn end_of(error: &std::io::Error) -> End {
+pub(crate) fn end_of(error: &std::io::Error) -> End {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => End::Silence,
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
@@ -79,7 +79,7 @@ pub fn end_of(error: &std::io::Error) -> End {
 
 /// Connects, says nothing, reads what the server says until the end.
 #[track_caller]
-pub fn hear(address: SocketAddr) -> (String, End) {
+pub(crate) fn hear(address: SocketAddr) -> (String, End) {
     let mut stream = connect(address);
     let (bytes, end) = read_to_end(&mut stream);
     (String::from_utf8(bytes).expect("text"), end)
@@ -87,7 +87,7 @@ pub fn hear(address: SocketAddr) -> (String, End) {
 
 /// Sends `message` and expects the same bytes back.
 #[track_caller]
-pub fn echo(stream: &mut TcpStream, message: &[u8]) {
+pub(crate) fn echo(stream: &mut TcpStream, message: &[u8]) {
     stream.write_all(message).expect("sent");
     let mut answer = vec![0; message.len()];
     stream.read_exact(&mut answer).expect("answered");
@@ -95,7 +95,7 @@ pub fn echo(stream: &mut TcpStream, message: &[u8]) {
 }
 
 /// Ends the connection by a reset: SO_LINGER 0, then close.
-pub fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: TcpStream) {
     socket2::SockRef::from(&stream)
         .set_linger(Some(Duration::ZERO))
         .expect("SO_LINGER can be set");
@@ -103,14 +103,14 @@ pub fn reset(stream: TcpStream) {
 }
 
 /// Ends the writing half.
-pub fn half_close(stream: &TcpStream) {
+pub(crate) fn half_close(stream: &TcpStream) {
     stream
         .shutdown(Shutdown::Write)
         .expect("the writing half ends");
 }
 
 /// GET `path` over HTTP/1.0; the status code and the body.
-pub fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+pub(crate) fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(
@@ -155,7 +155,7 @@ fn unchunk(mut body: &str) -> String {
 }
 
 /// Runs `action` and returns what it took.
-pub fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
+pub(crate) fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     let value = action();
     (value, start.elapsed())

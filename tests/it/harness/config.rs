@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 /// Builds the text. Names: frontend `fe`, backend `be`, servers `s1`, `s2`, …, stats `stats`.
 #[derive(Debug, Clone, Default)]
-pub struct Config {
+pub(crate) struct Config {
     global: Vec<String>,
     timeouts: Vec<String>,
     frontend: Vec<String>,
@@ -17,54 +17,54 @@ pub struct Config {
 
 impl Config {
     /// Two workers, one bind on a port of the kernel's choice, no server yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default().global("threads = 2")
     }
 
     /// A line of `[global]`.
     #[must_use]
-    pub fn global(mut self, line: &str) -> Self {
+    pub(crate) fn global(mut self, line: &str) -> Self {
         self.global.push(line.to_owned());
         self
     }
 
     /// An entry of the `timeout` table of `[defaults]`, as `client = "2s"`.
     #[must_use]
-    pub fn timeout(mut self, entry: &str) -> Self {
+    pub(crate) fn timeout(mut self, entry: &str) -> Self {
         self.timeouts.push(entry.to_owned());
         self
     }
 
     /// A line of the frontend.
     #[must_use]
-    pub fn frontend(mut self, line: &str) -> Self {
+    pub(crate) fn frontend(mut self, line: &str) -> Self {
         self.frontend.push(line.to_owned());
         self
     }
 
     /// A line of the backend.
     #[must_use]
-    pub fn backend(mut self, line: &str) -> Self {
+    pub(crate) fn backend(mut self, line: &str) -> Self {
         self.backend.push(line.to_owned());
         self
     }
 
     /// A bind instead of `127.0.0.1:0`.
     #[must_use]
-    pub fn bind(mut self, address: impl Display) -> Self {
+    pub(crate) fn bind(mut self, address: impl Display) -> Self {
         self.binds.push(address.to_string());
         self
     }
 
     /// A server at `address`.
     #[must_use]
-    pub fn server(self, address: SocketAddr) -> Self {
+    pub(crate) fn server(self, address: SocketAddr) -> Self {
         self.server_with(address, "")
     }
 
     /// A server at `address` with further keys, as `weight = 3`.
     #[must_use]
-    pub fn server_with(mut self, address: impl Display, keys: &str) -> Self {
+    pub(crate) fn server_with(mut self, address: impl Display, keys: &str) -> Self {
         let number = self.servers.len() + 1;
         let comma = if keys.is_empty() { "" } else { ", " };
         self.servers.push(format!(
@@ -75,7 +75,7 @@ impl Config {
 
     /// A log target, as `udp:127.0.0.1:514`, with its format.
     #[must_use]
-    pub fn log(mut self, to: impl Display, format: &str) -> Self {
+    pub(crate) fn log(mut self, to: impl Display, format: &str) -> Self {
         self.rest.push(format!(
             "[[log.target]]\nto = \"{to}\"\nformat = \"{format}\""
         ));
@@ -84,7 +84,7 @@ impl Config {
 
     /// Further text at the end.
     #[must_use]
-    pub fn rest(mut self, text: &str) -> Self {
+    pub(crate) fn rest(mut self, text: &str) -> Self {
         self.rest.push(text.to_owned());
         self
     }

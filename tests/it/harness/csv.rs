@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 /// A parsed page of `/;csv`.
 #[derive(Debug, Clone)]
-pub struct Csv {
+pub(crate) struct Csv {
     rows: Vec<HashMap<String, String>>,
     columns: Vec<String>,
 }
 
 impl Csv {
     /// Parses the text; panics where it breaks HAProxy's format.
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut lines = text.lines();
         let header = lines.next().expect("a header line");
         let header = header
@@ -33,13 +33,13 @@ impl Csv {
     }
 
     /// The column names in order.
-    pub fn columns(&self) -> &[String] {
+    pub(crate) fn columns(&self) -> &[String] {
         &self.columns
     }
 
     /// The row of `svname` in `pxname`; panics when there is none.
     #[track_caller]
-    pub fn row(&self, pxname: &str, svname: &str) -> Row<'_> {
+    pub(crate) fn row(&self, pxname: &str, svname: &str) -> Row<'_> {
         self.find(pxname, svname).unwrap_or_else(|| {
             let names: Vec<_> = self
                 .rows
@@ -51,7 +51,7 @@ impl Csv {
     }
 
     /// The row of `svname` in `pxname`.
-    pub fn find(&self, pxname: &str, svname: &str) -> Option<Row<'_>> {
+    pub(crate) fn find(&self, pxname: &str, svname: &str) -> Option<Row<'_>> {
         self.rows
             .iter()
             .find(|row| row["pxname"] == pxname && row["svname"] == svname)
@@ -59,7 +59,7 @@ impl Csv {
     }
 
     /// The `status` of every row of `pxname`, with the name, in order.
-    pub fn states(&self, pxname: &str) -> Vec<(String, String)> {
+    pub(crate) fn states(&self, pxname: &str) -> Vec<(String, String)> {
         self.rows
             .iter()
             .filter(|row| row["pxname"] == pxname)
@@ -70,12 +70,12 @@ impl Csv {
 
 /// One row.
 #[derive(Debug, Clone, Copy)]
-pub struct Row<'a>(&'a HashMap<String, String>);
+pub(crate) struct Row<'a>(&'a HashMap<String, String>);
 
 impl Row<'_> {
     /// The text of a column; panics for a column that is not there.
     #[track_caller]
-    pub fn text(&self, column: &str) -> &str {
+    pub(crate) fn text(&self, column: &str) -> &str {
         self.0
             .get(column)
             .unwrap_or_else(|| panic!("no column {column}"))
@@ -83,7 +83,7 @@ impl Row<'_> {
 
     /// The number in a column; an empty field panics, as HAProxy's empty is not 0.
     #[track_caller]
-    pub fn number(&self, column: &str) -> u64 {
+    pub(crate) fn number(&self, column: &str) -> u64 {
         let text = self.text(column);
         text.parse()
             .unwrap_or_else(|_| panic!("{column} is {text:?}, not a number: {:?}", self.0))
@@ -91,7 +91,7 @@ impl Row<'_> {
 
     /// The `status` column.
     #[track_caller]
-    pub fn status(&self) -> &str {
+    pub(crate) fn status(&self) -> &str {
         self.text("status")
     }
 }

@@ -8,7 +8,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Looks until `probe` yields a value, and returns it. Panics with `what` after `within`.
 #[track_caller]
-pub fn eventually<T>(within: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(
+    within: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> Option<T>,
+) -> T {
     let deadline = Instant::now() + within;
     loop {
         if let Some(value) = probe() {
@@ -21,13 +25,13 @@ pub fn eventually<T>(within: Duration, what: &str, mut probe: impl FnMut() -> Op
 
 /// Looks until `probe` is true. Panics with `what` after `within`.
 #[track_caller]
-pub fn eventually_true(within: Duration, what: &str, mut probe: impl FnMut() -> bool) {
+pub(crate) fn eventually_true(within: Duration, what: &str, mut probe: impl FnMut() -> bool) {
     eventually(within, what, || probe().then_some(()));
 }
 
 /// Looks until `probe` yields `expected`; the last value seen is part of the panic's text.
 #[track_caller]
-pub fn eventually_eq<T: PartialEq + std::fmt::Debug>(
+pub(crate) fn eventually_eq<T: PartialEq + std::fmt::Debug>(
     within: Duration,
     expected: &T,
     mut probe: impl FnMut() -> T,
@@ -49,7 +53,7 @@ pub fn eventually_eq<T: PartialEq + std::fmt::Debug>(
 /// Looks during the whole of `length` and panics with `what` as soon as `holds` is false. For what
 /// must not happen.
 #[track_caller]
-pub fn steadily(length: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn steadily(length: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + length;
     while Instant::now() < end {
         assert!(holds(), "{what}");
@@ -59,7 +63,7 @@ pub fn steadily(length: Duration, what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Returns at `instant`: the pace of a load, and scenarios whose length is their point (a split of
 /// twelve seconds).
-pub fn pace_until(instant: Instant) {
+pub(crate) fn pace_until(instant: Instant) {
     if let Some(rest) = instant.checked_duration_since(Instant::now()) {
         nap(rest);
     }

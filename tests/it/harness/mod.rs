@@ -1,12 +1,12 @@
 //! What the integration tests stand on: the real binary, scripted peers, clients, a laboratory of
 //! network namespaces. Every wait is a wait for a condition and lives in [`eventually`].
 
-pub mod client;
-pub mod config;
-pub mod csv;
-pub mod eventually;
-pub mod netns;
-pub mod peer;
-pub mod process;
-pub mod rlb;
-pub mod syslog;
+pub(crate) mod client;
+pub(crate) mod config;
+pub(crate) mod csv;
+pub(crate) mod eventually;
+pub(crate) mod netns;
+pub(crate) mod peer;
+pub(crate) mod process;
+pub(crate) mod rlb;
+pub(crate) mod syslog;

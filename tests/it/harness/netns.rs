@@ -16,20 +16,20 @@ const NETNS_DIR: &str = "/run/netns";
 static LABS: AtomicUsize = AtomicUsize::new(0);
 
 /// The nodes' names and addresses, as the seed's configuration has them.
-pub const NODES: [(&str, &str); 3] = [
+pub(crate) const NODES: [(&str, &str); 3] = [
     ("node01", "10.240.0.37"),
     ("node02", "10.240.0.39"),
     ("node03", "10.240.0.71"),
 ];
 
 /// The balancer's address.
-pub const LB_ADDRESS: &str = "10.240.0.10";
+pub(crate) const LB_ADDRESS: &str = "10.240.0.10";
 
 /// The client's address.
-pub const CLIENT_ADDRESS: &str = "10.240.0.200";
+pub(crate) const CLIENT_ADDRESS: &str = "10.240.0.200";
 
 /// Whether namespaces can be made; says why not on standard error.
-pub fn possible() -> bool {
+pub(crate) fn possible() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         eprintln!("SKIPPED: network namespaces need root");
@@ -39,7 +39,7 @@ pub fn possible() -> bool {
 
 /// A network namespace.
 #[derive(Debug)]
-pub struct Netns {
+pub(crate) struct Netns {
     name: String,
 }
 
@@ -54,14 +54,14 @@ impl Netns {
 
     /// Runs `ip` inside.
     #[track_caller]
-    pub fn ip(&self, arguments: &[&str]) {
+    pub(crate) fn ip(&self, arguments: &[&str]) {
         let mut all = vec!["-n", self.name.as_str()];
         all.extend_from_slice(arguments);
         ip(&all);
     }
 
     /// Runs `action` inside, on a thread of its own, and waits for it.
-    pub fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn enter<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             scope
                 .spawn(|| {
@@ -74,7 +74,7 @@ impl Netns {
     }
 
     /// Starts a thread inside.
-    pub fn spawn<T: Send + 'static>(
+    pub(crate) fn spawn<T: Send + 'static>(
         &self,
         action: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
@@ -86,7 +86,7 @@ impl Netns {
     }
 
     /// Writes a file below `/proc/sys/net` of this namespace.
-    pub fn sysctl(&self, path: &str, value: &str) {
+    pub(crate) fn sysctl(&self, path: &str, value: &str) {
         self.enter(|| {
             std::fs::write(format!("/proc/sys/net/{path}"), value)
                 .unwrap_or_else(|error| panic!("sysctl {path}: {error}"));
@@ -115,19 +115,19 @@ impl Drop for Netns {
 /// The seed's machines on one bridge: a client, the balancer, and those of the three nodes that
 /// are switched on.
 #[derive(Debug)]
-pub struct Lab {
+pub(crate) struct Lab {
     prefix: String,
     switch: Netns,
     /// Where the load comes from.
-    pub client: Netns,
+    pub(crate) client: Netns,
     /// Where the balancer runs.
-    pub lb: Netns,
+    pub(crate) lb: Netns,
     nodes: [Option<Netns>; 3],
 }
 
 impl Lab {
     /// A bridge in a namespace of its own, the client and the balancer; no node has power yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         remove_leftovers();
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("rlb{}l{number}", std::process::id());
@@ -151,7 +151,7 @@ impl Lab {
     }
 
     /// Switches a node on: a fresh namespace on a fresh switch port.
-    pub fn power_on(&mut self, node: usize) {
+    pub(crate) fn power_on(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "the node has power already");
         let (name, address) = NODES[node];
         let netns = machine(
@@ -165,19 +165,19 @@ impl Lab {
 
     /// Switches a node off. Its switch port goes first: no FIN, no RST, nothing answers. The
     /// caller ends the node's services afterwards; their last words go nowhere.
-    pub fn power_off(&mut self, node: usize) {
+    pub(crate) fn power_off(&mut self, node: usize) {
         self.switch.ip(&["link", "del", NODES[node].0]);
         self.nodes[node] = None;
     }
 
     /// Takes the switch port of a node down (`false`) or up again: a network split.
-    pub fn link(&self, node: usize, up: bool) {
+    pub(crate) fn link(&self, node: usize, up: bool) {
         let state = if up { "up" } else { "down" };
         self.switch.ip(&["link", "set", NODES[node].0, state]);
     }
 
     /// The namespace of a node that has power.
-    pub fn node(&self, node: usize) -> &Netns {
+    pub(crate) fn node(&self, node: usize) -> &Netns {
         self.nodes[node].as_ref().expect("the node has power")
     }
 }

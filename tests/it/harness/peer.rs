@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// What a server does with a connection it has accepted.
 #[derive(Clone)]
-pub enum Behaviour {
+pub(crate) enum Behaviour {
     /// Sends back what it gets, then ends as the client ends.
     Echo,
     /// Says these words, then ends.
@@ -35,7 +35,7 @@ pub enum Behaviour {
 
 impl Behaviour {
     /// A behaviour of the test's own.
-    pub fn script(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+    pub(crate) fn script(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         Self::Script(Arc::new(script))
     }
 
@@ -91,7 +91,7 @@ struct Shared {
 
 /// A listening server. Stops when dropped: its socket closes, so that connects are refused, and
 /// its connections end.
-pub struct Peer {
+pub(crate) struct Peer {
     address: SocketAddr,
     listener: Option<TcpListener>,
     shared: Arc<Shared>,
@@ -100,13 +100,13 @@ pub struct Peer {
 
 impl Peer {
     /// Listens on a loopback port of the kernel's choice.
-    pub fn start(behaviour: Behaviour) -> Self {
+    pub(crate) fn start(behaviour: Behaviour) -> Self {
         Self::start_at("127.0.0.1:0".parse().expect("an address"), behaviour)
     }
 
     /// Listens on `address`; a port that was just given up can be taken again.
     #[track_caller]
-    pub fn start_at(address: SocketAddr, behaviour: Behaviour) -> Self {
+    pub(crate) fn start_at(address: SocketAddr, behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind(address)
             .unwrap_or_else(|error| panic!("a server on {address}: {error}"));
         let address = listener.local_addr().expect("bound");
@@ -123,17 +123,17 @@ impl Peer {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Connections accepted so far.
-    pub fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
     /// Connections that have not ended.
-    pub fn active(&self) -> usize {
+    pub(crate) fn active(&self) -> usize {
         self.shared
             .live
             .lock()
@@ -142,13 +142,13 @@ impl Peer {
     }
 
     /// Stops listening and ends every connection; the address, to listen there again.
-    pub fn stop(mut self) -> SocketAddr {
+    pub(crate) fn stop(mut self) -> SocketAddr {
         self.halt();
         self.address
     }
 
     /// Stops listening; connections that stand go on.
-    pub fn stop_listening(&mut self) {
+    pub(crate) fn stop_listening(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         if let Some(listener) = self.listener.take() {
             // Ends a waiting accept call (EINVAL), in whatever namespace.
@@ -213,11 +213,11 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, behaviour: &Behaviour) {
 }
 
 /// A port that refuses: bound, so that nobody else takes it, but not listening.
-pub struct Refuses(Socket);
+pub(crate) struct Refuses(Socket);
 
 impl Refuses {
     /// Takes a loopback port of the kernel's choice.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let socket =
             Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
@@ -226,7 +226,7 @@ impl Refuses {
     }
 
     /// Where nothing listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.0
             .local_addr()
             .expect("bound")
@@ -236,7 +236,7 @@ impl Refuses {
 }
 
 /// A port that does not answer: its backlog is full and nobody accepts, so the kernel drops SYNs.
-pub struct Unanswering {
+pub(crate) struct Unanswering {
     listener: Socket,
     _fill: Vec<Socket>,
 }
@@ -246,7 +246,7 @@ impl Unanswering {
     const FILL: usize = 8;
 
     /// Fills the backlog of a loopback port of the kernel's choice.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener =
             Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
@@ -269,7 +269,7 @@ impl Unanswering {
     }
 
     /// Where nobody answers.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.listener
             .local_addr()
             .expect("bound")
@@ -280,7 +280,7 @@ impl Unanswering {
 
 /// Bytes in the send queue of a socket that the other side has not acknowledged
 /// (`/proc/thread-self/net/tcp`, column `tx_queue`).
-pub fn unacknowledged(stream: &TcpStream) -> u64 {
+pub(crate) fn unacknowledged(stream: &TcpStream) -> u64 {
     let local = stream.local_addr().expect("connected").port();
     let remote = stream.peer_addr().expect("connected").port();
     let table = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("the kernel prints it");
@@ -301,7 +301,7 @@ pub fn unacknowledged(stream: &TcpStream) -> u64 {
 }
 
 /// Makes the next close of `stream` a reset.
-pub fn reset_on_close(stream: &TcpStream) {
+pub(crate) fn reset_on_close(stream: &TcpStream) {
     SockRef::from(stream)
         .set_linger(Some(Duration::ZERO))
         .expect("SO_LINGER can be set");

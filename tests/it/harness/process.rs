@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Lines that a child has written so far.
 #[derive(Debug, Clone, Default)]
-pub struct Lines(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl Lines {
     /// Reads `source` on a thread of its own until it ends.
@@ -27,12 +27,12 @@ impl Lines {
     }
 
     /// What has been written so far.
-    pub fn all(&self) -> Vec<String> {
+    pub(crate) fn all(&self) -> Vec<String> {
         self.0.lock().expect("no panic holds this lock").clone()
     }
 
     /// The lines that contain `part`.
-    pub fn with(&self, part: &str) -> Vec<String> {
+    pub(crate) fn with(&self, part: &str) -> Vec<String> {
         self.all()
             .into_iter()
             .filter(|line| line.contains(part))
@@ -41,7 +41,7 @@ impl Lines {
 
     /// Waits for a line that contains `part`.
     #[track_caller]
-    pub fn wait_for(&self, part: &str) -> String {
+    pub(crate) fn wait_for(&self, part: &str) -> String {
         let lines = self.clone();
         eventually(
             Duration::from_secs(10),
@@ -53,20 +53,20 @@ impl Lines {
 
 /// A running child. Killed by its id when dropped.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     /// Its standard output, when collected.
-    pub stdout: Lines,
+    pub(crate) stdout: Lines,
     /// Its standard error.
-    pub stderr: Lines,
+    pub(crate) stderr: Lines,
 }
 
 impl Process {
     /// Starts `command`, inside `netns` when given. Standard error is collected, standard output
     /// too unless the caller has said otherwise by `keep_stdout`.
     #[track_caller]
-    pub fn start(mut command: Command, netns: Option<&Netns>, keep_stdout: bool) -> Self {
+    pub(crate) fn start(mut command: Command, netns: Option<&Netns>, keep_stdout: bool) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         if !keep_stdout {
@@ -95,36 +95,36 @@ impl Process {
     }
 
     /// The process id.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).expect("a process id is a pid_t");
         kill(Pid::from_raw(id), signal).expect("a child that was not waited for can be signalled");
     }
 
     /// The exit status, if the process has ended.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
     /// Waits for the end.
     #[track_caller]
-    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+    pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
         let name = self.name.clone();
         eventually(within, &format!("the end of {name}"), || self.ended())
     }
 
     /// Ends it without asking, and waits.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 
     /// A field of `/proc/<id>/status` in kB, such as `VmRSS`.
-    pub fn memory_kb(&self, field: &str) -> u64 {
+    pub(crate) fn memory_kb(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
             .expect("the process lives");
         status
@@ -135,14 +135,14 @@ impl Process {
     }
 
     /// How many descriptors it has open.
-    pub fn descriptors(&self) -> usize {
+    pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id()))
             .expect("the process lives")
             .count()
     }
 
     /// User and system time used so far (`/proc/<id>/stat`, fields 14 and 15, in ticks of 10 ms).
-    pub fn cpu_time(&self) -> Duration {
+    pub(crate) fn cpu_time(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))
             .expect("the process lives");
         let after_name = stat.rsplit_once(')').expect("the name is in brackets").1;

@@ -16,17 +16,17 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_rlb");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rlb");
 
 /// From the start to READY=1.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// From a signal to the end, where nothing holds the program back.
-pub const STOP_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// How to start it.
 #[derive(Debug)]
-pub struct Start<'a> {
+pub(crate) struct Start<'a> {
     config: String,
     netns: Option<&'a Netns>,
     stdout: Option<Stdio>,
@@ -34,7 +34,7 @@ pub struct Start<'a> {
 
 impl<'a> Start<'a> {
     /// With this configuration.
-    pub fn new(config: &impl Display) -> Self {
+    pub(crate) fn new(config: &impl Display) -> Self {
         Self {
             config: config.to_string(),
             netns: None,
@@ -44,21 +44,21 @@ impl<'a> Start<'a> {
 
     /// Inside a namespace.
     #[must_use]
-    pub fn netns(mut self, netns: &'a Netns) -> Self {
+    pub(crate) fn netns(mut self, netns: &'a Netns) -> Self {
         self.netns = Some(netns);
         self
     }
 
     /// With its standard output there instead of collected.
     #[must_use]
-    pub fn stdout(mut self, stdout: Stdio) -> Self {
+    pub(crate) fn stdout(mut self, stdout: Stdio) -> Self {
         self.stdout = Some(stdout);
         self
     }
 
     /// Starts it and waits until it is ready.
     #[track_caller]
-    pub fn ready(self) -> Rlb {
+    pub(crate) fn ready(self) -> Rlb {
         let mut rlb = self.spawn();
         rlb.wait_ready();
         rlb
@@ -66,7 +66,7 @@ impl<'a> Start<'a> {
 
     /// Starts it and waits for its end.
     #[track_caller]
-    pub fn to_the_end(self) -> (ExitStatus, Vec<String>) {
+    pub(crate) fn to_the_end(self) -> (ExitStatus, Vec<String>) {
         let mut rlb = self.spawn();
         let status = rlb.process.wait(READY_WITHIN);
         // The readers of the pipes may be a moment behind the end of the process.
@@ -107,9 +107,9 @@ impl<'a> Start<'a> {
 
 /// A running rlb.
 #[derive(Debug)]
-pub struct Rlb {
+pub(crate) struct Rlb {
     /// Its process.
-    pub process: Process,
+    pub(crate) process: Process,
     dir: TempDir,
     notify: UnixDatagram,
     listeners: Vec<(String, String)>,
@@ -118,23 +118,23 @@ pub struct Rlb {
 impl Rlb {
     /// Starts it with `config` and waits until it is ready.
     #[track_caller]
-    pub fn start(config: &impl Display) -> Self {
+    pub(crate) fn start(config: &impl Display) -> Self {
         Start::new(config).ready()
     }
 
     /// A directory of this process alone.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// The first address of the frontend `fe`.
     #[track_caller]
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.addresses("fe")[0]
     }
 
     /// The addresses of a frontend or of the stats proxy.
-    pub fn addresses(&self, proxy: &str) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self, proxy: &str) -> Vec<SocketAddr> {
         self.listeners
             .iter()
             .filter(|(name, _)| name == proxy)
@@ -147,19 +147,19 @@ impl Rlb {
     }
 
     /// The addresses of a proxy as the program prints them; unix sockets too.
-    pub fn address_texts(&self, proxy: &str) -> Vec<String> {
+    pub(crate) fn address_texts(&self, proxy: &str) -> Vec<String> {
         let of_proxy = self.listeners.iter().filter(|(name, _)| name == proxy);
         of_proxy.map(|(_, address)| address.clone()).collect()
     }
 
     /// GET from the stats listener.
-    pub fn http_get(&self, path: &str) -> std::io::Result<(u16, String)> {
+    pub(crate) fn http_get(&self, path: &str) -> std::io::Result<(u16, String)> {
         client::http_get(self.addresses("stats")[0], path)
     }
 
     /// The statistics now.
     #[track_caller]
-    pub fn csv(&self) -> Csv {
+    pub(crate) fn csv(&self) -> Csv {
         let (status, text) = self.http_get("/;csv").expect("the stats listener answers");
         assert_eq!(status, 200, "{text}");
         Csv::parse(&text)
@@ -167,13 +167,13 @@ impl Rlb {
 
     /// A number of a row of the backend `be`, or of the frontend for `FRONTEND`.
     #[track_caller]
-    pub fn number(&self, svname: &str, column: &str) -> u64 {
+    pub(crate) fn number(&self, svname: &str, column: &str) -> u64 {
         self.row(svname, |row| row.number(column))
     }
 
     /// The status of a server of `be`.
     #[track_caller]
-    pub fn status(&self, svname: &str) -> String {
+    pub(crate) fn status(&self, svname: &str) -> String {
         self.row(svname, |row| row.status().to_owned())
     }
 
@@ -185,25 +185,25 @@ impl Rlb {
 
     /// Waits until a server of `be` has `status`.
     #[track_caller]
-    pub fn wait_status(&self, svname: &str, status: &str) {
+    pub(crate) fn wait_status(&self, svname: &str, status: &str) {
         super::eventually::eventually_eq(client::PATIENCE, &status.to_owned(), || {
             self.status(svname)
         });
     }
 
     /// The lines of standard error: events as JSON.
-    pub fn events(&self) -> &Lines {
+    pub(crate) fn events(&self) -> &Lines {
         &self.process.stderr
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
 
     /// Stops it as systemd would, and expects an orderly end with nothing left behind.
     #[track_caller]
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.signal(Signal::SIGTERM);
         let status = self.process.wait(STOP_WITHIN);
         assert_eq!(status.code(), Some(0), "a graceful stop: {status}");
@@ -212,7 +212,7 @@ impl Rlb {
     }
 
     /// Whether a `NAME=value` line has come on the notify socket.
-    pub fn notified(&self, line: &str) -> bool {
+    pub(crate) fn notified(&self, line: &str) -> bool {
         let mut buffer = [0; 4096];
         while let Ok(length) = self.notify.recv(&mut buffer) {
             let text = String::from_utf8_lossy(&buffer[..length]);
@@ -261,7 +261,7 @@ fn listeners(lines: &[String]) -> Vec<(String, String)> {
 }
 
 /// Runs another sub-command to its end.
-pub fn command(arguments: &[&str]) -> Output {
+pub(crate) fn command(arguments: &[&str]) -> Output {
     Command::new(PROGRAM)
         .args(arguments)
         .stdin(Stdio::null())
@@ -272,7 +272,7 @@ pub fn command(arguments: &[&str]) -> Output {
 impl Rlb {
     /// [`Rlb::stop`] once `streams` have ended.
     #[track_caller]
-    pub fn stop_after<T>(self, streams: T) {
+    pub(crate) fn stop_after<T>(self, streams: T) {
         drop(streams);
         self.stop();
     }

@@ -11,7 +11,7 @@ const DATAGRAM_MAX: usize = 65536;
 
 /// A socket that log lines are sent to.
 #[derive(Debug)]
-pub enum Syslog {
+pub(crate) enum Syslog {
     /// `udp:127.0.0.1:…`
     Udp(UdpSocket),
     /// `unix:…`
@@ -20,21 +20,21 @@ pub enum Syslog {
 
 impl Syslog {
     /// Listens on a UDP port of the kernel's choice.
-    pub fn udp() -> Self {
+    pub(crate) fn udp() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP port");
         socket.set_nonblocking(true).expect("non-blocking");
         Self::Udp(socket)
     }
 
     /// Listens on a unix datagram socket, as `/dev/log` is.
-    pub fn unix(path: &Path) -> Self {
+    pub(crate) fn unix(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).expect("a unix socket");
         socket.set_nonblocking(true).expect("non-blocking");
         Self::Unix(socket)
     }
 
     /// The UDP address.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Udp(socket) => socket.local_addr().expect("bound"),
             Self::Unix(_) => panic!("a unix socket has no address"),
@@ -42,7 +42,7 @@ impl Syslog {
     }
 
     /// The next datagram, if one has come.
-    pub fn try_next(&self) -> Option<String> {
+    pub(crate) fn try_next(&self) -> Option<String> {
         let mut buffer = vec![0; DATAGRAM_MAX];
         let length = match self {
             Self::Udp(socket) => socket.recv(&mut buffer),
@@ -55,7 +55,7 @@ impl Syslog {
 
     /// Waits for the next datagram that contains `part`; those before it are dropped.
     #[track_caller]
-    pub fn next_with(&self, part: &str) -> String {
+    pub(crate) fn next_with(&self, part: &str) -> String {
         let mut passed = Vec::new();
         let found = eventually_line(&mut passed, part, || self.try_next());
         found.unwrap_or_else(|| panic!("no log line with {part:?}; seen: {passed:#?}"))
