@@ -125,6 +125,18 @@ fn a_stopped_service_costs_nobody_anything() {
     assert_eq!(report.slow, 0, "{report}");
 }
 
+/// A control: the same minute through HAProxy as the seed configures it must show the losses that
+/// rlb has not, or the laboratory sees nothing.
+#[test]
+fn the_laboratory_sees_what_the_seeds_haproxy_loses() {
+    if !possible() {
+        return;
+    }
+    let report = service_stops(Kind::Haproxy);
+    eprintln!("service stopped, HAProxy: {report}");
+    assert!(report.failed > 20, "{report}");
+}
+
 #[test]
 fn a_node_without_power_costs_nobody_a_second() {
     if !possible() {
@@ -211,7 +223,7 @@ fn used_up_source_ports_are_nobodys_fault_but_ours() {
             scripted(&lab, node, CONSOLE, Behaviour::SpeaksFirst("!"))
         })
         .collect();
-    let rlb = Kind::Rlb.start(&lab);
+    let mut rlb = Kind::Rlb.start(&lab);
     wait_states(&lab, "replicated-backend", ["UP"; 3]);
     lab.lb.sysctl("ipv4/ip_local_port_range", "40000 40019");
     let streams = lab.client.enter(|| {
@@ -241,5 +253,5 @@ fn used_up_source_ports_are_nobodys_fault_but_ours() {
                 .to_owned()
         })
     });
-    drop(rlb);
+    rlb.lives();
 }

@@ -120,7 +120,7 @@ fn a_second_start_on_the_same_ports_is_refused() {
     let again = Config::new()
         .bind(first.address())
         .server_with(peer.address(), "check = false");
-    let (status, stderr) = Start::new(&again).to_the_end();
+    let (status, stderr) = Start::new(&again).exits();
     assert_eq!(status.code(), Some(1), "{stderr:#?}");
     let address = first.address().to_string();
     assert!(

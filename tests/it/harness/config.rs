@@ -81,13 +81,6 @@ impl Config {
         ));
         self
     }
-
-    /// Further text at the end.
-    #[must_use]
-    pub(crate) fn rest(mut self, text: &str) -> Self {
-        self.rest.push(text.to_owned());
-        self
-    }
 }
 
 impl Display for Config {

@@ -57,25 +57,16 @@ impl Csv {
             .find(|row| row["pxname"] == pxname && row["svname"] == svname)
             .map(Row)
     }
-
-    /// The `status` of every row of `pxname`, with the name, in order.
-    pub(crate) fn states(&self, pxname: &str) -> Vec<(String, String)> {
-        self.rows
-            .iter()
-            .filter(|row| row["pxname"] == pxname)
-            .map(|row| (row["svname"].clone(), row["status"].clone()))
-            .collect()
-    }
 }
 
 /// One row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Row<'a>(&'a HashMap<String, String>);
 
-impl Row<'_> {
+impl<'a> Row<'a> {
     /// The text of a column; panics for a column that is not there.
     #[track_caller]
-    pub(crate) fn text(&self, column: &str) -> &str {
+    pub(crate) fn text(self, column: &str) -> &'a str {
         self.0
             .get(column)
             .unwrap_or_else(|| panic!("no column {column}"))
@@ -83,7 +74,7 @@ impl Row<'_> {
 
     /// The number in a column; an empty field panics, as HAProxy's empty is not 0.
     #[track_caller]
-    pub(crate) fn number(&self, column: &str) -> u64 {
+    pub(crate) fn number(self, column: &str) -> u64 {
         let text = self.text(column);
         text.parse()
             .unwrap_or_else(|_| panic!("{column} is {text:?}, not a number: {:?}", self.0))
@@ -91,7 +82,7 @@ impl Row<'_> {
 
     /// The `status` column.
     #[track_caller]
-    pub(crate) fn status(&self) -> &str {
+    pub(crate) fn status(self) -> &'a str {
         self.text("status")
     }
 }

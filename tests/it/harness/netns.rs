@@ -189,6 +189,19 @@ fn machine(switch: &Netns, name: &str, port: &str, address: &str) -> Netns {
         "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name,
     ]);
     switch.ip(&["link", "set", port, "master", "br0", "up"]);
+    // As a machine's own: the same after a return, so that no neighbour table has to notice.
+    let last: u8 = address
+        .rsplit('.')
+        .next()
+        .and_then(|it| it.parse().ok())
+        .expect("an address");
+    netns.ip(&[
+        "link",
+        "set",
+        "eth0",
+        "address",
+        &format!("02:00:0a:f0:00:{last:02x}"),
+    ]);
     netns.ip(&["addr", "add", &format!("{address}/24"), "dev", "eth0"]);
     netns.ip(&["link", "set", "eth0", "up"]);
     netns

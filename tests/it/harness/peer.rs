@@ -132,15 +132,6 @@ impl Peer {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// Connections that have not ended.
-    pub(crate) fn active(&self) -> usize {
-        self.shared
-            .live
-            .lock()
-            .expect("no panic holds this lock")
-            .len()
-    }
-
     /// Stops listening and ends every connection; the address, to listen there again.
     pub(crate) fn stop(mut self) -> SocketAddr {
         self.halt();
@@ -298,11 +289,4 @@ pub(crate) fn unacknowledged(stream: &TcpStream) -> u64 {
         }
     }
     0
-}
-
-/// Makes the next close of `stream` a reset.
-pub(crate) fn reset_on_close(stream: &TcpStream) {
-    SockRef::from(stream)
-        .set_linger(Some(Duration::ZERO))
-        .expect("SO_LINGER can be set");
 }

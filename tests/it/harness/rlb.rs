@@ -10,7 +10,6 @@ use nix::sys::signal::Signal;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -66,7 +65,7 @@ impl<'a> Start<'a> {
 
     /// Starts it and waits for its end.
     #[track_caller]
-    pub(crate) fn to_the_end(self) -> (ExitStatus, Vec<String>) {
+    pub(crate) fn exits(self) -> (ExitStatus, Vec<String>) {
         let mut rlb = self.spawn();
         let status = rlb.process.wait(READY_WITHIN);
         // The readers of the pipes may be a moment behind the end of the process.
@@ -98,7 +97,7 @@ impl<'a> Start<'a> {
         let process = Process::start(command, self.netns, keep_stdout);
         Rlb {
             process,
-            dir,
+            _dir: dir,
             notify,
             listeners: Vec::new(),
         }
@@ -110,7 +109,8 @@ impl<'a> Start<'a> {
 pub(crate) struct Rlb {
     /// Its process.
     pub(crate) process: Process,
-    dir: TempDir,
+    /// Holds the configuration and the notify socket as long as the process lives.
+    _dir: TempDir,
     notify: UnixDatagram,
     listeners: Vec<(String, String)>,
 }
@@ -120,11 +120,6 @@ impl Rlb {
     #[track_caller]
     pub(crate) fn start(config: &impl Display) -> Self {
         Start::new(config).ready()
-    }
-
-    /// A directory of this process alone.
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// The first address of the frontend `fe`.
@@ -144,12 +139,6 @@ impl Rlb {
                     .unwrap_or_else(|_| panic!("{proxy}'s address is {address:?}"))
             })
             .collect()
-    }
-
-    /// The addresses of a proxy as the program prints them; unix sockets too.
-    pub(crate) fn address_texts(&self, proxy: &str) -> Vec<String> {
-        let of_proxy = self.listeners.iter().filter(|(name, _)| name == proxy);
-        of_proxy.map(|(_, address)| address.clone()).collect()
     }
 
     /// GET from the stats listener.
@@ -211,6 +200,13 @@ impl Rlb {
         assert!(panics.is_empty(), "{panics:#?}");
     }
 
+    /// [`Rlb::stop`] once `streams` have ended.
+    #[track_caller]
+    pub(crate) fn stop_after<T>(self, streams: T) {
+        drop(streams);
+        self.stop();
+    }
+
     /// Whether a `NAME=value` line has come on the notify socket.
     pub(crate) fn notified(&self, line: &str) -> bool {
         let mut buffer = [0; 4096];
@@ -267,13 +263,4 @@ pub(crate) fn command(arguments: &[&str]) -> Output {
         .stdin(Stdio::null())
         .output()
         .expect("rlb starts")
-}
-
-impl Rlb {
-    /// [`Rlb::stop`] once `streams` have ended.
-    #[track_caller]
-    pub(crate) fn stop_after<T>(self, streams: T) {
-        drop(streams);
-        self.stop();
-    }
 }

@@ -79,6 +79,18 @@ pub(crate) enum Balancer {
     Haproxy(Process),
 }
 
+impl Balancer {
+    /// Panics if it has ended meanwhile.
+    #[track_caller]
+    pub(crate) fn lives(&mut self) {
+        let process = match self {
+            Self::Rlb(rlb) => &mut rlb.process,
+            Self::Haproxy(process) => process,
+        };
+        assert_eq!(process.ended(), None, "the balancer has ended");
+    }
+}
+
 fn stats_address() -> SocketAddr {
     format!("{LB_ADDRESS}:8080").parse().expect("an address")
 }

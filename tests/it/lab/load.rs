@@ -68,14 +68,6 @@ impl Load {
         }
     }
 
-    /// How many connections have ended so far.
-    pub(crate) fn ended(&self) -> usize {
-        self.outcomes
-            .lock()
-            .expect("no panic holds this lock")
-            .len()
-    }
-
     /// What became of those that have ended so far.
     pub(crate) fn so_far(&self) -> Vec<Outcome> {
         self.outcomes

@@ -41,13 +41,15 @@ fn three_nodes(kind: Kind) -> (Lab, super::balancer::Balancer, Vec<Option<Nginx>
 
 /// A node's service stops: its port refuses from then on.
 pub(crate) fn service_stops(kind: Kind) -> Report {
-    let (lab, _balancer, mut services) = three_nodes(kind);
+    let (lab, mut balancer, mut services) = three_nodes(kind);
     let load = Load::start(&lab.client, frontend(APP), RATE, PATIENCE);
     pace_until(Instant::now() + BEFORE);
     let fault = Instant::now();
     services[0].take().expect("running").stop();
     pace_until(fault + AFTER);
-    Report::of(&load.finish(), fault)
+    let outcomes = load.finish();
+    balancer.lives();
+    Report::of(&outcomes, fault)
 }
 
 /// A node is switched off, and on again some time later.
@@ -60,15 +62,19 @@ pub(crate) struct PowerOff {
     pub(crate) serves_again_after: Duration,
 }
 
-/// A node loses its power: packets vanish, nothing answers. Then it returns.
+/// A node loses its power: packets vanish, nothing answers. When the last client of that has been
+/// served or has given up, it returns under a new load.
 pub(crate) fn power_off(kind: Kind) -> PowerOff {
-    let (mut lab, _balancer, mut services) = three_nodes(kind);
+    let (mut lab, mut balancer, mut services) = three_nodes(kind);
     let load = Load::start(&lab.client, frontend(APP), RATE, PATIENCE);
     pace_until(Instant::now() + BEFORE);
     let fault = Instant::now();
     lab.power_off(0);
     drop(services[0].take());
     pace_until(fault + AFTER);
+    let off = Report::of(&load.finish(), fault);
+
+    let load = Load::start(&lab.client, frontend(APP), RATE, PATIENCE);
     lab.power_on(0);
     services[0] = Some(nginx(&lab, 0, APP));
     let returned = Instant::now();
@@ -85,17 +91,13 @@ pub(crate) fn power_off(kind: Kind) -> PowerOff {
     });
     pace_until(Instant::now() + Duration::from_secs(2));
     let outcomes = load.finish();
+    balancer.lives();
     let first = outcomes
         .iter()
         .find(|outcome| served(outcome))
         .expect("seen above");
-    let lost: Vec<Outcome> = outcomes
-        .iter()
-        .filter(|outcome| outcome.begun < returned)
-        .cloned()
-        .collect();
     PowerOff {
-        off: Report::of(&lost, fault),
+        off,
         on: Report::of(&outcomes, returned),
         serves_again_after: first.begun - returned,
     }
@@ -246,24 +248,26 @@ pub(crate) type Told = (Pinned, Duration, End);
 /// Clients pinned to a node that is switched off: when and how each kind is told.
 pub(crate) fn pinned_clients(kind: Kind, patience: Duration) -> Vec<Told> {
     let stop = Arc::new(AtomicBool::new(false));
-    let (mut lab, _balancer, mut peers, clients) = pinned_to_node01(kind, patience, &stop);
+    let (mut lab, mut balancer, mut peers, clients) = pinned_to_node01(kind, patience, &stop);
     let fault = Instant::now();
     lab.power_off(0);
     drop(peers.remove(0));
-    clients
+    let told = clients
         .into_iter()
         .map(|client| {
             let (at, end) = client.thread.join().expect("a client does not panic");
             (client.kind, at - fault, end)
         })
-        .collect()
+        .collect();
+    balancer.lives();
+    told
 }
 
 /// A node's switch port goes down for twelve seconds; which kinds of client did not survive it.
 pub(crate) fn split(kind: Kind) -> Vec<Pinned> {
     let patience = Duration::from_secs(40);
     let stop = Arc::new(AtomicBool::new(false));
-    let (lab, _balancer, _peers, clients) = pinned_to_node01(kind, patience, &stop);
+    let (lab, mut balancer, _peers, clients) = pinned_to_node01(kind, patience, &stop);
     let start = Instant::now();
     lab.link(0, false);
     pace_until(start + Duration::from_secs(12));
@@ -280,5 +284,6 @@ pub(crate) fn split(kind: Kind) -> Vec<Pinned> {
         drop(client.stream.shutdown(std::net::Shutdown::Both));
         client.thread.join().expect("a client does not panic");
     }
+    balancer.lives();
     dead
 }

@@ -19,8 +19,6 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
 /// The port of the application.
 pub(crate) const APP: u16 = 80;
-/// The port of PostgreSQL.
-pub(crate) const POSTGRES: u16 = 5432;
 /// The port of the admin console.
 pub(crate) const CONSOLE: u16 = 8800;
 /// The port of the Kubernetes API: TLS.
