@@ -144,7 +144,7 @@ fn bulk_arrives_unchanged_in_one_direction() {
         }
         assert_eq!(position as u64, TOTAL);
     });
-    rlb.stop();
+    rlb.stop_after((client, server));
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn urgent_data_does_not_kill_a_session() {
     let (mut answer, end) = read_to_end(&mut client);
     answer.retain(|&byte| byte != b'!');
     assert_eq!((answer.as_slice(), end), (b"answer".as_slice(), End::Eof));
-    rlb.stop();
+    rlb.stop_after((client, server));
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn a_peer_that_reads_nothing_for_120_s_survives() {
         assert_eq!(rlb.number("FRONTEND", "scur"), 1, "the session lives");
         assert_eq!(read_and_compare(&mut client, 5), (TOTAL, End::Eof));
     });
-    rlb.stop();
+    rlb.stop_after((client, server));
 }
 
 #[test]
