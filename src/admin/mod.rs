@@ -1,0 +1,1 @@
+//! The admin thread: the stats listener.

@@ -1,0 +1,5 @@
+//! The operating system, small and boring. Usable from any thread; sees nothing of ours.
+
+pub mod limits;
+pub mod raw;
+pub mod socket;
