@@ -12,5 +12,6 @@ mod limits;
 mod logs;
 mod process;
 mod relay;
+mod stats;
 mod timeouts;
 mod unix;
