@@ -360,3 +360,6 @@ pub fn name(text: &str) -> Result<(), Problem> {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;
