@@ -307,7 +307,8 @@ fn type_hint(found: &str, expected: &str, place: &Place) -> Option<String> {
     }
     match (found, expected) {
         (_, "a number" | "a boolean") => {
-            let bare = written.strip_prefix('"')?.strip_suffix('"')?;
+            let quote = written.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+            let bare = written.strip_prefix(quote)?.strip_suffix(quote)?;
             let fits = bare.parse::<i64>().is_ok() || bare.parse::<bool>().is_ok();
             fits.then(|| format!("write {bare}, without quotes"))
         }

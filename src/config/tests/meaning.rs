@@ -13,7 +13,10 @@ use std::time::Duration;
 fn config(text: &str) -> Config {
     match load(text) {
         Ok((config, _)) => config,
-        Err(found) => panic!("{}", found.iter().map(|d| d.render(false)).collect::<String>()),
+        Err(found) => panic!(
+            "{}",
+            found.iter().map(|d| d.render(false)).collect::<String>()
+        ),
     }
 }
 
@@ -27,9 +30,16 @@ fn defaults_are_the_documented_ones() {
          servers = [{ name = 's', address = '10.0.0.1:80' }]",
     );
     assert_eq!((config.global.threads, config.global.maxconn), (2, None));
-    assert_eq!((config.stats, config.log.targets.len(), &*config.log.tag), (None, 0, "rlb"));
+    assert_eq!(
+        (config.stats, config.log.targets.len(), &*config.log.tag),
+        (None, 0, "rlb")
+    );
     let (frontend, backend) = (&config.frontends[0], &config.backends[0]);
-    let keepalive = Keepalive { idle: 10 * SECOND, interval: 5 * SECOND, probes: 3 };
+    let keepalive = Keepalive {
+        idle: 10 * SECOND,
+        interval: 5 * SECOND,
+        probes: 3,
+    };
     assert_eq!(frontend.timeout_client, Some(3600 * SECOND));
     assert_eq!(frontend.timeout_client_fin, Some(30 * SECOND));
     assert_eq!(frontend.keepalive, Some(keepalive));
@@ -90,8 +100,14 @@ fn checks_are_layered() {
     assert_eq!(a.timeout, Duration::from_millis(900));
     assert_eq!(of(1), None);
     assert_eq!(of(2).map(|c| (c.rise, c.fall)), Some((5, 6)));
-    assert_eq!(servers.iter().map(|s| s.weight).collect::<Vec<_>>(), [7, 0, 7]);
-    let down: Vec<bool> = servers.iter().map(|s| s.shutdown_sessions_on_down).collect();
+    assert_eq!(
+        servers.iter().map(|s| s.weight).collect::<Vec<_>>(),
+        [7, 0, 7]
+    );
+    let down: Vec<bool> = servers
+        .iter()
+        .map(|s| s.shutdown_sessions_on_down)
+        .collect();
     assert_eq!(down, [true, false, true]);
 }
 
@@ -101,8 +117,14 @@ fn checks_are_layered() {
 fn checks_are_off_unless_asked_for() {
     let text = "[[listen]]\nname = 'l'\nbind = '*:80'\nCHECK\n\
                 servers = [{ name = 's', address = 'a:80' }]";
-    assert_eq!(config(&text.replace("CHECK", "")).backends[0].servers[0].check, None);
-    let off = format!("[defaults]\ncheck = true\n{}", text.replace("CHECK", "check = false"));
+    assert_eq!(
+        config(&text.replace("CHECK", "")).backends[0].servers[0].check,
+        None
+    );
+    let off = format!(
+        "[defaults]\ncheck = true\n{}",
+        text.replace("CHECK", "check = false")
+    );
     assert_eq!(config(&off).backends[0].servers[0].check, None);
 }
 
@@ -114,10 +136,16 @@ fn idle_timeouts_can_be_off() {
          servers = [{ name = 's', address = 'a:80' }]",
     );
     let frontend = &config.frontends[0];
-    assert_eq!((frontend.timeout_client, frontend.timeout_client_fin), (None, None));
+    assert_eq!(
+        (frontend.timeout_client, frontend.timeout_client_fin),
+        (None, None)
+    );
     assert_eq!(config.backends[0].timeout_server, None);
     assert_eq!(config.backends[0].timeout_server_fin, Some(30 * SECOND));
-    assert_eq!((frontend.keepalive, config.backends[0].keepalive), (None, None));
+    assert_eq!(
+        (frontend.keepalive, config.backends[0].keepalive),
+        (None, None)
+    );
 }
 
 /// Numbers are counted in file order, from 2, past those that were given; the statistics first.
@@ -128,8 +156,16 @@ fn proxies_are_numbered_and_ordered() {
                 [[backend]]\nname = 'f'\n";
     let config = config(&format!("{text}[stats]\nbind = '*:3'"));
     assert_eq!(config.stats.as_ref().map(|stats| stats.id), Some(2));
-    let front: Vec<_> = config.frontends.iter().map(|f| (&*f.name, f.id, f.order)).collect();
-    let back: Vec<_> = config.backends.iter().map(|b| (&*b.name, b.id, b.order)).collect();
+    let front: Vec<_> = config
+        .frontends
+        .iter()
+        .map(|f| (&*f.name, f.id, f.order))
+        .collect();
+    let back: Vec<_> = config
+        .backends
+        .iter()
+        .map(|b| (&*b.name, b.id, b.order))
+        .collect();
     assert_eq!(front, [("l", 5, 2), ("f", 3, 4)]);
     assert_eq!(back, [("b", 4, 1), ("l", 5, 3), ("f", 6, 5)]);
     assert_eq!(config.frontends[0].default_backend.0, 1);
@@ -157,16 +193,19 @@ fn binds_are_expanded_and_numbered() {
             format!("{} {} {address} {:?}", bind.id, bind.name, bind.backlog)
         })
         .collect();
-    assert_eq!(shown, [
-        "1 *:80 0.0.0.0:80 Some(9)",
-        "5 :81 0.0.0.0:81 Some(9)",
-        "6 [::1]:82 [::1]:82 Some(9)",
-        "2 r:90 127.0.0.1:90 Some(5)",
-        "3 r:91 127.0.0.1:91 Some(5)",
-        "4 r:92 127.0.0.1:92 Some(5)",
-        "7 unix:@x @x Some(9)",
-        "8 unix:/run/x /run/x Some(9)",
-    ]);
+    assert_eq!(
+        shown,
+        [
+            "1 *:80 0.0.0.0:80 Some(9)",
+            "5 :81 0.0.0.0:81 Some(9)",
+            "6 [::1]:82 [::1]:82 Some(9)",
+            "2 r:90 127.0.0.1:90 Some(5)",
+            "3 r:91 127.0.0.1:91 Some(5)",
+            "4 r:92 127.0.0.1:92 Some(5)",
+            "7 unix:@x @x Some(9)",
+            "8 unix:/run/x /run/x Some(9)",
+        ]
+    );
     assert_eq!(binds[7].mode, Some(0o660));
 }
 
@@ -181,15 +220,30 @@ fn servers_have_addresses() {
     );
     let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
     let expected = [
-        (2, ServerAddress::Ip(ip("10.0.0.1"), ServerPort::Fixed(5432))),
+        (
+            2,
+            ServerAddress::Ip(ip("10.0.0.1"), ServerPort::Fixed(5432)),
+        ),
         (1, ServerAddress::Ip(ip("::1"), ServerPort::Fixed(80))),
-        (3, ServerAddress::Name("db.example".into(), ServerPort::Fixed(80))),
-        (4, ServerAddress::Ip(ip("10.0.0.1"), ServerPort::FromClient(0))),
-        (5, ServerAddress::Name("x".into(), ServerPort::FromClient(1000))),
+        (
+            3,
+            ServerAddress::Name("db.example".into(), ServerPort::Fixed(80)),
+        ),
+        (
+            4,
+            ServerAddress::Ip(ip("10.0.0.1"), ServerPort::FromClient(0)),
+        ),
+        (
+            5,
+            ServerAddress::Name("x".into(), ServerPort::FromClient(1000)),
+        ),
         (6, ServerAddress::Ip(ip("::1"), ServerPort::FromClient(-10))),
         (7, ServerAddress::Unix("/run/g".into())),
     ];
-    let found = config.backends[0].servers.iter().map(|s| (s.id, s.address.clone()));
+    let found = config.backends[0]
+        .servers
+        .iter()
+        .map(|s| (s.id, s.address.clone()));
     assert_eq!(found.collect::<Vec<_>>(), expected);
 }
 
@@ -202,9 +256,22 @@ fn node_groups_become_servers() {
          servers = [{ name = 'x', address = 'x:1' }]",
     );
     let servers = &config.backends[0].servers;
-    let names: Vec<_> = servers.iter().map(|s| (&*s.name, s.id, s.weight, s.backup)).collect();
-    assert_eq!(names, [("x", 1, 1, false), ("zulu", 2, 1, false), ("alpha", 3, 3, true)]);
-    assert_eq!(servers[2].address, ServerAddress::Name("two".into(), ServerPort::Fixed(99)));
+    let names: Vec<_> = servers
+        .iter()
+        .map(|s| (&*s.name, s.id, s.weight, s.backup))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            ("x", 1, 1, false),
+            ("zulu", 2, 1, false),
+            ("alpha", 3, 3, true)
+        ]
+    );
+    assert_eq!(
+        servers[2].address,
+        ServerAddress::Name("two".into(), ServerPort::Fixed(99))
+    );
 }
 
 #[test]
@@ -215,11 +282,18 @@ fn fullconn_is_a_tenth_of_what_leads_there() {
                 [[backend]]\nname = 'b'\n[[backend]]\nname = 'c'\nfullconn = 7\n\
                 [[backend]]\nname = 'd'\n[[listen]]\nname = 'e'\nmaxconn = 3\nbind = '*:3'";
     let fullconn = |config: &Config| -> Vec<u32> {
-        config.backends.iter().map(|backend| backend.fullconn).collect()
+        config
+            .backends
+            .iter()
+            .map(|backend| backend.fullconn)
+            .collect()
     };
     assert_eq!(fullconn(&config(text)), [111, 7, 1, 1]);
     // Without a global one: what the descriptors hold, (2512 - 512) / 2 = 1000.
-    let small = Limits { nofile: Some(2512), ..limits() };
+    let small = Limits {
+        nofile: Some(2512),
+        ..limits()
+    };
     let (config, _) = load_with(&text.replace("maxconn = 1000", ""), small).expect("valid");
     assert_eq!(fullconn(&config), [111, 7, 1, 1]);
 }
@@ -227,8 +301,14 @@ fn fullconn_is_a_tenth_of_what_leads_there() {
 #[test]
 fn maxconn_follows_the_descriptors() {
     assert_eq!((reserved_descriptors(64), derived_maxconn(64)), (16, 24));
-    assert_eq!((reserved_descriptors(1024), derived_maxconn(1024)), (256, 384));
-    assert_eq!((reserved_descriptors(20_000), derived_maxconn(20_000)), (512, 9744));
+    assert_eq!(
+        (reserved_descriptors(1024), derived_maxconn(1024)),
+        (256, 384)
+    );
+    assert_eq!(
+        (reserved_descriptors(20_000), derived_maxconn(20_000)),
+        (512, 9744)
+    );
     assert_eq!((derived_maxconn(0), derived_maxconn(1)), (1, 1));
     assert_eq!(derived_maxconn(u64::MAX), u32::MAX);
 }
@@ -242,18 +322,33 @@ fn log_targets_have_a_fitting_format() {
     );
     let targets = &config.log.targets;
     let formats: Vec<_> = targets.iter().map(|target| target.format).collect();
-    use LogFormat::{Raw, Rfc3164, Rfc5424};
-    assert_eq!(formats, [Raw, Rfc3164, Rfc5424, Raw]);
-    assert_eq!(targets[1].sink, LogSink::Udp("[::1]:514".parse().expect("an address")));
-    assert_eq!((targets[0].facility, targets[0].level), (Facility(16), Severity::Info));
-    assert_eq!((targets[2].facility, targets[2].level), (Facility(3), Severity::Err));
+    assert_eq!(
+        formats,
+        [
+            LogFormat::Raw,
+            LogFormat::Rfc3164,
+            LogFormat::Rfc5424,
+            LogFormat::Raw,
+        ]
+    );
+    assert_eq!(
+        targets[1].sink,
+        LogSink::Udp("[::1]:514".parse().expect("an address"))
+    );
+    assert_eq!(
+        (targets[0].facility, targets[0].level),
+        (Facility(16), Severity::Info)
+    );
+    assert_eq!(
+        (targets[2].facility, targets[2].level),
+        (Facility(3), Severity::Err)
+    );
 }
 
 #[test]
 fn strings_take_values_from_elsewhere() {
-    let config = config(
-        "[global]\nnode = '${SET}'\ndescription = 'a ${UNSET-b c} $${SET} $ {x} ${SET}'\n",
-    );
+    let config =
+        config("[global]\nnode = '${SET}'\ndescription = 'a ${UNSET-b c} $${SET} $ {x} ${SET}'\n");
     assert_eq!(config.global.node.as_deref(), Some("from-environment"));
     let description = config.global.description.expect("a description");
     assert_eq!(&*description, "a b c ${SET} $ {x} from-environment");

@@ -10,7 +10,11 @@ use super::{Diagnostic, Limits, Loaded, Loader};
 
 /// A machine with limits that no test meets by accident.
 pub(super) fn limits() -> Limits {
-    Limits { nofile: Some(1_000_000), somaxconn: Some(65_535), cores: 2 }
+    Limits {
+        nofile: Some(1_000_000),
+        somaxconn: Some(65_535),
+        cores: 2,
+    }
 }
 
 /// Loads `text` without touching the disk; the environment has `SET` and `SECRET`.
@@ -24,7 +28,12 @@ pub(super) fn load_with(text: &str, limits: Limits) -> Loaded {
         "SECRET" => Some("hunter2:swordfish".to_owned()),
         _ => None,
     };
-    Loader { limits, environment: &environment, disk: false }.load_text("test.toml", text)
+    Loader {
+        limits,
+        environment: &environment,
+        disk: false,
+    }
+    .load_text("test.toml", text)
 }
 
 /// All diagnostics, whatever the verdict.

@@ -13,7 +13,11 @@ fn exercise(text: &str) {
     for diagnostic in &found {
         let place = diagnostic.place.as_ref();
         assert!(place.is_none_or(|place| place.span.end <= text.len()));
-        let _ = (diagnostic.render(true), diagnostic.to_json(), diagnostic.line());
+        let _ = (
+            diagnostic.render(true),
+            diagnostic.to_json(),
+            diagnostic.line(),
+        );
     }
     assert_eq!(found, diagnostics(load(text)));
 }
@@ -81,7 +85,10 @@ fn many_problems_are_counted() {
     }
     let found = load(&text).expect_err("unknown keys");
     assert_eq!(found.len(), DIAGNOSTICS_MAX + 1);
-    assert_eq!(found[DIAGNOSTICS_MAX].message, "10 more problems are not shown");
+    assert_eq!(
+        found[DIAGNOSTICS_MAX].message,
+        "10 more problems are not shown"
+    );
     let mut text = String::new();
     for index in 0..DIAGNOSTICS_MAX + 10 {
         writeln!(text, "[[log.target]]\nto = {index}").expect("a string");

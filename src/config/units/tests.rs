@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 proptest! {
     #[test]
-    fn durations_round_trip(milliseconds in 0..=DURATION_MAX.as_millis() as u64) {
+    fn durations_round_trip(milliseconds in 0..=2_147_483_647u64) {
         let value = Duration::from_millis(milliseconds);
         prop_assert_eq!(duration(&format_duration(value)), Ok(value));
     }

@@ -104,9 +104,10 @@ pub(super) fn judge(
                 .push(Diagnostic::error("no-port", message).at(half.place()));
         }
     }
-    let complete = proxies.frontends.iter().all(|half| {
-        half.section == "listen" || !half.scope.lost.had(&half.span, "default-backend")
-    });
+    // One that is used nowhere may be meant by a frontend whose target is not known.
+    let complete = frontends
+        .iter()
+        .all(|draft| draft.frontend.default_backend.0 < backends.len());
     for (at, half) in proxies.backends.iter().enumerate() {
         let whole = complete && !half.scope.lost.names_below("frontend");
         if !used.contains(&at) && half.section == "backend" && whole {
