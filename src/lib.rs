@@ -7,7 +7,20 @@
 compile_error!("rlb stands on epoll, splice and TCP_INFO: Linux only");
 
 // Plain data and code, usable from any thread.
+pub mod balance;
 pub mod config;
+pub mod live;
+pub mod state;
+pub mod sys;
+
+// Each on a thread of its own.
+pub mod admin;
+pub mod check;
+pub mod control;
+pub mod log;
+pub mod stats;
+pub mod worker;
 
 // The program around them.
+pub mod app;
 pub mod cli;

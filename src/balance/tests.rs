@@ -1,0 +1,155 @@
+//! Properties of the rotation: fairness, smoothness, stability.
+
+use super::wheel::{SLOTS_MAX, Wheel};
+use super::*;
+use proptest::prelude::*;
+
+fn candidates(weights: &[u32]) -> Vec<Candidate> {
+    (0..)
+        .zip(weights)
+        .map(|(index, &weight)| Candidate {
+            index,
+            weight,
+            backup: false,
+            usable: true,
+        })
+        .collect()
+}
+
+fn picks(picker: &Picker, cursor: &AtomicUsize, count: usize) -> Vec<u32> {
+    (0..count)
+        .map(|_| {
+            picker
+                .pick(Turn::take(cursor), |_| true)
+                .expect("there is a server")
+        })
+        .collect()
+}
+
+#[test]
+fn three_one_one_is_never_three_in_a_row() {
+    assert_eq!(
+        Wheel::new(&[(0, 3), (1, 1), (2, 1)]).slots(),
+        [0, 1, 0, 2, 0]
+    );
+}
+
+#[test]
+fn equal_weights_rotate_in_order_and_divide_by_their_common_divisor() {
+    assert_eq!(
+        Wheel::new(&[(0, 100), (1, 100), (2, 100)]).slots(),
+        [0, 1, 2]
+    );
+}
+
+#[test]
+fn three_hundred_turns_over_three_equal_servers_are_a_hundred_each() {
+    let picker = Picker::new(&candidates(&[1, 1, 1]), false);
+    let cursor = AtomicUsize::new(usize::MAX - 100);
+    let mut counts = [0; 3];
+    for index in picks(&picker, &cursor, 102) {
+        counts[index as usize] += 1;
+    }
+    assert!(counts.iter().all(|n| (33..=35).contains(n)), "{counts:?}");
+}
+
+#[test]
+fn backups_serve_only_when_no_active_server_can() {
+    let mut all = candidates(&[1, 1, 1, 1]);
+    all[2].backup = true;
+    all[3].backup = true;
+    let cursor = AtomicUsize::new(0);
+    let served = |all: &[Candidate], allbackups| {
+        let mut seen = picks(&Picker::new(all, allbackups), &cursor, 20);
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    };
+    assert_eq!(served(&all, false), [0, 1]);
+    all[0].usable = false;
+    assert_eq!(served(&all, false), [1]);
+    all[1].weight = 0;
+    assert_eq!(served(&all, false), [2], "the first backup alone");
+    assert_eq!(served(&all, true), [2, 3]);
+    all[2].usable = false;
+    assert_eq!(served(&all, false), [3]);
+    all[3].usable = false;
+    assert!(Picker::new(&all, true).is_empty());
+    assert!(Picker::new(&all, true).pick(Turn(5), |_| true).is_none());
+}
+
+#[test]
+fn a_refused_server_is_walked_past_without_moving_the_rotation() {
+    let picker = Picker::new(&candidates(&[1, 1, 1]), false);
+    let turn = Turn(1);
+    assert_eq!(picker.pick(turn, |_| true), Some(1));
+    assert_eq!(picker.pick(turn, |index| index != 1), Some(2));
+    assert_eq!(picker.pick(turn, |index| index == 0), Some(0));
+    assert_eq!(picker.pick(turn, |_| false), None);
+}
+
+#[test]
+fn huge_sums_are_scaled_and_nobody_is_left_out() {
+    let servers: Vec<(u32, u32)> = (0..1000).map(|i| (i, 1 + (i * 7919) % 256)).collect();
+    let wheel = Wheel::new(&servers);
+    assert!(wheel.slots().len() <= SLOTS_MAX + servers.len());
+    let mut seen = vec![false; servers.len()];
+    for &index in wheel.slots() {
+        seen[index as usize] = true;
+    }
+    assert!(seen.into_iter().all(|seen| seen));
+}
+
+proptest! {
+    #[test]
+    fn each_server_gets_exactly_its_weight_in_a_rotation(
+        weights in prop::collection::vec(1u32..=256, 1..12)
+    ) {
+        let servers: Vec<_> = (0..).zip(weights.iter().copied()).collect();
+        let wheel = Wheel::new(&servers);
+        let sum: u32 = weights.iter().sum();
+        let unit = sum as usize / wheel.slots().len();
+        prop_assert_eq!(unit * wheel.slots().len(), sum as usize);
+        for &(index, weight) in &servers {
+            let turns = wheel.slots().iter().filter(|&&slot| slot == index).count();
+            prop_assert_eq!(turns * unit, weight as usize);
+        }
+    }
+
+    #[test]
+    fn no_server_is_ever_a_whole_turn_from_its_share(
+        weights in prop::collection::vec(1u32..=64, 1..12)
+    ) {
+        let servers: Vec<_> = (0..).zip(weights.iter().copied()).collect();
+        let wheel = Wheel::new(&servers);
+        let sum: u32 = weights.iter().sum();
+        let mut counts = vec![0u32; weights.len()];
+        for (turn, &index) in (1..).zip(wheel.slots()) {
+            counts[index as usize] += 1;
+            for (count, weight) in counts.iter().zip(&weights) {
+                let share = f64::from(turn) * f64::from(*weight) / f64::from(sum);
+                prop_assert!((f64::from(*count) - share).abs() <= 1.0, "turn {}", turn);
+            }
+        }
+    }
+
+    #[test]
+    fn servers_that_come_and_go_leave_the_others_their_share(
+        weights in prop::collection::vec(1u32..=16, 2..8), gone in 0usize..8, offset in 0usize..1000
+    ) {
+        let mut all = candidates(&weights);
+        let cursor = AtomicUsize::new(offset);
+        let before = Picker::new(&all, false);
+        picks(&before, &cursor, offset % 97);
+        let gone = gone % all.len();
+        all[gone].usable = false;
+        let during = Picker::new(&all, false);
+        let left: u32 = weights.iter().sum::<u32>() - weights[gone];
+        let served = picks(&during, &cursor, left as usize * 3);
+        for (index, weight) in (0..).zip(&weights) {
+            let turns = served.iter().filter(|&&slot| slot == index).count();
+            let due = if index as usize == gone { 0 } else { *weight as usize * 3 };
+            prop_assert_eq!(turns, due);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The rotation of weighted round robin, computed once per change instead of once per connection.
+//!
+//! The order is that of worst-case fair weighted fair queueing (WF²Q; Bennett and Zhang, 1996): of
+//! the servers whose next share has begun, the one whose share ends first. Each server gets exactly
+//! its weight per rotation and is never a whole turn ahead of or behind its share, so 3/1/1 runs
+//! a b a c a.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Most slots of a rotation. Weights whose sum (after division by their common divisor) is larger
+/// are scaled down to about this, at least one slot each: exact to the slot up to here, to within
+/// one part in [`SLOTS_MAX`] beyond.
+pub const SLOTS_MAX: usize = 65_536;
+
+/// A rotation: server indices in the order of their turns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wheel {
+    slots: Box<[u32]>,
+}
+
+impl Wheel {
+    /// The rotation of `(index, weight)` pairs. Weights are at least 1.
+    pub fn new(servers: &[(u32, u32)]) -> Self {
+        let divisor = servers
+            .iter()
+            .fold(0, |divisor, &(_, weight)| gcd(divisor, weight))
+            .max(1);
+        let whole: u64 = servers
+            .iter()
+            .map(|&(_, weight)| u64::from(weight / divisor))
+            .sum();
+        let shares: Vec<(u32, u64)> = servers
+            .iter()
+            .map(|&(index, weight)| (index, scaled(u64::from(weight / divisor), whole)))
+            .collect();
+        Self {
+            slots: rotation(&shares).into_boxed_slice(),
+        }
+    }
+
+    /// The servers' indices in the order of their turns.
+    pub fn slots(&self) -> &[u32] {
+        &self.slots
+    }
+}
+
+/// The share of `weight` when the sum `whole` has to fit into [`SLOTS_MAX`].
+fn scaled(weight: u64, whole: u64) -> u64 {
+    let most = SLOTS_MAX as u64;
+    if whole <= most {
+        weight
+    } else {
+        (weight * most / whole).max(1)
+    }
+}
+
+/// A waiting share: HAProxy and others would call the two keys virtual start and finish. Both are
+/// compared as fractions `count / weight` over a common turn, kept exact by cross multiplication.
+#[derive(Debug, PartialEq, Eq)]
+struct Share {
+    count: u64,
+    weight: u64,
+    position: usize,
+}
+
+impl Ord for Share {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.count * other.weight)
+            .cmp(&(other.count * self.weight))
+            .then(self.position.cmp(&other.position))
+    }
+}
+
+impl PartialOrd for Share {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+fn rotation(shares: &[(u32, u64)]) -> Vec<u32> {
+    let turns: u64 = shares.iter().map(|&(_, weight)| weight).sum();
+    // `due` orders by the share that ends first (count is the share after the one to be served),
+    // `early` by the start of a share that has not begun yet.
+    let mut due = BinaryHeap::with_capacity(shares.len());
+    let mut early: BinaryHeap<Reverse<Share>> = BinaryHeap::new();
+    for (position, &(_, weight)) in shares.iter().enumerate() {
+        due.push(Reverse(Share {
+            count: 1,
+            weight,
+            position,
+        }));
+    }
+    let mut slots = Vec::with_capacity(usize::try_from(turns).unwrap_or(SLOTS_MAX));
+    for turn in 0..turns {
+        while let Some(Reverse(share)) = early.peek()
+            && share.count * turns <= turn * share.weight
+        {
+            let Share {
+                count,
+                weight,
+                position,
+            } = early.pop().expect("it was just peeked at").0;
+            due.push(Reverse(Share {
+                count: count + 1,
+                weight,
+                position,
+            }));
+        }
+        let Reverse(Share {
+            count,
+            weight,
+            position,
+        }) = due
+            .pop()
+            .expect("the shares that have begun by turn t are more than t");
+        slots.push(shares[position].0);
+        early.push(Reverse(Share {
+            count,
+            weight,
+            position,
+        }));
+    }
+    slots
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

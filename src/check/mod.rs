@@ -1,0 +1,20 @@
+//! Health checks: one task per server on the control thread.
+//!
+//! [`schedule`] says when, [`probe`] asks once, [`task`] does both for one server and reports to
+//! control, which alone decides what a verdict means ([`crate::state::ServerStatus`]).
+
+pub mod probe;
+pub mod schedule;
+pub mod task;
+
+use crate::config::model::Config;
+
+/// Descriptors that checks may have open at once: one a checked server.
+pub fn descriptors(config: &Config) -> usize {
+    config
+        .backends
+        .iter()
+        .flat_map(|backend| &backend.servers)
+        .filter(|server| server.check.is_some())
+        .count()
+}

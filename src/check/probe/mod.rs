@@ -1,0 +1,184 @@
+//! One health check: connect, and say in HAProxy's words what came of it.
+//!
+//! Runs on the control thread, called by the check tasks. Invariants: an error of our own is never
+//! a verdict on the server; whatever the outcome, the socket is closed when the probe returns.
+
+use crate::config::model::{Server as Spec, ServerPort};
+use crate::live::CheckStatus;
+use crate::state::Endpoint;
+use crate::sys::limits::{self, Spare};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::{TcpSocket, UnixSocket};
+use tokio::time::timeout;
+
+/// Pause before a unix socket whose queue is full is asked again.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
+
+/// What HAProxy says when a check without rules fails.
+const STEP: &str = " at initial connection step of tcp-check";
+
+/// Where a check connects to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// An address.
+    Tcp(SocketAddr),
+    /// A unix socket path, or an abstract name that begins with `@`.
+    Unix(PathBuf),
+    /// There is no port to check: the server has its clients' ports, and the check names none.
+    NoPort,
+}
+
+impl Target {
+    /// That of a server: the check's own address and port before the server's.
+    pub fn of(spec: &Spec, endpoint: &Endpoint) -> Self {
+        let own = spec.check.as_ref();
+        let (address, port) = own.map_or((None, None), |check| (check.address, check.port));
+        match (endpoint, address, port) {
+            (Endpoint::Unix(_), Some(ip), Some(port)) => Self::Tcp((ip, port).into()),
+            (Endpoint::Unix(path), ..) => Self::Unix(path.clone()),
+            (Endpoint::Ip(ip, _), address, Some(port)) => {
+                Self::Tcp((address.unwrap_or(*ip), port).into())
+            }
+            (Endpoint::Ip(ip, ServerPort::Fixed(port)), address, None) => {
+                Self::Tcp((address.unwrap_or(*ip), *port).into())
+            }
+            (Endpoint::Ip(_, ServerPort::FromClient(_)), _, None) => Self::NoPort,
+        }
+    }
+}
+
+/// How a probe opens and closes its socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner<'a> {
+    /// Descriptors that are kept back for it.
+    pub spare: &'a Spare,
+    /// End with RST instead of FIN.
+    pub reset: bool,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// What came of a probe.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The server's answer, or that there was none.
+    Verdict {
+        /// HAProxy's code.
+        status: CheckStatus,
+        /// What the system said; empty for a passed check.
+        info: String,
+    },
+    /// It could not be asked, for want of something of ours.
+    Local(io::Error),
+}
+
+/// Connects to `target` and closes.
+pub async fn probe(target: &Target, manner: Manner<'_>) -> Outcome {
+    let connected = async {
+        match target {
+            Target::Tcp(address) => connect_tcp(*address, manner).await,
+            Target::Unix(path) => connect_unix(path, manner).await,
+            Target::NoPort => Ok(Err(None)),
+        }
+    };
+    match timeout(manner.limit, connected).await {
+        Err(_) => verdict(CheckStatus::L4Timeout, STEP),
+        Ok(Ok(Ok(()))) => verdict(CheckStatus::L4Ok, ""),
+        Ok(Ok(Err(None))) => verdict(CheckStatus::SocketError, STEP),
+        Ok(Ok(Err(Some(error)))) => verdict(CheckStatus::L4Con, &explain(&error)),
+        Ok(Err(error)) => Outcome::Local(error),
+    }
+}
+
+fn verdict(status: CheckStatus, info: &str) -> Outcome {
+    Outcome::Verdict {
+        status,
+        info: info.to_owned(),
+    }
+}
+
+/// The outer error is our own, the inner one the server's; `None` when it was not even asked.
+type Answer = io::Result<Result<(), Option<io::Error>>>;
+
+async fn connect_tcp(address: SocketAddr, manner: Manner<'_>) -> Answer {
+    let socket = manner.spare.with(|| match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    })?;
+    if manner.reset {
+        socket.set_zero_linger()?;
+    }
+    join(socket, address).await
+}
+
+async fn join(socket: TcpSocket, address: SocketAddr) -> Answer {
+    match socket.connect(address).await {
+        // A connect to a dead port of this machine can meet itself: the kernel may give it that
+        // very port as its own, and TCP then joins the two ends. Nobody listens there.
+        Ok(stream) if stream.local_addr().ok() == Some(address) => {
+            Ok(Err(Some(io::Error::from_raw_os_error(libc::ECONNREFUSED))))
+        }
+        Ok(_) => Ok(Ok(())),
+        Err(error) => judge(error),
+    }
+}
+
+async fn connect_unix(path: &Path, manner: Manner<'_>) -> Answer {
+    let path = system_path(path);
+    loop {
+        let socket = manner.spare.with(UnixSocket::new_stream)?;
+        match socket.connect(&path).await {
+            Ok(_) => return Ok(Ok(())),
+            // The server's queue is full. A TCP server would leave the connection unanswered; this
+            // one is asked again until the time is up.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
+            Err(error) => return judge(error),
+        }
+    }
+}
+
+fn judge(error: io::Error) -> Answer {
+    if limits::is_local(&error) {
+        Err(error)
+    } else {
+        Ok(Err(Some(error)))
+    }
+}
+
+/// The path as the system wants it: an abstract name begins with a zero byte.
+fn system_path(path: &Path) -> PathBuf {
+    match path.as_os_str().as_bytes() {
+        [b'@', name @ ..] => {
+            let name = [&[0], name].concat();
+            PathBuf::from(std::ffi::OsStr::from_bytes(&name))
+        }
+        _ => path.to_path_buf(),
+    }
+}
+
+/// HAProxy's words for a failed connection.
+fn explain(error: &io::Error) -> String {
+    let code = match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => "ECONNREFUSED returned by OS",
+        Some(libc::ECONNRESET) => "ECONNRESET returned by OS",
+        // HAProxy has one code for both.
+        Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => "ENETUNREACH returned by OS",
+        Some(libc::EINVAL) => "EINVAL returned by OS",
+        Some(libc::EPIPE) => "EPIPE returned by OS",
+        _ => "General socket error",
+    };
+    let text = error.to_string();
+    let text = text
+        .split_once(" (os error")
+        .map_or(text.as_str(), |(text, _)| text);
+    format!("{code} ({text}){STEP}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+use super::*;
+use crate::state::test_config::{check, server};
+use std::net::{Ipv4Addr, TcpListener};
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+async fn ask(target: Target, limit: Duration, reset: bool) -> (CheckStatus, String) {
+    let spare = Spare::new().unwrap();
+    let manner = Manner {
+        spare: &spare,
+        reset,
+        limit,
+    };
+    match probe(&target, manner).await {
+        Outcome::Verdict { status, info } => (status, info),
+        Outcome::Local(error) => panic!("a shortage in a test: {error}"),
+    }
+}
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// A listener whose accept queue is full: it answers nothing more.
+fn deaf() -> (socket2::Socket, Vec<socket2::Socket>, SocketAddr) {
+    use socket2::{Domain, Socket, Type};
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener
+        .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let fillers = (0..4)
+        .map(|_| {
+            let filler = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            filler.set_nonblocking(true).unwrap();
+            let _ = filler.connect(&address);
+            filler
+        })
+        .collect();
+    (listener, fillers, address.as_socket().unwrap())
+}
+
+#[tokio::test]
+async fn a_listener_passes() {
+    let (_listener, address) = listener();
+    let answer = ask(Target::Tcp(address), LIMIT, false).await;
+    assert_eq!(answer, (CheckStatus::L4Ok, String::new()));
+}
+
+#[tokio::test]
+async fn a_closed_port_is_refused_in_haproxys_words() {
+    let (listener, address) = listener();
+    drop(listener);
+    let (status, info) = ask(Target::Tcp(address), LIMIT, false).await;
+    assert_eq!(status, CheckStatus::L4Con);
+    assert_eq!(
+        info,
+        "ECONNREFUSED returned by OS (Connection refused) at initial connection step of tcp-check"
+    );
+}
+
+#[tokio::test]
+async fn silence_times_out_with_the_words_of_haproxy() {
+    let (_listener, _fillers, address) = deaf();
+    let (status, info) = ask(Target::Tcp(address), Duration::from_millis(100), false).await;
+    assert_eq!(status, CheckStatus::L4Timeout);
+    assert_eq!(info, " at initial connection step of tcp-check");
+}
+
+/// What the server sees at the end of a check.
+async fn last_words(reset: bool) -> io::Result<usize> {
+    use std::io::Read;
+    let (listener, address) = listener();
+    ask(Target::Tcp(address), LIMIT, reset).await;
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.read(&mut [0; 8])
+}
+
+#[tokio::test]
+async fn checks_end_as_they_are_told() {
+    assert_eq!(last_words(false).await.unwrap(), 0, "FIN");
+    let error = last_words(true).await.unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "RST");
+}
+
+#[tokio::test]
+async fn a_check_never_passes_by_meeting_itself() {
+    // A source port that is the target's: what the kernel does by chance, done by force.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let answer = join(socket, address).await.unwrap();
+    let error = answer.unwrap_err().expect("the system's word for it");
+    assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
+}
+
+#[tokio::test]
+async fn unix_sockets_are_checked_by_path_and_by_name() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let missing = ask(Target::Unix(path.clone()), LIMIT, false).await;
+    assert_eq!(missing.0, CheckStatus::L4Con);
+    assert!(
+        missing.1.contains("(No such file or directory)"),
+        "{missing:?}"
+    );
+    let _listener = UnixListener::bind(&path).unwrap();
+    assert_eq!(
+        ask(Target::Unix(path), LIMIT, false).await.0,
+        CheckStatus::L4Ok
+    );
+    let name = format!("rlb-test-{}", std::process::id());
+    let _abstract =
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let target = Target::Unix(format!("@{name}").into());
+    assert_eq!(ask(target, LIMIT, false).await.0, CheckStatus::L4Ok);
+}
+
+#[tokio::test]
+async fn a_full_unix_queue_is_silence_and_not_a_shortage_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket
+        .bind(&socket2::SockAddr::unix(&path).unwrap())
+        .unwrap();
+    socket.listen(0).unwrap();
+    let _filler = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let answer = ask(Target::Unix(path), Duration::from_millis(100), false).await;
+    assert_eq!(answer.0, CheckStatus::L4Timeout);
+}
+
+#[test]
+fn the_check_s_own_address_and_port_come_first() {
+    let ip = |last| std::net::IpAddr::from([10, 0, 0, last]);
+    let of = |port: Option<u16>, address, endpoint: &Endpoint| {
+        let mut spec = server("s");
+        spec.check = Some(crate::config::model::Check {
+            port,
+            address,
+            ..check()
+        });
+        Target::of(&spec, endpoint)
+    };
+    let fixed = Endpoint::Ip(ip(1), ServerPort::Fixed(80));
+    let from_client = Endpoint::Ip(ip(1), ServerPort::FromClient(0));
+    let unix = Endpoint::Unix("/s".into());
+    let tcp = |last, port| Target::Tcp((ip(last), port).into());
+    assert_eq!(of(None, None, &fixed), tcp(1, 80));
+    assert_eq!(of(Some(81), None, &fixed), tcp(1, 81));
+    assert_eq!(of(None, Some(ip(2)), &fixed), tcp(2, 80));
+    assert_eq!(of(Some(81), Some(ip(2)), &from_client), tcp(2, 81));
+    assert_eq!(of(None, None, &from_client), Target::NoPort);
+    assert_eq!(of(None, None, &unix), Target::Unix("/s".into()));
+    assert_eq!(of(Some(81), Some(ip(2)), &unix), tcp(2, 81));
+}
+
+#[test]
+fn errors_in_haproxys_words() {
+    let said = |code| explain(&io::Error::from_raw_os_error(code));
+    assert_eq!(
+        said(libc::EHOSTUNREACH),
+        "ENETUNREACH returned by OS (No route to host) at initial connection step of tcp-check"
+    );
+    assert!(said(libc::ETIMEDOUT).starts_with("General socket error (Connection timed out)"));
+}

@@ -1,0 +1,143 @@
+//! When checks start: the arithmetic alone, with the clock and a seed as arguments.
+//!
+//! Used by the check tasks on the control thread. Invariants: a server's starts lie on a grid that
+//! counts from starts and never drifts; each start is at most [`JITTER_PART`] of an interval after
+//! its place on the grid and never before it; places that have passed while a check ran are left
+//! out, never made up for.
+
+use crate::config::model::Check;
+use crate::state::{OperState, Rules, ServerStatus};
+use std::time::{Duration, Instant};
+
+/// All first checks of up to [`SPREAD_SERVERS_MAX`] servers start within this time.
+pub const SPREAD: Duration = Duration::from_millis(200);
+
+/// Servers up to which [`SPREAD`] holds. Beyond it the first checks start at [`FIRST_RATE_MAX`].
+pub const SPREAD_SERVERS_MAX: u32 = 500;
+
+/// First checks a second, of more than [`SPREAD_SERVERS_MAX`] servers.
+pub const FIRST_RATE_MAX: u32 = 2_000;
+
+/// Jitter is below one part in this many of the interval.
+pub const JITTER_PART: u32 = 20;
+
+/// Checks a second up to which they end with FIN. Beyond, they end with RST: the connections would
+/// take too many of this machine's ports to `TIME_WAIT`.
+pub const FIN_RATE_MAX: f64 = 1_000.0;
+
+/// How long after the start the first check of server `index` of `total` starts.
+pub fn first_start(index: u32, total: u32) -> Duration {
+    if total <= SPREAD_SERVERS_MAX {
+        SPREAD * index / total.max(1)
+    } else {
+        Duration::from_secs(1) * index / FIRST_RATE_MAX
+    }
+}
+
+/// Whether checks have to end with RST, given all that are configured.
+pub fn ends_with_reset<'a>(checks: impl Iterator<Item = &'a Check>) -> bool {
+    let rate: f64 = checks
+        .map(|check| 1.0 / check.interval.as_secs_f64().max(0.001))
+        .sum();
+    rate > FIN_RATE_MAX
+}
+
+/// Which of a check's intervals rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// The server is up without a doubt.
+    Normal,
+    /// It is on its way up or down.
+    Fast,
+    /// It is down.
+    Down,
+    /// It is in maintenance and not checked.
+    Paused,
+}
+
+impl Pace {
+    /// That of a server with this status.
+    pub fn of(status: &ServerStatus, rules: Rules) -> Self {
+        if status.admin.is_maint() {
+            Self::Paused
+        } else if status.health >= rules.full() {
+            Self::Normal
+        } else if status.oper == OperState::Stopped && status.health == 0 {
+            Self::Down
+        } else {
+            Self::Fast
+        }
+    }
+
+    /// The time between starts; `None` while paused.
+    pub fn interval(self, check: &Check) -> Option<Duration> {
+        match self {
+            Self::Normal => Some(check.interval),
+            Self::Fast => Some(check.fast_interval),
+            Self::Down => Some(check.down_interval),
+            Self::Paused => None,
+        }
+    }
+}
+
+/// The times at which one server's checks start.
+#[derive(Debug)]
+pub struct Grid {
+    /// The last place on the grid that was used; the first one before any was.
+    place: Instant,
+    started: bool,
+    /// Part of the interval by which the next start is late, in 1/2^16 of [`JITTER_PART`].
+    jitter: u16,
+    random: fastrand::Rng,
+}
+
+/// A place on the grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// When the check is to start.
+    pub at: Instant,
+    place: Instant,
+}
+
+impl Grid {
+    /// A grid that begins at `first`, exactly.
+    pub fn new(first: Instant, seed: u64) -> Self {
+        Self {
+            place: first,
+            started: false,
+            jitter: 0,
+            random: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// The next start that is not before `now`, the time between starts being `interval`. Asking
+    /// again gives the same answer, unless the interval has changed or the time has passed.
+    pub fn due(&self, interval: Duration, now: Instant) -> Due {
+        let mut place = self.place;
+        if self.started {
+            place += interval * missed(place, interval, now).saturating_add(1);
+        }
+        let jitter = interval / JITTER_PART * u32::from(self.jitter) / u32::from(u16::MAX);
+        Due {
+            at: place + jitter,
+            place,
+        }
+    }
+
+    /// The check that was due has started.
+    pub fn start(&mut self, due: Due) {
+        self.place = due.place;
+        self.started = true;
+        self.jitter = self.random.u16(..);
+    }
+}
+
+/// Places after `place` that lie before `now`.
+fn missed(place: Instant, interval: Duration, now: Instant) -> u32 {
+    let past = now.saturating_duration_since(place).as_nanos();
+    let interval = interval.as_nanos().max(1);
+    u32::try_from(past.saturating_sub(1) / interval).unwrap_or(u32::MAX - 1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! One turn of the control task: messages become changes, changes become one published snapshot.
+//!
+//! Control thread only. Invariant: log lines and orders to workers leave after the snapshot that
+//! they tell of has been published, so that whoever reads one finds it true.
+
+use super::lines::{self, Line, Scene};
+use super::places::{Place, Places};
+use crate::check::probe::Target;
+use crate::check::schedule::Pace;
+use crate::live::{CheckReport, CheckStatus, WorkerToken};
+use crate::state::{
+    AdminState, BackendChange, BackendId, Draft, Endpoint, OperState, Server, ServerStatus,
+    Snapshot,
+};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a turn has changed so far.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    draft: Draft,
+    places: &'a Places,
+    token: &'a WorkerToken,
+    now: Instant,
+    outcome: Outcome,
+}
+
+/// What is to be done once a turn has been published.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// To be logged, in order.
+    pub(super) lines: Vec<Line>,
+    /// Servers that went down and whose sessions are to end.
+    pub(super) down: Vec<u64>,
+    /// Backup servers whose sessions are to end because a primary came up.
+    pub(super) up: Vec<u64>,
+}
+
+impl<'a> Batch<'a> {
+    /// A turn at `now` on top of `base`.
+    pub(super) fn new(
+        base: Arc<Snapshot>,
+        places: &'a Places,
+        token: &'a WorkerToken,
+        now: Instant,
+    ) -> Self {
+        Self {
+            draft: Draft::new(base),
+            places,
+            token,
+            now,
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// The new snapshot, if anything has changed, and what is to be done once it is published.
+    pub(super) fn finish(self) -> (Option<Snapshot>, Outcome) {
+        (self.draft.finish(), self.outcome)
+    }
+
+    /// A check of server `uid` has ended.
+    pub(super) fn checked(&mut self, uid: u64, report: CheckReport) {
+        let Some((place, before)) = self.find(uid) else {
+            return;
+        };
+        if before.status.admin.is_maint() {
+            // Begun before the maintenance: it tells nothing any more.
+            let last = CheckReport::clone(&before.live.check.load());
+            before.live.check.store(Arc::new(CheckReport {
+                in_progress: false,
+                ..last
+            }));
+            return;
+        }
+        let (rules, passed) = (before.rules(), report.status == CheckStatus::L4Ok);
+        let mut server = Server::clone(&before);
+        let moved = if passed {
+            server.live.trust();
+            server.status.check_passed(rules, self.now)
+        } else {
+            server.status.check_failed(rules, self.now)
+        };
+        if moved && !passed {
+            server.live.traffic.mine(self.token).chkfail.add(1);
+        }
+        let report = Arc::new(report);
+        let last = server.live.check.swap(Arc::clone(&report));
+        if moved || last.status != report.status {
+            self.log_health_check(place.backend, &server, &report, passed);
+        }
+        if server.status != before.status {
+            self.change(place, &before.status, server, Some(&report));
+        }
+    }
+
+    /// The host name `name` is at `address`: its servers leave the maintenance that waited for it.
+    pub(super) fn resolved(&mut self, name: &str, address: IpAddr) {
+        for &uid in self.places.named(name) {
+            let Some((place, before)) = self.find(uid) else {
+                continue;
+            };
+            if let Some(server) = self.at(&before, address) {
+                self.change(place, &before.status, server, None);
+                if let Some(backend) = self.draft.backend(place.backend) {
+                    let line = lines::valid_answer(&backend.spec.name, &before.spec.name);
+                    self.outcome.lines.push(line);
+                }
+            }
+        }
+    }
+
+    /// The same at the start: nothing has happened yet, so nothing is logged or counted.
+    pub(super) fn resolved_at_start(&mut self, name: &str, address: IpAddr) {
+        for &uid in self.places.named(name) {
+            let Some((place, before)) = self.find(uid) else {
+                continue;
+            };
+            if let Some(mut server) = self.at(&before, address) {
+                let (admin, rules) = (server.status.admin, server.rules());
+                server.status = ServerStatus::initial(admin, rules, self.now);
+                self.draft
+                    .replace(place.backend, place.index, server, self.now);
+            }
+        }
+    }
+
+    /// The server `before` with `address`; `None` when it has one (the first is kept).
+    fn at(&self, before: &Server, address: IpAddr) -> Option<Server> {
+        let crate::config::model::ServerAddress::Name(_, port) = before.spec.address else {
+            return None;
+        };
+        if before.endpoint.is_some() {
+            return None;
+        }
+        let mut server = before.clone();
+        let endpoint = Endpoint::Ip(address, port);
+        if let Some(lane) = self.places.lane(server.live.uid) {
+            lane.set_target(Target::of(&server.spec, &endpoint));
+        }
+        server.endpoint = Some(endpoint);
+        let (admin, rules) = (server.status.admin, server.rules());
+        server
+            .status
+            .set_admin(admin.without(AdminState::RMAINT), rules, self.now);
+        if let Some(lane) = self.places.lane(server.live.uid) {
+            lane.set_pace(Pace::of(&server.status, rules));
+        }
+        Some(server)
+    }
+
+    fn find(&self, uid: u64) -> Option<(Place, Arc<Server>)> {
+        let place = self.places.get(uid)?;
+        let server = self.draft.server(place.backend, place.index)?;
+        (server.live.uid == uid).then(|| (place, Arc::clone(server)))
+    }
+
+    /// Puts `server` in its place, and sees to everything that hangs on the change.
+    fn change(
+        &mut self,
+        place: Place,
+        before: &ServerStatus,
+        server: Server,
+        check: Option<&CheckReport>,
+    ) {
+        let after = server.status.clone();
+        let shutdown_down = server.spec.shutdown_sessions_on_down;
+        let shutdown_up = server.spec.shutdown_backup_sessions_on_up && !server.spec.backup;
+        let (usable, uid) = (server.is_usable(), server.live.uid);
+        if let Some(lane) = self.places.lane(uid) {
+            lane.set_pace(Pace::of(&after, server.rules()));
+            if before.admin.is_maint() && !after.admin.is_maint() {
+                lane.check_now();
+            }
+        }
+        if before.admin.is_maint() && !after.admin.is_maint() {
+            server.live.trust();
+        }
+        if before.oper != OperState::Stopped && after.oper == OperState::Stopped {
+            server.live.traffic.mine(self.token).chkdown.add(1);
+            if shutdown_down {
+                self.outcome.down.push(uid);
+            }
+        }
+        let turned = self
+            .draft
+            .replace(place.backend, place.index, server, self.now);
+        if before.oper != after.oper && usable && shutdown_up {
+            self.end_backups(place.backend);
+        }
+        self.log_change(place, before, check);
+        if turned == BackendChange::Down {
+            self.backend_down(place.backend);
+        }
+    }
+
+    fn end_backups(&mut self, backend: BackendId) {
+        let backups = self
+            .draft
+            .servers(backend)
+            .iter()
+            .filter(|server| server.spec.backup)
+            .map(|server| server.live.uid);
+        self.outcome.up.extend(backups);
+    }
+
+    fn backend_down(&mut self, id: BackendId) {
+        let Some(backend) = self.draft.backend(id) else {
+            return;
+        };
+        backend.live.traffic.mine(self.token).chkdown.add(1);
+        let listen = self
+            .draft
+            .base()
+            .frontends
+            .iter()
+            .any(|frontend| frontend.spec.id == backend.spec.id);
+        let line = lines::no_server(&backend.spec.name, listen);
+        self.outcome.lines.push(line);
+    }
+
+    fn log_change(&mut self, place: Place, before: &ServerStatus, check: Option<&CheckReport>) {
+        let usable = self.draft.usable(place.backend);
+        let server = self.draft.server(place.backend, place.index);
+        let (Some(backend), Some(server)) = (self.draft.backend(place.backend), server) else {
+            return;
+        };
+        let scene = Scene {
+            backend: &backend.spec.name,
+            server,
+            usable,
+        };
+        let said = lines::changed(before, scene, check);
+        self.outcome.lines.extend(said);
+    }
+
+    fn log_health_check(
+        &mut self,
+        id: BackendId,
+        server: &Server,
+        report: &CheckReport,
+        passed: bool,
+    ) {
+        let Some(backend) = self.draft.backend(id) else {
+            return;
+        };
+        if !backend.spec.log_health_checks {
+            return;
+        }
+        let scene = Scene {
+            backend: &backend.spec.name,
+            server,
+            usable: self.draft.usable(id),
+        };
+        let line = lines::health_check(scene, report, passed);
+        self.outcome.lines.push(line);
+    }
+}

@@ -1,0 +1,252 @@
+//! The log lines about servers and backends, in HAProxy's words (section 2.10 of its semantics).
+//!
+//! Pure; called by the control task with the state before and after a change. The same scripts
+//! read HAProxy's lines and these, so every comma counts.
+
+use crate::config::model::Severity;
+use crate::live::CheckReport;
+use crate::state::{AdminState, OperState, Server, ServerStatus, Usable};
+use std::fmt::Write;
+
+/// One line to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// How bad.
+    pub severity: Severity,
+    /// What happened.
+    pub text: String,
+}
+
+/// Where a change happened, as it is after it.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// Name of the backend.
+    pub backend: &'a str,
+    /// The server.
+    pub server: &'a Server,
+    /// Usable servers of the backend.
+    pub usable: Usable,
+}
+
+/// Lines about the step from `before` to the scene's server: at most one for the operational and
+/// two for the administrative state. `check`: the check that brought it about.
+pub fn changed(before: &ServerStatus, scene: Scene<'_>, check: Option<&CheckReport>) -> Vec<Line> {
+    if before.admin == scene.server.status.admin {
+        operational(before, scene, check).into_iter().collect()
+    } else {
+        let maint = maintenance(before, scene);
+        maint.into_iter().chain(drain(before, scene)).collect()
+    }
+}
+
+/// A health counter has moved, or the verdict is another than before (`log-health-checks`).
+pub fn health_check(scene: Scene<'_>, report: &CheckReport, passed: bool) -> Line {
+    let Scene {
+        backend, server, ..
+    } = scene;
+    let (rules, health) = (server.rules(), server.status.health);
+    let (of, most, word) = if health < rules.rise {
+        (health, rules.rise, "DOWN")
+    } else if server.weight > 0 {
+        (health + 1 - rules.rise, rules.fall, "UP")
+    } else {
+        (health + 1 - rules.rise, rules.fall, "DRAIN")
+    };
+    let text = format!(
+        "Health check for {}server {backend}/{} {}{}, status: {of}/{most} {word}.",
+        if server.spec.backup { "backup " } else { "" },
+        server.spec.name,
+        if passed { "succeeded" } else { "failed" },
+        reason(report),
+    );
+    notice(text)
+}
+
+/// A backend has lost its last usable server. `listen`: it is half of a `[[listen]]`.
+pub fn no_server(backend: &str, listen: bool) -> Line {
+    let kind = if listen { "proxy" } else { "backend" };
+    Line {
+        severity: Severity::Emerg,
+        text: format!("{kind} {backend} has no server available!"),
+    }
+}
+
+/// A server's name has an address at last; follows the line about the server's state.
+pub fn valid_answer(backend: &str, server: &str) -> Line {
+    notice(format!(
+        "Server {backend}/{server} administratively READY thanks to valid DNS answer."
+    ))
+}
+
+fn operational(
+    before: &ServerStatus,
+    scene: Scene<'_>,
+    check: Option<&CheckReport>,
+) -> Option<Line> {
+    let after = &scene.server.status;
+    if before.oper == after.oper {
+        return None;
+    }
+    let word = match after.oper {
+        OperState::Stopped => "DOWN",
+        OperState::Stopping => "stopping",
+        OperState::Starting | OperState::Running => "UP",
+    };
+    let cause = check.map_or_else(|| ", changed from CLI".to_owned(), reason);
+    let text = format!(
+        "{} is {word}{cause}{}.",
+        scene.subject(),
+        scene.what_is_left()
+    );
+    let alert = after.oper == OperState::Stopped && !was_leaving(before);
+    Some(if alert { alarm(text) } else { notice(text) })
+}
+
+/// Entering, leaving or partly leaving maintenance.
+fn maintenance(before: &ServerStatus, scene: Scene<'_>) -> Option<Line> {
+    let after = &scene.server.status;
+    let subject = scene.subject();
+    let left = |flag| before.admin.has(flag) && !after.admin.has(flag);
+    match (before.admin.is_maint(), after.admin.is_maint()) {
+        (false, true) if before.oper == OperState::Stopped => Some(notice(format!(
+            "{subject} was DOWN and now enters maintenance."
+        ))),
+        (false, true) => {
+            let text = format!(
+                "{subject} is going DOWN for maintenance{}.",
+                scene.what_is_left()
+            );
+            Some(if was_leaving(before) {
+                notice(text)
+            } else {
+                alarm(text)
+            })
+        }
+        (true, false) => {
+            let (name, why) = if left(AdminState::RMAINT) {
+                (scene.host_name(), "resolves again")
+            } else {
+                (String::new(), "leaving forced maintenance")
+            };
+            Some(notice(format!(
+                "{subject}{name} is {}/{} ({why}).",
+                up_or_down(after),
+                if after.admin.is_drain() {
+                    "DRAIN"
+                } else {
+                    "READY"
+                },
+            )))
+        }
+        (true, true) if left(AdminState::RMAINT) => Some(notice(format!(
+            "{subject}{} resolves again but remains in maintenance.",
+            scene.host_name()
+        ))),
+        (true, true) if left(AdminState::FMAINT) => Some(notice(format!(
+            "{subject} is leaving forced maintenance but remains in maintenance."
+        ))),
+        _ => None,
+    }
+}
+
+/// Entering or leaving drain; not told of a server in maintenance.
+fn drain(before: &ServerStatus, scene: Scene<'_>) -> Option<Line> {
+    let after = &scene.server.status;
+    if after.admin.is_maint() {
+        return None;
+    }
+    let subject = scene.subject();
+    match (before.admin.is_drain(), after.admin.is_drain()) {
+        (false, true) => Some(notice(format!(
+            "{subject} enters drain state{}.",
+            scene.what_is_left()
+        ))),
+        (true, false) => Some(notice(format!(
+            "{subject} is {} (leaving forced drain).",
+            up_or_down(after)
+        ))),
+        _ => None,
+    }
+}
+
+impl Scene<'_> {
+    fn subject(&self) -> String {
+        let kind = if self.server.spec.backup {
+            "Backup "
+        } else {
+            ""
+        };
+        format!("{kind}Server {}/{}", self.backend, self.server.spec.name)
+    }
+
+    fn host_name(&self) -> String {
+        match &self.server.spec.address {
+            crate::config::model::ServerAddress::Name(name, _) => format!(" ('{name}')"),
+            _ => String::new(),
+        }
+    }
+
+    /// HAProxy's `srv_append_more`. Nothing is ever queued for a server, so nothing is requeued.
+    fn what_is_left(&self) -> String {
+        let Usable { active, backup } = self.usable;
+        let on_backup = if self.usable.on_backup() {
+            " Running on backup."
+        } else {
+            ""
+        };
+        if self.server.status.oper == OperState::Stopped {
+            let sessions = self.server.live.active.get();
+            format!(
+                ". {active} active and {backup} backup servers left.{on_backup} \
+                 {sessions} sessions active, 0 requeued, 0 remaining in queue"
+            )
+        } else {
+            format!(
+                ". {active} active and {backup} backup servers online.{on_backup} \
+                 0 sessions requeued, 0 total in queue"
+            )
+        }
+    }
+}
+
+/// HAProxy's `check_append_info`.
+fn reason(report: &CheckReport) -> String {
+    let mut text = format!(", reason: {}", report.status.description());
+    if !report.info.is_empty() {
+        let _ = write!(text, ", info: \"{}\"", report.info);
+    }
+    if let Some(duration) = report.duration {
+        let _ = write!(text, ", check duration: {}ms", duration.as_millis());
+    }
+    text
+}
+
+/// No alarm is raised for a server that an operator was taking out already.
+fn was_leaving(before: &ServerStatus) -> bool {
+    before.oper == OperState::Stopping || before.admin.is_drain()
+}
+
+fn up_or_down(status: &ServerStatus) -> &'static str {
+    if status.oper == OperState::Stopped {
+        "DOWN"
+    } else {
+        "UP"
+    }
+}
+
+fn notice(text: String) -> Line {
+    Line {
+        severity: Severity::Notice,
+        text,
+    }
+}
+
+fn alarm(text: String) -> Line {
+    Line {
+        severity: Severity::Alert,
+        text,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+use super::*;
+use crate::config::model;
+use crate::live::{CheckStatus, ServerLive};
+use crate::state::Forced;
+use crate::state::test_config::server;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn made(spec: model::Server) -> Server {
+    let live = Arc::new(ServerLive::new(Arc::clone(&spec.name), 1));
+    Server::new(spec, live, Instant::now())
+}
+
+fn left(active: u32, backup: u32) -> Usable {
+    Usable { active, backup }
+}
+
+/// The lines of a step from one status to the next, `usable` being left after it.
+fn told(
+    server: &mut Server,
+    usable: Usable,
+    check: Option<&CheckReport>,
+    step: impl FnOnce(&mut ServerStatus),
+) -> Vec<(Severity, String)> {
+    let before = server.status.clone();
+    step(&mut server.status);
+    let scene = Scene {
+        backend: "postgres",
+        server,
+        usable,
+    };
+    changed(&before, scene, check)
+        .into_iter()
+        .map(|line| (line.severity, line.text))
+        .collect()
+}
+
+fn refused() -> CheckReport {
+    CheckReport {
+        status: CheckStatus::L4Con,
+        duration: Some(Duration::from_micros(400)),
+        info: "ECONNREFUSED returned by OS (Connection refused) at initial connection step of \
+               tcp-check"
+            .into(),
+        in_progress: false,
+    }
+}
+
+fn passed() -> CheckReport {
+    CheckReport {
+        status: CheckStatus::L4Ok,
+        duration: Some(Duration::from_millis(1)),
+        info: String::new(),
+        in_progress: false,
+    }
+}
+
+// The expected texts are HAProxy's own, as recorded.
+
+#[test]
+fn down_and_up_by_checks() {
+    let mut server = made(server("app-direct-node03"));
+    let (rules, now) = (server.rules(), Instant::now());
+    let lines = told(&mut server, left(2, 0), Some(&refused()), |status| {
+        status.check_failed(rules, now);
+    });
+    assert_eq!(
+        lines,
+        [(
+            Severity::Alert,
+            "Server postgres/app-direct-node03 is DOWN, reason: Layer4 connection problem, info: \
+         \"ECONNREFUSED returned by OS (Connection refused) at initial connection step of \
+         tcp-check\", check duration: 0ms. 2 active and 0 backup servers left. 0 sessions active, \
+         0 requeued, 0 remaining in queue."
+                .into()
+        )]
+    );
+    let lines = told(&mut server, left(2, 0), Some(&passed()), |status| {
+        status.check_passed(rules, now);
+    });
+    assert_eq!(lines, [], "DOWN 1/2 is no change of state");
+    let lines = told(&mut server, left(3, 0), Some(&passed()), |status| {
+        status.check_passed(rules, now);
+    });
+    assert_eq!(lines, [(
+        Severity::Notice,
+        "Server postgres/app-direct-node03 is UP, reason: Layer4 check passed, check duration: \
+         1ms. 3 active and 0 backup servers online. 0 sessions requeued, 0 total in queue."
+            .into()
+    )]);
+}
+
+#[test]
+fn backups_and_drained_servers() {
+    let mut spec = server("spare");
+    spec.backup = true;
+    let mut spare = made(spec);
+    let (rules, now) = (spare.rules(), Instant::now());
+    let lines = told(&mut spare, left(0, 1), Some(&refused()), |status| {
+        status.check_failed(rules, now);
+    });
+    assert!(
+        lines[0]
+            .1
+            .starts_with("Backup Server postgres/spare is DOWN, reason: ")
+    );
+    assert!(
+        lines[0]
+            .1
+            .contains(". 0 active and 1 backup servers left. Running on backup. 0 ses")
+    );
+    let mut drained = made(server("n1"));
+    told(&mut drained, left(1, 0), None, |status| {
+        status.set_admin(AdminState::FDRAIN, rules, now);
+    });
+    let lines = told(&mut drained, left(1, 0), Some(&refused()), |status| {
+        status.check_failed(rules, now);
+    });
+    assert_eq!(
+        lines[0].0,
+        Severity::Notice,
+        "an operator was taking it out"
+    );
+}
+
+#[test]
+fn maintenance_and_drain_by_an_operator() {
+    let mut server = made(server("app-direct-node01"));
+    let (rules, now) = (server.rules(), Instant::now());
+    let mut set = |admin, usable| {
+        told(&mut server, usable, None, |status| {
+            status.set_admin(admin, rules, now);
+        })
+    };
+    let one = |severity, text: &str| vec![(severity, text.to_owned())];
+    assert_eq!(
+        set(AdminState::FMAINT, left(1, 0)),
+        one(
+            Severity::Alert,
+            "Server postgres/app-direct-node01 is going DOWN for maintenance. 1 active and 0 \
+             backup servers left. 0 sessions active, 0 requeued, 0 remaining in queue."
+        )
+    );
+    assert_eq!(
+        set(AdminState::READY, left(2, 0)),
+        one(
+            Severity::Notice,
+            "Server postgres/app-direct-node01 is UP/READY (leaving forced maintenance)."
+        )
+    );
+    assert_eq!(
+        set(AdminState::FDRAIN, left(1, 0)),
+        one(
+            Severity::Notice,
+            "Server postgres/app-direct-node01 enters drain state. 1 active and 0 backup servers \
+             online. 0 sessions requeued, 0 total in queue."
+        )
+    );
+    assert_eq!(
+        set(AdminState::READY, left(2, 0)),
+        one(
+            Severity::Notice,
+            "Server postgres/app-direct-node01 is UP (leaving forced drain)."
+        )
+    );
+    let stopping = told(&mut server, left(1, 0), None, |status| {
+        status.force(Forced::Stopping, rules, now);
+    });
+    assert_eq!(
+        stopping,
+        one(
+            Severity::Notice,
+            "Server postgres/app-direct-node01 is stopping, changed from CLI. 1 active and 0 \
+             backup servers online. 0 sessions requeued, 0 total in queue."
+        )
+    );
+    told(&mut server, left(1, 0), None, |status| {
+        status.force(Forced::Down, rules, now);
+    });
+    let lines = told(&mut server, left(1, 0), None, |status| {
+        status.set_admin(AdminState::FMAINT, rules, now);
+    });
+    assert_eq!(
+        lines,
+        one(
+            Severity::Notice,
+            "Server postgres/app-direct-node01 was DOWN and now enters maintenance."
+        )
+    );
+}
+
+#[test]
+fn names_that_resolve_again() {
+    let mut spec = server("n1");
+    spec.address = model::ServerAddress::Name("db.example".into(), model::ServerPort::Fixed(1));
+    spec.disabled = true;
+    let mut server = made(spec);
+    let (rules, now) = (server.rules(), Instant::now());
+    let all = server.status.admin;
+    let lines = told(&mut server, left(0, 0), None, |status| {
+        status.set_admin(all.without(AdminState::RMAINT), rules, now);
+    });
+    let text = "Server postgres/n1 ('db.example') resolves again but remains in maintenance.";
+    assert_eq!(lines, [(Severity::Notice, text.into())]);
+    server.status = ServerStatus::initial(AdminState::RMAINT, rules, now);
+    let lines = told(&mut server, left(1, 0), None, |status| {
+        status.set_admin(AdminState::READY, rules, now);
+    });
+    let text = "Server postgres/n1 ('db.example') is UP/READY (resolves again).";
+    assert_eq!(lines, [(Severity::Notice, text.into())]);
+}
+
+#[test]
+fn every_step_of_the_counter() {
+    let mut server = made(server("s1"));
+    let (rules, now) = (server.rules(), Instant::now());
+    server.status.check_passed(rules, now);
+    server.status.check_failed(rules, now);
+    let say = |server: &Server, report: &CheckReport, passed| {
+        let scene = Scene {
+            backend: "b",
+            server,
+            usable: left(1, 0),
+        };
+        health_check(scene, report, passed).text
+    };
+    let text = say(&server, &refused(), false);
+    assert!(text.starts_with("Health check for server b/s1 failed, reason: Layer4 connection"));
+    assert!(
+        text.ends_with(", check duration: 0ms, status: 2/3 UP."),
+        "{text}"
+    );
+    server.status.force(Forced::Down, rules, now);
+    server.status.check_passed(rules, now);
+    assert_eq!(
+        say(&server, &passed(), true),
+        "Health check for server b/s1 succeeded, reason: Layer4 check passed, check duration: \
+         1ms, status: 1/2 DOWN."
+    );
+    server.status.check_passed(rules, now);
+    server.weight = 0;
+    assert!(say(&server, &passed(), true).ends_with("status: 3/3 DRAIN."));
+}
+
+#[test]
+fn a_backend_without_servers() {
+    assert_eq!(
+        no_server("kube", false).text,
+        "backend kube has no server available!"
+    );
+    assert_eq!(
+        no_server("kube", true).text,
+        "proxy kube has no server available!"
+    );
+}

@@ -1,0 +1,284 @@
+//! The control thread: the one writer of snapshots.
+//!
+//! [`Control`] drains its inbox, applies all messages of a turn to a draft and publishes once.
+//! Health checks and lookups of names run beside it on the same thread and talk to it through the
+//! inbox like everyone else. Runs on a tokio current-thread runtime, inside a `LocalSet` or a
+//! `LocalRuntime`; started by the composition root.
+
+mod batch;
+pub mod lines;
+mod places;
+mod rates;
+pub mod resolve;
+
+use crate::check::schedule::{ends_with_reset, first_start};
+use crate::check::task::{self, Common, Subject};
+use crate::config::model::Severity;
+use crate::live::{Cause, LogEntry, LogQueue, ServerLive, WorkerToken};
+use crate::state::inbox::INBOX_MAX;
+use crate::state::{ControlHandle, Snapshot, ToControl};
+use crate::sys::limits::Spare;
+use crate::worker::order::{Order, Workers};
+use arc_swap::ArcSwap;
+use batch::{Batch, Outcome};
+use lines::Line;
+use places::Places;
+use rates::Peaks;
+use resolve::FirstRound;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval_at, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a server without a check stays suspected: nothing else would ever clear it, because a
+/// suspected server is picked last.
+pub const FORGIVE_AFTER: Duration = Duration::from_secs(10);
+
+/// What control works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where snapshots are published; holds the first one.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The sending end of the inbox, for checks and lookups.
+    pub handle: ControlHandle,
+    /// The inbox.
+    pub inbox: mpsc::Receiver<ToControl>,
+    /// Where log lines in HAProxy's words go.
+    pub log: LogQueue,
+    /// The workers' inboxes.
+    pub workers: Workers,
+    /// The token of the control thread's shard, the last one.
+    pub token: WorkerToken,
+    /// Descriptors kept back for checks; filled up again once a second.
+    pub spare: Arc<Spare>,
+}
+
+/// The one writer of snapshots.
+#[derive(Debug)]
+pub struct Control {
+    parts: Parts,
+    places: Places,
+    peaks: Peaks,
+    /// Suspected servers without a check, and since when.
+    unforgiven: Vec<(Arc<ServerLive>, Instant)>,
+    tasks: TaskTracker,
+    stop_tasks: CancellationToken,
+}
+
+impl Control {
+    /// Control over the snapshot that is published now. Starts nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        let places = Places::of(&parts.snapshot.load());
+        Self {
+            parts,
+            places,
+            peaks: Peaks::default(),
+            unforgiven: Vec::new(),
+            tasks: TaskTracker::new(),
+            stop_tasks: CancellationToken::new(),
+        }
+    }
+
+    /// Looks up the names of servers, all at once. Returns when each has been tried, at the latest
+    /// after [`resolve::START_MAX`]; what has not resolved by then is in maintenance and goes on
+    /// being tried. Call it before the service is announced as ready, and before [`Control::run`].
+    pub async fn resolve_names(&mut self) {
+        let names: Vec<Arc<str>> = self.places.names().cloned().collect();
+        let round = FirstRound::new(names.len());
+        for name in names {
+            let lookup = resolve::resolve(name, Rc::clone(&round), self.parts.handle.clone());
+            self.spawn(lookup);
+        }
+        let deadline = tokio::time::Instant::now() + resolve::START_MAX;
+        loop {
+            let next = async {
+                tokio::select! {
+                    biased;
+                    message = self.parts.inbox.recv() => message,
+                    () = round.over() => None,
+                }
+            };
+            let Ok(Some(message)) = timeout_at(deadline, next).await else {
+                return;
+            };
+            self.start_turn(message);
+        }
+    }
+
+    /// Checks, decides and publishes until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        self.start_checks();
+        let mut tick = interval_at(self.next_second(), Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut messages = Vec::with_capacity(INBOX_MAX);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                received = self.parts.inbox.recv_many(&mut messages, INBOX_MAX) => {
+                    if received == 0 {
+                        break;
+                    }
+                    self.turn(&mut messages).await;
+                }
+                _ = tick.tick() => self.tick(),
+            }
+        }
+        self.stop_tasks.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn start_checks(&self) {
+        let snapshot = self.parts.snapshot.load_full();
+        let checked: Vec<_> = snapshot
+            .backends
+            .iter()
+            .flatten()
+            .flat_map(|backend| backend.servers.iter().map(move |server| (backend, server)))
+            .filter_map(|(backend, server)| {
+                let check = server.spec.check.clone()?;
+                let lane = Rc::clone(self.places.lane(server.live.uid)?);
+                Some(Subject {
+                    backend: backend.id,
+                    backend_name: Arc::clone(&backend.spec.name),
+                    live: Arc::clone(&server.live),
+                    check,
+                    lane,
+                })
+            })
+            .collect();
+        let reset = ends_with_reset(checked.iter().map(|subject| &subject.check));
+        let common = Common::new(
+            self.parts.handle.clone(),
+            Arc::clone(&self.parts.spare),
+            reset,
+        );
+        let total = u32::try_from(checked.len()).unwrap_or(u32::MAX);
+        let now = Instant::now();
+        for (index, subject) in (0..).zip(checked) {
+            let first = now + first_start(index, total);
+            let stop = self.stop_tasks.clone();
+            let checks = task::run(subject, Rc::clone(&common), first, stop);
+            self.tasks.spawn_local(checks);
+        }
+    }
+
+    /// One turn: all messages, one publication, and then what follows from it.
+    async fn turn(&mut self, messages: &mut Vec<ToControl>) {
+        let now = Instant::now();
+        let base = self.parts.snapshot.load_full();
+        let mut batch = Batch::new(base, &self.places, &self.parts.token, now);
+        let mut suspects = Vec::new();
+        for message in messages.drain(..) {
+            match message {
+                ToControl::Checked { server, report, .. } => batch.checked(server, report),
+                ToControl::Resolved { name, address } => batch.resolved(&name, address),
+                ToControl::CheckNow { server, .. } => suspects.push(server),
+            }
+        }
+        let (snapshot, outcome) = batch.finish();
+        if let Some(snapshot) = snapshot {
+            self.parts.snapshot.store(Arc::new(snapshot));
+        }
+        for server in suspects {
+            self.suspected(server, now);
+        }
+        self.follow(outcome).await;
+    }
+
+    /// A message before the start: only names are looked up then.
+    fn start_turn(&mut self, message: ToControl) {
+        if let ToControl::Resolved { name, address } = message {
+            let base = self.parts.snapshot.load_full();
+            let mut batch = Batch::new(base, &self.places, &self.parts.token, Instant::now());
+            batch.resolved_at_start(&name, address);
+            if let (Some(snapshot), _) = batch.finish() {
+                self.parts.snapshot.store(Arc::new(snapshot));
+            }
+        }
+    }
+
+    /// Workers have given up hope in a server: a check decides.
+    fn suspected(&mut self, uid: u64, now: Instant) {
+        if let Some(lane) = self.places.lane(uid) {
+            lane.check_now();
+            return;
+        }
+        let snapshot = self.parts.snapshot.load();
+        let place = self.places.get(uid);
+        let server = place.and_then(|place| {
+            let backend = snapshot.backend(place.backend)?;
+            backend.servers.get(place.index)
+        });
+        let known = |live: &ServerLive| self.unforgiven.iter().any(|(one, _)| one.uid == live.uid);
+        if let Some(server) = server.filter(|server| !known(&server.live)) {
+            self.unforgiven.push((Arc::clone(&server.live), now));
+        }
+    }
+
+    /// Tells what has been published.
+    async fn follow(&self, outcome: Outcome) {
+        for line in outcome.lines {
+            self.log(line);
+        }
+        for (servers, cause) in [(outcome.down, Cause::Down), (outcome.up, Cause::Up)] {
+            if !servers.is_empty() {
+                let order = Order::EndSessions { servers, cause };
+                self.parts.workers.tell_all(&order).await;
+            }
+        }
+    }
+
+    fn log(&self, line: Line) {
+        let Line { severity, text } = line;
+        match severity {
+            Severity::Emerg | Severity::Alert | Severity::Crit | Severity::Err => {
+                tracing::error!("{text}");
+            }
+            Severity::Warning => tracing::warn!("{text}"),
+            Severity::Notice | Severity::Info => tracing::info!("{text}"),
+            Severity::Debug => tracing::debug!("{text}"),
+        }
+        if self.parts.log.is_on() {
+            self.parts.log.send(LogEntry::Event {
+                severity: severity as u8,
+                text: text.into_boxed_str(),
+            });
+        }
+    }
+
+    /// Once a second.
+    fn tick(&mut self) {
+        let now = Instant::now();
+        let snapshot = self.parts.snapshot.load();
+        self.peaks.update(&snapshot, snapshot.global.millis(now));
+        self.parts.spare.refill();
+        self.unforgiven.retain(|(live, since)| {
+            let stays = now.duration_since(*since) < FORGIVE_AFTER;
+            if !stays {
+                live.trust();
+            }
+            stays
+        });
+    }
+
+    /// When the running second of the process's clock is over.
+    fn next_second(&self) -> tokio::time::Instant {
+        let now = Instant::now();
+        let past = self.parts.snapshot.load().global.millis(now) % 1000;
+        (now + Duration::from_millis(1000 - past)).into()
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let stop = self.stop_tasks.clone();
+        self.tasks.spawn_local(async move {
+            let _ = stop.run_until_cancelled_owned(task).await;
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

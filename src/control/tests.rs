@@ -1,0 +1,385 @@
+//! Control with real checks against real listeners on loopback, and what the outside sees of it.
+
+use super::*;
+use crate::config::model::{Check, Config, Server as Spec, ServerAddress, ServerPort};
+use crate::live::log_queue::LogEntry;
+use crate::live::{CheckReport, CheckStatus, GlobalLive};
+use crate::state::test_config::{backend, check, config, frontend, server, server_at};
+use crate::state::{Backend, BackendId, Origin, Server};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use tokio::task::LocalSet;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Everything around a control task.
+struct World {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    handle: ControlHandle,
+    log: std::sync::mpsc::Receiver<LogEntry>,
+    orders: Vec<mpsc::Receiver<Order>>,
+    stop: CancellationToken,
+    control: Option<Control>,
+}
+
+impl World {
+    fn new(config: &Config) -> Self {
+        let now = Instant::now();
+        let global = Arc::new(GlobalLive::new(now, 2));
+        let origin = Origin {
+            global: Arc::clone(&global),
+            maxconn: 100,
+            shards: 2,
+            now,
+        };
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::initial(config, &origin)));
+        let (handle, inbox) = ControlHandle::new();
+        let (queue, log) = LogQueue::new(global);
+        let (workers, orders) = Workers::new(1);
+        let control = Control::new(Parts {
+            snapshot: Arc::clone(&snapshot),
+            handle: handle.clone(),
+            inbox,
+            log: queue,
+            workers,
+            token: WorkerToken::new(1),
+            spare: Arc::new(Spare::new().unwrap()),
+        });
+        Self {
+            snapshot,
+            handle,
+            log,
+            orders,
+            stop: CancellationToken::new(),
+            control: Some(control),
+        }
+    }
+
+    /// Starts the control task on the local set that this is called in.
+    fn start(&mut self) {
+        let control = self.control.take().unwrap();
+        tokio::task::spawn_local(control.run(self.stop.clone()));
+    }
+
+    fn backend(&self) -> Arc<Backend> {
+        Arc::clone(self.snapshot.load().backend(BackendId(0)).unwrap())
+    }
+
+    fn server(&self, index: usize) -> Arc<Server> {
+        Arc::clone(&self.backend().servers[index])
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !condition(self) {
+            let labels: Vec<_> = self
+                .backend()
+                .servers
+                .iter()
+                .map(|s| s.status_label().into_owned())
+                .collect();
+            assert!(Instant::now() < deadline, "never: {what}; {labels:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn until_label(&self, index: usize, label: &str) {
+        self.until(label, |world| world.server(index).status_label() == label)
+            .await;
+    }
+
+    fn logged(&self) -> Vec<(u8, String)> {
+        self.log
+            .try_iter()
+            .map(|entry| match entry {
+                LogEntry::Event { severity, text } => (severity, text.into_string()),
+                LogEntry::Session(_) => panic!("control logs no sessions"),
+            })
+            .collect()
+    }
+}
+
+/// Checks as fast as a test wants them.
+fn quick() -> Check {
+    let interval = Duration::from_millis(20);
+    Check {
+        interval,
+        fast_interval: interval,
+        down_interval: interval,
+        ..check()
+    }
+}
+
+fn quick_at(name: &str, address: SocketAddr) -> Spec {
+    Spec {
+        check: Some(quick()),
+        ..server_at(name, address)
+    }
+}
+
+fn listen() -> (TcpListener, SocketAddr) {
+    listen_at(Ipv4Addr::LOCALHOST)
+}
+
+/// An address of one test's own lets it close and open a port that nobody else can come to have.
+fn listen_at(ip: Ipv4Addr) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn a_server_goes_down_and_comes_back_and_everybody_is_told() {
+    let (listener, address) = listen_at(Ipv4Addr::new(127, 0, 99, 1));
+    let mut spec = quick_at("s1", address);
+    spec.shutdown_sessions_on_down = true;
+    spec.shutdown_backup_sessions_on_up = true;
+    let mut spare = quick_at("s2", listen().1);
+    spare.check = None;
+    spare.backup = true;
+    let mut config = config(vec![backend("b", vec![spec, spare])]);
+    config.frontends.push(frontend("b", 7));
+    let local = LocalSet::new();
+    let mut world = World::new(&config);
+    local
+        .run_until(async {
+            world.start();
+            world.until_label(0, "UP").await;
+            assert_eq!(world.logged(), [], "UP 1/3 to UP is no change of state");
+            drop(listener);
+            world.until_label(0, "DOWN").await;
+            everybody_knows_it_is_down(&mut world).await;
+            let _listener = TcpListener::bind(address).unwrap();
+            world.until_label(0, "UP").await;
+            let order = world.orders[0].recv().await.unwrap();
+            let servers = vec![world.server(1).live.uid];
+            let cause = Cause::Up;
+            assert_eq!(order, Order::EndSessions { servers, cause });
+            let logged = world.logged();
+            assert!(
+                logged[0]
+                    .1
+                    .starts_with("Server b/s1 is UP, reason: Layer4 check passed")
+            );
+            world.stop.cancel();
+        })
+        .await;
+    tokio::time::timeout(DEADLINE, local)
+        .await
+        .expect("control and its checks end");
+}
+
+/// The first of two servers has gone down, the second is its backup.
+async fn everybody_knows_it_is_down(world: &mut World) {
+    let server = world.server(0);
+    let traffic = &server.live.traffic;
+    assert_eq!(
+        (traffic.sum(|t| &t.chkfail), traffic.sum(|t| &t.chkdown)),
+        (3, 1)
+    );
+    assert_eq!(server.live.check.load().status, CheckStatus::L4Con);
+    let order = world.orders[0].recv().await.unwrap();
+    let servers = vec![server.live.uid];
+    let cause = Cause::Down;
+    assert_eq!(order, Order::EndSessions { servers, cause });
+    let logged = world.logged();
+    assert_eq!((logged.len(), logged[0].0), (1, 1));
+    assert!(
+        logged[0]
+            .1
+            .contains("0 active and 1 backup servers left. Running on backup.")
+    );
+    let backend = world.backend();
+    let turn = crate::balance::Turn::take(&backend.live.cursor);
+    let mut picked = Vec::new();
+    backend.picker.pick(turn, |index| {
+        picked.push(index);
+        false
+    });
+    assert_eq!(picked, [1], "only the backup is left to be picked");
+}
+
+#[tokio::test]
+async fn a_backend_that_loses_its_last_server_says_so() {
+    let config = config(vec![backend(
+        "b",
+        vec![quick_at("s1", listen_at(Ipv4Addr::new(127, 0, 99, 2)).1)],
+    )]);
+    LocalSet::new()
+        .run_until(async {
+            let mut world = World::new(&config);
+            world.start();
+            world.until_label(0, "DOWN").await;
+            let backend = world.backend();
+            assert!(!backend.status.up && backend.picker.is_empty());
+            assert_eq!(backend.live.traffic.sum(|t| &t.chkdown), 1);
+            let logged = world.logged();
+            assert_eq!(logged[1], (0, "backend b has no server available!".into()));
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn every_move_of_the_counter_is_logged_when_asked_for() {
+    let (_listener, address) = listen();
+    let mut one = backend("b", vec![quick_at("s1", address)]);
+    one.log_health_checks = true;
+    LocalSet::new()
+        .run_until(async {
+            let mut world = World::new(&config(vec![one]));
+            world.start();
+            world.until_label(0, "UP").await;
+            let logged = world.logged();
+            assert_eq!(logged.len(), 1);
+            assert!(
+                logged[0]
+                    .1
+                    .starts_with("Health check for server b/s1 succeeded, reason: ")
+            );
+            assert!(logged[0].1.ends_with("status: 3/3 UP."), "{logged:?}");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_suspicion_is_checked_at_once() {
+    let (_listener, address) = listen();
+    let mut spec = server_at("s1", address);
+    spec.check = Some(Check {
+        interval: Duration::from_secs(3_600),
+        fast_interval: Duration::from_secs(3_600),
+        down_interval: Duration::from_secs(3_600),
+        ..check()
+    });
+    LocalSet::new()
+        .run_until(async {
+            let mut world = World::new(&config(vec![backend("b", vec![spec])]));
+            world.start();
+            world.until_label(0, "UP").await;
+            let live = Arc::clone(&world.server(0).live);
+            while !live.connect_failed() {}
+            assert!(live.is_suspect());
+            let (backend, server) = (BackendId(0), live.uid);
+            world.handle.hint(ToControl::CheckNow { backend, server });
+            world
+                .until("trusted again, an hour before the next check", |_| {
+                    !live.is_suspect()
+                })
+                .await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_verdict_from_before_maintenance_tells_nothing() {
+    let mut disabled = server("s1");
+    disabled.disabled = true;
+    LocalSet::new()
+        .run_until(async {
+            let mut world = World::new(&config(vec![backend("b", vec![disabled])]));
+            world.start();
+            let (backend, server) = (BackendId(0), world.server(0).live.uid);
+            let report = CheckReport {
+                status: CheckStatus::L4Ok,
+                ..CheckReport::default()
+            };
+            world
+                .handle
+                .report(ToControl::Checked {
+                    backend,
+                    server,
+                    report,
+                })
+                .await;
+            world
+                .handle
+                .report(ToControl::CheckNow { backend, server: 0 })
+                .await;
+            world
+                .until("both are read", |world| world.handle.is_idle())
+                .await;
+            assert_eq!(world.server(0).status_label(), "MAINT");
+            assert_eq!(world.logged(), []);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn names_resolve_before_the_start_or_stay_in_maintenance() {
+    let (_listener, address) = listen();
+    let named = |name: &str, host: &str| {
+        let mut spec = quick_at(name, address);
+        spec.address = ServerAddress::Name(host.into(), ServerPort::Fixed(address.port()));
+        spec
+    };
+    let servers = vec![
+        named("s1", "localhost"),
+        named("s2", "no-such-host.invalid"),
+    ];
+    LocalSet::new()
+        .run_until(async {
+            let mut world = World::new(&config(vec![backend("b", servers)]));
+            let begun = Instant::now();
+            world.control.as_mut().unwrap().resolve_names().await;
+            assert!(begun.elapsed() < resolve::START_MAX + Duration::from_millis(500));
+            assert!(world.server(0).is_usable());
+            assert_eq!(world.server(1).status_label(), "MAINT (resolution)");
+            assert_eq!(world.logged(), [], "nothing has happened yet");
+            world.start();
+            // What the lookup of the second name would say, had it an address.
+            let found = ToControl::Resolved {
+                name: "no-such-host.invalid".into(),
+                address: address.ip(),
+            };
+            world.handle.report(found).await;
+            world.until_label(1, "UP").await;
+            let texts: Vec<String> = world.logged().into_iter().map(|line| line.1).collect();
+            assert_eq!(
+                texts,
+                [
+                    "Server b/s2 ('no-such-host.invalid') is UP/READY (resolves again).",
+                    "Server b/s2 administratively READY thanks to valid DNS answer.",
+                ]
+            );
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn peaks_are_found_second_by_second() {
+    let world = World::new(&config(vec![backend("b", vec![server("s1")])]));
+    let snapshot = world.snapshot.load_full();
+    let live = Arc::clone(&world.server(0).live);
+    let (one, two) = (WorkerToken::new(0), WorkerToken::new(1));
+    for (second, sessions) in [(0, 3), (1, 5), (2, 4)] {
+        for token in [&one, &two] {
+            for _ in 0..sessions {
+                live.traffic.mine(token).rate.count(second);
+            }
+        }
+    }
+    let mut peaks = Peaks::default();
+    let max = || live.rate_max.load(std::sync::atomic::Ordering::Relaxed);
+    peaks.update(&snapshot, 1_010);
+    assert_eq!(max(), 6, "the running second is not over");
+    peaks.update(&snapshot, 3_400);
+    assert_eq!(max(), 10, "none is missed when a tick comes late");
+}
+
+#[tokio::test]
+async fn an_unchecked_suspect_is_forgiven_in_time() {
+    let mut spec = server("s1");
+    spec.check = None;
+    let mut world = World::new(&config(vec![backend("b", vec![spec])]));
+    let mut control = world.control.take().unwrap();
+    let live = Arc::clone(&world.server(0).live);
+    while !live.connect_failed() {}
+    let now = Instant::now();
+    control.suspected(live.uid, now);
+    control.suspected(live.uid, now);
+    assert_eq!(control.unforgiven.len(), 1);
+    control.tick();
+    assert!(live.is_suspect());
+    control.unforgiven[0].1 = now.checked_sub(FORGIVE_AFTER).unwrap();
+    control.tick();
+    assert!(!live.is_suspect() && control.unforgiven.is_empty());
+}

@@ -1,0 +1,64 @@
+//! The counters of one frontend, backend or server in one shard, in the words of HAProxy's
+//! statistics.
+//!
+//! One struct for all three kinds: a column that a kind does not have stays zero and is never
+//! printed, and the code that counts needs no generics.
+
+use super::rate::Rate;
+use super::sharded::{Counter, Maximum};
+use super::timing::Average;
+use std::sync::atomic::AtomicU64;
+
+/// What one worker has counted for one object.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Connections accepted, before any rule (frontend: `conn_tot`).
+    pub conn_tot: Counter,
+    /// Sessions (`stot`); for a server those assigned to it.
+    pub stot: Counter,
+    /// Times chosen by the balancing algorithm (`lbtot`).
+    pub lbtot: Counter,
+    /// Bytes from clients (`bin`).
+    pub bin: Counter,
+    /// Bytes to clients (`bout`).
+    pub bout: Counter,
+    /// Request errors: the client was gone before anything was asked (`ereq`).
+    pub ereq: Counter,
+    /// Sessions that reached no server (`econ`).
+    pub econ: Counter,
+    /// Response errors, server aborts included (`eresp`).
+    pub eresp: Counter,
+    /// Retries on the same server (`wretr`).
+    pub wretr: Counter,
+    /// Moves to another server, counted on the one that was left (`wredis`).
+    pub wredis: Counter,
+    /// Transfers aborted by the client (`cli_abrt`).
+    pub cli_abrt: Counter,
+    /// Transfers aborted by the server (`srv_abrt`).
+    pub srv_abrt: Counter,
+    /// Connection attempts to servers (`connect`).
+    pub connect: Counter,
+    /// Internal errors, panics included (`eint`).
+    pub eint: Counter,
+    /// Failed checks while the server was not down (`chkfail`); control thread only.
+    pub chkfail: Counter,
+    /// Changes from up to down (`chkdown`); control thread only.
+    pub chkdown: Counter,
+    /// Most concurrent sessions (`smax`).
+    pub smax: Maximum,
+    /// Longest connect time, ms (`ctime_max`).
+    pub ctime_max: Maximum,
+    /// Longest session, ms (`ttime_max`).
+    pub ttime_max: Maximum,
+    /// Sessions per second (`rate`).
+    pub rate: Rate,
+    /// Connections per second (frontend: `conn_rate`).
+    pub conn_rate: Rate,
+    /// Time to connect, ms (`ctime`).
+    pub ctime: Average,
+    /// Time of a whole session, ms (`ttime`).
+    pub ttime: Average,
+    /// When the last session was assigned, in ms of the process's clock plus one; 0: never
+    /// (`lastsess`).
+    pub last_session: AtomicU64,
+}

@@ -1,0 +1,31 @@
+//! What is counted: gauges, counters, rates, and the slots that guard them.
+//!
+//! Everything here survives a reload for as long as the name of its frontend, backend or server
+//! does. Two kinds of number, never mixed:
+//!
+//! - **Gauges decide** (maxconn, and how many sessions a server has). They are shared and exact, and
+//!   move only in the constructor and drop of a guard ([`slot`]), so that a panic, a kill and an
+//!   early return all leave them right.
+//! - **Counters tell.** Each worker writes its own shard with plain stores ([`sharded`]); readers
+//!   add the shards up. A counter never decides anything.
+
+pub mod check_report;
+pub mod counters;
+pub mod gauge;
+pub mod log_queue;
+pub mod objects;
+pub mod rate;
+pub mod record;
+pub mod sharded;
+pub mod slot;
+pub mod termination;
+pub mod timing;
+
+pub use check_report::{CheckReport, CheckStatus};
+pub use counters::Traffic;
+pub use gauge::Gauge;
+pub use log_queue::{LogEntry, LogQueue};
+pub use objects::{BackendLive, FrontendLive, GlobalLive, ServerLive};
+pub use record::SessionRecord;
+pub use sharded::{Counter, Shards, WorkerToken};
+pub use termination::{Cause, Phase, Termination};

@@ -1,0 +1,243 @@
+//! The counted half of the process, of a frontend, a backend and a server.
+//!
+//! Shared by every thread through `Arc`; kept for a name across reloads.
+
+use super::check_report::CheckReport;
+use super::counters::Traffic;
+use super::gauge::Gauge;
+use super::sharded::{Counter, Shards};
+use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Connects in a row that must fail before a server is suspected.
+pub const SUSPECT_AFTER: u32 = 3;
+
+/// Process-wide counts of one shard.
+#[derive(Debug, Default)]
+pub struct GlobalTraffic {
+    /// Connections accepted (`CumConns`).
+    pub conn_tot: Counter,
+    /// Bytes to clients (`TotalBytesOut`).
+    pub bytes_out: Counter,
+    /// Times accepting paused because a limit was reached (`MaxconnReached`).
+    pub paused: Counter,
+}
+
+/// What is counted for the whole process.
+#[derive(Debug)]
+pub struct GlobalLive {
+    /// Origin of the process's clock: `now_ms` of everything counted is relative to this.
+    pub start: Instant,
+    /// Sessions now, stats not counted (`CurrConns`).
+    pub active: Gauge,
+    /// Workers that have paused accepting and wait for a place.
+    pub waiting: AtomicUsize,
+    /// Told when a place is free and [`GlobalLive::waiting`] is not 0.
+    pub freed: Notify,
+    /// Log lines that were dropped because the log thread could not follow (`DroppedLogs`).
+    pub dropped_logs: AtomicU64,
+    /// Per-shard counts.
+    pub traffic: Shards<GlobalTraffic>,
+    /// Second of the process's clock in which a shortage was last reported, plus one.
+    complained: AtomicU64,
+}
+
+impl GlobalLive {
+    /// Nothing counted yet, for `shards` writing threads.
+    pub fn new(start: Instant, shards: usize) -> Self {
+        Self {
+            start,
+            active: Gauge::default(),
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
+            dropped_logs: AtomicU64::new(0),
+            traffic: Shards::new(shards),
+            complained: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a shortage may be reported now: true once a second, for one caller.
+    pub fn may_complain(&self) -> bool {
+        let second = self.start.elapsed().as_secs() + 1;
+        self.complained.fetch_max(second, Relaxed) < second
+    }
+
+    /// Milliseconds from the start of the process to `now`.
+    pub fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What is counted for a frontend.
+#[derive(Debug)]
+pub struct FrontendLive {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Sessions now (`scur`).
+    pub active: Gauge,
+    /// Per-shard counts.
+    pub traffic: Shards<Traffic>,
+    /// Most sessions in one second so far (`rate_max`); control thread only.
+    pub rate_max: AtomicU32,
+    /// Most connections in one second so far (`conn_rate_max`); control thread only.
+    pub conn_rate_max: AtomicU32,
+}
+
+impl FrontendLive {
+    /// Nothing counted yet.
+    pub fn new(name: Arc<str>, shards: usize) -> Self {
+        Self {
+            name,
+            active: Gauge::default(),
+            traffic: Shards::new(shards),
+            rate_max: AtomicU32::new(0),
+            conn_rate_max: AtomicU32::new(0),
+        }
+    }
+}
+
+/// What is counted for a backend.
+#[derive(Debug)]
+pub struct BackendLive {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Sessions now (`scur`).
+    pub active: Gauge,
+    /// Per-shard counts.
+    pub traffic: Shards<Traffic>,
+    /// Most sessions in one second so far (`rate_max`); control thread only.
+    pub rate_max: AtomicU32,
+    /// Position of the round robin: advances once a session.
+    pub cursor: CachePadded<AtomicUsize>,
+}
+
+impl BackendLive {
+    /// Nothing counted yet.
+    pub fn new(name: Arc<str>, shards: usize) -> Self {
+        Self {
+            name,
+            active: Gauge::default(),
+            traffic: Shards::new(shards),
+            rate_max: AtomicU32::new(0),
+            cursor: CachePadded::new(AtomicUsize::new(0)),
+        }
+    }
+}
+
+/// What is counted for a server.
+#[derive(Debug)]
+pub struct ServerLive {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Tells this server from every other that the process has ever had.
+    pub uid: u64,
+    /// Sessions now (`scur`).
+    pub active: Gauge,
+    /// Per-shard counts.
+    pub traffic: Shards<Traffic>,
+    /// Most sessions in one second so far (`rate_max`); control thread only.
+    pub rate_max: AtomicU32,
+    /// What the last check said; written by the control thread.
+    pub check: ArcSwap<CheckReport>,
+    /// Connects that have failed since the last that did not.
+    failed_connects: AtomicU32,
+    /// Picked last until a check or a connect says otherwise.
+    suspect: AtomicBool,
+    /// What a connect usually takes, µs, smoothed; 0 before the first.
+    usual_connect: AtomicU32,
+}
+
+impl ServerLive {
+    /// Nothing counted yet.
+    pub fn new(name: Arc<str>, shards: usize) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            name,
+            uid: NEXT.fetch_add(1, Relaxed),
+            active: Gauge::default(),
+            traffic: Shards::new(shards),
+            rate_max: AtomicU32::new(0),
+            check: ArcSwap::default(),
+            failed_connects: AtomicU32::new(0),
+            suspect: AtomicBool::new(false),
+            usual_connect: AtomicU32::new(0),
+        }
+    }
+
+    /// A connect has failed by the server's fault, or was overtaken by another server's. `true`
+    /// when this one makes the server suspected: it is to be checked at once.
+    pub fn connect_failed(&self) -> bool {
+        let failed = self.failed_connects.fetch_add(1, Relaxed).saturating_add(1);
+        failed >= SUSPECT_AFTER && !self.suspect.swap(true, Relaxed)
+    }
+
+    /// A connect has succeeded after `took`: the server is trusted, and its usual time follows.
+    pub fn connect_succeeded(&self, took: Duration) {
+        // A plain store each: racing workers may lose a sample of the smoothing, never a verdict.
+        if self.failed_connects.load(Relaxed) != 0 {
+            self.trust();
+        }
+        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+        let usual = self.usual_connect.load(Relaxed);
+        let next = if usual == 0 {
+            micros
+        } else {
+            usual - usual / 8 + micros / 8
+        };
+        self.usual_connect.store(next.max(1), Relaxed);
+    }
+
+    /// A check has passed, or the server was put back into service: nothing is held against it.
+    pub fn trust(&self) {
+        self.failed_connects.store(0, Relaxed);
+        self.suspect.store(false, Relaxed);
+    }
+
+    /// Whether it is to be picked last.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Relaxed)
+    }
+
+    /// What a connect to it usually takes; zero before the first.
+    pub fn usual_connect(&self) -> Duration {
+        Duration::from_micros(u64::from(self.usual_connect.load(Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_third_failure_in_a_row_makes_a_suspect_and_says_so_once() {
+        let server = ServerLive::new("s1".into(), 1);
+        assert!(!server.connect_failed());
+        assert!(!server.connect_failed());
+        server.connect_succeeded(Duration::from_millis(1));
+        assert!(!server.connect_failed());
+        assert!(!server.connect_failed());
+        assert!(!server.is_suspect());
+        assert!(server.connect_failed());
+        assert!(!server.connect_failed(), "told only once");
+        assert!(server.is_suspect());
+        server.trust();
+        assert!(!server.is_suspect());
+    }
+
+    #[test]
+    fn the_usual_connect_time_follows_the_link() {
+        let server = ServerLive::new("s1".into(), 1);
+        assert_eq!(server.usual_connect(), Duration::ZERO);
+        server.connect_succeeded(Duration::from_millis(8));
+        assert_eq!(server.usual_connect(), Duration::from_millis(8));
+        for _ in 0..200 {
+            server.connect_succeeded(Duration::from_millis(80));
+        }
+        let usual = server.usual_connect();
+        assert!(usual > Duration::from_millis(79) && usual <= Duration::from_millis(80));
+    }
+}

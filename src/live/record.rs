@@ -1,0 +1,50 @@
+//! What is known of a session when it has ended: the input of a log line.
+//!
+//! Made by a worker, sent to the log thread over a bounded channel, formatted there. Names are
+//! shared, so a record costs no allocation but for a unix socket's path.
+
+use super::termination::{Cause, Phase};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// One ended session, with the figures of HAProxy's `tcplog` line.
+#[derive(Debug, Clone)]
+pub struct SessionRecord {
+    /// The client; `None` for a unix socket, printed as `unix:1`.
+    pub client: Option<SocketAddr>,
+    /// When it was accepted, wall clock.
+    pub accepted: SystemTime,
+    /// Frontend.
+    pub frontend: Arc<str>,
+    /// Backend.
+    pub backend: Arc<str>,
+    /// Server; `None` prints `<NOSRV>`.
+    pub server: Option<Arc<str>>,
+    /// `Tw`: time in queues; `None` prints -1.
+    pub wait: Option<Duration>,
+    /// `Tc`: time until the server answered; `None` prints -1.
+    pub connect: Option<Duration>,
+    /// `Tt`: accept to end.
+    pub total: Duration,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// First letter of the termination state.
+    pub cause: Cause,
+    /// Second letter.
+    pub phase: Phase,
+    /// Sessions of the process, this one counted (`actconn`).
+    pub active: u32,
+    /// Of the frontend.
+    pub frontend_active: u32,
+    /// Of the backend.
+    pub backend_active: u32,
+    /// Of the server.
+    pub server_active: u32,
+    /// Connection attempts after the first.
+    pub retries: u32,
+    /// Another server than the first was used: the retries are printed with a `+`.
+    pub redispatched: bool,
+}

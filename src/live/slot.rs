@@ -1,0 +1,150 @@
+//! Guards: the only way a gauge moves. Taken and dropped on a worker.
+//!
+//! A [`ConnSlot`] is a client connection's place in the process and its frontend, a [`Slot`] a
+//! session's place on a backend or server. Dropping one gives the place back, whatever ended the
+//! session.
+
+use super::objects::{BackendLive, FrontendLive, GlobalLive, ServerLive};
+use super::sharded::WorkerToken;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+/// A client connection's place in the process and in its frontend.
+#[derive(Debug)]
+pub struct ConnSlot {
+    global: Arc<GlobalLive>,
+    frontend: Arc<FrontendLive>,
+}
+
+/// The limits that a [`ConnSlot`] is taken under.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnLimits {
+    /// Most sessions of the process.
+    pub global: u32,
+    /// Most sessions of the frontend; `None`: the process's alone.
+    pub frontend: Option<u32>,
+}
+
+impl ConnSlot {
+    /// A place, or `None` when the process or the frontend is full.
+    ///
+    /// # Hot path
+    pub fn take(
+        global: &Arc<GlobalLive>,
+        frontend: &Arc<FrontendLive>,
+        limits: ConnLimits,
+        token: &WorkerToken,
+    ) -> Option<Self> {
+        global.active.raise_below(limits.global)?;
+        let count = match limits.frontend {
+            Some(limit) => frontend.active.raise_below(limit),
+            None => Some(frontend.active.raise()),
+        };
+        let Some(now) = count else {
+            global.active.lower();
+            return None;
+        };
+        frontend.traffic.mine(token).smax.see(now);
+        Some(Self {
+            global: Arc::clone(global),
+            frontend: Arc::clone(frontend),
+        })
+    }
+
+    /// Sessions of the process now, this one counted.
+    pub fn global_active(&self) -> u32 {
+        self.global.active.get()
+    }
+}
+
+impl Drop for ConnSlot {
+    fn drop(&mut self) {
+        self.frontend.active.lower();
+        self.global.active.lower();
+        // Pairs with the increment of `waiting` before its holder looks at the gauges again: either
+        // it sees the place that is free now, or we see it waiting.
+        std::sync::atomic::fence(SeqCst);
+        if self.global.waiting.load(Relaxed) != 0 {
+            self.global.freed.notify_waiters();
+        }
+    }
+}
+
+/// A session's place on a backend.
+#[derive(Debug)]
+pub struct BackendSlot(Arc<BackendLive>);
+
+impl BackendSlot {
+    /// Counts a session on `backend`.
+    pub fn take(backend: &Arc<BackendLive>, token: &WorkerToken) -> Self {
+        let now = backend.active.raise();
+        backend.traffic.mine(token).smax.see(now);
+        Self(Arc::clone(backend))
+    }
+
+    /// The backend.
+    pub fn live(&self) -> &Arc<BackendLive> {
+        &self.0
+    }
+}
+
+impl Drop for BackendSlot {
+    fn drop(&mut self) {
+        self.0.active.lower();
+    }
+}
+
+/// A session's place on a server.
+#[derive(Debug)]
+pub struct Slot(Arc<ServerLive>);
+
+impl Slot {
+    /// Counts a session on `server`.
+    pub fn take(server: &Arc<ServerLive>, token: &WorkerToken) -> Self {
+        let now = server.active.raise();
+        server.traffic.mine(token).smax.see(now);
+        Self(Arc::clone(server))
+    }
+
+    /// The server.
+    pub fn live(&self) -> &Arc<ServerLive> {
+        &self.0
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.active.lower();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn limits_hold_and_every_place_comes_back() {
+        let token = WorkerToken::new(0);
+        let global = Arc::new(GlobalLive::new(Instant::now(), 1));
+        let frontend = Arc::new(FrontendLive::new("f".into(), 1));
+        let limits = ConnLimits {
+            global: 3,
+            frontend: Some(2),
+        };
+        let take = || ConnSlot::take(&global, &frontend, limits, &token);
+        let (one, two) = (take(), take());
+        assert!(one.is_some() && two.is_some());
+        assert!(take().is_none(), "the frontend is full");
+        assert_eq!(
+            global.active.get(),
+            2,
+            "a refusal leaves no trace in the process's gauge"
+        );
+        drop(one);
+        assert!(take().is_some());
+        drop(two);
+        assert_eq!((global.active.get(), frontend.active.get()), (0, 0));
+        assert_eq!(frontend.traffic.max(|traffic| &traffic.smax), 2);
+    }
+}

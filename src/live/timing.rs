@@ -1,0 +1,57 @@
+//! Sliding averages of times, as HAProxy's `swrate`. One writer per shard.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Sessions that an average looks back on (HAProxy's `TIME_STATS_SAMPLES`).
+const SAMPLES_MAX: u64 = 512;
+
+/// The average of the last few hundred values.
+#[derive(Debug, Default)]
+pub struct Average {
+    sum: AtomicU64,
+    samples: AtomicU64,
+}
+
+impl Average {
+    /// Takes one value into the window.
+    pub fn add(&self, value: u64) {
+        let samples = self.samples.load(Relaxed);
+        let sum = self.sum.load(Relaxed);
+        if samples < SAMPLES_MAX {
+            self.samples.store(samples + 1, Relaxed);
+            self.sum.store(sum.saturating_add(value), Relaxed);
+        } else {
+            let left = sum - sum.div_ceil(SAMPLES_MAX);
+            self.sum.store(left.saturating_add(value), Relaxed);
+        }
+    }
+}
+
+/// The average over all `shards`, each weighing as much as it has samples.
+pub fn average<'a>(shards: impl Iterator<Item = &'a Average>) -> u64 {
+    let (sum, samples) = shards.fold((0u64, 0u64), |(sum, samples), shard| {
+        let more = shard.samples.load(Relaxed);
+        (sum.saturating_add(shard.sum.load(Relaxed)), samples + more)
+    });
+    sum.checked_div(samples).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn young_averages_are_exact_and_old_ones_follow() {
+        let time = Average::default();
+        assert_eq!(average([&time].into_iter()), 0);
+        for value in [10, 20, 30] {
+            time.add(value);
+        }
+        assert_eq!(average([&time].into_iter()), 20);
+        for _ in 0..10_000 {
+            time.add(100);
+        }
+        let settled = average([&time].into_iter());
+        assert!((98..=100).contains(&settled), "{settled}");
+    }
+}

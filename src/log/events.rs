@@ -1,0 +1,361 @@
+//! Events for people: the `tracing` subscriber of the process, which writes to stderr.
+//!
+//! Set up once by the composition root; written to from every thread but the workers' hot path.
+//! Invariant: emitting an event never waits for the reader of stderr. What stderr does not take now
+//! waits in a bounded buffer (`output::PENDING_MAX`) for the next event; beyond that events are
+//! lost, and the first that can be written again tells how many.
+
+use super::output::{Output, Place};
+use jiff::{Timestamp, Zoned};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::SetGlobalDefaultError;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::{LookupSpan, Registry};
+
+/// How events are to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EventFormat {
+    /// Text: for a terminal, or with priorities for the journal of systemd when stderr leads there.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What [`init`] is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The format.
+    pub format: EventFormat,
+    /// Least severe level that is written.
+    pub level: LevelFilter,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            format: EventFormat::Human,
+            level: LevelFilter::INFO,
+        }
+    }
+}
+
+/// The format once stderr is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// Local time, level, text; coloured on a terminal.
+    Plain { ansi: bool },
+    /// `<6>` and text: journald knows the time, and reads the priority off the prefix.
+    Journal,
+    /// One object a line, time in UTC.
+    Json,
+}
+
+/// The writing end of events, to be flushed before the process exits.
+#[derive(Debug, Clone)]
+pub struct EventLog {
+    state: Arc<Mutex<State>>,
+    style: Style,
+}
+
+#[derive(Debug)]
+struct State {
+    output: Output,
+    /// Events lost and not yet told of.
+    lost: u64,
+}
+
+/// Sends the events of the whole process to stderr from now on.
+///
+/// # Errors
+/// When another subscriber is set already.
+pub fn init(options: Options) -> Result<EventLog, SetGlobalDefaultError> {
+    let stderr = io::stderr();
+    let style = match options.format {
+        EventFormat::Json => Style::Json,
+        EventFormat::Human if is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) => {
+            Style::Journal
+        }
+        EventFormat::Human => Style::Plain {
+            // https://no-color.org: any value but the empty one.
+            ansi: stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        },
+    };
+    let log = EventLog::new(Output::new(Place::Stderr), style);
+    tracing::subscriber::set_global_default(subscriber(log.clone(), options.level))?;
+    Ok(log)
+}
+
+/// Whether `journal_stream` (`device:inode`, set by systemd) is our stderr.
+fn is_journal(journal_stream: Option<&str>) -> bool {
+    let Some((device, inode)) = journal_stream.and_then(|value| value.split_once(':')) else {
+        return false;
+    };
+    let Ok(stderr) = io::stderr().as_fd().try_clone_to_owned() else {
+        return false;
+    };
+    File::from(stderr)
+        .metadata()
+        .is_ok_and(|ours| device.parse() == Ok(ours.dev()) && inode.parse() == Ok(ours.ino()))
+}
+
+fn subscriber(log: EventLog, level: LevelFilter) -> impl Subscriber + Send + Sync {
+    let layer = tracing_subscriber::fmt::layer();
+    let layer: Box<dyn Layer<Registry> + Send + Sync> = match log.style {
+        Style::Json => Box::new(
+            layer
+                .json()
+                .flatten_event(true)
+                .with_target(false)
+                .with_current_span(false)
+                .with_span_list(false)
+                .with_timer(Utc)
+                .with_writer(log),
+        ),
+        style => Box::new(
+            layer
+                .with_ansi(style == Style::Plain { ansi: true })
+                .event_format(Text(style))
+                .with_writer(log),
+        ),
+    };
+    Registry::default().with(layer.with_filter(level))
+}
+
+impl EventLog {
+    fn new(output: Output, style: Style) -> Self {
+        let state = Mutex::new(State { output, lost: 0 });
+        Self {
+            state: Arc::new(state),
+            style,
+        }
+    }
+
+    /// Writes what waits, for at most `limit`. Called before the process exits.
+    pub fn flush(&self, limit: Duration) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.output.flush_until(Instant::now() + limit);
+    }
+
+    fn line(&self, line: &[u8]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let writable = state.output.flush();
+        if writable && state.lost > 0 {
+            let told = self.lost_line(state.lost);
+            state.lost = 0;
+            state.output.push(told.as_bytes(), false);
+        }
+        state.output.push(line, false);
+        state.output.flush();
+        state.lost += state.output.losses().lines;
+    }
+
+    fn lost_line(&self, lost: u64) -> String {
+        let text = "events lost: nobody read stderr";
+        match self.style {
+            Style::Plain { .. } => format!("{}  WARN {text} lost={lost}\n", local_time()),
+            Style::Journal => format!("<4>{text} lost={lost}\n"),
+            Style::Json => format!(
+                "{{\"timestamp\":\"{:.3}\",\"level\":\"WARN\",\"message\":\"{text}\",\"lost\":{lost}}}\n",
+                Timestamp::now()
+            ),
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for EventLog {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The formatter writes a whole event at once.
+impl Write for EventLog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.line(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `2026-11-22 06:51:57.996`, local.
+fn local_time() -> String {
+    Zoned::now().strftime("%Y-%m-%d %H:%M:%S%.3f").to_string()
+}
+
+/// RFC 3339, UTC, milliseconds.
+struct Utc;
+
+impl FormatTime for Utc {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{:.3}", Timestamp::now())
+    }
+}
+
+/// The two text formats.
+struct Text(Style);
+
+impl<S, N> FormatEvent<S, N> for Text
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let level = *event.metadata().level();
+        if self.0 == Style::Journal {
+            write!(writer, "<{}>", priority(level))?;
+        } else {
+            write!(writer, "{} ", local_time())?;
+            if writer.has_ansi_escapes() {
+                write!(writer, "\x1b[{}m{level:>5}\x1b[0m ", colour(level))?;
+            } else {
+                write!(writer, "{level:>5} ")?;
+            }
+        }
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// Priority by syslog's numbers, which journald takes (sd-daemon(3)).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+/// SGR code of a level.
+fn colour(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 31,
+        Level::WARN => 33,
+        Level::INFO => 32,
+        Level::DEBUG => 34,
+        Level::TRACE => 35,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn emitted(style: Style, path: &Path, emit: impl FnOnce()) -> String {
+        let log = EventLog::new(Output::new(Place::File(path.into())), style);
+        let subscriber = subscriber(log.clone(), LevelFilter::INFO);
+        tracing::subscriber::with_default(subscriber, emit);
+        log.flush(Duration::from_secs(1));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    fn listening() {
+        tracing::info!(proxy = "app", address = %"127.0.0.1:41234", "listening");
+        tracing::debug!("not wanted");
+    }
+
+    #[test]
+    fn json_is_one_flat_object_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = emitted(Style::Json, &dir.path().join("log"), listening);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["message"], "listening");
+        assert_eq!(value["proxy"], "app");
+        assert_eq!(value["address"], "127.0.0.1:41234");
+        assert_eq!(value["level"], "INFO");
+        let time: Timestamp = value["timestamp"].as_str().unwrap().parse().unwrap();
+        assert!(Timestamp::now().duration_since(time).as_secs() < 60);
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_journal_gets_priorities_and_no_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = emitted(Style::Journal, &dir.path().join("log"), || {
+            listening();
+            tracing::error!(code = 5, "broken");
+        });
+        assert_eq!(
+            text,
+            "<6>listening proxy=\"app\" address=127.0.0.1:41234\n<3>broken code=5\n"
+        );
+    }
+
+    #[test]
+    fn people_get_local_time_and_a_level() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = Style::Plain { ansi: false };
+        let text = emitted(plain, &dir.path().join("log"), listening);
+        let (time, rest) = text.split_at("2026-11-22 06:51:57.996".len());
+        assert!(
+            jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.3f", time).is_ok(),
+            "{time}"
+        );
+        assert_eq!(
+            rest,
+            "  INFO listening proxy=\"app\" address=127.0.0.1:41234\n"
+        );
+    }
+
+    #[test]
+    fn lost_events_are_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let text = emitted(Style::Json, &path, || {});
+        assert_eq!(text, "");
+        let log = EventLog::new(Output::new(Place::File(path.clone())), Style::Json);
+        log.state.lock().unwrap().lost = 3;
+        log.line(b"{}\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut lines = text.lines();
+        let told: serde_json::Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+        assert_eq!((&told["lost"], &told["level"]), (&3.into(), &"WARN".into()));
+        assert_eq!(lines.next(), Some("{}"));
+    }
+
+    #[test]
+    fn an_event_does_not_wait_for_a_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let _held = File::options().read(true).write(true).open(&path).unwrap();
+        let log = EventLog::new(Output::new(Place::File(path)), Style::Journal);
+        let begun = Instant::now();
+        for _ in 0..20_000 {
+            log.line(b"<6>0123456789012345678901234567890123456789\n");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(log.state.lock().unwrap().lost > 10_000);
+    }
+
+    #[test]
+    fn another_stream_is_not_the_journal() {
+        assert!(!is_journal(None));
+        assert!(!is_journal(Some("0:0")));
+        assert!(!is_journal(Some("junk")));
+    }
+}

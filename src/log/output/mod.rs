@@ -1,0 +1,308 @@
+//! A byte stream for lines (stdout, stderr, a file) that never holds its writer up. Used by the log
+//! thread for its targets and, under a mutex, by whoever emits an event for people (`events`).
+//!
+//! Invariant: no call waits longer than [`PATIENCE_MAX`], and a stream that was once too slow is
+//! not waited for again until it takes something. What does not fit is dropped and counted.
+//!
+//! stdout and stderr are shared with other processes, so `O_NONBLOCK` is never set on them (it
+//! would be set for the others too). Instead: a socket (journald) is sent to with `MSG_DONTWAIT`; a
+//! pipe or terminal is opened a second time through `/proc/self/fd`, which gives a description of
+//! our own that may be non-blocking. Where that is not allowed (a pipe of another user), the
+//! stream is polled before each write of at most `PIPE_BUF`: then a write can only be held up when
+//! another process fills the pipe in between, and even so it holds up only the thread that writes.
+//! Such a thread is never waited for without a bound.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SendFlags;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Bytes that may wait in memory for a stream that is not writable now.
+pub(super) const PENDING_MAX: usize = 64 * 1024;
+/// Longest line, its end included. Also `PIPE_BUF`, so that a line reaches a pipe whole or not at
+/// all, whoever else writes to it.
+pub(super) const LINE_MAX: usize = 4096;
+/// Longest time one line waits for a stream that has no room.
+const PATIENCE_MAX: Duration = Duration::from_millis(100);
+/// How often a file's name is looked at (rotation), and a missing one is opened again.
+const REOPEN_EVERY: Duration = Duration::from_secs(1);
+/// Mode of a new log file: it holds addresses of clients.
+const FILE_MODE: u32 = 0o640;
+
+/// Where an [`Output`] leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file or named pipe, appended to.
+    File(PathBuf),
+}
+
+/// Lines lost, and the last reason.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    /// How many.
+    pub(super) lines: u64,
+    /// What the system said last.
+    pub(super) error: Option<io::Error>,
+}
+
+impl Losses {
+    /// Counts `lines` lines lost by `error`.
+    pub(super) fn add(&mut self, lines: u64, error: io::Error) {
+        self.lines += lines;
+        self.error = Some(error);
+    }
+
+    /// What was lost since the last call.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+}
+
+/// How a write is kept from blocking.
+#[derive(Debug)]
+enum Channel {
+    /// By a flag of each call.
+    Socket(OwnedFd),
+    /// By `O_NONBLOCK` on a description of our own.
+    NonBlocking(File),
+    /// By polling first.
+    Polled(OwnedFd),
+}
+
+/// A stream of lines.
+#[derive(Debug)]
+pub(super) struct Output {
+    place: Place,
+    channel: Option<Channel>,
+    /// Lines not yet written; the first may have been written in part.
+    pending: Vec<u8>,
+    /// The last write ended within a line. When the rest of it was lost, the next line ends it
+    /// first.
+    torn: bool,
+    /// The last wait was in vain: nothing waits until the stream takes something again.
+    stalled: bool,
+    /// When the place was last looked at.
+    looked: Option<Instant>,
+    losses: Losses,
+}
+
+impl Output {
+    /// A stream to `place`, opened at the first line.
+    pub(super) fn new(place: Place) -> Self {
+        Self {
+            place,
+            channel: None,
+            pending: Vec::new(),
+            torn: false,
+            stalled: false,
+            looked: None,
+            losses: Losses::default(),
+        }
+    }
+
+    /// Takes a line (its end included), writing what waits when it would not fit. Waits for room
+    /// only when `patient`.
+    pub(super) fn push(&mut self, line: &[u8], patient: bool) {
+        if self.pending.len() + line.len() > PENDING_MAX {
+            self.flush();
+            if self.pending.len() + line.len() > PENDING_MAX && patient && !self.stalled {
+                self.flush_until(Instant::now() + PATIENCE_MAX);
+            }
+            if self.pending.len() + line.len() > PENDING_MAX {
+                self.stalled = true;
+                self.losses.add(1, io::ErrorKind::WouldBlock.into());
+                return;
+            }
+        }
+        if self.torn && self.pending.is_empty() {
+            self.pending.push(b'\n');
+        }
+        self.pending.extend_from_slice(line);
+    }
+
+    /// Writes what can be written without waiting. `true`: nothing is left.
+    pub(super) fn flush(&mut self) -> bool {
+        self.look();
+        while !self.pending.is_empty() {
+            match self.write_some() {
+                Ok(written) => {
+                    self.torn = self.pending.get(written - 1) != Some(&b'\n');
+                    self.pending.drain(..written);
+                    self.stalled = false;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) => self.give_up(error),
+            }
+        }
+        true
+    }
+
+    /// Writes until nothing is left or `deadline` has passed. `true`: nothing is left.
+    pub(super) fn flush_until(&mut self, deadline: Instant) -> bool {
+        while !self.flush() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !self.wait_writable(left) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Drops what still waits, counting it: the stop's deadline has passed.
+    pub(super) fn abandon(&mut self) {
+        if !self.pending.is_empty() {
+            self.give_up(io::ErrorKind::TimedOut.into());
+        }
+    }
+
+    /// What was lost since the last call.
+    pub(super) fn losses(&mut self) -> Losses {
+        self.losses.take()
+    }
+
+    /// Follows a rotated file and opens what is not open, at most once in [`REOPEN_EVERY`].
+    pub(super) fn look(&mut self) {
+        let now = Instant::now();
+        if let Some(looked) = self.looked
+            && now.duration_since(looked) < REOPEN_EVERY
+        {
+            return;
+        }
+        self.looked = Some(now);
+        // A line that was begun in the old file is ended there.
+        let in_a_line = self.torn && !self.pending.is_empty();
+        if self.channel.is_some() && (in_a_line || !self.is_rotated()) {
+            return;
+        }
+        match open(&self.place) {
+            Ok(channel) => {
+                self.torn = false;
+                self.channel = Some(channel);
+            }
+            // A file that was open stays so: better the old name than no line.
+            Err(error) => self.losses.error = Some(error),
+        }
+    }
+
+    fn is_rotated(&self) -> bool {
+        let (Place::File(path), Some(Channel::NonBlocking(file))) = (&self.place, &self.channel)
+        else {
+            return false;
+        };
+        let Ok(open) = file.metadata() else {
+            return true;
+        };
+        std::fs::metadata(path).map_or(true, |named| {
+            (named.dev(), named.ino()) != (open.dev(), open.ino())
+        })
+    }
+
+    /// One write, of whole lines up to [`LINE_MAX`] bytes.
+    fn write_some(&mut self) -> io::Result<usize> {
+        let Some(channel) = &self.channel else {
+            return Err(self
+                .losses
+                .error
+                .take()
+                .unwrap_or_else(|| io::ErrorKind::NotConnected.into()));
+        };
+        let window = &self.pending[..self.pending.len().min(LINE_MAX)];
+        let chunk = match window.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => &window[..=end],
+            None => window,
+        };
+        match channel.write(chunk)? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            written => Ok(written),
+        }
+    }
+
+    /// Loses everything that waits.
+    fn give_up(&mut self, error: io::Error) {
+        // A line end in front belongs to a line that was lost before (`torn`).
+        let begun = usize::from(self.pending.first() == Some(&b'\n'));
+        let ends = self.pending.split(|byte| *byte == b'\n').count() - 1;
+        self.pending.clear();
+        self.losses.add((ends - begun) as u64, error);
+    }
+
+    fn wait_writable(&self, left: Duration) -> bool {
+        self.channel
+            .as_ref()
+            .is_some_and(|channel| is_writable(channel.fd(), left))
+    }
+}
+
+impl Channel {
+    fn write(&self, chunk: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        match self {
+            Self::Socket(fd) => Ok(rustix::net::send(fd, chunk, flags)?),
+            Self::NonBlocking(file) => Ok(rustix::io::write(file, chunk)?),
+            Self::Polled(fd) if is_writable(fd.as_fd(), Duration::ZERO) => {
+                Ok(rustix::io::write(fd, chunk)?)
+            }
+            Self::Polled(_) => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Socket(fd) | Self::Polled(fd) => fd.as_fd(),
+            Self::NonBlocking(file) => file.as_fd(),
+        }
+    }
+}
+
+/// Whether `fd` takes something (or has failed, which a write then tells) within `left`.
+pub(super) fn is_writable(fd: BorrowedFd<'_>, left: Duration) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    let timeout = Timespec::try_from(left).ok();
+    matches!(poll(&mut fds, timeout.as_ref()), Ok(ready) if ready > 0)
+}
+
+fn open(place: &Place) -> io::Result<Channel> {
+    match place {
+        Place::Stdout => inherit(std::io::stdout().as_fd()),
+        Place::Stderr => inherit(std::io::stderr().as_fd()),
+        Place::File(path) => OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(FILE_MODE)
+            // For a named pipe: neither opening nor writing waits for its reader.
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .map(Channel::NonBlocking),
+    }
+}
+
+/// A way to write to an inherited descriptor without being held up (see the file's head).
+fn inherit(fd: BorrowedFd<'_>) -> io::Result<Channel> {
+    let ours = File::from(fd.try_clone_to_owned()?);
+    let kind = ours.metadata()?.file_type();
+    if kind.is_socket() {
+        return Ok(Channel::Socket(ours.into()));
+    }
+    if kind.is_fifo() || kind.is_char_device() {
+        let again = OpenOptions::new()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(format!("/proc/self/fd/{}", ours.as_raw_fd()));
+        if let Ok(file) = again {
+            return Ok(Channel::NonBlocking(file));
+        }
+    }
+    Ok(Channel::Polled(ours.into()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! A snapshot in the making: the changes of one batch, applied to the snapshot before.
+//!
+//! Control thread only. Invariant: what a batch does not touch is shared with the snapshot before
+//! (`Arc` clones); a touched backend is copied once, however many of its servers change, and its
+//! picker is built anew only if the set or the weights of its usable servers have changed. The
+//! backend's status and the counts of usable servers follow every single change, because HAProxy's
+//! log lines tell them in that order.
+
+use super::server::Server;
+use super::snapshot::{Backend, BackendId, BackendStatus, Snapshot, picker_for};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Usable servers of a backend (`act` and `bck` of its row).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usable {
+    /// Usable active servers.
+    pub active: u32,
+    /// Usable backup servers.
+    pub backup: u32,
+}
+
+impl Usable {
+    /// Those of `servers`.
+    pub fn count<'a>(servers: impl Iterator<Item = &'a Server>) -> Self {
+        let mut usable = Self::default();
+        for server in servers.filter(|server| server.is_usable()) {
+            *usable.of_kind(server.spec.backup) += 1;
+        }
+        usable
+    }
+
+    /// None at all.
+    pub fn is_empty(self) -> bool {
+        self.active == 0 && self.backup == 0
+    }
+
+    /// Only backups are left.
+    pub fn on_backup(self) -> bool {
+        self.active == 0 && self.backup > 0
+    }
+
+    fn of_kind(&mut self, backup: bool) -> &mut u32 {
+        if backup {
+            &mut self.backup
+        } else {
+            &mut self.active
+        }
+    }
+}
+
+/// What replacing a server did to its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendChange {
+    /// As usable as before.
+    None,
+    /// Its last usable server went.
+    Down,
+    /// Its first usable server came.
+    Up,
+}
+
+/// A backend that has been touched.
+#[derive(Debug)]
+struct Touched {
+    before: Arc<Backend>,
+    servers: Vec<Arc<Server>>,
+    usable: Usable,
+    status: BackendStatus,
+    turns_changed: bool,
+}
+
+/// A snapshot in the making.
+#[derive(Debug)]
+pub struct Draft {
+    base: Arc<Snapshot>,
+    touched: BTreeMap<BackendId, Touched>,
+}
+
+impl Draft {
+    /// No change yet.
+    pub fn new(base: Arc<Snapshot>) -> Self {
+        Self {
+            base,
+            touched: BTreeMap::new(),
+        }
+    }
+
+    /// The snapshot before.
+    pub fn base(&self) -> &Arc<Snapshot> {
+        &self.base
+    }
+
+    /// The backend's specification and counters, which no draft changes.
+    pub fn backend(&self, id: BackendId) -> Option<&Arc<Backend>> {
+        self.base.backend(id)
+    }
+
+    /// A server as it is by now; `index` is its position in the backend.
+    pub fn server(&self, id: BackendId, index: usize) -> Option<&Arc<Server>> {
+        match self.touched.get(&id) {
+            Some(touched) => touched.servers.get(index),
+            None => self.base.backend(id)?.servers.get(index),
+        }
+    }
+
+    /// The servers of a backend as they are by now.
+    pub fn servers(&self, id: BackendId) -> &[Arc<Server>] {
+        match self.touched.get(&id) {
+            Some(touched) => &touched.servers,
+            None => self
+                .base
+                .backend(id)
+                .map_or(&[], |backend| backend.servers.as_slice()),
+        }
+    }
+
+    /// How many servers of a backend are usable by now.
+    pub fn usable(&self, id: BackendId) -> Usable {
+        match self.touched.get(&id) {
+            Some(touched) => touched.usable,
+            None => Usable::count(self.servers(id).iter().map(AsRef::as_ref)),
+        }
+    }
+
+    /// Puts `server` in the place of the one at `index`. Nothing happens for a place that does not
+    /// exist (any more).
+    pub fn replace(
+        &mut self,
+        id: BackendId,
+        index: usize,
+        server: Server,
+        now: Instant,
+    ) -> BackendChange {
+        let Some(before) = self.base.backend(id) else {
+            return BackendChange::None;
+        };
+        self.touched
+            .entry(id)
+            .or_insert_with(|| Touched::new(before))
+            .replace(index, server, now)
+    }
+
+    /// The new snapshot; `None` when nothing was touched.
+    pub fn finish(self) -> Option<Snapshot> {
+        if self.touched.is_empty() {
+            return None;
+        }
+        let mut backends = self.base.backends.clone();
+        for (id, touched) in self.touched {
+            backends[id.0 as usize] = Some(Arc::new(touched.finish()));
+        }
+        Some(Snapshot {
+            global: Arc::clone(&self.base.global),
+            maxconn: self.base.maxconn,
+            stats: self.base.stats.clone(),
+            stats_live: Arc::clone(&self.base.stats_live),
+            frontends: self.base.frontends.clone(),
+            backends,
+        })
+    }
+}
+
+impl Touched {
+    fn new(before: &Arc<Backend>) -> Self {
+        Self {
+            before: Arc::clone(before),
+            servers: before.servers.clone(),
+            usable: Usable::count(before.servers.iter().map(AsRef::as_ref)),
+            status: before.status,
+            turns_changed: false,
+        }
+    }
+
+    fn replace(&mut self, index: usize, server: Server, now: Instant) -> BackendChange {
+        let Some(place) = self.servers.get_mut(index) else {
+            return BackendChange::None;
+        };
+        let (was, is) = (place.is_usable(), server.is_usable());
+        self.turns_changed |= was != is || (is && place.weight != server.weight);
+        if was {
+            *self.usable.of_kind(place.spec.backup) -= 1;
+        }
+        if is {
+            *self.usable.of_kind(server.spec.backup) += 1;
+        }
+        *place = Arc::new(server);
+        let up = !self.usable.is_empty();
+        if up == self.status.up {
+            return BackendChange::None;
+        }
+        self.status = self.status.turned(up, now);
+        if up {
+            BackendChange::Up
+        } else {
+            BackendChange::Down
+        }
+    }
+
+    fn finish(self) -> Backend {
+        let before = self.before;
+        let picker = if self.turns_changed {
+            picker_for(&self.servers, before.spec.allbackups)
+        } else {
+            before.picker.clone()
+        };
+        Backend {
+            id: before.id,
+            spec: Arc::clone(&before.spec),
+            live: Arc::clone(&before.live),
+            servers: self.servers,
+            picker,
+            status: self.status,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

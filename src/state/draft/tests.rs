@@ -1,0 +1,133 @@
+use super::*;
+use crate::config::model;
+use crate::live::GlobalLive;
+use crate::state::snapshot::Origin;
+use crate::state::status::AdminState;
+use crate::state::test_config::{backend, config, server};
+use std::time::Duration;
+
+fn snapshot(servers: Vec<model::Server>, now: Instant) -> Arc<Snapshot> {
+    let config = config(vec![
+        backend("b0", servers),
+        backend("b1", vec![server("x")]),
+    ]);
+    let origin = Origin {
+        global: Arc::new(GlobalLive::new(now, 1)),
+        maxconn: 100,
+        shards: 1,
+        now,
+    };
+    Arc::new(Snapshot::initial(&config, &origin))
+}
+
+const B0: BackendId = BackendId(0);
+
+fn change(draft: &mut Draft, index: usize, admin: AdminState, now: Instant) -> BackendChange {
+    let mut server = Server::clone(draft.server(B0, index).unwrap());
+    let rules = server.rules();
+    server.status.set_admin(admin, rules, now);
+    draft.replace(B0, index, server, now)
+}
+
+#[test]
+fn a_batch_touches_only_what_it_changes() {
+    let now = Instant::now();
+    let before = snapshot(vec![server("s1"), server("s2")], now);
+    let mut draft = Draft::new(Arc::clone(&before));
+    assert_eq!(
+        change(&mut draft, 0, AdminState::FMAINT, now),
+        BackendChange::None
+    );
+    let after = draft.finish().unwrap();
+    let part = |snapshot: &Snapshot, id| Arc::clone(snapshot.backend(BackendId(id)).unwrap());
+    assert!(Arc::ptr_eq(&part(&before, 1), &part(&after, 1)));
+    let (old, new) = (part(&before, 0), part(&after, 0));
+    assert!(!Arc::ptr_eq(&old, &new));
+    assert!(Arc::ptr_eq(&old.servers[1], &new.servers[1]));
+    assert!(Arc::ptr_eq(&old.servers[0].live, &new.servers[0].live));
+    assert_eq!(
+        new.usable(),
+        Usable {
+            active: 1,
+            backup: 0
+        }
+    );
+    let mut picked = Vec::new();
+    new.picker
+        .pick(crate::balance::Turn::take(&new.live.cursor), |index| {
+            picked.push(index);
+            false
+        });
+    assert_eq!(picked, [1], "the picker knows");
+}
+
+#[test]
+fn nothing_touched_is_nothing_published() {
+    let before = snapshot(vec![server("s1")], Instant::now());
+    assert!(Draft::new(before).finish().is_none());
+}
+
+#[test]
+fn the_backend_goes_with_its_last_usable_server_and_keeps_its_clock() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut spare = server("s2");
+    spare.backup = true;
+    let mut draft = Draft::new(snapshot(vec![server("s1"), spare], start));
+    assert_eq!(
+        draft.usable(B0),
+        Usable {
+            active: 1,
+            backup: 1
+        }
+    );
+    assert_eq!(
+        change(&mut draft, 0, AdminState::FMAINT, at(1)),
+        BackendChange::None
+    );
+    assert!(draft.usable(B0).on_backup());
+    assert_eq!(
+        change(&mut draft, 1, AdminState::FDRAIN, at(2)),
+        BackendChange::Down
+    );
+    let mut draft = Draft::new(Arc::new(draft.finish().unwrap()));
+    let status = draft.backend(B0).unwrap().status;
+    assert!(!status.up);
+    assert_eq!(status.downtime(at(5)), Duration::from_secs(3));
+    assert_eq!(
+        change(&mut draft, 0, AdminState::READY, at(6)),
+        BackendChange::Up
+    );
+    let after = draft.finish().unwrap();
+    let status = after.backend(B0).unwrap().status;
+    assert_eq!((status.up, status.since), (true, at(6)));
+    assert_eq!(status.downtime(at(9)), Duration::from_secs(4));
+}
+
+#[test]
+fn a_backend_without_servers_is_up_and_a_disabled_one_is_not() {
+    let now = Instant::now();
+    let empty = snapshot(vec![], now);
+    assert!(empty.backend(B0).unwrap().status.up);
+    let mut disabled = server("s1");
+    disabled.disabled = true;
+    let mut named = server("s2");
+    named.address = model::ServerAddress::Name("db.example".into(), model::ServerPort::Fixed(1));
+    let down = snapshot(vec![disabled, named], now);
+    let backend = down.backend(B0).unwrap();
+    assert!(!backend.status.up && backend.picker.is_empty());
+    let labels: Vec<_> = backend.servers.iter().map(|s| s.status_label()).collect();
+    assert_eq!(labels, ["MAINT", "MAINT (resolution)"]);
+}
+
+#[test]
+fn a_place_that_does_not_exist_changes_nothing() {
+    let now = Instant::now();
+    let mut draft = Draft::new(snapshot(vec![server("s1")], now));
+    let server = Server::clone(draft.server(B0, 0).unwrap());
+    assert_eq!(
+        draft.replace(BackendId(9), 0, server, now),
+        BackendChange::None
+    );
+    assert!(draft.finish().is_none());
+}

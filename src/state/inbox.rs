@@ -1,0 +1,70 @@
+//! Messages to the control task, the one writer of snapshots.
+//!
+//! Bounded: a sender that finds the inbox full either waits (checks, operators) or drops (workers'
+//! hints, which the next connection repeats).
+
+use super::snapshot::BackendId;
+use crate::live::CheckReport;
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Messages that may wait for the control task.
+pub const INBOX_MAX: usize = 1024;
+
+/// A message to the control task.
+#[derive(Debug)]
+pub enum ToControl {
+    /// A worker suspects this server: check it at once.
+    CheckNow {
+        /// Its backend.
+        backend: BackendId,
+        /// Its [`crate::live::ServerLive::uid`].
+        server: u64,
+    },
+    /// A health check has ended.
+    Checked {
+        /// Its backend.
+        backend: BackendId,
+        /// Its [`crate::live::ServerLive::uid`].
+        server: u64,
+        /// The verdict.
+        report: CheckReport,
+    },
+    /// A host name has an address: every server of that name goes there.
+    Resolved {
+        /// The name, as configured.
+        name: Arc<str>,
+        /// Its first address.
+        address: IpAddr,
+    },
+}
+
+/// The sending end of the inbox; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ControlHandle(mpsc::Sender<ToControl>);
+
+impl ControlHandle {
+    /// An inbox.
+    pub fn new() -> (Self, mpsc::Receiver<ToControl>) {
+        let (sender, receiver) = mpsc::channel(INBOX_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Gives a hint: dropped when the inbox is full.
+    pub fn hint(&self, message: ToControl) {
+        // A full inbox means that control is busy with changes; the next connection hints again.
+        let _ = self.0.try_send(message);
+    }
+
+    /// Whether every message has been taken out.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.capacity() == INBOX_MAX
+    }
+
+    /// Reports, waiting for room. `false` when the control task has ended.
+    pub async fn report(&self, message: ToControl) -> bool {
+        self.0.send(message).await.is_ok()
+    }
+}

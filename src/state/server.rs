@@ -1,0 +1,84 @@
+//! A server as decided: specification, resolved address, status.
+
+use super::status::{AdminState, Rules, ServerStatus};
+use crate::config::model;
+use crate::live::ServerLive;
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A server of a backend.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// As configured.
+    pub spec: Arc<model::Server>,
+    /// Where connections go now; `None` while its name does not resolve.
+    pub endpoint: Option<Endpoint>,
+    /// Health and administrative state.
+    pub status: ServerStatus,
+    /// Weight in force, before administrative drain.
+    pub weight: u32,
+    /// What is counted for it.
+    pub live: Arc<ServerLive>,
+}
+
+impl Server {
+    /// A server at the start: up until a check says otherwise, unless it is disabled or has a name
+    /// that is still to be resolved.
+    pub fn new(spec: model::Server, live: Arc<ServerLive>, now: Instant) -> Self {
+        let endpoint = Endpoint::of(&spec.address);
+        let mut admin = AdminState::READY;
+        if spec.disabled {
+            admin = admin.with(AdminState::CMAINT).with(AdminState::FMAINT);
+        }
+        if endpoint.is_none() {
+            admin = admin.with(AdminState::RMAINT);
+        }
+        let rules = Rules::of(spec.check.as_ref());
+        Self {
+            endpoint,
+            status: ServerStatus::initial(admin, rules, now),
+            weight: spec.weight,
+            spec: Arc::new(spec),
+            live,
+        }
+    }
+
+    /// Whether new connections may go to it.
+    pub fn is_usable(&self) -> bool {
+        self.endpoint.is_some() && self.status.is_usable(self.weight)
+    }
+
+    /// The limits of its health counter; HAProxy's defaults without a check.
+    pub fn rules(&self) -> Rules {
+        Rules::of(self.spec.check.as_ref())
+    }
+
+    /// The `status` column of the statistics.
+    pub fn status_label(&self) -> Cow<'static, str> {
+        self.status
+            .label(self.spec.check.as_ref().map(|check| Rules::of(Some(check))))
+    }
+}
+
+/// Where a server's connections go, names resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// An address and how to find the port.
+    Ip(IpAddr, model::ServerPort),
+    /// A unix socket path, or an abstract name that begins with `@`.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// That of an address that needs no resolution; `None` for a name.
+    pub fn of(address: &model::ServerAddress) -> Option<Self> {
+        match address {
+            model::ServerAddress::Ip(ip, port) => Some(Self::Ip(*ip, *port)),
+            model::ServerAddress::Unix(path) => Some(Self::Unix(path.clone())),
+            model::ServerAddress::Name(..) => None,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The published snapshot: everything that was decided, swapped whole.
+//!
+//! A worker loads it once per connection and clones the `Arc`s that it counts on, so that a
+//! session that lives for days pins three nodes and not an old world.
+
+use super::draft::Usable;
+use super::server::Server;
+use crate::balance::{Candidate, Picker};
+use crate::config::model;
+use crate::live::{BackendLive, FrontendLive, GlobalLive, ServerLive};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Names a backend for as long as its name exists, across snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendId(pub u32);
+
+/// Everything that was decided.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What is counted for the process.
+    pub global: Arc<GlobalLive>,
+    /// Most sessions of the process; configured, or what the descriptor limit holds.
+    pub maxconn: u32,
+    /// The stats proxy; `None`: no stats listener.
+    pub stats: Option<Arc<model::Stats>>,
+    /// What is counted for the stats proxy; exists even without a listener.
+    pub stats_live: Arc<FrontendLive>,
+    /// In file order.
+    pub frontends: Vec<Arc<Frontend>>,
+    /// By [`BackendId`]; `None` where a backend was removed.
+    pub backends: Vec<Option<Arc<Backend>>>,
+}
+
+/// What the first snapshot needs besides the configuration.
+#[derive(Debug)]
+pub struct Origin {
+    /// What is counted for the process.
+    pub global: Arc<GlobalLive>,
+    /// Most sessions of the process, already decided.
+    pub maxconn: u32,
+    /// Shards of everything counted: one per worker and one for the control thread.
+    pub shards: usize,
+    /// Time of the start.
+    pub now: Instant,
+}
+
+impl Snapshot {
+    /// The first snapshot of a process: nothing counted, every server up until a check says
+    /// otherwise, disabled ones and names that are to be resolved in maintenance.
+    pub fn initial(config: &model::Config, origin: &Origin) -> Self {
+        let stats = config.stats.clone().map(Arc::new);
+        let stats_name = stats
+            .as_ref()
+            .map_or_else(|| "stats".into(), |stats| Arc::clone(&stats.name));
+        let backends = config.backends.iter().enumerate();
+        Self {
+            global: Arc::clone(&origin.global),
+            maxconn: origin.maxconn,
+            stats,
+            stats_live: Arc::new(FrontendLive::new(stats_name, origin.shards)),
+            frontends: config
+                .frontends
+                .iter()
+                .map(|spec| Arc::new(Frontend::initial(spec, origin)))
+                .collect(),
+            backends: backends
+                .map(|(index, spec)| {
+                    Some(Arc::new(Backend::initial(backend_id(index), spec, origin)))
+                })
+                .collect(),
+        }
+    }
+
+    /// The backend `id`, if it still exists.
+    pub fn backend(&self, id: BackendId) -> Option<&Arc<Backend>> {
+        self.backends.get(id.0 as usize)?.as_ref()
+    }
+}
+
+/// A frontend.
+#[derive(Debug)]
+pub struct Frontend {
+    /// As configured.
+    pub spec: model::Frontend,
+    /// Where its sessions go.
+    pub default_backend: BackendId,
+    /// What is counted for it.
+    pub live: Arc<FrontendLive>,
+}
+
+impl Frontend {
+    fn initial(spec: &model::Frontend, origin: &Origin) -> Self {
+        Self {
+            default_backend: backend_id(spec.default_backend.0),
+            live: Arc::new(FrontendLive::new(Arc::clone(&spec.name), origin.shards)),
+            spec: spec.clone(),
+        }
+    }
+}
+
+/// A backend.
+#[derive(Debug)]
+pub struct Backend {
+    /// Its lasting name.
+    pub id: BackendId,
+    /// As configured. Its `servers` are as written; the ones in force are [`Backend::servers`].
+    pub spec: Arc<model::Backend>,
+    /// What is counted for it.
+    pub live: Arc<BackendLive>,
+    /// In file order.
+    pub servers: Vec<Arc<Server>>,
+    /// Chooses among the usable ones of `servers`, by their position.
+    pub picker: Picker,
+    /// Whether any server can be used, and since when.
+    pub status: BackendStatus,
+}
+
+impl Backend {
+    fn initial(id: BackendId, spec: &model::Backend, origin: &Origin) -> Self {
+        let servers: Vec<Arc<Server>> = spec
+            .servers
+            .iter()
+            .map(|server| {
+                let live = Arc::new(ServerLive::new(Arc::clone(&server.name), origin.shards));
+                Arc::new(Server::new(server.clone(), live, origin.now))
+            })
+            .collect();
+        let usable = Usable::count(servers.iter().map(AsRef::as_ref));
+        Self {
+            id,
+            live: Arc::new(BackendLive::new(Arc::clone(&spec.name), origin.shards)),
+            picker: picker_for(&servers, spec.allbackups),
+            status: BackendStatus {
+                up: servers.is_empty() || !usable.is_empty(),
+                since: origin.now,
+                down_before: Duration::ZERO,
+            },
+            servers,
+            spec: Arc::new(spec.clone()),
+        }
+    }
+
+    /// How many of its servers are usable (`act` and `bck`).
+    pub fn usable(&self) -> Usable {
+        Usable::count(self.servers.iter().map(AsRef::as_ref))
+    }
+}
+
+/// The picker over the usable ones of `servers`.
+pub(super) fn picker_for(servers: &[Arc<Server>], allbackups: bool) -> Picker {
+    let candidates: Vec<Candidate> = (0u32..)
+        .zip(servers)
+        .map(|(index, server)| Candidate {
+            index,
+            weight: server.weight,
+            backup: server.spec.backup,
+            usable: server.is_usable(),
+        })
+        .collect();
+    Picker::new(&candidates, allbackups)
+}
+
+fn backend_id(index: usize) -> BackendId {
+    BackendId(u32::try_from(index).expect("a file of four billion backends does not fit memory"))
+}
+
+/// Whether a backend can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackendStatus {
+    /// Any server is usable, or there are none at all (HAProxy's rule).
+    pub up: bool,
+    /// When `up` last changed, or the process started.
+    pub since: Instant,
+    /// Time spent down before `since`.
+    pub down_before: Duration,
+}
+
+impl BackendStatus {
+    /// This status after it has turned `up` (or down) at `now`.
+    #[must_use]
+    pub fn turned(self, up: bool, now: Instant) -> Self {
+        Self {
+            up,
+            since: now,
+            down_before: self.downtime(now),
+        }
+    }
+
+    /// Time spent down until `now`, the running outage included.
+    pub fn downtime(self, now: Instant) -> Duration {
+        if self.up {
+            self.down_before
+        } else {
+            self.down_before + now.saturating_duration_since(self.since)
+        }
+    }
+}

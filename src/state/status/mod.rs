@@ -1,0 +1,271 @@
+//! A server's health and administrative state: HAProxy's state machine as plain data.
+//!
+//! Pure: events and the clock come in as arguments (sections 2.2 and 2.6 of HAProxy's semantics:
+//! health counter 0 to rise + fall - 1, healthy from `rise` on). Runs on the control thread.
+//!
+//! Invariants: in maintenance the server is [`OperState::Stopped`] with health 0; a checked server
+//! is stopped exactly while its health is below `rise`, unless an operator forced it otherwise.
+
+use crate::config::model;
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+/// HAProxy's administrative flags (`srv_admin_state`), with its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AdminState(pub u8);
+
+impl AdminState {
+    /// In service.
+    pub const READY: Self = Self(0);
+    /// Maintenance by an operator.
+    pub const FMAINT: Self = Self(0x01);
+    /// Maintenance inherited from a tracked server.
+    pub const IMAINT: Self = Self(0x02);
+    /// The configuration said `disabled`. A mark beside `FMAINT`, no maintenance of its own.
+    pub const CMAINT: Self = Self(0x04);
+    /// Drain by an operator.
+    pub const FDRAIN: Self = Self(0x08);
+    /// Drain inherited from a tracked server.
+    pub const IDRAIN: Self = Self(0x10);
+    /// Maintenance because its name does not resolve.
+    pub const RMAINT: Self = Self(0x20);
+
+    /// Any of the maintenance flags. As in HAProxy, `CMAINT` alone is not one: an operator who
+    /// clears `FMAINT` puts a server that was configured as disabled into service.
+    pub fn is_maint(self) -> bool {
+        self.has(Self(Self::FMAINT.0 | Self::IMAINT.0 | Self::RMAINT.0))
+    }
+
+    /// Any of the drain flags.
+    pub fn is_drain(self) -> bool {
+        self.has(Self(Self::FDRAIN.0 | Self::IDRAIN.0))
+    }
+
+    /// Any flag of `flags`.
+    pub fn has(self, flags: Self) -> bool {
+        self.0 & flags.0 != 0
+    }
+
+    /// With `flags` set.
+    #[must_use]
+    pub fn with(self, flags: Self) -> Self {
+        Self(self.0 | flags.0)
+    }
+
+    /// With `flags` cleared.
+    #[must_use]
+    pub fn without(self, flags: Self) -> Self {
+        Self(self.0 & !flags.0)
+    }
+}
+
+/// HAProxy's operational state (`srv_state`), with its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OperState {
+    /// Down.
+    Stopped = 0,
+    /// Coming up slowly.
+    Starting = 1,
+    /// Up.
+    Running = 2,
+    /// Up, but takes nothing new.
+    Stopping = 3,
+}
+
+/// How many checks change a server's mind: the limits of its health counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Passed checks in a row that bring it up; at least 1.
+    pub rise: u32,
+    /// Failed checks in a row that take it down; at least 1.
+    pub fall: u32,
+}
+
+impl Rules {
+    /// HAProxy's defaults, which an unchecked server carries too.
+    pub const DEFAULT: Self = Self { rise: 2, fall: 3 };
+
+    /// Those of a server's check.
+    pub fn of(check: Option<&model::Check>) -> Self {
+        check.map_or(Self::DEFAULT, |check| Self {
+            rise: check.rise,
+            fall: check.fall,
+        })
+    }
+
+    /// The highest value of the health counter.
+    pub fn full(self) -> u32 {
+        self.rise.saturating_add(self.fall).saturating_sub(1)
+    }
+}
+
+/// A state that an operator forces on a server's health (`set server … health`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forced {
+    /// Up, as if every check had passed.
+    Up,
+    /// Up, but takes nothing new.
+    Stopping,
+    /// Down.
+    Down,
+}
+
+/// Health and administrative state of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// Administrative flags.
+    pub admin: AdminState,
+    /// Operational state.
+    pub oper: OperState,
+    /// Health counter, 0 to rise + fall - 1.
+    pub health: u32,
+    /// When it last changed between up and down.
+    pub since: Instant,
+    /// Time spent down before `since`.
+    pub down_before: Duration,
+}
+
+impl ServerStatus {
+    /// At the start: up, and a single failed check takes it down; or in maintenance.
+    pub fn initial(admin: AdminState, rules: Rules, now: Instant) -> Self {
+        let (oper, health) = if admin.is_maint() {
+            (OperState::Stopped, 0)
+        } else {
+            (OperState::Running, rules.rise)
+        };
+        Self {
+            admin,
+            oper,
+            health,
+            since: now,
+            down_before: Duration::ZERO,
+        }
+    }
+
+    /// A check has passed. Returns whether the health counter moved.
+    pub fn check_passed(&mut self, rules: Rules, now: Instant) -> bool {
+        if self.admin.is_maint() {
+            return false;
+        }
+        let before = self.health;
+        if self.health < rules.full() {
+            self.health += 1;
+            if self.health >= rules.rise {
+                self.health = rules.full();
+            }
+        }
+        let coming = matches!(self.oper, OperState::Stopped | OperState::Stopping);
+        if coming && self.health >= rules.rise {
+            self.enter(OperState::Running, now);
+        }
+        self.health != before
+    }
+
+    /// A check has failed. Returns whether the health counter moved (HAProxy's `chkfail` counts
+    /// only those).
+    pub fn check_failed(&mut self, rules: Rules, now: Instant) -> bool {
+        if self.admin.is_maint() {
+            return false;
+        }
+        let before = self.health;
+        self.health = self.health.saturating_sub(1);
+        if self.health < rules.rise {
+            self.health = 0;
+            self.enter(OperState::Stopped, now);
+        }
+        self.health != before
+    }
+
+    /// The administrative flags become `admin`. Entering maintenance stops the server; leaving it
+    /// starts it over: up at once, and to be checked at once.
+    pub fn set_admin(&mut self, admin: AdminState, rules: Rules, now: Instant) {
+        let (was, is) = (self.admin.is_maint(), admin.is_maint());
+        self.admin = admin;
+        if is && !was {
+            self.health = 0;
+            self.enter(OperState::Stopped, now);
+        } else if was && !is {
+            self.health = rules.rise;
+            self.enter(OperState::Running, now);
+        }
+    }
+
+    /// An operator forces the health. The next checks may change it again. Nothing in maintenance.
+    pub fn force(&mut self, to: Forced, rules: Rules, now: Instant) {
+        if self.admin.is_maint() {
+            return;
+        }
+        let (health, oper) = match to {
+            Forced::Up => (rules.full(), OperState::Running),
+            Forced::Stopping => (rules.full(), OperState::Stopping),
+            Forced::Down => (0, OperState::Stopped),
+        };
+        self.health = health;
+        self.enter(oper, now);
+    }
+
+    /// Whether new connections may go to it, given its weight in force.
+    pub fn is_usable(&self, weight: u32) -> bool {
+        let open = matches!(self.oper, OperState::Running | OperState::Starting);
+        open && weight > 0 && !self.admin.is_maint() && !self.admin.is_drain()
+    }
+
+    /// Time spent down until `now`, the running outage included.
+    pub fn downtime(&self, now: Instant) -> Duration {
+        if self.oper == OperState::Stopped {
+            self.down_before + now.saturating_duration_since(self.since)
+        } else {
+            self.down_before
+        }
+    }
+
+    /// The `status` column. `check`: the rules of its check, `None` for an unchecked server.
+    pub fn label(&self, check: Option<Rules>) -> Cow<'static, str> {
+        if self.admin.has(AdminState::RMAINT) {
+            return "MAINT (resolution)".into();
+        }
+        if self.admin.is_maint() {
+            return "MAINT".into();
+        }
+        let Some(rules) = check else {
+            return self.unchecked_label().into();
+        };
+        let word = match self.oper {
+            OperState::Stopped if self.health == 0 => return "DOWN".into(),
+            OperState::Stopped => {
+                return format!("DOWN {}/{}", self.health, rules.rise).into();
+            }
+            OperState::Stopping => "NOLB",
+            _ if self.admin.is_drain() => "DRAIN",
+            _ => "UP",
+        };
+        if self.health >= rules.full() {
+            return word.into();
+        }
+        let left = (self.health + 1).saturating_sub(rules.rise);
+        format!("{word} {left}/{}", rules.fall).into()
+    }
+
+    fn unchecked_label(&self) -> &'static str {
+        match self.oper {
+            OperState::Stopped => "DOWN",
+            OperState::Stopping => "NOLB",
+            _ if self.admin.is_drain() => "DRAIN",
+            _ => "no check",
+        }
+    }
+
+    /// Moves the operational state and keeps the clocks, as `srv_update_status`.
+    fn enter(&mut self, oper: OperState, now: Instant) {
+        if self.oper == oper {
+            return;
+        }
+        self.down_before = self.downtime(now);
+        self.oper = oper;
+        self.since = now;
+    }
+}
+
+#[cfg(test)]
+mod tests;

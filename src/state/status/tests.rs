@@ -1,0 +1,336 @@
+use super::*;
+use proptest::prelude::*;
+
+const RULES: Rules = Rules { rise: 2, fall: 3 };
+
+fn fresh(now: Instant) -> ServerStatus {
+    ServerStatus::initial(AdminState::READY, RULES, now)
+}
+
+fn label(status: &ServerStatus) -> String {
+    status.label(Some(RULES)).into_owned()
+}
+
+/// Applies `checks` (`+` passed, `-` failed) and gives the label after each.
+fn labels(status: &mut ServerStatus, checks: &str, now: Instant) -> Vec<String> {
+    checks
+        .chars()
+        .map(|check| {
+            match check {
+                '+' => status.check_passed(RULES, now),
+                _ => status.check_failed(RULES, now),
+            };
+            label(status)
+        })
+        .collect()
+}
+
+#[test]
+fn the_documented_walk_down_and_up() {
+    let now = Instant::now();
+    let mut status = fresh(now);
+    assert_eq!(
+        labels(&mut status, "+---++", now),
+        ["UP", "UP 2/3", "UP 1/3", "DOWN", "DOWN 1/2", "UP"]
+    );
+}
+
+#[test]
+fn at_the_start_one_failure_is_enough() {
+    let now = Instant::now();
+    let mut status = fresh(now);
+    assert_eq!(label(&status), "UP 1/3", "below full until the first pass");
+    assert_eq!(labels(&mut status, "-", now), ["DOWN"]);
+}
+
+#[test]
+fn one_pass_heals_and_one_failure_on_the_way_up_falls_back() {
+    let now = Instant::now();
+    let mut status = fresh(now);
+    assert_eq!(
+        labels(&mut status, "+--+", now),
+        ["UP", "UP 2/3", "UP 1/3", "UP"]
+    );
+    assert_eq!(labels(&mut status, "---+-", now)[3..], ["DOWN 1/2", "DOWN"]);
+}
+
+#[test]
+fn the_counter_tells_when_it_moved() {
+    let now = Instant::now();
+    let mut status = fresh(now);
+    assert!(status.check_passed(RULES, now));
+    assert!(!status.check_passed(RULES, now), "full");
+    let moved: Vec<bool> = (0..4).map(|_| status.check_failed(RULES, now)).collect();
+    assert_eq!(
+        moved,
+        [true, true, true, false],
+        "chkfail stands while down"
+    );
+}
+
+#[test]
+fn rise_and_fall_of_one() {
+    let now = Instant::now();
+    let rules = Rules { rise: 1, fall: 1 };
+    let mut status = ServerStatus::initial(AdminState::READY, rules, now);
+    assert_eq!(status.label(Some(rules)), "UP");
+    status.check_failed(rules, now);
+    assert_eq!(status.label(Some(rules)), "DOWN");
+    status.check_passed(rules, now);
+    assert_eq!(status.label(Some(rules)), "UP");
+}
+
+#[test]
+fn maintenance_stops_hides_and_starts_over() {
+    let now = Instant::now();
+    let mut status = fresh(now);
+    status.check_passed(RULES, now);
+    status.set_admin(AdminState::FMAINT, RULES, now);
+    assert_eq!((label(&status).as_str(), status.health), ("MAINT", 0));
+    assert!(!status.is_usable(1));
+    assert!(!status.check_passed(RULES, now), "checks are paused");
+    assert_eq!(status.oper, OperState::Stopped);
+    status.set_admin(AdminState::FMAINT.with(AdminState::RMAINT), RULES, now);
+    assert_eq!(label(&status), "MAINT (resolution)");
+    status.set_admin(AdminState::FMAINT, RULES, now);
+    assert_eq!(
+        label(&status),
+        "MAINT",
+        "a name that resolves lifts no order"
+    );
+    status.set_admin(AdminState::READY, RULES, now);
+    assert_eq!(label(&status), "UP 1/3");
+    assert!(status.is_usable(1));
+}
+
+#[test]
+fn a_disabled_server_is_enabled_by_clearing_the_order() {
+    let now = Instant::now();
+    let disabled = AdminState::CMAINT.with(AdminState::FMAINT);
+    let mut status = ServerStatus::initial(disabled, RULES, now);
+    assert_eq!(label(&status), "MAINT");
+    status.set_admin(disabled.without(AdminState::FMAINT), RULES, now);
+    assert!(status.is_usable(1));
+}
+
+#[test]
+fn drain_takes_nothing_new_and_goes_on_being_checked() {
+    let now = Instant::now();
+    let mut status = fresh(now);
+    status.check_passed(RULES, now);
+    status.set_admin(AdminState::FDRAIN, RULES, now);
+    assert_eq!(label(&status), "DRAIN");
+    assert!(!status.is_usable(1));
+    assert_eq!(
+        labels(&mut status, "---", now),
+        ["DRAIN 2/3", "DRAIN 1/3", "DOWN"]
+    );
+}
+
+#[test]
+fn the_words_of_unchecked_and_forced_servers() {
+    let now = Instant::now();
+    let mut status = fresh(now);
+    assert_eq!(status.label(None), "no check");
+    status.set_admin(AdminState::FDRAIN, RULES, now);
+    assert_eq!(status.label(None), "DRAIN");
+    status.set_admin(AdminState::READY, RULES, now);
+    status.force(Forced::Stopping, RULES, now);
+    assert_eq!(
+        (status.label(None).as_ref(), label(&status).as_str()),
+        ("NOLB", "NOLB")
+    );
+    assert!(!status.is_usable(1));
+    assert_eq!(labels(&mut status, "-", now), ["NOLB 2/3"]);
+    assert_eq!(
+        labels(&mut status, "+", now),
+        ["UP"],
+        "a passed check lifts it"
+    );
+    status.force(Forced::Down, RULES, now);
+    assert_eq!(
+        (status.label(None).as_ref(), label(&status).as_str()),
+        ("DOWN", "DOWN")
+    );
+    status.force(Forced::Up, RULES, now);
+    assert_eq!(label(&status), "UP");
+}
+
+#[test]
+fn weight_zero_is_shown_up_but_not_used() {
+    let now = Instant::now();
+    let mut status = fresh(now);
+    status.check_passed(RULES, now);
+    assert_eq!(label(&status), "UP");
+    assert!(!status.is_usable(0));
+}
+
+#[test]
+fn downtime_adds_up_and_runs_on_while_down() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut status = fresh(start);
+    status.check_failed(RULES, at(10));
+    assert_eq!(status.since, at(10));
+    assert_eq!(status.downtime(at(15)), Duration::from_secs(5));
+    status.check_passed(RULES, at(20));
+    assert_eq!(status.downtime(at(20)), Duration::from_secs(10), "DOWN 1/2");
+    status.check_passed(RULES, at(25));
+    assert_eq!(status.since, at(25));
+    assert_eq!(status.downtime(at(99)), Duration::from_secs(15));
+    status.set_admin(AdminState::FMAINT, RULES, at(100));
+    assert_eq!(
+        status.downtime(at(101)),
+        Duration::from_secs(16),
+        "maintenance is down"
+    );
+}
+
+/// The documented rules once more, as a table over words instead of a counter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Model {
+    /// Up with this many failures left to take.
+    Up {
+        failures_left: u32,
+    },
+    /// Down with this many passes in a row.
+    Down {
+        passes: u32,
+    },
+    /// Up by an operator's word, but closed to new connections.
+    Closed {
+        failures_left: u32,
+    },
+    Maint,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Pass,
+    Fail,
+    Set(u8),
+    Force(Forced),
+}
+
+#[derive(Debug)]
+struct Plain {
+    state: Model,
+    admin: u8,
+    down_ms: u64,
+}
+
+impl Plain {
+    fn step(&mut self, event: Event, rules: Rules) {
+        let Rules { rise, fall } = rules;
+        match event {
+            Event::Set(flags) => {
+                let maint = flags & 0b10_0011 != 0;
+                self.admin = flags;
+                if maint {
+                    self.state = Model::Maint;
+                } else if self.state == Model::Maint {
+                    self.state = Model::Up { failures_left: 1 };
+                }
+            }
+            Event::Force(_) if self.state == Model::Maint => {}
+            Event::Force(Forced::Up) => {
+                self.state = Model::Up {
+                    failures_left: fall,
+                }
+            }
+            Event::Force(Forced::Stopping) => {
+                self.state = Model::Closed {
+                    failures_left: fall,
+                };
+            }
+            Event::Force(Forced::Down) => self.state = Model::Down { passes: 0 },
+            Event::Pass => match &mut self.state {
+                Model::Maint => {}
+                Model::Down { passes } if *passes + 1 < rise => *passes += 1,
+                _ => {
+                    self.state = Model::Up {
+                        failures_left: fall,
+                    }
+                }
+            },
+            Event::Fail => match &mut self.state {
+                Model::Maint => {}
+                Model::Down { passes } => *passes = 0,
+                Model::Up { failures_left } | Model::Closed { failures_left } => {
+                    *failures_left -= 1;
+                    if *failures_left == 0 {
+                        self.state = Model::Down { passes: 0 };
+                    }
+                }
+            },
+        }
+    }
+
+    fn label(&self, rules: Rules) -> String {
+        let Rules { rise, fall } = rules;
+        let with = |word: &str, left: u32| {
+            if left == fall {
+                word.to_owned()
+            } else {
+                format!("{word} {left}/{fall}")
+            }
+        };
+        match self.state {
+            Model::Maint if self.admin & 0x20 != 0 => "MAINT (resolution)".into(),
+            Model::Maint => "MAINT".into(),
+            Model::Down { passes: 0 } => "DOWN".into(),
+            Model::Down { passes } => format!("DOWN {passes}/{rise}"),
+            Model::Closed { failures_left } => with("NOLB", failures_left),
+            Model::Up { failures_left } if self.admin & 0x18 != 0 => with("DRAIN", failures_left),
+            Model::Up { failures_left } => with("UP", failures_left),
+        }
+    }
+
+    fn is_usable(&self) -> bool {
+        matches!(self.state, Model::Up { .. }) && self.admin & 0x18 == 0
+    }
+}
+
+fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
+    let event = prop_oneof![
+        6 => Just(Event::Pass),
+        6 => Just(Event::Fail),
+        2 => (0u8..0x40).prop_map(Event::Set),
+        2 => Just(Event::Set(0)),
+        1 => prop_oneof![Just(Forced::Up), Just(Forced::Stopping), Just(Forced::Down)]
+            .prop_map(Event::Force),
+    ];
+    prop::collection::vec((event, 0u64..5_000), 1..80)
+}
+
+proptest! {
+    #[test]
+    fn the_counter_and_the_plain_rules_agree(
+        events in events(), rise in 1u32..6, fall in 1u32..6,
+    ) {
+        let rules = Rules { rise, fall };
+        let start = Instant::now();
+        let mut now = start;
+        let mut status = ServerStatus::initial(AdminState::READY, rules, start);
+        let mut plain = Plain {
+            state: Model::Up { failures_left: 1 }, admin: 0, down_ms: 0,
+        };
+        for (event, wait) in events {
+            if matches!(plain.state, Model::Down { .. } | Model::Maint) {
+                plain.down_ms += wait;
+            }
+            now += Duration::from_millis(wait);
+            match event {
+                Event::Pass => { status.check_passed(rules, now); }
+                Event::Fail => { status.check_failed(rules, now); }
+                Event::Set(flags) => status.set_admin(AdminState(flags), rules, now),
+                Event::Force(to) => status.force(to, rules, now),
+            }
+            plain.step(event, rules);
+            prop_assert_eq!(status.label(Some(rules)).into_owned(), plain.label(rules));
+            prop_assert_eq!(status.is_usable(1), plain.is_usable());
+            prop_assert!(status.health <= rules.full());
+            prop_assert_eq!(status.downtime(now), Duration::from_millis(plain.down_ms));
+        }
+    }
+}

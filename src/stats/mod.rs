@@ -1,0 +1,1 @@
+//! The statistics: one table of columns, rows made from a snapshot, encoders.

@@ -1,0 +1,110 @@
+//! The descriptor limit, and descriptors kept back from it.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fs::File;
+use std::io;
+use std::sync::Mutex;
+
+/// Descriptors that a [`Spare`] holds: enough for every stats connection that is being accepted
+/// and every check that is being opened in one turn of their loops.
+pub const SPARE_MAX: usize = 16;
+
+/// Raises the soft descriptor limit to the hard one and returns it.
+///
+/// # Errors
+/// When the kernel refuses, which it does only for a hard limit that has just been lowered.
+pub fn raise_nofile() -> io::Result<u32> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        )?;
+    }
+    Ok(nofile())
+}
+
+/// The descriptor limit in force now.
+pub fn nofile() -> u32 {
+    getrlimit(Resource::Nofile)
+        .current
+        .map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
+/// Whether `error` says that this process or machine is short of something. Such errors never
+/// count against a server: they would be the same for every other.
+pub fn is_local(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EADDRNOTAVAIL
+                | libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOBUFS
+                | libc::ENOMEM
+                | libc::EAGAIN
+        )
+    )
+}
+
+/// Whether `error` says that no descriptor is left.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Descriptors kept back for checks and the stats listener, so that both go on working when
+/// traffic has used up all others.
+#[derive(Debug)]
+pub struct Spare(Mutex<Vec<File>>);
+
+impl Spare {
+    /// Takes the descriptors.
+    ///
+    /// # Errors
+    /// When not even these can be had.
+    pub fn new() -> io::Result<Self> {
+        let held = (0..SPARE_MAX)
+            .map(|_| File::open("/dev/null"))
+            .collect::<io::Result<_>>()?;
+        Ok(Self(Mutex::new(held)))
+    }
+
+    /// Runs `open`; when no descriptor is left, gives one back to the system and runs it again, as
+    /// long as there are any. Another thread may take the one that was given back, hence the loop.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub fn with<T>(&self, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match open() {
+                Err(error) if is_out_of_descriptors(&error) && self.release_one() => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Takes back what was given away, as far as that is possible now. Called about once a second.
+    pub fn refill(&self) {
+        let mut held = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        while held.len() < SPARE_MAX {
+            let Ok(file) = File::open("/dev/null") else {
+                return;
+            };
+            held.push(file);
+        }
+    }
+
+    fn release_one(&self) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .pop()
+            .is_some()
+    }
+}

@@ -1,0 +1,167 @@
+//! The only unsafe code: socket options and queries that neither rustix nor socket2 has.
+//!
+//! Usable from any thread. Every block says why it is sound.
+#![expect(
+    unsafe_code,
+    reason = "the one place for calls that have no safe wrapper"
+)]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// What the kernel knows of a TCP connection (`TCP_INFO`), as far as rlb judges by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Segments sent and not acknowledged.
+    pub unacked: u32,
+    /// Bytes that wait to be sent (the peer's window is closed, or the path is congested).
+    pub notsent_bytes: u32,
+    /// Time since the peer last acknowledged anything.
+    pub last_ack_recv: Duration,
+    /// Retransmissions of the oldest segment since it was last acknowledged.
+    pub retransmits: u8,
+    /// Window probes sent and not answered.
+    pub probes: u8,
+}
+
+/// `TCP_INFO` of a TCP socket.
+///
+/// # Errors
+/// `EOPNOTSUPP` or `ENOPROTOOPT` for a socket that is not TCP.
+pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+    // SAFETY: tcp_info is plain integers; all zeroes is a value of it.
+    let mut info: libc::tcp_info = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut len = socklen(size_of::<libc::tcp_info>());
+    // SAFETY: the pointer and length describe `info`, which outlives the call; the kernel writes at
+    // most `len` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(TcpInfo {
+        unacked: info.tcpi_unacked,
+        notsent_bytes: info.tcpi_notsent_bytes,
+        last_ack_recv: Duration::from_millis(u64::from(info.tcpi_last_ack_recv)),
+        retransmits: info.tcpi_retransmits,
+        probes: info.tcpi_probes,
+    })
+}
+
+/// Bytes written to a stream socket that the peer has not acknowledged yet (`SIOCOUTQ`).
+///
+/// # Errors
+/// Those of `ioctl`; none is expected for a connected socket.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int through the pointer.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u32::try_from(bytes).unwrap_or(0))
+}
+
+/// Bounds the kernel's pauses between retransmissions and between window probes of a TCP socket
+/// (`TCP_RTO_MAX_MS`, since Linux 6.15).
+///
+/// # Errors
+/// `ENOPROTOOPT` on older kernels.
+pub fn set_rto_max(socket: BorrowedFd<'_>, most: Duration) -> io::Result<()> {
+    /// Not in libc yet; `include/uapi/linux/tcp.h`.
+    const TCP_RTO_MAX_MS: libc::c_int = 44;
+    let millis = libc::c_int::try_from(most.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the option takes one int, which the pointer and length describe.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_RTO_MAX_MS,
+            (&raw const millis).cast(),
+            socklen(size_of::<libc::c_int>()),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Watches a descriptor in the current thread's tokio runtime.
+///
+/// # Errors
+/// Those of `epoll_ctl`; `EPERM` for a plain file.
+pub fn watch<T: AsFd>(fd: Owned<T>, interest: Interest) -> io::Result<AsyncFd<Owned<T>>> {
+    // SAFETY: `Owned` keeps the descriptor open and the same for as long as it lives, because its
+    // value is never handed out mutably, and the registration owns it.
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
+}
+
+/// An owner of a descriptor that cannot be exchanged for another while it is watched.
+#[derive(Debug)]
+pub struct Owned<T>(T);
+
+impl<T: AsFd> Owned<T> {
+    /// Wraps it.
+    pub fn new(owner: T) -> Self {
+        Self(owner)
+    }
+
+    /// The owner, no longer watched.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T: AsFd> AsFd for Owned<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl<T: AsFd> AsRawFd for Owned<T> {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+fn socklen(size: usize) -> libc::socklen_t {
+    libc::socklen_t::try_from(size).expect("the size of a small struct")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_fresh_connection_owes_nothing_and_a_read_one_is_acknowledged() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let info = tcp_info(client.as_fd()).unwrap();
+        assert_eq!((info.unacked, info.notsent_bytes, info.probes), (0, 0, 0));
+        client.write_all(b"hello").unwrap();
+        server.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(unacknowledged(client.as_fd()).unwrap(), 0);
+        assert!(tcp_info(client.as_fd()).unwrap().last_ack_recv < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_socket_that_is_not_tcp_has_no_tcp_info() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(tcp_info(one.as_fd()).is_err());
+    }
+}

@@ -1,0 +1,242 @@
+//! Listening sockets: one per worker on the same address, and none beside another process.
+//!
+//! The first socket of an address is bound and listening before `SO_REUSEPORT` is set on it, so
+//! that an address in use by anybody, a second rlb included, is refused by the kernel; the shards
+//! of the other workers join after that. Used by the composition root.
+
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A path, or an abstract name that begins with `@`.
+    Unix(PathBuf),
+}
+
+/// How to listen.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where.
+    pub address: Address,
+    /// Length of the accept queue; capped by the kernel at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Refuse IPv4 on an IPv6 wildcard; `None`: as the system does.
+    pub v6only: Option<bool>,
+    /// `SO_BINDTODEVICE`.
+    pub interface: Option<String>,
+    /// `IP_FREEBIND`.
+    pub freebind: bool,
+    /// File mode of a unix socket.
+    pub mode: Option<u32>,
+    /// Keepalive that accepted sockets inherit: idle, interval, probes.
+    pub keepalive: Option<(Duration, Duration, u32)>,
+}
+
+/// Opens `shards` listening sockets on one address, non-blocking. Port 0 gives all of them the
+/// same port, chosen by the kernel. A unix socket has one, shared by its duplicates.
+///
+/// # Errors
+/// `EADDRINUSE` when anybody else listens there; those of `socket`, `bind` and `listen`.
+pub fn listen(options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
+    match &options.address {
+        Address::Tcp(address) => listen_tcp(*address, options, shards),
+        Address::Unix(path) => {
+            let first = listen_unix(path, options)?;
+            let more = (1..shards)
+                .map(|_| first.try_clone())
+                .collect::<io::Result<Vec<_>>>()?;
+            Ok(std::iter::once(first).chain(more).collect())
+        }
+    }
+}
+
+fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
+    let first = tcp_socket(address, options)?;
+    first.bind(&address.into())?;
+    first.listen(backlog(options))?;
+    // Only now: from here on sockets of our user may join, and only ours do.
+    first.set_reuse_port(true)?;
+    let bound = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..shards {
+        let shard = tcp_socket(address, options)?;
+        shard.set_reuse_port(true)?;
+        shard.bind(&bound)?;
+        shard.listen(backlog(options))?;
+        sockets.push(shard);
+    }
+    Ok(sockets)
+}
+
+fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    // Addresses of sessions in TIME_WAIT may be bound again; a listening one may not.
+    socket.set_reuse_address(true)?;
+    if let (SocketAddr::V6(_), Some(v6only)) = (address, options.v6only) {
+        socket.set_only_v6(v6only)?;
+    }
+    if options.freebind {
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+        }
+    }
+    if let Some(interface) = &options.interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    // Accepted sockets inherit both, which spares two calls a connection.
+    socket.set_tcp_nodelay(true)?;
+    if let Some((idle, interval, probes)) = options.keepalive {
+        socket.set_tcp_keepalive(&keepalive(idle, interval, probes))?;
+    }
+    Ok(socket)
+}
+
+/// socket2's keepalive parameters.
+pub fn keepalive(idle: Duration, interval: Duration, probes: u32) -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(idle)
+        .with_interval(interval)
+        .with_retries(probes)
+}
+
+fn listen_unix(path: &Path, options: &Options) -> io::Result<Socket> {
+    let address = unix_address(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.bind(&address) {
+        // A file that nobody listens on is left over from a process that was killed.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(&address) => {
+            std::fs::remove_file(path)?;
+            socket.bind(&address)?;
+        }
+        result => result?,
+    }
+    if let (Some(mode), false) = (options.mode, is_abstract(path)) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(backlog(options))?;
+    Ok(socket)
+}
+
+/// The address of a unix socket: a path, or an abstract name that begins with `@`.
+///
+/// # Errors
+/// When the path is longer than the kernel takes (107 bytes).
+pub fn unix_address(path: &Path) -> io::Result<SockAddr> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    if !is_abstract(path) {
+        return SockAddr::unix(path);
+    }
+    let mut name = path.as_os_str().as_bytes().to_vec();
+    name[0] = 0;
+    SockAddr::unix(std::ffi::OsString::from_vec(name))
+}
+
+/// Whether a unix address has no file.
+pub fn is_abstract(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    path.as_os_str().as_bytes().first() == Some(&b'@')
+}
+
+fn is_left_over(address: &SockAddr) -> bool {
+    let Ok(probe) = Socket::new(Domain::UNIX, Type::STREAM, None) else {
+        return false;
+    };
+    matches!(probe.connect(address), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn backlog(options: &Options) -> i32 {
+    i32::try_from(options.backlog).unwrap_or(i32::MAX)
+}
+
+/// Accepts one connection, non-blocking and closed on exec.
+///
+/// # Errors
+/// `EAGAIN` when none waits; `ECONNABORTED` and the like concern that one connection;
+/// see [`super::limits::is_local`] for the rest.
+pub fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+    use rustix::net::{SocketFlags, acceptfrom_with};
+    let (fd, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    Ok((fd, peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(address: Address) -> Options {
+        Options {
+            address,
+            backlog: 16,
+            v6only: None,
+            interface: None,
+            freebind: false,
+            mode: None,
+            keepalive: None,
+        }
+    }
+
+    fn loopback(port: u16) -> Address {
+        Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    #[test]
+    fn shards_share_a_port_that_nobody_else_gets() {
+        let shards = listen(&options(loopback(0)), 3).unwrap();
+        let port = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap().port();
+        assert!(shards.iter().all(|shard| port(shard) == port(&shards[0])));
+        let error = listen(&options(loopback(port(&shards[0]))), 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn every_shard_gets_connections() {
+        let shards = listen(&options(loopback(0)), 2).unwrap();
+        let address = shards[0].local_addr().unwrap().as_socket().unwrap();
+        let clients: Vec<_> = (0..16)
+            .map(|_| std::net::TcpStream::connect(address).unwrap())
+            .collect();
+        let waiting: Vec<usize> = shards
+            .iter()
+            .map(|shard| std::iter::from_fn(|| accept(shard).ok()).count())
+            .collect();
+        assert_eq!(waiting.iter().sum::<usize>(), clients.len(), "{waiting:?}");
+    }
+
+    #[test]
+    fn a_left_over_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let first = listen(&options(Address::Unix(path.clone())), 1).unwrap();
+        let error = listen(&options(Address::Unix(path.clone())), 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        assert!(path.exists());
+        assert_eq!(listen(&options(Address::Unix(path)), 2).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn an_abstract_name_has_no_file() {
+        let name = format!("@rlb-test-{}", std::process::id());
+        let shards = listen(&options(Address::Unix(name.clone().into())), 1).unwrap();
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        client
+            .connect(&unix_address(Path::new(&name)).unwrap())
+            .unwrap();
+        assert!(accept(&shards[0]).is_ok());
+    }
+}

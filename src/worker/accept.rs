@@ -1,0 +1,230 @@
+//! Step 1: accepting, while there are places and descriptors. Runs on a worker.
+//!
+//! Excess connections wait in the kernel's queue, which costs nothing and loses none. A pause ends
+//! when a place is freed, not by polling.
+
+use super::account::Account;
+use super::relay::Kind;
+use super::session::{Desk, Session};
+use crate::live::GlobalLive;
+use crate::live::slot::{ConnLimits, ConnSlot};
+use crate::state::Frontend;
+use crate::sys::limits::is_local;
+use crate::sys::raw::{self, Owned};
+use crate::sys::socket::accept;
+use socket2::Socket;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Pause after a shortage of descriptors or memory, unless a session ends earlier.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections taken in one go, so that accepting does not starve the sessions.
+const BATCH_MAX: usize = 64;
+
+/// One worker's share of a listening address.
+#[derive(Debug)]
+pub struct Listener {
+    /// Position of its frontend in the snapshot.
+    pub frontend: usize,
+    /// Listening, non-blocking.
+    pub socket: Socket,
+    /// Whether it is a unix socket.
+    pub unix: bool,
+}
+
+/// Accepts until `drain` is cancelled, and then what had been queued by that time: closing a
+/// listening socket would throw it away.
+pub(super) async fn run(
+    listener: Listener,
+    desk: Rc<Desk>,
+    sessions: TaskTracker,
+    drain: CancellationToken,
+) -> io::Result<()> {
+    let Listener {
+        frontend,
+        socket,
+        unix,
+    } = listener;
+    let kind = if unix { Kind::Unix } else { Kind::Tcp };
+    let socket = raw::watch(Owned::new(OwnedFd::from(socket)), Interest::READABLE)?;
+    let door = Door {
+        frontend,
+        kind,
+        socket,
+        desk,
+        sessions,
+    };
+    loop {
+        let ready = tokio::select! {
+            biased;
+            () = drain.cancelled() => break,
+            ready = door.socket.readable() => ready,
+        };
+        let mut ready = ready?;
+        match door.batch(&drain).await {
+            Batch::Drained => ready.clear_ready(),
+            Batch::More => tokio::task::yield_now().await,
+        }
+    }
+    let never = CancellationToken::new();
+    while !door.desk.kill.is_cancelled() {
+        if let Batch::Drained = door.batch(&never).await {
+            break;
+        }
+    }
+    Ok(())
+}
+
+struct Door {
+    frontend: usize,
+    kind: Kind,
+    socket: AsyncFd<Owned<OwnedFd>>,
+    desk: Rc<Desk>,
+    sessions: TaskTracker,
+}
+
+enum Batch {
+    /// Nothing more is waiting.
+    Drained,
+    /// More may be waiting.
+    More,
+}
+
+impl Door {
+    /// Accepts some connections.
+    async fn batch(&self, drain: &CancellationToken) -> Batch {
+        for _ in 0..BATCH_MAX {
+            let snapshot = self.desk.snapshot();
+            let Some(frontend) = snapshot.frontends.get(self.frontend) else {
+                return Batch::Drained;
+            };
+            let limits = ConnLimits {
+                global: snapshot.maxconn,
+                frontend: frontend.spec.maxconn,
+            };
+            if self.is_full(frontend, limits) && !self.wait_for_place(frontend, limits, drain).await
+            {
+                return Batch::More;
+            }
+            match accept(self.socket.get_ref()) {
+                Ok(connection) => self.welcome(connection, frontend, limits).await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Drained,
+                Err(error) if is_local(&error) => {
+                    self.shortage(&error).await;
+                    return Batch::More;
+                }
+                // That one connection was gone before it could be accepted.
+                Err(_) => {}
+            }
+        }
+        Batch::More
+    }
+
+    /// Gives a connection its place and its session.
+    async fn welcome(
+        &self,
+        (client, peer): (OwnedFd, Option<SocketAddr>),
+        frontend: &Arc<Frontend>,
+        limits: ConnLimits,
+    ) {
+        // Another worker may have taken the last place meanwhile: then this one connection waits
+        // here, the others in the kernel.
+        let slot = match self.take(frontend, limits) {
+            Some(slot) => slot,
+            None => self.place(frontend, limits).await,
+        };
+        let account = Account::open(slot, Arc::clone(frontend), peer, &self.desk.books);
+        let session = Session::new(Rc::clone(&self.desk), (client, self.kind), account);
+        self.sessions.spawn_local(session.live_guarded());
+    }
+
+    fn take(&self, frontend: &Arc<Frontend>, limits: ConnLimits) -> Option<ConnSlot> {
+        let books = &self.desk.books;
+        ConnSlot::take(&books.global, &frontend.live, limits, &books.token)
+    }
+
+    fn is_full(&self, frontend: &Frontend, limits: ConnLimits) -> bool {
+        self.desk.books.global.active.get() >= limits.global
+            || limits
+                .frontend
+                .is_some_and(|limit| frontend.live.active.get() >= limit)
+    }
+
+    /// Waits until there is a place to be had; `false` when draining has begun instead.
+    async fn wait_for_place(
+        &self,
+        frontend: &Arc<Frontend>,
+        limits: ConnLimits,
+        drain: &CancellationToken,
+    ) -> bool {
+        let books = &self.desk.books;
+        books.global.traffic.mine(&books.token).paused.add(1);
+        let waiting = Waiting::new(&books.global);
+        loop {
+            let freed = waiting.0.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if !self.is_full(frontend, limits) {
+                return true;
+            }
+            tokio::select! {
+                () = freed => {}
+                () = drain.cancelled() => return false,
+                // Sessions that are killed end, and free their places.
+                () = self.desk.kill.cancelled() => return false,
+            }
+        }
+    }
+
+    /// Waits for a place and takes it.
+    async fn place(&self, frontend: &Arc<Frontend>, limits: ConnLimits) -> ConnSlot {
+        let waiting = Waiting::new(&self.desk.books.global);
+        loop {
+            let freed = waiting.0.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(slot) = self.take(frontend, limits) {
+                return slot;
+            }
+            freed.await;
+        }
+    }
+
+    /// Something of ours ran out: says so, at most once a second, and pauses.
+    async fn shortage(&self, error: &io::Error) {
+        let books = &self.desk.books;
+        books.global.traffic.mine(&books.token).paused.add(1);
+        if books.global.may_complain() {
+            tracing::warn!(%error, "accepting pauses");
+        }
+        let waiting = Waiting::new(&books.global);
+        // Whichever comes first; neither needs to be told from the other.
+        let _ = tokio::time::timeout(SHORTAGE_PAUSE, waiting.0.freed.notified()).await;
+    }
+}
+
+/// Makes sessions that end ring [`GlobalLive::freed`].
+struct Waiting<'a>(&'a GlobalLive);
+
+impl<'a> Waiting<'a> {
+    fn new(global: &'a GlobalLive) -> Self {
+        global.waiting.fetch_add(1, SeqCst);
+        Self(global)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,257 @@
+//! What a session is counted on, from accept to its last line: the guards, the bytes, the times.
+//!
+//! Runs on a worker. [`Account::finish`] is step 10; it is the only place where an ended session is
+//! counted and logged.
+
+use crate::config::model;
+use crate::live::slot::{BackendSlot, ConnSlot, Slot};
+use crate::live::{
+    Cause, GlobalLive, LogEntry, LogQueue, Phase, SessionRecord, Termination, Traffic, WorkerToken,
+};
+use crate::state::{Frontend, Server};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// What a worker counts and logs with. One per worker, shared by its sessions.
+#[derive(Debug)]
+pub(super) struct Books {
+    /// The right to write this worker's shards.
+    pub(super) token: WorkerToken,
+    /// What is counted for the process.
+    pub(super) global: Arc<GlobalLive>,
+    /// Where session lines go.
+    pub(super) log: LogQueue,
+}
+
+impl Books {
+    /// Second of the process's clock, for rates.
+    pub(super) fn second(&self, now: Instant) -> u32 {
+        u32::try_from(self.global.millis(now) / 1000).unwrap_or(u32::MAX - 1)
+    }
+}
+
+/// The backend half of an [`Account`].
+#[derive(Debug)]
+pub(super) struct OnBackend {
+    /// As configured when the session came.
+    pub(super) spec: Arc<model::Backend>,
+    /// Its place.
+    pub(super) slot: BackendSlot,
+}
+
+/// The server half of an [`Account`].
+#[derive(Debug)]
+pub(super) struct OnServer {
+    /// As configured when the session came.
+    pub(super) spec: Arc<model::Server>,
+    /// Its place.
+    pub(super) slot: Slot,
+}
+
+/// One session in the books.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// The client's address; `None` for a unix socket.
+    pub(super) peer: Option<SocketAddr>,
+    /// When it was accepted.
+    pub(super) accepted: Instant,
+    /// Where it came in.
+    pub(super) frontend: Arc<Frontend>,
+    /// Its place in the process and the frontend.
+    pub(super) conn: ConnSlot,
+    /// Where it was routed.
+    pub(super) backend: Option<OnBackend>,
+    /// The server that was asked last, for the log line of a session that reached none.
+    pub(super) asked: Option<Arc<model::Server>>,
+    /// The server that answered.
+    pub(super) server: Option<OnServer>,
+    /// Accept until the server answered.
+    pub(super) connect: Option<Duration>,
+    /// Bytes from the client.
+    pub(super) bytes_in: u64,
+    /// Bytes to the client.
+    pub(super) bytes_out: u64,
+    /// Connection attempts after the first.
+    pub(super) retries: u32,
+    /// Another server than the first was used.
+    pub(super) redispatched: bool,
+}
+
+impl Account {
+    /// Opens the account of a connection that has just been accepted.
+    pub(super) fn open(
+        conn: ConnSlot,
+        frontend: Arc<Frontend>,
+        peer: Option<SocketAddr>,
+        books: &Books,
+    ) -> Self {
+        let accepted = Instant::now();
+        let second = books.second(accepted);
+        books.global.traffic.mine(&books.token).conn_tot.add(1);
+        let traffic = frontend.live.traffic.mine(&books.token);
+        traffic.conn_tot.add(1);
+        traffic.stot.add(1);
+        traffic.rate.count(second);
+        traffic.conn_rate.count(second);
+        Self {
+            peer,
+            accepted,
+            frontend,
+            conn,
+            backend: None,
+            asked: None,
+            server: None,
+            connect: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            retries: 0,
+            redispatched: false,
+        }
+    }
+
+    /// Counts the session on its backend.
+    pub(super) fn enter_backend(&mut self, backend: &crate::state::Backend, books: &Books) {
+        let traffic = backend.live.traffic.mine(&books.token);
+        count_session(traffic, self.accepted, books);
+        self.backend = Some(OnBackend {
+            spec: Arc::clone(&backend.spec),
+            slot: BackendSlot::take(&backend.live, &books.token),
+        });
+    }
+
+    /// Counts the session on the server that has answered.
+    pub(super) fn enter_server(&mut self, server: &Server, slot: Slot, books: &Books) {
+        let now = Instant::now();
+        count_session(server.live.traffic.mine(&books.token), now, books);
+        self.connect = Some(now - self.accepted);
+        self.server = Some(OnServer {
+            spec: Arc::clone(&server.spec),
+            slot,
+        });
+    }
+
+    /// Counts bytes that came from the client. # Hot path
+    pub(super) fn count_in(&mut self, bytes: u64, books: &Books) {
+        self.bytes_in += bytes;
+        self.each(books, |traffic| traffic.bin.add(bytes));
+    }
+
+    /// Counts bytes that came from the server. # Hot path
+    pub(super) fn count_out(&mut self, bytes: u64, books: &Books) {
+        self.bytes_out += bytes;
+        books.global.traffic.mine(&books.token).bytes_out.add(bytes);
+        self.each(books, |traffic| traffic.bout.add(bytes));
+    }
+
+    /// Step 10: counts how the session ended, logs it, and gives its places back.
+    pub(super) fn finish(self, end: &Termination, books: &Books) {
+        let total = self.accepted.elapsed();
+        self.count_end(end, total, books);
+        if books.log.is_on() && !self.is_unwanted(end) {
+            books
+                .log
+                .send(LogEntry::Session(Box::new(self.record(end, total))));
+        }
+    }
+
+    fn count_end(&self, end: &Termination, total: Duration, books: &Books) {
+        let reached = self.server.is_some();
+        match (end.cause, end.phase) {
+            (Cause::Client, Phase::Request) => {
+                self.frontend.live.traffic.mine(&books.token).ereq.add(1);
+            }
+            (Cause::Client | Cause::ClientTimeout, _) => {
+                self.each(books, |traffic| traffic.cli_abrt.add(1));
+            }
+            (Cause::Server | Cause::ServerTimeout, Phase::Data | Phase::Last) => {
+                self.each(books, |traffic| traffic.srv_abrt.add(1));
+                self.behind(books, |traffic| traffic.eresp.add(1));
+            }
+            (Cause::Internal, _) => self.each(books, |traffic| traffic.eint.add(1)),
+            _ => {}
+        }
+        if reached {
+            let connect = self.connect.unwrap_or_default();
+            self.behind(books, |traffic| {
+                traffic.ctime.add(millis(connect));
+                traffic.ctime_max.see(millis32(connect));
+                traffic.ttime.add(millis(total));
+                traffic.ttime_max.see(millis32(total));
+            });
+        }
+    }
+
+    /// Runs `count` on the backend's and the server's shard.
+    fn behind(&self, books: &Books, count: impl Fn(&Traffic)) {
+        if let Some(backend) = &self.backend {
+            count(backend.slot.live().traffic.mine(&books.token));
+        }
+        if let Some(server) = &self.server {
+            count(server.slot.live().traffic.mine(&books.token));
+        }
+    }
+
+    /// Runs `count` on the shard of each object that the session is counted on.
+    fn each(&self, books: &Books, count: impl Fn(&Traffic)) {
+        count(self.frontend.live.traffic.mine(&books.token));
+        self.behind(books, count);
+    }
+
+    fn is_unwanted(&self, end: &Termination) -> bool {
+        let spec = &self.frontend.spec;
+        let normal = end.cause == Cause::Normal;
+        let null = self.bytes_in == 0 && self.bytes_out == 0;
+        normal && (spec.dontlog_normal || (spec.dontlognull && null))
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the accept date of a log line is wall time"
+    )]
+    fn record(&self, end: &Termination, total: Duration) -> SessionRecord {
+        let backend = self.backend.as_ref();
+        let server = self.server.as_ref();
+        let asked = server.map(|on| &on.spec).or(self.asked.as_ref());
+        SessionRecord {
+            client: self.peer,
+            accepted: SystemTime::now()
+                .checked_sub(total)
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            frontend: Arc::clone(&self.frontend.spec.name),
+            backend: Arc::clone(backend.map_or(&self.frontend.spec.name, |on| &on.spec.name)),
+            server: asked.map(|spec| Arc::clone(&spec.name)),
+            wait: asked.map(|_| Duration::ZERO),
+            connect: self.connect,
+            total,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            cause: end.cause,
+            phase: end.phase,
+            active: self.conn.global_active(),
+            frontend_active: self.frontend.live.active.get(),
+            backend_active: backend.map_or(0, |on| on.slot.live().active.get()),
+            server_active: server.map_or(0, |on| on.slot.live().active.get()),
+            retries: self.retries,
+            redispatched: self.redispatched,
+        }
+    }
+}
+
+/// Counts a session that came to a backend or server at `now`.
+fn count_session(traffic: &Traffic, now: Instant, books: &Books) {
+    traffic.stot.add(1);
+    traffic.rate.count(books.second(now));
+    let stamp = books.global.millis(now) + 1;
+    traffic
+        .last_session
+        .store(stamp, std::sync::atomic::Ordering::Relaxed);
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn millis32(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}

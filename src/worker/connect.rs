@@ -1,0 +1,128 @@
+//! Step 7: one connection attempt to one server. Runs on a worker.
+
+use super::relay::Kind;
+use crate::config::model::ServerPort;
+use crate::live::slot::Slot;
+use crate::state::Server;
+use crate::state::server::Endpoint;
+use crate::sys::raw::{self, Owned};
+use crate::sys::socket::unix_address;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A connection attempt in flight. Dropping it closes the attempt and gives the server's place
+/// back.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// The server that is asked.
+    pub(super) server: Arc<Server>,
+    /// A session's place on it.
+    pub(super) slot: Slot,
+    /// When it was asked.
+    pub(super) started: Instant,
+    /// How many attempts were made before it.
+    pub(super) order: u32,
+    socket: AsyncFd<Owned<OwnedFd>>,
+    kind: Kind,
+}
+
+impl Attempt {
+    /// Asks `server`. `client` is the client's socket, whose destination port counts where the
+    /// server has none of its own.
+    ///
+    /// # Errors
+    /// Those of `socket` and `connect` that come at once; [`crate::sys::limits::is_local`] tells
+    /// whose fault they are.
+    pub(super) fn begin(
+        server: &Arc<Server>,
+        slot: Slot,
+        client: &OwnedFd,
+        started: Instant,
+    ) -> io::Result<Self> {
+        let (address, kind) = address_of(server, client)?;
+        let (domain, protocol) = match kind {
+            Kind::Tcp => (address.domain(), Some(Protocol::TCP)),
+            Kind::Unix => (Domain::UNIX, None),
+        };
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), protocol)?;
+        match socket.connect(&address) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            result => result?,
+        }
+        let socket = raw::watch(Owned::new(OwnedFd::from(socket)), Interest::WRITABLE)?;
+        Ok(Self {
+            server: Arc::clone(server),
+            slot,
+            started,
+            order: 0,
+            socket,
+            kind,
+        })
+    }
+
+    /// The same, with the number of attempts that were made before it.
+    pub(super) fn numbered(self, order: u32) -> Self {
+        Self { order, ..self }
+    }
+
+    /// Completes when the server has answered.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub(super) async fn answered(&self) -> io::Result<()> {
+        let _ready = self.socket.writable().await?;
+        match rustix::net::sockopt::socket_error(self.socket.get_ref().as_fd())? {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The connected socket and the server's place.
+    pub(super) fn into_parts(self) -> ((OwnedFd, Kind), Slot) {
+        (
+            (self.socket.into_inner().into_inner(), self.kind),
+            self.slot,
+        )
+    }
+
+    /// Closes the attempt by a reset, should the server answer while it is being given up.
+    pub(super) fn abandon(self) {
+        if self.kind == Kind::Tcp {
+            let linger = Some(std::time::Duration::ZERO);
+            // Refused only by a socket that is gone already.
+            let _ = rustix::net::sockopt::set_socket_linger(self.socket.get_ref().as_fd(), linger);
+        }
+    }
+}
+
+fn address_of(server: &Server, client: &OwnedFd) -> io::Result<(SockAddr, Kind)> {
+    match &server.endpoint {
+        Some(Endpoint::Ip(ip, port)) => {
+            let port = match *port {
+                ServerPort::Fixed(port) => port,
+                ServerPort::FromClient(offset) => port_from_client(client, offset)?,
+            };
+            Ok((SocketAddr::new(*ip, port).into(), Kind::Tcp))
+        }
+        Some(Endpoint::Unix(path)) => Ok((unix_address(path)?, Kind::Unix)),
+        // Such a server is not usable, so it is not chosen.
+        None => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the server's name is not resolved",
+        )),
+    }
+}
+
+fn port_from_client(client: &OwnedFd, offset: i32) -> io::Result<u16> {
+    let local = SocketAddr::try_from(rustix::net::getsockname(client)?);
+    // A client on a unix socket has no port to go by; `rlb check` says so.
+    let port = local.map_or(0, |address| address.port());
+    u16::try_from(i32::from(port) + offset)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no such port"))
+}

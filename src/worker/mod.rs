@@ -1,0 +1,133 @@
+//! The data path: one thread per core, each with a runtime, listeners and sessions of its own.
+//!
+//! A session is accepted, connected and relayed on one worker and never leaves it. Start reading
+//! at [`session`].
+
+mod accept;
+mod account;
+mod connect;
+pub mod order;
+pub mod plan;
+mod reach;
+mod relay;
+mod session;
+
+pub use accept::Listener;
+
+use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
+use crate::state::{ControlHandle, Snapshot};
+use crate::sys::abort::AbortOnPanic;
+use account::Books;
+use arc_swap::ArcSwap;
+use order::Order;
+use relay::Relay;
+use session::Desk;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Number of the worker, and of its shard.
+    pub index: usize,
+    /// Its listening sockets.
+    pub listeners: Vec<Listener>,
+    /// What was decided.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// What is counted for the process.
+    pub global: Arc<GlobalLive>,
+    /// Where session lines go.
+    pub log: LogQueue,
+    /// The control task.
+    pub control: ControlHandle,
+    /// Orders from the control task.
+    pub orders: mpsc::Receiver<Order>,
+    /// Cancelled: accept no more, let sessions end.
+    pub drain: CancellationToken,
+    /// Cancelled: end all sessions.
+    pub kill: CancellationToken,
+}
+
+/// Starts a worker on a thread of its own. The thread ends when `drain` is cancelled and no session
+/// is left, or `kill` is.
+///
+/// # Errors
+/// When the thread cannot be made. A worker that cannot go on ends the process by a panic: systemd
+/// starts it again.
+pub fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
+    let name = format!("worker-{}", parts.index);
+    std::thread::Builder::new().name(name).spawn(move || {
+        let _abort = AbortOnPanic;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .expect("a worker has no use without its runtime");
+        runtime
+            .block_on(run(parts))
+            .expect("a worker cannot do without epoll");
+    })
+}
+
+async fn run(parts: Parts) -> io::Result<()> {
+    let Parts {
+        index,
+        listeners,
+        snapshot,
+        global,
+        log,
+        control,
+        mut orders,
+        drain,
+        kill,
+    } = parts;
+    let books = Rc::new(Books {
+        token: WorkerToken::new(index),
+        global,
+        log,
+    });
+    let (relay, events) = Relay::new(Rc::clone(&books))?;
+    let desk = Desk::new(books, Rc::clone(&relay), control, kill.clone(), snapshot);
+    let desk = Rc::new(desk);
+    let sessions = TaskTracker::new();
+    let doors = TaskTracker::new();
+    for listener in listeners {
+        let desk = Rc::clone(&desk);
+        doors.spawn_local(accept::run(listener, desk, sessions.clone(), drain.clone()));
+    }
+    doors.close();
+    let over = async {
+        drain.cancelled().await;
+        doors.wait().await;
+        sessions.close();
+        sessions.wait().await;
+        relay.empty().await;
+    };
+    tokio::pin!(over);
+    let relaying = relay.run(events);
+    tokio::pin!(relaying);
+    loop {
+        tokio::select! {
+            result = &mut relaying => return result,
+            Some(order) = orders.recv() => obey(&order, &relay),
+            () = &mut over => return Ok(()),
+            () = kill.cancelled() => {
+                relay.end_all(Cause::Killed);
+                sessions.close();
+                sessions.wait().await;
+                relay.end_all(Cause::Killed);
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn obey(order: &Order, relay: &Relay) {
+    match order {
+        Order::EndSessions { servers, cause } => relay.end_sessions(servers, *cause),
+    }
+}

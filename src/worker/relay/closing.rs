@@ -1,0 +1,124 @@
+//! Passing a reset on, but never past bytes that were already read.
+//!
+//! `SO_LINGER` 0 throws away what the kernel still holds for the peer, so it is set only when
+//! everything is acknowledged: what the gone side had sent is read to its end and written, then the
+//! kernel's send queue is waited for (`SIOCOUTQ` 0). A peer that takes nothing for
+//! [`STALLED_MAX_MS`] is reset without the rest.
+
+use super::conn::{Conn, Half, Kind, Side};
+use super::half::{Flow, flow};
+use crate::live::Termination;
+use crate::sys::raw;
+use crate::worker::account::Books;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How long the remaining side may take nothing before it is reset all the same.
+const STALLED_MAX_MS: u64 = 2000;
+
+/// A session one side of which is gone.
+#[derive(Debug)]
+pub(super) struct Closing {
+    /// The side that is gone.
+    gone: Side,
+    /// How the session ends.
+    end: Termination,
+    /// Whether the gone side may still have data to read.
+    unread: bool,
+    /// Bytes that were in flight to the other side when last looked at.
+    in_flight: u64,
+    /// When the other side last took something.
+    progressed: u64,
+    /// When it is reset whatever is left: its half-closed timeout.
+    until: u64,
+}
+
+impl Closing {
+    /// Begins, `gone` having left at `now`.
+    pub(super) fn new(conn: &Conn, gone: Side, end: Termination, now: u64) -> Self {
+        let frontend = &conn.account.frontend.spec;
+        let fin = match gone.other() {
+            Side::Client => frontend.timeout_client_fin,
+            Side::Server => conn
+                .account
+                .backend
+                .as_ref()
+                .and_then(|on| on.spec.timeout_server_fin),
+        };
+        let most = fin.map_or(u64::MAX, millis);
+        Self {
+            gone,
+            end,
+            unread: true,
+            in_flight: u64::MAX,
+            progressed: now,
+            until: now.saturating_add(most),
+        }
+    }
+
+    /// The end that the session comes to.
+    pub(super) fn into_end(self) -> Termination {
+        self.end
+    }
+}
+
+/// Delivers what can be delivered; `true` when the other side was reset and the session is over.
+pub(super) fn close(conn: &mut Conn, buffer: &mut [u8], now: u64, books: &Books) -> bool {
+    let Some(closing) = &conn.closing else {
+        return false;
+    };
+    let (gone, unread) = (closing.gone, closing.unread);
+    let remaining = gone.other();
+    if unread {
+        conn.half_mut(gone).readable = true;
+        match flow(conn, gone, buffer, now, books) {
+            Flow::Unfinished => return false,
+            Flow::Broken(side, _) if side == remaining => return true,
+            Flow::Broken(..) => set_read(conn),
+            Flow::Waiting if conn.half(remaining).rest.is_empty() => set_read(conn),
+            Flow::Waiting => {}
+        }
+    } else if super::half::flush(conn.half_mut(remaining), now).is_err() {
+        return true;
+    }
+    let half = &conn.halves[remaining as usize];
+    let in_flight = half.rest.bytes().len() as u64 + queued(half);
+    let Some(closing) = &mut conn.closing else {
+        return false;
+    };
+    if in_flight != closing.in_flight {
+        closing.in_flight = in_flight;
+        closing.progressed = now;
+    }
+    let stalled = now >= closing.until || now - closing.progressed >= STALLED_MAX_MS;
+    let delivered = in_flight == 0 && !closing.unread;
+    if delivered || stalled {
+        reset(half);
+    }
+    delivered || stalled
+}
+
+fn set_read(conn: &mut Conn) {
+    if let Some(closing) = &mut conn.closing {
+        closing.unread = false;
+    }
+}
+
+fn queued(half: &Half) -> u64 {
+    match half.kind {
+        Kind::Tcp => raw::unacknowledged(half.fd.as_fd()).map_or(0, u64::from),
+        Kind::Unix => 0,
+    }
+}
+
+/// Makes the coming close of a TCP socket a reset.
+pub(super) fn reset(half: &Half) {
+    if half.kind == Kind::Tcp {
+        // Refused only by a socket that is gone already.
+        let _ = rustix::net::sockopt::set_socket_linger(&half.fd, Some(Duration::ZERO));
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

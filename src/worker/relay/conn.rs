@@ -1,0 +1,188 @@
+//! The record of an established session, and the state of each of its two sides.
+
+use crate::worker::account::Account;
+use rustix::net::sockopt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// Kind of a socket, as far as options differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::worker) enum Kind {
+    /// TCP.
+    Tcp,
+    /// A unix stream socket.
+    Unix,
+}
+
+/// An established session, ready to be handed over.
+#[derive(Debug)]
+pub(in crate::worker) struct Established {
+    /// The client's socket, non-blocking, nothing read from it yet.
+    pub(in crate::worker) client: (OwnedFd, Kind),
+    /// The server's.
+    pub(in crate::worker) server: (OwnedFd, Kind),
+    /// What it is counted on.
+    pub(in crate::worker) account: Account,
+}
+
+/// One of the two sides of a session, and the index of its [`Half`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client = 0,
+    Server = 1,
+}
+
+impl Side {
+    pub(super) const BOTH: [Self; 2] = [Self::Client, Self::Server];
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// What is known of one side. Times are milliseconds of the engine's clock.
+#[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not states of one thing"
+)]
+pub(super) struct Half {
+    pub(super) fd: OwnedFd,
+    pub(super) kind: Kind,
+    /// There may be something to read. Cleared by reading it all.
+    pub(super) readable: bool,
+    /// The peer has said that nothing follows: read on until the end is seen.
+    pub(super) hangup: bool,
+    /// Urgent data was seen: a short read no longer proves that all was read.
+    pub(super) urgent: bool,
+    /// The end of its data was read.
+    pub(super) ended: bool,
+    /// Its peer was told that nothing follows.
+    pub(super) shut: bool,
+    /// Write readiness is watched: only once a write has been short.
+    pub(super) watched: bool,
+    /// Writes so far, as far as it matters (to the second).
+    pub(super) writes: u8,
+    /// Keepalive was switched on, or is not wanted.
+    pub(super) kept_alive: bool,
+    /// Bytes of the other side that this one has not taken yet.
+    pub(super) rest: Rest,
+    /// Last time that a byte came from it or was taken by it.
+    pub(super) active: u64,
+    /// Since when bytes written to it lack a proof of arrival.
+    pub(super) unproven: Option<u64>,
+}
+
+impl Half {
+    pub(super) fn new((fd, kind): (OwnedFd, Kind), now: u64) -> Self {
+        Self {
+            fd,
+            kind,
+            readable: false,
+            hangup: false,
+            urgent: false,
+            ended: false,
+            shut: false,
+            watched: false,
+            writes: 0,
+            kept_alive: kind == Kind::Unix,
+            rest: Rest::default(),
+            active: now,
+            unproven: None,
+        }
+    }
+
+    /// The error that the socket has pending, if any.
+    pub(super) fn pending_error(&self) -> Option<io::Error> {
+        match sockopt::socket_error(self.fd.as_fd()) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) | Err(error) => Some(error.into()),
+        }
+    }
+}
+
+/// Bytes that were read from one side and not yet taken by the other. Empty costs nothing.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    bytes: Box<[u8]>,
+    taken: usize,
+}
+
+impl Rest {
+    pub(super) fn keep(bytes: &[u8]) -> Self {
+        Self {
+            bytes: bytes.into(),
+            taken: 0,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken == self.bytes.len()
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    /// `count` more bytes were taken.
+    pub(super) fn take(&mut self, count: usize) {
+        self.taken += count;
+        if self.is_empty() {
+            *self = Self::default();
+        }
+    }
+}
+
+/// A session in the relay.
+#[derive(Debug)]
+pub(super) struct Conn {
+    /// Tells this session's events from those of an earlier one in the same place.
+    pub(super) generation: u32,
+    /// It is in the list of sessions to be served.
+    pub(super) queued: bool,
+    pub(super) halves: [Half; 2],
+    pub(super) account: Account,
+    /// One side is gone: the other gets what was read, then a reset.
+    pub(super) closing: Option<super::closing::Closing>,
+}
+
+impl Conn {
+    pub(super) fn new(session: Established, generation: u32, now: u64) -> Self {
+        Self {
+            generation,
+            queued: false,
+            halves: [
+                Half::new(session.client, now),
+                Half::new(session.server, now),
+            ],
+            account: session.account,
+            closing: None,
+        }
+    }
+
+    pub(super) fn half(&self, side: Side) -> &Half {
+        &self.halves[side as usize]
+    }
+
+    pub(super) fn half_mut(&mut self, side: Side) -> &mut Half {
+        &mut self.halves[side as usize]
+    }
+
+    /// The idle timeout of a side in force now: that for half-closed sessions once one direction
+    /// has ended.
+    pub(super) fn idle_timeout(&self, side: Side) -> Option<Duration> {
+        let half_closed = self.halves.iter().any(|half| half.ended);
+        let frontend = &self.account.frontend.spec;
+        let backend = self.account.backend.as_ref().map(|on| &on.spec);
+        match (side, half_closed) {
+            (Side::Client, false) => frontend.timeout_client,
+            (Side::Client, true) => frontend.timeout_client_fin,
+            (Side::Server, false) => backend.and_then(|spec| spec.timeout_server),
+            (Side::Server, true) => backend.and_then(|spec| spec.timeout_server_fin),
+        }
+    }
+}

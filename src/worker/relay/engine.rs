@@ -1,0 +1,419 @@
+//! The relay's sessions and their events. Runs on a worker.
+//!
+//! One epoll instance, edge-triggered; a descriptor is added once and leaves by being closed, write
+//! interest joins when a write was short. A turn takes a batch of events, marks what they say, and
+//! serves each touched session once; what a session could not finish within its share waits for the
+//! next turn, behind all others.
+//!
+//! A panic while serving a session ends that session and no other.
+
+use super::closing::{self, Closing};
+use super::conn::{Conn, Established, Half, Side};
+use super::half::{CHUNK_MAX, Flow, flow};
+use super::judge::{self, Verdict};
+use super::wheel::Wheel;
+use crate::live::{Cause, Phase, Termination};
+use crate::worker::account::Books;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use slab::Slab;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Events taken at once.
+const EVENTS_MAX: usize = 256;
+
+/// Sessions of one worker.
+pub(super) struct Engine {
+    epoll: OwnedFd,
+    events: Vec<epoll::Event>,
+    conns: Slab<Conn>,
+    /// Sessions to be served in this turn.
+    ready: Vec<u32>,
+    /// Sessions that wait to be reset.
+    closing: Vec<u32>,
+    wheel: Wheel,
+    buffer: Box<[u8]>,
+    start: Instant,
+    /// Milliseconds since `start`, read once a turn.
+    now: u64,
+    generation: u32,
+    books: Rc<Books>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("sessions", &self.conns.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    pub(super) fn new(books: Rc<Books>) -> io::Result<(Self, OwnedFd)> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let watched = epoll.try_clone()?;
+        let engine = Self {
+            epoll,
+            events: Vec::with_capacity(EVENTS_MAX),
+            conns: Slab::new(),
+            ready: Vec::new(),
+            closing: Vec::new(),
+            wheel: Wheel::new(),
+            buffer: vec![0; CHUNK_MAX].into_boxed_slice(),
+            start: Instant::now(),
+            now: 0,
+            generation: 0,
+            books,
+        };
+        Ok((engine, watched))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    /// When [`Engine::tick`] is to be called next.
+    pub(super) fn next_tick(&self) -> Instant {
+        let elapsed = self.start.elapsed();
+        let ticks = elapsed.as_millis() / u128::from(TICK_MS) + 1;
+        self.start + Duration::from_millis(TICK_MS) * u32::try_from(ticks).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        !self.closing.is_empty()
+    }
+
+    pub(super) fn adopt(&mut self, session: Established) {
+        self.read_clock();
+        self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
+        let conn = Conn::new(session, self.generation, self.now);
+        let key = key_of(self.conns.insert(conn));
+        if let Err(error) = self.watch(key) {
+            let end = Termination::because(Cause::Resource, Phase::Connect, error);
+            self.remove(key, &end);
+            return;
+        }
+        // The client usually has spoken already; the server's readiness comes as an event.
+        self.conns[key as usize].half_mut(Side::Client).readable = true;
+        self.serve(key);
+        if self.conns.contains(key as usize) {
+            self.schedule(key);
+        }
+    }
+
+    fn watch(&self, key: u32) -> io::Result<()> {
+        let conn = &self.conns[key as usize];
+        for side in Side::BOTH {
+            let data = EventData::new_u64(token(key, conn.generation, side));
+            epoll::add(&self.epoll, &conn.half(side).fd, data, INTEREST)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a batch of events and serves the sessions they touch. `true` when no more are waiting.
+    pub(super) fn turn(&mut self) -> io::Result<bool> {
+        let mut events = std::mem::take(&mut self.events);
+        events.clear();
+        let none = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let taken = epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut events),
+            Some(&none),
+        );
+        match taken {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.read_clock();
+        for event in &events {
+            self.mark(event.data.u64(), event.flags);
+        }
+        let drained = events.len() < EVENTS_MAX;
+        self.events = events;
+        // Those that use up their share queue up again, for the next turn.
+        let mut ready = std::mem::take(&mut self.ready);
+        for key in ready.drain(..) {
+            if let Some(conn) = self.conns.get_mut(key as usize) {
+                conn.queued = false;
+                self.serve(key);
+            }
+        }
+        if self.ready.is_empty() {
+            self.ready = ready;
+        }
+        Ok(drained && self.ready.is_empty())
+    }
+
+    /// Notes what an event says. Stale ones, of a session that has ended, are known by their
+    /// generation.
+    fn mark(&mut self, data: u64, flags: EventFlags) {
+        let (key, generation, side) = parts(data);
+        let Some(conn) = self.conns.get_mut(key as usize) else {
+            return;
+        };
+        if conn.generation != generation {
+            return;
+        }
+        let half = conn.half_mut(side);
+        half.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP);
+        half.hangup |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
+        if flags.contains(EventFlags::PRI) && !half.urgent {
+            half.urgent = true;
+            half.readable = true;
+            // From here on urgent bytes stay in their place instead of being lost.
+            let _ = rustix::net::sockopt::set_socket_oobinline(&half.fd, true);
+        }
+        let error = if flags.contains(EventFlags::ERR) {
+            half.pending_error()
+        } else {
+            None
+        };
+        let idle = std::mem::replace(&mut conn.queued, true);
+        if !idle {
+            self.ready.push(key);
+        }
+        if let Some(error) = error {
+            self.break_off(key, side, error);
+        }
+    }
+
+    /// Serves a session, and ends it when it is over or its code panics.
+    fn serve(&mut self, key: u32) {
+        match catch_unwind(AssertUnwindSafe(|| self.serve_guarded(key))) {
+            Ok(None) => {}
+            Ok(Some(end)) => self.remove(key, &end),
+            Err(_) => {
+                tracing::error!("a session has ended by an internal error");
+                self.remove(key, &Termination::new(Cause::Internal, Phase::Data));
+            }
+        }
+    }
+
+    /// Moves what can be moved; the session's end if it is over.
+    fn serve_guarded(&mut self, key: u32) -> Option<Termination> {
+        let conn = self.conns.get_mut(key as usize)?;
+        if conn.closing.is_some() {
+            return self.close(key);
+        }
+        let mut unfinished = false;
+        for from in Side::BOTH {
+            let ended = conn.half(from).ended;
+            match flow(conn, from, &mut self.buffer, self.now, &self.books) {
+                Flow::Waiting => {}
+                Flow::Unfinished => unfinished = true,
+                Flow::Broken(side, error) => {
+                    self.break_off(key, side, error);
+                    return self.close(key);
+                }
+            }
+            if conn.half(from).ended && !ended {
+                // The half-closed timeouts apply from here on, and may be sooner.
+                self.wheel
+                    .schedule(key, tick_of(judge::next_look(conn, self.now, self.now)));
+            }
+        }
+        if conn
+            .halves
+            .iter()
+            .all(|half| half.ended && half.rest.is_empty())
+        {
+            return Some(Termination::normal());
+        }
+        self.after_flow(key, unfinished);
+        None
+    }
+
+    /// Asks for the events, the turn and the look that the session needs next.
+    fn after_flow(&mut self, key: u32, unfinished: bool) {
+        let conn = &mut self.conns[key as usize];
+        let generation = conn.generation;
+        let mut unwatched = Vec::new();
+        let mut due = u64::MAX;
+        for side in Side::BOTH {
+            let half = conn.half_mut(side);
+            if !half.rest.is_empty() && !half.watched {
+                half.watched = true;
+                unwatched.push(side);
+            }
+            due = due.min(half.unproven.map_or(u64::MAX, judge::proof_due));
+        }
+        if unfinished && !conn.queued {
+            conn.queued = true;
+            self.ready.push(key);
+        }
+        for side in unwatched {
+            let data = EventData::new_u64(token(key, generation, side));
+            let fd = &self.conns[key as usize].half(side).fd;
+            // It was added before, so the kernel has nothing left to refuse.
+            let _ = epoll::modify(&self.epoll, fd, data, INTEREST | EventFlags::OUT);
+        }
+        if self
+            .wheel
+            .tick_of(key)
+            .is_some_and(|tick| tick > tick_of(due))
+        {
+            self.wheel.schedule(key, tick_of(due));
+        }
+    }
+
+    /// One side is gone: the other is to be reset once it has what was read.
+    fn break_off(&mut self, key: u32, side: Side, error: io::Error) {
+        let cause = match side {
+            Side::Client => Cause::Client,
+            Side::Server => Cause::Server,
+        };
+        self.begin_closing(key, side, Termination::because(cause, Phase::Data, error));
+    }
+
+    fn begin_closing(&mut self, key: u32, gone: Side, end: Termination) {
+        let conn = &mut self.conns[key as usize];
+        if conn.closing.is_none() {
+            conn.closing = Some(Closing::new(conn, gone, end, self.now));
+            self.wheel.cancel(key);
+            self.closing.push(key);
+        }
+    }
+
+    /// Works on a session that is to be reset; its end when that is done.
+    fn close(&mut self, key: u32) -> Option<Termination> {
+        let conn = self.conns.get_mut(key as usize)?;
+        let over = closing::close(conn, &mut self.buffer, self.now, &self.books);
+        over.then(|| {
+            conn.closing
+                .take()
+                .map_or_else(Termination::normal, Closing::into_end)
+        })
+    }
+
+    /// Looks after time: sessions that wait to be reset, timeouts, vanished peers.
+    pub(super) fn tick(&mut self) {
+        self.read_clock();
+        let mut due = std::mem::take(&mut self.closing);
+        due.retain(|&key| {
+            self.serve(key);
+            self.conns
+                .get(key as usize)
+                .is_some_and(|conn| conn.closing.is_some())
+        });
+        due.append(&mut self.closing);
+        self.closing = due;
+        let mut fired = Vec::new();
+        self.wheel.advance(self.now / TICK_MS, &mut fired);
+        for key in fired {
+            self.look(key);
+        }
+    }
+
+    fn look(&mut self, key: u32) {
+        let Some(conn) = self.conns.get_mut(key as usize) else {
+            return;
+        };
+        let age = u64::try_from(conn.account.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match judge::look(conn, age, self.now) {
+            Verdict::Next(at) => self.wheel.schedule(key, tick_of(at)),
+            Verdict::Idle(end) => self.remove(key, &end),
+            Verdict::Vanished(side, error) => {
+                self.break_off(key, side, error);
+                self.serve(key);
+            }
+        }
+    }
+
+    fn schedule(&mut self, key: u32) {
+        let conn = &self.conns[key as usize];
+        if conn.closing.is_none() {
+            let at = judge::next_look(conn, 0, self.now);
+            self.wheel.schedule(key, tick_of(at));
+        }
+    }
+
+    pub(super) fn end_sessions(&mut self, servers: &[u64], cause: Cause) {
+        self.read_clock();
+        let on_them = |conn: &Conn| {
+            let server = conn.account.server.as_ref();
+            server.is_some_and(|on| servers.contains(&on.slot.live().uid))
+        };
+        let keys: Vec<u32> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| on_them(c))
+            .map(|(key, _)| key_of(key))
+            .collect();
+        for key in keys {
+            closing::reset(self.conns[key as usize].half(Side::Server));
+            self.begin_closing(key, Side::Server, Termination::new(cause, Phase::Data));
+            self.serve(key);
+        }
+    }
+
+    pub(super) fn end_all(&mut self, cause: Cause) {
+        let keys: Vec<u32> = self.conns.iter().map(|(key, _)| key_of(key)).collect();
+        for key in keys {
+            self.conns[key as usize]
+                .halves
+                .iter()
+                .for_each(closing::reset);
+            self.remove(key, &Termination::new(cause, Phase::Data));
+        }
+    }
+
+    /// Step 10. Closing the descriptors takes them out of the epoll instance.
+    fn remove(&mut self, key: u32, end: &Termination) {
+        if let Some(conn) = self.conns.try_remove(key as usize) {
+            self.wheel.cancel(key);
+            let Conn {
+                halves,
+                account,
+                closing,
+                ..
+            } = conn;
+            if closing.is_some() {
+                self.closing.retain(|&other| other != key);
+            }
+            drop::<[Half; 2]>(halves);
+            account.finish(end, &self.books);
+        }
+    }
+
+    fn read_clock(&mut self) {
+        self.now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    }
+}
+
+/// What is watched from the beginning.
+const INTEREST: EventFlags = EventFlags::IN
+    .union(EventFlags::PRI)
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::ET);
+
+/// Resolution of timeouts, ms: one is never early, and late by this at most.
+const TICK_MS: u64 = 100;
+
+/// The first tick that is not before `at` ms: never early.
+fn tick_of(at: u64) -> u64 {
+    at.div_ceil(TICK_MS)
+}
+
+fn key_of(index: usize) -> u32 {
+    u32::try_from(index).expect("descriptors are fewer than 2^32")
+}
+
+fn token(key: u32, generation: u32, side: Side) -> u64 {
+    u64::from(key) << 32 | u64::from(generation) << 1 | side as u64
+}
+
+fn parts(token: u64) -> (u32, u32, Side) {
+    let side = if token & 1 == 0 {
+        Side::Client
+    } else {
+        Side::Server
+    };
+    let low = u32::try_from(token & u64::from(u32::MAX)).expect("masked");
+    (u32::try_from(token >> 32).expect("shifted"), low >> 1, side)
+}

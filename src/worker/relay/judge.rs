@@ -1,0 +1,222 @@
+//! Whether a session goes on: idle timeouts, and peers that have vanished.
+//!
+//! A peer that is idle or only being read from is found out by TCP keepalive. One that is being
+//! written to is not: keepalive does not run while data is in flight, and `TCP_USER_TIMEOUT` would
+//! also kill a live peer that merely does not read (closed window, probes answered). So data
+//! without a proof of arrival is judged by `TCP_INFO`: nothing acknowledged for
+//! [`SILENCE_MAX_MS`] although the kernel has asked again and again means that the peer is gone.
+
+use super::conn::{Conn, Half, Kind, Side};
+use crate::config::model::Keepalive;
+use crate::live::{Cause, Phase, Termination};
+use crate::sys::raw::{self, TcpInfo};
+use crate::sys::socket::keepalive;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// Silence that condemns a peer which data is being sent to, ms. Longer than a network split of
+/// 12 s and the longest pause between retransmissions after it; with the look's lateness below the
+/// 35 s that rlb promises.
+const SILENCE_MAX_MS: u64 = 30_000;
+
+/// Unanswered retransmissions or probes without which no silence condemns: the kernel must have
+/// asked.
+const UNANSWERED_MIN: u8 = 2;
+
+/// Shortest pause between two judgements of one side, ms.
+const LOOK_AGAIN_MS: u64 = 2_000;
+
+/// Age at which a session gets keepalive towards its server: sessions that are over before that,
+/// which are most, do not pay for it.
+const KEEPALIVE_AFTER_MS: u64 = 4_000;
+
+/// Longest pause between two window probes, once a peer has been seen not to read: bounds how long
+/// its death can go unnoticed.
+const PROBE_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// What a look at a session has found.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// It goes on; to be looked at again at this time (ms of the engine's clock).
+    Next(u64),
+    /// It was silent for too long: end it in an orderly way.
+    Idle(Termination),
+    /// The peer on this side has vanished: the other is to be reset.
+    Vanished(Side, io::Error),
+}
+
+/// Looks at a session at `now`, ms of the engine's clock. `age` is the session's, in ms.
+pub(super) fn look(conn: &mut Conn, age: u64, now: u64) -> Verdict {
+    for side in Side::BOTH {
+        if idle_deadline(conn, side).is_some_and(|deadline| now >= deadline) {
+            let cause = match side {
+                Side::Client => Cause::ClientTimeout,
+                Side::Server => Cause::ServerTimeout,
+            };
+            return Verdict::Idle(Termination::new(cause, Phase::Data));
+        }
+    }
+    if age >= KEEPALIVE_AFTER_MS {
+        keep_server_alive(conn);
+    }
+    for side in Side::BOTH {
+        if let Some(error) = judge(conn.half_mut(side), now) {
+            return Verdict::Vanished(side, error);
+        }
+    }
+    Verdict::Next(next_look(conn, age, now))
+}
+
+/// When the session is to be looked at next, as things stand.
+pub(super) fn next_look(conn: &Conn, age: u64, now: u64) -> u64 {
+    let idle = Side::BOTH
+        .into_iter()
+        .filter_map(|side| idle_deadline(conn, side))
+        .min();
+    let proof = conn.halves.iter().filter_map(|half| half.unproven).min();
+    let keepalive =
+        (!conn.half(Side::Server).kept_alive).then(|| now + KEEPALIVE_AFTER_MS.saturating_sub(age));
+    [
+        idle,
+        proof.map(|since| (since + SILENCE_MAX_MS).max(now + 1)),
+        keepalive,
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+    .unwrap_or(u64::MAX)
+}
+
+/// When a write at `since` that is not proven to have arrived is to be judged.
+pub(super) fn proof_due(since: u64) -> u64 {
+    since + SILENCE_MAX_MS
+}
+
+fn idle_deadline(conn: &Conn, side: Side) -> Option<u64> {
+    let timeout = u64::try_from(conn.idle_timeout(side)?.as_millis()).ok()?;
+    conn.half(side).active.checked_add(timeout)
+}
+
+fn keep_server_alive(conn: &mut Conn) {
+    let wanted = conn
+        .account
+        .backend
+        .as_ref()
+        .and_then(|on| on.spec.keepalive);
+    let half = conn.half_mut(Side::Server);
+    if half.kept_alive {
+        return;
+    }
+    half.kept_alive = true;
+    if let Some(Keepalive {
+        idle,
+        interval,
+        probes,
+    }) = wanted
+    {
+        // Refused only by a socket that is gone, which an event tells.
+        let _ =
+            socket2::SockRef::from(&half.fd).set_tcp_keepalive(&keepalive(idle, interval, probes));
+    }
+}
+
+/// Judges a side that was written to. The error with which it is given up, if it is.
+fn judge(half: &mut Half, now: u64) -> Option<io::Error> {
+    let since = half.unproven?;
+    if half.kind != Kind::Tcp || now < since + SILENCE_MAX_MS {
+        return None;
+    }
+    // A socket whose state cannot be read is gone; an event tells why.
+    let info = raw::tcp_info(half.fd.as_fd()).ok()?;
+    match weigh(&info, now - since) {
+        Proof::Arrived => half.unproven = None,
+        Proof::Silent(silence) => {
+            let next =
+                (now + SILENCE_MAX_MS - silence.min(SILENCE_MAX_MS)).max(now + LOOK_AGAIN_MS);
+            half.unproven = Some(next - SILENCE_MAX_MS);
+            if info.unacked == 0 {
+                // Not supported before Linux 6.15: then the kernel's own pauses stand.
+                let _ = raw::set_rto_max(half.fd.as_fd(), PROBE_PAUSE_MAX);
+            }
+        }
+        Proof::Vanished => return Some(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
+    }
+    None
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Proof {
+    /// All that was written has arrived.
+    Arrived,
+    /// Something has not; nothing was acknowledged for so many ms.
+    Silent(u64),
+    /// The peer is gone.
+    Vanished,
+}
+
+/// Weighs what the kernel knows. `waited`: ms since the first write without a proof.
+fn weigh(info: &TcpInfo, waited: u64) -> Proof {
+    if info.unacked == 0 && info.notsent_bytes == 0 {
+        return Proof::Arrived;
+    }
+    let last_ack = u64::try_from(info.last_ack_recv.as_millis()).unwrap_or(u64::MAX);
+    let silence = last_ack.min(waited);
+    let unanswered = info.retransmits.max(info.probes);
+    if silence >= SILENCE_MAX_MS && unanswered >= UNANSWERED_MIN {
+        Proof::Vanished
+    } else {
+        Proof::Silent(silence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(unacked: u32, notsent: u32, last_ack_s: u64, asked: (u8, u8)) -> TcpInfo {
+        TcpInfo {
+            unacked,
+            notsent_bytes: notsent,
+            last_ack_recv: Duration::from_secs(last_ack_s),
+            retransmits: asked.0,
+            probes: asked.1,
+        }
+    }
+
+    #[test]
+    fn acknowledged_data_is_proof_whatever_the_silence() {
+        assert_eq!(weigh(&info(0, 0, 3600, (0, 0)), 40_000), Proof::Arrived);
+    }
+
+    #[test]
+    fn unanswered_retransmissions_condemn_after_the_silence_and_not_before() {
+        assert_eq!(weigh(&info(3, 0, 31, (7, 0)), 31_000), Proof::Vanished);
+        assert_eq!(
+            weigh(&info(3, 0, 12, (5, 0)), 31_000),
+            Proof::Silent(12_000)
+        );
+    }
+
+    #[test]
+    fn a_first_write_after_an_idle_hour_is_not_blamed_for_the_hour() {
+        assert_eq!(weigh(&info(1, 0, 3600, (2, 0)), 500), Proof::Silent(500));
+    }
+
+    #[test]
+    fn a_live_peer_that_does_not_read_answers_its_probes_and_lives() {
+        // Between two probes that are a minute apart the last answer is old, but none is missing.
+        assert_eq!(
+            weigh(&info(0, 100_000, 59, (0, 0)), 120_000),
+            Proof::Silent(59_000)
+        );
+        assert_eq!(
+            weigh(&info(0, 100_000, 59, (0, 1)), 120_000),
+            Proof::Silent(59_000)
+        );
+        assert_eq!(
+            weigh(&info(0, 100_000, 59, (0, 3)), 120_000),
+            Proof::Vanished
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! When each session is to be looked at: a hierarchical timer wheel over small integer keys.
+//!
+//! Pure; runs on a worker. Scheduling, moving and cancelling are O(1) and cost 12 bytes a key, no
+//! allocation once the keys exist. A key fires in the first [`Wheel::advance`] that reaches its
+//! tick, never before. (Varghese and Lauck, 1987, scheme 7.)
+
+/// Slots of a level, as a power of two.
+const BITS: u32 = 6;
+const SLOTS: usize = 1 << BITS;
+/// Levels: with ticks of 100 ms the last one reaches over 19 days; later ticks wait in it and are
+/// placed again when it comes round.
+const LEVELS: usize = 4;
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    before: u32,
+    after: u32,
+    /// Slot over all levels, or [`NONE`] when not scheduled.
+    slot: u32,
+}
+
+/// A timer wheel. Ticks are counted from its making.
+#[derive(Debug)]
+pub(super) struct Wheel {
+    now: u64,
+    heads: [u32; SLOTS * LEVELS],
+    links: Vec<Link>,
+    ticks: Vec<u64>,
+    scheduled: usize,
+}
+
+impl Wheel {
+    /// Nothing scheduled, at tick 0.
+    pub(super) fn new() -> Self {
+        Self {
+            now: 0,
+            heads: [NONE; SLOTS * LEVELS],
+            links: Vec::new(),
+            ticks: Vec::new(),
+            scheduled: 0,
+        }
+    }
+
+    /// The tick that `key` fires at, if it is scheduled.
+    pub(super) fn tick_of(&self, key: u32) -> Option<u64> {
+        let link = self.links.get(key as usize)?;
+        (link.slot != NONE).then(|| self.ticks[key as usize])
+    }
+
+    /// Fires `key` at `tick` (the next one if that is past), and at no other.
+    pub(super) fn schedule(&mut self, key: u32, tick: u64) {
+        self.cancel(key);
+        let index = key as usize;
+        if index >= self.links.len() {
+            self.links.resize(
+                index + 1,
+                Link {
+                    before: NONE,
+                    after: NONE,
+                    slot: NONE,
+                },
+            );
+            self.ticks.resize(index + 1, 0);
+        }
+        self.ticks[index] = tick.max(self.now + 1);
+        self.scheduled += 1;
+        self.place(key);
+    }
+
+    /// Takes `key` out, if it is in.
+    pub(super) fn cancel(&mut self, key: u32) {
+        let Some(&Link {
+            before,
+            after,
+            slot,
+        }) = self.links.get(key as usize)
+        else {
+            return;
+        };
+        if slot == NONE {
+            return;
+        }
+        if before == NONE {
+            self.heads[slot as usize] = after;
+        } else {
+            self.links[before as usize].after = after;
+        }
+        if after != NONE {
+            self.links[after as usize].before = before;
+        }
+        self.links[key as usize].slot = NONE;
+        self.scheduled -= 1;
+    }
+
+    /// Moves on to tick `to` and appends the keys that fire to `fired`.
+    pub(super) fn advance(&mut self, to: u64, fired: &mut Vec<u32>) {
+        if self.scheduled == 0 {
+            self.now = self.now.max(to);
+        }
+        while self.now < to {
+            self.now += 1;
+            // Where a level comes round, the slot of the next one is spread over those below.
+            let coarse = (1..LEVELS)
+                .take_while(|level| self.now.is_multiple_of(span(*level)))
+                .count();
+            for level in (1..=coarse).rev() {
+                self.spread(level);
+            }
+            let slot = slot_of(0, self.now);
+            while self.heads[slot] != NONE {
+                let key = self.heads[slot];
+                self.cancel(key);
+                fired.push(key);
+            }
+        }
+    }
+
+    fn spread(&mut self, level: usize) {
+        let slot = slot_of(level, self.now);
+        let mut key = std::mem::replace(&mut self.heads[slot], NONE);
+        while key != NONE {
+            let after = self.links[key as usize].after;
+            self.place(key);
+            key = after;
+        }
+    }
+
+    /// Links `key` into the slot of its tick.
+    fn place(&mut self, key: u32) {
+        let tick = self.ticks[key as usize];
+        let ahead = tick - self.now;
+        let level = (0..LEVELS)
+            .find(|&level| ahead < span(level + 1))
+            .unwrap_or(LEVELS - 1);
+        let seen = if level == LEVELS - 1 {
+            tick.min(self.now + span(LEVELS) - 1)
+        } else {
+            tick
+        };
+        let slot = slot_of(level, seen);
+        let head = std::mem::replace(&mut self.heads[slot], key);
+        if head != NONE {
+            self.links[head as usize].before = key;
+        }
+        let slot = u32::try_from(slot).expect("there are few slots");
+        self.links[key as usize] = Link {
+            before: NONE,
+            after: head,
+            slot,
+        };
+    }
+}
+
+/// Ticks that one slot of `level` stands for.
+fn span(level: usize) -> u64 {
+    1 << (BITS * u32::try_from(level).expect("there are few levels"))
+}
+
+fn slot_of(level: usize, tick: u64) -> usize {
+    let within = usize::try_from(tick / span(level) % SLOTS as u64).expect("less than SLOTS");
+    level * SLOTS + within
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! The wheel against a list that is searched through.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone)]
+enum Act {
+    Schedule(u32, u64),
+    Cancel(u32),
+    Advance(u64),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (0u32..40, prop_oneof![0u64..10, 0u64..500, 0u64..300_000, 0u64..40_000_000])
+            .prop_map(|(key, ahead)| Act::Schedule(key, ahead)),
+        1 => (0u32..40).prop_map(Act::Cancel),
+        3 => prop_oneof![0u64..4, 0u64..200, 0u64..20_000].prop_map(Act::Advance),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn fires_what_a_searched_list_fires(acts in prop::collection::vec(act(), 1..60)) {
+        let mut wheel = Wheel::new();
+        let mut list: BTreeMap<u32, u64> = BTreeMap::new();
+        let mut now = 0;
+        for act in acts {
+            match act {
+                Act::Schedule(key, ahead) => {
+                    wheel.schedule(key, now + ahead);
+                    list.insert(key, (now + ahead).max(now + 1));
+                }
+                Act::Cancel(key) => {
+                    wheel.cancel(key);
+                    list.remove(&key);
+                }
+                Act::Advance(by) => {
+                    now += by;
+                    let mut fired = Vec::new();
+                    wheel.advance(now, &mut fired);
+                    fired.sort_unstable();
+                    let due: Vec<u32> =
+                        list.iter().filter(|&(_, tick)| *tick <= now).map(|(key, _)| *key).collect();
+                    list.retain(|_, tick| *tick > now);
+                    prop_assert_eq!(fired, due);
+                }
+            }
+            for (key, tick) in &list {
+                prop_assert_eq!(wheel.tick_of(*key), Some(*tick));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tick_beyond_the_last_level_waits_for_its_time() {
+    let mut wheel = Wheel::new();
+    let far = span(LEVELS) + 70;
+    wheel.schedule(0, far);
+    let mut fired = Vec::new();
+    wheel.advance(far - 1, &mut fired);
+    assert!(fired.is_empty());
+    wheel.advance(far, &mut fired);
+    assert_eq!(fired, [0]);
+}

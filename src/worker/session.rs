@@ -1,0 +1,153 @@
+//! The life of one client connection, from accept to hand-over. Runs on a worker.
+
+use super::account::{Account, Books};
+use super::connect::Attempt;
+use super::reach::Reach;
+use super::relay::{Established, Kind, Relay};
+use crate::live::{Cause, Phase, Termination};
+use crate::state::{Backend, ControlHandle, Snapshot};
+use arc_swap::ArcSwap;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use tokio_util::sync::CancellationToken;
+
+/// What every session of a worker works with.
+pub(super) struct Desk {
+    pub(super) books: Rc<Books>,
+    pub(super) relay: Rc<Relay>,
+    pub(super) control: ControlHandle,
+    /// Cancelled when sessions may not go on.
+    pub(super) kill: CancellationToken,
+    snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+}
+
+impl Desk {
+    pub(super) fn new(
+        books: Rc<Books>,
+        relay: Rc<Relay>,
+        control: ControlHandle,
+        kill: CancellationToken,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+    ) -> Self {
+        let snapshot = RefCell::new(arc_swap::Cache::new(snapshot));
+        Self {
+            books,
+            relay,
+            control,
+            kill,
+            snapshot,
+        }
+    }
+
+    /// The newest snapshot. # Hot path: an atomic load and a compare, unless it has changed.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(self.snapshot.borrow_mut().load())
+    }
+}
+
+/// One client connection.
+pub(super) struct Session {
+    desk: Rc<Desk>,
+    client: OwnedFd,
+    kind: Kind,
+    account: Account,
+}
+
+impl Session {
+    /// A connection that step 1 has accepted.
+    pub(super) fn new(desk: Rc<Desk>, (client, kind): (OwnedFd, Kind), account: Account) -> Self {
+        Self {
+            desk,
+            client,
+            kind,
+            account,
+        }
+    }
+
+    /// Lives the connection's life; a panic on the way ends this session and no other.
+    pub(super) async fn live_guarded(self) {
+        let books = Rc::clone(&self.desk.books);
+        let frontend = Arc::clone(&self.account.frontend);
+        let mut life = pin!(self.live());
+        let survived = poll_fn(|context| {
+            match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(context))) {
+                Ok(poll) => poll.map(|()| true),
+                Err(_) => Poll::Ready(false),
+            }
+        });
+        if !survived.await {
+            tracing::error!("a session has ended by an internal error");
+            frontend.live.traffic.mine(&books.token).eint.add(1);
+        }
+    }
+
+    /// Lives the connection's life up to the relay, which takes it over.
+    async fn live(mut self) {
+        match self.run().await {
+            Ok(server) => {
+                let Self {
+                    desk,
+                    client,
+                    kind,
+                    account,
+                } = self;
+                let client = (client, kind);
+                desk.relay.adopt(Established {
+                    client,
+                    server,
+                    account,
+                });
+            }
+            Err(end) => self.end(&end),
+        }
+    }
+
+    /// The life of one client connection up to the relay. Start reading rlb here.
+    ///
+    /// Step 1, accept, was the caller's. Who the client is (2) came with its address; nothing asks
+    /// what it says (3 inspect) or wants the server told (8 announce) yet.
+    async fn run(&mut self) -> Result<(OwnedFd, Kind), Termination> {
+        let backend = self.route()?; //                          4 where to: a backend
+        let attempt = self.reach(&backend).await?; //            5 select, 6 reserve, 7 connect
+        Ok(self.establish(attempt)) //                           9 the relay moves the bytes
+    } //                                                        10 finish, whenever it ends
+
+    /// Step 4.
+    fn route(&mut self) -> Result<Arc<Backend>, Termination> {
+        let snapshot = self.desk.snapshot();
+        let id = self.account.frontend.default_backend;
+        let Some(backend) = snapshot.backend(id) else {
+            return Err(Termination::new(Cause::Server, Phase::Connect));
+        };
+        self.account.enter_backend(backend, &self.desk.books);
+        Ok(Arc::clone(backend))
+    }
+
+    /// Steps 5 to 7.
+    async fn reach(&mut self, backend: &Backend) -> Result<Attempt, Termination> {
+        Reach::new(&self.desk, &mut self.account, &self.client, backend)
+            .server()
+            .await
+    }
+
+    /// A server has answered: the session is counted on it.
+    fn establish(&mut self, attempt: Attempt) -> (OwnedFd, Kind) {
+        let server = Arc::clone(&attempt.server);
+        let (socket, slot) = attempt.into_parts();
+        self.account.enter_server(&server, slot, &self.desk.books);
+        socket
+    }
+
+    /// No server was reached. An orderly end tells the client so at once; what it may have sent
+    /// unread makes the kernel send a reset, which says the same.
+    fn end(self, end: &Termination) {
+        drop(self.client);
+        self.account.finish(end, &self.desk.books);
+    }
+}
