@@ -231,7 +231,7 @@ fn parse(
             Err(error) => {
                 let at = error.span().unwrap_or_default();
                 type_error(&error, Place::new(source, at.clone()), report);
-                if !tree::cut(&mut table, &at, &mut lost) {
+                if report.is_full() || !tree::cut(&mut table, &at, &mut lost) {
                     break;
                 }
             }

@@ -323,6 +323,15 @@ fn names_and_ids() {
 }
 
 #[test]
+fn ids_of_a_port_range_count_on() {
+    check(
+        "[[listen]]\nname = 'l'\nservers = [{ name = 's', address = 'a:1' }]\nbind = [\n\
+         { address = '*:80-82', id = 2 },\n{ address = '*:90', id = 4 },\n]",
+        &[(6, 26, "bind id 4 is used twice")],
+    );
+}
+
+#[test]
 fn references() {
     check(
         "[node-group.kube]\nn1 = '10.0.0.1:80'\nn2 = { weight = 2 }\n\
