@@ -8,7 +8,7 @@ use crate::config::{self, Diagnostic, Severity};
 use clap::ValueEnum;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -81,7 +81,7 @@ fn count(diagnostics: &[Diagnostic], severity: Severity) -> usize {
 fn print_human(args: &Args, diagnostics: &[Diagnostic], accepted: bool) {
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     for diagnostic in diagnostics {
-        eprintln!("{}\n", diagnostic.render(color));
+        let _ = writeln!(std::io::stderr(), "{}\n", diagnostic.render(color));
     }
     let verdict = if accepted { "valid" } else { "not valid" };
     let counted = [Severity::Error, Severity::Warning].map(|severity| {
@@ -95,10 +95,11 @@ fn print_human(args: &Args, diagnostics: &[Diagnostic], accepted: bool) {
     } else {
         format!(": {}", counted.join(", "))
     };
+    let line = format!("{} is {verdict}{counted}", args.file.display());
     if !accepted {
-        eprintln!("{} is {verdict}{counted}", args.file.display());
+        let _ = writeln!(std::io::stderr(), "{line}");
     } else if !args.quiet {
-        println!("{} is {verdict}{counted}", args.file.display());
+        let _ = writeln!(std::io::stdout(), "{line}");
     }
 }
 
@@ -110,7 +111,8 @@ fn print_json(args: &Args, diagnostics: &[Diagnostic], accepted: bool) {
         "warnings": count(diagnostics, Severity::Warning),
         "diagnostics": diagnostics.iter().map(Diagnostic::to_json).collect::<Vec<_>>(),
     });
-    println!("{report:#}");
+    // A reader that has seen enough (head) is no failure.
+    let _ = writeln!(std::io::stdout(), "{report:#}");
 }
 
 /// A warning for every server whose name does not resolve, each name looked up once.

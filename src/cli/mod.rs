@@ -2,7 +2,7 @@
 //!
 //! The only place that prints. Exit codes: 0, 1 failure at run time, 2 wrong command line (clap),
 //! 78 configuration not valid (`EX_CONFIG`).
-#![expect(
+#![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command line prints"

@@ -275,6 +275,11 @@ impl Report {
         self.push(diagnostic.at(place));
     }
 
+    /// Whether further diagnostics are only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.diagnostics.len() >= DIAGNOSTICS_MAX
+    }
+
     /// Whether there is an error among the diagnostics.
     pub(super) fn failed(&self) -> bool {
         self.dropped_error
@@ -286,7 +291,7 @@ impl Report {
 
     /// Adds a diagnostic.
     pub(super) fn push(&mut self, mut diagnostic: Diagnostic) {
-        if self.diagnostics.len() >= DIAGNOSTICS_MAX {
+        if self.is_full() {
             self.dropped += 1;
             self.dropped_error |= diagnostic.severity == Severity::Error;
             return;

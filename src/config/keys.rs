@@ -26,6 +26,30 @@ struct Shape<'a> {
     free: Option<&'a Value>,
     /// What the items of a list are.
     items: Option<&'a Value>,
+    /// Short forms are allowed besides.
+    either: bool,
+}
+
+impl Shape<'_> {
+    fn is_table(&self) -> bool {
+        !self.keys.is_empty() || self.free.is_some()
+    }
+
+    /// What was expected, and what to write, when `value` is a list where a table is expected, or
+    /// the other way round.
+    fn misfit(&self, value: &DeValue<'_>, header: &str) -> Option<(&'static str, String)> {
+        match value {
+            _ if self.either => None,
+            DeValue::Array(_) if self.is_table() && self.items.is_none() => Some((
+                "expected a table",
+                format!("write [{header}]: it stands once"),
+            )),
+            DeValue::Table(_) if self.items.is_some() && !self.is_table() => {
+                Some(("expected a list of tables", format!("write [[{header}]]")))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Known {
@@ -40,6 +64,7 @@ impl Known {
             keys: Vec::new(),
             free: None,
             items: None,
+            either: false,
         };
         self.collect(schema, &mut shape);
         shape
@@ -65,6 +90,9 @@ impl Known {
         {
             self.collect(one, shape);
         }
+        let forms = object.get("anyOf").and_then(Value::as_array);
+        let null = |one: &&Value| one.get("type").and_then(Value::as_str) != Some("null");
+        shape.either |= forms.is_some_and(|forms| forms.iter().filter(null).count() > 1);
         let properties = object.get("properties").and_then(Value::as_object);
         shape.keys.extend(
             properties
@@ -146,7 +174,6 @@ impl Walk<'_> {
             DeValue::Table(table) => self.table(schema, table, Some(&span)),
             DeValue::Array(array) => {
                 let shape = self.known.shape(schema);
-                // One where a list is expected, or a list where one is: the next pass says so.
                 if let Some(items) = shape.items {
                     array.iter_mut().for_each(|item| self.value(items, item));
                 }
@@ -162,17 +189,35 @@ impl Walk<'_> {
         span: Option<&std::ops::Range<usize>>,
     ) {
         let shape = self.known.shape(schema);
-        if shape.keys.is_empty() && shape.free.is_none() {
+        if !shape.is_table() {
             return;
         }
         let mut unknown = Vec::new();
+        let mut misfits = Vec::new();
         for (key, value) in table.iter_mut() {
             let name = key.get_ref().as_ref();
             if span.is_none() {
                 name.clone_into(&mut self.top);
             }
             match shape.keys.iter().find(|(known, _)| *known == name) {
-                Some((_, schema)) => self.value(schema, value),
+                Some((_, schema)) => {
+                    let place = Place::new(self.source, value.span());
+                    let header = place.text().trim_matches(['[', ']']).to_owned();
+                    let shape = self.known.shape(schema);
+                    if let Some((expected, hint)) = shape.misfit(value.get_ref(), &header) {
+                        let what = format!("wrong type: {}", value.get_ref().type_str());
+                        let header = place.text().starts_with('[') && !place.text().contains(',');
+                        self.report.push(
+                            Diagnostic::error("wrong-type", what)
+                                .at(place)
+                                .label(expected)
+                                .maybe_hint(header.then_some(hint)),
+                        );
+                        misfits.push(name.to_owned());
+                    } else {
+                        self.value(schema, value);
+                    }
+                }
                 None if shape.free.is_some() => {
                     shape
                         .free
@@ -184,6 +229,13 @@ impl Walk<'_> {
                     self.unknown(name, key.span(), &shape);
                 }
             }
+        }
+        for key in misfits {
+            match span {
+                Some(span) => self.lost.insert(span, &key),
+                None => self.lost.insert_name(&key),
+            }
+            table.remove(key.as_str());
         }
         for key in unknown {
             // `default_backend` is there, only misspelt: do not also say that it is missing.

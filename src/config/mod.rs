@@ -10,6 +10,7 @@ mod keys;
 pub mod model;
 mod read;
 pub mod source;
+mod syntax;
 mod tree;
 pub mod units;
 mod validate;

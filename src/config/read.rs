@@ -10,13 +10,13 @@ use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Report};
 use super::file::File;
 use super::source::{Place, Source};
 use super::tree::{self, Lost};
-use super::{interpolate, keys, words};
+use super::{interpolate, keys, syntax, words};
 use serde::Deserialize;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Spanned;
-use toml::de::{DeTable, Deserializer};
+use toml::de::Deserializer;
 
 /// Largest file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -215,27 +215,12 @@ fn parse(
     report: &mut Report,
 ) -> Written {
     let mut lost = Lost::default();
-    let (table, errors) = DeTable::parse_recoverable(&source.text);
-    let span = table.span();
-    let mut table = table.into_inner();
-    for error in errors {
-        let at = error.span().unwrap_or_default();
-        // The parser goes on behind a value that it cannot read; anything else may have swallowed
-        // keys or tables.
-        let local = error.message().contains("must be quoted")
-            || error.message().starts_with("duplicate key");
-        if !local || !tree::cut(&mut table, &at, &mut lost) {
-            lost.everything();
-        }
-        report.push(syntax_error(&error, Place::new(source, at)));
-    }
+    let text = syntax::blank_broken(source, &mut lost, report);
+    let mut table = syntax::parse(&text, &mut lost);
     interpolate::interpolate(loader, source, &mut table, &mut lost, report);
     keys::unknown_keys(known, source, &mut table, &mut lost, report);
     for _ in 0..DIAGNOSTICS_MAX {
-        match File::deserialize(Deserializer::from(Spanned::new(
-            span.clone(),
-            table.clone(),
-        ))) {
+        match File::deserialize(Deserializer::from(Spanned::new(0..0, table.clone()))) {
             Ok(file) => {
                 return Written {
                     source: Arc::clone(source),
@@ -246,7 +231,7 @@ fn parse(
             Err(error) => {
                 let at = error.span().unwrap_or_default();
                 type_error(&error, Place::new(source, at.clone()), report);
-                if !tree::cut(&mut table, &at, &mut lost) {
+                if report.is_full() || !tree::cut(&mut table, &at, &mut lost) {
                     break;
                 }
             }
@@ -258,16 +243,6 @@ fn parse(
         file: File::default(),
         lost,
     }
-}
-
-fn syntax_error(error: &toml::de::Error, place: Place) -> Diagnostic {
-    let (what, expected) = split_expected(error.message());
-    let diagnostic = Diagnostic::error("syntax", what);
-    let diagnostic = match expected {
-        Some(expected) => diagnostic.label(format!("expected {expected}")),
-        None => diagnostic,
-    };
-    diagnostic.at(place)
 }
 
 fn split_expected(message: &str) -> (&str, Option<&str>) {
@@ -304,6 +279,8 @@ fn type_error(error: &toml::de::Error, place: Place, report: &mut Report) {
         let found = found.replace("sequence", "list").replace("map", "table");
         let hint = type_hint(&found, expected.unwrap_or_default(), &place);
         Diagnostic::error("wrong-type", format!("wrong type: {found}")).maybe_hint(hint)
+    } else if what.starts_with("invalid length") {
+        Diagnostic::error("wrong-type", "wrong type: list")
     } else if what == "wanted string or table" {
         Diagnostic::error("wrong-type", "wrong type").label("expected a word in quotes")
     } else if let Some((what, hint)) = what.split_once(", write ") {
@@ -322,7 +299,6 @@ fn type_error(error: &toml::de::Error, place: Place, report: &mut Report) {
 
 fn type_hint(found: &str, expected: &str, place: &Place) -> Option<String> {
     let written = place.text();
-    let header = written.trim_matches(['[', ']']);
     if expected.contains("duration") && found.starts_with("integer") {
         return Some(format!(
             "write \"{written}s\" for seconds or \"{written}ms\" for milliseconds (a bare number \
@@ -330,12 +306,9 @@ fn type_hint(found: &str, expected: &str, place: &Place) -> Option<String> {
         ));
     }
     match (found, expected) {
-        ("table", "a list") if written.starts_with('[') => Some(format!("write [[{header}]]")),
-        ("list", "a table") if written.starts_with("[[") => {
-            Some(format!("write [{header}], it stands once"))
-        }
         (_, "a number" | "a boolean") => {
-            let bare = written.strip_prefix('"')?.strip_suffix('"')?;
+            let quote = written.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+            let bare = written.strip_prefix(quote)?.strip_suffix(quote)?;
             let fits = bare.parse::<i64>().is_ok() || bare.parse::<bool>().is_ok();
             fits.then(|| format!("write {bare}, without quotes"))
         }

@@ -139,59 +139,82 @@ fn note(lost: &mut Lost, span: Option<&Range<usize>>, key: &str, cut: &Cut) {
     }
 }
 
-/// The key path of what stands at `target`: `frontend[postgres].bind[0]`. `None` at the top.
-pub(super) fn path(root: &DeTable<'_>, target: &Range<usize>) -> Option<String> {
-    let mut best: Option<(usize, String)> = None;
-    walk(root, "", &mut |span, path| {
-        let holds = span.start <= target.start && target.end <= span.end;
-        let shorter = best.as_ref().is_none_or(|(len, _)| span.len() < *len);
-        if holds && shorter {
-            best = Some((span.len(), path.to_owned()));
-        }
-    });
-    best.map(|(_, path)| path)
-}
-
-fn walk(table: &DeTable<'_>, prefix: &str, visit: &mut impl FnMut(Range<usize>, &str)) {
-    for (key, value) in table {
-        let dot = if prefix.is_empty() { "" } else { "." };
-        let path = format!("{prefix}{dot}{}", key.get_ref());
-        walk_value(value, &path, visit);
-        visit(key.span(), &path);
-    }
-}
-
-fn walk_value(
-    value: &Spanned<DeValue<'_>>,
-    path: &str,
-    visit: &mut impl FnMut(Range<usize>, &str),
-) {
-    match value.get_ref() {
-        DeValue::Table(table) => walk(table, path, visit),
-        DeValue::Array(array) => {
-            for (index, item) in array.iter().enumerate() {
-                let name = item
-                    .get_ref()
-                    .get("name")
-                    .and_then(|name| name.get_ref().as_str());
-                let path = match name {
-                    Some(name) => format!("{path}[{name}]"),
-                    None => format!("{path}[{index}]"),
-                };
-                walk_value(item, &path, visit);
-            }
-        }
-        _ => {}
-    }
-    visit(value.span(), path);
-}
-
-/// Fills in the key path of each diagnostic about `text`.
+/// Fills in the key path of each diagnostic about `text`: `frontend[postgres].bind[0]`.
 pub(super) fn name_paths<'a>(text: &str, diagnostics: impl Iterator<Item = &'a mut Diagnostic>) {
     let (root, _) = DeTable::parse_recoverable(text);
-    for diagnostic in diagnostics {
-        if let Some(place) = &diagnostic.place {
-            diagnostic.path = path(root.get_ref(), &place.span);
+    let mut naming = Naming {
+        stack: Vec::new(),
+        wanted: diagnostics
+            .filter_map(|diagnostic| {
+                let span = diagnostic.place.as_ref()?.span.clone();
+                Some((span, usize::MAX, diagnostic))
+            })
+            .collect(),
+    };
+    naming.table(root.get_ref());
+}
+
+/// A walk over a tree that knows where it is.
+struct Naming<'t, 'd> {
+    stack: Vec<Step<'t>>,
+    /// Span of a diagnostic, length of the smallest span found so far that holds it, and the
+    /// diagnostic.
+    wanted: Vec<(Range<usize>, usize, &'d mut Diagnostic)>,
+}
+
+enum Step<'t> {
+    Key(&'t str),
+    Name(&'t str),
+    Index(usize),
+}
+
+impl<'t> Naming<'t, '_> {
+    fn table(&mut self, table: &'t DeTable<'_>) {
+        for (key, value) in table {
+            self.stack.push(Step::Key(key.get_ref()));
+            self.value(value);
+            self.visit(&key.span());
+            self.stack.pop();
         }
     }
+
+    fn value(&mut self, value: &'t Spanned<DeValue<'_>>) {
+        match value.get_ref() {
+            DeValue::Table(table) => self.table(table),
+            DeValue::Array(array) => {
+                for (index, item) in array.iter().enumerate() {
+                    let name = item.get_ref().get("name");
+                    let name = name.and_then(|name| name.get_ref().as_str());
+                    self.stack.push(name.map_or(Step::Index(index), Step::Name));
+                    self.value(item);
+                    self.stack.pop();
+                }
+            }
+            _ => {}
+        }
+        // After what is inside: a header's span is that of its list too, and the item is meant.
+        self.visit(&value.span());
+    }
+
+    fn visit(&mut self, span: &Range<usize>) {
+        for (target, best, diagnostic) in &mut self.wanted {
+            if span.start <= target.start && target.end <= span.end && span.len() < *best {
+                *best = span.len();
+                diagnostic.path = Some(spell(&self.stack));
+            }
+        }
+    }
+}
+
+fn spell(stack: &[Step<'_>]) -> String {
+    let mut path = String::new();
+    for step in stack {
+        match step {
+            Step::Key(key) if path.is_empty() => path.push_str(key),
+            Step::Key(key) => path.extend([".", key]),
+            Step::Name(name) => path.extend(["[", name, "]"]),
+            Step::Index(index) => path.extend(["[", &index.to_string(), "]"]),
+        }
+    }
+    path
 }

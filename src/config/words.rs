@@ -7,6 +7,8 @@ pub(super) fn closest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    // The beginning of a word is meant for the word.
+    const PREFIX_BYTES_MIN: usize = 3;
     // Bounds the quadratic comparison; no candidate is nearly that long.
     const WORD_BYTES_MAX: usize = 300;
     if word.len() > WORD_BYTES_MAX {
@@ -14,6 +16,8 @@ pub(super) fn closest<'a>(
     }
     let plain = |text: &str| text.to_lowercase().replace(['_', ' '], "-");
     let wanted = plain(word);
+    let is_prefix =
+        |candidate: &str| wanted.len() >= PREFIX_BYTES_MIN && candidate.starts_with(&wanted);
     candidates
         .into_iter()
         .map(|candidate| {
@@ -25,7 +29,7 @@ pub(super) fn closest<'a>(
         .filter(|(distance, candidate)| {
             let longest = wanted.chars().count().max(candidate.chars().count());
             // A third of the letters may be wrong, at most three.
-            *distance <= (longest / 3).clamp(1, 3)
+            *distance <= (longest / 3).clamp(1, 3) || is_prefix(candidate)
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)

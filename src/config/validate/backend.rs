@@ -124,9 +124,21 @@ fn server_base(
 }
 
 /// Warns about a backend without servers.
-pub(super) fn empty(cx: &mut Cx<'_>, half: &Half<'_, file::Backend>, draft: &Draft) {
+pub(super) fn empty(
+    cx: &mut Cx<'_>,
+    half: &Half<'_, file::Backend>,
+    draft: &Draft,
+    groups: &Groups<'_>,
+) {
     let lost = |key| half.scope.lost.had(&half.span, key);
-    if draft.backend.servers.is_empty() && !lost("servers") && !lost("nodes") && !lost("port") {
+    // A group that does not exist was reported.
+    let unknown = half
+        .table
+        .nodes
+        .as_ref()
+        .is_some_and(|nodes| !groups.contains_key(nodes.value.as_str()));
+    let lost = unknown || lost("servers") || lost("nodes") || lost("port");
+    if draft.backend.servers.is_empty() && !lost {
         cx.report.push(
             Diagnostic::warning("no-server", format!("{} has no server", half.what()))
                 .at(half.place())

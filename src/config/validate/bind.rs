@@ -150,7 +150,11 @@ fn one(
         }
     };
     suits(cx, owner, table, address, &text);
-    remember(cx, scope, table, id.as_ref(), seen);
+    let sockets = match &text {
+        BindText::Unix(_) => 1,
+        BindText::Tcp(_, ports) => ports.clone().count(),
+    };
+    remember(cx, scope, table, id.as_ref().map(|id| (id, sockets)), seen);
     let make = |index: u32, address: BindAddress, written: String, suffix: Option<u16>| Bind {
         name: match (&name, suffix) {
             (Some(name), None) => Arc::clone(name),
@@ -279,7 +283,7 @@ fn remember(
     cx: &mut Cx<'_>,
     scope: Scope<'_>,
     table: &file::Bind,
-    id: Option<&Given<u32>>,
+    id: Option<(&Given<u32>, usize)>,
     seen: &mut Seen,
 ) {
     let mut twice = |what: String, place: Place, before: Option<Place>| {
@@ -299,9 +303,12 @@ fn remember(
         let before = seen.names.insert(name.value.as_str().into(), place.clone());
         twice(format!("bind name `{}`", name.value), place, before);
     }
-    if let Some(id) = id {
-        let before = seen.ids.insert(id.value, id.place.clone());
-        twice(format!("bind id {}", id.value), id.place.clone(), before);
+    // A range of ports counts on from its id.
+    if let Some((id, sockets)) = id {
+        for value in (id.value..).take(sockets) {
+            let before = seen.ids.insert(value, id.place.clone());
+            twice(format!("bind id {value}"), id.place.clone(), before);
+        }
     }
 }
 

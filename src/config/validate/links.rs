@@ -104,9 +104,10 @@ pub(super) fn judge(
                 .push(Diagnostic::error("no-port", message).at(half.place()));
         }
     }
-    let complete = proxies.frontends.iter().all(|half| {
-        half.section == "listen" || !half.scope.lost.had(&half.span, "default-backend")
-    });
+    // One that is used nowhere may be meant by a frontend whose target is not known.
+    let complete = frontends
+        .iter()
+        .all(|draft| draft.frontend.default_backend.0 < backends.len());
     for (at, half) in proxies.backends.iter().enumerate() {
         let whole = complete && !half.scope.lost.names_below("frontend");
         if !used.contains(&at) && half.section == "backend" && whole {
@@ -173,14 +174,14 @@ fn idle(cx: &mut Cx<'_>, client: Option<&Given<Duration>>, server: Option<&Given
 /// the frontends that lead there, as HAProxy.
 pub(super) fn fullconn(cx: &Cx<'_>, config: &mut Config) {
     let global = config.global.maxconn.unwrap_or_else(|| cx.limits.maxconn());
-    for (at, backend) in config.backends.iter_mut().enumerate() {
+    let mut sums = vec![0u64; config.backends.len()];
+    for frontend in &config.frontends {
+        if let Some(sum) = sums.get_mut(frontend.default_backend.0) {
+            *sum += u64::from(frontend.maxconn.unwrap_or(global));
+        }
+    }
+    for (backend, sum) in config.backends.iter_mut().zip(sums) {
         if backend.fullconn == 0 {
-            let sum: u64 = config
-                .frontends
-                .iter()
-                .filter(|frontend| frontend.default_backend.0 == at)
-                .map(|frontend| u64::from(frontend.maxconn.unwrap_or(global)))
-                .sum();
             backend.fullconn = u32::try_from(sum.div_ceil(10)).unwrap_or(u32::MAX).max(1);
         }
     }

@@ -107,7 +107,7 @@ pub(super) fn validate(files: &[Written], limits: &Limits, report: &mut Report) 
         .iter()
         .map(|half| {
             let draft = backend::backend(cx, half, &inherited, &groups);
-            backend::empty(cx, half, &draft);
+            backend::empty(cx, half, &draft, &groups);
             draft
         })
         .collect();

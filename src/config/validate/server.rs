@@ -211,7 +211,7 @@ fn one_node(
             (host, layer, id)
         }
     };
-    let parsed = units::host(&host.value, ServerPort::Fixed(port));
+    let parsed = units::node(&host.value, port);
     let address = parse(
         cx,
         parsed,

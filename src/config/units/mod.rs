@@ -99,6 +99,7 @@ pub fn bind(text: &str) -> Result<BindText, Problem> {
         return Err(problem);
     }
     let Some((host, port)) = split_port(text) else {
+        bare_v6(text)?;
         let hint = if port_range(text).is_ok() {
             format!("write \"*:{text}\" for all addresses of this machine")
         } else {
@@ -133,14 +134,26 @@ pub fn server(text: &str) -> Result<ServerAddress, Problem> {
         return Err(Problem::new(format!("`{text}` is not an address"))
             .hint("a server is \"HOST:PORT\", without scheme and path"));
     }
-    match split_port(text) {
-        Some((name, port)) => host(name, server_port(port)?),
-        None => host(text, ServerPort::FromClient(0)),
+    if let Some((name, port)) = split_port(text) {
+        return host(name, server_port(port)?);
     }
+    bare_v6(text)?;
+    host(text, ServerPort::FromClient(0))
 }
 
-/// A host without a port, as in a node group: address or name.
-pub fn host(text: &str, port: ServerPort) -> Result<ServerAddress, Problem> {
+/// A host of a node group, address or name, at `port`.
+pub fn node(text: &str, port: u16) -> Result<ServerAddress, Problem> {
+    if let Some((host, own)) = split_port(text)
+        && port_range(own).is_ok()
+    {
+        return Err(Problem::new(format!("`{text}` has a port")).hint(format!(
+            "write \"{host}\": the backend that uses the group says the `port`"
+        )));
+    }
+    host(text, ServerPort::Fixed(port))
+}
+
+fn host(text: &str, port: ServerPort) -> Result<ServerAddress, Problem> {
     match text {
         "" => return Err(Problem::new("the host is missing")),
         "*" => {
@@ -189,6 +202,26 @@ fn split_port(text: &str) -> Option<(&str, &str)> {
     // "::1" without brackets is an address alone.
     let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
     (!bare_v6).then_some((host, port))
+}
+
+/// Refuses an IPv6 address without brackets, which leaves open where the port begins.
+fn bare_v6(text: &str) -> Result<(), Problem> {
+    let problem = || Problem::new(format!("`{text}` is an IPv6 address without brackets"));
+    if let Some((host, port)) = text.rsplit_once(':')
+        && text.contains("::")
+        && !text.starts_with('[')
+    {
+        let with_port = host.parse::<Ipv6Addr>().is_ok() && port_range(port).is_ok();
+        let alone = text.parse::<Ipv6Addr>().is_ok();
+        return match (with_port, alone) {
+            (true, true) => {
+                Err(problem().hint(format!("write \"[{host}]:{port}\" or \"[{text}]\"")))
+            }
+            (true, false) => Err(problem().hint(format!("write \"[{host}]:{port}\""))),
+            (false, _) => Err(problem().hint(format!("write \"[{text}]\", followed by :PORT"))),
+        };
+    }
+    Ok(())
 }
 
 /// `None` when it is no address at all (but perhaps a name).
@@ -360,3 +393,6 @@ pub fn name(text: &str) -> Result<(), Problem> {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Pass 1 over a file: TOML syntax, with every error and as much of the tree as can be saved.
+//!
+//! The parser goes on behind a value that it cannot read, but a bracket that is missing makes it
+//! swallow what follows. So after such an error the section (from one `[header]` to the next) that
+//! holds it is blanked out, byte for byte, and the text is parsed again: the other sections are
+//! still judged, and every place stays right. Pure.
+
+use super::diagnostic::{Diagnostic, Report};
+use super::source::{Place, Source};
+use super::tree::{self, Lost};
+use std::ops::Range;
+use std::sync::Arc;
+use toml::de::DeTable;
+
+/// Most sections that are blanked out; what is left then is given up.
+const ROUNDS_MAX: usize = 32;
+
+/// Makes `text` parse, for the most part: reports every syntax error and returns the text with the
+/// sections that hold one blanked out.
+pub(super) fn blank_broken(source: &Arc<Source>, lost: &mut Lost, report: &mut Report) -> String {
+    let mut text = source.text.clone();
+    for _ in 0..ROUNDS_MAX {
+        let (_, errors) = DeTable::parse_recoverable(&text);
+        let broken = errors.iter().find(|error| !is_local(error));
+        let end = broken.map_or(usize::MAX, |error| error.span().unwrap_or_default().start);
+        for error in &errors {
+            let span = error.span().unwrap_or_default();
+            if is_local(error) && span.start < end {
+                report.push(explain(error, Place::new(source, span)));
+            }
+        }
+        let Some(error) = broken else { return text };
+        lost.everything();
+        report.push(explain(
+            error,
+            Place::new(source, error.span().unwrap_or_default()),
+        ));
+        let section = section(&text, end, in_value(error));
+        let blank: String = text[section.clone()]
+            .bytes()
+            .map(|byte| if byte == b'\n' { '\n' } else { ' ' })
+            .collect();
+        text.replace_range(section, &blank);
+    }
+    " ".repeat(text.len())
+}
+
+/// Parses what [`blank_broken`] returned; values that could not be read are taken out.
+pub(super) fn parse<'t>(text: &'t str, lost: &mut Lost) -> DeTable<'t> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut table = table.into_inner();
+    for error in errors.iter().filter(|error| is_bad_value(error)) {
+        if let Some(span) = error.span() {
+            tree::cut(&mut table, &span, lost);
+        }
+    }
+    table
+}
+
+fn is_bad_value(error: &toml::de::Error) -> bool {
+    error.message().contains("must be quoted")
+}
+
+/// Whether the parser loses nothing but one value.
+fn is_local(error: &toml::de::Error) -> bool {
+    is_bad_value(error) || error.message().starts_with("duplicate key")
+}
+
+/// Whether the error is about what is inside brackets or braces of a value.
+fn in_value(error: &toml::de::Error) -> bool {
+    let message = error.message();
+    !message.contains("array table")
+        && ["array", "inline table"]
+            .iter()
+            .any(|what| message.contains(what))
+}
+
+/// The section around the byte at `at`. An error inside a value that shows at a header belongs to
+/// the section before: its bracket was never closed.
+fn section(text: &str, at: usize, in_value: bool) -> Range<usize> {
+    let at = at.min(text.len());
+    let mut start = 0;
+    let mut line_start = 0;
+    for line in text.split_inclusive('\n') {
+        let line_end = line_start + line.len();
+        if is_header(line) {
+            if line_start > at || (in_value && at > 0 && at < line_end) {
+                return start..line_start;
+            }
+            start = line_start;
+        }
+        line_start = line_end;
+    }
+    start..text.len()
+}
+
+/// `[name` or `[[name` at the start of a line; a list of our values never begins like that.
+fn is_header(line: &str) -> bool {
+    let Some(rest) = line.trim_start().strip_prefix('[') else {
+        return false;
+    };
+    let rest = rest.strip_prefix('[').unwrap_or(rest).trim_start();
+    rest.starts_with(|c: char| c.is_ascii_alphabetic())
+}
+
+fn explain(error: &toml::de::Error, place: Place) -> Diagnostic {
+    let message = error.message();
+    let (what, expected) = match message.split_once(", expected ") {
+        Some((what, expected)) => (what, Some(expected)),
+        None => (message, None),
+    };
+    let diagnostic = if is_bad_value(error) {
+        let what = if place.span.is_empty() {
+            "the value is missing"
+        } else {
+            "not a value"
+        };
+        Diagnostic::error("syntax", what)
+            .label("expected a string in quotes, a number, true, false, a list or a table")
+    } else {
+        let diagnostic = Diagnostic::error("syntax", what);
+        match expected {
+            Some(expected) => diagnostic.label(format!("expected {expected}")),
+            None => diagnostic,
+        }
+    };
+    let diagnostic = match message {
+        _ if is_local(error) => diagnostic,
+        _ => diagnostic.hint("the rest of this section is looked at once this is right"),
+    };
+    diagnostic.at(place)
+}

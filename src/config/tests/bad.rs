@@ -1,0 +1,554 @@
+//! Bad files: every problem of each, with line, column and words.
+
+use super::{diagnostics, limits, load, load_with};
+use crate::config::{Limits, Severity};
+
+/// A valid frame around what a case is about.
+const TAIL: &str = "
+[[frontend]]
+name = 'f'
+bind = '*:80'
+default-backend = 'b'
+[[backend]]
+name = 'b'
+servers = [{ name = 's', address = '10.0.0.1:80' }]
+";
+
+/// One problem: line, column, part of the message or hint.
+type Expected = (usize, usize, &'static str);
+
+/// `text` must have exactly these problems, in this order.
+#[track_caller]
+fn check(text: &str, expected: &[Expected]) {
+    let found = diagnostics(load(text));
+    let shown: Vec<String> = found.iter().map(|d| d.render(false)).collect();
+    let shown = shown.join("\n\n");
+    assert_eq!(
+        found.len(),
+        expected.len(),
+        "number of problems in\n{text}\n{shown}"
+    );
+    for (diagnostic, (line, column, part)) in found.iter().zip(expected) {
+        let start = diagnostic.place.as_ref().expect("a place").start();
+        assert_eq!(
+            (start.line, start.column),
+            (*line, *column),
+            "place of `{part}` in\n{shown}"
+        );
+        assert!(
+            diagnostic.render(false).contains(part),
+            "`{part}` in\n{shown}"
+        );
+    }
+}
+
+/// The same, for text that comes before the frame.
+#[track_caller]
+fn before(text: &str, expected: &[Expected]) {
+    check(&format!("{text}{TAIL}"), expected);
+}
+
+#[test]
+fn frame_is_valid() {
+    check(TAIL, &[]);
+}
+
+#[test]
+fn syntax() {
+    before(
+        "[global]\nmaxconn =\nthreads = 2x",
+        &[(2, 10, "the value is missing"), (3, 11, "not a value")],
+    );
+    before(
+        "[global]\nnode = 'a'\nnode = 'b'",
+        &[(3, 1, "duplicate key")],
+    );
+    // A section with a broken bracket is set aside, the rest is still judged.
+    before(
+        "[global\nthreads = 1\n[defaults]\nretires = 3",
+        &[(1, 8, "unclosed table"), (4, 1, "did you mean `retries`?")],
+    );
+    before(
+        "[stats]\nbind = ['*:81'\n[defaults]\nretires = 3",
+        &[(3, 1, "missing comma"), (4, 1, "did you mean `retries`?")],
+    );
+    check(
+        "[[frontend]]\nname = 'a'\nbind = ['*:80'",
+        &[(3, 15, "unclosed array")],
+    );
+}
+
+#[test]
+fn unknown_keys() {
+    before(
+        "[global]\nmaxcon = 1\nnbthread = 2\ncolour = 'red'",
+        &[
+            (2, 1, "did you mean `maxconn`?"),
+            (3, 1, "it is `threads`"),
+            (4, 1, "known here: `description`"),
+        ],
+    );
+    before(
+        "[defaults]\ntimeout-client = '1s'\ntimeout = { conect = '1s' }",
+        &[
+            (2, 1, "timeout = { client = \"60s\" }"),
+            (3, 13, "did you mean `connect`?"),
+        ],
+    );
+    before("[globl]\nthreads = 1", &[(1, 2, "did you mean `global`?")]);
+    before(
+        "[defaults]\nservers = []",
+        &[(2, 1, "`servers` is a key of [[backend]]")],
+    );
+    check(
+        "[[listen]]\nname = 'l'\nbind = { address = '*:80', adress = 'x' }\nmode = 'tcp'\n\
+         check = { inter = '2s' }\nserver = [{ name = 's', address = '10.0.0.1:80', wieght = 3 }]",
+        &[
+            (3, 28, "did you mean `address`?"),
+            (4, 1, "leave it out"),
+            (5, 11, "it is `interval`"),
+            (6, 1, "it is `servers`"),
+        ],
+    );
+}
+
+#[test]
+fn a_misspelt_key_is_not_also_missing() {
+    check(
+        "[[frontend]]\nname = 'f'\nbnd = '*:80'\ndefault_backend = 'b'\n\
+         [[backend]]\nnam = 'b'\nservers = [{ nme = 's', addres = '10.0.0.1:80' }]",
+        &[
+            (3, 1, "did you mean `bind`?"),
+            (4, 1, "did you mean `default-backend`?"),
+            (6, 1, "did you mean `name`?"),
+            (7, 14, "did you mean `name`?"),
+            (7, 25, "did you mean `address`?"),
+        ],
+    );
+}
+
+#[test]
+fn wrong_types() {
+    before(
+        "[global]\nthreads = '2'\nhard-stop-after = 30\nnode = 5",
+        &[
+            (2, 11, "write 2, without quotes"),
+            (3, 19, "write \"30s\" for seconds or \"30ms\""),
+            (4, 8, "expected a string in quotes"),
+        ],
+    );
+    before("[[global]]\nthreads = 1", &[(1, 1, "write [global]")]);
+    check("[frontend]\nname = 'f'", &[(1, 1, "write [[frontend]]")]);
+    before(
+        "[defaults]\ncheck = 3\nkeepalive = '10s'\ndontlognull = 'yes'",
+        &[
+            (2, 9, "a boolean, \"tcp\" or a table"),
+            (3, 13, "a boolean or a table"),
+            (4, 15, "expected a boolean"),
+        ],
+    );
+    before("[stats]\nbind = 80", &[(2, 8, "an address as \"*:80\"")]);
+    before("[defaults]\ncheck = 'tpc'", &[(2, 9, "a boolean, \"tcp\"")]);
+}
+
+#[test]
+fn words() {
+    before(
+        "[defaults]\nbalance = 'roundrobbin'\n[log]\n[[log.target]]\nto = 'stdout'\n\
+            level = 'warn'\nfacility = 'local8'\nformat = 'rfc3614'",
+        &[
+            (2, 11, "did you mean `roundrobin`?"),
+            (6, 9, "did you mean `warning`?"),
+            (7, 12, "unknown value `local8`"),
+            (8, 10, "did you mean `rfc3164`?"),
+        ],
+    );
+    before(
+        "[defaults]\nbalance = 'leastconn'",
+        &[(2, 11, "has only `roundrobin`")],
+    );
+    before(
+        "[defaults]\ndefault-server = { on-marked-down = 'shutdown' }",
+        &[(2, 37, "did you mean `shutdown-sessions`?")],
+    );
+}
+
+#[test]
+fn durations() {
+    before(
+        "[defaults]\ntimeout = { client = '60', server = '1 parsec', connect = '0s' }",
+        &[
+            (2, 22, "write \"60s\" for seconds"),
+            (2, 37, "is not a duration"),
+            (2, 59, "cannot be zero"),
+        ],
+    );
+    before(
+        "[global]\nhard-stop-after = '40 days'",
+        &[(2, 19, "24 days")],
+    );
+    before(
+        "[defaults]\nkeepalive = { idle = '500ms', interval = '10h', probes = 200 }",
+        &[
+            (2, 22, "expected whole seconds"),
+            (2, 42, "32767 at most"),
+            (2, 58, "expected 1 to 127"),
+        ],
+    );
+}
+
+#[test]
+fn numbers() {
+    before(
+        "[global]\nthreads = 0\nmaxconn = 0\n[defaults]\nretries = -1\nmaxconn = 99999999999",
+        &[
+            (2, 11, "expected 1 to 1024"),
+            (3, 11, "leave it out"),
+            (5, 11, "retries -1 is out of range"),
+            (6, 11, "out of range"),
+        ],
+    );
+    check(
+        "[[listen]]\nname = 'l'\nid = 0\nbind = '*:80'\nbacklog = 0\n\
+         check = { rise = 0, fall = 0, port = 65536 }\n\
+         servers = [{ name = 's', id = 0, address = '10.0.0.1:80', weight = 257 }]",
+        &[
+            (3, 6, "id 0 is out of range"),
+            (5, 11, "backlog 0"),
+            (6, 18, "rise 0"),
+            (6, 28, "fall 0"),
+            (6, 38, "port 65536"),
+            (7, 31, "id 0"),
+            (7, 68, "expected 0 to 256"),
+        ],
+    );
+}
+
+#[test]
+fn addresses() {
+    check(
+        "[[listen]]\nname = 'l'\nbind = ['*:70000', '80', 'localhost:80', '::1:80', '*:90-80', \
+         '/run/x', 'unix:x', '*:x']\n\
+         servers = [\n { name = 'a', address = '10.0.0.300:80' },\n\
+         { name = 'b', address = '*:80' },\n{ name = 'c', address = '0.0.0.0:80' },\n\
+         { name = 'd', address = 'a b:80' },\n{ name = 'e', address = '::1' },\n\
+         { name = 'f', address = 'http://x/' },\n{ name = 'g', address = 'x:0' },\n\
+         { name = 'h', address = 'x:99999' },\n]",
+        &[
+            (3, 9, "port 70000 is out of range"),
+            (3, 20, "write \"*:80\""),
+            (3, 26, "write \"127.0.0.1:80\""),
+            (3, 42, "without brackets"),
+            (3, 52, "write 80-90"),
+            (3, 63, "write \"unix:/run/x\""),
+            (3, 73, "is not an absolute path"),
+            (3, 83, "is not a port"),
+            (5, 26, "is neither an IPv4 address nor a host name"),
+            (6, 25, "`*` is not a server's address"),
+            (7, 25, "is not a server's address"),
+            (8, 25, "is neither an address nor a host name"),
+            (9, 25, "write \"[::1]\""),
+            (10, 25, "without scheme and path"),
+            (11, 25, "port 0"),
+            (12, 25, "ports end at 65535"),
+        ],
+    );
+}
+
+#[test]
+fn log_targets() {
+    before(
+        "[log]\n[[log.target]]\nto = 'syslog'\n[[log.target]]\nto = '/dev/log'\n\
+            [[log.target]]\nformat = 'raw'\n[[log.target]]\nto = 'udp:localhost:514'\n\
+            [[log.target]]\nto = 'file:rlb.log'",
+        &[
+            (3, 6, "is not a log target"),
+            (5, 6, "write \"unix:/dev/log\" for a socket"),
+            (6, 1, "the log target has no `to`"),
+            (9, 6, "is not an IP address and port"),
+            (11, 6, "is not an absolute path"),
+        ],
+    );
+    before("[log]\ntag = 'x'", &[(1, 1, "[log] has no target")]);
+}
+
+#[test]
+fn what_is_missing() {
+    check(
+        "[[frontend]]\n[[backend]]\n[[listen]]\n[stats]",
+        &[
+            (1, 1, "this frontend has no `name`"),
+            (1, 1, "this frontend has no `default-backend`"),
+            (1, 1, "this frontend has no `bind`"),
+            (2, 1, "this backend has no `name`"),
+            (2, 1, "this backend has no server"),
+            (3, 1, "this listen has no `name`"),
+            (3, 1, "this listen has no server"),
+            (3, 1, "this listen has no `bind`"),
+            (4, 1, "[stats] has no `bind`"),
+        ],
+    );
+    check(
+        "[[listen]]\nname = 'l'\nbind = [{ name = 'x' }]\nservers = [{ weight = 1 }]",
+        &[
+            (3, 9, "the bind has no `address`"),
+            (4, 12, "the server has no `name`"),
+            (4, 12, "the server has no `address`"),
+        ],
+    );
+}
+
+#[test]
+fn names_and_ids() {
+    check(
+        "[stats]\nbind = '*:1'\n\
+         [[frontend]]\nname = 'a b'\nid = 5\nbind = [{ address = '*:2', name = 'x', id = 3 }, \
+         { address = '*:3', name = 'x', id = 3 }]\ndefault-backend = 'b'\n\
+         [[backend]]\nname = 'b'\nid = 5\nservers = [{ name = 's', id = 1, address = 'a:1' }, \
+         { name = 's', id = 1, address = 'b:1' }]\n\
+         [[backend]]\nname = 'b'\nservers = [{ name = 's', address = 'a:1' }]\n\
+         [[listen]]\nname = 'stats'\nbind = '*:4'\nservers = [{ name = 's', address = 'a:1' }]",
+        &[
+            (4, 8, "cannot stand in a name"),
+            (6, 76, "bind name `x` is used twice"),
+            (6, 86, "bind id 3 is used twice"),
+            (10, 6, "id 5 is used twice"),
+            (11, 62, "server `s` is already defined in backend `b`"),
+            (11, 72, "server id 1 is used twice"),
+            (13, 8, "backend `b` is already defined in test.toml:9"),
+            (13, 8, "nothing leads to backend `b`"),
+            (16, 8, "`stats` is the name of the statistics"),
+        ],
+    );
+}
+
+#[test]
+fn ids_of_a_port_range_count_on() {
+    check(
+        "[[listen]]\nname = 'l'\nservers = [{ name = 's', address = 'a:1' }]\nbind = [\n\
+         { address = '*:80-82', id = 2 },\n{ address = '*:90', id = 4 },\n]",
+        &[(6, 26, "bind id 4 is used twice")],
+    );
+}
+
+#[test]
+fn references() {
+    check(
+        "[node-group.kube]\nn1 = '10.0.0.1:80'\nn2 = { weight = 2 }\n\
+         [[frontend]]\nname = 'f'\nbind = '*:80'\ndefault-backend = 'postgress'\n\
+         [[backend]]\nname = 'postgres'\nnodes = 'kub'\n\
+         [[backend]]\nname = 'q'\nport = 80\nservers = [{ name = 's', address = 'a:1' }]\n\
+         [[backend]]\nname = 'r'\nnodes = 'kube'\nport = 80",
+        &[
+            (2, 6, "has a port"),
+            (3, 6, "the node has no `host`"),
+            (7, 19, "did you mean `postgres`?"),
+            (10, 9, "has `nodes` but no `port`"),
+            (10, 9, "did you mean `kube`?"),
+            (13, 8, "`port` has no meaning without `nodes`"),
+        ],
+    );
+}
+
+#[test]
+fn timeouts() {
+    before(
+        "[defaults]\ntimeout = { connect = '100ms', connect-attempt = '200ms', client = '5s', \
+         client-fin = '10s', server = '5s', server-fin = '10s' }",
+        &[
+            (2, 50, "longer than timeout connect of 100ms"),
+            (2, 87, "timeout client of 5s"),
+            (2, 122, "timeout server of 5s"),
+        ],
+    );
+    before(
+        "[defaults]\ntimeout = { client = '0s', server = '0s' }",
+        &[
+            (2, 22, "timeout client is switched off"),
+            (2, 37, "timeout server is switched off"),
+        ],
+    );
+    before(
+        "[defaults]\ntimeout = { client = '60s' }",
+        &[(2, 22, "differ much: client 1m, server 1h")],
+    );
+    before(
+        "[defaults]\ntimeout = { client = '60s', server = '10m' }",
+        &[],
+    );
+    before(
+        "[defaults]\ncheck = { interval = '1s', timeout = '2s', fast-interval = '3s' }",
+        &[
+            (2, 38, "is longer than the interval"),
+            (2, 60, "fast-interval of 3s is longer"),
+        ],
+    );
+}
+
+#[test]
+fn ports_that_servers_need() {
+    check(
+        "[[listen]]\nname = 'l'\nbind = 'unix:/run/l'\ncheck = true\nservers = [\n\
+         { name = 'a', address = '10.0.0.1' },\n\
+         { name = 'b', address = '10.0.0.1', check = { port = 80 } },\n\
+         { name = 'c', address = 'host:+10', check = false },\n\
+         { name = 'd', address = 'unix:/run/d', check = { port = 80 } },\n]",
+        &[
+            (1, 1, "listens on a unix socket"),
+            (6, 25, "server `a` is checked but has no port"),
+            (9, 25, "only half of a TCP address to check"),
+        ],
+    );
+}
+
+#[test]
+fn keys_without_a_meaning() {
+    check(
+        "[stats]\nbind = 'unix:/run/s'\n\
+         [[listen]]\nname = 'l'\nbind = [\n\
+         { address = '*:80', mode = '0600', v6only = true },\n\
+         { address = 'unix:/run/l', v6only = true, interface = 'lo', freebind = true },\n\
+         { address = 'unix:@l', mode = '600' },\n\
+         { address = 'unix:/run/m', mode = '888' },\n\
+         { address = '*:81', interface = 'a name that is too long' },\n]\n\
+         servers = [{ name = 's', address = 'a:1' }]",
+        &[
+            (2, 8, "[stats] listens on TCP only"),
+            (6, 28, "`mode` has no meaning for a TCP address"),
+            (6, 45, "`v6only` has no meaning for an IPv4 address"),
+            (7, 37, "`v6only` has no meaning for a unix socket"),
+            (7, 55, "`interface` has no meaning"),
+            (7, 72, "`freebind` has no meaning"),
+            (8, 31, "an abstract socket"),
+            (9, 35, "is not a file mode"),
+            (10, 33, "is not the name of a network device"),
+        ],
+    );
+}
+
+/// Binds of two frontends, and whether they are in each other's way.
+#[test]
+fn collisions() {
+    let v6 = "{ address = '[::]:80', v6only = true }";
+    let lo = "{ address = '*:80', interface = 'lo' }";
+    let eth = "{ address = '*:80', interface = 'eth0' }";
+    for (one, other, collide) in [
+        ("'*:80'", "'*:80'", true),
+        ("'*:80'", "'*:81'", false),
+        ("'*:80'", "'127.0.0.1:80'", true),
+        ("'127.0.0.1:80'", "'127.0.0.2:80'", false),
+        ("'*:0'", "'*:0'", false),
+        ("'*:80'", "'[::]:80'", true),
+        ("'10.0.0.1:80'", "'[::]:80'", true),
+        ("'*:80'", v6, false),
+        ("'[::1]:80'", v6, true),
+        ("'*:80'", "'[::1]:80'", false),
+        ("'10.0.0.1:80'", "'[::ffff:10.0.0.1]:80'", true),
+        ("'*:70-90'", "'127.0.0.1:85-95'", true),
+        ("'*:70-79'", "'*:80-90'", false),
+        (lo, eth, false),
+        (lo, "'*:80'", true),
+        ("'unix:/run/x'", "'unix:/run/x'", true),
+        ("'unix:/run/x'", "'unix:/run/y'", false),
+    ] {
+        let text = format!(
+            "[[frontend]]\nname = 'f'\nbind = {one}\ndefault-backend = 'b'\n\
+             [[frontend]]\nname = 'g'\nbind = {other}\ndefault-backend = 'b'\n\
+             [[backend]]\nname = 'b'\nservers = [{{ name = 's', address = 'a:1' }}]"
+        );
+        let found = diagnostics(load(&text));
+        assert_eq!(
+            found.len(),
+            usize::from(collide),
+            "{one} and {other}: {found:?}"
+        );
+        if let Some(problem) = found.first() {
+            assert_eq!(problem.code, "bind-collision");
+            assert_eq!(problem.place.as_ref().expect("a place").start().line, 7);
+        }
+    }
+    // A frontend that is not started is in nobody's way.
+    let off = format!(
+        "[[frontend]]\nname = 'g'\ndisabled = true\nbind = '*:80'\ndefault-backend = 'b'{TAIL}"
+    );
+    check(&off, &[]);
+}
+
+#[test]
+fn limits_of_the_machine() {
+    let small = Limits {
+        nofile: Some(1000),
+        somaxconn: Some(128),
+        cores: 2,
+    };
+    let text = format!(
+        "[global]\nmaxconn = 500\nthreads = 2\n[[frontend]]\nname = 'g'\nmaxconn = 300\n\
+         bind = [{{ address = '*:81' }}]\ndefault-backend = 'b'\n[[frontend]]\nname = 'h'\n\
+         backlog = 200\nbind = '*:82'\ndefault-backend = 'b'{TAIL}"
+    );
+    let found = diagnostics(load_with(&text, small));
+    let lines: Vec<(usize, Severity)> = found
+        .iter()
+        .map(|d| (d.place.as_ref().expect("a place").start().line, d.severity))
+        .collect();
+    let warning = Severity::Warning;
+    assert_eq!(
+        lines,
+        [(2, warning), (2, warning), (6, warning), (11, warning)],
+        "{found:#?}"
+    );
+    assert!(
+        found
+            .iter()
+            .any(|d| d.message.contains("needs 1250 file descriptors")),
+        "{found:?}"
+    );
+    assert!(diagnostics(load_with(&text, limits())).is_empty());
+}
+
+#[test]
+fn references_to_the_environment() {
+    before(
+        "[global]\nnode = '${UNSET}'\ndescription = 'x ${file:/etc/passwd} ${open'",
+        &[
+            (2, 9, "environment variable `UNSET` is not set"),
+            (3, 18, "files are not read here"),
+            (3, 38, "without a closing `}`"),
+        ],
+    );
+    before(
+        "[global]\nnode = '${1X}'",
+        &[(2, 9, "is not a variable's name")],
+    );
+}
+
+/// Wherever a secret stands, nothing that is said quotes it.
+#[test]
+fn secrets_stay_secret() {
+    for key in [
+        "[global]\nthreads = 'X'",
+        "[global]\nnode = 'X/'",
+        "[global]\nhard-stop-after = 'X'",
+        "[log]\n[[log.target]]\nto = 'X'",
+        "[log]\n[[log.target]]\nto = 'udp:X'",
+        "[log]\n[[log.target]]\nto = 'stdout'\nlevel = 'X'",
+        "[stats]\nbind = 'X'",
+        "[stats]\nbind = { address = '*:81', mode = 'X', interface = 'X y' }",
+        "[defaults]\ncheck = 'X'",
+        "[defaults]\ncheck = { address = 'X' }",
+        "[defaults]\nbalance = 'X'",
+        "include = 'X'",
+        "[[frontend]]\nname = 'X'\nbind = '*:82'\ndefault-backend = 'X'",
+        "[[backend]]\nname = 'c'\nnodes = 'X'\nservers = [{ name = 'X/', address = 'X' }]",
+    ] {
+        let text = format!("{}{TAIL}", key.replace('X', "${SECRET}"));
+        let found = diagnostics(load(&text));
+        assert!(!found.is_empty(), "{text}");
+        for diagnostic in found {
+            let shown = format!("{}{}", diagnostic.render(false), diagnostic.to_json());
+            for part in ["hunter2", "swordfish"] {
+                assert!(!shown.contains(part), "{text}\n{shown}");
+            }
+        }
+    }
+}

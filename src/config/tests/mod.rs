@@ -1,0 +1,45 @@
+//! Tests of a whole load: bad files with the place of every problem, what good files mean, the
+//! files of config/ and docs/, and that nothing panics.
+
+mod bad;
+mod files;
+mod meaning;
+mod robust;
+
+use super::{Diagnostic, Limits, Loaded, Loader};
+
+/// A machine with limits that no test meets by accident.
+pub(super) fn limits() -> Limits {
+    Limits {
+        nofile: Some(1_000_000),
+        somaxconn: Some(65_535),
+        cores: 2,
+    }
+}
+
+/// Loads `text` without touching the disk; the environment has `SET` and `SECRET`.
+pub(super) fn load(text: &str) -> Loaded {
+    load_with(text, limits())
+}
+
+pub(super) fn load_with(text: &str, limits: Limits) -> Loaded {
+    let environment = |name: &str| match name {
+        "SET" => Some("from-environment".to_owned()),
+        "SECRET" => Some("hunter2:swordfish".to_owned()),
+        _ => None,
+    };
+    Loader {
+        limits,
+        environment: &environment,
+        disk: false,
+    }
+    .load_text("test.toml", text)
+}
+
+/// All diagnostics, whatever the verdict.
+pub(super) fn diagnostics(loaded: Loaded) -> Vec<Diagnostic> {
+    match loaded {
+        Ok((_, warnings)) => warnings,
+        Err(diagnostics) => diagnostics,
+    }
+}
