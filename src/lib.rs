@@ -22,4 +22,5 @@ pub mod stats;
 pub mod worker;
 
 // The program around them.
+pub mod app;
 pub mod cli;

@@ -1,4 +1,13 @@
-//! `rlb schema`: written with the configuration loader.
-pub(super) fn run() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+//! `rlb schema`: the JSON schema of the configuration file, for editors and CI.
+//!
+//! Runs on the main thread and ends. The schema is made from the types that read the file, so it
+//! cannot differ from what `rlb check` accepts.
+
+use crate::config::schema;
+use std::process::ExitCode;
+
+/// Prints the schema.
+pub(super) fn run() -> ExitCode {
+    println!("{:#}", schema());
+    ExitCode::SUCCESS
 }

@@ -1,5 +1,139 @@
 //! The configuration file: text → [`file::File`] → [`model::Config`].
 //!
-//! Plain data and code, usable from any thread. `load` never stops at the first problem.
+//! Plain data and code, usable from any thread. [`load`] never stops at the first problem: it
+//! returns everything that is wrong, each with its place.
 
+pub mod diagnostic;
+pub mod file;
+mod interpolate;
+mod keys;
 pub mod model;
+mod read;
+pub mod source;
+mod tree;
+pub mod units;
+mod validate;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use interpolate::SECRET_FILE_BYTES_MAX;
+pub use read::{FILE_BYTES_MAX, FILES_MAX, INCLUDE_DEPTH_MAX};
+pub use validate::{
+    BACKLOG_MAX, BINDS_MAX, MAXCONN_MAX, RESERVED_DESCRIPTORS_MAX, RETRIES_MAX, RISE_FALL_MAX,
+    SERVERS_MAX, SESSION_DESCRIPTORS, THREADS_MAX, WEIGHT_MAX, derived_maxconn,
+    reserved_descriptors,
+};
+
+use model::Config;
+use std::path::Path;
+
+/// A valid configuration and its warnings, or everything that is wrong with it.
+pub type Loaded = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
+
+/// What the machine can do, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Hard limit of file descriptors (`RLIMIT_NOFILE`).
+    pub nofile: Option<u64>,
+    /// `net.core.somaxconn`: longest accept queue of one socket.
+    pub somaxconn: Option<u32>,
+    /// Usable cores: default of `threads`.
+    pub cores: usize,
+}
+
+/// Descriptor limit that is assumed when the real one is not known: systemd's default hard limit.
+const NOFILE_UNKNOWN: u64 = 524_288;
+
+impl Limits {
+    /// Limits of which only the number of cores is known.
+    pub fn unknown() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            nofile: None,
+            somaxconn: None,
+            cores,
+        }
+    }
+
+    /// The global maxconn when none is written.
+    pub fn maxconn(&self) -> u32 {
+        derived_maxconn(self.nofile.unwrap_or(NOFILE_UNKNOWN))
+    }
+}
+
+/// What a load may look at besides the text.
+pub struct Loader<'a> {
+    /// The machine.
+    pub limits: Limits,
+    /// Value of an environment variable.
+    pub environment: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether `include` and `${file:…}` may read files.
+    pub disk: bool,
+}
+
+/// Loads the configuration that begins with the file at `path`. Descriptor limit and accept queues
+/// are not judged; see [`load_with`].
+pub fn load(path: &Path) -> Loaded {
+    load_with(path, &Limits::unknown())
+}
+
+/// Loads the configuration that begins with the file at `path`, for a machine with these limits.
+pub fn load_with(path: &Path, limits: &Limits) -> Loaded {
+    Loader {
+        limits: limits.clone(),
+        environment: &|name| std::env::var(name).ok(),
+        disk: true,
+    }
+    .load(path)
+}
+
+impl Loader<'_> {
+    /// Loads the configuration that begins with the file at `path`.
+    pub fn load(&self, path: &Path) -> Loaded {
+        let mut report = diagnostic::Report::default();
+        let written = read::path(path, self, &mut report);
+        self.finish(&written, report)
+    }
+
+    /// Loads a configuration from memory; `name` stands for its path.
+    pub fn load_text(&self, name: &str, text: &str) -> Loaded {
+        let mut report = diagnostic::Report::default();
+        let written = read::memory(name, text, self, &mut report);
+        self.finish(&written, report)
+    }
+
+    fn finish(&self, written: &[read::Written], mut report: diagnostic::Report) -> Loaded {
+        let config = validate::validate(written, &self.limits, &mut report);
+        let failed = report.failed() || written.is_empty();
+        let sources: Vec<_> = written
+            .iter()
+            .map(|written| written.source.clone())
+            .collect();
+        let mut diagnostics = report.finish(&sources);
+        for source in &sources {
+            let own = |diagnostic: &&mut Diagnostic| {
+                diagnostic
+                    .place
+                    .as_ref()
+                    .is_some_and(|place| place.source == *source)
+            };
+            let mut own = diagnostics.iter_mut().filter(own).peekable();
+            if own.peek().is_some() {
+                tree::name_paths(&source.text, own);
+            }
+        }
+        if failed {
+            Err(diagnostics)
+        } else {
+            Ok((config, diagnostics))
+        }
+    }
+}
+
+/// The JSON schema of a configuration file.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(file::File).to_value()
+}

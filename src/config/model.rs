@@ -258,6 +258,10 @@ impl Balance {
 }
 
 /// One server of a backend.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches, as in the file"
+)]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     /// Name; unique in its backend.

@@ -76,7 +76,12 @@ pub(super) async fn run(
             Batch::More => tokio::task::yield_now().await,
         }
     }
-    while let Batch::More = door.batch(&CancellationToken::new()).await {}
+    let never = CancellationToken::new();
+    while !door.desk.kill.is_cancelled() {
+        if let Batch::Drained = door.batch(&never).await {
+            break;
+        }
+    }
     Ok(())
 }
 
@@ -140,7 +145,7 @@ impl Door {
         };
         let account = Account::open(slot, Arc::clone(frontend), peer, &self.desk.books);
         let session = Session::new(Rc::clone(&self.desk), (client, self.kind), account);
-        self.sessions.spawn_local(session.live());
+        self.sessions.spawn_local(session.live_guarded());
     }
 
     fn take(&self, frontend: &Arc<Frontend>, limits: ConnLimits) -> Option<ConnSlot> {

@@ -26,6 +26,8 @@ pub(super) struct Attempt {
     pub(super) slot: Slot,
     /// When it was asked.
     pub(super) started: Instant,
+    /// How many attempts were made before it.
+    pub(super) order: u32,
     socket: AsyncFd<Owned<OwnedFd>>,
     kind: Kind,
 }
@@ -58,9 +60,15 @@ impl Attempt {
             server: Arc::clone(server),
             slot,
             started,
+            order: 0,
             socket,
             kind,
         })
+    }
+
+    /// The same, with the number of attempts that were made before it.
+    pub(super) fn numbered(self, order: u32) -> Self {
+        Self { order, ..self }
     }
 
     /// Completes when the server has answered.

@@ -16,6 +16,7 @@ pub use accept::Listener;
 
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
 use crate::state::{ControlHandle, Snapshot};
+use crate::sys::abort::AbortOnPanic;
 use account::Books;
 use arc_swap::ArcSwap;
 use order::Order;
@@ -61,6 +62,7 @@ pub struct Parts {
 pub fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
     let name = format!("worker-{}", parts.index);
     std::thread::Builder::new().name(name).spawn(move || {
+        let _abort = AbortOnPanic;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build_local(tokio::runtime::LocalOptions::default())

@@ -9,13 +9,13 @@ use super::plan::{Defeat, Lane, Limits, Plan, Step};
 use super::session::Desk;
 use crate::balance::Turn;
 use crate::live::slot::Slot;
-use crate::live::{Cause, Phase, Termination};
+use crate::live::{Cause, Phase, Termination, Traffic};
 use crate::state::{Backend, BackendId, Server, ToControl};
 use crate::sys::limits::is_local;
 use crate::sys::raw::{self, Owned};
 use std::future::pending;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::io::Interest;
@@ -30,6 +30,10 @@ pub(super) struct Reach<'a> {
     turn: Turn,
     plan: Plan,
     lanes: [Option<Attempt>; 2],
+    /// The server that was asked first.
+    first: Option<u64>,
+    /// The server that has refused last, until it is known whether another is asked instead.
+    refused: Option<Arc<Server>>,
     /// Watches the client for a reset, from the first wait on that was in vain: most sessions are
     /// connected before that and do not pay for it.
     client_watch: Option<AsyncFd<Owned<BorrowedFd<'a>>>>,
@@ -65,6 +69,8 @@ impl<'a> Reach<'a> {
             turn: Turn::take(&backend.live.cursor),
             plan: Plan::new(limits, Instant::now()),
             lanes: [None, None],
+            first: None,
+            refused: None,
             client_watch: None,
         }
     }
@@ -100,25 +106,26 @@ impl<'a> Reach<'a> {
         let Some(server) = self.select() else {
             return self.plan.exhausted();
         };
-        let token = &self.desk.books.token;
         let now = Instant::now();
-        let first = self.account.asked.is_none();
-        let again = self
-            .plan
-            .started(lane, server.live.uid, server.live.usual_connect(), now);
+        let usual = server.live.usual_connect();
+        let again = self.plan.started(lane, server.live.uid, usual, now);
+        self.first.get_or_insert(server.live.uid);
         self.each(&server, |traffic| {
             traffic.connect.add(1);
-            if first {
-                traffic.lbtot.add(1);
-            }
             if again {
                 traffic.wretr.add(1);
             }
         });
+        if let Some(refused) = self.refused.take()
+            && refused.live.uid != server.live.uid
+        {
+            self.each(&refused, |traffic| traffic.wredis.add(1));
+        }
         self.account.asked = Some(Arc::clone(&server.spec));
-        let slot = Slot::take(&server.live, token);
+        let slot = Slot::take(&server.live, &self.desk.books.token);
+        let order = self.plan.retries();
         match Attempt::begin(&server, slot, self.client, now) {
-            Ok(attempt) => self.lanes[lane as usize] = Some(attempt),
+            Ok(attempt) => self.lanes[lane as usize] = Some(attempt.numbered(order)),
             Err(error) => self.refused(lane, &server, &error),
         }
     }
@@ -170,7 +177,9 @@ impl<'a> Reach<'a> {
                 loser.abandon();
             }
         }
-        self.account.retries = self.plan.retries();
+        self.each(&winner.server, |traffic| traffic.lbtot.add(1));
+        self.account.retries = winner.order;
+        self.account.redispatched = self.first != Some(winner.server.live.uid);
         Some(winner)
     }
 
@@ -198,15 +207,13 @@ impl<'a> Reach<'a> {
             return;
         }
         self.plan.refused(lane, now);
-        self.each(server, |traffic| traffic.wredis.add(1));
-        self.account.redispatched = true;
         self.blame(server);
+        self.refused = Some(Arc::clone(server));
     }
 
     /// Another server is asked instead, this one not having answered.
     fn leave(&mut self, attempt: Attempt) {
         self.each(&attempt.server, |traffic| traffic.wredis.add(1));
-        self.account.redispatched = true;
         self.blame(&attempt.server);
         attempt.abandon();
     }
@@ -222,15 +229,18 @@ impl<'a> Reach<'a> {
     }
 
     fn give_up(mut self, defeat: Defeat) -> Termination {
+        let mut last = self.refused.take();
         for attempt in std::mem::take(&mut self.lanes).into_iter().flatten() {
             self.blame(&attempt.server);
+            last = Some(Arc::clone(&attempt.server));
             attempt.abandon();
         }
-        let token = &self.desk.books.token;
-        if let Some(backend) = &self.account.backend {
-            backend.slot.live().traffic.mine(token).econ.add(1);
+        match &last {
+            Some(server) => self.each(server, |traffic| traffic.econ.add(1)),
+            None => self.on_backend(|traffic| traffic.econ.add(1)),
         }
         self.account.retries = self.plan.retries();
+        self.account.redispatched = last.is_some_and(|server| self.first != Some(server.live.uid));
         match defeat {
             Defeat::NoServer | Defeat::Refused => Termination::new(Cause::Server, Phase::Connect),
             Defeat::Timeout => Termination::new(Cause::ServerTimeout, Phase::Connect),
@@ -239,17 +249,19 @@ impl<'a> Reach<'a> {
     }
 
     /// Runs `count` on the backend's and the server's shard.
-    fn each(&self, server: &Server, count: impl Fn(&crate::live::Traffic)) {
-        let token = &self.desk.books.token;
+    fn each(&self, server: &Server, count: impl Fn(&Traffic)) {
+        self.on_backend(&count);
+        count(server.live.traffic.mine(&self.desk.books.token));
+    }
+
+    fn on_backend(&self, count: impl Fn(&Traffic)) {
         if let Some(backend) = &self.account.backend {
-            count(backend.slot.live().traffic.mine(token));
+            count(backend.slot.live().traffic.mine(&self.desk.books.token));
         }
-        count(server.live.traffic.mine(token));
     }
 
     fn watch_client(&mut self) {
         if self.client_watch.is_none() {
-            use std::os::fd::AsFd;
             // Without the watch the client's reset is noticed when the relay begins.
             self.client_watch = raw::watch(Owned::new(self.client.as_fd()), Interest::ERROR).ok();
         }
@@ -272,7 +284,6 @@ fn event(lane: Lane, result: io::Result<()>) -> Event {
 
 /// Completes when the client's connection has failed.
 async fn reset(watch: Option<&AsyncFd<Owned<BorrowedFd<'_>>>>) -> io::Error {
-    use std::os::fd::AsFd;
     let Some(watch) = watch else {
         return pending().await;
     };

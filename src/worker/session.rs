@@ -8,9 +8,13 @@ use crate::live::{Cause, Phase, Termination};
 use crate::state::{Backend, ControlHandle, Snapshot};
 use arc_swap::ArcSwap;
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio_util::sync::CancellationToken;
 
 /// What every session of a worker works with.
@@ -66,8 +70,25 @@ impl Session {
         }
     }
 
+    /// Lives the connection's life; a panic on the way ends this session and no other.
+    pub(super) async fn live_guarded(self) {
+        let books = Rc::clone(&self.desk.books);
+        let frontend = Arc::clone(&self.account.frontend);
+        let mut life = pin!(self.live());
+        let survived = poll_fn(|context| {
+            match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(context))) {
+                Ok(poll) => poll.map(|()| true),
+                Err(_) => Poll::Ready(false),
+            }
+        });
+        if !survived.await {
+            tracing::error!("a session has ended by an internal error");
+            frontend.live.traffic.mine(&books.token).eint.add(1);
+        }
+    }
+
     /// Lives the connection's life up to the relay, which takes it over.
-    pub(super) async fn live(mut self) {
+    async fn live(mut self) {
         match self.run().await {
             Ok(server) => {
                 let Self {

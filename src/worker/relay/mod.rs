@@ -28,9 +28,6 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
-/// How late a timeout may be noticed: twice this at most.
-const TICK: Duration = Duration::from_millis(100);
-
 /// How often a session that waits to be reset is looked at.
 const CLOSING_TICK: Duration = Duration::from_millis(5);
 
@@ -96,13 +93,10 @@ impl Relay {
     /// When the epoll instance cannot be watched or read, which nothing ordinary brings about.
     pub(super) async fn run(&self, events: OwnedFd) -> io::Result<()> {
         let events = raw::watch(Owned::new(events), Interest::READABLE)?;
-        let clock = tokio::time::sleep(TICK);
+        let clock = tokio::time::sleep(CLOSING_TICK);
         tokio::pin!(clock);
         loop {
-            let (idle, closing) = {
-                let engine = self.engine.borrow();
-                (engine.is_empty(), engine.is_closing())
-            };
+            let idle = self.engine.borrow().is_empty();
             tokio::select! {
                 biased;
                 ready = events.readable() => {
@@ -115,12 +109,18 @@ impl Relay {
                     }
                 }
                 () = clock.as_mut(), if !idle => {
-                    self.engine.borrow_mut().tick();
-                    let pause = if closing { CLOSING_TICK } else { TICK };
-                    clock.as_mut().reset(tokio::time::Instant::now() + pause);
+                    let mut engine = self.engine.borrow_mut();
+                    engine.tick();
+                    clock.as_mut().reset(engine.next_tick().into());
                 }
                 () = self.arrived.notified(), if idle => {
-                    clock.as_mut().reset(tokio::time::Instant::now() + TICK);
+                    clock.as_mut().reset(self.engine.borrow().next_tick().into());
+                }
+            }
+            if self.engine.borrow().is_closing() {
+                let soon = tokio::time::Instant::now() + CLOSING_TICK;
+                if soon < clock.deadline() {
+                    clock.as_mut().reset(soon);
                 }
             }
             if !idle && self.engine.borrow().is_empty() {

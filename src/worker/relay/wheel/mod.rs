@@ -42,11 +42,6 @@ impl Wheel {
         }
     }
 
-    /// Whether nothing is scheduled.
-    pub(super) fn is_empty(&self) -> bool {
-        self.scheduled == 0
-    }
-
     /// The tick that `key` fires at, if it is scheduled.
     pub(super) fn tick_of(&self, key: u32) -> Option<u64> {
         let link = self.links.get(key as usize)?;
@@ -107,7 +102,7 @@ impl Wheel {
             self.now += 1;
             // Where a level comes round, the slot of the next one is spread over those below.
             let coarse = (1..LEVELS)
-                .take_while(|level| self.now % span(*level) == 0)
+                .take_while(|level| self.now.is_multiple_of(span(*level)))
                 .count();
             for level in (1..=coarse).rev() {
                 self.spread(level);

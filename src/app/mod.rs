@@ -1,0 +1,273 @@
+//! The composition root: starts everything in order, waits for signals, stops everything in order.
+//!
+//! Runs on the main thread, which becomes the control thread. Invariants: nothing is announced
+//! before it is true (READY=1 comes after signal handlers, sockets, workers and checks), and a stop
+//! never waits without a bound.
+
+mod listeners;
+mod signals;
+
+use crate::admin;
+use crate::config::{self, model::Config};
+use crate::control::{Control, Parts as ControlParts};
+use crate::live::{GlobalLive, LogQueue, WorkerToken};
+use crate::log;
+use crate::state::snapshot::Origin;
+use crate::state::{ControlHandle, Snapshot, ToControl};
+use crate::sys::abort::AbortOnPanic;
+use crate::sys::limits::{self, Spare};
+use crate::worker::order::{Order, Workers};
+use crate::worker::{self, Listener};
+use arc_swap::ArcSwap;
+use sd_notify::NotifyState;
+use signals::{Signals, Stop};
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::Receiver;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+/// How long the log thread may take to write what is queued when the process ends.
+const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// Why rlb cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refused something that nothing works without.
+    #[error("{what}: {error}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// The refusal.
+        error: io::Error,
+    },
+    /// Addresses that cannot be listened on.
+    #[error("{}", .0.join("\n"))]
+    Listen(Vec<String>),
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::System { what, error }
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// When it cannot start. Once started it ends by a signal only.
+pub fn run(config: &Config) -> Result<(), Error> {
+    let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
+    let spare = Spare::new().map_err(system("cannot keep descriptors back"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(system("cannot make the control thread's runtime"))?;
+    let result = runtime.block_on(serve(config, nofile, Arc::new(spare)));
+    // A name that is still being resolved must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: &Config, nofile: u32, spare: Arc<Spare>) -> Result<(), Error> {
+    let mut signals = Signals::new().map_err(system("cannot handle signals"))?;
+    let maxconn = maxconn(config, nofile);
+    let global = Arc::new(GlobalLive::new(Instant::now(), config.global.threads + 1));
+    let (queue, log) = start_log(config, &global).map_err(system("cannot start the log"))?;
+    let (control, inbox) = ControlHandle::new();
+    let core = Core::new(config, maxconn, global, queue, control);
+    let listeners = listeners::open(config, maxconn).map_err(Error::Listen)?;
+
+    let (workers, orders) = Workers::new(config.global.threads);
+    let mut control = core.control(inbox, workers, Arc::clone(&spare));
+    control.resolve_names().await;
+
+    let stops = Stops::default();
+    let threads = core
+        .spawn_workers(listeners.workers, orders, &stops)
+        .map_err(system("cannot start a worker"))?;
+    let admin = admin::spawn(listeners.stats, Arc::clone(&core.snapshot), spare)
+        .map_err(system("cannot start the stats listener"))?;
+    let checks_end = stops.checks.clone();
+    let control = tokio::task::spawn_local(async move {
+        let _abort = AbortOnPanic;
+        control.run(checks_end).await;
+    });
+    notify(&[NotifyState::Ready]);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
+
+    let how = signals.stop().await;
+    notify(&[NotifyState::Stopping]);
+    end_sessions(
+        how,
+        &mut signals,
+        config.global.hard_stop_after,
+        &stops,
+        threads,
+    )
+    .await;
+    stops.checks.cancel();
+    // A panic of the control task would have ended the process.
+    let _ = control.await;
+    admin.stop();
+    drop(core);
+    if let Some(log) = log {
+        log.stop(LOG_FLUSH_MAX);
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The limit of sessions: what is written, as far as the descriptors hold it.
+fn maxconn(config: &Config, nofile: u32) -> u32 {
+    let most = config::derived_maxconn(u64::from(nofile));
+    match config.global.maxconn {
+        Some(wanted) if wanted > most => {
+            tracing::warn!(
+                wanted,
+                nofile,
+                "maxconn is more than the descriptor limit holds; using {most}"
+            );
+            most
+        }
+        Some(wanted) => wanted,
+        None => most,
+    }
+}
+
+fn start_log(
+    config: &Config,
+    global: &Arc<GlobalLive>,
+) -> io::Result<(LogQueue, Option<log::Handle>)> {
+    if config.log.targets.is_empty() {
+        return Ok((LogQueue::off(Arc::clone(global)), None));
+    }
+    let (queue, receiver) = LogQueue::new(Arc::clone(global));
+    let node = config.global.node.as_deref();
+    let handle = log::spawn(&config.log, node, receiver, Arc::clone(global))?;
+    Ok((queue, Some(handle)))
+}
+
+/// What all threads share.
+struct Core {
+    threads: usize,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    global: Arc<GlobalLive>,
+    log: LogQueue,
+    control: ControlHandle,
+}
+
+impl Core {
+    fn new(
+        config: &Config,
+        maxconn: u32,
+        global: Arc<GlobalLive>,
+        log: LogQueue,
+        control: ControlHandle,
+    ) -> Self {
+        let threads = config.global.threads;
+        let origin = Origin {
+            global: Arc::clone(&global),
+            maxconn,
+            shards: threads + 1,
+            now: global.start,
+        };
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::initial(config, &origin)));
+        Self {
+            threads,
+            snapshot,
+            global,
+            log,
+            control,
+        }
+    }
+
+    fn control(&self, inbox: Receiver<ToControl>, workers: Workers, spare: Arc<Spare>) -> Control {
+        Control::new(ControlParts {
+            snapshot: Arc::clone(&self.snapshot),
+            handle: self.control.clone(),
+            inbox,
+            log: self.log.clone(),
+            workers,
+            // The last shard; the workers have those before.
+            token: WorkerToken::new(self.threads),
+            spare,
+        })
+    }
+
+    fn spawn_workers(
+        &self,
+        listeners: Vec<Vec<Listener>>,
+        orders: Vec<Receiver<Order>>,
+        stops: &Stops,
+    ) -> io::Result<Vec<JoinHandle<()>>> {
+        let parts = listeners.into_iter().zip(orders).enumerate();
+        parts
+            .map(|(index, (listeners, orders))| {
+                worker::spawn(worker::Parts {
+                    index,
+                    listeners,
+                    snapshot: Arc::clone(&self.snapshot),
+                    global: Arc::clone(&self.global),
+                    log: self.log.clone(),
+                    control: self.control.clone(),
+                    orders,
+                    drain: stops.drain.clone(),
+                    kill: stops.kill.clone(),
+                })
+            })
+            .collect()
+    }
+}
+
+/// The steps of a stop, in order.
+#[derive(Default)]
+struct Stops {
+    /// No new sessions.
+    drain: CancellationToken,
+    /// No sessions.
+    kill: CancellationToken,
+    /// No checks, no decisions.
+    checks: CancellationToken,
+}
+
+/// Stops accepting and waits for the sessions: until they have ended, `limit` is over, or a further
+/// signal says now.
+async fn end_sessions(
+    how: Stop,
+    signals: &mut Signals,
+    limit: Option<Duration>,
+    stops: &Stops,
+    threads: Vec<JoinHandle<()>>,
+) {
+    stops.drain.cancel();
+    let ended = spawn_blocking(move || {
+        for thread in threads {
+            // A worker's panic ends the process, so there is no error to be seen here.
+            let _ = thread.join();
+        }
+    });
+    tokio::pin!(ended);
+    if how == Stop::Soft {
+        tracing::info!("stopping: no new sessions, waiting for those that run");
+        let limit = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = &mut ended => return,
+            () = limit => tracing::warn!("hard-stop-after is over: ending the sessions left"),
+            () = signals.now() => tracing::warn!("told to stop now: ending the sessions left"),
+        }
+    }
+    stops.kill.cancel();
+    let _ = ended.await;
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot notify the service manager");
+    }
+}

@@ -1,0 +1,75 @@
+//! `rlb run`: the service.
+
+use super::EXIT_CONFIG;
+use crate::app;
+use crate::config;
+use crate::log::events::{self, EventFormat};
+use clap::ValueEnum;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+
+/// How long the last events may take to be written.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
+
+/// Arguments of `rlb run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/rlb/rlb.toml")]
+    config: PathBuf,
+    /// How events are written to stderr
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// Least severe events that are written: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: LevelFilter,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people; with priorities for the journal when systemd reads stderr
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    let format = match args.log_format {
+        LogFormat::Text => EventFormat::Human,
+        LogFormat::Json => EventFormat::Json,
+    };
+    let log = match events::init(events::Options {
+        format,
+        level: args.log_level,
+    }) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("rlb: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (config, warnings) =
+        match config::load_with(&args.config, &super::limits::of_this_machine()) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                for problem in &problems {
+                    eprintln!("{}", problem.render(false));
+                }
+                return ExitCode::from(EXIT_CONFIG);
+            }
+        };
+    for warning in &warnings {
+        tracing::warn!("{}", warning.line());
+    }
+    let code = match app::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    };
+    log.flush(FLUSH_MAX);
+    code
+}

@@ -1,0 +1,339 @@
+//! What is wrong with a configuration, where, and what to do about it; as text and as JSON.
+//!
+//! Made by every stage of [`crate::config::load`], printed by `rlb check` and by a start or reload
+//! that is refused. Holds the text it points into, so it outlives the load.
+
+use super::source::Place;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde_json::{Value, json};
+
+/// Most diagnostics of one load; what comes after them is counted only.
+pub const DIAGNOSTICS_MAX: usize = 300;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can be used, and probably does not do what was wanted.
+    Warning,
+}
+
+impl Severity {
+    /// The word of the text and JSON output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// One problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Stable word for the kind of problem, for scripts: `unknown-key`.
+    pub code: &'static str,
+    /// What is wrong, one sentence without a full stop.
+    pub message: String,
+    /// The key concerned: `frontend[postgres].bind`. Filled in when the load ends.
+    pub path: Option<String>,
+    /// Offending text; `None` for what has no place in a file.
+    pub place: Option<Place>,
+    /// Said beside the underlined text: what was expected.
+    pub label: Option<String>,
+    /// What to do: "did you mean …".
+    pub hint: Option<String>,
+    /// A second place that explains the first.
+    pub related: Option<(Place, String)>,
+}
+
+impl Diagnostic {
+    /// An error of kind `code`.
+    pub fn error(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, code, message.into())
+    }
+
+    /// A warning of kind `code`.
+    pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, code, message.into())
+    }
+
+    fn new(severity: Severity, code: &'static str, message: String) -> Self {
+        Self {
+            severity,
+            code,
+            message,
+            path: None,
+            place: None,
+            label: None,
+            hint: None,
+            related: None,
+        }
+    }
+
+    /// The same, about the text at `place`.
+    #[must_use]
+    pub fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// The same, with a word beside the underlined text.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// The same, with advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same, with advice when there is any.
+    #[must_use]
+    pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.or(self.hint);
+        self
+    }
+
+    /// The same, with a second place.
+    #[must_use]
+    pub fn also(mut self, place: Place, what: impl Into<String>) -> Self {
+        self.related = Some((place, what.into()));
+        self
+    }
+
+    /// One line: `rlb.toml:3:8: error: …`.
+    pub fn line(&self) -> String {
+        let place = self.place.as_ref().map_or_else(String::new, |place| {
+            let start = place.start();
+            format!("{}:{}:{}: ", place.source.name, start.line, start.column)
+        });
+        format!("{place}{}: {}", self.severity.name(), self.message)
+    }
+
+    /// As rustc draws it: message, file, line, column, the text underlined, the advice. Ends
+    /// without a newline. `color` adds terminal escapes.
+    pub fn render(&self, color: bool) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group = level
+            .primary_title(self.message.as_str())
+            .id(self.code)
+            .elements(self.place.iter().map(|place| {
+                let mut marks = vec![(place, AnnotationKind::Primary, self.label.as_deref())];
+                if let Some((other, what)) = &self.related
+                    && other.source == place.source
+                {
+                    marks.push((other, AnnotationKind::Context, Some(what.as_str())));
+                }
+                snippet(&marks)
+            }));
+        if let Some((other, what)) = &self.related
+            && self
+                .place
+                .as_ref()
+                .is_none_or(|place| place.source != other.source)
+        {
+            group = group.element(snippet(&[(
+                other,
+                AnnotationKind::Context,
+                Some(what.as_str()),
+            )]));
+        }
+        let mut groups: Vec<Group<'_>> = vec![group];
+        if let Some(hint) = &self.hint {
+            groups.push(Group::with_title(
+                Level::HELP.secondary_title(hint.as_str()),
+            ));
+        }
+        let renderer = if color {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        renderer.render(&groups)
+    }
+
+    /// One object of `rlb check --format json`; docs/configuration.md describes it.
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({
+            "severity": self.severity.name(),
+            "code": self.code,
+            "message": self.message,
+            "label": self.label,
+            "hint": self.hint,
+            "path": self.path,
+            "file": null,
+            "line": null,
+            "column": null,
+            "end": null,
+            "related": self.related.as_ref().map(|(place, what)| {
+                let mut related = location(place);
+                related["message"] = json!(what);
+                related
+            }),
+        });
+        if let (Some(place), Some(fields)) = (&self.place, object.as_object_mut())
+            && let Value::Object(location) = location(place)
+        {
+            fields.extend(location);
+        }
+        object
+    }
+}
+
+fn location(place: &Place) -> Value {
+    let (start, end) = (place.start(), place.end());
+    json!({
+        "file": place.source.name,
+        "line": start.line,
+        "column": start.column,
+        "end": { "line": end.line, "column": end.column },
+    })
+}
+
+type Mark<'a> = (&'a Place, AnnotationKind, Option<&'a str>);
+
+/// The lines that the marks touch (only they are handed to the renderer, which reads all it gets).
+fn snippet<'a>(marks: &[Mark<'a>]) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    let source = &marks[0].0.source;
+    let first = marks
+        .iter()
+        .map(|mark| mark.0.span.start)
+        .min()
+        .unwrap_or(0);
+    let last = marks.iter().map(|mark| mark.0.span.end).max().unwrap_or(0);
+    let start = source.text[..first]
+        .rfind('\n')
+        .map_or(0, |newline| newline + 1);
+    let end = source.text[last..]
+        .find('\n')
+        .map_or(source.text.len(), |newline| last + newline);
+    let line = source.text[..start]
+        .bytes()
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1;
+    Snippet::source(&source.text[start..end])
+        .line_start(line)
+        .path(source.name.as_str())
+        .annotations(marks.iter().map(|(place, kind, label)| {
+            kind.span(place.span.start - start..place.span.end - start)
+                .label(*label)
+        }))
+}
+
+/// Collects diagnostics, at most [`DIAGNOSTICS_MAX`], and keeps secrets out of them.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    diagnostics: Vec<Diagnostic>,
+    dropped: usize,
+    dropped_error: bool,
+    /// Value and placeholder of everything that was taken from the environment or a file.
+    secrets: Vec<(String, String)>,
+    /// Strings that hold such a value.
+    filled_in: Vec<Place>,
+}
+
+/// Values shorter than this are not hidden: they would blot out parts of ordinary words.
+const SECRET_BYTES_MIN: usize = 3;
+
+impl Report {
+    /// From now on `value` is shown as `placeholder`.
+    pub(super) fn hide(&mut self, value: &str, placeholder: &str) {
+        if value.len() >= SECRET_BYTES_MIN {
+            self.secrets
+                .push((value.to_owned(), placeholder.to_owned()));
+            // A longer value may contain a shorter one.
+            self.secrets
+                .sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
+            self.secrets.dedup();
+        }
+    }
+
+    /// Remembers that the string at `place` holds a value from elsewhere.
+    pub(super) fn filled_in(&mut self, place: Place) {
+        self.filled_in.push(place);
+    }
+
+    /// Adds a diagnostic that quotes the string at `place`, or a part of it. When the string holds
+    /// a value from elsewhere, nothing of it is quoted.
+    pub(super) fn push_quoting(&mut self, place: Place, mut diagnostic: Diagnostic) {
+        if self.filled_in.contains(&place) {
+            diagnostic.message = format!("what {} stands for is not valid here", place.text());
+            diagnostic.hint = None;
+        }
+        self.push(diagnostic.at(place));
+    }
+
+    /// Whether there is an error among the diagnostics.
+    pub(super) fn failed(&self) -> bool {
+        self.dropped_error
+            || self
+                .diagnostics
+                .iter()
+                .any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// Adds a diagnostic.
+    pub(super) fn push(&mut self, mut diagnostic: Diagnostic) {
+        if self.diagnostics.len() >= DIAGNOSTICS_MAX {
+            self.dropped += 1;
+            self.dropped_error |= diagnostic.severity == Severity::Error;
+            return;
+        }
+        let Diagnostic {
+            message,
+            label,
+            hint,
+            related,
+            ..
+        } = &mut diagnostic;
+        let texts = [
+            label.as_mut(),
+            hint.as_mut(),
+            related.as_mut().map(|(_, what)| what),
+        ];
+        for text in texts.into_iter().flatten().chain([message]) {
+            for (value, placeholder) in &self.secrets {
+                if text.contains(value.as_str()) {
+                    *text = text.replace(value.as_str(), placeholder);
+                }
+            }
+        }
+        if !self.diagnostics.contains(&diagnostic) {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// Everything, errors and warnings together in the order of the files.
+    pub(super) fn finish(
+        mut self,
+        order: &[std::sync::Arc<super::source::Source>],
+    ) -> Vec<Diagnostic> {
+        self.diagnostics.sort_by_key(|diagnostic| {
+            diagnostic.place.as_ref().map_or((usize::MAX, 0), |place| {
+                let file = order.iter().position(|source| *source == place.source);
+                (file.unwrap_or(usize::MAX), place.span.start)
+            })
+        });
+        if self.dropped > 0 {
+            let message = format!("{} more problems are not shown", self.dropped);
+            self.diagnostics.push(if self.dropped_error {
+                Diagnostic::error("too-many", message)
+            } else {
+                Diagnostic::warning("too-many", message)
+            });
+        }
+        self.diagnostics
+    }
+}

@@ -1,0 +1,166 @@
+//! `${NAME}`, `${NAME-default}` and `${file:/path}` inside strings; `$${` stands for `${`.
+//!
+//! Runs after a file is parsed and before anything is read from it, so a value never becomes
+//! syntax. The values themselves never reach a diagnostic: the report hides them.
+
+use super::Loader;
+use super::diagnostic::{Diagnostic, Report};
+use super::source::{Place, Source};
+use super::tree::{self, Lost};
+use super::units::Problem;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Longest content of a `${file:…}`.
+pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Replaces every reference in the strings of `table`. What cannot be replaced is reported and
+/// removed.
+pub(super) fn interpolate(
+    loader: &Loader<'_>,
+    source: &Arc<Source>,
+    table: &mut DeTable<'_>,
+    lost: &mut Lost,
+    report: &mut Report,
+) {
+    let mut pass = Pass {
+        loader,
+        source,
+        report,
+        failed: Vec::new(),
+    };
+    table.iter_mut().for_each(|(_, value)| pass.value(value));
+    for span in pass.failed {
+        tree::cut(table, &span, lost);
+    }
+}
+
+struct Pass<'a> {
+    loader: &'a Loader<'a>,
+    source: &'a Arc<Source>,
+    report: &'a mut Report,
+    failed: Vec<Range<usize>>,
+}
+
+impl Pass<'_> {
+    fn value(&mut self, value: &mut Spanned<DeValue<'_>>) {
+        let span = value.span();
+        match value.get_mut() {
+            DeValue::Table(table) => table.iter_mut().for_each(|(_, value)| self.value(value)),
+            DeValue::Array(array) => array.iter_mut().for_each(|item| self.value(item)),
+            DeValue::String(text) if text.contains("${") => {
+                let place = Place::new(self.source, span.clone());
+                match self.text(text, &place) {
+                    Some(filled) => *text = filled.into(),
+                    None => self.failed.push(span),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// `None` when something in it could not be replaced.
+    fn text(&mut self, text: &str, place: &Place) -> Option<String> {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        let mut complete = true;
+        let mut filled = false;
+        while let Some(at) = rest.find("${") {
+            let (before, from) = rest.split_at(at);
+            if let Some(kept) = before.strip_suffix('$') {
+                out.push_str(kept);
+                out.push_str("${");
+                rest = &from[2..];
+                continue;
+            }
+            out.push_str(before);
+            let Some(end) = from.find('}') else {
+                let problem = Diagnostic::error("reference", "`${` without a closing `}`")
+                    .hint("write `$${` for the characters `${` themselves");
+                self.report.push(problem.at(narrow(place, from)));
+                return None;
+            };
+            let reference = &from[..=end];
+            match self.reference(&from[2..end]) {
+                Ok(Filled::Outside(value)) => {
+                    self.report.hide(&value, reference);
+                    filled = true;
+                    out.push_str(&value);
+                }
+                Ok(Filled::Default(value)) => out.push_str(&value),
+                Err(problem) => {
+                    let problem =
+                        Diagnostic::error("reference", problem.message).maybe_hint(problem.hint);
+                    self.report.push(problem.at(narrow(place, reference)));
+                    complete = false;
+                }
+            }
+            rest = &from[end + 1..];
+        }
+        out.push_str(rest);
+        if filled {
+            self.report.filled_in(place.clone());
+        }
+        complete.then_some(out)
+    }
+
+    fn reference(&self, inner: &str) -> Result<Filled, Problem> {
+        if let Some(path) = inner.strip_prefix("file:") {
+            return self.file(path).map(Filled::Outside);
+        }
+        let (name, default) = match inner.split_once('-') {
+            Some((name, default)) => (name, Some(default)),
+            None => (inner, None),
+        };
+        let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
+        let first = name.bytes().next().is_some_and(letter);
+        if !first || !name.bytes().all(|b| letter(b) || b.is_ascii_digit()) {
+            return Err(Problem::new(format!("`{name}` is not a variable's name"))
+                .hint("write `${NAME}`, `${NAME-default}` or `${file:/path}`"));
+        }
+        match ((self.loader.environment)(name), default) {
+            (Some(value), _) => Ok(Filled::Outside(value)),
+            (None, Some(default)) => Ok(Filled::Default(default.to_owned())),
+            (None, None) => {
+                let message = format!("environment variable `{name}` is not set");
+                let hint = format!("set it, or give a default: `${{{name}-default}}`");
+                Err(Problem::new(message).hint(hint))
+            }
+        }
+    }
+
+    fn file(&self, path: &str) -> Result<String, Problem> {
+        if !self.loader.disk {
+            return Err(Problem::new("files are not read here"));
+        }
+        let directory = Path::new(&self.source.name)
+            .parent()
+            .unwrap_or(Path::new(""));
+        let text = super::read::text(&directory.join(path), SECRET_FILE_BYTES_MAX)
+            .map_err(|why| Problem::new(format!("cannot read `{path}`: {why}")))?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+    }
+}
+
+/// What a reference stands for.
+enum Filled {
+    /// Something that is not in the configuration, and is not shown.
+    Outside(String),
+    /// The default that was written beside it.
+    Default(String),
+}
+
+/// The place of `part` inside the string at `place`, when it stands there unescaped.
+fn narrow(place: &Place, part: &str) -> Place {
+    match place.text().find(part) {
+        Some(at) => {
+            let start = place.span.start + at;
+            Place::new(&place.source, start..start + part.len())
+        }
+        None => place.clone(),
+    }
+}

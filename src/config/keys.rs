@@ -1,0 +1,239 @@
+//! Pass 2 over a file: every key that rlb does not know, with what was probably meant.
+//!
+//! The known keys are taken from the JSON schema of [`File`], so that they cannot differ from what
+//! the next pass reads. Pure.
+
+use super::diagnostic::{Diagnostic, Report};
+use super::file::File;
+use super::source::{Place, Source};
+use super::tree::Lost;
+use super::words;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The keys that a file may have, as a JSON schema.
+pub(super) struct Known {
+    schema: Value,
+}
+
+/// What may stand at one place of the file.
+struct Shape<'a> {
+    /// Named keys.
+    keys: Vec<(&'a str, &'a Value)>,
+    /// What the values of a table with free keys are.
+    free: Option<&'a Value>,
+    /// What the items of a list are.
+    items: Option<&'a Value>,
+}
+
+impl Known {
+    pub(super) fn new() -> Self {
+        Self {
+            schema: schemars::schema_for!(File).to_value(),
+        }
+    }
+
+    fn shape<'a>(&'a self, schema: &'a Value) -> Shape<'a> {
+        let mut shape = Shape {
+            keys: Vec::new(),
+            free: None,
+            items: None,
+        };
+        self.collect(schema, &mut shape);
+        shape
+    }
+
+    fn collect<'a>(&'a self, schema: &'a Value, shape: &mut Shape<'a>) {
+        let Some(object) = schema.as_object() else {
+            return;
+        };
+        if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
+            let target = reference
+                .strip_prefix('#')
+                .and_then(|path| self.schema.pointer(path));
+            if let Some(target) = target {
+                self.collect(target, shape);
+            }
+        }
+        for one in object
+            .get("anyOf")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            self.collect(one, shape);
+        }
+        let properties = object.get("properties").and_then(Value::as_object);
+        shape.keys.extend(
+            properties
+                .into_iter()
+                .flat_map(Map::iter)
+                .map(|(k, v)| (k.as_str(), v)),
+        );
+        if let Some(free) = object
+            .get("additionalProperties")
+            .filter(|value| value.is_object())
+        {
+            shape.free = Some(free);
+        }
+        if let Some(items) = object.get("items") {
+            shape.items = Some(items);
+        }
+    }
+
+    /// Every table that has `key`, by its path, shortest first.
+    fn homes(&self, key: &str) -> Vec<&'static str> {
+        const TABLES: &[(&str, &str)] = &[
+            ("Global", "[global]"),
+            ("Log", "[log]"),
+            ("LogTarget", "[[log.target]]"),
+            ("Stats", "[stats]"),
+            ("Frontend", "[[frontend]]"),
+            ("Backend", "[[backend]]"),
+            ("Listen", "[[listen]]"),
+            ("Defaults", "[defaults]"),
+            ("Server", "a server"),
+            ("Bind", "a bind table"),
+            ("Check", "a check table"),
+            ("Timeouts", "a timeout table"),
+        ];
+        let has = |name: &str| {
+            self.schema
+                .pointer(&format!("/$defs/{name}/properties/{key}"))
+                .is_some()
+        };
+        let homes = TABLES
+            .iter()
+            .filter(|(name, _)| has(name))
+            .map(|(_, table)| *table);
+        homes.take(3).collect()
+    }
+}
+
+/// Reports and removes every key that is not known.
+pub(super) fn unknown_keys(
+    known: &Known,
+    source: &Arc<Source>,
+    table: &mut DeTable<'_>,
+    lost: &mut Lost,
+    report: &mut Report,
+) {
+    let mut walk = Walk {
+        known,
+        source,
+        lost,
+        report,
+        top: String::new(),
+    };
+    walk.table(&known.schema, table, None);
+}
+
+struct Walk<'a> {
+    known: &'a Known,
+    source: &'a Arc<Source>,
+    lost: &'a mut Lost,
+    report: &'a mut Report,
+    /// The top-level key that is being walked.
+    top: String,
+}
+
+impl Walk<'_> {
+    fn value(&mut self, schema: &Value, value: &mut Spanned<DeValue<'_>>) {
+        let span = value.span();
+        match value.get_mut() {
+            DeValue::Table(table) => self.table(schema, table, Some(&span)),
+            DeValue::Array(array) => {
+                let shape = self.known.shape(schema);
+                // One where a list is expected, or a list where one is: the next pass says so.
+                if let Some(items) = shape.items {
+                    array.iter_mut().for_each(|item| self.value(items, item));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn table(
+        &mut self,
+        schema: &Value,
+        table: &mut DeTable<'_>,
+        span: Option<&std::ops::Range<usize>>,
+    ) {
+        let shape = self.known.shape(schema);
+        if shape.keys.is_empty() && shape.free.is_none() {
+            return;
+        }
+        let mut unknown = Vec::new();
+        for (key, value) in table.iter_mut() {
+            let name = key.get_ref().as_ref();
+            if span.is_none() {
+                name.clone_into(&mut self.top);
+            }
+            match shape.keys.iter().find(|(known, _)| *known == name) {
+                Some((_, schema)) => self.value(schema, value),
+                None if shape.free.is_some() => {
+                    shape
+                        .free
+                        .into_iter()
+                        .for_each(|free| self.value(free, value));
+                }
+                None => {
+                    unknown.push(key.clone());
+                    self.unknown(name, key.span(), &shape);
+                }
+            }
+        }
+        for key in unknown {
+            // `default_backend` is there, only misspelt: do not also say that it is missing.
+            match (span, meant(key.get_ref(), &shape)) {
+                (Some(span), Some(meant)) => {
+                    self.lost.insert(span, meant);
+                    if meant == "name" {
+                        self.lost.insert_name(&self.top);
+                    }
+                }
+                (None, Some(meant)) => self.lost.insert_name(meant),
+                (_, None) => {}
+            }
+            table.remove(key.get_ref().as_ref());
+        }
+    }
+
+    fn unknown(&mut self, name: &str, span: std::ops::Range<usize>, shape: &Shape<'_>) {
+        let near = words::closest(name, shape.keys.iter().map(|(key, _)| *key));
+        let same_letters = near.is_some_and(|near| near == name.to_lowercase().replace('_', "-"));
+        let homes = self.known.homes(name);
+        let hint = if same_letters {
+            words::did_you_mean(name, near)
+        } else if let Some(instead) = words::haproxy(name) {
+            Some(instead.to_owned())
+        } else if near.is_some() {
+            words::did_you_mean(name, near)
+        } else if homes.is_empty() {
+            let keys: Vec<String> = shape
+                .keys
+                .iter()
+                .map(|(key, _)| format!("`{key}`"))
+                .collect();
+            Some(format!("known here: {}", keys.join(", ")))
+        } else {
+            Some(format!("`{name}` is a key of {}", homes.join(", ")))
+        };
+        self.report.push(
+            Diagnostic::error("unknown-key", format!("unknown key `{name}`"))
+                .at(Place::new(self.source, span))
+                .label("not a key of this table")
+                .maybe_hint(hint),
+        );
+    }
+}
+
+/// The known key that an unknown one stands for.
+fn meant<'s>(name: &str, shape: &Shape<'s>) -> Option<&'s str> {
+    if name == "server" && shape.keys.iter().any(|(key, _)| *key == "servers") {
+        return Some("servers");
+    }
+    words::closest(name, shape.keys.iter().map(|(key, _)| *key))
+}

@@ -1,0 +1,344 @@
+//! Files to [`File`]s: reads a file and what it includes, and finds everything that can be found
+//! without knowing what the values mean.
+//!
+//! Three passes a file, so that one run reports everything: syntax, with the parser's recovery;
+//! unknown keys, over the parsed tree; types, by reading the tree, where a wrong value is reported
+//! and removed and the rest read again. Touches the disk, nothing else.
+
+use super::Loader;
+use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Report};
+use super::file::File;
+use super::source::{Place, Source};
+use super::tree::{self, Lost};
+use super::{interpolate, keys, words};
+use serde::Deserialize;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use toml::Spanned;
+use toml::de::{DeTable, Deserializer};
+
+/// Largest file, in bytes.
+pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most files of one configuration.
+pub const FILES_MAX: usize = 1000;
+/// Deepest nesting of includes.
+pub const INCLUDE_DEPTH_MAX: usize = 8;
+
+/// One file of the configuration.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) source: Arc<Source>,
+    pub(super) file: File,
+    /// What was wrong and is no longer in `file`.
+    pub(super) lost: Lost,
+}
+
+/// The text of a file of at most `max` bytes, or why not.
+pub(super) fn text(path: &Path, max: u64) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    file.take(max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > max {
+        return Err(format!("it is larger than {max} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid]
+            .split(|byte| *byte == b'\n')
+            .count();
+        format!("it is not UTF-8 in line {line}")
+    })
+}
+
+/// Reads the configuration that begins with `path`: that file first, then what it includes.
+pub(super) fn path(path: &Path, loader: &Loader<'_>, report: &mut Report) -> Vec<Written> {
+    let mut reader = Reader::new(loader, report);
+    reader.file(path, None);
+    reader.written
+}
+
+/// Reads a configuration from memory.
+pub(super) fn memory(
+    name: &str,
+    text: &str,
+    loader: &Loader<'_>,
+    report: &mut Report,
+) -> Vec<Written> {
+    let mut reader = Reader::new(loader, report);
+    let source = Source {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    };
+    reader.source(&Arc::new(source));
+    reader.written
+}
+
+struct Reader<'a> {
+    loader: &'a Loader<'a>,
+    report: &'a mut Report,
+    known: keys::Known,
+    written: Vec<Written>,
+    /// The files whose includes are being read, outermost first.
+    open: Vec<PathBuf>,
+    seen: Vec<PathBuf>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(loader: &'a Loader<'a>, report: &'a mut Report) -> Self {
+        let known = keys::Known::new();
+        Self {
+            loader,
+            report,
+            known,
+            written: Vec::new(),
+            open: Vec::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    fn file(&mut self, path: &Path, included_at: Option<&Place>) {
+        let name = path.display().to_string();
+        let at = |diagnostic: Diagnostic| match included_at {
+            Some(place) => diagnostic.at(place.clone()),
+            None => diagnostic,
+        };
+        let text = match text(path, FILE_BYTES_MAX) {
+            Ok(text) => text,
+            Err(why) => {
+                let message = format!("cannot read `{name}`: {why}");
+                self.report
+                    .push(at(Diagnostic::error("unreadable", message)));
+                if let Some(written) = self.written.first_mut() {
+                    written.lost.everything();
+                }
+                return;
+            }
+        };
+        let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let problem = if self.open.contains(&identity) {
+            Some(Diagnostic::error(
+                "include",
+                format!("`{name}` includes itself"),
+            ))
+        } else if self.seen.contains(&identity) {
+            Some(Diagnostic::warning(
+                "include",
+                format!("`{name}` is included twice, read once"),
+            ))
+        } else if self.open.len() > INCLUDE_DEPTH_MAX {
+            let message = format!("includes are nested deeper than {INCLUDE_DEPTH_MAX}");
+            Some(Diagnostic::error("include", message))
+        } else if self.seen.len() >= FILES_MAX {
+            Some(Diagnostic::error(
+                "include",
+                format!("more than {FILES_MAX} files"),
+            ))
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            self.report.push(at(problem));
+            return;
+        }
+        self.seen.push(identity.clone());
+        self.open.push(identity);
+        self.source(&Arc::new(Source { name, text }));
+        self.open.pop();
+    }
+
+    fn source(&mut self, source: &Arc<Source>) {
+        let written = parse(source, self.loader, &self.known, self.report);
+        let include = written.file.include.clone();
+        self.written.push(written);
+        for pattern in include.into_iter().flat_map(|include| include.0) {
+            self.include(&pattern.value, &Place::new(source, pattern.span));
+        }
+    }
+
+    fn include(&mut self, pattern: &str, place: &Place) {
+        if !self.loader.disk {
+            self.report
+                .push(Diagnostic::error("include", "files are not read here").at(place.clone()));
+            return;
+        }
+        let directory = Path::new(&place.source.name)
+            .parent()
+            .unwrap_or(Path::new(""));
+        let full = directory.join(pattern);
+        if !pattern.contains(['*', '?', '[']) {
+            self.file(&full, Some(place));
+            return;
+        }
+        // The directory is a name, whatever stands in it; only what was written is a pattern.
+        let escaped = glob::Pattern::escape(&directory.display().to_string());
+        let full = Path::new(&escaped).join(pattern).display().to_string();
+        let paths = match glob::glob(&full) {
+            Ok(paths) => paths,
+            Err(error) => {
+                let problem = Diagnostic::error("include", "the pattern is not valid");
+                self.report
+                    .push_quoting(place.clone(), problem.label(error.msg));
+                return;
+            }
+        };
+        let mut found = false;
+        // The crate yields the paths of a directory in the order of their names.
+        for path in paths {
+            match path {
+                Ok(path) if path.is_dir() => {}
+                Ok(path) => {
+                    found = true;
+                    self.file(&path, Some(place));
+                }
+                Err(error) => {
+                    let message = format!("cannot read a directory: {}", error.error());
+                    self.report
+                        .push(Diagnostic::error("include", message).at(place.clone()));
+                }
+            }
+        }
+        if !found {
+            let problem = Diagnostic::warning("include", "no file matches");
+            self.report.push(problem.at(place.clone()));
+        }
+    }
+}
+
+/// The three passes.
+fn parse(
+    source: &Arc<Source>,
+    loader: &Loader<'_>,
+    known: &keys::Known,
+    report: &mut Report,
+) -> Written {
+    let mut lost = Lost::default();
+    let (table, errors) = DeTable::parse_recoverable(&source.text);
+    let span = table.span();
+    let mut table = table.into_inner();
+    for error in errors {
+        let at = error.span().unwrap_or_default();
+        // The parser goes on behind a value that it cannot read; anything else may have swallowed
+        // keys or tables.
+        let local = error.message().contains("must be quoted")
+            || error.message().starts_with("duplicate key");
+        if !local || !tree::cut(&mut table, &at, &mut lost) {
+            lost.everything();
+        }
+        report.push(syntax_error(&error, Place::new(source, at)));
+    }
+    interpolate::interpolate(loader, source, &mut table, &mut lost, report);
+    keys::unknown_keys(known, source, &mut table, &mut lost, report);
+    for _ in 0..DIAGNOSTICS_MAX {
+        match File::deserialize(Deserializer::from(Spanned::new(
+            span.clone(),
+            table.clone(),
+        ))) {
+            Ok(file) => {
+                return Written {
+                    source: Arc::clone(source),
+                    file,
+                    lost,
+                };
+            }
+            Err(error) => {
+                let at = error.span().unwrap_or_default();
+                type_error(&error, Place::new(source, at.clone()), report);
+                if !tree::cut(&mut table, &at, &mut lost) {
+                    break;
+                }
+            }
+        }
+    }
+    lost.everything();
+    Written {
+        source: Arc::clone(source),
+        file: File::default(),
+        lost,
+    }
+}
+
+fn syntax_error(error: &toml::de::Error, place: Place) -> Diagnostic {
+    let (what, expected) = split_expected(error.message());
+    let diagnostic = Diagnostic::error("syntax", what);
+    let diagnostic = match expected {
+        Some(expected) => diagnostic.label(format!("expected {expected}")),
+        None => diagnostic,
+    };
+    diagnostic.at(place)
+}
+
+fn split_expected(message: &str) -> (&str, Option<&str>) {
+    match message.split_once(", expected ") {
+        Some((what, expected)) => (what, Some(expected)),
+        None => (message, None),
+    }
+}
+
+fn type_error(error: &toml::de::Error, place: Place, report: &mut Report) {
+    let (what, expected) = split_expected(error.message());
+    let expected = expected.map(|expected| match expected {
+        "i64" | "u32" | "u16" => "a number",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "a string" => "a string in quotes",
+        expected if expected.starts_with("struct ") => "a table",
+        expected => expected,
+    });
+    let diagnostic = if let Some(value) = what.strip_prefix("unknown variant ") {
+        let bare = value.trim_matches('`');
+        let candidates: Vec<&str> = expected
+            .unwrap_or_default()
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .collect();
+        let hint = words::haproxy_value(bare).or_else(|| words::did_you_mean(bare, candidates));
+        Diagnostic::error("unknown-value", format!("unknown value {value}")).maybe_hint(hint)
+    } else if let Some(found) = what
+        .strip_prefix("invalid type: ")
+        .or_else(|| what.strip_prefix("invalid value: "))
+    {
+        let found = found.replace("sequence", "list").replace("map", "table");
+        let hint = type_hint(&found, expected.unwrap_or_default(), &place);
+        Diagnostic::error("wrong-type", format!("wrong type: {found}")).maybe_hint(hint)
+    } else if what == "wanted string or table" {
+        Diagnostic::error("wrong-type", "wrong type").label("expected a word in quotes")
+    } else if let Some((what, hint)) = what.split_once(", write ") {
+        Diagnostic::error("value", what)
+            .label("expected a number with its unit")
+            .hint(format!("write {hint}"))
+    } else {
+        Diagnostic::error("value", what)
+    };
+    let diagnostic = match expected {
+        Some(expected) => diagnostic.label(format!("expected {expected}")),
+        None => diagnostic,
+    };
+    report.push_quoting(place, diagnostic);
+}
+
+fn type_hint(found: &str, expected: &str, place: &Place) -> Option<String> {
+    let written = place.text();
+    let header = written.trim_matches(['[', ']']);
+    if expected.contains("duration") && found.starts_with("integer") {
+        return Some(format!(
+            "write \"{written}s\" for seconds or \"{written}ms\" for milliseconds (a bare number \
+             in HAProxy is milliseconds)"
+        ));
+    }
+    match (found, expected) {
+        ("table", "a list") if written.starts_with('[') => Some(format!("write [[{header}]]")),
+        ("list", "a table") if written.starts_with("[[") => {
+            Some(format!("write [{header}], it stands once"))
+        }
+        (_, "a number" | "a boolean") => {
+            let bare = written.strip_prefix('"')?.strip_suffix('"')?;
+            let fits = bare.parse::<i64>().is_ok() || bare.parse::<bool>().is_ok();
+            fits.then(|| format!("write {bare}, without quotes"))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,362 @@
+//! The small languages inside strings: durations, addresses to listen on, addresses of servers, log
+//! targets, file modes, names.
+//!
+//! Pure functions, text in, value or [`Problem`] out; used while a file is validated.
+
+use super::model::{LogSink, ServerAddress, ServerPort};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Longest duration: what a signed 32 bit number of milliseconds holds, as in HAProxy.
+pub const DURATION_MAX: Duration = Duration::from_millis(i32::MAX as u64);
+/// Shortest duration but zero, and the grain of all timers.
+pub const DURATION_MIN: Duration = Duration::from_millis(1);
+/// Longest name of a proxy, listener or server, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Longest path of a unix socket, in bytes (`sun_path` without its end mark).
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Longest host name, in bytes (RFC 1035).
+const HOST_BYTES_MAX: usize = 253;
+/// Port of syslog when none is written.
+const SYSLOG_PORT: u16 = 514;
+
+/// What a duration looks like, for "expected …".
+pub const DURATION_EXPECTED: &str =
+    "a duration in quotes with its unit, as \"500ms\", \"2s\", \"5m\" or \"1h\"";
+
+/// Why a text is not what it should be, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong.
+    pub message: String,
+    /// What to write.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// `"2s"`, `"500ms"`, `"1h 30m"`; `"0s"` is allowed, a bare number is not.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let trimmed = text.trim();
+    if !trimmed.is_empty() && trimmed.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!(
+            "duration `{trimmed}` has no unit, write \"{trimmed}s\" for seconds or \
+             \"{trimmed}ms\" for milliseconds"
+        ));
+    }
+    let value = humantime::parse_duration(trimmed)
+        .map_err(|_| format!("`{text}` is not a duration, expected {DURATION_EXPECTED}"))?;
+    if value > DURATION_MAX {
+        return Err(format!(
+            "`{text}` is too long, the longest duration is 24 days"
+        ));
+    }
+    if !value.is_zero() && value < DURATION_MIN {
+        return Err(format!(
+            "`{text}` is too short, the shortest duration is 1 ms"
+        ));
+    }
+    Ok(value)
+}
+
+/// A duration the way [`duration`] reads it.
+pub fn format_duration(value: Duration) -> String {
+    humantime::format_duration(value).to_string()
+}
+
+/// An address to listen on, port range not yet expanded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindText {
+    /// IP address and ports.
+    Tcp(IpAddr, RangeInclusive<u16>),
+    /// A path, or an abstract name that begins with `@`.
+    Unix(PathBuf),
+}
+
+const BIND_FORMS: &str = "write \"*:80\", \"127.0.0.1:80\", \"[::]:80\", \"*:8000-8010\" or \
+                          \"unix:/path\"";
+
+/// `"*:80"`, `"127.0.0.1:80"`, `"[::]:80"`, `"*:8000-8010"`, `"unix:/path"`, `"unix:@name"`.
+pub fn bind(text: &str) -> Result<BindText, Problem> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix_path(path).map(BindText::Unix);
+    }
+    if let Some(problem) = haproxy_prefix(text) {
+        return Err(problem);
+    }
+    let Some((host, port)) = split_port(text) else {
+        let hint = if port_range(text).is_ok() {
+            format!("write \"*:{text}\" for all addresses of this machine")
+        } else {
+            BIND_FORMS.to_owned()
+        };
+        return Err(Problem::new(format!("`{text}` has no port")).hint(hint));
+    };
+    let ip = match host {
+        "*" | "" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        _ => ip(host)?.ok_or_else(|| {
+            Problem::new(format!("`{host}` is not an IP address of this machine")).hint(
+                if host == "localhost" {
+                    format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\"")
+                } else {
+                    BIND_FORMS.to_owned()
+                },
+            )
+        })?,
+    };
+    Ok(BindText::Tcp(ip, port_range(port)?))
+}
+
+/// `"10.0.0.1:5432"`, `"[::1]:80"`, `"name:80"`, `"name"`, `"name:+1000"`, `"unix:/path"`.
+pub fn server(text: &str) -> Result<ServerAddress, Problem> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix_path(path).map(ServerAddress::Unix);
+    }
+    if let Some(problem) = haproxy_prefix(text) {
+        return Err(problem);
+    }
+    if text.contains('/') {
+        return Err(Problem::new(format!("`{text}` is not an address"))
+            .hint("a server is \"HOST:PORT\", without scheme and path"));
+    }
+    match split_port(text) {
+        Some((name, port)) => host(name, server_port(port)?),
+        None => host(text, ServerPort::FromClient(0)),
+    }
+}
+
+/// A host without a port, as in a node group: address or name.
+pub fn host(text: &str, port: ServerPort) -> Result<ServerAddress, Problem> {
+    match text {
+        "" => return Err(Problem::new("the host is missing")),
+        "*" => {
+            return Err(Problem::new("`*` is not a server's address")
+                .hint("only `bind` takes it: a server needs an address or a name"));
+        }
+        _ => {}
+    }
+    match ip(text)? {
+        Some(ip) if ip.is_unspecified() => {
+            Err(Problem::new(format!("`{text}` is not a server's address"))
+                .hint("nothing can be reached at it: write the server's own address"))
+        }
+        Some(ip) => Ok(ServerAddress::Ip(ip, port)),
+        None => host_name(text).map(|name| ServerAddress::Name(name.into(), port)),
+    }
+}
+
+fn host_name(text: &str) -> Result<&str, Problem> {
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    let last = bare.rsplit('.').next().unwrap_or_default();
+    if !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Problem::new(format!(
+            "`{text}` is neither an IPv4 address nor a host name"
+        ))
+        .hint("an IPv4 address is four numbers from 0 to 255"));
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if bare.len() > HOST_BYTES_MAX || !bare.split('.').all(label) {
+        return Err(
+            Problem::new(format!("`{text}` is neither an address nor a host name"))
+                .hint("an IPv6 address with a port stands in brackets: \"[::1]:80\""),
+        );
+    }
+    Ok(text)
+}
+
+/// Splits at the port; an IPv6 address must stand in brackets. `None` without a port.
+fn split_port(text: &str) -> Option<(&str, &str)> {
+    let (host, port) = text.rsplit_once(':')?;
+    // "::1" without brackets is an address alone.
+    let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    (!bare_v6).then_some((host, port))
+}
+
+/// `None` when it is no address at all (but perhaps a name).
+fn ip(text: &str) -> Result<Option<IpAddr>, Problem> {
+    if let Some(inner) = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        return inner
+            .parse::<Ipv6Addr>()
+            .map(|ip| Some(IpAddr::V6(ip)))
+            .map_err(|_| Problem::new(format!("`{inner}` is not an IPv6 address")));
+    }
+    if text.contains(':') {
+        let problem = Problem::new(format!("`{text}` is an IPv6 address without brackets"));
+        return Err(problem.hint(format!("write \"[{text}]\", followed by :PORT")));
+    }
+    Ok(text.parse::<Ipv4Addr>().ok().map(IpAddr::V4))
+}
+
+fn port(text: &str) -> Result<u16, Problem> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits {
+        return Err(Problem::new(format!("`{text}` is not a port")).hint("a port is a number"));
+    }
+    text.parse().map_err(|_| {
+        Problem::new(format!("port {text} is out of range")).hint("ports end at 65535")
+    })
+}
+
+/// `80` or `8000-8010`. 0 lets the kernel choose and stands alone.
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, Problem> {
+    let Some((first, last)) = text.split_once('-') else {
+        return port(text).map(|port| port..=port);
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    if first == 0 {
+        return Err(Problem::new(format!("port range {text} begins with 0")));
+    }
+    if first > last {
+        return Err(Problem::new(format!("port range {text} runs backwards"))
+            .hint(format!("write {last}-{first}")));
+    }
+    Ok(first..=last)
+}
+
+/// `5432`, `+1000`, `-1000`.
+fn server_port(text: &str) -> Result<ServerPort, Problem> {
+    if let Some(offset) = text.strip_prefix('+') {
+        return Ok(ServerPort::FromClient(i32::from(port(offset)?)));
+    }
+    if let Some(offset) = text.strip_prefix('-') {
+        return Ok(ServerPort::FromClient(-i32::from(port(offset)?)));
+    }
+    match port(text)? {
+        0 => Err(Problem::new("port 0 is not a server's port")
+            .hint("leave the port out for the one that the client connected to")),
+        port => Ok(ServerPort::Fixed(port)),
+    }
+}
+
+fn haproxy_prefix(text: &str) -> Option<Problem> {
+    let forms = [
+        ("abns@", "unix:@"),
+        ("unix@", "unix:"),
+        ("ipv4@", ""),
+        ("ipv6@", ""),
+        ("tcp4@", ""),
+        ("tcp6@", ""),
+        ("tcp@", ""),
+    ];
+    if text.starts_with('/') {
+        return Some(
+            Problem::new(format!("`{text}` is a path, not an address"))
+                .hint(format!("write \"unix:{text}\"")),
+        );
+    }
+    let (prefix, instead) = forms
+        .into_iter()
+        .find(|(prefix, _)| text.starts_with(prefix))?;
+    let rest = &text[prefix.len()..];
+    let problem = Problem::new(format!(
+        "`{prefix}` is not a form of address that rlb knows"
+    ));
+    Some(problem.hint(format!("write \"{instead}{rest}\"")))
+}
+
+/// An absolute path, or an abstract name that begins with `@`.
+fn unix_path(text: &str) -> Result<PathBuf, Problem> {
+    if text.contains('\0') {
+        return Err(Problem::new("a path cannot hold a zero byte"));
+    }
+    if text.len() > UNIX_PATH_BYTES_MAX {
+        return Err(Problem::new(format!(
+            "the path is too long for a unix socket, {UNIX_PATH_BYTES_MAX} bytes at most"
+        )));
+    }
+    match text.as_bytes() {
+        [b'/' | b'@', _, ..] => Ok(PathBuf::from(text)),
+        _ => Err(Problem::new(format!("`{text}` is not an absolute path"))
+            .hint("write \"unix:/path\", or \"unix:@name\" for an abstract socket")),
+    }
+}
+
+/// `stdout`, `stderr`, `file:/path`, `unix:/path`, `udp:ADDRESS:PORT`.
+pub fn log_sink(text: &str) -> Result<LogSink, Problem> {
+    const FORMS: &str = "write \"stdout\", \"stderr\", \"file:/var/log/rlb.log\", \
+                         \"unix:/dev/log\" or \"udp:127.0.0.1:514\"";
+    match text.split_once(':') {
+        None if text == "stdout" => Ok(LogSink::Stdout),
+        None if text == "stderr" => Ok(LogSink::Stderr),
+        Some(("file", path)) if path.starts_with('/') && !path.contains('\0') => {
+            Ok(LogSink::File(path.into()))
+        }
+        Some(("file", path)) => {
+            Err(Problem::new(format!("`{path}` is not an absolute path")).hint(FORMS))
+        }
+        Some(("unix", path)) => unix_path(path).map(LogSink::Unix),
+        Some(("udp", address)) => {
+            let (host, port) = match split_port(address) {
+                Some((host, text)) => (host, port(text)?),
+                None => (address, SYSLOG_PORT),
+            };
+            match ip(host)? {
+                Some(ip) if port != 0 => Ok(LogSink::Udp(SocketAddr::new(ip, port))),
+                _ => Err(
+                    Problem::new(format!("`{address}` is not an IP address and port"))
+                        .hint("write \"udp:127.0.0.1:514\" or \"udp:[::1]:514\""),
+                ),
+            }
+        }
+        _ if text.starts_with('/') => Err(Problem::new(format!(
+            "`{text}` does not say what it is"
+        ))
+        .hint(format!(
+            "write \"unix:{text}\" for a socket, \"file:{text}\" for a file"
+        ))),
+        _ => Err(Problem::new(format!("`{text}` is not a log target")).hint(FORMS)),
+    }
+}
+
+/// A file mode in octal: `"0660"`.
+pub fn mode(text: &str) -> Result<u32, Problem> {
+    let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| octal && *mode <= 0o777)
+        .ok_or_else(|| {
+            Problem::new(format!("`{text}` is not a file mode")).hint("write it in octal: \"0660\"")
+        })
+}
+
+/// A name of a proxy, listener or server: HAProxy's letters, so that every output can carry it.
+pub fn name(text: &str) -> Result<(), Problem> {
+    if text.is_empty() {
+        return Err(Problem::new("the name is empty"));
+    }
+    if text.len() > NAME_BYTES_MAX {
+        return Err(Problem::new(format!(
+            "the name is longer than {NAME_BYTES_MAX} bytes"
+        )));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+    match text.chars().find(|c| !allowed(*c)) {
+        None => Ok(()),
+        Some(bad) => Err(
+            Problem::new(format!("`{}` cannot stand in a name", bad.escape_debug()))
+                .hint("names are made of letters, digits, `-`, `_`, `.` and `:`"),
+        ),
+    }
+}

@@ -1,0 +1,383 @@
+//! `bind`: addresses to listen on, ranges expanded, and which of them are in each other's way.
+
+use super::scope::{Cx, Given, ID_MAX, Scope};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::file::{self, Binds, Located, Short};
+use crate::config::model::{Bind, BindAddress};
+use crate::config::source::Place;
+use crate::config::units::{self, BindText};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Most listening addresses of one configuration, ranges expanded.
+pub const BINDS_MAX: usize = 16_384;
+/// Highest `backlog`.
+pub const BACKLOG_MAX: i64 = 1_000_000;
+/// Longest name of a network device (`IFNAMSIZ` without its end mark).
+const INTERFACE_BYTES_MAX: usize = 15;
+
+/// Whose binds are read.
+pub(super) struct Owner<'a> {
+    pub(super) scope: Scope<'a>,
+    /// Span of its table.
+    pub(super) table: &'a Range<usize>,
+    /// For messages: "frontend `web`".
+    pub(super) what: String,
+    /// `backlog` of the frontend.
+    pub(super) backlog: Option<u32>,
+    /// Refuse unix sockets.
+    pub(super) tcp_only: bool,
+    /// Whether it will listen at all.
+    pub(super) started: bool,
+}
+
+/// A listening address of the configuration, to compare with all others.
+pub(super) struct Bound {
+    what: String,
+    place: Place,
+    address: BindAddress,
+    v6only: bool,
+    interface: Option<Arc<str>>,
+}
+
+/// The binds of `owner`; everything it listens on is added to `bound`.
+pub(super) fn binds(
+    cx: &mut Cx<'_>,
+    owner: &Owner<'_>,
+    list: Option<&Binds>,
+    bound: &mut Vec<Bound>,
+) -> Vec<Bind> {
+    let empty = list.is_none_or(|list| list.0.is_empty());
+    if empty {
+        cx.missing(owner.scope, owner.table, &owner.what, "bind = \"*:80\"");
+    }
+    let mut seen = Seen::default();
+    let mut binds: Vec<(Bind, bool)> = Vec::new();
+    for written in list.iter().flat_map(|list| &list.0) {
+        let place = owner.scope.of(written);
+        let table = match &written.value {
+            Short::Table(table) => table.clone(),
+            Short::Short(text) => file::Bind {
+                address: Some(Located {
+                    value: text.clone(),
+                    span: written.span.clone(),
+                }),
+                ..file::Bind::default()
+            },
+        };
+        let Some(expanded) = one(cx, owner, &table, &written.span, &mut seen) else {
+            continue;
+        };
+        if bound.len() + expanded.len() > BINDS_MAX {
+            let message = format!("more than {BINDS_MAX} addresses to listen on");
+            cx.report
+                .push(Diagnostic::error("out-of-range", message).at(place));
+            break;
+        }
+        if owner.started {
+            bound.extend(expanded.iter().map(|bind| Bound {
+                what: owner.what.clone(),
+                place: place.clone(),
+                address: bind.address.clone(),
+                v6only: bind.v6only == Some(true),
+                interface: bind.interface.clone(),
+            }));
+        }
+        binds.extend(expanded.into_iter().map(|bind| {
+            let explicit = bind.id != 0;
+            (bind, explicit)
+        }));
+    }
+    number(binds)
+}
+
+/// Gives a number to each that has none: the lowest that is free, from 1.
+fn number(binds: Vec<(Bind, bool)>) -> Vec<Bind> {
+    let taken: HashSet<u32> = binds.iter().map(|(bind, _)| bind.id).collect();
+    let mut next = 1;
+    let assign = |(mut bind, explicit): (Bind, bool)| {
+        if !explicit {
+            while taken.contains(&next) {
+                next += 1;
+            }
+            bind.id = next;
+            next += 1;
+        }
+        bind
+    };
+    binds.into_iter().map(assign).collect()
+}
+
+/// Names and ids of the listeners of one frontend.
+#[derive(Default)]
+struct Seen {
+    names: HashMap<Arc<str>, Place>,
+    ids: HashMap<u32, Place>,
+}
+
+/// One entry of `bind`, expanded; ids that were not written are 0.
+fn one(
+    cx: &mut Cx<'_>,
+    owner: &Owner<'_>,
+    table: &file::Bind,
+    span: &Range<usize>,
+    seen: &mut Seen,
+) -> Option<Vec<Bind>> {
+    let scope = owner.scope;
+    let name = cx.name(scope, &table.name);
+    let id = cx.number(scope, "id", &table.id, 1..=ID_MAX);
+    let backlog = cx.number(scope, "backlog", &table.backlog, 1..=BACKLOG_MAX);
+    super::limits::backlog(cx, backlog.as_ref());
+    let mode = mode(cx, scope, table);
+    let interface = interface(cx, scope, table);
+    let Some(address) = &table.address else {
+        cx.missing(scope, span, "the bind", "address = \"*:80\"");
+        return None;
+    };
+    let text = match units::bind(&address.value) {
+        Ok(text) => text,
+        Err(problem) => {
+            cx.problem(
+                scope.of(address),
+                "address",
+                "expected \"ADDRESS:PORT\"",
+                problem,
+            );
+            return None;
+        }
+    };
+    suits(cx, owner, table, address, &text);
+    remember(cx, scope, table, id.as_ref(), seen);
+    let make = |index: u32, address: BindAddress, written: String, suffix: Option<u16>| Bind {
+        name: match (&name, suffix) {
+            (Some(name), None) => Arc::clone(name),
+            (Some(name), Some(port)) => format!("{name}:{port}").into(),
+            (None, _) => written.into(),
+        },
+        id: id.as_ref().map_or(0, |id| id.value.saturating_add(index)),
+        address,
+        v6only: table.v6only.as_ref().map(|v6only| v6only.value),
+        backlog: backlog.as_ref().map(|given| given.value).or(owner.backlog),
+        interface: interface.clone(),
+        freebind: super::scope::flag(&table.freebind, false),
+        mode,
+    };
+    Some(match text {
+        BindText::Unix(path) => {
+            vec![make(
+                0,
+                BindAddress::Unix(path),
+                address.value.clone(),
+                None,
+            )]
+        }
+        BindText::Tcp(ip, ports) => {
+            let host = address.value.rsplit_once(':').map_or("", |(host, _)| host);
+            let range = ports.start() != ports.end();
+            (0..)
+                .zip(ports)
+                .map(|(index, port)| {
+                    let address = BindAddress::Tcp(SocketAddr::new(ip, port));
+                    make(
+                        index,
+                        address,
+                        format!("{host}:{port}"),
+                        range.then_some(port),
+                    )
+                })
+                .collect()
+        }
+    })
+}
+
+fn mode(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Bind) -> Option<u32> {
+    let written = table.mode.as_ref()?;
+    match units::mode(&written.value) {
+        Ok(mode) => Some(mode),
+        Err(problem) => {
+            cx.problem(scope.of(written), "value", "expected a file mode", problem);
+            None
+        }
+    }
+}
+
+fn interface(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Bind) -> Option<Arc<str>> {
+    let written = table.interface.as_ref()?;
+    let bad = |c: char| c == '/' || c == '\0' || c.is_whitespace();
+    if (1..=INTERFACE_BYTES_MAX).contains(&written.value.len()) && !written.value.contains(bad) {
+        return Some(written.value.as_str().into());
+    }
+    let problem = units::Problem {
+        message: format!("`{}` is not the name of a network device", written.value),
+        hint: Some("`ip link` lists them".to_owned()),
+    };
+    cx.problem(
+        scope.of(written),
+        "value",
+        "expected a device as \"eth0\"",
+        problem,
+    );
+    None
+}
+
+/// Keys that have no meaning for this kind of address.
+fn suits(
+    cx: &mut Cx<'_>,
+    owner: &Owner<'_>,
+    table: &file::Bind,
+    address: &Located<String>,
+    text: &BindText,
+) {
+    let scope = owner.scope;
+    let mut refuse = |key: &str, span: Option<&Range<usize>>, what: &str| {
+        let Some(span) = span else { return };
+        let message = format!("`{key}` has no meaning for {what}");
+        let place = scope.place(span);
+        cx.report
+            .push(Diagnostic::error("no-meaning", message).at(place));
+    };
+    match text {
+        BindText::Unix(path) => {
+            let what = "a unix socket";
+            refuse("v6only", table.v6only.as_ref().map(|v| &v.span), what);
+            refuse("interface", table.interface.as_ref().map(|v| &v.span), what);
+            refuse("freebind", table.freebind.as_ref().map(|v| &v.span), what);
+            if path.to_string_lossy().starts_with('@') {
+                refuse(
+                    "mode",
+                    table.mode.as_ref().map(|v| &v.span),
+                    "an abstract socket",
+                );
+            }
+            if owner.tcp_only {
+                let message = format!("{} listens on TCP only", owner.what);
+                cx.report
+                    .push(Diagnostic::error("address", message).at(scope.of(address)));
+            }
+        }
+        BindText::Tcp(ip, _) => {
+            refuse(
+                "mode",
+                table.mode.as_ref().map(|v| &v.span),
+                "a TCP address",
+            );
+            if ip.is_ipv4() {
+                refuse(
+                    "v6only",
+                    table.v6only.as_ref().map(|v| &v.span),
+                    "an IPv4 address",
+                );
+            }
+        }
+    }
+}
+
+fn remember(
+    cx: &mut Cx<'_>,
+    scope: Scope<'_>,
+    table: &file::Bind,
+    id: Option<&Given<u32>>,
+    seen: &mut Seen,
+) {
+    let mut twice = |what: String, place: Place, before: Option<Place>| {
+        if let Some(before) = before {
+            cx.report.push(
+                Diagnostic::error(
+                    "duplicate",
+                    format!("{what} is used twice in this frontend"),
+                )
+                .at(place)
+                .also(before, "first here"),
+            );
+        }
+    };
+    if let Some(name) = &table.name {
+        let place = scope.of(name);
+        let before = seen.names.insert(name.value.as_str().into(), place.clone());
+        twice(format!("bind name `{}`", name.value), place, before);
+    }
+    if let Some(id) = id {
+        let before = seen.ids.insert(id.value, id.place.clone());
+        twice(format!("bind id {}", id.value), id.place.clone(), before);
+    }
+}
+
+/// Reports every two addresses that cannot be listened on at once, once for each two entries.
+pub(super) fn collisions(cx: &mut Cx<'_>, bound: &[Bound]) {
+    let mut ports: HashMap<u16, Vec<&Bound>> = HashMap::new();
+    let mut paths: HashMap<&PathBuf, &Bound> = HashMap::new();
+    let mut told = HashSet::new();
+    for later in bound {
+        let earlier = match &later.address {
+            BindAddress::Unix(path) => paths.insert(path, later),
+            BindAddress::Tcp(address) if address.port() == 0 => None,
+            BindAddress::Tcp(address) => {
+                let same_port = ports.entry(address.port()).or_default();
+                let earlier = same_port
+                    .iter()
+                    .copied()
+                    .find(|earlier| collide(earlier, later));
+                same_port.push(later);
+                earlier
+            }
+        };
+        let Some(earlier) = earlier else { continue };
+        let key = |bound: &Bound| (Arc::as_ptr(&bound.place.source), bound.place.span.start);
+        if told.insert((key(earlier), key(later))) {
+            tell(cx, earlier, later);
+        }
+    }
+}
+
+fn tell(cx: &mut Cx<'_>, earlier: &Bound, later: &Bound) {
+    let address = match &later.address {
+        BindAddress::Tcp(address) => address.to_string(),
+        BindAddress::Unix(path) => path.display().to_string(),
+    };
+    let whom = &earlier.what;
+    let message = format!(
+        "{address} is already taken by {whom} in {}",
+        earlier.place.short()
+    );
+    let wildcard = |bound: &Bound| match bound.address {
+        BindAddress::Tcp(address) => address.ip().is_unspecified(),
+        BindAddress::Unix(_) => false,
+    };
+    let hint = if wildcard(earlier) != wildcard(later) {
+        Some("a wildcard address takes the port on every address of this machine".to_owned())
+    } else if earlier.address != later.address {
+        Some("`[::]` also takes IPv4, unless the bind says `v6only = true`".to_owned())
+    } else {
+        None
+    };
+    cx.report.push(
+        Diagnostic::error("bind-collision", message)
+            .at(later.place.clone())
+            .label("cannot be listened on twice")
+            .maybe_hint(hint)
+            .also(earlier.place.clone(), "taken here"),
+    );
+}
+
+/// Whether Linux refuses to listen on both (without `SO_REUSEPORT`); the ports are equal.
+fn collide(one: &Bound, other: &Bound) -> bool {
+    let (BindAddress::Tcp(a), BindAddress::Tcp(b)) = (&one.address, &other.address) else {
+        return false;
+    };
+    if let (Some(device), Some(other)) = (&one.interface, &other.interface)
+        && device != other
+    {
+        return false;
+    }
+    // An IPv4 address may be written as an IPv6 one.
+    let (ip, other_ip) = (a.ip().to_canonical(), b.ip().to_canonical());
+    match (ip, other_ip) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => a == b || a.is_unspecified() || b.is_unspecified(),
+        (IpAddr::V6(a), IpAddr::V6(b)) => a == b || a.is_unspecified() || b.is_unspecified(),
+        (IpAddr::V4(_), IpAddr::V6(v6)) => v6.is_unspecified() && !other.v6only,
+        (IpAddr::V6(v6), IpAddr::V4(_)) => v6.is_unspecified() && !one.v6only,
+    }
+}

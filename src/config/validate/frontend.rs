@@ -1,0 +1,120 @@
+//! `[[frontend]]`, and the frontend half of `[[listen]]`.
+
+use super::bind::{self, Bound};
+use super::layers::KeepaliveLayer;
+use super::once::{Inherited, MAXCONN_MAX};
+use super::scope::{Cx, Given, flag, or_default};
+use super::{Half, limits};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::file::{self, FrontendTimeouts};
+use crate::config::model::{BackendIndex, Frontend};
+use crate::config::source::Place;
+use crate::config::units::format_duration;
+use std::time::Duration;
+
+/// Idle timeouts when none is written.
+pub(super) const IDLE: Duration = Duration::from_secs(60 * 60);
+/// Idle timeouts after one direction has ended, when none is written.
+pub(super) const IDLE_FIN: Duration = Duration::from_secs(30);
+
+/// A frontend, and what the links between proxies are judged by.
+pub(super) struct Draft {
+    pub(super) frontend: Frontend,
+    pub(super) client: Option<Given<Duration>>,
+}
+
+/// Reads one; `default_backend` has been resolved before.
+pub(super) fn frontend(
+    cx: &mut Cx<'_>,
+    half: &Half<'_, file::Frontend>,
+    inherited: &Inherited,
+    default_backend: BackendIndex,
+    bound: &mut Vec<Bound>,
+) -> Draft {
+    let (scope, table) = (half.scope, &half.table);
+    let none = FrontendTimeouts::default();
+    let timeout = table
+        .timeout
+        .as_ref()
+        .map_or(&none, |timeout| &timeout.value);
+    let client = cx
+        .idle(scope, "client", &timeout.client)
+        .or_else(|| inherited.client.clone());
+    let fin = cx.idle(scope, "client-fin", &timeout.client_fin);
+    let fin = fin.or_else(|| inherited.client_fin.clone());
+    let (timeout_client, timeout_client_fin) =
+        idle_pair(cx, "client", client.as_ref(), fin.as_ref());
+    let backlog = cx.number(scope, "backlog", &table.backlog, 1..=bind::BACKLOG_MAX);
+    limits::backlog(cx, backlog.as_ref());
+    let maxconn = cx.number(scope, "maxconn", &table.maxconn, 1..=MAXCONN_MAX);
+    let disabled = flag(&table.disabled, false);
+    let owner = bind::Owner {
+        scope,
+        table: &half.span,
+        what: half.what(),
+        backlog: backlog.map(|given| given.value),
+        tcp_only: false,
+        started: !disabled,
+    };
+    let keepalive = KeepaliveLayer::read(cx, scope, &table.keepalive).over(inherited.keepalive);
+    let frontend = Frontend {
+        name: half.name(),
+        id: half.id,
+        order: half.order,
+        binds: bind::binds(cx, &owner, table.bind.as_ref(), bound),
+        disabled,
+        default_backend,
+        maxconn: maxconn.map(|given| given.value).or(inherited.maxconn),
+        timeout_client,
+        timeout_client_fin,
+        keepalive: keepalive.finish(),
+        dontlognull: flag(&table.dontlognull, inherited.dontlognull),
+        dontlog_normal: flag(&table.dontlog_normal, inherited.dontlog_normal),
+    };
+    limits::frontend_maxconn(cx, scope, table, &frontend);
+    Draft { frontend, client }
+}
+
+/// An idle timeout and its `-fin`, with defaults; `None` is off. The default of `-fin` is never
+/// longer than the idle timeout itself.
+pub(super) fn idle_pair(
+    cx: &mut Cx<'_>,
+    side: &str,
+    idle: Option<&Given<Duration>>,
+    fin: Option<&Given<Duration>>,
+) -> (Option<Duration>, Option<Duration>) {
+    let on = |value: Duration| (!value.is_zero()).then_some(value);
+    let (idle_value, idle_at) = or_default(idle, IDLE);
+    let fin_default = on(idle_value).map_or(IDLE_FIN, |idle| idle.min(IDLE_FIN));
+    let (fin_value, fin_at) = or_default(fin, fin_default);
+    if let (Some(idle), Some(place)) = (on(idle_value), fin_at)
+        && fin_value > idle
+    {
+        cx.report.push(longer(
+            (&format!("timeout {side}-fin"), fin_value, place),
+            (&format!("timeout {side}"), idle, idle_at),
+        ));
+    }
+    (on(idle_value), on(fin_value))
+}
+
+/// "A of 5 s is longer than B of 2 s".
+pub(super) fn longer(
+    (what, value, place): (&str, Duration, &Place),
+    (other, limit, limit_at): (&str, Duration, Option<&Place>),
+) -> Diagnostic {
+    let (value, limit) = (format_duration(value), format_duration(limit));
+    let default = if limit_at.is_none() {
+        " (the default)"
+    } else {
+        ""
+    };
+    let message = format!("{what} of {value} is longer than {other} of {limit}{default}");
+    let diagnostic = Diagnostic::error("timeouts", message)
+        .at(place.clone())
+        .label(format!("expected at most {limit}"));
+    match limit_at {
+        Some(at) => diagnostic.also(at.clone(), format!("{other} is set here")),
+        None => diagnostic,
+    }
+}

@@ -1,0 +1,187 @@
+//! What leads where: the backends that frontends name, and what only the two together can tell.
+
+use super::scope::{Cx, Given, or_default};
+use super::{Half, Proxies, backend, frontend};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::file;
+use crate::config::model::{BackendIndex, BindAddress, Config, ServerAddress, ServerPort};
+use crate::config::units::format_duration;
+use crate::config::words;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+/// Idle timeouts of the two sides that differ by more than this factor are worth a word.
+const IDLE_RATIO_MAX: u32 = 10;
+
+/// Backends by name; the first of two with one name (they were reported).
+pub(super) type Index<'a> = BTreeMap<&'a str, BackendIndex>;
+
+pub(super) fn index<'a>(backends: &'a [Half<'_, file::Backend>]) -> Index<'a> {
+    let mut index = Index::new();
+    for (at, half) in backends.iter().enumerate() {
+        if let Some(name) = &half.name {
+            index.entry(name.value.as_str()).or_insert(BackendIndex(at));
+        }
+    }
+    index
+}
+
+/// Where `half` leads: its own other half, or the backend that it names. `complete` says that no
+/// backend of the files was lost to another problem.
+pub(super) fn default_backend(
+    cx: &mut Cx<'_>,
+    half: &Half<'_, file::Frontend>,
+    index: &Index<'_>,
+    complete: bool,
+) -> BackendIndex {
+    let nowhere = BackendIndex(usize::MAX);
+    if half.section == "listen" {
+        return half
+            .name
+            .as_ref()
+            .and_then(|name| index.get(name.value.as_str()).copied())
+            .unwrap_or(nowhere);
+    }
+    let Some(written) = &half.table.default_backend else {
+        let example = "default-backend = \"NAME\"";
+        cx.missing(half.scope, &half.span, &half.what(), example);
+        return nowhere;
+    };
+    let name = written.value.as_str();
+    if let Some(found) = index.get(name) {
+        return *found;
+    }
+    if complete {
+        let hint = words::did_you_mean(name, index.keys().copied());
+        let hint = hint.unwrap_or_else(|| match index.len() {
+            0 => "define it: `[[backend]]`".to_owned(),
+            1..=8 => {
+                let names: Vec<String> = index.keys().map(|name| format!("`{name}`")).collect();
+                format!("there is {}", names.join(", "))
+            }
+            many => format!("none of the {many} backends has a name like it"),
+        });
+        cx.report.push(
+            Diagnostic::error("unknown-backend", format!("there is no backend `{name}`"))
+                .at(half.scope.of(written))
+                .label("expected the name of a backend")
+                .hint(hint),
+        );
+    }
+    nowhere
+}
+
+/// What only a frontend and its backend together can tell.
+pub(super) fn judge(
+    cx: &mut Cx<'_>,
+    proxies: &Proxies<'_>,
+    frontends: &[frontend::Draft],
+    backends: &[backend::Draft],
+) {
+    let mut used = HashSet::new();
+    let mut told = HashSet::new();
+    for (half, draft) in proxies.frontends.iter().zip(frontends) {
+        let target = draft.frontend.default_backend.0;
+        let (Some(backend), Some(backend_half)) =
+            (backends.get(target), proxies.backends.get(target))
+        else {
+            continue;
+        };
+        used.insert(target);
+        idle(cx, draft.client.as_ref(), backend.server.as_ref());
+        let unix = draft
+            .frontend
+            .binds
+            .iter()
+            .any(|b| matches!(b.address, BindAddress::Unix(_)));
+        if unix && told.insert(target) && follows_client(backend) {
+            let message = format!(
+                "{} has a server without a port, and {} listens on a unix socket, which has none",
+                backend_half.what(),
+                half.what()
+            );
+            cx.report
+                .push(Diagnostic::error("no-port", message).at(half.place()));
+        }
+    }
+    let complete = proxies.frontends.iter().all(|half| {
+        half.section == "listen" || !half.scope.lost.had(&half.span, "default-backend")
+    });
+    for (at, half) in proxies.backends.iter().enumerate() {
+        let whole = complete && !half.scope.lost.names_below("frontend");
+        if !used.contains(&at) && half.section == "backend" && whole {
+            cx.report.push(
+                Diagnostic::warning(
+                    "unused-backend",
+                    format!("nothing leads to {}", half.what()),
+                )
+                .at(half
+                    .name
+                    .as_ref()
+                    .map_or_else(|| half.place(), |n| half.scope.of(n)))
+                .label("no frontend has it as its default-backend"),
+            );
+        }
+    }
+}
+
+fn follows_client(backend: &backend::Draft) -> bool {
+    backend.backend.servers.iter().any(|server| {
+        matches!(
+            server.address,
+            ServerAddress::Ip(_, ServerPort::FromClient(_))
+                | ServerAddress::Name(_, ServerPort::FromClient(_))
+        )
+    })
+}
+
+/// The shorter idle timeout ends a session that is silent, whatever the longer says.
+fn idle(cx: &mut Cx<'_>, client: Option<&Given<Duration>>, server: Option<&Given<Duration>>) {
+    let (client, client_at) = or_default(client, frontend::IDLE);
+    let (server, server_at) = or_default(server, frontend::IDLE);
+    let (short, long) = (client.min(server), client.max(server));
+    if short.is_zero() || long <= short.saturating_mul(IDLE_RATIO_MAX) {
+        return;
+    }
+    // At least one was written: the defaults are the same.
+    let (Some(place), other) = (match (client_at, server_at) {
+        (Some(at), other) => (Some(at), other),
+        (None, at) => (at, None),
+    }) else {
+        return;
+    };
+    let message = format!(
+        "the idle timeouts of the two sides differ much: client {}, server {}",
+        format_duration(client),
+        format_duration(server)
+    );
+    let mut diagnostic = Diagnostic::warning("timeouts", message)
+        .at(place.clone())
+        .label(if other.is_none() {
+            "the other side has the default"
+        } else {
+            "one side"
+        })
+        .hint("the shorter one ends silent sessions: give both the same value");
+    if let Some(other) = other {
+        diagnostic = diagnostic.also(other.clone(), "the other side");
+    }
+    cx.report.push(diagnostic);
+}
+
+/// Fills in `fullconn` where none was written: a tenth, rounded up, of the sum of the maxconn of
+/// the frontends that lead there, as HAProxy.
+pub(super) fn fullconn(cx: &Cx<'_>, config: &mut Config) {
+    let global = config.global.maxconn.unwrap_or_else(|| cx.limits.maxconn());
+    for (at, backend) in config.backends.iter_mut().enumerate() {
+        if backend.fullconn == 0 {
+            let sum: u64 = config
+                .frontends
+                .iter()
+                .filter(|frontend| frontend.default_backend.0 == at)
+                .map(|frontend| u64::from(frontend.maxconn.unwrap_or(global)))
+                .sum();
+            backend.fullconn = u32::try_from(sum.div_ceil(10)).unwrap_or(u32::MAX).max(1);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The tables that stand once: `[global]`, `[log]`, `[stats]`, `[defaults]`.
+
+use super::bind;
+use super::layers::{CheckLayer, KeepaliveLayer, ServerLayer};
+use super::scope::{Cx, Given, Scope, flag};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::file::{self, File, Located};
+use crate::config::model::{
+    Balance, Facility, Global, Log, LogFormat, LogSink, LogTarget, Severity, Stats,
+};
+use crate::config::read::Written;
+use crate::config::units;
+use std::time::Duration;
+
+/// Most worker threads.
+pub const THREADS_MAX: i64 = 1024;
+/// Highest `maxconn`.
+pub const MAXCONN_MAX: i64 = 100_000_000;
+/// Highest `retries`.
+pub const RETRIES_MAX: i64 = 100;
+/// `maxconn` of the statistics listener when none is written.
+const STATS_MAXCONN: u32 = 200;
+/// `local0`.
+const FACILITY: Facility = Facility(16);
+
+/// The one `[key]` of all files. A second one is reported.
+pub(super) fn once<'a, T>(
+    cx: &mut Cx<'_>,
+    files: &'a [Written],
+    key: &str,
+    table: impl Fn(&File) -> &Option<Located<T>>,
+) -> Option<(Scope<'a>, &'a Located<T>)> {
+    let mut first: Option<(Scope<'a>, &'a Located<T>)> = None;
+    for written in files {
+        let scope = Scope {
+            source: &written.source,
+            lost: &written.lost,
+        };
+        let Some(found) = table(&written.file) else {
+            continue;
+        };
+        match first {
+            None => first = Some((scope, found)),
+            Some((before, kept)) => {
+                let earlier = before.of(kept);
+                let message = format!("[{key}] is already in {}", earlier.short());
+                cx.report.push(
+                    Diagnostic::error("duplicate-table", message)
+                        .at(scope.of(found))
+                        .label("it may stand once in all files")
+                        .also(earlier, "first here"),
+                );
+            }
+        }
+    }
+    first
+}
+
+/// `[global]`, and where `maxconn` was written.
+pub(super) fn global(cx: &mut Cx<'_>, files: &[Written]) -> (Global, Option<Given<u32>>) {
+    let found = once(cx, files, "global", |file| &file.global);
+    let mut global = Global {
+        threads: cx.limits.cores.max(1),
+        maxconn: None,
+        hard_stop_after: None,
+        node: None,
+        description: None,
+    };
+    let Some((scope, table)) = found else {
+        return (global, None);
+    };
+    let table = &table.value;
+    if let Some(threads) = cx.number(scope, "threads", &table.threads, 1..=THREADS_MAX) {
+        global.threads = threads.value as usize;
+    }
+    let maxconn = cx.number(scope, "maxconn", &table.maxconn, 1..=MAXCONN_MAX);
+    global.maxconn = maxconn.as_ref().map(|given| given.value);
+    let hard_stop = cx.duration(scope, "hard-stop-after", &table.hard_stop_after);
+    global.hard_stop_after = hard_stop.map(|given| given.value);
+    global.node = cx.name(scope, &table.node);
+    global.description = table
+        .description
+        .as_ref()
+        .map(|text| text.value.as_str().into());
+    (global, maxconn)
+}
+
+/// `[log]`.
+pub(super) fn log(cx: &mut Cx<'_>, files: &[Written]) -> Log {
+    let found = once(cx, files, "log", |file| &file.log);
+    let mut log = Log {
+        tag: "rlb".into(),
+        targets: Vec::new(),
+    };
+    let Some((scope, table)) = found else {
+        return log;
+    };
+    if let Some(tag) = cx.name(scope, &table.value.tag) {
+        log.tag = tag;
+    }
+    log.targets = table
+        .value
+        .target
+        .iter()
+        .filter_map(|target| log_target(cx, scope, target))
+        .collect();
+    if table.value.target.is_empty() && !scope.lost.had(&table.span, "target") {
+        cx.report.push(
+            Diagnostic::warning("no-log-target", "[log] has no target: no session is logged")
+                .at(scope.of(table))
+                .hint("add `[[log.target]]` with `to = \"stdout\"`"),
+        );
+    }
+    log
+}
+
+fn log_target(
+    cx: &mut Cx<'_>,
+    scope: Scope<'_>,
+    target: &Located<file::LogTarget>,
+) -> Option<LogTarget> {
+    let table = &target.value;
+    let Some(to) = &table.to else {
+        cx.missing(scope, &target.span, "the log target", "to = \"stdout\"");
+        return None;
+    };
+    let sink = match units::log_sink(&to.value) {
+        Ok(sink) => sink,
+        Err(problem) => {
+            cx.problem(scope.of(to), "address", "expected a log target", problem);
+            return None;
+        }
+    };
+    let syslog = matches!(sink, LogSink::Unix(_) | LogSink::Udp(_));
+    let format = if syslog {
+        LogFormat::Rfc3164
+    } else {
+        LogFormat::Raw
+    };
+    Some(LogTarget {
+        sink,
+        format: table.format.as_ref().map_or(format, |word| word.value.0),
+        facility: table
+            .facility
+            .as_ref()
+            .map_or(FACILITY, |word| word.value.0),
+        level: table
+            .level
+            .as_ref()
+            .map_or(Severity::Info, |word| word.value.0),
+    })
+}
+
+/// `[stats]`; its id is given later.
+pub(super) fn stats(
+    cx: &mut Cx<'_>,
+    files: &[Written],
+    bound: &mut Vec<bind::Bound>,
+) -> Option<Stats> {
+    let (scope, table) = once(cx, files, "stats", |file| &file.stats)?;
+    let name = cx
+        .name(scope, &table.value.name)
+        .unwrap_or_else(|| "stats".into());
+    let maxconn = cx.number(scope, "maxconn", &table.value.maxconn, 1..=MAXCONN_MAX);
+    let owner = bind::Owner {
+        scope,
+        table: &table.span,
+        what: "[stats]".to_owned(),
+        backlog: None,
+        tcp_only: true,
+        started: true,
+    };
+    Some(Stats {
+        name,
+        id: 0,
+        binds: bind::binds(cx, &owner, table.value.bind.as_ref(), bound),
+        maxconn: maxconn.map_or(STATS_MAXCONN, |given| given.value),
+    })
+}
+
+/// `[defaults]`: what proxies inherit, still without rlb's own defaults.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    pub(super) client: Option<Given<Duration>>,
+    pub(super) client_fin: Option<Given<Duration>>,
+    pub(super) server: Option<Given<Duration>>,
+    pub(super) server_fin: Option<Given<Duration>>,
+    pub(super) connect: Option<Given<Duration>>,
+    pub(super) connect_attempt: Option<Given<Duration>>,
+    pub(super) maxconn: Option<u32>,
+    pub(super) retries: Option<u32>,
+    pub(super) balance: Option<Balance>,
+    pub(super) keepalive: KeepaliveLayer,
+    pub(super) dontlognull: bool,
+    pub(super) dontlog_normal: bool,
+    pub(super) log_health_checks: bool,
+    pub(super) default_server: ServerLayer,
+}
+
+/// Reads `[defaults]`.
+pub(super) fn defaults(cx: &mut Cx<'_>, files: &[Written]) -> Inherited {
+    let found = once(cx, files, "defaults", |file| &file.defaults);
+    let Some((scope, table)) = found else {
+        return Inherited::default();
+    };
+    let table = &table.value;
+    let none = file::Timeouts::default();
+    let timeout = table
+        .timeout
+        .as_ref()
+        .map_or(&none, |timeout| &timeout.value);
+    let check_timeout = CheckLayer::timeout(cx.duration(scope, "timeout check", &timeout.check));
+    let check = CheckLayer::read(cx, scope, &table.check).over(&check_timeout);
+    let mut default_server = ServerLayer::read(cx, scope, table.default_server.as_ref());
+    default_server.check = default_server.check.over(&check);
+    Inherited {
+        client: cx.idle(scope, "client", &timeout.client),
+        client_fin: cx.idle(scope, "client-fin", &timeout.client_fin),
+        server: cx.idle(scope, "server", &timeout.server),
+        server_fin: cx.idle(scope, "server-fin", &timeout.server_fin),
+        connect: cx.duration(scope, "timeout connect", &timeout.connect),
+        connect_attempt: cx.duration(scope, "timeout connect-attempt", &timeout.connect_attempt),
+        maxconn: cx
+            .number(scope, "maxconn", &table.maxconn, 1..=MAXCONN_MAX)
+            .map(|n| n.value),
+        retries: cx
+            .number(scope, "retries", &table.retries, 0..=RETRIES_MAX)
+            .map(|n| n.value),
+        balance: table.balance.as_ref().map(|word| word.value.0),
+        keepalive: KeepaliveLayer::read(cx, scope, &table.keepalive),
+        dontlognull: flag(&table.dontlognull, false),
+        dontlog_normal: flag(&table.dontlog_normal, false),
+        log_health_checks: flag(&table.log_health_checks, false),
+        default_server,
+    }
+}

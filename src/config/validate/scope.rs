@@ -1,0 +1,183 @@
+//! What every validation needs: where things stand, where problems go, and the few checks that all
+//! keys share.
+//!
+//! Each check takes a value as written and returns it converted, or reports why not.
+
+use crate::config::Limits;
+use crate::config::diagnostic::{Diagnostic, Report};
+use crate::config::file::{Located, Maybe, Timespan};
+use crate::config::source::{Place, Source};
+use crate::config::tree::Lost;
+use crate::config::units::{self, Problem};
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The file that is being looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    pub(super) source: &'a Arc<Source>,
+    pub(super) lost: &'a Lost,
+}
+
+impl Scope<'_> {
+    pub(super) fn place(&self, span: &Range<usize>) -> Place {
+        Place::new(self.source, span.clone())
+    }
+
+    pub(super) fn of<T>(&self, value: &Located<T>) -> Place {
+        self.place(&value.span)
+    }
+}
+
+/// A value that someone wrote, and where.
+#[derive(Debug, Clone)]
+pub(super) struct Given<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+/// The value that was written, or a default, and the place in the former case.
+pub(super) fn or_default<T: Copy>(given: Option<&Given<T>>, default: T) -> (T, Option<&Place>) {
+    match given {
+        Some(given) => (given.value, Some(&given.place)),
+        None => (default, None),
+    }
+}
+
+/// Highest id of a proxy, listener or server: HAProxy's are signed 32 bit numbers.
+pub(super) const ID_MAX: i64 = i32::MAX as i64;
+
+/// Where problems go, and what the machine can do.
+pub(super) struct Cx<'a> {
+    pub(super) report: &'a mut Report,
+    pub(super) limits: &'a Limits,
+    /// Worker threads.
+    pub(super) threads: usize,
+}
+
+impl Cx<'_> {
+    /// A number within `range`, which must fit a `u32`.
+    pub(super) fn number(
+        &mut self,
+        scope: Scope<'_>,
+        key: &str,
+        value: &Maybe<i64>,
+        range: RangeInclusive<i64>,
+    ) -> Option<Given<u32>> {
+        let written = value.as_ref()?;
+        let place = scope.of(written);
+        let number = u32::try_from(written.value)
+            .ok()
+            .filter(|_| range.contains(&written.value));
+        if let Some(value) = number {
+            return Some(Given { value, place });
+        }
+        let (first, last) = range.into_inner();
+        let message = format!("{key} {} is out of range", written.value);
+        self.report.push(
+            Diagnostic::error("out-of-range", message)
+                .at(place)
+                .label(format!("expected {first} to {last}"))
+                .maybe_hint(
+                    (key == "maxconn" && written.value == 0)
+                        .then(|| "leave it out for no limit but the descriptor limit".to_owned()),
+                ),
+        );
+        None
+    }
+
+    /// A duration that may not be zero.
+    pub(super) fn duration(
+        &mut self,
+        scope: Scope<'_>,
+        key: &str,
+        value: &Maybe<Timespan>,
+    ) -> Option<Given<Duration>> {
+        let written = value.as_ref()?;
+        let place = scope.of(written);
+        if written.value.0.is_zero() {
+            self.report.push(
+                Diagnostic::error("out-of-range", format!("{key} cannot be zero"))
+                    .at(place)
+                    .label("expected at least \"1ms\""),
+            );
+            return None;
+        }
+        Some(Given {
+            value: written.value.0,
+            place,
+        })
+    }
+
+    /// An idle timeout: zero switches it off, which deserves a word.
+    pub(super) fn idle(
+        &mut self,
+        scope: Scope<'_>,
+        key: &str,
+        value: &Maybe<Timespan>,
+    ) -> Option<Given<Duration>> {
+        let written = value.as_ref()?;
+        let place = scope.of(written);
+        if written.value.0.is_zero() {
+            self.report.push(
+                Diagnostic::warning("timeout-off", format!("timeout {key} is switched off"))
+                    .at(place.clone())
+                    .label("0 means for ever")
+                    .hint("sessions whose peer says nothing pile up until maxconn is reached"),
+            );
+        }
+        Some(Given {
+            value: written.value.0,
+            place,
+        })
+    }
+
+    /// The name of a proxy, listener or server.
+    pub(super) fn name(&mut self, scope: Scope<'_>, value: &Maybe<String>) -> Option<Arc<str>> {
+        let written = value.as_ref()?;
+        if let Err(problem) = units::name(&written.value) {
+            self.problem(scope.of(written), "name", "expected a name", problem);
+        }
+        Some(written.value.as_str().into())
+    }
+
+    /// Reports what a parser of `units` has to say about the string at `place`.
+    pub(super) fn problem(
+        &mut self,
+        place: Place,
+        code: &'static str,
+        expected: &str,
+        problem: Problem,
+    ) {
+        let diagnostic = Diagnostic::error(code, problem.message)
+            .label(expected)
+            .maybe_hint(problem.hint);
+        self.report.push_quoting(place, diagnostic);
+    }
+
+    /// Reports that `what`, the table at `table`, lacks the key that `example` sets, unless the key
+    /// was there and wrong.
+    pub(super) fn missing(
+        &mut self,
+        scope: Scope<'_>,
+        table: &Range<usize>,
+        what: &str,
+        example: &str,
+    ) {
+        let key = example.split(' ').next().unwrap_or_default();
+        if !scope.lost.had(table, key) {
+            self.report.push(
+                Diagnostic::error("missing-key", format!("{what} has no `{key}`"))
+                    .at(scope.place(table))
+                    .label(format!("expected a `{key}`"))
+                    .hint(format!("add `{example}`")),
+            );
+        }
+    }
+}
+
+/// What a boolean key says; `false` when it is not there.
+pub(super) fn flag(value: &Maybe<bool>, inherited: bool) -> bool {
+    value.as_ref().map_or(inherited, |written| written.value)
+}

@@ -1,0 +1,357 @@
+//! Servers: those listed in a backend, and those that a node group gives it.
+
+use super::Half;
+use super::layers::ServerLayer;
+use super::scope::{Cx, Given, ID_MAX, Scope};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::file::{self, Located, NodeGroup, ServerDefaults, Short};
+use crate::config::model::{Check, Server, ServerAddress, ServerPort};
+use crate::config::read::Written;
+use crate::config::source::Place;
+use crate::config::units::{self, Problem};
+use crate::config::words;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+/// Most servers of one backend.
+pub const SERVERS_MAX: usize = 65_536;
+
+/// `[node-group.NAME]` tables by name.
+pub(super) type Groups<'a> = HashMap<&'a str, (Scope<'a>, &'a Located<NodeGroup>, Place)>;
+
+/// All node groups of all files. Two of one name are reported.
+pub(super) fn groups<'a>(cx: &mut Cx<'_>, files: &'a [Written]) -> Groups<'a> {
+    let mut groups = Groups::new();
+    for written in files {
+        let scope = Scope {
+            source: &written.source,
+            lost: &written.lost,
+        };
+        for (name, group) in &written.file.node_group {
+            let place = scope.of(name);
+            if let Some((_, _, before)) = groups.get(name.value.as_str()) {
+                let message = format!("node group `{}` is already defined", name.value);
+                cx.report.push(
+                    Diagnostic::error("duplicate", message)
+                        .at(place)
+                        .also(before.clone(), "here"),
+                );
+                continue;
+            }
+            groups.insert(&name.value, (scope, group, place));
+        }
+    }
+    groups
+}
+
+/// A server before numbers are given out.
+struct Draft {
+    server: Server,
+    id: Option<Given<u32>>,
+    name_at: Option<Place>,
+}
+
+/// The servers of one backend: `servers` first, then those of `nodes`.
+pub(super) fn servers(
+    cx: &mut Cx<'_>,
+    half: &Half<'_, file::Backend>,
+    base: &ServerLayer,
+    groups: &Groups<'_>,
+) -> Vec<Server> {
+    let mut drafts = Vec::new();
+    for written in half.table.servers.iter().flat_map(|servers| &servers.value) {
+        drafts.push(listed(cx, half.scope, written, base));
+    }
+    drafts.extend(from_group(cx, half, base, groups));
+    if drafts.len() > SERVERS_MAX {
+        let message = format!("{} has more than {SERVERS_MAX} servers", half.what());
+        cx.report
+            .push(Diagnostic::error("out-of-range", message).at(half.place()));
+        drafts.truncate(SERVERS_MAX);
+    }
+    unique(cx, &half.what(), &drafts);
+    number(drafts)
+}
+
+fn listed(
+    cx: &mut Cx<'_>,
+    scope: Scope<'_>,
+    written: &Located<file::Server>,
+    base: &ServerLayer,
+) -> Draft {
+    let table = &written.value;
+    let own = ServerDefaults {
+        weight: table.weight.clone(),
+        check: table.check.clone(),
+        backup: table.backup.clone(),
+        disabled: table.disabled.clone(),
+        on_marked_down: table.on_marked_down.clone(),
+        on_marked_up: table.on_marked_up.clone(),
+    };
+    let layer = layer(cx, scope, &own, base);
+    let id = cx.number(scope, "id", &table.id, 1..=ID_MAX);
+    let name = cx.name(scope, &table.name).unwrap_or_else(|| {
+        cx.missing(scope, &written.span, "the server", "name = \"s1\"");
+        "".into()
+    });
+    let address = if let Some(address) = &table.address {
+        let parsed = units::server(&address.value);
+        parse(cx, parsed, scope.of(address), SERVER_EXPECTED)
+    } else {
+        cx.missing(
+            scope,
+            &written.span,
+            "the server",
+            "address = \"10.0.0.1:80\"",
+        );
+        NOWHERE
+    };
+    let address_at = table
+        .address
+        .as_ref()
+        .map_or_else(|| scope.of(written), |a| scope.of(a));
+    let name_at = table.name.as_ref().map(|name| scope.of(name));
+    let server = build(cx, name, address, &address_at, &layer);
+    Draft {
+        server,
+        id,
+        name_at,
+    }
+}
+
+fn from_group(
+    cx: &mut Cx<'_>,
+    half: &Half<'_, file::Backend>,
+    base: &ServerLayer,
+    groups: &Groups<'_>,
+) -> Vec<Draft> {
+    let (scope, table) = (half.scope, &half.table);
+    let port = cx.number(scope, "port", &table.port, 1..=i64::from(u16::MAX));
+    let Some(nodes) = &table.nodes else {
+        if let Some(port) = &table.port
+            && !scope.lost.had(&half.span, "nodes")
+        {
+            cx.report.push(
+                Diagnostic::error("no-meaning", "`port` has no meaning without `nodes`")
+                    .at(scope.of(port))
+                    .hint("it is the port of the servers that come from a node group"),
+            );
+        }
+        return Vec::new();
+    };
+    if table.port.is_none() && !scope.lost.had(&half.span, "port") {
+        cx.report.push(
+            Diagnostic::error(
+                "missing-key",
+                format!("{} has `nodes` but no `port`", half.what()),
+            )
+            .at(scope.of(nodes))
+            .label("expected a `port` beside it")
+            .hint("add `port = 5432`, the port of its servers"),
+        );
+    }
+    let Some((group_scope, group, _)) = groups.get(nodes.value.as_str()) else {
+        if !scope.lost.names_below("node-group") {
+            let names = groups.keys().copied();
+            let message = format!("there is no node group `{}`", nodes.value);
+            cx.report.push(
+                Diagnostic::error("unknown-node-group", message)
+                    .at(scope.of(nodes))
+                    .maybe_hint(
+                        words::did_you_mean(&nodes.value, names)
+                            .or_else(|| Some(format!("define it: [node-group.{}]", nodes.value))),
+                    ),
+            );
+        }
+        return Vec::new();
+    };
+    // A port that is wrong was reported; any will do to look at the rest.
+    let port = port
+        .and_then(|port| u16::try_from(port.value).ok())
+        .unwrap_or(1);
+    let mut nodes: Vec<_> = group.value.iter().collect();
+    nodes.sort_by_key(|(name, _)| name.span.start);
+    let node = |(name, node)| one_node(cx, *group_scope, (name, node), base, port);
+    nodes.into_iter().filter_map(node).collect()
+}
+
+fn one_node(
+    cx: &mut Cx<'_>,
+    scope: Scope<'_>,
+    (name, node): (&Located<String>, &Located<Short<String, file::Node>>),
+    base: &ServerLayer,
+    port: u16,
+) -> Option<Draft> {
+    let name_text = cx.name(scope, &Some(name.clone()))?;
+    let (host, layer, id) = match &node.value {
+        Short::Short(host) => (
+            Located {
+                value: host.clone(),
+                span: node.span.clone(),
+            },
+            base.clone(),
+            None,
+        ),
+        Short::Table(table) => {
+            let own = ServerDefaults {
+                weight: table.weight.clone(),
+                check: table.check.clone(),
+                backup: table.backup.clone(),
+                disabled: table.disabled.clone(),
+                on_marked_down: table.on_marked_down.clone(),
+                on_marked_up: table.on_marked_up.clone(),
+            };
+            let layer = layer(cx, scope, &own, base);
+            let id = cx.number(scope, "id", &table.id, 1..=ID_MAX);
+            let Some(host) = table.host.clone() else {
+                cx.missing(scope, &node.span, "the node", "host = \"10.0.0.1\"");
+                return None;
+            };
+            (host, layer, id)
+        }
+    };
+    let parsed = units::host(&host.value, ServerPort::Fixed(port));
+    let address = parse(
+        cx,
+        parsed,
+        scope.of(&host),
+        "expected a host, without a port",
+    );
+    let server = build(cx, name_text, address, &scope.of(&host), &layer);
+    Some(Draft {
+        server,
+        id,
+        name_at: Some(scope.of(name)),
+    })
+}
+
+/// A placeholder for an address that was reported; nothing more will be said about it.
+const NOWHERE: ServerAddress =
+    ServerAddress::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST), ServerPort::Fixed(1));
+const SERVER_EXPECTED: &str = "expected \"HOST:PORT\"";
+
+fn parse(
+    cx: &mut Cx<'_>,
+    parsed: Result<ServerAddress, Problem>,
+    place: Place,
+    expected: &str,
+) -> ServerAddress {
+    parsed.unwrap_or_else(|problem| {
+        cx.problem(place, "address", expected, problem);
+        NOWHERE
+    })
+}
+
+/// What a server says, on top of what it inherits.
+fn layer(
+    cx: &mut Cx<'_>,
+    scope: Scope<'_>,
+    own: &ServerDefaults,
+    base: &ServerLayer,
+) -> ServerLayer {
+    let mut layer = ServerLayer::table(cx, scope, own).over(base);
+    layer.check = layer.check.over(&base.check);
+    layer
+}
+
+fn build(
+    cx: &mut Cx<'_>,
+    name: Arc<str>,
+    address: ServerAddress,
+    address_at: &Place,
+    layer: &ServerLayer,
+) -> Server {
+    let check = layer.check.finish(cx);
+    if let Some(check) = &check {
+        checkable(cx, &name, &address, address_at, check);
+    }
+    Server {
+        name,
+        id: 0,
+        address,
+        weight: layer.weight.unwrap_or(1),
+        backup: layer.backup.unwrap_or(false),
+        disabled: layer.disabled.unwrap_or(false),
+        check,
+        shutdown_sessions_on_down: layer.shutdown_on_down.unwrap_or(false),
+        shutdown_backup_sessions_on_up: layer.shutdown_backup_on_up.unwrap_or(false),
+    }
+}
+
+/// A check needs to know which port to connect to.
+fn checkable(
+    cx: &mut Cx<'_>,
+    name: &str,
+    address: &ServerAddress,
+    address_at: &Place,
+    check: &Check,
+) {
+    let (message, hint) = match address {
+        ServerAddress::Ip(_, ServerPort::FromClient(_))
+        | ServerAddress::Name(_, ServerPort::FromClient(_))
+            if check.port.is_none() =>
+        {
+            (
+                format!("server `{name}` is checked but has no port of its own"),
+                "write the port behind the address, or a `port` in `check`",
+            )
+        }
+        ServerAddress::Unix(_) if check.port.is_some() != check.address.is_some() => (
+            format!("server `{name}` is a unix socket, and only half of a TCP address to check"),
+            "write `port` and `address` in `check`, or neither",
+        ),
+        _ => return,
+    };
+    cx.report.push(
+        Diagnostic::error("no-port", message)
+            .at(address_at.clone())
+            .hint(hint),
+    );
+}
+
+fn unique(cx: &mut Cx<'_>, backend: &str, drafts: &[Draft]) {
+    let mut names: HashMap<&str, Option<&Place>> = HashMap::new();
+    let mut ids: HashMap<u32, &Place> = HashMap::new();
+    for draft in drafts {
+        let name = &*draft.server.name;
+        if name.is_empty() {
+            continue;
+        }
+        let before = names.insert(name, draft.name_at.as_ref());
+        if let (Some(before), Some(place)) = (before, &draft.name_at) {
+            let message = format!("server `{name}` is already defined in {backend}");
+            let mut diagnostic = Diagnostic::error("duplicate", message).at(place.clone());
+            if let Some(before) = before {
+                diagnostic = diagnostic.also(before.clone(), "first here");
+            }
+            cx.report.push(diagnostic);
+        }
+        let Some(id) = &draft.id else { continue };
+        if let Some(before) = ids.insert(id.value, &id.place) {
+            let message = format!("server id {} is used twice in {backend}", id.value);
+            cx.report.push(
+                Diagnostic::error("duplicate", message)
+                    .at(id.place.clone())
+                    .also(before.clone(), "first here"),
+            );
+        }
+    }
+}
+
+/// Gives each server without an id the lowest that is free, from 1.
+fn number(drafts: Vec<Draft>) -> Vec<Server> {
+    let taken: HashSet<u32> = drafts
+        .iter()
+        .filter_map(|d| d.id.as_ref())
+        .map(|g| g.value)
+        .collect();
+    let mut free = (1..).filter(|id| !taken.contains(id));
+    let finish = |draft: Draft| Server {
+        id: draft
+            .id
+            .map_or_else(|| free.next().unwrap_or(u32::MAX), |given| given.value),
+        ..draft.server
+    };
+    drafts.into_iter().map(finish).collect()
+}

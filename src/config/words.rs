@@ -1,0 +1,185 @@
+//! What people may have meant: near misses, and HAProxy's words for what rlb spells differently.
+//!
+//! Pure functions over constant tables.
+
+/// The candidate that is most like `word`, if any is much like it.
+pub(super) fn closest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    // Bounds the quadratic comparison; no candidate is nearly that long.
+    const WORD_BYTES_MAX: usize = 300;
+    if word.len() > WORD_BYTES_MAX {
+        return None;
+    }
+    let plain = |text: &str| text.to_lowercase().replace(['_', ' '], "-");
+    let wanted = plain(word);
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&wanted, &plain(candidate)),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| {
+            let longest = wanted.chars().count().max(candidate.chars().count());
+            // A third of the letters may be wrong, at most three.
+            *distance <= (longest / 3).clamp(1, 3)
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// "did you mean `x`?".
+pub(super) fn did_you_mean<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
+    closest(word, candidates).map(|candidate| format!("did you mean `{candidate}`?"))
+}
+
+/// HAProxy's keywords that rlb has under another name or not at all, in kebab-case, and what to
+/// write. Consulted before a near miss is looked for.
+const HAPROXY: &[(&str, &str)] = &[
+    ("acl", "rlb has no ACLs"),
+    ("addr", "in a `check` table it is `address`"),
+    ("agent-check", "rlb has no agent checks yet"),
+    ("backends", "write one `[[backend]]` for each"),
+    (
+        "bind-process",
+        "rlb is one process: see `threads` in `[global]`",
+    ),
+    (
+        "chroot",
+        "the service manager confines rlb: see its unit file",
+    ),
+    ("clitimeout", "write `timeout = { client = \"60s\" }`"),
+    ("contimeout", "write `timeout = { connect = \"5s\" }`"),
+    ("cookie", "rlb balances TCP: it knows no cookies"),
+    ("cpu-map", "rlb is one process: see `threads` in `[global]`"),
+    (
+        "daemon",
+        "rlb stays in the foreground: let the service manager start it",
+    ),
+    ("default-backends", "a frontend has one `default-backend`"),
+    ("downinter", "in a `check` table it is `down-interval`"),
+    ("fastinter", "in a `check` table it is `fast-interval`"),
+    ("frontends", "write one `[[frontend]]` for each"),
+    (
+        "group",
+        "the service manager sets the group: see its unit file",
+    ),
+    ("grace", "see `hard-stop-after` in `[global]`"),
+    ("host", "in a server it is `address`, with the port"),
+    ("inter", "in a `check` table it is `interval`"),
+    ("listens", "write one `[[listen]]` for each"),
+    (
+        "mode",
+        "rlb always works as HAProxy's `mode tcp`: leave it out",
+    ),
+    ("nbproc", "rlb is one process: see `threads` in `[global]`"),
+    ("nbthread", "it is `threads`, in `[global]`"),
+    ("no-log", "leave `[log]` out to log no session"),
+    (
+        "observe",
+        "rlb suspects a server whose connects fail by itself",
+    ),
+    (
+        "option",
+        "rlb writes each option as a key of its own: `dontlognull = true`",
+    ),
+    ("pidfile", "the service manager knows the process id"),
+    (
+        "redispatch",
+        "rlb always asks another server: see `retries`",
+    ),
+    ("server", "it is `servers`, a list of tables"),
+    ("slowstart", "rlb has no slow start yet"),
+    ("srvtimeout", "write `timeout = { server = \"60s\" }`"),
+    (
+        "stats-uri",
+        "the statistics are served at `/`: write `[stats]` with a `bind`",
+    ),
+    ("tcp-check", "it is `check = \"tcp\"`"),
+    (
+        "tcplog",
+        "session lines are always in this format: write `[log]` with a target",
+    ),
+    ("tcpka", "it is `keepalive`"),
+    ("clitcpka", "it is `keepalive` of the frontend"),
+    ("srvtcpka", "it is `keepalive` of the backend"),
+    ("timeout-check", "write `timeout = { check = \"1s\" }`"),
+    ("timeout-client", "write `timeout = { client = \"60s\" }`"),
+    (
+        "timeout-client-fin",
+        "write `timeout = { client-fin = \"30s\" }`",
+    ),
+    ("timeout-connect", "write `timeout = { connect = \"5s\" }`"),
+    (
+        "timeout-connect-attempt",
+        "write `timeout = { connect-attempt = \"300ms\" }`",
+    ),
+    (
+        "timeout-queue",
+        "connections over the limit wait in the kernel's accept queue",
+    ),
+    ("timeout-server", "write `timeout = { server = \"60s\" }`"),
+    (
+        "timeout-server-fin",
+        "write `timeout = { server-fin = \"30s\" }`",
+    ),
+    (
+        "timeout-tunnel",
+        "`client` and `server` hold for the whole session",
+    ),
+    ("timeouts", "it is `timeout`"),
+    ("tunnel", "`client` and `server` hold for the whole session"),
+    (
+        "queue",
+        "connections over the limit wait in the kernel's accept queue",
+    ),
+    ("http-request", "rlb balances TCP: it knows no HTTP"),
+    ("http-keep-alive", "rlb balances TCP: it knows no HTTP"),
+    (
+        "ulimit-n",
+        "rlb raises the descriptor limit to the hard limit: see `LimitNOFILE` of its unit",
+    ),
+    ("use-backend", "a frontend has one `default-backend`"),
+    (
+        "user",
+        "the service manager sets the user: see its unit file",
+    ),
+];
+
+/// What rlb says for HAProxy's `key`, in any spelling.
+pub(super) fn haproxy(key: &str) -> Option<&'static str> {
+    let key = key.to_lowercase().replace(['_', '.', ' '], "-");
+    HAPROXY
+        .iter()
+        .find(|(word, _)| *word == key)
+        .map(|(_, instead)| *instead)
+}
+
+/// HAProxy's algorithms that this version does not have.
+const ALGORITHMS: &[&str] = &[
+    "static-rr",
+    "leastconn",
+    "first",
+    "source",
+    "uri",
+    "url_param",
+    "hdr",
+    "random",
+    "hash",
+    "rdp-cookie",
+    "log-hash",
+    "sticky",
+];
+
+/// What rlb says for HAProxy's `value`.
+pub(super) fn haproxy_value(value: &str) -> Option<String> {
+    ALGORITHMS
+        .contains(&value)
+        .then(|| "this version of rlb has only `roundrobin`".to_owned())
+}

@@ -1,0 +1,102 @@
+//! Who gets a connection: rotation across workers, weights, weight 0.
+
+use crate::harness::client::{End, hear};
+use crate::harness::config::Config;
+use crate::harness::eventually::eventually_eq;
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::{Rlb, STOP_WITHIN};
+
+fn three() -> [Peer; 3] {
+    ["s1", "s2", "s3"].map(|name| Peer::start(Behaviour::Says(name)))
+}
+
+fn sequence(rlb: &Rlb, length: usize) -> Vec<String> {
+    (0..length)
+        .map(|_| {
+            let (name, end) = hear(rlb.address());
+            assert_eq!(end, End::Eof);
+            name
+        })
+        .collect()
+}
+
+#[test]
+fn one_after_the_other_is_an_exact_rotation_across_workers() {
+    let peers = three();
+    let config = peers.iter().fold(Config::new(), |config, peer| {
+        config.server_with(peer.address(), "check = false")
+    });
+    let rlb = Rlb::start(&config);
+    let names = sequence(&rlb, 300);
+    for (index, name) in names.iter().enumerate() {
+        assert_eq!(*name, names[index % 3], "connection {index} of {names:?}");
+    }
+    for name in ["s1", "s2", "s3"] {
+        assert_eq!(names.iter().filter(|it| *it == name).count(), 100, "{name}");
+        eventually_eq(STOP_WITHIN, &(100, 100), || {
+            (rlb.number(name, "stot"), rlb.number(name, "lbtot"))
+        });
+    }
+    assert_eq!(peers.each_ref().map(Peer::accepted), [100, 100, 100]);
+    rlb.stop();
+}
+
+#[test]
+fn many_at_once_still_share_exactly() {
+    let peers = three();
+    let config = peers.iter().fold(Config::new(), |config, peer| {
+        config.server_with(peer.address(), "check = false")
+    });
+    let rlb = Rlb::start(&config);
+    std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| sequence(&rlb, 30));
+        }
+    });
+    assert_eq!(peers.each_ref().map(Peer::accepted), [100, 100, 100]);
+    rlb.stop();
+}
+
+#[test]
+fn weights_interleave_smoothly() {
+    let peers = three();
+    let config = Config::new()
+        .server_with(peers[0].address(), "check = false, weight = 3")
+        .server_with(peers[1].address(), "check = false")
+        .server_with(peers[2].address(), "check = false");
+    let rlb = Rlb::start(&config);
+    let names = sequence(&rlb, 100);
+    assert_eq!(peers.each_ref().map(Peer::accepted), [60, 20, 20]);
+    let three_in_a_row = names
+        .windows(3)
+        .any(|window| window.iter().all(|name| name == "s1"));
+    assert!(!three_in_a_row, "{names:?}");
+    // Every window of the sum of the weights holds each server as often as its weight.
+    for window in names.windows(5) {
+        assert_eq!(
+            window.iter().filter(|name| *name == "s1").count(),
+            3,
+            "{names:?}"
+        );
+    }
+    assert_eq!(rlb.csv().row("be", "s1").number("weight"), 3);
+    assert_eq!(rlb.csv().row("be", "BACKEND").number("weight"), 5);
+    rlb.stop();
+}
+
+#[test]
+fn weight_0_gets_nothing_and_is_shown_as_drain() {
+    let peers = three();
+    let config = Config::new()
+        .server_with(peers[0].address(), "check = false, weight = 0")
+        .server_with(peers[1].address(), "check = false")
+        .server_with(
+            peers[2].address(),
+            "check = { interval = \"200ms\" }, weight = 0",
+        );
+    let rlb = Rlb::start(&config);
+    assert!(sequence(&rlb, 20).iter().all(|name| name == "s2"));
+    rlb.wait_status("s3", "DRAIN");
+    assert_eq!(peers[0].accepted(), 0);
+    rlb.stop();
+}

@@ -1,0 +1,257 @@
+//! The seed's cluster from nothing to three nodes, and its faults, through rlb. Needs root.
+
+use crate::harness::client::{End, hear};
+use crate::harness::eventually::eventually_eq;
+use crate::harness::netns::{LB_ADDRESS, Lab, possible};
+use crate::harness::peer::Behaviour;
+use crate::harness::rlb::STOP_WITHIN;
+use crate::lab::balancer::{BACKENDS, Kind, SERVERS, csv, frontend, wait_states};
+use crate::lab::scenarios::{Pinned, pinned_clients, power_off, service_stops, split};
+use crate::lab::services::{
+    APP, CONSOLE, Database, KUBE_API, http_through_lb, https_through_lb, nginx, pgbench, psql,
+    scripted, success,
+};
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+#[test]
+fn the_seeds_cluster_from_nothing_to_three_nodes() {
+    if !possible() {
+        return;
+    }
+    let database = Database::create();
+    let mut lab = Lab::new();
+    let _rlb = Kind::Rlb.start(&lab);
+    // Nothing is installed yet: dark nodes, every server down, clients told at once.
+    for (backend, _) in BACKENDS {
+        wait_states(&lab, backend, ["DOWN"; 3]);
+        assert_eq!(csv(&lab).row(backend, "BACKEND").status(), "DOWN");
+    }
+    let start = Instant::now();
+    assert_eq!(lab.client.enter(|| hear(frontend(APP))).0, "");
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        csv(&lab).row("app-direct-frontend", "FRONTEND").status(),
+        "OPEN"
+    );
+
+    // The nodes come one by one, and on each the services one by one.
+    let mut services = Vec::new();
+    let mut databases = Vec::new();
+    for node in 0..3 {
+        lab.power_on(node);
+        let expected =
+            |up: usize| std::array::from_fn(|index| if index < up { "UP" } else { "DOWN" });
+        for (backend, port) in BACKENDS {
+            wait_states(&lab, backend, expected(node));
+            match port {
+                5432 => databases.push(database.start(&lab, node)),
+                port => services.push(nginx(&lab, node, port)),
+            }
+            wait_states(&lab, backend, expected(node + 1));
+            assert_eq!(
+                csv(&lab).row(backend, "BACKEND").number("act"),
+                node as u64 + 1
+            );
+        }
+        let first_of_the_next = BACKENDS[0].0;
+        wait_states(&lab, first_of_the_next, expected(node + 1));
+        serves_from(&lab, node + 1);
+    }
+    let bench = [
+        "--client=4",
+        "--jobs=2",
+        "--time=5",
+        "--connect",
+        "--no-vacuum",
+    ];
+    without_an_error(&pgbench(&lab, LB_ADDRESS, &bench));
+    without_an_error(&pgbench(
+        &lab,
+        LB_ADDRESS,
+        &["--client=8", "--time=3", "--no-vacuum"],
+    ));
+    let csv = csv(&lab);
+    let sessions = SERVERS.map(|server| csv.row("postgres-backend", server).number("stot"));
+    assert!(
+        sessions.iter().max() <= sessions.iter().min().map(|it| it + 8).as_ref(),
+        "{sessions:?}"
+    );
+    for (backend, _) in BACKENDS {
+        assert_eq!(csv.row(backend, "BACKEND").number("eresp"), 0, "{backend}");
+    }
+}
+
+/// Every service answers from each of the first `nodes` nodes.
+fn serves_from(lab: &Lab, nodes: usize) {
+    let all = |ask: &dyn Fn() -> String| (0..nodes).map(|_| ask()).collect::<BTreeSet<_>>();
+    let expected: BTreeSet<String> = (1..=nodes).map(|node| format!("node0{node}")).collect();
+    assert_eq!(all(&|| http_through_lb(lab, APP)), expected);
+    assert_eq!(all(&|| http_through_lb(lab, CONSOLE)), expected);
+    assert_eq!(all(&|| https_through_lb(lab)), expected);
+    let addresses = all(&|| {
+        let output = psql(lab, LB_ADDRESS, "select host(inet_server_addr())");
+        success(&output);
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    });
+    assert_eq!(addresses.len(), nodes, "{addresses:?}");
+}
+
+#[track_caller]
+fn without_an_error(output: &std::process::Output) {
+    success(output);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let failed = said
+        .lines()
+        .find(|line| line.starts_with("number of failed transactions"));
+    assert!(failed.is_none_or(|line| line.contains(": 0 (")), "{said}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!errors.contains("error"), "{errors}");
+}
+
+#[test]
+fn a_stopped_service_costs_nobody_anything() {
+    if !possible() {
+        return;
+    }
+    let report = service_stops(Kind::Rlb);
+    eprintln!("service stopped: {report}");
+    assert!(report.failed + report.failed_before <= 2, "{report}");
+    assert_eq!(report.slow, 0, "{report}");
+}
+
+/// A control: the same minute through HAProxy as the seed configures it must show the losses that
+/// rlb has not, or the laboratory sees nothing.
+#[test]
+fn the_laboratory_sees_what_the_seeds_haproxy_loses() {
+    if !possible() {
+        return;
+    }
+    let report = service_stops(Kind::Haproxy);
+    eprintln!("service stopped, HAProxy: {report}");
+    assert!(report.failed > 20, "{report}");
+}
+
+#[test]
+fn a_node_without_power_costs_nobody_a_second() {
+    if !possible() {
+        return;
+    }
+    let result = power_off(Kind::Rlb);
+    eprintln!("power off: {}", result.off);
+    eprintln!(
+        "power on: {}; serves after {:?}",
+        result.on, result.serves_again_after
+    );
+    assert_eq!(
+        (result.off.failed, result.off.slow),
+        (0, 0),
+        "{}",
+        result.off
+    );
+    assert!(
+        result.off.clean_after <= Duration::from_secs(1),
+        "{}",
+        result.off
+    );
+    assert_eq!((result.on.failed, result.on.slow), (0, 0), "{}", result.on);
+    assert!(
+        result.serves_again_after < Duration::from_secs(10),
+        "{:?}",
+        result.serves_again_after
+    );
+}
+
+#[test]
+fn clients_of_a_node_without_power_are_told_by_a_reset_within_35_s() {
+    if !possible() {
+        return;
+    }
+    for (kind, after, end) in pinned_clients(Kind::Rlb, Duration::from_secs(60)) {
+        eprintln!("pinned, {kind:?}: {end:?} after {after:?}");
+        assert_eq!(end, End::Reset, "{kind:?} after {after:?}");
+        assert!(after <= Duration::from_secs(35), "{kind:?} after {after:?}");
+    }
+}
+
+#[test]
+fn a_split_of_12_s_kills_nothing() {
+    if !possible() {
+        return;
+    }
+    assert_eq!(split(Kind::Rlb), Vec::<Pinned>::new());
+}
+
+#[test]
+fn a_client_may_live_on_a_node_that_is_also_its_server() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::new();
+    for node in 0..3 {
+        lab.power_on(node);
+    }
+    let _services: Vec<_> = (0..3).map(|node| nginx(&lab, node, KUBE_API)).collect();
+    let _rlb = Kind::Rlb.start(&lab);
+    wait_states(&lab, "kube-api-backend", ["UP"; 3]);
+    lab.node(0).enter(|| {
+        for round in 0..6 {
+            // A TLS client's first bytes; the server's answer is enough.
+            let mut stream = crate::harness::client::connect(frontend(KUBE_API));
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("answered");
+            assert!(answer.contains("HTTPS port"), "round {round}: {answer:?}");
+        }
+    });
+}
+
+#[test]
+fn used_up_source_ports_are_nobodys_fault_but_ours() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::new();
+    let _peers: Vec<_> = (0..3)
+        .map(|node| {
+            lab.power_on(node);
+            scripted(&lab, node, CONSOLE, Behaviour::SpeaksFirst("!"))
+        })
+        .collect();
+    let mut rlb = Kind::Rlb.start(&lab);
+    wait_states(&lab, "replicated-backend", ["UP"; 3]);
+    lab.lb.sysctl("ipv4/ip_local_port_range", "40000 40019");
+    let streams = lab.client.enter(|| {
+        let mut streams = Vec::new();
+        for _ in 0..120 {
+            streams.push(crate::harness::client::connect(frontend(CONSOLE)));
+        }
+        streams
+    });
+    crate::harness::eventually::steadily(Duration::from_secs(8), "a false DOWN", || {
+        BACKENDS.iter().take(3).skip(2).all(|(backend, _)| {
+            let csv = csv(&lab);
+            SERVERS
+                .iter()
+                .all(|server| csv.row(backend, server).status() == "UP")
+        })
+    });
+    drop(streams);
+    lab.lb.sysctl("ipv4/ip_local_port_range", "32768 60999");
+    eventually_eq(STOP_WITHIN, &"!".to_owned(), || {
+        lab.client.enter(|| {
+            let mut stream = crate::harness::client::connect(frontend(CONSOLE));
+            let mut word = [0];
+            drop(stream.read(&mut word));
+            String::from_utf8_lossy(&word)
+                .trim_end_matches('\0')
+                .to_owned()
+        })
+    });
+    rlb.lives();
+}

@@ -1,0 +1,162 @@
+//! Clients: connect, talk, and say how a connection ended.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// No answer within this time is a failure of a test, not of the peer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a stream ended, seen by the reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// An orderly end (FIN).
+    Eof,
+    /// A reset (RST).
+    Reset,
+    /// Nothing came within [`PATIENCE`].
+    Silence,
+}
+
+/// Connects with the usual read timeout.
+#[track_caller]
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)
+        .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a read timeout can be set");
+    stream
+        .set_write_timeout(Some(PATIENCE))
+        .expect("a write timeout can be set");
+    stream.set_nodelay(true).expect("TCP_NODELAY can be set");
+    stream
+}
+
+/// Connects with a receive buffer of about `bytes`, so that a reader that pauses soon shuts its
+/// window.
+pub(crate) fn connect_with_receive_buffer(address: SocketAddr, bytes: usize) -> TcpStream {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )
+    .expect("a socket");
+    socket
+        .set_recv_buffer_size(bytes)
+        .expect("SO_RCVBUF can be set");
+    socket.connect(&address.into()).expect("connected");
+    let stream = TcpStream::from(socket);
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a read timeout can be set");
+    stream
+}
+
+/// Reads until the stream ends, and says how.
+pub(crate) fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, End) {
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return (bytes, End::Eof),
+            Ok(length) => bytes.extend_from_slice(&buffer[..length]),
+            Err(error) => return (bytes, end_of(&error)),
+        }
+    }
+}
+
+/// What a read error says about the end of the stream.
+pub(crate) fn end_of(error: &std::io::Error) -> End {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => End::Silence,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
+            End::Reset
+        }
+        other => panic!("{other:?}: {error}"),
+    }
+}
+
+/// Connects, says nothing, reads what the server says until the end.
+#[track_caller]
+pub(crate) fn hear(address: SocketAddr) -> (String, End) {
+    let mut stream = connect(address);
+    let (bytes, end) = read_to_end(&mut stream);
+    (String::from_utf8(bytes).expect("text"), end)
+}
+
+/// Sends `message` and expects the same bytes back.
+#[track_caller]
+pub(crate) fn echo(stream: &mut TcpStream, message: &[u8]) {
+    stream.write_all(message).expect("sent");
+    let mut answer = vec![0; message.len()];
+    stream.read_exact(&mut answer).expect("answered");
+    assert!(answer == message, "the echo differs");
+}
+
+/// Ends the connection by a reset: SO_LINGER 0, then close.
+pub(crate) fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("SO_LINGER can be set");
+    drop(stream);
+}
+
+/// Ends the writing half.
+pub(crate) fn half_close(stream: &TcpStream) {
+    stream
+        .shutdown(Shutdown::Write)
+        .expect("the writing half ends");
+}
+
+/// GET `path` over HTTP/1.0; the status code and the body.
+pub(crate) fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: rlb\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| std::io::Error::new(ErrorKind::UnexpectedEof, "no end of the header"))?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(|| std::io::Error::other(format!("no status: {head}")))?;
+    let chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    Ok((
+        status,
+        if chunked {
+            unchunk(body)
+        } else {
+            body.to_owned()
+        },
+    ))
+}
+
+/// Undoes the chunked transfer coding (RFC 9112, 7.1).
+fn unchunk(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).expect("a chunk size");
+        if size == 0 {
+            break;
+        }
+        text.push_str(&rest[..size]);
+        body = rest[size..].trim_start_matches("\r\n");
+    }
+    text
+}
+
+/// Runs `action` and returns what it took.
+pub(crate) fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let value = action();
+    (value, start.elapsed())
+}

@@ -1,0 +1,14 @@
+//! What the integration tests stand on: the real binary, scripted peers, clients, a laboratory of
+//! network namespaces. Every wait is a wait for a condition and lives in [`eventually`].
+
+#![allow(clippy::print_stderr, reason = "a test says why it fails")]
+
+pub(crate) mod client;
+pub(crate) mod config;
+pub(crate) mod csv;
+pub(crate) mod eventually;
+pub(crate) mod netns;
+pub(crate) mod peer;
+pub(crate) mod process;
+pub(crate) mod rlb;
+pub(crate) mod syslog;

@@ -1,0 +1,292 @@
+//! Scripted servers, named by what they do. Each has its own listening thread and one thread a
+//! connection, in the namespace of the thread that starts it.
+
+use super::client;
+use super::eventually::pace_until;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What a server does with a connection it has accepted.
+#[derive(Clone)]
+pub(crate) enum Behaviour {
+    /// Sends back what it gets, then ends as the client ends.
+    Echo,
+    /// Says these words, then ends.
+    Says(&'static str),
+    /// Says these words, then echoes.
+    SpeaksFirst(&'static str),
+    /// Accepts, then neither reads nor writes.
+    AcceptsThenStalls,
+    /// Ends its writing half at once, reads on to the end.
+    HalfCloses,
+    /// Resets the connection once the first byte has come.
+    Resets,
+    /// Reads and drops everything.
+    Sink,
+    /// Something of the test's own.
+    Script(Arc<dyn Fn(TcpStream) + Send + Sync>),
+}
+
+impl Behaviour {
+    /// A behaviour of the test's own.
+    pub(crate) fn script(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        Self::Script(Arc::new(script))
+    }
+
+    fn run(&self, mut stream: TcpStream) {
+        match self {
+            Self::Echo => echo(stream),
+            Self::Says(words) => drop(stream.write_all(words.as_bytes())),
+            Self::SpeaksFirst(words) => {
+                if stream.write_all(words.as_bytes()).is_ok() {
+                    echo(stream);
+                }
+            }
+            // A look at what has come does not take it: this only waits for the end.
+            Self::AcceptsThenStalls => {
+                while stream.peek(&mut [0]).is_ok_and(|length| length > 0) {
+                    pace_until(Instant::now() + Duration::from_millis(20));
+                }
+            }
+            Self::HalfCloses => {
+                drop(stream.shutdown(Shutdown::Write));
+                drain(&mut stream);
+            }
+            Self::Resets => {
+                drop(stream.read(&mut [0]));
+                client::reset(stream);
+            }
+            Self::Sink => drain(&mut stream),
+            Self::Script(script) => script(stream),
+        }
+    }
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length) = stream.read(&mut buffer) {
+        if length == 0 || stream.write_all(&buffer[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+fn drain(stream: &mut TcpStream) {
+    let mut buffer = vec![0; 64 * 1024];
+    while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
+}
+
+#[derive(Default)]
+struct Shared {
+    stopping: AtomicBool,
+    accepted: AtomicUsize,
+    live: Mutex<HashMap<usize, TcpStream>>,
+}
+
+/// A listening server. Stops when dropped: its socket closes, so that connects are refused, and
+/// its connections end.
+pub(crate) struct Peer {
+    address: SocketAddr,
+    listener: Option<TcpListener>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Peer {
+    /// Listens on a loopback port of the kernel's choice.
+    pub(crate) fn start(behaviour: Behaviour) -> Self {
+        Self::start_at("127.0.0.1:0".parse().expect("an address"), behaviour)
+    }
+
+    /// Listens on `address`; a port that was just given up can be taken again.
+    #[track_caller]
+    pub(crate) fn start_at(address: SocketAddr, behaviour: Behaviour) -> Self {
+        let listener = TcpListener::bind(address)
+            .unwrap_or_else(|error| panic!("a server on {address}: {error}"));
+        let address = listener.local_addr().expect("bound");
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let accepting = listener.try_clone().expect("a descriptor");
+        let thread = std::thread::spawn(move || accept(&accepting, &theirs, &behaviour));
+        Self {
+            address,
+            listener: Some(listener),
+            shared,
+            thread: Some(thread),
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections accepted so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Stops listening and ends every connection; the address, to listen there again.
+    pub(crate) fn stop(mut self) -> SocketAddr {
+        self.halt();
+        self.address
+    }
+
+    /// Stops listening; connections that stand go on.
+    pub(crate) fn stop_listening(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        if let Some(listener) = self.listener.take() {
+            // Ends a waiting accept call (EINVAL), in whatever namespace.
+            drop(SockRef::from(&listener).shutdown(Shutdown::Both));
+        }
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+
+    fn halt(&mut self) {
+        self.stop_listening();
+        for stream in self
+            .shared
+            .live
+            .lock()
+            .expect("no panic holds this lock")
+            .values()
+        {
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            self.halt();
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>, behaviour: &Behaviour) {
+    while let Ok((stream, _)) = listener.accept() {
+        if shared.stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        let id = shared.accepted.fetch_add(1, Ordering::SeqCst);
+        drop(stream.set_nodelay(true));
+        let Ok(clone) = stream.try_clone() else {
+            continue;
+        };
+        shared
+            .live
+            .lock()
+            .expect("no panic holds this lock")
+            .insert(id, clone);
+        let shared = Arc::clone(shared);
+        let behaviour = behaviour.clone();
+        std::thread::Builder::new()
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                behaviour.run(stream);
+                shared
+                    .live
+                    .lock()
+                    .expect("no panic holds this lock")
+                    .remove(&id);
+            })
+            .expect("a thread for a connection");
+    }
+}
+
+/// A port that refuses: bound, so that nobody else takes it, but not listening.
+pub(crate) struct Refuses(Socket);
+
+impl Refuses {
+    /// Takes a loopback port of the kernel's choice.
+    pub(crate) fn start() -> Self {
+        let socket =
+            Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        socket.bind(&any.into()).expect("a port");
+        Self(socket)
+    }
+
+    /// Where nothing listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0
+            .local_addr()
+            .expect("bound")
+            .as_socket()
+            .expect("IPv4")
+    }
+}
+
+/// A port that does not answer: its backlog is full and nobody accepts, so the kernel drops SYNs.
+pub(crate) struct Unanswering {
+    listener: Socket,
+    _fill: Vec<Socket>,
+}
+
+impl Unanswering {
+    /// Connections that are sure to fill a backlog of 0.
+    const FILL: usize = 8;
+
+    /// Fills the backlog of a loopback port of the kernel's choice.
+    pub(crate) fn start() -> Self {
+        let listener =
+            Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        listener.bind(&any.into()).expect("a port");
+        listener.listen(0).expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let fill = (0..Self::FILL)
+            .map(|_| {
+                let socket =
+                    Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+                socket.set_nonblocking(true).expect("non-blocking");
+                drop(socket.connect(&address));
+                socket
+            })
+            .collect();
+        Self {
+            listener,
+            _fill: fill,
+        }
+    }
+
+    /// Where nobody answers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listener
+            .local_addr()
+            .expect("bound")
+            .as_socket()
+            .expect("IPv4")
+    }
+}
+
+/// Bytes in the send queue of a socket that the other side has not acknowledged
+/// (`/proc/thread-self/net/tcp`, column `tx_queue`).
+pub(crate) fn unacknowledged(stream: &TcpStream) -> u64 {
+    let local = stream.local_addr().expect("connected").port();
+    let remote = stream.peer_addr().expect("connected").port();
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("the kernel prints it");
+    for line in table.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let port = |field: &str| {
+            field
+                .rsplit(':')
+                .next()
+                .and_then(|it| u16::from_str_radix(it, 16).ok())
+        };
+        if port(fields[1]) == Some(local) && port(fields[2]) == Some(remote) {
+            let queue = fields[4].split(':').next().expect("tx:rx");
+            return u64::from_str_radix(queue, 16).expect("hexadecimal");
+        }
+    }
+    0
+}

@@ -1,0 +1,168 @@
+//! A child process: started in a namespace or not, its output collected, ended by its id.
+
+use super::eventually::eventually;
+use super::netns::Netns;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Lines that a child has written so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    /// Reads `source` on a thread of its own until it ends.
+    fn collect(source: impl Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let sink = lines.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(source).lines().map_while(Result::ok) {
+                sink.0.lock().expect("no panic holds this lock").push(line);
+            }
+        });
+        lines
+    }
+
+    /// What has been written so far.
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.lock().expect("no panic holds this lock").clone()
+    }
+
+    /// The lines that contain `part`.
+    pub(crate) fn with(&self, part: &str) -> Vec<String> {
+        self.all()
+            .into_iter()
+            .filter(|line| line.contains(part))
+            .collect()
+    }
+
+    /// Waits for a line that contains `part`.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, part: &str) -> String {
+        let lines = self.clone();
+        eventually(
+            Duration::from_secs(10),
+            &format!("a line with {part:?}"),
+            || lines.with(part).into_iter().next(),
+        )
+    }
+}
+
+/// A running child. Killed by its id when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    /// Its standard output, when collected.
+    pub(crate) stdout: Lines,
+    /// Its standard error.
+    pub(crate) stderr: Lines,
+}
+
+impl Process {
+    /// Starts `command`, inside `netns` when given. Standard error is collected, standard output
+    /// too unless the caller has said otherwise by `keep_stdout`.
+    #[track_caller]
+    pub(crate) fn start(mut command: Command, netns: Option<&Netns>, keep_stdout: bool) -> Self {
+        let name = command.get_program().to_string_lossy().into_owned();
+        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        if !keep_stdout {
+            command.stdout(Stdio::piped());
+        }
+        let mut spawn = move || command.spawn();
+        let mut child = match netns {
+            Some(netns) => netns.enter(spawn),
+            None => spawn(),
+        }
+        .unwrap_or_else(|error| panic!("start {name}: {error}"));
+        let stdout = match child.stdout.take() {
+            Some(pipe) if !keep_stdout => Lines::collect(pipe),
+            other => {
+                child.stdout = other;
+                Lines::default()
+            }
+        };
+        let stderr = child.stderr.take().map(Lines::collect).unwrap_or_default();
+        Self {
+            name,
+            child,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("a process id is a pid_t");
+        kill(Pid::from_raw(id), signal).expect("a child that was not waited for can be signalled");
+    }
+
+    /// The exit status, if the process has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be waited for")
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
+        let name = self.name.clone();
+        eventually(within, &format!("the end of {name}"), || self.ended())
+    }
+
+    /// Ends it without asking, and waits.
+    pub(crate) fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// A field of `/proc/<id>/status` in kB, such as `VmRSS`.
+    pub(crate) fn memory_kb(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
+            .expect("the process lives");
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .expect("the kernel prints the field")
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id()))
+            .expect("the process lives")
+            .count()
+    }
+
+    /// User and system time used so far (`/proc/<id>/stat`, fields 14 and 15, in ticks of 10 ms).
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))
+            .expect("the process lives");
+        let after_name = stat.rsplit_once(')').expect("the name is in brackets").1;
+        let ticks: u64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().expect("a number"))
+            .sum();
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            for line in self.stderr.all().iter().rev().take(40).rev() {
+                eprintln!("{}: {line}", self.name);
+            }
+        }
+    }
+}

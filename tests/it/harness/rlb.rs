@@ -1,0 +1,266 @@
+//! The real binary: started with a configuration text, ready by its own READY=1, its listeners
+//! learnt from its events, stopped by its id.
+
+use super::client;
+use super::csv::{Csv, Row};
+use super::eventually::eventually;
+use super::netns::Netns;
+use super::process::{Lines, Process};
+use nix::sys::signal::Signal;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rlb");
+
+/// From the start to READY=1.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+
+/// From a signal to the end, where nothing holds the program back.
+pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// How to start it.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    config: String,
+    netns: Option<&'a Netns>,
+    stdout: Option<Stdio>,
+}
+
+impl<'a> Start<'a> {
+    /// With this configuration.
+    pub(crate) fn new(config: &impl Display) -> Self {
+        Self {
+            config: config.to_string(),
+            netns: None,
+            stdout: None,
+        }
+    }
+
+    /// Inside a namespace.
+    #[must_use]
+    pub(crate) fn netns(mut self, netns: &'a Netns) -> Self {
+        self.netns = Some(netns);
+        self
+    }
+
+    /// With its standard output there instead of collected.
+    #[must_use]
+    pub(crate) fn stdout(mut self, stdout: Stdio) -> Self {
+        self.stdout = Some(stdout);
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn ready(self) -> Rlb {
+        let mut rlb = self.spawn();
+        rlb.wait_ready();
+        rlb
+    }
+
+    /// Starts it and waits for its end.
+    #[track_caller]
+    pub(crate) fn exits(self) -> (ExitStatus, Vec<String>) {
+        let mut rlb = self.spawn();
+        let status = rlb.process.wait(READY_WITHIN);
+        // The readers of the pipes may be a moment behind the end of the process.
+        let stderr = rlb.process.stderr.clone();
+        let lines = eventually(STOP_WITHIN, "a word on standard error", || {
+            Some(stderr.all()).filter(|lines| !lines.is_empty())
+        });
+        (status, lines)
+    }
+
+    #[track_caller]
+    fn spawn(self) -> Rlb {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let config = dir.path().join("rlb.toml");
+        std::fs::write(&config, &self.config).expect("the configuration can be written");
+        let notify_path = dir.path().join("notify");
+        let notify = UnixDatagram::bind(&notify_path).expect("a unix socket");
+        notify.set_nonblocking(true).expect("non-blocking");
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["run", "--log-format", "json", "--config"])
+            .arg(&config)
+            .env("NOTIFY_SOCKET", &notify_path)
+            .env_remove("RUST_LOG");
+        let keep_stdout = self.stdout.is_some();
+        if let Some(stdout) = self.stdout {
+            command.stdout(stdout);
+        }
+        let process = Process::start(command, self.netns, keep_stdout);
+        Rlb {
+            process,
+            _dir: dir,
+            notify,
+            listeners: Vec::new(),
+        }
+    }
+}
+
+/// A running rlb.
+#[derive(Debug)]
+pub(crate) struct Rlb {
+    /// Its process.
+    pub(crate) process: Process,
+    /// Holds the configuration and the notify socket as long as the process lives.
+    _dir: TempDir,
+    notify: UnixDatagram,
+    listeners: Vec<(String, String)>,
+}
+
+impl Rlb {
+    /// Starts it with `config` and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start(config: &impl Display) -> Self {
+        Start::new(config).ready()
+    }
+
+    /// The first address of the frontend `fe`.
+    #[track_caller]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses("fe")[0]
+    }
+
+    /// The addresses of a frontend or of the stats proxy.
+    pub(crate) fn addresses(&self, proxy: &str) -> Vec<SocketAddr> {
+        self.listeners
+            .iter()
+            .filter(|(name, _)| name == proxy)
+            .map(|(_, address)| {
+                address
+                    .parse()
+                    .unwrap_or_else(|_| panic!("{proxy}'s address is {address:?}"))
+            })
+            .collect()
+    }
+
+    /// GET from the stats listener.
+    pub(crate) fn http_get(&self, path: &str) -> std::io::Result<(u16, String)> {
+        client::http_get(self.addresses("stats")[0], path)
+    }
+
+    /// The statistics now.
+    #[track_caller]
+    pub(crate) fn csv(&self) -> Csv {
+        let (status, text) = self.http_get("/;csv").expect("the stats listener answers");
+        assert_eq!(status, 200, "{text}");
+        Csv::parse(&text)
+    }
+
+    /// A number of a row of the backend `be`, or of the frontend for `FRONTEND`.
+    #[track_caller]
+    pub(crate) fn number(&self, svname: &str, column: &str) -> u64 {
+        self.row(svname, |row| row.number(column))
+    }
+
+    /// The status of a server of `be`.
+    #[track_caller]
+    pub(crate) fn status(&self, svname: &str) -> String {
+        self.row(svname, |row| row.status().to_owned())
+    }
+
+    #[track_caller]
+    fn row<T>(&self, svname: &str, read: impl FnOnce(Row<'_>) -> T) -> T {
+        let proxy = if svname == "FRONTEND" { "fe" } else { "be" };
+        read(self.csv().row(proxy, svname))
+    }
+
+    /// Waits until a server of `be` has `status`.
+    #[track_caller]
+    pub(crate) fn wait_status(&self, svname: &str, status: &str) {
+        super::eventually::eventually_eq(client::PATIENCE, &status.to_owned(), || {
+            self.status(svname)
+        });
+    }
+
+    /// The lines of standard error: events as JSON.
+    pub(crate) fn events(&self) -> &Lines {
+        &self.process.stderr
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Stops it as systemd would, and expects an orderly end with nothing left behind.
+    #[track_caller]
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.process.wait(STOP_WITHIN);
+        assert_eq!(status.code(), Some(0), "a graceful stop: {status}");
+        let panics = self.events().with("panicked at");
+        assert!(panics.is_empty(), "{panics:#?}");
+    }
+
+    /// [`Rlb::stop`] once `streams` have ended.
+    #[track_caller]
+    pub(crate) fn stop_after<T>(self, streams: T) {
+        drop(streams);
+        self.stop();
+    }
+
+    /// Whether a `NAME=value` line has come on the notify socket.
+    pub(crate) fn notified(&self, line: &str) -> bool {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.notify.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            if text.lines().any(|it| it == line) {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[track_caller]
+    fn wait_ready(&mut self) {
+        let deadline = Instant::now() + READY_WITHIN;
+        eventually(READY_WITHIN + Duration::from_secs(1), "READY=1", || {
+            if let Some(status) = self.process.ended() {
+                panic!("ended before it was ready: {status}");
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not ready; events: {:#?}",
+                self.events().all()
+            );
+            self.notified("READY=1").then_some(())
+        });
+        // Listeners were written before READY=1; the reading thread may be a moment behind.
+        self.listeners = eventually(READY_WITHIN, "the listeners' events", || {
+            let listeners = listeners(&self.process.stderr.all());
+            (!listeners.is_empty() && listeners.iter().any(|(name, _)| name != "stats"))
+                .then_some(listeners)
+        });
+    }
+}
+
+/// Proxy and address of every `listening` event.
+fn listeners(lines: &[String]) -> Vec<(String, String)> {
+    lines
+        .iter()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|event| {
+            let fields = event.get("fields").unwrap_or(&event);
+            let text = |key: &str| fields.get(key)?.as_str().map(str::to_owned);
+            (text("message")? == "listening").then_some(())?;
+            Some((text("proxy")?, text("address")?))
+        })
+        .collect()
+}
+
+/// Runs another sub-command to its end.
+pub(crate) fn command(arguments: &[&str]) -> Output {
+    Command::new(PROGRAM)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("rlb starts")
+}

@@ -1,0 +1,127 @@
+//! The balancer under test: rlb with the seed's configuration in its own words, or Debian's HAProxy
+//! with the seed's own file, for the figures side by side.
+
+use crate::harness::client::http_get;
+use crate::harness::csv::Csv;
+use crate::harness::eventually::{eventually_eq, eventually_true};
+use crate::harness::netns::{LB_ADDRESS, Lab};
+use crate::harness::process::Process;
+use crate::harness::rlb::{Rlb, Start};
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+/// The seed's configuration for HAProxy, as the guide prints it.
+pub(crate) const SEED_HAPROXY: &str = include_str!("seed-haproxy.cfg");
+
+/// The same in rlb's words, as shipped.
+pub(crate) const KURL_HA: &str = include_str!("../../../config/kurl-ha.toml");
+
+/// The servers' names, by node.
+pub(crate) const SERVERS: [&str; 3] = [
+    "app-direct-node01",
+    "app-direct-node02",
+    "app-direct-node03",
+];
+
+/// The backends and the ports of their servers.
+pub(crate) const BACKENDS: [(&str, u16); 4] = [
+    ("app-direct-backend", 80),
+    ("postgres-backend", 5432),
+    ("replicated-backend", 8800),
+    ("kube-api-backend", 6443),
+];
+
+/// Which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The program of this repository.
+    Rlb,
+    /// Debian's package.
+    Haproxy,
+}
+
+impl Kind {
+    /// Starts it on the balancer's machine and waits until it serves.
+    pub(crate) fn start(self, lab: &Lab) -> Balancer {
+        match self {
+            Self::Rlb => Balancer::Rlb(Box::new(Start::new(&KURL_HA).netns(&lab.lb).ready())),
+            Self::Haproxy => haproxy(lab),
+        }
+    }
+}
+
+fn haproxy(lab: &Lab) -> Balancer {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("haproxy.cfg");
+    std::fs::write(&config, SEED_HAPROXY).expect("written");
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&config);
+    let process = Process::start(command, Some(&lab.lb), false);
+    eventually_true(
+        Duration::from_secs(10),
+        "HAProxy serves its statistics",
+        || {
+            lab.client
+                .enter(|| http_get(stats_address(), "/;csv"))
+                .is_ok()
+        },
+    );
+    Balancer::Haproxy(process)
+}
+
+/// A running balancer.
+#[derive(Debug)]
+pub(crate) enum Balancer {
+    /// The program of this repository.
+    Rlb(Box<Rlb>),
+    /// Debian's package.
+    Haproxy(Process),
+}
+
+impl Balancer {
+    /// Panics if it has ended meanwhile.
+    #[track_caller]
+    pub(crate) fn lives(&mut self) {
+        let process = match self {
+            Self::Rlb(rlb) => &mut rlb.process,
+            Self::Haproxy(process) => process,
+        };
+        assert_eq!(process.ended(), None, "the balancer has ended");
+    }
+}
+
+fn stats_address() -> SocketAddr {
+    format!("{LB_ADDRESS}:8080").parse().expect("an address")
+}
+
+/// The statistics, asked for from the client's machine.
+pub(crate) fn csv(lab: &Lab) -> Csv {
+    let (status, text) = lab
+        .client
+        .enter(|| http_get(stats_address(), "/;csv"))
+        .expect("the statistics answer");
+    assert_eq!(status, 200);
+    Csv::parse(&text)
+}
+
+/// The states of a backend's servers, as text without the counts of a transition.
+pub(crate) fn states(lab: &Lab, backend: &str) -> [String; 3] {
+    let csv = csv(lab);
+    SERVERS.map(|server| csv.row(backend, server).status().to_owned())
+}
+
+/// Waits until the servers of `backend` have these states.
+#[track_caller]
+pub(crate) fn wait_states(lab: &Lab, backend: &str, expected: [&str; 3]) {
+    eventually_eq(
+        Duration::from_secs(30),
+        &expected.map(str::to_owned),
+        || states(lab, backend),
+    );
+}
+
+/// A frontend's address.
+pub(crate) fn frontend(port: u16) -> SocketAddr {
+    format!("{LB_ADDRESS}:{port}").parse().expect("an address")
+}

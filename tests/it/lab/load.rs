@@ -1,0 +1,216 @@
+//! An open-loop load: connections begin on a fixed grid whatever became of those before them, and
+//! each outcome is kept with the time of its beginning.
+
+use crate::harness::eventually::pace_until;
+use crate::harness::netns::Netns;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A connection that took longer is slow.
+pub(crate) const SLOW: Duration = Duration::from_secs(1);
+
+/// What became of one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    /// When it began.
+    pub(crate) begun: Instant,
+    /// How long it took.
+    pub(crate) took: Duration,
+    /// The answer's text; the error's otherwise.
+    pub(crate) answer: Result<String, String>,
+}
+
+impl Outcome {
+    fn affected(&self) -> bool {
+        self.answer.is_err() || self.took > SLOW
+    }
+}
+
+/// A running load.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    outcomes: Arc<Mutex<Vec<Outcome>>>,
+    pacer: JoinHandle<Vec<JoinHandle<()>>>,
+}
+
+impl Load {
+    /// Begins `per_second` connections a second to `address`; each asks for `/` and gives up after
+    /// `patience`.
+    pub(crate) fn start(
+        from: &Netns,
+        address: SocketAddr,
+        per_second: u32,
+        patience: Duration,
+    ) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let outcomes = Arc::new(Mutex::new(Vec::new()));
+        let (theirs, sink) = (Arc::clone(&stop), Arc::clone(&outcomes));
+        let pacer = from.spawn(move || {
+            let start = Instant::now();
+            let mut running = Vec::new();
+            for number in 0.. {
+                pace_until(start + Duration::from_secs(1) * number / per_second);
+                if theirs.load(Ordering::Relaxed) {
+                    break;
+                }
+                running.push(begin(address, patience, Arc::clone(&sink)));
+            }
+            running
+        });
+        Self {
+            stop,
+            outcomes,
+            pacer,
+        }
+    }
+
+    /// What became of those that have ended so far.
+    pub(crate) fn so_far(&self) -> Vec<Outcome> {
+        self.outcomes
+            .lock()
+            .expect("no panic holds this lock")
+            .clone()
+    }
+
+    /// Begins no more connections, and waits for the last one.
+    pub(crate) fn finish(self) -> Vec<Outcome> {
+        self.stop.store(true, Ordering::Relaxed);
+        for connection in self.pacer.join().expect("the pacer does not panic") {
+            connection.join().expect("a connection does not panic");
+        }
+        let mut outcomes = self
+            .outcomes
+            .lock()
+            .expect("no panic holds this lock")
+            .clone();
+        outcomes.sort_by_key(|outcome| outcome.begun);
+        outcomes
+    }
+}
+
+/// Runs one connection on a thread of its own, in the namespace of the caller.
+fn begin(
+    address: SocketAddr,
+    patience: Duration,
+    sink: Arc<Mutex<Vec<Outcome>>>,
+) -> JoinHandle<()> {
+    std::thread::Builder::new()
+        .stack_size(128 * 1024)
+        .spawn(move || {
+            let begun = Instant::now();
+            let answer = ask(address, patience).map_err(|error| error.to_string());
+            let outcome = Outcome {
+                begun,
+                took: begun.elapsed(),
+                answer,
+            };
+            sink.lock().expect("no panic holds this lock").push(outcome);
+        })
+        .expect("a thread for a connection")
+}
+
+fn ask(address: SocketAddr, patience: Duration) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer.is_empty() {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::UnexpectedEof,
+            "no answer",
+        ));
+    }
+    Ok(answer)
+}
+
+/// What the clients saw of a fault, among the connections begun after it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Report {
+    /// Connections begun after the fault.
+    pub(crate) begun: usize,
+    /// Those without an answer.
+    pub(crate) failed: usize,
+    /// Those answered after more than [`SLOW`].
+    pub(crate) slow: usize,
+    /// The longest that any took.
+    pub(crate) longest: Duration,
+    /// From the fault to the beginning of the last affected connection.
+    pub(crate) clean_after: Duration,
+    /// Connections begun before the fault and not answered: those that were in the node's hands.
+    pub(crate) failed_before: usize,
+}
+
+impl Report {
+    /// Counts `outcomes` around a fault.
+    pub(crate) fn of(outcomes: &[Outcome], fault: Instant) -> Self {
+        let (after, before): (Vec<_>, Vec<_>) =
+            outcomes.iter().partition(|outcome| outcome.begun >= fault);
+        let failed = |list: &[&Outcome]| list.iter().filter(|it| it.answer.is_err()).count();
+        let last_affected = after.iter().rfind(|outcome| outcome.affected());
+        Self {
+            begun: after.len(),
+            failed: failed(&after),
+            slow: after
+                .iter()
+                .filter(|it| it.answer.is_ok() && it.took > SLOW)
+                .count(),
+            longest: after.iter().map(|it| it.took).max().unwrap_or_default(),
+            clean_after: last_affected.map_or(Duration::ZERO, |it| it.begun - fault),
+            failed_before: failed(&before),
+        }
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            out,
+            "{} connections begun after the fault: {} failed, {} slow, longest {:.3} s, \
+             clean after {:.1} s; {} begun before it failed",
+            self.begun,
+            self.failed,
+            self.slow,
+            self.longest.as_secs_f64(),
+            self.clean_after.as_secs_f64(),
+            self.failed_before
+        )
+    }
+}
+
+#[test]
+fn a_report_counts_from_the_fault() {
+    let start = Instant::now();
+    let outcome = |at: u64, took: u64, good: bool| Outcome {
+        begun: start + Duration::from_millis(at),
+        took: Duration::from_millis(took),
+        answer: if good {
+            Ok("x".to_owned())
+        } else {
+            Err("reset".to_owned())
+        },
+    };
+    let outcomes = [
+        outcome(0, 5, false),
+        outcome(100, 5, true),
+        outcome(200, 1500, true),
+        outcome(300, 10, false),
+        outcome(400, 10, true),
+    ];
+    let report = Report::of(&outcomes, start + Duration::from_millis(50));
+    assert_eq!(
+        (
+            report.begun,
+            report.failed,
+            report.slow,
+            report.failed_before
+        ),
+        (4, 1, 1, 1)
+    );
+    assert_eq!(report.clean_after, Duration::from_millis(250));
+    assert_eq!(report.longest, Duration::from_millis(1500));
+}

@@ -1,0 +1,7 @@
+//! The seed's cluster in network namespaces: a client, the balancer, three nodes with real
+//! services, and the faults that befall them. Needs root; see `tests/run`.
+
+pub(crate) mod balancer;
+pub(crate) mod load;
+pub(crate) mod scenarios;
+pub(crate) mod services;

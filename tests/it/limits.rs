@@ -1,0 +1,148 @@
+//! Running into limits: maxconn of the process and of a frontend, and no descriptor left.
+
+use crate::harness::client::{connect, echo, http_get};
+use crate::harness::config::Config;
+use crate::harness::eventually::{eventually_eq, eventually_true, steadily};
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::{Rlb, STOP_WITHIN};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// The excess waits in the backlog, is not refused, and is served when its turn comes.
+fn excess_waits(config: Config, at_once: u64) {
+    let peer = Peer::start(Behaviour::Echo);
+    let rlb = Rlb::start(&config.server_with(peer.address(), "check = false"));
+    let mut served: Vec<TcpStream> = (0..at_once).map(|_| connect(rlb.address())).collect();
+    for stream in &mut served {
+        echo(stream, b"served");
+    }
+    let mut waiting: Vec<TcpStream> = (0..3).map(|_| connect(rlb.address())).collect();
+    for stream in &mut waiting {
+        stream.write_all(b"waited").expect("the kernel takes it");
+        stream.set_nonblocking(true).expect("non-blocking");
+    }
+    steadily(
+        Duration::from_millis(300),
+        "no more than maxconn sessions",
+        || {
+            rlb.number("FRONTEND", "scur") == at_once
+                && peer.accepted() as u64 == at_once
+                && waiting.iter_mut().all(|it| it.read(&mut [0]).is_err())
+        },
+    );
+    drop(served);
+    for stream in &mut waiting {
+        stream.set_nonblocking(false).expect("blocking");
+        let mut answer = [0; 6];
+        stream.read_exact(&mut answer).expect("served in the end");
+        assert_eq!(&answer, b"waited");
+    }
+    eventually_eq(STOP_WITHIN, &(at_once + 3), || {
+        rlb.number("FRONTEND", "stot")
+    });
+    rlb.stop_after(waiting);
+}
+
+#[test]
+fn above_the_frontends_maxconn_clients_wait() {
+    excess_waits(Config::new().frontend("maxconn = 4"), 4);
+}
+
+#[test]
+fn above_the_process_maxconn_clients_wait() {
+    excess_waits(Config::new().global("maxconn = 4"), 4);
+}
+
+#[test]
+fn statistics_do_not_count_against_maxconn() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new()
+        .global("maxconn = 1")
+        .server_with(peer.address(), "check = false");
+    let rlb = Rlb::start(&config);
+    let mut only = connect(rlb.address());
+    echo(&mut only, b"the one session");
+    assert_eq!(rlb.number("FRONTEND", "scur"), 1);
+    rlb.stop_after(only);
+}
+
+#[test]
+fn at_the_descriptor_limit_accept_pauses_and_the_rest_goes_on() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new()
+        .backend("check = { type = \"tcp\", interval = \"200ms\" }")
+        .server(peer.address());
+    let rlb = Rlb::start(&config);
+    rlb.wait_status("s1", "UP");
+    echo(&mut connect(rlb.address()), b"warm");
+    eventually_true(STOP_WITHIN, "the first session ends", || {
+        rlb.number("FRONTEND", "scur") == 0
+    });
+    let failed_before = rlb.number("s1", "chkfail");
+
+    let before = set_descriptor_limit(&rlb, rlb.process.descriptors() as u64 + 12);
+    let events_before = rlb.events().all().len();
+    let cpu_before = rlb.process.cpu_time();
+    let start = Instant::now();
+    // Far more than 12 descriptors can carry; two are needed for each session.
+    let mut streams: Vec<TcpStream> = (0..60).map(|_| connect(rlb.address())).collect();
+    for stream in &mut streams {
+        stream.write_all(b"waited").expect("the kernel takes it");
+    }
+    steadily(
+        Duration::from_secs(3),
+        "the statistics answer, and nobody is blamed",
+        || {
+            let asked = Instant::now();
+            let (status, _) = http_get(rlb.addresses("stats")[0], "/healthz").expect("answers");
+            status == 200
+                && asked.elapsed() < Duration::from_millis(500)
+                && rlb.status("s1").starts_with("UP")
+        },
+    );
+    let events = rlb.events().all().len() - events_before;
+    assert!(
+        events as u64 <= start.elapsed().as_secs() + 2,
+        "at most one line a second: {:#?}",
+        &rlb.events().all()[events_before..]
+    );
+    let cpu = rlb.process.cpu_time().saturating_sub(cpu_before);
+    assert!(
+        cpu < Duration::from_millis(1500),
+        "a busy loop: {cpu:?} in {:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        rlb.number("s1", "chkfail"),
+        failed_before,
+        "no check failed by our own shortage"
+    );
+
+    set_descriptor_limit(&rlb, before);
+    for stream in &mut streams {
+        let mut answer = [0; 6];
+        stream.read_exact(&mut answer).expect("served in the end");
+        assert_eq!(&answer, b"waited");
+    }
+    assert_eq!(rlb.number("BACKEND", "econ"), 0);
+    rlb.stop_after(streams);
+}
+
+/// Sets the soft limit of open descriptors of a running rlb; the soft limit it had.
+fn set_descriptor_limit(rlb: &Rlb, limit: u64) -> u64 {
+    let id = i32::try_from(rlb.process.id()).expect("a process id is a pid_t");
+    let pid = Pid::from_raw(id).expect("not 0");
+    let text = std::fs::read_to_string(format!("/proc/{id}/limits")).expect("the process lives");
+    let maximum = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+    let new = Rlimit {
+        current: Some(limit),
+        maximum,
+    };
+    let old = prlimit(Some(pid), Resource::Nofile, new).expect("our own child");
+    old.current.expect("a finite limit")
+}

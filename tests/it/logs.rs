@@ -1,0 +1,278 @@
+//! The access log: HAProxy's tcplog line byte for byte, its letters, syslog's framing, and a log
+//! that nobody reads.
+
+use crate::harness::client::{End, PATIENCE, connect, echo, hear, read_to_end, reset};
+use crate::harness::config::Config;
+use crate::harness::eventually::{eventually, eventually_true};
+use crate::harness::peer::{self, Behaviour, Peer};
+use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
+use crate::harness::syslog::Syslog;
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+/// The fields of a tcplog line.
+#[derive(Debug)]
+struct TcpLog {
+    client: String,
+    date: String,
+    frontend: String,
+    server: String,
+    timers: [i64; 3],
+    bytes: u64,
+    letters: String,
+    counters: Vec<String>,
+    queues: String,
+}
+
+impl TcpLog {
+    #[track_caller]
+    fn parse(line: &str) -> Self {
+        let fields: Vec<&str> = line.trim_end().split(' ').collect();
+        let [
+            client,
+            date,
+            frontend,
+            server,
+            timers,
+            bytes,
+            letters,
+            counters,
+            queues,
+        ] = fields.as_slice()
+        else {
+            panic!("not a tcplog line: {line:?}");
+        };
+        let timers: Vec<i64> = timers
+            .split('/')
+            .map(|it| it.parse().expect("a timer in ms"))
+            .collect();
+        Self {
+            client: (*client).to_owned(),
+            date: (*date).to_owned(),
+            frontend: (*frontend).to_owned(),
+            server: (*server).to_owned(),
+            timers: timers.try_into().expect("Tw/Tc/Tt"),
+            bytes: bytes.parse().expect("bytes"),
+            letters: (*letters).to_owned(),
+            counters: counters.split('/').map(str::to_owned).collect(),
+            queues: (*queues).to_owned(),
+        }
+    }
+}
+
+fn logged(peer: &Peer, format: &str) -> (Rlb, Syslog) {
+    let log = Syslog::udp();
+    let config = Config::new()
+        .server_with(peer.address(), "check = false")
+        .log(format!("udp:{}", log.address()), format);
+    (Rlb::start(&config), log)
+}
+
+#[test]
+fn a_session_is_one_tcplog_line() {
+    let peer = Peer::start(Behaviour::Says("0123456789"));
+    let (rlb, log) = logged(&peer, "raw");
+    let mut stream = connect(rlb.address());
+    let client = stream.local_addr().expect("connected").to_string();
+    assert_eq!(read_to_end(&mut stream), (b"0123456789".to_vec(), End::Eof));
+    drop(stream);
+    let line = log.next_with(" fe be/s1 ");
+    let parsed = TcpLog::parse(&line);
+    assert_eq!(parsed.client, client);
+    // [22/Nov/2026:06:51:57.997]
+    let date: Vec<char> = parsed.date.chars().collect();
+    assert_eq!(date.len(), 26, "{line}");
+    for (index, expected) in [
+        (0, '['),
+        (3, '/'),
+        (7, '/'),
+        (12, ':'),
+        (21, '.'),
+        (25, ']'),
+    ] {
+        assert_eq!(date[index], expected, "{line}");
+    }
+    assert_eq!(
+        (parsed.frontend.as_str(), parsed.server.as_str()),
+        ("fe", "be/s1")
+    );
+    assert!(
+        parsed
+            .timers
+            .iter()
+            .all(|&timer| (0..2000).contains(&timer)),
+        "{line}"
+    );
+    assert_eq!((parsed.bytes, parsed.letters.as_str()), (10, "--"));
+    assert_eq!(parsed.counters, ["1", "1", "0", "0", "0"], "{line}");
+    assert_eq!(parsed.queues, "0/0");
+    rlb.stop();
+}
+
+#[test]
+fn the_letters_say_who_ended_a_session() {
+    let peer = Peer::start(Behaviour::Echo);
+    let (rlb, log) = logged(&peer, "raw");
+    let mut stream = connect(rlb.address());
+    echo(&mut stream, b"a client that resets");
+    reset(stream);
+    let line = log.next_with(" fe be/s1 ");
+    assert_eq!(TcpLog::parse(&line).letters, "CD", "{line}");
+    rlb.stop();
+
+    let peer = Peer::start(Behaviour::Resets);
+    let (rlb, log) = logged(&peer, "raw");
+    let mut stream = connect(rlb.address());
+    stream.write_all(b"a server that resets").expect("sent");
+    assert_eq!(read_to_end(&mut stream).1, End::Reset);
+    let line = log.next_with(" fe be/s1 ");
+    assert_eq!(TcpLog::parse(&line).letters, "SD", "{line}");
+    rlb.stop();
+}
+
+#[test]
+fn the_letters_say_which_side_was_silent() {
+    for (timeout, letters) in [("client", "cD"), ("server", "sD")] {
+        let peer = Peer::start(Behaviour::AcceptsThenStalls);
+        let log = Syslog::udp();
+        let other = if timeout == "client" {
+            "server"
+        } else {
+            "client"
+        };
+        let config = Config::new()
+            .timeout(&format!("{timeout} = \"500ms\""))
+            .timeout(&format!("{other} = \"1h\""))
+            .server_with(peer.address(), "check = false")
+            .log(format!("udp:{}", log.address()), "raw");
+        let rlb = Rlb::start(&config);
+        let _silent = connect(rlb.address());
+        let line = log.next_with(" fe be/s1 ");
+        assert_eq!(TcpLog::parse(&line).letters, letters, "{line}");
+        rlb.stop();
+    }
+}
+
+#[test]
+fn syslog_lines_are_framed_as_haproxys() {
+    let peer = Peer::start(Behaviour::Says("hello"));
+    let (rlb, log) = logged(&peer, "rfc3164");
+    hear(rlb.address());
+    let line = log.next_with(" fe be/s1 ");
+    // <134>Nov 22 06:51:57 rlb[7]: line
+    let rest = line
+        .strip_prefix("<134>")
+        .unwrap_or_else(|| panic!("{line}"));
+    let head = format!(" rlb[{}]: 127.0.0.1:", rlb.process.id());
+    assert_eq!(rest.find(&head), Some("Nov 22 06:51:57".len()), "{line}");
+    assert!("JFMASOND".contains(&rest[..1]), "a month's name: {line}");
+    rlb.stop();
+
+    let (rlb, log) = logged(&peer, "rfc5424");
+    hear(rlb.address());
+    let line = log.next_with(" fe be/s1 ");
+    // <134>1 2026-11-22T06:51:57.996+00:00 host rlb 7 - - line
+    let fields: Vec<&str> = line.splitn(8, ' ').collect();
+    assert_eq!(fields[0], "<134>1", "{line}");
+    assert_eq!(&fields[1][10..11], "T", "{line}");
+    assert!(!fields[2].is_empty(), "a host name: {line}");
+    assert_eq!(
+        fields[3..7],
+        ["rlb", rlb.process.id().to_string().as_str(), "-", "-"],
+        "{line}"
+    );
+    assert!(fields[7].starts_with("127.0.0.1:"), "{line}");
+    rlb.stop();
+}
+
+#[test]
+fn lines_go_to_unix_sockets_files_and_standard_output_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("log");
+    let file = dir.path().join("access.log");
+    let log = Syslog::unix(&socket);
+    let peer = Peer::start(Behaviour::Says("hello"));
+    let config = Config::new()
+        .server_with(peer.address(), "check = false")
+        .log(format!("unix:{}", socket.display()), "rfc3164")
+        .log(format!("file:{}", file.display()), "raw")
+        .log("stdout", "raw");
+    let rlb = Rlb::start(&config);
+    hear(rlb.address());
+    assert!(log.next_with(" fe be/s1 ").starts_with("<134>"));
+    let line = rlb.process.stdout.wait_for(" fe be/s1 ");
+    TcpLog::parse(&line);
+    let written = eventually(PATIENCE, "a line in the file", || {
+        std::fs::read_to_string(&file)
+            .ok()
+            .filter(|text| text.ends_with('\n'))
+    });
+    assert_eq!(written.trim_end(), line);
+    rlb.stop();
+}
+
+#[test]
+fn quiet_frontends_leave_lines_out() {
+    let peer = Peer::start(Behaviour::Echo);
+    let log = Syslog::udp();
+    let config = Config::new()
+        .frontend("dontlognull = true")
+        .server_with(peer.address(), "check = false")
+        .log(format!("udp:{}", log.address()), "raw");
+    let rlb = Rlb::start(&config);
+    drop(connect(rlb.address()));
+    eventually_true(PATIENCE, "the probe's session ends", || {
+        rlb.number("FRONTEND", "stot") == 1 && rlb.number("FRONTEND", "scur") == 0
+    });
+    let mut stream = connect(rlb.address());
+    echo(&mut stream, b"12345");
+    drop(stream);
+    // The first line is of the session that carried bytes, though the other was first.
+    assert_eq!(TcpLog::parse(&log.next_with(" fe ")).bytes, 5);
+    rlb.stop();
+}
+
+#[test]
+fn a_log_pipe_that_nobody_reads_changes_nothing() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let peer = Peer::start(Behaviour::Says("hello"));
+    let config = Config::new()
+        .server_with(peer.address(), "check = false")
+        .log("stdout", "raw");
+    let mut rlb = Start::new(&config).stdout(Stdio::from(writer)).ready();
+    let mut standing = connect(rlb.address());
+    standing.read_exact(&mut [0; 5]).expect("greeted");
+    // A pipe holds 64 KB, a line is about 110 bytes.
+    for round in 0..1500 {
+        assert_eq!(
+            hear(rlb.address()),
+            ("hello".to_owned(), End::Eof),
+            "session {round}"
+        );
+    }
+    assert_eq!(rlb.http_get("/healthz").expect("answers").0, 200);
+    drop(standing);
+    rlb.signal(Signal::SIGTERM);
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+    drop(reader);
+}
+
+#[test]
+fn a_server_that_ends_before_the_client_is_a_normal_end() {
+    let (peer, done) = (
+        Peer::start(Behaviour::HalfCloses),
+        b"sent after the server's end",
+    );
+    let (rlb, log) = logged(&peer, "raw");
+    let mut stream = connect(rlb.address());
+    assert_eq!(read_to_end(&mut stream), (Vec::new(), End::Eof));
+    stream.write_all(done).expect("the other half stands");
+    eventually_true(PATIENCE, "the bytes arrive", || {
+        peer::unacknowledged(&stream) == 0
+    });
+    drop(stream);
+    let line = log.next_with(" fe be/s1 ");
+    assert_eq!(TcpLog::parse(&line).letters, "--", "{line}");
+    rlb.stop();
+}

@@ -1,0 +1,17 @@
+//! Integration tests: the real binary, seen from outside. One program, linked once; a module a
+//! subject. Ports are the kernel's choice, readiness is READY=1, nothing sleeps and hopes.
+
+mod accept;
+mod balance;
+mod checks;
+mod cluster;
+mod connect;
+mod harness;
+mod lab;
+mod limits;
+mod logs;
+mod process;
+mod relay;
+mod stats;
+mod timeouts;
+mod unix;
