@@ -1,3 +1,5 @@
+//! The arithmetic of starts, on a clock of the tests' own.
+
 use super::*;
 use crate::state::test_config::check;
 use crate::state::{AdminState, Forced};

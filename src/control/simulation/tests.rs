@@ -1,3 +1,5 @@
+//! Many seeds, and what must hold at the end of each.
+
 use super::*;
 
 impl World {
