@@ -10,6 +10,7 @@
 
 mod check;
 mod limits;
+mod run;
 mod schema;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +29,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the load balancer
+    Run(run::Args),
     /// Check a configuration file and report everything that is wrong with it
     Check(check::Args),
     /// Print the JSON schema of the configuration file, for editors
@@ -37,6 +40,7 @@ enum Command {
 /// Parses the command line and runs the sub-command.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Schema => schema::run(),
     }

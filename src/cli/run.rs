@@ -40,22 +40,28 @@ pub(super) fn run(args: &Args) -> ExitCode {
         LogFormat::Text => EventFormat::Human,
         LogFormat::Json => EventFormat::Json,
     };
-    let log = match events::init(events::Options { format, level: args.log_level }) {
+    let log = match events::init(events::Options {
+        format,
+        level: args.log_level,
+    }) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("rlb: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let (config, warnings) = match config::load_with(&args.config, &super::limits()) {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            super::print_diagnostics(&problems);
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+    let (config, warnings) =
+        match config::load_with(&args.config, &super::limits::of_this_machine()) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                for problem in &problems {
+                    eprintln!("{}", problem.render(false));
+                }
+                return ExitCode::from(EXIT_CONFIG);
+            }
+        };
     for warning in &warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", warning.line());
     }
     let code = match app::run(&config) {
         Ok(()) => ExitCode::SUCCESS,

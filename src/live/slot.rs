@@ -36,11 +36,11 @@ impl ConnSlot {
         token: &WorkerToken,
     ) -> Option<Self> {
         global.active.raise_below(limits.global)?;
-        let taken = match limits.frontend {
+        let count = match limits.frontend {
             Some(limit) => frontend.active.raise_below(limit),
             None => Some(frontend.active.raise()),
         };
-        let Some(now) = taken else {
+        let Some(now) = count else {
             global.active.lower();
             return None;
         };

@@ -16,6 +16,7 @@ pub use accept::Listener;
 
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
 use crate::state::{ControlHandle, Snapshot};
+use crate::sys::abort::AbortOnPanic;
 use account::Books;
 use arc_swap::ArcSwap;
 use order::Order;
@@ -70,18 +71,6 @@ pub fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
             .block_on(run(parts))
             .expect("a worker cannot do without epoll");
     })
-}
-
-/// Ends the process when the thread that holds it panics: a worker that is gone would leave its
-/// share of the accept queues unserved, and systemd starts the whole again.
-struct AbortOnPanic;
-
-impl Drop for AbortOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            std::process::abort();
-        }
-    }
 }
 
 async fn run(parts: Parts) -> io::Result<()> {

@@ -40,15 +40,12 @@ impl Bench {
         let Step::Start(lane) = step else {
             return (step, None);
         };
-        match (1..=self.servers).find(|&server| self.plan.accepts(server)) {
-            Some(server) => {
-                self.plan.started(lane, server, Duration::ZERO, now);
-                (step, Some(server))
-            }
-            None => {
-                self.plan.exhausted();
-                self.go(offset)
-            }
+        if let Some(server) = (1..=self.servers).find(|&server| self.plan.accepts(server)) {
+            self.plan.started(lane, server, Duration::ZERO, now);
+            (step, Some(server))
+        } else {
+            self.plan.exhausted();
+            self.go(offset)
         }
     }
 }

@@ -7,7 +7,6 @@
 //!
 //! A panic while serving a session ends that session and no other.
 
-use super::TICK;
 use super::closing::{self, Closing};
 use super::conn::{Conn, Established, Half, Side};
 use super::half::{CHUNK_MAX, Flow, flow};
@@ -21,7 +20,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Events taken at once.
 const EVENTS_MAX: usize = 256;
@@ -79,8 +78,8 @@ impl Engine {
     /// When [`Engine::tick`] is to be called next.
     pub(super) fn next_tick(&self) -> Instant {
         let elapsed = self.start.elapsed();
-        let ticks = elapsed.as_millis() / TICK.as_millis() + 1;
-        self.start + TICK * u32::try_from(ticks).unwrap_or(u32::MAX)
+        let ticks = elapsed.as_millis() / u128::from(TICK_MS) + 1;
+        self.start + Duration::from_millis(TICK_MS) * u32::try_from(ticks).unwrap_or(u32::MAX)
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -393,7 +392,8 @@ const INTEREST: EventFlags = EventFlags::IN
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
 
-const TICK_MS: u64 = TICK.as_millis() as u64;
+/// Resolution of timeouts, ms: one is never early, and late by this at most.
+const TICK_MS: u64 = 100;
 
 /// The first tick that is not before `at` ms: never early.
 fn tick_of(at: u64) -> u64 {

@@ -160,10 +160,10 @@ fn weigh(info: &TcpInfo, waited: u64) -> Proof {
     if info.unacked == 0 && info.notsent_bytes == 0 {
         return Proof::Arrived;
     }
-    let acked = u64::try_from(info.last_ack_recv.as_millis()).unwrap_or(u64::MAX);
-    let silence = acked.min(waited);
-    let asked = info.retransmits.max(info.probes);
-    if silence >= SILENCE_MAX_MS && asked >= UNANSWERED_MIN {
+    let last_ack = u64::try_from(info.last_ack_recv.as_millis()).unwrap_or(u64::MAX);
+    let silence = last_ack.min(waited);
+    let unanswered = info.retransmits.max(info.probes);
+    if silence >= SILENCE_MAX_MS && unanswered >= UNANSWERED_MIN {
         Proof::Vanished
     } else {
         Proof::Silent(silence)

@@ -28,9 +28,6 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
-/// Resolution of timeouts: one is never early, and late by this at most.
-const TICK: Duration = Duration::from_millis(100);
-
 /// How often a session that waits to be reset is looked at.
 const CLOSING_TICK: Duration = Duration::from_millis(5);
 
@@ -96,7 +93,7 @@ impl Relay {
     /// When the epoll instance cannot be watched or read, which nothing ordinary brings about.
     pub(super) async fn run(&self, events: OwnedFd) -> io::Result<()> {
         let events = raw::watch(Owned::new(events), Interest::READABLE)?;
-        let clock = tokio::time::sleep(TICK);
+        let clock = tokio::time::sleep(CLOSING_TICK);
         tokio::pin!(clock);
         loop {
             let idle = self.engine.borrow().is_empty();

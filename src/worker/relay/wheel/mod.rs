@@ -102,7 +102,7 @@ impl Wheel {
             self.now += 1;
             // Where a level comes round, the slot of the next one is spread over those below.
             let coarse = (1..LEVELS)
-                .take_while(|level| self.now % span(*level) == 0)
+                .take_while(|level| self.now.is_multiple_of(span(*level)))
                 .count();
             for level in (1..=coarse).rev() {
                 self.spread(level);

@@ -236,7 +236,6 @@ impl Plan {
     fn lane_for_next(&self) -> Lane {
         match &self.flights {
             [None, _] => Lane::A,
-            [_, None] => Lane::B,
             [Some(a), Some(b)] if a.started > b.started => Lane::A,
             _ => Lane::B,
         }

@@ -13,17 +13,19 @@ use crate::control::{Control, Parts as ControlParts};
 use crate::live::{GlobalLive, LogQueue, WorkerToken};
 use crate::log;
 use crate::state::snapshot::Origin;
-use crate::state::{ControlHandle, Snapshot};
+use crate::state::{ControlHandle, Snapshot, ToControl};
+use crate::sys::abort::AbortOnPanic;
 use crate::sys::limits::{self, Spare};
-use crate::worker::{self, order::Workers};
+use crate::worker::order::{Order, Workers};
+use crate::worker::{self, Listener};
 use arc_swap::ArcSwap;
-use listeners::Listeners;
 use sd_notify::NotifyState;
 use signals::{Signals, Stop};
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::Receiver;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -69,60 +71,28 @@ pub fn run(config: &Config) -> Result<(), Error> {
 
 async fn serve(config: &Config, nofile: u32, spare: Arc<Spare>) -> Result<(), Error> {
     let mut signals = Signals::new().map_err(system("cannot handle signals"))?;
-    let shards = config.global.threads + 1;
-    let now = Instant::now();
-    let global = Arc::new(GlobalLive::new(now, shards));
     let maxconn = maxconn(config, nofile);
-    let origin = Origin {
-        global: Arc::clone(&global),
-        maxconn,
-        shards,
-        now,
-    };
-    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::initial(config, &origin)));
+    let global = Arc::new(GlobalLive::new(Instant::now(), config.global.threads + 1));
     let (queue, log) = start_log(config, &global).map_err(system("cannot start the log"))?;
-    let Listeners {
-        workers: listeners,
-        stats,
-    } = listeners::open(config, maxconn).map_err(Error::Listen)?;
+    let (control, inbox) = ControlHandle::new();
+    let core = Core::new(config, maxconn, global, queue, control);
+    let listeners = listeners::open(config, maxconn).map_err(Error::Listen)?;
 
-    let (handle, inbox) = ControlHandle::new();
     let (workers, orders) = Workers::new(config.global.threads);
-    let mut control = Control::new(ControlParts {
-        snapshot: Arc::clone(&snapshot),
-        handle: handle.clone(),
-        inbox,
-        log: queue.clone(),
-        workers,
-        token: WorkerToken::new(config.global.threads),
-        spare: Arc::clone(&spare),
-    });
+    let mut control = core.control(inbox, workers, Arc::clone(&spare));
     control.resolve_names().await;
 
-    let (drain, kill, stop) = (
-        CancellationToken::new(),
-        CancellationToken::new(),
-        CancellationToken::new(),
-    );
-    let parts = listeners.into_iter().zip(orders).enumerate();
-    let mut threads = Vec::new();
-    for (index, (listeners, orders)) in parts {
-        let parts = worker::Parts {
-            index,
-            listeners,
-            snapshot: Arc::clone(&snapshot),
-            global: Arc::clone(&global),
-            log: queue.clone(),
-            control: handle.clone(),
-            orders,
-            drain: drain.clone(),
-            kill: kill.clone(),
-        };
-        threads.push(worker::spawn(parts).map_err(system("cannot start a worker"))?);
-    }
-    let admin = admin::spawn(stats, Arc::clone(&snapshot), spare)
+    let stops = Stops::default();
+    let threads = core
+        .spawn_workers(listeners.workers, orders, &stops)
+        .map_err(system("cannot start a worker"))?;
+    let admin = admin::spawn(listeners.stats, Arc::clone(&core.snapshot), spare)
         .map_err(system("cannot start the stats listener"))?;
-    let control = tokio::task::spawn_local(control.run(stop.clone()));
+    let checks_end = stops.checks.clone();
+    let control = tokio::task::spawn_local(async move {
+        let _abort = AbortOnPanic;
+        control.run(checks_end).await;
+    });
     notify(&[NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
 
@@ -131,20 +101,17 @@ async fn serve(config: &Config, nofile: u32, spare: Arc<Spare>) -> Result<(), Er
     end_sessions(
         how,
         &mut signals,
-        config,
-        Ending {
-            drain,
-            kill,
-            threads,
-        },
+        config.global.hard_stop_after,
+        &stops,
+        threads,
     )
     .await;
-    stop.cancel();
-    // A panic of the control task has ended the process already.
+    stops.checks.cancel();
+    // A panic of the control task would have ended the process.
     let _ = control.await;
     admin.stop();
+    drop(core);
     if let Some(log) = log {
-        drop(queue);
         log.stop(LOG_FLUSH_MAX);
     }
     tracing::info!("stopped");
@@ -181,24 +148,102 @@ fn start_log(
     Ok((queue, Some(handle)))
 }
 
-struct Ending {
-    drain: CancellationToken,
-    kill: CancellationToken,
-    threads: Vec<JoinHandle<()>>,
+/// What all threads share.
+struct Core {
+    threads: usize,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    global: Arc<GlobalLive>,
+    log: LogQueue,
+    control: ControlHandle,
 }
 
-/// Stops accepting and waits for the sessions: until they have ended, `hard-stop-after` is over, or
-/// a further signal says now.
-async fn end_sessions(how: Stop, signals: &mut Signals, config: &Config, ending: Ending) {
-    let Ending {
-        drain,
-        kill,
-        threads,
-    } = ending;
-    drain.cancel();
+impl Core {
+    fn new(
+        config: &Config,
+        maxconn: u32,
+        global: Arc<GlobalLive>,
+        log: LogQueue,
+        control: ControlHandle,
+    ) -> Self {
+        let threads = config.global.threads;
+        let origin = Origin {
+            global: Arc::clone(&global),
+            maxconn,
+            shards: threads + 1,
+            now: global.start,
+        };
+        let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::initial(config, &origin)));
+        Self {
+            threads,
+            snapshot,
+            global,
+            log,
+            control,
+        }
+    }
+
+    fn control(&self, inbox: Receiver<ToControl>, workers: Workers, spare: Arc<Spare>) -> Control {
+        Control::new(ControlParts {
+            snapshot: Arc::clone(&self.snapshot),
+            handle: self.control.clone(),
+            inbox,
+            log: self.log.clone(),
+            workers,
+            // The last shard; the workers have those before.
+            token: WorkerToken::new(self.threads),
+            spare,
+        })
+    }
+
+    fn spawn_workers(
+        &self,
+        listeners: Vec<Vec<Listener>>,
+        orders: Vec<Receiver<Order>>,
+        stops: &Stops,
+    ) -> io::Result<Vec<JoinHandle<()>>> {
+        let parts = listeners.into_iter().zip(orders).enumerate();
+        parts
+            .map(|(index, (listeners, orders))| {
+                worker::spawn(worker::Parts {
+                    index,
+                    listeners,
+                    snapshot: Arc::clone(&self.snapshot),
+                    global: Arc::clone(&self.global),
+                    log: self.log.clone(),
+                    control: self.control.clone(),
+                    orders,
+                    drain: stops.drain.clone(),
+                    kill: stops.kill.clone(),
+                })
+            })
+            .collect()
+    }
+}
+
+/// The steps of a stop, in order.
+#[derive(Default)]
+struct Stops {
+    /// No new sessions.
+    drain: CancellationToken,
+    /// No sessions.
+    kill: CancellationToken,
+    /// No checks, no decisions.
+    checks: CancellationToken,
+}
+
+/// Stops accepting and waits for the sessions: until they have ended, `limit` is over, or a further
+/// signal says now.
+async fn end_sessions(
+    how: Stop,
+    signals: &mut Signals,
+    limit: Option<Duration>,
+    stops: &Stops,
+    threads: Vec<JoinHandle<()>>,
+) {
+    stops.drain.cancel();
     let ended = spawn_blocking(move || {
         for thread in threads {
-            // A worker's panic aborts the process, so there is no error to be seen here.
+            // A worker's panic ends the process, so there is no error to be seen here.
             let _ = thread.join();
         }
     });
@@ -206,7 +251,7 @@ async fn end_sessions(how: Stop, signals: &mut Signals, config: &Config, ending:
     if how == Stop::Soft {
         tracing::info!("stopping: no new sessions, waiting for those that run");
         let limit = async {
-            match config.global.hard_stop_after {
+            match limit {
                 Some(limit) => tokio::time::sleep(limit).await,
                 None => std::future::pending().await,
             }
@@ -217,7 +262,7 @@ async fn end_sessions(how: Stop, signals: &mut Signals, config: &Config, ending:
             () = signals.now() => tracing::warn!("told to stop now: ending the sessions left"),
         }
     }
-    kill.cancel();
+    stops.kill.cancel();
     let _ = ended.await;
 }
 
