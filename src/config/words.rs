@@ -101,10 +101,7 @@ const HAPROXY: &[(&str, &str)] = &[
     ("server", "it is `servers`, a list of tables"),
     ("slowstart", "rlb has no slow start yet"),
     ("srvtimeout", "write `timeout = { server = \"60s\" }`"),
-    (
-        "stats-uri",
-        "the statistics are served at `/`: write `[stats]` with a `bind`",
-    ),
+    ("stats-uri", "it is `uri`, in `[stats]`"),
     ("tcp-check", "it is `check = \"tcp\"`"),
     (
         "tcplog",

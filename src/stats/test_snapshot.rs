@@ -24,6 +24,8 @@ pub(crate) fn config(servers: u32) -> Config {
         id: 2,
         binds: vec![],
         maxconn: 200,
+        page: crate::config::model::StatsPage::default(),
+        readiness: crate::config::model::Readiness::default(),
     });
     config
 }
