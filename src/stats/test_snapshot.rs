@@ -47,6 +47,18 @@ pub(crate) fn snapshot(config: &Config) -> Snapshot {
     Snapshot::initial(config, &origin)
 }
 
+/// A whole table.
+pub(crate) fn whole(mut table: super::Table) -> String {
+    let mut text = String::new();
+    loop {
+        let chunk = table.chunk();
+        if chunk.is_empty() {
+            return text;
+        }
+        text.push_str(&chunk);
+    }
+}
+
 /// Its rows, ten seconds after the start.
 pub(crate) fn rows(snapshot: Snapshot) -> Rows {
     let now = snapshot.global.start + Duration::from_secs(10);

@@ -7,6 +7,7 @@ mod row;
 
 pub use row::{Kind, Object, Row};
 
+use super::filter::Filter;
 use super::requests::Requests;
 use crate::state::{Backend, BackendId, Snapshot};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub struct Rows {
     snapshot: Arc<Snapshot>,
     requests: Arc<Requests>,
     now: Instant,
+    filter: Filter,
     parts: Vec<Part>,
     next: Place,
 }
@@ -43,17 +45,32 @@ pub struct Rows {
 impl Rows {
     /// The rows of `snapshot` as of `now`.
     pub fn new(snapshot: Arc<Snapshot>, requests: Arc<Requests>, now: Instant) -> Self {
-        let next = match &snapshot.stats {
-            Some(_) => Place::StatsFrontend,
-            None => Place::Part(0),
-        };
+        let next = start(&snapshot);
         Self {
             parts: parts(&snapshot),
             snapshot,
             requests,
             now,
+            filter: Filter::default(),
             next,
         }
+    }
+
+    /// Only those that `filter` shows.
+    #[must_use]
+    pub fn filtered(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// From the first on again.
+    pub fn rewind(&mut self) {
+        self.next = start(&self.snapshot);
+    }
+
+    /// The snapshot that they are a view of.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
     }
 
     /// The next row. Lends, so that a row may point into the snapshot.
@@ -62,9 +79,22 @@ impl Rows {
         reason = "an iterator cannot lend its items"
     )]
     pub fn next(&mut self) -> Option<Row<'_>> {
-        let (object, next) = step(&self.snapshot, &self.parts, self.next)?;
-        self.next = next;
-        Some(Row::new(object, &self.snapshot, &self.requests, self.now))
+        loop {
+            let (object, next) = step(&self.snapshot, &self.parts, self.next)?;
+            self.next = next;
+            let row = Row::new(object, &self.snapshot, &self.requests, self.now);
+            if self.filter.shows(&row) {
+                return Some(row.counting(self.filter.hides_servers()));
+            }
+        }
+    }
+}
+
+/// Where the rows begin.
+fn start(snapshot: &Snapshot) -> Place {
+    match &snapshot.stats {
+        Some(_) => Place::StatsFrontend,
+        None => Place::Part(0),
     }
 }
 
