@@ -100,7 +100,7 @@ pub(super) fn validate(files: &[Written], limits: &Limits, report: &mut Report) 
     let (proxies, stats_id) = proxies(cx, files, stats.is_some());
     let own_name = stats.as_ref().map(|draft| &*draft.stats.name);
     names(cx, &proxies, own_name);
-    let stats = stats.map(|draft| draft.finish(cx, stats_id, proxies.names()));
+    let stats = stats.map(|draft| draft.finish(cx, stats_id, &proxies.names()));
     let index = links::index(&proxies.backends);
     let backends: Vec<backend::Draft> = proxies
         .backends
@@ -126,7 +126,7 @@ pub(super) fn validate(files: &[Written], limits: &Limits, report: &mut Report) 
     bind::collisions(cx, &bound);
     let servers = backends.iter().map(|draft| &draft.backend);
     let servers = servers.map(|backend| (&*backend.name, backend.servers.len()));
-    let readiness = stats::readiness(cx, files, stats.is_some(), servers);
+    let readiness = stats::readiness(cx, files, stats.is_some(), &servers);
     let stats = stats.map(|stats| Stats { readiness, ..stats });
     let mut config = Config {
         global,

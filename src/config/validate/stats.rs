@@ -70,7 +70,7 @@ impl Draft {
         mut self,
         cx: &mut Cx<'_>,
         id: ProxyId,
-        proxies: impl Iterator<Item = &'a str> + Clone,
+        proxies: &(impl Iterator<Item = &'a str> + Clone),
     ) -> Stats {
         for name in &self.shown {
             if name.value != *self.stats.name && !proxies.clone().any(|proxy| proxy == name.value) {
@@ -191,7 +191,7 @@ pub(super) fn readiness<'a>(
     cx: &mut Cx<'_>,
     files: &[Written],
     listener: bool,
-    backends: impl Iterator<Item = (&'a str, usize)> + Clone,
+    backends: &(impl Iterator<Item = (&'a str, usize)> + Clone),
 ) -> Readiness {
     let Some((scope, table)) = once(cx, files, "readiness", |file| &file.readiness) else {
         return Readiness::default();

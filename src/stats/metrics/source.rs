@@ -74,14 +74,14 @@ impl Source {
                 if let Some(report) = row.check() {
                     let code = report.status.code();
                     for state in CHECK_STATES {
-                        take((label("state", state), f64::from(u8::from(state == code))));
+                        take(labelled("state", state, f64::from(u8::from(state == code))));
                     }
                 }
             }
             Self::Responses => {
                 for (class, name) in RESPONSES {
                     if let Some(value) = column(name, row) {
-                        take((label("code", class), value));
+                        take(labelled("code", class, value));
                     }
                 }
             }
@@ -101,7 +101,7 @@ fn own(source: Source, row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
         Source::Suspect => plain(Some(u8::from(server.live.is_suspect()).into()), take),
         Source::UsualConnect => {
             let usual = server.live.usual_connect();
-            plain((!usual.is_zero()).then(|| usual.as_secs_f64()), take);
+            plain((!usual.is_zero()).then_some(usual.as_secs_f64()), take);
         }
         _ => {
             if let Some(address) = row.address() {
@@ -117,11 +117,8 @@ fn plain(value: Option<f64>, take: &mut dyn FnMut(Sample<'_>)) {
     }
 }
 
-fn label(
-    name: &'static str,
-    value: &'static str,
-) -> Option<(&'static str, std::borrow::Cow<'static, str>)> {
-    Some((name, value.into()))
+fn labelled<'a>(name: &'static str, text: &'static str, value: f64) -> Sample<'a> {
+    (Some((name, text.into())), value)
 }
 
 /// A number of a row. Counters beyond 2^53 lose their last digits, as all Prometheus' numbers do.
@@ -148,7 +145,11 @@ fn status(row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
         _ => (&SERVER_STATES[..2], "UP"),
     };
     for &state in states {
-        take((label("state", state), f64::from(u8::from(state == current))));
+        take(labelled(
+            "state",
+            state,
+            f64::from(u8::from(state == current)),
+        ));
     }
 }
 
@@ -203,7 +204,7 @@ fn of_servers(
         }
     }
     for (name, count) in states.iter().zip(counts) {
-        take((label("state", name), count.into()));
+        take(labelled("state", name, count.into()));
     }
 }
 

@@ -1,6 +1,5 @@
 //! The cells of a row: values of the column table as the page shows them.
 
-use super::Style;
 use super::text::{age, grouped};
 use crate::stats::columns::{Value, named};
 use crate::stats::rows::Row;
@@ -9,12 +8,15 @@ use crate::stats::rows::Row;
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) text: String,
+    /// What of it stands out, behind the rest.
+    pub(super) loud: String,
     /// What is shown beside it on demand, line by line.
     pub(super) tips: Vec<String>,
     /// Columns that it takes.
     pub(super) span: u8,
     pub(super) centred: bool,
-    pub(super) style: Style,
+    /// In italics.
+    pub(super) italic: bool,
 }
 
 impl Cell {
@@ -22,10 +24,11 @@ impl Cell {
     pub(super) fn right(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
+            loud: String::new(),
             tips: Vec::new(),
             span: 1,
             centred: false,
-            style: Style::Plain,
+            italic: false,
         }
     }
 
@@ -52,10 +55,17 @@ impl Cell {
         self
     }
 
-    /// In this style.
+    /// In italics.
     #[must_use]
-    pub(super) fn style(mut self, style: Style) -> Self {
-        self.style = style;
+    pub(super) fn italic(mut self) -> Self {
+        self.italic = true;
+        self
+    }
+
+    /// With this behind it, standing out.
+    #[must_use]
+    pub(super) fn loud(mut self, text: impl Into<String>) -> Self {
+        self.loud = text.into();
         self
     }
 }

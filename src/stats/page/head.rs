@@ -7,9 +7,11 @@ use crate::stats::info::Facts;
 use crate::stats::info::RELEASED;
 use crate::stats::process::{VERSION, threads};
 use askama::Template;
+use std::fmt::Write;
 use std::sync::Arc;
 
 /// What a browser wants to see, and how it came to it.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
     /// Which rows.
@@ -47,7 +49,8 @@ impl View {
                 if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
                     link.push(char::from(byte));
                 } else {
-                    link.push_str(&format!("%{byte:02X}"));
+                    // Writing to a string cannot fail.
+                    let _ = write!(link, "%{byte:02X}");
                 }
             }
         }

@@ -140,14 +140,6 @@ struct Section<'a> {
     tips: String,
 }
 
-/// How the text of a cell stands out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
-    Plain,
-    Italic,
-    Bad,
-}
-
 /// A row of a table.
 #[derive(Template)]
 #[template(path = "stats/row.html")]

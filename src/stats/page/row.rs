@@ -1,10 +1,11 @@
 //! A row of the page: 31 columns, what each kind of row has in them, and its colour.
 
+use super::RowText;
 use super::cells::{Cell, ago, limit, number, shown};
 use super::text::age;
-use super::{RowText, Style};
-use crate::state::{Backend, OperState, Server};
+use crate::state::{Backend, Endpoint, OperState, Server};
 use crate::stats::rows::{Object, Row};
+use std::fmt::Write;
 
 /// The row, with addresses and numbers on demand if `legends`.
 pub(super) fn of(row: &Row<'_>, legends: bool) -> RowText {
@@ -185,8 +186,13 @@ fn total(row: &Row<'_>) -> Vec<String> {
 fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
     let mut name = Cell::centre(row.service());
     if legends {
+        let kind = match &server.endpoint {
+            Some(Endpoint::Ip(ip, _)) if ip.is_ipv4() => "IPv4: ",
+            Some(Endpoint::Ip(..)) => "IPv6: ",
+            _ => "",
+        };
         let address = row.address().unwrap_or_else(|| "address not known".into());
-        name = name.tip(vec![format!("{address}, id: {}", server.spec.id)]);
+        name = name.tip(vec![format!("{kind}{address}, id: {}", server.spec.id)]);
     }
     let mark = |set: bool| Cell::centre(if set { "Y" } else { "-" });
     let mut cells = vec![name];
@@ -215,7 +221,7 @@ fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
 fn status(row: &Row<'_>, server: &Server) -> Cell {
     let text = row.status();
     if text == "no check" {
-        return Cell::centre(text).style(Style::Italic);
+        return Cell::centre(text).italic();
     }
     let status = &server.status;
     let changing = server.spec.check.is_some() && !status.admin.is_maint();
@@ -235,7 +241,8 @@ fn last_check(row: &Row<'_>) -> Cell {
     };
     let mut text = shown(row, "check_status", "");
     if let Some(duration) = report.duration {
-        text.push_str(&format!(" in {}ms", duration.as_millis()));
+        // Writing to a string cannot fail.
+        let _ = write!(text, " in {}ms", duration.as_millis());
     }
     let description = report.status.description();
     let tip = if report.info.is_empty() {
@@ -251,12 +258,12 @@ fn backend(row: &Row<'_>, legends: bool) -> Vec<Cell> {
     if let (true, Some(algorithm)) = (legends, row.algorithm()) {
         name = name.tip(vec![format!("balancing: {algorithm}")]);
     }
-    let text = format!("{} {}", age(row.last_change()), row.status());
+    let since = age(row.last_change());
     let state = match row.object {
         Object::Backend(Backend { status, .. }) if !status.up => {
-            Cell::centre(text).style(Style::Bad)
+            Cell::centre(format!("{since} ")).loud(row.status())
         }
-        _ => Cell::centre(text),
+        _ => Cell::centre(format!("{since} {}", row.status())),
     };
     let (active, backup) = row.usable();
     let mut cells = vec![name];

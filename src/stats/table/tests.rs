@@ -33,7 +33,7 @@ fn ten_thousand_servers_come_in_bounded_chunks() {
 fn shapes(text: &str, kind: char) -> BTreeSet<String> {
     let ours = text.lines().filter(|line| line.starts_with(kind));
     ours.map(|line| {
-        let (place, rest) = line.split_once(":").expect("a colon");
+        let (place, rest) = line.split_once(':').expect("a colon");
         let place: Vec<&str> = place.split('.').skip(3).collect();
         let rest: Vec<&str> = rest.splitn(3, ':').take(2).collect();
         format!("{} {}", place.join("."), rest.join(":"))
