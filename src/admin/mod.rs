@@ -1,16 +1,151 @@
-//! The admin thread: the stats listener.
+//! The admin thread: the stats listener. A runtime of its own, so that a page of ten thousand
+//! servers delays neither traffic nor checks, and a flood of either does not delay the page.
+//!
+//! Started by the composition root. Reads snapshots and what is counted, changes nothing but the
+//! counters of the stats proxy, whose only writer it is.
+
+mod accept;
+mod connection;
+mod http;
+
+use crate::live::WorkerToken;
+use crate::state::Snapshot;
+use crate::stats::Requests;
+use crate::sys::limits::Spare;
+use arc_swap::ArcSwap;
+use connection::Patience;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
-/// x
-pub struct H;
-impl H {
-    /// x
-    pub fn stop(self) {}
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a stop waits beyond its limit for the thread to end.
+const STOP_SLACK: Duration = Duration::from_millis(500);
+
+/// The running admin thread.
+#[derive(Debug)]
+pub struct Handle {
+    stop: CancellationToken,
+    limit: SyncSender<Duration>,
+    ended: Receiver<()>,
 }
-/// x
+
+/// What all tasks of the thread share.
+struct Shared {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    spare: Arc<Spare>,
+    /// Shard 0 of the stats proxy's counters, which no worker writes. Never used for another
+    /// object's.
+    token: WorkerToken,
+    requests: Arc<Requests>,
+    patience: Patience,
+    peers: accept::Peers,
+    /// Told when a connection has ended.
+    freed: Notify,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Shared {
+    /// Milliseconds of the process's clock.
+    fn millis(&self) -> u64 {
+        self.snapshot.load().global.millis(Instant::now())
+    }
+
+    /// Seconds of the process's clock.
+    fn second(&self) -> u32 {
+        u32::try_from(self.millis() / 1000).unwrap_or(u32::MAX - 1)
+    }
+}
+
+/// Starts the admin thread on bound `listeners`. The limit of connections is the newest snapshot's.
+///
+/// # Errors
+/// When the system refuses a thread, or what an event loop needs.
 pub fn spawn(
-    _l: Vec<std::net::TcpListener>,
-    _s: Arc<arc_swap::ArcSwap<crate::state::Snapshot>>,
-    _p: Arc<crate::sys::limits::Spare>,
-) -> std::io::Result<H> {
-    Ok(H)
+    listeners: Vec<TcpListener>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    spare: Arc<Spare>,
+) -> io::Result<Handle> {
+    launch(listeners, snapshot, spare, Patience::default())
 }
+
+fn launch(
+    listeners: Vec<TcpListener>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    spare: Arc<Spare>,
+    patience: Patience,
+) -> io::Result<Handle> {
+    for listener in &listeners {
+        listener.set_nonblocking(true)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let (limit, limits) = sync_channel(1);
+    let (done, ended) = sync_channel(1);
+    std::thread::Builder::new()
+        .name("admin".into())
+        .spawn(move || {
+            let shared = Rc::new(Shared {
+                snapshot,
+                spare,
+                token: WorkerToken::new(0),
+                requests: Arc::new(Requests::default()),
+                patience,
+                peers: accept::Peers::default(),
+                freed: Notify::new(),
+                stop: stopped,
+                tracker: TaskTracker::new(),
+            });
+            let local = LocalSet::new();
+            local.block_on(&runtime, run(shared, listeners, limits));
+            // The stop's limit has passed for whoever is left.
+            drop(local);
+            drop(done);
+        })?;
+    Ok(Handle { stop, limit, ended })
+}
+
+impl Handle {
+    /// Ends the thread: it stops accepting, lets answers that are on their way finish, and cuts the
+    /// rest after `limit`. `false` when it did not end even then.
+    pub fn stop(self, limit: Duration) -> bool {
+        // Fails only when the thread has ended.
+        let _ = self.limit.try_send(limit);
+        self.stop.cancel();
+        !matches!(
+            self.ended.recv_timeout(limit + STOP_SLACK),
+            Err(RecvTimeoutError::Timeout)
+        )
+    }
+}
+
+async fn run(shared: Rc<Shared>, listeners: Vec<TcpListener>, limits: Receiver<Duration>) {
+    for listener in listeners {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => {
+                let task = accept::run(Rc::clone(&shared), listener);
+                shared.tracker.spawn_local(task);
+            }
+            Err(error) => tracing::error!(%error, "stats listener cannot be watched"),
+        }
+    }
+    shared.stop.cancelled().await;
+    shared.tracker.close();
+    let limit = limits.try_recv().unwrap_or_default();
+    // Whoever is left is cut by the caller.
+    let _ = tokio::time::timeout(limit, shared.tracker.wait()).await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the log thread may take to write what is queued when the process ends.
 const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
+/// How long answers of the stats listener that are on their way may take once all sessions have
+/// ended.
+const ADMIN_STOP_MAX: Duration = Duration::from_millis(500);
 
 /// Why rlb cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +112,7 @@ async fn serve(config: &Config, nofile: u32, spare: Arc<Spare>) -> Result<(), Er
     stops.checks.cancel();
     // A panic of the control task would have ended the process.
     let _ = control.await;
-    admin.stop();
+    admin.stop(ADMIN_STOP_MAX);
     drop(core);
     if let Some(log) = log {
         log.stop(LOG_FLUSH_MAX);

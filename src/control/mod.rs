@@ -281,4 +281,6 @@ impl Control {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

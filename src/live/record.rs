@@ -37,11 +37,11 @@ pub struct SessionRecord {
     pub phase: Phase,
     /// Sessions of the process, this one counted (`actconn`).
     pub active: u32,
-    /// Of the frontend.
+    /// Of the frontend, this one counted.
     pub frontend_active: u32,
-    /// Of the backend.
+    /// Of the backend, this one no longer counted.
     pub backend_active: u32,
-    /// Of the server.
+    /// Of the server, this one no longer counted.
     pub server_active: u32,
     /// Connection attempts after the first.
     pub retries: u32,

@@ -55,7 +55,7 @@ impl<T> Shards<T> {
     }
 
     /// All shards, for reading.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.shards.iter().map(|shard| &**shard)
     }
 

@@ -118,6 +118,30 @@ impl Drop for Slot {
     }
 }
 
+/// A connection's place on the stats proxy. It does not count against the process's limit.
+#[derive(Debug)]
+pub struct StatsSlot(Arc<FrontendLive>);
+
+impl StatsSlot {
+    /// A place, or `None` when `limit` are taken.
+    pub fn take(stats: &Arc<FrontendLive>, limit: u32, token: &WorkerToken) -> Option<Self> {
+        let now = stats.active.raise_below(limit)?;
+        stats.traffic.mine(token).smax.see(now);
+        Some(Self(Arc::clone(stats)))
+    }
+
+    /// The stats proxy.
+    pub fn live(&self) -> &Arc<FrontendLive> {
+        &self.0
+    }
+}
+
+impl Drop for StatsSlot {
+    fn drop(&mut self) {
+        self.0.active.lower();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -194,6 +194,9 @@ impl Logger {
             target.finish(deadline);
             self.report.collect(target, &self.global);
         }
+        // The last word, whenever the one before was.
+        self.report.told = None;
+        self.report.tell(&self.global, Instant::now());
     }
 }
 
@@ -229,6 +232,10 @@ impl Report {
         self.told = Some(now);
         self.told_total = total;
         if let Some((target, error)) = self.last.take() {
+            if dropped == 0 {
+                tracing::warn!(target, %error, "log target cannot be used");
+                return;
+            }
             tracing::warn!(dropped, total, target, %error, "log lines dropped");
         } else {
             tracing::warn!(dropped, total, "log lines dropped: the queue was full");

@@ -10,11 +10,11 @@ pub mod server;
 pub mod snapshot;
 pub mod status;
 
-#[cfg(test)]
-pub(crate) mod test_config;
-
 pub use draft::{BackendChange, Draft, Usable};
 pub use inbox::{ControlHandle, ToControl};
 pub use server::{Endpoint, Server};
 pub use snapshot::{Backend, BackendId, Frontend, Origin, Snapshot};
 pub use status::{AdminState, Forced, OperState, Rules, ServerStatus};
+
+#[cfg(test)]
+pub(crate) mod test_config;

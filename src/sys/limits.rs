@@ -72,18 +72,32 @@ impl Spare {
         Ok(Self(Mutex::new(held)))
     }
 
-    /// Runs `open`; when no descriptor is left, gives one back to the system and runs it again, as
-    /// long as there are any. Another thread may take the one that was given back, hence the loop.
+    /// Runs `open`; when no descriptor is left, makes room and runs it again.
+    ///
+    /// Room is made above the soft limit first, where the hard one allows it: nobody else can take
+    /// that place but in the instant itself, and it is there again when the descriptor is closed.
+    /// Otherwise a descriptor that was kept back is given to the system; others may be quicker to
+    /// take it, hence the loop.
     ///
     /// # Errors
     /// Those of `open`.
     pub fn with<T>(&self, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        loop {
-            match open() {
-                Err(error) if is_out_of_descriptors(&error) && self.release_one() => {}
-                result => return result,
-            }
+        let mut result = open();
+        if !matches!(&result, Err(error) if is_out_of_descriptors(error)) {
+            return result;
         }
+        let mut held = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(above) = above_the_limit(&mut open) {
+            result = above;
+        }
+        while matches!(&result, Err(error) if is_out_of_descriptors(error)) && held.pop().is_some()
+        {
+            result = open();
+        }
+        result
     }
 
     /// Takes back what was given away, as far as that is possible now. Called about once a second.
@@ -99,12 +113,26 @@ impl Spare {
             held.push(file);
         }
     }
+}
 
-    fn release_one(&self) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .pop()
-            .is_some()
+/// Runs `open` while the soft limit is higher by [`SPARE_MAX`], as far as the hard one allows.
+/// `None`: it allows nothing. Called under the lock of [`Spare`], so that nobody mistakes the raised
+/// limit for the one to return to.
+fn above_the_limit<T>(open: &mut impl FnMut() -> io::Result<T>) -> Option<io::Result<T>> {
+    let before = getrlimit(Resource::Nofile);
+    let soft = before.current?;
+    let wanted = soft.saturating_add(SPARE_MAX as u64);
+    let current = before.maximum.map_or(wanted, |hard| wanted.min(hard));
+    if current <= soft {
+        return None;
     }
+    let raised = Rlimit {
+        current: Some(current),
+        ..before
+    };
+    setrlimit(Resource::Nofile, raised).ok()?;
+    let result = open();
+    // Lowering one's own soft limit is always allowed.
+    let _ = setrlimit(Resource::Nofile, before);
+    Some(result)
 }

@@ -230,8 +230,9 @@ impl Account {
             phase: end.phase,
             active: self.conn.global_active(),
             frontend_active: self.frontend.live.active.get(),
-            backend_active: backend.map_or(0, |on| on.slot.live().active.get()),
-            server_active: server.map_or(0, |on| on.slot.live().active.get()),
+            // As in HAProxy, whose session has left its server and backend when it is logged.
+            backend_active: backend.map_or(0, |on| on.slot.live().active.get().saturating_sub(1)),
+            server_active: server.map_or(0, |on| on.slot.live().active.get().saturating_sub(1)),
             retries: self.retries,
             redispatched: self.redispatched,
         }

@@ -75,6 +75,9 @@ fn handed_over() -> (Peer, Receiver<TcpStream>) {
         stream
             .set_read_timeout(Some(PATIENCE))
             .expect("a read timeout can be set");
+        stream
+            .set_write_timeout(Some(PATIENCE))
+            .expect("a write timeout can be set");
         drop(sender.send(stream));
     }));
     (peer, receiver)
@@ -343,7 +346,11 @@ fn a_peer_that_reads_nothing_for_120_s_survives() {
     let (rlb, _peer, mut client, mut server) = session(config);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            server.set_write_timeout(None).expect("no write timeout");
+            // Longer than the silence, but not for ever: a failed test must end too.
+            let patience = Some(length + PATIENCE);
+            server
+                .set_write_timeout(patience)
+                .expect("a write timeout can be set");
             server
                 .write_all(&stretch(5, 0, 16 << 20))
                 .expect("the session lives");

@@ -1,3 +1,5 @@
+//! Probes of real sockets on loopback that accept, refuse, stay silent or are full.
+
 use super::*;
 use crate::state::test_config::{check, server};
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,9 +1,9 @@
 //! When checks start: the arithmetic alone, with the clock and a seed as arguments.
 //!
 //! Used by the check tasks on the control thread. Invariants: a server's starts lie on a grid that
-//! counts from starts and never drifts; each start is at most [`JITTER_PART`] of an interval after
-//! its place on the grid and never before it; places that have passed while a check ran are left
-//! out, never made up for.
+//! counts from starts and never drifts; each start is at most one part in [`JITTER_PART`] of an
+//! interval after its place on the grid and never before it, unless a check ran over that place:
+//! then the next one starts when it ends, once, however many places have passed.
 
 use crate::config::model::Check;
 use crate::state::{OperState, Rules, ServerStatus};
@@ -110,16 +110,19 @@ impl Grid {
         }
     }
 
-    /// The next start that is not before `now`, the time between starts being `interval`. Asking
-    /// again gives the same answer, unless the interval has changed or the time has passed.
+    /// The next start, not before `now`, the time between starts being `interval`. Asking again
+    /// gives the same answer, unless the interval has changed or the time has passed.
+    ///
+    /// A place that has just been missed is made up for: where a check may take as long as the
+    /// interval, a silent server would else be checked half as often as a healthy one.
     pub fn due(&self, interval: Duration, now: Instant) -> Due {
         let mut place = self.place;
         if self.started {
-            place += interval * missed(place, interval, now).saturating_add(1);
+            place += interval * passed(place, interval, now).max(1);
         }
         let jitter = interval / JITTER_PART * u32::from(self.jitter) / u32::from(u16::MAX);
         Due {
-            at: place + jitter,
+            at: (place + jitter).max(now),
             place,
         }
     }
@@ -132,11 +135,10 @@ impl Grid {
     }
 }
 
-/// Places after `place` that lie before `now`.
-fn missed(place: Instant, interval: Duration, now: Instant) -> u32 {
+/// Places after `place` that are not after `now`.
+fn passed(place: Instant, interval: Duration, now: Instant) -> u32 {
     let past = now.saturating_duration_since(place).as_nanos();
-    let interval = interval.as_nanos().max(1);
-    u32::try_from(past.saturating_sub(1) / interval).unwrap_or(u32::MAX - 1)
+    u32::try_from(past / interval.as_nanos().max(1)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

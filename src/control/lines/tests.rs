@@ -1,3 +1,5 @@
+//! Every line against HAProxy's own text.
+
 use super::*;
 use crate::config::model;
 use crate::live::{CheckStatus, ServerLive};

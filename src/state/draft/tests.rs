@@ -1,3 +1,5 @@
+//! What a draft shares, what it rebuilds, and how a backend follows its servers.
+
 use super::*;
 use crate::config::model;
 use crate::live::GlobalLive;

@@ -1,3 +1,5 @@
+//! The documented walks, and the counter against the same rules in words.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -198,3 +198,6 @@ async fn check_once(subject: &Subject, common: &Common, target: &Target) -> bool
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! Accepts connections to the stats listener, within its own limit and on descriptors that are
+//! kept back. Admin thread, one task a listener.
+//!
+//! Invariants: no more than `stats.maxconn` are served; one more may be in hand, the rest waits in
+//! the kernel's queue. When the limit is reached, the connection on which nothing has moved for the
+//! longest makes room, so that idle ones cannot shut out a health check. Running out of descriptors
+//! pauses, it never spins.
+
+use super::Shared;
+use super::connection::{Peer, serve};
+use crate::live::slot::StatsSlot;
+use crate::sys::limits::is_out_of_descriptors;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Limit of connections when the snapshot has no stats proxy (any more).
+const CONNECTIONS_DEFAULT: u32 = 200;
+/// How long accepting pauses when no descriptor is left.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often a full listener looks for room when nobody leaves.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long nothing must have moved on a connection that is to make room.
+const QUIET: Duration = Duration::from_secs(1);
+/// How often a lack of descriptors is reported.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// The connections that are being served.
+pub(super) type Peers = RefCell<slab::Slab<Rc<Peer>>>;
+
+/// Accepts on `listener` until the stop.
+pub(super) async fn run(shared: Rc<Shared>, listener: TcpListener) {
+    let mut reported: Option<Instant> = None;
+    loop {
+        let stream = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            stream = accept(&shared, &listener) => stream,
+        };
+        match stream {
+            Ok(stream) => {
+                let slot = tokio::select! {
+                    () = shared.stop.cancelled() => return,
+                    slot = room(&shared) => slot,
+                };
+                start(&shared, stream, slot);
+            }
+            Err(error) => {
+                let now = Instant::now();
+                if reported.is_none_or(|at| now.duration_since(at) >= REPORT_EVERY) {
+                    reported = Some(now);
+                    tracing::warn!(%error, "stats listener cannot accept");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The next connection. Fails only with what a pause may cure.
+async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<TcpStream> {
+    loop {
+        let accepted = poll_fn(|context| {
+            let attempt = shared.spare.with(|| match listener.poll_accept(context) {
+                Poll::Ready(result) => result.map(Some),
+                Poll::Pending => Ok(None),
+            });
+            match attempt.transpose() {
+                Some(result) => Poll::Ready(result),
+                None => Poll::Pending,
+            }
+        });
+        match accepted.await {
+            Ok((stream, _client)) => {
+                // Answers are written whole; their last piece is not to wait for an acknowledgement.
+                // A socket that refuses is one whose client has gone.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) if is_local_shortage(&error) => return Err(error),
+            // The client has gone before it was accepted.
+            Err(_) => {}
+        }
+    }
+}
+
+fn is_local_shortage(error: &io::Error) -> bool {
+    is_out_of_descriptors(error)
+        || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Waits for a place.
+async fn room(shared: &Shared) -> StatsSlot {
+    loop {
+        let freed = shared.freed.notified();
+        let snapshot = shared.snapshot.load_full();
+        let stats = snapshot.stats.as_ref();
+        let limit = stats.map_or(CONNECTIONS_DEFAULT, |stats| stats.maxconn);
+        if let Some(slot) = StatsSlot::take(&snapshot.stats_live, limit, &shared.token) {
+            return slot;
+        }
+        cut_the_quietest(&shared.peers);
+        // Either somebody leaves or, by then, somebody has been quiet for long enough.
+        let _ = tokio::time::timeout(LOOK_EVERY, freed).await;
+    }
+}
+
+fn cut_the_quietest(peers: &Peers) {
+    let peers = peers.borrow();
+    let quietest = peers
+        .iter()
+        .map(|(_, peer)| peer)
+        .min_by_key(|peer| peer.moved.get());
+    if let Some(peer) = quietest
+        && peer.moved.get().elapsed() >= QUIET
+    {
+        peer.cut.notify_one();
+    }
+}
+
+fn start(shared: &Rc<Shared>, stream: TcpStream, slot: StatsSlot) {
+    let (now, second) = (shared.millis(), shared.second());
+    let traffic = slot.live().traffic.mine(&shared.token);
+    traffic.conn_tot.add(1);
+    traffic.stot.add(1);
+    traffic.rate.count(second);
+    traffic.conn_rate.count(second);
+    traffic.last_session.store(now + 1, Relaxed);
+    let task = Rc::clone(shared);
+    shared.tracker.spawn_local(async move {
+        let peer = Rc::new(Peer::new());
+        let key = task.peers.borrow_mut().insert(Rc::clone(&peer));
+        let _registration = Registration { shared: &task, key };
+        serve(&task, stream, slot, peer).await;
+    });
+}
+
+/// A connection's entry among the peers. Dropped after its descriptor and its slot.
+struct Registration<'a> {
+    shared: &'a Shared,
+    key: usize,
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        self.shared.peers.borrow_mut().try_remove(self.key);
+        self.shared.freed.notify_one();
+        // A descriptor has just come back: keep it, if one was given away.
+        self.shared.spare.refill();
+    }
+}

@@ -1,0 +1,204 @@
+//! One connection to the stats listener: HTTP/1 by hyper, metered and bounded in time. Admin
+//! thread.
+//!
+//! Invariant: no connection outlives [`HEAD_MAX_TIME`] without a request or [`STALL_MAX_TIME`] without
+//! a byte moving, whatever its client does.
+
+use super::Shared;
+use super::http::Wanted;
+use crate::live::slot::StatsSlot;
+use crate::stats::{Csv, Rows};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+/// Time for the head of a request, and for a connection to stay without one.
+const HEAD_MAX_TIME: Duration = Duration::from_secs(10);
+/// Most bytes of a request's head.
+const HEAD_MAX: usize = 8 * 1024;
+/// Bytes that are buffered for a connection.
+const BUFFER_MAX: usize = 16 * 1024;
+/// Longest time in which no byte moves while an answer is on its way.
+const STALL_MAX_TIME: Duration = Duration::from_secs(30);
+
+/// How long a connection is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For the head of a request.
+    pub(super) head: Duration,
+    /// For a byte to move.
+    pub(super) stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            head: HEAD_MAX_TIME,
+            stall: STALL_MAX_TIME,
+        }
+    }
+}
+
+/// What others may know of and do to a connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// When a byte last moved.
+    pub(super) moved: Cell<Instant>,
+    /// It has not sent anything yet.
+    fresh: Cell<bool>,
+    /// Ends it.
+    pub(super) cut: Notify,
+}
+
+impl Peer {
+    /// A connection that begins now.
+    pub(super) fn new() -> Self {
+        Self {
+            moved: Cell::new(Instant::now()),
+            fresh: Cell::new(true),
+            cut: Notify::new(),
+        }
+    }
+}
+
+/// Serves `stream` to its end.
+pub(super) async fn serve(shared: &Rc<Shared>, stream: TcpStream, slot: StatsSlot, peer: Rc<Peer>) {
+    let slot = Rc::new(slot);
+    let io = TokioIo::new(Metered {
+        stream,
+        shared: Rc::clone(shared),
+        slot: Rc::clone(&slot),
+        peer: Rc::clone(&peer),
+    });
+    let service = service_fn(async |request| Ok::<_, Infallible>(respond(shared, &request)));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(shared.patience.head)
+            .max_header_size(HEAD_MAX)
+            .max_buf_size(BUFFER_MAX)
+            .serve_connection(io, service)
+    );
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    failed(shared, &slot, &error);
+                }
+                return;
+            }
+            () = peer.cut.notified() => return,
+            () = stalled(&peer, shared.patience.stall) => return,
+            () = shared.stop.cancelled(), if !stopping => {
+                if peer.fresh.get() {
+                    return;
+                }
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<super::http::Page> {
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("", |target| target.as_str());
+    let wanted = Wanted::of(request.method(), target);
+    let response = wanted.answer(request.method(), || {
+        let snapshot = shared.snapshot.load_full();
+        Csv::new(Rows::new(snapshot, shared.requests.clone(), Instant::now()))
+    });
+    shared
+        .requests
+        .count(response.status().as_u16(), shared.second());
+    response
+}
+
+/// A request that was none: hyper has answered it (400, 431) or closed.
+fn failed(shared: &Shared, slot: &StatsSlot, error: &hyper::Error) {
+    if error.is_parse() || error.is_incomplete_message() {
+        slot.live().traffic.mine(&shared.token).ereq.add(1);
+    }
+    if error.is_parse() {
+        shared.requests.count(400, shared.second());
+    }
+}
+
+/// Resolves when nothing has moved for `limit`.
+async fn stalled(peer: &Peer, limit: Duration) {
+    loop {
+        let end = peer.moved.get() + limit;
+        if Instant::now() >= end {
+            return;
+        }
+        tokio::time::sleep_until(end.into()).await;
+    }
+}
+
+/// A stream whose bytes are counted on the stats proxy.
+struct Metered {
+    stream: TcpStream,
+    shared: Rc<Shared>,
+    slot: Rc<StatsSlot>,
+    peer: Rc<Peer>,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let read = (buffer.filled().len() - before) as u64;
+        if read > 0 {
+            self.peer.moved.set(Instant::now());
+            self.peer.fresh.set(false);
+            self.slot
+                .live()
+                .traffic
+                .mine(&self.shared.token)
+                .bin
+                .add(read);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, buffer))?;
+        self.peer.moved.set(Instant::now());
+        let traffic = self.slot.live().traffic.mine(&self.shared.token);
+        traffic.bout.add(written as u64);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,253 @@
+//! The stats listener over real sockets.
+
+use super::*;
+use crate::stats::test_snapshot::{config, snapshot};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+/// Longest time a test waits for anything.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Time for a request's head.
+const HEAD: Duration = Duration::from_secs(3);
+/// Time for a byte to move.
+const STALL: Duration = Duration::from_secs(4);
+
+struct Running {
+    address: SocketAddr,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    handle: Handle,
+}
+
+fn start(servers: u32, maxconn: u32) -> Running {
+    let mut config = config(servers);
+    config.stats.as_mut().unwrap().maxconn = maxconn;
+    let snapshot = Arc::new(ArcSwap::from_pointee(snapshot(&config)));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let spare = Arc::new(Spare::new().unwrap());
+    let patience = Patience {
+        head: HEAD,
+        stall: STALL,
+    };
+    let handle = launch(vec![listener], Arc::clone(&snapshot), spare, patience).unwrap();
+    Running {
+        address,
+        snapshot,
+        handle,
+    }
+}
+
+fn connect(running: &Running) -> TcpStream {
+    let stream = TcpStream::connect(running.address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream
+}
+
+/// Everything that comes back for `request`, to the end of the connection.
+fn ask(running: &Running, request: &str) -> String {
+    let mut stream = connect(running);
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn get(running: &Running, target: &str) -> String {
+    ask(
+        running,
+        &format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+    )
+}
+
+fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < LONG, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn pages_and_statuses() {
+    let running = start(3, 200);
+    let health = get(&running, "/healthz");
+    assert!(health.starts_with("HTTP/1.1 200 OK\r\n"), "{health}");
+    assert!(health.ends_with("\r\n\r\nok\n"), "{health}");
+    assert!(health.contains("cache-control: no-cache\r\n"), "{health}");
+    let csv = get(&running, "/;csv;norefresh");
+    assert!(csv.contains("content-type: text/plain\r\n"), "{csv}");
+    assert!(csv.contains("transfer-encoding: chunked\r\n"), "{csv}");
+    assert!(csv.contains("\r\n# pxname,svname,"), "{csv}");
+    assert!(csv.contains("\npostgres,node3,"), "{csv}");
+    assert!(get(&running, "/").contains("/;csv"));
+    assert!(get(&running, "/nosuch").starts_with("HTTP/1.1 404 "));
+    let refused = ask(
+        &running,
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+    );
+    assert!(refused.starts_with("HTTP/1.1 405 "), "{refused}");
+    assert!(refused.contains("allow: GET, HEAD\r\n"), "{refused}");
+    assert!(running.handle.stop(LONG));
+}
+
+#[test]
+fn head_has_no_body() {
+    let running = start(3, 200);
+    for target in ["/;csv", "/healthz"] {
+        let head = format!("HEAD {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let answer = ask(&running, &head);
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+    assert!(running.handle.stop(LONG));
+}
+
+#[test]
+fn junk_and_giants_are_refused() {
+    let running = start(1, 200);
+    assert!(ask(&running, "\x16\x03\x01junk\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    let giant = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(9 * 1024));
+    let mut stream = connect(&running);
+    // The server may answer and close before it has read all.
+    let _ = stream.write_all(giant.as_bytes());
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 431");
+    let live = Arc::clone(&running.snapshot.load().stats_live);
+    eventually("both are request errors", || {
+        live.traffic.sum(|traffic| &traffic.ereq) == 2
+    });
+    assert!(running.handle.stop(LONG));
+}
+
+#[test]
+fn the_stats_row_is_true() {
+    let running = start(1, 200);
+    let mut stream = connect(&running);
+    for _ in 0..2 {
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            .unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok\n") {
+            let mut buffer = [0; 512];
+            let length = stream.read(&mut buffer).unwrap();
+            assert!(length > 0, "kept alive");
+            answer.extend_from_slice(&buffer[..length]);
+        }
+    }
+    let csv = get(&running, "/;csv");
+    let row = csv
+        .lines()
+        .find(|line| line.starts_with("stats,FRONTEND,"))
+        .unwrap();
+    let fields: Vec<&str> = row.split(',').collect();
+    assert_eq!(
+        (fields[4], fields[5], fields[7]),
+        ("2", "2", "2"),
+        "scur, smax, stot: {row}"
+    );
+    assert_eq!(
+        (fields[40], fields[79], fields[80]),
+        ("3", "2", "3"),
+        "hrsp_2xx, conn_tot: {row}"
+    );
+    assert!(fields[8].parse::<u64>().unwrap() > 60, "bin: {row}");
+    assert!(fields[9].parse::<u64>().unwrap() > 60, "bout: {row}");
+    drop(stream);
+    let live = Arc::clone(&running.snapshot.load().stats_live);
+    eventually("all places come back", || live.active.get() == 0);
+    assert!(running.handle.stop(LONG));
+}
+
+#[test]
+fn two_hundred_idle_connections_do_not_shut_out_a_working_one() {
+    let running = start(1, 200);
+    let idle: Vec<TcpStream> = (0..200).map(|_| connect(&running)).collect();
+    let live = Arc::clone(&running.snapshot.load().stats_live);
+    eventually("all are being served", || live.active.get() == 200);
+    let begun = Instant::now();
+    assert!(get(&running, "/healthz").ends_with("ok\n"));
+    assert!(
+        begun.elapsed() < HEAD,
+        "did not wait for their time to run out"
+    );
+    assert_eq!(
+        live.traffic.max(|traffic| &traffic.smax),
+        200,
+        "and the limit held"
+    );
+    drop(idle);
+    assert!(running.handle.stop(LONG));
+}
+
+#[test]
+fn a_head_that_drips_is_cut_in_time() {
+    let running = start(1, 200);
+    let mut stream = connect(&running);
+    let begun = Instant::now();
+    stream
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nx: ").unwrap();
+    let mut buffer = [0; 512];
+    loop {
+        assert!(begun.elapsed() < LONG, "still open");
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if stream.write_all(b"y").is_err() {
+                    break;
+                }
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    assert!(begun.elapsed() > HEAD / 2);
+    assert!(running.handle.stop(LONG));
+}
+
+#[test]
+fn a_stop_ends_idle_connections_and_frees_the_port() {
+    let running = start(1, 200);
+    let mut fresh = connect(&running);
+    let mut used = connect(&running);
+    used.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    let mut buffer = [0; 16];
+    used.read_exact(&mut buffer).unwrap();
+    let live = Arc::clone(&running.snapshot.load().stats_live);
+    eventually("both are being served", || live.active.get() == 2);
+    let begun = Instant::now();
+    assert!(running.handle.stop(LONG));
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "did not wait for its limit"
+    );
+    let mut rest = vec![];
+    used.read_to_end(&mut rest).unwrap();
+    assert_eq!(fresh.read(&mut buffer).unwrap_or(0), 0);
+    assert!(TcpStream::connect(running.address).is_err());
+    assert_eq!(live.active.get(), 0);
+}
+
+#[test]
+fn a_page_that_nobody_takes_is_cut_and_holds_up_nobody() {
+    let running = start(20_000, 200);
+    let mut slow = connect(&running);
+    slow.write_all(b"GET /;csv HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    let live = Arc::clone(&running.snapshot.load().stats_live);
+    eventually("the page has begun", || {
+        live.traffic.sum(|traffic| &traffic.bout) > 100_000
+    });
+    assert!(get(&running, "/healthz").ends_with("ok\n"));
+    eventually("it is cut", || live.active.get() == 0);
+    // It was never written as a whole: what was sent is what the sockets' buffers took.
+    let mut taken = Vec::new();
+    let _ = slow.read_to_end(&mut taken);
+    assert!(!taken.ends_with(b"0\r\n\r\n"));
+    assert!(running.handle.stop(LONG));
+}

@@ -1,0 +1,145 @@
+//! One check task on a real clock, against a listener that can be made deaf.
+
+use super::*;
+use crate::state::test_config::check;
+use socket2::{Domain, Socket, Type};
+use std::net::{Ipv4Addr, SocketAddr};
+use tokio::sync::mpsc::Receiver;
+use tokio::task::LocalSet;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A listener with room for `backlog` + 1 connections that nobody accepts.
+fn listener(backlog: i32) -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into()).unwrap();
+    socket.listen(backlog).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+struct Bench {
+    lane: Rc<Lane>,
+    live: Arc<ServerLive>,
+    inbox: Receiver<ToControl>,
+    stop: CancellationToken,
+}
+
+/// A task that checks `address` at once, and then once an hour.
+fn started(address: SocketAddr) -> Bench {
+    let (handle, inbox) = ControlHandle::new();
+    let lane = Lane::new(Pace::Normal, Some(Target::Tcp(address)));
+    let live = Arc::new(ServerLive::new("s1".into(), 1));
+    let stop = CancellationToken::new();
+    let subject = Subject {
+        backend: BackendId(0),
+        backend_name: "b".into(),
+        live: Arc::clone(&live),
+        check: Check {
+            interval: HOUR,
+            timeout: Duration::from_millis(300),
+            ..check()
+        },
+        lane: Rc::clone(&lane),
+    };
+    let common = Common::new(handle, Arc::new(Spare::new().unwrap()), false);
+    tokio::task::spawn_local(run(subject, common, Instant::now(), stop.clone()));
+    Bench {
+        lane,
+        live,
+        inbox,
+        stop,
+    }
+}
+
+impl Bench {
+    async fn verdict(&mut self) -> CheckStatus {
+        let message = tokio::time::timeout(Duration::from_secs(10), self.inbox.recv()).await;
+        match message.expect("a check ends in time") {
+            Some(ToControl::Checked { report, .. }) => {
+                // What control does with it.
+                let status = report.status;
+                self.live.check.store(Arc::new(report));
+                status
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn until_in_progress(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.live.check.load().in_progress {
+            assert!(Instant::now() < deadline, "no check begins");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wake_checks_at_once_unless_a_check_in_flight_answers_it() {
+    let (_listener, address) = listener(0);
+    let _filler = std::net::TcpStream::connect(address).unwrap();
+    LocalSet::new()
+        .run_until(async {
+            let mut bench = started(address);
+            bench.until_in_progress().await;
+            bench.lane.check_now();
+            assert_eq!(bench.verdict().await, CheckStatus::L4Timeout);
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let report = bench.live.check.load_full();
+            assert!(!report.in_progress, "the failure was answer enough");
+            bench.lane.check_now();
+            assert_eq!(
+                bench.verdict().await,
+                CheckStatus::L4Timeout,
+                "an hour early"
+            );
+            bench.stop.cancel();
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn nothing_is_checked_while_paused_and_a_wake_is_kept() {
+    let (_listener, address) = listener(16);
+    LocalSet::new()
+        .run_until(async {
+            let mut bench = started(address);
+            assert_eq!(bench.verdict().await, CheckStatus::L4Ok);
+            bench.lane.set_pace(Pace::Paused);
+            bench.lane.check_now();
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+                assert!(!bench.live.check.load().in_progress);
+            }
+            bench.lane.set_pace(Pace::Fast);
+            assert_eq!(bench.verdict().await, CheckStatus::L4Ok);
+            bench.stop.cancel();
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_task_ends_with_control() {
+    let (_listener, address) = listener(16);
+    LocalSet::new()
+        .run_until(async {
+            let (handle, inbox) = ControlHandle::new();
+            drop(inbox);
+            let subject = Subject {
+                backend: BackendId(0),
+                backend_name: "b".into(),
+                live: Arc::new(ServerLive::new("s1".into(), 1)),
+                check: check(),
+                lane: Lane::new(Pace::Normal, Some(Target::Tcp(address))),
+            };
+            let common = Common::new(handle, Arc::new(Spare::new().unwrap()), false);
+            let task = run(subject, common, Instant::now(), CancellationToken::new());
+            let ended = tokio::time::timeout(Duration::from_secs(10), task).await;
+            ended.expect("nobody listens any more");
+        })
+        .await;
+}

@@ -1,0 +1,338 @@
+//! A world of seeded faults around the real decisions: tests only.
+//!
+//! A discrete-event simulator with a clock of its own. Nodes go dark, refuse, blink and return,
+//! and the machine runs out of descriptors now and then; checks run on the real grid, paces, status
+//! machine and batches, sessions on the real plan, picker, suspicion and slots. After every step it
+//! holds what must always hold; a failure names its seed.
+
+mod sessions;
+
+mod tests;
+
+use super::batch::Batch;
+use super::places::Places;
+use crate::balance::Turn;
+use crate::check::schedule::{Due, Grid, Pace, first_start};
+use crate::config::model::Check;
+use crate::live::{CheckReport, CheckStatus, GlobalLive, WorkerToken};
+use crate::state::test_config::{backend, check, config, server};
+use crate::state::{Backend, BackendId, Origin, Server, Snapshot};
+use sessions::Session;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const ID: BackendId = BackendId(0);
+const REFUSAL: Duration = Duration::from_micros(200);
+/// Faults happen until then.
+const FAULTS: Duration = Duration::from_secs(20);
+/// Sessions begin until then.
+const ARRIVALS: Duration = Duration::from_secs(30);
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// How a node answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Node {
+    Up(Duration),
+    Refusing,
+    Dark,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Node(usize, Node),
+    Shortage(bool),
+    /// A check is due; the number tells a schedule that has been replaced.
+    CheckDue(usize, u64, Option<Due>),
+    CheckEnd(usize, CheckStatus),
+    /// Control takes its turn.
+    Turn,
+    Arrive,
+    /// A session's wait is over.
+    Wake(usize, u64),
+    /// An attempt has been answered (`true`) or refused.
+    Answer(usize, u64, bool),
+    Leave(usize),
+}
+
+#[derive(Debug)]
+struct Checker {
+    grid: Grid,
+    in_flight: bool,
+    wanted: bool,
+    schedule: u64,
+}
+
+/// What a seed makes of a world.
+#[derive(Debug, Clone, Copy)]
+struct Climate {
+    faults: bool,
+    shortages: bool,
+}
+
+struct World {
+    random: fastrand::Rng,
+    start: Instant,
+    now: Instant,
+    events: BTreeMap<(Instant, u64), Event>,
+    counter: u64,
+    snapshot: Arc<Snapshot>,
+    places: Places,
+    tokens: [WorkerToken; 2],
+    check: Check,
+    nodes: Vec<(Node, Instant)>,
+    /// Since when each server is in the rotation.
+    rotation: Vec<Option<Instant>>,
+    checkers: Vec<Checker>,
+    inbox: Vec<(u64, CheckReport)>,
+    sessions: Vec<Option<Session>>,
+    shortage: bool,
+    shortage_since: Instant,
+    served: u32,
+    lost: u32,
+    refused_here: u32,
+}
+
+impl World {
+    fn new(seed: u64, climate: Climate) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let count = random.usize(2..=5);
+        let interval = ms(random.u64(200..1_500));
+        let check = Check {
+            interval,
+            fast_interval: interval / random.u32(1..=2),
+            down_interval: interval,
+            rise: random.u32(1..=3),
+            fall: random.u32(1..=3),
+            timeout: interval.min(ms(1_000)),
+            ..check()
+        };
+        let servers = (0..count).map(|index| {
+            let mut spec = server(&format!("s{index}"));
+            spec.check = Some(check.clone());
+            spec.weight = random.u32(1..=3);
+            spec.backup = index > 0 && random.u32(..8) == 0;
+            spec
+        });
+        let config = config(vec![backend("b", servers.collect())]);
+        let start = Instant::now();
+        let origin = Origin {
+            global: Arc::new(GlobalLive::new(start, 2)),
+            maxconn: 1_000_000,
+            shards: 2,
+            now: start,
+        };
+        let snapshot = Arc::new(Snapshot::initial(&config, &origin));
+        let total = u32::try_from(count).unwrap();
+        let mut world = Self {
+            start,
+            now: start,
+            events: BTreeMap::new(),
+            counter: 0,
+            places: Places::of(&snapshot),
+            snapshot,
+            tokens: [WorkerToken::new(0), WorkerToken::new(1)],
+            check,
+            nodes: vec![(Node::Up(ms(1)), start); count],
+            rotation: vec![None; count],
+            checkers: (0..total)
+                .map(|index| Checker {
+                    grid: Grid::new(start + first_start(index, total), random.u64(..)),
+                    in_flight: false,
+                    wanted: false,
+                    schedule: 0,
+                })
+                .collect(),
+            inbox: Vec::new(),
+            sessions: Vec::new(),
+            shortage: false,
+            shortage_since: start,
+            served: 0,
+            lost: 0,
+            refused_here: 0,
+            random,
+        };
+        world.plan_events(climate);
+        world
+    }
+
+    fn plan_events(&mut self, climate: Climate) {
+        let horizon = u64::try_from(FAULTS.as_millis()).unwrap();
+        let end = self.start + FAULTS;
+        for index in 0..self.nodes.len() {
+            self.schedule_check(index);
+            for _ in 0..if climate.faults { 8 } else { 0 } {
+                let at = self.start + ms(self.random.u64(..horizon));
+                let node = match self.random.u32(..4) {
+                    0 => Node::Dark,
+                    1 => Node::Refusing,
+                    _ => Node::Up(ms(self.random.u64(..20))),
+                };
+                self.at(at, Event::Node(index, node));
+                if self.random.bool() {
+                    let back = at + ms(self.random.u64(1..300));
+                    self.at(back.min(end), Event::Node(index, Node::Up(ms(1))));
+                }
+            }
+            self.at(end, Event::Node(index, Node::Up(ms(1))));
+        }
+        for _ in 0..if climate.shortages { 6 } else { 0 } {
+            let at = self.start + ms(self.random.u64(..horizon));
+            self.at(at, Event::Shortage(true));
+            let over = at + ms(self.random.u64(1..800));
+            self.at(over.min(end), Event::Shortage(false));
+        }
+        self.at(end, Event::Shortage(false));
+        self.at(self.start, Event::Arrive);
+        self.note_rotation();
+    }
+
+    fn at(&mut self, at: Instant, event: Event) {
+        self.counter += 1;
+        self.events.insert((at, self.counter), event);
+    }
+
+    fn backend(&self) -> Arc<Backend> {
+        Arc::clone(self.snapshot.backend(ID).unwrap())
+    }
+
+    /// Runs until `end`.
+    fn run(&mut self, end: Instant) {
+        while let Some(entry) = self.events.first_entry()
+            && entry.key().0 <= end
+        {
+            let ((at, _), event) = entry.remove_entry();
+            self.now = at;
+            self.happen(event);
+        }
+        self.now = end;
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Node(index, node) => {
+                if self.nodes[index].0 != node {
+                    self.nodes[index] = (node, self.now);
+                }
+            }
+            Event::Shortage(on) => {
+                self.shortage = on;
+                self.shortage_since = self.now;
+            }
+            Event::CheckDue(index, schedule, due) => self.check_due(index, schedule, due),
+            Event::CheckEnd(index, status) => self.check_end(index, status),
+            Event::Turn => self.turn(),
+            Event::Arrive => {
+                self.arrive();
+                let next = self.now + Duration::from_micros(self.random.u64(1_000..60_000));
+                if next < self.start + ARRIVALS {
+                    self.at(next, Event::Arrive);
+                }
+            }
+            Event::Wake(session, wake) => {
+                let due = self.sessions[session].as_ref().map(|session| session.wake);
+                if due == Some(wake) {
+                    self.step(session);
+                }
+            }
+            Event::Answer(session, number, good) => self.answer(session, number, good),
+            Event::Leave(session) => self.sessions[session] = None,
+        }
+    }
+
+    // Checks, as the check task runs them.
+
+    fn schedule_check(&mut self, index: usize) {
+        let server = Arc::clone(&self.backend().servers[index]);
+        let checker = &mut self.checkers[index];
+        if checker.in_flight {
+            return;
+        }
+        checker.schedule += 1;
+        let schedule = checker.schedule;
+        let pace = Pace::of(&server.status, server.rules());
+        let interval = pace.interval(&self.check).expect("no maintenance here");
+        let due = checker.grid.due(interval, self.now);
+        let (at, due) = if checker.wanted {
+            (self.now, None)
+        } else {
+            (due.at, Some(due))
+        };
+        self.at(at, Event::CheckDue(index, schedule, due));
+    }
+
+    fn check_due(&mut self, index: usize, schedule: u64, due: Option<Due>) {
+        let checker = &mut self.checkers[index];
+        if checker.schedule != schedule {
+            return;
+        }
+        assert!(!checker.in_flight, "two checks of one server at once");
+        checker.wanted = false;
+        if let Some(due) = due {
+            checker.grid.start(due);
+        }
+        if self.falls_short() {
+            return self.schedule_check(index);
+        }
+        self.checkers[index].in_flight = true;
+        let (took, status) = match self.nodes[index].0 {
+            Node::Up(latency) if latency < self.check.timeout => (latency, CheckStatus::L4Ok),
+            Node::Refusing => (REFUSAL, CheckStatus::L4Con),
+            _ => (self.check.timeout, CheckStatus::L4Timeout),
+        };
+        self.at(self.now + took, Event::CheckEnd(index, status));
+    }
+
+    fn check_end(&mut self, index: usize, status: CheckStatus) {
+        let checker = &mut self.checkers[index];
+        checker.in_flight = false;
+        checker.wanted &= status == CheckStatus::L4Ok;
+        let report = CheckReport {
+            status,
+            ..CheckReport::default()
+        };
+        let uid = self.backend().servers[index].live.uid;
+        self.inbox.push((uid, report));
+        let delay = Duration::from_micros(self.random.u64(..2_000));
+        self.at(self.now + delay, Event::Turn);
+        self.schedule_check(index);
+    }
+
+    fn turn(&mut self) {
+        let base = Arc::clone(&self.snapshot);
+        let mut batch = Batch::new(base, &self.places, &self.tokens[1], self.now);
+        for (uid, report) in self.inbox.drain(..) {
+            batch.checked(uid, report);
+        }
+        if let (Some(snapshot), _) = batch.finish() {
+            self.snapshot = Arc::new(snapshot);
+            self.note_rotation();
+            for index in 0..self.nodes.len() {
+                self.schedule_check(index);
+            }
+        }
+    }
+
+    fn note_rotation(&mut self) {
+        let backend = self.backend();
+        let mut now_in = vec![false; backend.servers.len()];
+        let turn = Turn::take(&Arc::default());
+        backend.picker.pick(turn, |index| {
+            now_in[index as usize] = true;
+            false
+        });
+        for (since, is_in) in self.rotation.iter_mut().zip(now_in) {
+            *since = is_in.then(|| since.unwrap_or(self.now));
+        }
+    }
+
+    /// Whether opening a socket fails here and now. Nothing may be held against the server then.
+    fn falls_short(&mut self) -> bool {
+        let short = self.shortage && self.random.u32(..4) > 0;
+        self.refused_here += u32::from(short);
+        short
+    }
+}

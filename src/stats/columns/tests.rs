@@ -1,0 +1,196 @@
+//! The table against recorded output of HAProxy: names, order, and which row has which value.
+
+use super::*;
+use crate::config::model;
+use crate::live::CheckStatus;
+use crate::state::{AdminState, Snapshot};
+use crate::stats::Rows;
+use crate::stats::test_snapshot::{config, rows, snapshot};
+use std::sync::Arc;
+use std::time::Duration;
+
+const V35: &str = include_str!("../testdata/haproxy-3.5.csv");
+const V26: &str = include_str!("../testdata/haproxy-2.6.csv");
+
+/// Names of the columns of which a recorded row has a value, up to the module columns.
+fn recorded(csv: &'static str, proxy: &str, service: &str) -> Vec<&'static str> {
+    let mut lines = csv.lines();
+    let names = lines.next().unwrap().trim_start_matches("# ").split(',');
+    let line = lines
+        .find(|line| line.starts_with(&format!("{proxy},{service},")))
+        .unwrap_or_else(|| panic!("no row {proxy},{service}"));
+    names
+        .zip(line.split(','))
+        .take_while(|(name, _)| *name != "-")
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// Names of the columns of which our row has a value, among the first `columns`. Empty text is
+/// none.
+fn ours(rows: &mut Rows, service: &str, columns: usize) -> Vec<&'static str> {
+    while let Some(row) = rows.next() {
+        if row.service() == service {
+            return COLUMNS[..columns]
+                .iter()
+                .filter(|column| match column.value(&row) {
+                    Value::Absent => false,
+                    Value::Text(text) => !text.is_empty(),
+                    _ => true,
+                })
+                .map(|column| column.name)
+                .collect();
+        }
+    }
+    panic!("no row {service}");
+}
+
+/// A snapshot of the seed whose first server `change` has been at.
+fn changed(change: impl FnOnce(&mut Server)) -> Snapshot {
+    changed_spec(|_| {}, change)
+}
+
+fn changed_spec(
+    spec: impl FnOnce(&mut model::Server),
+    change: impl FnOnce(&mut Server),
+) -> Snapshot {
+    let mut config = config(3);
+    spec(&mut config.backends[0].servers[0]);
+    let mut snapshot = snapshot(&config);
+    let backend = snapshot.backends[0].take().unwrap();
+    let mut backend = Arc::into_inner(backend).unwrap();
+    change(Arc::get_mut(&mut backend.servers[0]).unwrap());
+    snapshot.backends[0] = Some(Arc::new(backend));
+    snapshot
+}
+
+fn report(server: &Server, status: CheckStatus, info: &str) {
+    server.live.check.store(Arc::new(CheckReport {
+        status,
+        duration: Some(Duration::from_millis(3)),
+        info: info.into(),
+        in_progress: false,
+    }));
+}
+
+#[test]
+fn names_and_order_are_haproxys() {
+    let names: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
+    for csv in [V35, V26] {
+        let header = csv.lines().next().unwrap().trim_start_matches("# ");
+        let theirs: Vec<&str> = header.split(',').take_while(|name| *name != "-").collect();
+        assert_eq!(names[..theirs.len()], theirs);
+    }
+    assert_eq!(names.last(), Some(&"cache_hint_hits"));
+}
+
+#[test]
+fn frontends_and_backends_have_what_haproxys_have() {
+    for (csv, columns) in [(V35, 119), (V26, 103)] {
+        let mut rows = rows(changed(|_| {}));
+        let stats = ours(&mut rows, "FRONTEND", columns);
+        assert_eq!(stats, recorded(csv, "stats", "FRONTEND"));
+        rows.next().expect("the stats proxy's backend");
+        let frontend = ours(&mut rows, "FRONTEND", columns);
+        assert_eq!(frontend, recorded(csv, "postgres", "FRONTEND"));
+        let backend = ours(&mut rows, "BACKEND", columns);
+        assert_eq!(backend, recorded(csv, "postgres", "BACKEND"));
+        assert_eq!(backend, recorded(csv, "kube-api", "BACKEND"));
+    }
+}
+
+#[test]
+fn the_stats_proxys_backend_is_that_of_a_listen_section() {
+    let mut rows = rows(changed(|_| {}));
+    let ours = ours(&mut rows, "BACKEND", 119);
+    let mut expected = recorded(V35, "postgres", "BACKEND");
+    // It has no servers to be down, no algorithm, and counts HTTP.
+    expected.retain(|name| !["downtime", "algo"].contains(name));
+    expected.extend([
+        "hrsp_1xx",
+        "hrsp_2xx",
+        "hrsp_3xx",
+        "hrsp_4xx",
+        "hrsp_5xx",
+        "hrsp_other",
+    ]);
+    expected.extend(["req_tot", "cache_lookups", "cache_hits", "cache_hint_hits"]);
+    let place = |name: &&str| COLUMNS.iter().position(|column| column.name == *name);
+    expected.sort_by_key(place);
+    assert_eq!(ours, expected);
+}
+
+#[test]
+fn servers_have_what_haproxys_have() {
+    let up = || {
+        changed(|server| {
+            server.status.health = 4;
+            report(server, CheckStatus::L4Ok, "");
+        })
+    };
+    let down = || {
+        changed(|server| {
+            server
+                .status
+                .check_failed(server.rules(), server.status.since);
+            report(server, CheckStatus::L4Con, "Connection refused");
+        })
+    };
+    for (csv, columns) in [(V35, 119), (V26, 103)] {
+        let row = ours(&mut rows(up()), "node1", columns);
+        assert_eq!(row, recorded(csv, "postgres", "app-direct-node01"));
+        let row = ours(&mut rows(down()), "node1", columns);
+        assert_eq!(row, recorded(csv, "postgres", "app-direct-node03"));
+    }
+}
+
+#[test]
+fn servers_in_maintenance_drain_and_without_a_check_have_what_haproxys_have() {
+    let maint = changed(|server| {
+        let (rules, now) = (server.rules(), server.status.since);
+        report(server, CheckStatus::L4Ok, "");
+        server.status.set_admin(AdminState::FMAINT, rules, now);
+    });
+    let disabled = changed_spec(|spec| spec.disabled = true, |_| {});
+    let drain = changed(|server| {
+        server.status.admin = AdminState::FDRAIN;
+        report(server, CheckStatus::L4Ok, "");
+    });
+    let unchecked = changed_spec(|spec| spec.check = None, |_| {});
+    let backup = changed_spec(
+        |spec| spec.backup = true,
+        |server| report(server, CheckStatus::L4Ok, ""),
+    );
+    for (snapshot, service) in [
+        (maint, "act-maint"),
+        (disabled, "act-maint-cfg"),
+        (drain, "act-drain"),
+        (unchecked, "act-nocheck"),
+        (backup, "bck-up"),
+    ] {
+        let row = ours(&mut rows(snapshot), "node1", 103);
+        assert_eq!(row, recorded(V26, "states", service), "{service}");
+    }
+}
+
+#[test]
+fn a_running_check_has_a_star() {
+    let snapshot = changed(|server| {
+        let report = CheckReport {
+            status: CheckStatus::L4Ok,
+            in_progress: true,
+            ..CheckReport::default()
+        };
+        server.live.check.store(Arc::new(report));
+    });
+    let mut rows = rows(snapshot);
+    while let Some(row) = rows.next() {
+        if row.service() == "node1" {
+            assert_eq!(check_status(&row), Value::Text("* L4OK".into()));
+            assert_eq!(check_duration(&row), Value::Absent);
+            return;
+        }
+    }
+    panic!("no row node1");
+}

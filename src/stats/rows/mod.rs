@@ -1,0 +1,127 @@
+//! The rows of the statistics, in HAProxy's order: the stats proxy, then the proxies as in the
+//! file; of each FRONTEND, its servers, BACKEND. Runs on the admin thread.
+//!
+//! Invariant: a row is a view of the snapshot; nothing is copied or summed up until a column asks.
+
+mod row;
+
+pub use row::{Kind, Object, Row};
+
+use super::requests::Requests;
+use crate::state::{Backend, BackendId, Snapshot};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A frontend or a backend, in the order of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Frontend(usize),
+    Backend(BackendId),
+}
+
+/// Where in a [`Part`] the next row is.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    StatsFrontend,
+    StatsBackend,
+    /// The first row of the part with this index.
+    Part(usize),
+    /// This server of the part with this index; after the last, the part's closing row.
+    Server(usize, usize),
+}
+
+/// All rows, one by one.
+#[derive(Debug)]
+pub struct Rows {
+    snapshot: Arc<Snapshot>,
+    requests: Arc<Requests>,
+    now: Instant,
+    parts: Vec<Part>,
+    next: Place,
+}
+
+impl Rows {
+    /// The rows of `snapshot` as of `now`.
+    pub fn new(snapshot: Arc<Snapshot>, requests: Arc<Requests>, now: Instant) -> Self {
+        let next = match &snapshot.stats {
+            Some(_) => Place::StatsFrontend,
+            None => Place::Part(0),
+        };
+        Self {
+            parts: parts(&snapshot),
+            snapshot,
+            requests,
+            now,
+            next,
+        }
+    }
+
+    /// The next row. Lends, so that a row may point into the snapshot.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator cannot lend its items"
+    )]
+    pub fn next(&mut self) -> Option<Row<'_>> {
+        let (object, next) = step(&self.snapshot, &self.parts, self.next)?;
+        self.next = next;
+        Some(Row::new(object, &self.snapshot, &self.requests, self.now))
+    }
+}
+
+/// What is at `place`, and the place after it.
+fn step<'a>(snapshot: &'a Snapshot, parts: &[Part], place: Place) -> Option<(Object<'a>, Place)> {
+    match place {
+        Place::StatsFrontend => {
+            let object = Object::StatsFrontend(snapshot.stats.as_deref()?);
+            Some((object, Place::StatsBackend))
+        }
+        Place::StatsBackend => {
+            let object = Object::StatsBackend(snapshot.stats.as_deref()?);
+            Some((object, Place::Part(0)))
+        }
+        Place::Part(at) => match *parts.get(at)? {
+            Part::Frontend(index) => {
+                let frontend = snapshot.frontends.get(index)?;
+                Some((Object::Frontend(frontend), Place::Part(at + 1)))
+            }
+            Part::Backend(id) => Some(of_backend(snapshot.backend(id)?, at, 0)),
+        },
+        Place::Server(at, index) => match *parts.get(at)? {
+            Part::Backend(id) => Some(of_backend(snapshot.backend(id)?, at, index)),
+            Part::Frontend(_) => None,
+        },
+    }
+}
+
+/// Server `index` of `backend`, which is the part `at`; after the last its closing row.
+fn of_backend(backend: &Backend, at: usize, index: usize) -> (Object<'_>, Place) {
+    match backend.servers.get(index) {
+        Some(server) => {
+            let object = Object::Server(backend, server);
+            (object, Place::Server(at, index + 1))
+        }
+        None => (Object::Backend(backend), Place::Part(at + 1)),
+    }
+}
+
+/// Frontends and backends in the order of the file; of one `[[listen]]` the frontend first. As in
+/// HAProxy, a disabled proxy has no row.
+fn parts(snapshot: &Snapshot) -> Vec<Part> {
+    let frontends = snapshot
+        .frontends
+        .iter()
+        .enumerate()
+        .filter(|(_, frontend)| !frontend.spec.disabled)
+        .map(|(index, frontend)| (frontend.spec.order, Part::Frontend(index)));
+    let backends = snapshot
+        .backends
+        .iter()
+        .flatten()
+        .map(|backend| (backend.spec.order, Part::Backend(backend.id)));
+    let mut parts: Vec<(u32, Part)> = frontends.chain(backends).collect();
+    parts.sort_unstable();
+    parts.into_iter().map(|(_, part)| part).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,360 @@
+//! One row: a frontend, backend or server at a moment, with what the columns ask of it. Runs on
+//! the admin thread.
+
+use crate::config::model;
+use crate::live::rate::{Rate, per_second};
+use crate::live::timing::{Average, average};
+use crate::live::{CheckReport, Counter, FrontendLive, Gauge, Shards, Traffic};
+use crate::state::{Backend, Endpoint, Frontend, Server, Snapshot};
+use crate::stats::Requests;
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// HAProxy's `type` column. Listeners (3) have no rows: `option socket-stats` is HAProxy's door to
+/// them, and rlb counts by frontend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A frontend.
+    Frontend = 0,
+    /// A backend.
+    Backend = 1,
+    /// A server.
+    Server = 2,
+}
+
+/// What a row is about.
+#[derive(Debug, Clone, Copy)]
+pub enum Object<'a> {
+    /// The stats proxy, as a frontend in HTTP mode.
+    StatsFrontend(&'a model::Stats),
+    /// The stats proxy, as a backend without servers.
+    StatsBackend(&'a model::Stats),
+    /// A frontend.
+    Frontend(&'a Frontend),
+    /// A backend.
+    Backend(&'a Backend),
+    /// A server and its backend.
+    Server(&'a Backend, &'a Server),
+}
+
+/// One row of the statistics.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// What it is about.
+    pub object: Object<'a>,
+    /// Requests to the stats proxy.
+    pub requests: &'a Requests,
+    snapshot: &'a Snapshot,
+    /// Now, on the clock that statuses are stamped with.
+    now: Instant,
+    /// Now, in ms of the process's clock.
+    pub now_ms: u64,
+    /// The last check, where one is to be shown.
+    check: Option<Arc<CheckReport>>,
+}
+
+impl<'a> Row<'a> {
+    /// The row of `object` as of `now`.
+    pub(super) fn new(
+        object: Object<'a>,
+        snapshot: &'a Snapshot,
+        requests: &'a Requests,
+        now: Instant,
+    ) -> Self {
+        // HAProxy shows nothing of a check that is off or paused by maintenance.
+        let check = match object {
+            Object::Server(_, server)
+                if server.spec.check.is_some() && !server.status.admin.is_maint() =>
+            {
+                Some(server.live.check.load_full())
+            }
+            _ => None,
+        };
+        Self {
+            object,
+            requests,
+            snapshot,
+            now,
+            now_ms: snapshot.global.millis(now),
+            check,
+        }
+    }
+
+    /// Frontend, backend or server.
+    pub fn kind(&self) -> Kind {
+        match self.object {
+            Object::StatsFrontend(_) | Object::Frontend(_) => Kind::Frontend,
+            Object::StatsBackend(_) | Object::Backend(_) => Kind::Backend,
+            Object::Server(..) => Kind::Server,
+        }
+    }
+
+    /// Whether it is the stats proxy, which speaks HTTP.
+    pub fn is_http(&self) -> bool {
+        matches!(
+            self.object,
+            Object::StatsFrontend(_) | Object::StatsBackend(_)
+        )
+    }
+
+    /// The server, in a server's row.
+    pub fn server(&self) -> Option<&'a Server> {
+        match self.object {
+            Object::Server(_, server) => Some(server),
+            _ => None,
+        }
+    }
+
+    /// The last check; `None` where HAProxy shows none.
+    pub fn check(&self) -> Option<&CheckReport> {
+        self.check.as_deref()
+    }
+
+    /// `pxname`.
+    pub fn proxy(&self) -> &'a str {
+        match self.object {
+            Object::StatsFrontend(stats) | Object::StatsBackend(stats) => &stats.name,
+            Object::Frontend(frontend) => &frontend.spec.name,
+            Object::Backend(backend) | Object::Server(backend, _) => &backend.spec.name,
+        }
+    }
+
+    /// `svname`.
+    pub fn service(&self) -> &'a str {
+        match self.object {
+            Object::Server(_, server) => &server.spec.name,
+            _ if self.kind() == Kind::Frontend => "FRONTEND",
+            _ => "BACKEND",
+        }
+    }
+
+    /// `iid` and `sid`.
+    pub fn ids(&self) -> (u32, u32) {
+        match self.object {
+            Object::StatsFrontend(stats) | Object::StatsBackend(stats) => (stats.id, 0),
+            Object::Frontend(frontend) => (frontend.spec.id, 0),
+            Object::Backend(backend) => (backend.spec.id, 0),
+            Object::Server(backend, server) => (backend.spec.id, server.spec.id),
+        }
+    }
+
+    /// `slim`.
+    pub fn session_limit(&self) -> Option<u32> {
+        match self.object {
+            Object::StatsFrontend(stats) => Some(stats.maxconn),
+            // HAProxy's default for `fullconn`.
+            Object::StatsBackend(stats) => Some(stats.maxconn.div_ceil(10).max(1)),
+            Object::Frontend(frontend) => {
+                Some(frontend.spec.maxconn.unwrap_or(self.snapshot.maxconn))
+            }
+            Object::Backend(backend) => Some(backend.spec.fullconn),
+            Object::Server(..) => None,
+        }
+    }
+
+    /// `status`.
+    pub fn status(&self) -> Cow<'static, str> {
+        match self.object {
+            Object::StatsFrontend(_) | Object::Frontend(_) => "OPEN".into(),
+            Object::StatsBackend(_) => "UP".into(),
+            Object::Backend(backend) if backend.status.up => "UP".into(),
+            Object::Backend(_) => "DOWN".into(),
+            Object::Server(_, server) => server.status_label(),
+        }
+    }
+
+    /// `weight`: of a server its own; of a backend the sum of those that are in the rotation.
+    pub fn weight(&self) -> u32 {
+        match self.object {
+            Object::Server(_, server) => server.weight,
+            Object::Backend(backend) => backend_weight(backend),
+            _ => 0,
+        }
+    }
+
+    /// `act` and `bck`: of a server its role, of a backend how many are usable.
+    pub fn usable(&self) -> (u32, u32) {
+        match self.object {
+            Object::Server(_, server) if server.spec.backup => (0, 1),
+            Object::Server(..) => (1, 0),
+            Object::Backend(backend) => {
+                let usable = backend.usable();
+                (usable.active, usable.backup)
+            }
+            _ => (0, 0),
+        }
+    }
+
+    /// `lastchg`: seconds since it last went up or down.
+    pub fn last_change(&self) -> u64 {
+        let since = match self.object {
+            Object::Server(_, server) => server.status.since,
+            Object::Backend(backend) => backend.status.since,
+            _ => self.snapshot.global.start,
+        };
+        self.now.saturating_duration_since(since).as_secs()
+    }
+
+    /// `downtime`: seconds spent down. A proxy without servers and a server without a check have
+    /// none.
+    pub fn downtime(&self) -> Option<u64> {
+        let down: Duration = match self.object {
+            Object::Server(_, server) => {
+                server.spec.check.as_ref()?;
+                server.status.downtime(self.now)
+            }
+            Object::Backend(backend) if !backend.servers.is_empty() => {
+                backend.status.downtime(self.now)
+            }
+            _ => return None,
+        };
+        Some(down.as_secs())
+    }
+
+    /// `addr`, of a server whose address is known.
+    pub fn address(&self) -> Option<Cow<'static, str>> {
+        let port = |port: &model::ServerPort| match port {
+            model::ServerPort::Fixed(port) => i32::from(*port),
+            model::ServerPort::FromClient(offset) => *offset,
+        };
+        match self.server()?.endpoint.as_ref()? {
+            Endpoint::Ip(IpAddr::V4(ip), of) => Some(format!("{ip}:{}", port(of)).into()),
+            Endpoint::Ip(IpAddr::V6(ip), of) => Some(format!("[{ip}]:{}", port(of)).into()),
+            Endpoint::Unix(_) => Some("unix".into()),
+        }
+    }
+
+    /// `algo`.
+    pub fn algorithm(&self) -> Option<&'static str> {
+        match self.object {
+            Object::Backend(backend) => Some(backend.spec.balance.name()),
+            _ => None,
+        }
+    }
+
+    /// `scur`. The stats proxy's backend half carries nothing: rlb itself answers.
+    pub fn active(&self) -> u32 {
+        match self.object {
+            Object::StatsFrontend(_) => self.snapshot.stats_live.active.get(),
+            Object::StatsBackend(_) => 0,
+            Object::Frontend(frontend) => Gauge::get(&frontend.live.active),
+            Object::Backend(backend) => backend.live.active.get(),
+            Object::Server(_, server) => server.live.active.get(),
+        }
+    }
+
+    /// Sum of a counter; 0 for the stats proxy's backend half.
+    pub fn count(&self, counter: impl Fn(&Traffic) -> &Counter) -> u64 {
+        match self.object {
+            Object::StatsBackend(_) => 0,
+            _ => self.traffic().sum(counter),
+        }
+    }
+
+    /// Bytes from and to clients. HAProxy counts them on both halves of the stats proxy.
+    pub fn bytes(&self) -> (u64, u64) {
+        let traffic = self.traffic();
+        (
+            traffic.sum(|traffic| &traffic.bin),
+            traffic.sum(|traffic| &traffic.bout),
+        )
+    }
+
+    /// Largest value of a maximum; 0 for the stats proxy's backend half.
+    pub fn max(&self, maximum: impl Fn(&Traffic) -> &crate::live::sharded::Maximum) -> u32 {
+        match self.object {
+            Object::StatsBackend(_) => 0,
+            _ => self.traffic().max(maximum),
+        }
+    }
+
+    /// Events in the last second; 0 for the stats proxy's backend half.
+    pub fn rate(&self, rate: impl Fn(&Traffic) -> &Rate + Clone) -> u32 {
+        match self.object {
+            Object::StatsBackend(_) => 0,
+            _ => per_second(Shards::iter(self.traffic()).map(rate), self.now_ms),
+        }
+    }
+
+    /// Most sessions in one second so far.
+    pub fn rate_max(&self) -> u32 {
+        match self.object {
+            Object::StatsFrontend(_) => self.snapshot.stats_live.rate_max.load(Relaxed),
+            Object::StatsBackend(_) => 0,
+            Object::Frontend(frontend) => frontend.live.rate_max.load(Relaxed),
+            Object::Backend(backend) => backend.live.rate_max.load(Relaxed),
+            Object::Server(_, server) => server.live.rate_max.load(Relaxed),
+        }
+        .max(self.rate(|traffic| &traffic.rate))
+    }
+
+    /// Most connections in one second so far, of a frontend.
+    pub fn conn_rate_max(&self) -> u32 {
+        self.frontend()
+            .map_or(0, |live| live.conn_rate_max.load(Relaxed))
+            .max(self.rate(|traffic| &traffic.conn_rate))
+    }
+
+    /// Average of a time, ms; 0 for the stats proxy's backend half.
+    pub fn average(&self, time: impl Fn(&Traffic) -> &Average) -> u64 {
+        match self.object {
+            Object::StatsBackend(_) => 0,
+            _ => average(self.traffic().iter().map(time)),
+        }
+    }
+
+    /// `lastsess`: seconds since the last session, -1 before the first.
+    pub fn last_session(&self) -> i64 {
+        let stamps = self.traffic().iter();
+        let last = stamps
+            .map(|traffic| traffic.last_session.load(Relaxed))
+            .max()
+            .unwrap_or(0);
+        match last.checked_sub(1) {
+            Some(at) => i64::try_from(self.now_ms.saturating_sub(at) / 1000).unwrap_or(i64::MAX),
+            None => -1,
+        }
+    }
+
+    fn frontend(&self) -> Option<&'a FrontendLive> {
+        match self.object {
+            Object::StatsFrontend(_) => Some(&self.snapshot.stats_live),
+            Object::Frontend(frontend) => Some(&frontend.live),
+            _ => None,
+        }
+    }
+
+    fn traffic(&self) -> &'a Shards<Traffic> {
+        match self.object {
+            Object::StatsFrontend(_) | Object::StatsBackend(_) => &self.snapshot.stats_live.traffic,
+            Object::Frontend(frontend) => &frontend.live.traffic,
+            Object::Backend(backend) => &backend.live.traffic,
+            Object::Server(_, server) => &server.live.traffic,
+        }
+    }
+}
+
+/// Sum of the weights in the rotation: of the usable active servers, or of the backups that stand
+/// in for them.
+fn backend_weight(backend: &Backend) -> u32 {
+    let in_role = |backup: bool| {
+        let servers = backend.servers.iter();
+        servers.filter(move |server| server.spec.backup == backup && server.is_usable())
+    };
+    if in_role(false).next().is_some() {
+        return in_role(false).map(|server| server.weight).sum();
+    }
+    let backups = if backend.spec.allbackups {
+        usize::MAX
+    } else {
+        1
+    };
+    in_role(true)
+        .take(backups)
+        .map(|server| server.weight)
+        .sum()
+}
