@@ -14,7 +14,6 @@ pub(super) fn closest<'a>(
     if word.len() > WORD_BYTES_MAX {
         return None;
     }
-    let plain = |text: &str| text.to_lowercase().replace(['_', ' '], "-");
     let wanted = plain(word);
     let is_prefix =
         |candidate: &str| wanted.len() >= PREFIX_BYTES_MIN && candidate.starts_with(&wanted);
@@ -33,6 +32,15 @@ pub(super) fn closest<'a>(
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// Whether `word` is `candidate` but for one letter, capitals and underscores.
+pub(super) fn is_clear(word: &str, candidate: &str) -> bool {
+    strsim::damerau_levenshtein(&plain(word), &plain(candidate)) <= 1
+}
+
+fn plain(text: &str) -> String {
+    text.to_lowercase().replace(['_', ' '], "-")
 }
 
 /// "did you mean `x`?".

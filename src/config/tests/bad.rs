@@ -158,6 +158,7 @@ fn unknown_keys() {
             (4, 1, "leave it out"),
             (5, 11, "it is `interval`"),
             (6, 1, "it is `servers`"),
+            (6, 50, "did you mean `weight`?"),
         ],
     );
 }
@@ -173,6 +174,28 @@ fn a_misspelt_key_is_not_also_missing() {
             (6, 1, "did you mean `name`?"),
             (7, 14, "did you mean `name`?"),
             (7, 25, "did you mean `address`?"),
+        ],
+    );
+}
+
+/// What stands under a misspelt key is judged all the same.
+#[test]
+fn a_misspelt_key_hides_nothing() {
+    check(
+        "[[fronted]]\nname = 'f'\nbnd = '*:70000'\ndefault_backend = 'c'\nmaxcon = 0\n\
+         [[backend]]\nname = 'b'\nchek = { inteval = '1' }\nservers = []",
+        &[
+            (1, 3, "did you mean `frontend`?"),
+            (3, 1, "did you mean `bind`?"),
+            (3, 7, "port 70000 is out of range"),
+            (4, 1, "did you mean `default-backend`?"),
+            (4, 19, "there is no backend `c`"),
+            (5, 1, "did you mean `maxconn`?"),
+            (5, 10, "maxconn 0 is out of range"),
+            (6, 1, "backend `b` has no server"),
+            (8, 1, "did you mean `check`?"),
+            (8, 10, "did you mean `interval`?"),
+            (8, 20, "write \"1s\" for seconds"),
         ],
     );
 }
