@@ -85,7 +85,7 @@ fn weights_interleave_smoothly() {
 }
 
 #[test]
-fn weight_0_gets_nothing_and_is_shown_as_drain() {
+fn weight_0_gets_nothing_and_stays_up() {
     let peers = three();
     let config = Config::new()
         .server_with(peers[0].address(), "check = false, weight = 0")
@@ -96,7 +96,9 @@ fn weight_0_gets_nothing_and_is_shown_as_drain() {
         );
     let rlb = Rlb::start(&config);
     assert!(sequence(&rlb, 20).iter().all(|name| name == "s2"));
-    rlb.wait_status("s3", "DRAIN");
+    // As HAProxy shows it: DRAIN is an administrator's word, not a weight's.
+    rlb.wait_status("s3", "UP");
+    assert_eq!(rlb.number("s3", "stot"), 0);
     assert_eq!(peers[0].accepted(), 0);
     rlb.stop();
 }
