@@ -276,3 +276,24 @@ fn a_server_that_ends_before_the_client_is_a_normal_end() {
     assert_eq!(TcpLog::parse(&line).letters, "--", "{line}");
     rlb.stop();
 }
+
+#[test]
+fn a_reset_after_the_servers_own_end_is_no_abort() {
+    // The server answers and closes; what the client says afterwards meets a reset. HAProxy writes
+    // `--` and counts nothing.
+    let peer = Peer::start(Behaviour::Says("the whole answer"));
+    let (rlb, log) = logged(&peer, "raw");
+    let mut stream = connect(rlb.address());
+    assert_eq!(
+        read_to_end(&mut stream),
+        (b"the whole answer".to_vec(), End::Eof)
+    );
+    stream.write_all(b"goodbye").expect("the other half stands");
+    let _ended = read_to_end(&mut stream);
+    drop(stream);
+    let line = log.next_with(" fe be/s1 ");
+    assert_eq!(TcpLog::parse(&line).letters, "--", "{line}");
+    let counted = ["srv_abrt", "cli_abrt", "eresp"].map(|column| rlb.number("s1", column));
+    assert_eq!(counted, [0, 0, 0], "srv_abrt, cli_abrt, eresp");
+    rlb.stop();
+}
