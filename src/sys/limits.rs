@@ -46,6 +46,8 @@ pub fn is_local(error: &io::Error) -> bool {
                 | libc::ENOBUFS
                 | libc::ENOMEM
                 | libc::EAGAIN
+                // fs.epoll.max_user_watches
+                | libc::ENOSPC
         )
     )
 }

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shard_gets_connections() {
+    fn no_connection_is_lost_between_the_shards() {
         let shards = listen(&options(loopback(0)), 2).unwrap();
         let address = shards[0].local_addr().unwrap().as_socket().unwrap();
         let clients: Vec<_> = (0..16)

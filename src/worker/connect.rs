@@ -53,6 +53,10 @@ impl Attempt {
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), protocol)?;
         match socket.connect(&address) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            // A unix server's accept queue is full: its fault, where TCP's EAGAIN is ours.
+            Err(error) if kind == Kind::Unix && error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
             result => result?,
         }
         let socket = raw::watch(Owned::new(OwnedFd::from(socket)), Interest::WRITABLE)?;
