@@ -71,7 +71,7 @@ pub(super) fn answer(
     };
     set(&mut response, CACHE_CONTROL, "no-cache");
     if method == Method::HEAD {
-        *response.body_mut() = Answer::Done;
+        *response.body_mut() = Content::Done.into();
     }
     response
 }
@@ -86,7 +86,7 @@ fn of(wanted: Wanted, view: View, sources: Sources) -> Response<Answer> {
     match wanted {
         Wanted::Page => {
             let page = Page::new(snapshot, process, requests, now, view);
-            let mut response = made(StatusCode::OK, HTML, Answer::Page(Box::new(page)));
+            let mut response = made(StatusCode::OK, HTML, Content::Page(Box::new(page)));
             set(&mut response, CONTENT_SECURITY_POLICY, POLICY);
             response
         }
@@ -98,12 +98,12 @@ fn of(wanted: Wanted, view: View, sources: Sources) -> Response<Answer> {
                 TEXT
             };
             let table = Table::new(format, rows);
-            made(StatusCode::OK, kind, Answer::Table(Box::new(table)))
+            made(StatusCode::OK, kind, Content::Table(Box::new(table)))
         }
         Wanted::Schema => made(StatusCode::OK, JSON, Answer::text(schema())),
         Wanted::Metrics(select) => {
             let metrics = Metrics::new(snapshot, process, requests, now, select);
-            let answer = Answer::Metrics(Box::new(metrics));
+            let answer = Content::Metrics(Box::new(metrics));
             made(StatusCode::OK, METRICS_TYPE, answer)
         }
         Wanted::Health => made(StatusCode::OK, TEXT, Answer::text("ok\n")),
@@ -132,8 +132,8 @@ fn unauthorized(page: &StatsPage) -> Response<Answer> {
     response
 }
 
-fn made(status: StatusCode, kind: &'static str, answer: Answer) -> Response<Answer> {
-    let mut response = Response::new(answer);
+fn made(status: StatusCode, kind: &'static str, answer: impl Into<Answer>) -> Response<Answer> {
+    let mut response = Response::new(answer.into());
     *response.status_mut() = status;
     set(&mut response, CONTENT_TYPE, kind);
     response
@@ -147,7 +147,14 @@ fn set(response: &mut Response<Answer>, name: HeaderName, value: &'static str) {
 
 /// The body of an answer.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) struct Answer {
+    content: Content,
+    /// A chunk was made in this turn: others come first before the next is.
+    made: bool,
+}
+
+#[derive(Debug)]
+enum Content {
     /// A few bytes at once.
     Text(Bytes),
     /// The page, chunk by chunk.
@@ -160,9 +167,18 @@ pub(super) enum Answer {
     Done,
 }
 
+impl From<Content> for Answer {
+    fn from(content: Content) -> Self {
+        Self {
+            content,
+            made: false,
+        }
+    }
+}
+
 impl Answer {
     fn text(text: impl Into<Bytes>) -> Self {
-        Self::Text(text.into())
+        Content::Text(text.into()).into()
     }
 }
 
@@ -172,35 +188,66 @@ impl Body for Answer {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let chunk = match &mut *self {
-            Self::Text(text) => {
+        // A chunk a turn: a hundred clients with pages of their own do not hold up a health check.
+        if std::mem::take(&mut self.made) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let chunk = match &mut self.content {
+            Content::Text(text) => {
                 let text = std::mem::take(text);
-                *self = Self::Done;
-                text
+                self.content = Content::Done;
+                return Poll::Ready(Some(Ok(Frame::data(text))));
             }
-            Self::Page(page) => page.chunk().into(),
-            Self::Table(table) => table.chunk().into(),
-            Self::Metrics(metrics) => metrics.chunk().into(),
-            Self::Done => Bytes::new(),
+            Content::Page(page) => page.chunk(),
+            Content::Table(table) => table.chunk(),
+            Content::Metrics(metrics) => metrics.chunk(),
+            Content::Done => String::new(),
         };
         if chunk.is_empty() {
-            *self = Self::Done;
+            self.content = Content::Done;
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(Ok(Frame::data(chunk))))
+        self.made = true;
+        Poll::Ready(Some(Ok(Frame::data(chunk.into()))))
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Done)
+        matches!(self.content, Content::Done)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Self::Page(_) | Self::Table(_) | Self::Metrics(_) => SizeHint::default(),
-            Self::Done => SizeHint::with_exact(0),
+        match &self.content {
+            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Content::Page(_) | Content::Table(_) | Content::Metrics(_) => SizeHint::default(),
+            Content::Done => SizeHint::with_exact(0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::test_snapshot::{rows, seed};
+    use std::task::Waker;
+
+    #[test]
+    fn a_body_lets_others_come_first_after_each_chunk() {
+        let table = Table::new(crate::stats::Format::Csv, rows(seed(1000)));
+        let mut answer = Answer::from(Content::Table(Box::new(table)));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut turns = 0;
+        loop {
+            match Pin::new(&mut answer).poll_frame(&mut context) {
+                Poll::Ready(Some(Ok(_))) => turns += 1,
+                Poll::Ready(Some(Err(never))) => match never {},
+                Poll::Ready(None) => break,
+                Poll::Pending => panic!("twice in a row"),
+            }
+            assert!(Pin::new(&mut answer).poll_frame(&mut context).is_pending());
+        }
+        assert!(turns > 5, "{turns}");
     }
 }

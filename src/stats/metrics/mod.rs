@@ -33,6 +33,9 @@ const ROWS_MAX: usize = 64;
 /// Bytes after which a chunk ends, at the end of a piece of a metric.
 const CHUNK: usize = 16 * 1024;
 
+/// Pieces of metrics that one chunk is made of, if they have any text.
+const STEPS_MAX: usize = 64;
+
 /// Parts of the text, in HAProxy's order; rlb's own come last.
 const PARTS: [Part; 5] = [
     Part::Process,
@@ -94,7 +97,10 @@ impl Metrics {
     /// The next metrics or pieces of one; empty at the end.
     pub fn chunk(&mut self) -> String {
         let mut text = String::with_capacity(CHUNK + 4096);
-        while text.len() < CHUNK {
+        // Metrics without a value take time but no bytes.
+        let mut steps = 0;
+        while text.len() < CHUNK && (steps < STEPS_MAX || text.is_empty()) {
+            steps += 1;
             let Some(part) = PARTS.get(self.part) else {
                 break;
             };
@@ -185,19 +191,17 @@ impl Metrics {
     /// The next rows of a metric; goes to the next metric after the last.
     fn piece(&mut self, kind: rows::Kind, family: &Family, name: &str, text: &mut String) {
         if !self.within {
-            self.rows.rewind();
+            self.rows.rewind(kind);
         }
         let mut samples = Vec::new();
         let mut rows = 0;
         let mut ended = true;
         while let Some(row) = self.rows.next() {
-            if row.kind() == kind {
-                of_row(family, &row, &mut samples);
-                rows += 1;
-                if rows == ROWS_MAX {
-                    ended = false;
-                    break;
-                }
+            of_row(family, &row, &mut samples);
+            rows += 1;
+            if rows == ROWS_MAX {
+                ended = false;
+                break;
             }
         }
         if !samples.is_empty() {

@@ -39,6 +39,8 @@ pub struct Rows {
     now: Instant,
     filter: Filter,
     parts: Vec<Part>,
+    /// Only rows of this kind.
+    kind: Option<Kind>,
     next: Place,
 }
 
@@ -52,6 +54,7 @@ impl Rows {
             requests,
             now,
             filter: Filter::default(),
+            kind: None,
             next,
         }
     }
@@ -63,9 +66,25 @@ impl Rows {
         self
     }
 
-    /// From the first on again.
-    pub fn rewind(&mut self) {
+    /// From the first on again, and only those of `kind`; the others cost nothing.
+    pub fn rewind(&mut self, kind: Kind) {
+        self.kind = Some(kind);
         self.next = start(&self.snapshot);
+    }
+
+    /// The next place that may have a row of the wanted kind.
+    fn place(&self) -> Place {
+        let mut place = self.next;
+        while let Place::Part(at) = place {
+            let is_backend = matches!(self.parts.get(at), Some(Part::Backend(_)));
+            match self.kind {
+                Some(Kind::Frontend) if is_backend => place = Place::Part(at + 1),
+                // Beyond the last server: the backend's own row.
+                Some(Kind::Backend) if is_backend => return Place::Server(at, usize::MAX),
+                _ => break,
+            }
+        }
+        place
     }
 
     /// The snapshot that they are a view of.
@@ -80,10 +99,11 @@ impl Rows {
     )]
     pub fn next(&mut self) -> Option<Row<'_>> {
         loop {
-            let (object, next) = step(&self.snapshot, &self.parts, self.next)?;
+            let (object, next) = step(&self.snapshot, &self.parts, self.place())?;
             self.next = next;
             let row = Row::new(object, &self.snapshot, &self.requests, self.now);
-            if self.filter.shows(&row) {
+            let wanted = self.kind.is_none_or(|kind| kind == row.kind());
+            if wanted && self.filter.shows(&row) {
                 return Some(row.counting(self.filter.hides_servers()));
             }
         }
