@@ -293,6 +293,51 @@ fn prometheus_is_content_with_the_metrics() {
 }
 
 #[test]
+fn prometheus_scrapes_it() {
+    let Some(prometheus) = installed("prometheus") else {
+        return;
+    };
+    let peer = Peer::start(Behaviour::Echo);
+    let rlb = Rlb::start(&crate::harness::config::Config::new().server(peer.address()));
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = directory.path().join("prometheus.yml");
+    let text = format!(
+        "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\n\
+         scrape_configs: [ {{ job_name: rlb, static_configs: [ {{ targets: [ \"{}\" ] }} ] }} ]\n",
+        rlb.addresses("stats")[0]
+    );
+    std::fs::write(&config, text).expect("its configuration");
+    let address = nobody();
+    let mut program = Command::new(prometheus)
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            directory.path().join("data").display()
+        ))
+        .arg(format!("--web.listen-address={address}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("Prometheus starts");
+    let found = |query: &str| {
+        let answer = http_get(address, &format!("/api/v1/query?query={query}"));
+        answer.is_ok_and(|(_, text)| text.contains("\"1\"]"))
+    };
+    let scraped = std::panic::catch_unwind(|| {
+        eventually_true(BROWSER_WITHIN, "a scrape", || {
+            found("up")
+                && found("haproxy_server_status%7Bstate=%22UP%22%7D")
+                && found("rlb_running")
+        });
+    });
+    program.kill().expect("it can be ended");
+    program.wait().expect("it ends");
+    assert!(scraped.is_ok(), "Prometheus has scraped rlb");
+    rlb.stop_after(peer);
+}
+
+#[test]
 fn readiness_turns_before_the_listeners_close() {
     let peer = Peer::start(Behaviour::Echo);
     let (up, down) = (peer.address(), nobody());
