@@ -4,6 +4,7 @@
 //! returns everything that is wrong, each with its place.
 
 pub mod diagnostic;
+pub mod diff;
 pub mod file;
 mod interpolate;
 mod keys;
