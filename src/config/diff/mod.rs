@@ -11,7 +11,7 @@ mod show;
 pub use binds::{BindFate, BindOf, binds, match_binds};
 
 use super::model::{self, BindAddress, Config};
-use show::{duration, number, optional, text};
+use show::{bool_word, duration, number, optional, text};
 use std::collections::HashSet;
 use std::fmt;
 
@@ -261,6 +261,8 @@ fn global(found: &mut Found, old: &model::Global, new: &model::Global) {
         hard_stop_after: _,
         node: _,
         description: _,
+        watch: _,
+        rollback_window: _,
     } = old;
     let mut restart = Keys::default();
     compare!(restart, old, new;
@@ -271,7 +273,9 @@ fn global(found: &mut Found, old: &model::Global, new: &model::Global) {
     compare!(keys, old, new;
         "maxconn" => maxconn: |it| optional(it.as_ref(), number),
         "hard-stop-after" => hard_stop_after: duration,
-        "description" => description: |it| optional(it.as_ref(), text));
+        "description" => description: |it| optional(it.as_ref(), text),
+        "watch" => watch: bool_word,
+        "rollback-window" => rollback_window: duration);
     let object = ("global", String::new());
     found.changed(Action::Change, object, keys, "holds at once");
 }
