@@ -177,12 +177,8 @@ fn a_module_imports_only_from_its_left() {
         let Some(module) = source.module() else {
             continue;
         };
-        let code: String = source
-            .code()
-            .iter()
-            .map(|(_, line)| format!("{line}\n"))
-            .collect();
-        for import in imports(&code) {
+        let code: Vec<&str> = source.code().iter().map(|(_, line)| *line).collect();
+        for import in imports(&code.join("\n")) {
             // Names that are no module, as a type at the root, do not exist: lib.rs has only those.
             if !may_import(module, &import) {
                 broken.push(format!("{}: `{module}` imports `{import}`", source.path));

@@ -9,9 +9,10 @@ use super::source::{Place, Source};
 use super::tree::Lost;
 use super::words;
 use serde_json::{Map, Value};
+use std::ops::Range;
 use std::sync::Arc;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 /// The keys that a file may have, as a JSON schema.
 pub(super) struct Known {
@@ -182,12 +183,7 @@ impl Walk<'_> {
         }
     }
 
-    fn table(
-        &mut self,
-        schema: &Value,
-        table: &mut DeTable<'_>,
-        span: Option<&std::ops::Range<usize>>,
-    ) {
+    fn table(&mut self, schema: &Value, table: &mut DeTable<'_>, span: Option<&Range<usize>>) {
         let shape = self.known.shape(schema);
         if !shape.is_table() {
             return;
@@ -238,22 +234,51 @@ impl Walk<'_> {
             table.remove(key.as_str());
         }
         for key in unknown {
-            // `default_backend` is there, only misspelt: do not also say that it is missing.
-            match (span, meant(key.get_ref(), &shape)) {
-                (Some(span), Some(meant)) => {
-                    self.lost.insert(span, meant);
-                    if meant == "name" {
-                        self.lost.insert_name(&self.top);
-                    }
-                }
-                (None, Some(meant)) => self.lost.insert_name(meant),
-                (_, None) => {}
-            }
-            table.remove(key.get_ref().as_ref());
+            self.misspelt(&key, table, span, &shape);
         }
     }
 
-    fn unknown(&mut self, name: &str, span: std::ops::Range<usize>, shape: &Shape<'_>) {
+    /// Takes an unknown key out of `table`. When it is clear what it stands for, its value goes on
+    /// under the right name and is judged too; otherwise it is noted, so that nobody says that the
+    /// right one is missing.
+    fn misspelt(
+        &mut self,
+        key: &Spanned<DeString<'_>>,
+        table: &mut DeTable<'_>,
+        span: Option<&Range<usize>>,
+        shape: &Shape<'_>,
+    ) {
+        let name = key.get_ref().as_ref();
+        let removed = table.remove(name);
+        let Some(meant) = meant(name, shape) else {
+            return;
+        };
+        let schema = shape.keys.iter().find(|(known, _)| *known == meant);
+        if let (Some(mut value), Some((_, schema))) = (removed, schema)
+            && words::is_clear(name, meant)
+            && !table.contains_key(meant)
+            && self
+                .known
+                .shape(schema)
+                .misfit(value.get_ref(), meant)
+                .is_none()
+        {
+            self.value(schema, &mut value);
+            table.insert(Spanned::new(key.span(), meant.to_owned().into()), value);
+            return;
+        }
+        match span {
+            Some(span) => {
+                self.lost.insert(span, meant);
+                if meant == "name" {
+                    self.lost.insert_name(&self.top);
+                }
+            }
+            None => self.lost.insert_name(meant),
+        }
+    }
+
+    fn unknown(&mut self, name: &str, span: Range<usize>, shape: &Shape<'_>) {
         let near = words::closest(name, shape.keys.iter().map(|(key, _)| *key));
         let same_letters = near.is_some_and(|near| near == name.to_lowercase().replace('_', "-"));
         let homes = self.known.homes(name);

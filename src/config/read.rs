@@ -175,7 +175,12 @@ impl<'a> Reader<'a> {
         // The directory is a name, whatever stands in it; only what was written is a pattern.
         let escaped = glob::Pattern::escape(&directory.display().to_string());
         let full = Path::new(&escaped).join(pattern).display().to_string();
-        let paths = match glob::glob(&full) {
+        // Editors leave hidden files behind.
+        let visible = glob::MatchOptions {
+            require_literal_leading_dot: true,
+            ..glob::MatchOptions::new()
+        };
+        let paths = match glob::glob_with(&full, visible) {
             Ok(paths) => paths,
             Err(error) => {
                 let problem = Diagnostic::error("include", "the pattern is not valid");

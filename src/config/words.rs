@@ -14,7 +14,6 @@ pub(super) fn closest<'a>(
     if word.len() > WORD_BYTES_MAX {
         return None;
     }
-    let plain = |text: &str| text.to_lowercase().replace(['_', ' '], "-");
     let wanted = plain(word);
     let is_prefix =
         |candidate: &str| wanted.len() >= PREFIX_BYTES_MIN && candidate.starts_with(&wanted);
@@ -35,6 +34,15 @@ pub(super) fn closest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
+/// Whether `word` is `candidate` but for one letter, capitals and underscores.
+pub(super) fn is_clear(word: &str, candidate: &str) -> bool {
+    strsim::damerau_levenshtein(&plain(word), &plain(candidate)) <= 1
+}
+
+fn plain(text: &str) -> String {
+    text.to_lowercase().replace(['_', ' '], "-")
+}
+
 /// "did you mean `x`?".
 pub(super) fn did_you_mean<'a>(
     word: &str,
@@ -46,6 +54,7 @@ pub(super) fn did_you_mean<'a>(
 /// HAProxy's keywords that rlb has under another name or not at all, in kebab-case, and what to
 /// write. Consulted before a near miss is looked for.
 const HAPROXY: &[(&str, &str)] = &[
+    ("accept-proxy", "rlb reads no PROXY header yet"),
     ("acl", "rlb has no ACLs"),
     ("addr", "in a `check` table it is `address`"),
     ("agent-check", "rlb has no agent checks yet"),
@@ -58,10 +67,12 @@ const HAPROXY: &[(&str, &str)] = &[
         "chroot",
         "the service manager confines rlb: see its unit file",
     ),
+    ("clitcpka", "it is `keepalive` of the frontend"),
     ("clitimeout", "write `timeout = { client = \"60s\" }`"),
     ("contimeout", "write `timeout = { connect = \"5s\" }`"),
     ("cookie", "rlb balances TCP: it knows no cookies"),
     ("cpu-map", "rlb is one process: see `threads` in `[global]`"),
+    ("crt", "rlb passes TLS through untouched: leave it out"),
     (
         "daemon",
         "rlb stays in the foreground: let the service manager start it",
@@ -70,14 +81,25 @@ const HAPROXY: &[(&str, &str)] = &[
     ("downinter", "in a `check` table it is `down-interval`"),
     ("fastinter", "in a `check` table it is `fast-interval`"),
     ("frontends", "write one `[[frontend]]` for each"),
+    ("grace", "see `hard-stop-after` in `[global]`"),
     (
         "group",
         "the service manager sets the group: see its unit file",
     ),
-    ("grace", "see `hard-stop-after` in `[global]`"),
     ("host", "in a server it is `address`, with the port"),
+    ("http-keep-alive", "rlb balances TCP: it knows no HTTP"),
+    ("http-request", "rlb balances TCP: it knows no HTTP"),
     ("inter", "in a `check` table it is `interval`"),
     ("listens", "write one `[[listen]]` for each"),
+    ("log", "write a `[log]` table with a `[[log.target]]`"),
+    (
+        "maxqueue",
+        "connections over the limit wait in the kernel's accept queue",
+    ),
+    (
+        "minconn",
+        "connections over the limit wait in the kernel's accept queue",
+    ),
     (
         "mode",
         "rlb always works as HAProxy's `mode tcp`: leave it out",
@@ -95,24 +117,34 @@ const HAPROXY: &[(&str, &str)] = &[
     ),
     ("pidfile", "the service manager knows the process id"),
     (
+        "queue",
+        "connections over the limit wait in the kernel's accept queue",
+    ),
+    (
         "redispatch",
         "rlb always asks another server: see `retries`",
     ),
+    ("send-proxy", "rlb sends no PROXY header yet"),
+    ("send-proxy-v2", "rlb sends no PROXY header yet"),
     ("server", "it is `servers`, a list of tables"),
     ("slowstart", "rlb has no slow start yet"),
+    ("source", "rlb lets the system choose the source address"),
+    ("srvtcpka", "it is `keepalive` of the backend"),
     ("srvtimeout", "write `timeout = { server = \"60s\" }`"),
+    ("ssl", "rlb passes TLS through untouched: leave it out"),
+    ("stats", "write a `[stats]` table"),
     (
         "stats-uri",
         "the statistics are served at `/`: write `[stats]` with a `bind`",
     ),
+    ("stick-table", "rlb has no stick tables yet"),
     ("tcp-check", "it is `check = \"tcp\"`"),
+    ("tcpka", "it is `keepalive`"),
     (
         "tcplog",
         "session lines are always in this format: write `[log]` with a target",
     ),
-    ("tcpka", "it is `keepalive`"),
-    ("clitcpka", "it is `keepalive` of the frontend"),
-    ("srvtcpka", "it is `keepalive` of the backend"),
+    ("tfo", "rlb has no TCP fast open"),
     ("timeout-check", "write `timeout = { check = \"1s\" }`"),
     ("timeout-client", "write `timeout = { client = \"60s\" }`"),
     (
@@ -138,13 +170,11 @@ const HAPROXY: &[(&str, &str)] = &[
         "`client` and `server` hold for the whole session",
     ),
     ("timeouts", "it is `timeout`"),
-    ("tunnel", "`client` and `server` hold for the whole session"),
     (
-        "queue",
-        "connections over the limit wait in the kernel's accept queue",
+        "track",
+        "rlb has no tracking yet: give the server a `check`",
     ),
-    ("http-request", "rlb balances TCP: it knows no HTTP"),
-    ("http-keep-alive", "rlb balances TCP: it knows no HTTP"),
+    ("tunnel", "`client` and `server` hold for the whole session"),
     (
         "ulimit-n",
         "rlb raises the descriptor limit to the hard limit: see `LimitNOFILE` of its unit",

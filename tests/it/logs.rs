@@ -3,13 +3,14 @@
 
 use crate::harness::client::{End, PATIENCE, connect, echo, hear, read_to_end, reset};
 use crate::harness::config::Config;
-use crate::harness::eventually::{eventually, eventually_true};
+use crate::harness::eventually::{eventually, eventually_true, pace_until};
 use crate::harness::peer::{self, Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
 use crate::harness::syslog::Syslog;
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// The fields of a tcplog line.
 #[derive(Debug)]
@@ -274,5 +275,27 @@ fn a_server_that_ends_before_the_client_is_a_normal_end() {
     drop(stream);
     let line = log.next_with(" fe be/s1 ");
     assert_eq!(TcpLog::parse(&line).letters, "--", "{line}");
+    rlb.stop();
+}
+
+#[test]
+fn a_reset_after_the_servers_own_end_is_no_abort() {
+    // The server answers and closes; what the client says afterwards meets a reset. HAProxy writes
+    // `--` and counts nothing.
+    let peer = Peer::start(Behaviour::Says("the whole answer"));
+    let (rlb, log) = logged(&peer, "raw");
+    let mut stream = connect(rlb.address());
+    assert_eq!(
+        read_to_end(&mut stream),
+        (b"the whole answer".to_vec(), End::Eof)
+    );
+    stream.write_all(b"goodbye").expect("the other half stands");
+    // The client stays a while, so that the reset is what comes first.
+    pace_until(Instant::now() + Duration::from_millis(100));
+    drop(stream);
+    let line = log.next_with(" fe be/s1 ");
+    assert_eq!(TcpLog::parse(&line).letters, "--", "{line}");
+    let counted = ["srv_abrt", "cli_abrt", "eresp"].map(|column| rlb.number("s1", column));
+    assert_eq!(counted, [0, 0, 0], "srv_abrt, cli_abrt, eresp");
     rlb.stop();
 }

@@ -14,6 +14,8 @@ name = 'b'
 servers = [{ name = 's', address = '10.0.0.1:80' }]
 ";
 
+const DOCS: &str = include_str!("../../../docs/configuration.md");
+
 /// One problem: line, column, part of the message or hint.
 type Expected = (usize, usize, &'static str);
 
@@ -35,6 +37,11 @@ fn check(text: &str, expected: &[Expected]) {
             (*line, *column),
             "place of `{part}` in\n{shown}"
         );
+        let code = format!("`{}`", diagnostic.code);
+        assert!(
+            DOCS.contains(&code),
+            "{code} is not in docs/configuration.md"
+        );
         assert!(
             diagnostic.render(false).contains(part),
             "`{part}` in\n{shown}"
@@ -46,6 +53,49 @@ fn check(text: &str, expected: &[Expected]) {
 #[track_caller]
 fn before(text: &str, expected: &[Expected]) {
     check(&format!("{text}{TAIL}"), expected);
+}
+
+/// Drawn as rustc does.
+#[test]
+fn a_problem_as_people_see_it() {
+    let found = diagnostics(load("[defaults]\ntimeout = { conect = '1s' } # é\n"));
+    let expected = "\
+error[unknown-key]: unknown key `conect`
+ --> test.toml:2:13
+  |
+2 | timeout = { conect = '1s' } # é
+  |             ^^^^^^ not a key of this table
+  |
+help: did you mean `connect`?";
+    assert_eq!(found[0].render(false), expected);
+    assert_eq!(
+        found[0].line(),
+        "test.toml:2:13: error: unknown key `conect`"
+    );
+}
+
+/// The documented shape, with every key there in any case.
+#[test]
+fn a_problem_as_scripts_see_it() {
+    let found = diagnostics(load("[[listen]]\nbind = '*:é'\n"));
+    let expected = serde_json::json!({
+        "severity": "error",
+        "code": "address",
+        "message": "`é` is not a port",
+        "label": "expected \"ADDRESS:PORT\"",
+        "hint": "a port is a number",
+        "path": "listen[0].bind",
+        "file": "test.toml",
+        "line": 2,
+        "column": 8,
+        "end": { "line": 2, "column": 13 },
+        "related": null,
+    });
+    let json: Vec<_> = found
+        .iter()
+        .map(crate::config::Diagnostic::to_json)
+        .collect();
+    assert!(json.contains(&expected), "{json:#?}");
 }
 
 #[test]
@@ -108,6 +158,7 @@ fn unknown_keys() {
             (4, 1, "leave it out"),
             (5, 11, "it is `interval`"),
             (6, 1, "it is `servers`"),
+            (6, 50, "did you mean `weight`?"),
         ],
     );
 }
@@ -123,6 +174,28 @@ fn a_misspelt_key_is_not_also_missing() {
             (6, 1, "did you mean `name`?"),
             (7, 14, "did you mean `name`?"),
             (7, 25, "did you mean `address`?"),
+        ],
+    );
+}
+
+/// What stands under a misspelt key is judged all the same.
+#[test]
+fn a_misspelt_key_hides_nothing() {
+    check(
+        "[[fronted]]\nname = 'f'\nbnd = '*:70000'\ndefault_backend = 'c'\nmaxcon = 0\n\
+         [[backend]]\nname = 'b'\nchek = { inteval = '1' }\nservers = []",
+        &[
+            (1, 3, "did you mean `frontend`?"),
+            (3, 1, "did you mean `bind`?"),
+            (3, 7, "port 70000 is out of range"),
+            (4, 1, "did you mean `default-backend`?"),
+            (4, 19, "there is no backend `c`"),
+            (5, 1, "did you mean `maxconn`?"),
+            (5, 10, "maxconn 0 is out of range"),
+            (6, 1, "backend `b` has no server"),
+            (8, 1, "did you mean `check`?"),
+            (8, 10, "did you mean `interval`?"),
+            (8, 20, "write \"1s\" for seconds"),
         ],
     );
 }

@@ -217,6 +217,7 @@ fn includes_are_read_in_order() {
             &format!("[defaults]\nretries = 9\n{}", listen("second")),
         ),
         ("conf.d/ignored.conf", "nonsense"),
+        ("conf.d/.#10.toml", "nonsense"),
         (
             "last.toml",
             &format!("include = 'deep/[a-z].toml'\n{}", listen("fourth")),

@@ -263,12 +263,16 @@ impl Engine {
     }
 
     /// One side is gone: the other is to be reset once it has what was read.
+    ///
+    /// A server that had ended its half before has said all it had to say, and resets only what
+    /// comes after: HAProxy calls that a normal end.
     fn break_off(&mut self, key: u32, side: Side, error: io::Error) {
-        let cause = match side {
-            Side::Client => Cause::Client,
-            Side::Server => Cause::Server,
+        let end = match side {
+            Side::Server if self.conns[key as usize].half(side).ended => Termination::normal(),
+            Side::Server => Termination::because(Cause::Server, Phase::Data, error),
+            Side::Client => Termination::because(Cause::Client, Phase::Data, error),
         };
-        self.begin_closing(key, side, Termination::because(cause, Phase::Data, error));
+        self.begin_closing(key, side, end);
     }
 
     fn begin_closing(&mut self, key: u32, gone: Side, end: Termination) {

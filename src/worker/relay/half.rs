@@ -51,8 +51,10 @@ pub(super) fn flow(
             return Flow::Waiting;
         }
         if conn.half(from).ended {
-            // Where a reset is to follow, an orderly end must not come before it.
-            if conn.closing.is_none() {
+            // Where a reset is to follow, an orderly end must not come before it; and where both
+            // sides have ended and all is delivered, the close that comes now says the same.
+            let over = conn.half(from.other()).ended && conn.half(from).rest.is_empty();
+            if conn.closing.is_none() && !over {
                 end(conn.half_mut(from.other()));
             }
             return Flow::Waiting;

@@ -14,6 +14,9 @@ mod half;
 mod judge;
 mod wheel;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use conn::{Established, Kind};
 
 use super::account::Books;

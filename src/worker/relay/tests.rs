@@ -1,0 +1,286 @@
+//! The engine between real sockets: random reads, writes, ends and resets on both sides, against
+//! the plain rule that what was written on one side is read on the other.
+
+use super::conn::{Established, Kind};
+use super::engine::Engine;
+use crate::config::{Limits, Loader};
+use crate::live::slot::{ConnLimits, ConnSlot, Slot};
+use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
+use crate::state::Snapshot;
+use crate::state::snapshot::Origin;
+use crate::worker::account::{Account, Books};
+use proptest::prelude::*;
+use socket2::{Domain, SockRef, Socket, Type};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Small, so that writes are short and back-pressure is felt.
+const SOCKET_BUFFER: usize = 8 * 1024;
+
+/// A session in an engine, and the far ends of its two connections.
+struct Bench {
+    engine: Engine,
+    snapshot: Snapshot,
+    ends: [End; 2],
+}
+
+/// A far end: what it has written and read so far.
+struct End {
+    stream: Option<TcpStream>,
+    written: u64,
+    read: u64,
+    shut: bool,
+    /// It has read the end, orderly or not.
+    ended: Option<ErrorKind>,
+}
+
+/// Byte number `n` of the stream that side `side` writes.
+fn byte(side: usize, n: u64) -> u8 {
+    let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (side as u64) << 7;
+    (mixed >> 24) as u8
+}
+
+impl End {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_nonblocking(true).unwrap();
+        Self {
+            stream: Some(stream),
+            written: 0,
+            read: 0,
+            shut: false,
+            ended: None,
+        }
+    }
+
+    fn write(&mut self, side: usize, len: usize) {
+        let Some(stream) = self.stream.as_mut().filter(|_| !self.shut) else {
+            return;
+        };
+        let bytes: Vec<u8> = (self.written..).take(len).map(|n| byte(side, n)).collect();
+        if let Ok(count) = stream.write(&bytes) {
+            self.written += count as u64;
+        }
+    }
+
+    /// Reads up to `most` bytes and checks them.
+    fn read(&mut self, side: usize, most: usize) {
+        let Some(stream) = self.stream.as_mut().filter(|_| self.ended.is_none()) else {
+            return;
+        };
+        let mut buffer = vec![0; most];
+        match stream.read(&mut buffer) {
+            Ok(0) => self.ended = Some(ErrorKind::UnexpectedEof),
+            Ok(count) => {
+                for &got in &buffer[..count] {
+                    assert_eq!(
+                        got,
+                        byte(1 - side, self.read),
+                        "byte {} is wrong",
+                        self.read
+                    );
+                    self.read += 1;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => self.ended = Some(error.kind()),
+        }
+    }
+}
+
+/// A connection, its near end for the engine and its far end.
+fn connection() -> (OwnedFd, TcpStream) {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
+    listener
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    listener.listen(1).unwrap();
+    let far = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    far.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
+    far.set_send_buffer_size(SOCKET_BUFFER).unwrap();
+    far.connect(&listener.local_addr().unwrap()).unwrap();
+    let (near, _) = listener.accept().unwrap();
+    near.set_send_buffer_size(SOCKET_BUFFER).unwrap();
+    near.set_nonblocking(true).unwrap();
+    (near.into(), far.into())
+}
+
+impl Bench {
+    fn new() -> Self {
+        let limits = Limits::unknown();
+        let loader = Loader {
+            limits,
+            environment: &|_| None,
+            disk: false,
+        };
+        let text = "[[listen]]\nname = 'l'\nbind = '127.0.0.1:0'\n\
+                    servers = [{ name = 's', address = '127.0.0.1:1' }]\n";
+        let (config, _) = loader.load_text("test", text).unwrap();
+        let global = Arc::new(GlobalLive::new(Instant::now(), 1));
+        let origin = Origin {
+            global: Arc::clone(&global),
+            maxconn: 10,
+            shards: 1,
+            now: Instant::now(),
+        };
+        let snapshot = Snapshot::initial(&config, &origin);
+        let log = LogQueue::off(Arc::clone(&global));
+        let books = Rc::new(Books {
+            token: WorkerToken::new(0),
+            global,
+            log,
+        });
+        let (mut engine, _events) = Engine::new(Rc::clone(&books)).unwrap();
+
+        let frontend = &snapshot.frontends[0];
+        let backend = snapshot.backends[0].as_ref().unwrap();
+        let limits = ConnLimits {
+            global: 10,
+            frontend: None,
+        };
+        let slot = ConnSlot::take(&books.global, &frontend.live, limits, &books.token).unwrap();
+        let mut account = Account::open(slot, Arc::clone(frontend), None, &books);
+        account.enter_backend(backend, &books);
+        let server = &backend.servers[0];
+        account.enter_server(server, Slot::take(&server.live, &books.token), &books);
+
+        let (client, far_client) = connection();
+        let (server, far_server) = connection();
+        engine.adopt(Established {
+            client: (client, Kind::Tcp),
+            server: (server, Kind::Tcp),
+            account,
+        });
+        Self {
+            engine,
+            snapshot,
+            ends: [End::new(far_client), End::new(far_server)],
+        }
+    }
+
+    fn turn(&mut self) {
+        self.engine.turn().unwrap();
+        self.engine.tick();
+    }
+
+    /// Turns, reading on both sides, until `done`.
+    fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+            self.turn();
+            for side in 0..2 {
+                self.ends[side].read(side, 16 * 1024);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Bytes that the relay has read: from the client, from the server.
+    fn counted(&self) -> [u64; 2] {
+        let traffic = &self.snapshot.frontends[0].live.traffic;
+        [
+            traffic.sum(|shard| &shard.bin),
+            traffic.sum(|shard| &shard.bout),
+        ]
+    }
+
+    fn act(&mut self, act: &Act) {
+        match *act {
+            Act::Write(side, len) => self.ends[side].write(side, len),
+            Act::Read(side, most) => self.ends[side].read(side, most),
+            Act::End(side) => {
+                let end = &mut self.ends[side];
+                if let Some(stream) = end.stream.as_ref().filter(|_| !end.shut) {
+                    let _ = stream.shutdown(Shutdown::Write);
+                    end.shut = true;
+                }
+            }
+            Act::Turn => self.turn(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Write(usize, usize),
+    Read(usize, usize),
+    End(usize),
+    Turn,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let size = || prop_oneof![1usize..10, 1usize..3000, 1usize..70_000];
+    prop_oneof![
+        6 => (0usize..2, size()).prop_map(|(side, len)| Act::Write(side, len)),
+        4 => (0usize..2, size()).prop_map(|(side, most)| Act::Read(side, most)),
+        1 => (0usize..2).prop_map(Act::End),
+        6 => Just(Act::Turn),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn what_is_written_on_one_side_is_read_on_the_other(
+        acts in prop::collection::vec(act(), 1..80)
+    ) {
+        let mut bench = Bench::new();
+        for act in &acts {
+            bench.act(act);
+        }
+        bench.act(&Act::End(0));
+        bench.act(&Act::End(1));
+        bench.until("both ends have read the end", |b| b.ends.iter().all(|e| e.ended.is_some()));
+        bench.until("the session has ended", |b| b.engine.is_empty());
+        for side in 0..2 {
+            prop_assert_eq!(bench.ends[side].ended, Some(ErrorKind::UnexpectedEof));
+            prop_assert_eq!(bench.ends[side].read, bench.ends[1 - side].written);
+        }
+        prop_assert_eq!(bench.counted(), [bench.ends[0].written, bench.ends[1].written]);
+    }
+
+    #[test]
+    fn a_reset_arrives_as_a_reset_after_all_that_was_read(
+        acts in prop::collection::vec(act(), 0..60), from in 0usize..2
+    ) {
+        let mut bench = Bench::new();
+        // The remaining side may end its half before; then it is reset all the same.
+        for act in acts.iter().filter(|act| !matches!(act, Act::End(side) if *side == from)) {
+            bench.act(act);
+        }
+        let stream = bench.ends[from].stream.take().unwrap();
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(stream);
+        bench.until("the session has ended", |b| b.engine.is_empty());
+        let rest = 1 - from;
+        bench.until("the reset has arrived", |b| b.ends[rest].ended.is_some());
+        let kind = bench.ends[rest].ended;
+        prop_assert_eq!(kind, Some(ErrorKind::ConnectionReset));
+        prop_assert_eq!(bench.ends[rest].read, bench.counted()[from]);
+    }
+}
+
+#[test]
+fn a_killed_session_is_reset_on_both_sides() {
+    let mut bench = Bench::new();
+    bench.ends[0].write(0, 100);
+    bench.until("the bytes are through", |b| b.ends[1].read == 100);
+    let server = bench.snapshot.backends[0].as_ref().unwrap().servers[0]
+        .live
+        .uid;
+    bench.engine.end_sessions(&[server + 1], Cause::Down);
+    assert!(!bench.engine.is_empty(), "another server's sessions go on");
+    bench.engine.end_sessions(&[server], Cause::Down);
+    bench.until("both are reset", |b| {
+        b.ends
+            .iter()
+            .all(|end| end.ended == Some(ErrorKind::ConnectionReset))
+    });
+    assert!(bench.engine.is_empty());
+}
