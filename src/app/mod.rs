@@ -15,6 +15,7 @@ use crate::live::{GlobalLive, LogQueue, WorkerToken};
 use crate::log;
 use crate::state::snapshot::Origin;
 use crate::state::{ControlHandle, Snapshot, ToControl};
+use crate::stats::Phase;
 use crate::sys::abort::AbortOnPanic;
 use crate::sys::limits::{self, Spare};
 use crate::worker::order::{Order, Workers};
@@ -128,15 +129,18 @@ async fn serve(started: Started, nofile: u32, spare: Arc<Spare>) -> Result<(), E
         let _abort = AbortOnPanic;
         reloader.run(reloads_end).await;
     });
+    admin.enter(Phase::Ready);
     notify(&[NotifyState::Ready]);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
 
     let how = signals.stop(&reload).await;
+    admin.enter(Phase::Stopping);
     notify(&[NotifyState::Stopping]);
     stops.reloads.cancel();
     // Lets go of the listening sockets, so that they close when the workers have done with them.
     // A panic of these two tasks would have ended the process.
     let _ = reloads.await;
+    let how = withdraw(how, &mut signals, &core.snapshot).await;
     let limit = core.snapshot.load().hard_stop_after;
     end_sessions(how, &mut signals, limit, &stops, threads).await;
     stops.checks.cancel();
@@ -262,6 +266,21 @@ struct Stops {
     kill: CancellationToken,
     /// No checks, no decisions.
     checks: CancellationToken,
+}
+
+/// Waits, while everything still listens, for whoever asks `/readyz` to send nobody any more. A
+/// further signal ends the wait.
+async fn withdraw(how: Stop, signals: &mut Signals, snapshot: &ArcSwap<Snapshot>) -> Stop {
+    let stats = snapshot.load_full().stats.clone();
+    let delay = stats.map_or(Duration::ZERO, |stats| stats.readiness.withdraw_delay);
+    if how != Stop::Soft || delay.is_zero() {
+        return how;
+    }
+    tracing::info!(?delay, "stopping: not ready any more, still listening");
+    tokio::select! {
+        () = tokio::time::sleep(delay) => how,
+        () = signals.now() => Stop::Now,
+    }
 }
 
 /// Stops accepting and waits for the sessions: until they have ended, `limit` is over, or a further

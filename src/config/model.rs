@@ -139,6 +139,70 @@ pub struct Stats {
     pub binds: Vec<Bind>,
     /// Most concurrent connections; default 200. Further ones wait in the backlog.
     pub maxconn: u32,
+    /// What its page shows and to whom.
+    pub page: StatsPage,
+    /// When `/readyz` says yes.
+    pub readiness: Readiness,
+}
+
+/// The page of the statistics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatsPage {
+    /// Prefix of its address; default `/`.
+    pub uri: Arc<str>,
+    /// How often a browser asks again, whole seconds; `None`: only when told to.
+    pub refresh: Option<Duration>,
+    /// Do not tell the version.
+    pub hide_version: bool,
+    /// Who may see it; empty: everyone.
+    pub auth: Vec<Credentials>,
+    /// What a browser asks a password for; default `rlb statistics`.
+    pub realm: Arc<str>,
+    /// Name of this machine, where it is to be shown; empty: the host name.
+    pub node: Option<Arc<str>>,
+    /// Free text, where it is to be shown.
+    pub description: Option<Arc<str>>,
+    /// Show addresses, numbers and algorithms of proxies and servers.
+    pub legends: bool,
+    /// The only proxies that are shown; empty: all.
+    pub scope: Vec<Arc<str>>,
+}
+
+impl Default for StatsPage {
+    fn default() -> Self {
+        Self {
+            uri: "/".into(),
+            refresh: None,
+            hide_version: false,
+            auth: Vec::new(),
+            realm: "rlb statistics".into(),
+            node: None,
+            description: None,
+            legends: false,
+            scope: Vec::new(),
+        }
+    }
+}
+
+/// A user and a password, as HTTP's basic authentication joins them. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials(pub Arc<str>);
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let user = self.0.split(':').next().unwrap_or_default();
+        write!(out, "Credentials({user}:…)")
+    }
+}
+
+/// `[readiness]`: when this machine is to get traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// Usable servers that each of these backends must have, by name.
+    pub require: Vec<(Arc<str>, u32)>,
+    /// How long a stop waits after `/readyz` has turned to no, before the listeners close, so that
+    /// a router sees it in time.
+    pub withdraw_delay: Duration,
 }
 
 /// `[[frontend]]`, or the frontend half of `[[listen]]`.

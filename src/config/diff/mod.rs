@@ -309,6 +309,8 @@ fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stat
         id: _,
         binds: _,
         maxconn: _,
+        page: _,
+        readiness: _,
     } = old;
     let mut restart = Keys::default();
     compare!(restart, old, new;
@@ -316,8 +318,45 @@ fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stat
     found.restart("stats", restart);
     let mut keys = Keys::default();
     compare!(keys, old, new; "name" => name: text, "id" => id: number, "maxconn" => maxconn: number);
+    page(&mut keys, (&old.page, &new.page));
+    let (old, new) = (&old.readiness, &new.readiness);
+    let model::Readiness {
+        require: _,
+        withdraw_delay: _,
+    } = old;
+    compare!(keys, old, new;
+        "readiness.require" => require: |it| {
+            let all = it.iter().map(|(backend, servers)| format!("{backend}={servers}"));
+            all.collect::<Vec<_>>().join(" ")
+        },
+        "readiness.withdraw-delay" => withdraw_delay: show::secs);
     let object = ("stats", String::new());
     found.changed(Action::Change, object, keys, "holds at once");
+}
+
+fn page(keys: &mut Keys, (old, new): (&model::StatsPage, &model::StatsPage)) {
+    let model::StatsPage {
+        uri: _,
+        refresh: _,
+        hide_version: _,
+        auth: _,
+        realm: _,
+        node: _,
+        description: _,
+        legends: _,
+        scope: _,
+    } = old;
+    compare!(keys, old, new;
+        "uri" => uri: text,
+        "refresh" => refresh: duration,
+        "hide-version" => hide_version: bool_word,
+        // Users and passwords are not for logs.
+        "auth" => auth: |it| format!("{} users", it.len()),
+        "realm" => realm: text,
+        "show-node" => node: |it| optional(it.as_ref(), text),
+        "show-desc" => description: |it| optional(it.as_ref(), text),
+        "show-legends" => legends: bool_word,
+        "scope" => scope: |it| it.join(" "));
 }
 
 /// The proxies' own numbers aside, only their order among those that stay is compared: one more
