@@ -9,6 +9,7 @@
 )]
 
 mod check;
+mod diff;
 mod limits;
 mod run;
 mod schema;
@@ -33,6 +34,8 @@ enum Command {
     Run(run::Args),
     /// Check a configuration file and report everything that is wrong with it
     Check(check::Args),
+    /// Print what a reload with another configuration file would do
+    Diff(diff::Args),
     /// Print the JSON schema of the configuration file, for editors
     Schema,
 }
@@ -42,6 +45,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Schema => schema::run(),
     }
 }

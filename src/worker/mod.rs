@@ -12,7 +12,7 @@ mod reach;
 mod relay;
 mod session;
 
-pub use accept::Listener;
+pub use accept::{Listener, ListenerId};
 
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
 use crate::state::{ControlHandle, Snapshot};
@@ -22,6 +22,7 @@ use arc_swap::ArcSwap;
 use order::Order;
 use relay::Relay;
 use session::Desk;
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -94,15 +95,15 @@ async fn run(parts: Parts) -> io::Result<()> {
     let desk = Desk::new(books, Rc::clone(&relay), control, kill.clone(), snapshot);
     let desk = Rc::new(desk);
     let sessions = TaskTracker::new();
-    let doors = TaskTracker::new();
+    let mut doors = Doors::new(Rc::clone(&desk), sessions.clone(), drain.clone());
     for listener in listeners {
-        let desk = Rc::clone(&desk);
-        doors.spawn_local(accept::run(listener, desk, sessions.clone(), drain.clone()));
+        doors.open(listener);
     }
-    doors.close();
+    let open = doors.open.clone();
+    open.close();
     let over = async {
         drain.cancelled().await;
-        doors.wait().await;
+        open.wait().await;
         sessions.close();
         sessions.wait().await;
         relay.empty().await;
@@ -113,7 +114,7 @@ async fn run(parts: Parts) -> io::Result<()> {
     loop {
         tokio::select! {
             result = &mut relaying => return result,
-            Some(order) = orders.recv() => obey(&order, &relay),
+            Some(order) = orders.recv() => obey(order, &relay, &mut doors),
             () = &mut over => return Ok(()),
             () = kill.cancelled() => {
                 relay.end_all(Cause::Killed);
@@ -126,8 +127,46 @@ async fn run(parts: Parts) -> io::Result<()> {
     }
 }
 
-fn obey(order: &Order, relay: &Relay) {
+fn obey(order: Order, relay: &Relay, doors: &mut Doors) {
     match order {
-        Order::EndSessions { servers, cause } => relay.end_sessions(servers, *cause),
+        Order::EndSessions { servers, cause } => relay.end_sessions(&servers, cause),
+        Order::Open(listener) => doors.open(listener),
+        Order::Close(id) => doors.close(id),
+    }
+}
+
+/// The listeners that this worker accepts from.
+struct Doors {
+    desk: Rc<Desk>,
+    sessions: TaskTracker,
+    drain: CancellationToken,
+    open: TaskTracker,
+    /// Cancelled: accept what is queued and close.
+    closing: HashMap<ListenerId, CancellationToken>,
+}
+
+impl Doors {
+    fn new(desk: Rc<Desk>, sessions: TaskTracker, drain: CancellationToken) -> Self {
+        Self {
+            desk,
+            sessions,
+            drain,
+            open: TaskTracker::new(),
+            closing: HashMap::new(),
+        }
+    }
+
+    fn open(&mut self, listener: Listener) {
+        let drain = self.drain.child_token();
+        self.closing.insert(listener.id, drain.clone());
+        let desk = Rc::clone(&self.desk);
+        let door = accept::run(listener, desk, self.sessions.clone(), drain);
+        self.open.spawn_local(door);
+    }
+
+    fn close(&mut self, id: ListenerId) {
+        if let Some(drain) = self.closing.remove(&id) {
+            drain.cancel();
+        }
     }
 }
