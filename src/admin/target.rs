@@ -55,7 +55,7 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Wanted,
         refreshable: page.refresh.is_some(),
         refreshing: page.refresh.is_some(),
         hide_version: page.hide_version,
-        show_node: page.node.is_some(),
+        show_node: page.show_node,
         legends: page.legends,
     };
     if method != Method::GET && method != Method::HEAD {

@@ -193,10 +193,14 @@ pub struct StatsPage {
     pub auth: Vec<Credentials>,
     /// What a browser asks a password for; default `rlb statistics`.
     pub realm: Arc<str>,
-    /// Name of this machine, where it is to be shown; empty: the host name.
+    /// Name of this machine; `None`: the host name.
     pub node: Option<Arc<str>>,
-    /// Free text, where it is to be shown.
+    /// Show it on the page.
+    pub show_node: bool,
+    /// Free text on the page.
     pub description: Option<Arc<str>>,
+    /// Description of the process, for metrics.
+    pub about: Option<Arc<str>>,
     /// Show addresses, numbers and algorithms of proxies and servers.
     pub legends: bool,
     /// The only proxies that are shown; empty: all.
@@ -212,7 +216,9 @@ impl Default for StatsPage {
             auth: Vec::new(),
             realm: "rlb statistics".into(),
             node: None,
+            show_node: false,
             description: None,
+            about: None,
             legends: false,
             scope: Vec::new(),
         }

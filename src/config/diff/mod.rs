@@ -358,7 +358,10 @@ fn page(keys: &mut Keys, (old, new): (&model::StatsPage, &model::StatsPage)) {
         hide_version: _,
         auth: _,
         realm: _,
+        // The host's and the process's own, told of as keys of [global].
         node: _,
+        about: _,
+        show_node: _,
         description: _,
         legends: _,
         scope: _,
@@ -370,7 +373,7 @@ fn page(keys: &mut Keys, (old, new): (&model::StatsPage, &model::StatsPage)) {
         // Users and passwords are not for logs.
         "auth" => auth: |it| format!("{} users", it.len()),
         "realm" => realm: text,
-        "show-node" => node: |it| optional(it.as_ref(), text),
+        "show-node" => show_node: bool_word,
         "show-desc" => description: |it| optional(it.as_ref(), text),
         "show-legends" => legends: bool_word,
         "scope" => scope: |it| it.join(" "));

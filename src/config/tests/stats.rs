@@ -47,7 +47,7 @@ fn every_key_arrives() {
         ("/haproxy?stats", "LB Statistics")
     );
     assert_eq!(page.refresh, Some(Duration::from_secs(10)));
-    assert!(page.hide_version && page.legends);
+    assert!(page.hide_version && page.legends && page.show_node);
     let auth: Vec<&str> = page.auth.iter().map(|one| &*one.0).collect();
     assert_eq!(auth, ["admin:a:b", "guest:c"]);
     assert_eq!(page.node.as_deref(), Some("lb1"));

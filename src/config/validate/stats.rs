@@ -97,15 +97,16 @@ fn page(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Stats, global: &Global)
         (None, true) => global.description.clone(),
         (None, false) => None,
     };
-    let node = || global.node.clone().unwrap_or_else(|| "".into());
     StatsPage {
         uri: text(cx, scope, &table.uri, uri_problem).unwrap_or(default.uri),
         refresh: refresh(cx, scope, &table.refresh),
         hide_version: flag(&table.hide_version, false),
         auth: credentials(cx, scope, table.auth.as_ref()),
         realm: text(cx, scope, &table.realm, realm_problem).unwrap_or(default.realm),
-        node: flag(&table.show_node, false).then(node),
+        node: global.node.clone(),
+        show_node: flag(&table.show_node, false),
         description,
+        about: global.description.clone(),
         legends: flag(&table.show_legends, false),
         scope: default.scope,
     }

@@ -96,19 +96,18 @@ impl Facts<'_> {
     /// Name of this machine, as configured or as the system says.
     pub fn node(&self) -> &str {
         let configured = self.page().and_then(|page| page.node.as_deref());
-        configured
-            .filter(|name| !name.is_empty())
-            .unwrap_or(&self.process.host)
+        configured.unwrap_or(&self.process.host)
     }
 
-    /// Free text; empty when there is none.
+    /// Description of the process; empty when there is none.
     pub fn description(&self) -> &str {
         self.page()
-            .and_then(|page| page.description.as_deref())
+            .and_then(|page| page.about.as_deref())
             .unwrap_or_default()
     }
 
-    fn page(&self) -> Option<&StatsPage> {
+    /// How the page is configured, where there is one.
+    pub fn page(&self) -> Option<&StatsPage> {
         self.snapshot.stats.as_ref().map(|stats| &stats.page)
     }
 

@@ -75,7 +75,8 @@ fn busy() -> Snapshot {
     let mut config = config(3);
     config.backends[0].servers[2].disabled = true;
     let stats = config.stats.as_mut().unwrap();
-    stats.page.description = Some("app".into());
+    stats.page.about = Some("app".into());
+    stats.page.node = Some("lb01".into());
     let snapshot = snapshot(&config);
     let server = &snapshot.backends[0].as_ref().unwrap().servers[0];
     server.live.check.store(Arc::new(crate::live::CheckReport {
@@ -130,6 +131,7 @@ fn samples_read_as_haproxys() {
         "haproxy_frontend_status{proxy=\"postgres\",state=\"UP\"} 1",
         "haproxy_frontend_http_responses_total{proxy=\"stats\",code=\"2xx\"} 0",
         "haproxy_process_description{desc=\"app\"} 1",
+        "haproxy_process_node{node=\"lb01\"} 1",
         "haproxy_process_uptime_seconds 10",
         "rlb_server_info{proxy=\"postgres\",server=\"node1\",address=\"127.0.0.1:9\"} 1",
     ] {

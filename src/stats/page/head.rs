@@ -126,7 +126,10 @@ pub(super) fn write(text: &mut String, facts: &Facts<'_>, view: &View) {
         released: RELEASED,
         hide_version: view.hide_version,
         node: view.show_node.then(|| facts.node()),
-        description: facts.description(),
+        description: facts
+            .page()
+            .and_then(|page| page.description.as_deref())
+            .unwrap_or_default(),
         pid: facts.process.pid,
         threads: threads(facts.snapshot),
         uptime: facts.uptime_text(),
