@@ -9,6 +9,7 @@ mod auth;
 mod connection;
 mod http;
 mod ready;
+pub mod runtime;
 mod target;
 
 use crate::live::WorkerToken;
@@ -17,6 +18,7 @@ use crate::stats::{Phase, Process, Requests, Sampler};
 use crate::sys::limits::Spare;
 use arc_swap::ArcSwap;
 use connection::Patience;
+use runtime::Runtime;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -80,17 +82,25 @@ pub fn spawn(
     listeners: Vec<TcpListener>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     spare: Arc<Spare>,
+    runtime: Option<Runtime>,
 ) -> io::Result<Handle> {
+    let listeners = Doors { listeners, runtime };
     launch(listeners, snapshot, spare, Patience::default())
 }
 
-fn launch(
+/// What the thread listens on.
+struct Doors {
     listeners: Vec<TcpListener>,
+    runtime: Option<Runtime>,
+}
+
+fn launch(
+    doors: Doors,
     snapshot: Arc<ArcSwap<Snapshot>>,
     spare: Arc<Spare>,
     patience: Patience,
 ) -> io::Result<Handle> {
-    for listener in &listeners {
+    for listener in &doors.listeners {
         listener.set_nonblocking(true)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -119,7 +129,7 @@ fn launch(
                 tracker: TaskTracker::new(),
             });
             let local = LocalSet::new();
-            local.block_on(&runtime, run(shared, listeners, limits));
+            local.block_on(&runtime, run(shared, doors, limits));
             // The stop's limit has passed for whoever is left.
             drop(local);
             drop(done);
@@ -151,8 +161,12 @@ impl Handle {
     }
 }
 
-async fn run(shared: Rc<Shared>, listeners: Vec<TcpListener>, limits: Receiver<Duration>) {
-    for listener in listeners {
+async fn run(shared: Rc<Shared>, doors: Doors, limits: Receiver<Duration>) {
+    if let Some(runtime) = doors.runtime {
+        let task = runtime::run(Rc::clone(&shared), runtime);
+        shared.tracker.spawn_local(task);
+    }
+    for listener in doors.listeners {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
                 let task = accept::run(Rc::clone(&shared), listener);

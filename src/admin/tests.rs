@@ -34,7 +34,11 @@ fn start_with(servers: u32, change: impl FnOnce(&mut crate::config::model::Stats
         head: HEAD,
         stall: STALL,
     };
-    let handle = launch(vec![listener], Arc::clone(&snapshot), spare, patience).unwrap();
+    let doors = Doors {
+        listeners: vec![listener],
+        runtime: None,
+    };
+    let handle = launch(doors, Arc::clone(&snapshot), spare, patience).unwrap();
     Running {
         address,
         snapshot,

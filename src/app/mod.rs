@@ -6,8 +6,9 @@
 
 mod signals;
 
-use crate::admin;
-use crate::config::{Limits, model::Config};
+use crate::admin::{self, runtime::Runtime};
+use crate::config::Limits;
+use crate::config::model::{ApiLevel, Config};
 use crate::control::listeners::{self, Listeners};
 use crate::control::reload::{Source, maxconn};
 use crate::control::{Control, Parts as ControlParts};
@@ -25,6 +26,7 @@ use sd_notify::NotifyState;
 use signals::{Signals, Stop};
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -105,7 +107,7 @@ async fn serve(started: Started, nofile: u32, spare: Arc<Spare>) -> Result<(), E
     let (queue, log) = start_log(&config, &global).map_err(system("cannot start the log"))?;
     let (control, inbox) = ControlHandle::new();
     let core = Core::new(&config, maxconn, global, queue, control);
-    let (listeners, stats) = open(&config, maxconn)?;
+    let (listeners, stats, api) = open(&config, maxconn)?;
 
     let (workers, orders) = Workers::new(config.global.threads);
     let mut control = core.control(inbox, workers, Arc::clone(&spare));
@@ -116,9 +118,15 @@ async fn serve(started: Started, nofile: u32, spare: Arc<Spare>) -> Result<(), E
     let threads = core
         .spawn_workers(shards, orders, &stops)
         .map_err(system("cannot start a worker"))?;
-    let admin = admin::spawn(stats, Arc::clone(&core.snapshot), spare)
-        .map_err(system("cannot start the stats listener"))?;
     let (reloader, reload) = control.reloader(source, config, listeners);
+    let runtime = api.map(|(listener, level)| Runtime {
+        listener,
+        level,
+        control: core.control.clone(),
+        reload: reload.clone(),
+    });
+    let admin = admin::spawn(stats, Arc::clone(&core.snapshot), spare, runtime)
+        .map_err(system("cannot start the stats listener"))?;
     let checks_end = stops.checks.clone();
     let control = tokio::task::spawn_local(async move {
         let _abort = AbortOnPanic;
@@ -154,15 +162,18 @@ async fn serve(started: Started, nofile: u32, spare: Arc<Spare>) -> Result<(), E
     Ok(())
 }
 
+/// What the admin thread listens on besides the statistics, and what its clients may do.
+type Api = Option<(UnixListener, ApiLevel)>;
+
 /// Opens every listening socket of the process, or says of each that cannot be opened why.
-fn open(config: &Config, maxconn: u32) -> Result<(Listeners, Vec<TcpListener>), Error> {
-    match (
-        Listeners::open(config, maxconn),
-        listeners::open_stats(config),
-    ) {
-        (Ok(listeners), Ok(stats)) => Ok((listeners, stats)),
-        (listeners, stats) => {
-            let problems = [listeners.err(), stats.err()];
+fn open(config: &Config, maxconn: u32) -> Result<(Listeners, Vec<TcpListener>, Api), Error> {
+    let api = config.runtime_api.as_ref();
+    let api = api.map(|api| Ok((listeners::open_runtime(api)?, api.level)));
+    let sockets = Listeners::open(config, maxconn);
+    match (sockets, listeners::open_stats(config), api.transpose()) {
+        (Ok(sockets), Ok(stats), Ok(api)) => Ok((sockets, stats, api)),
+        (sockets, stats, api) => {
+            let problems = [sockets.err(), stats.err(), api.err().map(|it| vec![it])];
             Err(Error::Listen(
                 problems.into_iter().flatten().flatten().collect(),
             ))

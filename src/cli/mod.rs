@@ -9,6 +9,7 @@
 )]
 
 mod check;
+mod ctl;
 mod diff;
 mod limits;
 mod run;
@@ -34,6 +35,10 @@ enum Command {
     Run(run::Args),
     /// Check a configuration file and report everything that is wrong with it
     Check(check::Args),
+    /// Send a command to the runtime socket and print the answer
+    Ctl(ctl::Args),
+    /// Read the configuration of the running rlb again; prints what changed or why not
+    Reload(ctl::ReloadArgs),
     /// Print what a reload with another configuration file would do
     Diff(diff::Args),
     /// Print the JSON schema of the configuration file, for editors
@@ -45,6 +50,8 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Ctl(args) => ctl::run(&args),
+        Command::Reload(args) => ctl::reload(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Schema => schema::run(),
     }

@@ -120,6 +120,7 @@ impl Known {
             ("LogTarget", "[[log.target]]"),
             ("Stats", "[stats]"),
             ("Readiness", "[readiness]"),
+            ("RuntimeApi", "[runtime-api]"),
             ("Frontend", "[[frontend]]"),
             ("Backend", "[[backend]]"),
             ("Listen", "[[listen]]"),

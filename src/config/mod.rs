@@ -112,6 +112,21 @@ pub fn files(path: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The runtime socket that the file at `path` names, whatever else is wrong with it: `rlb reload`
+/// needs it to be told what is.
+pub fn runtime_socket(path: &Path) -> Option<PathBuf> {
+    let loader = Loader {
+        limits: Limits::unknown(),
+        environment: &|name| std::env::var(name).ok(),
+        disk: true,
+    };
+    let mut report = diagnostic::Report::default();
+    let written = read::path(path, &loader, &mut report);
+    let tables = written.iter().filter_map(|it| it.file.runtime_api.as_ref());
+    let mut sockets = tables.filter_map(|table| table.value.socket.as_ref());
+    sockets.next().map(|socket| PathBuf::from(&socket.value))
+}
+
 impl Loader<'_> {
     /// Loads the configuration that begins with the file at `path`.
     pub fn load(&self, path: &Path) -> Loaded {

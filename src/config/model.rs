@@ -17,6 +17,8 @@ pub struct Config {
     pub global: Global,
     /// `[log]`.
     pub log: Log,
+    /// `[runtime-api]`; `None` without the table: no socket for commands.
+    pub runtime_api: Option<RuntimeApi>,
     /// `[stats]`; `None` without the table: no stats listener.
     pub stats: Option<Stats>,
     /// Frontends, and the frontend halves of `[[listen]]`, in file order.
@@ -127,6 +129,39 @@ pub enum Severity {
 /// Syslog facility code (RFC 5424, table 1): `kern` 0 to `local7` 23.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Facility(pub u8);
+
+/// `[runtime-api]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeApi {
+    /// Path of the unix socket, or an abstract name that begins with `@`.
+    pub socket: PathBuf,
+    /// Its file mode; default 0600.
+    pub mode: u32,
+    /// What whoever may open it may do; default everything.
+    pub level: ApiLevel,
+}
+
+/// What a client of the runtime socket may do, HAProxy's `level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ApiLevel {
+    /// Look.
+    User,
+    /// Look at everything, change nothing that changes traffic.
+    Operator,
+    /// Everything.
+    Admin,
+}
+
+impl ApiLevel {
+    /// The word of the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+}
 
 /// `[stats]`.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use crate::check::schedule::Pace;
 use crate::live::{CheckReport, CheckStatus, WorkerToken};
 use crate::state::{
     AdminState, BackendChange, BackendId, Draft, Endpoint, OperState, Server, ServerStatus,
-    Snapshot,
+    Snapshot, Wish,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub(super) struct Outcome {
     pub(super) down: Vec<u64>,
     /// Backup servers whose sessions are to end because a primary came up.
     pub(super) up: Vec<u64>,
+    /// Servers whose sessions an operator ends.
+    pub(super) killed: Vec<u64>,
 }
 
 impl<'a> Batch<'a> {
@@ -92,6 +94,46 @@ impl<'a> Batch<'a> {
         if server.status != before.status {
             self.change(place, &before.status, server, Some(&report));
         }
+    }
+
+    /// An operator wants a server to be in this state. `false`: it is not there (any more).
+    pub(super) fn set_admin(&mut self, uid: u64, to: Wish) -> bool {
+        let Some((place, before)) = self.find(uid) else {
+            return false;
+        };
+        let mut server = Server::clone(&before);
+        let (admin, rules) = (server.status.admin, server.rules());
+        let admin = match to {
+            Wish::Ready => admin
+                .without(AdminState::FMAINT)
+                .without(AdminState::FDRAIN),
+            Wish::Drain => admin.without(AdminState::FMAINT).with(AdminState::FDRAIN),
+            Wish::Maint => admin.with(AdminState::FMAINT),
+        };
+        if admin != server.status.admin {
+            server.status.set_admin(admin, rules, self.now);
+            self.change(place, &before.status, server, None);
+        }
+        true
+    }
+
+    /// An operator sets a server's weight. `false`: it is not there (any more).
+    pub(super) fn set_weight(&mut self, uid: u64, weight: u32) -> bool {
+        let Some((place, before)) = self.find(uid) else {
+            return false;
+        };
+        if before.weight != weight {
+            let mut server = Server::clone(&before);
+            server.weight = weight;
+            self.change(place, &before.status, server, None);
+        }
+        true
+    }
+
+    /// An operator ends a server's sessions.
+    pub(super) fn kill_sessions(&mut self, uid: u64) -> bool {
+        self.outcome.killed.push(uid);
+        true
     }
 
     /// The host name `name` is at `address`: its servers leave the maintenance that waited for it.

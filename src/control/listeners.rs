@@ -6,7 +6,7 @@
 //! lets go of it last, so a removed one lives until its worker has accepted what was queued.
 
 use crate::config::diff::{BindFate, BindOf, binds, match_binds};
-use crate::config::model::{Bind, BindAddress, Config, Keepalive};
+use crate::config::model::{Bind, BindAddress, Config, Keepalive, RuntimeApi};
 use crate::state::Snapshot;
 use crate::sys::socket::{self, Address, Options};
 use crate::worker::order::Order;
@@ -15,7 +15,12 @@ use socket2::Socket;
 use std::collections::HashMap;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+
+/// Connections to the runtime socket that may wait.
+const RUNTIME_BACKLOG: u32 = 128;
 
 /// A bind and its sockets.
 #[derive(Debug, Clone)]
@@ -87,6 +92,29 @@ pub fn open_stats(config: &Config) -> Result<Vec<TcpListener>, Vec<String>> {
     } else {
         Err(problems)
     }
+}
+
+/// Opens the runtime socket.
+///
+/// # Errors
+/// Why it cannot be had.
+pub fn open_runtime(api: &RuntimeApi) -> Result<UnixListener, String> {
+    let options = Options {
+        address: Address::Unix(api.socket.clone()),
+        backlog: RUNTIME_BACKLOG,
+        v6only: None,
+        interface: None,
+        freebind: false,
+        mode: Some(api.mode),
+        keepalive: None,
+        join: false,
+    };
+    let sockets = socket::listen(&options, 1).map_err(|error| {
+        let path = api.socket.display();
+        format!("runtime-api: cannot listen on {path}: {error}")
+    })?;
+    let socket = sockets.into_iter().next().ok_or("runtime-api: no socket")?;
+    Ok(UnixListener::from(OwnedFd::from(socket)))
 }
 
 impl Listeners {

@@ -188,11 +188,23 @@ impl Control {
         let base = self.parts.snapshot.load_full();
         let mut batch = Batch::new(base, &self.places, &self.parts.token, now);
         let mut suspects = Vec::new();
+        let mut answers = Vec::new();
         for message in messages.drain(..) {
             match message {
                 ToControl::Checked { server, report, .. } => batch.checked(server, report),
                 ToControl::Resolved { name, address } => batch.resolved(&name, address),
                 ToControl::CheckNow { server, .. } => suspects.push(server),
+                ToControl::SetAdmin { server, to, done } => {
+                    answers.push((done, batch.set_admin(server, to)));
+                }
+                ToControl::SetWeight {
+                    server,
+                    weight,
+                    done,
+                } => answers.push((done, batch.set_weight(server, weight))),
+                ToControl::KillSessions { server, done } => {
+                    answers.push((done, batch.kill_sessions(server)));
+                }
             }
         }
         let (snapshot, outcome) = batch.finish();
@@ -203,6 +215,10 @@ impl Control {
             self.suspected(server, now);
         }
         self.follow(outcome).await;
+        for (done, found) in answers {
+            // Whoever asked may have gone.
+            let _ = done.send(found);
+        }
     }
 
     /// A message before the start: only names are looked up then.
@@ -240,7 +256,12 @@ impl Control {
         for line in outcome.lines {
             self.log(line);
         }
-        for (servers, cause) in [(outcome.down, Cause::Down), (outcome.up, Cause::Up)] {
+        let ended = [
+            (outcome.down, Cause::Down),
+            (outcome.up, Cause::Up),
+            (outcome.killed, Cause::Killed),
+        ];
+        for (servers, cause) in ended {
             if !servers.is_empty() {
                 let order = Order::EndSessions { servers, cause };
                 self.parts.workers.tell_all(&order).await;

@@ -7,7 +7,7 @@ use super::snapshot::BackendId;
 use crate::live::CheckReport;
 use std::net::IpAddr;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Messages that may wait for the control task.
 pub const INBOX_MAX: usize = 1024;
@@ -31,6 +31,31 @@ pub enum ToControl {
         /// The verdict.
         report: CheckReport,
     },
+    /// An operator sets a server's administrative state.
+    SetAdmin {
+        /// Its [`crate::live::ServerLive::uid`].
+        server: u64,
+        /// What it is to be.
+        to: Wish,
+        /// Told when it is published; `false`: there is no such server any more.
+        done: oneshot::Sender<bool>,
+    },
+    /// An operator sets a server's weight.
+    SetWeight {
+        /// Its [`crate::live::ServerLive::uid`].
+        server: u64,
+        /// 0 to 256.
+        weight: u32,
+        /// Told when it is published; `false`: there is no such server any more.
+        done: oneshot::Sender<bool>,
+    },
+    /// An operator ends a server's sessions.
+    KillSessions {
+        /// Its [`crate::live::ServerLive::uid`].
+        server: u64,
+        /// Told when the workers have been told.
+        done: oneshot::Sender<bool>,
+    },
     /// A host name has an address: every server of that name goes there.
     Resolved {
         /// The name, as configured.
@@ -38,6 +63,17 @@ pub enum ToControl {
         /// Its first address.
         address: IpAddr,
     },
+}
+
+/// What an operator wants a server to be (`set server … state`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// In service.
+    Ready,
+    /// Checked, and nothing new.
+    Drain,
+    /// Out of service.
+    Maint,
 }
 
 /// The sending end of the inbox; cheap to clone.

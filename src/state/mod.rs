@@ -12,7 +12,7 @@ pub mod status;
 pub mod succession;
 
 pub use draft::{BackendChange, Draft, Usable};
-pub use inbox::{ControlHandle, ToControl};
+pub use inbox::{ControlHandle, ToControl, Wish};
 pub use server::{Endpoint, Server};
 pub use snapshot::{Backend, BackendId, Frontend, FrontendId, Origin, Snapshot};
 pub use status::{AdminState, Forced, OperState, Rules, ServerStatus};

@@ -22,6 +22,7 @@ pub(crate) fn config(backends: Vec<Backend>) -> Config {
             tag: "rlb".into(),
             targets: vec![],
         },
+        runtime_api: None,
         stats: None,
         frontends: vec![],
         backends,

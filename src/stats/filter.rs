@@ -1,6 +1,6 @@
 //! Which rows are shown: `;up`, `;no-maint`, `scope=` of an address, and `scope` of `[stats]`.
 
-use super::rows::{Object, Row};
+use super::rows::{Kind, Object, Row};
 use crate::state::OperState;
 use std::sync::Arc;
 
@@ -18,6 +18,32 @@ pub struct Filter {
     pub scope: Option<String>,
     /// Only these proxies; empty: all.
     pub only: Vec<Arc<str>>,
+    /// Only these rows, by number (`show stat <id> <type> <sid>`).
+    pub select: Option<Select>,
+}
+
+/// Rows by number; -1 stands for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Select {
+    /// Number of the proxy.
+    pub proxy: i64,
+    /// Kinds of rows, added up: 1 frontends, 2 backends, 4 servers.
+    pub kinds: i64,
+    /// Number of the server.
+    pub service: i64,
+}
+
+impl Select {
+    fn takes(self, row: &Row<'_>) -> bool {
+        let bit = match row.kind() {
+            Kind::Frontend => 1,
+            Kind::Backend => 2,
+            Kind::Server => 4,
+        };
+        let (proxy, service) = row.ids();
+        let is = |wanted: i64, number: u32| wanted == -1 || wanted == i64::from(number);
+        self.kinds & bit != 0 && is(self.proxy, proxy) && is(self.service, service)
+    }
 }
 
 impl Filter {
@@ -37,6 +63,9 @@ impl Filter {
             .as_ref()
             .is_some_and(|part| !name.contains(part.as_str()))
         {
+            return false;
+        }
+        if self.select.is_some_and(|select| !select.takes(row)) {
             return false;
         }
         let Object::Server(_, server) = row.object else {

@@ -14,6 +14,7 @@ mod logs;
 mod process;
 mod relay;
 mod reload;
+mod runtime_api;
 mod stats;
 mod timeouts;
 mod unix;

@@ -5,6 +5,7 @@
 
 use crate::config::model::{Bind, BindAddress, Config};
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A bind of a frontend that is started.
@@ -103,26 +104,29 @@ fn is_any_port(address: &BindAddress) -> bool {
     matches!(address, BindAddress::Tcp(address) if address.port() == 0)
 }
 
-/// The TCP ports that old binds have.
-struct Ports(Vec<u16>);
+/// The TCP addresses that old binds have, by port.
+struct Ports(HashMap<u16, Vec<IpAddr>>);
 
 impl Ports {
     fn of(old: &[BindOf]) -> Self {
-        let mut ports: Vec<u16> = old
-            .iter()
-            .filter_map(|one| match &one.bind.address {
-                BindAddress::Tcp(address) if address.port() != 0 => Some(address.port()),
-                _ => None,
-            })
-            .collect();
-        ports.sort_unstable();
+        let mut ports: HashMap<u16, Vec<IpAddr>> = HashMap::new();
+        for one in old {
+            if let BindAddress::Tcp(address) = &one.bind.address
+                && address.port() != 0
+            {
+                ports.entry(address.port()).or_default().push(address.ip());
+            }
+        }
         Self(ports)
     }
 
+    /// Whether one of them overlaps with `address`, so that the kernel would refuse it.
     fn has(&self, address: &BindAddress) -> bool {
-        match address {
-            BindAddress::Tcp(address) => self.0.binary_search(&address.port()).is_ok(),
-            BindAddress::Unix(_) => false,
-        }
+        let BindAddress::Tcp(address) = address else {
+            return false;
+        };
+        let (ip, all) = (address.ip(), self.0.get(&address.port()));
+        let overlaps = |old: &IpAddr| *old == ip || old.is_unspecified() || ip.is_unspecified();
+        all.is_some_and(|all| all.iter().any(overlaps))
     }
 }

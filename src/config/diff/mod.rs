@@ -145,12 +145,14 @@ pub fn plan(old: &Config, new: &Config) -> Changes {
     let Config {
         global: _,
         log: _,
+        runtime_api: _,
         stats: _,
         frontends: _,
         backends: _,
     } = old;
     global(&mut found, &old.global, &new.global);
     log(&mut found, &old.log, &new.log);
+    runtime_api(&mut found, old, new);
     stats(&mut found, old.stats.as_ref(), new.stats.as_ref());
     proxies::frontends(&mut found, old, new);
     proxies::bind_changes(&mut found, old, new);
@@ -165,6 +167,7 @@ pub fn applicable(old: &Config, new: Config) -> Config {
     config.global.threads = old.global.threads;
     config.global.node.clone_from(&old.global.node);
     config.log = old.log.clone();
+    config.runtime_api.clone_from(&old.runtime_api);
     config.stats = match (&old.stats, config.stats) {
         (Some(old), Some(new)) => Some(model::Stats {
             binds: old.binds.clone(),
@@ -287,6 +290,20 @@ fn log(found: &mut Found, old: &model::Log, new: &model::Log) {
         "tag" => tag: text,
         "target" => targets: |it| format!("{} targets", it.len()));
     found.restart("log", keys);
+}
+
+fn runtime_api(found: &mut Found, old: &Config, new: &Config) {
+    let shown = |api: &model::RuntimeApi| {
+        let model::RuntimeApi {
+            socket,
+            mode,
+            level,
+        } = api;
+        format!("{} {mode:04o} {}", socket.display(), level.name())
+    };
+    let mut keys = Keys::default();
+    compare!(keys, old, new; "socket" => runtime_api: |it| optional(it.as_ref(), shown));
+    found.restart("runtime-api", keys);
 }
 
 fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stats>) {

@@ -128,6 +128,10 @@ fn binds_come_go_and_move() {
         edited("\"127.0.0.1:80\", ", "\"0.0.0.0:80\", ")[0],
         "+ bind web 0.0.0.0:80 (is opened beside the socket that this process has there)"
     );
+    assert_eq!(
+        edited("\"127.0.0.1:80\", ", "\"127.0.0.2:80\", ")[0],
+        "+ bind web 127.0.0.2:80 (is opened before anything else changes)"
+    );
 }
 
 #[test]

@@ -328,6 +328,15 @@ words! {
 }
 
 words! {
+    /// What a client of the runtime socket may do.
+    ApiLevelWord(model::ApiLevel) {
+        "user" => model::ApiLevel::User,
+        "operator" => model::ApiLevel::Operator,
+        "admin" => model::ApiLevel::Admin,
+    }
+}
+
+words! {
     /// A syslog facility, by HAProxy's names.
     FacilityWord(model::Facility) {
         "kern" => model::Facility(0),

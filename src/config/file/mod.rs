@@ -8,8 +8,8 @@ mod leaf;
 mod proxy;
 
 pub use leaf::{
-    BalanceWord, CheckType, CheckWord, Expected, FacilityWord, FormatWord, LevelWord, Located,
-    MarkedDown, MarkedUp, OneOrMany, Short, Timespan,
+    ApiLevelWord, BalanceWord, CheckType, CheckWord, Expected, FacilityWord, FormatWord, LevelWord,
+    Located, MarkedDown, MarkedUp, OneOrMany, Short, Timespan,
 };
 pub use proxy::{
     Backend, BackendTimeouts, Bind, Check, Frontend, FrontendTimeouts, Listen, Server,
@@ -47,6 +47,8 @@ pub struct File {
     pub stats: Maybe<Stats>,
     /// When this machine is to get traffic. Without this table: while it runs.
     pub readiness: Maybe<Readiness>,
+    /// The socket for commands. Without this table there is none.
+    pub runtime_api: Maybe<RuntimeApi>,
     /// What every frontend and backend inherits, in included files too.
     pub defaults: Maybe<Defaults>,
     /// Named sets of hosts, so that several backends can use the same: [node-group.NAME] with
@@ -153,6 +155,19 @@ pub struct Readiness {
     /// How long a stop waits after `/readyz` has turned to no before the listeners close.
     /// Default: `"0s"`.
     pub withdraw_delay: Maybe<Timespan>,
+}
+
+/// The socket for commands, as HAProxy's `stats socket`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RuntimeApi {
+    /// Path of a unix socket: `"/run/rlb/admin.sock"`.
+    pub socket: Maybe<String>,
+    /// File mode of the socket, octal. Default: `"0600"`.
+    pub mode: Maybe<String>,
+    /// What whoever may open the socket may do: `"user"`, `"operator"` or `"admin"`. Default:
+    /// `"admin"`.
+    pub level: Maybe<ApiLevelWord>,
 }
 
 /// What every frontend and backend inherits.

@@ -310,7 +310,11 @@ fn haproxy_prefix(text: &str) -> Option<Problem> {
 }
 
 /// An absolute path, or an abstract name that begins with `@`.
-fn unix_path(text: &str) -> Result<PathBuf, Problem> {
+/// The path of a unix socket, or an abstract name that begins with `@`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn unix_path(text: &str) -> Result<PathBuf, Problem> {
     if text.contains('\0') {
         return Err(Problem::new("a path cannot hold a zero byte"));
     }

@@ -131,6 +131,7 @@ pub(super) fn validate(files: &[Written], limits: &Limits, report: &mut Report) 
     let mut config = Config {
         global,
         log,
+        runtime_api: once::runtime_api(cx, files),
         stats,
         frontends: frontends.into_iter().map(|draft| draft.frontend).collect(),
         backends: backends.into_iter().map(|draft| draft.backend).collect(),

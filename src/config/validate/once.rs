@@ -5,7 +5,7 @@ use super::scope::{Cx, Given, Scope, flag};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{self, File, Located};
 use crate::config::model::{
-    Balance, Facility, Global, Log, LogFormat, LogSink, LogTarget, Severity,
+    ApiLevel, Balance, Facility, Global, Log, LogFormat, LogSink, LogTarget, RuntimeApi, Severity,
 };
 use crate::config::read::Written;
 use crate::config::units;
@@ -17,6 +17,8 @@ pub const THREADS_MAX: i64 = 1024;
 pub const MAXCONN_MAX: i64 = 100_000_000;
 /// Highest `retries`.
 pub const RETRIES_MAX: i64 = 100;
+/// File mode of the runtime socket when none is written: its owner alone.
+const API_MODE: u32 = 0o600;
 /// `local0`.
 const FACILITY: Facility = Facility(16);
 
@@ -151,6 +153,38 @@ fn log_target(
             .as_ref()
             .map_or(Severity::Info, |word| word.value.0),
     })
+}
+
+/// `[runtime-api]`.
+pub(super) fn runtime_api(cx: &mut Cx<'_>, files: &[Written]) -> Option<RuntimeApi> {
+    let (scope, table) = once(cx, files, "runtime-api", |file| &file.runtime_api)?;
+    let mode = table.value.mode.as_ref().and_then(|written| {
+        let mode = units::mode(&written.value);
+        mode.map_err(|problem| {
+            cx.problem(scope.of(written), "value", "expected a file mode", problem);
+        })
+        .ok()
+    });
+    let Some(socket) = &table.value.socket else {
+        let example = "socket = \"/run/rlb/admin.sock\"";
+        cx.missing(scope, &table.span, "[runtime-api]", example);
+        return None;
+    };
+    match units::unix_path(&socket.value) {
+        Ok(path) => Some(RuntimeApi {
+            socket: path,
+            mode: mode.unwrap_or(API_MODE),
+            level: table
+                .value
+                .level
+                .as_ref()
+                .map_or(ApiLevel::Admin, |word| word.value.0),
+        }),
+        Err(problem) => {
+            cx.problem(scope.of(socket), "address", "expected a path", problem);
+            None
+        }
+    }
 }
 
 /// `[defaults]`: what proxies inherit, still without rlb's own defaults.

@@ -5,6 +5,7 @@
 
 mod items;
 
+pub use super::process::VERSION;
 pub use items::{ITEMS, RELEASED};
 
 use super::columns::Value;

@@ -73,6 +73,13 @@ impl Config {
         self
     }
 
+    /// Further tables.
+    #[must_use]
+    pub(crate) fn table(mut self, text: &str) -> Self {
+        self.rest.push(text.to_owned());
+        self
+    }
+
     /// A log target, as `udp:127.0.0.1:514`, with its format.
     #[must_use]
     pub(crate) fn log(mut self, to: impl Display, format: &str) -> Self {

@@ -1,0 +1,111 @@
+//! HAProxy's framing: one line, commands between semicolons, words between blanks. A backslash
+//! takes the meaning from the character behind it. Admin thread; all but [`Lines`] is pure.
+
+use super::LINE_BYTES_MAX;
+use std::io;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::OwnedReadHalf;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 1024;
+
+/// The lines of a connection.
+pub(super) struct Lines {
+    stream: OwnedReadHalf,
+    /// Read and not yet used.
+    waiting: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn new(stream: OwnedReadHalf) -> Self {
+        Self {
+            stream,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The next line without its end; what comes before the end of the stream is one too. `None`
+    /// at the end.
+    ///
+    /// # Errors
+    /// `InvalidData` for a line of more than [`LINE_BYTES_MAX`] bytes.
+    pub(super) async fn next(&mut self) -> io::Result<Option<String>> {
+        loop {
+            if let Some(end) = self.waiting.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.waiting.drain(..=end).collect();
+                return Ok(Some(text(&line)));
+            }
+            if self.waiting.len() > LINE_BYTES_MAX {
+                let message = format!("A line is {LINE_BYTES_MAX} bytes long at most.");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+            let mut buffer = [0; READ_BYTES];
+            let length = self.stream.read(&mut buffer).await?;
+            if length == 0 {
+                let rest = std::mem::take(&mut self.waiting);
+                return Ok((!rest.is_empty()).then(|| text(&rest)));
+            }
+            self.waiting.extend_from_slice(&buffer[..length]);
+        }
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    text.trim_end_matches(['\r', '\n']).to_owned()
+}
+
+/// The commands of a line.
+pub(super) fn commands(line: &str) -> Vec<String> {
+    let mut all = vec![String::new()];
+    let mut escaped = false;
+    for character in line.chars() {
+        let last = all.len() - 1;
+        if character == ';' && !escaped {
+            all.push(String::new());
+            continue;
+        }
+        all[last].push(character);
+        escaped = character == '\\' && !escaped;
+    }
+    // A semicolon at the end begins no command.
+    if all.len() > 1 && all.last().is_some_and(|last| last.trim().is_empty()) {
+        all.pop();
+    }
+    all
+}
+
+/// The words of a command, backslashes undone.
+pub(super) fn words(command: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut characters = command.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            ' ' | '\t' => all.extend(word.take()),
+            '\\' => {
+                let taken = characters.next().unwrap_or('\\');
+                word.get_or_insert_default().push(taken);
+            }
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    all.extend(word);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn semicolons_part_commands_and_blanks_words() {
+        assert_eq!(commands("show info;show stat"), ["show info", "show stat"]);
+        assert_eq!(commands("show info;"), ["show info"]);
+        assert_eq!(commands(""), [""]);
+        assert_eq!(commands("a\\;b; c"), ["a\\;b", " c"]);
+        assert_eq!(words("  set\tserver  b/s "), ["set", "server", "b/s"]);
+        assert_eq!(words("a\\;b c\\ d \\\\"), ["a;b", "c d", "\\"]);
+        assert!(words("   ").is_empty());
+    }
+}

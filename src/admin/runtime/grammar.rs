@@ -1,0 +1,151 @@
+//! The table of commands: their words, who may use them, what `help` says. Pure.
+
+use crate::config::model::ApiLevel;
+use std::fmt::Write;
+
+/// What a command does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Disable,
+    Enable,
+    GetWeight,
+    Help,
+    Prompt,
+    Quit,
+    Reload,
+    SetServer,
+    SetWeight,
+    ShowInfo,
+    ShowServersState,
+    ShowStat,
+    ShowVersion,
+    ShutdownSessions,
+}
+
+/// A command.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The words that it begins with.
+    words: &'static [&'static str],
+    /// The words with their arguments, as `help` shows them.
+    usage: &'static str,
+    text: &'static str,
+    /// The least that a client must be.
+    pub(super) level: ApiLevel,
+    pub(super) verb: Verb,
+}
+
+const fn entry(
+    (words, usage): (&'static [&'static str], &'static str),
+    text: &'static str,
+    level: ApiLevel,
+    verb: Verb,
+) -> Entry {
+    Entry {
+        words,
+        usage,
+        text,
+        level,
+        verb,
+    }
+}
+
+use ApiLevel::{Admin, User};
+
+/// In the order of `help`: by name, then those of the connection itself.
+#[rustfmt::skip]
+const TABLE: &[Entry] = &[
+    entry((&["disable", "server"], "disable server <bk>/<srv>"), "set a server to maintenance", Admin, Verb::Disable),
+    entry((&["enable", "server"], "enable server <bk>/<srv>"), "set a server to ready", Admin, Verb::Enable),
+    entry((&["get", "weight"], "get weight <bk>/<srv>"), "report a server's current weight", User, Verb::GetWeight),
+    entry((&["reload"], "reload"), "read the configuration again", Admin, Verb::Reload),
+    entry((&["set", "server"], "set server <bk>/<srv> [opts]"), "change a server's state or weight", Admin, Verb::SetServer),
+    entry((&["set", "weight"], "set weight <bk>/<srv> <w>[%]"), "change a server's weight", Admin, Verb::SetWeight),
+    entry((&["show", "info"], "show info [typed]"), "report information about the running process", User, Verb::ShowInfo),
+    entry((&["show", "servers", "state"], "show servers state [<backend>]"), "dump volatile server information", User, Verb::ShowServersState),
+    entry((&["show", "stat"], "show stat [<id> <type> <sid>] [typed|json|up|no-maint]*"), "report counters for each proxy and server", User, Verb::ShowStat),
+    entry((&["show", "version"], "show version"), "show version of the current process", User, Verb::ShowVersion),
+    entry((&["shutdown", "sessions", "server"], "shutdown sessions server <bk>/<srv>"), "kill sessions on a server", Admin, Verb::ShutdownSessions),
+    entry((&["help"], "help [<command>]"), "list matching or all commands", User, Verb::Help),
+    entry((&["prompt"], "prompt [i|n|p]"), "toggle interactive mode with prompt", User, Verb::Prompt),
+    entry((&["quit"], "quit"), "disconnect", User, Verb::Quit),
+];
+
+/// The command that `words` begin with, and its arguments.
+pub(super) fn find<'a, 'b>(words: &'a [&'b str]) -> Option<(&'static Entry, &'a [&'b str])> {
+    let entry = TABLE.iter().find(|entry| words.starts_with(entry.words))?;
+    Some((entry, &words[entry.words.len()..]))
+}
+
+/// `help`, all of it or what begins with `words`.
+pub(super) fn help(words: &[&str], level: ApiLevel) -> String {
+    let mut text = "The following commands are valid at this level:\n".to_owned();
+    list(&mut text, level, |entry| {
+        words
+            .iter()
+            .zip(entry.words)
+            .all(|(one, other)| one == other)
+    });
+    text
+}
+
+/// What is said to a command that there is not.
+pub(super) fn unknown(words: &[&str], level: ApiLevel) -> String {
+    let Some(first) = words.first() else {
+        return help(&[], level);
+    };
+    let alike = |entry: &Entry| entry.words[0] == *first;
+    let mut text = format!("Unknown command: '{}'", words.join(" "));
+    if TABLE.iter().any(alike) {
+        text.push_str(", but maybe one of the following ones is a better match:\n");
+        list(&mut text, level, alike);
+    } else {
+        text.push_str(". Please enter one of the following commands only:\n");
+        list(&mut text, level, |_| true);
+    }
+    text
+}
+
+fn list(text: &mut String, level: ApiLevel, wanted: impl Fn(&Entry) -> bool) {
+    let mine = TABLE.iter().filter(|entry| entry.level <= level);
+    for entry in mine.filter(|entry| wanted(entry)) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {:<40}: {}", entry.usage, entry.text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_found_by_all_their_words() {
+        let (entry, args) = find(&["show", "servers", "state", "be"]).unwrap();
+        assert_eq!((entry.verb, args), (Verb::ShowServersState, &["be"][..]));
+        assert!(find(&["show", "servers"]).is_none());
+        assert!(find(&[]).is_none());
+    }
+
+    #[test]
+    fn help_shows_what_the_level_allows() {
+        let user = help(&[], ApiLevel::User);
+        assert!(user.contains("  show info [typed]                       : report information"));
+        assert!(!user.contains("reload"));
+        assert!(help(&[], ApiLevel::Admin).contains("reload"));
+        assert_eq!(help(&["get"], ApiLevel::User).lines().count(), 2);
+    }
+
+    #[test]
+    fn unknown_commands_get_a_hint() {
+        let text = unknown(&["show", "sta"], ApiLevel::User);
+        let first = "Unknown command: 'show sta', but maybe one of the following ones is a \
+                     better match:";
+        assert_eq!(text.lines().next(), Some(first));
+        assert!(!text.contains("help"));
+        let text = unknown(&["nosuch"], ApiLevel::User);
+        assert!(
+            text.starts_with("Unknown command: 'nosuch'. Please enter one"),
+            "{text}"
+        );
+    }
+}

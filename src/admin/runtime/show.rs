@@ -1,0 +1,228 @@
+//! Commands that only look. Admin thread.
+//!
+//! Invariant: a table is written chunk by chunk, a backend at a time where it is about servers, so
+//! that ten thousand servers are many short turns.
+
+use super::{Desk, Out};
+use crate::config::model::{ServerAddress, ServerPort};
+use crate::live::CheckStatus;
+use crate::state::{Backend, Endpoint, Server, Snapshot};
+use crate::stats::columns::Value;
+use crate::stats::filter::Select;
+use crate::stats::info::ITEMS;
+use crate::stats::{Facts, Filter, Format, Rows, Table};
+use std::fmt::Write;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Version of the format of `show servers state`, and its header.
+const STATE_HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state \
+    srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status \
+    srv_check_result srv_check_health srv_check_state srv_agent_state bk_f_forced_id \
+    srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr \
+    srv_agent_addr srv_agent_port\n";
+
+/// `show info [typed]`.
+pub(super) fn info(desk: &Desk, args: &[&str]) -> String {
+    let shared = &desk.shared;
+    let snapshot = shared.snapshot.load_full();
+    let facts = Facts {
+        snapshot: &snapshot,
+        process: &shared.process,
+        requests: &shared.requests,
+        now: Instant::now(),
+    };
+    let typed = args.first() == Some(&"typed");
+    let mut text = String::new();
+    for item in &ITEMS {
+        let (position, name, of) = (item.position, item.name, item.typed);
+        // Writing to a string cannot fail.
+        let _ = if typed {
+            write!(text, "{position}.{name}.1:{of}:")
+        } else {
+            write!(text, "{name}: ")
+        };
+        let _ = match (item.value)(&facts) {
+            Value::Absent => Ok(()),
+            Value::Number(number) => write!(text, "{number}"),
+            Value::Signed(number) => write!(text, "{number}"),
+            Value::Text(value) => write!(text, "{}", value.replace(['\r', '\n'], " ")),
+        };
+        text.push('\n');
+    }
+    text
+}
+
+/// `show version`.
+pub(super) fn version() -> String {
+    format!("{}\n", crate::stats::info::VERSION)
+}
+
+/// `show stat [<id> <type> <sid>] [typed|json|up|no-maint]*`.
+pub(super) async fn stat(desk: &Desk, out: &mut Out, args: &[&str]) -> io::Result<()> {
+    let shared = &desk.shared;
+    let snapshot = shared.snapshot.load_full();
+    let (select, words) = match args {
+        [proxy, kinds, service, rest @ ..] if kinds.parse::<i64>().is_ok() => {
+            let Some(proxy) = proxy_number(&snapshot, proxy) else {
+                return out.say("No such proxy.\n").await;
+            };
+            let select = Select {
+                proxy,
+                kinds: kinds.parse().unwrap_or(-1),
+                service: service.parse().unwrap_or(-1),
+            };
+            (Some(select), rest)
+        }
+        rest => (None, rest),
+    };
+    let mut format = Format::Csv;
+    let mut filter = Filter {
+        select,
+        ..Filter::default()
+    };
+    for word in words {
+        match *word {
+            "typed" => format = Format::Typed,
+            "json" => format = Format::Json,
+            "up" => filter.up = true,
+            "no-maint" => filter.no_maint = true,
+            other => {
+                let text = format!("Unknown parameter '{other}' of 'show stat'.\n");
+                return out.say(&text).await;
+            }
+        }
+    }
+    let requests = Arc::clone(&shared.requests);
+    let rows = Rows::new(snapshot, requests, Instant::now()).filtered(filter);
+    let mut table = Table::new(format, rows);
+    loop {
+        let chunk = table.chunk();
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        out.say(&chunk).await?;
+    }
+}
+
+/// The number of a proxy that is given by number or name; -1 stands for all.
+fn proxy_number(snapshot: &Snapshot, text: &str) -> Option<i64> {
+    if let Ok(number) = text.parse() {
+        return Some(number);
+    }
+    let frontends = snapshot.frontends.iter().flatten();
+    let backends = snapshot.backends.iter().flatten();
+    let stats = snapshot.stats.iter().map(|stats| (&stats.name, stats.id));
+    frontends
+        .map(|one| (&one.spec.name, one.spec.id))
+        .chain(backends.map(|one| (&one.spec.name, one.spec.id)))
+        .chain(stats)
+        .find(|(name, _)| ***name == *text)
+        .map(|(_, id)| i64::from(id))
+}
+
+/// `show servers state [<backend>]`.
+pub(super) async fn servers_state(desk: &Desk, out: &mut Out, args: &[&str]) -> io::Result<()> {
+    let snapshot = desk.shared.snapshot.load_full();
+    let mut backends: Vec<&Arc<Backend>> = snapshot.backends.iter().flatten().collect();
+    if let Some(name) = args.first() {
+        backends.retain(|backend| *backend.spec.name == **name);
+        if backends.is_empty() {
+            return out.say("Can't find backend.\n").await;
+        }
+    }
+    backends.sort_by_key(|backend| backend.spec.order);
+    let now = Instant::now();
+    out.say(STATE_HEADER).await?;
+    for backend in backends {
+        let mut text = String::new();
+        for server in &backend.servers {
+            state(&mut text, (backend, server), now);
+        }
+        out.say(&text).await?;
+    }
+    Ok(())
+}
+
+/// The line of a server; section 3.4 of HAProxy's semantics.
+fn state(text: &mut String, (backend, server): (&Backend, &Server), now: Instant) {
+    let address = match &server.endpoint {
+        Some(Endpoint::Ip(ip, _)) => ip.to_string(),
+        Some(Endpoint::Unix(_)) | None => "-".to_owned(),
+    };
+    let (name, port) = match &server.spec.address {
+        ServerAddress::Name(name, port) => (&**name, *port),
+        ServerAddress::Ip(_, port) => ("-", *port),
+        ServerAddress::Unix(_) => ("-", ServerPort::Fixed(0)),
+    };
+    let port = match port {
+        ServerPort::Fixed(port) => port,
+        ServerPort::FromClient(_) => 0,
+    };
+    let check = Check::of(server);
+    let status = &server.status;
+    let since = now.saturating_duration_since(status.since).as_secs();
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{} {} {} {} {address} {} {} {} {} {since} {} {} {} {} 0 0 0 {name} {port} - 0 {} {} - 0",
+        backend.spec.id,
+        backend.spec.name,
+        server.spec.id,
+        server.spec.name,
+        status.oper as u8,
+        status.admin.0,
+        server.weight,
+        server.spec.weight,
+        check.status,
+        check.result,
+        check.health,
+        check.state,
+        check.port,
+        check.address,
+    );
+}
+
+/// The columns of a line that are about the check.
+struct Check {
+    status: u8,
+    /// HAProxy's `enum chk_result`: 0 unknown, 2 failed, 3 passed.
+    result: u8,
+    health: u32,
+    /// HAProxy's `CHK_ST_*`: 1 in progress, 2 configured, 4 enabled, 8 paused.
+    state: u8,
+    port: u16,
+    address: String,
+}
+
+impl Check {
+    fn of(server: &Server) -> Self {
+        let Some(spec) = &server.spec.check else {
+            return Self {
+                status: CheckStatus::Initializing as u8,
+                result: 0,
+                health: 1,
+                state: 0,
+                port: 0,
+                address: "-".to_owned(),
+            };
+        };
+        let report = server.live.check.load();
+        let paused = if server.status.admin.is_maint() { 8 } else { 0 };
+        Self {
+            status: report.status as u8,
+            result: match report.status {
+                CheckStatus::Unknown | CheckStatus::Initializing => 0,
+                CheckStatus::L4Ok => 3,
+                _ => 2,
+            },
+            health: server.status.health,
+            state: 6 | paused | u8::from(report.in_progress),
+            port: spec.port.unwrap_or(0),
+            address: spec
+                .address
+                .map_or_else(|| "-".to_owned(), |address| address.to_string()),
+        }
+    }
+}

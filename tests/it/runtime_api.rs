@@ -1,0 +1,260 @@
+//! The runtime socket: framing, commands, bounds, and the two sub-commands that speak to it.
+
+use crate::harness::client::{PATIENCE, connect, echo, hear, read_to_end};
+use crate::harness::config::Config;
+use crate::harness::eventually::{eventually, eventually_true};
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A balancer over `servers` with a runtime socket.
+struct Scene {
+    rlb: Rlb,
+    config: Config,
+    dir: TempDir,
+}
+
+impl Scene {
+    fn new(config: Config, level: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("admin.sock");
+        let table = format!("[runtime-api]\nsocket = {socket:?}\nlevel = \"{level}\"");
+        let config = config.table(&table);
+        Self {
+            rlb: Rlb::start(&config),
+            config,
+            dir,
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+
+    fn ask(&self, line: &str) -> String {
+        ask(&self.socket(), line)
+    }
+}
+
+fn ask(socket: &Path, line: &str) -> String {
+    let mut stream = UnixStream::connect(socket).expect("the socket is there");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    writeln!(stream, "{line}").expect("sent");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("answered and closed");
+    answer
+}
+
+fn two(one: &Peer, other: &Peer) -> Config {
+    Config::new()
+        .server_with(one.address(), "check = false")
+        .server_with(other.address(), "check = false")
+}
+
+fn scene(level: &str) -> (Scene, Peer, Peer) {
+    let (one, two_) = (
+        Peer::start(Behaviour::Says("1")),
+        Peer::start(Behaviour::Says("2")),
+    );
+    (Scene::new(two(&one, &two_), level), one, two_)
+}
+
+#[test]
+fn answers_are_framed_as_haproxys() {
+    let (scene, _one, _two) = scene("admin");
+    assert_eq!(scene.ask("show version"), "3.0.0-rlb0.1.0\n\n");
+    let both = scene.ask("show version;set server be/s1 state ready ; show version;");
+    assert_eq!(both, "3.0.0-rlb0.1.0\n\n\n3.0.0-rlb0.1.0\n\n");
+    let info = scene.ask("show info");
+    assert!(info.starts_with("Name: "), "{info}");
+    assert!(info.ends_with("\n\n"), "an empty line at the end");
+    assert!(info.lines().count() > 70, "{info}");
+    let unknown = scene.ask("nosuch command");
+    assert!(
+        unknown.starts_with("Unknown command: 'nosuch command'"),
+        "{unknown}"
+    );
+    assert!(
+        scene
+            .ask("help")
+            .starts_with("The following commands are valid at this level:\n")
+    );
+
+    let mut stream = UnixStream::connect(scene.socket()).expect("the socket is there");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+        .write_all(b"prompt\nshow version\n\nquit\n")
+        .expect("sent");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("closed by quit");
+    assert_eq!(said, "\n> 3.0.0-rlb0.1.0\n\n> \n> ");
+    scene.rlb.stop();
+}
+
+#[test]
+fn states_and_weights_are_set_and_survive_a_reload() {
+    let (mut scene, _one, _two) = scene("admin");
+    let address = scene.rlb.address();
+    for (line, said) in [
+        ("set server be/s1 state maint", "\n"),
+        (
+            "set server be/s1 state bogus",
+            "'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n\n",
+        ),
+        ("set server be/nosuch state maint", "No such server.\n\n"),
+        ("set server nosuch/s1 state maint", "No such backend.\n\n"),
+        ("set server be state maint", "Require 'backend/server'.\n\n"),
+        (
+            "set server be/s2 weight 300",
+            "Absolute weight can only be between 0 and 256 inclusive.\n\n",
+        ),
+        ("set server be/s2 weight 50", "\n"),
+        ("get weight be/s2", "50 (initial 1)\n\n"),
+    ] {
+        assert_eq!(scene.ask(line), said, "{line}");
+    }
+    // The answer comes when it is in force.
+    assert_eq!(scene.rlb.status("s1"), "MAINT");
+    for _ in 0..4 {
+        assert_eq!(hear(address).0, "2");
+    }
+    let config = scene.config.clone().backend("retries = 1");
+    scene.rlb.reload(&config);
+    assert_eq!(scene.rlb.status("s1"), "MAINT");
+    assert_eq!(scene.ask("get weight be/s2"), "50 (initial 1)\n\n");
+    assert_eq!(
+        scene.ask("set server be/s1 state ready;set server be/s2 state drain"),
+        "\n\n"
+    );
+    for _ in 0..4 {
+        assert_eq!(hear(address).0, "1");
+    }
+    let state = scene.ask("show servers state be");
+    let lines: Vec<&str> = state.lines().collect();
+    assert_eq!(lines[0], "1");
+    assert!(lines[1].starts_with("# be_id be_name srv_id"), "{state}");
+    assert!(lines[2].contains(" be 1 s1 127.0.0.1 2 0 1 1 "), "{state}");
+    assert!(lines[3].contains(" be 2 s2 127.0.0.1 2 8 50 1 "), "{state}");
+    assert_eq!(lines[2].split(' ').count(), 25, "as many as the header");
+    let events = scene.rlb.events();
+    assert_eq!(events.with("be/s1 is going DOWN for maintenance").len(), 1);
+    scene.rlb.stop();
+}
+
+#[test]
+fn the_statistics_are_those_of_the_page() {
+    let (scene, _one, _two) = scene("user");
+    let stat = scene.ask("show stat");
+    assert!(stat.starts_with("# pxname,svname,"), "{stat}");
+    let services = |text: &str| -> Vec<String> {
+        let rows = text.lines().skip(1).filter(|line| !line.is_empty());
+        rows.map(|row| row.split(',').take(2).collect::<Vec<_>>().join("/"))
+            .collect()
+    };
+    let all = services(&stat);
+    assert!(all.contains(&"be/s1".to_owned()) && all.contains(&"fe/FRONTEND".to_owned()));
+    assert_eq!(
+        services(&scene.ask("show stat -1 4 -1")),
+        ["be/s1", "be/s2"]
+    );
+    assert_eq!(services(&scene.ask("show stat be 2 -1")), ["be/BACKEND"]);
+    assert_eq!(scene.ask("show stat nosuch 1 -1"), "No such proxy.\n\n");
+    // A user looks and changes nothing.
+    assert_eq!(
+        scene.ask("set server be/s1 state maint"),
+        "Permission denied\n\n"
+    );
+    assert_eq!(scene.ask("reload"), "Permission denied\n\n");
+    scene.rlb.stop();
+}
+
+#[test]
+fn sessions_of_a_server_are_shut_down() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new().server_with(peer.address(), "check = false");
+    let scene = Scene::new(config, "admin");
+    let mut stream = connect(scene.rlb.address());
+    echo(&mut stream, b"before");
+    assert_eq!(scene.ask("shutdown sessions server be/s1"), "\n");
+    read_to_end(&mut stream);
+    eventually_true(STOP_WITHIN, "the session is over", || {
+        scene.rlb.number("s1", "scur") == 0
+    });
+    echo(&mut connect(scene.rlb.address()), b"new ones are welcome");
+    scene.rlb.stop();
+}
+
+#[test]
+fn the_command_line_reloads_and_says_what_changed() {
+    let (scene, _one, _two) = scene("admin");
+    let path = scene.rlb.config_path();
+    let path = path.to_str().expect("a UTF-8 path");
+    let reload = || {
+        let output = command(&["reload", "--config", path]);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let config = scene.config.clone();
+    scene.rlb.rewrite(&config.clone().frontend("maxconn = 9"));
+    let (code, said, _) = reload();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("~ frontend fe: maxconn none -> 9"), "{said}");
+    assert_eq!(
+        scene.rlb.number("FRONTEND", "slim"),
+        9,
+        "in force when it returns"
+    );
+    scene.rlb.rewrite(&config.frontend("maxcon = 10"));
+    let (code, _, said) = reload();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("maxcon") && said.contains("unchanged"),
+        "{said}"
+    );
+    let socket = scene.socket();
+    let socket = socket.to_str().expect("a UTF-8 path");
+    let output = command(&["ctl", "--socket", socket, "show version"]);
+    assert_eq!(output.stdout, b"3.0.0-rlb0.1.0\n\n");
+    let output = command(&["ctl", "--socket", socket, "nosuch"]);
+    assert_eq!(output.status.code(), Some(1));
+    let output = command(&["ctl", "--socket", "/nonexistent", "help"]);
+    assert_eq!(output.status.code(), Some(1));
+    scene.rlb.stop();
+}
+
+#[test]
+fn rude_clients_are_bounded() {
+    let (scene, _one, _two) = scene("admin");
+    let mut stream = UnixStream::connect(scene.socket()).expect("the socket is there");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    // The rest may not be taken any more.
+    drop(stream.write_all(&vec![b'x'; 100_000]));
+    let mut said = Vec::new();
+    drop(stream.read_to_end(&mut said));
+    assert!(said.len() < 200, "{}", String::from_utf8_lossy(&said));
+    // Ten that say nothing are cut, and then the eleventh is served.
+    let silent: Vec<UnixStream> = (0..10)
+        .map(|_| UnixStream::connect(scene.socket()).expect("the socket is there"))
+        .collect();
+    let mut stream = UnixStream::connect(scene.socket()).expect("it waits");
+    stream
+        .set_read_timeout(Some(2 * PATIENCE))
+        .expect("a timeout");
+    writeln!(stream, "show version").expect("the kernel takes it");
+    let answer = eventually(3 * PATIENCE, "an answer", || {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok().map(|_| answer)
+    });
+    assert_eq!(answer, "3.0.0-rlb0.1.0\n\n");
+    drop(silent);
+    scene.rlb.stop();
+}
