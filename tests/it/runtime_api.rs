@@ -21,7 +21,8 @@ impl Scene {
     fn new(config: Config, level: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("admin.sock");
-        let table = format!("[runtime-api]\nsocket = {socket:?}\nlevel = \"{level}\"");
+        let socket = socket.display();
+        let table = format!("[runtime-api]\nsocket = \"{socket}\"\nlevel = \"{level}\"");
         let config = config.table(&table);
         Self {
             rlb: Rlb::start(&config),
