@@ -26,6 +26,7 @@ pub(crate) fn snapshot(backends: u32, servers: u32) -> Snapshot {
             tag: "rlb".into(),
             targets: vec![],
         },
+        runtime_api: None,
         stats: None,
         frontends: vec![],
         backends: (0..backends).map(|id| backend(id, servers)).collect(),

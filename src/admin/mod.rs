@@ -199,5 +199,21 @@ async fn sample(shared: &Shared) {
     }
 }
 
+/// Reads `target`, path and query of a request, as the stats listener does, and asks the answer for
+/// what it says of itself. For fuzzing: it must not panic, whatever it is given.
+#[doc(hidden)]
+pub fn exercise_target(target: &str) {
+    for uri in ["/", "/haproxy?stats"] {
+        let page = crate::config::model::StatsPage {
+            uri: uri.into(),
+            ..Default::default()
+        };
+        let (wanted, view) = target::parse(&hyper::Method::GET, target, &page);
+        assert!(wanted.is_guarded() || !wanted.is_of_the_page());
+        let scope = view.filter.scope.unwrap_or_default();
+        assert!(scope.len() <= 4 * crate::stats::filter::SCOPE_BYTES_MAX);
+    }
+}
+
 #[cfg(test)]
 mod tests;

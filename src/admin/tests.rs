@@ -361,3 +361,15 @@ fn readiness_follows_the_phases() {
     assert!(get(&running, "/healthz").ends_with("ok\n"));
     assert!(running.handle.stop(LONG));
 }
+
+#[test]
+fn seeds_of_the_fuzz_target_do_not_panic() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/stats_request");
+    let mut count = 0;
+    for seed in std::fs::read_dir(folder).expect("the seeds") {
+        let bytes = std::fs::read(seed.expect("an entry").path()).expect("a seed");
+        super::exercise_target(&String::from_utf8_lossy(&bytes));
+        count += 1;
+    }
+    assert!(count > 0);
+}

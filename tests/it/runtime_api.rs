@@ -21,8 +21,10 @@ impl Scene {
     fn new(config: Config, level: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("admin.sock");
-        let socket = socket.display();
-        let table = format!("[runtime-api]\nsocket = \"{socket}\"\nlevel = \"{level}\"");
+        let table = format!(
+            "[runtime-api]\nsocket = \"{}\"\nlevel = \"{level}\"",
+            socket.display()
+        );
         let config = config.table(&table);
         Self {
             rlb: Rlb::start(&config),
