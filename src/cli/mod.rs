@@ -9,6 +9,7 @@
 )]
 
 mod check;
+mod demo;
 mod limits;
 mod run;
 mod schema;
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Run the load balancer
     Run(run::Args),
+    /// Show it at work: services, nodes and clients of its own, no root, nothing to install
+    Demo(demo::Args),
     /// Check a configuration file and report everything that is wrong with it
     Check(check::Args),
     /// Print the JSON schema of the configuration file, for editors
@@ -41,6 +44,7 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Schema => schema::run(),
     }
