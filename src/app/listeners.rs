@@ -1,7 +1,8 @@
 //! Opening the listening sockets: all of them before anything is announced.
 
+use super::inherited::Inherited;
 use crate::config::model::{Bind, BindAddress, Config, Keepalive};
-use crate::sys::socket::{self, Address, Options};
+use crate::sys::socket::{Address, Options};
 use crate::worker::Listener;
 use socket2::Socket;
 use std::io;
@@ -16,14 +17,19 @@ pub(super) struct Listeners {
     pub(super) stats: Vec<TcpListener>,
 }
 
-/// Opens them, or says of each that cannot be opened why.
-pub(super) fn open(config: &Config, maxconn: u32) -> Result<Listeners, Vec<String>> {
+/// Opens them, but for those that were passed to us, or says of each that cannot be opened why.
+pub(super) fn open(
+    config: &Config,
+    maxconn: u32,
+    inherited: &mut Inherited,
+) -> Result<Listeners, Vec<String>> {
     let mut workers: Vec<Vec<Listener>> = (0..config.global.threads).map(|_| Vec::new()).collect();
     let mut stats = Vec::new();
     let mut problems = Vec::new();
     if let Some(spec) = &config.stats {
         for bind in &spec.binds {
-            match listen(bind, spec.maxconn, None, 1) {
+            let options = options(bind, spec.maxconn, None);
+            match inherited.listen(bind, &options, 1) {
                 Ok(sockets) => {
                     announce(&spec.name, &sockets);
                     stats.extend(sockets.into_iter().map(TcpListener::from));
@@ -40,12 +46,15 @@ pub(super) fn open(config: &Config, maxconn: u32) -> Result<Listeners, Vec<Strin
     {
         let backlog = spec.maxconn.unwrap_or(maxconn);
         for bind in &spec.binds {
-            match listen(bind, backlog, spec.keepalive, workers.len()) {
+            let options = options(bind, backlog, spec.keepalive);
+            match inherited.listen(bind, &options, workers.len()) {
                 Ok(sockets) => {
                     announce(&spec.name, &sockets);
                     let unix = matches!(bind.address, BindAddress::Unix(_));
-                    for (worker, socket) in workers.iter_mut().zip(sockets) {
-                        worker.push(Listener {
+                    // There may be more of them than workers: closing one would lose its queue.
+                    for (number, socket) in sockets.into_iter().enumerate() {
+                        let worker = number % workers.len();
+                        workers[worker].push(Listener {
                             frontend: index,
                             socket,
                             unix,
@@ -63,13 +72,8 @@ pub(super) fn open(config: &Config, maxconn: u32) -> Result<Listeners, Vec<Strin
     }
 }
 
-fn listen(
-    bind: &Bind,
-    backlog: u32,
-    keepalive: Option<Keepalive>,
-    shards: usize,
-) -> io::Result<Vec<Socket>> {
-    let options = Options {
+fn options(bind: &Bind, backlog: u32, keepalive: Option<Keepalive>) -> Options {
+    Options {
         address: match &bind.address {
             BindAddress::Tcp(address) => Address::Tcp(*address),
             BindAddress::Unix(path) => Address::Unix(path.clone()),
@@ -80,8 +84,7 @@ fn listen(
         freebind: bind.freebind,
         mode: bind.mode,
         keepalive: keepalive.map(|keep| (keep.idle, keep.interval, keep.probes)),
-    };
-    socket::listen(&options, shards)
+    }
 }
 
 fn announce(proxy: &str, sockets: &[Socket]) {

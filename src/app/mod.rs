@@ -4,6 +4,7 @@
 //! before it is true (READY=1 comes after signal handlers, sockets, workers and checks), and a stop
 //! never waits without a bound.
 
+mod inherited;
 mod listeners;
 mod signals;
 
@@ -19,6 +20,7 @@ use crate::sys::limits::{self, Spare};
 use crate::worker::order::{Order, Workers};
 use crate::worker::{self, Listener};
 use arc_swap::ArcSwap;
+use inherited::Inherited;
 use sd_notify::NotifyState;
 use signals::{Signals, Stop};
 use std::io;
@@ -60,26 +62,33 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 /// # Errors
 /// When it cannot start. Once started it ends by a signal only.
 pub fn run(config: &Config) -> Result<(), Error> {
+    // Before anything is opened.
+    let inherited = Inherited::receive(config);
     let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
     let spare = Spare::new().map_err(system("cannot keep descriptors back"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(system("cannot make the control thread's runtime"))?;
-    let result = runtime.block_on(serve(config, nofile, Arc::new(spare)));
+    let result = runtime.block_on(serve(config, nofile, Arc::new(spare), inherited));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: &Config, nofile: u32, spare: Arc<Spare>) -> Result<(), Error> {
+async fn serve(
+    config: &Config,
+    nofile: u32,
+    spare: Arc<Spare>,
+    mut inherited: Inherited,
+) -> Result<(), Error> {
     let mut signals = Signals::new().map_err(system("cannot handle signals"))?;
     let maxconn = maxconn(config, nofile);
     let global = Arc::new(GlobalLive::new(Instant::now(), config.global.threads + 1));
     let (queue, log) = start_log(config, &global).map_err(system("cannot start the log"))?;
     let (control, inbox) = ControlHandle::new();
     let core = Core::new(config, maxconn, global, queue, control);
-    let listeners = listeners::open(config, maxconn).map_err(Error::Listen)?;
+    let listeners = listeners::open(config, maxconn, &mut inherited).map_err(Error::Listen)?;
 
     let (workers, orders) = Workers::new(config.global.threads);
     let mut control = core.control(inbox, workers, Arc::clone(&spare));
@@ -97,6 +106,7 @@ async fn serve(config: &Config, nofile: u32, spare: Arc<Spare>) -> Result<(), Er
         control.run(checks_end).await;
     });
     notify(&[NotifyState::Ready]);
+    inherited.store();
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
 
     let how = signals.stop().await;

@@ -13,6 +13,7 @@ mod limits;
 mod logs;
 mod process;
 mod relay;
+mod service;
 mod stats;
 mod timeouts;
 mod unix;

@@ -1,0 +1,72 @@
+//! As a service: what the service manager passes and stores.
+
+use crate::harness::client::{PATIENCE, connect, echo};
+use crate::harness::config::Config;
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::{Rlb, Start};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+
+/// A port that was free a moment ago.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound")
+}
+
+/// What was stored of the two shards of one address.
+fn stored(rlb: &Rlb, address: SocketAddr) -> [OwnedFd; 2] {
+    let name = format!("FDNAME=tcp-127.0.0.1_{}", address.port());
+    [(); 2].map(|()| {
+        let (text, mut fds) = rlb.wait_message("FDSTORE=1");
+        assert_eq!(text.lines().nth(1), Some(name.as_str()));
+        assert_eq!(fds.len(), 1);
+        fds.remove(0)
+    })
+}
+
+#[test]
+fn a_crash_refuses_nobody() {
+    let peer = Peer::start(Behaviour::Echo);
+    let address = free_port();
+    let config = Config::new()
+        .bind(address)
+        .server_with(peer.address(), "check = false");
+    let mut first = Rlb::start(&config);
+    let sockets = stored(&first, address);
+    echo(&mut connect(address), b"before");
+    first.process.kill();
+    // Nobody runs now; both shards have to take some.
+    let waiting: Vec<TcpStream> = (0..16)
+        .map(|_| TcpStream::connect_timeout(&address, PATIENCE).expect("not refused"))
+        .collect();
+    let second = Start::new(&config).inherits(sockets).ready();
+    for mut stream in waiting {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        echo(&mut stream, b"queued while nobody ran");
+    }
+    echo(&mut connect(address), b"after");
+    second.stop();
+}
+
+#[test]
+fn a_socket_that_is_configured_no_more_is_closed_and_forgotten() {
+    let peer = Peer::start(Behaviour::Echo);
+    let (address, gone) = (
+        free_port(),
+        TcpListener::bind("127.0.0.1:0").expect("a port"),
+    );
+    let gone_address = gone.local_addr().expect("bound");
+    let kept = TcpListener::bind(address).expect("free a moment ago");
+    let config = Config::new()
+        .bind(address)
+        .server_with(peer.address(), "check = false");
+    let rlb = Start::new(&config)
+        .inherits([kept.into(), gone.into()])
+        .ready();
+    assert_eq!(rlb.events().with("not configured any more").len(), 1);
+    assert!(TcpStream::connect_timeout(&gone_address, PATIENCE).is_err());
+    for _ in 0..4 {
+        echo(&mut connect(address), b"socket activation");
+    }
+    rlb.stop();
+}
