@@ -7,10 +7,12 @@
 mod inherited;
 mod listeners;
 mod signals;
+mod watchdog;
 
 use crate::admin;
 use crate::config::{self, model::Config};
 use crate::control::{Control, Parts as ControlParts};
+use crate::live::pulse::Pulse;
 use crate::live::{GlobalLive, LogQueue, WorkerToken};
 use crate::log;
 use crate::state::snapshot::Origin;
@@ -30,6 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
+use watchdog::Watchdog;
 
 /// How long the log thread may take to write what is queued when the process ends.
 const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -95,8 +98,9 @@ async fn serve(
     control.resolve_names().await;
 
     let stops = Stops::default();
+    let (watchdog, pulses) = Watchdog::new(config.global.threads);
     let threads = core
-        .spawn_workers(listeners.workers, orders, &stops)
+        .spawn_workers(listeners.workers, (orders, pulses), &stops)
         .map_err(system("cannot start a worker"))?;
     let admin = admin::spawn(listeners.stats, Arc::clone(&core.snapshot), spare)
         .map_err(system("cannot start the stats listener"))?;
@@ -107,6 +111,8 @@ async fn serve(
     });
     notify(&[NotifyState::Ready]);
     inherited.store();
+    let watchdog =
+        watchdog.map(|watchdog| tokio::task::spawn_local(watchdog.run(core.control.clone())));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
 
     let how = signals.stop().await;
@@ -119,6 +125,9 @@ async fn serve(
         threads,
     )
     .await;
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
     stops.checks.cancel();
     // A panic of the control task would have ended the process.
     let _ = control.await;
@@ -211,12 +220,12 @@ impl Core {
     fn spawn_workers(
         &self,
         listeners: Vec<Vec<Listener>>,
-        orders: Vec<Receiver<Order>>,
+        (orders, pulses): (Vec<Receiver<Order>>, Vec<Option<Pulse>>),
         stops: &Stops,
     ) -> io::Result<Vec<JoinHandle<()>>> {
-        let parts = listeners.into_iter().zip(orders).enumerate();
+        let parts = listeners.into_iter().zip(orders).zip(pulses).enumerate();
         parts
-            .map(|(index, (listeners, orders))| {
+            .map(|(index, ((listeners, orders), pulse))| {
                 worker::spawn(worker::Parts {
                     index,
                     listeners,
@@ -225,6 +234,7 @@ impl Core {
                     log: self.log.clone(),
                     control: self.control.clone(),
                     orders,
+                    pulse,
                     drain: stops.drain.clone(),
                     kill: stops.kill.clone(),
                 })

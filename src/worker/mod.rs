@@ -14,6 +14,7 @@ mod session;
 
 pub use accept::Listener;
 
+use crate::live::pulse::Pulse;
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
 use crate::state::{ControlHandle, Snapshot};
 use crate::sys::abort::AbortOnPanic;
@@ -47,6 +48,8 @@ pub struct Parts {
     pub control: ControlHandle,
     /// Orders from the control task.
     pub orders: mpsc::Receiver<Order>,
+    /// Signs of life for the watchdog, if there is one.
+    pub pulse: Option<Pulse>,
     /// Cancelled: accept no more, let sessions end.
     pub drain: CancellationToken,
     /// Cancelled: end all sessions.
@@ -82,9 +85,14 @@ async fn run(parts: Parts) -> io::Result<()> {
         log,
         control,
         mut orders,
+        pulse,
         drain,
         kill,
     } = parts;
+    if let Some(pulse) = pulse {
+        // Ends with the runtime, and so with the worker.
+        tokio::task::spawn_local(pulse.beat());
+    }
     let books = Rc::new(Books {
         token: WorkerToken::new(index),
         global,

@@ -1,11 +1,13 @@
-//! As a service: what the service manager passes and stores.
+//! As a service: what the service manager passes and stores, and how it is told that all is well.
 
 use crate::harness::client::{PATIENCE, connect, echo};
 use crate::harness::config::Config;
 use crate::harness::peer::{Behaviour, Peer};
-use crate::harness::rlb::{Rlb, Start};
+use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
+use nix::sys::signal::Signal;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// A port that was free a moment ago.
 fn free_port() -> SocketAddr {
@@ -68,5 +70,41 @@ fn a_socket_that_is_configured_no_more_is_closed_and_forgotten() {
     for _ in 0..4 {
         echo(&mut connect(address), b"socket activation");
     }
+    rlb.stop();
+}
+
+#[test]
+fn the_watchdog_hears_from_us_until_the_end() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new()
+        .global("hard-stop-after = \"60s\"")
+        .server_with(peer.address(), "check = false");
+    let mut rlb = Start::new(&config).env("WATCHDOG_USEC", 400_000).ready();
+    for _ in 0..3 {
+        rlb.wait_message("WATCHDOG=1");
+    }
+    let mut session = connect(rlb.address());
+    echo(&mut session, b"a session that lasts");
+    rlb.signal(Signal::SIGTERM);
+    rlb.wait_message("STOPPING=1");
+    // A worker without sessions has ended by now; that is no reason to be silent.
+    for _ in 0..3 {
+        rlb.wait_message("WATCHDOG=1");
+    }
+    drop(session);
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+}
+
+#[test]
+fn a_watchdog_for_another_process_is_none_of_ours() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new().server_with(peer.address(), "check = false");
+    let rlb = Start::new(&config)
+        .env("WATCHDOG_USEC", 100_000)
+        .env("WATCHDOG_PID", 1)
+        .ready();
+    crate::harness::eventually::steadily(Duration::from_millis(300), "no WATCHDOG=1", || {
+        !rlb.notified("WATCHDOG=1")
+    });
     rlb.stop();
 }
