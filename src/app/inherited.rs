@@ -10,7 +10,7 @@
 use crate::config::model::{Bind, BindAddress, Config};
 use crate::sys::fd_store::{self, FdStore};
 use crate::sys::listen_fds::{self, Received};
-use crate::sys::socket::{self, Options};
+use crate::sys::socket::{self, Address, Options};
 use socket2::{Socket, Type};
 use std::collections::BTreeSet;
 use std::io;
@@ -84,21 +84,21 @@ impl Inherited {
             let next = socket::join(&sockets[0], options).or_else(|_| sockets[0].try_clone())?;
             sockets.push(next);
         }
-        self.remember(bind, &sockets[inherited..])?;
+        self.remember(&options.address, &sockets[inherited..])?;
         Ok(sockets)
     }
 
     /// Duplicates what will be stored; the manager knows one that it has passed itself.
-    fn remember(&mut self, bind: &Bind, opened: &[Socket]) -> io::Result<()> {
-        let lasting = match &bind.address {
+    fn remember(&mut self, address: &Address, opened: &[Socket]) -> io::Result<()> {
+        let lasting = match address {
             // The next process would ask for another port.
-            BindAddress::Tcp(address) => address.port() != 0,
-            BindAddress::Unix(_) => true,
+            Address::Tcp(address) => address.port() != 0,
+            Address::Unix(_) => true,
         };
         if !lasting || !self.store.exists() {
             return Ok(());
         }
-        let name = name(&bind.address);
+        let name = fd_store::name(address);
         for socket in opened {
             let copy = OwnedFd::from(socket.try_clone()?);
             self.opened.push((name.clone(), copy));
@@ -126,14 +126,6 @@ fn binds(config: &Config) -> impl Iterator<Item = &Bind> {
     let stats = config.stats.iter().flat_map(|stats| &stats.binds);
     let frontends = config.frontends.iter().filter(|one| !one.disabled);
     stats.chain(frontends.flat_map(|frontend| &frontend.binds))
-}
-
-/// The name of an address in the store.
-fn name(address: &BindAddress) -> String {
-    fd_store::name(&match address {
-        BindAddress::Tcp(address) => format!("tcp-{address}"),
-        BindAddress::Unix(path) => format!("unix-{}", path.display()),
-    })
 }
 
 /// Whether `socket` listens where and as `bind` says. What can be changed of a listening socket

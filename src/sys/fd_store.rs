@@ -4,7 +4,7 @@
 //! Usable from any thread. Without a service manager every call does nothing and succeeds; one
 //! that keeps no store (`FileDescriptorStoreMax=0`) closes what it gets.
 
-use super::socket::unix_address;
+use super::socket::{Address, unix_address};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -102,8 +102,16 @@ impl FdStore {
     }
 }
 
+/// The name under which the sockets of an address are stored.
+pub fn name(address: &Address) -> String {
+    valid(&match address {
+        Address::Tcp(address) => format!("tcp-{address}"),
+        Address::Unix(path) => format!("unix-{}", path.display()),
+    })
+}
+
 /// `text` as a name that systemd takes: printable ASCII without a colon, not too long.
-pub fn name(text: &str) -> String {
+fn valid(text: &str) -> String {
     let allowed = |it: char| it.is_ascii_graphic() && it != ':';
     text.chars()
         .map(|it| if allowed(it) { it } else { '_' })
@@ -142,8 +150,11 @@ mod tests {
 
     #[test]
     fn names_are_those_that_systemd_takes() {
-        assert_eq!(name("tcp-[::1]:80"), "tcp-[__1]_80");
-        assert_eq!(name("unix-/run/ä b"), "unix-/run/__b");
-        assert_eq!(name(&"x".repeat(300)).len(), NAME_MAX);
+        let tcp = |text: &str| name(&Address::Tcp(text.parse().unwrap()));
+        let unix = |text: &str| name(&Address::Unix(text.into()));
+        assert_eq!(tcp("10.0.0.1:5432"), "tcp-10.0.0.1_5432");
+        assert_eq!(tcp("[::1]:80"), "tcp-[__1]_80");
+        assert_eq!(unix("/run/ä b"), "unix-/run/__b");
+        assert_eq!(unix(&"x".repeat(300)).len(), NAME_MAX);
     }
 }

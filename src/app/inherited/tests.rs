@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::config::{Limits, Loader};
-use crate::sys::socket::Address;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
