@@ -11,6 +11,7 @@ mod harness;
 mod lab;
 mod limits;
 mod logs;
+mod packaging;
 mod process;
 mod relay;
 mod service;
