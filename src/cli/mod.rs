@@ -10,6 +10,7 @@
 
 mod check;
 mod demo;
+mod generate;
 mod limits;
 mod run;
 mod schema;
@@ -36,6 +37,9 @@ enum Command {
     Demo(demo::Args),
     /// Check a configuration file and report everything that is wrong with it
     Check(check::Args),
+    /// Write man pages and shell completions, for packages
+    #[command(name = "gen", hide = true)]
+    Generate(generate::Args),
     /// Print the JSON schema of the configuration file, for editors
     Schema,
 }
@@ -46,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Schema => schema::run(),
     }
 }
