@@ -10,6 +10,7 @@ use super::Shared;
 use super::connection::{Peer, serve};
 use crate::live::slot::StatsSlot;
 use crate::sys::limits::is_out_of_descriptors;
+use socket2::SockRef;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -21,6 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Limit of connections when the snapshot has no stats proxy (any more).
 const CONNECTIONS_DEFAULT: u32 = 200;
+/// Bytes that the kernel keeps for a client that does not take them; it doubles what is asked for.
+const SEND_BUFFER: usize = 128 * 1024;
 /// How long accepting pauses when no descriptor is left.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a full listener looks for room when nobody leaves.
@@ -79,6 +82,8 @@ async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<TcpStream
                 // Answers are written whole; their last piece is not to wait for an acknowledgement.
                 // A socket that refuses is one whose client has gone.
                 let _ = stream.set_nodelay(true);
+                // What a client does not take is to stay small in the kernel, too.
+                let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
                 return Ok(stream);
             }
             Err(error) if is_local_shortage(&error) => return Err(error),

@@ -5,9 +5,8 @@
 //! a byte moving, whatever its client does.
 
 use super::Shared;
-use super::http::Wanted;
+use super::http::{Answer, Sources, answer};
 use crate::live::slot::StatsSlot;
-use crate::stats::{Csv, Rows};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -18,6 +17,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -113,16 +113,18 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: TcpStream, slot: StatsSlo
     }
 }
 
-fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<super::http::Page> {
+fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<Answer> {
     let target = request
         .uri()
         .path_and_query()
         .map_or("", |target| target.as_str());
-    let wanted = Wanted::of(request.method(), target);
-    let response = wanted.answer(request.method(), || {
-        let snapshot = shared.snapshot.load_full();
-        Csv::new(Rows::new(snapshot, shared.requests.clone(), Instant::now()))
-    });
+    let sources = Sources {
+        snapshot: shared.snapshot.load_full(),
+        process: Arc::clone(&shared.process),
+        requests: Arc::clone(&shared.requests),
+        now: Instant::now(),
+    };
+    let response = answer(sources, request.method(), target, request.headers());
     shared
         .requests
         .count(response.status().as_u16(), shared.second());

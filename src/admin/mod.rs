@@ -5,12 +5,15 @@
 //! counters of the stats proxy, whose only writer it is.
 
 mod accept;
+mod auth;
 mod connection;
 mod http;
+mod ready;
+mod target;
 
 use crate::live::WorkerToken;
 use crate::state::Snapshot;
-use crate::stats::Requests;
+use crate::stats::{Phase, Process, Requests, Sampler};
 use crate::sys::limits::Spare;
 use arc_swap::ArcSwap;
 use connection::Patience;
@@ -22,9 +25,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How often the process is measured.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// What a stop waits beyond its limit for the thread to end.
 const STOP_SLACK: Duration = Duration::from_millis(500);
 
@@ -32,6 +38,7 @@ const STOP_SLACK: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Handle {
     stop: CancellationToken,
+    process: Arc<Process>,
     limit: SyncSender<Duration>,
     ended: Receiver<()>,
 }
@@ -44,6 +51,7 @@ struct Shared {
     /// object's.
     token: WorkerToken,
     requests: Arc<Requests>,
+    process: Arc<Process>,
     patience: Patience,
     peers: accept::Peers,
     /// Told when a connection has ended.
@@ -91,6 +99,8 @@ fn launch(
         .build()?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
+    let process = Arc::new(Process::new(snapshot.load().global.start));
+    let shown = Arc::clone(&process);
     let (limit, limits) = sync_channel(1);
     let (done, ended) = sync_channel(1);
     std::thread::Builder::new()
@@ -101,6 +111,7 @@ fn launch(
                 spare,
                 token: WorkerToken::new(0),
                 requests: Arc::new(Requests::default()),
+                process: shown,
                 patience,
                 peers: accept::Peers::default(),
                 freed: Notify::new(),
@@ -113,10 +124,20 @@ fn launch(
             drop(local);
             drop(done);
         })?;
-    Ok(Handle { stop, limit, ended })
+    Ok(Handle {
+        stop,
+        process,
+        limit,
+        ended,
+    })
 }
 
 impl Handle {
+    /// The process has come so far: `/readyz` and the statistics say so from now on.
+    pub fn enter(&self, phase: Phase) {
+        self.process.enter(phase);
+    }
+
     /// Ends the thread: it stops accepting, lets answers that are on their way finish, and cuts the
     /// rest after `limit`. `false` when it did not end even then.
     pub fn stop(self, limit: Duration) -> bool {
@@ -140,11 +161,28 @@ async fn run(shared: Rc<Shared>, listeners: Vec<TcpListener>, limits: Receiver<D
             Err(error) => tracing::error!(%error, "stats listener cannot be watched"),
         }
     }
-    shared.stop.cancelled().await;
+    sample(&shared).await;
     shared.tracker.close();
     let limit = limits.try_recv().unwrap_or_default();
     // Whoever is left is cut by the caller.
     let _ = tokio::time::timeout(limit, shared.tracker.wait()).await;
+}
+
+/// Measures the process once a second, until the stop.
+async fn sample(shared: &Shared) {
+    let mut sampler = Sampler::new(&shared.snapshot.load_full(), Instant::now());
+    let mut ticks = tokio::time::interval(SAMPLE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = ticks.tick() => {
+                let snapshot = shared.snapshot.load_full();
+                sampler.sample(&shared.process, &snapshot, Instant::now());
+            }
+        }
+    }
 }
 
 #[cfg(test)]

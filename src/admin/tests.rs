@@ -20,8 +20,12 @@ struct Running {
 }
 
 fn start(servers: u32, maxconn: u32) -> Running {
+    start_with(servers, |stats| stats.maxconn = maxconn)
+}
+
+fn start_with(servers: u32, change: impl FnOnce(&mut crate::config::model::Stats)) -> Running {
     let mut config = config(servers);
-    config.stats.as_mut().unwrap().maxconn = maxconn;
+    change(config.stats.as_mut().unwrap());
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot(&config)));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -80,8 +84,31 @@ fn pages_and_statuses() {
     assert!(csv.contains("transfer-encoding: chunked\r\n"), "{csv}");
     assert!(csv.contains("\r\n# pxname,svname,"), "{csv}");
     assert!(csv.contains("\npostgres,node3,"), "{csv}");
-    assert!(get(&running, "/").contains("/;csv"));
-    assert!(get(&running, "/nosuch").starts_with("HTTP/1.1 404 "));
+    let page = get(&running, "/nosuch");
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    assert!(
+        page.contains("content-type: text/html; charset=utf-8\r\n"),
+        "{page}"
+    );
+    assert!(
+        page.contains("id=\"postgres/node3\"") && page.contains("</html>"),
+        "{page}"
+    );
+    let json = get(&running, "/;json");
+    assert!(
+        json.contains("content-type: application/json\r\n"),
+        "{json}"
+    );
+    let metrics = get(&running, "/metrics");
+    assert!(
+        metrics.contains("content-type: text/plain; version=0.0.4\r\n"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("\nhaproxy_server_status{proxy="),
+        "{metrics}"
+    );
+    assert!(get(&running, "*").starts_with("HTTP/1.1 4"));
     let refused = ask(
         &running,
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
@@ -249,5 +276,84 @@ fn a_page_that_nobody_takes_is_cut_and_holds_up_nobody() {
     let mut taken = Vec::new();
     let _ = slow.read_to_end(&mut taken);
     assert!(!taken.ends_with(b"0\r\n\r\n"));
+    assert!(running.handle.stop(LONG));
+}
+
+#[test]
+fn a_page_that_nobody_takes_is_cut_and_not_made_further() {
+    for target in ["/", "/metrics", "/;json"] {
+        let running = start(5_000, 200);
+        let mut slow = connect(&running);
+        let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
+        slow.write_all(request.as_bytes()).unwrap();
+        let live = Arc::clone(&running.snapshot.load().stats_live);
+        let sent = || live.traffic.sum(|traffic| &traffic.bout);
+        eventually("it has begun", || sent() > 100_000);
+        assert!(get(&running, "/healthz").ends_with("ok\n"));
+        eventually("it is cut", || live.active.get() == 0);
+        let mut taken = Vec::new();
+        let _ = slow.read_to_end(&mut taken);
+        assert!(!taken.ends_with(b"0\r\n\r\n"), "{target}");
+        assert!(running.handle.stop(LONG));
+    }
+}
+
+#[test]
+fn a_password_guards_all_but_yes_and_no() {
+    let running = start_with(1, |stats| {
+        stats.page.auth = vec![crate::config::model::Credentials("admin:secret".into())];
+        stats.page.realm = "LB Statistics".into();
+        stats.page.refresh = Some(Duration::from_secs(10));
+    });
+    for target in ["/", "/;csv", "/metrics", "/;json-schema"] {
+        let refused = get(&running, target);
+        assert!(
+            refused.starts_with("HTTP/1.1 401 Unauthorized\r\n"),
+            "{refused}"
+        );
+        assert!(
+            refused.contains("www-authenticate: Basic realm=\"LB Statistics\"\r\n"),
+            "{refused}"
+        );
+        assert!(
+            !refused.contains("postgres") && !refused.contains("refresh:"),
+            "{refused}"
+        );
+    }
+    let with = |target: &str| {
+        ask(
+            &running,
+            &format!(
+                "GET {target} HTTP/1.1\r\nhost: x\r\nauthorization: Basic YWRtaW46c2VjcmV0\r\n\
+                 connection: close\r\n\r\n"
+            ),
+        )
+    };
+    let page = with("/");
+    assert!(
+        page.contains("postgres") && page.contains("refresh: 10\r\n"),
+        "{page}"
+    );
+    assert!(with("/;csv").contains("refresh: 10\r\n"));
+    assert!(!with("/;csv;norefresh").contains("refresh:"));
+    assert!(!with("/metrics").contains("refresh:"));
+    assert!(get(&running, "/healthz").ends_with("ok\n"));
+    assert!(running.handle.stop(LONG));
+}
+
+#[test]
+fn readiness_follows_the_phases() {
+    let running = start_with(2, |stats| {
+        stats.readiness.require = vec![("postgres".into(), 2)];
+    });
+    let starting = get(&running, "/readyz");
+    assert!(starting.starts_with("HTTP/1.1 503 "), "{starting}");
+    assert!(starting.ends_with("\r\n\r\nstarting\n"), "{starting}");
+    running.handle.enter(Phase::Ready);
+    assert!(get(&running, "/readyz").starts_with("HTTP/1.1 200 "));
+    assert!(get(&running, "/metrics").contains("\nrlb_running 1\n"));
+    running.handle.enter(Phase::Stopping);
+    assert!(get(&running, "/readyz").ends_with("\r\n\r\nstopping\n"));
+    assert!(get(&running, "/healthz").ends_with("ok\n"));
     assert!(running.handle.stop(LONG));
 }

@@ -17,6 +17,7 @@ use crate::live::{GlobalLive, LogQueue, WorkerToken};
 use crate::log;
 use crate::state::snapshot::Origin;
 use crate::state::{ControlHandle, Snapshot, ToControl};
+use crate::stats::Phase;
 use crate::sys::abort::AbortOnPanic;
 use crate::sys::limits::{self, Spare};
 use crate::worker::order::{Order, Workers};
@@ -109,6 +110,7 @@ async fn serve(
         let _abort = AbortOnPanic;
         control.run(checks_end).await;
     });
+    admin.enter(Phase::Ready);
     notify(&[NotifyState::Ready]);
     inherited.store();
     let watchdog =
@@ -116,7 +118,9 @@ async fn serve(
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
 
     let how = signals.stop().await;
+    admin.enter(Phase::Stopping);
     notify(&[NotifyState::Stopping]);
+    let how = withdraw(how, &mut signals, &core.snapshot).await;
     end_sessions(
         how,
         &mut signals,
@@ -252,6 +256,21 @@ struct Stops {
     kill: CancellationToken,
     /// No checks, no decisions.
     checks: CancellationToken,
+}
+
+/// Waits, while everything still listens, for whoever asks `/readyz` to send nobody any more. A
+/// further signal ends the wait.
+async fn withdraw(how: Stop, signals: &mut Signals, snapshot: &ArcSwap<Snapshot>) -> Stop {
+    let stats = snapshot.load_full().stats.clone();
+    let delay = stats.map_or(Duration::ZERO, |stats| stats.readiness.withdraw_delay);
+    if how != Stop::Soft || delay.is_zero() {
+        return how;
+    }
+    tracing::info!(?delay, "stopping: not ready any more, still listening");
+    tokio::select! {
+        () = tokio::time::sleep(delay) => how,
+        () = signals.now() => Stop::Now,
+    }
 }
 
 /// Stops accepting and waits for the sessions: until they have ended, `limit` is over, or a further

@@ -119,6 +119,7 @@ impl Known {
             ("Log", "[log]"),
             ("LogTarget", "[[log.target]]"),
             ("Stats", "[stats]"),
+            ("Readiness", "[readiness]"),
             ("Frontend", "[[frontend]]"),
             ("Backend", "[[backend]]"),
             ("Listen", "[[listen]]"),

@@ -134,6 +134,76 @@ pub struct Stats {
     pub binds: Vec<Bind>,
     /// Most concurrent connections; default 200. Further ones wait in the backlog.
     pub maxconn: u32,
+    /// What its page shows and to whom.
+    pub page: StatsPage,
+    /// When `/readyz` says yes.
+    pub readiness: Readiness,
+}
+
+/// The page of the statistics.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatsPage {
+    /// Prefix of its address; default `/`.
+    pub uri: Arc<str>,
+    /// How often a browser asks again, whole seconds; `None`: only when told to.
+    pub refresh: Option<Duration>,
+    /// Do not tell the version.
+    pub hide_version: bool,
+    /// Who may see it; empty: everyone.
+    pub auth: Vec<Credentials>,
+    /// What a browser asks a password for; default `rlb statistics`.
+    pub realm: Arc<str>,
+    /// Name of this machine; `None`: the host name.
+    pub node: Option<Arc<str>>,
+    /// Show it on the page.
+    pub show_node: bool,
+    /// Free text on the page.
+    pub description: Option<Arc<str>>,
+    /// Description of the process, for metrics.
+    pub about: Option<Arc<str>>,
+    /// Show addresses, numbers and algorithms of proxies and servers.
+    pub legends: bool,
+    /// The only proxies that are shown; empty: all.
+    pub scope: Vec<Arc<str>>,
+}
+
+impl Default for StatsPage {
+    fn default() -> Self {
+        Self {
+            uri: "/".into(),
+            refresh: None,
+            hide_version: false,
+            auth: Vec::new(),
+            realm: "rlb statistics".into(),
+            node: None,
+            show_node: false,
+            description: None,
+            about: None,
+            legends: false,
+            scope: Vec::new(),
+        }
+    }
+}
+
+/// A user and a password, as HTTP's basic authentication joins them. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials(pub Arc<str>);
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let user = self.0.split(':').next().unwrap_or_default();
+        write!(out, "Credentials({user}:…)")
+    }
+}
+
+/// `[readiness]`: when this machine is to get traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// Usable servers that each of these backends must have, by name.
+    pub require: Vec<(Arc<str>, u32)>,
+    /// How long a stop waits after `/readyz` has turned to no, before the listeners close, so that
+    /// a router sees it in time.
+    pub withdraw_delay: Duration,
 }
 
 /// `[[frontend]]`, or the frontend half of `[[listen]]`.

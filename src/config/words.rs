@@ -133,10 +133,7 @@ const HAPROXY: &[(&str, &str)] = &[
     ("srvtimeout", "write `timeout = { server = \"60s\" }`"),
     ("ssl", "rlb passes TLS through untouched: leave it out"),
     ("stats", "write a `[stats]` table"),
-    (
-        "stats-uri",
-        "the statistics are served at `/`: write `[stats]` with a `bind`",
-    ),
+    ("stats-uri", "it is `uri`, in `[stats]`"),
     ("stick-table", "rlb has no stick tables yet"),
     ("tcp-check", "it is `check = \"tcp\"`"),
     ("tcpka", "it is `keepalive`"),

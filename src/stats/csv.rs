@@ -4,44 +4,11 @@
 //! header; consumers count them.
 
 use super::columns::{COLUMNS, Value};
-use super::rows::{Row, Rows};
+use super::rows::Row;
 use std::fmt::Write;
 
-/// Bytes after which [`Csv::chunk`] pauses, at the end of a row.
-const CHUNK: usize = 16 * 1024;
-
-/// The text, chunk by chunk.
-#[derive(Debug)]
-pub struct Csv {
-    rows: Rows,
-    begun: bool,
-}
-
-impl Csv {
-    /// The CSV of `rows`.
-    pub fn new(rows: Rows) -> Self {
-        Self { rows, begun: false }
-    }
-
-    /// The next lines, whole; empty at the end.
-    pub fn chunk(&mut self) -> String {
-        let mut text = String::with_capacity(CHUNK + 1024);
-        if !self.begun {
-            self.begun = true;
-            header(&mut text);
-        }
-        while text.len() < CHUNK {
-            let Some(row) = self.rows.next() else {
-                break;
-            };
-            line(&mut text, &row);
-        }
-        text
-    }
-}
-
-/// `# pxname,svname,…,-,`
-fn header(text: &mut String) {
+/// The header: `# pxname,svname,…,-,`.
+pub(super) fn header(text: &mut String) {
     text.push_str("# ");
     for column in &COLUMNS {
         text.push_str(column.name);
@@ -50,7 +17,8 @@ fn header(text: &mut String) {
     text.push_str("-,\n");
 }
 
-fn line(text: &mut String, row: &Row<'_>) {
+/// The line of a row.
+pub(super) fn line(text: &mut String, row: &Row<'_>) {
     for column in &COLUMNS {
         field(text, &column.value(row));
         text.push(',');
@@ -93,19 +61,8 @@ fn quoted(text: &mut String, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::test_snapshot::{rows, seed};
-
-    fn whole(mut csv: Csv) -> String {
-        let mut text = String::new();
-        loop {
-            let chunk = csv.chunk();
-            if chunk.is_empty() {
-                return text;
-            }
-            assert!(chunk.ends_with('\n'), "chunks end with a row");
-            text.push_str(&chunk);
-        }
-    }
+    use crate::stats::test_snapshot::{rows, seed, whole};
+    use crate::stats::{Format, Table};
 
     #[test]
     fn fields_are_quoted_as_haproxy_does() {
@@ -119,7 +76,7 @@ mod tests {
 
     #[test]
     fn every_line_has_the_fields_of_the_header() {
-        let text = whole(Csv::new(rows(seed(3))));
+        let text = whole(Table::new(Format::Csv, rows(seed(3))));
         let mut lines = text.lines();
         let header = lines.next().unwrap();
         assert!(header.starts_with("# pxname,svname,qcur,qmax,"), "{header}");
@@ -136,23 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_servers_come_in_bounded_chunks() {
-        let mut csv = Csv::new(rows(seed(10_000)));
-        let mut lines = 0;
-        loop {
-            let chunk = csv.chunk();
-            if chunk.is_empty() {
-                break;
-            }
-            assert!(chunk.len() < CHUNK + 4096);
-            lines += chunk.lines().count();
-        }
-        assert_eq!(lines, 1 + 2 + 1 + 10_000 + 1);
-    }
-
-    #[test]
     fn a_server_row_reads_as_haproxys() {
-        let text = whole(Csv::new(rows(seed(3))));
+        let text = whole(Table::new(Format::Csv, rows(seed(3))));
         let server = text
             .lines()
             .find(|line| line.starts_with("postgres,node1,"));

@@ -1,16 +1,31 @@
-//! Statistics: one table of columns ([`columns`]), rows over a snapshot ([`rows`]), and encoders.
+//! Statistics: one table of columns ([`columns`]), rows over a snapshot ([`rows`]), one table of the
+//! process ([`info`]), and encoders: [`table`], [`page`], [`metrics`].
 //!
 //! Runs on the admin thread. Reads the snapshot and what is counted, changes neither, and never
-//! holds more than one row's text at a time: ten thousand servers are ten thousand short turns.
+//! holds more than one chunk of text at a time: ten thousand servers are many short turns.
 
 pub mod columns;
-pub mod csv;
+mod csv;
+pub mod filter;
+pub mod info;
+mod json;
+pub mod metrics;
+pub mod page;
+pub mod process;
 pub mod requests;
 pub mod rows;
+pub mod table;
+mod typed;
 
 #[cfg(test)]
 pub(crate) mod test_snapshot;
 
-pub use csv::Csv;
+pub use filter::Filter;
+pub use info::Facts;
+pub use json::schema;
+pub use metrics::Metrics;
+pub use page::Page;
+pub use process::{Phase, Process, Sampler};
 pub use requests::Requests;
 pub use rows::{Row, Rows};
+pub use table::{Format, Table};

@@ -24,6 +24,8 @@ pub(crate) fn config(servers: u32) -> Config {
         id: 2,
         binds: vec![],
         maxconn: 200,
+        page: crate::config::model::StatsPage::default(),
+        readiness: crate::config::model::Readiness::default(),
     });
     config
 }
@@ -43,6 +45,18 @@ pub(crate) fn snapshot(config: &Config) -> Snapshot {
         now,
     };
     Snapshot::initial(config, &origin)
+}
+
+/// A whole table.
+pub(crate) fn whole(mut table: super::Table) -> String {
+    let mut text = String::new();
+    loop {
+        let chunk = table.chunk();
+        if chunk.is_empty() {
+            return text;
+        }
+        text.push_str(&chunk);
+    }
 }
 
 /// Its rows, ten seconds after the start.

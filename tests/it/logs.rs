@@ -3,13 +3,14 @@
 
 use crate::harness::client::{End, PATIENCE, connect, echo, hear, read_to_end, reset};
 use crate::harness::config::Config;
-use crate::harness::eventually::{eventually, eventually_true};
+use crate::harness::eventually::{eventually, eventually_true, pace_until};
 use crate::harness::peer::{self, Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
 use crate::harness::syslog::Syslog;
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 /// The fields of a tcplog line.
 #[derive(Debug)]
@@ -289,7 +290,8 @@ fn a_reset_after_the_servers_own_end_is_no_abort() {
         (b"the whole answer".to_vec(), End::Eof)
     );
     stream.write_all(b"goodbye").expect("the other half stands");
-    let _ended = read_to_end(&mut stream);
+    // The client stays a while, so that the reset is what comes first.
+    pace_until(Instant::now() + Duration::from_millis(100));
     drop(stream);
     let line = log.next_with(" fe be/s1 ");
     assert_eq!(TcpLog::parse(&line).letters, "--", "{line}");

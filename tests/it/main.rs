@@ -6,6 +6,7 @@ mod balance;
 mod checks;
 mod cluster;
 mod connect;
+mod dashboard;
 mod demo;
 mod harness;
 mod lab;

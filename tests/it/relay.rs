@@ -189,9 +189,19 @@ fn the_server_may_end_its_half_first() {
     rlb.stop();
 }
 
+/// One byte each way, so that the session stands: a server that resets before its connection was
+/// noticed only makes the balancer try again.
+fn exchange(client: &mut TcpStream, server: &mut TcpStream) {
+    client.write_all(b"?").expect("sent");
+    server.read_exact(&mut [0]).expect("received");
+    server.write_all(b"!").expect("sent");
+    client.read_exact(&mut [0]).expect("received");
+}
+
 #[test]
 fn a_reset_of_the_client_reaches_the_server_as_a_reset() {
-    let (rlb, _peer, client, mut server) = session(Config::new());
+    let (rlb, _peer, mut client, mut server) = session(Config::new());
+    exchange(&mut client, &mut server);
     reset(client);
     assert_eq!(read_to_end(&mut server).1, End::Reset);
     rlb.stop();
@@ -199,7 +209,8 @@ fn a_reset_of_the_client_reaches_the_server_as_a_reset() {
 
 #[test]
 fn a_reset_of_the_server_reaches_the_client_as_a_reset() {
-    let (rlb, _peer, mut client, server) = session(Config::new());
+    let (rlb, _peer, mut client, mut server) = session(Config::new());
+    exchange(&mut client, &mut server);
     reset(server);
     assert_eq!(read_to_end(&mut client).1, End::Reset);
     rlb.stop();
@@ -207,7 +218,8 @@ fn a_reset_of_the_server_reaches_the_client_as_a_reset() {
 
 #[test]
 fn a_reset_after_a_half_close_is_still_a_reset() {
-    let (rlb, _peer, mut client, server) = session(Config::new());
+    let (rlb, _peer, mut client, mut server) = session(Config::new());
+    exchange(&mut client, &mut server);
     half_close(&client);
     reset(server);
     assert_eq!(read_to_end(&mut client).1, End::Reset);

@@ -45,6 +45,8 @@ pub struct File {
     pub log: Maybe<Log>,
     /// The statistics listener. Without this table there is none.
     pub stats: Maybe<Stats>,
+    /// When this machine is to get traffic. Without this table: while it runs.
+    pub readiness: Maybe<Readiness>,
     /// What every frontend and backend inherits, in included files too.
     pub defaults: Maybe<Defaults>,
     /// Named sets of hosts, so that several backends can use the same: [node-group.NAME] with
@@ -114,6 +116,38 @@ pub struct Stats {
     pub bind: Option<Binds>,
     /// Most concurrent connections. Default: 200.
     pub maxconn: Maybe<i64>,
+    /// Where the page is: the beginning of its path. Default: `"/"`.
+    pub uri: Maybe<String>,
+    /// How often a browser asks again, whole seconds. Default: not by itself.
+    pub refresh: Maybe<Timespan>,
+    /// Do not tell the version. Default: false.
+    pub hide_version: Maybe<bool>,
+    /// Who may see the statistics: `"user:password"`, or a list of them. Default: everyone.
+    pub auth: Option<OneOrMany<String>>,
+    /// What a browser asks the password for. Default: `"rlb statistics"`.
+    pub realm: Maybe<String>,
+    /// Show the name of this machine. Default: false.
+    pub show_node: Maybe<bool>,
+    /// Show the description of `[global]`. Default: false.
+    pub show_desc: Maybe<bool>,
+    /// Text to show instead of the description of `[global]`.
+    pub description: Maybe<String>,
+    /// Show addresses, numbers and algorithms. Default: false.
+    pub show_legends: Maybe<bool>,
+    /// The only proxies to show: a name, or a list of them. Default: all.
+    pub scope: Option<OneOrMany<String>>,
+}
+
+/// When this machine is to get traffic: what `/readyz` on the statistics listener says.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Readiness {
+    /// Usable servers that backends must have: { NAME = 1 }. Default: none must.
+    #[serde(default)]
+    pub require: BTreeMap<Located<String>, Located<i64>>,
+    /// How long a stop waits after `/readyz` has turned to no before the listeners close.
+    /// Default: `"0s"`.
+    pub withdraw_delay: Maybe<Timespan>,
 }
 
 /// What every frontend and backend inherits.

@@ -5,6 +5,7 @@ mod bad;
 mod files;
 mod meaning;
 mod robust;
+mod stats;
 
 use super::{Diagnostic, Limits, Loaded, Loader};
 

@@ -19,6 +19,7 @@ mod links;
 mod once;
 mod scope;
 mod server;
+mod stats;
 
 pub use bind::{BACKLOG_MAX, BINDS_MAX};
 pub use layers::{RISE_FALL_MAX, WEIGHT_MAX};
@@ -31,7 +32,7 @@ pub use server::SERVERS_MAX;
 use super::Limits;
 use super::diagnostic::{Diagnostic, Report};
 use super::file::{self, Located, Maybe};
-use super::model::{Config, ProxyId};
+use super::model::{Config, ProxyId, Stats};
 use super::read::Written;
 use super::source::Place;
 use scope::{Cx, Given, ID_MAX, Scope};
@@ -94,13 +95,12 @@ pub(super) fn validate(files: &[Written], limits: &Limits, report: &mut Report) 
     let log = once::log(cx, files);
     let inherited = once::defaults(cx, files);
     let mut bound = Vec::new();
-    let mut stats = once::stats(cx, files, &mut bound);
+    let stats = stats::stats(cx, files, &global, &mut bound);
     let groups = server::groups(cx, files);
     let (proxies, stats_id) = proxies(cx, files, stats.is_some());
-    if let Some(stats) = &mut stats {
-        stats.id = stats_id;
-    }
-    names(cx, &proxies, stats.as_ref().map(|stats| &*stats.name));
+    let own_name = stats.as_ref().map(|draft| &*draft.stats.name);
+    names(cx, &proxies, own_name);
+    let stats = stats.map(|draft| draft.finish(cx, stats_id, &proxies.names()));
     let index = links::index(&proxies.backends);
     let backends: Vec<backend::Draft> = proxies
         .backends
@@ -124,6 +124,10 @@ pub(super) fn validate(files: &[Written], limits: &Limits, report: &mut Report) 
         .collect();
     links::judge(cx, &proxies, &frontends, &backends);
     bind::collisions(cx, &bound);
+    let servers = backends.iter().map(|draft| &draft.backend);
+    let servers = servers.map(|backend| (&*backend.name, backend.servers.len()));
+    let readiness = stats::readiness(cx, files, stats.is_some(), &servers);
+    let stats = stats.map(|stats| Stats { readiness, ..stats });
     let mut config = Config {
         global,
         log,
@@ -207,6 +211,12 @@ fn proxies<'a>(cx: &mut Cx<'_>, files: &'a [Written], stats: bool) -> (Proxies<'
 }
 
 impl<'a> Proxies<'a> {
+    fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        let frontends = self.frontends.iter().filter_map(|half| half.name.as_ref());
+        let backends = self.backends.iter().filter_map(|half| half.name.as_ref());
+        frontends.chain(backends).map(|name| name.value.as_str())
+    }
+
     fn add(&mut self, scope: Scope<'a>, section: &Section<'a>, id: ProxyId, order: &mut u32) {
         let mut place = || {
             *order += 1;

@@ -1,12 +1,11 @@
-//! The tables that stand once: `[global]`, `[log]`, `[stats]`, `[defaults]`.
+//! The tables that stand once: `[global]`, `[log]`, `[defaults]`. `[stats]` has a file of its own.
 
-use super::bind;
 use super::layers::{CheckLayer, KeepaliveLayer, ServerLayer};
 use super::scope::{Cx, Given, Scope, flag};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{self, File, Located};
 use crate::config::model::{
-    Balance, Facility, Global, Log, LogFormat, LogSink, LogTarget, Severity, Stats,
+    Balance, Facility, Global, Log, LogFormat, LogSink, LogTarget, Severity,
 };
 use crate::config::read::Written;
 use crate::config::units;
@@ -18,8 +17,6 @@ pub const THREADS_MAX: i64 = 1024;
 pub const MAXCONN_MAX: i64 = 100_000_000;
 /// Highest `retries`.
 pub const RETRIES_MAX: i64 = 100;
-/// `maxconn` of the statistics listener when none is written.
-const STATS_MAXCONN: u32 = 200;
 /// `local0`.
 const FACILITY: Facility = Facility(16);
 
@@ -148,33 +145,6 @@ fn log_target(
             .level
             .as_ref()
             .map_or(Severity::Info, |word| word.value.0),
-    })
-}
-
-/// `[stats]`; its id is given later.
-pub(super) fn stats(
-    cx: &mut Cx<'_>,
-    files: &[Written],
-    bound: &mut Vec<bind::Bound>,
-) -> Option<Stats> {
-    let (scope, table) = once(cx, files, "stats", |file| &file.stats)?;
-    let name = cx
-        .name(scope, &table.value.name)
-        .unwrap_or_else(|| "stats".into());
-    let maxconn = cx.number(scope, "maxconn", &table.value.maxconn, 1..=MAXCONN_MAX);
-    let owner = bind::Owner {
-        scope,
-        table: &table.span,
-        what: "[stats]".to_owned(),
-        backlog: None,
-        tcp_only: true,
-        started: true,
-    };
-    Some(Stats {
-        name,
-        id: 0,
-        binds: bind::binds(cx, &owner, table.value.bind.as_ref(), bound),
-        maxconn: maxconn.map_or(STATS_MAXCONN, |given| given.value),
     })
 }
 

@@ -11,6 +11,8 @@ use super::rows::{Kind, Row};
 use crate::live::CheckReport;
 use crate::state::Server;
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 /// The value of a column in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +32,26 @@ pub enum Value<'a> {
 pub struct Column {
     /// Its name in the header.
     pub name: &'static str,
+    /// Its description in typed output: letters for origin, nature, scope and persistence, and a
+    /// type, as HAProxy's `MGPV:u32`.
+    typed: &'static str,
     /// Sum of the kinds of row that have it ([`F`] and so on).
     rows: u8,
     value: for<'a> fn(&'a Row<'_>) -> Value<'a>,
 }
 
 impl Column {
+    /// The letters of its origin, nature, scope and persistence, and its type, in the rows of
+    /// `kind`. HAProxy tells a backend's sums from a server's role.
+    pub fn typed(&self, kind: Kind) -> (&'static str, &'static str) {
+        let typed = match (self.name, kind) {
+            ("act" | "bck" | "rate_max", Kind::Backend) => "MGPV:u32",
+            _ => self.typed,
+        };
+        let (letters, kind) = typed.split_at(4);
+        (letters, &kind[1..])
+    }
+
     /// Its value in `row`.
     pub fn value<'a>(&self, row: &'a Row<'_>) -> Value<'a> {
         let kinds = match (row.kind(), row.is_http()) {
@@ -64,146 +80,162 @@ const FH: u8 = 8;
 const BH: u8 = 16;
 
 /// The columns, in order.
-#[rustfmt::skip]
+#[rustfmt::skip] // a table
 pub static COLUMNS: [Column; 119] = [
-    column("pxname", F|B|S, |row| t(row.proxy())),
-    column("svname", F|B|S, |row| t(row.service())),
-    zero("qcur", B|S),
-    zero("qmax", B|S),
-    column("scur", F|B|S, |row| u(row.active())),
-    column("smax", F|B|S, |row| u(row.max(|t| &t.smax))),
-    column("slim", F|B|S, |row| some(row.session_limit())),
-    column("stot", F|B|S, |row| n(row.count(|t| &t.stot))),
-    column("bin", F|B|S, |row| n(row.bytes().0)),
-    column("bout", F|B|S, |row| n(row.bytes().1)),
-    zero("dreq", F|B),
-    zero("dresp", F|B|S),
-    column("ereq", F, |row| n(row.count(|t| &t.ereq))),
-    column("econ", B|S, |row| n(row.count(|t| &t.econ))),
-    column("eresp", B|S, |row| n(row.count(|t| &t.eresp))),
-    column("wretr", B|S, |row| n(row.count(|t| &t.wretr))),
-    column("wredis", B|S, |row| n(row.count(|t| &t.wredis))),
-    column("status", F|B|S, |row| Value::Text(row.status())),
-    column("weight", B|S, |row| u(row.weight())),
-    column("act", B|S, |row| u(row.usable().0)),
-    column("bck", B|S, |row| u(row.usable().1)),
-    column("chkfail", S, |row| checked(row, row.count(|t| &t.chkfail))),
-    column("chkdown", B|S, chkdown),
-    column("lastchg", B|S, |row| n(row.last_change())),
-    column("downtime", B|S, |row| row.downtime().map_or(Value::Absent, n)),
-    never("qlimit"),
-    column("pid", F|B|S, |_| n(1)),
-    column("iid", F|B|S, |row| u(row.ids().0)),
-    column("sid", F|B|S, |row| u(row.ids().1)),
-    never("throttle"),
-    column("lbtot", B|S, |row| n(row.count(|t| &t.lbtot))),
-    never("tracked"),
-    column("type", F|B|S, |row| n(row.kind() as u64)),
-    column("rate", F|B|S, |row| u(row.rate(|t| &t.rate))),
-    zero("rate_lim", F),
-    column("rate_max", F|B|S, |row| u(row.rate_max())),
-    column("check_status", S, check_status),
-    never("check_code"),
-    column("check_duration", S, check_duration),
-    column("hrsp_1xx", FH|BH, |row| answered(row, 1)),
-    column("hrsp_2xx", FH|BH, |row| answered(row, 2)),
-    column("hrsp_3xx", FH|BH, |row| answered(row, 3)),
-    column("hrsp_4xx", FH|BH, |row| answered(row, 4)),
-    column("hrsp_5xx", FH|BH, |row| answered(row, 5)),
-    column("hrsp_other", FH|BH, |row| answered(row, 0)),
-    never("hanafail"),
-    column("req_rate", F, |row| requests(row, |r, now| r.per_second(now).into())),
-    column("req_rate_max", F, |row| requests(row, |r, _| r.rate_max().into())),
-    column("req_tot", F|BH, |row| requests(row, |r, _| r.total.get())),
-    column("cli_abrt", B|S, |row| n(row.count(|t| &t.cli_abrt))),
-    column("srv_abrt", B|S, |row| n(row.count(|t| &t.srv_abrt))),
-    zero("comp_in", F|B),
-    zero("comp_out", F|B),
-    zero("comp_byp", F|B),
-    zero("comp_rsp", F|B),
-    column("lastsess", B|S, |row| Value::Signed(row.last_session())),
-    column("last_chk", S, |row| check(row, |c| Value::Text(c.info.as_str().into()))),
-    never("last_agt"),
-    zero("qtime", B|S),
-    column("ctime", B|S, |row| n(row.average(|t| &t.ctime))),
-    zero("rtime", B|S),
-    column("ttime", B|S, |row| n(row.average(|t| &t.ttime))),
-    never("agent_status"),
-    never("agent_code"),
-    never("agent_duration"),
-    column("check_desc", S, |row| check(row, |c| Value::Text(c.status.description().into()))),
-    never("agent_desc"),
-    column("check_rise", S, |row| health(row, |s| s.rules().rise)),
-    column("check_fall", S, |row| health(row, |s| s.rules().fall)),
-    column("check_health", S, |row| health(row, |s| s.status.health)),
-    never("agent_rise"),
-    never("agent_fall"),
-    never("agent_health"),
-    column("addr", S, |row| row.address().map_or(Value::Absent, Value::Text)),
-    never("cookie"),
-    column("mode", F|B|S, |row| t(if row.is_http() { "http" } else { "tcp" })),
-    column("algo", B, |row| row.algorithm().map_or(Value::Absent, t)),
-    column("conn_rate", F, |row| u(row.rate(|t| &t.conn_rate))),
-    column("conn_rate_max", F, |row| u(row.conn_rate_max())),
-    column("conn_tot", F, |row| n(row.count(|t| &t.conn_tot))),
-    column("intercepted", FH, |row| requests(row, |r, _| r.total.get())),
-    zero("dcon", F),
-    zero("dses", F),
-    zero("wrew", F|B|S),
-    column("connect", B|S, |row| n(row.count(|t| &t.connect))),
-    zero("reuse", B|S),
-    zero("cache_lookups", FH|BH),
-    zero("cache_hits", FH|BH),
-    zero("srv_icur", S),
-    never("src_ilim"),
-    zero("qtime_max", B|S),
-    column("ctime_max", B|S, |row| u(row.max(|t| &t.ctime_max))),
-    zero("rtime_max", B|S),
-    column("ttime_max", B|S, |row| u(row.max(|t| &t.ttime_max))),
-    column("eint", F|B|S, |row| n(row.count(|t| &t.eint))),
-    zero("idle_conn_cur", S),
-    zero("safe_conn_cur", S),
-    zero("used_conn_cur", S),
-    zero("need_conn_est", S),
-    column("uweight", B|S, |row| u(row.weight())),
-    column("agg_server_status", B, |row| u(row.usable().0)),
-    zero("agg_server_check_status", B),
-    zero("agg_check_status", B),
-    zero("srid", S),
-    column("sess_other", F, |row| n(if row.is_http() { 0 } else { row.count(|t| &t.stot) })),
-    column("h1sess", F, |row| n(if row.is_http() { row.count(|t| &t.stot) } else { 0 })),
-    zero("h2sess", F),
-    zero("h3sess", F),
-    zero("req_other", F),
-    column("h1req", F, |row| requests(row, |r, _| r.total.get())),
-    zero("h2req", F),
-    zero("h3req", F),
-    never("proto"),
-    zero("priv_idle_cur", S),
-    column("reqbin", F|B|S, |row| n(row.bytes().0)),
-    column("reqbout", F|B|S, |row| n(row.bytes().0)),
-    column("resbin", F|B|S, |row| n(row.bytes().1)),
-    column("resbout", F|B|S, |row| n(row.bytes().1)),
-    zero("cache_hint_hits", FH|BH),
+    column("pxname", "KNSV:str", F|B|S, |row| t(row.proxy())),
+    column("svname", "KNSV:str", F|B|S, |row| t(row.service())),
+    zero("qcur", "MGPV:u32", B|S),
+    zero("qmax", "MMPV:u32", B|S),
+    column("scur", "MGPV:u32", F|B|S, |row| u(row.active())),
+    column("smax", "MMPV:u32", F|B|S, |row| u(row.max(|t| &t.smax))),
+    column("slim", "CLPV:u32", F|B|S, |row| some(row.session_limit())),
+    column("stot", "MCPP:u64", F|B|S, |row| n(row.count(|t| &t.stot))),
+    column("bin", "MCPP:u64", F|B|S, |row| n(row.bytes().0)),
+    column("bout", "MCPP:u64", F|B|S, |row| n(row.bytes().1)),
+    zero("dreq", "MCPP:u64", F|B),
+    zero("dresp", "MCPP:u64", F|B|S),
+    column("ereq", "MCPP:u64", F, |row| n(row.count(|t| &t.ereq))),
+    column("econ", "MCPP:u64", B|S, |row| n(row.count(|t| &t.econ))),
+    column("eresp", "MCPP:u64", B|S, |row| n(row.count(|t| &t.eresp))),
+    column("wretr", "MCPP:u64", B|S, |row| n(row.count(|t| &t.wretr))),
+    column("wredis", "MCPP:u64", B|S, |row| n(row.count(|t| &t.wredis))),
+    column("status", "SGPV:str", F|B|S, |row| Value::Text(row.status())),
+    column("weight", "MaPV:u32", B|S, |row| u(row.weight())),
+    column("act", "SGPV:u32", B|S, |row| u(row.usable().0)),
+    column("bck", "SGPV:u32", B|S, |row| u(row.usable().1)),
+    column("chkfail", "MCPP:u64", S, |row| checked(row, row.count(|t| &t.chkfail))),
+    column("chkdown", "MCPP:u64", B|S, chkdown),
+    column("lastchg", "MAPP:u32", B|S, |row| n(row.last_change())),
+    column("downtime", "MCPV:u32", B|S, |row| row.downtime().map_or(Value::Absent, n)),
+    never("qlimit", "CGSV:u32"),
+    column("pid", "KGPV:u32", F|B|S, |_| n(1)),
+    column("iid", "KGSV:u32", F|B|S, |row| u(row.ids().0)),
+    column("sid", "KGSV:u32", F|B|S, |row| u(row.ids().1)),
+    never("throttle", "MaPV:u32"),
+    column("lbtot", "MCPP:u64", B|S, |row| n(row.count(|t| &t.lbtot))),
+    never("tracked", "CNSV:str"),
+    column("type", "CGSV:u32", F|B|S, |row| n(row.kind() as u64)),
+    column("rate", "MRPP:u32", F|B|S, |row| u(row.rate(|t| &t.rate))),
+    zero("rate_lim", "CLPV:u32", F),
+    column("rate_max", "MMPV:u32", F|B|S, |row| u(row.rate_max())),
+    column("check_status", "MOPV:str", S, check_status),
+    never("check_code", "MOPV:u32"),
+    column("check_duration", "MDPV:u64", S, check_duration),
+    column("hrsp_1xx", "MCPP:u64", FH|BH, |row| answered(row, 1)),
+    column("hrsp_2xx", "MCPP:u64", FH|BH, |row| answered(row, 2)),
+    column("hrsp_3xx", "MCPP:u64", FH|BH, |row| answered(row, 3)),
+    column("hrsp_4xx", "MCPP:u64", FH|BH, |row| answered(row, 4)),
+    column("hrsp_5xx", "MCPP:u64", FH|BH, |row| answered(row, 5)),
+    column("hrsp_other", "MCPP:u64", FH|BH, |row| answered(row, 0)),
+    never("hanafail", "MCPV:u64"),
+    column("req_rate", "MRPP:u32", F, |row| requests(row, |r, now| r.per_second(now).into())),
+    column("req_rate_max", "MMPV:u32", F, |row| requests(row, |r, _| r.rate_max().into())),
+    column("req_tot", "MCPP:u64", F|BH, |row| requests(row, |r, _| r.total.get())),
+    column("cli_abrt", "MCPP:u64", B|S, |row| n(row.count(|t| &t.cli_abrt))),
+    column("srv_abrt", "MCPP:u64", B|S, |row| n(row.count(|t| &t.srv_abrt))),
+    zero("comp_in", "MCPP:u64", F|B),
+    zero("comp_out", "MCPP:u64", F|B),
+    zero("comp_byp", "MCPP:u64", F|B),
+    zero("comp_rsp", "MCPP:u64", F|B),
+    column("lastsess", "MAPP:s32", B|S, |row| Value::Signed(row.last_session())),
+    column("last_chk", "MOPV:str", S, |row| check(row, |c| Value::Text(c.info.as_str().into()))),
+    never("last_agt", "MOPV:str"),
+    zero("qtime", "MaPV:u32", B|S),
+    column("ctime", "MaPV:u32", B|S, |row| n(row.average(|t| &t.ctime))),
+    zero("rtime", "MaPV:u32", B|S),
+    column("ttime", "MaPV:u32", B|S, |row| n(row.average(|t| &t.ttime))),
+    never("agent_status", "MOPV:str"),
+    never("agent_code", "MOPV:u32"),
+    never("agent_duration", "MDPV:u64"),
+    column("check_desc", "MOPV:str", S, |row| check(row, |c| Value::Text(c.status.description().into()))),
+    never("agent_desc", "MOPV:str"),
+    column("check_rise", "CGSV:u32", S, |row| health(row, |s| s.rules().rise)),
+    column("check_fall", "CGSV:u32", S, |row| health(row, |s| s.rules().fall)),
+    column("check_health", "CGSV:u32", S, |row| health(row, |s| s.status.health)),
+    never("agent_rise", "CGSV:u32"),
+    never("agent_fall", "CGSV:u32"),
+    never("agent_health", "CGSV:u32"),
+    column("addr", "CGSV:str", S, |row| row.address().map_or(Value::Absent, Value::Text)),
+    never("cookie", "CNSV:str"),
+    column("mode", "CGSV:str", F|B|S, |row| t(if row.is_http() { "http" } else { "tcp" })),
+    column("algo", "CGSV:str", B, |row| row.algorithm().map_or(Value::Absent, t)),
+    column("conn_rate", "MRPP:u32", F, |row| u(row.rate(|t| &t.conn_rate))),
+    column("conn_rate_max", "MMPV:u32", F, |row| u(row.conn_rate_max())),
+    column("conn_tot", "MCPP:u64", F, |row| n(row.count(|t| &t.conn_tot))),
+    column("intercepted", "MCPP:u64", FH, |row| requests(row, |r, _| r.total.get())),
+    zero("dcon", "MCPP:u64", F),
+    zero("dses", "MCPP:u64", F),
+    zero("wrew", "MCPP:u64", F|B|S),
+    column("connect", "MCPP:u64", B|S, |row| n(row.count(|t| &t.connect))),
+    zero("reuse", "MCPP:u64", B|S),
+    zero("cache_lookups", "MCPP:u64", FH|BH),
+    zero("cache_hits", "MCPP:u64", FH|BH),
+    zero("srv_icur", "MGPV:u32", S),
+    never("src_ilim", "CLPV:u32"),
+    zero("qtime_max", "MMPV:u32", B|S),
+    column("ctime_max", "MMPV:u32", B|S, |row| u(row.max(|t| &t.ctime_max))),
+    zero("rtime_max", "MMPV:u32", B|S),
+    column("ttime_max", "MMPV:u32", B|S, |row| u(row.max(|t| &t.ttime_max))),
+    column("eint", "MCPP:u64", F|B|S, |row| n(row.count(|t| &t.eint))),
+    zero("idle_conn_cur", "MGPV:u32", S),
+    zero("safe_conn_cur", "MGPV:u32", S),
+    zero("used_conn_cur", "MGPV:u32", S),
+    zero("need_conn_est", "MGPV:u32", S),
+    column("uweight", "MaPV:u32", B|S, |row| u(row.weight())),
+    column("agg_server_status", "MGPV:u32", B, |row| u(row.usable().0)),
+    zero("agg_server_check_status", "MGPV:u32", B),
+    zero("agg_check_status", "MGPV:u32", B),
+    zero("srid", "MCPV:u32", S),
+    column("sess_other", "MCPV:u64", F, |row| n(if row.is_http() { 0 } else { row.count(|t| &t.stot) })),
+    column("h1sess", "MCPP:u64", F, |row| n(if row.is_http() { row.count(|t| &t.stot) } else { 0 })),
+    zero("h2sess", "MCPP:u64", F),
+    zero("h3sess", "MCPP:u64", F),
+    zero("req_other", "MCPP:u64", F),
+    column("h1req", "MCPP:u64", F, |row| requests(row, |r, _| r.total.get())),
+    zero("h2req", "MCPP:u64", F),
+    zero("h3req", "MCPP:u64", F),
+    never("proto", "CGSV:str"),
+    zero("priv_idle_cur", "MGPV:u32", S),
+    column("reqbin", "MCPP:u64", F|B|S, |row| n(row.bytes().0)),
+    column("reqbout", "MCPP:u64", F|B|S, |row| n(row.bytes().0)),
+    column("resbin", "MCPP:u64", F|B|S, |row| n(row.bytes().1)),
+    column("resbout", "MCPP:u64", F|B|S, |row| n(row.bytes().1)),
+    zero("cache_hint_hits", "MCPP:u64", FH|BH),
 ];
+
+/// The column called `name`.
+///
+/// # Panics
+/// When there is none: names are written in the source.
+pub fn named(name: &str) -> &'static Column {
+    static BY_NAME: LazyLock<HashMap<&'static str, &'static Column>> =
+        LazyLock::new(|| COLUMNS.iter().map(|column| (column.name, column)).collect());
+    BY_NAME[name]
+}
 
 const fn column(
     name: &'static str,
+    typed: &'static str,
     rows: u8,
     value: for<'a> fn(&'a Row<'_>) -> Value<'a>,
 ) -> Column {
-    Column { name, rows, value }
+    Column {
+        name,
+        typed,
+        rows,
+        value,
+    }
 }
 
 /// What rlb cannot have counted anything of (denials, queues, reuse, compression): 0 where HAProxy
 /// prints a number.
-const fn zero(name: &'static str, rows: u8) -> Column {
-    column(name, rows, |_| Value::Number(0))
+const fn zero(name: &'static str, typed: &'static str, rows: u8) -> Column {
+    column(name, typed, rows, |_| Value::Number(0))
 }
 
 /// What no row has: a limit that cannot be set, a feature that does not exist.
-const fn never(name: &'static str) -> Column {
-    column(name, 0, |_| Value::Absent)
+const fn never(name: &'static str, typed: &'static str) -> Column {
+    column(name, typed, 0, |_| Value::Absent)
 }
 
 fn n<'a>(number: u64) -> Value<'a> {

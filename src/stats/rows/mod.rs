@@ -7,6 +7,7 @@ mod row;
 
 pub use row::{Kind, Object, Row};
 
+use super::filter::Filter;
 use super::requests::Requests;
 use crate::state::{Backend, BackendId, Snapshot};
 use std::sync::Arc;
@@ -36,24 +37,59 @@ pub struct Rows {
     snapshot: Arc<Snapshot>,
     requests: Arc<Requests>,
     now: Instant,
+    filter: Filter,
     parts: Vec<Part>,
+    /// Only rows of this kind.
+    kind: Option<Kind>,
     next: Place,
 }
 
 impl Rows {
     /// The rows of `snapshot` as of `now`.
     pub fn new(snapshot: Arc<Snapshot>, requests: Arc<Requests>, now: Instant) -> Self {
-        let next = match &snapshot.stats {
-            Some(_) => Place::StatsFrontend,
-            None => Place::Part(0),
-        };
+        let next = start(&snapshot);
         Self {
             parts: parts(&snapshot),
             snapshot,
             requests,
             now,
+            filter: Filter::default(),
+            kind: None,
             next,
         }
+    }
+
+    /// Only those that `filter` shows.
+    #[must_use]
+    pub fn filtered(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// From the first on again, and only those of `kind`; the others cost nothing.
+    pub fn rewind(&mut self, kind: Kind) {
+        self.kind = Some(kind);
+        self.next = start(&self.snapshot);
+    }
+
+    /// The next place that may have a row of the wanted kind.
+    fn place(&self) -> Place {
+        let mut place = self.next;
+        while let Place::Part(at) = place {
+            let is_backend = matches!(self.parts.get(at), Some(Part::Backend(_)));
+            match self.kind {
+                Some(Kind::Frontend) if is_backend => place = Place::Part(at + 1),
+                // Beyond the last server: the backend's own row.
+                Some(Kind::Backend) if is_backend => return Place::Server(at, usize::MAX),
+                _ => break,
+            }
+        }
+        place
+    }
+
+    /// The snapshot that they are a view of.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
     }
 
     /// The next row. Lends, so that a row may point into the snapshot.
@@ -62,9 +98,23 @@ impl Rows {
         reason = "an iterator cannot lend its items"
     )]
     pub fn next(&mut self) -> Option<Row<'_>> {
-        let (object, next) = step(&self.snapshot, &self.parts, self.next)?;
-        self.next = next;
-        Some(Row::new(object, &self.snapshot, &self.requests, self.now))
+        loop {
+            let (object, next) = step(&self.snapshot, &self.parts, self.place())?;
+            self.next = next;
+            let row = Row::new(object, &self.snapshot, &self.requests, self.now);
+            let wanted = self.kind.is_none_or(|kind| kind == row.kind());
+            if wanted && self.filter.shows(&row) {
+                return Some(row.counting(self.filter.hides_servers()));
+            }
+        }
+    }
+}
+
+/// Where the rows begin.
+fn start(snapshot: &Snapshot) -> Place {
+    match &snapshot.stats {
+        Some(_) => Place::StatsFrontend,
+        None => Place::Part(0),
     }
 }
 

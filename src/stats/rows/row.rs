@@ -55,6 +55,8 @@ pub struct Row<'a> {
     pub now_ms: u64,
     /// The last check, where one is to be shown.
     check: Option<Arc<CheckReport>>,
+    /// Whether a backend's status says how many of its servers are usable.
+    counting: bool,
 }
 
 impl<'a> Row<'a> {
@@ -81,7 +83,15 @@ impl<'a> Row<'a> {
             now,
             now_ms: snapshot.global.millis(now),
             check,
+            counting: false,
         }
+    }
+
+    /// The same, whose status counts a backend's servers if `counting`: some are not shown.
+    #[must_use]
+    pub(super) fn counting(mut self, counting: bool) -> Self {
+        self.counting = counting;
+        self
     }
 
     /// Frontend, backend or server.
@@ -161,8 +171,15 @@ impl<'a> Row<'a> {
         match self.object {
             Object::StatsFrontend(_) | Object::Frontend(_) => "OPEN".into(),
             Object::StatsBackend(_) => "UP".into(),
-            Object::Backend(backend) if backend.status.up => "UP".into(),
-            Object::Backend(_) => "DOWN".into(),
+            Object::Backend(backend) => {
+                let word = if backend.status.up { "UP" } else { "DOWN" };
+                if !self.counting || backend.servers.is_empty() {
+                    return word.into();
+                }
+                let usable = backend.usable();
+                let count = usable.active + usable.backup;
+                format!("{word} ({count}/{})", backend.servers.len()).into()
+            }
             Object::Server(_, server) => server.status_label(),
         }
     }

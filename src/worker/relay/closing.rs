@@ -6,7 +6,7 @@
 //! [`STALLED_MAX_MS`] is reset without the rest.
 
 use super::conn::{Conn, Half, Kind, Side};
-use super::half::{Flow, flow};
+use super::half::{Flow, Tools, flow};
 use crate::live::Termination;
 use crate::sys::raw;
 use crate::worker::account::Books;
@@ -63,7 +63,7 @@ impl Closing {
 }
 
 /// Delivers what can be delivered; `true` when the other side was reset and the session is over.
-pub(super) fn close(conn: &mut Conn, buffer: &mut [u8], now: u64, books: &Books) -> bool {
+pub(super) fn close(conn: &mut Conn, tools: &mut Tools, now: u64, books: &Books) -> bool {
     let Some(closing) = &conn.closing else {
         return false;
     };
@@ -71,18 +71,18 @@ pub(super) fn close(conn: &mut Conn, buffer: &mut [u8], now: u64, books: &Books)
     let remaining = gone.other();
     if unread {
         conn.half_mut(gone).readable = true;
-        match flow(conn, gone, buffer, now, books) {
+        match flow(conn, gone, tools, now, books) {
             Flow::Unfinished => return false,
             Flow::Broken(side, _) if side == remaining => return true,
             Flow::Broken(..) => set_read(conn),
-            Flow::Waiting if conn.half(remaining).rest.is_empty() => set_read(conn),
+            Flow::Waiting if conn.half(remaining).owed() == 0 => set_read(conn),
             Flow::Waiting => {}
         }
     } else if super::half::flush(conn.half_mut(remaining), now).is_err() {
         return true;
     }
     let half = &conn.halves[remaining as usize];
-    let in_flight = half.rest.bytes().len() as u64 + queued(half);
+    let in_flight = half.owed() as u64 + queued(half);
     let Some(closing) = &mut conn.closing else {
         return false;
     };

@@ -1,5 +1,6 @@
 //! The record of an established session, and the state of each of its two sides.
 
+use super::splice::Pipe;
 use crate::worker::account::Account;
 use rustix::net::sockopt;
 use std::io;
@@ -71,6 +72,10 @@ pub(super) struct Half {
     pub(super) kept_alive: bool,
     /// Bytes of the other side that this one has not taken yet.
     pub(super) rest: Rest,
+    /// The pipe that feeds it while the other side's data is bulk.
+    pub(super) pipe: Option<Box<Pipe>>,
+    /// Reads from it in a row that have filled the buffer.
+    pub(super) full_reads: u8,
     /// Last time that a byte came from it or was taken by it.
     pub(super) active: u64,
     /// Since when bytes written to it lack a proof of arrival.
@@ -91,8 +96,23 @@ impl Half {
             writes: 0,
             kept_alive: kind == Kind::Unix,
             rest: Rest::default(),
+            pipe: None,
+            full_reads: 0,
             active: now,
             unproven: None,
+        }
+    }
+
+    /// Bytes of the other side that were read and that it has not taken yet.
+    pub(super) fn owed(&self) -> usize {
+        self.rest.bytes().len() + self.pipe.as_ref().map_or(0, |pipe| pipe.filled())
+    }
+
+    /// It has taken bytes at `now`.
+    pub(super) fn took(&mut self, now: u64) {
+        self.active = now;
+        if self.kind == Kind::Tcp && self.unproven.is_none() {
+            self.unproven = Some(now);
         }
     }
 

@@ -9,7 +9,7 @@
 
 use super::closing::{self, Closing};
 use super::conn::{Conn, Established, Half, Side};
-use super::half::{CHUNK_MAX, Flow, flow};
+use super::half::{Flow, Tools, flow};
 use super::judge::{self, Verdict};
 use super::wheel::Wheel;
 use crate::live::{Cause, Phase, Termination};
@@ -35,7 +35,7 @@ pub(super) struct Engine {
     /// Sessions that wait to be reset.
     closing: Vec<u32>,
     wheel: Wheel,
-    buffer: Box<[u8]>,
+    tools: Tools,
     start: Instant,
     /// Milliseconds since `start`, read once a turn.
     now: u64,
@@ -62,7 +62,7 @@ impl Engine {
             ready: Vec::new(),
             closing: Vec::new(),
             wheel: Wheel::new(),
-            buffer: vec![0; CHUNK_MAX].into_boxed_slice(),
+            tools: Tools::new(),
             start: Instant::now(),
             now: 0,
             generation: 0,
@@ -73,6 +73,12 @@ impl Engine {
 
     pub(super) fn is_empty(&self) -> bool {
         self.conns.is_empty()
+    }
+
+    /// Pipes that wait to be used again.
+    #[cfg(test)]
+    pub(super) fn pooled_pipes(&self) -> usize {
+        self.tools.pipes.pooled()
     }
 
     /// When [`Engine::tick`] is to be called next.
@@ -204,7 +210,7 @@ impl Engine {
         let mut unfinished = false;
         for from in Side::BOTH {
             let ended = conn.half(from).ended;
-            match flow(conn, from, &mut self.buffer, self.now, &self.books) {
+            match flow(conn, from, &mut self.tools, self.now, &self.books) {
                 Flow::Waiting => {}
                 Flow::Unfinished => unfinished = true,
                 Flow::Broken(side, error) => {
@@ -221,7 +227,7 @@ impl Engine {
         if conn
             .halves
             .iter()
-            .all(|half| half.ended && half.rest.is_empty())
+            .all(|half| half.ended && half.owed() == 0)
         {
             return Some(Termination::normal());
         }
@@ -237,7 +243,7 @@ impl Engine {
         let mut due = u64::MAX;
         for side in Side::BOTH {
             let half = conn.half_mut(side);
-            if !half.rest.is_empty() && !half.watched {
+            if half.owed() > 0 && !half.watched {
                 half.watched = true;
                 unwatched.push(side);
             }
@@ -263,12 +269,16 @@ impl Engine {
     }
 
     /// One side is gone: the other is to be reset once it has what was read.
+    ///
+    /// A server that had ended its half before has said all it had to say, and resets only what
+    /// comes after: HAProxy calls that a normal end.
     fn break_off(&mut self, key: u32, side: Side, error: io::Error) {
-        let cause = match side {
-            Side::Client => Cause::Client,
-            Side::Server => Cause::Server,
+        let end = match side {
+            Side::Server if self.conns[key as usize].half(side).ended => Termination::normal(),
+            Side::Server => Termination::because(Cause::Server, Phase::Data, error),
+            Side::Client => Termination::because(Cause::Client, Phase::Data, error),
         };
-        self.begin_closing(key, side, Termination::because(cause, Phase::Data, error));
+        self.begin_closing(key, side, end);
     }
 
     fn begin_closing(&mut self, key: u32, gone: Side, end: Termination) {
@@ -283,7 +293,7 @@ impl Engine {
     /// Works on a session that is to be reset; its end when that is done.
     fn close(&mut self, key: u32) -> Option<Termination> {
         let conn = self.conns.get_mut(key as usize)?;
-        let over = closing::close(conn, &mut self.buffer, self.now, &self.books);
+        let over = closing::close(conn, &mut self.tools, self.now, &self.books);
         over.then(|| {
             conn.closing
                 .take()
@@ -376,7 +386,9 @@ impl Engine {
             if closing.is_some() {
                 self.closing.retain(|&other| other != key);
             }
-            drop::<[Half; 2]>(halves);
+            for pipe in halves.into_iter().filter_map(|half: Half| half.pipe) {
+                self.tools.pipes.give_back(*pipe);
+            }
             account.finish(end, &self.books);
         }
     }

@@ -11,17 +11,34 @@
 //! - Data that arrived before a reset can still be read after it; the error comes last.
 
 use super::conn::{Conn, Half, Kind, Rest, Side};
+use super::splice::{FULL_READS_MIN, Filled, Pipes};
 use crate::worker::account::Books;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 use std::io;
 
 /// Bytes read at once, and so the most that is kept of a session whose reader is slow. Larger ones
-/// gain nothing but in bulk, and cost memory there.
-pub(super) const CHUNK_MAX: usize = 32 * 1024;
+/// gain nothing but in bulk, which is spliced.
+const CHUNK_MAX: usize = 32 * 1024;
 
 /// Reads of one direction in one turn, so that a bulk transfer does not starve its neighbours.
 const READS_MAX: usize = 16;
+
+/// What a worker moves bytes with.
+#[derive(Debug)]
+pub(super) struct Tools {
+    buffer: Box<[u8]>,
+    pub(super) pipes: Pipes,
+}
+
+impl Tools {
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: vec![0; CHUNK_MAX].into_boxed_slice(),
+            pipes: Pipes::default(),
+        }
+    }
+}
 
 /// What became of a direction in this turn.
 #[derive(Debug)]
@@ -34,56 +51,146 @@ pub(super) enum Flow {
     Broken(Side, io::Error),
 }
 
+/// What one step of a direction came to.
+enum Step {
+    /// Bytes were moved, or the way of moving them has changed.
+    Moved,
+    /// There is nothing to read now.
+    Nothing,
+    /// The source has ended.
+    End,
+}
+
 /// Moves bytes from `from` to the other side.
 pub(super) fn flow(
     conn: &mut Conn,
     from: Side,
-    buffer: &mut [u8],
+    tools: &mut Tools,
     now: u64,
     books: &Books,
 ) -> Flow {
+    let to = from.other();
     for _ in 0..READS_MAX {
-        if let Err(error) = flush(conn.half_mut(from.other()), now) {
-            return Flow::Broken(from.other(), error);
+        if let Err(error) = flush(conn.half_mut(to), now) {
+            return Flow::Broken(to, error);
         }
-        let target = conn.half(from.other());
-        if !target.rest.is_empty() {
+        if conn.half(to).owed() > 0 {
             return Flow::Waiting;
         }
         if conn.half(from).ended {
-            // Where a reset is to follow, an orderly end must not come before it.
-            if conn.closing.is_none() {
-                end(conn.half_mut(from.other()));
+            // Where a reset is to follow, an orderly end must not come before it; and where both
+            // sides have ended and all is delivered, the close that comes now says the same.
+            let over = conn.half(to).ended && conn.half(from).owed() == 0;
+            if conn.closing.is_none() && !over {
+                end(conn.half_mut(to));
             }
             return Flow::Waiting;
         }
         if !conn.half(from).readable {
             return Flow::Waiting;
         }
-        let count = match read(conn.half_mut(from), buffer, now) {
-            Ok(Some(0)) => {
-                conn.half_mut(from).ended = true;
-                continue;
-            }
-            Ok(Some(count)) => count,
-            Ok(None) => return Flow::Waiting,
-            Err(error) => return Flow::Broken(from, error),
+        let step = if conn.half(to).pipe.is_some() {
+            spliced(conn, from, tools, now, books)
+        } else {
+            copied(conn, from, tools, now, books)
         };
-        match from {
-            Side::Client => conn.account.count_in(count as u64, books),
-            Side::Server => conn.account.count_out(count as u64, books),
-        }
-        if let Err(error) = write(conn.half_mut(from.other()), &buffer[..count], now) {
-            return Flow::Broken(from.other(), error);
+        match step {
+            Ok(Step::Moved) => {}
+            Ok(Step::Nothing) => return Flow::Waiting,
+            Ok(Step::End) => conn.half_mut(from).ended = true,
+            Err((side, error)) => return Flow::Broken(side, error),
         }
     }
     Flow::Unfinished
 }
 
+/// One read into the buffer, and one write of it.
+fn copied(
+    conn: &mut Conn,
+    from: Side,
+    tools: &mut Tools,
+    now: u64,
+    books: &Books,
+) -> Result<Step, (Side, io::Error)> {
+    let source = conn.half_mut(from);
+    let count = match read(source, &mut tools.buffer, now).map_err(|error| (from, error))? {
+        Some(0) => return Ok(Step::End),
+        Some(count) => count,
+        None => return Ok(Step::Nothing),
+    };
+    if count == tools.buffer.len() && source.kind == Kind::Tcp && !source.urgent {
+        source.full_reads = source.full_reads.saturating_add(1);
+        if source.full_reads >= FULL_READS_MIN && conn.half(from.other()).kind == Kind::Tcp {
+            conn.half_mut(from.other()).pipe = tools.pipes.take();
+        }
+    } else {
+        source.full_reads = 0;
+    }
+    count_bytes(conn, from, count as u64, books);
+    let target = conn.half_mut(from.other());
+    write(target, &tools.buffer[..count], now).map_err(|error| (from.other(), error))?;
+    Ok(Step::Moved)
+}
+
+/// One filling of the pipe; it is emptied by the [`flush`] that comes before the next step.
+fn spliced(
+    conn: &mut Conn,
+    from: Side,
+    tools: &mut Tools,
+    now: u64,
+    books: &Books,
+) -> Result<Step, (Side, io::Error)> {
+    let [client, server] = &mut conn.halves;
+    let (source, target) = match from {
+        Side::Client => (client, server),
+        Side::Server => (server, client),
+    };
+    let Some(mut pipe) = target.pipe.take() else {
+        return Ok(Step::Moved);
+    };
+    let filled = if source.urgent {
+        Ok(Filled::Unfit)
+    } else {
+        pipe.fill(source)
+    };
+    let filled = match filled {
+        Ok(filled) => filled,
+        Err(error) => {
+            tools.pipes.give_back(*pipe);
+            return Err((from, error));
+        }
+    };
+    let step = match filled {
+        Filled::Bytes(count) => {
+            source.active = now;
+            target.pipe = Some(pipe);
+            count_bytes(conn, from, count, books);
+            return Ok(Step::Moved);
+        }
+        Filled::Nothing => {
+            source.readable = false;
+            Step::Nothing
+        }
+        Filled::End => Step::End,
+        Filled::Unfit => Step::Moved,
+    };
+    // An idle direction holds no pipe; the next bulk takes one again after two reads.
+    source.full_reads = 0;
+    tools.pipes.give_back(*pipe);
+    Ok(step)
+}
+
+fn count_bytes(conn: &mut Conn, from: Side, count: u64, books: &Books) {
+    match from {
+        Side::Client => conn.account.count_in(count, books),
+        Side::Server => conn.account.count_out(count, books),
+    }
+}
+
 /// Reads; `None` when there is nothing, 0 at the end.
 fn read(half: &mut Half, buffer: &mut [u8], now: u64) -> io::Result<Option<usize>> {
     let asked = buffer.len();
-    match recv(&half.fd, buffer, RecvFlags::empty()) {
+    match retry_on_intr(|| recv(&half.fd, &mut *buffer, RecvFlags::empty())) {
         Ok((count, _)) => {
             if count < asked && !half.hangup && !half.urgent {
                 half.readable = false;
@@ -95,7 +202,6 @@ fn read(half: &mut Half, buffer: &mut [u8], now: u64) -> io::Result<Option<usize
             half.readable = false;
             Ok(None)
         }
-        Err(Errno::INTR) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -117,28 +223,33 @@ fn write(half: &mut Half, bytes: &[u8], now: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes what is kept for a side, as far as it takes it.
+/// Writes what is owed to a side, as far as it takes it.
 pub(super) fn flush(half: &mut Half, now: u64) -> io::Result<()> {
-    if half.rest.is_empty() {
-        return Ok(());
+    if !half.rest.is_empty() {
+        let rest = std::mem::take(&mut half.rest);
+        let taken = push(half, rest.bytes(), now);
+        half.rest = rest;
+        half.rest.take(taken?);
+        if !half.rest.is_empty() {
+            return Ok(());
+        }
     }
-    let rest = std::mem::take(&mut half.rest);
-    let taken = push(half, rest.bytes(), now);
-    half.rest = rest;
-    half.rest.take(taken?);
+    // What is kept was read before the pipe was taken, so it goes first.
+    if let Some(pipe) = half.pipe.as_mut().filter(|pipe| pipe.filled() > 0)
+        && pipe.empty(&half.fd)? > 0
+    {
+        half.took(now);
+    }
     Ok(())
 }
 
 fn push(half: &mut Half, bytes: &[u8], now: u64) -> io::Result<usize> {
-    match send(&half.fd, bytes, SendFlags::NOSIGNAL) {
+    match retry_on_intr(|| send(&half.fd, bytes, SendFlags::NOSIGNAL)) {
         Ok(count) => {
-            half.active = now;
-            if half.kind == Kind::Tcp && half.unproven.is_none() {
-                half.unproven = Some(now);
-            }
+            half.took(now);
             Ok(count)
         }
-        Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS | Errno::NOMEM) => Ok(0),
+        Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Ok(0),
         Err(error) => Err(error.into()),
     }
 }

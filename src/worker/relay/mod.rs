@@ -12,6 +12,7 @@ mod conn;
 mod engine;
 mod half;
 mod judge;
+mod splice;
 mod wheel;
 
 #[cfg(test)]
@@ -23,7 +24,7 @@ use super::account::Books;
 use crate::live::Cause;
 use crate::sys::raw::{self, Owned};
 use engine::Engine;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -40,8 +41,10 @@ pub(super) struct Relay {
     engine: RefCell<Engine>,
     /// Rung when the first session comes, so that an idle relay needs no clock.
     arrived: Notify,
-    /// Rung when the last session has ended.
+    /// Rung when the last session has ended and that is [`Relay::awaited`].
     emptied: Notify,
+    /// Somebody waits for the end of the last session: the worker is to stop.
+    awaited: Cell<bool>,
 }
 
 impl Relay {
@@ -55,6 +58,7 @@ impl Relay {
             engine: RefCell::new(engine),
             arrived: Notify::new(),
             emptied: Notify::new(),
+            awaited: Cell::new(false),
         };
         Ok((Rc::new(relay), events))
     }
@@ -81,6 +85,7 @@ impl Relay {
 
     /// Completes when no session is left.
     pub(super) async fn empty(&self) {
+        self.awaited.set(true);
         loop {
             let emptied = self.emptied.notified();
             if self.engine.borrow().is_empty() {
@@ -126,7 +131,9 @@ impl Relay {
                     clock.as_mut().reset(soon);
                 }
             }
-            if !idle && self.engine.borrow().is_empty() {
+            // Not only when it was busy at the top of the loop: a session may have come and gone
+            // within one round.
+            if self.awaited.get() && self.engine.borrow().is_empty() {
                 self.emptied.notify_waiters();
             }
         }

@@ -1,6 +1,7 @@
 //! The engine between real sockets: random reads, writes, ends and resets on both sides, against
 //! the plain rule that what was written on one side is read on the other.
 
+use super::Relay;
 use super::conn::{Established, Kind};
 use super::engine::Engine;
 use crate::config::{Limits, Loader};
@@ -42,7 +43,7 @@ struct End {
 /// Byte number `n` of the stream that side `side` writes.
 fn byte(side: usize, n: u64) -> u8 {
     let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (side as u64) << 7;
-    (mixed >> 24) as u8
+    mixed.to_le_bytes()[3]
 }
 
 impl End {
@@ -92,74 +93,85 @@ impl End {
     }
 }
 
-/// A connection, its near end for the engine and its far end.
-fn connection() -> (OwnedFd, TcpStream) {
+/// A connection, its near end for the engine and its far end, with socket buffers of this size.
+fn connection(buffer: usize) -> (OwnedFd, TcpStream) {
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    listener.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
+    listener.set_recv_buffer_size(buffer).unwrap();
     listener
         .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
         .unwrap();
     listener.listen(1).unwrap();
     let far = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    far.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
-    far.set_send_buffer_size(SOCKET_BUFFER).unwrap();
+    far.set_recv_buffer_size(buffer).unwrap();
+    far.set_send_buffer_size(buffer).unwrap();
     far.connect(&listener.local_addr().unwrap()).unwrap();
     let (near, _) = listener.accept().unwrap();
-    near.set_send_buffer_size(SOCKET_BUFFER).unwrap();
+    near.set_send_buffer_size(buffer).unwrap();
     near.set_nonblocking(true).unwrap();
     (near.into(), far.into())
 }
 
+/// A session to be adopted, what it is counted on, and the far ends of its two connections.
+fn session(buffer: usize) -> (Established, Snapshot, Rc<Books>, [TcpStream; 2]) {
+    let limits = Limits::unknown();
+    let loader = Loader {
+        limits,
+        environment: &|_| None,
+        disk: false,
+    };
+    let text = "[[listen]]\nname = 'l'\nbind = '127.0.0.1:0'\n\
+                servers = [{ name = 's', address = '127.0.0.1:1' }]\n";
+    let (config, _) = loader.load_text("test", text).unwrap();
+    let global = Arc::new(GlobalLive::new(Instant::now(), 1));
+    let origin = Origin {
+        global: Arc::clone(&global),
+        maxconn: 10,
+        shards: 1,
+        now: Instant::now(),
+    };
+    let snapshot = Snapshot::initial(&config, &origin);
+    let log = LogQueue::off(Arc::clone(&global));
+    let books = Rc::new(Books {
+        token: WorkerToken::new(0),
+        global,
+        log,
+    });
+
+    let frontend = &snapshot.frontends[0];
+    let backend = snapshot.backends[0].as_ref().unwrap();
+    let limits = ConnLimits {
+        global: 10,
+        frontend: None,
+    };
+    let slot = ConnSlot::take(&books.global, &frontend.live, limits, &books.token).unwrap();
+    let mut account = Account::open(slot, Arc::clone(frontend), None, &books);
+    account.enter_backend(backend, &books);
+    let server = &backend.servers[0];
+    account.enter_server(server, Slot::take(&server.live, &books.token), &books);
+
+    let (client, far_client) = connection(buffer);
+    let (server, far_server) = connection(buffer);
+    let session = Established {
+        client: (client, Kind::Tcp),
+        server: (server, Kind::Tcp),
+        account,
+    };
+    (session, snapshot, books, [far_client, far_server])
+}
+
 impl Bench {
     fn new() -> Self {
-        let limits = Limits::unknown();
-        let loader = Loader {
-            limits,
-            environment: &|_| None,
-            disk: false,
-        };
-        let text = "[[listen]]\nname = 'l'\nbind = '127.0.0.1:0'\n\
-                    servers = [{ name = 's', address = '127.0.0.1:1' }]\n";
-        let (config, _) = loader.load_text("test", text).unwrap();
-        let global = Arc::new(GlobalLive::new(Instant::now(), 1));
-        let origin = Origin {
-            global: Arc::clone(&global),
-            maxconn: 10,
-            shards: 1,
-            now: Instant::now(),
-        };
-        let snapshot = Snapshot::initial(&config, &origin);
-        let log = LogQueue::off(Arc::clone(&global));
-        let books = Rc::new(Books {
-            token: WorkerToken::new(0),
-            global,
-            log,
-        });
-        let (mut engine, _events) = Engine::new(Rc::clone(&books)).unwrap();
+        Self::with_buffers(SOCKET_BUFFER)
+    }
 
-        let frontend = &snapshot.frontends[0];
-        let backend = snapshot.backends[0].as_ref().unwrap();
-        let limits = ConnLimits {
-            global: 10,
-            frontend: None,
-        };
-        let slot = ConnSlot::take(&books.global, &frontend.live, limits, &books.token).unwrap();
-        let mut account = Account::open(slot, Arc::clone(frontend), None, &books);
-        account.enter_backend(backend, &books);
-        let server = &backend.servers[0];
-        account.enter_server(server, Slot::take(&server.live, &books.token), &books);
-
-        let (client, far_client) = connection();
-        let (server, far_server) = connection();
-        engine.adopt(Established {
-            client: (client, Kind::Tcp),
-            server: (server, Kind::Tcp),
-            account,
-        });
+    fn with_buffers(buffer: usize) -> Self {
+        let (session, snapshot, books, ends) = session(buffer);
+        let (mut engine, _events) = Engine::new(books).unwrap();
+        engine.adopt(session);
         Self {
             engine,
             snapshot,
-            ends: [End::new(far_client), End::new(far_server)],
+            ends: ends.map(End::new),
         }
     }
 
@@ -267,6 +279,33 @@ proptest! {
 }
 
 #[test]
+fn bulk_goes_through_a_pipe_that_comes_back_to_the_pool() {
+    const BULK: u64 = 8_000_000;
+    let mut bench = Bench::with_buffers(512 * 1024);
+    let deadline = Instant::now() + PATIENCE;
+    while bench.ends.iter().any(|end| end.read < BULK) {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+        for side in 0..2 {
+            let left = BULK - bench.ends[side].written;
+            bench.ends[side].write(side, usize::try_from(left.min(300_000)).unwrap());
+        }
+        bench.turn();
+        for side in 0..2 {
+            bench.ends[side].read(side, 400_000);
+        }
+    }
+    assert!(
+        bench.engine.pooled_pipes() > 0,
+        "8 MB were copied all the way"
+    );
+    for side in 0..2 {
+        bench.act(&Act::End(side));
+    }
+    bench.until("the session has ended", |b| b.engine.is_empty());
+    assert_eq!(bench.counted(), [BULK, BULK]);
+}
+
+#[test]
 fn a_killed_session_is_reset_on_both_sides() {
     let mut bench = Bench::new();
     bench.ends[0].write(0, 100);
@@ -283,4 +322,30 @@ fn a_killed_session_is_reset_on_both_sides() {
             .all(|end| end.ended == Some(ErrorKind::ConnectionReset))
     });
     assert!(bench.engine.is_empty());
+}
+
+#[test]
+fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async {
+        let (session, _snapshot, books, ends) = session(SOCKET_BUFFER);
+        let (relay, events) = Relay::new(books).unwrap();
+        let running = Rc::clone(&relay);
+        tokio::task::spawn_local(async move { running.run(events).await });
+        // The relay runs, and waits for its first session.
+        tokio::task::yield_now().await;
+        drop(ends);
+        // Enough work before the relay's turn for the runtime to look at descriptors meanwhile: the
+        // session's end then reaches the relay together with the session.
+        for _ in 0..200 {
+            tokio::task::spawn_local(async {});
+        }
+        relay.adopt(session);
+        tokio::time::timeout(PATIENCE, relay.empty())
+            .await
+            .expect("the stop hangs");
+    });
 }

@@ -1,0 +1,378 @@
+//! The load: clients in closed loops, and the servers behind the proxies. One thread each, so that
+//! two cores are enough; every byte is checked.
+
+use crate::measure;
+use crate::wire::{DONE, HEADER, Pattern, Wish};
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, RefCell};
+use std::io::{BufRead, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{JoinSet, LocalSet};
+
+/// Bytes written or read at once.
+const BLOCK: usize = 64 * 1024 - 512;
+
+/// What is to be done.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Args {
+    /// Where the proxy listens
+    #[arg(long)]
+    pub target: SocketAddr,
+    /// rate, ping, bulk, idle, integrity
+    #[arg(long)]
+    pub kind: String,
+    /// Connections at once
+    #[arg(long, default_value_t = 1)]
+    pub connections: usize,
+    /// Further connections that say nothing
+    #[arg(long, default_value_t = 0)]
+    pub idle: usize,
+    /// Bytes of a message, or of a bulk transfer
+    #[arg(long, default_value_t = 64)]
+    pub size: u64,
+    /// Operations over all connections (rate, ping)
+    #[arg(long, default_value_t = 1000)]
+    pub operations: u64,
+    /// Direction of bulk: down, up
+    #[arg(long, default_value = "down")]
+    pub direction: String,
+    /// Bytes that each idle connection moves both ways first
+    #[arg(long, default_value_t = 0)]
+    pub warm: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Operations done: connections, round trips, or gigabytes.
+    pub operations: f64,
+    /// Seconds that they took.
+    pub seconds: f64,
+    /// Latency of the operations in µs, where they have one.
+    pub p50: Option<f64>,
+    /// The same, 99 of 100.
+    pub p99: Option<f64>,
+    /// Checks that failed: bytes lost, wrong or short.
+    pub broken: u64,
+}
+
+fn local<F: Future>(future: F) -> Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(LocalSet::new().block_on(&runtime, future))
+}
+
+/// Serves on the ports until the process is ended.
+pub fn serve(ports: &[u16]) -> Result<()> {
+    measure::raise_nofile()?;
+    let pattern = Rc::new(Pattern::new());
+    local(async {
+        for &port in ports {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(SocketAddr::from(([127, 0, 0, 1], port)))?;
+            let listener = socket.listen(4096)?;
+            let pattern = Rc::clone(&pattern);
+            tokio::task::spawn_local(accept(listener, pattern));
+        }
+        println!("ready");
+        std::future::pending::<Result<()>>().await
+    })?
+}
+
+async fn accept(listener: TcpListener, pattern: Rc<Pattern>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let pattern = Rc::clone(&pattern);
+        // A client that goes away, or a check that says nothing, is no news.
+        tokio::task::spawn_local(async move { serve_one(stream, &pattern).await });
+    }
+}
+
+async fn serve_one(mut stream: TcpStream, pattern: &Pattern) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header).await?;
+    match Wish::parse(header).context("no such wish")? {
+        Wish::Echo => {
+            let mut buffer = vec![0; 4096];
+            loop {
+                let count = stream.read(&mut buffer).await?;
+                if count == 0 {
+                    return Ok(());
+                }
+                stream.write_all(&buffer[..count]).await?;
+                if count == buffer.len() && count < BLOCK {
+                    buffer.resize(BLOCK, 0);
+                }
+            }
+        }
+        Wish::Download(bytes) => send(&mut stream, pattern, bytes).await,
+        Wish::Upload(bytes) => {
+            let broken = receive(&mut stream, pattern, bytes).await?;
+            ensure!(broken == 0, "an upload arrived broken");
+            Ok(stream.write_all(DONE).await?)
+        }
+    }
+}
+
+async fn send(stream: &mut TcpStream, pattern: &Pattern, bytes: u64) -> Result<()> {
+    let mut sent = 0;
+    while sent < bytes {
+        let block = &pattern.at(sent)[..BLOCK.min((bytes - sent) as usize)];
+        stream.write_all(block).await?;
+        sent += block.len() as u64;
+    }
+    Ok(())
+}
+
+/// Reads `bytes` bytes; 1 when they are wrong or too few.
+async fn receive(stream: &mut TcpStream, pattern: &Pattern, bytes: u64) -> Result<u64> {
+    let mut buffer = vec![0; BLOCK];
+    let mut received = 0;
+    while received < bytes {
+        let most = BLOCK.min((bytes - received) as usize);
+        let count = stream.read(&mut buffer[..most]).await?;
+        if count == 0 || !pattern.matches(received, &buffer[..count]) {
+            return Ok(1);
+        }
+        received += count as u64;
+    }
+    Ok(0)
+}
+
+/// Produces the load and prints its [`Outcome`] as JSON.
+///
+/// "begin" is printed when everything is connected, and the load starts when a line is read; so the
+/// runner can measure the load alone.
+pub fn run(args: &Args) -> Result<()> {
+    measure::raise_nofile()?;
+    let outcome = local(async {
+        match args.kind.as_str() {
+            "rate" => rate(args).await,
+            "ping" => ping(args).await,
+            "bulk" => bulk(args).await,
+            "idle" => idle(args).await,
+            "integrity" => crate::workload::integrity::run(args.target).await,
+            other => bail!("no such load: {other}"),
+        }
+    })??;
+    println!("{}", serde_json::to_string(&outcome)?);
+    Ok(())
+}
+
+/// Tells the runner that all is set up, and waits for its word.
+pub fn begin() -> Result<Instant> {
+    println!("begin");
+    std::io::stdout().flush()?;
+    std::io::stdin().lock().read_line(&mut String::new())?;
+    Ok(Instant::now())
+}
+
+pub async fn connect(target: SocketAddr, wish: Wish) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(target).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&wish.header()).await?;
+    Ok(stream)
+}
+
+#[derive(Default)]
+struct Tally {
+    left: Cell<u64>,
+    broken: Cell<u64>,
+    times: RefCell<Vec<u32>>,
+}
+
+impl Tally {
+    fn new(operations: u64) -> Rc<Self> {
+        Rc::new(Self {
+            left: Cell::new(operations),
+            ..Self::default()
+        })
+    }
+
+    /// Takes one operation, if any is left.
+    fn next(&self) -> bool {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    fn time(&self, since: Instant) {
+        self.times
+            .borrow_mut()
+            .push(since.elapsed().as_nanos().min(u128::from(u32::MAX)) as u32);
+    }
+
+    fn outcome(&self, begun: Instant) -> Outcome {
+        let seconds = begun.elapsed().as_secs_f64();
+        let mut times = self.times.borrow_mut();
+        times.sort_unstable();
+        let at = |share: f64| {
+            let last = times.len().checked_sub(1)?;
+            Some(f64::from(times[(last as f64 * share) as usize]) / 1000.0)
+        };
+        Outcome {
+            operations: times.len() as f64,
+            seconds,
+            p50: at(0.5),
+            p99: at(0.99),
+            broken: self.broken.get(),
+        }
+    }
+}
+
+/// Runs `count` clients to their end.
+async fn all<F: Future<Output = Result<()>> + 'static>(
+    count: usize,
+    client: impl Fn(usize) -> F,
+) -> Result<()> {
+    let mut clients = JoinSet::new();
+    for index in 0..count {
+        clients.spawn_local(client(index));
+    }
+    while let Some(result) = clients.join_next().await {
+        result??;
+    }
+    Ok(())
+}
+
+/// Short connections: connect, one small exchange, close.
+async fn rate(args: &Args) -> Result<Outcome> {
+    let tally = Tally::new(args.operations);
+    let (target, size) = (args.target, args.size as usize);
+    let begun = begin()?;
+    all(args.connections, |_| {
+        let tally = Rc::clone(&tally);
+        async move {
+            let pattern = Pattern::new();
+            let mut buffer = vec![0; size];
+            while tally.next() {
+                let since = Instant::now();
+                let mut stream = TcpStream::connect(target).await?;
+                stream.set_nodelay(true)?;
+                let mut message = Wish::Echo.header().to_vec();
+                message.extend_from_slice(&pattern.at(0)[..size]);
+                stream.write_all(&message).await?;
+                stream.read_exact(&mut buffer).await?;
+                if !pattern.matches(0, &buffer) {
+                    tally.broken.set(tally.broken.get() + 1);
+                }
+                drop(stream);
+                tally.time(since);
+            }
+            Ok(())
+        }
+    })
+    .await?;
+    Ok(tally.outcome(begun))
+}
+
+/// Ping-pong on open connections, beside others that are silent.
+async fn ping(args: &Args) -> Result<Outcome> {
+    let tally = Tally::new(args.operations);
+    let mut silent = Vec::new();
+    for _ in 0..args.idle {
+        silent.push(connect(args.target, Wish::Echo).await?);
+    }
+    let size = args.size as usize;
+    let mut streams = Vec::new();
+    for _ in 0..args.connections {
+        let mut stream = connect(args.target, Wish::Echo).await?;
+        // One round before the clock starts, so that every connection stands to its server.
+        stream.write_all(b"x").await?;
+        stream.read_exact(&mut [0]).await?;
+        streams.push(RefCell::new(Some(stream)));
+    }
+    let begun = begin()?;
+    all(streams.len(), |index| {
+        let tally = Rc::clone(&tally);
+        let stream = streams[index].take();
+        async move {
+            let mut stream = stream.context("each stream has one client")?;
+            let pattern = Pattern::new();
+            let mut buffer = vec![0; size];
+            let mut offset = 0;
+            while tally.next() {
+                let since = Instant::now();
+                stream.write_all(&pattern.at(offset)[..size]).await?;
+                stream.read_exact(&mut buffer).await?;
+                if !pattern.matches(offset, &buffer) {
+                    tally.broken.set(tally.broken.get() + 1);
+                }
+                offset += size as u64;
+                tally.time(since);
+            }
+            Ok(())
+        }
+    })
+    .await?;
+    Ok(tally.outcome(begun))
+}
+
+/// Bulk transfers in one direction; operations are gigabytes.
+async fn bulk(args: &Args) -> Result<Outcome> {
+    let tally = Tally::new(0);
+    let (target, bytes, up) = (args.target, args.size, args.direction == "up");
+    let begun = begin()?;
+    all(args.connections, |_| {
+        let tally = Rc::clone(&tally);
+        async move {
+            let pattern = Pattern::new();
+            let broken = if up {
+                let mut stream = connect(target, Wish::Upload(bytes)).await?;
+                send(&mut stream, &pattern, bytes).await?;
+                let mut done = [0; DONE.len()];
+                stream.read_exact(&mut done).await.is_err() || done != *DONE
+            } else {
+                let mut stream = connect(target, Wish::Download(bytes)).await?;
+                receive(&mut stream, &pattern, bytes).await? != 0
+            };
+            tally.broken.set(tally.broken.get() + u64::from(broken));
+            Ok(())
+        }
+    })
+    .await?;
+    let operations = bytes as f64 * args.connections as f64 / 1e9;
+    Ok(Outcome {
+        operations,
+        ..tally.outcome(begun)
+    })
+}
+
+/// Opens connections, moves some bytes on each, and holds them until it is told to go.
+async fn idle(args: &Args) -> Result<Outcome> {
+    let pattern = Pattern::new();
+    let mut streams = Vec::new();
+    let mut broken = 0;
+    for _ in 0..args.connections {
+        let mut stream = connect(args.target, Wish::Echo).await?;
+        let mut moved = 0;
+        // One byte at least, so that the connection stands to its server.
+        while moved < args.warm.max(1) {
+            let block = &pattern.at(moved)[..BLOCK.min((args.warm.max(1) - moved) as usize)];
+            let (mut from, mut to) = stream.split();
+            let mut buffer = vec![0; block.len()];
+            let (sent, received) = tokio::join!(to.write_all(block), from.read_exact(&mut buffer));
+            sent?;
+            received?;
+            broken += u64::from(!pattern.matches(moved, &buffer));
+            moved += block.len() as u64;
+        }
+        streams.push(stream);
+    }
+    // Long enough for what is released late to be released.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = begin()?;
+    Ok(Outcome {
+        operations: streams.len() as f64,
+        seconds: begun.elapsed().as_secs_f64(),
+        broken,
+        ..Outcome::default()
+    })
+}

@@ -1,0 +1,175 @@
+//! What a process has used: CPU time, memory, instructions, system calls.
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Raises the descriptor limit as far as it goes.
+pub fn raise_nofile() -> Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    Ok(setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    )?)
+}
+
+/// CPU time of all threads of `pids` in ns, kernel included.
+pub fn cpu_ns(pids: &[u32]) -> Result<u64> {
+    let mut total = 0;
+    for pid in pids {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")? {
+            let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
+            let ran = schedstat
+                .split_whitespace()
+                .next()
+                .context("schedstat is empty")?;
+            total += ran.parse::<u64>()?;
+        }
+    }
+    Ok(total)
+}
+
+/// Resident bytes of `pids`.
+pub fn resident(pids: &[u32]) -> Result<u64> {
+    let mut total = 0;
+    for pid in pids {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .context("no VmRSS")?;
+        let kb: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .context("no figure")?
+            .parse()?;
+        total += kb * 1024;
+    }
+    Ok(total)
+}
+
+/// `perf stat` on running processes, where the machine has counters.
+pub struct Perf(Option<(Child, std::path::PathBuf)>);
+
+impl Perf {
+    /// Begins to count the instructions of `pids`, user and kernel.
+    pub fn start(pids: &[u32]) -> Result<Self> {
+        if !Self::works() {
+            return Ok(Self(None));
+        }
+        let file = std::env::temp_dir().join(format!("rlb-compare-{}.perf", std::process::id()));
+        let child = Command::new("perf")
+            .args(["stat", "-x,", "-e", "instructions,cycles", "-o"])
+            .arg(&file)
+            .arg("-p")
+            .arg(list(pids))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self(Some((child, file))))
+    }
+
+    /// Whether this machine counts instructions at all.
+    fn works() -> bool {
+        static WORKS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *WORKS.get_or_init(|| {
+            let run = Command::new("perf")
+                .args(["stat", "-x,", "-e", "instructions", "true"])
+                .output();
+            run.is_ok_and(|run| {
+                run.status.success() && !String::from_utf8_lossy(&run.stderr).contains("<not")
+            })
+        })
+    }
+
+    /// Instructions counted; `None` where the machine cannot.
+    pub fn stop(self) -> Result<Option<u64>> {
+        let Some((mut child, file)) = self.0 else {
+            return Ok(None);
+        };
+        interrupt(&mut child)?;
+        let text = fs::read_to_string(&file)?;
+        let _ = fs::remove_file(&file);
+        let instructions = text
+            .lines()
+            .find(|line| line.contains("instructions"))
+            .and_then(|line| line.split(',').next()?.parse().ok());
+        Ok(instructions)
+    }
+}
+
+/// `strace -c` on running processes.
+pub struct Strace(Child, std::path::PathBuf);
+
+impl Strace {
+    /// Begins to count the system calls of `pids`.
+    pub fn start(pids: &[u32]) -> Result<Self> {
+        let file = std::env::temp_dir().join(format!("rlb-compare-{}.calls", std::process::id()));
+        let mut command = Command::new("strace");
+        command.args(["-f", "-c", "-o"]).arg(&file);
+        for pid in pids {
+            command.arg("-p").arg(pid.to_string());
+        }
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("strace is needed")?;
+        wait_until("strace is attached", || {
+            Ok(pids.iter().all(|pid| {
+                fs::read_to_string(format!("/proc/{pid}/status"))
+                    .is_ok_and(|status| !status.contains("TracerPid:\t0"))
+            }))
+        })?;
+        Ok(Self(child, file))
+    }
+
+    /// Calls by name.
+    pub fn stop(mut self) -> Result<BTreeMap<String, u64>> {
+        interrupt(&mut self.0)?;
+        let text = fs::read_to_string(&self.1)?;
+        let _ = fs::remove_file(&self.1);
+        let mut calls = BTreeMap::new();
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            // % time, seconds, usecs/call, calls, [errors], name
+            if let [share, _, _, count, .., name] = fields[..]
+                && share.parse::<f64>().is_ok()
+                && name != "total"
+            {
+                calls.insert(name.to_owned(), count.parse()?);
+            }
+        }
+        Ok(calls)
+    }
+}
+
+fn interrupt(child: &mut Child) -> Result<()> {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
+    child.wait()?;
+    Ok(())
+}
+
+fn list(pids: &[u32]) -> String {
+    pids.iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// Polls `done` until it holds.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done()? {
+        ensure!(Instant::now() < deadline, "not within 10 s: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    Ok(())
+}

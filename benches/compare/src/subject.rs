@@ -1,0 +1,315 @@
+//! What is compared: rlb, HAProxy in three settings, nginx, and no proxy.
+//!
+//! All of them check their servers, keep statistics and log every session in one line over UDP, as
+//! they would in service.
+
+use crate::measure::wait_until;
+use crate::wire::Wish;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Where a proxy listens.
+const PROXY_PORT: u16 = 9000;
+/// Where the servers listen.
+const SERVER_PORTS: [u16; 3] = [9101, 9102, 9103];
+/// Where log lines go: bound, never read.
+const LOG_PORT: u16 = 9514;
+/// Concurrent sessions that every proxy is told to hold.
+const MAXCONN: u32 = 9400;
+
+/// A competitor.
+pub struct Subject {
+    /// Its name in tables.
+    pub name: &'static str,
+    /// Version as it says itself.
+    pub version: String,
+    /// Its configuration, for the record.
+    pub config: String,
+    kind: Kind,
+    binary: PathBuf,
+    cores: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Direct,
+    Rlb,
+    Haproxy,
+    Nginx,
+}
+
+impl Subject {
+    /// All that this machine has. HAProxy is the one of `HAPROXY_BIN`, or Debian's.
+    pub fn all(rlb: Option<PathBuf>, cores: usize) -> Result<Vec<Self>> {
+        let rlb = match rlb {
+            Some(path) => path,
+            None => build_rlb()?,
+        };
+        let haproxy = std::env::var_os("HAPROXY_BIN")
+            .map_or_else(|| PathBuf::from("/usr/sbin/haproxy"), PathBuf::from);
+        let nginx = PathBuf::from("/usr/sbin/nginx");
+        let make = |name, kind, binary: &Path, config: String| -> Result<Self> {
+            let version = version(kind, binary)?;
+            Ok(Self {
+                name,
+                version,
+                config,
+                kind,
+                binary: binary.to_owned(),
+                cores,
+            })
+        };
+        let splice = "  option splice-auto\n";
+        let tuned_global = "  maxpipes 400\n  expose-experimental-directives\n  tune.bufsize 65536\n  tune.pipesize 262144\n  tune.fd.edge-triggered on\n";
+        let tuned = "  option splice-auto\n  option tcp-smart-accept\n  option tcp-smart-connect\n";
+        let mut all = vec![make("rlb", Kind::Rlb, &rlb, rlb_config(cores))?];
+        if haproxy.exists() {
+            for (name, global, defaults) in [
+                ("haproxy tuned", tuned_global, tuned),
+                ("haproxy splice", "  maxpipes 400\n", splice),
+                ("haproxy default", "", ""),
+            ] {
+                let config = haproxy_config(cores, global, defaults);
+                all.push(make(name, Kind::Haproxy, &haproxy, config)?);
+            }
+        }
+        if nginx.exists() {
+            all.push(make("nginx", Kind::Nginx, &nginx, nginx_config(cores))?);
+        }
+        all.push(make("direct", Kind::Direct, Path::new(""), String::new())?);
+        Ok(all)
+    }
+
+    /// Starts it and waits until it serves.
+    pub fn start(&self) -> Result<Running> {
+        if self.kind == Kind::Direct {
+            let target = SocketAddr::from(([127, 0, 0, 1], SERVER_PORTS[0]));
+            return Ok(Running {
+                target,
+                child: None,
+                dir: None,
+            });
+        }
+        let dir = std::env::temp_dir().join(format!("rlb-compare-{}", std::process::id()));
+        fs::create_dir_all(&dir)?;
+        let file = dir.join("config");
+        fs::write(
+            &file,
+            self.config.replace("@DIR@", &dir.display().to_string()),
+        )?;
+        let mut command = pinned(&(0..self.cores).collect::<Vec<_>>());
+        command.arg(&self.binary);
+        match self.kind {
+            Kind::Rlb => command
+                .args(["run", "--log-level", "error", "--config"])
+                .arg(&file),
+            Kind::Haproxy => command.args(["-db", "-f"]).arg(&file),
+            Kind::Nginx => command.arg("-c").arg(&file).arg("-p").arg(&dir),
+            Kind::Direct => &mut command,
+        };
+        let log = fs::File::create(dir.join("output"))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let running = Running {
+            target: SocketAddr::from(([127, 0, 0, 1], PROXY_PORT)),
+            child: Some(
+                command
+                    .spawn()
+                    .with_context(|| format!("cannot start {}", self.name))?,
+            ),
+            dir: Some(dir.clone()),
+        };
+        let serves = wait_until(self.name, || Ok(echoes(running.target)));
+        serves.with_context(|| fs::read_to_string(dir.join("output")).unwrap_or_default())?;
+        Ok(running)
+    }
+}
+
+/// A command that runs on these cores.
+fn pinned(cores: &[usize]) -> Command {
+    let list: Vec<String> = cores.iter().map(ToString::to_string).collect();
+    let mut command = Command::new("taskset");
+    command.args(["-c", &list.join(",")]);
+    command
+}
+
+/// This program again, on the cores that the proxies do not have (on all, when they have all).
+pub fn beside(cores: usize) -> Result<Command> {
+    let all = std::thread::available_parallelism()?.get();
+    let free: Vec<usize> = if cores < all {
+        (cores..all).collect()
+    } else {
+        (0..all).collect()
+    };
+    let mut command = pinned(&free);
+    command.arg(std::env::current_exe()?);
+    Ok(command)
+}
+
+fn echoes(target: SocketAddr) -> bool {
+    let try_once = || -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(target)?;
+        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        stream.write_all(&Wish::Echo.header())?;
+        stream.write_all(b"x")?;
+        stream.read_exact(&mut [0])
+    };
+    try_once().is_ok()
+}
+
+/// A running competitor; ended when dropped.
+pub struct Running {
+    /// Where to connect.
+    pub target: SocketAddr,
+    child: Option<Child>,
+    dir: Option<PathBuf>,
+}
+
+impl Running {
+    /// Its processes; none for a direct connection.
+    pub fn pids(&self) -> Vec<u32> {
+        let Some(child) = &self.child else {
+            return Vec::new();
+        };
+        let mut pids = vec![child.id()];
+        let children = format!("/proc/{0}/task/{0}/children", child.id());
+        let children = fs::read_to_string(children).unwrap_or_default();
+        pids.extend(
+            children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse::<u32>().ok()),
+        );
+        pids
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let pid = rustix::process::Pid::from_child(child);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+            if wait_until("the end", || Ok(child.try_wait()?.is_some())).is_err() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        if let Some(dir) = &self.dir {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}
+
+/// The servers behind the proxies, and the log sink.
+pub struct Servers {
+    child: Child,
+    _log: UdpSocket,
+}
+
+impl Servers {
+    /// Starts them.
+    pub fn start(cores: usize) -> Result<Self> {
+        let mut child = beside(cores)?
+            .arg("serve")
+            .args(SERVER_PORTS.map(|port| port.to_string()))
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("stdout is piped")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(line == "ready\n", "the servers did not start");
+        Ok(Self {
+            child,
+            _log: UdpSocket::bind(("127.0.0.1", LOG_PORT))?,
+        })
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn build_rlb() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--quiet", "--bin", "rlb"])
+        .current_dir(&root)
+        .status()?;
+    ensure!(status.success(), "rlb does not build");
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(target.join("release/rlb"))
+}
+
+fn version(kind: Kind, binary: &Path) -> Result<String> {
+    let argument = match kind {
+        Kind::Direct => return Ok(String::new()),
+        Kind::Rlb => "--version",
+        Kind::Haproxy | Kind::Nginx => "-v",
+    };
+    let output = Command::new(binary)
+        .arg(argument)
+        .output()
+        .with_context(|| format!("cannot run {}", binary.display()))?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok(String::from_utf8_lossy(&text)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+fn rlb_config(cores: usize) -> String {
+    let servers: String = SERVER_PORTS
+        .iter()
+        .map(|port| format!("  {{ name = \"s{port}\", address = \"127.0.0.1:{port}\" }},\n"))
+        .collect();
+    format!(
+        "[global]\nthreads = {cores}\nmaxconn = {MAXCONN}\n\
+         [[log.target]]\nto = \"udp:127.0.0.1:{LOG_PORT}\"\n\
+         [defaults]\ncheck = \"tcp\"\n\
+         timeout = {{ client = \"60s\", server = \"60s\", connect = \"5s\" }}\n\
+         [[listen]]\nname = \"load\"\nbind = \"127.0.0.1:{PROXY_PORT}\"\n\
+         servers = [\n{servers}]\n"
+    )
+}
+
+fn haproxy_config(cores: usize, global: &str, defaults: &str) -> String {
+    let servers: String = SERVER_PORTS
+        .iter()
+        .map(|port| format!("  server s{port} 127.0.0.1:{port} check\n"))
+        .collect();
+    format!(
+        "global\n  maxconn {MAXCONN}\n  nbthread {cores}\n  log 127.0.0.1:{LOG_PORT} local0\n{global}\
+         defaults\n  mode tcp\n  log global\n  option tcplog\n  timeout connect 5s\n  \
+         timeout client 60s\n  timeout server 60s\n{defaults}\
+         listen load\n  bind 127.0.0.1:{PROXY_PORT}\n  balance roundrobin\n  \
+         option tcp-check\n{servers}"
+    )
+}
+
+fn nginx_config(cores: usize) -> String {
+    let servers: String = SERVER_PORTS
+        .iter()
+        .map(|port| format!("    server 127.0.0.1:{port};\n"))
+        .collect();
+    format!(
+        "daemon off;\npid @DIR@/pid;\nerror_log stderr error;\nworker_processes {cores};\n\
+         worker_rlimit_nofile 20000;\nload_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
+         events {{ worker_connections 19500; }}\n\
+         stream {{\n  log_format line '$remote_addr $bytes_sent $status';\n  \
+         access_log syslog:server=127.0.0.1:{LOG_PORT} line;\n  \
+         upstream load {{\n{servers}  }}\n  \
+         server {{\n    listen 127.0.0.1:{PROXY_PORT} reuseport backlog=4096;\n    \
+         proxy_pass load;\n    proxy_half_close on;\n    tcp_nodelay on;\n  }}\n}}\n"
+    )
+}

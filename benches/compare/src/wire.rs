@@ -1,0 +1,70 @@
+//! What clients and servers say to each other: a header, then bytes that both can foretell.
+
+/// What a client wants, in the first [`HEADER`] bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Everything is sent back, until the client ends its half.
+    Echo,
+    /// So many bytes are sent, then the end.
+    Download(u64),
+    /// So many bytes are taken, then [`DONE`] is answered.
+    Upload(u64),
+}
+
+/// Length of a header.
+pub const HEADER: usize = 16;
+
+/// Answer to a complete upload.
+pub const DONE: &[u8; 8] = b"complete";
+
+impl Wish {
+    /// The header.
+    pub fn header(self) -> [u8; HEADER] {
+        let (kind, bytes) = match self {
+            Self::Echo => (0u64, 0),
+            Self::Download(bytes) => (1, bytes),
+            Self::Upload(bytes) => (2, bytes),
+        };
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(&kind.to_le_bytes());
+        header[8..].copy_from_slice(&bytes.to_le_bytes());
+        header
+    }
+
+    /// Reads a header.
+    pub fn parse(header: [u8; HEADER]) -> Option<Self> {
+        let (kind, bytes) = header.split_at(8);
+        let bytes = u64::from_le_bytes(bytes.try_into().ok()?);
+        match u64::from_le_bytes(kind.try_into().ok()?) {
+            0 => Some(Self::Echo),
+            1 => Some(Self::Download(bytes)),
+            2 => Some(Self::Upload(bytes)),
+            _ => None,
+        }
+    }
+}
+
+/// A block whose bytes tell their place, to be sent again and again.
+pub struct Pattern(Vec<u8>);
+
+/// Length of a [`Pattern`]: prime, so that no buffer size hides a shift.
+const PERIOD: usize = 65_521;
+
+impl Pattern {
+    /// Twice the period, so that any window of a period is contiguous.
+    pub fn new() -> Self {
+        let byte = |n: usize| ((n % PERIOD).wrapping_mul(0x9E37_79B1) >> 13) as u8;
+        Self((0..2 * PERIOD).map(byte).collect())
+    }
+
+    /// The bytes from `offset` on, at most a period of them.
+    pub fn at(&self, offset: u64) -> &[u8] {
+        let start = (offset % PERIOD as u64) as usize;
+        &self.0[start..start + PERIOD]
+    }
+
+    /// Whether `bytes` are those at `offset`. At most a period of them.
+    pub fn matches(&self, offset: u64, bytes: &[u8]) -> bool {
+        self.at(offset)[..bytes.len()] == *bytes
+    }
+}

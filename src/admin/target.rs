@@ -1,0 +1,209 @@
+//! What a request asks for, by HAProxy's grammar of its statistics URI. Pure.
+//!
+//! The configured `uri` is a prefix: whatever begins with it is the page, and options follow a `;`
+//! (or a `?` or `&`) anywhere behind it. Unknown options are ignored. Three paths are always what
+//! they are.
+
+use crate::config::model::StatsPage;
+use crate::stats::filter::SCOPE_BYTES_MAX;
+use crate::stats::metrics::Select;
+use crate::stats::page::View;
+use crate::stats::{Filter, Format};
+use hyper::Method;
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The page.
+    Page,
+    /// `;csv`, `;typed`, `;json`
+    Table(Format),
+    /// `;json-schema`
+    Schema,
+    /// `/metrics`
+    Metrics(Select),
+    /// `/healthz`
+    Health,
+    /// `/readyz`
+    Ready,
+    /// No such page.
+    Nothing,
+    /// Neither GET nor HEAD.
+    Refused,
+}
+
+impl Wanted {
+    /// Whether a password may be asked for it: not for what says nothing but yes and no.
+    pub(super) fn is_guarded(&self) -> bool {
+        !matches!(self, Self::Health | Self::Ready)
+    }
+
+    /// Whether a browser may be told to ask again.
+    pub(super) fn is_of_the_page(&self) -> bool {
+        matches!(self, Self::Page | Self::Table(_) | Self::Schema)
+    }
+}
+
+/// What `method` on `target` (path and query) asks for, and how it wants to see it.
+pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Wanted, View) {
+    let mut view = View {
+        filter: Filter {
+            only: page.scope.clone(),
+            ..Filter::default()
+        },
+        uri: page.uri.clone(),
+        refreshable: page.refresh.is_some(),
+        refreshing: page.refresh.is_some(),
+        hide_version: page.hide_version,
+        show_node: page.show_node,
+        legends: page.legends,
+    };
+    if method != Method::GET && method != Method::HEAD {
+        return (Wanted::Refused, view);
+    }
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    match path {
+        "/metrics" => return (Wanted::Metrics(Select::of(query)), view),
+        "/healthz" => return (Wanted::Health, view),
+        "/readyz" => return (Wanted::Ready, view),
+        _ => {}
+    }
+    let Some(options) = target.strip_prefix(&*page.uri) else {
+        return (Wanted::Nothing, view);
+    };
+    let mut wanted = Wanted::Page;
+    for option in options.split([';', '?', '&']).skip(1) {
+        match option {
+            "csv" => wanted = Wanted::Table(Format::Csv),
+            "typed" => wanted = Wanted::Table(Format::Typed),
+            "json" => wanted = Wanted::Table(Format::Json),
+            "json-schema" => wanted = Wanted::Schema,
+            "up" => view.filter.up = true,
+            "no-maint" => view.filter.no_maint = true,
+            "norefresh" => view.refreshing = false,
+            _ => {
+                if let Some(scope) = option.strip_prefix("scope=") {
+                    view.filter.scope = scope_of(scope);
+                }
+            }
+        }
+    }
+    (wanted, view)
+}
+
+/// The text of `scope=` as a form encodes it; `None` for an empty one.
+fn scope_of(encoded: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = encoded.as_bytes();
+    while let [byte, after @ ..] = rest
+        && bytes.len() < SCOPE_BYTES_MAX
+    {
+        let (byte, after) = match (byte, hex(after)) {
+            (b'%', Some(byte)) => (byte, &after[2..]),
+            (b'+', _) => (b' ', after),
+            (other, _) => (*other, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// The byte that two digits stand for.
+fn hex(text: &[u8]) -> Option<u8> {
+    let digits = std::str::from_utf8(text.get(..2)?).ok()?;
+    u8::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn wanted(target: &str, uri: &str) -> Wanted {
+        let page = StatsPage {
+            uri: uri.into(),
+            ..StatsPage::default()
+        };
+        parse(&Method::GET, target, &page).0
+    }
+
+    #[test]
+    fn the_grammar_is_haproxys() {
+        let csv = Wanted::Table(Format::Csv);
+        for target in [
+            "/;csv",
+            "/;csv;norefresh",
+            "/;norefresh;csv",
+            "/stats;csv",
+            "/haproxy?stats;csv",
+            "/;csv?x=1",
+            "/;csv&scope=a",
+            "/?;csv",
+        ] {
+            assert_eq!(wanted(target, "/"), csv, "{target}");
+        }
+        for target in [
+            "/",
+            "/nosuch",
+            "/;norefresh",
+            "/;nosuch",
+            "/?x=;",
+            "/;csvx",
+            "/healthz/",
+        ] {
+            assert_eq!(wanted(target, "/"), Wanted::Page, "{target}");
+        }
+        assert_eq!(wanted("/;typed", "/"), Wanted::Table(Format::Typed));
+        assert_eq!(wanted("/;json", "/"), Wanted::Table(Format::Json));
+        assert_eq!(wanted("/;json-schema", "/"), Wanted::Schema);
+        for target in ["", "*", "csv"] {
+            assert_eq!(wanted(target, "/"), Wanted::Nothing, "{target}");
+        }
+        let refused = parse(&Method::POST, "/;csv", &StatsPage::default()).0;
+        assert_eq!(refused, Wanted::Refused);
+    }
+
+    #[test]
+    fn the_uri_is_a_prefix_and_three_paths_stay() {
+        let uri = "/haproxy?stats";
+        assert_eq!(
+            wanted("/haproxy?stats;csv", uri),
+            Wanted::Table(Format::Csv)
+        );
+        assert_eq!(wanted("/haproxy?stats=&scope=a", uri), Wanted::Page);
+        for target in [
+            "/",
+            "/haproxy",
+            "/haproxy?x",
+            "/../haproxy?stats",
+            "/%2e%2e/etc/passwd",
+        ] {
+            assert_eq!(wanted(target, uri), Wanted::Nothing, "{target}");
+        }
+        assert_eq!(wanted("/healthz?probe=1", uri), Wanted::Health);
+        assert_eq!(wanted("/readyz", uri), Wanted::Ready);
+        assert!(matches!(
+            wanted("/metrics?no-maint", uri),
+            Wanted::Metrics(_)
+        ));
+    }
+
+    #[test]
+    fn options_are_found_anywhere() {
+        let page = StatsPage {
+            refresh: Some(Duration::from_secs(10)),
+            ..StatsPage::default()
+        };
+        let view = |target: &str| parse(&Method::GET, target, &page).1;
+        assert!(view("/").refreshing && !view("/;csv;norefresh").refreshing);
+        assert!(view("/;up;csv").filter.up && view("/;csv;no-maint").filter.no_maint);
+        let scope = |target: &str| view(target).filter.scope;
+        assert_eq!(scope("/?scope=post"), Some("post".into()));
+        assert_eq!(scope("/;csv;scope=a%2Fb+c%zz%"), Some("a/b c%zz%".into()));
+        assert_eq!(scope("/;scope="), None);
+        let long = scope(&format!("/;scope={}", "x".repeat(100)));
+        assert_eq!(long.map(|text| text.len()), Some(SCOPE_BYTES_MAX));
+    }
+}

@@ -1,0 +1,252 @@
+//! `[stats]` and `[readiness]`: the statistics listener, its page, and what `/readyz` asks for.
+
+use super::bind;
+use super::once::{MAXCONN_MAX, once};
+use super::scope::{Cx, Given, Scope, flag};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::file::{self, Located, Maybe, OneOrMany};
+use crate::config::model::{Credentials, Global, ProxyId, Readiness, Stats, StatsPage};
+use crate::config::read::Written;
+use crate::config::units::Problem;
+use crate::config::words;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// `maxconn` of the statistics listener when none is written.
+const STATS_MAXCONN: u32 = 200;
+/// Paths that are always what they are, whatever `uri` says.
+const TAKEN: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
+
+/// `[stats]`; its id is given later.
+pub(super) fn stats(
+    cx: &mut Cx<'_>,
+    files: &[Written],
+    global: &Global,
+    bound: &mut Vec<bind::Bound>,
+) -> Option<Draft> {
+    let (scope, table) = once(cx, files, "stats", |file| &file.stats)?;
+    let name = cx
+        .name(scope, &table.value.name)
+        .unwrap_or_else(|| "stats".into());
+    let maxconn = cx.number(scope, "maxconn", &table.value.maxconn, 1..=MAXCONN_MAX);
+    let owner = bind::Owner {
+        scope,
+        table: &table.span,
+        what: "[stats]".to_owned(),
+        backlog: None,
+        tcp_only: true,
+        started: true,
+    };
+    let stats = Stats {
+        name,
+        id: 0,
+        binds: bind::binds(cx, &owner, table.value.bind.as_ref(), bound),
+        maxconn: maxconn.map_or(STATS_MAXCONN, |given| given.value),
+        page: page(cx, scope, &table.value, global),
+        readiness: Readiness::default(),
+    };
+    let shown = table.value.scope.as_ref().map_or(&[][..], |list| &list.0);
+    Some(Draft {
+        stats,
+        shown: shown
+            .iter()
+            .map(|name| Given {
+                value: name.value.clone(),
+                place: scope.of(name),
+            })
+            .collect(),
+    })
+}
+
+/// `[stats]`, and the names of the proxies that its `scope` asks for.
+pub(super) struct Draft {
+    pub(super) stats: Stats,
+    shown: Vec<Given<String>>,
+}
+
+impl Draft {
+    /// Gives it its `id`, and resolves `scope` against the names of all proxies.
+    pub(super) fn finish<'a>(
+        mut self,
+        cx: &mut Cx<'_>,
+        id: ProxyId,
+        proxies: &(impl Iterator<Item = &'a str> + Clone),
+    ) -> Stats {
+        for name in &self.shown {
+            if name.value != *self.stats.name && !proxies.clone().any(|proxy| proxy == name.value) {
+                let message = format!("there is no proxy `{}`", name.value);
+                cx.report.push(
+                    Diagnostic::error("unknown-name", message)
+                        .at(name.place.clone())
+                        .label("expected a frontend, backend or listen")
+                        .maybe_hint(words::did_you_mean(&name.value, proxies.clone())),
+                );
+            }
+        }
+        let names = self.shown.iter().map(|name| name.value.as_str().into());
+        self.stats.page.scope = names.collect();
+        self.stats.id = id;
+        self.stats
+    }
+}
+
+fn page(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Stats, global: &Global) -> StatsPage {
+    let default = StatsPage::default();
+    let description = match (&table.description, flag(&table.show_desc, false)) {
+        (Some(text), _) => Some(Arc::from(text.value.as_str())),
+        (None, true) => global.description.clone(),
+        (None, false) => None,
+    };
+    StatsPage {
+        uri: text(cx, scope, &table.uri, uri_problem).unwrap_or(default.uri),
+        refresh: refresh(cx, scope, &table.refresh),
+        hide_version: flag(&table.hide_version, false),
+        auth: credentials(cx, scope, table.auth.as_ref()),
+        realm: text(cx, scope, &table.realm, realm_problem).unwrap_or(default.realm),
+        node: global.node.clone(),
+        show_node: flag(&table.show_node, false),
+        description,
+        about: global.description.clone(),
+        legends: flag(&table.show_legends, false),
+        scope: default.scope,
+    }
+}
+
+/// The text of a key, unless `problem` has something against it.
+fn text(
+    cx: &mut Cx<'_>,
+    scope: Scope<'_>,
+    written: &Maybe<String>,
+    problem: impl Fn(&str) -> Option<Problem>,
+) -> Option<Arc<str>> {
+    let written = written.as_ref()?;
+    match problem(&written.value) {
+        Some(problem) => {
+            cx.problem(scope.of(written), "text", "not as it should be", problem);
+            None
+        }
+        None => Some(written.value.as_str().into()),
+    }
+}
+
+fn uri_problem(uri: &str) -> Option<Problem> {
+    if TAKEN.contains(&uri) {
+        return Some(Problem::new(format!("`{uri}` has a page of its own")));
+    }
+    if !uri.starts_with('/') || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let problem = Problem::new("a uri is a path without blanks");
+        return Some(problem.hint("write it as `/stats` or `/haproxy?stats`"));
+    }
+    let option = uri.contains([';', '#']);
+    option.then(|| {
+        Problem::new("a uri holds no `;` and no `#`").hint("options follow it: `/stats;csv`")
+    })
+}
+
+fn realm_problem(realm: &str) -> Option<Problem> {
+    let plain = |byte: u8| (byte.is_ascii_graphic() || byte == b' ') && !b"\"\\".contains(&byte);
+    (!realm.bytes().all(plain))
+        .then(|| Problem::new("a realm is of ASCII letters, without quotes and backslashes"))
+}
+
+fn refresh(cx: &mut Cx<'_>, scope: Scope<'_>, written: &Maybe<file::Timespan>) -> Option<Duration> {
+    let given = cx.duration(scope, "refresh", written)?;
+    if given.value.subsec_nanos() != 0 {
+        let problem = Problem::new("refresh is a number of whole seconds");
+        cx.problem(
+            given.place,
+            "out-of-range",
+            "expected whole seconds",
+            problem,
+        );
+        return None;
+    }
+    Some(given.value)
+}
+
+fn credentials(
+    cx: &mut Cx<'_>,
+    scope: Scope<'_>,
+    written: Option<&OneOrMany<String>>,
+) -> Vec<Credentials> {
+    let mut all = Vec::new();
+    for one in written.map_or(&[][..], |list| &list.0) {
+        match one.value.split_once(':') {
+            Some((user, password)) if !user.is_empty() && !password.is_empty() => {
+                all.push(Credentials(one.value.as_str().into()));
+            }
+            _ => {
+                let diagnostic = Diagnostic::error("auth", "this is no user and password")
+                    .at(scope.of(one))
+                    .label("expected \"user:password\"")
+                    .hint("keep the password in a file of its own: \"admin:${file:/etc/rlb/password}\"");
+                cx.report.push(diagnostic);
+            }
+        }
+    }
+    all
+}
+
+/// `[readiness]`, its backends looked up among `backends`.
+pub(super) fn readiness<'a>(
+    cx: &mut Cx<'_>,
+    files: &[Written],
+    listener: bool,
+    backends: &(impl Iterator<Item = (&'a str, usize)> + Clone),
+) -> Readiness {
+    let Some((scope, table)) = once(cx, files, "readiness", |file| &file.readiness) else {
+        return Readiness::default();
+    };
+    if !listener {
+        let message = "[readiness] without [stats]: nobody can ask for `/readyz`";
+        cx.report.push(
+            Diagnostic::warning("no-listener", message)
+                .at(scope.of(table))
+                .hint("add `[stats]` with a `bind`"),
+        );
+    }
+    let mut require = Vec::new();
+    for (name, number) in &table.value.require {
+        let Some((found, servers)) = backends.clone().find(|(known, _)| *known == name.value)
+        else {
+            let message = format!("there is no backend `{}`", name.value);
+            let names = backends.clone().map(|(name, _)| name);
+            cx.report.push(
+                Diagnostic::error("unknown-name", message)
+                    .at(scope.of(name))
+                    .label("expected a backend or listen")
+                    .maybe_hint(words::did_you_mean(&name.value, names)),
+            );
+            continue;
+        };
+        if let Some(count) = required(cx, scope, (found, servers), number) {
+            require.push((Arc::from(found), count));
+        }
+    }
+    let delay = table.value.withdraw_delay.as_ref();
+    Readiness {
+        require,
+        withdraw_delay: delay.map_or(Duration::ZERO, |delay| delay.value.0),
+    }
+}
+
+fn required(
+    cx: &mut Cx<'_>,
+    scope: Scope<'_>,
+    (backend, servers): (&str, usize),
+    number: &Located<i64>,
+) -> Option<u32> {
+    let most = i64::try_from(servers).unwrap_or(i64::MAX).max(1);
+    let written = Some(number.clone());
+    let count = cx.number(scope, backend, &written, 1..=i64::from(u32::MAX))?;
+    if i64::from(count.value) > most {
+        let message = format!("`{backend}` has {servers} servers: it can never be ready");
+        cx.report.push(
+            Diagnostic::error("out-of-range", message)
+                .at(count.place)
+                .label(format!("expected 1 to {most}")),
+        );
+        return None;
+    }
+    Some(count.value)
+}

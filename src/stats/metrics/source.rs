@@ -1,0 +1,213 @@
+//! Where the value of a metric comes from, and the samples that it makes of a row.
+
+use crate::live::CheckStatus;
+use crate::state::{AdminState, Backend, OperState, Server};
+use crate::stats::columns::{Value, named};
+use crate::stats::rows::{Object, Row};
+
+/// Milliseconds in a second, the unit of Prometheus.
+const MILLIS: f64 = 1000.0;
+
+/// The states of a server, as labels.
+const SERVER_STATES: [&str; 5] = ["DOWN", "UP", "MAINT", "DRAIN", "NOLB"];
+/// The results of a check that HAProxy has labels for.
+const CHECK_STATES: [&str; 16] = [
+    "HANA", "SOCKERR", "L4OK", "L4TOUT", "L4CON", "L6OK", "L6TOUT", "L6RSP", "L7TOUT", "L7RSP",
+    "L7OK", "L7OKC", "L7STS", "PROCERR", "PROCTOUT", "PROCOK",
+];
+/// Classes of answers, and their columns.
+const RESPONSES: [(&str, &str); 6] = [
+    ("1xx", "hrsp_1xx"),
+    ("2xx", "hrsp_2xx"),
+    ("3xx", "hrsp_3xx"),
+    ("4xx", "hrsp_4xx"),
+    ("5xx", "hrsp_5xx"),
+    ("other", "hrsp_other"),
+];
+
+/// Where the value of a metric comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source {
+    /// This column; no sample where it is absent.
+    Column(&'static str),
+    /// This column, which is in milliseconds.
+    Millis(&'static str),
+    /// This column; where it is absent, a limit that is not set: `NaN`.
+    Limit(&'static str),
+    /// This column, of proxies in HTTP mode only.
+    Http(&'static str),
+    /// Code of the last check; checks of rlb have none, which HAProxy says as 0.
+    Code,
+    /// One sample a state, 1 for the one that it is in.
+    Status,
+    /// One sample a result, 1 for the last.
+    CheckStatus,
+    /// One sample a class of answers.
+    Responses,
+    /// Servers of a backend in each state.
+    ServerStates,
+    /// Servers of a backend by the result of their last check.
+    CheckStates,
+    /// Whether connects to the server fail so often that it is asked last.
+    Suspect,
+    /// What a connect to the server usually takes.
+    UsualConnect,
+    /// Always 1; the address of the server is a label.
+    Address,
+}
+
+/// A sample: a further label, and the value.
+pub(super) type Sample<'a> = (Option<(&'static str, std::borrow::Cow<'a, str>)>, f64);
+
+impl Source {
+    /// The samples of `row`, one by one to `take`.
+    pub(super) fn samples(self, row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
+        match self {
+            Self::Column(name) => plain(column(name, row), take),
+            Self::Millis(name) => plain(column(name, row).map(|millis| millis / MILLIS), take),
+            Self::Limit(name) => plain(Some(column(name, row).unwrap_or(f64::NAN)), take),
+            Self::Http(name) if row.is_http() => plain(column(name, row), take),
+            Self::Http(_) => {}
+            Self::Code => plain(row.check().map(|_| 0.0), take),
+            Self::Status => status(row, take),
+            Self::CheckStatus => {
+                if let Some(report) = row.check() {
+                    let code = report.status.code();
+                    for state in CHECK_STATES {
+                        take(labelled("state", state, f64::from(u8::from(state == code))));
+                    }
+                }
+            }
+            Self::Responses => {
+                for (class, name) in RESPONSES {
+                    if let Some(value) = column(name, row) {
+                        take(labelled("code", class, value));
+                    }
+                }
+            }
+            Self::ServerStates => of_servers(row, &SERVER_STATES, |one| Some(state(one)), take),
+            Self::CheckStates => of_servers(row, &CHECK_STATES, checked, take),
+            Self::Suspect | Self::UsualConnect | Self::Address => own(self, row, take),
+        }
+    }
+}
+
+/// rlb's own.
+fn own(source: Source, row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
+    let Some(server) = row.server() else {
+        return;
+    };
+    match source {
+        Source::Suspect => plain(Some(u8::from(server.live.is_suspect()).into()), take),
+        Source::UsualConnect => {
+            let usual = server.live.usual_connect();
+            plain((!usual.is_zero()).then_some(usual.as_secs_f64()), take);
+        }
+        _ => {
+            if let Some(address) = row.address() {
+                take((Some(("address", address)), 1.0));
+            }
+        }
+    }
+}
+
+fn plain(value: Option<f64>, take: &mut dyn FnMut(Sample<'_>)) {
+    if let Some(value) = value {
+        take((None, value));
+    }
+}
+
+fn labelled<'a>(name: &'static str, text: &'static str, value: f64) -> Sample<'a> {
+    (Some((name, text.into())), value)
+}
+
+/// A number of a row. Counters beyond 2^53 lose their last digits, as all Prometheus' numbers do.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus knows no other numbers"
+)]
+pub(super) fn number(value: &Value<'_>) -> Option<f64> {
+    match value {
+        Value::Number(number) => Some(*number as f64),
+        Value::Signed(number) => Some(*number as f64),
+        Value::Absent | Value::Text(_) => None,
+    }
+}
+
+fn column(name: &str, row: &Row<'_>) -> Option<f64> {
+    number(&named(name).value(row))
+}
+
+fn status(row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
+    let (states, current) = match row.object {
+        Object::Server(_, server) => (&SERVER_STATES[..], state(server)),
+        Object::Backend(backend) if !backend.status.up => (&SERVER_STATES[..2], "DOWN"),
+        _ => (&SERVER_STATES[..2], "UP"),
+    };
+    for &state in states {
+        take(labelled(
+            "state",
+            state,
+            f64::from(u8::from(state == current)),
+        ));
+    }
+}
+
+/// The state of a server, as a label.
+fn state(server: &Server) -> &'static str {
+    let status = &server.status;
+    if status.admin.is_maint() {
+        "MAINT"
+    } else if status.oper == OperState::Stopped {
+        "DOWN"
+    } else if status.oper == OperState::Stopping {
+        "NOLB"
+    } else if status
+        .admin
+        .has(AdminState(AdminState::FDRAIN.0 | AdminState::IDRAIN.0))
+    {
+        "DRAIN"
+    } else {
+        "UP"
+    }
+}
+
+/// The result of its last check, as a label.
+fn checked(server: &Server) -> Option<&'static str> {
+    if server.spec.check.is_none() || server.status.admin.is_maint() {
+        return None;
+    }
+    let status: CheckStatus = server.live.check.load().status;
+    Some(status.code())
+}
+
+/// How many servers of a backend are in each of `states`.
+fn of_servers(
+    row: &Row<'_>,
+    states: &[&'static str],
+    state: fn(&Server) -> Option<&'static str>,
+    take: &mut dyn FnMut(Sample<'_>),
+) {
+    let none = [];
+    let servers = match row.object {
+        Object::Backend(backend) => backend_servers(backend),
+        _ => &none[..],
+    };
+    if servers.is_empty() {
+        return;
+    }
+    let mut counts = vec![0u32; states.len()];
+    for server in servers {
+        let at = state(server).and_then(|now| states.iter().position(|one| *one == now));
+        if let Some(at) = at {
+            counts[at] += 1;
+        }
+    }
+    for (name, count) in states.iter().zip(counts) {
+        take(labelled("state", name, count.into()));
+    }
+}
+
+fn backend_servers(backend: &Backend) -> &[std::sync::Arc<Server>] {
+    &backend.servers
+}

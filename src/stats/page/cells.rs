@@ -1,0 +1,106 @@
+//! The cells of a row: values of the column table as the page shows them.
+
+use super::text::{age, grouped};
+use crate::stats::columns::{Value, named};
+use crate::stats::rows::Row;
+
+/// A cell.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) text: String,
+    /// What of it stands out, behind the rest.
+    pub(super) loud: String,
+    /// What is shown beside it on demand, line by line.
+    pub(super) tips: Vec<String>,
+    /// Columns that it takes.
+    pub(super) span: u8,
+    pub(super) centred: bool,
+    /// In italics.
+    pub(super) italic: bool,
+}
+
+impl Cell {
+    /// Text at the right.
+    pub(super) fn right(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            loud: String::new(),
+            tips: Vec::new(),
+            span: 1,
+            centred: false,
+            italic: false,
+        }
+    }
+
+    /// Text in the middle.
+    pub(super) fn centre(text: impl Into<String>) -> Self {
+        Self {
+            centred: true,
+            ..Self::right(text)
+        }
+    }
+
+    /// Nothing, over so many columns.
+    pub(super) fn empty(span: u8) -> Self {
+        Self {
+            span,
+            ..Self::right("")
+        }
+    }
+
+    /// With these lines on demand.
+    #[must_use]
+    pub(super) fn tip(mut self, tips: Vec<String>) -> Self {
+        self.tips = tips;
+        self
+    }
+
+    /// In italics.
+    #[must_use]
+    pub(super) fn italic(mut self) -> Self {
+        self.italic = true;
+        self
+    }
+
+    /// With this behind it, standing out.
+    #[must_use]
+    pub(super) fn loud(mut self, text: impl Into<String>) -> Self {
+        self.loud = text.into();
+        self
+    }
+}
+
+/// The number of a column; nothing where the row has none.
+pub(super) fn number(row: &Row<'_>, column: &str) -> Cell {
+    Cell::right(shown(row, column, ""))
+}
+
+/// A limit; `-` where there is none. HAProxy's 0 is none, too.
+pub(super) fn limit(row: &Row<'_>, column: &str) -> Cell {
+    match named(column).value(row) {
+        Value::Number(0) => Cell::right("-"),
+        _ => Cell::right(shown(row, column, "-")),
+    }
+}
+
+/// The text of a column, or `none` where the row has no value.
+pub(super) fn shown(row: &Row<'_>, column: &str, none: &str) -> String {
+    match named(column).value(row) {
+        Value::Absent => none.to_owned(),
+        Value::Number(number) => grouped(number),
+        Value::Signed(number) => number.to_string(),
+        Value::Text(text) => text.into_owned(),
+    }
+}
+
+/// An age in seconds; `?` where it is negative: never.
+pub(super) fn ago(row: &Row<'_>, column: &str) -> Cell {
+    match named(column).value(row) {
+        Value::Number(seconds) => Cell::right(age(seconds)),
+        Value::Signed(seconds) => match u64::try_from(seconds) {
+            Ok(seconds) => Cell::right(age(seconds)),
+            Err(_) => Cell::right("?"),
+        },
+        _ => Cell::empty(1),
+    }
+}

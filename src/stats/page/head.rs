@@ -1,0 +1,150 @@
+//! The head of the page: the process, the legend, and links to other views of the same.
+
+use super::render;
+use super::text::bit_rate;
+use crate::stats::filter::Filter;
+use crate::stats::info::Facts;
+use crate::stats::info::RELEASED;
+use crate::stats::process::{VERSION, threads};
+use askama::Template;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// What a browser wants to see, and how it came to it.
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// Which rows.
+    pub filter: Filter,
+    /// Beginning of the page's address.
+    pub uri: Arc<str>,
+    /// Whether a refresh is configured.
+    pub refreshable: bool,
+    /// Whether it is asked again by itself.
+    pub refreshing: bool,
+    /// Do not tell the version.
+    pub hide_version: bool,
+    /// Tell the name of this machine.
+    pub show_node: bool,
+    /// Addresses, numbers and algorithms on demand.
+    pub legends: bool,
+}
+
+impl View {
+    /// The address of this view with options turned.
+    pub(super) fn link(&self, format: &str, up: bool, refreshing: bool) -> String {
+        let mut link = format!("{}{format}", self.uri);
+        if up {
+            link.push_str(";up");
+        }
+        if self.filter.no_maint {
+            link.push_str(";no-maint");
+        }
+        if self.refreshable && !refreshing {
+            link.push_str(";norefresh");
+        }
+        if let Some(scope) = &self.filter.scope {
+            link.push_str(";scope=");
+            for byte in scope.bytes() {
+                if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+                    link.push(char::from(byte));
+                } else {
+                    // Writing to a string cannot fail.
+                    let _ = write!(link, "%{byte:02X}");
+                }
+            }
+        }
+        link
+    }
+
+    fn links(&self) -> Links {
+        let (up, refreshing) = (self.filter.up, self.refreshing);
+        Links {
+            form: self.uri.split('?').next().unwrap_or_default().to_owned(),
+            // A form replaces the query of its address: what of it belongs to the uri goes along.
+            fields: self
+                .uri
+                .split_once('?')
+                .into_iter()
+                .flat_map(|(_, query)| query.split('&'))
+                .map(|field| field.split_once('=').unwrap_or((field, "")))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            up: self.link("", !up, refreshing),
+            refresh: self.refreshable.then(|| self.link("", up, !refreshing)),
+            now: self.link("", up, refreshing),
+            csv: self.link(";csv", up, false),
+            json: self.link(";json", up, false),
+            schema: format!("{};json-schema", self.uri),
+        }
+    }
+}
+
+/// Addresses of other views.
+struct Links {
+    form: String,
+    fields: Vec<(String, String)>,
+    up: String,
+    refresh: Option<String>,
+    now: String,
+    csv: String,
+    json: String,
+    schema: String,
+}
+
+#[derive(Template)]
+#[template(path = "stats/head.html")]
+struct Head<'a> {
+    own_version: &'static str,
+    version: &'static str,
+    released: &'static str,
+    hide_version: bool,
+    node: Option<&'a str>,
+    description: &'a str,
+    pid: u32,
+    threads: u32,
+    uptime: String,
+    nofile: u32,
+    maxconn: u32,
+    reached: u64,
+    connections: u32,
+    rate: u32,
+    bit_rate: String,
+    tasks: u32,
+    idle: u32,
+    links: Links,
+    scope: &'a str,
+    up: bool,
+    refreshing: bool,
+}
+
+/// Appends the head.
+pub(super) fn write(text: &mut String, facts: &Facts<'_>, view: &View) {
+    let head = Head {
+        own_version: env!("CARGO_PKG_VERSION"),
+        version: VERSION,
+        released: RELEASED,
+        hide_version: view.hide_version,
+        node: view.show_node.then(|| facts.node()),
+        description: facts
+            .page()
+            .and_then(|page| page.description.as_deref())
+            .unwrap_or_default(),
+        pid: facts.process.pid,
+        threads: threads(facts.snapshot),
+        uptime: facts.uptime_text(),
+        nofile: facts.process.nofile,
+        maxconn: facts.snapshot.maxconn,
+        reached: facts.snapshot.global.traffic.sum(|traffic| &traffic.paused),
+        connections: facts.connections(),
+        rate: facts.rate(),
+        bit_rate: bit_rate(facts.process.bytes_out_rate()),
+        tasks: facts.tasks(),
+        idle: facts.process.idle_percent(),
+        links: view.links(),
+        scope: view.filter.scope.as_deref().unwrap_or_default(),
+        up: view.filter.up,
+        refreshing: view.refreshing,
+    };
+    render(text, &head);
+}

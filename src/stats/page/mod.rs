@@ -1,0 +1,159 @@
+//! The statistics as a page of HTML, in HAProxy's layout, made row by row. Admin thread.
+//!
+//! Invariant: a chunk ends with a row, and no more than one chunk is ever in memory. The shapes
+//! stand in `templates/stats/`; everything that goes into them is escaped there.
+
+mod cells;
+mod head;
+mod row;
+mod text;
+
+pub use head::View;
+
+use super::info::Facts;
+use super::process::Process;
+use super::requests::Requests;
+use super::rows::{Object, Row, Rows};
+use crate::state::Snapshot;
+use askama::Template;
+use cells::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Bytes after which a chunk ends, at the end of a row.
+const CHUNK: usize = 16 * 1024;
+/// What ends a table, and what ends the page.
+const TABLE_END: &str = "</tbody></table></section>\n";
+const PAGE_END: &str = "</div></body></html>\n";
+
+/// The page, chunk by chunk.
+#[derive(Debug)]
+pub struct Page {
+    rows: Rows,
+    snapshot: Arc<Snapshot>,
+    process: Arc<Process>,
+    requests: Arc<Requests>,
+    now: Instant,
+    view: View,
+    place: Place,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Begin,
+    /// Between tables, after the head.
+    Outside,
+    /// In the table of the proxy with this number; a `[[listen]]` has one.
+    Inside(u32),
+    End,
+}
+
+impl Page {
+    /// The page of `snapshot` as of `now`, as `view` wants it.
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        process: Arc<Process>,
+        requests: Arc<Requests>,
+        now: Instant,
+        view: View,
+    ) -> Self {
+        let rows = Rows::new(Arc::clone(&snapshot), Arc::clone(&requests), now);
+        Self {
+            rows: rows.filtered(view.filter.clone()),
+            snapshot,
+            process,
+            requests,
+            now,
+            view,
+            place: Place::Begin,
+        }
+    }
+
+    /// The next rows, whole; empty at the end.
+    pub fn chunk(&mut self) -> String {
+        if self.place == Place::End {
+            return String::new();
+        }
+        let mut text = String::with_capacity(CHUNK + 8 * 1024);
+        if self.place == Place::Begin {
+            let facts = Facts {
+                snapshot: &self.snapshot,
+                process: &self.process,
+                requests: &self.requests,
+                now: self.now,
+            };
+            head::write(&mut text, &facts, &self.view);
+            self.place = Place::Outside;
+        }
+        while text.len() < CHUNK {
+            let Some(row) = self.rows.next() else {
+                if let Place::Inside(_) = self.place {
+                    text.push_str(TABLE_END);
+                }
+                text.push_str(PAGE_END);
+                self.place = Place::End;
+                break;
+            };
+            let legends = self.view.legends;
+            self.place = section(&mut text, &row, self.place, legends);
+            render(&mut text, &row::of(&row, legends));
+        }
+        text
+    }
+}
+
+/// Ends the table before and begins that of `row`, unless it is in the same.
+fn section(text: &mut String, row: &Row<'_>, place: Place, legends: bool) -> Place {
+    let id = row.ids().0;
+    if place == Place::Inside(id) {
+        return place;
+    }
+    if let Place::Inside(_) = place {
+        text.push_str(TABLE_END);
+    }
+    let mode = if row.is_http() { "http" } else { "tcp" };
+    let side = match row.object {
+        Object::Frontend(_) | Object::StatsFrontend(_) => "frontend",
+        Object::Backend(_) | Object::StatsBackend(_) | Object::Server(..) => "backend",
+    };
+    let tips = if legends {
+        format!("{side}, mode: {mode}, id: {id}")
+    } else {
+        String::new()
+    };
+    render(
+        text,
+        &Section {
+            name: row.proxy(),
+            tips,
+        },
+    );
+    Place::Inside(id)
+}
+
+/// Where a table begins.
+#[derive(Template)]
+#[template(path = "stats/section.html")]
+struct Section<'a> {
+    name: &'a str,
+    tips: String,
+}
+
+/// A row of a table.
+#[derive(Template)]
+#[template(path = "stats/row.html")]
+struct RowText {
+    class: &'static str,
+    id: String,
+    cells: Vec<Cell>,
+}
+
+fn render(text: &mut String, template: &impl Template) {
+    // Writing to a string cannot fail, nor can what the templates call.
+    let _ = template.render_into(text);
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests;

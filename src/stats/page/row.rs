@@ -1,0 +1,283 @@
+//! A row of the page: 31 columns, what each kind of row has in them, and its colour.
+
+use super::RowText;
+use super::cells::{Cell, ago, limit, number, shown};
+use super::text::age;
+use crate::state::{Backend, Endpoint, OperState, Server};
+use crate::stats::rows::{Object, Row};
+use std::fmt::Write;
+
+/// The row, with addresses and numbers on demand if `legends`.
+pub(super) fn of(row: &Row<'_>, legends: bool) -> RowText {
+    let (class, label, cells) = match row.object {
+        Object::Server(_, server) => (
+            class(server),
+            row.service(),
+            server_row(row, server, legends),
+        ),
+        Object::Frontend(_) | Object::StatsFrontend(_) => ("frontend", "Frontend", frontend(row)),
+        Object::Backend(_) | Object::StatsBackend(_) => {
+            ("backend", "Backend", backend(row, legends))
+        }
+    };
+    RowText {
+        class,
+        id: format!("{}/{label}", row.proxy()),
+        cells,
+    }
+}
+
+/// HAProxy's words for the colours of a server.
+fn class(server: &Server) -> &'static str {
+    let (status, rules) = (&server.status, server.rules());
+    let either = |active: &'static str, backup: &'static str| {
+        if server.spec.backup { backup } else { active }
+    };
+    if status.admin.is_maint() {
+        return "maintain";
+    }
+    match status.oper {
+        OperState::Stopped if status.health == 0 => either("active_down", "backup_down"),
+        OperState::Stopped => either("active_going_up", "backup_going_up"),
+        OperState::Stopping => either("active_nolb", "backup_nolb"),
+        _ if status.admin.is_drain() || server.weight == 0 => {
+            either("active_draining", "backup_draining")
+        }
+        _ if server.spec.check.is_none() => "no_check",
+        _ if status.health < rules.full() => either("active_going_down", "backup_going_down"),
+        _ => either("active_up", "backup_up"),
+    }
+}
+
+fn frontend(row: &Row<'_>) -> Vec<Cell> {
+    let rates = |what: &str, connections: &str, sessions: &str| {
+        vec![
+            format!("{what} connection rate: {}/s", shown(row, connections, "0")),
+            format!("{what} session rate: {}/s", shown(row, sessions, "0")),
+        ]
+    };
+    let mut total = vec![
+        format!("Cum. connections: {}", shown(row, "conn_tot", "0")),
+        format!("Cum. sessions: {}", shown(row, "stot", "0")),
+    ];
+    if row.is_http() {
+        total.push(format!(
+            "Cum. HTTP requests: {}",
+            shown(row, "req_tot", "0")
+        ));
+        for (class, column) in [
+            ("2xx", "hrsp_2xx"),
+            ("4xx", "hrsp_4xx"),
+            ("5xx", "hrsp_5xx"),
+        ] {
+            total.push(format!(
+                "- HTTP {class} responses: {}",
+                shown(row, column, "0")
+            ));
+        }
+    }
+    vec![
+        Cell::centre("Frontend"),
+        Cell::empty(3),
+        number(row, "rate").tip(rates("Current", "conn_rate", "rate")),
+        number(row, "rate_max").tip(rates("Max", "conn_rate_max", "rate_max")),
+        limit(row, "rate_lim"),
+        number(row, "scur"),
+        number(row, "smax"),
+        limit(row, "slim"),
+        number(row, "stot").tip(total),
+        Cell::empty(1),
+        Cell::empty(1),
+        number(row, "bin"),
+        number(row, "bout"),
+        number(row, "dreq"),
+        number(row, "dresp"),
+        number(row, "ereq"),
+        Cell::empty(1),
+        Cell::empty(1),
+        Cell::empty(1),
+        Cell::empty(1),
+        Cell::centre(row.status()),
+        Cell::empty(8),
+    ]
+}
+
+/// Queue to warnings of a server or a backend.
+fn traffic(row: &Row<'_>) -> Vec<Cell> {
+    let resets = format!(
+        "Connection resets during transfers: {} client, {} server",
+        shown(row, "cli_abrt", "0"),
+        shown(row, "srv_abrt", "0"),
+    );
+    let is_server = row.server().is_some();
+    let optional = |column: &str| {
+        if is_server {
+            Cell::empty(1)
+        } else {
+            number(row, column)
+        }
+    };
+    let mut sessions = number(row, "scur");
+    if let Some(server) = row.server() {
+        sessions = sessions.tip(current(row, server));
+    }
+    vec![
+        number(row, "qcur"),
+        number(row, "qmax"),
+        if is_server {
+            limit(row, "qlimit")
+        } else {
+            Cell::empty(1)
+        },
+        number(row, "rate"),
+        number(row, "rate_max"),
+        Cell::empty(1),
+        sessions,
+        number(row, "smax"),
+        limit(row, "slim"),
+        number(row, "stot").tip(total(row)),
+        number(row, "lbtot"),
+        ago(row, "lastsess"),
+        number(row, "bin"),
+        number(row, "bout"),
+        optional("dreq"),
+        number(row, "dresp"),
+        Cell::empty(1),
+        number(row, "econ"),
+        number(row, "eresp").tip(vec![resets]),
+        number(row, "wretr"),
+        number(row, "wredis"),
+    ]
+}
+
+fn current(row: &Row<'_>, server: &Server) -> Vec<String> {
+    let mut tips = vec![
+        format!("Current active connections: {}", shown(row, "scur", "0")),
+        format!("Active connections limit: {}", shown(row, "slim", "-")),
+    ];
+    let usual = server.live.usual_connect();
+    if !usual.is_zero() {
+        let millis = usual.as_secs_f64() * 1000.0;
+        tips.push(format!("Usual connect time: {millis:.1} ms"));
+    }
+    if server.live.is_suspect() {
+        tips.push("Connects fail: asked last".to_owned());
+    }
+    tips
+}
+
+fn total(row: &Row<'_>) -> Vec<String> {
+    let times = |what: &str, max: &str, average: &str| {
+        format!(
+            "- {what} time: {} / {} ms",
+            shown(row, max, "0"),
+            shown(row, average, "0")
+        )
+    };
+    vec![
+        format!("Cum. sessions: {}", shown(row, "stot", "0")),
+        "Max / Avg over the last successful connections".to_owned(),
+        times("Queue", "qtime_max", "qtime"),
+        times("Connect", "ctime_max", "ctime"),
+        times("Total", "ttime_max", "ttime"),
+    ]
+}
+
+fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
+    let mut name = Cell::centre(row.service());
+    if legends {
+        let kind = match &server.endpoint {
+            Some(Endpoint::Ip(ip, _)) if ip.is_ipv4() => "IPv4: ",
+            Some(Endpoint::Ip(..)) => "IPv6: ",
+            _ => "",
+        };
+        let address = row.address().unwrap_or_else(|| "address not known".into());
+        name = name.tip(vec![format!("{kind}{address}, id: {}", server.spec.id)]);
+    }
+    let mark = |set: bool| Cell::centre(if set { "Y" } else { "-" });
+    let mut cells = vec![name];
+    cells.extend(traffic(row));
+    cells.extend([
+        status(row, server),
+        last_check(row),
+        Cell::centre(format!("{}/{}", row.weight(), server.spec.weight)),
+        mark(!server.spec.backup),
+        mark(server.spec.backup),
+    ]);
+    if server.spec.check.is_some() {
+        let failed = vec!["Failed Health Checks".to_owned()];
+        cells.push(number(row, "chkfail").tip(failed));
+        cells.push(number(row, "chkdown"));
+        cells.push(ago(row, "downtime"));
+    } else {
+        cells.push(Cell::empty(3));
+    }
+    let throttle = shown(row, "throttle", "-");
+    cells.push(Cell::centre(throttle));
+    cells
+}
+
+/// How long it has been in its state, the state, and an arrow while it changes.
+fn status(row: &Row<'_>, server: &Server) -> Cell {
+    let text = row.status();
+    if text == "no check" {
+        return Cell::centre(text).italic();
+    }
+    let status = &server.status;
+    let changing = server.spec.check.is_some() && !status.admin.is_maint();
+    let arrow = match status.oper {
+        OperState::Stopping => " ↓",
+        OperState::Stopped if changing && status.health > 0 => " ↑",
+        OperState::Running if changing && status.health < server.rules().full() => " ↓",
+        _ => "",
+    };
+    Cell::centre(format!("{} {text}{arrow}", age(row.last_change())))
+}
+
+/// `L4OK in 0ms`, and what it means.
+fn last_check(row: &Row<'_>) -> Cell {
+    let Some(report) = row.check() else {
+        return Cell::empty(1);
+    };
+    let mut text = shown(row, "check_status", "");
+    if let Some(duration) = report.duration {
+        // Writing to a string cannot fail.
+        let _ = write!(text, " in {}ms", duration.as_millis());
+    }
+    let description = report.status.description();
+    let tip = if report.info.is_empty() {
+        description.to_owned()
+    } else {
+        format!("{description}: {}", report.info)
+    };
+    Cell::centre(text).tip(vec![tip])
+}
+
+fn backend(row: &Row<'_>, legends: bool) -> Vec<Cell> {
+    let mut name = Cell::centre("Backend");
+    if let (true, Some(algorithm)) = (legends, row.algorithm()) {
+        name = name.tip(vec![format!("balancing: {algorithm}")]);
+    }
+    let since = age(row.last_change());
+    let state = match row.object {
+        Object::Backend(Backend { status, .. }) if !status.up => {
+            Cell::centre(format!("{since} ")).loud(row.status())
+        }
+        _ => Cell::centre(format!("{since} {}", row.status())),
+    };
+    let (active, backup) = row.usable();
+    let mut cells = vec![name];
+    cells.extend(traffic(row));
+    cells.extend([
+        state,
+        Cell::empty(1),
+        Cell::centre(format!("{}/{}", row.weight(), shown(row, "uweight", "0"))),
+        Cell::centre(active.to_string()),
+        Cell::centre(backup.to_string()),
+        Cell::empty(1),
+        number(row, "chkdown"),
+        ago(row, "downtime"),
+        Cell::empty(1),
+    ]);
+    cells
+}

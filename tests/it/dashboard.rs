@@ -1,0 +1,369 @@
+//! The page as a browser shows it, and the metrics as Prometheus reads them. Needs Chromium and
+//! promtool; without them a test says so and does nothing.
+//!
+//! With `RLB_SCREENSHOTS=docs/images` the pictures of the documentation are made anew.
+
+use crate::harness::client::{connect, echo, http_get};
+use crate::harness::eventually::{eventually, eventually_true};
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::{Rlb, STOP_WITHIN};
+use nix::sys::signal::Signal;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Longest a browser may take to start and draw.
+const BROWSER_WITHIN: Duration = Duration::from_secs(90);
+/// Longest until checks have taken a server where a test wants it.
+const CHECKED_WITHIN: Duration = Duration::from_secs(20);
+
+/// The program, if it is installed.
+#[expect(clippy::print_stdout, reason = "a skipped test says so")]
+fn installed(program: &str) -> Option<PathBuf> {
+    let path = Path::new("/usr/bin").join(program);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: {program} is not installed");
+    None
+}
+
+/// Runs a headless Chromium on `url` and returns what it prints.
+fn browse(chromium: &Path, url: &str, arguments: &[&str]) -> String {
+    let profile = tempfile::tempdir().expect("a directory for the browser");
+    let output = profile.path().join("output");
+    let file = std::fs::File::create(&output).expect("a file for its words");
+    let mut browser = Command::new(chromium)
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+        ])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(arguments)
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the browser starts");
+    let status = eventually(BROWSER_WITHIN, "the browser is done", || {
+        browser.try_wait().expect("its status")
+    });
+    assert!(status.success(), "{status}");
+    std::fs::read_to_string(&output).expect("its words")
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address")
+}
+
+/// The class and the texts of a row of the page, tooltips left out.
+fn row(page: &str, id: &str) -> (String, Vec<String>) {
+    let mark = format!("id=\"{id}\">");
+    let at = page
+        .find(&mark)
+        .unwrap_or_else(|| panic!("no row {id} in\n{page}"));
+    let start = page[..at].rfind("<tr").expect("the row begins");
+    let class = page[start..at].split('"').nth(1).expect("a class");
+    let line = page[at..].split("</tr>").next().expect("the row ends");
+    let cells = line.split("<td").skip(1).map(|cell| {
+        let cell = cell.split_once('>').expect("a cell").1;
+        let shown = cell.split("<span class=\"tip\">").next().unwrap_or(cell);
+        let mut text = String::new();
+        let mut inside = false;
+        for character in shown.chars() {
+            match character {
+                '<' => inside = true,
+                '>' => inside = false,
+                _ if !inside => text.push(character),
+                _ => {}
+            }
+        }
+        text
+    });
+    (class.to_owned(), cells.collect())
+}
+
+struct Scene {
+    rlb: Rlb,
+    peers: Vec<Peer>,
+}
+
+/// rlb in front of servers in every state that a file and checks can bring them to, one `[[listen]]`
+/// and one pair of sections.
+fn scene() -> Scene {
+    let good = Peer::start(Behaviour::Echo);
+    let (dead, waking) = (nobody(), nobody());
+    let ill = Peer::start(Behaviour::Echo);
+    // One result, then a long pause: a server stays on its way.
+    let slow = "{ interval = \"300ms\", fast-interval = \"60s\", rise = 50, fall = 50 }";
+    let wakes = "{ interval = \"60s\", fast-interval = \"60s\", down-interval = \"300ms\", rise = 50, fall = 50 }";
+    let (up, ill_at) = (good.address(), ill.address());
+    let config = format!(
+        "[global]\nthreads = 2\nmaxconn = 8000\nnode = \"lb01\"\n\
+         description = \"every state of the legend\"\n\
+         [stats]\nbind = \"127.0.0.1:0\"\nshow-node = true\nshow-desc = true\n\
+         show-legends = true\nrefresh = \"10s\"\n\
+         [defaults]\ncheck = {{ interval = \"200ms\" }}\n\
+         [[listen]]\nname = \"states\"\nbind = \"127.0.0.1:0\"\nservers = [\n\
+         {{ name = \"act-up\", address = \"{up}\" }},\n\
+         {{ name = \"act-going-down\", address = \"{ill_at}\", check = {slow} }},\n\
+         {{ name = \"act-going-up\", address = \"{waking}\", check = {wakes} }},\n\
+         {{ name = \"act-down\", address = \"{dead}\" }},\n\
+         {{ name = \"act-maint-cfg\", address = \"{up}\", disabled = true }},\n\
+         {{ name = \"act-weight0\", address = \"{up}\", weight = 0 }},\n\
+         {{ name = \"act-nocheck\", address = \"{up}\", check = false }},\n\
+         {{ name = \"bck-up\", address = \"{up}\", backup = true }},\n\
+         {{ name = \"bck-going-down\", address = \"{ill_at}\", check = {slow}, backup = true }},\n\
+         {{ name = \"bck-down\", address = \"{dead}\", backup = true }},\n]\n\
+         [[frontend]]\nname = \"fe\"\nbind = \"127.0.0.1:0\"\ndefault-backend = \"be\"\n\
+         [[backend]]\nname = \"be\"\nservers = [\n\
+         {{ name = \"node01\", address = \"{up}\" }}, {{ name = \"node02\", address = \"{dead}\" }} ]\n\
+         [[backend]]\nname = \"lost\"\nservers = [ {{ name = \"node01\", address = \"{dead}\" }} ]\n"
+    );
+    let rlb = Rlb::start(&config);
+    for proxy in ["fe", "states"] {
+        for _ in 0..20 {
+            echo(&mut connect(rlb.addresses(proxy)[0]), &[b'x'; 2000]);
+        }
+    }
+    let status = |server: &str, wanted: &str| {
+        eventually_true(CHECKED_WITHIN, &format!("{server} is {wanted}"), || {
+            rlb.csv().row("states", server).status() == wanted
+        });
+    };
+    status("act-up", "UP");
+    status("act-going-down", "UP");
+    status("bck-going-down", "UP");
+    status("act-going-up", "DOWN");
+    ill.stop();
+    let woken = Peer::start_at(waking, Behaviour::Echo);
+    status("act-going-down", "UP 49/50");
+    status("bck-going-down", "UP 49/50");
+    eventually_true(CHECKED_WITHIN, "act-going-up is on its way", || {
+        rlb.csv()
+            .row("states", "act-going-up")
+            .status()
+            .starts_with("DOWN ")
+    });
+    Scene {
+        rlb,
+        peers: vec![good, woken],
+    }
+}
+
+/// Where pictures go.
+fn pictures(temporary: &Path) -> PathBuf {
+    std::env::var_os("RLB_SCREENSHOTS").map_or(temporary.to_owned(), |path| {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    })
+}
+
+/// The page in light and in dark.
+fn take_pictures(chromium: &Path, url: &str) {
+    let temporary = tempfile::tempdir().expect("a directory");
+    for (name, colours, height) in [("dashboard", "1", 820), ("dashboard-dark", "0", 820)] {
+        let picture = pictures(temporary.path()).join(format!("{name}.png"));
+        let arguments = [
+            format!("--screenshot={}", picture.display()),
+            format!("--window-size=1500,{height}"),
+            format!("--blink-settings=preferredColorScheme={colours}"),
+        ];
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        browse(chromium, url, &arguments);
+        let bytes = std::fs::read(&picture).expect("the picture");
+        assert!(
+            bytes.starts_with(b"\x89PNG") && bytes.len() > 20_000,
+            "{}",
+            bytes.len()
+        );
+    }
+}
+
+#[test]
+fn a_browser_shows_every_state_in_haproxys_layout() {
+    let Some(chromium) = installed("chromium") else {
+        return;
+    };
+    let Scene { rlb, peers } = scene();
+    let url = format!("http://{}/;norefresh", rlb.addresses("stats")[0]);
+    let page = browse(&chromium, &url, &["--dump-dom"]);
+    for (server, class, words) in [
+        ("act-up", "active_up", " UP"),
+        ("act-going-down", "active_going_down", " UP 49/50 ↓"),
+        ("act-going-up", "active_going_up", "/50 ↑"),
+        ("act-down", "active_down", " DOWN"),
+        ("act-maint-cfg", "maintain", " MAINT"),
+        ("act-weight0", "active_draining", " UP"),
+        ("act-nocheck", "no_check", "no check"),
+        ("bck-up", "backup_up", " UP"),
+        ("bck-going-down", "backup_going_down", " UP 49/50 ↓"),
+        ("bck-down", "backup_down", " DOWN"),
+    ] {
+        let (found, cells) = row(&page, &format!("states/{server}"));
+        assert_eq!((found.as_str(), cells[0].as_str()), (class, server));
+        assert!(cells[22].ends_with(words), "{server}: {cells:?}");
+    }
+    let (class, cells) = row(&page, "lost/Backend");
+    assert_eq!(class, "backend");
+    assert!(cells[22].ends_with(" DOWN"), "{cells:?}");
+    assert_eq!(
+        row(&page, "fe/Frontend").1[8],
+        "20",
+        "sessions of the frontend"
+    );
+    let order = [
+        "stats/Frontend",
+        "states/Frontend",
+        "states/act-up",
+        "states/bck-down",
+        "states/Backend",
+        "fe/Frontend",
+        "be/node01",
+        "be/node02",
+        "be/Backend",
+        "lost/Backend",
+    ];
+    let places: Vec<_> = order
+        .iter()
+        .map(|id| page.find(&format!("id=\"{id}\"")))
+        .collect();
+    assert!(places.is_sorted() && places[0].is_some(), "{places:?}");
+    for text in [
+        "Statistics Report for pid",
+        "on lb01: every state of the legend",
+        "HAProxy version 3.",
+        "Hide 'DOWN' servers",
+        "Enable refresh",
+        "CSV export",
+        "JSON export",
+        "balancing: roundrobin",
+        "Layer4 connection problem: ",
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    take_pictures(&chromium, &url);
+    rlb.stop_after(peers);
+}
+
+#[test]
+fn prometheus_is_content_with_the_metrics() {
+    let Some(promtool) = installed("promtool") else {
+        return;
+    };
+    let Scene { rlb, peers } = scene();
+    let (status, text) = rlb.http_get("/metrics").expect("answers");
+    assert_eq!(status, 200);
+    let mut tool = Command::new(promtool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    let mut input = tool.stdin.take().expect("its input");
+    input.write_all(text.as_bytes()).expect("it reads");
+    drop(input);
+    let output = tool.wait_with_output().expect("it ends");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && words.is_empty(),
+        "{words}\n{text}"
+    );
+    for line in [
+        "haproxy_server_status{proxy=\"states\",server=\"act-maint-cfg\",state=\"MAINT\"} 1",
+        "haproxy_backend_active_servers{proxy=\"lost\"} 0",
+        "haproxy_frontend_sessions_total{proxy=\"fe\"} 20",
+        "haproxy_process_node{node=\"lb01\"} 1",
+        "rlb_running 1",
+    ] {
+        assert!(text.contains(&format!("\n{line}\n")), "{line}\n{text}");
+    }
+    rlb.stop_after(peers);
+}
+
+#[test]
+fn prometheus_scrapes_it() {
+    let Some(prometheus) = installed("prometheus") else {
+        return;
+    };
+    let peer = Peer::start(Behaviour::Echo);
+    let rlb = Rlb::start(&crate::harness::config::Config::new().server(peer.address()));
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = directory.path().join("prometheus.yml");
+    let text = format!(
+        "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\n\
+         scrape_configs: [ {{ job_name: rlb, static_configs: [ {{ targets: [ \"{}\" ] }} ] }} ]\n",
+        rlb.addresses("stats")[0]
+    );
+    std::fs::write(&config, text).expect("its configuration");
+    let address = nobody();
+    let mut program = Command::new(prometheus)
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            directory.path().join("data").display()
+        ))
+        .arg(format!("--web.listen-address={address}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("Prometheus starts");
+    let found = |query: &str| {
+        let answer = http_get(address, &format!("/api/v1/query?query={query}"));
+        answer.is_ok_and(|(_, text)| text.contains("\"1\"]"))
+    };
+    let scraped = std::panic::catch_unwind(|| {
+        eventually_true(BROWSER_WITHIN, "a scrape", || {
+            found("up")
+                && found("haproxy_server_status%7Bstate=%22UP%22%7D")
+                && found("rlb_running")
+        });
+    });
+    program.kill().expect("it can be ended");
+    program.wait().expect("it ends");
+    assert!(scraped.is_ok(), "Prometheus has scraped rlb");
+    rlb.stop_after(peer);
+}
+
+#[test]
+fn readiness_turns_before_the_listeners_close() {
+    let peer = Peer::start(Behaviour::Echo);
+    let (up, down) = (peer.address(), nobody());
+    let rlb = Rlb::start(&format!(
+        "[global]\nthreads = 1\n[stats]\nbind = \"127.0.0.1:0\"\n\
+         [readiness]\nrequire = {{ be = 2 }}\nwithdraw-delay = \"30s\"\n\
+         [[frontend]]\nname = \"fe\"\nbind = \"127.0.0.1:0\"\ndefault-backend = \"be\"\n\
+         [[backend]]\nname = \"be\"\ncheck = {{ interval = \"200ms\" }}\nservers = [\n\
+         {{ name = \"s1\", address = \"{up}\" }}, {{ name = \"s2\", address = \"{down}\" }} ]\n"
+    ));
+    rlb.wait_status("s2", "DOWN");
+    let ready = || rlb.http_get("/readyz").expect("answers");
+    assert_eq!(
+        ready(),
+        (503, "backend be: 1 usable servers, 2 required\n".to_owned())
+    );
+    let second = Peer::start_at(down, Behaviour::Echo);
+    rlb.wait_status("s2", "UP");
+    assert_eq!(ready(), (200, "ready\n".to_owned()));
+    let stats = rlb.addresses("stats")[0];
+    rlb.signal(Signal::SIGTERM);
+    eventually_true(STOP_WITHIN, "it is not ready any more", || {
+        ready() == (503, "stopping\n".to_owned())
+    });
+    echo(&mut connect(rlb.address()), b"still listening");
+    assert_eq!(http_get(stats, "/healthz").expect("answers").0, 200);
+    // The second signal ends the wait.
+    rlb.stop_after((peer, second));
+}
