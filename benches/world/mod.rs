@@ -19,6 +19,8 @@ pub(crate) fn snapshot(backends: u32, servers: u32) -> Snapshot {
             hard_stop_after: None,
             node: None,
             description: None,
+            watch: false,
+            rollback_window: None,
         },
         log: Log {
             tag: "rlb".into(),

@@ -4,13 +4,14 @@
 //! before it is true (READY=1 comes after signal handlers, sockets, workers and checks), and a stop
 //! never waits without a bound.
 
-mod inherited;
-mod listeners;
 mod signals;
 mod watchdog;
 
 use crate::admin;
-use crate::config::{self, model::Config};
+use crate::config::{Limits, model::Config};
+use crate::control::inherited::Inherited;
+use crate::control::listeners::{self, Listeners};
+use crate::control::reload::{Source, maxconn};
 use crate::control::{Control, Parts as ControlParts};
 use crate::live::pulse::Pulse;
 use crate::live::{GlobalLive, LogQueue, WorkerToken};
@@ -23,10 +24,11 @@ use crate::sys::limits::{self, Spare};
 use crate::worker::order::{Order, Workers};
 use crate::worker::{self, Listener};
 use arc_swap::ArcSwap;
-use inherited::Inherited;
 use sd_notify::NotifyState;
 use signals::{Signals, Stop};
 use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -61,54 +63,83 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |error| Error::System { what, error }
 }
 
+/// What to start with, and where it came from.
+#[derive(Debug)]
+pub struct Started {
+    /// The configuration.
+    pub config: Config,
+    /// Its first file, which reloads read again.
+    pub path: PathBuf,
+    /// What it was judged by.
+    pub limits: Limits,
+}
+
 /// Runs until a signal ends it.
 ///
 /// # Errors
 /// When it cannot start. Once started it ends by a signal only.
-pub fn run(config: &Config) -> Result<(), Error> {
+pub fn run(started: Started) -> Result<(), Error> {
     // Before anything is opened.
-    let inherited = Inherited::receive(config);
+    let inherited = Inherited::receive(&started.config);
     let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
     let spare = Spare::new().map_err(system("cannot keep descriptors back"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(system("cannot make the control thread's runtime"))?;
-    let result = runtime.block_on(serve(config, nofile, Arc::new(spare), inherited));
+    let result = runtime.block_on(serve(started, nofile, Arc::new(spare), inherited));
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
 async fn serve(
-    config: &Config,
+    started: Started,
     nofile: u32,
     spare: Arc<Spare>,
     mut inherited: Inherited,
 ) -> Result<(), Error> {
+    let Started {
+        config,
+        path,
+        limits,
+    } = started;
+    let source = Source {
+        path,
+        limits,
+        nofile,
+    };
+    let config = Arc::new(config);
     let mut signals = Signals::new().map_err(system("cannot handle signals"))?;
-    let maxconn = maxconn(config, nofile);
+    let maxconn = maxconn(&config, nofile);
     let global = Arc::new(GlobalLive::new(Instant::now(), config.global.threads + 1));
-    let (queue, log) = start_log(config, &global).map_err(system("cannot start the log"))?;
+    let (queue, log) = start_log(&config, &global).map_err(system("cannot start the log"))?;
     let (control, inbox) = ControlHandle::new();
-    let core = Core::new(config, maxconn, global, queue, control);
-    let listeners = listeners::open(config, maxconn, &mut inherited).map_err(Error::Listen)?;
+    let core = Core::new(&config, maxconn, global, queue, control);
+    let (listeners, stats) = open(&config, maxconn, &mut inherited)?;
 
     let (workers, orders) = Workers::new(config.global.threads);
     let mut control = core.control(inbox, workers, Arc::clone(&spare));
     control.resolve_names().await;
 
     let stops = Stops::default();
+    let shards = listeners.of_workers(&core.snapshot.load());
     let (watchdog, pulses) = Watchdog::new(config.global.threads);
     let threads = core
-        .spawn_workers(listeners.workers, (orders, pulses), &stops)
+        .spawn_workers(shards, (orders, pulses), &stops)
         .map_err(system("cannot start a worker"))?;
-    let admin = admin::spawn(listeners.stats, Arc::clone(&core.snapshot), spare)
+    let admin = admin::spawn(stats, Arc::clone(&core.snapshot), spare)
         .map_err(system("cannot start the stats listener"))?;
+    let (reloader, reload) = control.reloader(source, config, listeners);
     let checks_end = stops.checks.clone();
     let control = tokio::task::spawn_local(async move {
         let _abort = AbortOnPanic;
         control.run(checks_end).await;
+    });
+    let reloads_end = stops.reloads.clone();
+    let reloads = tokio::task::spawn_local(async move {
+        let _abort = AbortOnPanic;
+        reloader.run(reloads_end).await;
     });
     admin.enter(Phase::Ready);
     notify(&[NotifyState::Ready]);
@@ -117,23 +148,20 @@ async fn serve(
         watchdog.map(|watchdog| tokio::task::spawn_local(watchdog.run(core.control.clone())));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
 
-    let how = signals.stop().await;
+    let how = signals.stop(&reload).await;
     admin.enter(Phase::Stopping);
     notify(&[NotifyState::Stopping]);
+    stops.reloads.cancel();
+    // Lets go of the listening sockets, so that they close when the workers have done with them.
+    // A panic of these two tasks would have ended the process.
+    let _ = reloads.await;
     let how = withdraw(how, &mut signals, &core.snapshot).await;
-    end_sessions(
-        how,
-        &mut signals,
-        config.global.hard_stop_after,
-        &stops,
-        threads,
-    )
-    .await;
+    let limit = core.snapshot.load().hard_stop_after;
+    end_sessions(how, &mut signals, limit, &stops, threads).await;
     if let Some(watchdog) = watchdog {
         watchdog.abort();
     }
     stops.checks.cancel();
-    // A panic of the control task would have ended the process.
     let _ = control.await;
     admin.stop(ADMIN_STOP_MAX);
     drop(core);
@@ -144,20 +172,23 @@ async fn serve(
     Ok(())
 }
 
-/// The limit of sessions: what is written, as far as the descriptors hold it.
-fn maxconn(config: &Config, nofile: u32) -> u32 {
-    let most = config::derived_maxconn(u64::from(nofile));
-    match config.global.maxconn {
-        Some(wanted) if wanted > most => {
-            tracing::warn!(
-                wanted,
-                nofile,
-                "maxconn is more than the descriptor limit holds; using {most}"
-            );
-            most
+/// Opens every listening socket of the process, or says of each that cannot be opened why.
+fn open(
+    config: &Config,
+    maxconn: u32,
+    inherited: &mut Inherited,
+) -> Result<(Listeners, Vec<TcpListener>), Error> {
+    match (
+        Listeners::open(config, maxconn, inherited),
+        listeners::open_stats(config, inherited),
+    ) {
+        (Ok(listeners), Ok(stats)) => Ok((listeners, stats)),
+        (listeners, stats) => {
+            let problems = [listeners.err(), stats.err()];
+            Err(Error::Listen(
+                problems.into_iter().flatten().flatten().collect(),
+            ))
         }
-        Some(wanted) => wanted,
-        None => most,
     }
 }
 
@@ -250,6 +281,8 @@ impl Core {
 /// The steps of a stop, in order.
 #[derive(Default)]
 struct Stops {
+    /// No reloads.
+    reloads: CancellationToken,
     /// No new sessions.
     drain: CancellationToken,
     /// No sessions.

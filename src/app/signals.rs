@@ -1,5 +1,6 @@
 //! The process's signals, in HAProxy's meaning. Runs on the control thread.
 
+use crate::control::reload::ReloadHandle;
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -31,14 +32,14 @@ impl Signals {
         })
     }
 
-    /// Waits for the first signal that stops the process.
-    pub(super) async fn stop(&mut self) -> Stop {
+    /// Waits for the first signal that stops the process; SIGHUP reloads.
+    pub(super) async fn stop(&mut self, reload: &ReloadHandle) -> Stop {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return Stop::Soft,
                 _ = self.usr1.recv() => return Stop::Soft,
                 _ = self.int.recv() => return Stop::Now,
-                _ = self.hup.recv() => refuse_reload(),
+                _ = self.hup.recv() => reload.signalled(),
             }
         }
     }
@@ -56,7 +57,7 @@ impl Signals {
     }
 }
 
-/// Ignoring it in silence would look like a reload that worked; its default would end the process.
+/// Ignoring it in silence would look like a reload that worked.
 fn refuse_reload() {
-    tracing::error!("SIGHUP: this version cannot reload; the configuration is unchanged");
+    tracing::error!("SIGHUP: rlb is stopping; the configuration is not read again");
 }

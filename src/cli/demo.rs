@@ -5,7 +5,7 @@
 
 use super::{EXIT_CONFIG, limits};
 use crate::app;
-use crate::config::{Loader, model::Config};
+use crate::config::Loader;
 use crate::demo::{Demo, Kind, LONG_MAX, NODES, Options, RATE, Tally};
 use crate::log::events;
 use humantime::format_duration;
@@ -14,6 +14,8 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+/// Stands for the path of a configuration that was made in memory.
+const NO_FILE: &str = "/dev/null/rlb-demo.toml";
 /// How long the last events may take to be written.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 /// Shortest period of the node that goes away: three checks must fit into its absence.
@@ -51,13 +53,13 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(demo) => demo,
         Err(error) => return failed(&error),
     };
-    let config = match load(&demo) {
-        Ok(config) => config,
+    let started = match load(&demo) {
+        Ok(started) => started,
         Err(code) => return code,
     };
     // Nobody has to read it.
     let _ = writeln!(std::io::stdout(), "{}", guide(&demo, options));
-    let result = app::run(&config);
+    let result = app::run(started);
     log.flush(FLUSH_MAX);
     let tally = demo.stop();
     match result {
@@ -74,14 +76,20 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn load(demo: &Demo) -> Result<Config, ExitCode> {
+fn load(demo: &Demo) -> Result<app::Started, ExitCode> {
+    let limits = limits::of_this_machine();
     let loader = Loader {
-        limits: limits::of_this_machine(),
+        limits: limits.clone(),
         environment: &|_| None,
         disk: false,
     };
     match loader.load_text("demo", &demo.config()) {
-        Ok((config, _)) => Ok(config),
+        Ok((config, _)) => Ok(app::Started {
+            config,
+            // There is no file: a reload says so, and changes nothing.
+            path: NO_FILE.into(),
+            limits,
+        }),
         Err(problems) => {
             for problem in &problems {
                 eprintln!("{}", problem.render(false));

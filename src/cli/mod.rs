@@ -10,6 +10,7 @@
 
 mod check;
 mod demo;
+mod diff;
 mod generate;
 mod limits;
 mod run;
@@ -40,6 +41,8 @@ enum Command {
     /// Write man pages and shell completions, for packages
     #[command(name = "gen", hide = true)]
     Generate(generate::Args),
+    /// Print what a reload with another configuration file would do
+    Diff(diff::Args),
     /// Print the JSON schema of the configuration file, for editors
     Schema,
 }
@@ -51,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Generate(args) => generate::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Schema => schema::run(),
     }
 }

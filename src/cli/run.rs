@@ -50,20 +50,25 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (config, warnings) =
-        match config::load_with(&args.config, &super::limits::of_this_machine()) {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                for problem in &problems {
-                    eprintln!("{}", problem.render(false));
-                }
-                return ExitCode::from(EXIT_CONFIG);
+    let limits = super::limits::of_this_machine();
+    let (config, warnings) = match config::load_with(&args.config, &limits) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("{}", problem.render(false));
             }
-        };
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
     for warning in &warnings {
         tracing::warn!("{}", warning.line());
     }
-    let code = match app::run(&config) {
+    let started = app::Started {
+        config,
+        path: args.config.clone(),
+        limits,
+    };
+    let code = match app::run(started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

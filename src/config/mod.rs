@@ -4,6 +4,7 @@
 //! returns everything that is wrong, each with its place.
 
 pub mod diagnostic;
+pub mod diff;
 pub mod file;
 mod interpolate;
 mod keys;
@@ -29,7 +30,7 @@ pub use validate::{
 };
 
 use model::Config;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A valid configuration and its warnings, or everything that is wrong with it.
 pub type Loaded = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
@@ -89,6 +90,26 @@ pub fn load_with(path: &Path, limits: &Limits) -> Loaded {
         disk: true,
     }
     .load(path)
+}
+
+/// The files that make up the configuration that begins with the one at `path`, as far as they can
+/// be read; that one in any case.
+pub fn files(path: &Path) -> Vec<PathBuf> {
+    let loader = Loader {
+        limits: Limits::unknown(),
+        environment: &|name| std::env::var(name).ok(),
+        disk: true,
+    };
+    let mut report = diagnostic::Report::default();
+    let written = read::path(path, &loader, &mut report);
+    let mut files: Vec<PathBuf> = written
+        .iter()
+        .map(|written| PathBuf::from(&written.source.name))
+        .collect();
+    if files.is_empty() {
+        files.push(path.to_owned());
+    }
+    files
 }
 
 impl Loader<'_> {

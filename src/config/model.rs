@@ -47,6 +47,11 @@ pub struct Global {
     pub node: Option<Arc<str>>,
     /// Free text shown with the statistics.
     pub description: Option<Arc<str>>,
+    /// Reload when the configuration's files change.
+    pub watch: bool,
+    /// How long after a reload a backend that it took down brings the configuration before back;
+    /// `None`: never.
+    pub rollback_window: Option<Duration>,
 }
 
 /// `[log]`: where log lines in HAProxy's format go. Events for people go to stderr besides.

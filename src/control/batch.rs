@@ -214,6 +214,7 @@ impl<'a> Batch<'a> {
             .base()
             .frontends
             .iter()
+            .flatten()
             .any(|frontend| frontend.spec.id == backend.spec.id);
         let line = lines::no_server(&backend.spec.name, listen);
         self.outcome.lines.push(line);

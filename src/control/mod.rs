@@ -6,9 +6,13 @@
 //! `LocalRuntime`; started by the composition root.
 
 mod batch;
+mod commit;
+pub mod inherited;
 pub mod lines;
+pub mod listeners;
 mod places;
 mod rates;
+pub mod reload;
 pub mod resolve;
 
 use crate::check::schedule::{ends_with_reset, first_start};
@@ -21,10 +25,12 @@ use crate::sys::limits::Spare;
 use crate::worker::order::{Order, Workers};
 use arc_swap::ArcSwap;
 use batch::{Batch, Outcome};
+use commit::Commit;
 use lines::Line;
 use places::Places;
 use rates::Peaks;
 use resolve::FirstRound;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,19 +72,32 @@ pub struct Control {
     unforgiven: Vec<(Arc<ServerLive>, Instant)>,
     tasks: TaskTracker,
     stop_tasks: CancellationToken,
+    common: Rc<Common>,
+    /// What ends the lookups of each host name.
+    lookups: HashMap<Arc<str>, CancellationToken>,
+    commits: mpsc::Receiver<Commit>,
+    /// For the reloader.
+    committer: mpsc::Sender<Commit>,
 }
 
 impl Control {
     /// Control over the snapshot that is published now. Starts nothing yet.
     pub fn new(parts: Parts) -> Self {
-        let places = Places::of(&parts.snapshot.load());
+        let stop_tasks = CancellationToken::new();
+        let places = Places::of(&parts.snapshot.load(), &stop_tasks);
+        let common = Common::new(parts.handle.clone(), Arc::clone(&parts.spare), false);
+        let (committer, commits) = mpsc::channel(1);
         Self {
             parts,
             places,
             peaks: Peaks::default(),
             unforgiven: Vec::new(),
             tasks: TaskTracker::new(),
-            stop_tasks: CancellationToken::new(),
+            stop_tasks,
+            common,
+            lookups: HashMap::new(),
+            commits,
+            committer,
         }
     }
 
@@ -89,8 +108,7 @@ impl Control {
         let names: Vec<Arc<str>> = self.places.names().cloned().collect();
         let round = FirstRound::new(names.len());
         for name in names {
-            let lookup = resolve::resolve(name, Rc::clone(&round), self.parts.handle.clone());
-            self.spawn(lookup);
+            self.look_up(name, Rc::clone(&round));
         }
         let deadline = tokio::time::Instant::now() + resolve::START_MAX;
         loop {
@@ -110,7 +128,7 @@ impl Control {
 
     /// Checks, decides and publishes until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        self.start_checks();
+        self.start_checks(|_| true);
         let mut tick = interval_at(self.next_second(), Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut messages = Vec::with_capacity(INBOX_MAX);
@@ -123,6 +141,7 @@ impl Control {
                     }
                     self.turn(&mut messages).await;
                 }
+                Some(commit) = self.commits.recv() => self.commit(commit, &mut messages).await,
                 _ = tick.tick() => self.tick(),
             }
         }
@@ -131,37 +150,35 @@ impl Control {
         self.tasks.wait().await;
     }
 
-    fn start_checks(&self) {
+    /// Starts the checks of the servers whose uid is `wanted`.
+    fn start_checks(&self, wanted: impl Fn(u64) -> bool) {
         let snapshot = self.parts.snapshot.load_full();
-        let checked: Vec<_> = snapshot
-            .backends
-            .iter()
-            .flatten()
+        let all = || snapshot.backends.iter().flatten();
+        let checks = all().flat_map(|backend| backend.servers.iter());
+        let checks = checks.filter_map(|server| server.spec.check.as_ref());
+        self.common.set_reset(ends_with_reset(checks));
+        let checked: Vec<_> = all()
             .flat_map(|backend| backend.servers.iter().map(move |server| (backend, server)))
+            .filter(|(_, server)| wanted(server.live.uid))
             .filter_map(|(backend, server)| {
                 let check = server.spec.check.clone()?;
                 let lane = Rc::clone(self.places.lane(server.live.uid)?);
-                Some(Subject {
+                let stop = self.places.stop(server.live.uid)?.clone();
+                let subject = Subject {
                     backend: backend.id,
                     backend_name: Arc::clone(&backend.spec.name),
                     live: Arc::clone(&server.live),
                     check,
                     lane,
-                })
+                };
+                Some((subject, stop))
             })
             .collect();
-        let reset = ends_with_reset(checked.iter().map(|subject| &subject.check));
-        let common = Common::new(
-            self.parts.handle.clone(),
-            Arc::clone(&self.parts.spare),
-            reset,
-        );
         let total = u32::try_from(checked.len()).unwrap_or(u32::MAX);
         let now = Instant::now();
-        for (index, subject) in (0..).zip(checked) {
+        for (index, (subject, stop)) in (0..).zip(checked) {
             let first = now + first_start(index, total);
-            let stop = self.stop_tasks.clone();
-            let checks = task::run(subject, Rc::clone(&common), first, stop);
+            let checks = task::run(subject, Rc::clone(&self.common), first, stop);
             self.tasks.spawn_local(checks);
         }
     }
@@ -272,10 +289,13 @@ impl Control {
         (now + Duration::from_millis(1000 - past)).into()
     }
 
-    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        let stop = self.stop_tasks.clone();
+    /// Looks a host name up until it resolves.
+    fn look_up(&mut self, name: Arc<str>, round: Rc<FirstRound>) {
+        let stop = self.stop_tasks.child_token();
+        self.lookups.insert(Arc::clone(&name), stop.clone());
+        let lookup = resolve::resolve(name, round, self.parts.handle.clone());
         self.tasks.spawn_local(async move {
-            let _ = stop.run_until_cancelled_owned(task).await;
+            let _ = stop.run_until_cancelled_owned(lookup).await;
         });
     }
 }

@@ -1,16 +1,18 @@
 //! Where control finds a server that a message names, and the lane that steers its checks.
 //!
-//! Control thread only. Built from the snapshot that control starts with: servers keep their places
-//! for as long as the set of servers does.
+//! Control thread only. Built from the snapshot that control starts with, and anew at the commit of
+//! each reload: between two commits servers keep their places. Invariant: a check task goes on
+//! across a reload exactly when what it checks and how are the same.
 
 use crate::check::probe::Target;
 use crate::check::schedule::Pace;
 use crate::check::task::Lane;
 use crate::config::model::ServerAddress;
-use crate::state::{BackendId, Snapshot};
+use crate::state::{BackendId, Server, Snapshot};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// A server's place in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,40 +23,101 @@ pub(super) struct Place {
     pub(super) index: usize,
 }
 
+/// A checked server.
+#[derive(Debug)]
+struct Checked {
+    lane: Rc<Lane>,
+    /// Cancelled: its check task ends.
+    stop: CancellationToken,
+}
+
+impl Checked {
+    fn new(server: &Server, all: &CancellationToken) -> Self {
+        Self {
+            lane: Lane::new(Pace::of(&server.status, server.rules()), target(server)),
+            stop: all.child_token(),
+        }
+    }
+}
+
+fn target(server: &Server) -> Option<Target> {
+    let endpoint = server.endpoint.as_ref();
+    endpoint.map(|endpoint| Target::of(&server.spec, endpoint))
+}
+
 /// Every server by its uid, and by its host name.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     by_uid: HashMap<u64, Place>,
-    lanes: HashMap<u64, Rc<Lane>>,
+    checks: HashMap<u64, Checked>,
     names: BTreeMap<Arc<str>, Vec<u64>>,
 }
 
 impl Places {
-    /// Those of `snapshot`, with a lane for each checked server.
-    pub(super) fn of(snapshot: &Snapshot) -> Self {
+    /// Those of `snapshot`, with a lane for each checked server. All their checks end with `stop`.
+    pub(super) fn of(snapshot: &Snapshot, stop: &CancellationToken) -> Self {
         let mut all = Self::default();
-        for backend in snapshot.backends.iter().flatten() {
-            for (index, server) in backend.servers.iter().enumerate() {
-                let uid = server.live.uid;
-                let place = Place {
-                    backend: backend.id,
-                    index,
-                };
-                all.by_uid.insert(uid, place);
-                if server.spec.check.is_some() {
-                    let target = server
-                        .endpoint
-                        .as_ref()
-                        .map(|endpoint| Target::of(&server.spec, endpoint));
-                    let lane = Lane::new(Pace::of(&server.status, server.rules()), target);
-                    all.lanes.insert(uid, lane);
-                }
-                if let ServerAddress::Name(name, _) = &server.spec.address {
-                    all.names.entry(Arc::clone(name)).or_default().push(uid);
-                }
+        for (place, server) in places(snapshot) {
+            all.insert(place, server);
+            if server.spec.check.is_some() {
+                let checked = Checked::new(server, stop);
+                all.checks.insert(server.live.uid, checked);
             }
         }
         all
+    }
+
+    /// Those of `after`, which has followed `before`. Ends the checks that do not go on; returns the
+    /// servers whose checks are to be started.
+    pub(super) fn succeed(
+        &mut self,
+        before: &Snapshot,
+        after: &Snapshot,
+        stop: &CancellationToken,
+    ) -> Vec<u64> {
+        let mut old = std::mem::take(self);
+        let mut fresh = Vec::new();
+        for (place, server) in places(after) {
+            let uid = server.live.uid;
+            self.insert(place, server);
+            if server.spec.check.is_none() {
+                continue;
+            }
+            let was = old.get(uid).and_then(|place| {
+                let backend = before.backend(place.backend)?;
+                backend.servers.get(place.index)
+            });
+            let same = was.is_some_and(|was| {
+                was.spec.check == server.spec.check && target(was) == target(server)
+            });
+            let checked = match old.checks.remove(&uid) {
+                Some(checked) if same => {
+                    let pace = Pace::of(&server.status, server.rules());
+                    checked.lane.set_pace(pace);
+                    checked
+                }
+                other => {
+                    if let Some(other) = other {
+                        other.stop.cancel();
+                    }
+                    fresh.push(uid);
+                    Checked::new(server, stop)
+                }
+            };
+            self.checks.insert(uid, checked);
+        }
+        for checked in old.checks.values() {
+            checked.stop.cancel();
+        }
+        fresh
+    }
+
+    fn insert(&mut self, place: Place, server: &Server) {
+        let uid = server.live.uid;
+        self.by_uid.insert(uid, place);
+        if let ServerAddress::Name(name, _) = &server.spec.address {
+            self.names.entry(Arc::clone(name)).or_default().push(uid);
+        }
     }
 
     /// The place of a server.
@@ -64,7 +127,12 @@ impl Places {
 
     /// The lane of a checked server.
     pub(super) fn lane(&self, uid: u64) -> Option<&Rc<Lane>> {
-        self.lanes.get(&uid)
+        self.checks.get(&uid).map(|checked| &checked.lane)
+    }
+
+    /// What ends the checks of a checked server.
+    pub(super) fn stop(&self, uid: u64) -> Option<&CancellationToken> {
+        self.checks.get(&uid).map(|checked| &checked.stop)
     }
 
     /// The servers at a host name.
@@ -76,4 +144,18 @@ impl Places {
     pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.names.keys()
     }
+}
+
+/// Every server of a snapshot and where it is.
+fn places(snapshot: &Snapshot) -> impl Iterator<Item = (Place, &Server)> {
+    snapshot.backends.iter().flatten().flat_map(|backend| {
+        let servers = backend.servers.iter().enumerate();
+        servers.map(|(index, server)| {
+            let place = Place {
+                backend: backend.id,
+                index,
+            };
+            (place, &**server)
+        })
+    })
 }

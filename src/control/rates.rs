@@ -37,7 +37,7 @@ fn update_second(snapshot: &Snapshot, second: u32) {
         see(&live.traffic, &live.conn_rate_max, |t| &t.conn_rate, second);
     };
     frontend(&snapshot.stats_live);
-    for one in &snapshot.frontends {
+    for one in snapshot.frontends.iter().flatten() {
         frontend(&one.live);
     }
     for backend in snapshot.backends.iter().flatten() {

@@ -1,4 +1,5 @@
-//! Host names of servers: looked up at the start, and again until they resolve.
+//! Host names of servers: looked up at the start and at the reload that brings them, and again
+//! until they resolve.
 //!
 //! One task per name on the control thread; the lookups themselves run on the runtime's blocking
 //! threads, at most [`LOOKUPS_MAX`] at once. The first address is kept: a name that has resolved is
@@ -6,6 +7,7 @@
 
 use crate::state::{ControlHandle, ToControl};
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -13,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::sleep;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout_at};
 
 /// Time between two lookups of a name that does not resolve.
 pub const RETRY_EVERY: Duration = Duration::from_secs(10);
@@ -87,6 +90,28 @@ pub(super) async fn resolve(name: Arc<str>, round: Rc<FirstRound>, handle: Contr
         first = false;
         sleep(RETRY_EVERY).await;
     }
+}
+
+/// Looks names up once, all at a time, for [`START_MAX`] at most: the addresses of those that have
+/// resolved by then.
+pub(super) async fn look_up_all(names: Vec<Arc<str>>) -> HashMap<Arc<str>, IpAddr> {
+    let deadline = tokio::time::Instant::now() + START_MAX;
+    let lookups = Rc::new(Semaphore::new(LOOKUPS_MAX));
+    let mut running = JoinSet::new();
+    for name in names {
+        let lookups = Rc::clone(&lookups);
+        running.spawn_local(async move {
+            let address = look_up(&name, &lookups).await;
+            address.map(|address| (name, address))
+        });
+    }
+    let mut known = HashMap::new();
+    while let Ok(Some(ended)) = timeout_at(deadline, running.join_next()).await {
+        if let Ok(Ok((name, address))) = ended {
+            known.insert(name, address);
+        }
+    }
+    known
 }
 
 async fn look_up(name: &str, lookups: &Semaphore) -> io::Result<IpAddr> {

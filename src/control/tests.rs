@@ -153,7 +153,14 @@ async fn a_server_goes_down_and_comes_back_and_everybody_is_told() {
             let order = world.orders[0].recv().await.unwrap();
             let servers = vec![world.server(1).live.uid];
             let cause = Cause::Up;
-            assert_eq!(order, Order::EndSessions { servers, cause });
+            let Order::EndSessions {
+                servers: told,
+                cause: why,
+            } = order
+            else {
+                panic!("{order:?}")
+            };
+            assert_eq!((told, why), (servers, cause));
             let logged = world.logged();
             assert!(
                 logged[0]
@@ -180,7 +187,14 @@ async fn everybody_knows_it_is_down(world: &mut World) {
     let order = world.orders[0].recv().await.unwrap();
     let servers = vec![server.live.uid];
     let cause = Cause::Down;
-    assert_eq!(order, Order::EndSessions { servers, cause });
+    let Order::EndSessions {
+        servers: told,
+        cause: why,
+    } = order
+    else {
+        panic!("{order:?}")
+    };
+    assert_eq!((told, why), (servers, cause));
     let logged = world.logged();
     assert_eq!((logged.len(), logged[0].0), (1, 1));
     assert!(

@@ -5,6 +5,7 @@
 use super::check_report::CheckReport;
 use super::counters::Traffic;
 use super::gauge::Gauge;
+use super::reloads::Reloads;
 use super::sharded::{Counter, Shards};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
@@ -40,6 +41,8 @@ pub struct GlobalLive {
     pub freed: Notify,
     /// Log lines that were dropped because the log thread could not follow (`DroppedLogs`).
     pub dropped_logs: AtomicU64,
+    /// What became of reloads.
+    pub reloads: Reloads,
     /// Per-shard counts.
     pub traffic: Shards<GlobalTraffic>,
     /// Second of the process's clock in which a shortage was last reported, plus one.
@@ -55,6 +58,7 @@ impl GlobalLive {
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
             dropped_logs: AtomicU64::new(0),
+            reloads: Reloads::default(),
             traffic: Shards::new(shards),
             complained: AtomicU64::new(0),
         }

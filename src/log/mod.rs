@@ -29,6 +29,9 @@ const SESSION_SEVERITY: u8 = model::Severity::Info as u8;
 /// How long the thread sleeps when nothing comes; also how soon it notices a stop while senders
 /// still exist.
 const TICK: Duration = Duration::from_millis(200);
+/// How long lines gather after the first of them. Workers would pay a system call a session to wake
+/// a thread that waits for every single line.
+const GATHER: Duration = Duration::from_millis(10);
 /// Lines that are taken between two looks at the clock, the stop and the targets.
 const BATCH_MAX: usize = 256;
 /// How often lost lines are reported.
@@ -122,9 +125,16 @@ struct Logger {
 impl Logger {
     fn run(mut self, done: SyncSender<()>) {
         self.flush();
+        let mut behind = false;
         loop {
             match self.receiver.recv_timeout(TICK) {
-                Ok(entry) => self.batch(&entry),
+                Ok(entry) => {
+                    if !behind {
+                        // Nobody waits on the queue meanwhile, so no sender pays for a wake-up.
+                        std::thread::park_timeout(GATHER);
+                    }
+                    behind = self.batch(&entry);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -137,16 +147,17 @@ impl Logger {
         drop(done);
     }
 
-    /// Writes `first` and what else is queued, up to [`BATCH_MAX`].
-    fn batch(&mut self, first: &LogEntry) {
+    /// Writes `first` and what else is queued, up to [`BATCH_MAX`]; `true` when more may be.
+    fn batch(&mut self, first: &LogEntry) -> bool {
         let now = Timestamp::now().to_zoned(self.zone.clone());
         self.write(first, &now);
         for _ in 1..BATCH_MAX {
             let Ok(entry) = self.receiver.try_recv() else {
-                return;
+                return false;
             };
             self.write(&entry, &now);
         }
+        true
     }
 
     fn write(&mut self, entry: &LogEntry, now: &Zoned) {

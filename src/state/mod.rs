@@ -9,12 +9,14 @@ pub mod inbox;
 pub mod server;
 pub mod snapshot;
 pub mod status;
+pub mod succession;
 
 pub use draft::{BackendChange, Draft, Usable};
 pub use inbox::{ControlHandle, ToControl};
 pub use server::{Endpoint, Server};
-pub use snapshot::{Backend, BackendId, Frontend, Origin, Snapshot};
+pub use snapshot::{Backend, BackendId, Frontend, FrontendId, Origin, Snapshot};
 pub use status::{AdminState, Forced, OperState, Rules, ServerStatus};
+pub use succession::Heir;
 
 #[cfg(test)]
 pub(crate) mod test_config;

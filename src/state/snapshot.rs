@@ -11,6 +11,10 @@ use crate::live::{BackendLive, FrontendLive, GlobalLive, ServerLive};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Names a frontend for as long as its name exists, across snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FrontendId(pub u32);
+
 /// Names a backend for as long as its name exists, across snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId(pub u32);
@@ -26,9 +30,11 @@ pub struct Snapshot {
     pub stats: Option<Arc<model::Stats>>,
     /// What is counted for the stats proxy; exists even without a listener.
     pub stats_live: Arc<FrontendLive>,
-    /// In file order.
-    pub frontends: Vec<Arc<Frontend>>,
-    /// By [`BackendId`]; `None` where a backend was removed.
+    /// How long sessions may go on after a graceful stop has begun; `None`: for ever.
+    pub hard_stop_after: Option<Duration>,
+    /// By [`FrontendId`]; `None` where a frontend was removed. An id is never given twice.
+    pub frontends: Vec<Option<Arc<Frontend>>>,
+    /// By [`BackendId`]; `None` where a backend was removed. An id is never given twice.
     pub backends: Vec<Option<Arc<Backend>>>,
 }
 
@@ -53,16 +59,20 @@ impl Snapshot {
         let stats_name = stats
             .as_ref()
             .map_or_else(|| "stats".into(), |stats| Arc::clone(&stats.name));
+        let frontends = config.frontends.iter().enumerate();
         let backends = config.backends.iter().enumerate();
         Self {
             global: Arc::clone(&origin.global),
             maxconn: origin.maxconn,
             stats,
             stats_live: Arc::new(FrontendLive::new(stats_name, origin.shards)),
-            frontends: config
-                .frontends
-                .iter()
-                .map(|spec| Arc::new(Frontend::initial(spec, origin)))
+            hard_stop_after: config.global.hard_stop_after,
+            frontends: frontends
+                .map(|(index, spec)| {
+                    let target = backend_id(spec.default_backend.0);
+                    let id = frontend_id(index);
+                    Some(Arc::new(Frontend::new((id, target), spec, origin.shards)))
+                })
                 .collect(),
             backends: backends
                 .map(|(index, spec)| {
@@ -70,6 +80,11 @@ impl Snapshot {
                 })
                 .collect(),
         }
+    }
+
+    /// The frontend `id`, if it still exists.
+    pub fn frontend(&self, id: FrontendId) -> Option<&Arc<Frontend>> {
+        self.frontends.get(id.0 as usize)?.as_ref()
     }
 
     /// The backend `id`, if it still exists.
@@ -81,6 +96,8 @@ impl Snapshot {
 /// A frontend.
 #[derive(Debug)]
 pub struct Frontend {
+    /// Its lasting name.
+    pub id: FrontendId,
     /// As configured.
     pub spec: model::Frontend,
     /// Where its sessions go.
@@ -90,10 +107,15 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    fn initial(spec: &model::Frontend, origin: &Origin) -> Self {
+    pub(super) fn new(
+        (id, default_backend): (FrontendId, BackendId),
+        spec: &model::Frontend,
+        shards: usize,
+    ) -> Self {
         Self {
-            default_backend: backend_id(spec.default_backend.0),
-            live: Arc::new(FrontendLive::new(Arc::clone(&spec.name), origin.shards)),
+            id,
+            default_backend,
+            live: Arc::new(FrontendLive::new(Arc::clone(&spec.name), shards)),
             spec: spec.clone(),
         }
     }
@@ -117,7 +139,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    fn initial(id: BackendId, spec: &model::Backend, origin: &Origin) -> Self {
+    pub(super) fn initial(id: BackendId, spec: &model::Backend, origin: &Origin) -> Self {
         let servers: Vec<Arc<Server>> = spec
             .servers
             .iter()
@@ -161,7 +183,11 @@ pub(super) fn picker_for(servers: &[Arc<Server>], allbackups: bool) -> Picker {
     Picker::new(&candidates, allbackups)
 }
 
-fn backend_id(index: usize) -> BackendId {
+pub(super) fn frontend_id(index: usize) -> FrontendId {
+    FrontendId(u32::try_from(index).expect("four billion frontends do not fit memory"))
+}
+
+pub(super) fn backend_id(index: usize) -> BackendId {
     BackendId(u32::try_from(index).expect("a file of four billion backends does not fit memory"))
 }
 

@@ -15,6 +15,8 @@ pub(crate) fn config(backends: Vec<Backend>) -> Config {
             hard_stop_after: None,
             node: None,
             description: None,
+            watch: false,
+            rollback_window: None,
         },
         log: Log {
             tag: "rlb".into(),

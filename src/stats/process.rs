@@ -182,6 +182,7 @@ pub(super) fn connections_per_second(snapshot: &Snapshot, now: Instant) -> u32 {
     let frontends = snapshot
         .frontends
         .iter()
+        .flatten()
         .map(|frontend| rate(&frontend.live));
     frontends.fold(rate(&snapshot.stats_live), u32::saturating_add)
 }
@@ -223,6 +224,8 @@ mod tests {
         snapshot.global.traffic.mine(&token).bytes_out.add(5000);
         for _ in 0..7 {
             snapshot.frontends[0]
+                .as_ref()
+                .unwrap()
                 .live
                 .traffic
                 .mine(&token)

@@ -110,6 +110,14 @@ pub fn name(address: &Address) -> String {
     })
 }
 
+/// Whether the next process would listen on the same address: not with a port of the kernel's choice.
+pub fn lasts(address: &Address) -> bool {
+    match address {
+        Address::Tcp(address) => address.port() != 0,
+        Address::Unix(_) => true,
+    }
+}
+
 /// `text` as a name that systemd takes: printable ASCII without a colon, not too long.
 fn valid(text: &str) -> String {
     let allowed = |it: char| it.is_ascii_graphic() && it != ':';

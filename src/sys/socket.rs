@@ -37,6 +37,9 @@ pub struct Options {
     pub mode: Option<u32>,
     /// Keepalive that accepted sockets inherit: idle, interval, probes.
     pub keepalive: Option<(Duration, Duration, u32)>,
+    /// Another socket of this process has the port, on this or an overlapping address: join it
+    /// instead of being refused.
+    pub join: bool,
 }
 
 /// Opens `shards` listening sockets on one address, non-blocking. Port 0 gives all of them the
@@ -59,6 +62,7 @@ pub fn listen(options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
 
 fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
     let first = tcp_socket(address, options)?;
+    first.set_reuse_port(options.join)?;
     first.bind(&address.into())?;
     first.listen(backlog(options))?;
     // Only now: from here on sockets of our user may join, and only ours do.
@@ -94,15 +98,8 @@ pub fn adjust(socket: &Socket, options: &Options) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     if let Address::Tcp(_) = options.address {
         socket.set_tcp_nodelay(true)?;
-        match options.keepalive {
-            Some((idle, interval, probes)) => {
-                socket.set_tcp_keepalive(&keepalive(idle, interval, probes))?;
-            }
-            None => socket.set_keepalive(false)?,
-        }
     }
-    // Again: only the length of the queue changes.
-    socket.listen(backlog(options))
+    retune(socket, options)
 }
 
 fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {
@@ -134,6 +131,24 @@ fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Changes what can be changed of a socket that listens: accept queue, keepalive, file mode. A file
+/// mode that is no longer given stays.
+///
+/// # Errors
+/// Those of `listen`, `setsockopt` and `chmod`.
+pub fn retune(socket: &Socket, options: &Options) -> io::Result<()> {
+    socket.listen(backlog(options))?;
+    match &options.address {
+        Address::Tcp(_) => match options.keepalive {
+            Some((idle, interval, probes)) => {
+                socket.set_tcp_keepalive(&keepalive(idle, interval, probes))
+            }
+            None => socket.set_keepalive(false),
+        },
+        Address::Unix(path) => set_mode(path, options),
+    }
+}
+
 /// socket2's keepalive parameters.
 pub fn keepalive(idle: Duration, interval: Duration, probes: u32) -> TcpKeepalive {
     TcpKeepalive::new()
@@ -154,12 +169,17 @@ fn listen_unix(path: &Path, options: &Options) -> io::Result<Socket> {
         }
         result => result?,
     }
+    set_mode(path, options)?;
+    socket.listen(backlog(options))?;
+    Ok(socket)
+}
+
+fn set_mode(path: &Path, options: &Options) -> io::Result<()> {
     if let (Some(mode), false) = (options.mode, is_abstract(path)) {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     }
-    socket.listen(backlog(options))?;
-    Ok(socket)
+    Ok(())
 }
 
 /// The address of a unix socket: a path, or an abstract name that begins with `@`.
@@ -217,6 +237,7 @@ mod tests {
             freebind: false,
             mode: None,
             keepalive: None,
+            join: false,
         }
     }
 

@@ -8,11 +8,12 @@ use super::relay::Kind;
 use super::session::{Desk, Session};
 use crate::live::GlobalLive;
 use crate::live::slot::{ConnLimits, ConnSlot};
-use crate::state::Frontend;
+use crate::state::{Frontend, FrontendId};
 use crate::sys::limits::is_local;
 use crate::sys::raw::{self, Owned};
 use crate::sys::socket::accept;
 use socket2::Socket;
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -31,13 +32,19 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 /// Connections taken in one go, so that accepting does not starve the sessions.
 const BATCH_MAX: usize = 64;
 
+/// Tells a listening socket from every other that the process has ever had; its shards share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u64);
+
 /// One worker's share of a listening address.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Listener {
-    /// Position of its frontend in the snapshot.
-    pub frontend: usize,
-    /// Listening, non-blocking.
-    pub socket: Socket,
+    /// Its lasting name.
+    pub id: ListenerId,
+    /// Its frontend.
+    pub frontend: FrontendId,
+    /// Listening, non-blocking. Control keeps it too, for reloads.
+    pub socket: Arc<Socket>,
     /// Whether it is a unix socket.
     pub unix: bool,
 }
@@ -51,14 +58,19 @@ pub(super) async fn run(
     drain: CancellationToken,
 ) -> io::Result<()> {
     let Listener {
+        id: _,
         frontend,
         socket,
         unix,
     } = listener;
+    let Some(last) = desk.snapshot().frontend(frontend).map(Arc::clone) else {
+        // A later reload has removed it before this worker heard of it.
+        return Ok(());
+    };
     let kind = if unix { Kind::Unix } else { Kind::Tcp };
-    let socket = raw::watch(Owned::new(OwnedFd::from(socket)), Interest::READABLE)?;
+    let socket = raw::watch(Owned::new(socket), Interest::READABLE)?;
     let door = Door {
-        frontend,
+        last: RefCell::new(last),
         kind,
         socket,
         desk,
@@ -86,9 +98,11 @@ pub(super) async fn run(
 }
 
 struct Door {
-    frontend: usize,
+    /// The frontend as it was last seen: one that a reload has removed still takes in what is
+    /// queued for it.
+    last: RefCell<Arc<Frontend>>,
     kind: Kind,
-    socket: AsyncFd<Owned<OwnedFd>>,
+    socket: AsyncFd<Owned<Arc<Socket>>>,
     desk: Rc<Desk>,
     sessions: TaskTracker,
 }
@@ -101,23 +115,31 @@ enum Batch {
 }
 
 impl Door {
+    /// The frontend and the limits as they are now.
+    fn now(&self) -> (Arc<Frontend>, ConnLimits) {
+        let snapshot = self.desk.snapshot();
+        let mut last = self.last.borrow_mut();
+        if let Some(frontend) = snapshot.frontend(last.id)
+            && !Arc::ptr_eq(frontend, &last)
+        {
+            *last = Arc::clone(frontend);
+        }
+        let limits = ConnLimits {
+            global: snapshot.maxconn,
+            frontend: last.spec.maxconn,
+        };
+        (Arc::clone(&last), limits)
+    }
+
     /// Accepts some connections.
     async fn batch(&self, drain: &CancellationToken) -> Batch {
         for _ in 0..BATCH_MAX {
-            let snapshot = self.desk.snapshot();
-            let Some(frontend) = snapshot.frontends.get(self.frontend) else {
-                return Batch::Drained;
-            };
-            let limits = ConnLimits {
-                global: snapshot.maxconn,
-                frontend: frontend.spec.maxconn,
-            };
-            if self.is_full(frontend, limits) && !self.wait_for_place(frontend, limits, drain).await
-            {
+            let (frontend, limits) = self.now();
+            if self.is_full(&frontend, limits) && !self.wait_for_place(drain).await {
                 return Batch::More;
             }
             match accept(self.socket.get_ref()) {
-                Ok(connection) => self.welcome(connection, frontend, limits).await,
+                Ok(connection) => self.welcome(connection, (frontend, limits)).await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Drained,
                 Err(error) if is_local(&error) => {
                     self.shortage(&error).await;
@@ -134,16 +156,15 @@ impl Door {
     async fn welcome(
         &self,
         (client, peer): (OwnedFd, Option<SocketAddr>),
-        frontend: &Arc<Frontend>,
-        limits: ConnLimits,
+        (frontend, limits): (Arc<Frontend>, ConnLimits),
     ) {
         // Another worker may have taken the last place meanwhile: then this one connection waits
         // here, the others in the kernel.
-        let slot = match self.take(frontend, limits) {
-            Some(slot) => slot,
-            None => self.place(frontend, limits).await,
+        let (frontend, slot) = match self.take(&frontend, limits) {
+            Some(slot) => (frontend, slot),
+            None => self.place().await,
         };
-        let account = Account::open(slot, Arc::clone(frontend), peer, &self.desk.books);
+        let account = Account::open(slot, frontend, peer, &self.desk.books);
         let session = Session::new(Rc::clone(&self.desk), (client, self.kind), account);
         self.sessions.spawn_local(session.live_guarded());
     }
@@ -160,13 +181,9 @@ impl Door {
                 .is_some_and(|limit| frontend.live.active.get() >= limit)
     }
 
-    /// Waits until there is a place to be had; `false` when draining has begun instead.
-    async fn wait_for_place(
-        &self,
-        frontend: &Arc<Frontend>,
-        limits: ConnLimits,
-        drain: &CancellationToken,
-    ) -> bool {
+    /// Waits until there is a place to be had, because a session ended or a limit was raised;
+    /// `false` when draining has begun instead.
+    async fn wait_for_place(&self, drain: &CancellationToken) -> bool {
         let books = &self.desk.books;
         books.global.traffic.mine(&books.token).paused.add(1);
         let waiting = Waiting::new(&books.global);
@@ -174,7 +191,8 @@ impl Door {
             let freed = waiting.0.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            if !self.is_full(frontend, limits) {
+            let (frontend, limits) = self.now();
+            if !self.is_full(&frontend, limits) {
                 return true;
             }
             tokio::select! {
@@ -187,14 +205,15 @@ impl Door {
     }
 
     /// Waits for a place and takes it.
-    async fn place(&self, frontend: &Arc<Frontend>, limits: ConnLimits) -> ConnSlot {
+    async fn place(&self) -> (Arc<Frontend>, ConnSlot) {
         let waiting = Waiting::new(&self.desk.books.global);
         loop {
             let freed = waiting.0.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            if let Some(slot) = self.take(frontend, limits) {
-                return slot;
+            let (frontend, limits) = self.now();
+            if let Some(slot) = self.take(&frontend, limits) {
+                return (frontend, slot);
             }
             freed.await;
         }

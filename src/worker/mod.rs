@@ -12,7 +12,7 @@ mod reach;
 mod relay;
 mod session;
 
-pub use accept::Listener;
+pub use accept::{Listener, ListenerId};
 
 use crate::live::pulse::Pulse;
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use order::Order;
 use relay::Relay;
 use session::Desk;
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -102,15 +103,15 @@ async fn run(parts: Parts) -> io::Result<()> {
     let desk = Desk::new(books, Rc::clone(&relay), control, kill.clone(), snapshot);
     let desk = Rc::new(desk);
     let sessions = TaskTracker::new();
-    let doors = TaskTracker::new();
+    let mut doors = Doors::new(Rc::clone(&desk), sessions.clone(), drain.clone());
     for listener in listeners {
-        let desk = Rc::clone(&desk);
-        doors.spawn_local(accept::run(listener, desk, sessions.clone(), drain.clone()));
+        doors.open(listener);
     }
-    doors.close();
+    let open = doors.open.clone();
+    open.close();
     let over = async {
         drain.cancelled().await;
-        doors.wait().await;
+        open.wait().await;
         sessions.close();
         sessions.wait().await;
         relay.empty().await;
@@ -121,7 +122,7 @@ async fn run(parts: Parts) -> io::Result<()> {
     loop {
         tokio::select! {
             result = &mut relaying => return result,
-            Some(order) = orders.recv() => obey(&order, &relay),
+            Some(order) = orders.recv() => obey(order, &relay, &mut doors),
             () = &mut over => return Ok(()),
             () = kill.cancelled() => {
                 relay.end_all(Cause::Killed);
@@ -134,8 +135,47 @@ async fn run(parts: Parts) -> io::Result<()> {
     }
 }
 
-fn obey(order: &Order, relay: &Relay) {
+fn obey(order: Order, relay: &Relay, doors: &mut Doors) {
     match order {
-        Order::EndSessions { servers, cause } => relay.end_sessions(servers, *cause),
+        Order::EndSessions { servers, cause } => relay.end_sessions(&servers, cause),
+        Order::Open(listener) => doors.open(listener),
+        Order::Close(id) => doors.close(id),
+    }
+}
+
+/// The listeners that this worker accepts from.
+struct Doors {
+    desk: Rc<Desk>,
+    sessions: TaskTracker,
+    drain: CancellationToken,
+    open: TaskTracker,
+    /// Cancelled: accept what is queued and close.
+    closing: HashMap<ListenerId, CancellationToken>,
+}
+
+impl Doors {
+    fn new(desk: Rc<Desk>, sessions: TaskTracker, drain: CancellationToken) -> Self {
+        Self {
+            desk,
+            sessions,
+            drain,
+            open: TaskTracker::new(),
+            closing: HashMap::new(),
+        }
+    }
+
+    fn open(&mut self, listener: Listener) {
+        // A worker may have several sockets of one listener: all of them end by its id.
+        let drain = self.closing.entry(listener.id);
+        let drain = drain.or_insert_with(|| self.drain.child_token()).clone();
+        let desk = Rc::clone(&self.desk);
+        let door = accept::run(listener, desk, self.sessions.clone(), drain);
+        self.open.spawn_local(door);
+    }
+
+    fn close(&mut self, id: ListenerId) {
+        if let Some(drain) = self.closing.remove(&id) {
+            drain.cancel();
+        }
     }
 }

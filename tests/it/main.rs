@@ -15,6 +15,7 @@ mod logs;
 mod packaging;
 mod process;
 mod relay;
+mod reload;
 mod service;
 mod stats;
 mod timeouts;

@@ -2,6 +2,7 @@
 
 use crate::harness::client::{PATIENCE, connect, echo};
 use crate::harness::config::Config;
+use crate::harness::eventually::{eventually_true, steadily};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
 use nix::sys::signal::Signal;
@@ -48,6 +49,57 @@ fn a_crash_refuses_nobody() {
     }
     echo(&mut connect(address), b"after");
     second.stop();
+}
+
+#[test]
+fn fewer_workers_accept_from_all_sockets_that_were_passed() {
+    let peer = Peer::start(Behaviour::Echo);
+    let address = free_port();
+    let config = |threads: &str| {
+        Config::default()
+            .global(threads)
+            .bind(address)
+            .server_with(peer.address(), "check = false")
+    };
+    let mut first = Rlb::start(&config("threads = 2"));
+    let sockets = stored(&first, address);
+    first.process.kill();
+    let mut second = Start::new(&config("threads = 1")).inherits(sockets).ready();
+    for _ in 0..16 {
+        echo(&mut connect(address), b"one worker, two sockets");
+    }
+    let elsewhere = config("threads = 1").bind(free_port());
+    second.reload(&elsewhere);
+    second.stop();
+}
+
+#[test]
+fn a_reload_stores_what_it_opens_and_forgets_what_it_closes() {
+    let peer = Peer::start(Behaviour::Echo);
+    let (before, after) = (free_port(), free_port());
+    let config = |address| {
+        Config::new()
+            .bind(address)
+            .server_with(peer.address(), "check = false")
+    };
+    let rlb = Rlb::start(&config(before));
+    let sockets = stored(&rlb, before);
+    rlb.rewrite(&config(after));
+    rlb.signal(Signal::SIGHUP);
+    let (text, _) = rlb.wait_message("FDSTOREREMOVE=1");
+    let name = format!("FDNAME=tcp-127.0.0.1_{}", before.port());
+    assert_eq!(text.lines().nth(1), Some(name.as_str()));
+    let (text, fds) = rlb.wait_message("FDSTORE=1");
+    let name = format!("FDNAME=tcp-127.0.0.1_{}", after.port());
+    assert_eq!(text.lines().nth(1), Some(name.as_str()));
+    assert_eq!(fds.len(), 2, "both shards");
+    // The service manager's, whose closing is the last.
+    drop(sockets);
+    eventually_true(STOP_WITHIN, "the old port is closed", || {
+        TcpStream::connect_timeout(&before, PATIENCE).is_err()
+    });
+    echo(&mut connect(after), b"the new port");
+    rlb.stop();
 }
 
 #[test]
@@ -103,7 +155,7 @@ fn a_watchdog_for_another_process_is_none_of_ours() {
         .env("WATCHDOG_USEC", 100_000)
         .env("WATCHDOG_PID", 1)
         .ready();
-    crate::harness::eventually::steadily(Duration::from_millis(300), "no WATCHDOG=1", || {
+    steadily(Duration::from_millis(300), "no WATCHDOG=1", || {
         !rlb.notified("WATCHDOG=1")
     });
     rlb.stop();

@@ -90,7 +90,7 @@ impl Lane {
 pub struct Common {
     handle: ControlHandle,
     spare: Arc<Spare>,
-    reset: bool,
+    reset: Cell<bool>,
     warned: Cell<Option<Instant>>,
     unsaid: Cell<u64>,
 }
@@ -101,10 +101,15 @@ impl Common {
         Rc::new(Self {
             handle,
             spare,
-            reset,
+            reset: Cell::new(reset),
             warned: Cell::new(None),
             unsaid: Cell::new(0),
         })
+    }
+
+    /// Whether connections end with RST from now on.
+    pub fn set_reset(&self, reset: bool) {
+        self.reset.set(reset);
     }
 
     /// Says that a check could not be made; at most once in [`WARN_EVERY`] for all servers.
@@ -156,6 +161,8 @@ pub async fn run(subject: Subject, common: Rc<Common>, first: Instant, stop: Can
         }
     };
     tokio::select! {
+        // A check that has been stopped reports nothing: what it was asked may no longer hold.
+        biased;
         () = stop.cancelled() => {}
         () = checks => {}
     }
@@ -171,7 +178,7 @@ async fn check_once(subject: &Subject, common: &Common, target: &Target) -> bool
     let started = Instant::now();
     let manner = Manner {
         spare: &common.spare,
-        reset: common.reset,
+        reset: common.reset.get(),
         limit: subject.check.timeout,
     };
     match probe(target, manner).await {

@@ -79,6 +79,11 @@ pub struct Global {
     pub node: Maybe<String>,
     /// Free text shown with the statistics.
     pub description: Maybe<String>,
+    /// Reload when the configuration's files change. Default: false.
+    pub watch: Maybe<bool>,
+    /// How long after a reload a backend that has lost all its servers by it brings the
+    /// configuration before back: `"30s"`. Default: never.
+    pub rollback_window: Maybe<Timespan>,
 }
 
 /// Log lines in HAProxy's format.

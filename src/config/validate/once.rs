@@ -62,6 +62,8 @@ pub(super) fn global(cx: &mut Cx<'_>, files: &[Written]) -> (Global, Option<Give
         hard_stop_after: None,
         node: None,
         description: None,
+        watch: false,
+        rollback_window: None,
     };
     let Some((scope, table)) = found else {
         return (global, None);
@@ -74,6 +76,9 @@ pub(super) fn global(cx: &mut Cx<'_>, files: &[Written]) -> (Global, Option<Give
     global.maxconn = maxconn.as_ref().map(|given| given.value);
     let hard_stop = cx.duration(scope, "hard-stop-after", &table.hard_stop_after);
     global.hard_stop_after = hard_stop.map(|given| given.value);
+    let window = cx.duration(scope, "rollback-window", &table.rollback_window);
+    global.rollback_window = window.map(|given| given.value);
+    global.watch = flag(&table.watch, false);
     global.node = cx.name(scope, &table.node);
     global.description = table
         .description

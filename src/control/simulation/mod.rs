@@ -21,6 +21,7 @@ use sessions::Session;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 const ID: BackendId = BackendId(0);
 const REFUSAL: Duration = Duration::from_micros(200);
@@ -132,7 +133,7 @@ impl World {
             now: start,
             events: BTreeMap::new(),
             counter: 0,
-            places: Places::of(&snapshot),
+            places: Places::of(&snapshot, &CancellationToken::new()),
             snapshot,
             tokens: [WorkerToken::new(0), WorkerToken::new(1)],
             check,

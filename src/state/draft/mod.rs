@@ -156,6 +156,7 @@ impl Draft {
             maxconn: self.base.maxconn,
             stats: self.base.stats.clone(),
             stats_live: Arc::clone(&self.base.stats_live),
+            hard_stop_after: self.base.hard_stop_after,
             frontends: self.base.frontends.clone(),
             backends,
         })

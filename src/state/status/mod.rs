@@ -205,6 +205,29 @@ impl ServerStatus {
         self.enter(oper, now);
     }
 
+    /// What checks had found out holds no longer: up until a check says otherwise. Nothing in
+    /// maintenance.
+    pub fn start_over(&mut self, rules: Rules, now: Instant) {
+        if !self.admin.is_maint() {
+            self.health = rules.rise;
+            self.enter(OperState::Running, now);
+        }
+    }
+
+    /// The limits of the health counter have changed: the verdict stays, and so does a full or an
+    /// empty counter.
+    pub fn set_rules(&mut self, before: Rules, rules: Rules) {
+        self.health = if self.health < before.rise {
+            self.health.min(rules.rise.saturating_sub(1))
+        } else if self.health >= before.full() {
+            rules.full()
+        } else {
+            // The same number of failures is still to be seen, as far as the new limit goes.
+            let left = self.health - before.rise;
+            (rules.rise + left).min(rules.full())
+        };
+    }
+
     /// Whether new connections may go to it, given its weight in force.
     pub fn is_usable(&self, weight: u32) -> bool {
         let open = matches!(self.oper, OperState::Running | OperState::Starting);

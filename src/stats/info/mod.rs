@@ -144,6 +144,7 @@ impl Facts<'_> {
             .snapshot
             .frontends
             .iter()
+            .flatten()
             .filter(|one| !one.spec.disabled);
         let all = stats + started.map(|one| one.spec.binds.len()).sum::<usize>();
         u32::try_from(all).unwrap_or(u32::MAX)

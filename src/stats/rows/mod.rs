@@ -9,14 +9,14 @@ pub use row::{Kind, Object, Row};
 
 use super::filter::Filter;
 use super::requests::Requests;
-use crate::state::{Backend, BackendId, Snapshot};
+use crate::state::{Backend, BackendId, FrontendId, Snapshot};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// A frontend or a backend, in the order of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
-    Frontend(usize),
+    Frontend(FrontendId),
     Backend(BackendId),
 }
 
@@ -130,8 +130,8 @@ fn step<'a>(snapshot: &'a Snapshot, parts: &[Part], place: Place) -> Option<(Obj
             Some((object, Place::Part(0)))
         }
         Place::Part(at) => match *parts.get(at)? {
-            Part::Frontend(index) => {
-                let frontend = snapshot.frontends.get(index)?;
+            Part::Frontend(id) => {
+                let frontend = snapshot.frontend(id)?;
                 Some((Object::Frontend(frontend), Place::Part(at + 1)))
             }
             Part::Backend(id) => Some(of_backend(snapshot.backend(id)?, at, 0)),
@@ -160,9 +160,9 @@ fn parts(snapshot: &Snapshot) -> Vec<Part> {
     let frontends = snapshot
         .frontends
         .iter()
-        .enumerate()
-        .filter(|(_, frontend)| !frontend.spec.disabled)
-        .map(|(index, frontend)| (frontend.spec.order, Part::Frontend(index)));
+        .flatten()
+        .filter(|frontend| !frontend.spec.disabled)
+        .map(|frontend| (frontend.spec.order, Part::Frontend(frontend.id)));
     let backends = snapshot
         .backends
         .iter()

@@ -137,7 +137,7 @@ fn session(buffer: usize) -> (Established, Snapshot, Rc<Books>, [TcpStream; 2]) 
         log,
     });
 
-    let frontend = &snapshot.frontends[0];
+    let frontend = snapshot.frontends[0].as_ref().unwrap();
     let backend = snapshot.backends[0].as_ref().unwrap();
     let limits = ConnLimits {
         global: 10,
@@ -195,7 +195,8 @@ impl Bench {
 
     /// Bytes that the relay has read: from the client, from the server.
     fn counted(&self) -> [u64; 2] {
-        let traffic = &self.snapshot.frontends[0].live.traffic;
+        let frontend = self.snapshot.frontends[0].as_ref().unwrap();
+        let traffic = &frontend.live.traffic;
         [
             traffic.sum(|shard| &shard.bin),
             traffic.sum(|shard| &shard.bout),

@@ -11,6 +11,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -128,7 +129,7 @@ impl<'a> Start<'a> {
             command.stdin(one).stdout(other);
             return Rlb {
                 process: Process::start_as_is(command),
-                _dir: dir,
+                dir,
                 notify,
                 listeners: Vec::new(),
             };
@@ -140,7 +141,7 @@ impl<'a> Start<'a> {
         let process = Process::start(command, self.netns, keep_stdout);
         Rlb {
             process,
-            _dir: dir,
+            dir,
             notify,
             listeners: Vec::new(),
         }
@@ -153,7 +154,7 @@ pub(crate) struct Rlb {
     /// Its process.
     pub(crate) process: Process,
     /// Holds the configuration and the notify socket as long as the process lives.
-    _dir: TempDir,
+    dir: TempDir,
     notify: UnixDatagram,
     listeners: Vec<(String, String)>,
 }
@@ -226,6 +227,47 @@ impl Rlb {
     /// The lines of standard error: events as JSON.
     pub(crate) fn events(&self) -> &Lines {
         &self.process.stderr
+    }
+
+    /// The file that it was started with.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.dir.path().join("rlb.toml")
+    }
+
+    /// Replaces its configuration file, as an editor does: by a rename.
+    pub(crate) fn rewrite(&self, config: &impl Display) {
+        let new = self.dir.path().join("rlb.toml.new");
+        std::fs::write(&new, config.to_string()).expect("the configuration can be written");
+        std::fs::rename(&new, self.config_path()).expect("the configuration can be replaced");
+    }
+
+    /// Reloads with `config` by SIGHUP and waits until it is in force.
+    #[track_caller]
+    pub(crate) fn reload(&mut self, config: &impl Display) {
+        self.rewrite(config);
+        self.sighup("\"reloaded: ");
+        self.listeners = listeners(&self.process.stderr.all());
+    }
+
+    /// Reloads with `config` by SIGHUP and expects it to be refused.
+    #[track_caller]
+    pub(crate) fn reload_refused(&self, config: &impl Display) {
+        self.rewrite(config);
+        self.sighup("reload refused");
+    }
+
+    /// Sends SIGHUP and waits for one more event with `word`.
+    #[track_caller]
+    fn sighup(&self, word: &str) {
+        let before = self.events().with(word).len();
+        self.signal(Signal::SIGHUP);
+        eventually(READY_WITHIN, word, || {
+            // A socket that nobody reads would fill up.
+            self.notified("READY=1");
+            let events = self.events().with(word).len();
+            assert!(events <= before + 1, "{:#?}", self.events().all());
+            (events > before).then_some(())
+        });
     }
 
     /// Sends a signal.

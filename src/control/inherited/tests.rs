@@ -32,6 +32,7 @@ fn options(bind: &Bind) -> Options {
         freebind: false,
         mode: None,
         keepalive: None,
+        join: false,
     }
 }
 

@@ -8,7 +8,7 @@
 //! store or here, on an address that the configuration no longer names.
 
 use crate::config::model::{Bind, BindAddress, Config};
-use crate::sys::fd_store::{self, FdStore};
+use crate::sys::fd_store::{self, FdStore, lasts};
 use crate::sys::listen_fds::{self, Received};
 use crate::sys::socket::{self, Address, Options};
 use socket2::{Socket, Type};
@@ -23,7 +23,7 @@ const FORGET_MAX: Duration = Duration::from_secs(1);
 
 /// What was passed and is not yet used, and what is to be stored.
 #[derive(Debug)]
-pub(super) struct Inherited {
+pub struct Inherited {
     sockets: Vec<Socket>,
     /// Duplicates of the sockets that we have opened, by their names in the store.
     opened: Vec<(String, OwnedFd)>,
@@ -31,9 +31,14 @@ pub(super) struct Inherited {
 }
 
 impl Inherited {
+    /// Where the sockets are left.
+    pub(super) fn manager(&self) -> FdStore {
+        self.store.clone()
+    }
+
     /// Takes over what was passed, as far as `config` listens there; the rest is closed, here and
     /// in the store, so that its addresses are free.
-    pub(super) fn receive(config: &Config) -> Self {
+    pub fn receive(config: &Config) -> Self {
         let received = listen_fds::receive().unwrap_or_else(|error| {
             tracing::warn!(%error, "LISTEN_FDS names a descriptor that was not passed");
             Vec::new()
@@ -90,12 +95,7 @@ impl Inherited {
 
     /// Duplicates what will be stored; the manager knows one that it has passed itself.
     fn remember(&mut self, address: &Address, opened: &[Socket]) -> io::Result<()> {
-        let lasting = match address {
-            // The next process would ask for another port.
-            Address::Tcp(address) => address.port() != 0,
-            Address::Unix(_) => true,
-        };
-        if !lasting || !self.store.exists() {
+        if !lasts(address) || !self.store.exists() {
             return Ok(());
         }
         let name = fd_store::name(address);
@@ -107,7 +107,7 @@ impl Inherited {
     }
 
     /// Leaves the sockets that we have opened with the service manager. Called once they serve.
-    pub(super) fn store(self) {
+    pub fn store(self) {
         for (name, fd) in &self.opened {
             told(self.store.keep(name, &[fd.as_fd()]));
         }
@@ -115,7 +115,7 @@ impl Inherited {
 }
 
 /// A store that cannot be had costs refused connections at the next crash, nothing now.
-fn told(result: io::Result<()>) {
+pub(super) fn told(result: io::Result<()>) {
     if let Err(error) = result {
         tracing::warn!(%error, "cannot use the service manager's descriptor store");
     }

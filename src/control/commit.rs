@@ -1,0 +1,162 @@
+//! The commit of a reload: the one step in which a new configuration comes into force. Control
+//! thread, called by the control task between two turns.
+//!
+//! Invariant: nothing here can fail. Verdicts of checks that are still queued are applied first, so
+//! that none of an old address is taken for one of a new.
+
+use super::listeners::Prepared;
+use super::resolve::FirstRound;
+use super::{Control, lines};
+use crate::config::diff::server_starts_over;
+use crate::config::model::Config;
+use crate::live::CheckReport;
+use crate::state::inbox::INBOX_MAX;
+use crate::state::{Heir, Server, Snapshot, ToControl};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Everything that a reload has prepared.
+#[derive(Debug)]
+pub(super) struct Commit {
+    /// What comes into force.
+    pub(super) config: Arc<Config>,
+    /// Most sessions of the process.
+    pub(super) maxconn: u32,
+    /// Addresses of host names that were looked up for it.
+    pub(super) addresses: HashMap<Arc<str>, IpAddr>,
+    /// The sockets, open.
+    pub(super) listeners: Prepared,
+    /// Told when it is in force, and given the sockets back.
+    pub(super) done: oneshot::Sender<Prepared>,
+}
+
+impl Control {
+    /// Brings a prepared configuration into force.
+    pub(super) async fn commit(&mut self, commit: Commit, messages: &mut Vec<ToControl>) {
+        while messages.len() < INBOX_MAX
+            && let Ok(message) = self.parts.inbox.try_recv()
+        {
+            messages.push(message);
+        }
+        self.turn(messages).await;
+
+        let now = Instant::now();
+        let base = self.parts.snapshot.load_full();
+        let next = base.succeed(
+            &commit.config,
+            &Heir {
+                maxconn: commit.maxconn,
+                shards: self.parts.token.shard() + 1,
+                addresses: &commit.addresses,
+                now,
+            },
+        );
+        let next = Arc::new(next);
+        self.parts.snapshot.store(Arc::clone(&next));
+        // Limits may have been raised.
+        next.global.freed.notify_waiters();
+
+        start_servers_over(&base, &next);
+        let fresh = self.places.succeed(&base, &next, &self.stop_tasks);
+        let mut fresh_sorted = fresh;
+        fresh_sorted.sort_unstable();
+        self.start_checks(|uid| fresh_sorted.binary_search(&uid).is_ok());
+        self.follow_names(&next);
+        commit.listeners.tune();
+        let orders = commit.listeners.orders(&next, self.parts.workers.count());
+        for (worker, orders) in orders.into_iter().enumerate() {
+            for order in orders {
+                self.parts.workers.tell(worker, order).await;
+            }
+        }
+        self.tell_of_backends(&base, &next);
+        // A reloader that has ended meanwhile, at a stop, needs them no more.
+        let _ = commit.done.send(commit.listeners);
+    }
+
+    /// Lookups for the names that are new and not known yet; none for those that are gone.
+    fn follow_names(&mut self, next: &Snapshot) {
+        let places = &self.places;
+        self.lookups.retain(|name, stop| {
+            let stays = !places.named(name).is_empty();
+            if !stays {
+                stop.cancel();
+            }
+            stays
+        });
+        let unknown: Vec<Arc<str>> = unresolved(next)
+            .filter(|name| !self.lookups.contains_key(*name))
+            .cloned()
+            .collect();
+        let round = FirstRound::new(unknown.len());
+        for name in unknown {
+            if !self.lookups.contains_key(&name) {
+                self.look_up(name, std::rc::Rc::clone(&round));
+            }
+        }
+    }
+
+    /// Backends that have lost their last server by the reload.
+    fn tell_of_backends(&self, base: &Snapshot, next: &Snapshot) {
+        for backend in next.backends.iter().flatten() {
+            let was_up = base.backend(backend.id).is_none_or(|was| was.status.up);
+            if was_up && !backend.status.up {
+                let traffic = backend.live.traffic.mine(&self.parts.token);
+                traffic.chkdown.add(1);
+                let mut frontends = next.frontends.iter().flatten();
+                let listen = frontends.any(|one| one.spec.id == backend.spec.id);
+                self.log(lines::no_server(&backend.spec.name, listen));
+            }
+        }
+    }
+}
+
+/// The host names whose servers have no address.
+fn unresolved(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<str>> {
+    use crate::config::model::ServerAddress;
+    let servers = snapshot
+        .backends
+        .iter()
+        .flatten()
+        .flat_map(|backend| &backend.servers);
+    servers.filter_map(|server| match &server.spec.address {
+        ServerAddress::Name(name, _) if server.endpoint.is_none() => Some(name),
+        _ => None,
+    })
+}
+
+/// Forgets what was found out about servers that are elsewhere now, or that are asked something
+/// else.
+fn start_servers_over(base: &Snapshot, next: &Snapshot) {
+    for backend in next.backends.iter().flatten() {
+        let Some(was) = base.backend(backend.id) else {
+            continue;
+        };
+        if Arc::ptr_eq(was, backend) {
+            continue;
+        }
+        let known: HashMap<u64, &Arc<Server>> = was
+            .servers
+            .iter()
+            .map(|server| (server.live.uid, server))
+            .collect();
+        for server in &backend.servers {
+            let Some(was) = known.get(&server.live.uid) else {
+                continue;
+            };
+            if server_starts_over(&was.spec, &server.spec) {
+                server.live.trust();
+                server.live.check.store(Arc::new(CheckReport::default()));
+            } else if was.spec.check != server.spec.check {
+                let report = CheckReport::clone(&server.live.check.load());
+                server.live.check.store(Arc::new(CheckReport {
+                    in_progress: false,
+                    ..report
+                }));
+            }
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The table of listening sockets: opened before anything is announced, kept across reloads.
+//!
+//! Control thread. Invariants: a bind that a reload leaves in place keeps its very sockets, all
+//! shards; what a reload needs is opened before its commit, and nothing of the table changes until
+//! then. A socket is shared with the worker that accepts from it and closed by whichever of the two
+//! lets go of it last, so a removed one lives until its worker has accepted what was queued.
+
+use super::inherited::{Inherited, told};
+use crate::config::diff::{BindFate, BindOf, binds, match_binds};
+use crate::config::model::{Bind, BindAddress, Config, Keepalive};
+use crate::state::Snapshot;
+use crate::sys::fd_store::{self, FdStore};
+use crate::sys::socket::{self, Address, Options};
+use crate::worker::order::Order;
+use crate::worker::{Listener, ListenerId};
+use socket2::Socket;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+/// A bind and its sockets.
+#[derive(Debug, Clone)]
+struct Entry {
+    of: BindOf,
+    id: ListenerId,
+    tuning: Tuning,
+    /// One a worker or more.
+    shards: Vec<Arc<Socket>>,
+}
+
+/// What can be changed while a socket listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tuning {
+    backlog: u32,
+    keepalive: Option<Keepalive>,
+    mode: Option<u32>,
+}
+
+/// The listening sockets of all frontends.
+#[derive(Debug)]
+pub struct Listeners {
+    entries: Vec<Entry>,
+    workers: usize,
+    /// Number of the next listener.
+    next: u64,
+    /// Who keeps the sockets over a crash.
+    store: FdStore,
+}
+
+/// The sockets that a reload needs, open but not yet accepted from.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The table as it will be.
+    entries: Vec<Entry>,
+    /// Positions in it that workers do not know yet.
+    fresh: Vec<usize>,
+    /// Positions in it whose tuning changes.
+    tuned: Vec<usize>,
+    /// What workers are to close.
+    closed: Vec<ListenerId>,
+    next: u64,
+}
+
+/// Opens what the statistics listen on, or says of each address that cannot be opened why.
+///
+/// # Errors
+/// A sentence for each address that cannot be listened on.
+pub fn open_stats(
+    config: &Config,
+    inherited: &mut Inherited,
+) -> Result<Vec<TcpListener>, Vec<String>> {
+    let mut listeners = Vec::new();
+    let mut problems = Vec::new();
+    let Some(spec) = &config.stats else {
+        return Ok(listeners);
+    };
+    for bind in &spec.binds {
+        let tuning = Tuning {
+            backlog: bind.backlog.unwrap_or(spec.maxconn),
+            keepalive: None,
+            mode: bind.mode,
+        };
+        match inherited.listen(bind, &options(bind, tuning, false), 1) {
+            Ok(sockets) => {
+                announce(&spec.name, sockets.first());
+                listeners.extend(sockets.into_iter().map(TcpListener::from));
+            }
+            Err(error) => problems.push(problem(&spec.name, bind, &error)),
+        }
+    }
+    if problems.is_empty() {
+        Ok(listeners)
+    } else {
+        Err(problems)
+    }
+}
+
+impl Listeners {
+    /// The sockets of `config`, one a worker or more for each address; those that were passed to us
+    /// first.
+    ///
+    /// # Errors
+    /// A sentence for each address that cannot be listened on.
+    pub fn open(
+        config: &Config,
+        maxconn: u32,
+        inherited: &mut Inherited,
+    ) -> Result<Self, Vec<String>> {
+        let mut table = Self {
+            entries: Vec::new(),
+            workers: config.global.threads,
+            next: 0,
+            store: inherited.manager(),
+        };
+        let open = |bind: &Bind, options: &Options, shards| inherited.listen(bind, options, shards);
+        let prepared = table.prepare_by(config, maxconn, open)?;
+        prepared.announce();
+        // They are stored once they serve.
+        table.entries = prepared.entries;
+        table.next = prepared.next;
+        Ok(table)
+    }
+
+    /// What each worker accepts from, by the ids of `snapshot`.
+    pub fn of_workers(&self, snapshot: &Snapshot) -> Vec<Vec<Listener>> {
+        (0..self.workers)
+            .map(|worker| {
+                let mine = self.entries.iter();
+                mine.flat_map(|entry| entry.of_worker(worker, self.workers, snapshot))
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// Opens what `config` needs beside the sockets there are. Changes nothing.
+    pub(super) fn prepare(&self, config: &Config, maxconn: u32) -> Result<Prepared, Vec<String>> {
+        self.prepare_by(config, maxconn, |_, options, shards| {
+            socket::listen(options, shards)
+        })
+    }
+
+    /// The same, opening sockets by `open`.
+    fn prepare_by(
+        &self,
+        config: &Config,
+        maxconn: u32,
+        mut open: impl FnMut(&Bind, &Options, usize) -> io::Result<Vec<Socket>>,
+    ) -> Result<Prepared, Vec<String>> {
+        let old: Vec<BindOf> = self.entries.iter().map(|entry| entry.of.clone()).collect();
+        let new = binds(config);
+        let tunings: HashMap<&str, (u32, Option<Keepalive>)> = config
+            .frontends
+            .iter()
+            .map(|spec| {
+                (
+                    &*spec.name,
+                    (spec.maxconn.unwrap_or(maxconn), spec.keepalive),
+                )
+            })
+            .collect();
+        let mut prepared = Prepared {
+            entries: Vec::with_capacity(new.len()),
+            fresh: Vec::new(),
+            tuned: Vec::new(),
+            closed: Vec::new(),
+            next: self.next,
+        };
+        let mut stays = vec![false; old.len()];
+        let mut problems = Vec::new();
+        for (fate, of) in match_binds(&old, &new).into_iter().zip(new) {
+            let (backlog, keepalive) = tunings[&*of.frontend];
+            let tuning = Tuning {
+                backlog: of.bind.backlog.unwrap_or(backlog),
+                keepalive,
+                mode: of.bind.mode,
+            };
+            let entry = match fate {
+                BindFate::Keeps(index) => {
+                    stays[index] = true;
+                    let before = &self.entries[index];
+                    if before.tuning != tuning {
+                        prepared.tuned.push(prepared.entries.len());
+                    }
+                    Ok((before.id, before.shards.clone()))
+                }
+                // The old frontend's door and the new one's each need a descriptor of their own.
+                BindFate::Moves(index) => duplicates(&self.entries[index].shards)
+                    .map(|shards| (prepared.fresh_id(), shards)),
+                BindFate::Opens { beside } => {
+                    let options = options(&of.bind, tuning, beside);
+                    open(&of.bind, &options, self.workers).map(|sockets| {
+                        let shards = sockets.into_iter().map(Arc::new).collect();
+                        (prepared.fresh_id(), shards)
+                    })
+                }
+            };
+            match entry {
+                Ok((id, shards)) => prepared.entries.push(Entry {
+                    of,
+                    id,
+                    tuning,
+                    shards,
+                }),
+                Err(error) => problems.push(problem(&of.frontend, &of.bind, &error)),
+            }
+        }
+        let gone = self.entries.iter().zip(stays);
+        prepared.closed = gone
+            .filter(|(_, stays)| !stays)
+            .map(|(entry, _)| entry.id)
+            .collect();
+        if problems.is_empty() {
+            Ok(prepared)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// Makes what was prepared the table, and has it kept over a crash.
+    pub(super) fn take(&mut self, prepared: Prepared) {
+        self.store_changes(&prepared);
+        self.entries = prepared.entries;
+        self.next = prepared.next;
+    }
+
+    /// Takes the closed sockets out of the service manager's store, or clients would go on waiting
+    /// in them, and leaves the new ones there.
+    fn store_changes(&self, prepared: &Prepared) {
+        if !self.store.exists() {
+            return;
+        }
+        let closed = |entry: &&Entry| prepared.closed.contains(&entry.id);
+        let gone: BTreeSet<String> = self
+            .entries
+            .iter()
+            .filter(closed)
+            .filter_map(Entry::stored_as)
+            .collect();
+        for name in &gone {
+            told(self.store.forget(name));
+        }
+        for (index, entry) in prepared.entries.iter().enumerate() {
+            let Some(name) = entry.stored_as() else {
+                continue;
+            };
+            // Another bind of the same address has gone with its name, but stays.
+            if prepared.fresh.contains(&index) || gone.contains(&name) {
+                let fds: Vec<_> = entry.shards.iter().map(|shard| shard.as_fd()).collect();
+                told(self.store.keep(&name, &fds));
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// What one of `workers` workers accepts from. There may be more shards than workers: closing
+    /// one would lose what waits in it.
+    fn of_worker(
+        &self,
+        worker: usize,
+        workers: usize,
+        snapshot: &Snapshot,
+    ) -> impl Iterator<Item = Listener> {
+        let frontend = snapshot.frontend_id(&self.of.frontend);
+        let shards = self.shards.iter().skip(worker).step_by(workers.max(1));
+        shards.filter_map(move |socket| {
+            Some(Listener {
+                id: self.id,
+                frontend: frontend?,
+                socket: Arc::clone(socket),
+                unix: matches!(self.of.bind.address, BindAddress::Unix(_)),
+            })
+        })
+    }
+
+    /// Its name in the service manager's store, if it is to be there.
+    fn stored_as(&self) -> Option<String> {
+        let address = address(&self.of.bind);
+        fd_store::lasts(&address).then(|| fd_store::name(&address))
+    }
+}
+
+impl Prepared {
+    fn fresh_id(&mut self) -> ListenerId {
+        let id = ListenerId(self.next);
+        self.next += 1;
+        self.fresh.push(self.entries.len());
+        id
+    }
+
+    /// What to tell each of `workers` workers once `snapshot` is published.
+    pub(super) fn orders(&self, snapshot: &Snapshot, workers: usize) -> Vec<Vec<Order>> {
+        let fresh = self.fresh.iter().map(|index| &self.entries[*index]);
+        (0..workers)
+            .map(|worker| {
+                let open = fresh
+                    .clone()
+                    .flat_map(|entry| entry.of_worker(worker, workers, snapshot))
+                    .map(Order::Open);
+                let close = self.closed.iter().copied().map(Order::Close);
+                open.chain(close).collect()
+            })
+            .collect()
+    }
+
+    /// Changes what can be changed of sockets that stay. What the system refuses is said, and
+    /// leaves that socket as it was.
+    pub(super) fn tune(&self) {
+        for entry in self.tuned.iter().map(|index| &self.entries[*index]) {
+            for shard in &entry.shards {
+                let options = options(&entry.of.bind, entry.tuning, false);
+                if let Err(error) = socket::retune(shard, &options) {
+                    let (frontend, address) = (&*entry.of.frontend, shown(&entry.of.bind));
+                    tracing::warn!(frontend, address, %error, "a listening socket stays as it was");
+                }
+            }
+        }
+    }
+
+    /// Says what is new.
+    pub(super) fn announce(&self) {
+        for entry in self.fresh.iter().map(|index| &self.entries[*index]) {
+            announce(&entry.of.frontend, entry.shards.first().map(AsRef::as_ref));
+        }
+    }
+}
+
+fn duplicates(shards: &[Arc<Socket>]) -> io::Result<Vec<Arc<Socket>>> {
+    let copies = shards.iter().map(|shard| shard.try_clone().map(Arc::new));
+    copies.collect()
+}
+
+fn address(bind: &Bind) -> Address {
+    match &bind.address {
+        BindAddress::Tcp(address) => Address::Tcp(*address),
+        BindAddress::Unix(path) => Address::Unix(path.clone()),
+    }
+}
+
+fn options(bind: &Bind, tuning: Tuning, join: bool) -> Options {
+    Options {
+        address: address(bind),
+        backlog: tuning.backlog,
+        v6only: bind.v6only,
+        interface: bind.interface.as_deref().map(str::to_owned),
+        freebind: bind.freebind,
+        mode: tuning.mode,
+        keepalive: tuning
+            .keepalive
+            .map(|keep| (keep.idle, keep.interval, keep.probes)),
+        join,
+    }
+}
+
+fn announce(proxy: &str, socket: Option<&Socket>) {
+    let Some(Ok(address)) = socket.map(Socket::local_addr) else {
+        return;
+    };
+    match (address.as_socket(), address.as_pathname()) {
+        (Some(address), _) => tracing::info!(proxy, %address, "listening"),
+        (None, Some(path)) => tracing::info!(proxy, address = %path.display(), "listening"),
+        (None, None) => tracing::info!(proxy, "listening"),
+    }
+}
+
+fn shown(bind: &Bind) -> String {
+    match &bind.address {
+        BindAddress::Tcp(address) => address.to_string(),
+        BindAddress::Unix(path) => path.display().to_string(),
+    }
+}
+
+fn problem(proxy: &str, bind: &Bind, error: &io::Error) -> String {
+    let address = shown(bind);
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => ": another process (or another rlb) listens there",
+        io::ErrorKind::PermissionDenied => {
+            ": ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            ": this machine does not have the address (`freebind = true` binds it all the same)"
+        }
+        _ => "",
+    };
+    format!("{proxy}: cannot listen on {address}: {error}{hint}")
+}

@@ -1,0 +1,390 @@
+//! Reloading the configuration: load → plan → prepare → commit → retire.
+//!
+//! One task on the control thread. Everything that can fail comes before the commit and changes
+//! nothing; the commit is the control task's ([`super::commit`]), which publishes one snapshot and
+//! gives the workers their new sockets; what is left behind then retires by itself: removed sockets
+//! accept what is queued, removed servers and frontends finish their sessions.
+//!
+//! Invariants: one reload at a time; [`Reloader::current`] is what is in force, so a key that needs
+//! a restart is told again by every reload until there is one.
+
+mod rollback;
+mod watch;
+
+use super::Control;
+use super::commit::Commit;
+use super::listeners::Listeners;
+use super::resolve;
+use crate::config::diff::{Changes, applicable, plan};
+use crate::config::model::{Config, ServerAddress};
+use crate::config::{self, Limits};
+use crate::live::{LastReload, ReloadEnd};
+use crate::state::{Endpoint, Snapshot};
+use arc_swap::ArcSwap;
+use rollback::Guard;
+use sd_notify::NotifyState;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use watch::Watch;
+
+/// Requests that may wait while a reload runs. Further ones would read the same file.
+pub const REQUESTS_MAX: usize = 64;
+
+/// How long the service manager may take to hear of a reload.
+const NOTIFY_MAX: Duration = Duration::from_secs(1);
+
+/// Where the configuration comes from, and what the machine holds.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The first file.
+    pub path: PathBuf,
+    /// What files are judged by.
+    pub limits: Limits,
+    /// The descriptor limit of the process.
+    pub nofile: u32,
+}
+
+/// Who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trigger {
+    Signal,
+    Command,
+    Watch,
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The new configuration is in force.
+    pub done: bool,
+    /// What changed or why not, a line each, the summary last.
+    pub lines: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Request {
+    trigger: Trigger,
+    reply: Option<oneshot::Sender<Answer>>,
+}
+
+/// Asks for reloads; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ReloadHandle(mpsc::Sender<Request>);
+
+impl ReloadHandle {
+    /// A signal asks: the answer goes to the log.
+    pub fn signalled(&self) {
+        let request = Request {
+            trigger: Trigger::Signal,
+            reply: None,
+        };
+        // Full: one of those that wait will read the same file.
+        let _ = self.0.try_send(request);
+    }
+
+    /// An operator asks and waits. `None` when the process is stopping.
+    pub async fn reload(&self) -> Option<Answer> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request {
+            trigger: Trigger::Command,
+            reply: Some(reply),
+        };
+        self.0.send(request).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// The sessions that the process may have: what is written, as far as the descriptors hold it.
+pub fn maxconn(config: &Config, nofile: u32) -> u32 {
+    let most = config::derived_maxconn(u64::from(nofile));
+    match config.global.maxconn {
+        Some(wanted) if wanted > most => {
+            tracing::warn!(
+                wanted,
+                nofile,
+                "maxconn is more than the descriptor limit holds; using {most}"
+            );
+            most
+        }
+        Some(wanted) => wanted,
+        None => most,
+    }
+}
+
+/// The task that reloads.
+#[derive(Debug)]
+pub struct Reloader {
+    source: Source,
+    current: Arc<Config>,
+    listeners: Listeners,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    commits: mpsc::Sender<Commit>,
+    requests: mpsc::Receiver<Request>,
+    guard: Option<Guard>,
+    watch: Watch,
+    /// The configuration's files, as far as they could be read last.
+    files: Vec<PathBuf>,
+    /// What a change of a file was refused for; said once.
+    refused: Vec<String>,
+}
+
+/// A configuration with all that it needs, or why not.
+type Prepared = Result<Commit, Vec<String>>;
+
+impl Control {
+    /// The task that reloads `config`, which is in force with `listeners`.
+    pub fn reloader(
+        &self,
+        source: Source,
+        config: Arc<Config>,
+        listeners: Listeners,
+    ) -> (Reloader, ReloadHandle) {
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let mut reloader = Reloader {
+            watch: Watch::off(),
+            files: config::files(&source.path),
+            source,
+            current: config,
+            listeners,
+            snapshot: Arc::clone(&self.parts.snapshot),
+            commits: self.committer.clone(),
+            requests,
+            guard: None,
+            refused: Vec::new(),
+        };
+        reloader.follow_files();
+        (reloader, ReloadHandle(sender))
+    }
+}
+
+impl Reloader {
+    /// Reloads when asked, until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.serve() => {}
+        }
+    }
+
+    async fn serve(&mut self) {
+        loop {
+            let request = tokio::select! {
+                request = self.requests.recv() => match request {
+                    Some(request) => request,
+                    None => return,
+                },
+                () = self.watch.changed() => Request { trigger: Trigger::Watch, reply: None },
+                () = rollback::tick(self.guard.as_ref()) => {
+                    self.look_back().await;
+                    continue;
+                }
+            };
+            let answer = self.reload(request.trigger).await;
+            if let Some(reply) = request.reply {
+                // Whoever asked may have gone.
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    /// Load, plan, prepare, commit; then what is left retires by itself.
+    async fn reload(&mut self, trigger: Trigger) -> Answer {
+        let written = match self.load().await {
+            Ok(config) => config,
+            Err(problems) => return self.refuse(trigger, problems),
+        };
+        let changes = plan(&self.current, &written);
+        if trigger == Trigger::Watch && changes.is_empty() {
+            self.refused.clear();
+            return Answer {
+                done: true,
+                lines: vec![changes.summary()],
+            };
+        }
+        let config = Arc::new(applicable(&self.current, written));
+        let before = Arc::clone(&self.current);
+        let snapshot = self.snapshot.load_full();
+        if let Err(problems) = self.put_in_force(Arc::clone(&config)).await {
+            return self.refuse(trigger, problems);
+        }
+        self.guard = Guard::after(self.guard.take(), before, &snapshot, &config);
+        self.done(&changes)
+    }
+
+    /// Reads the file on a thread of its own, so that a large one does not hold up health checks.
+    async fn load(&mut self) -> Result<Config, Vec<String>> {
+        let Source { path, limits, .. } = self.source.clone();
+        let loaded = tokio::task::spawn_blocking(move || {
+            (config::load_with(&path, &limits), config::files(&path))
+        });
+        match loaded.await {
+            Ok((Ok((config, warnings)), files)) => {
+                self.files = files;
+                for warning in &warnings {
+                    tracing::warn!("{}", warning.line());
+                }
+                Ok(config)
+            }
+            Ok((Err(problems), _)) => Err(problems.iter().map(config::Diagnostic::line).collect()),
+            Err(_) => Err(vec!["the configuration could not be read".to_owned()]),
+        }
+    }
+
+    /// Prepares `config` and has it committed.
+    async fn put_in_force(&mut self, config: Arc<Config>) -> Result<(), Vec<String>> {
+        let (done, committed) = oneshot::channel();
+        let commit = self.prepare(Arc::clone(&config), done).await?;
+        notify(reloading()).await;
+        let stopping = || vec!["rlb is stopping".to_owned()];
+        self.commits.send(commit).await.map_err(|_| stopping())?;
+        let listeners = committed.await.map_err(|_| stopping())?;
+        listeners.announce();
+        self.listeners.take(listeners);
+        self.current = config;
+        self.follow_files();
+        notify(vec![NotifyState::Ready]).await;
+        Ok(())
+    }
+
+    /// Everything that can fail, or takes time.
+    async fn prepare(
+        &self,
+        config: Arc<Config>,
+        done: oneshot::Sender<super::listeners::Prepared>,
+    ) -> Prepared {
+        let maxconn = maxconn(&config, self.source.nofile);
+        let listeners = self.listeners.prepare(&config, maxconn)?;
+        let mut addresses = known_addresses(&self.snapshot.load());
+        let unknown = names(&config)
+            .filter(|name| !addresses.contains_key(*name))
+            .cloned()
+            .collect();
+        addresses.extend(resolve::look_up_all(unknown).await);
+        Ok(Commit {
+            config,
+            maxconn,
+            addresses,
+            listeners,
+            done,
+        })
+    }
+
+    fn done(&mut self, changes: &Changes) -> Answer {
+        self.refused.clear();
+        let mut lines: Vec<String> = changes.list.iter().map(ToString::to_string).collect();
+        for line in &lines {
+            tracing::info!("reload: {line}");
+        }
+        for change in changes.restarts() {
+            tracing::warn!("reload: {} needs a restart and stays as it is", change.kind);
+        }
+        let summary = changes.summary();
+        tracing::info!("reloaded: {summary}");
+        lines.push(summary);
+        self.note(ReloadEnd::Done, lines.clone());
+        Answer { done: true, lines }
+    }
+
+    fn refuse(&mut self, trigger: Trigger, mut lines: Vec<String>) -> Answer {
+        // A watched file that stays wrong is worth one word, not one for each time it is written.
+        if trigger != Trigger::Watch || self.refused != lines {
+            self.refused.clone_from(&lines);
+            for line in &lines {
+                tracing::error!("reload: {line}");
+            }
+            tracing::error!("reload refused: the configuration is unchanged");
+            lines.push("the configuration is unchanged".to_owned());
+            self.note(ReloadEnd::Refused, lines.clone());
+        }
+        Answer { done: false, lines }
+    }
+
+    fn note(&self, end: ReloadEnd, lines: Vec<String>) {
+        let at = Instant::now();
+        let snapshot = self.snapshot.load();
+        snapshot.global.reloads.ended(LastReload { end, at, lines });
+    }
+
+    /// Takes the last reload back if a backend has lost all its servers by it.
+    async fn look_back(&mut self) {
+        let Some(guard) = &self.guard else { return };
+        let Some(verdict) = guard.judge(&self.snapshot.load(), Instant::now()) else {
+            return;
+        };
+        let Some(guard) = self.guard.take() else {
+            return;
+        };
+        let rollback::Verdict::Back(backend) = verdict else {
+            return;
+        };
+        let reason = format!("backend {backend} has lost all its servers by the reload");
+        tracing::error!("{reason}: going back to the configuration before");
+        match self.put_in_force(guard.before).await {
+            Ok(()) => {
+                let word = "the configuration before is in force again; the file is unchanged";
+                tracing::warn!("rolled back: {word}");
+                self.note(ReloadEnd::RolledBack, vec![reason, word.to_owned()]);
+            }
+            Err(problems) => {
+                for line in &problems {
+                    tracing::error!("cannot go back: {line}");
+                }
+                self.note(ReloadEnd::Refused, problems);
+            }
+        }
+    }
+
+    fn follow_files(&mut self) {
+        if self.current.global.watch {
+            self.watch.follow(&self.files);
+        } else {
+            self.watch = Watch::off();
+        }
+    }
+}
+
+fn names(config: &Config) -> impl Iterator<Item = &Arc<str>> {
+    let servers = config.backends.iter().flat_map(|backend| &backend.servers);
+    servers.filter_map(|server| match &server.address {
+        ServerAddress::Name(name, _) => Some(name),
+        ServerAddress::Ip(..) | ServerAddress::Unix(_) => None,
+    })
+}
+
+/// Where the host names lead that servers are at now.
+fn known_addresses(snapshot: &Snapshot) -> HashMap<Arc<str>, IpAddr> {
+    let backends = snapshot.backends.iter().flatten();
+    let servers = backends.flat_map(|backend| &backend.servers);
+    servers
+        .filter_map(|server| match (&server.spec.address, &server.endpoint) {
+            (ServerAddress::Name(name, _), Some(Endpoint::Ip(ip, _))) => {
+                Some((Arc::clone(name), *ip))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// Tells the service manager, on a thread of its own: its socket may be full, and nothing here is to
+/// wait for it for longer than [`NOTIFY_MAX`].
+async fn notify(states: Vec<NotifyState<'static>>) {
+    let told = tokio::task::spawn_blocking(move || sd_notify::notify(&states));
+    match tokio::time::timeout(NOTIFY_MAX, told).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "cannot notify the service manager"),
+        Ok(Err(_)) | Err(_) => tracing::warn!("the service manager does not listen"),
+    }
+}
+
+/// systemd wants to know when a reload began, so that it can tell one READY=1 from another.
+fn reloading() -> Vec<NotifyState<'static>> {
+    let mut states = vec![NotifyState::Reloading];
+    states.extend(NotifyState::monotonic_usec_now().ok());
+    states
+}

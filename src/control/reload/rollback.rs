@@ -1,0 +1,91 @@
+//! When a reload is to be taken back: it has cost a backend all its servers.
+//!
+//! Control thread, part of the reload task; opt-in by `rollback-window`. Only backends that the
+//! reload has changed and that were up before it are looked at, and only verdicts of health checks
+//! count: an operator who takes servers out means it.
+
+use crate::config::model::Config;
+use crate::state::{Backend, OperState, Snapshot};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// A reload that may yet be taken back.
+#[derive(Debug)]
+pub(super) struct Guard {
+    /// What was in force before it.
+    pub(super) before: Arc<Config>,
+    /// Names of the backends that it changed and that were up.
+    backends: HashSet<Arc<str>>,
+    until: Instant,
+}
+
+/// What a look has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The time is over: the reload stays.
+    Stays,
+    /// This backend has lost all its servers.
+    Back(Arc<str>),
+}
+
+impl Guard {
+    /// The guard of a reload from `before` (`snapshot`) to `after`; `None` without a window. One
+    /// that is still on duty goes on: its configuration before is the last known to be good.
+    pub(super) fn after(
+        on_duty: Option<Self>,
+        before: Arc<Config>,
+        snapshot: &Snapshot,
+        after: &Config,
+    ) -> Option<Self> {
+        let window = after.global.rollback_window?;
+        let mut guard = on_duty.unwrap_or(Self {
+            before,
+            backends: HashSet::new(),
+            until: Instant::now(),
+        });
+        guard.until = Instant::now() + window;
+        for spec in &after.backends {
+            let was = guard.before.backends.iter().find(|it| it.name == spec.name);
+            let changed = was.is_some_and(|was| was != spec);
+            let mut backends = snapshot.backends.iter().flatten();
+            let up = backends.any(|it| it.spec.name == spec.name && it.status.up);
+            if changed && up {
+                guard.backends.insert(Arc::clone(&spec.name));
+            }
+        }
+        Some(guard)
+    }
+
+    /// Looks at what has become of it; `None`: too early to say.
+    pub(super) fn judge(&self, snapshot: &Snapshot, now: Instant) -> Option<Verdict> {
+        let lost = snapshot
+            .backends
+            .iter()
+            .flatten()
+            .find(|backend| self.backends.contains(&backend.spec.name) && is_lost(backend));
+        match lost {
+            Some(backend) => Some(Verdict::Back(Arc::clone(&backend.spec.name))),
+            None => (now >= self.until).then_some(Verdict::Stays),
+        }
+    }
+}
+
+/// No server is usable, and health checks have had a part in it.
+fn is_lost(backend: &Backend) -> bool {
+    let by_checks = |server: &crate::state::Server| {
+        server.status.oper == OperState::Stopped && !server.status.admin.is_maint()
+    };
+    !backend.status.up && backend.servers.iter().any(|server| by_checks(server))
+}
+
+/// Completes when it is time for a look; never without a guard.
+pub(super) async fn tick(guard: Option<&Guard>) {
+    match guard {
+        Some(_) => tokio::time::sleep(LOOK_EVERY).await,
+        None => std::future::pending().await,
+    }
+}

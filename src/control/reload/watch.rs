@@ -1,0 +1,145 @@
+//! Watching the configuration's files, opt-in by `watch`. Control thread, part of the reload task.
+//!
+//! The directories are watched and not the files: editors and `ConfigMap`s replace a file by
+//! renaming another over it, and a watch on the old file would see nothing more. Invariant: a change
+//! is reported once, when nothing more has happened for [`QUIET`], and at the latest after
+//! [`QUIET_MAX`].
+
+use crate::sys::raw::{self, Owned};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use std::collections::BTreeSet;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, timeout_at};
+
+/// Nothing more must have happened for so long.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// A file that is written all the time is read all the same after so long.
+const QUIET_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of events that are read at once.
+const EVENTS_MAX: usize = 4096;
+
+/// The watch, on or off.
+#[derive(Debug)]
+pub(super) struct Watch {
+    directories: BTreeSet<PathBuf>,
+    events: Option<AsyncFd<Owned<OwnedFd>>>,
+    /// Something has happened: first then, last then.
+    pending: Option<(Instant, Instant)>,
+}
+
+impl Watch {
+    /// Reports nothing.
+    pub(super) fn off() -> Self {
+        Self {
+            directories: BTreeSet::new(),
+            events: None,
+            pending: None,
+        }
+    }
+
+    /// Watches the directories of `files`, and of what they lead to where they are links. What
+    /// cannot be watched is said.
+    pub(super) fn follow(&mut self, files: &[PathBuf]) {
+        let directories = directories(files);
+        if directories == self.directories {
+            return;
+        }
+        self.events = match start(&directories) {
+            Ok(events) => Some(events),
+            Err(error) => {
+                tracing::error!(%error, "cannot watch the configuration");
+                None
+            }
+        };
+        self.directories = directories;
+    }
+
+    /// Completes when something has changed; never while it is off. What has been seen is not lost
+    /// when the future is dropped.
+    pub(super) async fn changed(&mut self) {
+        let Some(events) = &self.events else {
+            return std::future::pending().await;
+        };
+        match settle(events, &mut self.pending).await {
+            Ok(()) => self.pending = None,
+            Err(error) => {
+                tracing::error!(%error, "the configuration is no longer watched");
+                self.events = None;
+            }
+        }
+    }
+}
+
+fn start(directories: &BTreeSet<PathBuf>) -> io::Result<AsyncFd<Owned<OwnedFd>>> {
+    let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+    for directory in directories {
+        let what = WatchFlags::CLOSE_WRITE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::CREATE
+            | WatchFlags::ONLYDIR;
+        inotify::add_watch(&events, directory, what)?;
+    }
+    raw::watch(Owned::new(events), Interest::READABLE)
+}
+
+/// Where the files are, and where they really are.
+fn directories(files: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if parent != Path::new("") => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let real = files.iter().filter_map(|file| file.canonicalize().ok());
+    let all = real.chain(files.iter().cloned());
+    all.map(|file| parent(&file)).collect()
+}
+
+/// Waits for an event, and then until there are no more.
+async fn settle(
+    events: &AsyncFd<Owned<OwnedFd>>,
+    pending: &mut Option<(Instant, Instant)>,
+) -> io::Result<()> {
+    loop {
+        let Some((first, last)) = *pending else {
+            drain(events).await?;
+            let now = Instant::now();
+            *pending = Some((now, now));
+            continue;
+        };
+        let quiet = (last + QUIET).min(first + QUIET_MAX);
+        match timeout_at(quiet, drain(events)).await {
+            Ok(result) => result?,
+            Err(_) => return Ok(()),
+        }
+        *pending = Some((first, Instant::now()));
+        if Instant::now() >= first + QUIET_MAX {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until there are events, and takes them all.
+async fn drain(events: &AsyncFd<Owned<OwnedFd>>) -> io::Result<()> {
+    let mut buffer = [MaybeUninit::uninit(); EVENTS_MAX];
+    let mut seen = false;
+    while !seen {
+        let mut ready = events.readable().await?;
+        let mut reader = inotify::Reader::new(ready.get_inner().as_fd(), &mut buffer);
+        loop {
+            match reader.next() {
+                Ok(_) => seen = true,
+                Err(error) if error == rustix::io::Errno::AGAIN => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        ready.clear_ready();
+    }
+    Ok(())
+}

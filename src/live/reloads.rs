@@ -1,0 +1,54 @@
+//! What became of the reloads of the process. Any thread reads, the control thread writes.
+
+use arc_swap::ArcSwapOption;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+/// How a reload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadEnd {
+    /// The new configuration is in force.
+    Done,
+    /// Nothing was changed.
+    Refused,
+    /// The configuration before was put back.
+    RolledBack,
+}
+
+/// The last reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastReload {
+    /// How it ended.
+    pub end: ReloadEnd,
+    /// When it ended.
+    pub at: Instant,
+    /// What changed or why not, a line each.
+    pub lines: Vec<String>,
+}
+
+/// Counts of reloads.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    /// Reloads that took effect.
+    pub succeeded: AtomicU64,
+    /// Reloads that changed nothing because something was wrong.
+    pub failed: AtomicU64,
+    /// Reloads that were taken back.
+    pub rolled_back: AtomicU64,
+    /// The last one; `None` before the first.
+    pub last: ArcSwapOption<LastReload>,
+}
+
+impl Reloads {
+    /// A reload has ended.
+    pub fn ended(&self, last: LastReload) {
+        let count = match last.end {
+            ReloadEnd::Done => &self.succeeded,
+            ReloadEnd::Refused => &self.failed,
+            ReloadEnd::RolledBack => &self.rolled_back,
+        };
+        count.fetch_add(1, Relaxed);
+        self.last.store(Some(Arc::new(last)));
+    }
+}

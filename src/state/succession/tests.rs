@@ -1,0 +1,252 @@
+//! What survives a reload by its name, and what begins anew.
+
+use super::*;
+use crate::config::model::{BackendIndex, Check, Config};
+use crate::live::GlobalLive;
+use crate::state::status::{OperState, Rules};
+use crate::state::test_config::{backend, check, config, frontend, server};
+use crate::state::{ServerStatus, Usable};
+use std::time::Duration;
+
+fn start(config: &Config, now: Instant) -> Snapshot {
+    let origin = Origin {
+        global: Arc::new(GlobalLive::new(now, 1)),
+        maxconn: 100,
+        shards: 1,
+        now,
+    };
+    Snapshot::initial(config, &origin)
+}
+
+fn next(before: &Snapshot, config: &Config, now: Instant) -> Snapshot {
+    next_with(before, config, now, &HashMap::new())
+}
+
+fn next_with(
+    before: &Snapshot,
+    config: &Config,
+    now: Instant,
+    addresses: &HashMap<Arc<str>, IpAddr>,
+) -> Snapshot {
+    let heir = Heir {
+        maxconn: 200,
+        shards: 1,
+        addresses,
+        now,
+    };
+    before.succeed(config, &heir)
+}
+
+/// Two frontends, two backends of two servers.
+fn two() -> Config {
+    let mut second = frontend("f1", 4);
+    second.default_backend = BackendIndex(1);
+    let mut config = config(vec![
+        backend("b0", vec![server("s1"), server("s2")]),
+        backend("b1", vec![server("s1"), server("s2")]),
+    ]);
+    config.frontends = vec![frontend("f0", 3), second];
+    config
+}
+
+fn server_of(snapshot: &Snapshot, backend: u32, index: usize) -> &Arc<Server> {
+    &snapshot.backend(BackendId(backend)).unwrap().servers[index]
+}
+
+/// With the status of a server of the first backend changed.
+fn with_status(before: Snapshot, index: usize, change: impl FnOnce(&mut Server)) -> Snapshot {
+    let mut draft = crate::state::Draft::new(Arc::new(before));
+    let mut server = Server::clone(draft.server(BackendId(0), index).unwrap());
+    change(&mut server);
+    draft.replace(BackendId(0), index, server, Instant::now());
+    draft.finish().unwrap()
+}
+
+fn down(server: &mut Server) {
+    let rules = server.rules();
+    server.status.check_failed(rules, Instant::now());
+}
+
+#[test]
+fn what_does_not_change_is_the_same_object() {
+    let now = Instant::now();
+    let before = start(&two(), now);
+    let after = next(&before, &two(), now);
+    assert_eq!(after.maxconn, 200);
+    for id in 0..2 {
+        let (old, new) = (before.backend(BackendId(id)), after.backend(BackendId(id)));
+        assert!(Arc::ptr_eq(old.unwrap(), new.unwrap()));
+        let (old, new) = (
+            before.frontend(FrontendId(id)),
+            after.frontend(FrontendId(id)),
+        );
+        assert!(Arc::ptr_eq(old.unwrap(), new.unwrap()));
+    }
+}
+
+#[test]
+fn ids_follow_names_and_are_never_given_twice() {
+    let now = Instant::now();
+    let before = start(&two(), now);
+    let mut less = two();
+    less.frontends.remove(0);
+    less.backends.remove(0);
+    less.frontends[0].default_backend = BackendIndex(0);
+    let without = next(&before, &less, now);
+    assert!(without.frontend(FrontendId(0)).is_none());
+    assert!(without.backend(BackendId(0)).is_none());
+    let stayed = without.frontend(FrontendId(1)).unwrap();
+    assert_eq!(&*stayed.spec.name, "f1");
+    assert_eq!(
+        stayed.default_backend,
+        BackendId(1),
+        "by id, not by position"
+    );
+    let again = next(&without, &two(), now);
+    let back = again.frontend(again.frontend_id("f0").unwrap()).unwrap();
+    assert_eq!(
+        (back.id, back.default_backend),
+        (FrontendId(2), BackendId(2))
+    );
+    assert!(again.frontend(FrontendId(0)).is_none());
+}
+
+#[test]
+fn counters_health_and_maintenance_survive() {
+    let now = Instant::now();
+    let before = with_status(start(&two(), now), 0, down);
+    let before = with_status(before, 1, |server| {
+        let rules = server.rules();
+        server.status.set_admin(AdminState::FMAINT, rules, now);
+        server.weight = 7;
+    });
+    let mut config = two();
+    config.backends[0].retries = 9;
+    config.backends[0].servers.insert(0, server("s0"));
+    for server in &mut config.backends[0].servers {
+        server.backup = &*server.name == "s1";
+    }
+    let after = next(&before, &config, now);
+    let backend = after.backend(BackendId(0)).unwrap();
+    let names: Vec<&str> = backend.servers.iter().map(|it| &*it.spec.name).collect();
+    assert_eq!(names, ["s0", "s1", "s2"]);
+    for (old, new) in [(0, 1), (1, 2)] {
+        let (old, new) = (server_of(&before, 0, old), server_of(&after, 0, new));
+        assert!(Arc::ptr_eq(&old.live, &new.live));
+        assert_eq!(old.status, new.status);
+    }
+    assert_eq!(backend.servers[2].weight, 7, "set at run time");
+    assert!(Arc::ptr_eq(
+        &before.backend(BackendId(0)).unwrap().live,
+        &backend.live
+    ));
+    assert_eq!(
+        backend.usable(),
+        Usable {
+            active: 1,
+            backup: 0
+        }
+    );
+    assert!(backend.status.up, "the new server carries it");
+}
+
+#[test]
+fn a_changed_weight_replaces_the_one_set_at_run_time() {
+    let now = Instant::now();
+    let before = with_status(start(&two(), now), 0, |server| server.weight = 7);
+    let mut config = two();
+    config.backends[0].servers[0].weight = 3;
+    assert_eq!(server_of(&next(&before, &config, now), 0, 0).weight, 3);
+}
+
+#[test]
+fn another_address_begins_anew_and_another_pace_does_not() {
+    let now = Instant::now();
+    let before = with_status(start(&two(), now), 0, down);
+    assert_eq!(server_of(&before, 0, 0).status.oper, OperState::Stopped);
+    let mut slower = two();
+    slower.backends[0].servers[0].check = Some(Check {
+        interval: Duration::from_secs(9),
+        rise: 5,
+        ..check()
+    });
+    let after = next(&before, &slower, now);
+    assert_eq!(server_of(&after, 0, 0).status.oper, OperState::Stopped);
+    let mut moved = two();
+    moved.backends[0].servers[0].address = ServerAddress::Unix("/elsewhere".into());
+    let after = next(&before, &moved, now);
+    let server = server_of(&after, 0, 0);
+    assert_eq!(server.status.oper, OperState::Running);
+    assert_eq!(server.status.health, server.rules().rise);
+    assert_eq!(server.endpoint, Some(Endpoint::Unix("/elsewhere".into())));
+    assert!(Arc::ptr_eq(&server.live, &server_of(&before, 0, 0).live));
+}
+
+#[test]
+fn disabled_in_the_file_is_maintenance_until_the_file_says_otherwise() {
+    let now = Instant::now();
+    let mut off = two();
+    off.backends[0].servers[0].disabled = true;
+    let mut alone = off.clone();
+    alone.backends[0].servers.truncate(1);
+    let before = start(&two(), now);
+    let after = next(&before, &off, now);
+    assert_eq!(server_of(&after, 0, 0).status_label(), "MAINT");
+    assert!(after.backend(BackendId(0)).unwrap().status.up);
+    let down = next(&after, &alone, now);
+    assert!(!down.backend(BackendId(0)).unwrap().status.up);
+    let on = next(&down, &two(), now);
+    assert_eq!(server_of(&on, 0, 0).status.oper, OperState::Running);
+    // An operator put it back: a reload with the same word changes nothing.
+    let enabled = with_status(after, 0, |server| {
+        let rules = server.rules();
+        server.status.set_admin(AdminState::CMAINT, rules, now);
+    });
+    let mut touched = off;
+    touched.backends[0].retries = 1;
+    let kept = next(&enabled, &touched, now);
+    assert_eq!(server_of(&kept, 0, 0).status.oper, OperState::Running);
+}
+
+#[test]
+fn a_name_that_is_known_needs_no_maintenance() {
+    let now = Instant::now();
+    let mut named = two();
+    let port = model::ServerPort::Fixed(80);
+    named.backends[0].servers[0].address = ServerAddress::Name("known".into(), port);
+    named.backends[0].servers[1].address = ServerAddress::Name("unknown".into(), port);
+    let mut more = backend("b2", vec![server("s1")]);
+    more.servers[0].address = ServerAddress::Name("known".into(), port);
+    named.backends.push(more);
+    let ip: IpAddr = "10.0.0.9".parse().unwrap();
+    let addresses = HashMap::from([(Arc::from("known"), ip)]);
+    let after = next_with(&start(&two(), now), &named, now, &addresses);
+    let known = Some(Endpoint::Ip(ip, port));
+    assert_eq!(server_of(&after, 0, 0).endpoint, known);
+    assert!(server_of(&after, 0, 0).is_usable());
+    assert_eq!(server_of(&after, 0, 1).status_label(), "MAINT (resolution)");
+    assert_eq!(server_of(&after, 2, 0).endpoint, known);
+    assert!(after.backend(BackendId(2)).unwrap().status.up);
+    // And back to an address.
+    let back = next(&after, &two(), now);
+    assert_eq!(server_of(&back, 0, 1).status.oper, OperState::Running);
+}
+
+#[test]
+fn new_limits_keep_the_verdict() {
+    let now = Instant::now();
+    let status = |health| ServerStatus {
+        health,
+        ..ServerStatus::initial(AdminState::READY, Rules { rise: 2, fall: 3 }, now)
+    };
+    let under = |health, rise, fall| {
+        let mut status = status(health);
+        status.set_rules(Rules { rise: 2, fall: 3 }, Rules { rise, fall });
+        status.health
+    };
+    assert_eq!(under(4, 3, 5), 7, "full stays full");
+    assert_eq!(under(0, 3, 5), 0);
+    assert_eq!(under(1, 1, 1), 0, "down stays down");
+    assert_eq!(under(2, 5, 2), 5, "one failure before down");
+    assert_eq!(under(3, 1, 2), 2, "two failures, as far as the limit goes");
+}

@@ -1,0 +1,401 @@
+//! Hot reload: what survives, what changes, what is refused, and fifty in a row under load.
+
+use crate::harness::client::{PATIENCE, connect, echo, hear};
+use crate::harness::config::Config;
+use crate::harness::eventually::{eventually_eq, eventually_true, pace_until};
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::{Rlb, STOP_WITHIN};
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A port that nobody has now.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound")
+}
+
+fn one_server(peer: &Peer, keys: &str) -> Config {
+    Config::new().server_with(peer.address(), keys)
+}
+
+#[test]
+fn counters_sessions_and_the_socket_survive() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = one_server(&peer, "check = false");
+    let mut rlb = Rlb::start(&config);
+    let address = rlb.address();
+    let mut stream = connect(address);
+    echo(&mut stream, b"before");
+    rlb.reload(&config.frontend("maxconn = 100").backend("retries = 1"));
+    assert_eq!(
+        rlb.address(),
+        address,
+        "port 0: a new socket would have another port"
+    );
+    echo(&mut stream, b"after");
+    echo(&mut connect(address), b"and a new one");
+    eventually_eq(STOP_WITHIN, &2, || rlb.number("FRONTEND", "stot"));
+    assert_eq!(rlb.number("FRONTEND", "slim"), 100);
+    assert_eq!(rlb.number("s1", "scur"), 1);
+    rlb.stop_after(stream);
+}
+
+#[test]
+fn an_invalid_file_changes_nothing() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = one_server(&peer, "check = false");
+    let rlb = Rlb::start(&config);
+    rlb.reload_refused(&config.clone().frontend("bnd = 1"));
+    assert!(!rlb.events().with("bnd").is_empty(), "says why");
+    // What the system refuses is known as late as the prepare step, and changes nothing either.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound");
+    let more = config.bind("127.0.0.1:0").bind(address);
+    rlb.reload_refused(&more.server_with(peer.address(), "check = false"));
+    assert!(
+        !rlb.events().with(&address.to_string()).is_empty(),
+        "says where"
+    );
+    echo(&mut connect(rlb.address()), b"served as before");
+    assert!(
+        rlb.csv().find("be", "s2").is_none(),
+        "nothing of the refused file"
+    );
+    rlb.stop();
+}
+
+#[test]
+fn servers_come_and_go_and_their_sessions_stay() {
+    let (one, two) = (
+        Peer::start(Behaviour::SpeaksFirst("one")),
+        Peer::start(Behaviour::SpeaksFirst("two")),
+    );
+    let only = |name: &str, peer: &Peer| {
+        format!(
+            "[stats]\nbind = \"127.0.0.1:0\"\n[[listen]]\nname = \"fe\"\nbind = \"127.0.0.1:0\"\n\
+             servers = [{{ name = \"{name}\", address = \"{}\", check = true }}]\n",
+            peer.address()
+        )
+    };
+    let mut rlb = Rlb::start(&only("a", &one));
+    let mut stream = connect(rlb.address());
+    let mut word = [0; 3];
+    stream.read_exact(&mut word).expect("a greeting");
+    assert_eq!(&word, b"one");
+    rlb.reload(&only("b", &two));
+    echo(&mut stream, b"the removed server still serves it");
+    for _ in 0..4 {
+        let mut new = connect(rlb.address());
+        new.read_exact(&mut word).expect("a greeting");
+        assert_eq!(&word, b"two");
+    }
+    eventually_true(STOP_WITHIN, "the new server is checked", || {
+        rlb.csv().row("fe", "b").text("check_status") == "L4OK"
+    });
+    let checks = one.accepted();
+    assert!(
+        rlb.csv().find("fe", "a").is_none(),
+        "the removed one has no row"
+    );
+    rlb.reload(&only("b", &two));
+    drop(stream);
+    assert!(
+        one.accepted() <= checks + 1,
+        "the removed one is checked no more"
+    );
+    rlb.stop();
+}
+
+#[test]
+fn a_dead_server_stays_down_across_reloads() {
+    let alive = Peer::start(Behaviour::Echo);
+    let dead = free_address();
+    let config = Config::new()
+        .backend("check = { interval = \"100ms\" }")
+        .server(alive.address())
+        .server(dead);
+    let mut rlb = Rlb::start(&config);
+    rlb.wait_status("s2", "DOWN");
+    let downs = rlb.number("s2", "chkdown");
+    rlb.reload(&config.clone().backend("retries = 2"));
+    assert_eq!(rlb.status("s2"), "DOWN", "not believed to be up again");
+    assert_eq!(rlb.number("s2", "chkdown"), downs);
+    // Somewhere else it may well be up.
+    let back = Peer::start(Behaviour::Echo);
+    rlb.reload(
+        &Config::new()
+            .backend("check = { interval = \"100ms\" }")
+            .server(alive.address())
+            .server(back.address()),
+    );
+    rlb.wait_status("s2", "UP");
+    rlb.stop();
+}
+
+#[test]
+fn weights_and_the_round_robin_go_on() {
+    let (one, two) = (
+        Peer::start(Behaviour::Says("1")),
+        Peer::start(Behaviour::Says("2")),
+    );
+    let config = |weight: u32| {
+        Config::new()
+            .server_with(one.address(), &format!("check = false, weight = {weight}"))
+            .server_with(two.address(), "check = false")
+    };
+    let mut rlb = Rlb::start(&config(1));
+    let mut heard = String::new();
+    for round in 0..6 {
+        // As if nothing had happened between any two connections.
+        rlb.reload(&config(1).frontend(&format!("maxconn = {}", 100 + round)));
+        heard += &hear(rlb.address()).0;
+    }
+    assert!(heard == "121212" || heard == "212121", "{heard}");
+    rlb.reload(&config(3));
+    let heard: String = (0..8).map(|_| hear(rlb.address()).0).collect();
+    assert_eq!(heard.matches('1').count(), 6, "{heard}");
+    rlb.stop();
+}
+
+#[test]
+fn frontends_and_binds_come_go_and_move() {
+    let peer = Peer::start(Behaviour::Echo);
+    let (first, second) = (free_address(), free_address());
+    let text = |frontends: &[(&str, &[SocketAddr])]| {
+        let mut text = String::from("[stats]\nbind = \"127.0.0.1:0\"\n");
+        for (name, binds) in frontends {
+            let binds: Vec<String> = binds.iter().map(ToString::to_string).collect();
+            let _ = write!(
+                text,
+                "[[frontend]]\nname = \"{name}\"\nbind = {binds:?}\ndefault-backend = \"be\"\n"
+            );
+        }
+        let _ = write!(
+            text,
+            "[[backend]]\nname = \"be\"\nservers = [{{ name = \"s1\", address = \"{}\" }}]\n",
+            peer.address()
+        );
+        text
+    };
+    let mut rlb = Rlb::start(&text(&[("a", &[first])]));
+    let mut stream = connect(first);
+    echo(&mut stream, b"old");
+    rlb.reload(&text(&[("a", &[first]), ("b", &[second])]));
+    echo(&mut connect(second), b"the new frontend");
+    // The socket moves to another frontend, which takes the name of none before.
+    rlb.reload(&text(&[("c", &[first, second])]));
+    echo(&mut stream, b"a session of a frontend that is gone");
+    for _ in 0..8 {
+        echo(&mut connect(first), b"moved");
+        echo(&mut connect(second), b"moved");
+    }
+    // Sockets that have moved have new descriptors in every worker, the old ones are closed.
+    eventually_true(STOP_WITHIN, "sessions of the new frontend", || {
+        rlb.csv().row("c", "FRONTEND").number("stot") >= 14
+    });
+    rlb.reload(&text(&[("c", &[first])]));
+    eventually_true(STOP_WITHIN, "the removed address is closed", || {
+        TcpStream::connect_timeout(&second, PATIENCE).is_err()
+    });
+    echo(&mut stream, b"still there");
+    echo(&mut connect(first), b"still served");
+    // And back to all addresses, beside the one that there is.
+    let wildcard = SocketAddr::new("0.0.0.0".parse().expect("an address"), first.port());
+    rlb.reload(&text(&[("c", &[wildcard])]));
+    for _ in 0..8 {
+        echo(&mut connect(first), b"by the wildcard");
+    }
+    rlb.stop_after(stream);
+}
+
+#[test]
+fn a_raised_limit_lets_those_in_who_wait() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = one_server(&peer, "check = false").frontend("backlog = 100");
+    let mut rlb = Rlb::start(&config.clone().frontend("maxconn = 1"));
+    let mut first = connect(rlb.address());
+    echo(&mut first, b"served");
+    let mut waiting: Vec<TcpStream> = (0..4).map(|_| connect(rlb.address())).collect();
+    rlb.reload(&config.frontend("maxconn = 10"));
+    for stream in &mut waiting {
+        echo(stream, b"served too, though nobody left");
+    }
+    rlb.stop_after((first, waiting));
+}
+
+#[test]
+fn what_needs_a_restart_is_said_and_the_rest_applies() {
+    let peer = Peer::start(Behaviour::Echo);
+    let mut rlb = Rlb::start(&one_server(&peer, "check = false"));
+    let more = one_server(&peer, "check = false")
+        .global("node = \"other\"")
+        .frontend("maxconn = 77");
+    rlb.reload(&more);
+    assert_eq!(rlb.events().with("needs a restart").len(), 1);
+    assert_eq!(rlb.number("FRONTEND", "slim"), 77);
+    rlb.reload(&more);
+    assert_eq!(
+        rlb.events().with("needs a restart").len(),
+        2,
+        "until there is one"
+    );
+    rlb.stop();
+}
+
+#[test]
+fn a_watched_file_is_reloaded_when_it_changes() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = one_server(&peer, "check = false").global("watch = true");
+    let rlb = Rlb::start(&config);
+    for (round, maxconn) in [41, 42].into_iter().enumerate() {
+        let changed = config.clone().frontend(&format!("maxconn = {maxconn}"));
+        if round == 0 {
+            rlb.rewrite(&changed);
+        } else {
+            std::fs::write(rlb.config_path(), changed.to_string()).expect("written in place");
+        }
+        eventually_eq(STOP_WITHIN, &maxconn, || rlb.number("FRONTEND", "slim"));
+    }
+    rlb.rewrite(&config.clone().frontend("maxcon = 1"));
+    rlb.events().wait_for("reload refused");
+    assert_eq!(rlb.number("FRONTEND", "slim"), 42);
+    rlb.stop();
+}
+
+#[test]
+fn a_reload_that_loses_a_backend_is_taken_back() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = |address: SocketAddr| {
+        Config::new()
+            .global("rollback-window = \"30s\"")
+            .backend("check = { interval = \"100ms\" }")
+            .server(address)
+    };
+    let mut rlb = Rlb::start(&config(peer.address()));
+    rlb.wait_status("s1", "UP");
+    rlb.reload(&config(free_address()));
+    rlb.events().wait_for("rolled back");
+    rlb.wait_status("s1", "UP");
+    echo(&mut connect(rlb.address()), b"as before");
+    rlb.stop();
+}
+
+/// New connections at a steady pace, each with an echo; counts what failed.
+struct Load {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    /// `threads` times 50 a second.
+    fn start(address: SocketAddr, threads: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let done = Arc::new(AtomicU64::new(0));
+        let threads = (0..threads)
+            .map(|thread| {
+                let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+                std::thread::spawn(move || {
+                    let start = Instant::now() + Duration::from_millis(5) * thread;
+                    let mut failures = Vec::new();
+                    for number in 0.. {
+                        pace_until(start + Duration::from_millis(20) * number);
+                        if stop.load(SeqCst) {
+                            break;
+                        }
+                        match once(address) {
+                            Ok(()) => drop(done.fetch_add(1, SeqCst)),
+                            Err(error) => failures.push(error.to_string()),
+                        }
+                    }
+                    failures
+                })
+            })
+            .collect();
+        Self {
+            stop,
+            done,
+            threads,
+        }
+    }
+
+    /// Ends it: how many were served, and why others were not.
+    fn end(self) -> (u64, Vec<String>) {
+        self.stop.store(true, SeqCst);
+        let threads = self.threads.into_iter();
+        let failures = threads.flat_map(|thread| thread.join().expect("a load thread"));
+        let failures = failures.collect();
+        (self.done.load(SeqCst), failures)
+    }
+}
+
+fn once(address: SocketAddr) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(b"hello")?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer)
+}
+
+#[test]
+fn fifty_reloads_under_load_lose_nothing() {
+    let peers: Vec<Peer> = (0..3).map(|_| Peer::start(Behaviour::Echo)).collect();
+    let extra = free_address();
+    let config = |round: u32| {
+        let mut config = Config::new().backend("check = { interval = \"500ms\" }");
+        for (index, peer) in (0..).zip(&peers) {
+            // Of three servers one is missing every other time.
+            if index != 2 || round.is_multiple_of(2) {
+                let weight = 1 + (round + index) % 3;
+                config = config.server_with(peer.address(), &format!("weight = {weight}"));
+            }
+        }
+        let mut text = config.to_string();
+        if round % 2 == 1 {
+            let _ = write!(
+                text,
+                "[[frontend]]\nname = \"extra-{}\"\nbind = \"{extra}\"\n\
+                 default-backend = \"be\"\n",
+                round % 4
+            );
+        }
+        text
+    };
+    let mut rlb = Rlb::start(&config(0));
+    let address = rlb.address();
+    let mut streams: Vec<TcpStream> = (0..50).map(|_| connect(address)).collect();
+    let load = Load::start(address, 4);
+    let (mut memory, start) = (0, Instant::now());
+    for round in 1..=50 {
+        pace_until(start + Duration::from_millis(100) * round);
+        rlb.reload(&config(round));
+        if round % 2 == 1 {
+            echo(&mut connect(extra), b"the frontend that came");
+        }
+        for stream in &mut streams {
+            echo(stream, format!("round {round}").as_bytes());
+        }
+        if round == 10 {
+            memory = rlb.process.memory_kb("VmRSS");
+        }
+    }
+    let grown = rlb.process.memory_kb("VmRSS").saturating_sub(memory);
+    let (served, failures) = load.end();
+    eprintln!("{served} served, {grown} kB more between the 10th and the 50th reload");
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(served > 500, "{served}");
+    assert!(grown <= 2048, "{grown} kB");
+    let sessions = rlb.number("FRONTEND", "stot");
+    assert_eq!(
+        sessions,
+        served + 50,
+        "every connection is counted, since the start"
+    );
+    rlb.stop_after(streams);
+}
