@@ -24,3 +24,4 @@ pub mod worker;
 // The program around them.
 pub mod app;
 pub mod cli;
+pub mod demo;

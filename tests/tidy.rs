@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["control"],
     &["admin"],
     &["app"],
+    &["demo"],
     &["cli"],
 ];
 

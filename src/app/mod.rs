@@ -5,13 +5,16 @@
 //! never waits without a bound.
 
 mod signals;
+mod watchdog;
 
 use crate::admin::{self, runtime::Runtime};
 use crate::config::Limits;
 use crate::config::model::{ApiLevel, Config};
+use crate::control::inherited::Inherited;
 use crate::control::listeners::{self, Listeners};
-use crate::control::reload::{Source, maxconn};
+use crate::control::reload::{ReloadHandle, Source, maxconn};
 use crate::control::{Control, Parts as ControlParts};
+use crate::live::pulse::Pulse;
 use crate::live::{GlobalLive, LogQueue, WorkerToken};
 use crate::log;
 use crate::state::snapshot::Origin;
@@ -32,8 +35,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle as Task, spawn_blocking};
 use tokio_util::sync::CancellationToken;
+use watchdog::Watchdog;
 
 /// How long the log thread may take to write what is queued when the process ends.
 const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -77,19 +81,33 @@ pub struct Started {
 /// # Errors
 /// When it cannot start. Once started it ends by a signal only.
 pub fn run(started: Started) -> Result<(), Error> {
+    // Before anything is opened.
+    let inherited = Inherited::receive(&started.config);
     let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
     let spare = Spare::new().map_err(system("cannot keep descriptors back"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(system("cannot make the control thread's runtime"))?;
-    let result = runtime.block_on(serve(started, nofile, Arc::new(spare)));
+    let result = runtime.block_on(async {
+        start(started, nofile, Arc::new(spare), inherited)
+            .await?
+            .until_stopped()
+            .await;
+        Ok(())
+    });
     // A name that is still being resolved must not hold up the end.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(started: Started, nofile: u32, spare: Arc<Spare>) -> Result<(), Error> {
+/// Starts everything, in order; announces it when it is true.
+async fn start(
+    started: Started,
+    nofile: u32,
+    spare: Arc<Spare>,
+    mut inherited: Inherited,
+) -> Result<Running, Error> {
     let Started {
         config,
         path,
@@ -101,13 +119,13 @@ async fn serve(started: Started, nofile: u32, spare: Arc<Spare>) -> Result<(), E
         nofile,
     };
     let config = Arc::new(config);
-    let mut signals = Signals::new().map_err(system("cannot handle signals"))?;
+    let signals = Signals::new().map_err(system("cannot handle signals"))?;
     let maxconn = maxconn(&config, nofile);
     let global = Arc::new(GlobalLive::new(Instant::now(), config.global.threads + 1));
     let (queue, log) = start_log(&config, &global).map_err(system("cannot start the log"))?;
     let (control, inbox) = ControlHandle::new();
     let core = Core::new(&config, maxconn, global, queue, control);
-    let (listeners, stats, api) = open(&config, maxconn)?;
+    let (listeners, stats, api) = open(&config, maxconn, &mut inherited)?;
 
     let (workers, orders) = Workers::new(config.global.threads);
     let mut control = core.control(inbox, workers, Arc::clone(&spare));
@@ -115,8 +133,9 @@ async fn serve(started: Started, nofile: u32, spare: Arc<Spare>) -> Result<(), E
 
     let stops = Stops::default();
     let shards = listeners.of_workers(&core.snapshot.load());
+    let (watchdog, pulses) = Watchdog::new(config.global.threads);
     let threads = core
-        .spawn_workers(shards, orders, &stops)
+        .spawn_workers(shards, (orders, pulses), &stops)
         .map_err(system("cannot start a worker"))?;
     let (reloader, reload) = control.reloader(source, config, listeners);
     let runtime = api.map(|(listener, level)| Runtime {
@@ -139,38 +158,79 @@ async fn serve(started: Started, nofile: u32, spare: Arc<Spare>) -> Result<(), E
     });
     admin.enter(Phase::Ready);
     notify(&[NotifyState::Ready]);
+    inherited.store();
+    let watchdog =
+        watchdog.map(|watchdog| tokio::task::spawn_local(watchdog.run(core.control.clone())));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
+    Ok(Running {
+        signals,
+        core,
+        stops,
+        threads,
+        admin,
+        control,
+        reload,
+        reloads,
+        watchdog,
+        log,
+    })
+}
 
-    let how = signals.stop(&reload).await;
-    admin.enter(Phase::Stopping);
-    notify(&[NotifyState::Stopping]);
-    stops.reloads.cancel();
-    // Lets go of the listening sockets, so that they close when the workers have done with them.
-    // A panic of these two tasks would have ended the process.
-    let _ = reloads.await;
-    let how = withdraw(how, &mut signals, &core.snapshot).await;
-    let limit = core.snapshot.load().hard_stop_after;
-    end_sessions(how, &mut signals, limit, &stops, threads).await;
-    stops.checks.cancel();
-    let _ = control.await;
-    admin.stop(ADMIN_STOP_MAX);
-    drop(core);
-    if let Some(log) = log {
-        log.stop(LOG_FLUSH_MAX);
+/// Everything that runs.
+struct Running {
+    signals: Signals,
+    core: Core,
+    stops: Stops,
+    threads: Vec<JoinHandle<()>>,
+    admin: admin::Handle,
+    control: Task<()>,
+    reload: ReloadHandle,
+    reloads: Task<()>,
+    watchdog: Option<Task<()>>,
+    log: Option<log::Handle>,
+}
+
+impl Running {
+    /// Waits for the signal to stop, and stops everything, in order.
+    async fn until_stopped(mut self) {
+        let how = self.signals.stop(&self.reload).await;
+        self.admin.enter(Phase::Stopping);
+        notify(&[NotifyState::Stopping]);
+        self.stops.reloads.cancel();
+        // Lets go of the listening sockets, so that they close when the workers have done with
+        // them. A panic of these two tasks would have ended the process.
+        let _ = self.reloads.await;
+        let how = withdraw(how, &mut self.signals, &self.core.snapshot).await;
+        let limit = self.core.snapshot.load().hard_stop_after;
+        end_sessions(how, &mut self.signals, limit, &self.stops, self.threads).await;
+        if let Some(watchdog) = self.watchdog {
+            watchdog.abort();
+        }
+        self.stops.checks.cancel();
+        let _ = self.control.await;
+        self.admin.stop(ADMIN_STOP_MAX);
+        drop((self.core, self.reload));
+        if let Some(log) = self.log {
+            log.stop(LOG_FLUSH_MAX);
+        }
+        tracing::info!("stopped");
     }
-    tracing::info!("stopped");
-    Ok(())
 }
 
 /// What the admin thread listens on besides the statistics, and what its clients may do.
 type Api = Option<(UnixListener, ApiLevel)>;
 
 /// Opens every listening socket of the process, or says of each that cannot be opened why.
-fn open(config: &Config, maxconn: u32) -> Result<(Listeners, Vec<TcpListener>, Api), Error> {
+fn open(
+    config: &Config,
+    maxconn: u32,
+    inherited: &mut Inherited,
+) -> Result<(Listeners, Vec<TcpListener>, Api), Error> {
     let api = config.runtime_api.as_ref();
     let api = api.map(|api| Ok((listeners::open_runtime(api)?, api.level)));
-    let sockets = Listeners::open(config, maxconn);
-    match (sockets, listeners::open_stats(config), api.transpose()) {
+    let sockets = Listeners::open(config, maxconn, inherited);
+    let stats = listeners::open_stats(config, inherited);
+    match (sockets, stats, api.transpose()) {
         (Ok(sockets), Ok(stats), Ok(api)) => Ok((sockets, stats, api)),
         (sockets, stats, api) => {
             let problems = [sockets.err(), stats.err(), api.err().map(|it| vec![it])];
@@ -244,12 +304,12 @@ impl Core {
     fn spawn_workers(
         &self,
         listeners: Vec<Vec<Listener>>,
-        orders: Vec<Receiver<Order>>,
+        (orders, pulses): (Vec<Receiver<Order>>, Vec<Option<Pulse>>),
         stops: &Stops,
     ) -> io::Result<Vec<JoinHandle<()>>> {
-        let parts = listeners.into_iter().zip(orders).enumerate();
+        let parts = listeners.into_iter().zip(orders).zip(pulses).enumerate();
         parts
-            .map(|(index, (listeners, orders))| {
+            .map(|(index, ((listeners, orders), pulse))| {
                 worker::spawn(worker::Parts {
                     index,
                     listeners,
@@ -258,6 +318,7 @@ impl Core {
                     log: self.log.clone(),
                     control: self.control.clone(),
                     orders,
+                    pulse,
                     drain: stops.drain.clone(),
                     kill: stops.kill.clone(),
                 })

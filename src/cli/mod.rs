@@ -10,7 +10,9 @@
 
 mod check;
 mod ctl;
+mod demo;
 mod diff;
+mod generate;
 mod limits;
 mod run;
 mod schema;
@@ -33,12 +35,17 @@ struct Cli {
 enum Command {
     /// Run the load balancer
     Run(run::Args),
+    /// Show it at work: services, nodes and clients of its own, no root, nothing to install
+    Demo(demo::Args),
     /// Check a configuration file and report everything that is wrong with it
     Check(check::Args),
     /// Send a command to the runtime socket and print the answer
     Ctl(ctl::Args),
     /// Read the configuration of the running rlb again; prints what changed or why not
     Reload(ctl::ReloadArgs),
+    /// Write man pages and shell completions, for packages
+    #[command(name = "gen", hide = true)]
+    Generate(generate::Args),
     /// Print what a reload with another configuration file would do
     Diff(diff::Args),
     /// Print the JSON schema of the configuration file, for editors
@@ -49,9 +56,11 @@ enum Command {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Ctl(args) => ctl::run(&args),
         Command::Reload(args) => ctl::reload(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Schema => schema::run(),
     }

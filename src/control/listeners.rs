@@ -5,17 +5,19 @@
 //! then. A socket is shared with the worker that accepts from it and closed by whichever of the two
 //! lets go of it last, so a removed one lives until its worker has accepted what was queued.
 
+use super::inherited::{Inherited, told};
 use crate::config::diff::{BindFate, BindOf, binds, match_binds};
 use crate::config::model::{Bind, BindAddress, Config, Keepalive, RuntimeApi};
 use crate::state::Snapshot;
+use crate::sys::fd_store::{self, FdStore};
 use crate::sys::socket::{self, Address, Options};
 use crate::worker::order::Order;
 use crate::worker::{Listener, ListenerId};
 use socket2::Socket;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
@@ -28,7 +30,7 @@ struct Entry {
     of: BindOf,
     id: ListenerId,
     tuning: Tuning,
-    /// One a worker.
+    /// One a worker or more.
     shards: Vec<Arc<Socket>>,
 }
 
@@ -47,6 +49,8 @@ pub struct Listeners {
     workers: usize,
     /// Number of the next listener.
     next: u64,
+    /// Who keeps the sockets over a crash.
+    store: FdStore,
 }
 
 /// The sockets that a reload needs, open but not yet accepted from.
@@ -67,7 +71,10 @@ pub(super) struct Prepared {
 ///
 /// # Errors
 /// A sentence for each address that cannot be listened on.
-pub fn open_stats(config: &Config) -> Result<Vec<TcpListener>, Vec<String>> {
+pub fn open_stats(
+    config: &Config,
+    inherited: &mut Inherited,
+) -> Result<Vec<TcpListener>, Vec<String>> {
     let mut listeners = Vec::new();
     let mut problems = Vec::new();
     let Some(spec) = &config.stats else {
@@ -79,7 +86,7 @@ pub fn open_stats(config: &Config) -> Result<Vec<TcpListener>, Vec<String>> {
             keepalive: None,
             mode: bind.mode,
         };
-        match listen(bind, tuning, 1, false) {
+        match inherited.listen(bind, &options(bind, tuning, false), 1) {
             Ok(sockets) => {
                 announce(&spec.name, sockets.first());
                 listeners.extend(sockets.into_iter().map(TcpListener::from));
@@ -118,19 +125,28 @@ pub fn open_runtime(api: &RuntimeApi) -> Result<UnixListener, String> {
 }
 
 impl Listeners {
-    /// The sockets of `config`, one a worker for each address.
+    /// The sockets of `config`, one a worker or more for each address; those that were passed to us
+    /// first.
     ///
     /// # Errors
     /// A sentence for each address that cannot be listened on.
-    pub fn open(config: &Config, maxconn: u32) -> Result<Self, Vec<String>> {
+    pub fn open(
+        config: &Config,
+        maxconn: u32,
+        inherited: &mut Inherited,
+    ) -> Result<Self, Vec<String>> {
         let mut table = Self {
             entries: Vec::new(),
             workers: config.global.threads,
             next: 0,
+            store: inherited.manager(),
         };
-        let prepared = table.prepare(config, maxconn)?;
+        let open = |bind: &Bind, options: &Options, shards| inherited.listen(bind, options, shards);
+        let prepared = table.prepare_by(config, maxconn, open)?;
         prepared.announce();
-        table.take(prepared);
+        // They are stored once they serve.
+        table.entries = prepared.entries;
+        table.next = prepared.next;
         Ok(table)
     }
 
@@ -139,7 +155,7 @@ impl Listeners {
         (0..self.workers)
             .map(|worker| {
                 let mine = self.entries.iter();
-                mine.filter_map(|entry| entry.of_worker(worker, snapshot))
+                mine.flat_map(|entry| entry.of_worker(worker, self.workers, snapshot))
                     .collect()
             })
             .collect()
@@ -147,6 +163,18 @@ impl Listeners {
 
     /// Opens what `config` needs beside the sockets there are. Changes nothing.
     pub(super) fn prepare(&self, config: &Config, maxconn: u32) -> Result<Prepared, Vec<String>> {
+        self.prepare_by(config, maxconn, |_, options, shards| {
+            socket::listen(options, shards)
+        })
+    }
+
+    /// The same, opening sockets by `open`.
+    fn prepare_by(
+        &self,
+        config: &Config,
+        maxconn: u32,
+        mut open: impl FnMut(&Bind, &Options, usize) -> io::Result<Vec<Socket>>,
+    ) -> Result<Prepared, Vec<String>> {
         let old: Vec<BindOf> = self.entries.iter().map(|entry| entry.of.clone()).collect();
         let new = binds(config);
         let tunings: HashMap<&str, (u32, Option<Keepalive>)> = config
@@ -188,7 +216,8 @@ impl Listeners {
                 BindFate::Moves(index) => duplicates(&self.entries[index].shards)
                     .map(|shards| (prepared.fresh_id(), shards)),
                 BindFate::Opens { beside } => {
-                    listen(&of.bind, tuning, self.workers, beside).map(|sockets| {
+                    let options = options(&of.bind, tuning, beside);
+                    open(&of.bind, &options, self.workers).map(|sockets| {
                         let shards = sockets.into_iter().map(Arc::new).collect();
                         (prepared.fresh_id(), shards)
                     })
@@ -216,21 +245,67 @@ impl Listeners {
         }
     }
 
-    /// Makes what was prepared the table.
+    /// Makes what was prepared the table, and has it kept over a crash.
     pub(super) fn take(&mut self, prepared: Prepared) {
+        self.store_changes(&prepared);
         self.entries = prepared.entries;
         self.next = prepared.next;
+    }
+
+    /// Takes the closed sockets out of the service manager's store, or clients would go on waiting
+    /// in them, and leaves the new ones there.
+    fn store_changes(&self, prepared: &Prepared) {
+        if !self.store.exists() {
+            return;
+        }
+        let closed = |entry: &&Entry| prepared.closed.contains(&entry.id);
+        let gone: BTreeSet<String> = self
+            .entries
+            .iter()
+            .filter(closed)
+            .filter_map(Entry::stored_as)
+            .collect();
+        for name in &gone {
+            told(self.store.forget(name));
+        }
+        for (index, entry) in prepared.entries.iter().enumerate() {
+            let Some(name) = entry.stored_as() else {
+                continue;
+            };
+            // Another bind of the same address has gone with its name, but stays.
+            if prepared.fresh.contains(&index) || gone.contains(&name) {
+                let fds: Vec<_> = entry.shards.iter().map(|shard| shard.as_fd()).collect();
+                told(self.store.keep(&name, &fds));
+            }
+        }
     }
 }
 
 impl Entry {
-    fn of_worker(&self, worker: usize, snapshot: &Snapshot) -> Option<Listener> {
-        Some(Listener {
-            id: self.id,
-            frontend: snapshot.frontend_id(&self.of.frontend)?,
-            socket: Arc::clone(self.shards.get(worker)?),
-            unix: matches!(self.of.bind.address, BindAddress::Unix(_)),
+    /// What one of `workers` workers accepts from. There may be more shards than workers: closing
+    /// one would lose what waits in it.
+    fn of_worker(
+        &self,
+        worker: usize,
+        workers: usize,
+        snapshot: &Snapshot,
+    ) -> impl Iterator<Item = Listener> {
+        let frontend = snapshot.frontend_id(&self.of.frontend);
+        let shards = self.shards.iter().skip(worker).step_by(workers.max(1));
+        shards.filter_map(move |socket| {
+            Some(Listener {
+                id: self.id,
+                frontend: frontend?,
+                socket: Arc::clone(socket),
+                unix: matches!(self.of.bind.address, BindAddress::Unix(_)),
+            })
         })
+    }
+
+    /// Its name in the service manager's store, if it is to be there.
+    fn stored_as(&self) -> Option<String> {
+        let address = address(&self.of.bind);
+        fd_store::lasts(&address).then(|| fd_store::name(&address))
     }
 }
 
@@ -249,7 +324,7 @@ impl Prepared {
             .map(|worker| {
                 let open = fresh
                     .clone()
-                    .filter_map(|entry| entry.of_worker(worker, snapshot))
+                    .flat_map(|entry| entry.of_worker(worker, workers, snapshot))
                     .map(Order::Open);
                 let close = self.closed.iter().copied().map(Order::Close);
                 open.chain(close).collect()
@@ -284,16 +359,16 @@ fn duplicates(shards: &[Arc<Socket>]) -> io::Result<Vec<Arc<Socket>>> {
     copies.collect()
 }
 
-fn listen(bind: &Bind, tuning: Tuning, shards: usize, join: bool) -> io::Result<Vec<Socket>> {
-    socket::listen(&options(bind, tuning, join), shards)
+fn address(bind: &Bind) -> Address {
+    match &bind.address {
+        BindAddress::Tcp(address) => Address::Tcp(*address),
+        BindAddress::Unix(path) => Address::Unix(path.clone()),
+    }
 }
 
 fn options(bind: &Bind, tuning: Tuning, join: bool) -> Options {
     Options {
-        address: match &bind.address {
-            BindAddress::Tcp(address) => Address::Tcp(*address),
-            BindAddress::Unix(path) => Address::Unix(path.clone()),
-        },
+        address: address(bind),
         backlog: tuning.backlog,
         v6only: bind.v6only,
         interface: bind.interface.as_deref().map(str::to_owned),

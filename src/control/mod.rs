@@ -7,6 +7,7 @@
 
 mod batch;
 mod commit;
+pub mod inherited;
 pub mod lines;
 pub mod listeners;
 mod places;

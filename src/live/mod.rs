@@ -14,6 +14,7 @@ pub mod counters;
 pub mod gauge;
 pub mod log_queue;
 pub mod objects;
+pub mod pulse;
 pub mod rate;
 pub mod record;
 pub mod reloads;

@@ -99,6 +99,11 @@ impl ControlHandle {
         self.0.capacity() == INBOX_MAX
     }
 
+    /// Whether the control task takes messages out: the inbox has room, and somebody reads it.
+    pub fn takes_messages(&self) -> bool {
+        self.0.capacity() > 0 && !self.0.is_closed()
+    }
+
     /// Reports, waiting for room. `false` when the control task has ended.
     pub async fn report(&self, message: ToControl) -> bool {
         self.0.send(message).await.is_ok()

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -96,6 +96,33 @@ pub fn set_rto_max(socket: BorrowedFd<'_>, most: Duration) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Takes over a descriptor that came through exec (`LISTEN_FDS`), and closes it on the next one.
+///
+/// # Errors
+/// `EBADF` when it is not open; `InvalidInput` for one that belongs to this process already.
+pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd <= libc::STDERR_FILENO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: reads the flags of a descriptor, whatever it is; takes no pointer.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Everything that the standard library, tokio, rustix and socket2 open is closed on exec, so
+    // this one has an owner here, be it by an earlier call.
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: sets the flags of a descriptor that is open; takes no pointer.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and came through exec, so that nothing in this process owns it; the flag
+    // that was just set keeps it from being adopted again.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Watches a descriptor in the current thread's tokio runtime.

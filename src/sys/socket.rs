@@ -67,16 +67,39 @@ fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Resu
     first.listen(backlog(options))?;
     // Only now: from here on sockets of our user may join, and only ours do.
     first.set_reuse_port(true)?;
-    let bound = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..shards {
-        let shard = tcp_socket(address, options)?;
-        shard.set_reuse_port(true)?;
-        shard.bind(&bound)?;
-        shard.listen(backlog(options))?;
-        sockets.push(shard);
+        sockets.push(join(&sockets[0], options)?);
     }
     Ok(sockets)
+}
+
+/// One more socket on the address of a listening one: a shard of its own for TCP, which needs that
+/// both belong to the same user; a duplicate for a unix socket.
+///
+/// # Errors
+/// Those of `socket`, `bind` and `listen`.
+pub fn join(first: &Socket, options: &Options) -> io::Result<Socket> {
+    let Address::Tcp(address) = &options.address else {
+        return first.try_clone();
+    };
+    let shard = tcp_socket(*address, options)?;
+    shard.set_reuse_port(true)?;
+    shard.bind(&first.local_addr()?)?;
+    shard.listen(backlog(options))?;
+    Ok(shard)
+}
+
+/// Gives a listening socket that somebody else has opened what can still be changed of `options`.
+///
+/// # Errors
+/// Those of `setsockopt` and `listen`.
+pub fn adjust(socket: &Socket, options: &Options) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    if let Address::Tcp(_) = options.address {
+        socket.set_tcp_nodelay(true)?;
+    }
+    retune(socket, options)
 }
 
 fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {

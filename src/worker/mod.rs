@@ -14,6 +14,7 @@ mod session;
 
 pub use accept::{Listener, ListenerId};
 
+use crate::live::pulse::Pulse;
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
 use crate::state::{ControlHandle, Snapshot};
 use crate::sys::abort::AbortOnPanic;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub control: ControlHandle,
     /// Orders from the control task.
     pub orders: mpsc::Receiver<Order>,
+    /// Signs of life for the watchdog, if there is one.
+    pub pulse: Option<Pulse>,
     /// Cancelled: accept no more, let sessions end.
     pub drain: CancellationToken,
     /// Cancelled: end all sessions.
@@ -83,9 +86,14 @@ async fn run(parts: Parts) -> io::Result<()> {
         log,
         control,
         mut orders,
+        pulse,
         drain,
         kill,
     } = parts;
+    if let Some(pulse) = pulse {
+        // Ends with the runtime, and so with the worker.
+        tokio::task::spawn_local(pulse.beat());
+    }
     let books = Rc::new(Books {
         token: WorkerToken::new(index),
         global,
@@ -157,8 +165,9 @@ impl Doors {
     }
 
     fn open(&mut self, listener: Listener) {
-        let drain = self.drain.child_token();
-        self.closing.insert(listener.id, drain.clone());
+        // A worker may have several sockets of one listener: all of them end by its id.
+        let drain = self.closing.entry(listener.id);
+        let drain = drain.or_insert_with(|| self.drain.child_token()).clone();
         let desk = Rc::clone(&self.desk);
         let door = accept::run(listener, desk, self.sessions.clone(), drain);
         self.open.spawn_local(door);

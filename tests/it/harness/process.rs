@@ -67,11 +67,23 @@ impl Process {
     /// too unless the caller has said otherwise by `keep_stdout`.
     #[track_caller]
     pub(crate) fn start(mut command: Command, netns: Option<&Netns>, keep_stdout: bool) -> Self {
-        let name = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
         if !keep_stdout {
             command.stdout(Stdio::piped());
         }
+        Self::spawn(command, netns, keep_stdout)
+    }
+
+    /// Starts `command` with the standard input and output that it has been given.
+    #[track_caller]
+    pub(crate) fn start_as_is(command: Command) -> Self {
+        Self::spawn(command, None, true)
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command, netns: Option<&Netns>, keep_stdout: bool) -> Self {
+        let name = command.get_program().to_string_lossy().into_owned();
+        command.stderr(Stdio::piped());
         let mut spawn = move || command.spawn();
         let mut child = match netns {
             Some(netns) => netns.enter(spawn),

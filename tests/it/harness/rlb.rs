@@ -9,6 +9,7 @@ use super::process::{Lines, Process};
 use nix::sys::signal::Signal;
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -24,12 +25,19 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 /// From a signal to the end, where nothing holds the program back.
 pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(5);
 
+/// Turns its standard input and output into descriptors 3 and 4, and itself into the program, with
+/// the environment that says so.
+const PASS_ON: &str = "exec 3<&0 4<&1 </dev/null >/dev/null; \
+     export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=one:other; exec \"$@\"";
+
 /// How to start it.
 #[derive(Debug)]
 pub(crate) struct Start<'a> {
     config: String,
     netns: Option<&'a Netns>,
     stdout: Option<Stdio>,
+    sockets: Vec<OwnedFd>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl<'a> Start<'a> {
@@ -39,6 +47,8 @@ impl<'a> Start<'a> {
             config: config.to_string(),
             netns: None,
             stdout: None,
+            sockets: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -53,6 +63,20 @@ impl<'a> Start<'a> {
     #[must_use]
     pub(crate) fn stdout(mut self, stdout: Stdio) -> Self {
         self.stdout = Some(stdout);
+        self
+    }
+
+    /// With a variable in its environment.
+    #[must_use]
+    pub(crate) fn env(mut self, name: &'static str, value: impl Display) -> Self {
+        self.environment.push((name, value.to_string()));
+        self
+    }
+
+    /// Passes it two sockets as a service manager does.
+    #[must_use]
+    pub(crate) fn inherits(mut self, sockets: [OwnedFd; 2]) -> Self {
+        self.sockets = sockets.into();
         self
     }
 
@@ -78,19 +102,38 @@ impl<'a> Start<'a> {
     }
 
     #[track_caller]
-    fn spawn(self) -> Rlb {
+    fn spawn(mut self) -> Rlb {
         let dir = tempfile::tempdir().expect("a directory for the test");
         let config = dir.path().join("rlb.toml");
         std::fs::write(&config, &self.config).expect("the configuration can be written");
         let notify_path = dir.path().join("notify");
         let notify = UnixDatagram::bind(&notify_path).expect("a unix socket");
         notify.set_nonblocking(true).expect("non-blocking");
-        let mut command = Command::new(PROGRAM);
+        let mut sockets = self.sockets.drain(..);
+        let passed = sockets.next().zip(sockets.next());
+        drop(sockets);
+        let mut command = if passed.is_some() {
+            let mut shell = Command::new("bash");
+            shell.args(["-c", PASS_ON, "bash", PROGRAM]);
+            shell
+        } else {
+            Command::new(PROGRAM)
+        };
         command
             .args(["run", "--log-format", "json", "--config"])
             .arg(&config)
             .env("NOTIFY_SOCKET", &notify_path)
+            .envs(self.environment)
             .env_remove("RUST_LOG");
+        if let Some((one, other)) = passed {
+            command.stdin(one).stdout(other);
+            return Rlb {
+                process: Process::start_as_is(command),
+                dir,
+                notify,
+                listeners: Vec::new(),
+            };
+        }
         let keep_stdout = self.stdout.is_some();
         if let Some(stdout) = self.stdout {
             command.stdout(stdout);
@@ -261,6 +304,19 @@ impl Rlb {
         false
     }
 
+    /// The next message on the notify socket that begins with `line`, and what came with it.
+    #[track_caller]
+    pub(crate) fn wait_message(&self, line: &str) -> (String, Vec<OwnedFd>) {
+        eventually(READY_WITHIN, &format!("a message {line:?}"), || {
+            loop {
+                let (text, fds) = receive(&self.notify)?;
+                if text.lines().next() == Some(line) {
+                    return Some((text, fds));
+                }
+            }
+        })
+    }
+
     #[track_caller]
     fn wait_ready(&mut self) {
         let deadline = Instant::now() + READY_WITHIN;
@@ -282,6 +338,26 @@ impl Rlb {
                 .then_some(listeners)
         });
     }
+}
+
+/// One message with its descriptors; `None` when none waits.
+fn receive(socket: &UnixDatagram) -> Option<(String, Vec<OwnedFd>)> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(64))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut text = [0; 4096];
+    let mut parts = [std::io::IoSliceMut::new(&mut text)];
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let length = recvmsg(socket, &mut parts, &mut control, flags).ok()?.bytes;
+    let fds = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    Some((String::from_utf8_lossy(&text[..length]).into_owned(), fds))
 }
 
 /// Proxy and address of every `listening` event.

@@ -1,0 +1,151 @@
+//! `rlb demo`: the whole thing on one machine, without root and without anything else installed.
+//!
+//! Runs the ordinary program on the main thread from a configuration made in memory; nodes and
+//! clients are `demo`'s.
+
+use super::{EXIT_CONFIG, limits};
+use crate::app;
+use crate::config::Loader;
+use crate::demo::{Demo, Kind, LONG_MAX, NODES, Options, RATE, Tally};
+use crate::log::events;
+use humantime::format_duration;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Stands for the path of a configuration that was made in memory.
+const NO_FILE: &str = "/dev/null/rlb-demo.toml";
+/// How long the last events may take to be written.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
+/// Shortest period of the node that goes away: three checks must fit into its absence.
+const BLINK_MIN: Duration = Duration::from_secs(1);
+
+/// Arguments of `rlb demo`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// End by itself after this many seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: Option<u64>,
+    /// How often one node goes away and comes back
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = blink)]
+    blink: Duration,
+}
+
+fn blink(text: &str) -> Result<Duration, String> {
+    let blink = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if blink < BLINK_MIN {
+        return Err(format!("at least {}", format_duration(BLINK_MIN)));
+    }
+    Ok(blink)
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    let log = match events::init(events::Options::default()) {
+        Ok(log) => log,
+        Err(error) => return failed(&error),
+    };
+    let options = Options {
+        blink: args.blink,
+        length: args.seconds.map(Duration::from_secs),
+    };
+    let demo = match Demo::start(options) {
+        Ok(demo) => demo,
+        Err(error) => return failed(&error),
+    };
+    let started = match load(&demo) {
+        Ok(started) => started,
+        Err(code) => return code,
+    };
+    // Nobody has to read it.
+    let _ = writeln!(std::io::stdout(), "{}", guide(&demo, options));
+    let result = app::run(started);
+    log.flush(FLUSH_MAX);
+    let tally = demo.stop();
+    match result {
+        Ok(()) => {
+            let _ = writeln!(std::io::stdout(), "\n{}", summary(&tally));
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("rlb: {error}");
+    ExitCode::FAILURE
+}
+
+fn load(demo: &Demo) -> Result<app::Started, ExitCode> {
+    let limits = limits::of_this_machine();
+    let loader = Loader {
+        limits: limits.clone(),
+        environment: &|_| None,
+        disk: false,
+    };
+    match loader.load_text("demo", &demo.config()) {
+        Ok((config, _)) => Ok(app::Started {
+            config,
+            // There is no file: a reload says so, and changes nothing.
+            path: NO_FILE.into(),
+            limits,
+        }),
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("{}", problem.render(false));
+            }
+            Err(ExitCode::from(EXIT_CONFIG))
+        }
+    }
+}
+
+/// What to open and what to try.
+fn guide(demo: &Demo, options: Options) -> String {
+    let places = demo.places();
+    let mut lines = vec![
+        "rlb demo: four services over three nodes, all of it in this process.".to_owned(),
+        String::new(),
+        format!("  {:<14} http://{}/", "statistics", places.stats),
+        format!("  {:<14} http://{}/;csv", "for programs", places.stats),
+    ];
+    for service in &places.services {
+        let (name, address, port) = (service.name, service.frontend(), service.port);
+        let how = match service.kind {
+            Kind::Page => format!("http://{address}/"),
+            Kind::Postgres => format!("psql -h 127.0.0.1 -p {port} -U demo -c 'select node'"),
+            Kind::Echo => format!("nc 127.0.0.1 {port}   (says back what it is told; no TLS here)"),
+        };
+        lines.push(format!("  {name:<14} {how}"));
+    }
+    let (last, _) = NODES[NODES.len() - 1];
+    lines.extend([
+        String::new(),
+        format!(
+            "About {RATE} connections a second run through it, and {LONG_MAX} long ones. \
+             Every {} {last}",
+            format_duration(options.blink)
+        ),
+        format!(
+            "goes away for {}: its rows turn DOWN and UP again, its long connections are cut and",
+            format_duration(options.away())
+        ),
+        "opened anew, new connections go to the other nodes and none fails. Try:".to_owned(),
+        String::new(),
+        format!(
+            "  for i in 1 2 3 4 5 6; do curl -s http://{}/ | grep This; done",
+            places.services[0].frontend()
+        ),
+        String::new(),
+        "Ctrl-C ends it and leaves nothing behind.".to_owned(),
+    ]);
+    lines.join("\n")
+}
+
+fn summary(tally: &Tally) -> String {
+    format!(
+        "{} connections answered, {} failed; {} long ones cut by the node that went away",
+        tally.answered.load(Relaxed),
+        tally.failed.load(Relaxed),
+        tally.cut.load(Relaxed)
+    )
+}

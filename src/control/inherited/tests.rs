@@ -1,0 +1,189 @@
+//! Which sockets belong to a bind, how many there are afterwards, and what the store is told.
+
+use super::*;
+use crate::config::{Limits, Loader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+/// A frontend that listens on `bind`.
+fn config(bind: &str) -> Config {
+    let text = format!(
+        "[[frontend]]\nname = \"fe\"\nbind = [{bind}]\ndefault-backend = \"be\"\n\
+         [[backend]]\nname = \"be\"\nservers = [{{ name = \"s\", address = \"127.0.0.1:1\" }}]\n"
+    );
+    let loader = Loader {
+        limits: Limits::unknown(),
+        environment: &|_| None,
+        disk: false,
+    };
+    loader.load_text("test", &text).expect("valid").0
+}
+
+fn options(bind: &Bind) -> Options {
+    Options {
+        address: match &bind.address {
+            BindAddress::Tcp(address) => Address::Tcp(*address),
+            BindAddress::Unix(path) => Address::Unix(path.clone()),
+        },
+        backlog: 16,
+        v6only: bind.v6only,
+        interface: None,
+        freebind: false,
+        mode: None,
+        keepalive: None,
+        join: false,
+    }
+}
+
+/// Some shards of a port of the kernel's choice, as another process would have left them.
+fn shards(count: usize) -> (SocketAddr, Vec<Received>) {
+    let mut any = options(&config("\"127.0.0.1:1\"").frontends[0].binds[0]);
+    any.address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let sockets = socket::listen(&any, count).unwrap();
+    let address = sockets[0].local_addr().unwrap().as_socket().unwrap();
+    let received = sockets.into_iter().map(|socket| Received {
+        name: "left".to_owned(),
+        socket,
+    });
+    (address, received.collect())
+}
+
+struct Manager {
+    socket: UnixDatagram,
+    _dir: tempfile::TempDir,
+    store: FdStore,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self {
+            socket,
+            _dir: dir,
+            store: FdStore::at(path),
+        }
+    }
+
+    /// What it was told so far, a message an entry.
+    fn told(&self) -> Vec<String> {
+        let mut text = [0; 512];
+        std::iter::from_fn(|| {
+            self.socket
+                .recv(&mut text)
+                .ok()
+                .map(|length| (length, text))
+        })
+        .map(|(length, text)| String::from_utf8_lossy(&text[..length]).into_owned())
+        .collect()
+    }
+}
+
+fn listen(inherited: &mut Inherited, config: &Config, count: usize) -> Vec<Socket> {
+    let bind = &config.frontends[0].binds[0];
+    inherited.listen(bind, &options(bind), count).unwrap()
+}
+
+#[test]
+fn what_was_passed_is_used_and_what_waits_in_it_is_kept() {
+    for (passed, workers) in [(1, 3), (2, 2), (3, 1)] {
+        let (address, received) = shards(passed);
+        let clients: Vec<_> = (0..8)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        let config = config(&format!("\"{address}\""));
+        let mut inherited = Inherited::sort(received, &config, FdStore::of_this_process());
+        let sockets = listen(&mut inherited, &config, workers);
+        assert_eq!(sockets.len(), passed.max(workers));
+        let waiting: usize = sockets
+            .iter()
+            .map(|socket| std::iter::from_fn(|| socket::accept(socket).ok()).count())
+            .sum();
+        assert_eq!(
+            waiting,
+            clients.len(),
+            "{passed} sockets, {workers} workers"
+        );
+    }
+}
+
+#[test]
+fn only_what_we_have_opened_is_stored_under_the_name_of_its_address() {
+    let manager = Manager::new();
+    let (address, received) = shards(2);
+    let config = config(&format!("\"{address}\""));
+    let mut inherited = Inherited::sort(received, &config, manager.store.clone());
+    let _sockets = listen(&mut inherited, &config, 3);
+    inherited.store();
+    let name = format!("tcp-127.0.0.1_{}", address.port());
+    assert_eq!(manager.told(), [format!("FDSTORE=1\nFDNAME={name}")]);
+
+    let any = self::config("\"127.0.0.1:0\"");
+    let mut inherited = Inherited::sort(Vec::new(), &any, manager.store.clone());
+    let _sockets = listen(&mut inherited, &any, 2);
+    inherited.store();
+    assert_eq!(manager.told(), Vec::<String>::new(), "a port of the day");
+}
+
+#[test]
+fn what_is_configured_no_more_is_closed_before_anything_is_opened() {
+    let manager = Manager::new();
+    let (address, received) = shards(2);
+    let elsewhere = config("\"127.0.0.1:1\"");
+    let inherited = Inherited::sort(received, &elsewhere, manager.store.clone());
+    assert!(inherited.sockets.is_empty());
+    assert!(TcpListener::bind(address).is_ok(), "the port is free");
+    assert_eq!(
+        manager.told(),
+        ["FDSTOREREMOVE=1\nFDNAME=left", "BARRIER=1"]
+    );
+}
+
+#[test]
+fn a_socket_that_listens_otherwise_does_not_belong() {
+    let v6: SocketAddr = "[::]:0".parse().unwrap();
+    let listener = TcpListener::bind(v6).unwrap();
+    let address = listener.local_addr().unwrap();
+    let only = format!("{{ address = \"{address}\", v6only = true }}");
+    let both = format!("{{ address = \"{address}\", v6only = false }}");
+    let socket = Socket::from(listener);
+    let bind = |text: &str| config(text).frontends[0].binds[0].clone();
+    assert!(belongs(&socket, &bind(&both)));
+    assert!(belongs(&socket, &bind(&format!("\"{address}\""))));
+    assert!(!belongs(&socket, &bind(&only)));
+
+    let unbound = Socket::from(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    let there = unbound.local_addr().unwrap().as_socket().unwrap();
+    assert!(!belongs(&unbound, &bind(&format!("\"{there}\""))), "UDP");
+}
+
+#[test]
+fn a_unix_socket_belongs_as_long_as_its_file_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let bind_to = |path: &Path| {
+        let text = format!("\"unix:{}\"", path.display());
+        config(&text).frontends[0].binds[0].clone()
+    };
+    let bind = bind_to(&path);
+    let socket = socket::listen(&options(&bind), 1).unwrap().remove(0);
+    assert!(belongs(&socket, &bind));
+    assert!(!belongs(&socket, &bind_to(&dir.path().join("t"))));
+    std::fs::remove_file(&path).unwrap();
+    assert!(!belongs(&socket, &bind));
+}
+
+#[test]
+fn abstract_names_are_told_apart() {
+    let named = |name: &str| {
+        config(&format!("\"unix:@rlb-{}-{name}\"", std::process::id())).frontends[0].binds[0]
+            .clone()
+    };
+    let (one, other) = (named("one"), named("other"));
+    let socket = socket::listen(&options(&one), 1).unwrap().remove(0);
+    assert!(belongs(&socket, &one));
+    assert!(!belongs(&socket, &other));
+}

@@ -1,0 +1,147 @@
+//! What `rlb demo` puts around the load balancer: three nodes with four small services each, and
+//! clients. Everything is on loopback and in this process.
+//!
+//! Runs on a thread of its own with one tokio runtime, beside the ordinary program, which knows
+//! nothing of it: it gets a configuration and sees connections. Invariant: every task is owned by a
+//! set, so that the end of the thread ends all of them. Started by the command line.
+
+mod http;
+mod node;
+mod places;
+mod postgres;
+mod traffic;
+
+pub use places::{Kind, NODES, Places, Service};
+pub use traffic::{LONG_MAX, RATE};
+
+use node::Nodes;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+
+/// How the demo is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// From one going away of the last node to the next.
+    pub blink: Duration,
+    /// How long the demo lasts; `None`: until it is stopped.
+    pub length: Option<Duration>,
+}
+
+impl Options {
+    /// How long the node stays away each time.
+    pub fn away(&self) -> Duration {
+        self.blink * 2 / 5
+    }
+
+    /// How long it is there between.
+    fn there(&self) -> Duration {
+        self.blink * 3 / 5
+    }
+
+    /// Time between two health checks: short enough that three of them fail while the node is away.
+    fn check_interval(&self) -> Duration {
+        (self.blink / 30).clamp(Duration::from_millis(50), Duration::from_secs(1))
+    }
+}
+
+/// What the clients have seen.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Short connections that were answered.
+    pub answered: AtomicU64,
+    /// Short connections that were not.
+    pub failed: AtomicU64,
+    /// Long connections that ended because their node went away.
+    pub cut: AtomicU64,
+}
+
+impl Tally {
+    fn note(&self, answered: bool) {
+        let counter = if answered {
+            &self.answered
+        } else {
+            &self.failed
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+}
+
+/// A running demo.
+#[derive(Debug)]
+pub struct Demo {
+    places: Places,
+    options: Options,
+    tally: Arc<Tally>,
+    stop: CancellationToken,
+    thread: JoinHandle<()>,
+}
+
+impl Demo {
+    /// Starts the nodes; clients come as soon as somebody listens on the frontends.
+    ///
+    /// # Errors
+    /// When no free ports can be found, or no thread made.
+    pub fn start(options: Options) -> io::Result<Self> {
+        let (places, listeners) = Places::take()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let nodes = Nodes::new(&places, listeners);
+        let tally = Arc::new(Tally::default());
+        let stop = CancellationToken::new();
+        let (seen, end, services) = (Arc::clone(&tally), stop.clone(), places.services);
+        let world = move || {
+            LocalSet::new().block_on(&runtime, async {
+                tokio::select! {
+                    () = nodes.blink(options) => {}
+                    () = traffic::run(&services, &seen) => {}
+                    () = end_in(options.length) => {}
+                    () = end.cancelled() => {}
+                }
+            });
+        };
+        let thread = std::thread::Builder::new()
+            .name("demo".to_owned())
+            .spawn(world)?;
+        Ok(Self {
+            places,
+            options,
+            tally,
+            stop,
+            thread,
+        })
+    }
+
+    /// Where everything is.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// The configuration of the load balancer between the clients and the nodes.
+    pub fn config(&self) -> String {
+        self.places.config(self.options.check_interval())
+    }
+
+    /// Ends clients and nodes, and tells what the clients have seen.
+    pub fn stop(self) -> Arc<Tally> {
+        self.stop.cancel();
+        // A panic there has been printed already, and nothing depends on the thread.
+        let _ = self.thread.join();
+        self.tally
+    }
+}
+
+/// Asks the process to stop after `length`, as Ctrl-C would, and goes on until it does.
+async fn end_in(length: Option<Duration>) {
+    if let Some(length) = length {
+        tokio::time::sleep(length).await;
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT);
+    }
+    std::future::pending::<()>().await;
+}

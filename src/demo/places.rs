@@ -1,0 +1,196 @@
+//! Where the demo's services are: one port each, the same on 127.0.0.1 for the frontend and on the
+//! loopback addresses that stand for nodes.
+//!
+//! Invariant: the ports of the nodes stay bound from the moment they are chosen, so that a second
+//! demo chooses others.
+
+use std::fmt::Write;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+/// Ports that are tried for a service, its usual one first.
+const PORTS_MAX: u16 = 100;
+/// Usual port of the statistics.
+const STATS_PORT: u16 = 8080;
+
+/// Names and addresses of the nodes; the last is the one that goes away.
+pub const NODES: [(&str, Ipv4Addr); 3] = [
+    ("node01", Ipv4Addr::new(127, 0, 0, 11)),
+    ("node02", Ipv4Addr::new(127, 0, 0, 12)),
+    ("node03", Ipv4Addr::new(127, 0, 0, 13)),
+];
+
+/// What a service talks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// HTTP: a page that names its node.
+    Page,
+    /// PostgreSQL's protocol, as far as `psql` needs it to be told the node's name.
+    Postgres,
+    /// Gives back what it gets.
+    Echo,
+}
+
+/// One of the four.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Service {
+    /// First part of the names of its frontend and backend.
+    pub name: &'static str,
+    /// What it talks like.
+    pub kind: Kind,
+    /// Its port, of the frontend and on every node.
+    pub port: u16,
+}
+
+impl Service {
+    /// Where clients connect.
+    pub fn frontend(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+}
+
+/// The services with their usual ports: the seed of every real installation, 10,000 higher.
+const SERVICES: [Service; 4] = [
+    Service {
+        name: "app",
+        kind: Kind::Page,
+        port: 10080,
+    },
+    Service {
+        name: "postgres",
+        kind: Kind::Postgres,
+        port: 15432,
+    },
+    Service {
+        name: "admin-console",
+        kind: Kind::Page,
+        port: 18800,
+    },
+    Service {
+        name: "kube-api",
+        kind: Kind::Echo,
+        port: 16443,
+    },
+];
+
+/// Listeners of the nodes, in the order of [`NODES`]; of each node in the order of the services.
+pub(super) type Listeners = Vec<Vec<TcpListener>>;
+
+/// All places of a demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// The services.
+    pub services: [Service; 4],
+    /// Where the statistics are shown.
+    pub stats: SocketAddr,
+}
+
+impl Places {
+    /// Chooses free ports and binds those of the nodes.
+    pub(super) fn take() -> io::Result<(Self, Listeners)> {
+        let mut services = SERVICES;
+        let mut listeners: Listeners = NODES.iter().map(|_| Vec::new()).collect();
+        for service in &mut services {
+            let (port, bound) = first_free(service.port, on_all_nodes)?;
+            service.port = port;
+            for (node, listener) in listeners.iter_mut().zip(bound) {
+                node.push(listener);
+            }
+        }
+        let (port, _) = first_free(STATS_PORT, |port| bind(Ipv4Addr::LOCALHOST, port))?;
+        let stats = (Ipv4Addr::LOCALHOST, port).into();
+        Ok((Self { services, stats }, listeners))
+    }
+
+    /// The configuration of a load balancer for these places.
+    pub(super) fn config(&self, check_interval: Duration) -> String {
+        let mut text = format!(
+            "[global]\nhard-stop-after = \"2s\"\n[stats]\nbind = \"{}\"\n[node-group.demo]\n",
+            self.stats
+        );
+        // Writing to a String cannot fail.
+        for (name, address) in NODES {
+            let _ = writeln!(text, "{name} = \"{address}\"");
+        }
+        let interval = check_interval.as_millis();
+        let _ = writeln!(
+            text,
+            "[defaults]\ncheck = {{ type = \"tcp\", interval = \"{interval}ms\" }}"
+        );
+        for service in &self.services {
+            let (name, frontend) = (service.name, service.frontend());
+            let _ = writeln!(
+                text,
+                "[[frontend]]\nname = \"{name}-frontend\"\nbind = \"{frontend}\"\n\
+                 default-backend = \"{name}-backend\"\n\
+                 [[backend]]\nname = \"{name}-backend\"\nnodes = \"demo\"\nport = {}",
+                service.port
+            );
+        }
+        text
+    }
+}
+
+/// Binds the first port from `usual` on that is free wherever `bind` wants it.
+fn first_free<T>(usual: u16, mut bind: impl FnMut(u16) -> io::Result<T>) -> io::Result<(u16, T)> {
+    let mut last = None;
+    for port in usual..usual.saturating_add(PORTS_MAX) {
+        match bind(port) {
+            Ok(bound) => return Ok((port, bound)),
+            Err(error) => last = Some(error),
+        }
+    }
+    let why = last.map_or_else(String::new, |error| format!(": {error}"));
+    Err(io::Error::other(format!(
+        "no free port from {usual} on{why}"
+    )))
+}
+
+/// Binds `port` on every node, and looks whether it is free for the frontend.
+fn on_all_nodes(port: u16) -> io::Result<Vec<TcpListener>> {
+    let listeners = NODES
+        .iter()
+        .map(|(_, address)| bind(*address, port))
+        .collect::<io::Result<_>>()?;
+    bind(Ipv4Addr::LOCALHOST, port)?;
+    Ok(listeners)
+}
+
+/// A listener that does not block.
+pub(super) fn bind(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind((address, port))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Limits, Loader};
+
+    #[test]
+    fn two_demos_have_nothing_in_common() {
+        let (one, _held) = Places::take().unwrap();
+        let (other, _held_too) = Places::take().unwrap();
+        for (left, right) in one.services.iter().zip(&other.services) {
+            assert_ne!(left.port, right.port);
+        }
+    }
+
+    #[test]
+    fn the_configuration_is_valid_without_a_warning() {
+        let (places, _held) = Places::take().unwrap();
+        let loader = Loader {
+            limits: Limits::unknown(),
+            environment: &|_| None,
+            disk: false,
+        };
+        let (config, warnings) = loader
+            .load_text("demo", &places.config(Duration::from_secs(1)))
+            .unwrap();
+        assert_eq!(warnings, []);
+        assert_eq!((config.frontends.len(), config.backends.len()), (4, 4));
+        assert!(config.backends.iter().all(|one| one.servers.len() == 3));
+    }
+}

@@ -1,0 +1,162 @@
+//! As a service: what the service manager passes and stores, and how it is told that all is well.
+
+use crate::harness::client::{PATIENCE, connect, echo};
+use crate::harness::config::Config;
+use crate::harness::eventually::{eventually_true, steadily};
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
+use nix::sys::signal::Signal;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// A port that was free a moment ago.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound")
+}
+
+/// What was stored of the two shards of one address.
+fn stored(rlb: &Rlb, address: SocketAddr) -> [OwnedFd; 2] {
+    let name = format!("FDNAME=tcp-127.0.0.1_{}", address.port());
+    [(); 2].map(|()| {
+        let (text, mut fds) = rlb.wait_message("FDSTORE=1");
+        assert_eq!(text.lines().nth(1), Some(name.as_str()));
+        assert_eq!(fds.len(), 1);
+        fds.remove(0)
+    })
+}
+
+#[test]
+fn a_crash_refuses_nobody() {
+    let peer = Peer::start(Behaviour::Echo);
+    let address = free_port();
+    let config = Config::new()
+        .bind(address)
+        .server_with(peer.address(), "check = false");
+    let mut first = Rlb::start(&config);
+    let sockets = stored(&first, address);
+    echo(&mut connect(address), b"before");
+    first.process.kill();
+    // Nobody runs now; both shards have to take some.
+    let waiting: Vec<TcpStream> = (0..16)
+        .map(|_| TcpStream::connect_timeout(&address, PATIENCE).expect("not refused"))
+        .collect();
+    let second = Start::new(&config).inherits(sockets).ready();
+    for mut stream in waiting {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        echo(&mut stream, b"queued while nobody ran");
+    }
+    echo(&mut connect(address), b"after");
+    second.stop();
+}
+
+#[test]
+fn fewer_workers_accept_from_all_sockets_that_were_passed() {
+    let peer = Peer::start(Behaviour::Echo);
+    let address = free_port();
+    let config = |threads: &str| {
+        Config::default()
+            .global(threads)
+            .bind(address)
+            .server_with(peer.address(), "check = false")
+    };
+    let mut first = Rlb::start(&config("threads = 2"));
+    let sockets = stored(&first, address);
+    first.process.kill();
+    let mut second = Start::new(&config("threads = 1")).inherits(sockets).ready();
+    for _ in 0..16 {
+        echo(&mut connect(address), b"one worker, two sockets");
+    }
+    let elsewhere = config("threads = 1").bind(free_port());
+    second.reload(&elsewhere);
+    second.stop();
+}
+
+#[test]
+fn a_reload_stores_what_it_opens_and_forgets_what_it_closes() {
+    let peer = Peer::start(Behaviour::Echo);
+    let (before, after) = (free_port(), free_port());
+    let config = |address| {
+        Config::new()
+            .bind(address)
+            .server_with(peer.address(), "check = false")
+    };
+    let rlb = Rlb::start(&config(before));
+    let sockets = stored(&rlb, before);
+    rlb.rewrite(&config(after));
+    rlb.signal(Signal::SIGHUP);
+    let (text, _) = rlb.wait_message("FDSTOREREMOVE=1");
+    let name = format!("FDNAME=tcp-127.0.0.1_{}", before.port());
+    assert_eq!(text.lines().nth(1), Some(name.as_str()));
+    let (text, fds) = rlb.wait_message("FDSTORE=1");
+    let name = format!("FDNAME=tcp-127.0.0.1_{}", after.port());
+    assert_eq!(text.lines().nth(1), Some(name.as_str()));
+    assert_eq!(fds.len(), 2, "both shards");
+    // The service manager's, whose closing is the last.
+    drop(sockets);
+    eventually_true(STOP_WITHIN, "the old port is closed", || {
+        TcpStream::connect_timeout(&before, PATIENCE).is_err()
+    });
+    echo(&mut connect(after), b"the new port");
+    rlb.stop();
+}
+
+#[test]
+fn a_socket_that_is_configured_no_more_is_closed_and_forgotten() {
+    let peer = Peer::start(Behaviour::Echo);
+    let (address, gone) = (
+        free_port(),
+        TcpListener::bind("127.0.0.1:0").expect("a port"),
+    );
+    let gone_address = gone.local_addr().expect("bound");
+    let kept = TcpListener::bind(address).expect("free a moment ago");
+    let config = Config::new()
+        .bind(address)
+        .server_with(peer.address(), "check = false");
+    let rlb = Start::new(&config)
+        .inherits([kept.into(), gone.into()])
+        .ready();
+    assert_eq!(rlb.events().with("not configured any more").len(), 1);
+    assert!(TcpStream::connect_timeout(&gone_address, PATIENCE).is_err());
+    for _ in 0..4 {
+        echo(&mut connect(address), b"socket activation");
+    }
+    rlb.stop();
+}
+
+#[test]
+fn the_watchdog_hears_from_us_until_the_end() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new()
+        .global("hard-stop-after = \"60s\"")
+        .server_with(peer.address(), "check = false");
+    let mut rlb = Start::new(&config).env("WATCHDOG_USEC", 400_000).ready();
+    for _ in 0..3 {
+        rlb.wait_message("WATCHDOG=1");
+    }
+    let mut session = connect(rlb.address());
+    echo(&mut session, b"a session that lasts");
+    rlb.signal(Signal::SIGTERM);
+    rlb.wait_message("STOPPING=1");
+    // A worker without sessions has ended by now; that is no reason to be silent.
+    for _ in 0..3 {
+        rlb.wait_message("WATCHDOG=1");
+    }
+    drop(session);
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+}
+
+#[test]
+fn a_watchdog_for_another_process_is_none_of_ours() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new().server_with(peer.address(), "check = false");
+    let rlb = Start::new(&config)
+        .env("WATCHDOG_USEC", 100_000)
+        .env("WATCHDOG_PID", 1)
+        .ready();
+    steadily(Duration::from_millis(300), "no WATCHDOG=1", || {
+        !rlb.notified("WATCHDOG=1")
+    });
+    rlb.stop();
+}
