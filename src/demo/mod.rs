@@ -17,7 +17,7 @@ pub use traffic::{LONG_MAX, RATE};
 use node::Nodes;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::task::LocalSet;
@@ -58,10 +58,15 @@ pub struct Tally {
     pub failed: AtomicU64,
     /// Long connections that ended because their node went away.
     pub cut: AtomicU64,
+    /// The demo is about to stop: what fails from here on is its own end.
+    ending: AtomicBool,
 }
 
 impl Tally {
     fn note(&self, answered: bool) {
+        if !answered && self.ending.load(Relaxed) {
+            return;
+        }
         let counter = if answered {
             &self.answered
         } else {
@@ -100,7 +105,8 @@ impl Demo {
                 tokio::select! {
                     () = nodes.blink(options) => {}
                     () = traffic::run(&services, &seen) => {}
-                    () = end_in(options.length) => {}
+                    () = end_in(options.length, &seen) => {}
+                    () = interrupted() => seen.ending.store(true, Relaxed),
                     () = end.cancelled() => {}
                 }
             });
@@ -136,10 +142,18 @@ impl Demo {
     }
 }
 
+/// Completes when the process is told to stop from outside; the load balancer hears it too.
+async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Asks the process to stop after `length`, as Ctrl-C would, and goes on until it does.
-async fn end_in(length: Option<Duration>) {
+async fn end_in(length: Option<Duration>, tally: &Tally) {
     if let Some(length) = length {
         tokio::time::sleep(length).await;
+        tally.ending.store(true, Relaxed);
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT);
     }
