@@ -84,6 +84,8 @@ pub struct Demo {
     tally: Arc<Tally>,
     stop: CancellationToken,
     thread: JoinHandle<()>,
+    /// Held for as long as the demo runs.
+    _claim: places::Claim,
 }
 
 impl Demo {
@@ -92,7 +94,7 @@ impl Demo {
     /// # Errors
     /// When no free ports can be found, or no thread made.
     pub fn start(options: Options) -> io::Result<Self> {
-        let (places, listeners) = Places::take()?;
+        let (places, listeners, claim) = Places::take()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -120,6 +122,7 @@ impl Demo {
             tally,
             stop,
             thread,
+            _claim: claim,
         })
     }
 

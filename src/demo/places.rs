@@ -7,6 +7,8 @@
 use std::fmt::Write;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 /// Ports that are tried for a service, its usual one first.
@@ -87,8 +89,9 @@ pub struct Places {
 }
 
 impl Places {
-    /// Chooses free ports and binds those of the nodes.
-    pub(super) fn take() -> io::Result<(Self, Listeners)> {
+    /// Chooses free ports and binds those of the nodes. The claim keeps the statistics' port from
+    /// another demo that starts at the same moment; the nodes' listeners do that for the others.
+    pub(super) fn take() -> io::Result<(Self, Listeners, Claim)> {
         let mut services = SERVICES;
         let mut listeners: Listeners = NODES.iter().map(|_| Vec::new()).collect();
         for service in &mut services {
@@ -98,9 +101,13 @@ impl Places {
                 node.push(listener);
             }
         }
-        let (port, _) = first_free(STATS_PORT, |port| bind(Ipv4Addr::LOCALHOST, port))?;
+        let (port, claim) = first_free(STATS_PORT, |port| {
+            let claim = claim(port)?;
+            bind(Ipv4Addr::LOCALHOST, port)?;
+            Ok(claim)
+        })?;
         let stats = (Ipv4Addr::LOCALHOST, port).into();
-        Ok((Self { services, stats }, listeners))
+        Ok((Self { services, stats }, listeners, claim))
     }
 
     /// The configuration of a load balancer for these places.
@@ -157,6 +164,14 @@ fn on_all_nodes(port: u16) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
+/// The right to a port among demos: a unix socket with an abstract name, gone with the process.
+pub(super) type Claim = UnixListener;
+
+fn claim(port: u16) -> io::Result<Claim> {
+    let name = std::os::unix::net::SocketAddr::from_abstract_name(format!("rlb-demo-{port}"))?;
+    UnixListener::bind_addr(&name)
+}
+
 /// A listener that does not block.
 pub(super) fn bind(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     let listener = TcpListener::bind((address, port))?;
@@ -171,16 +186,17 @@ mod tests {
 
     #[test]
     fn two_demos_have_nothing_in_common() {
-        let (one, _held) = Places::take().unwrap();
-        let (other, _held_too) = Places::take().unwrap();
+        let (one, _held, _claim) = Places::take().unwrap();
+        let (other, _held_too, _claim_too) = Places::take().unwrap();
         for (left, right) in one.services.iter().zip(&other.services) {
             assert_ne!(left.port, right.port);
         }
+        assert_ne!(one.stats, other.stats);
     }
 
     #[test]
     fn the_configuration_is_valid_without_a_warning() {
-        let (places, _held) = Places::take().unwrap();
+        let (places, _held, _claim) = Places::take().unwrap();
         let loader = Loader {
             limits: Limits::unknown(),
             environment: &|_| None,
