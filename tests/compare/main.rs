@@ -10,6 +10,10 @@
     dead_code,
     reason = "shares the harness of tests/it and uses a part of it"
 )]
+#![allow(
+    clippy::print_stdout,
+    reason = "a program without a test harness: its figures are its output"
+)]
 
 #[path = "../it/harness/mod.rs"]
 mod harness;
