@@ -2,13 +2,17 @@
 //! table in `docs/failures.md`. Takes minutes, so that it is run by hand:
 //!
 //! ```text
-//! cargo test --profile testing --test compare -- haproxy stop off split pinned
+//! cargo test --profile testing --test compare -- haproxy stop off reload split pinned
 //! cargo test --profile testing --test compare -- rlb
 //! ```
 
 #![allow(
     dead_code,
     reason = "shares the harness of tests/it and uses a part of it"
+)]
+#![allow(
+    clippy::print_stdout,
+    reason = "a program without a test harness: its figures are its output"
 )]
 
 #[path = "../it/harness/mod.rs"]
@@ -17,7 +21,9 @@ mod harness;
 mod lab;
 
 use lab::balancer::Kind;
-use lab::scenarios::{pinned_clients, power_off, service_stops, split};
+use lab::scenarios::{
+    RELOADS, pinned_clients, power_off, reload_in_the_dark, service_stops, split,
+};
 use std::time::Duration;
 
 /// Longer than the kernel goes on retransmitting (`tcp_retries2`: about 15 minutes).
@@ -26,7 +32,7 @@ const PINNED_PATIENCE: Duration = Duration::from_secs(1000);
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let asked = |word: &str| arguments.iter().any(|it| it == word);
-    let all = !["stop", "off", "split", "pinned"]
+    let all = !["stop", "off", "reload", "split", "pinned"]
         .iter()
         .any(|word| asked(word));
     if !harness::netns::possible() {
@@ -46,6 +52,13 @@ fn main() {
             println!(
                 "{name}: node serves again after {:?}",
                 result.serves_again_after
+            );
+        }
+        if all || asked("reload") {
+            let result = reload_in_the_dark(kind);
+            println!(
+                "{name}: {RELOADS} reloads while a node is off: {}; the node was UP after {}",
+                result.clients, result.forgotten
             );
         }
         if all || asked("split") {

@@ -6,7 +6,9 @@ use crate::harness::netns::{LB_ADDRESS, Lab, possible};
 use crate::harness::peer::Behaviour;
 use crate::harness::rlb::STOP_WITHIN;
 use crate::lab::balancer::{BACKENDS, Kind, SERVERS, csv, frontend, wait_states};
-use crate::lab::scenarios::{Pinned, pinned_clients, power_off, service_stops, split};
+use crate::lab::scenarios::{
+    Pinned, pinned_clients, power_off, reload_in_the_dark, service_stops, split,
+};
 use crate::lab::services::{
     APP, CONSOLE, Database, KUBE_API, http_through_lb, https_through_lb, nginx, pgbench, psql,
     scripted, success,
@@ -165,6 +167,24 @@ fn a_node_without_power_costs_nobody_a_second() {
         "{:?}",
         result.serves_again_after
     );
+}
+
+/// Health survives a reload: nobody is sent to the node that is known to be dark.
+#[test]
+fn ten_reloads_while_a_node_is_dark_cost_nobody_anything() {
+    if !possible() {
+        return;
+    }
+    let result = reload_in_the_dark(Kind::Rlb);
+    let clients = result.clients;
+    eprintln!("reloads in the dark: {clients}");
+    assert_eq!(result.forgotten, 0, "the dark node stays DOWN");
+    assert_eq!(
+        (clients.failed, clients.slow, clients.failed_before),
+        (0, 0, 0),
+        "{clients}"
+    );
+    assert!(clients.begun >= 800, "{clients}");
 }
 
 #[test]

@@ -50,13 +50,22 @@ fn counters_sessions_and_the_socket_survive() {
 fn an_invalid_file_changes_nothing() {
     let peer = Peer::start(Behaviour::Echo);
     let config = one_server(&peer, "check = false");
-    let rlb = Rlb::start(&config);
+    let mut rlb = Rlb::start(&config);
     rlb.reload_refused(&config.clone().frontend("bnd = 1"));
     assert!(!rlb.events().with("bnd").is_empty(), "says why");
+    let get = |rlb: &Rlb, path| rlb.http_get(path).expect("answers").1;
+    let metrics = get(&rlb, "/metrics");
+    assert!(metrics.contains("\nrlb_reloads_total{result=\"failure\"} 1\n"));
+    assert!(metrics.contains("\nrlb_last_reload_success 0\n"));
+    let page = get(&rlb, "/");
+    let alert = page
+        .lines()
+        .find(|line| line.contains("The last reload failed "));
+    assert!(alert.is_some_and(|line| line.contains("bnd")), "{alert:?}");
     // What the system refuses is known as late as the prepare step, and changes nothing either.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound");
-    let more = config.bind("127.0.0.1:0").bind(address);
+    let more = config.clone().bind("127.0.0.1:0").bind(address);
     rlb.reload_refused(&more.server_with(peer.address(), "check = false"));
     assert!(
         !rlb.events().with(&address.to_string()).is_empty(),
@@ -67,6 +76,9 @@ fn an_invalid_file_changes_nothing() {
         rlb.csv().find("be", "s2").is_none(),
         "nothing of the refused file"
     );
+    rlb.reload(&config.frontend("maxconn = 100"));
+    assert!(get(&rlb, "/metrics").contains("\nrlb_last_reload_success 1\n"));
+    assert!(!get(&rlb, "/").contains("The last reload failed "));
     rlb.stop();
 }
 

@@ -172,9 +172,9 @@ impl Metrics {
             Own::Process(name, kind, help, value) => {
                 self.index += 1;
                 if self.select.process() && self.select.wants(name) {
-                    let sample = value(&self.facts());
-                    let sample = sample.map(|(labels, value)| metric(*kind, labels, value));
-                    write(text, name, help, *kind, sample.into_iter().collect());
+                    let samples = value(&self.facts()).into_iter();
+                    let samples = samples.map(|(labels, value)| metric(*kind, labels, value));
+                    write(text, name, help, *kind, samples.collect());
                 }
             }
             Own::Server(name, family) => {

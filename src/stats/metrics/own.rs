@@ -3,27 +3,29 @@
 use super::families::Family;
 use super::pair;
 use super::source::Source;
+use crate::live::ReloadEnd;
 use crate::stats::columns::Value;
 use crate::stats::info::{Facts, Kind};
 use crate::stats::process::{Phase, resources};
 use prometheus::proto::LabelPair;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Labels and value, where there is one.
-type Sample = Option<(Vec<LabelPair>, f64)>;
+/// Labels and value of each sample; none where there is no value.
+type Samples = Vec<(Vec<LabelPair>, f64)>;
 
 /// A metric of rlb's own.
 #[derive(Debug)]
 pub(super) enum Own {
     /// Of the process: name, kind, help, value.
-    Process(&'static str, Kind, &'static str, fn(&Facts<'_>) -> Sample),
+    Process(&'static str, Kind, &'static str, fn(&Facts<'_>) -> Samples),
     /// Of each server.
     Server(&'static str, Family),
 }
 
 /// They, in order.
-pub(super) static OWN: [Own; 8] = [
+pub(super) static OWN: [Own; 11] = [
     Own::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
-        Some((vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0))
+        vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
     Own::Process(
         "rlb_running",
@@ -31,7 +33,7 @@ pub(super) static OWN: [Own; 8] = [
         "1 from the end of the start to the beginning of a stop, otherwise zero",
         |facts| {
             let running = facts.process.phase() == Phase::Ready;
-            Some((vec![], u8::from(running).into()))
+            vec![(vec![], u8::from(running).into())]
         },
     ),
     Own::Process(
@@ -40,20 +42,47 @@ pub(super) static OWN: [Own; 8] = [
         "Times accepting paused because a limit was reached",
         |facts| {
             let pauses = facts.snapshot.global.traffic.sum(|traffic| &traffic.paused);
-            resource(Value::Number(pauses))
+            plain(Value::Number(pauses))
+        },
+    ),
+    Own::Process(
+        "rlb_reloads_total",
+        Kind::Counter,
+        "Reloads of the configuration, by how they ended; one that is taken back later counts twice",
+        reloads,
+    ),
+    Own::Process(
+        "rlb_last_reload_success",
+        Kind::Gauge,
+        "1 if the last reload took effect and was not taken back, otherwise zero; the start is the first",
+        |facts| {
+            let last = facts.snapshot.global.reloads.last.load();
+            let good = last.as_ref().is_none_or(|it| it.end == ReloadEnd::Done);
+            vec![(vec![], u8::from(good).into())]
+        },
+    ),
+    Own::Process(
+        "rlb_last_reload_timestamp_seconds",
+        Kind::Gauge,
+        "When the last reload ended, whatever became of it, in seconds since 1970; the start is the first",
+        |facts| {
+            let global = &facts.snapshot.global;
+            let last = global.reloads.last.load();
+            let after = last.as_ref().map_or(0, |it| global.millis(it.at) / 1000);
+            plain(Value::Number(facts.process.started + after))
         },
     ),
     Own::Process(
         "rlb_resident_memory_bytes",
         Kind::Gauge,
         "Memory of the process that is in use",
-        |_| resource(resources().0),
+        |_| plain(resources().0),
     ),
     Own::Process(
         "rlb_open_fds",
         Kind::Gauge,
         "Descriptors that are open",
-        |_| resource(resources().1),
+        |_| plain(resources().1),
     ),
     Own::Server(
         "rlb_server_info",
@@ -81,7 +110,23 @@ pub(super) static OWN: [Own; 8] = [
     ),
 ];
 
+/// Every result has its series from the start, so that a first failure is an increase.
+fn reloads(facts: &Facts<'_>) -> Samples {
+    let reloads = &facts.snapshot.global.reloads;
+    let results = [
+        ("success", &reloads.succeeded),
+        ("failure", &reloads.failed),
+        ("rollback", &reloads.rolled_back),
+    ];
+    let sample = |(result, count): (&str, &AtomicU64)| {
+        let value = super::source::number(&Value::Number(count.load(Relaxed)))?;
+        Some((vec![pair("result", result)], value))
+    };
+    results.into_iter().filter_map(sample).collect()
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "made for this call")]
-fn resource(value: Value<'_>) -> Sample {
-    super::source::number(&value).map(|value| (vec![], value))
+fn plain(value: Value<'_>) -> Samples {
+    let value = super::source::number(&value);
+    value.map(|value| (vec![], value)).into_iter().collect()
 }

@@ -1,7 +1,7 @@
 //! The metrics against those of HAProxy, name by name, and that chunks stay small.
 
 use super::*;
-use crate::live::CheckStatus;
+use crate::live::{CheckStatus, LastReload, ReloadEnd};
 use crate::stats::test_snapshot::{config, seed, snapshot};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -140,6 +140,51 @@ fn samples_read_as_haproxys() {
     assert!(
         !text.contains("server=\"node3\",state=\"L4OK\""),
         "no check in maintenance"
+    );
+}
+
+#[test]
+fn reloads_are_counted_by_their_end() {
+    let started = |text: &str| -> u64 {
+        let name = "\nrlb_last_reload_timestamp_seconds ";
+        let value = &text[text.find(name).expect("there") + name.len()..];
+        let value = value.lines().next().unwrap();
+        value.parse().expect("whole seconds")
+    };
+    let has = |text: &str, line: &str| assert!(text.contains(&format!("\n{line}\n")), "{text}");
+    let snapshot = busy();
+    let start = snapshot.global.start;
+    let before = whole(snapshot, "scope=global");
+    for result in ["success", "failure", "rollback"] {
+        has(
+            &before,
+            &format!("rlb_reloads_total{{result=\"{result}\"}} 0"),
+        );
+    }
+    has(&before, "rlb_last_reload_success 1");
+    let reloaded = |ends: &[ReloadEnd]| {
+        let mut snapshot = busy();
+        // The clock of this process began with the other's.
+        let global = crate::live::GlobalLive::new(start, 2);
+        for &end in ends {
+            let (at, lines) = (start + Duration::from_secs(7), vec![]);
+            global.reloads.ended(LastReload { end, at, lines });
+        }
+        snapshot.global = Arc::new(global);
+        whole(snapshot, "scope=global")
+    };
+    let after = reloaded(&[ReloadEnd::Refused, ReloadEnd::Done, ReloadEnd::Done]);
+    has(&after, "rlb_reloads_total{result=\"success\"} 2");
+    has(&after, "rlb_reloads_total{result=\"failure\"} 1");
+    has(&after, "rlb_last_reload_success 1");
+    let passed = started(&after) - started(&before);
+    assert!((6..=8).contains(&passed), "{passed}");
+    let back = reloaded(&[ReloadEnd::Done, ReloadEnd::RolledBack]);
+    has(&back, "rlb_reloads_total{result=\"rollback\"} 1");
+    has(&back, "rlb_last_reload_success 0");
+    has(
+        &reloaded(&[ReloadEnd::Refused]),
+        "rlb_last_reload_success 0",
     );
 }
 

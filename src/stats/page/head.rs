@@ -1,7 +1,8 @@
 //! The head of the page: the process, the legend, and links to other views of the same.
 
 use super::render;
-use super::text::bit_rate;
+use super::text::{age, bit_rate};
+use crate::live::{LastReload, ReloadEnd};
 use crate::stats::filter::Filter;
 use crate::stats::info::Facts;
 use crate::stats::info::RELEASED;
@@ -9,6 +10,9 @@ use crate::stats::process::{VERSION, threads};
 use askama::Template;
 use std::fmt::Write;
 use std::sync::Arc;
+
+/// Most characters of a failed reload's reason that the page shows.
+const REASON_MAX: usize = 300;
 
 /// What a browser wants to see, and how it came to it.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
@@ -112,6 +116,7 @@ struct Head<'a> {
     bit_rate: String,
     tasks: u32,
     idle: u32,
+    failed_reload: Option<String>,
     links: Links,
     scope: &'a str,
     up: bool,
@@ -141,10 +146,37 @@ pub(super) fn write(text: &mut String, facts: &Facts<'_>, view: &View) {
         bit_rate: bit_rate(facts.process.bytes_out_rate()),
         tasks: facts.tasks(),
         idle: facts.process.idle_percent(),
+        failed_reload: failed_reload(facts),
         links: view.links(),
         scope: view.filter.scope.as_deref().unwrap_or_default(),
         up: view.filter.up,
         refreshing: view.refreshing,
     };
     render(text, &head);
+}
+
+/// When and why the last reload has failed, in one line; `None` if it has not.
+fn failed_reload(facts: &Facts<'_>) -> Option<String> {
+    let last = facts.snapshot.global.reloads.last.load();
+    let LastReload { end, at, lines } = last.as_deref()?;
+    let word = match end {
+        ReloadEnd::Done => return None,
+        ReloadEnd::Refused => "failed",
+        ReloadEnd::RolledBack => "was taken back",
+    };
+    let ago = age(facts.now.saturating_duration_since(*at).as_secs());
+    // The first line is the reason, or the first of several; the log has all of them.
+    let first = lines.iter().flat_map(|line| line.lines()).next();
+    let first = first.unwrap_or("see the log");
+    let mut text = format!("The last reload {word} {ago} ago: ");
+    text.extend(first.chars().take(REASON_MAX));
+    if first.chars().nth(REASON_MAX).is_some() {
+        text.push('…');
+    }
+    let more = lines.len().saturating_sub(2);
+    if more > 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(text, " (and {more} more in the log)");
+    }
+    Some(text)
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::model;
-use crate::live::{CheckReport, CheckStatus};
+use crate::live::{CheckReport, CheckStatus, LastReload, ReloadEnd};
 use crate::state::{AdminState, Forced, Server};
 use crate::stats::Filter;
 use crate::stats::test_snapshot::{config, seed, snapshot};
@@ -253,6 +253,53 @@ fn nothing_from_outside_becomes_markup() {
         },
     );
     assert!(!whole(bad, View::default()).contains("<img"));
+}
+
+#[test]
+fn a_failed_reload_is_one_escaped_line_until_one_succeeds() {
+    let after = |ends: &[ReloadEnd], lines: &[&str]| {
+        let snapshot = seed(1);
+        for &end in ends {
+            let at = snapshot.global.start + Duration::from_secs(5);
+            let lines = lines.iter().map(ToString::to_string).collect();
+            snapshot.global.reloads.ended(LastReload { end, at, lines });
+        }
+        whole(snapshot, View::default())
+    };
+    let alert = |text: &str| {
+        let line = text.lines().find(|line| line.contains("class=\"alert\""));
+        line.map(str::to_owned)
+    };
+    assert_eq!(alert(&after(&[], &[])), None);
+    let unchanged = "the configuration is unchanged";
+    let refused = [ReloadEnd::Refused];
+    assert_eq!(
+        alert(&after(
+            &refused,
+            &["rlb.toml:3: unknown key bnd", unchanged]
+        ))
+        .as_deref(),
+        Some("<p class=\"alert\">The last reload failed 1m ago: rlb.toml:3: unknown key bnd</p>")
+    );
+    let text = alert(&after(
+        &refused,
+        &["<script>\nx", "two", "three", unchanged],
+    ))
+    .unwrap();
+    assert!(!text.contains("<script"), "{text}");
+    assert!(text.ends_with(" (and 2 more in the log)</p>"), "{text}");
+    let text = alert(&after(&refused, &[&"<".repeat(100_000)])).unwrap();
+    assert!(text.len() < 3000, "{}", text.len());
+    let back = after(&[ReloadEnd::Done, ReloadEnd::RolledBack], &["lost", "x"]);
+    assert!(
+        alert(&back)
+            .unwrap()
+            .contains("was taken back 1m ago: lost")
+    );
+    assert_eq!(
+        alert(&after(&[ReloadEnd::Refused, ReloadEnd::Done], &["x"])),
+        None
+    );
 }
 
 #[test]

@@ -7,9 +7,11 @@ use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::netns::{LB_ADDRESS, Lab};
 use crate::harness::process::Process;
 use crate::harness::rlb::{Rlb, Start};
+use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// The seed's configuration for HAProxy, as the guide prints it.
 pub(crate) const SEED_HAPROXY: &str = include_str!("seed-haproxy.cfg");
@@ -46,17 +48,32 @@ impl Kind {
     pub(crate) fn start(self, lab: &Lab) -> Balancer {
         match self {
             Self::Rlb => Balancer::Rlb(Box::new(Start::new(&KURL_HA).netns(&lab.lb).ready())),
-            Self::Haproxy => haproxy(lab),
+            Self::Haproxy => {
+                let (process, _) = haproxy(lab, "-db");
+                Balancer::Haproxy(process)
+            }
+        }
+    }
+
+    /// Starts it so that it can be reloaded.
+    pub(crate) fn start_to_reload(self, lab: &Lab) -> Reloadable {
+        match self {
+            Self::Rlb => Reloadable::Rlb(Box::new(Start::new(&KURL_HA).netns(&lab.lb).ready())),
+            Self::Haproxy => {
+                let (process, dir) = haproxy(lab, "-W");
+                Reloadable::Haproxy { process, dir }
+            }
         }
     }
 }
 
-fn haproxy(lab: &Lab) -> Balancer {
+/// HAProxy in the foreground; `mode` is `-db` for one process, `-W` for a master and its workers.
+fn haproxy(lab: &Lab, mode: &str) -> (Process, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("haproxy.cfg");
     std::fs::write(&config, SEED_HAPROXY).expect("written");
     let mut command = Command::new("haproxy");
-    command.arg("-db").arg("-f").arg(&config);
+    command.arg(mode).arg("-f").arg(&config);
     let process = Process::start(command, Some(&lab.lb), false);
     eventually_true(
         Duration::from_secs(10),
@@ -67,7 +84,7 @@ fn haproxy(lab: &Lab) -> Balancer {
                 .is_ok()
         },
     );
-    Balancer::Haproxy(process)
+    (process, dir)
 }
 
 /// A running balancer.
@@ -88,6 +105,60 @@ impl Balancer {
             Self::Haproxy(process) => process,
         };
         assert_eq!(process.ended(), None, "the balancer has ended");
+    }
+}
+
+/// A running balancer that takes a new configuration while it runs.
+pub(crate) enum Reloadable {
+    /// The program of this repository.
+    Rlb(Box<Rlb>),
+    /// Debian's package as a master with workers, and the directory of its file.
+    Haproxy {
+        /// The master.
+        process: Process,
+        /// Holds `haproxy.cfg`.
+        dir: TempDir,
+    },
+}
+
+impl Reloadable {
+    /// Reloads with another weight of the application's server on the second node, by signal, and
+    /// waits until it is in force.
+    #[track_caller]
+    pub(crate) fn reload(&mut self, weight: u32) {
+        match self {
+            Self::Rlb(rlb) => {
+                let old = "app-direct-node02 = \"10.240.0.39\"";
+                let new =
+                    format!("app-direct-node02 = {{ host = \"10.240.0.39\", weight = {weight} }}");
+                assert!(KURL_HA.contains(old), "the file has changed");
+                rlb.reload(&KURL_HA.replace(old, &new));
+            }
+            Self::Haproxy { process, dir } => {
+                let old = "10.240.0.39:80 check";
+                assert!(SEED_HAPROXY.contains(old), "the file has changed");
+                let text = SEED_HAPROXY.replace(old, &format!("{old} weight {weight}"));
+                std::fs::write(dir.path().join("haproxy.cfg"), text).expect("written");
+                let ready = "Loading success";
+                let before = process.stderr.with(ready).len();
+                process.signal(Signal::SIGUSR2);
+                eventually_true(Duration::from_secs(10), "HAProxy has reloaded", || {
+                    process.stderr.with(ready).len() > before
+                });
+            }
+        }
+    }
+
+    /// Ends it and all that belongs to it, whatever is still open.
+    pub(crate) fn stop(self) {
+        let mut process = match self {
+            Self::Rlb(rlb) => rlb.process,
+            Self::Haproxy { process, dir: _ } => process,
+        };
+        assert_eq!(process.ended(), None, "the balancer has ended");
+        // HAProxy's master passes it on to its workers and waits for them.
+        process.signal(Signal::SIGTERM);
+        process.wait(Duration::from_secs(10));
     }
 }
 
