@@ -1,5 +1,6 @@
 //! The seed's cluster from nothing to three nodes, and its faults, through rlb. Needs root.
 
+use crate::harness::browser::{browse, installed, photograph, row};
 use crate::harness::client::{End, hear};
 use crate::harness::eventually::eventually_eq;
 use crate::harness::netns::{LB_ADDRESS, Lab, possible};
@@ -42,6 +43,8 @@ fn the_seeds_cluster_from_nothing_to_three_nodes() {
         "OPEN"
     );
 
+    watched(&lab, 0);
+
     // The nodes come one by one, and on each the services one by one.
     let mut services = Vec::new();
     let mut databases = Vec::new();
@@ -64,6 +67,7 @@ fn the_seeds_cluster_from_nothing_to_three_nodes() {
         let first_of_the_next = BACKENDS[0].0;
         wait_states(&lab, first_of_the_next, expected(node + 1));
         serves_from(&lab, node + 1);
+        watched(&lab, node + 1);
     }
     let bench = [
         "--client=4",
@@ -87,6 +91,31 @@ fn the_seeds_cluster_from_nothing_to_three_nodes() {
     for (backend, _) in BACKENDS {
         assert_eq!(csv.row(backend, "BACKEND").number("eresp"), 0, "{backend}");
     }
+}
+
+/// The dashboard, in a browser on the client's machine, shows `up` nodes up and the others down.
+fn watched(lab: &Lab, up: usize) {
+    let Some(chromium) = installed("chromium") else {
+        return;
+    };
+    let url = format!("http://{LB_ADDRESS}:8080/;norefresh");
+    let page = lab
+        .client
+        .enter(|| browse(&chromium, &url, &["--dump-dom"]));
+    for (backend, _) in BACKENDS {
+        for (index, server) in SERVERS.iter().enumerate() {
+            let expected = if index < up {
+                "active_up"
+            } else {
+                "active_down"
+            };
+            let (class, _) = row(&page, &format!("{backend}/{server}"));
+            assert_eq!(class, expected, "{backend}/{server}, {up} nodes up");
+        }
+    }
+    let name = format!("cluster-{up}-nodes");
+    lab.client
+        .enter(|| photograph(&chromium, &url, &name, (1080, true)));
 }
 
 /// Every service answers from each of the first `nodes` nodes.

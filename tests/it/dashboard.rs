@@ -3,95 +3,25 @@
 //!
 //! With `RLB_SCREENSHOTS=docs/images` the pictures of the documentation are made anew.
 
+use crate::harness::browser::{BROWSER_WITHIN, browse, installed, photograph, row};
 use crate::harness::client::{connect, echo, http_get};
-use crate::harness::eventually::{eventually, eventually_true};
+use crate::harness::eventually::eventually_true;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use nix::sys::signal::Signal;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Longest a browser may take to start and draw.
-const BROWSER_WITHIN: Duration = Duration::from_secs(90);
 /// Longest until checks have taken a server where a test wants it.
 const CHECKED_WITHIN: Duration = Duration::from_secs(20);
-
-/// The program, if it is installed.
-#[expect(clippy::print_stdout, reason = "a skipped test says so")]
-fn installed(program: &str) -> Option<PathBuf> {
-    let path = Path::new("/usr/bin").join(program);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {program} is not installed");
-    None
-}
-
-/// Runs a headless Chromium on `url` and returns what it prints.
-fn browse(chromium: &Path, url: &str, arguments: &[&str]) -> String {
-    let profile = tempfile::tempdir().expect("a directory for the browser");
-    let output = profile.path().join("output");
-    let file = std::fs::File::create(&output).expect("a file for its words");
-    let mut browser = Command::new(chromium)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--hide-scrollbars",
-        ])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .args(arguments)
-        .arg(url)
-        .stdin(Stdio::null())
-        .stdout(file)
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the browser starts");
-    let status = eventually(BROWSER_WITHIN, "the browser is done", || {
-        browser.try_wait().expect("its status")
-    });
-    assert!(status.success(), "{status}");
-    std::fs::read_to_string(&output).expect("its words")
-}
 
 /// An address where nobody listens.
 fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address")
-}
-
-/// The class and the texts of a row of the page, tooltips left out.
-fn row(page: &str, id: &str) -> (String, Vec<String>) {
-    let mark = format!("id=\"{id}\">");
-    let at = page
-        .find(&mark)
-        .unwrap_or_else(|| panic!("no row {id} in\n{page}"));
-    let start = page[..at].rfind("<tr").expect("the row begins");
-    let class = page[start..at].split('"').nth(1).expect("a class");
-    let line = page[at..].split("</tr>").next().expect("the row ends");
-    let cells = line.split("<td").skip(1).map(|cell| {
-        let cell = cell.split_once('>').expect("a cell").1;
-        let shown = cell.split("<span class=\"tip\">").next().unwrap_or(cell);
-        let mut text = String::new();
-        let mut inside = false;
-        for character in shown.chars() {
-            match character {
-                '<' => inside = true,
-                '>' => inside = false,
-                _ if !inside => text.push(character),
-                _ => {}
-            }
-        }
-        text
-    });
-    (class.to_owned(), cells.collect())
 }
 
 struct Scene {
@@ -162,34 +92,6 @@ fn scene() -> Scene {
     }
 }
 
-/// Where pictures go.
-fn pictures(temporary: &Path) -> PathBuf {
-    std::env::var_os("RLB_SCREENSHOTS").map_or(temporary.to_owned(), |path| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-    })
-}
-
-/// The page in light and in dark.
-fn take_pictures(chromium: &Path, url: &str) {
-    let temporary = tempfile::tempdir().expect("a directory");
-    for (name, colours, height) in [("dashboard", "1", 820), ("dashboard-dark", "0", 820)] {
-        let picture = pictures(temporary.path()).join(format!("{name}.png"));
-        let arguments = [
-            format!("--screenshot={}", picture.display()),
-            format!("--window-size=1500,{height}"),
-            format!("--blink-settings=preferredColorScheme={colours}"),
-        ];
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        browse(chromium, url, &arguments);
-        let bytes = std::fs::read(&picture).expect("the picture");
-        assert!(
-            bytes.starts_with(b"\x89PNG") && bytes.len() > 20_000,
-            "{}",
-            bytes.len()
-        );
-    }
-}
-
 #[test]
 fn a_browser_shows_every_state_in_haproxys_layout() {
     let Some(chromium) = installed("chromium") else {
@@ -252,7 +154,8 @@ fn a_browser_shows_every_state_in_haproxys_layout() {
     ] {
         assert!(page.contains(text), "{text}");
     }
-    take_pictures(&chromium, &url);
+    photograph(&chromium, &url, "dashboard", (820, true));
+    photograph(&chromium, &url, "dashboard-dark", (820, false));
     rlb.stop_after(peers);
 }
 
