@@ -17,7 +17,17 @@ use tempfile::TempDir;
 pub(crate) const SEED_HAPROXY: &str = include_str!("seed-haproxy.cfg");
 
 /// The same in rlb's words, as shipped.
-pub(crate) const KURL_HA: &str = include_str!("../../../config/kurl-ha.toml");
+const KURL_HA: &str = include_str!("../../../config/kurl-ha.toml");
+
+/// The same, the runtime socket moved out of /run, where a test has nothing to do.
+fn kurl_ha() -> String {
+    let (file, own) = (
+        "/run/rlb/admin.sock",
+        format!("@rlb-lab-{}", std::process::id()),
+    );
+    assert!(KURL_HA.contains(file), "the file has changed");
+    KURL_HA.replace(file, &own)
+}
 
 /// The servers' names, by node.
 pub(crate) const SERVERS: [&str; 3] = [
@@ -47,7 +57,7 @@ impl Kind {
     /// Starts it on the balancer's machine and waits until it serves.
     pub(crate) fn start(self, lab: &Lab) -> Balancer {
         match self {
-            Self::Rlb => Balancer::Rlb(Box::new(Start::new(&KURL_HA).netns(&lab.lb).ready())),
+            Self::Rlb => Balancer::Rlb(Box::new(Start::new(&kurl_ha()).netns(&lab.lb).ready())),
             Self::Haproxy => {
                 let (process, _) = haproxy(lab, "-db");
                 Balancer::Haproxy(process)
@@ -58,7 +68,7 @@ impl Kind {
     /// Starts it so that it can be reloaded.
     pub(crate) fn start_to_reload(self, lab: &Lab) -> Reloadable {
         match self {
-            Self::Rlb => Reloadable::Rlb(Box::new(Start::new(&KURL_HA).netns(&lab.lb).ready())),
+            Self::Rlb => Reloadable::Rlb(Box::new(Start::new(&kurl_ha()).netns(&lab.lb).ready())),
             Self::Haproxy => {
                 let (process, dir) = haproxy(lab, "-W");
                 Reloadable::Haproxy { process, dir }
@@ -132,7 +142,7 @@ impl Reloadable {
                 let new =
                     format!("app-direct-node02 = {{ host = \"10.240.0.39\", weight = {weight} }}");
                 assert!(KURL_HA.contains(old), "the file has changed");
-                rlb.reload(&KURL_HA.replace(old, &new));
+                rlb.reload(&kurl_ha().replace(old, &new));
             }
             Self::Haproxy { process, dir } => {
                 let old = "10.240.0.39:80 check";
