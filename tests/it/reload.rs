@@ -5,6 +5,7 @@ use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, pace_until};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
+use nix::sys::signal::Signal;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -411,4 +412,39 @@ fn fifty_reloads_under_load_lose_nothing() {
         "every connection is counted, since the start"
     );
     rlb.stop_after(streams);
+}
+
+/// The same load, and a stop instead of a reload.
+#[test]
+fn a_stop_under_load_loses_no_stream() {
+    let peers: Vec<Peer> = (0..3).map(|_| Peer::start(Behaviour::Echo)).collect();
+    let config = Config::new().global("hard-stop-after = \"60s\"");
+    let config = peers.iter().fold(config, |config, peer| {
+        config.server_with(peer.address(), "check = false")
+    });
+    let mut rlb = Rlb::start(&config);
+    let address = rlb.address();
+    let mut streams: Vec<TcpStream> = (0..50).map(|_| connect(address)).collect();
+    let load = Load::start(address, 4);
+    let start = Instant::now();
+    for round in 1..=30 {
+        pace_until(start + Duration::from_millis(100) * round);
+        if round == 10 {
+            rlb.signal(Signal::SIGTERM);
+        }
+        for stream in &mut streams {
+            echo(stream, format!("round {round}").as_bytes());
+        }
+    }
+    assert!(rlb.process.ended().is_none(), "it waits for its streams");
+    drop(streams);
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+    let (served, failures) = load.end();
+    assert!(served > 100, "{served}");
+    // Those that came too late find nobody; none was accepted and then lost.
+    let lost: Vec<_> = failures
+        .iter()
+        .filter(|why| !why.contains("refused"))
+        .collect();
+    assert!(lost.is_empty(), "{lost:#?}");
 }

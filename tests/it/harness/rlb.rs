@@ -332,11 +332,9 @@ impl Rlb {
             self.notified("READY=1").then_some(())
         });
         // Listeners were written before READY=1; the reading thread may be a moment behind.
-        self.listeners = eventually(READY_WITHIN, "the listeners' events", || {
-            let listeners = listeners(&self.process.stderr.all());
-            (!listeners.is_empty() && listeners.iter().any(|(name, _)| name != "stats"))
-                .then_some(listeners)
-        });
+        // Said after READY=1, and after everything about listeners.
+        self.process.stderr.wait_for("\"message\":\"ready\"");
+        self.listeners = listeners(&self.process.stderr.all());
     }
 }
 
