@@ -331,8 +331,7 @@ impl Rlb {
             );
             self.notified("READY=1").then_some(())
         });
-        // Listeners were written before READY=1; the reading thread may be a moment behind.
-        // Said after READY=1, and after everything about listeners.
+        // The thread that reads may be a moment behind; this is said after everything about listeners.
         self.process.stderr.wait_for("\"message\":\"ready\"");
         self.listeners = listeners(&self.process.stderr.all());
     }
