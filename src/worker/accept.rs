@@ -63,7 +63,7 @@ pub(super) async fn run(
         socket,
         unix,
     } = listener;
-    let Some(last) = desk.snapshot().frontend(frontend).map(Arc::clone) else {
+    let Some(last) = desk.read(|snapshot| snapshot.frontend(frontend).cloned()) else {
         // A later reload has removed it before this worker heard of it.
         return Ok(());
     };
@@ -117,15 +117,17 @@ enum Batch {
 impl Door {
     /// The frontend and the limits as they are now.
     fn now(&self) -> (Arc<Frontend>, ConnLimits) {
-        let snapshot = self.desk.snapshot();
         let mut last = self.last.borrow_mut();
-        if let Some(frontend) = snapshot.frontend(last.id)
-            && !Arc::ptr_eq(frontend, &last)
-        {
-            *last = Arc::clone(frontend);
-        }
+        let global = self.desk.read(|snapshot| {
+            if let Some(frontend) = snapshot.frontend(last.id)
+                && !Arc::ptr_eq(frontend, &last)
+            {
+                *last = Arc::clone(frontend);
+            }
+            snapshot.maxconn
+        });
         let limits = ConnLimits {
-            global: snapshot.maxconn,
+            global,
             frontend: last.spec.maxconn,
         };
         (Arc::clone(&last), limits)

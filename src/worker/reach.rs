@@ -132,17 +132,18 @@ impl<'a> Reach<'a> {
 
     /// Step 5: the next server in the rotation that the plan accepts, suspected ones last.
     fn select(&self) -> Option<Arc<Server>> {
-        let snapshot = self.desk.snapshot();
-        // A backend that was removed meanwhile is one without servers.
-        let backend = snapshot.backend(self.backend)?;
-        let server = |index: u32| &backend.servers[index as usize];
-        let accepts = |index| self.plan.accepts(server(index).live.uid);
-        let trusted = |index| accepts(index) && !server(index).live.is_suspect();
-        let chosen = backend
-            .picker
-            .pick(self.turn, trusted)
-            .or_else(|| backend.picker.pick(self.turn, accepts))?;
-        Some(Arc::clone(server(chosen)))
+        self.desk.read(|snapshot| {
+            // A backend that was removed meanwhile is one without servers.
+            let backend = snapshot.backend(self.backend)?;
+            let server = |index: u32| &backend.servers[index as usize];
+            let accepts = |index| self.plan.accepts(server(index).live.uid);
+            let trusted = |index| accepts(index) && !server(index).live.is_suspect();
+            let chosen = backend
+                .picker
+                .pick(self.turn, trusted)
+                .or_else(|| backend.picker.pick(self.turn, accepts))?;
+            Some(Arc::clone(server(chosen)))
+        })
     }
 
     async fn wait(&self, until: Instant) -> Event {
@@ -184,12 +185,11 @@ impl<'a> Reach<'a> {
     }
 
     fn is_usable(&self, server: &Server) -> bool {
-        let snapshot = self.desk.snapshot();
-        snapshot.backend(self.backend).is_some_and(|backend| {
-            backend
-                .servers
-                .iter()
-                .any(|now| now.live.uid == server.live.uid && now.is_usable())
+        self.desk.read(|snapshot| {
+            snapshot.backend(self.backend).is_some_and(|backend| {
+                let mut servers = backend.servers.iter();
+                servers.any(|now| now.live.uid == server.live.uid && now.is_usable())
+            })
         })
     }
 

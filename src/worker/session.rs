@@ -45,9 +45,12 @@ impl Desk {
         }
     }
 
-    /// The newest snapshot. # Hot path: an atomic load and a compare, unless it has changed.
-    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(self.snapshot.borrow_mut().load())
+    /// Reads the newest snapshot. What is to outlive `read` is cloned out of it, node by node: a
+    /// clone of the whole would be a write to one cache line that all workers share.
+    ///
+    /// # Hot path: an atomic load and a compare, unless it has changed.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        read(self.snapshot.borrow_mut().load())
     }
 }
 
@@ -72,8 +75,8 @@ impl Session {
 
     /// Lives the connection's life; a panic on the way ends this session and no other.
     pub(super) async fn live_guarded(self) {
-        let books = Rc::clone(&self.desk.books);
-        let frontend = Arc::clone(&self.account.frontend);
+        let desk = Rc::clone(&self.desk);
+        let frontend = self.account.frontend.id;
         let mut life = pin!(self.live());
         let survived = poll_fn(|context| {
             match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(context))) {
@@ -83,7 +86,11 @@ impl Session {
         });
         if !survived.await {
             tracing::error!("a session has ended by an internal error");
-            frontend.live.traffic.mine(&books.token).eint.add(1);
+            desk.read(|snapshot| {
+                if let Some(frontend) = snapshot.frontend(frontend) {
+                    frontend.live.traffic.mine(&desk.books.token).eint.add(1);
+                }
+            });
         }
     }
 
@@ -120,13 +127,12 @@ impl Session {
 
     /// Step 4.
     fn route(&mut self) -> Result<Arc<Backend>, Termination> {
-        let snapshot = self.desk.snapshot();
         let id = self.account.frontend.default_backend;
-        let Some(backend) = snapshot.backend(id) else {
+        let Some(backend) = self.desk.read(|snapshot| snapshot.backend(id).cloned()) else {
             return Err(Termination::new(Cause::Server, Phase::Connect));
         };
-        self.account.enter_backend(backend, &self.desk.books);
-        Ok(Arc::clone(backend))
+        self.account.enter_backend(&backend, &self.desk.books);
+        Ok(backend)
     }
 
     /// Steps 5 to 7.
