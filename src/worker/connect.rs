@@ -1,20 +1,18 @@
 //! Step 7: one connection attempt to one server. Runs on a worker.
 
-use super::relay::Kind;
+use super::relay::{Asked, Kind, Relay};
 use crate::config::model::ServerPort;
 use crate::live::slot::Slot;
 use crate::state::Server;
 use crate::state::server::Endpoint;
-use crate::sys::raw::{self, Owned};
 use crate::sys::socket::unix_address;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// A connection attempt in flight. Dropping it closes the attempt and gives the server's place
 /// back.
@@ -28,8 +26,7 @@ pub(super) struct Attempt {
     pub(super) started: Instant,
     /// How many attempts were made before it.
     pub(super) order: u32,
-    socket: AsyncFd<Owned<OwnedFd>>,
-    kind: Kind,
+    socket: Asked,
 }
 
 impl Attempt {
@@ -43,7 +40,7 @@ impl Attempt {
         server: &Arc<Server>,
         slot: Slot,
         client: &OwnedFd,
-        started: Instant,
+        (started, relay): (Instant, &Rc<Relay>),
     ) -> io::Result<Self> {
         let (address, kind) = address_of(server, client)?;
         let (domain, protocol) = match kind {
@@ -59,14 +56,13 @@ impl Attempt {
             }
             result => result?,
         }
-        let socket = raw::watch(Owned::new(OwnedFd::from(socket)), Interest::WRITABLE)?;
+        let socket = Asked::new(relay, socket.into(), kind)?;
         Ok(Self {
             server: Arc::clone(server),
             slot,
             started,
             order: 0,
             socket,
-            kind,
         })
     }
 
@@ -80,27 +76,20 @@ impl Attempt {
     /// # Errors
     /// The server's refusal.
     pub(super) async fn answered(&self) -> io::Result<()> {
-        let _ready = self.socket.writable().await?;
-        match rustix::net::sockopt::socket_error(self.socket.get_ref().as_fd())? {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.socket.answered().await
     }
 
     /// The connected socket and the server's place.
-    pub(super) fn into_parts(self) -> ((OwnedFd, Kind), Slot) {
-        (
-            (self.socket.into_inner().into_inner(), self.kind),
-            self.slot,
-        )
+    pub(super) fn into_parts(self) -> (Asked, Slot) {
+        (self.socket, self.slot)
     }
 
     /// Closes the attempt by a reset, should the server answer while it is being given up.
     pub(super) fn abandon(self) {
-        if self.kind == Kind::Tcp {
+        if self.socket.kind() == Kind::Tcp {
             let linger = Some(std::time::Duration::ZERO);
             // Refused only by a socket that is gone already.
-            let _ = rustix::net::sockopt::set_socket_linger(self.socket.get_ref().as_fd(), linger);
+            let _ = rustix::net::sockopt::set_socket_linger(self.socket.fd(), linger);
         }
     }
 }

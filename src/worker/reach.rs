@@ -124,7 +124,7 @@ impl<'a> Reach<'a> {
         self.account.asked = Some(Arc::clone(&server.spec));
         let slot = Slot::take(&server.live, &self.desk.books.token);
         let order = self.plan.retries();
-        match Attempt::begin(&server, slot, self.client, now) {
+        match Attempt::begin(&server, slot, self.client, (now, &self.desk.relay)) {
             Ok(attempt) => self.lanes[lane as usize] = Some(attempt.numbered(order)),
             Err(error) => self.refused(lane, &server, &error),
         }

@@ -3,7 +3,7 @@
 use super::account::{Account, Books};
 use super::connect::Attempt;
 use super::reach::Reach;
-use super::relay::{Established, Kind, Relay};
+use super::relay::{Asked, Established, Kind, Relay};
 use crate::live::{Cause, Phase, Termination};
 use crate::state::{Backend, ControlHandle, Snapshot};
 use arc_swap::ArcSwap;
@@ -119,7 +119,7 @@ impl Session {
     ///
     /// Step 1, accept, was the caller's. Who the client is (2) came with its address; nothing asks
     /// what it says (3 inspect) or wants the server told (8 announce) yet.
-    async fn run(&mut self) -> Result<(OwnedFd, Kind), Termination> {
+    async fn run(&mut self) -> Result<Asked, Termination> {
         let backend = self.route()?; //                          4 where to: a backend
         let attempt = self.reach(&backend).await?; //            5 select, 6 reserve, 7 connect
         Ok(self.establish(attempt)) //                           9 the relay moves the bytes
@@ -143,7 +143,7 @@ impl Session {
     }
 
     /// A server has answered: the session is counted on it.
-    fn establish(&mut self, attempt: Attempt) -> (OwnedFd, Kind) {
+    fn establish(&mut self, attempt: Attempt) -> Asked {
         let server = Arc::clone(&attempt.server);
         let (socket, slot) = attempt.into_parts();
         self.account.enter_server(&server, slot, &self.desk.books);

@@ -1,7 +1,9 @@
 //! The record of an established session, and the state of each of its two sides.
 
+use super::asked::Asked;
 use super::splice::Pipe;
 use crate::worker::account::Account;
+use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,8 +23,8 @@ pub(in crate::worker) enum Kind {
 pub(in crate::worker) struct Established {
     /// The client's socket, non-blocking, nothing read from it yet.
     pub(in crate::worker) client: (OwnedFd, Kind),
-    /// The server's.
-    pub(in crate::worker) server: (OwnedFd, Kind),
+    /// The server's, which has answered.
+    pub(in crate::worker) server: Asked,
     /// What it is counted on.
     pub(in crate::worker) account: Account,
 }
@@ -116,8 +118,25 @@ impl Half {
         }
     }
 
+    /// Notes what an event says: the error that it tells of, if any.
+    pub(super) fn note(&mut self, flags: EventFlags) -> Option<io::Error> {
+        self.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP);
+        self.hangup |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
+        if flags.contains(EventFlags::PRI) && !self.urgent {
+            self.urgent = true;
+            self.readable = true;
+            // From here on urgent bytes stay in their place instead of being lost.
+            let _ = sockopt::set_socket_oobinline(&self.fd, true);
+        }
+        if flags.contains(EventFlags::ERR) {
+            self.pending_error()
+        } else {
+            None
+        }
+    }
+
     /// The error that the socket has pending, if any.
-    pub(super) fn pending_error(&self) -> Option<io::Error> {
+    fn pending_error(&self) -> Option<io::Error> {
         match sockopt::socket_error(self.fd.as_fd()) {
             Ok(Ok(())) => None,
             Ok(Err(error)) | Err(error) => Some(error.into()),
@@ -171,15 +190,20 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(session: Established, generation: u32, now: u64) -> Self {
+    pub(super) fn new(
+        generation: u32,
+        [client, server]: [(OwnedFd, Kind); 2],
+        account: Account,
+        now: u64,
+    ) -> Self {
+        let mut server = Half::new(server, now);
+        // It was, to learn of its answer.
+        server.watched = true;
         Self {
             generation,
             queued: false,
-            halves: [
-                Half::new(session.client, now),
-                Half::new(session.server, now),
-            ],
-            account: session.account,
+            halves: [Half::new(client, now), server],
+            account,
             closing: None,
         }
     }

@@ -11,15 +11,16 @@ use super::closing::{self, Closing};
 use super::conn::{Conn, Established, Half, Side};
 use super::half::{Flow, Tools, flow};
 use super::judge::{self, Verdict};
+use super::table::{Subject, Table, token};
 use super::wheel::Wheel;
 use crate::live::{Cause, Phase, Termination};
 use crate::worker::account::Books;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use slab::Slab;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Events taken at once.
@@ -29,7 +30,7 @@ const EVENTS_MAX: usize = 256;
 pub(super) struct Engine {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
-    conns: Slab<Conn>,
+    conns: Table,
     /// Sessions to be served in this turn.
     ready: Vec<u32>,
     /// Sessions that wait to be reset.
@@ -39,14 +40,13 @@ pub(super) struct Engine {
     start: Instant,
     /// Milliseconds since `start`, read once a turn.
     now: u64,
-    generation: u32,
     books: Rc<Books>,
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine")
-            .field("sessions", &self.conns.len())
+            .field("sessions", &self.conns.iter().count())
             .finish_non_exhaustive()
     }
 }
@@ -58,14 +58,13 @@ impl Engine {
         let engine = Self {
             epoll,
             events: Vec::with_capacity(EVENTS_MAX),
-            conns: Slab::new(),
+            conns: Table::new(),
             ready: Vec::new(),
             closing: Vec::new(),
             wheel: Wheel::new(),
             tools: Tools::new(),
             start: Instant::now(),
             now: 0,
-            generation: 0,
             books,
         };
         Ok((engine, watched))
@@ -73,6 +72,12 @@ impl Engine {
 
     pub(super) fn is_empty(&self) -> bool {
         self.conns.is_empty()
+    }
+
+    /// Changes the share of a turn.
+    #[cfg(test)]
+    pub(super) fn set_share(&mut self, reads: usize) {
+        self.tools.share = reads;
     }
 
     /// Pipes that wait to be used again.
@@ -92,31 +97,65 @@ impl Engine {
         !self.closing.is_empty()
     }
 
+    /// Whether a session waits for its next share of a turn.
+    pub(super) fn is_unfinished(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Watches the socket of a server that is asked for a connection; the key of its place.
+    ///
+    /// Write interest is there from the beginning, which tells that the server has answered. Later
+    /// on it costs nothing: an edge comes only after a write was short.
+    pub(super) fn ask(&mut self, socket: BorrowedFd<'_>) -> io::Result<u32> {
+        let (key, token) = self.conns.ask();
+        let interest = INTEREST | EventFlags::OUT;
+        if let Err(error) = epoll::add(&self.epoll, socket, EventData::new_u64(token), interest) {
+            self.conns.forget(key);
+            return Err(error.into());
+        }
+        Ok(key)
+    }
+
+    /// What was heard of a server that is asked.
+    pub(super) fn poll_asked(&mut self, key: u32, context: &mut Context<'_>) -> Poll<EventFlags> {
+        self.conns.poll(key, context)
+    }
+
+    /// Gives back the place of a server that was asked; its socket is closed next.
+    pub(super) fn forget(&mut self, key: u32) {
+        self.conns.forget(key);
+    }
+
     pub(super) fn adopt(&mut self, session: Established) {
         self.read_clock();
-        self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
-        let conn = Conn::new(session, self.generation, self.now);
-        let key = key_of(self.conns.insert(conn));
-        if let Err(error) = self.watch(key) {
-            let end = Termination::because(Cause::Resource, Phase::Connect, error);
+        let Established {
+            client,
+            server,
+            account,
+        } = session;
+        let Some((socket, kind, key)) = server.into_parts() else {
+            return;
+        };
+        let now = self.now;
+        let (heard, token) = self.conns.settle(key, |generation| {
+            Conn::new(generation, [client, (socket, kind)], account, now)
+        });
+        let conn = &mut self.conns[key];
+        let client = &conn.half(Side::Client).fd;
+        if let Err(error) = epoll::add(&self.epoll, client, EventData::new_u64(token), INTEREST) {
+            let end = Termination::because(Cause::Resource, Phase::Connect, error.into());
             self.remove(key, &end);
             return;
         }
-        // The client usually has spoken already; the server's readiness comes as an event.
-        self.conns[key as usize].half_mut(Side::Client).readable = true;
+        // The client usually has spoken already.
+        conn.half_mut(Side::Client).readable = true;
+        if let Some(error) = conn.half_mut(Side::Server).note(heard) {
+            self.break_off(key, Side::Server, error);
+        }
         self.serve(key);
-        if self.conns.contains(key as usize) {
+        if self.conns.get(key).is_some() {
             self.schedule(key);
         }
-    }
-
-    fn watch(&self, key: u32) -> io::Result<()> {
-        let conn = &self.conns[key as usize];
-        for side in Side::BOTH {
-            let data = EventData::new_u64(token(key, conn.generation, side));
-            epoll::add(&self.epoll, &conn.half(side).fd, data, INTEREST)?;
-        }
-        Ok(())
     }
 
     /// Takes a batch of events and serves the sessions they touch. `true` when no more are waiting.
@@ -145,7 +184,7 @@ impl Engine {
         // Those that use up their share queue up again, for the next turn.
         let mut ready = std::mem::take(&mut self.ready);
         for key in ready.drain(..) {
-            if let Some(conn) = self.conns.get_mut(key as usize) {
+            if let Some(conn) = self.conns.get_mut(key) {
                 conn.queued = false;
                 self.serve(key);
             }
@@ -156,30 +195,12 @@ impl Engine {
         Ok(drained && self.ready.is_empty())
     }
 
-    /// Notes what an event says. Stale ones, of a session that has ended, are known by their
-    /// generation.
-    fn mark(&mut self, data: u64, flags: EventFlags) {
-        let (key, generation, side) = parts(data);
-        let Some(conn) = self.conns.get_mut(key as usize) else {
+    /// Notes what an event says.
+    fn mark(&mut self, token: u64, flags: EventFlags) {
+        let Subject::Session(key, side, conn) = self.conns.subject(token, flags) else {
             return;
         };
-        if conn.generation != generation {
-            return;
-        }
-        let half = conn.half_mut(side);
-        half.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP);
-        half.hangup |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
-        if flags.contains(EventFlags::PRI) && !half.urgent {
-            half.urgent = true;
-            half.readable = true;
-            // From here on urgent bytes stay in their place instead of being lost.
-            let _ = rustix::net::sockopt::set_socket_oobinline(&half.fd, true);
-        }
-        let error = if flags.contains(EventFlags::ERR) {
-            half.pending_error()
-        } else {
-            None
-        };
+        let error = conn.half_mut(side).note(flags);
         let idle = std::mem::replace(&mut conn.queued, true);
         if !idle {
             self.ready.push(key);
@@ -203,7 +224,7 @@ impl Engine {
 
     /// Moves what can be moved; the session's end if it is over.
     fn serve_guarded(&mut self, key: u32) -> Option<Termination> {
-        let conn = self.conns.get_mut(key as usize)?;
+        let conn = self.conns.get_mut(key)?;
         if conn.closing.is_some() {
             return self.close(key);
         }
@@ -237,7 +258,7 @@ impl Engine {
 
     /// Asks for the events, the turn and the look that the session needs next.
     fn after_flow(&mut self, key: u32, unfinished: bool) {
-        let conn = &mut self.conns[key as usize];
+        let conn = &mut self.conns[key];
         let generation = conn.generation;
         let mut unwatched = Vec::new();
         let mut due = u64::MAX;
@@ -255,7 +276,7 @@ impl Engine {
         }
         for side in unwatched {
             let data = EventData::new_u64(token(key, generation, side));
-            let fd = &self.conns[key as usize].half(side).fd;
+            let fd = &self.conns[key].half(side).fd;
             // It was added before, so the kernel has nothing left to refuse.
             let _ = epoll::modify(&self.epoll, fd, data, INTEREST | EventFlags::OUT);
         }
@@ -274,7 +295,7 @@ impl Engine {
     /// comes after: HAProxy calls that a normal end.
     fn break_off(&mut self, key: u32, side: Side, error: io::Error) {
         let end = match side {
-            Side::Server if self.conns[key as usize].half(side).ended => Termination::normal(),
+            Side::Server if self.conns[key].half(side).ended => Termination::normal(),
             Side::Server => Termination::because(Cause::Server, Phase::Data, error),
             Side::Client => Termination::because(Cause::Client, Phase::Data, error),
         };
@@ -282,7 +303,7 @@ impl Engine {
     }
 
     fn begin_closing(&mut self, key: u32, gone: Side, end: Termination) {
-        let conn = &mut self.conns[key as usize];
+        let conn = &mut self.conns[key];
         if conn.closing.is_none() {
             conn.closing = Some(Closing::new(conn, gone, end, self.now));
             self.wheel.cancel(key);
@@ -292,7 +313,7 @@ impl Engine {
 
     /// Works on a session that is to be reset; its end when that is done.
     fn close(&mut self, key: u32) -> Option<Termination> {
-        let conn = self.conns.get_mut(key as usize)?;
+        let conn = self.conns.get_mut(key)?;
         let over = closing::close(conn, &mut self.tools, self.now, &self.books);
         over.then(|| {
             conn.closing
@@ -308,7 +329,7 @@ impl Engine {
         due.retain(|&key| {
             self.serve(key);
             self.conns
-                .get(key as usize)
+                .get(key)
                 .is_some_and(|conn| conn.closing.is_some())
         });
         due.append(&mut self.closing);
@@ -321,7 +342,7 @@ impl Engine {
     }
 
     fn look(&mut self, key: u32) {
-        let Some(conn) = self.conns.get_mut(key as usize) else {
+        let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
         let age = u64::try_from(conn.account.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -336,7 +357,7 @@ impl Engine {
     }
 
     fn schedule(&mut self, key: u32) {
-        let conn = &self.conns[key as usize];
+        let conn = &self.conns[key];
         if conn.closing.is_none() {
             let at = judge::next_look(conn, 0, self.now);
             self.wheel.schedule(key, tick_of(at));
@@ -353,19 +374,19 @@ impl Engine {
             .conns
             .iter()
             .filter(|(_, c)| on_them(c))
-            .map(|(key, _)| key_of(key))
+            .map(|(key, _)| key)
             .collect();
         for key in keys {
-            closing::reset(self.conns[key as usize].half(Side::Server));
+            closing::reset(self.conns[key].half(Side::Server));
             self.begin_closing(key, Side::Server, Termination::new(cause, Phase::Data));
             self.serve(key);
         }
     }
 
     pub(super) fn end_all(&mut self, cause: Cause) {
-        let keys: Vec<u32> = self.conns.iter().map(|(key, _)| key_of(key)).collect();
+        let keys: Vec<u32> = self.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.conns[key as usize]
+            self.conns[key]
                 .halves
                 .iter()
                 .for_each(closing::reset);
@@ -375,7 +396,7 @@ impl Engine {
 
     /// Step 10. Closing the descriptors takes them out of the epoll instance.
     fn remove(&mut self, key: u32, end: &Termination) {
-        if let Some(conn) = self.conns.try_remove(key as usize) {
+        if let Some(conn) = self.conns.remove(key) {
             self.wheel.cancel(key);
             let Conn {
                 halves,
@@ -410,22 +431,4 @@ const TICK_MS: u64 = 100;
 /// The first tick that is not before `at` ms: never early.
 fn tick_of(at: u64) -> u64 {
     at.div_ceil(TICK_MS)
-}
-
-fn key_of(index: usize) -> u32 {
-    u32::try_from(index).expect("descriptors are fewer than 2^32")
-}
-
-fn token(key: u32, generation: u32, side: Side) -> u64 {
-    u64::from(key) << 32 | u64::from(generation) << 1 | side as u64
-}
-
-fn parts(token: u64) -> (u32, u32, Side) {
-    let side = if token & 1 == 0 {
-        Side::Client
-    } else {
-        Side::Server
-    };
-    let low = u32::try_from(token & u64::from(u32::MAX)).expect("masked");
-    (u32::try_from(token >> 32).expect("shifted"), low >> 1, side)
 }

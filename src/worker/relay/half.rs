@@ -28,6 +28,8 @@ const READS_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Tools {
     buffer: Box<[u8]>,
+    /// Reads of one direction in one turn.
+    pub(super) share: usize,
     pub(super) pipes: Pipes,
 }
 
@@ -35,6 +37,7 @@ impl Tools {
     pub(super) fn new() -> Self {
         Self {
             buffer: vec![0; CHUNK_MAX].into_boxed_slice(),
+            share: READS_MAX,
             pipes: Pipes::default(),
         }
     }
@@ -70,7 +73,7 @@ pub(super) fn flow(
     books: &Books,
 ) -> Flow {
     let to = from.other();
-    for _ in 0..READS_MAX {
+    for _ in 0..tools.share {
         if let Err(error) = flush(conn.half_mut(to), now) {
             return Flow::Broken(to, error);
         }

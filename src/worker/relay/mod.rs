@@ -7,17 +7,20 @@
 //!
 //! Invariant: the engine is borrowed for the length of a turn, never across an await.
 
+mod asked;
 mod closing;
 mod conn;
 mod engine;
 mod half;
 mod judge;
 mod splice;
+mod table;
 mod wheel;
 
 #[cfg(test)]
 mod tests;
 
+pub(super) use asked::Asked;
 pub(super) use conn::{Established, Kind};
 
 use super::account::Books;
@@ -39,7 +42,8 @@ const CLOSING_TICK: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Relay {
     engine: RefCell<Engine>,
-    /// Rung when the first session comes, so that an idle relay needs no clock.
+    /// Rung when the first session comes, so that an idle relay needs no clock, and when one that
+    /// comes has more to do at once than its share of a turn.
     arrived: Notify,
     /// Rung when the last session has ended and that is [`Relay::awaited`].
     emptied: Notify,
@@ -66,10 +70,11 @@ impl Relay {
     /// Takes over an established session and moves what can be moved at once.
     pub(super) fn adopt(&self, session: Established) {
         let mut engine = self.engine.borrow_mut();
-        if engine.is_empty() {
+        let first = engine.is_empty();
+        engine.adopt(session);
+        if first || engine.is_unfinished() {
             self.arrived.notify_one();
         }
-        engine.adopt(session);
     }
 
     /// Ends the sessions on these servers ([`crate::live::ServerLive::uid`]).
@@ -121,8 +126,15 @@ impl Relay {
                     engine.tick();
                     clock.as_mut().reset(engine.next_tick().into());
                 }
-                () = self.arrived.notified(), if idle => {
-                    clock.as_mut().reset(self.engine.borrow().next_tick().into());
+                () = self.arrived.notified() => {
+                    let mut engine = self.engine.borrow_mut();
+                    if idle {
+                        clock.as_mut().reset(engine.next_tick().into());
+                    }
+                    // No event will tell of what is left to do.
+                    if engine.is_unfinished() && !engine.turn()? {
+                        self.arrived.notify_one();
+                    }
                 }
             }
             if self.engine.borrow().is_closing() {

@@ -2,8 +2,8 @@
 //! the plain rule that what was written on one side is read on the other.
 
 use super::Relay;
+use super::asked::Asked;
 use super::conn::{Established, Kind};
-use super::engine::Engine;
 use crate::config::{Limits, Loader};
 use crate::live::slot::{ConnLimits, ConnSlot, Slot};
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
@@ -23,9 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Small, so that writes are short and back-pressure is felt.
 const SOCKET_BUFFER: usize = 8 * 1024;
 
-/// A session in an engine, and the far ends of its two connections.
+/// A session in a relay, and the far ends of its two connections.
 struct Bench {
-    engine: Engine,
+    relay: Rc<Relay>,
     snapshot: Snapshot,
     ends: [End; 2],
 }
@@ -111,8 +111,37 @@ fn connection(buffer: usize) -> (OwnedFd, TcpStream) {
     (near.into(), far.into())
 }
 
+/// A session that a relay is to adopt.
+struct Ready {
+    client: OwnedFd,
+    server: OwnedFd,
+    account: Account,
+}
+
+impl Ready {
+    fn go(self, relay: &Rc<Relay>) {
+        let server = Asked::new(relay, self.server, Kind::Tcp).unwrap();
+        relay.adopt(Established {
+            client: (self.client, Kind::Tcp),
+            server,
+            account: self.account,
+        });
+    }
+
+    /// The same, once the relay has heard that the server has answered.
+    async fn go_when_answered(self, relay: &Rc<Relay>) {
+        let server = Asked::new(relay, self.server, Kind::Tcp).unwrap();
+        server.answered().await.unwrap();
+        relay.adopt(Established {
+            client: (self.client, Kind::Tcp),
+            server,
+            account: self.account,
+        });
+    }
+}
+
 /// A session to be adopted, what it is counted on, and the far ends of its two connections.
-fn session(buffer: usize) -> (Established, Snapshot, Rc<Books>, [TcpStream; 2]) {
+fn session(buffer: usize) -> (Ready, Snapshot, Rc<Books>, [TcpStream; 2]) {
     let limits = Limits::unknown();
     let loader = Loader {
         limits,
@@ -151,9 +180,9 @@ fn session(buffer: usize) -> (Established, Snapshot, Rc<Books>, [TcpStream; 2]) 
 
     let (client, far_client) = connection(buffer);
     let (server, far_server) = connection(buffer);
-    let session = Established {
-        client: (client, Kind::Tcp),
-        server: (server, Kind::Tcp),
+    let session = Ready {
+        client,
+        server,
         account,
     };
     (session, snapshot, books, [far_client, far_server])
@@ -166,18 +195,23 @@ impl Bench {
 
     fn with_buffers(buffer: usize) -> Self {
         let (session, snapshot, books, ends) = session(buffer);
-        let (mut engine, _events) = Engine::new(books).unwrap();
-        engine.adopt(session);
+        let (relay, _events) = Relay::new(books).unwrap();
+        session.go(&relay);
         Self {
-            engine,
+            relay,
             snapshot,
             ends: ends.map(End::new),
         }
     }
 
     fn turn(&mut self) {
-        self.engine.turn().unwrap();
-        self.engine.tick();
+        let mut engine = self.relay.engine.borrow_mut();
+        engine.turn().unwrap();
+        engine.tick();
+    }
+
+    fn is_over(&self) -> bool {
+        self.relay.engine.borrow().is_empty()
     }
 
     /// Turns, reading on both sides, until `done`.
@@ -250,7 +284,7 @@ proptest! {
         bench.act(&Act::End(0));
         bench.act(&Act::End(1));
         bench.until("both ends have read the end", |b| b.ends.iter().all(|e| e.ended.is_some()));
-        bench.until("the session has ended", |b| b.engine.is_empty());
+        bench.until("the session has ended", |b| b.is_over());
         for side in 0..2 {
             prop_assert_eq!(bench.ends[side].ended, Some(ErrorKind::UnexpectedEof));
             prop_assert_eq!(bench.ends[side].read, bench.ends[1 - side].written);
@@ -270,7 +304,7 @@ proptest! {
         let stream = bench.ends[from].stream.take().unwrap();
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         drop(stream);
-        bench.until("the session has ended", |b| b.engine.is_empty());
+        bench.until("the session has ended", |b| b.is_over());
         let rest = 1 - from;
         bench.until("the reset has arrived", |b| b.ends[rest].ended.is_some());
         let kind = bench.ends[rest].ended;
@@ -296,13 +330,13 @@ fn bulk_goes_through_a_pipe_that_comes_back_to_the_pool() {
         }
     }
     assert!(
-        bench.engine.pooled_pipes() > 0,
+        bench.relay.engine.borrow().pooled_pipes() > 0,
         "8 MB were copied all the way"
     );
     for side in 0..2 {
         bench.act(&Act::End(side));
     }
-    bench.until("the session has ended", |b| b.engine.is_empty());
+    bench.until("the session has ended", |b| b.is_over());
     assert_eq!(bench.counted(), [BULK, BULK]);
 }
 
@@ -314,15 +348,15 @@ fn a_killed_session_is_reset_on_both_sides() {
     let server = bench.snapshot.backends[0].as_ref().unwrap().servers[0]
         .live
         .uid;
-    bench.engine.end_sessions(&[server + 1], Cause::Down);
-    assert!(!bench.engine.is_empty(), "another server's sessions go on");
-    bench.engine.end_sessions(&[server], Cause::Down);
+    bench.relay.end_sessions(&[server + 1], Cause::Down);
+    assert!(!bench.is_over(), "another server's sessions go on");
+    bench.relay.end_sessions(&[server], Cause::Down);
     bench.until("both are reset", |b| {
         b.ends
             .iter()
             .all(|end| end.ended == Some(ErrorKind::ConnectionReset))
     });
-    assert!(bench.engine.is_empty());
+    assert!(bench.is_over());
 }
 
 #[test]
@@ -344,9 +378,39 @@ fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
         for _ in 0..200 {
             tokio::task::spawn_local(async {});
         }
-        relay.adopt(session);
+        session.go(&relay);
         tokio::time::timeout(PATIENCE, relay.empty())
             .await
             .expect("the stop hangs");
+    });
+}
+
+#[test]
+fn a_session_that_comes_with_more_than_its_share_goes_on_without_an_event() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async {
+        let (session, _snapshot, books, [mut client, mut server]) = session(512 * 1024);
+        let (relay, events) = Relay::new(books).unwrap();
+        // Another is there already: the relay is not told of the first that comes.
+        let (other, _others, _, _ends) = self::session(SOCKET_BUFFER);
+        other.go(&relay);
+        relay.engine.borrow_mut().set_share(1);
+        let running = Rc::clone(&relay);
+        tokio::task::spawn_local(async move { running.run(events).await });
+        // The server speaks first: all of it is there before the relay has the session, the event
+        // that tells of it is taken together with the server's answer, and nothing comes after it.
+        let bytes: Vec<u8> = (0..100_000).map(|n| byte(1, n)).collect();
+        server.write_all(&bytes).unwrap();
+        session.go_when_answered(&relay).await;
+        let client = tokio::task::spawn_blocking(move || {
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut received = vec![0; 100_000];
+            client.read_exact(&mut received).map(|()| received)
+        });
+        assert!(client.await.unwrap().expect("the rest is left behind") == bytes);
+        drop(server);
     });
 }

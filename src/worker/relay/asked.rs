@@ -1,0 +1,83 @@
+//! A server that is asked for a connection: its socket, watched by the relay that is to have it.
+//!
+//! Runs on a worker. The socket is registered once, in the relay's epoll instance; when the server
+//! has answered, [`super::Relay::adopt`] goes on with the same registration.
+//!
+//! Kernel facts relied on: a socket that is connecting is neither readable nor writable. One that
+//! is writable without an error or a hang-up is connected, so that `SO_ERROR` has to be asked for
+//! only in the other case.
+
+use super::conn::Kind;
+use super::Relay;
+use rustix::event::epoll::EventFlags;
+use rustix::net::sockopt;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+/// A connection that was begun. Dropping it closes the socket.
+#[derive(Debug)]
+pub(in crate::worker) struct Asked {
+    relay: Rc<Relay>,
+    key: u32,
+    kind: Kind,
+    /// Taken by the relay.
+    socket: Option<OwnedFd>,
+}
+
+impl Asked {
+    /// Watches a non-blocking socket that is connecting, or is connected.
+    ///
+    /// # Errors
+    /// Those of `epoll_ctl`, which are this machine's fault and not the server's.
+    pub(in crate::worker) fn new(
+        relay: &Rc<Relay>,
+        socket: OwnedFd,
+        kind: Kind,
+    ) -> io::Result<Self> {
+        let key = relay.engine.borrow_mut().ask(socket.as_fd())?;
+        Ok(Self {
+            relay: Rc::clone(relay),
+            key,
+            kind,
+            socket: Some(socket),
+        })
+    }
+
+    /// Completes when the server has answered.
+    ///
+    /// # Errors
+    /// The server's refusal.
+    pub(in crate::worker) async fn answered(&self) -> io::Result<()> {
+        let heard =
+            poll_fn(|context| self.relay.engine.borrow_mut().poll_asked(self.key, context)).await;
+        if heard.intersects(EventFlags::ERR | EventFlags::HUP) {
+            sockopt::socket_error(self.fd())??;
+        }
+        Ok(())
+    }
+
+    pub(in crate::worker) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(in crate::worker) fn fd(&self) -> BorrowedFd<'_> {
+        let socket = self.socket.as_ref();
+        socket.expect("only the relay takes it, and the whole").as_fd()
+    }
+
+    /// The socket and its place, which are the caller's to give back from here on.
+    pub(super) fn into_parts(mut self) -> Option<(OwnedFd, Kind, u32)> {
+        let socket = self.socket.take()?;
+        Some((socket, self.kind, self.key))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.socket.is_some() {
+            self.relay.engine.borrow_mut().forget(self.key);
+        }
+    }
+}
