@@ -3,10 +3,13 @@
 //! Invariant: a line never waits longer than [`PATIENCE_MAX`], and a receiver that was once too
 //! slow is not waited for again until it takes something. The descriptor is taken once; a receiver
 //! that comes back is connected to again with the same one, so that this needs no free descriptor.
+//!
+//! Lines are gathered and handed over together: one system call for up to [`BATCH_MAX`] of them.
 
 use super::output::{Losses, is_writable};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -17,6 +20,9 @@ use std::time::{Duration, Instant};
 const PATIENCE_MAX: Duration = Duration::from_millis(100);
 /// How often a receiver that is not there is looked for.
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
+
+/// Lines that are handed over at once.
+const BATCH_MAX: usize = 64;
 
 /// A receiver of datagrams.
 #[derive(Debug)]
@@ -29,6 +35,10 @@ pub(super) struct Datagram {
     /// The last wait was in vain.
     stalled: bool,
     losses: Losses,
+    /// Lines to be sent, one behind the other.
+    text: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
 }
 
 impl Datagram {
@@ -62,30 +72,58 @@ impl Datagram {
             retry_at: None,
             stalled: false,
             losses: Losses::default(),
+            text: Vec::new(),
+            ends: Vec::new(),
         }
     }
 
-    /// Sends one line, or loses it.
-    pub(super) fn send(&mut self, line: &[u8]) {
-        let mut result = self.try_send(line);
+    /// Takes one line, which [`Datagram::flush`] sends at the latest.
+    pub(super) fn push(&mut self, line: &[u8]) {
+        self.text.extend_from_slice(line);
+        self.ends.push(self.text.len());
+        if self.ends.len() >= BATCH_MAX {
+            self.flush();
+        }
+    }
+
+    /// Sends the lines, or loses them.
+    pub(super) fn flush(&mut self) {
+        let mut sent = 0;
+        while sent < self.ends.len() {
+            sent += self.send(sent);
+        }
+        self.text.clear();
+        self.ends.clear();
+    }
+
+    /// Sends the lines from number `first` on as far as they are taken, or loses that one: how many
+    /// need no further care.
+    fn send(&mut self, first: usize) -> usize {
+        let mut result = self.try_send(first);
         if let Err(error) = &result {
             if is_full(error) {
                 let patient = !self.stalled;
                 self.stalled = true;
                 if patient && self.wait_writable() {
-                    result = self.try_send(line);
+                    result = self.try_send(first);
                 }
             } else if self.connected {
                 // The receiver has gone, perhaps to come back as another. (For UDP the error is
                 // that of an earlier datagram, and this one is as good as any.)
                 self.connected = false;
                 self.retry_at = None;
-                result = self.try_send(line);
+                result = self.try_send(first);
             }
         }
         match result {
-            Ok(()) => self.stalled = false,
-            Err(error) => self.losses.add(1, error),
+            Ok(count) => {
+                self.stalled = false;
+                count
+            }
+            Err(error) => {
+                self.losses.add(1, error);
+                1
+            }
         }
     }
 
@@ -94,10 +132,26 @@ impl Datagram {
         self.losses.take()
     }
 
-    fn try_send(&mut self, line: &[u8]) -> io::Result<()> {
+    /// How many lines from number `first` on were taken: one at least.
+    fn try_send(&mut self, first: usize) -> io::Result<usize> {
         self.connect()?;
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        socket.send(line).map(|_| ())
+        let lines: Vec<[IoSlice; 1]> = (first..self.ends.len())
+            .map(|number| [IoSlice::new(self.line(number))])
+            .collect();
+        let mut nothing: Vec<SendAncillaryBuffer> = Vec::new();
+        nothing.resize_with(lines.len(), SendAncillaryBuffer::default);
+        let mut messages: Vec<MMsgHdr> = lines
+            .iter()
+            .zip(&mut nothing)
+            .map(|(line, nothing)| MMsgHdr::new(line, nothing))
+            .collect();
+        Ok(sendmmsg(socket, &mut messages, SendFlags::NOSIGNAL)?.max(1))
+    }
+
+    fn line(&self, number: usize) -> &[u8] {
+        let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.text[begin..self.ends[number]]
     }
 
     fn connect(&mut self) -> io::Result<()> {
@@ -153,8 +207,9 @@ mod tests {
     fn udp_lines_arrive_one_a_datagram() {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut sink = Datagram::udp(receiver.local_addr().unwrap());
-        sink.send(b"one\n");
-        sink.send(b"two\n");
+        sink.push(b"one\n");
+        sink.push(b"two\n");
+        sink.flush();
         let mut buffer = [0; 16];
         for expected in [b"one\n", b"two\n"] {
             let length = receiver.recv(&mut buffer).unwrap();
@@ -168,16 +223,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut sink = Datagram::unix(&path).unwrap();
-        sink.send(b"nobody\n");
+        sink.push(b"nobody\n");
+        sink.flush();
         assert_eq!(sink.losses().lines, 1);
         let first = UnixDatagram::bind(&path).unwrap();
         sink.retry_at = None; // the second has passed
-        sink.send(b"one\n");
+        sink.push(b"one\n");
+        sink.flush();
         assert_eq!(received(&first), b"one\n");
         drop(first);
         std::fs::remove_file(&path).unwrap();
         let second = UnixDatagram::bind(&path).unwrap();
-        sink.send(b"two\n");
+        sink.push(b"two\n");
+        sink.flush();
         assert_eq!(
             received(&second),
             b"two\n",
@@ -192,8 +250,34 @@ mod tests {
         let address = UnixAddr::from_abstract_name(name.as_bytes()).unwrap();
         let receiver = UnixDatagram::bind_addr(&address).unwrap();
         let mut sink = Datagram::unix(Path::new(&format!("@{name}"))).unwrap();
-        sink.send(b"one\n");
+        sink.push(b"one\n");
+        sink.flush();
         assert_eq!(received(&receiver), b"one\n");
+    }
+
+    #[test]
+    fn more_lines_than_fit_into_one_call_all_arrive_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let receiver = UnixDatagram::bind(&path).unwrap();
+        receiver
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let mut sink = Datagram::unix(&path).unwrap();
+        let reader = std::thread::spawn(move || {
+            (0..2 * BATCH_MAX + 1)
+                .map(|_| received(&receiver))
+                .collect::<Vec<_>>()
+        });
+        let lines: Vec<Vec<u8>> = (0..=2 * BATCH_MAX)
+            .map(|number| format!("line {number}\n").into_bytes())
+            .collect();
+        for line in &lines {
+            sink.push(line);
+        }
+        sink.flush();
+        assert_eq!(sink.losses().lines, 0);
+        assert_eq!(reader.join().unwrap(), lines);
     }
 
     #[test]
@@ -204,13 +288,15 @@ mod tests {
         let mut sink = Datagram::unix(&path).unwrap();
         let begun = Instant::now();
         for _ in 0..2000 {
-            sink.send(b"line\n");
+            sink.push(b"line\n");
+            sink.flush();
         }
         assert!(begun.elapsed() < Duration::from_secs(2));
         let lost = sink.losses().lines;
         assert!(lost > 0 && lost < 2000, "{lost}");
         received(&receiver);
-        sink.send(b"again\n");
+        sink.push(b"again\n");
+        sink.flush();
         assert_eq!(sink.losses().lines, 0);
     }
 }

@@ -76,7 +76,7 @@ impl Target {
         self.line.push('\n');
         match &mut self.sink {
             Sink::Stream(output) => output.push(self.line.as_bytes(), true),
-            Sink::Datagram(datagram) => datagram.send(self.line.as_bytes()),
+            Sink::Datagram(datagram) => datagram.push(self.line.as_bytes()),
         }
     }
 
@@ -84,16 +84,22 @@ impl Target {
     pub(super) fn flush(&mut self) -> bool {
         match &mut self.sink {
             Sink::Stream(output) => output.flush(),
-            Sink::Datagram(_) => true,
+            Sink::Datagram(datagram) => {
+                datagram.flush();
+                true
+            }
         }
     }
 
     /// Writes what is left until `deadline`, then drops and counts the rest.
     pub(super) fn finish(&mut self, deadline: Instant) {
-        if let Sink::Stream(output) = &mut self.sink
-            && !output.flush_until(deadline)
-        {
-            output.abandon();
+        match &mut self.sink {
+            Sink::Stream(output) => {
+                if !output.flush_until(deadline) {
+                    output.abandon();
+                }
+            }
+            Sink::Datagram(datagram) => datagram.flush(),
         }
     }
 

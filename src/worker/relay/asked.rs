@@ -7,8 +7,8 @@
 //! is writable without an error or a hang-up is connected, so that `SO_ERROR` has to be asked for
 //! only in the other case.
 
-use super::conn::Kind;
 use super::Relay;
+use super::conn::Kind;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt;
 use std::future::poll_fn;
@@ -64,7 +64,9 @@ impl Asked {
 
     pub(in crate::worker) fn fd(&self) -> BorrowedFd<'_> {
         let socket = self.socket.as_ref();
-        socket.expect("only the relay takes it, and the whole").as_fd()
+        socket
+            .expect("only the relay takes it, and the whole")
+            .as_fd()
     }
 
     /// The socket and its place, which are the caller's to give back from here on.

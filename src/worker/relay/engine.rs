@@ -386,10 +386,7 @@ impl Engine {
     pub(super) fn end_all(&mut self, cause: Cause) {
         let keys: Vec<u32> = self.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.conns[key]
-                .halves
-                .iter()
-                .for_each(closing::reset);
+            self.conns[key].halves.iter().for_each(closing::reset);
             self.remove(key, &Termination::new(cause, Phase::Data));
         }
     }
