@@ -117,11 +117,12 @@ async fn run(parts: Parts) -> io::Result<()> {
         relay.empty().await;
     };
     tokio::pin!(over);
-    let relaying = relay.run(events);
-    tokio::pin!(relaying);
+    // A task of its own, so that an event of a session wakes nothing else.
+    let running = Rc::clone(&relay);
+    let mut relaying = tokio::task::spawn_local(async move { running.run(events).await });
     loop {
         tokio::select! {
-            result = &mut relaying => return result,
+            result = &mut relaying => return result.map_err(io::Error::other)?,
             Some(order) = orders.recv() => obey(order, &relay, &mut doors),
             () = &mut over => return Ok(()),
             () = kill.cancelled() => {

@@ -158,8 +158,8 @@ impl Engine {
         }
     }
 
-    /// Takes a batch of events and serves the sessions they touch. `true` when no more are waiting.
-    pub(super) fn turn(&mut self) -> io::Result<bool> {
+    /// Takes a batch of events and serves the sessions they touch.
+    pub(super) fn turn(&mut self) -> io::Result<Turn> {
         let mut events = std::mem::take(&mut self.events);
         events.clear();
         let none = rustix::event::Timespec {
@@ -179,7 +179,7 @@ impl Engine {
         for event in &events {
             self.mark(event.data.u64(), event.flags);
         }
-        let drained = events.len() < EVENTS_MAX;
+        let idle = events.is_empty() && self.ready.is_empty();
         self.events = events;
         // Those that use up their share queue up again, for the next turn.
         let mut ready = std::mem::take(&mut self.ready);
@@ -192,7 +192,7 @@ impl Engine {
         if self.ready.is_empty() {
             self.ready = ready;
         }
-        Ok(drained && self.ready.is_empty())
+        Ok(if idle { Turn::Idle } else { Turn::Busy })
     }
 
     /// Notes what an event says.
@@ -414,6 +414,15 @@ impl Engine {
     fn read_clock(&mut self) {
         self.now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
     }
+}
+
+/// What a turn has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Something to do; there may be more.
+    Busy,
+    /// Nothing.
+    Idle,
 }
 
 /// What is watched from the beginning.

@@ -26,25 +26,35 @@ pub(super) use conn::{Established, Kind};
 use super::account::Books;
 use crate::live::Cause;
 use crate::sys::raw::{self, Owned};
-use engine::Engine;
+use engine::{Engine, Turn};
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::Notify;
+use tokio::time::Sleep;
 
 /// How often a session that waits to be reset is looked at.
 const CLOSING_TICK: Duration = Duration::from_millis(5);
+
+/// Turns in a row, before the runtime looks after everything else.
+const TURNS_MAX: usize = 8;
 
 /// The relay of one worker.
 #[derive(Debug)]
 pub(super) struct Relay {
     engine: RefCell<Engine>,
-    /// Rung when the first session comes, so that an idle relay needs no clock, and when one that
-    /// comes has more to do at once than its share of a turn.
-    arrived: Notify,
+    /// The first session has come, so that an idle relay needs no clock; or one has come with more
+    /// to do at once than its share of a turn.
+    arrived: Cell<bool>,
+    /// Who runs it.
+    runner: RefCell<Option<Waker>>,
     /// Rung when the last session has ended and that is [`Relay::awaited`].
     emptied: Notify,
     /// Somebody waits for the end of the last session: the worker is to stop.
@@ -60,7 +70,8 @@ impl Relay {
         let (engine, events) = Engine::new(books)?;
         let relay = Self {
             engine: RefCell::new(engine),
-            arrived: Notify::new(),
+            arrived: Cell::new(false),
+            runner: RefCell::new(None),
             emptied: Notify::new(),
             awaited: Cell::new(false),
         };
@@ -73,7 +84,8 @@ impl Relay {
         let first = engine.is_empty();
         engine.adopt(session);
         if first || engine.is_unfinished() {
-            self.arrived.notify_one();
+            drop(engine);
+            self.announce();
         }
     }
 
@@ -106,34 +118,33 @@ impl Relay {
     /// When the epoll instance cannot be watched or read, which nothing ordinary brings about.
     pub(super) async fn run(&self, events: OwnedFd) -> io::Result<()> {
         let events = raw::watch(Owned::new(events), Interest::READABLE)?;
-        let clock = tokio::time::sleep(CLOSING_TICK);
-        tokio::pin!(clock);
+        let mut clock = pin!(tokio::time::sleep(CLOSING_TICK));
         loop {
             let idle = self.engine.borrow().is_empty();
-            tokio::select! {
-                biased;
-                ready = events.readable() => {
-                    let mut ready = ready?;
-                    let drained = self.engine.borrow_mut().turn()?;
-                    if drained {
+            match poll_fn(|context| self.call(context, &events, clock.as_mut(), idle)).await? {
+                Call::Events(mut ready) => {
+                    if self.turns()? {
                         ready.clear_ready();
                     } else {
                         tokio::task::yield_now().await;
                     }
                 }
-                () = clock.as_mut(), if !idle => {
+                Call::Clock => {
                     let mut engine = self.engine.borrow_mut();
                     engine.tick();
                     clock.as_mut().reset(engine.next_tick().into());
                 }
-                () = self.arrived.notified() => {
-                    let mut engine = self.engine.borrow_mut();
+                Call::Arrived => {
                     if idle {
-                        clock.as_mut().reset(engine.next_tick().into());
+                        clock
+                            .as_mut()
+                            .reset(self.engine.borrow().next_tick().into());
                     }
                     // No event will tell of what is left to do.
-                    if engine.is_unfinished() && !engine.turn()? {
-                        self.arrived.notify_one();
+                    let unfinished = self.engine.borrow().is_unfinished();
+                    if unfinished && !self.turns()? {
+                        self.arrived.set(true);
+                        tokio::task::yield_now().await;
                     }
                 }
             }
@@ -150,4 +161,59 @@ impl Relay {
             }
         }
     }
+
+    /// Waits for something to do. By hand, because it is what every wake-up of a worker pays for.
+    fn call<'a>(
+        &self,
+        context: &mut Context<'_>,
+        events: &'a AsyncFd<Owned<OwnedFd>>,
+        clock: Pin<&mut Sleep>,
+        idle: bool,
+    ) -> Poll<io::Result<Call<'a>>> {
+        if let Poll::Ready(ready) = events.poll_read_ready(context) {
+            return Poll::Ready(ready.map(Call::Events));
+        }
+        if self.arrived.take() {
+            return Poll::Ready(Ok(Call::Arrived));
+        }
+        if !idle && clock.poll(context).is_ready() {
+            return Poll::Ready(Ok(Call::Clock));
+        }
+        match &mut *self.runner.borrow_mut() {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Turns until nothing is waiting; `false` when that took too long and others are to have
+    /// their chance. What arrives during a turn is found by the next one, without the way through
+    /// the runtime.
+    fn turns(&self) -> io::Result<bool> {
+        let mut engine = self.engine.borrow_mut();
+        for _ in 0..TURNS_MAX {
+            if engine.turn()? == Turn::Idle {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tells [`Relay::run`] that a session has come.
+    fn announce(&self) {
+        self.arrived.set(true);
+        if let Some(waker) = &*self.runner.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// What [`Relay::run`] is called to.
+enum Call<'a> {
+    /// Sessions have events.
+    Events(AsyncFdReadyGuard<'a, Owned<OwnedFd>>),
+    /// It is time for [`Engine::tick`].
+    Clock,
+    /// A session has come, of which [`Relay::announce`] tells.
+    Arrived,
 }
