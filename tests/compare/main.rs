@@ -21,13 +21,15 @@ mod harness;
 mod lab;
 
 use lab::balancer::Kind;
-use lab::scenarios::{
-    RELOADS, pinned_clients, power_off, reload_in_the_dark, service_stops, split,
-};
+use lab::reloads::{Plan, reloads};
+use lab::scenarios::{pinned_clients, power_off, service_stops, split};
 use std::time::Duration;
 
 /// Longer than the kernel goes on retransmitting (`tcp_retries2`: about 15 minutes).
 const PINNED_PATIENCE: Duration = Duration::from_secs(1000);
+
+/// Longer than any balancer makes a client wait.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(130);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -55,11 +57,14 @@ fn main() {
             );
         }
         if all || asked("reload") {
-            let result = reload_in_the_dark(kind);
-            println!(
-                "{name}: {RELOADS} reloads while a node is off: {}; the node was UP after {}",
-                result.clients, result.forgotten
-            );
+            for (dark, nodes) in [(false, "all nodes serve"), (true, "a node is off")] {
+                let plan = Plan {
+                    reloads: 50,
+                    dark,
+                    patience: RELOAD_PATIENCE,
+                };
+                println!("{name}: 50 reloads while {nodes}: {}", reloads(kind, plan));
+            }
         }
         if all || asked("split") {
             println!("{name}: did not survive a split of 12 s: {:?}", split(kind));

@@ -7,9 +7,8 @@ use crate::harness::netns::{LB_ADDRESS, Lab, possible};
 use crate::harness::peer::Behaviour;
 use crate::harness::rlb::STOP_WITHIN;
 use crate::lab::balancer::{BACKENDS, Kind, SERVERS, csv, frontend, wait_states};
-use crate::lab::scenarios::{
-    Pinned, pinned_clients, power_off, reload_in_the_dark, service_stops, split,
-};
+use crate::lab::reloads::{Plan, STREAMS, reloads};
+use crate::lab::scenarios::{Pinned, pinned_clients, power_off, service_stops, split};
 use crate::lab::services::{
     APP, CONSOLE, Database, KUBE_API, http_through_lb, https_through_lb, nginx, pgbench, psql,
     scripted, success,
@@ -198,22 +197,62 @@ fn a_node_without_power_costs_nobody_a_second() {
     );
 }
 
-/// Health survives a reload: nobody is sent to the node that is known to be dark.
+/// One process serves on, and health survives: nobody is sent to the node that is known to be dark.
 #[test]
-fn ten_reloads_while_a_node_is_dark_cost_nobody_anything() {
+fn fifty_reloads_while_a_node_is_dark_cost_nobody_anything() {
     if !possible() {
         return;
     }
-    let result = reload_in_the_dark(Kind::Rlb);
-    let clients = result.clients;
-    eprintln!("reloads in the dark: {clients}");
+    let plan = Plan {
+        reloads: 50,
+        dark: true,
+        patience: Duration::from_secs(10),
+    };
+    let result = reloads(Kind::Rlb, plan);
+    eprintln!("reloads in the dark: {result}");
     assert_eq!(result.forgotten, 0, "the dark node stays DOWN");
-    assert_eq!(
-        (clients.failed, clients.slow, clients.failed_before),
-        (0, 0, 0),
-        "{clients}"
+    assert_eq!((result.failed(), result.clients.slow), (0, 0), "{result}");
+    assert!(result.clients.begun >= 4500, "{result}");
+    assert_eq!(result.at_extra_frontend.0, 25, "{result}");
+    assert!(result.by_extra_server > 100, "{result}");
+    assert_eq!(result.streams.broken, Vec::<String>::new());
+    let [_, _, leaving] = result.streams.held_by;
+    assert!(
+        leaving >= STREAMS / 4,
+        "on the server that leaves: {result}"
     );
-    assert!(clients.begun >= 800, "{clients}");
+    assert!(result.streams.messages >= 200, "{result}");
+    assert_eq!(result.last.processes, 1, "{result}");
+    let grown = result
+        .last
+        .resident_kb
+        .saturating_sub(result.settled.resident_kb);
+    assert!(grown <= 2048, "{grown} kB: {result}");
+}
+
+/// The same, shorter, through Debian's HAProxy as its unit reloads it: what rlb's figures are to be
+/// held against, and a proof that this load sees what a reload can lose.
+#[test]
+fn haproxy_beside_it_loses_what_rlb_does_not() {
+    if !possible() {
+        return;
+    }
+    let plan = Plan {
+        reloads: 10,
+        dark: true,
+        patience: Duration::from_secs(3),
+    };
+    let (haproxy, rlb) = (reloads(Kind::Haproxy, plan), reloads(Kind::Rlb, plan));
+    eprintln!("HAProxy: {haproxy}\nrlb: {rlb}");
+    for result in [&haproxy, &rlb] {
+        assert!(result.clients.begun >= 1500, "{result}");
+        assert!(result.by_extra_server > 0, "{result}");
+        assert!(result.streams.messages > 50, "{result}");
+    }
+    assert!(haproxy.failed() > 20, "a dark node that is UP: {haproxy}");
+    assert_eq!(rlb.failed(), 0, "{rlb}");
+    assert!(rlb.streams.broken.len() <= haproxy.streams.broken.len());
+    assert!(rlb.last.processes < haproxy.last.processes);
 }
 
 #[test]

@@ -4,11 +4,12 @@ use crate::harness::client::{PATIENCE, connect, echo, hear};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, pace_until};
 use crate::harness::peer::{Behaviour, Peer};
-use crate::harness::rlb::{Rlb, STOP_WITHIN};
+use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
 use nix::sys::signal::Signal;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
@@ -278,6 +279,74 @@ fn a_watched_file_is_reloaded_when_it_changes() {
     rlb.rewrite(&config.clone().frontend("maxcon = 1"));
     rlb.events().wait_for("reload refused");
     assert_eq!(rlb.number("FRONTEND", "slim"), 42);
+    rlb.stop();
+}
+
+/// As Kubernetes mounts a `ConfigMap`: the file is a link through `..data`, itself a link to the
+/// directory of one version, and only `..data` is ever replaced.
+#[test]
+fn a_watched_config_map_is_reloaded_when_its_version_is_swapped() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = one_server(&peer, "check = false").global("watch = true");
+    let rlb = Rlb::start(&config);
+    let path = rlb.config_path();
+    let mount = path.parent().expect("in a directory");
+    let put = |link: &str, to: &str| {
+        let new = mount.join("..new");
+        symlink(to, &new).expect("a link");
+        std::fs::rename(&new, mount.join(link)).expect("replaced");
+    };
+    for maxconn in [41, 42, 43] {
+        let version = format!("..{maxconn}");
+        let text = config.clone().frontend(&format!("maxconn = {maxconn}"));
+        std::fs::create_dir(mount.join(&version)).expect("a directory");
+        std::fs::write(mount.join(&version).join("rlb.toml"), text.to_string()).expect("written");
+        put("..data", &version);
+        if maxconn == 41 {
+            put("rlb.toml", "..data/rlb.toml");
+        }
+        eventually_eq(STOP_WITHIN, &maxconn, || rlb.number("FRONTEND", "slim"));
+    }
+    rlb.stop();
+}
+
+#[test]
+fn diff_tells_what_a_reload_then_does() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = one_server(&peer, "check = false");
+    let rlb = Rlb::start(&config);
+    let path = rlb.config_path();
+    let new = path.with_file_name("new.toml");
+    let diff = |text: &Config, more: &[&str]| {
+        std::fs::write(&new, text.to_string()).expect("written");
+        let (old, new) = (path.to_str(), new.to_str());
+        let files = ["diff", "--config"].map(Some).into_iter().chain([old, new]);
+        let files = files.map(|it| it.expect("a UTF-8 path"));
+        let output = command(&files.chain(more.iter().copied()).collect::<Vec<_>>());
+        let said = [output.stdout, output.stderr].map(|it| String::from_utf8(it).expect("text"));
+        (output.status.code(), said)
+    };
+    let more = config.clone().server_with(peer.address(), "weight = 2");
+    let more = more.frontend("maxconn = 9");
+    let (code, [said, _]) = diff(&more, &[]);
+    assert_eq!(code, Some(0));
+    let change = "~ frontend fe: maxconn none -> 9";
+    assert!(
+        said.contains(change) && said.contains("+ server be/s2"),
+        "{said}"
+    );
+    let (code, [said, _]) = diff(&more, &["--format", "json"]);
+    assert_eq!(code, Some(0));
+    let json: serde_json::Value = serde_json::from_str(&said).expect("one JSON object");
+    let changes = json["changes"].as_array().expect("a list").iter();
+    let names: Vec<_> = changes.map(|it| it["name"].as_str()).collect();
+    assert_eq!(names, ["fe", "be", "be/s2"].map(Some), "{json:#}");
+    let (code, [said, why]) = diff(&config.clone().frontend("maxcon = 9"), &[]);
+    assert_eq!((code, said.as_str()), (Some(78), ""));
+    assert!(why.contains("maxcon"), "{why}");
+    // It has only told.
+    assert!(rlb.events().with("reload").is_empty());
+    assert!(rlb.csv().find("be", "s2").is_none());
     rlb.stop();
 }
 

@@ -149,6 +149,119 @@ fn states_and_weights_are_set_and_survive_a_reload() {
     scene.rlb.stop();
 }
 
+/// Status in the statistics, then operational state, administrative state, weight in force and
+/// weight of the file as `show servers state` has them.
+type Seen = (String, [u32; 4]);
+
+fn seen(scene: &Scene, server: &str) -> Seen {
+    let state = scene.ask("show servers state be");
+    let line = state
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    let fields = line.skip(2).find(|it| it.get(3) == Some(&server));
+    let fields = fields.unwrap_or_else(|| panic!("no {server} in {state}"));
+    let number = |at: usize| fields[at].parse().expect("a number");
+    let csv = scene.rlb.csv();
+    let row = csv.row("be", server);
+    assert_eq!(
+        row.number("weight"),
+        u64::from(number(7)),
+        "{server}: {state}"
+    );
+    (row.status().to_owned(), [5, 6, 7, 8].map(number))
+}
+
+/// How many of `connections` each of four servers gets.
+fn shares(scene: &Scene, connections: usize) -> [usize; 4] {
+    let mut shares = [0; 4];
+    for _ in 0..connections {
+        let server: usize = hear(scene.rlb.address()).0.parse().expect("a number");
+        shares[server - 1] += 1;
+    }
+    shares
+}
+
+#[test]
+fn what_an_operator_set_yields_only_to_the_files_own_change() {
+    let words = ["1", "2", "3", "4"];
+    let peers = words.map(|word| Peer::start(Behaviour::Says(word)));
+    let keys = [
+        "weight = 11",
+        "weight = 12",
+        "weight = 13",
+        "disabled = true",
+    ];
+    let servers = peers.iter().zip(keys);
+    let config = servers.fold(Config::new(), |config, (peer, keys)| {
+        config.server_with(peer.address(), &format!("check = false, {keys}"))
+    });
+    let mut scene = Scene::new(config, "admin");
+    for (server, wish) in [
+        ("s1", "state maint"),
+        ("s2", "state drain"),
+        ("s3", "weight 1"),
+        ("s4", "state ready"),
+    ] {
+        assert_eq!(scene.ask(&format!("set server be/{server} {wish}")), "\n");
+    }
+    let mut file = scene.config.to_string();
+    let seen_as = |status: &str, numbers| (status.to_owned(), numbers);
+    let mut expected = [
+        seen_as("MAINT", [0, 0x01, 11, 11]),
+        seen_as("DRAIN", [2, 0x08, 12, 12]),
+        seen_as("no check", [2, 0, 1, 13]),
+        seen_as("no check", [2, 0x04, 1, 1]),
+    ];
+    let all = |scene: &Scene| ["s1", "s2", "s3", "s4"].map(|server| seen(scene, server));
+    assert_eq!(all(&scene), expected);
+    assert_eq!(shares(&scene, 4), [0, 0, 2, 2]);
+
+    // Nothing changes; then the backend does, which makes all its servers anew.
+    for line in ["", "retries = 1\n"] {
+        let backend = "name = \"be\"\n";
+        file = file.replace(backend, &format!("{backend}{line}"));
+        scene.rlb.reload(&file);
+        assert_eq!(all(&scene), expected, "{line:?}");
+        assert_eq!(shares(&scene, 4), [0, 0, 2, 2], "{line:?}");
+    }
+    // What is refused takes nothing back either.
+    let bad = file.replace("weight = 13", "weight = 1300");
+    scene.rlb.reload_refused(&bad);
+    assert_eq!(all(&scene), expected);
+
+    // The file's own new weights come into force, and touch no state.
+    file = file.replace("weight = 11", "weight = 21");
+    file = file.replace("weight = 13", "weight = 3");
+    scene.rlb.reload(&file);
+    expected[0].1 = [0, 0x01, 21, 21];
+    expected[2].1 = [2, 0, 3, 3];
+    assert_eq!(all(&scene), expected);
+    assert_eq!(shares(&scene, 8), [0, 0, 6, 2]);
+    assert_eq!(scene.ask("get weight be/s3"), "3 (initial 3)\n\n");
+
+    // The file's own `disabled` too; the operator's wish to drain is there again after it.
+    let enabled = file.clone();
+    file = file.replace("weight = 12", "weight = 12, disabled = true");
+    scene.rlb.reload(&file);
+    assert_eq!(seen(&scene, "s2"), seen_as("MAINT", [0, 0x0d, 12, 12]));
+    scene.rlb.reload(&enabled);
+    assert_eq!(all(&scene), expected);
+
+    // Weights that only the socket has set decide across a reload where connections go.
+    let ready = "set server be/s1 state ready;set server be/s2 state ready";
+    let weights = "set server be/s1 weight 4;set server be/s2 weight 2";
+    assert_eq!(scene.ask(&format!("{ready};{weights}")), "\n\n\n\n");
+    let mut sums = shares(&scene, 5);
+    scene
+        .rlb
+        .reload(&enabled.replace("retries = 1", "retries = 2"));
+    for (sum, more) in sums.iter_mut().zip(shares(&scene, 5)) {
+        *sum += more;
+    }
+    assert_eq!(sums, [4, 2, 3, 1], "one round of ten, a reload within it");
+    scene.rlb.stop();
+}
+
 #[test]
 fn the_statistics_are_those_of_the_page() {
     let (scene, _one, _two) = scene("user");

@@ -146,6 +146,11 @@ impl Process {
             .expect("the kernel prints the field")
     }
 
+    /// What it and all its descendants take of the machine now.
+    pub(crate) fn footprint(&self) -> Footprint {
+        Footprint::of(self.id())
+    }
+
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id()))
@@ -166,6 +171,64 @@ impl Process {
             .sum();
         Duration::from_millis(ticks * 10)
     }
+}
+
+/// What a process and its descendants take of the machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Footprint {
+    /// How many processes.
+    pub(crate) processes: usize,
+    /// Their resident memory, what they share counted for each.
+    pub(crate) resident_kb: u64,
+    /// The same, what they share divided among those who share it.
+    pub(crate) proportional_kb: u64,
+}
+
+impl Footprint {
+    /// Looks into `/proc`; a descendant that ends meanwhile does not count.
+    fn of(root: u32) -> Self {
+        let children = children();
+        let mut waiting = vec![root];
+        let mut sum = Self::default();
+        while let Some(id) = waiting.pop() {
+            waiting.extend(children.iter().filter(|it| it.1 == id).map(|it| it.0));
+            let Ok(text) = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")) else {
+                continue;
+            };
+            let field = |name: &str| -> Option<u64> {
+                let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+                line.split_whitespace().next()?.parse().ok()
+            };
+            sum.processes += 1;
+            sum.resident_kb += field("Rss:").unwrap_or_default();
+            sum.proportional_kb += field("Pss:").unwrap_or_default();
+        }
+        sum
+    }
+}
+
+impl std::fmt::Display for Footprint {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            out,
+            "{} processes with {} kB resident, {} kB proportional",
+            self.processes, self.resident_kb, self.proportional_kb
+        )
+    }
+}
+
+/// All processes with the ids of their parents (`/proc/<id>/stat`, fields 1 and 4).
+fn children() -> Vec<(u32, u32)> {
+    let processes = std::fs::read_dir("/proc").expect("the kernel lists them");
+    let parent = |id: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let after_name = stat.rsplit_once(')')?.1;
+        Some((id, after_name.split_whitespace().nth(1)?.parse().ok()?))
+    };
+    processes
+        .flatten()
+        .filter_map(|entry| parent(entry.file_name().to_str()?.parse().ok()?))
+        .collect()
 }
 
 impl Drop for Process {

@@ -7,7 +7,6 @@ use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::netns::{LB_ADDRESS, Lab};
 use crate::harness::process::Process;
 use crate::harness::rlb::{Rlb, Start};
-use nix::sys::signal::Signal;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
@@ -20,7 +19,7 @@ pub(crate) const SEED_HAPROXY: &str = include_str!("seed-haproxy.cfg");
 const KURL_HA: &str = include_str!("../../../config/kurl-ha.toml");
 
 /// The same, the runtime socket moved out of /run, where a test has nothing to do.
-fn kurl_ha() -> String {
+pub(super) fn kurl_ha() -> String {
     let (file, own) = (
         "/run/rlb/admin.sock",
         format!("@rlb-lab-{}", std::process::id()),
@@ -64,21 +63,10 @@ impl Kind {
             }
         }
     }
-
-    /// Starts it so that it can be reloaded.
-    pub(crate) fn start_to_reload(self, lab: &Lab) -> Reloadable {
-        match self {
-            Self::Rlb => Reloadable::Rlb(Box::new(Start::new(&kurl_ha()).netns(&lab.lb).ready())),
-            Self::Haproxy => {
-                let (process, dir) = haproxy(lab, "-W");
-                Reloadable::Haproxy { process, dir }
-            }
-        }
-    }
 }
 
 /// HAProxy in the foreground; `mode` is `-db` for one process, `-W` for a master and its workers.
-fn haproxy(lab: &Lab, mode: &str) -> (Process, TempDir) {
+pub(super) fn haproxy(lab: &Lab, mode: &str) -> (Process, TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("haproxy.cfg");
     std::fs::write(&config, SEED_HAPROXY).expect("written");
@@ -115,60 +103,6 @@ impl Balancer {
             Self::Haproxy(process) => process,
         };
         assert_eq!(process.ended(), None, "the balancer has ended");
-    }
-}
-
-/// A running balancer that takes a new configuration while it runs.
-pub(crate) enum Reloadable {
-    /// The program of this repository.
-    Rlb(Box<Rlb>),
-    /// Debian's package as a master with workers, and the directory of its file.
-    Haproxy {
-        /// The master.
-        process: Process,
-        /// Holds `haproxy.cfg`.
-        dir: TempDir,
-    },
-}
-
-impl Reloadable {
-    /// Reloads with another weight of the application's server on the second node, by signal, and
-    /// waits until it is in force.
-    #[track_caller]
-    pub(crate) fn reload(&mut self, weight: u32) {
-        match self {
-            Self::Rlb(rlb) => {
-                let old = "app-direct-node02 = \"10.240.0.39\"";
-                let new =
-                    format!("app-direct-node02 = {{ host = \"10.240.0.39\", weight = {weight} }}");
-                assert!(KURL_HA.contains(old), "the file has changed");
-                rlb.reload(&kurl_ha().replace(old, &new));
-            }
-            Self::Haproxy { process, dir } => {
-                let old = "10.240.0.39:80 check";
-                assert!(SEED_HAPROXY.contains(old), "the file has changed");
-                let text = SEED_HAPROXY.replace(old, &format!("{old} weight {weight}"));
-                std::fs::write(dir.path().join("haproxy.cfg"), text).expect("written");
-                let ready = "Loading success";
-                let before = process.stderr.with(ready).len();
-                process.signal(Signal::SIGUSR2);
-                eventually_true(Duration::from_secs(10), "HAProxy has reloaded", || {
-                    process.stderr.with(ready).len() > before
-                });
-            }
-        }
-    }
-
-    /// Ends it and all that belongs to it, whatever is still open.
-    pub(crate) fn stop(self) {
-        let mut process = match self {
-            Self::Rlb(rlb) => rlb.process,
-            Self::Haproxy { process, dir: _ } => process,
-        };
-        assert_eq!(process.ended(), None, "the balancer has ended");
-        // HAProxy's master passes it on to its workers and waits for them.
-        process.signal(Signal::SIGTERM);
-        process.wait(Duration::from_secs(10));
     }
 }
 

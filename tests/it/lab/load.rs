@@ -57,6 +57,10 @@ impl Load {
                 if theirs.load(Ordering::Relaxed) {
                     break;
                 }
+                // Threads that nobody joins keep their stacks: thousands in a long run.
+                for ended in running.extract_if(.., |it: &mut JoinHandle<_>| it.is_finished()) {
+                    ended.join().expect("a connection does not panic");
+                }
                 running.push(begin(address, patience, Arc::clone(&sink)));
             }
             running
@@ -101,16 +105,25 @@ fn begin(
     std::thread::Builder::new()
         .stack_size(128 * 1024)
         .spawn(move || {
-            let begun = Instant::now();
-            let answer = ask(address, patience).map_err(|error| error.to_string());
-            let outcome = Outcome {
-                begun,
-                took: begun.elapsed(),
-                answer,
-            };
+            let outcome = once(address, patience);
             sink.lock().expect("no panic holds this lock").push(outcome);
         })
         .expect("a thread for a connection")
+}
+
+/// One connection beside the load.
+pub(crate) fn visit(from: &Netns, address: SocketAddr, patience: Duration) -> JoinHandle<Outcome> {
+    from.spawn(move || once(address, patience))
+}
+
+fn once(address: SocketAddr, patience: Duration) -> Outcome {
+    let begun = Instant::now();
+    let answer = ask(address, patience).map_err(|error| error.to_string());
+    Outcome {
+        begun,
+        took: begun.elapsed(),
+        answer,
+    }
 }
 
 fn ask(address: SocketAddr, patience: Duration) -> std::io::Result<String> {

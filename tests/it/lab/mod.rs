@@ -3,5 +3,8 @@
 
 pub(crate) mod balancer;
 pub(crate) mod load;
+pub(crate) mod reloadable;
+pub(crate) mod reloads;
 pub(crate) mod scenarios;
 pub(crate) mod services;
+pub(crate) mod streams;

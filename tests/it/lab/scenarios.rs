@@ -1,7 +1,7 @@
 //! The faults of a cluster, each a function over the balancer under test, so that rlb's test and
 //! the comparison with HAProxy run the same thing.
 
-use super::balancer::{BACKENDS, Balancer, Kind, frontend, states, wait_states};
+use super::balancer::{BACKENDS, Balancer, Kind, frontend, wait_states};
 use super::load::{Load, Outcome, Report};
 use super::services::{APP, CONSOLE, Nginx, nginx, scripted};
 use crate::harness::client::{End, end_of};
@@ -28,7 +28,7 @@ pub(crate) const AFTER: Duration = Duration::from_secs(17);
 const PATIENCE: Duration = Duration::from_secs(130);
 
 /// A laboratory with nginx on port 80 of all nodes.
-fn three_servers() -> (Lab, Vec<Option<Nginx>>) {
+pub(super) fn three_servers() -> (Lab, Vec<Option<Nginx>>) {
     let mut lab = Lab::new();
     for node in 0..3 {
         lab.power_on(node);
@@ -106,45 +106,6 @@ pub(crate) fn power_off(kind: Kind) -> PowerOff {
         off,
         on: Report::of(&outcomes, returned),
         serves_again_after: first.begun - returned,
-    }
-}
-
-/// Reloads of [`reload_in_the_dark`].
-pub(crate) const RELOADS: u32 = 10;
-
-/// What reloads cost while a node is dark.
-pub(crate) struct Reloads {
-    /// The clients' view, from the first reload on.
-    pub(crate) clients: Report,
-    /// Reloads after which the dark node was taken to be up.
-    pub(crate) forgotten: u32,
-}
-
-/// A node is switched off and known to be DOWN. Then, under load, [`RELOADS`] reloads, one a
-/// second, that change nothing but another server's weight, back and forth.
-pub(crate) fn reload_in_the_dark(kind: Kind) -> Reloads {
-    let (mut lab, mut services) = three_servers();
-    let mut balancer = kind.start_to_reload(&lab);
-    let backend = BACKENDS[0].0;
-    wait_states(&lab, backend, ["UP"; 3]);
-    lab.power_off(0);
-    drop(services[0].take());
-    wait_states(&lab, backend, ["DOWN", "UP", "UP"]);
-    let load = Load::start(&lab.client, frontend(APP), RATE, PATIENCE);
-    pace_until(Instant::now() + Duration::from_secs(2));
-    let fault = Instant::now();
-    let mut forgotten = 0;
-    for round in 1..=RELOADS {
-        pace_until(fault + Duration::from_secs(1) * (round - 1));
-        balancer.reload(1 + round % 2);
-        forgotten += u32::from(states(&lab, backend)[0] != "DOWN");
-    }
-    pace_until(fault + AFTER);
-    let outcomes = load.finish();
-    balancer.stop();
-    Reloads {
-        clients: Report::of(&outcomes, fault),
-        forgotten,
     }
 }
 

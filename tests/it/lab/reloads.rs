@@ -1,0 +1,172 @@
+//! Reloads under load: what new connections, long streams, the machine's memory and the knowledge
+//! of a dark node have to say about them. The same for rlb and for HAProxy.
+
+use super::balancer::{BACKENDS, Kind, frontend, states, wait_states};
+use super::load::{Load, Outcome, Report, visit};
+use super::reloadable::{EXTRA_FRONTEND, EXTRA_SERVER, Reloadable, has_extras};
+use super::scenarios::three_servers;
+use super::services::{APP, scripted};
+use super::streams::{Streamed, Streams, echo_server};
+use crate::harness::eventually::pace_until;
+use crate::harness::netns::Lab;
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::process::Footprint;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+/// New connections a second.
+const RATE: u32 = 200;
+
+/// Long streams.
+pub(crate) const STREAMS: usize = 50;
+
+/// Between two reloads.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Load before the first reload.
+const BEFORE: Duration = Duration::from_secs(2);
+
+/// Load after the last reload: longer than checks need to see that a node is dark.
+const AFTER: Duration = Duration::from_secs(5);
+
+/// The reload after which memory may not grow any more.
+const SETTLED: u32 = 10;
+
+/// What the server that comes and goes answers.
+const EXTRA: &str = "extra\n";
+
+/// How to reload.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// How often.
+    pub(crate) reloads: u32,
+    /// Whether a node has been switched off and is known to be DOWN.
+    pub(crate) dark: bool,
+    /// How long a client waits before it gives up.
+    pub(crate) patience: Duration,
+}
+
+/// What it cost.
+pub(crate) struct Reloads {
+    /// The view of the clients, from the first reload on.
+    pub(crate) clients: Report,
+    /// Of those who came to the frontend that comes and goes, while it was there: served, failed.
+    pub(crate) at_extra_frontend: (usize, usize),
+    /// Answers of the server that comes and goes.
+    pub(crate) by_extra_server: usize,
+    /// The long streams.
+    pub(crate) streams: Streamed,
+    /// Reloads after which the dark node was taken to be up.
+    pub(crate) forgotten: u32,
+    /// After the tenth reload.
+    pub(crate) settled: Footprint,
+    /// After the last one.
+    pub(crate) last: Footprint,
+}
+
+impl Reloads {
+    /// Connections, at whatever frontend and whenever begun, that had no answer.
+    pub(crate) fn failed(&self) -> usize {
+        self.clients.failed + self.clients.failed_before + self.at_extra_frontend.1
+    }
+}
+
+impl std::fmt::Display for Reloads {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (served, failed) = self.at_extra_frontend;
+        writeln!(out, "{}", self.clients)?;
+        writeln!(
+            out,
+            "  the frontend that comes and goes: {served} served, {failed} failed; \
+             {} answers of the server that does",
+            self.by_extra_server
+        )?;
+        writeln!(
+            out,
+            "  streams: {} of {:?} broken in {} messages each {:?}",
+            self.streams.broken.len(),
+            self.streams.held_by,
+            self.streams.messages,
+            self.streams.broken.first()
+        )?;
+        write!(
+            out,
+            "  the dark node was UP after {} reloads; {} then {}",
+            self.forgotten, self.settled, self.last
+        )
+    }
+}
+
+/// Reloads twice a second under [`RATE`] new connections a second and [`STREAMS`] long streams.
+/// Each changes the weight of a server and adds a frontend and a server and removes another, or the
+/// other way round.
+pub(crate) fn reloads(kind: Kind, plan: Plan) -> Reloads {
+    let (mut lab, mut services) = three_servers();
+    let mut peers: Vec<_> = (0..3).map(|node| Some(echo_server(&lab, node))).collect();
+    let _extra = extra_server(&lab);
+    let mut balancer = Reloadable::start(kind, &lab);
+    let wait = |lab: &Lab, node01| {
+        for (backend, _) in [BACKENDS[0], BACKENDS[2]] {
+            wait_states(lab, backend, [node01, "UP", "UP"]);
+        }
+    };
+    wait(&lab, "UP");
+    if plan.dark {
+        lab.power_off(0);
+        drop((services[0].take(), peers[0].take()));
+        wait(&lab, "DOWN");
+    }
+    let streams = Streams::start(&lab, STREAMS);
+    let load = Load::start(&lab.client, frontend(APP), RATE, plan.patience);
+    pace_until(Instant::now() + BEFORE);
+    let fault = Instant::now();
+    let (mut forgotten, mut settled, mut visits) = (0, balancer.footprint(), Vec::new());
+    for round in 1..=plan.reloads {
+        pace_until(fault + EVERY * (round - 1));
+        balancer.reload(round);
+        if has_extras(round) {
+            visits.push(visit(&lab.client, frontend(EXTRA_FRONTEND), plan.patience));
+        }
+        let state = &states(&lab, BACKENDS[0].0)[0];
+        forgotten += u32::from(plan.dark && state != "DOWN");
+        if round == SETTLED {
+            settled = balancer.footprint();
+        }
+    }
+    let last = balancer.footprint();
+    pace_until(Instant::now() + AFTER);
+    let streams = streams.finish();
+    let outcomes = load.finish();
+    let visits = visits.into_iter().map(|it| it.join().expect("a visit"));
+    let (served, failed): (Vec<_>, Vec<_>) = visits.partition(|it| it.answer.is_ok());
+    balancer.stop();
+    Reloads {
+        clients: Report::of(&outcomes, fault),
+        at_extra_frontend: (served.len(), failed.len()),
+        by_extra_server: outcomes.iter().filter(|it| is_extras(it)).count(),
+        streams,
+        forgotten,
+        settled,
+        last,
+    }
+}
+
+fn is_extras(outcome: &Outcome) -> bool {
+    outcome.answer.as_deref() == Ok(EXTRA)
+}
+
+/// Reads a request to its end, answers, ends.
+fn extra_server(lab: &Lab) -> Peer {
+    let answer = Behaviour::script(|mut stream| {
+        let mut request = Vec::new();
+        let mut buffer = [0; 256];
+        while !request.ends_with(b"\r\n\r\n") {
+            match stream.read(&mut buffer) {
+                Ok(length) if length > 0 => request.extend_from_slice(&buffer[..length]),
+                _ => return,
+            }
+        }
+        drop(stream.write_all(EXTRA.as_bytes()));
+    });
+    scripted(lab, 2, EXTRA_SERVER, answer)
+}
