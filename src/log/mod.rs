@@ -6,6 +6,7 @@
 //! [`GlobalLive::dropped_logs`], and a stop takes no longer than it was given, whatever the targets
 //! do.
 
+mod clock;
 mod datagram;
 pub mod events;
 mod output;
@@ -15,8 +16,9 @@ mod writer;
 
 use crate::config::model;
 use crate::live::{GlobalLive, LogEntry};
+use clock::Clock;
+use jiff::Zoned;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -77,7 +79,7 @@ pub fn spawn(
         receiver,
         global,
         stop: Arc::clone(&stop),
-        zone: TimeZone::try_system().unwrap_or(TimeZone::UTC),
+        clock: Clock::new(TimeZone::try_system().unwrap_or(TimeZone::UTC)),
         text: String::new(),
         report: Report::default(),
     };
@@ -117,7 +119,7 @@ struct Logger {
     receiver: Receiver<LogEntry>,
     global: Arc<GlobalLive>,
     stop: Arc<Stop>,
-    zone: TimeZone,
+    clock: Clock,
     text: String,
     report: Report,
 }
@@ -149,7 +151,7 @@ impl Logger {
 
     /// Writes `first` and what else is queued, up to [`BATCH_MAX`]; `true` when more may be.
     fn batch(&mut self, first: &LogEntry) -> bool {
-        let now = Timestamp::now().to_zoned(self.zone.clone());
+        let now = self.clock.now();
         self.write(first, &now);
         for _ in 1..BATCH_MAX {
             let Ok(entry) = self.receiver.try_recv() else {
@@ -164,7 +166,7 @@ impl Logger {
         let (severity, text) = match entry {
             LogEntry::Session(session) => {
                 self.text.clear();
-                tcplog::write(&mut self.text, session, &self.zone);
+                tcplog::write(&mut self.text, session, &mut self.clock);
                 (SESSION_SEVERITY, self.text.as_str())
             }
             LogEntry::Event { severity, text } => (*severity, &**text),
