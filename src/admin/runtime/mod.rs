@@ -8,6 +8,8 @@
 
 mod framing;
 mod grammar;
+#[cfg(test)]
+mod robust;
 mod set;
 mod show;
 
@@ -188,6 +190,32 @@ async fn obey(desk: &Desk, out: &mut Out, (verb, args): (Verb, &[&str])) -> io::
         Verb::Disable => out.say(&set::state(desk, args, Wish::Maint).await).await,
         Verb::ShutdownSessions => out.say(&set::shutdown_sessions(desk, args).await).await,
         Verb::Reload => out.say(&set::reload(desk).await).await,
+    }
+}
+
+/// Reads `bytes` as a line from a client, up to where commands are obeyed. For fuzzing: it must not
+/// panic, whatever it is given.
+#[doc(hidden)]
+pub fn exercise_line(bytes: &[u8]) {
+    let line = String::from_utf8_lossy(bytes);
+    for command in commands(&line) {
+        let words = words(&command);
+        assert!(words.iter().map(String::len).sum::<usize>() <= command.len());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        for level in [ApiLevel::User, ApiLevel::Operator, ApiLevel::Admin] {
+            let allowed = grammar::help(&words, level).len();
+            assert!(allowed <= grammar::help(&words, ApiLevel::Admin).len());
+            if let Some((_, args)) = grammar::find(&words) {
+                assert!(words.ends_with(args) && args.len() < words.len());
+                let _ = show::parse_stat(args);
+                for arg in args {
+                    let weight = set::parse_weight(arg, 256);
+                    assert!(weight.is_err() || weight.is_ok_and(|weight| weight <= 256));
+                }
+            } else {
+                assert!(!grammar::unknown(&words, level).is_empty());
+            }
+        }
     }
 }
 
