@@ -51,8 +51,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Runtime {
     /// Listening, non-blocking.
     pub listener: std::os::unix::net::UnixListener,
-    /// What its clients may do.
-    pub level: ApiLevel,
     /// Where changes go.
     pub control: ControlHandle,
     /// Where reloads are asked for.
@@ -62,9 +60,19 @@ pub struct Runtime {
 /// What a command works with.
 struct Desk {
     shared: Rc<Shared>,
-    level: ApiLevel,
     control: ControlHandle,
     reload: ReloadHandle,
+}
+
+impl Desk {
+    /// What clients may do now: a reload changes it.
+    fn level(&self) -> ApiLevel {
+        self.shared
+            .snapshot
+            .load()
+            .api_level
+            .unwrap_or(ApiLevel::User)
+    }
 }
 
 /// Serves the socket until the stop.
@@ -78,7 +86,6 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
     };
     let desk = Rc::new(Desk {
         shared: Rc::clone(&shared),
-        level: runtime.level,
         control: runtime.control,
         reload: runtime.reload,
     });
@@ -152,7 +159,7 @@ async fn serve(desk: &Desk, stream: UnixStream) -> io::Result<()> {
 async fn execute(desk: &Desk, out: &mut Out, words: &[String]) -> io::Result<bool> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     if let Some((entry, args)) = grammar::find(&words) {
-        if entry.level > desk.level {
+        if entry.level > desk.level() {
             out.say("Permission denied\n").await?;
         } else if entry.verb == Verb::Quit {
             return Ok(false);
@@ -160,7 +167,7 @@ async fn execute(desk: &Desk, out: &mut Out, words: &[String]) -> io::Result<boo
             obey(desk, out, (entry.verb, args)).await?;
         }
     } else if !words.is_empty() || !out.interactive {
-        out.say(&grammar::unknown(&words, desk.level)).await?;
+        out.say(&grammar::unknown(&words, desk.level())).await?;
     }
     let end = if out.interactive { "\n> " } else { "\n" };
     out.say(end).await?;
@@ -169,7 +176,7 @@ async fn execute(desk: &Desk, out: &mut Out, words: &[String]) -> io::Result<boo
 
 async fn obey(desk: &Desk, out: &mut Out, (verb, args): (Verb, &[&str])) -> io::Result<()> {
     match verb {
-        Verb::Help => out.say(&grammar::help(args, desk.level)).await,
+        Verb::Help => out.say(&grammar::help(args, desk.level())).await,
         Verb::Prompt => {
             out.interactive = match args.first() {
                 Some(&"n") => false,

@@ -74,9 +74,8 @@ fn families(text: &str) -> BTreeMap<&str, (&str, &str)> {
 fn busy() -> Snapshot {
     let mut config = config(3);
     config.backends[0].servers[2].disabled = true;
-    let stats = config.stats.as_mut().unwrap();
-    stats.page.about = Some("app".into());
-    stats.page.node = Some("lb01".into());
+    config.global.description = Some("app".into());
+    config.global.node = Some("lb01".into());
     let snapshot = snapshot(&config);
     let server = &snapshot.backends[0].as_ref().unwrap().servers[0];
     server.live.check.store(Arc::new(crate::live::CheckReport {
