@@ -1,5 +1,5 @@
 //! Hot reload of what stands beside the traffic: the statistics' listener, the log, the runtime
-//! socket.
+//! socket, the files behind `${file:…}`.
 
 use crate::harness::client::{PATIENCE, connect, echo, http_get};
 use crate::harness::eventually::{eventually_eq, eventually_true};
@@ -260,5 +260,50 @@ fn level_mode_and_node_change_and_the_path_stays() {
         told.contains("! runtime-api: socket ") && told.contains("(needs restart)"),
         "{told}"
     );
+    rlb.stop();
+}
+
+#[test]
+fn a_watched_secret_is_read_again_when_it_changes() {
+    let peer = Peer::start(Behaviour::Echo);
+    let dir = tempfile::tempdir().expect("a directory");
+    let (fe, page) = (own_address(), own_address());
+    let secret = dir.path().join("password");
+    std::fs::write(&secret, "one\n").expect("written");
+    let tables = format!(
+        "[global]\nwatch = true\n{}\nauth = \"me:${{file:{}}}\"",
+        stats(&[page]),
+        secret.display()
+    );
+    let rlb = Rlb::start(&text(&tables, fe, &peer));
+    let status = |token: &str| {
+        let mut stream = connect(page);
+        let asks = format!(
+            "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Basic {token}\r\n\r\n"
+        );
+        stream.write_all(asks.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer["HTTP/1.1 ".len()..][..3].to_owned()
+    };
+    let (one, two) = ("bWU6b25l", "bWU6dHdv");
+    assert_eq!(
+        (status(one), status(two)),
+        ("200".to_owned(), "401".to_owned())
+    );
+    // As a tool that replaces secrets does: by a rename.
+    let new = dir.path().join("password.new");
+    std::fs::write(&new, "two\n").expect("written");
+    std::fs::rename(&new, &secret).expect("replaced");
+    eventually_eq(STOP_WITHIN, &"200".to_owned(), || status(two));
+    assert_eq!(status(one), "401");
+    let told = rlb.events().with("two");
+    assert!(told.is_empty(), "a secret is not for logs: {told:?}");
+    // One that goes away is refused, and one that comes back is seen.
+    std::fs::remove_file(&secret).expect("removed");
+    std::fs::write(dir.path().join("touched"), "x").expect("written");
+    rlb.events().wait_for("reload refused");
+    std::fs::write(&secret, "one\n").expect("written");
+    eventually_eq(STOP_WITHIN, &"200".to_owned(), || status(one));
     rlb.stop();
 }

@@ -140,7 +140,7 @@ pub struct Reloader {
     requests: mpsc::Receiver<Request>,
     guard: Option<Guard>,
     watch: Watch,
-    /// The configuration's files, as far as they could be read last.
+    /// What the last load has looked at, and every one since the last that succeeded.
     files: Vec<PathBuf>,
     /// What a change of a file was refused for; said once.
     refused: Vec<String>,
@@ -246,7 +246,16 @@ impl Reloader {
                 }
                 Ok(config)
             }
-            Ok((Err(problems), _)) => Err(problems.iter().map(config::Diagnostic::line).collect()),
+            Ok((Err(problems), files)) => {
+                // What is missing may come; what a broken file no longer names may come back.
+                let more: Vec<PathBuf> = files
+                    .into_iter()
+                    .filter(|file| !self.files.contains(file))
+                    .collect();
+                self.files.extend(more);
+                self.follow_files();
+                Err(problems.iter().map(config::Diagnostic::line).collect())
+            }
             Err(_) => Err(vec!["the configuration could not be read".to_owned()]),
         }
     }
