@@ -1,7 +1,8 @@
 //! Hot reload of what stands beside the traffic: the statistics' listener, the log, the runtime
-//! socket, the files behind `${file:…}`.
+//! socket, the files behind `${file:…}`; and a rollback that fails.
 
 use crate::harness::client::{PATIENCE, connect, echo, http_get};
+use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
@@ -306,4 +307,55 @@ fn a_watched_secret_is_read_again_when_it_changes() {
     std::fs::write(&secret, "one\n").expect("written");
     eventually_eq(STOP_WITHIN, &"200".to_owned(), || status(one));
     rlb.stop();
+}
+
+#[test]
+fn a_rollback_that_fails_is_said_everywhere() {
+    let (before, mut after) = (Peer::start(Behaviour::Echo), Peer::start(Behaviour::Echo));
+    let gone = own_address();
+    let config = |peer: &Peer, binds: &[SocketAddr]| {
+        let config = Config::new()
+            .global("rollback-window = \"60s\"")
+            .backend("check = { interval = \"100ms\" }")
+            .server(peer.address());
+        let all = binds.iter().fold(config.bind("127.0.0.1:0"), Config::bind);
+        all.to_string()
+    };
+    let mut rlb = Rlb::start(&config(&before, &[gone]));
+    rlb.wait_status("s1", "UP");
+    rlb.reload(&config(&after, &[]));
+    rlb.wait_status("s1", "UP");
+    eventually_true(STOP_WITHIN, "the address is given up", || is_closed(gone));
+    // Somebody else takes the address, and then the new server dies.
+    let _taken = TcpListener::bind(gone).expect("it is free");
+    after.stop_listening();
+    rlb.events().wait_for("rollback failed");
+    let why = rlb.events().with("cannot go back");
+    assert!(why[0].contains(&gone.to_string()), "{why:?}");
+    let metrics = rlb.http_get("/metrics").expect("answers").1;
+    for line in [
+        "rlb_reloads_total{result=\"rollback_failure\"} 1",
+        "rlb_reloads_total{result=\"rollback\"} 0",
+        "rlb_last_reload_success 0",
+    ] {
+        assert!(metrics.contains(&format!("\n{line}\n")), "{line}");
+    }
+    let page = rlb.http_get("/").expect("answers").1;
+    let alert = page
+        .lines()
+        .find(|line| line.contains("could not be taken back"));
+    assert!(
+        alert.is_some_and(|line| line.contains(&gone.to_string())),
+        "{alert:?}"
+    );
+    // What was reloaded is still in force, and the next reload is one as any other.
+    assert!(is_served(rlb.address()), "it listens");
+    rlb.reload(&config(&before, &[]));
+    rlb.wait_status("s1", "UP");
+    echo(&mut connect(rlb.address()), b"served");
+    rlb.stop();
+}
+
+fn is_served(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, PATIENCE).is_ok()
 }

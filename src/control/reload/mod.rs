@@ -370,7 +370,7 @@ impl Reloader {
         let rollback::Verdict::Back(backend) = verdict else {
             return;
         };
-        let reason = format!("backend {backend} has lost all its servers by the reload");
+        let mut reason = format!("backend {backend} has lost all its servers by the reload");
         tracing::error!("{reason}: going back to the configuration before");
         match self.put_in_force(guard.before).await {
             Ok(()) => {
@@ -382,7 +382,15 @@ impl Reloader {
                 for line in &problems {
                     tracing::error!("cannot go back: {line}");
                 }
-                self.note(ReloadEnd::Refused, problems);
+                let word = "the configuration before cannot be had again: what was reloaded stays";
+                tracing::error!("rollback failed: {word}");
+                if let Some(first) = problems.first() {
+                    reason = format!("{reason}; cannot go back: {first}");
+                }
+                let more = problems.into_iter().skip(1);
+                let lines = std::iter::once(reason).chain(more);
+                let lines = lines.chain([word.to_owned()]).collect();
+                self.note(ReloadEnd::RollbackFailed, lines);
             }
         }
     }

@@ -154,7 +154,7 @@ fn reloads_are_counted_by_their_end() {
     let snapshot = busy();
     let start = snapshot.global.start;
     let before = whole(snapshot, "scope=global");
-    for result in ["success", "failure", "rollback"] {
+    for result in ["success", "failure", "rollback", "rollback_failure"] {
         has(
             &before,
             &format!("rlb_reloads_total{{result=\"{result}\"}} 0"),
@@ -181,6 +181,10 @@ fn reloads_are_counted_by_their_end() {
     let back = reloaded(&[ReloadEnd::Done, ReloadEnd::RolledBack]);
     has(&back, "rlb_reloads_total{result=\"rollback\"} 1");
     has(&back, "rlb_last_reload_success 0");
+    let stuck = reloaded(&[ReloadEnd::Done, ReloadEnd::RollbackFailed]);
+    has(&stuck, "rlb_reloads_total{result=\"rollback_failure\"} 1");
+    has(&stuck, "rlb_reloads_total{result=\"rollback\"} 0");
+    has(&stuck, "rlb_last_reload_success 0");
     has(
         &reloaded(&[ReloadEnd::Refused]),
         "rlb_last_reload_success 0",
