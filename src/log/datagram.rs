@@ -275,7 +275,7 @@ mod tests {
             .unwrap();
         let mut sink = Datagram::unix(&path).unwrap();
         let reader = std::thread::spawn(move || {
-            (0..2 * BATCH_MAX + 1)
+            (0..=2 * BATCH_MAX)
                 .map(|_| received(&receiver))
                 .collect::<Vec<_>>()
         });

@@ -128,7 +128,7 @@ impl Target {
 fn push_printable(line: &mut String, text: &str) {
     // A control character is below the blank, or DEL, or its encoding begins with this byte.
     // All bytes are looked at, which is done many at a time.
-    let suspect = |byte: u8| (byte < b' ') | (byte == 0x7F) | (byte == 0xC2);
+    let suspect = |byte: u8| byte < b' ' || byte == 0x7F || byte == 0xC2;
     if !text.bytes().fold(false, |any, byte| any | suspect(byte)) {
         line.push_str(text);
         return;
