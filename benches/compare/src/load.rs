@@ -181,6 +181,23 @@ pub async fn connect(target: SocketAddr, wish: Wish) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// A connection that has had one round trip, so that it surely stands to its server.
+async fn established(target: SocketAddr) -> Result<TcpStream> {
+    let mut stream = connect(target, Wish::Echo).await?;
+    stream.write_all(b"x").await?;
+    stream.read_exact(&mut [0]).await?;
+    Ok(stream)
+}
+
+/// The connections that are held and say nothing more.
+async fn silent(args: &Args) -> Result<Vec<TcpStream>> {
+    let mut held = Vec::new();
+    for _ in 0..args.idle {
+        held.push(established(args.target).await?);
+    }
+    Ok(held)
+}
+
 #[derive(Default)]
 struct Tally {
     left: Cell<u64>,
@@ -242,10 +259,11 @@ async fn all<F: Future<Output = Result<()>> + 'static>(
     Ok(())
 }
 
-/// Short connections: connect, one small exchange, close.
+/// Short connections: connect, one small exchange, close; beside others that are silent.
 async fn rate(args: &Args) -> Result<Outcome> {
     let tally = Tally::new(args.operations);
     let (target, size) = (args.target, args.size as usize);
+    let _silent = silent(args).await?;
     let begun = begin()?;
     all(args.connections, |_| {
         let tally = Rc::clone(&tally);
@@ -276,18 +294,11 @@ async fn rate(args: &Args) -> Result<Outcome> {
 /// Ping-pong on open connections, beside others that are silent.
 async fn ping(args: &Args) -> Result<Outcome> {
     let tally = Tally::new(args.operations);
-    let mut silent = Vec::new();
-    for _ in 0..args.idle {
-        silent.push(connect(args.target, Wish::Echo).await?);
-    }
+    let _silent = silent(args).await?;
     let size = args.size as usize;
     let mut streams = Vec::new();
     for _ in 0..args.connections {
-        let mut stream = connect(args.target, Wish::Echo).await?;
-        // One round before the clock starts, so that every connection stands to its server.
-        stream.write_all(b"x").await?;
-        stream.read_exact(&mut [0]).await?;
-        streams.push(RefCell::new(Some(stream)));
+        streams.push(RefCell::new(Some(established(args.target).await?)));
     }
     let begun = begin()?;
     all(streams.len(), |index| {

@@ -3,7 +3,11 @@
 //! `cargo run --release --manifest-path benches/compare/Cargo.toml -- --quick` as root: it makes a
 //! network namespace of its own, runs there, and prints one table of ratios. The proxy has one core
 //! (or `--cores`), the load another. Rounds are interleaved; figures are medians with their range.
+//! `growth` instead tells what one more costs when there are many.
 
+#[path = "../../instructions/callgrind.rs"]
+mod callgrind;
+mod growth;
 mod load;
 mod measure;
 mod report;
@@ -26,13 +30,13 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Sub>,
     /// Few rounds and small loads: under two minutes
-    #[arg(long)]
+    #[arg(long, global = true)]
     quick: bool,
     /// Rounds; default 15, with --quick 3
-    #[arg(long)]
+    #[arg(long, global = true)]
     rounds: Option<usize>,
-    /// Only workloads whose name contains one of these
-    #[arg(long, value_name = "WORD")]
+    /// Only workloads, or sections of growth, whose name contains one of these
+    #[arg(long, global = true, value_name = "WORD")]
     only: Vec<String>,
     /// Only subjects whose name contains one of these
     #[arg(long, value_name = "WORD")]
@@ -41,15 +45,17 @@ struct Cli {
     #[arg(long, default_value_t = 1)]
     cores: usize,
     /// The rlb to measure; default: target/release/rlb, built when missing
-    #[arg(long)]
+    #[arg(long, global = true)]
     rlb: Option<PathBuf>,
-    /// Where results.json and chart.svg go
-    #[arg(long, default_value = "target/compare")]
+    /// Where results.json and chart.svg go, or growth.json
+    #[arg(long, global = true, default_value = "target/compare")]
     out: PathBuf,
 }
 
 #[derive(Subcommand)]
 enum Sub {
+    /// What one more costs when there are many: sessions, servers, frontends
+    Growth,
     /// Internal: produce load against an address and print what came of it as JSON
     #[command(hide = true)]
     Load(load::Args),
@@ -66,12 +72,16 @@ fn main() -> Result<()> {
     match cli.command {
         Some(Sub::Load(args)) => return load::run(&args),
         Some(Sub::Serve { ports }) => return load::serve(&ports),
-        None => {}
+        Some(Sub::Growth) | None => {}
     }
     if std::env::var_os(INSIDE).is_none() {
         return in_a_namespace();
     }
-    compare(&cli)
+    measure::raise_nofile()?;
+    match cli.command {
+        Some(Sub::Growth) => growth::run(&cli),
+        _ => compare(&cli),
+    }
 }
 
 /// Runs this program again in a network namespace of its own, with one fixed congestion control.
@@ -115,7 +125,6 @@ fn in_a_namespace() -> Result<()> {
 }
 
 fn compare(cli: &Cli) -> Result<()> {
-    measure::raise_nofile()?;
     let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { 15 });
     let wanted = |words: &[String], name: &str| {
         words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))

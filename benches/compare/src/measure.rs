@@ -7,6 +7,12 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a process must do next to nothing to be quiet.
+const QUIET_FOR: Duration = Duration::from_millis(250);
+
 /// Raises the descriptor limit as far as it goes.
 pub fn raise_nofile() -> Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -52,6 +58,21 @@ pub fn resident(pids: &[u32]) -> Result<u64> {
         total += kb * 1024;
     }
     Ok(total)
+}
+
+/// Waits until `pids` use next to no processor: what had been begun is done.
+pub fn wait_until_quiet(pids: &[u32]) -> Result<()> {
+    let (mut before, mut since) = (cpu_ns(pids)?, Instant::now());
+    wait_until("the proxy is quiet", || {
+        if since.elapsed() < QUIET_FOR {
+            return Ok(false);
+        }
+        let now = cpu_ns(pids)?;
+        let used = Duration::from_nanos(now - before);
+        (before, since) = (now, Instant::now());
+        // Health checks go on, under valgrind too.
+        Ok(used < QUIET_FOR / 10)
+    })
 }
 
 /// `perf stat` on running processes, where the machine has counters.
@@ -166,9 +187,9 @@ fn list(pids: &[u32]) -> String {
 
 /// Polls `done` until it holds.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !done()? {
-        ensure!(Instant::now() < deadline, "not within 10 s: {what}");
+        ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
     Ok(())

@@ -159,20 +159,22 @@ impl Results {
     }
 }
 
-fn median(samples: &Vec<f64>) -> Option<f64> {
-    let mut sorted = samples.clone();
+/// The middle of the samples; none of none.
+pub fn median(samples: &[f64]) -> Option<f64> {
+    let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
     Some((sorted[last / 2] + sorted[last.div_ceil(2)]) / 2.0)
 }
 
-fn range(samples: &[f64]) -> (f64, f64) {
+/// The least and the most of the samples.
+pub fn range(samples: &[f64]) -> (f64, f64) {
     let low = samples.iter().copied().fold(f64::INFINITY, f64::min);
     (low, samples.iter().copied().fold(0.0, f64::max))
 }
 
 /// Three significant digits or so.
-fn round(value: f64) -> String {
+pub fn round(value: f64) -> String {
     if value >= 100.0 {
         format!("{value:.0}")
     } else {
@@ -180,7 +182,8 @@ fn round(value: f64) -> String {
     }
 }
 
-fn machine() -> String {
+/// The machine in words.
+pub fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()

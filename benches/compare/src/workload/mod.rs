@@ -1,7 +1,9 @@
 //! The workloads, and running one against one subject.
 
 pub mod integrity;
+pub mod user;
 
+use crate::callgrind;
 use crate::load::Outcome;
 use crate::measure::{self, Perf, Strace};
 use crate::subject::{Running, Servers, Subject, beside};
@@ -19,6 +21,8 @@ pub const CPU: &str = "CPU us/op";
 pub const INSTRUCTIONS: &str = "instructions/op";
 /// System calls of the proxy per operation.
 pub const CALLS: &str = "syscalls/op";
+/// Instructions of the proxy in user space per operation, counted by callgrind.
+pub const USER_INSTRUCTIONS: &str = "user instructions/op";
 /// Operations in a second.
 pub const RATE: &str = "op/s";
 /// Resident bytes of the proxy per connection.
@@ -40,6 +44,8 @@ enum What {
     Speed,
     /// System calls.
     Calls,
+    /// Instructions in user space.
+    User,
     /// Memory of connections that are held.
     Memory,
     /// Bytes only.
@@ -72,11 +78,21 @@ impl Workload {
         vec![
             make("short connections", What::Speed, rate(few(40_000))),
             make("short connections, calls", What::Calls, rate(few(8_000))),
+            make(
+                "short connections, user space",
+                What::User,
+                "--kind rate --connections 32".into(),
+            ),
             make("ping 64 x 64 B", What::Speed, ping(64, 0, 64, 240_000)),
             make(
                 "ping 64 x 64 B, calls",
                 What::Calls,
                 ping(64, 0, 64, 40_000),
+            ),
+            make(
+                "ping 64 x 64 B, user space",
+                What::User,
+                "--kind ping --connections 64".into(),
             ),
             make("ping 64 x 1 KB", What::Speed, ping(64, 0, 1024, 240_000)),
             make("ping 1000 x 64 B", What::Speed, ping(1000, 0, 64, 240_000)),
@@ -109,12 +125,29 @@ impl Workload {
         match self.what {
             What::Speed => wanted,
             What::Calls | What::Integrity => wanted.min(2),
-            What::Memory => wanted.min(3),
+            What::Memory | What::User => wanted.min(3),
+        }
+    }
+
+    /// One whose load is not in the list, for CPU time and the rest of [`What::Speed`].
+    pub fn speed(arguments: String) -> Self {
+        Self {
+            name: "",
+            arguments,
+            what: What::Speed,
         }
     }
 
     /// Runs it once.
     pub fn run(&self, subject: &Subject, _servers: &Servers, cores: usize) -> Result<Figures> {
+        if self.what == What::User {
+            let mut figures = Figures::new();
+            if subject.is_proxy() && callgrind::is_installed() {
+                let count = user::instructions(subject, cores, &self.arguments, user::MANY)?;
+                figures.insert(USER_INSTRUCTIONS, count);
+            }
+            return Ok(figures);
+        }
         let running = subject.start()?;
         let pids = running.pids();
         let rss_before = measure::resident(&pids)?;
@@ -165,21 +198,21 @@ impl Workload {
                     Some(rss_held.saturating_sub(rss_before) as f64 / operations),
                 );
             }
-            What::Memory | What::Integrity => {}
+            What::Memory | What::Integrity | What::User => {}
         }
         Ok(figures)
     }
 }
 
 /// A running load.
-struct Load {
+pub struct Load {
     child: std::process::Child,
     stdout: BufReader<std::process::ChildStdout>,
 }
 
 impl Load {
     /// Starts it and waits until everything is connected.
-    fn start(arguments: &str, running: &Running, cores: usize) -> Result<Self> {
+    pub fn start(arguments: &str, running: &Running, cores: usize) -> Result<Self> {
         let mut child = beside(cores)?
             .arg("load")
             .args(["--target", &running.target.to_string()])
@@ -195,7 +228,7 @@ impl Load {
     }
 
     /// Lets it go, and waits for what comes of it.
-    fn go(&mut self) -> Result<Outcome> {
+    pub fn go(&mut self) -> Result<Outcome> {
         self.child
             .stdin
             .take()

@@ -3,6 +3,9 @@
 //! All of them check their servers, keep statistics and log every session in one line over UDP, as
 //! they would in service.
 
+pub mod large;
+
+use crate::callgrind;
 use crate::measure::wait_until;
 use crate::wire::Wish;
 use anyhow::{Context, Result, ensure};
@@ -85,8 +88,34 @@ impl Subject {
         Ok(all)
     }
 
+    /// Whether it is a process, and not the absence of one.
+    pub fn is_proxy(&self) -> bool {
+        self.kind != Kind::Direct
+    }
+
+    /// The same with another configuration; `@DIR@` in it is its folder.
+    pub fn with_config(&self, config: String) -> Self {
+        Self {
+            name: self.name,
+            version: self.version.clone(),
+            config,
+            kind: self.kind,
+            binary: self.binary.clone(),
+            cores: self.cores,
+        }
+    }
+
     /// Starts it and waits until it serves.
     pub fn start(&self) -> Result<Running> {
+        self.start_under(None)
+    }
+
+    /// Starts it under callgrind, which writes its counts to `counts` when the proxy ends.
+    pub fn start_counted(&self, counts: &Path) -> Result<Running> {
+        self.start_under(Some(counts))
+    }
+
+    fn start_under(&self, counts: Option<&Path>) -> Result<Running> {
         if self.kind == Kind::Direct {
             let target = SocketAddr::from(([127, 0, 0, 1], SERVER_PORTS[0]));
             return Ok(Running {
@@ -103,6 +132,9 @@ impl Subject {
             self.config.replace("@DIR@", &dir.display().to_string()),
         )?;
         let mut command = pinned(&(0..self.cores).collect::<Vec<_>>());
+        if let Some(counts) = counts {
+            callgrind::count_into(&mut command, counts);
+        }
         command.arg(&self.binary);
         match self.kind {
             Kind::Rlb => command
@@ -173,6 +205,13 @@ pub struct Running {
 }
 
 impl Running {
+    /// What it has said so far, for when it fails.
+    pub fn output(&self) -> String {
+        let file = self.dir.as_ref().map(|dir| dir.join("output"));
+        file.and_then(|file| fs::read_to_string(file).ok())
+            .unwrap_or_default()
+    }
+
     /// Its processes; none for a direct connection.
     pub fn pids(&self) -> Vec<u32> {
         let Some(child) = &self.child else {
