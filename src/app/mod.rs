@@ -301,9 +301,10 @@ impl Core {
         (orders, pulses): (Vec<Receiver<Order>>, Vec<Option<Pulse>>),
         stops: &Stops,
     ) -> io::Result<Vec<JoinHandle<()>>> {
-        let parts = listeners.into_iter().zip(orders).zip(pulses).enumerate();
+        let parts = listeners.into_iter().zip(orders).zip(pulses);
+        let parts = parts.zip(worker::share::shares(self.threads)).enumerate();
         parts
-            .map(|(index, ((listeners, orders), pulse))| {
+            .map(|(index, (((listeners, orders), pulse), share))| {
                 worker::spawn(worker::Parts {
                     index,
                     listeners,
@@ -312,6 +313,7 @@ impl Core {
                     log: self.log.clone(),
                     control: self.control.clone(),
                     orders,
+                    share,
                     pulse,
                     drain: stops.drain.clone(),
                     kill: stops.kill.clone(),

@@ -12,6 +12,7 @@
 pub mod check_report;
 pub mod counters;
 pub mod gauge;
+pub mod load;
 pub mod log_queue;
 pub mod objects;
 pub mod pulse;
@@ -26,6 +27,7 @@ pub mod timing;
 pub use check_report::{CheckReport, CheckStatus};
 pub use counters::Traffic;
 pub use gauge::Gauge;
+pub use load::Load;
 pub use log_queue::{Inlet, LogEntry, LogQueue, log_queue};
 pub use objects::{BackendLive, FrontendLive, GlobalLive, ServerLive};
 pub use record::SessionRecord;

@@ -5,6 +5,7 @@
 use super::check_report::CheckReport;
 use super::counters::Traffic;
 use super::gauge::Gauge;
+use super::load::Load;
 use super::reloads::Reloads;
 use super::sharded::{Counter, Shards};
 use arc_swap::ArcSwap;
@@ -35,6 +36,8 @@ pub struct GlobalLive {
     pub start: Instant,
     /// Sessions now, stats not counted (`CurrConns`).
     pub active: Gauge,
+    /// Sessions of each worker.
+    pub load: Load,
     /// Workers that have paused accepting and wait for a place.
     pub waiting: AtomicUsize,
     /// Told when a place is free and [`GlobalLive::waiting`] is not 0.
@@ -55,6 +58,7 @@ impl GlobalLive {
         Self {
             start,
             active: Gauge::default(),
+            load: Load::new(shards),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
             dropped_logs: AtomicU64::new(0),

@@ -14,6 +14,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 pub struct ConnSlot {
     global: Arc<GlobalLive>,
     frontend: Arc<FrontendLive>,
+    /// Number of the worker that it counts for.
+    worker: usize,
 }
 
 /// The limits that a [`ConnSlot`] is taken under.
@@ -45,10 +47,20 @@ impl ConnSlot {
             return None;
         };
         frontend.traffic.mine(token).smax.see(now);
+        let worker = token.shard();
+        global.load.of(worker).raise();
         Some(Self {
             global: Arc::clone(global),
             frontend: Arc::clone(frontend),
+            worker,
         })
+    }
+
+    /// Counts the session for another worker from here on.
+    pub fn move_to(&mut self, worker: usize) {
+        self.global.load.of(worker).raise();
+        self.global.load.of(self.worker).lower();
+        self.worker = worker;
     }
 
     /// Sessions of the process now, this one counted.
@@ -59,6 +71,7 @@ impl ConnSlot {
 
 impl Drop for ConnSlot {
     fn drop(&mut self) {
+        self.global.load.of(self.worker).lower();
         self.frontend.active.lower();
         self.global.active.lower();
         // Pairs with the increment of `waiting` before its holder looks at the gauges again: either
@@ -148,6 +161,23 @@ mod tests {
     use std::time::Instant;
 
     #[test]
+    fn a_session_that_moves_counts_for_its_new_worker() {
+        let global = Arc::new(GlobalLive::new(Instant::now(), 2));
+        let frontend = Arc::new(FrontendLive::new("f".into(), 2));
+        let limits = ConnLimits {
+            global: 3,
+            frontend: None,
+        };
+        let mut slot = ConnSlot::take(&global, &frontend, limits, &WorkerToken::new(0)).unwrap();
+        let loads = || [0, 1].map(|worker| global.load.of(worker).get());
+        assert_eq!(loads(), [1, 0]);
+        slot.move_to(1);
+        assert_eq!(loads(), [0, 1]);
+        drop(slot);
+        assert_eq!(loads(), [0, 0]);
+    }
+
+    #[test]
     fn limits_hold_and_every_place_comes_back() {
         let token = WorkerToken::new(0);
         let global = Arc::new(GlobalLive::new(Instant::now(), 1));
@@ -169,6 +199,7 @@ mod tests {
         assert!(take().is_some());
         drop(two);
         assert_eq!((global.active.get(), frontend.active.get()), (0, 0));
+        assert_eq!(global.load.of(0).get(), 0);
         assert_eq!(frontend.traffic.max(|traffic| &traffic.smax), 2);
     }
 }

@@ -6,6 +6,7 @@
 use super::account::Account;
 use super::relay::Kind;
 use super::session::{Desk, Session};
+use super::share::Accepted;
 use crate::live::GlobalLive;
 use crate::live::slot::{ConnLimits, ConnSlot};
 use crate::state::{Frontend, FrontendId};
@@ -75,7 +76,9 @@ pub(super) async fn run(
         socket,
         desk,
         sessions,
+        drain,
     };
+    let drain = &door.drain;
     loop {
         let ready = tokio::select! {
             biased;
@@ -83,7 +86,7 @@ pub(super) async fn run(
             ready = door.socket.readable() => ready,
         };
         let mut ready = ready?;
-        match door.batch(&drain).await {
+        match door.batch(drain).await {
             Batch::Drained => ready.clear_ready(),
             Batch::More => tokio::task::yield_now().await,
         }
@@ -97,6 +100,20 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// Begins the session of a connection.
+pub(super) fn begin(accepted: Accepted, desk: &Rc<Desk>, sessions: &TaskTracker) {
+    let Accepted {
+        client,
+        kind,
+        peer,
+        frontend,
+        slot,
+    } = accepted;
+    let account = Account::open(slot, frontend, peer, &desk.books);
+    let session = Session::new(Rc::clone(desk), (client, kind), account);
+    sessions.spawn_local(session.live_guarded());
+}
+
 struct Door {
     /// The frontend as it was last seen: one that a reload has removed still takes in what is
     /// queued for it.
@@ -105,6 +122,8 @@ struct Door {
     socket: AsyncFd<Owned<Arc<Socket>>>,
     desk: Rc<Desk>,
     sessions: TaskTracker,
+    /// Cancelled: accept what is queued, and keep it.
+    drain: CancellationToken,
 }
 
 enum Batch {
@@ -166,9 +185,22 @@ impl Door {
             Some(slot) => (frontend, slot),
             None => self.place().await,
         };
-        let account = Account::open(slot, frontend, peer, &self.desk.books);
-        let session = Session::new(Rc::clone(&self.desk), (client, self.kind), account);
-        self.sessions.spawn_local(session.live_guarded());
+        let accepted = Accepted {
+            client,
+            kind: self.kind,
+            peer,
+            frontend,
+            slot,
+        };
+        let load = &self.desk.books.global.load;
+        let mine = if self.drain.is_cancelled() {
+            Some(accepted)
+        } else {
+            self.desk.colleagues.hand_over(accepted, load)
+        };
+        if let Some(accepted) = mine {
+            begin(accepted, &self.desk, &self.sessions);
+        }
     }
 
     fn take(&self, frontend: &Arc<Frontend>, limits: ConnLimits) -> Option<ConnSlot> {

@@ -11,6 +11,7 @@ pub mod plan;
 mod reach;
 mod relay;
 mod session;
+pub mod share;
 
 pub use accept::{Listener, ListenerId};
 
@@ -23,8 +24,10 @@ use arc_swap::ArcSwap;
 use order::Order;
 use relay::Relay;
 use session::Desk;
+use share::Share;
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -49,6 +52,8 @@ pub struct Parts {
     pub control: ControlHandle,
     /// Orders from the control task.
     pub orders: mpsc::Receiver<Order>,
+    /// Connections between workers.
+    pub share: Share,
     /// Signs of life for the watchdog, if there is one.
     pub pulse: Option<Pulse>,
     /// Cancelled: accept no more, let sessions end.
@@ -86,6 +91,7 @@ async fn run(parts: Parts) -> io::Result<()> {
         log,
         control,
         mut orders,
+        share,
         pulse,
         drain,
         kill,
@@ -100,7 +106,9 @@ async fn run(parts: Parts) -> io::Result<()> {
         log,
     });
     let (relay, events) = Relay::new(Rc::clone(&books))?;
-    let desk = Desk::new(books, Rc::clone(&relay), control, kill.clone(), snapshot);
+    let (colleagues, mut inbox) = (share.colleagues, share.inbox);
+    let relations = (control, colleagues);
+    let desk = Desk::new(books, Rc::clone(&relay), relations, kill.clone(), snapshot);
     let desk = Rc::new(desk);
     let sessions = TaskTracker::new();
     let mut doors = Doors::new(Rc::clone(&desk), sessions.clone(), drain.clone());
@@ -109,22 +117,32 @@ async fn run(parts: Parts) -> io::Result<()> {
     }
     let open = doors.open.clone();
     open.close();
-    let over = async {
+    let mut accepting = pin!(async {
         drain.cancelled().await;
         open.wait().await;
         sessions.close();
-        sessions.wait().await;
-        relay.empty().await;
-    };
-    tokio::pin!(over);
+    });
     // A task of its own, so that an event of a session wakes nothing else.
     let running = Rc::clone(&relay);
     let mut relaying = tokio::task::spawn_local(async move { running.run(events).await });
+    let mut over = pin!(async {
+        sessions.wait().await;
+        relay.empty().await;
+    });
+    let mut stage = Stage::Accepting;
     loop {
         tokio::select! {
             result = &mut relaying => return result.map_err(io::Error::other)?,
             Some(order) = orders.recv() => obey(order, &relay, &mut doors),
-            () = &mut over => return Ok(()),
+            handed = inbox.recv(), if stage != Stage::Ending => match handed {
+                Some(accepted) => accept::begin(accepted, &desk, &sessions),
+                None => stage = Stage::Ending,
+            },
+            () = &mut accepting, if stage == Stage::Accepting => {
+                inbox.close();
+                stage = Stage::TakingOver;
+            }
+            () = &mut over, if stage == Stage::Ending => return Ok(()),
             () = kill.cancelled() => {
                 relay.end_all(Cause::Killed);
                 sessions.close();
@@ -134,6 +152,17 @@ async fn run(parts: Parts) -> io::Result<()> {
             }
         }
     }
+}
+
+/// How far a worker's life is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Its doors are open.
+    Accepting,
+    /// They are closed; what colleagues have handed over is still to be taken.
+    TakingOver,
+    /// Nothing comes any more: its sessions are waited for.
+    Ending,
 }
 
 fn obey(order: Order, relay: &Relay, doors: &mut Doors) {

@@ -4,6 +4,7 @@ use super::account::{Account, Books};
 use super::connect::Attempt;
 use super::reach::Reach;
 use super::relay::{Asked, Established, Kind, Relay};
+use super::share::Colleagues;
 use crate::live::{Cause, Phase, Termination};
 use crate::state::{Backend, ControlHandle, FrontendId, Snapshot};
 use arc_swap::ArcSwap;
@@ -22,6 +23,7 @@ pub(super) struct Desk {
     pub(super) books: Rc<Books>,
     pub(super) relay: Rc<Relay>,
     pub(super) control: ControlHandle,
+    pub(super) colleagues: Colleagues,
     /// Cancelled when sessions may not go on.
     pub(super) kill: CancellationToken,
     snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
@@ -31,7 +33,7 @@ impl Desk {
     pub(super) fn new(
         books: Rc<Books>,
         relay: Rc<Relay>,
-        control: ControlHandle,
+        (control, colleagues): (ControlHandle, Colleagues),
         kill: CancellationToken,
         snapshot: Arc<ArcSwap<Snapshot>>,
     ) -> Self {
@@ -40,6 +42,7 @@ impl Desk {
             books,
             relay,
             control,
+            colleagues,
             kill,
             snapshot,
         }

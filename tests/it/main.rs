@@ -22,3 +22,4 @@ mod service;
 mod stats;
 mod timeouts;
 mod unix;
+mod workers;

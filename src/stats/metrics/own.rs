@@ -3,7 +3,7 @@
 use super::families::Family;
 use super::pair;
 use super::source::Source;
-use crate::live::ReloadEnd;
+use crate::live::{Gauge, ReloadEnd};
 use crate::stats::columns::Value;
 use crate::stats::info::{Facts, Kind};
 use crate::stats::process::{Phase, resources};
@@ -23,7 +23,7 @@ pub(super) enum Own {
 }
 
 /// They, in order.
-pub(super) static OWN: [Own; 11] = [
+pub(super) static OWN: [Own; 12] = [
     Own::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
@@ -43,6 +43,19 @@ pub(super) static OWN: [Own; 11] = [
         |facts| {
             let pauses = facts.snapshot.global.traffic.sum(|traffic| &traffic.paused);
             plain(Value::Number(pauses))
+        },
+    ),
+    Own::Process(
+        "rlb_worker_sessions",
+        Kind::Gauge,
+        "Sessions of each worker now",
+        |facts| {
+            let sample = |(worker, sessions): (usize, &Gauge)| {
+                let label = pair("worker", &worker.to_string());
+                (vec![label], sessions.get().into())
+            };
+            let load = &facts.snapshot.global.load;
+            load.workers().enumerate().map(sample).collect()
         },
     ),
     Own::Process(

@@ -1,0 +1,51 @@
+//! Sessions and the workers that have them.
+
+use crate::harness::client::{connect, echo};
+use crate::harness::config::Config;
+use crate::harness::eventually::eventually_eq;
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::{Rlb, STOP_WITHIN};
+use std::net::TcpStream;
+
+/// Sessions of each worker, as /metrics has them.
+fn sessions(rlb: &Rlb) -> Vec<usize> {
+    let (_, text) = rlb.http_get("/metrics").expect("an answer");
+    let samples = text.lines().filter_map(|line| {
+        let sample = line.strip_prefix("rlb_worker_sessions{worker=\"")?;
+        sample.rsplit_once(' ')?.1.parse().ok()
+    });
+    samples.collect()
+}
+
+/// Opens a session, which is served.
+fn session(rlb: &Rlb) -> TcpStream {
+    let mut stream = connect(rlb.address());
+    echo(&mut stream, b"served");
+    stream
+}
+
+#[test]
+fn long_sessions_are_spread_within_a_fifth_after_one_worker_has_lost_its_own() {
+    let peer = Peer::start(Behaviour::Echo);
+    // It has two workers.
+    let rlb = Rlb::start(&Config::new().server_with(peer.address(), "check = false"));
+    let mut streams = [Vec::new(), Vec::new()];
+    for _ in 0..48 {
+        let before = sessions(&rlb);
+        let stream = session(&rlb);
+        let after = sessions(&rlb);
+        assert_eq!(after.len(), 2, "one figure a worker: {after:?}");
+        streams[usize::from(after[1] > before[1])].push(stream);
+    }
+    let [first, kept] = streams;
+    assert!(kept.len().abs_diff(24) <= 4, "{} of 48", kept.len());
+    drop(first);
+    eventually_eq(STOP_WITHIN, &vec![0, kept.len()], || sessions(&rlb));
+    // Half of those that come would go to each worker: 12 and 44 in the end, were it left to chance.
+    let more: Vec<TcpStream> = (kept.len()..64).map(|_| session(&rlb)).collect();
+    let now = sessions(&rlb);
+    assert!(now.iter().all(|it| it.abs_diff(32) <= 6), "{now:?}");
+    drop((kept, more));
+    eventually_eq(STOP_WITHIN, &vec![0, 0], || sessions(&rlb));
+    rlb.stop();
+}
