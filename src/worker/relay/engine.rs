@@ -179,20 +179,27 @@ impl Engine {
         for event in &events {
             self.mark(event.data.u64(), event.flags);
         }
-        let idle = events.is_empty() && self.ready.is_empty();
+        // Of servers that have answered, which are in no session's list, there may be more too.
+        let all = events.len() < EVENTS_MAX;
         self.events = events;
         // Those that use up their share queue up again, for the next turn.
         let mut ready = std::mem::take(&mut self.ready);
+        let few = all && ready.len() < FEW;
         for key in ready.drain(..) {
             if let Some(conn) = self.conns.get_mut(key) {
                 conn.queued = false;
                 self.serve(key);
             }
         }
-        if self.ready.is_empty() {
+        let finished = self.ready.is_empty();
+        if finished {
             self.ready = ready;
         }
-        Ok(if idle { Turn::Idle } else { Turn::Busy })
+        Ok(if few && finished {
+            Turn::Calm
+        } else {
+            Turn::Busy
+        })
     }
 
     /// Notes what an event says.
@@ -408,13 +415,17 @@ impl Engine {
     }
 }
 
+/// Sessions in one turn from which on another is likely to find something: more have had the time
+/// to arrive meanwhile.
+const FEW: usize = 4;
+
 /// What a turn has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Something to do; there may be more.
+    /// Much to do, or more than could be done: another is to follow.
     Busy,
-    /// Nothing.
-    Idle,
+    /// Little or nothing. What comes from here on makes an event.
+    Calm,
 }
 
 /// What is watched from the beginning.

@@ -186,13 +186,13 @@ impl Relay {
         Poll::Pending
     }
 
-    /// Turns until nothing is waiting; `false` when that took too long and others are to have
+    /// Turns until it is calm; `false` when that took too long and others are to have
     /// their chance. What arrives during a turn is found by the next one, without the way through
     /// the runtime.
     fn turns(&self) -> io::Result<bool> {
         let mut engine = self.engine.borrow_mut();
         for _ in 0..TURNS_MAX {
-            if engine.turn()? == Turn::Idle {
+            if engine.turn()? == Turn::Calm {
                 return Ok(true);
             }
         }
