@@ -7,6 +7,11 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// How often [`settled_cpu_ns`] looks again, at most.
+const SETTLE_MAX: u32 = 20;
+/// How long it waits between two looks.
+const SETTLE_STEP: Duration = Duration::from_millis(10);
+
 /// Raises the descriptor limit as far as it goes.
 pub fn raise_nofile() -> Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -33,6 +38,21 @@ pub fn cpu_ns(pids: &[u32]) -> Result<u64> {
         }
     }
     Ok(total)
+}
+
+/// [`cpu_ns`] once it stands still: what the load has left to the proxy is done by then.
+pub fn settled_cpu_ns(pids: &[u32]) -> Result<u64> {
+    let mut last = cpu_ns(pids)?;
+    // A proxy that never rests (checks, clocks) is taken as it is after a while.
+    for _ in 0..SETTLE_MAX {
+        std::thread::park_timeout(SETTLE_STEP);
+        let now = cpu_ns(pids)?;
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    Ok(last)
 }
 
 /// Resident bytes of `pids`.

@@ -1,7 +1,7 @@
 //! Tables of ratios, a JSON file with every figure, and a chart.
 
 use crate::subject::Subject;
-use crate::workload::{CALLS, CPU, Figures, INSTRUCTIONS, RESIDENT};
+use crate::workload::{CALLS, CPU, INSTRUCTIONS, RESIDENT};
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -26,11 +26,14 @@ pub struct Results {
     figures: BTreeMap<String, BTreeMap<String, Samples>>,
     #[serde(skip)]
     order: Vec<&'static str>,
+    /// Workloads as they came.
+    #[serde(skip)]
+    came: Vec<String>,
 }
 
 impl Results {
     /// Nothing measured yet.
-    pub fn new(subjects: &[Subject], cores: usize, rounds: usize) -> Self {
+    pub fn new(subjects: &[Subject], cores: usize, rounds: usize, machine: String) -> Self {
         let by_name = |value: fn(&Subject) -> &String| {
             subjects
                 .iter()
@@ -38,18 +41,27 @@ impl Results {
                 .collect()
         };
         Self {
-            machine: machine(),
+            machine,
             cores,
             rounds,
             versions: by_name(|subject| &subject.version),
             configurations: by_name(|subject| &subject.config),
             figures: BTreeMap::new(),
             order: subjects.iter().map(|subject| subject.name).collect(),
+            came: Vec::new(),
         }
     }
 
     /// Adds the figures of one run.
-    pub fn add(&mut self, workload: &str, subject: &str, figures: Figures) {
+    pub fn add(
+        &mut self,
+        workload: &str,
+        subject: &str,
+        figures: impl IntoIterator<Item = (impl Into<String>, f64)>,
+    ) {
+        if !self.figures.contains_key(workload) {
+            self.came.push(workload.to_owned());
+        }
         let samples = self
             .figures
             .entry(workload.to_owned())
@@ -57,7 +69,7 @@ impl Results {
             .entry(subject.to_owned())
             .or_default();
         for (name, value) in figures {
-            samples.entry(name.to_owned()).or_default().push(value);
+            samples.entry(name.into()).or_default().push(value);
         }
     }
 
@@ -94,6 +106,47 @@ impl Results {
             }
         }
         text
+    }
+
+    /// One figure as Markdown: a line a workload, in each column the median and its ratio to
+    /// [`BASE`]; the spread is the largest difference between rounds of one subject. Empty when
+    /// nothing has that figure.
+    pub fn matrix(&self, figure: &str) -> String {
+        let mut lines = String::new();
+        for workload in &self.came {
+            let Some(subjects) = self.figures.get(workload) else {
+                continue;
+            };
+            let samples = |name: &str| subjects.get(name)?.get(figure).map(Vec::as_slice);
+            let middle = |name: &str| median(samples(name)?);
+            if !self.order.iter().any(|name| samples(name).is_some()) {
+                continue;
+            }
+            let _ = write!(lines, "| {workload} |");
+            let mut spread: f64 = 0.0;
+            for name in &self.order {
+                let Some(value) = middle(name) else {
+                    lines.push_str(" |");
+                    continue;
+                };
+                let (low, high) = range(samples(name).unwrap_or_default());
+                spread = spread.max((high - low) / value);
+                let _ = write!(lines, " {}", round(value));
+                if let Some(base) = middle(BASE) {
+                    let _ = write!(lines, " (**{:.3}**)", value / base);
+                }
+                lines.push_str(" |");
+            }
+            let _ = writeln!(lines, " {:.1} % |", spread * 100.0);
+        }
+        if lines.is_empty() {
+            return lines;
+        }
+        format!(
+            "\n| {figure} | {} | spread |\n|---|{}---|\n{lines}",
+            self.order.join(" | "),
+            "---|".repeat(self.order.len())
+        )
     }
 
     /// Writes `results.json` and `chart.svg` into `folder`.
@@ -159,8 +212,8 @@ impl Results {
     }
 }
 
-fn median(samples: &Vec<f64>) -> Option<f64> {
-    let mut sorted = samples.clone();
+fn median(samples: &[f64]) -> Option<f64> {
+    let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
     Some((sorted[last / 2] + sorted[last.div_ceil(2)]) / 2.0)
@@ -180,7 +233,8 @@ fn round(value: f64) -> String {
     }
 }
 
-fn machine() -> String {
+/// This machine, for the record.
+pub fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()

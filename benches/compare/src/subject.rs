@@ -22,6 +22,9 @@ const LOG_PORT: u16 = 9514;
 /// Concurrent sessions that every proxy is told to hold.
 const MAXCONN: u32 = 9400;
 
+/// What nginx needs for TCP.
+pub const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
 /// A competitor.
 pub struct Subject {
     /// Its name in tables.
@@ -49,9 +52,12 @@ impl Subject {
         let rlb = match rlb {
             Some(path) => path,
             None => build_rlb()?,
-        };
+        }
+        .canonicalize()
+        .context("no such rlb")?;
         let haproxy = std::env::var_os("HAPROXY_BIN")
             .map_or_else(|| PathBuf::from("/usr/sbin/haproxy"), PathBuf::from);
+        let haproxy = haproxy.canonicalize().unwrap_or(haproxy);
         let nginx = PathBuf::from("/usr/sbin/nginx");
         let make = |name, kind, binary: &Path, config: String| -> Result<Self> {
             let version = version(kind, binary)?;
@@ -83,6 +89,11 @@ impl Subject {
         }
         all.push(make("direct", Kind::Direct, Path::new(""), String::new())?);
         Ok(all)
+    }
+
+    /// Its program; none for a direct connection.
+    pub fn binary(&self) -> Option<&Path> {
+        (self.kind != Kind::Direct).then_some(&self.binary)
     }
 
     /// Starts it and waits until it serves.
@@ -304,7 +315,7 @@ fn nginx_config(cores: usize) -> String {
         .collect();
     format!(
         "daemon off;\npid @DIR@/pid;\nerror_log stderr error;\nworker_processes {cores};\n\
-         worker_rlimit_nofile 20000;\nload_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
+         worker_rlimit_nofile 20000;\nload_module {NGINX_STREAM};\n\
          events {{ worker_connections 19500; }}\n\
          stream {{\n  log_format line '$remote_addr $bytes_sent $status';\n  \
          access_log syslog:server=127.0.0.1:{LOG_PORT} line;\n  \

@@ -7,7 +7,7 @@ use crate::measure::{self, Perf, Strace};
 use crate::subject::{Running, Servers, Subject, beside};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 /// Figures of one run, by name with unit.
@@ -17,6 +17,8 @@ pub type Figures = BTreeMap<&'static str, f64>;
 pub const CPU: &str = "CPU us/op";
 /// Instructions of the proxy per operation, user and kernel.
 pub const INSTRUCTIONS: &str = "instructions/op";
+/// Instructions of the whole machine per operation: load, proxy and servers.
+pub const MACHINE: &str = "machine's instr/op";
 /// System calls of the proxy per operation.
 pub const CALLS: &str = "syscalls/op";
 /// Operations in a second.
@@ -31,6 +33,9 @@ pub struct Workload {
     /// Its name in tables.
     pub name: &'static str,
     arguments: String,
+    /// A load that comes first and is not measured: what the first connections cost once is no
+    /// matter where there are few of them.
+    warm: Option<String>,
     what: What,
 }
 
@@ -38,6 +43,8 @@ pub struct Workload {
 enum What {
     /// CPU time, instructions, rate and latency.
     Speed,
+    /// CPU time, where a nanosecond of it is an instruction: see `instructions`.
+    Counted,
     /// System calls.
     Calls,
     /// Memory of connections that are held.
@@ -53,6 +60,7 @@ impl Workload {
         let make = |name, what, arguments: String| Self {
             name,
             arguments,
+            warm: None,
             what,
         };
         let ping = |connections: u32, idle: u32, size: u32, operations: u64| {
@@ -104,10 +112,66 @@ impl Workload {
         ]
     }
 
+    /// The workloads whose instructions are counted, of a size for a machine that is emulated: some
+    /// 300 million instructions a second for load, proxy and servers together.
+    pub fn counted(quick: bool) -> Vec<Self> {
+        let few = |n: u64| if quick { n / 2 } else { n };
+        let make = |name, what, warm: Option<String>, arguments: String| Self {
+            name,
+            arguments,
+            warm,
+            what,
+        };
+        let rate = |n: u64| format!("--kind rate --connections 32 --operations {n}");
+        let ping = |connections: u32, idle: u32, size: u32, operations: u64| {
+            format!(
+                "--kind ping --connections {connections} --idle {idle} --size {size} --operations {operations}"
+            )
+        };
+        let bulk = |streams: u64, direction: &str, bytes: u64| {
+            format!(
+                "--kind bulk --connections {streams} --direction {direction} --size {}",
+                bytes / streams
+            )
+        };
+        let counted = |name, connections, idle, size, operations| {
+            let load = ping(connections, idle, size, few(operations));
+            make(name, What::Counted, None, load)
+        };
+        let moved = |name, streams, direction| {
+            let warm = bulk(streams, direction, 16_000_000);
+            let load = bulk(streams, direction, few(200_000_000));
+            make(name, What::Counted, Some(warm), load)
+        };
+        vec![
+            make(
+                "short connections",
+                What::Counted,
+                Some(rate(200)),
+                rate(few(2_000)),
+            ),
+            make("short connections, calls", What::Calls, None, rate(400)),
+            counted("ping 64 x 64 B", 64, 0, 64, 10_000),
+            make(
+                "ping 64 x 64 B, calls",
+                What::Calls,
+                None,
+                ping(64, 0, 64, 3_000),
+            ),
+            counted("ping 64 x 1 KB", 64, 0, 1024, 10_000),
+            counted("ping 1000 x 64 B", 1000, 0, 64, 10_000),
+            counted("ping 100 x 64 B + 1000 idle", 100, 1000, 64, 10_000),
+            moved("bulk 1 down", 1, "down"),
+            moved("bulk 1 up", 1, "up"),
+            moved("bulk 8 down", 8, "down"),
+            moved("bulk 8 up", 8, "up"),
+        ]
+    }
+
     /// How often it is run: what repeats exactly needs no rounds.
     pub fn rounds(&self, wanted: usize) -> usize {
         match self.what {
-            What::Speed => wanted,
+            What::Speed | What::Counted => wanted,
             What::Calls | What::Integrity => wanted.min(2),
             What::Memory => wanted.min(3),
         }
@@ -117,21 +181,24 @@ impl Workload {
     pub fn run(&self, subject: &Subject, _servers: &Servers, cores: usize) -> Result<Figures> {
         let running = subject.start()?;
         let pids = running.pids();
+        if let Some(warm) = &self.warm {
+            Load::start(warm, &running, cores)?.go()?;
+        }
         let rss_before = measure::resident(&pids)?;
         let mut load = Load::start(&self.arguments, &running, cores)?;
         let rss_held = measure::resident(&pids)?;
         let calls = (self.what == What::Calls && !pids.is_empty())
             .then(|| Strace::start(&pids))
             .transpose()?;
-        let speed = self.what == What::Speed && !pids.is_empty();
-        let perf = if speed {
+        let speed = matches!(self.what, What::Speed | What::Counted) && !pids.is_empty();
+        let perf = if speed && self.what == What::Speed {
             Some(Perf::start(&pids)?)
         } else {
             None
         };
-        let cpu_before = measure::cpu_ns(&pids)?;
+        let cpu_before = measure::settled_cpu_ns(&pids)?;
         let outcome = load.go()?;
-        let cpu = measure::cpu_ns(&pids)? - cpu_before;
+        let cpu = measure::settled_cpu_ns(&pids)? - cpu_before;
         let instructions = perf.map(Perf::stop).transpose()?.flatten();
         let calls = calls.map(Strace::stop).transpose()?;
 
@@ -152,6 +219,10 @@ impl Workload {
                 note(RATE, Some(operations / outcome.seconds));
                 note("p50 us", outcome.p50);
                 note("p99 us", outcome.p99);
+            }
+            What::Counted => {
+                note(INSTRUCTIONS, speed.then(|| cpu as f64 / operations));
+                note(MACHINE, Some(outcome.seconds * 1e9 / operations));
             }
             What::Calls => {
                 note(
@@ -194,17 +265,13 @@ impl Load {
         Ok(Self { child, stdout })
     }
 
-    /// Lets it go, and waits for what comes of it.
+    /// Lets it go, and waits for what comes of it. What is connected stays so until it is dropped.
     fn go(&mut self) -> Result<Outcome> {
-        self.child
-            .stdin
-            .take()
-            .context("stdin is piped")?
-            .write_all(b"go\n")?;
+        let stdin = self.child.stdin.as_mut().context("stdin is piped")?;
+        stdin.write_all(b"go\n")?;
         let mut text = String::new();
-        self.stdout.read_to_string(&mut text)?;
-        ensure!(self.child.wait()?.success(), "the load failed");
-        Ok(serde_json::from_str(&text)?)
+        self.stdout.read_line(&mut text)?;
+        serde_json::from_str(&text).context("the load failed")
     }
 }
 
