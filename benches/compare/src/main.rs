@@ -58,7 +58,11 @@ enum Sub {
     Instructions(instructions::Args),
     /// Internal: the side of that in the machine
     #[command(hide = true)]
-    Inside,
+    Inside {
+        /// Profiles in place of figures
+        #[arg(long)]
+        profile: bool,
+    },
     /// Internal: produce load against an address and print what came of it as JSON
     #[command(hide = true)]
     Load(load::Args),
@@ -76,11 +80,15 @@ fn main() -> Result<()> {
         Some(Sub::Load(args)) => return load::run(args),
         Some(Sub::Serve { ports }) => return load::serve(ports),
         Some(Sub::Instructions(args)) => return count(&cli, args),
-        Some(Sub::Inside) => {
+        Some(Sub::Inside { profile }) => {
             measure::raise_nofile()?;
             let workloads = cli.workloads(Workload::counted(cli.quick));
             let rounds = cli.rounds.context("the machine is told its rounds")?;
-            return instructions::guest::run(cli.subjects(), &workloads, rounds);
+            return instructions::guest::run(
+                cli.subjects(),
+                &workloads,
+                if *profile { None } else { Some(rounds) },
+            );
         }
         None => {}
     }

@@ -170,6 +170,54 @@ impl Strace {
     }
 }
 
+/// `perf record` on running processes, by the clock: where a machine's clock counts instructions, a
+/// profile of instructions.
+pub struct Profile(Child, std::path::PathBuf);
+
+/// Nanoseconds between two samples of a profile.
+const PROFILE_EVERY: &str = "20011";
+/// Smallest share in percent that a profile shows.
+const PROFILE_LIMIT: &str = "0.3";
+
+impl Profile {
+    /// Begins to take samples of `pids`.
+    pub fn start(pids: &[u32]) -> Result<Self> {
+        let file = std::env::temp_dir().join(format!("rlb-compare-{}.perf", std::process::id()));
+        let child = Command::new("perf")
+            .args(["record", "-q", "-B", "-N", "-e", "cpu-clock"])
+            .args(["-c", PROFILE_EVERY, "-p", &list(pids), "-o"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("linux-perf is needed")?;
+        let descriptors = format!("/proc/{}/fd", child.id());
+        wait_until("perf is attached", || {
+            Ok(fs::read_dir(&descriptors)?
+                .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+                .any(|target| target.to_string_lossy().contains("perf_event")))
+        })?;
+        Ok(Self(child, file))
+    }
+
+    /// The functions with their shares; the sum by program or library comes first.
+    pub fn stop(mut self) -> Result<String> {
+        interrupt(&mut self.0)?;
+        let mut text = String::new();
+        for sort in ["dso", "dso,sym"] {
+            let report = Command::new("perf")
+                .args(["report", "--stdio", "-q", "-g", "none", "--sort", sort])
+                .args(["--percent-limit", PROFILE_LIMIT, "-i"])
+                .arg(&self.1)
+                .output()?;
+            let why = String::from_utf8_lossy(&report.stderr);
+            ensure!(report.status.success(), "perf report: {why}");
+            text.push_str(&String::from_utf8_lossy(&report.stdout));
+        }
+        let _ = fs::remove_file(&self.1);
+        Ok(text)
+    }
+}
+
 fn interrupt(child: &mut Child) -> Result<()> {
     let pid = rustix::process::Pid::from_child(child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT)?;

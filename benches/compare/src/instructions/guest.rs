@@ -23,6 +23,8 @@ pub enum Note {
     },
     /// Figures of one run: workload, subject, figure → value.
     Figures(String, String, BTreeMap<String, f64>),
+    /// Where the instructions are: workload, subject, what perf reports.
+    Profile(String, String, String),
     /// It cannot go on.
     Failed(String),
     /// All is done.
@@ -38,6 +40,8 @@ const DIFFERENCE_MAX: f64 = 0.005;
 const BUSYBOX: &str = "/bin/busybox";
 /// Counts system calls, when it is there.
 const STRACE: &str = "/usr/bin/strace";
+/// Takes samples.
+const PERF: &str = "/usr/bin/perf";
 
 /// Everything that the machine boots into.
 pub fn image(wanted: &Wanted) -> Result<Vec<u8>> {
@@ -69,6 +73,9 @@ pub fn image(wanted: &Wanted) -> Result<Vec<u8>> {
             image.program(Path::new(program), Path::new(program))?;
         }
     }
+    if wanted.args.profile {
+        image.program(Path::new(PERF), Path::new(PERF))?;
+    }
     for subject in wanted.subjects {
         if let Some(binary) = subject.binary() {
             image.program(binary, binary)?;
@@ -87,6 +94,7 @@ fn init(wanted: &Wanted) -> String {
     let rlb = binary("rlb").map_or_else(String::new, |path| format!("--rlb '{path}'"));
     let haproxy =
         binary("haproxy").map_or_else(String::new, |path| format!("export HAPROXY_BIN='{path}'\n"));
+    let profile = if wanted.args.profile { "--profile" } else { "" };
     let preemption = if wanted.args.preemption {
         ""
     } else {
@@ -117,36 +125,64 @@ fn init(wanted: &Wanted) -> String {
          ulimit -n 20000\n\
          {preemption}\
          {haproxy}\
-         rlb-compare inside --rounds {rounds} {quick} {rlb}{subjects}{only} \
+         rlb-compare inside {profile} --rounds {rounds} {quick} {rlb}{subjects}{only} \
          > /dev/ttyS1 2> /dev/ttyS0 < /dev/null\n\
          $B poweroff -f\n",
         rounds = wanted.rounds
     )
 }
 
-/// Tries the clock, then runs every workload and writes its figures.
-pub fn run(subjects: Result<Vec<Subject>>, workloads: &[Workload], rounds: usize) -> Result<()> {
+/// Tries the clock, then runs every workload so many rounds and writes its figures, or its profile
+/// where there are no rounds.
+pub fn run(
+    subjects: Result<Vec<Subject>>,
+    workloads: &[Workload],
+    rounds: Option<usize>,
+) -> Result<()> {
     let result = subjects.and_then(|subjects| {
         let counted = try_clock()?;
         note(&Note::Clock { counted })?;
-        crate::run_rounds(
-            &subjects,
-            workloads,
-            (rounds, 1),
-            |workload, subject, found| {
-                let figures = found.into_iter().map(|(name, value)| (name.into(), value));
-                note(&Note::Figures(
-                    workload.into(),
-                    subject.into(),
-                    figures.collect(),
-                ))
-            },
-        )
+        match rounds {
+            Some(rounds) => count(&subjects, workloads, rounds),
+            None => profile(&subjects, workloads),
+        }
     });
     match result {
         Ok(()) => note(&Note::End),
         Err(why) => note(&Note::Failed(format!("{why:#}"))),
     }
+}
+
+fn count(subjects: &[Subject], workloads: &[Workload], rounds: usize) -> Result<()> {
+    crate::run_rounds(
+        subjects,
+        workloads,
+        (rounds, 1),
+        |workload, subject, found| {
+            let figures = found.into_iter().map(|(name, value)| (name.into(), value));
+            note(&Note::Figures(
+                workload.into(),
+                subject.into(),
+                figures.collect(),
+            ))
+        },
+    )
+}
+
+fn profile(subjects: &[Subject], workloads: &[Workload]) -> Result<()> {
+    let _servers = subject::Servers::start(1)?;
+    for workload in workloads {
+        for subject in subjects {
+            if let Some(text) = workload.profile(subject, 1)? {
+                note(&Note::Profile(
+                    workload.name.into(),
+                    subject.name.into(),
+                    text,
+                ))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn note(note: &Note) -> Result<()> {

@@ -49,6 +49,10 @@ pub struct Args {
     /// it the costs of a proxy that has little to do are seen.
     #[arg(long)]
     preemption: bool,
+    /// Profiles in place of figures: the functions, user and kernel, with their share of the
+    /// instructions, a file for each workload and subject; needs the package linux-perf
+    #[arg(long)]
+    profile: bool,
     /// Further kernel arguments, such as mitigations=off
     #[arg(long, default_value = "", value_name = "ARGUMENTS")]
     append: String,
@@ -87,6 +91,9 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     let console = fs::read_to_string(folder.join("console")).unwrap_or_default();
     fs::remove_dir_all(&folder)?;
     let results = counted.with_context(|| format!("its console: {console}"))?;
+    if wanted.args.profile {
+        return Ok(());
+    }
     for figure in [INSTRUCTIONS, MACHINE, CALLS] {
         print!("{}", results.matrix(figure));
     }
@@ -148,6 +155,13 @@ impl Machine {
                 Note::Figures(workload, subject, figures) => {
                     eprintln!("{workload:<28} {subject:<16} {figures:.1?}");
                     results.add(&workload, &subject, figures);
+                }
+                Note::Profile(workload, subject, text) => {
+                    let folder = wanted.out.join("profile");
+                    fs::create_dir_all(&folder)?;
+                    let file = folder.join(format!("{workload}, {subject}.txt"));
+                    fs::write(&file, text)?;
+                    eprintln!("written: {}", file.display());
                 }
                 Note::Failed(why) => bail!("in the guest: {why}"),
                 Note::End => return Ok(results),

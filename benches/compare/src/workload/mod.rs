@@ -3,7 +3,7 @@
 pub mod integrity;
 
 use crate::load::Outcome;
-use crate::measure::{self, Perf, Strace};
+use crate::measure::{self, Perf, Profile, Strace};
 use crate::subject::{Running, Servers, Subject, beside};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -239,6 +239,23 @@ impl Workload {
             What::Memory | What::Integrity => {}
         }
         Ok(figures)
+    }
+
+    /// Where the proxy spends its time under this load, as text; `None` where there is none to see.
+    pub fn profile(&self, subject: &Subject, cores: usize) -> Result<Option<String>> {
+        if self.what != What::Counted {
+            return Ok(None);
+        }
+        let running = subject.start()?;
+        let pids = running.pids();
+        if let Some(warm) = &self.warm {
+            Load::start(warm, &running, cores)?.go()?;
+        }
+        let mut load = Load::start(&self.arguments, &running, cores)?;
+        measure::settled_cpu_ns(&pids)?;
+        let profile = Profile::start(&pids)?;
+        load.go()?;
+        profile.stop().map(Some)
     }
 }
 
