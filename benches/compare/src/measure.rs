@@ -174,18 +174,22 @@ impl Strace {
 /// profile of instructions.
 pub struct Profile(Child, std::path::PathBuf);
 
-/// Nanoseconds between two samples of a profile.
-const PROFILE_EVERY: &str = "20011";
+/// Nanoseconds between two samples, for several streams of them whose shares are averaged: the load is
+/// so even that one period alone beats with it and meets the same functions again and again.
+const PROFILE_EVERY: [u32; 7] = [61_027, 71_993, 83_009, 97_021, 109_037, 127_031, 149_021];
 /// Smallest share in percent that a profile shows.
-const PROFILE_LIMIT: &str = "0.3";
+const PROFILE_LIMIT: f64 = 0.3;
 
 impl Profile {
     /// Begins to take samples of `pids`.
     pub fn start(pids: &[u32]) -> Result<Self> {
         let file = std::env::temp_dir().join(format!("rlb-compare-{}.perf", std::process::id()));
+        let events = PROFILE_EVERY.map(|period| format!("cpu-clock/period={period}/"));
         let child = Command::new("perf")
-            .args(["record", "-q", "-B", "-N", "-e", "cpu-clock"])
-            .args(["-c", PROFILE_EVERY, "-p", &list(pids), "-o"])
+            .args(["record", "-q", "-B", "-N", "-e", &events.join(",")])
+            // Room for all samples: perf gets no turn beside a busy load on one processor.
+            .args(["-g", "--kernel-callchains", "-m", "4096"])
+            .args(["-p", &list(pids), "-o"])
             .arg(&file)
             .stdin(Stdio::null())
             .spawn()
@@ -196,25 +200,55 @@ impl Profile {
                 .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
                 .any(|target| target.to_string_lossy().contains("perf_event")))
         })?;
+        // It reads the kernel's symbols and modules before it switches the samples on.
+        settled_cpu_ns(&[child.id()])?;
         Ok(Self(child, file))
     }
 
-    /// The functions with their shares; the sum by program or library comes first.
+    /// Shares in percent: of programs and libraries; of system calls with all that they call; of
+    /// functions.
     pub fn stop(mut self) -> Result<String> {
         interrupt(&mut self.0)?;
+        let mut calls = self.report(&["--children", "--sort", "sym"])?;
+        calls.retain(|(name, _)| name.contains("__x64_sys_"));
+        let tables = [
+            self.report(&["--no-children", "--sort", "dso"])?,
+            calls,
+            self.report(&["--no-children", "--sort", "dso,sym"])?,
+        ];
         let mut text = String::new();
-        for sort in ["dso", "dso,sym"] {
-            let report = Command::new("perf")
-                .args(["report", "--stdio", "-q", "-g", "none", "--sort", sort])
-                .args(["--percent-limit", PROFILE_LIMIT, "-i"])
-                .arg(&self.1)
-                .output()?;
-            let why = String::from_utf8_lossy(&report.stderr);
-            ensure!(report.status.success(), "perf report: {why}");
-            text.push_str(&String::from_utf8_lossy(&report.stdout));
+        for (name, share) in tables.into_iter().flatten() {
+            text.push_str(&format!("{share:6.2} %  {name}\n"));
         }
         let _ = fs::remove_file(&self.1);
         Ok(text)
+    }
+
+    /// Names with their shares in percent, averaged over the streams of samples, largest first.
+    fn report(&self, arguments: &[&str]) -> Result<Vec<(String, f64)>> {
+        let report = Command::new("perf")
+            .args(["report", "--stdio", "-q", "-g", "none"])
+            .args(arguments)
+            .arg("-i")
+            .arg(&self.1)
+            .output()?;
+        let why = String::from_utf8_lossy(&report.stderr);
+        ensure!(report.status.success(), "perf report: {why}");
+        let mut shares: BTreeMap<String, f64> = BTreeMap::new();
+        for line in String::from_utf8_lossy(&report.stdout).lines() {
+            // The share with what it calls, where that is asked for; its own; the name.
+            let mut parts = line.rsplit('%').map(str::trim);
+            let (Some(name), Some(share)) = (parts.next(), parts.next_back()) else {
+                continue;
+            };
+            if let Ok(share) = share.parse::<f64>() {
+                *shares.entry(name.to_owned()).or_default() += share / PROFILE_EVERY.len() as f64;
+            }
+        }
+        let mut shares: Vec<(String, f64)> = shares.into_iter().collect();
+        shares.retain(|(_, share)| *share >= PROFILE_LIMIT);
+        shares.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        Ok(shares)
     }
 }
 

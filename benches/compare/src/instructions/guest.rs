@@ -122,6 +122,7 @@ fn init(wanted: &Wanted) -> String {
          echo reno > /proc/sys/net/ipv4/tcp_congestion_control\n\
          echo 1024 65000 > /proc/sys/net/ipv4/ip_local_port_range\n\
          echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse\n\
+         echo 0 > /proc/sys/kernel/perf_cpu_time_max_percent\n\
          ulimit -n 20000\n\
          {preemption}\
          {haproxy}\
