@@ -161,6 +161,13 @@ impl Workload {
             counted("ping 64 x 1 KB", 64, 0, 1024, 10_000),
             counted("ping 1000 x 64 B", 1000, 0, 64, 10_000),
             counted("ping 100 x 64 B + 1000 idle", 100, 1000, 64, 10_000),
+            counted("ping 1 x 64 B", 1, 0, 64, 5_000),
+            make(
+                "ping 1 x 64 B, calls",
+                What::Calls,
+                None,
+                ping(1, 0, 64, 1_000),
+            ),
             moved("bulk 1 down", 1, "down"),
             moved("bulk 1 up", 1, "up"),
             moved("bulk 8 down", 8, "down"),
