@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 /// Limit of connections when the snapshot has no stats proxy (any more).
 const CONNECTIONS_DEFAULT: u32 = 200;
@@ -36,21 +37,24 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// The connections that are being served.
 pub(super) type Peers = RefCell<slab::Slab<Rc<Peer>>>;
 
-/// Accepts on `listener` until the stop.
-pub(super) async fn run(shared: Rc<Shared>, listener: TcpListener) {
+/// Accepts on `listener` until the stop, or until it is `closing`.
+pub(super) async fn run(shared: Rc<Shared>, listener: TcpListener, closing: CancellationToken) {
+    let stop = shared.stop.clone();
+    let accepting = async {
+        accept_all(&shared, &listener, &closing).await;
+        finish(&shared, listener, &closing).await;
+    };
+    stop.run_until_cancelled(accepting).await;
+}
+
+/// Accepts until it is `closing`. Who has been accepted by then gets a place.
+async fn accept_all(shared: &Rc<Shared>, listener: &TcpListener, closing: &CancellationToken) {
     let mut reported: Option<Instant> = None;
-    loop {
-        let stream = tokio::select! {
-            () = shared.stop.cancelled() => return,
-            stream = accept(&shared, &listener) => stream,
-        };
-        match stream {
+    while let Some(accepted) = closing.run_until_cancelled(accept(shared, listener)).await {
+        match accepted {
             Ok(stream) => {
-                let slot = tokio::select! {
-                    () = shared.stop.cancelled() => return,
-                    slot = room(&shared) => slot,
-                };
-                start(&shared, stream, slot);
+                let slot = room(shared).await;
+                start(shared, (stream, slot), closing.clone());
             }
             Err(error) => {
                 let now = Instant::now();
@@ -60,6 +64,30 @@ pub(super) async fn run(shared: Rc<Shared>, listener: TcpListener) {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+        }
+    }
+}
+
+/// Accepts what the kernel has queued, and closes.
+async fn finish(shared: &Rc<Shared>, listener: TcpListener, closing: &CancellationToken) {
+    // Without the event loop, which may not have heard of the last ones yet.
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
+    loop {
+        match shared.spare.with(|| listener.accept()) {
+            Ok((stream, _client)) => {
+                let slot = room(shared).await;
+                let ready = stream.set_nonblocking(true);
+                if let Ok(stream) = ready.and_then(|()| TcpStream::from_std(stream)) {
+                    tune(&stream);
+                    start(shared, (stream, slot), closing.clone());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if is_local_shortage(&error) => tokio::time::sleep(PAUSE).await,
+            // The client has gone before it was accepted.
+            Err(_) => {}
         }
     }
 }
@@ -79,11 +107,7 @@ async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<TcpStream
         });
         match accepted.await {
             Ok((stream, _client)) => {
-                // Answers are written whole; their last piece is not to wait for an acknowledgement.
-                // A socket that refuses is one whose client has gone.
-                let _ = stream.set_nodelay(true);
-                // What a client does not take is to stay small in the kernel, too.
-                let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
+                tune(&stream);
                 return Ok(stream);
             }
             Err(error) if is_local_shortage(&error) => return Err(error),
@@ -91,6 +115,14 @@ async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<TcpStream
             Err(_) => {}
         }
     }
+}
+
+/// A socket that refuses is one whose client has gone.
+fn tune(stream: &TcpStream) {
+    // Answers are written whole; their last piece is not to wait for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    // What a client does not take is to stay small in the kernel, too.
+    let _ = SockRef::from(stream).set_send_buffer_size(SEND_BUFFER);
 }
 
 fn is_local_shortage(error: &io::Error) -> bool {
@@ -127,7 +159,7 @@ fn cut_the_quietest(peers: &Peers) {
     }
 }
 
-fn start(shared: &Rc<Shared>, stream: TcpStream, slot: StatsSlot) {
+fn start(shared: &Rc<Shared>, (stream, slot): (TcpStream, StatsSlot), closing: CancellationToken) {
     let (now, second) = (shared.millis(), shared.second());
     let traffic = slot.live().traffic.mine(&shared.token);
     traffic.conn_tot.add(1);
@@ -140,7 +172,7 @@ fn start(shared: &Rc<Shared>, stream: TcpStream, slot: StatsSlot) {
         let peer = Rc::new(Peer::new());
         let key = task.peers.borrow_mut().insert(Rc::clone(&peer));
         let _registration = Registration { shared: &task, key };
-        serve(&task, stream, slot, peer).await;
+        serve(&task, (stream, slot), peer, closing).await;
     });
 }
 

@@ -8,6 +8,7 @@ use super::Shared;
 use super::http::{Answer, Sources, answer};
 use crate::live::slot::StatsSlot;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// Time for the head of a request, and for a connection to stay without one.
 const HEAD_MAX_TIME: Duration = Duration::from_secs(10);
@@ -73,8 +75,13 @@ impl Peer {
     }
 }
 
-/// Serves `stream` to its end.
-pub(super) async fn serve(shared: &Rc<Shared>, stream: TcpStream, slot: StatsSlot, peer: Rc<Peer>) {
+/// Serves `stream` to its end; once `closing`, to the end of the answer that is on its way.
+pub(super) async fn serve(
+    shared: &Rc<Shared>,
+    (stream, slot): (TcpStream, StatsSlot),
+    peer: Rc<Peer>,
+    closing: CancellationToken,
+) {
     let slot = Rc::new(slot);
     let io = TokioIo::new(Metered {
         stream,
@@ -82,7 +89,14 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: TcpStream, slot: StatsSlo
         slot: Rc::clone(&slot),
         peer: Rc::clone(&peer),
     });
-    let service = service_fn(async |request| Ok::<_, Infallible>(respond(shared, &request)));
+    let service = service_fn(async |request| {
+        let mut response = respond(shared, &request);
+        if closing.is_cancelled() {
+            let last = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, last);
+        }
+        Ok::<_, Infallible>(response)
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -91,7 +105,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: TcpStream, slot: StatsSlo
             .max_buf_size(BUFFER_MAX)
             .serve_connection(io, service)
     );
-    let mut stopping = false;
+    let (mut stopping, mut closed) = (false, false);
     loop {
         tokio::select! {
             result = connection.as_mut() => {
@@ -108,6 +122,13 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: TcpStream, slot: StatsSlo
                 }
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
+            }
+            () = closing.cancelled(), if !closed => {
+                closed = true;
+                // One that has not spoken yet gets the one answer that it has come for.
+                if !peer.fresh.get() {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
     }

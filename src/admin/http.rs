@@ -55,7 +55,12 @@ pub(super) fn answer(
         .stats
         .as_ref()
         .map_or(&default, |stats| &stats.page);
-    let (wanted, view) = parse(method, target, page);
+    let (mut wanted, view) = parse(method, target, page);
+    if snapshot.stats.is_none() && wanted.is_guarded() {
+        // A connection that is older than the reload that has taken the page away, and with it
+        // what was to be asked of whoever wants to see it.
+        wanted = Wanted::Nothing;
+    }
     let refreshing = view.refreshing && wanted.is_of_the_page();
     let mut response = if wanted.is_guarded() && !admits(&page.auth, headers) {
         unauthorized(page)

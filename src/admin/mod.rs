@@ -7,11 +7,13 @@
 mod accept;
 mod auth;
 mod connection;
+mod doors;
 mod http;
 mod ready;
 pub mod runtime;
 mod target;
 
+use crate::control::doors::{Door, DoorChange};
 use crate::live::WorkerToken;
 use crate::state::Snapshot;
 use crate::stats::{Phase, Process, Requests, Sampler};
@@ -20,12 +22,11 @@ use arc_swap::ArcSwap;
 use connection::Patience;
 use runtime::Runtime;
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -74,35 +75,35 @@ impl Shared {
     }
 }
 
-/// Starts the admin thread on bound `listeners`. The limit of connections is the newest snapshot's.
+/// What the thread listens on.
+#[derive(Debug)]
+pub struct Entrance {
+    /// For the statistics.
+    pub open: Vec<Door>,
+    /// What reloads change of them.
+    pub changes: mpsc::Receiver<DoorChange>,
+    /// For commands, if it is configured.
+    pub runtime: Option<Runtime>,
+}
+
+/// Starts the admin thread. The limit of connections is the newest snapshot's.
 ///
 /// # Errors
 /// When the system refuses a thread, or what an event loop needs.
 pub fn spawn(
-    listeners: Vec<TcpListener>,
+    entrance: Entrance,
     snapshot: Arc<ArcSwap<Snapshot>>,
     spare: Arc<Spare>,
-    runtime: Option<Runtime>,
 ) -> io::Result<Handle> {
-    let listeners = Doors { listeners, runtime };
-    launch(listeners, snapshot, spare, Patience::default())
-}
-
-/// What the thread listens on.
-struct Doors {
-    listeners: Vec<TcpListener>,
-    runtime: Option<Runtime>,
+    launch(entrance, snapshot, spare, Patience::default())
 }
 
 fn launch(
-    doors: Doors,
+    entrance: Entrance,
     snapshot: Arc<ArcSwap<Snapshot>>,
     spare: Arc<Spare>,
     patience: Patience,
 ) -> io::Result<Handle> {
-    for listener in &doors.listeners {
-        listener.set_nonblocking(true)?;
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -129,7 +130,7 @@ fn launch(
                 tracker: TaskTracker::new(),
             });
             let local = LocalSet::new();
-            local.block_on(&runtime, run(shared, doors, limits));
+            local.block_on(&runtime, run(shared, entrance, limits));
             // The stop's limit has passed for whoever is left.
             drop(local);
             drop(done);
@@ -161,20 +162,13 @@ impl Handle {
     }
 }
 
-async fn run(shared: Rc<Shared>, doors: Doors, limits: Receiver<Duration>) {
-    if let Some(runtime) = doors.runtime {
+async fn run(shared: Rc<Shared>, entrance: Entrance, limits: Receiver<Duration>) {
+    if let Some(runtime) = entrance.runtime {
         let task = runtime::run(Rc::clone(&shared), runtime);
         shared.tracker.spawn_local(task);
     }
-    for listener in doors.listeners {
-        match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => {
-                let task = accept::run(Rc::clone(&shared), listener);
-                shared.tracker.spawn_local(task);
-            }
-            Err(error) => tracing::error!(%error, "stats listener cannot be watched"),
-        }
-    }
+    let doors = doors::run(Rc::clone(&shared), entrance.open, entrance.changes);
+    shared.tracker.spawn_local(doors);
     sample(&shared).await;
     shared.tracker.close();
     let limit = limits.try_recv().unwrap_or_default();

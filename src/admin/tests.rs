@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::stats::test_snapshot::{config, snapshot};
+use crate::worker::ListenerId;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// Longest time a test waits for anything.
 const LONG: Duration = Duration::from_secs(20);
@@ -16,6 +17,7 @@ const STALL: Duration = Duration::from_secs(4);
 struct Running {
     address: SocketAddr,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    doors: mpsc::Sender<DoorChange>,
     handle: Handle,
 }
 
@@ -34,14 +36,19 @@ fn start_with(servers: u32, change: impl FnOnce(&mut crate::config::model::Stats
         head: HEAD,
         stall: STALL,
     };
-    let doors = Doors {
-        listeners: vec![listener],
+    listener.set_nonblocking(true).unwrap();
+    let id = ListenerId(0);
+    let (doors, changes) = mpsc::channel(1);
+    let entrance = Entrance {
+        open: vec![Door { id, listener }],
+        changes,
         runtime: None,
     };
-    let handle = launch(doors, Arc::clone(&snapshot), spare, patience).unwrap();
+    let handle = launch(entrance, Arc::clone(&snapshot), spare, patience).unwrap();
     Running {
         address,
         snapshot,
+        doors,
         handle,
     }
 }
@@ -342,6 +349,103 @@ fn a_password_guards_all_but_yes_and_no() {
     assert!(!with("/;csv;norefresh").contains("refresh:"));
     assert!(!with("/metrics").contains("refresh:"));
     assert!(get(&running, "/healthz").ends_with("ok\n"));
+    assert!(running.handle.stop(LONG));
+}
+
+fn change(running: &Running, open: Vec<Door>, close: Vec<ListenerId>) {
+    let change = DoorChange { open, close };
+    running.doors.blocking_send(change).unwrap();
+}
+
+/// One answer on a connection that stays: its head.
+fn ask_once(stream: &mut TcpStream, target: &str) -> String {
+    let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\n") || !answer.windows(4).any(|it| it == b"\r\n\r\n") {
+        let mut buffer = [0; 4096];
+        let length = stream.read(&mut buffer).unwrap();
+        assert!(length > 0, "the answer is whole");
+        answer.extend_from_slice(&buffer[..length]);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn a_door_that_closes_ends_with_what_is_on_its_way() {
+    let mut running = start(1, 200);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let (second, id) = (listener.local_addr().unwrap(), ListenerId(1));
+    let first = running.address;
+    change(&running, vec![Door { id, listener }], vec![]);
+    let mut idle = connect(&running);
+    assert!(ask_once(&mut idle, "/healthz").ends_with("ok\n"));
+    running.address = second;
+    let mut other = connect(&running);
+    assert!(ask_once(&mut other, "/healthz").ends_with("ok\n"));
+    running.address = first;
+    let mut begun = connect(&running);
+    begun.write_all(b"GET /healthz HT").unwrap();
+    let live = Arc::clone(&running.snapshot.load().stats_live);
+    eventually("what is sent has been seen", || live.active.get() == 3);
+    change(&running, vec![], vec![ListenerId(0)]);
+    let mut rest = String::new();
+    idle.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "", "an idle connection ends");
+    begun.write_all(b"TP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    begun.read_to_string(&mut rest).unwrap();
+    assert!(
+        rest.ends_with("ok\n") && rest.contains("connection: close\r\n"),
+        "{rest}"
+    );
+    eventually("nobody listens there", || {
+        TcpStream::connect(first).is_err()
+    });
+    assert!(
+        ask_once(&mut other, "/healthz").ends_with("ok\n"),
+        "the other goes on"
+    );
+    assert!(running.handle.stop(LONG));
+}
+
+#[test]
+fn who_waits_at_a_door_that_closes_is_let_in() {
+    // One place, which is taken: the next is in hand, the third in the kernel's queue.
+    let running = start(1, 1);
+    let mut holder = connect(&running);
+    assert!(ask_once(&mut holder, "/healthz").ends_with("ok\n"));
+    let mut waiting: Vec<TcpStream> = (0..3).map(|_| connect(&running)).collect();
+    for stream in &mut waiting {
+        let ask = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(ask).unwrap();
+    }
+    change(&running, vec![], vec![ListenerId(0)]);
+    drop(holder);
+    for stream in &mut waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("ok\n"), "{answer}");
+    }
+    assert!(running.handle.stop(LONG));
+}
+
+#[test]
+fn without_statistics_nothing_is_shown_to_whoever_is_left() {
+    let running = start_with(1, |stats| {
+        let credentials = crate::config::model::Credentials("admin:secret".into());
+        stats.page.auth = vec![credentials];
+    });
+    let mut stream = connect(&running);
+    assert!(ask_once(&mut stream, "/healthz").ends_with("ok\n"));
+    let mut config = config(1);
+    config.stats = None;
+    running.snapshot.store(Arc::new(snapshot(&config)));
+    for target in ["/", "/;csv", "/metrics"] {
+        let answer = ask_once(&mut stream, target);
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{target}: {answer}");
+    }
+    assert!(ask_once(&mut stream, "/healthz").ends_with("ok\n"));
     assert!(running.handle.stop(LONG));
 }
 

@@ -7,16 +7,17 @@
 mod signals;
 mod watchdog;
 
-use crate::admin::{self, runtime::Runtime};
+use crate::admin::{self, Entrance, runtime::Runtime};
 use crate::config::Limits;
-use crate::config::model::{ApiLevel, Config};
+use crate::config::model::Config;
+use crate::control::doors::{self, Door, Doors};
 use crate::control::inherited::Inherited;
-use crate::control::listeners::{self, Listeners};
-use crate::control::reload::{ReloadHandle, Source, maxconn};
+use crate::control::listeners::Listeners;
+use crate::control::reload::{Held, ReloadHandle, Source, maxconn};
 use crate::control::{Control, Parts as ControlParts};
 use crate::live::pulse::Pulse;
 use crate::live::{GlobalLive, LogQueue, WorkerToken};
-use crate::log;
+use crate::log::Log;
 use crate::state::snapshot::Origin;
 use crate::state::{ControlHandle, Snapshot, ToControl};
 use crate::stats::Phase;
@@ -28,7 +29,6 @@ use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use signals::{Signals, Stop};
 use std::io;
-use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -122,9 +122,10 @@ async fn start(
     let signals = Signals::new().map_err(system("cannot handle signals"))?;
     let maxconn = maxconn(&config, nofile);
     let global = Arc::new(GlobalLive::new(Instant::now(), config.global.threads + 1));
-    let (queue, log) = start_log(&config, &global).map_err(system("cannot start the log"))?;
+    let log = Log::start(&config.log, config.global.node.as_deref(), &global);
+    let log = log.map_err(system("cannot start the log"))?;
     let (control, inbox) = ControlHandle::new();
-    let core = Core::new(&config, maxconn, global, queue, control);
+    let core = Core::new(&config, maxconn, global, log.queue(), control);
     let (listeners, stats, api) = open(&config, maxconn, &mut inherited)?;
 
     let (workers, orders) = Workers::new(config.global.threads);
@@ -137,25 +138,22 @@ async fn start(
     let threads = core
         .spawn_workers(shards, (orders, pulses), &stops)
         .map_err(system("cannot start a worker"))?;
-    let (reloader, reload) = control.reloader(source, config, listeners);
-    let runtime = api.map(|(listener, level)| Runtime {
-        listener,
-        level,
-        control: core.control.clone(),
-        reload: reload.clone(),
-    });
-    let admin = admin::spawn(stats, Arc::clone(&core.snapshot), spare, runtime)
+    let (doors, changes) = Doors::new();
+    let held = Held {
+        listeners,
+        doors,
+        log,
+    };
+    let (reloader, reload) = control.reloader(source, config, held);
+    let entrance = Entrance {
+        open: stats,
+        changes,
+        runtime: api.map(|listener| core.runtime(listener, &reload)),
+    };
+    let admin = admin::spawn(entrance, Arc::clone(&core.snapshot), spare)
         .map_err(system("cannot start the stats listener"))?;
-    let checks_end = stops.checks.clone();
-    let control = tokio::task::spawn_local(async move {
-        let _abort = AbortOnPanic;
-        control.run(checks_end).await;
-    });
-    let reloads_end = stops.reloads.clone();
-    let reloads = tokio::task::spawn_local(async move {
-        let _abort = AbortOnPanic;
-        reloader.run(reloads_end).await;
-    });
+    let control = vital(control.run(stops.checks.clone()));
+    let reloads = vital(reloader.run(stops.reloads.clone()));
     admin.enter(Phase::Ready);
     notify(&[NotifyState::Ready]);
     inherited.store();
@@ -172,7 +170,14 @@ async fn start(
         reload,
         reloads,
         watchdog,
-        log,
+    })
+}
+
+/// Starts a task of the control thread whose panic ends the process.
+fn vital<T: 'static>(task: impl Future<Output = T> + 'static) -> Task<T> {
+    tokio::task::spawn_local(async move {
+        let _abort = AbortOnPanic;
+        task.await
     })
 }
 
@@ -185,9 +190,9 @@ struct Running {
     admin: admin::Handle,
     control: Task<()>,
     reload: ReloadHandle,
-    reloads: Task<()>,
+    /// Gives the log back, for its end.
+    reloads: Task<Log>,
     watchdog: Option<Task<()>>,
-    log: Option<log::Handle>,
 }
 
 impl Running {
@@ -199,7 +204,7 @@ impl Running {
         self.stops.reloads.cancel();
         // Lets go of the listening sockets, so that they close when the workers have done with
         // them. A panic of these two tasks would have ended the process.
-        let _ = self.reloads.await;
+        let log = self.reloads.await.ok();
         let how = withdraw(how, &mut self.signals, &self.core.snapshot).await;
         let limit = self.core.snapshot.load().hard_stop_after;
         end_sessions(how, &mut self.signals, limit, &self.stops, self.threads).await;
@@ -210,48 +215,29 @@ impl Running {
         let _ = self.control.await;
         self.admin.stop(ADMIN_STOP_MAX);
         drop((self.core, self.reload));
-        if let Some(log) = self.log {
+        if let Some(log) = log {
             log.stop(LOG_FLUSH_MAX);
         }
         tracing::info!("stopped");
     }
 }
 
-/// What the admin thread listens on besides the statistics, and what its clients may do.
-type Api = Option<(UnixListener, ApiLevel)>;
-
 /// Opens every listening socket of the process, or says of each that cannot be opened why.
 fn open(
     config: &Config,
     maxconn: u32,
     inherited: &mut Inherited,
-) -> Result<(Listeners, Vec<TcpListener>, Api), Error> {
-    let api = config.runtime_api.as_ref();
-    let api = api.map(|api| Ok((listeners::open_runtime(api)?, api.level)));
-    let sockets = Listeners::open(config, maxconn, inherited);
-    let stats = listeners::open_stats(config, inherited);
-    match (sockets, stats, api.transpose()) {
-        (Ok(sockets), Ok(stats), Ok(api)) => Ok((sockets, stats, api)),
-        (sockets, stats, api) => {
-            let problems = [sockets.err(), stats.err(), api.err().map(|it| vec![it])];
+) -> Result<(Listeners, Vec<Door>, Option<UnixListener>), Error> {
+    let api = config.runtime_api.as_ref().map(doors::open_runtime);
+    match (Listeners::open(config, maxconn, inherited), api.transpose()) {
+        (Ok((sockets, stats)), Ok(api)) => Ok((sockets, stats, api)),
+        (sockets, api) => {
+            let problems = [sockets.err(), api.err().map(|it| vec![it])];
             Err(Error::Listen(
                 problems.into_iter().flatten().flatten().collect(),
             ))
         }
     }
-}
-
-fn start_log(
-    config: &Config,
-    global: &Arc<GlobalLive>,
-) -> io::Result<(LogQueue, Option<log::Handle>)> {
-    if config.log.targets.is_empty() {
-        return Ok((LogQueue::off(Arc::clone(global)), None));
-    }
-    let (queue, receiver) = LogQueue::new(Arc::clone(global));
-    let node = config.global.node.as_deref();
-    let handle = log::spawn(&config.log, node, receiver, Arc::clone(global))?;
-    Ok((queue, Some(handle)))
 }
 
 /// What all threads share.
@@ -299,6 +285,14 @@ impl Core {
             token: WorkerToken::new(self.threads),
             spare,
         })
+    }
+
+    fn runtime(&self, listener: UnixListener, reload: &ReloadHandle) -> Runtime {
+        Runtime {
+            listener,
+            control: self.control.clone(),
+            reload: reload.clone(),
+        }
     }
 
     fn spawn_workers(

@@ -9,7 +9,7 @@ use super::source::{Place, Source};
 use super::tree::{self, Lost};
 use super::units::Problem;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -18,24 +18,27 @@ use toml::de::{DeTable, DeValue};
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Replaces every reference in the strings of `table`. What cannot be replaced is reported and
-/// removed.
+/// removed. Returns the files that were looked into, whether or not they could be read.
 pub(super) fn interpolate(
     loader: &Loader<'_>,
     source: &Arc<Source>,
     table: &mut DeTable<'_>,
     lost: &mut Lost,
     report: &mut Report,
-) {
+) -> Vec<PathBuf> {
     let mut pass = Pass {
         loader,
         source,
         report,
         failed: Vec::new(),
+        files: Vec::new(),
     };
     table.iter_mut().for_each(|(_, value)| pass.value(value));
-    for span in pass.failed {
+    let Pass { failed, files, .. } = pass;
+    for span in failed {
         tree::cut(table, &span, lost);
     }
+    files
 }
 
 struct Pass<'a> {
@@ -43,6 +46,7 @@ struct Pass<'a> {
     source: &'a Arc<Source>,
     report: &'a mut Report,
     failed: Vec<Range<usize>>,
+    files: Vec<PathBuf>,
 }
 
 impl Pass<'_> {
@@ -107,7 +111,7 @@ impl Pass<'_> {
         complete.then_some(out)
     }
 
-    fn reference(&self, inner: &str) -> Result<Filled, Problem> {
+    fn reference(&mut self, inner: &str) -> Result<Filled, Problem> {
         if let Some(path) = inner.strip_prefix("file:") {
             return self.file(path).map(Filled::Outside);
         }
@@ -132,14 +136,16 @@ impl Pass<'_> {
         }
     }
 
-    fn file(&self, path: &str) -> Result<String, Problem> {
+    fn file(&mut self, path: &str) -> Result<String, Problem> {
         if !self.loader.disk {
             return Err(Problem::new("files are not read here"));
         }
         let directory = Path::new(&self.source.name)
             .parent()
             .unwrap_or(Path::new(""));
-        let text = super::read::text(&directory.join(path), SECRET_FILE_BYTES_MAX)
+        let full = directory.join(path);
+        self.files.push(full.clone());
+        let text = super::read::text(&full, SECRET_FILE_BYTES_MAX)
             .map_err(|why| Problem::new(format!("cannot read `{path}`: {why}")))?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())

@@ -92,24 +92,15 @@ pub fn load_with(path: &Path, limits: &Limits) -> Loaded {
     .load(path)
 }
 
-/// The files that make up the configuration that begins with the one at `path`, as far as they can
-/// be read; that one in any case.
+/// Everything that a load of the configuration that begins with the file at `path` looks at: its
+/// files, what `${file:…}` reads, whether or not it is there, and the patterns of its includes.
 pub fn files(path: &Path) -> Vec<PathBuf> {
     let loader = Loader {
         limits: Limits::unknown(),
         environment: &|name| std::env::var(name).ok(),
         disk: true,
     };
-    let mut report = diagnostic::Report::default();
-    let written = read::path(path, &loader, &mut report);
-    let mut files: Vec<PathBuf> = written
-        .iter()
-        .map(|written| PathBuf::from(&written.source.name))
-        .collect();
-    if files.is_empty() {
-        files.push(path.to_owned());
-    }
-    files
+    read::looked_at(path, &loader)
 }
 
 /// The runtime socket that the file at `path` names, whatever else is wrong with it: `rlb reload`

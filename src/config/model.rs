@@ -93,6 +93,19 @@ pub enum LogSink {
     Udp(SocketAddr),
 }
 
+/// As written.
+impl std::fmt::Display for LogSink {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => out.write_str("stdout"),
+            Self::Stderr => out.write_str("stderr"),
+            Self::File(path) => write!(out, "file:{}", path.display()),
+            Self::Unix(path) => write!(out, "unix:{}", path.display()),
+            Self::Udp(address) => write!(out, "udp:{address}"),
+        }
+    }
+}
+
 /// Framing of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -193,14 +206,10 @@ pub struct StatsPage {
     pub auth: Vec<Credentials>,
     /// What a browser asks a password for; default `rlb statistics`.
     pub realm: Arc<str>,
-    /// Name of this machine; `None`: the host name.
-    pub node: Option<Arc<str>>,
-    /// Show it on the page.
+    /// Show the name of this machine.
     pub show_node: bool,
     /// Free text on the page.
     pub description: Option<Arc<str>>,
-    /// Description of the process, for metrics.
-    pub about: Option<Arc<str>>,
     /// Show addresses, numbers and algorithms of proxies and servers.
     pub legends: bool,
     /// The only proxies that are shown; empty: all.
@@ -215,10 +224,8 @@ impl Default for StatsPage {
             hide_version: false,
             auth: Vec::new(),
             realm: "rlb statistics".into(),
-            node: None,
             show_node: false,
             description: None,
-            about: None,
             legends: false,
             scope: Vec::new(),
         }

@@ -32,6 +32,8 @@ pub(super) struct Written {
     pub(super) file: File,
     /// What was wrong and is no longer in `file`.
     pub(super) lost: Lost,
+    /// The files of its `${file:…}`.
+    secrets: Vec<PathBuf>,
 }
 
 /// The text of a file of at most `max` bytes, or why not.
@@ -60,6 +62,20 @@ pub(super) fn path(path: &Path, loader: &Loader<'_>, report: &mut Report) -> Vec
     reader.written
 }
 
+/// Everything that [`path`] looks at: files that are there, files that are not, and patterns.
+pub(super) fn looked_at(path: &Path, loader: &Loader<'_>) -> Vec<PathBuf> {
+    let mut report = Report::default();
+    let mut reader = Reader::new(loader, &mut report);
+    reader.file(path, None);
+    let Reader {
+        written,
+        mut looked_at,
+        ..
+    } = reader;
+    looked_at.extend(written.into_iter().flat_map(|written| written.secrets));
+    looked_at
+}
+
 /// Reads a configuration from memory.
 pub(super) fn memory(
     name: &str,
@@ -84,6 +100,8 @@ struct Reader<'a> {
     /// The files whose includes are being read, outermost first.
     open: Vec<PathBuf>,
     seen: Vec<PathBuf>,
+    /// Files and patterns that were asked for.
+    looked_at: Vec<PathBuf>,
 }
 
 impl<'a> Reader<'a> {
@@ -96,10 +114,12 @@ impl<'a> Reader<'a> {
             written: Vec::new(),
             open: Vec::new(),
             seen: Vec::new(),
+            looked_at: Vec::new(),
         }
     }
 
     fn file(&mut self, path: &Path, included_at: Option<&Place>) {
+        self.looked_at.push(path.to_owned());
         let name = path.display().to_string();
         let at = |diagnostic: Diagnostic| match included_at {
             Some(place) => diagnostic.at(place.clone()),
@@ -172,6 +192,7 @@ impl<'a> Reader<'a> {
             self.file(&full, Some(place));
             return;
         }
+        self.looked_at.push(full);
         // The directory is a name, whatever stands in it; only what was written is a pattern.
         let escaped = glob::Pattern::escape(&directory.display().to_string());
         let full = Path::new(&escaped).join(pattern).display().to_string();
@@ -222,7 +243,7 @@ fn parse(
     let mut lost = Lost::default();
     let text = syntax::blank_broken(source, &mut lost, report);
     let mut table = syntax::parse(&text, &mut lost);
-    interpolate::interpolate(loader, source, &mut table, &mut lost, report);
+    let secrets = interpolate::interpolate(loader, source, &mut table, &mut lost, report);
     keys::unknown_keys(known, source, &mut table, &mut lost, report);
     for _ in 0..DIAGNOSTICS_MAX {
         match File::deserialize(Deserializer::from(Spanned::new(0..0, table.clone()))) {
@@ -231,6 +252,7 @@ fn parse(
                     source: Arc::clone(source),
                     file,
                     lost,
+                    secrets,
                 };
             }
             Err(error) => {
@@ -247,6 +269,7 @@ fn parse(
         source: Arc::clone(source),
         file: File::default(),
         lost,
+        secrets,
     }
 }
 

@@ -1,13 +1,17 @@
 //! The table of listening sockets: opened before anything is announced, kept across reloads.
 //!
+//! The sockets of the statistics are in it too: they go to the admin thread instead of the workers
+//! ([`super::doors`]).
+//!
 //! Control thread. Invariants: a bind that a reload leaves in place keeps its very sockets, all
 //! shards; what a reload needs is opened before its commit, and nothing of the table changes until
 //! then. A socket is shared with the worker that accepts from it and closed by whichever of the two
 //! lets go of it last, so a removed one lives until its worker has accepted what was queued.
 
+use super::doors::{Door, DoorChange};
 use super::inherited::{Inherited, told};
-use crate::config::diff::{BindFate, BindOf, binds, match_binds};
-use crate::config::model::{Bind, BindAddress, Config, Keepalive, RuntimeApi};
+use crate::config::diff::{BindFate, BindOf, Side, binds, match_binds};
+use crate::config::model::{Bind, BindAddress, Config, Keepalive};
 use crate::state::Snapshot;
 use crate::sys::fd_store::{self, FdStore};
 use crate::sys::socket::{self, Address, Options};
@@ -17,12 +21,8 @@ use socket2::Socket;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-
-/// Connections to the runtime socket that may wait.
-const RUNTIME_BACKLOG: u32 = 128;
 
 /// A bind and its sockets.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ struct Entry {
     of: BindOf,
     id: ListenerId,
     tuning: Tuning,
-    /// One a worker or more.
+    /// One a worker or more; one of the statistics.
     shards: Vec<Arc<Socket>>,
 }
 
@@ -42,7 +42,39 @@ struct Tuning {
     mode: Option<u32>,
 }
 
-/// The listening sockets of all frontends.
+/// The tuning of binds that do not say it themselves, by the name of the frontend.
+struct Tunings<'a> {
+    traffic: HashMap<&'a str, (u32, Option<Keepalive>)>,
+    stats: u32,
+}
+
+impl<'a> Tunings<'a> {
+    fn of(config: &'a Config, maxconn: u32) -> Self {
+        let frontends = config.frontends.iter();
+        let traffic = frontends.map(|spec| {
+            let backlog = spec.maxconn.unwrap_or(maxconn);
+            (&*spec.name, (backlog, spec.keepalive))
+        });
+        Self {
+            traffic: traffic.collect(),
+            stats: config.stats.as_ref().map_or(0, |stats| stats.maxconn),
+        }
+    }
+
+    fn of_bind(&self, of: &BindOf) -> Tuning {
+        let (backlog, keepalive) = match of.side {
+            Side::Traffic => self.traffic[&*of.proxy],
+            Side::Stats => (self.stats, None),
+        };
+        Tuning {
+            backlog: of.bind.backlog.unwrap_or(backlog),
+            keepalive,
+            mode: of.bind.mode,
+        }
+    }
+}
+
+/// The listening sockets of all frontends and of the statistics.
 #[derive(Debug)]
 pub struct Listeners {
     entries: Vec<Entry>,
@@ -62,71 +94,16 @@ pub(super) struct Prepared {
     fresh: Vec<usize>,
     /// Positions in it whose tuning changes.
     tuned: Vec<usize>,
-    /// What workers are to close.
+    /// What is to be closed.
     closed: Vec<ListenerId>,
+    /// What the admin thread is to be told.
+    doors: DoorChange,
     next: u64,
-}
-
-/// Opens what the statistics listen on, or says of each address that cannot be opened why.
-///
-/// # Errors
-/// A sentence for each address that cannot be listened on.
-pub fn open_stats(
-    config: &Config,
-    inherited: &mut Inherited,
-) -> Result<Vec<TcpListener>, Vec<String>> {
-    let mut listeners = Vec::new();
-    let mut problems = Vec::new();
-    let Some(spec) = &config.stats else {
-        return Ok(listeners);
-    };
-    for bind in &spec.binds {
-        let tuning = Tuning {
-            backlog: bind.backlog.unwrap_or(spec.maxconn),
-            keepalive: None,
-            mode: bind.mode,
-        };
-        match inherited.listen(bind, &options(bind, tuning, false), 1) {
-            Ok(sockets) => {
-                announce(&spec.name, sockets.first());
-                listeners.extend(sockets.into_iter().map(TcpListener::from));
-            }
-            Err(error) => problems.push(problem(&spec.name, bind, &error)),
-        }
-    }
-    if problems.is_empty() {
-        Ok(listeners)
-    } else {
-        Err(problems)
-    }
-}
-
-/// Opens the runtime socket.
-///
-/// # Errors
-/// Why it cannot be had.
-pub fn open_runtime(api: &RuntimeApi) -> Result<UnixListener, String> {
-    let options = Options {
-        address: Address::Unix(api.socket.clone()),
-        backlog: RUNTIME_BACKLOG,
-        v6only: None,
-        interface: None,
-        freebind: false,
-        mode: Some(api.mode),
-        keepalive: None,
-        join: false,
-    };
-    let sockets = socket::listen(&options, 1).map_err(|error| {
-        let path = api.socket.display();
-        format!("runtime-api: cannot listen on {path}: {error}")
-    })?;
-    let socket = sockets.into_iter().next().ok_or("runtime-api: no socket")?;
-    Ok(UnixListener::from(OwnedFd::from(socket)))
 }
 
 impl Listeners {
     /// The sockets of `config`, one a worker or more for each address; those that were passed to us
-    /// first.
+    /// first. And the doors of the admin thread.
     ///
     /// # Errors
     /// A sentence for each address that cannot be listened on.
@@ -134,7 +111,7 @@ impl Listeners {
         config: &Config,
         maxconn: u32,
         inherited: &mut Inherited,
-    ) -> Result<Self, Vec<String>> {
+    ) -> Result<(Self, Vec<Door>), Vec<String>> {
         let mut table = Self {
             entries: Vec::new(),
             workers: config.global.threads,
@@ -147,7 +124,7 @@ impl Listeners {
         // They are stored once they serve.
         table.entries = prepared.entries;
         table.next = prepared.next;
-        Ok(table)
+        Ok((table, prepared.doors.open))
     }
 
     /// What each worker accepts from, by the ids of `snapshot`.
@@ -177,32 +154,19 @@ impl Listeners {
     ) -> Result<Prepared, Vec<String>> {
         let old: Vec<BindOf> = self.entries.iter().map(|entry| entry.of.clone()).collect();
         let new = binds(config);
-        let tunings: HashMap<&str, (u32, Option<Keepalive>)> = config
-            .frontends
-            .iter()
-            .map(|spec| {
-                (
-                    &*spec.name,
-                    (spec.maxconn.unwrap_or(maxconn), spec.keepalive),
-                )
-            })
-            .collect();
+        let tunings = Tunings::of(config, maxconn);
         let mut prepared = Prepared {
             entries: Vec::with_capacity(new.len()),
             fresh: Vec::new(),
             tuned: Vec::new(),
             closed: Vec::new(),
+            doors: DoorChange::default(),
             next: self.next,
         };
         let mut stays = vec![false; old.len()];
         let mut problems = Vec::new();
         for (fate, of) in match_binds(&old, &new).into_iter().zip(new) {
-            let (backlog, keepalive) = tunings[&*of.frontend];
-            let tuning = Tuning {
-                backlog: of.bind.backlog.unwrap_or(backlog),
-                keepalive,
-                mode: of.bind.mode,
-            };
+            let tuning = tunings.of_bind(&of);
             let entry = match fate {
                 BindFate::Keeps(index) => {
                     stays[index] = true;
@@ -217,10 +181,12 @@ impl Listeners {
                     .map(|shards| (prepared.fresh_id(), shards)),
                 BindFate::Opens { beside } => {
                     let options = options(&of.bind, tuning, beside);
-                    open(&of.bind, &options, self.workers).map(|sockets| {
-                        let shards = sockets.into_iter().map(Arc::new).collect();
-                        (prepared.fresh_id(), shards)
-                    })
+                    let shards = match of.side {
+                        Side::Traffic => self.workers,
+                        Side::Stats => 1,
+                    };
+                    open(&of.bind, &options, shards)
+                        .and_then(|sockets| prepared.opened(of.side, sockets))
                 }
             };
             match entry {
@@ -230,14 +196,16 @@ impl Listeners {
                     tuning,
                     shards,
                 }),
-                Err(error) => problems.push(problem(&of.frontend, &of.bind, &error)),
+                Err(error) => problems.push(problem(&of.proxy, &of.bind, &error)),
             }
         }
         let gone = self.entries.iter().zip(stays);
-        prepared.closed = gone
-            .filter(|(_, stays)| !stays)
-            .map(|(entry, _)| entry.id)
-            .collect();
+        for (entry, _) in gone.filter(|(_, stays)| !stays) {
+            prepared.closed.push(entry.id);
+            if entry.of.side == Side::Stats {
+                prepared.doors.close.push(entry.id);
+            }
+        }
         if problems.is_empty() {
             Ok(prepared)
         } else {
@@ -245,11 +213,13 @@ impl Listeners {
         }
     }
 
-    /// Makes what was prepared the table, and has it kept over a crash.
-    pub(super) fn take(&mut self, prepared: Prepared) {
+    /// Makes what was prepared the table, and has it kept over a crash. What comes back is for the
+    /// admin thread.
+    pub(super) fn take(&mut self, prepared: Prepared) -> DoorChange {
         self.store_changes(&prepared);
         self.entries = prepared.entries;
         self.next = prepared.next;
+        prepared.doors
     }
 
     /// Takes the closed sockets out of the service manager's store, or clients would go on waiting
@@ -290,7 +260,10 @@ impl Entry {
         workers: usize,
         snapshot: &Snapshot,
     ) -> impl Iterator<Item = Listener> {
-        let frontend = snapshot.frontend_id(&self.of.frontend);
+        let traffic = self.of.side == Side::Traffic;
+        let frontend = traffic
+            .then(|| snapshot.frontend_id(&self.of.proxy))
+            .flatten();
         let shards = self.shards.iter().skip(worker).step_by(workers.max(1));
         shards.filter_map(move |socket| {
             Some(Listener {
@@ -310,6 +283,28 @@ impl Entry {
 }
 
 impl Prepared {
+    /// An entry of new sockets; those of the statistics get a door.
+    fn opened(
+        &mut self,
+        side: Side,
+        sockets: Vec<Socket>,
+    ) -> io::Result<(ListenerId, Vec<Arc<Socket>>)> {
+        let copies = match side {
+            Side::Traffic => Vec::new(),
+            Side::Stats => {
+                let copies = sockets.iter().map(Socket::try_clone);
+                copies.collect::<io::Result<Vec<_>>>()?
+            }
+        };
+        let id = self.fresh_id();
+        let doors = copies.into_iter().map(|copy| Door {
+            id,
+            listener: TcpListener::from(copy),
+        });
+        self.doors.open.extend(doors);
+        Ok((id, sockets.into_iter().map(Arc::new).collect()))
+    }
+
     fn fresh_id(&mut self) -> ListenerId {
         let id = ListenerId(self.next);
         self.next += 1;
@@ -320,13 +315,15 @@ impl Prepared {
     /// What to tell each of `workers` workers once `snapshot` is published.
     pub(super) fn orders(&self, snapshot: &Snapshot, workers: usize) -> Vec<Vec<Order>> {
         let fresh = self.fresh.iter().map(|index| &self.entries[*index]);
+        let doors = &self.doors.close;
+        let closed = self.closed.iter().filter(|id| !doors.contains(id));
         (0..workers)
             .map(|worker| {
                 let open = fresh
                     .clone()
                     .flat_map(|entry| entry.of_worker(worker, workers, snapshot))
                     .map(Order::Open);
-                let close = self.closed.iter().copied().map(Order::Close);
+                let close = closed.clone().copied().map(Order::Close);
                 open.chain(close).collect()
             })
             .collect()
@@ -339,8 +336,8 @@ impl Prepared {
             for shard in &entry.shards {
                 let options = options(&entry.of.bind, entry.tuning, false);
                 if let Err(error) = socket::retune(shard, &options) {
-                    let (frontend, address) = (&*entry.of.frontend, shown(&entry.of.bind));
-                    tracing::warn!(frontend, address, %error, "a listening socket stays as it was");
+                    let (proxy, address) = (&*entry.of.proxy, shown(&entry.of.bind));
+                    tracing::warn!(proxy, address, %error, "a listening socket stays as it was");
                 }
             }
         }
@@ -349,7 +346,7 @@ impl Prepared {
     /// Says what is new.
     pub(super) fn announce(&self) {
         for entry in self.fresh.iter().map(|index| &self.entries[*index]) {
-            announce(&entry.of.frontend, entry.shards.first().map(AsRef::as_ref));
+            announce(&entry.of.proxy, entry.shards.first().map(AsRef::as_ref));
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod batch;
 mod commit;
+pub mod doors;
 pub mod inherited;
 pub mod lines;
 pub mod listeners;

@@ -26,7 +26,7 @@ pub mod timing;
 pub use check_report::{CheckReport, CheckStatus};
 pub use counters::Traffic;
 pub use gauge::Gauge;
-pub use log_queue::{LogEntry, LogQueue};
+pub use log_queue::{Inlet, LogEntry, LogQueue, log_queue};
 pub use objects::{BackendLive, FrontendLive, GlobalLive, ServerLive};
 pub use record::SessionRecord;
 pub use reloads::{LastReload, ReloadEnd, Reloads};

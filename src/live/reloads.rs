@@ -14,6 +14,8 @@ pub enum ReloadEnd {
     Refused,
     /// The configuration before was put back.
     RolledBack,
+    /// The configuration before was to be put back, and could not be had again.
+    RollbackFailed,
 }
 
 /// The last reload.
@@ -36,6 +38,8 @@ pub struct Reloads {
     pub failed: AtomicU64,
     /// Reloads that were taken back.
     pub rolled_back: AtomicU64,
+    /// Reloads that could not be taken back.
+    pub rollbacks_failed: AtomicU64,
     /// The last one; `None` before the first.
     pub last: ArcSwapOption<LastReload>,
 }
@@ -47,6 +51,7 @@ impl Reloads {
             ReloadEnd::Done => &self.succeeded,
             ReloadEnd::Refused => &self.failed,
             ReloadEnd::RolledBack => &self.rolled_back,
+            ReloadEnd::RollbackFailed => &self.rollbacks_failed,
         };
         count.fetch_add(1, Relaxed);
         self.last.store(Some(Arc::new(last)));

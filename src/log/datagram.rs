@@ -77,6 +77,16 @@ impl Datagram {
         }
     }
 
+    /// Connects ahead of the first line.
+    ///
+    /// # Errors
+    /// When nobody is there; it is tried again with the first line.
+    pub(super) fn open(&mut self) -> io::Result<()> {
+        let result = self.connect();
+        self.retry_at = None;
+        result
+    }
+
     /// Takes one line, which [`Datagram::flush`] sends at the latest.
     pub(super) fn push(&mut self, line: &[u8]) {
         self.text.extend_from_slice(line);
@@ -265,7 +275,7 @@ mod tests {
             .unwrap();
         let mut sink = Datagram::unix(&path).unwrap();
         let reader = std::thread::spawn(move || {
-            (0..2 * BATCH_MAX + 1)
+            (0..=2 * BATCH_MAX)
                 .map(|_| received(&receiver))
                 .collect::<Vec<_>>()
         });

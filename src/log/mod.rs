@@ -1,27 +1,34 @@
 //! The log thread: formats sessions and events and writes them to the configured targets, off the
 //! data path. [`events`] is its neighbour for people: where `tracing` events go.
 //!
-//! Started by the composition root when there are targets. Invariants: the thread never waits for a
+//! Started by the composition root, changed by reloads, both through [`Log`]. Invariants: the thread never waits for a
 //! target without a bound (`output`, `datagram`), every line that was not written is counted in
 //! [`GlobalLive::dropped_logs`], and a stop takes no longer than it was given, whatever the targets
 //! do.
 
+mod clock;
 mod datagram;
 pub mod events;
+mod keeper;
 mod output;
 mod syslog;
 mod tcplog;
 mod writer;
 
+pub use keeper::{CHANGES_MAX, Draft, Log, Prepared};
+
 use crate::config::model;
 use crate::live::{GlobalLive, LogEntry};
+use clock::Clock;
+use jiff::Zoned;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use syslog::Header;
 use writer::Target;
 
 /// Severity of a session's line.
@@ -36,74 +43,109 @@ const GATHER: Duration = Duration::from_millis(10);
 const BATCH_MAX: usize = 256;
 /// How often lost lines are reported.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// How long a reload's removed targets may take to take what was written for them.
+const FAREWELL_MAX: Duration = Duration::from_millis(100);
 /// What a stop waits beyond its limit for the thread to notice it.
 const STOP_SLACK: Duration = Duration::from_millis(100);
 
 /// The running log thread.
 #[derive(Debug)]
-pub struct Handle {
-    stop: Arc<Stop>,
+struct Handle {
+    orders: Arc<Orders>,
     ended: Receiver<()>,
 }
 
-/// What a stop tells the thread.
+/// What the thread is told.
 #[derive(Debug, Default)]
-struct Stop {
-    asked: AtomicBool,
+struct Orders {
+    stop: AtomicBool,
     deadline: Mutex<Option<Instant>>,
+    /// What it goes on with when its queue has ended, one after the other.
+    nexts: Mutex<VecDeque<Next>>,
 }
 
-/// Starts the log thread. `node` is the machine's name in RFC 5424 headers; `None`: the host name.
-///
-/// # Errors
-/// When a target's address cannot be used, or the system refuses a thread. A target that cannot be
-/// opened now is no error: it is tried again while rlb runs.
-pub fn spawn(
-    log: &model::Log,
-    node: Option<&str>,
+/// What the thread goes on with.
+#[derive(Debug)]
+struct Next {
+    receiver: Receiver<LogEntry>,
+    targets: Vec<Fate>,
+}
+
+/// What becomes of a target.
+#[derive(Debug)]
+enum Fate {
+    /// The one that was at `index` goes on, with what has changed of its ways.
+    Stays {
+        index: usize,
+        level: model::Severity,
+        header: Header,
+    },
+    /// It is new.
+    New(Box<Target>),
+}
+
+impl Fate {
+    fn opened(self) -> Option<Target> {
+        match self {
+            Self::New(target) => Some(*target),
+            Self::Stays { .. } => None,
+        }
+    }
+}
+
+/// Starts a log thread.
+fn spawn(
+    targets: Vec<Target>,
     receiver: Receiver<LogEntry>,
     global: Arc<GlobalLive>,
 ) -> io::Result<Handle> {
-    let host = node.map_or_else(host_name, str::to_owned);
-    let targets = log
-        .targets
-        .iter()
-        .map(|spec| Target::new(spec, &log.tag, &host))
-        .collect::<io::Result<Vec<_>>>()?;
-    let stop = Arc::new(Stop::default());
+    let orders = Arc::new(Orders::default());
     let (done, ended) = sync_channel(1);
     let logger = Logger {
         targets,
         receiver,
         global,
-        stop: Arc::clone(&stop),
-        zone: TimeZone::try_system().unwrap_or(TimeZone::UTC),
+        orders: Arc::clone(&orders),
+        clock: Clock::new(TimeZone::try_system().unwrap_or(TimeZone::UTC)),
         text: String::new(),
         report: Report::default(),
     };
     std::thread::Builder::new()
         .name("log".into())
         .spawn(move || logger.run(done))?;
-    Ok(Handle { stop, ended })
+    Ok(Handle { orders, ended })
 }
 
 impl Handle {
+    /// Has the thread go on with `next` when its queue has ended.
+    fn then(&self, next: Next) {
+        locked(&self.orders.nexts).push_back(next);
+    }
+
+    /// Changes that the thread has not come to yet.
+    fn changes(&self) -> usize {
+        locked(&self.orders.nexts).len()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
     /// Ends the thread: it writes what is queued and ends, at the latest after `limit`. `false`
-    /// when it did not even then (a descriptor that could only be polled was filled by another
-    /// process): it is left behind, and the process may exit.
-    pub fn stop(self, limit: Duration) -> bool {
-        *self
-            .stop
-            .deadline
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + limit);
-        self.stop.asked.store(true, Relaxed);
+    /// when it did not even then: it is left behind.
+    fn stop(self, limit: Duration) -> bool {
+        *locked(&self.orders.deadline) = Some(Instant::now() + limit);
+        self.orders.stop.store(true, Relaxed);
         // An error other than the timeout is the end of the thread.
         !matches!(
             self.ended.recv_timeout(limit + TICK + STOP_SLACK),
             Err(RecvTimeoutError::Timeout)
         )
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Name of this machine; empty when it has none.
@@ -116,8 +158,8 @@ struct Logger {
     targets: Vec<Target>,
     receiver: Receiver<LogEntry>,
     global: Arc<GlobalLive>,
-    stop: Arc<Stop>,
-    zone: TimeZone,
+    orders: Arc<Orders>,
+    clock: Clock,
     text: String,
     report: Report,
 }
@@ -136,10 +178,15 @@ impl Logger {
                     behind = self.batch(&entry);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                // Behind the last line of its queue.
+                Err(RecvTimeoutError::Disconnected) => {
+                    if !self.go_on() {
+                        break;
+                    }
+                }
             }
             self.flush();
-            if self.stop.asked.load(Relaxed) {
+            if self.orders.stop.load(Relaxed) {
                 break;
             }
         }
@@ -149,7 +196,7 @@ impl Logger {
 
     /// Writes `first` and what else is queued, up to [`BATCH_MAX`]; `true` when more may be.
     fn batch(&mut self, first: &LogEntry) -> bool {
-        let now = Timestamp::now().to_zoned(self.zone.clone());
+        let now = self.clock.now();
         self.write(first, &now);
         for _ in 1..BATCH_MAX {
             let Ok(entry) = self.receiver.try_recv() else {
@@ -164,7 +211,7 @@ impl Logger {
         let (severity, text) = match entry {
             LogEntry::Session(session) => {
                 self.text.clear();
-                tcplog::write(&mut self.text, session, &self.zone);
+                tcplog::write(&mut self.text, session, &mut self.clock);
                 (SESSION_SEVERITY, self.text.as_str())
             }
             LogEntry::Event { severity, text } => (*severity, &**text),
@@ -185,19 +232,56 @@ impl Logger {
         self.report.tell(&self.global, Instant::now());
     }
 
+    /// Takes the next queue and its targets, if there is one. Those that are gone get what was
+    /// written for them.
+    fn go_on(&mut self) -> bool {
+        let Some(next) = locked(&self.orders.nexts).pop_front() else {
+            return false;
+        };
+        let before = std::mem::take(&mut self.targets);
+        let mut before: Vec<Option<Target>> = before.into_iter().map(Some).collect();
+        for fate in next.targets {
+            let target = match fate {
+                Fate::New(target) => Some(*target),
+                Fate::Stays {
+                    index,
+                    level,
+                    header,
+                } => {
+                    let mut target = before.get_mut(index).and_then(Option::take);
+                    if let Some(target) = &mut target {
+                        target.retune(level, header);
+                    }
+                    target
+                }
+            };
+            self.targets.extend(target);
+        }
+        self.receiver = next.receiver;
+        let deadline = Instant::now() + FAREWELL_MAX;
+        for mut target in before.into_iter().flatten() {
+            target.finish(deadline);
+            self.report.collect(&mut target, &self.global);
+        }
+        true
+    }
+
     /// Empties the queue and the targets, as far as the stop's deadline allows.
     fn finish(&mut self) {
-        let deadline = self
-            .stop
-            .deadline
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let deadline = locked(&self.orders.deadline)
             .unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
         while Instant::now() < deadline {
-            let Ok(entry) = self.receiver.try_recv() else {
-                break;
-            };
-            self.batch(&entry);
+            match self.receiver.try_recv() {
+                Ok(entry) => {
+                    self.batch(&entry);
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    if !self.go_on() {
+                        break;
+                    }
+                }
+            }
         }
         let unread = self.receiver.try_iter().count() as u64;
         self.global.dropped_logs.fetch_add(unread, Relaxed);

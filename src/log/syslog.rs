@@ -1,7 +1,7 @@
 //! What stands before a line: nothing, RFC 3164's header as HAProxy writes it, or RFC 5424's. Pure;
 //! runs on the log thread.
 
-use super::tcplog::month;
+use super::clock::month;
 use crate::config::model::{Facility, LogFormat};
 use crate::live::log_queue::SeverityCode;
 use jiff::Zoned;
@@ -19,6 +19,10 @@ pub(super) struct Header {
     tag: Arc<str>,
     host: Arc<str>,
     pid: u32,
+    /// The header that was written last, and what it is the header of: severity and time, in the
+    /// resolution of the format. Lines come in bursts.
+    last: String,
+    of: Option<(SeverityCode, i64)>,
 }
 
 impl Header {
@@ -30,11 +34,29 @@ impl Header {
             tag: Arc::clone(tag),
             host: printable(host).into(),
             pid: std::process::id(),
+            last: String::new(),
+            of: None,
         }
     }
 
     /// Appends the header of a line sent at `now`.
-    pub(super) fn write(&self, line: &mut String, severity: SeverityCode, now: &Zoned) {
+    pub(super) fn write(&mut self, line: &mut String, severity: SeverityCode, now: &Zoned) {
+        let time = match self.format {
+            LogFormat::Raw => return,
+            LogFormat::Rfc3164 => now.timestamp().as_second(),
+            LogFormat::Rfc5424 => now.timestamp().as_millisecond(),
+        };
+        if self.of != Some((severity, time)) {
+            self.of = Some((severity, time));
+            let mut header = std::mem::take(&mut self.last);
+            header.clear();
+            self.format(&mut header, severity, now);
+            self.last = header;
+        }
+        line.push_str(&self.last);
+    }
+
+    fn format(&self, line: &mut String, severity: SeverityCode, now: &Zoned) {
         let priority = u32::from(self.facility.0) * 8 + u32::from(severity);
         // Writing to a string cannot fail.
         let _ = match self.format {
@@ -122,6 +144,22 @@ mod tests {
             header(LogFormat::Rfc5424, 0, "2026-11-22T06:51:57-03:30[-03:30]"),
             "<128>1 2026-11-22T06:51:57.000-03:30 lb01 rlb 7 - - "
         );
+    }
+
+    #[test]
+    fn a_header_is_not_kept_for_another_line() {
+        let mut header = Header::new(LogFormat::Rfc3164, Facility(16), &"rlb".into(), "lb");
+        header.pid = 7;
+        let mut written = |severity, now: &str| {
+            let mut line = String::new();
+            header.write(&mut line, severity, &now.parse().unwrap());
+            line
+        };
+        let first = "2026-11-22T06:51:57.996+00:00[UTC]";
+        let next = "2026-11-22T06:51:58+00:00[UTC]";
+        assert_eq!(written(6, first), "<134>Nov 22 06:51:57 rlb[7]: ");
+        assert_eq!(written(1, first), "<129>Nov 22 06:51:57 rlb[7]: ");
+        assert_eq!(written(1, next), "<129>Nov 22 06:51:58 rlb[7]: ");
     }
 
     #[test]

@@ -2,91 +2,94 @@
 //!
 //! `%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq`, byte for byte.
 
+use super::clock::Clock;
 use crate::live::SessionRecord;
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
-use std::fmt::{self, Write};
-use std::time::{Duration, SystemTime};
+use itoa::{Buffer, Integer};
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::time::Duration;
 
-/// English month names, whatever the locale: syslog and HAProxy use these.
-pub(super) const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
-
-/// Appends the line of `session`, without its end; times are printed in `zone`.
-pub(super) fn write(line: &mut String, session: &SessionRecord, zone: &TimeZone) {
-    // Writing to a string cannot fail.
-    let _ = try_write(line, session, zone);
-}
-
-fn try_write(line: &mut String, session: &SessionRecord, zone: &TimeZone) -> fmt::Result {
+/// Appends the line of `session`, without its end; times are those of `clock`.
+///
+/// Put together by hand: through the formatting machinery one line costs as much as all else that
+/// rlb itself does for a short session.
+pub(super) fn write(line: &mut String, session: &SessionRecord, clock: &mut Clock) {
     match session.client {
-        Some(client) => write!(line, "{}:{}", client.ip(), client.port())?,
-        None => line.write_str("unix:1")?,
+        Some(client) => {
+            address(line, client.ip());
+            after(line, ':', client.port());
+        }
+        None => line.push_str("unix:1"),
     }
-    line.write_str(" [")?;
-    date(line, &local(session.accepted, zone))?;
-    let server = session.server.as_deref().unwrap_or("<NOSRV>");
-    write!(line, "] {} {}/{server} ", session.frontend, session.backend)?;
-    millis_or_none(line, session.wait)?;
-    line.write_char('/')?;
-    millis_or_none(line, session.connect)?;
-    write!(
-        line,
-        "/{} {} {}{} {}/{}/{}/{}/",
-        session.total.as_millis(),
-        session.bytes_out,
-        session.cause.letter(),
-        session.phase.letter(),
-        session.active,
-        session.frontend_active,
-        session.backend_active,
-        session.server_active,
-    )?;
-    let redispatched = if session.redispatched { "+" } else { "" };
+    line.push_str(" [");
+    clock.write(line, session.accepted);
+    line.push_str("] ");
+    line.push_str(&session.frontend);
+    line.push(' ');
+    line.push_str(&session.backend);
+    line.push('/');
+    line.push_str(session.server.as_deref().unwrap_or("<NOSRV>"));
+    line.push(' ');
+    millis_or_none(line, session.wait);
+    line.push('/');
+    millis_or_none(line, session.connect);
+    after(line, '/', millis(session.total));
+    after(line, ' ', session.bytes_out);
+    line.push(' ');
+    line.push(session.cause.letter());
+    line.push(session.phase.letter());
+    after(line, ' ', session.active);
+    after(line, '/', session.frontend_active);
+    after(line, '/', session.backend_active);
+    after(line, '/', session.server_active);
+    line.push('/');
+    if session.redispatched {
+        line.push('+');
+    }
+    line.push_str(Buffer::new().format(session.retries));
     // Queue positions: nothing queues yet, so both are the zero that HAProxy prints then.
-    write!(line, "{redispatched}{} 0/0", session.retries)
+    line.push_str(" 0/0");
 }
 
-fn millis_or_none(line: &mut String, time: Option<Duration>) -> fmt::Result {
-    match time {
-        Some(time) => write!(line, "{}", time.as_millis()),
-        None => line.write_str("-1"),
+fn after(line: &mut String, separator: char, number: impl Integer) {
+    line.push(separator);
+    line.push_str(Buffer::new().format(number));
+}
+
+fn address(line: &mut String, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            line.push_str(Buffer::new().format(a));
+            for part in [b, c, d] {
+                after(line, '.', part);
+            }
+        }
+        IpAddr::V6(ip) => {
+            // Writing to a string cannot fail.
+            let _ = write!(line, "{ip}");
+        }
     }
 }
 
-/// `22/Nov/2026:06:51:57.997`
-fn date(line: &mut String, at: &Zoned) -> fmt::Result {
-    write!(
-        line,
-        "{:02}/{}/{:04}:{:02}:{:02}:{:02}.{:03}",
-        at.day(),
-        month(at),
-        at.year(),
-        at.hour(),
-        at.minute(),
-        at.second(),
-        at.millisecond(),
-    )
+fn millis_or_none(line: &mut String, time: Option<Duration>) {
+    match time {
+        Some(time) => line.push_str(Buffer::new().format(millis(time))),
+        None => line.push_str("-1"),
+    }
 }
 
-/// `Nov`
-pub(super) fn month(at: &Zoned) -> &'static str {
-    let index = usize::try_from(at.month() - 1).unwrap_or(0);
-    MONTHS.get(index).copied().unwrap_or("Jan")
-}
-
-fn local(at: SystemTime, zone: &TimeZone) -> Zoned {
-    // A clock outside the years -9999 to 9999 is shown as 1970.
-    Timestamp::try_from(at)
-        .unwrap_or(Timestamp::UNIX_EPOCH)
-        .to_zoned(zone.clone())
+/// Whole milliseconds.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::live::{Cause, Phase};
+    use jiff::Timestamp;
+    use jiff::tz::TimeZone;
 
     /// A session as in HAProxy's manual.
     pub(in crate::log) fn record() -> SessionRecord {
@@ -115,7 +118,7 @@ pub(super) mod tests {
 
     fn line(session: &SessionRecord, zone: &TimeZone) -> String {
         let mut line = String::new();
-        write(&mut line, session, zone);
+        write(&mut line, session, &mut Clock::new(zone.clone()));
         line
     }
 

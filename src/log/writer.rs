@@ -7,11 +7,10 @@
 use super::datagram::Datagram;
 use super::output::{LINE_MAX, Losses, Output, Place};
 use super::syslog::Header;
-use crate::config::model::{LogSink, LogTarget};
+use crate::config::model::{LogSink, LogTarget, Severity};
 use crate::live::log_queue::SeverityCode;
 use jiff::Zoned;
 use std::fmt::Write;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// A configured target.
@@ -32,34 +31,47 @@ enum Sink {
 }
 
 impl Target {
-    /// The target `spec`; `tag` and `host` go into syslog headers.
+    /// The target `spec`, its lines behind `header`.
     ///
     /// # Errors
     /// When a unix socket's path is too long for an address.
-    pub(super) fn new(spec: &LogTarget, tag: &Arc<str>, host: &str) -> std::io::Result<Self> {
-        let (name, sink) = match &spec.sink {
-            LogSink::Stdout => ("stdout".into(), Sink::Stream(Output::new(Place::Stdout))),
-            LogSink::Stderr => ("stderr".into(), Sink::Stream(Output::new(Place::Stderr))),
-            LogSink::File(path) => (
-                format!("file:{}", path.display()),
-                Sink::Stream(Output::new(Place::File(path.clone()))),
-            ),
-            LogSink::Unix(path) => (
-                format!("unix:{}", path.display()),
-                Sink::Datagram(Datagram::unix(path)?),
-            ),
-            LogSink::Udp(address) => (
-                format!("udp:{address}"),
-                Sink::Datagram(Datagram::udp(*address)),
-            ),
+    pub(super) fn new(spec: &LogTarget, header: Header) -> std::io::Result<Self> {
+        let sink = match &spec.sink {
+            LogSink::Stdout => Sink::Stream(Output::new(Place::Stdout)),
+            LogSink::Stderr => Sink::Stream(Output::new(Place::Stderr)),
+            LogSink::File(path) => Sink::Stream(Output::new(Place::File(path.clone()))),
+            LogSink::Unix(path) => Sink::Datagram(Datagram::unix(path)?),
+            LogSink::Udp(address) => Sink::Datagram(Datagram::udp(*address)),
         };
         Ok(Self {
-            name,
+            name: spec.sink.to_string(),
             level: spec.level as SeverityCode,
-            header: Header::new(spec.format, spec.facility, tag, host),
+            header,
             sink,
             line: String::new(),
         })
+    }
+
+    /// Opens it ahead of its first line.
+    ///
+    /// # Errors
+    /// When a file cannot be opened. A syslog socket that cannot be connected to now is told of.
+    pub(super) fn open(&mut self) -> std::io::Result<()> {
+        match &mut self.sink {
+            Sink::Stream(output) => output.open(),
+            Sink::Datagram(datagram) => {
+                if let Err(error) = datagram.open() {
+                    tracing::warn!(target = self.name, %error, "log target cannot be used yet");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Lines of `level` and above from now on, behind `header`.
+    pub(super) fn retune(&mut self, level: Severity, header: Header) {
+        self.level = level as SeverityCode;
+        self.header = header;
     }
 
     /// Whether lines of `severity` are wanted.
@@ -114,7 +126,10 @@ impl Target {
 
 /// Appends `text`, control characters as HAProxy writes them: `#0A`.
 fn push_printable(line: &mut String, text: &str) {
-    if !text.contains(char::is_control) {
+    // A control character is below the blank, or DEL, or its encoding begins with this byte.
+    // All bytes are looked at, which is done many at a time.
+    let suspect = |byte: u8| byte < b' ' || byte == 0x7F || byte == 0xC2;
+    if !text.bytes().fold(false, |any, byte| any | suspect(byte)) {
         line.push_str(text);
         return;
     }
@@ -139,7 +154,7 @@ fn truncate(line: &mut String, length: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{Facility, LogFormat, Severity};
+    use crate::config::model::{Facility, LogFormat};
 
     fn target(path: &std::path::Path, format: LogFormat, level: Severity) -> Target {
         let spec = LogTarget {
@@ -148,7 +163,8 @@ mod tests {
             facility: Facility(16),
             level,
         };
-        Target::new(&spec, &"rlb".into(), "lb01").unwrap()
+        let header = Header::new(spec.format, spec.facility, &"rlb".into(), "lb01");
+        Target::new(&spec, header).unwrap()
     }
 
     #[test]

@@ -32,6 +32,12 @@ pub struct Snapshot {
     pub stats_live: Arc<FrontendLive>,
     /// How long sessions may go on after a graceful stop has begun; `None`: for ever.
     pub hard_stop_after: Option<Duration>,
+    /// Name of this machine; `None`: the host name.
+    pub node: Option<Arc<str>>,
+    /// Description of the process.
+    pub description: Option<Arc<str>>,
+    /// What a client of the runtime socket may do; `None`: there is no such socket.
+    pub api_level: Option<model::ApiLevel>,
     /// By [`FrontendId`]; `None` where a frontend was removed. An id is never given twice.
     pub frontends: Vec<Option<Arc<Frontend>>>,
     /// By [`BackendId`]; `None` where a backend was removed. An id is never given twice.
@@ -67,6 +73,9 @@ impl Snapshot {
             stats,
             stats_live: Arc::new(FrontendLive::new(stats_name, origin.shards)),
             hard_stop_after: config.global.hard_stop_after,
+            node: config.global.node.clone(),
+            description: config.global.description.clone(),
+            api_level: config.runtime_api.as_ref().map(|api| api.level),
             frontends: frontends
                 .map(|(index, spec)| {
                     let target = backend_id(spec.default_backend.0);

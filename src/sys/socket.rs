@@ -174,7 +174,11 @@ fn listen_unix(path: &Path, options: &Options) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn set_mode(path: &Path, options: &Options) -> io::Result<()> {
+/// Gives the file of a unix socket the mode of `options`, if they have one.
+///
+/// # Errors
+/// Those of `chmod`.
+pub fn set_mode(path: &Path, options: &Options) -> io::Result<()> {
     if let (Some(mode), false) = (options.mode, is_abstract(path)) {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;

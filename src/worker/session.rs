@@ -5,13 +5,13 @@ use super::connect::Attempt;
 use super::reach::Reach;
 use super::relay::{Asked, Established, Kind, Relay};
 use crate::live::{Cause, Phase, Termination};
-use crate::state::{Backend, ControlHandle, Snapshot};
+use crate::state::{Backend, ControlHandle, FrontendId, Snapshot};
 use arc_swap::ArcSwap;
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -74,24 +74,12 @@ impl Session {
     }
 
     /// Lives the connection's life; a panic on the way ends this session and no other.
-    pub(super) async fn live_guarded(self) {
+    ///
+    /// In a box: what the runtime copies about several times is the box and not the life.
+    pub(super) fn live_guarded(self) -> impl Future<Output = ()> {
         let desk = Rc::clone(&self.desk);
         let frontend = self.account.frontend.id;
-        let mut life = pin!(self.live());
-        let survived = poll_fn(|context| {
-            match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(context))) {
-                Ok(poll) => poll.map(|()| true),
-                Err(_) => Poll::Ready(false),
-            }
-        });
-        if !survived.await {
-            tracing::error!("a session has ended by an internal error");
-            desk.read(|snapshot| {
-                if let Some(frontend) = snapshot.frontend(frontend) {
-                    frontend.live.traffic.mine(&desk.books.token).eint.add(1);
-                }
-            });
-        }
+        guarded(desk, frontend, Box::pin(self.live()))
     }
 
     /// Lives the connection's life up to the relay, which takes it over.
@@ -155,5 +143,41 @@ impl Session {
     fn end(self, end: &Termination) {
         drop(self.client);
         self.account.finish(end, &self.desk.books);
+    }
+}
+
+/// A session's life, which a panic ends alone.
+async fn guarded(
+    desk: Rc<Desk>,
+    frontend: FrontendId,
+    mut life: Pin<Box<impl Future<Output = ()>>>,
+) {
+    let survived =
+        poll_fn(
+            |context| match catch_unwind(AssertUnwindSafe(|| life.as_mut().poll(context))) {
+                Ok(poll) => poll.map(|()| true),
+                Err(_) => Poll::Ready(false),
+            },
+        );
+    if !survived.await {
+        tracing::error!("a session has ended by an internal error");
+        desk.read(|snapshot| {
+            if let Some(frontend) = snapshot.frontend(frontend) {
+                frontend.live.traffic.mine(&desk.books.token).eint.add(1);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_runtime_copies_of_a_session_is_small() {
+        fn size<S, F>(_: impl Fn(S) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(Session::live_guarded) <= 128);
     }
 }

@@ -16,6 +16,7 @@ mod packaging;
 mod process;
 mod relay;
 mod reload;
+mod reload_services;
 mod runtime_api;
 mod service;
 mod stats;

@@ -247,9 +247,8 @@ fn a_raised_limit_lets_those_in_who_wait() {
 fn what_needs_a_restart_is_said_and_the_rest_applies() {
     let peer = Peer::start(Behaviour::Echo);
     let mut rlb = Rlb::start(&one_server(&peer, "check = false"));
-    let more = one_server(&peer, "check = false")
-        .global("node = \"other\"")
-        .frontend("maxconn = 77");
+    let more = one_server(&peer, "check = false").frontend("maxconn = 77");
+    let more = more.to_string().replace("threads = 2", "threads = 1");
     rlb.reload(&more);
     assert_eq!(rlb.events().with("needs a restart").len(), 1);
     assert_eq!(rlb.number("FRONTEND", "slim"), 77);

@@ -103,6 +103,40 @@ fn a_reload_stores_what_it_opens_and_forgets_what_it_closes() {
 }
 
 #[test]
+fn sockets_of_the_statistics_are_stored_too() {
+    let peer = Peer::start(Behaviour::Echo);
+    let (before, after) = (free_port(), free_port());
+    let config = |address: SocketAddr| {
+        let config = Config::new().server_with(peer.address(), "check = false");
+        let text = config.to_string();
+        text.replacen(
+            "[stats]\nbind = [\"127.0.0.1:0\"]",
+            &format!("[stats]\nbind = \"{address}\""),
+            1,
+        )
+    };
+    let name = |address: SocketAddr| format!("FDNAME=tcp-127.0.0.1_{}", address.port());
+    let rlb = Rlb::start(&config(before));
+    let (text, socket) = rlb.wait_message("FDSTORE=1");
+    assert_eq!(
+        (text.lines().nth(1), socket.len()),
+        (Some(&*name(before)), 1)
+    );
+    rlb.rewrite(&config(after));
+    rlb.signal(Signal::SIGHUP);
+    let (text, _) = rlb.wait_message("FDSTOREREMOVE=1");
+    assert_eq!(text.lines().nth(1), Some(&*name(before)));
+    let (text, fds) = rlb.wait_message("FDSTORE=1");
+    assert_eq!((text.lines().nth(1), fds.len()), (Some(&*name(after)), 1));
+    // The service manager's, whose closing is the last.
+    drop(socket);
+    eventually_true(STOP_WITHIN, "the old port is closed", || {
+        TcpStream::connect_timeout(&before, PATIENCE).is_err()
+    });
+    rlb.stop();
+}
+
+#[test]
 fn a_socket_that_is_configured_no_more_is_closed_and_forgotten() {
     let peer = Peer::start(Behaviour::Echo);
     let (address, gone) = (

@@ -160,7 +160,7 @@ pub fn run(args: &Args) -> Result<()> {
     measure::raise_nofile()?;
     local(async {
         let (outcome, held) = match args.kind.as_str() {
-            "rate" => (rate(args).await?, Vec::new()),
+            "rate" => rate(args).await?,
             "ping" => ping(args).await?,
             "bulk" => bulk(args).await?,
             "idle" => idle(args).await?,
@@ -191,6 +191,23 @@ pub async fn connect(target: SocketAddr, wish: Wish) -> Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.write_all(&wish.header()).await?;
     Ok(stream)
+}
+
+/// A connection that has had one round trip, so that it surely stands to its server.
+async fn established(target: SocketAddr) -> Result<TcpStream> {
+    let mut stream = connect(target, Wish::Echo).await?;
+    stream.write_all(b"x").await?;
+    stream.read_exact(&mut [0]).await?;
+    Ok(stream)
+}
+
+/// The connections that are held and say nothing more.
+async fn silent(args: &Args) -> Result<Vec<TcpStream>> {
+    let mut held = Vec::new();
+    for _ in 0..args.idle {
+        held.push(established(args.target).await?);
+    }
+    Ok(held)
 }
 
 #[derive(Default)]
@@ -255,10 +272,11 @@ async fn all<T: 'static, F: Future<Output = Result<T>> + 'static>(
     Ok(left)
 }
 
-/// Short connections: connect, one small exchange, close.
-async fn rate(args: &Args) -> Result<Outcome> {
+/// Short connections: connect, one small exchange, close; beside others that are silent.
+async fn rate(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(args.operations);
     let (target, size) = (args.target, args.size as usize);
+    let silent = silent(args).await?;
     let pattern = Rc::new(Pattern::new());
     let begun = begin()?;
     all(args.connections, |_| {
@@ -283,24 +301,17 @@ async fn rate(args: &Args) -> Result<Outcome> {
         }
     })
     .await?;
-    Ok(tally.outcome(begun))
+    Ok((tally.outcome(begun), silent))
 }
 
 /// Ping-pong on open connections, beside others that are silent.
 async fn ping(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(args.operations);
-    let mut silent = Vec::new();
-    for _ in 0..args.idle {
-        silent.push(connect(args.target, Wish::Echo).await?);
-    }
+    let mut silent = silent(args).await?;
     let size = args.size as usize;
     let mut streams = Vec::new();
     for _ in 0..args.connections {
-        let mut stream = connect(args.target, Wish::Echo).await?;
-        // One round before the clock starts, so that every connection stands to its server.
-        stream.write_all(b"x").await?;
-        stream.read_exact(&mut [0]).await?;
-        streams.push(RefCell::new(Some(stream)));
+        streams.push(RefCell::new(Some(established(args.target).await?)));
     }
     let pattern = Rc::new(Pattern::new());
     let begun = begin()?;

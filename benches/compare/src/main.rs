@@ -4,9 +4,15 @@
 //! network namespace of its own, runs there, and prints one table of ratios. The proxy has one core
 //! (or `--cores`), the load another. Rounds are interleaved; figures are medians with their range.
 //!
-//! `… -- instructions` counts instructions instead, in an emulated machine: see `instructions`.
+//! Two more things it does: `… -- growth` tells what one more costs when there are many (see `growth`),
+//! `… -- instructions` counts instructions, user and kernel, in an emulated machine (see `emulated`).
+//! Those in user space are counted by `callgrind`, in the comparison and in `growth`.
 
-mod instructions;
+#[path = "../../instructions/callgrind.rs"]
+mod callgrind;
+mod emulated;
+mod growth;
+mod interrupt;
 mod load;
 mod measure;
 mod report;
@@ -18,6 +24,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 use subject::Subject;
 use workload::{Figures, Workload};
 
@@ -31,10 +38,11 @@ struct Cli {
     /// Few rounds and small loads: under two minutes
     #[arg(long, global = true)]
     quick: bool,
-    /// Rounds; default 15, with --quick 3; for instructions, which repeat, 2 and 1
+    /// Rounds; default 15, with --quick 3; of growth 5 and 1; for instructions, which repeat, 2 and 1
     #[arg(long, global = true)]
     rounds: Option<usize>,
-    /// Only workloads whose name contains one of these; "=NAME" is the whole name
+    /// Only workloads, or sections of growth, whose name contains one of these; "=NAME" is the whole
+    /// name
     #[arg(long, value_name = "WORD", global = true)]
     only: Vec<String>,
     /// Only subjects whose name contains one of these; "=NAME" is the whole name
@@ -46,16 +54,18 @@ struct Cli {
     /// The rlb to measure; default: target/release/rlb, built when missing
     #[arg(long, global = true)]
     rlb: Option<PathBuf>,
-    /// Where results.json and chart.svg go
+    /// Where results.json and chart.svg go, or growth.json
     #[arg(long, default_value = "target/compare", global = true)]
     out: PathBuf,
 }
 
 #[derive(Subcommand)]
 enum Sub {
+    /// What one more costs when there are many: sessions, servers, frontends
+    Growth,
     /// Count every instruction, user and kernel, in an emulated machine; needs no root, but the Debian
     /// packages qemu-system-x86 and busybox-static
-    Instructions(instructions::Args),
+    Instructions(emulated::Args),
     /// Internal: the side of that in the machine
     #[command(hide = true)]
     Inside {
@@ -80,63 +90,72 @@ fn main() -> Result<()> {
         Some(Sub::Load(args)) => return load::run(args),
         Some(Sub::Serve { ports }) => return load::serve(ports),
         Some(Sub::Instructions(args)) => return count(&cli, args),
-        Some(Sub::Inside { profile }) => {
-            measure::raise_nofile()?;
-            let workloads = cli.workloads(Workload::counted(cli.quick));
-            let rounds = cli.rounds.context("the machine is told its rounds")?;
-            return instructions::guest::run(
-                cli.subjects(),
-                &workloads,
-                if *profile { None } else { Some(rounds) },
-            );
-        }
-        None => {}
+        Some(Sub::Inside { profile }) => return count_inside(&cli, *profile),
+        Some(Sub::Growth) | None => {}
     }
     if std::env::var_os(INSIDE).is_none() {
         return in_a_namespace();
     }
-    compare(&cli)
+    measure::raise_nofile()?;
+    interrupt::watch(|| eprintln!("told to stop; what was measured is written first"))?;
+    match cli.command {
+        Some(Sub::Growth) => growth::run(&cli),
+        _ => compare(&cli),
+    }
 }
 
 impl Cli {
-    /// Those of `all` that the words of the command line leave.
-    fn wanted<T>(words: &[String], all: Vec<T>, name: fn(&T) -> &'static str) -> Vec<T> {
-        let matches = |word: &String, name: &str| match word.strip_prefix('=') {
+    /// Whether these words of the command line, which name everything when there are none, name this.
+    fn named(words: &[String], name: &str) -> bool {
+        let matches = |word: &String| match word.strip_prefix('=') {
             Some(whole) => name == whole,
             None => name.contains(word.as_str()),
         };
-        all.into_iter()
-            .filter(|one| words.is_empty() || words.iter().any(|word| matches(word, name(one))))
-            .collect()
+        words.is_empty() || words.iter().any(matches)
     }
 
-    fn subjects(&self) -> Result<Vec<Subject>> {
-        let all = Subject::all(self.rlb.clone(), self.cores)?;
-        Ok(Self::wanted(&self.subjects, all, |subject| subject.name))
+    /// The competitors that are wanted, with so many worker threads each.
+    fn subjects(&self, cores: usize) -> Result<Vec<Subject>> {
+        let mut all = Subject::all(self.rlb.clone(), cores)?;
+        all.retain(|subject| Self::named(&self.subjects, subject.name));
+        Ok(all)
     }
 
-    fn workloads(&self, all: Vec<Workload>) -> Vec<Workload> {
-        Self::wanted(&self.only, all, |workload| workload.name)
+    /// Those of `all` that are wanted.
+    fn workloads(&self, mut all: Vec<Workload>) -> Vec<Workload> {
+        all.retain(|workload| Self::named(&self.only, workload.name));
+        all
     }
 }
 
 /// Counts instructions in an emulated machine.
-fn count(cli: &Cli, args: &instructions::Args) -> Result<()> {
+fn count(cli: &Cli, args: &emulated::Args) -> Result<()> {
     ensure!(cli.cores == 1, "the emulated machine has one processor");
-    let mut subjects = cli.subjects()?;
+    let mut subjects = cli.subjects(1)?;
     // A direct connection has no proxy to count, and the setting in between tells little.
     if cli.subjects.is_empty() {
         subjects.retain(|subject| subject.name != "haproxy splice");
     }
-    subjects.retain(|subject| subject.binary().is_some());
-    instructions::run(&instructions::Wanted {
+    subjects.retain(|subject| subject.is_proxy());
+    emulated::run(&emulated::Wanted {
         subjects: &subjects,
-        workloads: &cli.workloads(Workload::counted(cli.quick)),
+        workloads: &cli.workloads(Workload::emulated(cli.quick)),
         rounds: cli.rounds.unwrap_or(if cli.quick { 1 } else { 2 }),
         quick: cli.quick,
         args,
         out: &cli.out,
     })
+}
+
+/// The side of [`count`] that is in the machine.
+fn count_inside(cli: &Cli, profile: bool) -> Result<()> {
+    measure::raise_nofile()?;
+    let rounds = cli.rounds.context("the machine is told its rounds")?;
+    emulated::guest::run(
+        cli.subjects(1),
+        &cli.workloads(Workload::emulated(cli.quick)),
+        (!profile).then_some(rounds),
+    )
 }
 
 /// Runs this program again in a network namespace of its own, with one fixed congestion control.
@@ -158,19 +177,27 @@ fn in_a_namespace() -> Result<()> {
     let run = || -> Result<()> {
         ip(&["-n", &name, "link", "set", "lo", "up"])?;
         // BBR, which some machines default to, paces loopback; ports must not run out.
+        let reserved = subject::reserved_ports();
+        let reserved = format!("net.ipv4.ip_local_reserved_ports={reserved}");
         for setting in [
+            reserved.as_str(),
             "net.ipv4.tcp_congestion_control=reno",
             "net.ipv4.ip_local_port_range=1024 65000",
             "net.ipv4.tcp_tw_reuse=1",
         ] {
             ip(&["netns", "exec", &name, "sysctl", "-qw", setting])?;
         }
-        let status = Command::new("ip")
+        let mut child = Command::new("ip")
             .args(["netns", "exec", &name])
             .arg(std::env::current_exe()?)
             .args(std::env::args_os().skip(1))
             .env(INSIDE, "1")
-            .status()?;
+            .spawn()?;
+        let pid = rustix::process::Pid::from_child(&child);
+        interrupt::watch(move || {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        })?;
+        let status = child.wait()?;
         ensure!(status.success(), "the comparison failed");
         Ok(())
     };
@@ -180,24 +207,25 @@ fn in_a_namespace() -> Result<()> {
 }
 
 fn compare(cli: &Cli) -> Result<()> {
-    measure::raise_nofile()?;
     let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { 15 });
-    let subjects = cli.subjects()?;
+    let subjects = cli.subjects(cli.cores)?;
     let workloads = cli.workloads(Workload::all(cli.quick));
     let mut results = report::Results::new(&subjects, cli.cores, rounds, report::machine());
-    run_rounds(
+    let measured = run_rounds(
         &subjects,
         &workloads,
         (rounds, cli.cores),
         |workload, subject, figures| {
             results.add(workload, subject, figures);
-            Ok(())
+            results.write(&cli.out)
         },
-    )?;
-    for workload in &workloads {
-        print!("{}", results.table(workload.name));
+    );
+    // A run that was cut short says what it has.
+    for workload in results.workloads() {
+        print!("{}", results.table(workload));
     }
-    results.write(&cli.out)
+    eprintln!("written to {}", cli.out.display());
+    measured
 }
 
 /// Runs every workload against every subject, in rounds that take turns, on so many cores.
@@ -210,6 +238,7 @@ fn run_rounds(
     let servers = subject::Servers::start(cores)?;
     for workload in workloads {
         for round in 0..workload.rounds(rounds) {
+            let begun = Instant::now();
             for turn in 0..subjects.len() {
                 // Another one begins each round, so that no subject has the same neighbour always.
                 let subject = &subjects[(turn + round) % subjects.len()];
@@ -219,10 +248,11 @@ fn run_rounds(
                 found(workload.name, subject.name, figures)?;
             }
             eprintln!(
-                "{} round {} of {}",
+                "{} round {} of {}, {:.1} s",
                 workload.name,
                 round + 1,
-                workload.rounds(rounds)
+                workload.rounds(rounds),
+                begun.elapsed().as_secs_f64()
             );
         }
     }

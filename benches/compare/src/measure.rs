@@ -7,10 +7,16 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often [`settled_cpu_ns`] looks again, at most.
-const SETTLE_MAX: u32 = 20;
-/// How long it waits between two looks.
-const SETTLE_STEP: Duration = Duration::from_millis(10);
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a process must do next to nothing to be quiet.
+const QUIET_FOR: Duration = Duration::from_millis(250);
+
+/// How long a process must do nothing for its CPU time to be settled.
+const SETTLED_FOR: Duration = Duration::from_millis(10);
+/// How long that is waited for.
+const SETTLE_MAX: Duration = Duration::from_millis(200);
 
 /// Raises the descriptor limit as far as it goes.
 pub fn raise_nofile() -> Result<()> {
@@ -40,19 +46,39 @@ pub fn cpu_ns(pids: &[u32]) -> Result<u64> {
     Ok(total)
 }
 
-/// [`cpu_ns`] once it stands still: what the load has left to the proxy is done by then.
+/// [`cpu_ns`] once it stands still: what the load has left to the proxy is done by then. A proxy that
+/// never rests (checks, clocks) is taken as it is after [`SETTLE_MAX`].
 pub fn settled_cpu_ns(pids: &[u32]) -> Result<u64> {
+    Ok(rest(pids, (SETTLED_FOR, Duration::ZERO), SETTLE_MAX)?.0)
+}
+
+/// Waits until `pids` use next to no processor, however slow they are: what had been begun is done.
+/// Health checks may go on, under valgrind too.
+pub fn wait_until_quiet(pids: &[u32]) -> Result<()> {
+    let (_, quiet) = rest(pids, (QUIET_FOR, QUIET_FOR / 10), PATIENCE)?;
+    ensure!(quiet, "not within {PATIENCE:?}: the proxy is quiet");
+    Ok(())
+}
+
+/// Looks at [`cpu_ns`] once a `window` until no more than `tolerated` was used in one, for `patience`
+/// at most; returns the last look, and whether there was such a window.
+fn rest(
+    pids: &[u32],
+    (window, tolerated): (Duration, Duration),
+    patience: Duration,
+) -> Result<(u64, bool)> {
+    let deadline = Instant::now() + patience;
     let mut last = cpu_ns(pids)?;
-    // A proxy that never rests (checks, clocks) is taken as it is after a while.
-    for _ in 0..SETTLE_MAX {
-        std::thread::park_timeout(SETTLE_STEP);
+    loop {
+        pause(window);
         let now = cpu_ns(pids)?;
-        if now == last {
-            break;
+        // A thread that has ended takes its time with it.
+        let rests = Duration::from_nanos(now.saturating_sub(last)) <= tolerated;
+        if rests || Instant::now() >= deadline {
+            return Ok((now, rests));
         }
         last = now;
     }
-    Ok(last)
 }
 
 /// Resident bytes of `pids`.
@@ -266,11 +292,19 @@ fn list(pids: &[u32]) -> String {
         .join(",")
 }
 
+/// Lets time pass where time itself is the condition: what is done in it is measured.
+pub fn pause(length: Duration) {
+    let since = Instant::now();
+    while since.elapsed() < length {
+        std::thread::park_timeout(length.saturating_sub(since.elapsed()));
+    }
+}
+
 /// Polls `done` until it holds.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !done()? {
-        ensure!(Instant::now() < deadline, "not within 10 s: {what}");
+        ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Tables of ratios, a JSON file with every figure, and a chart.
 
 use crate::subject::Subject;
-use crate::workload::{CALLS, CPU, INSTRUCTIONS, RESIDENT};
+use crate::workload::{CALLS, CPU, INSTRUCTIONS, RESIDENT, USER_INSTRUCTIONS};
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -149,15 +149,21 @@ impl Results {
         )
     }
 
-    /// Writes `results.json` and `chart.svg` into `folder`.
+    /// Workloads that have figures, as they came.
+    pub fn workloads(&self) -> &[String] {
+        &self.came
+    }
+
+    /// Writes `results.json` and `chart.svg` into `folder`. Meant for after every sample, so that a run
+    /// of hours that is cut short leaves what it has: each file is the last whole one.
     pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
-        fs::write(
-            folder.join("results.json"),
-            serde_json::to_string_pretty(self)?,
-        )?;
-        fs::write(folder.join("chart.svg"), self.chart())?;
-        eprintln!("written to {}", folder.display());
+        let json = serde_json::to_string_pretty(self)?;
+        for (name, content) in [("results.json", json), ("chart.svg", self.chart())] {
+            let new = folder.join(format!("{name}.new"));
+            fs::write(&new, content)?;
+            fs::rename(new, folder.join(name))?;
+        }
         Ok(())
     }
 
@@ -168,8 +174,9 @@ impl Results {
         const UNIT: f64 = 200.0;
         let mut body = String::new();
         let mut y = 40;
-        for (workload, subjects) in &self.figures {
-            for figure in [CPU, INSTRUCTIONS, CALLS, RESIDENT] {
+        for workload in &self.came {
+            let subjects = &self.figures[workload];
+            for figure in [CPU, INSTRUCTIONS, USER_INSTRUCTIONS, CALLS, RESIDENT] {
                 let ratio = |subject: &str| {
                     let base = median(subjects.get(BASE)?.get(figure)?)?;
                     Some(median(subjects.get(subject)?.get(figure)?)? / base)
@@ -212,20 +219,22 @@ impl Results {
     }
 }
 
-fn median(samples: &[f64]) -> Option<f64> {
+/// The middle of the samples; none of none.
+pub fn median(samples: &[f64]) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
     Some((sorted[last / 2] + sorted[last.div_ceil(2)]) / 2.0)
 }
 
-fn range(samples: &[f64]) -> (f64, f64) {
+/// The least and the most of the samples.
+pub fn range(samples: &[f64]) -> (f64, f64) {
     let low = samples.iter().copied().fold(f64::INFINITY, f64::min);
     (low, samples.iter().copied().fold(0.0, f64::max))
 }
 
 /// Three significant digits or so.
-fn round(value: f64) -> String {
+pub fn round(value: f64) -> String {
     if value >= 100.0 {
         format!("{value:.0}")
     } else {
@@ -233,7 +242,7 @@ fn round(value: f64) -> String {
     }
 }
 
-/// This machine, for the record.
+/// This machine in words, for the record.
 pub fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu

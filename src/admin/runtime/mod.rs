@@ -8,6 +8,8 @@
 
 mod framing;
 mod grammar;
+#[cfg(test)]
+mod robust;
 mod set;
 mod show;
 
@@ -49,8 +51,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Runtime {
     /// Listening, non-blocking.
     pub listener: std::os::unix::net::UnixListener,
-    /// What its clients may do.
-    pub level: ApiLevel,
     /// Where changes go.
     pub control: ControlHandle,
     /// Where reloads are asked for.
@@ -60,9 +60,19 @@ pub struct Runtime {
 /// What a command works with.
 struct Desk {
     shared: Rc<Shared>,
-    level: ApiLevel,
     control: ControlHandle,
     reload: ReloadHandle,
+}
+
+impl Desk {
+    /// What clients may do now: a reload changes it.
+    fn level(&self) -> ApiLevel {
+        self.shared
+            .snapshot
+            .load()
+            .api_level
+            .unwrap_or(ApiLevel::User)
+    }
 }
 
 /// Serves the socket until the stop.
@@ -76,7 +86,6 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
     };
     let desk = Rc::new(Desk {
         shared: Rc::clone(&shared),
-        level: runtime.level,
         control: runtime.control,
         reload: runtime.reload,
     });
@@ -150,7 +159,7 @@ async fn serve(desk: &Desk, stream: UnixStream) -> io::Result<()> {
 async fn execute(desk: &Desk, out: &mut Out, words: &[String]) -> io::Result<bool> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     if let Some((entry, args)) = grammar::find(&words) {
-        if entry.level > desk.level {
+        if entry.level > desk.level() {
             out.say("Permission denied\n").await?;
         } else if entry.verb == Verb::Quit {
             return Ok(false);
@@ -158,7 +167,7 @@ async fn execute(desk: &Desk, out: &mut Out, words: &[String]) -> io::Result<boo
             obey(desk, out, (entry.verb, args)).await?;
         }
     } else if !words.is_empty() || !out.interactive {
-        out.say(&grammar::unknown(&words, desk.level)).await?;
+        out.say(&grammar::unknown(&words, desk.level())).await?;
     }
     let end = if out.interactive { "\n> " } else { "\n" };
     out.say(end).await?;
@@ -167,7 +176,7 @@ async fn execute(desk: &Desk, out: &mut Out, words: &[String]) -> io::Result<boo
 
 async fn obey(desk: &Desk, out: &mut Out, (verb, args): (Verb, &[&str])) -> io::Result<()> {
     match verb {
-        Verb::Help => out.say(&grammar::help(args, desk.level)).await,
+        Verb::Help => out.say(&grammar::help(args, desk.level())).await,
         Verb::Prompt => {
             out.interactive = match args.first() {
                 Some(&"n") => false,
@@ -188,6 +197,32 @@ async fn obey(desk: &Desk, out: &mut Out, (verb, args): (Verb, &[&str])) -> io::
         Verb::Disable => out.say(&set::state(desk, args, Wish::Maint).await).await,
         Verb::ShutdownSessions => out.say(&set::shutdown_sessions(desk, args).await).await,
         Verb::Reload => out.say(&set::reload(desk).await).await,
+    }
+}
+
+/// Reads `bytes` as a line from a client, up to where commands are obeyed. For fuzzing: it must not
+/// panic, whatever it is given.
+#[doc(hidden)]
+pub fn exercise_line(bytes: &[u8]) {
+    let line = String::from_utf8_lossy(bytes);
+    for command in commands(&line) {
+        let words = words(&command);
+        assert!(words.iter().map(String::len).sum::<usize>() <= command.len());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        for level in [ApiLevel::User, ApiLevel::Operator, ApiLevel::Admin] {
+            let allowed = grammar::help(&words, level).len();
+            assert!(allowed <= grammar::help(&words, ApiLevel::Admin).len());
+            if let Some((_, args)) = grammar::find(&words) {
+                assert!(words.ends_with(args) && args.len() < words.len());
+                let _ = show::parse_stat(args);
+                for arg in args {
+                    let weight = set::parse_weight(arg, 256);
+                    assert!(weight.is_err() || weight.is_ok_and(|weight| weight <= 256));
+                }
+            } else {
+                assert!(!grammar::unknown(&words, level).is_empty());
+            }
+        }
     }
 }
 

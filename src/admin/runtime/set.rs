@@ -117,7 +117,7 @@ async fn weight_of(desk: &Desk, server: &Server, text: &str) -> String {
 }
 
 /// `50`, or `50%` of `initial`.
-fn parse_weight(text: &str, initial: u32) -> Result<u32, &'static str> {
+pub(super) fn parse_weight(text: &str, initial: u32) -> Result<u32, &'static str> {
     let (digits, percent) = match text.strip_suffix('%') {
         Some(digits) => (digits, true),
         None => (text, false),

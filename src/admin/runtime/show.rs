@@ -63,36 +63,22 @@ pub(super) fn version() -> String {
 pub(super) async fn stat(desk: &Desk, out: &mut Out, args: &[&str]) -> io::Result<()> {
     let shared = &desk.shared;
     let snapshot = shared.snapshot.load_full();
-    let (select, words) = match args {
-        [proxy, kinds, service, rest @ ..] if kinds.parse::<i64>().is_ok() => {
-            let Some(proxy) = proxy_number(&snapshot, proxy) else {
-                return out.say("No such proxy.\n").await;
-            };
-            let select = Select {
-                proxy,
-                kinds: kinds.parse().unwrap_or(-1),
-                service: service.parse().unwrap_or(-1),
-            };
-            (Some(select), rest)
+    let (chosen, format, mut filter) = match parse_stat(args) {
+        Ok(parsed) => parsed,
+        Err(unknown) => {
+            let text = format!("Unknown parameter '{unknown}' of 'show stat'.\n");
+            return out.say(&text).await;
         }
-        rest => (None, rest),
     };
-    let mut format = Format::Csv;
-    let mut filter = Filter {
-        select,
-        ..Filter::default()
-    };
-    for word in words {
-        match *word {
-            "typed" => format = Format::Typed,
-            "json" => format = Format::Json,
-            "up" => filter.up = true,
-            "no-maint" => filter.no_maint = true,
-            other => {
-                let text = format!("Unknown parameter '{other}' of 'show stat'.\n");
-                return out.say(&text).await;
-            }
-        }
+    if let Some((proxy, kinds, service)) = chosen {
+        let Some(proxy) = proxy_number(&snapshot, proxy) else {
+            return out.say("No such proxy.\n").await;
+        };
+        filter.select = Some(Select {
+            proxy,
+            kinds,
+            service,
+        });
     }
     let requests = Arc::clone(&shared.requests);
     let rows = Rows::new(snapshot, requests, Instant::now()).filtered(filter);
@@ -104,6 +90,32 @@ pub(super) async fn stat(desk: &Desk, out: &mut Out, args: &[&str]) -> io::Resul
         }
         out.say(&chunk).await?;
     }
+}
+
+/// What `show stat` is to show: a proxy, kinds of objects and a service, if given, and how.
+type Stat<'a> = (Option<(&'a str, i64, i64)>, Format, Filter);
+
+/// The arguments of `show stat`, or the one that there is not.
+pub(super) fn parse_stat<'a>(args: &[&'a str]) -> Result<Stat<'a>, &'a str> {
+    let (chosen, words) = match args {
+        [proxy, kinds, service, rest @ ..] if kinds.parse::<i64>().is_ok() => {
+            let kinds = kinds.parse().unwrap_or(-1);
+            (Some((*proxy, kinds, service.parse().unwrap_or(-1))), rest)
+        }
+        rest => (None, rest),
+    };
+    let mut format = Format::Csv;
+    let mut filter = Filter::default();
+    for word in words {
+        match *word {
+            "typed" => format = Format::Typed,
+            "json" => format = Format::Json,
+            "up" => filter.up = true,
+            "no-maint" => filter.no_maint = true,
+            other => return Err(other),
+        }
+    }
+    Ok((chosen, format, filter))
 }
 
 /// The number of a proxy that is given by number or name; -1 stands for all.

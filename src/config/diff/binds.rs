@@ -8,13 +8,33 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// A bind of a frontend that is started.
+/// Who accepts from a bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The statistics: the admin thread, one socket.
+    Stats,
+    /// A frontend: the workers, a socket each.
+    Traffic,
+}
+
+/// A bind of the statistics, or of a frontend that is started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BindOf {
-    /// Name of the frontend.
-    pub frontend: Arc<str>,
+    /// Who accepts.
+    pub side: Side,
+    /// Name of the frontend, or of the stats proxy.
+    pub proxy: Arc<str>,
     /// The bind.
     pub bind: Bind,
+}
+
+impl BindOf {
+    /// What must be the same for a socket to stay where it is. There is one stats proxy, whatever
+    /// its name.
+    fn key(&self) -> (Option<&str>, &BindAddress) {
+        let frontend = (self.side == Side::Traffic).then_some(&*self.proxy);
+        (frontend, &self.bind.address)
+    }
 }
 
 /// What becomes of a bind of the new configuration.
@@ -32,31 +52,36 @@ pub enum BindFate {
     },
 }
 
-/// The binds of all frontends that are started, in file order.
+/// The binds of the statistics and then those of all frontends that are started, in file order.
 pub fn binds(config: &Config) -> Vec<BindOf> {
+    let of = |side: Side, proxy: &Arc<str>, bind: &Bind| BindOf {
+        side,
+        proxy: Arc::clone(proxy),
+        bind: bind.clone(),
+    };
+    let stats = config.stats.iter().flat_map(|stats| {
+        let binds = stats.binds.iter();
+        binds.map(|bind| of(Side::Stats, &stats.name, bind))
+    });
     let started = config.frontends.iter().filter(|one| !one.disabled);
-    started
-        .flat_map(|frontend| {
-            frontend.binds.iter().map(|bind| BindOf {
-                frontend: Arc::clone(&frontend.name),
-                bind: bind.clone(),
-            })
-        })
-        .collect()
+    let traffic = started.flat_map(|frontend| {
+        let binds = frontend.binds.iter();
+        binds.map(|bind| of(Side::Traffic, &frontend.name, bind))
+    });
+    stats.chain(traffic).collect()
 }
 
 /// The fate of each of `new`. Those of `old` that no fate names are closed.
 pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindFate> {
-    let mut own: HashMap<(&str, &BindAddress), VecDeque<usize>> = HashMap::new();
+    let mut own: HashMap<_, VecDeque<usize>> = HashMap::new();
     for (index, one) in old.iter().enumerate() {
-        let key = (&*one.frontend, &one.bind.address);
-        own.entry(key).or_default().push_back(index);
+        own.entry(one.key()).or_default().push_back(index);
     }
     let mut taken = vec![false; old.len()];
     let mut fates: Vec<Option<BindFate>> = new
         .iter()
         .map(|one| {
-            let waiting = own.get_mut(&(&*one.frontend, &one.bind.address))?;
+            let waiting = own.get_mut(&one.key())?;
             let index = *waiting.front()?;
             if !same_socket(&old[index].bind, &one.bind) {
                 return None;
@@ -66,9 +91,10 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindFate> {
             Some(BindFate::Keeps(index))
         })
         .collect();
+    // From one side to the other none moves: the workers have a socket each, the statistics one.
     let mut left: HashMap<&BindAddress, usize> = HashMap::new();
     for (index, one) in old.iter().enumerate() {
-        if !taken[index] && !is_any_port(&one.bind.address) {
+        if one.side == Side::Traffic && !taken[index] && !is_any_port(&one.bind.address) {
             left.insert(&one.bind.address, index);
         }
     }
@@ -77,9 +103,9 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindFate> {
         if fate.is_some() {
             continue;
         }
-        let moved = left
-            .get(&one.bind.address)
-            .copied()
+        let moved = left.get(&one.bind.address).copied();
+        let moved = moved
+            .filter(|_| one.side == Side::Traffic)
             .filter(|index| same_socket(&old[*index].bind, &one.bind));
         *fate = Some(match moved {
             Some(index) => {

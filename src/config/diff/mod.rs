@@ -5,10 +5,12 @@
 //! so a new one does not compile until it is compared.
 
 mod binds;
+mod logs;
 mod proxies;
 mod show;
 
-pub use binds::{BindFate, BindOf, binds, match_binds};
+pub use binds::{BindFate, BindOf, Side, binds, match_binds};
+pub use logs::match_targets;
 
 use super::model::{self, BindAddress, Config};
 use show::{bool_word, duration, number, optional, text};
@@ -65,11 +67,11 @@ pub struct Difference {
 pub struct Change {
     /// What happens.
     pub action: Action,
-    /// `global`, `log`, `stats`, `frontend`, `bind`, `backend`, `server` or
-    /// `statistics` (the order of their rows).
+    /// `global`, `log`, `log target`, `runtime-api`, `stats`, `frontend`, `bind`, `backend`,
+    /// `server` or `statistics` (the order of their rows).
     pub kind: &'static str,
-    /// Its name: `backend/server` of a server, `frontend address` of a bind; empty for tables that
-    /// stand once.
+    /// Its name: `backend/server` of a server, `proxy address` of a bind, where a log target
+    /// leads; empty for tables that stand once.
     pub name: String,
     /// The keys that differ; empty for what is added or removed.
     pub keys: Vec<Difference>,
@@ -151,7 +153,7 @@ pub fn plan(old: &Config, new: &Config) -> Changes {
         backends: _,
     } = old;
     global(&mut found, &old.global, &new.global);
-    log(&mut found, &old.log, &new.log);
+    logs::log(&mut found, &old.log, &new.log);
     runtime_api(&mut found, old, new);
     stats(&mut found, old.stats.as_ref(), new.stats.as_ref());
     proxies::frontends(&mut found, old, new);
@@ -165,12 +167,9 @@ pub fn plan(old: &Config, new: &Config) -> Changes {
 pub fn applicable(old: &Config, new: Config) -> Config {
     let mut config = new;
     config.global.threads = old.global.threads;
-    config.global.node.clone_from(&old.global.node);
-    config.log = old.log.clone();
-    config.runtime_api.clone_from(&old.runtime_api);
-    config.stats = match (&old.stats, config.stats) {
-        (Some(old), Some(new)) => Some(model::Stats {
-            binds: old.binds.clone(),
+    config.runtime_api = match (&old.runtime_api, config.runtime_api) {
+        (Some(old), Some(new)) => Some(model::RuntimeApi {
+            socket: old.socket.clone(),
             ..new
         }),
         (old, _) => old.clone(),
@@ -268,14 +267,13 @@ fn global(found: &mut Found, old: &model::Global, new: &model::Global) {
         rollback_window: _,
     } = old;
     let mut restart = Keys::default();
-    compare!(restart, old, new;
-        "threads" => threads: number,
-        "node" => node: |it| optional(it.as_ref(), text));
+    compare!(restart, old, new; "threads" => threads: number);
     found.restart("global", restart);
     let mut keys = Keys::default();
     compare!(keys, old, new;
         "maxconn" => maxconn: |it| optional(it.as_ref(), number),
         "hard-stop-after" => hard_stop_after: duration,
+        "node" => node: |it| optional(it.as_ref(), text),
         "description" => description: |it| optional(it.as_ref(), text),
         "watch" => watch: bool_word,
         "rollback-window" => rollback_window: duration);
@@ -283,44 +281,42 @@ fn global(found: &mut Found, old: &model::Global, new: &model::Global) {
     found.changed(Action::Change, object, keys, "holds at once");
 }
 
-fn log(found: &mut Found, old: &model::Log, new: &model::Log) {
-    let model::Log { tag: _, targets: _ } = old;
+fn runtime_api(found: &mut Found, old: &Config, new: &Config) {
+    let (old, new) = (old.runtime_api.as_ref(), new.runtime_api.as_ref());
+    let path = |api: Option<&model::RuntimeApi>| api.map(|api| api.socket.display().to_string());
+    let mut restart = Keys::default();
+    restart.compare("socket", (&path(old), &path(new)), |it| {
+        it.clone().unwrap_or_else(|| "none".to_owned())
+    });
+    found.restart("runtime-api", restart);
+    let (Some(old), Some(new)) = (old, new) else {
+        return;
+    };
+    let model::RuntimeApi {
+        socket: _,
+        mode: _,
+        level: _,
+    } = old;
     let mut keys = Keys::default();
     compare!(keys, old, new;
-        "tag" => tag: text,
-        "target" => targets: |it| format!("{} targets", it.len()));
-    found.restart("log", keys);
-}
-
-fn runtime_api(found: &mut Found, old: &Config, new: &Config) {
-    let shown = |api: &model::RuntimeApi| {
-        let model::RuntimeApi {
-            socket,
-            mode,
-            level,
-        } = api;
-        format!("{} {mode:04o} {}", socket.display(), level.name())
-    };
-    let mut keys = Keys::default();
-    compare!(keys, old, new; "socket" => runtime_api: |it| optional(it.as_ref(), shown));
-    found.restart("runtime-api", keys);
+        "mode" => mode: |it| format!("{it:04o}"),
+        "level" => level: |it| it.name().to_owned());
+    let object = ("runtime-api", String::new());
+    found.changed(Action::Change, object, keys, "holds for the next command");
 }
 
 fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stats>) {
+    let object = ("stats", String::new());
     let (old, new) = match (old, new) {
         (None, None) => return,
         (Some(old), Some(new)) => (old, new),
-        (old, _) => {
-            let word = |there: bool| if there { "on" } else { "off" }.to_owned();
-            let keys = Keys(vec![Difference {
-                key: "listener",
-                from: word(old.is_some()),
-                to: word(old.is_none()),
-            }]);
-            found.restart("stats", keys);
-            return;
+        (None, Some(_)) => return found.push(Action::Add, object, "answers at once"),
+        (Some(_), None) => {
+            let effect = "answers no more; those on their way are finished";
+            return found.push(Action::Remove, object, effect);
         }
     };
+    // Its binds are compared with those of the frontends.
     let model::Stats {
         name: _,
         id: _,
@@ -329,10 +325,6 @@ fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stat
         page: _,
         readiness: _,
     } = old;
-    let mut restart = Keys::default();
-    compare!(restart, old, new;
-        "bind" => binds: |it| it.iter().map(address_of).collect::<Vec<_>>().join(" "));
-    found.restart("stats", restart);
     let mut keys = Keys::default();
     compare!(keys, old, new; "name" => name: text, "id" => id: number, "maxconn" => maxconn: number);
     page(&mut keys, (&old.page, &new.page));
@@ -347,7 +339,6 @@ fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stat
             all.collect::<Vec<_>>().join(" ")
         },
         "readiness.withdraw-delay" => withdraw_delay: show::secs);
-    let object = ("stats", String::new());
     found.changed(Action::Change, object, keys, "holds at once");
 }
 
@@ -358,9 +349,6 @@ fn page(keys: &mut Keys, (old, new): (&model::StatsPage, &model::StatsPage)) {
         hide_version: _,
         auth: _,
         realm: _,
-        // The host's and the process's own, told of as keys of [global].
-        node: _,
-        about: _,
         show_node: _,
         description: _,
         legends: _,

@@ -1,7 +1,7 @@
 //! Frontends, binds, backends and servers compared by name. Pure; the part of
 //! [`plan`](super::plan) that most reloads are about.
 
-use super::binds::{BindFate, BindOf, binds, match_binds};
+use super::binds::{BindFate, BindOf, Side, binds, match_binds};
 use super::show::{address, bool_word, check, duration, keepalive, number, optional, secs, text};
 use super::{Action, Found, Keys, address_of, compare, names, server_starts_over};
 use crate::config::model::{self, Config};
@@ -102,7 +102,7 @@ pub(super) fn bind_changes(found: &mut Found, old: &Config, new: &Config) {
             BindFate::Moves(index) => {
                 stays[index] = true;
                 let mut keys = bind_keys(&old[index].bind, &one.bind);
-                let names = (&old[index].frontend, &one.frontend);
+                let names = (&old[index].proxy, &one.proxy);
                 keys.compare("frontend", names, ToString::to_string);
                 found.changed(Action::Change, object, keys, "the socket stays open");
             }
@@ -110,7 +110,14 @@ pub(super) fn bind_changes(found: &mut Found, old: &Config, new: &Config) {
     }
     for (one, stays) in old.iter().zip(stays) {
         if !stays {
-            let effect = "accepts what is queued and closes; its sessions end by themselves";
+            let effect = match one.side {
+                Side::Traffic => {
+                    "accepts what is queued and closes; its sessions end by themselves"
+                }
+                Side::Stats => {
+                    "accepts what is queued and closes; answers on their way are finished"
+                }
+            };
             found.push(Action::Remove, ("bind", bind_name(one)), effect);
         }
     }
@@ -138,7 +145,7 @@ fn bind_keys(old: &model::Bind, new: &model::Bind) -> Keys {
 }
 
 fn bind_name(one: &BindOf) -> String {
-    format!("{} {}", one.frontend, address_of(&one.bind))
+    format!("{} {}", one.proxy, address_of(&one.bind))
 }
 
 pub(super) fn backends(found: &mut Found, old: &Config, new: &Config) {

@@ -162,15 +162,19 @@ fn ports_of_the_kernels_choice_are_kept_one_by_one() {
     let (config, one_less) = (load(&any), load(&any.replacen("\"127.0.0.1:0\", ", "", 1)));
     let (old, new) = (binds(&config), binds(&one_less));
     let fates = match_binds(&old, &new);
-    assert_eq!(fates, [BindFate::Keeps(0), BindFate::Keeps(2)]);
+    assert_eq!(
+        fates,
+        [BindFate::Keeps(0), BindFate::Keeps(1), BindFate::Keeps(3)]
+    );
 }
 
 #[test]
 fn what_needs_a_restart_stays_and_the_rest_applies() {
-    let text = BASE
-        .replacen("threads = 2", "threads = 4\nmaxconn = 10", 1)
-        .replacen("127.0.0.1:8080\"", "127.0.0.1:9090\"\nmaxconn = 7", 1);
-    let (old, new) = (load(BASE), load(&text));
+    let with = |path: &str, level: &str| {
+        format!("{BASE}[runtime-api]\nsocket = \"{path}\"\nlevel = \"{level}\"\n")
+    };
+    let text = with("/run/b", "operator").replacen("threads = 2", "threads = 4\nmaxconn = 10", 1);
+    let (old, new) = (load(&with("/run/a", "admin")), load(&text));
     let changes = plan(&old, &new);
     let said: Vec<String> = changes
         .list
@@ -183,18 +187,124 @@ fn what_needs_a_restart_stays_and_the_rest_applies() {
         [
             "! global: threads 2 -> 4 (needs restart)",
             "~ global: maxconn none -> 10 (holds at once)",
-            "! stats: bind 127.0.0.1:8080 -> 127.0.0.1:9090 (needs restart)",
-            "~ stats: maxconn 200 -> 7 (holds at once)",
+            "! runtime-api: socket /run/a -> /run/b (needs restart)",
+            "~ runtime-api: level admin -> operator (holds for the next command)",
         ]
     );
     assert_eq!(changes.restarts().count(), 2);
     let applied = applicable(&old, new.clone());
     assert_eq!(applied.global.threads, 2);
     assert_eq!(applied.global.maxconn, Some(10));
-    assert_eq!(applied.stats.as_ref().map(|stats| stats.maxconn), Some(7));
+    let api = applied.runtime_api.as_ref().expect("there is one");
+    assert_eq!(
+        (api.socket.to_str(), api.level.name()),
+        (Some("/run/a"), "operator")
+    );
     // And the next reload says it again.
     assert_eq!(plan(&applied, &new).restarts().count(), 2);
     assert_eq!(plan(&old, &applied).restarts().count(), 0);
+}
+
+#[test]
+fn a_runtime_socket_comes_and_goes_by_a_restart() {
+    let with = format!("{BASE}[runtime-api]\nsocket = \"/run/a\"\n");
+    let gone = "! runtime-api: socket /run/a -> none (needs restart)";
+    assert_eq!(lines(&with, BASE), [gone]);
+    let applied = applicable(&load(&with), load(BASE));
+    assert!(applied.runtime_api.is_some(), "it stays");
+    let come = "! runtime-api: socket none -> /run/a (needs restart)";
+    assert_eq!(lines(BASE, &with), [come]);
+    assert!(applicable(&load(BASE), load(&with)).runtime_api.is_none());
+}
+
+#[test]
+fn binds_of_the_statistics_come_and_go() {
+    assert_eq!(
+        edited(
+            "\"127.0.0.1:8080\"",
+            "[\"127.0.0.1:8080\", \"127.0.0.1:9090\"]"
+        ),
+        ["+ bind stats 127.0.0.1:9090 (is opened before anything else changes)"]
+    );
+    assert_eq!(
+        edited("127.0.0.1:8080\"", "127.0.0.1:9090\"\nmaxconn = 7"),
+        [
+            "~ stats: maxconn 200 -> 7 (holds at once)",
+            "+ bind stats 127.0.0.1:9090 (is opened before anything else changes)",
+            "- bind stats 127.0.0.1:8080 (accepts what is queued and closes; answers on their way \
+             are finished)",
+        ]
+    );
+    // Another name is no other socket.
+    assert_eq!(
+        edited("[stats]\n", "[stats]\nname = \"admin\"\n"),
+        ["~ stats: name \"stats\" -> \"admin\" (holds at once)"]
+    );
+}
+
+#[test]
+fn the_statistics_come_and_go() {
+    let none = BASE.replacen("[stats]\nbind = \"127.0.0.1:8080\"\n", "", 1);
+    let ours = |old: &str, new: &str| -> Vec<String> {
+        let all = lines(old, new).into_iter();
+        all.filter(|line| line.contains("stats")).collect()
+    };
+    assert_eq!(
+        ours(BASE, &none),
+        [
+            "- stats (answers no more; those on their way are finished)",
+            "- bind stats 127.0.0.1:8080 (accepts what is queued and closes; answers on their way \
+             are finished)",
+        ]
+    );
+    assert_eq!(
+        ours(&none, BASE),
+        [
+            "+ stats (answers at once)",
+            "+ bind stats 127.0.0.1:8080 (is opened before anything else changes)",
+        ]
+    );
+}
+
+#[test]
+fn a_port_that_changes_sides_is_opened_beside() {
+    let swapped = BASE
+        .replacen("127.0.0.1:8080", "127.0.0.1:x", 1)
+        .replacen("127.0.0.1:5432", "127.0.0.1:8080", 1)
+        .replacen("127.0.0.1:x", "127.0.0.1:5432", 1);
+    let said = lines(BASE, &swapped);
+    let beside = "is opened beside the socket that this process has there";
+    assert_eq!(
+        said.iter().filter(|line| line.contains(beside)).count(),
+        2,
+        "{said:#?}"
+    );
+    assert_eq!(said.len(), 4, "{said:#?}");
+}
+
+#[test]
+fn targets_of_the_log_are_compared_by_where_they_lead() {
+    let log = |targets: &str| format!("{BASE}[log]\n{targets}");
+    let two = log("target = [{ to = \"stdout\" }, { to = \"file:/var/log/a\" }]\n");
+    let other = log("tag = \"lb\"\ntarget = [{ to = \"file:/var/log/b\" }, \
+         { to = \"stdout\", level = \"notice\", facility = \"local1\", format = \"rfc5424\" }]\n");
+    assert_eq!(
+        lines(&two, &other),
+        [
+            "~ log: tag \"rlb\" -> \"lb\" (holds for the next line)",
+            "+ log target file:/var/log/b (is opened before anything else changes)",
+            "~ log target stdout: format raw -> rfc5424, facility local0 -> local1, level info -> \
+             notice (holds for the next line)",
+            "- log target file:/var/log/a (gets what is queued, and closes)",
+        ]
+    );
+    let turned = log("target = [{ to = \"file:/var/log/a\" }, { to = \"stdout\" }]\n");
+    assert_eq!(
+        lines(&two, &turned).len(),
+        1,
+        "an order is a difference too"
+    );
+    assert_eq!(plan(&load(&two), &load(&other)).restarts().count(), 0);
 }
 
 #[test]

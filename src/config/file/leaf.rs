@@ -254,6 +254,16 @@ macro_rules! words {
         #[derive(Debug, Clone, Copy, PartialEq)]
         pub struct $name(pub $value);
 
+        impl $name {
+            /// The word that stands for it.
+            pub fn word(&self) -> &'static str {
+                match &self.0 {
+                    $(value if *value == $meaning => $word,)+
+                    _ => "?",
+                }
+            }
+        }
+
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct V;

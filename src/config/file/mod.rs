@@ -81,7 +81,7 @@ pub struct Global {
     pub node: Maybe<String>,
     /// Free text shown with the statistics.
     pub description: Maybe<String>,
-    /// Reload when the configuration's files change. Default: false.
+    /// Reload when the configuration's files change, or those that `${file:…}` reads. Default: false.
     pub watch: Maybe<bool>,
     /// How long after a reload a backend that has lost all its servers by it brings the
     /// configuration before back: `"30s"`. Default: never.

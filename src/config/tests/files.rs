@@ -351,3 +351,32 @@ fn files_that_cannot_be_read() {
     };
     assert!(loader.load(&directory.0.path().join("x")).is_err());
 }
+
+#[test]
+fn everything_that_a_load_looks_at_is_known() {
+    let directory = Directory::new(&[
+        (
+            "rlb.toml",
+            "include = ['more.toml', 'gone.toml', 'conf.d/*.toml']\n\
+             [global]\ndescription = '${file:secret}'\nnode = '${file:run/missing}'\n",
+        ),
+        (
+            "more.toml",
+            "[stats]\nbind = '127.0.0.1:1'\nauth = ['a:${file:deep}']\n",
+        ),
+        ("secret", "x"),
+        ("deep", "y"),
+    ]);
+    let root = directory.0.path();
+    let found = crate::config::files(&root.join("rlb.toml"));
+    let names = [
+        "rlb.toml",
+        "more.toml",
+        "gone.toml",
+        "conf.d/*.toml",
+        "secret",
+        "run/missing",
+        "deep",
+    ];
+    assert_eq!(found, names.map(|name| root.join(name)));
+}

@@ -50,7 +50,7 @@ fn every_key_arrives() {
     assert!(page.hide_version && page.legends && page.show_node);
     let auth: Vec<&str> = page.auth.iter().map(|one| &*one.0).collect();
     assert_eq!(auth, ["admin:a:b", "guest:c"]);
-    assert_eq!(page.node.as_deref(), Some("lb1"));
+    assert_eq!(config.global.node.as_deref(), Some("lb1"));
     assert_eq!(page.description.as_deref(), Some("all of it"));
     assert_eq!(page.scope, ["db".into(), "stats".into()]);
     assert_eq!(stats.readiness.require, [("db".into(), 1)]);

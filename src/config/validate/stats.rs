@@ -103,10 +103,8 @@ fn page(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Stats, global: &Global)
         hide_version: flag(&table.hide_version, false),
         auth: credentials(cx, scope, table.auth.as_ref()),
         realm: text(cx, scope, &table.realm, realm_problem).unwrap_or(default.realm),
-        node: global.node.clone(),
         show_node: flag(&table.show_node, false),
         description,
-        about: global.description.clone(),
         legends: flag(&table.show_legends, false),
         scope: default.scope,
     }

@@ -13,12 +13,14 @@ mod watch;
 
 use super::Control;
 use super::commit::Commit;
+use super::doors::{self, Doors};
 use super::listeners::Listeners;
 use super::resolve;
 use crate::config::diff::{Changes, applicable, plan};
 use crate::config::model::{Config, ServerAddress};
 use crate::config::{self, Limits};
 use crate::live::{LastReload, ReloadEnd};
+use crate::log::{self, Log};
 use crate::state::{Endpoint, Snapshot};
 use arc_swap::ArcSwap;
 use rollback::Guard;
@@ -47,6 +49,17 @@ pub struct Source {
     pub limits: Limits,
     /// The descriptor limit of the process.
     pub nofile: u32,
+}
+
+/// What is changed by a reload besides the snapshot.
+#[derive(Debug)]
+pub struct Held {
+    /// The listening sockets.
+    pub listeners: Listeners,
+    /// Where the admin thread is told of those that are its own.
+    pub doors: Doors,
+    /// The log.
+    pub log: Log,
 }
 
 /// Who asked.
@@ -121,28 +134,28 @@ pub fn maxconn(config: &Config, nofile: u32) -> u32 {
 pub struct Reloader {
     source: Source,
     current: Arc<Config>,
-    listeners: Listeners,
+    held: Held,
     snapshot: Arc<ArcSwap<Snapshot>>,
     commits: mpsc::Sender<Commit>,
     requests: mpsc::Receiver<Request>,
     guard: Option<Guard>,
     watch: Watch,
-    /// The configuration's files, as far as they could be read last.
+    /// What the last load has looked at, and every one since the last that succeeded.
     files: Vec<PathBuf>,
     /// What a change of a file was refused for; said once.
     refused: Vec<String>,
 }
 
-/// A configuration with all that it needs, or why not.
-type Prepared = Result<Commit, Vec<String>>;
+/// A configuration with all that it needs, and its log.
+type Prepared = (Commit, log::Prepared);
 
 impl Control {
-    /// The task that reloads `config`, which is in force with `listeners`.
+    /// The task that reloads `config`, which is in force with what is `held`.
     pub fn reloader(
         &self,
         source: Source,
         config: Arc<Config>,
-        listeners: Listeners,
+        held: Held,
     ) -> (Reloader, ReloadHandle) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let mut reloader = Reloader {
@@ -150,7 +163,7 @@ impl Control {
             files: config::files(&source.path),
             source,
             current: config,
-            listeners,
+            held,
             snapshot: Arc::clone(&self.parts.snapshot),
             commits: self.committer.clone(),
             requests,
@@ -163,13 +176,15 @@ impl Control {
 }
 
 impl Reloader {
-    /// Reloads when asked, until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Reloads when asked, until `stop`. Lets go of the listening sockets then, and gives the log
+    /// back.
+    pub async fn run(mut self, stop: CancellationToken) -> Log {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             () = self.serve() => {}
         }
+        self.held.log
     }
 
     async fn serve(&mut self) {
@@ -231,7 +246,16 @@ impl Reloader {
                 }
                 Ok(config)
             }
-            Ok((Err(problems), _)) => Err(problems.iter().map(config::Diagnostic::line).collect()),
+            Ok((Err(problems), files)) => {
+                // What is missing may come; what a broken file no longer names may come back.
+                let more: Vec<PathBuf> = files
+                    .into_iter()
+                    .filter(|file| !self.files.contains(file))
+                    .collect();
+                self.files.extend(more);
+                self.follow_files();
+                Err(problems.iter().map(config::Diagnostic::line).collect())
+            }
             Err(_) => Err(vec!["the configuration could not be read".to_owned()]),
         }
     }
@@ -239,14 +263,17 @@ impl Reloader {
     /// Prepares `config` and has it committed.
     async fn put_in_force(&mut self, config: Arc<Config>) -> Result<(), Vec<String>> {
         let (done, committed) = oneshot::channel();
-        let commit = self.prepare(Arc::clone(&config), done).await?;
+        let (commit, log) = self.prepare(Arc::clone(&config), done).await?;
         notify(reloading()).await;
         let stopping = || vec!["rlb is stopping".to_owned()];
         self.commits.send(commit).await.map_err(|_| stopping())?;
         let listeners = committed.await.map_err(|_| stopping())?;
         listeners.announce();
-        self.listeners.take(listeners);
+        let doors = self.held.listeners.take(listeners);
+        self.held.log.put_in_force(log);
+        self.follow_runtime_mode(&config);
         self.current = config;
+        self.held.doors.change(doors).await;
         self.follow_files();
         notify(vec![NotifyState::Ready]).await;
         Ok(())
@@ -254,25 +281,43 @@ impl Reloader {
 
     /// Everything that can fail, or takes time.
     async fn prepare(
-        &self,
+        &mut self,
         config: Arc<Config>,
         done: oneshot::Sender<super::listeners::Prepared>,
-    ) -> Prepared {
+    ) -> Result<Prepared, Vec<String>> {
         let maxconn = maxconn(&config, self.source.nofile);
-        let listeners = self.listeners.prepare(&config, maxconn)?;
+        let listeners = self.held.listeners.prepare(&config, maxconn)?;
+        let node = config.global.node.as_deref();
+        let log = self.held.log.draft(&config.log, node);
+        // A file system may take its time, and health checks are not to wait for it.
+        let opened = tokio::task::spawn_blocking(move || log.open()).await;
+        let log = opened.map_err(|_| vec!["log: cannot be opened".to_owned()])??;
         let mut addresses = known_addresses(&self.snapshot.load());
         let unknown = names(&config)
             .filter(|name| !addresses.contains_key(*name))
             .cloned()
             .collect();
         addresses.extend(resolve::look_up_all(unknown).await);
-        Ok(Commit {
+        let commit = Commit {
             config,
             maxconn,
             addresses,
             listeners,
             done,
-        })
+        };
+        Ok((commit, log))
+    }
+
+    /// Changes the mode of the runtime socket's file. What the system refuses is said, and leaves
+    /// it as it was.
+    fn follow_runtime_mode(&self, config: &Config) {
+        let (old, new) = (&self.current.runtime_api, &config.runtime_api);
+        if let (Some(old), Some(new)) = (old, new)
+            && old.mode != new.mode
+            && let Err(error) = doors::set_runtime_mode(new)
+        {
+            tracing::warn!(%error, "the runtime socket keeps its mode");
+        }
     }
 
     fn done(&mut self, changes: &Changes) -> Answer {
@@ -282,7 +327,9 @@ impl Reloader {
             tracing::info!("reload: {line}");
         }
         for change in changes.restarts() {
-            tracing::warn!("reload: {} needs a restart and stays as it is", change.kind);
+            let keys: Vec<&str> = change.keys.iter().map(|one| one.key).collect();
+            let (kind, keys) = (change.kind, keys.join(", "));
+            tracing::warn!("reload: [{kind}] {keys} needs a restart and stays as it is");
         }
         let summary = changes.summary();
         tracing::info!("reloaded: {summary}");
@@ -323,7 +370,7 @@ impl Reloader {
         let rollback::Verdict::Back(backend) = verdict else {
             return;
         };
-        let reason = format!("backend {backend} has lost all its servers by the reload");
+        let mut reason = format!("backend {backend} has lost all its servers by the reload");
         tracing::error!("{reason}: going back to the configuration before");
         match self.put_in_force(guard.before).await {
             Ok(()) => {
@@ -335,7 +382,15 @@ impl Reloader {
                 for line in &problems {
                     tracing::error!("cannot go back: {line}");
                 }
-                self.note(ReloadEnd::Refused, problems);
+                let word = "the configuration before cannot be had again: what was reloaded stays";
+                tracing::error!("rollback failed: {word}");
+                if let Some(first) = problems.first() {
+                    reason = format!("{reason}; cannot go back: {first}");
+                }
+                let more = problems.into_iter().skip(1);
+                let lines = std::iter::once(reason).chain(more);
+                let lines = lines.chain([word.to_owned()]).collect();
+                self.note(ReloadEnd::RollbackFailed, lines);
             }
         }
     }

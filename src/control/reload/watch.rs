@@ -7,6 +7,7 @@
 
 use crate::sys::raw::{self, Owned};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::io;
 use std::mem::MaybeUninit;
@@ -30,6 +31,8 @@ const EVENTS_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Watch {
     directories: BTreeSet<PathBuf>,
+    /// Some of them do not exist.
+    missing: bool,
     events: Option<AsyncFd<Owned<OwnedFd>>>,
     /// Something has happened: first then, last then.
     pending: Option<(Instant, Instant)>,
@@ -40,6 +43,7 @@ impl Watch {
     pub(super) fn off() -> Self {
         Self {
             directories: BTreeSet::new(),
+            missing: false,
             events: None,
             pending: None,
         }
@@ -49,14 +53,14 @@ impl Watch {
     /// cannot be watched is said.
     pub(super) fn follow(&mut self, files: &[PathBuf]) {
         let directories = directories(files);
-        if directories == self.directories {
+        if directories == self.directories && !self.missing {
             return;
         }
-        self.events = match start(&directories) {
-            Ok(events) => Some(events),
+        (self.events, self.missing) = match start(&directories) {
+            Ok((events, missing)) => (Some(events), missing),
             Err(error) => {
                 tracing::error!(%error, "cannot watch the configuration");
-                None
+                (None, false)
             }
         };
         self.directories = directories;
@@ -78,16 +82,23 @@ impl Watch {
     }
 }
 
-fn start(directories: &BTreeSet<PathBuf>) -> io::Result<AsyncFd<Owned<OwnedFd>>> {
+/// A watch of those that exist, and whether any does not.
+fn start(directories: &BTreeSet<PathBuf>) -> io::Result<(AsyncFd<Owned<OwnedFd>>, bool)> {
+    let mut missing = false;
     let events = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
     for directory in directories {
         let what = WatchFlags::CLOSE_WRITE
             | WatchFlags::MOVED_TO
             | WatchFlags::CREATE
             | WatchFlags::ONLYDIR;
-        inotify::add_watch(&events, directory, what)?;
+        match inotify::add_watch(&events, directory, what) {
+            Ok(_) => {}
+            // A pattern may stand for directories, and a secret may not be there yet.
+            Err(Errno::NOENT | Errno::NOTDIR) => missing = true,
+            Err(error) => return Err(error.into()),
+        }
     }
-    raw::watch(Owned::new(events), Interest::READABLE)
+    Ok((raw::watch(Owned::new(events), Interest::READABLE)?, missing))
 }
 
 /// Where the files are, and where they really are.
@@ -135,7 +146,7 @@ async fn drain(events: &AsyncFd<Owned<OwnedFd>>) -> io::Result<()> {
         loop {
             match reader.next() {
                 Ok(_) => seen = true,
-                Err(error) if error == rustix::io::Errno::AGAIN => break,
+                Err(error) if error == Errno::AGAIN => break,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -108,6 +108,16 @@ impl Output {
         }
     }
 
+    /// Opens it ahead of its first line.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub(super) fn open(&mut self) -> io::Result<()> {
+        self.channel = Some(open(&self.place)?);
+        self.looked = Some(Instant::now());
+        Ok(())
+    }
+
     /// Takes a line (its end included), writing what waits when it would not fit. Waits for room
     /// only when `patient`.
     pub(super) fn push(&mut self, line: &[u8], patient: bool) {

@@ -157,6 +157,9 @@ impl Draft {
             stats: self.base.stats.clone(),
             stats_live: Arc::clone(&self.base.stats_live),
             hard_stop_after: self.base.hard_stop_after,
+            node: self.base.node.clone(),
+            description: self.base.description.clone(),
+            api_level: self.base.api_level,
             frontends: self.base.frontends.clone(),
             backends,
         })

@@ -44,6 +44,9 @@ impl Snapshot {
             stats_live: self.stats_live_for(stats.as_deref(), heir),
             stats,
             hard_stop_after: config.global.hard_stop_after,
+            node: config.global.node.clone(),
+            description: config.global.description.clone(),
+            api_level: config.runtime_api.as_ref().map(|api| api.level),
             frontends: self.heirs_of_frontends(config, &targets, heir),
             backends,
         }

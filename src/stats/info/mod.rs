@@ -95,15 +95,13 @@ impl Facts<'_> {
 
     /// Name of this machine, as configured or as the system says.
     pub fn node(&self) -> &str {
-        let configured = self.page().and_then(|page| page.node.as_deref());
+        let configured = self.snapshot.node.as_deref();
         configured.unwrap_or(&self.process.host)
     }
 
     /// Description of the process; empty when there is none.
     pub fn description(&self) -> &str {
-        self.page()
-            .and_then(|page| page.about.as_deref())
-            .unwrap_or_default()
+        self.snapshot.description.as_deref().unwrap_or_default()
     }
 
     /// How the page is configured, where there is one.

@@ -54,7 +54,7 @@ pub(super) static OWN: [Own; 11] = [
     Own::Process(
         "rlb_last_reload_success",
         Kind::Gauge,
-        "1 if the last reload took effect and was not taken back, otherwise zero; the start is the first",
+        "1 if the last reload took effect and was not to be taken back, otherwise zero; the start is the first",
         |facts| {
             let last = facts.snapshot.global.reloads.last.load();
             let good = last.as_ref().is_none_or(|it| it.end == ReloadEnd::Done);
@@ -117,6 +117,7 @@ fn reloads(facts: &Facts<'_>) -> Samples {
         ("success", &reloads.succeeded),
         ("failure", &reloads.failed),
         ("rollback", &reloads.rolled_back),
+        ("rollback_failure", &reloads.rollbacks_failed),
     ];
     let sample = |(result, count): (&str, &AtomicU64)| {
         let value = super::source::number(&Value::Number(count.load(Relaxed)))?;

@@ -74,9 +74,8 @@ fn families(text: &str) -> BTreeMap<&str, (&str, &str)> {
 fn busy() -> Snapshot {
     let mut config = config(3);
     config.backends[0].servers[2].disabled = true;
-    let stats = config.stats.as_mut().unwrap();
-    stats.page.about = Some("app".into());
-    stats.page.node = Some("lb01".into());
+    config.global.description = Some("app".into());
+    config.global.node = Some("lb01".into());
     let snapshot = snapshot(&config);
     let server = &snapshot.backends[0].as_ref().unwrap().servers[0];
     server.live.check.store(Arc::new(crate::live::CheckReport {
@@ -155,7 +154,7 @@ fn reloads_are_counted_by_their_end() {
     let snapshot = busy();
     let start = snapshot.global.start;
     let before = whole(snapshot, "scope=global");
-    for result in ["success", "failure", "rollback"] {
+    for result in ["success", "failure", "rollback", "rollback_failure"] {
         has(
             &before,
             &format!("rlb_reloads_total{{result=\"{result}\"}} 0"),
@@ -182,6 +181,10 @@ fn reloads_are_counted_by_their_end() {
     let back = reloaded(&[ReloadEnd::Done, ReloadEnd::RolledBack]);
     has(&back, "rlb_reloads_total{result=\"rollback\"} 1");
     has(&back, "rlb_last_reload_success 0");
+    let stuck = reloaded(&[ReloadEnd::Done, ReloadEnd::RollbackFailed]);
+    has(&stuck, "rlb_reloads_total{result=\"rollback_failure\"} 1");
+    has(&stuck, "rlb_reloads_total{result=\"rollback\"} 0");
+    has(&stuck, "rlb_last_reload_success 0");
     has(
         &reloaded(&[ReloadEnd::Refused]),
         "rlb_last_reload_success 0",

@@ -163,6 +163,7 @@ fn failed_reload(facts: &Facts<'_>) -> Option<String> {
         ReloadEnd::Done => return None,
         ReloadEnd::Refused => "failed",
         ReloadEnd::RolledBack => "was taken back",
+        ReloadEnd::RollbackFailed => "could not be taken back",
     };
     let ago = age(facts.now.saturating_duration_since(*at).as_secs());
     // The first line is the reason, or the first of several; the log has all of them.

@@ -296,6 +296,15 @@ fn a_failed_reload_is_one_escaped_line_until_one_succeeds() {
             .unwrap()
             .contains("was taken back 1m ago: lost")
     );
+    let stuck = after(
+        &[ReloadEnd::Done, ReloadEnd::RollbackFailed],
+        &["lost", "x"],
+    );
+    let stuck = alert(&stuck).unwrap();
+    assert!(
+        stuck.contains("could not be taken back 1m ago: lost"),
+        "{stuck}"
+    );
     assert_eq!(
         alert(&after(&[ReloadEnd::Refused, ReloadEnd::Done], &["x"])),
         None

@@ -110,6 +110,11 @@ impl Half {
         self.rest.bytes().len() + self.pipe.as_ref().map_or(0, |pipe| pipe.filled())
     }
 
+    /// Whether there are such bytes.
+    pub(super) fn is_owed(&self) -> bool {
+        !self.rest.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0)
+    }
+
     /// It has taken bytes at `now`.
     pub(super) fn took(&mut self, now: u64) {
         self.active = now;

@@ -245,11 +245,7 @@ impl Engine {
                     .schedule(key, tick_of(judge::next_look(conn, self.now, self.now)));
             }
         }
-        if conn
-            .halves
-            .iter()
-            .all(|half| half.ended && half.owed() == 0)
-        {
+        if conn.halves.iter().all(|half| half.ended && !half.is_owed()) {
             return Some(Termination::normal());
         }
         self.after_flow(key, unfinished);
@@ -260,32 +256,28 @@ impl Engine {
     fn after_flow(&mut self, key: u32, unfinished: bool) {
         let conn = &mut self.conns[key];
         let generation = conn.generation;
-        let mut unwatched = Vec::new();
-        let mut due = u64::MAX;
+        let mut unproven = u64::MAX;
         for side in Side::BOTH {
             let half = conn.half_mut(side);
-            if half.owed() > 0 && !half.watched {
+            if !half.watched && half.is_owed() {
                 half.watched = true;
-                unwatched.push(side);
+                let data = EventData::new_u64(token(key, generation, side));
+                let interest = INTEREST | EventFlags::OUT;
+                // It was added before, so the kernel has nothing left to refuse.
+                let _ = epoll::modify(&self.epoll, &half.fd, data, interest);
             }
-            due = due.min(half.unproven.map_or(u64::MAX, judge::proof_due));
+            unproven = unproven.min(half.unproven.unwrap_or(u64::MAX));
         }
         if unfinished && !conn.queued {
             conn.queued = true;
             self.ready.push(key);
         }
-        for side in unwatched {
-            let data = EventData::new_u64(token(key, generation, side));
-            let fd = &self.conns[key].half(side).fd;
-            // It was added before, so the kernel has nothing left to refuse.
-            let _ = epoll::modify(&self.epoll, fd, data, INTEREST | EventFlags::OUT);
+        if unproven == u64::MAX {
+            return;
         }
-        if self
-            .wheel
-            .tick_of(key)
-            .is_some_and(|tick| tick > tick_of(due))
-        {
-            self.wheel.schedule(key, tick_of(due));
+        let due = tick_of(judge::proof_due(unproven));
+        if self.wheel.tick_of(key).is_some_and(|tick| tick > due) {
+            self.wheel.schedule(key, due);
         }
     }
 

@@ -73,20 +73,17 @@ pub(super) fn flow(
     books: &Books,
 ) -> Flow {
     let to = from.other();
-    for _ in 0..tools.share {
+    if conn.half(to).is_owed() {
         if let Err(error) = flush(conn.half_mut(to), now) {
             return Flow::Broken(to, error);
         }
-        if conn.half(to).owed() > 0 {
+        if conn.half(to).is_owed() {
             return Flow::Waiting;
         }
+    }
+    for _ in 0..tools.share {
         if conn.half(from).ended {
-            // Where a reset is to follow, an orderly end must not come before it; and where both
-            // sides have ended and all is delivered, the close that comes now says the same.
-            let over = conn.half(to).ended && conn.half(from).owed() == 0;
-            if conn.closing.is_none() && !over {
-                end(conn.half_mut(to));
-            }
+            pass_end_on(conn, from);
             return Flow::Waiting;
         }
         if !conn.half(from).readable {
@@ -98,6 +95,8 @@ pub(super) fn flow(
             copied(conn, from, tools, now, books)
         };
         match step {
+            // A short write makes the kernel tell when more is taken.
+            Ok(Step::Moved) if conn.half(to).is_owed() => return Flow::Waiting,
             Ok(Step::Moved) => {}
             Ok(Step::Nothing) => return Flow::Waiting,
             Ok(Step::End) => conn.half_mut(from).ended = true,
@@ -105,6 +104,17 @@ pub(super) fn flow(
         }
     }
     Flow::Unfinished
+}
+
+/// `from` has ended and the other side has taken everything.
+fn pass_end_on(conn: &mut Conn, from: Side) {
+    let to = from.other();
+    // Where a reset is to follow, an orderly end must not come before it; and where both sides have
+    // ended and all is delivered, the close that comes now says the same.
+    let over = conn.half(to).ended && !conn.half(from).is_owed();
+    if conn.closing.is_none() && !over {
+        end(conn.half_mut(to));
+    }
 }
 
 /// One read into the buffer, and one write of it.
@@ -135,7 +145,7 @@ fn copied(
     Ok(Step::Moved)
 }
 
-/// One filling of the pipe; it is emptied by the [`flush`] that comes before the next step.
+/// One filling of the pipe, which is empty, and one emptying.
 fn spliced(
     conn: &mut Conn,
     from: Side,
@@ -168,6 +178,8 @@ fn spliced(
             source.active = now;
             target.pipe = Some(pipe);
             count_bytes(conn, from, count, books);
+            let to = from.other();
+            flush(conn.half_mut(to), now).map_err(|error| (to, error))?;
             return Ok(Step::Moved);
         }
         Filled::Nothing => {

@@ -94,8 +94,10 @@ pub(super) fn proof_due(since: u64) -> u64 {
 }
 
 fn idle_deadline(conn: &Conn, side: Side) -> Option<u64> {
-    let timeout = u64::try_from(conn.idle_timeout(side)?.as_millis()).ok()?;
-    conn.half(side).active.checked_add(timeout)
+    let timeout = conn.idle_timeout(side)?;
+    // Not as_millis, whose 128 bits every session would pay for.
+    let millis = timeout.as_secs().checked_mul(1000)? + u64::from(timeout.subsec_millis());
+    conn.half(side).active.checked_add(millis)
 }
 
 fn keep_server_alive(conn: &mut Conn) {

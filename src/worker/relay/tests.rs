@@ -284,7 +284,7 @@ proptest! {
         bench.act(&Act::End(0));
         bench.act(&Act::End(1));
         bench.until("both ends have read the end", |b| b.ends.iter().all(|e| e.ended.is_some()));
-        bench.until("the session has ended", |b| b.is_over());
+        bench.until("the session has ended", Bench::is_over);
         for side in 0..2 {
             prop_assert_eq!(bench.ends[side].ended, Some(ErrorKind::UnexpectedEof));
             prop_assert_eq!(bench.ends[side].read, bench.ends[1 - side].written);
@@ -304,7 +304,7 @@ proptest! {
         let stream = bench.ends[from].stream.take().unwrap();
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         drop(stream);
-        bench.until("the session has ended", |b| b.is_over());
+        bench.until("the session has ended", Bench::is_over);
         let rest = 1 - from;
         bench.until("the reset has arrived", |b| b.ends[rest].ended.is_some());
         let kind = bench.ends[rest].ended;
@@ -336,7 +336,7 @@ fn bulk_goes_through_a_pipe_that_comes_back_to_the_pool() {
     for side in 0..2 {
         bench.act(&Act::End(side));
     }
-    bench.until("the session has ended", |b| b.is_over());
+    bench.until("the session has ended", Bench::is_over);
     assert_eq!(bench.counted(), [BULK, BULK]);
 }
 

@@ -121,6 +121,7 @@ fn init(wanted: &Wanted) -> String {
          $B ip link set lo up\n\
          echo reno > /proc/sys/net/ipv4/tcp_congestion_control\n\
          echo 1024 65000 > /proc/sys/net/ipv4/ip_local_port_range\n\
+         echo {reserved} > /proc/sys/net/ipv4/ip_local_reserved_ports\n\
          echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse\n\
          echo 0 > /proc/sys/kernel/perf_cpu_time_max_percent\n\
          ulimit -n 20000\n\
@@ -129,7 +130,8 @@ fn init(wanted: &Wanted) -> String {
          rlb-compare inside {profile} --rounds {rounds} {quick} {rlb}{subjects}{only} \
          > /dev/ttyS1 2> /dev/ttyS0 < /dev/null\n\
          $B poweroff -f\n",
-        rounds = wanted.rounds
+        rounds = wanted.rounds,
+        reserved = subject::reserved_ports()
     )
 }
 

@@ -86,18 +86,20 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     let image = folder.join("initramfs");
     fs::write(&image, guest::image(wanted)?)?;
     let mut machine = Machine::start(&kernel, &image, wanted.args, &folder)?;
-    let counted = machine.count(wanted);
+    let setting = format!("QEMU -icount, -cpu {PROCESSOR}, {}", machine.setting);
+    let mut results = Results::new(wanted.subjects, 1, wanted.rounds, setting);
+    let counted = machine.count(wanted, &mut results);
     drop(machine);
     let console = fs::read_to_string(folder.join("console")).unwrap_or_default();
     fs::remove_dir_all(&folder)?;
-    let results = counted.with_context(|| format!("its console: {console}"))?;
-    if wanted.args.profile {
-        return Ok(());
+    // A run that was cut short says what it has; profiles are written already.
+    if !results.workloads().is_empty() {
+        for figure in [INSTRUCTIONS, MACHINE, CALLS] {
+            print!("{}", results.matrix(figure));
+        }
+        eprintln!("written to {}", wanted.out.display());
     }
-    for figure in [INSTRUCTIONS, MACHINE, CALLS] {
-        print!("{}", results.matrix(figure));
-    }
-    results.write(wanted.out)
+    counted.with_context(|| format!("its console: {console}"))
 }
 
 /// The emulated machine; ended when dropped.
@@ -134,7 +136,7 @@ impl Machine {
     }
 
     /// Takes its notes until it has no more.
-    fn count(&mut self, wanted: &Wanted) -> Result<Results> {
+    fn count(&mut self, wanted: &Wanted, results: &mut Results) -> Result<()> {
         let stdout = self.child.stdout.take().context("stdout is piped")?;
         let (sender, lines) = mpsc::sync_channel(LINES_MAX);
         std::thread::spawn(move || {
@@ -144,8 +146,6 @@ impl Machine {
                 }
             }
         });
-        let machine = format!("QEMU -icount, -cpu {PROCESSOR}, {}", self.setting);
-        let mut results = Results::new(wanted.subjects, 1, wanted.rounds, machine);
         loop {
             let line = lines
                 .recv_timeout(SILENCE_MAX)
@@ -155,6 +155,7 @@ impl Machine {
                 Note::Figures(workload, subject, figures) => {
                     eprintln!("{workload:<28} {subject:<16} {figures:.1?}");
                     results.add(&workload, &subject, figures);
+                    results.write(wanted.out)?;
                 }
                 Note::Profile(workload, subject, text) => {
                     let folder = wanted.out.join("profile");
@@ -164,7 +165,7 @@ impl Machine {
                     eprintln!("written: {}", file.display());
                 }
                 Note::Failed(why) => bail!("in the guest: {why}"),
-                Note::End => return Ok(results),
+                Note::End => return Ok(()),
             }
         }
     }

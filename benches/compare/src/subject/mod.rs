@@ -3,6 +3,10 @@
 //! All of them check their servers, keep statistics and log every session in one line over UDP, as
 //! they would in service.
 
+pub mod large;
+
+use crate::callgrind;
+use crate::interrupt;
 use crate::measure::wait_until;
 use crate::wire::Wish;
 use anyhow::{Context, Result, ensure};
@@ -24,6 +28,16 @@ const MAXCONN: u32 = 9400;
 
 /// What nginx needs for TCP.
 pub const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+/// Ports that must not become the local port of a connection, for `net.ipv4.ip_local_reserved_ports`:
+/// one that lingers there would keep the next proxy from listening.
+pub fn reserved_ports() -> String {
+    let mut ports = vec![PROXY_PORT.to_string(), LOG_PORT.to_string()];
+    ports.extend(SERVER_PORTS.map(|port| port.to_string()));
+    let (first, last) = (large::FIRST_PORT, large::FIRST_PORT + large::FRONTENDS - 1);
+    ports.push(format!("{first}-{last}"));
+    ports.join(",")
+}
 
 /// A competitor.
 pub struct Subject {
@@ -87,18 +101,57 @@ impl Subject {
         if nginx.exists() {
             all.push(make("nginx", Kind::Nginx, &nginx, nginx_config(cores))?);
         }
-        all.push(make("direct", Kind::Direct, Path::new(""), String::new())?);
+        all.push(Self::direct());
         Ok(all)
+    }
+
+    /// No proxy.
+    pub fn direct() -> Self {
+        Self {
+            name: "direct",
+            version: String::new(),
+            config: String::new(),
+            kind: Kind::Direct,
+            binary: PathBuf::new(),
+            cores: 1,
+        }
+    }
+
+    /// Whether it is a process, and not the absence of one.
+    pub fn is_proxy(&self) -> bool {
+        self.kind != Kind::Direct
+    }
+
+    /// The same with another configuration; `@DIR@` in it is its folder.
+    pub fn with_config(&self, config: String) -> Self {
+        Self {
+            name: self.name,
+            version: self.version.clone(),
+            config,
+            kind: self.kind,
+            binary: self.binary.clone(),
+            cores: self.cores,
+        }
     }
 
     /// Its program; none for a direct connection.
     pub fn binary(&self) -> Option<&Path> {
-        (self.kind != Kind::Direct).then_some(&self.binary)
+        self.is_proxy().then_some(&self.binary)
     }
 
     /// Starts it and waits until it serves.
     pub fn start(&self) -> Result<Running> {
-        if self.kind == Kind::Direct {
+        self.start_with(None)
+    }
+
+    /// Starts it under callgrind, which writes its counts to `counts` when the proxy ends.
+    pub fn start_under_callgrind(&self, counts: &Path) -> Result<Running> {
+        self.start_with(Some(counts))
+    }
+
+    fn start_with(&self, counts: Option<&Path>) -> Result<Running> {
+        interrupt::check()?;
+        if !self.is_proxy() {
             let target = SocketAddr::from(([127, 0, 0, 1], SERVER_PORTS[0]));
             return Ok(Running {
                 target,
@@ -114,6 +167,9 @@ impl Subject {
             self.config.replace("@DIR@", &dir.display().to_string()),
         )?;
         let mut command = pinned(&(0..self.cores).collect::<Vec<_>>());
+        if let Some(counts) = counts {
+            callgrind::count_into(&mut command, counts);
+        }
         command.arg(&self.binary);
         match self.kind {
             Kind::Rlb => command
@@ -184,6 +240,13 @@ pub struct Running {
 }
 
 impl Running {
+    /// What it has said so far, for when it fails.
+    pub fn output(&self) -> String {
+        let file = self.dir.as_ref().map(|dir| dir.join("output"));
+        file.and_then(|file| fs::read_to_string(file).ok())
+            .unwrap_or_default()
+    }
+
     /// Its processes; none for a direct connection.
     pub fn pids(&self) -> Vec<u32> {
         let Some(child) = &self.child else {

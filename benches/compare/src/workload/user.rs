@@ -1,0 +1,42 @@
+//! Instructions in user space per operation, of rlb and of the others alike: two runs under
+//! callgrind with different numbers of operations, so that start and stop cancel out.
+
+use super::Load;
+use crate::callgrind;
+use crate::measure;
+use crate::subject::Subject;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+
+/// Operations of the short run.
+const FEW: u64 = 500;
+
+/// Operations of the long run, where nothing but they is going on.
+pub const MANY: u64 = 2_500;
+
+/// Instructions per operation of the load `arguments`, which says everything but `--operations`:
+/// the long run does `many`, enough to stand out from what else differs between two runs.
+pub fn instructions(subject: &Subject, cores: usize, arguments: &str, many: u64) -> Result<f64> {
+    let mut runs = Vec::new();
+    for operations in [FEW, many] {
+        let folder =
+            std::env::temp_dir().join(format!("rlb-compare-{}-counts", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let running = subject.start_under_callgrind(&folder)?;
+        let mut load = Load::start(
+            &format!("{arguments} --operations {operations}"),
+            &running,
+            cores,
+        )
+        .with_context(|| running.output())?;
+        let outcome = load.go().with_context(|| running.output())?;
+        ensure!(outcome.broken == 0, "bytes came back broken");
+        // Both runs are to have seen the end of every connection.
+        drop(load);
+        measure::wait_until_quiet(&running.pids())?;
+        drop(running);
+        runs.push((operations, callgrind::take(&folder)?));
+        fs::remove_dir_all(&folder)?;
+    }
+    Ok(callgrind::slope(runs[0], runs[1]))
+}

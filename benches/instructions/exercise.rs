@@ -1,0 +1,40 @@
+//! Hot functions of the library, each in a loop: run by the guard in a process of its own.
+
+use crate::world;
+use rlb::balance::Turn;
+use rlb::live::{Shards, Traffic, WorkerToken};
+use rlb::state::BackendId;
+use std::hint::black_box;
+
+/// Does the operation called `name` so often; `false` when there is none of that name.
+pub(crate) fn run(name: &str, times: u64) -> bool {
+    match name {
+        "pick-3" => pick(3, times),
+        "pick-100" => pick(100, times),
+        "pick-1000" => pick(1_000, times),
+        "pick-10000" => pick(10_000, times),
+        "counter-add" => add(times),
+        _ => return false,
+    }
+    true
+}
+
+/// Chooses among servers that are all usable.
+fn pick(servers: u32, times: u64) {
+    let snapshot = world::snapshot(1, servers);
+    let backend = snapshot.backend(BackendId(0)).expect("there is one");
+    for _ in 0..times {
+        let turn = Turn::take(&backend.live.cursor);
+        let trusted = |index: u32| !backend.servers[index as usize].live.is_suspect();
+        black_box(backend.picker.pick(turn, trusted));
+    }
+}
+
+/// Adds to a counter of one's own shard.
+fn add(times: u64) {
+    let shards: Shards<Traffic> = Shards::new(3);
+    let token = WorkerToken::new(1);
+    for bytes in 0..times {
+        black_box(&shards).mine(&token).bin.add(black_box(bytes));
+    }
+}

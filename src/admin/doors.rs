@@ -1,0 +1,54 @@
+//! The sockets of the statistics: those of the start, and what reloads make of them. Admin thread,
+//! one task, and one more for each socket.
+//!
+//! Invariant: a socket that a reload takes away accepts what is queued before it closes, and its
+//! connections end with the answer that is on its way.
+
+use super::{Shared, accept};
+use crate::control::doors::{Door, DoorChange};
+use crate::worker::ListenerId;
+use std::collections::HashMap;
+use std::rc::Rc;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Listens on what is open, and as changes say, until the stop.
+pub(super) async fn run(
+    shared: Rc<Shared>,
+    open: Vec<Door>,
+    mut changes: mpsc::Receiver<DoorChange>,
+) {
+    // What ends the listening on each.
+    let mut doors: HashMap<ListenerId, CancellationToken> = HashMap::new();
+    let mut next = Some(DoorChange {
+        open,
+        close: Vec::new(),
+    });
+    while let Some(change) = next {
+        for door in change.open {
+            let closing = doors.entry(door.id).or_default().clone();
+            listen(&shared, door, closing);
+        }
+        for id in &change.close {
+            if let Some(closing) = doors.remove(id) {
+                closing.cancel();
+            }
+        }
+        next = tokio::select! {
+            () = shared.stop.cancelled() => None,
+            // Nobody is left to change anything: what listens goes on.
+            change = changes.recv() => change,
+        };
+    }
+}
+
+fn listen(shared: &Rc<Shared>, door: Door, closing: CancellationToken) {
+    match TcpListener::from_std(door.listener) {
+        Ok(listener) => {
+            let task = accept::run(Rc::clone(shared), listener, closing);
+            shared.tracker.spawn_local(task);
+        }
+        Err(error) => tracing::error!(%error, "stats listener cannot be watched"),
+    }
+}

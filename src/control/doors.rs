@@ -1,0 +1,93 @@
+//! What the admin thread listens on: the runtime socket, and orders about the sockets of the
+//! statistics, which the table of listening sockets ([`super::listeners`]) opens and keeps.
+//!
+//! Control thread. Invariant: a door is opened, its descriptor for the admin thread included,
+//! before a reload commits, so that nothing is left that could fail when the admin thread is told.
+
+use crate::config::model::RuntimeApi;
+use crate::sys::socket::{self, Address, Options};
+use crate::worker::ListenerId;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use tokio::sync::mpsc;
+
+/// Connections to the runtime socket that may wait.
+const RUNTIME_BACKLOG: u32 = 128;
+
+/// Changes that may wait for the admin thread. Whoever reloads waits when it is behind.
+pub const CHANGES_MAX: usize = 4;
+
+/// A socket that the statistics are served on.
+#[derive(Debug)]
+pub struct Door {
+    /// Names it when it is to be closed.
+    pub id: ListenerId,
+    /// Listening, non-blocking; a descriptor of the admin thread's own.
+    pub listener: TcpListener,
+}
+
+/// What a reload changes of the doors.
+#[derive(Debug, Default)]
+pub struct DoorChange {
+    /// Accept from these too.
+    pub open: Vec<Door>,
+    /// Accept what is queued on these, then close them. Their connections end with the answer that
+    /// is on its way.
+    pub close: Vec<ListenerId>,
+}
+
+/// Where the admin thread is told.
+#[derive(Debug, Clone)]
+pub struct Doors(mpsc::Sender<DoorChange>);
+
+impl Doors {
+    /// The two ends.
+    pub fn new() -> (Self, mpsc::Receiver<DoorChange>) {
+        let (sender, receiver) = mpsc::channel(CHANGES_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Tells of a change.
+    pub(super) async fn change(&self, change: DoorChange) {
+        if !change.open.is_empty() || !change.close.is_empty() {
+            // An admin thread that has ended serves nobody any more.
+            let _ = self.0.send(change).await;
+        }
+    }
+}
+
+/// Opens the runtime socket.
+///
+/// # Errors
+/// Why it cannot be had.
+pub fn open_runtime(api: &RuntimeApi) -> Result<UnixListener, String> {
+    let sockets = socket::listen(&runtime_options(api), 1).map_err(|error| {
+        let path = api.socket.display();
+        format!("runtime-api: cannot listen on {path}: {error}")
+    })?;
+    let socket = sockets.into_iter().next().ok_or("runtime-api: no socket")?;
+    Ok(UnixListener::from(OwnedFd::from(socket)))
+}
+
+/// Gives the runtime socket's file the mode of `api`.
+///
+/// # Errors
+/// Those of `chmod`.
+pub(super) fn set_runtime_mode(api: &RuntimeApi) -> io::Result<()> {
+    socket::set_mode(&api.socket, &runtime_options(api))
+}
+
+fn runtime_options(api: &RuntimeApi) -> Options {
+    Options {
+        address: Address::Unix(api.socket.clone()),
+        backlog: RUNTIME_BACKLOG,
+        v6only: None,
+        interface: None,
+        freebind: false,
+        mode: Some(api.mode),
+        keepalive: None,
+        join: false,
+    }
+}

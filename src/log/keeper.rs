@@ -1,0 +1,251 @@
+//! The log as the control thread has it: started, changed by reloads, stopped.
+//!
+//! A change has the steps of a reload: [`Log::draft`] says what it takes, [`Draft::open`] opens it
+//! and may fail, [`Log::put_in_force`] cannot. Invariants: a line goes to the targets that were in
+//! force when it was sent, because a change begins a new queue, and the log thread reads the old
+//! one to its end first; a target that leads where one led before keeps its descriptor, and what
+//! still waits in memory for it.
+
+use super::syslog::Header;
+use super::writer::Target;
+use super::{Fate, Handle, Next, host_name, spawn};
+use crate::config::diff::match_targets;
+use crate::config::model;
+use crate::live::{GlobalLive, Inlet, LogQueue, log_queue};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Changes, and log threads that end, that may be under way at once. Whoever reloads faster than a
+/// target takes its last lines is refused.
+pub const CHANGES_MAX: usize = 8;
+
+/// The log of the process.
+#[derive(Debug)]
+pub struct Log {
+    queue: LogQueue,
+    global: Arc<GlobalLive>,
+    spec: Spec,
+    /// `None`: there are no targets.
+    thread: Option<Handle>,
+    /// Threads whose targets are gone, writing what is left.
+    ending: Vec<Handle>,
+}
+
+/// Everything that lines depend on.
+#[derive(Debug, Clone, PartialEq)]
+struct Spec {
+    log: model::Log,
+    /// Name of the machine in RFC 5424 headers.
+    host: String,
+}
+
+impl Spec {
+    /// `node`: as configured; `None`: the host name.
+    fn of(log: &model::Log, node: Option<&str>) -> Self {
+        Self {
+            log: log.clone(),
+            host: node.map_or_else(host_name, str::to_owned),
+        }
+    }
+
+    fn target(&self, spec: &model::LogTarget) -> io::Result<Target> {
+        Target::new(spec, self.header(spec))
+    }
+
+    fn header(&self, spec: &model::LogTarget) -> Header {
+        Header::new(spec.format, spec.facility, &self.log.tag, &self.host)
+    }
+}
+
+impl Log {
+    /// Starts the log thread if there are targets. `node` is the machine's name in RFC 5424
+    /// headers; `None`: the host name.
+    ///
+    /// # Errors
+    /// When a target's address cannot be used, or the system refuses a thread. A target that cannot
+    /// be opened now is no error: it is tried again while rlb runs.
+    pub fn start(
+        log: &model::Log,
+        node: Option<&str>,
+        global: &Arc<GlobalLive>,
+    ) -> io::Result<Self> {
+        let spec = Spec::of(log, node);
+        let queue = LogQueue::off(Arc::clone(global));
+        let targets = log.targets.iter().map(|target| spec.target(target));
+        let targets = targets.collect::<io::Result<Vec<_>>>()?;
+        let mut thread = None;
+        if !targets.is_empty() {
+            let (inlet, receiver) = log_queue();
+            thread = Some(spawn(targets, receiver, Arc::clone(global))?);
+            queue.lead_to(Some(inlet));
+        }
+        Ok(Self {
+            queue,
+            global: Arc::clone(global),
+            spec,
+            thread,
+            ending: Vec::new(),
+        })
+    }
+
+    /// Where lines are sent.
+    pub fn queue(&self) -> LogQueue {
+        self.queue.clone()
+    }
+
+    /// Its thread.
+    #[cfg(test)]
+    pub(super) fn thread(&self) -> Option<&Handle> {
+        self.thread.as_ref()
+    }
+
+    /// What it takes to log as `log` says, as `node`.
+    pub fn draft(&mut self, log: &model::Log, node: Option<&str>) -> Draft {
+        self.ending.retain(|thread| !thread.has_ended());
+        let waiting = self.thread.as_ref().map_or(0, Handle::changes);
+        Draft {
+            before: self.spec.clone(),
+            spec: Spec::of(log, node),
+            global: Arc::clone(&self.global),
+            busy: waiting + self.ending.len() >= CHANGES_MAX,
+        }
+    }
+
+    /// Logs as was prepared from now on.
+    pub fn put_in_force(&mut self, prepared: Prepared) {
+        let Prepared { spec, change } = prepared;
+        match change {
+            Change::None => {}
+            Change::Off => {
+                self.queue.lead_to(None);
+                self.ending.extend(self.thread.take());
+            }
+            Change::Begin { inlet, thread } => {
+                self.thread = Some(thread);
+                self.queue.lead_to(Some(inlet));
+            }
+            Change::GoOn { inlet, next } => {
+                if let Some(thread) = &self.thread {
+                    // Before the old queue ends, which is what the thread takes as its sign.
+                    thread.then(next);
+                    self.queue.lead_to(Some(inlet));
+                }
+            }
+        }
+        self.spec = spec;
+    }
+
+    /// Ends the log: what is queued is written, at the latest after `limit`. `false` when a thread
+    /// did not end even then (a descriptor that could only be polled was filled by another
+    /// process): it is left behind, and the process may exit.
+    pub fn stop(self, limit: Duration) -> bool {
+        drop(self.queue);
+        let deadline = Instant::now() + limit;
+        let threads = self.ending.into_iter().chain(self.thread);
+        threads.fold(true, |all, thread| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            thread.stop(left) && all
+        })
+    }
+}
+
+/// What a change of the log takes.
+#[derive(Debug)]
+pub struct Draft {
+    before: Spec,
+    spec: Spec,
+    global: Arc<GlobalLive>,
+    busy: bool,
+}
+
+impl Draft {
+    /// Opens what is new. Opening may wait for a file system: call it where that holds up nothing.
+    ///
+    /// # Errors
+    /// A sentence for each file that cannot be opened. A syslog socket that nobody listens on is no
+    /// error: it is tried again, as at the start.
+    pub fn open(self) -> Result<Prepared, Vec<String>> {
+        let Self {
+            before,
+            spec,
+            global,
+            busy,
+        } = self;
+        let new = &spec.log.targets;
+        let change = if before == spec || (before.log.targets.is_empty() && new.is_empty()) {
+            Change::None
+        } else if busy {
+            let why = "log: the targets of earlier reloads are still being written to";
+            return Err(vec![why.to_owned()]);
+        } else if new.is_empty() {
+            Change::Off
+        } else {
+            let fates = fates(&before, &spec)?;
+            let (inlet, receiver) = log_queue();
+            if before.log.targets.is_empty() {
+                let targets = fates.into_iter().filter_map(Fate::opened).collect();
+                let thread = spawn(targets, receiver, global)
+                    .map_err(|error| vec![format!("log: cannot start its thread: {error}")])?;
+                Change::Begin { inlet, thread }
+            } else {
+                let next = Next {
+                    receiver,
+                    targets: fates,
+                };
+                Change::GoOn { inlet, next }
+            }
+        };
+        Ok(Prepared { spec, change })
+    }
+}
+
+/// What becomes of the targets of `spec`; what is new is open.
+fn fates(before: &Spec, spec: &Spec) -> Result<Vec<Fate>, Vec<String>> {
+    let mut fates = Vec::new();
+    let mut problems = Vec::new();
+    let matched = match_targets(&before.log.targets, &spec.log.targets);
+    for (target, stays) in spec.log.targets.iter().zip(matched) {
+        if let Some(index) = stays {
+            let (level, header) = (target.level, spec.header(target));
+            fates.push(Fate::Stays {
+                index,
+                level,
+                header,
+            });
+            continue;
+        }
+        let opened = spec.target(target).and_then(|mut target| {
+            target.open()?;
+            Ok(target)
+        });
+        match opened {
+            Ok(target) => fates.push(Fate::New(Box::new(target))),
+            Err(error) => problems.push(format!("log: cannot open {}: {error}", target.sink)),
+        }
+    }
+    if problems.is_empty() {
+        Ok(fates)
+    } else {
+        Err(problems)
+    }
+}
+
+/// A change of the log that cannot fail any more. Dropped, it changes nothing.
+#[derive(Debug)]
+pub struct Prepared {
+    spec: Spec,
+    change: Change,
+}
+
+#[derive(Debug)]
+enum Change {
+    /// Everything stays.
+    None,
+    /// There are no targets any more.
+    Off,
+    /// There were none: with a thread of their own.
+    Begin { inlet: Inlet, thread: Handle },
+    /// Others, or others of their ways.
+    GoOn { inlet: Inlet, next: Next },
+}
