@@ -96,27 +96,33 @@ async fn accept(listener: TcpListener, pattern: Rc<Pattern>) {
 
 async fn serve_one(mut stream: TcpStream, pattern: &Pattern) -> Result<()> {
     stream.set_nodelay(true)?;
-    let mut header = [0; HEADER];
-    stream.read_exact(&mut header).await?;
-    match Wish::parse(header).context("no such wish")? {
-        Wish::Echo => {
-            let mut buffer = vec![0; 4096];
-            loop {
-                let count = stream.read(&mut buffer).await?;
-                if count == 0 {
-                    return Ok(());
-                }
-                stream.write_all(&buffer[..count]).await?;
-                if count == buffer.len() && count < BLOCK {
-                    buffer.resize(BLOCK, 0);
-                }
+    loop {
+        let mut header = [0; HEADER];
+        stream.read_exact(&mut header).await?;
+        match Wish::parse(header).context("no such wish")? {
+            Wish::Hello => stream.write_all(DONE).await?,
+            Wish::Echo => return echo(&mut stream).await,
+            Wish::Download(bytes) => return send(&mut stream, pattern, bytes).await,
+            Wish::Upload(bytes) => {
+                let broken = receive(&mut stream, pattern, bytes).await?;
+                ensure!(broken == 0, "an upload arrived broken");
+                return Ok(stream.write_all(DONE).await?);
             }
         }
-        Wish::Download(bytes) => send(&mut stream, pattern, bytes).await,
-        Wish::Upload(bytes) => {
-            let broken = receive(&mut stream, pattern, bytes).await?;
-            ensure!(broken == 0, "an upload arrived broken");
-            Ok(stream.write_all(DONE).await?)
+    }
+}
+
+/// Sends back what comes, until the client ends its half.
+async fn echo(stream: &mut TcpStream) -> Result<()> {
+    let mut buffer = vec![0; 4096];
+    loop {
+        let count = stream.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        stream.write_all(&buffer[..count]).await?;
+        if count == buffer.len() && count < BLOCK {
+            buffer.resize(BLOCK, 0);
         }
     }
 }
@@ -148,22 +154,28 @@ async fn receive(stream: &mut TcpStream, pattern: &Pattern, bytes: u64) -> Resul
 
 /// Produces the load and prints its [`Outcome`] as JSON.
 ///
-/// "begin" is printed when everything is connected, and the load starts when a line is read; so the
-/// runner can measure the load alone.
+/// "begin" is printed when everything is connected, the load starts when a line is read, and what is
+/// connected stays so until the standard input ends; so the runner can measure the load alone.
 pub fn run(args: &Args) -> Result<()> {
     measure::raise_nofile()?;
-    let outcome = local(async {
-        match args.kind.as_str() {
-            "rate" => rate(args).await,
-            "ping" => ping(args).await,
-            "bulk" => bulk(args).await,
-            "idle" => idle(args).await,
-            "integrity" => crate::workload::integrity::run(args.target).await,
+    local(async {
+        let (outcome, held) = match args.kind.as_str() {
+            "rate" => rate(args).await?,
+            "ping" => ping(args).await?,
+            "bulk" => bulk(args).await?,
+            "idle" => idle(args).await?,
+            "integrity" => (
+                crate::workload::integrity::run(args.target).await?,
+                Vec::new(),
+            ),
             other => bail!("no such load: {other}"),
-        }
-    })??;
-    println!("{}", serde_json::to_string(&outcome)?);
-    Ok(())
+        };
+        println!("{}", serde_json::to_string(&outcome)?);
+        std::io::stdout().flush()?;
+        std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())?;
+        drop(held);
+        Ok(())
+    })?
 }
 
 /// Tells the runner that all is set up, and waits for its word.
@@ -244,31 +256,32 @@ impl Tally {
     }
 }
 
-/// Runs `count` clients to their end.
-async fn all<F: Future<Output = Result<()>> + 'static>(
+/// Runs `count` clients to their end; what they leave, in no order.
+async fn all<T: 'static, F: Future<Output = Result<T>> + 'static>(
     count: usize,
     client: impl Fn(usize) -> F,
-) -> Result<()> {
+) -> Result<Vec<T>> {
     let mut clients = JoinSet::new();
     for index in 0..count {
         clients.spawn_local(client(index));
     }
+    let mut left = Vec::new();
     while let Some(result) = clients.join_next().await {
-        result??;
+        left.push(result??);
     }
-    Ok(())
+    Ok(left)
 }
 
 /// Short connections: connect, one small exchange, close; beside others that are silent.
-async fn rate(args: &Args) -> Result<Outcome> {
+async fn rate(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(args.operations);
     let (target, size) = (args.target, args.size as usize);
-    let _silent = silent(args).await?;
+    let silent = silent(args).await?;
+    let pattern = Rc::new(Pattern::new());
     let begun = begin()?;
     all(args.connections, |_| {
-        let tally = Rc::clone(&tally);
+        let (tally, pattern) = (Rc::clone(&tally), Rc::clone(&pattern));
         async move {
-            let pattern = Pattern::new();
             let mut buffer = vec![0; size];
             while tally.next() {
                 let since = Instant::now();
@@ -288,25 +301,25 @@ async fn rate(args: &Args) -> Result<Outcome> {
         }
     })
     .await?;
-    Ok(tally.outcome(begun))
+    Ok((tally.outcome(begun), silent))
 }
 
 /// Ping-pong on open connections, beside others that are silent.
-async fn ping(args: &Args) -> Result<Outcome> {
+async fn ping(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(args.operations);
-    let _silent = silent(args).await?;
+    let mut silent = silent(args).await?;
     let size = args.size as usize;
     let mut streams = Vec::new();
     for _ in 0..args.connections {
         streams.push(RefCell::new(Some(established(args.target).await?)));
     }
+    let pattern = Rc::new(Pattern::new());
     let begun = begin()?;
-    all(streams.len(), |index| {
-        let tally = Rc::clone(&tally);
+    let held = all(streams.len(), |index| {
+        let (tally, pattern) = (Rc::clone(&tally), Rc::clone(&pattern));
         let stream = streams[index].take();
         async move {
             let mut stream = stream.context("each stream has one client")?;
-            let pattern = Pattern::new();
             let mut buffer = vec![0; size];
             let mut offset = 0;
             while tally.next() {
@@ -319,45 +332,60 @@ async fn ping(args: &Args) -> Result<Outcome> {
                 offset += size as u64;
                 tally.time(since);
             }
-            Ok(())
+            Ok(stream)
         }
     })
     .await?;
-    Ok(tally.outcome(begun))
+    silent.extend(held);
+    Ok((tally.outcome(begun), silent))
 }
 
 /// Bulk transfers in one direction; operations are gigabytes.
-async fn bulk(args: &Args) -> Result<Outcome> {
+async fn bulk(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(0);
     let (target, bytes, up) = (args.target, args.size, args.direction == "up");
+    let mut streams = Vec::new();
+    for _ in 0..args.connections {
+        let mut stream = connect(target, Wish::Hello).await?;
+        ensure!(done(&mut stream).await, "a server did not say hello");
+        streams.push(RefCell::new(Some(stream)));
+    }
+    let pattern = Rc::new(Pattern::new());
     let begun = begin()?;
-    all(args.connections, |_| {
-        let tally = Rc::clone(&tally);
+    let held = all(streams.len(), |index| {
+        let (tally, pattern) = (Rc::clone(&tally), Rc::clone(&pattern));
+        let stream = streams[index].take();
         async move {
-            let pattern = Pattern::new();
+            let mut stream = stream.context("each stream has one client")?;
             let broken = if up {
-                let mut stream = connect(target, Wish::Upload(bytes)).await?;
+                stream.write_all(&Wish::Upload(bytes).header()).await?;
                 send(&mut stream, &pattern, bytes).await?;
-                let mut done = [0; DONE.len()];
-                stream.read_exact(&mut done).await.is_err() || done != *DONE
+                !done(&mut stream).await
             } else {
-                let mut stream = connect(target, Wish::Download(bytes)).await?;
+                stream.write_all(&Wish::Download(bytes).header()).await?;
                 receive(&mut stream, &pattern, bytes).await? != 0
             };
             tally.broken.set(tally.broken.get() + u64::from(broken));
-            Ok(())
+            Ok(stream)
         }
     })
     .await?;
     let operations = bytes as f64 * args.connections as f64 / 1e9;
-    Ok(Outcome {
+    let outcome = Outcome {
         operations,
         ..tally.outcome(begun)
-    })
+    };
+    Ok((outcome, held))
+}
+
+/// Whether the server says [`DONE`] next.
+async fn done(stream: &mut TcpStream) -> bool {
+    let mut answer = [0; DONE.len()];
+    stream.read_exact(&mut answer).await.is_ok() && answer == *DONE
 }
 
 /// Opens connections, moves some bytes on each, and holds them until it is told to go.
-async fn idle(args: &Args) -> Result<Outcome> {
+async fn idle(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let pattern = Pattern::new();
     let mut streams = Vec::new();
     let mut broken = 0;
@@ -380,10 +408,11 @@ async fn idle(args: &Args) -> Result<Outcome> {
     // Long enough for what is released late to be released.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let begun = begin()?;
-    Ok(Outcome {
+    let outcome = Outcome {
         operations: streams.len() as f64,
         seconds: begun.elapsed().as_secs_f64(),
         broken,
         ..Outcome::default()
-    })
+    };
+    Ok((outcome, streams))
 }

@@ -3,11 +3,16 @@
 //! `cargo run --release --manifest-path benches/compare/Cargo.toml -- --quick` as root: it makes a
 //! network namespace of its own, runs there, and prints one table of ratios. The proxy has one core
 //! (or `--cores`), the load another. Rounds are interleaved; figures are medians with their range.
-//! `growth` instead tells what one more costs when there are many.
+//!
+//! Two more things it does: `… -- growth` tells what one more costs when there are many (see `growth`),
+//! `… -- instructions` counts instructions, user and kernel, in an emulated machine (see `emulated`).
+//! Those in user space are counted by `callgrind`, in the comparison and in `growth`.
 
 #[path = "../../instructions/callgrind.rs"]
 mod callgrind;
+mod emulated;
 mod growth;
+mod interrupt;
 mod load;
 mod measure;
 mod report;
@@ -19,8 +24,9 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 use subject::Subject;
-use workload::Workload;
+use workload::{Figures, Workload};
 
 /// The argument that tells the runner that it is inside its namespace.
 const INSIDE: &str = "RLB_COMPARE_INSIDE";
@@ -32,14 +38,15 @@ struct Cli {
     /// Few rounds and small loads: under two minutes
     #[arg(long, global = true)]
     quick: bool,
-    /// Rounds; default 15, with --quick 3
+    /// Rounds; default 15, with --quick 3; of growth 5 and 1; for instructions, which repeat, 2 and 1
     #[arg(long, global = true)]
     rounds: Option<usize>,
-    /// Only workloads, or sections of growth, whose name contains one of these
-    #[arg(long, global = true, value_name = "WORD")]
+    /// Only workloads, or sections of growth, whose name contains one of these; "=NAME" is the whole
+    /// name
+    #[arg(long, value_name = "WORD", global = true)]
     only: Vec<String>,
-    /// Only subjects whose name contains one of these
-    #[arg(long, value_name = "WORD")]
+    /// Only subjects whose name contains one of these; "=NAME" is the whole name
+    #[arg(long, value_name = "WORD", global = true)]
     subjects: Vec<String>,
     /// Worker threads of each proxy, one core each
     #[arg(long, default_value_t = 1)]
@@ -48,7 +55,7 @@ struct Cli {
     #[arg(long, global = true)]
     rlb: Option<PathBuf>,
     /// Where results.json and chart.svg go, or growth.json
-    #[arg(long, global = true, default_value = "target/compare")]
+    #[arg(long, default_value = "target/compare", global = true)]
     out: PathBuf,
 }
 
@@ -56,6 +63,16 @@ struct Cli {
 enum Sub {
     /// What one more costs when there are many: sessions, servers, frontends
     Growth,
+    /// Count every instruction, user and kernel, in an emulated machine; needs no root, but the Debian
+    /// packages qemu-system-x86 and busybox-static
+    Instructions(emulated::Args),
+    /// Internal: the side of that in the machine
+    #[command(hide = true)]
+    Inside {
+        /// Profiles in place of figures
+        #[arg(long)]
+        profile: bool,
+    },
     /// Internal: produce load against an address and print what came of it as JSON
     #[command(hide = true)]
     Load(load::Args),
@@ -69,19 +86,76 @@ enum Sub {
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    match cli.command {
-        Some(Sub::Load(args)) => return load::run(&args),
-        Some(Sub::Serve { ports }) => return load::serve(&ports),
+    match &cli.command {
+        Some(Sub::Load(args)) => return load::run(args),
+        Some(Sub::Serve { ports }) => return load::serve(ports),
+        Some(Sub::Instructions(args)) => return count(&cli, args),
+        Some(Sub::Inside { profile }) => return count_inside(&cli, *profile),
         Some(Sub::Growth) | None => {}
     }
     if std::env::var_os(INSIDE).is_none() {
         return in_a_namespace();
     }
     measure::raise_nofile()?;
+    interrupt::watch(|| eprintln!("told to stop; what was measured is written first"))?;
     match cli.command {
         Some(Sub::Growth) => growth::run(&cli),
         _ => compare(&cli),
     }
+}
+
+impl Cli {
+    /// Whether these words of the command line, which name everything when there are none, name this.
+    fn named(words: &[String], name: &str) -> bool {
+        let matches = |word: &String| match word.strip_prefix('=') {
+            Some(whole) => name == whole,
+            None => name.contains(word.as_str()),
+        };
+        words.is_empty() || words.iter().any(matches)
+    }
+
+    /// The competitors that are wanted, with so many worker threads each.
+    fn subjects(&self, cores: usize) -> Result<Vec<Subject>> {
+        let mut all = Subject::all(self.rlb.clone(), cores)?;
+        all.retain(|subject| Self::named(&self.subjects, subject.name));
+        Ok(all)
+    }
+
+    /// Those of `all` that are wanted.
+    fn workloads(&self, mut all: Vec<Workload>) -> Vec<Workload> {
+        all.retain(|workload| Self::named(&self.only, workload.name));
+        all
+    }
+}
+
+/// Counts instructions in an emulated machine.
+fn count(cli: &Cli, args: &emulated::Args) -> Result<()> {
+    ensure!(cli.cores == 1, "the emulated machine has one processor");
+    let mut subjects = cli.subjects(1)?;
+    // A direct connection has no proxy to count, and the setting in between tells little.
+    if cli.subjects.is_empty() {
+        subjects.retain(|subject| subject.name != "haproxy splice");
+    }
+    subjects.retain(|subject| subject.is_proxy());
+    emulated::run(&emulated::Wanted {
+        subjects: &subjects,
+        workloads: &cli.workloads(Workload::emulated(cli.quick)),
+        rounds: cli.rounds.unwrap_or(if cli.quick { 1 } else { 2 }),
+        quick: cli.quick,
+        args,
+        out: &cli.out,
+    })
+}
+
+/// The side of [`count`] that is in the machine.
+fn count_inside(cli: &Cli, profile: bool) -> Result<()> {
+    measure::raise_nofile()?;
+    let rounds = cli.rounds.context("the machine is told its rounds")?;
+    emulated::guest::run(
+        cli.subjects(1),
+        &cli.workloads(Workload::emulated(cli.quick)),
+        (!profile).then_some(rounds),
+    )
 }
 
 /// Runs this program again in a network namespace of its own, with one fixed congestion control.
@@ -103,19 +177,27 @@ fn in_a_namespace() -> Result<()> {
     let run = || -> Result<()> {
         ip(&["-n", &name, "link", "set", "lo", "up"])?;
         // BBR, which some machines default to, paces loopback; ports must not run out.
+        let reserved = subject::reserved_ports();
+        let reserved = format!("net.ipv4.ip_local_reserved_ports={reserved}");
         for setting in [
+            reserved.as_str(),
             "net.ipv4.tcp_congestion_control=reno",
             "net.ipv4.ip_local_port_range=1024 65000",
             "net.ipv4.tcp_tw_reuse=1",
         ] {
             ip(&["netns", "exec", &name, "sysctl", "-qw", setting])?;
         }
-        let status = Command::new("ip")
+        let mut child = Command::new("ip")
             .args(["netns", "exec", &name])
             .arg(std::env::current_exe()?)
             .args(std::env::args_os().skip(1))
             .env(INSIDE, "1")
-            .status()?;
+            .spawn()?;
+        let pid = rustix::process::Pid::from_child(&child);
+        interrupt::watch(move || {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        })?;
+        let status = child.wait()?;
         ensure!(status.success(), "the comparison failed");
         Ok(())
     };
@@ -126,39 +208,53 @@ fn in_a_namespace() -> Result<()> {
 
 fn compare(cli: &Cli) -> Result<()> {
     let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { 15 });
-    let wanted = |words: &[String], name: &str| {
-        words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
-    };
-    let subjects: Vec<Subject> = Subject::all(cli.rlb.clone(), cli.cores)?
-        .into_iter()
-        .filter(|subject| wanted(&cli.subjects, subject.name))
-        .collect();
-    let workloads: Vec<Workload> = Workload::all(cli.quick)
-        .into_iter()
-        .filter(|workload| wanted(&cli.only, workload.name))
-        .collect();
-    let servers = subject::Servers::start(cli.cores)?;
-    let mut results = report::Results::new(&subjects, cli.cores, rounds);
-    for workload in &workloads {
+    let subjects = cli.subjects(cli.cores)?;
+    let workloads = cli.workloads(Workload::all(cli.quick));
+    let mut results = report::Results::new(&subjects, cli.cores, rounds, report::machine());
+    let measured = run_rounds(
+        &subjects,
+        &workloads,
+        (rounds, cli.cores),
+        |workload, subject, figures| {
+            results.add(workload, subject, figures);
+            results.write(&cli.out)
+        },
+    );
+    // A run that was cut short says what it has.
+    for workload in results.workloads() {
+        print!("{}", results.table(workload));
+    }
+    eprintln!("written to {}", cli.out.display());
+    measured
+}
+
+/// Runs every workload against every subject, in rounds that take turns, on so many cores.
+fn run_rounds(
+    subjects: &[Subject],
+    workloads: &[Workload],
+    (rounds, cores): (usize, usize),
+    mut found: impl FnMut(&'static str, &'static str, Figures) -> Result<()>,
+) -> Result<()> {
+    let servers = subject::Servers::start(cores)?;
+    for workload in workloads {
         for round in 0..workload.rounds(rounds) {
+            let begun = Instant::now();
             for turn in 0..subjects.len() {
                 // Another one begins each round, so that no subject has the same neighbour always.
                 let subject = &subjects[(turn + round) % subjects.len()];
-                let figures = workload
-                    .run(subject, &servers, cli.cores)
-                    .with_context(|| {
-                        format!("{} through {}, round {round}", workload.name, subject.name)
-                    })?;
-                results.add(workload.name, subject.name, figures);
+                let figures = workload.run(subject, &servers, cores).with_context(|| {
+                    format!("{} through {}, round {round}", workload.name, subject.name)
+                })?;
+                found(workload.name, subject.name, figures)?;
             }
             eprintln!(
-                "{} round {} of {}",
+                "{} round {} of {}, {:.1} s",
                 workload.name,
                 round + 1,
-                workload.rounds(rounds)
+                workload.rounds(rounds),
+                begun.elapsed().as_secs_f64()
             );
         }
-        print!("{}", results.table(workload.name));
     }
-    results.write(&cli.out)
+    Ok(())
 }

@@ -13,6 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a process must do next to nothing to be quiet.
 const QUIET_FOR: Duration = Duration::from_millis(250);
 
+/// How long a process must do nothing for its CPU time to be settled.
+const SETTLED_FOR: Duration = Duration::from_millis(10);
+/// How long that is waited for.
+const SETTLE_MAX: Duration = Duration::from_millis(200);
+
 /// Raises the descriptor limit as far as it goes.
 pub fn raise_nofile() -> Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
@@ -41,6 +46,41 @@ pub fn cpu_ns(pids: &[u32]) -> Result<u64> {
     Ok(total)
 }
 
+/// [`cpu_ns`] once it stands still: what the load has left to the proxy is done by then. A proxy that
+/// never rests (checks, clocks) is taken as it is after [`SETTLE_MAX`].
+pub fn settled_cpu_ns(pids: &[u32]) -> Result<u64> {
+    Ok(rest(pids, (SETTLED_FOR, Duration::ZERO), SETTLE_MAX)?.0)
+}
+
+/// Waits until `pids` use next to no processor, however slow they are: what had been begun is done.
+/// Health checks may go on, under valgrind too.
+pub fn wait_until_quiet(pids: &[u32]) -> Result<()> {
+    let (_, quiet) = rest(pids, (QUIET_FOR, QUIET_FOR / 10), PATIENCE)?;
+    ensure!(quiet, "not within {PATIENCE:?}: the proxy is quiet");
+    Ok(())
+}
+
+/// Looks at [`cpu_ns`] once a `window` until no more than `tolerated` was used in one, for `patience`
+/// at most; returns the last look, and whether there was such a window.
+fn rest(
+    pids: &[u32],
+    (window, tolerated): (Duration, Duration),
+    patience: Duration,
+) -> Result<(u64, bool)> {
+    let deadline = Instant::now() + patience;
+    let mut last = cpu_ns(pids)?;
+    loop {
+        pause(window);
+        let now = cpu_ns(pids)?;
+        // A thread that has ended takes its time with it.
+        let rests = Duration::from_nanos(now.saturating_sub(last)) <= tolerated;
+        if rests || Instant::now() >= deadline {
+            return Ok((now, rests));
+        }
+        last = now;
+    }
+}
+
 /// Resident bytes of `pids`.
 pub fn resident(pids: &[u32]) -> Result<u64> {
     let mut total = 0;
@@ -58,21 +98,6 @@ pub fn resident(pids: &[u32]) -> Result<u64> {
         total += kb * 1024;
     }
     Ok(total)
-}
-
-/// Waits until `pids` use next to no processor: what had been begun is done.
-pub fn wait_until_quiet(pids: &[u32]) -> Result<()> {
-    let (mut before, mut since) = (cpu_ns(pids)?, Instant::now());
-    wait_until("the proxy is quiet", || {
-        if since.elapsed() < QUIET_FOR {
-            return Ok(false);
-        }
-        let now = cpu_ns(pids)?;
-        let used = Duration::from_nanos(now - before);
-        (before, since) = (now, Instant::now());
-        // Health checks go on, under valgrind too.
-        Ok(used < QUIET_FOR / 10)
-    })
 }
 
 /// `perf stat` on running processes, where the machine has counters.
@@ -171,6 +196,88 @@ impl Strace {
     }
 }
 
+/// `perf record` on running processes, by the clock: where a machine's clock counts instructions, a
+/// profile of instructions.
+pub struct Profile(Child, std::path::PathBuf);
+
+/// Nanoseconds between two samples, for several streams of them whose shares are averaged: the load is
+/// so even that one period alone beats with it and meets the same functions again and again.
+const PROFILE_EVERY: [u32; 7] = [61_027, 71_993, 83_009, 97_021, 109_037, 127_031, 149_021];
+/// Smallest share in percent that a profile shows.
+const PROFILE_LIMIT: f64 = 0.3;
+
+impl Profile {
+    /// Begins to take samples of `pids`.
+    pub fn start(pids: &[u32]) -> Result<Self> {
+        let file = std::env::temp_dir().join(format!("rlb-compare-{}.perf", std::process::id()));
+        let events = PROFILE_EVERY.map(|period| format!("cpu-clock/period={period}/"));
+        let child = Command::new("perf")
+            .args(["record", "-q", "-B", "-N", "-e", &events.join(",")])
+            // Room for all samples: perf gets no turn beside a busy load on one processor.
+            .args(["-g", "--kernel-callchains", "-m", "4096"])
+            .args(["-p", &list(pids), "-o"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("linux-perf is needed")?;
+        let descriptors = format!("/proc/{}/fd", child.id());
+        wait_until("perf is attached", || {
+            Ok(fs::read_dir(&descriptors)?
+                .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+                .any(|target| target.to_string_lossy().contains("perf_event")))
+        })?;
+        // It reads the kernel's symbols and modules before it switches the samples on.
+        settled_cpu_ns(&[child.id()])?;
+        Ok(Self(child, file))
+    }
+
+    /// Shares in percent: of programs and libraries; of system calls with all that they call; of
+    /// functions.
+    pub fn stop(mut self) -> Result<String> {
+        interrupt(&mut self.0)?;
+        let mut calls = self.report(&["--children", "--sort", "sym"])?;
+        calls.retain(|(name, _)| name.contains("__x64_sys_"));
+        let tables = [
+            self.report(&["--no-children", "--sort", "dso"])?,
+            calls,
+            self.report(&["--no-children", "--sort", "dso,sym"])?,
+        ];
+        let mut text = String::new();
+        for (name, share) in tables.into_iter().flatten() {
+            text.push_str(&format!("{share:6.2} %  {name}\n"));
+        }
+        let _ = fs::remove_file(&self.1);
+        Ok(text)
+    }
+
+    /// Names with their shares in percent, averaged over the streams of samples, largest first.
+    fn report(&self, arguments: &[&str]) -> Result<Vec<(String, f64)>> {
+        let report = Command::new("perf")
+            .args(["report", "--stdio", "-q", "-g", "none"])
+            .args(arguments)
+            .arg("-i")
+            .arg(&self.1)
+            .output()?;
+        let why = String::from_utf8_lossy(&report.stderr);
+        ensure!(report.status.success(), "perf report: {why}");
+        let mut shares: BTreeMap<String, f64> = BTreeMap::new();
+        for line in String::from_utf8_lossy(&report.stdout).lines() {
+            // The share with what it calls, where that is asked for; its own; the name.
+            let mut parts = line.rsplit('%').map(str::trim);
+            let (Some(name), Some(share)) = (parts.next(), parts.next_back()) else {
+                continue;
+            };
+            if let Ok(share) = share.parse::<f64>() {
+                *shares.entry(name.to_owned()).or_default() += share / PROFILE_EVERY.len() as f64;
+            }
+        }
+        let mut shares: Vec<(String, f64)> = shares.into_iter().collect();
+        shares.retain(|(_, share)| *share >= PROFILE_LIMIT);
+        shares.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        Ok(shares)
+    }
+}
+
 fn interrupt(child: &mut Child) -> Result<()> {
     let pid = rustix::process::Pid::from_child(child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT)?;
@@ -183,6 +290,14 @@ fn list(pids: &[u32]) -> String {
         .map(u32::to_string)
         .collect::<Vec<_>>()
         .join(",")
+}
+
+/// Lets time pass where time itself is the condition: what is done in it is measured.
+pub fn pause(length: Duration) {
+    let since = Instant::now();
+    while since.elapsed() < length {
+        std::thread::park_timeout(length.saturating_sub(since.elapsed()));
+    }
 }
 
 /// Polls `done` until it holds.

@@ -1,7 +1,7 @@
 //! Tables of ratios, a JSON file with every figure, and a chart.
 
 use crate::subject::Subject;
-use crate::workload::{CALLS, CPU, Figures, INSTRUCTIONS, RESIDENT};
+use crate::workload::{CALLS, CPU, INSTRUCTIONS, RESIDENT, USER_INSTRUCTIONS};
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -26,11 +26,14 @@ pub struct Results {
     figures: BTreeMap<String, BTreeMap<String, Samples>>,
     #[serde(skip)]
     order: Vec<&'static str>,
+    /// Workloads as they came.
+    #[serde(skip)]
+    came: Vec<String>,
 }
 
 impl Results {
     /// Nothing measured yet.
-    pub fn new(subjects: &[Subject], cores: usize, rounds: usize) -> Self {
+    pub fn new(subjects: &[Subject], cores: usize, rounds: usize, machine: String) -> Self {
         let by_name = |value: fn(&Subject) -> &String| {
             subjects
                 .iter()
@@ -38,18 +41,27 @@ impl Results {
                 .collect()
         };
         Self {
-            machine: machine(),
+            machine,
             cores,
             rounds,
             versions: by_name(|subject| &subject.version),
             configurations: by_name(|subject| &subject.config),
             figures: BTreeMap::new(),
             order: subjects.iter().map(|subject| subject.name).collect(),
+            came: Vec::new(),
         }
     }
 
     /// Adds the figures of one run.
-    pub fn add(&mut self, workload: &str, subject: &str, figures: Figures) {
+    pub fn add(
+        &mut self,
+        workload: &str,
+        subject: &str,
+        figures: impl IntoIterator<Item = (impl Into<String>, f64)>,
+    ) {
+        if !self.figures.contains_key(workload) {
+            self.came.push(workload.to_owned());
+        }
         let samples = self
             .figures
             .entry(workload.to_owned())
@@ -57,7 +69,7 @@ impl Results {
             .entry(subject.to_owned())
             .or_default();
         for (name, value) in figures {
-            samples.entry(name.to_owned()).or_default().push(value);
+            samples.entry(name.into()).or_default().push(value);
         }
     }
 
@@ -96,15 +108,62 @@ impl Results {
         text
     }
 
-    /// Writes `results.json` and `chart.svg` into `folder`.
+    /// One figure as Markdown: a line a workload, in each column the median and its ratio to
+    /// [`BASE`]; the spread is the largest difference between rounds of one subject. Empty when
+    /// nothing has that figure.
+    pub fn matrix(&self, figure: &str) -> String {
+        let mut lines = String::new();
+        for workload in &self.came {
+            let Some(subjects) = self.figures.get(workload) else {
+                continue;
+            };
+            let samples = |name: &str| subjects.get(name)?.get(figure).map(Vec::as_slice);
+            let middle = |name: &str| median(samples(name)?);
+            if !self.order.iter().any(|name| samples(name).is_some()) {
+                continue;
+            }
+            let _ = write!(lines, "| {workload} |");
+            let mut spread: f64 = 0.0;
+            for name in &self.order {
+                let Some(value) = middle(name) else {
+                    lines.push_str(" |");
+                    continue;
+                };
+                let (low, high) = range(samples(name).unwrap_or_default());
+                spread = spread.max((high - low) / value);
+                let _ = write!(lines, " {}", round(value));
+                if let Some(base) = middle(BASE) {
+                    let _ = write!(lines, " (**{:.3}**)", value / base);
+                }
+                lines.push_str(" |");
+            }
+            let _ = writeln!(lines, " {:.1} % |", spread * 100.0);
+        }
+        if lines.is_empty() {
+            return lines;
+        }
+        format!(
+            "\n| {figure} | {} | spread |\n|---|{}---|\n{lines}",
+            self.order.join(" | "),
+            "---|".repeat(self.order.len())
+        )
+    }
+
+    /// Workloads that have figures, as they came.
+    pub fn workloads(&self) -> &[String] {
+        &self.came
+    }
+
+    /// Writes `results.json` and `chart.svg` into `folder`. Meant for after every sample, so that a run
+    /// of hours that is cut short leaves what it has: each file is the last whole one.
     pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
-        fs::write(
-            folder.join("results.json"),
-            serde_json::to_string_pretty(self)?,
-        )?;
-        fs::write(folder.join("chart.svg"), self.chart())?;
-        eprintln!("written to {}", folder.display());
+        let json = serde_json::to_string_pretty(self)?;
+        for (name, content) in [("results.json", json), ("chart.svg", self.chart())] {
+            let new = folder.join(format!("{name}.new"));
+            fs::write(&new, content)?;
+            fs::rename(new, folder.join(name))?;
+        }
         Ok(())
     }
 
@@ -115,8 +174,9 @@ impl Results {
         const UNIT: f64 = 200.0;
         let mut body = String::new();
         let mut y = 40;
-        for (workload, subjects) in &self.figures {
-            for figure in [CPU, INSTRUCTIONS, CALLS, RESIDENT] {
+        for workload in &self.came {
+            let subjects = &self.figures[workload];
+            for figure in [CPU, INSTRUCTIONS, USER_INSTRUCTIONS, CALLS, RESIDENT] {
                 let ratio = |subject: &str| {
                     let base = median(subjects.get(BASE)?.get(figure)?)?;
                     Some(median(subjects.get(subject)?.get(figure)?)? / base)
@@ -182,7 +242,7 @@ pub fn round(value: f64) -> String {
     }
 }
 
-/// The machine in words.
+/// This machine in words, for the record.
 pub fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu

@@ -3,6 +3,9 @@
 /// What a client wants, in the first [`HEADER`] bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
+    /// [`DONE`] is answered and another header follows: how a client learns that its connection
+    /// stands all the way to its server.
+    Hello,
     /// Everything is sent back, until the client ends its half.
     Echo,
     /// So many bytes are sent, then the end.
@@ -14,7 +17,7 @@ pub enum Wish {
 /// Length of a header.
 pub const HEADER: usize = 16;
 
-/// Answer to a complete upload.
+/// Answer to a [`Wish::Hello`] and to a complete upload.
 pub const DONE: &[u8; 8] = b"complete";
 
 impl Wish {
@@ -24,6 +27,7 @@ impl Wish {
             Self::Echo => (0u64, 0),
             Self::Download(bytes) => (1, bytes),
             Self::Upload(bytes) => (2, bytes),
+            Self::Hello => (3, 0),
         };
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(&kind.to_le_bytes());
@@ -39,6 +43,7 @@ impl Wish {
             0 => Some(Self::Echo),
             1 => Some(Self::Download(bytes)),
             2 => Some(Self::Upload(bytes)),
+            3 => Some(Self::Hello),
             _ => None,
         }
     }

@@ -12,7 +12,7 @@ mod spread;
 use crate::Cli;
 use crate::report::{machine, median, range, round};
 use crate::subject::{Servers, Subject};
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -83,14 +83,8 @@ impl Table {
 /// Measures everything and writes it.
 pub fn run(cli: &Cli) -> Result<()> {
     let rounds = cli.rounds.unwrap_or(if cli.quick { 1 } else { 5 });
-    let all = Subject::all(cli.rlb.clone(), 1)?;
-    let compared = ["rlb", "haproxy tuned"];
-    let subjects: Vec<&Subject> = all
-        .iter()
-        .filter(|subject| compared.contains(&subject.name))
-        .collect();
-    let direct = all.iter().find(|subject| !subject.is_proxy());
-    let direct = direct.context("there is always a direct connection")?;
+    ensure!(cli.cores == 1, "growth says itself how many cores");
+    let subjects = compared(cli, 1)?;
     let mut table = Table {
         machine: machine(),
         versions: subjects
@@ -100,38 +94,46 @@ pub fn run(cli: &Cli) -> Result<()> {
         rounds,
         rows: Vec::new(),
     };
-    let wanted =
-        |name: &str| cli.only.is_empty() || cli.only.iter().any(|word| name.contains(word));
-    if wanted(functions::SECTION) {
-        functions::measure(&mut table)?;
-        table.print(functions::SECTION);
-    }
-    let servers = Servers::start(1)?;
-    if wanted(sessions::COST) {
-        sessions::cost(&subjects, &servers, &mut table)?;
-        table.print(sessions::COST);
-    }
-    if wanted(sessions::MEMORY) {
-        sessions::memory(&subjects, direct, &mut table)?;
-        table.print(sessions::MEMORY);
-    }
-    if wanted(objects::SECTION) {
-        objects::measure(&subjects, &mut table)?;
-        table.print(objects::SECTION);
-    }
-    drop(servers);
-    if wanted(spread::SECTION) {
-        let all = Subject::all(cli.rlb.clone(), spread::WORKERS)?;
-        let subjects: Vec<&Subject> = all
-            .iter()
-            .filter(|subject| compared.contains(&subject.name))
-            .collect();
-        spread::measure(&subjects, &mut table)?;
-        table.print(spread::SECTION);
-    }
+    let measured = sections(cli, &subjects, &mut table);
+    // A run that was cut short writes what it has.
     fs::create_dir_all(&cli.out)?;
     let file = cli.out.join("growth.json");
     fs::write(&file, serde_json::to_string_pretty(&table)?)?;
     eprintln!("written to {}", file.display());
+    measured
+}
+
+/// Those that are compared: others than rlb and HAProxy at its best would tell little more.
+fn compared(cli: &Cli, cores: usize) -> Result<Vec<Subject>> {
+    let mut subjects = cli.subjects(cores)?;
+    subjects.retain(|subject| ["rlb", "haproxy tuned"].contains(&subject.name));
+    Ok(subjects)
+}
+
+/// Measures the sections that are wanted and prints each.
+fn sections(cli: &Cli, subjects: &[Subject], table: &mut Table) -> Result<()> {
+    let wanted = |name: &str| Cli::named(&cli.only, name);
+    if wanted(functions::SECTION) {
+        functions::measure(table)?;
+        table.print(functions::SECTION);
+    }
+    let servers = Servers::start(1)?;
+    if wanted(sessions::COST) {
+        sessions::cost(subjects, &servers, table)?;
+        table.print(sessions::COST);
+    }
+    if wanted(sessions::MEMORY) {
+        sessions::memory(subjects, &Subject::direct(), table)?;
+        table.print(sessions::MEMORY);
+    }
+    if wanted(objects::SECTION) {
+        objects::measure(subjects, table)?;
+        table.print(objects::SECTION);
+    }
+    drop(servers);
+    if wanted(spread::SECTION) {
+        spread::measure(&compared(cli, spread::WORKERS)?, table)?;
+        table.print(spread::SECTION);
+    }
     Ok(())
 }

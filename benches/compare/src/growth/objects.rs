@@ -18,7 +18,7 @@ const RELOADS: u32 = 10;
 const LOOK: Duration = Duration::from_secs(4);
 
 /// Starts each proxy with and without checks, looks at it, and reloads it.
-pub fn measure(subjects: &[&Subject], table: &mut Table) -> Result<()> {
+pub fn measure(subjects: &[Subject], table: &mut Table) -> Result<()> {
     for round in 0..table.rounds().min(3) {
         for checks in [false, true] {
             for subject in subjects {
@@ -48,9 +48,7 @@ fn one(subject: &Subject, checks: bool, note: &mut dyn FnMut(&str, f64)) -> Resu
     note("start, s", begun.elapsed().as_secs_f64());
     let before = measure::cpu_ns(&running.pids())?;
     let since = Instant::now();
-    while since.elapsed() < LOOK {
-        std::thread::park_timeout(LOOK.saturating_sub(since.elapsed()));
-    }
+    measure::pause(LOOK);
     let used = measure::cpu_ns(&running.pids())? - before;
     note(
         "CPU without load, %",

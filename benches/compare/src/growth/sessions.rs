@@ -31,7 +31,7 @@ const LOADS: [(&str, &str, u32, u64); 2] = [
 ];
 
 /// Processor time and instructions in user space.
-pub fn cost(subjects: &[&Subject], servers: &Servers, table: &mut Table) -> Result<()> {
+pub fn cost(subjects: &[Subject], servers: &Servers, table: &mut Table) -> Result<()> {
     for (what, arguments, operations, counted) in LOADS {
         for round in 0..table.rounds() {
             for held in HELD {
@@ -60,10 +60,10 @@ pub fn cost(subjects: &[&Subject], servers: &Servers, table: &mut Table) -> Resu
 
 /// Resident memory of the proxy, and what the kernel holds for all four sockets of a session; the
 /// direct connection has two of them.
-pub fn memory(subjects: &[&Subject], direct: &Subject, table: &mut Table) -> Result<()> {
+pub fn memory(subjects: &[Subject], direct: &Subject, table: &mut Table) -> Result<()> {
     for _ in 0..table.rounds().min(3) {
         for held in HELD.into_iter().skip(2) {
-            for subject in subjects.iter().copied().chain([direct]) {
+            for subject in subjects.iter().chain([direct]) {
                 let running = subject.start()?;
                 let pids = running.pids();
                 let (resident, kernel) = (measure::resident(&pids)?, slab()?);

@@ -23,7 +23,7 @@ const SESSIONS: [u32; 2] = [64, 2_000];
 const STARTS: usize = 9;
 
 /// Holds sessions and looks where they are.
-pub fn measure(subjects: &[&Subject], table: &mut Table) -> Result<()> {
+pub fn measure(subjects: &[Subject], table: &mut Table) -> Result<()> {
     let _servers = Servers::start(WORKERS)?;
     for sessions in SESSIONS {
         for _ in 0..table.rounds().max(STARTS) {

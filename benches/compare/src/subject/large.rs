@@ -11,13 +11,13 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// Frontends, each with a backend of its own.
-const FRONTENDS: u16 = 1_000;
+pub const FRONTENDS: u16 = 1_000;
 
 /// Servers of each backend.
 const SERVERS: u32 = 10;
 
 /// Where the frontends but the last listen, from here on; the last has [`PROXY_PORT`].
-const FIRST_PORT: u16 = 20_000;
+pub const FIRST_PORT: u16 = 20_000;
 
 /// What is different from one large configuration to the next.
 #[derive(Clone, Copy)]

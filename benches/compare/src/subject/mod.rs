@@ -6,6 +6,7 @@
 pub mod large;
 
 use crate::callgrind;
+use crate::interrupt;
 use crate::measure::wait_until;
 use crate::wire::Wish;
 use anyhow::{Context, Result, ensure};
@@ -24,6 +25,19 @@ const SERVER_PORTS: [u16; 3] = [9101, 9102, 9103];
 const LOG_PORT: u16 = 9514;
 /// Concurrent sessions that every proxy is told to hold.
 const MAXCONN: u32 = 9400;
+
+/// What nginx needs for TCP.
+pub const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+/// Ports that must not become the local port of a connection, for `net.ipv4.ip_local_reserved_ports`:
+/// one that lingers there would keep the next proxy from listening.
+pub fn reserved_ports() -> String {
+    let mut ports = vec![PROXY_PORT.to_string(), LOG_PORT.to_string()];
+    ports.extend(SERVER_PORTS.map(|port| port.to_string()));
+    let (first, last) = (large::FIRST_PORT, large::FIRST_PORT + large::FRONTENDS - 1);
+    ports.push(format!("{first}-{last}"));
+    ports.join(",")
+}
 
 /// A competitor.
 pub struct Subject {
@@ -52,9 +66,12 @@ impl Subject {
         let rlb = match rlb {
             Some(path) => path,
             None => build_rlb()?,
-        };
+        }
+        .canonicalize()
+        .context("no such rlb")?;
         let haproxy = std::env::var_os("HAPROXY_BIN")
             .map_or_else(|| PathBuf::from("/usr/sbin/haproxy"), PathBuf::from);
+        let haproxy = haproxy.canonicalize().unwrap_or(haproxy);
         let nginx = PathBuf::from("/usr/sbin/nginx");
         let make = |name, kind, binary: &Path, config: String| -> Result<Self> {
             let version = version(kind, binary)?;
@@ -84,8 +101,20 @@ impl Subject {
         if nginx.exists() {
             all.push(make("nginx", Kind::Nginx, &nginx, nginx_config(cores))?);
         }
-        all.push(make("direct", Kind::Direct, Path::new(""), String::new())?);
+        all.push(Self::direct());
         Ok(all)
+    }
+
+    /// No proxy.
+    pub fn direct() -> Self {
+        Self {
+            name: "direct",
+            version: String::new(),
+            config: String::new(),
+            kind: Kind::Direct,
+            binary: PathBuf::new(),
+            cores: 1,
+        }
     }
 
     /// Whether it is a process, and not the absence of one.
@@ -105,18 +134,24 @@ impl Subject {
         }
     }
 
+    /// Its program; none for a direct connection.
+    pub fn binary(&self) -> Option<&Path> {
+        self.is_proxy().then_some(&self.binary)
+    }
+
     /// Starts it and waits until it serves.
     pub fn start(&self) -> Result<Running> {
-        self.start_under(None)
+        self.start_with(None)
     }
 
     /// Starts it under callgrind, which writes its counts to `counts` when the proxy ends.
-    pub fn start_counted(&self, counts: &Path) -> Result<Running> {
-        self.start_under(Some(counts))
+    pub fn start_under_callgrind(&self, counts: &Path) -> Result<Running> {
+        self.start_with(Some(counts))
     }
 
-    fn start_under(&self, counts: Option<&Path>) -> Result<Running> {
-        if self.kind == Kind::Direct {
+    fn start_with(&self, counts: Option<&Path>) -> Result<Running> {
+        interrupt::check()?;
+        if !self.is_proxy() {
             let target = SocketAddr::from(([127, 0, 0, 1], SERVER_PORTS[0]));
             return Ok(Running {
                 target,
@@ -343,7 +378,7 @@ fn nginx_config(cores: usize) -> String {
         .collect();
     format!(
         "daemon off;\npid @DIR@/pid;\nerror_log stderr error;\nworker_processes {cores};\n\
-         worker_rlimit_nofile 20000;\nload_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
+         worker_rlimit_nofile 20000;\nload_module {NGINX_STREAM};\n\
          events {{ worker_connections 19500; }}\n\
          stream {{\n  log_format line '$remote_addr $bytes_sent $status';\n  \
          access_log syslog:server=127.0.0.1:{LOG_PORT} line;\n  \

@@ -1,15 +1,16 @@
 //! The workloads, and running one against one subject.
 
 pub mod integrity;
+mod list;
 pub mod user;
 
 use crate::callgrind;
 use crate::load::Outcome;
-use crate::measure::{self, Perf, Strace};
+use crate::measure::{self, Perf, Profile, Strace};
 use crate::subject::{Running, Servers, Subject, beside};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 /// Figures of one run, by name with unit.
@@ -17,8 +18,11 @@ pub type Figures = BTreeMap<&'static str, f64>;
 
 /// CPU time of the proxy per operation.
 pub const CPU: &str = "CPU us/op";
-/// Instructions of the proxy per operation, user and kernel.
+/// Instructions of the proxy per operation, user and kernel: by the processor's own counters, where it
+/// has them, or by emulation.
 pub const INSTRUCTIONS: &str = "instructions/op";
+/// Instructions of the whole emulated machine per operation: load, proxy and servers.
+pub const MACHINE: &str = "machine's instr/op";
 /// System calls of the proxy per operation.
 pub const CALLS: &str = "syscalls/op";
 /// Instructions of the proxy in user space per operation, counted by callgrind.
@@ -35,6 +39,9 @@ pub struct Workload {
     /// Its name in tables.
     pub name: &'static str,
     arguments: String,
+    /// A load that comes first and is not measured: what the first connections cost once is no
+    /// matter where there are few of them.
+    warm: Option<String>,
     what: What,
 }
 
@@ -42,9 +49,12 @@ pub struct Workload {
 enum What {
     /// CPU time, instructions, rate and latency.
     Speed,
+    /// Instructions, user and kernel, as CPU time of a machine where a nanosecond of it is one: see
+    /// `emulated`.
+    Emulated,
     /// System calls.
     Calls,
-    /// Instructions in user space.
+    /// Instructions in user space, by callgrind.
     User,
     /// Memory of connections that are held.
     Memory,
@@ -53,77 +63,19 @@ enum What {
 }
 
 impl Workload {
-    /// All workloads; with `quick` small ones.
-    pub fn all(quick: bool) -> Vec<Self> {
-        let few = |n: u64| if quick { n / 8 } else { n };
-        let make = |name, what, arguments: String| Self {
+    fn new(name: &'static str, what: What, arguments: String) -> Self {
+        Self {
             name,
             arguments,
+            warm: None,
             what,
-        };
-        let ping = |connections: u32, idle: u32, size: u32, operations: u64| {
-            format!(
-                "--kind ping --connections {connections} --idle {idle} --size {size} --operations {}",
-                few(operations)
-            )
-        };
-        let bulk = |streams: u64, direction: &str| {
-            format!(
-                "--kind bulk --connections {streams} --direction {direction} --size {}",
-                few(4_000_000_000) / streams
-            )
-        };
-        let rate = |n: u64| format!("--kind rate --connections 32 --operations {n}");
-        let idle = |n: u64, warm: u64| format!("--kind idle --connections {n} --warm {warm}");
-        vec![
-            make("short connections", What::Speed, rate(few(40_000))),
-            make("short connections, calls", What::Calls, rate(few(8_000))),
-            make(
-                "short connections, user space",
-                What::User,
-                "--kind rate --connections 32".into(),
-            ),
-            make("ping 64 x 64 B", What::Speed, ping(64, 0, 64, 240_000)),
-            make(
-                "ping 64 x 64 B, calls",
-                What::Calls,
-                ping(64, 0, 64, 40_000),
-            ),
-            make(
-                "ping 64 x 64 B, user space",
-                What::User,
-                "--kind ping --connections 64".into(),
-            ),
-            make("ping 64 x 1 KB", What::Speed, ping(64, 0, 1024, 240_000)),
-            make("ping 1000 x 64 B", What::Speed, ping(1000, 0, 64, 240_000)),
-            make(
-                "ping 100 x 64 B + 1000 idle",
-                What::Speed,
-                ping(100, 1000, 64, 240_000),
-            ),
-            make("ping 1 x 64 B", What::Speed, ping(1, 0, 64, 40_000)),
-            make("bulk 1 down", What::Speed, bulk(1, "down")),
-            make("bulk 1 up", What::Speed, bulk(1, "up")),
-            make("bulk 8 down", What::Speed, bulk(8, "down")),
-            make("bulk 8 up", What::Speed, bulk(8, "up")),
-            make(
-                "idle",
-                What::Memory,
-                idle(if quick { 2000 } else { 9000 }, 0),
-            ),
-            make(
-                "idle after 1 MB",
-                What::Memory,
-                idle(if quick { 200 } else { 2000 }, 1_000_000),
-            ),
-            make("integrity", What::Integrity, "--kind integrity".into()),
-        ]
+        }
     }
 
     /// How often it is run: what repeats exactly needs no rounds.
     pub fn rounds(&self, wanted: usize) -> usize {
         match self.what {
-            What::Speed => wanted,
+            What::Speed | What::Emulated => wanted,
             What::Calls | What::Integrity => wanted.min(2),
             What::Memory | What::User => wanted.min(3),
         }
@@ -131,11 +83,7 @@ impl Workload {
 
     /// One whose load is not in the list, for CPU time and the rest of [`What::Speed`].
     pub fn speed(arguments: String) -> Self {
-        Self {
-            name: "",
-            arguments,
-            what: What::Speed,
-        }
+        Self::new("", What::Speed, arguments)
     }
 
     /// Runs it once.
@@ -150,21 +98,24 @@ impl Workload {
         }
         let running = subject.start()?;
         let pids = running.pids();
+        if let Some(warm) = &self.warm {
+            Load::start(warm, &running, cores)?.go()?;
+        }
         let rss_before = measure::resident(&pids)?;
         let mut load = Load::start(&self.arguments, &running, cores)?;
         let rss_held = measure::resident(&pids)?;
         let calls = (self.what == What::Calls && !pids.is_empty())
             .then(|| Strace::start(&pids))
             .transpose()?;
-        let speed = self.what == What::Speed && !pids.is_empty();
-        let perf = if speed {
+        let speed = matches!(self.what, What::Speed | What::Emulated) && !pids.is_empty();
+        let perf = if speed && self.what == What::Speed {
             Some(Perf::start(&pids)?)
         } else {
             None
         };
-        let cpu_before = measure::cpu_ns(&pids)?;
+        let cpu_before = measure::settled_cpu_ns(&pids)?;
         let outcome = load.go()?;
-        let cpu = measure::cpu_ns(&pids)? - cpu_before;
+        let cpu = measure::settled_cpu_ns(&pids)? - cpu_before;
         let instructions = perf.map(Perf::stop).transpose()?.flatten();
         let calls = calls.map(Strace::stop).transpose()?;
 
@@ -186,6 +137,10 @@ impl Workload {
                 note("p50 us", outcome.p50);
                 note("p99 us", outcome.p99);
             }
+            What::Emulated => {
+                note(INSTRUCTIONS, speed.then(|| cpu as f64 / operations));
+                note(MACHINE, Some(outcome.seconds * 1e9 / operations));
+            }
             What::Calls => {
                 note(
                     CALLS,
@@ -201,6 +156,23 @@ impl Workload {
             What::Memory | What::Integrity | What::User => {}
         }
         Ok(figures)
+    }
+
+    /// Where the proxy spends its time under this load, as text; `None` where there is none to see.
+    pub fn profile(&self, subject: &Subject, cores: usize) -> Result<Option<String>> {
+        if self.what != What::Emulated {
+            return Ok(None);
+        }
+        let running = subject.start()?;
+        let pids = running.pids();
+        if let Some(warm) = &self.warm {
+            Load::start(warm, &running, cores)?.go()?;
+        }
+        let mut load = Load::start(&self.arguments, &running, cores)?;
+        measure::settled_cpu_ns(&pids)?;
+        let profile = Profile::start(&pids)?;
+        load.go()?;
+        profile.stop().map(Some)
     }
 }
 
@@ -227,17 +199,13 @@ impl Load {
         Ok(Self { child, stdout })
     }
 
-    /// Lets it go, and waits for what comes of it.
+    /// Lets it go, and waits for what comes of it. What is connected stays so until it is dropped.
     pub fn go(&mut self) -> Result<Outcome> {
-        self.child
-            .stdin
-            .take()
-            .context("stdin is piped")?
-            .write_all(b"go\n")?;
+        let stdin = self.child.stdin.as_mut().context("stdin is piped")?;
+        stdin.write_all(b"go\n")?;
         let mut text = String::new();
-        self.stdout.read_to_string(&mut text)?;
-        ensure!(self.child.wait()?.success(), "the load failed");
-        Ok(serde_json::from_str(&text)?)
+        self.stdout.read_line(&mut text)?;
+        serde_json::from_str(&text).context("the load failed")
     }
 }
 

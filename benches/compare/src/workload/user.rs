@@ -22,7 +22,7 @@ pub fn instructions(subject: &Subject, cores: usize, arguments: &str, many: u64)
         let folder =
             std::env::temp_dir().join(format!("rlb-compare-{}-counts", std::process::id()));
         fs::create_dir_all(&folder)?;
-        let running = subject.start_counted(&folder)?;
+        let running = subject.start_under_callgrind(&folder)?;
         let mut load = Load::start(
             &format!("{arguments} --operations {operations}"),
             &running,
@@ -31,7 +31,8 @@ pub fn instructions(subject: &Subject, cores: usize, arguments: &str, many: u64)
         .with_context(|| running.output())?;
         let outcome = load.go().with_context(|| running.output())?;
         ensure!(outcome.broken == 0, "bytes came back broken");
-        // All connections are closed now; both runs are to have seen all of their ends.
+        // Both runs are to have seen the end of every connection.
+        drop(load);
         measure::wait_until_quiet(&running.pids())?;
         drop(running);
         runs.push((operations, callgrind::take(&folder)?));

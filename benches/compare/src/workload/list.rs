@@ -1,0 +1,95 @@
+//! Which workloads there are: those of the comparison, and those of the emulated machine.
+
+use super::{What, Workload};
+
+/// Short connections, 32 at once.
+const RATE: &str = "--kind rate --connections 32";
+
+/// Divides a load by `by` where it is to be small.
+fn fewer(small: bool, operations: u64, by: u64) -> u64 {
+    if small { operations / by } else { operations }
+}
+
+fn rate(operations: u64) -> String {
+    format!("{RATE} --operations {operations}")
+}
+
+fn ping(connections: u32, idle: u32, size: u32, operations: u64) -> String {
+    format!(
+        "--kind ping --connections {connections} --idle {idle} --size {size} --operations {operations}"
+    )
+}
+
+/// `bytes` in one direction, over all streams.
+fn bulk(streams: u64, direction: &str, bytes: u64) -> String {
+    let size = bytes / streams;
+    format!("--kind bulk --connections {streams} --direction {direction} --size {size}")
+}
+
+fn idle(connections: u64, warm: u64) -> String {
+    format!("--kind idle --connections {connections} --warm {warm}")
+}
+
+impl Workload {
+    /// The workloads of the comparison; with `quick` small ones.
+    pub fn all(quick: bool) -> Vec<Self> {
+        let few = |operations| fewer(quick, operations, 8);
+        let speed = |name, arguments| Self::new(name, What::Speed, arguments);
+        let calls = |name, arguments| Self::new(name, What::Calls, arguments);
+        let user = |name, arguments: &str| Self::new(name, What::User, arguments.into());
+        let memory = |name, arguments| Self::new(name, What::Memory, arguments);
+        let pings = few(240_000);
+        let bytes = few(4_000_000_000);
+        let (held, used) = if quick { (2_000, 200) } else { (9_000, 2_000) };
+        vec![
+            speed("short connections", rate(few(40_000))),
+            calls("short connections, calls", rate(few(8_000))),
+            user("short connections, user space", RATE),
+            speed("ping 64 x 64 B", ping(64, 0, 64, pings)),
+            calls("ping 64 x 64 B, calls", ping(64, 0, 64, few(40_000))),
+            user("ping 64 x 64 B, user space", "--kind ping --connections 64"),
+            speed("ping 64 x 1 KB", ping(64, 0, 1024, pings)),
+            speed("ping 1000 x 64 B", ping(1000, 0, 64, pings)),
+            speed("ping 100 x 64 B + 1000 idle", ping(100, 1000, 64, pings)),
+            speed("ping 1 x 64 B", ping(1, 0, 64, few(40_000))),
+            speed("bulk 1 down", bulk(1, "down", bytes)),
+            speed("bulk 1 up", bulk(1, "up", bytes)),
+            speed("bulk 8 down", bulk(8, "down", bytes)),
+            speed("bulk 8 up", bulk(8, "up", bytes)),
+            memory("idle", idle(held, 0)),
+            memory("idle after 1 MB", idle(used, 1_000_000)),
+            Self::new("integrity", What::Integrity, "--kind integrity".into()),
+        ]
+    }
+
+    /// The workloads of the emulated machine, of a size for it: some 300 million instructions a second
+    /// for load, proxy and servers together. With `quick` half of that.
+    pub fn emulated(quick: bool) -> Vec<Self> {
+        let few = |operations| fewer(quick, operations, 2);
+        let counted = |name, arguments| Self::new(name, What::Emulated, arguments);
+        let calls = |name, arguments| Self::new(name, What::Calls, arguments);
+        let moved = |name, streams, direction| Self {
+            warm: Some(bulk(streams, direction, 16_000_000)),
+            ..counted(name, bulk(streams, direction, few(200_000_000)))
+        };
+        let pings = few(10_000);
+        vec![
+            Self {
+                warm: Some(rate(200)),
+                ..counted("short connections", rate(few(2_000)))
+            },
+            calls("short connections, calls", rate(400)),
+            counted("ping 64 x 64 B", ping(64, 0, 64, pings)),
+            calls("ping 64 x 64 B, calls", ping(64, 0, 64, 3_000)),
+            counted("ping 64 x 1 KB", ping(64, 0, 1024, pings)),
+            counted("ping 1000 x 64 B", ping(1000, 0, 64, pings)),
+            counted("ping 100 x 64 B + 1000 idle", ping(100, 1000, 64, pings)),
+            counted("ping 1 x 64 B", ping(1, 0, 64, few(5_000))),
+            calls("ping 1 x 64 B, calls", ping(1, 0, 64, 1_000)),
+            moved("bulk 1 down", 1, "down"),
+            moved("bulk 1 up", 1, "up"),
+            moved("bulk 8 down", 8, "down"),
+            moved("bulk 8 up", 8, "up"),
+        ]
+    }
+}
