@@ -1,17 +1,17 @@
 //! The page as a browser shows it, and the metrics as Prometheus reads them. Needs Chromium and
-//! promtool; without them a test says so and does nothing.
+//! promtool (see [`needs`]).
 //!
 //! With `RLB_SCREENSHOTS=docs/images` the pictures of the documentation are made anew.
 
-use crate::harness::browser::{BROWSER_WITHIN, browse, installed, photograph, row};
+use crate::harness::browser::{BROWSER_WITHIN, browse, photograph, row};
 use crate::harness::client::{connect, echo, http_get};
 use crate::harness::eventually::eventually_true;
+use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use nix::sys::signal::Signal;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ fn scene() -> Scene {
 
 #[test]
 fn a_browser_shows_every_state_in_haproxys_layout() {
-    let Some(chromium) = installed("chromium") else {
+    let Some(chromium) = needs::program("chromium") else {
         return;
     };
     let Scene { rlb, peers } = scene();
@@ -161,7 +161,7 @@ fn a_browser_shows_every_state_in_haproxys_layout() {
 
 #[test]
 fn prometheus_is_content_with_the_metrics() {
-    let Some(promtool) = installed("promtool") else {
+    let Some(promtool) = needs::program("promtool") else {
         return;
     };
     let Scene { rlb, peers } = scene();
@@ -197,7 +197,7 @@ fn prometheus_is_content_with_the_metrics() {
 
 #[test]
 fn prometheus_scrapes_it() {
-    let Some(prometheus) = installed("prometheus") else {
+    let Some(prometheus) = needs::program("prometheus") else {
         return;
     };
     let peer = Peer::start(Behaviour::Echo);
