@@ -9,7 +9,7 @@ use crate::harness::peer::Behaviour;
 use crate::harness::rlb::STOP_WITHIN;
 use crate::lab::balancer::{BACKENDS, Kind, SERVERS, csv, frontend, wait_states};
 use crate::lab::reloads::{Plan, STREAMS, reloads};
-use crate::lab::scenarios::{Pinned, pinned_clients, power_off, service_stops, split};
+use crate::lab::scenarios::{Pinned, pinned_clients, power_off, service_stops, split, stopped};
 use crate::lab::services::{
     APP, CONSOLE, Database, KUBE_API, http_through_lb, https_through_lb, nginx, pgbench, psql,
     scripted, success,
@@ -254,6 +254,23 @@ fn haproxy_beside_it_loses_what_rlb_does_not() {
     assert_eq!(rlb.failed(), 0, "{rlb}");
     assert!(rlb.streams.broken.len() <= haproxy.streams.broken.len());
     assert!(rlb.last.processes < haproxy.last.processes);
+}
+
+#[test]
+fn a_stop_under_load_breaks_no_session_and_keeps_nobody_waiting() {
+    if !needs::root() {
+        return;
+    }
+    let result = stopped();
+    let report = result.report;
+    eprintln!("stopped: {report}");
+    assert_eq!(report.failed_before, 0, "{report}");
+    // Told at once, so that clients go elsewhere.
+    assert_eq!((report.failed, report.slow), (report.begun, 0), "{report}");
+    assert!(report.begun > 50, "{report}");
+    assert!(report.longest < Duration::from_secs(1), "{report}");
+    assert!(result.held.contains("node0"), "{}", result.held);
+    assert_eq!(result.code, Some(0));
 }
 
 #[test]

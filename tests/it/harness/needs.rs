@@ -25,12 +25,12 @@ pub(crate) fn program(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// Whether network namespaces can be made; said, if not: the test has to return.
+/// Whether namespaces can be made and processes traced; said, if not: the test has to return.
 #[track_caller]
 pub(crate) fn root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        missing("network namespaces need root");
+        missing("network namespaces and tracing need root");
     }
     root
 }
