@@ -359,27 +359,6 @@ async fn names_resolve_before_the_start_or_stay_in_maintenance() {
 }
 
 #[tokio::test]
-async fn peaks_are_found_second_by_second() {
-    let world = World::new(&config(vec![backend("b", vec![server("s1")])]));
-    let snapshot = world.snapshot.load_full();
-    let live = Arc::clone(&world.server(0).live);
-    let (one, two) = (WorkerToken::new(0), WorkerToken::new(1));
-    for (second, sessions) in [(0, 3), (1, 5), (2, 4)] {
-        for token in [&one, &two] {
-            for _ in 0..sessions {
-                live.traffic.mine(token).rate.count(second);
-            }
-        }
-    }
-    let mut peaks = Peaks::default();
-    let max = || live.rate_max.load(std::sync::atomic::Ordering::Relaxed);
-    peaks.update(&snapshot, 1_010);
-    assert_eq!(max(), 6, "the running second is not over");
-    peaks.update(&snapshot, 3_400);
-    assert_eq!(max(), 10, "none is missed when a tick comes late");
-}
-
-#[tokio::test]
 async fn an_unchecked_suspect_is_forgiven_in_time() {
     let mut spec = server("s1");
     spec.check = None;

@@ -37,7 +37,7 @@ fn main() {
     let all = !["stop", "off", "reload", "split", "pinned"]
         .iter()
         .any(|word| asked(word));
-    if !harness::netns::possible() {
+    if !harness::needs::root() {
         return;
     }
     for (name, kind) in [("haproxy", Kind::Haproxy), ("rlb", Kind::Rlb)] {

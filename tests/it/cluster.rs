@@ -1,14 +1,15 @@
 //! The seed's cluster from nothing to three nodes, and its faults, through rlb. Needs root.
 
-use crate::harness::browser::{browse, installed, photograph, row};
+use crate::harness::browser::{browse, photograph, row};
 use crate::harness::client::{End, hear};
 use crate::harness::eventually::eventually_eq;
-use crate::harness::netns::{LB_ADDRESS, Lab, possible};
+use crate::harness::needs;
+use crate::harness::netns::{LB_ADDRESS, Lab};
 use crate::harness::peer::Behaviour;
 use crate::harness::rlb::STOP_WITHIN;
 use crate::lab::balancer::{BACKENDS, Kind, SERVERS, csv, frontend, wait_states};
 use crate::lab::reloads::{Plan, STREAMS, reloads};
-use crate::lab::scenarios::{Pinned, pinned_clients, power_off, service_stops, split};
+use crate::lab::scenarios::{Pinned, pinned_clients, power_off, service_stops, split, stopped};
 use crate::lab::services::{
     APP, CONSOLE, Database, KUBE_API, http_through_lb, https_through_lb, nginx, pgbench, psql,
     scripted, success,
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn the_seeds_cluster_from_nothing_to_three_nodes() {
-    if !possible() {
+    if !needs::root() {
         return;
     }
     let database = Database::create();
@@ -94,7 +95,7 @@ fn the_seeds_cluster_from_nothing_to_three_nodes() {
 
 /// The dashboard, in a browser on the client's machine, shows `up` nodes up and the others down.
 fn watched(lab: &Lab, up: usize) {
-    let Some(chromium) = installed("chromium") else {
+    let Some(chromium) = needs::program("chromium") else {
         return;
     };
     let url = format!("http://{LB_ADDRESS}:8080/;norefresh");
@@ -146,7 +147,7 @@ fn without_an_error(output: &std::process::Output) {
 
 #[test]
 fn a_stopped_service_costs_nobody_anything() {
-    if !possible() {
+    if !needs::root() {
         return;
     }
     let report = service_stops(Kind::Rlb);
@@ -159,7 +160,7 @@ fn a_stopped_service_costs_nobody_anything() {
 /// rlb has not, or the laboratory sees nothing.
 #[test]
 fn the_laboratory_sees_what_the_seeds_haproxy_loses() {
-    if !possible() {
+    if !needs::root() {
         return;
     }
     let report = service_stops(Kind::Haproxy);
@@ -169,7 +170,7 @@ fn the_laboratory_sees_what_the_seeds_haproxy_loses() {
 
 #[test]
 fn a_node_without_power_costs_nobody_a_second() {
-    if !possible() {
+    if !needs::root() {
         return;
     }
     let result = power_off(Kind::Rlb);
@@ -200,7 +201,7 @@ fn a_node_without_power_costs_nobody_a_second() {
 /// One process serves on, and health survives: nobody is sent to the node that is known to be dark.
 #[test]
 fn fifty_reloads_while_a_node_is_dark_cost_nobody_anything() {
-    if !possible() {
+    if !needs::root() {
         return;
     }
     let plan = Plan {
@@ -234,7 +235,7 @@ fn fifty_reloads_while_a_node_is_dark_cost_nobody_anything() {
 /// held against, and a proof that this load sees what a reload can lose.
 #[test]
 fn haproxy_beside_it_loses_what_rlb_does_not() {
-    if !possible() {
+    if !needs::root() {
         return;
     }
     let plan = Plan {
@@ -256,8 +257,25 @@ fn haproxy_beside_it_loses_what_rlb_does_not() {
 }
 
 #[test]
+fn a_stop_under_load_breaks_no_session_and_keeps_nobody_waiting() {
+    if !needs::root() {
+        return;
+    }
+    let result = stopped();
+    let report = result.report;
+    eprintln!("stopped: {report}");
+    assert_eq!(report.failed_before, 0, "{report}");
+    // Told at once, so that clients go elsewhere.
+    assert_eq!((report.failed, report.slow), (report.begun, 0), "{report}");
+    assert!(report.begun > 50, "{report}");
+    assert!(report.longest < Duration::from_secs(1), "{report}");
+    assert!(result.held.contains("node0"), "{}", result.held);
+    assert_eq!(result.code, Some(0));
+}
+
+#[test]
 fn clients_of_a_node_without_power_are_told_by_a_reset_within_35_s() {
-    if !possible() {
+    if !needs::root() {
         return;
     }
     for (kind, after, end) in pinned_clients(Kind::Rlb, Duration::from_secs(60)) {
@@ -269,7 +287,7 @@ fn clients_of_a_node_without_power_are_told_by_a_reset_within_35_s() {
 
 #[test]
 fn a_split_of_12_s_kills_nothing() {
-    if !possible() {
+    if !needs::root() {
         return;
     }
     assert_eq!(split(Kind::Rlb), Vec::<Pinned>::new());
@@ -277,7 +295,7 @@ fn a_split_of_12_s_kills_nothing() {
 
 #[test]
 fn a_client_may_live_on_a_node_that_is_also_its_server() {
-    if !possible() {
+    if !needs::root() {
         return;
     }
     let mut lab = Lab::new();
@@ -301,7 +319,7 @@ fn a_client_may_live_on_a_node_that_is_also_its_server() {
 
 #[test]
 fn used_up_source_ports_are_nobodys_fault_but_ours() {
-    if !possible() {
+    if !needs::root() {
         return;
     }
     let mut lab = Lab::new();

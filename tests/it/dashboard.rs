@@ -1,19 +1,19 @@
 //! The page as a browser shows it, and the metrics as Prometheus reads them. Needs Chromium and
-//! promtool; without them a test says so and does nothing.
+//! promtool (see [`needs`]).
 //!
 //! With `RLB_SCREENSHOTS=docs/images` the pictures of the documentation are made anew.
 
-use crate::harness::browser::{BROWSER_WITHIN, browse, installed, photograph, row};
-use crate::harness::client::{connect, echo, http_get};
+use crate::harness::browser::{BROWSER_WITHIN, browse, photograph, row};
+use crate::harness::client::{PATIENCE, connect, echo, http_get};
 use crate::harness::eventually::eventually_true;
+use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use nix::sys::signal::Signal;
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
-
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest until checks have taken a server where a test wants it.
 const CHECKED_WITHIN: Duration = Duration::from_secs(20);
@@ -24,14 +24,15 @@ fn nobody() -> SocketAddr {
     listener.local_addr().expect("its address")
 }
 
-struct Scene {
-    rlb: Rlb,
-    peers: Vec<Peer>,
+/// rlb and what stands behind it.
+pub(crate) struct Scene {
+    pub(crate) rlb: Rlb,
+    pub(crate) peers: Vec<Peer>,
 }
 
 /// rlb in front of servers in every state that a file and checks can bring them to, one `[[listen]]`
 /// and one pair of sections.
-fn scene() -> Scene {
+pub(crate) fn scene() -> Scene {
     let good = Peer::start(Behaviour::Echo);
     let (dead, waking) = (nobody(), nobody());
     let ill = Peer::start(Behaviour::Echo);
@@ -94,7 +95,7 @@ fn scene() -> Scene {
 
 #[test]
 fn a_browser_shows_every_state_in_haproxys_layout() {
-    let Some(chromium) = installed("chromium") else {
+    let Some(chromium) = needs::program("chromium") else {
         return;
     };
     let Scene { rlb, peers } = scene();
@@ -161,7 +162,7 @@ fn a_browser_shows_every_state_in_haproxys_layout() {
 
 #[test]
 fn prometheus_is_content_with_the_metrics() {
-    let Some(promtool) = installed("promtool") else {
+    let Some(promtool) = needs::program("promtool") else {
         return;
     };
     let Scene { rlb, peers } = scene();
@@ -197,7 +198,7 @@ fn prometheus_is_content_with_the_metrics() {
 
 #[test]
 fn prometheus_scrapes_it() {
-    let Some(prometheus) = installed("prometheus") else {
+    let Some(prometheus) = needs::program("prometheus") else {
         return;
     };
     let peer = Peer::start(Behaviour::Echo);
@@ -269,4 +270,59 @@ fn readiness_turns_before_the_listeners_close() {
     assert_eq!(http_get(stats, "/healthz").expect("answers").0, 200);
     // The second signal ends the wait.
     rlb.stop_after((peer, second));
+}
+
+/// Whether a new connection is taken and served.
+fn served(address: SocketAddr) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"in between")?;
+    let mut answer = [0; 10];
+    stream.read_exact(&mut answer)
+}
+
+#[test]
+fn the_listeners_close_when_the_withdraw_delay_is_over() {
+    const DELAY: Duration = Duration::from_secs(2);
+    let peer = Peer::start(Behaviour::Echo);
+    let up = peer.address();
+    let mut rlb = Rlb::start(&format!(
+        "[global]\nthreads = 2\nhard-stop-after = \"60s\"\n[stats]\nbind = \"127.0.0.1:0\"\n\
+         [readiness]\nrequire = {{ be = 1 }}\nwithdraw-delay = \"{}s\"\n\
+         [[frontend]]\nname = \"fe\"\nbind = \"127.0.0.1:0\"\ndefault-backend = \"be\"\n\
+         [[backend]]\nname = \"be\"\ncheck = {{ interval = \"200ms\" }}\nservers = [\n\
+         {{ name = \"s1\", address = \"{up}\" }} ]\n",
+        DELAY.as_secs()
+    ));
+    let address = rlb.address();
+    let readiness = |rlb: &Rlb| rlb.http_get("/readyz").expect("answers");
+    assert_eq!(readiness(&rlb), (200, "ready\n".to_owned()));
+    let mut before = connect(address);
+    echo(&mut before, b"before the signal");
+    let start = Instant::now();
+    rlb.signal(Signal::SIGTERM);
+    eventually_true(DELAY / 2, "it is not ready any more", || {
+        readiness(&rlb) == (503, "stopping\n".to_owned())
+    });
+    assert!(start.elapsed() < DELAY, "told well before the end");
+    let mut between = connect(address);
+    echo(&mut between, b"in between");
+    let mut taken = 0;
+    eventually_true(DELAY + STOP_WITHIN, "the listeners close", || {
+        let result = served(address);
+        taken += usize::from(result.is_ok());
+        result.is_err()
+    });
+    let open_for = start.elapsed();
+    assert!(open_for >= DELAY, "refused after {open_for:?} already");
+    assert!(taken > 20, "{taken} served in between");
+    assert!(served(address).is_err(), "closed for good");
+    assert_eq!(readiness(&rlb), (503, "stopping\n".to_owned()));
+    // Sessions go on, whenever they began, and the end waits for them.
+    echo(&mut before, b"after the listeners have closed");
+    echo(&mut between, b"after the listeners have closed");
+    assert_eq!(rlb.process.ended(), None);
+    drop((before, between));
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+    drop(peer);
 }

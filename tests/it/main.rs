@@ -5,6 +5,7 @@ mod accept;
 mod balance;
 mod checks;
 mod cluster;
+mod colours;
 mod connect;
 mod dashboard;
 mod demo;

@@ -1,7 +1,6 @@
 //! What a package installs: the unit and its neighbours, judged by systemd's own tools.
 
-#![expect(clippy::print_stderr, reason = "a test that judges nothing says so")]
-
+use crate::harness::needs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -14,14 +13,9 @@ fn file(name: &str) -> PathBuf {
 
 /// Runs one of systemd's tools; `None` where it is not installed.
 fn tool(name: &str, arguments: &[&str], path: &Path) -> Option<Output> {
-    match Command::new(name).args(arguments).arg(path).output() {
-        Ok(output) => Some(output),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("{name} is not installed: not judged");
-            None
-        }
-        Err(error) => panic!("{name}: {error}"),
-    }
+    let program = needs::program(name)?;
+    let output = Command::new(program).args(arguments).arg(path).output();
+    Some(output.unwrap_or_else(|error| panic!("{name}: {error}")))
 }
 
 #[track_caller]

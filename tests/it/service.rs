@@ -2,12 +2,15 @@
 
 use crate::harness::client::{PATIENCE, connect, echo};
 use crate::harness::config::Config;
-use crate::harness::eventually::{eventually_true, steadily};
+use crate::harness::eventually::{eventually, eventually_true, steadily};
+use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::process::Process;
 use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
 use nix::sys::signal::Signal;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::time::Duration;
 
 /// A port that was free a moment ago.
@@ -179,6 +182,64 @@ fn the_watchdog_hears_from_us_until_the_end() {
     }
     drop(session);
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+}
+
+/// The thread of a process that is called `name`.
+fn thread(process: u32, name: &str) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+    let named = |path: &std::path::Path| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    let mut tasks = tasks.flatten().map(|task| task.path());
+    let task = tasks
+        .find(|path| named(path))
+        .expect("a thread of this name");
+    task.file_name()
+        .expect("a number")
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// A tracer keeps one worker from returning to its events, as an endless loop would; all other
+/// threads run.
+#[test]
+fn the_watchdog_hears_nothing_while_one_worker_is_stuck() {
+    let (true, Some(strace)) = (needs::root(), needs::program("strace")) else {
+        return;
+    };
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new().server_with(peer.address(), "check = false");
+    let rlb = Start::new(&config).env("WATCHDOG_USEC", 400_000).ready();
+    rlb.wait_message("WATCHDOG=1");
+    let mut command = Command::new(strace);
+    command
+        .args([
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=epoll_wait,epoll_pwait",
+        ])
+        .args(["-e", "inject=epoll_wait,epoll_pwait:delay_enter=60s"])
+        .args(["-p", &thread(rlb.process.id(), "worker-1")]);
+    let mut tracer = Process::start(command, None, false);
+    rlb.events().wait_for("workers [1] do not answer");
+    // What was sent before.
+    while rlb.notified("WATCHDOG=1") {}
+    steadily(Duration::from_secs(1), "no WATCHDOG=1 is sent", || {
+        !rlb.notified("WATCHDOG=1")
+    });
+    assert_eq!(tracer.ended(), None);
+    let missed = rlb.events().with("no sign of life for the watchdog").len();
+    assert!(missed >= 3, "said each time: {missed}");
+    tracer.kill();
+    eventually(PATIENCE, "WATCHDOG=1 once it turns again", || {
+        rlb.notified("WATCHDOG=1").then_some(())
+    });
+    for _ in 0..8 {
+        echo(&mut connect(rlb.address()), b"both workers serve");
+    }
+    rlb.stop();
 }
 
 #[test]

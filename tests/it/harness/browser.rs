@@ -3,22 +3,12 @@
 //! With `RLB_SCREENSHOTS=docs/images` the pictures of the documentation are made anew.
 
 use super::eventually::eventually;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Longest a browser may take to start and draw.
 pub(crate) const BROWSER_WITHIN: Duration = Duration::from_secs(90);
-/// The program, if it is installed.
-#[expect(clippy::print_stdout, reason = "a skipped test says so")]
-pub(crate) fn installed(program: &str) -> Option<PathBuf> {
-    let path = Path::new("/usr/bin").join(program);
-    if path.exists() {
-        return Some(path);
-    }
-    println!("skipped: {program} is not installed");
-    None
-}
 
 /// Runs a headless Chromium on `url` and returns what it prints.
 pub(crate) fn browse(chromium: &Path, url: &str, arguments: &[&str]) -> String {

@@ -28,15 +28,6 @@ pub(crate) const LB_ADDRESS: &str = "10.240.0.10";
 /// The client's address.
 pub(crate) const CLIENT_ADDRESS: &str = "10.240.0.200";
 
-/// Whether namespaces can be made; says why not on standard error.
-pub(crate) fn possible() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: network namespaces need root");
-    }
-    root
-}
-
 /// A network namespace.
 #[derive(Debug)]
 pub(crate) struct Netns {

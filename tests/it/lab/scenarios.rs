@@ -4,10 +4,12 @@
 use super::balancer::{BACKENDS, Balancer, Kind, frontend, wait_states};
 use super::load::{Load, Outcome, Report};
 use super::services::{APP, CONSOLE, Nginx, nginx, scripted};
-use crate::harness::client::{End, end_of};
+use crate::harness::client::{End, connect, end_of};
 use crate::harness::eventually::{eventually_true, pace_until};
 use crate::harness::netns::{Lab, Netns};
 use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::STOP_WITHIN;
+use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -56,6 +58,40 @@ pub(crate) fn service_stops(kind: Kind) -> Report {
     let outcomes = load.finish();
     balancer.lives();
     Report::of(&outcomes, fault)
+}
+
+/// A stop under load.
+pub(crate) struct Stopped {
+    /// The clients' view.
+    pub(crate) report: Report,
+    /// What a client was told that had asked half its question before the stop.
+    pub(crate) held: String,
+    /// The exit code.
+    pub(crate) code: Option<i32>,
+}
+
+/// rlb is told to stop under load, while a session goes on that lasts two seconds more.
+pub(crate) fn stopped() -> Stopped {
+    let (lab, balancer, _services) = three_nodes(Kind::Rlb);
+    let Balancer::Rlb(mut rlb) = balancer else {
+        unreachable!("asked for above");
+    };
+    let load = Load::start(&lab.client, frontend(APP), RATE, PATIENCE);
+    let mut stream = lab.client.enter(|| connect(frontend(APP)));
+    stream.write_all(b"GET / HTTP/1.0\r\n").expect("sent");
+    pace_until(Instant::now() + BEFORE);
+    // No service manager holds the sockets open: what waits on the notify socket is thrown away.
+    assert!(!rlb.notified("STOPPING=1"));
+    let fault = Instant::now();
+    rlb.signal(Signal::SIGTERM);
+    pace_until(fault + Duration::from_secs(2));
+    let mut held = String::new();
+    stream.write_all(b"\r\n").expect("sent after the stop");
+    stream.read_to_string(&mut held).expect("answered");
+    drop(stream);
+    let code = rlb.process.wait(STOP_WITHIN).code();
+    let report = Report::of(&load.finish(), fault);
+    Stopped { report, held, code }
 }
 
 /// A node is switched off, and on again some time later.
