@@ -7,6 +7,7 @@ use crate::measure;
 use crate::subject::Subject;
 use anyhow::{Context, Result, ensure};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// Operations of the short run.
 const FEW: u64 = 500;
@@ -22,6 +23,8 @@ pub fn instructions(subject: &Subject, cores: usize, arguments: &str, many: u64)
         let folder =
             std::env::temp_dir().join(format!("rlb-compare-{}-counts", std::process::id()));
         fs::create_dir_all(&folder)?;
+        // nginx' worker writes its counts as another user.
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
         let running = subject.start_under_callgrind(&folder)?;
         let mut load = Load::start(
             &format!("{arguments} --operations {operations}"),
