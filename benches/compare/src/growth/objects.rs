@@ -46,6 +46,8 @@ fn one(subject: &Subject, checks: bool, note: &mut dyn FnMut(&str, f64)) -> Resu
     let begun = Instant::now();
     let mut running = subject.start()?;
     note("start, s", begun.elapsed().as_secs_f64());
+    // What the start leaves to be done after the last frontend serves is not idling.
+    measure::pause(LOOK);
     let before = measure::cpu_ns(&running.pids())?;
     let since = Instant::now();
     measure::pause(LOOK);
