@@ -281,12 +281,10 @@ impl Control {
             Severity::Notice | Severity::Info => tracing::info!("{text}"),
             Severity::Debug => tracing::debug!("{text}"),
         }
-        if self.parts.log.is_on() {
-            self.parts.log.send(LogEntry::Event {
-                severity: severity as u8,
-                text: text.into_boxed_str(),
-            });
-        }
+        self.parts.log.send_with(|| LogEntry::Event {
+            severity: severity as u8,
+            text: text.into_boxed_str(),
+        });
     }
 
     /// Once a second.

@@ -79,15 +79,21 @@ impl LogQueue {
         self.sender.load_full().map(Inlet)
     }
 
-    /// Whether lines are wanted at all. Ask before building one.
-    pub fn is_on(&self) -> bool {
+    /// Whether lines are wanted at all.
+    #[cfg(test)]
+    pub(crate) fn is_on(&self) -> bool {
         self.sender.load().is_some()
     }
 
     /// Sends, or drops and counts. Never waits.
     pub fn send(&self, entry: LogEntry) {
+        self.send_with(|| entry);
+    }
+
+    /// The same with a line that is built only when it is wanted.
+    pub fn send_with(&self, entry: impl FnOnce() -> LogEntry) {
         if let Some(sender) = &*self.sender.load()
-            && sender.try_send(entry).is_err()
+            && sender.try_send(entry()).is_err()
         {
             self.global.dropped_logs.fetch_add(1, Relaxed);
         }

@@ -76,9 +76,7 @@ pub(super) async fn run(
         socket,
         desk,
         sessions,
-        drain,
     };
-    let drain = &door.drain;
     loop {
         let ready = tokio::select! {
             biased;
@@ -86,7 +84,7 @@ pub(super) async fn run(
             ready = door.socket.readable() => ready,
         };
         let mut ready = ready?;
-        match door.batch(drain).await {
+        match door.batch(&drain).await {
             Batch::Drained => ready.clear_ready(),
             Batch::More => tokio::task::yield_now().await,
         }
@@ -122,8 +120,6 @@ struct Door {
     socket: AsyncFd<Owned<Arc<Socket>>>,
     desk: Rc<Desk>,
     sessions: TaskTracker,
-    /// Cancelled: accept what is queued, and keep it.
-    drain: CancellationToken,
 }
 
 enum Batch {
@@ -193,12 +189,7 @@ impl Door {
             slot,
         };
         let load = &self.desk.books.global.load;
-        let mine = if self.drain.is_cancelled() {
-            Some(accepted)
-        } else {
-            self.desk.colleagues.hand_over(accepted, load)
-        };
-        if let Some(accepted) = mine {
+        if let Some(accepted) = self.desk.colleagues.hand_over(accepted, load) {
             begin(accepted, &self.desk, &self.sessions);
         }
     }

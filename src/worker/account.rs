@@ -148,10 +148,9 @@ impl Account {
     pub(super) fn finish(self, end: &Termination, books: &Books) {
         let total = self.accepted.elapsed();
         self.count_end(end, total, books);
-        if books.log.is_on() && !self.is_unwanted(end) {
-            books
-                .log
-                .send(LogEntry::Session(Box::new(self.record(end, total))));
+        if !self.is_unwanted(end) {
+            let line = || LogEntry::Session(Box::new(self.record(end, total)));
+            books.log.send_with(line);
         }
     }
 

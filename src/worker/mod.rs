@@ -1,7 +1,7 @@
 //! The data path: one thread per core, each with a runtime, listeners and sessions of its own.
 //!
-//! A session is accepted, connected and relayed on one worker and never leaves it. Start reading
-//! at [`session`].
+//! A connection may be handed to another worker right after its accept ([`share`]); its session is
+//! connected and relayed on one worker and never leaves it. Start reading at [`session`].
 
 mod accept;
 mod account;

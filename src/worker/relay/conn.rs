@@ -66,7 +66,7 @@ pub(super) struct Half {
     pub(super) ended: bool,
     /// Its peer was told that nothing follows.
     pub(super) shut: bool,
-    /// Write readiness is watched: only once a write has been short.
+    /// Write readiness is watched: a server's always, a client's once a write has been short.
     pub(super) watched: bool,
     /// Writes so far, as far as it matters (to the second).
     pub(super) writes: u8,

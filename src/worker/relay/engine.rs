@@ -1,7 +1,8 @@
 //! The relay's sessions and their events. Runs on a worker.
 //!
-//! One epoll instance, edge-triggered; a descriptor is added once and leaves by being closed, write
-//! interest joins when a write was short. A turn takes a batch of events, marks what they say, and
+//! One epoll instance, edge-triggered; a descriptor is added once and leaves by being closed. A
+//! server's has write interest from the beginning, which tells of its answer; on a client's it joins
+//! when a write was short. A turn takes a batch of events, marks what they say, and
 //! serves each touched session once; what a session could not finish within its share waits for the
 //! next turn, behind all others.
 //!
