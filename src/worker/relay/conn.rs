@@ -221,6 +221,12 @@ impl Conn {
         &mut self.halves[side as usize]
     }
 
+    /// Whether the direction that comes from this side has anything to do.
+    pub(super) fn is_moving(&self, from: Side) -> bool {
+        let source = self.half(from);
+        source.readable || source.ended || self.half(from.other()).is_owed()
+    }
+
     /// The idle timeout of a side in force now: that for half-closed sessions once one direction
     /// has ended.
     pub(super) fn idle_timeout(&self, side: Side) -> Option<Duration> {

@@ -186,12 +186,7 @@ impl Engine {
         // Those that use up their share queue up again, for the next turn.
         let mut ready = std::mem::take(&mut self.ready);
         let few = all && ready.len() < FEW;
-        for key in ready.drain(..) {
-            if let Some(conn) = self.conns.get_mut(key) {
-                conn.queued = false;
-                self.serve(key);
-            }
-        }
+        self.serve_each(&mut ready.drain(..), true);
         let finished = self.ready.is_empty();
         if finished {
             self.ready = ready;
@@ -220,24 +215,45 @@ impl Engine {
 
     /// Serves a session, and ends it when it is over or its code panics.
     fn serve(&mut self, key: u32) {
-        match catch_unwind(AssertUnwindSafe(|| self.serve_guarded(key))) {
-            Ok(None) => {}
-            Ok(Some(end)) => self.remove(key, &end),
-            Err(_) => {
-                tracing::error!("a session has ended by an internal error");
-                self.remove(key, &Termination::new(Cause::Internal, Phase::Data));
+        self.serve_each(&mut std::iter::once(key), false);
+    }
+
+    /// Serves sessions, which are no longer `queued`. One guard stands around many, because each
+    /// event would pay for its own.
+    fn serve_each(&mut self, keys: &mut impl Iterator<Item = u32>, queued: bool) {
+        let mut serving = None;
+        loop {
+            let served = catch_unwind(AssertUnwindSafe(|| {
+                for key in keys.by_ref() {
+                    serving = Some(key);
+                    if let Some(end) = self.serve_unguarded(key, queued) {
+                        self.remove(key, &end);
+                    }
+                }
+            }));
+            match (served, serving) {
+                (Err(_), Some(key)) => {
+                    tracing::error!("a session has ended by an internal error");
+                    self.remove(key, &Termination::new(Cause::Internal, Phase::Data));
+                }
+                _ => return,
             }
         }
     }
 
     /// Moves what can be moved; the session's end if it is over.
-    fn serve_guarded(&mut self, key: u32) -> Option<Termination> {
+    fn serve_unguarded(&mut self, key: u32, queued: bool) -> Option<Termination> {
         let conn = self.conns.get_mut(key)?;
+        conn.queued &= !queued;
         if conn.closing.is_some() {
             return self.close(key);
         }
         let mut unfinished = false;
         for from in Side::BOTH {
+            // Mostly one direction has something, and asking here costs less than a call.
+            if !conn.is_moving(from) {
+                continue;
+            }
             let ended = conn.half(from).ended;
             match flow(conn, from, &mut self.tools, self.now, &self.books) {
                 Flow::Waiting => {}
@@ -262,10 +278,10 @@ impl Engine {
 
     /// Asks for the events, the turn and the look that the session needs next.
     fn after_flow(&mut self, key: u32, unfinished: bool) {
+        let now = self.now;
         let conn = &mut self.conns[key];
-        let generation = conn.generation;
-        let mut unproven = u64::MAX;
         for side in Side::BOTH {
+            let generation = conn.generation;
             let half = conn.half_mut(side);
             if !half.watched && half.is_owed() {
                 half.watched = true;
@@ -274,18 +290,17 @@ impl Engine {
                 // It was added before, so the kernel has nothing left to refuse.
                 let _ = epoll::modify(&self.epoll, &half.fd, data, interest);
             }
-            unproven = unproven.min(half.unproven.unwrap_or(u64::MAX));
         }
         if unfinished && !conn.queued {
             conn.queued = true;
             self.ready.push(key);
         }
-        if unproven == u64::MAX {
-            return;
-        }
-        let due = tick_of(judge::proof_due(unproven));
-        if self.wheel.tick_of(key).is_some_and(|tick| tick > due) {
-            self.wheel.schedule(key, due);
+        // What is unproven for longer has its look already.
+        if conn.halves.iter().any(|half| half.unproven == Some(now)) {
+            let due = tick_of(judge::proof_due(now));
+            if self.wheel.tick_of(key).is_some_and(|tick| tick > due) {
+                self.wheel.schedule(key, due);
+            }
         }
     }
 
