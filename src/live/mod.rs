@@ -29,7 +29,7 @@ pub use counters::Traffic;
 pub use gauge::Gauge;
 pub use load::Load;
 pub use log_queue::{Inlet, LogEntry, LogQueue, log_queue};
-pub use objects::{BackendLive, FrontendLive, GlobalLive, ServerLive};
+pub use objects::{BackendLive, FrontendLive, GlobalLive, GlobalTraffic, PIPES_MAX, ServerLive};
 pub use record::SessionRecord;
 pub use reloads::{LastReload, ReloadEnd, Reloads};
 pub use sharded::{Counter, Shards, WorkerToken};

@@ -7,7 +7,7 @@ use super::counters::Traffic;
 use super::gauge::Gauge;
 use super::load::Load;
 use super::reloads::Reloads;
-use super::sharded::{Counter, Shards};
+use super::sharded::{Counter, Level, Shards};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
@@ -18,13 +18,22 @@ use tokio::sync::Notify;
 /// Connects in a row that must fail before a server is suspected.
 pub const SUSPECT_AFTER: u32 = 3;
 
+/// Pipes of one worker, in use and kept (`Maxpipes` is that of all).
+pub const PIPES_MAX: u32 = 16;
+
 /// Process-wide counts of one shard.
 #[derive(Debug, Default)]
 pub struct GlobalTraffic {
     /// Connections accepted (`CumConns`).
     pub conn_tot: Counter,
-    /// Bytes to clients (`TotalBytesOut`).
+    /// Bytes to clients and to servers (`TotalBytesOut`).
     pub bytes_out: Counter,
+    /// Those of them that went through a pipe inside the kernel (`TotalSplicedBytesOut`).
+    pub spliced_out: Counter,
+    /// Directions that are spliced now (`PipesUsed`).
+    pub pipes_used: Level,
+    /// Pipes that are kept for the next ones (`PipesFree`).
+    pub pipes_free: Level,
     /// Times accepting paused because a limit was reached (`MaxconnReached`).
     pub paused: Counter,
 }

@@ -109,6 +109,22 @@ impl Maximum {
     }
 }
 
+/// A number of things that exist now, with one writer.
+#[derive(Debug, Default)]
+pub struct Level(AtomicU32);
+
+impl Level {
+    /// There are `value` now.
+    pub fn set(&self, value: u32) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// How many there are now.
+    pub fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

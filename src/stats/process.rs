@@ -158,7 +158,7 @@ fn processor_time() -> Duration {
     Duration::new(seconds, nanos)
 }
 
-/// Bytes to clients so far, those of the statistics included.
+/// Bytes to clients and servers so far, those of the statistics included.
 pub(super) fn bytes_out(snapshot: &Snapshot) -> u64 {
     let own = snapshot.stats_live.traffic.sum(|traffic| &traffic.bout);
     own + snapshot.global.traffic.sum(|traffic| &traffic.bytes_out)

@@ -6,7 +6,8 @@
 use crate::config::model;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::live::{
-    Cause, GlobalLive, LogEntry, LogQueue, Phase, SessionRecord, Termination, Traffic, WorkerToken,
+    Cause, GlobalLive, GlobalTraffic, LogEntry, LogQueue, Phase, SessionRecord, Termination,
+    Traffic, WorkerToken,
 };
 use crate::state::{Frontend, Server};
 use std::net::SocketAddr;
@@ -25,6 +26,11 @@ pub(super) struct Books {
 }
 
 impl Books {
+    /// This worker's counts of the process.
+    pub(super) fn process(&self) -> &GlobalTraffic {
+        self.global.traffic.mine(&self.token)
+    }
+
     /// Second of the process's clock, for rates.
     pub(super) fn second(&self, now: Instant) -> u32 {
         u32::try_from(self.global.millis(now) / 1000).unwrap_or(u32::MAX - 1)
@@ -88,7 +94,7 @@ impl Account {
     ) -> Self {
         let accepted = Instant::now();
         let second = books.second(accepted);
-        books.global.traffic.mine(&books.token).conn_tot.add(1);
+        books.process().conn_tot.add(1);
         let traffic = frontend.live.traffic.mine(&books.token);
         traffic.conn_tot.add(1);
         traffic.stot.add(1);
@@ -134,13 +140,14 @@ impl Account {
     /// Counts bytes that came from the client. # Hot path
     pub(super) fn count_in(&mut self, bytes: u64, books: &Books) {
         self.bytes_in += bytes;
+        books.process().bytes_out.add(bytes);
         self.each(books, |traffic| traffic.bin.add(bytes));
     }
 
     /// Counts bytes that came from the server. # Hot path
     pub(super) fn count_out(&mut self, bytes: u64, books: &Books) {
         self.bytes_out += bytes;
-        books.global.traffic.mine(&books.token).bytes_out.add(bytes);
+        books.process().bytes_out.add(bytes);
         self.each(books, |traffic| traffic.bout.add(bytes));
     }
 

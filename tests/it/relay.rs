@@ -151,6 +151,43 @@ fn bulk_arrives_unchanged_in_one_direction() {
 }
 
 #[test]
+fn bulk_is_spliced_and_the_statistics_tell() {
+    const TOTAL: u64 = 64 << 20;
+    let (rlb, _peer, mut client, mut server) = session(Config::new());
+    let process = |name: &str| {
+        let (_, text) = rlb
+            .http_get("/metrics")
+            .expect("the stats listener answers");
+        let name = format!("haproxy_process_{name} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&name));
+        value.map(|value| value.parse::<u64>().expect("a number"))
+    };
+    assert_eq!(process("pipes_used_total"), Some(0));
+    assert!(process("max_pipes") >= Some(16));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let block = vec![7; 1 << 20];
+            for _ in 0..TOTAL >> 20 {
+                client.write_all(&block).expect("sent");
+            }
+            half_close(&client);
+        });
+        // The server does not read for now, so the session keeps the pipe it was given.
+        eventually_eq(PATIENCE, &Some(1), || process("pipes_used_total"));
+        assert_eq!(read_to_end(&mut server).0.len() as u64, TOTAL);
+    });
+    drop((client, server));
+    eventually_eq(PATIENCE, &Some(0), || process("pipes_used_total"));
+    assert_eq!(process("pipes_free_total"), Some(1));
+    assert!(process("spliced_bytes_out_total") > Some(TOTAL / 2));
+    assert!(
+        process("bytes_out_total") > Some(TOTAL),
+        "bytes to servers too"
+    );
+    rlb.stop();
+}
+
+#[test]
 fn the_server_may_speak_first() {
     let peer = Peer::start(Behaviour::SpeaksFirst("220 ready\r\n"));
     let rlb = Rlb::start(&Config::new().server(peer.address()));

@@ -3,6 +3,7 @@
 
 use super::Kind::{self, Counter, Gauge};
 use super::{Facts, Item};
+use crate::live::PIPES_MAX;
 use crate::stats::columns::Value;
 use crate::stats::process::{Phase, VERSION, bytes_out, threads};
 use std::sync::atomic::Ordering::Relaxed;
@@ -36,9 +37,9 @@ pub static ITEMS: [Item; 80] = [
     item(20, "MaxSslConns", "MMPV:u32", (Some(("max_ssl_connections", Gauge)), "Hard limit on the number of per-process SSL endpoints (front+back), 0=unlimited"), |_| n(0u32)),
     item(21, "CurrSslConns", "MGPV:u32", (Some(("current_ssl_connections", Gauge)), "Current number of SSL endpoints on this worker process (front+back)"), |_| n(0u32)),
     item(22, "CumSslConns", "MCPV:u32", (Some(("ssl_connections_total", Counter)), "Total number of SSL endpoints on this worker process since started (front+back)"), |_| n(0u32)),
-    item(23, "Maxpipes", "CLPV:u32", (Some(("max_pipes", Gauge)), "Hard limit on the number of pipes for splicing, 0=unlimited"), |_| n(0u32)),
-    item(24, "PipesUsed", "MGPV:u32", (Some(("pipes_used_total", Counter)), "Current number of pipes in use in this worker process"), |_| n(0u32)),
-    item(25, "PipesFree", "MGPV:u32", (Some(("pipes_free_total", Counter)), "Current number of allocated and available pipes in this worker process"), |_| n(0u32)),
+    item(23, "Maxpipes", "CLPV:u32", (Some(("max_pipes", Gauge)), "Hard limit on the number of pipes for splicing, 0=unlimited"), |f| n(PIPES_MAX * threads(f.snapshot))),
+    item(24, "PipesUsed", "MGPV:u32", (Some(("pipes_used_total", Counter)), "Current number of pipes in use in this worker process"), |f| n(f.pipes_used())),
+    item(25, "PipesFree", "MGPV:u32", (Some(("pipes_free_total", Counter)), "Current number of allocated and available pipes in this worker process"), |f| n(f.pipes_free())),
     item(26, "ConnRate", "MRPV:u32", (Some(("current_connection_rate", Gauge)), "Number of front connections created on this worker process over the last second"), |f| n(f.rate())),
     item(27, "ConnRateLimit", "CLPV:u32", (Some(("limit_connection_rate", Gauge)), "Hard limit for ConnRate (global.maxconnrate)"), |_| n(0u32)),
     item(28, "MaxConnRate", "MMPV:u32", (Some(("max_connection_rate", Gauge)), "Highest ConnRate reached on this worker process since started (in connections per second)"), |f| n(f.rate_max())),
@@ -73,7 +74,7 @@ pub static ITEMS: [Item; 80] = [
     item(59, "BusyPolling", "MGPV:u32", (Some(("busy_polling_enabled", Gauge)), "1 if busy-polling is currently in use on the worker process, otherwise zero (config.busy-polling)"), |_| n(0u32)),
     item(60, "FailedResolutions", "MGPV:u32", (None, "Total number of failed DNS resolutions in current worker process since started"), |_| n(0u32)),
     item(61, "TotalBytesOut", "MGPV:u64", (Some(("bytes_out_total", Counter)), "Total number of bytes emitted by current worker process since started"), |f| n(bytes_out(f.snapshot))),
-    item(62, "TotalSplicedBytesOut", "MGPV:u64", (Some(("spliced_bytes_out_total", Counter)), "Total number of bytes emitted by current worker process through a kernel pipe since started"), |_| n(0u32)),
+    item(62, "TotalSplicedBytesOut", "MGPV:u64", (Some(("spliced_bytes_out_total", Counter)), "Total number of bytes emitted by current worker process through a kernel pipe since started"), |f| n(f.snapshot.global.traffic.sum(|shard| &shard.spliced_out))),
     item(63, "BytesOutRate", "MRPV:u64", (Some(("bytes_out_rate", Gauge)), "Number of bytes emitted by current worker process over the last second"), |f| n(f.process.bytes_out_rate())),
     item(64, "DebugCommandsIssued", "MGPV:u32", (None, "Number of debug commands issued on this process (anything > 0 is unsafe)"), |_| n(0u32)),
     item(65, "CumRecvLogs", "MCPV:u32", (Some(("recv_logs_total", Counter)), "Total number of log messages received by log-forwarding listeners on this worker process since started"), |_| n(0u32)),

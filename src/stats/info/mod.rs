@@ -93,6 +93,18 @@ impl Facts<'_> {
         self.connections().saturating_add(checked)
     }
 
+    /// Directions of sessions that are spliced now.
+    pub fn pipes_used(&self) -> u32 {
+        let shards = self.snapshot.global.traffic.iter();
+        shards.map(|shard| shard.pipes_used.get()).sum()
+    }
+
+    /// Pipes that are kept for the next ones.
+    pub fn pipes_free(&self) -> u32 {
+        let shards = self.snapshot.global.traffic.iter();
+        shards.map(|shard| shard.pipes_free.get()).sum()
+    }
+
     /// Name of this machine, as configured or as the system says.
     pub fn node(&self) -> &str {
         let configured = self.snapshot.node.as_deref();

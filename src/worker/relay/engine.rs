@@ -63,7 +63,7 @@ impl Engine {
             ready: Vec::new(),
             closing: Vec::new(),
             wheel: Wheel::new(),
-            tools: Tools::new(),
+            tools: Tools::new(Rc::clone(&books)),
             start: Instant::now(),
             now: 0,
             books,

@@ -16,6 +16,7 @@ use crate::worker::account::Books;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 use std::io;
+use std::rc::Rc;
 
 /// Bytes read at once, and so the most that is kept of a session whose reader is slow. Larger ones
 /// gain nothing but in bulk, which is spliced.
@@ -34,11 +35,11 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(books: Rc<Books>) -> Self {
         Self {
             buffer: vec![0; CHUNK_MAX].into_boxed_slice(),
             share: READS_MAX,
-            pipes: Pipes::default(),
+            pipes: Pipes::new(books),
         }
     }
 }
@@ -178,6 +179,7 @@ fn spliced(
             source.active = now;
             target.pipe = Some(pipe);
             count_bytes(conn, from, count, books);
+            books.process().spliced_out.add(count);
             let to = from.other();
             flush(conn.half_mut(to), now).map_err(|error| (to, error))?;
             return Ok(Step::Moved);

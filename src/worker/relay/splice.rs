@@ -10,19 +10,29 @@
 //! - A pipe can carry less than its size, because a slot holds a fragment and not a page: a short
 //!   splice proves nothing about the source, so it is asked until `EAGAIN`.
 //! - At urgent data `splice` stops for ever; the relay copies such a direction.
-//! - Beyond `fs.pipe-user-pages-soft` a pipe stays small; it works all the same.
+//! - A pipe is refused the size, and keeps its first 64 KB; beyond `fs.pipe-user-pages-soft` a new one
+//!   has 8 KB, with which copying is cheaper.
 
 use super::conn::Half;
+use crate::live::PIPES_MAX;
+use crate::worker::account::Books;
 use rustix::io::{Errno, retry_on_intr};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{
+    PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
+};
 use std::io;
 use std::os::fd::OwnedFd;
-
-/// Pipes of one worker, in use and in the pool.
-pub(super) const PIPES_MAX: usize = 16;
+use std::rc::Rc;
 
 /// Bytes that a pipe is to hold.
 const PIPE_SIZE: usize = 512 * 1024;
+
+/// Bytes below which a pipe is not worth it.
+const PIPE_SIZE_MIN: usize = 64 * 1024;
+
+/// Wishes that are passed over after one for which there was no pipe, each of which would make one in
+/// vain.
+const PASSED_OVER: u32 = 1000;
 
 /// Reads in a row that must have filled the buffer before a direction is spliced.
 pub(super) const FULL_READS_MIN: u8 = 2;
@@ -43,22 +53,56 @@ pub(super) struct Pipe {
 }
 
 /// The pipes of a worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pipes {
     free: Vec<Pipe>,
-    in_use: usize,
+    in_use: u32,
+    /// Wishes that are not looked at, since the last one could not be fulfilled.
+    passed_over: u32,
+    books: Rc<Books>,
 }
 
 impl Pipes {
+    pub(super) fn new(books: Rc<Books>) -> Self {
+        Self {
+            free: Vec::new(),
+            in_use: 0,
+            passed_over: 0,
+            books,
+        }
+    }
+
     /// An empty pipe, if there is one to be had.
     pub(super) fn take(&mut self) -> Option<Box<Pipe>> {
         let pipe = match self.free.pop() {
             Some(pipe) => pipe,
-            None if self.in_use < PIPES_MAX => Pipe::new().ok()?,
+            None if self.in_use < PIPES_MAX => self.make()?,
             None => return None,
         };
         self.in_use += 1;
+        self.publish();
         Some(Box::new(pipe))
+    }
+
+    /// A new one. The kernel may have none that is worth it: then it is not asked each time.
+    fn make(&mut self) -> Option<Pipe> {
+        if self.passed_over > 0 {
+            self.passed_over -= 1;
+            return None;
+        }
+        let pipe = Pipe::new().ok().flatten();
+        if pipe.is_none() {
+            self.passed_over = PASSED_OVER;
+        }
+        pipe
+    }
+
+    /// Tells the statistics.
+    fn publish(&self) {
+        let process = self.books.process();
+        process.pipes_used.set(self.in_use);
+        let free = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
+        process.pipes_free.set(free);
     }
 
     /// Pipes that wait to be used again.
@@ -73,6 +117,7 @@ impl Pipes {
         if pipe.filled == 0 {
             self.free.push(Pipe { small: 0, ..pipe });
         }
+        self.publish();
     }
 }
 
@@ -90,16 +135,19 @@ pub(super) enum Filled {
 }
 
 impl Pipe {
-    fn new() -> io::Result<Self> {
+    /// `None` where the kernel has only small ones left.
+    fn new() -> io::Result<Option<Self>> {
         let (out, into) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // The size is a wish: without it the pipe holds 64 KB.
+        // The size is a wish.
         let _ = fcntl_setpipe_size(&into, PIPE_SIZE);
-        Ok(Self {
+        let pipe = Self {
             out,
             into,
             filled: 0,
             small: 0,
-        })
+        };
+        let size = fcntl_getpipe_size(&pipe.into)?;
+        Ok((size >= PIPE_SIZE_MIN).then_some(pipe))
     }
 
     /// Bytes that are in it.
