@@ -10,6 +10,7 @@ mod connect;
 mod dashboard;
 mod demo;
 mod harness;
+mod kernel;
 mod lab;
 mod limits;
 mod logs;
