@@ -12,6 +12,7 @@ use super::closing::{self, Closing};
 use super::conn::{Conn, Established, Half, Side};
 use super::half::{Flow, Tools, flow};
 use super::judge::{self, Verdict};
+use super::spin::{AWAKE, Spin};
 use super::table::{Subject, Table, token};
 use super::wheel::Wheel;
 use crate::live::{Cause, Phase, Termination};
@@ -30,6 +31,7 @@ const EVENTS_MAX: usize = 256;
 /// Sessions of one worker.
 pub(super) struct Engine {
     epoll: OwnedFd,
+    /// Those that were taken and not served yet.
     events: Vec<epoll::Event>,
     conns: Table,
     /// Sessions to be served in this turn.
@@ -41,6 +43,9 @@ pub(super) struct Engine {
     start: Instant,
     /// Milliseconds since `start`, read once a turn.
     now: u64,
+    /// When the last turn began.
+    turned: Instant,
+    spin: Spin,
     books: Rc<Books>,
 }
 
@@ -56,6 +61,7 @@ impl Engine {
     pub(super) fn new(books: Rc<Books>) -> io::Result<(Self, OwnedFd)> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let watched = epoll.try_clone()?;
+        let start = Instant::now();
         let engine = Self {
             epoll,
             events: Vec::with_capacity(EVENTS_MAX),
@@ -64,8 +70,10 @@ impl Engine {
             closing: Vec::new(),
             wheel: Wheel::new(),
             tools: Tools::new(Rc::clone(&books)),
-            start: Instant::now(),
+            start,
             now: 0,
+            turned: start,
+            spin: Spin::new(),
             books,
         };
         Ok((engine, watched))
@@ -159,43 +167,67 @@ impl Engine {
         }
     }
 
-    /// Takes a batch of events and serves the sessions they touch.
+    /// Takes a batch of events, unless there is one, and serves the sessions they touch.
     pub(super) fn turn(&mut self) -> io::Result<Turn> {
-        let mut events = std::mem::take(&mut self.events);
-        events.clear();
-        let none = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let taken = epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            Some(&none),
-        );
-        match taken {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        if self.events.is_empty() {
+            self.take_events()?;
         }
-        self.read_clock();
+        let mut events = std::mem::take(&mut self.events);
+        let now = self.read_clock();
+        let before = std::mem::replace(&mut self.turned, now);
         for event in &events {
             self.mark(event.data.u64(), event.flags);
         }
-        // Of servers that have answered, which are in no session's list, there may be more too.
-        let all = events.len() < EVENTS_MAX;
+        let taken = events.len();
+        events.clear();
         self.events = events;
+        // Of servers that have answered, which are in no session's list, there may be more too.
+        let all = taken < EVENTS_MAX;
         // Those that use up their share queue up again, for the next turn.
         let mut ready = std::mem::take(&mut self.ready);
-        let few = all && ready.len() < FEW;
+        let served = ready.len();
         self.serve_each(&mut ready.drain(..), true);
         let finished = self.ready.is_empty();
         if finished {
             self.ready = ready;
         }
-        Ok(if few && finished {
+        if taken > 0 {
+            let alone = taken == 1 && served == 1 && finished && !self.tools.pipes.is_in_use();
+            self.spin
+                .turned(alone, now.saturating_duration_since(before));
+        }
+        Ok(if all && served < FEW && finished {
             Turn::Calm
         } else {
             Turn::Busy
         })
+    }
+
+    /// After a calm turn: waits awake for the next event, where that pays. Whether there is one.
+    pub(super) fn linger(&mut self) -> io::Result<bool> {
+        if !self.spin.is_worth_it() {
+            return Ok(false);
+        }
+        let begun = Instant::now();
+        while self.events.is_empty() && begun.elapsed() < AWAKE {
+            self.take_events()?;
+        }
+        let found = !self.events.is_empty();
+        self.spin.ended(found);
+        Ok(found)
+    }
+
+    /// Takes the events that there are.
+    fn take_events(&mut self) -> io::Result<()> {
+        let none = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let spare = rustix::buffer::spare_capacity(&mut self.events);
+        match epoll::wait(&self.epoll, spare, Some(&none)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Notes what an event says.
@@ -426,8 +458,10 @@ impl Engine {
         }
     }
 
-    fn read_clock(&mut self) {
-        self.now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    fn read_clock(&mut self) -> Instant {
+        let now = Instant::now();
+        self.now = u64::try_from((now - self.start).as_millis()).unwrap_or(u64::MAX);
+        now
     }
 }
 

@@ -13,6 +13,7 @@ mod conn;
 mod engine;
 mod half;
 mod judge;
+mod spin;
 mod splice;
 mod table;
 mod wheel;
@@ -192,7 +193,7 @@ impl Relay {
     fn turns(&self) -> io::Result<bool> {
         let mut engine = self.engine.borrow_mut();
         for _ in 0..TURNS_MAX {
-            if engine.turn()? == Turn::Calm {
+            if engine.turn()? == Turn::Calm && !engine.linger()? {
                 return Ok(true);
             }
         }

@@ -1,0 +1,173 @@
+//! Whether the relay waits for the next event awake. Runs on a worker, inside the engine. Pure.
+//!
+//! Falling asleep and being woken costs more than a message does, on a virtual machine several times
+//! as much; and the answer of a peer on a fast network is often nearer than that. So a worker that
+//! serves one session at a time stays awake for [`AWAKE`] after each turn. It is a bet, and it is made only while
+//! it is won: turns must have followed each other quickly (which costs nothing to know), four of five
+//! bets must be won, and after a losing streak many more quick turns are asked for. Slow traffic never
+//! gets there: with turns further apart than [`NEAR`] no bet is made.
+
+use std::time::Duration;
+
+/// How long the relay waits awake.
+pub(super) const AWAKE: Duration = Duration::from_micros(20);
+
+/// Turns that follow each other within this, a sleep included, are near.
+const NEAR: Duration = Duration::from_micros(150);
+
+/// Near turns in a row before the first bet.
+const NEAR_MIN: u32 = 8;
+
+/// The most that are asked for after losing.
+const NEAR_MAX: u32 = 4096;
+
+/// Bets won after which a losing streak is forgiven.
+const WON_MIN: u32 = 64;
+
+/// A bet that is lost costs as many points as so many won ones bring.
+const LOST: u32 = 4;
+
+/// Points that can be had.
+const POINTS_MAX: u32 = 2 * LOST;
+
+/// The memory of what paid.
+#[derive(Debug)]
+pub(super) struct Spin {
+    /// Near turns in a row.
+    near: u32,
+    /// How many are asked for.
+    asked: u32,
+    /// Bets are made while there are any.
+    points: u32,
+    /// Bets won since the first point.
+    won: u32,
+}
+
+impl Spin {
+    pub(super) fn new() -> Self {
+        Self {
+            near: 0,
+            asked: NEAR_MIN,
+            points: 0,
+            won: 0,
+        }
+    }
+
+    /// A turn with events has come `since` after the last one; it had one session to serve, and that
+    /// was no bulk, if `alone`.
+    pub(super) fn turned(&mut self, alone: bool, since: Duration) {
+        if !alone || since > NEAR {
+            self.near = 0;
+            return;
+        }
+        self.near = self.near.saturating_add(1);
+        if self.points == 0 && self.near >= self.asked {
+            self.points = LOST;
+            self.won = 0;
+        }
+    }
+
+    /// Whether to wait awake now.
+    pub(super) fn is_worth_it(&self) -> bool {
+        self.near > 0 && self.points > 0
+    }
+
+    /// What became of it: whether an event came.
+    pub(super) fn ended(&mut self, event: bool) {
+        if event {
+            self.won = self.won.saturating_add(1);
+            self.points = (self.points + 1).min(POINTS_MAX);
+            return;
+        }
+        self.points = self.points.saturating_sub(LOST);
+        self.near = 0;
+        if self.points == 0 {
+            self.asked = if self.won >= WON_MIN {
+                NEAR_MIN
+            } else {
+                (self.asked * 2).min(NEAR_MAX)
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_micros(60);
+    const SLOW: Duration = Duration::from_millis(1);
+
+    /// Quick turns until a bet is made; how many there were.
+    fn until_worth_it(spin: &mut Spin) -> u32 {
+        (1..=2 * NEAR_MAX)
+            .find(|_| {
+                spin.turned(true, QUICK);
+                spin.is_worth_it()
+            })
+            .expect("a bet is made at last")
+    }
+
+    #[test]
+    fn slow_traffic_never_bets() {
+        let mut spin = Spin::new();
+        for _ in 0..10_000 {
+            // A request and, soon after, its answer: one near turn in two.
+            spin.turned(true, SLOW);
+            assert!(!spin.is_worth_it());
+            spin.turned(true, QUICK);
+            assert!(!spin.is_worth_it());
+        }
+    }
+
+    #[test]
+    fn many_sessions_and_bulk_never_bet() {
+        let mut spin = Spin::new();
+        for _ in 0..10_000 {
+            spin.turned(false, QUICK);
+            assert!(!spin.is_worth_it());
+        }
+    }
+
+    #[test]
+    fn a_bet_is_kept_up_while_four_of_five_are_won() {
+        let mut spin = Spin::new();
+        assert_eq!(until_worth_it(&mut spin), NEAR_MIN);
+        for round in 0..1000 {
+            spin.ended(round % 5 != 4);
+            spin.turned(true, QUICK);
+            assert!(spin.is_worth_it(), "in round {round}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_pay_is_tried_ever_more_rarely() {
+        let mut spin = Spin::new();
+        let mut turns = 0;
+        let mut bets = 0;
+        while turns < 1_000_000 {
+            turns += until_worth_it(&mut spin);
+            spin.ended(false);
+            bets += 1;
+        }
+        assert!(bets < 300, "{bets} lost bets in a million turns");
+        // And what pays again is noticed, and forgiven.
+        until_worth_it(&mut spin);
+        for _ in 0..WON_MIN {
+            spin.turned(true, QUICK);
+            spin.ended(true);
+        }
+        spin.ended(false);
+        spin.ended(false);
+        assert!(!spin.is_worth_it());
+        assert_eq!(until_worth_it(&mut spin), NEAR_MIN);
+    }
+
+    #[test]
+    fn another_session_ends_it_at_once() {
+        let mut spin = Spin::new();
+        until_worth_it(&mut spin);
+        spin.turned(false, QUICK);
+        assert!(!spin.is_worth_it());
+    }
+}
