@@ -48,6 +48,8 @@ impl Attempt {
             Kind::Unix => (Domain::UNIX, None),
         };
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), protocol)?;
+        // TCP_QUICKACK stays as it is. A handshake acknowledged along with the first bytes is a segment
+        // less, but makes a server wait 40 ms that answers in two pieces, 200 ms if it speaks first.
         match socket.connect(&address) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
             // A unix server's accept queue is full: its fault, where TCP's EAGAIN is ours.

@@ -8,6 +8,7 @@ use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_eq, eventually_true, pace_until};
 use crate::harness::peer::{self, Behaviour, Peer};
 use crate::harness::rlb::Rlb;
+use nix::sys::signal::Signal;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -199,6 +200,69 @@ fn the_server_may_speak_first() {
     assert_eq!(&greeting, b"220 ready\r\n");
     echo(&mut client, b"HELO");
     rlb.stop_after(client);
+}
+
+/// Less than the kernel waits with an acknowledgement that it hopes to send along with data (40 ms).
+const UNDELAYED_MAX: Duration = Duration::from_millis(30);
+
+/// The quickest of some first exchanges, each on a connection of its own whose ends both leave
+/// Nagle's algorithm on: the client writes `question` in these pieces, and the server `answer` when
+/// it has it. Where somebody waits for a delayed acknowledgement, none is quick.
+///
+/// rlb is halted meanwhile: it finds what the client has written together with the connection.
+fn quickest_exchange(question: &[&[u8]], answer: &[&[u8]]) -> Duration {
+    let (peer, streams) = handed_over();
+    let config = Config::default().global("threads = 1");
+    let rlb = Rlb::start(&config.server_with(peer.address(), "check = false"));
+    let exchange = || {
+        rlb.signal(Signal::SIGSTOP);
+        eventually_true(PATIENCE, "rlb is halted", || rlb.process.is_halted());
+        let mut client = connect(rlb.address());
+        client.set_nodelay(false).expect("Nagle's algorithm");
+        write_pieces(&mut client, question);
+        let begun = Instant::now();
+        rlb.signal(Signal::SIGCONT);
+        let mut server = streams.recv_timeout(PATIENCE).expect("reached");
+        server.set_nodelay(false).expect("Nagle's algorithm");
+        read_pieces(&mut server, question);
+        write_pieces(&mut server, answer);
+        read_pieces(&mut client, answer);
+        begun.elapsed()
+    };
+    let quickest = (0..10).map(|_| exchange()).min();
+    rlb.stop();
+    quickest.expect("there were some")
+}
+
+fn write_pieces(stream: &mut TcpStream, pieces: &[&[u8]]) {
+    for piece in pieces {
+        stream.write_all(piece).expect("sent");
+    }
+}
+
+fn read_pieces(stream: &mut TcpStream, pieces: &[&[u8]]) {
+    let all = pieces.concat();
+    let mut received = vec![0; all.len()];
+    stream.read_exact(&mut received).expect("received");
+    assert_eq!(received, all);
+}
+
+#[test]
+fn a_client_that_asks_in_two_pieces_does_not_wait_for_an_acknowledgement() {
+    let took = quickest_exchange(&[b"ques", b"tion"], &[b"answer"]);
+    assert!(took < UNDELAYED_MAX, "{took:?}");
+}
+
+#[test]
+fn a_server_that_answers_in_two_pieces_does_not_wait_for_an_acknowledgement() {
+    let took = quickest_exchange(&[b"question"], &[b"ans", b"wer"]);
+    assert!(took < UNDELAYED_MAX, "{took:?}");
+}
+
+#[test]
+fn a_server_that_speaks_first_does_not_wait_for_an_acknowledgement() {
+    let took = quickest_exchange(&[], &[b"220 ", b"ready\r\n"]);
+    assert!(took < UNDELAYED_MAX, "{took:?}");
 }
 
 #[test]

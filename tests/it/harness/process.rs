@@ -4,6 +4,7 @@ use super::eventually::eventually;
 use super::netns::Netns;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -117,6 +118,15 @@ impl Process {
         kill(Pid::from_raw(id), signal).expect("a child that was not waited for can be signalled");
     }
 
+    /// Whether `SIGSTOP` has halted all of its threads.
+    pub(crate) fn is_halted(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).expect("it lives");
+        tasks.flatten().all(|task| {
+            let status = fs::read_to_string(task.path().join("status"));
+            status.is_ok_and(|status| status.contains("State:\tT"))
+        })
+    }
+
     /// The exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
@@ -137,8 +147,8 @@ impl Process {
 
     /// A field of `/proc/<id>/status` in kB, such as `VmRSS`.
     pub(crate) fn memory_kb(&self, field: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))
-            .expect("the process lives");
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process lives");
         status
             .lines()
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
@@ -153,15 +163,15 @@ impl Process {
 
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.id()))
+        fs::read_dir(format!("/proc/{}/fd", self.id()))
             .expect("the process lives")
             .count()
     }
 
     /// User and system time used so far (`/proc/<id>/stat`, fields 14 and 15, in ticks of 10 ms).
     pub(crate) fn cpu_time(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))
-            .expect("the process lives");
+        let stat =
+            fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("the process lives");
         let after_name = stat.rsplit_once(')').expect("the name is in brackets").1;
         let ticks: u64 = after_name
             .split_whitespace()
@@ -192,7 +202,7 @@ impl Footprint {
         let mut sum = Self::default();
         while let Some(id) = waiting.pop() {
             waiting.extend(children.iter().filter(|it| it.1 == id).map(|it| it.0));
-            let Ok(text) = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")) else {
+            let Ok(text) = fs::read_to_string(format!("/proc/{id}/smaps_rollup")) else {
                 continue;
             };
             let field = |name: &str| -> Option<u64> {
@@ -219,9 +229,9 @@ impl std::fmt::Display for Footprint {
 
 /// All processes with the ids of their parents (`/proc/<id>/stat`, fields 1 and 4).
 fn children() -> Vec<(u32, u32)> {
-    let processes = std::fs::read_dir("/proc").expect("the kernel lists them");
+    let processes = fs::read_dir("/proc").expect("the kernel lists them");
     let parent = |id: u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
         let after_name = stat.rsplit_once(')')?.1;
         Some((id, after_name.split_whitespace().nth(1)?.parse().ok()?))
     };
