@@ -516,3 +516,27 @@ fn a_stop_under_load_loses_no_stream() {
         .collect();
     assert!(lost.is_empty(), "{lost:#?}");
 }
+
+#[test]
+fn a_reload_gives_back_the_memory_of_what_it_replaced() {
+    let config = |weight: u32| {
+        let mut config = Config::new();
+        for server in 0..4_000 {
+            let (high, low) = (server / 250, server % 250);
+            let keys = format!("weight = {weight}, check = false");
+            config = config.server_with(format!("127.1.{high}.{low}:1"), &keys);
+        }
+        config
+    };
+    let mut rlb = Rlb::start(&config(1));
+    let before = rlb.process.memory_kb("VmRSS");
+    for weight in 2..5 {
+        rlb.reload(&config(weight));
+    }
+    // A third more is what the allocator cannot help; two configurations would be twice as much.
+    let most = before + before / 3;
+    eventually_true(PATIENCE, "the memory is given back", || {
+        rlb.process.memory_kb("VmRSS") <= most
+    });
+    rlb.stop();
+}

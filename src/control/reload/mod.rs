@@ -22,6 +22,7 @@ use crate::config::{self, Limits};
 use crate::live::{LastReload, ReloadEnd};
 use crate::log::{self, Log};
 use crate::state::{Endpoint, Snapshot};
+use crate::sys::raw;
 use arc_swap::ArcSwap;
 use rollback::Guard;
 use sd_notify::NotifyState;
@@ -39,6 +40,9 @@ pub const REQUESTS_MAX: usize = 64;
 
 /// How long the service manager may take to hear of a reload.
 const NOTIFY_MAX: Duration = Duration::from_secs(1);
+
+/// When memory is given back after a reload: threads let go of what was in force within that.
+const TRIM_AFTER: Duration = Duration::from_secs(2);
 
 /// Where the configuration comes from, and what the machine holds.
 #[derive(Debug, Clone)]
@@ -129,6 +133,14 @@ pub fn maxconn(config: &Config, nofile: u32) -> u32 {
     }
 }
 
+/// Completes at this time; never, if there is none.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The task that reloads.
 #[derive(Debug)]
 pub struct Reloader {
@@ -188,6 +200,7 @@ impl Reloader {
     }
 
     async fn serve(&mut self) {
+        let mut trim = None;
         loop {
             let request = tokio::select! {
                 request = self.requests.recv() => match request {
@@ -199,7 +212,15 @@ impl Reloader {
                     self.look_back().await;
                     continue;
                 }
+                () = until(trim) => {
+                    trim = None;
+                    // A reload has held two configurations at once, which the allocator would keep room
+                    // for. Nobody waits for it.
+                    drop(tokio::task::spawn_blocking(raw::trim_heap));
+                    continue;
+                }
             };
+            trim = Some(Instant::now() + TRIM_AFTER);
             let answer = self.reload(request.trigger).await;
             if let Some(reply) = request.reply {
                 // Whoever asked may have gone.
