@@ -72,30 +72,59 @@ async fn silence_times_out_with_the_words_of_haproxy() {
     assert_eq!(info, " at initial connection step of tcp-check");
 }
 
-/// What the server sees at the end of a check.
-async fn last_words(reset: bool) -> io::Result<usize> {
+#[tokio::test]
+async fn a_check_that_ends_with_fin_is_a_short_connection_to_the_server() {
     use std::io::Read;
     let (listener, address) = listener();
-    ask(Target::Tcp(address), LIMIT, reset).await;
+    ask(Target::Tcp(address), LIMIT, false).await;
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.read(&mut [0; 8])
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
 }
 
 #[tokio::test]
-async fn checks_end_as_they_are_told() {
-    assert_eq!(last_words(false).await.unwrap(), 0, "FIN");
-    let error = last_words(true).await.unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "RST");
+async fn a_check_that_ends_with_rst_is_none() {
+    let (listener, address) = listener();
+    let answer = ask(Target::Tcp(address), LIMIT, true).await;
+    assert_eq!(answer.0, CheckStatus::L4Ok);
+    // Whoever connects after it is the first in the queue.
+    let next = std::net::TcpStream::connect(address).unwrap();
+    let (_, peer) = listener.accept().unwrap();
+    assert_eq!(peer, next.local_addr().unwrap());
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_later_is_waited_for() {
+    let (listener, _fillers, address) = deaf();
+    listener.set_nonblocking(true).unwrap();
+    let begun = std::time::Instant::now();
+    // The queue is full when the probe begins. Then it is emptied, and the kernel answers the
+    // repeated SYN, a second later.
+    let answer = tokio::select! {
+        biased;
+        answer = ask(Target::Tcp(address), LIMIT, false) => answer,
+        () = async {
+            loop {
+                let _ = listener.accept();
+                tokio::task::yield_now().await;
+            }
+        } => unreachable!("it goes on"),
+    };
+    assert_eq!(answer, (CheckStatus::L4Ok, String::new()));
+    assert!(
+        begun.elapsed() > Duration::from_millis(500),
+        "it had to wait"
+    );
 }
 
 #[tokio::test]
 async fn a_check_never_passes_by_meeting_itself() {
     // A source port that is the target's: what the kernel does by chance, done by force.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let address = socket.local_addr().unwrap();
-    let answer = join(socket, address).await.unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let answer = join(&socket, address).await.unwrap();
     let error = answer.unwrap_err().expect("the system's word for it");
     assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
 }

@@ -45,8 +45,10 @@ pub fn ends_with_reset<'a>(checks: impl Iterator<Item = &'a Check>) -> bool {
 /// Which of a check's intervals rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// The server is up without a doubt.
+    /// The server is up without a doubt: a passed check changes nothing.
     Normal,
+    /// As many checks have passed, but an operator holds the server back until the next one does.
+    Held,
     /// It is on its way up or down.
     Fast,
     /// It is down.
@@ -61,7 +63,10 @@ impl Pace {
         if status.admin.is_maint() {
             Self::Paused
         } else if status.health >= rules.full() {
-            Self::Normal
+            match status.oper {
+                OperState::Running | OperState::Starting => Self::Normal,
+                OperState::Stopping | OperState::Stopped => Self::Held,
+            }
         } else if status.oper == OperState::Stopped && status.health == 0 {
             Self::Down
         } else {
@@ -72,7 +77,7 @@ impl Pace {
     /// The time between starts; `None` while paused.
     pub fn interval(self, check: &Check) -> Option<Duration> {
         match self {
-            Self::Normal => Some(check.interval),
+            Self::Normal | Self::Held => Some(check.interval),
             Self::Fast => Some(check.fast_interval),
             Self::Down => Some(check.down_interval),
             Self::Paused => None,
