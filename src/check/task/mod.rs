@@ -5,7 +5,7 @@
 //! verdict that can change something reaches control, in the order of the checks. One that cannot,
 //! a pass of a server that is up without a doubt, is only counted: it is nearly every one.
 
-use super::probe::{Manner, Outcome, Target, probe};
+use super::probe::{Idle, Manner, Outcome, Target, probe};
 use super::schedule::{Grid, Pace};
 use crate::config::model::Check;
 use crate::live::{CheckReport, CheckStatus, ServerLive};
@@ -117,6 +117,8 @@ pub struct Common {
     handle: ControlHandle,
     spare: Arc<Spare>,
     reset: Cell<bool>,
+    idle: Idle,
+    origin: Instant,
     warned: Cell<Option<Instant>>,
     unsaid: Cell<u64>,
 }
@@ -128,6 +130,8 @@ impl Common {
             handle,
             spare,
             reset: Cell::new(reset),
+            idle: Idle::default(),
+            origin: Instant::now(),
             warned: Cell::new(None),
             unsaid: Cell::new(0),
         })
@@ -136,6 +140,8 @@ impl Common {
     /// Whether connections end with RST from now on.
     pub fn set_reset(&self, reset: bool) {
         self.reset.set(reset);
+        // There may be fewer checks now than sockets that were kept for them.
+        self.idle.clear();
     }
 
     /// Says that a check could not be made; at most once in [`WARN_EVERY`] for all servers.
@@ -177,7 +183,7 @@ pub struct Subject {
 
 /// Checks one server from `first` on until `stop`, or until control has ended.
 pub async fn run(subject: Subject, common: Rc<Common>, first: Instant, stop: CancellationToken) {
-    let mut grid = Grid::new(first, subject.live.uid);
+    let mut grid = Grid::new(common.origin, first, subject.live.uid);
     let checks = async {
         loop {
             let target = subject.lane.due(&mut grid, &subject.check).await;
@@ -201,7 +207,7 @@ async fn check_once(subject: &Subject, common: &Common, target: &Target) -> bool
     let started = Instant::now();
     let manner = Manner {
         spare: &common.spare,
-        reset: common.reset.get(),
+        reset: common.reset.get().then_some(&common.idle),
         limit: subject.check.timeout,
     };
     match probe(target, manner).await {

@@ -103,6 +103,50 @@ async fn a_wake_checks_at_once_unless_a_check_in_flight_answers_it() {
 }
 
 #[tokio::test]
+async fn control_hears_only_what_may_change_something() {
+    let (_listener, address) = listener(16);
+    LocalSet::new()
+        .run_until(async {
+            let mut bench = started(address);
+            assert_eq!(bench.verdict().await, CheckStatus::L4Ok);
+            bench.lane.check_now();
+            assert_eq!(
+                bench.verdict().await,
+                CheckStatus::L4Ok,
+                "control has not taken in the first one"
+            );
+            bench.lane.heard();
+            bench.lane.heard();
+            for _ in 0..5 {
+                let known = CheckReport {
+                    duration: Some(HOUR),
+                    ..bench.live.check.load()
+                };
+                bench.live.check.store(known);
+                while bench.live.connect_failed() || !bench.live.is_suspect() {}
+                bench.lane.check_now();
+                let deadline = Instant::now() + Duration::from_secs(10);
+                while bench.live.check.load().duration == Some(HOUR) {
+                    assert!(Instant::now() < deadline, "no check ends");
+                    tokio::task::yield_now().await;
+                }
+                assert!(!bench.live.is_suspect());
+                assert!(!bench.live.check.load().in_progress);
+            }
+            assert!(bench.inbox.try_recv().is_err(), "no news, no message");
+            bench.lane.set_pace(Pace::Fast);
+            bench.lane.check_now();
+            assert_eq!(
+                bench.verdict().await,
+                CheckStatus::L4Ok,
+                "it may bring the server up"
+            );
+            bench.stop.cancel();
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn nothing_is_checked_while_paused_and_a_wake_is_kept() {
     let (_listener, address) = listener(16);
     LocalSet::new()

@@ -141,7 +141,7 @@ impl World {
             rotation: vec![None; count],
             checkers: (0..total)
                 .map(|index| Checker {
-                    grid: Grid::new(start + first_start(index, total), random.u64(..)),
+                    grid: Grid::new(start, start + first_start(index, total), random.u64(..)),
                     in_flight: false,
                     wanted: false,
                     schedule: 0,
