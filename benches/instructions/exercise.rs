@@ -1,6 +1,6 @@
 //! Hot functions of the library, each in a loop: run by the guard in a process of its own.
 
-use crate::world;
+use crate::{check, world};
 use rlb::balance::Turn;
 use rlb::live::{Shards, Traffic, WorkerToken};
 use rlb::state::BackendId;
@@ -14,6 +14,7 @@ pub(crate) fn run(name: &str, times: u64) -> bool {
         "pick-1000" => pick(1_000, times),
         "pick-10000" => pick(10_000, times),
         "counter-add" => add(times),
+        "check" => check::run(times).expect("the checks pass and tell nobody"),
         _ => return false,
     }
     true

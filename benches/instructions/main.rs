@@ -20,6 +20,7 @@
 
 mod bounds;
 mod callgrind;
+mod check;
 mod exercise;
 mod proxy;
 #[path = "../world/mod.rs"]
@@ -39,7 +40,8 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.to
 const DOUBTS: usize = 3;
 
 /// What is counted: name, and how often in the short and the long run.
-const COUNTED: [(&str, Kind, u64, u64); 7] = [
+const COUNTED: [(&str, Kind, u64, u64); 8] = [
+    ("check", Kind::Function, 100, 2_100),
     ("counter-add", Kind::Function, 1_000, 101_000),
     ("pick-3", Kind::Function, 1_000, 101_000),
     ("pick-100", Kind::Function, 1_000, 101_000),

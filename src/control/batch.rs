@@ -62,17 +62,16 @@ impl<'a> Batch<'a> {
     }
 
     /// A check of server `uid` has ended.
-    pub(super) fn checked(&mut self, uid: u64, report: CheckReport) {
+    pub(super) fn checked(&mut self, uid: u64, report: &CheckReport) {
+        if let Some(lane) = self.places.lane(uid) {
+            lane.heard();
+        }
         let Some((place, before)) = self.find(uid) else {
             return;
         };
         if before.status.admin.is_maint() {
             // Begun before the maintenance: it tells nothing any more.
-            let last = CheckReport::clone(&before.live.check.load());
-            before.live.check.store(Arc::new(CheckReport {
-                in_progress: false,
-                ..last
-            }));
+            before.live.check.give_up();
             return;
         }
         let (rules, passed) = (before.rules(), report.status == CheckStatus::L4Ok);
@@ -86,13 +85,13 @@ impl<'a> Batch<'a> {
         if moved && !passed {
             server.live.traffic.mine(self.token).chkfail.add(1);
         }
-        let report = Arc::new(report);
-        let last = server.live.check.swap(Arc::clone(&report));
-        if moved || last.status != report.status {
-            self.log_health_check(place.backend, &server, &report, passed);
+        let last = server.live.check.status();
+        server.live.check.store(report.clone());
+        if moved || last != report.status {
+            self.log_health_check(place.backend, &server, report, passed);
         }
         if server.status != before.status {
-            self.change(place, &before.status, server, Some(&report));
+            self.change(place, &before.status, server, Some(report));
         }
     }
 

@@ -149,13 +149,9 @@ fn start_servers_over(base: &Snapshot, next: &Snapshot) {
             };
             if server_starts_over(&was.spec, &server.spec) {
                 server.live.trust();
-                server.live.check.store(Arc::new(CheckReport::default()));
+                server.live.check.store(CheckReport::default());
             } else if was.spec.check != server.spec.check {
-                let report = CheckReport::clone(&server.live.check.load());
-                server.live.check.store(Arc::new(CheckReport {
-                    in_progress: false,
-                    ..report
-                }));
+                server.live.check.give_up();
             }
         }
     }

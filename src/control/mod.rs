@@ -193,7 +193,7 @@ impl Control {
         let mut answers = Vec::new();
         for message in messages.drain(..) {
             match message {
-                ToControl::Checked { server, report, .. } => batch.checked(server, report),
+                ToControl::Checked { server, report, .. } => batch.checked(server, &report),
                 ToControl::Resolved { name, address } => batch.resolved(&name, address),
                 ToControl::CheckNow { server, .. } => suspects.push(server),
                 ToControl::SetAdmin { server, to, done } => {

@@ -1,5 +1,8 @@
 //! The last result of a server's health check, as the statistics show it.
 
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// HAProxy's check status codes (its `enum healthcheck_status`), with its numbers.
@@ -67,5 +70,130 @@ impl Default for CheckReport {
             info: String::new(),
             in_progress: false,
         }
+    }
+}
+
+/// In the place of a duration: the last check has not passed.
+const NOT_PASSED: u64 = u64::MAX;
+
+/// The last check of a server: written by the control thread alone, read by any.
+///
+/// Most checks pass as the one before did, and differ in their duration only. So that is kept
+/// beside the report, and such a check makes no new one.
+#[derive(Debug)]
+pub struct LastCheck {
+    report: ArcSwap<CheckReport>,
+    /// How long the last check took, ns, if it has passed; else [`NOT_PASSED`].
+    passed_in: AtomicU64,
+    in_progress: AtomicBool,
+}
+
+impl Default for LastCheck {
+    fn default() -> Self {
+        Self {
+            report: ArcSwap::default(),
+            passed_in: AtomicU64::new(NOT_PASSED),
+            in_progress: AtomicBool::new(false),
+        }
+    }
+}
+
+impl LastCheck {
+    /// What is to be shown now.
+    pub fn load(&self) -> CheckReport {
+        let mut report = CheckReport::clone(&self.report.load());
+        let nanos = self.passed_in.load(Relaxed);
+        // The two are not read at once, but a duration is only ever that of a passed check.
+        if report.status == CheckStatus::L4Ok && nanos != NOT_PASSED {
+            report.duration = Some(Duration::from_nanos(nanos));
+        }
+        report.in_progress = self.in_progress.load(Relaxed);
+        report
+    }
+
+    /// The verdict of the last finished check.
+    pub fn status(&self) -> CheckStatus {
+        self.report.load().status
+    }
+
+    /// A check has begun.
+    pub fn begin(&self) {
+        self.in_progress.store(true, Relaxed);
+    }
+
+    /// The check has ended without a verdict.
+    pub fn give_up(&self) {
+        self.in_progress.store(false, Relaxed);
+    }
+
+    /// The check has passed after `took`. `false`, and nothing is done: the last one had not.
+    pub fn passed_again(&self, took: Duration) -> bool {
+        let again = self.passed_in.load(Relaxed) != NOT_PASSED;
+        if again {
+            self.passed_in.store(nanos(took), Relaxed);
+            self.in_progress.store(false, Relaxed);
+        }
+        again
+    }
+
+    /// This is the last check from now on.
+    pub fn store(&self, report: CheckReport) {
+        let passed = match report.duration {
+            Some(took) if report.status == CheckStatus::L4Ok => nanos(took),
+            _ => NOT_PASSED,
+        };
+        self.in_progress.store(report.in_progress, Relaxed);
+        self.report.store(Arc::new(report));
+        self.passed_in.store(passed, Relaxed);
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(NOT_PASSED - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(status: CheckStatus, millis: u64) -> CheckReport {
+        CheckReport {
+            status,
+            duration: Some(Duration::from_millis(millis)),
+            info: String::new(),
+            in_progress: false,
+        }
+    }
+
+    #[test]
+    fn a_check_that_passes_again_changes_the_duration_and_makes_no_report() {
+        let last = LastCheck::default();
+        last.store(report(CheckStatus::L4Ok, 3));
+        let stored = Arc::as_ptr(&last.report.load());
+        last.begin();
+        assert!(last.load().in_progress);
+        assert!(last.passed_again(Duration::from_millis(4)));
+        assert_eq!(last.load(), report(CheckStatus::L4Ok, 4));
+        assert_eq!(Arc::as_ptr(&last.report.load()), stored);
+    }
+
+    #[test]
+    fn the_first_pass_and_the_first_after_a_failure_are_news() {
+        let last = LastCheck::default();
+        assert!(!last.passed_again(Duration::ZERO));
+        assert_eq!(last.load(), CheckReport::default());
+        last.store(report(CheckStatus::L4Ok, 3));
+        last.store(report(CheckStatus::L4Con, 1));
+        assert!(!last.passed_again(Duration::ZERO));
+        assert_eq!(last.load(), report(CheckStatus::L4Con, 1));
+    }
+
+    #[test]
+    fn a_check_without_a_verdict_leaves_the_last_one() {
+        let last = LastCheck::default();
+        last.store(report(CheckStatus::L4Timeout, 1_000));
+        last.begin();
+        last.give_up();
+        assert_eq!(last.load(), report(CheckStatus::L4Timeout, 1_000));
     }
 }

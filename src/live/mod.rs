@@ -24,7 +24,7 @@ pub mod slot;
 pub mod termination;
 pub mod timing;
 
-pub use check_report::{CheckReport, CheckStatus};
+pub use check_report::{CheckReport, CheckStatus, LastCheck};
 pub use counters::Traffic;
 pub use gauge::Gauge;
 pub use load::Load;

@@ -2,13 +2,12 @@
 //!
 //! Shared by every thread through `Arc`; kept for a name across reloads.
 
-use super::check_report::CheckReport;
+use super::check_report::LastCheck;
 use super::counters::Traffic;
 use super::gauge::Gauge;
 use super::load::Load;
 use super::reloads::Reloads;
 use super::sharded::{Counter, Level, Shards};
-use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -159,7 +158,7 @@ pub struct ServerLive {
     /// Most sessions in one second so far (`rate_max`); control thread only.
     pub rate_max: AtomicU32,
     /// What the last check said; written by the control thread.
-    pub check: ArcSwap<CheckReport>,
+    pub check: LastCheck,
     /// Connects that have failed since the last that did not.
     failed_connects: AtomicU32,
     /// Picked last until a check or a connect says otherwise.
@@ -178,7 +177,7 @@ impl ServerLive {
             active: Gauge::default(),
             traffic: Shards::new(shards),
             rate_max: AtomicU32::new(0),
-            check: ArcSwap::default(),
+            check: LastCheck::default(),
             failed_connects: AtomicU32::new(0),
             suspect: AtomicBool::new(false),
             usual_connect: AtomicU32::new(0),
@@ -210,8 +209,11 @@ impl ServerLive {
 
     /// A check has passed, or the server was put back into service: nothing is held against it.
     pub fn trust(&self) {
-        self.failed_connects.store(0, Relaxed);
-        self.suspect.store(false, Relaxed);
+        // Workers read these; what is so already is not written, which would cost them the line.
+        if self.failed_connects.load(Relaxed) != 0 || self.is_suspect() {
+            self.failed_connects.store(0, Relaxed);
+            self.suspect.store(false, Relaxed);
+        }
     }
 
     /// Whether it is to be picked last.

@@ -1,18 +1,26 @@
 //! One health check: connect, and say in HAProxy's words what came of it.
 //!
 //! Runs on the control thread, called by the check tasks. Invariants: an error of our own is never
-//! a verdict on the server; whatever the outcome, the socket is closed when the probe returns.
+//! a verdict on the server; whatever the outcome, the connection is over when the probe returns.
+//!
+//! A TCP check is a few system calls, and every one counts where thousands are made a second: the
+//! answer is looked for at once, because a server of this machine has given it by then, and only
+//! one that is still to come is waited for in the runtime's epoll instance.
 
 use crate::config::model::{Server as Spec, ServerPort};
 use crate::live::CheckStatus;
 use crate::state::Endpoint;
 use crate::sys::limits::{self, Spare};
+use crate::sys::raw::{self, Owned};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::{TcpSocket, UnixSocket};
+use tokio::io::Interest;
+use tokio::net::UnixSocket;
 use tokio::time::timeout;
 
 /// Pause before a unix socket whose queue is full is asked again.
@@ -51,13 +59,53 @@ impl Target {
     }
 }
 
+/// Sockets of each family that checks have left to those that follow; more are closed. They are
+/// never more than checks that were in flight at once, so that `check::descriptors` has them.
+pub const IDLE_MAX: usize = 64;
+
+/// Sockets that a check has reset and left to the next one, which is spared opening its own.
+#[derive(Debug, Default)]
+pub struct Idle {
+    v4: RefCell<Vec<Socket>>,
+    v6: RefCell<Vec<Socket>>,
+}
+
+impl Idle {
+    fn of(&self, address: SocketAddr) -> &RefCell<Vec<Socket>> {
+        match address {
+            SocketAddr::V4(_) => &self.v4,
+            SocketAddr::V6(_) => &self.v6,
+        }
+    }
+
+    /// A socket that was connected, ended with RST and is as new; its options have stayed.
+    fn take(&self, address: SocketAddr) -> Option<Socket> {
+        self.of(address).borrow_mut().pop()
+    }
+
+    /// Closes them.
+    pub fn clear(&self) {
+        self.v4.borrow_mut().clear();
+        self.v6.borrow_mut().clear();
+    }
+
+    /// Ends the connection with RST and keeps the socket.
+    fn reset(&self, socket: Socket, address: SocketAddr) {
+        let mut idle = self.of(address).borrow_mut();
+        // One that is not kept is closed, with RST by its `SO_LINGER`.
+        if idle.len() < IDLE_MAX && rustix::net::connect_unspec(&socket).is_ok() {
+            idle.push(socket);
+        }
+    }
+}
+
 /// How a probe opens and closes its socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner<'a> {
     /// Descriptors that are kept back for it.
     pub spare: &'a Spare,
-    /// End with RST instead of FIN.
-    pub reset: bool,
+    /// End with RST instead of FIN, and keep the socket here.
+    pub reset: Option<&'a Idle>,
     /// How long it may take.
     pub limit: Duration,
 }
@@ -105,25 +153,70 @@ fn verdict(status: CheckStatus, info: &str) -> Outcome {
 type Answer = io::Result<Result<(), Option<io::Error>>>;
 
 async fn connect_tcp(address: SocketAddr, manner: Manner<'_>) -> Answer {
-    let socket = manner.spare.with(|| match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    })?;
-    if manner.reset {
-        socket.set_zero_linger()?;
+    let socket = match manner.reset.and_then(|idle| idle.take(address)) {
+        Some(socket) => socket,
+        None => open(address, manner)?,
+    };
+    // The server's answer is acknowledged by the end of the check, as HAProxy does it: a packet
+    // less, and a check that ends with RST never reaches the server's accept queue.
+    socket.set_tcp_quickack(false)?;
+    let answer = join(&socket, address).await;
+    if let (Some(idle), Ok(Ok(()))) = (manner.reset, &answer) {
+        idle.reset(socket, address);
     }
-    join(socket, address).await
+    answer
 }
 
-async fn join(socket: TcpSocket, address: SocketAddr) -> Answer {
-    match socket.connect(address).await {
+fn open(address: SocketAddr, manner: Manner<'_>) -> io::Result<Socket> {
+    let (domain, kind) = (Domain::for_address(address), Type::STREAM.nonblocking());
+    let socket = manner
+        .spare
+        .with(|| Socket::new(domain, kind, Some(Protocol::TCP)))?;
+    if manner.reset.is_some() {
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
+    Ok(socket)
+}
+
+async fn join(socket: &Socket, address: SocketAddr) -> Answer {
+    let address = SockAddr::from(address);
+    match connected(socket, &address).await {
         // A connect to a dead port of this machine can meet itself: the kernel may give it that
         // very port as its own, and TCP then joins the two ends. Nobody listens there.
-        Ok(stream) if stream.local_addr().ok() == Some(address) => {
+        Ok(()) if socket.local_addr().is_ok_and(|own| own == address) => {
             Ok(Err(Some(io::Error::from_raw_os_error(libc::ECONNREFUSED))))
         }
-        Ok(_) => Ok(Ok(())),
+        Ok(()) => Ok(Ok(())),
         Err(error) => judge(error),
+    }
+}
+
+/// Completes when the connection stands.
+async fn connected(socket: &Socket, address: &SockAddr) -> io::Result<()> {
+    // The first call begins, the second asks what has come of it.
+    if stands(socket, address)? || stands(socket, address)? {
+        return Ok(());
+    }
+    let watched = raw::watch(Owned::new(socket), Interest::WRITABLE)?;
+    loop {
+        let mut ready = watched.writable().await?;
+        if stands(socket, address)? {
+            return Ok(());
+        }
+        ready.clear_ready();
+    }
+}
+
+/// Begins to connect, or asks how far it is: whether the connection stands, in one system call
+/// where `SO_ERROR` would be silent about a connection that is still being made.
+fn stands(socket: &Socket, address: &SockAddr) -> io::Result<bool> {
+    match socket.connect(address) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EINPROGRESS | libc::EALREADY) => Ok(false),
+            Some(libc::EISCONN) => Ok(true),
+            _ => Err(error),
+        },
     }
 }
 

@@ -7,6 +7,11 @@ use std::net::{Ipv4Addr, TcpListener};
 const LIMIT: Duration = Duration::from_secs(5);
 
 async fn ask(target: Target, limit: Duration, reset: bool) -> (CheckStatus, String) {
+    let idle = Idle::default();
+    ask_with(target, limit, reset.then_some(&idle)).await
+}
+
+async fn ask_with(target: Target, limit: Duration, reset: Option<&Idle>) -> (CheckStatus, String) {
     let spare = Spare::new().unwrap();
     let manner = Manner {
         spare: &spare,
@@ -72,30 +77,131 @@ async fn silence_times_out_with_the_words_of_haproxy() {
     assert_eq!(info, " at initial connection step of tcp-check");
 }
 
-/// What the server sees at the end of a check.
-async fn last_words(reset: bool) -> io::Result<usize> {
+#[tokio::test]
+async fn a_check_that_ends_with_fin_is_a_short_connection_to_the_server() {
     use std::io::Read;
     let (listener, address) = listener();
-    ask(Target::Tcp(address), LIMIT, reset).await;
+    ask(Target::Tcp(address), LIMIT, false).await;
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
-    stream.read(&mut [0; 8])
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
 }
 
 #[tokio::test]
-async fn checks_end_as_they_are_told() {
-    assert_eq!(last_words(false).await.unwrap(), 0, "FIN");
-    let error = last_words(true).await.unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET), "RST");
+async fn a_check_that_ends_with_rst_is_none() {
+    let (listener, address) = listener();
+    let answer = ask(Target::Tcp(address), LIMIT, true).await;
+    assert_eq!(answer.0, CheckStatus::L4Ok);
+    // Whoever connects after it is the first in the queue.
+    let next = std::net::TcpStream::connect(address).unwrap();
+    let (_, peer) = listener.accept().unwrap();
+    assert_eq!(peer, next.local_addr().unwrap());
+}
+
+#[tokio::test]
+async fn a_socket_that_was_reset_serves_the_next_check_whatever_that_finds() {
+    use std::net::Ipv6Addr;
+    use std::os::fd::AsRawFd;
+    let (_up, up) = listener();
+    let up_v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let (closed, down) = listener();
+    drop(closed);
+    let idle = Idle::default();
+    let ask = async |address| ask_with(Target::Tcp(address), LIMIT, Some(&idle)).await.0;
+    let kept = |of: &RefCell<Vec<Socket>>| -> Vec<_> {
+        of.borrow().iter().map(AsRawFd::as_raw_fd).collect()
+    };
+    assert_eq!(ask(up).await, CheckStatus::L4Ok);
+    let first = kept(&idle.v4);
+    assert_eq!(first.len(), 1);
+    for _ in 0..100 {
+        assert_eq!(ask(up).await, CheckStatus::L4Ok);
+        assert_eq!(kept(&idle.v4), first, "the same one again");
+    }
+    let v6 = up_v6.local_addr().unwrap();
+    assert_eq!(ask(v6).await, CheckStatus::L4Ok);
+    assert_eq!((kept(&idle.v4), kept(&idle.v6).len()), (first, 1));
+    assert_eq!(ask(down).await, CheckStatus::L4Con);
+    assert!(
+        kept(&idle.v4).is_empty(),
+        "only one that was connected is kept"
+    );
+    assert_eq!(ask(up).await, CheckStatus::L4Ok);
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_later_is_waited_for() {
+    comes_later(None).await;
+}
+
+#[tokio::test]
+async fn a_socket_that_was_reset_waits_as_a_new_one() {
+    let (_listener, address) = listener();
+    let idle = Idle::default();
+    ask_with(Target::Tcp(address), LIMIT, Some(&idle)).await;
+    assert_eq!(idle.v4.borrow().len(), 1);
+    comes_later(Some(&idle)).await;
+    let (_listener, _fillers, address) = deaf();
+    let limit = Duration::from_millis(100);
+    let answer = ask_with(Target::Tcp(address), limit, Some(&idle)).await;
+    assert_eq!(answer.0, CheckStatus::L4Timeout);
+    assert!(
+        idle.v4.borrow().is_empty(),
+        "the one that was not answered is closed"
+    );
+}
+
+/// No system call and no turn of the runtime is spent on waiting for what is there already.
+#[tokio::test]
+async fn the_answer_of_this_machine_is_there_at_once() {
+    let (_listener, address) = listener();
+    let mut at_once = 0;
+    for _ in 0..20 {
+        tokio::select! {
+            biased;
+            answer = ask(Target::Tcp(address), LIMIT, true) => {
+                assert_eq!(answer.0, CheckStatus::L4Ok);
+                at_once += 1;
+            }
+            () = std::future::ready(()) => {}
+        }
+    }
+    // A busy kernel may put off the work of its network for once.
+    assert!(at_once >= 10, "{at_once} of 20");
+}
+
+/// A probe of a server that is deaf when it begins, and then listens.
+async fn comes_later(reset: Option<&Idle>) {
+    let (listener, _fillers, address) = deaf();
+    listener.set_nonblocking(true).unwrap();
+    let begun = std::time::Instant::now();
+    // The queue is full when the probe begins. Then it is emptied, and the kernel answers the
+    // repeated SYN, a second later.
+    let answer = tokio::select! {
+        biased;
+        answer = ask_with(Target::Tcp(address), LIMIT, reset) => answer,
+        () = async {
+            loop {
+                let _ = listener.accept();
+                tokio::task::yield_now().await;
+            }
+        } => unreachable!("it goes on"),
+    };
+    assert_eq!(answer, (CheckStatus::L4Ok, String::new()));
+    assert!(
+        begun.elapsed() > Duration::from_millis(500),
+        "it had to wait"
+    );
 }
 
 #[tokio::test]
 async fn a_check_never_passes_by_meeting_itself() {
     // A source port that is the target's: what the kernel does by chance, done by force.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let address = socket.local_addr().unwrap();
-    let answer = join(socket, address).await.unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let answer = join(&socket, address).await.unwrap();
     let error = answer.unwrap_err().expect("the system's word for it");
     assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
 }

@@ -21,6 +21,10 @@ pub const FIRST_RATE_MAX: u32 = 2_000;
 /// Jitter is below one part in this many of the interval.
 pub const JITTER_PART: u32 = 20;
 
+/// Starts but the first fall on multiples of this, the same for all servers, where the jitter has
+/// room for it: one wake-up of the control thread then starts many checks.
+pub const GRAIN: Duration = Duration::from_millis(10);
+
 /// Checks a second up to which they end with FIN. Beyond, they end with RST: the connections would
 /// take too many of this machine's ports to `TIME_WAIT`.
 pub const FIN_RATE_MAX: f64 = 1_000.0;
@@ -45,8 +49,10 @@ pub fn ends_with_reset<'a>(checks: impl Iterator<Item = &'a Check>) -> bool {
 /// Which of a check's intervals rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// The server is up without a doubt.
+    /// The server is up without a doubt: a passed check changes nothing.
     Normal,
+    /// As many checks have passed, but an operator holds the server back until the next one does.
+    Held,
     /// It is on its way up or down.
     Fast,
     /// It is down.
@@ -61,7 +67,10 @@ impl Pace {
         if status.admin.is_maint() {
             Self::Paused
         } else if status.health >= rules.full() {
-            Self::Normal
+            match status.oper {
+                OperState::Running | OperState::Starting => Self::Normal,
+                OperState::Stopping | OperState::Stopped => Self::Held,
+            }
         } else if status.oper == OperState::Stopped && status.health == 0 {
             Self::Down
         } else {
@@ -72,7 +81,7 @@ impl Pace {
     /// The time between starts; `None` while paused.
     pub fn interval(self, check: &Check) -> Option<Duration> {
         match self {
-            Self::Normal => Some(check.interval),
+            Self::Normal | Self::Held => Some(check.interval),
             Self::Fast => Some(check.fast_interval),
             Self::Down => Some(check.down_interval),
             Self::Paused => None,
@@ -83,6 +92,8 @@ impl Pace {
 /// The times at which one server's checks start.
 #[derive(Debug)]
 pub struct Grid {
+    /// Where multiples of [`GRAIN`] count from.
+    origin: Instant,
     /// The last place on the grid that was used; the first one before any was.
     place: Instant,
     started: bool,
@@ -100,9 +111,10 @@ pub struct Due {
 }
 
 impl Grid {
-    /// A grid that begins at `first`, exactly.
-    pub fn new(first: Instant, seed: u64) -> Self {
+    /// A grid that begins at `first`, exactly. `origin`: an instant before it, the same for all.
+    pub fn new(origin: Instant, first: Instant, seed: u64) -> Self {
         Self {
+            origin,
             place: first,
             started: false,
             jitter: 0,
@@ -120,11 +132,25 @@ impl Grid {
         if self.started {
             place += interval * passed(place, interval, now).max(1);
         }
-        let jitter = interval / JITTER_PART * u32::from(self.jitter) / u32::from(u16::MAX);
+        let room = interval / JITTER_PART;
+        let part = |room: Duration| room * u32::from(self.jitter) / u32::from(u16::MAX);
+        let at = match room.checked_sub(GRAIN) {
+            Some(room) if self.started => self.rounded_up(place + part(room)),
+            _ => place + part(room),
+        };
         Due {
-            at: (place + jitter).max(now),
+            at: at.max(now),
             place,
         }
+    }
+
+    /// The next multiple of [`GRAIN`].
+    fn rounded_up(&self, at: Instant) -> Instant {
+        // A second is a multiple of it.
+        let grain = GRAIN.subsec_nanos();
+        let since = at.saturating_duration_since(self.origin);
+        let past = since.subsec_nanos() % grain;
+        at + Duration::from_nanos(u64::from((grain - past) % grain))
     }
 
     /// The check that was due has started.

@@ -57,10 +57,48 @@ fn each_state_has_its_pace() {
     );
 }
 
+/// What [`super::super::task::Lane::passed_again`] rests on.
+#[test]
+fn at_the_normal_pace_a_passed_check_changes_nothing() {
+    let now = Instant::now();
+    let rules = Rules { rise: 2, fall: 3 };
+    let (mut normal, mut held) = (0, 0);
+    for admin in 0..0x40 {
+        for oper in [
+            OperState::Stopped,
+            OperState::Starting,
+            OperState::Running,
+            OperState::Stopping,
+        ] {
+            for health in 0..=rules.full() {
+                let before = ServerStatus {
+                    oper,
+                    health,
+                    ..ServerStatus::initial(AdminState(admin), rules, now)
+                };
+                let mut after = before.clone();
+                after.check_passed(rules, now);
+                match Pace::of(&before, rules) {
+                    Pace::Normal => {
+                        normal += 1;
+                        assert_eq!(after, before);
+                    }
+                    Pace::Held => {
+                        held += 1;
+                        assert_ne!(after, before);
+                    }
+                    Pace::Fast | Pace::Down | Pace::Paused => {}
+                }
+            }
+        }
+    }
+    assert!(normal > 0 && held > 0);
+}
+
 #[test]
 fn a_changed_interval_counts_from_the_last_start() {
     let first = Instant::now();
-    let mut grid = Grid::new(first, 1);
+    let mut grid = Grid::new(first, first, 1);
     grid.start(grid.due(ms(2_000), first));
     let soon = first + ms(10);
     let fast = grid.due(ms(500), soon).at - first;
@@ -75,6 +113,20 @@ fn a_changed_interval_counts_from_the_last_start() {
     );
 }
 
+#[test]
+fn servers_that_began_apart_start_together() {
+    let origin = Instant::now();
+    let mut wakes = std::collections::BTreeSet::new();
+    for server in 0..1_000 {
+        let first = origin + Duration::from_micros(200 * server);
+        let mut grid = Grid::new(origin, first, server);
+        grid.start(grid.due(ms(2_000), first));
+        wakes.insert(grid.due(ms(2_000), first).at);
+    }
+    // 200 ms of places and 100 ms of jitter.
+    assert!(wakes.len() <= 31, "{}", wakes.len());
+}
+
 proptest! {
     #[test]
     fn starts_stay_on_the_grid_however_long_checks_take(
@@ -82,7 +134,7 @@ proptest! {
     ) {
         let first = Instant::now();
         let interval = ms(interval);
-        let mut grid = Grid::new(first, seed);
+        let mut grid = Grid::new(first, first, seed);
         let mut now = first;
         let mut last = None;
         for took in took {

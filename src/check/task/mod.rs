@@ -1,9 +1,11 @@
 //! The check task of one server, and the lane that control steers it by. Control thread only.
 //!
 //! Invariants: at most one check of a server is in flight; a check that could not be made for want
-//! of something of ours changes nothing but a warning; while the lane is paused none starts.
+//! of something of ours changes nothing but a warning; while the lane is paused none starts; a
+//! verdict that can change something reaches control, in the order of the checks. One that cannot,
+//! a pass of a server that is up without a doubt, is only counted: it is nearly every one.
 
-use super::probe::{Manner, Outcome, Target, probe};
+use super::probe::{Idle, Manner, Outcome, Target, probe};
 use super::schedule::{Grid, Pace};
 use crate::config::model::Check;
 use crate::live::{CheckReport, CheckStatus, ServerLive};
@@ -27,6 +29,8 @@ pub struct Lane {
     pace: Cell<Pace>,
     target: RefCell<Option<Target>>,
     wanted: Cell<bool>,
+    /// Verdicts on their way to control: [`Lane::pace`] does not know of them yet.
+    unheard: Cell<u32>,
     changed: Notify,
 }
 
@@ -37,6 +41,7 @@ impl Lane {
             pace: Cell::new(pace),
             target: RefCell::new(target),
             wanted: Cell::new(false),
+            unheard: Cell::new(0),
             changed: Notify::new(),
         })
     }
@@ -53,6 +58,27 @@ impl Lane {
         if self.pace.replace(pace) != pace {
             self.changed.notify_one();
         }
+    }
+
+    /// Control has taken a verdict of this server out of its inbox.
+    pub fn heard(&self) {
+        self.unheard.set(self.unheard.get().saturating_sub(1));
+    }
+
+    /// A verdict of this server goes to control.
+    pub fn tell(&self) {
+        self.unheard.set(self.unheard.get().saturating_add(1));
+    }
+
+    /// A check of `live` has passed after `took`: whether that is no news to control. Then it is
+    /// noted here, and control is not to be told.
+    pub fn passed_again(&self, live: &ServerLive, took: Duration) -> bool {
+        let settled = self.pace.get() == Pace::Normal && self.unheard.get() == 0;
+        let again = settled && live.check.passed_again(took);
+        if again {
+            live.trust();
+        }
+        again
     }
 
     /// The server has got this address.
@@ -91,6 +117,8 @@ pub struct Common {
     handle: ControlHandle,
     spare: Arc<Spare>,
     reset: Cell<bool>,
+    idle: Idle,
+    origin: Instant,
     warned: Cell<Option<Instant>>,
     unsaid: Cell<u64>,
 }
@@ -102,6 +130,8 @@ impl Common {
             handle,
             spare,
             reset: Cell::new(reset),
+            idle: Idle::default(),
+            origin: Instant::now(),
             warned: Cell::new(None),
             unsaid: Cell::new(0),
         })
@@ -110,6 +140,8 @@ impl Common {
     /// Whether connections end with RST from now on.
     pub fn set_reset(&self, reset: bool) {
         self.reset.set(reset);
+        // There may be fewer checks now than sockets that were kept for them.
+        self.idle.clear();
     }
 
     /// Says that a check could not be made; at most once in [`WARN_EVERY`] for all servers.
@@ -151,7 +183,7 @@ pub struct Subject {
 
 /// Checks one server from `first` on until `stop`, or until control has ended.
 pub async fn run(subject: Subject, common: Rc<Common>, first: Instant, stop: CancellationToken) {
-    let mut grid = Grid::new(first, subject.live.uid);
+    let mut grid = Grid::new(common.origin, first, subject.live.uid);
     let checks = async {
         loop {
             let target = subject.lane.due(&mut grid, &subject.check).await;
@@ -170,33 +202,35 @@ pub async fn run(subject: Subject, common: Rc<Common>, first: Instant, stop: Can
 
 /// `false` when nobody listens any more.
 async fn check_once(subject: &Subject, common: &Common, target: &Target) -> bool {
-    let before = CheckReport::clone(&subject.live.check.load());
-    subject.live.check.store(Arc::new(CheckReport {
-        in_progress: true,
-        ..before.clone()
-    }));
+    let (live, lane) = (&subject.live, &subject.lane);
+    live.check.begin();
     let started = Instant::now();
     let manner = Manner {
         spare: &common.spare,
-        reset: common.reset.get(),
+        reset: common.reset.get().then_some(&common.idle),
         limit: subject.check.timeout,
     };
     match probe(target, manner).await {
         Outcome::Local(error) => {
-            subject.live.check.store(Arc::new(before));
+            live.check.give_up();
             common.warn(subject, &error);
             true
         }
         Outcome::Verdict { status, info } => {
-            if status != CheckStatus::L4Ok {
-                subject.lane.wanted.set(false);
+            let (passed, took) = (status == CheckStatus::L4Ok, started.elapsed());
+            if passed && lane.passed_again(live, took) {
+                return true;
             }
+            if !passed {
+                lane.wanted.set(false);
+            }
+            lane.tell();
             let message = ToControl::Checked {
                 backend: subject.backend,
-                server: subject.live.uid,
+                server: live.uid,
                 report: CheckReport {
                     status,
-                    duration: Some(started.elapsed()),
+                    duration: Some(took),
                     info,
                     in_progress: false,
                 },

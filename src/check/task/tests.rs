@@ -60,7 +60,7 @@ impl Bench {
             Some(ToControl::Checked { report, .. }) => {
                 // What control does with it.
                 let status = report.status;
-                self.live.check.store(Arc::new(report));
+                self.live.check.store(report);
                 status
             }
             other => panic!("{other:?}"),
@@ -89,13 +89,57 @@ async fn a_wake_checks_at_once_unless_a_check_in_flight_answers_it() {
             for _ in 0..100 {
                 tokio::task::yield_now().await;
             }
-            let report = bench.live.check.load_full();
+            let report = bench.live.check.load();
             assert!(!report.in_progress, "the failure was answer enough");
             bench.lane.check_now();
             assert_eq!(
                 bench.verdict().await,
                 CheckStatus::L4Timeout,
                 "an hour early"
+            );
+            bench.stop.cancel();
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn control_hears_only_what_may_change_something() {
+    let (_listener, address) = listener(16);
+    LocalSet::new()
+        .run_until(async {
+            let mut bench = started(address);
+            assert_eq!(bench.verdict().await, CheckStatus::L4Ok);
+            bench.lane.check_now();
+            assert_eq!(
+                bench.verdict().await,
+                CheckStatus::L4Ok,
+                "control has not taken in the first one"
+            );
+            bench.lane.heard();
+            bench.lane.heard();
+            for _ in 0..5 {
+                let known = CheckReport {
+                    duration: Some(HOUR),
+                    ..bench.live.check.load()
+                };
+                bench.live.check.store(known);
+                while bench.live.connect_failed() || !bench.live.is_suspect() {}
+                bench.lane.check_now();
+                let deadline = Instant::now() + Duration::from_secs(10);
+                while bench.live.check.load().duration == Some(HOUR) {
+                    assert!(Instant::now() < deadline, "no check ends");
+                    tokio::task::yield_now().await;
+                }
+                assert!(!bench.live.is_suspect());
+                assert!(!bench.live.check.load().in_progress);
+            }
+            assert!(bench.inbox.try_recv().is_err(), "no news, no message");
+            bench.lane.set_pace(Pace::Fast);
+            bench.lane.check_now();
+            assert_eq!(
+                bench.verdict().await,
+                CheckStatus::L4Ok,
+                "it may bring the server up"
             );
             bench.stop.cancel();
         })

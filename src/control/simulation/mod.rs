@@ -48,7 +48,7 @@ enum Event {
     Shortage(bool),
     /// A check is due; the number tells a schedule that has been replaced.
     CheckDue(usize, u64, Option<Due>),
-    CheckEnd(usize, CheckStatus),
+    CheckEnd(usize, CheckStatus, Duration),
     /// Control takes its turn.
     Turn,
     Arrive,
@@ -141,7 +141,7 @@ impl World {
             rotation: vec![None; count],
             checkers: (0..total)
                 .map(|index| Checker {
-                    grid: Grid::new(start + first_start(index, total), random.u64(..)),
+                    grid: Grid::new(start, start + first_start(index, total), random.u64(..)),
                     in_flight: false,
                     wanted: false,
                     schedule: 0,
@@ -224,7 +224,7 @@ impl World {
                 self.shortage_since = self.now;
             }
             Event::CheckDue(index, schedule, due) => self.check_due(index, schedule, due),
-            Event::CheckEnd(index, status) => self.check_end(index, status),
+            Event::CheckEnd(index, status, took) => self.check_end(index, status, took),
             Event::Turn => self.turn(),
             Event::Arrive => {
                 self.arrive();
@@ -284,21 +284,26 @@ impl World {
             Node::Refusing => (REFUSAL, CheckStatus::L4Con),
             _ => (self.check.timeout, CheckStatus::L4Timeout),
         };
-        self.at(self.now + took, Event::CheckEnd(index, status));
+        self.at(self.now + took, Event::CheckEnd(index, status, took));
     }
 
-    fn check_end(&mut self, index: usize, status: CheckStatus) {
+    fn check_end(&mut self, index: usize, status: CheckStatus, took: Duration) {
         let checker = &mut self.checkers[index];
         checker.in_flight = false;
         checker.wanted &= status == CheckStatus::L4Ok;
         let report = CheckReport {
             status,
+            duration: Some(took),
             ..CheckReport::default()
         };
-        let uid = self.backend().servers[index].live.uid;
-        self.inbox.push((uid, report));
-        let delay = Duration::from_micros(self.random.u64(..2_000));
-        self.at(self.now + delay, Event::Turn);
+        let live = Arc::clone(&self.backend().servers[index].live);
+        let lane = self.places.lane(live.uid).expect("every server is checked");
+        if status != CheckStatus::L4Ok || !lane.passed_again(&live, took) {
+            lane.tell();
+            self.inbox.push((live.uid, report));
+            let delay = Duration::from_micros(self.random.u64(..2_000));
+            self.at(self.now + delay, Event::Turn);
+        }
         self.schedule_check(index);
     }
 
@@ -306,7 +311,7 @@ impl World {
         let base = Arc::clone(&self.snapshot);
         let mut batch = Batch::new(base, &self.places, &self.tokens[1], self.now);
         for (uid, report) in self.inbox.drain(..) {
-            batch.checked(uid, report);
+            batch.checked(uid, &report);
         }
         if let (Some(snapshot), _) = batch.finish() {
             self.snapshot = Arc::new(snapshot);

@@ -66,12 +66,12 @@ fn changed_spec(
 }
 
 fn report(server: &Server, status: CheckStatus, info: &str) {
-    server.live.check.store(Arc::new(CheckReport {
+    server.live.check.store(CheckReport {
         status,
         duration: Some(Duration::from_millis(3)),
         info: info.into(),
         in_progress: false,
-    }));
+    });
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_running_check_has_a_star() {
             in_progress: true,
             ..CheckReport::default()
         };
-        server.live.check.store(Arc::new(report));
+        server.live.check.store(report);
     });
     let mut rows = rows(snapshot);
     while let Some(row) = rows.next() {

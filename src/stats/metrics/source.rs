@@ -177,7 +177,7 @@ fn checked(server: &Server) -> Option<&'static str> {
     if server.spec.check.is_none() || server.status.admin.is_maint() {
         return None;
     }
-    let status: CheckStatus = server.live.check.load().status;
+    let status: CheckStatus = server.live.check.status();
     Some(status.code())
 }
 

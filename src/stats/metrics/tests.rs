@@ -78,11 +78,11 @@ fn busy() -> Snapshot {
     config.global.node = Some("lb01".into());
     let snapshot = snapshot(&config);
     let server = &snapshot.backends[0].as_ref().unwrap().servers[0];
-    server.live.check.store(Arc::new(crate::live::CheckReport {
+    server.live.check.store(crate::live::CheckReport {
         status: CheckStatus::L4Ok,
         duration: Some(Duration::from_millis(3)),
         ..Default::default()
-    }));
+    });
     snapshot
 }
 

@@ -206,12 +206,12 @@ use crate::stats::process::VERSION;
 #[test]
 fn tips_tell_addresses_and_reasons() {
     let report = |server: &mut Server| {
-        server.live.check.store(Arc::new(CheckReport {
+        server.live.check.store(CheckReport {
             status: CheckStatus::L4Con,
             duration: Some(Duration::from_millis(7)),
             info: "Connection refused".into(),
             in_progress: true,
-        }));
+        });
     };
     let legends = View {
         legends: true,
@@ -249,7 +249,7 @@ fn nothing_from_outside_becomes_markup() {
                 info: "<img src=x>".into(),
                 ..CheckReport::default()
             };
-            server.live.check.store(Arc::new(report));
+            server.live.check.store(report);
         },
     );
     assert!(!whole(bad, View::default()).contains("<img"));

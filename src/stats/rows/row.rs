@@ -9,7 +9,6 @@ use crate::state::{Backend, Endpoint, Frontend, Server, Snapshot};
 use crate::stats::Requests;
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -54,7 +53,7 @@ pub struct Row<'a> {
     /// Now, in ms of the process's clock.
     pub now_ms: u64,
     /// The last check, where one is to be shown.
-    check: Option<Arc<CheckReport>>,
+    check: Option<CheckReport>,
     /// Whether a backend's status says how many of its servers are usable.
     counting: bool,
 }
@@ -72,7 +71,7 @@ impl<'a> Row<'a> {
             Object::Server(_, server)
                 if server.spec.check.is_some() && !server.status.admin.is_maint() =>
             {
-                Some(server.live.check.load_full())
+                Some(server.live.check.load())
             }
             _ => None,
         };
@@ -121,7 +120,7 @@ impl<'a> Row<'a> {
 
     /// The last check; `None` where HAProxy shows none.
     pub fn check(&self) -> Option<&CheckReport> {
-        self.check.as_deref()
+        self.check.as_ref()
     }
 
     /// `pxname`.

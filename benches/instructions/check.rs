@@ -1,0 +1,79 @@
+//! The check task of one server that is up, on sockets of this machine: what a health check costs
+//! when it finds nothing new. Run by the guard in a process of its own.
+
+use rlb::check::probe::Target;
+use rlb::check::schedule::Pace;
+use rlb::check::task::{self, Common, Lane, Subject};
+use rlb::config::model::{Check, CheckKind};
+use rlb::live::{CheckReport, CheckStatus, ServerLive};
+use rlb::state::{BackendId, ControlHandle};
+use rlb::sys::limits::Spare;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::{LocalSet, yield_now};
+use tokio_util::sync::CancellationToken;
+
+/// Between checks by the clock: none comes while those that are asked for are counted.
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Checks a server so often, as control would ask for it, with sockets that end by RST.
+///
+/// # Errors
+/// Those of the sockets; when a check has not passed, or control was told of one.
+pub(crate) fn run(times: u64) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let lane = Lane::new(Pace::Normal, Some(Target::Tcp(listener.local_addr()?)));
+    let live = Arc::new(ServerLive::new("s1".into(), 2));
+    let known = CheckReport {
+        status: CheckStatus::L4Ok,
+        duration: Some(HOUR),
+        ..CheckReport::default()
+    };
+    live.check.store(known.clone());
+    let (handle, mut inbox) = ControlHandle::new();
+    let common = Common::new(handle, Arc::new(Spare::new()?), true);
+    let subject = Subject {
+        backend: BackendId(0),
+        backend_name: "b".into(),
+        live: Arc::clone(&live),
+        check: check(),
+        lane: Rc::clone(&lane),
+    };
+    let stop = CancellationToken::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let first = Instant::now() + HOUR;
+        let checks = tokio::task::spawn_local(task::run(subject, common, first, stop.clone()));
+        for _ in 0..times {
+            live.check.store(known.clone());
+            lane.check_now();
+            while live.check.load().duration == known.duration {
+                if inbox.try_recv().is_ok() {
+                    return Err(io::Error::other("control was told of what is no news"));
+                }
+                yield_now().await;
+            }
+        }
+        stop.cancel();
+        checks.await.map_err(io::Error::other)
+    })
+}
+
+fn check() -> Check {
+    Check {
+        kind: CheckKind::Tcp,
+        interval: HOUR,
+        fast_interval: HOUR,
+        down_interval: HOUR,
+        rise: 2,
+        fall: 3,
+        timeout: Duration::from_secs(1),
+        port: None,
+        address: None,
+    }
+}
