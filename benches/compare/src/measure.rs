@@ -168,10 +168,7 @@ impl Strace {
             .spawn()
             .context("strace is needed")?;
         wait_until("strace is attached", || {
-            Ok(pids.iter().all(|pid| {
-                fs::read_to_string(format!("/proc/{pid}/status"))
-                    .is_ok_and(|status| !status.contains("TracerPid:\t0"))
-            }))
+            Ok(pids.iter().all(|pid| traced(*pid)))
         })?;
         Ok(Self(child, file))
     }
@@ -194,6 +191,15 @@ impl Strace {
         }
         Ok(calls)
     }
+}
+
+/// Whether all threads of a process are traced.
+fn traced(pid: u32) -> bool {
+    let is = |path: std::path::PathBuf| {
+        fs::read_to_string(path.join("status")).is_ok_and(|text| !text.contains("TracerPid:\t0"))
+    };
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .is_ok_and(|mut tasks| tasks.all(|task| task.is_ok_and(|task| is(task.path()))))
 }
 
 /// `perf record` on running processes, by the clock: where a machine's clock counts instructions, a
