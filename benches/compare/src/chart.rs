@@ -56,6 +56,8 @@ const SMALL: &str = "font-size='11' fill='#6b7280'";
 const SMALL_END: &str = "font-size='11' fill='#6b7280' text-anchor='end'";
 const GRID: &str = "stroke='#e5e7eb'";
 const ONE: &str = "stroke='#1f2937' stroke-dasharray='3 2'";
+/// Keeps lines off the letters.
+const HALO: &str = "stroke='#ffffff' stroke-width='3' paint-order='stroke'";
 const WHISKER: &str = "stroke='#111827' stroke-width='1.5' stroke-opacity='0.6'";
 
 /// The chart of these results. What two of them have, the same figure of the same workload with as many
@@ -232,11 +234,11 @@ impl Drawing {
             self.text(at(ratio), font, &ratio.to_string());
             self.line((at(ratio), top), (at(ratio), top + height), GRID);
         }
+        self.line((at(1.0), top), (at(1.0), top + height), ONE);
         self.y = top + GAP / 2.0;
         for workload in workloads {
             self.group(results, workload, figure);
         }
-        self.line((at(1.0), top), (at(1.0), top + height), ONE);
         self.y = top + height;
     }
 
@@ -274,12 +276,13 @@ impl Drawing {
             self.line((at(bar.low), middle), (at(bar.high), middle), WHISKER);
             end = at(bar.high);
         }
-        let font = match bar.subject {
-            "rlb" => "font-size='10' font-weight='bold'",
-            _ => "font-size='10'",
+        let weight = match bar.subject {
+            "rlb" => "bold",
+            _ => "normal",
         };
+        let font = format!("font-size='10' font-weight='{weight}' {HALO}");
         self.y = bottom - 1.0;
-        self.text(end + 4.0, font, &format!("{:.2}", bar.ratio));
+        self.text(end + 4.0, &font, &format!("{:.2}", bar.ratio));
         self.y = top + BAR;
     }
 }
