@@ -20,7 +20,7 @@ use crate::interrupt;
 use crate::measure::pause;
 use crate::report::Results;
 use crate::subject::Subject;
-use crate::workload::{CALLS, INSTRUCTIONS, MACHINE, Workload};
+use crate::workload::{BUSIEST, CALLS, INSTRUCTIONS, MACHINE, Workload};
 use anyhow::{Context, Result, bail, ensure};
 use guest::Note;
 use machine::{Folder, Machine};
@@ -98,7 +98,7 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     let console = fs::read_to_string(folder.path().join("console")).unwrap_or_default();
     // A run that was cut short says what it has; profiles are written already.
     if !results.workloads().is_empty() {
-        for figure in [INSTRUCTIONS, MACHINE, CALLS] {
+        for figure in [INSTRUCTIONS, MACHINE, CALLS, BUSIEST] {
             print!("{}", results.matrix(figure));
         }
         eprintln!("written to {}", wanted.out.display());

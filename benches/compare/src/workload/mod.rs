@@ -23,6 +23,9 @@ pub const CPU: &str = "CPU us/op";
 pub const INSTRUCTIONS: &str = "instructions/op";
 /// Instructions of the whole emulated machine per operation: load, proxy and servers.
 pub const MACHINE: &str = "machine's instr/op";
+/// What the busiest thread of the proxy has of its instructions, where it has several workers: how far
+/// they share the work.
+pub const BUSIEST: &str = "busiest thread, %";
 /// System calls of the proxy per operation.
 pub const CALLS: &str = "syscalls/op";
 /// Instructions of the proxy in user space per operation, counted by callgrind.
@@ -114,6 +117,7 @@ impl Workload {
             None
         };
         let cpu_before = measure::settled_cpu_ns(&pids)?;
+        let threads_before = measure::threads_ns(&pids)?;
         let outcome = load.go()?;
         let cpu = measure::settled_cpu_ns(&pids)? - cpu_before;
         let instructions = perf.map(Perf::stop).transpose()?.flatten();
@@ -140,6 +144,10 @@ impl Workload {
             What::Emulated => {
                 note(INSTRUCTIONS, speed.then(|| cpu as f64 / operations));
                 note(MACHINE, Some(outcome.seconds * 1e9 / operations));
+                if cores > 1 {
+                    let now = measure::threads_ns(&pids)?;
+                    note(BUSIEST, measure::busiest_share(&threads_before, &now));
+                }
             }
             What::Calls => {
                 note(
