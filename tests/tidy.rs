@@ -90,7 +90,10 @@ fn files(dir: &str, endings: &[&str]) -> Vec<Source> {
         for path in paths {
             let name = path.to_string_lossy().into_owned();
             if path.is_dir() {
-                waiting.push(path);
+                // What a build of a package in here has left behind is nobody's text.
+                if path.file_name().is_some_and(|name| name != "target") {
+                    waiting.push(path);
+                }
             } else if endings.iter().any(|ending| name.ends_with(ending)) {
                 let inside = path.strip_prefix(root()).expect("below the root");
                 let text = fs::read_to_string(&path).expect("a text file");

@@ -41,6 +41,9 @@ pub struct Args {
     /// Direction of bulk: down, up
     #[arg(long, default_value = "down")]
     pub direction: String,
+    /// Round trips a second of a ping with one connection; 0: one after the other
+    #[arg(long, default_value_t = 0)]
+    pub pace: u32,
     /// Bytes that each idle connection moves both ways first
     #[arg(long, default_value_t = 0)]
     pub warm: u64,
@@ -201,6 +204,13 @@ async fn established(target: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// Whether a byte comes back.
+async fn answers(stream: &mut TcpStream) -> bool {
+    let mut answer = [0];
+    let sent = stream.write_all(b"x").await;
+    sent.is_ok() && stream.read_exact(&mut answer).await.is_ok() && answer == *b"x"
+}
+
 /// The connections that are held and say nothing more.
 async fn silent(args: &Args) -> Result<Vec<TcpStream>> {
     let mut held = Vec::new();
@@ -309,6 +319,11 @@ async fn ping(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(args.operations);
     let mut silent = silent(args).await?;
     let size = args.size as usize;
+    let pause = Duration::from_secs(1).checked_div(args.pace);
+    ensure!(
+        pause.is_none() || args.connections == 1,
+        "one connection can be paced"
+    );
     let mut streams = Vec::new();
     for _ in 0..args.connections {
         streams.push(RefCell::new(Some(established(args.target).await?)));
@@ -322,7 +337,15 @@ async fn ping(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
             let mut stream = stream.context("each stream has one client")?;
             let mut buffer = vec![0; size];
             let mut offset = 0;
+            let mut due = begun;
             while tally.next() {
+                if let Some(pause) = pause {
+                    due += pause;
+                    // Finer than the runtime's timers; there is nothing else for it to do. Nobody unparks.
+                    while Instant::now() < due {
+                        std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
+                    }
+                }
                 let since = Instant::now();
                 stream.write_all(&pattern.at(offset)[..size]).await?;
                 stream.read_exact(&mut buffer).await?;
@@ -384,7 +407,8 @@ async fn done(stream: &mut TcpStream) -> bool {
     stream.read_exact(&mut answer).await.is_ok() && answer == *DONE
 }
 
-/// Opens connections, moves some bytes on each, and holds them until it is told to go.
+/// Opens connections, moves some bytes on each, and holds them until it is told to go; then each
+/// answers once more.
 async fn idle(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let pattern = Pattern::new();
     let mut streams = Vec::new();
@@ -408,6 +432,10 @@ async fn idle(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     // Long enough for what is released late to be released.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let begun = begin()?;
+    // What was held must still stand: one that an idle timeout has closed meanwhile takes no memory.
+    for stream in &mut streams {
+        broken += u64::from(!answers(stream).await);
+    }
     let outcome = Outcome {
         operations: streams.len() as f64,
         seconds: begun.elapsed().as_secs_f64(),

@@ -4,12 +4,14 @@
 //! network namespace of its own, runs there, and prints one table of ratios. The proxy has one core
 //! (or `--cores`), the load another. Rounds are interleaved; figures are medians with their range.
 //!
-//! Two more things it does: `… -- growth` tells what one more costs when there are many (see `growth`),
-//! `… -- instructions` counts instructions, user and kernel, in an emulated machine (see `emulated`).
+//! More that it does: `… -- growth` tells what one more costs when there are many (see `growth`),
+//! `… -- instructions` counts instructions, user and kernel, in an emulated machine (see `emulated`),
+//! `… -- chart` draws what several runs have found.
 //! Those in user space are counted by `callgrind`, in the comparison and in `growth`.
 
 #[path = "../../instructions/callgrind.rs"]
 mod callgrind;
+mod chart;
 mod emulated;
 mod growth;
 mod interrupt;
@@ -22,6 +24,8 @@ mod workload;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use report::Results;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
@@ -48,8 +52,8 @@ struct Cli {
     /// Only subjects whose name contains one of these; "=NAME" is the whole name
     #[arg(long, value_name = "WORD", global = true)]
     subjects: Vec<String>,
-    /// Worker threads of each proxy, one core each
-    #[arg(long, default_value_t = 1)]
+    /// Worker threads of each proxy: one core each, but in the emulated machine, which has one
+    #[arg(long, default_value_t = 1, global = true)]
     cores: usize,
     /// The rlb to measure; default: target/release/rlb, built when missing
     #[arg(long, global = true)]
@@ -66,6 +70,12 @@ enum Sub {
     /// Count every instruction, user and kernel, in an emulated machine; needs no root, but the Debian
     /// packages qemu-system-x86 and busybox-static
     Instructions(emulated::Args),
+    /// Draw a chart of one or several results.json; what two of them have is taken from the first
+    Chart {
+        /// The results, then the SVG to be written
+        #[arg(required = true, num_args = 2..)]
+        files: Vec<PathBuf>,
+    },
     /// Internal: the side of that in the machine
     #[command(hide = true)]
     Inside {
@@ -91,6 +101,7 @@ fn main() -> Result<()> {
         Some(Sub::Serve { ports }) => return load::serve(ports),
         Some(Sub::Instructions(args)) => return count(&cli, args),
         Some(Sub::Inside { profile }) => return count_inside(&cli, *profile),
+        Some(Sub::Chart { files }) => return draw(files),
         Some(Sub::Growth) | None => {}
     }
     if std::env::var_os(INSIDE).is_none() {
@@ -130,8 +141,9 @@ impl Cli {
 
 /// Counts instructions in an emulated machine.
 fn count(cli: &Cli, args: &emulated::Args) -> Result<()> {
-    ensure!(cli.cores == 1, "the emulated machine has one processor");
-    let mut subjects = cli.subjects(1)?;
+    ensure!(cli.cores > 0, "a proxy has a thread at least");
+    interrupt::watch(|| eprintln!("told to stop; what was measured is written first"))?;
+    let mut subjects = cli.subjects(cli.cores)?;
     // A direct connection has no proxy to count, and the setting in between tells little.
     if cli.subjects.is_empty() {
         subjects.retain(|subject| subject.name != "haproxy splice");
@@ -141,6 +153,7 @@ fn count(cli: &Cli, args: &emulated::Args) -> Result<()> {
         subjects: &subjects,
         workloads: &cli.workloads(Workload::emulated(cli.quick)),
         rounds: cli.rounds.unwrap_or(if cli.quick { 1 } else { 2 }),
+        threads: cli.cores,
         quick: cli.quick,
         args,
         out: &cli.out,
@@ -152,10 +165,27 @@ fn count_inside(cli: &Cli, profile: bool) -> Result<()> {
     measure::raise_nofile()?;
     let rounds = cli.rounds.context("the machine is told its rounds")?;
     emulated::guest::run(
-        cli.subjects(1),
+        cli.subjects(cli.cores),
         &cli.workloads(Workload::emulated(cli.quick)),
+        cli.cores,
         (!profile).then_some(rounds),
     )
+}
+
+/// Draws the last of `files` from the others.
+fn draw(files: &[PathBuf]) -> Result<()> {
+    let (svg, results) = files.split_last().context("clap wants two")?;
+    ensure!(
+        svg.extension().is_some_and(|extension| extension == "svg"),
+        "{} is no .svg to be written",
+        svg.display()
+    );
+    let results: Vec<Results> = results
+        .iter()
+        .map(|file| Results::read(file))
+        .collect::<Result<_>>()?;
+    fs::write(svg, chart::svg(&results.iter().collect::<Vec<_>>()))
+        .with_context(|| format!("cannot write {}", svg.display()))
 }
 
 /// Runs this program again in a network namespace of its own, with one fixed congestion control.
@@ -207,10 +237,15 @@ fn in_a_namespace() -> Result<()> {
 }
 
 fn compare(cli: &Cli) -> Result<()> {
+    let all = std::thread::available_parallelism()?.get();
+    ensure!(
+        (1..=all).contains(&cli.cores),
+        "this machine has {all} cores"
+    );
     let rounds = cli.rounds.unwrap_or(if cli.quick { 3 } else { 15 });
     let subjects = cli.subjects(cli.cores)?;
     let workloads = cli.workloads(Workload::all(cli.quick));
-    let mut results = report::Results::new(&subjects, cli.cores, rounds, report::machine());
+    let mut results = Results::new(&subjects, cli.cores, rounds, report::machine());
     let measured = run_rounds(
         &subjects,
         &workloads,

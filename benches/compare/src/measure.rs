@@ -32,18 +32,33 @@ pub fn raise_nofile() -> Result<()> {
 
 /// CPU time of all threads of `pids` in ns, kernel included.
 pub fn cpu_ns(pids: &[u32]) -> Result<u64> {
-    let mut total = 0;
+    Ok(threads_ns(pids)?.values().sum())
+}
+
+/// The same of each thread, by its ID.
+pub fn threads_ns(pids: &[u32]) -> Result<BTreeMap<u32, u64>> {
+    let mut threads = BTreeMap::new();
     for pid in pids {
         for task in fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")? {
-            let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
+            let task = task?;
+            let schedstat = fs::read_to_string(task.path().join("schedstat"))?;
             let ran = schedstat
                 .split_whitespace()
                 .next()
                 .context("schedstat is empty")?;
-            total += ran.parse::<u64>()?;
+            let id = task.file_name().to_string_lossy().parse()?;
+            threads.insert(id, ran.parse()?);
         }
     }
-    Ok(total)
+    Ok(threads)
+}
+
+/// What the busiest thread has of the CPU time since `before`, in percent.
+pub fn busiest_share(before: &BTreeMap<u32, u64>, now: &BTreeMap<u32, u64>) -> Option<f64> {
+    let used = |(id, ran): (&u32, &u64)| ran.saturating_sub(before.get(id).copied().unwrap_or(0));
+    let total: u64 = now.iter().map(used).sum();
+    let most = now.iter().map(used).max()?;
+    (total > 0).then(|| most as f64 * 100.0 / total as f64)
 }
 
 /// [`cpu_ns`] once it stands still: what the load has left to the proxy is done by then. A proxy that
@@ -168,10 +183,7 @@ impl Strace {
             .spawn()
             .context("strace is needed")?;
         wait_until("strace is attached", || {
-            Ok(pids.iter().all(|pid| {
-                fs::read_to_string(format!("/proc/{pid}/status"))
-                    .is_ok_and(|status| !status.contains("TracerPid:\t0"))
-            }))
+            Ok(pids.iter().all(|pid| traced(*pid)))
         })?;
         Ok(Self(child, file))
     }
@@ -194,6 +206,15 @@ impl Strace {
         }
         Ok(calls)
     }
+}
+
+/// Whether all threads of a process are traced.
+fn traced(pid: u32) -> bool {
+    let is = |path: std::path::PathBuf| {
+        fs::read_to_string(path.join("status")).is_ok_and(|text| !text.contains("TracerPid:\t0"))
+    };
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .is_ok_and(|mut tasks| tasks.all(|task| task.is_ok_and(|task| is(task.path()))))
 }
 
 /// `perf record` on running processes, by the clock: where a machine's clock counts instructions, a

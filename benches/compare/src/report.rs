@@ -1,33 +1,37 @@
-//! Tables of ratios, a JSON file with every figure, and a chart.
+//! What was measured: as tables of ratios, and as a JSON file with every figure.
 
+use crate::chart;
 use crate::subject::Subject;
-use crate::workload::{CALLS, CPU, INSTRUCTIONS, RESIDENT, USER_INSTRUCTIONS};
-use anyhow::Result;
-use serde::Serialize;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 /// What ratios are to: HAProxy's best setting.
-const BASE: &str = "haproxy tuned";
+pub const BASE: &str = "haproxy tuned";
 
 type Samples = BTreeMap<String, Vec<f64>>;
 
 /// Everything measured.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Results {
-    machine: String,
-    cores: usize,
+    /// The machine in words.
+    pub machine: String,
+    /// Worker threads of each proxy.
+    pub cores: usize,
     rounds: usize,
-    versions: BTreeMap<String, String>,
+    /// Subject → what it says its version is.
+    pub versions: BTreeMap<String, String>,
     configurations: BTreeMap<String, String>,
     /// Workload → subject → figure → one sample a round.
     figures: BTreeMap<String, BTreeMap<String, Samples>>,
-    #[serde(skip)]
-    order: Vec<&'static str>,
+    /// Subjects as they take turns.
+    #[serde(default, rename = "subjects")]
+    order: Vec<String>,
     /// Workloads as they came.
-    #[serde(skip)]
+    #[serde(default, rename = "workloads")]
     came: Vec<String>,
 }
 
@@ -47,9 +51,37 @@ impl Results {
             versions: by_name(|subject| &subject.version),
             configurations: by_name(|subject| &subject.config),
             figures: BTreeMap::new(),
-            order: subjects.iter().map(|subject| subject.name).collect(),
+            order: subjects
+                .iter()
+                .map(|subject| subject.name.to_owned())
+                .collect(),
             came: Vec::new(),
         }
+    }
+
+    /// Those that a file has.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = fs::read_to_string(file).with_context(|| format!("no {}", file.display()))?;
+        let mut results: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} has no results", file.display()))?;
+        if results.order.is_empty() {
+            results.order = results.versions.keys().cloned().collect();
+        }
+        if results.came.is_empty() {
+            results.came = results.figures.keys().cloned().collect();
+        }
+        Ok(results)
+    }
+
+    /// Subjects as they take turns.
+    pub fn subjects(&self) -> &[String] {
+        &self.order
+    }
+
+    /// The samples of a figure, one a round; none where it was not measured.
+    pub fn samples(&self, workload: &str, subject: &str, figure: &str) -> &[f64] {
+        let of = || self.figures.get(workload)?.get(subject)?.get(figure);
+        of().map_or(&[], Vec::as_slice)
     }
 
     /// Adds the figures of one run.
@@ -87,7 +119,7 @@ impl Results {
                 .get(BASE)
                 .and_then(|samples| median(samples.get(name)?));
             for subject in &self.order {
-                let Some(samples) = subjects.get(*subject).and_then(|all| all.get(name)) else {
+                let Some(samples) = subjects.get(subject).and_then(|all| all.get(name)) else {
                     continue;
                 };
                 let Some(middle) = median(samples) else {
@@ -114,12 +146,9 @@ impl Results {
     pub fn matrix(&self, figure: &str) -> String {
         let mut lines = String::new();
         for workload in &self.came {
-            let Some(subjects) = self.figures.get(workload) else {
-                continue;
-            };
-            let samples = |name: &str| subjects.get(name)?.get(figure).map(Vec::as_slice);
-            let middle = |name: &str| median(samples(name)?);
-            if !self.order.iter().any(|name| samples(name).is_some()) {
+            let samples = |name: &str| self.samples(workload, name, figure);
+            let middle = |name: &str| median(samples(name));
+            if self.order.iter().all(|name| samples(name).is_empty()) {
                 continue;
             }
             let _ = write!(lines, "| {workload} |");
@@ -129,7 +158,7 @@ impl Results {
                     lines.push_str(" |");
                     continue;
                 };
-                let (low, high) = range(samples(name).unwrap_or_default());
+                let (low, high) = range(samples(name));
                 spread = spread.max((high - low) / value);
                 let _ = write!(lines, " {}", round(value));
                 if let Some(base) = middle(BASE) {
@@ -159,63 +188,12 @@ impl Results {
     pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder)?;
         let json = serde_json::to_string_pretty(self)?;
-        for (name, content) in [("results.json", json), ("chart.svg", self.chart())] {
+        for (name, content) in [("results.json", json), ("chart.svg", chart::svg(&[self]))] {
             let new = folder.join(format!("{name}.new"));
             fs::write(&new, content)?;
             fs::rename(new, folder.join(name))?;
         }
         Ok(())
-    }
-
-    /// Ratios to [`BASE`] as bars: shorter is better.
-    fn chart(&self) -> String {
-        const ROW: usize = 16;
-        const LEFT: usize = 300;
-        const UNIT: f64 = 200.0;
-        let mut body = String::new();
-        let mut y = 40;
-        for workload in &self.came {
-            let subjects = &self.figures[workload];
-            for figure in [CPU, INSTRUCTIONS, USER_INSTRUCTIONS, CALLS, RESIDENT] {
-                let ratio = |subject: &str| {
-                    let base = median(subjects.get(BASE)?.get(figure)?)?;
-                    Some(median(subjects.get(subject)?.get(figure)?)? / base)
-                };
-                for subject in self.order.iter().filter(|name| **name != BASE) {
-                    let Some(ratio) = ratio(subject) else {
-                        continue;
-                    };
-                    let colour = if *subject == "rlb" {
-                        "#b04010"
-                    } else {
-                        "#9aa5b1"
-                    };
-                    let width = (ratio.min(3.0) * UNIT).max(1.0);
-                    let _ = writeln!(
-                        body,
-                        "<text x='{}' y='{}' text-anchor='end'>{workload}, {figure}: {subject}</text>\
-                         <rect x='{LEFT}' y='{}' width='{width:.0}' height='{}' fill='{colour}'/>\
-                         <text x='{:.0}' y='{}'>{ratio:.2}</text>",
-                        LEFT - 6,
-                        y + ROW - 5,
-                        y,
-                        ROW - 3,
-                        LEFT as f64 + width + 4.0,
-                        y + ROW - 5
-                    );
-                    y += ROW;
-                }
-                y += 2;
-            }
-        }
-        let line = LEFT as f64 + UNIT;
-        format!(
-            "<svg xmlns='http://www.w3.org/2000/svg' width='1000' height='{}' \
-             font-family='sans-serif' font-size='10'>\n\
-             <text x='{LEFT}' y='20' font-size='13'>ratio to {BASE}; shorter is better</text>\n\
-             {body}<line x1='{line}' x2='{line}' y1='30' y2='{y}' stroke='#20a0ff'/>\n</svg>\n",
-            y + 20
-        )
     }
 }
 

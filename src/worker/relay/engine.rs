@@ -185,16 +185,17 @@ impl Engine {
         let all = taken < EVENTS_MAX;
         // Those that use up their share queue up again, for the next turn.
         let mut ready = std::mem::take(&mut self.ready);
-        let served = ready.len();
+        let (served, first) = (ready.len(), ready.first().copied());
         self.serve_each(&mut ready.drain(..), true);
         let finished = self.ready.is_empty();
         if finished {
             self.ready = ready;
         }
         if taken > 0 {
-            let alone = taken == 1 && served == 1 && finished && !self.tools.pipes.is_in_use();
-            self.spin
-                .turned(alone, now.saturating_duration_since(before));
+            let one = taken == 1 && served == 1 && finished;
+            let alone = first.filter(|_| one && !self.tools.pipes.is_in_use());
+            let since = now.saturating_duration_since(before);
+            self.spin.turned(alone, since);
         }
         Ok(if all && served < FEW && finished {
             Turn::Calm

@@ -1,17 +1,14 @@
-//! The side of [`super`] that is inside the emulated machine: what is packed into it, the check that
-//! its clock counts instructions, and the rounds. What it finds it writes as lines of JSON.
+//! The side of [`super`] that is inside the emulated machine: what is packed into it, and the rounds,
+//! once `clock` has found that time counts instructions. What it finds it writes as lines of JSON.
 
-use super::Wanted;
 use super::image::Image;
+use super::{Wanted, clock};
 use crate::subject::{self, Subject};
 use crate::workload::Workload;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
-use std::hint::black_box;
 use std::path::Path;
-use std::time::Instant;
 
 /// A line from the guest.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,11 +27,6 @@ pub enum Note {
     /// All is done.
     End,
 }
-
-/// Turns of the loop that tries the clock.
-const TURNS: u64 = 20_000_000;
-/// Largest difference between two runs of the same loop: the timer's interrupts.
-const DIFFERENCE_MAX: f64 = 0.005;
 
 /// Programs that the image has beside the competitors. Those of busybox are built into it.
 const BUSYBOX: &str = "/bin/busybox";
@@ -127,10 +119,11 @@ fn init(wanted: &Wanted) -> String {
          ulimit -n 20000\n\
          {preemption}\
          {haproxy}\
-         rlb-compare inside {profile} --rounds {rounds} {quick} {rlb}{subjects}{only} \
+         rlb-compare inside {profile} --rounds {rounds} --cores {threads} {quick} {rlb}{subjects}{only} \
          > /dev/ttyS1 2> /dev/ttyS0 < /dev/null\n\
          $B poweroff -f\n",
         rounds = wanted.rounds,
+        threads = wanted.threads,
         reserved = subject::reserved_ports()
     )
 }
@@ -140,14 +133,15 @@ fn init(wanted: &Wanted) -> String {
 pub fn run(
     subjects: Result<Vec<Subject>>,
     workloads: &[Workload],
+    threads: usize,
     rounds: Option<usize>,
 ) -> Result<()> {
     let result = subjects.and_then(|subjects| {
-        let counted = try_clock()?;
+        let counted = clock::check(threads)?;
         note(&Note::Clock { counted })?;
         match rounds {
-            Some(rounds) => count(&subjects, workloads, rounds),
-            None => profile(&subjects, workloads),
+            Some(rounds) => count(&subjects, workloads, (rounds, threads)),
+            None => profile(&subjects, workloads, threads),
         }
     });
     match result {
@@ -156,11 +150,15 @@ pub fn run(
     }
 }
 
-fn count(subjects: &[Subject], workloads: &[Workload], rounds: usize) -> Result<()> {
+fn count(
+    subjects: &[Subject],
+    workloads: &[Workload],
+    (rounds, threads): (usize, usize),
+) -> Result<()> {
     crate::run_rounds(
         subjects,
         workloads,
-        (rounds, 1),
+        (rounds, threads),
         |workload, subject, found| {
             let figures = found.into_iter().map(|(name, value)| (name.into(), value));
             note(&Note::Figures(
@@ -172,11 +170,11 @@ fn count(subjects: &[Subject], workloads: &[Workload], rounds: usize) -> Result<
     )
 }
 
-fn profile(subjects: &[Subject], workloads: &[Workload]) -> Result<()> {
-    let _servers = subject::Servers::start(1)?;
+fn profile(subjects: &[Subject], workloads: &[Workload], threads: usize) -> Result<()> {
+    let _servers = subject::Servers::start(threads)?;
     for workload in workloads {
         for subject in subjects {
-            if let Some(text) = workload.profile(subject, 1)? {
+            if let Some(text) = workload.profile(subject, threads)? {
                 note(&Note::Profile(
                     workload.name.into(),
                     subject.name.into(),
@@ -191,46 +189,4 @@ fn profile(subjects: &[Subject], workloads: &[Workload]) -> Result<()> {
 fn note(note: &Note) -> Result<()> {
     println!("{}", serde_json::to_string(note)?);
     Ok(())
-}
-
-/// A loop of the same instructions must take the same time always, and twice the time when it runs
-/// twice as long: true of a clock that counts, false of one that runs.
-fn try_clock() -> Result<String> {
-    let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-    let source = fs::read_to_string(source).context("no clock source")?;
-    ensure!(
-        source.trim() == "tsc",
-        "the clock is {}, not tsc",
-        source.trim()
-    );
-    let (first, again, twice) = (turns(TURNS)?, turns(TURNS)?, turns(2 * TURNS)?);
-    let differs = |one: f64, other: f64| (one / other - 1.0).abs() > DIFFERENCE_MAX;
-    let found = format!(
-        "a loop of {TURNS} turns took {first}, {again} ns of CPU time, one of {} {twice} ns",
-        2 * TURNS
-    );
-    ensure!(
-        !differs(first, again) && !differs(2.0 * first, twice),
-        "the clock does not count instructions: {found}"
-    );
-    Ok(found)
-}
-
-/// CPU time of the loop in ns; the monotonic clock must agree.
-fn turns(count: u64) -> Result<f64> {
-    let own = [std::process::id()];
-    let begun = Instant::now();
-    let before = crate::measure::cpu_ns(&own)?;
-    for turn in 0..count {
-        black_box(turn);
-    }
-    // A running process' account is brought up to date when it gives the processor away.
-    std::thread::park_timeout(std::time::Duration::from_millis(1));
-    let took = crate::measure::cpu_ns(&own)? - before;
-    let passed = begun.elapsed().as_nanos();
-    ensure!(
-        passed >= u128::from(took) && passed < u128::from(took) * 11 / 10 + 5_000_000,
-        "the clocks differ: {took} ns of CPU time in {passed} ns"
-    );
-    Ok(took as f64)
 }

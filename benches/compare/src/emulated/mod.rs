@@ -4,37 +4,36 @@
 //! QEMU without hardware help, `-icount shift=0,sleep=off`: an instruction takes 1 ns of the guest's
 //! time, waiting takes none. The CPU time of a process in the guest is then its instructions, user and
 //! kernel. The guest is Debian's kernel with this program, rlb and its competitors in an initramfs:
-//! no image, no root. `guest.rs` is the side inside; `image.rs` packs; `kernel.rs` finds the kernel.
+//! no image, no root. `guest.rs` is the side inside, `clock.rs` tries the clock there; `machine.rs` is
+//! QEMU, `image.rs` packs, `kernel.rs` finds the kernel.
+//!
+//! It has one processor however many threads the proxies have: with two, QEMU lets them take turns and
+//! one clock count for both, so that each thread is charged for what ran in the other's turn.
 
+mod clock;
 pub mod guest;
 mod image;
 mod kernel;
+mod machine;
 
+use crate::interrupt;
+use crate::measure::pause;
 use crate::report::Results;
 use crate::subject::Subject;
-use crate::workload::{CALLS, INSTRUCTIONS, MACHINE, Workload};
-use anyhow::{Context, Result, bail};
+use crate::workload::{BUSIEST, CALLS, INSTRUCTIONS, MACHINE, Workload};
+use anyhow::{Context, Result, bail, ensure};
 use guest::Note;
+use machine::{Folder, Machine};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 /// Longest silence of the guest: a workload takes it a minute on a busy machine.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
-/// Lines from the guest that wait to be read; it waits when there are more.
-const LINES_MAX: usize = 64;
-
-/// The emulated processor: all that QEMU knows, without the instructions that copy any number of
-/// bytes at once, of which every byte would count. The kernel then copies eight bytes with each.
-const PROCESSOR: &str = "max,-erms,-fsrm";
-
-/// Kernel arguments: the time stamp counter is the clock and is right (it counts instructions).
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 tsc=reliable tsc_early_khz=1000000 \
-    random.trust_cpu=on panic=-1 quiet";
+/// How often it is looked whether this process was told to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What is to be counted.
 #[derive(clap::Args, Debug, Clone)]
@@ -66,6 +65,8 @@ pub struct Wanted<'a> {
     pub workloads: &'a [Workload],
     /// Rounds of each.
     pub rounds: usize,
+    /// Worker threads of each proxy, all on the one processor.
+    pub threads: usize,
     /// Small loads.
     pub quick: bool,
     /// How the machine is to be.
@@ -77,24 +78,27 @@ pub struct Wanted<'a> {
 /// Boots the machine, prints what it counts as it comes, then the table of ratios.
 pub fn run(wanted: &Wanted) -> Result<()> {
     fs::create_dir_all(wanted.out)?;
+    let folder = Folder::new(wanted.out)?;
     let kernel = match &wanted.args.kernel {
         Some(path) => path.clone(),
         None => kernel::debian(&wanted.out.join("kernel"))?,
     };
-    let folder = wanted.out.join(format!("guest-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
-    let image = folder.join("initramfs");
+    let image = folder.path().join("initramfs");
     fs::write(&image, guest::image(wanted)?)?;
-    let mut machine = Machine::start(&kernel, &image, wanted.args, &folder)?;
-    let setting = format!("QEMU -icount, -cpu {PROCESSOR}, {}", machine.setting);
-    let mut results = Results::new(wanted.subjects, 1, wanted.rounds, setting);
-    let counted = machine.count(wanted, &mut results);
+    interrupt::check()?;
+    let mut machine = Machine::start(&kernel, &image, &wanted.args.append, folder.path())?;
+    let setting = format!(
+        "{}, preemption={}",
+        machine.setting(),
+        wanted.args.preemption
+    );
+    let mut results = Results::new(wanted.subjects, wanted.threads, wanted.rounds, setting);
+    let counted = count(&mut machine, wanted, &mut results);
     drop(machine);
-    let console = fs::read_to_string(folder.join("console")).unwrap_or_default();
-    fs::remove_dir_all(&folder)?;
+    let console = fs::read_to_string(folder.path().join("console")).unwrap_or_default();
     // A run that was cut short says what it has; profiles are written already.
     if !results.workloads().is_empty() {
-        for figure in [INSTRUCTIONS, MACHINE, CALLS] {
+        for figure in [INSTRUCTIONS, MACHINE, CALLS, BUSIEST] {
             print!("{}", results.matrix(figure));
         }
         eprintln!("written to {}", wanted.out.display());
@@ -102,78 +106,48 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     counted.with_context(|| format!("its console: {console}"))
 }
 
-/// The emulated machine; ended when dropped.
-struct Machine {
-    child: Child,
-    /// Kernel and settings, for the record.
-    setting: String,
-}
-
-impl Machine {
-    /// Boots it. Its first serial line goes to a file, its second is for the notes.
-    fn start(kernel: &Path, image: &Path, args: &Args, folder: &Path) -> Result<Self> {
-        let child = Command::new("qemu-system-x86_64")
-            .args(["-accel", "tcg", "-icount", "shift=0,sleep=off"])
-            .args(["-smp", "1", "-m", "2048", "-cpu", PROCESSOR])
-            .args(["-nodefaults", "-no-user-config", "-no-reboot"])
-            .args(["-display", "none", "-kernel"])
-            .arg(kernel)
-            .arg("-initrd")
-            .arg(image)
-            .args(["-append", &format!("{KERNEL_ARGUMENTS} {}", args.append)])
-            .arg("-serial")
-            .arg(format!("file:{}", folder.join("console").display()))
-            .args(["-serial", "stdio"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("needs the package qemu-system-x86")?;
-        let name = kernel.file_name().unwrap_or_default().to_string_lossy();
-        Ok(Self {
-            child,
-            setting: format!("{name} {} preemption={}", args.append, args.preemption),
-        })
-    }
-
-    /// Takes its notes until it has no more.
-    fn count(&mut self, wanted: &Wanted, results: &mut Results) -> Result<()> {
-        let stdout = self.child.stdout.take().context("stdout is piped")?;
-        let (sender, lines) = mpsc::sync_channel(LINES_MAX);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
+/// Takes the machine's notes until it has no more.
+fn count(machine: &mut Machine, wanted: &Wanted, results: &mut Results) -> Result<()> {
+    let lines = machine.lines()?;
+    loop {
+        let line = next(&lines)?;
+        match serde_json::from_str(line.trim()).with_context(|| line.clone())? {
+            Note::Clock { counted } => eprintln!("the clock counts instructions: {counted}"),
+            Note::Figures(workload, subject, figures) => {
+                eprintln!("{workload:<28} {subject:<16} {figures:.1?}");
+                results.add(&workload, &subject, figures);
+                results.write(wanted.out)?;
             }
-        });
-        loop {
-            let line = lines
-                .recv_timeout(SILENCE_MAX)
-                .context("the guest has ended or is silent")?;
-            match serde_json::from_str(line.trim()).with_context(|| line.clone())? {
-                Note::Clock { counted } => eprintln!("the clock counts instructions: {counted}"),
-                Note::Figures(workload, subject, figures) => {
-                    eprintln!("{workload:<28} {subject:<16} {figures:.1?}");
-                    results.add(&workload, &subject, figures);
-                    results.write(wanted.out)?;
-                }
-                Note::Profile(workload, subject, text) => {
-                    let folder = wanted.out.join("profile");
-                    fs::create_dir_all(&folder)?;
-                    let file = folder.join(format!("{workload}, {subject}.txt"));
-                    fs::write(&file, text)?;
-                    eprintln!("written: {}", file.display());
-                }
-                Note::Failed(why) => bail!("in the guest: {why}"),
-                Note::End => return Ok(()),
+            Note::Profile(workload, subject, text) => {
+                let folder = wanted.out.join("profile");
+                fs::create_dir_all(&folder)?;
+                let file = folder.join(format!("{workload}, {subject}.txt"));
+                fs::write(&file, text)?;
+                eprintln!("written: {}", file.display());
             }
+            Note::Failed(why) => bail!("in the guest: {why}"),
+            Note::End => return Ok(()),
         }
     }
 }
 
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// The next line of the guest, which may take [`SILENCE_MAX`]; a run that is interrupted ends here.
+fn next(lines: &Receiver<String>) -> Result<String> {
+    let deadline = Instant::now() + SILENCE_MAX;
+    loop {
+        interrupt::check()?;
+        match lines.recv_timeout(LOOK_EVERY) {
+            Ok(line) => return Ok(line),
+            Err(RecvTimeoutError::Disconnected) => {
+                // A signal from the terminal reaches QEMU too, and may end it first.
+                pause(LOOK_EVERY);
+                interrupt::check()?;
+                bail!("the guest has ended");
+            }
+            Err(RecvTimeoutError::Timeout) => ensure!(
+                Instant::now() < deadline,
+                "the guest is silent for {SILENCE_MAX:?}"
+            ),
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod functions;
 mod objects;
+mod pace;
 mod sessions;
 mod spread;
 
@@ -121,6 +122,10 @@ fn sections(cli: &Cli, subjects: &[Subject], table: &mut Table) -> Result<()> {
     if wanted(sessions::COST) {
         sessions::cost(subjects, &servers, table)?;
         table.print(sessions::COST);
+    }
+    if wanted(pace::SECTION) {
+        pace::measure(subjects, &servers, table)?;
+        table.print(pace::SECTION);
     }
     if wanted(sessions::MEMORY) {
         sessions::memory(subjects, &Subject::direct(), table)?;

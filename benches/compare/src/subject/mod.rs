@@ -351,7 +351,7 @@ fn rlb_config(cores: usize) -> String {
         "[global]\nthreads = {cores}\nmaxconn = {MAXCONN}\n\
          [[log.target]]\nto = \"udp:127.0.0.1:{LOG_PORT}\"\n\
          [defaults]\ncheck = \"tcp\"\n\
-         timeout = {{ client = \"60s\", server = \"60s\", connect = \"5s\" }}\n\
+         timeout = {{ client = \"10m\", server = \"10m\", connect = \"5s\" }}\n\
          [[listen]]\nname = \"load\"\nbind = \"127.0.0.1:{PROXY_PORT}\"\n\
          servers = [\n{servers}]\n"
     )
@@ -365,7 +365,7 @@ fn haproxy_config(cores: usize, global: &str, defaults: &str) -> String {
     format!(
         "global\n  maxconn {MAXCONN}\n  nbthread {cores}\n  log 127.0.0.1:{LOG_PORT} local0\n{global}\
          defaults\n  mode tcp\n  log global\n  option tcplog\n  timeout connect 5s\n  \
-         timeout client 60s\n  timeout server 60s\n{defaults}\
+         timeout client 10m\n  timeout server 10m\n{defaults}\
          listen load\n  bind 127.0.0.1:{PROXY_PORT}\n  balance roundrobin\n  \
          option tcp-check\n{servers}"
     )

@@ -40,7 +40,7 @@ impl Workload {
         let memory = |name, arguments| Self::new(name, What::Memory, arguments);
         let pings = few(240_000);
         let bytes = few(4_000_000_000);
-        let (held, used) = if quick { (2_000, 200) } else { (9_000, 2_000) };
+        let (held, used) = if quick { (2_000, 200) } else { (9_000, 9_000) };
         vec![
             speed("short connections", rate(few(40_000))),
             calls("short connections, calls", rate(few(8_000))),

@@ -23,12 +23,17 @@ pub const CPU: &str = "CPU us/op";
 pub const INSTRUCTIONS: &str = "instructions/op";
 /// Instructions of the whole emulated machine per operation: load, proxy and servers.
 pub const MACHINE: &str = "machine's instr/op";
+/// What the busiest thread of the proxy has of its instructions, where it has several workers: how far
+/// they share the work.
+pub const BUSIEST: &str = "busiest thread, %";
 /// System calls of the proxy per operation.
 pub const CALLS: &str = "syscalls/op";
 /// Instructions of the proxy in user space per operation, counted by callgrind.
 pub const USER_INSTRUCTIONS: &str = "user instructions/op";
 /// Operations in a second.
 pub const RATE: &str = "op/s";
+/// Median latency of an operation.
+pub const P50: &str = "p50 us";
 /// Resident bytes of the proxy per connection.
 pub const RESIDENT: &str = "RSS bytes/conn";
 /// Bytes lost, wrong or short.
@@ -114,6 +119,7 @@ impl Workload {
             None
         };
         let cpu_before = measure::settled_cpu_ns(&pids)?;
+        let threads_before = measure::threads_ns(&pids)?;
         let outcome = load.go()?;
         let cpu = measure::settled_cpu_ns(&pids)? - cpu_before;
         let instructions = perf.map(Perf::stop).transpose()?.flatten();
@@ -134,12 +140,16 @@ impl Workload {
                     instructions.map(|count| count as f64 / operations),
                 );
                 note(RATE, Some(operations / outcome.seconds));
-                note("p50 us", outcome.p50);
+                note(P50, outcome.p50);
                 note("p99 us", outcome.p99);
             }
             What::Emulated => {
                 note(INSTRUCTIONS, speed.then(|| cpu as f64 / operations));
                 note(MACHINE, Some(outcome.seconds * 1e9 / operations));
+                if cores > 1 {
+                    let now = measure::threads_ns(&pids)?;
+                    note(BUSIEST, measure::busiest_share(&threads_before, &now));
+                }
             }
             What::Calls => {
                 note(

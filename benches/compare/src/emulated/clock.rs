@@ -1,0 +1,118 @@
+//! Tries the clock of the emulated machine before anything is counted with it: it must count
+//! instructions, alone and in threads that want the processor at the same time.
+
+use crate::measure::{cpu_ns, pause};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Turns of the loop that tries it.
+const TURNS: u64 = 20_000_000;
+/// Largest difference between two runs of the same loop: the timer's interrupts.
+const DIFFERENCE_MAX: f64 = 0.005;
+/// Longest part of the elapsed time that nobody's account has, as a share and in ns.
+const UNCOUNTED_MAX: (f64, f64) = (0.1, 5e6);
+
+/// A loop of the same instructions must take the same time always, and twice the time when it runs
+/// twice as long: true of a clock that counts, false of one that runs. So must `threads` of them that
+/// run it at once take that many times the time, each its own and none of the others'.
+pub fn check(threads: usize) -> Result<String> {
+    let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    let source = fs::read_to_string(source).context("no clock source")?;
+    ensure!(
+        source.trim() == "tsc",
+        "the clock is {}, not tsc",
+        source.trim()
+    );
+    let (first, again, twice) = (turns(TURNS)?, turns(TURNS)?, turns(2 * TURNS)?);
+    let differs = |one: f64, other: f64| (one / other - 1.0).abs() > DIFFERENCE_MAX;
+    let mut found = format!(
+        "a loop of {TURNS} turns took {first}, {again} ns of CPU time, one of {} {twice} ns",
+        2 * TURNS
+    );
+    let mut counts = !differs(first, again) && !differs(2.0 * first, twice);
+    if threads > 1 {
+        let together = at_once(threads)?;
+        found.push_str(&format!(", {threads} at once {together} ns"));
+        counts &= !differs(first * threads as f64, together);
+    }
+    ensure!(counts, "the clock does not count instructions: {found}");
+    Ok(found)
+}
+
+fn spin(count: u64) {
+    for turn in 0..count {
+        black_box(turn);
+    }
+}
+
+/// CPU time of the loop in ns; the monotonic clock must agree.
+fn turns(count: u64) -> Result<f64> {
+    let own = [std::process::id()];
+    let begun = Instant::now();
+    let before = cpu_ns(&own)?;
+    spin(count);
+    // A running process' account is brought up to date when it gives the processor away.
+    std::thread::park_timeout(Duration::from_millis(1));
+    let took = (cpu_ns(&own)? - before) as f64;
+    agrees(begun, took)
+}
+
+/// CPU time in ns of so many threads that run the loop at the same time. They live until it is read:
+/// an account ends with its thread.
+fn at_once(threads: usize) -> Result<f64> {
+    let own = [std::process::id()];
+    let (go, done, end) = (
+        AtomicBool::new(false),
+        AtomicUsize::new(0),
+        AtomicBool::new(false),
+    );
+    let main = std::thread::current();
+    std::thread::scope(|scope| {
+        let started: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    park_until(|| go.load(Ordering::Acquire));
+                    spin(TURNS);
+                    done.fetch_add(1, Ordering::AcqRel);
+                    main.unpark();
+                    park_until(|| end.load(Ordering::Acquire));
+                })
+            })
+            .collect();
+        let wake = |flag: &AtomicBool| {
+            flag.store(true, Ordering::Release);
+            started.iter().for_each(|thread| thread.thread().unpark());
+        };
+        // They have begun, and are at rest.
+        pause(Duration::from_millis(1));
+        let begun = Instant::now();
+        let before = cpu_ns(&own);
+        wake(&go);
+        park_until(|| done.load(Ordering::Acquire) == threads);
+        // The last of them gives the processor away.
+        pause(Duration::from_millis(1));
+        let after = cpu_ns(&own);
+        wake(&end);
+        agrees(begun, (after? - before?) as f64)
+    })
+}
+
+fn park_until(holds: impl Fn() -> bool) {
+    while !holds() {
+        std::thread::park();
+    }
+}
+
+/// `took`, when hardly more time has passed since `begun` than this process was charged for.
+fn agrees(begun: Instant, took: f64) -> Result<f64> {
+    let passed = begun.elapsed().as_nanos() as f64;
+    let (share, rest) = UNCOUNTED_MAX;
+    ensure!(
+        passed >= took && passed < took * (1.0 + share) + rest,
+        "the clocks differ: {took} ns of CPU time in {passed} ns"
+    );
+    Ok(took)
+}
