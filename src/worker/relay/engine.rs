@@ -12,7 +12,7 @@ use super::closing::{self, Closing};
 use super::conn::{Conn, Established, Half, Side};
 use super::half::{Flow, Tools, flow};
 use super::judge::{self, Verdict};
-use super::spin::{AWAKE, Spin};
+use super::spin::{AWAKE, MESSAGE_MAX, Spin};
 use super::table::{Subject, Table, token};
 use super::wheel::Wheel;
 use crate::live::{Cause, Phase, Termination};
@@ -186,6 +186,7 @@ impl Engine {
         // Those that use up their share queue up again, for the next turn.
         let mut ready = std::mem::take(&mut self.ready);
         let (served, first) = (ready.len(), ready.first().copied());
+        self.tools.moved = 0;
         self.serve_each(&mut ready.drain(..), true);
         let finished = self.ready.is_empty();
         if finished {
@@ -193,7 +194,7 @@ impl Engine {
         }
         if taken > 0 {
             let one = taken == 1 && served == 1 && finished;
-            let alone = first.filter(|_| one && !self.tools.pipes.is_in_use());
+            let alone = first.filter(|&key| one && !self.is_bulk(key));
             let since = now.saturating_duration_since(before);
             self.spin.turned(alone, since);
         }
@@ -202,6 +203,12 @@ impl Engine {
         } else {
             Turn::Busy
         })
+    }
+
+    /// Whether the session that was just served is in the middle of bulk.
+    fn is_bulk(&self, key: u32) -> bool {
+        let piped = |conn: &Conn| conn.halves.iter().any(|half| half.pipe.is_some());
+        self.tools.moved > MESSAGE_MAX || self.conns.get(key).is_some_and(piped)
     }
 
     /// After a calm turn: waits awake for the next event, where that pays. Whether there is one.

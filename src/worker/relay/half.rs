@@ -31,6 +31,8 @@ pub(super) struct Tools {
     buffer: Box<[u8]>,
     /// Reads of one direction in one turn.
     pub(super) share: usize,
+    /// Bytes moved; whoever wants to know sets it to 0 before.
+    pub(super) moved: u64,
     pub(super) pipes: Pipes,
 }
 
@@ -39,6 +41,7 @@ impl Tools {
         Self {
             buffer: vec![0; CHUNK_MAX].into_boxed_slice(),
             share: READS_MAX,
+            moved: 0,
             pipes: Pipes::new(books),
         }
     }
@@ -140,6 +143,7 @@ fn copied(
     } else {
         source.full_reads = 0;
     }
+    tools.moved += count as u64;
     count_bytes(conn, from, count as u64, books);
     let target = conn.half_mut(from.other());
     write(target, &tools.buffer[..count], now).map_err(|error| (from.other(), error))?;
@@ -178,6 +182,7 @@ fn spliced(
         Filled::Bytes(count) => {
             source.active = now;
             target.pipe = Some(pipe);
+            tools.moved += count;
             count_bytes(conn, from, count, books);
             books.process().spliced_out.add(count);
             let to = from.other();

@@ -12,6 +12,9 @@ use std::time::Duration;
 /// How long the relay waits awake.
 pub(super) const AWAKE: Duration = Duration::from_micros(20);
 
+/// Bytes that a turn may have moved; more are bulk, which comes in large pieces and is worth a sleep.
+pub(super) const MESSAGE_MAX: u64 = 16 * 1024;
+
 /// Turns that follow each other within this, a sleep included, are near.
 const NEAR: Duration = Duration::from_micros(150);
 

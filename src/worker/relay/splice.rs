@@ -105,11 +105,6 @@ impl Pipes {
         process.pipes_free.set(free);
     }
 
-    /// Whether a session is spliced now.
-    pub(super) fn is_in_use(&self) -> bool {
-        self.in_use > 0
-    }
-
     /// Pipes that wait to be used again.
     #[cfg(test)]
     pub(super) fn pooled(&self) -> usize {
