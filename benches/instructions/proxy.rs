@@ -15,6 +15,9 @@ const MESSAGE: usize = 64;
 /// How long a start, an end or an answer under valgrind may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Longer than the time within which rlb counts turns as near to each other.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// What is done through rlb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
@@ -57,6 +60,7 @@ pub(crate) fn count(load: Load, times: u64, folder: &Path) -> io::Result<u64> {
     match load {
         Load::Sessions => {
             for _ in 0..times {
+                pause();
                 round_trip(&mut connect(target)?)?;
                 wait_for_line(&lines)?;
             }
@@ -64,6 +68,7 @@ pub(crate) fn count(load: Load, times: u64, folder: &Path) -> io::Result<u64> {
         Load::RoundTrips => {
             let mut stream = connect(target)?;
             for _ in 0..times {
+                pause();
                 round_trip(&mut stream)?;
             }
             drop(stream);
@@ -72,6 +77,15 @@ pub(crate) fn count(load: Load, times: u64, folder: &Path) -> io::Result<u64> {
     }
     rlb.end()?;
     callgrind::take(folder)
+}
+
+/// Between operations: when one follows the other closely, rlb waits awake for the next, and counts
+/// what the machine's speed makes of it.
+fn pause() {
+    let end = Instant::now() + PAUSE;
+    while Instant::now() < end {
+        thread::park_timeout(end.saturating_duration_since(Instant::now()));
+    }
 }
 
 /// Waits for the line of a session: rlb has done with it.

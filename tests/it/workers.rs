@@ -2,10 +2,11 @@
 
 use crate::harness::client::{connect, echo};
 use crate::harness::config::Config;
-use crate::harness::eventually::eventually_eq;
+use crate::harness::eventually::{eventually_eq, steadily};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use std::net::TcpStream;
+use std::time::Duration;
 
 /// Sessions of each worker, as /metrics has them.
 fn sessions(rlb: &Rlb) -> Vec<usize> {
@@ -48,4 +49,20 @@ fn long_sessions_are_spread_within_a_fifth_after_one_worker_has_lost_its_own() {
     drop((kept, more));
     eventually_eq(STOP_WITHIN, &vec![0, 0], || sessions(&rlb));
     rlb.stop();
+}
+
+#[test]
+fn a_worker_that_was_busy_sleeps_when_its_sessions_do() {
+    let peer = Peer::start(Behaviour::Echo);
+    let rlb = Rlb::start(&Config::new().global("threads = 1").server(peer.address()));
+    let mut client = session(&rlb);
+    // Long enough for the worker to have begun to wait awake.
+    for _ in 0..2_000 {
+        echo(&mut client, b"x");
+    }
+    let before = rlb.process.cpu_time();
+    steadily(Duration::from_secs(1), "it sleeps", || {
+        rlb.process.cpu_time().saturating_sub(before) <= Duration::from_millis(100)
+    });
+    rlb.stop_after(client);
 }

@@ -2,10 +2,10 @@
 //!
 //! Falling asleep and being woken costs more than a message does, on a virtual machine several times
 //! as much; and the answer of a peer on a fast network is often nearer than that. So a worker that
-//! has one or two sessions to serve stays awake for [`AWAKE`] after each turn. It is a bet, and it is made only while
-//! it is won: turns must have followed each other quickly (which costs nothing to know), half of the
-//! bets must be won, and after a trial that failed many more quick turns are asked for. Slow traffic never
-//! gets there: with turns further apart than [`NEAR`] no bet is made.
+//! has one or two sessions to serve stays awake for [`AWAKE`] after each turn. It is a bet, and it is
+//! made only while it is won: turns must have followed each other quickly (which costs nothing to
+//! know), half of the bets must be won, and after a trial that failed many more quick turns are asked
+//! for. Slow traffic never gets there: with turns further apart than [`NEAR`] no bet is made.
 
 use std::time::Duration;
 

@@ -65,5 +65,11 @@ fn one(subject: &Subject, checks: bool, note: &mut dyn FnMut(&str, f64)) -> Resu
         "RSS MB after 10 reloads",
         measure::resident(&running.pids())? as f64 / 1e6,
     );
+    // Memory of what was replaced goes back to the system a little later.
+    measure::pause(LOOK);
+    note(
+        "RSS MB soon after them",
+        measure::resident(&running.pids())? as f64 / 1e6,
+    );
     Ok(())
 }
