@@ -122,32 +122,38 @@ impl Relay {
         let mut clock = pin!(tokio::time::sleep(CLOSING_TICK));
         loop {
             let idle = self.engine.borrow().is_empty();
-            match poll_fn(|context| self.call(context, &events, clock.as_mut(), idle)).await? {
-                Call::Events(mut ready) => {
-                    if self.turns()? {
-                        ready.clear_ready();
-                    } else {
-                        tokio::task::yield_now().await;
+            let calm =
+                match poll_fn(|context| self.call(context, &events, clock.as_mut(), idle)).await? {
+                    Call::Events(mut ready) => {
+                        let calm = self.turns()?;
+                        if calm {
+                            ready.clear_ready();
+                        }
+                        calm
                     }
-                }
-                Call::Clock => {
-                    let mut engine = self.engine.borrow_mut();
-                    engine.tick();
-                    clock.as_mut().reset(engine.next_tick().into());
-                }
-                Call::Arrived => {
-                    if idle {
-                        clock
-                            .as_mut()
-                            .reset(self.engine.borrow().next_tick().into());
+                    Call::Clock => {
+                        self.tick(clock.as_mut());
+                        true
                     }
-                    // No event will tell of what is left to do.
-                    let unfinished = self.engine.borrow().is_unfinished();
-                    if unfinished && !self.turns()? {
-                        self.arrived.set(true);
-                        tokio::task::yield_now().await;
+                    Call::Arrived => {
+                        if idle {
+                            clock
+                                .as_mut()
+                                .reset(self.engine.borrow().next_tick().into());
+                        }
+                        // No event will tell of what is left to do.
+                        let unfinished = self.engine.borrow().is_unfinished();
+                        let calm = !unfinished || self.turns()?;
+                        self.arrived.set(!calm);
+                        calm
                     }
+                };
+            if !calm {
+                // It is asked for last, and so would never be heard while sessions are busy.
+                if tokio::time::Instant::now() >= clock.deadline() {
+                    self.tick(clock.as_mut());
                 }
+                tokio::task::yield_now().await;
             }
             if self.engine.borrow().is_closing() {
                 let soon = tokio::time::Instant::now() + CLOSING_TICK;
@@ -161,6 +167,13 @@ impl Relay {
                 self.emptied.notify_waiters();
             }
         }
+    }
+
+    /// Looks after time, and sets the clock for the next look.
+    fn tick(&self, clock: Pin<&mut Sleep>) {
+        let mut engine = self.engine.borrow_mut();
+        engine.tick();
+        clock.reset(engine.next_tick().into());
     }
 
     /// Waits for something to do. By hand, because it is what every wake-up of a worker pays for.

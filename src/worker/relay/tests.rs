@@ -142,15 +142,22 @@ impl Ready {
 
 /// A session to be adopted, what it is counted on, and the far ends of its two connections.
 fn session(buffer: usize) -> (Ready, Snapshot, Rc<Books>, [TcpStream; 2]) {
+    session_with(buffer, "")
+}
+
+/// The same, of a proxy with these keys.
+fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<Books>, [TcpStream; 2]) {
     let limits = Limits::unknown();
     let loader = Loader {
         limits,
         environment: &|_| None,
         disk: false,
     };
-    let text = "[[listen]]\nname = 'l'\nbind = '127.0.0.1:0'\n\
-                servers = [{ name = 's', address = '127.0.0.1:1' }]\n";
-    let (config, _) = loader.load_text("test", text).unwrap();
+    let text = format!(
+        "[[listen]]\nname = 'l'\nbind = '127.0.0.1:0'\n{keys}\n\
+         servers = [{{ name = 's', address = '127.0.0.1:1' }}]\n"
+    );
+    let (config, _) = loader.load_text("test", &text).unwrap();
     let global = Arc::new(GlobalLive::new(Instant::now(), 1));
     let origin = Origin {
         global: Arc::clone(&global),
@@ -412,5 +419,26 @@ fn a_session_that_comes_with_more_than_its_share_goes_on_without_an_event() {
         });
         assert!(client.await.unwrap().expect("the rest is left behind") == bytes);
         drop(server);
+    });
+}
+
+#[test]
+fn time_is_looked_after_however_busy_the_sessions_are() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async {
+        let keys = "timeout = { client = '300ms', server = '300ms' }";
+        let (session, _snapshot, books, _ends) = session_with(SOCKET_BUFFER, keys);
+        let (relay, events) = Relay::new(books).unwrap();
+        // Without a share the session never has done, and no turn is calm.
+        relay.engine.borrow_mut().set_share(0);
+        let running = Rc::clone(&relay);
+        tokio::task::spawn_local(async move { running.run(events).await });
+        session.go(&relay);
+        tokio::time::timeout(PATIENCE, relay.empty())
+            .await
+            .expect("its idle timeout passes unheard");
     });
 }
