@@ -54,7 +54,7 @@ fn long_sessions_are_spread_within_a_fifth_after_one_worker_has_lost_its_own() {
 #[test]
 fn a_worker_that_was_busy_sleeps_when_its_sessions_do() {
     let peer = Peer::start(Behaviour::Echo);
-    let rlb = Rlb::start(&Config::new().global("threads = 1").server(peer.address()));
+    let rlb = Rlb::start(&Config::new().server(peer.address()));
     let mut client = session(&rlb);
     // Long enough for the worker to have begun to wait awake.
     for _ in 0..2_000 {
