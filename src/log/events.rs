@@ -2,8 +2,8 @@
 //!
 //! Set up once by the composition root; written to from every thread but the workers' hot path.
 //! Invariant: emitting an event never waits for the reader of stderr. What stderr does not take now
-//! waits in a bounded buffer (`output::PENDING_MAX`) for the next event; beyond that events are
-//! lost, and the first that can be written again tells how many.
+//! waits in a bounded buffer (`output::PENDING_MAX`) that a thread of its own empties; beyond that
+//! events are lost, and the first that can be written again tells how many.
 
 use super::output::{Output, Place};
 use jiff::{Timestamp, Zoned};
@@ -12,7 +12,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
@@ -63,11 +64,21 @@ enum Style {
     Json,
 }
 
+/// How long what stderr has not taken waits for the next try: first, and when that is in vain for long.
+const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
 /// The writing end of events, to be flushed before the process exits.
 #[derive(Debug, Clone)]
 pub struct EventLog {
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
     style: Style,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something waits for stderr.
+    waits: Condvar,
 }
 
 #[derive(Debug)]
@@ -80,8 +91,8 @@ struct State {
 /// Sends the events of the whole process to stderr from now on.
 ///
 /// # Errors
-/// When another subscriber is set already.
-pub fn init(options: Options) -> Result<EventLog, SetGlobalDefaultError> {
+/// When another subscriber is set already, or no thread can be started.
+pub fn init(options: Options) -> Result<EventLog, InitError> {
     let stderr = io::stderr();
     let style = match options.format {
         EventFormat::Json => Style::Json,
@@ -94,8 +105,20 @@ pub fn init(options: Options) -> Result<EventLog, SetGlobalDefaultError> {
         },
     };
     let log = EventLog::new(Output::new(Place::Stderr), style);
+    log.drain()?;
     tracing::subscriber::set_global_default(subscriber(log.clone(), options.level))?;
     Ok(log)
+}
+
+/// Why events cannot be sent to stderr.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// Another subscriber is set.
+    #[error(transparent)]
+    Subscriber(#[from] SetGlobalDefaultError),
+    /// The thread that empties the buffer.
+    #[error("events: no thread: {0}")]
+    Thread(#[from] io::Error),
 }
 
 /// Whether `journal_stream` (`device:inode`, set by systemd) is our stderr.
@@ -136,30 +159,75 @@ fn subscriber(log: EventLog, level: LevelFilter) -> impl Subscriber + Send + Syn
 
 impl EventLog {
     fn new(output: Output, style: Style) -> Self {
-        let state = Mutex::new(State { output, lost: 0 });
+        let shared = Shared {
+            state: Mutex::new(State { output, lost: 0 }),
+            waits: Condvar::new(),
+        };
         Self {
-            state: Arc::new(state),
+            shared: Arc::new(shared),
             style,
         }
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the thread that writes what stderr did not take at once, or the last event of a burst
+    /// would wait for the next one. It sleeps as long as nothing waits, and ends with the process.
+    fn drain(&self) -> io::Result<()> {
+        let log = self.clone();
+        let drain = move || {
+            let mut retry = RETRY.0;
+            loop {
+                let state = log
+                    .shared
+                    .waits
+                    .wait_while(log.state(), |state| !state.output.waits());
+                drop(state);
+                thread::sleep(retry);
+                let written = log.catch_up(&mut log.state());
+                retry = if written {
+                    RETRY.0
+                } else {
+                    RETRY.1.min(retry * 2)
+                };
+            }
+        };
+        let builder = thread::Builder::new().name("events".to_owned());
+        builder.spawn(drain).map(drop)
+    }
+
     /// Writes what waits, for at most `limit`. Called before the process exits.
     pub fn flush(&self, limit: Duration) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.output.flush_until(Instant::now() + limit);
+        self.state().output.flush_until(Instant::now() + limit);
     }
 
     fn line(&self, line: &[u8]) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let writable = state.output.flush();
-        if writable && state.lost > 0 {
-            let told = self.lost_line(state.lost);
-            state.lost = 0;
-            state.output.push(told.as_bytes(), false);
-        }
+        let mut state = self.state();
+        self.catch_up(&mut state);
         state.output.push(line, false);
-        state.output.flush();
+        let written = state.output.flush();
         state.lost += state.output.losses().lines;
+        drop(state);
+        if !written {
+            self.shared.waits.notify_one();
+        }
+    }
+
+    /// Writes what waits, and then what was lost meanwhile. `true`: nothing waits.
+    fn catch_up(&self, state: &mut State) -> bool {
+        let written = state.output.flush();
+        if !written || state.lost == 0 {
+            return written;
+        }
+        let told = self.lost_line(state.lost);
+        state.lost = 0;
+        state.output.push(told.as_bytes(), false);
+        state.output.flush()
     }
 
     fn lost_line(&self, lost: u64) -> String {
@@ -328,7 +396,7 @@ mod tests {
         let text = emitted(Style::Json, &path, || {});
         assert_eq!(text, "");
         let log = EventLog::new(Output::new(Place::File(path.clone())), Style::Json);
-        log.state.lock().unwrap().lost = 3;
+        log.state().lost = 3;
         log.line(b"{}\n");
         let text = std::fs::read_to_string(&path).unwrap();
         let mut lines = text.lines();
@@ -349,7 +417,39 @@ mod tests {
             log.line(b"<6>0123456789012345678901234567890123456789\n");
         }
         assert!(begun.elapsed() < Duration::from_secs(5));
-        assert!(log.state.lock().unwrap().lost > 10_000);
+        assert!(log.state().lost > 10_000);
+    }
+
+    #[test]
+    fn a_burst_is_written_to_its_end_without_another_event() {
+        use std::io::Read;
+        use std::os::unix::fs::OpenOptionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let mut pipe = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+            .open(&path)
+            .unwrap();
+        let log = EventLog::new(Output::new(Place::File(path)), Style::Journal);
+        log.drain().unwrap();
+        // More than the pipe and the buffer hold, and then nothing more.
+        for _ in 0..5_000 {
+            log.line(b"<6>0123456789012345678901234567890123456789\n");
+        }
+        let mut read = Vec::new();
+        let mut chunk = vec![0; 64 * 1024];
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !read.windows(5).any(|window| window == b"lost=") {
+            assert!(Instant::now() < deadline, "only {} bytes came", read.len());
+            match pipe.read(&mut chunk) {
+                Ok(length) => read.extend_from_slice(&chunk[..length]),
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        assert!(read.ends_with(b"\n"));
     }
 
     #[test]

@@ -533,6 +533,10 @@ fn a_reload_gives_back_the_memory_of_what_it_replaced() {
     for weight in 2..5 {
         rlb.reload(&config(weight));
     }
+    // What thousands of servers have to say does not push the rest out of the log.
+    let events = rlb.events();
+    assert_eq!(events.with("reload: ~ server").len(), 3 * 100);
+    assert_eq!(events.with("reload: and 3900 more changes").len(), 3);
     // A third more is what the allocator cannot help; two configurations would be twice as much.
     let most = before + before / 3;
     eventually_true(PATIENCE, "the memory is given back", || {

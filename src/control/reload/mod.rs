@@ -44,6 +44,10 @@ const NOTIFY_MAX: Duration = Duration::from_secs(1);
 /// When memory is given back after a reload: threads let go of what was in force within that.
 const TRIM_AFTER: Duration = Duration::from_secs(2);
 
+/// Most lines of one kind that a reload writes to the log: ten thousand at once would push out what
+/// matters. Whoever asks through the runtime socket gets them all.
+const LOGGED_MAX: usize = 100;
+
 /// Where the configuration comes from, and what the machine holds.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -344,8 +348,11 @@ impl Reloader {
     fn done(&mut self, changes: &Changes) -> Answer {
         self.refused.clear();
         let mut lines: Vec<String> = changes.list.iter().map(ToString::to_string).collect();
-        for line in &lines {
+        for line in lines.iter().take(LOGGED_MAX) {
             tracing::info!("reload: {line}");
+        }
+        if let Some(more) = more_than_logged(&lines) {
+            tracing::info!("reload: and {more} more changes");
         }
         for change in changes.restarts() {
             let keys: Vec<&str> = change.keys.iter().map(|one| one.key).collect();
@@ -363,8 +370,11 @@ impl Reloader {
         // A watched file that stays wrong is worth one word, not one for each time it is written.
         if trigger != Trigger::Watch || self.refused != lines {
             self.refused.clone_from(&lines);
-            for line in &lines {
+            for line in lines.iter().take(LOGGED_MAX) {
                 tracing::error!("reload: {line}");
+            }
+            if let Some(more) = more_than_logged(&lines) {
+                tracing::error!("reload: and {more} more problems");
             }
             tracing::error!("reload refused: the configuration is unchanged");
             lines.push("the configuration is unchanged".to_owned());
@@ -423,6 +433,11 @@ impl Reloader {
             self.watch = Watch::off();
         }
     }
+}
+
+/// How many of `lines` the log does not get.
+fn more_than_logged(lines: &[String]) -> Option<usize> {
+    lines.len().checked_sub(LOGGED_MAX).filter(|more| *more > 0)
 }
 
 fn names(config: &Config) -> impl Iterator<Item = &Arc<str>> {

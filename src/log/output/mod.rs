@@ -167,6 +167,11 @@ impl Output {
         true
     }
 
+    /// Whether something is still to be written.
+    pub(super) fn waits(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Drops what still waits, counting it: the stop's deadline has passed.
     pub(super) fn abandon(&mut self) {
         if !self.pending.is_empty() {

@@ -170,7 +170,7 @@ fn failed_reload(facts: &Facts<'_>) -> Option<String> {
         ReloadEnd::RollbackFailed => "could not be taken back",
     };
     let ago = age(facts.now.saturating_duration_since(*at).as_secs());
-    // The first line is the reason, or the first of several; the log has all of them.
+    // The first line is the reason, or the first of several; the log has more of them.
     let first = lines.iter().flat_map(|line| line.lines()).next();
     let first = first.unwrap_or("see the log");
     let mut text = format!("The last reload {word} {ago} ago: ");
@@ -181,7 +181,7 @@ fn failed_reload(facts: &Facts<'_>) -> Option<String> {
     let more = lines.len().saturating_sub(2);
     if more > 0 {
         // Writing to a string cannot fail.
-        let _ = write!(text, " (and {more} more in the log)");
+        let _ = write!(text, " (and {more} more)");
     }
     Some(text)
 }
