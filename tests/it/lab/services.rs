@@ -37,10 +37,12 @@ pub(crate) fn nginx(lab: &Lab, node: usize, port: u16) -> Nginx {
     };
     let ssl = if port == KUBE_API { " ssl" } else { "" };
     let config = dir.path().join("nginx.conf");
+    // `lingering_close`: openssl says goodbye after the last answer, and a socket that is closed by then
+    // resets, which the proxy rightly counts as the server's error.
     let text = format!(
         "daemon off; master_process off; user root; pid {path}/pid; error_log stderr warn;\n\
          events {{ worker_connections 4096; }}\n\
-         http {{ access_log off; client_body_temp_path {path}/b; proxy_temp_path {path}/p; \
+         http {{ access_log off; lingering_close always; client_body_temp_path {path}/b; proxy_temp_path {path}/p; \
          fastcgi_temp_path {path}/f; uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;\n\
          server {{ listen {address}:{port}{ssl}; {tls} location / {{ return 200 \"{name}\\n\"; }} }} }}\n"
     );
