@@ -74,30 +74,40 @@ fn local<F: Future>(future: F) -> Result<F::Output> {
 /// Serves on the ports until the process is ended.
 pub fn serve(ports: &[u16]) -> Result<()> {
     measure::raise_nofile()?;
-    let pattern = Rc::new(Pattern::new());
+    let shared = Rc::new(Shared {
+        pattern: Pattern::new(),
+        ended: Cell::new(0),
+    });
     local(async {
         for &port in ports {
             let socket = TcpSocket::new_v4()?;
             socket.set_reuseaddr(true)?;
             socket.bind(SocketAddr::from(([127, 0, 0, 1], port)))?;
             let listener = socket.listen(4096)?;
-            let pattern = Rc::clone(&pattern);
-            tokio::task::spawn_local(accept(listener, pattern));
+            tokio::task::spawn_local(accept(listener, Rc::clone(&shared)));
         }
         println!("ready");
         std::future::pending::<Result<()>>().await
     })?
 }
 
-async fn accept(listener: TcpListener, pattern: Rc<Pattern>) {
+/// What all servers have in common.
+struct Shared {
+    pattern: Pattern,
+    /// See [`Wish::Ended`].
+    ended: Cell<u64>,
+}
+
+async fn accept(listener: TcpListener, shared: Rc<Shared>) {
     while let Ok((stream, _)) = listener.accept().await {
-        let pattern = Rc::clone(&pattern);
+        let shared = Rc::clone(&shared);
         // A client that goes away, or a check that says nothing, is no news.
-        tokio::task::spawn_local(async move { serve_one(stream, &pattern).await });
+        tokio::task::spawn_local(async move { serve_one(stream, &shared).await });
     }
 }
 
-async fn serve_one(mut stream: TcpStream, pattern: &Pattern) -> Result<()> {
+async fn serve_one(mut stream: TcpStream, shared: &Shared) -> Result<()> {
+    let pattern = &shared.pattern;
     stream.set_nodelay(true)?;
     loop {
         let mut header = [0; HEADER];
@@ -111,7 +121,34 @@ async fn serve_one(mut stream: TcpStream, pattern: &Pattern) -> Result<()> {
                 ensure!(broken == 0, "an upload arrived broken");
                 return Ok(stream.write_all(DONE).await?);
             }
+            Wish::Leave(bytes) => {
+                send(&mut stream, pattern, bytes).await?;
+                stream.shutdown().await?;
+                let broken = receive(&mut stream, pattern, bytes).await?;
+                let end = stream.read(&mut [0]).await?;
+                shared.count_end(broken == 0 && end == 0);
+                return Ok(());
+            }
+            Wish::Reset(bytes) => {
+                send(&mut stream, pattern, bytes).await?;
+                stream.read_exact(&mut [0]).await?;
+                return Ok(stream.set_zero_linger()?);
+            }
+            Wish::Stay(bytes) => {
+                let broken = receive(&mut stream, pattern, bytes).await?;
+                stream.write_all(DONE).await?;
+                let end = stream.read(&mut [0]).await;
+                shared.count_end(broken == 0 && !matches!(end, Ok(1)));
+                return Ok(());
+            }
+            Wish::Ended => stream.write_all(&shared.ended.get().to_le_bytes()).await?,
         }
+    }
+}
+
+impl Shared {
+    fn count_end(&self, good: bool) {
+        self.ended.set(self.ended.get() + u64::from(good));
     }
 }
 
@@ -130,7 +167,8 @@ async fn echo(stream: &mut TcpStream) -> Result<()> {
     }
 }
 
-async fn send(stream: &mut TcpStream, pattern: &Pattern, bytes: u64) -> Result<()> {
+/// Sends `bytes` bytes.
+pub async fn send(stream: &mut TcpStream, pattern: &Pattern, bytes: u64) -> Result<()> {
     let mut sent = 0;
     while sent < bytes {
         let block = &pattern.at(sent)[..BLOCK.min((bytes - sent) as usize)];
@@ -141,7 +179,7 @@ async fn send(stream: &mut TcpStream, pattern: &Pattern, bytes: u64) -> Result<(
 }
 
 /// Reads `bytes` bytes; 1 when they are wrong or too few.
-async fn receive(stream: &mut TcpStream, pattern: &Pattern, bytes: u64) -> Result<u64> {
+pub async fn receive(stream: &mut TcpStream, pattern: &Pattern, bytes: u64) -> Result<u64> {
     let mut buffer = vec![0; BLOCK];
     let mut received = 0;
     while received < bytes {

@@ -12,6 +12,14 @@ pub enum Wish {
     Download(u64),
     /// So many bytes are taken, then [`DONE`] is answered.
     Upload(u64),
+    /// So many bytes are sent, then the server ends its half and takes as many.
+    Leave(u64),
+    /// So many bytes are sent, and the server resets when a byte has come for them.
+    Reset(u64),
+    /// So many bytes are taken, [`DONE`] is answered, and an end of any kind is waited for.
+    Stay(u64),
+    /// The answer is how many of [`Wish::Leave`] and [`Wish::Stay`] have ended as they should, in 8 bytes.
+    Ended,
 }
 
 /// Length of a header.
@@ -28,6 +36,10 @@ impl Wish {
             Self::Download(bytes) => (1, bytes),
             Self::Upload(bytes) => (2, bytes),
             Self::Hello => (3, 0),
+            Self::Leave(bytes) => (4, bytes),
+            Self::Reset(bytes) => (5, bytes),
+            Self::Stay(bytes) => (6, bytes),
+            Self::Ended => (7, 0),
         };
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(&kind.to_le_bytes());
@@ -44,6 +56,10 @@ impl Wish {
             1 => Some(Self::Download(bytes)),
             2 => Some(Self::Upload(bytes)),
             3 => Some(Self::Hello),
+            4 => Some(Self::Leave(bytes)),
+            5 => Some(Self::Reset(bytes)),
+            6 => Some(Self::Stay(bytes)),
+            7 => Some(Self::Ended),
             _ => None,
         }
     }

@@ -11,7 +11,7 @@ mod sessions;
 mod spread;
 
 use crate::Cli;
-use crate::report::{machine, median, range, round};
+use crate::report::{BASE, machine, median, range, round};
 use crate::subject::{Servers, Subject};
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -107,7 +107,7 @@ pub fn run(cli: &Cli) -> Result<()> {
 /// Those that are compared: others than rlb and HAProxy at its best would tell little more.
 fn compared(cli: &Cli, cores: usize) -> Result<Vec<Subject>> {
     let mut subjects = cli.subjects(cores)?;
-    subjects.retain(|subject| ["rlb", "haproxy tuned"].contains(&subject.name));
+    subjects.retain(|subject| ["rlb", BASE].contains(&subject.name));
     Ok(subjects)
 }
 

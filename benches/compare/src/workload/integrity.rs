@@ -1,37 +1,119 @@
-//! Whether bytes survive: half-closes, slow readers, writes of every size, both directions at once.
+//! Whether bytes survive: half-closes of either side, resets, slow readers, writes of every size, both
+//! directions at once.
 
-use crate::load::{Outcome, begin, connect};
-use crate::wire::{Pattern, Wish};
+use crate::load::{Outcome, begin, connect, receive, send};
+use crate::wire::{DONE, Pattern, Wish};
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// How long one check may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Checks, and how many of them at once: bytes that belong to another connection are found too.
+const CHECKS: usize = 40;
+const AT_ONCE: usize = 5;
+/// Most writes of one check.
+const WRITES_MAX: u64 = 5_000;
+/// Bytes before an end that is not the client's. One after the other, since the server counts them.
+const ENDINGS: [u64; 4] = [1, 20_000, 300_000, 3_000_000];
+
 /// Runs all checks; `broken` counts the ones that failed.
 pub async fn run(target: SocketAddr) -> Result<Outcome> {
     let begun = begin()?;
-    let mut done = 0;
-    let mut broken = 0;
-    for round in 0..40u64 {
-        let size = [1, 100, 5_000, 65_536, 300_000, 3_000_000][round as usize % 6] + round;
-        let step = [1, 7, 1460, 16_384, 65_521][round as usize % 5];
-        let slow = round % 8 == 7;
-        // One byte at a time is enough for a few kilobytes.
-        let size = if step == 1 { size.min(3_000) } else { size };
-        let whole = timeout(PATIENCE, echo(target, size, step, slow)).await;
-        done += 1;
-        broken += u64::from(!matches!(whole, Ok(Ok(true))));
+    let mut lanes = JoinSet::new();
+    for lane in 0..AT_ONCE {
+        lanes.spawn_local(async move {
+            let mut broken = 0;
+            for number in (lane..CHECKS).step_by(AT_ONCE) {
+                broken += u64::from(!check(target, number).await);
+            }
+            broken
+        });
     }
+    lanes.spawn_local(async move {
+        let mut broken = 0;
+        for size in ENDINGS {
+            broken += u64::from(!ends(parting(target, size)).await);
+            broken += u64::from(!ends(reset_by_server(target, size)).await);
+            broken += u64::from(!ends(reset_by_client(target, size)).await);
+        }
+        broken
+    });
     Ok(Outcome {
-        operations: f64::from(done),
+        operations: (CHECKS + 3 * ENDINGS.len()) as f64,
         seconds: begun.elapsed().as_secs_f64(),
-        broken,
+        broken: lanes.join_all().await.iter().sum(),
         ..Outcome::default()
     })
+}
+
+/// Whether the bytes of one check come back whole, and their end with them.
+async fn check(target: SocketAddr, number: usize) -> bool {
+    let size = [1, 100, 5_000, 65_536, 300_000, 3_000_000][number % 6] + number as u64;
+    let step = [1, 7, 1460, 16_384, 65_521][number % 5];
+    let slow = number % 8 == 7;
+    // Some thousands of tiny writes are enough.
+    let size = size.min(step as u64 * WRITES_MAX);
+    ends(echo(target, size, step, slow)).await
+}
+
+/// Whether it was in time, and good.
+async fn ends(check: impl Future<Output = Result<bool>>) -> bool {
+    matches!(timeout(PATIENCE, check).await, Ok(Ok(true)))
+}
+
+/// The server sends `size` bytes and ends its half; the client's bytes and end still have to arrive.
+async fn parting(target: SocketAddr, size: u64) -> Result<bool> {
+    let before = ended(target).await?;
+    let pattern = Pattern::new();
+    let mut stream = connect(target, Wish::Leave(size)).await?;
+    let broken = receive(&mut stream, &pattern, size).await?;
+    let end = stream.read(&mut [0]).await?;
+    send(&mut stream, &pattern, size).await?;
+    stream.shutdown().await?;
+    Ok(broken == 0 && end == 0 && has_ended(target, before).await?)
+}
+
+/// The server resets when its bytes have arrived: they must be whole, and the client must learn that
+/// there are no more, by a reset or an end.
+async fn reset_by_server(target: SocketAddr, size: u64) -> Result<bool> {
+    let mut stream = connect(target, Wish::Reset(size)).await?;
+    let broken = receive(&mut stream, &Pattern::new(), size).await?;
+    stream.write_all(b"x").await?;
+    let end = stream.read(&mut [0]).await;
+    Ok(broken == 0 && !matches!(end, Ok(1)))
+}
+
+/// The same the other way round.
+async fn reset_by_client(target: SocketAddr, size: u64) -> Result<bool> {
+    let before = ended(target).await?;
+    let mut stream = connect(target, Wish::Stay(size)).await?;
+    send(&mut stream, &Pattern::new(), size).await?;
+    let mut answer = [0; DONE.len()];
+    stream.read_exact(&mut answer).await?;
+    stream.set_zero_linger()?;
+    drop(stream);
+    Ok(answer == *DONE && has_ended(target, before).await?)
+}
+
+/// How many ends the servers have seen that were as they should be.
+async fn ended(target: SocketAddr) -> Result<u64> {
+    let mut answer = [0; 8];
+    let mut stream = connect(target, Wish::Ended).await?;
+    stream.read_exact(&mut answer).await?;
+    Ok(u64::from_le_bytes(answer))
+}
+
+/// Waits for one more, as long as the check may take.
+async fn has_ended(target: SocketAddr, before: u64) -> Result<bool> {
+    while ended(target).await? == before {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(true)
 }
 
 /// Sends `size` bytes in writes of `step`, ends its half, and wants all of them back, then the end.

@@ -47,6 +47,10 @@ pub struct Workload {
     /// A load that comes first and is not measured: what the first connections cost once is no
     /// matter where there are few of them.
     warm: Option<String>,
+    /// The only subjects that it is for.
+    only: Option<&'static [&'static str]>,
+    /// Most rounds: what repeats needs few.
+    most: usize,
     what: What,
 }
 
@@ -73,17 +77,24 @@ impl Workload {
             name,
             arguments,
             warm: None,
+            only: None,
+            most: match what {
+                What::Speed | What::Emulated => usize::MAX,
+                What::Calls | What::Integrity => 2,
+                What::Memory | What::User => 3,
+            },
             what,
         }
     }
 
-    /// How often it is run: what repeats exactly needs no rounds.
+    /// How often it is run when so many rounds are wanted.
     pub fn rounds(&self, wanted: usize) -> usize {
-        match self.what {
-            What::Speed | What::Emulated => wanted,
-            What::Calls | What::Integrity => wanted.min(2),
-            What::Memory | What::User => wanted.min(3),
-        }
+        wanted.min(self.most)
+    }
+
+    /// Whether it is for this subject.
+    pub fn is_for(&self, subject: &Subject) -> bool {
+        self.only.is_none_or(|names| names.contains(&subject.name))
     }
 
     /// One whose load is not in the list, for CPU time and the rest of [`What::Speed`].
