@@ -264,7 +264,10 @@ fn compare(cli: &Cli) -> Result<()> {
         print!("{}", results.table(workload));
     }
     eprintln!("written to {}", cli.out.display());
-    measured
+    measured?;
+    let broken = results.sum("rlb", workload::BROKEN);
+    ensure!(broken == 0.0, "rlb broke {broken} of what it was given");
+    Ok(())
 }
 
 /// Runs every workload against every subject, in rounds that take turns, on so many cores.

@@ -119,7 +119,7 @@ pub fn resident(pids: &[u32]) -> Result<u64> {
 pub struct Perf(Option<(Child, std::path::PathBuf)>);
 
 impl Perf {
-    /// Begins to count the instructions of `pids`, user and kernel.
+    /// Begins to count instructions and cycles of `pids`, user and kernel.
     pub fn start(pids: &[u32]) -> Result<Self> {
         if !Self::works() {
             return Ok(Self(None));
@@ -149,20 +149,27 @@ impl Perf {
         })
     }
 
-    /// Instructions counted; `None` where the machine cannot.
-    pub fn stop(self) -> Result<Option<u64>> {
+    /// Instructions and cycles; `None` where the machine cannot count.
+    pub fn stop(self) -> Result<Option<(u64, u64)>> {
         let Some((mut child, file)) = self.0 else {
             return Ok(None);
         };
         interrupt(&mut child)?;
         let text = fs::read_to_string(&file)?;
         let _ = fs::remove_file(&file);
-        let instructions = text
-            .lines()
-            .find(|line| line.contains("instructions"))
-            .and_then(|line| line.split(',').next()?.parse().ok());
-        Ok(instructions)
+        Ok(counted(&text, "instructions").zip(counted(&text, "cycles")))
     }
+}
+
+/// A count in the output of `perf stat -x,`: value, unit, event, and more. A machine with two kinds of
+/// cores has an event of each kind, and `<not counted>` where nothing ran.
+fn counted(text: &str, event: &str) -> Option<u64> {
+    let values = text.lines().filter_map(|line| {
+        let mut fields = line.split(',');
+        let (value, _, name) = (fields.next()?, fields.next()?, fields.next()?);
+        name.contains(event).then(|| value.parse::<u64>().ok())?
+    });
+    values.reduce(|one, other| one + other)
 }
 
 /// `strace -c` on running processes.
@@ -329,4 +336,24 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<
         std::thread::park_timeout(Duration::from_millis(5));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_by_event() {
+        let text = "# started on Sun Nov 22\n\n\
+            4521882,,instructions,9023331,100.00,0.72,insn per cycle\n\
+            6233122,,cycles,9023331,100.00,,\n";
+        assert_eq!(counted(text, "instructions"), Some(4_521_882));
+        assert_eq!(counted(text, "cycles"), Some(6_233_122));
+        let hybrid = "<not counted>,,cpu_atom/cycles/,0,0.00,,\n700,,cpu_core/cycles/,9,100.00,,\n";
+        assert_eq!(counted(hybrid, "cycles"), Some(700));
+        assert_eq!(
+            counted("<not supported>,,cycles,0,100.00,,\n", "cycles"),
+            None
+        );
+    }
 }

@@ -84,6 +84,12 @@ impl Results {
         of().map_or(&[], Vec::as_slice)
     }
 
+    /// All samples of a figure of one subject together, over all workloads.
+    pub fn sum(&self, subject: &str, figure: &str) -> f64 {
+        let samples = |workload: &String| self.samples(workload, subject, figure);
+        self.came.iter().flat_map(samples).sum()
+    }
+
     /// Adds the figures of one run.
     pub fn add(
         &mut self,

@@ -21,6 +21,8 @@ pub const CPU: &str = "CPU us/op";
 /// Instructions of the proxy per operation, user and kernel: by the processor's own counters, where it
 /// has them, or by emulation.
 pub const INSTRUCTIONS: &str = "instructions/op";
+/// Cycles of the proxy per operation, where the processor counts them.
+pub const CYCLES: &str = "cycles/op";
 /// Instructions of the whole emulated machine per operation: load, proxy and servers.
 pub const MACHINE: &str = "machine's instr/op";
 /// What the busiest thread of the proxy has of its instructions, where it has several workers: how far
@@ -133,7 +135,7 @@ impl Workload {
         let threads_before = measure::threads_ns(&pids)?;
         let outcome = load.go()?;
         let cpu = measure::settled_cpu_ns(&pids)? - cpu_before;
-        let instructions = perf.map(Perf::stop).transpose()?.flatten();
+        let counted = perf.map(Perf::stop).transpose()?.flatten();
         let calls = calls.map(Strace::stop).transpose()?;
 
         let mut figures = Figures::from([(BROKEN, outcome.broken as f64)]);
@@ -146,10 +148,12 @@ impl Workload {
         match self.what {
             What::Speed => {
                 note(CPU, speed.then(|| cpu as f64 / 1000.0 / operations));
+                let per = |count: u64| count as f64 / operations;
                 note(
                     INSTRUCTIONS,
-                    instructions.map(|count| count as f64 / operations),
+                    counted.map(|(instructions, _)| per(instructions)),
                 );
+                note(CYCLES, counted.map(|(_, cycles)| per(cycles)));
                 note(RATE, Some(operations / outcome.seconds));
                 note(P50, outcome.p50);
                 note("p99 us", outcome.p99);
