@@ -36,9 +36,10 @@ const SESSION_SEVERITY: u8 = model::Severity::Info as u8;
 /// How long the thread sleeps when nothing comes; also how soon it notices a stop while senders
 /// still exist.
 const TICK: Duration = Duration::from_millis(200);
-/// How long lines gather after the first of them. Workers would pay a system call a session to wake
-/// a thread that waits for every single line.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long lines gather after others. Workers would pay a system call a session to wake a thread that
+/// waits for every single line; and the worker whose core a batch of a hundred lines takes has its
+/// sessions wait for half a millisecond.
+const GATHER: Duration = Duration::from_millis(2);
 /// Lines that are taken between two looks at the clock, the stop and the targets.
 const BATCH_MAX: usize = 256;
 /// How often lost lines are reported.
@@ -153,6 +154,17 @@ fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default()
 }
 
+/// How the thread waits for its next line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// On the queue: whoever sends a line wakes it.
+    Asleep,
+    /// Lines gather for [`GATHER`] first.
+    Gathering,
+    /// Not at all: more is queued than one batch takes.
+    Behind,
+}
+
 /// The thread's state.
 struct Logger {
     targets: Vec<Target>,
@@ -167,17 +179,11 @@ struct Logger {
 impl Logger {
     fn run(mut self, done: SyncSender<()>) {
         self.flush();
-        let mut behind = false;
+        let mut pace = Pace::Asleep;
         loop {
-            match self.receiver.recv_timeout(TICK) {
-                Ok(entry) => {
-                    if !behind {
-                        // Nobody waits on the queue meanwhile, so no sender pays for a wake-up.
-                        std::thread::park_timeout(GATHER);
-                    }
-                    behind = self.batch(&entry);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            match self.next(pace) {
+                Ok(entry) => pace = self.batch(&entry),
+                Err(RecvTimeoutError::Timeout) => pace = Pace::Asleep,
                 // Behind the last line of its queue.
                 Err(RecvTimeoutError::Disconnected) => {
                     if !self.go_on() {
@@ -194,17 +200,33 @@ impl Logger {
         drop(done);
     }
 
-    /// Writes `first` and what else is queued, up to [`BATCH_MAX`]; `true` when more may be.
-    fn batch(&mut self, first: &LogEntry) -> bool {
+    /// The next line. After others it is not waited for on the queue at first, so that no sender pays
+    /// for a wake-up as long as lines keep coming.
+    fn next(&self, pace: Pace) -> Result<LogEntry, RecvTimeoutError> {
+        if pace != Pace::Asleep {
+            if pace == Pace::Gathering {
+                std::thread::park_timeout(GATHER);
+            }
+            match self.receiver.try_recv() {
+                Ok(entry) => return Ok(entry),
+                Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+                Err(TryRecvError::Empty) => {}
+            }
+        }
+        self.receiver.recv_timeout(TICK)
+    }
+
+    /// Writes `first` and what else is queued, up to [`BATCH_MAX`].
+    fn batch(&mut self, first: &LogEntry) -> Pace {
         let now = self.clock.now();
         self.write(first, &now);
         for _ in 1..BATCH_MAX {
             let Ok(entry) = self.receiver.try_recv() else {
-                return false;
+                return Pace::Gathering;
             };
             self.write(&entry, &now);
         }
-        true
+        Pace::Behind
     }
 
     fn write(&mut self, entry: &LogEntry, now: &Zoned) {

@@ -1,3 +1,5 @@
+//! Formats, losses, and bursts that nobody reads.
+
 use super::*;
 use std::path::Path;
 
