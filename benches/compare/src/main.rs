@@ -133,6 +133,13 @@ impl Cli {
         Ok(all)
     }
 
+    /// The same without the one that tells least, unless subjects are named.
+    fn telling_subjects(&self) -> Result<Vec<Subject>> {
+        let mut subjects = self.subjects(self.cores)?;
+        subjects.retain(|subject| !self.subjects.is_empty() || subject.name != subject::BETWEEN);
+        Ok(subjects)
+    }
+
     /// Those of `all` that are wanted.
     fn workloads(&self, mut all: Vec<Workload>) -> Vec<Workload> {
         all.retain(|workload| Self::named(&self.only, workload.name));
@@ -144,12 +151,9 @@ impl Cli {
 fn count(cli: &Cli, args: &emulated::Args) -> Result<()> {
     ensure!(cli.cores > 0, "a proxy has a thread at least");
     interrupt::watch(|| eprintln!("told to stop; what was measured is written first"))?;
-    let mut subjects = cli.subjects(cli.cores)?;
+    let mut subjects = cli.telling_subjects()?;
     // A direct connection has no proxy to count.
-    if cli.subjects.is_empty() {
-        subjects.retain(|subject| subject.name != subject::BETWEEN);
-    }
-    subjects.retain(|subject| subject.is_proxy());
+    subjects.retain(Subject::is_proxy);
     emulated::run(&emulated::Wanted {
         subjects: &subjects,
         workloads: &cli.workloads(Workload::emulated(cli.quick)),
@@ -244,10 +248,11 @@ fn compare(cli: &Cli) -> Result<()> {
         "this machine has {all} cores"
     );
     let rounds = cli.rounds.unwrap_or(if cli.quick { 2 } else { 15 });
-    let mut subjects = cli.subjects(cli.cores)?;
-    if cli.quick && cli.subjects.is_empty() {
-        subjects.retain(|subject| subject.name != subject::BETWEEN);
-    }
+    let subjects = if cli.quick {
+        cli.telling_subjects()?
+    } else {
+        cli.subjects(cli.cores)?
+    };
     let workloads = cli.workloads(Workload::all(cli.quick));
     let mut results = Results::new(&subjects, cli.cores, rounds, report::machine());
     let measured = run_rounds(

@@ -140,6 +140,15 @@ impl Ready {
     }
 }
 
+/// Runs a test in what a worker runs in.
+fn in_a_runtime(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap()
+        .block_on(test);
+}
+
 /// A session to be adopted, what it is counted on, and the far ends of its two connections.
 fn session(buffer: usize) -> (Ready, Snapshot, Rc<Books>, [TcpStream; 2]) {
     session_with(buffer, "")
@@ -368,11 +377,7 @@ fn a_killed_session_is_reset_on_both_sides() {
 
 #[test]
 fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())
-        .unwrap();
-    runtime.block_on(async {
+    in_a_runtime(async {
         let (session, _snapshot, books, ends) = session(SOCKET_BUFFER);
         let (relay, events) = Relay::new(books).unwrap();
         let running = Rc::clone(&relay);
@@ -394,11 +399,7 @@ fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
 
 #[test]
 fn a_session_that_comes_with_more_than_its_share_goes_on_without_an_event() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())
-        .unwrap();
-    runtime.block_on(async {
+    in_a_runtime(async {
         let (session, _snapshot, books, [mut client, mut server]) = session(512 * 1024);
         let (relay, events) = Relay::new(books).unwrap();
         // Another is there already: the relay is not told of the first that comes.
@@ -424,11 +425,7 @@ fn a_session_that_comes_with_more_than_its_share_goes_on_without_an_event() {
 
 #[test]
 fn time_is_looked_after_however_busy_the_sessions_are() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())
-        .unwrap();
-    runtime.block_on(async {
+    in_a_runtime(async {
         let keys = "timeout = { client = '300ms', server = '300ms' }";
         let (session, _snapshot, books, _ends) = session_with(SOCKET_BUFFER, keys);
         let (relay, events) = Relay::new(books).unwrap();
