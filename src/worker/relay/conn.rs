@@ -1,7 +1,7 @@
 //! The record of an established session, and the state of each of its two sides.
 
 use super::asked::Asked;
-use super::splice::Pipe;
+use super::splice::{Manner, Pipe};
 use crate::worker::account::Account;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt;
@@ -76,8 +76,8 @@ pub(super) struct Half {
     pub(super) rest: Rest,
     /// The pipe that feeds it while the other side's data is bulk.
     pub(super) pipe: Option<Box<Pipe>>,
-    /// Reads from it in a row that have filled the buffer.
-    pub(super) full_reads: u8,
+    /// How what comes from it is moved.
+    pub(super) manner: Manner,
     /// Last time that a byte came from it or was taken by it.
     pub(super) active: u64,
     /// Since when bytes written to it lack a proof of arrival.
@@ -99,7 +99,7 @@ impl Half {
             kept_alive: kind == Kind::Unix,
             rest: Rest::default(),
             pipe: None,
-            full_reads: 0,
+            manner: Manner::default(),
             active: now,
             unproven: None,
         }

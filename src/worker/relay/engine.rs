@@ -207,8 +207,8 @@ impl Engine {
 
     /// Whether the session that was just served is in the middle of bulk.
     fn is_bulk(&self, key: u32) -> bool {
-        let piped = |conn: &Conn| conn.halves.iter().any(|half| half.pipe.is_some());
-        self.tools.moved > MESSAGE_MAX || self.conns.get(key).is_some_and(piped)
+        let spliced = |conn: &Conn| conn.halves.iter().any(|half| half.manner.is_spliced());
+        self.tools.moved > MESSAGE_MAX || self.conns.get(key).is_some_and(spliced)
     }
 
     /// After a calm turn: waits awake for the next event, where that pays. Whether there is one.
@@ -460,7 +460,7 @@ impl Engine {
                 self.closing.retain(|&other| other != key);
             }
             for pipe in halves.into_iter().filter_map(|half: Half| half.pipe) {
-                self.tools.pipes.give_back(*pipe);
+                self.tools.pipes.give_back(pipe);
             }
             account.finish(end, &self.books);
         }

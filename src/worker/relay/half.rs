@@ -11,7 +11,7 @@
 //! - Data that arrived before a reset can still be read after it; the error comes last.
 
 use super::conn::{Conn, Half, Kind, Rest, Side};
-use super::splice::{FULL_READS_MIN, Filled, Pipes};
+use super::splice::{Filled, Manner, Pipes};
 use crate::worker::account::Books;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
@@ -93,7 +93,7 @@ pub(super) fn flow(
         if !conn.half(from).readable {
             return Flow::Waiting;
         }
-        let step = if conn.half(to).pipe.is_some() {
+        let step = if has_pipe(conn, from, tools) {
             spliced(conn, from, tools, now, books)
         } else {
             copied(conn, from, tools, now, books)
@@ -121,6 +121,20 @@ fn pass_end_on(conn: &mut Conn, from: Side) {
     }
 }
 
+/// Whether what comes from `from` goes through a pipe, which then is there and empty. An idle or copied
+/// direction keeps none.
+fn has_pipe(conn: &mut Conn, from: Side, tools: &mut Tools) -> bool {
+    let wanted = conn.half(from).manner.is_spliced();
+    let pipe = &mut conn.half_mut(from.other()).pipe;
+    if !wanted && let Some(pipe) = pipe.take() {
+        tools.pipes.give_back(pipe);
+    }
+    if wanted && pipe.is_none() {
+        *pipe = tools.pipes.take();
+    }
+    pipe.is_some()
+}
+
 /// One read into the buffer, and one write of it.
 fn copied(
     conn: &mut Conn,
@@ -135,13 +149,10 @@ fn copied(
         Some(count) => count,
         None => return Ok(Step::Nothing),
     };
-    if count == tools.buffer.len() && source.kind == Kind::Tcp && !source.urgent {
-        source.full_reads = source.full_reads.saturating_add(1);
-        if source.full_reads >= FULL_READS_MIN && conn.half(from.other()).kind == Kind::Tcp {
-            conn.half_mut(from.other()).pipe = tools.pipes.take();
-        }
-    } else {
-        source.full_reads = 0;
+    if count < tools.buffer.len() || source.urgent {
+        source.manner = Manner::default();
+    } else if conn.halves.iter().all(|half| half.kind == Kind::Tcp) {
+        conn.half_mut(from).manner.full_read();
     }
     tools.moved += count as u64;
     count_bytes(conn, from, count as u64, books);
@@ -174,7 +185,7 @@ fn spliced(
     let filled = match filled {
         Ok(filled) => filled,
         Err(error) => {
-            tools.pipes.give_back(*pipe);
+            tools.pipes.give_back(pipe);
             return Err((from, error));
         }
     };
@@ -194,11 +205,13 @@ fn spliced(
             Step::Nothing
         }
         Filled::End => Step::End,
-        Filled::Unfit => Step::Moved,
+        Filled::Unfit => {
+            source.manner = Manner::default();
+            Step::Moved
+        }
     };
-    // An idle direction holds no pipe; the next bulk takes one again after two reads.
-    source.full_reads = 0;
-    tools.pipes.give_back(*pipe);
+    // An idle direction holds no pipe.
+    tools.pipes.give_back(pipe);
     Ok(step)
 }
 

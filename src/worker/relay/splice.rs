@@ -1,8 +1,9 @@
 //! Moving bulk from socket to socket inside the kernel, through a pipe. Runs on a worker.
 //!
 //! Copying is cheaper for small messages, so a direction is spliced only after
-//! [`FULL_READS_MIN`] reads in a row have filled the buffer, and copied again when its pipe has
-//! carried little for a while. Pipes cost two descriptors each and come from a bounded pool.
+//! [`FULL_READS_MIN`] reads in a row have filled the buffer, and copied again when splices have
+//! moved little for a while ([`Manner`]). Pipes cost two descriptors each and come from a bounded
+//! pool; a direction has one only while there is something to move.
 //!
 //! Kernel facts relied on:
 //! - A pipe is filled only when it is empty: then `EAGAIN` means that the source has nothing, and
@@ -35,7 +36,7 @@ const PIPE_SIZE_MIN: usize = 64 * 1024;
 const PASSED_OVER: u32 = 1000;
 
 /// Reads in a row that must have filled the buffer before a direction is spliced.
-pub(super) const FULL_READS_MIN: u8 = 2;
+const FULL_READS_MIN: u8 = 2;
 
 /// A splice that moves less than this is a small one.
 const SMALL: usize = 16 * 1024;
@@ -43,19 +44,63 @@ const SMALL: usize = 16 * 1024;
 /// Small splices in a row after which a direction is copied again.
 const SMALL_MAX: u8 = 8;
 
+/// How a direction is moved, which outlasts the moments in which it has nothing to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Through the buffer; so many reads in a row have filled it.
+    Copied { full: u8 },
+    /// Through a pipe, as long as there is one; so many splices in a row were small.
+    Spliced { small: u8 },
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self::Copied { full: 0 }
+    }
+}
+
+impl Manner {
+    /// Whether a pipe is wanted.
+    pub(super) fn is_spliced(self) -> bool {
+        matches!(self, Self::Spliced { .. })
+    }
+
+    /// A read has filled the buffer.
+    pub(super) fn full_read(&mut self) {
+        if let Self::Copied { full } = self {
+            *full += 1;
+            if *full >= FULL_READS_MIN {
+                *self = Self::Spliced { small: 0 };
+            }
+        }
+    }
+
+    /// A splice has moved `count` bytes.
+    fn spliced(&mut self, count: usize) {
+        match self {
+            Self::Spliced { small } if count < SMALL && *small + 1 < SMALL_MAX => *small += 1,
+            _ if count < SMALL => *self = Self::default(),
+            _ => *self = Self::Spliced { small: 0 },
+        }
+    }
+}
+
 /// A pipe that feeds one side, and what is in it.
 #[derive(Debug)]
 pub(super) struct Pipe {
     out: OwnedFd,
     into: OwnedFd,
     filled: usize,
-    small: u8,
 }
 
 /// The pipes of a worker.
 #[derive(Debug)]
 pub(super) struct Pipes {
-    free: Vec<Pipe>,
+    #[expect(
+        clippy::vec_box,
+        reason = "it goes back and forth between here and a session"
+    )]
+    free: Vec<Box<Pipe>>,
     in_use: u32,
     /// Wishes that are not looked at, since the last one could not be fulfilled.
     passed_over: u32,
@@ -76,12 +121,12 @@ impl Pipes {
     pub(super) fn take(&mut self) -> Option<Box<Pipe>> {
         let pipe = match self.free.pop() {
             Some(pipe) => pipe,
-            None if self.in_use < PIPES_MAX => self.make()?,
+            None if self.in_use < PIPES_MAX => Box::new(self.make()?),
             None => return None,
         };
         self.in_use += 1;
         self.publish();
-        Some(Box::new(pipe))
+        Some(pipe)
     }
 
     /// A new one. The kernel may have none that is worth it: then it is not asked each time.
@@ -112,10 +157,10 @@ impl Pipes {
     }
 
     /// Takes a pipe back. One that is not empty is closed: its bytes are of a session that is over.
-    pub(super) fn give_back(&mut self, pipe: Pipe) {
+    pub(super) fn give_back(&mut self, pipe: Box<Pipe>) {
         self.in_use -= 1;
         if pipe.filled == 0 {
-            self.free.push(Pipe { small: 0, ..pipe });
+            self.free.push(pipe);
         }
         self.publish();
     }
@@ -130,7 +175,7 @@ pub(super) enum Filled {
     Nothing,
     /// The source has ended.
     End,
-    /// This direction cannot be spliced, or no longer pays: copy it.
+    /// This direction cannot be spliced: copy it.
     Unfit,
 }
 
@@ -144,7 +189,6 @@ impl Pipe {
             out,
             into,
             filled: 0,
-            small: 0,
         };
         let size = fcntl_getpipe_size(&pipe.into)?;
         Ok((size >= PIPE_SIZE_MIN).then_some(pipe))
@@ -156,16 +200,13 @@ impl Pipe {
     }
 
     /// Fills the empty pipe from `source`.
-    pub(super) fn fill(&mut self, source: &Half) -> io::Result<Filled> {
+    pub(super) fn fill(&mut self, source: &mut Half) -> io::Result<Filled> {
         debug_assert_eq!(self.filled, 0, "only an empty pipe is filled");
-        if self.small >= SMALL_MAX {
-            return Ok(Filled::Unfit);
-        }
         match retry_on_intr(|| splice(&source.fd, None, &self.into, None, PIPE_SIZE, FLAGS)) {
             Ok(0) => Ok(Filled::End),
             Ok(count) => {
                 self.filled = count;
-                self.small = if count < SMALL { self.small + 1 } else { 0 };
+                source.manner.spliced(count);
                 Ok(Filled::Bytes(count as u64))
             }
             Err(Errno::AGAIN) => Ok(Filled::Nothing),

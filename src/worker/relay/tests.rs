@@ -357,6 +357,37 @@ fn bulk_goes_through_a_pipe_that_comes_back_to_the_pool() {
 }
 
 #[test]
+fn bulk_that_comes_in_pieces_is_still_bulk() {
+    const PIECE: usize = 30_000;
+    let mut bench = Bench::with_buffers(512 * 1024);
+    let spliced = |b: &Bench| b.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
+    let mut sent = 0;
+    let mut pass = |bench: &mut Bench, len: usize| {
+        sent += len as u64;
+        bench.ends[1].write(1, len);
+        bench.until("the piece is through", |b| b.ends[0].read == sent);
+        // Nothing is left to be read, and the engine knows it.
+        bench.turn();
+    };
+    pass(&mut bench, PIECE);
+    assert_eq!(spliced(&bench), 0, "a single message is copied");
+    pass(&mut bench, 300_000);
+    let before = spliced(&bench);
+    assert!(before > 0, "300 KB at once are bulk");
+    for _ in 0..5 {
+        pass(&mut bench, PIECE);
+    }
+    assert_eq!(spliced(&bench) - before, 5 * PIECE as u64);
+    // Messages follow: after a few it is no longer bulk.
+    for _ in 0..20 {
+        pass(&mut bench, 100);
+    }
+    let before = spliced(&bench);
+    pass(&mut bench, PIECE);
+    assert_eq!(spliced(&bench), before);
+}
+
+#[test]
 fn a_killed_session_is_reset_on_both_sides() {
     let mut bench = Bench::new();
     bench.ends[0].write(0, 100);
