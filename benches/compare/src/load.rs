@@ -29,7 +29,7 @@ pub struct Args {
     /// Connections at once
     #[arg(long, default_value_t = 1)]
     pub connections: usize,
-    /// Further connections that say nothing
+    /// Further connections that say nothing; of bulk, downloads that are not read on after a megabyte
     #[arg(long, default_value_t = 0)]
     pub idle: usize,
     /// Bytes of a message, or of a bulk transfer
@@ -401,10 +401,23 @@ async fn ping(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     Ok((tally.outcome(begun), silent))
 }
 
+/// Downloads whose clients have stopped to read: what is under way to them stays there.
+async fn stalled(args: &Args) -> Result<Vec<TcpStream>> {
+    let mut begun = vec![0; 1_000_000];
+    let mut held = Vec::new();
+    for _ in 0..args.idle {
+        let mut stream = connect(args.target, Wish::Download(u64::MAX)).await?;
+        stream.read_exact(&mut begun).await?;
+        held.push(stream);
+    }
+    Ok(held)
+}
+
 /// Bulk transfers in one direction; operations are gigabytes.
 async fn bulk(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(0);
     let (target, bytes, up) = (args.target, args.size, args.direction == "up");
+    let _stalled = stalled(args).await?;
     let mut streams = Vec::new();
     for _ in 0..args.connections {
         let mut stream = connect(target, Wish::Hello).await?;

@@ -74,7 +74,7 @@ pub(super) struct Half {
     pub(super) kept_alive: bool,
     /// Bytes of the other side that this one has not taken yet.
     pub(super) rest: Rest,
-    /// The pipe that feeds it while the other side's data is bulk.
+    /// A pipe with bytes of the other side that this one has not taken yet.
     pub(super) pipe: Option<Box<Pipe>>,
     /// How what comes from it is moved.
     pub(super) manner: Manner,
@@ -172,6 +172,11 @@ impl Rest {
         &self.bytes[self.taken..]
     }
 
+    /// Bytes that were in a pipe.
+    pub(super) fn of(bytes: Box<[u8]>) -> Self {
+        Self { bytes, taken: 0 }
+    }
+
     /// `count` more bytes were taken.
     pub(super) fn take(&mut self, count: usize) {
         self.taken += count;
@@ -184,6 +189,8 @@ impl Rest {
 /// A session in the relay.
 #[derive(Debug)]
 pub(super) struct Conn {
+    /// Its place in the table.
+    pub(super) key: u32,
     /// Tells this session's events from those of an earlier one in the same place.
     pub(super) generation: u32,
     /// It is in the list of sessions to be served.
@@ -196,7 +203,7 @@ pub(super) struct Conn {
 
 impl Conn {
     pub(super) fn new(
-        generation: u32,
+        (key, generation): (u32, u32),
         [client, server]: [(OwnedFd, Kind); 2],
         account: Account,
         now: u64,
@@ -205,6 +212,7 @@ impl Conn {
         // It was, to learn of its answer.
         server.watched = true;
         Self {
+            key,
             generation,
             queued: false,
             halves: [Half::new(client, now), server],

@@ -9,10 +9,11 @@
 //! A panic while serving a session ends that session and no other.
 
 use super::closing::{self, Closing};
-use super::conn::{Conn, Established, Half, Side};
+use super::conn::{Conn, Established, Rest, Side};
 use super::half::{Flow, Tools, flow};
 use super::judge::{self, Verdict};
 use super::spin::{AWAKE, MESSAGE_MAX, Spin};
+use super::splice::Manner;
 use super::table::{Subject, Table, token};
 use super::wheel::Wheel;
 use crate::live::{Cause, Phase, Termination};
@@ -147,7 +148,7 @@ impl Engine {
         };
         let now = self.now;
         let (heard, token) = self.conns.settle(key, |generation| {
-            Conn::new(generation, [client, (socket, kind)], account, now)
+            Conn::new((key, generation), [client, (socket, kind)], account, now)
         });
         let conn = &mut self.conns[key];
         let client = &conn.half(Side::Client).fd;
@@ -313,7 +314,34 @@ impl Engine {
             return Some(Termination::normal());
         }
         self.after_flow(key, unfinished);
+        while let Some((key, side)) = self.tools.pipes.overdue() {
+            self.relieve(key, side);
+        }
         None
+    }
+
+    /// Takes a slow reader's pipe for those that can use it: what is in it is kept in memory instead.
+    fn relieve(&mut self, key: u32, side: Side) {
+        let conn = &mut self.conns[key];
+        let half = conn.half_mut(side);
+        let Some(mut pipe) = half.pipe.take() else {
+            return;
+        };
+        let read = pipe.read();
+        self.tools.pipes.give_back(pipe);
+        match read {
+            Ok(bytes) => {
+                debug_assert!(
+                    half.rest.is_empty(),
+                    "a pipe is filled when nothing is owed"
+                );
+                half.rest = Rest::of(bytes);
+                // Its reader is slow: until it takes whole reads again, copying is as good.
+                conn.half_mut(side.other()).manner = Manner::default();
+            }
+            // They are lost, which nothing ordinary brings about.
+            Err(error) => self.break_off(key, side, error),
+        }
     }
 
     /// Asks for the events, the turn and the look that the session needs next.
@@ -459,8 +487,10 @@ impl Engine {
             if closing.is_some() {
                 self.closing.retain(|&other| other != key);
             }
-            for pipe in halves.into_iter().filter_map(|half: Half| half.pipe) {
-                self.tools.pipes.give_back(pipe);
+            for (side, half) in Side::BOTH.into_iter().zip(halves) {
+                if let Some(pipe) = half.pipe {
+                    self.tools.pipes.release(key, side, pipe);
+                }
             }
             account.finish(end, &self.books);
         }

@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 /// Bytes read at once, and so the most that is kept of a session whose reader is slow. Larger ones
 /// gain nothing but in bulk, which is spliced.
-const CHUNK_MAX: usize = 32 * 1024;
+pub(super) const CHUNK_MAX: usize = 32 * 1024;
 
 /// Reads of one direction in one turn, so that a bulk transfer does not starve its neighbours.
 const READS_MAX: usize = 16;
@@ -84,6 +84,9 @@ pub(super) fn flow(
         if conn.half(to).is_owed() {
             return Flow::Waiting;
         }
+        if let Some(pipe) = conn.half_mut(to).pipe.take() {
+            tools.pipes.release(conn.key, to, pipe);
+        }
     }
     for _ in 0..tools.share {
         if conn.half(from).ended {
@@ -93,7 +96,7 @@ pub(super) fn flow(
         if !conn.half(from).readable {
             return Flow::Waiting;
         }
-        let step = if has_pipe(conn, from, tools) {
+        let step = if conn.half(from).manner.is_spliced() {
             spliced(conn, from, tools, now, books)
         } else {
             copied(conn, from, tools, now, books)
@@ -119,20 +122,6 @@ fn pass_end_on(conn: &mut Conn, from: Side) {
     if conn.closing.is_none() && !over {
         end(conn.half_mut(to));
     }
-}
-
-/// Whether what comes from `from` goes through a pipe, which then is there and empty. An idle or copied
-/// direction keeps none.
-fn has_pipe(conn: &mut Conn, from: Side, tools: &mut Tools) -> bool {
-    let wanted = conn.half(from).manner.is_spliced();
-    let pipe = &mut conn.half_mut(from.other()).pipe;
-    if !wanted && let Some(pipe) = pipe.take() {
-        tools.pipes.give_back(pipe);
-    }
-    if wanted && pipe.is_none() {
-        *pipe = tools.pipes.take();
-    }
-    pipe.is_some()
 }
 
 /// One read into the buffer, and one write of it.
@@ -161,7 +150,8 @@ fn copied(
     Ok(Step::Moved)
 }
 
-/// One filling of the pipe, which is empty, and one emptying.
+/// One filling of a pipe and one emptying; a copy when there is no pipe, or when this is nothing for
+/// one.
 fn spliced(
     conn: &mut Conn,
     from: Side,
@@ -169,50 +159,48 @@ fn spliced(
     now: u64,
     books: &Books,
 ) -> Result<Step, (Side, io::Error)> {
-    let [client, server] = &mut conn.halves;
-    let (source, target) = match from {
-        Side::Client => (client, server),
-        Side::Server => (server, client),
+    let to = from.other();
+    let source = conn.half_mut(from);
+    if source.urgent {
+        return copied(conn, from, tools, now, books);
+    }
+    let Some(mut pipe) = tools.pipes.take() else {
+        return copied(conn, from, tools, now, books);
     };
-    let Some(mut pipe) = target.pipe.take() else {
-        return Ok(Step::Moved);
-    };
-    let filled = if source.urgent {
-        Ok(Filled::Unfit)
-    } else {
-        pipe.fill(source)
-    };
-    let filled = match filled {
-        Ok(filled) => filled,
-        Err(error) => {
+    let count = match pipe.fill(source, tools.pipes.fill_size()) {
+        Ok(Filled::Bytes(count)) => count,
+        other => {
             tools.pipes.give_back(pipe);
-            return Err((from, error));
+            return match other {
+                Ok(Filled::End) => Ok(Step::End),
+                Ok(Filled::Unfit) => {
+                    source.manner = Manner::default();
+                    Ok(Step::Moved)
+                }
+                Ok(_) => {
+                    source.readable = false;
+                    Ok(Step::Nothing)
+                }
+                Err(error) => Err((from, error)),
+            };
         }
     };
-    let step = match filled {
-        Filled::Bytes(count) => {
-            source.active = now;
-            target.pipe = Some(pipe);
-            tools.moved += count;
-            count_bytes(conn, from, count, books);
-            books.process().spliced_out.add(count);
-            let to = from.other();
-            flush(conn.half_mut(to), now).map_err(|error| (to, error))?;
-            return Ok(Step::Moved);
-        }
-        Filled::Nothing => {
-            source.readable = false;
-            Step::Nothing
-        }
-        Filled::End => Step::End,
-        Filled::Unfit => {
-            source.manner = Manner::default();
-            Step::Moved
-        }
-    };
-    // An idle direction holds no pipe.
-    tools.pipes.give_back(pipe);
-    Ok(step)
+    source.active = now;
+    tools.moved += count;
+    count_bytes(conn, from, count, books);
+    books.process().spliced_out.add(count);
+    let target = conn.half_mut(to);
+    let taken = pipe.empty(&target.fd);
+    if matches!(taken, Ok(1..)) {
+        target.took(now);
+    }
+    if taken.is_ok() && pipe.filled() > 0 {
+        target.pipe = Some(pipe);
+        tools.pipes.hold(conn.key, to);
+    } else {
+        tools.pipes.give_back(pipe);
+    }
+    taken.map(|_| Step::Moved).map_err(|error| (to, error))
 }
 
 fn count_bytes(conn: &mut Conn, from: Side, count: u64, books: &Books) {

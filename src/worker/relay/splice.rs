@@ -3,7 +3,7 @@
 //! Copying is cheaper for small messages, so a direction is spliced only after
 //! [`FULL_READS_MIN`] reads in a row have filled the buffer, and copied again when splices have
 //! moved little for a while ([`Manner`]). Pipes cost two descriptors each and come from a bounded
-//! pool; a direction has one only while there is something to move.
+//! pool; a direction has one only while bytes are in it.
 //!
 //! Kernel facts relied on:
 //! - A pipe is filled only when it is empty: then `EAGAIN` means that the source has nothing, and
@@ -14,10 +14,11 @@
 //! - A pipe is refused the size, and keeps its first 64 KB; beyond `fs.pipe-user-pages-soft` a new one
 //!   has 8 KB, with which copying is cheaper.
 
-use super::conn::Half;
+use super::conn::{Half, Side};
+use super::half::CHUNK_MAX;
 use crate::live::PIPES_MAX;
 use crate::worker::account::Books;
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::{Errno, read, retry_on_intr};
 use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
@@ -30,6 +31,9 @@ const PIPE_SIZE: usize = 512 * 1024;
 
 /// Bytes below which a pipe is not worth it.
 const PIPE_SIZE_MIN: usize = 64 * 1024;
+
+/// Readers that may keep a pipe: one is left for those that are not slow.
+const HELD_MAX: usize = PIPES_MAX as usize - 1;
 
 /// Wishes that are passed over after one for which there was no pipe, each of which would make one in
 /// vain.
@@ -94,6 +98,10 @@ pub(super) struct Pipe {
 }
 
 /// The pipes of a worker.
+///
+/// A slow reader keeps the pipe whose bytes it has not taken, but only as long as there are few like
+/// it: of more than [`HELD_MAX`] the one that has kept its pipe longest is to be relieved of it
+/// ([`Pipes::overdue`]), so that however many readers are slow, there is a pipe for bulk that flows.
 #[derive(Debug)]
 pub(super) struct Pipes {
     #[expect(
@@ -102,6 +110,8 @@ pub(super) struct Pipes {
     )]
     free: Vec<Box<Pipe>>,
     in_use: u32,
+    /// Sides that keep a pipe, longest first.
+    held: Vec<(u32, Side)>,
     /// Wishes that are not looked at, since the last one could not be fulfilled.
     passed_over: u32,
     books: Rc<Books>,
@@ -112,6 +122,7 @@ impl Pipes {
         Self {
             free: Vec::new(),
             in_use: 0,
+            held: Vec::new(),
             passed_over: 0,
             books,
         }
@@ -142,6 +153,40 @@ impl Pipes {
         pipe
     }
 
+    /// Bytes to fill one with. When many readers are slow, as much as may be kept in memory for one.
+    pub(super) fn fill_size(&self) -> usize {
+        if self.held.len() > HELD_MAX / 2 {
+            CHUNK_MAX
+        } else {
+            PIPE_SIZE
+        }
+    }
+
+    /// Side `side` of session `key` keeps its pipe until it has taken what is in it.
+    pub(super) fn hold(&mut self, key: u32, side: Side) {
+        self.held.push((key, side));
+    }
+
+    /// The side that is to be relieved of its pipe now, if one is; the pipe is to be given back.
+    pub(super) fn overdue(&mut self) -> Option<(u32, Side)> {
+        (self.held.len() > HELD_MAX).then(|| self.held.remove(0))
+    }
+
+    /// Takes back a pipe that was held.
+    pub(super) fn release(&mut self, key: u32, side: Side, pipe: Box<Pipe>) {
+        self.held.retain(|&holder| holder != (key, side));
+        self.give_back(pipe);
+    }
+
+    /// Takes a pipe back. One that is not empty is closed: its bytes are of a session that is over.
+    pub(super) fn give_back(&mut self, pipe: Box<Pipe>) {
+        self.in_use -= 1;
+        if pipe.filled == 0 {
+            self.free.push(pipe);
+        }
+        self.publish();
+    }
+
     /// Tells the statistics.
     fn publish(&self) {
         let process = self.books.process();
@@ -154,15 +199,6 @@ impl Pipes {
     #[cfg(test)]
     pub(super) fn pooled(&self) -> usize {
         self.free.len()
-    }
-
-    /// Takes a pipe back. One that is not empty is closed: its bytes are of a session that is over.
-    pub(super) fn give_back(&mut self, pipe: Box<Pipe>) {
-        self.in_use -= 1;
-        if pipe.filled == 0 {
-            self.free.push(pipe);
-        }
-        self.publish();
     }
 }
 
@@ -199,10 +235,10 @@ impl Pipe {
         self.filled
     }
 
-    /// Fills the empty pipe from `source`.
-    pub(super) fn fill(&mut self, source: &mut Half) -> io::Result<Filled> {
+    /// Fills the empty pipe from `source` with up to `size` bytes.
+    pub(super) fn fill(&mut self, source: &mut Half, size: usize) -> io::Result<Filled> {
         debug_assert_eq!(self.filled, 0, "only an empty pipe is filled");
-        match retry_on_intr(|| splice(&source.fd, None, &self.into, None, PIPE_SIZE, FLAGS)) {
+        match retry_on_intr(|| splice(&source.fd, None, &self.into, None, size, FLAGS)) {
             Ok(0) => Ok(Filled::End),
             Ok(count) => {
                 self.filled = count;
@@ -230,6 +266,19 @@ impl Pipe {
             }
         }
         Ok(taken)
+    }
+
+    /// Empties it into memory.
+    pub(super) fn read(&mut self) -> io::Result<Box<[u8]>> {
+        let mut bytes = vec![0; self.filled];
+        while self.filled > 0 {
+            let from = bytes.len() - self.filled;
+            match retry_on_intr(|| read(&self.out, &mut bytes[from..]))? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => self.filled -= count,
+            }
+        }
+        Ok(bytes.into_boxed_slice())
     }
 }
 

@@ -6,7 +6,7 @@ use super::asked::Asked;
 use super::conn::{Established, Kind};
 use crate::config::{Limits, Loader};
 use crate::live::slot::{ConnLimits, ConnSlot, Slot};
-use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
+use crate::live::{Cause, GlobalLive, LogQueue, PIPES_MAX, WorkerToken};
 use crate::state::Snapshot;
 use crate::state::snapshot::Origin;
 use crate::worker::account::{Account, Books};
@@ -385,6 +385,57 @@ fn bulk_that_comes_in_pieces_is_still_bulk() {
     let before = spliced(&bench);
     pass(&mut bench, PIECE);
     assert_eq!(spliced(&bench), before);
+}
+
+#[test]
+fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
+    const BULK: u64 = 8_000_000;
+    let mut bench = Bench::with_buffers(512 * 1024);
+    let mut slow = Vec::new();
+    for _ in 0..3 * PIPES_MAX {
+        let (session, snapshot, _books, ends) = session(512 * 1024);
+        session.go(&bench.relay);
+        slow.push((snapshot, ends.map(End::new)));
+    }
+    // Their servers send until nobody takes anything more; their clients do not read.
+    let deadline = Instant::now() + PATIENCE;
+    let mut written = 0;
+    let mut since = Instant::now();
+    while since.elapsed() < Duration::from_millis(100) {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+        for (_, ends) in &mut slow {
+            ends[1].write(1, 300_000);
+        }
+        bench.turn();
+        let now = slow.iter().map(|(_, ends)| ends[1].written).sum();
+        if written != now {
+            (written, since) = (now, Instant::now());
+        }
+    }
+    let spliced = |b: &Bench| b.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
+    let before = spliced(&bench);
+    let deadline = Instant::now() + PATIENCE;
+    while bench.ends[0].read < BULK {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+        let left = BULK - bench.ends[1].written;
+        bench.ends[1].write(1, usize::try_from(left.min(300_000)).unwrap());
+        bench.turn();
+        bench.ends[0].read(0, 400_000);
+    }
+    let share = spliced(&bench) - before;
+    assert!(
+        share > BULK * 9 / 10,
+        "{share} of {BULK} bytes were spliced"
+    );
+    // And they have lost nothing: every byte is looked at.
+    let deadline = Instant::now() + PATIENCE;
+    while slow.iter().any(|(_, ends)| ends[0].read < ends[1].written) {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+        bench.turn();
+        for (_, ends) in &mut slow {
+            ends[0].read(0, 400_000);
+        }
+    }
 }
 
 #[test]
