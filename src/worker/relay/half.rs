@@ -11,7 +11,7 @@
 //! - Data that arrived before a reset can still be read after it; the error comes last.
 
 use super::conn::{Conn, Half, Kind, Rest, Side};
-use super::splice::{Filled, Manner, Pipes};
+use super::splice::{Filled, Manner, Pipe, Pipes};
 use crate::worker::account::Books;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
@@ -159,36 +159,44 @@ fn spliced(
     now: u64,
     books: &Books,
 ) -> Result<Step, (Side, io::Error)> {
-    let to = from.other();
-    let source = conn.half_mut(from);
-    if source.urgent {
+    if conn.half(from).urgent {
         return copied(conn, from, tools, now, books);
     }
     let Some(mut pipe) = tools.pipes.take() else {
         return copied(conn, from, tools, now, books);
     };
-    let count = match pipe.fill(source, tools.pipes.fill_size()) {
-        Ok(Filled::Bytes(count)) => count,
-        other => {
-            tools.pipes.give_back(pipe);
-            return match other {
-                Ok(Filled::End) => Ok(Step::End),
-                Ok(Filled::Unfit) => {
-                    source.manner = Manner::default();
-                    Ok(Step::Moved)
-                }
-                Ok(_) => {
-                    source.readable = false;
-                    Ok(Step::Nothing)
-                }
-                Err(error) => Err((from, error)),
-            };
+    let source = conn.half_mut(from);
+    let step = match pipe.fill(source, tools.pipes.fill_size()) {
+        Ok(Filled::Bytes(count)) => {
+            source.active = now;
+            tools.moved += count;
+            count_bytes(conn, from, count, books);
+            books.process().spliced_out.add(count);
+            return deliver(conn, from.other(), pipe, tools, now);
         }
+        Ok(Filled::Nothing) => {
+            source.readable = false;
+            Ok(Step::Nothing)
+        }
+        Ok(Filled::End) => Ok(Step::End),
+        Ok(Filled::Unfit) => {
+            source.manner = Manner::default();
+            Ok(Step::Moved)
+        }
+        Err(error) => Err((from, error)),
     };
-    source.active = now;
-    tools.moved += count;
-    count_bytes(conn, from, count, books);
-    books.process().spliced_out.add(count);
+    tools.pipes.give_back(pipe);
+    step
+}
+
+/// Empties a pipe into `to`, which keeps it with what it does not take.
+fn deliver(
+    conn: &mut Conn,
+    to: Side,
+    mut pipe: Box<Pipe>,
+    tools: &mut Tools,
+    now: u64,
+) -> Result<Step, (Side, io::Error)> {
     let target = conn.half_mut(to);
     let taken = pipe.empty(&target.fd);
     if matches!(taken, Ok(1..)) {
