@@ -40,7 +40,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Sub>,
     /// Few rounds and small loads: under two minutes for the comparison. Without "haproxy splice" unless it
-    /// is named; user space only of rlb and "haproxy tuned"
+    /// is named; user space and stalled readers only of rlb and "haproxy tuned"
     #[arg(long, global = true)]
     quick: bool,
     /// Rounds; default 15, with --quick 2; of growth 5 and 1; for instructions, which repeat, 2 and 1

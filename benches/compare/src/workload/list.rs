@@ -61,10 +61,13 @@ impl Workload {
             speed("bulk 1 up", bulk(1, "up", bytes)),
             speed("bulk 8 down", bulk(8, "down", bytes)),
             speed("bulk 8 up", bulk(8, "up", bytes)),
-            speed(
-                "bulk 8 down + 40 stalled",
-                format!("{} --idle 40", bulk(8, "down", bytes)),
-            ),
+            Self {
+                only: quick.then_some(&["rlb", BASE]),
+                ..speed(
+                    "bulk 8 down + 40 stalled",
+                    format!("{} --idle 40", bulk(8, "down", bytes)),
+                )
+            },
             memory("idle", idle(held, 0)),
             memory("idle after 1 MB", idle(used, 1_000_000)),
             Self::new("integrity", What::Integrity, "--kind integrity".into()),
