@@ -29,7 +29,7 @@ pub struct GlobalTraffic {
     pub bytes_out: Counter,
     /// Those of them that went through a pipe inside the kernel (`TotalSplicedBytesOut`).
     pub spliced_out: Counter,
-    /// Pipes whose bytes a slow reader has not taken, or that are just being used (`PipesUsed`).
+    /// Pipes whose bytes a slow reader has not taken (`PipesUsed`).
     pub pipes_used: Level,
     /// Pipes that are kept for the next ones (`PipesFree`).
     pub pipes_free: Level,

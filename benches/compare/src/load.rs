@@ -29,9 +29,12 @@ pub struct Args {
     /// Connections at once
     #[arg(long, default_value_t = 1)]
     pub connections: usize,
-    /// Further connections that say nothing; of bulk, downloads that are not read on after a megabyte
+    /// Further connections that say nothing (rate, ping)
     #[arg(long, default_value_t = 0)]
     pub idle: usize,
+    /// Further downloads that are not read on after a megabyte (bulk)
+    #[arg(long, default_value_t = 0)]
+    pub stalled: usize,
     /// Bytes of a message, or of a bulk transfer
     #[arg(long, default_value_t = 64)]
     pub size: u64,
@@ -405,7 +408,7 @@ async fn ping(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
 async fn stalled(args: &Args) -> Result<Vec<TcpStream>> {
     let mut begun = vec![0; 1_000_000];
     let mut held = Vec::new();
-    for _ in 0..args.idle {
+    for _ in 0..args.stalled {
         let mut stream = connect(args.target, Wish::Download(u64::MAX)).await?;
         stream.read_exact(&mut begun).await?;
         held.push(stream);
@@ -417,7 +420,7 @@ async fn stalled(args: &Args) -> Result<Vec<TcpStream>> {
 async fn bulk(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(0);
     let (target, bytes, up) = (args.target, args.size, args.direction == "up");
-    let _stalled = stalled(args).await?;
+    let mut stalled = stalled(args).await?;
     let mut streams = Vec::new();
     for _ in 0..args.connections {
         let mut stream = connect(target, Wish::Hello).await?;
@@ -449,7 +452,8 @@ async fn bulk(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
         operations,
         ..tally.outcome(begun)
     };
-    Ok((outcome, held))
+    stalled.extend(held);
+    Ok((outcome, stalled))
 }
 
 /// Whether the server says [`DONE`] next.

@@ -93,7 +93,7 @@ impl Facts<'_> {
         self.connections().saturating_add(checked)
     }
 
-    /// Pipes whose bytes a slow reader has not taken, or that are just being used.
+    /// Pipes whose bytes a slow reader has not taken.
     pub fn pipes_used(&self) -> u32 {
         let shards = self.snapshot.global.traffic.iter();
         shards.map(|shard| shard.pipes_used.get()).sum()

@@ -35,6 +35,9 @@ const PIPE_SIZE_MIN: usize = 64 * 1024;
 /// Readers that may keep a pipe: one is left for those that are not slow.
 const HELD_MAX: usize = PIPES_MAX as usize - 1;
 
+/// Readers that keep a pipe from which on no pipe is filled with more than may be kept in memory.
+const HELD_MANY: usize = PIPES_MAX as usize / 2;
+
 /// Wishes that are passed over after one for which there was no pipe, each of which would make one in
 /// vain.
 const PASSED_OVER: u32 = 1000;
@@ -109,8 +112,9 @@ pub(super) struct Pipes {
         reason = "it goes back and forth between here and a session"
     )]
     free: Vec<Box<Pipe>>,
-    in_use: u32,
-    /// Sides that keep a pipe, longest first.
+    /// Those that there are, in `free` or not.
+    made: u32,
+    /// Sides that keep a pipe, longest first. But for these one is out only while bytes are moved.
     held: Vec<(u32, Side)>,
     /// Wishes that are not looked at, since the last one could not be fulfilled.
     passed_over: u32,
@@ -121,7 +125,7 @@ impl Pipes {
     pub(super) fn new(books: Rc<Books>) -> Self {
         Self {
             free: Vec::new(),
-            in_use: 0,
+            made: 0,
             held: Vec::new(),
             passed_over: 0,
             books,
@@ -130,14 +134,10 @@ impl Pipes {
 
     /// An empty pipe, if there is one to be had.
     pub(super) fn take(&mut self) -> Option<Box<Pipe>> {
-        let pipe = match self.free.pop() {
-            Some(pipe) => pipe,
-            None if self.in_use < PIPES_MAX => Box::new(self.make()?),
-            None => return None,
-        };
-        self.in_use += 1;
-        self.publish();
-        Some(pipe)
+        match self.free.pop() {
+            None if self.made < PIPES_MAX => self.make().map(Box::new),
+            pipe => pipe,
+        }
     }
 
     /// A new one. The kernel may have none that is worth it: then it is not asked each time.
@@ -147,7 +147,10 @@ impl Pipes {
             return None;
         }
         let pipe = Pipe::new().ok().flatten();
-        if pipe.is_none() {
+        if pipe.is_some() {
+            self.made += 1;
+            self.publish();
+        } else {
             self.passed_over = PASSED_OVER;
         }
         pipe
@@ -155,7 +158,7 @@ impl Pipes {
 
     /// Bytes to fill one with. When many readers are slow, as much as may be kept in memory for one.
     pub(super) fn fill_size(&self) -> usize {
-        if self.held.len() > HELD_MAX / 2 {
+        if self.held.len() >= HELD_MANY {
             CHUNK_MAX
         } else {
             PIPE_SIZE
@@ -165,34 +168,39 @@ impl Pipes {
     /// Side `side` of session `key` keeps its pipe until it has taken what is in it.
     pub(super) fn hold(&mut self, key: u32, side: Side) {
         self.held.push((key, side));
+        self.publish();
     }
 
     /// The side that is to be relieved of its pipe now, if one is; the pipe is to be given back.
     pub(super) fn overdue(&mut self) -> Option<(u32, Side)> {
-        (self.held.len() > HELD_MAX).then(|| self.held.remove(0))
+        let oldest = (self.held.len() > HELD_MAX).then(|| self.held.remove(0))?;
+        self.publish();
+        Some(oldest)
     }
 
     /// Takes back a pipe that was held.
     pub(super) fn release(&mut self, key: u32, side: Side, pipe: Box<Pipe>) {
         self.held.retain(|&holder| holder != (key, side));
         self.give_back(pipe);
+        self.publish();
     }
 
     /// Takes a pipe back. One that is not empty is closed: its bytes are of a session that is over.
     pub(super) fn give_back(&mut self, pipe: Box<Pipe>) {
-        self.in_use -= 1;
         if pipe.filled == 0 {
             self.free.push(pipe);
+        } else {
+            self.made -= 1;
+            self.publish();
         }
-        self.publish();
     }
 
-    /// Tells the statistics.
+    /// Tells the statistics. Not when a pipe is out for a moment, which bulk would pay for each time.
     fn publish(&self) {
         let process = self.books.process();
-        process.pipes_used.set(self.in_use);
-        let free = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
-        process.pipes_free.set(free);
+        let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        process.pipes_used.set(held);
+        process.pipes_free.set(self.made.saturating_sub(held));
     }
 
     /// Pipes that wait to be used again.

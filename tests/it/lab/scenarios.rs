@@ -62,8 +62,10 @@ pub(crate) fn service_stops(kind: Kind) -> Report {
 
 /// A stop under load.
 pub(crate) struct Stopped {
-    /// The clients' view.
+    /// The clients' view, from the signal on.
     pub(crate) report: Report,
+    /// The same from the moment on in which a connection was first refused.
+    pub(crate) refused: Report,
     /// What a client was told that had asked half its question before the stop.
     pub(crate) held: String,
     /// The exit code.
@@ -84,14 +86,27 @@ pub(crate) fn stopped() -> Stopped {
     assert!(!rlb.notified("STOPPING=1"));
     let fault = Instant::now();
     rlb.signal(Signal::SIGTERM);
+    // The process hears of it a moment later; who comes before that is served.
+    lab.client.enter(|| {
+        eventually_true(STOP_WITHIN, "new connections are refused", || {
+            TcpStream::connect(frontend(APP)).is_err()
+        });
+    });
+    let refused = Instant::now();
     pace_until(fault + Duration::from_secs(2));
     let mut held = String::new();
     stream.write_all(b"\r\n").expect("sent after the stop");
     stream.read_to_string(&mut held).expect("answered");
     drop(stream);
     let code = rlb.process.wait(STOP_WITHIN).code();
-    let report = Report::of(&load.finish(), fault);
-    Stopped { report, held, code }
+    let outcomes = load.finish();
+    let [report, refused] = [fault, refused].map(|from| Report::of(&outcomes, from));
+    Stopped {
+        report,
+        refused,
+        held,
+        code,
+    }
 }
 
 /// A node is switched off, and on again some time later.

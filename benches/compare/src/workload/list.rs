@@ -65,7 +65,7 @@ impl Workload {
                 only: quick.then_some(&["rlb", BASE]),
                 ..speed(
                     "bulk 8 down + 40 stalled",
-                    format!("{} --idle 40", bulk(8, "down", bytes)),
+                    format!("{} --stalled 40", bulk(8, "down", bytes)),
                 )
             },
             memory("idle", idle(held, 0)),
