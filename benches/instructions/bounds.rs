@@ -13,7 +13,7 @@ pub(crate) const SLACK: f64 = 2.0;
 
 /// What the file begins with.
 const HEAD: &str = "# User-space instructions per operation, by profile: the guard's bounds.\n\
-    # Written by `cargo bench --profile testing --bench instructions -- --update`.\n";
+    # Written by `cargo bench --bench instructions -- --update`.\n";
 
 /// Bounds by profile and name.
 #[derive(Debug, Default, PartialEq)]

@@ -1,12 +1,14 @@
 //! The guard of the hot paths: user-space instructions per operation, counted by callgrind and held
 //! against `benches/instructions.toml`. More than 5 % above a bound fails; more than 5 % below asks
-//! for a new bound. Needs valgrind and nothing else; `tests/run` runs the first line.
+//! for a new bound. It counts what is shipped, the release build: what the compiler makes of a change
+//! there, such as a function that it no longer inlines, another build does not show. Needs valgrind
+//! and nothing else; `tests/run` runs the first line.
 //!
 //! ```text
-//! cargo bench --profile testing --bench instructions
-//! cargo bench --profile testing --bench instructions -- --update     # write new bounds
-//! cargo bench --profile testing --bench instructions -- --rounds 10  # how well it repeats
-//! cargo bench --profile testing --bench instructions -- session      # only what has this in its name
+//! cargo bench --bench instructions
+//! cargo bench --bench instructions -- --update     # write new bounds
+//! cargo bench --bench instructions -- --rounds 10  # how well it repeats
+//! cargo bench --bench instructions -- session      # only what has this in its name
 //! ```
 //!
 //! The kernel's part, and so everything that a system call costs, is not in these figures:
@@ -40,7 +42,7 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.to
 const DOUBTS: usize = 3;
 
 /// What is counted: name, and how often in the short and the long run.
-const COUNTED: [(&str, Kind, u64, u64); 8] = [
+const COUNTED: [(&str, Kind, u64, u64); 9] = [
     ("check", Kind::Function, 100, 2_100),
     ("counter-add", Kind::Function, 1_000, 101_000),
     ("pick-3", Kind::Function, 1_000, 101_000),
@@ -49,6 +51,7 @@ const COUNTED: [(&str, Kind, u64, u64); 8] = [
     ("pick-10000", Kind::Function, 1_000, 101_000),
     ("round-trip", Kind::Through(Load::RoundTrips), 100, 2_100),
     ("session", Kind::Through(Load::Sessions), 100, 1_100),
+    ("turns-64", Kind::Through(Load::Turns), 10, 110),
 ];
 
 #[derive(Clone, Copy)]

@@ -2,15 +2,19 @@
 //! line of each session, so that every run sees the same events in the same order.
 
 use crate::callgrind;
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Bytes of a message.
 const MESSAGE: usize = 64;
+
+/// Connections that are served in one turn.
+const MANY: usize = 64;
 
 /// How long a start, an end or an answer under valgrind may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,6 +29,9 @@ pub(crate) enum Load {
     Sessions,
     /// A message there and back on one connection.
     RoundTrips,
+    /// A message there, and one back, on [`MANY`] connections at once: what a relay's turn costs when
+    /// nobody is woken for a single message.
+    Turns,
 }
 
 /// Instructions of all threads of an rlb that does `load` so often, from its start to its end.
@@ -34,7 +41,9 @@ pub(crate) enum Load {
 pub(crate) fn count(load: Load, times: u64, folder: &Path) -> io::Result<u64> {
     let lines = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     lines.set_read_timeout(Some(PATIENCE))?;
-    let server = serve()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let server = listener.local_addr()?;
+    let echo = echo(listener, load == Load::Turns);
     let target = free_address()?;
     let config = folder.join("rlb.toml");
     let text = format!(
@@ -74,6 +83,24 @@ pub(crate) fn count(load: Load, times: u64, folder: &Path) -> io::Result<u64> {
             drop(stream);
             wait_for_line(&lines)?;
         }
+        Load::Turns => {
+            let listener = echo.join().map_err(|_| io::Error::other("no server"))?;
+            let mut clients = Vec::new();
+            let mut servers = Vec::new();
+            for _ in 0..MANY {
+                clients.push(connect(target)?);
+                servers.push(listener.accept()?.0);
+            }
+            for _ in 0..times {
+                rlb.turn(&mut clients, &mut servers)?;
+                rlb.turn(&mut servers, &mut clients)?;
+            }
+            drop(clients);
+            drop(servers);
+            for _ in 0..MANY {
+                wait_for_line(&lines)?;
+            }
+        }
     }
     rlb.end()?;
     callgrind::take(folder)
@@ -99,11 +126,9 @@ fn wait_for_line(lines: &UdpSocket) -> io::Result<()> {
     }
 }
 
-/// A server that takes one connection after the other and sends back what comes. It lasts as long
-/// as the process.
-fn serve() -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let address = listener.local_addr()?;
+/// A server that takes one connection after the other and sends back what comes. With `once` it takes
+/// only the first, and gives the listener back; otherwise it lasts as long as the process.
+fn echo(listener: TcpListener, once: bool) -> JoinHandle<TcpListener> {
     thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             let mut buffer = [0; MESSAGE];
@@ -113,9 +138,12 @@ fn serve() -> io::Result<SocketAddr> {
                     break;
                 }
             }
+            if once {
+                break;
+            }
         }
-    });
-    Ok(address)
+        listener
+    })
 }
 
 /// An address that nobody listens on.
@@ -154,10 +182,48 @@ impl Running {
         Err(io::Error::other("rlb does not serve"))
     }
 
+    /// Passes on a message from each of `from` to its other end in `to`. rlb is stopped while they are
+    /// written, so that it finds all of them at once, whatever the machine is doing.
+    fn turn(&self, from: &mut [TcpStream], to: &mut [TcpStream]) -> io::Result<()> {
+        self.wait_for_threads('S')?;
+        self.signal(Signal::STOP)?;
+        self.wait_for_threads('T')?;
+        for stream in from {
+            stream.write_all(&[7; MESSAGE])?;
+        }
+        self.signal(Signal::CONT)?;
+        for stream in to {
+            stream.read_exact(&mut [0; MESSAGE])?;
+        }
+        Ok(())
+    }
+
+    /// Polls until all of its threads are in this state, by proc(5): asleep or stopped.
+    fn wait_for_threads(&self, state: char) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            pause();
+            let mut all = true;
+            for thread in std::fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+                let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+                // The name before it, in parentheses, may have any character.
+                let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+                all &= rest.starts_with(state);
+            }
+            if all {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("rlb does not rest"))
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.0), signal)?)
+    }
+
     /// Tells it to stop when its sessions have ended, and waits for that.
     fn end(&mut self) -> io::Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.0.try_wait()? {

@@ -61,7 +61,7 @@ pub(super) enum Flow {
 
 /// What one step of a direction came to.
 enum Step {
-    /// Bytes were moved, or the way of moving them has changed.
+    /// Bytes were moved.
     Moved,
     /// There is nothing to read now.
     Nothing,
@@ -100,8 +100,10 @@ pub(super) fn flow(
         let step = if conn.half(from).manner.is_spliced() {
             spliced(conn, from, tools, now, books)
         } else {
-            copied(conn, from, tools, now, books)
+            None
         };
+        // In one place, so that it is part of this function: all small messages come this way.
+        let step = step.unwrap_or_else(|| copied(conn, from, tools, now, books));
         match step {
             // A short write makes the kernel tell when more is taken.
             Ok(Step::Moved) if conn.half(to).is_owed() => return Flow::Waiting,
@@ -151,7 +153,7 @@ fn copied(
     Ok(Step::Moved)
 }
 
-/// One filling of a pipe and one emptying; a copy when there is no pipe, or when this is nothing for
+/// One filling of a pipe and one emptying; `None` when there is no pipe, or when this is nothing for
 /// one.
 fn spliced(
     conn: &mut Conn,
@@ -159,13 +161,11 @@ fn spliced(
     tools: &mut Tools,
     now: u64,
     books: &Books,
-) -> Result<Step, (Side, io::Error)> {
+) -> Option<Result<Step, (Side, io::Error)>> {
     if conn.half(from).urgent {
-        return copied(conn, from, tools, now, books);
+        return None;
     }
-    let Some(mut pipe) = tools.pipes.take() else {
-        return copied(conn, from, tools, now, books);
-    };
+    let mut pipe = tools.pipes.take()?;
     let source = conn.half_mut(from);
     let step = match pipe.fill(source, tools.pipes.fill_size()) {
         Ok(Filled::Bytes(count)) => {
@@ -173,18 +173,18 @@ fn spliced(
             tools.moved += count;
             count_bytes(conn, from, count, books);
             books.process().spliced_out.add(count);
-            return deliver(conn, from.other(), pipe, tools, now);
+            return Some(deliver(conn, from.other(), pipe, tools, now));
         }
         Ok(Filled::Nothing) => {
             source.readable = false;
-            Ok(Step::Nothing)
+            Some(Ok(Step::Nothing))
         }
-        Ok(Filled::End) => Ok(Step::End),
+        Ok(Filled::End) => Some(Ok(Step::End)),
         Ok(Filled::Unfit) => {
             source.manner = Manner::default();
-            Ok(Step::Moved)
+            None
         }
-        Err(error) => Err((from, error)),
+        Err(error) => Some(Err((from, error))),
     };
     tools.pipes.give_back(pipe);
     step
