@@ -54,6 +54,7 @@ fn the_committed_bounds_are_complete() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.toml");
     let bounds = Bounds::read(file).unwrap();
     for name in [
+        "check",
         "counter-add",
         "pick-3",
         "pick-100",
@@ -61,7 +62,8 @@ fn the_committed_bounds_are_complete() {
         "pick-10000",
         "round-trip",
         "session",
+        "turns-64",
     ] {
-        assert!(bounds.get("testing", name).is_some(), "{name}");
+        assert!(bounds.get("release", name).is_some(), "{name}");
     }
 }
