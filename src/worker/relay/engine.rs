@@ -314,7 +314,7 @@ impl Engine {
             return Some(Termination::normal());
         }
         self.after_flow(key, unfinished);
-        while let Some((key, side)) = self.tools.pipes.overdue() {
+        if let Some((key, side)) = self.tools.pipes.overdue() {
             self.relieve(key, side);
         }
         None
@@ -328,7 +328,7 @@ impl Engine {
             return;
         };
         let read = pipe.read();
-        self.tools.pipes.give_back(pipe);
+        self.tools.pipes.release(key, side, pipe);
         match read {
             Ok(bytes) => {
                 debug_assert!(

@@ -112,8 +112,6 @@ pub(super) struct Pipes {
         reason = "it goes back and forth between here and a session"
     )]
     free: Vec<Box<Pipe>>,
-    /// Those that there are, in `free` or not.
-    made: u32,
     /// Sides that keep a pipe, longest first. But for these one is out only while bytes are moved.
     held: Vec<(u32, Side)>,
     /// Wishes that are not looked at, since the last one could not be fulfilled.
@@ -125,7 +123,6 @@ impl Pipes {
     pub(super) fn new(books: Rc<Books>) -> Self {
         Self {
             free: Vec::new(),
-            made: 0,
             held: Vec::new(),
             passed_over: 0,
             books,
@@ -134,26 +131,22 @@ impl Pipes {
 
     /// An empty pipe, if there is one to be had.
     pub(super) fn take(&mut self) -> Option<Box<Pipe>> {
-        match self.free.pop() {
-            None if self.made < PIPES_MAX => self.make().map(Box::new),
-            pipe => pipe,
+        if self.free.is_empty() && self.held.len() < PIPES_MAX as usize {
+            self.make();
         }
+        self.free.pop()
     }
 
-    /// A new one. The kernel may have none that is worth it: then it is not asked each time.
-    fn make(&mut self) -> Option<Pipe> {
+    /// Adds one. The kernel may have none that is worth it: then it is not asked each time.
+    fn make(&mut self) {
         if self.passed_over > 0 {
             self.passed_over -= 1;
-            return None;
-        }
-        let pipe = Pipe::new().ok().flatten();
-        if pipe.is_some() {
-            self.made += 1;
+        } else if let Ok(Some(pipe)) = Pipe::new() {
+            self.free.push(Box::new(pipe));
             self.publish();
         } else {
             self.passed_over = PASSED_OVER;
         }
-        pipe
     }
 
     /// Bytes to fill one with. When many readers are slow, as much as may be kept in memory for one.
@@ -171,11 +164,10 @@ impl Pipes {
         self.publish();
     }
 
-    /// The side that is to be relieved of its pipe now, if one is; the pipe is to be given back.
-    pub(super) fn overdue(&mut self) -> Option<(u32, Side)> {
-        let oldest = (self.held.len() > HELD_MAX).then(|| self.held.remove(0))?;
-        self.publish();
-        Some(oldest)
+    /// The side that is to be relieved of its pipe now, if one is; the pipe is to be released.
+    pub(super) fn overdue(&self) -> Option<(u32, Side)> {
+        let oldest = self.held.first().copied();
+        oldest.filter(|_| self.held.len() > HELD_MAX)
     }
 
     /// Takes back a pipe that was held.
@@ -190,7 +182,7 @@ impl Pipes {
         if pipe.filled == 0 {
             self.free.push(pipe);
         } else {
-            self.made -= 1;
+            drop(pipe);
             self.publish();
         }
     }
@@ -198,9 +190,10 @@ impl Pipes {
     /// Tells the statistics. Not when a pipe is out for a moment, which bulk would pay for each time.
     fn publish(&self) {
         let process = self.books.process();
-        let held = u32::try_from(self.held.len()).unwrap_or(u32::MAX);
+        let [held, free] =
+            [self.held.len(), self.free.len()].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         process.pipes_used.set(held);
-        process.pipes_free.set(self.made.saturating_sub(held));
+        process.pipes_free.set(free);
     }
 
     /// Pipes that wait to be used again.
