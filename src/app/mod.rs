@@ -125,11 +125,11 @@ async fn start(
     let log = Log::start(&config.log, config.global.node.as_deref(), &global);
     let log = log.map_err(system("cannot start the log"))?;
     let (control, inbox) = ControlHandle::new();
-    let core = Core::new(&config, maxconn, global, log.queue(), control);
+    let (workers, orders) = Workers::new(config.global.threads);
+    let core = Core::new(&config, maxconn, global, log.queue(), (control, workers));
     let (listeners, stats, api) = open(&config, maxconn, &mut inherited)?;
 
-    let (workers, orders) = Workers::new(config.global.threads);
-    let mut control = core.control(inbox, workers, Arc::clone(&spare));
+    let mut control = core.control(inbox, Arc::clone(&spare));
     control.resolve_names().await;
 
     let stops = Stops::default();
@@ -247,6 +247,7 @@ struct Core {
     global: Arc<GlobalLive>,
     log: LogQueue,
     control: ControlHandle,
+    workers: Workers,
 }
 
 impl Core {
@@ -255,7 +256,7 @@ impl Core {
         maxconn: u32,
         global: Arc<GlobalLive>,
         log: LogQueue,
-        control: ControlHandle,
+        (control, workers): (ControlHandle, Workers),
     ) -> Self {
         let threads = config.global.threads;
         let origin = Origin {
@@ -271,16 +272,17 @@ impl Core {
             global,
             log,
             control,
+            workers,
         }
     }
 
-    fn control(&self, inbox: Receiver<ToControl>, workers: Workers, spare: Arc<Spare>) -> Control {
+    fn control(&self, inbox: Receiver<ToControl>, spare: Arc<Spare>) -> Control {
         Control::new(ControlParts {
             snapshot: Arc::clone(&self.snapshot),
             handle: self.control.clone(),
             inbox,
             log: self.log.clone(),
-            workers,
+            workers: self.workers.clone(),
             // The last shard; the workers have those before.
             token: WorkerToken::new(self.threads),
             spare,
@@ -292,6 +294,7 @@ impl Core {
             listener,
             control: self.control.clone(),
             reload: reload.clone(),
+            workers: self.workers.clone(),
         }
     }
 

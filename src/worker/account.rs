@@ -3,6 +3,7 @@
 //! Runs on a worker. [`Account::finish`] is step 10; it is the only place where an ended session is
 //! counted and logged.
 
+use super::sessions::SessionId;
 use crate::config::model;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::live::{
@@ -58,6 +59,8 @@ pub(super) struct OnServer {
 /// One session in the books.
 #[derive(Debug)]
 pub(super) struct Account {
+    /// Its number.
+    pub(super) id: SessionId,
     /// The client's address; `None` for a unix socket.
     pub(super) peer: Option<SocketAddr>,
     /// When it was accepted.
@@ -87,6 +90,7 @@ pub(super) struct Account {
 impl Account {
     /// Opens the account of a connection that has just been accepted.
     pub(super) fn open(
+        id: SessionId,
         conn: ConnSlot,
         frontend: Arc<Frontend>,
         peer: Option<SocketAddr>,
@@ -101,6 +105,7 @@ impl Account {
         traffic.rate.count(second);
         traffic.conn_rate.count(second);
         Self {
+            id,
             peer,
             accepted,
             frontend,
@@ -149,6 +154,12 @@ impl Account {
         self.bytes_out += bytes;
         books.process().bytes_out.add(bytes);
         self.each(books, |traffic| traffic.bout.add(bytes));
+    }
+
+    /// The server that has answered, or that was asked last.
+    pub(super) fn server_spec(&self) -> Option<&Arc<model::Server>> {
+        let answered = self.server.as_ref().map(|on| &on.spec);
+        answered.or(self.asked.as_ref())
     }
 
     /// Step 10: counts how the session ended, logs it, and gives its places back.
@@ -218,7 +229,7 @@ impl Account {
     fn record(&self, end: &Termination, total: Duration) -> SessionRecord {
         let backend = self.backend.as_ref();
         let server = self.server.as_ref();
-        let asked = server.map(|on| &on.spec).or(self.asked.as_ref());
+        let asked = self.server_spec();
         SessionRecord {
             client: self.peer,
             accepted: SystemTime::now()

@@ -5,12 +5,14 @@
 
 mod accept;
 mod account;
+mod arrivals;
 mod connect;
 pub mod order;
 pub mod plan;
 mod reach;
 mod relay;
 mod session;
+pub mod sessions;
 pub mod share;
 
 pub use accept::{Listener, ListenerId};
@@ -133,7 +135,7 @@ async fn run(parts: Parts) -> io::Result<()> {
     loop {
         tokio::select! {
             result = &mut relaying => return result.map_err(io::Error::other)?,
-            Some(order) = orders.recv() => obey(order, &relay, &mut doors),
+            Some(order) = orders.recv() => obey(order, &mut doors),
             handed = inbox.recv(), if stage != Stage::Ending => match handed {
                 Some(accepted) => accept::begin(accepted, &desk, &sessions),
                 None => stage = Stage::Ending,
@@ -145,6 +147,7 @@ async fn run(parts: Parts) -> io::Result<()> {
             () = &mut over, if stage == Stage::Ending => return Ok(()),
             () = kill.cancelled() => {
                 relay.end_all(Cause::Killed);
+                desk.arrivals.end_all();
                 sessions.close();
                 sessions.wait().await;
                 relay.end_all(Cause::Killed);
@@ -165,9 +168,28 @@ enum Stage {
     Ending,
 }
 
-fn obey(order: Order, relay: &Relay, doors: &mut Doors) {
+fn obey(order: Order, doors: &mut Doors) {
+    let desk = &doors.desk;
     match order {
-        Order::EndSessions { servers, cause } => relay.end_sessions(&servers, cause),
+        Order::EndSessions { servers, cause } => desk.relay.end_sessions(&servers, cause),
+        Order::List {
+            from,
+            wanted,
+            reply,
+        } => {
+            let page = if from.relayed {
+                desk.relay.page(from.place, &wanted)
+            } else {
+                desk.arrivals.page(from.place, &wanted)
+            };
+            // Whoever asked may have gone.
+            let _ = reply.try_send(page);
+        }
+        Order::EndSession { id, reply } => {
+            let killed = Cause::Killed;
+            let found = desk.arrivals.end(id) || desk.relay.end_session(id, killed);
+            let _ = reply.try_send(found);
+        }
         Order::Open(listener) => doors.open(listener),
         Order::Close(id) => doors.close(id),
     }

@@ -3,7 +3,9 @@
 //! Bounded: when a worker's inbox is full the sender waits, so that no order is lost.
 
 use super::accept::{Listener, ListenerId};
+use super::sessions::{Cursor, Page, SessionId, Wanted};
 use crate::live::Cause;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Orders that may wait for one worker.
@@ -18,6 +20,22 @@ pub enum Order {
         servers: Vec<u64>,
         /// First letter of the sessions' termination state: `D`, `U` or `K`.
         cause: Cause,
+    },
+    /// Tell of sessions.
+    List {
+        /// Where to begin.
+        from: Cursor,
+        /// Which.
+        wanted: Arc<Wanted>,
+        /// Takes the page; an order that goes unheard drops it.
+        reply: mpsc::Sender<Page>,
+    },
+    /// End one session by a reset.
+    EndSession {
+        /// Which.
+        id: SessionId,
+        /// Told whether it was there.
+        reply: mpsc::Sender<bool>,
     },
     /// Accept from this socket too.
     Open(Listener),
@@ -47,6 +65,27 @@ impl Workers {
             // A worker that has ended accepts nothing any more.
             let _ = worker.send(order).await;
         }
+    }
+
+    /// A page of the sessions of one worker; `None` when it has ended.
+    pub async fn list(&self, worker: usize, from: Cursor, wanted: &Arc<Wanted>) -> Option<Page> {
+        let (reply, mut page) = mpsc::channel(1);
+        let wanted = Arc::clone(wanted);
+        let order = Order::List {
+            from,
+            wanted,
+            reply,
+        };
+        self.tell(worker, order).await;
+        page.recv().await
+    }
+
+    /// Ends a session by a reset; `false` when there is none of that number.
+    pub async fn end_session(&self, id: SessionId) -> bool {
+        let (reply, mut found) = mpsc::channel(1);
+        let order = Order::EndSession { id, reply };
+        self.tell(id.worker(self.count()), order).await;
+        found.recv().await.unwrap_or(false)
     }
 
     /// Tells every worker, waiting where one is behind.

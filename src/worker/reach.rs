@@ -3,7 +3,7 @@
 //! The decisions are [`Plan`]'s; this file carries them out on sockets and counts what came of it.
 //! Until a server has answered not a byte of the client is read, so another can always be tried.
 
-use super::account::Account;
+use super::arrivals::Place;
 use super::connect::Attempt;
 use super::plan::{Defeat, Lane, Limits, Plan, Step};
 use super::session::Desk;
@@ -24,7 +24,7 @@ use tokio::io::unix::AsyncFd;
 /// A session's way to a server.
 pub(super) struct Reach<'a> {
     desk: &'a Desk,
-    account: &'a mut Account,
+    place: &'a Place,
     client: &'a OwnedFd,
     backend: BackendId,
     turn: Turn,
@@ -45,29 +45,26 @@ enum Event {
     Failed(Lane, io::Error),
     TimeIsUp,
     ClientGone(io::Error),
-    Killed,
+    Ended,
 }
 
 impl<'a> Reach<'a> {
     /// Sets out for a server of `backend`.
-    pub(super) fn new(
-        desk: &'a Desk,
-        account: &'a mut Account,
-        client: &'a OwnedFd,
-        backend: &Backend,
-    ) -> Self {
+    pub(super) fn new(place: &'a Place, client: &'a OwnedFd, backend: &Backend) -> Self {
         let limits = Limits {
             retries: backend.spec.retries,
             budget: backend.spec.timeout_connect,
             attempt: backend.spec.connect_attempt,
         };
+        let plan = Plan::new(limits, Instant::now());
+        place.expect_until(plan.deadline());
         Self {
-            desk,
-            account,
+            desk: &place.desk,
+            place,
             client,
             backend: backend.id,
             turn: Turn::take(&backend.live.cursor),
-            plan: Plan::new(limits, Instant::now()),
+            plan,
             lanes: [None, None],
             first: None,
             refused: None,
@@ -92,7 +89,7 @@ impl<'a> Reach<'a> {
                     Event::ClientGone(error) => {
                         return Err(Termination::because(Cause::Client, Phase::Connect, error));
                     }
-                    Event::Killed => return Err(Termination::new(Cause::Killed, Phase::Connect)),
+                    Event::Ended => return Err(Termination::new(Cause::Killed, Phase::Connect)),
                 },
             }
         }
@@ -121,9 +118,12 @@ impl<'a> Reach<'a> {
         {
             self.each(&refused, |traffic| traffic.wredis.add(1));
         }
-        self.account.asked = Some(Arc::clone(&server.spec));
         let slot = Slot::take(&server.live, &self.desk.books.token);
         let order = self.plan.retries();
+        self.place.account(|account| {
+            account.asked = Some(Arc::clone(&server.spec));
+            account.retries = order;
+        });
         match Attempt::begin(&server, slot, self.client, (now, &self.desk.relay)) {
             Ok(attempt) => self.lanes[lane as usize] = Some(attempt.numbered(order)),
             Err(error) => self.refused(lane, &server, &error),
@@ -149,11 +149,13 @@ impl<'a> Reach<'a> {
     async fn wait(&self, until: Instant) -> Event {
         let [a, b] = &self.lanes;
         tokio::select! {
+            // First, so that what was to end does not go on because a server answers in that moment.
+            biased;
+            () = self.place.ended() => Event::Ended,
             result = answer(a.as_ref()) => event(Lane::A, result),
             result = answer(b.as_ref()) => event(Lane::B, result),
-            () = tokio::time::sleep_until(until.into()) => Event::TimeIsUp,
             error = reset(self.client_watch.as_ref()) => Event::ClientGone(error),
-            () = self.desk.kill.cancelled() => Event::Killed,
+            () = tokio::time::sleep_until(until.into()) => Event::TimeIsUp,
         }
     }
 
@@ -179,8 +181,11 @@ impl<'a> Reach<'a> {
             }
         }
         self.each(&winner.server, |traffic| traffic.lbtot.add(1));
-        self.account.retries = winner.order;
-        self.account.redispatched = self.first != Some(winner.server.live.uid);
+        let redispatched = self.first != Some(winner.server.live.uid);
+        self.place.account(|account| {
+            account.retries = winner.order;
+            account.redispatched = redispatched;
+        });
         Some(winner)
     }
 
@@ -239,8 +244,11 @@ impl<'a> Reach<'a> {
             Some(server) => self.each(server, |traffic| traffic.econ.add(1)),
             None => self.on_backend(|traffic| traffic.econ.add(1)),
         }
-        self.account.retries = self.plan.retries();
-        self.account.redispatched = last.is_some_and(|server| self.first != Some(server.live.uid));
+        let redispatched = last.is_some_and(|server| self.first != Some(server.live.uid));
+        self.place.account(|account| {
+            account.retries = self.plan.retries();
+            account.redispatched = redispatched;
+        });
         match defeat {
             Defeat::NoServer | Defeat::Refused => Termination::new(Cause::Server, Phase::Connect),
             Defeat::Timeout => Termination::new(Cause::ServerTimeout, Phase::Connect),
@@ -255,9 +263,11 @@ impl<'a> Reach<'a> {
     }
 
     fn on_backend(&self, count: impl Fn(&Traffic)) {
-        if let Some(backend) = &self.account.backend {
-            count(backend.slot.live().traffic.mine(&self.desk.books.token));
-        }
+        self.place.account(|account| {
+            if let Some(backend) = &account.backend {
+                count(backend.slot.live().traffic.mine(&self.desk.books.token));
+            }
+        });
     }
 
     fn watch_client(&mut self) {

@@ -1,6 +1,7 @@
 //! The life of one client connection, from accept to hand-over. Runs on a worker.
 
 use super::account::{Account, Books};
+use super::arrivals::{Arrivals, Place};
 use super::connect::Attempt;
 use super::reach::Reach;
 use super::relay::{Asked, Established, Kind, Relay};
@@ -10,7 +11,7 @@ use crate::state::{Backend, ControlHandle, FrontendId, Snapshot};
 use arc_swap::ArcSwap;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,9 +23,11 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Desk {
     pub(super) books: Rc<Books>,
     pub(super) relay: Rc<Relay>,
+    /// Sessions that are not the relay's yet.
+    pub(super) arrivals: Arrivals,
     pub(super) control: ControlHandle,
     pub(super) colleagues: Colleagues,
-    /// Cancelled when sessions may not go on.
+    /// Cancelled when nothing goes on.
     pub(super) kill: CancellationToken,
     snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
 }
@@ -41,6 +44,7 @@ impl Desk {
         Self {
             books,
             relay,
+            arrivals: Arrivals::default(),
             control,
             colleagues,
             kill,
@@ -59,20 +63,20 @@ impl Desk {
 
 /// One client connection.
 pub(super) struct Session {
-    desk: Rc<Desk>,
     client: OwnedFd,
     kind: Kind,
-    account: Account,
+    /// Where its account is until the relay has it.
+    place: Place,
 }
 
 impl Session {
     /// A connection that step 1 has accepted.
     pub(super) fn new(desk: Rc<Desk>, (client, kind): (OwnedFd, Kind), account: Account) -> Self {
+        let place = Place::take(desk, account, client.as_raw_fd());
         Self {
-            desk,
             client,
             kind,
-            account,
+            place,
         }
     }
 
@@ -80,26 +84,20 @@ impl Session {
     ///
     /// In a box: what the runtime copies about several times is the box and not the life.
     pub(super) fn live_guarded(self) -> impl Future<Output = ()> {
-        let desk = Rc::clone(&self.desk);
-        let frontend = self.account.frontend.id;
+        let desk = Rc::clone(&self.place.desk);
+        let frontend = self.place.account(|account| account.frontend.id);
         guarded(desk, frontend, Box::pin(self.live()))
     }
 
     /// Lives the connection's life up to the relay, which takes it over.
-    async fn live(mut self) {
+    async fn live(self) {
         match self.run().await {
             Ok(server) => {
-                let Self {
-                    desk,
-                    client,
-                    kind,
-                    account,
-                } = self;
-                let client = (client, kind);
+                let desk = Rc::clone(&self.place.desk);
                 desk.relay.adopt(Established {
-                    client,
+                    client: (self.client, self.kind),
                     server,
-                    account,
+                    account: self.place.leave(),
                 });
             }
             Err(end) => self.end(&end),
@@ -110,34 +108,40 @@ impl Session {
     ///
     /// Step 1, accept, was the caller's. Who the client is (2) came with its address; nothing asks
     /// what it says (3 inspect) or wants the server told (8 announce) yet.
-    async fn run(&mut self) -> Result<Asked, Termination> {
+    async fn run(&self) -> Result<Asked, Termination> {
         let backend = self.route()?; //                          4 where to: a backend
         let attempt = self.reach(&backend).await?; //            5 select, 6 reserve, 7 connect
         Ok(self.establish(attempt)) //                           9 the relay moves the bytes
     } //                                                        10 finish, whenever it ends
 
     /// Step 4.
-    fn route(&mut self) -> Result<Arc<Backend>, Termination> {
-        let id = self.account.frontend.default_backend;
-        let Some(backend) = self.desk.read(|snapshot| snapshot.backend(id).cloned()) else {
+    fn route(&self) -> Result<Arc<Backend>, Termination> {
+        let Place { desk, .. } = &self.place;
+        let id = self
+            .place
+            .account(|account| account.frontend.default_backend);
+        let Some(backend) = desk.read(|snapshot| snapshot.backend(id).cloned()) else {
             return Err(Termination::new(Cause::Server, Phase::Connect));
         };
-        self.account.enter_backend(&backend, &self.desk.books);
+        self.place
+            .account(|account| account.enter_backend(&backend, &desk.books));
         Ok(backend)
     }
 
     /// Steps 5 to 7.
-    async fn reach(&mut self, backend: &Backend) -> Result<Attempt, Termination> {
-        Reach::new(&self.desk, &mut self.account, &self.client, backend)
+    async fn reach(&self, backend: &Backend) -> Result<Attempt, Termination> {
+        Reach::new(&self.place, &self.client, backend)
             .server()
             .await
     }
 
     /// A server has answered: the session is counted on it.
-    fn establish(&mut self, attempt: Attempt) -> Asked {
+    fn establish(&self, attempt: Attempt) -> Asked {
         let server = Arc::clone(&attempt.server);
         let (socket, slot) = attempt.into_parts();
-        self.account.enter_server(&server, slot, &self.desk.books);
+        let books = &self.place.desk.books;
+        self.place
+            .account(|account| account.enter_server(&server, slot, books));
         socket
     }
 
@@ -145,7 +149,8 @@ impl Session {
     /// unread makes the kernel send a reset, which says the same.
     fn end(self, end: &Termination) {
         drop(self.client);
-        self.account.finish(end, &self.desk.books);
+        let desk = Rc::clone(&self.place.desk);
+        self.place.leave().finish(end, &desk.books);
     }
 }
 

@@ -21,6 +21,7 @@ mod reload;
 mod reload_services;
 mod runtime_api;
 mod service;
+mod show_sess;
 mod stats;
 mod timeouts;
 mod unix;

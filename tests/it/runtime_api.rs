@@ -4,54 +4,10 @@ use crate::harness::client::{PATIENCE, connect, echo, hear, read_to_end};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_true};
 use crate::harness::peer::{Behaviour, Peer};
-use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
+use crate::harness::rlb::{STOP_WITHIN, command};
+use crate::harness::runtime::Scene;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use tempfile::TempDir;
-
-/// A balancer over `servers` with a runtime socket.
-struct Scene {
-    rlb: Rlb,
-    config: Config,
-    dir: TempDir,
-}
-
-impl Scene {
-    fn new(config: Config, level: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let socket = dir.path().join("admin.sock");
-        let table = format!(
-            "[runtime-api]\nsocket = \"{}\"\nlevel = \"{level}\"",
-            socket.display()
-        );
-        let config = config.table(&table);
-        Self {
-            rlb: Rlb::start(&config),
-            config,
-            dir,
-        }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("admin.sock")
-    }
-
-    fn ask(&self, line: &str) -> String {
-        ask(&self.socket(), line)
-    }
-}
-
-fn ask(socket: &Path, line: &str) -> String {
-    let mut stream = UnixStream::connect(socket).expect("the socket is there");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    writeln!(stream, "{line}").expect("sent");
-    let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .expect("answered and closed");
-    answer
-}
 
 fn two(one: &Peer, other: &Peer) -> Config {
     Config::new()

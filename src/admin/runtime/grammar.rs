@@ -17,8 +17,10 @@ pub(super) enum Verb {
     SetWeight,
     ShowInfo,
     ShowServersState,
+    ShowSess,
     ShowStat,
     ShowVersion,
+    ShutdownSession,
     ShutdownSessions,
 }
 
@@ -50,7 +52,7 @@ const fn entry(
     }
 }
 
-use ApiLevel::{Admin, User};
+use ApiLevel::{Admin, Operator, User};
 
 /// In the order of `help`: by name, then those of the connection itself.
 #[rustfmt::skip]
@@ -63,8 +65,10 @@ const TABLE: &[Entry] = &[
     entry((&["set", "weight"], "set weight <bk>/<srv> <w>[%]"), "change a server's weight", Admin, Verb::SetWeight),
     entry((&["show", "info"], "show info [typed]"), "report information about the running process", User, Verb::ShowInfo),
     entry((&["show", "servers", "state"], "show servers state [<backend>]"), "dump volatile server information", User, Verb::ShowServersState),
+    entry((&["show", "sess"], "show sess [help|<id>|all] [opts...]"), "report the list of current sessions or dump this exact session", Operator, Verb::ShowSess),
     entry((&["show", "stat"], "show stat [<id> <type> <sid>] [typed|json|up|no-maint]*"), "report counters for each proxy and server", User, Verb::ShowStat),
     entry((&["show", "version"], "show version"), "show version of the current process", User, Verb::ShowVersion),
+    entry((&["shutdown", "session"], "shutdown session [id]"), "kill a specific session", Admin, Verb::ShutdownSession),
     entry((&["shutdown", "sessions", "server"], "shutdown sessions server <bk>/<srv>"), "kill sessions on a server", Admin, Verb::ShutdownSessions),
     entry((&["help"], "help [<command>]"), "list matching or all commands", User, Verb::Help),
     entry((&["prompt"], "prompt [i|n|p]"), "toggle interactive mode with prompt", User, Verb::Prompt),

@@ -10,6 +10,7 @@ mod framing;
 mod grammar;
 #[cfg(test)]
 mod robust;
+mod sessions;
 mod set;
 mod show;
 
@@ -17,6 +18,7 @@ use super::Shared;
 use crate::config::model::ApiLevel;
 use crate::control::reload::ReloadHandle;
 use crate::state::{ControlHandle, Wish};
+use crate::worker::order::Workers;
 use framing::{Lines, commands, words};
 use grammar::Verb;
 use std::future::poll_fn;
@@ -55,6 +57,8 @@ pub struct Runtime {
     pub control: ControlHandle,
     /// Where reloads are asked for.
     pub reload: ReloadHandle,
+    /// Who has the sessions.
+    pub workers: Workers,
 }
 
 /// What a command works with.
@@ -62,6 +66,7 @@ struct Desk {
     shared: Rc<Shared>,
     control: ControlHandle,
     reload: ReloadHandle,
+    workers: Workers,
 }
 
 impl Desk {
@@ -88,6 +93,7 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
         shared: Rc::clone(&shared),
         control: runtime.control,
         reload: runtime.reload,
+        workers: runtime.workers,
     });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accepting = async {
@@ -188,6 +194,7 @@ async fn obey(desk: &Desk, out: &mut Out, (verb, args): (Verb, &[&str])) -> io::
         Verb::Quit => Ok(()),
         Verb::ShowInfo => out.say(&show::info(desk, args)).await,
         Verb::ShowStat => show::stat(desk, out, args).await,
+        Verb::ShowSess => sessions::show(desk, out, args).await,
         Verb::ShowServersState => show::servers_state(desk, out, args).await,
         Verb::ShowVersion => out.say(&show::version()).await,
         Verb::SetServer => out.say(&set::server(desk, args).await).await,
@@ -195,6 +202,7 @@ async fn obey(desk: &Desk, out: &mut Out, (verb, args): (Verb, &[&str])) -> io::
         Verb::GetWeight => out.say(&set::get_weight(desk, args)).await,
         Verb::Enable => out.say(&set::state(desk, args, Wish::Ready).await).await,
         Verb::Disable => out.say(&set::state(desk, args, Wish::Maint).await).await,
+        Verb::ShutdownSession => out.say(&sessions::shutdown(desk, args).await).await,
         Verb::ShutdownSessions => out.say(&set::shutdown_sessions(desk, args).await).await,
         Verb::Reload => out.say(&set::reload(desk).await).await,
     }
@@ -215,6 +223,7 @@ pub fn exercise_line(bytes: &[u8]) {
             if let Some((_, args)) = grammar::find(&words) {
                 assert!(words.ends_with(args) && args.len() < words.len());
                 let _ = show::parse_stat(args);
+                let _ = sessions::parse(args);
                 for arg in args {
                     let weight = set::parse_weight(arg, 256);
                     assert!(weight.is_err() || weight.is_ok_and(|weight| weight <= 256));

@@ -19,7 +19,7 @@ fn seeds_of_the_fuzz_target_do_not_panic() {
 }
 
 /// Pieces that commands are made of, and that they are not.
-const PIECES: [&str; 24] = [
+const PIECES: [&str; 30] = [
     "set",
     "server",
     "show",
@@ -32,6 +32,12 @@ const PIECES: [&str; 24] = [
     "help",
     "shutdown",
     "sessions",
+    "session",
+    "sess",
+    "older",
+    "susp",
+    "all",
+    "0x2a",
     "b/s",
     "be",
     "-1",

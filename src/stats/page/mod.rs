@@ -9,6 +9,7 @@ mod row;
 mod text;
 
 pub use head::View;
+pub use text::age;
 
 use super::info::Facts;
 use super::process::Process;

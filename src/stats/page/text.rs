@@ -17,7 +17,7 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// The two largest units: `3s`, `1m5s`, `2h3m`, `4d5h`.
-pub(super) fn age(seconds: u64) -> String {
+pub fn age(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     let two = |large: u64, one: char, small: u64, two: char| match small {
         0 => format!("{large}{one}"),

@@ -56,6 +56,18 @@ impl Closing {
         }
     }
 
+    /// The side that is gone.
+    pub(super) fn gone(&self) -> Side {
+        self.gone
+    }
+
+    /// How long the other side has at most.
+    pub(super) fn time_left(&self, now: u64) -> Duration {
+        let stalled = self.progressed.saturating_add(STALLED_MAX_MS);
+        let until = self.until.min(stalled);
+        Duration::from_millis(until.saturating_sub(now))
+    }
+
     /// The end that the session comes to.
     pub(super) fn into_end(self) -> Termination {
         self.end

@@ -93,7 +93,8 @@ pub(super) fn proof_due(since: u64) -> u64 {
     since + SILENCE_MAX_MS
 }
 
-fn idle_deadline(conn: &Conn, side: Side) -> Option<u64> {
+/// When the silence of a side ends the session; `None`: never.
+pub(super) fn idle_deadline(conn: &Conn, side: Side) -> Option<u64> {
     let timeout = conn.idle_timeout(side)?;
     // Not as_millis, whose 128 bits every session would pay for.
     let millis = timeout.as_secs().checked_mul(1000)? + u64::from(timeout.subsec_millis());

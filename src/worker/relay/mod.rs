@@ -25,6 +25,7 @@ pub(super) use asked::Asked;
 pub(super) use conn::{Established, Kind};
 
 use super::account::Books;
+use super::sessions::{Page, SessionId, Wanted};
 use crate::live::Cause;
 use crate::sys::raw::{self, Owned};
 use engine::{Engine, Turn};
@@ -93,6 +94,16 @@ impl Relay {
     /// Ends the sessions on these servers ([`crate::live::ServerLive::uid`]).
     pub(super) fn end_sessions(&self, servers: &[u64], cause: Cause) {
         self.engine.borrow_mut().end_sessions(servers, cause);
+    }
+
+    /// Ends the session, if it is here.
+    pub(super) fn end_session(&self, id: SessionId, cause: Cause) -> bool {
+        self.engine.borrow_mut().end_session(id, cause)
+    }
+
+    /// A page of the sessions that are wanted, from a place on.
+    pub(super) fn page(&self, from: usize, wanted: &Wanted) -> Page {
+        self.engine.borrow_mut().page(from, wanted)
     }
 
     /// Ends all sessions now, by reset.

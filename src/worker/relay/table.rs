@@ -145,6 +145,11 @@ impl Table {
         }
     }
 
+    /// One more than the key of any place.
+    pub(super) fn places(&self) -> usize {
+        self.places.capacity()
+    }
+
     /// All sessions.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Conn)> {
         let sessions = self.places.iter().filter_map(|(key, place)| match place {

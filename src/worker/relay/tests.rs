@@ -10,6 +10,7 @@ use crate::live::{Cause, GlobalLive, LogQueue, PIPES_MAX, WorkerToken};
 use crate::state::Snapshot;
 use crate::state::snapshot::Origin;
 use crate::worker::account::{Account, Books};
+use crate::worker::sessions::SessionId;
 use proptest::prelude::*;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
@@ -189,7 +190,8 @@ fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<Books>, [TcpS
         frontend: None,
     };
     let slot = ConnSlot::take(&books.global, &frontend.live, limits, &books.token).unwrap();
-    let mut account = Account::open(slot, Arc::clone(frontend), None, &books);
+    let id = SessionId::new(1, (0, 1));
+    let mut account = Account::open(id, slot, Arc::clone(frontend), None, &books);
     account.enter_backend(backend, &books);
     let server = &backend.servers[0];
     account.enter_server(server, Slot::take(&server.live, &books.token), &books);

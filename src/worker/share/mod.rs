@@ -77,6 +77,11 @@ pub(super) struct Colleagues {
 }
 
 impl Colleagues {
+    /// The number of this worker, and of how many.
+    pub(super) fn place(&self) -> (usize, usize) {
+        (self.me, self.inboxes.len())
+    }
+
     /// Hands a connection over to a worker with clearly fewer sessions; gives it back when there is
     /// none, or none that takes it.
     ///

@@ -13,4 +13,5 @@ pub(crate) mod netns;
 pub(crate) mod peer;
 pub(crate) mod process;
 pub(crate) mod rlb;
+pub(crate) mod runtime;
 pub(crate) mod syslog;

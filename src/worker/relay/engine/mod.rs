@@ -8,6 +8,8 @@
 //!
 //! A panic while serving a session ends that session and no other.
 
+mod orders;
+
 use super::closing::{self, Closing};
 use super::conn::{Conn, Established, Rest, Side};
 use super::half::{Flow, Tools, flow};
@@ -444,33 +446,6 @@ impl Engine {
         if conn.closing.is_none() {
             let at = judge::next_look(conn, 0, self.now);
             self.wheel.schedule(key, tick_of(at));
-        }
-    }
-
-    pub(super) fn end_sessions(&mut self, servers: &[u64], cause: Cause) {
-        self.read_clock();
-        let on_them = |conn: &Conn| {
-            let server = conn.account.server.as_ref();
-            server.is_some_and(|on| servers.contains(&on.slot.live().uid))
-        };
-        let keys: Vec<u32> = self
-            .conns
-            .iter()
-            .filter(|(_, c)| on_them(c))
-            .map(|(key, _)| key)
-            .collect();
-        for key in keys {
-            closing::reset(self.conns[key].half(Side::Server));
-            self.begin_closing(key, Side::Server, Termination::new(cause, Phase::Data));
-            self.serve(key);
-        }
-    }
-
-    pub(super) fn end_all(&mut self, cause: Cause) {
-        let keys: Vec<u32> = self.conns.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.conns[key].halves.iter().for_each(closing::reset);
-            self.remove(key, &Termination::new(cause, Phase::Data));
         }
     }
 

@@ -1,0 +1,129 @@
+//! What is asked of the relay from outside: to end sessions, and to tell of them.
+
+use super::super::closing;
+use super::super::conn::{Conn, Half, Kind, Side};
+use super::super::judge;
+use super::Engine;
+use crate::live::{Cause, Phase, Termination};
+use crate::worker::sessions::{
+    Cursor, PLACES_MAX, Page, SessionId, SideView, VIEWS_MAX, View, Wanted,
+};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+impl Engine {
+    /// Ends the sessions on these servers.
+    pub(in super::super) fn end_sessions(&mut self, servers: &[u64], cause: Cause) {
+        self.end_where(cause, |conn| {
+            let server = conn.account.server.as_ref();
+            server.is_some_and(|on| servers.contains(&on.slot.live().uid))
+        });
+    }
+
+    /// Ends the session, if it is here.
+    pub(in super::super) fn end_session(&mut self, id: SessionId, cause: Cause) -> bool {
+        self.end_where(cause, |conn| conn.account.id == id)
+    }
+
+    /// Ends sessions by a reset, the client's after what was read for it. Whether there were any.
+    fn end_where(&mut self, cause: Cause, chosen: impl Fn(&Conn) -> bool) -> bool {
+        self.read_clock();
+        let all = self.conns.iter();
+        let keys: Vec<u32> = all
+            .filter(|(_, conn)| chosen(conn))
+            .map(|(key, _)| key)
+            .collect();
+        for &key in &keys {
+            closing::reset(self.conns[key].half(Side::Server));
+            self.begin_closing(key, Side::Server, Termination::new(cause, Phase::Data));
+            self.serve(key);
+        }
+        !keys.is_empty()
+    }
+
+    /// Ends all sessions now, by reset.
+    pub(in super::super) fn end_all(&mut self, cause: Cause) {
+        let keys: Vec<u32> = self.conns.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.conns[key].halves.iter().for_each(closing::reset);
+            self.remove(key, &Termination::new(cause, Phase::Data));
+        }
+    }
+
+    /// A page of the sessions that are `wanted`, from place `from` on.
+    pub(in super::super) fn page(&mut self, from: usize, wanted: &Wanted) -> Page {
+        self.read_clock();
+        let mut views = Vec::new();
+        let mut place = from;
+        let most = self.conns.places();
+        let end = most.min(from.saturating_add(PLACES_MAX));
+        while place < end && views.len() < VIEWS_MAX {
+            let conn = u32::try_from(place)
+                .ok()
+                .and_then(|key| self.conns.get(key));
+            views.extend(conn.and_then(|conn| view(conn, wanted, self.now)));
+            place += 1;
+        }
+        let next = (place < most).then_some(Cursor {
+            relayed: true,
+            place,
+        });
+        Page { views, next }
+    }
+}
+
+/// What is told of a session at `now`, if it is wanted.
+fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
+    if !wanted.has(&conn.account) {
+        return None;
+    }
+    let lefts = Side::BOTH.map(|side| time_left(conn, side, now));
+    let left = match &conn.closing {
+        Some(closing) => Some(closing.time_left(now)),
+        None => lefts.into_iter().flatten().min(),
+    };
+    if !wanted.has_time(left) {
+        return None;
+    }
+    let sides = Side::BOTH.map(|side| {
+        let half = conn.half(side);
+        let (local, remote) = if wanted.addresses {
+            addresses(half)
+        } else {
+            (None, None)
+        };
+        SideView {
+            fd: half.fd.as_raw_fd(),
+            gone: conn
+                .closing
+                .as_ref()
+                .is_some_and(|closing| closing.gone() == side),
+            ended: half.ended,
+            shut: half.shut,
+            kept_alive: half.kept_alive && half.kind == Kind::Tcp,
+            left: lefts[side as usize],
+            owed: half.owed(),
+            spliced: half.manner.is_spliced(),
+            local,
+            remote,
+        }
+    });
+    let client = sides[Side::Client as usize].fd;
+    let mut view = View::new(&conn.account, client, left);
+    view.sides = Some(sides);
+    Some(view)
+}
+
+/// How long a side may go on being silent.
+fn time_left(conn: &Conn, side: Side, now: u64) -> Option<Duration> {
+    let deadline = judge::idle_deadline(conn, side)?;
+    Some(Duration::from_millis(deadline.saturating_sub(now)))
+}
+
+/// Our address and the peer's.
+fn addresses(half: &Half) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    let socket = socket2::SockRef::from(&half.fd);
+    let of = |address: std::io::Result<socket2::SockAddr>| address.ok()?.as_socket();
+    (of(socket.local_addr()), of(socket.peer_addr()))
+}

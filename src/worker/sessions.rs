@@ -1,0 +1,223 @@
+//! What is told of sessions when somebody asks (`show sess`), and the number that each of them has.
+//!
+//! A worker lists its sessions page by page: a page looks at [`PLACES_MAX`] places and tells of
+//! [`VIEWS_MAX`] sessions at most, so that a hundred thousand of them are many short turns of the
+//! worker. Whoever asks gets copies and puts them into words elsewhere.
+
+use super::account::Account;
+use crate::config::model;
+use crate::state::Frontend;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Sessions that one page tells of.
+pub const VIEWS_MAX: usize = 128;
+
+/// Places that are looked at for one page, sessions or not.
+pub const PLACES_MAX: usize = 1024;
+
+/// Names a session for as long as the process lives; no other ever has the same. Written `0x2a`,
+/// where HAProxy has a pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId(u64);
+
+impl SessionId {
+    /// The `count`th session of worker `worker`, of `workers`. Counts begin at 1: there is no 0x0.
+    pub(crate) fn new(count: u64, (worker, workers): (usize, usize)) -> Self {
+        Self(count * workers as u64 + worker as u64)
+    }
+
+    /// The worker that has it, of `workers`.
+    pub fn worker(self, workers: usize) -> usize {
+        usize::try_from(self.0 % workers.max(1) as u64).unwrap_or(0)
+    }
+
+    /// As a number, HAProxy's `id`.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = std::num::ParseIntError;
+
+    /// `0x2a`, or `42`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let lower = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+        match lower {
+            // A sign is no part of a number here.
+            Some(digits) if !digits.starts_with('+') => u64::from_str_radix(digits, 16),
+            _ => text.trim_start_matches('+').parse(),
+        }
+        .map(Self)
+    }
+}
+
+/// Which sessions are asked for; what is `None` or zero asks for all.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// This one.
+    pub id: Option<SessionId>,
+    /// Those of a frontend.
+    pub frontend: Option<Arc<str>>,
+    /// Those of a backend.
+    pub backend: Option<Arc<str>>,
+    /// Those that are on a server, or were asked of it last.
+    pub server: Option<Arc<str>>,
+    /// Those of this age at least.
+    pub older: Duration,
+    /// Those that no timeout will ever end, or should have ended.
+    pub suspicious: bool,
+    /// Addresses are wanted too, which have to be asked of the kernel.
+    pub addresses: bool,
+}
+
+impl Wanted {
+    /// Whether the session with this account is asked for.
+    pub(super) fn has(&self, account: &Account) -> bool {
+        let named = |wanted: &Option<Arc<str>>, name: Option<&Arc<str>>| {
+            wanted.as_ref().is_none_or(|wanted| Some(wanted) == name)
+        };
+        let backend = account.backend.as_ref().map(|on| &on.spec.name);
+        let server = account.server_spec().map(|spec| &spec.name);
+        self.id.is_none_or(|id| id == account.id)
+            && named(&self.frontend, Some(&account.frontend.spec.name))
+            && named(&self.backend, backend)
+            && named(&self.server, server)
+            && (self.older.is_zero() || account.accepted.elapsed() >= self.older)
+    }
+
+    /// Whether a session that has so much time left is asked for.
+    pub(super) fn has_time(&self, left: Option<Duration>) -> bool {
+        !self.suspicious || left.is_none_or(|left| left.is_zero())
+    }
+}
+
+/// Where the next page of a worker begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cursor {
+    /// Among those that are relayed; those that are still connecting come first.
+    pub(super) relayed: bool,
+    /// The next place.
+    pub(super) place: usize,
+}
+
+/// Some of a worker's sessions.
+#[derive(Debug)]
+pub struct Page {
+    /// In no order.
+    pub views: Vec<View>,
+    /// Where to go on; `None` when those were the last.
+    pub next: Option<Cursor>,
+}
+
+/// What is told of a session.
+#[derive(Debug)]
+pub struct View {
+    /// Its number.
+    pub id: SessionId,
+    /// The client's address; `None` for a unix socket.
+    pub peer: Option<SocketAddr>,
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// Where it came in.
+    pub frontend: Arc<Frontend>,
+    /// Where it was routed.
+    pub backend: Option<Arc<model::Backend>>,
+    /// The server that it is on, or that was asked last.
+    pub server: Option<Arc<model::Server>>,
+    /// Connection attempts after the first.
+    pub retries: u32,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// Time until a timeout ends it; `None`: none will.
+    pub left: Option<Duration>,
+    /// The client's descriptor.
+    pub client: i32,
+    /// Its two sides, the client's first; `None` while no server has answered.
+    pub sides: Option<[SideView; 2]>,
+}
+
+impl View {
+    /// Of a session whose client has this descriptor.
+    pub(super) fn new(account: &Account, client: i32, left: Option<Duration>) -> Self {
+        Self {
+            id: account.id,
+            peer: account.peer,
+            accepted: account.accepted,
+            frontend: Arc::clone(&account.frontend),
+            backend: account.backend.as_ref().map(|on| Arc::clone(&on.spec)),
+            server: account.server_spec().cloned(),
+            retries: account.retries,
+            bytes_in: account.bytes_in,
+            bytes_out: account.bytes_out,
+            left,
+            client,
+            sides: None,
+        }
+    }
+}
+
+/// What is told of one side of a session.
+#[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not states of one thing"
+)]
+pub struct SideView {
+    /// Its descriptor.
+    pub fd: i32,
+    /// The connection is gone: the session passes on what was read, then ends.
+    pub gone: bool,
+    /// The peer has said that nothing follows.
+    pub ended: bool,
+    /// The peer was told that nothing follows.
+    pub shut: bool,
+    /// Keepalive runs.
+    pub kept_alive: bool,
+    /// Time until its silence ends the session; `None`: it never will.
+    pub left: Option<Duration>,
+    /// Bytes that were read from the other side and that it has not taken yet.
+    pub owed: usize,
+    /// What comes from it goes through a pipe (`splice`) and not through the buffer.
+    pub spliced: bool,
+    /// Our address, where it was asked for and has one.
+    pub local: Option<SocketAddr>,
+    /// The peer's address, where it was asked for and has one.
+    pub remote: Option<SocketAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_names_its_worker_and_is_never_zero() {
+        for workers in 1..5 {
+            for worker in 0..workers {
+                for count in 1..4 {
+                    let id = SessionId::new(count, (worker, workers));
+                    assert_eq!(id.worker(workers), worker);
+                    assert_ne!(id.number(), 0);
+                    assert_eq!(id.to_string().parse(), Ok(id));
+                    assert_eq!(id.number().to_string().parse(), Ok(id));
+                }
+            }
+        }
+        assert_eq!(SessionId(42).to_string(), "0x2a");
+        for wrong in ["", "0x", "x2a", "0x+2a", "-1", "0x10000000000000000", "s1"] {
+            assert!(wrong.parse::<SessionId>().is_err(), "{wrong}");
+        }
+    }
+}
