@@ -46,7 +46,7 @@ fn a_server_goes_down_and_comes_up_by_haproxys_steps() {
     assert_eq!((row.number("chkfail"), row.number("chkdown")), (0, 0));
     assert_eq!((row.number("act"), row.number("bck")), (1, 0));
 
-    let address = peer.stop();
+    let port = peer.stop();
     assert_eq!(
         statuses_until(&rlb, "s1", "DOWN"),
         ["UP", "UP 2/3", "UP 1/3", "DOWN"]
@@ -62,7 +62,7 @@ fn a_server_goes_down_and_comes_up_by_haproxys_steps() {
     assert_eq!(csv.row("be", "BACKEND").number("act"), 0);
     assert_eq!(csv.row("be", "BACKEND").number("chkdown"), 1);
 
-    let _peer = Peer::start_at(address, Behaviour::Sink);
+    let _peer = Peer::start_on(port, Behaviour::Sink);
     assert_eq!(statuses_until(&rlb, "s1", "UP"), ["DOWN", "DOWN 1/2", "UP"]);
     let csv = rlb.csv();
     assert_eq!(
@@ -160,14 +160,14 @@ fn a_down_server_gets_nothing_from_the_next_connection_on() {
             .count(),
         1
     );
-    let checked_at = checked.stop();
+    let port = checked.stop();
     rlb.wait_status("s1", "DOWN");
     let before = served.accepted();
     for _ in 0..50 {
         assert_eq!(hear(rlb.address()).0, "s2");
     }
     assert_eq!(served.accepted(), before, "a DOWN server was asked");
-    let _checked = Peer::start_at(checked_at, Behaviour::Sink);
+    let _checked = Peer::start_on(port, Behaviour::Sink);
     rlb.wait_status("s1", "UP");
     let names: Vec<String> = (0..10).map(|_| hear(rlb.address()).0).collect();
     assert_eq!(
@@ -267,13 +267,13 @@ fn a_backup_serves_only_when_nobody_else_can() {
     );
     let backend = csv.row("be", "BACKEND");
     assert_eq!((backend.number("act"), backend.number("bck")), (1, 1));
-    let address = pair.first.take().expect("running").stop();
+    let port = pair.first.take().expect("running").stop();
     pair.rlb.wait_status("s1", "DOWN");
     assert_eq!(pair.rlb.csv().row("be", "BACKEND").status(), "UP");
     for _ in 0..4 {
         assert_eq!(reached(pair.rlb.address()).1, b'2');
     }
-    let _back = Peer::start_at(address, Behaviour::SpeaksFirst("1"));
+    let _back = Peer::start_on(port, Behaviour::SpeaksFirst("1"));
     pair.rlb.wait_status("s1", "UP");
     for _ in 0..4 {
         assert_eq!(reached(pair.rlb.address()).1, b'1');
@@ -288,11 +288,11 @@ fn on_marked_up_ends_the_sessions_of_the_backups() {
         "backup = true",
         "",
     );
-    let address = pair.first.take().expect("running").stop();
+    let port = pair.first.take().expect("running").stop();
     pair.rlb.wait_status("s1", "DOWN");
     let (mut stream, name) = reached(pair.rlb.address());
     assert_eq!(name, b'2');
-    let _back = Peer::start_at(address, Behaviour::SpeaksFirst("1"));
+    let _back = Peer::start_on(port, Behaviour::SpeaksFirst("1"));
     pair.rlb.wait_status("s1", "UP");
     assert_eq!(read_to_end(&mut stream).1, End::Reset);
     let line = pair.log.next_with(" fe be/s2 ");
@@ -329,7 +329,7 @@ fn the_first_backup_takes_all_unless_allbackups() {
 #[test]
 fn state_changes_are_logged_in_haproxys_words() {
     let mut pair = pair("", "", "");
-    let address = pair.first.take().expect("running").stop();
+    let port = pair.first.take().expect("running").stop();
     let line = pair.log.next_with("Server be/s1 is DOWN");
     let (head, tail) = line.split_once(", check duration: ").expect("a duration");
     assert_eq!(
@@ -345,7 +345,7 @@ fn state_changes_are_logged_in_haproxys_words() {
     drop(pair.second.take());
     pair.log.next_with("Server be/s2 is DOWN");
     pair.log.next_with("backend be has no server available!");
-    let _back = Peer::start_at(address, Behaviour::Sink);
+    let _back = Peer::start_on(port, Behaviour::Sink);
     let line = pair.log.next_with("Server be/s1 is UP");
     assert!(line.starts_with("Server be/s1 is UP, reason: Layer4 check passed, check duration: "));
     assert!(

@@ -7,34 +7,30 @@ use crate::harness::browser::{BROWSER_WITHIN, browse, photograph, row};
 use crate::harness::client::{PATIENCE, connect, echo, http_get};
 use crate::harness::eventually::eventually_true;
 use crate::harness::needs;
-use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::peer::{Behaviour, Peer, Refuses};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest until checks have taken a server where a test wants it.
 const CHECKED_WITHIN: Duration = Duration::from_secs(20);
 
-/// An address where nobody listens.
-fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address")
-}
-
 /// rlb and what stands behind it.
 pub(crate) struct Scene {
     pub(crate) rlb: Rlb,
-    pub(crate) peers: Vec<Peer>,
+    /// The servers, and the ports where nobody listens and nobody else is to.
+    pub(crate) peers: (Vec<Peer>, [Refuses; 2]),
 }
 
 /// rlb in front of servers in every state that a file and checks can bring them to, one `[[listen]]`
 /// and one pair of sections.
 pub(crate) fn scene() -> Scene {
     let good = Peer::start(Behaviour::Echo);
-    let (dead, waking) = (nobody(), nobody());
+    let (dead_port, waking_port) = (Refuses::start(), Refuses::start());
+    let (dead, waking) = (dead_port.address(), waking_port.address());
     let ill = Peer::start(Behaviour::Echo);
     // One result, then a long pause: a server stays on its way.
     let slow = "{ interval = \"300ms\", fast-interval = \"60s\", rise = 50, fall = 50 }";
@@ -77,8 +73,8 @@ pub(crate) fn scene() -> Scene {
     status("act-going-down", "UP");
     status("bck-going-down", "UP");
     status("act-going-up", "DOWN");
-    ill.stop();
-    let woken = Peer::start_at(waking, Behaviour::Echo);
+    let ill_port = ill.stop();
+    let woken = Peer::start_on(waking_port, Behaviour::Echo);
     status("act-going-down", "UP 49/50");
     status("bck-going-down", "UP 49/50");
     eventually_true(CHECKED_WITHIN, "act-going-up is on its way", || {
@@ -89,7 +85,7 @@ pub(crate) fn scene() -> Scene {
     });
     Scene {
         rlb,
-        peers: vec![good, woken],
+        peers: (vec![good, woken], [dead_port, ill_port]),
     }
 }
 
@@ -211,7 +207,8 @@ fn prometheus_scrapes_it() {
         rlb.addresses("stats")[0]
     );
     std::fs::write(&config, text).expect("its configuration");
-    let address = nobody();
+    // Free a moment ago: Prometheus takes no port of the kernel's choice.
+    let address = Refuses::start().address();
     let mut program = Command::new(prometheus)
         .arg(format!("--config.file={}", config.display()))
         .arg(format!(
@@ -244,7 +241,8 @@ fn prometheus_scrapes_it() {
 #[test]
 fn readiness_turns_before_the_listeners_close() {
     let peer = Peer::start(Behaviour::Echo);
-    let (up, down) = (peer.address(), nobody());
+    let port = Refuses::start();
+    let (up, down) = (peer.address(), port.address());
     let rlb = Rlb::start(&format!(
         "[global]\nthreads = 1\n[stats]\nbind = \"127.0.0.1:0\"\n\
          [readiness]\nrequire = {{ be = 2 }}\nwithdraw-delay = \"30s\"\n\
@@ -258,7 +256,7 @@ fn readiness_turns_before_the_listeners_close() {
         ready(),
         (503, "backend be: 1 usable servers, 2 required\n".to_owned())
     );
-    let second = Peer::start_at(down, Behaviour::Echo);
+    let second = Peer::start_on(port, Behaviour::Echo);
     rlb.wait_status("s2", "UP");
     assert_eq!(ready(), (200, "ready\n".to_owned()));
     let stats = rlb.addresses("stats")[0];

@@ -92,7 +92,8 @@ struct Shared {
 /// A listening server. Stops when dropped: its socket closes, so that connects are refused, and
 /// its connections end.
 pub(crate) struct Peer {
-    address: SocketAddr,
+    /// Keeps the port, so that nobody else listens there once this server has stopped.
+    port: Option<Refuses>,
     listener: Option<TcpListener>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -100,22 +101,29 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Listens on a loopback port of the kernel's choice.
+    #[track_caller]
     pub(crate) fn start(behaviour: Behaviour) -> Self {
-        Self::start_at("127.0.0.1:0".parse().expect("an address"), behaviour)
+        Self::start_on(Refuses::start(), behaviour)
     }
 
-    /// Listens on `address`; a port that was just given up can be taken again.
+    /// Listens on `address`.
     #[track_caller]
     pub(crate) fn start_at(address: SocketAddr, behaviour: Behaviour) -> Self {
-        let listener = TcpListener::bind(address)
-            .unwrap_or_else(|error| panic!("a server on {address}: {error}"));
-        let address = listener.local_addr().expect("bound");
+        Self::start_on(Refuses::start_at(address), behaviour)
+    }
+
+    /// Listens where nobody has listened so far, or where a server was stopped.
+    #[track_caller]
+    pub(crate) fn start_on(port: Refuses, behaviour: Behaviour) -> Self {
+        let socket = bound(port.address());
+        socket.listen(BACKLOG).expect("listens");
+        let listener = TcpListener::from(socket);
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let accepting = listener.try_clone().expect("a descriptor");
         let thread = std::thread::spawn(move || accept(&accepting, &theirs, &behaviour));
         Self {
-            address,
+            port: Some(port),
             listener: Some(listener),
             shared,
             thread: Some(thread),
@@ -124,7 +132,8 @@ impl Peer {
 
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        let port = self.port.as_ref();
+        port.expect("given away by the stop alone").address()
     }
 
     /// Connections accepted so far.
@@ -132,10 +141,11 @@ impl Peer {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// Stops listening and ends every connection; the address, to listen there again.
-    pub(crate) fn stop(mut self) -> SocketAddr {
+    /// Stops listening and ends every connection. The port refuses as long as it is kept; it is there
+    /// to listen on again.
+    pub(crate) fn stop(mut self) -> Refuses {
         self.halt();
-        self.address
+        self.port.take().expect("given away by the stop alone")
     }
 
     /// Stops listening; connections that stand go on.
@@ -203,17 +213,36 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, behaviour: &Behaviour) {
     }
 }
 
+/// Connections that may wait for a server.
+const BACKLOG: i32 = 4096;
+
+/// A socket on `address`, beside others of this kind: a port may be kept and listened on.
+#[track_caller]
+fn bound(address: SocketAddr) -> Socket {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+    socket.set_reuse_address(true).expect("an option");
+    socket.set_reuse_port(true).expect("an option");
+    socket
+        .bind(&address.into())
+        .unwrap_or_else(|error| panic!("a server on {address}: {error}"));
+    socket
+}
+
 /// A port that refuses: bound, so that nobody else takes it, but not listening.
 pub(crate) struct Refuses(Socket);
 
 impl Refuses {
     /// Takes a loopback port of the kernel's choice.
+    #[track_caller]
     pub(crate) fn start() -> Self {
-        let socket =
-            Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
-        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        socket.bind(&any.into()).expect("a port");
-        Self(socket)
+        Self::start_at("127.0.0.1:0".parse().expect("an address"))
+    }
+
+    /// Takes this one.
+    #[track_caller]
+    fn start_at(address: SocketAddr) -> Self {
+        Self(bound(address))
     }
 
     /// Where nothing listens.
@@ -222,7 +251,7 @@ impl Refuses {
             .local_addr()
             .expect("bound")
             .as_socket()
-            .expect("IPv4")
+            .expect("TCP")
     }
 }
 
