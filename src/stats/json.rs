@@ -25,21 +25,31 @@ pub(super) fn array(text: &mut String, row: &Row<'_>) {
             continue;
         }
         let (letters, of) = column.typed(row.kind());
-        let (origin, nature, scope) = tags(letters);
         let name = column.name;
-        // Writing to a string cannot fail. Only the value may need escapes.
+        // Writing to a string cannot fail.
         let _ = write!(
             text,
             "{comma}{{\"objType\":\"{kind}\",\"proxyId\":{proxy},\"id\":{service},\
-             \"field\":{{\"pos\":{position},\"name\":\"{name}\"}},\"processNum\":1,\
-             \"tags\":{{\"origin\":\"{origin}\",\"nature\":\"{nature}\",\"scope\":\"{scope}\"}},\
-             \"value\":{{\"type\":\"{of}\",\"value\":"
+             \"field\":{{\"pos\":{position},\"name\":\"{name}\"}},\"processNum\":1,"
         );
-        self::value(text, &value);
-        text.push_str("}}");
+        tagged(text, (letters, of), &value);
+        text.push('}');
         comma = ",";
     }
     text.push(']');
+}
+
+/// The tags of a value and the value, as members of an object. Only the value may need escapes.
+pub(super) fn tagged(text: &mut String, (letters, of): (&str, &str), value: &Value<'_>) {
+    let (origin, nature, scope) = tags(letters);
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\"tags\":{{\"origin\":\"{origin}\",\"nature\":\"{nature}\",\"scope\":\"{scope}\"}},\
+         \"value\":{{\"type\":\"{of}\",\"value\":"
+    );
+    self::value(text, value);
+    text.push('}');
 }
 
 fn value(text: &mut String, value: &Value<'_>) {
@@ -87,9 +97,74 @@ fn tags(letters: &str) -> (&'static str, &'static str, &'static str) {
     (origin, nature, scope)
 }
 
-/// What [`array`] writes, as a JSON schema (`;json-schema`).
+/// What is written of the process and of its rows, as a JSON schema (`;json-schema`, `show schema
+/// json`).
 pub fn schema() -> String {
-    let word = |words: &[&str]| json!({ "type": "string", "enum": words });
+    let info = json!({
+        "title": "InfoItem",
+        "type": "object",
+        "properties": {
+            "field": {
+                "type": "object",
+                "properties": {
+                    "pos": { "type": "integer", "minimum": 0 },
+                    "name": { "type": "string" },
+                },
+                "required": ["pos", "name"],
+            },
+            "processNum": { "type": "integer", "minimum": 1 },
+            "tags": tags_schema(),
+            "value": value_schema(),
+        },
+        "required": ["field", "processNum", "tags", "value"],
+    });
+    let mut row = info.clone();
+    let kinds = ["Frontend", "Backend", "Listener", "Server", "Unknown"];
+    row["properties"]["objType"] = word(&kinds);
+    row["properties"]["proxyId"] = json!({ "type": "integer", "minimum": 0 });
+    row["properties"]["id"] = json!({ "type": "integer", "minimum": 0 });
+    row["required"] = json!([
+        "objType",
+        "proxyId",
+        "id",
+        "field",
+        "processNum",
+        "tags",
+        "value"
+    ]);
+    let schema = json!({
+        "$schema": "http://json-schema.org/draft-04/schema#",
+        "oneOf": [
+            { "title": "Info", "type": "array", "items": info },
+            { "title": "Stat", "type": "array", "items": { "type": "array", "items": row } },
+        ],
+    });
+    format!("{schema}\n")
+}
+
+fn word(words: &[&str]) -> serde_json::Value {
+    json!({ "type": "string", "enum": words })
+}
+
+/// What [`tags`] says.
+fn tags_schema() -> serde_json::Value {
+    let natures = [
+        "Gauge", "Limit", "Min", "Max", "Rate", "Counter", "Duration", "Age", "Time", "Name",
+        "Output", "Avg", "Unknown",
+    ];
+    json!({
+        "type": "object",
+        "properties": {
+            "origin": word(&["Metric", "Status", "Key", "Config", "Product", "Unknown"]),
+            "nature": word(&natures),
+            "scope": word(&["Cluster", "Process", "Service", "System", "Unknown"]),
+        },
+        "required": ["origin", "nature", "scope"],
+    })
+}
+
+/// A value with its type.
+fn value_schema() -> serde_json::Value {
     let number = |kind: &str, least: i64, most: i64| {
         json!({
             "properties": {
@@ -107,51 +182,14 @@ pub fn schema() -> String {
         },
         "required": ["type", "value"],
     });
-    let tags = json!({
+    json!({
         "type": "object",
-        "properties": {
-            "origin": word(&["Metric", "Status", "Key", "Config", "Product", "Unknown"]),
-            "nature": word(&["Gauge", "Limit", "Min", "Max", "Rate", "Counter", "Duration", "Age",
-                "Time", "Name", "Output", "Avg", "Unknown"]),
-            "scope": word(&["Cluster", "Process", "Service", "System", "Unknown"]),
-        },
-        "required": ["origin", "nature", "scope"],
-    });
-    let item = json!({
-        "title": "InfoItem",
-        "type": "object",
-        "properties": {
-            "objType": word(&["Frontend", "Backend", "Listener", "Server", "Unknown"]),
-            "proxyId": { "type": "integer", "minimum": 0 },
-            "id": { "type": "integer", "minimum": 0 },
-            "field": {
-                "type": "object",
-                "properties": {
-                    "pos": { "type": "integer", "minimum": 0 },
-                    "name": { "type": "string" },
-                },
-                "required": ["pos", "name"],
-            },
-            "processNum": { "type": "integer", "minimum": 1 },
-            "tags": tags,
-            "value": {
-                "type": "object",
-                "oneOf": [
-                    number("s32", i32::MIN.into(), i32::MAX.into()),
-                    number("s64", -exact, exact),
-                    number("u32", 0, u32::MAX.into()),
-                    number("u64", 0, exact),
-                    text,
-                ],
-            },
-        },
-        "required": ["objType", "proxyId", "id", "field", "processNum", "tags", "value"],
-    });
-    let schema = json!({
-        "$schema": "http://json-schema.org/draft-04/schema#",
-        "title": "Stat",
-        "type": "array",
-        "items": { "type": "array", "items": item },
-    });
-    format!("{schema}\n")
+        "oneOf": [
+            number("s32", i32::MIN.into(), i32::MAX.into()),
+            number("s64", -exact, exact),
+            number("u32", 0, u32::MAX.into()),
+            number("u64", 0, exact),
+            text,
+        ],
+    })
 }

@@ -246,6 +246,59 @@ fn the_statistics_are_those_of_the_page() {
 }
 
 #[test]
+fn what_tools_ask_for_first_is_answered_as_haproxy_does() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new()
+        .server_with(peer.address(), "check = false")
+        .table(&format!(
+            "[[listen]]\nname = \"another\"\nbind = [\"127.0.0.1:0\"]\n\
+             servers = [{{ name = \"s1\", address = \"{}\", check = false }}]",
+            peer.address()
+        ));
+    let scene = Scene::new(config, "admin");
+    assert_eq!(scene.ask("show backend"), "# name\nbe\nanother\n\n");
+    let errors = scene.ask("show errors");
+    let date = errors.strip_prefix("Total events captured on [");
+    let date = date.and_then(|rest| rest.strip_suffix("] : 0\n\n"));
+    let length = date.map(str::len);
+    assert_eq!(length, Some("22/Nov/2026:06:52:25.978".len()), "{errors}");
+    let sockets = format!(
+        "# socket lvl processes\n{} admin all\n\n",
+        scene.socket().display()
+    );
+    assert_eq!(scene.ask("show cli sockets"), sockets);
+    let json = |line: &str| -> serde_json::Value {
+        serde_json::from_str(&scene.ask(line)).unwrap_or_else(|error| panic!("{line}: {error}"))
+    };
+    assert_eq!(json("show info json")[1]["field"]["name"], "Version");
+    assert_eq!(json("show stat json")[0][0]["objType"], "Frontend");
+    assert_eq!(json("show schema json")["oneOf"][0]["title"], "Info");
+    assert!(scene.ask("show info desc").contains(":\"Product name\"\n"));
+    assert_eq!(
+        scene.ask("show info bogus"),
+        "Unknown parameter 'bogus' of 'show info'.\n\n"
+    );
+    scene.rlb.stop();
+}
+
+#[test]
+fn a_client_may_lower_itself_and_no_other() {
+    let (scene, _one, _two) = scene("admin");
+    assert_eq!(
+        scene.ask("show cli level;operator;show cli level;reload;show sess;user;show cli level"),
+        "admin\n\n\noperator\n\nPermission denied\n\n\n\nuser\n\n"
+    );
+    // There is no way back, and what is not allowed is not listed.
+    assert_eq!(
+        scene.ask("user;operator;show sess"),
+        "\nPermission denied\n\nPermission denied\n\n"
+    );
+    assert!(!scene.ask("operator;help").contains("reload"));
+    assert_eq!(scene.ask("show cli level"), "admin\n\n");
+    scene.rlb.stop();
+}
+
+#[test]
 fn sessions_of_a_server_are_shut_down() {
     let peer = Peer::start(Behaviour::Echo);
     let config = Config::new().server_with(peer.address(), "check = false");

@@ -10,18 +10,25 @@ pub(super) enum Verb {
     Enable,
     GetWeight,
     Help,
+    Operator,
     Prompt,
     Quit,
     Reload,
     SetServer,
     SetWeight,
+    ShowBackend,
+    ShowCliLevel,
+    ShowCliSockets,
+    ShowErrors,
     ShowInfo,
+    ShowSchema,
     ShowServersState,
     ShowSess,
     ShowStat,
     ShowVersion,
     ShutdownSession,
     ShutdownSessions,
+    User,
 }
 
 /// A command.
@@ -60,16 +67,23 @@ const TABLE: &[Entry] = &[
     entry((&["disable", "server"], "disable server <bk>/<srv>"), "set a server to maintenance", Admin, Verb::Disable),
     entry((&["enable", "server"], "enable server <bk>/<srv>"), "set a server to ready", Admin, Verb::Enable),
     entry((&["get", "weight"], "get weight <bk>/<srv>"), "report a server's current weight", User, Verb::GetWeight),
+    entry((&["operator"], "operator"), "lower the level of the current CLI session to operator", Operator, Verb::Operator),
     entry((&["reload"], "reload"), "read the configuration again", Admin, Verb::Reload),
     entry((&["set", "server"], "set server <bk>/<srv> [opts]"), "change a server's state or weight", Admin, Verb::SetServer),
     entry((&["set", "weight"], "set weight <bk>/<srv> <w>[%]"), "change a server's weight", Admin, Verb::SetWeight),
-    entry((&["show", "info"], "show info [typed]"), "report information about the running process", User, Verb::ShowInfo),
+    entry((&["show", "backend"], "show backend"), "list backends in the current running config", User, Verb::ShowBackend),
+    entry((&["show", "cli", "level"], "show cli level"), "display the level of the current CLI session", User, Verb::ShowCliLevel),
+    entry((&["show", "cli", "sockets"], "show cli sockets"), "dump list of cli sockets", Operator, Verb::ShowCliSockets),
+    entry((&["show", "errors"], "show errors"), "report last request and/or response errors for each proxy", User, Verb::ShowErrors),
+    entry((&["show", "info"], "show info [desc|json|typed]*"), "report information about the running process", User, Verb::ShowInfo),
+    entry((&["show", "schema", "json"], "show schema json"), "report schema used for stats", User, Verb::ShowSchema),
     entry((&["show", "servers", "state"], "show servers state [<backend>]"), "dump volatile server information", User, Verb::ShowServersState),
     entry((&["show", "sess"], "show sess [help|<id>|all] [opts...]"), "report the list of current sessions or dump this exact session", Operator, Verb::ShowSess),
     entry((&["show", "stat"], "show stat [<id> <type> <sid>] [typed|json|up|no-maint]*"), "report counters for each proxy and server", User, Verb::ShowStat),
     entry((&["show", "version"], "show version"), "show version of the current process", User, Verb::ShowVersion),
     entry((&["shutdown", "session"], "shutdown session [id]"), "kill a specific session", Admin, Verb::ShutdownSession),
     entry((&["shutdown", "sessions", "server"], "shutdown sessions server <bk>/<srv>"), "kill sessions on a server", Admin, Verb::ShutdownSessions),
+    entry((&["user"], "user"), "lower the level of the current CLI session to user", User, Verb::User),
     entry((&["help"], "help [<command>]"), "list matching or all commands", User, Verb::Help),
     entry((&["prompt"], "prompt [i|n|p]"), "toggle interactive mode with prompt", User, Verb::Prompt),
     entry((&["quit"], "quit"), "disconnect", User, Verb::Quit),
@@ -133,7 +147,7 @@ mod tests {
     #[test]
     fn help_shows_what_the_level_allows() {
         let user = help(&[], ApiLevel::User);
-        assert!(user.contains("  show info [typed]                       : report information"));
+        assert!(user.contains("  show info [desc|json|typed]*            : report information"));
         assert!(!user.contains("reload"));
         assert!(help(&[], ApiLevel::Admin).contains("reload"));
         assert_eq!(help(&["get"], ApiLevel::User).lines().count(), 2);

@@ -18,11 +18,13 @@ use super::Shared;
 use crate::config::model::ApiLevel;
 use crate::control::reload::ReloadHandle;
 use crate::state::{ControlHandle, Wish};
+use crate::stats::schema;
 use crate::worker::order::Workers;
 use framing::{Lines, commands, words};
 use grammar::Verb;
 use std::future::poll_fn;
 use std::io;
+use std::os::linux::net::SocketAddrExt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -67,6 +69,8 @@ struct Desk {
     control: ControlHandle,
     reload: ReloadHandle,
     workers: Workers,
+    /// Where the socket is.
+    path: String,
 }
 
 impl Desk {
@@ -82,6 +86,7 @@ impl Desk {
 
 /// Serves the socket until the stop.
 pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
+    let path = path_of(&runtime.listener);
     let listener = match UnixListener::from_std(runtime.listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -94,6 +99,7 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
         control: runtime.control,
         reload: runtime.reload,
         workers: runtime.workers,
+        path,
     });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accepting = async {
@@ -116,6 +122,18 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
         }
     };
     shared.stop.run_until_cancelled(accepting).await;
+}
+
+/// Where a socket is, as HAProxy writes it: `abns@` before an abstract name.
+fn path_of(listener: &std::os::unix::net::UnixListener) -> String {
+    let Ok(address) = listener.local_addr() else {
+        return String::new();
+    };
+    match (address.as_pathname(), address.as_abstract_name()) {
+        (Some(path), _) => path.display().to_string(),
+        (None, Some(name)) => format!("abns@{}", String::from_utf8_lossy(name)),
+        (None, None) => String::new(),
+    }
 }
 
 /// The next connection, on a descriptor kept back when there is no other.
@@ -141,6 +159,7 @@ async fn serve(desk: &Desk, stream: UnixStream) -> io::Result<()> {
     let mut out = Out {
         stream: writing,
         interactive: false,
+        most: ApiLevel::Admin,
     };
     loop {
         let line = match timeout(PATIENCE, lines.next()).await {
@@ -164,25 +183,38 @@ async fn serve(desk: &Desk, stream: UnixStream) -> io::Result<()> {
 /// Runs one command and ends its reply. `false`: the connection is to end.
 async fn execute(desk: &Desk, out: &mut Out, words: &[String]) -> io::Result<bool> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let level = desk.level().min(out.most);
     if let Some((entry, args)) = grammar::find(&words) {
-        if entry.level > desk.level() {
+        if entry.level > level {
             out.say("Permission denied\n").await?;
         } else if entry.verb == Verb::Quit {
             return Ok(false);
         } else {
-            obey(desk, out, (entry.verb, args)).await?;
+            obey(desk, out, (entry.verb, args, level)).await?;
         }
     } else if !words.is_empty() || !out.interactive {
-        out.say(&grammar::unknown(&words, desk.level())).await?;
+        out.say(&grammar::unknown(&words, level)).await?;
     }
     let end = if out.interactive { "\n> " } else { "\n" };
     out.say(end).await?;
     Ok(true)
 }
 
-async fn obey(desk: &Desk, out: &mut Out, (verb, args): (Verb, &[&str])) -> io::Result<()> {
+async fn obey(
+    desk: &Desk,
+    out: &mut Out,
+    (verb, args, level): (Verb, &[&str], ApiLevel),
+) -> io::Result<()> {
     match verb {
-        Verb::Help => out.say(&grammar::help(args, desk.level())).await,
+        Verb::Help => out.say(&grammar::help(args, level)).await,
+        Verb::Operator => {
+            out.most = level.min(ApiLevel::Operator);
+            Ok(())
+        }
+        Verb::User => {
+            out.most = ApiLevel::User;
+            Ok(())
+        }
         Verb::Prompt => {
             out.interactive = match args.first() {
                 Some(&"n") => false,
@@ -192,6 +224,11 @@ async fn obey(desk: &Desk, out: &mut Out, (verb, args): (Verb, &[&str])) -> io::
             Ok(())
         }
         Verb::Quit => Ok(()),
+        Verb::ShowBackend => out.say(&show::backends(desk)).await,
+        Verb::ShowCliLevel => out.say(&format!("{}\n", level.name())).await,
+        Verb::ShowCliSockets => out.say(&show::sockets(desk)).await,
+        Verb::ShowErrors => out.say(&show::errors()).await,
+        Verb::ShowSchema => out.say(&schema()).await,
         Verb::ShowInfo => out.say(&show::info(desk, args)).await,
         Verb::ShowStat => show::stat(desk, out, args).await,
         Verb::ShowSess => sessions::show(desk, out, args).await,
@@ -222,7 +259,7 @@ pub fn exercise_line(bytes: &[u8]) {
             assert!(allowed <= grammar::help(&words, ApiLevel::Admin).len());
             if let Some((_, args)) = grammar::find(&words) {
                 assert!(words.ends_with(args) && args.len() < words.len());
-                let _ = show::parse_stat(args);
+                let _ = (show::parse_stat(args), show::parse_info(args));
                 let _ = sessions::parse(args);
                 for arg in args {
                     let weight = set::parse_weight(arg, 256);
@@ -240,6 +277,8 @@ struct Out {
     stream: OwnedWriteHalf,
     /// A prompt follows each reply, and another line is waited for.
     interactive: bool,
+    /// The most that this client may do: what it has lowered itself to.
+    most: ApiLevel,
 }
 
 impl Out {

@@ -7,10 +7,10 @@ use super::{Desk, Out};
 use crate::config::model::{ServerAddress, ServerPort};
 use crate::live::CheckStatus;
 use crate::state::{Backend, Endpoint, Server, Snapshot};
-use crate::stats::columns::Value;
 use crate::stats::filter::Select;
-use crate::stats::info::ITEMS;
+use crate::stats::info::{self, Form};
 use crate::stats::{Facts, Filter, Format, Rows, Table};
+use jiff::Zoned;
 use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
@@ -23,8 +23,12 @@ const STATE_HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_s
     srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr \
     srv_agent_addr srv_agent_port\n";
 
-/// `show info [typed]`.
+/// `show info [desc|json|typed]*`.
 pub(super) fn info(desk: &Desk, args: &[&str]) -> String {
+    let form = match parse_info(args) {
+        Ok(form) => form,
+        Err(unknown) => return format!("Unknown parameter '{unknown}' of 'show info'.\n"),
+    };
     let shared = &desk.shared;
     let snapshot = shared.snapshot.load_full();
     let facts = Facts {
@@ -33,25 +37,47 @@ pub(super) fn info(desk: &Desk, args: &[&str]) -> String {
         requests: &shared.requests,
         now: Instant::now(),
     };
-    let typed = args.first() == Some(&"typed");
-    let mut text = String::new();
-    for item in &ITEMS {
-        let (position, name, of) = (item.position, item.name, item.typed);
-        // Writing to a string cannot fail.
-        let _ = if typed {
-            write!(text, "{position}.{name}.1:{of}:")
-        } else {
-            write!(text, "{name}: ")
-        };
-        let _ = match (item.value)(&facts) {
-            Value::Absent => Ok(()),
-            Value::Number(number) => write!(text, "{number}"),
-            Value::Signed(number) => write!(text, "{number}"),
-            Value::Text(value) => write!(text, "{}", value.replace(['\r', '\n'], " ")),
-        };
-        text.push('\n');
+    info::write(&facts, form)
+}
+
+/// The arguments of `show info`, or the one that there is not.
+pub(super) fn parse_info<'a>(args: &[&'a str]) -> Result<Form, &'a str> {
+    let (mut typed, mut described, mut json) = (false, false, false);
+    for word in args {
+        match *word {
+            "desc" => described = true,
+            "typed" => (typed, json) = (true, false),
+            "json" => (typed, json) = (false, true),
+            other => return Err(other),
+        }
     }
-    text
+    Ok(if json {
+        Form::Json
+    } else {
+        Form::Lines { typed, described }
+    })
+}
+
+/// `show backend`.
+pub(super) fn backends(desk: &Desk) -> String {
+    let snapshot = desk.shared.snapshot.load();
+    let mut all: Vec<&Arc<Backend>> = snapshot.backends.iter().flatten().collect();
+    all.sort_by_key(|backend| backend.spec.order);
+    let names = all.iter().map(|backend| &*backend.spec.name);
+    let lines: Vec<&str> = std::iter::once("# name").chain(names).collect();
+    lines.join("\n") + "\n"
+}
+
+/// `show errors`: a proxy of bytes judges no request and no response, so none was ever captured.
+pub(super) fn errors() -> String {
+    let now = Zoned::now().strftime("%d/%b/%Y:%H:%M:%S%.3f").to_string();
+    format!("Total events captured on [{now}] : 0\n")
+}
+
+/// `show cli sockets`.
+pub(super) fn sockets(desk: &Desk) -> String {
+    let level = desk.level().name();
+    format!("# socket lvl processes\n{} {level} all\n", desk.path)
 }
 
 /// `show version`.

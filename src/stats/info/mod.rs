@@ -4,9 +4,11 @@
 //! Invariant: names, positions, letters and texts are HAProxy's, and their order never changes.
 
 mod items;
+mod write;
 
 pub use super::process::VERSION;
 pub use items::{ITEMS, RELEASED};
+pub use write::{Form, write};
 
 use super::columns::Value;
 use super::process::{Process, connections_per_second};

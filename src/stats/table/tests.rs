@@ -89,7 +89,7 @@ fn json_has_haproxys_shape() {
     );
     let schema: serde_json::Value = serde_json::from_str(&crate::stats::json::schema()).unwrap();
     assert_eq!(
-        schema["items"]["items"]["properties"]["value"]["type"],
+        schema["oneOf"][1]["items"]["items"]["properties"]["value"]["type"],
         "object"
     );
 }
