@@ -4,6 +4,7 @@ use crate::harness::client::{End, connect, echo, hear};
 use crate::harness::config::Config;
 use crate::harness::eventually::eventually_true;
 use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
@@ -52,8 +53,8 @@ fn an_ipv6_wildcard_serves_both_families_unless_told_otherwise() {
 
 #[test]
 fn a_port_range_opens_every_port() {
-    // Ports of the kernel's choice cannot be a range: take one that is free now.
-    let first = free_port_pair();
+    // Ports of the kernel's choice cannot be a range.
+    let first = ports::free_pair();
     let peer = Peer::start(Behaviour::Says("hello"));
     let config = Config::new()
         .bind(format!("127.0.0.1:{first}-{}", first + 1))
@@ -65,16 +66,6 @@ fn a_port_range_opens_every_port() {
         assert_eq!(hear(address).0, "hello");
     }
     rlb.stop();
-}
-
-fn free_port_pair() -> u16 {
-    (20_000..30_000)
-        .find(|&port| {
-            [port, port + 1]
-                .into_iter()
-                .all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok())
-        })
-        .expect("two neighbouring free ports")
 }
 
 #[test]

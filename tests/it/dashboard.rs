@@ -8,6 +8,7 @@ use crate::harness::client::{PATIENCE, connect, echo, http_get};
 use crate::harness::eventually::eventually_true;
 use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer, Refuses};
+use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
@@ -207,8 +208,7 @@ fn prometheus_scrapes_it() {
         rlb.addresses("stats")[0]
     );
     std::fs::write(&config, text).expect("its configuration");
-    // Free a moment ago: Prometheus takes no port of the kernel's choice.
-    let address = Refuses::start().address();
+    let address = ports::free();
     let mut program = Command::new(prometheus)
         .arg(format!("--config.file={}", config.display()))
         .arg(format!(

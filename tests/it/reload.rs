@@ -4,6 +4,7 @@ use crate::harness::client::{PATIENCE, connect, echo, hear};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, pace_until};
 use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
 use nix::sys::signal::Signal;
 use std::fmt::Write as _;
@@ -14,12 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// A port that nobody has now.
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("bound")
-}
 
 fn one_server(peer: &Peer, keys: &str) -> Config {
     Config::new().server_with(peer.address(), keys)
@@ -129,7 +124,7 @@ fn servers_come_and_go_and_their_sessions_stay() {
 #[test]
 fn a_dead_server_stays_down_across_reloads() {
     let alive = Peer::start(Behaviour::Echo);
-    let dead = free_address();
+    let dead = ports::free();
     let config = Config::new()
         .backend("check = { interval = \"100ms\" }")
         .server(alive.address())
@@ -180,7 +175,7 @@ fn weights_and_the_round_robin_go_on() {
 #[test]
 fn frontends_and_binds_come_go_and_move() {
     let peer = Peer::start(Behaviour::Echo);
-    let (first, second) = (free_address(), free_address());
+    let (first, second) = (ports::free(), ports::free());
     let text = |frontends: &[(&str, &[SocketAddr])]| {
         let mut text = String::from("[stats]\nbind = \"127.0.0.1:0\"\n");
         for (name, binds) in frontends {
@@ -360,7 +355,7 @@ fn a_reload_that_loses_a_backend_is_taken_back() {
     };
     let mut rlb = Rlb::start(&config(peer.address()));
     rlb.wait_status("s1", "UP");
-    rlb.reload(&config(free_address()));
+    rlb.reload(&config(ports::free()));
     rlb.events().wait_for("rolled back");
     rlb.wait_status("s1", "UP");
     echo(&mut connect(rlb.address()), b"as before");
@@ -428,7 +423,7 @@ fn once(address: SocketAddr) -> std::io::Result<()> {
 #[test]
 fn fifty_reloads_under_load_lose_nothing() {
     let peers: Vec<Peer> = (0..3).map(|_| Peer::start(Behaviour::Echo)).collect();
-    let extra = free_address();
+    let extra = ports::free();
     let config = |round: u32| {
         let mut config = Config::new().backend("check = { interval = \"500ms\" }");
         for (index, peer) in (0..).zip(&peers) {

@@ -5,6 +5,7 @@ use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_true, steadily};
 use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::ports;
 use crate::harness::process::Process;
 use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
 use nix::sys::signal::Signal;
@@ -12,12 +13,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::Duration;
-
-/// A port that was free a moment ago.
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("bound")
-}
 
 /// What was stored of the two shards of one address.
 fn stored(rlb: &Rlb, address: SocketAddr) -> [OwnedFd; 2] {
@@ -33,7 +28,7 @@ fn stored(rlb: &Rlb, address: SocketAddr) -> [OwnedFd; 2] {
 #[test]
 fn a_crash_refuses_nobody() {
     let peer = Peer::start(Behaviour::Echo);
-    let address = free_port();
+    let address = ports::free();
     let config = Config::new()
         .bind(address)
         .server_with(peer.address(), "check = false");
@@ -57,7 +52,7 @@ fn a_crash_refuses_nobody() {
 #[test]
 fn fewer_workers_accept_from_all_sockets_that_were_passed() {
     let peer = Peer::start(Behaviour::Echo);
-    let address = free_port();
+    let address = ports::free();
     let config = |threads: &str| {
         Config::default()
             .global(threads)
@@ -71,7 +66,7 @@ fn fewer_workers_accept_from_all_sockets_that_were_passed() {
     for _ in 0..16 {
         echo(&mut connect(address), b"one worker, two sockets");
     }
-    let elsewhere = config("threads = 1").bind(free_port());
+    let elsewhere = config("threads = 1").bind(ports::free());
     second.reload(&elsewhere);
     second.stop();
 }
@@ -79,7 +74,7 @@ fn fewer_workers_accept_from_all_sockets_that_were_passed() {
 #[test]
 fn a_reload_stores_what_it_opens_and_forgets_what_it_closes() {
     let peer = Peer::start(Behaviour::Echo);
-    let (before, after) = (free_port(), free_port());
+    let (before, after) = (ports::free(), ports::free());
     let config = |address| {
         Config::new()
             .bind(address)
@@ -108,7 +103,7 @@ fn a_reload_stores_what_it_opens_and_forgets_what_it_closes() {
 #[test]
 fn sockets_of_the_statistics_are_stored_too() {
     let peer = Peer::start(Behaviour::Echo);
-    let (before, after) = (free_port(), free_port());
+    let (before, after) = (ports::free(), ports::free());
     let config = |address: SocketAddr| {
         let config = Config::new().server_with(peer.address(), "check = false");
         let text = config.to_string();
@@ -143,7 +138,7 @@ fn sockets_of_the_statistics_are_stored_too() {
 fn a_socket_that_is_configured_no_more_is_closed_and_forgotten() {
     let peer = Peer::start(Behaviour::Echo);
     let (address, gone) = (
-        free_port(),
+        ports::free(),
         TcpListener::bind("127.0.0.1:0").expect("a port"),
     );
     let gone_address = gone.local_addr().expect("bound");

@@ -11,6 +11,7 @@ pub(crate) mod eventually;
 pub(crate) mod needs;
 pub(crate) mod netns;
 pub(crate) mod peer;
+pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod rlb;
 pub(crate) mod runtime;

@@ -1,0 +1,31 @@
+//! Ports for those that cannot take one of the kernel's choice: no two tests get the same, and the
+//! kernel gives them to nobody.
+
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Below the ports that Linux chooses itself (`net.ipv4.ip_local_port_range`, from 32768 on), above
+/// those with a name.
+const RANGE: Range<u16> = 20_000..32_000;
+
+static NEXT: AtomicU16 = AtomicU16::new(RANGE.start);
+
+/// A loopback address where nobody listens.
+#[track_caller]
+pub(crate) fn free() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_pair()))
+}
+
+/// The first of two neighbouring loopback ports where nobody listens.
+#[track_caller]
+pub(crate) fn free_pair() -> u16 {
+    loop {
+        let first = NEXT.fetch_add(2, Ordering::Relaxed);
+        assert!(RANGE.contains(&first), "no port is left");
+        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(first) && is_free(first + 1) {
+            return first;
+        }
+    }
+}
