@@ -77,8 +77,8 @@ pub struct Wanted {
     pub older: Duration,
     /// Those that no timeout will ever end, or should have ended.
     pub suspicious: bool,
-    /// Addresses are wanted too, which have to be asked of the kernel.
-    pub addresses: bool,
+    /// What has to be asked of the kernel is wanted too: addresses, keepalive.
+    pub details: bool,
 }
 
 impl Wanted {
@@ -184,7 +184,7 @@ pub struct SideView {
     pub ended: bool,
     /// The peer was told that nothing follows.
     pub shut: bool,
-    /// Keepalive runs.
+    /// Keepalive is switched on; `false` where it was not asked for.
     pub kept_alive: bool,
     /// Time until its silence ends the session; `None`: it never will.
     pub left: Option<Duration>,

@@ -139,6 +139,8 @@ fn sessions_are_chosen_by_where_they_are() {
         format!("  frontend=other (id=5 mode=tcp) addr=127.0.0.1:{port}\n"),
         format!("  server=s1 (id=1) addr={}\n", one.address()),
         "  req bytes=11 pending=0 by=copy\n".to_owned(),
+        // The client's is on from its accept on, the server's once the session is some seconds old.
+        " keepalive\n  scb state=EST ".to_owned(),
     ] {
         assert!(dump.contains(&part), "{part} in {dump}");
     }

@@ -45,7 +45,7 @@ pub(super) fn write(text: &mut String, view: &View, thread: usize, now: Instant)
         client.state,
         client.fd,
         client.rex,
-        client.wex, //
+        client.wex,
         behind.state,
         behind.fd,
         behind.rex,

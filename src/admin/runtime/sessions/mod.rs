@@ -163,7 +163,7 @@ pub(super) fn parse(args: &[&str]) -> Result<Request, String> {
         }
         rest = more.get(1..).unwrap_or_default();
     }
-    wanted.addresses = request.large;
+    wanted.details = request.large;
     Ok(request)
 }
 

@@ -143,9 +143,9 @@ fn the_large_format_has_addresses_and_states() {
 #[test]
 fn selectors_and_options_are_read_as_haproxy_does() {
     let all = asked("").unwrap();
-    assert!(!all.large && !all.wanted.addresses && all.wanted.id.is_none());
+    assert!(!all.large && !all.wanted.details && all.wanted.id.is_none());
     let all = asked("all susp").unwrap();
-    assert!(all.large && all.wanted.addresses && all.wanted.suspicious);
+    assert!(all.large && all.wanted.details && all.wanted.suspicious);
     let one = asked("0x2a").unwrap();
     assert!(one.large);
     assert_eq!(one.wanted.id.map(SessionId::number), Some(42));

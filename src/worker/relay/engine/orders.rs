@@ -88,11 +88,8 @@ fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
     }
     let sides = Side::BOTH.map(|side| {
         let half = conn.half(side);
-        let (local, remote) = if wanted.addresses {
-            addresses(half)
-        } else {
-            (None, None)
-        };
+        let details = wanted.details.then(|| Details::of(half));
+        let details = details.unwrap_or_default();
         SideView {
             fd: half.fd.as_raw_fd(),
             gone: conn
@@ -101,12 +98,12 @@ fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
                 .is_some_and(|closing| closing.gone() == side),
             ended: half.ended,
             shut: half.shut,
-            kept_alive: half.kept_alive && half.kind == Kind::Tcp,
+            kept_alive: details.kept_alive,
             left: lefts[side as usize],
             owed: half.owed(),
             spliced: half.manner.is_spliced(),
-            local,
-            remote,
+            local: details.local,
+            remote: details.remote,
         }
     });
     let client = sides[Side::Client as usize].fd;
@@ -121,9 +118,23 @@ fn time_left(conn: &Conn, side: Side, now: u64) -> Option<Duration> {
     Some(Duration::from_millis(deadline.saturating_sub(now)))
 }
 
-/// Our address and the peer's.
-fn addresses(half: &Half) -> (Option<SocketAddr>, Option<SocketAddr>) {
-    let socket = socket2::SockRef::from(&half.fd);
-    let of = |address: std::io::Result<socket2::SockAddr>| address.ok()?.as_socket();
-    (of(socket.local_addr()), of(socket.peer_addr()))
+/// What the kernel knows of a side.
+#[derive(Default)]
+struct Details {
+    kept_alive: bool,
+    local: Option<SocketAddr>,
+    remote: Option<SocketAddr>,
+}
+
+impl Details {
+    /// Asks for it. A socket that is gone has none of it.
+    fn of(half: &Half) -> Self {
+        let socket = socket2::SockRef::from(&half.fd);
+        let address = |address: std::io::Result<socket2::SockAddr>| address.ok()?.as_socket();
+        Self {
+            kept_alive: half.kind == Kind::Tcp && socket.keepalive().unwrap_or(false),
+            local: address(socket.local_addr()),
+            remote: address(socket.peer_addr()),
+        }
+    }
 }
