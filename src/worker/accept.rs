@@ -107,7 +107,7 @@ pub(super) fn begin(accepted: Accepted, desk: &Rc<Desk>, sessions: &TaskTracker)
         frontend,
         slot,
     } = accepted;
-    let id = desk.arrivals.number(desk.colleagues.place());
+    let id = desk.arrivals.number(desk.colleagues.position());
     let account = Account::open(id, slot, frontend, peer, &desk.books);
     let session = Session::new(Rc::clone(desk), (client, kind), account);
     sessions.spawn_local(session.live_guarded());

@@ -26,7 +26,8 @@ pub(super) struct Arrivals {
     places: RefCell<Slab<Arrival>>,
     /// Sessions that this worker has had.
     count: Cell<u64>,
-    /// All are to end, those too that are still to come.
+    /// All are to end, those too that are still to come. Not asked of [`Desk::kill`], which is a lock
+    /// that all workers share.
     closed: Cell<bool>,
 }
 

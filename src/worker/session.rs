@@ -27,7 +27,7 @@ pub(super) struct Desk {
     pub(super) arrivals: Arrivals,
     pub(super) control: ControlHandle,
     pub(super) colleagues: Colleagues,
-    /// Cancelled when nothing goes on.
+    /// Cancelled when sessions may not go on.
     pub(super) kill: CancellationToken,
     snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
 }

@@ -18,9 +18,8 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt}
 use std::io;
 use std::rc::Rc;
 
-/// Bytes read at once, and so the most that is kept of a session whose reader is slow (but for what a
-/// pipe held that was filled before there were many of them). Larger ones gain nothing but in bulk,
-/// which is spliced.
+/// Bytes read at once, and so the most that is kept in memory of a session whose reader is slow.
+/// Larger ones gain nothing but in bulk, which is spliced.
 pub(super) const CHUNK_MAX: usize = 32 * 1024;
 
 /// Reads of one direction in one turn, so that a bulk transfer does not starve its neighbours.
@@ -204,8 +203,9 @@ fn deliver(
         target.took(now);
     }
     if taken.is_ok() && pipe.filled() > 0 {
+        let filled = pipe.filled();
         target.pipe = Some(pipe);
-        tools.pipes.hold(conn.key, to);
+        tools.pipes.hold(conn.key, to, filled);
     } else {
         tools.pipes.give_back(pipe);
     }

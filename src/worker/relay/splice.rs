@@ -103,8 +103,9 @@ pub(super) struct Pipe {
 /// The pipes of a worker.
 ///
 /// A slow reader keeps the pipe whose bytes it has not taken, but only as long as there are few like
-/// it: of more than [`HELD_MAX`] the one that has kept its pipe longest is to be relieved of it
-/// ([`Pipes::overdue`]), so that however many readers are slow, there is a pipe for bulk that flows.
+/// it: of more than [`HELD_MAX`] one is to be relieved of it ([`Pipes::overdue`]), so that however many
+/// readers are slow, there is a pipe for bulk that flows. What was in it waits in memory then, so it is
+/// never one that was filled with more than may be kept there: those are [`HELD_MANY`] at most.
 #[derive(Debug)]
 pub(super) struct Pipes {
     #[expect(
@@ -112,8 +113,9 @@ pub(super) struct Pipes {
         reason = "it goes back and forth between here and a session"
     )]
     free: Vec<Box<Pipe>>,
-    /// Sides that keep a pipe, longest first. But for these one is out only while bytes are moved.
-    held: Vec<(u32, Side)>,
+    /// Sides that keep a pipe, longest first, and what was in it. But for these one is out only while
+    /// bytes are moved.
+    held: Vec<(u32, Side, usize)>,
     /// Wishes that are not looked at, since the last one could not be fulfilled.
     passed_over: u32,
     books: Rc<Books>,
@@ -158,21 +160,29 @@ impl Pipes {
         }
     }
 
-    /// Side `side` of session `key` keeps its pipe until it has taken what is in it.
-    pub(super) fn hold(&mut self, key: u32, side: Side) {
-        self.held.push((key, side));
+    /// Side `side` of session `key` keeps its pipe until it has taken the `filled` bytes in it.
+    pub(super) fn hold(&mut self, key: u32, side: Side, filled: usize) {
+        self.held.push((key, side, filled));
         self.publish();
     }
 
-    /// The side that is to be relieved of its pipe now, if one is; the pipe is to be released.
+    /// The side that is to be relieved of its pipe now, if one is; the pipe is to be released. Of those
+    /// whose bytes may be kept in memory the one that has kept it longest.
     pub(super) fn overdue(&self) -> Option<(u32, Side)> {
-        let oldest = self.held.first().copied();
-        oldest.filter(|_| self.held.len() > HELD_MAX)
+        if self.held.len() <= HELD_MAX {
+            return None;
+        }
+        let mut small = self
+            .held
+            .iter()
+            .filter(|(_, _, filled)| *filled <= CHUNK_MAX);
+        small.next().map(|&(key, side, _)| (key, side))
     }
 
     /// Takes back a pipe that was held.
     pub(super) fn release(&mut self, key: u32, side: Side, pipe: Box<Pipe>) {
-        self.held.retain(|&holder| holder != (key, side));
+        self.held
+            .retain(|&(holder, of, _)| (holder, of) != (key, side));
         self.give_back(pipe);
         self.publish();
     }

@@ -145,7 +145,7 @@ impl Table {
         }
     }
 
-    /// One more than the key of any place.
+    /// All keys of places are below this.
     pub(super) fn places(&self) -> usize {
         self.places.capacity()
     }

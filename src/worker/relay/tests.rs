@@ -4,6 +4,7 @@
 use super::Relay;
 use super::asked::Asked;
 use super::conn::{Established, Kind};
+use super::half::CHUNK_MAX;
 use crate::config::{Limits, Loader};
 use crate::live::slot::{ConnLimits, ConnSlot, Slot};
 use crate::live::{Cause, GlobalLive, LogQueue, PIPES_MAX, WorkerToken};
@@ -414,6 +415,8 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
             (written, since) = (now, Instant::now());
         }
     }
+    let kept = || bench.relay.engine.borrow().most_kept();
+    assert!((1..=CHUNK_MAX).contains(&kept()), "{} bytes", kept());
     let spliced = |b: &Bench| b.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
     let before = spliced(&bench);
     let deadline = Instant::now() + PATIENCE;

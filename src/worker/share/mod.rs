@@ -78,7 +78,7 @@ pub(super) struct Colleagues {
 
 impl Colleagues {
     /// The number of this worker, and of how many.
-    pub(super) fn place(&self) -> (usize, usize) {
+    pub(super) fn position(&self) -> (usize, usize) {
         (self.me, self.inboxes.len())
     }
 

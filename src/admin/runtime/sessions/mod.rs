@@ -100,8 +100,7 @@ fn write(text: &mut String, view: &View, worker: usize, (large, now): (bool, Ins
 
 /// `shutdown session <id>`. HAProxy says nothing to a success.
 pub(super) async fn shutdown(desk: &Desk, args: &[&str]) -> String {
-    let id: Option<SessionId> = args.first().and_then(|text| text.parse().ok());
-    match id {
+    match args.first().and_then(|text| SessionId::parse(text)) {
         None => "Session pointer expected (use 'show sess').\n".to_owned(),
         Some(id) if desk.workers.end_session(id).await => String::new(),
         Some(_) => "No such session (use 'show sess').\n".to_owned(),
@@ -121,12 +120,12 @@ pub(super) fn parse(args: &[&str]) -> Result<Request, String> {
             request.large = true;
             args
         }
-        [id, rest @ ..] if id.parse::<SessionId>().is_ok() => {
-            request.large = true;
-            request.wanted.id = id.parse().ok();
-            rest
+        [first, others @ ..] => {
+            request.wanted.id = SessionId::parse(first);
+            request.large = request.wanted.id.is_some();
+            if request.large { others } else { args }
         }
-        all => all,
+        [] => args,
     };
     let wanted = &mut request.wanted;
     while let [word, more @ ..] = rest {

@@ -178,6 +178,10 @@ fn what_is_wrong_is_said_in_haproxys_words() {
             "Unsupported option 'nosuch', try 'help' for more info.\n",
         ),
         (
+            "0x0",
+            "Unsupported option '0x0', try 'help' for more info.\n",
+        ),
+        (
             "show-uri",
             "Unsupported option 'show-uri', try 'help' for more info.\n",
         ),

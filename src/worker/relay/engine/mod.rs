@@ -92,6 +92,16 @@ impl Engine {
         self.tools.share = reads;
     }
 
+    /// The most bytes that are kept in memory of one direction.
+    #[cfg(test)]
+    pub(super) fn most_kept(&self) -> usize {
+        let halves = self.conns.iter().flat_map(|(_, conn)| &conn.halves);
+        halves
+            .map(|half| half.rest.bytes().len())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Pipes that wait to be used again.
     #[cfg(test)]
     pub(super) fn pooled_pipes(&self) -> usize {
