@@ -17,6 +17,7 @@ pub(crate) fn snapshot(backends: u32, servers: u32) -> Snapshot {
             threads: 4,
             maxconn: None,
             hard_stop_after: None,
+            upgrade_stop_after: None,
             node: None,
             description: None,
             watch: false,

@@ -10,16 +10,17 @@ mod watchdog;
 use crate::admin::{self, Entrance, runtime::Runtime};
 use crate::config::Limits;
 use crate::config::model::Config;
-use crate::control::doors::{self, Door, Doors};
+use crate::control::doors::{self, Door, Doors, RuntimeDoor};
+use crate::control::handover::{Predecessor, Program};
 use crate::control::inherited::Inherited;
 use crate::control::listeners::Listeners;
-use crate::control::reload::{Held, ReloadHandle, Source, maxconn};
+use crate::control::reload::{Held, Left, ReloadHandle, Source, maxconn};
 use crate::control::{Control, Parts as ControlParts};
 use crate::live::pulse::Pulse;
 use crate::live::{GlobalLive, LogQueue, WorkerToken};
 use crate::log::Log;
 use crate::state::snapshot::Origin;
-use crate::state::{ControlHandle, Snapshot, ToControl};
+use crate::state::{ControlHandle, Remembered, Snapshot, ToControl};
 use crate::stats::Phase;
 use crate::sys::abort::AbortOnPanic;
 use crate::sys::limits::{self, Spare};
@@ -74,6 +75,10 @@ pub struct Started {
     pub path: PathBuf,
     /// What it was judged by.
     pub limits: Limits,
+    /// What an upgrade starts; `None`: there is none.
+    pub program: Option<Program>,
+    /// The process to take over from, if it was one that started this one.
+    pub predecessor: Option<Predecessor>,
 }
 
 /// Runs until a signal ends it.
@@ -82,7 +87,11 @@ pub struct Started {
 /// When it cannot start. Once started it ends by a signal only.
 pub fn run(started: Started) -> Result<(), Error> {
     // Before anything is opened.
-    let inherited = Inherited::receive(&started.config);
+    let inherited = match &started.predecessor {
+        None => (Inherited::receive(&started.config), Vec::new()),
+        Some(predecessor) => Inherited::take_over(predecessor, &started.config)
+            .map_err(system("cannot take over"))?,
+    };
     let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
     let spare = Spare::new().map_err(system("cannot keep descriptors back"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -106,12 +115,14 @@ async fn start(
     started: Started,
     nofile: u32,
     spare: Arc<Spare>,
-    mut inherited: Inherited,
+    (mut inherited, remembered): (Inherited, Vec<Remembered>),
 ) -> Result<Running, Error> {
     let Started {
         config,
         path,
         limits,
+        program,
+        predecessor,
     } = started;
     let source = Source {
         path,
@@ -131,6 +142,7 @@ async fn start(
 
     let mut control = core.control(inbox, Arc::clone(&spare));
     control.resolve_names().await;
+    control.remember(&remembered);
 
     let stops = Stops::default();
     let shards = listeners.of_workers(&core.snapshot.load());
@@ -143,22 +155,25 @@ async fn start(
         listeners,
         doors,
         log,
+        runtime: api.as_ref().map(|(door, _)| door.clone()),
+        program,
     };
     let (reloader, reload) = control.reloader(source, config, held);
     let entrance = Entrance {
         open: stats,
         changes,
-        runtime: api.map(|listener| core.runtime(listener, &reload)),
+        runtime: api.map(|api| core.runtime(api, &reload)),
     };
     let admin = admin::spawn(entrance, Arc::clone(&core.snapshot), spare)
         .map_err(system("cannot start the stats listener"))?;
     let control = vital(control.run(stops.checks.clone()));
     let reloads = vital(reloader.run(stops.reloads.clone()));
-    admin.enter(Phase::Ready);
-    notify(&[NotifyState::Ready]);
-    inherited.store();
-    let watchdog =
-        watchdog.map(|watchdog| tokio::task::spawn_local(watchdog.run(core.control.clone())));
+    announce(predecessor, &admin, inherited).await?;
+    let watchdog = watchdog.map(|watchdog| {
+        // The next is due after half the limit, and a process before may have spent the other half.
+        notify(&[NotifyState::Watchdog]);
+        tokio::task::spawn_local(watchdog.run(core.control.clone()))
+    });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
     Ok(Running {
         signals,
@@ -171,6 +186,25 @@ async fn start(
         reloads,
         watchdog,
     })
+}
+
+/// Says that all is done that a start does; first to the process before, if there is one, which then
+/// leaves the service to this one.
+async fn announce(
+    predecessor: Option<Predecessor>,
+    admin: &admin::Handle,
+    inherited: Inherited,
+) -> Result<(), Error> {
+    if let Some(predecessor) = predecessor {
+        spawn_blocking(move || predecessor.take_charge())
+            .await
+            .unwrap_or_else(|error| Err(error.into()))
+            .map_err(system("cannot take over"))?;
+    }
+    admin.enter(Phase::Ready);
+    notify(&[NotifyState::Ready]);
+    inherited.store();
+    Ok(())
 }
 
 /// Starts a task of the control thread whose panic ends the process.
@@ -190,23 +224,38 @@ struct Running {
     admin: admin::Handle,
     control: Task<()>,
     reload: ReloadHandle,
-    /// Gives the log back, for its end.
-    reloads: Task<Log>,
+    /// Gives the log back, for its end. Ends by itself only when it has handed over.
+    reloads: Task<Left>,
     watchdog: Option<Task<()>>,
 }
 
 impl Running {
-    /// Waits for the signal to stop, and stops everything, in order.
+    /// Waits for the signal to stop or until another process is in charge, and stops everything, in
+    /// order.
     async fn until_stopped(mut self) {
-        let how = self.signals.stop(&self.reload).await;
-        self.admin.enter(Phase::Stopping);
-        notify(&[NotifyState::Stopping]);
-        self.stops.reloads.cancel();
-        // Lets go of the listening sockets, so that they close when the workers have done with
-        // them. A panic of these two tasks would have ended the process.
-        let log = self.reloads.await.ok();
-        let how = withdraw(how, &mut self.signals, &self.core.snapshot).await;
-        let limit = self.core.snapshot.load().hard_stop_after;
+        // The reloads let go of the listening sockets when they end, so that these close when the
+        // workers have done with them. A panic of that task would have ended the process.
+        let (how, left) = tokio::select! {
+            how = self.signals.stop(&self.reload) => {
+                self.admin.enter(Phase::Stopping);
+                notify(&[NotifyState::Stopping]);
+                self.stops.reloads.cancel();
+                (how, (&mut self.reloads).await.ok())
+            }
+            left = &mut self.reloads => (Stop::Soft, left.ok()),
+        };
+        let (log, handed_over) = match left {
+            Some(left) => (Some(left.log), left.handed_over),
+            None => (None, None),
+        };
+        let (how, limit) = if let Some(handed_over) = handed_over {
+            self.leave();
+            (how, ("upgrade-stop-after", handed_over.limit))
+        } else {
+            let how = withdraw(how, &mut self.signals, &self.core.snapshot).await;
+            let limit = self.core.snapshot.load().hard_stop_after;
+            (how, ("hard-stop-after", limit))
+        };
         end_sessions(how, &mut self.signals, limit, &self.stops, self.threads).await;
         if let Some(watchdog) = self.watchdog {
             watchdog.abort();
@@ -220,15 +269,25 @@ impl Running {
         }
         tracing::info!("stopped");
     }
+
+    /// Another process checks, decides and reports from now on; this one has its sessions left. What
+    /// waits in the sockets is the other's.
+    fn leave(&self) {
+        self.stops.workers.handed_over.cancel();
+        self.stops.checks.cancel();
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.abort();
+        }
+    }
 }
 
+/// The table of listening sockets, the doors of the statistics, and the runtime socket.
+type Opened = (Listeners, Vec<Door>, Option<(RuntimeDoor, UnixListener)>);
+
 /// Opens every listening socket of the process, or says of each that cannot be opened why.
-fn open(
-    config: &Config,
-    maxconn: u32,
-    inherited: &mut Inherited,
-) -> Result<(Listeners, Vec<Door>, Option<UnixListener>), Error> {
-    let api = config.runtime_api.as_ref().map(doors::open_runtime);
+fn open(config: &Config, maxconn: u32, inherited: &mut Inherited) -> Result<Opened, Error> {
+    let api = config.runtime_api.as_ref();
+    let api = api.map(|api| doors::open_runtime(api, inherited));
     match (Listeners::open(config, maxconn, inherited), api.transpose()) {
         (Ok((sockets, stats)), Ok(api)) => Ok((sockets, stats, api)),
         (sockets, api) => {
@@ -289,9 +348,14 @@ impl Core {
         })
     }
 
-    fn runtime(&self, listener: UnixListener, reload: &ReloadHandle) -> Runtime {
+    fn runtime(
+        &self,
+        (door, listener): (RuntimeDoor, UnixListener),
+        reload: &ReloadHandle,
+    ) -> Runtime {
         Runtime {
             listener,
+            closing: door.closing,
             control: self.control.clone(),
             reload: reload.clone(),
             workers: self.workers.clone(),
@@ -318,8 +382,7 @@ impl Core {
                     orders,
                     share,
                     pulse,
-                    drain: stops.drain.clone(),
-                    kill: stops.kill.clone(),
+                    stops: stops.workers.clone(),
                 })
             })
             .collect()
@@ -331,10 +394,8 @@ impl Core {
 struct Stops {
     /// No reloads.
     reloads: CancellationToken,
-    /// No new sessions.
-    drain: CancellationToken,
-    /// No sessions.
-    kill: CancellationToken,
+    /// No new sessions, and then none at all.
+    workers: worker::Stops,
     /// No checks, no decisions.
     checks: CancellationToken,
 }
@@ -354,16 +415,16 @@ async fn withdraw(how: Stop, signals: &mut Signals, snapshot: &ArcSwap<Snapshot>
     }
 }
 
-/// Stops accepting and waits for the sessions: until they have ended, `limit` is over, or a further
-/// signal says now.
+/// Stops accepting and waits for the sessions: until they have ended, the limit of `key` is over, or
+/// a further signal says now.
 async fn end_sessions(
     how: Stop,
     signals: &mut Signals,
-    limit: Option<Duration>,
+    (key, limit): (&str, Option<Duration>),
     stops: &Stops,
     threads: Vec<JoinHandle<()>>,
 ) {
-    stops.drain.cancel();
+    stops.workers.drain.cancel();
     let ended = spawn_blocking(move || {
         for thread in threads {
             // A worker's panic ends the process, so there is no error to be seen here.
@@ -381,11 +442,11 @@ async fn end_sessions(
         };
         tokio::select! {
             _ = &mut ended => return,
-            () = limit => tracing::warn!("hard-stop-after is over: ending the sessions left"),
+            () = limit => tracing::warn!("{key} is over: ending the sessions left"),
             () = signals.now() => tracing::warn!("told to stop now: ending the sessions left"),
         }
     }
-    stops.kill.cancel();
+    stops.workers.kill.cancel();
     let _ = ended.await;
 }
 

@@ -20,6 +20,7 @@ pub(super) struct Signals {
     int: Signal,
     usr1: Signal,
     hup: Signal,
+    usr2: Signal,
 }
 
 impl Signals {
@@ -29,10 +30,12 @@ impl Signals {
             int: signal(SignalKind::interrupt())?,
             usr1: signal(SignalKind::user_defined1())?,
             hup: signal(SignalKind::hangup())?,
+            usr2: signal(SignalKind::user_defined2())?,
         })
     }
 
-    /// Waits for the first signal that stops the process; SIGHUP reloads.
+    /// Waits for the first signal that stops the process; SIGHUP reloads, SIGUSR2 hands over to a
+    /// new one.
     pub(super) async fn stop(&mut self, reload: &ReloadHandle) -> Stop {
         loop {
             tokio::select! {
@@ -40,6 +43,7 @@ impl Signals {
                 _ = self.usr1.recv() => return Stop::Soft,
                 _ = self.int.recv() => return Stop::Now,
                 _ = self.hup.recv() => reload.signalled(),
+                _ = self.usr2.recv() => reload.upgrade_signalled(),
             }
         }
     }
@@ -51,13 +55,14 @@ impl Signals {
                 _ = self.term.recv() => return,
                 _ = self.int.recv() => return,
                 _ = self.usr1.recv() => {}
-                _ = self.hup.recv() => refuse_reload(),
+                _ = self.hup.recv() => refuse("SIGHUP", "the configuration is not read again"),
+                _ = self.usr2.recv() => refuse("SIGUSR2", "no new process is started"),
             }
         }
     }
 }
 
-/// Ignoring it in silence would look like a reload that worked.
-fn refuse_reload() {
-    tracing::error!("SIGHUP: rlb is stopping; the configuration is not read again");
+/// Ignoring it in silence would look like a success.
+fn refuse(signal: &str, what: &str) {
+    tracing::error!("{signal}: this process is stopping; {what}");
 }

@@ -1,7 +1,7 @@
-//! `rlb ctl` and `rlb reload`: one command to the runtime socket of a running rlb.
+//! `rlb ctl`, `rlb reload` and `rlb upgrade`: one command to the runtime socket of a running rlb.
 //!
 //! Runs on the main thread and ends. Exit status 1 when the socket cannot be reached, when the
-//! command is not known or not allowed, or when a reload was refused.
+//! command is not known or not allowed, or when a reload or an upgrade was refused.
 
 use crate::config;
 use std::io::{Read, Write};
@@ -14,8 +14,8 @@ use std::time::Duration;
 
 /// How long the answer of an ordinary command may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same of a reload, which may look up names.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+/// The same of a reload, which may look up names, and of an upgrade, which starts a process.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which socket.
 #[derive(Debug, clap::Args)]
@@ -38,9 +38,9 @@ pub(super) struct Args {
     socket: Where,
 }
 
-/// Arguments of `rlb reload`.
+/// Arguments of `rlb reload` and `rlb upgrade`.
 #[derive(Debug, clap::Args)]
-pub(super) struct ReloadArgs {
+pub(super) struct ChangeArgs {
     #[command(flatten)]
     socket: Where,
 }
@@ -57,9 +57,9 @@ pub(super) fn run(args: &Args) -> ExitCode {
     exit(!refused && !answer.starts_with("Success=0"))
 }
 
-/// Reloads and prints what changed or why not.
-pub(super) fn reload(args: &ReloadArgs) -> ExitCode {
-    let answer = match ask(&args.socket, "reload", RELOAD_PATIENCE) {
+/// Asks for a change of the running process (`reload`, `upgrade`) and prints what came of it.
+pub(super) fn change(args: &ChangeArgs, command: &str) -> ExitCode {
+    let answer = match ask(&args.socket, command, CHANGE_PATIENCE) {
         Ok(answer) => answer,
         Err(error) => return failed(&error),
     };

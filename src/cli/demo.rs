@@ -89,6 +89,8 @@ fn load(demo: &Demo) -> Result<app::Started, ExitCode> {
             // There is no file: a reload says so, and changes nothing.
             path: NO_FILE.into(),
             limits,
+            program: None,
+            predecessor: None,
         }),
         Err(problems) => {
             for problem in &problems {

@@ -42,7 +42,9 @@ enum Command {
     /// Send a command to the runtime socket and print the answer
     Ctl(ctl::Args),
     /// Read the configuration of the running rlb again; prints what changed or why not
-    Reload(ctl::ReloadArgs),
+    Reload(ctl::ChangeArgs),
+    /// Start the installed program anew and hand over to it: nothing is refused, sessions go on
+    Upgrade(ctl::ChangeArgs),
     /// Write man pages and shell completions, for packages
     #[command(name = "gen", hide = true)]
     Generate(generate::Args),
@@ -59,7 +61,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Ctl(args) => ctl::run(&args),
-        Command::Reload(args) => ctl::reload(&args),
+        Command::Reload(args) => ctl::change(&args, "reload"),
+        Command::Upgrade(args) => ctl::change(&args, "upgrade"),
         Command::Generate(args) => generate::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Schema => schema::run(),

@@ -3,6 +3,7 @@
 use super::EXIT_CONFIG;
 use crate::app;
 use crate::config;
+use crate::control::handover::{self, Predecessor, Program};
 use crate::log::events::{self, EventFormat};
 use clap::ValueEnum;
 use std::path::PathBuf;
@@ -36,6 +37,21 @@ enum LogFormat {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
+    if let Some(started) = handover::step_aside() {
+        return match started {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed("cannot start the process that is to take over", &error),
+        };
+    }
+    // Before anything changes where the program is.
+    let program = match Program::of_this_process() {
+        Ok(program) => program,
+        Err(error) => return failed("cannot tell where this program is", &error),
+    };
+    let predecessor = match Predecessor::meet() {
+        Ok(predecessor) => predecessor,
+        Err(error) => return failed("cannot take over", &error),
+    };
     let format = match args.log_format {
         LogFormat::Text => EventFormat::Human,
         LogFormat::Json => EventFormat::Json,
@@ -45,10 +61,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         level: args.log_level,
     }) {
         Ok(log) => log,
-        Err(error) => {
-            eprintln!("rlb: {error}");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return failed("cannot write events", &error),
     };
     let limits = super::limits::of_this_machine();
     let (config, warnings) = match config::load_with(&args.config, &limits) {
@@ -56,6 +69,10 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Err(problems) => {
             for problem in &problems {
                 eprintln!("{}", problem.render(false));
+            }
+            if let Some(predecessor) = &predecessor {
+                let lines: Vec<String> = problems.iter().map(config::Diagnostic::line).collect();
+                predecessor.refuse(&lines.join("\n"));
             }
             return ExitCode::from(EXIT_CONFIG);
         }
@@ -67,14 +84,24 @@ pub(super) fn run(args: &Args) -> ExitCode {
         config,
         path: args.config.clone(),
         limits,
+        program: Some(program),
+        predecessor: predecessor.clone(),
     };
     let code = match app::run(started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Some(predecessor) = predecessor {
+                predecessor.refuse(&error.to_string());
+            }
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
     };
     log.flush(FLUSH_MAX);
     code
+}
+
+fn failed(what: &str, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("rlb: {what}: {error}");
+    ExitCode::FAILURE
 }

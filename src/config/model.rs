@@ -45,6 +45,8 @@ pub struct Global {
     pub maxconn: Option<u32>,
     /// How long sessions may go on after a graceful stop has begun. `None`: for ever.
     pub hard_stop_after: Option<Duration>,
+    /// How long sessions may go on in the old process after an upgrade. `None`: for ever.
+    pub upgrade_stop_after: Option<Duration>,
     /// Name of this machine in statistics and logs. `None`: the host name.
     pub node: Option<Arc<str>>,
     /// Free text shown with the statistics.

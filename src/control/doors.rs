@@ -4,14 +4,18 @@
 //! Control thread. Invariant: a door is opened, its descriptor for the admin thread included,
 //! before a reload commits, so that nothing is left that could fail when the admin thread is told.
 
+use super::inherited::Inherited;
 use crate::config::model::RuntimeApi;
 use crate::sys::socket::{self, Address, Options};
 use crate::worker::ListenerId;
+use socket2::Socket;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 /// Connections to the runtime socket that may wait.
 const RUNTIME_BACKLOG: u32 = 128;
@@ -58,17 +62,42 @@ impl Doors {
     }
 }
 
-/// Opens the runtime socket.
+/// The runtime socket, as it is kept for the next process.
+#[derive(Debug, Clone)]
+pub struct RuntimeDoor {
+    /// Listening, non-blocking.
+    pub(super) socket: Arc<Socket>,
+    /// Cancelled: the admin thread accepts no more there.
+    pub closing: CancellationToken,
+}
+
+/// The runtime socket, the one that was passed to us or a new one; and a descriptor of it for the
+/// admin thread.
 ///
 /// # Errors
 /// Why it cannot be had.
-pub fn open_runtime(api: &RuntimeApi) -> Result<UnixListener, String> {
-    let sockets = socket::listen(&runtime_options(api), 1).map_err(|error| {
+pub fn open_runtime(
+    api: &RuntimeApi,
+    inherited: &mut Inherited,
+) -> Result<(RuntimeDoor, UnixListener), String> {
+    let options = runtime_options(api);
+    let mut open = || {
+        let socket = match inherited.at_path(&api.socket) {
+            Some(socket) => socket::adjust(&socket, &options).map(|()| socket)?,
+            None => socket::listen(&options, 1)?.swap_remove(0),
+        };
+        let listener = UnixListener::from(OwnedFd::from(socket.try_clone()?));
+        Ok((socket, listener))
+    };
+    let (socket, listener) = open().map_err(|error: io::Error| {
         let path = api.socket.display();
         format!("runtime-api: cannot listen on {path}: {error}")
     })?;
-    let socket = sockets.into_iter().next().ok_or("runtime-api: no socket")?;
-    Ok(UnixListener::from(OwnedFd::from(socket)))
+    let door = RuntimeDoor {
+        socket: Arc::new(socket),
+        closing: CancellationToken::new(),
+    };
+    Ok((door, listener))
 }
 
 /// Gives the runtime socket's file the mode of `api`.

@@ -138,6 +138,25 @@ impl Listeners {
             .collect()
     }
 
+    /// The sockets that the next process would listen on too, by their names in the service
+    /// manager's store.
+    pub(super) fn lasting(&self) -> impl Iterator<Item = (String, Arc<Socket>)> {
+        let entries = self.entries.iter();
+        entries
+            .filter_map(|entry| Some((entry.stored_as()?, &entry.shards)))
+            .flat_map(|(name, shards)| shards.iter().map(move |it| (name.clone(), Arc::clone(it))))
+    }
+
+    /// What tells the admin thread to leave all of its doors.
+    pub(super) fn no_doors(&self) -> DoorChange {
+        let doors = self.entries.iter();
+        let doors = doors.filter(|entry| entry.of.side == Side::Stats);
+        DoorChange {
+            open: Vec::new(),
+            close: doors.map(|entry| entry.id).collect(),
+        }
+    }
+
     /// Opens what `config` needs beside the sockets there are. Changes nothing.
     pub(super) fn prepare(&self, config: &Config, maxconn: u32) -> Result<Prepared, Vec<String>> {
         self.prepare_by(config, maxconn, |_, options, shards| {

@@ -8,6 +8,7 @@
 mod batch;
 mod commit;
 pub mod doors;
+pub mod handover;
 pub mod inherited;
 pub mod lines;
 pub mod listeners;
@@ -21,7 +22,7 @@ use crate::check::task::{self, Common, Subject};
 use crate::config::model::Severity;
 use crate::live::{Cause, LogEntry, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
-use crate::state::{ControlHandle, Snapshot, ToControl};
+use crate::state::{ControlHandle, Remembered, Snapshot, ToControl, remembered};
 use crate::sys::limits::Spare;
 use crate::worker::order::{Order, Workers};
 use arc_swap::ArcSwap;
@@ -124,6 +125,14 @@ impl Control {
                 return;
             };
             self.start_turn(message);
+        }
+    }
+
+    /// Takes over what an earlier process knew of the servers. Call it before [`Control::run`].
+    pub fn remember(&self, servers: &[Remembered]) {
+        let base = self.parts.snapshot.load_full();
+        if let Some(snapshot) = remembered::remember(&base, servers, Instant::now()) {
+            self.parts.snapshot.store(Arc::new(snapshot));
         }
     }
 

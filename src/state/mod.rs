@@ -6,6 +6,7 @@
 
 pub mod draft;
 pub mod inbox;
+pub mod remembered;
 pub mod server;
 pub mod snapshot;
 pub mod status;
@@ -13,6 +14,7 @@ pub mod succession;
 
 pub use draft::{BackendChange, Draft, Usable};
 pub use inbox::{ControlHandle, ToControl, Wish};
+pub use remembered::Remembered;
 pub use server::{Endpoint, Server};
 pub use snapshot::{Backend, BackendId, Frontend, FrontendId, Origin, Snapshot};
 pub use status::{AdminState, Forced, OperState, Rules, ServerStatus};

@@ -13,6 +13,7 @@ pub(crate) fn config(backends: Vec<Backend>) -> Config {
             threads: 1,
             maxconn: None,
             hard_stop_after: None,
+            upgrade_stop_after: None,
             node: None,
             description: None,
             watch: false,

@@ -14,6 +14,7 @@ pub mod page;
 pub mod process;
 pub mod requests;
 pub mod rows;
+pub mod servers_state;
 pub mod table;
 mod typed;
 

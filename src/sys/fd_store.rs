@@ -4,19 +4,16 @@
 //! Usable from any thread. Without a service manager every call does nothing and succeeds; one
 //! that keeps no store (`FileDescriptorStoreMax=0`) closes what it gets.
 
+use super::channel;
 use super::socket::{Address, unix_address};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
 use socket2::{Domain, Socket, Type};
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Descriptors in one message; the kernel takes 253 (`SCM_MAX_FD`).
-const MESSAGE_FDS_MAX: usize = 64;
 /// Longest name that systemd takes, in bytes.
 const NAME_MAX: usize = 255;
 
@@ -46,7 +43,7 @@ impl FdStore {
     /// When the manager cannot be reached.
     pub fn keep(&self, name: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let text = format!("FDSTORE=1\nFDNAME={name}");
-        fds.chunks(MESSAGE_FDS_MAX)
+        fds.chunks(channel::FDS_MAX)
             .try_for_each(|fds| self.send(&text, fds))
     }
 
@@ -87,18 +84,7 @@ impl FdStore {
         };
         let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
         socket.connect(&unix_address(path)?)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MESSAGE_FDS_MAX))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(fds));
-        }
-        sendmsg(
-            &socket,
-            &[IoSlice::new(text.as_bytes())],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        )?;
-        Ok(())
+        channel::send(&socket, text, fds)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The operating system, small and boring. Usable from any thread; sees nothing of ours.
 
 pub mod abort;
+pub mod channel;
 pub mod fd_store;
 pub mod limits;
 pub mod listen_fds;

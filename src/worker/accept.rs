@@ -51,12 +51,13 @@ pub struct Listener {
 }
 
 /// Accepts until `drain` is cancelled, and then what had been queued by that time: closing a
-/// listening socket would throw it away.
+/// listening socket would throw it away. Not when it was `handed_over`: another process has the same
+/// socket then, and what is queued in it.
 pub(super) async fn run(
     listener: Listener,
     desk: Rc<Desk>,
     sessions: TaskTracker,
-    drain: CancellationToken,
+    (drain, handed_over): (CancellationToken, CancellationToken),
 ) -> io::Result<()> {
     let Listener {
         id: _,
@@ -88,6 +89,9 @@ pub(super) async fn run(
             Batch::Drained => ready.clear_ready(),
             Batch::More => tokio::task::yield_now().await,
         }
+    }
+    if handed_over.is_cancelled() {
+        return Ok(());
     }
     let never = CancellationToken::new();
     while !door.desk.kill.is_cancelled() {

@@ -58,14 +58,23 @@ pub struct Parts {
     pub share: Share,
     /// Signs of life for the watchdog, if there is one.
     pub pulse: Option<Pulse>,
-    /// Cancelled: accept no more, let sessions end.
+    /// What ends it.
+    pub stops: Stops,
+}
+
+/// What ends the workers, step by step.
+#[derive(Debug, Clone, Default)]
+pub struct Stops {
+    /// Accept no more, let sessions end.
     pub drain: CancellationToken,
-    /// Cancelled: end all sessions.
+    /// Cancelled before `drain`: another process goes on with the sockets, and has what is queued.
+    pub handed_over: CancellationToken,
+    /// End all sessions.
     pub kill: CancellationToken,
 }
 
-/// Starts a worker on a thread of its own. The thread ends when `drain` is cancelled and no session
-/// is left, or `kill` is.
+/// Starts a worker on a thread of its own. The thread ends when [`Stops::drain`] is cancelled and no
+/// session is left, or [`Stops::kill`] is.
 ///
 /// # Errors
 /// When the thread cannot be made. A worker that cannot go on ends the process by a panic: systemd
@@ -95,8 +104,7 @@ async fn run(parts: Parts) -> io::Result<()> {
         mut orders,
         share,
         pulse,
-        drain,
-        kill,
+        stops,
     } = parts;
     if let Some(pulse) = pulse {
         // Ends with the runtime, and so with the worker.
@@ -110,17 +118,18 @@ async fn run(parts: Parts) -> io::Result<()> {
     let (relay, events) = Relay::new(Rc::clone(&books))?;
     let (colleagues, mut inbox) = (share.colleagues, share.inbox);
     let relations = (control, colleagues);
-    let desk = Desk::new(books, Rc::clone(&relay), relations, kill.clone(), snapshot);
+    let kill = stops.kill.clone();
+    let desk = Desk::new(books, Rc::clone(&relay), relations, kill, snapshot);
     let desk = Rc::new(desk);
     let sessions = TaskTracker::new();
-    let mut doors = Doors::new(Rc::clone(&desk), sessions.clone(), drain.clone());
+    let mut doors = Doors::new(Rc::clone(&desk), sessions.clone(), stops.clone());
     for listener in listeners {
         doors.open(listener);
     }
     let open = doors.open.clone();
     open.close();
     let mut accepting = pin!(async {
-        drain.cancelled().await;
+        stops.drain.cancelled().await;
         open.wait().await;
         sessions.close();
     });
@@ -145,16 +154,22 @@ async fn run(parts: Parts) -> io::Result<()> {
                 stage = Stage::TakingOver;
             }
             () = &mut over, if stage == Stage::Ending => return Ok(()),
-            () = kill.cancelled() => {
-                relay.end_all(Cause::Killed);
-                desk.arrivals.end_all();
-                sessions.close();
-                sessions.wait().await;
-                relay.end_all(Cause::Killed);
+            () = stops.kill.cancelled() => {
+                end_all(&desk, &sessions).await;
                 return Ok(());
             }
         }
     }
+}
+
+/// Ends all sessions: those that are relayed, those that connect, and those that became relayed
+/// meanwhile.
+async fn end_all(desk: &Desk, sessions: &TaskTracker) {
+    desk.relay.end_all(Cause::Killed);
+    desk.arrivals.end_all();
+    sessions.close();
+    sessions.wait().await;
+    desk.relay.end_all(Cause::Killed);
 }
 
 /// How far a worker's life is.
@@ -199,18 +214,18 @@ fn obey(order: Order, doors: &mut Doors) {
 struct Doors {
     desk: Rc<Desk>,
     sessions: TaskTracker,
-    drain: CancellationToken,
+    stops: Stops,
     open: TaskTracker,
     /// Cancelled: accept what is queued and close.
     closing: HashMap<ListenerId, CancellationToken>,
 }
 
 impl Doors {
-    fn new(desk: Rc<Desk>, sessions: TaskTracker, drain: CancellationToken) -> Self {
+    fn new(desk: Rc<Desk>, sessions: TaskTracker, stops: Stops) -> Self {
         Self {
             desk,
             sessions,
-            drain,
+            stops,
             open: TaskTracker::new(),
             closing: HashMap::new(),
         }
@@ -219,9 +234,12 @@ impl Doors {
     fn open(&mut self, listener: Listener) {
         // A worker may have several sockets of one listener: all of them end by its id.
         let drain = self.closing.entry(listener.id);
-        let drain = drain.or_insert_with(|| self.drain.child_token()).clone();
+        let drain = drain
+            .or_insert_with(|| self.stops.drain.child_token())
+            .clone();
         let desk = Rc::clone(&self.desk);
-        let door = accept::run(listener, desk, self.sessions.clone(), drain);
+        let stop = (drain, self.stops.handed_over.clone());
+        let door = accept::run(listener, desk, self.sessions.clone(), stop);
         self.open.spawn_local(door);
     }
 

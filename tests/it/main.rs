@@ -25,4 +25,5 @@ mod show_sess;
 mod stats;
 mod timeouts;
 mod unix;
+mod upgrade;
 mod workers;

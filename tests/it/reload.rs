@@ -3,17 +3,15 @@
 use crate::harness::client::{PATIENCE, connect, echo, hear};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, pace_until};
+use crate::harness::load::Load;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
 use nix::sys::signal::Signal;
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 fn one_server(peer: &Peer, keys: &str) -> Config {
@@ -360,64 +358,6 @@ fn a_reload_that_loses_a_backend_is_taken_back() {
     rlb.wait_status("s1", "UP");
     echo(&mut connect(rlb.address()), b"as before");
     rlb.stop();
-}
-
-/// New connections at a steady pace, each with an echo; counts what failed.
-struct Load {
-    stop: Arc<AtomicBool>,
-    done: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<Vec<String>>>,
-}
-
-impl Load {
-    /// `threads` times 50 a second.
-    fn start(address: SocketAddr, threads: u32) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let done = Arc::new(AtomicU64::new(0));
-        let threads = (0..threads)
-            .map(|thread| {
-                let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
-                std::thread::spawn(move || {
-                    let start = Instant::now() + Duration::from_millis(5) * thread;
-                    let mut failures = Vec::new();
-                    for number in 0.. {
-                        pace_until(start + Duration::from_millis(20) * number);
-                        if stop.load(SeqCst) {
-                            break;
-                        }
-                        match once(address) {
-                            Ok(()) => drop(done.fetch_add(1, SeqCst)),
-                            Err(error) => failures.push(error.to_string()),
-                        }
-                    }
-                    failures
-                })
-            })
-            .collect();
-        Self {
-            stop,
-            done,
-            threads,
-        }
-    }
-
-    /// Ends it: how many were served, and why others were not.
-    fn end(self) -> (u64, Vec<String>) {
-        self.stop.store(true, SeqCst);
-        let threads = self.threads.into_iter();
-        let failures = threads.flat_map(|thread| thread.join().expect("a load thread"));
-        let failures = failures.collect();
-        (self.done.load(SeqCst), failures)
-    }
-}
-
-fn once(address: SocketAddr) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_nodelay(true)?;
-    stream.write_all(b"hello")?;
-    let mut answer = [0; 5];
-    stream.read_exact(&mut answer)
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub(super) enum Verb {
     ShowVersion,
     ShutdownSession,
     ShutdownSessions,
+    Upgrade,
     User,
 }
 
@@ -83,6 +84,7 @@ const TABLE: &[Entry] = &[
     entry((&["show", "version"], "show version"), "show version of the current process", User, Verb::ShowVersion),
     entry((&["shutdown", "session"], "shutdown session [id]"), "kill a specific session", Admin, Verb::ShutdownSession),
     entry((&["shutdown", "sessions", "server"], "shutdown sessions server <bk>/<srv>"), "kill sessions on a server", Admin, Verb::ShutdownSessions),
+    entry((&["upgrade"], "upgrade"), "hand over to a new process of the program", Admin, Verb::Upgrade),
     entry((&["user"], "user"), "lower the level of the current CLI session to user", User, Verb::User),
     entry((&["help"], "help [<command>]"), "list matching or all commands", User, Verb::Help),
     entry((&["prompt"], "prompt [i|n|p]"), "toggle interactive mode with prompt", User, Verb::Prompt),

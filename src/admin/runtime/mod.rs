@@ -34,6 +34,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Connections at once, as HAProxy's `stats maxconn`.
 pub const CONNECTIONS_MAX: usize = 10;
@@ -55,6 +56,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Runtime {
     /// Listening, non-blocking.
     pub listener: std::os::unix::net::UnixListener,
+    /// Cancelled: accept no more.
+    pub closing: CancellationToken,
     /// Where changes go.
     pub control: ControlHandle,
     /// Where reloads are asked for.
@@ -108,9 +111,8 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
                 Ok(stream) => {
                     let desk = Rc::clone(&desk);
                     shared.tracker.spawn_local(async move {
-                        let stop = desk.shared.stop.clone();
                         // An error means that the client has gone.
-                        let _ = stop.run_until_cancelled(serve(&desk, stream)).await;
+                        let _ = serve(&desk, stream).await;
                         drop(place);
                     });
                 }
@@ -121,7 +123,11 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
             }
         }
     };
-    shared.stop.run_until_cancelled(accepting).await;
+    tokio::select! {
+        () = shared.stop.cancelled() => {}
+        () = runtime.closing.cancelled() => {}
+        () = accepting => {}
+    }
 }
 
 /// Where a socket is, as HAProxy writes it: `abns@` before an abstract name.
@@ -162,7 +168,13 @@ async fn serve(desk: &Desk, stream: UnixStream) -> io::Result<()> {
         most: ApiLevel::Admin,
     };
     loop {
-        let line = match timeout(PATIENCE, lines.next()).await {
+        // A command that has come is answered, a further one is not waited for.
+        let stopping = desk.shared.stop.cancelled();
+        let line = tokio::select! {
+            () = stopping => return Ok(()),
+            line = timeout(PATIENCE, lines.next()) => line,
+        };
+        let line = match line {
             Ok(Ok(Some(line))) => line,
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 return out.say(&format!("{error}\n\n")).await;
@@ -242,6 +254,7 @@ async fn obey(
         Verb::ShutdownSession => out.say(&sessions::shutdown(desk, args).await).await,
         Verb::ShutdownSessions => out.say(&set::shutdown_sessions(desk, args).await).await,
         Verb::Reload => out.say(&set::reload(desk).await).await,
+        Verb::Upgrade => out.say(&set::upgrade(desk).await).await,
     }
 }
 

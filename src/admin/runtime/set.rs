@@ -3,6 +3,7 @@
 
 use super::Desk;
 use crate::config::WEIGHT_MAX;
+use crate::control::reload::Answer;
 use crate::state::{Server, ToControl, Wish};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -72,7 +73,16 @@ pub(super) async fn shutdown_sessions(desk: &Desk, args: &[&str]) -> String {
 
 /// `reload`: as HAProxy's master, `Success=1` or `Success=0`, then what changed or why not.
 pub(super) async fn reload(desk: &Desk) -> String {
-    let Some(answer) = desk.reload.reload().await else {
+    success(desk.reload.reload().await)
+}
+
+/// `upgrade`: the same of handing over to a new process.
+pub(super) async fn upgrade(desk: &Desk) -> String {
+    success(desk.reload.upgrade().await)
+}
+
+fn success(answer: Option<Answer>) -> String {
+    let Some(answer) = answer else {
         return format!("Success=0\n--\n{STOPPING}");
     };
     let success = u8::from(answer.done);

@@ -4,24 +4,15 @@
 //! that ten thousand servers are many short turns.
 
 use super::{Desk, Out};
-use crate::config::model::{ServerAddress, ServerPort};
-use crate::live::CheckStatus;
-use crate::state::{Backend, Endpoint, Server, Snapshot};
+use crate::state::{Backend, Snapshot};
 use crate::stats::filter::Select;
 use crate::stats::info::{self, Form};
+use crate::stats::servers_state;
 use crate::stats::{Facts, Filter, Format, Rows, Table};
 use jiff::Zoned;
-use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Version of the format of `show servers state`, and its header.
-const STATE_HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state \
-    srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status \
-    srv_check_result srv_check_health srv_check_state srv_agent_state bk_f_forced_id \
-    srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr \
-    srv_agent_addr srv_agent_port\n";
 
 /// `show info [desc|json|typed]*`.
 pub(super) fn info(desk: &Desk, args: &[&str]) -> String {
@@ -172,95 +163,9 @@ pub(super) async fn servers_state(desk: &Desk, out: &mut Out, args: &[&str]) -> 
     }
     backends.sort_by_key(|backend| backend.spec.order);
     let now = Instant::now();
-    out.say(STATE_HEADER).await?;
+    out.say(servers_state::HEADER).await?;
     for backend in backends {
-        let mut text = String::new();
-        for server in &backend.servers {
-            state(&mut text, (backend, server), now);
-        }
-        out.say(&text).await?;
+        out.say(&servers_state::of_backend(backend, now)).await?;
     }
     Ok(())
-}
-
-/// The line of a server; section 3.4 of HAProxy's semantics.
-fn state(text: &mut String, (backend, server): (&Backend, &Server), now: Instant) {
-    let address = match &server.endpoint {
-        Some(Endpoint::Ip(ip, _)) => ip.to_string(),
-        Some(Endpoint::Unix(_)) | None => "-".to_owned(),
-    };
-    let (name, port) = match &server.spec.address {
-        ServerAddress::Name(name, port) => (&**name, *port),
-        ServerAddress::Ip(_, port) => ("-", *port),
-        ServerAddress::Unix(_) => ("-", ServerPort::Fixed(0)),
-    };
-    let port = match port {
-        ServerPort::Fixed(port) => port,
-        ServerPort::FromClient(_) => 0,
-    };
-    let check = Check::of(server);
-    let status = &server.status;
-    let since = now.saturating_duration_since(status.since).as_secs();
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "{} {} {} {} {address} {} {} {} {} {since} {} {} {} {} 0 0 0 {name} {port} - 0 {} {} - 0",
-        backend.spec.id,
-        backend.spec.name,
-        server.spec.id,
-        server.spec.name,
-        status.oper as u8,
-        status.admin.0,
-        server.weight,
-        server.spec.weight,
-        check.status,
-        check.result,
-        check.health,
-        check.state,
-        check.port,
-        check.address,
-    );
-}
-
-/// The columns of a line that are about the check.
-struct Check {
-    status: u8,
-    /// HAProxy's `enum chk_result`: 0 unknown, 2 failed, 3 passed.
-    result: u8,
-    health: u32,
-    /// HAProxy's `CHK_ST_*`: 1 in progress, 2 configured, 4 enabled, 8 paused.
-    state: u8,
-    port: u16,
-    address: String,
-}
-
-impl Check {
-    fn of(server: &Server) -> Self {
-        let Some(spec) = &server.spec.check else {
-            return Self {
-                status: CheckStatus::Initializing as u8,
-                result: 0,
-                health: 1,
-                state: 0,
-                port: 0,
-                address: "-".to_owned(),
-            };
-        };
-        let report = server.live.check.load();
-        let paused = if server.status.admin.is_maint() { 8 } else { 0 };
-        Self {
-            status: report.status as u8,
-            result: match report.status {
-                CheckStatus::Unknown | CheckStatus::Initializing => 0,
-                CheckStatus::L4Ok => 3,
-                _ => 2,
-            },
-            health: server.status.health,
-            state: 6 | paused | u8::from(report.in_progress),
-            port: spec.port.unwrap_or(0),
-            address: spec
-                .address
-                .map_or_else(|| "-".to_owned(), |address| address.to_string()),
-        }
-    }
 }

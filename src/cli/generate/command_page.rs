@@ -27,6 +27,11 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             ),
             ("SIGINT", "Stop at once."),
             ("SIGUSR1", "Stop as SIGTERM does."),
+            (
+                "SIGUSR2",
+                "Hand over to a new process of the installed program, as `upgrade` does. Sessions go \
+                 on in the old one, for as long as upgrade-stop-after says.",
+            ),
         ],
     ),
     (
@@ -40,6 +45,10 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
                 "LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID",
                 "Listening sockets that were passed; they are used where the configuration has their \
                  addresses, and closed otherwise.",
+            ),
+            (
+                "RLB_HANDOVER",
+                "Set by a running rlb for the process that takes over from it; not to be set by hand.",
             ),
             ("NO_COLOR", "Not empty: no colours."),
         ],

@@ -261,6 +261,7 @@ fn global(found: &mut Found, old: &model::Global, new: &model::Global) {
         threads: _,
         maxconn: _,
         hard_stop_after: _,
+        upgrade_stop_after: _,
         node: _,
         description: _,
         watch: _,
@@ -273,6 +274,7 @@ fn global(found: &mut Found, old: &model::Global, new: &model::Global) {
     compare!(keys, old, new;
         "maxconn" => maxconn: |it| optional(it.as_ref(), number),
         "hard-stop-after" => hard_stop_after: duration,
+        "upgrade-stop-after" => upgrade_stop_after: duration,
         "node" => node: |it| optional(it.as_ref(), text),
         "description" => description: |it| optional(it.as_ref(), text),
         "watch" => watch: bool_word,

@@ -77,6 +77,8 @@ pub struct Global {
     pub maxconn: Maybe<i64>,
     /// How long sessions may go on after a graceful stop has begun. Default: for ever.
     pub hard_stop_after: Maybe<Timespan>,
+    /// How long sessions may go on in the old process after an upgrade. Default: for ever.
+    pub upgrade_stop_after: Maybe<Timespan>,
     /// Name of this machine in statistics and logs. Default: the host name.
     pub node: Maybe<String>,
     /// Free text shown with the statistics.

@@ -62,6 +62,7 @@ pub(super) fn global(cx: &mut Cx<'_>, files: &[Written]) -> (Global, Option<Give
         threads: cx.limits.cores.max(1),
         maxconn: None,
         hard_stop_after: None,
+        upgrade_stop_after: None,
         node: None,
         description: None,
         watch: false,
@@ -78,6 +79,8 @@ pub(super) fn global(cx: &mut Cx<'_>, files: &[Written]) -> (Global, Option<Give
     global.maxconn = maxconn.as_ref().map(|given| given.value);
     let hard_stop = cx.duration(scope, "hard-stop-after", &table.hard_stop_after);
     global.hard_stop_after = hard_stop.map(|given| given.value);
+    let upgrade_stop = cx.duration(scope, "upgrade-stop-after", &table.upgrade_stop_after);
+    global.upgrade_stop_after = upgrade_stop.map(|given| given.value);
     let window = cx.duration(scope, "rollback-window", &table.rollback_window);
     global.rollback_window = window.map(|given| given.value);
     global.watch = flag(&table.watch, false);

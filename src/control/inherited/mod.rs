@@ -1,21 +1,25 @@
-//! Listening sockets that outlive the process: taken over from the service manager at the start,
-//! and left with it for the next start.
+//! Listening sockets that outlive the process: taken over from the service manager or from the
+//! process before at the start, and left with the manager for the next start.
 //!
-//! Who passed them (systemd's descriptor store, a socket unit) does not matter: a socket belongs to
+//! Who passed them (systemd's descriptor store, a socket unit, our own predecessor) does not matter: a socket belongs to
 //! a bind when it listens on its address in the same way. Runs on the control thread, before and
 //! right after READY=1. Invariants: no socket is closed that the configuration still wants, because
 //! closing one throws away the connections that wait in it; and nobody is left listening, in the
 //! store or here, on an address that the configuration no longer names.
 
+use super::handover::Predecessor;
 use crate::config::model::{Bind, BindAddress, Config};
+use crate::state::Remembered;
+use crate::stats::servers_state;
 use crate::sys::fd_store::{self, FdStore, lasts};
 use crate::sys::listen_fds::{self, Received};
 use crate::sys::socket::{self, Address, Options};
-use socket2::{Socket, Type};
-use std::collections::BTreeSet;
+use socket2::{SockAddr, Socket, Type};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the service manager may take to close what it shall forget.
@@ -24,9 +28,11 @@ const FORGET_MAX: Duration = Duration::from_secs(1);
 /// What was passed and is not yet used, and what is to be stored.
 #[derive(Debug)]
 pub struct Inherited {
-    sockets: Vec<Socket>,
+    sockets: HashMap<Place, Vec<Socket>>,
     /// Duplicates of the sockets that we have opened, by their names in the store.
     opened: Vec<(String, OwnedFd)>,
+    /// Names that the store is to forget; it does not listen to a process that is not in charge yet.
+    unwanted: BTreeSet<String>,
     store: FdStore,
 }
 
@@ -43,26 +49,70 @@ impl Inherited {
             tracing::warn!(%error, "LISTEN_FDS names a descriptor that was not passed");
             Vec::new()
         });
-        Self::sort(received, config, FdStore::of_this_process())
+        let mut inherited = Self::sort(received, config, FdStore::of_this_process());
+        inherited.forget();
+        inherited
+    }
+
+    /// Takes over what the process before hands over, and what it knew of its servers. It goes on
+    /// listening until this one is in charge.
+    ///
+    /// # Errors
+    /// When that process is gone, or does not say what is expected.
+    pub fn take_over(
+        predecessor: &Predecessor,
+        config: &Config,
+    ) -> io::Result<(Self, Vec<Remembered>)> {
+        let bequest = predecessor.bequest()?;
+        let sockets = bequest.sockets.len();
+        tracing::info!(from = bequest.from, sockets, "taking over");
+        let inherited = Self::sort(bequest.sockets, config, FdStore::of_this_process());
+        Ok((inherited, servers_state::read(&bequest.servers)))
     }
 
     fn sort(received: Vec<Received>, config: &Config, store: FdStore) -> Self {
-        let (wanted, rest): (Vec<_>, Vec<_>) = received
-            .into_iter()
-            .partition(|one| binds(config).any(|bind| belongs(&one.socket, bind)));
-        let names: BTreeSet<String> = rest.into_iter().map(|one| one.name).collect();
+        let mut wanted: HashMap<Place, Vec<&Bind>> = HashMap::new();
+        for bind in binds(config) {
+            if let Some(place) = Place::of_bind(bind) {
+                wanted.entry(place).or_default().push(bind);
+            }
+        }
+        let api = config.runtime_api.as_ref();
+        let api = api.and_then(|api| Place::at_path(&api.socket));
+        let mut inherited = Self {
+            sockets: HashMap::new(),
+            opened: Vec::new(),
+            unwanted: BTreeSet::new(),
+            store,
+        };
+        for Received { name, socket } in received {
+            let place = Place::of(&socket).filter(|place| {
+                let mut binds = wanted.get(place).into_iter().flatten();
+                binds.any(|bind| fits(&socket, bind)) || api.as_ref() == Some(place)
+            });
+            match place {
+                Some(place) => inherited.sockets.entry(place).or_default().push(socket),
+                None => drop(inherited.unwanted.insert(name)),
+            }
+        }
+        inherited
+    }
+
+    /// Has the store forget what is not configured any more.
+    fn forget(&mut self) {
+        let names = std::mem::take(&mut self.unwanted);
         for name in &names {
             tracing::info!(name, "closing an inherited socket: not configured any more");
-            told(store.forget(name));
+            told(self.store.forget(name));
         }
         if !names.is_empty() {
-            told(store.barrier(FORGET_MAX));
+            told(self.store.barrier(FORGET_MAX));
         }
-        Self {
-            sockets: wanted.into_iter().map(|one| one.socket).collect(),
-            opened: Vec::new(),
-            store,
-        }
+    }
+
+    /// A unix socket that was passed and listens at `path`.
+    pub(super) fn at_path(&mut self, path: &Path) -> Option<Socket> {
+        self.sockets.get_mut(&Place::at_path(path)?)?.pop()
     }
 
     /// The sockets of a bind: at least `shards`, more when more were passed. What is missing is
@@ -73,10 +123,11 @@ impl Inherited {
         options: &Options,
         shards: usize,
     ) -> io::Result<Vec<Socket>> {
-        let mut sockets: Vec<Socket> = self
-            .sockets
-            .extract_if(.., |socket| belongs(socket, bind))
-            .collect();
+        let place = Place::of_bind(bind);
+        let mut sockets: Vec<Socket> = place
+            .and_then(|place| self.sockets.get_mut(&place))
+            .map(|there| there.extract_if(.., |one| fits(one, bind)).collect())
+            .unwrap_or_default();
         for socket in &sockets {
             socket::adjust(socket, options)?;
         }
@@ -107,7 +158,8 @@ impl Inherited {
     }
 
     /// Leaves the sockets that we have opened with the service manager. Called once they serve.
-    pub fn store(self) {
+    pub fn store(mut self) {
+        self.forget();
         for (name, fd) in &self.opened {
             told(self.store.keep(name, &[fd.as_fd()]));
         }
@@ -128,32 +180,60 @@ fn binds(config: &Config) -> impl Iterator<Item = &Bind> {
     stats.chain(frontends.flat_map(|frontend| &frontend.binds))
 }
 
-/// Whether `socket` listens where and as `bind` says. What can be changed of a listening socket
-/// may differ.
-fn belongs(socket: &Socket, bind: &Bind) -> bool {
-    let listens = socket.is_listener().unwrap_or(false)
-        && socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
-    let Ok(address) = socket.local_addr() else {
-        return false;
-    };
-    listens
-        && match &bind.address {
-            BindAddress::Tcp(wanted) => {
-                address.as_socket() == Some(*wanted)
-                    && (!is_v6_wildcard(wanted) || same_v6(socket, bind))
-                    && socket.device().is_ok_and(|device| {
-                        device.as_deref() == bind.interface.as_ref().map(|it| it.as_bytes())
-                    })
-            }
-            BindAddress::Unix(path) => {
-                let same = socket::unix_address(path).is_ok_and(|wanted| {
-                    wanted.as_pathname() == address.as_pathname()
-                        && wanted.as_abstract_namespace() == address.as_abstract_namespace()
-                });
-                // A file that was removed leads nobody to the socket any more.
-                same && (socket::is_abstract(path) || path.exists())
-            }
+/// Where a socket listens, to find it among thousands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Place {
+    Tcp(SocketAddr),
+    Path(PathBuf),
+    Abstract(Vec<u8>),
+}
+
+impl Place {
+    /// Of a socket; `None` for one that takes no connections.
+    fn of(socket: &Socket) -> Option<Self> {
+        let listens = socket.is_listener().unwrap_or(false)
+            && socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
+        if !listens {
+            return None;
         }
+        Self::of_address(&socket.local_addr().ok()?)
+    }
+
+    fn of_bind(bind: &Bind) -> Option<Self> {
+        match &bind.address {
+            BindAddress::Tcp(address) => Some(Self::Tcp(*address)),
+            BindAddress::Unix(path) => Self::at_path(path),
+        }
+    }
+
+    /// Of a unix socket. A file that was removed leads nobody to the socket any more.
+    fn at_path(path: &Path) -> Option<Self> {
+        let there = socket::is_abstract(path) || path.exists();
+        let address = socket::unix_address(path).ok().filter(|_| there)?;
+        Self::of_address(&address)
+    }
+
+    fn of_address(address: &SockAddr) -> Option<Self> {
+        let name = || address.as_abstract_namespace().map(<[u8]>::to_vec);
+        let path = || address.as_pathname().map(Path::to_path_buf);
+        address
+            .as_socket()
+            .map(Self::Tcp)
+            .or_else(|| path().map(Self::Path))
+            .or_else(|| name().map(Self::Abstract))
+    }
+}
+
+/// Whether a socket that listens where `bind` says also listens as it says. What can be changed of a
+/// listening socket may differ.
+fn fits(socket: &Socket, bind: &Bind) -> bool {
+    let BindAddress::Tcp(address) = &bind.address else {
+        return true;
+    };
+    (!is_v6_wildcard(address) || same_v6(socket, bind))
+        && socket.device().is_ok_and(|device| {
+            device.as_deref() == bind.interface.as_ref().map(|it| it.as_bytes())
+        })
 }
 
 /// Elsewhere IPv4 has no say, and the kernel sets the option by itself.

@@ -5,15 +5,20 @@
 //! gives the workers their new sockets; what is left behind then retires by itself: removed sockets
 //! accept what is queued, removed servers and frontends finish their sessions.
 //!
+//! An upgrade ([`upgrade`]) takes its turn among the reloads, so that what is handed over is what is
+//! in force; it ends the task.
+//!
 //! Invariants: one reload at a time; [`Reloader::current`] is what is in force, so a key that needs
 //! a restart is told again by every reload until there is one.
 
 mod rollback;
+mod upgrade;
 mod watch;
 
 use super::Control;
 use super::commit::Commit;
-use super::doors::{self, Doors};
+use super::doors::{self, Doors, RuntimeDoor};
+use super::handover::Program;
 use super::listeners::Listeners;
 use super::resolve;
 use crate::config::diff::{Changes, applicable, plan};
@@ -68,6 +73,35 @@ pub struct Held {
     pub doors: Doors,
     /// The log.
     pub log: Log,
+    /// The runtime socket, if there is one.
+    pub runtime: Option<RuntimeDoor>,
+    /// What an upgrade starts; `None`: there is none.
+    pub program: Option<Program>,
+}
+
+/// What the task leaves when it ends.
+#[derive(Debug)]
+pub struct Left {
+    /// The log, for its end.
+    pub log: Log,
+    /// It has ended because a new process serves now.
+    pub handed_over: Option<HandedOver>,
+}
+
+/// The service is another process's.
+#[derive(Debug, Clone, Copy)]
+pub struct HandedOver {
+    /// How long the sessions that are left here may go on; `None`: for ever.
+    pub limit: Option<Duration>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// A reload, and who asked.
+    Reload(Trigger),
+    /// A new process.
+    Upgrade,
 }
 
 /// Who asked.
@@ -78,10 +112,10 @@ enum Trigger {
     Watch,
 }
 
-/// What came of a reload.
+/// What came of a reload or an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The new configuration is in force.
+    /// The new configuration is in force, or the new process in charge.
     pub done: bool,
     /// What changed or why not, a line each, the summary last.
     pub lines: Vec<String>,
@@ -89,30 +123,47 @@ pub struct Answer {
 
 #[derive(Debug)]
 struct Request {
-    trigger: Trigger,
+    wanted: Wanted,
     reply: Option<oneshot::Sender<Answer>>,
 }
 
-/// Asks for reloads; cheap to clone.
+/// Asks for reloads and upgrades; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ReloadHandle(mpsc::Sender<Request>);
 
 impl ReloadHandle {
     /// A signal asks: the answer goes to the log.
     pub fn signalled(&self) {
-        let request = Request {
-            trigger: Trigger::Signal,
-            reply: None,
-        };
-        // Full: one of those that wait will read the same file.
-        let _ = self.0.try_send(request);
+        self.tell(Wanted::Reload(Trigger::Signal));
+    }
+
+    /// A signal asks for an upgrade: the answer goes to the log.
+    pub fn upgrade_signalled(&self) {
+        self.tell(Wanted::Upgrade);
     }
 
     /// An operator asks and waits. `None` when the process is stopping.
     pub async fn reload(&self) -> Option<Answer> {
+        self.ask(Wanted::Reload(Trigger::Command)).await
+    }
+
+    /// An operator asks for an upgrade and waits. `None` when the process is stopping.
+    pub async fn upgrade(&self) -> Option<Answer> {
+        self.ask(Wanted::Upgrade).await
+    }
+
+    fn tell(&self, wanted: Wanted) {
+        // Full: one of those that wait will do the same.
+        let _ = self.0.try_send(Request {
+            wanted,
+            reply: None,
+        });
+    }
+
+    async fn ask(&self, wanted: Wanted) -> Option<Answer> {
         let (reply, answer) = oneshot::channel();
         let request = Request {
-            trigger: Trigger::Command,
+            wanted,
             reply: Some(reply),
         };
         self.0.send(request).await.ok()?;
@@ -192,26 +243,32 @@ impl Control {
 }
 
 impl Reloader {
-    /// Reloads when asked, until `stop`. Lets go of the listening sockets then, and gives the log
-    /// back.
-    pub async fn run(mut self, stop: CancellationToken) -> Log {
-        tokio::select! {
+    /// Reloads when asked, until `stop` or until another process is in charge. Lets go of the
+    /// listening sockets then, and gives the log back.
+    pub async fn run(mut self, stop: CancellationToken) -> Left {
+        let handed_over = tokio::select! {
             biased;
-            () = stop.cancelled() => {}
-            () = self.serve() => {}
+            () = stop.cancelled() => None,
+            handed_over = self.serve() => handed_over,
+        };
+        Left {
+            log: self.held.log,
+            handed_over,
         }
-        self.held.log
     }
 
-    async fn serve(&mut self) {
+    async fn serve(&mut self) -> Option<HandedOver> {
         let mut trim = None;
         loop {
             let request = tokio::select! {
                 request = self.requests.recv() => match request {
                     Some(request) => request,
-                    None => return,
+                    None => return None,
                 },
-                () = self.watch.changed() => Request { trigger: Trigger::Watch, reply: None },
+                () = self.watch.changed() => Request {
+                    wanted: Wanted::Reload(Trigger::Watch),
+                    reply: None,
+                },
                 () = rollback::tick(self.guard.as_ref()) => {
                     self.look_back().await;
                     continue;
@@ -224,11 +281,19 @@ impl Reloader {
                     continue;
                 }
             };
-            trim = Some(Instant::now() + TRIM_AFTER);
-            let answer = self.reload(request.trigger).await;
+            let (answer, handed_over) = match request.wanted {
+                Wanted::Reload(trigger) => {
+                    trim = Some(Instant::now() + TRIM_AFTER);
+                    (self.reload(trigger).await, None)
+                }
+                Wanted::Upgrade => self.upgrade().await,
+            };
             if let Some(reply) = request.reply {
                 // Whoever asked may have gone.
                 let _ = reply.send(answer);
+            }
+            if handed_over.is_some() {
+                return handed_over;
             }
         }
     }

@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod csv;
 pub(crate) mod eventually;
+pub(crate) mod load;
 pub(crate) mod needs;
 pub(crate) mod netns;
 pub(crate) mod peer;

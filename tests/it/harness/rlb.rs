@@ -38,6 +38,7 @@ pub(crate) struct Start<'a> {
     stdout: Option<Stdio>,
     sockets: Vec<OwnedFd>,
     environment: Vec<(&'static str, String)>,
+    program: PathBuf,
 }
 
 impl<'a> Start<'a> {
@@ -49,6 +50,7 @@ impl<'a> Start<'a> {
             stdout: None,
             sockets: Vec::new(),
             environment: Vec::new(),
+            program: PROGRAM.into(),
         }
     }
 
@@ -70,6 +72,13 @@ impl<'a> Start<'a> {
     #[must_use]
     pub(crate) fn env(mut self, name: &'static str, value: impl Display) -> Self {
         self.environment.push((name, value.to_string()));
+        self
+    }
+
+    /// By another path that leads to the program.
+    #[must_use]
+    pub(crate) fn program(mut self, path: PathBuf) -> Self {
+        self.program = path;
         self
     }
 
@@ -117,7 +126,7 @@ impl<'a> Start<'a> {
             shell.args(["-c", PASS_ON, "bash", PROGRAM]);
             shell
         } else {
-            Command::new(PROGRAM)
+            Command::new(&self.program)
         };
         command
             .args(["run", "--log-format", "json", "--config"])

@@ -1,0 +1,71 @@
+//! Handing the service over to a new process, the upgrade of a running program: the running one
+//! starts the program anew, gives it its listening sockets and what it knows of the servers, waits
+//! until the new one serves, and then only finishes its own sessions.
+//!
+//! The two talk over a channel ([`crate::sys::channel`]) that the new process finds as its standard
+//! input:
+//!
+//! | who | says | with it |
+//! |---|---|---|
+//! | new | `pid N` | |
+//! | old | `from N`, and in the next line `sockets N` | |
+//! | old | names, a line each; until there were as many as announced | as many listening sockets |
+//! | old | `servers` | a file: the text of `show servers state` |
+//! | new | `ready`, or `failed` and why | |
+//! | old | `go` | |
+//!
+//! Invariants: until `go` the old process serves as if nothing had happened, and any failure leaves
+//! it so; a new process that hears no `go` ends. A listening socket is the same one in both, so that
+//! nothing that waits in it is lost.
+
+mod predecessor;
+mod successor;
+
+pub use predecessor::{Predecessor, step_aside};
+pub(super) use successor::{Estate, Successor};
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+/// Tells a process that it is to take over, and how far it is: see [`BEGIN`] and [`SERVE`].
+const VARIABLE: &str = "RLB_HANDOVER";
+/// To a process that only starts the one that will serve, and ends: so that this one's parent is
+/// the service manager, which is then told when it ends. The number is the version of the words
+/// above.
+const BEGIN: &str = "begin/1";
+/// To the process that will serve.
+const SERVE: &str = "serve/1";
+
+/// The name of the runtime socket in the conversation.
+pub(super) const RUNTIME: &str = "runtime-api";
+
+/// How this process was started, so that the next one can be started alike.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// Where the program is.
+    pub path: PathBuf,
+    /// Its arguments, without its name.
+    pub arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// Asked at the start: later the file that runs may have been replaced, and its link in `/proc`
+    /// leads nowhere. A path that was given (as systemd does) is kept as it is, because it may lead
+    /// through a link that an upgrade moves.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn of_this_process() -> io::Result<Self> {
+        let mut words = std::env::args_os();
+        let given = words.next().map(PathBuf::from);
+        let path = match given {
+            Some(path) if path.components().nth(1).is_some() => std::path::absolute(path)?,
+            _ => std::env::current_exe()?,
+        };
+        Ok(Self {
+            path,
+            arguments: words.collect(),
+        })
+    }
+}

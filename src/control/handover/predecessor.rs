@@ -1,0 +1,139 @@
+//! The new process's side: takes over what it is given, and says when it serves.
+
+use super::{BEGIN, SERVE, VARIABLE};
+use crate::sys::channel::{Channel, Message, TEXT_MAX};
+use crate::sys::listen_fds::Received;
+use socket2::Socket;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long each word of the old process may take; it has to ask the service manager before the
+/// last one.
+const WORD_MAX: Duration = Duration::from_secs(10);
+/// Most sockets that are taken over: a thousand addresses of 64 workers each.
+const SOCKETS_MAX: usize = 1 << 16;
+/// Longest reason that is told, in characters, each of which may take four bytes.
+const REASON_MAX: usize = TEXT_MAX / 8;
+
+/// The process that this one takes over from.
+#[derive(Debug, Clone)]
+pub struct Predecessor(Arc<Channel>);
+
+/// What was handed over.
+#[derive(Debug, Default)]
+pub(in crate::control) struct Bequest {
+    /// The process id of the one before.
+    pub(in crate::control) from: u32,
+    /// Its listening sockets.
+    pub(in crate::control) sockets: Vec<Received>,
+    /// What it knew of its servers, as `show servers state` has it.
+    pub(in crate::control) servers: String,
+}
+
+/// In a process that was started to start the one that will serve: starts it, and says how that
+/// went. `None` in every other process.
+pub fn step_aside() -> Option<io::Result<()>> {
+    if std::env::var_os(VARIABLE)? != BEGIN {
+        return None;
+    }
+    let mut words = std::env::args_os();
+    let program = words.next().map(PathBuf::from).unwrap_or_default();
+    let mut next = Command::new(program);
+    // Its standard input is this one's: the channel.
+    Some(next.args(words).env(VARIABLE, SERVE).spawn().map(drop))
+}
+
+impl Predecessor {
+    /// Speaks to the process that this one is to take over from; `None` when it was started like
+    /// any other.
+    ///
+    /// # Errors
+    /// When it was told to take over in words that it does not know, or by nobody.
+    pub fn meet() -> io::Result<Option<Self>> {
+        let Some(word) = std::env::var_os(VARIABLE) else {
+            return Ok(None);
+        };
+        if word != SERVE {
+            let word = word.display();
+            let text = format!("{VARIABLE}={word} is not known to this version");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        let channel = Channel::from_stdin()?;
+        let nothing = File::open("/dev/null")?;
+        rustix::stdio::dup2_stdin(&nothing)?;
+        channel.set_patience(WORD_MAX)?;
+        channel.send(&format!("pid {}", std::process::id()), &[])?;
+        Ok(Some(Self(Arc::new(channel))))
+    }
+
+    /// Takes what is handed over.
+    pub(in crate::control) fn bequest(&self) -> io::Result<Bequest> {
+        let first = self.hear()?.text;
+        let number = |word: &str| {
+            let found = first.lines().find_map(|line| line.strip_prefix(word));
+            found.and_then(|number| number.parse::<u32>().ok())
+        };
+        let (Some(from), Some(count)) = (number("from "), number("sockets ")) else {
+            return Err(unexpected(&first));
+        };
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        if count > SOCKETS_MAX {
+            return Err(unexpected(&first));
+        }
+        let mut sockets = Vec::with_capacity(count);
+        while sockets.len() < count {
+            let Message { text, fds } = self.hear()?;
+            if text.lines().count() != fds.len() {
+                return Err(unexpected(&text));
+            }
+            let named = text.lines().zip(fds).map(|(name, fd)| Received {
+                name: name.to_owned(),
+                socket: Socket::from(fd),
+            });
+            sockets.extend(named);
+        }
+        let Message { text, mut fds } = self.hear()?;
+        let (Some(file), "servers") = (fds.pop(), &*text) else {
+            return Err(unexpected(&text));
+        };
+        let mut servers = String::new();
+        File::from(file).read_to_string(&mut servers)?;
+        Ok(Bequest {
+            from,
+            sockets,
+            servers,
+        })
+    }
+
+    /// Says that this process serves, and waits until it is in charge.
+    ///
+    /// # Errors
+    /// When the old process has changed its mind, or is gone.
+    pub fn take_charge(&self) -> io::Result<()> {
+        self.0.send("ready", &[])?;
+        match &*self.hear()?.text {
+            "go" => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Says why this process cannot serve. It ends then.
+    pub fn refuse(&self, why: &str) {
+        let why: String = why.chars().take(REASON_MAX).collect();
+        // Who does not hear it sees the end.
+        let _ = self.0.send(&format!("failed {why}"), &[]);
+    }
+
+    fn hear(&self) -> io::Result<Message> {
+        let gone = || io::Error::other("the process that was to hand over is gone");
+        self.0.receive()?.ok_or_else(gone)
+    }
+}
+
+fn unexpected(said: &str) -> io::Error {
+    io::Error::other(format!("the process that was to hand over said {said:?}"))
+}

@@ -1,0 +1,287 @@
+//! What an earlier process knew of a server, and what of it holds for the same server now.
+//!
+//! The rules are those of a reload (`super::succession`): an operator's state and weight go on
+//! unless the file's own value for that very thing has changed, health unless the server's address
+//! or what its check asks has. Pure; called before checks begin.
+
+use super::draft::Draft;
+use super::server::Server;
+use super::snapshot::Snapshot;
+use super::status::{AdminState, Forced, OperState};
+use crate::config::model::{ServerAddress, ServerPort};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What was known of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Its backend's name.
+    pub backend: Box<str>,
+    /// Its name.
+    pub server: Box<str>,
+    /// Where it was; `None` for a unix socket and a name that did not resolve.
+    pub address: Option<IpAddr>,
+    /// The host name that it was configured with, if so.
+    pub name: Option<Box<str>>,
+    /// Its port; 0 for that of the client's connection, and for a unix socket.
+    pub port: u16,
+    /// Operational state.
+    pub oper: OperState,
+    /// Administrative flags.
+    pub admin: AdminState,
+    /// Weight in force.
+    pub weight: u32,
+    /// Weight in the file.
+    pub configured_weight: u32,
+    /// How long it had been in its state.
+    pub lasting: Duration,
+    /// Health counter.
+    pub health: u32,
+    /// Port (0: its own) and address that its check asked; `None`: it was not checked.
+    pub check: Option<(u16, Option<IpAddr>)>,
+}
+
+/// The snapshot that follows `base` when what is remembered is taken over, as far as it holds;
+/// `None` when nothing of it does.
+pub fn remember(base: &Arc<Snapshot>, known: &[Remembered], now: Instant) -> Option<Snapshot> {
+    let known: HashMap<(&str, &str), &Remembered> = known
+        .iter()
+        .map(|one| ((&*one.backend, &*one.server), one))
+        .collect();
+    let mut draft = Draft::new(Arc::clone(base));
+    for backend in base.backends.iter().flatten() {
+        for (index, server) in backend.servers.iter().enumerate() {
+            let Some(one) = known.get(&(&*backend.spec.name, &*server.spec.name)) else {
+                continue;
+            };
+            let mut next = Server::clone(server);
+            one.apply(&mut next, now);
+            draft.replace(backend.id, index, next, now);
+        }
+    }
+    draft.finish()
+}
+
+impl Remembered {
+    fn apply(&self, server: &mut Server, now: Instant) {
+        if self.configured_weight == server.spec.weight {
+            server.weight = self.weight;
+        }
+        let mut kept = AdminState::FDRAIN;
+        if self.admin.has(AdminState::CMAINT) == server.spec.disabled {
+            kept = kept.with(AdminState::FMAINT);
+        }
+        let rules = server.rules();
+        let admin = server.status.admin.without(kept);
+        let admin = admin.with(AdminState(self.admin.0 & kept.0));
+        if admin != server.status.admin {
+            server.status.set_admin(admin, rules, now);
+        }
+        let down = self.oper == OperState::Stopped;
+        let status = &mut server.status;
+        if !status.admin.is_maint() && !self.admin.is_maint() && self.asked_the_same(&server.spec) {
+            if down {
+                status.force(Forced::Down, rules, now);
+                status.health = self.health.min(rules.rise.saturating_sub(1));
+            } else {
+                status.health = self.health.clamp(rules.rise, rules.full());
+            }
+        }
+        if down == (status.oper == OperState::Stopped) {
+            status.since = now.checked_sub(self.lasting).unwrap_or(now);
+        }
+    }
+
+    /// Whether its check, if it had one, asked what that of `spec` asks.
+    fn asked_the_same(&self, spec: &crate::config::model::Server) -> bool {
+        let check = spec.check.as_ref();
+        let check = check.map(|check| (check.port.unwrap_or(0), check.address));
+        self.check.is_some() && self.check == check && self.is_at(&spec.address)
+    }
+
+    /// Whether it was where `address` is. Of a unix socket the format does not say.
+    fn is_at(&self, address: &ServerAddress) -> bool {
+        let (ip, name, port) = match address {
+            ServerAddress::Ip(ip, port) => (Some(*ip), None, *port),
+            ServerAddress::Name(name, port) => (self.address, Some(&**name), *port),
+            ServerAddress::Unix(_) => (None, None, ServerPort::Fixed(0)),
+        };
+        let port = match port {
+            ServerPort::Fixed(port) => port,
+            ServerPort::FromClient(_) => 0,
+        };
+        self.address == ip && self.name.as_deref() == name && self.port == port
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::Config;
+    use crate::live::GlobalLive;
+    use crate::state::snapshot::Origin;
+    use crate::state::test_config::{backend, config, server};
+
+    fn start(config: &Config, now: Instant) -> Arc<Snapshot> {
+        let origin = Origin {
+            global: Arc::new(GlobalLive::new(now, 1)),
+            maxconn: 100,
+            shards: 1,
+            now,
+        };
+        Arc::new(Snapshot::initial(config, &origin))
+    }
+
+    /// What was known of `s1` of `be`, as `test_config` has it.
+    fn known() -> Remembered {
+        Remembered {
+            backend: "be".into(),
+            server: "s1".into(),
+            address: Some([127, 0, 0, 1].into()),
+            name: None,
+            port: 9,
+            oper: OperState::Running,
+            admin: AdminState::READY,
+            weight: 1,
+            configured_weight: 1,
+            lasting: Duration::from_secs(7),
+            health: 4,
+            check: Some((0, None)),
+        }
+    }
+
+    /// `s1` when `known` is taken over into `config`, which begins ten seconds after the clock.
+    fn taken(known: Remembered, config: &Config) -> (Server, Arc<Snapshot>, Instant) {
+        let now = Instant::now() + Duration::from_secs(10);
+        let base = start(config, now);
+        let next = remember(&base, &[known], now).map_or(base, Arc::new);
+        let server = &next.backends[0].as_ref().unwrap().servers[0];
+        (Server::clone(server), next, now)
+    }
+
+    fn two() -> Config {
+        config(vec![backend("be", vec![server("s1"), server("s2")])])
+    }
+
+    #[test]
+    fn health_goes_on_with_its_clock() {
+        let (up, _, now) = taken(known(), &two());
+        assert_eq!((up.status.oper, up.status.health), (OperState::Running, 4));
+        assert_eq!(now - up.status.since, Duration::from_secs(7));
+        let down = Remembered {
+            oper: OperState::Stopped,
+            health: 1,
+            ..known()
+        };
+        let (down, next, now) = taken(down, &two());
+        assert_eq!(
+            (down.status.oper, down.status.health),
+            (OperState::Stopped, 1)
+        );
+        assert_eq!(now - down.status.since, Duration::from_secs(7));
+        let backend = next.backends[0].as_ref().unwrap();
+        assert_eq!(backend.usable().active, 1, "and is not chosen");
+        assert!(backend.servers[1].is_usable(), "the other is as it begins");
+    }
+
+    #[test]
+    fn another_question_is_asked_anew() {
+        let down = Remembered {
+            oper: OperState::Stopped,
+            health: 0,
+            ..known()
+        };
+        let elsewhere = Remembered {
+            port: 10,
+            ..down.clone()
+        };
+        let named = Remembered {
+            name: Some("db".into()),
+            ..down.clone()
+        };
+        let asked = Remembered {
+            check: Some((11, None)),
+            ..down.clone()
+        };
+        let unchecked = Remembered {
+            check: None,
+            ..down
+        };
+        for other in [elsewhere, named, asked, unchecked] {
+            let (server, ..) = taken(other.clone(), &two());
+            assert_eq!(server.status.oper, OperState::Running, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn an_operators_state_and_weight_yield_to_the_file() {
+        let touched = Remembered {
+            admin: AdminState::FMAINT,
+            oper: OperState::Stopped,
+            health: 0,
+            weight: 9,
+            ..known()
+        };
+        let (server, ..) = taken(touched.clone(), &two());
+        assert_eq!(
+            (server.status.admin, server.weight),
+            (AdminState::FMAINT, 9)
+        );
+        assert_eq!(server.status.oper, OperState::Stopped);
+
+        let mut changed = two();
+        changed.backends[0].servers[0].weight = 3;
+        changed.backends[0].servers[0].disabled = true;
+        let (server, ..) = taken(touched, &changed);
+        let disabled = AdminState::FMAINT.with(AdminState::CMAINT);
+        assert_eq!((server.status.admin, server.weight), (disabled, 3));
+
+        // It was disabled in the file, and an operator has taken it into service.
+        let enabled = Remembered {
+            admin: AdminState::CMAINT,
+            configured_weight: 3,
+            weight: 3,
+            ..known()
+        };
+        let (server, ..) = taken(enabled.clone(), &changed);
+        assert_eq!(server.status.admin, AdminState::CMAINT);
+        assert!(server.is_usable());
+        // Now the file says so.
+        let (server, ..) = taken(enabled, &two());
+        assert_eq!(server.status.admin, AdminState::READY);
+        let drained = Remembered {
+            admin: AdminState::FDRAIN,
+            ..known()
+        };
+        let (server, ..) = taken(drained, &changed);
+        assert!(server.status.admin.is_drain(), "a drain yields to nothing");
+    }
+
+    #[test]
+    fn a_counter_stays_within_the_limits_of_its_check() {
+        let mut config = two();
+        config.backends[0].servers[0].check.as_mut().unwrap().fall = 1;
+        let (server, ..) = taken(known(), &config);
+        assert_eq!(server.status.health, server.rules().full());
+        let odd = Remembered {
+            oper: OperState::Stopped,
+            health: 99,
+            ..known()
+        };
+        let (server, ..) = taken(odd, &config);
+        assert!(server.status.health < server.rules().rise);
+    }
+
+    #[test]
+    fn servers_that_are_gone_or_new_are_left_alone() {
+        let gone = Remembered {
+            server: "s9".into(),
+            ..known()
+        };
+        let now = Instant::now();
+        let base = start(&two(), now);
+        assert!(remember(&base, &[gone], now).is_none());
+    }
+}

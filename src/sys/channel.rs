@@ -1,0 +1,182 @@
+//! A channel between two processes of ours on one machine: messages of a text and descriptors, over
+//! a pair of unix sockets that keep messages apart (`SOCK_SEQPACKET`).
+//!
+//! Blocking, with a limit. Usable from any thread. Invariant: a descriptor that is received is
+//! closed on exec.
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use socket2::{Domain, Socket, Type};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Descriptors in one message; the kernel takes 253 (`SCM_MAX_FD`).
+pub const FDS_MAX: usize = 64;
+/// Longest text of a message that is received, in bytes; of a longer one the end is lost.
+pub const TEXT_MAX: usize = 64 * 1024;
+
+/// One end.
+#[derive(Debug)]
+pub struct Channel(Socket);
+
+/// What has come.
+#[derive(Debug)]
+pub struct Message {
+    /// Never empty.
+    pub text: String,
+    /// In the order in which they were sent.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl Channel {
+    /// The two ends; the second is for another process.
+    ///
+    /// # Errors
+    /// Those of `socketpair`.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
+        Ok((Self(ours), theirs.into()))
+    }
+
+    /// The end that this process was given as its standard input.
+    ///
+    /// # Errors
+    /// `InvalidInput` when that is something else.
+    pub fn from_stdin() -> io::Result<Self> {
+        let socket = Socket::from(io::stdin().as_fd().try_clone_to_owned()?);
+        match socket.r#type() {
+            Ok(kind) if kind == Type::SEQPACKET => Ok(Self(socket)),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// How long each further message may take, either way.
+    ///
+    /// # Errors
+    /// Those of `setsockopt`; none is expected.
+    pub fn set_patience(&self, limit: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(limit))?;
+        self.0.set_write_timeout(Some(limit))
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// `EPIPE` when the other end is closed; `WouldBlock` when it does not read in time.
+    pub fn send(&self, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send(&self.0, text, fds)
+    }
+
+    /// The next message; `None` when the other end is closed.
+    ///
+    /// # Errors
+    /// `TimedOut` when none comes in time; `InvalidData` for one that is no text.
+    pub fn receive(&self) -> io::Result<Option<Message>> {
+        let mut text = vec![0; TEXT_MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut buffers = [IoSliceMut::new(&mut text)];
+        let mut receive = || recvmsg(&self.0, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC);
+        let received = match receive() {
+            // The other end was closed with something unread: said once, before what it had sent.
+            Err(Errno::CONNRESET) => receive(),
+            result => result,
+        };
+        let received = received.map_err(|error| match error {
+            Errno::AGAIN => io::ErrorKind::TimedOut.into(),
+            other => io::Error::from(other),
+        })?;
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(more) = message {
+                fds.extend(more);
+            }
+        }
+        text.truncate(received.bytes);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let text = String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(Some(Message { text, fds }))
+    }
+}
+
+/// Sends one message of a text and at most [`FDS_MAX`] descriptors through a unix socket.
+///
+/// # Errors
+/// Those of `sendmsg`.
+pub(super) fn send(socket: &Socket, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if fds.len() > FDS_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    let text = [IoSlice::new(text.as_bytes())];
+    sendmsg(socket, &text, &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn messages_keep_apart_and_descriptors_lead_to_the_same_socket() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let theirs = Channel(theirs.into());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        ours.send("one", &[]).unwrap();
+        ours.send("two", &[listener.as_fd(), listener.as_fd()])
+            .unwrap();
+        drop(ours);
+        let one = theirs.receive().unwrap().unwrap();
+        assert_eq!((&*one.text, one.fds.len()), ("one", 0));
+        let two = theirs.receive().unwrap().unwrap();
+        assert_eq!((&*two.text, two.fds.len()), ("two", 2));
+        for fd in two.fds {
+            let flags = rustix::io::fcntl_getfd(&fd).unwrap();
+            assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+            let address = Socket::from(fd).local_addr().unwrap().as_socket();
+            assert_eq!(address, listener.local_addr().ok());
+        }
+        assert!(theirs.receive().unwrap().is_none(), "closed");
+    }
+
+    #[test]
+    fn the_last_word_of_one_who_did_not_listen_is_heard() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let theirs = Channel(theirs.into());
+        ours.send("unread", &[]).unwrap();
+        theirs.send("last", &[]).unwrap();
+        drop(theirs);
+        assert!(ours.send("too late", &[]).is_err());
+        assert_eq!(ours.receive().unwrap().unwrap().text, "last");
+        assert!(ours.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn whoever_says_nothing_is_not_waited_for() {
+        let (ours, _theirs) = Channel::pair().unwrap();
+        ours.set_patience(Duration::from_millis(20)).unwrap();
+        let error = ours.receive().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn more_descriptors_than_a_message_holds_are_refused() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let many = vec![theirs.as_fd(); FDS_MAX + 1];
+        let error = ours.send("x", &many).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        ours.send("x", &many[1..]).unwrap();
+    }
+}

@@ -1,0 +1,305 @@
+//! A new process takes over from the running one: nothing is refused, sessions go on where they
+//! are, and a new process that cannot serve changes nothing.
+
+use crate::harness::client::{End, PATIENCE, connect, echo, read_to_end};
+use crate::harness::config::Config;
+use crate::harness::eventually::{eventually, eventually_eq, eventually_true};
+use crate::harness::load::Load;
+use crate::harness::peer::{Behaviour, Peer, Refuses};
+use crate::harness::ports;
+use crate::harness::rlb::{PROGRAM, Rlb, STOP_WITHIN, Start, command};
+use crate::harness::runtime::{Scene, ask};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+/// The process that has taken over. It is nobody's child here, and is ended by its id.
+struct Next(Pid);
+
+impl Next {
+    /// The one that the service manager was told of.
+    #[track_caller]
+    fn of(rlb: &Rlb) -> Self {
+        let line = rlb.events().wait_for("upgraded: process ");
+        let number = line.split("upgraded: process ").nth(1);
+        let number = number.and_then(|rest| rest.split(' ').next()?.parse().ok());
+        let next = Self(Pid::from_raw(number.expect("a process id")));
+        rlb.wait_message(&format!("MAINPID={}", next.0));
+        eventually_true(PATIENCE, "READY=1 of the new one", || {
+            rlb.notified("READY=1")
+        });
+        next
+    }
+
+    /// Whether it runs; one that has ended may not have been waited for.
+    fn lives(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    /// Stops it as systemd would.
+    #[track_caller]
+    fn stop(self) {
+        kill(self.0, Signal::SIGTERM).expect("it runs");
+        eventually_true(STOP_WITHIN, "the end of the new one", || !self.lives());
+    }
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        if self.lives() {
+            let _ = kill(self.0, Signal::SIGKILL);
+        }
+    }
+}
+
+/// `rlb upgrade` for the rlb whose runtime socket is there.
+fn upgrade(socket: &Path) -> Output {
+    command(&["upgrade", "--socket", socket.to_str().expect("text")])
+}
+
+/// A field of `show info`.
+fn info(socket: &Path, name: &str) -> String {
+    let text = ask(socket, "show info");
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    value
+        .unwrap_or_else(|| panic!("{name} in {text}"))
+        .to_owned()
+}
+
+fn on(address: SocketAddr, peers: &[Peer]) -> Config {
+    let config = Config::new().bind(address);
+    peers.iter().fold(config, |config, peer| {
+        config.server_with(peer.address(), "check = false")
+    })
+}
+
+#[test]
+fn under_load_nothing_is_refused_and_no_stream_ends() {
+    let peers: Vec<Peer> = (0..3).map(|_| Peer::start(Behaviour::Echo)).collect();
+    let address = ports::free();
+    let mut rlb = Rlb::start(&on(address, &peers));
+    let mut streams: Vec<TcpStream> = (0..50).map(|_| connect(address)).collect();
+    for stream in &mut streams {
+        echo(stream, b"before");
+    }
+    let load = Load::start(address, 4);
+    rlb.signal(Signal::SIGUSR2);
+    let next = Next::of(&rlb);
+    for stream in &mut streams {
+        echo(stream, b"after");
+    }
+    assert!(rlb.process.ended().is_none(), "it has its streams");
+    let mut late = connect(address);
+    echo(&mut late, b"served by the new one");
+    drop(streams);
+    let status = rlb.process.wait(STOP_WITHIN);
+    assert_eq!(status.code(), Some(0), "no session is left in the old one");
+    echo(&mut late, b"and still");
+    let (served, failures) = load.end();
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(served > 50, "{served}");
+    drop(late);
+    next.stop();
+}
+
+#[test]
+fn the_runtime_socket_and_what_operators_and_checks_decided_go_along() {
+    let peers: Vec<Peer> = (0..3).map(|_| Peer::start(Behaviour::Echo)).collect();
+    let dark = Refuses::start();
+    // After the first one no check changes anything.
+    let check = "check = { interval = \"1h\", fast-interval = \"20ms\", down-interval = \"1h\" }";
+    let config = peers
+        .iter()
+        .fold(Config::new().bind(ports::free()), |config, peer| {
+            config.server_with(peer.address(), check)
+        });
+    let scene = Scene::new(config.server_with(dark.address(), check), "admin");
+    let socket = scene.socket();
+    let states = || {
+        let text = ask(&socket, "show servers state be");
+        let servers = text.lines().filter(|line| line.contains(" be "));
+        // Operational and administrative state, weight.
+        let columns = servers.map(|line| {
+            let columns: Vec<&str> = line.split(' ').collect();
+            columns[5..8].join(" ")
+        });
+        columns.collect::<Vec<_>>()
+    };
+    scene.ask("set server be/s1 state maint; set server be/s2 state drain");
+    scene.ask("set weight be/s3 7");
+    let wanted = ["0 1 1", "2 8 1", "2 0 7", "0 0 1"]
+        .map(str::to_owned)
+        .to_vec();
+    eventually_eq(PATIENCE, &wanted, states);
+    let old = scene.rlb.process.id().to_string();
+    assert_eq!(info(&socket, "Pid"), old);
+
+    let said = upgrade(&socket);
+    let next = Next::of(&scene.rlb);
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout),
+        format!("process {} serves from now on\n", next.0)
+    );
+    assert_eq!(said.status.code(), Some(0));
+    assert_eq!(info(&socket, "Pid"), next.0.to_string());
+    assert_eq!(states(), wanted);
+    next.stop();
+}
+
+#[test]
+fn a_new_process_that_cannot_serve_changes_nothing() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let address = ports::free();
+    let scene = Scene::new(on(address, &peers), "admin");
+    let mut stream = connect(address);
+    echo(&mut stream, b"before");
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = holder.local_addr().expect("bound");
+    let elsewhere = scene.config.clone().bind(taken);
+    let wrong = scene.config.clone().global("maxcon = 1");
+    for (config, why) in [
+        (wrong.to_string(), "unknown key `maxcon`"),
+        (elsewhere.to_string(), "cannot listen on"),
+    ] {
+        scene.rlb.rewrite(&config);
+        let said = upgrade(&scene.socket());
+        assert_eq!(said.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(text.contains("the new process cannot serve"), "{text}");
+        assert!(text.contains(why), "{text}");
+        assert!(text.ends_with("this process goes on as it was\n"), "{text}");
+        assert!(!scene.rlb.notified("MAINPID="), "nobody is told");
+        echo(&mut stream, b"as before");
+        echo(&mut connect(address), b"a new one");
+    }
+    scene.rlb.rewrite(&scene.config);
+    assert!(upgrade(&scene.socket()).status.success());
+    let next = Next::of(&scene.rlb);
+    drop(stream);
+    next.stop();
+}
+
+#[test]
+fn the_program_is_what_its_path_leads_to_now() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let address = ports::free();
+    let config = on(address, &peers);
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("rlb");
+    let lead_to = |target: &str| {
+        let _ = std::fs::remove_file(&path);
+        symlink(target, &path).expect("a link");
+    };
+    lead_to(PROGRAM);
+    let mut rlb = Start::new(&config).program(path.clone()).ready();
+    for (target, why) in [
+        ("/nowhere", "cannot start"),
+        ("/bin/true", "ended before it could serve"),
+    ] {
+        lead_to(target);
+        rlb.signal(Signal::SIGUSR2);
+        let line = rlb.events().wait_for(why);
+        assert!(line.contains("upgrade: "), "{line}");
+        echo(&mut connect(address), b"as before");
+    }
+    lead_to(PROGRAM);
+    rlb.signal(Signal::SIGUSR2);
+    let next = Next::of(&rlb);
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+    echo(&mut connect(address), b"the new one");
+    next.stop();
+}
+
+#[test]
+fn upgrade_stop_after_ends_what_is_left() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let address = ports::free();
+    let config = on(address, &peers).global("hard-stop-after = \"1ms\"");
+    let mut rlb = Rlb::start(&config.global("upgrade-stop-after = \"2s\""));
+    let mut stream = connect(address);
+    echo(&mut stream, b"before");
+    rlb.signal(Signal::SIGUSR2);
+    let next = Next::of(&rlb);
+    let start = Instant::now();
+    echo(&mut stream, b"after");
+    assert_eq!(read_to_end(&mut stream).1, End::Reset);
+    let took = start.elapsed();
+    // The signal was a moment before.
+    let (least, most) = (Duration::from_millis(1500), Duration::from_secs(3));
+    assert!(took > least && took < most, "{took:?}");
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+    next.stop();
+}
+
+#[test]
+fn the_old_process_takes_nothing_new_and_ends_when_it_is_told() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let address = ports::free();
+    let mut rlb = Rlb::start(&on(address, &peers));
+    let mut stream = connect(address);
+    echo(&mut stream, b"before");
+    rlb.signal(Signal::SIGUSR2);
+    let next = Next::of(&rlb);
+    // The new one is asked, not the old one.
+    kill(next.0, Signal::SIGUSR2).expect("it runs");
+    let upgraded = || rlb.events().with("upgraded: process ");
+    eventually_true(PATIENCE, "the third one", || upgraded().len() == 2);
+    let line = upgraded().pop().expect("two");
+    let number = line.split("upgraded: process ").nth(1);
+    let number = number.and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let third = Next(Pid::from_raw(number.expect("a process id")));
+    eventually_true(STOP_WITHIN, "the end of the second", || !next.lives());
+    rlb.signal(Signal::SIGUSR2);
+    rlb.events().wait_for("SIGUSR2: this process is stopping");
+    echo(&mut stream, b"still in the first");
+    rlb.signal(Signal::SIGTERM);
+    assert_ne!(read_to_end(&mut stream).1, End::Silence);
+    assert!(rlb.process.wait(STOP_WITHIN).code().is_some());
+    echo(&mut connect(address), b"in the third");
+    third.stop();
+}
+
+#[test]
+fn the_service_manager_keeps_what_the_new_process_listens_on() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let (stays, goes, comes) = (ports::free(), ports::free(), ports::free());
+    let rlb = Rlb::start(&on(stays, &peers).bind(goes));
+    let stored = |rlb: &Rlb| {
+        let (text, fds) = rlb.wait_message("FDSTORE=1");
+        (text.lines().nth(1).map(str::to_owned), fds)
+    };
+    let name = |address: SocketAddr| Some(format!("FDNAME=tcp-127.0.0.1_{}", address.port()));
+    // Two shards of each.
+    let kept: Vec<_> = (0..4).map(|_| stored(&rlb)).collect();
+    rlb.rewrite(&on(stays, &peers).bind(comes));
+    rlb.signal(Signal::SIGUSR2);
+    let line = rlb.events().wait_for("upgraded: process ");
+    let number = line.split("upgraded: process ").nth(1);
+    let number = number.and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let next = Next(Pid::from_raw(number.expect("a process id")));
+    // In this order: nobody but the main process is listened to.
+    rlb.wait_message(&format!("MAINPID={}", next.0));
+    rlb.wait_message("READY=1");
+    let (text, _) = rlb.wait_message("FDSTOREREMOVE=1");
+    assert_eq!(text.lines().nth(1).map(str::to_owned), name(goes));
+    for _ in 0..2 {
+        assert_eq!(
+            stored(&rlb).0,
+            name(comes),
+            "what came along is there already"
+        );
+    }
+    drop(kept);
+    eventually(STOP_WITHIN, "the old port is closed", || {
+        TcpStream::connect_timeout(&goes, PATIENCE).err()
+    });
+    echo(&mut connect(stays), b"stays");
+    echo(&mut connect(comes), b"comes");
+    next.stop();
+}
