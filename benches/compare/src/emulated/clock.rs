@@ -8,6 +8,8 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// How long the kernel may take to find its clock, and to finish what it does after a boot.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// Turns of the loop that tries it.
 const TURNS: u64 = 20_000_000;
 /// Largest difference between two runs of the same loop: the timer's interrupts.
@@ -19,13 +21,18 @@ const UNCOUNTED_MAX: (f64, f64) = (0.1, 5e6);
 /// twice as long: true of a clock that counts, false of one that runs. So must `threads` of them that
 /// run it at once take that many times the time, each its own and none of the others'.
 pub fn check(threads: usize) -> Result<String> {
-    let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-    let source = fs::read_to_string(source).context("no clock source")?;
-    ensure!(
-        source.trim() == "tsc",
-        "the clock is {}, not tsc",
-        source.trim()
-    );
+    settle()?;
+    // A kernel that has just booted has things left to do, which share the processor with the loop.
+    let begun = Instant::now();
+    loop {
+        match attempt(threads) {
+            Err(_) if begun.elapsed() < SETTLE_MAX => {}
+            result => return result,
+        }
+    }
+}
+
+fn attempt(threads: usize) -> Result<String> {
     let (first, again, twice) = (turns(TURNS)?, turns(TURNS)?, turns(2 * TURNS)?);
     let differs = |one: f64, other: f64| (one / other - 1.0).abs() > DIFFERENCE_MAX;
     let mut found = format!(
@@ -40,6 +47,25 @@ pub fn check(threads: usize) -> Result<String> {
     }
     ensure!(counts, "the clock does not count instructions: {found}");
     Ok(found)
+}
+
+/// Waits until the kernel has taken the clock that is wanted: newer ones begin with `tsc-early`, and
+/// change a second or two after the boot.
+fn settle() -> Result<()> {
+    let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    let begun = Instant::now();
+    loop {
+        let source = fs::read_to_string(path).context("no clock source")?;
+        let source = source.trim();
+        if source == "tsc" {
+            return Ok(());
+        }
+        ensure!(
+            begun.elapsed() < SETTLE_MAX,
+            "the clock is {source}, not tsc"
+        );
+        pause(Duration::from_millis(10));
+    }
 }
 
 fn spin(count: u64) {
