@@ -273,6 +273,8 @@ impl Running {
     /// Another process checks, decides and reports from now on; this one has its sessions left. What
     /// waits in the sockets is the other's.
     fn leave(&self) {
+        let sessions = self.core.global.active.get();
+        tracing::info!(sessions, "no new sessions here; those that run go on");
         self.stops.workers.handed_over.cancel();
         self.stops.checks.cancel();
         if let Some(watchdog) = &self.watchdog {

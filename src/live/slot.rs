@@ -27,6 +27,14 @@ pub struct ConnLimits {
     pub frontend: Option<u32>,
 }
 
+impl ConnLimits {
+    /// There is always a place.
+    pub const NONE: Self = Self {
+        global: u32::MAX,
+        frontend: None,
+    };
+}
+
 impl ConnSlot {
     /// A place, or `None` when the process or the frontend is full.
     ///

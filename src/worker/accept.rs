@@ -77,6 +77,7 @@ pub(super) async fn run(
         socket,
         desk,
         sessions,
+        handed_over: handed_over.clone(),
     };
     loop {
         let ready = tokio::select! {
@@ -125,6 +126,7 @@ struct Door {
     socket: AsyncFd<Owned<Arc<Socket>>>,
     desk: Rc<Desk>,
     sessions: TaskTracker,
+    handed_over: CancellationToken,
 }
 
 enum Batch {
@@ -234,18 +236,25 @@ impl Door {
         }
     }
 
-    /// Waits for a place and takes it.
+    /// Waits for a place and takes it. Once the service is handed over there is one for whoever waits
+    /// here: this process takes nobody else, and may keep those that it has for days.
     async fn place(&self) -> (Arc<Frontend>, ConnSlot) {
         let waiting = Waiting::new(&self.desk.books.global);
         loop {
             let freed = waiting.0.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            let (frontend, limits) = self.now();
+            let (frontend, mut limits) = self.now();
+            if self.handed_over.is_cancelled() {
+                limits = ConnLimits::NONE;
+            }
             if let Some(slot) = self.take(&frontend, limits) {
                 return (frontend, slot);
             }
-            freed.await;
+            tokio::select! {
+                () = freed => {}
+                () = self.handed_over.cancelled() => {}
+            }
         }
     }
 

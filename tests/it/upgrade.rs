@@ -11,8 +11,10 @@ use crate::harness::rlb::{PROGRAM, Rlb, STOP_WITHIN, Start, command};
 use crate::harness::runtime::{Scene, ask};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -150,6 +152,51 @@ fn the_runtime_socket_and_what_operators_and_checks_decided_go_along() {
     assert_eq!(info(&socket, "Pid"), next.0.to_string());
     assert_eq!(states(), wanted);
     next.stop();
+}
+
+/// The old process has one place for a session, so that all clients but one wait: in the sockets, or
+/// accepted by a worker that has lost the race for the place.
+#[test]
+fn what_waits_in_a_socket_of_any_kind_is_served_by_other_workers() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("front.sock");
+    let v6: SocketAddr = format!("[::1]:{}", ports::free().port())
+        .parse()
+        .expect("v6");
+    let v4 = ports::free();
+    let config = |threads: u32, maxconn: u32| {
+        let config = Config::default()
+            .global(&format!("threads = {threads}"))
+            .frontend(&format!("maxconn = {maxconn}"))
+            .bind("BINDS")
+            .server_with(peers[0].address(), "check = false");
+        // Else no more than maxconn wait.
+        let bind = |address: &str| format!("{{ address = \"{address}\", backlog = 64 }}");
+        let unix = format!("unix:{}", path.display());
+        let binds = [v4.to_string(), v6.to_string(), unix].map(|address| bind(&address));
+        config.to_string().replace("\"BINDS\"", &binds.join(", "))
+    };
+    for (before, after) in [(1, 3), (3, 1)] {
+        let mut rlb = Rlb::start(&config(before, 1));
+        let mut streams: Vec<TcpStream> = (0..8).map(|_| connect(v4)).collect();
+        streams.extend((0..8).map(|_| connect(v6)));
+        let mut local = UnixStream::connect(&path).expect("queued");
+        rlb.rewrite(&config(after, 100));
+        rlb.signal(Signal::SIGUSR2);
+        let next = Next::of(&rlb);
+        for stream in &mut streams {
+            echo(stream, b"waited");
+        }
+        local.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        local.write_all(b"waited").expect("sent");
+        let mut answer = [0; 6];
+        local.read_exact(&mut answer).expect("answered");
+        drop((streams, local));
+        assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+        echo(&mut connect(v6), b"another");
+        next.stop();
+    }
 }
 
 #[test]
