@@ -19,17 +19,28 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+/// What the old process says before the id of the new one.
+const DONE: &str = "upgraded: process ";
+
 /// The process that has taken over. It is nobody's child here, and is ended by its id.
 struct Next(Pid);
 
 impl Next {
+    /// The one of the `count`th upgrade in this log.
+    #[track_caller]
+    fn logged(rlb: &Rlb, count: usize) -> Self {
+        let line = eventually(PATIENCE, "an upgrade", || {
+            rlb.events().with(DONE).into_iter().nth(count - 1)
+        });
+        let number = line.split(DONE).nth(1);
+        let number = number.and_then(|rest| rest.split(' ').next()?.parse().ok());
+        Self(Pid::from_raw(number.expect("a process id")))
+    }
+
     /// The one that the service manager was told of.
     #[track_caller]
     fn of(rlb: &Rlb) -> Self {
-        let line = rlb.events().wait_for("upgraded: process ");
-        let number = line.split("upgraded: process ").nth(1);
-        let number = number.and_then(|rest| rest.split(' ').next()?.parse().ok());
-        let next = Self(Pid::from_raw(number.expect("a process id")));
+        let next = Self::logged(rlb, 1);
         rlb.wait_message(&format!("MAINPID={}", next.0));
         eventually_true(PATIENCE, "READY=1 of the new one", || {
             rlb.notified("READY=1")
@@ -295,12 +306,7 @@ fn the_old_process_takes_nothing_new_and_ends_when_it_is_told() {
     let next = Next::of(&rlb);
     // The new one is asked, not the old one.
     kill(next.0, Signal::SIGUSR2).expect("it runs");
-    let upgraded = || rlb.events().with("upgraded: process ");
-    eventually_true(PATIENCE, "the third one", || upgraded().len() == 2);
-    let line = upgraded().pop().expect("two");
-    let number = line.split("upgraded: process ").nth(1);
-    let number = number.and_then(|rest| rest.split(' ').next()?.parse().ok());
-    let third = Next(Pid::from_raw(number.expect("a process id")));
+    let third = Next::logged(&rlb, 2);
     eventually_true(STOP_WITHIN, "the end of the second", || !next.lives());
     rlb.signal(Signal::SIGUSR2);
     rlb.events().wait_for("SIGUSR2: this process is stopping");
@@ -326,10 +332,7 @@ fn the_service_manager_keeps_what_the_new_process_listens_on() {
     let kept: Vec<_> = (0..4).map(|_| stored(&rlb)).collect();
     rlb.rewrite(&on(stays, &peers).bind(comes));
     rlb.signal(Signal::SIGUSR2);
-    let line = rlb.events().wait_for("upgraded: process ");
-    let number = line.split("upgraded: process ").nth(1);
-    let number = number.and_then(|rest| rest.split(' ').next()?.parse().ok());
-    let next = Next(Pid::from_raw(number.expect("a process id")));
+    let next = Next::logged(&rlb, 1);
     // In this order: nobody but the main process is listened to.
     rlb.wait_message(&format!("MAINPID={}", next.0));
     rlb.wait_message("READY=1");

@@ -11,6 +11,7 @@
 //! Invariants: one reload at a time; [`Reloader::current`] is what is in force, so a key that needs
 //! a restart is told again by every reload until there is one.
 
+mod requests;
 mod rollback;
 mod upgrade;
 mod watch;
@@ -29,6 +30,8 @@ use crate::log::{self, Log};
 use crate::state::{Endpoint, Snapshot};
 use crate::sys::raw;
 use arc_swap::ArcSwap;
+pub use requests::{Answer, REQUESTS_MAX, ReloadHandle};
+use requests::{Request, Trigger, Wanted};
 use rollback::Guard;
 use sd_notify::NotifyState;
 use std::collections::HashMap;
@@ -39,9 +42,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use watch::Watch;
-
-/// Requests that may wait while a reload runs. Further ones would read the same file.
-pub const REQUESTS_MAX: usize = 64;
 
 /// How long the service manager may take to hear of a reload.
 const NOTIFY_MAX: Duration = Duration::from_secs(1);
@@ -93,82 +93,6 @@ pub struct Left {
 pub struct HandedOver {
     /// How long the sessions that are left here may go on; `None`: for ever.
     pub limit: Option<Duration>,
-}
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    /// A reload, and who asked.
-    Reload(Trigger),
-    /// A new process.
-    Upgrade,
-}
-
-/// Who asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trigger {
-    Signal,
-    Command,
-    Watch,
-}
-
-/// What came of a reload or an upgrade.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The new configuration is in force, or the new process in charge.
-    pub done: bool,
-    /// What changed or why not, a line each, the summary last.
-    pub lines: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Request {
-    wanted: Wanted,
-    reply: Option<oneshot::Sender<Answer>>,
-}
-
-/// Asks for reloads and upgrades; cheap to clone.
-#[derive(Debug, Clone)]
-pub struct ReloadHandle(mpsc::Sender<Request>);
-
-impl ReloadHandle {
-    /// A signal asks: the answer goes to the log.
-    pub fn signalled(&self) {
-        self.tell(Wanted::Reload(Trigger::Signal));
-    }
-
-    /// A signal asks for an upgrade: the answer goes to the log.
-    pub fn upgrade_signalled(&self) {
-        self.tell(Wanted::Upgrade);
-    }
-
-    /// An operator asks and waits. `None` when the process is stopping.
-    pub async fn reload(&self) -> Option<Answer> {
-        self.ask(Wanted::Reload(Trigger::Command)).await
-    }
-
-    /// An operator asks for an upgrade and waits. `None` when the process is stopping.
-    pub async fn upgrade(&self) -> Option<Answer> {
-        self.ask(Wanted::Upgrade).await
-    }
-
-    fn tell(&self, wanted: Wanted) {
-        // Full: one of those that wait will do the same.
-        let _ = self.0.try_send(Request {
-            wanted,
-            reply: None,
-        });
-    }
-
-    async fn ask(&self, wanted: Wanted) -> Option<Answer> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request {
-            wanted,
-            reply: Some(reply),
-        };
-        self.0.send(request).await.ok()?;
-        answer.await.ok()
-    }
 }
 
 /// The sessions that the process may have: what is written, as far as the descriptors hold it.
