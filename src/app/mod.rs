@@ -371,9 +371,11 @@ impl Core {
         stops: &Stops,
     ) -> io::Result<Vec<JoinHandle<()>>> {
         let parts = listeners.into_iter().zip(orders).zip(pulses);
-        let parts = parts.zip(worker::share::shares(self.threads)).enumerate();
+        let parts = parts
+            .zip(worker::hand_off::hand_offs(self.threads))
+            .enumerate();
         parts
-            .map(|(index, (((listeners, orders), pulse), share))| {
+            .map(|(index, (((listeners, orders), pulse), hand_off))| {
                 worker::spawn(worker::Parts {
                     index,
                     listeners,
@@ -382,7 +384,7 @@ impl Core {
                     log: self.log.clone(),
                     control: self.control.clone(),
                     orders,
-                    share,
+                    hand_off,
                     pulse,
                     stops: stops.workers.clone(),
                 })

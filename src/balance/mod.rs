@@ -1,10 +1,10 @@
 //! Choosing a server among the usable ones. Pure but for the cursor; runs on workers, built on the
 //! control thread.
 
-pub mod wheel;
+pub mod rotation;
 
+use rotation::Rotation;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use wheel::Wheel;
 
 /// What the picker has to know of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,15 +25,15 @@ pub struct Candidate {
 /// (HAProxy's rule).
 #[derive(Debug, Clone)]
 pub struct Picker {
-    wheel: Wheel,
+    rotation: Rotation,
 }
 
 /// One session's place in the rotation. Retries and second attempts walk on from it without moving
 /// the rotation for others.
 #[derive(Debug, Clone, Copy)]
-pub struct Turn(usize);
+pub struct RotationCursor(usize);
 
-impl Turn {
+impl RotationCursor {
     /// Takes the next turn: once a session.
     pub fn take(cursor: &AtomicUsize) -> Self {
         Self(cursor.fetch_add(1, Relaxed))
@@ -56,20 +56,20 @@ impl Picker {
                 .collect();
         }
         Self {
-            wheel: Wheel::new(&chosen),
+            rotation: Rotation::new(&chosen),
         }
     }
 
     /// Whether no server can be chosen.
     pub fn is_empty(&self) -> bool {
-        self.wheel.slots().is_empty()
+        self.rotation.slots().is_empty()
     }
 
     /// The first server from `turn` on that `accept` takes: one pass over the rotation.
     ///
     /// # Hot path: the first slot is the answer unless it was refused.
-    pub fn pick(&self, turn: Turn, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
-        let slots = self.wheel.slots();
+    pub fn pick(&self, turn: RotationCursor, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
+        let slots = self.rotation.slots();
         let start = turn.0.checked_rem(slots.len())?;
         let (before, from) = slots.split_at(start);
         from.iter()

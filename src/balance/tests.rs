@@ -1,6 +1,6 @@
 //! Properties of the rotation: fairness, smoothness, stability.
 
-use super::wheel::{SLOTS_MAX, Wheel};
+use super::rotation::{Rotation, SLOTS_MAX};
 use super::*;
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn picks(picker: &Picker, cursor: &AtomicUsize, count: usize) -> Vec<u32> {
     (0..count)
         .map(|_| {
             picker
-                .pick(Turn::take(cursor), |_| true)
+                .pick(RotationCursor::take(cursor), |_| true)
                 .expect("there is a server")
         })
         .collect()
@@ -29,7 +29,7 @@ fn picks(picker: &Picker, cursor: &AtomicUsize, count: usize) -> Vec<u32> {
 #[test]
 fn three_one_one_is_never_three_in_a_row() {
     assert_eq!(
-        Wheel::new(&[(0, 3), (1, 1), (2, 1)]).slots(),
+        Rotation::new(&[(0, 3), (1, 1), (2, 1)]).slots(),
         [0, 1, 0, 2, 0]
     );
 }
@@ -37,7 +37,7 @@ fn three_one_one_is_never_three_in_a_row() {
 #[test]
 fn equal_weights_rotate_in_order_and_divide_by_their_common_divisor() {
     assert_eq!(
-        Wheel::new(&[(0, 100), (1, 100), (2, 100)]).slots(),
+        Rotation::new(&[(0, 100), (1, 100), (2, 100)]).slots(),
         [0, 1, 2]
     );
 }
@@ -75,13 +75,17 @@ fn backups_serve_only_when_no_active_server_can() {
     assert_eq!(served(&all, false), [3]);
     all[3].usable = false;
     assert!(Picker::new(&all, true).is_empty());
-    assert!(Picker::new(&all, true).pick(Turn(5), |_| true).is_none());
+    assert!(
+        Picker::new(&all, true)
+            .pick(RotationCursor(5), |_| true)
+            .is_none()
+    );
 }
 
 #[test]
 fn a_refused_server_is_walked_past_without_moving_the_rotation() {
     let picker = Picker::new(&candidates(&[1, 1, 1]), false);
-    let turn = Turn(1);
+    let turn = RotationCursor(1);
     assert_eq!(picker.pick(turn, |_| true), Some(1));
     assert_eq!(picker.pick(turn, |index| index != 1), Some(2));
     assert_eq!(picker.pick(turn, |index| index == 0), Some(0));
@@ -91,10 +95,10 @@ fn a_refused_server_is_walked_past_without_moving_the_rotation() {
 #[test]
 fn huge_sums_are_scaled_and_nobody_is_left_out() {
     let servers: Vec<(u32, u32)> = (0..1000).map(|i| (i, 1 + (i * 7919) % 256)).collect();
-    let wheel = Wheel::new(&servers);
-    assert!(wheel.slots().len() <= SLOTS_MAX + servers.len());
+    let rotation = Rotation::new(&servers);
+    assert!(rotation.slots().len() <= SLOTS_MAX + servers.len());
     let mut seen = vec![false; servers.len()];
-    for &index in wheel.slots() {
+    for &index in rotation.slots() {
         seen[index as usize] = true;
     }
     assert!(seen.into_iter().all(|seen| seen));
@@ -106,12 +110,12 @@ proptest! {
         weights in prop::collection::vec(1u32..=256, 1..12)
     ) {
         let servers: Vec<_> = (0..).zip(weights.iter().copied()).collect();
-        let wheel = Wheel::new(&servers);
+        let rotation = Rotation::new(&servers);
         let sum: u32 = weights.iter().sum();
-        let unit = sum as usize / wheel.slots().len();
-        prop_assert_eq!(unit * wheel.slots().len(), sum as usize);
+        let unit = sum as usize / rotation.slots().len();
+        prop_assert_eq!(unit * rotation.slots().len(), sum as usize);
         for &(index, weight) in &servers {
-            let turns = wheel.slots().iter().filter(|&&slot| slot == index).count();
+            let turns = rotation.slots().iter().filter(|&&slot| slot == index).count();
             prop_assert_eq!(turns * unit, weight as usize);
         }
     }
@@ -121,10 +125,10 @@ proptest! {
         weights in prop::collection::vec(1u32..=64, 1..12)
     ) {
         let servers: Vec<_> = (0..).zip(weights.iter().copied()).collect();
-        let wheel = Wheel::new(&servers);
+        let rotation = Rotation::new(&servers);
         let sum: u32 = weights.iter().sum();
         let mut counts = vec![0u32; weights.len()];
-        for (turn, &index) in (1..).zip(wheel.slots()) {
+        for (turn, &index) in (1..).zip(rotation.slots()) {
             counts[index as usize] += 1;
             for (count, weight) in counts.iter().zip(&weights) {
                 let share = f64::from(turn) * f64::from(*weight) / f64::from(sum);

@@ -203,7 +203,7 @@ async fn everybody_knows_it_is_down(world: &mut World) {
             .contains("0 active and 1 backup servers left. Running on backup.")
     );
     let backend = world.backend();
-    let turn = crate::balance::Turn::take(&backend.live.cursor);
+    let turn = crate::balance::RotationCursor::take(&backend.live.cursor);
     let mut picked = Vec::new();
     backend.picker.pick(turn, |index| {
         picked.push(index);

@@ -3,10 +3,10 @@
 //! Excess connections wait in the kernel's queue, which costs nothing and loses none. A pause ends
 //! when a place is freed, not by polling.
 
-use super::account::Account;
+use super::hand_off::Accepted;
 use super::relay::Kind;
-use super::session::{Desk, Session};
-use super::share::Accepted;
+use super::session::{Session, WorkerContext};
+use super::session_stats::SessionStats;
 use crate::live::GlobalLive;
 use crate::live::slot::{ConnLimits, ConnSlot};
 use crate::state::{Frontend, FrontendId};
@@ -55,7 +55,7 @@ pub struct Listener {
 /// socket then, and what is queued in it.
 pub(super) async fn run(
     listener: Listener,
-    desk: Rc<Desk>,
+    worker: Rc<WorkerContext>,
     sessions: TaskTracker,
     (drain, handed_over): (CancellationToken, CancellationToken),
 ) -> io::Result<()> {
@@ -65,17 +65,17 @@ pub(super) async fn run(
         socket,
         unix,
     } = listener;
-    let Some(last) = desk.read(|snapshot| snapshot.frontend(frontend).cloned()) else {
+    let Some(last) = worker.read(|snapshot| snapshot.frontend(frontend).cloned()) else {
         // A later reload has removed it before this worker heard of it.
         return Ok(());
     };
     let kind = if unix { Kind::Unix } else { Kind::Tcp };
     let socket = raw::watch(Owned::new(socket), Interest::READABLE)?;
-    let door = Door {
+    let acceptor = Acceptor {
         last: RefCell::new(last),
         kind,
         socket,
-        desk,
+        worker,
         sessions,
         handed_over: handed_over.clone(),
     };
@@ -83,10 +83,10 @@ pub(super) async fn run(
         let ready = tokio::select! {
             biased;
             () = drain.cancelled() => break,
-            ready = door.socket.readable() => ready,
+            ready = acceptor.socket.readable() => ready,
         };
         let mut ready = ready?;
-        match door.batch(&drain).await {
+        match acceptor.batch(&drain).await {
             Batch::Drained => ready.clear_ready(),
             Batch::More => tokio::task::yield_now().await,
         }
@@ -95,8 +95,8 @@ pub(super) async fn run(
         return Ok(());
     }
     let never = CancellationToken::new();
-    while !door.desk.kill.is_cancelled() {
-        if let Batch::Drained = door.batch(&never).await {
+    while !acceptor.worker.kill.is_cancelled() {
+        if let Batch::Drained = acceptor.batch(&never).await {
             break;
         }
     }
@@ -104,7 +104,7 @@ pub(super) async fn run(
 }
 
 /// Begins the session of a connection.
-pub(super) fn begin(accepted: Accepted, desk: &Rc<Desk>, sessions: &TaskTracker) {
+pub(super) fn begin(accepted: Accepted, worker: &Rc<WorkerContext>, sessions: &TaskTracker) {
     let Accepted {
         client,
         kind,
@@ -112,19 +112,19 @@ pub(super) fn begin(accepted: Accepted, desk: &Rc<Desk>, sessions: &TaskTracker)
         frontend,
         slot,
     } = accepted;
-    let id = desk.arrivals.number(desk.colleagues.position());
-    let account = Account::open(id, slot, frontend, peer, &desk.books);
-    let session = Session::new(Rc::clone(desk), (client, kind), account);
+    let id = worker.pending.number(worker.peers.position());
+    let stats = SessionStats::open(id, slot, frontend, peer, &worker.worker_stats);
+    let session = Session::new(Rc::clone(worker), (client, kind), stats);
     sessions.spawn_local(session.live_guarded());
 }
 
-struct Door {
+struct Acceptor {
     /// The frontend as it was last seen: one that a reload has removed still takes in what is
     /// queued for it.
     last: RefCell<Arc<Frontend>>,
     kind: Kind,
     socket: AsyncFd<Owned<Arc<Socket>>>,
-    desk: Rc<Desk>,
+    worker: Rc<WorkerContext>,
     sessions: TaskTracker,
     handed_over: CancellationToken,
 }
@@ -136,11 +136,11 @@ enum Batch {
     More,
 }
 
-impl Door {
+impl Acceptor {
     /// The frontend and the limits as they are now.
     fn now(&self) -> (Arc<Frontend>, ConnLimits) {
         let mut last = self.last.borrow_mut();
-        let global = self.desk.read(|snapshot| {
+        let global = self.worker.read(|snapshot| {
             if let Some(frontend) = snapshot.frontend(last.id)
                 && !Arc::ptr_eq(frontend, &last)
             {
@@ -163,7 +163,7 @@ impl Door {
                 return Batch::More;
             }
             match accept(self.socket.get_ref()) {
-                Ok(connection) => self.welcome(connection, (frontend, limits)).await,
+                Ok(connection) => self.admit(connection, (frontend, limits)).await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Drained,
                 Err(error) if is_local(&error) => {
                     self.shortage(&error).await;
@@ -177,7 +177,7 @@ impl Door {
     }
 
     /// Gives a connection its place and its session.
-    async fn welcome(
+    async fn admit(
         &self,
         (client, peer): (OwnedFd, Option<SocketAddr>),
         (frontend, limits): (Arc<Frontend>, ConnLimits),
@@ -195,19 +195,24 @@ impl Door {
             frontend,
             slot,
         };
-        let load = &self.desk.books.global.load;
-        if let Some(accepted) = self.desk.colleagues.hand_over(accepted, load) {
-            begin(accepted, &self.desk, &self.sessions);
+        let load = &self.worker.worker_stats.global.load;
+        if let Some(accepted) = self.worker.peers.hand_over(accepted, load) {
+            begin(accepted, &self.worker, &self.sessions);
         }
     }
 
     fn take(&self, frontend: &Arc<Frontend>, limits: ConnLimits) -> Option<ConnSlot> {
-        let books = &self.desk.books;
-        ConnSlot::take(&books.global, &frontend.live, limits, &books.token)
+        let worker_stats = &self.worker.worker_stats;
+        ConnSlot::take(
+            &worker_stats.global,
+            &frontend.live,
+            limits,
+            &worker_stats.token,
+        )
     }
 
     fn is_full(&self, frontend: &Frontend, limits: ConnLimits) -> bool {
-        self.desk.books.global.active.get() >= limits.global
+        self.worker.worker_stats.global.active.get() >= limits.global
             || limits
                 .frontend
                 .is_some_and(|limit| frontend.live.active.get() >= limit)
@@ -216,9 +221,14 @@ impl Door {
     /// Waits until there is a place to be had, because a session ended or a limit was raised;
     /// `false` when draining has begun instead.
     async fn wait_for_place(&self, drain: &CancellationToken) -> bool {
-        let books = &self.desk.books;
-        books.global.traffic.mine(&books.token).paused.add(1);
-        let waiting = Waiting::new(&books.global);
+        let worker_stats = &self.worker.worker_stats;
+        worker_stats
+            .global
+            .traffic
+            .mine(&worker_stats.token)
+            .paused
+            .add(1);
+        let waiting = Waiting::new(&worker_stats.global);
         loop {
             let freed = waiting.0.freed.notified();
             tokio::pin!(freed);
@@ -231,7 +241,7 @@ impl Door {
                 () = freed => {}
                 () = drain.cancelled() => return false,
                 // Sessions that are killed end, and free their places.
-                () = self.desk.kill.cancelled() => return false,
+                () = self.worker.kill.cancelled() => return false,
             }
         }
     }
@@ -239,7 +249,7 @@ impl Door {
     /// Waits for a place and takes it. Once the service is handed over there is one for whoever waits
     /// here: this process takes nobody else, and may keep those that it has for days.
     async fn place(&self) -> (Arc<Frontend>, ConnSlot) {
-        let waiting = Waiting::new(&self.desk.books.global);
+        let waiting = Waiting::new(&self.worker.worker_stats.global);
         loop {
             let freed = waiting.0.freed.notified();
             tokio::pin!(freed);
@@ -260,12 +270,17 @@ impl Door {
 
     /// Something of ours ran out: says so, at most once a second, and pauses.
     async fn shortage(&self, error: &io::Error) {
-        let books = &self.desk.books;
-        books.global.traffic.mine(&books.token).paused.add(1);
-        if books.global.may_complain() {
+        let worker_stats = &self.worker.worker_stats;
+        worker_stats
+            .global
+            .traffic
+            .mine(&worker_stats.token)
+            .paused
+            .add(1);
+        if worker_stats.global.may_complain() {
             tracing::warn!(%error, "accepting pauses");
         }
-        let waiting = Waiting::new(&books.global);
+        let waiting = Waiting::new(&worker_stats.global);
         // Whichever comes first; neither needs to be told from the other.
         let _ = tokio::time::timeout(SHORTAGE_PAUSE, waiting.0.freed.notified()).await;
     }

@@ -1,19 +1,20 @@
 //! The data path: one thread per core, each with a runtime, listeners and sessions of its own.
 //!
-//! A connection may be handed to another worker right after its accept ([`share`]); its session is
+//! A connection may be handed to another worker right after its accept ([`hand_off`]); its session is
 //! connected and relayed on one worker and never leaves it. Start reading at [`session`].
 
 mod accept;
-mod account;
-mod arrivals;
 mod connect;
+pub mod connect_policy;
+pub mod hand_off;
 pub mod order;
-pub mod plan;
-mod reach;
+mod pending;
 mod relay;
+mod server_connect;
 mod session;
+pub mod session_id;
+mod session_stats;
 pub mod sessions;
-pub mod share;
 
 pub use accept::{Listener, ListenerId};
 
@@ -21,12 +22,12 @@ use crate::live::pulse::Pulse;
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
 use crate::state::{ControlHandle, Snapshot};
 use crate::sys::abort::AbortOnPanic;
-use account::Books;
 use arc_swap::ArcSwap;
+use hand_off::HandOff;
 use order::Order;
 use relay::Relay;
-use session::Desk;
-use share::Share;
+use session::WorkerContext;
+use session_stats::WorkerStats;
 use std::collections::HashMap;
 use std::io;
 use std::pin::pin;
@@ -55,7 +56,7 @@ pub struct Parts {
     /// Orders from the control task.
     pub orders: mpsc::Receiver<Order>,
     /// Connections between workers.
-    pub share: Share,
+    pub hand_off: HandOff,
     /// Signs of life for the watchdog, if there is one.
     pub pulse: Option<Pulse>,
     /// What ends it.
@@ -102,7 +103,7 @@ async fn run(parts: Parts) -> io::Result<()> {
         log,
         control,
         mut orders,
-        share,
+        hand_off,
         pulse,
         stops,
     } = parts;
@@ -110,23 +111,23 @@ async fn run(parts: Parts) -> io::Result<()> {
         // Ends with the runtime, and so with the worker.
         tokio::task::spawn_local(pulse.beat());
     }
-    let books = Rc::new(Books {
+    let worker_stats = Rc::new(WorkerStats {
         token: WorkerToken::new(index),
         global,
         log,
     });
-    let (relay, events) = Relay::new(Rc::clone(&books))?;
-    let (colleagues, mut inbox) = (share.colleagues, share.inbox);
-    let relations = (control, colleagues);
+    let (relay, events) = Relay::new(Rc::clone(&worker_stats))?;
+    let (peers, mut inbox) = (hand_off.peers, hand_off.inbox);
+    let relations = (control, peers);
     let kill = stops.kill.clone();
-    let desk = Desk::new(books, Rc::clone(&relay), relations, kill, snapshot);
-    let desk = Rc::new(desk);
+    let worker = WorkerContext::new(worker_stats, Rc::clone(&relay), relations, kill, snapshot);
+    let worker = Rc::new(worker);
     let sessions = TaskTracker::new();
-    let mut doors = Doors::new(Rc::clone(&desk), sessions.clone(), stops.clone());
+    let mut acceptors = Acceptors::new(Rc::clone(&worker), sessions.clone(), stops.clone());
     for listener in listeners {
-        doors.open(listener);
+        acceptors.open(listener);
     }
-    let open = doors.open.clone();
+    let open = acceptors.open.clone();
     open.close();
     let mut accepting = pin!(async {
         stops.drain.cancelled().await;
@@ -144,9 +145,9 @@ async fn run(parts: Parts) -> io::Result<()> {
     loop {
         tokio::select! {
             result = &mut relaying => return result.map_err(io::Error::other)?,
-            Some(order) = orders.recv() => obey(order, &mut doors),
+            Some(order) = orders.recv() => obey(order, &mut acceptors),
             handed = inbox.recv(), if stage != Stage::Ending => match handed {
-                Some(accepted) => accept::begin(accepted, &desk, &sessions),
+                Some(accepted) => accept::begin(accepted, &worker, &sessions),
                 None => stage = Stage::Ending,
             },
             () = &mut accepting, if stage == Stage::Accepting => {
@@ -155,7 +156,7 @@ async fn run(parts: Parts) -> io::Result<()> {
             }
             () = &mut over, if stage == Stage::Ending => return Ok(()),
             () = stops.kill.cancelled() => {
-                end_all(&desk, &sessions).await;
+                end_all(&worker, &sessions).await;
                 return Ok(());
             }
         }
@@ -164,12 +165,12 @@ async fn run(parts: Parts) -> io::Result<()> {
 
 /// Ends all sessions: those that are relayed, those that connect, and those that became relayed
 /// meanwhile.
-async fn end_all(desk: &Desk, sessions: &TaskTracker) {
-    desk.relay.end_all(Cause::Killed);
-    desk.arrivals.end_all();
+async fn end_all(worker: &WorkerContext, sessions: &TaskTracker) {
+    worker.relay.end_all(Cause::Killed);
+    worker.pending.end_all();
     sessions.close();
     sessions.wait().await;
-    desk.relay.end_all(Cause::Killed);
+    worker.relay.end_all(Cause::Killed);
 }
 
 /// How far a worker's life is.
@@ -183,36 +184,36 @@ enum Stage {
     Ending,
 }
 
-fn obey(order: Order, doors: &mut Doors) {
-    let desk = &doors.desk;
+fn obey(order: Order, acceptors: &mut Acceptors) {
+    let worker = &acceptors.worker;
     match order {
-        Order::EndSessions { servers, cause } => desk.relay.end_sessions(&servers, cause),
+        Order::EndSessions { servers, cause } => worker.relay.end_sessions(&servers, cause),
         Order::List {
             from,
             wanted,
             reply,
         } => {
             let page = if from.relayed {
-                desk.relay.page(from.place, &wanted)
+                worker.relay.page(from.place, &wanted)
             } else {
-                desk.arrivals.page(from.place, &wanted)
+                worker.pending.page(from.place, &wanted)
             };
             // Whoever asked may have gone.
             let _ = reply.try_send(page);
         }
         Order::EndSession { id, reply } => {
             let killed = Cause::Killed;
-            let found = desk.arrivals.end(id) || desk.relay.end_session(id, killed);
+            let found = worker.pending.end(id) || worker.relay.end_session(id, killed);
             let _ = reply.try_send(found);
         }
-        Order::Open(listener) => doors.open(listener),
-        Order::Close(id) => doors.close(id),
+        Order::Open(listener) => acceptors.open(listener),
+        Order::Close(id) => acceptors.close(id),
     }
 }
 
 /// The listeners that this worker accepts from.
-struct Doors {
-    desk: Rc<Desk>,
+struct Acceptors {
+    worker: Rc<WorkerContext>,
     sessions: TaskTracker,
     stops: Stops,
     open: TaskTracker,
@@ -220,10 +221,10 @@ struct Doors {
     closing: HashMap<ListenerId, CancellationToken>,
 }
 
-impl Doors {
-    fn new(desk: Rc<Desk>, sessions: TaskTracker, stops: Stops) -> Self {
+impl Acceptors {
+    fn new(worker: Rc<WorkerContext>, sessions: TaskTracker, stops: Stops) -> Self {
         Self {
-            desk,
+            worker,
             sessions,
             stops,
             open: TaskTracker::new(),
@@ -237,10 +238,10 @@ impl Doors {
         let drain = drain
             .or_insert_with(|| self.stops.drain.child_token())
             .clone();
-        let desk = Rc::clone(&self.desk);
+        let worker = Rc::clone(&self.worker);
         let stop = (drain, self.stops.handed_over.clone());
-        let door = accept::run(listener, desk, self.sessions.clone(), stop);
-        self.open.spawn_local(door);
+        let acceptor = accept::run(listener, worker, self.sessions.clone(), stop);
+        self.open.spawn_local(acceptor);
     }
 
     fn close(&mut self, id: ListenerId) {

@@ -3,7 +3,8 @@
 //! Bounded: when a worker's inbox is full the sender waits, so that no order is lost.
 
 use super::accept::{Listener, ListenerId};
-use super::sessions::{Cursor, Page, SessionId, Wanted};
+use super::session_id::SessionId;
+use super::sessions::{Cursor, Page, Wanted};
 use crate::live::Cause;
 use std::sync::Arc;
 use tokio::sync::mpsc;

@@ -1,11 +1,11 @@
 //! The life of one client connection, from accept to hand-over. Runs on a worker.
 
-use super::account::{Account, Books};
-use super::arrivals::{Arrivals, Place};
 use super::connect::Attempt;
-use super::reach::Reach;
+use super::hand_off::PeerWorkers;
+use super::pending::{PendingGuard, PendingSessions};
 use super::relay::{Asked, Established, Kind, Relay};
-use super::share::Colleagues;
+use super::server_connect::ServerConnect;
+use super::session_stats::{SessionStats, WorkerStats};
 use crate::live::{Cause, Phase, Termination};
 use crate::state::{Backend, ControlHandle, FrontendId, Snapshot};
 use arc_swap::ArcSwap;
@@ -20,33 +20,33 @@ use std::task::Poll;
 use tokio_util::sync::CancellationToken;
 
 /// What every session of a worker works with.
-pub(super) struct Desk {
-    pub(super) books: Rc<Books>,
+pub(super) struct WorkerContext {
+    pub(super) worker_stats: Rc<WorkerStats>,
     pub(super) relay: Rc<Relay>,
     /// Sessions that are not the relay's yet.
-    pub(super) arrivals: Arrivals,
+    pub(super) pending: PendingSessions,
     pub(super) control: ControlHandle,
-    pub(super) colleagues: Colleagues,
+    pub(super) peers: PeerWorkers,
     /// Cancelled when sessions may not go on.
     pub(super) kill: CancellationToken,
     snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
 }
 
-impl Desk {
+impl WorkerContext {
     pub(super) fn new(
-        books: Rc<Books>,
+        worker_stats: Rc<WorkerStats>,
         relay: Rc<Relay>,
-        (control, colleagues): (ControlHandle, Colleagues),
+        (control, peers): (ControlHandle, PeerWorkers),
         kill: CancellationToken,
         snapshot: Arc<ArcSwap<Snapshot>>,
     ) -> Self {
         let snapshot = RefCell::new(arc_swap::Cache::new(snapshot));
         Self {
-            books,
+            worker_stats,
             relay,
-            arrivals: Arrivals::default(),
+            pending: PendingSessions::default(),
             control,
-            colleagues,
+            peers,
             kill,
             snapshot,
         }
@@ -66,17 +66,21 @@ pub(super) struct Session {
     client: OwnedFd,
     kind: Kind,
     /// Where its account is until the relay has it.
-    place: Place,
+    pending: PendingGuard,
 }
 
 impl Session {
     /// A connection that step 1 has accepted.
-    pub(super) fn new(desk: Rc<Desk>, (client, kind): (OwnedFd, Kind), account: Account) -> Self {
-        let place = Place::take(desk, account, client.as_raw_fd());
+    pub(super) fn new(
+        worker: Rc<WorkerContext>,
+        (client, kind): (OwnedFd, Kind),
+        stats: SessionStats,
+    ) -> Self {
+        let pending = PendingGuard::take(worker, stats, client.as_raw_fd());
         Self {
             client,
             kind,
-            place,
+            pending,
         }
     }
 
@@ -84,20 +88,20 @@ impl Session {
     ///
     /// In a box: what the runtime copies about several times is the box and not the life.
     pub(super) fn live_guarded(self) -> impl Future<Output = ()> {
-        let desk = Rc::clone(&self.place.desk);
-        let frontend = self.place.account(|account| account.frontend.id);
-        guarded(desk, frontend, Box::pin(self.live()))
+        let worker = Rc::clone(&self.pending.worker);
+        let frontend = self.pending.stats(|stats| stats.frontend.id);
+        guarded(worker, frontend, Box::pin(self.live()))
     }
 
     /// Lives the connection's life up to the relay, which takes it over.
     async fn live(self) {
         match self.run().await {
             Ok(server) => {
-                let desk = Rc::clone(&self.place.desk);
-                desk.relay.adopt(Established {
+                let worker = Rc::clone(&self.pending.worker);
+                worker.relay.adopt(Established {
                     client: (self.client, self.kind),
                     server,
-                    account: self.place.leave(),
+                    stats: self.pending.leave(),
                 });
             }
             Err(end) => self.end(&end),
@@ -116,21 +120,19 @@ impl Session {
 
     /// Step 4.
     fn route(&self) -> Result<Arc<Backend>, Termination> {
-        let Place { desk, .. } = &self.place;
-        let id = self
-            .place
-            .account(|account| account.frontend.default_backend);
-        let Some(backend) = desk.read(|snapshot| snapshot.backend(id).cloned()) else {
+        let PendingGuard { worker, .. } = &self.pending;
+        let id = self.pending.stats(|stats| stats.frontend.default_backend);
+        let Some(backend) = worker.read(|snapshot| snapshot.backend(id).cloned()) else {
             return Err(Termination::new(Cause::Server, Phase::Connect));
         };
-        self.place
-            .account(|account| account.enter_backend(&backend, &desk.books));
+        self.pending
+            .stats(|stats| stats.enter_backend(&backend, &worker.worker_stats));
         Ok(backend)
     }
 
     /// Steps 5 to 7.
     async fn reach(&self, backend: &Backend) -> Result<Attempt, Termination> {
-        Reach::new(&self.place, &self.client, backend)
+        ServerConnect::new(&self.pending, &self.client, backend)
             .server()
             .await
     }
@@ -139,9 +141,9 @@ impl Session {
     fn establish(&self, attempt: Attempt) -> Asked {
         let server = Arc::clone(&attempt.server);
         let (socket, slot) = attempt.into_parts();
-        let books = &self.place.desk.books;
-        self.place
-            .account(|account| account.enter_server(&server, slot, books));
+        let worker_stats = &self.pending.worker.worker_stats;
+        self.pending
+            .stats(|stats| stats.enter_server(&server, slot, worker_stats));
         socket
     }
 
@@ -149,14 +151,14 @@ impl Session {
     /// unread makes the kernel send a reset, which says the same.
     fn end(self, end: &Termination) {
         drop(self.client);
-        let desk = Rc::clone(&self.place.desk);
-        self.place.leave().finish(end, &desk.books);
+        let worker = Rc::clone(&self.pending.worker);
+        self.pending.leave().finish(end, &worker.worker_stats);
     }
 }
 
 /// A session's life, which a panic ends alone.
 async fn guarded(
-    desk: Rc<Desk>,
+    worker: Rc<WorkerContext>,
     frontend: FrontendId,
     mut life: Pin<Box<impl Future<Output = ()>>>,
 ) {
@@ -169,9 +171,14 @@ async fn guarded(
         );
     if !survived.await {
         tracing::error!("a session has ended by an internal error");
-        desk.read(|snapshot| {
+        worker.read(|snapshot| {
             if let Some(frontend) = snapshot.frontend(frontend) {
-                frontend.live.traffic.mine(&desk.books.token).eint.add(1);
+                frontend
+                    .live
+                    .traffic
+                    .mine(&worker.worker_stats.token)
+                    .eint
+                    .add(1);
             }
         });
     }

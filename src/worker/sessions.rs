@@ -1,13 +1,13 @@
-//! What is told of sessions when somebody asks (`show sess`), and the number that each of them has.
+//! What is told of sessions when somebody asks (`show sess`).
 //!
 //! A worker lists its sessions page by page: a page looks at [`PLACES_MAX`] places and tells of
 //! [`VIEWS_MAX`] sessions at most, so that a hundred thousand of them are many short turns of the
 //! worker. Whoever asks gets copies and puts them into words elsewhere.
 
-use super::account::Account;
+use super::session_id::SessionId;
+use super::session_stats::SessionStats;
 use crate::config::model;
 use crate::state::Frontend;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,46 +17,6 @@ pub const VIEWS_MAX: usize = 128;
 
 /// Places that are looked at for one page, sessions or not.
 pub const PLACES_MAX: usize = 1024;
-
-/// Names a session for as long as the process lives; no other ever has the same. Written `0x2a`,
-/// where HAProxy has a pointer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(u64);
-
-impl SessionId {
-    /// The `count`th session of worker `worker`, of `workers`. Counts begin at 1: there is no 0x0.
-    pub(crate) fn new(count: u64, (worker, workers): (usize, usize)) -> Self {
-        Self(count * workers as u64 + worker as u64)
-    }
-
-    /// The worker that has it, of `workers`.
-    pub fn worker(self, workers: usize) -> usize {
-        usize::try_from(self.0 % workers.max(1) as u64).unwrap_or(0)
-    }
-
-    /// Reads `0x2a`, or `42`. Nothing else is the number of a session, and 0 neither.
-    pub fn parse(text: &str) -> Option<Self> {
-        if text.contains('+') {
-            return None;
-        }
-        let number = match text.strip_prefix("0x") {
-            Some(digits) => u64::from_str_radix(digits, 16),
-            None => text.parse(),
-        };
-        number.ok().filter(|&number| number != 0).map(Self)
-    }
-
-    /// As a number, HAProxy's `id`.
-    pub fn number(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)
-    }
-}
 
 /// Which sessions are asked for; what is `None` or zero asks for all.
 #[derive(Debug, Clone, Default)]
@@ -79,17 +39,17 @@ pub struct Wanted {
 
 impl Wanted {
     /// Whether the session with this account is asked for.
-    pub(super) fn has(&self, account: &Account) -> bool {
+    pub(super) fn has(&self, stats: &SessionStats) -> bool {
         let named = |wanted: &Option<Arc<str>>, name: Option<&Arc<str>>| {
             wanted.as_ref().is_none_or(|wanted| Some(wanted) == name)
         };
-        let backend = account.backend.as_ref().map(|on| &on.spec.name);
-        let server = account.server_spec().map(|spec| &spec.name);
-        self.id.is_none_or(|id| id == account.id)
-            && named(&self.frontend, Some(&account.frontend.spec.name))
+        let backend = stats.backend.as_ref().map(|on| &on.spec.name);
+        let server = stats.server_spec().map(|spec| &spec.name);
+        self.id.is_none_or(|id| id == stats.id)
+            && named(&self.frontend, Some(&stats.frontend.spec.name))
             && named(&self.backend, backend)
             && named(&self.server, server)
-            && (self.older.is_zero() || account.accepted.elapsed() >= self.older)
+            && (self.older.is_zero() || stats.accepted.elapsed() >= self.older)
     }
 
     /// Whether a session that has so much time left is asked for.
@@ -147,17 +107,17 @@ pub struct View {
 
 impl View {
     /// Of a session whose client has this descriptor.
-    pub(super) fn new(account: &Account, client: i32, left: Option<Duration>) -> Self {
+    pub(super) fn new(stats: &SessionStats, client: i32, left: Option<Duration>) -> Self {
         Self {
-            id: account.id,
-            peer: account.peer,
-            accepted: account.accepted,
-            frontend: Arc::clone(&account.frontend),
-            backend: account.backend.as_ref().map(|on| Arc::clone(&on.spec)),
-            server: account.server_spec().cloned(),
-            retries: account.retries,
-            bytes_in: account.bytes_in,
-            bytes_out: account.bytes_out,
+            id: stats.id,
+            peer: stats.peer,
+            accepted: stats.accepted,
+            frontend: Arc::clone(&stats.frontend),
+            backend: stats.backend.as_ref().map(|on| Arc::clone(&on.spec)),
+            server: stats.server_spec().cloned(),
+            retries: stats.retries,
+            bytes_in: stats.bytes_in,
+            bytes_out: stats.bytes_out,
             left,
             client,
             sides: None,
@@ -192,39 +152,4 @@ pub struct SideView {
     pub local: Option<SocketAddr>,
     /// The peer's address, where it was asked for and has one.
     pub remote: Option<SocketAddr>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_names_its_worker_and_is_never_zero() {
-        for workers in 1..5 {
-            for worker in 0..workers {
-                for count in 1..4 {
-                    let id = SessionId::new(count, (worker, workers));
-                    assert_eq!(id.worker(workers), worker);
-                    assert_ne!(id.number(), 0);
-                    assert_eq!(SessionId::parse(&id.to_string()), Some(id));
-                    assert_eq!(SessionId::parse(&id.number().to_string()), Some(id));
-                }
-            }
-        }
-        assert_eq!(SessionId(42).to_string(), "0x2a");
-        for wrong in [
-            "",
-            "0",
-            "0x",
-            "0x0",
-            "x2a",
-            "0x+2a",
-            "+42",
-            "-1",
-            "s1",
-            "0x10000000000000000",
-        ] {
-            assert_eq!(SessionId::parse(wrong), None, "{wrong}");
-        }
-    }
 }

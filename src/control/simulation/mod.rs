@@ -11,7 +11,7 @@ mod tests;
 
 use super::batch::Batch;
 use super::places::Places;
-use crate::balance::Turn;
+use crate::balance::RotationCursor;
 use crate::check::schedule::{Due, Grid, Pace, first_start};
 use crate::config::model::Check;
 use crate::live::{CheckReport, CheckStatus, GlobalLive, WorkerToken};
@@ -69,12 +69,12 @@ struct Checker {
 
 /// What a seed makes of a world.
 #[derive(Debug, Clone, Copy)]
-struct Climate {
+struct Faults {
     faults: bool,
     shortages: bool,
 }
 
-struct World {
+struct Simulation {
     random: fastrand::Rng,
     start: Instant,
     now: Instant,
@@ -97,8 +97,8 @@ struct World {
     refused_here: u32,
 }
 
-impl World {
-    fn new(seed: u64, climate: Climate) -> Self {
+impl Simulation {
+    fn new(seed: u64, faults: Faults) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let count = random.usize(2..=5);
         let interval = ms(random.u64(200..1_500));
@@ -128,7 +128,7 @@ impl World {
         };
         let snapshot = Arc::new(Snapshot::initial(&config, &origin));
         let total = u32::try_from(count).unwrap();
-        let mut world = Self {
+        let mut simulation = Self {
             start,
             now: start,
             events: BTreeMap::new(),
@@ -156,16 +156,16 @@ impl World {
             refused_here: 0,
             random,
         };
-        world.plan_events(climate);
-        world
+        simulation.plan_events(faults);
+        simulation
     }
 
-    fn plan_events(&mut self, climate: Climate) {
+    fn plan_events(&mut self, faults: Faults) {
         let horizon = u64::try_from(FAULTS.as_millis()).unwrap();
         let end = self.start + FAULTS;
         for index in 0..self.nodes.len() {
             self.schedule_check(index);
-            for _ in 0..if climate.faults { 8 } else { 0 } {
+            for _ in 0..if faults.faults { 8 } else { 0 } {
                 let at = self.start + ms(self.random.u64(..horizon));
                 let node = match self.random.u32(..4) {
                     0 => Node::Dark,
@@ -180,7 +180,7 @@ impl World {
             }
             self.at(end, Event::Node(index, Node::Up(ms(1))));
         }
-        for _ in 0..if climate.shortages { 6 } else { 0 } {
+        for _ in 0..if faults.shortages { 6 } else { 0 } {
             let at = self.start + ms(self.random.u64(..horizon));
             self.at(at, Event::Shortage(true));
             let over = at + ms(self.random.u64(1..800));
@@ -325,7 +325,7 @@ impl World {
     fn note_rotation(&mut self) {
         let backend = self.backend();
         let mut now_in = vec![false; backend.servers.len()];
-        let turn = Turn::take(&Arc::default());
+        let turn = RotationCursor::take(&Arc::default());
         backend.picker.pick(turn, |index| {
             now_in[index as usize] = true;
             false

@@ -1,15 +1,15 @@
 //! The simulator's sessions: steps 5 to 7 on the real plan, picker, suspicion and slots.
 
-use super::{Event, Node, REFUSAL, World, ms};
-use crate::balance::Turn;
+use super::{Event, Node, REFUSAL, Simulation, ms};
+use crate::balance::RotationCursor;
 use crate::live::slot::{BackendSlot, Slot};
 use crate::state::{OperState, Server};
-use crate::worker::plan::{Lane, Limits, Plan, Step};
+use crate::worker::connect_policy::{AttemptSlot, ConnectPolicy, Limits, Step};
 use std::sync::Arc;
 use std::time::Instant;
 
 #[derive(Debug)]
-struct Flight {
+struct Attempt {
     server: Arc<Server>,
     number: u64,
     started: Instant,
@@ -19,10 +19,10 @@ struct Flight {
 /// One session on its way, or established.
 #[derive(Debug)]
 pub(super) struct Session {
-    plan: Plan,
-    turn: Turn,
+    policy: ConnectPolicy,
+    turn: RotationCursor,
     begun: Instant,
-    lanes: [Option<Flight>; 2],
+    attempts: [Option<Attempt>; 2],
     tried: Vec<u64>,
     short: Vec<u64>,
     /// Number of the wait that it is in; 0 once it is established.
@@ -30,7 +30,7 @@ pub(super) struct Session {
     _slot: BackendSlot,
 }
 
-impl World {
+impl Simulation {
     pub(super) fn arrive(&mut self) {
         let backend = self.backend();
         let limits = Limits {
@@ -39,10 +39,10 @@ impl World {
             attempt: backend.spec.connect_attempt,
         };
         self.sessions.push(Some(Session {
-            plan: Plan::new(limits, self.now),
-            turn: Turn::take(&backend.live.cursor),
+            policy: ConnectPolicy::new(limits, self.now),
+            turn: RotationCursor::take(&backend.live.cursor),
             begun: self.now,
-            lanes: [None, None],
+            attempts: [None, None],
             tried: Vec::new(),
             short: Vec::new(),
             wake: 0,
@@ -54,8 +54,8 @@ impl World {
     pub(super) fn step(&mut self, id: usize) {
         let mut session = self.sessions[id].take().expect("a session that goes on");
         loop {
-            match session.plan.step(self.now) {
-                Step::Start(lane) => self.start_attempt(id, &mut session, lane),
+            match session.policy.step(self.now) {
+                Step::Start(slot) => self.start_attempt(id, &mut session, slot),
                 Step::Wait(until) => {
                     self.counter += 1;
                     session.wake = self.counter;
@@ -65,8 +65,8 @@ impl World {
                 Step::GiveUp(_) => {
                     self.must_be_hopeless(&session);
                     self.lost += 1;
-                    for flight in session.lanes.into_iter().flatten() {
-                        self.blame(&flight.server);
+                    for attempt in session.attempts.into_iter().flatten() {
+                        self.blame(&attempt.server);
                     }
                     return;
                 }
@@ -75,20 +75,20 @@ impl World {
         self.sessions[id] = Some(session);
     }
 
-    fn start_attempt(&mut self, id: usize, session: &mut Session, lane: Lane) {
-        if let Some(overtaken) = session.lanes[lane as usize].take() {
+    fn start_attempt(&mut self, id: usize, session: &mut Session, slot: AttemptSlot) {
+        if let Some(overtaken) = session.attempts[slot as usize].take() {
             self.blame(&overtaken.server);
         }
         let backend = self.backend();
         let uid = |index: u32| backend.servers[index as usize].live.uid;
-        let accepts = |index| session.plan.accepts(uid(index));
+        let accepts = |index| session.policy.accepts(uid(index));
         let trusted = |i| accepts(i) && !backend.servers[i as usize].live.is_suspect();
         let picker = &backend.picker;
         let chosen = picker
             .pick(session.turn, trusted)
             .or_else(|| picker.pick(session.turn, accepts));
         let Some(index) = chosen.map(|index| index as usize) else {
-            return session.plan.exhausted();
+            return session.policy.exhausted();
         };
         let server = Arc::clone(&backend.servers[index]);
         assert_ne!(
@@ -98,10 +98,12 @@ impl World {
         );
         self.must_be_new(session, &server);
         let usual = server.live.usual_connect();
-        session.plan.started(lane, server.live.uid, usual, self.now);
+        session
+            .policy
+            .started(slot, server.live.uid, usual, self.now);
         if self.falls_short() {
             session.short.push(server.live.uid);
-            return session.plan.fell_short(lane, self.now);
+            return session.policy.local_error(slot, self.now);
         }
         session.tried.push(server.live.uid);
         self.counter += 1;
@@ -111,7 +113,7 @@ impl World {
             Node::Refusing => self.at(self.now + REFUSAL, Event::Answer(id, number, false)),
             Node::Dark => {}
         }
-        session.lanes[lane as usize] = Some(Flight {
+        session.attempts[slot as usize] = Some(Attempt {
             number,
             started: self.now,
             _slot: Slot::take(&server.live, &self.tokens[0]),
@@ -123,24 +125,24 @@ impl World {
         let Some(session) = &mut self.sessions[id] else {
             return;
         };
-        let of = |flight: &Option<Flight>| flight.as_ref().is_some_and(|f| f.number == number);
-        let Some(lane) = [Lane::A, Lane::B]
+        let of = |attempt: &Option<Attempt>| attempt.as_ref().is_some_and(|f| f.number == number);
+        let Some(slot) = [AttemptSlot::A, AttemptSlot::B]
             .into_iter()
-            .find(|&lane| of(&session.lanes[lane as usize]))
+            .find(|&slot| of(&session.attempts[slot as usize]))
         else {
             return;
         };
-        let flight = session.lanes[lane as usize].take().expect("just found");
+        let attempt = session.attempts[slot as usize].take().expect("just found");
         if !good {
-            session.plan.refused(lane, self.now);
-            self.blame(&flight.server);
+            session.policy.refused(slot, self.now);
+            self.blame(&attempt.server);
             return self.step(id);
         }
-        let started = flight.started;
-        flight.server.live.connect_succeeded(self.now - started);
-        let other = session.lanes.iter_mut().find_map(Option::take);
+        let started = attempt.started;
+        attempt.server.live.connect_succeeded(self.now - started);
+        let other = session.attempts.iter_mut().find_map(Option::take);
         session.wake = 0;
-        session.lanes[lane as usize] = Some(flight);
+        session.attempts[slot as usize] = Some(attempt);
         if let Some(other) = other
             && other.started < started
         {

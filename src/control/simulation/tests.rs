@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl World {
+impl Simulation {
     fn labels(&self) -> Vec<String> {
         let backend = self.backend();
         let label = |server: &Arc<Server>| server.status_label().into_owned();
@@ -39,11 +39,11 @@ impl World {
 }
 
 /// Runs `seeds` worlds; a failure names its seed.
-fn explore(seeds: std::ops::Range<u64>, climate: Climate, visit: impl Fn(&mut World)) {
+fn explore(seeds: std::ops::Range<u64>, faults: Faults, visit: impl Fn(&mut Simulation)) {
     for seed in seeds {
-        let run = std::panic::AssertUnwindSafe(|| visit(&mut World::new(seed, climate)));
+        let run = std::panic::AssertUnwindSafe(|| visit(&mut Simulation::new(seed, faults)));
         if let Err(panic) = std::panic::catch_unwind(run) {
-            eprintln!("seed {seed} with {climate:?}");
+            eprintln!("seed {seed} with {faults:?}");
             std::panic::resume_unwind(panic);
         }
     }
@@ -51,41 +51,41 @@ fn explore(seeds: std::ops::Range<u64>, climate: Climate, visit: impl Fn(&mut Wo
 
 #[test]
 fn whatever_fails_is_left_alone_and_comes_back() {
-    let climate = Climate {
+    let faults = Faults {
         faults: true,
         shortages: true,
     };
-    explore(0..150, climate, |world| {
-        world.run(world.start + FAULTS);
-        assert!(world.served > 0);
-        world.must_recover();
-        world.must_be_empty();
+    explore(0..150, faults, |simulation| {
+        simulation.run(simulation.start + FAULTS);
+        assert!(simulation.served > 0);
+        simulation.must_recover();
+        simulation.must_be_empty();
     });
 }
 
 #[test]
 fn nobody_waits_in_vain_for_dead_servers() {
-    let climate = Climate {
+    let faults = Faults {
         faults: true,
         shortages: false,
     };
-    explore(1_000..1_150, climate, |world| {
-        world.run(world.start + FAULTS);
-        world.must_recover();
-        world.must_be_empty();
+    explore(1_000..1_150, faults, |simulation| {
+        simulation.run(simulation.start + FAULTS);
+        simulation.must_recover();
+        simulation.must_be_empty();
     });
 }
 
 #[test]
 fn shortages_of_our_own_are_held_against_nobody() {
-    let climate = Climate {
+    let faults = Faults {
         faults: false,
         shortages: true,
     };
-    explore(2_000..2_050, climate, |world| {
-        while world.now < world.start + FAULTS {
-            world.run(world.now + ms(100));
-            for server in &world.backend().servers {
+    explore(2_000..2_050, faults, |simulation| {
+        while simulation.now < simulation.start + FAULTS {
+            simulation.run(simulation.now + ms(100));
+            for server in &simulation.backend().servers {
                 assert!(!server.live.is_suspect());
                 assert!(server.status.health >= server.rules().rise);
                 let traffic = &server.live.traffic;
@@ -93,11 +93,11 @@ fn shortages_of_our_own_are_held_against_nobody() {
             }
         }
         assert!(
-            world.refused_here > 0,
+            simulation.refused_here > 0,
             "nothing ran short: the test tests nothing"
         );
-        world.must_recover();
-        world.must_be_empty();
-        assert_eq!(world.lost, 0, "a short shortage costs no session");
+        simulation.must_recover();
+        simulation.must_be_empty();
+        assert_eq!(simulation.lost, 0, "a short shortage costs no session");
     });
 }

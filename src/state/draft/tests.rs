@@ -55,11 +55,13 @@ fn a_batch_touches_only_what_it_changes() {
         }
     );
     let mut picked = Vec::new();
-    new.picker
-        .pick(crate::balance::Turn::take(&new.live.cursor), |index| {
+    new.picker.pick(
+        crate::balance::RotationCursor::take(&new.live.cursor),
+        |index| {
             picked.push(index);
             false
-        });
+        },
+    );
     assert_eq!(picked, [1], "the picker knows");
 }
 

@@ -9,7 +9,7 @@ use super::conn::{Conn, Half, Kind, Side};
 use super::half::{Flow, Tools, flow};
 use crate::live::Termination;
 use crate::sys::raw;
-use crate::worker::account::Books;
+use crate::worker::session_stats::WorkerStats;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -36,11 +36,11 @@ pub(super) struct Closing {
 impl Closing {
     /// Begins, `gone` having left at `now`.
     pub(super) fn new(conn: &Conn, gone: Side, end: Termination, now: u64) -> Self {
-        let frontend = &conn.account.frontend.spec;
+        let frontend = &conn.stats.frontend.spec;
         let fin = match gone.other() {
             Side::Client => frontend.timeout_client_fin,
             Side::Server => conn
-                .account
+                .stats
                 .backend
                 .as_ref()
                 .and_then(|on| on.spec.timeout_server_fin),
@@ -75,7 +75,12 @@ impl Closing {
 }
 
 /// Delivers what can be delivered; `true` when the other side was reset and the session is over.
-pub(super) fn close(conn: &mut Conn, tools: &mut Tools, now: u64, books: &Books) -> bool {
+pub(super) fn close(
+    conn: &mut Conn,
+    tools: &mut Tools,
+    now: u64,
+    worker_stats: &WorkerStats,
+) -> bool {
     let Some(closing) = &conn.closing else {
         return false;
     };
@@ -83,7 +88,7 @@ pub(super) fn close(conn: &mut Conn, tools: &mut Tools, now: u64, books: &Books)
     let remaining = gone.other();
     if unread {
         conn.half_mut(gone).readable = true;
-        match flow(conn, gone, tools, now, books) {
+        match flow(conn, gone, tools, now, worker_stats) {
             Flow::Unfinished => return false,
             Flow::Broken(side, _) if side == remaining => return true,
             Flow::Broken(..) => set_read(conn),

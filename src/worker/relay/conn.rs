@@ -2,7 +2,7 @@
 
 use super::asked::Asked;
 use super::splice::{Manner, Pipe};
-use crate::worker::account::Account;
+use crate::worker::session_stats::SessionStats;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt;
 use std::io;
@@ -26,7 +26,7 @@ pub(in crate::worker) struct Established {
     /// The server's, which has answered.
     pub(in crate::worker) server: Asked,
     /// What it is counted on.
-    pub(in crate::worker) account: Account,
+    pub(in crate::worker) stats: SessionStats,
 }
 
 /// One of the two sides of a session, and the index of its [`Half`].
@@ -196,7 +196,7 @@ pub(super) struct Conn {
     /// It is in the list of sessions to be served.
     pub(super) queued: bool,
     pub(super) halves: [Half; 2],
-    pub(super) account: Account,
+    pub(super) stats: SessionStats,
     /// One side is gone: the other gets what was read, then a reset.
     pub(super) closing: Option<super::closing::Closing>,
 }
@@ -205,7 +205,7 @@ impl Conn {
     pub(super) fn new(
         (key, generation): (u32, u32),
         [client, server]: [(OwnedFd, Kind); 2],
-        account: Account,
+        stats: SessionStats,
         now: u64,
     ) -> Self {
         let mut server = Half::new(server, now);
@@ -216,7 +216,7 @@ impl Conn {
             generation,
             queued: false,
             halves: [Half::new(client, now), server],
-            account,
+            stats,
             closing: None,
         }
     }
@@ -239,8 +239,8 @@ impl Conn {
     /// has ended.
     pub(super) fn idle_timeout(&self, side: Side) -> Option<Duration> {
         let half_closed = self.halves.iter().any(|half| half.ended);
-        let frontend = &self.account.frontend.spec;
-        let backend = self.account.backend.as_ref().map(|on| &on.spec);
+        let frontend = &self.stats.frontend.spec;
+        let backend = self.stats.backend.as_ref().map(|on| &on.spec);
         match (side, half_closed) {
             (Side::Client, false) => frontend.timeout_client,
             (Side::Client, true) => frontend.timeout_client_fin,

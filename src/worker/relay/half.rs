@@ -12,7 +12,7 @@
 
 use super::conn::{Conn, Half, Kind, Rest, Side};
 use super::splice::{Filled, Manner, Pipe, Pipes};
-use crate::worker::account::Books;
+use crate::worker::session_stats::WorkerStats;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 use std::io;
@@ -37,12 +37,12 @@ pub(super) struct Tools {
 }
 
 impl Tools {
-    pub(super) fn new(books: Rc<Books>) -> Self {
+    pub(super) fn new(worker_stats: Rc<WorkerStats>) -> Self {
         Self {
             buffer: vec![0; CHUNK_MAX].into_boxed_slice(),
             share: READS_MAX,
             moved: 0,
-            pipes: Pipes::new(books),
+            pipes: Pipes::new(worker_stats),
         }
     }
 }
@@ -74,7 +74,7 @@ pub(super) fn flow(
     from: Side,
     tools: &mut Tools,
     now: u64,
-    books: &Books,
+    worker_stats: &WorkerStats,
 ) -> Flow {
     let to = from.other();
     if conn.half(to).is_owed() {
@@ -97,12 +97,12 @@ pub(super) fn flow(
             return Flow::Waiting;
         }
         let step = if conn.half(from).manner.is_spliced() {
-            spliced(conn, from, tools, now, books)
+            spliced(conn, from, tools, now, worker_stats)
         } else {
             None
         };
         // In one place, so that it is part of this function: all small messages come this way.
-        let step = step.unwrap_or_else(|| copied(conn, from, tools, now, books));
+        let step = step.unwrap_or_else(|| copied(conn, from, tools, now, worker_stats));
         match step {
             // A short write makes the kernel tell when more is taken.
             Ok(Step::Moved) if conn.half(to).is_owed() => return Flow::Waiting,
@@ -132,7 +132,7 @@ fn copied(
     from: Side,
     tools: &mut Tools,
     now: u64,
-    books: &Books,
+    worker_stats: &WorkerStats,
 ) -> Result<Step, (Side, io::Error)> {
     let source = conn.half_mut(from);
     let count = match read(source, &mut tools.buffer, now).map_err(|error| (from, error))? {
@@ -146,7 +146,7 @@ fn copied(
         conn.half_mut(from).manner.full_read();
     }
     tools.moved += count as u64;
-    count_bytes(conn, from, count as u64, books);
+    count_bytes(conn, from, count as u64, worker_stats);
     let target = conn.half_mut(from.other());
     write(target, &tools.buffer[..count], now).map_err(|error| (from.other(), error))?;
     Ok(Step::Moved)
@@ -159,7 +159,7 @@ fn spliced(
     from: Side,
     tools: &mut Tools,
     now: u64,
-    books: &Books,
+    worker_stats: &WorkerStats,
 ) -> Option<Result<Step, (Side, io::Error)>> {
     if conn.half(from).urgent {
         return None;
@@ -170,8 +170,8 @@ fn spliced(
         Ok(Filled::Bytes(count)) => {
             source.active = now;
             tools.moved += count;
-            count_bytes(conn, from, count, books);
-            books.process().spliced_out.add(count);
+            count_bytes(conn, from, count, worker_stats);
+            worker_stats.process().spliced_out.add(count);
             return Some(deliver(conn, from.other(), pipe, tools, now));
         }
         Ok(Filled::Nothing) => {
@@ -212,10 +212,10 @@ fn deliver(
     taken.map(|_| Step::Moved).map_err(|error| (to, error))
 }
 
-fn count_bytes(conn: &mut Conn, from: Side, count: u64, books: &Books) {
+fn count_bytes(conn: &mut Conn, from: Side, count: u64, worker_stats: &WorkerStats) {
     match from {
-        Side::Client => conn.account.count_in(count, books),
-        Side::Server => conn.account.count_out(count, books),
+        Side::Client => conn.stats.count_in(count, worker_stats),
+        Side::Server => conn.stats.count_out(count, worker_stats),
     }
 }
 

@@ -102,11 +102,7 @@ pub(super) fn idle_deadline(conn: &Conn, side: Side) -> Option<u64> {
 }
 
 fn keep_server_alive(conn: &mut Conn) {
-    let wanted = conn
-        .account
-        .backend
-        .as_ref()
-        .and_then(|on| on.spec.keepalive);
+    let wanted = conn.stats.backend.as_ref().and_then(|on| on.spec.keepalive);
     let half = conn.half_mut(Side::Server);
     if half.kept_alive {
         return;

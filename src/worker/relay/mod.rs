@@ -2,7 +2,7 @@
 //!
 //! Runs on a worker. A session that is handed over ([`Relay::adopt`]) costs no task, no timer and
 //! no registration of tokio's from then on: it is a record in the [`engine::Engine`], whose epoll
-//! instance is one descriptor in tokio's. This file is the narrow door; nothing outside the folder
+//! instance is one descriptor in tokio's. This file is the narrow acceptor; nothing outside the folder
 //! knows what is behind it.
 //!
 //! Invariant: the engine is borrowed for the length of a turn, never across an await.
@@ -24,8 +24,9 @@ mod tests;
 pub(super) use asked::Asked;
 pub(super) use conn::{Established, Kind};
 
-use super::account::Books;
-use super::sessions::{Page, SessionId, Wanted};
+use super::session_id::SessionId;
+use super::session_stats::WorkerStats;
+use super::sessions::{Page, Wanted};
 use crate::live::Cause;
 use crate::sys::raw::{self, Owned};
 use engine::{Engine, Turn};
@@ -68,8 +69,8 @@ impl Relay {
     ///
     /// # Errors
     /// When the kernel has no epoll instance to give.
-    pub(super) fn new(books: Rc<Books>) -> io::Result<(Rc<Self>, OwnedFd)> {
-        let (engine, events) = Engine::new(books)?;
+    pub(super) fn new(worker_stats: Rc<WorkerStats>) -> io::Result<(Rc<Self>, OwnedFd)> {
+        let (engine, events) = Engine::new(worker_stats)?;
         let relay = Self {
             engine: RefCell::new(engine),
             arrived: Cell::new(false),

@@ -17,7 +17,7 @@
 use super::conn::{Half, Side};
 use super::half::CHUNK_MAX;
 use crate::live::PIPES_MAX;
-use crate::worker::account::Books;
+use crate::worker::session_stats::WorkerStats;
 use rustix::io::{Errno, read, retry_on_intr};
 use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
@@ -118,16 +118,16 @@ pub(super) struct Pipes {
     held: Vec<(u32, Side, usize)>,
     /// Wishes that are not looked at, since the last one could not be fulfilled.
     passed_over: u32,
-    books: Rc<Books>,
+    worker_stats: Rc<WorkerStats>,
 }
 
 impl Pipes {
-    pub(super) fn new(books: Rc<Books>) -> Self {
+    pub(super) fn new(worker_stats: Rc<WorkerStats>) -> Self {
         Self {
             free: Vec::new(),
             held: Vec::new(),
             passed_over: 0,
-            books,
+            worker_stats,
         }
     }
 
@@ -199,7 +199,7 @@ impl Pipes {
 
     /// Tells the statistics. Not when a pipe is out for a moment, which bulk would pay for each time.
     fn publish(&self) {
-        let process = self.books.process();
+        let process = self.worker_stats.process();
         let [held, free] =
             [self.held.len(), self.free.len()].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         process.pipes_used.set(held);

@@ -28,7 +28,7 @@ pub(super) struct Asking {
     clippy::large_enum_variant,
     reason = "nearly all places are sessions, which a box would cost an allocation each"
 )]
-enum Place {
+enum PendingGuard {
     Asking(Asking),
     Session(Conn),
 }
@@ -36,7 +36,7 @@ enum Place {
 /// The places of one worker.
 #[derive(Debug)]
 pub(super) struct Table {
-    places: Slab<Place>,
+    places: Slab<PendingGuard>,
     sessions: usize,
     generation: u32,
 }
@@ -71,7 +71,7 @@ impl Table {
             heard: EventFlags::empty(),
             waker: None,
         };
-        let key = self.places.insert(Place::Asking(asking));
+        let key = self.places.insert(PendingGuard::Asking(asking));
         let key = u32::try_from(key).expect("descriptors are fewer than 2^32");
         (key, token(key, self.generation, Side::Server))
     }
@@ -79,7 +79,7 @@ impl Table {
     /// What was heard of the server that is asked; the task of `context` is woken when there is
     /// something.
     pub(super) fn poll(&mut self, key: u32, context: &mut Context<'_>) -> Poll<EventFlags> {
-        let Some(Place::Asking(asking)) = self.places.get_mut(key as usize) else {
+        let Some(PendingGuard::Asking(asking)) = self.places.get_mut(key as usize) else {
             return Poll::Pending;
         };
         if !asking.heard.is_empty() {
@@ -94,7 +94,7 @@ impl Table {
 
     /// Gives the place of a server that was asked back.
     pub(super) fn forget(&mut self, key: u32) {
-        if let Some(Place::Asking(_)) = self.places.get(key as usize) {
+        if let Some(PendingGuard::Asking(_)) = self.places.get(key as usize) {
             self.places.remove(key as usize);
         }
     }
@@ -103,11 +103,11 @@ impl Table {
     /// the client's socket.
     pub(super) fn settle(&mut self, key: u32, conn: impl FnOnce(u32) -> Conn) -> (EventFlags, u64) {
         let place = &mut self.places[key as usize];
-        let Place::Asking(asking) = place else {
+        let PendingGuard::Asking(asking) = place else {
             unreachable!("a server's place is settled by its one owner");
         };
         let (generation, heard) = (asking.generation, asking.heard);
-        *place = Place::Session(conn(generation));
+        *place = PendingGuard::Session(conn(generation));
         self.sessions += 1;
         (heard, token(key, generation, Side::Client))
     }
@@ -117,10 +117,10 @@ impl Table {
     pub(super) fn subject(&mut self, token: u64, flags: EventFlags) -> Subject<'_> {
         let (key, generation, side) = parts(token);
         match self.places.get_mut(key as usize) {
-            Some(Place::Session(conn)) if conn.generation == generation => {
+            Some(PendingGuard::Session(conn)) if conn.generation == generation => {
                 Subject::Session(key, side, conn)
             }
-            Some(Place::Asking(asking)) if asking.generation == generation => {
+            Some(PendingGuard::Asking(asking)) if asking.generation == generation => {
                 asking.heard |= flags;
                 if let Some(waker) = asking.waker.take() {
                     waker.wake();
@@ -133,14 +133,14 @@ impl Table {
 
     pub(super) fn get(&self, key: u32) -> Option<&Conn> {
         match self.places.get(key as usize) {
-            Some(Place::Session(conn)) => Some(conn),
+            Some(PendingGuard::Session(conn)) => Some(conn),
             _ => None,
         }
     }
 
     pub(super) fn get_mut(&mut self, key: u32) -> Option<&mut Conn> {
         match self.places.get_mut(key as usize) {
-            Some(Place::Session(conn)) => Some(conn),
+            Some(PendingGuard::Session(conn)) => Some(conn),
             _ => None,
         }
     }
@@ -153,8 +153,8 @@ impl Table {
     /// All sessions.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Conn)> {
         let sessions = self.places.iter().filter_map(|(key, place)| match place {
-            Place::Session(conn) => Some((key, conn)),
-            Place::Asking(_) => None,
+            PendingGuard::Session(conn) => Some((key, conn)),
+            PendingGuard::Asking(_) => None,
         });
         sessions.map(|(key, conn)| {
             let key = u32::try_from(key).expect("descriptors are fewer than 2^32");
@@ -166,11 +166,11 @@ impl Table {
     pub(super) fn remove(&mut self, key: u32) -> Option<Conn> {
         self.get(key)?;
         match self.places.remove(key as usize) {
-            Place::Session(conn) => {
+            PendingGuard::Session(conn) => {
                 self.sessions -= 1;
                 Some(conn)
             }
-            Place::Asking(_) => None,
+            PendingGuard::Asking(_) => None,
         }
     }
 }

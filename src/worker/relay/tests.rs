@@ -10,8 +10,8 @@ use crate::live::slot::{ConnLimits, ConnSlot, Slot};
 use crate::live::{Cause, GlobalLive, LogQueue, PIPES_MAX, WorkerToken};
 use crate::state::Snapshot;
 use crate::state::snapshot::Origin;
-use crate::worker::account::{Account, Books};
-use crate::worker::sessions::SessionId;
+use crate::worker::session_id::SessionId;
+use crate::worker::session_stats::{SessionStats, WorkerStats};
 use proptest::prelude::*;
 use socket2::{Domain, SockRef, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
@@ -117,7 +117,7 @@ fn connection(buffer: usize) -> (OwnedFd, TcpStream) {
 struct Ready {
     client: OwnedFd,
     server: OwnedFd,
-    account: Account,
+    stats: SessionStats,
 }
 
 impl Ready {
@@ -126,7 +126,7 @@ impl Ready {
         relay.adopt(Established {
             client: (self.client, Kind::Tcp),
             server,
-            account: self.account,
+            stats: self.stats,
         });
     }
 
@@ -137,7 +137,7 @@ impl Ready {
         relay.adopt(Established {
             client: (self.client, Kind::Tcp),
             server,
-            account: self.account,
+            stats: self.stats,
         });
     }
 }
@@ -152,12 +152,12 @@ fn in_a_runtime(test: impl Future<Output = ()>) {
 }
 
 /// A session to be adopted, what it is counted on, and the far ends of its two connections.
-fn session(buffer: usize) -> (Ready, Snapshot, Rc<Books>, [TcpStream; 2]) {
+fn session(buffer: usize) -> (Ready, Snapshot, Rc<WorkerStats>, [TcpStream; 2]) {
     session_with(buffer, "")
 }
 
 /// The same, of a proxy with these keys.
-fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<Books>, [TcpStream; 2]) {
+fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<WorkerStats>, [TcpStream; 2]) {
     let limits = Limits::unknown();
     let loader = Loader {
         limits,
@@ -178,7 +178,7 @@ fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<Books>, [TcpS
     };
     let snapshot = Snapshot::initial(&config, &origin);
     let log = LogQueue::off(Arc::clone(&global));
-    let books = Rc::new(Books {
+    let worker_stats = Rc::new(WorkerStats {
         token: WorkerToken::new(0),
         global,
         log,
@@ -190,21 +190,31 @@ fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<Books>, [TcpS
         global: 10,
         frontend: None,
     };
-    let slot = ConnSlot::take(&books.global, &frontend.live, limits, &books.token).unwrap();
+    let slot = ConnSlot::take(
+        &worker_stats.global,
+        &frontend.live,
+        limits,
+        &worker_stats.token,
+    )
+    .unwrap();
     let id = SessionId::new(1, (0, 1));
-    let mut account = Account::open(id, slot, Arc::clone(frontend), None, &books);
-    account.enter_backend(backend, &books);
+    let mut stats = SessionStats::open(id, slot, Arc::clone(frontend), None, &worker_stats);
+    stats.enter_backend(backend, &worker_stats);
     let server = &backend.servers[0];
-    account.enter_server(server, Slot::take(&server.live, &books.token), &books);
+    stats.enter_server(
+        server,
+        Slot::take(&server.live, &worker_stats.token),
+        &worker_stats,
+    );
 
     let (client, far_client) = connection(buffer);
     let (server, far_server) = connection(buffer);
     let session = Ready {
         client,
         server,
-        account,
+        stats,
     };
-    (session, snapshot, books, [far_client, far_server])
+    (session, snapshot, worker_stats, [far_client, far_server])
 }
 
 impl Bench {
@@ -213,8 +223,8 @@ impl Bench {
     }
 
     fn with_buffers(buffer: usize) -> Self {
-        let (session, snapshot, books, ends) = session(buffer);
-        let (relay, _events) = Relay::new(books).unwrap();
+        let (session, snapshot, worker_stats, ends) = session(buffer);
+        let (relay, _events) = Relay::new(worker_stats).unwrap();
         session.go(&relay);
         Self {
             relay,
@@ -465,8 +475,8 @@ fn a_killed_session_is_reset_on_both_sides() {
 #[test]
 fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
     in_a_runtime(async {
-        let (session, _snapshot, books, ends) = session(SOCKET_BUFFER);
-        let (relay, events) = Relay::new(books).unwrap();
+        let (session, _snapshot, worker_stats, ends) = session(SOCKET_BUFFER);
+        let (relay, events) = Relay::new(worker_stats).unwrap();
         let running = Rc::clone(&relay);
         tokio::task::spawn_local(async move { running.run(events).await });
         // The relay runs, and waits for its first session.
@@ -487,8 +497,8 @@ fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
 #[test]
 fn a_session_that_comes_with_more_than_its_share_goes_on_without_an_event() {
     in_a_runtime(async {
-        let (session, _snapshot, books, [mut client, mut server]) = session(512 * 1024);
-        let (relay, events) = Relay::new(books).unwrap();
+        let (session, _snapshot, worker_stats, [mut client, mut server]) = session(512 * 1024);
+        let (relay, events) = Relay::new(worker_stats).unwrap();
         // Another is there already: the relay is not told of the first that comes.
         let (other, _others, _, _ends) = self::session(SOCKET_BUFFER);
         other.go(&relay);
@@ -514,8 +524,8 @@ fn a_session_that_comes_with_more_than_its_share_goes_on_without_an_event() {
 fn time_is_looked_after_however_busy_the_sessions_are() {
     in_a_runtime(async {
         let keys = "timeout = { client = '300ms', server = '300ms' }";
-        let (session, _snapshot, books, _ends) = session_with(SOCKET_BUFFER, keys);
-        let (relay, events) = Relay::new(books).unwrap();
+        let (session, _snapshot, worker_stats, _ends) = session_with(SOCKET_BUFFER, keys);
+        let (relay, events) = Relay::new(worker_stats).unwrap();
         // Without a share the session never has done, and no turn is calm.
         relay.engine.borrow_mut().set_share(0);
         let running = Rc::clone(&relay);

@@ -19,7 +19,7 @@ use super::splice::Manner;
 use super::table::{Subject, Table, token};
 use super::wheel::Wheel;
 use crate::live::{Cause, Phase, Termination};
-use crate::worker::account::Books;
+use crate::worker::session_stats::WorkerStats;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -49,7 +49,7 @@ pub(super) struct Engine {
     /// When the last turn began.
     turned: Instant,
     spin: Spin,
-    books: Rc<Books>,
+    worker_stats: Rc<WorkerStats>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    pub(super) fn new(books: Rc<Books>) -> io::Result<(Self, OwnedFd)> {
+    pub(super) fn new(worker_stats: Rc<WorkerStats>) -> io::Result<(Self, OwnedFd)> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let watched = epoll.try_clone()?;
         let start = Instant::now();
@@ -72,12 +72,12 @@ impl Engine {
             ready: Vec::new(),
             closing: Vec::new(),
             wheel: Wheel::new(),
-            tools: Tools::new(Rc::clone(&books)),
+            tools: Tools::new(Rc::clone(&worker_stats)),
             start,
             now: 0,
             turned: start,
             spin: Spin::new(),
-            books,
+            worker_stats,
         };
         Ok((engine, watched))
     }
@@ -153,14 +153,14 @@ impl Engine {
         let Established {
             client,
             server,
-            account,
+            stats,
         } = session;
         let Some((socket, kind, key)) = server.into_parts() else {
             return;
         };
         let now = self.now;
         let (heard, token) = self.conns.settle(key, |generation| {
-            Conn::new((key, generation), [client, (socket, kind)], account, now)
+            Conn::new((key, generation), [client, (socket, kind)], stats, now)
         });
         let conn = &mut self.conns[key];
         let client = &conn.half(Side::Client).fd;
@@ -308,7 +308,7 @@ impl Engine {
                 continue;
             }
             let ended = conn.half(from).ended;
-            match flow(conn, from, &mut self.tools, self.now, &self.books) {
+            match flow(conn, from, &mut self.tools, self.now, &self.worker_stats) {
                 Flow::Waiting => {}
                 Flow::Unfinished => unfinished = true,
                 Flow::Broken(side, error) => {
@@ -409,7 +409,7 @@ impl Engine {
     /// Works on a session that is to be reset; its end when that is done.
     fn close(&mut self, key: u32) -> Option<Termination> {
         let conn = self.conns.get_mut(key)?;
-        let over = closing::close(conn, &mut self.tools, self.now, &self.books);
+        let over = closing::close(conn, &mut self.tools, self.now, &self.worker_stats);
         over.then(|| {
             conn.closing
                 .take()
@@ -440,7 +440,7 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        let age = u64::try_from(conn.account.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let age = u64::try_from(conn.stats.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
         match judge::look(conn, age, self.now) {
             Verdict::Next(at) => self.wheel.schedule(key, tick_of(at)),
             Verdict::Idle(end) => self.remove(key, &end),
@@ -465,7 +465,7 @@ impl Engine {
             self.wheel.cancel(key);
             let Conn {
                 halves,
-                account,
+                stats,
                 closing,
                 ..
             } = conn;
@@ -477,7 +477,7 @@ impl Engine {
                     self.tools.pipes.release(key, side, pipe);
                 }
             }
-            account.finish(end, &self.books);
+            stats.finish(end, &self.worker_stats);
         }
     }
 

@@ -5,9 +5,8 @@ use super::super::conn::{Conn, Half, Kind, Side};
 use super::super::judge;
 use super::Engine;
 use crate::live::{Cause, Phase, Termination};
-use crate::worker::sessions::{
-    Cursor, PLACES_MAX, Page, SessionId, SideView, VIEWS_MAX, View, Wanted,
-};
+use crate::worker::session_id::SessionId;
+use crate::worker::sessions::{Cursor, PLACES_MAX, Page, SideView, VIEWS_MAX, View, Wanted};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -16,14 +15,14 @@ impl Engine {
     /// Ends the sessions on these servers.
     pub(in super::super) fn end_sessions(&mut self, servers: &[u64], cause: Cause) {
         self.end_where(cause, |conn| {
-            let server = conn.account.server.as_ref();
+            let server = conn.stats.server.as_ref();
             server.is_some_and(|on| servers.contains(&on.slot.live().uid))
         });
     }
 
     /// Ends the session, if it is here.
     pub(in super::super) fn end_session(&mut self, id: SessionId, cause: Cause) -> bool {
-        self.end_where(cause, |conn| conn.account.id == id)
+        self.end_where(cause, |conn| conn.stats.id == id)
     }
 
     /// Ends sessions by a reset, the client's after what was read for it. Whether there were any.
@@ -75,7 +74,7 @@ impl Engine {
 
 /// What is told of a session at `now`, if it is wanted.
 fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
-    if !wanted.has(&conn.account) {
+    if !wanted.has(&conn.stats) {
         return None;
     }
     let lefts = Side::BOTH.map(|side| time_left(conn, side, now));
@@ -107,7 +106,7 @@ fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
         }
     });
     let client = sides[Side::Client as usize].fd;
-    let mut view = View::new(&conn.account, client, left);
+    let mut view = View::new(&conn.stats, client, left);
     view.sides = Some(sides);
     Some(view)
 }

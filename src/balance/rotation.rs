@@ -15,11 +15,11 @@ pub const SLOTS_MAX: usize = 65_536;
 
 /// A rotation: server indices in the order of their turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wheel {
+pub struct Rotation {
     slots: Box<[u32]>,
 }
 
-impl Wheel {
+impl Rotation {
     /// The rotation of `(index, weight)` pairs. Weights are at least 1.
     pub fn new(servers: &[(u32, u32)]) -> Self {
         let divisor = servers
@@ -35,7 +35,7 @@ impl Wheel {
             .map(|&(index, weight)| (index, scaled(u64::from(weight / divisor), whole)))
             .collect();
         Self {
-            slots: rotation(&shares).into_boxed_slice(),
+            slots: order(&shares).into_boxed_slice(),
         }
     }
 
@@ -78,7 +78,7 @@ impl PartialOrd for Share {
     }
 }
 
-fn rotation(shares: &[(u32, u64)]) -> Vec<u32> {
+fn order(shares: &[(u32, u64)]) -> Vec<u32> {
     let turns: u64 = shares.iter().map(|&(_, weight)| weight).sum();
     // `due` orders by the share that ends first (count is the share after the one to be served),
     // `early` by the start of a share that has not begun yet.

@@ -1,13 +1,13 @@
 //! Steps 5 to 7: choosing a server, taking a place on it, connecting; again until one answers.
 //!
-//! The decisions are [`Plan`]'s; this file carries them out on sockets and counts what came of it.
+//! The decisions are [`ConnectPolicy`]'s; this file carries them out on sockets and counts what came of it.
 //! Until a server has answered not a byte of the client is read, so another can always be tried.
 
-use super::arrivals::Place;
 use super::connect::Attempt;
-use super::plan::{Defeat, Lane, Limits, Plan, Step};
-use super::session::Desk;
-use crate::balance::Turn;
+use super::connect_policy::{AttemptSlot, ConnectFailure, ConnectPolicy, Limits, Step};
+use super::pending::PendingGuard;
+use super::session::WorkerContext;
+use crate::balance::RotationCursor;
 use crate::live::slot::Slot;
 use crate::live::{Cause, Phase, Termination, Traffic};
 use crate::state::{Backend, BackendId, Server, ToControl};
@@ -22,14 +22,14 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A session's way to a server.
-pub(super) struct Reach<'a> {
-    desk: &'a Desk,
-    place: &'a Place,
+pub(super) struct ServerConnect<'a> {
+    worker: &'a WorkerContext,
+    pending: &'a PendingGuard,
     client: &'a OwnedFd,
     backend: BackendId,
-    turn: Turn,
-    plan: Plan,
-    lanes: [Option<Attempt>; 2],
+    turn: RotationCursor,
+    policy: ConnectPolicy,
+    attempts: [Option<Attempt>; 2],
     /// The server that was asked first.
     first: Option<u64>,
     /// The server that has refused last, until it is known whether another is asked instead.
@@ -41,31 +41,31 @@ pub(super) struct Reach<'a> {
 
 /// What ended a wait.
 enum Event {
-    Answered(Lane),
-    Failed(Lane, io::Error),
+    Answered(AttemptSlot),
+    Failed(AttemptSlot, io::Error),
     TimeIsUp,
     ClientGone(io::Error),
     Ended,
 }
 
-impl<'a> Reach<'a> {
+impl<'a> ServerConnect<'a> {
     /// Sets out for a server of `backend`.
-    pub(super) fn new(place: &'a Place, client: &'a OwnedFd, backend: &Backend) -> Self {
+    pub(super) fn new(pending: &'a PendingGuard, client: &'a OwnedFd, backend: &Backend) -> Self {
         let limits = Limits {
             retries: backend.spec.retries,
             budget: backend.spec.timeout_connect,
             attempt: backend.spec.connect_attempt,
         };
-        let plan = Plan::new(limits, Instant::now());
-        place.expect_until(plan.deadline());
+        let policy = ConnectPolicy::new(limits, Instant::now());
+        pending.expect_until(policy.deadline());
         Self {
-            desk: &place.desk,
-            place,
+            worker: &pending.worker,
+            pending,
             client,
             backend: backend.id,
-            turn: Turn::take(&backend.live.cursor),
-            plan,
-            lanes: [None, None],
+            turn: RotationCursor::take(&backend.live.cursor),
+            policy,
+            attempts: [None, None],
             first: None,
             refused: None,
             client_watch: None,
@@ -75,16 +75,16 @@ impl<'a> Reach<'a> {
     /// The attempt that a server has answered.
     pub(super) async fn server(mut self) -> Result<Attempt, Termination> {
         loop {
-            match self.plan.step(Instant::now()) {
-                Step::Start(lane) => self.start(lane),
-                Step::GiveUp(defeat) => return Err(self.give_up(defeat)),
+            match self.policy.step(Instant::now()) {
+                Step::Start(slot) => self.start(slot),
+                Step::GiveUp(failure) => return Err(self.give_up(failure)),
                 Step::Wait(until) => match self.wait(until).await {
-                    Event::Answered(lane) => {
-                        if let Some(winner) = self.win(lane) {
+                    Event::Answered(slot) => {
+                        if let Some(winner) = self.win(slot) {
                             return Ok(winner);
                         }
                     }
-                    Event::Failed(lane, error) => self.failed(lane, &error),
+                    Event::Failed(slot, error) => self.failed(slot, &error),
                     Event::TimeIsUp => self.watch_client(),
                     Event::ClientGone(error) => {
                         return Err(Termination::because(Cause::Client, Phase::Connect, error));
@@ -96,16 +96,16 @@ impl<'a> Reach<'a> {
     }
 
     /// Steps 5 and 6, and the beginning of 7.
-    fn start(&mut self, lane: Lane) {
-        if let Some(overtaken) = self.lanes[lane as usize].take() {
+    fn start(&mut self, slot: AttemptSlot) {
+        if let Some(overtaken) = self.attempts[slot as usize].take() {
             self.leave(overtaken);
         }
         let Some(server) = self.select() else {
-            return self.plan.exhausted();
+            return self.policy.exhausted();
         };
         let now = Instant::now();
         let usual = server.live.usual_connect();
-        let again = self.plan.started(lane, server.live.uid, usual, now);
+        let again = self.policy.started(slot, server.live.uid, usual, now);
         self.first.get_or_insert(server.live.uid);
         self.each(&server, |traffic| {
             traffic.connect.add(1);
@@ -118,25 +118,25 @@ impl<'a> Reach<'a> {
         {
             self.each(&refused, |traffic| traffic.wredis.add(1));
         }
-        let slot = Slot::take(&server.live, &self.desk.books.token);
-        let order = self.plan.retries();
-        self.place.account(|account| {
-            account.asked = Some(Arc::clone(&server.spec));
-            account.retries = order;
+        let server_slot = Slot::take(&server.live, &self.worker.worker_stats.token);
+        let order = self.policy.retries();
+        self.pending.stats(|stats| {
+            stats.asked = Some(Arc::clone(&server.spec));
+            stats.retries = order;
         });
-        match Attempt::begin(&server, slot, self.client, (now, &self.desk.relay)) {
-            Ok(attempt) => self.lanes[lane as usize] = Some(attempt.numbered(order)),
-            Err(error) => self.refused(lane, &server, &error),
+        match Attempt::begin(&server, server_slot, self.client, (now, &self.worker.relay)) {
+            Ok(attempt) => self.attempts[slot as usize] = Some(attempt.numbered(order)),
+            Err(error) => self.refused(slot, &server, &error),
         }
     }
 
     /// Step 5: the next server in the rotation that the plan accepts, suspected ones last.
     fn select(&self) -> Option<Arc<Server>> {
-        self.desk.read(|snapshot| {
+        self.worker.read(|snapshot| {
             // A backend that was removed meanwhile is one without servers.
             let backend = snapshot.backend(self.backend)?;
             let server = |index: u32| &backend.servers[index as usize];
-            let accepts = |index| self.plan.accepts(server(index).live.uid);
+            let accepts = |index| self.policy.accepts(server(index).live.uid);
             let trusted = |index| accepts(index) && !server(index).live.is_suspect();
             let chosen = backend
                 .picker
@@ -147,25 +147,25 @@ impl<'a> Reach<'a> {
     }
 
     async fn wait(&self, until: Instant) -> Event {
-        let [a, b] = &self.lanes;
+        let [a, b] = &self.attempts;
         tokio::select! {
             // First, so that what was to end does not go on because a server answers in that moment.
             biased;
-            () = self.place.ended() => Event::Ended,
-            result = answer(a.as_ref()) => event(Lane::A, result),
-            result = answer(b.as_ref()) => event(Lane::B, result),
+            () = self.pending.ended() => Event::Ended,
+            result = answer(a.as_ref()) => event(AttemptSlot::A, result),
+            result = answer(b.as_ref()) => event(AttemptSlot::B, result),
             error = reset(self.client_watch.as_ref()) => Event::ClientGone(error),
             () = tokio::time::sleep_until(until.into()) => Event::TimeIsUp,
         }
     }
 
-    /// The attempt in `lane` has been answered: it is kept, the other is closed by a reset. `None`
+    /// The attempt in `slot` has been answered: it is kept, the other is closed by a reset. `None`
     /// when its server has gone down meanwhile and ends its sessions then.
-    fn win(&mut self, lane: Lane) -> Option<Attempt> {
-        let winner = self.lanes[lane as usize].take()?;
+    fn win(&mut self, slot: AttemptSlot) -> Option<Attempt> {
+        let winner = self.attempts[slot as usize].take()?;
         if winner.server.spec.shutdown_sessions_on_down && !self.is_usable(&winner.server) {
             let gone = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-            self.refused(lane, &Arc::clone(&winner.server), &gone);
+            self.refused(slot, &Arc::clone(&winner.server), &gone);
             winner.abandon();
             return None;
         }
@@ -173,7 +173,7 @@ impl<'a> Reach<'a> {
             .server
             .live
             .connect_succeeded(winner.started.elapsed());
-        for loser in std::mem::take(&mut self.lanes).into_iter().flatten() {
+        for loser in std::mem::take(&mut self.attempts).into_iter().flatten() {
             if loser.started < winner.started {
                 self.leave(loser);
             } else {
@@ -182,15 +182,15 @@ impl<'a> Reach<'a> {
         }
         self.each(&winner.server, |traffic| traffic.lbtot.add(1));
         let redispatched = self.first != Some(winner.server.live.uid);
-        self.place.account(|account| {
-            account.retries = winner.order;
-            account.redispatched = redispatched;
+        self.pending.stats(|stats| {
+            stats.retries = winner.order;
+            stats.redispatched = redispatched;
         });
         Some(winner)
     }
 
     fn is_usable(&self, server: &Server) -> bool {
-        self.desk.read(|snapshot| {
+        self.worker.read(|snapshot| {
             snapshot.backend(self.backend).is_some_and(|backend| {
                 let mut servers = backend.servers.iter();
                 servers.any(|now| now.live.uid == server.live.uid && now.is_usable())
@@ -198,20 +198,20 @@ impl<'a> Reach<'a> {
         })
     }
 
-    fn failed(&mut self, lane: Lane, error: &io::Error) {
-        if let Some(attempt) = self.lanes[lane as usize].take() {
-            self.refused(lane, &attempt.server, error);
+    fn failed(&mut self, slot: AttemptSlot, error: &io::Error) {
+        if let Some(attempt) = self.attempts[slot as usize].take() {
+            self.refused(slot, &attempt.server, error);
         }
     }
 
     /// The server has refused, or something of ours ran out: the two are never confused.
-    fn refused(&mut self, lane: Lane, server: &Arc<Server>, error: &io::Error) {
+    fn refused(&mut self, slot: AttemptSlot, server: &Arc<Server>, error: &io::Error) {
         let now = Instant::now();
         if is_local(error) {
-            self.plan.fell_short(lane, now);
+            self.policy.local_error(slot, now);
             return;
         }
-        self.plan.refused(lane, now);
+        self.policy.refused(slot, now);
         self.blame(server);
         self.refused = Some(Arc::clone(server));
     }
@@ -229,13 +229,13 @@ impl<'a> Reach<'a> {
                 backend: self.backend,
                 server: server.live.uid,
             };
-            self.desk.control.hint(check);
+            self.worker.control.hint(check);
         }
     }
 
-    fn give_up(mut self, defeat: Defeat) -> Termination {
+    fn give_up(mut self, failure: ConnectFailure) -> Termination {
         let mut last = self.refused.take();
-        for attempt in std::mem::take(&mut self.lanes).into_iter().flatten() {
+        for attempt in std::mem::take(&mut self.attempts).into_iter().flatten() {
             self.blame(&attempt.server);
             last = Some(Arc::clone(&attempt.server));
             attempt.abandon();
@@ -245,27 +245,35 @@ impl<'a> Reach<'a> {
             None => self.on_backend(|traffic| traffic.econ.add(1)),
         }
         let redispatched = last.is_some_and(|server| self.first != Some(server.live.uid));
-        self.place.account(|account| {
-            account.retries = self.plan.retries();
-            account.redispatched = redispatched;
+        self.pending.stats(|stats| {
+            stats.retries = self.policy.retries();
+            stats.redispatched = redispatched;
         });
-        match defeat {
-            Defeat::NoServer | Defeat::Refused => Termination::new(Cause::Server, Phase::Connect),
-            Defeat::Timeout => Termination::new(Cause::ServerTimeout, Phase::Connect),
-            Defeat::Shortage => Termination::new(Cause::Resource, Phase::Connect),
+        match failure {
+            ConnectFailure::NoServer | ConnectFailure::Refused => {
+                Termination::new(Cause::Server, Phase::Connect)
+            }
+            ConnectFailure::Timeout => Termination::new(Cause::ServerTimeout, Phase::Connect),
+            ConnectFailure::Shortage => Termination::new(Cause::Resource, Phase::Connect),
         }
     }
 
     /// Runs `count` on the backend's and the server's shard.
     fn each(&self, server: &Server, count: impl Fn(&Traffic)) {
         self.on_backend(&count);
-        count(server.live.traffic.mine(&self.desk.books.token));
+        count(server.live.traffic.mine(&self.worker.worker_stats.token));
     }
 
     fn on_backend(&self, count: impl Fn(&Traffic)) {
-        self.place.account(|account| {
-            if let Some(backend) = &account.backend {
-                count(backend.slot.live().traffic.mine(&self.desk.books.token));
+        self.pending.stats(|stats| {
+            if let Some(backend) = &stats.backend {
+                count(
+                    backend
+                        .slot
+                        .live()
+                        .traffic
+                        .mine(&self.worker.worker_stats.token),
+                );
             }
         });
     }
@@ -285,10 +293,10 @@ async fn answer(attempt: Option<&Attempt>) -> io::Result<()> {
     }
 }
 
-fn event(lane: Lane, result: io::Result<()>) -> Event {
+fn event(slot: AttemptSlot, result: io::Result<()>) -> Event {
     match result {
-        Ok(()) => Event::Answered(lane),
-        Err(error) => Event::Failed(lane, error),
+        Ok(()) => Event::Answered(slot),
+        Err(error) => Event::Failed(slot, error),
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a session is counted on, from accept to its last line: the guards, the bytes, the times.
 //!
-//! Runs on a worker. [`Account::finish`] is step 10; it is the only place where an ended session is
+//! Runs on a worker. [`SessionStats::finish`] is step 10; it is the only place where an ended session is
 //! counted and logged.
 
-use super::sessions::SessionId;
+use super::session_id::SessionId;
 use crate::config::model;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::live::{
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// What a worker counts and logs with. One per worker, shared by its sessions.
 #[derive(Debug)]
-pub(super) struct Books {
+pub(super) struct WorkerStats {
     /// The right to write this worker's shards.
     pub(super) token: WorkerToken,
     /// What is counted for the process.
@@ -26,7 +26,7 @@ pub(super) struct Books {
     pub(super) log: LogQueue,
 }
 
-impl Books {
+impl WorkerStats {
     /// This worker's counts of the process.
     pub(super) fn process(&self) -> &GlobalTraffic {
         self.global.traffic.mine(&self.token)
@@ -38,7 +38,7 @@ impl Books {
     }
 }
 
-/// The backend half of an [`Account`].
+/// The backend half of an [`SessionStats`].
 #[derive(Debug)]
 pub(super) struct OnBackend {
     /// As configured when the session came.
@@ -47,7 +47,7 @@ pub(super) struct OnBackend {
     pub(super) slot: BackendSlot,
 }
 
-/// The server half of an [`Account`].
+/// The server half of an [`SessionStats`].
 #[derive(Debug)]
 pub(super) struct OnServer {
     /// As configured when the session came.
@@ -56,9 +56,9 @@ pub(super) struct OnServer {
     pub(super) slot: Slot,
 }
 
-/// One session in the books.
+/// What is counted and timed for one session.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct SessionStats {
     /// Its number.
     pub(super) id: SessionId,
     /// The client's address; `None` for a unix socket.
@@ -87,19 +87,19 @@ pub(super) struct Account {
     pub(super) redispatched: bool,
 }
 
-impl Account {
+impl SessionStats {
     /// Opens the account of a connection that has just been accepted.
     pub(super) fn open(
         id: SessionId,
         conn: ConnSlot,
         frontend: Arc<Frontend>,
         peer: Option<SocketAddr>,
-        books: &Books,
+        worker_stats: &WorkerStats,
     ) -> Self {
         let accepted = Instant::now();
-        let second = books.second(accepted);
-        books.process().conn_tot.add(1);
-        let traffic = frontend.live.traffic.mine(&books.token);
+        let second = worker_stats.second(accepted);
+        worker_stats.process().conn_tot.add(1);
+        let traffic = frontend.live.traffic.mine(&worker_stats.token);
         traffic.conn_tot.add(1);
         traffic.stot.add(1);
         traffic.rate.count(second);
@@ -122,19 +122,27 @@ impl Account {
     }
 
     /// Counts the session on its backend.
-    pub(super) fn enter_backend(&mut self, backend: &crate::state::Backend, books: &Books) {
-        let traffic = backend.live.traffic.mine(&books.token);
-        count_session(traffic, self.accepted, books);
+    pub(super) fn enter_backend(
+        &mut self,
+        backend: &crate::state::Backend,
+        worker_stats: &WorkerStats,
+    ) {
+        let traffic = backend.live.traffic.mine(&worker_stats.token);
+        count_session(traffic, self.accepted, worker_stats);
         self.backend = Some(OnBackend {
             spec: Arc::clone(&backend.spec),
-            slot: BackendSlot::take(&backend.live, &books.token),
+            slot: BackendSlot::take(&backend.live, &worker_stats.token),
         });
     }
 
     /// Counts the session on the server that has answered.
-    pub(super) fn enter_server(&mut self, server: &Server, slot: Slot, books: &Books) {
+    pub(super) fn enter_server(&mut self, server: &Server, slot: Slot, worker_stats: &WorkerStats) {
         let now = Instant::now();
-        count_session(server.live.traffic.mine(&books.token), now, books);
+        count_session(
+            server.live.traffic.mine(&worker_stats.token),
+            now,
+            worker_stats,
+        );
         self.connect = Some(now - self.accepted);
         self.server = Some(OnServer {
             spec: Arc::clone(&server.spec),
@@ -143,17 +151,17 @@ impl Account {
     }
 
     /// Counts bytes that came from the client. # Hot path
-    pub(super) fn count_in(&mut self, bytes: u64, books: &Books) {
+    pub(super) fn count_in(&mut self, bytes: u64, worker_stats: &WorkerStats) {
         self.bytes_in += bytes;
-        books.process().bytes_out.add(bytes);
-        self.each(books, |traffic| traffic.bin.add(bytes));
+        worker_stats.process().bytes_out.add(bytes);
+        self.each(worker_stats, |traffic| traffic.bin.add(bytes));
     }
 
     /// Counts bytes that came from the server. # Hot path
-    pub(super) fn count_out(&mut self, bytes: u64, books: &Books) {
+    pub(super) fn count_out(&mut self, bytes: u64, worker_stats: &WorkerStats) {
         self.bytes_out += bytes;
-        books.process().bytes_out.add(bytes);
-        self.each(books, |traffic| traffic.bout.add(bytes));
+        worker_stats.process().bytes_out.add(bytes);
+        self.each(worker_stats, |traffic| traffic.bout.add(bytes));
     }
 
     /// The server that has answered, or that was asked last.
@@ -163,34 +171,39 @@ impl Account {
     }
 
     /// Step 10: counts how the session ended, logs it, and gives its places back.
-    pub(super) fn finish(self, end: &Termination, books: &Books) {
+    pub(super) fn finish(self, end: &Termination, worker_stats: &WorkerStats) {
         let total = self.accepted.elapsed();
-        self.count_end(end, total, books);
+        self.count_end(end, total, worker_stats);
         if !self.is_unwanted(end) {
             let line = || LogEntry::Session(Box::new(self.record(end, total)));
-            books.log.send_with(line);
+            worker_stats.log.send_with(line);
         }
     }
 
-    fn count_end(&self, end: &Termination, total: Duration, books: &Books) {
+    fn count_end(&self, end: &Termination, total: Duration, worker_stats: &WorkerStats) {
         let reached = self.server.is_some();
         match (end.cause, end.phase) {
             (Cause::Client, Phase::Request) => {
-                self.frontend.live.traffic.mine(&books.token).ereq.add(1);
+                self.frontend
+                    .live
+                    .traffic
+                    .mine(&worker_stats.token)
+                    .ereq
+                    .add(1);
             }
             (Cause::Client | Cause::ClientTimeout, _) => {
-                self.each(books, |traffic| traffic.cli_abrt.add(1));
+                self.each(worker_stats, |traffic| traffic.cli_abrt.add(1));
             }
             (Cause::Server | Cause::ServerTimeout, Phase::Data | Phase::Last) => {
-                self.each(books, |traffic| traffic.srv_abrt.add(1));
-                self.behind(books, |traffic| traffic.eresp.add(1));
+                self.each(worker_stats, |traffic| traffic.srv_abrt.add(1));
+                self.behind(worker_stats, |traffic| traffic.eresp.add(1));
             }
-            (Cause::Internal, _) => self.each(books, |traffic| traffic.eint.add(1)),
+            (Cause::Internal, _) => self.each(worker_stats, |traffic| traffic.eint.add(1)),
             _ => {}
         }
         if reached {
             let connect = self.connect.unwrap_or_default();
-            self.behind(books, |traffic| {
+            self.behind(worker_stats, |traffic| {
                 traffic.ctime.add(millis(connect));
                 traffic.ctime_max.see(millis32(connect));
                 traffic.ttime.add(millis(total));
@@ -200,19 +213,19 @@ impl Account {
     }
 
     /// Runs `count` on the backend's and the server's shard.
-    fn behind(&self, books: &Books, count: impl Fn(&Traffic)) {
+    fn behind(&self, worker_stats: &WorkerStats, count: impl Fn(&Traffic)) {
         if let Some(backend) = &self.backend {
-            count(backend.slot.live().traffic.mine(&books.token));
+            count(backend.slot.live().traffic.mine(&worker_stats.token));
         }
         if let Some(server) = &self.server {
-            count(server.slot.live().traffic.mine(&books.token));
+            count(server.slot.live().traffic.mine(&worker_stats.token));
         }
     }
 
     /// Runs `count` on the shard of each object that the session is counted on.
-    fn each(&self, books: &Books, count: impl Fn(&Traffic)) {
-        count(self.frontend.live.traffic.mine(&books.token));
-        self.behind(books, count);
+    fn each(&self, worker_stats: &WorkerStats, count: impl Fn(&Traffic)) {
+        count(self.frontend.live.traffic.mine(&worker_stats.token));
+        self.behind(worker_stats, count);
     }
 
     fn is_unwanted(&self, end: &Termination) -> bool {
@@ -257,10 +270,10 @@ impl Account {
 }
 
 /// Counts a session that came to a backend or server at `now`.
-fn count_session(traffic: &Traffic, now: Instant, books: &Books) {
+fn count_session(traffic: &Traffic, now: Instant, worker_stats: &WorkerStats) {
     traffic.stot.add(1);
-    traffic.rate.count(books.second(now));
-    let stamp = books.global.millis(now) + 1;
+    traffic.rate.count(worker_stats.second(now));
+    let stamp = worker_stats.global.millis(now) + 1;
     traffic
         .last_session
         .store(stamp, std::sync::atomic::Ordering::Relaxed);

@@ -46,17 +46,17 @@ pub(super) struct Accepted {
 
 /// What one worker has of the sharing.
 #[derive(Debug)]
-pub struct Share {
-    pub(super) colleagues: Colleagues,
+pub struct HandOff {
+    pub(super) peers: PeerWorkers,
     pub(super) inbox: mpsc::Receiver<Accepted>,
 }
 
-/// The shares of `count` workers.
-pub fn shares(count: usize) -> Vec<Share> {
+/// A hand-off for each of `count` workers.
+pub fn hand_offs(count: usize) -> Vec<HandOff> {
     let (senders, inboxes): (Vec<_>, Vec<_>) =
         (0..count).map(|_| mpsc::channel(HANDED_MAX)).unzip();
-    let share = |(me, inbox)| Share {
-        colleagues: Colleagues {
+    let share = |(me, inbox)| HandOff {
+        peers: PeerWorkers {
             me,
             inboxes: senders.clone(),
             next: Cell::new(0),
@@ -68,7 +68,7 @@ pub fn shares(count: usize) -> Vec<Share> {
 
 /// The other workers, as one of them sees them.
 #[derive(Debug)]
-pub(super) struct Colleagues {
+pub(super) struct PeerWorkers {
     me: usize,
     /// Of all workers, this one too.
     inboxes: Vec<mpsc::Sender<Accepted>>,
@@ -76,7 +76,7 @@ pub(super) struct Colleagues {
     next: Cell<usize>,
 }
 
-impl Colleagues {
+impl PeerWorkers {
     /// The number of this worker, and of how many.
     pub(super) fn position(&self) -> (usize, usize) {
         (self.me, self.inboxes.len())
@@ -87,7 +87,7 @@ impl Colleagues {
     ///
     /// # Hot path: one load of another worker's cache line.
     pub(super) fn hand_over(&self, mut accepted: Accepted, load: &Load) -> Option<Accepted> {
-        let Some(other) = self.lighter(load) else {
+        let Some(other) = self.less_loaded(load) else {
             return Some(accepted);
         };
         accepted.slot.move_to(other);
@@ -105,7 +105,7 @@ impl Colleagues {
 
     /// A worker with clearly fewer sessions than this one. One other is looked at each time, in
     /// turn: looking at all of them would cost more the more there are.
-    fn lighter(&self, load: &Load) -> Option<usize> {
+    fn less_loaded(&self, load: &Load) -> Option<usize> {
         let others = self.inboxes.len().checked_sub(1).filter(|&n| n > 0)?;
         let step = self.next.get() % others;
         self.next.set(step + 1);

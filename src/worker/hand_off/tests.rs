@@ -10,14 +10,14 @@ use proptest::prelude::*;
 use std::time::Instant;
 
 /// Workers, and what they have.
-struct Office {
+struct Fixture {
     global: Arc<GlobalLive>,
     frontend: Arc<Frontend>,
-    shares: Vec<Share>,
+    hand_offs: Vec<HandOff>,
     held: Vec<Vec<Accepted>>,
 }
 
-impl Office {
+impl Fixture {
     fn of(workers: usize) -> Self {
         let loader = Loader {
             limits: Limits::unknown(),
@@ -39,7 +39,7 @@ impl Office {
         Self {
             global,
             frontend: Arc::clone(snapshot.frontends[0].as_ref().unwrap()),
-            shares: shares(workers),
+            hand_offs: hand_offs(workers),
             held: (0..workers).map(|_| Vec::new()).collect(),
         }
     }
@@ -60,14 +60,14 @@ impl Office {
             frontend: Arc::clone(&self.frontend),
             slot,
         };
-        let colleagues = &self.shares[worker].colleagues;
-        let kept = colleagues.hand_over(accepted, &self.global.load);
+        let peers = &self.hand_offs[worker].peers;
+        let kept = peers.hand_over(accepted, &self.global.load);
         self.held[worker].extend(kept);
     }
 
     fn take_over(&mut self) {
-        for (share, held) in self.shares.iter_mut().zip(&mut self.held) {
-            while let Ok(accepted) = share.inbox.try_recv() {
+        for (hand_off, held) in self.hand_offs.iter_mut().zip(&mut self.held) {
+            while let Ok(accepted) = hand_off.inbox.try_recv() {
                 held.push(accepted);
             }
         }
@@ -80,47 +80,47 @@ impl Office {
 
 #[test]
 fn a_burst_at_one_worker_is_not_handed_to_one_other() {
-    let mut office = Office::of(4);
+    let mut fixture = Fixture::of(4);
     for _ in 0..200 {
-        office.comes_to(0);
+        fixture.comes_to(0);
     }
     // Only now do the others look into their inboxes.
-    office.take_over();
-    let held = office.held();
+    fixture.take_over();
+    let held = fixture.held();
     assert_eq!(held.iter().sum::<usize>(), 200);
     assert!(held.iter().all(|held| held.abs_diff(50) <= 6), "{held:?}");
 }
 
 #[test]
 fn a_worker_alone_keeps_everything() {
-    let mut office = Office::of(1);
+    let mut fixture = Fixture::of(1);
     for _ in 0..10 {
-        office.comes_to(0);
+        fixture.comes_to(0);
     }
-    assert_eq!(office.held(), [10]);
+    assert_eq!(fixture.held(), [10]);
 }
 
 #[test]
 fn a_worker_that_has_stopped_taking_over_is_not_given_anything() {
-    let mut office = Office::of(2);
-    office.shares[1].inbox.close();
+    let mut fixture = Fixture::of(2);
+    fixture.hand_offs[1].inbox.close();
     for _ in 0..10 {
-        office.comes_to(0);
+        fixture.comes_to(0);
     }
-    assert_eq!(office.held(), [10, 0]);
-    assert_eq!(office.global.load.of(0).get(), 10);
-    assert_eq!(office.global.load.of(1).get(), 0);
+    assert_eq!(fixture.held(), [10, 0]);
+    assert_eq!(fixture.global.load.of(0).get(), 10);
+    assert_eq!(fixture.global.load.of(1).get(), 0);
 }
 
 #[test]
 fn an_inbox_that_is_full_takes_nothing_more() {
-    let mut office = Office::of(2);
+    let mut fixture = Fixture::of(2);
     for _ in 0..3 * HANDED_MAX {
-        office.comes_to(0);
+        fixture.comes_to(0);
     }
-    assert_eq!(office.held(), [2 * HANDED_MAX, 0]);
-    office.take_over();
-    assert_eq!(office.held(), [2 * HANDED_MAX, HANDED_MAX]);
+    assert_eq!(fixture.held(), [2 * HANDED_MAX, 0]);
+    fixture.take_over();
+    assert_eq!(fixture.held(), [2 * HANDED_MAX, HANDED_MAX]);
 }
 
 proptest! {
@@ -128,12 +128,12 @@ proptest! {
     fn however_the_kernel_spreads_them_64_long_ones_are_even(
         doors in prop::collection::vec(0usize..2, 64)
     ) {
-        let mut office = Office::of(2);
-        for door in doors {
-            office.comes_to(door);
-            office.take_over();
+        let mut fixture = Fixture::of(2);
+        for acceptor in doors {
+            fixture.comes_to(acceptor);
+            fixture.take_over();
         }
-        let held = office.held();
+        let held = fixture.held();
         prop_assert_eq!(held.iter().sum::<usize>(), 64);
         // 20 % of 32 are 6.
         prop_assert!(held.iter().all(|held| held.abs_diff(32) <= 6), "{:?}", held);

@@ -3,7 +3,7 @@
 //! The clock and the outcomes come in as arguments, so that a simulator can drive it. Rules:
 //!
 //! - Refused: the next server at once.
-//! - Unanswered beyond its patience: the next server is asked too, while the first attempt stays
+//! - Unanswered beyond its timeout: the next server is asked too, while the first attempt stays
 //!   open. At most one attempt is in flight beside the oldest; a newer one that is unanswered as
 //!   well makes room for the next server.
 //! - No server twice until all were tried. Then, while an attempt is still unanswered, one that has
@@ -22,7 +22,7 @@ pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// One of the two attempts that may be in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub enum AttemptSlot {
     /// The first of the two places.
     A,
     /// The second.
@@ -32,18 +32,18 @@ pub enum Lane {
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Choose a server that [`Plan::accepts`], close what is in `lane`, and connect there; then
-    /// tell [`Plan::started`], or [`Plan::exhausted`] when there is no such server.
-    Start(Lane),
+    /// Choose a server that [`ConnectPolicy::accepts`], close what is in `slot`, and connect there; then
+    /// tell [`ConnectPolicy::started`], or [`ConnectPolicy::exhausted`] when there is no such server.
+    Start(AttemptSlot),
     /// Wait for an outcome, at most until then.
     Wait(Instant),
     /// End the session.
-    GiveUp(Defeat),
+    GiveUp(ConnectFailure),
 }
 
 /// Why no server was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Defeat {
+pub enum ConnectFailure {
     /// There was none to choose.
     NoServer,
     /// All that were tried refused.
@@ -61,23 +61,23 @@ pub struct Limits {
     pub retries: u32,
     /// Whole budget.
     pub budget: Duration,
-    /// Least patience with one server.
+    /// Least timeout with one server.
     pub attempt: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Flight {
+struct Attempt {
     server: u64,
     started: Instant,
-    patience: Instant,
+    timeout: Instant,
 }
 
 /// A session's way to a server.
 #[derive(Debug)]
-pub struct Plan {
+pub struct ConnectPolicy {
     limits: Limits,
     deadline: Instant,
-    flights: [Option<Flight>; 2],
+    in_flight: [Option<Attempt>; 2],
     /// Servers that were tried, the ones in flight included. Does not allocate before the second.
     tried: Tried,
     /// Servers that could not be tried for want of something of ours.
@@ -89,13 +89,13 @@ pub struct Plan {
     repeating: bool,
 }
 
-impl Plan {
+impl ConnectPolicy {
     /// A way that begins at `now`.
     pub fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
             deadline: now + limits.budget,
-            flights: [None, None],
+            in_flight: [None, None],
             tried: Tried::default(),
             short: Vec::new(),
             attempts: 0,
@@ -109,11 +109,11 @@ impl Plan {
     /// What to do at `now`.
     pub fn step(&mut self, now: Instant) -> Step {
         if now >= self.deadline {
-            return Step::GiveUp(self.defeat(Defeat::Timeout));
+            return Step::GiveUp(self.failure(ConnectFailure::Timeout));
         }
         match self.newest() {
             None => self.step_idle(now),
-            Some(newest) if now < newest.patience => Step::Wait(newest.patience.min(self.deadline)),
+            Some(newest) if now < newest.timeout => Step::Wait(newest.timeout.min(self.deadline)),
             Some(_) => self.step_impatient(now),
         }
     }
@@ -121,7 +121,7 @@ impl Plan {
     /// Nothing is in flight.
     fn step_idle(&mut self, now: Instant) -> Step {
         if self.may_try() && !self.exhausted {
-            return Step::Start(Lane::A);
+            return Step::Start(AttemptSlot::A);
         }
         match self.last_shortage {
             Some(at) if self.may_try() && !self.short.is_empty() => {
@@ -131,10 +131,10 @@ impl Plan {
                 }
                 self.short.clear();
                 self.exhausted = false;
-                Step::Start(Lane::A)
+                Step::Start(AttemptSlot::A)
             }
-            _ if self.attempts == 0 => Step::GiveUp(Defeat::NoServer),
-            _ => Step::GiveUp(Defeat::Refused),
+            _ if self.attempts == 0 => Step::GiveUp(ConnectFailure::NoServer),
+            _ => Step::GiveUp(ConnectFailure::Refused),
         }
     }
 
@@ -144,28 +144,28 @@ impl Plan {
             return Step::Wait(self.deadline);
         }
         if !self.exhausted {
-            return Step::Start(self.lane_for_next());
+            return Step::Start(self.slot_for_next());
         }
         let Some(refusal) = self.last_refusal else {
             return Step::Wait(self.deadline);
         };
         let again = refusal + TURN_AROUND;
-        if now < again || self.flights.iter().all(Option::is_some) {
+        if now < again || self.in_flight.iter().all(Option::is_some) {
             let until = if now < again { again } else { self.deadline };
             return Step::Wait(until.min(self.deadline));
         }
         self.repeating = true;
-        Step::Start(self.lane_for_next())
+        Step::Start(self.slot_for_next())
     }
 
     /// Whether the server may be chosen now.
     pub fn accepts(&self, server: u64) -> bool {
         if self.repeating {
             return !self
-                .flights
+                .in_flight
                 .iter()
                 .flatten()
-                .any(|flight| flight.server == server);
+                .any(|attempt| attempt.server == server);
         }
         !self.tried.contains(server) && !self.short.contains(&server)
     }
@@ -180,31 +180,37 @@ impl Plan {
         }
     }
 
-    /// A connection to `server` is under way in `lane`. `usual` is what a connect to it takes.
+    /// A connection to `server` is under way in `slot`. `usual` is what a connect to it takes.
     /// `true` when the server was tried before: a retry, not a redispatch.
-    pub fn started(&mut self, lane: Lane, server: u64, usual: Duration, now: Instant) -> bool {
-        let patience = now + self.limits.attempt.max(usual.saturating_mul(3));
-        self.flights[lane as usize] = Some(Flight {
+    pub fn started(
+        &mut self,
+        slot: AttemptSlot,
+        server: u64,
+        usual: Duration,
+        now: Instant,
+    ) -> bool {
+        let timeout = now + self.limits.attempt.max(usual.saturating_mul(3));
+        self.in_flight[slot as usize] = Some(Attempt {
             server,
             started: now,
-            patience,
+            timeout,
         });
         self.attempts += 1;
         self.repeating = false;
         !self.tried.insert(server)
     }
 
-    /// The attempt in `lane` was refused.
-    pub fn refused(&mut self, lane: Lane, now: Instant) {
-        self.flights[lane as usize] = None;
+    /// The attempt in `slot` was refused.
+    pub fn refused(&mut self, slot: AttemptSlot, now: Instant) {
+        self.in_flight[slot as usize] = None;
         self.last_refusal = Some(now);
     }
 
-    /// The attempt in `lane` failed by a shortage of our own.
-    pub fn fell_short(&mut self, lane: Lane, now: Instant) {
-        if let Some(flight) = self.flights[lane as usize].take() {
-            self.tried.remove(flight.server);
-            self.short.push(flight.server);
+    /// The attempt in `slot` failed by a shortage of our own.
+    pub fn local_error(&mut self, slot: AttemptSlot, now: Instant) {
+        if let Some(attempt) = self.in_flight[slot as usize].take() {
+            self.tried.remove(attempt.server);
+            self.short.push(attempt.server);
             self.attempts -= 1;
         }
         self.last_shortage = Some(now);
@@ -224,27 +230,27 @@ impl Plan {
         self.attempts <= self.limits.retries
     }
 
-    fn newest(&self) -> Option<Flight> {
-        self.flights
+    fn newest(&self) -> Option<Attempt> {
+        self.in_flight
             .iter()
             .flatten()
             .copied()
-            .max_by_key(|flight| flight.started)
+            .max_by_key(|attempt| attempt.started)
     }
 
-    /// A free lane, or that of the newer attempt: the oldest stays open.
-    fn lane_for_next(&self) -> Lane {
-        match &self.flights {
-            [None, _] => Lane::A,
-            [Some(a), Some(b)] if a.started > b.started => Lane::A,
-            _ => Lane::B,
+    /// A free slot, or that of the newer attempt: the oldest stays open.
+    fn slot_for_next(&self) -> AttemptSlot {
+        match &self.in_flight {
+            [None, _] => AttemptSlot::A,
+            [Some(a), Some(b)] if a.started > b.started => AttemptSlot::A,
+            _ => AttemptSlot::B,
         }
     }
 
-    fn defeat(&self, otherwise: Defeat) -> Defeat {
-        let flying = self.flights.iter().any(Option::is_some);
+    fn failure(&self, otherwise: ConnectFailure) -> ConnectFailure {
+        let flying = self.in_flight.iter().any(Option::is_some);
         if self.last_shortage.is_some() && !flying {
-            Defeat::Shortage
+            ConnectFailure::Shortage
         } else {
             otherwise
         }
