@@ -35,12 +35,12 @@ pub enum LogEntry {
 
 /// A queue that is not yet sent to.
 #[derive(Debug)]
-pub struct Inlet(Arc<SyncSender<LogEntry>>);
+pub struct LogSender(Arc<SyncSender<LogEntry>>);
 
 /// A queue, and the end that the log thread reads.
-pub fn log_queue() -> (Inlet, Receiver<LogEntry>) {
+pub fn log_queue() -> (LogSender, Receiver<LogEntry>) {
     let (sender, receiver) = sync_channel(LOG_QUEUE_MAX);
-    (Inlet(Arc::new(sender)), receiver)
+    (LogSender(Arc::new(sender)), receiver)
 }
 
 /// The sending end; cheap to clone, and all clones lead to the same queue. Without log targets it
@@ -54,9 +54,9 @@ pub struct LogQueue {
 impl LogQueue {
     /// A queue, and the end that the log thread reads.
     pub fn new(global: Arc<GlobalLive>) -> (Self, Receiver<LogEntry>) {
-        let (inlet, receiver) = log_queue();
+        let (sender, receiver) = log_queue();
         let queue = Self::off(global);
-        queue.lead_to(Some(inlet));
+        queue.set_sender(Some(sender));
         (queue, receiver)
     }
 
@@ -69,14 +69,14 @@ impl LogQueue {
     }
 
     /// What is sent from now on goes there; nowhere for `None`.
-    pub fn lead_to(&self, inlet: Option<Inlet>) {
-        self.sender.store(inlet.map(|inlet| inlet.0));
+    pub fn set_sender(&self, sender: Option<LogSender>) {
+        self.sender.store(sender.map(|sender| sender.0));
     }
 
     /// Keeps the queue of now from ending, as a sender does in the middle of a line.
     #[cfg(test)]
-    pub(crate) fn hold(&self) -> Option<Inlet> {
-        self.sender.load_full().map(Inlet)
+    pub(crate) fn hold(&self) -> Option<LogSender> {
+        self.sender.load_full().map(LogSender)
     }
 
     /// Whether lines are wanted at all.
@@ -129,12 +129,12 @@ mod tests {
         let (queue, first) = LogQueue::new(Arc::clone(&global));
         let worker = queue.clone();
         worker.send(event("old"));
-        let (inlet, second) = log_queue();
-        queue.lead_to(Some(inlet));
+        let (sender, second) = log_queue();
+        queue.set_sender(Some(sender));
         worker.send(event("new"));
         assert_eq!(first.iter().count(), 1, "and it ends");
         assert_eq!(second.try_iter().count(), 1);
-        queue.lead_to(None);
+        queue.set_sender(None);
         assert!(!worker.is_on());
         worker.send(event("nowhere"));
         assert_eq!(second.iter().count(), 0);

@@ -28,7 +28,7 @@ pub use check_report::{CheckReport, CheckStatus, LastCheck};
 pub use counters::Traffic;
 pub use gauge::Gauge;
 pub use load::Load;
-pub use log_queue::{Inlet, LogEntry, LogQueue, log_queue};
+pub use log_queue::{LogEntry, LogQueue, LogSender, log_queue};
 pub use objects::{BackendLive, FrontendLive, GlobalLive, GlobalTraffic, PIPES_MAX, ServerLive};
 pub use record::SessionRecord;
 pub use reloads::{LastReload, ReloadEnd, Reloads};

@@ -1,6 +1,6 @@
 //! Syslog by datagram: a unix socket (`/dev/log`) or UDP. Runs on the log thread.
 //!
-//! Invariant: a line never waits longer than [`PATIENCE_MAX`], and a receiver that was once too
+//! Invariant: a line never waits longer than [`WRITE_TIMEOUT`], and a receiver that was once too
 //! slow is not waited for again until it takes something. The descriptor is taken once; a receiver
 //! that comes back is connected to again with the same one, so that this needs no free descriptor.
 //!
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Longest time one line waits for a receiver whose queue is full.
-const PATIENCE_MAX: Duration = Duration::from_millis(100);
+const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often a receiver that is not there is looked for.
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 
@@ -112,9 +112,9 @@ impl Datagram {
         let mut result = self.try_send(first);
         if let Err(error) = &result {
             if is_full(error) {
-                let patient = !self.stalled;
+                let may_wait = !self.stalled;
                 self.stalled = true;
-                if patient && self.wait_writable() {
+                if may_wait && self.wait_writable() {
                     result = self.try_send(first);
                 }
             } else if self.connected {
@@ -192,7 +192,7 @@ impl Datagram {
     fn wait_writable(&self) -> bool {
         self.socket
             .as_ref()
-            .is_some_and(|socket| is_writable(socket.as_fd(), PATIENCE_MAX))
+            .is_some_and(|socket| is_writable(socket.as_fd(), WRITE_TIMEOUT))
     }
 }
 

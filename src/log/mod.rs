@@ -9,13 +9,13 @@
 mod clock;
 mod datagram;
 pub mod events;
-mod keeper;
+mod manager;
 mod output;
 mod syslog;
 mod tcplog;
 mod writer;
 
-pub use keeper::{CHANGES_MAX, Draft, Log, Prepared};
+pub use manager::{CHANGES_MAX, Log, LogChange, PreparedLog};
 
 use crate::config::model;
 use crate::live::{GlobalLive, LogEntry};
@@ -45,20 +45,20 @@ const BATCH_MAX: usize = 256;
 /// How often lost lines are reported.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// How long a reload's removed targets may take to take what was written for them.
-const FAREWELL_MAX: Duration = Duration::from_millis(100);
+const DRAIN_MAX: Duration = Duration::from_millis(100);
 /// What a stop waits beyond its limit for the thread to notice it.
 const STOP_SLACK: Duration = Duration::from_millis(100);
 
 /// The running log thread.
 #[derive(Debug)]
 struct Handle {
-    orders: Arc<Orders>,
+    commands: Arc<Commands>,
     ended: Receiver<()>,
 }
 
 /// What the thread is told.
 #[derive(Debug, Default)]
-struct Orders {
+struct Commands {
     stop: AtomicBool,
     deadline: Mutex<Option<Instant>>,
     /// What it goes on with when its queue has ended, one after the other.
@@ -69,12 +69,12 @@ struct Orders {
 #[derive(Debug)]
 struct Next {
     receiver: Receiver<LogEntry>,
-    targets: Vec<Fate>,
+    targets: Vec<Action>,
 }
 
 /// What becomes of a target.
 #[derive(Debug)]
-enum Fate {
+enum Action {
     /// The one that was at `index` goes on, with what has changed of its ways.
     Stays {
         index: usize,
@@ -85,7 +85,7 @@ enum Fate {
     New(Box<Target>),
 }
 
-impl Fate {
+impl Action {
     fn opened(self) -> Option<Target> {
         match self {
             Self::New(target) => Some(*target),
@@ -100,13 +100,13 @@ fn spawn(
     receiver: Receiver<LogEntry>,
     global: Arc<GlobalLive>,
 ) -> io::Result<Handle> {
-    let orders = Arc::new(Orders::default());
+    let commands = Arc::new(Commands::default());
     let (done, ended) = sync_channel(1);
     let logger = Logger {
         targets,
         receiver,
         global,
-        orders: Arc::clone(&orders),
+        commands: Arc::clone(&commands),
         clock: Clock::new(TimeZone::try_system().unwrap_or(TimeZone::UTC)),
         text: String::new(),
         report: Report::default(),
@@ -114,18 +114,18 @@ fn spawn(
     std::thread::Builder::new()
         .name("log".into())
         .spawn(move || logger.run(done))?;
-    Ok(Handle { orders, ended })
+    Ok(Handle { commands, ended })
 }
 
 impl Handle {
     /// Has the thread go on with `next` when its queue has ended.
     fn then(&self, next: Next) {
-        locked(&self.orders.nexts).push_back(next);
+        locked(&self.commands.nexts).push_back(next);
     }
 
     /// Changes that the thread has not come to yet.
     fn changes(&self) -> usize {
-        locked(&self.orders.nexts).len()
+        locked(&self.commands.nexts).len()
     }
 
     fn has_ended(&self) -> bool {
@@ -135,8 +135,8 @@ impl Handle {
     /// Ends the thread: it writes what is queued and ends, at the latest after `limit`. `false`
     /// when it did not even then: it is left behind.
     fn stop(self, limit: Duration) -> bool {
-        *locked(&self.orders.deadline) = Some(Instant::now() + limit);
-        self.orders.stop.store(true, Relaxed);
+        *locked(&self.commands.deadline) = Some(Instant::now() + limit);
+        self.commands.stop.store(true, Relaxed);
         // An error other than the timeout is the end of the thread.
         !matches!(
             self.ended.recv_timeout(limit + TICK + STOP_SLACK),
@@ -156,7 +156,7 @@ fn host_name() -> String {
 
 /// How the thread waits for its next line.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pace {
+enum Wait {
     /// On the queue: whoever sends a line wakes it.
     Asleep,
     /// Lines gather for [`GATHER`] first.
@@ -170,7 +170,7 @@ struct Logger {
     targets: Vec<Target>,
     receiver: Receiver<LogEntry>,
     global: Arc<GlobalLive>,
-    orders: Arc<Orders>,
+    commands: Arc<Commands>,
     clock: Clock,
     text: String,
     report: Report,
@@ -179,20 +179,20 @@ struct Logger {
 impl Logger {
     fn run(mut self, done: SyncSender<()>) {
         self.flush();
-        let mut pace = Pace::Asleep;
+        let mut wait = Wait::Asleep;
         loop {
-            match self.next(pace) {
-                Ok(entry) => pace = self.batch(&entry),
-                Err(RecvTimeoutError::Timeout) => pace = Pace::Asleep,
+            match self.next(wait) {
+                Ok(entry) => wait = self.batch(&entry),
+                Err(RecvTimeoutError::Timeout) => wait = Wait::Asleep,
                 // Behind the last line of its queue.
                 Err(RecvTimeoutError::Disconnected) => {
-                    if !self.go_on() {
+                    if !self.switch() {
                         break;
                     }
                 }
             }
             self.flush();
-            if self.orders.stop.load(Relaxed) {
+            if self.commands.stop.load(Relaxed) {
                 break;
             }
         }
@@ -202,9 +202,9 @@ impl Logger {
 
     /// The next line. After others it is not waited for on the queue at first, so that no sender pays
     /// for a wake-up as long as lines keep coming.
-    fn next(&self, pace: Pace) -> Result<LogEntry, RecvTimeoutError> {
-        if pace != Pace::Asleep {
-            if pace == Pace::Gathering {
+    fn next(&self, wait: Wait) -> Result<LogEntry, RecvTimeoutError> {
+        if wait != Wait::Asleep {
+            if wait == Wait::Gathering {
                 std::thread::park_timeout(GATHER);
             }
             match self.receiver.try_recv() {
@@ -217,16 +217,16 @@ impl Logger {
     }
 
     /// Writes `first` and what else is queued, up to [`BATCH_MAX`].
-    fn batch(&mut self, first: &LogEntry) -> Pace {
+    fn batch(&mut self, first: &LogEntry) -> Wait {
         let now = self.clock.now();
         self.write(first, &now);
         for _ in 1..BATCH_MAX {
             let Ok(entry) = self.receiver.try_recv() else {
-                return Pace::Gathering;
+                return Wait::Gathering;
             };
             self.write(&entry, &now);
         }
-        Pace::Behind
+        Wait::Behind
     }
 
     fn write(&mut self, entry: &LogEntry, now: &Zoned) {
@@ -256,23 +256,23 @@ impl Logger {
 
     /// Takes the next queue and its targets, if there is one. Those that are gone get what was
     /// written for them.
-    fn go_on(&mut self) -> bool {
-        let Some(next) = locked(&self.orders.nexts).pop_front() else {
+    fn switch(&mut self) -> bool {
+        let Some(next) = locked(&self.commands.nexts).pop_front() else {
             return false;
         };
         let before = std::mem::take(&mut self.targets);
         let mut before: Vec<Option<Target>> = before.into_iter().map(Some).collect();
-        for fate in next.targets {
-            let target = match fate {
-                Fate::New(target) => Some(*target),
-                Fate::Stays {
+        for action in next.targets {
+            let target = match action {
+                Action::New(target) => Some(*target),
+                Action::Stays {
                     index,
                     level,
                     header,
                 } => {
                     let mut target = before.get_mut(index).and_then(Option::take);
                     if let Some(target) = &mut target {
-                        target.retune(level, header);
+                        target.set_level_and_header(level, header);
                     }
                     target
                 }
@@ -280,7 +280,7 @@ impl Logger {
             self.targets.extend(target);
         }
         self.receiver = next.receiver;
-        let deadline = Instant::now() + FAREWELL_MAX;
+        let deadline = Instant::now() + DRAIN_MAX;
         for mut target in before.into_iter().flatten() {
             target.finish(deadline);
             self.report.collect(&mut target, &self.global);
@@ -290,7 +290,7 @@ impl Logger {
 
     /// Empties the queue and the targets, as far as the stop's deadline allows.
     fn finish(&mut self) {
-        let deadline = locked(&self.orders.deadline)
+        let deadline = locked(&self.commands.deadline)
             .unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
         while Instant::now() < deadline {
             match self.receiver.try_recv() {
@@ -299,7 +299,7 @@ impl Logger {
                 }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => {
-                    if !self.go_on() {
+                    if !self.switch() {
                         break;
                     }
                 }

@@ -65,7 +65,7 @@ fn the_end_of_all_senders_writes_everything() {
     for number in 0..5000 {
         queue.send(event(Severity::Info, &number.to_string()));
     }
-    queue.lead_to(None);
+    queue.set_sender(None);
     let thread = log.thread().unwrap();
     thread
         .ended
@@ -116,8 +116,8 @@ const RAW: LogFormat = LogFormat::Raw;
 
 /// Puts `next` in force, as a reload does.
 fn change(log: &mut Log, next: &model::Log, node: &str) {
-    let prepared = log.draft(next, Some(node)).open().unwrap();
-    log.put_in_force(prepared);
+    let prepared = log.plan_change(next, Some(node)).open().unwrap();
+    log.apply(prepared);
 }
 
 fn written(path: &Path) -> String {
@@ -191,7 +191,7 @@ fn a_file_that_cannot_be_opened_changes_nothing() {
     let (queue, mut log, _global) = start(&[(&path, RAW, Severity::Info)]);
     let nowhere = dir.path().join("nosuch/log");
     let next = spec(&[(&nowhere, RAW, Severity::Info)]);
-    let why = log.draft(&next, None).open().unwrap_err();
+    let why = log.plan_change(&next, None).open().unwrap_err();
     let wanted = format!("log: cannot open file:{}: No such file", nowhere.display());
     assert!(why.len() == 1 && why[0].starts_with(&wanted), "{why:?}");
     queue.send(event(Severity::Info, "as before"));
@@ -235,7 +235,7 @@ fn changes_that_a_thread_does_not_come_to_are_bounded() {
         );
     }
     let one_more = spec(&[(&path(0), RAW, Severity::Info)]);
-    assert!(log.draft(&one_more, Some("lb01")).open().is_err());
+    assert!(log.plan_change(&one_more, Some("lb01")).open().is_err());
     drop(held);
     queue.send(event(Severity::Info, "last"));
     assert!(log.stop(Duration::from_secs(5)));

@@ -5,7 +5,7 @@
 //! that nobody can write a second line into the first.
 
 use super::datagram::Datagram;
-use super::output::{LINE_MAX, Losses, Output, Place};
+use super::output::{Destination, LINE_MAX, Losses, Output};
 use super::syslog::Header;
 use crate::config::model::{LogSink, LogTarget, Severity};
 use crate::live::log_queue::SeverityCode;
@@ -37,9 +37,9 @@ impl Target {
     /// When a unix socket's path is too long for an address.
     pub(super) fn new(spec: &LogTarget, header: Header) -> std::io::Result<Self> {
         let sink = match &spec.sink {
-            LogSink::Stdout => Sink::Stream(Output::new(Place::Stdout)),
-            LogSink::Stderr => Sink::Stream(Output::new(Place::Stderr)),
-            LogSink::File(path) => Sink::Stream(Output::new(Place::File(path.clone()))),
+            LogSink::Stdout => Sink::Stream(Output::new(Destination::Stdout)),
+            LogSink::Stderr => Sink::Stream(Output::new(Destination::Stderr)),
+            LogSink::File(path) => Sink::Stream(Output::new(Destination::File(path.clone()))),
             LogSink::Unix(path) => Sink::Datagram(Datagram::unix(path)?),
             LogSink::Udp(address) => Sink::Datagram(Datagram::udp(*address)),
         };
@@ -69,7 +69,7 @@ impl Target {
     }
 
     /// Lines of `level` and above from now on, behind `header`.
-    pub(super) fn retune(&mut self, level: Severity, header: Header) {
+    pub(super) fn set_level_and_header(&mut self, level: Severity, header: Header) {
         self.level = level as SeverityCode;
         self.header = header;
     }

@@ -138,7 +138,7 @@ pub struct Reloader {
 }
 
 /// A configuration with all that it needs, and its log.
-type Prepared = (Commit, log::Prepared);
+type Prepared = (Commit, log::PreparedLog);
 
 impl Control {
     /// The task that reloads `config`, which is in force with what is `held`.
@@ -284,7 +284,7 @@ impl Reloader {
         let listeners = committed.await.map_err(|_| stopping())?;
         listeners.announce();
         let doors = self.held.listeners.take(listeners);
-        self.held.log.put_in_force(log);
+        self.held.log.apply(log);
         self.follow_runtime_mode(&config);
         self.current = config;
         self.held.doors.change(doors).await;
@@ -302,7 +302,7 @@ impl Reloader {
         let maxconn = maxconn(&config, self.source.nofile);
         let listeners = self.held.listeners.prepare(&config, maxconn)?;
         let node = config.global.node.as_deref();
-        let log = self.held.log.draft(&config.log, node);
+        let log = self.held.log.plan_change(&config.log, node);
         // A file system may take its time, and health checks are not to wait for it.
         let opened = tokio::task::spawn_blocking(move || log.open()).await;
         let log = opened.map_err(|_| vec!["log: cannot be opened".to_owned()])??;

@@ -5,7 +5,7 @@
 //! waits in a bounded buffer (`output::PENDING_MAX`) that a thread of its own empties; beyond that
 //! events are lost, and the first that can be written again tells how many.
 
-use super::output::{Output, Place};
+use super::output::{Destination, Output};
 use jiff::{Timestamp, Zoned};
 use std::fmt;
 use std::fs::File;
@@ -104,7 +104,7 @@ pub fn init(options: Options) -> Result<EventLog, InitError> {
             ansi: stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         },
     };
-    let log = EventLog::new(Output::new(Place::Stderr), style);
+    let log = EventLog::new(Output::new(Destination::Stderr), style);
     log.drain()?;
     tracing::subscriber::set_global_default(subscriber(log.clone(), options.level))?;
     Ok(log)

@@ -4,7 +4,7 @@ use super::*;
 use std::path::Path;
 
 fn emitted(style: Style, path: &Path, emit: impl FnOnce()) -> String {
-    let log = EventLog::new(Output::new(Place::File(path.into())), style);
+    let log = EventLog::new(Output::new(Destination::File(path.into())), style);
     let subscriber = subscriber(log.clone(), LevelFilter::INFO);
     tracing::subscriber::with_default(subscriber, emit);
     log.flush(Duration::from_secs(1));
@@ -65,7 +65,7 @@ fn lost_events_are_told_of() {
     let path = dir.path().join("log");
     let text = emitted(Style::Json, &path, || {});
     assert_eq!(text, "");
-    let log = EventLog::new(Output::new(Place::File(path.clone())), Style::Json);
+    let log = EventLog::new(Output::new(Destination::File(path.clone())), Style::Json);
     log.state().lost = 3;
     log.line(b"{}\n");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -81,7 +81,7 @@ fn an_event_does_not_wait_for_a_reader() {
     let path = dir.path().join("pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let _held = File::options().read(true).write(true).open(&path).unwrap();
-    let log = EventLog::new(Output::new(Place::File(path)), Style::Journal);
+    let log = EventLog::new(Output::new(Destination::File(path)), Style::Journal);
     let begun = Instant::now();
     for _ in 0..20_000 {
         log.line(b"<6>0123456789012345678901234567890123456789\n");
@@ -108,7 +108,7 @@ fn a_burst_is_written_to_its_end_without_another_event() {
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
         .open(&path)
         .unwrap();
-    let log = EventLog::new(Output::new(Place::File(path)), Style::Journal);
+    let log = EventLog::new(Output::new(Destination::File(path)), Style::Journal);
     log.drain().unwrap();
     // More than the pipe and the buffer hold, and then nothing more.
     for _ in 0..5_000 {

@@ -1,7 +1,7 @@
 //! A byte stream for lines (stdout, stderr, a file) that never holds its writer up. Used by the log
 //! thread for its targets and, under a mutex, by whoever emits an event for people (`events`).
 //!
-//! Invariant: no call waits longer than [`PATIENCE_MAX`], and a stream that was once too slow is
+//! Invariant: no call waits longer than [`WRITE_TIMEOUT`], and a stream that was once too slow is
 //! not waited for again until it takes something. What does not fit is dropped and counted.
 //!
 //! stdout and stderr are shared with other processes, so `O_NONBLOCK` is never set on them (it
@@ -27,7 +27,7 @@ pub(super) const PENDING_MAX: usize = 64 * 1024;
 /// all, whoever else writes to it.
 pub(super) const LINE_MAX: usize = 4096;
 /// Longest time one line waits for a stream that has no room.
-const PATIENCE_MAX: Duration = Duration::from_millis(100);
+const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often a file's name is looked at (rotation), and a missing one is opened again.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
 /// Mode of a new log file: it holds addresses of clients.
@@ -35,7 +35,7 @@ const FILE_MODE: u32 = 0o640;
 
 /// Where an [`Output`] leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Destination {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -80,7 +80,7 @@ enum Channel {
 /// A stream of lines.
 #[derive(Debug)]
 pub(super) struct Output {
-    place: Place,
+    destination: Destination,
     channel: Option<Channel>,
     /// Lines not yet written; the first may have been written in part.
     pending: Vec<u8>,
@@ -89,16 +89,16 @@ pub(super) struct Output {
     torn: bool,
     /// The last wait was in vain: nothing waits until the stream takes something again.
     stalled: bool,
-    /// When the place was last looked at.
+    /// When the destination was last looked at.
     looked: Option<Instant>,
     losses: Losses,
 }
 
 impl Output {
-    /// A stream to `place`, opened at the first line.
-    pub(super) fn new(place: Place) -> Self {
+    /// A stream to `destination`, opened at the first line.
+    pub(super) fn new(destination: Destination) -> Self {
         Self {
-            place,
+            destination,
             channel: None,
             pending: Vec::new(),
             torn: false,
@@ -113,18 +113,18 @@ impl Output {
     /// # Errors
     /// Those of `open`.
     pub(super) fn open(&mut self) -> io::Result<()> {
-        self.channel = Some(open(&self.place)?);
+        self.channel = Some(open(&self.destination)?);
         self.looked = Some(Instant::now());
         Ok(())
     }
 
     /// Takes a line (its end included), writing what waits when it would not fit. Waits for room
-    /// only when `patient`.
-    pub(super) fn push(&mut self, line: &[u8], patient: bool) {
+    /// only when `may_wait`.
+    pub(super) fn push(&mut self, line: &[u8], may_wait: bool) {
         if self.pending.len() + line.len() > PENDING_MAX {
             self.flush();
-            if self.pending.len() + line.len() > PENDING_MAX && patient && !self.stalled {
-                self.flush_until(Instant::now() + PATIENCE_MAX);
+            if self.pending.len() + line.len() > PENDING_MAX && may_wait && !self.stalled {
+                self.flush_until(Instant::now() + WRITE_TIMEOUT);
             }
             if self.pending.len() + line.len() > PENDING_MAX {
                 self.stalled = true;
@@ -198,7 +198,7 @@ impl Output {
         if self.channel.is_some() && (in_a_line || !self.is_rotated()) {
             return;
         }
-        match open(&self.place) {
+        match open(&self.destination) {
             Ok(channel) => {
                 self.torn = false;
                 self.channel = Some(channel);
@@ -209,7 +209,8 @@ impl Output {
     }
 
     fn is_rotated(&self) -> bool {
-        let (Place::File(path), Some(Channel::NonBlocking(file))) = (&self.place, &self.channel)
+        let (Destination::File(path), Some(Channel::NonBlocking(file))) =
+            (&self.destination, &self.channel)
         else {
             return false;
         };
@@ -285,11 +286,11 @@ pub(super) fn is_writable(fd: BorrowedFd<'_>, left: Duration) -> bool {
     matches!(poll(&mut fds, timeout.as_ref()), Ok(ready) if ready > 0)
 }
 
-fn open(place: &Place) -> io::Result<Channel> {
-    match place {
-        Place::Stdout => inherit(std::io::stdout().as_fd()),
-        Place::Stderr => inherit(std::io::stderr().as_fd()),
-        Place::File(path) => OpenOptions::new()
+fn open(destination: &Destination) -> io::Result<Channel> {
+    match destination {
+        Destination::Stdout => inherit(std::io::stdout().as_fd()),
+        Destination::Stderr => inherit(std::io::stderr().as_fd()),
+        Destination::File(path) => OpenOptions::new()
             .append(true)
             .create(true)
             .mode(FILE_MODE)

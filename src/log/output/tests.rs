@@ -27,7 +27,7 @@ fn drain(reader: &mut File) -> Vec<u8> {
 #[test]
 fn an_unread_pipe_costs_a_bounded_wait_once_and_loses_whole_lines_only() {
     let (_dir, path, mut reader) = fifo();
-    let mut output = Output::new(Place::File(path));
+    let mut output = Output::new(Destination::File(path));
     let line = [b"x".repeat(99), b"\n".to_vec()].concat();
     let begun = Instant::now();
     let sent = 5000;
@@ -60,7 +60,7 @@ fn an_unread_pipe_costs_a_bounded_wait_once_and_loses_whole_lines_only() {
 fn a_rotated_file_is_followed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rlb.log");
-    let mut output = Output::new(Place::File(path.clone()));
+    let mut output = Output::new(Destination::File(path.clone()));
     output.push(b"one\n", true);
     assert!(output.flush());
     std::fs::rename(&path, dir.path().join("rlb.log.1")).unwrap();
@@ -76,7 +76,7 @@ fn a_rotated_file_is_followed() {
 
 #[test]
 fn a_full_disk_loses_lines_and_nothing_else() {
-    let mut output = Output::new(Place::File("/dev/full".into()));
+    let mut output = Output::new(Destination::File("/dev/full".into()));
     output.push(b"one\n", true);
     output.push(b"two\n", true);
     assert!(output.flush());
@@ -89,7 +89,7 @@ fn a_full_disk_loses_lines_and_nothing_else() {
 fn a_place_that_cannot_be_opened_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("missing").join("rlb.log");
-    let mut output = Output::new(Place::File(path.clone()));
+    let mut output = Output::new(Destination::File(path.clone()));
     output.push(b"one\n", true);
     assert!(output.flush());
     let losses = output.losses();

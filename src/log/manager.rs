@@ -1,17 +1,17 @@
 //! The log as the control thread has it: started, changed by reloads, stopped.
 //!
-//! A change has the steps of a reload: [`Log::draft`] says what it takes, [`Draft::open`] opens it
-//! and may fail, [`Log::put_in_force`] cannot. Invariants: a line goes to the targets that were in
+//! A change has the steps of a reload: [`Log::plan_change`] says what it takes, [`LogChange::open`] opens it
+//! and may fail, [`Log::apply`] cannot. Invariants: a line goes to the targets that were in
 //! force when it was sent, because a change begins a new queue, and the log thread reads the old
 //! one to its end first; a target that leads where one led before keeps its descriptor, and what
 //! still waits in memory for it.
 
 use super::syslog::Header;
 use super::writer::Target;
-use super::{Fate, Handle, Next, host_name, spawn};
+use super::{Action, Handle, Next, host_name, spawn};
 use crate::config::diff::match_targets;
 use crate::config::model;
-use crate::live::{GlobalLive, Inlet, LogQueue, log_queue};
+use crate::live::{GlobalLive, LogQueue, LogSender, log_queue};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,9 +76,9 @@ impl Log {
         let targets = targets.collect::<io::Result<Vec<_>>>()?;
         let mut thread = None;
         if !targets.is_empty() {
-            let (inlet, receiver) = log_queue();
+            let (sender, receiver) = log_queue();
             thread = Some(spawn(targets, receiver, Arc::clone(global))?);
-            queue.lead_to(Some(inlet));
+            queue.set_sender(Some(sender));
         }
         Ok(Self {
             queue,
@@ -101,10 +101,10 @@ impl Log {
     }
 
     /// What it takes to log as `log` says, as `node`.
-    pub fn draft(&mut self, log: &model::Log, node: Option<&str>) -> Draft {
+    pub fn plan_change(&mut self, log: &model::Log, node: Option<&str>) -> LogChange {
         self.ending.retain(|thread| !thread.has_ended());
         let waiting = self.thread.as_ref().map_or(0, Handle::changes);
-        Draft {
+        LogChange {
             before: self.spec.clone(),
             spec: Spec::of(log, node),
             global: Arc::clone(&self.global),
@@ -113,23 +113,23 @@ impl Log {
     }
 
     /// Logs as was prepared from now on.
-    pub fn put_in_force(&mut self, prepared: Prepared) {
-        let Prepared { spec, change } = prepared;
+    pub fn apply(&mut self, prepared: PreparedLog) {
+        let PreparedLog { spec, change } = prepared;
         match change {
             Change::None => {}
             Change::Off => {
-                self.queue.lead_to(None);
+                self.queue.set_sender(None);
                 self.ending.extend(self.thread.take());
             }
-            Change::Begin { inlet, thread } => {
+            Change::Begin { sender, thread } => {
                 self.thread = Some(thread);
-                self.queue.lead_to(Some(inlet));
+                self.queue.set_sender(Some(sender));
             }
-            Change::GoOn { inlet, next } => {
+            Change::Switch { sender, next } => {
                 if let Some(thread) = &self.thread {
                     // Before the old queue ends, which is what the thread takes as its sign.
                     thread.then(next);
-                    self.queue.lead_to(Some(inlet));
+                    self.queue.set_sender(Some(sender));
                 }
             }
         }
@@ -152,20 +152,20 @@ impl Log {
 
 /// What a change of the log takes.
 #[derive(Debug)]
-pub struct Draft {
+pub struct LogChange {
     before: Spec,
     spec: Spec,
     global: Arc<GlobalLive>,
     busy: bool,
 }
 
-impl Draft {
+impl LogChange {
     /// Opens what is new. Opening may wait for a file system: call it where that holds up nothing.
     ///
     /// # Errors
     /// A sentence for each file that cannot be opened. A syslog socket that nobody listens on is no
     /// error: it is tried again, as at the start.
-    pub fn open(self) -> Result<Prepared, Vec<String>> {
+    pub fn open(self) -> Result<PreparedLog, Vec<String>> {
         let Self {
             before,
             spec,
@@ -181,34 +181,34 @@ impl Draft {
         } else if new.is_empty() {
             Change::Off
         } else {
-            let fates = fates(&before, &spec)?;
-            let (inlet, receiver) = log_queue();
+            let actions = actions(&before, &spec)?;
+            let (sender, receiver) = log_queue();
             if before.log.targets.is_empty() {
-                let targets = fates.into_iter().filter_map(Fate::opened).collect();
+                let targets = actions.into_iter().filter_map(Action::opened).collect();
                 let thread = spawn(targets, receiver, global)
                     .map_err(|error| vec![format!("log: cannot start its thread: {error}")])?;
-                Change::Begin { inlet, thread }
+                Change::Begin { sender, thread }
             } else {
                 let next = Next {
                     receiver,
-                    targets: fates,
+                    targets: actions,
                 };
-                Change::GoOn { inlet, next }
+                Change::Switch { sender, next }
             }
         };
-        Ok(Prepared { spec, change })
+        Ok(PreparedLog { spec, change })
     }
 }
 
 /// What becomes of the targets of `spec`; what is new is open.
-fn fates(before: &Spec, spec: &Spec) -> Result<Vec<Fate>, Vec<String>> {
-    let mut fates = Vec::new();
+fn actions(before: &Spec, spec: &Spec) -> Result<Vec<Action>, Vec<String>> {
+    let mut actions = Vec::new();
     let mut problems = Vec::new();
     let matched = match_targets(&before.log.targets, &spec.log.targets);
     for (target, stays) in spec.log.targets.iter().zip(matched) {
         if let Some(index) = stays {
             let (level, header) = (target.level, spec.header(target));
-            fates.push(Fate::Stays {
+            actions.push(Action::Stays {
                 index,
                 level,
                 header,
@@ -220,12 +220,12 @@ fn fates(before: &Spec, spec: &Spec) -> Result<Vec<Fate>, Vec<String>> {
             Ok(target)
         });
         match opened {
-            Ok(target) => fates.push(Fate::New(Box::new(target))),
+            Ok(target) => actions.push(Action::New(Box::new(target))),
             Err(error) => problems.push(format!("log: cannot open {}: {error}", target.sink)),
         }
     }
     if problems.is_empty() {
-        Ok(fates)
+        Ok(actions)
     } else {
         Err(problems)
     }
@@ -233,7 +233,7 @@ fn fates(before: &Spec, spec: &Spec) -> Result<Vec<Fate>, Vec<String>> {
 
 /// A change of the log that cannot fail any more. Dropped, it changes nothing.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedLog {
     spec: Spec,
     change: Change,
 }
@@ -245,7 +245,7 @@ enum Change {
     /// There are no targets any more.
     Off,
     /// There were none: with a thread of their own.
-    Begin { inlet: Inlet, thread: Handle },
+    Begin { sender: LogSender, thread: Handle },
     /// Others, or others of their ways.
-    GoOn { inlet: Inlet, next: Next },
+    Switch { sender: LogSender, next: Next },
 }
