@@ -75,7 +75,7 @@ async fn finish(shared: &Rc<Shared>, listener: TcpListener, closing: &Cancellati
         return;
     };
     loop {
-        match shared.spare.with(|| listener.accept()) {
+        match shared.reserve.with(|| listener.accept()) {
             Ok((stream, _client)) => {
                 let slot = room(shared).await;
                 let ready = stream.set_nonblocking(true);
@@ -96,7 +96,7 @@ async fn finish(shared: &Rc<Shared>, listener: TcpListener, closing: &Cancellati
 async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<TcpStream> {
     loop {
         let accepted = poll_fn(|context| {
-            let attempt = shared.spare.with(|| match listener.poll_accept(context) {
+            let attempt = shared.reserve.with(|| match listener.poll_accept(context) {
                 Poll::Ready(result) => result.map(Some),
                 Poll::Pending => Ok(None),
             });
@@ -187,6 +187,6 @@ impl Drop for Registration<'_> {
         self.shared.peers.borrow_mut().try_remove(self.key);
         self.shared.freed.notify_one();
         // A descriptor has just come back: keep it, if one was given away.
-        self.shared.spare.refill();
+        self.shared.reserve.refill();
     }
 }

@@ -37,14 +37,14 @@ const STALL_MAX_TIME: Duration = Duration::from_secs(30);
 
 /// How long a connection is waited for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct Timeouts {
     /// For the head of a request.
     pub(super) head: Duration,
     /// For a byte to move.
     pub(super) stall: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             head: HEAD_MAX_TIME,
@@ -100,7 +100,7 @@ pub(super) async fn serve(
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(shared.patience.head)
+            .header_read_timeout(shared.timeouts.head)
             .max_header_size(HEAD_MAX)
             .max_buf_size(BUFFER_MAX)
             .serve_connection(io, service)
@@ -115,7 +115,7 @@ pub(super) async fn serve(
                 return;
             }
             () = peer.cut.notified() => return,
-            () = stalled(&peer, shared.patience.stall) => return,
+            () = stalled(&peer, shared.timeouts.stall) => return,
             () = shared.stop.cancelled(), if !stopping => {
                 if peer.fresh.get() {
                     return;

@@ -17,9 +17,9 @@ use crate::control::doors::{Door, DoorChange};
 use crate::live::WorkerToken;
 use crate::state::Snapshot;
 use crate::stats::{Phase, Process, Requests, Sampler};
-use crate::sys::limits::Spare;
+use crate::sys::limits::DescriptorReserve;
 use arc_swap::ArcSwap;
-use connection::Patience;
+use connection::Timeouts;
 use runtime::Runtime;
 use std::io;
 use std::rc::Rc;
@@ -49,13 +49,13 @@ pub struct Handle {
 /// What all tasks of the thread share.
 struct Shared {
     snapshot: Arc<ArcSwap<Snapshot>>,
-    spare: Arc<Spare>,
+    reserve: Arc<DescriptorReserve>,
     /// Shard 0 of the stats proxy's counters, which no worker writes. Never used for another
     /// object's.
     token: WorkerToken,
     requests: Arc<Requests>,
     process: Arc<Process>,
-    patience: Patience,
+    timeouts: Timeouts,
     peers: accept::Peers,
     /// Told when a connection has ended.
     freed: Notify,
@@ -93,16 +93,16 @@ pub struct Entrance {
 pub fn spawn(
     entrance: Entrance,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    spare: Arc<Spare>,
+    reserve: Arc<DescriptorReserve>,
 ) -> io::Result<Handle> {
-    launch(entrance, snapshot, spare, Patience::default())
+    launch(entrance, snapshot, reserve, Timeouts::default())
 }
 
 fn launch(
     entrance: Entrance,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    spare: Arc<Spare>,
-    patience: Patience,
+    reserve: Arc<DescriptorReserve>,
+    timeouts: Timeouts,
 ) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -119,11 +119,11 @@ fn launch(
         .spawn(move || {
             let shared = Rc::new(Shared {
                 snapshot,
-                spare,
+                reserve,
                 token: WorkerToken::new(0),
                 requests: Arc::new(Requests::default()),
                 process: shown,
-                patience,
+                timeouts,
                 peers: accept::Peers::default(),
                 freed: Notify::new(),
                 stop: stopped,

@@ -31,8 +31,8 @@ fn start_with(servers: u32, change: impl FnOnce(&mut crate::config::model::Stats
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot(&config)));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let spare = Arc::new(Spare::new().unwrap());
-    let patience = Patience {
+    let reserve = Arc::new(DescriptorReserve::new().unwrap());
+    let timeouts = Timeouts {
         head: HEAD,
         stall: STALL,
     };
@@ -44,7 +44,7 @@ fn start_with(servers: u32, change: impl FnOnce(&mut crate::config::model::Stats
         changes,
         runtime: None,
     };
-    let handle = launch(entrance, Arc::clone(&snapshot), spare, patience).unwrap();
+    let handle = launch(entrance, Arc::clone(&snapshot), reserve, timeouts).unwrap();
     Running {
         address,
         snapshot,

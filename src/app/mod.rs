@@ -23,7 +23,7 @@ use crate::state::snapshot::Origin;
 use crate::state::{ControlHandle, Remembered, Snapshot, ToControl};
 use crate::stats::Phase;
 use crate::sys::abort::AbortOnPanic;
-use crate::sys::limits::{self, Spare};
+use crate::sys::limits::{self, DescriptorReserve};
 use crate::worker::order::{Order, Workers};
 use crate::worker::{self, Listener};
 use arc_swap::ArcSwap;
@@ -68,7 +68,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 
 /// What to start with, and where it came from.
 #[derive(Debug)]
-pub struct Started {
+pub struct RunOptions {
     /// The configuration.
     pub config: Config,
     /// Its first file, which reloads read again.
@@ -85,21 +85,21 @@ pub struct Started {
 ///
 /// # Errors
 /// When it cannot start. Once started it ends by a signal only.
-pub fn run(started: Started) -> Result<(), Error> {
+pub fn run(options: RunOptions) -> Result<(), Error> {
     // Before anything is opened.
-    let inherited = match &started.predecessor {
-        None => (Inherited::receive(&started.config), Vec::new()),
-        Some(predecessor) => Inherited::take_over(predecessor, &started.config)
+    let inherited = match &options.predecessor {
+        None => (Inherited::receive(&options.config), Vec::new()),
+        Some(predecessor) => Inherited::take_over(predecessor, &options.config)
             .map_err(system("cannot take over"))?,
     };
     let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
-    let spare = Spare::new().map_err(system("cannot keep descriptors back"))?;
+    let reserve = DescriptorReserve::new().map_err(system("cannot keep descriptors back"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(system("cannot make the control thread's runtime"))?;
     let result = runtime.block_on(async {
-        start(started, nofile, Arc::new(spare), inherited)
+        start(options, nofile, Arc::new(reserve), inherited)
             .await?
             .until_stopped()
             .await;
@@ -112,18 +112,18 @@ pub fn run(started: Started) -> Result<(), Error> {
 
 /// Starts everything, in order; announces it when it is true.
 async fn start(
-    started: Started,
+    options: RunOptions,
     nofile: u32,
-    spare: Arc<Spare>,
+    reserve: Arc<DescriptorReserve>,
     (mut inherited, remembered): (Inherited, Vec<Remembered>),
 ) -> Result<Running, Error> {
-    let Started {
+    let RunOptions {
         config,
         path,
         limits,
         program,
         predecessor,
-    } = started;
+    } = options;
     let source = Source {
         path,
         limits,
@@ -140,7 +140,7 @@ async fn start(
     let core = Core::new(&config, maxconn, global, log.queue(), (control, workers));
     let (listeners, stats, api) = open(&config, maxconn, &mut inherited)?;
 
-    let mut control = core.control(inbox, Arc::clone(&spare));
+    let mut control = core.control(inbox, Arc::clone(&reserve));
     control.resolve_names().await;
     control.remember(&remembered);
 
@@ -164,10 +164,10 @@ async fn start(
         changes,
         runtime: api.map(|api| core.runtime(api, &reload)),
     };
-    let admin = admin::spawn(entrance, Arc::clone(&core.snapshot), spare)
+    let admin = admin::spawn(entrance, Arc::clone(&core.snapshot), reserve)
         .map_err(system("cannot start the stats listener"))?;
-    let control = vital(control.run(stops.checks.clone()));
-    let reloads = vital(reloader.run(stops.reloads.clone()));
+    let control = spawn_critical(control.run(stops.checks.clone()));
+    let reloads = spawn_critical(reloader.run(stops.reloads.clone()));
     announce(predecessor, &admin, inherited).await?;
     let watchdog = watchdog.map(|watchdog| {
         // The next is due after half the limit, and a process before may have spent the other half.
@@ -208,7 +208,7 @@ async fn announce(
 }
 
 /// Starts a task of the control thread whose panic ends the process.
-fn vital<T: 'static>(task: impl Future<Output = T> + 'static) -> Task<T> {
+fn spawn_critical<T: 'static>(task: impl Future<Output = T> + 'static) -> Task<T> {
     tokio::task::spawn_local(async move {
         let _abort = AbortOnPanic;
         task.await
@@ -337,7 +337,7 @@ impl Core {
         }
     }
 
-    fn control(&self, inbox: Receiver<ToControl>, spare: Arc<Spare>) -> Control {
+    fn control(&self, inbox: Receiver<ToControl>, reserve: Arc<DescriptorReserve>) -> Control {
         Control::new(ControlParts {
             snapshot: Arc::clone(&self.snapshot),
             handle: self.control.clone(),
@@ -346,7 +346,7 @@ impl Core {
             workers: self.workers.clone(),
             // The last shard; the workers have those before.
             token: WorkerToken::new(self.threads),
-            spare,
+            reserve,
         })
     }
 

@@ -76,7 +76,7 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn load(demo: &Demo) -> Result<app::Started, ExitCode> {
+fn load(demo: &Demo) -> Result<app::RunOptions, ExitCode> {
     let limits = limits::of_this_machine();
     let loader = Loader {
         limits: limits.clone(),
@@ -84,7 +84,7 @@ fn load(demo: &Demo) -> Result<app::Started, ExitCode> {
         disk: false,
     };
     match loader.load_text("demo", &demo.config()) {
-        Ok((config, _)) => Ok(app::Started {
+        Ok((config, _)) => Ok(app::RunOptions {
             config,
             // There is no file: a reload says so, and changes nothing.
             path: NO_FILE.into(),

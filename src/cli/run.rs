@@ -80,14 +80,14 @@ pub(super) fn run(args: &Args) -> ExitCode {
     for warning in &warnings {
         tracing::warn!("{}", warning.line());
     }
-    let started = app::Started {
+    let options = app::RunOptions {
         config,
         path: args.config.clone(),
         limits,
         program: Some(program),
         predecessor: predecessor.clone(),
     };
-    let code = match app::run(started) {
+    let code = match app::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(predecessor) = predecessor {

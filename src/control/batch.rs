@@ -6,7 +6,7 @@
 use super::lines::{self, Line, Scene};
 use super::places::{Place, Places};
 use crate::check::probe::Target;
-use crate::check::schedule::Pace;
+use crate::check::schedule::IntervalKind;
 use crate::live::{CheckReport, CheckStatus, WorkerToken};
 use crate::state::{
     AdminState, BackendChange, BackendId, Draft, Endpoint, OperState, Server, ServerStatus,
@@ -63,8 +63,8 @@ impl<'a> Batch<'a> {
 
     /// A check of server `uid` has ended.
     pub(super) fn checked(&mut self, uid: u64, report: &CheckReport) {
-        if let Some(lane) = self.places.lane(uid) {
-            lane.heard();
+        if let Some(handle) = self.places.check_handle(uid) {
+            handle.verdict_received();
         }
         let Some((place, before)) = self.find(uid) else {
             return;
@@ -176,16 +176,16 @@ impl<'a> Batch<'a> {
         }
         let mut server = before.clone();
         let endpoint = Endpoint::Ip(address, port);
-        if let Some(lane) = self.places.lane(server.live.uid) {
-            lane.set_target(Target::of(&server.spec, &endpoint));
+        if let Some(handle) = self.places.check_handle(server.live.uid) {
+            handle.set_target(Target::of(&server.spec, &endpoint));
         }
         server.endpoint = Some(endpoint);
         let (admin, rules) = (server.status.admin, server.rules());
         server
             .status
             .set_admin(admin.without(AdminState::RMAINT), rules, self.now);
-        if let Some(lane) = self.places.lane(server.live.uid) {
-            lane.set_pace(Pace::of(&server.status, rules));
+        if let Some(handle) = self.places.check_handle(server.live.uid) {
+            handle.set_interval_kind(IntervalKind::of(&server.status, rules));
         }
         Some(server)
     }
@@ -208,10 +208,10 @@ impl<'a> Batch<'a> {
         let shutdown_down = server.spec.shutdown_sessions_on_down;
         let shutdown_up = server.spec.shutdown_backup_sessions_on_up && !server.spec.backup;
         let (usable, uid) = (server.is_usable(), server.live.uid);
-        if let Some(lane) = self.places.lane(uid) {
-            lane.set_pace(Pace::of(&after, server.rules()));
+        if let Some(handle) = self.places.check_handle(uid) {
+            handle.set_interval_kind(IntervalKind::of(&after, server.rules()));
             if before.admin.is_maint() && !after.admin.is_maint() {
-                lane.check_now();
+                handle.check_now();
             }
         }
         if before.admin.is_maint() && !after.admin.is_maint() {

@@ -18,12 +18,12 @@ pub mod reload;
 pub mod resolve;
 
 use crate::check::schedule::{ends_with_reset, first_start};
-use crate::check::task::{self, Common, Subject};
+use crate::check::task::{self, CheckContext, CheckedServer};
 use crate::config::model::Severity;
 use crate::live::{Cause, LogEntry, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
 use crate::state::{ControlHandle, Remembered, Snapshot, ToControl, remembered};
-use crate::sys::limits::Spare;
+use crate::sys::limits::DescriptorReserve;
 use crate::worker::order::{Order, Workers};
 use arc_swap::ArcSwap;
 use batch::{Batch, Outcome};
@@ -61,7 +61,7 @@ pub struct Parts {
     /// The token of the control thread's shard, the last one.
     pub token: WorkerToken,
     /// Descriptors kept back for checks; filled up again once a second.
-    pub spare: Arc<Spare>,
+    pub reserve: Arc<DescriptorReserve>,
 }
 
 /// The one writer of snapshots.
@@ -74,7 +74,7 @@ pub struct Control {
     unforgiven: Vec<(Arc<ServerLive>, Instant)>,
     tasks: TaskTracker,
     stop_tasks: CancellationToken,
-    common: Rc<Common>,
+    check_context: Rc<CheckContext>,
     /// What ends the lookups of each host name.
     lookups: HashMap<Arc<str>, CancellationToken>,
     commits: mpsc::Receiver<Commit>,
@@ -87,7 +87,8 @@ impl Control {
     pub fn new(parts: Parts) -> Self {
         let stop_tasks = CancellationToken::new();
         let places = Places::of(&parts.snapshot.load(), &stop_tasks);
-        let common = Common::new(parts.handle.clone(), Arc::clone(&parts.spare), false);
+        let check_context =
+            CheckContext::new(parts.handle.clone(), Arc::clone(&parts.reserve), false);
         let (committer, commits) = mpsc::channel(1);
         Self {
             parts,
@@ -96,7 +97,7 @@ impl Control {
             unforgiven: Vec::new(),
             tasks: TaskTracker::new(),
             stop_tasks,
-            common,
+            check_context,
             lookups: HashMap::new(),
             commits,
             committer,
@@ -166,20 +167,20 @@ impl Control {
         let all = || snapshot.backends.iter().flatten();
         let checks = all().flat_map(|backend| backend.servers.iter());
         let checks = checks.filter_map(|server| server.spec.check.as_ref());
-        self.common.set_reset(ends_with_reset(checks));
+        self.check_context.set_reset(ends_with_reset(checks));
         let checked: Vec<_> = all()
             .flat_map(|backend| backend.servers.iter().map(move |server| (backend, server)))
             .filter(|(_, server)| wanted(server.live.uid))
             .filter_map(|(backend, server)| {
                 let check = server.spec.check.clone()?;
-                let lane = Rc::clone(self.places.lane(server.live.uid)?);
+                let handle = Rc::clone(self.places.check_handle(server.live.uid)?);
                 let stop = self.places.stop(server.live.uid)?.clone();
-                let subject = Subject {
+                let subject = CheckedServer {
                     backend: backend.id,
                     backend_name: Arc::clone(&backend.spec.name),
                     live: Arc::clone(&server.live),
                     check,
-                    lane,
+                    handle,
                 };
                 Some((subject, stop))
             })
@@ -188,7 +189,7 @@ impl Control {
         let now = Instant::now();
         for (index, (subject, stop)) in (0..).zip(checked) {
             let first = now + first_start(index, total);
-            let checks = task::run(subject, Rc::clone(&self.common), first, stop);
+            let checks = task::run(subject, Rc::clone(&self.check_context), first, stop);
             self.tasks.spawn_local(checks);
         }
     }
@@ -246,8 +247,8 @@ impl Control {
 
     /// Workers have given up hope in a server: a check decides.
     fn suspected(&mut self, uid: u64, now: Instant) {
-        if let Some(lane) = self.places.lane(uid) {
-            lane.check_now();
+        if let Some(handle) = self.places.check_handle(uid) {
+            handle.check_now();
             return;
         }
         let snapshot = self.parts.snapshot.load();
@@ -301,7 +302,7 @@ impl Control {
         let now = Instant::now();
         let snapshot = self.parts.snapshot.load();
         self.peaks.update(&snapshot, snapshot.global.millis(now));
-        self.parts.spare.refill();
+        self.parts.reserve.refill();
         self.unforgiven.retain(|(live, since)| {
             let stays = now.duration_since(*since) < FORGIVE_AFTER;
             if !stays {

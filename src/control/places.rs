@@ -1,12 +1,12 @@
-//! Where control finds a server that a message names, and the lane that steers its checks.
+//! Where control finds a server that a message names, and the handle that steers its checks.
 //!
 //! Control thread only. Built from the snapshot that control starts with, and anew at the commit of
 //! each reload: between two commits servers keep their places. Invariant: a check task goes on
 //! across a reload exactly when what it checks and how are the same.
 
 use crate::check::probe::Target;
-use crate::check::schedule::Pace;
-use crate::check::task::Lane;
+use crate::check::schedule::IntervalKind;
+use crate::check::task::CheckHandle;
 use crate::config::model::ServerAddress;
 use crate::state::{BackendId, Server, Snapshot};
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +26,7 @@ pub(super) struct Place {
 /// A checked server.
 #[derive(Debug)]
 struct Checked {
-    lane: Rc<Lane>,
+    handle: Rc<CheckHandle>,
     /// Cancelled: its check task ends.
     stop: CancellationToken,
 }
@@ -34,7 +34,10 @@ struct Checked {
 impl Checked {
     fn new(server: &Server, all: &CancellationToken) -> Self {
         Self {
-            lane: Lane::new(Pace::of(&server.status, server.rules()), target(server)),
+            handle: CheckHandle::new(
+                IntervalKind::of(&server.status, server.rules()),
+                target(server),
+            ),
             stop: all.child_token(),
         }
     }
@@ -54,7 +57,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// Those of `snapshot`, with a lane for each checked server. All their checks end with `stop`.
+    /// Those of `snapshot`, with a handle for each checked server. All their checks end with `stop`.
     pub(super) fn of(snapshot: &Snapshot, stop: &CancellationToken) -> Self {
         let mut all = Self::default();
         for (place, server) in places(snapshot) {
@@ -92,8 +95,8 @@ impl Places {
             });
             let checked = match old.checks.remove(&uid) {
                 Some(checked) if same => {
-                    let pace = Pace::of(&server.status, server.rules());
-                    checked.lane.set_pace(pace);
+                    let interval_kind = IntervalKind::of(&server.status, server.rules());
+                    checked.handle.set_interval_kind(interval_kind);
                     checked
                 }
                 other => {
@@ -125,9 +128,9 @@ impl Places {
         self.by_uid.get(&uid).copied()
     }
 
-    /// The lane of a checked server.
-    pub(super) fn lane(&self, uid: u64) -> Option<&Rc<Lane>> {
-        self.checks.get(&uid).map(|checked| &checked.lane)
+    /// The handle of a checked server.
+    pub(super) fn check_handle(&self, uid: u64) -> Option<&Rc<CheckHandle>> {
+        self.checks.get(&uid).map(|checked| &checked.handle)
     }
 
     /// What ends the checks of a checked server.

@@ -42,7 +42,7 @@ impl World {
             log: queue,
             workers,
             token: WorkerToken::new(1),
-            spare: Arc::new(Spare::new().unwrap()),
+            reserve: Arc::new(DescriptorReserve::new().unwrap()),
         });
         Self {
             snapshot,

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io;
 use std::sync::Mutex;
 
-/// Descriptors that a [`Spare`] holds: enough for every stats connection that is being accepted
+/// Descriptors that a [`DescriptorReserve`] holds: enough for every stats connection that is being accepted
 /// and every check that is being opened in one turn of their loops.
-pub const SPARE_MAX: usize = 16;
+pub const RESERVE_MAX: usize = 16;
 
 /// Raises the soft descriptor limit to the hard one and returns it.
 ///
@@ -60,15 +60,15 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
 /// Descriptors kept back for checks and the stats listener, so that both go on working when
 /// traffic has used up all others.
 #[derive(Debug)]
-pub struct Spare(Mutex<Vec<File>>);
+pub struct DescriptorReserve(Mutex<Vec<File>>);
 
-impl Spare {
+impl DescriptorReserve {
     /// Takes the descriptors.
     ///
     /// # Errors
     /// When not even these can be had.
     pub fn new() -> io::Result<Self> {
-        let held = (0..SPARE_MAX)
+        let held = (0..RESERVE_MAX)
             .map(|_| File::open("/dev/null"))
             .collect::<io::Result<_>>()?;
         Ok(Self(Mutex::new(held)))
@@ -108,7 +108,7 @@ impl Spare {
             .0
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        while held.len() < SPARE_MAX {
+        while held.len() < RESERVE_MAX {
             let Ok(file) = File::open("/dev/null") else {
                 return;
             };
@@ -117,13 +117,13 @@ impl Spare {
     }
 }
 
-/// Runs `open` while the soft limit is higher by [`SPARE_MAX`], as far as the hard one allows.
-/// `None`: it allows nothing. Called under the lock of [`Spare`], so that nobody mistakes the raised
+/// Runs `open` while the soft limit is higher by [`RESERVE_MAX`], as far as the hard one allows.
+/// `None`: it allows nothing. Called under the lock of [`DescriptorReserve`], so that nobody mistakes the raised
 /// limit for the one to return to.
 fn above_the_limit<T>(open: &mut impl FnMut() -> io::Result<T>) -> Option<io::Result<T>> {
     let before = getrlimit(Resource::Nofile);
     let soft = before.current?;
-    let wanted = soft.saturating_add(SPARE_MAX as u64);
+    let wanted = soft.saturating_add(RESERVE_MAX as u64);
     let current = before.maximum.map_or(wanted, |hard| wanted.min(hard));
     if current <= soft {
         return None;

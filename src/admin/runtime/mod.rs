@@ -3,7 +3,7 @@
 //!
 //! Invariants: at most [`CONNECTIONS_MAX`] are served, the rest waits in the kernel's queue; a line
 //! is at most [`LINE_BYTES_MAX`] long, a reply is written chunk by chunk; whoever neither speaks nor
-//! listens for [`PATIENCE`] is cut. Nothing is changed here: changes go to the control task as
+//! listens for [`TIMEOUT`] is cut. Nothing is changed here: changes go to the control task as
 //! messages, and are answered when they are published.
 
 mod framing;
@@ -43,9 +43,9 @@ pub const CONNECTIONS_MAX: usize = 10;
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Longest silence, and longest wait for a reply to be read; HAProxy's `stats timeout`.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes that a client has [`PATIENCE`] to take.
+/// Bytes that a client has [`TIMEOUT`] to take.
 const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Pause after an accept that failed.
@@ -145,7 +145,7 @@ fn path_of(listener: &std::os::unix::net::UnixListener) -> String {
 /// The next connection, on a descriptor kept back when there is no other.
 async fn accept(shared: &Shared, listener: &UnixListener) -> io::Result<UnixStream> {
     poll_fn(|context| {
-        let attempt = shared.spare.with(|| match listener.poll_accept(context) {
+        let attempt = shared.reserve.with(|| match listener.poll_accept(context) {
             Poll::Ready(result) => result.map(Some),
             Poll::Pending => Ok(None),
         });
@@ -172,7 +172,7 @@ async fn serve(desk: &Desk, stream: UnixStream) -> io::Result<()> {
         let stopping = desk.shared.stop.cancelled();
         let line = tokio::select! {
             () = stopping => return Ok(()),
-            line = timeout(PATIENCE, lines.next()) => line,
+            line = timeout(TIMEOUT, lines.next()) => line,
         };
         let line = match line {
             Ok(Ok(Some(line))) => line,
@@ -298,7 +298,7 @@ impl Out {
     /// Writes it all, or fails when the client does not take it.
     async fn say(&mut self, text: &str) -> io::Result<()> {
         for chunk in text.as_bytes().chunks(CHUNK_BYTES) {
-            timeout(PATIENCE, self.stream.write_all(chunk)).await??;
+            timeout(TIMEOUT, self.stream.write_all(chunk)).await??;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@
 use crate::config::model::{Server as Spec, ServerPort};
 use crate::live::CheckStatus;
 use crate::state::Endpoint;
-use crate::sys::limits::{self, Spare};
+use crate::sys::limits::{self, DescriptorReserve};
 use crate::sys::raw::{self, Owned};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::cell::RefCell;
@@ -65,12 +65,12 @@ pub const IDLE_MAX: usize = 64;
 
 /// Sockets that a check has reset and left to the next one, which is spared opening its own.
 #[derive(Debug, Default)]
-pub struct Idle {
+pub struct IdleSockets {
     v4: RefCell<Vec<Socket>>,
     v6: RefCell<Vec<Socket>>,
 }
 
-impl Idle {
+impl IdleSockets {
     fn of(&self, address: SocketAddr) -> &RefCell<Vec<Socket>> {
         match address {
             SocketAddr::V4(_) => &self.v4,
@@ -101,11 +101,11 @@ impl Idle {
 
 /// How a probe opens and closes its socket.
 #[derive(Debug, Clone, Copy)]
-pub struct Manner<'a> {
+pub struct ProbeOptions<'a> {
     /// Descriptors that are kept back for it.
-    pub spare: &'a Spare,
+    pub reserve: &'a DescriptorReserve,
     /// End with RST instead of FIN, and keep the socket here.
-    pub reset: Option<&'a Idle>,
+    pub reset: Option<&'a IdleSockets>,
     /// How long it may take.
     pub limit: Duration,
 }
@@ -125,15 +125,15 @@ pub enum Outcome {
 }
 
 /// Connects to `target` and closes.
-pub async fn probe(target: &Target, manner: Manner<'_>) -> Outcome {
+pub async fn probe(target: &Target, options: ProbeOptions<'_>) -> Outcome {
     let connected = async {
         match target {
-            Target::Tcp(address) => connect_tcp(*address, manner).await,
-            Target::Unix(path) => connect_unix(path, manner).await,
+            Target::Tcp(address) => connect_tcp(*address, options).await,
+            Target::Unix(path) => connect_unix(path, options).await,
             Target::NoPort => Ok(Err(None)),
         }
     };
-    match timeout(manner.limit, connected).await {
+    match timeout(options.limit, connected).await {
         Err(_) => verdict(CheckStatus::L4Timeout, STEP),
         Ok(Ok(Ok(()))) => verdict(CheckStatus::L4Ok, ""),
         Ok(Ok(Err(None))) => verdict(CheckStatus::SocketError, STEP),
@@ -152,27 +152,27 @@ fn verdict(status: CheckStatus, info: &str) -> Outcome {
 /// The outer error is our own, the inner one the server's; `None` when it was not even asked.
 type Answer = io::Result<Result<(), Option<io::Error>>>;
 
-async fn connect_tcp(address: SocketAddr, manner: Manner<'_>) -> Answer {
-    let socket = match manner.reset.and_then(|idle| idle.take(address)) {
+async fn connect_tcp(address: SocketAddr, options: ProbeOptions<'_>) -> Answer {
+    let socket = match options.reset.and_then(|idle| idle.take(address)) {
         Some(socket) => socket,
-        None => open(address, manner)?,
+        None => open(address, options)?,
     };
     // The server's answer is acknowledged by the end of the check, as HAProxy does it: a packet
     // less, and a check that ends with RST never reaches the server's accept queue.
     socket.set_tcp_quickack(false)?;
     let answer = join(&socket, address).await;
-    if let (Some(idle), Ok(Ok(()))) = (manner.reset, &answer) {
+    if let (Some(idle), Ok(Ok(()))) = (options.reset, &answer) {
         idle.reset(socket, address);
     }
     answer
 }
 
-fn open(address: SocketAddr, manner: Manner<'_>) -> io::Result<Socket> {
+fn open(address: SocketAddr, options: ProbeOptions<'_>) -> io::Result<Socket> {
     let (domain, kind) = (Domain::for_address(address), Type::STREAM.nonblocking());
-    let socket = manner
-        .spare
+    let socket = options
+        .reserve
         .with(|| Socket::new(domain, kind, Some(Protocol::TCP)))?;
-    if manner.reset.is_some() {
+    if options.reset.is_some() {
         socket.set_linger(Some(Duration::ZERO))?;
     }
     Ok(socket)
@@ -220,10 +220,10 @@ fn stands(socket: &Socket, address: &SockAddr) -> io::Result<bool> {
     }
 }
 
-async fn connect_unix(path: &Path, manner: Manner<'_>) -> Answer {
+async fn connect_unix(path: &Path, options: ProbeOptions<'_>) -> Answer {
     let path = system_path(path);
     loop {
-        let socket = manner.spare.with(UnixSocket::new_stream)?;
+        let socket = options.reserve.with(UnixSocket::new_stream)?;
         match socket.connect(&path).await {
             Ok(_) => return Ok(Ok(())),
             // The server's queue is full. A TCP server would leave the connection unanswered; this

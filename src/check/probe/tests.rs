@@ -7,18 +7,22 @@ use std::net::{Ipv4Addr, TcpListener};
 const LIMIT: Duration = Duration::from_secs(5);
 
 async fn ask(target: Target, limit: Duration, reset: bool) -> (CheckStatus, String) {
-    let idle = Idle::default();
+    let idle = IdleSockets::default();
     ask_with(target, limit, reset.then_some(&idle)).await
 }
 
-async fn ask_with(target: Target, limit: Duration, reset: Option<&Idle>) -> (CheckStatus, String) {
-    let spare = Spare::new().unwrap();
-    let manner = Manner {
-        spare: &spare,
+async fn ask_with(
+    target: Target,
+    limit: Duration,
+    reset: Option<&IdleSockets>,
+) -> (CheckStatus, String) {
+    let reserve = DescriptorReserve::new().unwrap();
+    let options = ProbeOptions {
+        reserve: &reserve,
         reset,
         limit,
     };
-    match probe(&target, manner).await {
+    match probe(&target, options).await {
         Outcome::Verdict { status, info } => (status, info),
         Outcome::Local(error) => panic!("a shortage in a test: {error}"),
     }
@@ -106,7 +110,7 @@ async fn a_socket_that_was_reset_serves_the_next_check_whatever_that_finds() {
     let up_v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
     let (closed, down) = listener();
     drop(closed);
-    let idle = Idle::default();
+    let idle = IdleSockets::default();
     let ask = async |address| ask_with(Target::Tcp(address), LIMIT, Some(&idle)).await.0;
     let kept = |of: &RefCell<Vec<Socket>>| -> Vec<_> {
         of.borrow().iter().map(AsRawFd::as_raw_fd).collect()
@@ -137,7 +141,7 @@ async fn an_answer_that_comes_later_is_waited_for() {
 #[tokio::test]
 async fn a_socket_that_was_reset_waits_as_a_new_one() {
     let (_listener, address) = listener();
-    let idle = Idle::default();
+    let idle = IdleSockets::default();
     ask_with(Target::Tcp(address), LIMIT, Some(&idle)).await;
     assert_eq!(idle.v4.borrow().len(), 1);
     comes_later(Some(&idle)).await;
@@ -171,7 +175,7 @@ async fn the_answer_of_this_machine_is_there_at_once() {
 }
 
 /// A probe of a server that is deaf when it begins, and then listens.
-async fn comes_later(reset: Option<&Idle>) {
+async fn comes_later(reset: Option<&IdleSockets>) {
     let (listener, _fillers, address) = deaf();
     listener.set_nonblocking(true).unwrap();
     let begun = std::time::Instant::now();

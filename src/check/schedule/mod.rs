@@ -2,8 +2,8 @@
 //!
 //! Used by the check tasks on the control thread. Invariants: a server's starts lie on a grid that
 //! counts from starts and never drifts; each start is at most one part in [`JITTER_PART`] of an
-//! interval after its place on the grid and never before it, unless a check ran over that place:
-//! then the next one starts when it ends, once, however many places have passed.
+//! interval after its point on the grid and never before it, unless a check ran over that point:
+//! then the next one starts when it ends, once, however many points have passed.
 
 use crate::config::model::Check;
 use crate::state::{OperState, Rules, ServerStatus};
@@ -48,7 +48,7 @@ pub fn ends_with_reset<'a>(checks: impl Iterator<Item = &'a Check>) -> bool {
 
 /// Which of a check's intervals rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum IntervalKind {
     /// The server is up without a doubt: a passed check changes nothing.
     Normal,
     /// As many checks have passed, but an operator holds the server back until the next one does.
@@ -61,7 +61,7 @@ pub enum Pace {
     Paused,
 }
 
-impl Pace {
+impl IntervalKind {
     /// That of a server with this status.
     pub fn of(status: &ServerStatus, rules: Rules) -> Self {
         if status.admin.is_maint() {
@@ -94,20 +94,20 @@ impl Pace {
 pub struct Grid {
     /// Where multiples of [`GRAIN`] count from.
     origin: Instant,
-    /// The last place on the grid that was used; the first one before any was.
-    place: Instant,
+    /// The last point on the grid that was used; the first one before any was.
+    point: Instant,
     started: bool,
     /// Part of the interval by which the next start is late, in 1/2^16 of [`JITTER_PART`].
     jitter: u16,
     random: fastrand::Rng,
 }
 
-/// A place on the grid.
+/// A point on the grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
     /// When the check is to start.
     pub at: Instant,
-    place: Instant,
+    point: Instant,
 }
 
 impl Grid {
@@ -115,7 +115,7 @@ impl Grid {
     pub fn new(origin: Instant, first: Instant, seed: u64) -> Self {
         Self {
             origin,
-            place: first,
+            point: first,
             started: false,
             jitter: 0,
             random: fastrand::Rng::with_seed(seed),
@@ -125,22 +125,22 @@ impl Grid {
     /// The next start, not before `now`, the time between starts being `interval`. Asking again
     /// gives the same answer, unless the interval has changed or the time has passed.
     ///
-    /// A place that has just been missed is made up for: where a check may take as long as the
+    /// A point that has just been missed is made up for: where a check may take as long as the
     /// interval, a silent server would else be checked half as often as a healthy one.
     pub fn due(&self, interval: Duration, now: Instant) -> Due {
-        let mut place = self.place;
+        let mut point = self.point;
         if self.started {
-            place += interval * passed(place, interval, now).max(1);
+            point += interval * passed(point, interval, now).max(1);
         }
         let room = interval / JITTER_PART;
         let part = |room: Duration| room * u32::from(self.jitter) / u32::from(u16::MAX);
         let at = match room.checked_sub(GRAIN) {
-            Some(room) if self.started => self.rounded_up(place + part(room)),
-            _ => place + part(room),
+            Some(room) if self.started => self.rounded_up(point + part(room)),
+            _ => point + part(room),
         };
         Due {
             at: at.max(now),
-            place,
+            point,
         }
     }
 
@@ -155,15 +155,15 @@ impl Grid {
 
     /// The check that was due has started.
     pub fn start(&mut self, due: Due) {
-        self.place = due.place;
+        self.point = due.point;
         self.started = true;
         self.jitter = self.random.u16(..);
     }
 }
 
-/// Places after `place` that are not after `now`.
-fn passed(place: Instant, interval: Duration, now: Instant) -> u32 {
-    let past = now.saturating_duration_since(place).as_nanos();
+/// Points after `point` that are not after `now`.
+fn passed(point: Instant, interval: Duration, now: Instant) -> u32 {
+    let past = now.saturating_duration_since(point).as_nanos();
     u32::try_from(past / interval.as_nanos().max(1)).unwrap_or(u32::MAX)
 }
 

@@ -37,7 +37,7 @@ fn each_state_has_its_pace() {
         ..check()
     };
     let mut status = ServerStatus::initial(AdminState::READY, rules, now);
-    let interval = |status: &ServerStatus| Pace::of(status, rules).interval(&check);
+    let interval = |status: &ServerStatus| IntervalKind::of(status, rules).interval(&check);
     assert_eq!(interval(&status), Some(ms(500)), "not sure yet");
     status.check_passed(rules, now);
     assert_eq!(interval(&status), Some(ms(2_000)));
@@ -57,7 +57,7 @@ fn each_state_has_its_pace() {
     );
 }
 
-/// What [`super::super::task::Lane::passed_again`] rests on.
+/// What [`super::super::task::CheckHandle::passed_again`] rests on.
 #[test]
 fn at_the_normal_pace_a_passed_check_changes_nothing() {
     let now = Instant::now();
@@ -78,16 +78,16 @@ fn at_the_normal_pace_a_passed_check_changes_nothing() {
                 };
                 let mut after = before.clone();
                 after.check_passed(rules, now);
-                match Pace::of(&before, rules) {
-                    Pace::Normal => {
+                match IntervalKind::of(&before, rules) {
+                    IntervalKind::Normal => {
                         normal += 1;
                         assert_eq!(after, before);
                     }
-                    Pace::Held => {
+                    IntervalKind::Held => {
                         held += 1;
                         assert_ne!(after, before);
                     }
-                    Pace::Fast | Pace::Down | Pace::Paused => {}
+                    IntervalKind::Fast | IntervalKind::Down | IntervalKind::Paused => {}
                 }
             }
         }
@@ -123,7 +123,7 @@ fn servers_that_began_apart_start_together() {
         grid.start(grid.due(ms(2_000), first));
         wakes.insert(grid.due(ms(2_000), first).at);
     }
-    // 200 ms of places and 100 ms of jitter.
+    // 200 ms of points and 100 ms of jitter.
     assert!(wakes.len() <= 31, "{}", wakes.len());
 }
 
@@ -147,7 +147,7 @@ proptest! {
             if let Some((at, took)) = last {
                 let wait = due.at.duration_since(at).max(took);
                 let slack = interval / JITTER_PART;
-                prop_assert!(wait <= took.max(interval) + slack, "no place is left out: {wait:?}");
+                prop_assert!(wait <= took.max(interval) + slack, "no point is left out: {wait:?}");
             }
             last = Some((due.at, ms(took)));
             grid.start(due);

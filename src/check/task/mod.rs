@@ -1,16 +1,16 @@
-//! The check task of one server, and the lane that control steers it by. Control thread only.
+//! The check task of one server, and the handle that control steers it by. Control thread only.
 //!
 //! Invariants: at most one check of a server is in flight; a check that could not be made for want
-//! of something of ours changes nothing but a warning; while the lane is paused none starts; a
+//! of something of ours changes nothing but a warning; while it is paused none starts; a
 //! verdict that can change something reaches control, in the order of the checks. One that cannot,
 //! a pass of a server that is up without a doubt, is only counted: it is nearly every one.
 
-use super::probe::{Idle, Manner, Outcome, Target, probe};
-use super::schedule::{Grid, Pace};
+use super::probe::{IdleSockets, Outcome, ProbeOptions, Target, probe};
+use super::schedule::{Grid, IntervalKind};
 use crate::config::model::Check;
 use crate::live::{CheckReport, CheckStatus, ServerLive};
 use crate::state::{BackendId, ControlHandle, ToControl};
-use crate::sys::limits::Spare;
+use crate::sys::limits::DescriptorReserve;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -25,23 +25,23 @@ const WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// What control tells a check task.
 #[derive(Debug)]
-pub struct Lane {
-    pace: Cell<Pace>,
+pub struct CheckHandle {
+    interval_kind: Cell<IntervalKind>,
     target: RefCell<Option<Target>>,
     wanted: Cell<bool>,
-    /// Verdicts on their way to control: [`Lane::pace`] does not know of them yet.
-    unheard: Cell<u32>,
+    /// Verdicts on their way to control: [`CheckHandle::interval_kind`] does not know of them yet.
+    undelivered: Cell<u32>,
     changed: Notify,
 }
 
-impl Lane {
-    /// A lane at `pace` that leads to `target`; `None` while that is not known.
-    pub fn new(pace: Pace, target: Option<Target>) -> Rc<Self> {
+impl CheckHandle {
+    /// A handle of checks of `target`; `None` while its address is not known.
+    pub fn new(interval_kind: IntervalKind, target: Option<Target>) -> Rc<Self> {
         Rc::new(Self {
-            pace: Cell::new(pace),
+            interval_kind: Cell::new(interval_kind),
             target: RefCell::new(target),
             wanted: Cell::new(false),
-            unheard: Cell::new(0),
+            undelivered: Cell::new(0),
             changed: Notify::new(),
         })
     }
@@ -53,27 +53,30 @@ impl Lane {
         self.changed.notify_one();
     }
 
-    /// The server's state has come to this pace.
-    pub fn set_pace(&self, pace: Pace) {
-        if self.pace.replace(pace) != pace {
+    /// The interval that the state of the server asks for from now on.
+    pub fn set_interval_kind(&self, interval_kind: IntervalKind) {
+        if self.interval_kind.replace(interval_kind) != interval_kind {
             self.changed.notify_one();
         }
     }
 
     /// Control has taken a verdict of this server out of its inbox.
-    pub fn heard(&self) {
-        self.unheard.set(self.unheard.get().saturating_sub(1));
+    pub fn verdict_received(&self) {
+        self.undelivered
+            .set(self.undelivered.get().saturating_sub(1));
     }
 
     /// A verdict of this server goes to control.
-    pub fn tell(&self) {
-        self.unheard.set(self.unheard.get().saturating_add(1));
+    pub fn verdict_sent(&self) {
+        self.undelivered
+            .set(self.undelivered.get().saturating_add(1));
     }
 
     /// A check of `live` has passed after `took`: whether that is no news to control. Then it is
     /// noted here, and control is not to be told.
     pub fn passed_again(&self, live: &ServerLive, took: Duration) -> bool {
-        let settled = self.pace.get() == Pace::Normal && self.unheard.get() == 0;
+        let settled =
+            self.interval_kind.get() == IntervalKind::Normal && self.undelivered.get() == 0;
         let again = settled && live.check.passed_again(took);
         if again {
             live.trust();
@@ -91,7 +94,7 @@ impl Lane {
     async fn due(&self, grid: &mut Grid, check: &Check) -> Target {
         loop {
             let target = self.target.borrow().clone();
-            let interval = self.pace.get().interval(check);
+            let interval = self.interval_kind.get().interval(check);
             let (Some(target), Some(interval)) = (target, interval) else {
                 self.changed.notified().await;
                 continue;
@@ -113,27 +116,27 @@ impl Lane {
 
 /// What all check tasks share.
 #[derive(Debug)]
-pub struct Common {
-    handle: ControlHandle,
-    spare: Arc<Spare>,
+pub struct CheckContext {
+    control: ControlHandle,
+    reserve: Arc<DescriptorReserve>,
     reset: Cell<bool>,
-    idle: Idle,
+    idle: IdleSockets,
     origin: Instant,
     warned: Cell<Option<Instant>>,
-    unsaid: Cell<u64>,
+    unreported: Cell<u64>,
 }
 
-impl Common {
-    /// Verdicts go to `handle`; `reset`: connections end with RST.
-    pub fn new(handle: ControlHandle, spare: Arc<Spare>, reset: bool) -> Rc<Self> {
+impl CheckContext {
+    /// Verdicts go to `control`; `reset`: connections end with RST.
+    pub fn new(control: ControlHandle, reserve: Arc<DescriptorReserve>, reset: bool) -> Rc<Self> {
         Rc::new(Self {
-            handle,
-            spare,
+            control,
+            reserve,
             reset: Cell::new(reset),
-            idle: Idle::default(),
+            idle: IdleSockets::default(),
             origin: Instant::now(),
             warned: Cell::new(None),
-            unsaid: Cell::new(0),
+            unreported: Cell::new(0),
         })
     }
 
@@ -145,22 +148,22 @@ impl Common {
     }
 
     /// Says that a check could not be made; at most once in [`WARN_EVERY`] for all servers.
-    fn warn(&self, subject: &Subject, error: &io::Error) {
+    fn warn(&self, server: &CheckedServer, error: &io::Error) {
         let now = Instant::now();
         if self
             .warned
             .get()
             .is_some_and(|at| now.duration_since(at) < WARN_EVERY)
         {
-            self.unsaid.set(self.unsaid.get() + 1);
+            self.unreported.set(self.unreported.get() + 1);
             return;
         }
         self.warned.set(Some(now));
         tracing::warn!(
-            backend = &*subject.backend_name,
-            server = &*subject.live.name,
+            backend = &*server.backend_name,
+            server = &*server.live.name,
             %error,
-            and_others = self.unsaid.replace(0),
+            and_others = self.unreported.replace(0),
             "a health check could not be made here; the server's state is left as it was"
         );
     }
@@ -168,7 +171,7 @@ impl Common {
 
 /// One checked server.
 #[derive(Debug)]
-pub struct Subject {
+pub struct CheckedServer {
     /// Its backend.
     pub backend: BackendId,
     /// The backend's name.
@@ -178,16 +181,21 @@ pub struct Subject {
     /// Its check.
     pub check: Check,
     /// How control steers it.
-    pub lane: Rc<Lane>,
+    pub handle: Rc<CheckHandle>,
 }
 
 /// Checks one server from `first` on until `stop`, or until control has ended.
-pub async fn run(subject: Subject, common: Rc<Common>, first: Instant, stop: CancellationToken) {
-    let mut grid = Grid::new(common.origin, first, subject.live.uid);
+pub async fn run(
+    server: CheckedServer,
+    context: Rc<CheckContext>,
+    first: Instant,
+    stop: CancellationToken,
+) {
+    let mut grid = Grid::new(context.origin, first, server.live.uid);
     let checks = async {
         loop {
-            let target = subject.lane.due(&mut grid, &subject.check).await;
-            if !check_once(&subject, &common, &target).await {
+            let target = server.handle.due(&mut grid, &server.check).await;
+            if !check_once(&server, &context, &target).await {
                 return;
             }
         }
@@ -201,32 +209,32 @@ pub async fn run(subject: Subject, common: Rc<Common>, first: Instant, stop: Can
 }
 
 /// `false` when nobody listens any more.
-async fn check_once(subject: &Subject, common: &Common, target: &Target) -> bool {
-    let (live, lane) = (&subject.live, &subject.lane);
+async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Target) -> bool {
+    let (live, handle) = (&server.live, &server.handle);
     live.check.begin();
     let started = Instant::now();
-    let manner = Manner {
-        spare: &common.spare,
-        reset: common.reset.get().then_some(&common.idle),
-        limit: subject.check.timeout,
+    let options = ProbeOptions {
+        reserve: &context.reserve,
+        reset: context.reset.get().then_some(&context.idle),
+        limit: server.check.timeout,
     };
-    match probe(target, manner).await {
+    match probe(target, options).await {
         Outcome::Local(error) => {
             live.check.give_up();
-            common.warn(subject, &error);
+            context.warn(server, &error);
             true
         }
         Outcome::Verdict { status, info } => {
             let (passed, took) = (status == CheckStatus::L4Ok, started.elapsed());
-            if passed && lane.passed_again(live, took) {
+            if passed && handle.passed_again(live, took) {
                 return true;
             }
             if !passed {
-                lane.wanted.set(false);
+                handle.wanted.set(false);
             }
-            lane.tell();
+            handle.verdict_sent();
             let message = ToControl::Checked {
-                backend: subject.backend,
+                backend: server.backend,
                 server: live.uid,
                 report: CheckReport {
                     status,
@@ -235,7 +243,7 @@ async fn check_once(subject: &Subject, common: &Common, target: &Target) -> bool
                     in_progress: false,
                 },
             };
-            common.handle.report(message).await
+            context.control.report(message).await
         }
     }
 }

@@ -20,7 +20,7 @@ fn listener(backlog: i32) -> (Socket, SocketAddr) {
 }
 
 struct Bench {
-    lane: Rc<Lane>,
+    handle: Rc<CheckHandle>,
     live: Arc<ServerLive>,
     inbox: Receiver<ToControl>,
     stop: CancellationToken,
@@ -28,11 +28,11 @@ struct Bench {
 
 /// A task that checks `address` at once, and then once an hour.
 fn started(address: SocketAddr) -> Bench {
-    let (handle, inbox) = ControlHandle::new();
-    let lane = Lane::new(Pace::Normal, Some(Target::Tcp(address)));
+    let (control, inbox) = ControlHandle::new();
+    let handle = CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address)));
     let live = Arc::new(ServerLive::new("s1".into(), 1));
     let stop = CancellationToken::new();
-    let subject = Subject {
+    let server = CheckedServer {
         backend: BackendId(0),
         backend_name: "b".into(),
         live: Arc::clone(&live),
@@ -41,12 +41,12 @@ fn started(address: SocketAddr) -> Bench {
             timeout: Duration::from_millis(300),
             ..check()
         },
-        lane: Rc::clone(&lane),
+        handle: Rc::clone(&handle),
     };
-    let common = Common::new(handle, Arc::new(Spare::new().unwrap()), false);
-    tokio::task::spawn_local(run(subject, common, Instant::now(), stop.clone()));
+    let context = CheckContext::new(control, Arc::new(DescriptorReserve::new().unwrap()), false);
+    tokio::task::spawn_local(run(server, context, Instant::now(), stop.clone()));
     Bench {
-        lane,
+        handle,
         live,
         inbox,
         stop,
@@ -84,14 +84,14 @@ async fn a_wake_checks_at_once_unless_a_check_in_flight_answers_it() {
         .run_until(async {
             let mut bench = started(address);
             bench.until_in_progress().await;
-            bench.lane.check_now();
+            bench.handle.check_now();
             assert_eq!(bench.verdict().await, CheckStatus::L4Timeout);
             for _ in 0..100 {
                 tokio::task::yield_now().await;
             }
             let report = bench.live.check.load();
             assert!(!report.in_progress, "the failure was answer enough");
-            bench.lane.check_now();
+            bench.handle.check_now();
             assert_eq!(
                 bench.verdict().await,
                 CheckStatus::L4Timeout,
@@ -109,14 +109,14 @@ async fn control_hears_only_what_may_change_something() {
         .run_until(async {
             let mut bench = started(address);
             assert_eq!(bench.verdict().await, CheckStatus::L4Ok);
-            bench.lane.check_now();
+            bench.handle.check_now();
             assert_eq!(
                 bench.verdict().await,
                 CheckStatus::L4Ok,
                 "control has not taken in the first one"
             );
-            bench.lane.heard();
-            bench.lane.heard();
+            bench.handle.verdict_received();
+            bench.handle.verdict_received();
             for _ in 0..5 {
                 let known = CheckReport {
                     duration: Some(HOUR),
@@ -124,7 +124,7 @@ async fn control_hears_only_what_may_change_something() {
                 };
                 bench.live.check.store(known);
                 while bench.live.connect_failed() || !bench.live.is_suspect() {}
-                bench.lane.check_now();
+                bench.handle.check_now();
                 let deadline = Instant::now() + Duration::from_secs(10);
                 while bench.live.check.load().duration == Some(HOUR) {
                     assert!(Instant::now() < deadline, "no check ends");
@@ -134,8 +134,8 @@ async fn control_hears_only_what_may_change_something() {
                 assert!(!bench.live.check.load().in_progress);
             }
             assert!(bench.inbox.try_recv().is_err(), "no news, no message");
-            bench.lane.set_pace(Pace::Fast);
-            bench.lane.check_now();
+            bench.handle.set_interval_kind(IntervalKind::Fast);
+            bench.handle.check_now();
             assert_eq!(
                 bench.verdict().await,
                 CheckStatus::L4Ok,
@@ -153,13 +153,13 @@ async fn nothing_is_checked_while_paused_and_a_wake_is_kept() {
         .run_until(async {
             let mut bench = started(address);
             assert_eq!(bench.verdict().await, CheckStatus::L4Ok);
-            bench.lane.set_pace(Pace::Paused);
-            bench.lane.check_now();
+            bench.handle.set_interval_kind(IntervalKind::Paused);
+            bench.handle.check_now();
             for _ in 0..100 {
                 tokio::task::yield_now().await;
                 assert!(!bench.live.check.load().in_progress);
             }
-            bench.lane.set_pace(Pace::Fast);
+            bench.handle.set_interval_kind(IntervalKind::Fast);
             assert_eq!(bench.verdict().await, CheckStatus::L4Ok);
             bench.stop.cancel();
         })
@@ -171,17 +171,18 @@ async fn a_task_ends_with_control() {
     let (_listener, address) = listener(16);
     LocalSet::new()
         .run_until(async {
-            let (handle, inbox) = ControlHandle::new();
+            let (control, inbox) = ControlHandle::new();
             drop(inbox);
-            let subject = Subject {
+            let server = CheckedServer {
                 backend: BackendId(0),
                 backend_name: "b".into(),
                 live: Arc::new(ServerLive::new("s1".into(), 1)),
                 check: check(),
-                lane: Lane::new(Pace::Normal, Some(Target::Tcp(address))),
+                handle: CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address))),
             };
-            let common = Common::new(handle, Arc::new(Spare::new().unwrap()), false);
-            let task = run(subject, common, Instant::now(), CancellationToken::new());
+            let context =
+                CheckContext::new(control, Arc::new(DescriptorReserve::new().unwrap()), false);
+            let task = run(server, context, Instant::now(), CancellationToken::new());
             let ended = tokio::time::timeout(Duration::from_secs(10), task).await;
             ended.expect("nobody listens any more");
         })

@@ -12,7 +12,7 @@ mod tests;
 use super::batch::Batch;
 use super::places::Places;
 use crate::balance::RotationCursor;
-use crate::check::schedule::{Due, Grid, Pace, first_start};
+use crate::check::schedule::{Due, Grid, IntervalKind, first_start};
 use crate::config::model::Check;
 use crate::live::{CheckReport, CheckStatus, GlobalLive, WorkerToken};
 use crate::state::test_config::{backend, check, config, server};
@@ -254,8 +254,10 @@ impl Simulation {
         }
         checker.schedule += 1;
         let schedule = checker.schedule;
-        let pace = Pace::of(&server.status, server.rules());
-        let interval = pace.interval(&self.check).expect("no maintenance here");
+        let interval_kind = IntervalKind::of(&server.status, server.rules());
+        let interval = interval_kind
+            .interval(&self.check)
+            .expect("no maintenance here");
         let due = checker.grid.due(interval, self.now);
         let (at, due) = if checker.wanted {
             (self.now, None)
@@ -297,9 +299,12 @@ impl Simulation {
             ..CheckReport::default()
         };
         let live = Arc::clone(&self.backend().servers[index].live);
-        let lane = self.places.lane(live.uid).expect("every server is checked");
-        if status != CheckStatus::L4Ok || !lane.passed_again(&live, took) {
-            lane.tell();
+        let handle = self
+            .places
+            .check_handle(live.uid)
+            .expect("every server is checked");
+        if status != CheckStatus::L4Ok || !handle.passed_again(&live, took) {
+            handle.verdict_sent();
             self.inbox.push((live.uid, report));
             let delay = Duration::from_micros(self.random.u64(..2_000));
             self.at(self.now + delay, Event::Turn);
