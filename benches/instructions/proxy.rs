@@ -17,7 +17,7 @@ const MESSAGE: usize = 64;
 const MANY: usize = 64;
 
 /// How long a start, an end or an answer under valgrind may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longer than the time within which rlb counts turns as near to each other.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -40,7 +40,7 @@ pub(crate) enum Load {
 /// by the clock.
 pub(crate) fn count(load: Load, times: u64, folder: &Path) -> io::Result<u64> {
     let lines = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    lines.set_read_timeout(Some(PATIENCE))?;
+    lines.set_read_timeout(Some(TIMEOUT))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let server = listener.local_addr()?;
     let echo = echo(listener, load == Load::Turns);
@@ -154,7 +154,7 @@ fn free_address() -> io::Result<SocketAddr> {
 fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(target)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
@@ -169,7 +169,7 @@ struct Running(Child);
 impl Running {
     /// Polls until one round trip has worked.
     fn wait_until_it_serves(&mut self, target: SocketAddr) -> io::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             if let Some(status) = self.0.try_wait()? {
                 return Err(io::Error::other(format!("rlb has ended: {status}")));
@@ -200,7 +200,7 @@ impl Running {
 
     /// Polls until all of its threads are in this state, by proc(5): asleep or stopped.
     fn wait_for_threads(&self, state: char) -> io::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             pause();
             let mut all = true;
@@ -224,7 +224,7 @@ impl Running {
     /// Tells it to stop when its sessions have ended, and waits for that.
     fn end(&mut self) -> io::Result<()> {
         self.signal(Signal::TERM)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
             if let Some(status) = self.0.try_wait()? {
                 return if status.success() {

@@ -13,9 +13,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// How long the answer of an ordinary command may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The same of a reload, which may look up names, and of an upgrade, which starts a process.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(60);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Which socket.
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ pub(super) struct ChangeArgs {
 
 /// Sends a command and prints the answer.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let answer = match ask(&args.socket, &args.command.join(" "), PATIENCE) {
+    let answer = match ask(&args.socket, &args.command.join(" "), TIMEOUT) {
         Ok(answer) => answer,
         Err(error) => return failed(&error),
     };
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
 
 /// Asks for a change of the running process (`reload`, `upgrade`) and prints what came of it.
 pub(super) fn change(args: &ChangeArgs, command: &str) -> ExitCode {
-    let answer = match ask(&args.socket, command, CHANGE_PATIENCE) {
+    let answer = match ask(&args.socket, command, CHANGE_TIMEOUT) {
         Ok(answer) => answer,
         Err(error) => return failed(&error),
     };
@@ -91,15 +91,15 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn ask(place: &Where, command: &str, patience: Duration) -> anyhow::Result<String> {
+fn ask(place: &Where, command: &str, timeout: Duration) -> anyhow::Result<String> {
     use anyhow::Context;
     let path = match &place.socket {
         Some(path) => path.clone(),
         None => configured(&place.config)?,
     };
     let mut stream = connect(&path).with_context(|| format!("cannot reach {}", path.display()))?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     let command = command.replace(['\r', '\n'], " ");
     stream.write_all(format!("{command}\n").as_bytes())?;
     stream.shutdown(Shutdown::Write)?;

@@ -21,8 +21,8 @@ pub const RATE: u32 = 50;
 pub const LONG_MAX: usize = 12;
 /// Short connections open at a time.
 const CLIENTS_MAX: usize = 256;
-/// Longest patience of a client.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client waits.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two exchanges of a long connection, and before a new one after it was cut.
 const EXCHANGE_EVERY: Duration = Duration::from_millis(500);
 /// Exchanges of a long connection: 5 to 40 seconds.
@@ -86,7 +86,7 @@ async fn visit(service: Service, tally: Arc<Tally>) {
             }
         }
     };
-    let answered = matches!(timeout(PATIENCE, once).await, Ok(Ok(true)));
+    let answered = matches!(timeout(TIMEOUT, once).await, Ok(Ok(true)));
     tally.note(answered);
 }
 
@@ -130,7 +130,7 @@ async fn watch_echo(address: SocketAddr, exchanges: u32) -> io::Result<()> {
 async fn echo(stream: &mut TcpStream) -> io::Result<bool> {
     stream.write_all(WORDS).await?;
     let mut back = [0; WORDS.len()];
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     tokio::time::timeout_at(deadline, stream.read_exact(&mut back)).await??;
     Ok(back == WORDS)
 }

@@ -59,7 +59,7 @@ impl Channel {
     ///
     /// # Errors
     /// Those of `setsockopt`; none is expected.
-    pub fn set_patience(&self, limit: Duration) -> io::Result<()> {
+    pub fn set_timeout(&self, limit: Duration) -> io::Result<()> {
         self.0.set_read_timeout(Some(limit))?;
         self.0.set_write_timeout(Some(limit))
     }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn whoever_says_nothing_is_not_waited_for() {
         let (ours, _theirs) = Channel::pair().unwrap();
-        ours.set_patience(Duration::from_millis(20)).unwrap();
+        ours.set_timeout(Duration::from_millis(20)).unwrap();
         let error = ours.receive().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

@@ -26,10 +26,10 @@ use lab::scenarios::{pinned_clients, power_off, service_stops, split};
 use std::time::Duration;
 
 /// Longer than the kernel goes on retransmitting (`tcp_retries2`: about 15 minutes).
-const PINNED_PATIENCE: Duration = Duration::from_secs(1000);
+const PINNED_TIMEOUT: Duration = Duration::from_secs(1000);
 
 /// Longer than any balancer makes a client wait.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(130);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(130);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,7 +61,7 @@ fn main() {
                 let plan = Plan {
                     reloads: 50,
                     dark,
-                    patience: RELOAD_PATIENCE,
+                    timeout: RELOAD_TIMEOUT,
                 };
                 println!("{name}: 50 reloads while {nodes}: {}", reloads(kind, plan));
             }
@@ -70,7 +70,7 @@ fn main() {
             println!("{name}: did not survive a split of 12 s: {:?}", split(kind));
         }
         if all || asked("pinned") {
-            for (pinned, after, end) in pinned_clients(kind, PINNED_PATIENCE) {
+            for (pinned, after, end) in pinned_clients(kind, PINNED_TIMEOUT) {
                 println!(
                     "{name}: pinned, {pinned:?}: {end:?} after {:.0} s",
                     after.as_secs_f64()

@@ -1,6 +1,6 @@
 //! Health as the statistics and the log show it, and what it does to traffic.
 
-use crate::harness::client::{End, PATIENCE, connect, echo, hear, read_to_end};
+use crate::harness::client::{End, TIMEOUT, connect, echo, hear, read_to_end};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_eq, eventually_true};
 use crate::harness::peer::{Behaviour, Peer, Refuses, Unanswering};
@@ -121,7 +121,7 @@ fn unchecked_and_disabled_servers_say_so() {
     for _ in 0..4 {
         assert_eq!(hear(rlb.address()).0, "hello");
     }
-    eventually_eq(PATIENCE, &(4, 0), || {
+    eventually_eq(TIMEOUT, &(4, 0), || {
         (rlb.number("s1", "stot"), rlb.number("s2", "stot"))
     });
     let csv = rlb.csv();
@@ -319,7 +319,7 @@ fn the_first_backup_takes_all_unless_allbackups() {
         for _ in 0..6 {
             assert_ne!(hear(rlb.address()).0, "");
         }
-        eventually_eq(PATIENCE, &expected, || {
+        eventually_eq(TIMEOUT, &expected, || {
             ["s1", "s2", "s3"].map(|server| rlb.number(server, "stot"))
         });
         rlb.stop();
@@ -379,7 +379,7 @@ fn a_client_without_any_server_is_told_at_once() {
         line.contains(" -1/-1/0 0 SC ") || line.contains(" -1/-1/1 0 SC "),
         "{line}"
     );
-    eventually(PATIENCE, "econ", || {
+    eventually(TIMEOUT, "econ", || {
         (rlb.number("BACKEND", "econ") >= 1).then_some(())
     });
     rlb.stop();
@@ -395,7 +395,7 @@ fn checks_end_without_a_reset() {
         sink.lock().expect("no panic holds this lock").push(end);
     }));
     let rlb = Rlb::start(&Config::new().backend(OFTEN).server(peer.address()));
-    let seen = eventually(PATIENCE, "five checks", || {
+    let seen = eventually(TIMEOUT, "five checks", || {
         let ends = ends.lock().expect("no panic holds this lock").clone();
         (ends.len() >= 5).then_some(ends)
     });

@@ -207,7 +207,7 @@ fn fifty_reloads_while_a_node_is_dark_cost_nobody_anything() {
     let plan = Plan {
         reloads: 50,
         dark: true,
-        patience: Duration::from_secs(10),
+        timeout: Duration::from_secs(10),
     };
     let result = reloads(Kind::Rlb, plan);
     eprintln!("reloads in the dark: {result}");
@@ -241,7 +241,7 @@ fn haproxy_beside_it_loses_what_rlb_does_not() {
     let plan = Plan {
         reloads: 10,
         dark: true,
-        patience: Duration::from_secs(3),
+        timeout: Duration::from_secs(3),
     };
     let (haproxy, rlb) = (reloads(Kind::Haproxy, plan), reloads(Kind::Rlb, plan));
     eprintln!("HAProxy: {haproxy}\nrlb: {rlb}");

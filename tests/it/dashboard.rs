@@ -4,7 +4,7 @@
 //! With `RLB_SCREENSHOTS=docs/images` the pictures of the documentation are made anew.
 
 use crate::harness::browser::{BROWSER_WITHIN, browse, photograph, row};
-use crate::harness::client::{PATIENCE, connect, echo, http_get};
+use crate::harness::client::{TIMEOUT, connect, echo, http_get};
 use crate::harness::eventually::eventually_true;
 use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer, Refuses};
@@ -272,8 +272,8 @@ fn readiness_turns_before_the_listeners_close() {
 
 /// Whether a new connection is taken and served.
 fn served(address: SocketAddr) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(b"in between")?;
     let mut answer = [0; 10];
     stream.read_exact(&mut answer)

@@ -1,7 +1,7 @@
 //! What rlb believes of the kernel, tried on the kernel alone. When one of these fails on a new kernel,
 //! the module it names is wrong there, whatever the other tests say.
 
-use crate::harness::client::{PATIENCE, half_close, reset};
+use crate::harness::client::{TIMEOUT, half_close, reset};
 use crate::harness::eventually::eventually_true;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
@@ -42,12 +42,12 @@ impl Watch {
         Self(instance)
     }
 
-    /// The flags of the next event; empty when none comes within `patience`.
-    fn next(&self, patience: Duration) -> EventFlags {
+    /// The flags of the next event; empty when none comes within `timeout`.
+    fn next(&self, timeout: Duration) -> EventFlags {
         let mut events: Vec<Event> = Vec::with_capacity(4);
         let limit = rustix::event::Timespec {
-            tv_sec: i64::try_from(patience.as_secs()).expect("short"),
-            tv_nsec: patience.subsec_nanos().into(),
+            tv_sec: i64::try_from(timeout.as_secs()).expect("short"),
+            tv_nsec: timeout.subsec_nanos().into(),
         };
         let spare = rustix::buffer::spare_capacity(&mut events);
         epoll::wait(&self.0, spare, Some(&limit)).expect("it can be waited");
@@ -58,8 +58,8 @@ impl Watch {
 
     fn expect(&self, flag: EventFlags) {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            if self.next(PATIENCE).contains(flag) {
+        while begun.elapsed() < TIMEOUT {
+            if self.next(TIMEOUT).contains(flag) {
                 return;
             }
         }
@@ -80,7 +80,7 @@ fn fill(socket: &TcpStream) {
 
 /// Waits until so many bytes wait to be read.
 fn await_queued(socket: &TcpStream, count: usize) {
-    eventually_true(PATIENCE, "the bytes have come", || {
+    eventually_true(TIMEOUT, "the bytes have come", || {
         let mut buffer = vec![0; count + 1];
         rustix::net::recv(socket, &mut buffer[..], RecvFlags::PEEK)
             .is_ok_and(|(queued, _)| queued >= count)
@@ -242,14 +242,14 @@ fn an_empty_pipe_that_takes_nothing_means_that_the_source_has_nothing() {
     let mut taken = [0; 8];
     assert_eq!(rustix::io::read(&out, &mut taken), Ok(4));
     half_close(&far);
-    eventually_true(PATIENCE, "the end is seen", || splice(1 << 16) == Ok(0));
+    eventually_true(TIMEOUT, "the end is seen", || splice(1 << 16) == Ok(0));
 }
 
 #[test]
 fn a_pipe_may_be_full_of_less_than_its_size() {
     // worker/relay/splice.rs: a short splice proves nothing about the source. On a busy machine the
     // sender puts small writes together, and all of them fit: then it is tried again.
-    eventually_true(PATIENCE, "a pipe full of small fragments", || {
+    eventually_true(TIMEOUT, "a pipe full of small fragments", || {
         let (near, mut far) = connection();
         let (_out, into) = pipe_with(PipeFlags::NONBLOCK).expect("a pipe");
         let size = fcntl_setpipe_size(&into, 16 * 4096).expect("set");

@@ -1,7 +1,7 @@
 //! The access log: HAProxy's tcplog line byte for byte, its letters, syslog's framing, and a log
 //! that nobody reads.
 
-use crate::harness::client::{End, PATIENCE, connect, echo, hear, read_to_end, reset};
+use crate::harness::client::{End, TIMEOUT, connect, echo, hear, read_to_end, reset};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_true, pace_until};
 use crate::harness::peer::{self, Behaviour, Peer};
@@ -204,7 +204,7 @@ fn lines_go_to_unix_sockets_files_and_standard_output_too() {
     assert!(log.next_with(" fe be/s1 ").starts_with("<134>"));
     let line = rlb.process.stdout.wait_for(" fe be/s1 ");
     TcpLog::parse(&line);
-    let written = eventually(PATIENCE, "a line in the file", || {
+    let written = eventually(TIMEOUT, "a line in the file", || {
         std::fs::read_to_string(&file)
             .ok()
             .filter(|text| text.ends_with('\n'))
@@ -223,7 +223,7 @@ fn quiet_frontends_leave_lines_out() {
         .log(format!("udp:{}", log.address()), "raw");
     let rlb = Rlb::start(&config);
     drop(connect(rlb.address()));
-    eventually_true(PATIENCE, "the probe's session ends", || {
+    eventually_true(TIMEOUT, "the probe's session ends", || {
         rlb.number("FRONTEND", "stot") == 1 && rlb.number("FRONTEND", "scur") == 0
     });
     let mut stream = connect(rlb.address());
@@ -269,7 +269,7 @@ fn a_server_that_ends_before_the_client_is_a_normal_end() {
     let mut stream = connect(rlb.address());
     assert_eq!(read_to_end(&mut stream), (Vec::new(), End::Eof));
     stream.write_all(done).expect("the other half stands");
-    eventually_true(PATIENCE, "the bytes arrive", || {
+    eventually_true(TIMEOUT, "the bytes arrive", || {
         peer::unacknowledged(&stream) == 0
     });
     drop(stream);

@@ -1,6 +1,6 @@
 //! The process: exit codes, signals, a second start.
 
-use crate::harness::client::{End, PATIENCE, connect, echo, read_to_end};
+use crate::harness::client::{End, TIMEOUT, connect, echo, read_to_end};
 use crate::harness::config::Config;
 use crate::harness::eventually::eventually_true;
 use crate::harness::peer::{Behaviour, Peer};
@@ -26,7 +26,7 @@ fn with_a_session(global: &str) -> (Rlb, Peer, TcpStream) {
 fn refuses_new_clients(rlb: &Rlb) {
     let address = rlb.address();
     eventually_true(STOP_WITHIN, "new connections are refused", || {
-        TcpStream::connect_timeout(&address, PATIENCE).is_err()
+        TcpStream::connect_timeout(&address, TIMEOUT).is_err()
     });
 }
 

@@ -1,7 +1,7 @@
 //! The relay: bytes, half-closes and resets, both ways, and what it costs in memory.
 
 use crate::harness::client::{
-    End, PATIENCE, connect, connect_with_receive_buffer, echo, end_of, half_close, read_to_end,
+    End, TIMEOUT, connect, connect_with_receive_buffer, echo, end_of, half_close, read_to_end,
     reset,
 };
 use crate::harness::config::Config;
@@ -74,10 +74,10 @@ fn handed_over() -> (Peer, Receiver<TcpStream>) {
     let (sender, receiver): (SyncSender<TcpStream>, _) = sync_channel(16);
     let peer = Peer::start(Behaviour::script(move |stream| {
         stream
-            .set_read_timeout(Some(PATIENCE))
+            .set_read_timeout(Some(TIMEOUT))
             .expect("a read timeout can be set");
         stream
-            .set_write_timeout(Some(PATIENCE))
+            .set_write_timeout(Some(TIMEOUT))
             .expect("a write timeout can be set");
         drop(sender.send(stream));
     }));
@@ -90,7 +90,7 @@ fn session(config: Config) -> (Rlb, Peer, TcpStream, TcpStream) {
     let rlb = Rlb::start(&config.server_with(peer.address(), "check = false"));
     let client = connect(rlb.address());
     let server = streams
-        .recv_timeout(PATIENCE)
+        .recv_timeout(TIMEOUT)
         .expect("the server is reached");
     (rlb, peer, client, server)
 }
@@ -107,7 +107,7 @@ fn bytes_of_every_write_size_arrive_both_ways_at_once() {
         scope.spawn(|| assert_eq!(read_and_compare(&mut server, 1), (TOTAL, End::Eof)));
         assert_eq!(read_and_compare(&mut client, 2), (TOTAL, End::Eof));
     });
-    eventually_eq(PATIENCE, &(TOTAL, TOTAL), || {
+    eventually_eq(TIMEOUT, &(TOTAL, TOTAL), || {
         (rlb.number("s1", "bin"), rlb.number("s1", "bout"))
     });
     rlb.stop();
@@ -174,11 +174,11 @@ fn bulk_is_spliced_and_the_statistics_tell() {
             half_close(&client);
         });
         // The server does not read for now, so the session keeps the pipe it was given.
-        eventually_eq(PATIENCE, &Some(1), || process("pipes_used_total"));
+        eventually_eq(TIMEOUT, &Some(1), || process("pipes_used_total"));
         assert_eq!(read_to_end(&mut server).0.len() as u64, TOTAL);
     });
     drop((client, server));
-    eventually_eq(PATIENCE, &Some(0), || process("pipes_used_total"));
+    eventually_eq(TIMEOUT, &Some(0), || process("pipes_used_total"));
     assert_eq!(process("pipes_free_total"), Some(1));
     assert!(process("spliced_bytes_out_total") > Some(TOTAL / 2));
     assert!(
@@ -216,13 +216,13 @@ fn quickest_exchange(question: &[&[u8]], answer: &[&[u8]]) -> Duration {
     let rlb = Rlb::start(&config.server_with(peer.address(), "check = false"));
     let exchange = || {
         rlb.signal(Signal::SIGSTOP);
-        eventually_true(PATIENCE, "rlb is halted", || rlb.process.is_halted());
+        eventually_true(TIMEOUT, "rlb is halted", || rlb.process.is_halted());
         let mut client = connect(rlb.address());
         client.set_nodelay(false).expect("Nagle's algorithm");
         write_pieces(&mut client, question);
         let begun = Instant::now();
         rlb.signal(Signal::SIGCONT);
-        let mut server = streams.recv_timeout(PATIENCE).expect("reached");
+        let mut server = streams.recv_timeout(TIMEOUT).expect("reached");
         server.set_nodelay(false).expect("Nagle's algorithm");
         read_pieces(&mut server, question);
         write_pieces(&mut server, answer);
@@ -336,13 +336,13 @@ fn a_reset_never_overtakes_bytes_that_were_already_read() {
         // A small window: most of the bytes wait inside the balancer when the reset comes.
         let mut client = connect_with_receive_buffer(rlb.address(), 4096);
         let mut server = streams
-            .recv_timeout(PATIENCE)
+            .recv_timeout(TIMEOUT)
             .expect("the server is reached");
         let before = rlb.number("s1", "bout");
         server
             .write_all(&stretch(round, 0, 64 << 10))
             .expect("sent");
-        eventually_true(PATIENCE, "rlb has read everything", || {
+        eventually_true(TIMEOUT, "rlb has read everything", || {
             rlb.number("s1", "bout") >= before + TOTAL && peer::unacknowledged(&server) == 0
         });
         reset(server);
@@ -360,7 +360,7 @@ fn a_reset_of_the_client_never_overtakes_its_own_bytes() {
     const TOTAL: u64 = 64 << 10;
     let (rlb, _peer, mut client, mut server) = session(Config::new());
     client.write_all(&stretch(9, 0, 64 << 10)).expect("sent");
-    eventually_true(PATIENCE, "rlb has read everything", || {
+    eventually_true(TIMEOUT, "rlb has read everything", || {
         rlb.number("s1", "bin") >= TOTAL && peer::unacknowledged(&client) == 0
     });
     reset(client);
@@ -460,9 +460,9 @@ fn a_peer_that_reads_nothing_for_120_s_survives() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // Longer than the silence, but not for ever: a failed test must end too.
-            let patience = Some(length + PATIENCE);
+            let timeout = Some(length + TIMEOUT);
             server
-                .set_write_timeout(patience)
+                .set_write_timeout(timeout)
                 .expect("a write timeout can be set");
             server
                 .write_all(&stretch(5, 0, 16 << 20))
@@ -483,7 +483,7 @@ fn bytes_are_counted_while_a_session_lasts() {
     server.read_exact(&mut [0; 5]).expect("received");
     server.write_all(b"123").expect("sent");
     client.read_exact(&mut [0; 3]).expect("received");
-    let counted = eventually(PATIENCE, "bytes of a session that lasts", || {
+    let counted = eventually(TIMEOUT, "bytes of a session that lasts", || {
         let csv = rlb.csv();
         let rows = [
             csv.row("fe", "FRONTEND"),

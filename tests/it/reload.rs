@@ -1,6 +1,6 @@
 //! Hot reload: what survives, what changes, what is refused, and fifty in a row under load.
 
-use crate::harness::client::{PATIENCE, connect, echo, hear};
+use crate::harness::client::{TIMEOUT, connect, echo, hear};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, pace_until};
 use crate::harness::load::Load;
@@ -208,7 +208,7 @@ fn frontends_and_binds_come_go_and_move() {
     });
     rlb.reload(&text(&[("c", &[first])]));
     eventually_true(STOP_WITHIN, "the removed address is closed", || {
-        TcpStream::connect_timeout(&second, PATIENCE).is_err()
+        TcpStream::connect_timeout(&second, TIMEOUT).is_err()
     });
     echo(&mut stream, b"still there");
     echo(&mut connect(first), b"still served");
@@ -474,7 +474,7 @@ fn a_reload_gives_back_the_memory_of_what_it_replaced() {
     assert_eq!(events.with("reload: and 3900 more changes").len(), 3);
     // A third more is what the allocator cannot help; two configurations would be twice as much.
     let most = before + before / 3;
-    eventually_true(PATIENCE, "the memory is given back", || {
+    eventually_true(TIMEOUT, "the memory is given back", || {
         rlb.process.memory_kb("VmRSS") <= most
     });
     rlb.stop();

@@ -1,7 +1,7 @@
 //! Hot reload of what stands beside the traffic: the statistics' listener, the log, the runtime
 //! socket, the files behind `${file:…}`; and a rollback that fails.
 
-use crate::harness::client::{PATIENCE, connect, echo, http_get};
+use crate::harness::client::{TIMEOUT, connect, echo, http_get};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::peer::{Behaviour, Peer};
@@ -45,7 +45,7 @@ fn get(address: SocketAddr, path: &str) -> String {
 }
 
 fn is_closed(address: SocketAddr) -> bool {
-    TcpStream::connect_timeout(&address, PATIENCE).is_err()
+    TcpStream::connect_timeout(&address, TIMEOUT).is_err()
 }
 
 /// A request on a connection that stays open.
@@ -208,7 +208,7 @@ fn log_targets_come_go_and_change() {
 
 fn ask(socket: &Path, line: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("the socket is there");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     writeln!(stream, "{line}").expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("answered");
@@ -357,5 +357,5 @@ fn a_rollback_that_fails_is_said_everywhere() {
 }
 
 fn is_served(address: SocketAddr) -> bool {
-    TcpStream::connect_timeout(&address, PATIENCE).is_ok()
+    TcpStream::connect_timeout(&address, TIMEOUT).is_ok()
 }

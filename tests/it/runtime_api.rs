@@ -1,6 +1,6 @@
 //! The runtime socket: framing, commands, bounds, and the two sub-commands that speak to it.
 
-use crate::harness::client::{PATIENCE, connect, echo, hear, read_to_end};
+use crate::harness::client::{TIMEOUT, connect, echo, hear, read_to_end};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_true};
 use crate::harness::peer::{Behaviour, Peer};
@@ -45,7 +45,7 @@ fn answers_are_framed_as_haproxys() {
     );
 
     let mut stream = UnixStream::connect(scene.socket()).expect("the socket is there");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     stream
         .write_all(b"prompt\nshow version\n\nquit\n")
         .expect("sent");
@@ -360,7 +360,7 @@ fn the_command_line_reloads_and_says_what_changed() {
 fn rude_clients_are_bounded() {
     let (scene, _one, _two) = scene("admin");
     let mut stream = UnixStream::connect(scene.socket()).expect("the socket is there");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     // The rest may not be taken any more.
     drop(stream.write_all(&vec![b'x'; 100_000]));
     let mut said = Vec::new();
@@ -372,10 +372,10 @@ fn rude_clients_are_bounded() {
         .collect();
     let mut stream = UnixStream::connect(scene.socket()).expect("it waits");
     stream
-        .set_read_timeout(Some(2 * PATIENCE))
+        .set_read_timeout(Some(2 * TIMEOUT))
         .expect("a timeout");
     writeln!(stream, "show version").expect("the kernel takes it");
-    let answer = eventually(3 * PATIENCE, "an answer", || {
+    let answer = eventually(3 * TIMEOUT, "an answer", || {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok().map(|_| answer)
     });

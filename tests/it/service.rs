@@ -1,6 +1,6 @@
 //! As a service: what the service manager passes and stores, and how it is told that all is well.
 
-use crate::harness::client::{PATIENCE, connect, echo};
+use crate::harness::client::{TIMEOUT, connect, echo};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_true, steadily};
 use crate::harness::needs;
@@ -38,11 +38,11 @@ fn a_crash_refuses_nobody() {
     first.process.kill();
     // Nobody runs now; both shards have to take some.
     let waiting: Vec<TcpStream> = (0..16)
-        .map(|_| TcpStream::connect_timeout(&address, PATIENCE).expect("not refused"))
+        .map(|_| TcpStream::connect_timeout(&address, TIMEOUT).expect("not refused"))
         .collect();
     let second = Start::new(&config).inherits(sockets).ready();
     for mut stream in waiting {
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         echo(&mut stream, b"queued while nobody ran");
     }
     echo(&mut connect(address), b"after");
@@ -94,7 +94,7 @@ fn a_reload_stores_what_it_opens_and_forgets_what_it_closes() {
     // The service manager's, whose closing is the last.
     drop(sockets);
     eventually_true(STOP_WITHIN, "the old port is closed", || {
-        TcpStream::connect_timeout(&before, PATIENCE).is_err()
+        TcpStream::connect_timeout(&before, TIMEOUT).is_err()
     });
     echo(&mut connect(after), b"the new port");
     rlb.stop();
@@ -129,7 +129,7 @@ fn sockets_of_the_statistics_are_stored_too() {
     // The service manager's, whose closing is the last.
     drop(socket);
     eventually_true(STOP_WITHIN, "the old port is closed", || {
-        TcpStream::connect_timeout(&before, PATIENCE).is_err()
+        TcpStream::connect_timeout(&before, TIMEOUT).is_err()
     });
     rlb.stop();
 }
@@ -150,7 +150,7 @@ fn a_socket_that_is_configured_no_more_is_closed_and_forgotten() {
         .inherits([kept.into(), gone.into()])
         .ready();
     assert_eq!(rlb.events().with("not configured any more").len(), 1);
-    assert!(TcpStream::connect_timeout(&gone_address, PATIENCE).is_err());
+    assert!(TcpStream::connect_timeout(&gone_address, TIMEOUT).is_err());
     for _ in 0..4 {
         echo(&mut connect(address), b"socket activation");
     }
@@ -228,7 +228,7 @@ fn the_watchdog_hears_nothing_while_one_worker_is_stuck() {
     let missed = rlb.events().with("no sign of life for the watchdog").len();
     assert!(missed >= 3, "said each time: {missed}");
     tracer.kill();
-    eventually(PATIENCE, "WATCHDOG=1 once it turns again", || {
+    eventually(TIMEOUT, "WATCHDOG=1 once it turns again", || {
         rlb.notified("WATCHDOG=1").then_some(())
     });
     for _ in 0..8 {

@@ -123,8 +123,8 @@ fn nonsense_and_silence_end_and_the_page_still_answers() {
     for (count, within) in [(50, 500), (200, 2000)] {
         while slow.len() < count {
             let mut stream = connect(stats);
-            let patience = Some(Duration::from_secs(20));
-            stream.set_read_timeout(patience).expect("set");
+            let timeout = Some(Duration::from_secs(20));
+            stream.set_read_timeout(timeout).expect("set");
             stream.write_all(b"GET / HT").expect("sent");
             slow.push(stream);
         }

@@ -1,6 +1,6 @@
 //! Unix sockets, on either side.
 
-use crate::harness::client::{PATIENCE, connect, echo};
+use crate::harness::client::{TIMEOUT, connect, echo};
 use crate::harness::config::Config;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::Rlb;
@@ -26,7 +26,7 @@ fn a_frontend_listens_on_a_unix_socket() {
     );
     let mut stream = UnixStream::connect(&path).expect("connected");
     stream
-        .set_read_timeout(Some(PATIENCE))
+        .set_read_timeout(Some(TIMEOUT))
         .expect("a read timeout can be set");
     stream.write_all(b"through a unix socket").expect("sent");
     stream.shutdown(Shutdown::Write).expect("half closed");

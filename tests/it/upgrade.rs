@@ -1,7 +1,7 @@
 //! A new process takes over from the running one: nothing is refused, sessions go on where they
 //! are, and a new process that cannot serve changes nothing.
 
-use crate::harness::client::{End, PATIENCE, connect, echo, read_to_end};
+use crate::harness::client::{End, TIMEOUT, connect, echo, read_to_end};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_eq, eventually_true};
 use crate::harness::load::Load;
@@ -29,7 +29,7 @@ impl Next {
     /// The one of the `count`th upgrade in this log.
     #[track_caller]
     fn logged(rlb: &Rlb, count: usize) -> Self {
-        let line = eventually(PATIENCE, "an upgrade", || {
+        let line = eventually(TIMEOUT, "an upgrade", || {
             rlb.events().with(DONE).into_iter().nth(count - 1)
         });
         let number = line.split(DONE).nth(1);
@@ -42,7 +42,7 @@ impl Next {
     fn of(rlb: &Rlb) -> Self {
         let next = Self::logged(rlb, 1);
         rlb.wait_message(&format!("MAINPID={}", next.0));
-        eventually_true(PATIENCE, "READY=1 of the new one", || {
+        eventually_true(TIMEOUT, "READY=1 of the new one", || {
             rlb.notified("READY=1")
         });
         next
@@ -149,7 +149,7 @@ fn the_runtime_socket_and_what_operators_and_checks_decided_go_along() {
     let wanted = ["0 1 1", "2 8 1", "2 0 7", "0 0 1"]
         .map(str::to_owned)
         .to_vec();
-    eventually_eq(PATIENCE, &wanted, states);
+    eventually_eq(TIMEOUT, &wanted, states);
     let old = scene.rlb.process.id().to_string();
     assert_eq!(info(&socket, "Pid"), old);
 
@@ -199,7 +199,7 @@ fn what_waits_in_a_socket_of_any_kind_is_served_by_other_workers() {
         for stream in &mut streams {
             echo(stream, b"waited");
         }
-        local.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        local.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         local.write_all(b"waited").expect("sent");
         let mut answer = [0; 6];
         local.read_exact(&mut answer).expect("answered");
@@ -347,7 +347,7 @@ fn the_service_manager_keeps_what_the_new_process_listens_on() {
     }
     drop(kept);
     eventually(STOP_WITHIN, "the old port is closed", || {
-        TcpStream::connect_timeout(&goes, PATIENCE).err()
+        TcpStream::connect_timeout(&goes, TIMEOUT).err()
     });
     echo(&mut connect(stays), b"stays");
     echo(&mut connect(comes), b"comes");

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything may take that is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a process must do next to nothing to be quiet.
 const QUIET_FOR: Duration = Duration::from_millis(250);
@@ -70,19 +70,19 @@ pub fn settled_cpu_ns(pids: &[u32]) -> Result<u64> {
 /// Waits until `pids` use next to no processor, however slow they are: what had been begun is done.
 /// Health checks may go on, under valgrind too.
 pub fn wait_until_quiet(pids: &[u32]) -> Result<()> {
-    let (_, quiet) = rest(pids, (QUIET_FOR, QUIET_FOR / 10), PATIENCE)?;
-    ensure!(quiet, "not within {PATIENCE:?}: the proxy is quiet");
+    let (_, quiet) = rest(pids, (QUIET_FOR, QUIET_FOR / 10), TIMEOUT)?;
+    ensure!(quiet, "not within {TIMEOUT:?}: the proxy is quiet");
     Ok(())
 }
 
-/// Looks at [`cpu_ns`] once a `window` until no more than `tolerated` was used in one, for `patience`
+/// Looks at [`cpu_ns`] once a `window` until no more than `tolerated` was used in one, for `timeout`
 /// at most; returns the last look, and whether there was such a window.
 fn rest(
     pids: &[u32],
     (window, tolerated): (Duration, Duration),
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<(u64, bool)> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let mut last = cpu_ns(pids)?;
     loop {
         pause(window);
@@ -330,9 +330,9 @@ pub fn pause(length: Duration) {
 
 /// Polls `done` until it holds.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !done()? {
-        ensure!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        ensure!(Instant::now() < deadline, "not within {TIMEOUT:?}: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
     Ok(())

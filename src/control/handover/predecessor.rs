@@ -65,7 +65,7 @@ impl Predecessor {
         let channel = Channel::from_stdin()?;
         let nothing = File::open("/dev/null")?;
         rustix::stdio::dup2_stdin(&nothing)?;
-        channel.set_patience(WORD_MAX)?;
+        channel.set_timeout(WORD_MAX)?;
         channel.send(&format!("pid {}", std::process::id()), &[])?;
         Ok(Some(Self(Arc::new(channel))))
     }

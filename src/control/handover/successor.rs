@@ -76,7 +76,7 @@ impl Successor {
 
 fn launch(program: &Program) -> io::Result<(Child, Channel)> {
     let (channel, theirs) = Channel::pair()?;
-    channel.set_patience(START_MAX)?;
+    channel.set_timeout(START_MAX)?;
     let child = Command::new(&program.path)
         .args(&program.arguments)
         .env(VARIABLE, BEGIN)
@@ -110,7 +110,7 @@ fn settle(channel: &Channel, estate: &Estate) -> Result<(), String> {
 }
 
 fn give(channel: &Channel, estate: &Estate) -> io::Result<()> {
-    channel.set_patience(READY_MAX)?;
+    channel.set_timeout(READY_MAX)?;
     let (own, count) = (std::process::id(), estate.sockets.len());
     channel.send(&format!("from {own}\nsockets {count}"), &[])?;
     for sockets in estate.sockets.chunks(FDS_MAX) {
@@ -127,7 +127,7 @@ fn give(channel: &Channel, estate: &Estate) -> io::Result<()> {
 /// The next word.
 fn hear(channel: &Channel, limit: Duration) -> Result<String, String> {
     let received = channel
-        .set_patience(limit)
+        .set_timeout(limit)
         .and_then(|()| channel.receive())
         .map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => {

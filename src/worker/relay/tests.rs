@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Small, so that writes are short and back-pressure is felt.
 const SOCKET_BUFFER: usize = 8 * 1024;
 
@@ -245,9 +245,9 @@ impl Bench {
 
     /// Turns, reading on both sides, until `done`.
     fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !done(self) {
-            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+            assert!(Instant::now() < deadline, "not within {TIMEOUT:?}: {what}");
             self.turn();
             for side in 0..2 {
                 self.ends[side].read(side, 16 * 1024);
@@ -346,9 +346,9 @@ proptest! {
 fn bulk_goes_through_a_pipe_that_comes_back_to_the_pool() {
     const BULK: u64 = 8_000_000;
     let mut bench = Bench::with_buffers(512 * 1024);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while bench.ends.iter().any(|end| end.read < BULK) {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
         for side in 0..2 {
             let left = BULK - bench.ends[side].written;
             bench.ends[side].write(side, usize::try_from(left.min(300_000)).unwrap());
@@ -411,11 +411,11 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
         slow.push((snapshot, ends.map(End::new)));
     }
     // Their servers send until nobody takes anything more; their clients do not read.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut written = 0;
     let mut since = Instant::now();
     while since.elapsed() < Duration::from_millis(100) {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
         for (_, ends) in &mut slow {
             ends[1].write(1, 300_000);
         }
@@ -429,9 +429,9 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
     assert!((1..=CHUNK_MAX).contains(&kept()), "{} bytes", kept());
     let spliced = |b: &Bench| b.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
     let before = spliced(&bench);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while bench.ends[0].read < BULK {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
         let left = BULK - bench.ends[1].written;
         bench.ends[1].write(1, usize::try_from(left.min(300_000)).unwrap());
         bench.turn();
@@ -443,9 +443,9 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
         "{share} of {BULK} bytes were spliced"
     );
     // And they have lost nothing: every byte is looked at.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while slow.iter().any(|(_, ends)| ends[0].read < ends[1].written) {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
         bench.turn();
         for (_, ends) in &mut slow {
             ends[0].read(0, 400_000);
@@ -488,7 +488,7 @@ fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
             tokio::task::spawn_local(async {});
         }
         session.go(&relay);
-        tokio::time::timeout(PATIENCE, relay.empty())
+        tokio::time::timeout(TIMEOUT, relay.empty())
             .await
             .expect("the stop hangs");
     });
@@ -511,7 +511,7 @@ fn a_session_that_comes_with_more_than_its_share_goes_on_without_an_event() {
         server.write_all(&bytes).unwrap();
         session.go_when_answered(&relay).await;
         let client = tokio::task::spawn_blocking(move || {
-            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.set_read_timeout(Some(TIMEOUT)).unwrap();
             let mut received = vec![0; 100_000];
             client.read_exact(&mut received).map(|()| received)
         });
@@ -531,7 +531,7 @@ fn time_is_looked_after_however_busy_the_sessions_are() {
         let running = Rc::clone(&relay);
         tokio::task::spawn_local(async move { running.run(events).await });
         session.go(&relay);
-        tokio::time::timeout(PATIENCE, relay.empty())
+        tokio::time::timeout(TIMEOUT, relay.empty())
             .await
             .expect("its idle timeout passes unheard");
     });

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// No answer within this time is a failure of a test, not of the peer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a stream ended, seen by the reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,20 +14,20 @@ pub(crate) enum End {
     Eof,
     /// A reset (RST).
     Reset,
-    /// Nothing came within [`PATIENCE`].
+    /// Nothing came within [`TIMEOUT`].
     Silence,
 }
 
 /// Connects with the usual read timeout.
 #[track_caller]
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)
         .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
     stream
-        .set_read_timeout(Some(PATIENCE))
+        .set_read_timeout(Some(TIMEOUT))
         .expect("a read timeout can be set");
     stream
-        .set_write_timeout(Some(PATIENCE))
+        .set_write_timeout(Some(TIMEOUT))
         .expect("a write timeout can be set");
     stream.set_nodelay(true).expect("TCP_NODELAY can be set");
     stream
@@ -48,7 +48,7 @@ pub(crate) fn connect_with_receive_buffer(address: SocketAddr, bytes: usize) -> 
     socket.connect(&address.into()).expect("connected");
     let stream = TcpStream::from(socket);
     stream
-        .set_read_timeout(Some(PATIENCE))
+        .set_read_timeout(Some(TIMEOUT))
         .expect("a read timeout can be set");
     stream
 }
@@ -111,8 +111,8 @@ pub(crate) fn half_close(stream: &TcpStream) {
 
 /// GET `path` over HTTP/1.0; the status code and the body.
 pub(crate) fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: rlb\r\nConnection: close\r\n\r\n"

@@ -1,6 +1,6 @@
 //! New connections at a steady pace, while something happens to the balancer.
 
-use super::client::PATIENCE;
+use super::client::TIMEOUT;
 use super::eventually::pace_until;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -59,8 +59,8 @@ impl Load {
 }
 
 fn once(address: SocketAddr) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_nodelay(true)?;
     stream.write_all(b"hello")?;
     let mut answer = [0; 5];

@@ -228,7 +228,7 @@ impl Rlb {
     /// Waits until a server of `be` has `status`.
     #[track_caller]
     pub(crate) fn wait_status(&self, svname: &str, status: &str) {
-        super::eventually::eventually_eq(client::PATIENCE, &status.to_owned(), || {
+        super::eventually::eventually_eq(client::TIMEOUT, &status.to_owned(), || {
             self.status(svname)
         });
     }

@@ -1,6 +1,6 @@
 //! A balancer with a runtime socket, and what is said there.
 
-use super::client::PATIENCE;
+use super::client::TIMEOUT;
 use super::config::Config;
 use super::rlb::Rlb;
 use std::io::{Read, Write};
@@ -46,7 +46,7 @@ impl Scene {
 /// The answer to a line that is sent to a runtime socket, HAProxy's too.
 pub(crate) fn ask(socket: &Path, line: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("the socket is there");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     writeln!(stream, "{line}").expect("sent");
     let mut answer = String::new();
     stream

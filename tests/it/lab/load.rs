@@ -39,12 +39,12 @@ pub(crate) struct Load {
 
 impl Load {
     /// Begins `per_second` connections a second to `address`; each asks for `/` and gives up after
-    /// `patience`.
+    /// `timeout`.
     pub(crate) fn start(
         from: &Netns,
         address: SocketAddr,
         per_second: u32,
-        patience: Duration,
+        timeout: Duration,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let outcomes = Arc::new(Mutex::new(Vec::new()));
@@ -61,7 +61,7 @@ impl Load {
                 for ended in running.extract_if(.., |it: &mut JoinHandle<_>| it.is_finished()) {
                     ended.join().expect("a connection does not panic");
                 }
-                running.push(begin(address, patience, Arc::clone(&sink)));
+                running.push(begin(address, timeout, Arc::clone(&sink)));
             }
             running
         });
@@ -97,28 +97,24 @@ impl Load {
 }
 
 /// Runs one connection on a thread of its own, in the namespace of the caller.
-fn begin(
-    address: SocketAddr,
-    patience: Duration,
-    sink: Arc<Mutex<Vec<Outcome>>>,
-) -> JoinHandle<()> {
+fn begin(address: SocketAddr, timeout: Duration, sink: Arc<Mutex<Vec<Outcome>>>) -> JoinHandle<()> {
     std::thread::Builder::new()
         .stack_size(128 * 1024)
         .spawn(move || {
-            let outcome = once(address, patience);
+            let outcome = once(address, timeout);
             sink.lock().expect("no panic holds this lock").push(outcome);
         })
         .expect("a thread for a connection")
 }
 
 /// One connection beside the load.
-pub(crate) fn visit(from: &Netns, address: SocketAddr, patience: Duration) -> JoinHandle<Outcome> {
-    from.spawn(move || once(address, patience))
+pub(crate) fn visit(from: &Netns, address: SocketAddr, timeout: Duration) -> JoinHandle<Outcome> {
+    from.spawn(move || once(address, timeout))
 }
 
-fn once(address: SocketAddr, patience: Duration) -> Outcome {
+fn once(address: SocketAddr, timeout: Duration) -> Outcome {
     let begun = Instant::now();
-    let answer = ask(address, patience).map_err(|error| error.to_string());
+    let answer = ask(address, timeout).map_err(|error| error.to_string());
     Outcome {
         begun,
         took: begun.elapsed(),
@@ -126,9 +122,9 @@ fn once(address: SocketAddr, patience: Duration) -> Outcome {
     }
 }
 
-fn ask(address: SocketAddr, patience: Duration) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    stream.set_read_timeout(Some(patience))?;
+fn ask(address: SocketAddr, timeout: Duration) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -43,7 +43,7 @@ pub(crate) struct Plan {
     /// Whether a node has been switched off and is known to be DOWN.
     pub(crate) dark: bool,
     /// How long a client waits before it gives up.
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// What it cost.
@@ -117,7 +117,7 @@ pub(crate) fn reloads(kind: Kind, plan: Plan) -> Reloads {
         wait(&lab, "DOWN");
     }
     let streams = Streams::start(&lab, STREAMS);
-    let load = Load::start(&lab.client, frontend(APP), RATE, plan.patience);
+    let load = Load::start(&lab.client, frontend(APP), RATE, plan.timeout);
     pace_until(Instant::now() + BEFORE);
     let fault = Instant::now();
     let (mut forgotten, mut settled, mut visits) = (0, balancer.footprint(), Vec::new());
@@ -125,7 +125,7 @@ pub(crate) fn reloads(kind: Kind, plan: Plan) -> Reloads {
         pace_until(fault + EVERY * (round - 1));
         balancer.reload(round);
         if has_extras(round) {
-            visits.push(visit(&lab.client, frontend(EXTRA_FRONTEND), plan.patience));
+            visits.push(visit(&lab.client, frontend(EXTRA_FRONTEND), plan.timeout));
         }
         let state = &states(&lab, BACKENDS[0].0)[0];
         forgotten += u32::from(plan.dark && state != "DOWN");

@@ -27,7 +27,7 @@ const BEFORE: Duration = Duration::from_secs(4);
 pub(crate) const AFTER: Duration = Duration::from_secs(17);
 
 /// Longer than any balancer makes a client wait.
-const PATIENCE: Duration = Duration::from_secs(130);
+const TIMEOUT: Duration = Duration::from_secs(130);
 
 /// A laboratory with nginx on port 80 of all nodes.
 pub(super) fn three_servers() -> (Lab, Vec<Option<Nginx>>) {
@@ -50,7 +50,7 @@ fn three_nodes(kind: Kind) -> (Lab, Balancer, Vec<Option<Nginx>>) {
 /// A node's service stops: its port refuses from then on.
 pub(crate) fn service_stops(kind: Kind) -> Report {
     let (lab, mut balancer, mut services) = three_nodes(kind);
-    let load = Load::start(&lab.client, frontend(APP), RATE, PATIENCE);
+    let load = Load::start(&lab.client, frontend(APP), RATE, TIMEOUT);
     pace_until(Instant::now() + BEFORE);
     let fault = Instant::now();
     services[0].take().expect("running").stop();
@@ -78,7 +78,7 @@ pub(crate) fn stopped() -> Stopped {
     let Balancer::Rlb(mut rlb) = balancer else {
         unreachable!("asked for above");
     };
-    let load = Load::start(&lab.client, frontend(APP), RATE, PATIENCE);
+    let load = Load::start(&lab.client, frontend(APP), RATE, TIMEOUT);
     let mut stream = lab.client.enter(|| connect(frontend(APP)));
     stream.write_all(b"GET / HTTP/1.0\r\n").expect("sent");
     pace_until(Instant::now() + BEFORE);
@@ -123,7 +123,7 @@ pub(crate) struct PowerOff {
 /// served or has given up, it returns under a new load.
 pub(crate) fn power_off(kind: Kind) -> PowerOff {
     let (mut lab, mut balancer, mut services) = three_nodes(kind);
-    let load = Load::start(&lab.client, frontend(APP), RATE, PATIENCE);
+    let load = Load::start(&lab.client, frontend(APP), RATE, TIMEOUT);
     pace_until(Instant::now() + BEFORE);
     let fault = Instant::now();
     lab.power_off(0);
@@ -131,7 +131,7 @@ pub(crate) fn power_off(kind: Kind) -> PowerOff {
     pace_until(fault + AFTER);
     let off = Report::of(&load.finish(), fault);
 
-    let load = Load::start(&lab.client, frontend(APP), RATE, PATIENCE);
+    let load = Load::start(&lab.client, frontend(APP), RATE, TIMEOUT);
     lab.power_on(0);
     services[0] = Some(nginx(&lab, 0, APP));
     let returned = Instant::now();
@@ -215,7 +215,7 @@ struct PinnedClient {
 
 impl PinnedClient {
     /// Connects until node01 has answered.
-    fn at_node01(from: &Netns, kind: Pinned, patience: Duration, stop: &Arc<AtomicBool>) -> Self {
+    fn at_node01(from: &Netns, kind: Pinned, timeout: Duration, stop: &Arc<AtomicBool>) -> Self {
         let mut stream = from.enter(|| {
             loop {
                 let mut stream = TcpStream::connect(frontend(CONSOLE)).expect("served");
@@ -231,8 +231,8 @@ impl PinnedClient {
         let stop = Arc::clone(stop);
         let thread = std::thread::spawn(move || {
             let end = match kind {
-                Pinned::Sending => send_until_the_end(&mut theirs, patience, &stop),
-                Pinned::Reading | Pinned::Idle => read_until_the_end(&mut theirs, patience),
+                Pinned::Sending => send_until_the_end(&mut theirs, timeout, &stop),
+                Pinned::Reading | Pinned::Idle => read_until_the_end(&mut theirs, timeout),
             };
             (Instant::now(), end)
         });
@@ -244,9 +244,9 @@ impl PinnedClient {
     }
 }
 
-fn read_until_the_end(stream: &mut TcpStream, patience: Duration) -> End {
+fn read_until_the_end(stream: &mut TcpStream, timeout: Duration) -> End {
     stream
-        .set_read_timeout(Some(patience))
+        .set_read_timeout(Some(timeout))
         .expect("a read timeout can be set");
     let mut buffer = [0; 4096];
     loop {
@@ -258,9 +258,9 @@ fn read_until_the_end(stream: &mut TcpStream, patience: Duration) -> End {
     }
 }
 
-fn send_until_the_end(stream: &mut TcpStream, patience: Duration, stop: &AtomicBool) -> End {
+fn send_until_the_end(stream: &mut TcpStream, timeout: Duration, stop: &AtomicBool) -> End {
     stream.set_nonblocking(true).expect("non-blocking");
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     while Instant::now() < deadline && !stop.load(Ordering::Relaxed) {
         match stream.write(b"beat") {
             Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return end_of(&error),
@@ -279,7 +279,7 @@ fn send_until_the_end(stream: &mut TcpStream, patience: Duration, stop: &AtomicB
 /// A laboratory whose nodes hold clients, and three clients held by node01.
 fn pinned_to_node01(
     kind: Kind,
-    patience: Duration,
+    timeout: Duration,
     stop: &Arc<AtomicBool>,
 ) -> (Lab, Balancer, Vec<Peer>, Vec<PinnedClient>) {
     let mut lab = Lab::new();
@@ -292,7 +292,7 @@ fn pinned_to_node01(
     let balancer = kind.start(&lab);
     wait_states(&lab, BACKENDS[2].0, ["UP"; 3]);
     let clients = Pinned::ALL
-        .map(|kind| PinnedClient::at_node01(&lab.client, kind, patience, stop))
+        .map(|kind| PinnedClient::at_node01(&lab.client, kind, timeout, stop))
         .into_iter()
         .collect();
     pace_until(Instant::now() + Duration::from_secs(2));
@@ -303,9 +303,9 @@ fn pinned_to_node01(
 pub(crate) type Told = (Pinned, Duration, End);
 
 /// Clients pinned to a node that is switched off: when and how each kind is told.
-pub(crate) fn pinned_clients(kind: Kind, patience: Duration) -> Vec<Told> {
+pub(crate) fn pinned_clients(kind: Kind, timeout: Duration) -> Vec<Told> {
     let stop = Arc::new(AtomicBool::new(false));
-    let (mut lab, mut balancer, mut peers, clients) = pinned_to_node01(kind, patience, &stop);
+    let (mut lab, mut balancer, mut peers, clients) = pinned_to_node01(kind, timeout, &stop);
     let fault = Instant::now();
     lab.power_off(0);
     drop(peers.remove(0));
@@ -322,9 +322,9 @@ pub(crate) fn pinned_clients(kind: Kind, patience: Duration) -> Vec<Told> {
 
 /// A node's switch port goes down for twelve seconds; which kinds of client did not survive it.
 pub(crate) fn split(kind: Kind) -> Vec<Pinned> {
-    let patience = Duration::from_secs(40);
+    let timeout = Duration::from_secs(40);
     let stop = Arc::new(AtomicBool::new(false));
-    let (lab, mut balancer, _peers, clients) = pinned_to_node01(kind, patience, &stop);
+    let (lab, mut balancer, _peers, clients) = pinned_to_node01(kind, timeout, &stop);
     let start = Instant::now();
     lab.link(0, false);
     pace_until(start + Duration::from_secs(12));

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// How long one check may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Checks, and how many of them at once: bytes that belong to another connection are found too.
 const CHECKS: usize = 40;
@@ -63,7 +63,7 @@ async fn check(target: SocketAddr, number: usize) -> bool {
 
 /// Whether it was in time, and good.
 async fn ends(check: impl Future<Output = Result<bool>>) -> bool {
-    matches!(timeout(PATIENCE, check).await, Ok(Ok(true)))
+    matches!(timeout(TIMEOUT, check).await, Ok(Ok(true)))
 }
 
 /// The server sends `size` bytes and ends its half; the client's bytes and end still have to arrive.
