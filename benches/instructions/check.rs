@@ -2,12 +2,12 @@
 //! when it finds nothing new. Run by the guard in a process of its own.
 
 use rlb::check::probe::Target;
-use rlb::check::schedule::Pace;
-use rlb::check::task::{self, Common, Lane, Subject};
+use rlb::check::schedule::IntervalKind;
+use rlb::check::task::{self, CheckContext, CheckHandle, CheckedServer};
 use rlb::config::model::{Check, CheckKind};
 use rlb::live::{CheckReport, CheckStatus, ServerLive};
 use rlb::state::{BackendId, ControlHandle};
-use rlb::sys::limits::Spare;
+use rlb::sys::limits::DescriptorReserve;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::rc::Rc;
@@ -25,7 +25,10 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// Those of the sockets; when a check has not passed, or control was told of one.
 pub(crate) fn run(times: u64) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let lane = Lane::new(Pace::Normal, Some(Target::Tcp(listener.local_addr()?)));
+    let handle = CheckHandle::new(
+        IntervalKind::Normal,
+        Some(Target::Tcp(listener.local_addr()?)),
+    );
     let live = Arc::new(ServerLive::new("s1".into(), 2));
     let known = CheckReport {
         status: CheckStatus::L4Ok,
@@ -33,14 +36,14 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
         ..CheckReport::default()
     };
     live.check.store(known.clone());
-    let (handle, mut inbox) = ControlHandle::new();
-    let common = Common::new(handle, Arc::new(Spare::new()?), true);
-    let subject = Subject {
+    let (control, mut inbox) = ControlHandle::new();
+    let context = CheckContext::new(control, Arc::new(DescriptorReserve::new()?), true);
+    let server = CheckedServer {
         backend: BackendId(0),
         backend_name: "b".into(),
         live: Arc::clone(&live),
         check: check(),
-        lane: Rc::clone(&lane),
+        handle: Rc::clone(&handle),
     };
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -48,10 +51,10 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
         .build()?;
     LocalSet::new().block_on(&runtime, async {
         let first = Instant::now() + HOUR;
-        let checks = tokio::task::spawn_local(task::run(subject, common, first, stop.clone()));
+        let checks = tokio::task::spawn_local(task::run(server, context, first, stop.clone()));
         for _ in 0..times {
             live.check.store(known.clone());
-            lane.check_now();
+            handle.check_now();
             while live.check.load().duration == known.duration {
                 if inbox.try_recv().is_ok() {
                     return Err(io::Error::other("control was told of what is no news"));
