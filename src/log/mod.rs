@@ -9,13 +9,13 @@
 mod clock;
 mod datagram;
 pub mod events;
-mod manager;
+mod lifecycle;
 mod output;
 mod syslog;
 mod tcplog;
 mod writer;
 
-pub use manager::{CHANGES_MAX, Log, LogChange, PreparedLog};
+pub use lifecycle::{CHANGES_MAX, Log, LogChange, PreparedLog};
 
 use crate::config::model;
 use crate::live::{GlobalLive, LogEntry};
