@@ -1,6 +1,6 @@
 //! Step 7: one connection attempt to one server. Runs on a worker.
 
-use super::relay::{Asked, Kind, Relay};
+use super::relay::{Connecting, Kind, Relay};
 use crate::config::model::ServerPort;
 use crate::live::slot::Slot;
 use crate::state::Server;
@@ -26,7 +26,7 @@ pub(super) struct Attempt {
     pub(super) started: Instant,
     /// How many attempts were made before it.
     pub(super) order: u32,
-    socket: Asked,
+    socket: Connecting,
 }
 
 impl Attempt {
@@ -58,7 +58,7 @@ impl Attempt {
             }
             result => result?,
         }
-        let socket = Asked::new(relay, socket.into(), kind)?;
+        let socket = Connecting::new(relay, socket.into(), kind)?;
         Ok(Self {
             server: Arc::clone(server),
             slot,
@@ -82,7 +82,7 @@ impl Attempt {
     }
 
     /// The connected socket and the server's place.
-    pub(super) fn into_parts(self) -> (Asked, Slot) {
+    pub(super) fn into_parts(self) -> (Connecting, Slot) {
         (self.socket, self.slot)
     }
 

@@ -3,7 +3,7 @@
 use super::connect::Attempt;
 use super::hand_off::PeerWorkers;
 use super::pending::{PendingGuard, PendingSessions};
-use super::relay::{Asked, Established, Kind, Relay};
+use super::relay::{Connecting, Established, Kind, Relay};
 use super::server_connect::ServerConnect;
 use super::session_stats::{SessionStats, WorkerStats};
 use crate::live::{Cause, Phase, Termination};
@@ -102,6 +102,7 @@ impl Session {
                     client: (self.client, self.kind),
                     server,
                     stats: self.pending.leave(),
+                    prefix: [None, None],
                 });
             }
             Err(end) => self.end(&end),
@@ -112,7 +113,7 @@ impl Session {
     ///
     /// Step 1, accept, was the caller's. Who the client is (2) came with its address; nothing asks
     /// what it says (3 inspect) or wants the server told (8 announce) yet.
-    async fn run(&self) -> Result<Asked, Termination> {
+    async fn run(&self) -> Result<Connecting, Termination> {
         let backend = self.route()?; //                          4 where to: a backend
         let attempt = self.reach(&backend).await?; //            5 select, 6 reserve, 7 connect
         Ok(self.establish(attempt)) //                           9 the relay moves the bytes
@@ -138,7 +139,7 @@ impl Session {
     }
 
     /// A server has answered: the session is counted on it.
-    fn establish(&self, attempt: Attempt) -> Asked {
+    fn establish(&self, attempt: Attempt) -> Connecting {
         let server = Arc::clone(&attempt.server);
         let (socket, slot) = attempt.into_parts();
         let worker_stats = &self.pending.worker.worker_stats;

@@ -135,7 +135,7 @@ pub struct SideView {
     /// Its descriptor.
     pub fd: i32,
     /// The connection is gone: the session passes on what was read, then ends.
-    pub gone: bool,
+    pub closed: bool,
     /// The peer has said that nothing follows.
     pub ended: bool,
     /// The peer was told that nothing follows.
@@ -145,7 +145,7 @@ pub struct SideView {
     /// Time until its silence ends the session; `None`: it never will.
     pub left: Option<Duration>,
     /// Bytes that were read from the other side and that it has not taken yet.
-    pub owed: usize,
+    pub pending_bytes: usize,
     /// What comes from it goes through a pipe (`splice`) and not through the buffer.
     pub spliced: bool,
     /// Our address, where it was asked for and has one.

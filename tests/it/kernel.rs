@@ -89,7 +89,7 @@ fn await_queued(socket: &TcpStream, count: usize) {
 
 #[test]
 fn a_short_read_has_emptied_the_queue_and_what_comes_next_makes_an_event() {
-    // worker/relay/half.rs
+    // worker/relay/direction.rs
     let (near, mut far) = connection();
     let watch = Watch::new(&near, IN);
     far.write_all(b"first").expect("sent");
@@ -103,7 +103,7 @@ fn a_short_read_has_emptied_the_queue_and_what_comes_next_makes_an_event() {
 
 #[test]
 fn an_end_behind_the_last_data_makes_no_event_of_its_own_but_was_told() {
-    // worker/relay/half.rs: read on after a short read once RDHUP was seen.
+    // worker/relay/direction.rs: read on after a short read once RDHUP was seen.
     let (near, mut far) = connection();
     far.write_all(b"last").expect("sent");
     half_close(&far);
@@ -121,7 +121,7 @@ fn an_end_behind_the_last_data_makes_no_event_of_its_own_but_was_told() {
 
 #[test]
 fn a_read_stops_at_urgent_data_which_was_told() {
-    // worker/relay/half.rs: a short read proves nothing once PRI was seen.
+    // worker/relay/direction.rs: a short read proves nothing once PRI was seen.
     let (near, far) = connection();
     let watch = Watch::new(&near, IN);
     let far = SockRef::from(&far);
@@ -138,7 +138,7 @@ fn a_read_stops_at_urgent_data_which_was_told() {
 
 #[test]
 fn data_that_came_before_a_reset_is_read_and_the_error_comes_last() {
-    // worker/relay/half.rs, closing.rs
+    // worker/relay/direction.rs, closing.rs
     let (near, mut far) = connection();
     far.write_all(b"said").expect("sent");
     await_queued(&near, 4);
@@ -151,7 +151,7 @@ fn data_that_came_before_a_reset_is_read_and_the_error_comes_last() {
 
 #[test]
 fn a_connecting_socket_is_silent_until_its_answer() {
-    // worker/relay/asked.rs. A full accept queue gives no answer.
+    // worker/relay/connecting.rs. A full accept queue gives no answer.
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     listener.bind(&any.into()).expect("a port");

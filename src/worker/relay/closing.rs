@@ -5,8 +5,8 @@
 //! kernel's send queue is waited for (`SIOCOUTQ` 0). A peer that takes nothing for
 //! [`STALLED_MAX_MS`] is reset without the rest.
 
-use super::conn::{Conn, Half, Kind, Side};
-use super::half::{Flow, Tools, flow};
+use super::conn::{Conn, Kind, Side, SideState};
+use super::direction::{Flow, IoContext, flow};
 use crate::live::Termination;
 use crate::sys::raw;
 use crate::worker::session_stats::WorkerStats;
@@ -20,7 +20,7 @@ const STALLED_MAX_MS: u64 = 2000;
 #[derive(Debug)]
 pub(super) struct Closing {
     /// The side that is gone.
-    gone: Side,
+    closed: Side,
     /// How the session ends.
     end: Termination,
     /// Whether the gone side may still have data to read.
@@ -35,9 +35,9 @@ pub(super) struct Closing {
 
 impl Closing {
     /// Begins, `gone` having left at `now`.
-    pub(super) fn new(conn: &Conn, gone: Side, end: Termination, now: u64) -> Self {
+    pub(super) fn new(conn: &Conn, closed: Side, end: Termination, now: u64) -> Self {
         let frontend = &conn.stats.frontend.spec;
-        let fin = match gone.other() {
+        let fin = match closed.other() {
             Side::Client => frontend.timeout_client_fin,
             Side::Server => conn
                 .stats
@@ -47,7 +47,7 @@ impl Closing {
         };
         let most = fin.map_or(u64::MAX, millis);
         Self {
-            gone,
+            closed,
             end,
             unread: true,
             in_flight: u64::MAX,
@@ -57,8 +57,8 @@ impl Closing {
     }
 
     /// The side that is gone.
-    pub(super) fn gone(&self) -> Side {
-        self.gone
+    pub(super) fn closed(&self) -> Side {
+        self.closed
     }
 
     /// How long the other side has at most.
@@ -77,29 +77,29 @@ impl Closing {
 /// Delivers what can be delivered; `true` when the other side was reset and the session is over.
 pub(super) fn close(
     conn: &mut Conn,
-    tools: &mut Tools,
+    io: &mut IoContext,
     now: u64,
     worker_stats: &WorkerStats,
 ) -> bool {
     let Some(closing) = &conn.closing else {
         return false;
     };
-    let (gone, unread) = (closing.gone, closing.unread);
-    let remaining = gone.other();
+    let (closed, unread) = (closing.closed, closing.unread);
+    let remaining = closed.other();
     if unread {
-        conn.half_mut(gone).readable = true;
-        match flow(conn, gone, tools, now, worker_stats) {
+        conn.side_mut(closed).readable = true;
+        match flow(conn, closed, io, now, worker_stats) {
             Flow::Unfinished => return false,
             Flow::Broken(side, _) if side == remaining => return true,
             Flow::Broken(..) => set_read(conn),
-            Flow::Waiting if conn.half(remaining).owed() == 0 => set_read(conn),
+            Flow::Waiting if conn.side(remaining).pending_bytes() == 0 => set_read(conn),
             Flow::Waiting => {}
         }
-    } else if super::half::flush(conn.half_mut(remaining), now).is_err() {
+    } else if super::direction::flush(conn.side_mut(remaining), now).is_err() {
         return true;
     }
-    let half = &conn.halves[remaining as usize];
-    let in_flight = half.owed() as u64 + queued(half);
+    let side = &conn.sides[remaining as usize];
+    let in_flight = side.pending_bytes() as u64 + queued(side);
     let Some(closing) = &mut conn.closing else {
         return false;
     };
@@ -110,7 +110,7 @@ pub(super) fn close(
     let stalled = now >= closing.until || now - closing.progressed >= STALLED_MAX_MS;
     let delivered = in_flight == 0 && !closing.unread;
     if delivered || stalled {
-        reset(half);
+        reset(side);
     }
     delivered || stalled
 }
@@ -121,18 +121,18 @@ fn set_read(conn: &mut Conn) {
     }
 }
 
-fn queued(half: &Half) -> u64 {
-    match half.kind {
-        Kind::Tcp => raw::unacknowledged(half.fd.as_fd()).map_or(0, u64::from),
+fn queued(side: &SideState) -> u64 {
+    match side.kind {
+        Kind::Tcp => raw::unacknowledged(side.fd.as_fd()).map_or(0, u64::from),
         Kind::Unix => 0,
     }
 }
 
 /// Makes the coming close of a TCP socket a reset.
-pub(super) fn reset(half: &Half) {
-    if half.kind == Kind::Tcp {
+pub(super) fn reset(side: &SideState) {
+    if side.kind == Kind::Tcp {
         // Refused only by a socket that is gone already.
-        let _ = rustix::net::sockopt::set_socket_linger(&half.fd, Some(Duration::ZERO));
+        let _ = rustix::net::sockopt::set_socket_linger(&side.fd, Some(Duration::ZERO));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The record of an established session, and the state of each of its two sides.
 
-use super::asked::Asked;
-use super::splice::{Manner, Pipe};
+use super::connecting::Connecting;
+use super::splice::{Pipe, TransferMode};
 use crate::worker::session_stats::SessionStats;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt;
@@ -24,12 +24,15 @@ pub(in crate::worker) struct Established {
     /// The client's socket, non-blocking, nothing read from it yet.
     pub(in crate::worker) client: (OwnedFd, Kind),
     /// The server's, which has answered.
-    pub(in crate::worker) server: Asked,
+    pub(in crate::worker) server: Connecting,
     /// What it is counted on.
     pub(in crate::worker) stats: SessionStats,
+    /// Bytes to be sent to the client and to the server before anything else: what was read ahead from
+    /// the other side, or a header. Whoever has read them has counted them.
+    pub(in crate::worker) prefix: [Option<Box<[u8]>>; 2],
 }
 
-/// One of the two sides of a session, and the index of its [`Half`].
+/// One of the two sides of a session, and the index of its [`SideState`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Client = 0,
@@ -53,7 +56,7 @@ impl Side {
     clippy::struct_excessive_bools,
     reason = "independent facts, not states of one thing"
 )]
-pub(super) struct Half {
+pub(super) struct SideState {
     pub(super) fd: OwnedFd,
     pub(super) kind: Kind,
     /// There may be something to read. Cleared by reading it all.
@@ -73,18 +76,18 @@ pub(super) struct Half {
     /// Keepalive was switched on, or is not wanted.
     pub(super) kept_alive: bool,
     /// Bytes of the other side that this one has not taken yet.
-    pub(super) rest: Rest,
+    pub(super) unsent: Unsent,
     /// A pipe with bytes of the other side that this one has not taken yet.
     pub(super) pipe: Option<Box<Pipe>>,
     /// How what comes from it is moved.
-    pub(super) manner: Manner,
+    pub(super) mode: TransferMode,
     /// Last time that a byte came from it or was taken by it.
     pub(super) active: u64,
     /// Since when bytes written to it lack a proof of arrival.
-    pub(super) unproven: Option<u64>,
+    pub(super) unacked_since: Option<u64>,
 }
 
-impl Half {
+impl SideState {
     pub(super) fn new((fd, kind): (OwnedFd, Kind), now: u64) -> Self {
         Self {
             fd,
@@ -97,29 +100,29 @@ impl Half {
             watched: false,
             writes: 0,
             kept_alive: kind == Kind::Unix,
-            rest: Rest::default(),
+            unsent: Unsent::default(),
             pipe: None,
-            manner: Manner::default(),
+            mode: TransferMode::default(),
             active: now,
-            unproven: None,
+            unacked_since: None,
         }
     }
 
     /// Bytes of the other side that were read and that it has not taken yet.
-    pub(super) fn owed(&self) -> usize {
-        self.rest.bytes().len() + self.pipe.as_ref().map_or(0, |pipe| pipe.filled())
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.unsent.bytes().len() + self.pipe.as_ref().map_or(0, |pipe| pipe.filled())
     }
 
     /// Whether there are such bytes.
-    pub(super) fn is_owed(&self) -> bool {
-        !self.rest.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0)
+    pub(super) fn has_pending(&self) -> bool {
+        !self.unsent.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0)
     }
 
     /// It has taken bytes at `now`.
-    pub(super) fn took(&mut self, now: u64) {
+    pub(super) fn written(&mut self, now: u64) {
         self.active = now;
-        if self.kind == Kind::Tcp && self.unproven.is_none() {
-            self.unproven = Some(now);
+        if self.kind == Kind::Tcp && self.unacked_since.is_none() {
+            self.unacked_since = Some(now);
         }
     }
 
@@ -151,12 +154,12 @@ impl Half {
 
 /// Bytes that were read from one side and not yet taken by the other. Empty costs nothing.
 #[derive(Debug, Default)]
-pub(super) struct Rest {
+pub(super) struct Unsent {
     bytes: Box<[u8]>,
     taken: usize,
 }
 
-impl Rest {
+impl Unsent {
     pub(super) fn keep(bytes: &[u8]) -> Self {
         Self {
             bytes: bytes.into(),
@@ -195,7 +198,7 @@ pub(super) struct Conn {
     pub(super) generation: u32,
     /// It is in the list of sessions to be served.
     pub(super) queued: bool,
-    pub(super) halves: [Half; 2],
+    pub(super) sides: [SideState; 2],
     pub(super) stats: SessionStats,
     /// One side is gone: the other gets what was read, then a reset.
     pub(super) closing: Option<super::closing::Closing>,
@@ -208,37 +211,37 @@ impl Conn {
         stats: SessionStats,
         now: u64,
     ) -> Self {
-        let mut server = Half::new(server, now);
+        let mut server = SideState::new(server, now);
         // It was, to learn of its answer.
         server.watched = true;
         Self {
             key,
             generation,
             queued: false,
-            halves: [Half::new(client, now), server],
+            sides: [SideState::new(client, now), server],
             stats,
             closing: None,
         }
     }
 
-    pub(super) fn half(&self, side: Side) -> &Half {
-        &self.halves[side as usize]
+    pub(super) fn side(&self, side: Side) -> &SideState {
+        &self.sides[side as usize]
     }
 
-    pub(super) fn half_mut(&mut self, side: Side) -> &mut Half {
-        &mut self.halves[side as usize]
+    pub(super) fn side_mut(&mut self, side: Side) -> &mut SideState {
+        &mut self.sides[side as usize]
     }
 
     /// Whether the direction that comes from this side has anything to do.
     pub(super) fn is_moving(&self, from: Side) -> bool {
-        let source = self.half(from);
-        source.readable || source.ended || self.half(from.other()).is_owed()
+        let source = self.side(from);
+        source.readable || source.ended || self.side(from.other()).has_pending()
     }
 
     /// The idle timeout of a side in force now: that for half-closed sessions once one direction
     /// has ended.
     pub(super) fn idle_timeout(&self, side: Side) -> Option<Duration> {
-        let half_closed = self.halves.iter().any(|half| half.ended);
+        let half_closed = self.sides.iter().any(|side| side.ended);
         let frontend = &self.stats.frontend.spec;
         let backend = self.stats.backend.as_ref().map(|on| &on.spec);
         match (side, half_closed) {

@@ -2,18 +2,18 @@
 //!
 //! Runs on a worker. A session that is handed over ([`Relay::adopt`]) costs no task, no timer and
 //! no registration of tokio's from then on: it is a record in the [`engine::Engine`], whose epoll
-//! instance is one descriptor in tokio's. This file is the narrow acceptor; nothing outside the folder
+//! instance is one descriptor in tokio's. This file is the only way in; nothing outside the folder
 //! knows what is behind it.
 //!
 //! Invariant: the engine is borrowed for the length of a turn, never across an await.
 
-mod asked;
+mod busy_poll;
 mod closing;
 mod conn;
+mod connecting;
+mod direction;
 mod engine;
-mod half;
-mod judge;
-mod spin;
+mod liveness;
 mod splice;
 mod table;
 mod wheel;
@@ -21,15 +21,15 @@ mod wheel;
 #[cfg(test)]
 mod tests;
 
-pub(super) use asked::Asked;
 pub(super) use conn::{Established, Kind};
+pub(super) use connecting::Connecting;
 
 use super::session_id::SessionId;
 use super::session_stats::WorkerStats;
 use super::sessions::{Page, Wanted};
 use crate::live::Cause;
 use crate::sys::raw::{self, Owned};
-use engine::{Engine, Turn};
+use engine::{Engine, Polled};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
@@ -134,14 +134,14 @@ impl Relay {
         let mut clock = pin!(tokio::time::sleep(CLOSING_TICK));
         loop {
             let idle = self.engine.borrow().is_empty();
-            let calm =
+            let idle_now =
                 match poll_fn(|context| self.call(context, &events, clock.as_mut(), idle)).await? {
                     Call::Events(mut ready) => {
-                        let calm = self.turns()?;
-                        if calm {
+                        let idle_now = self.turns()?;
+                        if idle_now {
                             ready.clear_ready();
                         }
-                        calm
+                        idle_now
                     }
                     Call::Clock => {
                         self.tick(clock.as_mut());
@@ -155,12 +155,12 @@ impl Relay {
                         }
                         // No event will tell of what is left to do.
                         let unfinished = self.engine.borrow().is_unfinished();
-                        let calm = !unfinished || self.turns()?;
-                        self.arrived.set(!calm);
-                        calm
+                        let idle_now = !unfinished || self.turns()?;
+                        self.arrived.set(!idle_now);
+                        idle_now
                     }
                 };
-            if !calm {
+            if !idle_now {
                 // It is asked for last, and so would never be heard while sessions are busy.
                 if tokio::time::Instant::now() >= clock.deadline() {
                     self.tick(clock.as_mut());
@@ -218,7 +218,7 @@ impl Relay {
     fn turns(&self) -> io::Result<bool> {
         let mut engine = self.engine.borrow_mut();
         for _ in 0..TURNS_MAX {
-            if engine.turn()? == Turn::Calm && !engine.linger()? {
+            if engine.turn()? == Polled::Idle && !engine.busy_poll()? {
                 return Ok(true);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Copying is cheaper for small messages, so a direction is spliced only after
 //! [`FULL_READS_MIN`] reads in a row have filled the buffer, and copied again when splices have
-//! moved little for a while ([`Manner`]). Pipes cost two descriptors each and come from a bounded
+//! moved little for a while ([`TransferMode`]). Pipes cost two descriptors each and come from a bounded
 //! pool; a direction has one only while bytes are in it.
 //!
 //! Kernel facts relied on:
@@ -14,8 +14,8 @@
 //! - A pipe is refused the size, and keeps its first 64 KB; beyond `fs.pipe-user-pages-soft` a new one
 //!   has 8 KB, with which copying is cheaper.
 
-use super::conn::{Half, Side};
-use super::half::CHUNK_MAX;
+use super::conn::{Side, SideState};
+use super::direction::CHUNK_MAX;
 use crate::live::PIPES_MAX;
 use crate::worker::session_stats::WorkerStats;
 use rustix::io::{Errno, read, retry_on_intr};
@@ -33,14 +33,14 @@ const PIPE_SIZE: usize = 512 * 1024;
 const PIPE_SIZE_MIN: usize = 64 * 1024;
 
 /// Readers that may keep a pipe: one is left for those that are not slow.
-const HELD_MAX: usize = PIPES_MAX as usize - 1;
+const LENT_MAX: usize = PIPES_MAX as usize - 1;
 
 /// Readers that keep a pipe from which on no pipe is filled with more than may be kept in memory.
-const HELD_MANY: usize = PIPES_MAX as usize / 2;
+const LENT_MANY: usize = PIPES_MAX as usize / 2;
 
 /// Wishes that are passed over after one for which there was no pipe, each of which would make one in
 /// vain.
-const PASSED_OVER: u32 = 1000;
+const REFUSED_SKIPS: u32 = 1000;
 
 /// Reads in a row that must have filled the buffer before a direction is spliced.
 const FULL_READS_MIN: u8 = 2;
@@ -53,20 +53,20 @@ const SMALL_MAX: u8 = 8;
 
 /// How a direction is moved, which outlasts the moments in which it has nothing to move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Manner {
+pub(super) enum TransferMode {
     /// Through the buffer; so many reads in a row have filled it.
     Copied { full: u8 },
     /// Through a pipe, as long as there is one; so many splices in a row were small.
     Spliced { small: u8 },
 }
 
-impl Default for Manner {
+impl Default for TransferMode {
     fn default() -> Self {
         Self::Copied { full: 0 }
     }
 }
 
-impl Manner {
+impl TransferMode {
     /// Whether a pipe is wanted.
     pub(super) fn is_spliced(self) -> bool {
         matches!(self, Self::Spliced { .. })
@@ -103,9 +103,9 @@ pub(super) struct Pipe {
 /// The pipes of a worker.
 ///
 /// A slow reader keeps the pipe whose bytes it has not taken, but only as long as there are few like
-/// it: of more than [`HELD_MAX`] one is to be relieved of it ([`Pipes::overdue`]), so that however many
+/// it: of more than [`LENT_MAX`] one is to be relieved of it ([`Pipes::over_limit`]), so that however many
 /// readers are slow, there is a pipe for bulk that flows. What was in it waits in memory then, so it is
-/// never one that was filled with more than may be kept there: those are [`HELD_MANY`] at most.
+/// never one that was filled with more than may be kept there: those are [`LENT_MANY`] at most.
 #[derive(Debug)]
 pub(super) struct Pipes {
     #[expect(
@@ -115,9 +115,9 @@ pub(super) struct Pipes {
     free: Vec<Box<Pipe>>,
     /// Sides that keep a pipe, longest first, and what was in it. But for these one is out only while
     /// bytes are moved.
-    held: Vec<(u32, Side, usize)>,
+    lent: Vec<(u32, Side, usize)>,
     /// Wishes that are not looked at, since the last one could not be fulfilled.
-    passed_over: u32,
+    skips: u32,
     worker_stats: Rc<WorkerStats>,
 }
 
@@ -125,15 +125,15 @@ impl Pipes {
     pub(super) fn new(worker_stats: Rc<WorkerStats>) -> Self {
         Self {
             free: Vec::new(),
-            held: Vec::new(),
-            passed_over: 0,
+            lent: Vec::new(),
+            skips: 0,
             worker_stats,
         }
     }
 
     /// An empty pipe, if there is one to be had.
     pub(super) fn take(&mut self) -> Option<Box<Pipe>> {
-        if self.free.is_empty() && self.held.len() < PIPES_MAX as usize {
+        if self.free.is_empty() && self.lent.len() < PIPES_MAX as usize {
             self.make();
         }
         self.free.pop()
@@ -141,19 +141,19 @@ impl Pipes {
 
     /// Adds one. The kernel may have none that is worth it: then it is not asked each time.
     fn make(&mut self) {
-        if self.passed_over > 0 {
-            self.passed_over -= 1;
+        if self.skips > 0 {
+            self.skips -= 1;
         } else if let Ok(Some(pipe)) = Pipe::new() {
             self.free.push(Box::new(pipe));
             self.publish();
         } else {
-            self.passed_over = PASSED_OVER;
+            self.skips = REFUSED_SKIPS;
         }
     }
 
     /// Bytes to fill one with. When many readers are slow, as much as may be kept in memory for one.
     pub(super) fn fill_size(&self) -> usize {
-        if self.held.len() >= HELD_MANY {
+        if self.lent.len() >= LENT_MANY {
             CHUNK_MAX
         } else {
             PIPE_SIZE
@@ -161,19 +161,19 @@ impl Pipes {
     }
 
     /// Side `side` of session `key` keeps its pipe until it has taken the `filled` bytes in it.
-    pub(super) fn hold(&mut self, key: u32, side: Side, filled: usize) {
-        self.held.push((key, side, filled));
+    pub(super) fn lend(&mut self, key: u32, side: Side, filled: usize) {
+        self.lent.push((key, side, filled));
         self.publish();
     }
 
     /// The side that is to be relieved of its pipe now, if one is; the pipe is to be released. Of those
     /// whose bytes may be kept in memory the one that has kept it longest.
-    pub(super) fn overdue(&self) -> Option<(u32, Side)> {
-        if self.held.len() <= HELD_MAX {
+    pub(super) fn over_limit(&self) -> Option<(u32, Side)> {
+        if self.lent.len() <= LENT_MAX {
             return None;
         }
         let mut small = self
-            .held
+            .lent
             .iter()
             .filter(|(_, _, filled)| *filled <= CHUNK_MAX);
         small.next().map(|&(key, side, _)| (key, side))
@@ -181,7 +181,7 @@ impl Pipes {
 
     /// Takes back a pipe that was held.
     pub(super) fn release(&mut self, key: u32, side: Side, pipe: Box<Pipe>) {
-        self.held
+        self.lent
             .retain(|&(holder, of, _)| (holder, of) != (key, side));
         self.give_back(pipe);
         self.publish();
@@ -200,9 +200,9 @@ impl Pipes {
     /// Tells the statistics. Not when a pipe is out for a moment, which bulk would pay for each time.
     fn publish(&self) {
         let process = self.worker_stats.process();
-        let [held, free] =
-            [self.held.len(), self.free.len()].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        process.pipes_used.set(held);
+        let [lent, free] =
+            [self.lent.len(), self.free.len()].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        process.pipes_used.set(lent);
         process.pipes_free.set(free);
     }
 
@@ -247,13 +247,13 @@ impl Pipe {
     }
 
     /// Fills the empty pipe from `source` with up to `size` bytes.
-    pub(super) fn fill(&mut self, source: &mut Half, size: usize) -> io::Result<Filled> {
+    pub(super) fn fill(&mut self, source: &mut SideState, size: usize) -> io::Result<Filled> {
         debug_assert_eq!(self.filled, 0, "only an empty pipe is filled");
         match retry_on_intr(|| splice(&source.fd, None, &self.into, None, size, FLAGS)) {
             Ok(0) => Ok(Filled::End),
             Ok(count) => {
                 self.filled = count;
-                source.manner.spliced(count);
+                source.mode.spliced(count);
                 Ok(Filled::Bytes(count as u64))
             }
             Err(Errno::AGAIN) => Ok(Filled::Nothing),

@@ -1,11 +1,11 @@
-//! The places of one worker: what the token of an event stands for.
+//! The entries of one worker: what the token of an event stands for.
 //!
-//! A place is taken when a server is asked for a connection, becomes a session once it has
+//! An entry is taken when a server is asked for a connection, becomes a session once it has
 //! answered, and so the server's socket is registered once for both. Runs on a worker, inside the
 //! engine.
 //!
-//! Invariant: a token names one use of one place. It carries the place's generation, so that an
-//! event that was taken before a session ended is not given to the next one in its place.
+//! Invariant: a token names one use of one entry. It carries the entry's generation, so that an
+//! event that was taken before a session ended is not given to the next one in its entry.
 
 use super::conn::{Conn, Side};
 use rustix::event::epoll::EventFlags;
@@ -13,9 +13,9 @@ use slab::Slab;
 use std::ops::{Index, IndexMut};
 use std::task::{Context, Poll, Waker};
 
-/// A server that is asked for a connection.
+/// A server that is being connected to.
 #[derive(Debug)]
-pub(super) struct Asking {
+pub(super) struct ConnectState {
     generation: u32,
     /// What was heard of it.
     heard: EventFlags,
@@ -26,17 +26,17 @@ pub(super) struct Asking {
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "nearly all places are sessions, which a box would cost an allocation each"
+    reason = "nearly all entries are sessions, which a box would cost an allocation each"
 )]
-enum PendingGuard {
-    Asking(Asking),
+enum Entry {
+    Connecting(ConnectState),
     Session(Conn),
 }
 
-/// The places of one worker.
+/// The entries of one worker.
 #[derive(Debug)]
 pub(super) struct Table {
-    places: Slab<PendingGuard>,
+    entries: Slab<Entry>,
     sessions: usize,
     generation: u32,
 }
@@ -45,14 +45,14 @@ pub(super) struct Table {
 pub(super) enum Subject<'a> {
     /// One side of a session.
     Session(u32, Side, &'a mut Conn),
-    /// A use of a place that has ended, or a server that is asked: that was noted.
+    /// A use of an entry that has ended, or a server that is being connected to: that was noted.
     Other,
 }
 
 impl Table {
     pub(super) fn new() -> Self {
         Self {
-            places: Slab::new(),
+            entries: Slab::new(),
             sessions: 0,
             generation: 0,
         }
@@ -63,66 +63,70 @@ impl Table {
         self.sessions == 0
     }
 
-    /// Takes a place for a server that is asked: its key, and the token of the socket.
-    pub(super) fn ask(&mut self) -> (u32, u64) {
+    /// Takes an entry for a server that is being connected to: its key, and the token of the socket.
+    pub(super) fn register_connect(&mut self) -> (u32, u64) {
         self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
-        let asking = Asking {
+        let connecting = ConnectState {
             generation: self.generation,
             heard: EventFlags::empty(),
             waker: None,
         };
-        let key = self.places.insert(PendingGuard::Asking(asking));
+        let key = self.entries.insert(Entry::Connecting(connecting));
         let key = u32::try_from(key).expect("descriptors are fewer than 2^32");
         (key, token(key, self.generation, Side::Server))
     }
 
-    /// What was heard of the server that is asked; the task of `context` is woken when there is
+    /// What was heard of the server that is being connected to; the task of `context` is woken when there is
     /// something.
-    pub(super) fn poll(&mut self, key: u32, context: &mut Context<'_>) -> Poll<EventFlags> {
-        let Some(PendingGuard::Asking(asking)) = self.places.get_mut(key as usize) else {
+    pub(super) fn poll_connect(&mut self, key: u32, context: &mut Context<'_>) -> Poll<EventFlags> {
+        let Some(Entry::Connecting(connecting)) = self.entries.get_mut(key as usize) else {
             return Poll::Pending;
         };
-        if !asking.heard.is_empty() {
-            return Poll::Ready(asking.heard);
+        if !connecting.heard.is_empty() {
+            return Poll::Ready(connecting.heard);
         }
-        match &mut asking.waker {
+        match &mut connecting.waker {
             Some(waker) => waker.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),
         }
         Poll::Pending
     }
 
-    /// Gives the place of a server that was asked back.
-    pub(super) fn forget(&mut self, key: u32) {
-        if let Some(PendingGuard::Asking(_)) = self.places.get(key as usize) {
-            self.places.remove(key as usize);
+    /// Gives the entry of a server that was being connected to back.
+    pub(super) fn deregister_connect(&mut self, key: u32) {
+        if let Some(Entry::Connecting(_)) = self.entries.get(key as usize) {
+            self.entries.remove(key as usize);
         }
     }
 
-    /// Makes the server that was asked a session: what was heard of it so far, and the token of
+    /// Makes the server that was being connected to a session: what was heard of it so far, and the token of
     /// the client's socket.
-    pub(super) fn settle(&mut self, key: u32, conn: impl FnOnce(u32) -> Conn) -> (EventFlags, u64) {
-        let place = &mut self.places[key as usize];
-        let PendingGuard::Asking(asking) = place else {
-            unreachable!("a server's place is settled by its one owner");
+    pub(super) fn promote(
+        &mut self,
+        key: u32,
+        conn: impl FnOnce(u32) -> Conn,
+    ) -> (EventFlags, u64) {
+        let entry = &mut self.entries[key as usize];
+        let Entry::Connecting(connecting) = entry else {
+            unreachable!("a server's entry is promoted by its one owner");
         };
-        let (generation, heard) = (asking.generation, asking.heard);
-        *place = PendingGuard::Session(conn(generation));
+        let (generation, heard) = (connecting.generation, connecting.heard);
+        *entry = Entry::Session(conn(generation));
         self.sessions += 1;
         (heard, token(key, generation, Side::Client))
     }
 
-    /// What the event of this token is about. One about a server that is asked is noted here, and
+    /// What the event of this token is about. One about a server that is being connected to is noted here, and
     /// wakes who waits for it.
     pub(super) fn subject(&mut self, token: u64, flags: EventFlags) -> Subject<'_> {
         let (key, generation, side) = parts(token);
-        match self.places.get_mut(key as usize) {
-            Some(PendingGuard::Session(conn)) if conn.generation == generation => {
+        match self.entries.get_mut(key as usize) {
+            Some(Entry::Session(conn)) if conn.generation == generation => {
                 Subject::Session(key, side, conn)
             }
-            Some(PendingGuard::Asking(asking)) if asking.generation == generation => {
-                asking.heard |= flags;
-                if let Some(waker) = asking.waker.take() {
+            Some(Entry::Connecting(connecting)) if connecting.generation == generation => {
+                connecting.heard |= flags;
+                if let Some(waker) = connecting.waker.take() {
                     waker.wake();
                 }
                 Subject::Other
@@ -132,29 +136,29 @@ impl Table {
     }
 
     pub(super) fn get(&self, key: u32) -> Option<&Conn> {
-        match self.places.get(key as usize) {
-            Some(PendingGuard::Session(conn)) => Some(conn),
+        match self.entries.get(key as usize) {
+            Some(Entry::Session(conn)) => Some(conn),
             _ => None,
         }
     }
 
     pub(super) fn get_mut(&mut self, key: u32) -> Option<&mut Conn> {
-        match self.places.get_mut(key as usize) {
-            Some(PendingGuard::Session(conn)) => Some(conn),
+        match self.entries.get_mut(key as usize) {
+            Some(Entry::Session(conn)) => Some(conn),
             _ => None,
         }
     }
 
-    /// All keys of places are below this.
-    pub(super) fn places(&self) -> usize {
-        self.places.capacity()
+    /// All keys of entries are below this.
+    pub(super) fn entries(&self) -> usize {
+        self.entries.capacity()
     }
 
     /// All sessions.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Conn)> {
-        let sessions = self.places.iter().filter_map(|(key, place)| match place {
-            PendingGuard::Session(conn) => Some((key, conn)),
-            PendingGuard::Asking(_) => None,
+        let sessions = self.entries.iter().filter_map(|(key, entry)| match entry {
+            Entry::Session(conn) => Some((key, conn)),
+            Entry::Connecting(_) => None,
         });
         sessions.map(|(key, conn)| {
             let key = u32::try_from(key).expect("descriptors are fewer than 2^32");
@@ -165,12 +169,12 @@ impl Table {
     /// Takes a session out.
     pub(super) fn remove(&mut self, key: u32) -> Option<Conn> {
         self.get(key)?;
-        match self.places.remove(key as usize) {
-            PendingGuard::Session(conn) => {
+        match self.entries.remove(key as usize) {
+            Entry::Session(conn) => {
                 self.sessions -= 1;
                 Some(conn)
             }
-            PendingGuard::Asking(_) => None,
+            Entry::Connecting(_) => None,
         }
     }
 }
@@ -189,7 +193,7 @@ impl IndexMut<u32> for Table {
     }
 }
 
-/// What epoll gives back with an event: the place, its generation and the side.
+/// What epoll gives back with an event: the entry, its generation and the side.
 pub(super) fn token(key: u32, generation: u32, side: Side) -> u64 {
     u64::from(key) << 32 | u64::from(generation) << 1 | side as u64
 }

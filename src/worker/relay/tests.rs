@@ -2,9 +2,9 @@
 //! the plain rule that what was written on one side is read on the other.
 
 use super::Relay;
-use super::asked::Asked;
 use super::conn::{Established, Kind};
-use super::half::CHUNK_MAX;
+use super::connecting::Connecting;
+use super::direction::CHUNK_MAX;
 use crate::config::{Limits, Loader};
 use crate::live::slot::{ConnLimits, ConnSlot, Slot};
 use crate::live::{Cause, GlobalLive, LogQueue, PIPES_MAX, WorkerToken};
@@ -118,26 +118,29 @@ struct Ready {
     client: OwnedFd,
     server: OwnedFd,
     stats: SessionStats,
+    prefix: [Option<Box<[u8]>>; 2],
 }
 
 impl Ready {
     fn go(self, relay: &Rc<Relay>) {
-        let server = Asked::new(relay, self.server, Kind::Tcp).unwrap();
+        let server = Connecting::new(relay, self.server, Kind::Tcp).unwrap();
         relay.adopt(Established {
             client: (self.client, Kind::Tcp),
             server,
             stats: self.stats,
+            prefix: self.prefix,
         });
     }
 
     /// The same, once the relay has heard that the server has answered.
     async fn go_when_answered(self, relay: &Rc<Relay>) {
-        let server = Asked::new(relay, self.server, Kind::Tcp).unwrap();
+        let server = Connecting::new(relay, self.server, Kind::Tcp).unwrap();
         server.answered().await.unwrap();
         relay.adopt(Established {
             client: (self.client, Kind::Tcp),
             server,
             stats: self.stats,
+            prefix: self.prefix,
         });
     }
 }
@@ -213,6 +216,7 @@ fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<WorkerStats>,
         client,
         server,
         stats,
+        prefix: [None, None],
     };
     (session, snapshot, worker_stats, [far_client, far_server])
 }
@@ -334,11 +338,31 @@ proptest! {
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         drop(stream);
         bench.until("the session has ended", Bench::is_over);
-        let rest = 1 - from;
-        bench.until("the reset has arrived", |b| b.ends[rest].ended.is_some());
-        let kind = bench.ends[rest].ended;
+        let other = 1 - from;
+        bench.until("the reset has arrived", |b| b.ends[other].ended.is_some());
+        let kind = bench.ends[other].ended;
         prop_assert_eq!(kind, Some(ErrorKind::ConnectionReset));
-        prop_assert_eq!(bench.ends[rest].read, bench.counted()[from]);
+        prop_assert_eq!(bench.ends[other].read, bench.counted()[from]);
+    }
+}
+
+#[test]
+fn bytes_that_are_owed_at_the_hand_over_are_sent_first() {
+    let (mut session, _snapshot, worker_stats, [mut client, mut server]) = session(SOCKET_BUFFER);
+    session.prefix = [Some((*b"220 ").into()), Some((*b"PROXY ").into())];
+    client.write_all(b"question").unwrap();
+    server.write_all(b"ready").unwrap();
+    let (relay, _events) = Relay::new(worker_stats).unwrap();
+    session.go(&relay);
+    relay.engine.borrow_mut().turn().unwrap();
+    for (end, expected) in [
+        (&mut client, &b"220 ready"[..]),
+        (&mut server, b"PROXY question"),
+    ] {
+        end.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let mut received = vec![0; expected.len()];
+        end.read_exact(&mut received).unwrap();
+        assert_eq!(received, expected);
     }
 }
 

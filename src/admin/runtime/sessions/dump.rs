@@ -72,8 +72,10 @@ pub(super) fn write(text: &mut String, view: &View, thread: usize, now: Instant)
     };
     side(text, "scf", client);
     side(text, "scb", server);
-    direction(text, "req", (view.bytes_in, client.spliced, server.owed));
-    direction(text, "res", (view.bytes_out, server.spliced, client.owed));
+    let request = (view.bytes_in, client.spliced, server.pending_bytes);
+    direction(text, "req", request);
+    let response = (view.bytes_out, server.spliced, client.pending_bytes);
+    direction(text, "res", response);
 }
 
 /// When it was accepted: `23/Nov/2026:06:52:04.310144`, local time.
@@ -90,7 +92,7 @@ fn address(address: Option<SocketAddr>) -> String {
 }
 
 fn side(text: &mut String, name: &str, side: &SideView) {
-    let state = if side.gone { "CLO" } else { "EST" };
+    let state = if side.closed { "CLO" } else { "EST" };
     let facts = [
         (side.ended, " fin-received"),
         (side.shut, " fin-sent"),

@@ -23,7 +23,7 @@ pub(super) fn write(text: &mut String, view: &View, thread: usize, now: Instant)
         None => [End::new(ESTABLISHED, view.client), End::new(CONNECTING, -1)],
     };
     let sides = view.sides.as_ref();
-    let waiting = sides.map(|[client, server]| (server.owed, client.owed));
+    let waiting = sides.map(|[client, server]| (server.pending_bytes, client.pending_bytes));
     let (requested, answered) = waiting.unwrap_or_default();
     let by = sides.map(|[client, server]| (client.spliced, server.spliced));
     let (up, down) = by.unwrap_or_default();
@@ -89,9 +89,9 @@ impl End {
 fn end(side: &SideView) -> End {
     let left = lasting(side.left);
     End {
-        state: if side.gone { CLOSED } else { ESTABLISHED },
+        state: if side.closed { CLOSED } else { ESTABLISHED },
         fd: side.fd,
-        wex: if side.owed > 0 {
+        wex: if side.pending_bytes > 0 {
             left.clone()
         } else {
             String::new()

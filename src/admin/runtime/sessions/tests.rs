@@ -16,12 +16,12 @@ fn refused(line: &str) -> String {
 fn side(fd: i32) -> SideView {
     SideView {
         fd,
-        gone: false,
+        closed: false,
         ended: false,
         shut: false,
         kept_alive: true,
         left: Some(Duration::from_millis(57_900)),
-        owed: 0,
+        pending_bytes: 0,
         spliced: false,
         local: Some("10.0.0.1:5432".parse().unwrap()),
         remote: Some("10.0.0.2:5432".parse().unwrap()),
@@ -75,10 +75,10 @@ fn a_line_tells_what_waits_for_whom_and_how_it_is_moved() {
     let (mut view, now) = established();
     let [client, server] = view.sides.as_mut().unwrap();
     // A download that the client does not take, of a server that has said all and is gone.
-    client.owed = 65_536;
+    client.pending_bytes = 65_536;
     server.spliced = true;
     server.ended = true;
-    server.gone = true;
+    server.closed = true;
     let line = line_of(&view, now);
     for part in [
         " rq[f=000000h,i=0,an",

@@ -10,12 +10,12 @@
 
 mod orders;
 
+use super::busy_poll::{AWAKE, BusyPoll, MESSAGE_MAX};
 use super::closing::{self, Closing};
-use super::conn::{Conn, Established, Rest, Side};
-use super::half::{Flow, Tools, flow};
-use super::judge::{self, Verdict};
-use super::spin::{AWAKE, MESSAGE_MAX, Spin};
-use super::splice::Manner;
+use super::conn::{Conn, Established, Side, Unsent};
+use super::direction::{Flow, IoContext, flow};
+use super::liveness::{self, Verdict};
+use super::splice::TransferMode;
 use super::table::{Subject, Table, token};
 use super::wheel::Wheel;
 use crate::live::{Cause, Phase, Termination};
@@ -42,13 +42,13 @@ pub(super) struct Engine {
     /// Sessions that wait to be reset.
     closing: Vec<u32>,
     wheel: Wheel,
-    tools: Tools,
+    io: IoContext,
     start: Instant,
     /// Milliseconds since `start`, read once a turn.
     now: u64,
     /// When the last turn began.
     turned: Instant,
-    spin: Spin,
+    busy_poll: BusyPoll,
     worker_stats: Rc<WorkerStats>,
 }
 
@@ -72,11 +72,11 @@ impl Engine {
             ready: Vec::new(),
             closing: Vec::new(),
             wheel: Wheel::new(),
-            tools: Tools::new(Rc::clone(&worker_stats)),
+            io: IoContext::new(Rc::clone(&worker_stats)),
             start,
             now: 0,
             turned: start,
-            spin: Spin::new(),
+            busy_poll: BusyPoll::new(),
             worker_stats,
         };
         Ok((engine, watched))
@@ -89,15 +89,15 @@ impl Engine {
     /// Changes the share of a turn.
     #[cfg(test)]
     pub(super) fn set_share(&mut self, reads: usize) {
-        self.tools.share = reads;
+        self.io.share = reads;
     }
 
     /// The most bytes that are kept in memory of one direction.
     #[cfg(test)]
     pub(super) fn most_kept(&self) -> usize {
-        let halves = self.conns.iter().flat_map(|(_, conn)| &conn.halves);
-        halves
-            .map(|half| half.rest.bytes().len())
+        let sides = self.conns.iter().flat_map(|(_, conn)| &conn.sides);
+        sides
+            .map(|side| side.unsent.bytes().len())
             .max()
             .unwrap_or(0)
     }
@@ -105,7 +105,7 @@ impl Engine {
     /// Pipes that wait to be used again.
     #[cfg(test)]
     pub(super) fn pooled_pipes(&self) -> usize {
-        self.tools.pipes.pooled()
+        self.io.pipes.pooled()
     }
 
     /// When [`Engine::tick`] is to be called next.
@@ -128,24 +128,24 @@ impl Engine {
     ///
     /// Write interest is there from the beginning, which tells that the server has answered. Later
     /// on it costs nothing: an edge comes only after a write was short.
-    pub(super) fn ask(&mut self, socket: BorrowedFd<'_>) -> io::Result<u32> {
-        let (key, token) = self.conns.ask();
+    pub(super) fn register_connect(&mut self, socket: BorrowedFd<'_>) -> io::Result<u32> {
+        let (key, token) = self.conns.register_connect();
         let interest = INTEREST | EventFlags::OUT;
         if let Err(error) = epoll::add(&self.epoll, socket, EventData::new_u64(token), interest) {
-            self.conns.forget(key);
+            self.conns.deregister_connect(key);
             return Err(error.into());
         }
         Ok(key)
     }
 
     /// What was heard of a server that is asked.
-    pub(super) fn poll_asked(&mut self, key: u32, context: &mut Context<'_>) -> Poll<EventFlags> {
-        self.conns.poll(key, context)
+    pub(super) fn poll_connect(&mut self, key: u32, context: &mut Context<'_>) -> Poll<EventFlags> {
+        self.conns.poll_connect(key, context)
     }
 
     /// Gives back the place of a server that was asked; its socket is closed next.
-    pub(super) fn forget(&mut self, key: u32) {
-        self.conns.forget(key);
+    pub(super) fn deregister_connect(&mut self, key: u32) {
+        self.conns.deregister_connect(key);
     }
 
     pub(super) fn adopt(&mut self, session: Established) {
@@ -154,24 +154,30 @@ impl Engine {
             client,
             server,
             stats,
+            prefix,
         } = session;
         let Some((socket, kind, key)) = server.into_parts() else {
             return;
         };
         let now = self.now;
-        let (heard, token) = self.conns.settle(key, |generation| {
+        let (heard, token) = self.conns.promote(key, |generation| {
             Conn::new((key, generation), [client, (socket, kind)], stats, now)
         });
         let conn = &mut self.conns[key];
-        let client = &conn.half(Side::Client).fd;
+        for (side, bytes) in conn.sides.iter_mut().zip(prefix) {
+            if let Some(bytes) = bytes {
+                side.unsent = Unsent::of(bytes);
+            }
+        }
+        let client = &conn.side(Side::Client).fd;
         if let Err(error) = epoll::add(&self.epoll, client, EventData::new_u64(token), INTEREST) {
             let end = Termination::because(Cause::Resource, Phase::Connect, error.into());
             self.remove(key, &end);
             return;
         }
         // The client usually has spoken already.
-        conn.half_mut(Side::Client).readable = true;
-        if let Some(error) = conn.half_mut(Side::Server).note(heard) {
+        conn.side_mut(Side::Client).readable = true;
+        if let Some(error) = conn.side_mut(Side::Server).note(heard) {
             self.break_off(key, Side::Server, error);
         }
         self.serve(key);
@@ -181,7 +187,7 @@ impl Engine {
     }
 
     /// Takes a batch of events, unless there is one, and serves the sessions they touch.
-    pub(super) fn turn(&mut self) -> io::Result<Turn> {
+    pub(super) fn turn(&mut self) -> io::Result<Polled> {
         if self.events.is_empty() {
             self.take_events()?;
         }
@@ -199,7 +205,7 @@ impl Engine {
         // Those that use up their share queue up again, for the next turn.
         let mut ready = std::mem::take(&mut self.ready);
         let (served, first) = (ready.len(), ready.first().copied());
-        self.tools.moved = 0;
+        self.io.moved = 0;
         self.serve_each(&mut ready.drain(..), true);
         let finished = self.ready.is_empty();
         if finished {
@@ -209,24 +215,24 @@ impl Engine {
             let one = taken == 1 && served == 1 && finished;
             let alone = first.filter(|&key| one && !self.is_bulk(key));
             let since = now.saturating_duration_since(before);
-            self.spin.turned(alone, since);
+            self.busy_poll.turned(alone, since);
         }
         Ok(if all && served < FEW && finished {
-            Turn::Calm
+            Polled::Idle
         } else {
-            Turn::Busy
+            Polled::More
         })
     }
 
     /// Whether the session that was just served is in the middle of bulk.
     fn is_bulk(&self, key: u32) -> bool {
-        let spliced = |conn: &Conn| conn.halves.iter().any(|half| half.manner.is_spliced());
-        self.tools.moved > MESSAGE_MAX || self.conns.get(key).is_some_and(spliced)
+        let spliced = |conn: &Conn| conn.sides.iter().any(|side| side.mode.is_spliced());
+        self.io.moved > MESSAGE_MAX || self.conns.get(key).is_some_and(spliced)
     }
 
     /// After a calm turn: waits awake for the next event, where that pays. Whether there is one.
-    pub(super) fn linger(&mut self) -> io::Result<bool> {
-        if !self.spin.is_worth_it() {
+    pub(super) fn busy_poll(&mut self) -> io::Result<bool> {
+        if !self.busy_poll.is_worth_it() {
             return Ok(false);
         }
         let begun = Instant::now();
@@ -234,7 +240,7 @@ impl Engine {
             self.take_events()?;
         }
         let found = !self.events.is_empty();
-        self.spin.ended(found);
+        self.busy_poll.ended(found);
         Ok(found)
     }
 
@@ -256,7 +262,7 @@ impl Engine {
         let Subject::Session(key, side, conn) = self.conns.subject(token, flags) else {
             return;
         };
-        let error = conn.half_mut(side).note(flags);
+        let error = conn.side_mut(side).note(flags);
         let idle = std::mem::replace(&mut conn.queued, true);
         if !idle {
             self.ready.push(key);
@@ -307,8 +313,8 @@ impl Engine {
             if !conn.is_moving(from) {
                 continue;
             }
-            let ended = conn.half(from).ended;
-            match flow(conn, from, &mut self.tools, self.now, &self.worker_stats) {
+            let ended = conn.side(from).ended;
+            match flow(conn, from, &mut self.io, self.now, &self.worker_stats) {
                 Flow::Waiting => {}
                 Flow::Unfinished => unfinished = true,
                 Flow::Broken(side, error) => {
@@ -316,40 +322,44 @@ impl Engine {
                     return self.close(key);
                 }
             }
-            if conn.half(from).ended && !ended {
+            if conn.side(from).ended && !ended {
                 // The half-closed timeouts apply from here on, and may be sooner.
                 self.wheel
-                    .schedule(key, tick_of(judge::next_look(conn, self.now, self.now)));
+                    .schedule(key, tick_of(liveness::next_look(conn, self.now, self.now)));
             }
         }
-        if conn.halves.iter().all(|half| half.ended && !half.is_owed()) {
+        if conn
+            .sides
+            .iter()
+            .all(|side| side.ended && !side.has_pending())
+        {
             return Some(Termination::normal());
         }
         self.after_flow(key, unfinished);
-        if let Some((key, side)) = self.tools.pipes.overdue() {
-            self.relieve(key, side);
+        if let Some((key, side)) = self.io.pipes.over_limit() {
+            self.reclaim(key, side);
         }
         None
     }
 
     /// Takes a slow reader's pipe for those that can use it: what is in it is kept in memory instead.
-    fn relieve(&mut self, key: u32, side: Side) {
+    fn reclaim(&mut self, key: u32, side: Side) {
         let conn = &mut self.conns[key];
-        let half = conn.half_mut(side);
-        let Some(mut pipe) = half.pipe.take() else {
+        let state = conn.side_mut(side);
+        let Some(mut pipe) = state.pipe.take() else {
             return;
         };
         let read = pipe.read();
-        self.tools.pipes.release(key, side, pipe);
+        self.io.pipes.release(key, side, pipe);
         match read {
             Ok(bytes) => {
                 debug_assert!(
-                    half.rest.is_empty(),
+                    state.unsent.is_empty(),
                     "a pipe is filled when nothing is owed"
                 );
-                half.rest = Rest::of(bytes);
+                state.unsent = Unsent::of(bytes);
                 // Its reader is slow: until it takes whole reads again, copying is as good.
-                conn.half_mut(side.other()).manner = Manner::default();
+                conn.side_mut(side.other()).mode = TransferMode::default();
             }
             // They are lost, which nothing ordinary brings about.
             Err(error) => self.break_off(key, side, error),
@@ -362,13 +372,13 @@ impl Engine {
         let conn = &mut self.conns[key];
         for side in Side::BOTH {
             let generation = conn.generation;
-            let half = conn.half_mut(side);
-            if !half.watched && half.is_owed() {
-                half.watched = true;
+            let state = conn.side_mut(side);
+            if !state.watched && state.has_pending() {
+                state.watched = true;
                 let data = EventData::new_u64(token(key, generation, side));
                 let interest = INTEREST | EventFlags::OUT;
                 // It was added before, so the kernel has nothing left to refuse.
-                let _ = epoll::modify(&self.epoll, &half.fd, data, interest);
+                let _ = epoll::modify(&self.epoll, &state.fd, data, interest);
             }
         }
         if unfinished && !conn.queued {
@@ -376,8 +386,12 @@ impl Engine {
             self.ready.push(key);
         }
         // What is unproven for longer has its look already.
-        if conn.halves.iter().any(|half| half.unproven == Some(now)) {
-            let due = tick_of(judge::proof_due(now));
+        if conn
+            .sides
+            .iter()
+            .any(|side| side.unacked_since == Some(now))
+        {
+            let due = tick_of(liveness::ack_due(now));
             if self.wheel.tick_of(key).is_some_and(|tick| tick > due) {
                 self.wheel.schedule(key, due);
             }
@@ -390,17 +404,17 @@ impl Engine {
     /// comes after: HAProxy calls that a normal end.
     fn break_off(&mut self, key: u32, side: Side, error: io::Error) {
         let end = match side {
-            Side::Server if self.conns[key].half(side).ended => Termination::normal(),
+            Side::Server if self.conns[key].side(side).ended => Termination::normal(),
             Side::Server => Termination::because(Cause::Server, Phase::Data, error),
             Side::Client => Termination::because(Cause::Client, Phase::Data, error),
         };
         self.begin_closing(key, side, end);
     }
 
-    fn begin_closing(&mut self, key: u32, gone: Side, end: Termination) {
+    fn begin_closing(&mut self, key: u32, closed: Side, end: Termination) {
         let conn = &mut self.conns[key];
         if conn.closing.is_none() {
-            conn.closing = Some(Closing::new(conn, gone, end, self.now));
+            conn.closing = Some(Closing::new(conn, closed, end, self.now));
             self.wheel.cancel(key);
             self.closing.push(key);
         }
@@ -409,7 +423,7 @@ impl Engine {
     /// Works on a session that is to be reset; its end when that is done.
     fn close(&mut self, key: u32) -> Option<Termination> {
         let conn = self.conns.get_mut(key)?;
-        let over = closing::close(conn, &mut self.tools, self.now, &self.worker_stats);
+        let over = closing::close(conn, &mut self.io, self.now, &self.worker_stats);
         over.then(|| {
             conn.closing
                 .take()
@@ -441,7 +455,7 @@ impl Engine {
             return;
         };
         let age = u64::try_from(conn.stats.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
-        match judge::look(conn, age, self.now) {
+        match liveness::look(conn, age, self.now) {
             Verdict::Next(at) => self.wheel.schedule(key, tick_of(at)),
             Verdict::Idle(end) => self.remove(key, &end),
             Verdict::Vanished(side, error) => {
@@ -454,7 +468,7 @@ impl Engine {
     fn schedule(&mut self, key: u32) {
         let conn = &self.conns[key];
         if conn.closing.is_none() {
-            let at = judge::next_look(conn, 0, self.now);
+            let at = liveness::next_look(conn, 0, self.now);
             self.wheel.schedule(key, tick_of(at));
         }
     }
@@ -464,7 +478,7 @@ impl Engine {
         if let Some(conn) = self.conns.remove(key) {
             self.wheel.cancel(key);
             let Conn {
-                halves,
+                sides,
                 stats,
                 closing,
                 ..
@@ -472,9 +486,9 @@ impl Engine {
             if closing.is_some() {
                 self.closing.retain(|&other| other != key);
             }
-            for (side, half) in Side::BOTH.into_iter().zip(halves) {
-                if let Some(pipe) = half.pipe {
-                    self.tools.pipes.release(key, side, pipe);
+            for (side, state) in Side::BOTH.into_iter().zip(sides) {
+                if let Some(pipe) = state.pipe {
+                    self.io.pipes.release(key, side, pipe);
                 }
             }
             stats.finish(end, &self.worker_stats);
@@ -494,11 +508,11 @@ const FEW: usize = 4;
 
 /// What a turn has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum Polled {
     /// Much to do, or more than could be done: another is to follow.
-    Busy,
+    More,
     /// Little or nothing. What comes from here on makes an event.
-    Calm,
+    Idle,
 }
 
 /// What is watched from the beginning.

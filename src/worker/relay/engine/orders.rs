@@ -1,8 +1,8 @@
 //! What is asked of the relay from outside: to end sessions, and to tell of them.
 
 use super::super::closing;
-use super::super::conn::{Conn, Half, Kind, Side};
-use super::super::judge;
+use super::super::conn::{Conn, Kind, Side, SideState};
+use super::super::liveness;
 use super::Engine;
 use crate::live::{Cause, Phase, Termination};
 use crate::worker::session_id::SessionId;
@@ -34,7 +34,7 @@ impl Engine {
             .map(|(key, _)| key)
             .collect();
         for &key in &keys {
-            closing::reset(self.conns[key].half(Side::Server));
+            closing::reset(self.conns[key].side(Side::Server));
             self.begin_closing(key, Side::Server, Termination::new(cause, Phase::Data));
             self.serve(key);
         }
@@ -45,7 +45,7 @@ impl Engine {
     pub(in super::super) fn end_all(&mut self, cause: Cause) {
         let keys: Vec<u32> = self.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.conns[key].halves.iter().for_each(closing::reset);
+            self.conns[key].sides.iter().for_each(closing::reset);
             self.remove(key, &Termination::new(cause, Phase::Data));
         }
     }
@@ -55,7 +55,7 @@ impl Engine {
         self.read_clock();
         let mut views = Vec::new();
         let mut place = from;
-        let most = self.conns.places();
+        let most = self.conns.entries();
         let end = most.min(from.saturating_add(PLACES_MAX));
         while place < end && views.len() < VIEWS_MAX {
             let conn = u32::try_from(place)
@@ -86,21 +86,21 @@ fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
         return None;
     }
     let sides = Side::BOTH.map(|side| {
-        let half = conn.half(side);
-        let details = wanted.details.then(|| Details::of(half));
+        let state = conn.side(side);
+        let details = wanted.details.then(|| Details::of(state));
         let details = details.unwrap_or_default();
         SideView {
-            fd: half.fd.as_raw_fd(),
-            gone: conn
+            fd: state.fd.as_raw_fd(),
+            closed: conn
                 .closing
                 .as_ref()
-                .is_some_and(|closing| closing.gone() == side),
-            ended: half.ended,
-            shut: half.shut,
+                .is_some_and(|closing| closing.closed() == side),
+            ended: state.ended,
+            shut: state.shut,
             kept_alive: details.kept_alive,
             left: lefts[side as usize],
-            owed: half.owed(),
-            spliced: half.manner.is_spliced(),
+            pending_bytes: state.pending_bytes(),
+            spliced: state.mode.is_spliced(),
             local: details.local,
             remote: details.remote,
         }
@@ -113,7 +113,7 @@ fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
 
 /// How long a side may go on being silent.
 fn time_left(conn: &Conn, side: Side, now: u64) -> Option<Duration> {
-    let deadline = judge::idle_deadline(conn, side)?;
+    let deadline = liveness::idle_deadline(conn, side)?;
     Some(Duration::from_millis(deadline.saturating_sub(now)))
 }
 
@@ -127,11 +127,11 @@ struct Details {
 
 impl Details {
     /// Asks for it. A socket that is gone has none of it.
-    fn of(half: &Half) -> Self {
-        let socket = socket2::SockRef::from(&half.fd);
+    fn of(side: &SideState) -> Self {
+        let socket = socket2::SockRef::from(&side.fd);
         let address = |address: std::io::Result<socket2::SockAddr>| address.ok()?.as_socket();
         Self {
-            kept_alive: half.kind == Kind::Tcp && socket.keepalive().unwrap_or(false),
+            kept_alive: side.kind == Kind::Tcp && socket.keepalive().unwrap_or(false),
             local: address(socket.local_addr()),
             remote: address(socket.peer_addr()),
         }

@@ -6,7 +6,7 @@
 //! without a proof of arrival is judged by `TCP_INFO`: nothing acknowledged for
 //! [`SILENCE_MAX_MS`] although the kernel has asked again and again means that the peer is gone.
 
-use super::conn::{Conn, Half, Kind, Side};
+use super::conn::{Conn, Kind, Side, SideState};
 use crate::config::model::Keepalive;
 use crate::live::{Cause, Phase, Termination};
 use crate::sys::raw::{self, TcpInfo};
@@ -61,7 +61,7 @@ pub(super) fn look(conn: &mut Conn, age: u64, now: u64) -> Verdict {
         keep_server_alive(conn);
     }
     for side in Side::BOTH {
-        if let Some(error) = judge(conn.half_mut(side), now) {
+        if let Some(error) = check_acks(conn.side_mut(side), now) {
             return Verdict::Vanished(side, error);
         }
     }
@@ -74,12 +74,16 @@ pub(super) fn next_look(conn: &Conn, age: u64, now: u64) -> u64 {
         .into_iter()
         .filter_map(|side| idle_deadline(conn, side))
         .min();
-    let proof = conn.halves.iter().filter_map(|half| half.unproven).min();
+    let unacked = conn
+        .sides
+        .iter()
+        .filter_map(|side| side.unacked_since)
+        .min();
     let keepalive =
-        (!conn.half(Side::Server).kept_alive).then(|| now + KEEPALIVE_AFTER_MS.saturating_sub(age));
+        (!conn.side(Side::Server).kept_alive).then(|| now + KEEPALIVE_AFTER_MS.saturating_sub(age));
     [
         idle,
-        proof.map(|since| (since + SILENCE_MAX_MS).max(now + 1)),
+        unacked.map(|since| (since + SILENCE_MAX_MS).max(now + 1)),
         keepalive,
     ]
     .into_iter()
@@ -89,7 +93,7 @@ pub(super) fn next_look(conn: &Conn, age: u64, now: u64) -> u64 {
 }
 
 /// When a write at `since` that is not proven to have arrived is to be judged.
-pub(super) fn proof_due(since: u64) -> u64 {
+pub(super) fn ack_due(since: u64) -> u64 {
     since + SILENCE_MAX_MS
 }
 
@@ -98,16 +102,16 @@ pub(super) fn idle_deadline(conn: &Conn, side: Side) -> Option<u64> {
     let timeout = conn.idle_timeout(side)?;
     // Not as_millis, whose 128 bits every session would pay for.
     let millis = timeout.as_secs().checked_mul(1000)? + u64::from(timeout.subsec_millis());
-    conn.half(side).active.checked_add(millis)
+    conn.side(side).active.checked_add(millis)
 }
 
 fn keep_server_alive(conn: &mut Conn) {
     let wanted = conn.stats.backend.as_ref().and_then(|on| on.spec.keepalive);
-    let half = conn.half_mut(Side::Server);
-    if half.kept_alive {
+    let side = conn.side_mut(Side::Server);
+    if side.kept_alive {
         return;
     }
-    half.kept_alive = true;
+    side.kept_alive = true;
     if let Some(Keepalive {
         idle,
         interval,
@@ -116,36 +120,36 @@ fn keep_server_alive(conn: &mut Conn) {
     {
         // Refused only by a socket that is gone, which an event tells.
         let _ =
-            socket2::SockRef::from(&half.fd).set_tcp_keepalive(&keepalive(idle, interval, probes));
+            socket2::SockRef::from(&side.fd).set_tcp_keepalive(&keepalive(idle, interval, probes));
     }
 }
 
 /// Judges a side that was written to. The error with which it is given up, if it is.
-fn judge(half: &mut Half, now: u64) -> Option<io::Error> {
-    let since = half.unproven?;
-    if half.kind != Kind::Tcp || now < since + SILENCE_MAX_MS {
+fn check_acks(side: &mut SideState, now: u64) -> Option<io::Error> {
+    let since = side.unacked_since?;
+    if side.kind != Kind::Tcp || now < since + SILENCE_MAX_MS {
         return None;
     }
     // A socket whose state cannot be read is gone; an event tells why.
-    let info = raw::tcp_info(half.fd.as_fd()).ok()?;
-    match weigh(&info, now - since) {
-        Proof::Arrived => half.unproven = None,
-        Proof::Silent(silence) => {
+    let info = raw::tcp_info(side.fd.as_fd()).ok()?;
+    match assess(&info, now - since) {
+        AckState::Arrived => side.unacked_since = None,
+        AckState::Silent(silence) => {
             let next =
                 (now + SILENCE_MAX_MS - silence.min(SILENCE_MAX_MS)).max(now + LOOK_AGAIN_MS);
-            half.unproven = Some(next - SILENCE_MAX_MS);
+            side.unacked_since = Some(next - SILENCE_MAX_MS);
             if info.unacked == 0 {
                 // Not supported before Linux 6.15: then the kernel's own pauses stand.
-                let _ = raw::set_rto_max(half.fd.as_fd(), PROBE_PAUSE_MAX);
+                let _ = raw::set_rto_max(side.fd.as_fd(), PROBE_PAUSE_MAX);
             }
         }
-        Proof::Vanished => return Some(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
+        AckState::Vanished => return Some(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
     }
     None
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Proof {
+enum AckState {
     /// All that was written has arrived.
     Arrived,
     /// Something has not; nothing was acknowledged for so many ms.
@@ -155,17 +159,17 @@ enum Proof {
 }
 
 /// Weighs what the kernel knows. `waited`: ms since the first write without a proof.
-fn weigh(info: &TcpInfo, waited: u64) -> Proof {
+fn assess(info: &TcpInfo, waited: u64) -> AckState {
     if info.unacked == 0 && info.notsent_bytes == 0 {
-        return Proof::Arrived;
+        return AckState::Arrived;
     }
     let last_ack = u64::try_from(info.last_ack_recv.as_millis()).unwrap_or(u64::MAX);
     let silence = last_ack.min(waited);
     let unanswered = info.retransmits.max(info.probes);
     if silence >= SILENCE_MAX_MS && unanswered >= UNANSWERED_MIN {
-        Proof::Vanished
+        AckState::Vanished
     } else {
-        Proof::Silent(silence)
+        AckState::Silent(silence)
     }
 }
 
@@ -185,37 +189,40 @@ mod tests {
 
     #[test]
     fn acknowledged_data_is_proof_whatever_the_silence() {
-        assert_eq!(weigh(&info(0, 0, 3600, (0, 0)), 40_000), Proof::Arrived);
+        assert_eq!(assess(&info(0, 0, 3600, (0, 0)), 40_000), AckState::Arrived);
     }
 
     #[test]
     fn unanswered_retransmissions_condemn_after_the_silence_and_not_before() {
-        assert_eq!(weigh(&info(3, 0, 31, (7, 0)), 31_000), Proof::Vanished);
+        assert_eq!(assess(&info(3, 0, 31, (7, 0)), 31_000), AckState::Vanished);
         assert_eq!(
-            weigh(&info(3, 0, 12, (5, 0)), 31_000),
-            Proof::Silent(12_000)
+            assess(&info(3, 0, 12, (5, 0)), 31_000),
+            AckState::Silent(12_000)
         );
     }
 
     #[test]
     fn a_first_write_after_an_idle_hour_is_not_blamed_for_the_hour() {
-        assert_eq!(weigh(&info(1, 0, 3600, (2, 0)), 500), Proof::Silent(500));
+        assert_eq!(
+            assess(&info(1, 0, 3600, (2, 0)), 500),
+            AckState::Silent(500)
+        );
     }
 
     #[test]
     fn a_live_peer_that_does_not_read_answers_its_probes_and_lives() {
         // Between two probes that are a minute apart the last answer is old, but none is missing.
         assert_eq!(
-            weigh(&info(0, 100_000, 59, (0, 0)), 120_000),
-            Proof::Silent(59_000)
+            assess(&info(0, 100_000, 59, (0, 0)), 120_000),
+            AckState::Silent(59_000)
         );
         assert_eq!(
-            weigh(&info(0, 100_000, 59, (0, 1)), 120_000),
-            Proof::Silent(59_000)
+            assess(&info(0, 100_000, 59, (0, 1)), 120_000),
+            AckState::Silent(59_000)
         );
         assert_eq!(
-            weigh(&info(0, 100_000, 59, (0, 3)), 120_000),
-            Proof::Vanished
+            assess(&info(0, 100_000, 59, (0, 3)), 120_000),
+            AckState::Vanished
         );
     }
 }

@@ -30,11 +30,11 @@ const WON_MIN: u32 = 64;
 /// Points that can be had, and are there for a first trial: a processor that has slept deeply is late
 /// with its first answers, and sooner once the next questions come quickly. A bet won brings one, a
 /// bet lost costs one.
-const POINTS_MAX: u32 = 64;
+const CREDITS_MAX: u32 = 64;
 
 /// The memory of what paid.
 #[derive(Debug)]
-pub(super) struct Spin {
+pub(super) struct BusyPoll {
     /// The sessions that were served last. With more than these in play their events come anyway, and
     /// taking them one by one costs more than taking some at once.
     recent: [u32; 2],
@@ -43,18 +43,18 @@ pub(super) struct Spin {
     /// How many are asked for.
     asked: u32,
     /// Bets are made while there are any.
-    points: u32,
+    credits: u32,
     /// Bets won since the first point.
     won: u32,
 }
 
-impl Spin {
+impl BusyPoll {
     pub(super) fn new() -> Self {
         Self {
             recent: [0; 2],
             near: 0,
             asked: NEAR_MIN,
-            points: 0,
+            credits: 0,
             won: 0,
         }
     }
@@ -74,27 +74,27 @@ impl Spin {
             return;
         }
         self.near = self.near.saturating_add(1);
-        if self.points == 0 && self.near >= self.asked {
-            self.points = POINTS_MAX;
+        if self.credits == 0 && self.near >= self.asked {
+            self.credits = CREDITS_MAX;
             self.won = 0;
         }
     }
 
     /// Whether to wait awake now.
     pub(super) fn is_worth_it(&self) -> bool {
-        self.near > 0 && self.points > 0
+        self.near > 0 && self.credits > 0
     }
 
     /// What became of it: whether an event came.
     pub(super) fn ended(&mut self, event: bool) {
         if event {
             self.won = self.won.saturating_add(1);
-            self.points = (self.points + 1).min(POINTS_MAX);
+            self.credits = (self.credits + 1).min(CREDITS_MAX);
             return;
         }
-        self.points = self.points.saturating_sub(1);
+        self.credits = self.credits.saturating_sub(1);
         self.near = 0;
-        if self.points == 0 {
+        if self.credits == 0 {
             self.asked = if self.won >= WON_MIN {
                 NEAR_MIN
             } else {
@@ -112,86 +112,86 @@ mod tests {
     const SLOW: Duration = Duration::from_millis(1);
 
     /// Quick turns of one session until a bet is made; how many there were.
-    fn until_worth_it(spin: &mut Spin) -> u32 {
+    fn until_worth_it(busy_poll: &mut BusyPoll) -> u32 {
         (1..=2 * NEAR_MAX)
             .find(|_| {
-                spin.turned(Some(7), QUICK);
-                spin.is_worth_it()
+                busy_poll.turned(Some(7), QUICK);
+                busy_poll.is_worth_it()
             })
             .expect("a bet is made at last")
     }
 
     #[test]
     fn slow_traffic_never_bets() {
-        let mut spin = Spin::new();
+        let mut busy_poll = BusyPoll::new();
         for _ in 0..10_000 {
             // A request and, soon after, its answer: one near turn in two.
-            spin.turned(Some(7), SLOW);
-            assert!(!spin.is_worth_it());
-            spin.turned(Some(7), QUICK);
-            assert!(!spin.is_worth_it());
+            busy_poll.turned(Some(7), SLOW);
+            assert!(!busy_poll.is_worth_it());
+            busy_poll.turned(Some(7), QUICK);
+            assert!(!busy_poll.is_worth_it());
         }
     }
 
     #[test]
     fn several_at_once_and_bulk_never_bet() {
-        let mut spin = Spin::new();
+        let mut busy_poll = BusyPoll::new();
         for _ in 0..10_000 {
-            spin.turned(None, QUICK);
-            assert!(!spin.is_worth_it());
+            busy_poll.turned(None, QUICK);
+            assert!(!busy_poll.is_worth_it());
         }
     }
 
     #[test]
     fn two_sessions_in_turns_bet_and_three_do_not() {
-        let mut spin = Spin::new();
+        let mut busy_poll = BusyPoll::new();
         for turn in 0..2 * NEAR_MIN {
-            spin.turned(Some(turn % 2), QUICK);
+            busy_poll.turned(Some(turn % 2), QUICK);
         }
-        assert!(spin.is_worth_it());
+        assert!(busy_poll.is_worth_it());
         for turn in 0..1000 {
-            spin.turned(Some(turn % 3), QUICK);
-            assert!(turn < 2 || !spin.is_worth_it());
+            busy_poll.turned(Some(turn % 3), QUICK);
+            assert!(turn < 2 || !busy_poll.is_worth_it());
         }
     }
 
     #[test]
     fn a_bet_is_kept_up_while_half_of_them_are_won() {
-        let mut spin = Spin::new();
-        let turns = until_worth_it(&mut spin);
+        let mut busy_poll = BusyPoll::new();
+        let turns = until_worth_it(&mut busy_poll);
         assert!((NEAR_MIN..=NEAR_MIN + 1).contains(&turns), "{turns}");
         for round in 0..1000 {
-            spin.ended(round % 2 == 0);
-            spin.turned(Some(7), QUICK);
-            assert!(spin.is_worth_it(), "in round {round}");
+            busy_poll.ended(round % 2 == 0);
+            busy_poll.turned(Some(7), QUICK);
+            assert!(busy_poll.is_worth_it(), "in round {round}");
         }
     }
 
     #[test]
     fn what_does_not_pay_is_tried_ever_more_rarely() {
-        let mut spin = Spin::new();
+        let mut busy_poll = BusyPoll::new();
         let mut turns = 0;
         let mut bets = 0;
         while turns < 1_000_000 {
-            turns += until_worth_it(&mut spin);
-            spin.ended(false);
+            turns += until_worth_it(&mut busy_poll);
+            busy_poll.ended(false);
             bets += 1;
         }
         // A trial is 64 bets of 20 us, a turn 50 us at least: half a per cent of the time.
         assert!(bets < 20_000, "{bets} lost bets in a million turns");
         // And what pays again is noticed, and forgiven.
-        until_worth_it(&mut spin);
+        until_worth_it(&mut busy_poll);
         for _ in 0..WON_MIN {
-            spin.turned(Some(7), QUICK);
-            spin.ended(true);
+            busy_poll.turned(Some(7), QUICK);
+            busy_poll.ended(true);
         }
-        for _ in 0..POINTS_MAX {
-            spin.turned(Some(7), QUICK);
-            assert!(spin.is_worth_it());
-            spin.ended(false);
+        for _ in 0..CREDITS_MAX {
+            busy_poll.turned(Some(7), QUICK);
+            assert!(busy_poll.is_worth_it());
+            busy_poll.ended(false);
         }
-        spin.turned(Some(7), QUICK);
-        assert!(!spin.is_worth_it());
-        assert_eq!(until_worth_it(&mut spin), NEAR_MIN - 1);
+        busy_poll.turned(Some(7), QUICK);
+        assert!(!busy_poll.is_worth_it());
+        assert_eq!(until_worth_it(&mut busy_poll), NEAR_MIN - 1);
     }
 }

@@ -10,8 +10,8 @@
 //!   was seen: read on), and a read stops at urgent data (`EPOLLPRI` was seen: read on).
 //! - Data that arrived before a reset can still be read after it; the error comes last.
 
-use super::conn::{Conn, Half, Kind, Rest, Side};
-use super::splice::{Filled, Manner, Pipe, Pipes};
+use super::conn::{Conn, Kind, Side, SideState, Unsent};
+use super::splice::{Filled, Pipe, Pipes, TransferMode};
 use crate::worker::session_stats::WorkerStats;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
@@ -27,7 +27,7 @@ const READS_MAX: usize = 16;
 
 /// What a worker moves bytes with.
 #[derive(Debug)]
-pub(super) struct Tools {
+pub(super) struct IoContext {
     buffer: Box<[u8]>,
     /// Reads of one direction in one turn.
     pub(super) share: usize,
@@ -36,7 +36,7 @@ pub(super) struct Tools {
     pub(super) pipes: Pipes,
 }
 
-impl Tools {
+impl IoContext {
     pub(super) fn new(worker_stats: Rc<WorkerStats>) -> Self {
         Self {
             buffer: vec![0; CHUNK_MAX].into_boxed_slice(),
@@ -72,43 +72,43 @@ enum Step {
 pub(super) fn flow(
     conn: &mut Conn,
     from: Side,
-    tools: &mut Tools,
+    io: &mut IoContext,
     now: u64,
     worker_stats: &WorkerStats,
 ) -> Flow {
     let to = from.other();
-    if conn.half(to).is_owed() {
-        if let Err(error) = flush(conn.half_mut(to), now) {
+    if conn.side(to).has_pending() {
+        if let Err(error) = flush(conn.side_mut(to), now) {
             return Flow::Broken(to, error);
         }
-        if conn.half(to).is_owed() {
+        if conn.side(to).has_pending() {
             return Flow::Waiting;
         }
-        if let Some(pipe) = conn.half_mut(to).pipe.take() {
-            tools.pipes.release(conn.key, to, pipe);
+        if let Some(pipe) = conn.side_mut(to).pipe.take() {
+            io.pipes.release(conn.key, to, pipe);
         }
     }
-    for _ in 0..tools.share {
-        if conn.half(from).ended {
+    for _ in 0..io.share {
+        if conn.side(from).ended {
             pass_end_on(conn, from);
             return Flow::Waiting;
         }
-        if !conn.half(from).readable {
+        if !conn.side(from).readable {
             return Flow::Waiting;
         }
-        let step = if conn.half(from).manner.is_spliced() {
-            spliced(conn, from, tools, now, worker_stats)
+        let step = if conn.side(from).mode.is_spliced() {
+            spliced(conn, from, io, now, worker_stats)
         } else {
             None
         };
         // In one place, so that it is part of this function: all small messages come this way.
-        let step = step.unwrap_or_else(|| copied(conn, from, tools, now, worker_stats));
+        let step = step.unwrap_or_else(|| copied(conn, from, io, now, worker_stats));
         match step {
             // A short write makes the kernel tell when more is taken.
-            Ok(Step::Moved) if conn.half(to).is_owed() => return Flow::Waiting,
+            Ok(Step::Moved) if conn.side(to).has_pending() => return Flow::Waiting,
             Ok(Step::Moved) => {}
             Ok(Step::Nothing) => return Flow::Waiting,
-            Ok(Step::End) => conn.half_mut(from).ended = true,
+            Ok(Step::End) => conn.side_mut(from).ended = true,
             Err((side, error)) => return Flow::Broken(side, error),
         }
     }
@@ -120,9 +120,9 @@ fn pass_end_on(conn: &mut Conn, from: Side) {
     let to = from.other();
     // Where a reset is to follow, an orderly end must not come before it; and where both sides have
     // ended and all is delivered, the close that comes now says the same.
-    let over = conn.half(to).ended && !conn.half(from).is_owed();
+    let over = conn.side(to).ended && !conn.side(from).has_pending();
     if conn.closing.is_none() && !over {
-        end(conn.half_mut(to));
+        end(conn.side_mut(to));
     }
 }
 
@@ -130,25 +130,25 @@ fn pass_end_on(conn: &mut Conn, from: Side) {
 fn copied(
     conn: &mut Conn,
     from: Side,
-    tools: &mut Tools,
+    io: &mut IoContext,
     now: u64,
     worker_stats: &WorkerStats,
 ) -> Result<Step, (Side, io::Error)> {
-    let source = conn.half_mut(from);
-    let count = match read(source, &mut tools.buffer, now).map_err(|error| (from, error))? {
+    let source = conn.side_mut(from);
+    let count = match read(source, &mut io.buffer, now).map_err(|error| (from, error))? {
         Some(0) => return Ok(Step::End),
         Some(count) => count,
         None => return Ok(Step::Nothing),
     };
-    if count < tools.buffer.len() || source.urgent {
-        source.manner = Manner::default();
-    } else if conn.halves.iter().all(|half| half.kind == Kind::Tcp) {
-        conn.half_mut(from).manner.full_read();
+    if count < io.buffer.len() || source.urgent {
+        source.mode = TransferMode::default();
+    } else if conn.sides.iter().all(|side| side.kind == Kind::Tcp) {
+        conn.side_mut(from).mode.full_read();
     }
-    tools.moved += count as u64;
+    io.moved += count as u64;
     count_bytes(conn, from, count as u64, worker_stats);
-    let target = conn.half_mut(from.other());
-    write(target, &tools.buffer[..count], now).map_err(|error| (from.other(), error))?;
+    let target = conn.side_mut(from.other());
+    write(target, &io.buffer[..count], now).map_err(|error| (from.other(), error))?;
     Ok(Step::Moved)
 }
 
@@ -157,22 +157,22 @@ fn copied(
 fn spliced(
     conn: &mut Conn,
     from: Side,
-    tools: &mut Tools,
+    io: &mut IoContext,
     now: u64,
     worker_stats: &WorkerStats,
 ) -> Option<Result<Step, (Side, io::Error)>> {
-    if conn.half(from).urgent {
+    if conn.side(from).urgent {
         return None;
     }
-    let mut pipe = tools.pipes.take()?;
-    let source = conn.half_mut(from);
-    let step = match pipe.fill(source, tools.pipes.fill_size()) {
+    let mut pipe = io.pipes.take()?;
+    let source = conn.side_mut(from);
+    let step = match pipe.fill(source, io.pipes.fill_size()) {
         Ok(Filled::Bytes(count)) => {
             source.active = now;
-            tools.moved += count;
+            io.moved += count;
             count_bytes(conn, from, count, worker_stats);
             worker_stats.process().spliced_out.add(count);
-            return Some(deliver(conn, from.other(), pipe, tools, now));
+            return Some(deliver(conn, from.other(), pipe, io, now));
         }
         Ok(Filled::Nothing) => {
             source.readable = false;
@@ -180,12 +180,12 @@ fn spliced(
         }
         Ok(Filled::End) => Some(Ok(Step::End)),
         Ok(Filled::Unfit) => {
-            source.manner = Manner::default();
+            source.mode = TransferMode::default();
             None
         }
         Err(error) => Some(Err((from, error))),
     };
-    tools.pipes.give_back(pipe);
+    io.pipes.give_back(pipe);
     step
 }
 
@@ -194,20 +194,20 @@ fn deliver(
     conn: &mut Conn,
     to: Side,
     mut pipe: Box<Pipe>,
-    tools: &mut Tools,
+    io: &mut IoContext,
     now: u64,
 ) -> Result<Step, (Side, io::Error)> {
-    let target = conn.half_mut(to);
+    let target = conn.side_mut(to);
     let taken = pipe.empty(&target.fd);
     if matches!(taken, Ok(1..)) {
-        target.took(now);
+        target.written(now);
     }
     if taken.is_ok() && pipe.filled() > 0 {
         let filled = pipe.filled();
         target.pipe = Some(pipe);
-        tools.pipes.hold(conn.key, to, filled);
+        io.pipes.lend(conn.key, to, filled);
     } else {
-        tools.pipes.give_back(pipe);
+        io.pipes.give_back(pipe);
     }
     taken.map(|_| Step::Moved).map_err(|error| (to, error))
 }
@@ -220,18 +220,18 @@ fn count_bytes(conn: &mut Conn, from: Side, count: u64, worker_stats: &WorkerSta
 }
 
 /// Reads; `None` when there is nothing, 0 at the end.
-fn read(half: &mut Half, buffer: &mut [u8], now: u64) -> io::Result<Option<usize>> {
+fn read(side: &mut SideState, buffer: &mut [u8], now: u64) -> io::Result<Option<usize>> {
     let asked = buffer.len();
-    match retry_on_intr(|| recv(&half.fd, &mut *buffer, RecvFlags::empty())) {
+    match retry_on_intr(|| recv(&side.fd, &mut *buffer, RecvFlags::empty())) {
         Ok((count, _)) => {
-            if count < asked && !half.hangup && !half.urgent {
-                half.readable = false;
+            if count < asked && !side.hangup && !side.urgent {
+                side.readable = false;
             }
-            half.active = now;
+            side.active = now;
             Ok(Some(count))
         }
         Err(Errno::AGAIN) => {
-            half.readable = false;
+            side.readable = false;
             Ok(None)
         }
         Err(error) => Err(error.into()),
@@ -239,46 +239,46 @@ fn read(half: &mut Half, buffer: &mut [u8], now: u64) -> io::Result<Option<usize
 }
 
 /// Writes, and keeps what was not taken.
-fn write(half: &mut Half, bytes: &[u8], now: u64) -> io::Result<()> {
-    if half.writes < 2 {
-        half.writes += 1;
+fn write(side: &mut SideState, bytes: &[u8], now: u64) -> io::Result<()> {
+    if side.writes < 2 {
+        side.writes += 1;
         // A single small exchange needs none; from the second write on Nagle would wait for an ACK.
-        if half.writes == 2 && half.kind == Kind::Tcp {
+        if side.writes == 2 && side.kind == Kind::Tcp {
             // Refused only by a socket that is gone, which the write below will tell.
-            let _ = sockopt::set_tcp_nodelay(&half.fd, true);
+            let _ = sockopt::set_tcp_nodelay(&side.fd, true);
         }
     }
-    let taken = push(half, bytes, now)?;
+    let taken = push(side, bytes, now)?;
     if taken < bytes.len() {
-        half.rest = Rest::keep(&bytes[taken..]);
+        side.unsent = Unsent::keep(&bytes[taken..]);
     }
     Ok(())
 }
 
 /// Writes what is owed to a side, as far as it takes it.
-pub(super) fn flush(half: &mut Half, now: u64) -> io::Result<()> {
-    if !half.rest.is_empty() {
-        let rest = std::mem::take(&mut half.rest);
-        let taken = push(half, rest.bytes(), now);
-        half.rest = rest;
-        half.rest.take(taken?);
-        if !half.rest.is_empty() {
+pub(super) fn flush(side: &mut SideState, now: u64) -> io::Result<()> {
+    if !side.unsent.is_empty() {
+        let unsent = std::mem::take(&mut side.unsent);
+        let taken = push(side, unsent.bytes(), now);
+        side.unsent = unsent;
+        side.unsent.take(taken?);
+        if !side.unsent.is_empty() {
             return Ok(());
         }
     }
     // What is kept was read before the pipe was taken, so it goes first.
-    if let Some(pipe) = half.pipe.as_mut().filter(|pipe| pipe.filled() > 0)
-        && pipe.empty(&half.fd)? > 0
+    if let Some(pipe) = side.pipe.as_mut().filter(|pipe| pipe.filled() > 0)
+        && pipe.empty(&side.fd)? > 0
     {
-        half.took(now);
+        side.written(now);
     }
     Ok(())
 }
 
-fn push(half: &mut Half, bytes: &[u8], now: u64) -> io::Result<usize> {
-    match retry_on_intr(|| send(&half.fd, bytes, SendFlags::NOSIGNAL)) {
+fn push(side: &mut SideState, bytes: &[u8], now: u64) -> io::Result<usize> {
+    match retry_on_intr(|| send(&side.fd, bytes, SendFlags::NOSIGNAL)) {
         Ok(count) => {
-            half.took(now);
+            side.written(now);
             Ok(count)
         }
         Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Ok(0),
@@ -287,7 +287,7 @@ fn push(half: &mut Half, bytes: &[u8], now: u64) -> io::Result<usize> {
 }
 
 /// Everything was delivered and nothing follows: tells `target`'s peer, once.
-fn end(target: &mut Half) {
+fn end(target: &mut SideState) {
     if !target.shut {
         target.shut = true;
         // ENOTCONN: its connection is gone already; an event tells about that.

@@ -1,4 +1,4 @@
-//! A server that is asked for a connection: its socket, watched by the relay that is to have it.
+//! A connection to a server that is not established yet. The relay watches its socket from the beginning.
 //!
 //! Runs on a worker. The socket is registered once, in the relay's epoll instance; when the server
 //! has answered, [`super::Relay::adopt`] goes on with the same registration.
@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 /// A connection that was begun. Dropping it closes the socket.
 #[derive(Debug)]
-pub(in crate::worker) struct Asked {
+pub(in crate::worker) struct Connecting {
     relay: Rc<Relay>,
     key: u32,
     kind: Kind,
@@ -26,7 +26,7 @@ pub(in crate::worker) struct Asked {
     socket: Option<OwnedFd>,
 }
 
-impl Asked {
+impl Connecting {
     /// Watches a non-blocking socket that is connecting, or is connected.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Asked {
         socket: OwnedFd,
         kind: Kind,
     ) -> io::Result<Self> {
-        let key = relay.engine.borrow_mut().ask(socket.as_fd())?;
+        let key = relay.engine.borrow_mut().register_connect(socket.as_fd())?;
         Ok(Self {
             relay: Rc::clone(relay),
             key,
@@ -50,8 +50,13 @@ impl Asked {
     /// # Errors
     /// The server's refusal.
     pub(in crate::worker) async fn answered(&self) -> io::Result<()> {
-        let heard =
-            poll_fn(|context| self.relay.engine.borrow_mut().poll_asked(self.key, context)).await;
+        let heard = poll_fn(|context| {
+            self.relay
+                .engine
+                .borrow_mut()
+                .poll_connect(self.key, context)
+        })
+        .await;
         if heard.intersects(EventFlags::ERR | EventFlags::HUP) {
             sockopt::socket_error(self.fd())??;
         }
@@ -76,10 +81,10 @@ impl Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for Connecting {
     fn drop(&mut self) {
         if self.socket.is_some() {
-            self.relay.engine.borrow_mut().forget(self.key);
+            self.relay.engine.borrow_mut().deregister_connect(self.key);
         }
     }
 }
