@@ -4,7 +4,7 @@
 //! header; consumers count them.
 
 use super::columns::{COLUMNS, Value};
-use super::rows::Row;
+use super::row::Row;
 use std::fmt::Write;
 
 /// The header: `# pxname,svname,…,-,`.

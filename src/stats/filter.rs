@@ -1,6 +1,6 @@
 //! Which rows are shown: `;up`, `;no-maint`, `scope=` of an address, and `scope` of `[stats]`.
 
-use super::rows::{Kind, Object, Row};
+use super::row::{Kind, Object, Row};
 use crate::state::OperState;
 use std::sync::Arc;
 

@@ -2,7 +2,7 @@
 //! Admin thread.
 
 use super::columns::{COLUMNS, Value};
-use super::rows::{Kind, Row};
+use super::row::{Kind, Row};
 use serde_json::json;
 use std::fmt::Write;
 

@@ -3,7 +3,7 @@
 //! thread.
 
 use super::columns::{COLUMNS, Value};
-use super::rows::{Kind, Row};
+use super::row::{Kind, Row};
 use std::fmt::Write;
 
 /// The lines of a row: one for each value that it has.

@@ -7,7 +7,7 @@
 //! HAProxy in the tests.
 
 use super::requests::Requests;
-use super::rows::{Kind, Row};
+use super::row::{Kind, Row};
 use crate::live::CheckReport;
 use crate::state::Server;
 use std::borrow::Cow;

@@ -6,7 +6,7 @@ use super::source::Source::{
     Status,
 };
 use crate::stats::info::Kind::{self, Counter, Gauge};
-use crate::stats::rows;
+use crate::stats::row;
 
 /// One metric of one or more kinds of row.
 #[derive(Debug)]
@@ -26,11 +26,11 @@ impl Family {
     }
 
     /// Whether rows of `kind` have it.
-    pub(super) fn is_of(&self, kind: rows::Kind) -> bool {
+    pub(super) fn is_of(&self, kind: row::Kind) -> bool {
         let bit = match kind {
-            rows::Kind::Frontend => F,
-            rows::Kind::Backend => B,
-            rows::Kind::Server => S,
+            row::Kind::Frontend => F,
+            row::Kind::Backend => B,
+            row::Kind::Server => S,
         };
         self.rows & bit != 0
     }

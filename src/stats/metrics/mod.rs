@@ -16,7 +16,8 @@ use super::columns::Value;
 use super::info::{Facts, ITEMS, Item, Kind};
 use super::process::Process;
 use super::requests::Requests;
-use super::rows::{self, Row, Rows};
+use super::row::{self, Row};
+use super::rows::Rows;
 use crate::state::Snapshot;
 use families::{FAMILIES, Family};
 use own::{OWN, Own};
@@ -39,16 +40,16 @@ const STEPS_MAX: usize = 64;
 /// Parts of the text, in HAProxy's order; rlb's own come last.
 const PARTS: [Part; 5] = [
     Part::Process,
-    Part::Rows(rows::Kind::Frontend),
-    Part::Rows(rows::Kind::Backend),
-    Part::Rows(rows::Kind::Server),
+    Part::Rows(row::Kind::Frontend),
+    Part::Rows(row::Kind::Backend),
+    Part::Rows(row::Kind::Server),
     Part::Own,
 ];
 
 #[derive(Debug, Clone, Copy)]
 enum Part {
     Process,
-    Rows(rows::Kind),
+    Rows(row::Kind),
     Own,
 }
 
@@ -150,7 +151,7 @@ impl Metrics {
     }
 
     /// The next piece of the next metric of `kind`'s rows; `false` after the last.
-    fn family(&mut self, kind: rows::Kind, text: &mut String) -> bool {
+    fn family(&mut self, kind: row::Kind, text: &mut String) -> bool {
         let Some(family) = FAMILIES.get(self.index) else {
             return false;
         };
@@ -178,8 +179,8 @@ impl Metrics {
                 }
             }
             Own::Server(name, family) => {
-                if self.select.rows(rows::Kind::Server) && self.select.wants(name) {
-                    self.piece(rows::Kind::Server, family, name, text);
+                if self.select.rows(row::Kind::Server) && self.select.wants(name) {
+                    self.piece(row::Kind::Server, family, name, text);
                 } else {
                     self.index += 1;
                 }
@@ -189,7 +190,7 @@ impl Metrics {
     }
 
     /// The next rows of a metric; goes to the next metric after the last.
-    fn piece(&mut self, kind: rows::Kind, family: &Family, name: &str, text: &mut String) {
+    fn piece(&mut self, kind: row::Kind, family: &Family, name: &str, text: &mut String) {
         if !self.within {
             self.rows.rewind(kind);
         }
@@ -218,11 +219,11 @@ impl Metrics {
 }
 
 /// What HAProxy calls a kind of row in the names of metrics.
-fn scope(kind: rows::Kind) -> &'static str {
+fn scope(kind: row::Kind) -> &'static str {
     match kind {
-        rows::Kind::Frontend => "frontend",
-        rows::Kind::Backend => "backend",
-        rows::Kind::Server => "server",
+        row::Kind::Frontend => "frontend",
+        row::Kind::Backend => "backend",
+        row::Kind::Server => "server",
     }
 }
 
@@ -245,7 +246,7 @@ fn of_item(item: &Item, kind: Kind, facts: &Facts<'_>) -> Option<Metric> {
 fn of_row(family: &Family, row: &Row<'_>, samples: &mut Vec<Metric>) {
     family.source.samples(row, &mut |(label, value)| {
         let mut labels = vec![pair("proxy", row.proxy())];
-        if row.kind() == rows::Kind::Server {
+        if row.kind() == row::Kind::Server {
             labels.push(pair("server", row.service()));
         }
         labels.extend(label.map(|(name, text)| pair(name, &text)));

@@ -1,7 +1,7 @@
 //! Which metrics an address asks for: `scope=`, `no-maint`, `metrics=`, as HAProxy's exporter.
 
 use crate::stats::filter::Filter;
-use crate::stats::rows::Kind;
+use crate::stats::row::Kind;
 
 /// Most names of `metrics=` that are looked at.
 const NAMES_MAX: usize = 64;

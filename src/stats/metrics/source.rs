@@ -3,7 +3,7 @@
 use crate::live::CheckStatus;
 use crate::state::{AdminState, Backend, OperState, Server};
 use crate::stats::columns::{Value, named};
-use crate::stats::rows::{Object, Row};
+use crate::stats::row::{Object, Row};
 
 /// Milliseconds in a second, the unit of Prometheus.
 const MILLIS: f64 = 1000.0;

@@ -2,7 +2,7 @@
 
 use super::text::{age, grouped};
 use crate::stats::columns::{Value, named};
-use crate::stats::rows::Row;
+use crate::stats::row::Row;
 
 /// A cell.
 #[derive(Debug)]

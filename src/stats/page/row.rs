@@ -4,7 +4,7 @@ use super::RowText;
 use super::cells::{Cell, ago, limit, number, shown};
 use super::text::age;
 use crate::state::{Backend, Endpoint, OperState, Server};
-use crate::stats::rows::{Object, Row};
+use crate::stats::row::{Object, Row};
 use std::fmt::Write;
 
 /// The row, with addresses and numbers on demand if `legends`.

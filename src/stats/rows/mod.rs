@@ -3,12 +3,10 @@
 //!
 //! Invariant: a row is a view of the snapshot; nothing is copied or summed up until a column asks.
 
-mod row;
-
-pub use row::{Kind, Object, Row};
 
 use super::filter::Filter;
 use super::requests::Requests;
+use super::row::{Kind, Object, Row};
 use crate::state::{Backend, BackendId, FrontendId, Snapshot};
 use std::sync::Arc;
 use std::time::Instant;

@@ -2,7 +2,8 @@
 //!
 //! Invariant: a chunk ends with a row, and no more than one chunk is ever in memory.
 
-use super::rows::{Row, Rows};
+use super::row::Row;
+use super::rows::Rows;
 use super::{csv, json, typed};
 
 /// Bytes after which a chunk ends, at the end of a row.
