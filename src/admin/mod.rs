@@ -7,13 +7,13 @@
 mod accept;
 mod auth;
 mod connection;
-mod doors;
+mod listeners;
 mod http;
 mod ready;
 pub mod runtime;
 mod target;
 
-use crate::control::doors::{Door, DoorChange};
+use crate::control::admin_listeners::{AdminListener, ListenerChange};
 use crate::live::WorkerToken;
 use crate::state::Snapshot;
 use crate::stats::{Phase, Process, Requests, Sampler};
@@ -77,11 +77,11 @@ impl Shared {
 
 /// What the thread listens on.
 #[derive(Debug)]
-pub struct Entrance {
+pub struct AdminListenerSet {
     /// For the statistics.
-    pub open: Vec<Door>,
+    pub open: Vec<AdminListener>,
     /// What reloads change of them.
-    pub changes: mpsc::Receiver<DoorChange>,
+    pub changes: mpsc::Receiver<ListenerChange>,
     /// For commands, if it is configured.
     pub runtime: Option<Runtime>,
 }
@@ -91,15 +91,15 @@ pub struct Entrance {
 /// # Errors
 /// When the system refuses a thread, or what an event loop needs.
 pub fn spawn(
-    entrance: Entrance,
+    listeners: AdminListenerSet,
     snapshot: Arc<ArcSwap<Snapshot>>,
     reserve: Arc<DescriptorReserve>,
 ) -> io::Result<Handle> {
-    launch(entrance, snapshot, reserve, Timeouts::default())
+    launch(listeners, snapshot, reserve, Timeouts::default())
 }
 
 fn launch(
-    entrance: Entrance,
+    listeners: AdminListenerSet,
     snapshot: Arc<ArcSwap<Snapshot>>,
     reserve: Arc<DescriptorReserve>,
     timeouts: Timeouts,
@@ -130,7 +130,7 @@ fn launch(
                 tracker: TaskTracker::new(),
             });
             let local = LocalSet::new();
-            local.block_on(&runtime, run(shared, entrance, limits));
+            local.block_on(&runtime, run(shared, listeners, limits));
             // The stop's limit has passed for whoever is left.
             drop(local);
             drop(done);
@@ -162,13 +162,13 @@ impl Handle {
     }
 }
 
-async fn run(shared: Rc<Shared>, entrance: Entrance, limits: Receiver<Duration>) {
-    if let Some(runtime) = entrance.runtime {
+async fn run(shared: Rc<Shared>, listeners: AdminListenerSet, limits: Receiver<Duration>) {
+    if let Some(runtime) = listeners.runtime {
         let task = runtime::run(Rc::clone(&shared), runtime);
         shared.tracker.spawn_local(task);
     }
-    let doors = doors::run(Rc::clone(&shared), entrance.open, entrance.changes);
-    shared.tracker.spawn_local(doors);
+    let serving = listeners::run(Rc::clone(&shared), listeners.open, listeners.changes);
+    shared.tracker.spawn_local(serving);
     sample(&shared).await;
     shared.tracker.close();
     let limit = limits.try_recv().unwrap_or_default();

@@ -17,7 +17,7 @@ const STALL: Duration = Duration::from_secs(4);
 struct Running {
     address: SocketAddr,
     snapshot: Arc<ArcSwap<Snapshot>>,
-    doors: mpsc::Sender<DoorChange>,
+    changes: mpsc::Sender<ListenerChange>,
     handle: Handle,
 }
 
@@ -38,17 +38,17 @@ fn start_with(servers: u32, change: impl FnOnce(&mut crate::config::model::Stats
     };
     listener.set_nonblocking(true).unwrap();
     let id = ListenerId(0);
-    let (doors, changes) = mpsc::channel(1);
-    let entrance = Entrance {
-        open: vec![Door { id, listener }],
+    let (sender, changes) = mpsc::channel(1);
+    let listeners = AdminListenerSet {
+        open: vec![AdminListener { id, listener }],
         changes,
         runtime: None,
     };
-    let handle = launch(entrance, Arc::clone(&snapshot), reserve, timeouts).unwrap();
+    let handle = launch(listeners, Arc::clone(&snapshot), reserve, timeouts).unwrap();
     Running {
         address,
         snapshot,
-        doors,
+        changes: sender,
         handle,
     }
 }
@@ -352,9 +352,9 @@ fn a_password_guards_all_but_yes_and_no() {
     assert!(running.handle.stop(LONG));
 }
 
-fn change(running: &Running, open: Vec<Door>, close: Vec<ListenerId>) {
-    let change = DoorChange { open, close };
-    running.doors.blocking_send(change).unwrap();
+fn change(running: &Running, open: Vec<AdminListener>, close: Vec<ListenerId>) {
+    let change = ListenerChange { open, close };
+    running.changes.blocking_send(change).unwrap();
 }
 
 /// One answer on a connection that stays: its head.
@@ -378,7 +378,7 @@ fn a_door_that_closes_ends_with_what_is_on_its_way() {
     listener.set_nonblocking(true).unwrap();
     let (second, id) = (listener.local_addr().unwrap(), ListenerId(1));
     let first = running.address;
-    change(&running, vec![Door { id, listener }], vec![]);
+    change(&running, vec![AdminListener { id, listener }], vec![]);
     let mut idle = connect(&running);
     assert!(ask_once(&mut idle, "/healthz").ends_with("ok\n"));
     running.address = second;

@@ -7,10 +7,10 @@
 mod signals;
 mod watchdog;
 
-use crate::admin::{self, Entrance, runtime::Runtime};
+use crate::admin::{self, AdminListenerSet, runtime::Runtime};
 use crate::config::Limits;
 use crate::config::model::Config;
-use crate::control::doors::{self, Door, Doors, RuntimeDoor};
+use crate::control::admin_listeners::{self, AdminListener, AdminListeners, RuntimeListener};
 use crate::control::handover::{Predecessor, Program};
 use crate::control::inherited::Inherited;
 use crate::control::listeners::Listeners;
@@ -150,21 +150,21 @@ async fn start(
     let threads = core
         .spawn_workers(shards, (orders, pulses), &stops)
         .map_err(system("cannot start a worker"))?;
-    let (doors, changes) = Doors::new();
+    let (admin_listeners, changes) = AdminListeners::new();
     let held = Held {
         listeners,
-        doors,
+        admin_listeners,
         log,
-        runtime: api.as_ref().map(|(door, _)| door.clone()),
+        runtime: api.as_ref().map(|(runtime, _)| runtime.clone()),
         program,
     };
     let (reloader, reload) = control.reloader(source, config, held);
-    let entrance = Entrance {
+    let listeners = AdminListenerSet {
         open: stats,
         changes,
         runtime: api.map(|api| core.runtime(api, &reload)),
     };
-    let admin = admin::spawn(entrance, Arc::clone(&core.snapshot), reserve)
+    let admin = admin::spawn(listeners, Arc::clone(&core.snapshot), reserve)
         .map_err(system("cannot start the stats listener"))?;
     let control = spawn_critical(control.run(stops.checks.clone()));
     let reloads = spawn_critical(reloader.run(stops.reloads.clone()));
@@ -283,13 +283,13 @@ impl Running {
     }
 }
 
-/// The table of listening sockets, the doors of the statistics, and the runtime socket.
-type Opened = (Listeners, Vec<Door>, Option<(RuntimeDoor, UnixListener)>);
+/// The table of listening sockets, the listeners of the statistics, and the runtime socket.
+type Opened = (Listeners, Vec<AdminListener>, Option<(RuntimeListener, UnixListener)>);
 
 /// Opens every listening socket of the process, or says of each that cannot be opened why.
 fn open(config: &Config, maxconn: u32, inherited: &mut Inherited) -> Result<Opened, Error> {
     let api = config.runtime_api.as_ref();
-    let api = api.map(|api| doors::open_runtime(api, inherited));
+    let api = api.map(|api| admin_listeners::open_runtime(api, inherited));
     match (Listeners::open(config, maxconn, inherited), api.transpose()) {
         (Ok((sockets, stats)), Ok(api)) => Ok((sockets, stats, api)),
         (sockets, api) => {
@@ -352,12 +352,12 @@ impl Core {
 
     fn runtime(
         &self,
-        (door, listener): (RuntimeDoor, UnixListener),
+        (runtime, listener): (RuntimeListener, UnixListener),
         reload: &ReloadHandle,
     ) -> Runtime {
         Runtime {
             listener,
-            closing: door.closing,
+            closing: runtime.closing,
             control: self.control.clone(),
             reload: reload.clone(),
             workers: self.workers.clone(),

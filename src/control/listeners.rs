@@ -1,14 +1,14 @@
 //! The table of listening sockets: opened before anything is announced, kept across reloads.
 //!
 //! The sockets of the statistics are in it too: they go to the admin thread instead of the workers
-//! ([`super::doors`]).
+//! ([`super::admin_listeners`]).
 //!
 //! Control thread. Invariants: a bind that a reload leaves in place keeps its very sockets, all
 //! shards; what a reload needs is opened before its commit, and nothing of the table changes until
 //! then. A socket is shared with the worker that accepts from it and closed by whichever of the two
 //! lets go of it last, so a removed one lives until its worker has accepted what was queued.
 
-use super::doors::{Door, DoorChange};
+use super::admin_listeners::{AdminListener, ListenerChange};
 use super::inherited::{Inherited, told};
 use crate::config::diff::{BindFate, BindOf, Side, binds, match_binds};
 use crate::config::model::{Bind, BindAddress, Config, Keepalive};
@@ -97,13 +97,13 @@ pub(super) struct Prepared {
     /// What is to be closed.
     closed: Vec<ListenerId>,
     /// What the admin thread is to be told.
-    doors: DoorChange,
+    admin: ListenerChange,
     next: u64,
 }
 
 impl Listeners {
     /// The sockets of `config`, one a worker or more for each address; those that were passed to us
-    /// first. And the doors of the admin thread.
+    /// first. And the listeners of the admin thread.
     ///
     /// # Errors
     /// A sentence for each address that cannot be listened on.
@@ -111,7 +111,7 @@ impl Listeners {
         config: &Config,
         maxconn: u32,
         inherited: &mut Inherited,
-    ) -> Result<(Self, Vec<Door>), Vec<String>> {
+    ) -> Result<(Self, Vec<AdminListener>), Vec<String>> {
         let mut table = Self {
             entries: Vec::new(),
             workers: config.global.threads,
@@ -124,7 +124,7 @@ impl Listeners {
         // They are stored once they serve.
         table.entries = prepared.entries;
         table.next = prepared.next;
-        Ok((table, prepared.doors.open))
+        Ok((table, prepared.admin.open))
     }
 
     /// What each worker accepts from, by the ids of `snapshot`.
@@ -147,13 +147,13 @@ impl Listeners {
             .flat_map(|(name, shards)| shards.iter().map(move |it| (name.clone(), Arc::clone(it))))
     }
 
-    /// What tells the admin thread to leave all of its doors.
-    pub(super) fn no_doors(&self) -> DoorChange {
-        let doors = self.entries.iter();
-        let doors = doors.filter(|entry| entry.of.side == Side::Stats);
-        DoorChange {
+    /// What tells the admin thread to close all of its listeners.
+    pub(super) fn close_admin_listeners(&self) -> ListenerChange {
+        let open = self.entries.iter();
+        let open = open.filter(|entry| entry.of.side == Side::Stats);
+        ListenerChange {
             open: Vec::new(),
-            close: doors.map(|entry| entry.id).collect(),
+            close: open.map(|entry| entry.id).collect(),
         }
     }
 
@@ -179,7 +179,7 @@ impl Listeners {
             fresh: Vec::new(),
             tuned: Vec::new(),
             closed: Vec::new(),
-            doors: DoorChange::default(),
+            admin: ListenerChange::default(),
             next: self.next,
         };
         let mut stays = vec![false; old.len()];
@@ -195,7 +195,7 @@ impl Listeners {
                     }
                     Ok((before.id, before.shards.clone()))
                 }
-                // The old frontend's door and the new one's each need a descriptor of their own.
+                // The old frontend's listener and the new one's each need a descriptor of their own.
                 BindFate::Moves(index) => duplicates(&self.entries[index].shards)
                     .map(|shards| (prepared.fresh_id(), shards)),
                 BindFate::Opens { beside } => {
@@ -222,7 +222,7 @@ impl Listeners {
         for (entry, _) in gone.filter(|(_, stays)| !stays) {
             prepared.closed.push(entry.id);
             if entry.of.side == Side::Stats {
-                prepared.doors.close.push(entry.id);
+                prepared.admin.close.push(entry.id);
             }
         }
         if problems.is_empty() {
@@ -234,11 +234,11 @@ impl Listeners {
 
     /// Makes what was prepared the table, and has it kept over a crash. What comes back is for the
     /// admin thread.
-    pub(super) fn take(&mut self, prepared: Prepared) -> DoorChange {
+    pub(super) fn take(&mut self, prepared: Prepared) -> ListenerChange {
         self.store_changes(&prepared);
         self.entries = prepared.entries;
         self.next = prepared.next;
-        prepared.doors
+        prepared.admin
     }
 
     /// Takes the closed sockets out of the service manager's store, or clients would go on waiting
@@ -302,7 +302,7 @@ impl Entry {
 }
 
 impl Prepared {
-    /// An entry of new sockets; those of the statistics get a door.
+    /// An entry of new sockets; of one of the statistics the admin thread gets a copy.
     fn opened(
         &mut self,
         side: Side,
@@ -316,11 +316,11 @@ impl Prepared {
             }
         };
         let id = self.fresh_id();
-        let doors = copies.into_iter().map(|copy| Door {
+        let copies = copies.into_iter().map(|copy| AdminListener {
             id,
             listener: TcpListener::from(copy),
         });
-        self.doors.open.extend(doors);
+        self.admin.open.extend(copies);
         Ok((id, sockets.into_iter().map(Arc::new).collect()))
     }
 
@@ -334,8 +334,8 @@ impl Prepared {
     /// What to tell each of `workers` workers once `snapshot` is published.
     pub(super) fn orders(&self, snapshot: &Snapshot, workers: usize) -> Vec<Vec<Order>> {
         let fresh = self.fresh.iter().map(|index| &self.entries[*index]);
-        let doors = &self.doors.close;
-        let closed = self.closed.iter().filter(|id| !doors.contains(id));
+        let admin = &self.admin.close;
+        let closed = self.closed.iter().filter(|id| !admin.contains(id));
         (0..workers)
             .map(|worker| {
                 let open = fresh

@@ -7,7 +7,7 @@
 
 mod batch;
 mod commit;
-pub mod doors;
+pub mod admin_listeners;
 pub mod handover;
 pub mod inherited;
 pub mod lines;

@@ -18,7 +18,7 @@ mod watch;
 
 use super::Control;
 use super::commit::Commit;
-use super::doors::{self, Doors, RuntimeDoor};
+use super::admin_listeners::{self, AdminListeners, RuntimeListener};
 use super::handover::Program;
 use super::listeners::Listeners;
 use super::resolve;
@@ -70,11 +70,11 @@ pub struct Held {
     /// The listening sockets.
     pub listeners: Listeners,
     /// Where the admin thread is told of those that are its own.
-    pub doors: Doors,
+    pub admin_listeners: AdminListeners,
     /// The log.
     pub log: Log,
     /// The runtime socket, if there is one.
-    pub runtime: Option<RuntimeDoor>,
+    pub runtime: Option<RuntimeListener>,
     /// What an upgrade starts; `None`: there is none.
     pub program: Option<Program>,
 }
@@ -283,11 +283,11 @@ impl Reloader {
         self.commits.send(commit).await.map_err(|_| stopping())?;
         let listeners = committed.await.map_err(|_| stopping())?;
         listeners.announce();
-        let doors = self.held.listeners.take(listeners);
+        let change = self.held.listeners.take(listeners);
         self.held.log.apply(log);
         self.follow_runtime_mode(&config);
         self.current = config;
-        self.held.doors.change(doors).await;
+        self.held.admin_listeners.change(change).await;
         self.follow_files();
         notify(vec![NotifyState::Ready]).await;
         Ok(())
@@ -328,7 +328,7 @@ impl Reloader {
         let (old, new) = (&self.current.runtime_api, &config.runtime_api);
         if let (Some(old), Some(new)) = (old, new)
             && old.mode != new.mode
-            && let Err(error) = doors::set_runtime_mode(new)
+            && let Err(error) = admin_listeners::set_runtime_mode(new)
         {
             tracing::warn!(%error, "the runtime socket keeps its mode");
         }

@@ -1,5 +1,5 @@
 //! An upgrade, the old process's part on the control thread: what is in force is handed over, the
-//! service manager is told whom to watch from now on, and the doors are left to the new process.
+//! service manager is told whom to watch from now on, and the admin listeners are left to the new process.
 //!
 //! Invariant: until the new process is in charge, nothing here has changed.
 
@@ -42,7 +42,7 @@ impl Reloader {
         let program = program.ok_or("what runs here is not a service (`rlb run`)")?;
         tracing::info!(program = %program.path.display(), "upgrade: starting the new process");
         let runtime = self.held.runtime.iter();
-        let runtime = runtime.map(|door| (RUNTIME.to_owned(), Arc::clone(&door.socket)));
+        let runtime = runtime.map(|runtime| (RUNTIME.to_owned(), Arc::clone(&runtime.socket)));
         let estate = Estate {
             sockets: self.held.listeners.lasting().chain(runtime).collect(),
             servers: servers_state::whole(&self.snapshot.load(), Instant::now()),
@@ -60,9 +60,9 @@ impl Reloader {
             notify(vec![NotifyState::MainPid(std::process::id())]).await;
             return Err(format!("the new process is gone: {error}"));
         }
-        self.held.doors.change(self.held.listeners.no_doors()).await;
-        if let Some(door) = &self.held.runtime {
-            door.closing.cancel();
+        self.held.admin_listeners.change(self.held.listeners.close_admin_listeners()).await;
+        if let Some(runtime) = &self.held.runtime {
+            runtime.closing.cancel();
         }
         Ok(pid)
     }

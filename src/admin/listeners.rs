@@ -5,7 +5,7 @@
 //! connections end with the answer that is on its way.
 
 use super::{Shared, accept};
-use crate::control::doors::{Door, DoorChange};
+use crate::control::admin_listeners::{AdminListener, ListenerChange};
 use crate::worker::ListenerId;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,22 +16,22 @@ use tokio_util::sync::CancellationToken;
 /// Listens on what is open, and as changes say, until the stop.
 pub(super) async fn run(
     shared: Rc<Shared>,
-    open: Vec<Door>,
-    mut changes: mpsc::Receiver<DoorChange>,
+    open: Vec<AdminListener>,
+    mut changes: mpsc::Receiver<ListenerChange>,
 ) {
     // What ends the listening on each.
-    let mut doors: HashMap<ListenerId, CancellationToken> = HashMap::new();
-    let mut next = Some(DoorChange {
+    let mut listeners: HashMap<ListenerId, CancellationToken> = HashMap::new();
+    let mut next = Some(ListenerChange {
         open,
         close: Vec::new(),
     });
     while let Some(change) = next {
-        for door in change.open {
-            let closing = doors.entry(door.id).or_default().clone();
-            listen(&shared, door, closing);
+        for opened in change.open {
+            let closing = listeners.entry(opened.id).or_default().clone();
+            listen(&shared, opened, closing);
         }
         for id in &change.close {
-            if let Some(closing) = doors.remove(id) {
+            if let Some(closing) = listeners.remove(id) {
                 closing.cancel();
             }
         }
@@ -43,8 +43,8 @@ pub(super) async fn run(
     }
 }
 
-fn listen(shared: &Rc<Shared>, door: Door, closing: CancellationToken) {
-    match TcpListener::from_std(door.listener) {
+fn listen(shared: &Rc<Shared>, opened: AdminListener, closing: CancellationToken) {
+    match TcpListener::from_std(opened.listener) {
         Ok(listener) => {
             let task = accept::run(Rc::clone(shared), listener, closing);
             shared.tracker.spawn_local(task);

@@ -1,7 +1,7 @@
 //! What the admin thread listens on: the runtime socket, and orders about the sockets of the
 //! statistics, which the table of listening sockets ([`super::listeners`]) opens and keeps.
 //!
-//! Control thread. Invariant: a door is opened, its descriptor for the admin thread included,
+//! Control thread. Invariant: a listener is opened, its descriptor for the admin thread included,
 //! before a reload commits, so that nothing is left that could fail when the admin thread is told.
 
 use super::inherited::Inherited;
@@ -25,18 +25,18 @@ pub const CHANGES_MAX: usize = 4;
 
 /// A socket that the statistics are served on.
 #[derive(Debug)]
-pub struct Door {
+pub struct AdminListener {
     /// Names it when it is to be closed.
     pub id: ListenerId,
     /// Listening, non-blocking; a descriptor of the admin thread's own.
     pub listener: TcpListener,
 }
 
-/// What a reload changes of the doors.
+/// What a reload changes of them.
 #[derive(Debug, Default)]
-pub struct DoorChange {
+pub struct ListenerChange {
     /// Accept from these too.
-    pub open: Vec<Door>,
+    pub open: Vec<AdminListener>,
     /// Accept what is queued on these, then close them. Their connections end with the answer that
     /// is on its way.
     pub close: Vec<ListenerId>,
@@ -44,17 +44,17 @@ pub struct DoorChange {
 
 /// Where the admin thread is told.
 #[derive(Debug, Clone)]
-pub struct Doors(mpsc::Sender<DoorChange>);
+pub struct AdminListeners(mpsc::Sender<ListenerChange>);
 
-impl Doors {
+impl AdminListeners {
     /// The two ends.
-    pub fn new() -> (Self, mpsc::Receiver<DoorChange>) {
+    pub fn new() -> (Self, mpsc::Receiver<ListenerChange>) {
         let (sender, receiver) = mpsc::channel(CHANGES_MAX);
         (Self(sender), receiver)
     }
 
     /// Tells of a change.
-    pub(super) async fn change(&self, change: DoorChange) {
+    pub(super) async fn change(&self, change: ListenerChange) {
         if !change.open.is_empty() || !change.close.is_empty() {
             // An admin thread that has ended serves nobody any more.
             let _ = self.0.send(change).await;
@@ -64,7 +64,7 @@ impl Doors {
 
 /// The runtime socket, as it is kept for the next process.
 #[derive(Debug, Clone)]
-pub struct RuntimeDoor {
+pub struct RuntimeListener {
     /// Listening, non-blocking.
     pub(super) socket: Arc<Socket>,
     /// Cancelled: the admin thread accepts no more there.
@@ -79,7 +79,7 @@ pub struct RuntimeDoor {
 pub fn open_runtime(
     api: &RuntimeApi,
     inherited: &mut Inherited,
-) -> Result<(RuntimeDoor, UnixListener), String> {
+) -> Result<(RuntimeListener, UnixListener), String> {
     let options = runtime_options(api);
     let mut open = || {
         let socket = match inherited.at_path(&api.socket) {
@@ -93,11 +93,11 @@ pub fn open_runtime(
         let path = api.socket.display();
         format!("runtime-api: cannot listen on {path}: {error}")
     })?;
-    let door = RuntimeDoor {
+    let runtime = RuntimeListener {
         socket: Arc::new(socket),
         closing: CancellationToken::new(),
     };
-    Ok((door, listener))
+    Ok((runtime, listener))
 }
 
 /// Gives the runtime socket's file the mode of `api`.
