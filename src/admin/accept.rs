@@ -7,7 +7,7 @@
 //! pauses, it never spins.
 
 use super::Shared;
-use super::connection::{Peer, serve};
+use super::connection::{ConnectionState, serve};
 use crate::live::slot::StatsSlot;
 use crate::sys::limits::is_out_of_descriptors;
 use socket2::SockRef;
@@ -28,21 +28,21 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// How long accepting pauses when no descriptor is left.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a full listener looks for room when nobody leaves.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const RETRY_EVERY: Duration = Duration::from_millis(100);
 /// How long nothing must have moved on a connection that is to make room.
-const QUIET: Duration = Duration::from_secs(1);
+const IDLE_MIN: Duration = Duration::from_secs(1);
 /// How often a lack of descriptors is reported.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
 /// The connections that are being served.
-pub(super) type Peers = RefCell<slab::Slab<Rc<Peer>>>;
+pub(super) type Connections = RefCell<slab::Slab<Rc<ConnectionState>>>;
 
 /// Accepts on `listener` until the stop, or until it is `closing`.
 pub(super) async fn run(shared: Rc<Shared>, listener: TcpListener, closing: CancellationToken) {
     let stop = shared.stop.clone();
     let accepting = async {
         accept_all(&shared, &listener, &closing).await;
-        finish(&shared, listener, &closing).await;
+        drain_queue(&shared, listener, &closing).await;
     };
     stop.run_until_cancelled(accepting).await;
 }
@@ -53,7 +53,7 @@ async fn accept_all(shared: &Rc<Shared>, listener: &TcpListener, closing: &Cance
     while let Some(accepted) = closing.run_until_cancelled(accept(shared, listener)).await {
         match accepted {
             Ok(stream) => {
-                let slot = room(shared).await;
+                let slot = wait_for_slot(shared).await;
                 start(shared, (stream, slot), closing.clone());
             }
             Err(error) => {
@@ -69,7 +69,7 @@ async fn accept_all(shared: &Rc<Shared>, listener: &TcpListener, closing: &Cance
 }
 
 /// Accepts what the kernel has queued, and closes.
-async fn finish(shared: &Rc<Shared>, listener: TcpListener, closing: &CancellationToken) {
+async fn drain_queue(shared: &Rc<Shared>, listener: TcpListener, closing: &CancellationToken) {
     // Without the event loop, which may not have heard of the last ones yet.
     let Ok(listener) = listener.into_std() else {
         return;
@@ -77,7 +77,7 @@ async fn finish(shared: &Rc<Shared>, listener: TcpListener, closing: &Cancellati
     loop {
         match shared.reserve.with(|| listener.accept()) {
             Ok((stream, _client)) => {
-                let slot = room(shared).await;
+                let slot = wait_for_slot(shared).await;
                 let ready = stream.set_nonblocking(true);
                 if let Ok(stream) = ready.and_then(|()| TcpStream::from_std(stream)) {
                     tune(&stream);
@@ -131,7 +131,7 @@ fn is_local_shortage(error: &io::Error) -> bool {
 }
 
 /// Waits for a place.
-async fn room(shared: &Shared) -> StatsSlot {
+async fn wait_for_slot(shared: &Shared) -> StatsSlot {
     loop {
         let freed = shared.freed.notified();
         let snapshot = shared.snapshot.load_full();
@@ -140,22 +140,22 @@ async fn room(shared: &Shared) -> StatsSlot {
         if let Some(slot) = StatsSlot::take(&snapshot.stats_live, limit, &shared.token) {
             return slot;
         }
-        cut_the_quietest(&shared.peers);
+        evict_idlest(&shared.connections);
         // Either somebody leaves or, by then, somebody has been quiet for long enough.
-        let _ = tokio::time::timeout(LOOK_EVERY, freed).await;
+        let _ = tokio::time::timeout(RETRY_EVERY, freed).await;
     }
 }
 
-fn cut_the_quietest(peers: &Peers) {
-    let peers = peers.borrow();
-    let quietest = peers
+fn evict_idlest(connections: &Connections) {
+    let connections = connections.borrow();
+    let idlest = connections
         .iter()
-        .map(|(_, peer)| peer)
-        .min_by_key(|peer| peer.moved.get());
-    if let Some(peer) = quietest
-        && peer.moved.get().elapsed() >= QUIET
+        .map(|(_, state)| state)
+        .min_by_key(|state| state.last_byte.get());
+    if let Some(state) = idlest
+        && state.last_byte.get().elapsed() >= IDLE_MIN
     {
-        peer.cut.notify_one();
+        state.evicted.notify_one();
     }
 }
 
@@ -169,14 +169,14 @@ fn start(shared: &Rc<Shared>, (stream, slot): (TcpStream, StatsSlot), closing: C
     traffic.last_session.store(now + 1, Relaxed);
     let task = Rc::clone(shared);
     shared.tracker.spawn_local(async move {
-        let peer = Rc::new(Peer::new());
-        let key = task.peers.borrow_mut().insert(Rc::clone(&peer));
+        let state = Rc::new(ConnectionState::new());
+        let key = task.connections.borrow_mut().insert(Rc::clone(&state));
         let _registration = Registration { shared: &task, key };
-        serve(&task, (stream, slot), peer, closing).await;
+        serve(&task, (stream, slot), state, closing).await;
     });
 }
 
-/// A connection's entry among the peers. Dropped after its descriptor and its slot.
+/// The entry of a connection in [`Shared::connections`]. Dropped after its descriptor and its slot.
 struct Registration<'a> {
     shared: &'a Shared,
     key: usize,
@@ -184,7 +184,7 @@ struct Registration<'a> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
-        self.shared.peers.borrow_mut().try_remove(self.key);
+        self.shared.connections.borrow_mut().try_remove(self.key);
         self.shared.freed.notify_one();
         // A descriptor has just come back: keep it, if one was given away.
         self.shared.reserve.refill();

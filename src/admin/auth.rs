@@ -4,7 +4,7 @@ use crate::config::model::Credentials;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
 /// Whether `headers` name one of `accepted`; always if nobody is.
-pub(super) fn admits(accepted: &[Credentials], headers: &HeaderMap) -> bool {
+pub(super) fn is_authorized(accepted: &[Credentials], headers: &HeaderMap) -> bool {
     if accepted.is_empty() {
         return true;
     }
@@ -75,7 +75,7 @@ mod tests {
         let asks = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, value.parse().unwrap());
-            admits(&accepted, &headers)
+            is_authorized(&accepted, &headers)
         };
         assert!(asks("Basic YWRtaW46YTpi") && asks("basic  Z3Vlc3Q6eA=="));
         for wrong in [
@@ -87,7 +87,7 @@ mod tests {
         ] {
             assert!(!asks(wrong), "{wrong}");
         }
-        assert!(!admits(&accepted, &HeaderMap::new()));
-        assert!(admits(&[], &HeaderMap::new()));
+        assert!(!is_authorized(&accepted, &HeaderMap::new()));
+        assert!(is_authorized(&[], &HeaderMap::new()));
     }
 }

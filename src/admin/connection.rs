@@ -5,7 +5,7 @@
 //! a byte moving, whatever its client does.
 
 use super::Shared;
-use super::http::{Answer, Sources, answer};
+use super::http::{ResponseBody, ResponseSources, respond};
 use crate::live::slot::StatsSlot;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -55,22 +55,22 @@ impl Default for Timeouts {
 
 /// What others may know of and do to a connection.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(super) struct ConnectionState {
     /// When a byte last moved.
-    pub(super) moved: Cell<Instant>,
+    pub(super) last_byte: Cell<Instant>,
     /// It has not sent anything yet.
-    fresh: Cell<bool>,
+    silent: Cell<bool>,
     /// Ends it.
-    pub(super) cut: Notify,
+    pub(super) evicted: Notify,
 }
 
-impl Peer {
+impl ConnectionState {
     /// A connection that begins now.
     pub(super) fn new() -> Self {
         Self {
-            moved: Cell::new(Instant::now()),
-            fresh: Cell::new(true),
-            cut: Notify::new(),
+            last_byte: Cell::new(Instant::now()),
+            silent: Cell::new(true),
+            evicted: Notify::new(),
         }
     }
 }
@@ -79,18 +79,18 @@ impl Peer {
 pub(super) async fn serve(
     shared: &Rc<Shared>,
     (stream, slot): (TcpStream, StatsSlot),
-    peer: Rc<Peer>,
+    state: Rc<ConnectionState>,
     closing: CancellationToken,
 ) {
     let slot = Rc::new(slot);
-    let io = TokioIo::new(Metered {
+    let io = TokioIo::new(CountedStream {
         stream,
         shared: Rc::clone(shared),
         slot: Rc::clone(&slot),
-        peer: Rc::clone(&peer),
+        state: Rc::clone(&state),
     });
     let service = service_fn(async |request| {
-        let mut response = respond(shared, &request);
+        let mut response = handle(shared, &request);
         if closing.is_cancelled() {
             let last = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, last);
@@ -114,10 +114,10 @@ pub(super) async fn serve(
                 }
                 return;
             }
-            () = peer.cut.notified() => return,
-            () = stalled(&peer, shared.timeouts.stall) => return,
+            () = state.evicted.notified() => return,
+            () = stalled(&state, shared.timeouts.stall) => return,
             () = shared.stop.cancelled(), if !stopping => {
-                if peer.fresh.get() {
+                if state.silent.get() {
                     return;
                 }
                 stopping = true;
@@ -126,7 +126,7 @@ pub(super) async fn serve(
             () = closing.cancelled(), if !closed => {
                 closed = true;
                 // One that has not spoken yet gets the one answer that it has come for.
-                if !peer.fresh.get() {
+                if !state.silent.get() {
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -134,18 +134,18 @@ pub(super) async fn serve(
     }
 }
 
-fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<Answer> {
+fn handle(shared: &Shared, request: &Request<Incoming>) -> Response<ResponseBody> {
     let target = request
         .uri()
         .path_and_query()
         .map_or("", |target| target.as_str());
-    let sources = Sources {
+    let sources = ResponseSources {
         snapshot: shared.snapshot.load_full(),
         process: Arc::clone(&shared.process),
         requests: Arc::clone(&shared.requests),
         now: Instant::now(),
     };
-    let response = answer(sources, request.method(), target, request.headers());
+    let response = respond(sources, request.method(), target, request.headers());
     shared
         .requests
         .count(response.status().as_u16(), shared.second());
@@ -163,9 +163,9 @@ fn failed(shared: &Shared, slot: &StatsSlot, error: &hyper::Error) {
 }
 
 /// Resolves when nothing has moved for `limit`.
-async fn stalled(peer: &Peer, limit: Duration) {
+async fn stalled(state: &ConnectionState, limit: Duration) {
     loop {
-        let end = peer.moved.get() + limit;
+        let end = state.last_byte.get() + limit;
         if Instant::now() >= end {
             return;
         }
@@ -174,14 +174,14 @@ async fn stalled(peer: &Peer, limit: Duration) {
 }
 
 /// A stream whose bytes are counted on the stats proxy.
-struct Metered {
+struct CountedStream {
     stream: TcpStream,
     shared: Rc<Shared>,
     slot: Rc<StatsSlot>,
-    peer: Rc<Peer>,
+    state: Rc<ConnectionState>,
 }
 
-impl AsyncRead for Metered {
+impl AsyncRead for CountedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -191,8 +191,8 @@ impl AsyncRead for Metered {
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let read = (buffer.filled().len() - before) as u64;
         if read > 0 {
-            self.peer.moved.set(Instant::now());
-            self.peer.fresh.set(false);
+            self.state.last_byte.set(Instant::now());
+            self.state.silent.set(false);
             self.slot
                 .live()
                 .traffic
@@ -204,14 +204,14 @@ impl AsyncRead for Metered {
     }
 }
 
-impl AsyncWrite for Metered {
+impl AsyncWrite for CountedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, buffer))?;
-        self.peer.moved.set(Instant::now());
+        self.state.last_byte.set(Instant::now());
         let traffic = self.slot.live().traffic.mine(&self.shared.token);
         traffic.bout.add(written as u64);
         Poll::Ready(Ok(written))

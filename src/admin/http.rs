@@ -3,9 +3,9 @@
 //! Invariant: an answer is made piece by piece as the client takes it; a page of ten thousand
 //! servers is never in memory as a whole.
 
-use super::auth::admits;
+use super::auth::is_authorized;
 use super::ready::readiness;
-use super::target::{Wanted, parse};
+use super::target::{Resource, parse};
 use crate::config::model::StatsPage;
 use crate::state::Snapshot;
 use crate::stats::metrics::CONTENT_TYPE as METRICS_TYPE;
@@ -35,7 +35,7 @@ const JSON: &str = "application/json";
 
 /// What answers are made of.
 #[derive(Debug, Clone)]
-pub(super) struct Sources {
+pub(super) struct ResponseSources {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) process: Arc<Process>,
     pub(super) requests: Arc<Requests>,
@@ -43,30 +43,30 @@ pub(super) struct Sources {
 }
 
 /// The answer to `method` on `target`; for `HEAD` without its body.
-pub(super) fn answer(
-    sources: Sources,
+pub(super) fn respond(
+    sources: ResponseSources,
     method: &Method,
     target: &str,
     headers: &HeaderMap,
-) -> Response<Answer> {
+) -> Response<ResponseBody> {
     let default = StatsPage::default();
     let snapshot = Arc::clone(&sources.snapshot);
     let page = snapshot
         .stats
         .as_ref()
         .map_or(&default, |stats| &stats.page);
-    let (mut wanted, view) = parse(method, target, page);
-    if snapshot.stats.is_none() && wanted.is_guarded() {
+    let (mut resource, view) = parse(method, target, page);
+    if snapshot.stats.is_none() && resource.is_guarded() {
         // A connection that is older than the reload that has taken the page away, and with it
         // what was to be asked of whoever wants to see it.
-        wanted = Wanted::Nothing;
+        resource = Resource::NotFound;
     }
-    let refreshing = view.refreshing && wanted.is_of_the_page();
-    let mut response = if wanted.is_guarded() && !admits(&page.auth, headers) {
+    let refreshing = view.refreshing && resource.is_of_the_page();
+    let mut response = if resource.is_guarded() && !is_authorized(&page.auth, headers) {
         unauthorized(page)
     } else {
         let refresh = page.refresh.filter(|_| refreshing);
-        let mut response = of(wanted, view, sources);
+        let mut response = build(resource, view, sources);
         if let Some(refresh) = refresh {
             response
                 .headers_mut()
@@ -76,26 +76,26 @@ pub(super) fn answer(
     };
     set(&mut response, CACHE_CONTROL, "no-cache");
     if method == Method::HEAD {
-        *response.body_mut() = Content::Done.into();
+        *response.body_mut() = BodySource::Done.into();
     }
     response
 }
 
-fn of(wanted: Wanted, view: View, sources: Sources) -> Response<Answer> {
-    let Sources {
+fn build(resource: Resource, view: View, sources: ResponseSources) -> Response<ResponseBody> {
+    let ResponseSources {
         snapshot,
         process,
         requests,
         now,
     } = sources;
-    match wanted {
-        Wanted::Page => {
+    match resource {
+        Resource::Page => {
             let page = Page::new(snapshot, process, requests, now, view);
-            let mut response = made(StatusCode::OK, HTML, Content::Page(Box::new(page)));
+            let mut response = with_body(StatusCode::OK, HTML, BodySource::Page(Box::new(page)));
             set(&mut response, CONTENT_SECURITY_POLICY, POLICY);
             response
         }
-        Wanted::Table(format) => {
+        Resource::Table(format) => {
             let rows = Rows::new(snapshot, requests, now).filtered(view.filter);
             let kind = if format == crate::stats::Format::Json {
                 JSON
@@ -103,32 +103,40 @@ fn of(wanted: Wanted, view: View, sources: Sources) -> Response<Answer> {
                 TEXT
             };
             let table = Table::new(format, rows);
-            made(StatusCode::OK, kind, Content::Table(Box::new(table)))
+            with_body(StatusCode::OK, kind, BodySource::Table(Box::new(table)))
         }
-        Wanted::Schema => made(StatusCode::OK, JSON, Answer::text(schema())),
-        Wanted::Metrics(select) => {
+        Resource::Schema => with_body(StatusCode::OK, JSON, ResponseBody::text(schema())),
+        Resource::Metrics(select) => {
             let metrics = Metrics::new(snapshot, process, requests, now, select);
-            let answer = Content::Metrics(Box::new(metrics));
-            made(StatusCode::OK, METRICS_TYPE, answer)
+            let answer = BodySource::Metrics(Box::new(metrics));
+            with_body(StatusCode::OK, METRICS_TYPE, answer)
         }
-        Wanted::Health => made(StatusCode::OK, TEXT, Answer::text("ok\n")),
-        Wanted::Ready => match readiness(process.phase(), &snapshot) {
-            Ok(()) => made(StatusCode::OK, TEXT, Answer::text("ready\n")),
-            Err(why) => made(StatusCode::SERVICE_UNAVAILABLE, TEXT, Answer::text(why)),
+        Resource::Health => with_body(StatusCode::OK, TEXT, ResponseBody::text("ok\n")),
+        Resource::Ready => match readiness(process.phase(), &snapshot) {
+            Ok(()) => with_body(StatusCode::OK, TEXT, ResponseBody::text("ready\n")),
+            Err(why) => with_body(
+                StatusCode::SERVICE_UNAVAILABLE,
+                TEXT,
+                ResponseBody::text(why),
+            ),
         },
-        Wanted::Nothing => made(StatusCode::NOT_FOUND, TEXT, Answer::text("not found\n")),
-        Wanted::Refused => {
-            let words = Answer::text("method not allowed\n");
-            let mut response = made(StatusCode::METHOD_NOT_ALLOWED, TEXT, words);
+        Resource::NotFound => with_body(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            ResponseBody::text("not found\n"),
+        ),
+        Resource::MethodNotAllowed => {
+            let words = ResponseBody::text("method not allowed\n");
+            let mut response = with_body(StatusCode::METHOD_NOT_ALLOWED, TEXT, words);
             set(&mut response, ALLOW, "GET, HEAD");
             response
         }
     }
 }
 
-fn unauthorized(page: &StatsPage) -> Response<Answer> {
-    let words = Answer::text(UNAUTHORIZED);
-    let mut response = made(StatusCode::UNAUTHORIZED, HTML, words);
+fn unauthorized(page: &StatsPage) -> Response<ResponseBody> {
+    let words = ResponseBody::text(UNAUTHORIZED);
+    let mut response = with_body(StatusCode::UNAUTHORIZED, HTML, words);
     let asks = format!("Basic realm=\"{}\"", page.realm);
     // A realm of other than ASCII letters is refused where the configuration is read.
     if let Ok(value) = HeaderValue::from_str(&asks) {
@@ -137,14 +145,18 @@ fn unauthorized(page: &StatsPage) -> Response<Answer> {
     response
 }
 
-fn made(status: StatusCode, kind: &'static str, answer: impl Into<Answer>) -> Response<Answer> {
+fn with_body(
+    status: StatusCode,
+    kind: &'static str,
+    answer: impl Into<ResponseBody>,
+) -> Response<ResponseBody> {
     let mut response = Response::new(answer.into());
     *response.status_mut() = status;
     set(&mut response, CONTENT_TYPE, kind);
     response
 }
 
-fn set(response: &mut Response<Answer>, name: HeaderName, value: &'static str) {
+fn set(response: &mut Response<ResponseBody>, name: HeaderName, value: &'static str) {
     response
         .headers_mut()
         .insert(name, HeaderValue::from_static(value));
@@ -152,14 +164,14 @@ fn set(response: &mut Response<Answer>, name: HeaderName, value: &'static str) {
 
 /// The body of an answer.
 #[derive(Debug)]
-pub(super) struct Answer {
-    content: Content,
+pub(super) struct ResponseBody {
+    source: BodySource,
     /// A chunk was made in this turn: others come first before the next is.
-    made: bool,
+    chunk_made: bool,
 }
 
 #[derive(Debug)]
-enum Content {
+enum BodySource {
     /// A few bytes at once.
     Text(Bytes),
     /// The page, chunk by chunk.
@@ -172,22 +184,22 @@ enum Content {
     Done,
 }
 
-impl From<Content> for Answer {
-    fn from(content: Content) -> Self {
+impl From<BodySource> for ResponseBody {
+    fn from(source: BodySource) -> Self {
         Self {
-            content,
-            made: false,
+            source,
+            chunk_made: false,
         }
     }
 }
 
-impl Answer {
+impl ResponseBody {
     fn text(text: impl Into<Bytes>) -> Self {
-        Content::Text(text.into()).into()
+        BodySource::Text(text.into()).into()
     }
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -196,38 +208,40 @@ impl Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         // A chunk a turn: a hundred clients with pages of their own do not hold up a health check.
-        if std::mem::take(&mut self.made) {
+        if std::mem::take(&mut self.chunk_made) {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let chunk = match &mut self.content {
-            Content::Text(text) => {
+        let chunk = match &mut self.source {
+            BodySource::Text(text) => {
                 let text = std::mem::take(text);
-                self.content = Content::Done;
+                self.source = BodySource::Done;
                 return Poll::Ready(Some(Ok(Frame::data(text))));
             }
-            Content::Page(page) => page.chunk(),
-            Content::Table(table) => table.chunk(),
-            Content::Metrics(metrics) => metrics.chunk(),
-            Content::Done => String::new(),
+            BodySource::Page(page) => page.chunk(),
+            BodySource::Table(table) => table.chunk(),
+            BodySource::Metrics(metrics) => metrics.chunk(),
+            BodySource::Done => String::new(),
         };
         if chunk.is_empty() {
-            self.content = Content::Done;
+            self.source = BodySource::Done;
             return Poll::Ready(None);
         }
-        self.made = true;
+        self.chunk_made = true;
         Poll::Ready(Some(Ok(Frame::data(chunk.into()))))
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.content, Content::Done)
+        matches!(self.source, BodySource::Done)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
-            Content::Page(_) | Content::Table(_) | Content::Metrics(_) => SizeHint::default(),
-            Content::Done => SizeHint::with_exact(0),
+        match &self.source {
+            BodySource::Text(text) => SizeHint::with_exact(text.len() as u64),
+            BodySource::Page(_) | BodySource::Table(_) | BodySource::Metrics(_) => {
+                SizeHint::default()
+            }
+            BodySource::Done => SizeHint::with_exact(0),
         }
     }
 }
@@ -241,7 +255,7 @@ mod tests {
     #[test]
     fn a_body_lets_others_come_first_after_each_chunk() {
         let table = Table::new(crate::stats::Format::Csv, rows(seed(1000)));
-        let mut answer = Answer::from(Content::Table(Box::new(table)));
+        let mut answer = ResponseBody::from(BodySource::Table(Box::new(table)));
         let mut context = Context::from_waker(Waker::noop());
         let mut turns = 0;
         loop {

@@ -7,8 +7,8 @@
 mod accept;
 mod auth;
 mod connection;
-mod listeners;
 mod http;
+mod listeners;
 mod ready;
 pub mod runtime;
 mod target;
@@ -56,7 +56,7 @@ struct Shared {
     requests: Arc<Requests>,
     process: Arc<Process>,
     timeouts: Timeouts,
-    peers: accept::Peers,
+    connections: accept::Connections,
     /// Told when a connection has ended.
     freed: Notify,
     stop: CancellationToken,
@@ -124,7 +124,7 @@ fn launch(
                 requests: Arc::new(Requests::default()),
                 process: shown,
                 timeouts,
-                peers: accept::Peers::default(),
+                connections: accept::Connections::default(),
                 freed: Notify::new(),
                 stop: stopped,
                 tracker: TaskTracker::new(),
@@ -202,8 +202,8 @@ pub fn exercise_target(target: &str) {
             uri: uri.into(),
             ..Default::default()
         };
-        let (wanted, view) = target::parse(&hyper::Method::GET, target, &page);
-        assert!(wanted.is_guarded() || !wanted.is_of_the_page());
+        let (resource, view) = target::parse(&hyper::Method::GET, target, &page);
+        assert!(resource.is_guarded() || !resource.is_of_the_page());
         let scope = view.filter.scope.unwrap_or_default();
         assert!(scope.len() <= 4 * crate::stats::filter::SCOPE_BYTES_MAX);
     }

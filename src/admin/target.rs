@@ -13,7 +13,7 @@ use hyper::Method;
 
 /// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum Resource {
     /// The page.
     Page,
     /// `;csv`, `;typed`, `;json`
@@ -27,12 +27,12 @@ pub(super) enum Wanted {
     /// `/readyz`
     Ready,
     /// No such page.
-    Nothing,
+    NotFound,
     /// Neither GET nor HEAD.
-    Refused,
+    MethodNotAllowed,
 }
 
-impl Wanted {
+impl Resource {
     /// Whether a password may be asked for it: not for what says nothing but yes and no.
     pub(super) fn is_guarded(&self) -> bool {
         !matches!(self, Self::Health | Self::Ready)
@@ -45,7 +45,7 @@ impl Wanted {
 }
 
 /// What `method` on `target` (path and query) asks for, and how it wants to see it.
-pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Wanted, View) {
+pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resource, View) {
     let mut view = View {
         filter: Filter {
             only: page.scope.clone(),
@@ -59,25 +59,25 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Wanted,
         legends: page.legends,
     };
     if method != Method::GET && method != Method::HEAD {
-        return (Wanted::Refused, view);
+        return (Resource::MethodNotAllowed, view);
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     match path {
-        "/metrics" => return (Wanted::Metrics(Select::of(query)), view),
-        "/healthz" => return (Wanted::Health, view),
-        "/readyz" => return (Wanted::Ready, view),
+        "/metrics" => return (Resource::Metrics(Select::of(query)), view),
+        "/healthz" => return (Resource::Health, view),
+        "/readyz" => return (Resource::Ready, view),
         _ => {}
     }
     let Some(options) = target.strip_prefix(&*page.uri) else {
-        return (Wanted::Nothing, view);
+        return (Resource::NotFound, view);
     };
-    let mut wanted = Wanted::Page;
+    let mut resource = Resource::Page;
     for option in options.split([';', '?', '&']).skip(1) {
         match option {
-            "csv" => wanted = Wanted::Table(Format::Csv),
-            "typed" => wanted = Wanted::Table(Format::Typed),
-            "json" => wanted = Wanted::Table(Format::Json),
-            "json-schema" => wanted = Wanted::Schema,
+            "csv" => resource = Resource::Table(Format::Csv),
+            "typed" => resource = Resource::Table(Format::Typed),
+            "json" => resource = Resource::Table(Format::Json),
+            "json-schema" => resource = Resource::Schema,
             "up" => view.filter.up = true,
             "no-maint" => view.filter.no_maint = true,
             "norefresh" => view.refreshing = false,
@@ -88,7 +88,7 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Wanted,
             }
         }
     }
-    (wanted, view)
+    (resource, view)
 }
 
 /// The text of `scope=` as a form encodes it; `None` for an empty one.
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn wanted(target: &str, uri: &str) -> Wanted {
+    fn resource(target: &str, uri: &str) -> Resource {
         let page = StatsPage {
             uri: uri.into(),
             ..StatsPage::default()
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_grammar_is_haproxys() {
-        let csv = Wanted::Table(Format::Csv);
+        let csv = Resource::Table(Format::Csv);
         for target in [
             "/;csv",
             "/;csv;norefresh",
@@ -142,7 +142,7 @@ mod tests {
             "/;csv&scope=a",
             "/?;csv",
         ] {
-            assert_eq!(wanted(target, "/"), csv, "{target}");
+            assert_eq!(resource(target, "/"), csv, "{target}");
         }
         for target in [
             "/",
@@ -153,26 +153,26 @@ mod tests {
             "/;csvx",
             "/healthz/",
         ] {
-            assert_eq!(wanted(target, "/"), Wanted::Page, "{target}");
+            assert_eq!(resource(target, "/"), Resource::Page, "{target}");
         }
-        assert_eq!(wanted("/;typed", "/"), Wanted::Table(Format::Typed));
-        assert_eq!(wanted("/;json", "/"), Wanted::Table(Format::Json));
-        assert_eq!(wanted("/;json-schema", "/"), Wanted::Schema);
+        assert_eq!(resource("/;typed", "/"), Resource::Table(Format::Typed));
+        assert_eq!(resource("/;json", "/"), Resource::Table(Format::Json));
+        assert_eq!(resource("/;json-schema", "/"), Resource::Schema);
         for target in ["", "*", "csv"] {
-            assert_eq!(wanted(target, "/"), Wanted::Nothing, "{target}");
+            assert_eq!(resource(target, "/"), Resource::NotFound, "{target}");
         }
         let refused = parse(&Method::POST, "/;csv", &StatsPage::default()).0;
-        assert_eq!(refused, Wanted::Refused);
+        assert_eq!(refused, Resource::MethodNotAllowed);
     }
 
     #[test]
     fn the_uri_is_a_prefix_and_three_paths_stay() {
         let uri = "/haproxy?stats";
         assert_eq!(
-            wanted("/haproxy?stats;csv", uri),
-            Wanted::Table(Format::Csv)
+            resource("/haproxy?stats;csv", uri),
+            Resource::Table(Format::Csv)
         );
-        assert_eq!(wanted("/haproxy?stats=&scope=a", uri), Wanted::Page);
+        assert_eq!(resource("/haproxy?stats=&scope=a", uri), Resource::Page);
         for target in [
             "/",
             "/haproxy",
@@ -180,13 +180,13 @@ mod tests {
             "/../haproxy?stats",
             "/%2e%2e/etc/passwd",
         ] {
-            assert_eq!(wanted(target, uri), Wanted::Nothing, "{target}");
+            assert_eq!(resource(target, uri), Resource::NotFound, "{target}");
         }
-        assert_eq!(wanted("/healthz?probe=1", uri), Wanted::Health);
-        assert_eq!(wanted("/readyz", uri), Wanted::Ready);
+        assert_eq!(resource("/healthz?probe=1", uri), Resource::Health);
+        assert_eq!(resource("/readyz", uri), Resource::Ready);
         assert!(matches!(
-            wanted("/metrics?no-maint", uri),
-            Wanted::Metrics(_)
+            resource("/metrics?no-maint", uri),
+            Resource::Metrics(_)
         ));
     }
 

@@ -284,7 +284,11 @@ impl Running {
 }
 
 /// The table of listening sockets, the listeners of the statistics, and the runtime socket.
-type Opened = (Listeners, Vec<AdminListener>, Option<(RuntimeListener, UnixListener)>);
+type Opened = (
+    Listeners,
+    Vec<AdminListener>,
+    Option<(RuntimeListener, UnixListener)>,
+);
 
 /// Opens every listening socket of the process, or says of each that cannot be opened why.
 fn open(config: &Config, maxconn: u32, inherited: &mut Inherited) -> Result<Opened, Error> {

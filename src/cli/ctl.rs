@@ -13,13 +13,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// How long the answer of an ordinary command may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same of a reload, which may look up names, and of an upgrade, which starts a process.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Which socket.
 #[derive(Debug, clap::Args)]
-struct Where {
+struct SocketArgs {
     /// The socket; by default that of the configuration file
     #[arg(long, short, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -35,19 +35,19 @@ pub(super) struct Args {
     #[arg(value_name = "COMMAND", required = true)]
     command: Vec<String>,
     #[command(flatten)]
-    socket: Where,
+    socket: SocketArgs,
 }
 
 /// Arguments of `rlb reload` and `rlb upgrade`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ChangeArgs {
     #[command(flatten)]
-    socket: Where,
+    socket: SocketArgs,
 }
 
 /// Sends a command and prints the answer.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let answer = match ask(&args.socket, &args.command.join(" "), TIMEOUT) {
+    let answer = match ask(&args.socket, &args.command.join(" "), ANSWER_TIMEOUT) {
         Ok(answer) => answer,
         Err(error) => return failed(&error),
     };
@@ -91,11 +91,11 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn ask(place: &Where, command: &str, timeout: Duration) -> anyhow::Result<String> {
+fn ask(socket: &SocketArgs, command: &str, timeout: Duration) -> anyhow::Result<String> {
     use anyhow::Context;
-    let path = match &place.socket {
+    let path = match &socket.socket {
         Some(path) => path.clone(),
-        None => configured(&place.config)?,
+        None => configured(&socket.config)?,
     };
     let mut stream = connect(&path).with_context(|| format!("cannot reach {}", path.display()))?;
     stream.set_read_timeout(Some(timeout))?;

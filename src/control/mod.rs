@@ -5,9 +5,9 @@
 //! inbox like everyone else. Runs on a tokio current-thread runtime, inside a `LocalSet` or a
 //! `LocalRuntime`; started by the composition root.
 
+pub mod admin_listeners;
 mod batch;
 mod commit;
-pub mod admin_listeners;
 pub mod handover;
 pub mod inherited;
 pub mod lines;

@@ -3,7 +3,7 @@
 //!
 //! Invariants: at most [`CONNECTIONS_MAX`] are served, the rest waits in the kernel's queue; a line
 //! is at most [`LINE_BYTES_MAX`] long, a reply is written chunk by chunk; whoever neither speaks nor
-//! listens for [`TIMEOUT`] is cut. Nothing is changed here: changes go to the control task as
+//! listens for [`CLI_TIMEOUT`] is cut. Nothing is changed here: changes go to the control task as
 //! messages, and are answered when they are published.
 
 mod framing;
@@ -43,9 +43,9 @@ pub const CONNECTIONS_MAX: usize = 10;
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Longest silence, and longest wait for a reply to be read; HAProxy's `stats timeout`.
-pub const TIMEOUT: Duration = Duration::from_secs(10);
+pub const CLI_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes that a client has [`TIMEOUT`] to take.
+/// Bytes that a client has [`CLI_TIMEOUT`] to take.
 const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Pause after an accept that failed.
@@ -67,7 +67,7 @@ pub struct Runtime {
 }
 
 /// What a command works with.
-struct Desk {
+struct CommandContext {
     shared: Rc<Shared>,
     control: ControlHandle,
     reload: ReloadHandle,
@@ -76,7 +76,7 @@ struct Desk {
     path: String,
 }
 
-impl Desk {
+impl CommandContext {
     /// What clients may do now: a reload changes it.
     fn level(&self) -> ApiLevel {
         self.shared
@@ -97,7 +97,7 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
             return;
         }
     };
-    let desk = Rc::new(Desk {
+    let context = Rc::new(CommandContext {
         shared: Rc::clone(&shared),
         control: runtime.control,
         reload: runtime.reload,
@@ -109,10 +109,10 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             match accept(&shared, &listener).await {
                 Ok(stream) => {
-                    let desk = Rc::clone(&desk);
+                    let context = Rc::clone(&context);
                     shared.tracker.spawn_local(async move {
                         // An error means that the client has gone.
-                        let _ = serve(&desk, stream).await;
+                        let _ = serve(&context, stream).await;
                         drop(place);
                     });
                 }
@@ -159,102 +159,118 @@ async fn accept(shared: &Shared, listener: &UnixListener) -> io::Result<UnixStre
 }
 
 /// One connection: one line, or as many as it likes once it has said `prompt`.
-async fn serve(desk: &Desk, stream: UnixStream) -> io::Result<()> {
+async fn serve(context: &CommandContext, stream: UnixStream) -> io::Result<()> {
     let (reading, writing) = stream.into_split();
     let mut lines = Lines::new(reading);
-    let mut out = Out {
+    let mut reply = ReplyWriter {
         stream: writing,
         interactive: false,
-        most: ApiLevel::Admin,
+        level_max: ApiLevel::Admin,
     };
     loop {
         // A command that has come is answered, a further one is not waited for.
-        let stopping = desk.shared.stop.cancelled();
+        let stopping = context.shared.stop.cancelled();
         let line = tokio::select! {
             () = stopping => return Ok(()),
-            line = timeout(TIMEOUT, lines.next()) => line,
+            line = timeout(CLI_TIMEOUT, lines.next()) => line,
         };
         let line = match line {
             Ok(Ok(Some(line))) => line,
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                return out.say(&format!("{error}\n\n")).await;
+                return reply.write(&format!("{error}\n\n")).await;
             }
             Ok(Ok(None) | Err(_)) | Err(_) => return Ok(()),
         };
         for command in commands(&line) {
-            if !execute(desk, &mut out, &words(&command)).await? {
+            if !execute(context, &mut reply, &words(&command)).await? {
                 return Ok(());
             }
         }
-        if !out.interactive {
+        if !reply.interactive {
             return Ok(());
         }
     }
 }
 
 /// Runs one command and ends its reply. `false`: the connection is to end.
-async fn execute(desk: &Desk, out: &mut Out, words: &[String]) -> io::Result<bool> {
+async fn execute(
+    context: &CommandContext,
+    reply: &mut ReplyWriter,
+    words: &[String],
+) -> io::Result<bool> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let level = desk.level().min(out.most);
+    let level = context.level().min(reply.level_max);
     if let Some((entry, args)) = grammar::find(&words) {
         if entry.level > level {
-            out.say("Permission denied\n").await?;
+            reply.write("Permission denied\n").await?;
         } else if entry.verb == Verb::Quit {
             return Ok(false);
         } else {
-            obey(desk, out, (entry.verb, args, level)).await?;
+            dispatch(context, reply, (entry.verb, args, level)).await?;
         }
-    } else if !words.is_empty() || !out.interactive {
-        out.say(&grammar::unknown(&words, level)).await?;
+    } else if !words.is_empty() || !reply.interactive {
+        reply.write(&grammar::unknown(&words, level)).await?;
     }
-    let end = if out.interactive { "\n> " } else { "\n" };
-    out.say(end).await?;
+    let end = if reply.interactive { "\n> " } else { "\n" };
+    reply.write(end).await?;
     Ok(true)
 }
 
-async fn obey(
-    desk: &Desk,
-    out: &mut Out,
+async fn dispatch(
+    context: &CommandContext,
+    reply: &mut ReplyWriter,
     (verb, args, level): (Verb, &[&str], ApiLevel),
 ) -> io::Result<()> {
     match verb {
-        Verb::Help => out.say(&grammar::help(args, level)).await,
+        Verb::Help => reply.write(&grammar::help(args, level)).await,
         Verb::Operator => {
-            out.most = level.min(ApiLevel::Operator);
+            reply.level_max = level.min(ApiLevel::Operator);
             Ok(())
         }
         Verb::User => {
-            out.most = ApiLevel::User;
+            reply.level_max = ApiLevel::User;
             Ok(())
         }
         Verb::Prompt => {
-            out.interactive = match args.first() {
+            reply.interactive = match args.first() {
                 Some(&"n") => false,
                 Some(&"i" | &"p") => true,
-                _ => !out.interactive,
+                _ => !reply.interactive,
             };
             Ok(())
         }
         Verb::Quit => Ok(()),
-        Verb::ShowBackend => out.say(&show::backends(desk)).await,
-        Verb::ShowCliLevel => out.say(&format!("{}\n", level.name())).await,
-        Verb::ShowCliSockets => out.say(&show::sockets(desk)).await,
-        Verb::ShowErrors => out.say(&show::errors()).await,
-        Verb::ShowSchema => out.say(&schema()).await,
-        Verb::ShowInfo => out.say(&show::info(desk, args)).await,
-        Verb::ShowStat => show::stat(desk, out, args).await,
-        Verb::ShowSess => sessions::show(desk, out, args).await,
-        Verb::ShowServersState => show::servers_state(desk, out, args).await,
-        Verb::ShowVersion => out.say(&show::version()).await,
-        Verb::SetServer => out.say(&set::server(desk, args).await).await,
-        Verb::SetWeight => out.say(&set::weight(desk, args).await).await,
-        Verb::GetWeight => out.say(&set::get_weight(desk, args)).await,
-        Verb::Enable => out.say(&set::state(desk, args, Wish::Ready).await).await,
-        Verb::Disable => out.say(&set::state(desk, args, Wish::Maint).await).await,
-        Verb::ShutdownSession => out.say(&sessions::shutdown(desk, args).await).await,
-        Verb::ShutdownSessions => out.say(&set::shutdown_sessions(desk, args).await).await,
-        Verb::Reload => out.say(&set::reload(desk).await).await,
-        Verb::Upgrade => out.say(&set::upgrade(desk).await).await,
+        Verb::ShowBackend => reply.write(&show::backends(context)).await,
+        Verb::ShowCliLevel => reply.write(&format!("{}\n", level.name())).await,
+        Verb::ShowCliSockets => reply.write(&show::sockets(context)).await,
+        Verb::ShowErrors => reply.write(&show::errors()).await,
+        Verb::ShowSchema => reply.write(&schema()).await,
+        Verb::ShowInfo => reply.write(&show::info(context, args)).await,
+        Verb::ShowStat => show::stat(context, reply, args).await,
+        Verb::ShowSess => sessions::show(context, reply, args).await,
+        Verb::ShowServersState => show::servers_state(context, reply, args).await,
+        Verb::ShowVersion => reply.write(&show::version()).await,
+        Verb::SetServer => reply.write(&set::server(context, args).await).await,
+        Verb::SetWeight => reply.write(&set::weight(context, args).await).await,
+        Verb::GetWeight => reply.write(&set::get_weight(context, args)).await,
+        Verb::Enable => {
+            reply
+                .write(&set::state(context, args, Wish::Ready).await)
+                .await
+        }
+        Verb::Disable => {
+            reply
+                .write(&set::state(context, args, Wish::Maint).await)
+                .await
+        }
+        Verb::ShutdownSession => reply.write(&sessions::shutdown(context, args).await).await,
+        Verb::ShutdownSessions => {
+            reply
+                .write(&set::shutdown_sessions(context, args).await)
+                .await
+        }
+        Verb::Reload => reply.write(&set::reload(context).await).await,
+        Verb::Upgrade => reply.write(&set::upgrade(context).await).await,
     }
 }
 
@@ -286,19 +302,19 @@ pub fn exercise_line(bytes: &[u8]) {
 }
 
 /// The writing end.
-struct Out {
+struct ReplyWriter {
     stream: OwnedWriteHalf,
     /// A prompt follows each reply, and another line is waited for.
     interactive: bool,
     /// The most that this client may do: what it has lowered itself to.
-    most: ApiLevel,
+    level_max: ApiLevel,
 }
 
-impl Out {
+impl ReplyWriter {
     /// Writes it all, or fails when the client does not take it.
-    async fn say(&mut self, text: &str) -> io::Result<()> {
+    async fn write(&mut self, text: &str) -> io::Result<()> {
         for chunk in text.as_bytes().chunks(CHUNK_BYTES) {
-            timeout(TIMEOUT, self.stream.write_all(chunk)).await??;
+            timeout(CLI_TIMEOUT, self.stream.write_all(chunk)).await??;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Commands that change something: each becomes a message to the control task, and is answered when
 //! the change is published. Replies are HAProxy's, to the letter. Admin thread.
 
-use super::Desk;
+use super::CommandContext;
 use crate::config::WEIGHT_MAX;
 use crate::control::reload::Answer;
 use crate::state::{Server, ToControl, Wish};
@@ -14,20 +14,20 @@ const NO_SERVER: &str = "No such server.\n";
 const RANGE: &str = "Absolute weight can only be between 0 and 256 inclusive.\n";
 
 /// `set server <bk>/<srv> state|weight …`.
-pub(super) async fn server(desk: &Desk, args: &[&str]) -> String {
-    let found = match find(desk, args) {
+pub(super) async fn server(context: &CommandContext, args: &[&str]) -> String {
+    let found = match find(context, args) {
         Ok(server) => server,
         Err(problem) => return problem.to_owned(),
     };
     match args.get(1..).unwrap_or_default() {
         ["state", wish, ..] => match *wish {
-            "ready" => state_of(desk, &found, Wish::Ready).await,
-            "drain" => state_of(desk, &found, Wish::Drain).await,
-            "maint" => state_of(desk, &found, Wish::Maint).await,
+            "ready" => state_of(context, &found, Wish::Ready).await,
+            "drain" => state_of(context, &found, Wish::Drain).await,
+            "maint" => state_of(context, &found, Wish::Maint).await,
             _ => EXPECTED.to_owned(),
         },
         ["state"] => EXPECTED.to_owned(),
-        ["weight", weight, ..] => weight_of(desk, &found, weight).await,
+        ["weight", weight, ..] => weight_of(context, &found, weight).await,
         ["weight"] => "Require <weight> or <weight%>.\n".to_owned(),
         _ => "usage: set server <backend>/<server> state | weight\n".to_owned(),
     }
@@ -36,49 +36,49 @@ pub(super) async fn server(desk: &Desk, args: &[&str]) -> String {
 const EXPECTED: &str = "'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n";
 
 /// `enable server` and `disable server`.
-pub(super) async fn state(desk: &Desk, args: &[&str], to: Wish) -> String {
-    match find(desk, args) {
-        Ok(server) => state_of(desk, &server, to).await,
+pub(super) async fn state(context: &CommandContext, args: &[&str], to: Wish) -> String {
+    match find(context, args) {
+        Ok(server) => state_of(context, &server, to).await,
         Err(problem) => problem.to_owned(),
     }
 }
 
 /// `set weight <bk>/<srv> <w>`.
-pub(super) async fn weight(desk: &Desk, args: &[&str]) -> String {
-    match (find(desk, args), args.get(1)) {
+pub(super) async fn weight(context: &CommandContext, args: &[&str]) -> String {
+    match (find(context, args), args.get(1)) {
         (Err(problem), _) => problem.to_owned(),
         (Ok(_), None) => "Require <weight> or <weight%>.\n".to_owned(),
-        (Ok(server), Some(weight)) => weight_of(desk, &server, weight).await,
+        (Ok(server), Some(weight)) => weight_of(context, &server, weight).await,
     }
 }
 
 /// `get weight <bk>/<srv>`.
-pub(super) fn get_weight(desk: &Desk, args: &[&str]) -> String {
-    match find(desk, args) {
+pub(super) fn get_weight(context: &CommandContext, args: &[&str]) -> String {
+    match find(context, args) {
         Ok(server) => format!("{} (initial {})\n", server.weight, server.spec.weight),
         Err(problem) => problem.to_owned(),
     }
 }
 
 /// `shutdown sessions server <bk>/<srv>`.
-pub(super) async fn shutdown_sessions(desk: &Desk, args: &[&str]) -> String {
-    match find(desk, args) {
+pub(super) async fn shutdown_sessions(context: &CommandContext, args: &[&str]) -> String {
+    match find(context, args) {
         Ok(server) => {
             let server = server.live.uid;
-            ask(desk, |done| ToControl::KillSessions { server, done }).await
+            ask(context, |done| ToControl::KillSessions { server, done }).await
         }
         Err(problem) => problem.to_owned(),
     }
 }
 
 /// `reload`: as HAProxy's master, `Success=1` or `Success=0`, then what changed or why not.
-pub(super) async fn reload(desk: &Desk) -> String {
-    success(desk.reload.reload().await)
+pub(super) async fn reload(context: &CommandContext) -> String {
+    success(context.reload.reload().await)
 }
 
 /// `upgrade`: the same of handing over to a new process.
-pub(super) async fn upgrade(desk: &Desk) -> String {
-    success(desk.reload.upgrade().await)
+pub(super) async fn upgrade(context: &CommandContext) -> String {
+    success(context.reload.upgrade().await)
 }
 
 fn success(answer: Option<Answer>) -> String {
@@ -90,12 +90,12 @@ fn success(answer: Option<Answer>) -> String {
 }
 
 /// The server that the first argument names.
-fn find(desk: &Desk, args: &[&str]) -> Result<Arc<Server>, &'static str> {
+fn find(context: &CommandContext, args: &[&str]) -> Result<Arc<Server>, &'static str> {
     let (backend, server) = args
         .first()
         .and_then(|name| name.split_once('/'))
         .ok_or("Require 'backend/server'.\n")?;
-    let snapshot = desk.shared.snapshot.load();
+    let snapshot = context.shared.snapshot.load();
     let mut backends = snapshot.backends.iter().flatten();
     let backend = backends
         .find(|one| *one.spec.name == *backend)
@@ -107,18 +107,18 @@ fn find(desk: &Desk, args: &[&str]) -> Result<Arc<Server>, &'static str> {
         .ok_or(NO_SERVER)
 }
 
-async fn state_of(desk: &Desk, server: &Server, to: Wish) -> String {
+async fn state_of(context: &CommandContext, server: &Server, to: Wish) -> String {
     let server = server.live.uid;
-    ask(desk, |done| ToControl::SetAdmin { server, to, done }).await
+    ask(context, |done| ToControl::SetAdmin { server, to, done }).await
 }
 
-async fn weight_of(desk: &Desk, server: &Server, text: &str) -> String {
+async fn weight_of(context: &CommandContext, server: &Server, text: &str) -> String {
     let weight = match parse_weight(text, server.spec.weight) {
         Ok(weight) => weight,
         Err(problem) => return problem.to_owned(),
     };
     let server = server.live.uid;
-    ask(desk, |done| ToControl::SetWeight {
+    ask(context, |done| ToControl::SetWeight {
         server,
         weight,
         done,
@@ -155,9 +155,12 @@ pub(super) fn parse_weight(text: &str, initial: u32) -> Result<u32, &'static str
 }
 
 /// Sends a message to control and waits until it is done. HAProxy says nothing to a success.
-async fn ask(desk: &Desk, message: impl FnOnce(oneshot::Sender<bool>) -> ToControl) -> String {
+async fn ask(
+    context: &CommandContext,
+    message: impl FnOnce(oneshot::Sender<bool>) -> ToControl,
+) -> String {
     let (done, answer) = oneshot::channel();
-    if !desk.control.report(message(done)).await {
+    if !context.control.report(message(done)).await {
         return STOPPING.to_owned();
     }
     match answer.await {

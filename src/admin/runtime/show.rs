@@ -3,7 +3,7 @@
 //! Invariant: a table is written chunk by chunk, a backend at a time where it is about servers, so
 //! that ten thousand servers are many short turns.
 
-use super::{Desk, Out};
+use super::{CommandContext, ReplyWriter};
 use crate::state::{Backend, Snapshot};
 use crate::stats::filter::Select;
 use crate::stats::info::{self, Form};
@@ -15,12 +15,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// `show info [desc|json|typed]*`.
-pub(super) fn info(desk: &Desk, args: &[&str]) -> String {
+pub(super) fn info(context: &CommandContext, args: &[&str]) -> String {
     let form = match parse_info(args) {
         Ok(form) => form,
         Err(unknown) => return format!("Unknown parameter '{unknown}' of 'show info'.\n"),
     };
-    let shared = &desk.shared;
+    let shared = &context.shared;
     let snapshot = shared.snapshot.load_full();
     let facts = Facts {
         snapshot: &snapshot,
@@ -50,8 +50,8 @@ pub(super) fn parse_info<'a>(args: &[&'a str]) -> Result<Form, &'a str> {
 }
 
 /// `show backend`.
-pub(super) fn backends(desk: &Desk) -> String {
-    let snapshot = desk.shared.snapshot.load();
+pub(super) fn backends(context: &CommandContext) -> String {
+    let snapshot = context.shared.snapshot.load();
     let mut all: Vec<&Arc<Backend>> = snapshot.backends.iter().flatten().collect();
     all.sort_by_key(|backend| backend.spec.order);
     let names = all.iter().map(|backend| &*backend.spec.name);
@@ -66,9 +66,9 @@ pub(super) fn errors() -> String {
 }
 
 /// `show cli sockets`.
-pub(super) fn sockets(desk: &Desk) -> String {
-    let level = desk.level().name();
-    format!("# socket lvl processes\n{} {level} all\n", desk.path)
+pub(super) fn sockets(context: &CommandContext) -> String {
+    let level = context.level().name();
+    format!("# socket lvl processes\n{} {level} all\n", context.path)
 }
 
 /// `show version`.
@@ -77,19 +77,23 @@ pub(super) fn version() -> String {
 }
 
 /// `show stat [<id> <type> <sid>] [typed|json|up|no-maint]*`.
-pub(super) async fn stat(desk: &Desk, out: &mut Out, args: &[&str]) -> io::Result<()> {
-    let shared = &desk.shared;
+pub(super) async fn stat(
+    context: &CommandContext,
+    reply: &mut ReplyWriter,
+    args: &[&str],
+) -> io::Result<()> {
+    let shared = &context.shared;
     let snapshot = shared.snapshot.load_full();
     let (chosen, format, mut filter) = match parse_stat(args) {
         Ok(parsed) => parsed,
         Err(unknown) => {
             let text = format!("Unknown parameter '{unknown}' of 'show stat'.\n");
-            return out.say(&text).await;
+            return reply.write(&text).await;
         }
     };
     if let Some((proxy, kinds, service)) = chosen {
         let Some(proxy) = proxy_number(&snapshot, proxy) else {
-            return out.say("No such proxy.\n").await;
+            return reply.write("No such proxy.\n").await;
         };
         filter.select = Some(Select {
             proxy,
@@ -105,7 +109,7 @@ pub(super) async fn stat(desk: &Desk, out: &mut Out, args: &[&str]) -> io::Resul
         if chunk.is_empty() {
             return Ok(());
         }
-        out.say(&chunk).await?;
+        reply.write(&chunk).await?;
     }
 }
 
@@ -152,20 +156,26 @@ fn proxy_number(snapshot: &Snapshot, text: &str) -> Option<i64> {
 }
 
 /// `show servers state [<backend>]`.
-pub(super) async fn servers_state(desk: &Desk, out: &mut Out, args: &[&str]) -> io::Result<()> {
-    let snapshot = desk.shared.snapshot.load_full();
+pub(super) async fn servers_state(
+    context: &CommandContext,
+    reply: &mut ReplyWriter,
+    args: &[&str],
+) -> io::Result<()> {
+    let snapshot = context.shared.snapshot.load_full();
     let mut backends: Vec<&Arc<Backend>> = snapshot.backends.iter().flatten().collect();
     if let Some(name) = args.first() {
         backends.retain(|backend| *backend.spec.name == **name);
         if backends.is_empty() {
-            return out.say("Can't find backend.\n").await;
+            return reply.write("Can't find backend.\n").await;
         }
     }
     backends.sort_by_key(|backend| backend.spec.order);
     let now = Instant::now();
-    out.say(servers_state::HEADER).await?;
+    reply.write(servers_state::HEADER).await?;
     for backend in backends {
-        out.say(&servers_state::of_backend(backend, now)).await?;
+        reply
+            .write(&servers_state::of_backend(backend, now))
+            .await?;
     }
     Ok(())
 }

@@ -17,8 +17,8 @@ mod upgrade;
 mod watch;
 
 use super::Control;
-use super::commit::Commit;
 use super::admin_listeners::{self, AdminListeners, RuntimeListener};
+use super::commit::Commit;
 use super::handover::Program;
 use super::listeners::Listeners;
 use super::resolve;

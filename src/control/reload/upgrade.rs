@@ -60,7 +60,10 @@ impl Reloader {
             notify(vec![NotifyState::MainPid(std::process::id())]).await;
             return Err(format!("the new process is gone: {error}"));
         }
-        self.held.admin_listeners.change(self.held.listeners.close_admin_listeners()).await;
+        self.held
+            .admin_listeners
+            .change(self.held.listeners.close_admin_listeners())
+            .await;
         if let Some(runtime) = &self.held.runtime {
             runtime.closing.cancel();
         }

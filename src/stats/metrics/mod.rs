@@ -20,7 +20,7 @@ use super::row::{self, Row};
 use super::rows::Rows;
 use crate::state::Snapshot;
 use families::{FAMILIES, Family};
-use own::{OWN, Own};
+use own::{RLB_METRICS, RlbMetric};
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use std::sync::Arc;
@@ -43,14 +43,14 @@ const PARTS: [Part; 5] = [
     Part::Rows(row::Kind::Frontend),
     Part::Rows(row::Kind::Backend),
     Part::Rows(row::Kind::Server),
-    Part::Own,
+    Part::Rlb,
 ];
 
 #[derive(Debug, Clone, Copy)]
 enum Part {
     Process,
     Rows(row::Kind),
-    Own,
+    Rlb,
 }
 
 /// The text, chunk by chunk.
@@ -108,7 +108,7 @@ impl Metrics {
             let more = match part {
                 Part::Process => self.item(&mut text),
                 Part::Rows(kind) => self.family(*kind, &mut text),
-                Part::Own => self.own(&mut text),
+                Part::Rlb => self.own(&mut text),
             };
             if !more {
                 self.part += 1;
@@ -166,11 +166,11 @@ impl Metrics {
 
     /// The next metric of rlb's own, or a piece of it; `false` after the last.
     fn own(&mut self, text: &mut String) -> bool {
-        let Some(own) = OWN.get(self.index) else {
+        let Some(own) = RLB_METRICS.get(self.index) else {
             return false;
         };
         match own {
-            Own::Process(name, kind, help, value) => {
+            RlbMetric::Process(name, kind, help, value) => {
                 self.index += 1;
                 if self.select.process() && self.select.wants(name) {
                     let samples = value(&self.facts()).into_iter();
@@ -178,7 +178,7 @@ impl Metrics {
                     write(text, name, help, *kind, samples.collect());
                 }
             }
-            Own::Server(name, family) => {
+            RlbMetric::Server(name, family) => {
                 if self.select.rows(row::Kind::Server) && self.select.wants(name) {
                     self.piece(row::Kind::Server, family, name, text);
                 } else {

@@ -15,7 +15,7 @@ type Samples = Vec<(Vec<LabelPair>, f64)>;
 
 /// A metric of rlb's own.
 #[derive(Debug)]
-pub(super) enum Own {
+pub(super) enum RlbMetric {
     /// Of the process: name, kind, help, value.
     Process(&'static str, Kind, &'static str, fn(&Facts<'_>) -> Samples),
     /// Of each server.
@@ -23,11 +23,11 @@ pub(super) enum Own {
 }
 
 /// They, in order.
-pub(super) static OWN: [Own; 12] = [
-    Own::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
+pub(super) static RLB_METRICS: [RlbMetric; 12] = [
+    RlbMetric::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
-    Own::Process(
+    RlbMetric::Process(
         "rlb_running",
         Kind::Gauge,
         "1 from the end of the start to the beginning of a stop, otherwise zero",
@@ -36,7 +36,7 @@ pub(super) static OWN: [Own; 12] = [
             vec![(vec![], u8::from(running).into())]
         },
     ),
-    Own::Process(
+    RlbMetric::Process(
         "rlb_accept_pauses_total",
         Kind::Counter,
         "Times accepting paused because a limit was reached",
@@ -45,7 +45,7 @@ pub(super) static OWN: [Own; 12] = [
             plain(Value::Number(pauses))
         },
     ),
-    Own::Process(
+    RlbMetric::Process(
         "rlb_worker_sessions",
         Kind::Gauge,
         "Sessions of each worker now",
@@ -58,13 +58,13 @@ pub(super) static OWN: [Own; 12] = [
             load.workers().enumerate().map(sample).collect()
         },
     ),
-    Own::Process(
+    RlbMetric::Process(
         "rlb_reloads_total",
         Kind::Counter,
         "Reloads of the configuration, by how they ended; one that is taken back later counts twice",
         reloads,
     ),
-    Own::Process(
+    RlbMetric::Process(
         "rlb_last_reload_success",
         Kind::Gauge,
         "1 if the last reload took effect and was not to be taken back, otherwise zero; the start is the first",
@@ -74,7 +74,7 @@ pub(super) static OWN: [Own; 12] = [
             vec![(vec![], u8::from(good).into())]
         },
     ),
-    Own::Process(
+    RlbMetric::Process(
         "rlb_last_reload_timestamp_seconds",
         Kind::Gauge,
         "When the last reload ended, whatever became of it, in seconds since 1970; the start is the first",
@@ -85,19 +85,19 @@ pub(super) static OWN: [Own; 12] = [
             plain(Value::Number(facts.process.started + after))
         },
     ),
-    Own::Process(
+    RlbMetric::Process(
         "rlb_resident_memory_bytes",
         Kind::Gauge,
         "Memory of the process that is in use",
         |_| plain(resources().0),
     ),
-    Own::Process(
+    RlbMetric::Process(
         "rlb_open_fds",
         Kind::Gauge,
         "Descriptors that are open",
         |_| plain(resources().1),
     ),
-    Own::Server(
+    RlbMetric::Server(
         "rlb_server_info",
         Family::of_servers(
             Kind::Gauge,
@@ -105,7 +105,7 @@ pub(super) static OWN: [Own; 12] = [
             "Address that connections to the server go to, as a label; always 1",
         ),
     ),
-    Own::Server(
+    RlbMetric::Server(
         "rlb_server_suspect",
         Family::of_servers(
             Kind::Gauge,
@@ -113,7 +113,7 @@ pub(super) static OWN: [Own; 12] = [
             "1 while connects to the server fail and it is asked last, otherwise zero",
         ),
     ),
-    Own::Server(
+    RlbMetric::Server(
         "rlb_server_usual_connect_seconds",
         Family::of_servers(
             Kind::Gauge,

@@ -37,12 +37,12 @@ pub struct Page {
     requests: Arc<Requests>,
     now: Instant,
     view: View,
-    place: Place,
+    progress: Progress,
 }
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Progress {
     Begin,
     /// Between tables, after the head.
     Outside,
@@ -68,17 +68,17 @@ impl Page {
             requests,
             now,
             view,
-            place: Place::Begin,
+            progress: Progress::Begin,
         }
     }
 
     /// The next rows, whole; empty at the end.
     pub fn chunk(&mut self) -> String {
-        if self.place == Place::End {
+        if self.progress == Progress::End {
             return String::new();
         }
         let mut text = String::with_capacity(CHUNK + 8 * 1024);
-        if self.place == Place::Begin {
+        if self.progress == Progress::Begin {
             let facts = Facts {
                 snapshot: &self.snapshot,
                 process: &self.process,
@@ -86,19 +86,19 @@ impl Page {
                 now: self.now,
             };
             head::write(&mut text, &facts, &self.view);
-            self.place = Place::Outside;
+            self.progress = Progress::Outside;
         }
         while text.len() < CHUNK {
             let Some(row) = self.rows.next() else {
-                if let Place::Inside(_) = self.place {
+                if let Progress::Inside(_) = self.progress {
                     text.push_str(TABLE_END);
                 }
                 text.push_str(PAGE_END);
-                self.place = Place::End;
+                self.progress = Progress::End;
                 break;
             };
             let legends = self.view.legends;
-            self.place = section(&mut text, &row, self.place, legends);
+            self.progress = section(&mut text, &row, self.progress, legends);
             render(&mut text, &row::of(&row, legends));
         }
         text
@@ -106,12 +106,12 @@ impl Page {
 }
 
 /// Ends the table before and begins that of `row`, unless it is in the same.
-fn section(text: &mut String, row: &Row<'_>, place: Place, legends: bool) -> Place {
+fn section(text: &mut String, row: &Row<'_>, progress: Progress, legends: bool) -> Progress {
     let id = row.ids().0;
-    if place == Place::Inside(id) {
-        return place;
+    if progress == Progress::Inside(id) {
+        return progress;
     }
-    if let Place::Inside(_) = place {
+    if let Progress::Inside(_) = progress {
         text.push_str(TABLE_END);
     }
     let mode = if row.is_http() { "http" } else { "tcp" };
@@ -131,7 +131,7 @@ fn section(text: &mut String, row: &Row<'_>, place: Place, legends: bool) -> Pla
             tips,
         },
     );
-    Place::Inside(id)
+    Progress::Inside(id)
 }
 
 /// Where a table begins.

@@ -3,7 +3,6 @@
 //!
 //! Invariant: a row is a view of the snapshot; nothing is copied or summed up until a column asks.
 
-
 use super::filter::Filter;
 use super::requests::Requests;
 use super::row::{Kind, Object, Row};
@@ -20,7 +19,7 @@ enum Part {
 
 /// Where in a [`Part`] the next row is.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum Position {
     StatsFrontend,
     StatsBackend,
     /// The first row of the part with this index.
@@ -39,7 +38,7 @@ pub struct Rows {
     parts: Vec<Part>,
     /// Only rows of this kind.
     kind: Option<Kind>,
-    next: Place,
+    next: Position,
 }
 
 impl Rows {
@@ -70,19 +69,19 @@ impl Rows {
         self.next = start(&self.snapshot);
     }
 
-    /// The next place that may have a row of the wanted kind.
-    fn place(&self) -> Place {
-        let mut place = self.next;
-        while let Place::Part(at) = place {
+    /// The next position that may have a row of the wanted kind.
+    fn position(&self) -> Position {
+        let mut position = self.next;
+        while let Position::Part(at) = position {
             let is_backend = matches!(self.parts.get(at), Some(Part::Backend(_)));
             match self.kind {
-                Some(Kind::Frontend) if is_backend => place = Place::Part(at + 1),
+                Some(Kind::Frontend) if is_backend => position = Position::Part(at + 1),
                 // Beyond the last server: the backend's own row.
-                Some(Kind::Backend) if is_backend => return Place::Server(at, usize::MAX),
+                Some(Kind::Backend) if is_backend => return Position::Server(at, usize::MAX),
                 _ => break,
             }
         }
-        place
+        position
     }
 
     /// The snapshot that they are a view of.
@@ -97,7 +96,7 @@ impl Rows {
     )]
     pub fn next(&mut self) -> Option<Row<'_>> {
         loop {
-            let (object, next) = step(&self.snapshot, &self.parts, self.place())?;
+            let (object, next) = step(&self.snapshot, &self.parts, self.position())?;
             self.next = next;
             let row = Row::new(object, &self.snapshot, &self.requests, self.now);
             let wanted = self.kind.is_none_or(|kind| kind == row.kind());
@@ -109,32 +108,36 @@ impl Rows {
 }
 
 /// Where the rows begin.
-fn start(snapshot: &Snapshot) -> Place {
+fn start(snapshot: &Snapshot) -> Position {
     match &snapshot.stats {
-        Some(_) => Place::StatsFrontend,
-        None => Place::Part(0),
+        Some(_) => Position::StatsFrontend,
+        None => Position::Part(0),
     }
 }
 
-/// What is at `place`, and the place after it.
-fn step<'a>(snapshot: &'a Snapshot, parts: &[Part], place: Place) -> Option<(Object<'a>, Place)> {
-    match place {
-        Place::StatsFrontend => {
+/// What is at `position`, and the position after it.
+fn step<'a>(
+    snapshot: &'a Snapshot,
+    parts: &[Part],
+    position: Position,
+) -> Option<(Object<'a>, Position)> {
+    match position {
+        Position::StatsFrontend => {
             let object = Object::StatsFrontend(snapshot.stats.as_deref()?);
-            Some((object, Place::StatsBackend))
+            Some((object, Position::StatsBackend))
         }
-        Place::StatsBackend => {
+        Position::StatsBackend => {
             let object = Object::StatsBackend(snapshot.stats.as_deref()?);
-            Some((object, Place::Part(0)))
+            Some((object, Position::Part(0)))
         }
-        Place::Part(at) => match *parts.get(at)? {
+        Position::Part(at) => match *parts.get(at)? {
             Part::Frontend(id) => {
                 let frontend = snapshot.frontend(id)?;
-                Some((Object::Frontend(frontend), Place::Part(at + 1)))
+                Some((Object::Frontend(frontend), Position::Part(at + 1)))
             }
             Part::Backend(id) => Some(of_backend(snapshot.backend(id)?, at, 0)),
         },
-        Place::Server(at, index) => match *parts.get(at)? {
+        Position::Server(at, index) => match *parts.get(at)? {
             Part::Backend(id) => Some(of_backend(snapshot.backend(id)?, at, index)),
             Part::Frontend(_) => None,
         },
@@ -142,13 +145,13 @@ fn step<'a>(snapshot: &'a Snapshot, parts: &[Part], place: Place) -> Option<(Obj
 }
 
 /// Server `index` of `backend`, which is the part `at`; after the last its closing row.
-fn of_backend(backend: &Backend, at: usize, index: usize) -> (Object<'_>, Place) {
+fn of_backend(backend: &Backend, at: usize, index: usize) -> (Object<'_>, Position) {
     match backend.servers.get(index) {
         Some(server) => {
             let object = Object::Server(backend, server);
-            (object, Place::Server(at, index + 1))
+            (object, Position::Server(at, index + 1))
         }
-        None => (Object::Backend(backend), Place::Part(at + 1)),
+        None => (Object::Backend(backend), Position::Part(at + 1)),
     }
 }
 

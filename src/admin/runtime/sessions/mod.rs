@@ -8,7 +8,7 @@ mod line;
 #[cfg(test)]
 mod tests;
 
-use super::{Desk, Out};
+use super::{CommandContext, ReplyWriter};
 use crate::config::units;
 use crate::state::Snapshot;
 use crate::worker::session_id::SessionId;
@@ -44,17 +44,21 @@ pub(super) struct Request {
 }
 
 /// `show sess [<id>|all|older <age>|help] [options]*`.
-pub(super) async fn show(desk: &Desk, out: &mut Out, args: &[&str]) -> io::Result<()> {
+pub(super) async fn show(
+    context: &CommandContext,
+    reply: &mut ReplyWriter,
+    args: &[&str],
+) -> io::Result<()> {
     let request = parse(args).and_then(|request| {
-        exists(&request.wanted, &desk.shared.snapshot.load())?;
+        exists(&request.wanted, &context.shared.snapshot.load())?;
         Ok(request)
     });
     let Request { wanted, large } = match request {
         Ok(request) => request,
-        Err(text) => return out.say(&text).await,
+        Err(text) => return reply.write(&text).await,
     };
     let wanted = Arc::new(wanted);
-    let all = desk.workers.count();
+    let all = context.workers.count();
     let asked = match wanted.id {
         Some(id) => id.worker(all)..id.worker(all) + 1,
         None => 0..all,
@@ -66,7 +70,7 @@ pub(super) async fn show(desk: &Desk, out: &mut Out, args: &[&str]) -> io::Resul
         let mut next = Some(Cursor::default());
         while let Some(from) = next {
             // A worker that has ended has no sessions.
-            let Some(page) = desk.workers.list(worker, from, &wanted).await else {
+            let Some(page) = context.workers.list(worker, from, &wanted).await else {
                 break;
             };
             let now = Instant::now();
@@ -81,12 +85,12 @@ pub(super) async fn show(desk: &Desk, out: &mut Out, args: &[&str]) -> io::Resul
                     found = true;
                 }
             }
-            out.say(&text).await?;
+            reply.write(&text).await?;
             next = page.next;
         }
     }
     if wanted.id.is_some() && !found {
-        out.say("Session not found.\n").await?;
+        reply.write("Session not found.\n").await?;
     }
     Ok(())
 }
@@ -100,10 +104,10 @@ fn write(text: &mut String, view: &View, worker: usize, (large, now): (bool, Ins
 }
 
 /// `shutdown session <id>`. HAProxy says nothing to a success.
-pub(super) async fn shutdown(desk: &Desk, args: &[&str]) -> String {
+pub(super) async fn shutdown(context: &CommandContext, args: &[&str]) -> String {
     match args.first().and_then(|text| SessionId::parse(text)) {
         None => "Session pointer expected (use 'show sess').\n".to_owned(),
-        Some(id) if desk.workers.end_session(id).await => String::new(),
+        Some(id) if context.workers.end_session(id).await => String::new(),
         Some(_) => "No such session (use 'show sess').\n".to_owned(),
     }
 }
