@@ -3,7 +3,8 @@
 //! An SVG of fixed width: a part for each results file, in it a panel for each figure. A bar is a ratio
 //! of medians; what was not measured has none. One that is longer than the scale ends in an arrow.
 
-use crate::report::{BASE, Results, median, range, round};
+use crate::results::{Results, median, range, round};
+use crate::subject::BASE;
 use crate::workload::{CALLS, CPU, INSTRUCTIONS, RESIDENT, USER_INSTRUCTIONS};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -336,7 +337,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{grouped, svg};
-    use crate::report::Results;
+    use crate::results::Results;
     use crate::workload::{CALLS, INSTRUCTIONS};
 
     fn results(base: Option<f64>) -> Results {

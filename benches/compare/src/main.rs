@@ -12,19 +12,22 @@
 #[path = "../../instructions/callgrind.rs"]
 mod callgrind;
 mod chart;
+mod cli;
 mod emulated;
 mod growth;
 mod interrupt;
 mod load;
 mod measure;
 mod report;
+mod results;
 mod subject;
 mod wire;
 mod workload;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Parser, Subcommand};
-use report::Results;
+use clap::Parser;
+use cli::{Cli, Sub};
+use results::Results;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -34,66 +37,6 @@ use workload::{Figures, Workload};
 
 /// The argument that tells the runner that it is inside its namespace.
 const INSIDE: &str = "RLB_COMPARE_INSIDE";
-
-#[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Sub>,
-    /// Few rounds and small loads: under two minutes for the comparison. Without "haproxy splice" unless it
-    /// is named; user space and stalled readers only of rlb and "haproxy tuned"
-    #[arg(long, global = true)]
-    quick: bool,
-    /// Rounds; default 15, with --quick 2; of growth 5 and 1; for instructions, which repeat, 2 and 1
-    #[arg(long, global = true)]
-    rounds: Option<usize>,
-    /// Only workloads, or sections of growth, whose name contains one of these; "=NAME" is the whole
-    /// name
-    #[arg(long, value_name = "WORD", global = true)]
-    only: Vec<String>,
-    /// Only subjects whose name contains one of these; "=NAME" is the whole name
-    #[arg(long, value_name = "WORD", global = true)]
-    subjects: Vec<String>,
-    /// Worker threads of each proxy: one core each, but in the emulated machine, which has one
-    #[arg(long, default_value_t = 1, global = true)]
-    cores: usize,
-    /// The rlb to measure; default: target/release/rlb, built when missing
-    #[arg(long, global = true)]
-    rlb: Option<PathBuf>,
-    /// Where results.json and chart.svg go, or growth.json
-    #[arg(long, default_value = "target/compare", global = true)]
-    out: PathBuf,
-}
-
-#[derive(Subcommand)]
-enum Sub {
-    /// What one more costs when there are many: sessions, servers, frontends
-    Growth,
-    /// Count every instruction, user and kernel, in an emulated machine; needs no root, but the Debian
-    /// packages qemu-system-x86 and busybox-static
-    Instructions(emulated::Args),
-    /// Draw a chart of one or several results.json; what two of them have is taken from the first
-    Chart {
-        /// The results, then the SVG to be written
-        #[arg(required = true, num_args = 2..)]
-        files: Vec<PathBuf>,
-    },
-    /// Internal: the side of that in the machine
-    #[command(hide = true)]
-    Inside {
-        /// Profiles in place of figures
-        #[arg(long)]
-        profile: bool,
-    },
-    /// Internal: produce load against an address and print what came of it as JSON
-    #[command(hide = true)]
-    Load(load::Args),
-    /// Internal: the servers behind the proxies
-    #[command(hide = true)]
-    Serve {
-        /// Ports on 127.0.0.1
-        ports: Vec<u16>,
-    },
-}
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
@@ -113,37 +56,6 @@ fn main() -> Result<()> {
     match cli.command {
         Some(Sub::Growth) => growth::run(&cli),
         _ => compare(&cli),
-    }
-}
-
-impl Cli {
-    /// Whether these words of the command line, which name everything when there are none, name this.
-    fn named(words: &[String], name: &str) -> bool {
-        let matches = |word: &String| match word.strip_prefix('=') {
-            Some(whole) => name == whole,
-            None => name.contains(word.as_str()),
-        };
-        words.is_empty() || words.iter().any(matches)
-    }
-
-    /// The competitors that are wanted, with so many worker threads each.
-    fn subjects(&self, cores: usize) -> Result<Vec<Subject>> {
-        let mut all = Subject::all(self.rlb.clone(), cores)?;
-        all.retain(|subject| Self::named(&self.subjects, subject.name));
-        Ok(all)
-    }
-
-    /// The same without the one that tells least, unless subjects are named.
-    fn telling_subjects(&self) -> Result<Vec<Subject>> {
-        let mut subjects = self.subjects(self.cores)?;
-        subjects.retain(|subject| !self.subjects.is_empty() || subject.name != subject::BETWEEN);
-        Ok(subjects)
-    }
-
-    /// Those of `all` that are wanted.
-    fn workloads(&self, mut all: Vec<Workload>) -> Vec<Workload> {
-        all.retain(|workload| Self::named(&self.only, workload.name));
-        all
     }
 }
 
@@ -254,14 +166,14 @@ fn compare(cli: &Cli) -> Result<()> {
         cli.subjects(cli.cores)?
     };
     let workloads = cli.workloads(Workload::all(cli.quick));
-    let mut results = Results::new(&subjects, cli.cores, rounds, report::machine());
+    let mut results = Results::new(&subjects, cli.cores, rounds, results::machine());
     let measured = run_rounds(
         &subjects,
         &workloads,
         (rounds, cli.cores),
         |workload, subject, figures| {
             results.add(workload, subject, figures);
-            results.write(&cli.out)
+            report::write(&results, &cli.out)
         },
     );
     // A run that was cut short says what it has.

@@ -1,8 +1,9 @@
 //! The side of [`super`] that is inside the emulated machine: what is packed into it, and the rounds,
 //! once `clock` has found that time counts instructions. What it finds it writes as lines of JSON.
 
+use super::clock;
 use super::image::Image;
-use super::{Wanted, clock};
+use super::wanted::Wanted;
 use crate::subject::{self, Subject};
 use crate::workload::Workload;
 use anyhow::{Result, ensure};

@@ -15,17 +15,19 @@ pub mod guest;
 mod image;
 mod kernel;
 mod machine;
+mod wanted;
+
+pub use wanted::{Args, Wanted};
 
 use crate::interrupt;
 use crate::measure::pause;
-use crate::report::Results;
-use crate::subject::Subject;
-use crate::workload::{BUSIEST, CALLS, INSTRUCTIONS, MACHINE, Workload};
+use crate::report;
+use crate::results::Results;
+use crate::workload::{BUSIEST, CALLS, INSTRUCTIONS, MACHINE};
 use anyhow::{Context, Result, bail, ensure};
 use guest::Note;
 use machine::{Folder, Machine};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -34,46 +36,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// How often it is looked whether this process was told to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// What is to be counted.
-#[derive(clap::Args, Debug, Clone)]
-pub struct Args {
-    /// The guest's kernel; default: Debian's linux-image-cloud-amd64, downloaded once
-    #[arg(long)]
-    kernel: Option<PathBuf>,
-    /// Let a process that is woken take the processor at once.
-    ///
-    /// Load and proxy share one processor here, so a proxy would then wake for every message. Without
-    /// it the messages that wait at each wake-up are as many as for a busy proxy on its own core; with
-    /// it the costs of a proxy that has little to do are seen.
-    #[arg(long)]
-    preemption: bool,
-    /// Profiles in place of figures: the functions, user and kernel, with their share of the
-    /// instructions, a file for each workload and subject; needs the package linux-perf
-    #[arg(long)]
-    profile: bool,
-    /// Further kernel arguments, such as mitigations=off
-    #[arg(long, default_value = "", value_name = "ARGUMENTS")]
-    append: String,
-}
-
-/// What of the comparison is wanted, as the command line has it.
-pub struct Wanted<'a> {
-    /// The competitors.
-    pub subjects: &'a [Subject],
-    /// Names of the workloads.
-    pub workloads: &'a [Workload],
-    /// Rounds of each.
-    pub rounds: usize,
-    /// Worker threads of each proxy, all on the one processor.
-    pub threads: usize,
-    /// Small loads.
-    pub quick: bool,
-    /// How the machine is to be.
-    pub args: &'a Args,
-    /// The folder for the results.
-    pub out: &'a Path,
-}
 
 /// Boots the machine, prints what it counts as it comes, then the table of ratios.
 pub fn run(wanted: &Wanted) -> Result<()> {
@@ -116,7 +78,7 @@ fn count(machine: &mut Machine, wanted: &Wanted, results: &mut Results) -> Resul
             Note::Figures(workload, subject, figures) => {
                 eprintln!("{workload:<28} {subject:<16} {figures:.1?}");
                 results.add(&workload, &subject, figures);
-                results.write(wanted.out)?;
+                report::write(results, wanted.out)?;
             }
             Note::Profile(workload, subject, text) => {
                 let folder = wanted.out.join("profile");

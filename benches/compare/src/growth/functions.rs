@@ -1,6 +1,6 @@
 //! A pick, and a snapshot that is published: the criterion benches of the library, run and read.
 
-use super::Table;
+use super::table::Table;
 use anyhow::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;

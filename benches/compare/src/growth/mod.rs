@@ -9,92 +9,25 @@ mod objects;
 mod pace;
 mod sessions;
 mod spread;
+mod table;
 
-use crate::Cli;
-use crate::report::{BASE, machine, median, range, round};
-use crate::subject::{Servers, Subject};
+use crate::cli::Cli;
+use crate::results::machine;
+use crate::subject::{BASE, Servers, Subject};
 use anyhow::{Result, ensure};
-use serde::Serialize;
-use std::collections::BTreeMap;
 use std::fs;
-
-/// What was measured, as it is printed and written.
-#[derive(Serialize)]
-pub struct Table {
-    machine: String,
-    versions: BTreeMap<String, String>,
-    rounds: usize,
-    rows: Vec<Row>,
-}
-
-/// One figure.
-#[derive(Serialize)]
-struct Row {
-    section: &'static str,
-    /// How many there were of what grows.
-    at: String,
-    subject: String,
-    figure: String,
-    samples: Vec<f64>,
-}
-
-impl Table {
-    /// How often a figure is to be measured.
-    pub fn rounds(&self) -> usize {
-        self.rounds
-    }
-
-    /// Adds a sample of a figure.
-    pub fn add(&mut self, key: (&'static str, &str, &str), figure: &str, sample: f64) {
-        let (section, at, subject) = key;
-        let same = |row: &&mut Row| {
-            row.section == section && row.at == at && row.subject == subject && row.figure == figure
-        };
-        if let Some(row) = self.rows.iter_mut().find(same) {
-            row.samples.push(sample);
-            return;
-        }
-        self.rows.push(Row {
-            section,
-            at: at.to_owned(),
-            subject: subject.to_owned(),
-            figure: figure.to_owned(),
-            samples: vec![sample],
-        });
-    }
-
-    /// One section as text: median and range of each figure.
-    fn print(&self, section: &str) {
-        println!("\n{section}");
-        for row in self.rows.iter().filter(|row| row.section == section) {
-            let (low, high) = range(&row.samples);
-            println!(
-                "  {:<28} {:<16} {:<24} {:>10} [{} - {}]",
-                row.at,
-                row.subject,
-                row.figure,
-                round(median(&row.samples).unwrap_or_default()),
-                round(low),
-                round(high)
-            );
-        }
-    }
-}
+use table::Table;
 
 /// Measures everything and writes it.
 pub fn run(cli: &Cli) -> Result<()> {
     let rounds = cli.rounds.unwrap_or(if cli.quick { 1 } else { 5 });
     ensure!(cli.cores == 1, "growth says itself how many cores");
     let subjects = compared(cli, 1)?;
-    let mut table = Table {
-        machine: machine(),
-        versions: subjects
-            .iter()
-            .map(|subject| (subject.name.to_owned(), subject.version.clone()))
-            .collect(),
-        rounds,
-        rows: Vec::new(),
-    };
+    let versions = subjects
+        .iter()
+        .map(|subject| (subject.name.to_owned(), subject.version.clone()))
+        .collect();
+    let mut table = Table::new(machine(), versions, rounds);
     let measured = sections(cli, &subjects, &mut table);
     // A run that was cut short writes what it has.
     fs::create_dir_all(&cli.out)?;

@@ -1,7 +1,7 @@
 //! A thousand frontends and ten thousand servers: start, reload, memory, and what health checks
 //! cost.
 
-use super::Table;
+use super::table::Table;
 use crate::measure;
 use crate::subject::Subject;
 use crate::subject::large::{self, Large};

@@ -1,7 +1,7 @@
 //! What a round trip costs when they are rare, and when one follows the other: rlb waits awake for the
 //! next message in the second case, and must not in the first.
 
-use super::Table;
+use super::table::Table;
 use crate::subject::{Servers, Subject};
 use crate::workload::{CPU, P50, RATE, Workload};
 use anyhow::{Context, Result};

@@ -1,7 +1,7 @@
 //! What a short connection and a round trip cost while other sessions are held, and what a held
 //! session takes of the machine's memory.
 
-use super::Table;
+use super::table::Table;
 use crate::callgrind;
 use crate::measure;
 use crate::subject::{Servers, Subject};

@@ -3,7 +3,7 @@
 //! Each worker has epoll instances of its own, and a session is two descriptors in one of them; the
 //! kernel lists what an instance watches in `/proc/PID/fdinfo`. So this needs no help of the proxy.
 
-use super::Table;
+use super::table::Table;
 use crate::subject::{Running, Servers, Subject};
 use crate::workload::Load;
 use anyhow::{Context, Result};

@@ -1,6 +1,9 @@
 //! A large configuration for rlb and for HAProxy, and reloading it.
 
-use super::{Kind, LOG_PORT, PROXY_PORT, Running, SERVER_PORTS, Subject, echoes, pinned};
+use super::{
+    Kind, LARGE_FIRST_PORT, LARGE_FRONTENDS, LOG_PORT, PROXY_PORT, Running, SERVER_PORTS, Subject,
+    echoes, pinned,
+};
 use crate::measure::wait_until;
 use anyhow::{Context, Result, bail, ensure};
 use std::fmt::Write as _;
@@ -10,14 +13,8 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// Frontends, each with a backend of its own.
-pub const FRONTENDS: u16 = 1_000;
-
 /// Servers of each backend.
 const SERVERS: u32 = 10;
-
-/// Where the frontends but the last listen, from here on; the last has [`PROXY_PORT`].
-pub const FIRST_PORT: u16 = 20_000;
 
 /// What is different from one large configuration to the next.
 #[derive(Clone, Copy)]
@@ -71,12 +68,12 @@ pub fn reload(subject: &Subject, running: &mut Running, config: &str) -> Result<
 
 /// Frontends: number, port, weight of the first server.
 fn frontends(large: Large) -> impl Iterator<Item = (u16, u16, u32)> {
-    (0..FRONTENDS).map(move |number| {
-        let last = number + 1 == FRONTENDS;
+    (0..LARGE_FRONTENDS).map(move |number| {
+        let last = number + 1 == LARGE_FRONTENDS;
         let port = if last {
             PROXY_PORT
         } else {
-            FIRST_PORT + number
+            LARGE_FIRST_PORT + number
         };
         let changed = number.is_multiple_of(10);
         (number, port, 1 + if changed { large.generation } else { 0 })

@@ -8,7 +8,6 @@ pub mod large;
 use crate::callgrind;
 use crate::interrupt;
 use crate::measure::wait_until;
-use crate::report::BASE;
 use crate::wire::Wish;
 use anyhow::{Context, Result, ensure};
 use std::fs;
@@ -27,19 +26,28 @@ const LOG_PORT: u16 = 9514;
 /// Concurrent sessions that every proxy is told to hold.
 const MAXCONN: u32 = 9400;
 
+/// HAProxy's best setting, which every ratio refers to.
+pub const BASE: &str = "haproxy tuned";
+
 /// The setting between HAProxy's default and its best, which tells least.
 pub const BETWEEN: &str = "haproxy splice";
 
 /// What nginx needs for TCP.
 pub const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
+/// The large configuration ([`large`]): its frontends but the last listen from this port on; the last
+/// listens on [`PROXY_PORT`].
+const LARGE_FIRST_PORT: u16 = 20_000;
+/// Frontends of the large configuration, each with a backend of its own.
+const LARGE_FRONTENDS: u16 = 1_000;
+
 /// Ports that must not become the local port of a connection, for `net.ipv4.ip_local_reserved_ports`:
 /// one that lingers there would keep the next proxy from listening.
 pub fn reserved_ports() -> String {
     let mut ports = vec![PROXY_PORT.to_string(), LOG_PORT.to_string()];
     ports.extend(SERVER_PORTS.map(|port| port.to_string()));
-    let (first, last) = (large::FIRST_PORT, large::FIRST_PORT + large::FRONTENDS - 1);
-    ports.push(format!("{first}-{last}"));
+    let last = LARGE_FIRST_PORT + LARGE_FRONTENDS - 1;
+    ports.push(format!("{LARGE_FIRST_PORT}-{last}"));
     ports.join(",")
 }
 

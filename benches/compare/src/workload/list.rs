@@ -1,7 +1,7 @@
 //! Which workloads there are: those of the comparison, and those of the emulated machine.
 
 use super::{What, Workload};
-use crate::report::BASE;
+use crate::subject::BASE;
 
 /// Short connections, 32 at once.
 const RATE: &str = "--kind rate --connections 32";

@@ -2,16 +2,16 @@
 
 pub mod integrity;
 mod list;
+mod running;
 pub mod user;
 
+pub use running::Load;
+
 use crate::callgrind;
-use crate::load::Outcome;
 use crate::measure::{self, Perf, Profile, Strace};
-use crate::subject::{Running, Servers, Subject, beside};
-use anyhow::{Context, Result, ensure};
+use crate::subject::{Servers, Subject};
+use anyhow::Result;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::process::Stdio;
 
 /// Figures of one run, by name with unit.
 pub type Figures = BTreeMap<&'static str, f64>;
@@ -198,45 +198,5 @@ impl Workload {
         let profile = Profile::start(&pids)?;
         load.go()?;
         profile.stop().map(Some)
-    }
-}
-
-/// A running load.
-pub struct Load {
-    child: std::process::Child,
-    stdout: BufReader<std::process::ChildStdout>,
-}
-
-impl Load {
-    /// Starts it and waits until everything is connected.
-    pub fn start(arguments: &str, running: &Running, cores: usize) -> Result<Self> {
-        let mut child = beside(cores)?
-            .arg("load")
-            .args(["--target", &running.target.to_string()])
-            .args(arguments.split(' '))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);
-        let mut line = String::new();
-        stdout.read_line(&mut line)?;
-        ensure!(line == "begin\n", "the load did not begin");
-        Ok(Self { child, stdout })
-    }
-
-    /// Lets it go, and waits for what comes of it. What is connected stays so until it is dropped.
-    pub fn go(&mut self) -> Result<Outcome> {
-        let stdin = self.child.stdin.as_mut().context("stdin is piped")?;
-        stdin.write_all(b"go\n")?;
-        let mut text = String::new();
-        self.stdout.read_line(&mut text)?;
-        serde_json::from_str(&text).context("the load failed")
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -1,7 +1,7 @@
 //! Instructions in user space per operation, of rlb and of the others alike: two runs under
 //! callgrind with different numbers of operations, so that start and stop cancel out.
 
-use super::Load;
+use super::running::Load;
 use crate::callgrind;
 use crate::measure;
 use crate::subject::Subject;
