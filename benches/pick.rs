@@ -7,12 +7,12 @@ use rlb::balance::RotationCursor;
 use rlb::state::BackendId;
 use std::hint::black_box;
 
-mod world;
+mod fixture;
 
 fn pick(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pick");
     for servers in [3, 100, 1_000, 10_000] {
-        let snapshot = world::snapshot(1, servers);
+        let snapshot = fixture::snapshot(1, servers);
         let backend = snapshot.backend(BackendId(0)).expect("there is one");
         group.bench_function(BenchmarkId::new("first", servers), |bencher| {
             bencher.iter(|| {
@@ -24,7 +24,7 @@ fn pick(criterion: &mut Criterion) {
     }
     // The worst case: every other server has been tried.
     for servers in [3, 100, 1_000, 10_000] {
-        let snapshot = world::snapshot(1, servers);
+        let snapshot = fixture::snapshot(1, servers);
         let backend = snapshot.backend(BackendId(0)).expect("there is one");
         group.bench_function(BenchmarkId::new("last", servers), |bencher| {
             bencher.iter(|| {

@@ -9,10 +9,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-mod world;
+mod fixture;
 
 fn load(criterion: &mut Criterion) {
-    let published = Arc::new(ArcSwap::from_pointee(world::snapshot(1, 10)));
+    let published = Arc::new(ArcSwap::from_pointee(fixture::snapshot(1, 10)));
     let mut cache = Cache::new(Arc::clone(&published));
     criterion.bench_function("snapshot/load", |bencher| {
         bencher.iter(|| black_box(cache.load().maxconn));
@@ -24,7 +24,7 @@ fn publish(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("snapshot/publish");
     // Backends of ten servers, and one of all.
     for (backends, servers) in [(1, 10), (100, 10), (1_000, 10), (1, 1_000), (1, 10_000)] {
-        let published = ArcSwap::from_pointee(world::snapshot(backends, servers));
+        let published = ArcSwap::from_pointee(fixture::snapshot(backends, servers));
         let last = BackendId(backends - 1);
         let id = BenchmarkId::from_parameter(format!("{backends}x{servers}"));
         group.bench_function(id, |bencher| {

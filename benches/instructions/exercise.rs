@@ -1,6 +1,6 @@
 //! Hot functions of the library, each in a loop: run by the guard in a process of its own.
 
-use crate::{check, world};
+use crate::{check, fixture};
 use rlb::balance::RotationCursor;
 use rlb::live::{Shards, Traffic, WorkerToken};
 use rlb::state::BackendId;
@@ -22,7 +22,7 @@ pub(crate) fn run(name: &str, times: u64) -> bool {
 
 /// Chooses among servers that are all usable.
 fn pick(servers: u32, times: u64) {
-    let snapshot = world::snapshot(1, servers);
+    let snapshot = fixture::snapshot(1, servers);
     let backend = snapshot.backend(BackendId(0)).expect("there is one");
     for _ in 0..times {
         let turn = RotationCursor::take(&backend.live.cursor);

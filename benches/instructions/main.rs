@@ -24,9 +24,9 @@ mod bounds;
 mod callgrind;
 mod check;
 mod exercise;
+#[path = "../fixture/mod.rs"]
+mod fixture;
 mod proxy;
-#[path = "../world/mod.rs"]
-mod world;
 
 use bounds::{Bounds, Verdict};
 use proxy::Load;
