@@ -1,8 +1,7 @@
-//! Any bytes as a line to the runtime socket: nothing panics.
+//! Runs `targets::runtime_command` under libFuzzer.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|bytes: &[u8]| {
-    rlb::admin::runtime::exercise_line(bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::runtime_command(bytes));

@@ -1,8 +1,7 @@
-//! Any text as the target of a request to the stats listener: nothing panics.
+//! Runs `targets::stats_request` under libFuzzer.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|bytes: &[u8]| {
-    rlb::admin::exercise_target(&String::from_utf8_lossy(bytes));
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::stats_request(bytes));

@@ -1,0 +1,118 @@
+//! What the fuzz targets do with their input: everything in rlb that parses text from outside. No input
+//! may panic, and what is written here after `assert` holds for every input.
+//!
+//! `fuzz_targets/` runs each function under libFuzzer; `tests/corpora.rs` calls the same functions with
+//! every file of the committed corpora.
+
+use rlb::config::model::Config;
+use rlb::config::{Limits, Loader, units};
+use rlb::live::GlobalLive;
+use rlb::state::{Origin, Snapshot};
+use rlb::stats::servers_state;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A target: it takes any bytes.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the name of their program and of their corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("config_toml", config_toml),
+    ("runtime_command", runtime_command),
+    ("server_state", server_state),
+    ("stats_request", stats_request),
+    ("unit_string", unit_string),
+];
+
+/// The bytes as a configuration file. Every problem has a place in the text and can be drawn.
+pub fn config_toml(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let found = match load(text) {
+        Ok((_, warnings)) => warnings,
+        Err(problems) => problems,
+    };
+    for diagnostic in found {
+        let place = diagnostic.place.as_ref();
+        assert!(place.is_none_or(|place| place.span.end <= text.len()));
+        let _ = (
+            diagnostic.render(false),
+            diagnostic.to_json(),
+            diagnostic.line(),
+        );
+    }
+}
+
+/// The bytes as a line to the runtime socket.
+pub fn runtime_command(bytes: &[u8]) {
+    rlb::admin::runtime::exercise_line(bytes);
+}
+
+/// The bytes as the target of a request to the statistics.
+pub fn stats_request(bytes: &[u8]) {
+    rlb::admin::exercise_target(&String::from_utf8_lossy(bytes));
+}
+
+/// The bytes as the server states that an earlier process has left. What is applied to a snapshot and
+/// written again is read as one line for each server.
+pub fn server_state(bytes: &[u8]) {
+    let known = servers_state::read(&String::from_utf8_lossy(bytes));
+    let now = Instant::now() + Duration::from_secs(3_600);
+    let base = Arc::new(snapshot(now));
+    let next = rlb::state::remembered::remember(&base, &known, now).map_or(base, Arc::new);
+    let written = servers_state::whole(&next, now);
+    assert_eq!(servers_state::read(&written).len(), 3, "{written}");
+}
+
+/// The bytes as each of the small languages inside strings. A duration that is written as rlb writes it
+/// is read as the same one.
+pub fn unit_string(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(duration) = units::duration(&text) {
+        assert!(duration <= units::DURATION_MAX);
+        let written = units::format_duration(duration);
+        assert_eq!(units::duration(&written), Ok(duration), "{written}");
+    }
+    let _ = units::bind(&text);
+    let _ = units::server(&text);
+    let _ = units::node(&text, 80);
+    let _ = units::unix_path(&text);
+    let _ = units::log_sink(&text);
+    let _ = units::mode(&text);
+    if units::name(&text).is_ok() {
+        assert!(text.len() <= units::NAME_BYTES_MAX);
+    }
+}
+
+/// Loads a text as a file. An environment variable whose name begins with `A` has its name as its value;
+/// no other is set.
+fn load(text: &str) -> rlb::config::Loaded {
+    let loader = Loader {
+        limits: Limits {
+            nofile: Some(20_000),
+            somaxconn: Some(4096),
+            cores: 2,
+        },
+        environment: &|name| name.starts_with('A').then(|| name.to_owned()),
+        disk: false,
+    };
+    loader.load_text("fuzz.toml", text)
+}
+
+/// A snapshot of one backend of three servers, of each kind of address.
+fn snapshot(now: Instant) -> Snapshot {
+    let text = "[[backend]]\nname = 'be'\ncheck = 'tcp'\nservers = [\n\
+        { name = 's1', address = '10.0.0.1:5432' },\n\
+        { name = 's2', address = 'db.example:5432', backup = true },\n\
+        { name = 's3', address = 'unix:/run/db.sock', disabled = true },\n]\n";
+    let config: Config = load(text).expect("it is valid").0;
+    let shards = 2;
+    let origin = Origin {
+        global: Arc::new(GlobalLive::new(now, shards)),
+        maxconn: 1_000,
+        shards,
+        now,
+    };
+    Snapshot::initial(&config, &origin)
+}
