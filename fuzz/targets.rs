@@ -4,6 +4,8 @@
 //! `fuzz_targets/` runs each function under libFuzzer; `tests/corpora.rs` calls the same functions with
 //! every file of the committed corpora.
 
+#![allow(dead_code, reason = "a fuzz program has one target, the test has all")]
+
 use rlb::config::model::Config;
 use rlb::config::{Limits, Loader, units};
 use rlb::live::GlobalLive;
@@ -13,10 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A target: it takes any bytes.
-pub type Target = fn(&[u8]);
+pub(crate) type Target = fn(&[u8]);
 
 /// All targets, by the name of their program and of their corpus.
-pub const TARGETS: &[(&str, Target)] = &[
+pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("config_toml", config_toml),
     ("runtime_command", runtime_command),
     ("server_state", server_state),
@@ -25,7 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
 ];
 
 /// The bytes as a configuration file. Every problem has a place in the text and can be drawn.
-pub fn config_toml(bytes: &[u8]) {
+pub(crate) fn config_toml(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
@@ -45,18 +47,18 @@ pub fn config_toml(bytes: &[u8]) {
 }
 
 /// The bytes as a line to the runtime socket.
-pub fn runtime_command(bytes: &[u8]) {
+pub(crate) fn runtime_command(bytes: &[u8]) {
     rlb::admin::runtime::exercise_line(bytes);
 }
 
 /// The bytes as the target of a request to the statistics.
-pub fn stats_request(bytes: &[u8]) {
+pub(crate) fn stats_request(bytes: &[u8]) {
     rlb::admin::exercise_target(&String::from_utf8_lossy(bytes));
 }
 
 /// The bytes as the server states that an earlier process has left. What is applied to a snapshot and
 /// written again is read as one line for each server.
-pub fn server_state(bytes: &[u8]) {
+pub(crate) fn server_state(bytes: &[u8]) {
     let known = servers_state::read(&String::from_utf8_lossy(bytes));
     let now = Instant::now() + Duration::from_secs(3_600);
     let base = Arc::new(snapshot(now));
@@ -67,7 +69,7 @@ pub fn server_state(bytes: &[u8]) {
 
 /// The bytes as each of the small languages inside strings. A duration that is written as rlb writes it
 /// is read as the same one.
-pub fn unit_string(bytes: &[u8]) {
+pub(crate) fn unit_string(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(duration) = units::duration(&text) {
         assert!(duration <= units::DURATION_MAX);
