@@ -4,7 +4,7 @@
 
 use arc_swap::{ArcSwap, Cache};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use rlb::state::{AdminState, BackendId, Draft, Server, Snapshot};
+use rlb::state::{AdminState, BackendId, Server, Snapshot, SnapshotBuilder};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,8 +36,8 @@ fn publish(criterion: &mut Criterion) {
 
 fn turn_one(base: Arc<Snapshot>, id: BackendId) -> Snapshot {
     let now = Instant::now();
-    let mut draft = Draft::new(base);
-    let mut server = Server::clone(draft.server(id, 0).expect("every backend has servers"));
+    let mut builder = SnapshotBuilder::new(base);
+    let mut server = Server::clone(builder.server(id, 0).expect("every backend has servers"));
     let admin = if server.status.admin.is_drain() {
         AdminState::READY
     } else {
@@ -45,8 +45,8 @@ fn turn_one(base: Arc<Snapshot>, id: BackendId) -> Snapshot {
     };
     let rules = server.rules();
     server.status.set_admin(admin, rules, now);
-    draft.replace(id, 0, server, now);
-    draft.finish().expect("a server was replaced")
+    builder.replace(id, 0, server, now);
+    builder.finish().expect("a server was replaced")
 }
 
 criterion_group!(benches, load, publish);

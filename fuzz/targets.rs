@@ -62,7 +62,7 @@ pub(crate) fn server_state(bytes: &[u8]) {
     let known = servers_state::read(&String::from_utf8_lossy(bytes));
     let now = Instant::now() + Duration::from_secs(3_600);
     let base = Arc::new(snapshot(now));
-    let next = rlb::state::remembered::remember(&base, &known, now).map_or(base, Arc::new);
+    let next = rlb::state::server_state::apply(&base, &known, now).map_or(base, Arc::new);
     let written = servers_state::whole(&next, now);
     assert_eq!(servers_state::read(&written).len(), 3, "{written}");
 }

@@ -14,13 +14,13 @@ use crate::control::admin_listeners::{self, AdminListener, AdminListeners, Runti
 use crate::control::handover::{Predecessor, Program};
 use crate::control::inherited::Inherited;
 use crate::control::listeners::Listeners;
-use crate::control::reload::{Held, Left, ReloadHandle, Source, maxconn};
+use crate::control::reload::{ReloadExit, ReloadHandle, ReloadState, Source, maxconn};
 use crate::control::{Control, Parts as ControlParts};
 use crate::live::pulse::Pulse;
 use crate::live::{GlobalLive, LogQueue, WorkerToken};
 use crate::log::Log;
 use crate::state::snapshot::Origin;
-use crate::state::{ControlHandle, Remembered, Snapshot, ToControl};
+use crate::state::{ControlHandle, ServerState, Snapshot, ToControl};
 use crate::stats::Phase;
 use crate::sys::abort::AbortOnPanic;
 use crate::sys::limits::{self, DescriptorReserve};
@@ -115,7 +115,7 @@ async fn start(
     options: RunOptions,
     nofile: u32,
     reserve: Arc<DescriptorReserve>,
-    (mut inherited, remembered): (Inherited, Vec<Remembered>),
+    (mut inherited, server_states): (Inherited, Vec<ServerState>),
 ) -> Result<Running, Error> {
     let RunOptions {
         config,
@@ -142,7 +142,7 @@ async fn start(
 
     let mut control = core.control(inbox, Arc::clone(&reserve));
     control.resolve_names().await;
-    control.remember(&remembered);
+    control.apply_server_states(&server_states);
 
     let stops = Stops::default();
     let shards = listeners.of_workers(&core.snapshot.load());
@@ -151,14 +151,14 @@ async fn start(
         .spawn_workers(shards, (orders, pulses), &stops)
         .map_err(system("cannot start a worker"))?;
     let (admin_listeners, changes) = AdminListeners::new();
-    let held = Held {
+    let reload_state = ReloadState {
         listeners,
         admin_listeners,
         log,
         runtime: api.as_ref().map(|(runtime, _)| runtime.clone()),
         program,
     };
-    let (reloader, reload) = control.reloader(source, config, held);
+    let (reloader, reload) = control.reloader(source, config, reload_state);
     let listeners = AdminListenerSet {
         open: stats,
         changes,
@@ -196,7 +196,7 @@ async fn announce(
     inherited: Inherited,
 ) -> Result<(), Error> {
     if let Some(predecessor) = predecessor {
-        spawn_blocking(move || predecessor.take_charge())
+        spawn_blocking(move || predecessor.wait_for_go())
             .await
             .unwrap_or_else(|error| Err(error.into()))
             .map_err(system("cannot take over"))?;
@@ -225,7 +225,7 @@ struct Running {
     control: Task<()>,
     reload: ReloadHandle,
     /// Gives the log back, for its end. Ends by itself only when it has handed over.
-    reloads: Task<Left>,
+    reloads: Task<ReloadExit>,
     watchdog: Option<Task<()>>,
 }
 

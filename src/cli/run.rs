@@ -37,7 +37,7 @@ enum LogFormat {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    if let Some(started) = handover::step_aside() {
+    if let Some(started) = handover::start_next() {
         return match started {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed("cannot start the process that is to take over", &error),
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(program) => program,
         Err(error) => return failed("cannot tell where this program is", &error),
     };
-    let predecessor = match Predecessor::meet() {
+    let predecessor = match Predecessor::connect() {
         Ok(predecessor) => predecessor,
         Err(error) => return failed("cannot take over", &error),
     };

@@ -3,14 +3,14 @@
 //! Control thread only. Invariant: log lines and orders to workers leave after the snapshot that
 //! they tell of has been published, so that whoever reads one finds it true.
 
-use super::lines::{self, Line, Scene};
-use super::places::{Place, Places};
+use super::server_events::{self, LogLine, ServerEvent};
+use super::server_index::{ServerIndex, ServerRef};
 use crate::check::probe::Target;
 use crate::check::schedule::IntervalKind;
 use crate::live::{CheckReport, CheckStatus, WorkerToken};
 use crate::state::{
-    AdminState, BackendChange, BackendId, Draft, Endpoint, OperState, Server, ServerStatus,
-    Snapshot, Wish,
+    AdminRequest, AdminState, BackendChange, BackendId, Endpoint, OperState, Server, ServerStatus,
+    Snapshot, SnapshotBuilder,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use std::time::Instant;
 /// What a turn has changed so far.
 #[derive(Debug)]
 pub(super) struct Batch<'a> {
-    draft: Draft,
-    places: &'a Places,
+    builder: SnapshotBuilder,
+    servers: &'a ServerIndex,
     token: &'a WorkerToken,
     now: Instant,
     outcome: Outcome,
@@ -30,7 +30,7 @@ pub(super) struct Batch<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     /// To be logged, in order.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<LogLine>,
     /// Servers that went down and whose sessions are to end.
     pub(super) down: Vec<u64>,
     /// Backup servers whose sessions are to end because a primary came up.
@@ -43,13 +43,13 @@ impl<'a> Batch<'a> {
     /// A turn at `now` on top of `base`.
     pub(super) fn new(
         base: Arc<Snapshot>,
-        places: &'a Places,
+        servers: &'a ServerIndex,
         token: &'a WorkerToken,
         now: Instant,
     ) -> Self {
         Self {
-            draft: Draft::new(base),
-            places,
+            builder: SnapshotBuilder::new(base),
+            servers,
             token,
             now,
             outcome: Outcome::default(),
@@ -58,15 +58,15 @@ impl<'a> Batch<'a> {
 
     /// The new snapshot, if anything has changed, and what is to be done once it is published.
     pub(super) fn finish(self) -> (Option<Snapshot>, Outcome) {
-        (self.draft.finish(), self.outcome)
+        (self.builder.finish(), self.outcome)
     }
 
     /// A check of server `uid` has ended.
     pub(super) fn checked(&mut self, uid: u64, report: &CheckReport) {
-        if let Some(handle) = self.places.check_handle(uid) {
+        if let Some(handle) = self.servers.check_handle(uid) {
             handle.verdict_received();
         }
-        let Some((place, before)) = self.find(uid) else {
+        let Some((at, before)) = self.find(uid) else {
             return;
         };
         if before.status.admin.is_maint() {
@@ -88,43 +88,43 @@ impl<'a> Batch<'a> {
         let last = server.live.check.status();
         server.live.check.store(report.clone());
         if moved || last != report.status {
-            self.log_health_check(place.backend, &server, report, passed);
+            self.log_health_check(at.backend, &server, report, passed);
         }
         if server.status != before.status {
-            self.change(place, &before.status, server, Some(report));
+            self.change(at, &before.status, server, Some(report));
         }
     }
 
     /// An operator wants a server to be in this state. `false`: it is not there (any more).
-    pub(super) fn set_admin(&mut self, uid: u64, to: Wish) -> bool {
-        let Some((place, before)) = self.find(uid) else {
+    pub(super) fn set_admin(&mut self, uid: u64, to: AdminRequest) -> bool {
+        let Some((at, before)) = self.find(uid) else {
             return false;
         };
         let mut server = Server::clone(&before);
         let (admin, rules) = (server.status.admin, server.rules());
         let admin = match to {
-            Wish::Ready => admin
+            AdminRequest::Ready => admin
                 .without(AdminState::FMAINT)
                 .without(AdminState::FDRAIN),
-            Wish::Drain => admin.without(AdminState::FMAINT).with(AdminState::FDRAIN),
-            Wish::Maint => admin.with(AdminState::FMAINT),
+            AdminRequest::Drain => admin.without(AdminState::FMAINT).with(AdminState::FDRAIN),
+            AdminRequest::Maint => admin.with(AdminState::FMAINT),
         };
         if admin != server.status.admin {
             server.status.set_admin(admin, rules, self.now);
-            self.change(place, &before.status, server, None);
+            self.change(at, &before.status, server, None);
         }
         true
     }
 
     /// An operator sets a server's weight. `false`: it is not there (any more).
     pub(super) fn set_weight(&mut self, uid: u64, weight: u32) -> bool {
-        let Some((place, before)) = self.find(uid) else {
+        let Some((at, before)) = self.find(uid) else {
             return false;
         };
         if before.weight != weight {
             let mut server = Server::clone(&before);
             server.weight = weight;
-            self.change(place, &before.status, server, None);
+            self.change(at, &before.status, server, None);
         }
         true
     }
@@ -137,14 +137,14 @@ impl<'a> Batch<'a> {
 
     /// The host name `name` is at `address`: its servers leave the maintenance that waited for it.
     pub(super) fn resolved(&mut self, name: &str, address: IpAddr) {
-        for &uid in self.places.named(name) {
-            let Some((place, before)) = self.find(uid) else {
+        for &uid in self.servers.named(name) {
+            let Some((at, before)) = self.find(uid) else {
                 continue;
             };
             if let Some(server) = self.at(&before, address) {
-                self.change(place, &before.status, server, None);
-                if let Some(backend) = self.draft.backend(place.backend) {
-                    let line = lines::valid_answer(&backend.spec.name, &before.spec.name);
+                self.change(at, &before.status, server, None);
+                if let Some(backend) = self.builder.backend(at.backend) {
+                    let line = server_events::valid_answer(&backend.spec.name, &before.spec.name);
                     self.outcome.lines.push(line);
                 }
             }
@@ -153,15 +153,14 @@ impl<'a> Batch<'a> {
 
     /// The same at the start: nothing has happened yet, so nothing is logged or counted.
     pub(super) fn resolved_at_start(&mut self, name: &str, address: IpAddr) {
-        for &uid in self.places.named(name) {
-            let Some((place, before)) = self.find(uid) else {
+        for &uid in self.servers.named(name) {
+            let Some((at, before)) = self.find(uid) else {
                 continue;
             };
             if let Some(mut server) = self.at(&before, address) {
                 let (admin, rules) = (server.status.admin, server.rules());
                 server.status = ServerStatus::initial(admin, rules, self.now);
-                self.draft
-                    .replace(place.backend, place.index, server, self.now);
+                self.builder.replace(at.backend, at.index, server, self.now);
             }
         }
     }
@@ -176,7 +175,7 @@ impl<'a> Batch<'a> {
         }
         let mut server = before.clone();
         let endpoint = Endpoint::Ip(address, port);
-        if let Some(handle) = self.places.check_handle(server.live.uid) {
+        if let Some(handle) = self.servers.check_handle(server.live.uid) {
             handle.set_target(Target::of(&server.spec, &endpoint));
         }
         server.endpoint = Some(endpoint);
@@ -184,22 +183,22 @@ impl<'a> Batch<'a> {
         server
             .status
             .set_admin(admin.without(AdminState::RMAINT), rules, self.now);
-        if let Some(handle) = self.places.check_handle(server.live.uid) {
+        if let Some(handle) = self.servers.check_handle(server.live.uid) {
             handle.set_interval_kind(IntervalKind::of(&server.status, rules));
         }
         Some(server)
     }
 
-    fn find(&self, uid: u64) -> Option<(Place, Arc<Server>)> {
-        let place = self.places.get(uid)?;
-        let server = self.draft.server(place.backend, place.index)?;
-        (server.live.uid == uid).then(|| (place, Arc::clone(server)))
+    fn find(&self, uid: u64) -> Option<(ServerRef, Arc<Server>)> {
+        let at = self.servers.get(uid)?;
+        let server = self.builder.server(at.backend, at.index)?;
+        (server.live.uid == uid).then(|| (at, Arc::clone(server)))
     }
 
-    /// Puts `server` in its place, and sees to everything that hangs on the change.
+    /// Replaces the server at `at` with `server`, and does everything that follows from the change.
     fn change(
         &mut self,
-        place: Place,
+        at: ServerRef,
         before: &ServerStatus,
         server: Server,
         check: Option<&CheckReport>,
@@ -208,7 +207,7 @@ impl<'a> Batch<'a> {
         let shutdown_down = server.spec.shutdown_sessions_on_down;
         let shutdown_up = server.spec.shutdown_backup_sessions_on_up && !server.spec.backup;
         let (usable, uid) = (server.is_usable(), server.live.uid);
-        if let Some(handle) = self.places.check_handle(uid) {
+        if let Some(handle) = self.servers.check_handle(uid) {
             handle.set_interval_kind(IntervalKind::of(&after, server.rules()));
             if before.admin.is_maint() && !after.admin.is_maint() {
                 handle.check_now();
@@ -223,21 +222,19 @@ impl<'a> Batch<'a> {
                 self.outcome.down.push(uid);
             }
         }
-        let turned = self
-            .draft
-            .replace(place.backend, place.index, server, self.now);
+        let turned = self.builder.replace(at.backend, at.index, server, self.now);
         if before.oper != after.oper && usable && shutdown_up {
-            self.end_backups(place.backend);
+            self.end_backups(at.backend);
         }
-        self.log_change(place, before, check);
+        self.log_change(at, before, check);
         if turned == BackendChange::Down {
-            self.backend_down(place.backend);
+            self.backend_down(at.backend);
         }
     }
 
     fn end_backups(&mut self, backend: BackendId) {
         let backups = self
-            .draft
+            .builder
             .servers(backend)
             .iter()
             .filter(|server| server.spec.backup)
@@ -246,33 +243,33 @@ impl<'a> Batch<'a> {
     }
 
     fn backend_down(&mut self, id: BackendId) {
-        let Some(backend) = self.draft.backend(id) else {
+        let Some(backend) = self.builder.backend(id) else {
             return;
         };
         backend.live.traffic.mine(self.token).chkdown.add(1);
         let listen = self
-            .draft
+            .builder
             .base()
             .frontends
             .iter()
             .flatten()
             .any(|frontend| frontend.spec.id == backend.spec.id);
-        let line = lines::no_server(&backend.spec.name, listen);
+        let line = server_events::no_server(&backend.spec.name, listen);
         self.outcome.lines.push(line);
     }
 
-    fn log_change(&mut self, place: Place, before: &ServerStatus, check: Option<&CheckReport>) {
-        let usable = self.draft.usable(place.backend);
-        let server = self.draft.server(place.backend, place.index);
-        let (Some(backend), Some(server)) = (self.draft.backend(place.backend), server) else {
+    fn log_change(&mut self, at: ServerRef, before: &ServerStatus, check: Option<&CheckReport>) {
+        let usable = self.builder.usable(at.backend);
+        let server = self.builder.server(at.backend, at.index);
+        let (Some(backend), Some(server)) = (self.builder.backend(at.backend), server) else {
             return;
         };
-        let scene = Scene {
+        let event = ServerEvent {
             backend: &backend.spec.name,
             server,
             usable,
         };
-        let said = lines::changed(before, scene, check);
+        let said = server_events::changed(before, event, check);
         self.outcome.lines.extend(said);
     }
 
@@ -283,18 +280,18 @@ impl<'a> Batch<'a> {
         report: &CheckReport,
         passed: bool,
     ) {
-        let Some(backend) = self.draft.backend(id) else {
+        let Some(backend) = self.builder.backend(id) else {
             return;
         };
         if !backend.spec.log_health_checks {
             return;
         }
-        let scene = Scene {
+        let event = ServerEvent {
             backend: &backend.spec.name,
             server,
-            usable: self.draft.usable(id),
+            usable: self.builder.usable(id),
         };
-        let line = lines::health_check(scene, report, passed);
+        let line = server_events::health_check(event, report, passed);
         self.outcome.lines.push(line);
     }
 }

@@ -6,12 +6,12 @@
 
 use super::listeners::Prepared;
 use super::resolve::FirstRound;
-use super::{Control, lines};
+use super::{Control, server_events};
 use crate::config::diff::server_starts_over;
 use crate::config::model::Config;
 use crate::live::CheckReport;
 use crate::state::inbox::INBOX_MAX;
-use crate::state::{Heir, Server, Snapshot, ToControl};
+use crate::state::{CarryOver, Server, Snapshot, ToControl};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,9 +45,9 @@ impl Control {
 
         let now = Instant::now();
         let base = self.parts.snapshot.load_full();
-        let next = base.succeed(
+        let next = base.next_snapshot(
             &commit.config,
-            &Heir {
+            &CarryOver {
                 maxconn: commit.maxconn,
                 shards: self.parts.token.shard() + 1,
                 addresses: &commit.addresses,
@@ -60,7 +60,7 @@ impl Control {
         next.global.freed.notify_waiters();
 
         start_servers_over(&base, &next);
-        let fresh = self.places.succeed(&base, &next, &self.stop_tasks);
+        let fresh = self.servers.update(&base, &next, &self.stop_tasks);
         let mut fresh_sorted = fresh;
         fresh_sorted.sort_unstable();
         self.start_checks(|uid| fresh_sorted.binary_search(&uid).is_ok());
@@ -79,9 +79,9 @@ impl Control {
 
     /// Lookups for the names that are new and not known yet; none for those that are gone.
     fn follow_names(&mut self, next: &Snapshot) {
-        let places = &self.places;
+        let servers = &self.servers;
         self.lookups.retain(|name, stop| {
-            let stays = !places.named(name).is_empty();
+            let stays = !servers.named(name).is_empty();
             if !stays {
                 stop.cancel();
             }
@@ -108,7 +108,7 @@ impl Control {
                 traffic.chkdown.add(1);
                 let mut frontends = next.frontends.iter().flatten();
                 let listen = frontends.any(|one| one.spec.id == backend.spec.id);
-                self.log(lines::no_server(&backend.spec.name, listen));
+                self.log(server_events::no_server(&backend.spec.name, listen));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The control thread: the one writer of snapshots.
 //!
-//! [`Control`] drains its inbox, applies all messages of a turn to a draft and publishes once.
+//! [`Control`] drains its inbox, applies all messages of a turn to a [`crate::state::SnapshotBuilder`] and publishes once.
 //! Health checks and lookups of names run beside it on the same thread and talk to it through the
 //! inbox like everyone else. Runs on a tokio current-thread runtime, inside a `LocalSet` or a
 //! `LocalRuntime`; started by the composition root.
@@ -10,28 +10,28 @@ mod batch;
 mod commit;
 pub mod handover;
 pub mod inherited;
-pub mod lines;
 pub mod listeners;
-mod places;
 mod rates;
 pub mod reload;
 pub mod resolve;
+pub mod server_events;
+mod server_index;
 
 use crate::check::schedule::{ends_with_reset, first_start};
 use crate::check::task::{self, CheckContext, CheckedServer};
 use crate::config::model::Severity;
 use crate::live::{Cause, LogEntry, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
-use crate::state::{ControlHandle, Remembered, Snapshot, ToControl, remembered};
+use crate::state::{ControlHandle, ServerState, Snapshot, ToControl, server_state};
 use crate::sys::limits::DescriptorReserve;
 use crate::worker::order::{Order, Workers};
 use arc_swap::ArcSwap;
 use batch::{Batch, Outcome};
 use commit::Commit;
-use lines::Line;
-use places::Places;
-use rates::Peaks;
+use rates::RateMaxima;
 use resolve::FirstRound;
+use server_events::LogLine;
+use server_index::ServerIndex;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ use tokio_util::task::TaskTracker;
 
 /// How long a server without a check stays suspected: nothing else would ever clear it, because a
 /// suspected server is picked last.
-pub const FORGIVE_AFTER: Duration = Duration::from_secs(10);
+pub const SUSPECT_TTL: Duration = Duration::from_secs(10);
 
 /// What control works with.
 #[derive(Debug)]
@@ -68,10 +68,10 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Control {
     parts: Parts,
-    places: Places,
-    peaks: Peaks,
+    servers: ServerIndex,
+    maxima: RateMaxima,
     /// Suspected servers without a check, and since when.
-    unforgiven: Vec<(Arc<ServerLive>, Instant)>,
+    suspects: Vec<(Arc<ServerLive>, Instant)>,
     tasks: TaskTracker,
     stop_tasks: CancellationToken,
     check_context: Rc<CheckContext>,
@@ -86,15 +86,15 @@ impl Control {
     /// Control over the snapshot that is published now. Starts nothing yet.
     pub fn new(parts: Parts) -> Self {
         let stop_tasks = CancellationToken::new();
-        let places = Places::of(&parts.snapshot.load(), &stop_tasks);
+        let servers = ServerIndex::of(&parts.snapshot.load(), &stop_tasks);
         let check_context =
             CheckContext::new(parts.handle.clone(), Arc::clone(&parts.reserve), false);
         let (committer, commits) = mpsc::channel(1);
         Self {
             parts,
-            places,
-            peaks: Peaks::default(),
-            unforgiven: Vec::new(),
+            servers,
+            maxima: RateMaxima::default(),
+            suspects: Vec::new(),
             tasks: TaskTracker::new(),
             stop_tasks,
             check_context,
@@ -108,7 +108,7 @@ impl Control {
     /// after [`resolve::START_MAX`]; what has not resolved by then is in maintenance and goes on
     /// being tried. Call it before the service is announced as ready, and before [`Control::run`].
     pub async fn resolve_names(&mut self) {
-        let names: Vec<Arc<str>> = self.places.names().cloned().collect();
+        let names: Vec<Arc<str>> = self.servers.names().cloned().collect();
         let round = FirstRound::new(names.len());
         for name in names {
             self.look_up(name, Rc::clone(&round));
@@ -130,9 +130,9 @@ impl Control {
     }
 
     /// Takes over what an earlier process knew of the servers. Call it before [`Control::run`].
-    pub fn remember(&self, servers: &[Remembered]) {
+    pub fn apply_server_states(&self, servers: &[ServerState]) {
         let base = self.parts.snapshot.load_full();
-        if let Some(snapshot) = remembered::remember(&base, servers, Instant::now()) {
+        if let Some(snapshot) = server_state::apply(&base, servers, Instant::now()) {
             self.parts.snapshot.store(Arc::new(snapshot));
         }
     }
@@ -173,8 +173,8 @@ impl Control {
             .filter(|(_, server)| wanted(server.live.uid))
             .filter_map(|(backend, server)| {
                 let check = server.spec.check.clone()?;
-                let handle = Rc::clone(self.places.check_handle(server.live.uid)?);
-                let stop = self.places.stop(server.live.uid)?.clone();
+                let handle = Rc::clone(self.servers.check_handle(server.live.uid)?);
+                let stop = self.servers.stop(server.live.uid)?.clone();
                 let subject = CheckedServer {
                     backend: backend.id,
                     backend_name: Arc::clone(&backend.spec.name),
@@ -198,7 +198,7 @@ impl Control {
     async fn turn(&mut self, messages: &mut Vec<ToControl>) {
         let now = Instant::now();
         let base = self.parts.snapshot.load_full();
-        let mut batch = Batch::new(base, &self.places, &self.parts.token, now);
+        let mut batch = Batch::new(base, &self.servers, &self.parts.token, now);
         let mut suspects = Vec::new();
         let mut answers = Vec::new();
         for message in messages.drain(..) {
@@ -237,7 +237,7 @@ impl Control {
     fn start_turn(&mut self, message: ToControl) {
         if let ToControl::Resolved { name, address } = message {
             let base = self.parts.snapshot.load_full();
-            let mut batch = Batch::new(base, &self.places, &self.parts.token, Instant::now());
+            let mut batch = Batch::new(base, &self.servers, &self.parts.token, Instant::now());
             batch.resolved_at_start(&name, address);
             if let (Some(snapshot), _) = batch.finish() {
                 self.parts.snapshot.store(Arc::new(snapshot));
@@ -247,19 +247,19 @@ impl Control {
 
     /// Workers have given up hope in a server: a check decides.
     fn suspected(&mut self, uid: u64, now: Instant) {
-        if let Some(handle) = self.places.check_handle(uid) {
+        if let Some(handle) = self.servers.check_handle(uid) {
             handle.check_now();
             return;
         }
         let snapshot = self.parts.snapshot.load();
-        let place = self.places.get(uid);
-        let server = place.and_then(|place| {
-            let backend = snapshot.backend(place.backend)?;
-            backend.servers.get(place.index)
+        let at = self.servers.get(uid);
+        let server = at.and_then(|at| {
+            let backend = snapshot.backend(at.backend)?;
+            backend.servers.get(at.index)
         });
-        let known = |live: &ServerLive| self.unforgiven.iter().any(|(one, _)| one.uid == live.uid);
+        let known = |live: &ServerLive| self.suspects.iter().any(|(one, _)| one.uid == live.uid);
         if let Some(server) = server.filter(|server| !known(&server.live)) {
-            self.unforgiven.push((Arc::clone(&server.live), now));
+            self.suspects.push((Arc::clone(&server.live), now));
         }
     }
 
@@ -281,8 +281,8 @@ impl Control {
         }
     }
 
-    fn log(&self, line: Line) {
-        let Line { severity, text } = line;
+    fn log(&self, line: LogLine) {
+        let LogLine { severity, text } = line;
         match severity {
             Severity::Emerg | Severity::Alert | Severity::Crit | Severity::Err => {
                 tracing::error!("{text}");
@@ -301,10 +301,10 @@ impl Control {
     fn tick(&mut self) {
         let now = Instant::now();
         let snapshot = self.parts.snapshot.load();
-        self.peaks.update(&snapshot, snapshot.global.millis(now));
+        self.maxima.update(&snapshot, snapshot.global.millis(now));
         self.parts.reserve.refill();
-        self.unforgiven.retain(|(live, since)| {
-            let stays = now.duration_since(*since) < FORGIVE_AFTER;
+        self.suspects.retain(|(live, since)| {
+            let stays = now.duration_since(*since) < SUSPECT_TTL;
             if !stays {
                 live.trust();
             }

@@ -36,7 +36,7 @@ pub enum ToControl {
         /// Its [`crate::live::ServerLive::uid`].
         server: u64,
         /// What it is to be.
-        to: Wish,
+        to: AdminRequest,
         /// Told when it is published; `false`: there is no such server any more.
         done: oneshot::Sender<bool>,
     },
@@ -67,7 +67,7 @@ pub enum ToControl {
 
 /// What an operator wants a server to be (`set server … state`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum AdminRequest {
     /// In service.
     Ready,
     /// Checked, and nothing new.

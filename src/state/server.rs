@@ -1,4 +1,4 @@
-//! A server as decided: specification, resolved address, status.
+//! A server as decided: specification, resolved address, status; and how many of a backend are usable.
 
 use super::status::{AdminState, Rules, ServerStatus};
 use crate::config::model;
@@ -79,6 +79,45 @@ impl Endpoint {
             model::ServerAddress::Ip(ip, port) => Some(Self::Ip(*ip, *port)),
             model::ServerAddress::Unix(path) => Some(Self::Unix(path.clone())),
             model::ServerAddress::Name(..) => None,
+        }
+    }
+}
+
+/// Usable servers of a backend (`act` and `bck` of its row).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usable {
+    /// Usable active servers.
+    pub active: u32,
+    /// Usable backup servers.
+    pub backup: u32,
+}
+
+impl Usable {
+    /// Those of `servers`.
+    pub fn count<'a>(servers: impl Iterator<Item = &'a Server>) -> Self {
+        let mut usable = Self::default();
+        for server in servers.filter(|server| server.is_usable()) {
+            *usable.of_kind(server.spec.backup) += 1;
+        }
+        usable
+    }
+
+    /// None at all.
+    pub fn is_empty(self) -> bool {
+        self.active == 0 && self.backup == 0
+    }
+
+    /// Only backups are left.
+    pub fn on_backup(self) -> bool {
+        self.active == 0 && self.backup > 0
+    }
+
+    /// The count of active or of backup servers.
+    pub(super) fn of_kind(&mut self, backup: bool) -> &mut u32 {
+        if backup {
+            &mut self.backup
+        } else {
+            &mut self.active
         }
     }
 }

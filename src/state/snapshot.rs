@@ -3,8 +3,7 @@
 //! A worker loads it once per connection and clones the `Arc`s that it counts on, so that a
 //! session that lives for days pins three nodes and not an old world.
 
-use super::draft::Usable;
-use super::server::Server;
+use super::server::{Server, Usable};
 use crate::balance::{Candidate, Picker};
 use crate::config::model;
 use crate::live::{BackendLive, FrontendLive, GlobalLive, ServerLive};

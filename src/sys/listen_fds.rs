@@ -16,7 +16,7 @@ pub const RECEIVED_MAX: usize = 4096;
 
 /// A socket that was passed.
 #[derive(Debug)]
-pub struct Received {
+pub struct PassedSocket {
     /// Its name (`FDNAME=`, `FileDescriptorName=`); `unknown` when there are no names.
     pub name: String,
     /// The socket; it may be of any kind.
@@ -27,12 +27,12 @@ pub struct Received {
 ///
 /// # Errors
 /// When the environment names descriptors that were not passed.
-pub fn receive() -> io::Result<Vec<Received>> {
+pub fn receive() -> io::Result<Vec<PassedSocket>> {
     let names = names(std::process::id(), |name| std::env::var(name).ok());
     let mut received = Vec::new();
     for (fd, name) in (FIRST..).zip(names) {
         let socket = Socket::from(raw::adopt(fd)?);
-        received.push(Received { name, socket });
+        received.push(PassedSocket { name, socket });
     }
     Ok(received)
 }

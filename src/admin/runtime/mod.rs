@@ -17,7 +17,7 @@ mod show;
 use super::Shared;
 use crate::config::model::ApiLevel;
 use crate::control::reload::ReloadHandle;
-use crate::state::{ControlHandle, Wish};
+use crate::state::{AdminRequest, ControlHandle};
 use crate::stats::schema;
 use crate::worker::order::Workers;
 use framing::{Lines, commands, words};
@@ -255,12 +255,12 @@ async fn dispatch(
         Verb::GetWeight => reply.write(&set::get_weight(context, args)).await,
         Verb::Enable => {
             reply
-                .write(&set::state(context, args, Wish::Ready).await)
+                .write(&set::state(context, args, AdminRequest::Ready).await)
                 .await
         }
         Verb::Disable => {
             reply
-                .write(&set::state(context, args, Wish::Maint).await)
+                .write(&set::state(context, args, AdminRequest::Maint).await)
                 .await
         }
         Verb::ShutdownSession => reply.write(&sessions::shutdown(context, args).await).await,

@@ -4,7 +4,7 @@
 use super::CommandContext;
 use crate::config::WEIGHT_MAX;
 use crate::control::reload::Answer;
-use crate::state::{Server, ToControl, Wish};
+use crate::state::{AdminRequest, Server, ToControl};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -21,9 +21,9 @@ pub(super) async fn server(context: &CommandContext, args: &[&str]) -> String {
     };
     match args.get(1..).unwrap_or_default() {
         ["state", wish, ..] => match *wish {
-            "ready" => state_of(context, &found, Wish::Ready).await,
-            "drain" => state_of(context, &found, Wish::Drain).await,
-            "maint" => state_of(context, &found, Wish::Maint).await,
+            "ready" => state_of(context, &found, AdminRequest::Ready).await,
+            "drain" => state_of(context, &found, AdminRequest::Drain).await,
+            "maint" => state_of(context, &found, AdminRequest::Maint).await,
             _ => EXPECTED.to_owned(),
         },
         ["state"] => EXPECTED.to_owned(),
@@ -36,7 +36,7 @@ pub(super) async fn server(context: &CommandContext, args: &[&str]) -> String {
 const EXPECTED: &str = "'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n";
 
 /// `enable server` and `disable server`.
-pub(super) async fn state(context: &CommandContext, args: &[&str], to: Wish) -> String {
+pub(super) async fn state(context: &CommandContext, args: &[&str], to: AdminRequest) -> String {
     match find(context, args) {
         Ok(server) => state_of(context, &server, to).await,
         Err(problem) => problem.to_owned(),
@@ -107,7 +107,7 @@ fn find(context: &CommandContext, args: &[&str]) -> Result<Arc<Server>, &'static
         .ok_or(NO_SERVER)
 }
 
-async fn state_of(context: &CommandContext, server: &Server, to: Wish) -> String {
+async fn state_of(context: &CommandContext, server: &Server, to: AdminRequest) -> String {
     let server = server.live.uid;
     ask(context, |done| ToControl::SetAdmin { server, to, done }).await
 }

@@ -21,8 +21,8 @@
 mod predecessor;
 mod successor;
 
-pub use predecessor::{Predecessor, step_aside};
-pub(super) use successor::{Estate, Successor};
+pub use predecessor::{Predecessor, start_next};
+pub(super) use successor::{HandoverPayload, Successor};
 
 use std::ffi::OsString;
 use std::io;

@@ -2,7 +2,7 @@
 
 use super::{BEGIN, SERVE, VARIABLE};
 use crate::sys::channel::{Channel, Message, TEXT_MAX};
-use crate::sys::listen_fds::Received;
+use crate::sys::listen_fds::PassedSocket;
 use socket2::Socket;
 use std::fs::File;
 use std::io::{self, Read};
@@ -25,18 +25,18 @@ pub struct Predecessor(Arc<Channel>);
 
 /// What was handed over.
 #[derive(Debug, Default)]
-pub(in crate::control) struct Bequest {
+pub(in crate::control) struct Received {
     /// The process id of the one before.
     pub(in crate::control) from: u32,
     /// Its listening sockets.
-    pub(in crate::control) sockets: Vec<Received>,
+    pub(in crate::control) sockets: Vec<PassedSocket>,
     /// What it knew of its servers, as `show servers state` has it.
     pub(in crate::control) servers: String,
 }
 
 /// In a process that was started to start the one that will serve: starts it, and says how that
 /// went. `None` in every other process.
-pub fn step_aside() -> Option<io::Result<()>> {
+pub fn start_next() -> Option<io::Result<()>> {
     if std::env::var_os(VARIABLE)? != BEGIN {
         return None;
     }
@@ -53,7 +53,7 @@ impl Predecessor {
     ///
     /// # Errors
     /// When it was told to take over in words that it does not know, or by nobody.
-    pub fn meet() -> io::Result<Option<Self>> {
+    pub fn connect() -> io::Result<Option<Self>> {
         let Some(word) = std::env::var_os(VARIABLE) else {
             return Ok(None);
         };
@@ -71,8 +71,8 @@ impl Predecessor {
     }
 
     /// Takes what is handed over.
-    pub(in crate::control) fn bequest(&self) -> io::Result<Bequest> {
-        let first = self.hear()?.text;
+    pub(in crate::control) fn receive(&self) -> io::Result<Received> {
+        let first = self.next_message()?.text;
         let number = |word: &str| {
             let found = first.lines().find_map(|line| line.strip_prefix(word));
             found.and_then(|number| number.parse::<u32>().ok())
@@ -86,23 +86,23 @@ impl Predecessor {
         }
         let mut sockets = Vec::with_capacity(count);
         while sockets.len() < count {
-            let Message { text, fds } = self.hear()?;
+            let Message { text, fds } = self.next_message()?;
             if text.lines().count() != fds.len() {
                 return Err(unexpected(&text));
             }
-            let named = text.lines().zip(fds).map(|(name, fd)| Received {
+            let named = text.lines().zip(fds).map(|(name, fd)| PassedSocket {
                 name: name.to_owned(),
                 socket: Socket::from(fd),
             });
             sockets.extend(named);
         }
-        let Message { text, mut fds } = self.hear()?;
+        let Message { text, mut fds } = self.next_message()?;
         let (Some(file), "servers") = (fds.pop(), &*text) else {
             return Err(unexpected(&text));
         };
         let mut servers = String::new();
         File::from(file).read_to_string(&mut servers)?;
-        Ok(Bequest {
+        Ok(Received {
             from,
             sockets,
             servers,
@@ -113,9 +113,9 @@ impl Predecessor {
     ///
     /// # Errors
     /// When the old process has changed its mind, or is gone.
-    pub fn take_charge(&self) -> io::Result<()> {
+    pub fn wait_for_go(&self) -> io::Result<()> {
         self.0.send("ready", &[])?;
-        match &*self.hear()?.text {
+        match &*self.next_message()?.text {
             "go" => Ok(()),
             other => Err(unexpected(other)),
         }
@@ -128,7 +128,7 @@ impl Predecessor {
         let _ = self.0.send(&format!("failed {why}"), &[]);
     }
 
-    fn hear(&self) -> io::Result<Message> {
+    fn next_message(&self) -> io::Result<Message> {
         let gone = || io::Error::other("the process that was to hand over is gone");
         self.0.receive()?.ok_or_else(gone)
     }

@@ -21,7 +21,7 @@ const READY_MAX: Duration = Duration::from_secs(30);
 
 /// What is handed over.
 #[derive(Debug)]
-pub(in crate::control) struct Estate {
+pub(in crate::control) struct HandoverPayload {
     /// The listening sockets, by their names in the log.
     pub(in crate::control) sockets: Vec<(String, Arc<Socket>)>,
     /// The text of `show servers state`.
@@ -38,7 +38,10 @@ pub(in crate::control) struct Successor {
 
 impl Successor {
     /// Starts the program and waits until it is ready; or says why it is not going to be.
-    pub(in crate::control) fn start(program: &Program, estate: &Estate) -> Result<Self, String> {
+    pub(in crate::control) fn start(
+        program: &Program,
+        payload: &HandoverPayload,
+    ) -> Result<Self, String> {
         if std::process::id() == 1 {
             return Err(
                 "rlb is the first process of its container, which would end with it: \
@@ -59,7 +62,7 @@ impl Successor {
         };
         // It was only there to start the one that speaks.
         let _ = child.wait();
-        match settle(&channel, estate) {
+        match settle(&channel, payload) {
             Ok(()) => Ok(Self { channel, pid }),
             Err(why) => {
                 end(pid);
@@ -98,9 +101,9 @@ fn introduced(channel: &Channel) -> Result<u32, String> {
 }
 
 /// Hands everything over and waits for the answer.
-fn settle(channel: &Channel, estate: &Estate) -> Result<(), String> {
+fn settle(channel: &Channel, payload: &HandoverPayload) -> Result<(), String> {
     // One that has failed before it took everything has said why.
-    let given = give(channel, estate).map_err(|error| format!("cannot hand over: {error}"));
+    let given = give(channel, payload).map_err(|error| format!("cannot hand over: {error}"));
     let said = hear(channel, READY_MAX)?;
     match said.strip_prefix("failed ") {
         None if said == "ready" => given,
@@ -109,17 +112,17 @@ fn settle(channel: &Channel, estate: &Estate) -> Result<(), String> {
     }
 }
 
-fn give(channel: &Channel, estate: &Estate) -> io::Result<()> {
+fn give(channel: &Channel, payload: &HandoverPayload) -> io::Result<()> {
     channel.set_timeout(READY_MAX)?;
-    let (own, count) = (std::process::id(), estate.sockets.len());
+    let (own, count) = (std::process::id(), payload.sockets.len());
     channel.send(&format!("from {own}\nsockets {count}"), &[])?;
-    for sockets in estate.sockets.chunks(FDS_MAX) {
+    for sockets in payload.sockets.chunks(FDS_MAX) {
         let names: Vec<&str> = sockets.iter().map(|(name, _)| &**name).collect();
         let fds: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
         channel.send(&names.join("\n"), &fds)?;
     }
     let mut file = File::from(memfd_create("servers", MemfdFlags::CLOEXEC)?);
-    file.write_all(estate.servers.as_bytes())?;
+    file.write_all(payload.servers.as_bytes())?;
     file.rewind()?;
     channel.send("servers", &[file.as_fd()])
 }

@@ -9,10 +9,10 @@
 
 use super::handover::Predecessor;
 use crate::config::model::{Bind, BindAddress, Config};
-use crate::state::Remembered;
+use crate::state::ServerState;
 use crate::stats::servers_state;
 use crate::sys::fd_store::{self, FdStore, lasts};
-use crate::sys::listen_fds::{self, Received};
+use crate::sys::listen_fds::{self, PassedSocket};
 use crate::sys::socket::{self, Address, Options};
 use socket2::{SockAddr, Socket, Type};
 use std::collections::{BTreeSet, HashMap};
@@ -28,7 +28,7 @@ const FORGET_MAX: Duration = Duration::from_secs(1);
 /// What was passed and is not yet used, and what is to be stored.
 #[derive(Debug)]
 pub struct Inherited {
-    sockets: HashMap<Place, Vec<Socket>>,
+    sockets: HashMap<ListenAddress, Vec<Socket>>,
     /// Duplicates of the sockets that we have opened, by their names in the store.
     opened: Vec<(String, OwnedFd)>,
     /// Names that the store is to forget; it does not listen to a process that is not in charge yet.
@@ -62,36 +62,36 @@ impl Inherited {
     pub fn take_over(
         predecessor: &Predecessor,
         config: &Config,
-    ) -> io::Result<(Self, Vec<Remembered>)> {
-        let bequest = predecessor.bequest()?;
-        let sockets = bequest.sockets.len();
-        tracing::info!(from = bequest.from, sockets, "taking over");
-        let inherited = Self::sort(bequest.sockets, config, FdStore::of_this_process());
-        Ok((inherited, servers_state::read(&bequest.servers)))
+    ) -> io::Result<(Self, Vec<ServerState>)> {
+        let received = predecessor.receive()?;
+        let sockets = received.sockets.len();
+        tracing::info!(from = received.from, sockets, "taking over");
+        let inherited = Self::sort(received.sockets, config, FdStore::of_this_process());
+        Ok((inherited, servers_state::read(&received.servers)))
     }
 
-    fn sort(received: Vec<Received>, config: &Config, store: FdStore) -> Self {
-        let mut wanted: HashMap<Place, Vec<&Bind>> = HashMap::new();
+    fn sort(received: Vec<PassedSocket>, config: &Config, store: FdStore) -> Self {
+        let mut wanted: HashMap<ListenAddress, Vec<&Bind>> = HashMap::new();
         for bind in binds(config) {
-            if let Some(place) = Place::of_bind(bind) {
-                wanted.entry(place).or_default().push(bind);
+            if let Some(address) = ListenAddress::of_bind(bind) {
+                wanted.entry(address).or_default().push(bind);
             }
         }
         let api = config.runtime_api.as_ref();
-        let api = api.and_then(|api| Place::at_path(&api.socket));
+        let api = api.and_then(|api| ListenAddress::at_path(&api.socket));
         let mut inherited = Self {
             sockets: HashMap::new(),
             opened: Vec::new(),
             unwanted: BTreeSet::new(),
             store,
         };
-        for Received { name, socket } in received {
-            let place = Place::of(&socket).filter(|place| {
-                let mut binds = wanted.get(place).into_iter().flatten();
-                binds.any(|bind| fits(&socket, bind)) || api.as_ref() == Some(place)
+        for PassedSocket { name, socket } in received {
+            let address = ListenAddress::of(&socket).filter(|address| {
+                let mut binds = wanted.get(address).into_iter().flatten();
+                binds.any(|bind| fits(&socket, bind)) || api.as_ref() == Some(address)
             });
-            match place {
-                Some(place) => inherited.sockets.entry(place).or_default().push(socket),
+            match address {
+                Some(address) => inherited.sockets.entry(address).or_default().push(socket),
                 None => drop(inherited.unwanted.insert(name)),
             }
         }
@@ -112,7 +112,7 @@ impl Inherited {
 
     /// A unix socket that was passed and listens at `path`.
     pub(super) fn at_path(&mut self, path: &Path) -> Option<Socket> {
-        self.sockets.get_mut(&Place::at_path(path)?)?.pop()
+        self.sockets.get_mut(&ListenAddress::at_path(path)?)?.pop()
     }
 
     /// The sockets of a bind: at least `shards`, more when more were passed. What is missing is
@@ -123,9 +123,9 @@ impl Inherited {
         options: &Options,
         shards: usize,
     ) -> io::Result<Vec<Socket>> {
-        let place = Place::of_bind(bind);
-        let mut sockets: Vec<Socket> = place
-            .and_then(|place| self.sockets.get_mut(&place))
+        let address = ListenAddress::of_bind(bind);
+        let mut sockets: Vec<Socket> = address
+            .and_then(|address| self.sockets.get_mut(&address))
             .map(|there| there.extract_if(.., |one| fits(one, bind)).collect())
             .unwrap_or_default();
         for socket in &sockets {
@@ -140,12 +140,12 @@ impl Inherited {
             let next = socket::join(&sockets[0], options).or_else(|_| sockets[0].try_clone())?;
             sockets.push(next);
         }
-        self.remember(&options.address, &sockets[inherited..])?;
+        self.note_opened(&options.address, &sockets[inherited..])?;
         Ok(sockets)
     }
 
     /// Duplicates what will be stored; the manager knows one that it has passed itself.
-    fn remember(&mut self, address: &Address, opened: &[Socket]) -> io::Result<()> {
+    fn note_opened(&mut self, address: &Address, opened: &[Socket]) -> io::Result<()> {
         if !lasts(address) || !self.store.exists() {
             return Ok(());
         }
@@ -182,13 +182,13 @@ fn binds(config: &Config) -> impl Iterator<Item = &Bind> {
 
 /// Where a socket listens, to find it among thousands.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Place {
+enum ListenAddress {
     Tcp(SocketAddr),
     Path(PathBuf),
     Abstract(Vec<u8>),
 }
 
-impl Place {
+impl ListenAddress {
     /// Of a socket; `None` for one that takes no connections.
     fn of(socket: &Socket) -> Option<Self> {
         let listens = socket.is_listener().unwrap_or(false)

@@ -37,12 +37,12 @@ fn options(bind: &Bind) -> Options {
 }
 
 /// Some shards of a port of the kernel's choice, as another process would have left them.
-fn shards(count: usize) -> (SocketAddr, Vec<Received>) {
+fn shards(count: usize) -> (SocketAddr, Vec<PassedSocket>) {
     let mut any = options(&config("\"127.0.0.1:1\"").frontends[0].binds[0]);
     any.address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
     let sockets = socket::listen(&any, count).unwrap();
     let address = sockets[0].local_addr().unwrap().as_socket().unwrap();
-    let received = sockets.into_iter().map(|socket| Received {
+    let received = sockets.into_iter().map(|socket| PassedSocket {
         name: "left".to_owned(),
         socket,
     });
@@ -51,8 +51,8 @@ fn shards(count: usize) -> (SocketAddr, Vec<Received>) {
 
 /// Whether `socket` listens where and as `bind` says.
 fn belongs(socket: &Socket, bind: &Bind) -> bool {
-    let place = Place::of(socket);
-    place.is_some() && place == Place::of_bind(bind) && fits(socket, bind)
+    let address = ListenAddress::of(socket);
+    address.is_some() && address == ListenAddress::of_bind(bind) && fits(socket, bind)
 }
 
 struct Manager {

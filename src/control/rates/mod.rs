@@ -1,7 +1,7 @@
 //! The highest session and connection rates so far (`rate_max`, `conn_rate_max`).
 //!
 //! Control thread, once a second. Each second is read when it is over, while the counters still
-//! remember it, so a peak is found exactly once and whole.
+//! remember it, so a maximum is found exactly once and whole.
 //!
 //! Invariant: an object is passed over only if no session can have counted on it in that second. All
 //! that a session counts lies between the moments when it takes and gives back its place in the
@@ -22,17 +22,17 @@ const REMEMBERED: u32 = 3;
 /// moment after its end, and whoever ends in that moment is not seen any more.
 const LINGER: u32 = 3;
 
-/// The peaks of all objects.
+/// The highest rates of all objects.
 #[derive(Debug, Default)]
-pub(super) struct Peaks {
+pub(super) struct RateMaxima {
     /// The first second that has not been looked at.
     next: u32,
-    process: Watch,
+    process: Activity,
     /// By [`crate::state::BackendId`], which is never given twice.
-    backends: Vec<Watch>,
+    backends: Vec<Activity>,
 }
 
-impl Peaks {
+impl RateMaxima {
     /// Takes every second that is over at `now_ms` of the process's clock into account.
     pub(super) fn update(&mut self, snapshot: &Snapshot, now_ms: u64) {
         let running = u32::try_from(now_ms / 1000).unwrap_or(u32::MAX);
@@ -57,14 +57,14 @@ impl Peaks {
         }
         let backends = &snapshot.backends;
         if self.backends.len() < backends.len() {
-            self.backends.resize_with(backends.len(), Watch::default);
+            self.backends.resize_with(backends.len(), Activity::default);
         }
-        for (backend, watch) in backends.iter().zip(&mut self.backends) {
+        for (backend, activity) in backends.iter().zip(&mut self.backends) {
             let Some(backend) = backend else { continue };
             let live = &backend.live;
             let begun = live.traffic.sum(|traffic| &traffic.stot);
             let shows = late || live.active.get() > 0;
-            if !watch.is_active(second, begun, shows) {
+            if !activity.is_active(second, begun, shows) {
                 continue;
             }
             see_sessions(&live.traffic, &live.rate_max, second);
@@ -77,14 +77,14 @@ impl Peaks {
 
 /// Whether there are sessions: of the process, or of one backend.
 #[derive(Debug, Default)]
-struct Watch {
+struct Activity {
     /// Sessions begun so far when this was last asked.
     begun: u64,
     /// The first second that need not be read when nothing new shows.
     until: u32,
 }
 
-impl Watch {
+impl Activity {
     /// Whether sessions may have counted anything in `second`, the last that is over, when `begun`
     /// have begun so far. `shows`: some go on, or nobody has looked for longer than a second.
     fn is_active(&mut self, second: u32, begun: u64, shows: bool) -> bool {

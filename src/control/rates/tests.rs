@@ -1,4 +1,4 @@
-//! Peaks against a plain count of everything, and what an idle process is spared.
+//! [`super::RateMaxima`] against a plain count of everything, and what an idle process is spared.
 
 use super::*;
 use crate::config::model::Config;
@@ -77,14 +77,14 @@ fn peaks_are_found_second_by_second() {
             }
         }
     }
-    let mut peaks = Peaks::default();
-    peaks.update(&snapshot, 1_010);
+    let mut maxima = RateMaxima::default();
+    maxima.update(&snapshot, 1_010);
     assert_eq!(
         server_max(&snapshot, 0, 0),
         6,
         "the running second is not over"
     );
-    peaks.update(&snapshot, 3_400);
+    maxima.update(&snapshot, 3_400);
     assert_eq!(
         server_max(&snapshot, 0, 0),
         10,
@@ -99,7 +99,7 @@ fn peaks_are_found_second_by_second() {
 fn what_is_idle_is_not_read() {
     let snapshot = snapshot();
     let token = WorkerToken::new(0);
-    let mut peaks = Peaks::default();
+    let mut maxima = RateMaxima::default();
     let mut second = 0;
     let mut read = |session: bool| {
         second += 1;
@@ -108,7 +108,7 @@ fn what_is_idle_is_not_read() {
             reach(&snapshot, (backend, 0), &token, second);
         }
         drop(held);
-        peaks.update(&snapshot, u64::from(second + 1) * 1000);
+        maxima.update(&snapshot, u64::from(second + 1) * 1000);
         [0, 1].map(|backend| {
             let live = &backend_of(&snapshot, backend).servers[0].live;
             live.rate_max.swap(0, Relaxed) == 1
@@ -189,7 +189,7 @@ proptest! {
         let mut steps = steps.into_iter().peekable();
         let mut held = HashMap::new();
         let mut expected: HashMap<((usize, usize), u64), u32> = HashMap::new();
-        let mut peaks = Peaks::default();
+        let mut maxima = RateMaxima::default();
         let mut now = 0;
         for late in lateness {
             now = (now / 1000 + 1) * 1000 + late;
@@ -207,7 +207,7 @@ proptest! {
                     Step::End => drop(held.remove(&index)),
                 }
             }
-            peaks.update(&snapshot, now);
+            maxima.update(&snapshot, now);
         }
         prop_assert!(steps.next().is_none(), "the looks go on until all is over");
         for place in [(0, 0), (0, 1), (1, 0), (1, 1)] {

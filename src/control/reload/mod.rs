@@ -32,7 +32,7 @@ use crate::sys::raw;
 use arc_swap::ArcSwap;
 pub use requests::{Answer, REQUESTS_MAX, ReloadHandle};
 use requests::{Request, Trigger, Wanted};
-use rollback::Guard;
+use rollback::RollbackWatch;
 use sd_notify::NotifyState;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -66,7 +66,7 @@ pub struct Source {
 
 /// What is changed by a reload besides the snapshot.
 #[derive(Debug)]
-pub struct Held {
+pub struct ReloadState {
     /// The listening sockets.
     pub listeners: Listeners,
     /// Where the admin thread is told of those that are its own.
@@ -81,7 +81,7 @@ pub struct Held {
 
 /// What the task leaves when it ends.
 #[derive(Debug)]
-pub struct Left {
+pub struct ReloadExit {
     /// The log, for its end.
     pub log: Log,
     /// It has ended because a new process serves now.
@@ -125,11 +125,11 @@ async fn until(at: Option<Instant>) {
 pub struct Reloader {
     source: Source,
     current: Arc<Config>,
-    held: Held,
+    state: ReloadState,
     snapshot: Arc<ArcSwap<Snapshot>>,
     commits: mpsc::Sender<Commit>,
     requests: mpsc::Receiver<Request>,
-    guard: Option<Guard>,
+    rollback: Option<RollbackWatch>,
     watch: Watch,
     /// What the last load has looked at, and every one since the last that succeeded.
     files: Vec<PathBuf>,
@@ -141,12 +141,12 @@ pub struct Reloader {
 type Prepared = (Commit, log::PreparedLog);
 
 impl Control {
-    /// The task that reloads `config`, which is in force with what is `held`.
+    /// The task that reloads `config`, which is in force with `state`.
     pub fn reloader(
         &self,
         source: Source,
         config: Arc<Config>,
-        held: Held,
+        state: ReloadState,
     ) -> (Reloader, ReloadHandle) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let mut reloader = Reloader {
@@ -154,11 +154,11 @@ impl Control {
             files: config::files(&source.path),
             source,
             current: config,
-            held,
+            state,
             snapshot: Arc::clone(&self.parts.snapshot),
             commits: self.committer.clone(),
             requests,
-            guard: None,
+            rollback: None,
             refused: Vec::new(),
         };
         reloader.follow_files();
@@ -169,14 +169,14 @@ impl Control {
 impl Reloader {
     /// Reloads when asked, until `stop` or until another process is in charge. Lets go of the
     /// listening sockets then, and gives the log back.
-    pub async fn run(mut self, stop: CancellationToken) -> Left {
+    pub async fn run(mut self, stop: CancellationToken) -> ReloadExit {
         let handed_over = tokio::select! {
             biased;
             () = stop.cancelled() => None,
             handed_over = self.serve() => handed_over,
         };
-        Left {
-            log: self.held.log,
+        ReloadExit {
+            log: self.state.log,
             handed_over,
         }
     }
@@ -193,8 +193,8 @@ impl Reloader {
                     wanted: Wanted::Reload(Trigger::Watch),
                     reply: None,
                 },
-                () = rollback::tick(self.guard.as_ref()) => {
-                    self.look_back().await;
+                () = rollback::tick(self.rollback.as_ref()) => {
+                    self.check_rollback().await;
                     continue;
                 }
                 () = until(trim) => {
@@ -242,7 +242,7 @@ impl Reloader {
         if let Err(problems) = self.put_in_force(Arc::clone(&config)).await {
             return self.refuse(trigger, problems);
         }
-        self.guard = Guard::after(self.guard.take(), before, &snapshot, &config);
+        self.rollback = RollbackWatch::after(self.rollback.take(), before, &snapshot, &config);
         self.done(&changes)
     }
 
@@ -283,11 +283,11 @@ impl Reloader {
         self.commits.send(commit).await.map_err(|_| stopping())?;
         let listeners = committed.await.map_err(|_| stopping())?;
         listeners.announce();
-        let change = self.held.listeners.take(listeners);
-        self.held.log.apply(log);
+        let change = self.state.listeners.take(listeners);
+        self.state.log.apply(log);
         self.follow_runtime_mode(&config);
         self.current = config;
-        self.held.admin_listeners.change(change).await;
+        self.state.admin_listeners.change(change).await;
         self.follow_files();
         notify(vec![NotifyState::Ready]).await;
         Ok(())
@@ -300,9 +300,9 @@ impl Reloader {
         done: oneshot::Sender<super::listeners::Prepared>,
     ) -> Result<Prepared, Vec<String>> {
         let maxconn = maxconn(&config, self.source.nofile);
-        let listeners = self.held.listeners.prepare(&config, maxconn)?;
+        let listeners = self.state.listeners.prepare(&config, maxconn)?;
         let node = config.global.node.as_deref();
-        let log = self.held.log.plan_change(&config.log, node);
+        let log = self.state.log.plan_change(&config.log, node);
         // A file system may take its time, and health checks are not to wait for it.
         let opened = tokio::task::spawn_blocking(move || log.open()).await;
         let log = opened.map_err(|_| vec!["log: cannot be opened".to_owned()])??;
@@ -379,12 +379,12 @@ impl Reloader {
     }
 
     /// Takes the last reload back if a backend has lost all its servers by it.
-    async fn look_back(&mut self) {
-        let Some(guard) = &self.guard else { return };
-        let Some(verdict) = guard.judge(&self.snapshot.load(), Instant::now()) else {
+    async fn check_rollback(&mut self) {
+        let Some(watch) = &self.rollback else { return };
+        let Some(verdict) = watch.judge(&self.snapshot.load(), Instant::now()) else {
             return;
         };
-        let Some(guard) = self.guard.take() else {
+        let Some(watch) = self.rollback.take() else {
             return;
         };
         let rollback::Verdict::Back(backend) = verdict else {
@@ -392,7 +392,7 @@ impl Reloader {
         };
         let mut reason = format!("backend {backend} has lost all its servers by the reload");
         tracing::error!("{reason}: going back to the configuration before");
-        match self.put_in_force(guard.before).await {
+        match self.put_in_force(watch.before).await {
             Ok(()) => {
                 let word = "the configuration before is in force again; the file is unchanged";
                 tracing::warn!("rolled back: {word}");

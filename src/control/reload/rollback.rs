@@ -15,7 +15,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A reload that may yet be taken back.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct RollbackWatch {
     /// What was in force before it.
     pub(super) before: Arc<Config>,
     /// Names of the backends that it changed and that were up.
@@ -32,8 +32,8 @@ pub(super) enum Verdict {
     Back(Arc<str>),
 }
 
-impl Guard {
-    /// The guard of a reload from `before` (`snapshot`) to `after`; `None` without a window. One
+impl RollbackWatch {
+    /// The watch of a reload from `before` (`snapshot`) to `after`; `None` without a window. One
     /// that is still on duty goes on: its configuration before is the last known to be good.
     pub(super) fn after(
         on_duty: Option<Self>,
@@ -42,22 +42,22 @@ impl Guard {
         after: &Config,
     ) -> Option<Self> {
         let window = after.global.rollback_window?;
-        let mut guard = on_duty.unwrap_or(Self {
+        let mut watch = on_duty.unwrap_or(Self {
             before,
             backends: HashSet::new(),
             until: Instant::now(),
         });
-        guard.until = Instant::now() + window;
+        watch.until = Instant::now() + window;
         for spec in &after.backends {
-            let was = guard.before.backends.iter().find(|it| it.name == spec.name);
+            let was = watch.before.backends.iter().find(|it| it.name == spec.name);
             let changed = was.is_some_and(|was| was != spec);
             let mut backends = snapshot.backends.iter().flatten();
             let up = backends.any(|it| it.spec.name == spec.name && it.status.up);
             if changed && up {
-                guard.backends.insert(Arc::clone(&spec.name));
+                watch.backends.insert(Arc::clone(&spec.name));
             }
         }
-        Some(guard)
+        Some(watch)
     }
 
     /// Looks at what has become of it; `None`: too early to say.
@@ -82,9 +82,9 @@ fn is_lost(backend: &Backend) -> bool {
     !backend.status.up && backend.servers.iter().any(|server| by_checks(server))
 }
 
-/// Completes when it is time for a look; never without a guard.
-pub(super) async fn tick(guard: Option<&Guard>) {
-    match guard {
+/// Completes when it is time for a look; never without a watch.
+pub(super) async fn tick(watch: Option<&RollbackWatch>) {
+    match watch {
         Some(_) => tokio::time::sleep(LOOK_EVERY).await,
         None => std::future::pending().await,
     }

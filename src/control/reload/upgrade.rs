@@ -3,7 +3,7 @@
 //!
 //! Invariant: until the new process is in charge, nothing here has changed.
 
-use super::super::handover::{Estate, RUNTIME, Successor};
+use super::super::handover::{HandoverPayload, RUNTIME, Successor};
 use super::{Answer, HandedOver, Reloader, notify};
 use crate::stats::servers_state;
 use crate::sys::fd_store::FdStore;
@@ -38,16 +38,16 @@ impl Reloader {
 
     /// The process id of whom it was handed over to, or why it was not.
     async fn hand_over(&mut self) -> Result<u32, String> {
-        let program = self.held.program.clone();
+        let program = self.state.program.clone();
         let program = program.ok_or("what runs here is not a service (`rlb run`)")?;
         tracing::info!(program = %program.path.display(), "upgrade: starting the new process");
-        let runtime = self.held.runtime.iter();
+        let runtime = self.state.runtime.iter();
         let runtime = runtime.map(|runtime| (RUNTIME.to_owned(), Arc::clone(&runtime.socket)));
-        let estate = Estate {
-            sockets: self.held.listeners.lasting().chain(runtime).collect(),
+        let payload = HandoverPayload {
+            sockets: self.state.listeners.lasting().chain(runtime).collect(),
             servers: servers_state::whole(&self.snapshot.load(), Instant::now()),
         };
-        let successor = spawn_blocking(move || Successor::start(&program, &estate));
+        let successor = spawn_blocking(move || Successor::start(&program, &payload));
         let successor = successor.await.map_err(|error| error.to_string())??;
         let pid = successor.pid;
         notify(vec![NotifyState::MainPid(pid)]).await;
@@ -60,11 +60,11 @@ impl Reloader {
             notify(vec![NotifyState::MainPid(std::process::id())]).await;
             return Err(format!("the new process is gone: {error}"));
         }
-        self.held
+        self.state
             .admin_listeners
-            .change(self.held.listeners.close_admin_listeners())
+            .change(self.state.listeners.close_admin_listeners())
             .await;
-        if let Some(runtime) = &self.held.runtime {
+        if let Some(runtime) = &self.state.runtime {
             runtime.closing.cancel();
         }
         Ok(pid)

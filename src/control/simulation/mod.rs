@@ -10,7 +10,7 @@ mod sessions;
 mod tests;
 
 use super::batch::Batch;
-use super::places::Places;
+use super::server_index::ServerIndex;
 use crate::balance::RotationCursor;
 use crate::check::schedule::{Due, Grid, IntervalKind, first_start};
 use crate::config::model::Check;
@@ -81,7 +81,7 @@ struct Simulation {
     events: BTreeMap<(Instant, u64), Event>,
     counter: u64,
     snapshot: Arc<Snapshot>,
-    places: Places,
+    servers: ServerIndex,
     tokens: [WorkerToken; 2],
     check: Check,
     nodes: Vec<(Node, Instant)>,
@@ -133,7 +133,7 @@ impl Simulation {
             now: start,
             events: BTreeMap::new(),
             counter: 0,
-            places: Places::of(&snapshot, &CancellationToken::new()),
+            servers: ServerIndex::of(&snapshot, &CancellationToken::new()),
             snapshot,
             tokens: [WorkerToken::new(0), WorkerToken::new(1)],
             check,
@@ -300,7 +300,7 @@ impl Simulation {
         };
         let live = Arc::clone(&self.backend().servers[index].live);
         let handle = self
-            .places
+            .servers
             .check_handle(live.uid)
             .expect("every server is checked");
         if status != CheckStatus::L4Ok || !handle.passed_again(&live, took) {
@@ -314,7 +314,7 @@ impl Simulation {
 
     fn turn(&mut self) {
         let base = Arc::clone(&self.snapshot);
-        let mut batch = Batch::new(base, &self.places, &self.tokens[1], self.now);
+        let mut batch = Batch::new(base, &self.servers, &self.tokens[1], self.now);
         for (uid, report) in self.inbox.drain(..) {
             batch.checked(uid, &report);
         }

@@ -155,10 +155,10 @@ impl Simulation {
 
     fn blame(&mut self, server: &Server) {
         if server.live.connect_failed()
-            && let Some(place) = self.places.get(server.live.uid)
+            && let Some(at) = self.servers.get(server.live.uid)
         {
-            self.checkers[place.index].wanted = true;
-            self.schedule_check(place.index);
+            self.checkers[at.index].wanted = true;
+            self.schedule_check(at.index);
         }
     }
 

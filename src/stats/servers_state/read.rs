@@ -1,6 +1,6 @@
 //! Reads what [`super::whole`] has written; other lines of HAProxy's make are read alike.
 
-use crate::state::{AdminState, OperState, Remembered};
+use crate::state::{AdminState, OperState, ServerState};
 use std::time::Duration;
 
 /// The only version there is.
@@ -12,7 +12,7 @@ const CHECKED: u8 = 2;
 
 /// The servers of a text. Lines that are none, or that do not make sense, are left out: what is not
 /// known of a server is found out by its checks.
-pub fn read(text: &str) -> Vec<Remembered> {
+pub fn read(text: &str) -> Vec<ServerState> {
     let mut lines = text.lines();
     if lines.next() != Some(VERSION) {
         return Vec::new();
@@ -23,7 +23,7 @@ pub fn read(text: &str) -> Vec<Remembered> {
         .collect()
 }
 
-fn server(line: &str) -> Option<Remembered> {
+fn server(line: &str) -> Option<ServerState> {
     let columns: Vec<&str> = line.split_whitespace().collect();
     if columns.len() < COLUMNS_MIN {
         return None;
@@ -36,7 +36,7 @@ fn server(line: &str) -> Option<Remembered> {
         let address = given(22).and_then(|address| address.parse().ok());
         (port.unwrap_or(0), address)
     });
-    Some(Remembered {
+    Some(ServerState {
         backend: columns[1].into(),
         server: columns[3].into(),
         address: given(4).and_then(|address| address.parse().ok()),

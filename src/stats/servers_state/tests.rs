@@ -1,7 +1,7 @@
 //! What is written is read as it was, and what makes no sense is left out.
 
 use super::*;
-use crate::state::{AdminState, OperState, Remembered};
+use crate::state::{AdminState, OperState, ServerState};
 use crate::stats::test_snapshot::seed;
 
 #[test]
@@ -16,7 +16,7 @@ fn what_is_written_is_read() {
     assert!((89..=90).contains(&lasting.as_secs()), "{lasting:?}");
     assert_eq!(
         first,
-        Remembered {
+        ServerState {
             backend: "postgres".into(),
             server: "node1".into(),
             address: Some([127, 0, 0, 1].into()),

@@ -1,4 +1,4 @@
-//! A snapshot in the making: the changes of one batch, applied to the snapshot before.
+//! Builds the next snapshot from the one before and the changes of one batch.
 //!
 //! Control thread only. Invariant: what a batch does not touch is shared with the snapshot before
 //! (`Arc` clones); a touched backend is copied once, however many of its servers change, and its
@@ -6,49 +6,11 @@
 //! backend's status and the counts of usable servers follow every single change, because HAProxy's
 //! log lines tell them in that order.
 
-use super::server::Server;
+use super::server::{Server, Usable};
 use super::snapshot::{Backend, BackendId, BackendStatus, Snapshot, picker_for};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Usable servers of a backend (`act` and `bck` of its row).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usable {
-    /// Usable active servers.
-    pub active: u32,
-    /// Usable backup servers.
-    pub backup: u32,
-}
-
-impl Usable {
-    /// Those of `servers`.
-    pub fn count<'a>(servers: impl Iterator<Item = &'a Server>) -> Self {
-        let mut usable = Self::default();
-        for server in servers.filter(|server| server.is_usable()) {
-            *usable.of_kind(server.spec.backup) += 1;
-        }
-        usable
-    }
-
-    /// None at all.
-    pub fn is_empty(self) -> bool {
-        self.active == 0 && self.backup == 0
-    }
-
-    /// Only backups are left.
-    pub fn on_backup(self) -> bool {
-        self.active == 0 && self.backup > 0
-    }
-
-    fn of_kind(&mut self, backup: bool) -> &mut u32 {
-        if backup {
-            &mut self.backup
-        } else {
-            &mut self.active
-        }
-    }
-}
 
 /// What replacing a server did to its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,14 +33,14 @@ struct Touched {
     turns_changed: bool,
 }
 
-/// A snapshot in the making.
+/// Builds the next snapshot.
 #[derive(Debug)]
-pub struct Draft {
+pub struct SnapshotBuilder {
     base: Arc<Snapshot>,
     touched: BTreeMap<BackendId, Touched>,
 }
 
-impl Draft {
+impl SnapshotBuilder {
     /// No change yet.
     pub fn new(base: Arc<Snapshot>) -> Self {
         Self {
@@ -92,7 +54,7 @@ impl Draft {
         &self.base
     }
 
-    /// The backend's specification and counters, which no draft changes.
+    /// The backend's specification and counters, which the builder never changes.
     pub fn backend(&self, id: BackendId) -> Option<&Arc<Backend>> {
         self.base.backend(id)
     }

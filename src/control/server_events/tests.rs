@@ -26,12 +26,12 @@ fn told(
 ) -> Vec<(Severity, String)> {
     let before = server.status.clone();
     step(&mut server.status);
-    let scene = Scene {
+    let event = ServerEvent {
         backend: "postgres",
         server,
         usable,
     };
-    changed(&before, scene, check)
+    changed(&before, event, check)
         .into_iter()
         .map(|line| (line.severity, line.text))
         .collect()
@@ -219,12 +219,12 @@ fn every_step_of_the_counter() {
     server.status.check_passed(rules, now);
     server.status.check_failed(rules, now);
     let say = |server: &Server, report: &CheckReport, passed| {
-        let scene = Scene {
+        let event = ServerEvent {
             backend: "b",
             server,
             usable: left(1, 0),
         };
-        health_check(scene, report, passed).text
+        health_check(event, report, passed).text
     };
     let text = say(&server, &refused(), false);
     assert!(text.starts_with("Health check for server b/s1 failed, reason: Layer4 connection"));

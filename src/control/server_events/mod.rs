@@ -8,18 +8,18 @@ use crate::live::CheckReport;
 use crate::state::{AdminState, OperState, Server, ServerStatus, Usable};
 use std::fmt::Write;
 
-/// One line to be.
+/// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct LogLine {
     /// How bad.
     pub severity: Severity,
     /// What happened.
     pub text: String,
 }
 
-/// Where a change happened, as it is after it.
+/// A server after a change, and where it is.
 #[derive(Debug, Clone, Copy)]
-pub struct Scene<'a> {
+pub struct ServerEvent<'a> {
     /// Name of the backend.
     pub backend: &'a str,
     /// The server.
@@ -28,22 +28,26 @@ pub struct Scene<'a> {
     pub usable: Usable,
 }
 
-/// Lines about the step from `before` to the scene's server: at most one for the operational and
+/// Lines about the step from `before` to the server as it is now: at most one for the operational and
 /// two for the administrative state. `check`: the check that brought it about.
-pub fn changed(before: &ServerStatus, scene: Scene<'_>, check: Option<&CheckReport>) -> Vec<Line> {
-    if before.admin == scene.server.status.admin {
-        operational(before, scene, check).into_iter().collect()
+pub fn changed(
+    before: &ServerStatus,
+    event: ServerEvent<'_>,
+    check: Option<&CheckReport>,
+) -> Vec<LogLine> {
+    if before.admin == event.server.status.admin {
+        operational(before, event, check).into_iter().collect()
     } else {
-        let maint = maintenance(before, scene);
-        maint.into_iter().chain(drain(before, scene)).collect()
+        let maint = maintenance(before, event);
+        maint.into_iter().chain(drain(before, event)).collect()
     }
 }
 
 /// A health counter has moved, or the verdict is another than before (`log-health-checks`).
-pub fn health_check(scene: Scene<'_>, report: &CheckReport, passed: bool) -> Line {
-    let Scene {
+pub fn health_check(event: ServerEvent<'_>, report: &CheckReport, passed: bool) -> LogLine {
+    let ServerEvent {
         backend, server, ..
-    } = scene;
+    } = event;
     let (rules, health) = (server.rules(), server.status.health);
     let (of, most, word) = if health < rules.rise {
         (health, rules.rise, "DOWN")
@@ -63,16 +67,16 @@ pub fn health_check(scene: Scene<'_>, report: &CheckReport, passed: bool) -> Lin
 }
 
 /// A backend has lost its last usable server. `listen`: it is half of a `[[listen]]`.
-pub fn no_server(backend: &str, listen: bool) -> Line {
+pub fn no_server(backend: &str, listen: bool) -> LogLine {
     let kind = if listen { "proxy" } else { "backend" };
-    Line {
+    LogLine {
         severity: Severity::Emerg,
         text: format!("{kind} {backend} has no server available!"),
     }
 }
 
 /// A server's name has an address at last; follows the line about the server's state.
-pub fn valid_answer(backend: &str, server: &str) -> Line {
+pub fn valid_answer(backend: &str, server: &str) -> LogLine {
     notice(format!(
         "Server {backend}/{server} administratively READY thanks to valid DNS answer."
     ))
@@ -80,10 +84,10 @@ pub fn valid_answer(backend: &str, server: &str) -> Line {
 
 fn operational(
     before: &ServerStatus,
-    scene: Scene<'_>,
+    event: ServerEvent<'_>,
     check: Option<&CheckReport>,
-) -> Option<Line> {
-    let after = &scene.server.status;
+) -> Option<LogLine> {
+    let after = &event.server.status;
     if before.oper == after.oper {
         return None;
     }
@@ -95,17 +99,17 @@ fn operational(
     let cause = check.map_or_else(|| ", changed from CLI".to_owned(), reason);
     let text = format!(
         "{} is {word}{cause}{}.",
-        scene.subject(),
-        scene.what_is_left()
+        event.subject(),
+        event.what_is_left()
     );
     let alert = after.oper == OperState::Stopped && !was_leaving(before);
     Some(if alert { alarm(text) } else { notice(text) })
 }
 
 /// Entering, leaving or partly leaving maintenance.
-fn maintenance(before: &ServerStatus, scene: Scene<'_>) -> Option<Line> {
-    let after = &scene.server.status;
-    let subject = scene.subject();
+fn maintenance(before: &ServerStatus, event: ServerEvent<'_>) -> Option<LogLine> {
+    let after = &event.server.status;
+    let subject = event.subject();
     let left = |flag| before.admin.has(flag) && !after.admin.has(flag);
     match (before.admin.is_maint(), after.admin.is_maint()) {
         (false, true) if before.oper == OperState::Stopped => Some(notice(format!(
@@ -114,7 +118,7 @@ fn maintenance(before: &ServerStatus, scene: Scene<'_>) -> Option<Line> {
         (false, true) => {
             let text = format!(
                 "{subject} is going DOWN for maintenance{}.",
-                scene.what_is_left()
+                event.what_is_left()
             );
             Some(if was_leaving(before) {
                 notice(text)
@@ -124,7 +128,7 @@ fn maintenance(before: &ServerStatus, scene: Scene<'_>) -> Option<Line> {
         }
         (true, false) => {
             let (name, why) = if left(AdminState::RMAINT) {
-                (scene.host_name(), "resolves again")
+                (event.host_name(), "resolves again")
             } else {
                 (String::new(), "leaving forced maintenance")
             };
@@ -140,7 +144,7 @@ fn maintenance(before: &ServerStatus, scene: Scene<'_>) -> Option<Line> {
         }
         (true, true) if left(AdminState::RMAINT) => Some(notice(format!(
             "{subject}{} resolves again but remains in maintenance.",
-            scene.host_name()
+            event.host_name()
         ))),
         (true, true) if left(AdminState::FMAINT) => Some(notice(format!(
             "{subject} is leaving forced maintenance but remains in maintenance."
@@ -150,16 +154,16 @@ fn maintenance(before: &ServerStatus, scene: Scene<'_>) -> Option<Line> {
 }
 
 /// Entering or leaving drain; not told of a server in maintenance.
-fn drain(before: &ServerStatus, scene: Scene<'_>) -> Option<Line> {
-    let after = &scene.server.status;
+fn drain(before: &ServerStatus, event: ServerEvent<'_>) -> Option<LogLine> {
+    let after = &event.server.status;
     if after.admin.is_maint() {
         return None;
     }
-    let subject = scene.subject();
+    let subject = event.subject();
     match (before.admin.is_drain(), after.admin.is_drain()) {
         (false, true) => Some(notice(format!(
             "{subject} enters drain state{}.",
-            scene.what_is_left()
+            event.what_is_left()
         ))),
         (true, false) => Some(notice(format!(
             "{subject} is {} (leaving forced drain).",
@@ -169,7 +173,7 @@ fn drain(before: &ServerStatus, scene: Scene<'_>) -> Option<Line> {
     }
 }
 
-impl Scene<'_> {
+impl ServerEvent<'_> {
     fn subject(&self) -> String {
         let kind = if self.server.spec.backup {
             "Backup "
@@ -234,15 +238,15 @@ fn up_or_down(status: &ServerStatus) -> &'static str {
     }
 }
 
-fn notice(text: String) -> Line {
-    Line {
+fn notice(text: String) -> LogLine {
+    LogLine {
         severity: Severity::Notice,
         text,
     }
 }
 
-fn alarm(text: String) -> Line {
-    Line {
+fn alarm(text: String) -> LogLine {
+    LogLine {
         severity: Severity::Alert,
         text,
     }

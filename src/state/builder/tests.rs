@@ -1,4 +1,4 @@
-//! What a draft shares, what it rebuilds, and how a backend follows its servers.
+//! What a builder shares, what it rebuilds, and how a backend follows its servers.
 
 use super::*;
 use crate::config::model;
@@ -24,23 +24,28 @@ fn snapshot(servers: Vec<model::Server>, now: Instant) -> Arc<Snapshot> {
 
 const B0: BackendId = BackendId(0);
 
-fn change(draft: &mut Draft, index: usize, admin: AdminState, now: Instant) -> BackendChange {
-    let mut server = Server::clone(draft.server(B0, index).unwrap());
+fn change(
+    builder: &mut SnapshotBuilder,
+    index: usize,
+    admin: AdminState,
+    now: Instant,
+) -> BackendChange {
+    let mut server = Server::clone(builder.server(B0, index).unwrap());
     let rules = server.rules();
     server.status.set_admin(admin, rules, now);
-    draft.replace(B0, index, server, now)
+    builder.replace(B0, index, server, now)
 }
 
 #[test]
 fn a_batch_touches_only_what_it_changes() {
     let now = Instant::now();
     let before = snapshot(vec![server("s1"), server("s2")], now);
-    let mut draft = Draft::new(Arc::clone(&before));
+    let mut builder = SnapshotBuilder::new(Arc::clone(&before));
     assert_eq!(
-        change(&mut draft, 0, AdminState::FMAINT, now),
+        change(&mut builder, 0, AdminState::FMAINT, now),
         BackendChange::None
     );
-    let after = draft.finish().unwrap();
+    let after = builder.finish().unwrap();
     let part = |snapshot: &Snapshot, id| Arc::clone(snapshot.backend(BackendId(id)).unwrap());
     assert!(Arc::ptr_eq(&part(&before, 1), &part(&after, 1)));
     let (old, new) = (part(&before, 0), part(&after, 0));
@@ -68,7 +73,7 @@ fn a_batch_touches_only_what_it_changes() {
 #[test]
 fn nothing_touched_is_nothing_published() {
     let before = snapshot(vec![server("s1")], Instant::now());
-    assert!(Draft::new(before).finish().is_none());
+    assert!(SnapshotBuilder::new(before).finish().is_none());
 }
 
 #[test]
@@ -77,32 +82,32 @@ fn the_backend_goes_with_its_last_usable_server_and_keeps_its_clock() {
     let at = |seconds| start + Duration::from_secs(seconds);
     let mut spare = server("s2");
     spare.backup = true;
-    let mut draft = Draft::new(snapshot(vec![server("s1"), spare], start));
+    let mut builder = SnapshotBuilder::new(snapshot(vec![server("s1"), spare], start));
     assert_eq!(
-        draft.usable(B0),
+        builder.usable(B0),
         Usable {
             active: 1,
             backup: 1
         }
     );
     assert_eq!(
-        change(&mut draft, 0, AdminState::FMAINT, at(1)),
+        change(&mut builder, 0, AdminState::FMAINT, at(1)),
         BackendChange::None
     );
-    assert!(draft.usable(B0).on_backup());
+    assert!(builder.usable(B0).on_backup());
     assert_eq!(
-        change(&mut draft, 1, AdminState::FDRAIN, at(2)),
+        change(&mut builder, 1, AdminState::FDRAIN, at(2)),
         BackendChange::Down
     );
-    let mut draft = Draft::new(Arc::new(draft.finish().unwrap()));
-    let status = draft.backend(B0).unwrap().status;
+    let mut builder = SnapshotBuilder::new(Arc::new(builder.finish().unwrap()));
+    let status = builder.backend(B0).unwrap().status;
     assert!(!status.up);
     assert_eq!(status.downtime(at(5)), Duration::from_secs(3));
     assert_eq!(
-        change(&mut draft, 0, AdminState::READY, at(6)),
+        change(&mut builder, 0, AdminState::READY, at(6)),
         BackendChange::Up
     );
-    let after = draft.finish().unwrap();
+    let after = builder.finish().unwrap();
     let status = after.backend(B0).unwrap().status;
     assert_eq!((status.up, status.since), (true, at(6)));
     assert_eq!(status.downtime(at(9)), Duration::from_secs(4));
@@ -127,11 +132,11 @@ fn a_backend_without_servers_is_up_and_a_disabled_one_is_not() {
 #[test]
 fn a_place_that_does_not_exist_changes_nothing() {
     let now = Instant::now();
-    let mut draft = Draft::new(snapshot(vec![server("s1")], now));
-    let server = Server::clone(draft.server(B0, 0).unwrap());
+    let mut builder = SnapshotBuilder::new(snapshot(vec![server("s1")], now));
+    let server = Server::clone(builder.server(B0, 0).unwrap());
     assert_eq!(
-        draft.replace(BackendId(9), 0, server, now),
+        builder.replace(BackendId(9), 0, server, now),
         BackendChange::None
     );
-    assert!(draft.finish().is_none());
+    assert!(builder.finish().is_none());
 }

@@ -1,7 +1,7 @@
 //! Where control finds a server that a message names, and the handle that steers its checks.
 //!
 //! Control thread only. Built from the snapshot that control starts with, and anew at the commit of
-//! each reload: between two commits servers keep their places. Invariant: a check task goes on
+//! each reload: between two commits a server keeps its position. Invariant: a check task goes on
 //! across a reload exactly when what it checks and how are the same.
 
 use crate::check::probe::Target;
@@ -14,9 +14,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// A server's place in the snapshot.
+/// Where a server is in the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct ServerRef {
     /// Its backend.
     pub(super) backend: BackendId,
     /// Its position in the backend.
@@ -50,18 +50,18 @@ fn target(server: &Server) -> Option<Target> {
 
 /// Every server by its uid, and by its host name.
 #[derive(Debug, Default)]
-pub(super) struct Places {
-    by_uid: HashMap<u64, Place>,
+pub(super) struct ServerIndex {
+    by_uid: HashMap<u64, ServerRef>,
     checks: HashMap<u64, Checked>,
     names: BTreeMap<Arc<str>, Vec<u64>>,
 }
 
-impl Places {
+impl ServerIndex {
     /// Those of `snapshot`, with a handle for each checked server. All their checks end with `stop`.
     pub(super) fn of(snapshot: &Snapshot, stop: &CancellationToken) -> Self {
         let mut all = Self::default();
-        for (place, server) in places(snapshot) {
-            all.insert(place, server);
+        for (at, server) in all_servers(snapshot) {
+            all.insert(at, server);
             if server.spec.check.is_some() {
                 let checked = Checked::new(server, stop);
                 all.checks.insert(server.live.uid, checked);
@@ -72,7 +72,7 @@ impl Places {
 
     /// Those of `after`, which has followed `before`. Ends the checks that do not go on; returns the
     /// servers whose checks are to be started.
-    pub(super) fn succeed(
+    pub(super) fn update(
         &mut self,
         before: &Snapshot,
         after: &Snapshot,
@@ -80,15 +80,15 @@ impl Places {
     ) -> Vec<u64> {
         let mut old = std::mem::take(self);
         let mut fresh = Vec::new();
-        for (place, server) in places(after) {
+        for (at, server) in all_servers(after) {
             let uid = server.live.uid;
-            self.insert(place, server);
+            self.insert(at, server);
             if server.spec.check.is_none() {
                 continue;
             }
-            let was = old.get(uid).and_then(|place| {
-                let backend = before.backend(place.backend)?;
-                backend.servers.get(place.index)
+            let was = old.get(uid).and_then(|at| {
+                let backend = before.backend(at.backend)?;
+                backend.servers.get(at.index)
             });
             let same = was.is_some_and(|was| {
                 was.spec.check == server.spec.check && target(was) == target(server)
@@ -115,16 +115,16 @@ impl Places {
         fresh
     }
 
-    fn insert(&mut self, place: Place, server: &Server) {
+    fn insert(&mut self, at: ServerRef, server: &Server) {
         let uid = server.live.uid;
-        self.by_uid.insert(uid, place);
+        self.by_uid.insert(uid, at);
         if let ServerAddress::Name(name, _) = &server.spec.address {
             self.names.entry(Arc::clone(name)).or_default().push(uid);
         }
     }
 
-    /// The place of a server.
-    pub(super) fn get(&self, uid: u64) -> Option<Place> {
+    /// Where a server is.
+    pub(super) fn get(&self, uid: u64) -> Option<ServerRef> {
         self.by_uid.get(&uid).copied()
     }
 
@@ -150,15 +150,15 @@ impl Places {
 }
 
 /// Every server of a snapshot and where it is.
-fn places(snapshot: &Snapshot) -> impl Iterator<Item = (Place, &Server)> {
+fn all_servers(snapshot: &Snapshot) -> impl Iterator<Item = (ServerRef, &Server)> {
     snapshot.backends.iter().flatten().flat_map(|backend| {
         let servers = backend.servers.iter().enumerate();
         servers.map(|(index, server)| {
-            let place = Place {
+            let at = ServerRef {
                 backend: backend.id,
                 index,
             };
-            (place, &**server)
+            (at, &**server)
         })
     })
 }

@@ -28,13 +28,13 @@ fn next_with(
     now: Instant,
     addresses: &HashMap<Arc<str>, IpAddr>,
 ) -> Snapshot {
-    let heir = Heir {
+    let carry = CarryOver {
         maxconn: 200,
         shards: 1,
         addresses,
         now,
     };
-    before.succeed(config, &heir)
+    before.next_snapshot(config, &carry)
 }
 
 /// Two frontends, two backends of two servers.
@@ -55,11 +55,11 @@ fn server_of(snapshot: &Snapshot, backend: u32, index: usize) -> &Arc<Server> {
 
 /// With the status of a server of the first backend changed.
 fn with_status(before: Snapshot, index: usize, change: impl FnOnce(&mut Server)) -> Snapshot {
-    let mut draft = crate::state::Draft::new(Arc::new(before));
-    let mut server = Server::clone(draft.server(BackendId(0), index).unwrap());
+    let mut builder = crate::state::SnapshotBuilder::new(Arc::new(before));
+    let mut server = Server::clone(builder.server(BackendId(0), index).unwrap());
     change(&mut server);
-    draft.replace(BackendId(0), index, server, Instant::now());
-    draft.finish().unwrap()
+    builder.replace(BackendId(0), index, server, Instant::now());
+    builder.finish().unwrap()
 }
 
 fn down(server: &mut Server) {

@@ -5,8 +5,7 @@
 //! time and a resolved address go on unless the file's own value for that very thing has changed; an
 //! object that is not touched is shared with the snapshot before.
 
-use super::draft::Usable;
-use super::server::{Endpoint, Server};
+use super::server::{Endpoint, Server, Usable};
 use super::snapshot::{
     Backend, BackendId, Frontend, FrontendId, Origin, Snapshot, backend_id, frontend_id, picker_for,
 };
@@ -21,7 +20,7 @@ use std::time::Instant;
 
 /// What the next snapshot needs besides the configuration.
 #[derive(Debug)]
-pub struct Heir<'a> {
+pub struct CarryOver<'a> {
     /// Most sessions of the process, already decided.
     pub maxconn: u32,
     /// Shards of everything counted.
@@ -35,37 +34,41 @@ pub struct Heir<'a> {
 impl Snapshot {
     /// The snapshot that follows this one when `config` comes into force.
     #[must_use]
-    pub fn succeed(&self, config: &model::Config, heir: &Heir<'_>) -> Self {
-        let (backends, targets) = self.heirs_of_backends(config, heir);
+    pub fn next_snapshot(&self, config: &model::Config, carry: &CarryOver<'_>) -> Self {
+        let (backends, targets) = self.merge_backends(config, carry);
         let stats = config.stats.clone().map(Arc::new);
         Self {
             global: Arc::clone(&self.global),
-            maxconn: heir.maxconn,
-            stats_live: self.stats_live_for(stats.as_deref(), heir),
+            maxconn: carry.maxconn,
+            stats_live: self.stats_live_for(stats.as_deref(), carry),
             stats,
             hard_stop_after: config.global.hard_stop_after,
             node: config.global.node.clone(),
             description: config.global.description.clone(),
             api_level: config.runtime_api.as_ref().map(|api| api.level),
-            frontends: self.heirs_of_frontends(config, &targets, heir),
+            frontends: self.merge_frontends(config, &targets, carry),
             backends,
         }
     }
 
-    fn stats_live_for(&self, stats: Option<&model::Stats>, heir: &Heir<'_>) -> Arc<FrontendLive> {
+    fn stats_live_for(
+        &self,
+        stats: Option<&model::Stats>,
+        carry: &CarryOver<'_>,
+    ) -> Arc<FrontendLive> {
         match stats {
             Some(stats) if stats.name != self.stats_live.name => {
-                Arc::new(FrontendLive::new(Arc::clone(&stats.name), heir.shards))
+                Arc::new(FrontendLive::new(Arc::clone(&stats.name), carry.shards))
             }
             _ => Arc::clone(&self.stats_live),
         }
     }
 
     /// By id; and the ids of the configuration's backends in its own order.
-    fn heirs_of_backends(
+    fn merge_backends(
         &self,
         config: &model::Config,
-        heir: &Heir<'_>,
+        carry: &CarryOver<'_>,
     ) -> (Vec<Option<Arc<Backend>>>, Vec<BackendId>) {
         let known: HashMap<&str, &Arc<Backend>> = self
             .backends
@@ -78,28 +81,33 @@ impl Snapshot {
         for spec in &config.backends {
             if let Some(before) = known.get(&*spec.name) {
                 ids.push(before.id);
-                all[before.id.0 as usize] = Some(heir_of_backend(before, spec, heir));
+                all[before.id.0 as usize] = Some(merge_backend(before, spec, carry));
             } else {
                 let id = backend_id(all.len());
                 ids.push(id);
-                all.push(Some(self.new_backend(id, spec, heir)));
+                all.push(Some(self.new_backend(id, spec, carry)));
             }
         }
         (all, ids)
     }
 
-    fn new_backend(&self, id: BackendId, spec: &model::Backend, heir: &Heir<'_>) -> Arc<Backend> {
+    fn new_backend(
+        &self,
+        id: BackendId,
+        spec: &model::Backend,
+        carry: &CarryOver<'_>,
+    ) -> Arc<Backend> {
         let origin = Origin {
             global: Arc::clone(&self.global),
-            maxconn: heir.maxconn,
-            shards: heir.shards,
-            now: heir.now,
+            maxconn: carry.maxconn,
+            shards: carry.shards,
+            now: carry.now,
         };
         let mut backend = Backend::initial(id, spec, &origin);
         for server in &mut backend.servers {
-            if let Some(endpoint) = known_address(&server.spec.address, heir) {
+            if let Some(endpoint) = known_address(&server.spec.address, carry) {
                 let mut known = Server::clone(server);
-                arrive(&mut known, endpoint, heir);
+                set_address(&mut known, endpoint, carry);
                 *server = Arc::new(known);
             }
         }
@@ -108,11 +116,11 @@ impl Snapshot {
         Arc::new(backend)
     }
 
-    fn heirs_of_frontends(
+    fn merge_frontends(
         &self,
         config: &model::Config,
         targets: &[BackendId],
-        heir: &Heir<'_>,
+        carry: &CarryOver<'_>,
     ) -> Vec<Option<Arc<Frontend>>> {
         let known: HashMap<&str, &Arc<Frontend>> = self
             .frontends
@@ -124,10 +132,10 @@ impl Snapshot {
         for spec in &config.frontends {
             let target = targets[spec.default_backend.0];
             if let Some(before) = known.get(&*spec.name) {
-                all[before.id.0 as usize] = Some(heir_of_frontend(before, spec, target));
+                all[before.id.0 as usize] = Some(merge_frontend(before, spec, target));
             } else {
                 let id = frontend_id(all.len());
-                let frontend = Frontend::new((id, target), spec, heir.shards);
+                let frontend = Frontend::new((id, target), spec, carry.shards);
                 all.push(Some(Arc::new(frontend)));
             }
         }
@@ -143,7 +151,7 @@ impl Snapshot {
     }
 }
 
-fn heir_of_frontend(
+fn merge_frontend(
     before: &Arc<Frontend>,
     spec: &model::Frontend,
     target: BackendId,
@@ -159,7 +167,11 @@ fn heir_of_frontend(
     })
 }
 
-fn heir_of_backend(before: &Arc<Backend>, spec: &model::Backend, heir: &Heir<'_>) -> Arc<Backend> {
+fn merge_backend(
+    before: &Arc<Backend>,
+    spec: &model::Backend,
+    carry: &CarryOver<'_>,
+) -> Arc<Backend> {
     if *before.spec == *spec {
         return Arc::clone(before);
     }
@@ -172,8 +184,8 @@ fn heir_of_backend(before: &Arc<Backend>, spec: &model::Backend, heir: &Heir<'_>
         .servers
         .iter()
         .map(|server| match known.get(&*server.name) {
-            Some(before) => heir_of_server(before, server, heir),
-            None => new_server(server, heir),
+            Some(before) => merge_server(before, server, carry),
+            None => new_server(server, carry),
         })
         .collect();
     let up = is_up(&servers);
@@ -184,7 +196,7 @@ fn heir_of_backend(before: &Arc<Backend>, spec: &model::Backend, heir: &Heir<'_>
         status: if up == before.status.up {
             before.status
         } else {
-            before.status.turned(up, heir.now)
+            before.status.turned(up, carry.now)
         },
         servers,
         spec: Arc::new(spec.clone()),
@@ -196,16 +208,16 @@ fn is_up(servers: &[Arc<Server>]) -> bool {
     servers.is_empty() || !Usable::count(servers.iter().map(AsRef::as_ref)).is_empty()
 }
 
-fn new_server(spec: &model::Server, heir: &Heir<'_>) -> Arc<Server> {
-    let live = Arc::new(ServerLive::new(Arc::clone(&spec.name), heir.shards));
-    let mut server = Server::new(spec.clone(), live, heir.now);
-    if let Some(endpoint) = known_address(&server.spec.address, heir) {
-        arrive(&mut server, endpoint, heir);
+fn new_server(spec: &model::Server, carry: &CarryOver<'_>) -> Arc<Server> {
+    let live = Arc::new(ServerLive::new(Arc::clone(&spec.name), carry.shards));
+    let mut server = Server::new(spec.clone(), live, carry.now);
+    if let Some(endpoint) = known_address(&server.spec.address, carry) {
+        set_address(&mut server, endpoint, carry);
     }
     Arc::new(server)
 }
 
-fn heir_of_server(before: &Arc<Server>, spec: &model::Server, heir: &Heir<'_>) -> Arc<Server> {
+fn merge_server(before: &Arc<Server>, spec: &model::Server, carry: &CarryOver<'_>) -> Arc<Server> {
     let was = &before.spec;
     if **was == *spec {
         return Arc::clone(before);
@@ -217,7 +229,7 @@ fn heir_of_server(before: &Arc<Server>, spec: &model::Server, heir: &Heir<'_>) -
     }
     if was.address != spec.address {
         server.endpoint =
-            Endpoint::of(&spec.address).or_else(|| known_address(&spec.address, heir));
+            Endpoint::of(&spec.address).or_else(|| known_address(&spec.address, carry));
     }
     let mut admin = server.status.admin;
     if was.disabled != spec.disabled {
@@ -236,19 +248,19 @@ fn heir_of_server(before: &Arc<Server>, spec: &model::Server, heir: &Heir<'_>) -
     let (rules_before, rules) = (before.rules(), server.rules());
     server.status.set_rules(rules_before, rules);
     if admin != server.status.admin {
-        server.status.set_admin(admin, rules, heir.now);
+        server.status.set_admin(admin, rules, carry.now);
     }
     if server_starts_over(was, spec) {
-        server.status.start_over(rules, heir.now);
+        server.status.start_over(rules, carry.now);
     }
     Arc::new(server)
 }
 
 /// Where a host name leads; `None` for other addresses.
-fn known_address(address: &ServerAddress, heir: &Heir<'_>) -> Option<Endpoint> {
+fn known_address(address: &ServerAddress, carry: &CarryOver<'_>) -> Option<Endpoint> {
     match address {
         ServerAddress::Name(name, port) => {
-            let ip = heir.addresses.get(name)?;
+            let ip = carry.addresses.get(name)?;
             Some(Endpoint::Ip(*ip, *port))
         }
         ServerAddress::Ip(..) | ServerAddress::Unix(_) => None,
@@ -256,11 +268,11 @@ fn known_address(address: &ServerAddress, heir: &Heir<'_>) -> Option<Endpoint> {
 }
 
 /// A new server whose name is resolved needs no maintenance for it.
-fn arrive(server: &mut Server, endpoint: Endpoint, heir: &Heir<'_>) {
+fn set_address(server: &mut Server, endpoint: Endpoint, carry: &CarryOver<'_>) {
     server.endpoint = Some(endpoint);
     let (admin, rules) = (server.status.admin, server.rules());
     let admin = admin.without(AdminState::RMAINT);
-    server.status = super::status::ServerStatus::initial(admin, rules, heir.now);
+    server.status = super::status::ServerStatus::initial(admin, rules, carry.now);
 }
 
 #[cfg(test)]

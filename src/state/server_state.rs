@@ -1,10 +1,10 @@
 //! What an earlier process knew of a server, and what of it holds for the same server now.
 //!
-//! The rules are those of a reload (`super::succession`): an operator's state and weight go on
+//! The rules are those of a reload (`super::carry_over`): an operator's state and weight go on
 //! unless the file's own value for that very thing has changed, health unless the server's address
 //! or what its check asks has. Pure; called before checks begin.
 
-use super::draft::Draft;
+use super::builder::SnapshotBuilder;
 use super::server::Server;
 use super::snapshot::Snapshot;
 use super::status::{AdminState, Forced, OperState};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// What was known of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remembered {
+pub struct ServerState {
     /// Its backend's name.
     pub backend: Box<str>,
     /// Its name.
@@ -43,14 +43,14 @@ pub struct Remembered {
     pub check: Option<(u16, Option<IpAddr>)>,
 }
 
-/// The snapshot that follows `base` when what is remembered is taken over, as far as it holds;
+/// The snapshot that follows `base` when what is known is taken over, as far as it holds;
 /// `None` when nothing of it does.
-pub fn remember(base: &Arc<Snapshot>, known: &[Remembered], now: Instant) -> Option<Snapshot> {
-    let known: HashMap<(&str, &str), &Remembered> = known
+pub fn apply(base: &Arc<Snapshot>, known: &[ServerState], now: Instant) -> Option<Snapshot> {
+    let known: HashMap<(&str, &str), &ServerState> = known
         .iter()
         .map(|one| ((&*one.backend, &*one.server), one))
         .collect();
-    let mut draft = Draft::new(Arc::clone(base));
+    let mut builder = SnapshotBuilder::new(Arc::clone(base));
     for backend in base.backends.iter().flatten() {
         for (index, server) in backend.servers.iter().enumerate() {
             let Some(one) = known.get(&(&*backend.spec.name, &*server.spec.name)) else {
@@ -58,13 +58,13 @@ pub fn remember(base: &Arc<Snapshot>, known: &[Remembered], now: Instant) -> Opt
             };
             let mut next = Server::clone(server);
             one.apply(&mut next, now);
-            draft.replace(backend.id, index, next, now);
+            builder.replace(backend.id, index, next, now);
         }
     }
-    draft.finish()
+    builder.finish()
 }
 
-impl Remembered {
+impl ServerState {
     fn apply(&self, server: &mut Server, now: Instant) {
         if self.configured_weight == server.spec.weight {
             server.weight = self.weight;
@@ -135,8 +135,8 @@ mod tests {
     }
 
     /// What was known of `s1` of `be`, as `test_config` has it.
-    fn known() -> Remembered {
-        Remembered {
+    fn known() -> ServerState {
+        ServerState {
             backend: "be".into(),
             server: "s1".into(),
             address: Some([127, 0, 0, 1].into()),
@@ -153,10 +153,10 @@ mod tests {
     }
 
     /// `s1` when `known` is taken over into `config`, which begins ten seconds after the clock.
-    fn taken(known: Remembered, config: &Config) -> (Server, Arc<Snapshot>, Instant) {
+    fn taken(known: ServerState, config: &Config) -> (Server, Arc<Snapshot>, Instant) {
         let now = Instant::now() + Duration::from_secs(10);
         let base = start(config, now);
-        let next = remember(&base, &[known], now).map_or(base, Arc::new);
+        let next = apply(&base, &[known], now).map_or(base, Arc::new);
         let server = &next.backends[0].as_ref().unwrap().servers[0];
         (Server::clone(server), next, now)
     }
@@ -170,7 +170,7 @@ mod tests {
         let (up, _, now) = taken(known(), &two());
         assert_eq!((up.status.oper, up.status.health), (OperState::Running, 4));
         assert_eq!(now - up.status.since, Duration::from_secs(7));
-        let down = Remembered {
+        let down = ServerState {
             oper: OperState::Stopped,
             health: 1,
             ..known()
@@ -188,24 +188,24 @@ mod tests {
 
     #[test]
     fn another_question_is_asked_anew() {
-        let down = Remembered {
+        let down = ServerState {
             oper: OperState::Stopped,
             health: 0,
             ..known()
         };
-        let elsewhere = Remembered {
+        let elsewhere = ServerState {
             port: 10,
             ..down.clone()
         };
-        let named = Remembered {
+        let named = ServerState {
             name: Some("db".into()),
             ..down.clone()
         };
-        let asked = Remembered {
+        let asked = ServerState {
             check: Some((11, None)),
             ..down.clone()
         };
-        let unchecked = Remembered {
+        let unchecked = ServerState {
             check: None,
             ..down
         };
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn an_operators_state_and_weight_yield_to_the_file() {
-        let touched = Remembered {
+        let touched = ServerState {
             admin: AdminState::FMAINT,
             oper: OperState::Stopped,
             health: 0,
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!((server.status.admin, server.weight), (disabled, 3));
 
         // It was disabled in the file, and an operator has taken it into service.
-        let enabled = Remembered {
+        let enabled = ServerState {
             admin: AdminState::CMAINT,
             configured_weight: 3,
             weight: 3,
@@ -251,7 +251,7 @@ mod tests {
         // Now the file says so.
         let (server, ..) = taken(enabled, &two());
         assert_eq!(server.status.admin, AdminState::READY);
-        let drained = Remembered {
+        let drained = ServerState {
             admin: AdminState::FDRAIN,
             ..known()
         };
@@ -265,7 +265,7 @@ mod tests {
         config.backends[0].servers[0].check.as_mut().unwrap().fall = 1;
         let (server, ..) = taken(known(), &config);
         assert_eq!(server.status.health, server.rules().full());
-        let odd = Remembered {
+        let odd = ServerState {
             oper: OperState::Stopped,
             health: 99,
             ..known()
@@ -276,12 +276,12 @@ mod tests {
 
     #[test]
     fn servers_that_are_gone_or_new_are_left_alone() {
-        let gone = Remembered {
+        let gone = ServerState {
             server: "s9".into(),
             ..known()
         };
         let now = Instant::now();
         let base = start(&two(), now);
-        assert!(remember(&base, &[gone], now).is_none());
+        assert!(apply(&base, &[gone], now).is_none());
     }
 }
