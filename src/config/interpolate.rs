@@ -6,7 +6,7 @@
 use super::Loader;
 use super::diagnostic::{Diagnostic, Report};
 use super::source::{Place, Source};
-use super::tree::{self, Lost};
+use super::tree::{self, RemovedKeys};
 use super::units::Problem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub(super) fn interpolate(
     loader: &Loader<'_>,
     source: &Arc<Source>,
     table: &mut DeTable<'_>,
-    lost: &mut Lost,
+    removed: &mut RemovedKeys,
     report: &mut Report,
 ) -> Vec<PathBuf> {
     let mut pass = Pass {
@@ -36,7 +36,7 @@ pub(super) fn interpolate(
     table.iter_mut().for_each(|(_, value)| pass.value(value));
     let Pass { failed, files, .. } = pass;
     for span in failed {
-        tree::cut(table, &span, lost);
+        tree::cut(table, &span, removed);
     }
     files
 }
@@ -145,7 +145,7 @@ impl Pass<'_> {
             .unwrap_or(Path::new(""));
         let full = directory.join(path);
         self.files.push(full.clone());
-        let text = super::read::text(&full, SECRET_FILE_BYTES_MAX)
+        let text = super::disk::text(&full, SECRET_FILE_BYTES_MAX)
             .map_err(|why| Problem::new(format!("cannot read `{path}`: {why}")))?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())

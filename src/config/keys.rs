@@ -6,7 +6,7 @@
 use super::diagnostic::{Diagnostic, Report};
 use super::file::File;
 use super::source::{Place, Source};
-use super::tree::Lost;
+use super::tree::RemovedKeys;
 use super::words;
 use serde_json::{Map, Value};
 use std::ops::Range;
@@ -148,13 +148,13 @@ pub(super) fn unknown_keys(
     known: &Known,
     source: &Arc<Source>,
     table: &mut DeTable<'_>,
-    lost: &mut Lost,
+    removed: &mut RemovedKeys,
     report: &mut Report,
 ) {
     let mut walk = Walk {
         known,
         source,
-        lost,
+        removed,
         report,
         top: String::new(),
     };
@@ -164,7 +164,7 @@ pub(super) fn unknown_keys(
 struct Walk<'a> {
     known: &'a Known,
     source: &'a Arc<Source>,
-    lost: &'a mut Lost,
+    removed: &'a mut RemovedKeys,
     report: &'a mut Report,
     /// The top-level key that is being walked.
     top: String,
@@ -230,8 +230,8 @@ impl Walk<'_> {
         }
         for key in misfits {
             match span {
-                Some(span) => self.lost.insert(span, &key),
-                None => self.lost.insert_name(&key),
+                Some(span) => self.removed.insert(span, &key),
+                None => self.removed.insert_name(&key),
             }
             table.remove(key.as_str());
         }
@@ -251,12 +251,12 @@ impl Walk<'_> {
         shape: &Shape<'_>,
     ) {
         let name = key.get_ref().as_ref();
-        let removed = table.remove(name);
+        let value = table.remove(name);
         let Some(meant) = meant(name, shape) else {
             return;
         };
         let schema = shape.keys.iter().find(|(known, _)| *known == meant);
-        if let (Some(mut value), Some((_, schema))) = (removed, schema)
+        if let (Some(mut value), Some((_, schema))) = (value, schema)
             && words::is_clear(name, meant)
             && !table.contains_key(meant)
             && self
@@ -271,12 +271,12 @@ impl Walk<'_> {
         }
         match span {
             Some(span) => {
-                self.lost.insert(span, meant);
+                self.removed.insert(span, meant);
                 if meant == "name" {
-                    self.lost.insert_name(&self.top);
+                    self.removed.insert_name(&self.top);
                 }
             }
-            None => self.lost.insert_name(meant),
+            None => self.removed.insert_name(meant),
         }
     }
 

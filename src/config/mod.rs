@@ -5,6 +5,7 @@
 
 pub mod diagnostic;
 pub mod diff;
+mod disk;
 pub mod file;
 mod interpolate;
 mod keys;
@@ -112,8 +113,8 @@ pub fn runtime_socket(path: &Path) -> Option<PathBuf> {
         disk: true,
     };
     let mut report = diagnostic::Report::default();
-    let written = read::path(path, &loader, &mut report);
-    let tables = written.iter().filter_map(|it| it.file.runtime_api.as_ref());
+    let files = read::path(path, &loader, &mut report);
+    let tables = files.iter().filter_map(|it| it.file.runtime_api.as_ref());
     let mut sockets = tables.filter_map(|table| table.value.socket.as_ref());
     sockets.next().map(|socket| PathBuf::from(&socket.value))
 }
@@ -122,24 +123,21 @@ impl Loader<'_> {
     /// Loads the configuration that begins with the file at `path`.
     pub fn load(&self, path: &Path) -> Loaded {
         let mut report = diagnostic::Report::default();
-        let written = read::path(path, self, &mut report);
-        self.finish(&written, report)
+        let files = read::path(path, self, &mut report);
+        self.finish(&files, report)
     }
 
     /// Loads a configuration from memory; `name` stands for its path.
     pub fn load_text(&self, name: &str, text: &str) -> Loaded {
         let mut report = diagnostic::Report::default();
-        let written = read::memory(name, text, self, &mut report);
-        self.finish(&written, report)
+        let files = read::memory(name, text, self, &mut report);
+        self.finish(&files, report)
     }
 
-    fn finish(&self, written: &[read::Written], mut report: diagnostic::Report) -> Loaded {
-        let config = validate::validate(written, &self.limits, &mut report);
-        let failed = report.failed() || written.is_empty();
-        let sources: Vec<_> = written
-            .iter()
-            .map(|written| written.source.clone())
-            .collect();
+    fn finish(&self, files: &[read::ParsedFile], mut report: diagnostic::Report) -> Loaded {
+        let config = validate::validate(files, &self.limits, &mut report);
+        let failed = report.failed() || files.is_empty();
+        let sources: Vec<_> = files.iter().map(|file| file.source.clone()).collect();
         let mut diagnostics = report.finish(&sources);
         for source in &sources {
             let own = |diagnostic: &&mut Diagnostic| {

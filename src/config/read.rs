@@ -9,10 +9,9 @@ use super::Loader;
 use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Report};
 use super::file::File;
 use super::source::{Place, Source};
-use super::tree::{self, Lost};
-use super::{interpolate, keys, syntax, words};
+use super::tree::{self, RemovedKeys};
+use super::{disk, interpolate, keys, syntax, words};
 use serde::Deserialize;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Spanned;
@@ -27,39 +26,20 @@ pub const INCLUDE_DEPTH_MAX: usize = 8;
 
 /// One file of the configuration.
 #[derive(Debug)]
-pub(super) struct Written {
+pub(super) struct ParsedFile {
     pub(super) source: Arc<Source>,
     pub(super) file: File,
     /// What was wrong and is no longer in `file`.
-    pub(super) lost: Lost,
+    pub(super) removed: RemovedKeys,
     /// The files of its `${file:…}`.
     secrets: Vec<PathBuf>,
 }
 
-/// The text of a file of at most `max` bytes, or why not.
-pub(super) fn text(path: &Path, max: u64) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
-    file.take(max + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > max {
-        return Err(format!("it is larger than {max} bytes"));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..valid]
-            .split(|byte| *byte == b'\n')
-            .count();
-        format!("it is not UTF-8 in line {line}")
-    })
-}
-
 /// Reads the configuration that begins with `path`: that file first, then what it includes.
-pub(super) fn path(path: &Path, loader: &Loader<'_>, report: &mut Report) -> Vec<Written> {
+pub(super) fn path(path: &Path, loader: &Loader<'_>, report: &mut Report) -> Vec<ParsedFile> {
     let mut reader = Reader::new(loader, report);
     reader.file(path, None);
-    reader.written
+    reader.files
 }
 
 /// Everything that [`path`] looks at: files that are there, files that are not, and patterns.
@@ -68,11 +48,11 @@ pub(super) fn looked_at(path: &Path, loader: &Loader<'_>) -> Vec<PathBuf> {
     let mut reader = Reader::new(loader, &mut report);
     reader.file(path, None);
     let Reader {
-        written,
+        files,
         mut looked_at,
         ..
     } = reader;
-    looked_at.extend(written.into_iter().flat_map(|written| written.secrets));
+    looked_at.extend(files.into_iter().flat_map(|file| file.secrets));
     looked_at
 }
 
@@ -82,21 +62,21 @@ pub(super) fn memory(
     text: &str,
     loader: &Loader<'_>,
     report: &mut Report,
-) -> Vec<Written> {
+) -> Vec<ParsedFile> {
     let mut reader = Reader::new(loader, report);
     let source = Source {
         name: name.to_owned(),
         text: text.to_owned(),
     };
     reader.source(&Arc::new(source));
-    reader.written
+    reader.files
 }
 
 struct Reader<'a> {
     loader: &'a Loader<'a>,
     report: &'a mut Report,
     known: keys::Known,
-    written: Vec<Written>,
+    files: Vec<ParsedFile>,
     /// The files whose includes are being read, outermost first.
     open: Vec<PathBuf>,
     seen: Vec<PathBuf>,
@@ -111,7 +91,7 @@ impl<'a> Reader<'a> {
             loader,
             report,
             known,
-            written: Vec::new(),
+            files: Vec::new(),
             open: Vec::new(),
             seen: Vec::new(),
             looked_at: Vec::new(),
@@ -125,14 +105,14 @@ impl<'a> Reader<'a> {
             Some(place) => diagnostic.at(place.clone()),
             None => diagnostic,
         };
-        let text = match text(path, FILE_BYTES_MAX) {
+        let text = match disk::text(path, FILE_BYTES_MAX) {
             Ok(text) => text,
             Err(why) => {
                 let message = format!("cannot read `{name}`: {why}");
                 self.report
                     .push(at(Diagnostic::error("unreadable", message)));
-                if let Some(written) = self.written.first_mut() {
-                    written.lost.everything();
+                if let Some(first) = self.files.first_mut() {
+                    first.removed.insert_all();
                 }
                 return;
             }
@@ -170,9 +150,9 @@ impl<'a> Reader<'a> {
     }
 
     fn source(&mut self, source: &Arc<Source>) {
-        let written = parse(source, self.loader, &self.known, self.report);
-        let include = written.file.include.clone();
-        self.written.push(written);
+        let parsed = parse(source, self.loader, &self.known, self.report);
+        let include = parsed.file.include.clone();
+        self.files.push(parsed);
         for pattern in include.into_iter().flat_map(|include| include.0) {
             self.include(&pattern.value, &Place::new(source, pattern.span));
         }
@@ -239,36 +219,36 @@ fn parse(
     loader: &Loader<'_>,
     known: &keys::Known,
     report: &mut Report,
-) -> Written {
-    let mut lost = Lost::default();
-    let text = syntax::blank_broken(source, &mut lost, report);
-    let mut table = syntax::parse(&text, &mut lost);
-    let secrets = interpolate::interpolate(loader, source, &mut table, &mut lost, report);
-    keys::unknown_keys(known, source, &mut table, &mut lost, report);
+) -> ParsedFile {
+    let mut removed = RemovedKeys::default();
+    let text = syntax::blank_broken(source, &mut removed, report);
+    let mut table = syntax::parse(&text, &mut removed);
+    let secrets = interpolate::interpolate(loader, source, &mut table, &mut removed, report);
+    keys::unknown_keys(known, source, &mut table, &mut removed, report);
     for _ in 0..DIAGNOSTICS_MAX {
         match File::deserialize(Deserializer::from(Spanned::new(0..0, table.clone()))) {
             Ok(file) => {
-                return Written {
+                return ParsedFile {
                     source: Arc::clone(source),
                     file,
-                    lost,
+                    removed,
                     secrets,
                 };
             }
             Err(error) => {
                 let at = error.span().unwrap_or_default();
                 type_error(&error, Place::new(source, at.clone()), report);
-                if report.is_full() || !tree::cut(&mut table, &at, &mut lost) {
+                if report.is_full() || !tree::cut(&mut table, &at, &mut removed) {
                     break;
                 }
             }
         }
     }
-    lost.everything();
-    Written {
+    removed.insert_all();
+    ParsedFile {
         source: Arc::clone(source),
         file: File::default(),
-        lost,
+        removed,
         secrets,
     }
 }

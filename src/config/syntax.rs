@@ -7,7 +7,7 @@
 
 use super::diagnostic::{Diagnostic, Report};
 use super::source::{Place, Source};
-use super::tree::{self, Lost};
+use super::tree::{self, RemovedKeys};
 use std::ops::Range;
 use std::sync::Arc;
 use toml::de::DeTable;
@@ -17,7 +17,11 @@ const ROUNDS_MAX: usize = 32;
 
 /// Makes `text` parse, for the most part: reports every syntax error and returns the text with the
 /// sections that hold one blanked out.
-pub(super) fn blank_broken(source: &Arc<Source>, lost: &mut Lost, report: &mut Report) -> String {
+pub(super) fn blank_broken(
+    source: &Arc<Source>,
+    removed: &mut RemovedKeys,
+    report: &mut Report,
+) -> String {
     let mut text = source.text.clone();
     for _ in 0..ROUNDS_MAX {
         let (_, errors) = DeTable::parse_recoverable(&text);
@@ -30,7 +34,7 @@ pub(super) fn blank_broken(source: &Arc<Source>, lost: &mut Lost, report: &mut R
             }
         }
         let Some(error) = broken else { return text };
-        lost.everything();
+        removed.insert_all();
         report.push(explain(
             error,
             Place::new(source, error.span().unwrap_or_default()),
@@ -46,12 +50,12 @@ pub(super) fn blank_broken(source: &Arc<Source>, lost: &mut Lost, report: &mut R
 }
 
 /// Parses what [`blank_broken`] returned; values that could not be read are taken out.
-pub(super) fn parse<'t>(text: &'t str, lost: &mut Lost) -> DeTable<'t> {
+pub(super) fn parse<'t>(text: &'t str, removed: &mut RemovedKeys) -> DeTable<'t> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut table = table.into_inner();
     for error in errors.iter().filter(|error| is_bad_value(error)) {
         if let Some(span) = error.span() {
-            tree::cut(&mut table, &span, lost);
+            tree::cut(&mut table, &span, removed);
         }
     }
     table

@@ -1,7 +1,7 @@
 //! The parsed file as a tree: what was taken out of it because it was wrong, and where things are.
 //!
 //! Pure. A wrong value is reported and removed, so that the rest can still be read and judged;
-//! [`Lost`] remembers it, so that nobody reports it as missing.
+//! [`RemovedKeys`] remembers it, so that nobody reports it as missing.
 
 use super::diagnostic::Diagnostic;
 use std::collections::HashSet;
@@ -11,25 +11,25 @@ use toml::de::{DeTable, DeValue};
 
 /// What was removed from a file.
 #[derive(Debug, Default)]
-pub(super) struct Lost {
+pub(super) struct RemovedKeys {
     keys: HashSet<(Range<usize>, String)>,
     top: HashSet<String>,
     everything: bool,
 }
 
-impl Lost {
+impl RemovedKeys {
     /// `key` was removed from the table at `table`, wholly or in part.
     pub(super) fn insert(&mut self, table: &Range<usize>, key: &str) {
         self.keys.insert((table.clone(), key.to_owned()));
     }
 
-    /// Any key may have been lost: the file's structure is broken.
-    pub(super) fn everything(&mut self) {
+    /// Any key may have been removed: the file's structure is broken.
+    pub(super) fn insert_all(&mut self) {
         self.everything = true;
     }
 
     /// Whether the table at `table` had `key` before something was removed.
-    pub(super) fn had(&self, table: &Range<usize>, key: &str) -> bool {
+    pub(super) fn contains(&self, table: &Range<usize>, key: &str) -> bool {
         self.everything || self.keys.contains(&(table.clone(), key.to_owned()))
     }
 
@@ -47,10 +47,14 @@ impl Lost {
 
 /// Removes the value or key at `target`, the innermost one, or else the innermost that holds it.
 /// Returns whether anything was found.
-pub(super) fn cut(root: &mut DeTable<'_>, target: &Range<usize>, lost: &mut Lost) -> bool {
+pub(super) fn cut(
+    root: &mut DeTable<'_>,
+    target: &Range<usize>,
+    removed: &mut RemovedKeys,
+) -> bool {
     [true, false]
         .into_iter()
-        .any(|exact| cut_table(root, None, target, lost, exact).is_some())
+        .any(|exact| cut_table(root, None, target, removed, exact).is_some())
 }
 
 /// What was removed: how deep below the table or list that is looked at, and its key.
@@ -63,17 +67,17 @@ fn cut_table(
     table: &mut DeTable<'_>,
     span: Option<&Range<usize>>,
     target: &Range<usize>,
-    lost: &mut Lost,
+    removed: &mut RemovedKeys,
     exact: bool,
 ) -> Option<Cut> {
     let mut found = None;
     for (key, value) in table.iter_mut() {
-        if let Some(cut) = cut_value(value, target, lost, exact) {
+        if let Some(cut) = cut_value(value, target, removed, exact) {
             let cut = Cut {
                 depth: cut.depth + 1,
                 ..cut
             };
-            note(lost, span, key.get_ref(), &cut);
+            record(removed, span, key.get_ref(), &cut);
             return Some(cut);
         }
         if hits(&key.span(), target, exact) || hits(&value.span(), target, exact) {
@@ -84,7 +88,7 @@ fn cut_table(
         depth: 0,
         key: found?,
     };
-    note(lost, span, &cut.key, &cut);
+    record(removed, span, &cut.key, &cut);
     table.remove(cut.key.as_str());
     Some(cut)
 }
@@ -92,16 +96,16 @@ fn cut_table(
 fn cut_value(
     value: &mut Spanned<DeValue<'_>>,
     target: &Range<usize>,
-    lost: &mut Lost,
+    removed: &mut RemovedKeys,
     exact: bool,
 ) -> Option<Cut> {
     let span = value.span();
     match value.get_mut() {
-        DeValue::Table(table) => cut_table(table, Some(&span), target, lost, exact),
+        DeValue::Table(table) => cut_table(table, Some(&span), target, removed, exact),
         DeValue::Array(array) => {
             let inner = array
                 .iter_mut()
-                .find_map(|item| cut_value(item, target, lost, exact));
+                .find_map(|item| cut_value(item, target, removed, exact));
             if let Some(cut) = inner {
                 return Some(Cut {
                     depth: cut.depth + 1,
@@ -130,11 +134,11 @@ fn hits(span: &Range<usize>, target: &Range<usize>, exact: bool) -> bool {
     }
 }
 
-fn note(lost: &mut Lost, span: Option<&Range<usize>>, key: &str, cut: &Cut) {
+fn record(removed: &mut RemovedKeys, span: Option<&Range<usize>>, key: &str, cut: &Cut) {
     match span {
-        Some(span) => lost.insert(span, key),
+        Some(span) => removed.insert(span, key),
         // A top-level key, a table of it, or a table's name.
-        None if cut.depth <= 1 || cut.key == "name" => lost.insert_name(key),
+        None if cut.depth <= 1 || cut.key == "name" => removed.insert_name(key),
         None => {}
     }
 }

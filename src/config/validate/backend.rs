@@ -4,7 +4,7 @@ use super::Half;
 use super::frontend::{idle_pair, longer};
 use super::layers::{CheckLayer, KeepaliveLayer, ServerLayer};
 use super::once::{Inherited, MAXCONN_MAX, RETRIES_MAX};
-use super::scope::{Cx, Given, Scope, flag, or_default};
+use super::scope::{Scope, Validator, Written, flag, or_default};
 use super::server::{self, Groups};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{self, BackendTimeouts};
@@ -22,12 +22,12 @@ const RETRIES: u32 = 3;
 /// written.
 pub(super) struct Draft {
     pub(super) backend: Backend,
-    pub(super) server: Option<Given<Duration>>,
+    pub(super) server: Option<Written<Duration>>,
 }
 
 /// Reads one.
 pub(super) fn backend(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     half: &Half<'_, file::Backend>,
     inherited: &Inherited,
     groups: &Groups<'_>,
@@ -38,19 +38,20 @@ pub(super) fn backend(
         .timeout
         .as_ref()
         .map_or(&none, |timeout| &timeout.value);
-    let server = cx
+    let server = validator
         .idle(scope, "server", &timeout.server)
         .or_else(|| inherited.server.clone());
-    let fin = cx.idle(scope, "server-fin", &timeout.server_fin);
+    let fin = validator.idle(scope, "server-fin", &timeout.server_fin);
     let fin = fin.or_else(|| inherited.server_fin.clone());
     let (timeout_server, timeout_server_fin) =
-        idle_pair(cx, "server", server.as_ref(), fin.as_ref());
-    let (timeout_connect, connect_attempt) = connect(cx, scope, timeout, inherited);
-    let retries = cx.number(scope, "retries", &table.retries, 0..=RETRIES_MAX);
-    let fullconn = cx.number(scope, "fullconn", &table.fullconn, 1..=MAXCONN_MAX);
-    let keepalive = KeepaliveLayer::read(cx, scope, &table.keepalive).over(inherited.keepalive);
-    let base = server_base(cx, half, timeout, inherited);
-    let servers = server::servers(cx, half, &base, groups);
+        idle_pair(validator, "server", server.as_ref(), fin.as_ref());
+    let (timeout_connect, connect_attempt) = connect(validator, scope, timeout, inherited);
+    let retries = validator.number(scope, "retries", &table.retries, 0..=RETRIES_MAX);
+    let fullconn = validator.number(scope, "fullconn", &table.fullconn, 1..=MAXCONN_MAX);
+    let keepalive =
+        KeepaliveLayer::read(validator, scope, &table.keepalive).over(inherited.keepalive);
+    let base = server_base(validator, half, timeout, inherited);
+    let servers = server::servers(validator, half, &base, groups);
     let backend = Backend {
         name: half.name(),
         id: half.id,
@@ -62,13 +63,13 @@ pub(super) fn backend(
             .or(inherited.balance)
             .unwrap_or(Balance::RoundRobin),
         allbackups: flag(&table.allbackups, false),
-        fullconn: fullconn.map_or(0, |given| given.value),
+        fullconn: fullconn.map_or(0, |written| written.value),
         timeout_server,
         timeout_server_fin,
         timeout_connect,
         connect_attempt,
         retries: retries
-            .map(|given| given.value)
+            .map(|written| written.value)
             .or(inherited.retries)
             .unwrap_or(RETRIES),
         keepalive: keepalive.finish(),
@@ -80,21 +81,21 @@ pub(super) fn backend(
 
 /// `timeout connect` and `connect-attempt`.
 fn connect(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     scope: Scope<'_>,
     timeout: &BackendTimeouts,
     inherited: &Inherited,
 ) -> (Duration, Duration) {
-    let whole = cx.duration(scope, "timeout connect", &timeout.connect);
+    let whole = validator.duration(scope, "timeout connect", &timeout.connect);
     let whole = whole.or_else(|| inherited.connect.clone());
-    let attempt = cx.duration(scope, "timeout connect-attempt", &timeout.connect_attempt);
+    let attempt = validator.duration(scope, "timeout connect-attempt", &timeout.connect_attempt);
     let attempt = attempt.or_else(|| inherited.connect_attempt.clone());
     let (connect, connect_at) = or_default(whole.as_ref(), CONNECT);
     let (one, one_at) = or_default(attempt.as_ref(), CONNECT_ATTEMPT.min(connect));
     if let Some(place) = one_at
         && one > connect
     {
-        cx.report.push(
+        validator.report.push(
             longer(
                 ("timeout connect-attempt", one, place),
                 ("timeout connect", connect, connect_at),
@@ -108,38 +109,38 @@ fn connect(
 /// What the servers of this backend inherit: the nearest of `[defaults]`, the backend, and its
 /// `default-server`.
 fn server_base(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     half: &Half<'_, file::Backend>,
     timeout: &BackendTimeouts,
     inherited: &Inherited,
 ) -> ServerLayer {
     let (scope, table) = (half.scope, &half.table);
-    let timeout = CheckLayer::timeout(cx.duration(scope, "timeout check", &timeout.check));
-    let check = CheckLayer::read(cx, scope, &table.check)
+    let timeout = CheckLayer::timeout(validator.duration(scope, "timeout check", &timeout.check));
+    let check = CheckLayer::read(validator, scope, &table.check)
         .over(&timeout.over(&inherited.default_server.check));
-    let mut base =
-        ServerLayer::read(cx, scope, table.default_server.as_ref()).over(&inherited.default_server);
+    let mut base = ServerLayer::read(validator, scope, table.default_server.as_ref())
+        .over(&inherited.default_server);
     base.check = base.check.over(&check);
     base
 }
 
 /// Warns about a backend without servers.
 pub(super) fn empty(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     half: &Half<'_, file::Backend>,
     draft: &Draft,
     groups: &Groups<'_>,
 ) {
-    let lost = |key| half.scope.lost.had(&half.span, key);
+    let removed = |key| half.scope.removed.contains(&half.span, key);
     // A group that does not exist was reported.
     let unknown = half
         .table
         .nodes
         .as_ref()
         .is_some_and(|nodes| !groups.contains_key(nodes.value.as_str()));
-    let lost = unknown || lost("servers") || lost("nodes") || lost("port");
-    if draft.backend.servers.is_empty() && !lost {
-        cx.report.push(
+    let removed = unknown || removed("servers") || removed("nodes") || removed("port");
+    if draft.backend.servers.is_empty() && !removed {
+        validator.report.push(
             Diagnostic::warning("no-server", format!("{} has no server", half.what()))
                 .at(half.place())
                 .label("every connection to it fails")

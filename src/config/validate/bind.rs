@@ -1,6 +1,6 @@
 //! `bind`: addresses to listen on, ranges expanded, and which of them are in each other's way.
 
-use super::scope::{Cx, Given, ID_MAX, Scope};
+use super::scope::{ID_MAX, Scope, Validator, Written};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{self, Binds, Located, Short};
 use crate::config::model::{Bind, BindAddress};
@@ -45,14 +45,14 @@ pub(super) struct Bound {
 
 /// The binds of `owner`; everything it listens on is added to `bound`.
 pub(super) fn binds(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     owner: &Owner<'_>,
     list: Option<&Binds>,
     bound: &mut Vec<Bound>,
 ) -> Vec<Bind> {
     let empty = list.is_none_or(|list| list.0.is_empty());
     if empty {
-        cx.missing(owner.scope, owner.table, &owner.what, "bind = \"*:80\"");
+        validator.missing(owner.scope, owner.table, &owner.what, "bind = \"*:80\"");
     }
     let mut seen = Seen::default();
     let mut binds: Vec<(Bind, bool)> = Vec::new();
@@ -68,12 +68,13 @@ pub(super) fn binds(
                 ..file::Bind::default()
             },
         };
-        let Some(expanded) = one(cx, owner, &table, &written.span, &mut seen) else {
+        let Some(expanded) = one(validator, owner, &table, &written.span, &mut seen) else {
             continue;
         };
         if bound.len() + expanded.len() > BINDS_MAX {
             let message = format!("more than {BINDS_MAX} addresses to listen on");
-            cx.report
+            validator
+                .report
                 .push(Diagnostic::error("out-of-range", message).at(place));
             break;
         }
@@ -120,41 +121,32 @@ struct Seen {
 
 /// One entry of `bind`, expanded; ids that were not written are 0.
 fn one(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     owner: &Owner<'_>,
     table: &file::Bind,
     span: &Range<usize>,
     seen: &mut Seen,
 ) -> Option<Vec<Bind>> {
     let scope = owner.scope;
-    let name = cx.name(scope, &table.name);
-    let id = cx.number(scope, "id", &table.id, 1..=ID_MAX);
-    let backlog = cx.number(scope, "backlog", &table.backlog, 1..=BACKLOG_MAX);
-    super::limits::backlog(cx, backlog.as_ref());
-    let mode = mode(cx, scope, table);
-    let interface = interface(cx, scope, table);
-    let Some(address) = &table.address else {
-        cx.missing(scope, span, "the bind", "address = \"*:80\"");
-        return None;
-    };
-    let text = match units::bind(&address.value) {
-        Ok(text) => text,
-        Err(problem) => {
-            cx.problem(
-                scope.of(address),
-                "address",
-                "expected \"ADDRESS:PORT\"",
-                problem,
-            );
-            return None;
-        }
-    };
-    suits(cx, owner, table, address, &text);
+    let name = validator.name(scope, &table.name);
+    let id = validator.number(scope, "id", &table.id, 1..=ID_MAX);
+    let backlog = validator.number(scope, "backlog", &table.backlog, 1..=BACKLOG_MAX);
+    super::limits::backlog(validator, backlog.as_ref());
+    let mode = mode(validator, scope, table);
+    let interface = interface(validator, scope, table);
+    let (address, text) = address(validator, scope, table, span)?;
+    suits(validator, owner, table, address, &text);
     let sockets = match &text {
         BindText::Unix(_) => 1,
         BindText::Tcp(_, ports) => ports.clone().count(),
     };
-    remember(cx, scope, table, id.as_ref().map(|id| (id, sockets)), seen);
+    remember(
+        validator,
+        scope,
+        table,
+        id.as_ref().map(|id| (id, sockets)),
+        seen,
+    );
     let make = |index: u32, address: BindAddress, written: String, suffix: Option<u16>| Bind {
         name: match (&name, suffix) {
             (Some(name), None) => Arc::clone(name),
@@ -164,7 +156,10 @@ fn one(
         id: id.as_ref().map_or(0, |id| id.value.saturating_add(index)),
         address,
         v6only: table.v6only.as_ref().map(|v6only| v6only.value),
-        backlog: backlog.as_ref().map(|given| given.value).or(owner.backlog),
+        backlog: backlog
+            .as_ref()
+            .map(|written| written.value)
+            .or(owner.backlog),
         interface: interface.clone(),
         freebind: super::scope::flag(&table.freebind, false),
         mode,
@@ -197,18 +192,43 @@ fn one(
     })
 }
 
-fn mode(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Bind) -> Option<u32> {
-    let written = table.mode.as_ref()?;
-    match units::mode(&written.value) {
-        Ok(mode) => Some(mode),
+/// The address that `table` must have.
+fn address<'t>(
+    validator: &mut Validator<'_>,
+    scope: Scope<'_>,
+    table: &'t file::Bind,
+    span: &Range<usize>,
+) -> Option<(&'t Located<String>, BindText)> {
+    let Some(address) = &table.address else {
+        validator.missing(scope, span, "the bind", "address = \"*:80\"");
+        return None;
+    };
+    match units::bind(&address.value) {
+        Ok(text) => Some((address, text)),
         Err(problem) => {
-            cx.problem(scope.of(written), "value", "expected a file mode", problem);
+            let expected = "expected \"ADDRESS:PORT\"";
+            validator.problem(scope.of(address), "address", expected, problem);
             None
         }
     }
 }
 
-fn interface(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Bind) -> Option<Arc<str>> {
+fn mode(validator: &mut Validator<'_>, scope: Scope<'_>, table: &file::Bind) -> Option<u32> {
+    let written = table.mode.as_ref()?;
+    match units::mode(&written.value) {
+        Ok(mode) => Some(mode),
+        Err(problem) => {
+            validator.problem(scope.of(written), "value", "expected a file mode", problem);
+            None
+        }
+    }
+}
+
+fn interface(
+    validator: &mut Validator<'_>,
+    scope: Scope<'_>,
+    table: &file::Bind,
+) -> Option<Arc<str>> {
     let written = table.interface.as_ref()?;
     let bad = |c: char| c == '/' || c == '\0' || c.is_whitespace();
     if (1..=INTERFACE_BYTES_MAX).contains(&written.value.len()) && !written.value.contains(bad) {
@@ -218,7 +238,7 @@ fn interface(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Bind) -> Option<Ar
         message: format!("`{}` is not the name of a network device", written.value),
         hint: Some("`ip link` lists them".to_owned()),
     };
-    cx.problem(
+    validator.problem(
         scope.of(written),
         "value",
         "expected a device as \"eth0\"",
@@ -229,7 +249,7 @@ fn interface(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Bind) -> Option<Ar
 
 /// Keys that have no meaning for this kind of address.
 fn suits(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     owner: &Owner<'_>,
     table: &file::Bind,
     address: &Located<String>,
@@ -240,7 +260,8 @@ fn suits(
         let Some(span) = span else { return };
         let message = format!("`{key}` has no meaning for {what}");
         let place = scope.place(span);
-        cx.report
+        validator
+            .report
             .push(Diagnostic::error("no-meaning", message).at(place));
     };
     match text {
@@ -258,7 +279,8 @@ fn suits(
             }
             if owner.tcp_only {
                 let message = format!("{} listens on TCP only", owner.what);
-                cx.report
+                validator
+                    .report
                     .push(Diagnostic::error("address", message).at(scope.of(address)));
             }
         }
@@ -280,15 +302,15 @@ fn suits(
 }
 
 fn remember(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     scope: Scope<'_>,
     table: &file::Bind,
-    id: Option<(&Given<u32>, usize)>,
+    id: Option<(&Written<u32>, usize)>,
     seen: &mut Seen,
 ) {
     let mut twice = |what: String, place: Place, before: Option<Place>| {
         if let Some(before) = before {
-            cx.report.push(
+            validator.report.push(
                 Diagnostic::error(
                     "duplicate",
                     format!("{what} is used twice in this frontend"),
@@ -313,7 +335,7 @@ fn remember(
 }
 
 /// Reports every two addresses that cannot be listened on at once, once for each two entries.
-pub(super) fn collisions(cx: &mut Cx<'_>, bound: &[Bound]) {
+pub(super) fn collisions(validator: &mut Validator<'_>, bound: &[Bound]) {
     let mut ports: HashMap<u16, Vec<&Bound>> = HashMap::new();
     let mut paths: HashMap<&PathBuf, &Bound> = HashMap::new();
     let mut told = HashSet::new();
@@ -334,12 +356,12 @@ pub(super) fn collisions(cx: &mut Cx<'_>, bound: &[Bound]) {
         let Some(earlier) = earlier else { continue };
         let key = |bound: &Bound| (Arc::as_ptr(&bound.place.source), bound.place.span.start);
         if told.insert((key(earlier), key(later))) {
-            tell(cx, earlier, later);
+            tell(validator, earlier, later);
         }
     }
 }
 
-fn tell(cx: &mut Cx<'_>, earlier: &Bound, later: &Bound) {
+fn tell(validator: &mut Validator<'_>, earlier: &Bound, later: &Bound) {
     let address = match &later.address {
         BindAddress::Tcp(address) => address.to_string(),
         BindAddress::Unix(path) => path.display().to_string(),
@@ -360,7 +382,7 @@ fn tell(cx: &mut Cx<'_>, earlier: &Bound, later: &Bound) {
     } else {
         None
     };
-    cx.report.push(
+    validator.report.push(
         Diagnostic::error("bind-collision", message)
             .at(later.place.clone())
             .label("cannot be listened on twice")

@@ -3,7 +3,7 @@
 use super::bind::{self, Bound};
 use super::layers::KeepaliveLayer;
 use super::once::{Inherited, MAXCONN_MAX};
-use super::scope::{Cx, Given, flag, or_default};
+use super::scope::{Validator, Written, flag, or_default};
 use super::{Half, limits};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{self, FrontendTimeouts};
@@ -20,12 +20,12 @@ pub(super) const IDLE_FIN: Duration = Duration::from_secs(30);
 /// A frontend, and what the links between proxies are judged by.
 pub(super) struct Draft {
     pub(super) frontend: Frontend,
-    pub(super) client: Option<Given<Duration>>,
+    pub(super) client: Option<Written<Duration>>,
 }
 
 /// Reads one; `default_backend` has been resolved before.
 pub(super) fn frontend(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     half: &Half<'_, file::Frontend>,
     inherited: &Inherited,
     default_backend: BackendIndex,
@@ -37,51 +37,52 @@ pub(super) fn frontend(
         .timeout
         .as_ref()
         .map_or(&none, |timeout| &timeout.value);
-    let client = cx
+    let client = validator
         .idle(scope, "client", &timeout.client)
         .or_else(|| inherited.client.clone());
-    let fin = cx.idle(scope, "client-fin", &timeout.client_fin);
+    let fin = validator.idle(scope, "client-fin", &timeout.client_fin);
     let fin = fin.or_else(|| inherited.client_fin.clone());
     let (timeout_client, timeout_client_fin) =
-        idle_pair(cx, "client", client.as_ref(), fin.as_ref());
-    let backlog = cx.number(scope, "backlog", &table.backlog, 1..=bind::BACKLOG_MAX);
-    limits::backlog(cx, backlog.as_ref());
-    let maxconn = cx.number(scope, "maxconn", &table.maxconn, 1..=MAXCONN_MAX);
+        idle_pair(validator, "client", client.as_ref(), fin.as_ref());
+    let backlog = validator.number(scope, "backlog", &table.backlog, 1..=bind::BACKLOG_MAX);
+    limits::backlog(validator, backlog.as_ref());
+    let maxconn = validator.number(scope, "maxconn", &table.maxconn, 1..=MAXCONN_MAX);
     let disabled = flag(&table.disabled, false);
     let owner = bind::Owner {
         scope,
         table: &half.span,
         what: half.what(),
-        backlog: backlog.map(|given| given.value),
+        backlog: backlog.map(|written| written.value),
         tcp_only: false,
         started: !disabled,
     };
-    let keepalive = KeepaliveLayer::read(cx, scope, &table.keepalive).over(inherited.keepalive);
+    let keepalive =
+        KeepaliveLayer::read(validator, scope, &table.keepalive).over(inherited.keepalive);
     let frontend = Frontend {
         name: half.name(),
         id: half.id,
         order: half.order,
-        binds: bind::binds(cx, &owner, table.bind.as_ref(), bound),
+        binds: bind::binds(validator, &owner, table.bind.as_ref(), bound),
         disabled,
         default_backend,
-        maxconn: maxconn.map(|given| given.value).or(inherited.maxconn),
+        maxconn: maxconn.map(|written| written.value).or(inherited.maxconn),
         timeout_client,
         timeout_client_fin,
         keepalive: keepalive.finish(),
         dontlognull: flag(&table.dontlognull, inherited.dontlognull),
         dontlog_normal: flag(&table.dontlog_normal, inherited.dontlog_normal),
     };
-    limits::frontend_maxconn(cx, scope, table, &frontend);
+    limits::frontend_maxconn(validator, scope, table, &frontend);
     Draft { frontend, client }
 }
 
 /// An idle timeout and its `-fin`, with defaults; `None` is off. The default of `-fin` is never
 /// longer than the idle timeout itself.
 pub(super) fn idle_pair(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     side: &str,
-    idle: Option<&Given<Duration>>,
-    fin: Option<&Given<Duration>>,
+    idle: Option<&Written<Duration>>,
+    fin: Option<&Written<Duration>>,
 ) -> (Option<Duration>, Option<Duration>) {
     let on = |value: Duration| (!value.is_zero()).then_some(value);
     let (idle_value, idle_at) = or_default(idle, IDLE);
@@ -90,7 +91,7 @@ pub(super) fn idle_pair(
     if let (Some(idle), Some(place)) = (on(idle_value), fin_at)
         && fin_value > idle
     {
-        cx.report.push(longer(
+        validator.report.push(longer(
             (&format!("timeout {side}-fin"), fin_value, place),
             (&format!("timeout {side}"), idle, idle_at),
         ));

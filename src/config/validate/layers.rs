@@ -3,7 +3,7 @@
 //! A layer is what one table says; [`CheckLayer::over`] and its like put one on another, and
 //! `finish` fills in rlb's defaults. Nearest to the server wins.
 
-use super::scope::{Cx, Given, Scope, or_default};
+use super::scope::{Scope, Validator, Written, or_default};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{
     CheckSetting, CheckWord, KeepaliveSetting, Located, Maybe, ServerDefaults, Short,
@@ -31,26 +31,30 @@ const KEEPALIVE_PROBES_MAX: i64 = 127;
 pub(super) struct CheckLayer {
     on: Option<bool>,
     kind: Option<CheckKind>,
-    interval: Option<Given<Duration>>,
-    fast_interval: Option<Given<Duration>>,
-    down_interval: Option<Given<Duration>>,
+    interval: Option<Written<Duration>>,
+    fast_interval: Option<Written<Duration>>,
+    down_interval: Option<Written<Duration>>,
     rise: Option<u32>,
     fall: Option<u32>,
-    timeout: Option<Given<Duration>>,
+    timeout: Option<Written<Duration>>,
     port: Option<u16>,
     address: Option<IpAddr>,
 }
 
 impl CheckLayer {
     /// A layer that says nothing but `timeout = { check = … }`.
-    pub(super) fn timeout(timeout: Option<Given<Duration>>) -> Self {
+    pub(super) fn timeout(timeout: Option<Written<Duration>>) -> Self {
         Self {
             timeout,
             ..Self::default()
         }
     }
 
-    pub(super) fn read(cx: &mut Cx<'_>, scope: Scope<'_>, check: &Maybe<CheckSetting>) -> Self {
+    pub(super) fn read(
+        validator: &mut Validator<'_>,
+        scope: Scope<'_>,
+        check: &Maybe<CheckSetting>,
+    ) -> Self {
         let Some(check) = check else {
             return Self::default();
         };
@@ -71,7 +75,7 @@ impl CheckLayer {
                     message: format!("`{}` is not an IP address", written.value),
                     hint: None,
                 };
-                cx.problem(
+                validator.problem(
                     scope.of(written),
                     "address",
                     "expected an address, without a port",
@@ -80,20 +84,20 @@ impl CheckLayer {
             }
             address
         });
-        let port = cx.number(scope, "port", &table.port, 1..=i64::from(u16::MAX));
+        let port = validator.number(scope, "port", &table.port, 1..=i64::from(u16::MAX));
         Self {
             on: Some(true),
             kind: table.kind.as_ref().map(|kind| kind.value.0),
-            interval: cx.duration(scope, "interval", &table.interval),
-            fast_interval: cx.duration(scope, "fast-interval", &table.fast_interval),
-            down_interval: cx.duration(scope, "down-interval", &table.down_interval),
-            rise: cx
+            interval: validator.duration(scope, "interval", &table.interval),
+            fast_interval: validator.duration(scope, "fast-interval", &table.fast_interval),
+            down_interval: validator.duration(scope, "down-interval", &table.down_interval),
+            rise: validator
                 .number(scope, "rise", &table.rise, 1..=RISE_FALL_MAX)
                 .map(|n| n.value),
-            fall: cx
+            fall: validator
                 .number(scope, "fall", &table.fall, 1..=RISE_FALL_MAX)
                 .map(|n| n.value),
-            timeout: cx.duration(scope, "check timeout", &table.timeout),
+            timeout: validator.duration(scope, "check timeout", &table.timeout),
             port: port.and_then(|port| u16::try_from(port.value).ok()),
             address,
         }
@@ -116,7 +120,7 @@ impl CheckLayer {
     }
 
     /// The check, with rlb's defaults; `None` when there is none.
-    pub(super) fn finish(&self, cx: &mut Cx<'_>) -> Option<Check> {
+    pub(super) fn finish(&self, validator: &mut Validator<'_>) -> Option<Check> {
         if self.on != Some(true) {
             return None;
         }
@@ -137,7 +141,7 @@ impl CheckLayer {
             if let Some(place) = interval_at {
                 diagnostic = diagnostic.also(place.clone(), "the interval");
             }
-            cx.report.push(diagnostic);
+            validator.report.push(diagnostic);
         }
         if let Some(fast) = self
             .fast_interval
@@ -149,7 +153,7 @@ impl CheckLayer {
                 format_duration(fast.value),
                 format_duration(interval)
             );
-            cx.report.push(
+            validator.report.push(
                 Diagnostic::warning("timeouts", message)
                     .at(fast.place.clone())
                     .label("a change would be confirmed late"),
@@ -180,7 +184,7 @@ pub(super) struct KeepaliveLayer {
 
 impl KeepaliveLayer {
     pub(super) fn read(
-        cx: &mut Cx<'_>,
+        validator: &mut Validator<'_>,
         scope: Scope<'_>,
         keepalive: &Maybe<KeepaliveSetting>,
     ) -> Self {
@@ -192,28 +196,31 @@ impl KeepaliveLayer {
             },
             Some(Short::Table(table)) => {
                 let mut seconds = |key, value| {
-                    let given: Given<Duration> = cx.duration(scope, key, value)?;
-                    let (whole, rest) = (given.value.as_secs(), given.value.subsec_nanos());
+                    let written: Written<Duration> = validator.duration(scope, key, value)?;
+                    let (whole, rest) = (written.value.as_secs(), written.value.subsec_nanos());
                     if rest == 0 && whole <= KEEPALIVE_SECONDS_MAX {
-                        return Some(given.value);
+                        return Some(written.value);
                     }
-                    let message =
-                        format!("keepalive {key} cannot be {}", format_duration(given.value));
-                    cx.report.push(
+                    let message = format!(
+                        "keepalive {key} cannot be {}",
+                        format_duration(written.value)
+                    );
+                    validator.report.push(
                         Diagnostic::error("out-of-range", message)
-                            .at(given.place)
+                            .at(written.place)
                             .label("expected whole seconds, 32767 at most"),
                     );
                     None
                 };
                 let idle = seconds("idle", &table.idle);
                 let interval = seconds("interval", &table.interval);
-                let probes = cx.number(scope, "probes", &table.probes, 1..=KEEPALIVE_PROBES_MAX);
+                let probes =
+                    validator.number(scope, "probes", &table.probes, 1..=KEEPALIVE_PROBES_MAX);
                 Self {
                     on: Some(true),
                     idle,
                     interval,
-                    probes: probes.map(|given| given.value),
+                    probes: probes.map(|written| written.value),
                 }
             }
         }
@@ -252,25 +259,29 @@ pub(super) struct ServerLayer {
 
 impl ServerLayer {
     pub(super) fn read(
-        cx: &mut Cx<'_>,
+        validator: &mut Validator<'_>,
         scope: Scope<'_>,
         server: Option<&Located<ServerDefaults>>,
     ) -> Self {
         server.map_or_else(Self::default, |written| {
-            Self::table(cx, scope, &written.value)
+            Self::table(validator, scope, &written.value)
         })
     }
 
-    pub(super) fn table(cx: &mut Cx<'_>, scope: Scope<'_>, table: &ServerDefaults) -> Self {
+    pub(super) fn table(
+        validator: &mut Validator<'_>,
+        scope: Scope<'_>,
+        table: &ServerDefaults,
+    ) -> Self {
         Self {
-            weight: cx
+            weight: validator
                 .number(scope, "weight", &table.weight, 0..=WEIGHT_MAX)
                 .map(|n| n.value),
             backup: table.backup.as_ref().map(|written| written.value),
             disabled: table.disabled.as_ref().map(|written| written.value),
             shutdown_on_down: table.on_marked_down.as_ref().map(|written| written.value.0),
             shutdown_backup_on_up: table.on_marked_up.as_ref().map(|written| written.value.0),
-            check: CheckLayer::read(cx, scope, &table.check),
+            check: CheckLayer::read(validator, scope, &table.check),
         }
     }
 

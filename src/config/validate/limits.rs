@@ -2,7 +2,7 @@
 //!
 //! Only warnings: the machine that checks a file need not be the one that runs it.
 
-use super::scope::{Cx, Given, Scope};
+use super::scope::{Scope, Validator, Written};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file;
 use crate::config::model::{Config, Frontend};
@@ -27,27 +27,27 @@ pub fn derived_maxconn(nofile_hard: u64) -> u32 {
 }
 
 /// Warns about a `backlog` that the kernel will cut.
-pub(super) fn backlog(cx: &mut Cx<'_>, backlog: Option<&Given<u32>>) {
-    let (Some(given), Some(somaxconn)) = (backlog, cx.limits.somaxconn) else {
+pub(super) fn backlog(validator: &mut Validator<'_>, backlog: Option<&Written<u32>>) {
+    let (Some(written), Some(somaxconn)) = (backlog, validator.limits.somaxconn) else {
         return;
     };
-    if given.value > somaxconn {
+    if written.value > somaxconn {
         let message = format!(
             "a backlog of {} is more than net.core.somaxconn, {somaxconn}, lets one socket have",
-            given.value
+            written.value
         );
-        cx.report.push(
+        validator.report.push(
             Diagnostic::warning("limits", message)
-                .at(given.place.clone())
+                .at(written.place.clone())
                 .label(format!("the kernel makes it {somaxconn}"))
-                .hint(format!("sysctl net.core.somaxconn={}", given.value)),
+                .hint(format!("sysctl net.core.somaxconn={}", written.value)),
         );
     }
 }
 
 /// Warns about a frontend's `maxconn` whose overflow the accept queues cannot hold.
 pub(super) fn frontend_maxconn(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     scope: Scope<'_>,
     table: &file::Frontend,
     frontend: &Frontend,
@@ -56,13 +56,13 @@ pub(super) fn frontend_maxconn(
         return;
     };
     if table.backlog.is_none() && frontend.binds.iter().all(|bind| bind.backlog.is_none()) {
-        queue(cx, maxconn, scope.of(written));
+        queue(validator, maxconn, scope.of(written));
     }
 }
 
-fn queue(cx: &mut Cx<'_>, maxconn: u32, place: crate::config::source::Place) {
-    let threads = cx.threads;
-    let Some(somaxconn) = cx.limits.somaxconn else {
+fn queue(validator: &mut Validator<'_>, maxconn: u32, place: crate::config::source::Place) {
+    let threads = validator.threads;
+    let Some(somaxconn) = validator.limits.somaxconn else {
         return;
     };
     let queue = u64::from(somaxconn).saturating_mul(threads as u64);
@@ -71,7 +71,7 @@ fn queue(cx: &mut Cx<'_>, maxconn: u32, place: crate::config::source::Place) {
             "the accept queues hold {queue} connections ({threads} threads with a \
              net.core.somaxconn of {somaxconn}), fewer than a maxconn of {maxconn} asks for"
         );
-        cx.report.push(
+        validator.report.push(
             Diagnostic::warning("limits", message)
                 .at(place)
                 .label("connections over the limit may be refused")
@@ -81,10 +81,14 @@ fn queue(cx: &mut Cx<'_>, maxconn: u32, place: crate::config::source::Place) {
 }
 
 /// Warns about a global `maxconn` that descriptors or accept queues cannot hold.
-pub(super) fn global(cx: &mut Cx<'_>, maxconn: Option<&Given<u32>>, config: &Config) {
-    let Some(given) = maxconn else { return };
-    queue(cx, given.value, given.place.clone());
-    let Some(nofile) = cx.limits.nofile else {
+pub(super) fn global(
+    validator: &mut Validator<'_>,
+    maxconn: Option<&Written<u32>>,
+    config: &Config,
+) {
+    let Some(written) = maxconn else { return };
+    queue(validator, written.value, written.place.clone());
+    let Some(nofile) = validator.limits.nofile else {
         return;
     };
     let listeners: usize = config
@@ -106,15 +110,15 @@ pub(super) fn global(cx: &mut Cx<'_>, maxconn: Option<&Given<u32>>, config: &Con
         .map(|(order, server)| (order, server.id))
         .collect();
     let other = reserved_descriptors(nofile).max(listeners + checks.len() as u64);
-    let needed = u64::from(given.value) * SESSION_DESCRIPTORS + other;
+    let needed = u64::from(written.value) * SESSION_DESCRIPTORS + other;
     if needed > nofile {
         let message = format!(
             "maxconn {} needs {needed} file descriptors, the hard limit here is {nofile}",
-            given.value
+            written.value
         );
-        cx.report.push(
+        validator.report.push(
             Diagnostic::warning("limits", message)
-                .at(given.place.clone())
+                .at(written.place.clone())
                 .label(format!("{} fit", derived_maxconn(nofile)))
                 .hint("raise `LimitNOFILE` of the service, or lower maxconn"),
         );

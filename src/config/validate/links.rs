@@ -1,6 +1,6 @@
 //! What leads where: the backends that frontends name, and what only the two together can tell.
 
-use super::scope::{Cx, Given, or_default};
+use super::scope::{Validator, Written, or_default};
 use super::{Half, Proxies, backend, frontend};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file;
@@ -27,9 +27,9 @@ pub(super) fn index<'a>(backends: &'a [Half<'_, file::Backend>]) -> Index<'a> {
 }
 
 /// Where `half` leads: its own other half, or the backend that it names. `complete` says that no
-/// backend of the files was lost to another problem.
+/// backend of the files was removed because of another problem.
 pub(super) fn default_backend(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     half: &Half<'_, file::Frontend>,
     index: &Index<'_>,
     complete: bool,
@@ -44,7 +44,7 @@ pub(super) fn default_backend(
     }
     let Some(written) = &half.table.default_backend else {
         let example = "default-backend = \"NAME\"";
-        cx.missing(half.scope, &half.span, &half.what(), example);
+        validator.missing(half.scope, &half.span, &half.what(), example);
         return nowhere;
     };
     let name = written.value.as_str();
@@ -61,7 +61,7 @@ pub(super) fn default_backend(
             }
             many => format!("none of the {many} backends has a name like it"),
         });
-        cx.report.push(
+        validator.report.push(
             Diagnostic::error("unknown-backend", format!("there is no backend `{name}`"))
                 .at(half.scope.of(written))
                 .label("expected the name of a backend")
@@ -73,7 +73,7 @@ pub(super) fn default_backend(
 
 /// What only a frontend and its backend together can tell.
 pub(super) fn judge(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     proxies: &Proxies<'_>,
     frontends: &[frontend::Draft],
     backends: &[backend::Draft],
@@ -88,7 +88,7 @@ pub(super) fn judge(
             continue;
         };
         used.insert(target);
-        idle(cx, draft.client.as_ref(), backend.server.as_ref());
+        idle(validator, draft.client.as_ref(), backend.server.as_ref());
         let unix = draft
             .frontend
             .binds
@@ -100,7 +100,8 @@ pub(super) fn judge(
                 backend_half.what(),
                 half.what()
             );
-            cx.report
+            validator
+                .report
                 .push(Diagnostic::error("no-port", message).at(half.place()));
         }
     }
@@ -109,9 +110,9 @@ pub(super) fn judge(
         .iter()
         .all(|draft| draft.frontend.default_backend.0 < backends.len());
     for (at, half) in proxies.backends.iter().enumerate() {
-        let whole = complete && !half.scope.lost.names_below("frontend");
+        let whole = complete && !half.scope.removed.names_below("frontend");
         if !used.contains(&at) && half.section == "backend" && whole {
-            cx.report.push(
+            validator.report.push(
                 Diagnostic::warning(
                     "unused-backend",
                     format!("nothing leads to {}", half.what()),
@@ -137,7 +138,11 @@ fn follows_client(backend: &backend::Draft) -> bool {
 }
 
 /// The shorter idle timeout ends a session that is silent, whatever the longer says.
-fn idle(cx: &mut Cx<'_>, client: Option<&Given<Duration>>, server: Option<&Given<Duration>>) {
+fn idle(
+    validator: &mut Validator<'_>,
+    client: Option<&Written<Duration>>,
+    server: Option<&Written<Duration>>,
+) {
     let (client, client_at) = or_default(client, frontend::IDLE);
     let (server, server_at) = or_default(server, frontend::IDLE);
     let (short, long) = (client.min(server), client.max(server));
@@ -167,13 +172,16 @@ fn idle(cx: &mut Cx<'_>, client: Option<&Given<Duration>>, server: Option<&Given
     if let Some(other) = other {
         diagnostic = diagnostic.also(other.clone(), "the other side");
     }
-    cx.report.push(diagnostic);
+    validator.report.push(diagnostic);
 }
 
 /// Fills in `fullconn` where none was written: a tenth, rounded up, of the sum of the maxconn of
 /// the frontends that lead there, as HAProxy.
-pub(super) fn fullconn(cx: &Cx<'_>, config: &mut Config) {
-    let global = config.global.maxconn.unwrap_or_else(|| cx.limits.maxconn());
+pub(super) fn fullconn(validator: &Validator<'_>, config: &mut Config) {
+    let global = config
+        .global
+        .maxconn
+        .unwrap_or_else(|| validator.limits.maxconn());
     let mut sums = vec![0u64; config.backends.len()];
     for frontend in &config.frontends {
         if let Some(sum) = sums.get_mut(frontend.default_backend.0) {

@@ -33,9 +33,9 @@ use super::Limits;
 use super::diagnostic::{Diagnostic, Report};
 use super::file::{self, Located, Maybe};
 use super::model::{Config, ProxyId, Stats};
-use super::read::Written;
+use super::read::ParsedFile;
 use super::source::Place;
-use scope::{Cx, Given, ID_MAX, Scope};
+use scope::{ID_MAX, Scope, Validator, Written};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -84,60 +84,60 @@ struct Proxies<'a> {
 }
 
 /// Turns files into what they mean.
-pub(super) fn validate(files: &[Written], limits: &Limits, report: &mut Report) -> Config {
-    let cx = &mut Cx {
+pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Report) -> Config {
+    let validator = &mut Validator {
         report,
         limits,
         threads: 1,
     };
-    let (global, maxconn) = once::global(cx, files);
-    cx.threads = global.threads;
-    let log = once::log(cx, files);
-    let inherited = once::defaults(cx, files);
+    let (global, maxconn) = once::global(validator, files);
+    validator.threads = global.threads;
+    let log = once::log(validator, files);
+    let inherited = once::defaults(validator, files);
     let mut bound = Vec::new();
-    let stats = stats::stats(cx, files, &global, &mut bound);
-    let groups = server::groups(cx, files);
-    let (proxies, stats_id) = proxies(cx, files, stats.is_some());
+    let stats = stats::stats(validator, files, &global, &mut bound);
+    let groups = server::groups(validator, files);
+    let (proxies, stats_id) = proxies(validator, files, stats.is_some());
     let own_name = stats.as_ref().map(|draft| &*draft.stats.name);
-    names(cx, &proxies, own_name);
-    let stats = stats.map(|draft| draft.finish(cx, stats_id, &proxies.names()));
+    names(validator, &proxies, own_name);
+    let stats = stats.map(|draft| draft.finish(validator, stats_id, &proxies.names()));
     let index = links::index(&proxies.backends);
     let backends: Vec<backend::Draft> = proxies
         .backends
         .iter()
         .map(|half| {
-            let draft = backend::backend(cx, half, &inherited, &groups);
-            backend::empty(cx, half, &draft, &groups);
+            let draft = backend::backend(validator, half, &inherited, &groups);
+            backend::empty(validator, half, &draft, &groups);
             draft
         })
         .collect();
     let complete = !files
         .iter()
-        .any(|file| file.lost.names_below("backend") || file.lost.names_below("listen"));
+        .any(|file| file.removed.names_below("backend") || file.removed.names_below("listen"));
     let frontends: Vec<frontend::Draft> = proxies
         .frontends
         .iter()
         .map(|half| {
-            let target = links::default_backend(cx, half, &index, complete);
-            frontend::frontend(cx, half, &inherited, target, &mut bound)
+            let target = links::default_backend(validator, half, &index, complete);
+            frontend::frontend(validator, half, &inherited, target, &mut bound)
         })
         .collect();
-    links::judge(cx, &proxies, &frontends, &backends);
-    bind::collisions(cx, &bound);
+    links::judge(validator, &proxies, &frontends, &backends);
+    bind::collisions(validator, &bound);
     let servers = backends.iter().map(|draft| &draft.backend);
     let servers = servers.map(|backend| (&*backend.name, backend.servers.len()));
-    let readiness = stats::readiness(cx, files, stats.is_some(), &servers);
+    let readiness = stats::readiness(validator, files, stats.is_some(), &servers);
     let stats = stats.map(|stats| Stats { readiness, ..stats });
     let mut config = Config {
         global,
         log,
-        runtime_api: once::runtime_api(cx, files),
+        runtime_api: once::runtime_api(validator, files),
         stats,
         frontends: frontends.into_iter().map(|draft| draft.frontend).collect(),
         backends: backends.into_iter().map(|draft| draft.backend).collect(),
     };
-    links::fullconn(cx, &mut config);
-    limits::global(cx, maxconn.as_ref(), &config);
+    links::fullconn(validator, &mut config);
+    limits::global(validator, maxconn.as_ref(), &config);
     config
 }
 
@@ -167,30 +167,34 @@ impl Section<'_> {
 }
 
 /// All proxies with their order and numbers, and the number of the statistics proxy.
-fn proxies<'a>(cx: &mut Cx<'_>, files: &'a [Written], stats: bool) -> (Proxies<'a>, ProxyId) {
+fn proxies<'a>(
+    validator: &mut Validator<'_>,
+    files: &'a [ParsedFile],
+    stats: bool,
+) -> (Proxies<'a>, ProxyId) {
     let mut sections = Vec::new();
-    for written in files {
+    for parsed in files {
         let scope = Scope {
-            source: &written.source,
-            lost: &written.lost,
+            source: &parsed.source,
+            removed: &parsed.removed,
         };
-        let file = &written.file;
+        let file = &parsed.file;
         let mut own: Vec<Section<'_>> = file.frontend.iter().map(Section::Frontend).collect();
         own.extend(file.backend.iter().map(Section::Backend));
         own.extend(file.listen.iter().map(Section::Listen));
         own.sort_by_key(Section::start);
         sections.extend(own.into_iter().map(|section| (scope, section)));
     }
-    let ids: Vec<Option<Given<u32>>> = sections
+    let ids: Vec<Option<Written<u32>>> = sections
         .iter()
-        .map(|(scope, section)| cx.number(*scope, "id", section.id(), 1..=ID_MAX))
+        .map(|(scope, section)| validator.number(*scope, "id", section.id(), 1..=ID_MAX))
         .collect();
     let mut taken: HashMap<u32, Place> = HashMap::new();
-    for given in ids.iter().flatten() {
-        if let Some(before) = taken.insert(given.value, given.place.clone()) {
-            cx.report.push(
-                Diagnostic::error("duplicate", format!("id {} is used twice", given.value))
-                    .at(given.place.clone())
+    for written in ids.iter().flatten() {
+        if let Some(before) = taken.insert(written.value, written.place.clone()) {
+            validator.report.push(
+                Diagnostic::error("duplicate", format!("id {} is used twice", written.value))
+                    .at(written.place.clone())
                     .label("a number of a proxy stands once")
                     .also(before, "first here"),
             );
@@ -205,7 +209,7 @@ fn proxies<'a>(cx: &mut Cx<'_>, files: &'a [Written], stats: bool) -> (Proxies<'
     };
     let mut order = 0;
     for ((scope, section), id) in sections.into_iter().zip(ids) {
-        let id = id.map_or_else(&mut next, |given| given.value);
+        let id = id.map_or_else(&mut next, |written| written.value);
         proxies.add(scope, &section, id, &mut order);
     }
     (proxies, stats_id)
@@ -268,16 +272,16 @@ impl<'a> Proxies<'a> {
 }
 
 /// Every proxy has a name, and no two frontends or two backends the same.
-fn names(cx: &mut Cx<'_>, proxies: &Proxies<'_>, stats: Option<&str>) {
+fn names(validator: &mut Validator<'_>, proxies: &Proxies<'_>, stats: Option<&str>) {
     let mut seen = HashMap::new();
     for half in &proxies.frontends {
-        check_name(cx, half, "frontend");
-        unique(cx, half, "frontend", &mut seen);
+        check_name(validator, half, "frontend");
+        unique(validator, half, "frontend", &mut seen);
         if let (Some(name), Some(stats)) = (&half.name, stats)
             && name.value == stats
         {
             let message = format!("`{stats}` is the name of the statistics");
-            cx.report.push(
+            validator.report.push(
                 Diagnostic::error("duplicate", message)
                     .at(half.scope.of(name))
                     .hint("give [stats] another `name`"),
@@ -287,20 +291,25 @@ fn names(cx: &mut Cx<'_>, proxies: &Proxies<'_>, stats: Option<&str>) {
     let mut seen = HashMap::new();
     for half in &proxies.backends {
         if half.section == "backend" {
-            check_name(cx, half, "backend");
+            check_name(validator, half, "backend");
         }
-        unique(cx, half, "backend", &mut seen);
+        unique(validator, half, "backend", &mut seen);
     }
 }
 
-fn check_name<T>(cx: &mut Cx<'_>, half: &Half<'_, T>, kind: &str) {
-    if cx.name(half.scope, &half.name).is_none() {
+fn check_name<T>(validator: &mut Validator<'_>, half: &Half<'_, T>, kind: &str) {
+    if validator.name(half.scope, &half.name).is_none() {
         let example = format!("name = \"my-{kind}\"");
-        cx.missing(half.scope, &half.span, &half.what(), &example);
+        validator.missing(half.scope, &half.span, &half.what(), &example);
     }
 }
 
-fn unique<T>(cx: &mut Cx<'_>, half: &Half<'_, T>, kind: &str, seen: &mut HashMap<String, Place>) {
+fn unique<T>(
+    validator: &mut Validator<'_>,
+    half: &Half<'_, T>,
+    kind: &str,
+    seen: &mut HashMap<String, Place>,
+) {
     let Some(name) = &half.name else { return };
     let place = half.scope.of(name);
     if let Some(before) = seen.insert(name.value.clone(), place.clone()) {
@@ -309,7 +318,7 @@ fn unique<T>(cx: &mut Cx<'_>, half: &Half<'_, T>, kind: &str, seen: &mut HashMap
             name.value,
             before.short()
         );
-        cx.report.push(
+        validator.report.push(
             Diagnostic::error("duplicate", message)
                 .at(place)
                 .label(format!(

@@ -1,13 +1,13 @@
 //! The tables that stand once: `[global]`, `[log]`, `[defaults]`. `[stats]` has a file of its own.
 
 use super::layers::{CheckLayer, KeepaliveLayer, ServerLayer};
-use super::scope::{Cx, Given, Scope, flag};
+use super::scope::{Scope, Validator, Written, flag};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{self, File, Located};
 use crate::config::model::{
     ApiLevel, Balance, Facility, Global, Log, LogFormat, LogSink, LogTarget, RuntimeApi, Severity,
 };
-use crate::config::read::Written;
+use crate::config::read::ParsedFile;
 use crate::config::units;
 use std::time::Duration;
 
@@ -24,18 +24,18 @@ const FACILITY: Facility = Facility(16);
 
 /// The one `[key]` of all files. A second one is reported.
 pub(super) fn once<'a, T>(
-    cx: &mut Cx<'_>,
-    files: &'a [Written],
+    validator: &mut Validator<'_>,
+    files: &'a [ParsedFile],
     key: &str,
     table: impl Fn(&File) -> &Option<Located<T>>,
 ) -> Option<(Scope<'a>, &'a Located<T>)> {
     let mut first: Option<(Scope<'a>, &'a Located<T>)> = None;
-    for written in files {
+    for parsed in files {
         let scope = Scope {
-            source: &written.source,
-            lost: &written.lost,
+            source: &parsed.source,
+            removed: &parsed.removed,
         };
-        let Some(found) = table(&written.file) else {
+        let Some(found) = table(&parsed.file) else {
             continue;
         };
         match first {
@@ -43,7 +43,7 @@ pub(super) fn once<'a, T>(
             Some((before, kept)) => {
                 let earlier = before.of(kept);
                 let message = format!("[{key}] is already in {}", earlier.short());
-                cx.report.push(
+                validator.report.push(
                     Diagnostic::error("duplicate-table", message)
                         .at(scope.of(found))
                         .label("it may stand once in all files")
@@ -56,10 +56,13 @@ pub(super) fn once<'a, T>(
 }
 
 /// `[global]`, and where `maxconn` was written.
-pub(super) fn global(cx: &mut Cx<'_>, files: &[Written]) -> (Global, Option<Given<u32>>) {
-    let found = once(cx, files, "global", |file| &file.global);
+pub(super) fn global(
+    validator: &mut Validator<'_>,
+    files: &[ParsedFile],
+) -> (Global, Option<Written<u32>>) {
+    let found = once(validator, files, "global", |file| &file.global);
     let mut global = Global {
-        threads: cx.limits.cores.max(1),
+        threads: validator.limits.cores.max(1),
         maxconn: None,
         hard_stop_after: None,
         upgrade_stop_after: None,
@@ -72,19 +75,19 @@ pub(super) fn global(cx: &mut Cx<'_>, files: &[Written]) -> (Global, Option<Give
         return (global, None);
     };
     let table = &table.value;
-    if let Some(threads) = cx.number(scope, "threads", &table.threads, 1..=THREADS_MAX) {
+    if let Some(threads) = validator.number(scope, "threads", &table.threads, 1..=THREADS_MAX) {
         global.threads = threads.value as usize;
     }
-    let maxconn = cx.number(scope, "maxconn", &table.maxconn, 1..=MAXCONN_MAX);
-    global.maxconn = maxconn.as_ref().map(|given| given.value);
-    let hard_stop = cx.duration(scope, "hard-stop-after", &table.hard_stop_after);
-    global.hard_stop_after = hard_stop.map(|given| given.value);
-    let upgrade_stop = cx.duration(scope, "upgrade-stop-after", &table.upgrade_stop_after);
-    global.upgrade_stop_after = upgrade_stop.map(|given| given.value);
-    let window = cx.duration(scope, "rollback-window", &table.rollback_window);
-    global.rollback_window = window.map(|given| given.value);
+    let maxconn = validator.number(scope, "maxconn", &table.maxconn, 1..=MAXCONN_MAX);
+    global.maxconn = maxconn.as_ref().map(|written| written.value);
+    let hard_stop = validator.duration(scope, "hard-stop-after", &table.hard_stop_after);
+    global.hard_stop_after = hard_stop.map(|written| written.value);
+    let upgrade_stop = validator.duration(scope, "upgrade-stop-after", &table.upgrade_stop_after);
+    global.upgrade_stop_after = upgrade_stop.map(|written| written.value);
+    let window = validator.duration(scope, "rollback-window", &table.rollback_window);
+    global.rollback_window = window.map(|written| written.value);
     global.watch = flag(&table.watch, false);
-    global.node = cx.name(scope, &table.node);
+    global.node = validator.name(scope, &table.node);
     global.description = table
         .description
         .as_ref()
@@ -93,8 +96,8 @@ pub(super) fn global(cx: &mut Cx<'_>, files: &[Written]) -> (Global, Option<Give
 }
 
 /// `[log]`.
-pub(super) fn log(cx: &mut Cx<'_>, files: &[Written]) -> Log {
-    let found = once(cx, files, "log", |file| &file.log);
+pub(super) fn log(validator: &mut Validator<'_>, files: &[ParsedFile]) -> Log {
+    let found = once(validator, files, "log", |file| &file.log);
     let mut log = Log {
         tag: "rlb".into(),
         targets: Vec::new(),
@@ -102,17 +105,17 @@ pub(super) fn log(cx: &mut Cx<'_>, files: &[Written]) -> Log {
     let Some((scope, table)) = found else {
         return log;
     };
-    if let Some(tag) = cx.name(scope, &table.value.tag) {
+    if let Some(tag) = validator.name(scope, &table.value.tag) {
         log.tag = tag;
     }
     log.targets = table
         .value
         .target
         .iter()
-        .filter_map(|target| log_target(cx, scope, target))
+        .filter_map(|target| log_target(validator, scope, target))
         .collect();
-    if table.value.target.is_empty() && !scope.lost.had(&table.span, "target") {
-        cx.report.push(
+    if table.value.target.is_empty() && !scope.removed.contains(&table.span, "target") {
+        validator.report.push(
             Diagnostic::warning("no-log-target", "[log] has no target: no session is logged")
                 .at(scope.of(table))
                 .hint("add `[[log.target]]` with `to = \"stdout\"`"),
@@ -122,19 +125,19 @@ pub(super) fn log(cx: &mut Cx<'_>, files: &[Written]) -> Log {
 }
 
 fn log_target(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     scope: Scope<'_>,
     target: &Located<file::LogTarget>,
 ) -> Option<LogTarget> {
     let table = &target.value;
     let Some(to) = &table.to else {
-        cx.missing(scope, &target.span, "the log target", "to = \"stdout\"");
+        validator.missing(scope, &target.span, "the log target", "to = \"stdout\"");
         return None;
     };
     let sink = match units::log_sink(&to.value) {
         Ok(sink) => sink,
         Err(problem) => {
-            cx.problem(scope.of(to), "address", "expected a log target", problem);
+            validator.problem(scope.of(to), "address", "expected a log target", problem);
             return None;
         }
     };
@@ -159,18 +162,21 @@ fn log_target(
 }
 
 /// `[runtime-api]`.
-pub(super) fn runtime_api(cx: &mut Cx<'_>, files: &[Written]) -> Option<RuntimeApi> {
-    let (scope, table) = once(cx, files, "runtime-api", |file| &file.runtime_api)?;
+pub(super) fn runtime_api(
+    validator: &mut Validator<'_>,
+    files: &[ParsedFile],
+) -> Option<RuntimeApi> {
+    let (scope, table) = once(validator, files, "runtime-api", |file| &file.runtime_api)?;
     let mode = table.value.mode.as_ref().and_then(|written| {
         let mode = units::mode(&written.value);
         mode.map_err(|problem| {
-            cx.problem(scope.of(written), "value", "expected a file mode", problem);
+            validator.problem(scope.of(written), "value", "expected a file mode", problem);
         })
         .ok()
     });
     let Some(socket) = &table.value.socket else {
         let example = "socket = \"/run/rlb/admin.sock\"";
-        cx.missing(scope, &table.span, "[runtime-api]", example);
+        validator.missing(scope, &table.span, "[runtime-api]", example);
         return None;
     };
     match units::unix_path(&socket.value) {
@@ -184,7 +190,7 @@ pub(super) fn runtime_api(cx: &mut Cx<'_>, files: &[Written]) -> Option<RuntimeA
                 .map_or(ApiLevel::Admin, |word| word.value.0),
         }),
         Err(problem) => {
-            cx.problem(scope.of(socket), "address", "expected a path", problem);
+            validator.problem(scope.of(socket), "address", "expected a path", problem);
             None
         }
     }
@@ -193,12 +199,12 @@ pub(super) fn runtime_api(cx: &mut Cx<'_>, files: &[Written]) -> Option<RuntimeA
 /// `[defaults]`: what proxies inherit, still without rlb's own defaults.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
-    pub(super) client: Option<Given<Duration>>,
-    pub(super) client_fin: Option<Given<Duration>>,
-    pub(super) server: Option<Given<Duration>>,
-    pub(super) server_fin: Option<Given<Duration>>,
-    pub(super) connect: Option<Given<Duration>>,
-    pub(super) connect_attempt: Option<Given<Duration>>,
+    pub(super) client: Option<Written<Duration>>,
+    pub(super) client_fin: Option<Written<Duration>>,
+    pub(super) server: Option<Written<Duration>>,
+    pub(super) server_fin: Option<Written<Duration>>,
+    pub(super) connect: Option<Written<Duration>>,
+    pub(super) connect_attempt: Option<Written<Duration>>,
     pub(super) maxconn: Option<u32>,
     pub(super) retries: Option<u32>,
     pub(super) balance: Option<Balance>,
@@ -210,8 +216,8 @@ pub(super) struct Inherited {
 }
 
 /// Reads `[defaults]`.
-pub(super) fn defaults(cx: &mut Cx<'_>, files: &[Written]) -> Inherited {
-    let found = once(cx, files, "defaults", |file| &file.defaults);
+pub(super) fn defaults(validator: &mut Validator<'_>, files: &[ParsedFile]) -> Inherited {
+    let found = once(validator, files, "defaults", |file| &file.defaults);
     let Some((scope, table)) = found else {
         return Inherited::default();
     };
@@ -221,25 +227,30 @@ pub(super) fn defaults(cx: &mut Cx<'_>, files: &[Written]) -> Inherited {
         .timeout
         .as_ref()
         .map_or(&none, |timeout| &timeout.value);
-    let check_timeout = CheckLayer::timeout(cx.duration(scope, "timeout check", &timeout.check));
-    let check = CheckLayer::read(cx, scope, &table.check).over(&check_timeout);
-    let mut default_server = ServerLayer::read(cx, scope, table.default_server.as_ref());
+    let check_timeout =
+        CheckLayer::timeout(validator.duration(scope, "timeout check", &timeout.check));
+    let check = CheckLayer::read(validator, scope, &table.check).over(&check_timeout);
+    let mut default_server = ServerLayer::read(validator, scope, table.default_server.as_ref());
     default_server.check = default_server.check.over(&check);
     Inherited {
-        client: cx.idle(scope, "client", &timeout.client),
-        client_fin: cx.idle(scope, "client-fin", &timeout.client_fin),
-        server: cx.idle(scope, "server", &timeout.server),
-        server_fin: cx.idle(scope, "server-fin", &timeout.server_fin),
-        connect: cx.duration(scope, "timeout connect", &timeout.connect),
-        connect_attempt: cx.duration(scope, "timeout connect-attempt", &timeout.connect_attempt),
-        maxconn: cx
+        client: validator.idle(scope, "client", &timeout.client),
+        client_fin: validator.idle(scope, "client-fin", &timeout.client_fin),
+        server: validator.idle(scope, "server", &timeout.server),
+        server_fin: validator.idle(scope, "server-fin", &timeout.server_fin),
+        connect: validator.duration(scope, "timeout connect", &timeout.connect),
+        connect_attempt: validator.duration(
+            scope,
+            "timeout connect-attempt",
+            &timeout.connect_attempt,
+        ),
+        maxconn: validator
             .number(scope, "maxconn", &table.maxconn, 1..=MAXCONN_MAX)
             .map(|n| n.value),
-        retries: cx
+        retries: validator
             .number(scope, "retries", &table.retries, 0..=RETRIES_MAX)
             .map(|n| n.value),
         balance: table.balance.as_ref().map(|word| word.value.0),
-        keepalive: KeepaliveLayer::read(cx, scope, &table.keepalive),
+        keepalive: KeepaliveLayer::read(validator, scope, &table.keepalive),
         dontlognull: flag(&table.dontlognull, false),
         dontlog_normal: flag(&table.dontlog_normal, false),
         log_health_checks: flag(&table.log_health_checks, false),

@@ -7,7 +7,7 @@ use crate::config::Limits;
 use crate::config::diagnostic::{Diagnostic, Report};
 use crate::config::file::{Located, Maybe, Timespan};
 use crate::config::source::{Place, Source};
-use crate::config::tree::Lost;
+use crate::config::tree::RemovedKeys;
 use crate::config::units::{self, Problem};
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::time::Duration;
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
     pub(super) source: &'a Arc<Source>,
-    pub(super) lost: &'a Lost,
+    pub(super) removed: &'a RemovedKeys,
 }
 
 impl Scope<'_> {
@@ -32,15 +32,15 @@ impl Scope<'_> {
 
 /// A value that someone wrote, and where.
 #[derive(Debug, Clone)]
-pub(super) struct Given<T> {
+pub(super) struct Written<T> {
     pub(super) value: T,
     pub(super) place: Place,
 }
 
 /// The value that was written, or a default, and the place in the former case.
-pub(super) fn or_default<T: Copy>(given: Option<&Given<T>>, default: T) -> (T, Option<&Place>) {
-    match given {
-        Some(given) => (given.value, Some(&given.place)),
+pub(super) fn or_default<T: Copy>(written: Option<&Written<T>>, default: T) -> (T, Option<&Place>) {
+    match written {
+        Some(written) => (written.value, Some(&written.place)),
         None => (default, None),
     }
 }
@@ -49,14 +49,14 @@ pub(super) fn or_default<T: Copy>(given: Option<&Given<T>>, default: T) -> (T, O
 pub(super) const ID_MAX: i64 = i32::MAX as i64;
 
 /// Where problems go, and what the machine can do.
-pub(super) struct Cx<'a> {
+pub(super) struct Validator<'a> {
     pub(super) report: &'a mut Report,
     pub(super) limits: &'a Limits,
     /// Worker threads.
     pub(super) threads: usize,
 }
 
-impl Cx<'_> {
+impl Validator<'_> {
     /// A number within `range`, which must fit a `u32`.
     pub(super) fn number(
         &mut self,
@@ -64,14 +64,14 @@ impl Cx<'_> {
         key: &str,
         value: &Maybe<i64>,
         range: RangeInclusive<i64>,
-    ) -> Option<Given<u32>> {
+    ) -> Option<Written<u32>> {
         let written = value.as_ref()?;
         let place = scope.of(written);
         let number = u32::try_from(written.value)
             .ok()
             .filter(|_| range.contains(&written.value));
         if let Some(value) = number {
-            return Some(Given { value, place });
+            return Some(Written { value, place });
         }
         let (first, last) = range.into_inner();
         let message = format!("{key} {} is out of range", written.value);
@@ -93,7 +93,7 @@ impl Cx<'_> {
         scope: Scope<'_>,
         key: &str,
         value: &Maybe<Timespan>,
-    ) -> Option<Given<Duration>> {
+    ) -> Option<Written<Duration>> {
         let written = value.as_ref()?;
         let place = scope.of(written);
         if written.value.0.is_zero() {
@@ -104,7 +104,7 @@ impl Cx<'_> {
             );
             return None;
         }
-        Some(Given {
+        Some(Written {
             value: written.value.0,
             place,
         })
@@ -116,7 +116,7 @@ impl Cx<'_> {
         scope: Scope<'_>,
         key: &str,
         value: &Maybe<Timespan>,
-    ) -> Option<Given<Duration>> {
+    ) -> Option<Written<Duration>> {
         let written = value.as_ref()?;
         let place = scope.of(written);
         if written.value.0.is_zero() {
@@ -127,7 +127,7 @@ impl Cx<'_> {
                     .hint("sessions whose peer says nothing pile up until maxconn is reached"),
             );
         }
-        Some(Given {
+        Some(Written {
             value: written.value.0,
             place,
         })
@@ -166,7 +166,7 @@ impl Cx<'_> {
         example: &str,
     ) {
         let key = example.split(' ').next().unwrap_or_default();
-        if !scope.lost.had(table, key) {
+        if !scope.removed.contains(table, key) {
             self.report.push(
                 Diagnostic::error("missing-key", format!("{what} has no `{key}`"))
                     .at(scope.place(table))

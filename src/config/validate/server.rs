@@ -2,11 +2,11 @@
 
 use super::Half;
 use super::layers::ServerLayer;
-use super::scope::{Cx, Given, ID_MAX, Scope};
+use super::scope::{ID_MAX, Scope, Validator, Written};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{self, Located, NodeGroup, ServerDefaults, Short};
 use crate::config::model::{Check, Server, ServerAddress, ServerPort};
-use crate::config::read::Written;
+use crate::config::read::ParsedFile;
 use crate::config::source::Place;
 use crate::config::units::{self, Problem};
 use crate::config::words;
@@ -21,18 +21,18 @@ pub const SERVERS_MAX: usize = 65_536;
 pub(super) type Groups<'a> = HashMap<&'a str, (Scope<'a>, &'a Located<NodeGroup>, Place)>;
 
 /// All node groups of all files. Two of one name are reported.
-pub(super) fn groups<'a>(cx: &mut Cx<'_>, files: &'a [Written]) -> Groups<'a> {
+pub(super) fn groups<'a>(validator: &mut Validator<'_>, files: &'a [ParsedFile]) -> Groups<'a> {
     let mut groups = Groups::new();
-    for written in files {
+    for parsed in files {
         let scope = Scope {
-            source: &written.source,
-            lost: &written.lost,
+            source: &parsed.source,
+            removed: &parsed.removed,
         };
-        for (name, group) in &written.file.node_group {
+        for (name, group) in &parsed.file.node_group {
             let place = scope.of(name);
             if let Some((_, _, before)) = groups.get(name.value.as_str()) {
                 let message = format!("node group `{}` is already defined", name.value);
-                cx.report.push(
+                validator.report.push(
                     Diagnostic::error("duplicate", message)
                         .at(place)
                         .also(before.clone(), "here"),
@@ -48,34 +48,35 @@ pub(super) fn groups<'a>(cx: &mut Cx<'_>, files: &'a [Written]) -> Groups<'a> {
 /// A server before numbers are given out.
 struct Draft {
     server: Server,
-    id: Option<Given<u32>>,
+    id: Option<Written<u32>>,
     name_at: Option<Place>,
 }
 
 /// The servers of one backend: `servers` first, then those of `nodes`.
 pub(super) fn servers(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     half: &Half<'_, file::Backend>,
     base: &ServerLayer,
     groups: &Groups<'_>,
 ) -> Vec<Server> {
     let mut drafts = Vec::new();
     for written in half.table.servers.iter().flat_map(|servers| &servers.value) {
-        drafts.push(listed(cx, half.scope, written, base));
+        drafts.push(listed(validator, half.scope, written, base));
     }
-    drafts.extend(from_group(cx, half, base, groups));
+    drafts.extend(from_group(validator, half, base, groups));
     if drafts.len() > SERVERS_MAX {
         let message = format!("{} has more than {SERVERS_MAX} servers", half.what());
-        cx.report
+        validator
+            .report
             .push(Diagnostic::error("out-of-range", message).at(half.place()));
         drafts.truncate(SERVERS_MAX);
     }
-    unique(cx, &half.what(), &drafts);
+    unique(validator, &half.what(), &drafts);
     number(drafts)
 }
 
 fn listed(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     scope: Scope<'_>,
     written: &Located<file::Server>,
     base: &ServerLayer,
@@ -89,17 +90,17 @@ fn listed(
         on_marked_down: table.on_marked_down.clone(),
         on_marked_up: table.on_marked_up.clone(),
     };
-    let layer = layer(cx, scope, &own, base);
-    let id = cx.number(scope, "id", &table.id, 1..=ID_MAX);
-    let name = cx.name(scope, &table.name).unwrap_or_else(|| {
-        cx.missing(scope, &written.span, "the server", "name = \"s1\"");
+    let layer = layer(validator, scope, &own, base);
+    let id = validator.number(scope, "id", &table.id, 1..=ID_MAX);
+    let name = validator.name(scope, &table.name).unwrap_or_else(|| {
+        validator.missing(scope, &written.span, "the server", "name = \"s1\"");
         "".into()
     });
     let address = if let Some(address) = &table.address {
         let parsed = units::server(&address.value);
-        parse(cx, parsed, scope.of(address), SERVER_EXPECTED)
+        parse(validator, parsed, scope.of(address), SERVER_EXPECTED)
     } else {
-        cx.missing(
+        validator.missing(
             scope,
             &written.span,
             "the server",
@@ -112,7 +113,7 @@ fn listed(
         .as_ref()
         .map_or_else(|| scope.of(written), |a| scope.of(a));
     let name_at = table.name.as_ref().map(|name| scope.of(name));
-    let server = build(cx, name, address, &address_at, &layer);
+    let server = build(validator, name, address, &address_at, &layer);
     Draft {
         server,
         id,
@@ -121,18 +122,18 @@ fn listed(
 }
 
 fn from_group(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     half: &Half<'_, file::Backend>,
     base: &ServerLayer,
     groups: &Groups<'_>,
 ) -> Vec<Draft> {
     let (scope, table) = (half.scope, &half.table);
-    let port = cx.number(scope, "port", &table.port, 1..=i64::from(u16::MAX));
+    let port = validator.number(scope, "port", &table.port, 1..=i64::from(u16::MAX));
     let Some(nodes) = &table.nodes else {
         if let Some(port) = &table.port
-            && !scope.lost.had(&half.span, "nodes")
+            && !scope.removed.contains(&half.span, "nodes")
         {
-            cx.report.push(
+            validator.report.push(
                 Diagnostic::error("no-meaning", "`port` has no meaning without `nodes`")
                     .at(scope.of(port))
                     .hint("it is the port of the servers that come from a node group"),
@@ -140,8 +141,8 @@ fn from_group(
         }
         return Vec::new();
     };
-    if table.port.is_none() && !scope.lost.had(&half.span, "port") {
-        cx.report.push(
+    if table.port.is_none() && !scope.removed.contains(&half.span, "port") {
+        validator.report.push(
             Diagnostic::error(
                 "missing-key",
                 format!("{} has `nodes` but no `port`", half.what()),
@@ -152,10 +153,10 @@ fn from_group(
         );
     }
     let Some((group_scope, group, _)) = groups.get(nodes.value.as_str()) else {
-        if !scope.lost.names_below("node-group") {
+        if !scope.removed.names_below("node-group") {
             let names = groups.keys().copied();
             let message = format!("there is no node group `{}`", nodes.value);
-            cx.report.push(
+            validator.report.push(
                 Diagnostic::error("unknown-node-group", message)
                     .at(scope.of(nodes))
                     .maybe_hint(
@@ -172,18 +173,18 @@ fn from_group(
         .unwrap_or(1);
     let mut nodes: Vec<_> = group.value.iter().collect();
     nodes.sort_by_key(|(name, _)| name.span.start);
-    let node = |(name, node)| one_node(cx, *group_scope, (name, node), base, port);
+    let node = |(name, node)| one_node(validator, *group_scope, (name, node), base, port);
     nodes.into_iter().filter_map(node).collect()
 }
 
 fn one_node(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     scope: Scope<'_>,
     (name, node): (&Located<String>, &Located<Short<String, file::Node>>),
     base: &ServerLayer,
     port: u16,
 ) -> Option<Draft> {
-    let name_text = cx.name(scope, &Some(name.clone()))?;
+    let name_text = validator.name(scope, &Some(name.clone()))?;
     let (host, layer, id) = match &node.value {
         Short::Short(host) => (
             Located {
@@ -202,10 +203,10 @@ fn one_node(
                 on_marked_down: table.on_marked_down.clone(),
                 on_marked_up: table.on_marked_up.clone(),
             };
-            let layer = layer(cx, scope, &own, base);
-            let id = cx.number(scope, "id", &table.id, 1..=ID_MAX);
+            let layer = layer(validator, scope, &own, base);
+            let id = validator.number(scope, "id", &table.id, 1..=ID_MAX);
             let Some(host) = table.host.clone() else {
-                cx.missing(scope, &node.span, "the node", "host = \"10.0.0.1\"");
+                validator.missing(scope, &node.span, "the node", "host = \"10.0.0.1\"");
                 return None;
             };
             (host, layer, id)
@@ -213,12 +214,12 @@ fn one_node(
     };
     let parsed = units::node(&host.value, port);
     let address = parse(
-        cx,
+        validator,
         parsed,
         scope.of(&host),
         "expected a host, without a port",
     );
-    let server = build(cx, name_text, address, &scope.of(&host), &layer);
+    let server = build(validator, name_text, address, &scope.of(&host), &layer);
     Some(Draft {
         server,
         id,
@@ -232,39 +233,39 @@ const NOWHERE: ServerAddress =
 const SERVER_EXPECTED: &str = "expected \"HOST:PORT\"";
 
 fn parse(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     parsed: Result<ServerAddress, Problem>,
     place: Place,
     expected: &str,
 ) -> ServerAddress {
     parsed.unwrap_or_else(|problem| {
-        cx.problem(place, "address", expected, problem);
+        validator.problem(place, "address", expected, problem);
         NOWHERE
     })
 }
 
 /// What a server says, on top of what it inherits.
 fn layer(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     scope: Scope<'_>,
     own: &ServerDefaults,
     base: &ServerLayer,
 ) -> ServerLayer {
-    let mut layer = ServerLayer::table(cx, scope, own).over(base);
+    let mut layer = ServerLayer::table(validator, scope, own).over(base);
     layer.check = layer.check.over(&base.check);
     layer
 }
 
 fn build(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     name: Arc<str>,
     address: ServerAddress,
     address_at: &Place,
     layer: &ServerLayer,
 ) -> Server {
-    let check = layer.check.finish(cx);
+    let check = layer.check.finish(validator);
     if let Some(check) = &check {
-        checkable(cx, &name, &address, address_at, check);
+        checkable(validator, &name, &address, address_at, check);
     }
     Server {
         name,
@@ -281,7 +282,7 @@ fn build(
 
 /// A check needs to know which port to connect to.
 fn checkable(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     name: &str,
     address: &ServerAddress,
     address_at: &Place,
@@ -303,14 +304,14 @@ fn checkable(
         ),
         _ => return,
     };
-    cx.report.push(
+    validator.report.push(
         Diagnostic::error("no-port", message)
             .at(address_at.clone())
             .hint(hint),
     );
 }
 
-fn unique(cx: &mut Cx<'_>, backend: &str, drafts: &[Draft]) {
+fn unique(validator: &mut Validator<'_>, backend: &str, drafts: &[Draft]) {
     let mut names: HashMap<&str, Option<&Place>> = HashMap::new();
     let mut ids: HashMap<u32, &Place> = HashMap::new();
     for draft in drafts {
@@ -325,12 +326,12 @@ fn unique(cx: &mut Cx<'_>, backend: &str, drafts: &[Draft]) {
             if let Some(before) = before {
                 diagnostic = diagnostic.also(before.clone(), "first here");
             }
-            cx.report.push(diagnostic);
+            validator.report.push(diagnostic);
         }
         let Some(id) = &draft.id else { continue };
         if let Some(before) = ids.insert(id.value, &id.place) {
             let message = format!("server id {} is used twice in {backend}", id.value);
-            cx.report.push(
+            validator.report.push(
                 Diagnostic::error("duplicate", message)
                     .at(id.place.clone())
                     .also(before.clone(), "first here"),
@@ -350,7 +351,7 @@ fn number(drafts: Vec<Draft>) -> Vec<Server> {
     let finish = |draft: Draft| Server {
         id: draft
             .id
-            .map_or_else(|| free.next().unwrap_or(u32::MAX), |given| given.value),
+            .map_or_else(|| free.next().unwrap_or(u32::MAX), |written| written.value),
         ..draft.server
     };
     drafts.into_iter().map(finish).collect()

@@ -2,11 +2,11 @@
 
 use super::bind;
 use super::once::{MAXCONN_MAX, once};
-use super::scope::{Cx, Given, Scope, flag};
+use super::scope::{Scope, Validator, Written, flag};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::file::{self, Located, Maybe, OneOrMany};
 use crate::config::model::{Credentials, Global, ProxyId, Readiness, Stats, StatsPage};
-use crate::config::read::Written;
+use crate::config::read::ParsedFile;
 use crate::config::units::Problem;
 use crate::config::words;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ const TAKEN: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 
 /// `[stats]`; its id is given later.
 pub(super) fn stats(
-    cx: &mut Cx<'_>,
-    files: &[Written],
+    validator: &mut Validator<'_>,
+    files: &[ParsedFile],
     global: &Global,
     bound: &mut Vec<bind::Bound>,
 ) -> Option<Draft> {
-    let (scope, table) = once(cx, files, "stats", |file| &file.stats)?;
-    let name = cx
+    let (scope, table) = once(validator, files, "stats", |file| &file.stats)?;
+    let name = validator
         .name(scope, &table.value.name)
         .unwrap_or_else(|| "stats".into());
-    let maxconn = cx.number(scope, "maxconn", &table.value.maxconn, 1..=MAXCONN_MAX);
+    let maxconn = validator.number(scope, "maxconn", &table.value.maxconn, 1..=MAXCONN_MAX);
     let owner = bind::Owner {
         scope,
         table: &table.span,
@@ -40,9 +40,9 @@ pub(super) fn stats(
     let stats = Stats {
         name,
         id: 0,
-        binds: bind::binds(cx, &owner, table.value.bind.as_ref(), bound),
-        maxconn: maxconn.map_or(STATS_MAXCONN, |given| given.value),
-        page: page(cx, scope, &table.value, global),
+        binds: bind::binds(validator, &owner, table.value.bind.as_ref(), bound),
+        maxconn: maxconn.map_or(STATS_MAXCONN, |written| written.value),
+        page: page(validator, scope, &table.value, global),
         readiness: Readiness::default(),
     };
     let shown = table.value.scope.as_ref().map_or(&[][..], |list| &list.0);
@@ -50,7 +50,7 @@ pub(super) fn stats(
         stats,
         shown: shown
             .iter()
-            .map(|name| Given {
+            .map(|name| Written {
                 value: name.value.clone(),
                 place: scope.of(name),
             })
@@ -61,21 +61,21 @@ pub(super) fn stats(
 /// `[stats]`, and the names of the proxies that its `scope` asks for.
 pub(super) struct Draft {
     pub(super) stats: Stats,
-    shown: Vec<Given<String>>,
+    shown: Vec<Written<String>>,
 }
 
 impl Draft {
     /// Gives it its `id`, and resolves `scope` against the names of all proxies.
     pub(super) fn finish<'a>(
         mut self,
-        cx: &mut Cx<'_>,
+        validator: &mut Validator<'_>,
         id: ProxyId,
         proxies: &(impl Iterator<Item = &'a str> + Clone),
     ) -> Stats {
         for name in &self.shown {
             if name.value != *self.stats.name && !proxies.clone().any(|proxy| proxy == name.value) {
                 let message = format!("there is no proxy `{}`", name.value);
-                cx.report.push(
+                validator.report.push(
                     Diagnostic::error("unknown-name", message)
                         .at(name.place.clone())
                         .label("expected a frontend, backend or listen")
@@ -90,7 +90,12 @@ impl Draft {
     }
 }
 
-fn page(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Stats, global: &Global) -> StatsPage {
+fn page(
+    validator: &mut Validator<'_>,
+    scope: Scope<'_>,
+    table: &file::Stats,
+    global: &Global,
+) -> StatsPage {
     let default = StatsPage::default();
     let description = match (&table.description, flag(&table.show_desc, false)) {
         (Some(text), _) => Some(Arc::from(text.value.as_str())),
@@ -98,11 +103,11 @@ fn page(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Stats, global: &Global)
         (None, false) => None,
     };
     StatsPage {
-        uri: text(cx, scope, &table.uri, uri_problem).unwrap_or(default.uri),
-        refresh: refresh(cx, scope, &table.refresh),
+        uri: text(validator, scope, &table.uri, uri_problem).unwrap_or(default.uri),
+        refresh: refresh(validator, scope, &table.refresh),
         hide_version: flag(&table.hide_version, false),
-        auth: credentials(cx, scope, table.auth.as_ref()),
-        realm: text(cx, scope, &table.realm, realm_problem).unwrap_or(default.realm),
+        auth: credentials(validator, scope, table.auth.as_ref()),
+        realm: text(validator, scope, &table.realm, realm_problem).unwrap_or(default.realm),
         show_node: flag(&table.show_node, false),
         description,
         legends: flag(&table.show_legends, false),
@@ -112,7 +117,7 @@ fn page(cx: &mut Cx<'_>, scope: Scope<'_>, table: &file::Stats, global: &Global)
 
 /// The text of a key, unless `problem` has something against it.
 fn text(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     scope: Scope<'_>,
     written: &Maybe<String>,
     problem: impl Fn(&str) -> Option<Problem>,
@@ -120,7 +125,7 @@ fn text(
     let written = written.as_ref()?;
     match problem(&written.value) {
         Some(problem) => {
-            cx.problem(scope.of(written), "text", "not as it should be", problem);
+            validator.problem(scope.of(written), "text", "not as it should be", problem);
             None
         }
         None => Some(written.value.as_str().into()),
@@ -147,23 +152,27 @@ fn realm_problem(realm: &str) -> Option<Problem> {
         .then(|| Problem::new("a realm is of ASCII letters, without quotes and backslashes"))
 }
 
-fn refresh(cx: &mut Cx<'_>, scope: Scope<'_>, written: &Maybe<file::Timespan>) -> Option<Duration> {
-    let given = cx.duration(scope, "refresh", written)?;
-    if given.value.subsec_nanos() != 0 {
+fn refresh(
+    validator: &mut Validator<'_>,
+    scope: Scope<'_>,
+    written: &Maybe<file::Timespan>,
+) -> Option<Duration> {
+    let written = validator.duration(scope, "refresh", written)?;
+    if written.value.subsec_nanos() != 0 {
         let problem = Problem::new("refresh is a number of whole seconds");
-        cx.problem(
-            given.place,
+        validator.problem(
+            written.place,
             "out-of-range",
             "expected whole seconds",
             problem,
         );
         return None;
     }
-    Some(given.value)
+    Some(written.value)
 }
 
 fn credentials(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     scope: Scope<'_>,
     written: Option<&OneOrMany<String>>,
 ) -> Vec<Credentials> {
@@ -178,7 +187,7 @@ fn credentials(
                     .at(scope.of(one))
                     .label("expected \"user:password\"")
                     .hint("keep the password in a file of its own: \"admin:${file:/etc/rlb/password}\"");
-                cx.report.push(diagnostic);
+                validator.report.push(diagnostic);
             }
         }
     }
@@ -187,17 +196,17 @@ fn credentials(
 
 /// `[readiness]`, its backends looked up among `backends`.
 pub(super) fn readiness<'a>(
-    cx: &mut Cx<'_>,
-    files: &[Written],
+    validator: &mut Validator<'_>,
+    files: &[ParsedFile],
     listener: bool,
     backends: &(impl Iterator<Item = (&'a str, usize)> + Clone),
 ) -> Readiness {
-    let Some((scope, table)) = once(cx, files, "readiness", |file| &file.readiness) else {
+    let Some((scope, table)) = once(validator, files, "readiness", |file| &file.readiness) else {
         return Readiness::default();
     };
     if !listener {
         let message = "[readiness] without [stats]: nobody can ask for `/readyz`";
-        cx.report.push(
+        validator.report.push(
             Diagnostic::warning("no-listener", message)
                 .at(scope.of(table))
                 .hint("add `[stats]` with a `bind`"),
@@ -209,7 +218,7 @@ pub(super) fn readiness<'a>(
         else {
             let message = format!("there is no backend `{}`", name.value);
             let names = backends.clone().map(|(name, _)| name);
-            cx.report.push(
+            validator.report.push(
                 Diagnostic::error("unknown-name", message)
                     .at(scope.of(name))
                     .label("expected a backend or listen")
@@ -217,7 +226,7 @@ pub(super) fn readiness<'a>(
             );
             continue;
         };
-        if let Some(count) = required(cx, scope, (found, servers), number) {
+        if let Some(count) = required(validator, scope, (found, servers), number) {
             require.push((Arc::from(found), count));
         }
     }
@@ -229,17 +238,17 @@ pub(super) fn readiness<'a>(
 }
 
 fn required(
-    cx: &mut Cx<'_>,
+    validator: &mut Validator<'_>,
     scope: Scope<'_>,
     (backend, servers): (&str, usize),
     number: &Located<i64>,
 ) -> Option<u32> {
     let most = i64::try_from(servers).unwrap_or(i64::MAX).max(1);
     let written = Some(number.clone());
-    let count = cx.number(scope, backend, &written, 1..=i64::from(u32::MAX))?;
+    let count = validator.number(scope, backend, &written, 1..=i64::from(u32::MAX))?;
     if i64::from(count.value) > most {
         let message = format!("`{backend}` has {servers} servers: it can never be ready");
-        cx.report.push(
+        validator.report.push(
             Diagnostic::error("out-of-range", message)
                 .at(count.place)
                 .label(format!("expected 1 to {most}")),
