@@ -9,6 +9,7 @@ mod colours;
 mod connect;
 mod dashboard;
 mod demo;
+mod documents;
 mod harness;
 mod kernel;
 mod lab;
