@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         println!("skipped: valgrind is not installed");
         return ExitCode::SUCCESS;
     }
-    let result = Wish::parse(&words).and_then(|wish| guard(&wish));
+    let result = Options::parse(&words).and_then(|options| guard(&options));
     result.unwrap_or_else(|error| {
         eprintln!("instructions: {error}");
         ExitCode::FAILURE
@@ -85,15 +85,15 @@ fn main() -> ExitCode {
 }
 
 /// What the command line asks for.
-struct Wish<'a> {
+struct Options<'a> {
     update: bool,
     rounds: usize,
     only: Vec<&'a str>,
 }
 
-impl<'a> Wish<'a> {
+impl<'a> Options<'a> {
     fn parse(words: &[&'a str]) -> io::Result<Self> {
-        let mut wish = Self {
+        let mut options = Self {
             update: false,
             rounds: 1,
             only: Vec::new(),
@@ -103,20 +103,20 @@ impl<'a> Wish<'a> {
             match word {
                 // What cargo adds.
                 "--bench" => {}
-                "--update" => wish.update = true,
+                "--update" => options.update = true,
                 "--rounds" => {
                     let rounds = words.next().and_then(|number| number.parse().ok());
-                    wish.rounds = rounds
+                    options.rounds = rounds
                         .filter(|&rounds| rounds > 0)
                         .ok_or_else(|| io::Error::other("--rounds needs a number from 1 on"))?;
                 }
                 _ if word.starts_with('-') => {
                     return Err(io::Error::other(format!("no such option: {word}")));
                 }
-                _ => wish.only.push(word),
+                _ => options.only.push(word),
             }
         }
-        Ok(wish)
+        Ok(options)
     }
 
     fn wants(&self, name: &str) -> bool {
@@ -124,24 +124,24 @@ impl<'a> Wish<'a> {
     }
 }
 
-fn guard(wish: &Wish) -> io::Result<ExitCode> {
+fn guard(options: &Options) -> io::Result<ExitCode> {
     let mut bounds = Bounds::read(FILE)?;
     let profile = profile();
     let (mut failed, mut stale) = (false, false);
     println!("instructions in user space per operation, profile {profile}");
     for (name, kind, few, many) in COUNTED {
-        if !wish.wants(name) {
+        if !options.wants(name) {
             continue;
         }
         let once = || cost(name, kind, few, many);
-        let mut counts = (0..wish.rounds)
+        let mut counts = (0..options.rounds)
             .map(|_| once())
             .collect::<io::Result<Vec<f64>>>()?;
         let doubtful = |counts: &[f64]| {
             let verdict = bounds.judge(&profile, name, least(counts));
             matches!(verdict, Verdict::Regressed | Verdict::Improved)
         };
-        while counts.len() < DOUBTS && (wish.update || doubtful(&counts)) {
+        while counts.len() < DOUBTS && (options.update || doubtful(&counts)) {
             counts.push(once()?);
         }
         let count = least(&counts);
@@ -152,11 +152,11 @@ fn guard(wish: &Wish) -> io::Result<ExitCode> {
         );
         failed |= verdict == Verdict::Regressed;
         stale |= verdict == Verdict::Improved;
-        if wish.update {
+        if options.update {
             bounds.set(&profile, name, count);
         }
     }
-    if wish.update {
+    if options.update {
         std::fs::write(FILE, bounds.text())?;
         println!("written: benches/instructions.toml");
         return Ok(ExitCode::SUCCESS);

@@ -21,7 +21,7 @@ mod harness;
 mod lab;
 
 use lab::balancer::Kind;
-use lab::reloads::{Plan, reloads};
+use lab::reloads::{ReloadOptions, reloads};
 use lab::scenarios::{pinned_clients, power_off, service_stops, split};
 use std::time::Duration;
 
@@ -58,12 +58,15 @@ fn main() {
         }
         if all || asked("reload") {
             for (dark, nodes) in [(false, "all nodes serve"), (true, "a node is off")] {
-                let plan = Plan {
+                let options = ReloadOptions {
                     reloads: 50,
                     dark,
                     timeout: RELOAD_TIMEOUT,
                 };
-                println!("{name}: 50 reloads while {nodes}: {}", reloads(kind, plan));
+                println!(
+                    "{name}: 50 reloads while {nodes}: {}",
+                    reloads(kind, options)
+                );
             }
         }
         if all || asked("split") {

@@ -8,7 +8,7 @@ use crate::harness::netns::{LB_ADDRESS, Lab};
 use crate::harness::peer::Behaviour;
 use crate::harness::rlb::STOP_WITHIN;
 use crate::lab::balancer::{BACKENDS, Kind, SERVERS, csv, frontend, wait_states};
-use crate::lab::reloads::{Plan, STREAMS, reloads};
+use crate::lab::reloads::{ReloadOptions, STREAMS, reloads};
 use crate::lab::scenarios::{Pinned, pinned_clients, power_off, service_stops, split, stopped};
 use crate::lab::services::{
     APP, CONSOLE, Database, KUBE_API, http_through_lb, https_through_lb, nginx, pgbench, psql,
@@ -204,12 +204,12 @@ fn fifty_reloads_while_a_node_is_dark_cost_nobody_anything() {
     if !needs::root() {
         return;
     }
-    let plan = Plan {
+    let options = ReloadOptions {
         reloads: 50,
         dark: true,
         timeout: Duration::from_secs(10),
     };
-    let result = reloads(Kind::Rlb, plan);
+    let result = reloads(Kind::Rlb, options);
     eprintln!("reloads in the dark: {result}");
     assert_eq!(result.forgotten, 0, "the dark node stays DOWN");
     assert_eq!((result.failed(), result.clients.slow), (0, 0), "{result}");
@@ -238,12 +238,12 @@ fn haproxy_beside_it_loses_what_rlb_does_not() {
     if !needs::root() {
         return;
     }
-    let plan = Plan {
+    let options = ReloadOptions {
         reloads: 10,
         dark: true,
         timeout: Duration::from_secs(3),
     };
-    let (haproxy, rlb) = (reloads(Kind::Haproxy, plan), reloads(Kind::Rlb, plan));
+    let (haproxy, rlb) = (reloads(Kind::Haproxy, options), reloads(Kind::Rlb, options));
     eprintln!("HAProxy: {haproxy}\nrlb: {rlb}");
     for result in [&haproxy, &rlb] {
         assert!(result.clients.begun >= 1500, "{result}");

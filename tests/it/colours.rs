@@ -1,7 +1,7 @@
 //! The colours of the page as a browser computes them, against HAProxy's own. Needs Chromium (see
 //! [`needs`]).
 
-use crate::dashboard::{Scene, scene};
+use crate::dashboard::{Fixture, fixture};
 use crate::harness::browser::browse;
 use crate::harness::needs;
 use std::collections::HashMap;
@@ -39,7 +39,7 @@ const COLOURS: [(&str, &str, &str, &str); 17] = [
     ("maintain", "maintain", "#c07820", "#9a601a"),
 ];
 
-/// Rows of the scene and HAProxy's class of such a row.
+/// Rows of the page and HAProxy's class of such a row.
 const ROWS: [(&str, &str); 12] = [
     ("states/Frontend", "frontend"),
     ("states/Backend", "backend"),
@@ -113,7 +113,7 @@ fn every_state_has_haproxys_colour() {
     let Some(chromium) = needs::program("chromium") else {
         return;
     };
-    let Scene { rlb, peers } = scene();
+    let Fixture { rlb, peers } = fixture();
     let (status, page) = rlb.http_get("/;norefresh").expect("answers");
     assert_eq!(status, 200);
     for light in [true, false] {

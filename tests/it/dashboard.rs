@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const CHECKED_WITHIN: Duration = Duration::from_secs(20);
 
 /// rlb and what stands behind it.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) rlb: Rlb,
     /// The servers, and the ports where nobody listens and nobody else is to.
     pub(crate) peers: (Vec<Peer>, [Refuses; 2]),
@@ -28,7 +28,7 @@ pub(crate) struct Scene {
 
 /// rlb in front of servers in every state that a file and checks can bring them to, one `[[listen]]`
 /// and one pair of sections.
-pub(crate) fn scene() -> Scene {
+pub(crate) fn fixture() -> Fixture {
     let good = Peer::start(Behaviour::Echo);
     let (dead_port, waking_port) = (Refuses::start(), Refuses::start());
     let (dead, waking) = (dead_port.address(), waking_port.address());
@@ -84,7 +84,7 @@ pub(crate) fn scene() -> Scene {
             .status()
             .starts_with("DOWN ")
     });
-    Scene {
+    Fixture {
         rlb,
         peers: (vec![good, woken], [dead_port, ill_port]),
     }
@@ -95,7 +95,7 @@ fn a_browser_shows_every_state_in_haproxys_layout() {
     let Some(chromium) = needs::program("chromium") else {
         return;
     };
-    let Scene { rlb, peers } = scene();
+    let Fixture { rlb, peers } = fixture();
     let url = format!("http://{}/;norefresh", rlb.addresses("stats")[0]);
     let page = browse(&chromium, &url, &["--dump-dom"]);
     for (server, class, words) in [
@@ -162,7 +162,7 @@ fn prometheus_is_content_with_the_metrics() {
     let Some(promtool) = needs::program("promtool") else {
         return;
     };
-    let Scene { rlb, peers } = scene();
+    let Fixture { rlb, peers } = fixture();
     let (status, text) = rlb.http_get("/metrics").expect("answers");
     assert_eq!(status, 200);
     let mut tool = Command::new(promtool)

@@ -5,7 +5,7 @@ use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_true};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{STOP_WITHIN, command};
-use crate::harness::runtime::Scene;
+use crate::harness::runtime::Fixture;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
@@ -15,36 +15,36 @@ fn two(one: &Peer, other: &Peer) -> Config {
         .server_with(other.address(), "check = false")
 }
 
-fn scene(level: &str) -> (Scene, Peer, Peer) {
+fn fixture(level: &str) -> (Fixture, Peer, Peer) {
     let (one, two_) = (
         Peer::start(Behaviour::Says("1")),
         Peer::start(Behaviour::Says("2")),
     );
-    (Scene::new(two(&one, &two_), level), one, two_)
+    (Fixture::new(two(&one, &two_), level), one, two_)
 }
 
 #[test]
 fn answers_are_framed_as_haproxys() {
-    let (scene, _one, _two) = scene("admin");
-    assert_eq!(scene.ask("show version"), "3.0.0-rlb0.1.0\n\n");
-    let both = scene.ask("show version;set server be/s1 state ready ; show version;");
+    let (fixture, _one, _two) = fixture("admin");
+    assert_eq!(fixture.ask("show version"), "3.0.0-rlb0.1.0\n\n");
+    let both = fixture.ask("show version;set server be/s1 state ready ; show version;");
     assert_eq!(both, "3.0.0-rlb0.1.0\n\n\n3.0.0-rlb0.1.0\n\n");
-    let info = scene.ask("show info");
+    let info = fixture.ask("show info");
     assert!(info.starts_with("Name: "), "{info}");
     assert!(info.ends_with("\n\n"), "an empty line at the end");
     assert!(info.lines().count() > 70, "{info}");
-    let unknown = scene.ask("nosuch command");
+    let unknown = fixture.ask("nosuch command");
     assert!(
         unknown.starts_with("Unknown command: 'nosuch command'"),
         "{unknown}"
     );
     assert!(
-        scene
+        fixture
             .ask("help")
             .starts_with("The following commands are valid at this level:\n")
     );
 
-    let mut stream = UnixStream::connect(scene.socket()).expect("the socket is there");
+    let mut stream = UnixStream::connect(fixture.socket()).expect("the socket is there");
     stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     stream
         .write_all(b"prompt\nshow version\n\nquit\n")
@@ -52,13 +52,13 @@ fn answers_are_framed_as_haproxys() {
     let mut said = String::new();
     stream.read_to_string(&mut said).expect("closed by quit");
     assert_eq!(said, "\n> 3.0.0-rlb0.1.0\n\n> \n> ");
-    scene.rlb.stop();
+    fixture.rlb.stop();
 }
 
 #[test]
 fn states_and_weights_are_set_and_survive_a_reload() {
-    let (mut scene, _one, _two) = scene("admin");
-    let address = scene.rlb.address();
+    let (mut fixture, _one, _two) = fixture("admin");
+    let address = fixture.rlb.address();
     for (line, said) in [
         ("set server be/s1 state maint", "\n"),
         (
@@ -75,49 +75,49 @@ fn states_and_weights_are_set_and_survive_a_reload() {
         ("set server be/s2 weight 50", "\n"),
         ("get weight be/s2", "50 (initial 1)\n\n"),
     ] {
-        assert_eq!(scene.ask(line), said, "{line}");
+        assert_eq!(fixture.ask(line), said, "{line}");
     }
     // The answer comes when it is in force.
-    assert_eq!(scene.rlb.status("s1"), "MAINT");
+    assert_eq!(fixture.rlb.status("s1"), "MAINT");
     for _ in 0..4 {
         assert_eq!(hear(address).0, "2");
     }
-    let config = scene.config.clone().backend("retries = 1");
-    scene.rlb.reload(&config);
-    assert_eq!(scene.rlb.status("s1"), "MAINT");
-    assert_eq!(scene.ask("get weight be/s2"), "50 (initial 1)\n\n");
+    let config = fixture.config.clone().backend("retries = 1");
+    fixture.rlb.reload(&config);
+    assert_eq!(fixture.rlb.status("s1"), "MAINT");
+    assert_eq!(fixture.ask("get weight be/s2"), "50 (initial 1)\n\n");
     assert_eq!(
-        scene.ask("set server be/s1 state ready;set server be/s2 state drain"),
+        fixture.ask("set server be/s1 state ready;set server be/s2 state drain"),
         "\n\n"
     );
     for _ in 0..4 {
         assert_eq!(hear(address).0, "1");
     }
-    let state = scene.ask("show servers state be");
+    let state = fixture.ask("show servers state be");
     let lines: Vec<&str> = state.lines().collect();
     assert_eq!(lines[0], "1");
     assert!(lines[1].starts_with("# be_id be_name srv_id"), "{state}");
     assert!(lines[2].contains(" be 1 s1 127.0.0.1 2 0 1 1 "), "{state}");
     assert!(lines[3].contains(" be 2 s2 127.0.0.1 2 8 50 1 "), "{state}");
     assert_eq!(lines[2].split(' ').count(), 25, "as many as the header");
-    let events = scene.rlb.events();
+    let events = fixture.rlb.events();
     assert_eq!(events.with("be/s1 is going DOWN for maintenance").len(), 1);
-    scene.rlb.stop();
+    fixture.rlb.stop();
 }
 
 /// Status in the statistics, then operational state, administrative state, weight in force and
 /// weight of the file as `show servers state` has them.
 type Seen = (String, [u32; 4]);
 
-fn seen(scene: &Scene, server: &str) -> Seen {
-    let state = scene.ask("show servers state be");
+fn seen(fixture: &Fixture, server: &str) -> Seen {
+    let state = fixture.ask("show servers state be");
     let line = state
         .lines()
         .map(|line| line.split(' ').collect::<Vec<_>>());
     let fields = line.skip(2).find(|it| it.get(3) == Some(&server));
     let fields = fields.unwrap_or_else(|| panic!("no {server} in {state}"));
     let number = |at: usize| fields[at].parse().expect("a number");
-    let csv = scene.rlb.csv();
+    let csv = fixture.rlb.csv();
     let row = csv.row("be", server);
     assert_eq!(
         row.number("weight"),
@@ -128,10 +128,10 @@ fn seen(scene: &Scene, server: &str) -> Seen {
 }
 
 /// How many of `connections` each of four servers gets.
-fn shares(scene: &Scene, connections: usize) -> [usize; 4] {
+fn shares(fixture: &Fixture, connections: usize) -> [usize; 4] {
     let mut shares = [0; 4];
     for _ in 0..connections {
-        let server: usize = hear(scene.rlb.address()).0.parse().expect("a number");
+        let server: usize = hear(fixture.rlb.address()).0.parse().expect("a number");
         shares[server - 1] += 1;
     }
     shares
@@ -151,16 +151,16 @@ fn what_an_operator_set_yields_only_to_the_files_own_change() {
     let config = servers.fold(Config::new(), |config, (peer, keys)| {
         config.server_with(peer.address(), &format!("check = false, {keys}"))
     });
-    let mut scene = Scene::new(config, "admin");
+    let mut fixture = Fixture::new(config, "admin");
     for (server, wish) in [
         ("s1", "state maint"),
         ("s2", "state drain"),
         ("s3", "weight 1"),
         ("s4", "state ready"),
     ] {
-        assert_eq!(scene.ask(&format!("set server be/{server} {wish}")), "\n");
+        assert_eq!(fixture.ask(&format!("set server be/{server} {wish}")), "\n");
     }
-    let mut file = scene.config.to_string();
+    let mut file = fixture.config.to_string();
     let seen_as = |status: &str, numbers| (status.to_owned(), numbers);
     let mut expected = [
         seen_as("MAINT", [0, 0x01, 11, 11]),
@@ -168,60 +168,60 @@ fn what_an_operator_set_yields_only_to_the_files_own_change() {
         seen_as("no check", [2, 0, 1, 13]),
         seen_as("no check", [2, 0x04, 1, 1]),
     ];
-    let all = |scene: &Scene| ["s1", "s2", "s3", "s4"].map(|server| seen(scene, server));
-    assert_eq!(all(&scene), expected);
-    assert_eq!(shares(&scene, 4), [0, 0, 2, 2]);
+    let all = |fixture: &Fixture| ["s1", "s2", "s3", "s4"].map(|server| seen(fixture, server));
+    assert_eq!(all(&fixture), expected);
+    assert_eq!(shares(&fixture, 4), [0, 0, 2, 2]);
 
     // Nothing changes; then the backend does, which makes all its servers anew.
     for line in ["", "retries = 1\n"] {
         let backend = "name = \"be\"\n";
         file = file.replace(backend, &format!("{backend}{line}"));
-        scene.rlb.reload(&file);
-        assert_eq!(all(&scene), expected, "{line:?}");
-        assert_eq!(shares(&scene, 4), [0, 0, 2, 2], "{line:?}");
+        fixture.rlb.reload(&file);
+        assert_eq!(all(&fixture), expected, "{line:?}");
+        assert_eq!(shares(&fixture, 4), [0, 0, 2, 2], "{line:?}");
     }
     // What is refused takes nothing back either.
     let bad = file.replace("weight = 13", "weight = 1300");
-    scene.rlb.reload_refused(&bad);
-    assert_eq!(all(&scene), expected);
+    fixture.rlb.reload_refused(&bad);
+    assert_eq!(all(&fixture), expected);
 
     // The file's own new weights come into force, and touch no state.
     file = file.replace("weight = 11", "weight = 21");
     file = file.replace("weight = 13", "weight = 3");
-    scene.rlb.reload(&file);
+    fixture.rlb.reload(&file);
     expected[0].1 = [0, 0x01, 21, 21];
     expected[2].1 = [2, 0, 3, 3];
-    assert_eq!(all(&scene), expected);
-    assert_eq!(shares(&scene, 8), [0, 0, 6, 2]);
-    assert_eq!(scene.ask("get weight be/s3"), "3 (initial 3)\n\n");
+    assert_eq!(all(&fixture), expected);
+    assert_eq!(shares(&fixture, 8), [0, 0, 6, 2]);
+    assert_eq!(fixture.ask("get weight be/s3"), "3 (initial 3)\n\n");
 
     // The file's own `disabled` too; the operator's wish to drain is there again after it.
     let enabled = file.clone();
     file = file.replace("weight = 12", "weight = 12, disabled = true");
-    scene.rlb.reload(&file);
-    assert_eq!(seen(&scene, "s2"), seen_as("MAINT", [0, 0x0d, 12, 12]));
-    scene.rlb.reload(&enabled);
-    assert_eq!(all(&scene), expected);
+    fixture.rlb.reload(&file);
+    assert_eq!(seen(&fixture, "s2"), seen_as("MAINT", [0, 0x0d, 12, 12]));
+    fixture.rlb.reload(&enabled);
+    assert_eq!(all(&fixture), expected);
 
     // Weights that only the socket has set decide across a reload where connections go.
     let ready = "set server be/s1 state ready;set server be/s2 state ready";
     let weights = "set server be/s1 weight 4;set server be/s2 weight 2";
-    assert_eq!(scene.ask(&format!("{ready};{weights}")), "\n\n\n\n");
-    let mut sums = shares(&scene, 5);
-    scene
+    assert_eq!(fixture.ask(&format!("{ready};{weights}")), "\n\n\n\n");
+    let mut sums = shares(&fixture, 5);
+    fixture
         .rlb
         .reload(&enabled.replace("retries = 1", "retries = 2"));
-    for (sum, more) in sums.iter_mut().zip(shares(&scene, 5)) {
+    for (sum, more) in sums.iter_mut().zip(shares(&fixture, 5)) {
         *sum += more;
     }
     assert_eq!(sums, [4, 2, 3, 1], "one round of ten, a reload within it");
-    scene.rlb.stop();
+    fixture.rlb.stop();
 }
 
 #[test]
 fn the_statistics_are_those_of_the_page() {
-    let (scene, _one, _two) = scene("user");
-    let stat = scene.ask("show stat");
+    let (fixture, _one, _two) = fixture("user");
+    let stat = fixture.ask("show stat");
     assert!(stat.starts_with("# pxname,svname,"), "{stat}");
     let services = |text: &str| -> Vec<String> {
         let rows = text.lines().skip(1).filter(|line| !line.is_empty());
@@ -231,18 +231,18 @@ fn the_statistics_are_those_of_the_page() {
     let all = services(&stat);
     assert!(all.contains(&"be/s1".to_owned()) && all.contains(&"fe/FRONTEND".to_owned()));
     assert_eq!(
-        services(&scene.ask("show stat -1 4 -1")),
+        services(&fixture.ask("show stat -1 4 -1")),
         ["be/s1", "be/s2"]
     );
-    assert_eq!(services(&scene.ask("show stat be 2 -1")), ["be/BACKEND"]);
-    assert_eq!(scene.ask("show stat nosuch 1 -1"), "No such proxy.\n\n");
+    assert_eq!(services(&fixture.ask("show stat be 2 -1")), ["be/BACKEND"]);
+    assert_eq!(fixture.ask("show stat nosuch 1 -1"), "No such proxy.\n\n");
     // A user looks and changes nothing.
     assert_eq!(
-        scene.ask("set server be/s1 state maint"),
+        fixture.ask("set server be/s1 state maint"),
         "Permission denied\n\n"
     );
-    assert_eq!(scene.ask("reload"), "Permission denied\n\n");
-    scene.rlb.stop();
+    assert_eq!(fixture.ask("reload"), "Permission denied\n\n");
+    fixture.rlb.stop();
 }
 
 #[test]
@@ -255,69 +255,73 @@ fn what_tools_ask_for_first_is_answered_as_haproxy_does() {
              servers = [{{ name = \"s1\", address = \"{}\", check = false }}]",
             peer.address()
         ));
-    let scene = Scene::new(config, "admin");
-    assert_eq!(scene.ask("show backend"), "# name\nbe\nanother\n\n");
-    let errors = scene.ask("show errors");
+    let fixture = Fixture::new(config, "admin");
+    assert_eq!(fixture.ask("show backend"), "# name\nbe\nanother\n\n");
+    let errors = fixture.ask("show errors");
     let date = errors.strip_prefix("Total events captured on [");
     let date = date.and_then(|rest| rest.strip_suffix("] : 0\n\n"));
     let length = date.map(str::len);
     assert_eq!(length, Some("22/Nov/2026:06:52:25.978".len()), "{errors}");
     let sockets = format!(
         "# socket lvl processes\n{} admin all\n\n",
-        scene.socket().display()
+        fixture.socket().display()
     );
-    assert_eq!(scene.ask("show cli sockets"), sockets);
+    assert_eq!(fixture.ask("show cli sockets"), sockets);
     let json = |line: &str| -> serde_json::Value {
-        serde_json::from_str(&scene.ask(line)).unwrap_or_else(|error| panic!("{line}: {error}"))
+        serde_json::from_str(&fixture.ask(line)).unwrap_or_else(|error| panic!("{line}: {error}"))
     };
     assert_eq!(json("show info json")[1]["field"]["name"], "Version");
     assert_eq!(json("show stat json")[0][0]["objType"], "Frontend");
     assert_eq!(json("show schema json")["oneOf"][0]["title"], "Info");
-    assert!(scene.ask("show info desc").contains(":\"Product name\"\n"));
+    assert!(
+        fixture
+            .ask("show info desc")
+            .contains(":\"Product name\"\n")
+    );
     assert_eq!(
-        scene.ask("show info bogus"),
+        fixture.ask("show info bogus"),
         "Unknown parameter 'bogus' of 'show info'.\n\n"
     );
-    scene.rlb.stop();
+    fixture.rlb.stop();
 }
 
 #[test]
 fn a_client_may_lower_itself_and_no_other() {
-    let (scene, _one, _two) = scene("admin");
+    let (fixture, _one, _two) = fixture("admin");
     assert_eq!(
-        scene.ask("show cli level;operator;show cli level;reload;show sess;user;show cli level"),
+        fixture.ask("show cli level;operator;show cli level;reload;show sess;user;show cli level"),
         "admin\n\n\noperator\n\nPermission denied\n\n\n\nuser\n\n"
     );
     // There is no way back, and what is not allowed is not listed.
     assert_eq!(
-        scene.ask("user;operator;show sess"),
+        fixture.ask("user;operator;show sess"),
         "\nPermission denied\n\nPermission denied\n\n"
     );
-    assert!(!scene.ask("operator;help").contains("reload"));
-    assert_eq!(scene.ask("show cli level"), "admin\n\n");
-    scene.rlb.stop();
+    assert!(!fixture.ask("operator;help").contains("reload"));
+    assert_eq!(fixture.ask("show cli level"), "admin\n\n");
+    fixture.rlb.stop();
 }
 
 #[test]
 fn sessions_of_a_server_are_shut_down() {
     let peer = Peer::start(Behaviour::Echo);
     let config = Config::new().server_with(peer.address(), "check = false");
-    let scene = Scene::new(config, "admin");
-    let mut stream = connect(scene.rlb.address());
+    let fixture = Fixture::new(config, "admin");
+    let mut stream = connect(fixture.rlb.address());
     echo(&mut stream, b"before");
-    assert_eq!(scene.ask("shutdown sessions server be/s1"), "\n");
+    assert_eq!(fixture.ask("shutdown sessions server be/s1"), "\n");
     read_to_end(&mut stream);
     eventually_true(STOP_WITHIN, "the session is over", || {
-        scene.rlb.number("s1", "scur") == 0
+        fixture.rlb.number("s1", "scur") == 0
     });
-    echo(&mut connect(scene.rlb.address()), b"new ones are welcome");
-    scene.rlb.stop();
+    echo(&mut connect(fixture.rlb.address()), b"new ones are welcome");
+    fixture.rlb.stop();
 }
 
 #[test]
 fn the_command_line_reloads_and_says_what_changed() {
-    let (scene, _one, _two) = scene("admin");
-    let path = scene.rlb.config_path();
+    let (fixture, _one, _two) = fixture("admin");
+    let path = fixture.rlb.config_path();
     let path = path.to_str().expect("a UTF-8 path");
     let reload = || {
         let output = command(&["reload", "--config", path]);
@@ -328,24 +332,24 @@ fn the_command_line_reloads_and_says_what_changed() {
             text(&output.stderr),
         )
     };
-    let config = scene.config.clone();
-    scene.rlb.rewrite(&config.clone().frontend("maxconn = 9"));
+    let config = fixture.config.clone();
+    fixture.rlb.rewrite(&config.clone().frontend("maxconn = 9"));
     let (code, said, _) = reload();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("~ frontend fe: maxconn none -> 9"), "{said}");
     assert_eq!(
-        scene.rlb.number("FRONTEND", "slim"),
+        fixture.rlb.number("FRONTEND", "slim"),
         9,
         "in force when it returns"
     );
-    scene.rlb.rewrite(&config.frontend("maxcon = 10"));
+    fixture.rlb.rewrite(&config.frontend("maxcon = 10"));
     let (code, _, said) = reload();
     assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("maxcon") && said.contains("unchanged"),
         "{said}"
     );
-    let socket = scene.socket();
+    let socket = fixture.socket();
     let socket = socket.to_str().expect("a UTF-8 path");
     let output = command(&["ctl", "--socket", socket, "show version"]);
     assert_eq!(output.stdout, b"3.0.0-rlb0.1.0\n\n");
@@ -353,13 +357,13 @@ fn the_command_line_reloads_and_says_what_changed() {
     assert_eq!(output.status.code(), Some(1));
     let output = command(&["ctl", "--socket", "/nonexistent", "help"]);
     assert_eq!(output.status.code(), Some(1));
-    scene.rlb.stop();
+    fixture.rlb.stop();
 }
 
 #[test]
 fn rude_clients_are_bounded() {
-    let (scene, _one, _two) = scene("admin");
-    let mut stream = UnixStream::connect(scene.socket()).expect("the socket is there");
+    let (fixture, _one, _two) = fixture("admin");
+    let mut stream = UnixStream::connect(fixture.socket()).expect("the socket is there");
     stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     // The rest may not be taken any more.
     drop(stream.write_all(&vec![b'x'; 100_000]));
@@ -368,9 +372,9 @@ fn rude_clients_are_bounded() {
     assert!(said.len() < 200, "{}", String::from_utf8_lossy(&said));
     // Ten that say nothing are cut, and then the eleventh is served.
     let silent: Vec<UnixStream> = (0..10)
-        .map(|_| UnixStream::connect(scene.socket()).expect("the socket is there"))
+        .map(|_| UnixStream::connect(fixture.socket()).expect("the socket is there"))
         .collect();
-    let mut stream = UnixStream::connect(scene.socket()).expect("it waits");
+    let mut stream = UnixStream::connect(fixture.socket()).expect("it waits");
     stream
         .set_read_timeout(Some(2 * TIMEOUT))
         .expect("a timeout");
@@ -381,5 +385,5 @@ fn rude_clients_are_bounded() {
     });
     assert_eq!(answer, "3.0.0-rlb0.1.0\n\n");
     drop(silent);
-    scene.rlb.stop();
+    fixture.rlb.stop();
 }

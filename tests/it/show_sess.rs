@@ -7,7 +7,7 @@ use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer, Unanswering};
 use crate::harness::process::Process;
 use crate::harness::rlb::STOP_WITHIN;
-use crate::harness::runtime::{Scene, ask};
+use crate::harness::runtime::{Fixture, ask};
 use nix::sys::signal::Signal;
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -47,14 +47,14 @@ fn lines(answer: &str) -> Vec<Line> {
     all.map(|line| Line(line.to_owned())).collect()
 }
 
-fn list(scene: &Scene, arguments: &str) -> Vec<Line> {
-    lines(&scene.ask(&format!("show sess {arguments}")))
+fn list(fixture: &Fixture, arguments: &str) -> Vec<Line> {
+    lines(&fixture.ask(&format!("show sess {arguments}")))
 }
 
 /// Waits until `count` sessions are listed with these arguments.
-fn listed(scene: &Scene, arguments: &str, count: usize) -> Vec<Line> {
+fn listed(fixture: &Fixture, arguments: &str, count: usize) -> Vec<Line> {
     eventually(STOP_WITHIN, &format!("{count} sessions"), || {
-        let all = list(scene, arguments);
+        let all = list(fixture, arguments);
         (all.len() == count).then_some(all)
     })
 }
@@ -69,16 +69,16 @@ fn every_session_is_listed_once_whatever_worker_has_it() {
     const SESSIONS: usize = 600;
     let peer = Peer::start(Behaviour::SpeaksFirst("hi"));
     let config = Config::new().server_with(peer.address(), "check = false");
-    let scene = Scene::new(config, "operator");
-    assert_eq!(scene.ask("show sess"), "\n", "nobody is there");
+    let fixture = Fixture::new(config, "operator");
+    assert_eq!(fixture.ask("show sess"), "\n", "nobody is there");
     let clients: Vec<TcpStream> = (0..SESSIONS)
         .map(|_| {
-            let mut client = connect(scene.rlb.address());
+            let mut client = connect(fixture.rlb.address());
             client.read_exact(&mut [0; 2]).expect("the server's words");
             client
         })
         .collect();
-    let all = listed(&scene, "", SESSIONS);
+    let all = listed(&fixture, "", SESSIONS);
     let ids: HashSet<&str> = all.iter().map(Line::id).collect();
     assert_eq!(ids.len(), SESSIONS);
     let sources: HashSet<&str> = all.iter().map(|line| line.field("src")).collect();
@@ -99,8 +99,8 @@ fn every_session_is_listed_once_whatever_worker_has_it() {
     }
     // An operator looks and ends nothing.
     let shutdown = format!("shutdown session {}", all[0].id());
-    assert_eq!(scene.ask(&shutdown), "Permission denied\n\n");
-    scene.rlb.stop_after(clients);
+    assert_eq!(fixture.ask(&shutdown), "Permission denied\n\n");
+    fixture.rlb.stop_after(clients);
 }
 
 #[test]
@@ -114,14 +114,14 @@ fn sessions_are_chosen_by_where_they_are() {
              servers = [{{ name = \"s1\", address = \"{}\", check = false }}]",
             one.address()
         ));
-    let scene = Scene::new(config, "admin");
-    let other = scene.rlb.addresses("other")[0];
-    let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(scene.rlb.address())).collect();
+    let fixture = Fixture::new(config, "admin");
+    let other = fixture.rlb.addresses("other")[0];
+    let mut clients: Vec<TcpStream> = (0..4).map(|_| connect(fixture.rlb.address())).collect();
     clients.push(connect(other));
     for client in &mut clients {
         echo(client, b"established");
     }
-    let count = |arguments: &str| list(&scene, arguments).len();
+    let count = |arguments: &str| list(&fixture, arguments).len();
     assert_eq!(count(""), 5);
     assert_eq!(count("frontend fe"), 4);
     assert_eq!(count("backend other"), 1);
@@ -129,9 +129,9 @@ fn sessions_are_chosen_by_where_they_are() {
     assert_eq!(count("server other/s1"), 1);
     assert_eq!(count("susp older 1h"), 0);
     assert_eq!(count("susp"), 0, "all have timeouts");
-    assert_eq!(scene.ask("show sess older 3600"), "\n");
-    let id = list(&scene, "backend other")[0].id().to_owned();
-    let dump = scene.ask(&format!("show sess {id}"));
+    assert_eq!(fixture.ask("show sess older 3600"), "\n");
+    let id = list(&fixture, "backend other")[0].id().to_owned();
+    let dump = fixture.ask(&format!("show sess {id}"));
     let port = other.port();
     for part in [
         format!("{id}: ["),
@@ -145,39 +145,39 @@ fn sessions_are_chosen_by_where_they_are() {
         assert!(dump.contains(&part), "{part} in {dump}");
     }
     assert_eq!(dump.matches("0x").count(), 1, "one session: {dump}");
-    assert_eq!(scene.ask("show sess all").matches(" source=").count(), 5);
-    assert_eq!(scene.ask("show sess 0xffffff"), "Session not found.\n\n");
-    scene.rlb.stop_after(clients);
+    assert_eq!(fixture.ask("show sess all").matches(" source=").count(), 5);
+    assert_eq!(fixture.ask("show sess 0xffffff"), "Session not found.\n\n");
+    fixture.rlb.stop_after(clients);
 }
 
 #[test]
 fn one_session_is_shut_down_and_no_other() {
     let peer = Peer::start(Behaviour::Echo);
     let config = Config::new().server_with(peer.address(), "check = false");
-    let scene = Scene::new(config, "admin");
-    let mut clients: Vec<TcpStream> = (0..8).map(|_| connect(scene.rlb.address())).collect();
+    let fixture = Fixture::new(config, "admin");
+    let mut clients: Vec<TcpStream> = (0..8).map(|_| connect(fixture.rlb.address())).collect();
     for client in &mut clients {
         echo(client, b"established");
     }
     let (victim, rest) = clients.split_first_mut().expect("eight");
     let source = source(victim);
-    let all = list(&scene, "");
+    let all = list(&fixture, "");
     let found = all.iter().find(|line| line.field("src") == source);
     let id = found.expect("it is listed").id();
-    assert_eq!(scene.ask(&format!("shutdown session {id}")), "\n");
+    assert_eq!(fixture.ask(&format!("shutdown session {id}")), "\n");
     assert_eq!(read_to_end(victim), (vec![], End::Reset));
     for client in rest {
         echo(client, b"still here");
     }
     assert_eq!(
-        scene.ask(&format!("shutdown session {id}")),
+        fixture.ask(&format!("shutdown session {id}")),
         "No such session (use 'show sess').\n\n"
     );
     for line in ["shutdown session", "shutdown session nonsense"] {
         let said = "Session pointer expected (use 'show sess').\n\n";
-        assert_eq!(scene.ask(line), said);
+        assert_eq!(fixture.ask(line), said);
     }
-    scene.rlb.stop_after(clients);
+    fixture.rlb.stop_after(clients);
 }
 
 #[test]
@@ -188,9 +188,9 @@ fn a_session_that_is_still_connecting_is_listed_and_shut_down() {
         .timeout("connect = \"1m\"")
         .server_with(dark.address(), "check = false")
         .log("stdout", "raw");
-    let mut scene = Scene::new(config, "admin");
-    let mut clients: Vec<TcpStream> = (0..3).map(|_| connect(scene.rlb.address())).collect();
-    let all = listed(&scene, "", 3);
+    let mut fixture = Fixture::new(config, "admin");
+    let mut clients: Vec<TcpStream> = (0..3).map(|_| connect(fixture.rlb.address())).collect();
+    let all = listed(&fixture, "", 3);
     let left = |line: &Line| line.field("c_exp").strip_suffix('s')?.parse::<u64>().ok();
     for line in &all {
         let fields = ["fe", "be", "srv", "rc"].map(|name| line.field(name));
@@ -202,20 +202,20 @@ fn a_session_that_is_still_connecting_is_listed_and_shut_down() {
             line.0
         );
     }
-    let dump = scene.ask("show sess all");
+    let dump = fixture.ask("show sess all");
     assert_eq!(dump.matches("  scb state=CON\n").count(), 3, "{dump}");
     let first = source(&clients[0]);
     let found = all.iter().find(|line| line.field("src") == first);
     let id = found.expect("it is listed").id();
-    assert_eq!(scene.ask(&format!("shutdown session {id}")), "\n");
+    assert_eq!(fixture.ask(&format!("shutdown session {id}")), "\n");
     assert_eq!(read_to_end(&mut clients[0]).0, b"");
-    assert_eq!(listed(&scene, "", 2).len(), 2);
-    assert_eq!(scene.rlb.number("FRONTEND", "scur"), 2);
+    assert_eq!(listed(&fixture, "", 2).len(), 2);
+    assert_eq!(fixture.rlb.number("FRONTEND", "scur"), 2);
     // The end of a stop ends the others: closing them does not, for HAProxy's clients may half-close.
     drop(clients);
-    scene.rlb.signal(Signal::SIGTERM);
-    assert_eq!(scene.rlb.process.wait(STOP_WITHIN).code(), Some(0));
-    let killed = || scene.rlb.process.stdout.with(" KC ");
+    fixture.rlb.signal(Signal::SIGTERM);
+    assert_eq!(fixture.rlb.process.wait(STOP_WITHIN).code(), Some(0));
+    let killed = || fixture.rlb.process.stdout.with(" KC ");
     eventually(STOP_WITHIN, "three lines", || {
         (killed().len() == 3).then_some(())
     });
@@ -231,44 +231,44 @@ fn a_list_says_what_moves_the_bytes() {
     });
     let peer = Peer::start(flood);
     let config = Config::new().server_with(peer.address(), "check = false");
-    let scene = Scene::new(config, "admin");
-    let mut client = connect(scene.rlb.address());
+    let fixture = Fixture::new(config, "admin");
+    let mut client = connect(fixture.rlb.address());
     let mut buffer = vec![0; 1 << 20];
     for _ in 0..BYTES / buffer.len() {
         client.read_exact(&mut buffer).expect("bulk");
     }
     // The client stops reading; what is on its way stays in a pipe.
     let line = eventually(STOP_WITHIN, "a spliced download that waits", || {
-        let line = list(&scene, "").pop()?;
+        let line = list(&fixture, "").pop()?;
         let waits = !line.0.contains(" rp[f=000000h,i=0,");
         (line.field("rpby") == "splice" && waits).then_some(line)
     });
     assert_eq!(line.field("rqby"), "copy");
     let bytes: usize = line.field("bout").parse().expect("a number");
     assert!(bytes >= BYTES, "{}", line.0);
-    scene.rlb.stop_after(client);
+    fixture.rlb.stop_after(client);
 }
 
 #[test]
 fn a_client_that_does_not_read_the_list_keeps_nobody_waiting() {
     let peer = Peer::start(Behaviour::Echo);
     let config = Config::new().server_with(peer.address(), "check = false");
-    let scene = Scene::new(config, "admin");
-    let mut clients: Vec<TcpStream> = (0..400).map(|_| connect(scene.rlb.address())).collect();
+    let fixture = Fixture::new(config, "admin");
+    let mut clients: Vec<TcpStream> = (0..400).map(|_| connect(fixture.rlb.address())).collect();
     for client in &mut clients {
         echo(client, b"established");
     }
-    let mut rude = UnixStream::connect(scene.socket()).expect("the socket is there");
+    let mut rude = UnixStream::connect(fixture.socket()).expect("the socket is there");
     let line = "show sess all;".repeat(50);
     writeln!(rude, "{line}").expect("sent");
     // It reads nothing; meanwhile sessions go on and others are answered.
     for client in &mut clients {
         echo(client, b"still here");
     }
-    assert_eq!(list(&scene, "").len(), 400);
-    assert_eq!(scene.ask("set server be/s1 state ready"), "\n");
+    assert_eq!(list(&fixture, "").len(), 400);
+    assert_eq!(fixture.ask("set server be/s1 state ready"), "\n");
     drop(rude);
-    scene.rlb.stop_after(clients);
+    fixture.rlb.stop_after(clients);
 }
 
 /// HAProxy's session and rlb's, side by side: the same fields in the same order, the same names.
@@ -304,10 +304,10 @@ fn the_line_begins_as_haproxys() {
     let config = Config::new()
         .bind(format!("unix:{}", path("rlb.sock").display()))
         .server_with(peer.address(), "check = false");
-    let scene = Scene::new(config, "admin");
+    let fixture = Fixture::new(config, "admin");
     let ours = talk(&path("rlb.sock"));
     // HAProxy lists the session of the runtime socket too.
-    let answers = [&path("admin.sock"), &scene.socket()].map(|socket| {
+    let answers = [&path("admin.sock"), &fixture.socket()].map(|socket| {
         let all = lines(&ask(socket, "show sess"));
         let mut of_proxy = all.into_iter().filter(|line| line.field("fe") == "fe");
         of_proxy.next().expect("the session is listed")
@@ -320,5 +320,5 @@ fn the_line_begins_as_haproxys() {
         assert_eq!(haproxys.field(name), rlbs.field(name), "{name}");
     }
     drop((theirs, process));
-    scene.rlb.stop_after(ours);
+    fixture.rlb.stop_after(ours);
 }

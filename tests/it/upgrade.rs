@@ -8,7 +8,7 @@ use crate::harness::load::Load;
 use crate::harness::peer::{Behaviour, Peer, Refuses};
 use crate::harness::ports;
 use crate::harness::rlb::{PROGRAM, Rlb, STOP_WITHIN, Start, command};
-use crate::harness::runtime::{Scene, ask};
+use crate::harness::runtime::{Fixture, ask};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
@@ -132,8 +132,8 @@ fn the_runtime_socket_and_what_operators_and_checks_decided_go_along() {
         .fold(Config::new().bind(ports::free()), |config, peer| {
             config.server_with(peer.address(), check)
         });
-    let scene = Scene::new(config.server_with(dark.address(), check), "admin");
-    let socket = scene.socket();
+    let fixture = Fixture::new(config.server_with(dark.address(), check), "admin");
+    let socket = fixture.socket();
     let states = || {
         let text = ask(&socket, "show servers state be");
         let servers = text.lines().filter(|line| line.contains(" be "));
@@ -144,17 +144,17 @@ fn the_runtime_socket_and_what_operators_and_checks_decided_go_along() {
         });
         columns.collect::<Vec<_>>()
     };
-    scene.ask("set server be/s1 state maint; set server be/s2 state drain");
-    scene.ask("set weight be/s3 7");
+    fixture.ask("set server be/s1 state maint; set server be/s2 state drain");
+    fixture.ask("set weight be/s3 7");
     let wanted = ["0 1 1", "2 8 1", "2 0 7", "0 0 1"]
         .map(str::to_owned)
         .to_vec();
     eventually_eq(TIMEOUT, &wanted, states);
-    let old = scene.rlb.process.id().to_string();
+    let old = fixture.rlb.process.id().to_string();
     assert_eq!(info(&socket, "Pid"), old);
 
     let said = upgrade(&socket);
-    let next = Next::of(&scene.rlb);
+    let next = Next::of(&fixture.rlb);
     assert_eq!(
         String::from_utf8_lossy(&said.stdout),
         format!("process {} serves from now on\n", next.0)
@@ -214,31 +214,31 @@ fn what_waits_in_a_socket_of_any_kind_is_served_by_other_workers() {
 fn a_new_process_that_cannot_serve_changes_nothing() {
     let peers = [Peer::start(Behaviour::Echo)];
     let address = ports::free();
-    let scene = Scene::new(on(address, &peers), "admin");
+    let fixture = Fixture::new(on(address, &peers), "admin");
     let mut stream = connect(address);
     echo(&mut stream, b"before");
     let holder = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = holder.local_addr().expect("bound");
-    let elsewhere = scene.config.clone().bind(taken);
-    let wrong = scene.config.clone().global("maxcon = 1");
+    let elsewhere = fixture.config.clone().bind(taken);
+    let wrong = fixture.config.clone().global("maxcon = 1");
     for (config, why) in [
         (wrong.to_string(), "unknown key `maxcon`"),
         (elsewhere.to_string(), "cannot listen on"),
     ] {
-        scene.rlb.rewrite(&config);
-        let said = upgrade(&scene.socket());
+        fixture.rlb.rewrite(&config);
+        let said = upgrade(&fixture.socket());
         assert_eq!(said.status.code(), Some(1));
         let text = String::from_utf8_lossy(&said.stderr).into_owned();
         assert!(text.contains("the new process cannot serve"), "{text}");
         assert!(text.contains(why), "{text}");
         assert!(text.ends_with("this process goes on as it was\n"), "{text}");
-        assert!(!scene.rlb.notified("MAINPID="), "nobody is told");
+        assert!(!fixture.rlb.notified("MAINPID="), "nobody is told");
         echo(&mut stream, b"as before");
         echo(&mut connect(address), b"a new one");
     }
-    scene.rlb.rewrite(&scene.config);
-    assert!(upgrade(&scene.socket()).status.success());
-    let next = Next::of(&scene.rlb);
+    fixture.rlb.rewrite(&fixture.config);
+    assert!(upgrade(&fixture.socket()).status.success());
+    let next = Next::of(&fixture.rlb);
     drop(stream);
     next.stop();
 }

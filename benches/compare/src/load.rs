@@ -2,7 +2,7 @@
 //! two cores are enough; every byte is checked.
 
 use crate::measure;
-use crate::wire::{DONE, HEADER, Pattern, Wish};
+use crate::wire::{DONE, HEADER, Pattern, Request};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
@@ -97,7 +97,7 @@ pub fn serve(ports: &[u16]) -> Result<()> {
 /// What all servers have in common.
 struct Shared {
     pattern: Pattern,
-    /// See [`Wish::Ended`].
+    /// See [`Request::Ended`].
     ended: Cell<u64>,
 }
 
@@ -115,16 +115,16 @@ async fn serve_one(mut stream: TcpStream, shared: &Shared) -> Result<()> {
     loop {
         let mut header = [0; HEADER];
         stream.read_exact(&mut header).await?;
-        match Wish::parse(header).context("no such wish")? {
-            Wish::Hello => stream.write_all(DONE).await?,
-            Wish::Echo => return echo(&mut stream).await,
-            Wish::Download(bytes) => return send(&mut stream, pattern, bytes).await,
-            Wish::Upload(bytes) => {
+        match Request::parse(header).context("no such request")? {
+            Request::Hello => stream.write_all(DONE).await?,
+            Request::Echo => return echo(&mut stream).await,
+            Request::Download(bytes) => return send(&mut stream, pattern, bytes).await,
+            Request::Upload(bytes) => {
                 let broken = receive(&mut stream, pattern, bytes).await?;
                 ensure!(broken == 0, "an upload arrived broken");
                 return Ok(stream.write_all(DONE).await?);
             }
-            Wish::Leave(bytes) => {
+            Request::Leave(bytes) => {
                 send(&mut stream, pattern, bytes).await?;
                 stream.shutdown().await?;
                 let broken = receive(&mut stream, pattern, bytes).await?;
@@ -132,19 +132,19 @@ async fn serve_one(mut stream: TcpStream, shared: &Shared) -> Result<()> {
                 shared.count_end(broken == 0 && end == 0);
                 return Ok(());
             }
-            Wish::Reset(bytes) => {
+            Request::Reset(bytes) => {
                 send(&mut stream, pattern, bytes).await?;
                 stream.read_exact(&mut [0]).await?;
                 return Ok(stream.set_zero_linger()?);
             }
-            Wish::Stay(bytes) => {
+            Request::Stay(bytes) => {
                 let broken = receive(&mut stream, pattern, bytes).await?;
                 stream.write_all(DONE).await?;
                 let end = stream.read(&mut [0]).await;
                 shared.count_end(broken == 0 && !matches!(end, Ok(1)));
                 return Ok(());
             }
-            Wish::Ended => stream.write_all(&shared.ended.get().to_le_bytes()).await?,
+            Request::Ended => stream.write_all(&shared.ended.get().to_le_bytes()).await?,
         }
     }
 }
@@ -230,16 +230,16 @@ pub fn begin() -> Result<Instant> {
     Ok(Instant::now())
 }
 
-pub async fn connect(target: SocketAddr, wish: Wish) -> Result<TcpStream> {
+pub async fn connect(target: SocketAddr, request: Request) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;
-    stream.write_all(&wish.header()).await?;
+    stream.write_all(&request.header()).await?;
     Ok(stream)
 }
 
 /// A connection that has had one round trip, so that it surely stands to its server.
 async fn established(target: SocketAddr) -> Result<TcpStream> {
-    let mut stream = connect(target, Wish::Echo).await?;
+    let mut stream = connect(target, Request::Echo).await?;
     stream.write_all(b"x").await?;
     stream.read_exact(&mut [0]).await?;
     Ok(stream)
@@ -338,7 +338,7 @@ async fn rate(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
                 let since = Instant::now();
                 let mut stream = TcpStream::connect(target).await?;
                 stream.set_nodelay(true)?;
-                let mut message = Wish::Echo.header().to_vec();
+                let mut message = Request::Echo.header().to_vec();
                 message.extend_from_slice(&pattern.at(0)[..size]);
                 stream.write_all(&message).await?;
                 stream.read_exact(&mut buffer).await?;
@@ -409,7 +409,7 @@ async fn stalled(args: &Args) -> Result<Vec<TcpStream>> {
     let mut begun = vec![0; 1_000_000];
     let mut held = Vec::new();
     for _ in 0..args.stalled {
-        let mut stream = connect(args.target, Wish::Download(u64::MAX)).await?;
+        let mut stream = connect(args.target, Request::Download(u64::MAX)).await?;
         stream.read_exact(&mut begun).await?;
         held.push(stream);
     }
@@ -423,7 +423,7 @@ async fn bulk(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let mut stalled = stalled(args).await?;
     let mut streams = Vec::new();
     for _ in 0..args.connections {
-        let mut stream = connect(target, Wish::Hello).await?;
+        let mut stream = connect(target, Request::Hello).await?;
         ensure!(done(&mut stream).await, "a server did not say hello");
         streams.push(RefCell::new(Some(stream)));
     }
@@ -435,11 +435,11 @@ async fn bulk(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
         async move {
             let mut stream = stream.context("each stream has one client")?;
             let broken = if up {
-                stream.write_all(&Wish::Upload(bytes).header()).await?;
+                stream.write_all(&Request::Upload(bytes).header()).await?;
                 send(&mut stream, &pattern, bytes).await?;
                 !done(&mut stream).await
             } else {
-                stream.write_all(&Wish::Download(bytes).header()).await?;
+                stream.write_all(&Request::Download(bytes).header()).await?;
                 receive(&mut stream, &pattern, bytes).await? != 0
             };
             tally.broken.set(tally.broken.get() + u64::from(broken));
@@ -469,7 +469,7 @@ async fn idle(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let mut streams = Vec::new();
     let mut broken = 0;
     for _ in 0..args.connections {
-        let mut stream = connect(args.target, Wish::Echo).await?;
+        let mut stream = connect(args.target, Request::Echo).await?;
         let mut moved = 0;
         // One byte at least, so that the connection stands to its server.
         while moved < args.warm.max(1) {

@@ -2,7 +2,7 @@
 
 /// What a client wants, in the first [`HEADER`] bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Request {
     /// [`DONE`] is answered and another header follows: how a client learns that its connection
     /// stands all the way to its server.
     Hello,
@@ -18,17 +18,17 @@ pub enum Wish {
     Reset(u64),
     /// So many bytes are taken, [`DONE`] is answered, and an end of any kind is waited for.
     Stay(u64),
-    /// The answer is how many of [`Wish::Leave`] and [`Wish::Stay`] have ended as they should, in 8 bytes.
+    /// The answer is how many of [`Request::Leave`] and [`Request::Stay`] have ended as they should, in 8 bytes.
     Ended,
 }
 
 /// Length of a header.
 pub const HEADER: usize = 16;
 
-/// Answer to a [`Wish::Hello`] and to a complete upload.
+/// Answer to a [`Request::Hello`] and to a complete upload.
 pub const DONE: &[u8; 8] = b"complete";
 
-impl Wish {
+impl Request {
     /// The header.
     pub fn header(self) -> [u8; HEADER] {
         let (kind, bytes) = match self {

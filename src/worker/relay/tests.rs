@@ -26,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SOCKET_BUFFER: usize = 8 * 1024;
 
 /// A session in a relay, and the far ends of its two connections.
-struct Bench {
+struct Fixture {
     relay: Rc<Relay>,
     snapshot: Snapshot,
     ends: [End; 2],
@@ -221,7 +221,7 @@ fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<WorkerStats>,
     (session, snapshot, worker_stats, [far_client, far_server])
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         Self::with_buffers(SOCKET_BUFFER)
     }
@@ -310,39 +310,39 @@ proptest! {
     fn what_is_written_on_one_side_is_read_on_the_other(
         acts in prop::collection::vec(act(), 1..80)
     ) {
-        let mut bench = Bench::new();
+        let mut fixture = Fixture::new();
         for act in &acts {
-            bench.act(act);
+            fixture.act(act);
         }
-        bench.act(&Act::End(0));
-        bench.act(&Act::End(1));
-        bench.until("both ends have read the end", |b| b.ends.iter().all(|e| e.ended.is_some()));
-        bench.until("the session has ended", Bench::is_over);
+        fixture.act(&Act::End(0));
+        fixture.act(&Act::End(1));
+        fixture.until("both ends have read the end", |b| b.ends.iter().all(|e| e.ended.is_some()));
+        fixture.until("the session has ended", Fixture::is_over);
         for side in 0..2 {
-            prop_assert_eq!(bench.ends[side].ended, Some(ErrorKind::UnexpectedEof));
-            prop_assert_eq!(bench.ends[side].read, bench.ends[1 - side].written);
+            prop_assert_eq!(fixture.ends[side].ended, Some(ErrorKind::UnexpectedEof));
+            prop_assert_eq!(fixture.ends[side].read, fixture.ends[1 - side].written);
         }
-        prop_assert_eq!(bench.counted(), [bench.ends[0].written, bench.ends[1].written]);
+        prop_assert_eq!(fixture.counted(), [fixture.ends[0].written, fixture.ends[1].written]);
     }
 
     #[test]
     fn a_reset_arrives_as_a_reset_after_all_that_was_read(
         acts in prop::collection::vec(act(), 0..60), from in 0usize..2
     ) {
-        let mut bench = Bench::new();
+        let mut fixture = Fixture::new();
         // The remaining side may end its half before; then it is reset all the same.
         for act in acts.iter().filter(|act| !matches!(act, Act::End(side) if *side == from)) {
-            bench.act(act);
+            fixture.act(act);
         }
-        let stream = bench.ends[from].stream.take().unwrap();
+        let stream = fixture.ends[from].stream.take().unwrap();
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         drop(stream);
-        bench.until("the session has ended", Bench::is_over);
+        fixture.until("the session has ended", Fixture::is_over);
         let other = 1 - from;
-        bench.until("the reset has arrived", |b| b.ends[other].ended.is_some());
-        let kind = bench.ends[other].ended;
+        fixture.until("the reset has arrived", |b| b.ends[other].ended.is_some());
+        let kind = fixture.ends[other].ended;
         prop_assert_eq!(kind, Some(ErrorKind::ConnectionReset));
-        prop_assert_eq!(bench.ends[other].read, bench.counted()[from]);
+        prop_assert_eq!(fixture.ends[other].read, fixture.counted()[from]);
     }
 }
 
@@ -369,69 +369,69 @@ fn bytes_that_are_owed_at_the_hand_over_are_sent_first() {
 #[test]
 fn bulk_goes_through_a_pipe_that_comes_back_to_the_pool() {
     const BULK: u64 = 8_000_000;
-    let mut bench = Bench::with_buffers(512 * 1024);
+    let mut fixture = Fixture::with_buffers(512 * 1024);
     let deadline = Instant::now() + TIMEOUT;
-    while bench.ends.iter().any(|end| end.read < BULK) {
+    while fixture.ends.iter().any(|end| end.read < BULK) {
         assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
         for side in 0..2 {
-            let left = BULK - bench.ends[side].written;
-            bench.ends[side].write(side, usize::try_from(left.min(300_000)).unwrap());
+            let left = BULK - fixture.ends[side].written;
+            fixture.ends[side].write(side, usize::try_from(left.min(300_000)).unwrap());
         }
-        bench.turn();
+        fixture.turn();
         for side in 0..2 {
-            bench.ends[side].read(side, 400_000);
+            fixture.ends[side].read(side, 400_000);
         }
     }
     assert!(
-        bench.relay.engine.borrow().pooled_pipes() > 0,
+        fixture.relay.engine.borrow().pooled_pipes() > 0,
         "8 MB were copied all the way"
     );
     for side in 0..2 {
-        bench.act(&Act::End(side));
+        fixture.act(&Act::End(side));
     }
-    bench.until("the session has ended", Bench::is_over);
-    assert_eq!(bench.counted(), [BULK, BULK]);
+    fixture.until("the session has ended", Fixture::is_over);
+    assert_eq!(fixture.counted(), [BULK, BULK]);
 }
 
 #[test]
 fn bulk_that_comes_in_pieces_is_still_bulk() {
     const PIECE: usize = 30_000;
-    let mut bench = Bench::with_buffers(512 * 1024);
-    let spliced = |b: &Bench| b.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
+    let mut fixture = Fixture::with_buffers(512 * 1024);
+    let spliced = |b: &Fixture| b.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
     let mut sent = 0;
-    let mut pass = |bench: &mut Bench, len: usize| {
+    let mut pass = |fixture: &mut Fixture, len: usize| {
         sent += len as u64;
-        bench.ends[1].write(1, len);
-        bench.until("the piece is through", |b| b.ends[0].read == sent);
+        fixture.ends[1].write(1, len);
+        fixture.until("the piece is through", |b| b.ends[0].read == sent);
         // Nothing is left to be read, and the engine knows it.
-        bench.turn();
+        fixture.turn();
     };
-    pass(&mut bench, PIECE);
-    assert_eq!(spliced(&bench), 0, "a single message is copied");
-    pass(&mut bench, 300_000);
-    let before = spliced(&bench);
+    pass(&mut fixture, PIECE);
+    assert_eq!(spliced(&fixture), 0, "a single message is copied");
+    pass(&mut fixture, 300_000);
+    let before = spliced(&fixture);
     assert!(before > 0, "300 KB at once are bulk");
     for _ in 0..5 {
-        pass(&mut bench, PIECE);
+        pass(&mut fixture, PIECE);
     }
-    assert_eq!(spliced(&bench) - before, 5 * PIECE as u64);
+    assert_eq!(spliced(&fixture) - before, 5 * PIECE as u64);
     // Messages follow: after a few it is no longer bulk.
     for _ in 0..20 {
-        pass(&mut bench, 100);
+        pass(&mut fixture, 100);
     }
-    let before = spliced(&bench);
-    pass(&mut bench, PIECE);
-    assert_eq!(spliced(&bench), before);
+    let before = spliced(&fixture);
+    pass(&mut fixture, PIECE);
+    assert_eq!(spliced(&fixture), before);
 }
 
 #[test]
 fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
     const BULK: u64 = 8_000_000;
-    let mut bench = Bench::with_buffers(512 * 1024);
+    let mut fixture = Fixture::with_buffers(512 * 1024);
     let mut slow = Vec::new();
     for _ in 0..3 * PIPES_MAX {
         let (session, snapshot, _books, ends) = session(512 * 1024);
-        session.go(&bench.relay);
+        session.go(&fixture.relay);
         slow.push((snapshot, ends.map(End::new)));
     }
     // Their servers send until nobody takes anything more; their clients do not read.
@@ -443,25 +443,25 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
         for (_, ends) in &mut slow {
             ends[1].write(1, 300_000);
         }
-        bench.turn();
+        fixture.turn();
         let now = slow.iter().map(|(_, ends)| ends[1].written).sum();
         if written != now {
             (written, since) = (now, Instant::now());
         }
     }
-    let kept = || bench.relay.engine.borrow().most_kept();
+    let kept = || fixture.relay.engine.borrow().most_kept();
     assert!((1..=CHUNK_MAX).contains(&kept()), "{} bytes", kept());
-    let spliced = |b: &Bench| b.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
-    let before = spliced(&bench);
+    let spliced = |b: &Fixture| b.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
+    let before = spliced(&fixture);
     let deadline = Instant::now() + TIMEOUT;
-    while bench.ends[0].read < BULK {
+    while fixture.ends[0].read < BULK {
         assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
-        let left = BULK - bench.ends[1].written;
-        bench.ends[1].write(1, usize::try_from(left.min(300_000)).unwrap());
-        bench.turn();
-        bench.ends[0].read(0, 400_000);
+        let left = BULK - fixture.ends[1].written;
+        fixture.ends[1].write(1, usize::try_from(left.min(300_000)).unwrap());
+        fixture.turn();
+        fixture.ends[0].read(0, 400_000);
     }
-    let share = spliced(&bench) - before;
+    let share = spliced(&fixture) - before;
     assert!(
         share > BULK * 9 / 10,
         "{share} of {BULK} bytes were spliced"
@@ -470,7 +470,7 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
     let deadline = Instant::now() + TIMEOUT;
     while slow.iter().any(|(_, ends)| ends[0].read < ends[1].written) {
         assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
-        bench.turn();
+        fixture.turn();
         for (_, ends) in &mut slow {
             ends[0].read(0, 400_000);
         }
@@ -479,21 +479,21 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
 
 #[test]
 fn a_killed_session_is_reset_on_both_sides() {
-    let mut bench = Bench::new();
-    bench.ends[0].write(0, 100);
-    bench.until("the bytes are through", |b| b.ends[1].read == 100);
-    let server = bench.snapshot.backends[0].as_ref().unwrap().servers[0]
+    let mut fixture = Fixture::new();
+    fixture.ends[0].write(0, 100);
+    fixture.until("the bytes are through", |b| b.ends[1].read == 100);
+    let server = fixture.snapshot.backends[0].as_ref().unwrap().servers[0]
         .live
         .uid;
-    bench.relay.end_sessions(&[server + 1], Cause::Down);
-    assert!(!bench.is_over(), "another server's sessions go on");
-    bench.relay.end_sessions(&[server], Cause::Down);
-    bench.until("both are reset", |b| {
+    fixture.relay.end_sessions(&[server + 1], Cause::Down);
+    assert!(!fixture.is_over(), "another server's sessions go on");
+    fixture.relay.end_sessions(&[server], Cause::Down);
+    fixture.until("both are reset", |b| {
         b.ends
             .iter()
             .all(|end| end.ended == Some(ErrorKind::ConnectionReset))
     });
-    assert!(bench.is_over());
+    assert!(fixture.is_over());
 }
 
 #[test]

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// A balancer over `servers` with a runtime socket.
-pub(crate) struct Scene {
+pub(crate) struct Fixture {
     pub(crate) rlb: Rlb,
     pub(crate) config: Config,
     dir: TempDir,
 }
 
-impl Scene {
+impl Fixture {
     /// Starts it; clients of the socket may do what `level` allows.
     pub(crate) fn new(config: Config, level: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");

@@ -37,7 +37,7 @@ const EXTRA: &str = "extra\n";
 
 /// How to reload.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
+pub(crate) struct ReloadOptions {
     /// How often.
     pub(crate) reloads: u32,
     /// Whether a node has been switched off and is known to be DOWN.
@@ -100,7 +100,7 @@ impl std::fmt::Display for Reloads {
 /// Reloads twice a second under [`RATE`] new connections a second and [`STREAMS`] long streams.
 /// Each changes the weight of a server and adds a frontend and a server and removes another, or the
 /// other way round.
-pub(crate) fn reloads(kind: Kind, plan: Plan) -> Reloads {
+pub(crate) fn reloads(kind: Kind, options: ReloadOptions) -> Reloads {
     let (mut lab, mut services) = three_servers();
     let mut peers: Vec<_> = (0..3).map(|node| Some(echo_server(&lab, node))).collect();
     let _extra = extra_server(&lab);
@@ -111,24 +111,28 @@ pub(crate) fn reloads(kind: Kind, plan: Plan) -> Reloads {
         }
     };
     wait(&lab, "UP");
-    if plan.dark {
+    if options.dark {
         lab.power_off(0);
         drop((services[0].take(), peers[0].take()));
         wait(&lab, "DOWN");
     }
     let streams = Streams::start(&lab, STREAMS);
-    let load = Load::start(&lab.client, frontend(APP), RATE, plan.timeout);
+    let load = Load::start(&lab.client, frontend(APP), RATE, options.timeout);
     pace_until(Instant::now() + BEFORE);
     let fault = Instant::now();
     let (mut forgotten, mut settled, mut visits) = (0, balancer.footprint(), Vec::new());
-    for round in 1..=plan.reloads {
+    for round in 1..=options.reloads {
         pace_until(fault + EVERY * (round - 1));
         balancer.reload(round);
         if has_extras(round) {
-            visits.push(visit(&lab.client, frontend(EXTRA_FRONTEND), plan.timeout));
+            visits.push(visit(
+                &lab.client,
+                frontend(EXTRA_FRONTEND),
+                options.timeout,
+            ));
         }
         let state = &states(&lab, BACKENDS[0].0)[0];
-        forgotten += u32::from(plan.dark && state != "DOWN");
+        forgotten += u32::from(options.dark && state != "DOWN");
         if round == SETTLED {
             settled = balancer.footprint();
         }

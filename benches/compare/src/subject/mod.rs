@@ -8,7 +8,7 @@ pub mod large;
 use crate::callgrind;
 use crate::interrupt;
 use crate::measure::wait_until;
-use crate::wire::Wish;
+use crate::wire::Request;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -236,7 +236,7 @@ fn echoes(target: SocketAddr) -> bool {
     let try_once = || -> std::io::Result<()> {
         let mut stream = TcpStream::connect(target)?;
         stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-        stream.write_all(&Wish::Echo.header())?;
+        stream.write_all(&Request::Echo.header())?;
         stream.write_all(b"x")?;
         stream.read_exact(&mut [0])
     };

@@ -2,7 +2,7 @@
 //! directions at once.
 
 use crate::load::{Outcome, begin, connect, receive, send};
-use crate::wire::{DONE, Pattern, Wish};
+use crate::wire::{DONE, Pattern, Request};
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -70,7 +70,7 @@ async fn ends(check: impl Future<Output = Result<bool>>) -> bool {
 async fn parting(target: SocketAddr, size: u64) -> Result<bool> {
     let before = ended(target).await?;
     let pattern = Pattern::new();
-    let mut stream = connect(target, Wish::Leave(size)).await?;
+    let mut stream = connect(target, Request::Leave(size)).await?;
     let broken = receive(&mut stream, &pattern, size).await?;
     let end = stream.read(&mut [0]).await?;
     send(&mut stream, &pattern, size).await?;
@@ -81,7 +81,7 @@ async fn parting(target: SocketAddr, size: u64) -> Result<bool> {
 /// The server resets when its bytes have arrived: they must be whole, and the client must learn that
 /// there are no more, by a reset or an end.
 async fn reset_by_server(target: SocketAddr, size: u64) -> Result<bool> {
-    let mut stream = connect(target, Wish::Reset(size)).await?;
+    let mut stream = connect(target, Request::Reset(size)).await?;
     let broken = receive(&mut stream, &Pattern::new(), size).await?;
     stream.write_all(b"x").await?;
     let end = stream.read(&mut [0]).await;
@@ -91,7 +91,7 @@ async fn reset_by_server(target: SocketAddr, size: u64) -> Result<bool> {
 /// The same the other way round.
 async fn reset_by_client(target: SocketAddr, size: u64) -> Result<bool> {
     let before = ended(target).await?;
-    let mut stream = connect(target, Wish::Stay(size)).await?;
+    let mut stream = connect(target, Request::Stay(size)).await?;
     send(&mut stream, &Pattern::new(), size).await?;
     let mut answer = [0; DONE.len()];
     stream.read_exact(&mut answer).await?;
@@ -103,7 +103,7 @@ async fn reset_by_client(target: SocketAddr, size: u64) -> Result<bool> {
 /// How many ends the servers have seen that were as they should be.
 async fn ended(target: SocketAddr) -> Result<u64> {
     let mut answer = [0; 8];
-    let mut stream = connect(target, Wish::Ended).await?;
+    let mut stream = connect(target, Request::Ended).await?;
     stream.read_exact(&mut answer).await?;
     Ok(u64::from_le_bytes(answer))
 }
@@ -118,7 +118,7 @@ async fn has_ended(target: SocketAddr, before: u64) -> Result<bool> {
 
 /// Sends `size` bytes in writes of `step`, ends its half, and wants all of them back, then the end.
 async fn echo(target: SocketAddr, size: u64, step: usize, slow: bool) -> Result<bool> {
-    let stream = connect(target, Wish::Echo).await?;
+    let stream = connect(target, Request::Echo).await?;
     let (mut from, mut to) = stream.into_split();
     let writer = async move {
         let pattern = Pattern::new();
