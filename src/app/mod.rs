@@ -24,6 +24,7 @@ use crate::state::{ControlHandle, ServerState, Snapshot, ToControl};
 use crate::stats::Phase;
 use crate::sys::abort::AbortOnPanic;
 use crate::sys::limits::{self, DescriptorReserve};
+use crate::sys::service_manager::ServiceManager;
 use crate::worker::order::{Order, Workers};
 use crate::worker::{self, Listener};
 use arc_swap::ArcSwap;
@@ -45,6 +46,9 @@ const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 /// How long answers of the stats listener that are on their way may take once all sessions have
 /// ended.
 const ADMIN_STOP_MAX: Duration = Duration::from_millis(500);
+
+/// How long the service manager may take, at the end, to read what it was told.
+const MANAGER_FLUSH_MAX: Duration = Duration::from_millis(100);
 
 /// Why rlb cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -86,20 +90,26 @@ pub struct RunOptions {
 /// # Errors
 /// When it cannot start. Once started it ends by a signal only.
 pub fn run(options: RunOptions) -> Result<(), Error> {
-    // Before anything is opened.
+    // First of all: what is taken over may be more than the limit before holds.
+    let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
+    let manager = ServiceManager::of_this_process().map_err(system(
+        "cannot start the thread that talks to the service manager",
+    ))?;
     let inherited = match &options.predecessor {
-        None => (Inherited::receive(&options.config), Vec::new()),
-        Some(predecessor) => Inherited::take_over(predecessor, &options.config)
+        None => (
+            Inherited::receive(&options.config, manager.clone()),
+            Vec::new(),
+        ),
+        Some(predecessor) => Inherited::take_over(predecessor, &options.config, manager.clone())
             .map_err(system("cannot take over"))?,
     };
-    let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
     let reserve = DescriptorReserve::new().map_err(system("cannot keep descriptors back"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(system("cannot make the control thread's runtime"))?;
     let result = runtime.block_on(async {
-        start(options, nofile, Arc::new(reserve), inherited)
+        start(options, nofile, Arc::new(reserve), (manager, inherited))
             .await?
             .until_stopped()
             .await;
@@ -115,7 +125,7 @@ async fn start(
     options: RunOptions,
     nofile: u32,
     reserve: Arc<DescriptorReserve>,
-    (mut inherited, server_states): (Inherited, Vec<ServerState>),
+    (manager, (mut inherited, server_states)): (ServiceManager, (Inherited, Vec<ServerState>)),
 ) -> Result<Running, Error> {
     let RunOptions {
         config,
@@ -168,11 +178,11 @@ async fn start(
         .map_err(system("cannot start the stats listener"))?;
     let control = spawn_critical(control.run(stops.checks.clone()));
     let reloads = spawn_critical(reloader.run(stops.reloads.clone()));
-    announce(predecessor, &admin, inherited).await?;
+    announce(predecessor, &admin, inherited, &manager).await?;
     let watchdog = watchdog.map(|watchdog| {
         // The next is due after half the limit, and a process before may have spent the other half.
-        notify(&[NotifyState::Watchdog]);
-        tokio::task::spawn_local(watchdog.run(core.control.clone()))
+        watchdog::notify(&manager);
+        tokio::task::spawn_local(watchdog.run(core.control.clone(), manager.clone()))
     });
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
     Ok(Running {
@@ -185,6 +195,7 @@ async fn start(
         reload,
         reloads,
         watchdog,
+        manager,
     })
 }
 
@@ -194,6 +205,7 @@ async fn announce(
     predecessor: Option<Predecessor>,
     admin: &admin::Handle,
     inherited: Inherited,
+    manager: &ServiceManager,
 ) -> Result<(), Error> {
     if let Some(predecessor) = predecessor {
         spawn_blocking(move || predecessor.wait_for_go())
@@ -202,7 +214,7 @@ async fn announce(
             .map_err(system("cannot take over"))?;
     }
     admin.enter(Phase::Ready);
-    notify(&[NotifyState::Ready]);
+    manager.notify(&[NotifyState::Ready]);
     inherited.store();
     Ok(())
 }
@@ -227,6 +239,7 @@ struct Running {
     /// Gives the log back, for its end. Ends by itself only when it has handed over.
     reloads: Task<ReloadExit>,
     watchdog: Option<Task<()>>,
+    manager: ServiceManager,
 }
 
 impl Running {
@@ -238,7 +251,7 @@ impl Running {
         let (how, left) = tokio::select! {
             how = self.signals.stop(&self.reload) => {
                 self.admin.enter(Phase::Stopping);
-                notify(&[NotifyState::Stopping]);
+                self.manager.notify(&[NotifyState::Stopping]);
                 self.stops.reloads.cancel();
                 (how, (&mut self.reloads).await.ok())
             }
@@ -267,6 +280,7 @@ impl Running {
         if let Some(log) = log {
             log.stop(LOG_FLUSH_MAX);
         }
+        self.manager.flush(MANAGER_FLUSH_MAX);
         tracing::info!("stopped");
     }
 
@@ -456,10 +470,4 @@ async fn end_sessions(
     }
     stops.workers.kill.cancel();
     let _ = ended.await;
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot notify the service manager");
-    }
 }

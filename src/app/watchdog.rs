@@ -2,11 +2,12 @@
 //! `WATCHDOG_USEC`, but only if every worker has moved on since the last time and control takes
 //! its messages.
 //!
-//! Runs on the control thread, as control does, so that a thread that is stuck sends nothing. What
-//! follows from silence (a restart, with the listeners kept) is the manager's affair.
+//! Runs on the control thread, as control does, so that a thread that is stuck sends nothing. The
+//! manager decides what follows from silence (a restart, with the listeners kept).
 
 use crate::live::pulse::{Pulse, Pulses};
 use crate::state::ControlHandle;
+use crate::sys::service_manager::ServiceManager;
 use sd_notify::NotifyState;
 use std::time::Duration;
 use tokio::time::{Instant, interval_at};
@@ -34,15 +35,22 @@ impl Watchdog {
     }
 
     /// Reports for as long as it is polled.
-    pub(super) async fn run(mut self, control: ControlHandle) {
+    pub(super) async fn run(mut self, control: ControlHandle, manager: ServiceManager) {
         let mut ticks = interval_at(Instant::now() + self.every, self.every);
         loop {
             ticks.tick().await;
             match verdict(&self.pulses.silent(), control.takes_messages()) {
-                Ok(()) => super::notify(&[NotifyState::Watchdog]),
+                Ok(()) => notify(&manager),
                 Err(why) => tracing::error!("no sign of life for the watchdog: {why}"),
             }
         }
+    }
+}
+
+/// Says now that all is well. What the manager cannot take now would say it too late.
+pub(super) fn notify(manager: &ServiceManager) {
+    if let Err(error) = manager.notify_now(&[NotifyState::Watchdog]) {
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }
 

@@ -7,6 +7,7 @@ use super::server_events::{self, LogLine, ServerEvent};
 use super::server_index::{ServerIndex, ServerRef};
 use crate::check::probe::Target;
 use crate::check::schedule::IntervalKind;
+use crate::config::model::ServerAddress;
 use crate::live::{CheckReport, CheckStatus, WorkerToken};
 use crate::state::{
     AdminRequest, AdminState, BackendChange, BackendId, Endpoint, OperState, Server, ServerStatus,
@@ -37,6 +38,8 @@ pub(super) struct Outcome {
     pub(super) up: Vec<u64>,
     /// Servers whose sessions an operator ends.
     pub(super) killed: Vec<u64>,
+    /// Host names to look up again, because a server of that name has left maintenance.
+    pub(super) look_up: Vec<Arc<str>>,
 }
 
 impl<'a> Batch<'a> {
@@ -135,29 +138,43 @@ impl<'a> Batch<'a> {
         true
     }
 
-    /// The host name `name` is at `address`: its servers leave the maintenance that waited for it.
-    pub(super) fn resolved(&mut self, name: &str, address: IpAddr) {
+    /// The host name `name` has `addresses`. Its servers that had none leave the maintenance that waited
+    /// for it; those whose address is not among them get the first.
+    pub(super) fn resolved(&mut self, name: &str, addresses: &[IpAddr]) {
         for &uid in self.servers.named(name) {
             let Some((at, before)) = self.find(uid) else {
                 continue;
             };
-            if let Some(server) = self.at(&before, address) {
+            let Some(server) = self.at_one_of(&before, addresses) else {
+                continue;
+            };
+            let Some(backend) = self.builder.backend(at.backend).map(Arc::clone) else {
+                continue;
+            };
+            let (backend, name) = (&backend.spec.name, &before.spec.name);
+            if let Some(Endpoint::Ip(old, _)) = before.endpoint {
+                let line = server_events::address_changed(backend, name, old, &server);
+                self.outcome.lines.extend(line);
+                server.live.trust();
                 self.change(at, &before.status, server, None);
-                if let Some(backend) = self.builder.backend(at.backend) {
-                    let line = server_events::valid_answer(&backend.spec.name, &before.spec.name);
-                    self.outcome.lines.push(line);
+                if let Some(handle) = self.servers.check_handle(uid) {
+                    handle.check_now();
                 }
+            } else {
+                let line = server_events::valid_answer(backend, name);
+                self.change(at, &before.status, server, None);
+                self.outcome.lines.push(line);
             }
         }
     }
 
     /// The same at the start: nothing has happened yet, so nothing is logged or counted.
-    pub(super) fn resolved_at_start(&mut self, name: &str, address: IpAddr) {
+    pub(super) fn resolved_at_start(&mut self, name: &str, addresses: &[IpAddr]) {
         for &uid in self.servers.named(name) {
             let Some((at, before)) = self.find(uid) else {
                 continue;
             };
-            if let Some(mut server) = self.at(&before, address) {
+            if let Some(mut server) = self.at_one_of(&before, addresses) {
                 let (admin, rules) = (server.status.admin, server.rules());
                 server.status = ServerStatus::initial(admin, rules, self.now);
                 self.builder.replace(at.backend, at.index, server, self.now);
@@ -165,24 +182,27 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The server `before` with `address`; `None` when it has one (the first is kept).
-    fn at(&self, before: &Server, address: IpAddr) -> Option<Server> {
-        let crate::config::model::ServerAddress::Name(_, port) = before.spec.address else {
+    /// The server `before` at the first of `addresses`; `None` when it is at one of them already.
+    fn at_one_of(&self, before: &Server, addresses: &[IpAddr]) -> Option<Server> {
+        let ServerAddress::Name(_, port) = before.spec.address else {
             return None;
         };
-        if before.endpoint.is_some() {
+        if let Some(Endpoint::Ip(ip, _)) = &before.endpoint
+            && addresses.contains(ip)
+        {
             return None;
         }
         let mut server = before.clone();
-        let endpoint = Endpoint::Ip(address, port);
+        let endpoint = Endpoint::Ip(*addresses.first()?, port);
         if let Some(handle) = self.servers.check_handle(server.live.uid) {
             handle.set_target(Target::of(&server.spec, &endpoint));
         }
         server.endpoint = Some(endpoint);
         let (admin, rules) = (server.status.admin, server.rules());
-        server
-            .status
-            .set_admin(admin.without(AdminState::RMAINT), rules, self.now);
+        if admin.has(AdminState::RMAINT) {
+            let admin = admin.without(AdminState::RMAINT);
+            server.status.set_admin(admin, rules, self.now);
+        }
         if let Some(handle) = self.servers.check_handle(server.live.uid) {
             handle.set_interval_kind(IntervalKind::of(&server.status, rules));
         }
@@ -215,6 +235,11 @@ impl<'a> Batch<'a> {
         }
         if before.admin.is_maint() && !after.admin.is_maint() {
             server.live.trust();
+            if let ServerAddress::Name(name, _) = &server.spec.address
+                && !before.admin.has(AdminState::RMAINT)
+            {
+                self.outcome.look_up.push(Arc::clone(name));
+            }
         }
         if before.oper != OperState::Stopped && after.oper == OperState::Stopped {
             server.live.traffic.mine(self.token).chkdown.add(1);

@@ -5,14 +5,14 @@
 //! that none of an old address is taken for one of a new.
 
 use super::listeners::Prepared;
-use super::resolve::FirstRound;
+use super::resolve::Until;
 use super::{Control, server_events};
 use crate::config::diff::server_starts_over;
 use crate::config::model::Config;
 use crate::live::CheckReport;
 use crate::state::inbox::INBOX_MAX;
 use crate::state::{CarryOver, Server, Snapshot, ToControl};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -45,12 +45,15 @@ impl Control {
 
         let now = Instant::now();
         let base = self.parts.snapshot.load_full();
+        // A name may have resolved since the reload was prepared.
+        let mut addresses = commit.addresses;
+        addresses.extend(base.known_addresses());
         let next = base.next_snapshot(
             &commit.config,
             &CarryOver {
                 maxconn: commit.maxconn,
                 shards: self.parts.token.shard() + 1,
-                addresses: &commit.addresses,
+                addresses: &addresses,
                 now,
             },
         );
@@ -77,25 +80,19 @@ impl Control {
         let _ = commit.done.send(commit.listeners);
     }
 
-    /// Lookups for the names that are new and not known yet; none for those that are gone.
+    /// Looks all host names up: a name may lead elsewhere by now. None of those that are gone.
     fn follow_names(&mut self, next: &Snapshot) {
         let servers = &self.servers;
-        self.lookups.retain(|name, stop| {
-            let stays = !servers.named(name).is_empty();
-            if !stays {
-                stop.cancel();
-            }
-            stays
-        });
-        let unknown: Vec<Arc<str>> = unresolved(next)
-            .filter(|name| !self.lookups.contains_key(*name))
-            .cloned()
-            .collect();
-        let round = FirstRound::new(unknown.len());
-        for name in unknown {
-            if !self.lookups.contains_key(&name) {
-                self.look_up(name, std::rc::Rc::clone(&round));
-            }
+        self.resolver.retain(|name| !servers.named(name).is_empty());
+        let unresolved: HashSet<Arc<str>> = unresolved(next).cloned().collect();
+        let names: Vec<Arc<str>> = self.servers.names().cloned().collect();
+        for name in names {
+            let until = if unresolved.contains(&name) {
+                Until::Resolved
+            } else {
+                Until::Once
+            };
+            self.look_up(&name, until);
         }
     }
 

@@ -9,11 +9,11 @@
 //! lets go of it last, so a removed one lives until its worker has accepted what was queued.
 
 use super::admin_listeners::{AdminListener, ListenerChange};
-use super::inherited::{Inherited, told};
+use super::inherited::Inherited;
 use crate::config::diff::{BindFate, BindOf, Side, binds, match_binds};
 use crate::config::model::{Bind, BindAddress, Config, Keepalive};
 use crate::state::Snapshot;
-use crate::sys::fd_store::{self, FdStore};
+use crate::sys::service_manager::{self, ServiceManager};
 use crate::sys::socket::{self, Address, Options};
 use crate::worker::order::Order;
 use crate::worker::{Listener, ListenerId};
@@ -82,7 +82,7 @@ pub struct Listeners {
     /// Number of the next listener.
     next: u64,
     /// Who keeps the sockets over a crash.
-    store: FdStore,
+    manager: ServiceManager,
 }
 
 /// The sockets that a reload needs, open but not yet accepted from.
@@ -116,7 +116,7 @@ impl Listeners {
             entries: Vec::new(),
             workers: config.global.threads,
             next: 0,
-            store: inherited.manager(),
+            manager: inherited.manager(),
         };
         let open = |bind: &Bind, options: &Options, shards| inherited.listen(bind, options, shards);
         let prepared = table.prepare_by(config, maxconn, open)?;
@@ -125,6 +125,11 @@ impl Listeners {
         table.entries = prepared.entries;
         table.next = prepared.next;
         Ok((table, prepared.admin.open))
+    }
+
+    /// Who keeps them over a crash.
+    pub(super) fn manager(&self) -> &ServiceManager {
+        &self.manager
     }
 
     /// What each worker accepts from, by the ids of `snapshot`.
@@ -244,7 +249,7 @@ impl Listeners {
     /// Takes the closed sockets out of the service manager's store, or clients would go on waiting
     /// in them, and leaves the new ones there.
     fn store_changes(&self, prepared: &Prepared) {
-        if !self.store.exists() {
+        if !self.manager.exists() {
             return;
         }
         let closed = |entry: &&Entry| prepared.closed.contains(&entry.id);
@@ -255,7 +260,7 @@ impl Listeners {
             .filter_map(Entry::stored_as)
             .collect();
         for name in &gone {
-            told(self.store.forget(name));
+            self.manager.forget(name);
         }
         for (index, entry) in prepared.entries.iter().enumerate() {
             let Some(name) = entry.stored_as() else {
@@ -263,8 +268,15 @@ impl Listeners {
             };
             // Another bind of the same address has gone with its name, but stays.
             if prepared.fresh.contains(&index) || gone.contains(&name) {
-                let fds: Vec<_> = entry.shards.iter().map(|shard| shard.as_fd()).collect();
-                told(self.store.keep(&name, &fds));
+                let copies = entry
+                    .shards
+                    .iter()
+                    .map(|one| one.as_fd().try_clone_to_owned());
+                match copies.collect::<io::Result<Vec<_>>>() {
+                    Ok(copies) => self.manager.keep(&name, copies),
+                    // They are missing at the next crash; nothing is lost now.
+                    Err(error) => tracing::warn!(name, %error, "listening sockets not stored"),
+                }
             }
         }
     }
@@ -297,7 +309,7 @@ impl Entry {
     /// Its name in the service manager's store, if it is to be there.
     fn stored_as(&self) -> Option<String> {
         let address = address(&self.of.bind);
-        fd_store::lasts(&address).then(|| fd_store::name(&address))
+        service_manager::lasts(&address).then(|| service_manager::name(&address))
     }
 }
 

@@ -29,10 +29,9 @@ use arc_swap::ArcSwap;
 use batch::{Batch, Outcome};
 use commit::Commit;
 use rates::RateMaxima;
-use resolve::FirstRound;
+use resolve::{FirstRound, Resolver, Until};
 use server_events::LogLine;
 use server_index::ServerIndex;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,8 +74,7 @@ pub struct Control {
     tasks: TaskTracker,
     stop_tasks: CancellationToken,
     check_context: Rc<CheckContext>,
-    /// What ends the lookups of each host name.
-    lookups: HashMap<Arc<str>, CancellationToken>,
+    resolver: Resolver,
     commits: mpsc::Receiver<Commit>,
     /// For the reloader.
     committer: mpsc::Sender<Commit>,
@@ -89,6 +87,7 @@ impl Control {
         let servers = ServerIndex::of(&parts.snapshot.load(), &stop_tasks);
         let check_context =
             CheckContext::new(parts.handle.clone(), Arc::clone(&parts.reserve), false);
+        let resolver = Resolver::new(parts.handle.clone());
         let (committer, commits) = mpsc::channel(1);
         Self {
             parts,
@@ -98,7 +97,7 @@ impl Control {
             tasks: TaskTracker::new(),
             stop_tasks,
             check_context,
-            lookups: HashMap::new(),
+            resolver,
             commits,
             committer,
         }
@@ -111,7 +110,7 @@ impl Control {
         let names: Vec<Arc<str>> = self.servers.names().cloned().collect();
         let round = FirstRound::new(names.len());
         for name in names {
-            self.look_up(name, Rc::clone(&round));
+            self.look_up(&name, Until::FirstRound(Rc::clone(&round)));
         }
         let deadline = tokio::time::Instant::now() + resolve::START_MAX;
         loop {
@@ -204,7 +203,7 @@ impl Control {
         for message in messages.drain(..) {
             match message {
                 ToControl::Checked { server, report, .. } => batch.checked(server, &report),
-                ToControl::Resolved { name, address } => batch.resolved(&name, address),
+                ToControl::Resolved { name, addresses } => batch.resolved(&name, &addresses),
                 ToControl::CheckNow { server, .. } => suspects.push(server),
                 ToControl::SetAdmin { server, to, done } => {
                     answers.push((done, batch.set_admin(server, to)));
@@ -219,9 +218,12 @@ impl Control {
                 }
             }
         }
-        let (snapshot, outcome) = batch.finish();
+        let (snapshot, mut outcome) = batch.finish();
         if let Some(snapshot) = snapshot {
             self.parts.snapshot.store(Arc::new(snapshot));
+        }
+        for name in std::mem::take(&mut outcome.look_up) {
+            self.look_up(&name, Until::Once);
         }
         for server in suspects {
             self.suspected(server, now);
@@ -235,10 +237,10 @@ impl Control {
 
     /// A message before the start: only names are looked up then.
     fn start_turn(&mut self, message: ToControl) {
-        if let ToControl::Resolved { name, address } = message {
+        if let ToControl::Resolved { name, addresses } = message {
             let base = self.parts.snapshot.load_full();
             let mut batch = Batch::new(base, &self.servers, &self.parts.token, Instant::now());
-            batch.resolved_at_start(&name, address);
+            batch.resolved_at_start(&name, &addresses);
             if let (Some(snapshot), _) = batch.finish() {
                 self.parts.snapshot.store(Arc::new(snapshot));
             }
@@ -319,14 +321,9 @@ impl Control {
         (now + Duration::from_millis(1000 - past)).into()
     }
 
-    /// Looks a host name up until it resolves.
-    fn look_up(&mut self, name: Arc<str>, round: Rc<FirstRound>) {
-        let stop = self.stop_tasks.child_token();
-        self.lookups.insert(Arc::clone(&name), stop.clone());
-        let lookup = resolve::resolve(name, round, self.parts.handle.clone());
-        self.tasks.spawn_local(async move {
-            let _ = stop.run_until_cancelled_owned(lookup).await;
-        });
+    fn look_up(&mut self, name: &Arc<str>, until: Until) {
+        let tasks = (&self.tasks, &self.stop_tasks);
+        self.resolver.look_up(name, until, tasks);
     }
 }
 

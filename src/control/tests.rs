@@ -5,7 +5,7 @@ use crate::config::model::{Check, Config, Server as Spec, ServerAddress, ServerP
 use crate::live::log_queue::LogEntry;
 use crate::live::{CheckReport, CheckStatus, GlobalLive};
 use crate::state::test_config::{backend, check, config, frontend, server, server_at};
-use crate::state::{Backend, BackendId, Origin, Server};
+use crate::state::{AdminRequest, Backend, BackendId, Origin, Server};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use tokio::task::LocalSet;
 
@@ -342,7 +342,7 @@ async fn names_resolve_before_the_start_or_stay_in_maintenance() {
             // What the lookup of the second name would say, had it an address.
             let found = ToControl::Resolved {
                 name: "no-such-host.invalid".into(),
-                address: address.ip(),
+                addresses: vec![address.ip()],
             };
             world.handle.report(found).await;
             world.until_label(1, "UP").await;
@@ -375,4 +375,106 @@ async fn an_unchecked_suspect_is_trusted_again_in_time() {
     control.suspects[0].1 = now.checked_sub(SUSPECT_TTL).unwrap();
     control.tick();
     assert!(!live.is_suspect() && control.suspects.is_empty());
+}
+
+fn named(name: &str, host: &str) -> Spec {
+    let mut spec = server(name);
+    spec.check = None;
+    spec.address = ServerAddress::Name(host.into(), ServerPort::Fixed(9));
+    spec
+}
+
+fn resolved(name: &str, address: Ipv4Addr) -> ToControl {
+    ToControl::Resolved {
+        name: name.into(),
+        addresses: vec![address.into()],
+    }
+}
+
+/// A commit of `config`, prepared before anything of `addresses` was known.
+fn commit_of(config: Config) -> Commit {
+    let mut inherited =
+        inherited::Inherited::receive(&config, crate::sys::service_manager::ServiceManager::none());
+    let (table, _) = listeners::Listeners::open(&config, 100, &mut inherited).unwrap();
+    Commit {
+        listeners: table.prepare(&config, 100).unwrap(),
+        config: Arc::new(config),
+        maxconn: 100,
+        addresses: std::collections::HashMap::new(),
+        done: tokio::sync::oneshot::channel().0,
+    }
+}
+
+/// Fault 11: a new server stayed in maintenance when its name resolved in the middle of the reload that
+/// brought it.
+#[tokio::test]
+async fn a_name_that_resolves_in_the_middle_of_a_reload_is_the_new_servers_too() {
+    const HOST: &str = "no-such-host.invalid";
+    LocalSet::new()
+        .run_until(async {
+            let mut world = World::new(&config(vec![backend("b", vec![named("s1", HOST)])]));
+            let mut control = world.control.take().unwrap();
+            control.resolve_names().await;
+            assert!(!world.server(0).is_usable());
+            let both = vec![named("s1", HOST), named("s2", HOST)];
+            let commit = commit_of(config(vec![backend("b", both)]));
+            let found = resolved(HOST, Ipv4Addr::LOCALHOST);
+            world.handle.report(found).await;
+            control.commit(commit, &mut Vec::new()).await;
+            assert!(world.server(0).is_usable(), "it was told before the commit");
+            assert!(
+                world.server(1).is_usable(),
+                "and the new one is at the same place"
+            );
+        })
+        .await;
+}
+
+/// Fault 38: a name was never looked up again.
+#[tokio::test]
+async fn a_name_that_leads_elsewhere_is_found_by_a_reload_and_by_the_end_of_maintenance() {
+    const OLD: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 99);
+    LocalSet::new()
+        .run_until(async {
+            let spec = || config(vec![backend("b", vec![named("s1", "localhost")])]);
+            let mut world = World::new(&spec());
+            let mut control = world.control.take().unwrap();
+            control.start_turn(resolved("localhost", OLD));
+            let committer = control.committer.clone();
+            tokio::task::spawn_local(control.run(world.stop.clone()));
+            let is_at_old = |world: &World| {
+                let server = world.server(0);
+                assert!(server.is_usable());
+                matches!(server.endpoint, Some(crate::state::Endpoint::Ip(ip, _)) if ip == OLD)
+            };
+            assert!(is_at_old(&world));
+            committer.send(commit_of(spec())).await.unwrap();
+            world.until("a reload", |world| !is_at_old(world)).await;
+            let said: Vec<String> = world.logged().into_iter().map(|line| line.1).collect();
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert!(
+                said[0].starts_with("b/s1: IP changed from '127.0.0.99' to '"),
+                "{said:?}"
+            );
+
+            let found = resolved("localhost", OLD);
+            world.handle.report(found).await;
+            world.until("the old address", is_at_old).await;
+            for to in [AdminRequest::Maint, AdminRequest::Ready] {
+                let (done, answer) = tokio::sync::oneshot::channel();
+                let server = world.server(0).live.uid;
+                world
+                    .handle
+                    .report(ToControl::SetAdmin { server, to, done })
+                    .await;
+                assert!(answer.await.unwrap());
+            }
+            world
+                .until("maintenance", |world| {
+                    let server = world.server(0);
+                    !matches!(server.endpoint, Some(crate::state::Endpoint::Ip(ip, _)) if ip == OLD)
+                })
+                .await;
+        })
+        .await;
 }

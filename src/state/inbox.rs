@@ -56,12 +56,13 @@ pub enum ToControl {
         /// Told when the workers have been told.
         done: oneshot::Sender<bool>,
     },
-    /// A host name has an address: every server of that name goes there.
+    /// A host name has been looked up: a server of that name whose address is not among these gets the
+    /// first.
     Resolved {
         /// The name, as configured.
         name: Arc<str>,
-        /// Its first address.
-        address: IpAddr,
+        /// At least one.
+        addresses: Vec<IpAddr>,
     },
 }
 

@@ -6,7 +6,7 @@
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use socket2::{Domain, Socket, Type};
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// Descriptors in one message; the kernel takes 253 (`SCM_MAX_FD`).
 pub const FDS_MAX: usize = 64;
-/// Longest text of a message that is received, in bytes; of a longer one the end is lost.
+/// Longest text of a message that is received, in bytes.
 pub const TEXT_MAX: usize = 64 * 1024;
 
 /// One end.
@@ -75,7 +75,8 @@ impl Channel {
     /// The next message; `None` when the other end is closed.
     ///
     /// # Errors
-    /// `TimedOut` when none comes in time; `InvalidData` for one that is no text.
+    /// `TimedOut` when none comes in time; `InvalidData` for one that is not text, or that did not arrive
+    /// whole: its text is longer than [`TEXT_MAX`], or this process may not open all its descriptors.
     pub fn receive(&self) -> io::Result<Option<Message>> {
         let mut text = vec![0; TEXT_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
@@ -96,6 +97,16 @@ impl Channel {
             if let RecvAncillaryMessage::ScmRights(more) = message {
                 fds.extend(more);
             }
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            let text = "descriptors of a message were lost: the descriptor limit is too low";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        if received.flags.contains(ReturnFlags::TRUNC) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a message is too long",
+            ));
         }
         text.truncate(received.bytes);
         if text.is_empty() {
@@ -169,6 +180,25 @@ mod tests {
         ours.set_timeout(Duration::from_millis(20)).unwrap();
         let error = ours.receive().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// Fault 23: a message that lost descriptors or the end of its text was taken for whole.
+    #[test]
+    fn a_message_that_did_not_arrive_whole_is_an_error() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let theirs = Channel(theirs.into());
+        ours.send(&"x".repeat(TEXT_MAX + 1), &[]).unwrap();
+        let error = theirs.receive().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        // More descriptors than a receiver has room for: as when it may open no more.
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX * 2))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = vec![theirs.0.as_fd(); FDS_MAX * 2];
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        let text = [IoSlice::new(b"two")];
+        sendmsg(&ours.0, &text, &mut control, SendFlags::NOSIGNAL).unwrap();
+        let error = theirs.receive().unwrap_err();
+        assert!(error.to_string().contains("descriptors"), "{error}");
     }
 
     #[test]

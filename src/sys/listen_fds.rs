@@ -23,18 +23,35 @@ pub struct PassedSocket {
     pub socket: Socket,
 }
 
+/// What was passed.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// The sockets that could be taken over.
+    pub sockets: Vec<PassedSocket>,
+    /// Descriptors that the environment names and that could not, with the reason.
+    pub refused: Vec<(RawFd, io::Error)>,
+}
+
 /// Takes over what was passed. Empty when nothing was, or it was meant for another process.
-///
-/// # Errors
-/// When the environment names descriptors that were not passed.
-pub fn receive() -> io::Result<Vec<PassedSocket>> {
+pub fn receive() -> Passed {
     let names = names(std::process::id(), |name| std::env::var(name).ok());
-    let mut received = Vec::new();
-    for (fd, name) in (FIRST..).zip(names) {
-        let socket = Socket::from(raw::adopt(fd)?);
-        received.push(PassedSocket { name, socket });
+    take(FIRST, names)
+}
+
+/// Takes over the descriptors from `first` on, one for each name. One that cannot be taken over leaves
+/// the others as they are.
+fn take(first: RawFd, names: Vec<String>) -> Passed {
+    let mut passed = Passed::default();
+    for (fd, name) in (first..).zip(names) {
+        match raw::adopt(fd) {
+            Ok(socket) => passed.sockets.push(PassedSocket {
+                name,
+                socket: Socket::from(socket),
+            }),
+            Err(error) => passed.refused.push((fd, error)),
+        }
     }
-    Ok(received)
+    passed
 }
 
 /// The names of the passed descriptors, in their order.
@@ -90,6 +107,28 @@ mod tests {
     fn the_number_has_a_bound() {
         let many = [("LISTEN_PID", "7"), ("LISTEN_FDS", "4000000000")];
         assert_eq!(with(&many).len(), RECEIVED_MAX);
+    }
+
+    /// Fault 23: one descriptor that was not passed dropped all the others.
+    #[test]
+    fn a_descriptor_that_is_not_there_leaves_the_others() {
+        use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+        use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        // Two with a gap between them, far from those that other tests open meanwhile.
+        let at = |fd: RawFd| {
+            let copy = fcntl_dupfd_cloexec(listener.as_fd(), fd).unwrap();
+            fcntl_setfd(&copy, FdFlags::empty()).unwrap();
+            copy.into_raw_fd()
+        };
+        let first = at(700);
+        assert_eq!((first, at(first + 2)), (700, 702));
+        let passed = take(first, vec!["a".into(), "b".into(), "c".into()]);
+        let names: Vec<&str> = passed.sockets.iter().map(|one| &*one.name).collect();
+        assert_eq!(names, ["a", "c"]);
+        assert_eq!(passed.sockets[1].socket.as_raw_fd(), 702);
+        assert_eq!(passed.refused.len(), 1);
+        assert_eq!(passed.refused[0].0, 701);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 pub mod abort;
 pub mod channel;
-pub mod fd_store;
 pub mod limits;
 pub mod listen_fds;
 pub mod raw;
+pub mod service_manager;
 pub mod socket;

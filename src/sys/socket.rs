@@ -2,7 +2,8 @@
 //!
 //! The first socket of an address is bound and listening before `SO_REUSEPORT` is set on it, so
 //! that an address in use by anybody, a second rlb included, is refused by the kernel; the shards
-//! of the other workers join after that. Used by the composition root.
+//! of the other workers join after that. Usable from any thread; no call here waits for another
+//! process.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::io;
@@ -162,9 +163,8 @@ fn listen_unix(path: &Path, options: &Options) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     match socket.bind(&address) {
-        // A file that nobody listens on is left over from a process that was killed.
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_over(&address) => {
-            std::fs::remove_file(path)?;
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !is_abstract(path) => {
+            remove_left_over(path, &address)?;
             socket.bind(&address)?;
         }
         result => result?,
@@ -206,11 +206,71 @@ pub fn is_abstract(path: &Path) -> bool {
     path.as_os_str().as_bytes().first() == Some(&b'@')
 }
 
-fn is_left_over(address: &SockAddr) -> bool {
-    let Ok(probe) = Socket::new(Domain::UNIX, Type::STREAM, None) else {
-        return false;
-    };
-    matches!(probe.connect(address), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+/// Removes the socket at `path` if nobody listens on it: a process that was killed leaves one behind.
+///
+/// # Errors
+/// `AddrInUse` when somebody listens on it; `AlreadyExists` when it is something other than a socket.
+fn remove_left_over(path: &Path, address: &SockAddr) -> io::Result<()> {
+    match file_id(path)? {
+        // It was removed since.
+        None => return Ok(()),
+        Some(found) if !found.is_socket => {
+            let text =
+                "a file that is not a socket has this path; remove it or choose another path";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        Some(_) if is_listened_on(address) => return Err(io::ErrorKind::AddrInUse.into()),
+        Some(_) => {}
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether somebody listens on a unix address. Does not wait: a listener whose queue is full answers
+/// `EAGAIN`.
+pub fn is_listened_on(address: &SockAddr) -> bool {
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|probe| {
+        probe.set_nonblocking(true)?;
+        probe.connect(address)
+    });
+    !matches!(probe, Err(error) if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+    ))
+}
+
+/// Which file a path leads to, links not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+    /// Whether it is a socket.
+    pub is_socket: bool,
+}
+
+/// The file at `path`; `None`: there is none.
+///
+/// # Errors
+/// Those of `lstat`, except that the file does not exist.
+pub fn file_id(path: &Path) -> io::Result<Option<FileId>> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(FileId {
+            device: found.dev(),
+            inode: found.ino(),
+            is_socket: found.file_type().is_socket(),
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether this machine has a network interface of this name now.
+pub fn interface_exists(name: &str) -> bool {
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None);
+    socket.is_ok_and(|socket| rustix::net::netdevice::name_to_index(&socket, name).is_ok())
 }
 
 fn backlog(options: &Options) -> i32 {
@@ -282,6 +342,53 @@ mod tests {
         drop(first);
         assert!(path.exists());
         assert_eq!(listen(&options(Address::Unix(path)), 2).unwrap().len(), 2);
+    }
+
+    /// Fault 12: the probe waited for ever for a process that does not accept.
+    #[test]
+    fn a_listener_whose_queue_is_full_is_not_waited_for_and_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let address = unix_address(&path).unwrap();
+        let full = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        full.bind(&address).unwrap();
+        full.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            match client.connect(&address) {
+                Ok(()) => waiting.push(client),
+                Err(error) => break assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        let (done, answer) = std::sync::mpsc::sync_channel(1);
+        std::thread::spawn(move || done.send(listen(&options(Address::Unix(path)), 1).map(drop)));
+        let answer = answer.recv_timeout(Duration::from_secs(10));
+        let error = answer.expect("an answer at once").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    /// Fault 34: whatever stood at the path of a unix socket was deleted.
+    #[test]
+    fn a_file_that_is_not_a_socket_is_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        std::fs::write(&file, "precious").unwrap();
+        let target = dir.path().join("target");
+        // A socket that nobody listens on, behind a link.
+        drop(listen(&options(Address::Unix(target.clone())), 1).unwrap());
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let directory = dir.path().join("directory");
+        std::fs::create_dir(&directory).unwrap();
+        for path in [&file, &link, &directory] {
+            let error = listen(&options(Address::Unix(path.clone())), 1).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{path:?}");
+            assert!(error.to_string().contains("not a socket"), "{error}");
+        }
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+        assert_eq!(std::fs::read_link(&link).unwrap(), target);
+        assert!(directory.is_dir());
     }
 
     #[test]

@@ -1,24 +1,24 @@
 //! Listening sockets that outlive the process: taken over from the service manager or from the
 //! process before at the start, and left with the manager for the next start.
 //!
-//! Who passed them (systemd's descriptor store, a socket unit, our own predecessor) does not matter: a socket belongs to
-//! a bind when it listens on its address in the same way. Runs on the control thread, before and
-//! right after READY=1. Invariants: no socket is closed that the configuration still wants, because
-//! closing one throws away the connections that wait in it; and nobody is left listening, in the
-//! store or here, on an address that the configuration no longer names.
+//! Who passed them (systemd's descriptor store, a socket unit, the process before) does not matter: a
+//! socket belongs to a bind when it listens on its address with the same options. Runs on the control
+//! thread, before and right after READY=1. Invariants: no socket is closed that the configuration still
+//! wants, because closing one throws away the connections that wait in it; and no socket is left
+//! listening, in the store or here, on an address that the configuration no longer names.
 
 use super::handover::Predecessor;
 use crate::config::model::{Bind, BindAddress, Config};
 use crate::state::ServerState;
 use crate::stats::servers_state;
-use crate::sys::fd_store::{self, FdStore, lasts};
 use crate::sys::listen_fds::{self, PassedSocket};
+use crate::sys::service_manager::{self, ServiceManager, lasts};
 use crate::sys::socket::{self, Address, Options};
 use socket2::{SockAddr, Socket, Type};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,26 +31,53 @@ pub struct Inherited {
     sockets: HashMap<ListenAddress, Vec<Socket>>,
     /// Duplicates of the sockets that we have opened, by their names in the store.
     opened: Vec<(String, OwnedFd)>,
-    /// Names that the store is to forget; it does not listen to a process that is not in charge yet.
-    unwanted: BTreeSet<String>,
-    store: FdStore,
+    /// Names that the store is to forget, and why; it does not listen to a process that is not in charge
+    /// yet.
+    unwanted: BTreeMap<String, Unwanted>,
+    /// Another process accepts from them until this one is in charge.
+    shared: bool,
+    manager: ServiceManager,
+}
+
+/// Why a socket that was passed is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unwanted {
+    /// Nothing listens there.
+    NotConfigured,
+    /// A bind listens there, but with other options.
+    OtherOptions,
+    /// The interface that it was bound to does not exist any more; one of the same name does.
+    LostInterface,
+}
+
+impl Unwanted {
+    fn text(self) -> &'static str {
+        match self {
+            Self::NotConfigured => "it is not configured any more",
+            Self::OtherOptions => "the configuration listens there with other options",
+            Self::LostInterface => "its interface was deleted and made again; it is opened again",
+        }
+    }
 }
 
 impl Inherited {
     /// Where the sockets are left.
-    pub(super) fn manager(&self) -> FdStore {
-        self.store.clone()
+    pub(super) fn manager(&self) -> ServiceManager {
+        self.manager.clone()
     }
 
     /// Takes over what was passed, as far as `config` listens there; the rest is closed, here and
     /// in the store, so that its addresses are free.
-    pub fn receive(config: &Config) -> Self {
-        let received = listen_fds::receive().unwrap_or_else(|error| {
-            tracing::warn!(%error, "LISTEN_FDS names a descriptor that was not passed");
-            Vec::new()
-        });
-        let mut inherited = Self::sort(received, config, FdStore::of_this_process());
+    pub fn receive(config: &Config, manager: ServiceManager) -> Self {
+        let passed = listen_fds::receive();
+        for (fd, error) in &passed.refused {
+            tracing::warn!(fd, %error, "LISTEN_FDS names a descriptor that cannot be taken over");
+        }
+        let mut inherited = Self::sort(passed.sockets, config, manager);
         inherited.forget();
+        if let Err(error) = inherited.manager.barrier(FORGET_MAX) {
+            tracing::warn!(%error, "the service manager does not read what it is told");
+        }
         inherited
     }
 
@@ -62,15 +89,17 @@ impl Inherited {
     pub fn take_over(
         predecessor: &Predecessor,
         config: &Config,
+        manager: ServiceManager,
     ) -> io::Result<(Self, Vec<ServerState>)> {
         let received = predecessor.receive()?;
         let sockets = received.sockets.len();
         tracing::info!(from = received.from, sockets, "taking over");
-        let inherited = Self::sort(received.sockets, config, FdStore::of_this_process());
+        let mut inherited = Self::sort(received.sockets, config, manager);
+        inherited.shared = true;
         Ok((inherited, servers_state::read(&received.servers)))
     }
 
-    fn sort(received: Vec<PassedSocket>, config: &Config, store: FdStore) -> Self {
+    fn sort(passed: Vec<PassedSocket>, config: &Config, manager: ServiceManager) -> Self {
         let mut wanted: HashMap<ListenAddress, Vec<&Bind>> = HashMap::new();
         for bind in binds(config) {
             if let Some(address) = ListenAddress::of_bind(bind) {
@@ -82,31 +111,37 @@ impl Inherited {
         let mut inherited = Self {
             sockets: HashMap::new(),
             opened: Vec::new(),
-            unwanted: BTreeSet::new(),
-            store,
+            unwanted: BTreeMap::new(),
+            shared: false,
+            manager,
         };
-        for PassedSocket { name, socket } in received {
-            let address = ListenAddress::of(&socket).filter(|address| {
-                let mut binds = wanted.get(address).into_iter().flatten();
-                binds.any(|bind| fits(&socket, bind)) || api.as_ref() == Some(address)
-            });
+        for PassedSocket { name, socket } in passed {
+            let address = ListenAddress::of(&socket);
+            let binds = address.as_ref().and_then(|address| wanted.get(address));
+            let binds = binds.map_or(&[][..], Vec::as_slice);
+            let is_api = address.is_some() && address == api;
             match address {
-                Some(address) => inherited.sockets.entry(address).or_default().push(socket),
-                None => drop(inherited.unwanted.insert(name)),
+                Some(address) if is_api || binds.iter().any(|bind| fits(&socket, bind)) => {
+                    inherited.sockets.entry(address).or_default().push(socket);
+                }
+                _ => {
+                    let why = match binds {
+                        [] => Unwanted::NotConfigured,
+                        _ if socket.device().is_err() => Unwanted::LostInterface,
+                        _ => Unwanted::OtherOptions,
+                    };
+                    inherited.unwanted.insert(name, why);
+                }
             }
         }
         inherited
     }
 
-    /// Has the store forget what is not configured any more.
+    /// Has the store forget what is not used.
     fn forget(&mut self) {
-        let names = std::mem::take(&mut self.unwanted);
-        for name in &names {
-            tracing::info!(name, "closing an inherited socket: not configured any more");
-            told(self.store.forget(name));
-        }
-        if !names.is_empty() {
-            told(self.store.barrier(FORGET_MAX));
+        for (name, why) in std::mem::take(&mut self.unwanted) {
+            tracing::info!(name, reason = why.text(), "inherited socket closed");
+            self.manager.forget(&name);
         }
     }
 
@@ -136,8 +171,14 @@ impl Inherited {
             sockets = socket::listen(options, shards)?;
         }
         while sockets.len() < shards {
-            // One that another user has opened (a socket unit) cannot be joined, but shared.
-            let next = socket::join(&sockets[0], options).or_else(|_| sockets[0].try_clone())?;
+            // As long as the process before may stay in charge, no connection may wait in a socket that
+            // only this one has: it would be lost if this one ends.
+            let next = if self.shared && inherited > 0 {
+                sockets[0].try_clone()?
+            } else {
+                // One that another user has opened (a socket unit) cannot be joined, but shared.
+                socket::join(&sockets[0], options).or_else(|_| sockets[0].try_clone())?
+            };
             sockets.push(next);
         }
         self.note_opened(&options.address, &sockets[inherited..])?;
@@ -146,10 +187,10 @@ impl Inherited {
 
     /// Duplicates what will be stored; the manager knows one that it has passed itself.
     fn note_opened(&mut self, address: &Address, opened: &[Socket]) -> io::Result<()> {
-        if !lasts(address) || !self.store.exists() {
+        if !lasts(address) || !self.manager.exists() {
             return Ok(());
         }
-        let name = fd_store::name(address);
+        let name = service_manager::name(address);
         for socket in opened {
             let copy = OwnedFd::from(socket.try_clone()?);
             self.opened.push((name.clone(), copy));
@@ -160,16 +201,9 @@ impl Inherited {
     /// Leaves the sockets that we have opened with the service manager. Called once they serve.
     pub fn store(mut self) {
         self.forget();
-        for (name, fd) in &self.opened {
-            told(self.store.keep(name, &[fd.as_fd()]));
+        for (name, fd) in self.opened {
+            self.manager.keep(&name, vec![fd]);
         }
-    }
-}
-
-/// A store that cannot be had costs refused connections at the next crash, nothing now.
-pub(super) fn told(result: io::Result<()>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "cannot use the service manager's descriptor store");
     }
 }
 
@@ -208,7 +242,8 @@ impl ListenAddress {
 
     /// Of a unix socket. A file that was removed leads nobody to the socket any more.
     fn at_path(path: &Path) -> Option<Self> {
-        let there = socket::is_abstract(path) || path.exists();
+        let is_socket = || matches!(socket::file_id(path), Ok(Some(file)) if file.is_socket);
+        let there = socket::is_abstract(path) || is_socket();
         let address = socket::unix_address(path).ok().filter(|_| there)?;
         Self::of_address(&address)
     }
@@ -230,10 +265,18 @@ fn fits(socket: &Socket, bind: &Bind) -> bool {
     let BindAddress::Tcp(address) = &bind.address else {
         return true;
     };
-    (!is_v6_wildcard(address) || same_v6(socket, bind))
-        && socket.device().is_ok_and(|device| {
-            device.as_deref() == bind.interface.as_ref().map(|it| it.as_bytes())
-        })
+    (!is_v6_wildcard(address) || same_v6(socket, bind)) && is_on_interface(socket, bind)
+}
+
+/// Whether it is bound to the interface of `bind`. While there is no interface of that name, a socket that
+/// was bound to one that is gone will do: it is opened again when there is one
+/// ([`super::listeners::Listeners::lost`]).
+fn is_on_interface(socket: &Socket, bind: &Bind) -> bool {
+    match (socket.device(), bind.interface.as_deref()) {
+        (Ok(device), wanted) => device.as_deref() == wanted.map(str::as_bytes),
+        (Err(_), Some(wanted)) => !socket::interface_exists(wanted),
+        (Err(_), None) => false,
+    }
 }
 
 /// Elsewhere IPv4 has no say, and the kernel sets the option by itself.

@@ -58,7 +58,7 @@ fn belongs(socket: &Socket, bind: &Bind) -> bool {
 struct Manager {
     socket: UnixDatagram,
     _dir: tempfile::TempDir,
-    store: FdStore,
+    client: ServiceManager,
 }
 
 impl Manager {
@@ -70,12 +70,13 @@ impl Manager {
         Self {
             socket,
             _dir: dir,
-            store: FdStore::at(path),
+            client: ServiceManager::at(path).unwrap(),
         }
     }
 
     /// What it was told so far, a message an entry.
     fn told(&self) -> Vec<String> {
+        assert!(self.client.flush(Duration::from_secs(10)));
         let mut text = [0; 512];
         std::iter::from_fn(|| {
             self.socket
@@ -101,7 +102,7 @@ fn what_was_passed_is_used_and_what_waits_in_it_is_kept() {
             .map(|_| TcpStream::connect(address).unwrap())
             .collect();
         let config = config(&format!("\"{address}\""));
-        let mut inherited = Inherited::sort(received, &config, FdStore::of_this_process());
+        let mut inherited = Inherited::sort(received, &config, ServiceManager::none());
         let sockets = listen(&mut inherited, &config, workers);
         assert_eq!(sockets.len(), passed.max(workers));
         let waiting: usize = sockets
@@ -121,14 +122,14 @@ fn only_what_we_have_opened_is_stored_under_the_name_of_its_address() {
     let manager = Manager::new();
     let (address, received) = shards(2);
     let config = config(&format!("\"{address}\""));
-    let mut inherited = Inherited::sort(received, &config, manager.store.clone());
+    let mut inherited = Inherited::sort(received, &config, manager.client.clone());
     let _sockets = listen(&mut inherited, &config, 3);
     inherited.store();
     let name = format!("tcp-127.0.0.1_{}", address.port());
     assert_eq!(manager.told(), [format!("FDSTORE=1\nFDNAME={name}")]);
 
     let any = self::config("\"127.0.0.1:0\"");
-    let mut inherited = Inherited::sort(Vec::new(), &any, manager.store.clone());
+    let mut inherited = Inherited::sort(Vec::new(), &any, manager.client.clone());
     let _sockets = listen(&mut inherited, &any, 2);
     inherited.store();
     assert_eq!(manager.told(), Vec::<String>::new(), "a port of the day");
@@ -139,14 +140,11 @@ fn what_is_configured_no_more_is_closed_before_anything_is_opened() {
     let manager = Manager::new();
     let (address, received) = shards(2);
     let elsewhere = config("\"127.0.0.1:1\"");
-    let mut inherited = Inherited::sort(received, &elsewhere, manager.store.clone());
+    let mut inherited = Inherited::sort(received, &elsewhere, manager.client.clone());
     inherited.forget();
     assert!(inherited.sockets.is_empty());
     assert!(TcpListener::bind(address).is_ok(), "the port is free");
-    assert_eq!(
-        manager.told(),
-        ["FDSTOREREMOVE=1\nFDNAME=left", "BARRIER=1"]
-    );
+    assert_eq!(manager.told(), ["FDSTOREREMOVE=1\nFDNAME=left"]);
 }
 
 #[test]
@@ -193,4 +191,35 @@ fn abstract_names_are_told_apart() {
     let socket = socket::listen(&options(&one), 1).unwrap().remove(0);
     assert!(belongs(&socket, &one));
     assert!(!belongs(&socket, &other));
+}
+
+/// Fault 34: a file that stands where a unix socket was is not that socket.
+#[test]
+fn a_unix_socket_does_not_belong_when_another_file_has_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let bind = config(&format!("\"unix:{}\"", path.display())).frontends[0].binds[0].clone();
+    let socket = socket::listen(&options(&bind), 1).unwrap().remove(0);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "").unwrap();
+    assert!(!belongs(&socket, &bind));
+}
+
+/// Fault 10: a connection that waits in a socket of the new process alone is lost when the old one stays
+/// in charge.
+#[test]
+fn while_the_process_before_is_in_charge_its_sockets_are_shared_and_not_joined() {
+    let (address, received) = shards(1);
+    let first = received[0].socket.try_clone().unwrap();
+    let config = config(&format!("\"{address}\""));
+    let mut inherited = Inherited::sort(received, &config, ServiceManager::none());
+    inherited.shared = true;
+    let sockets = listen(&mut inherited, &config, 3);
+    assert_eq!(sockets.len(), 3);
+    let clients: Vec<_> = (0..16)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    drop(sockets);
+    let waiting = std::iter::from_fn(|| socket::accept(&first).ok()).count();
+    assert_eq!(waiting, clients.len(), "all wait in the old one's socket");
 }

@@ -27,24 +27,20 @@ use crate::config::model::{Config, ServerAddress};
 use crate::config::{self, Limits};
 use crate::live::{LastReload, ReloadEnd};
 use crate::log::{self, Log};
-use crate::state::{Endpoint, Snapshot};
+use crate::state::Snapshot;
 use crate::sys::raw;
+use crate::sys::service_manager::ServiceManager;
 use arc_swap::ArcSwap;
 pub use requests::{Answer, REQUESTS_MAX, ReloadHandle};
 use requests::{Request, Trigger, Wanted};
 use rollback::RollbackWatch;
 use sd_notify::NotifyState;
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use watch::Watch;
-
-/// How long the service manager may take to hear of a reload.
-const NOTIFY_MAX: Duration = Duration::from_secs(1);
 
 /// When memory is given back after a reload: threads let go of what was in force within that.
 const TRIM_AFTER: Duration = Duration::from_secs(2);
@@ -77,6 +73,13 @@ pub struct ReloadState {
     pub runtime: Option<RuntimeListener>,
     /// What an upgrade starts; `None`: there is none.
     pub program: Option<Program>,
+}
+
+impl ReloadState {
+    /// Who is told of reloads.
+    fn manager(&self) -> &ServiceManager {
+        self.listeners.manager()
+    }
 }
 
 /// What the task leaves when it ends.
@@ -278,7 +281,7 @@ impl Reloader {
     async fn put_in_force(&mut self, config: Arc<Config>) -> Result<(), Vec<String>> {
         let (done, committed) = oneshot::channel();
         let (commit, log) = self.prepare(Arc::clone(&config), done).await?;
-        notify(reloading()).await;
+        self.state.manager().notify(&reloading());
         let stopping = || vec!["rlb is stopping".to_owned()];
         self.commits.send(commit).await.map_err(|_| stopping())?;
         let listeners = committed.await.map_err(|_| stopping())?;
@@ -289,7 +292,7 @@ impl Reloader {
         self.current = config;
         self.state.admin_listeners.change(change).await;
         self.follow_files();
-        notify(vec![NotifyState::Ready]).await;
+        self.state.manager().notify(&[NotifyState::Ready]);
         Ok(())
     }
 
@@ -306,7 +309,7 @@ impl Reloader {
         // A file system may take its time, and health checks are not to wait for it.
         let opened = tokio::task::spawn_blocking(move || log.open()).await;
         let log = opened.map_err(|_| vec!["log: cannot be opened".to_owned()])??;
-        let mut addresses = known_addresses(&self.snapshot.load());
+        let mut addresses = self.snapshot.load().known_addresses();
         let unknown = names(&config)
             .filter(|name| !addresses.contains_key(*name))
             .cloned()
@@ -435,31 +438,6 @@ fn names(config: &Config) -> impl Iterator<Item = &Arc<str>> {
         ServerAddress::Name(name, _) => Some(name),
         ServerAddress::Ip(..) | ServerAddress::Unix(_) => None,
     })
-}
-
-/// Where the host names lead that servers are at now.
-fn known_addresses(snapshot: &Snapshot) -> HashMap<Arc<str>, IpAddr> {
-    let backends = snapshot.backends.iter().flatten();
-    let servers = backends.flat_map(|backend| &backend.servers);
-    servers
-        .filter_map(|server| match (&server.spec.address, &server.endpoint) {
-            (ServerAddress::Name(name, _), Some(Endpoint::Ip(ip, _))) => {
-                Some((Arc::clone(name), *ip))
-            }
-            _ => None,
-        })
-        .collect()
-}
-
-/// Tells the service manager, on a thread of its own: its socket may be full, and nothing here is to
-/// wait for it for longer than [`NOTIFY_MAX`].
-async fn notify(states: Vec<NotifyState<'static>>) {
-    let told = tokio::task::spawn_blocking(move || sd_notify::notify(&states));
-    match tokio::time::timeout(NOTIFY_MAX, told).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => tracing::warn!(%error, "cannot notify the service manager"),
-        Ok(Err(_)) | Err(_) => tracing::warn!("the service manager does not listen"),
-    }
 }
 
 /// systemd wants to know when a reload began, so that it can tell one READY=1 from another.

@@ -4,9 +4,8 @@
 //! Invariant: until the new process is in charge, nothing here has changed.
 
 use super::super::handover::{HandoverPayload, RUNTIME, Successor};
-use super::{Answer, HandedOver, Reloader, notify};
+use super::{Answer, HandedOver, Reloader};
 use crate::stats::servers_state;
-use crate::sys::fd_store::FdStore;
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,14 +49,16 @@ impl Reloader {
         let successor = spawn_blocking(move || Successor::start(&program, &payload));
         let successor = successor.await.map_err(|error| error.to_string())??;
         let pid = successor.pid;
-        notify(vec![NotifyState::MainPid(pid)]).await;
-        let told = spawn_blocking(|| FdStore::of_this_process().barrier(MANAGER_MAX));
+        let manager = self.state.manager().clone();
+        manager.notify(&[NotifyState::MainPid(pid)]);
+        let told = spawn_blocking(move || manager.barrier(MANAGER_MAX));
         if let Ok(Err(error)) = told.await {
             tracing::warn!(%error, "upgrade: the service manager does not listen");
         }
         if let Err(error) = successor.go() {
             // It has ended in this very moment, and may be what is watched.
-            notify(vec![NotifyState::MainPid(std::process::id())]).await;
+            let own = NotifyState::MainPid(std::process::id());
+            self.state.manager().notify(&[own]);
             return Err(format!("the new process is gone: {error}"));
         }
         self.state

@@ -5,8 +5,9 @@
 
 use crate::config::model::Severity;
 use crate::live::CheckReport;
-use crate::state::{AdminState, OperState, Server, ServerStatus, Usable};
+use crate::state::{AdminState, Endpoint, OperState, Server, ServerStatus, Usable};
 use std::fmt::Write;
+use std::net::IpAddr;
 
 /// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,16 @@ pub fn valid_answer(backend: &str, server: &str) -> LogLine {
     notice(format!(
         "Server {backend}/{server} administratively READY thanks to valid DNS answer."
     ))
+}
+
+/// A server's name leads elsewhere since it was last looked up: `server` as it is now.
+pub fn address_changed(backend: &str, name: &str, old: IpAddr, server: &Server) -> Option<LogLine> {
+    let Some(Endpoint::Ip(new, _)) = server.endpoint else {
+        return None;
+    };
+    Some(notice(format!(
+        "{backend}/{name}: IP changed from '{old}' to '{new}' by 'DNS resolver'."
+    )))
 }
 
 fn operational(

@@ -51,6 +51,20 @@ impl Snapshot {
         }
     }
 
+    /// The addresses that servers with host names have now.
+    pub fn known_addresses(&self) -> HashMap<Arc<str>, IpAddr> {
+        let backends = self.backends.iter().flatten();
+        let servers = backends.flat_map(|backend| &backend.servers);
+        servers
+            .filter_map(|server| match (&server.spec.address, &server.endpoint) {
+                (ServerAddress::Name(name, _), Some(Endpoint::Ip(ip, _))) => {
+                    Some((Arc::clone(name), *ip))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
     fn stats_live_for(
         &self,
         stats: Option<&model::Stats>,
