@@ -3,9 +3,9 @@
 
 use rlb::check::probe::Target;
 use rlb::check::schedule::IntervalKind;
-use rlb::check::task::{self, CheckContext, CheckHandle, CheckedServer};
+use rlb::check::task::{self, CheckContext, CheckHandle, CheckParts, CheckedServer};
 use rlb::config::model::{Check, CheckKind};
-use rlb::live::{CheckReport, CheckStatus, ServerLive};
+use rlb::live::{CheckReport, CheckStatus, GlobalLive, ServerLive, WorkerToken};
 use rlb::state::{BackendId, ControlHandle};
 use rlb::sys::limits::DescriptorReserve;
 use std::io;
@@ -37,7 +37,13 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
     };
     live.check.store(known.clone());
     let (control, mut inbox) = ControlHandle::new();
-    let context = CheckContext::new(control, Arc::new(DescriptorReserve::new()?), true);
+    let context = CheckContext::new(CheckParts {
+        control,
+        reserve: Arc::new(DescriptorReserve::new()?),
+        global: Arc::new(GlobalLive::new(Instant::now(), 2)),
+        token: Rc::new(WorkerToken::new(1)),
+    });
+    context.set_reset(true);
     let server = CheckedServer {
         backend: BackendId(0),
         backend_name: "b".into(),

@@ -33,6 +33,7 @@ use signals::{Signals, Stop};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -363,7 +364,7 @@ impl Core {
             log: self.log.clone(),
             workers: self.workers.clone(),
             // The last shard; the workers have those before.
-            token: WorkerToken::new(self.threads),
+            token: Rc::new(WorkerToken::new(self.threads)),
             reserve,
         })
     }

@@ -18,7 +18,7 @@ pub mod server_events;
 mod server_index;
 
 use crate::check::schedule::{ends_with_reset, first_start};
-use crate::check::task::{self, CheckContext, CheckedServer};
+use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
 use crate::config::model::Severity;
 use crate::live::{Cause, LogEntry, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
@@ -58,7 +58,7 @@ pub struct Parts {
     /// The workers' inboxes.
     pub workers: Workers,
     /// The token of the control thread's shard, the last one.
-    pub token: WorkerToken,
+    pub token: Rc<WorkerToken>,
     /// Descriptors kept back for checks; filled up again once a second.
     pub reserve: Arc<DescriptorReserve>,
 }
@@ -85,8 +85,12 @@ impl Control {
     pub fn new(parts: Parts) -> Self {
         let stop_tasks = CancellationToken::new();
         let servers = ServerIndex::of(&parts.snapshot.load(), &stop_tasks);
-        let check_context =
-            CheckContext::new(parts.handle.clone(), Arc::clone(&parts.reserve), false);
+        let check_context = CheckContext::new(CheckParts {
+            control: parts.handle.clone(),
+            reserve: Arc::clone(&parts.reserve),
+            global: Arc::clone(&parts.snapshot.load().global),
+            token: Rc::clone(&parts.token),
+        });
         let resolver = Resolver::new(parts.handle.clone());
         let (committer, commits) = mpsc::channel(1);
         Self {

@@ -41,7 +41,7 @@ impl World {
             inbox,
             log: queue,
             workers,
-            token: WorkerToken::new(1),
+            token: Rc::new(WorkerToken::new(1)),
             reserve: Arc::new(DescriptorReserve::new().unwrap()),
         });
         Self {

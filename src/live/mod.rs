@@ -11,6 +11,7 @@
 
 pub mod check_report;
 pub mod counters;
+pub mod failures;
 pub mod gauge;
 pub mod load;
 pub mod log_queue;
@@ -26,6 +27,7 @@ pub mod timing;
 
 pub use check_report::{CheckReport, CheckStatus, LastCheck};
 pub use counters::Traffic;
+pub use failures::{FailureCause, ServerName, ShortageStep};
 pub use gauge::Gauge;
 pub use load::Load;
 pub use log_queue::{LogEntry, LogQueue, LogSender, log_queue};

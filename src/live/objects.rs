@@ -4,6 +4,7 @@
 
 use super::check_report::LastCheck;
 use super::counters::Traffic;
+use super::failures::{FailedSessions, FailureReports, Shortages, Throttle};
 use super::gauge::Gauge;
 use super::load::Load;
 use super::reloads::Reloads;
@@ -35,6 +36,8 @@ pub struct GlobalTraffic {
     pub pipes_free: Level,
     /// Times accepting paused because a limit was reached (`MaxconnReached`).
     pub paused: Counter,
+    /// Times that something of our own was not to be had.
+    pub shortages: Shortages,
 }
 
 /// What is counted for the whole process.
@@ -56,8 +59,8 @@ pub struct GlobalLive {
     pub reloads: Reloads,
     /// Per-shard counts.
     pub traffic: Shards<GlobalTraffic>,
-    /// Second of the process's clock in which a shortage was last reported, plus one.
-    complained: AtomicU64,
+    /// When events about failures may be written again.
+    pub(super) reports: FailureReports,
 }
 
 impl GlobalLive {
@@ -72,14 +75,8 @@ impl GlobalLive {
             dropped_logs: AtomicU64::new(0),
             reloads: Reloads::default(),
             traffic: Shards::new(shards),
-            complained: AtomicU64::new(0),
+            reports: FailureReports::default(),
         }
-    }
-
-    /// Whether a shortage may be reported now: true once a second, for one caller.
-    pub fn may_complain(&self) -> bool {
-        let second = self.start.elapsed().as_secs() + 1;
-        self.complained.fetch_max(second, Relaxed) < second
     }
 
     /// Milliseconds from the start of the process to `now`.
@@ -101,6 +98,8 @@ pub struct FrontendLive {
     pub rate_max: AtomicU32,
     /// Most connections in one second so far (`conn_rate_max`); control thread only.
     pub conn_rate_max: AtomicU32,
+    /// When it may be reported again that its `maxconn` is reached.
+    pub(super) maxconn_report: Throttle,
 }
 
 impl FrontendLive {
@@ -112,6 +111,7 @@ impl FrontendLive {
             traffic: Shards::new(shards),
             rate_max: AtomicU32::new(0),
             conn_rate_max: AtomicU32::new(0),
+            maxconn_report: Throttle::default(),
         }
     }
 }
@@ -125,6 +125,8 @@ pub struct BackendLive {
     pub active: Gauge,
     /// Per-shard counts.
     pub traffic: Shards<Traffic>,
+    /// Sessions that got no server, by cause.
+    pub failed_sessions: Shards<FailedSessions>,
     /// Most sessions in one second so far (`rate_max`); control thread only.
     pub rate_max: AtomicU32,
     /// Position of the round robin: advances once a session.
@@ -138,6 +140,7 @@ impl BackendLive {
             name,
             active: Gauge::default(),
             traffic: Shards::new(shards),
+            failed_sessions: Shards::new(shards),
             rate_max: AtomicU32::new(0),
             cursor: CachePadded::new(AtomicUsize::new(0)),
         }

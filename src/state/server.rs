@@ -4,7 +4,8 @@ use super::status::{AdminState, Rules, ServerStatus};
 use crate::config::model;
 use crate::live::ServerLive;
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -118,6 +119,19 @@ impl Usable {
             &mut self.backup
         } else {
             &mut self.active
+        }
+    }
+}
+
+/// As it is written in a configuration.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip, model::ServerPort::Fixed(port)) => {
+                SocketAddr::new(*ip, *port).fmt(formatter)
+            }
+            Self::Ip(ip, model::ServerPort::FromClient(_)) => ip.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
         }
     }
 }

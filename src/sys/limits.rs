@@ -34,22 +34,85 @@ pub fn nofile() -> u32 {
         .map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX))
 }
 
+/// Something of this process or machine that was not to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// All source ports towards an address are in use, or this machine has no source address for
+    /// it.
+    SourcePorts,
+    /// The process has as many descriptors as it may have.
+    Descriptors,
+    /// The machine has as many open files as it may have.
+    OpenFiles,
+    /// Memory, or buffers of the network.
+    Memory,
+    /// `fs.epoll.max_user_watches` is reached.
+    EpollWatches,
+}
+
+impl Shortage {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 5] = [
+        Self::SourcePorts,
+        Self::Descriptors,
+        Self::OpenFiles,
+        Self::Memory,
+        Self::EpollWatches,
+    ];
+
+    /// What `error` says is missing; `None`: it says nothing of the kind.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        match error.raw_os_error()? {
+            // connect(2) has both for it.
+            libc::EADDRNOTAVAIL | libc::EAGAIN => Some(Self::SourcePorts),
+            libc::EMFILE => Some(Self::Descriptors),
+            libc::ENFILE => Some(Self::OpenFiles),
+            libc::ENOBUFS | libc::ENOMEM => Some(Self::Memory),
+            libc::ENOSPC => Some(Self::EpollWatches),
+            _ => None,
+        }
+    }
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SourcePorts => "source_ports",
+            Self::Descriptors => "descriptors",
+            Self::OpenFiles => "open_files",
+            Self::Memory => "memory",
+            Self::EpollWatches => "epoll_watches",
+        }
+    }
+
+    /// What is missing, as the beginning of an event.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::SourcePorts => "no free source ports",
+            Self::Descriptors => "no free descriptors",
+            Self::OpenFiles => "no free open files on this machine",
+            Self::Memory => "no free memory",
+            Self::EpollWatches => "no free epoll watches",
+        }
+    }
+
+    /// What an operator can do about it.
+    pub fn cure(self) -> &'static str {
+        match self {
+            Self::SourcePorts => {
+                "widen net.ipv4.ip_local_port_range, or give the backend more addresses"
+            }
+            Self::Descriptors => "raise LimitNOFILE of the service, or lower maxconn",
+            Self::OpenFiles => "raise fs.file-max",
+            Self::Memory => "lower maxconn, or raise net.ipv4.tcp_mem or the memory limit",
+            Self::EpollWatches => "raise fs.epoll.max_user_watches",
+        }
+    }
+}
+
 /// Whether `error` says that this process or machine is short of something. Such errors never
 /// count against a server: they would be the same for every other.
 pub fn is_local(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::EADDRNOTAVAIL
-                | libc::EMFILE
-                | libc::ENFILE
-                | libc::ENOBUFS
-                | libc::ENOMEM
-                | libc::EAGAIN
-                // fs.epoll.max_user_watches
-                | libc::ENOSPC
-        )
-    )
+    Shortage::of(error).is_some()
 }
 
 /// Whether `error` says that no descriptor is left.

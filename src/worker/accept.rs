@@ -7,10 +7,10 @@ use super::hand_off::Accepted;
 use super::relay::Kind;
 use super::session::{Session, WorkerContext};
 use super::session_stats::SessionStats;
-use crate::live::GlobalLive;
 use crate::live::slot::{ConnLimits, ConnSlot};
+use crate::live::{GlobalLive, ShortageStep};
 use crate::state::{Frontend, FrontendId};
-use crate::sys::limits::is_local;
+use crate::sys::limits::{Shortage, is_local};
 use crate::sys::raw::{self, Owned};
 use crate::sys::socket::accept;
 use socket2::Socket;
@@ -218,6 +218,17 @@ impl Acceptor {
                 .is_some_and(|limit| frontend.live.active.get() >= limit)
     }
 
+    /// Tells which `maxconn` makes clients wait.
+    fn report_maxconn(&self) {
+        let global = &self.worker.worker_stats.global;
+        let (frontend, limits) = self.now();
+        if global.active.get() >= limits.global {
+            global.process_maxconn_reached(limits.global);
+        } else if let Some(maxconn) = limits.frontend {
+            global.frontend_maxconn_reached(&frontend.live, maxconn);
+        }
+    }
+
     /// Waits until there is a place to be had, because a session ended or a limit was raised;
     /// `false` when draining has begun instead.
     async fn wait_for_place(&self, drain: &CancellationToken) -> bool {
@@ -228,6 +239,7 @@ impl Acceptor {
             .mine(&worker_stats.token)
             .paused
             .add(1);
+        self.report_maxconn();
         let waiting = Waiting::new(&worker_stats.global);
         loop {
             let freed = waiting.0.freed.notified();
@@ -277,8 +289,10 @@ impl Acceptor {
             .mine(&worker_stats.token)
             .paused
             .add(1);
-        if worker_stats.global.may_complain() {
-            tracing::warn!(%error, "accepting pauses");
+        // What is no shortage is not told to this function.
+        if let Some(shortage) = Shortage::of(error) {
+            let (token, step) = (&worker_stats.token, ShortageStep::Accept);
+            worker_stats.global.shortage(token, step, shortage, None);
         }
         let waiting = Waiting::new(&worker_stats.global);
         // Whichever comes first; neither needs to be told from the other.

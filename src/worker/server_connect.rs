@@ -9,9 +9,9 @@ use super::pending::PendingGuard;
 use super::session::WorkerContext;
 use crate::balance::RotationCursor;
 use crate::live::slot::Slot;
-use crate::live::{Cause, Phase, Termination, Traffic};
+use crate::live::{Cause, FailureCause, Phase, ServerName, ShortageStep, Termination, Traffic};
 use crate::state::{Backend, BackendId, Server, ToControl};
-use crate::sys::limits::is_local;
+use crate::sys::limits::Shortage;
 use crate::sys::raw::{self, Owned};
 use std::future::pending;
 use std::io;
@@ -34,6 +34,10 @@ pub(super) struct ServerConnect<'a> {
     first: Option<u64>,
     /// The server that has refused last, until it is known whether another is asked instead.
     refused: Option<Arc<Server>>,
+    /// Why the last server that has failed did.
+    last_failure: Option<FailureCause>,
+    /// What was missing here the last time that something was.
+    last_shortage: Option<Shortage>,
     /// Watches the client for a reset, from the first wait on that was in vain: most sessions are
     /// connected before that and do not pay for it.
     client_watch: Option<AsyncFd<Owned<BorrowedFd<'a>>>>,
@@ -68,6 +72,8 @@ impl<'a> ServerConnect<'a> {
             attempts: [None, None],
             first: None,
             refused: None,
+            last_failure: None,
+            last_shortage: None,
             client_watch: None,
         }
     }
@@ -207,13 +213,58 @@ impl<'a> ServerConnect<'a> {
     /// The server has refused, or something of ours ran out: the two are never confused.
     fn refused(&mut self, slot: AttemptSlot, server: &Arc<Server>, error: &io::Error) {
         let now = Instant::now();
-        if is_local(error) {
+        let cause = FailureCause::of(error);
+        if let FailureCause::Shortage(shortage) = cause {
+            self.last_shortage = Some(shortage);
+            self.report_shortage(server, shortage);
             self.policy.local_error(slot, now);
             return;
         }
+        self.last_failure = Some(cause);
         self.policy.refused(slot, now);
         self.blame(server);
         self.refused = Some(Arc::clone(server));
+    }
+
+    /// Counts that `server` could not be asked for want of something of our own, and tells of it.
+    fn report_shortage(&self, server: &Server, shortage: Shortage) {
+        let Some(endpoint) = &server.endpoint else {
+            return;
+        };
+        let worker_stats = &self.worker.worker_stats;
+        self.pending.stats(|stats| {
+            let towards = stats.backend.as_ref().map(|backend| ServerName {
+                backend: &backend.spec.name,
+                server: &server.spec.name,
+                address: endpoint,
+            });
+            let step = ShortageStep::Connect;
+            let token = &worker_stats.token;
+            worker_stats.global.shortage(token, step, shortage, towards);
+        });
+    }
+
+    /// Counts that the session gets no server, and tells of it.
+    fn report_failure(&self, failure: ConnectFailure, server: Option<&Server>) {
+        let refused = self.last_failure.unwrap_or(FailureCause::Refused);
+        let shortage = self.last_shortage.map(FailureCause::Shortage);
+        let cause = match failure {
+            ConnectFailure::NoServer => FailureCause::NoServer,
+            ConnectFailure::Refused => refused,
+            ConnectFailure::Timeout => FailureCause::Timeout,
+            ConnectFailure::Shortage => shortage.unwrap_or(refused),
+        };
+        let worker_stats = &self.worker.worker_stats;
+        let server = server.map(|server| &*server.spec.name);
+        self.pending.stats(|stats| {
+            if let Some(backend) = &stats.backend {
+                let live = backend.slot.live();
+                let token = &worker_stats.token;
+                worker_stats
+                    .global
+                    .session_failed(token, live, server, cause);
+            }
+        });
     }
 
     /// Another server is asked instead, this one not having answered.
@@ -244,6 +295,7 @@ impl<'a> ServerConnect<'a> {
             Some(server) => self.each(server, |traffic| traffic.econ.add(1)),
             None => self.on_backend(|traffic| traffic.econ.add(1)),
         }
+        self.report_failure(failure, last.as_deref());
         let redispatched = last.is_some_and(|server| self.first != Some(server.live.uid));
         self.pending.stats(|stats| {
             stats.retries = self.policy.retries();

@@ -7,10 +7,12 @@ use super::session_id::SessionId;
 use crate::config::model;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::live::{
-    Cause, GlobalLive, GlobalTraffic, LogEntry, LogQueue, Phase, SessionRecord, Termination,
-    Traffic, WorkerToken,
+    Cause, FailureCause, GlobalLive, GlobalTraffic, LogEntry, LogQueue, Phase, SessionRecord,
+    ShortageStep, Termination, Traffic, WorkerToken,
 };
 use crate::state::{Frontend, Server};
+use crate::sys::limits::Shortage;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -168,6 +170,21 @@ impl SessionStats {
     pub(super) fn server_spec(&self) -> Option<&Arc<model::Server>> {
         let answered = self.server.as_ref().map(|on| &on.spec);
         answered.or(self.asked.as_ref())
+    }
+
+    /// Counts that the session, whose server has answered, fails for want of something of our own,
+    /// and tells of it.
+    pub(super) fn report_shortage(&self, error: &io::Error, worker_stats: &WorkerStats) {
+        let Some(shortage) = Shortage::of(error) else {
+            return;
+        };
+        let WorkerStats { global, token, .. } = worker_stats;
+        global.shortage(token, ShortageStep::Connect, shortage, None);
+        if let Some(backend) = &self.backend {
+            let server = self.server_spec().map(|spec| &*spec.name);
+            let cause = FailureCause::Shortage(shortage);
+            global.session_failed(token, backend.slot.live(), server, cause);
+        }
     }
 
     /// Step 10: counts how the session ended, logs it, and gives its places back.

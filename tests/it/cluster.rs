@@ -1,13 +1,13 @@
 //! The seed's cluster from nothing to three nodes, and its faults, through rlb. Needs root.
 
 use crate::harness::browser::{browse, photograph, row};
-use crate::harness::client::{End, hear};
+use crate::harness::client::{End, hear, http_get};
 use crate::harness::eventually::eventually_eq;
 use crate::harness::needs;
 use crate::harness::netns::{LB_ADDRESS, Lab};
 use crate::harness::peer::Behaviour;
 use crate::harness::rlb::STOP_WITHIN;
-use crate::lab::balancer::{BACKENDS, Kind, SERVERS, csv, frontend, wait_states};
+use crate::lab::balancer::{BACKENDS, Balancer, Kind, SERVERS, csv, frontend, wait_states};
 use crate::lab::reloads::{ReloadOptions, STREAMS, reloads};
 use crate::lab::scenarios::{Pinned, pinned_clients, power_off, service_stops, split, stopped};
 use crate::lab::services::{
@@ -334,6 +334,7 @@ fn used_up_source_ports_are_nobodys_fault_but_ours() {
     let mut rlb = Kind::Rlb.start(&lab);
     wait_states(&lab, "replicated-backend", ["UP"; 3]);
     lab.lb.sysctl("ipv4/ip_local_port_range", "40000 40019");
+    let begun = Instant::now();
     let streams = lab.client.enter(|| {
         let mut streams = Vec::new();
         for _ in 0..120 {
@@ -349,6 +350,34 @@ fn used_up_source_ports_are_nobodys_fault_but_ours() {
                 .all(|server| csv.row(backend, server).status() == "UP")
         })
     });
+    // Fault 25: what was missing is a metric and one event a second, with the address and the cure.
+    let stats = format!("{LB_ADDRESS}:8080").parse().expect("an address");
+    let metrics = lab.client.enter(|| http_get(stats, "/metrics"));
+    let (_, metrics) = metrics.expect("the statistics answer");
+    let counted = |name: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+        value.is_some_and(|value| value.trim() != "0")
+    };
+    let ports = "cause=\"source_ports\"}";
+    assert!(counted(&format!(
+        "rlb_shortages_total{{step=\"connect\",{ports}"
+    )));
+    let proxy = "proxy=\"replicated-backend\"";
+    assert!(counted(&format!(
+        "rlb_backend_failed_sessions_total{{{proxy},{ports}"
+    )));
+    if let Balancer::Rlb(rlb) = &rlb {
+        let events = rlb.events().all();
+        let told = |line: &&String| {
+            line.contains("no free source ports towards 10.240.0.")
+                && line.contains("ip_local_port_range")
+        };
+        let told = events.iter().filter(told).count() as u64;
+        assert!(
+            (1..=begun.elapsed().as_secs() + 2).contains(&told),
+            "{events:#?}"
+        );
+    }
     drop(streams);
     lab.lb.sysctl("ipv4/ip_local_port_range", "32768 60999");
     eventually_eq(STOP_WITHIN, &"!".to_owned(), || {

@@ -1,9 +1,9 @@
 //! Running into limits: maxconn of the process and of a frontend, and no descriptor left.
 
-use crate::harness::client::{connect, echo, http_get};
+use crate::harness::client::{connect, echo, hear, http_get};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, steadily};
-use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::peer::{Behaviour, Peer, Refuses, Unanswering};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// The excess waits in the backlog, is not refused, and is served when its turn comes.
-fn excess_waits(config: Config, at_once: u64) {
+fn excess_waits(config: Config, at_once: u64, event: &str) {
     let peer = Peer::start(Behaviour::Echo);
     let rlb = Rlb::start(&config.server_with(peer.address(), "check = false"));
     let mut served: Vec<TcpStream> = (0..at_once).map(|_| connect(rlb.address())).collect();
@@ -42,17 +42,23 @@ fn excess_waits(config: Config, at_once: u64) {
     eventually_eq(STOP_WITHIN, &(at_once + 3), || {
         rlb.number("FRONTEND", "stot")
     });
+    // Fault 25: one event names the limit that makes clients wait.
+    let events = rlb.events().all();
+    let told: Vec<&String> = events.iter().filter(|it| it.contains(event)).collect();
+    assert_eq!(told.len(), 1, "{events:#?}");
     rlb.stop_after(waiting);
 }
 
 #[test]
 fn above_the_frontends_maxconn_clients_wait() {
-    excess_waits(Config::new().frontend("maxconn = 4"), 4);
+    let event = "\"maxconn of frontend reached\",\"frontend\":\"fe\",\"maxconn\":4,";
+    excess_waits(Config::new().frontend("maxconn = 4"), 4, event);
 }
 
 #[test]
 fn above_the_process_maxconn_clients_wait() {
-    excess_waits(Config::new().global("maxconn = 4"), 4);
+    let event = "\"maxconn of process reached\",\"maxconn\":4,";
+    excess_waits(Config::new().global("maxconn = 4"), 4, event);
 }
 
 #[test]
@@ -66,6 +72,56 @@ fn statistics_do_not_count_against_maxconn() {
     echo(&mut only, b"the one session");
     assert_eq!(rlb.number("FRONTEND", "scur"), 1);
     rlb.stop_after(only);
+}
+
+/// Value of a metric; 0 when it is not there.
+fn metric(rlb: &Rlb, name: &str) -> u64 {
+    let (_, text) = rlb.http_get("/metrics").expect("answers");
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.map_or(0, |value| value.trim().parse().expect("a number"))
+}
+
+/// Sessions of the backend that got no server by `cause`.
+fn failed_sessions(rlb: &Rlb, cause: &str) -> u64 {
+    let labels = format!("{{proxy=\"be\",cause=\"{cause}\"}}");
+    metric(rlb, &format!("rlb_backend_failed_sessions_total{labels}"))
+}
+
+/// Fault 25: why a session got no server is a label of a metric, and in one event a second.
+#[test]
+fn fault_25_causes_of_failed_sessions_can_be_told_apart() {
+    let refuses = Refuses::start();
+    let config = Config::new().server_with(refuses.address(), "check = false");
+    let mut rlb = Rlb::start(&config);
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(hear(rlb.address()).0, "");
+    }
+    eventually_eq(STOP_WITHIN, &20, || failed_sessions(&rlb, "refused"));
+    let told =
+        "\"session without a server\",\"backend\":\"be\",\"server\":\"s1\",\"cause\":\"refused\"";
+    let events = rlb.events().all();
+    let times = events.iter().filter(|it| it.contains(told)).count() as u64;
+    assert!(
+        (1..=begun.elapsed().as_secs() + 2).contains(&times),
+        "{events:#?}"
+    );
+    assert_eq!(failed_sessions(&rlb, "no_server"), 0);
+
+    let config = Config::new().server_with(refuses.address(), "disabled = true");
+    rlb.reload(&config);
+    assert_eq!(hear(rlb.address()).0, "");
+    eventually_eq(STOP_WITHIN, &1, || failed_sessions(&rlb, "no_server"));
+
+    let dark = Unanswering::start();
+    let config = Config::new()
+        .timeout("connect = \"300ms\"")
+        .server_with(dark.address(), "check = false");
+    rlb.reload(&config);
+    assert_eq!(hear(rlb.address()).0, "");
+    eventually_eq(STOP_WITHIN, &1, || failed_sessions(&rlb, "timeout"));
+    assert_eq!(failed_sessions(&rlb, "refused"), 20);
+    rlb.stop();
 }
 
 #[test]
@@ -119,6 +175,13 @@ fn at_the_descriptor_limit_accept_pauses_and_the_rest_goes_on() {
         failed_before,
         "no check failed by our own shortage"
     );
+
+    // Fault 25: what was missing, and for what.
+    let missing = "rlb_shortages_total{step=\"accept\",cause=\"descriptors\"}";
+    assert!(metric(&rlb, missing) >= 1);
+    let told =
+        |line: &String| line.contains("\"no free descriptors") && line.contains("LimitNOFILE");
+    assert!(rlb.events().all().iter().any(told));
 
     set_descriptor_limit(&rlb, before);
     for stream in &mut streams {

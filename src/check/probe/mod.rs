@@ -14,6 +14,7 @@ use crate::sys::limits::{self, DescriptorReserve};
 use crate::sys::raw::{self, Owned};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::cell::RefCell;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -55,6 +56,16 @@ impl Target {
                 Self::Tcp((address.unwrap_or(*ip), *port).into())
             }
             (Endpoint::Ip(_, ServerPort::FromClient(_)), _, None) => Self::NoPort,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Self::NoPort => formatter.write_str("no port"),
         }
     }
 }

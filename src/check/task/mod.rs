@@ -8,9 +8,11 @@
 use super::probe::{IdleSockets, Outcome, ProbeOptions, Target, probe};
 use super::schedule::{Grid, IntervalKind};
 use crate::config::model::Check;
-use crate::live::{CheckReport, CheckStatus, ServerLive};
+use crate::live::{
+    CheckReport, CheckStatus, GlobalLive, ServerLive, ServerName, ShortageStep, WorkerToken,
+};
 use crate::state::{BackendId, ControlHandle, ToControl};
-use crate::sys::limits::DescriptorReserve;
+use crate::sys::limits::{DescriptorReserve, Shortage};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -114,11 +116,23 @@ impl CheckHandle {
     }
 }
 
+/// What check tasks are given by control.
+#[derive(Debug)]
+pub struct CheckParts {
+    /// Takes verdicts.
+    pub control: ControlHandle,
+    /// Descriptors that are kept back for checks.
+    pub reserve: Arc<DescriptorReserve>,
+    /// What is counted for the process.
+    pub global: Arc<GlobalLive>,
+    /// The right to write the shard of the control thread.
+    pub token: Rc<WorkerToken>,
+}
+
 /// What all check tasks share.
 #[derive(Debug)]
 pub struct CheckContext {
-    control: ControlHandle,
-    reserve: Arc<DescriptorReserve>,
+    parts: CheckParts,
     reset: Cell<bool>,
     idle: IdleSockets,
     origin: Instant,
@@ -127,12 +141,11 @@ pub struct CheckContext {
 }
 
 impl CheckContext {
-    /// Verdicts go to `control`; `reset`: connections end with RST.
-    pub fn new(control: ControlHandle, reserve: Arc<DescriptorReserve>, reset: bool) -> Rc<Self> {
+    /// Connections end with FIN until [`CheckContext::set_reset`] says otherwise.
+    pub fn new(parts: CheckParts) -> Rc<Self> {
         Rc::new(Self {
-            control,
-            reserve,
-            reset: Cell::new(reset),
+            parts,
+            reset: Cell::new(false),
             idle: IdleSockets::default(),
             origin: Instant::now(),
             warned: Cell::new(None),
@@ -147,14 +160,21 @@ impl CheckContext {
         self.idle.clear();
     }
 
-    /// Says that a check could not be made; at most once in [`WARN_EVERY`] for all servers.
-    fn warn(&self, server: &CheckedServer, error: &io::Error) {
+    /// Tells that a check of `server` at `target` could not be made; at most once in
+    /// [`WARN_EVERY`] for each cause.
+    fn not_made(&self, server: &CheckedServer, target: &Target, error: &io::Error) {
+        if let Some(shortage) = Shortage::of(error) {
+            let towards = ServerName {
+                backend: &server.backend_name,
+                server: &server.live.name,
+                address: target,
+            };
+            let CheckParts { global, token, .. } = &self.parts;
+            return global.shortage(token, ShortageStep::Check, shortage, Some(towards));
+        }
         let now = Instant::now();
-        if self
-            .warned
-            .get()
-            .is_some_and(|at| now.duration_since(at) < WARN_EVERY)
-        {
+        let warned = self.warned.get();
+        if warned.is_some_and(|at| now.duration_since(at) < WARN_EVERY) {
             self.unreported.set(self.unreported.get() + 1);
             return;
         }
@@ -164,7 +184,7 @@ impl CheckContext {
             server = &*server.live.name,
             %error,
             and_others = self.unreported.replace(0),
-            "a health check could not be made here; the server's state is left as it was"
+            "health check not made"
         );
     }
 }
@@ -214,14 +234,14 @@ async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Tar
     live.check.begin();
     let started = Instant::now();
     let options = ProbeOptions {
-        reserve: &context.reserve,
+        reserve: &context.parts.reserve,
         reset: context.reset.get().then_some(&context.idle),
         limit: server.check.timeout,
     };
     match probe(target, options).await {
         Outcome::Local(error) => {
             live.check.give_up();
-            context.warn(server, &error);
+            context.not_made(server, target, &error);
             true
         }
         Outcome::Verdict { status, info } => {
@@ -243,7 +263,7 @@ async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Tar
                     in_progress: false,
                 },
             };
-            context.control.report(message).await
+            context.parts.control.report(message).await
         }
     }
 }

@@ -26,6 +26,15 @@ struct Bench {
     stop: CancellationToken,
 }
 
+fn context(control: ControlHandle) -> Rc<CheckContext> {
+    CheckContext::new(CheckParts {
+        control,
+        reserve: Arc::new(DescriptorReserve::new().unwrap()),
+        global: Arc::new(GlobalLive::new(Instant::now(), 1)),
+        token: Rc::new(WorkerToken::new(0)),
+    })
+}
+
 /// A task that checks `address` at once, and then once an hour.
 fn started(address: SocketAddr) -> Bench {
     let (control, inbox) = ControlHandle::new();
@@ -43,7 +52,7 @@ fn started(address: SocketAddr) -> Bench {
         },
         handle: Rc::clone(&handle),
     };
-    let context = CheckContext::new(control, Arc::new(DescriptorReserve::new().unwrap()), false);
+    let context = context(control);
     tokio::task::spawn_local(run(server, context, Instant::now(), stop.clone()));
     Bench {
         handle,
@@ -180,8 +189,7 @@ async fn a_task_ends_with_control() {
                 check: check(),
                 handle: CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address))),
             };
-            let context =
-                CheckContext::new(control, Arc::new(DescriptorReserve::new().unwrap()), false);
+            let context = context(control);
             let task = run(server, context, Instant::now(), CancellationToken::new());
             let ended = tokio::time::timeout(Duration::from_secs(10), task).await;
             ended.expect("nobody listens any more");

@@ -25,6 +25,11 @@ impl Family {
         family("", S, kind, source, help)
     }
 
+    /// A metric of backends, of rlb's own.
+    pub(super) const fn of_backends(kind: Kind, source: Source, help: &'static str) -> Self {
+        family("", B, kind, source, help)
+    }
+
     /// Whether rows of `kind` have it.
     pub(super) fn is_of(&self, kind: row::Kind) -> bool {
         let bit = match kind {

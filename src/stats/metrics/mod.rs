@@ -178,9 +178,9 @@ impl Metrics {
                     write(text, name, help, *kind, samples.collect());
                 }
             }
-            RlbMetric::Server(name, family) => {
-                if self.select.rows(row::Kind::Server) && self.select.wants(name) {
-                    self.piece(row::Kind::Server, family, name, text);
+            RlbMetric::Rows(name, kind, family) => {
+                if self.select.rows(*kind) && self.select.wants(name) {
+                    self.piece(*kind, family, name, text);
                 } else {
                     self.index += 1;
                 }

@@ -3,10 +3,12 @@
 use super::families::Family;
 use super::pair;
 use super::source::Source;
-use crate::live::{Gauge, ReloadEnd};
+use crate::live::{Gauge, ReloadEnd, ShortageStep};
 use crate::stats::columns::Value;
 use crate::stats::info::{Facts, Kind};
 use crate::stats::process::{Phase, resources};
+use crate::stats::row;
+use crate::sys::limits::Shortage;
 use prometheus::proto::LabelPair;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -18,12 +20,12 @@ type Samples = Vec<(Vec<LabelPair>, f64)>;
 pub(super) enum RlbMetric {
     /// Of the process: name, kind, help, value.
     Process(&'static str, Kind, &'static str, fn(&Facts<'_>) -> Samples),
-    /// Of each server.
-    Server(&'static str, Family),
+    /// Of each row of a kind.
+    Rows(&'static str, row::Kind, Family),
 }
 
 /// They, in order.
-pub(super) static RLB_METRICS: [RlbMetric; 12] = [
+pub(super) static RLB_METRICS: [RlbMetric; 14] = [
     RlbMetric::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
@@ -97,24 +99,42 @@ pub(super) static RLB_METRICS: [RlbMetric; 12] = [
         "Descriptors that are open",
         |_| plain(resources().1),
     ),
-    RlbMetric::Server(
+    RlbMetric::Process(
+        "rlb_shortages_total",
+        Kind::Counter,
+        "Times that rlb could not have something of its own, by the step that wanted it and by what it was",
+        shortages,
+    ),
+    RlbMetric::Rows(
+        "rlb_backend_failed_sessions_total",
+        row::Kind::Backend,
+        Family::of_backends(
+            Kind::Counter,
+            Source::FailedSessions,
+            "Sessions that got no server, by cause",
+        ),
+    ),
+    RlbMetric::Rows(
         "rlb_server_info",
+        row::Kind::Server,
         Family::of_servers(
             Kind::Gauge,
             Source::Address,
             "Address that connections to the server go to, as a label; always 1",
         ),
     ),
-    RlbMetric::Server(
+    RlbMetric::Rows(
         "rlb_server_suspect",
+        row::Kind::Server,
         Family::of_servers(
             Kind::Gauge,
             Source::Suspect,
             "1 while connects to the server fail and it is asked last, otherwise zero",
         ),
     ),
-    RlbMetric::Server(
+    RlbMetric::Rows(
         "rlb_server_usual_connect_seconds",
+        row::Kind::Server,
         Family::of_servers(
             Kind::Gauge,
             Source::UsualConnect,
@@ -137,6 +157,21 @@ fn reloads(facts: &Facts<'_>) -> Samples {
         Some((vec![pair("result", result)], value))
     };
     results.into_iter().filter_map(sample).collect()
+}
+
+/// Every step and cause has its series from the start, so that a first shortage is an increase.
+fn shortages(facts: &Facts<'_>) -> Samples {
+    let traffic = &facts.snapshot.global.traffic;
+    let pairs = ShortageStep::ALL
+        .into_iter()
+        .flat_map(|step| Shortage::ALL.map(|shortage| (step, shortage)));
+    let sample = |(step, shortage): (ShortageStep, Shortage)| {
+        let times = traffic.sum(|shard| shard.shortages.of(step, shortage));
+        let value = super::source::number(&Value::Number(times))?;
+        let labels = vec![pair("step", step.name()), pair("cause", shortage.name())];
+        Some((labels, value))
+    };
+    pairs.filter_map(sample).collect()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "made for this call")]

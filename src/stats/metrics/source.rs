@@ -1,6 +1,6 @@
 //! Where the value of a metric comes from, and the samples that it makes of a row.
 
-use crate::live::CheckStatus;
+use crate::live::{CheckStatus, FailureCause};
 use crate::state::{AdminState, Backend, OperState, Server};
 use crate::stats::columns::{Value, named};
 use crate::stats::row::{Object, Row};
@@ -52,6 +52,8 @@ pub(super) enum Source {
     Suspect,
     /// What a connect to the server usually takes.
     UsualConnect,
+    /// Sessions of a backend that got no server, one sample a cause.
+    FailedSessions,
     /// Always 1; the address of the server is a label.
     Address,
 }
@@ -87,6 +89,7 @@ impl Source {
             }
             Self::ServerStates => of_servers(row, &SERVER_STATES, |one| Some(state(one)), take),
             Self::CheckStates => of_servers(row, &CHECK_STATES, checked, take),
+            Self::FailedSessions => failed_sessions(row, take),
             Self::Suspect | Self::UsualConnect | Self::Address => own(self, row, take),
         }
     }
@@ -119,6 +122,18 @@ fn plain(value: Option<f64>, take: &mut dyn FnMut(Sample<'_>)) {
 
 fn labelled<'a>(name: &'static str, text: &'static str, value: f64) -> Sample<'a> {
     (Some((name, text.into())), value)
+}
+
+/// Every cause has its series from the start, so that a first failure is an increase.
+fn failed_sessions(row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
+    if let Object::Backend(backend) = row.object {
+        for cause in FailureCause::ALL {
+            let sessions = backend.live.failed_sessions.sum(|shard| shard.of(cause));
+            if let Some(sessions) = number(&Value::Number(sessions)) {
+                take(labelled("cause", cause.name(), sessions));
+            }
+        }
+    }
 }
 
 /// A number of a row. Counters beyond 2^53 lose their last digits, as all Prometheus' numbers do.

@@ -171,7 +171,9 @@ impl Engine {
         }
         let client = &conn.side(Side::Client).fd;
         if let Err(error) = epoll::add(&self.epoll, client, EventData::new_u64(token), INTEREST) {
-            let end = Termination::because(Cause::Resource, Phase::Connect, error.into());
+            let error = io::Error::from(error);
+            conn.stats.report_shortage(&error, &self.worker_stats);
+            let end = Termination::because(Cause::Resource, Phase::Connect, error);
             self.remove(key, &end);
             return;
         }

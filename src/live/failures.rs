@@ -1,0 +1,340 @@
+//! Why sessions got no server, and what this process ran short of: counts by cause, and the log
+//! events about them, for each cause at most one in [`REPORT_EVERY`]. Called by workers and by the
+//! control thread, on failures only.
+//!
+//! Every cause of a session that ends as `SC`, `sC` or `RC` is a [`FailureCause`]. A shortage is
+//! counted twice: each time that something could not be had, by the step that wanted it
+//! ([`Shortages`]), and for each session that failed by it ([`FailedSessions`]).
+
+use super::objects::{BackendLive, FrontendLive, GlobalLive};
+use super::sharded::{Counter, WorkerToken};
+use crate::sys::limits::Shortage;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Seconds between two events about the same cause.
+pub const REPORT_EVERY: u64 = 1;
+
+/// Seconds between two events about the same `maxconn`.
+pub const MAXCONN_REPORT_EVERY: u64 = 10;
+
+/// Why a session got no server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureCause {
+    /// No server could be chosen: there is none, or all are down or in maintenance (`SC`).
+    NoServer,
+    /// The server that was asked last refused (`SC`).
+    Refused,
+    /// There is no way to the server that was asked last (`SC`).
+    Unreachable,
+    /// Connecting to the server that was asked last failed by another error (`SC`).
+    ConnectError,
+    /// No server answered within `timeout.connect` (`sC`).
+    Timeout,
+    /// Something of our own was missing (`RC`).
+    Shortage(Shortage),
+}
+
+impl FailureCause {
+    /// All causes, in the order of [`FailureCause::index`].
+    pub const ALL: [Self; 5 + Shortage::ALL.len()] = [
+        Self::NoServer,
+        Self::Refused,
+        Self::Unreachable,
+        Self::ConnectError,
+        Self::Timeout,
+        Self::Shortage(Shortage::ALL[0]),
+        Self::Shortage(Shortage::ALL[1]),
+        Self::Shortage(Shortage::ALL[2]),
+        Self::Shortage(Shortage::ALL[3]),
+        Self::Shortage(Shortage::ALL[4]),
+    ];
+
+    /// The cause of a connect that has failed by `error`.
+    pub fn of(error: &io::Error) -> Self {
+        if let Some(shortage) = Shortage::of(error) {
+            return Self::Shortage(shortage);
+        }
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED | libc::ECONNRESET) => Self::Refused,
+            Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN) => Self::Unreachable,
+            Some(libc::ETIMEDOUT) => Self::Timeout,
+            _ if error.kind() == io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ => Self::ConnectError,
+        }
+    }
+
+    /// Its name in metrics and events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoServer => "no_server",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::ConnectError => "connect_error",
+            Self::Timeout => "timeout",
+            Self::Shortage(shortage) => shortage.name(),
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::NoServer => 0,
+            Self::Refused => 1,
+            Self::Unreachable => 2,
+            Self::ConnectError => 3,
+            Self::Timeout => 4,
+            Self::Shortage(shortage) => 5 + shortage as usize,
+        }
+    }
+}
+
+/// Sessions of a backend that got no server, by cause, in one shard.
+#[derive(Debug, Default)]
+pub struct FailedSessions([Counter; FailureCause::ALL.len()]);
+
+impl FailedSessions {
+    /// The count of one cause.
+    pub fn of(&self, cause: FailureCause) -> &Counter {
+        &self.0[cause.index()]
+    }
+}
+
+/// What wanted something that was not to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShortageStep {
+    /// Accepting a client.
+    Accept,
+    /// Connecting to a server.
+    Connect,
+    /// A health check.
+    Check,
+}
+
+impl ShortageStep {
+    /// All steps.
+    pub const ALL: [Self; 3] = [Self::Accept, Self::Connect, Self::Check];
+
+    /// Its name in metrics and events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Connect => "connect",
+            Self::Check => "check",
+        }
+    }
+}
+
+/// Times that something was not to be had, by step and by what it was, in one shard.
+#[derive(Debug, Default)]
+pub struct Shortages([[Counter; Shortage::ALL.len()]; ShortageStep::ALL.len()]);
+
+impl Shortages {
+    /// The count of `shortage` in `step`.
+    pub fn of(&self, step: ShortageStep, shortage: Shortage) -> &Counter {
+        &self.0[step as usize][shortage as usize]
+    }
+}
+
+/// Lets one event through in a number of seconds, and counts those that it holds back.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    /// Second of the process's clock from which on the next event may be written.
+    next: AtomicU64,
+    held_back: AtomicU64,
+}
+
+impl Throttle {
+    /// `Some`: an event may be written in this `second`, with the number of those that were held
+    /// back since the one before. After it none may for `every` seconds.
+    pub fn allow(&self, second: u64, every: u64) -> Option<u64> {
+        let next = self.next.load(Relaxed);
+        let free = second >= next
+            && self
+                .next
+                .compare_exchange(next, second + every, Relaxed, Relaxed)
+                .is_ok();
+        if free {
+            Some(self.held_back.swap(0, Relaxed))
+        } else {
+            self.held_back.fetch_add(1, Relaxed);
+            None
+        }
+    }
+}
+
+/// When events about failures may be written again.
+#[derive(Debug, Default)]
+pub struct FailureReports {
+    failed: [Throttle; FailureCause::ALL.len()],
+    shortages: [Throttle; Shortage::ALL.len()],
+    /// The `maxconn` of the process.
+    pub(super) maxconn: Throttle,
+}
+
+/// A server, for an event.
+#[expect(
+    missing_debug_implementations,
+    reason = "it holds what can only be displayed"
+)]
+#[derive(Clone, Copy)]
+pub struct ServerName<'a> {
+    /// Its backend.
+    pub backend: &'a str,
+    /// Its own name.
+    pub server: &'a str,
+    /// Where it is; empty when that is not known.
+    pub address: &'a dyn std::fmt::Display,
+}
+
+impl GlobalLive {
+    /// Counts that `step` could not have something, and writes an event about it.
+    pub fn shortage(
+        &self,
+        token: &WorkerToken,
+        step: ShortageStep,
+        shortage: Shortage,
+        towards: Option<ServerName<'_>>,
+    ) {
+        let shortages = &self.traffic.mine(token).shortages;
+        shortages.of(step, shortage).add(1);
+        let throttle = &self.reports.shortages[shortage as usize];
+        let Some(and_others) = throttle.allow(self.second(), REPORT_EVERY) else {
+            return;
+        };
+        let (what, cure, step) = (shortage.description(), shortage.cure(), step.name());
+        if let Some(towards) = towards {
+            let ServerName {
+                backend,
+                server,
+                address,
+            } = towards;
+            tracing::warn!(
+                step,
+                backend,
+                server,
+                and_others,
+                cure,
+                "{what} towards {address}"
+            );
+        } else {
+            tracing::warn!(step, and_others, cure, "{what}");
+        }
+    }
+
+    /// Counts a session of `backend` that got no server, and writes an event about it. One that
+    /// failed by a shortage has no event of its own: [`GlobalLive::shortage`] has written it.
+    pub fn session_failed(
+        &self,
+        token: &WorkerToken,
+        backend: &BackendLive,
+        server: Option<&str>,
+        cause: FailureCause,
+    ) {
+        backend.failed_sessions.mine(token).of(cause).add(1);
+        if matches!(cause, FailureCause::Shortage(_)) {
+            return;
+        }
+        let throttle = &self.reports.failed[cause.index()];
+        if let Some(and_others) = throttle.allow(self.second(), REPORT_EVERY) {
+            let (backend, cause) = (&*backend.name, cause.name());
+            tracing::warn!(
+                backend,
+                server,
+                cause,
+                and_others,
+                "session without a server"
+            );
+        }
+    }
+
+    /// Writes an event: `frontend` has as many sessions as its `maxconn` allows, and its next
+    /// clients wait.
+    pub fn frontend_maxconn_reached(&self, frontend: &FrontendLive, maxconn: u32) {
+        let throttle = &frontend.maxconn_report;
+        if let Some(and_others) = throttle.allow(self.second(), MAXCONN_REPORT_EVERY) {
+            let frontend = &*frontend.name;
+            tracing::warn!(frontend, maxconn, and_others, "maxconn of frontend reached");
+        }
+    }
+
+    /// Writes an event: the process has as many sessions as its `maxconn` allows.
+    pub fn process_maxconn_reached(&self, maxconn: u32) {
+        let throttle = &self.reports.maxconn;
+        if let Some(and_others) = throttle.allow(self.second(), MAXCONN_REPORT_EVERY) {
+            tracing::warn!(maxconn, and_others, "maxconn of process reached");
+        }
+    }
+
+    fn second(&self) -> u64 {
+        self.start.elapsed().as_secs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::time::Instant;
+
+    #[test]
+    fn every_cause_has_a_name_and_a_count_of_its_own() {
+        let names: BTreeSet<_> = FailureCause::ALL.iter().map(|cause| cause.name()).collect();
+        assert_eq!(names.len(), FailureCause::ALL.len());
+        for (index, cause) in FailureCause::ALL.into_iter().enumerate() {
+            assert_eq!(cause.index(), index);
+        }
+        for (index, shortage) in Shortage::ALL.into_iter().enumerate() {
+            assert_eq!(shortage as usize, index);
+        }
+    }
+
+    #[test]
+    fn one_event_in_a_second_and_the_next_tells_of_the_others() {
+        let throttle = Throttle::default();
+        assert_eq!(throttle.allow(0, 1), Some(0));
+        assert_eq!(throttle.allow(0, 1), None);
+        assert_eq!(throttle.allow(0, 1), None);
+        assert_eq!(throttle.allow(1, 1), Some(2));
+        assert_eq!(throttle.allow(1, 10), None);
+        assert_eq!(throttle.allow(7, 10), Some(1));
+        assert_eq!(throttle.allow(16, 10), None);
+        assert_eq!(throttle.allow(17, 10), Some(1));
+    }
+
+    #[test]
+    fn shortages_and_failed_sessions_are_counted_by_cause() {
+        let (global, token) = (GlobalLive::new(Instant::now(), 1), WorkerToken::new(0));
+        let backend = BackendLive::new("b".into(), 1);
+        let ports = Shortage::SourcePorts;
+        for _ in 0..3 {
+            global.shortage(&token, ShortageStep::Connect, ports, None);
+        }
+        global.shortage(&token, ShortageStep::Accept, Shortage::Descriptors, None);
+        let cause = FailureCause::Shortage(ports);
+        global.session_failed(&token, &backend, None, cause);
+        let times = |step, shortage| {
+            global
+                .traffic
+                .sum(|shard| shard.shortages.of(step, shortage))
+        };
+        assert_eq!(times(ShortageStep::Connect, ports), 3);
+        assert_eq!(times(ShortageStep::Accept, Shortage::Descriptors), 1);
+        assert_eq!(times(ShortageStep::Check, Shortage::Memory), 0);
+        let failed = |cause| backend.failed_sessions.sum(|shard| shard.of(cause));
+        assert_eq!(failed(cause), 1);
+        assert_eq!(failed(FailureCause::Refused), 0);
+    }
+
+    #[test]
+    fn errors_of_connect_have_their_cause() {
+        let cause = |code| FailureCause::of(&io::Error::from_raw_os_error(code));
+        assert_eq!(cause(libc::ECONNREFUSED), FailureCause::Refused);
+        assert_eq!(cause(libc::ENETUNREACH), FailureCause::Unreachable);
+        assert_eq!(cause(libc::ETIMEDOUT), FailureCause::Timeout);
+        assert_eq!(cause(libc::EINVAL), FailureCause::ConnectError);
+        let ports = FailureCause::Shortage(Shortage::SourcePorts);
+        assert_eq!(cause(libc::EADDRNOTAVAIL), ports);
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(FailureCause::of(&refused), FailureCause::Refused);
+    }
+}
