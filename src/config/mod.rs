@@ -1,4 +1,4 @@
-//! The configuration file: text → [`file::File`] → [`model::Config`].
+//! The configuration file: text → [`keys::File`] → [`model::Config`].
 //!
 //! Plain data and code, usable from any thread. [`load`] never stops at the first problem: it
 //! returns everything that is wrong, each with its place.
@@ -6,16 +6,21 @@
 pub mod diagnostic;
 pub mod diff;
 mod disk;
-pub mod file;
 mod interpolate;
-mod keys;
+mod key;
+pub mod keys;
 pub mod model;
 mod read;
+mod scope;
+mod shapes;
+mod show;
 pub mod source;
 mod syntax;
 mod tree;
 pub mod units;
+mod unknown;
 mod validate;
+mod values;
 mod words;
 
 #[cfg(test)]
@@ -23,10 +28,11 @@ mod tests;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use interpolate::SECRET_FILE_BYTES_MAX;
+pub use key::{Difference, Effect, Key};
+pub use keys::{BACKLOG_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX, THREADS_MAX, WEIGHT_MAX};
 pub use read::{FILE_BYTES_MAX, FILES_MAX, INCLUDE_DEPTH_MAX};
 pub use validate::{
-    BACKLOG_MAX, BINDS_MAX, MAXCONN_MAX, RESERVED_DESCRIPTORS_MAX, RETRIES_MAX, RISE_FALL_MAX,
-    SERVERS_MAX, SESSION_DESCRIPTORS, THREADS_MAX, WEIGHT_MAX, derived_maxconn,
+    BINDS_MAX, RESERVED_DESCRIPTORS_MAX, SERVERS_MAX, SESSION_DESCRIPTORS, derived_maxconn,
     reserved_descriptors,
 };
 
@@ -161,5 +167,5 @@ impl Loader<'_> {
 
 /// The JSON schema of a configuration file.
 pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(file::File).to_value()
+    schemars::schema_for!(keys::File).to_value()
 }

@@ -7,10 +7,10 @@
 
 use super::Loader;
 use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Report};
-use super::file::File;
+use super::keys::File;
 use super::source::{Place, Source};
 use super::tree::{self, RemovedKeys};
-use super::{disk, interpolate, keys, syntax, words};
+use super::{disk, interpolate, syntax, unknown, words};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,7 +75,7 @@ pub(super) fn memory(
 struct Reader<'a> {
     loader: &'a Loader<'a>,
     report: &'a mut Report,
-    known: keys::Known,
+    known: unknown::Known,
     files: Vec<ParsedFile>,
     /// The files whose includes are being read, outermost first.
     open: Vec<PathBuf>,
@@ -86,7 +86,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(loader: &'a Loader<'a>, report: &'a mut Report) -> Self {
-        let known = keys::Known::new();
+        let known = unknown::Known::new();
         Self {
             loader,
             report,
@@ -217,14 +217,14 @@ impl<'a> Reader<'a> {
 fn parse(
     source: &Arc<Source>,
     loader: &Loader<'_>,
-    known: &keys::Known,
+    known: &unknown::Known,
     report: &mut Report,
 ) -> ParsedFile {
     let mut removed = RemovedKeys::default();
     let text = syntax::blank_broken(source, &mut removed, report);
     let mut table = syntax::parse(&text, &mut removed);
     let secrets = interpolate::interpolate(loader, source, &mut table, &mut removed, report);
-    keys::unknown_keys(known, source, &mut table, &mut removed, report);
+    unknown::unknown_keys(known, source, &mut table, &mut removed, report);
     for _ in 0..DIAGNOSTICS_MAX {
         match File::deserialize(Deserializer::from(Spanned::new(0..0, table.clone()))) {
             Ok(file) => {

@@ -83,7 +83,7 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindFate> {
         .map(|one| {
             let waiting = own.get_mut(&one.key())?;
             let index = *waiting.front()?;
-            if !same_socket(&old[index].bind, &one.bind) {
+            if !Bind::is_same_socket(&old[index].bind, &one.bind) {
                 return None;
             }
             waiting.pop_front();
@@ -106,7 +106,7 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindFate> {
         let moved = left.get(&one.bind.address).copied();
         let moved = moved
             .filter(|_| one.side == Side::Traffic)
-            .filter(|index| same_socket(&old[*index].bind, &one.bind));
+            .filter(|index| Bind::is_same_socket(&old[*index].bind, &one.bind));
         *fate = Some(match moved {
             Some(index) => {
                 left.remove(&one.bind.address);
@@ -118,12 +118,6 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindFate> {
         });
     }
     fates.into_iter().flatten().collect()
-}
-
-/// Whether a socket that was opened for `old` does for `new`: everything else about it can be
-/// changed while it listens.
-fn same_socket(old: &Bind, new: &Bind) -> bool {
-    (old.v6only, &old.interface, old.freebind) == (new.v6only, &new.interface, new.freebind)
 }
 
 fn is_any_port(address: &BindAddress) -> bool {

@@ -1,19 +1,20 @@
 //! What a reload would do: two configurations compared, by name.
 //!
-//! Pure. Printed by `rlb diff`, told by every reload. Invariant: two configurations that compare
-//! unequal differ in at least one [`Change`]: every field of the model is taken apart by name below,
-//! so a new one does not compile until it is compared.
+//! Pure. Printed by `rlb diff` and by every reload. The keys of an object are compared by the code
+//! that their declaration makes ([`crate::config::keys`]); here are the objects, and what no key
+//! says. Invariant: two configurations that are not equal differ in at least one [`Change`].
 
 mod binds;
 mod logs;
 mod proxies;
-mod show;
 
+pub use super::key::Difference;
 pub use binds::{BindFate, BindOf, Side, binds, match_binds};
 pub use logs::match_targets;
 
-use super::model::{self, BindAddress, Config};
-use show::{bool_word, duration, number, optional, text};
+use super::key::{Differences, Effect};
+use super::model::{self, Config};
+use super::show::NONE;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -49,17 +50,6 @@ impl Action {
             Self::Restart => '!',
         }
     }
-}
-
-/// A key whose value differs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The key, as in the file.
-    pub key: &'static str,
-    /// Value before.
-    pub from: String,
-    /// Value after.
-    pub to: String,
 }
 
 /// One object that differs, and what a reload does about it.
@@ -166,12 +156,12 @@ pub fn plan(old: &Config, new: &Config) -> Changes {
 /// `new` as far as a running process can take it over: what needs a restart stays as in `old`.
 pub fn applicable(old: &Config, new: Config) -> Config {
     let mut config = new;
-    config.global.threads = old.global.threads;
+    config.global.keep_until_restart(&old.global);
     config.runtime_api = match (&old.runtime_api, config.runtime_api) {
-        (Some(old), Some(new)) => Some(model::RuntimeApi {
-            socket: old.socket.clone(),
-            ..new
-        }),
+        (Some(old), Some(mut new)) => {
+            new.keep_until_restart(old);
+            Some(new)
+        }
         (old, _) => old.clone(),
     };
     config
@@ -180,11 +170,7 @@ pub fn applicable(old: &Config, new: Config) -> Config {
 /// Whether nothing that checks have found out about `old` holds for `new`: it is elsewhere, or it
 /// is asked something else. Its health then begins anew.
 pub fn server_starts_over(old: &model::Server, new: &model::Server) -> bool {
-    let asked = |server: &model::Server| {
-        let check = server.check.as_ref();
-        check.map(|check| (check.kind, check.port, check.address))
-    };
-    old.address != new.address || asked(old) != asked(new)
+    model::Server::differences(old, new).effect() == Some(Effect::HealthAnew)
 }
 
 #[derive(Default)]
@@ -194,117 +180,53 @@ struct Found {
 
 impl Found {
     fn push(&mut self, action: Action, (kind, name): (&'static str, String), effect: &'static str) {
-        self.changed(action, (kind, name), Keys::default(), effect);
-    }
-
-    fn changed(
-        &mut self,
-        action: Action,
-        (kind, name): (&'static str, String),
-        keys: Keys,
-        effect: &'static str,
-    ) {
-        if action == Action::Change && keys.0.is_empty() {
-            return;
-        }
         self.list.push(Change {
             action,
             kind,
             name,
-            keys: keys.0,
+            keys: Vec::new(),
             effect,
         });
     }
 
-    fn restart(&mut self, kind: &'static str, keys: Keys) {
-        if !keys.0.is_empty() {
-            self.changed(Action::Restart, (kind, String::new()), keys, RESTART);
-        }
-    }
-}
-
-/// What [`Action::Restart`] means for connections.
-const RESTART: &str = "stays as it is until rlb is started again";
-
-/// The keys of one object that differ.
-#[derive(Default)]
-struct Keys(Vec<Difference>);
-
-impl Keys {
-    fn compare<T: PartialEq>(
-        &mut self,
-        key: &'static str,
-        (old, new): (&T, &T),
-        show: impl Fn(&T) -> String,
-    ) {
-        if old != new {
-            self.0.push(Difference {
-                key,
-                from: show(old),
-                to: show(new),
+    /// The keys of one object: those that need a restart are a change of their own.
+    fn changed(&mut self, kind: &'static str, name: &str, keys: Differences) {
+        let (restart, other) = keys.split();
+        for (action, keys) in [(Action::Restart, restart), (Action::Change, other)] {
+            let Some(effect) = keys.iter().map(|one| one.effect).max() else {
+                continue;
+            };
+            self.list.push(Change {
+                action,
+                kind,
+                name: name.to_owned(),
+                keys,
+                effect: effect.text(),
             });
         }
     }
 }
 
-/// Compares fields: `key => field: how to show it`.
-macro_rules! compare {
-    ($keys:ident, $old:ident, $new:ident; $($key:literal => $field:ident: $show:expr),+ $(,)?) => {
-        $($keys.compare($key, (&$old.$field, &$new.$field), $show);)+
-    };
-}
-
-use compare;
-
 fn global(found: &mut Found, old: &model::Global, new: &model::Global) {
-    let model::Global {
-        threads: _,
-        maxconn: _,
-        hard_stop_after: _,
-        upgrade_stop_after: _,
-        node: _,
-        description: _,
-        watch: _,
-        rollback_window: _,
-    } = old;
-    let mut restart = Keys::default();
-    compare!(restart, old, new; "threads" => threads: number);
-    found.restart("global", restart);
-    let mut keys = Keys::default();
-    compare!(keys, old, new;
-        "maxconn" => maxconn: |it| optional(it.as_ref(), number),
-        "hard-stop-after" => hard_stop_after: duration,
-        "upgrade-stop-after" => upgrade_stop_after: duration,
-        "node" => node: |it| optional(it.as_ref(), text),
-        "description" => description: |it| optional(it.as_ref(), text),
-        "watch" => watch: bool_word,
-        "rollback-window" => rollback_window: duration);
-    let object = ("global", String::new());
-    found.changed(Action::Change, object, keys, "holds at once");
+    let mut keys = Differences::default();
+    model::Global::compare(old, new, &mut keys);
+    found.changed("global", "", keys);
 }
 
 fn runtime_api(found: &mut Found, old: &Config, new: &Config) {
-    let (old, new) = (old.runtime_api.as_ref(), new.runtime_api.as_ref());
-    let path = |api: Option<&model::RuntimeApi>| api.map(|api| api.socket.display().to_string());
-    let mut restart = Keys::default();
-    restart.compare("socket", (&path(old), &path(new)), |it| {
-        it.clone().unwrap_or_else(|| "none".to_owned())
-    });
-    found.restart("runtime-api", restart);
-    let (Some(old), Some(new)) = (old, new) else {
-        return;
-    };
-    let model::RuntimeApi {
-        socket: _,
-        mode: _,
-        level: _,
-    } = old;
-    let mut keys = Keys::default();
-    compare!(keys, old, new;
-        "mode" => mode: |it| format!("{it:04o}"),
-        "level" => level: |it| it.name().to_owned());
-    let object = ("runtime-api", String::new());
-    found.changed(Action::Change, object, keys, "holds for the next command");
+    let mut keys = Differences::default();
+    match (&old.runtime_api, &new.runtime_api) {
+        (Some(old), Some(new)) => model::RuntimeApi::compare(old, new, &mut keys),
+        (old, new) => {
+            let path = |api: &Option<model::RuntimeApi>| {
+                let path = api.as_ref().map(|api| api.socket.display().to_string());
+                path.unwrap_or_else(|| NONE.to_owned())
+            };
+            let paths = (&path(old), &path(new));
+            keys.compare_as("socket", Effect::Restart, paths, String::clone);
+        }
+    }
+    found.changed("runtime-api", "", keys);
 }
 
 fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stats>) {
@@ -319,54 +241,11 @@ fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stat
         }
     };
     // Its binds are compared with those of the frontends.
-    let model::Stats {
-        name: _,
-        id: _,
-        binds: _,
-        maxconn: _,
-        page: _,
-        readiness: _,
-    } = old;
-    let mut keys = Keys::default();
-    compare!(keys, old, new; "name" => name: text, "id" => id: number, "maxconn" => maxconn: number);
-    page(&mut keys, (&old.page, &new.page));
-    let (old, new) = (&old.readiness, &new.readiness);
-    let model::Readiness {
-        require: _,
-        withdraw_delay: _,
-    } = old;
-    compare!(keys, old, new;
-        "readiness.require" => require: |it| {
-            let all = it.iter().map(|(backend, servers)| format!("{backend}={servers}"));
-            all.collect::<Vec<_>>().join(" ")
-        },
-        "readiness.withdraw-delay" => withdraw_delay: show::secs);
-    found.changed(Action::Change, object, keys, "holds at once");
-}
-
-fn page(keys: &mut Keys, (old, new): (&model::StatsPage, &model::StatsPage)) {
-    let model::StatsPage {
-        uri: _,
-        refresh: _,
-        hide_version: _,
-        auth: _,
-        realm: _,
-        show_node: _,
-        description: _,
-        legends: _,
-        scope: _,
-    } = old;
-    compare!(keys, old, new;
-        "uri" => uri: text,
-        "refresh" => refresh: duration,
-        "hide-version" => hide_version: bool_word,
-        // Users and passwords are not for logs.
-        "auth" => auth: |it| format!("{} users", it.len()),
-        "realm" => realm: text,
-        "show-node" => show_node: bool_word,
-        "show-desc" => description: |it| optional(it.as_ref(), text),
-        "show-legends" => legends: bool_word,
-        "scope" => scope: |it| it.join(" "));
+    let mut keys = Differences::default();
+    model::Stats::compare(old, new, &mut keys);
+    model::StatsPage::compare(&old.page, &new.page, &mut keys);
+    model::Readiness::compare(&old.readiness, &new.readiness, &mut keys);
+    found.changed("stats", "", keys);
 }
 
 /// The proxies' own numbers aside, only their order among those that stay is compared: one more
@@ -391,10 +270,10 @@ fn order(found: &mut Found, old: &Config, new: &Config) {
         names(&old, &new, |(_, name)| name),
         names(&new, &old, |(_, name)| name),
     );
-    let mut keys = Keys::default();
-    keys.compare("order", (&orders.0, &orders.1), |it| it.join(", "));
-    let object = ("statistics", String::new());
-    found.changed(Action::Change, object, keys, "holds at once");
+    let mut keys = Differences::default();
+    let orders = (&orders.0, &orders.1);
+    keys.compare_as("order", Effect::AtOnce, orders, |it| it.join(", "));
+    found.changed("statistics", "", keys);
 }
 
 /// The names in `all` that are in `other` too, in order.
@@ -404,13 +283,6 @@ fn names<'a, T>(all: &'a [T], other: &'a [T], name: impl Fn(&'a T) -> &'a str) -
         .map(name)
         .filter(|it| known.contains(it))
         .collect()
-}
-
-fn address_of(bind: &model::Bind) -> String {
-    match &bind.address {
-        BindAddress::Tcp(address) => address.to_string(),
-        BindAddress::Unix(path) => format!("unix:{}", path.display()),
-    }
 }
 
 #[cfg(test)]

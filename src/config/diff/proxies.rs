@@ -2,9 +2,11 @@
 //! [`plan`](super::plan) that most reloads are about.
 
 use super::binds::{BindFate, BindOf, Side, binds, match_binds};
-use super::show::{address, bool_word, check, duration, keepalive, number, optional, secs, text};
-use super::{Action, Found, Keys, address_of, compare, names, server_starts_over};
+use super::{Action, Found, names};
+use crate::config::key::{Differences, Effect};
+use crate::config::keys::FrontendTable;
 use crate::config::model::{self, Config};
+use crate::config::show;
 use std::collections::HashMap;
 
 pub(super) fn frontends(found: &mut Found, old: &Config, new: &Config) {
@@ -20,12 +22,7 @@ pub(super) fn frontends(found: &mut Found, old: &Config, new: &Config) {
             ),
             Some(was) => {
                 let keys = frontend_keys((was, old), (frontend, new));
-                found.changed(
-                    Action::Change,
-                    object,
-                    keys,
-                    "holds for the next connection",
-                );
+                found.changed("frontend", &frontend.name, keys);
             }
         }
     }
@@ -38,42 +35,19 @@ pub(super) fn frontends(found: &mut Found, old: &Config, new: &Config) {
     }
 }
 
+/// Binds are compared across frontends: a socket may move from one to another.
 fn frontend_keys(
     (old, old_config): (&model::Frontend, &Config),
     (new, new_config): (&model::Frontend, &Config),
-) -> Keys {
-    // Binds are compared across frontends: a socket may move from one to another.
-    let model::Frontend {
-        name: _,
-        id: _,
-        order: _,
-        binds: _,
-        disabled: _,
-        default_backend: _,
-        maxconn: _,
-        timeout_client: _,
-        timeout_client_fin: _,
-        keepalive: _,
-        dontlognull: _,
-        dontlog_normal: _,
-    } = old;
-    let mut keys = Keys::default();
-    compare!(keys, old, new;
-        "id" => id: number,
-        "disabled" => disabled: bool_word);
+) -> Differences {
+    let mut keys = Differences::default();
+    model::Frontend::compare(old, new, &mut keys);
     let target = |config: &Config, of: &model::Frontend| {
         let backend = config.backends.get(of.default_backend.0);
         backend.map_or_else(String::new, |backend| backend.name.to_string())
     };
-    let targets = (target(old_config, old), target(new_config, new));
-    keys.compare("default-backend", (&targets.0, &targets.1), String::clone);
-    compare!(keys, old, new;
-        "maxconn" => maxconn: |it| optional(it.as_ref(), number),
-        "timeout.client" => timeout_client: duration,
-        "timeout.client-fin" => timeout_client_fin: duration,
-        "keepalive" => keepalive: keepalive,
-        "dontlognull" => dontlognull: bool_word,
-        "dontlog-normal" => dontlog_normal: bool_word);
+    let targets = (&target(old_config, old), &target(new_config, new));
+    keys.compare(&FrontendTable::default_backend, targets, String::clone);
     keys
 }
 
@@ -96,15 +70,17 @@ pub(super) fn bind_changes(found: &mut Found, old: &Config, new: &Config) {
             }
             BindFate::Keeps(index) => {
                 stays[index] = true;
-                let keys = bind_keys(&old[index].bind, &one.bind);
-                found.changed(Action::Change, object, keys, "the socket stays open");
+                let mut keys = Differences::default();
+                model::Bind::compare(&old[index].bind, &one.bind, &mut keys);
+                found.changed("bind", &bind_name(one), keys);
             }
             BindFate::Moves(index) => {
                 stays[index] = true;
-                let mut keys = bind_keys(&old[index].bind, &one.bind);
+                let mut keys = Differences::default();
+                model::Bind::compare(&old[index].bind, &one.bind, &mut keys);
                 let names = (&old[index].proxy, &one.proxy);
-                keys.compare("frontend", names, ToString::to_string);
-                found.changed(Action::Change, object, keys, "the socket stays open");
+                keys.compare_as("frontend", Effect::SameSocket, names, ToString::to_string);
+                found.changed("bind", &bind_name(one), keys);
             }
         }
     }
@@ -123,29 +99,8 @@ pub(super) fn bind_changes(found: &mut Found, old: &Config, new: &Config) {
     }
 }
 
-fn bind_keys(old: &model::Bind, new: &model::Bind) -> Keys {
-    let model::Bind {
-        name: _,
-        id: _,
-        address: _,
-        v6only: _,
-        backlog: _,
-        interface: _,
-        freebind: _,
-        mode: _,
-    } = old;
-    // v6only, interface and freebind make another socket of it; see `match_binds`.
-    let mut keys = Keys::default();
-    compare!(keys, old, new;
-        "name" => name: text,
-        "id" => id: number,
-        "backlog" => backlog: |it| optional(it.as_ref(), number),
-        "mode" => mode: |it| optional(it.as_ref(), |mode| format!("{mode:04o}")));
-    keys
-}
-
 fn bind_name(one: &BindOf) -> String {
-    format!("{} {}", one.proxy, address_of(&one.bind))
+    format!("{} {}", one.proxy, show::bind_address(&one.bind.address))
 }
 
 pub(super) fn backends(found: &mut Found, old: &Config, new: &Config) {
@@ -161,13 +116,7 @@ pub(super) fn backends(found: &mut Found, old: &Config, new: &Config) {
                 }
             }
             Some(was) => {
-                let keys = backend_keys(was, backend);
-                found.changed(
-                    Action::Change,
-                    object,
-                    keys,
-                    "holds for the next connection",
-                );
+                found.changed("backend", &backend.name, backend_keys(was, backend));
                 servers(found, was, backend);
             }
         }
@@ -187,41 +136,16 @@ fn server_name(backend: &model::Backend, server: &model::Server) -> (&'static st
     ("server", format!("{}/{}", backend.name, server.name))
 }
 
-fn backend_keys(old: &model::Backend, new: &model::Backend) -> Keys {
-    let model::Backend {
-        name: _,
-        id: _,
-        order: _,
-        balance: _,
-        allbackups: _,
-        fullconn: _,
-        timeout_server: _,
-        timeout_server_fin: _,
-        timeout_connect: _,
-        connect_attempt: _,
-        retries: _,
-        keepalive: _,
-        log_health_checks: _,
-        servers: _,
-    } = old;
-    let mut keys = Keys::default();
-    compare!(keys, old, new;
-        "id" => id: number,
-        "balance" => balance: |it| it.name().to_owned(),
-        "allbackups" => allbackups: bool_word,
-        "fullconn" => fullconn: number,
-        "timeout.server" => timeout_server: duration,
-        "timeout.server-fin" => timeout_server_fin: duration,
-        "timeout.connect" => timeout_connect: secs,
-        "timeout.connect-attempt" => connect_attempt: secs,
-        "retries" => retries: number,
-        "keepalive" => keepalive: keepalive,
-        "log-health-checks" => log_health_checks: bool_word);
+fn backend_keys(old: &model::Backend, new: &model::Backend) -> Differences {
+    let mut keys = Differences::default();
+    model::Backend::compare(old, new, &mut keys);
     let names = (
-        names(&old.servers, &new.servers, |it| &it.name),
-        names(&new.servers, &old.servers, |it| &it.name),
+        &names(&old.servers, &new.servers, |it| &it.name),
+        &names(&new.servers, &old.servers, |it| &it.name),
     );
-    keys.compare("order of servers", (&names.0, &names.1), |it| it.join(" "));
+    keys.compare_as("order of servers", Effect::NextConnection, names, |it| {
+        it.join(" ")
+    });
     keys
 }
 
@@ -233,12 +157,8 @@ fn servers(found: &mut Found, old: &model::Backend, new: &model::Backend) {
         match before.get(&*server.name) {
             None => found.push(Action::Add, object, SERVER_ADDED),
             Some(was) => {
-                let effect = if server_starts_over(was, server) {
-                    "its health begins anew, its sessions go on"
-                } else {
-                    "holds for the next connection"
-                };
-                found.changed(Action::Change, object, server_keys(was, server), effect);
+                let keys = model::Server::differences(was, server);
+                found.changed("server", &object.1, keys);
             }
         }
     }
@@ -248,33 +168,6 @@ fn servers(found: &mut Found, old: &model::Backend, new: &model::Backend) {
             found.push(Action::Remove, server_name(old, server), effect);
         }
     }
-}
-
-fn server_keys(old: &model::Server, new: &model::Server) -> Keys {
-    let model::Server {
-        name: _,
-        id: _,
-        address: _,
-        weight: _,
-        backup: _,
-        disabled: _,
-        check: _,
-        shutdown_sessions_on_down: _,
-        shutdown_backup_sessions_on_up: _,
-    } = old;
-    let shutdown = |word: &'static str| move |on: &bool| if *on { word } else { "none" }.to_owned();
-    let mut keys = Keys::default();
-    compare!(keys, old, new;
-        "id" => id: number,
-        "address" => address: address,
-        "weight" => weight: number,
-        "backup" => backup: bool_word,
-        "disabled" => disabled: bool_word,
-        "check" => check: |it| optional(it.as_ref(), check),
-        "on-marked-down" => shutdown_sessions_on_down: shutdown("shutdown-sessions"),
-        "on-marked-up" =>
-            shutdown_backup_sessions_on_up: shutdown("shutdown-backup-sessions"));
-    keys
 }
 
 fn by_name<'a, T>(all: &'a [T], name: impl Fn(&'a T) -> &'a str) -> HashMap<&'a str, &'a T> {

@@ -2,8 +2,7 @@
 
 use super::{diagnostics, limits};
 use crate::config::model::{BindAddress, ServerAddress, ServerPort};
-use crate::config::{Loaded, Loader, load_with, schema};
-use std::collections::BTreeSet;
+use crate::config::{Loaded, Loader, load_with};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -95,61 +94,6 @@ fn seed_is_carried_over() {
     }
     let stats = config.stats.expect("statistics");
     assert_eq!(stats.binds[0].address, bind(8080));
-}
-
-/// Every key that a file may have.
-fn keys() -> BTreeSet<String> {
-    fn walk(value: &serde_json::Value, keys: &mut BTreeSet<String>) {
-        if let Some(properties) = value.get("properties").and_then(|p| p.as_object()) {
-            keys.extend(properties.keys().cloned());
-        }
-        match value {
-            serde_json::Value::Object(object) => object.values().for_each(|v| walk(v, keys)),
-            serde_json::Value::Array(array) => array.iter().for_each(|v| walk(v, keys)),
-            _ => {}
-        }
-    }
-    let mut keys = BTreeSet::new();
-    walk(&schema(), &mut keys);
-    keys
-}
-
-/// A key is in the reference as `key =` or in a header, and in the documentation as `` `key` ``.
-#[test]
-fn every_key_is_in_the_reference_and_documented() {
-    let read = |path: PathBuf| fs::read_to_string(path).expect("a file of the project");
-    let reference = read(shipped("reference.toml"));
-    let docs = read(shipped("../docs/configuration.md"));
-    for key in keys() {
-        let used = reference.lines().any(|line| {
-            let line = line.trim_start_matches(['#', ' ']);
-            let header = line.starts_with('[') && line.split(['[', ']', '.']).any(|p| p == key);
-            let word = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '-');
-            header
-                || line
-                    .match_indices(&format!("{key} = "))
-                    .any(|(at, _)| word(at))
-        });
-        assert!(used, "{key} is not in config/reference.toml");
-        assert!(
-            docs.contains(&format!("`{key}`")),
-            "{key} is not in docs/configuration.md"
-        );
-    }
-    assert!(keys().len() > 60, "the keys were found");
-}
-
-/// Every key of the schema has a description.
-#[test]
-fn every_key_is_described() {
-    for (name, table) in schema()["$defs"].as_object().expect("definitions") {
-        for (key, value) in table["properties"].as_object().into_iter().flatten() {
-            assert!(
-                value.get("description").is_some(),
-                "{name}.{key} has no description"
-            );
-        }
-    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Tests of a whole load: bad files with the place of every problem, what good files mean, the
-//! files of config/ and docs/, and that nothing panics.
+//! files of config/ and docs/, what is declared of each key, and that nothing panics.
 
 mod bad;
 mod files;
+mod keys;
 mod meaning;
 mod robust;
 mod stats;

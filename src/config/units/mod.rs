@@ -3,7 +3,7 @@
 //!
 //! Pure functions, text in, value or [`Problem`] out; used while a file is validated.
 
-use super::model::{LogSink, ServerAddress, ServerPort};
+use super::values::{LogSink, ServerAddress, ServerPort};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;

@@ -1,9 +1,10 @@
 //! `bind`: addresses to listen on, ranges expanded, and which of them are in each other's way.
 
-use super::scope::{ID_MAX, Scope, Validator, Written};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{self, Binds, Located, Short};
+use crate::config::keys::{BindLayer, BindTable, Binds};
 use crate::config::model::{Bind, BindAddress};
+use crate::config::scope::{Scope, Validator, Written};
+use crate::config::shapes::{Located, Short};
 use crate::config::source::Place;
 use crate::config::units::{self, BindText};
 use std::collections::{HashMap, HashSet};
@@ -14,10 +15,6 @@ use std::sync::Arc;
 
 /// Most listening addresses of one configuration, ranges expanded.
 pub const BINDS_MAX: usize = 16_384;
-/// Highest `backlog`.
-pub const BACKLOG_MAX: i64 = 1_000_000;
-/// Longest name of a network device (`IFNAMSIZ` without its end mark).
-const INTERFACE_BYTES_MAX: usize = 15;
 
 /// Whose binds are read.
 pub(super) struct Owner<'a> {
@@ -60,12 +57,12 @@ pub(super) fn binds(
         let place = owner.scope.of(written);
         let table = match &written.value {
             Short::Table(table) => table.clone(),
-            Short::Short(text) => file::Bind {
+            Short::Short(text) => BindTable {
                 address: Some(Located {
                     value: text.clone(),
                     span: written.span.clone(),
                 }),
-                ..file::Bind::default()
+                ..BindTable::default()
             },
         };
         let Some(expanded) = one(validator, owner, &table, &written.span, &mut seen) else {
@@ -123,46 +120,34 @@ struct Seen {
 fn one(
     validator: &mut Validator<'_>,
     owner: &Owner<'_>,
-    table: &file::Bind,
+    table: &BindTable,
     span: &Range<usize>,
     seen: &mut Seen,
 ) -> Option<Vec<Bind>> {
     let scope = owner.scope;
     let name = validator.name(scope, &table.name);
-    let id = validator.number(scope, "id", &table.id, 1..=ID_MAX);
-    let backlog = validator.number(scope, "backlog", &table.backlog, 1..=BACKLOG_MAX);
-    super::limits::backlog(validator, backlog.as_ref());
-    let mode = mode(validator, scope, table);
-    let interface = interface(validator, scope, table);
+    let layer = BindLayer::read(validator, scope, table);
+    super::limits::backlog(validator, layer.backlog.as_ref());
+    let id = layer.id.as_ref();
     let (address, text) = address(validator, scope, table, span)?;
     suits(validator, owner, table, address, &text);
     let sockets = match &text {
         BindText::Unix(_) => 1,
         BindText::Tcp(_, ports) => ports.clone().count(),
     };
-    remember(
-        validator,
-        scope,
-        table,
-        id.as_ref().map(|id| (id, sockets)),
-        seen,
-    );
+    remember(validator, scope, table, id.map(|id| (id, sockets)), seen);
+    let meant = Bind::from_layer(&layer);
+    let backlog = meant.backlog.or(owner.backlog);
     let make = |index: u32, address: BindAddress, written: String, suffix: Option<u16>| Bind {
         name: match (&name, suffix) {
             (Some(name), None) => Arc::clone(name),
             (Some(name), Some(port)) => format!("{name}:{port}").into(),
             (None, _) => written.into(),
         },
-        id: id.as_ref().map_or(0, |id| id.value.saturating_add(index)),
+        id: id.map_or(0, |id| id.value.saturating_add(index)),
         address,
-        v6only: table.v6only.as_ref().map(|v6only| v6only.value),
-        backlog: backlog
-            .as_ref()
-            .map(|written| written.value)
-            .or(owner.backlog),
-        interface: interface.clone(),
-        freebind: super::scope::flag(&table.freebind, false),
-        mode,
+        backlog,
+        ..meant.clone()
     };
     Some(match text {
         BindText::Unix(path) => {
@@ -196,7 +181,7 @@ fn one(
 fn address<'t>(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
-    table: &'t file::Bind,
+    table: &'t BindTable,
     span: &Range<usize>,
 ) -> Option<(&'t Located<String>, BindText)> {
     let Some(address) = &table.address else {
@@ -213,45 +198,11 @@ fn address<'t>(
     }
 }
 
-fn mode(validator: &mut Validator<'_>, scope: Scope<'_>, table: &file::Bind) -> Option<u32> {
-    let written = table.mode.as_ref()?;
-    match units::mode(&written.value) {
-        Ok(mode) => Some(mode),
-        Err(problem) => {
-            validator.problem(scope.of(written), "value", "expected a file mode", problem);
-            None
-        }
-    }
-}
-
-fn interface(
-    validator: &mut Validator<'_>,
-    scope: Scope<'_>,
-    table: &file::Bind,
-) -> Option<Arc<str>> {
-    let written = table.interface.as_ref()?;
-    let bad = |c: char| c == '/' || c == '\0' || c.is_whitespace();
-    if (1..=INTERFACE_BYTES_MAX).contains(&written.value.len()) && !written.value.contains(bad) {
-        return Some(written.value.as_str().into());
-    }
-    let problem = units::Problem {
-        message: format!("`{}` is not the name of a network device", written.value),
-        hint: Some("`ip link` lists them".to_owned()),
-    };
-    validator.problem(
-        scope.of(written),
-        "value",
-        "expected a device as \"eth0\"",
-        problem,
-    );
-    None
-}
-
 /// Keys that have no meaning for this kind of address.
 fn suits(
     validator: &mut Validator<'_>,
     owner: &Owner<'_>,
-    table: &file::Bind,
+    table: &BindTable,
     address: &Located<String>,
     text: &BindText,
 ) {
@@ -304,7 +255,7 @@ fn suits(
 fn remember(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
-    table: &file::Bind,
+    table: &BindTable,
     id: Option<(&Written<u32>, usize)>,
     seen: &mut Seen,
 ) {

@@ -1,21 +1,18 @@
 //! `[[frontend]]`, and the frontend half of `[[listen]]`.
 
 use super::bind::{self, Bound};
-use super::layers::KeepaliveLayer;
-use super::once::{Inherited, MAXCONN_MAX};
-use super::scope::{Validator, Written, flag, or_default};
-use super::{Half, limits};
+use super::layers::KeepaliveSettings;
+use super::once::Inherited;
+use super::{FrontendSide, Half, limits};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{self, FrontendTimeouts};
+use crate::config::keys::{
+    ClientTimeoutLayer, ClientTimeouts, FrontendLayer, IDLE, IDLE_FIN, ListenerLayer,
+};
 use crate::config::model::{BackendIndex, Frontend};
+use crate::config::scope::{Validator, Written, flag, or_default};
 use crate::config::source::Place;
 use crate::config::units::format_duration;
 use std::time::Duration;
-
-/// Idle timeouts when none is written.
-pub(super) const IDLE: Duration = Duration::from_secs(60 * 60);
-/// Idle timeouts after one direction has ended, when none is written.
-pub(super) const IDLE_FIN: Duration = Duration::from_secs(30);
 
 /// A frontend, and what the links between proxies are judged by.
 pub(super) struct Draft {
@@ -26,54 +23,48 @@ pub(super) struct Draft {
 /// Reads one; `default_backend` has been resolved before.
 pub(super) fn frontend(
     validator: &mut Validator<'_>,
-    half: &Half<'_, file::Frontend>,
+    half: &Half<'_, FrontendSide<'_>>,
     inherited: &Inherited,
     default_backend: BackendIndex,
     bound: &mut Vec<Bound>,
 ) -> Draft {
     let (scope, table) = (half.scope, &half.table);
-    let none = FrontendTimeouts::default();
-    let timeout = table
-        .timeout
-        .as_ref()
-        .map_or(&none, |timeout| &timeout.value);
-    let client = validator
-        .idle(scope, "client", &timeout.client)
-        .or_else(|| inherited.client.clone());
-    let fin = validator.idle(scope, "client-fin", &timeout.client_fin);
-    let fin = fin.or_else(|| inherited.client_fin.clone());
-    let (timeout_client, timeout_client_fin) =
-        idle_pair(validator, "client", client.as_ref(), fin.as_ref());
-    let backlog = validator.number(scope, "backlog", &table.backlog, 1..=bind::BACKLOG_MAX);
-    limits::backlog(validator, backlog.as_ref());
-    let maxconn = validator.number(scope, "maxconn", &table.maxconn, 1..=MAXCONN_MAX);
-    let disabled = flag(&table.disabled, false);
+    let none = ClientTimeouts::default();
+    let timeout = ClientTimeoutLayer::read(validator, scope, table.timeout.unwrap_or(&none))
+        .over(&inherited.client);
+    let (client, fin) = (timeout.client.as_ref(), timeout.client_fin.as_ref());
+    let (timeout_client, timeout_client_fin) = idle_pair(validator, "client", client, fin);
+    let own = ListenerLayer::read(validator, scope, table.own);
+    limits::backlog(validator, own.backlog.as_ref());
+    let keys = FrontendLayer::read(validator, scope, table.keys).over(&inherited.frontend);
+    let disabled = flag(own.disabled.as_ref());
     let owner = bind::Owner {
         scope,
         table: &half.span,
         what: half.what(),
-        backlog: backlog.map(|written| written.value),
+        backlog: own.backlog.map(|written| written.value),
         tcp_only: false,
         started: !disabled,
     };
     let keepalive =
-        KeepaliveLayer::read(validator, scope, &table.keepalive).over(inherited.keepalive);
+        KeepaliveSettings::read(validator, scope, table.keepalive).over(&inherited.keepalive);
     let frontend = Frontend {
         name: half.name(),
         id: half.id,
         order: half.order,
-        binds: bind::binds(validator, &owner, table.bind.as_ref(), bound),
+        binds: bind::binds(validator, &owner, table.own.bind.as_ref(), bound),
         disabled,
         default_backend,
-        maxconn: maxconn.map(|written| written.value).or(inherited.maxconn),
         timeout_client,
         timeout_client_fin,
         keepalive: keepalive.finish(),
-        dontlognull: flag(&table.dontlognull, inherited.dontlognull),
-        dontlog_normal: flag(&table.dontlog_normal, inherited.dontlog_normal),
+        ..Frontend::from_layer(&keys)
     };
     limits::frontend_maxconn(validator, scope, table, &frontend);
-    Draft { frontend, client }
+    Draft {
+        frontend,
+        client: timeout.client,
+    }
 }
 
 /// An idle timeout and its `-fin`, with defaults; `None` is off. The default of `-fin` is never

@@ -2,10 +2,10 @@
 //!
 //! Only warnings: the machine that checks a file need not be the one that runs it.
 
-use super::scope::{Scope, Validator, Written};
+use super::FrontendSide;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file;
 use crate::config::model::{Config, Frontend};
+use crate::config::scope::{Scope, Validator, Written};
 use std::collections::HashSet;
 
 /// Descriptors that a session holds: one to the client, one to the server.
@@ -49,13 +49,13 @@ pub(super) fn backlog(validator: &mut Validator<'_>, backlog: Option<&Written<u3
 pub(super) fn frontend_maxconn(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
-    table: &file::Frontend,
+    table: &FrontendSide<'_>,
     frontend: &Frontend,
 ) {
-    let (Some(maxconn), Some(written)) = (frontend.maxconn, &table.maxconn) else {
+    let (Some(maxconn), Some(written)) = (frontend.maxconn, &table.keys.maxconn) else {
         return;
     };
-    if table.backlog.is_none() && frontend.binds.iter().all(|bind| bind.backlog.is_none()) {
+    if table.own.backlog.is_none() && frontend.binds.iter().all(|bind| bind.backlog.is_none()) {
         queue(validator, maxconn, scope.of(written));
     }
 }

@@ -1,10 +1,10 @@
 //! What leads where: the backends that frontends name, and what only the two together can tell.
 
-use super::scope::{Validator, Written, or_default};
-use super::{Half, Proxies, backend, frontend};
+use super::{BackendSide, FrontendSide, Half, Proxies, backend, frontend};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file;
+use crate::config::keys::IDLE;
 use crate::config::model::{BackendIndex, BindAddress, Config, ServerAddress, ServerPort};
+use crate::config::scope::{Validator, Written, or_default};
 use crate::config::units::format_duration;
 use crate::config::words;
 use std::collections::{BTreeMap, HashSet};
@@ -16,7 +16,7 @@ const IDLE_RATIO_MAX: u32 = 10;
 /// Backends by name; the first of two with one name (they were reported).
 pub(super) type Index<'a> = BTreeMap<&'a str, BackendIndex>;
 
-pub(super) fn index<'a>(backends: &'a [Half<'_, file::Backend>]) -> Index<'a> {
+pub(super) fn index<'a>(backends: &'a [Half<'_, BackendSide<'_>>]) -> Index<'a> {
     let mut index = Index::new();
     for (at, half) in backends.iter().enumerate() {
         if let Some(name) = &half.name {
@@ -30,7 +30,7 @@ pub(super) fn index<'a>(backends: &'a [Half<'_, file::Backend>]) -> Index<'a> {
 /// backend of the files was removed because of another problem.
 pub(super) fn default_backend(
     validator: &mut Validator<'_>,
-    half: &Half<'_, file::Frontend>,
+    half: &Half<'_, FrontendSide<'_>>,
     index: &Index<'_>,
     complete: bool,
 ) -> BackendIndex {
@@ -42,7 +42,7 @@ pub(super) fn default_backend(
             .and_then(|name| index.get(name.value.as_str()).copied())
             .unwrap_or(nowhere);
     }
-    let Some(written) = &half.table.default_backend else {
+    let Some(written) = half.table.default_backend else {
         let example = "default-backend = \"NAME\"";
         validator.missing(half.scope, &half.span, &half.what(), example);
         return nowhere;
@@ -143,8 +143,8 @@ fn idle(
     client: Option<&Written<Duration>>,
     server: Option<&Written<Duration>>,
 ) {
-    let (client, client_at) = or_default(client, frontend::IDLE);
-    let (server, server_at) = or_default(server, frontend::IDLE);
+    let (client, client_at) = or_default(client, IDLE);
+    let (server, server_at) = or_default(server, IDLE);
     let (short, long) = (client.min(server), client.max(server));
     if short.is_zero() || long <= short.saturating_mul(IDLE_RATIO_MAX) {
         return;

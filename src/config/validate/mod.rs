@@ -17,25 +17,26 @@ mod layers;
 mod limits;
 mod links;
 mod once;
-mod scope;
 mod server;
 mod stats;
 
-pub use bind::{BACKLOG_MAX, BINDS_MAX};
-pub use layers::{RISE_FALL_MAX, WEIGHT_MAX};
+pub use bind::BINDS_MAX;
 pub use limits::{
     RESERVED_DESCRIPTORS_MAX, SESSION_DESCRIPTORS, derived_maxconn, reserved_descriptors,
 };
-pub use once::{MAXCONN_MAX, RETRIES_MAX, THREADS_MAX};
 pub use server::SERVERS_MAX;
 
 use super::Limits;
 use super::diagnostic::{Diagnostic, Report};
-use super::file::{self, Located, Maybe};
+use super::keys::{
+    BackendKeys, BackendTable, ClientTimeouts, FrontendKeys, FrontendTable, KeepaliveSetting,
+    ListenTable, ListenerKeys, ProxyKeys, ProxyLayer, ServerTimeouts, ServersKeys,
+};
 use super::model::{Config, ProxyId, Stats};
 use super::read::ParsedFile;
+use super::scope::{Scope, Validator, Written};
+use super::shapes::{Located, Maybe};
 use super::source::Place;
-use scope::{ID_MAX, Scope, Validator, Written};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -77,10 +78,28 @@ impl<T> Half<'_, T> {
     }
 }
 
+/// What a `[[frontend]]` or `[[listen]]` says of the client's side.
+struct FrontendSide<'a> {
+    own: &'a ListenerKeys,
+    keys: &'a FrontendKeys,
+    timeout: Option<&'a ClientTimeouts>,
+    keepalive: &'a Maybe<KeepaliveSetting>,
+    /// `None` in a `[[listen]]`, too: its sessions go to its own other half.
+    default_backend: Option<&'a Located<String>>,
+}
+
+/// What a `[[backend]]` or `[[listen]]` says of the servers' side.
+struct BackendSide<'a> {
+    own: &'a ServersKeys,
+    keys: &'a BackendKeys,
+    timeout: Option<&'a ServerTimeouts>,
+    keepalive: &'a Maybe<KeepaliveSetting>,
+}
+
 /// The proxies of all files, in the order of the files.
 struct Proxies<'a> {
-    frontends: Vec<Half<'a, file::Frontend>>,
-    backends: Vec<Half<'a, file::Backend>>,
+    frontends: Vec<Half<'a, FrontendSide<'a>>>,
+    backends: Vec<Half<'a, BackendSide<'a>>>,
 }
 
 /// Turns files into what they mean.
@@ -143,25 +162,81 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
 
 /// What stands in one file.
 enum Section<'a> {
-    Frontend(&'a Located<file::Frontend>),
-    Backend(&'a Located<file::Backend>),
-    Listen(&'a Located<file::Listen>),
+    Frontend(&'a Located<FrontendTable>),
+    Backend(&'a Located<BackendTable>),
+    Listen(&'a Located<ListenTable>),
 }
 
-impl Section<'_> {
-    fn start(&self) -> usize {
+impl<'a> Section<'a> {
+    fn span(&self) -> &'a Range<usize> {
         match self {
-            Self::Frontend(table) => table.span.start,
-            Self::Backend(table) => table.span.start,
-            Self::Listen(table) => table.span.start,
+            Self::Frontend(table) => &table.span,
+            Self::Backend(table) => &table.span,
+            Self::Listen(table) => &table.span,
         }
     }
 
-    fn id(&self) -> &Maybe<i64> {
+    fn word(&self) -> &'static str {
         match self {
-            Self::Frontend(table) => &table.value.id,
-            Self::Backend(table) => &table.value.id,
-            Self::Listen(table) => &table.value.id,
+            Self::Frontend(_) => "frontend",
+            Self::Backend(_) => "backend",
+            Self::Listen(_) => "listen",
+        }
+    }
+
+    fn proxy(&self) -> &'a ProxyKeys {
+        match self {
+            Self::Frontend(table) => &table.value.proxy,
+            Self::Backend(table) => &table.value.proxy,
+            Self::Listen(table) => &table.value.proxy,
+        }
+    }
+
+    /// The client's side; `None` of a backend.
+    fn frontend(&self) -> Option<FrontendSide<'a>> {
+        match self {
+            Self::Frontend(table) => Some(FrontendSide {
+                own: &table.value.own,
+                keys: &table.value.keys,
+                timeout: table.value.timeout.as_ref().map(|timeout| &timeout.value),
+                keepalive: &table.value.keepalive,
+                default_backend: table.value.default_backend.as_ref(),
+            }),
+            Self::Listen(table) => Some(FrontendSide {
+                own: &table.value.listener,
+                keys: &table.value.frontend,
+                timeout: table
+                    .value
+                    .timeout
+                    .as_ref()
+                    .map(|timeout| &timeout.value.client),
+                keepalive: &table.value.keepalive,
+                default_backend: None,
+            }),
+            Self::Backend(_) => None,
+        }
+    }
+
+    /// The servers' side; `None` of a frontend.
+    fn backend(&self) -> Option<BackendSide<'a>> {
+        match self {
+            Self::Backend(table) => Some(BackendSide {
+                own: &table.value.own,
+                keys: &table.value.keys,
+                timeout: table.value.timeout.as_ref().map(|timeout| &timeout.value),
+                keepalive: &table.value.keepalive,
+            }),
+            Self::Listen(table) => Some(BackendSide {
+                own: &table.value.servers,
+                keys: &table.value.backend,
+                timeout: table
+                    .value
+                    .timeout
+                    .as_ref()
+                    .map(|timeout| &timeout.value.server),
+                keepalive: &table.value.keepalive,
+            }),
+            Self::Frontend(_) => None,
         }
     }
 }
@@ -182,12 +257,12 @@ fn proxies<'a>(
         let mut own: Vec<Section<'_>> = file.frontend.iter().map(Section::Frontend).collect();
         own.extend(file.backend.iter().map(Section::Backend));
         own.extend(file.listen.iter().map(Section::Listen));
-        own.sort_by_key(Section::start);
+        own.sort_by_key(|section| section.span().start);
         sections.extend(own.into_iter().map(|section| (scope, section)));
     }
     let ids: Vec<Option<Written<u32>>> = sections
         .iter()
-        .map(|(scope, section)| validator.number(*scope, "id", section.id(), 1..=ID_MAX))
+        .map(|(scope, section)| ProxyLayer::read(validator, *scope, section.proxy()).id)
         .collect();
     let mut taken: HashMap<u32, Place> = HashMap::new();
     for written in ids.iter().flatten() {
@@ -223,50 +298,29 @@ impl<'a> Proxies<'a> {
     }
 
     fn add(&mut self, scope: Scope<'a>, section: &Section<'a>, id: ProxyId, order: &mut u32) {
-        let mut place = || {
+        fn half<'a, T>(
+            scope: Scope<'a>,
+            section: &Section<'a>,
+            (id, order): (ProxyId, &mut u32),
+            table: T,
+        ) -> Half<'a, T> {
             *order += 1;
-            *order
-        };
-        match section {
-            Section::Frontend(table) => self.frontends.push(Half {
+            Half {
                 scope,
-                span: table.span.clone(),
-                section: "frontend",
-                order: place(),
+                span: section.span().clone(),
+                section: section.word(),
+                order: *order,
                 id,
-                name: table.value.name.clone(),
-                table: table.value.clone(),
-            }),
-            Section::Backend(table) => self.backends.push(Half {
-                scope,
-                span: table.span.clone(),
-                section: "backend",
-                order: place(),
-                id,
-                name: table.value.name.clone(),
-                table: table.value.clone(),
-            }),
-            Section::Listen(table) => {
-                let (frontend, backend) = table.value.clone().split();
-                self.frontends.push(Half {
-                    scope,
-                    span: table.span.clone(),
-                    section: "listen",
-                    order: place(),
-                    id,
-                    name: frontend.name.clone(),
-                    table: frontend,
-                });
-                self.backends.push(Half {
-                    scope,
-                    span: table.span.clone(),
-                    section: "listen",
-                    order: place(),
-                    id,
-                    name: backend.name.clone(),
-                    table: backend,
-                });
+                name: section.proxy().name.clone(),
+                table,
             }
+        }
+        if let Some(table) = section.frontend() {
+            self.frontends
+                .push(half(scope, section, (id, order), table));
+        }
+        if let Some(table) = section.backend() {
+            self.backends.push(half(scope, section, (id, order), table));
         }
     }
 }

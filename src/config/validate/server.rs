@@ -1,17 +1,19 @@
 //! Servers: those listed in a backend, and those that a node group gives it.
 
-use super::Half;
-use super::layers::ServerLayer;
-use super::scope::{ID_MAX, Scope, Validator, Written};
+use super::layers::ServerSettings;
+use super::{BackendSide, Half};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{self, Located, NodeGroup, ServerDefaults, Short};
+use crate::config::keys::{
+    NOWHERE, NodeGroup, NodeOwnLayer, NodeTable, ServerOwnLayer, ServerTable,
+};
 use crate::config::model::{Check, Server, ServerAddress, ServerPort};
 use crate::config::read::ParsedFile;
+use crate::config::scope::{Scope, Validator, Written};
+use crate::config::shapes::{Located, Short};
 use crate::config::source::Place;
 use crate::config::units::{self, Problem};
 use crate::config::words;
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// Most servers of one backend.
@@ -55,15 +57,17 @@ struct Draft {
 /// The servers of one backend: `servers` first, then those of `nodes`.
 pub(super) fn servers(
     validator: &mut Validator<'_>,
-    half: &Half<'_, file::Backend>,
-    base: &ServerLayer,
+    half: &Half<'_, BackendSide<'_>>,
+    port: Option<&Written<u16>>,
+    base: &ServerSettings,
     groups: &Groups<'_>,
 ) -> Vec<Server> {
     let mut drafts = Vec::new();
-    for written in half.table.servers.iter().flat_map(|servers| &servers.value) {
+    let written = half.table.own.servers.iter();
+    for written in written.flat_map(|servers| &servers.value) {
         drafts.push(listed(validator, half.scope, written, base));
     }
-    drafts.extend(from_group(validator, half, base, groups));
+    drafts.extend(from_group(validator, half, port, base, groups));
     if drafts.len() > SERVERS_MAX {
         let message = format!("{} has more than {SERVERS_MAX} servers", half.what());
         validator
@@ -78,20 +82,12 @@ pub(super) fn servers(
 fn listed(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
-    written: &Located<file::Server>,
-    base: &ServerLayer,
+    written: &Located<ServerTable>,
+    base: &ServerSettings,
 ) -> Draft {
     let table = &written.value;
-    let own = ServerDefaults {
-        weight: table.weight.clone(),
-        check: table.check.clone(),
-        backup: table.backup.clone(),
-        disabled: table.disabled.clone(),
-        on_marked_down: table.on_marked_down.clone(),
-        on_marked_up: table.on_marked_up.clone(),
-    };
-    let layer = layer(validator, scope, &own, base);
-    let id = validator.number(scope, "id", &table.id, 1..=ID_MAX);
+    let settings = ServerSettings::read(validator, scope, &table.keys).over(base);
+    let id = ServerOwnLayer::read(validator, scope, table).id;
     let name = validator.name(scope, &table.name).unwrap_or_else(|| {
         validator.missing(scope, &written.span, "the server", "name = \"s1\"");
         "".into()
@@ -113,7 +109,7 @@ fn listed(
         .as_ref()
         .map_or_else(|| scope.of(written), |a| scope.of(a));
     let name_at = table.name.as_ref().map(|name| scope.of(name));
-    let server = build(validator, name, address, &address_at, &layer);
+    let server = build(validator, name, address, &address_at, &settings);
     Draft {
         server,
         id,
@@ -123,12 +119,12 @@ fn listed(
 
 fn from_group(
     validator: &mut Validator<'_>,
-    half: &Half<'_, file::Backend>,
-    base: &ServerLayer,
+    half: &Half<'_, BackendSide<'_>>,
+    port: Option<&Written<u16>>,
+    base: &ServerSettings,
     groups: &Groups<'_>,
 ) -> Vec<Draft> {
-    let (scope, table) = (half.scope, &half.table);
-    let port = validator.number(scope, "port", &table.port, 1..=i64::from(u16::MAX));
+    let (scope, table) = (half.scope, half.table.own);
     let Some(nodes) = &table.nodes else {
         if let Some(port) = &table.port
             && !scope.removed.contains(&half.span, "nodes")
@@ -168,9 +164,7 @@ fn from_group(
         return Vec::new();
     };
     // A port that is wrong was reported; any will do to look at the rest.
-    let port = port
-        .and_then(|port| u16::try_from(port.value).ok())
-        .unwrap_or(1);
+    let port = port.map_or(1, |port| port.value);
     let mut nodes: Vec<_> = group.value.iter().collect();
     nodes.sort_by_key(|(name, _)| name.span.start);
     let node = |(name, node)| one_node(validator, *group_scope, (name, node), base, port);
@@ -180,12 +174,12 @@ fn from_group(
 fn one_node(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
-    (name, node): (&Located<String>, &Located<Short<String, file::Node>>),
-    base: &ServerLayer,
+    (name, node): (&Located<String>, &Located<Short<String, NodeTable>>),
+    base: &ServerSettings,
     port: u16,
 ) -> Option<Draft> {
     let name_text = validator.name(scope, &Some(name.clone()))?;
-    let (host, layer, id) = match &node.value {
+    let (host, settings, id) = match &node.value {
         Short::Short(host) => (
             Located {
                 value: host.clone(),
@@ -195,21 +189,13 @@ fn one_node(
             None,
         ),
         Short::Table(table) => {
-            let own = ServerDefaults {
-                weight: table.weight.clone(),
-                check: table.check.clone(),
-                backup: table.backup.clone(),
-                disabled: table.disabled.clone(),
-                on_marked_down: table.on_marked_down.clone(),
-                on_marked_up: table.on_marked_up.clone(),
-            };
-            let layer = layer(validator, scope, &own, base);
-            let id = validator.number(scope, "id", &table.id, 1..=ID_MAX);
+            let settings = ServerSettings::read(validator, scope, &table.keys).over(base);
+            let id = NodeOwnLayer::read(validator, scope, table).id;
             let Some(host) = table.host.clone() else {
                 validator.missing(scope, &node.span, "the node", "host = \"10.0.0.1\"");
                 return None;
             };
-            (host, layer, id)
+            (host, settings, id)
         }
     };
     let parsed = units::node(&host.value, port);
@@ -219,7 +205,7 @@ fn one_node(
         scope.of(&host),
         "expected a host, without a port",
     );
-    let server = build(validator, name_text, address, &scope.of(&host), &layer);
+    let server = build(validator, name_text, address, &scope.of(&host), &settings);
     Some(Draft {
         server,
         id,
@@ -227,9 +213,6 @@ fn one_node(
     })
 }
 
-/// A placeholder for an address that was reported; nothing more will be said about it.
-const NOWHERE: ServerAddress =
-    ServerAddress::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST), ServerPort::Fixed(1));
 const SERVER_EXPECTED: &str = "expected \"HOST:PORT\"";
 
 fn parse(
@@ -244,39 +227,22 @@ fn parse(
     })
 }
 
-/// What a server says, on top of what it inherits.
-fn layer(
-    validator: &mut Validator<'_>,
-    scope: Scope<'_>,
-    own: &ServerDefaults,
-    base: &ServerLayer,
-) -> ServerLayer {
-    let mut layer = ServerLayer::table(validator, scope, own).over(base);
-    layer.check = layer.check.over(&base.check);
-    layer
-}
-
 fn build(
     validator: &mut Validator<'_>,
     name: Arc<str>,
     address: ServerAddress,
     address_at: &Place,
-    layer: &ServerLayer,
+    settings: &ServerSettings,
 ) -> Server {
-    let check = layer.check.finish(validator);
+    let check = settings.check.finish(validator);
     if let Some(check) = &check {
         checkable(validator, &name, &address, address_at, check);
     }
     Server {
         name,
-        id: 0,
         address,
-        weight: layer.weight.unwrap_or(1),
-        backup: layer.backup.unwrap_or(false),
-        disabled: layer.disabled.unwrap_or(false),
         check,
-        shutdown_sessions_on_down: layer.shutdown_on_down.unwrap_or(false),
-        shutdown_backup_sessions_on_up: layer.shutdown_backup_on_up.unwrap_or(false),
+        ..Server::from_layer(&settings.keys)
     }
 }
 

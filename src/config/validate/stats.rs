@@ -1,19 +1,18 @@
 //! `[stats]` and `[readiness]`: the statistics listener, its page, and what `/readyz` asks for.
 
 use super::bind;
-use super::once::{MAXCONN_MAX, once};
-use super::scope::{Scope, Validator, Written, flag};
+use super::once::once;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::file::{self, Located, Maybe, OneOrMany};
+use crate::config::keys::{ReadinessLayer, StatsLayer, StatsPageKeys, StatsPageLayer};
 use crate::config::model::{Credentials, Global, ProxyId, Readiness, Stats, StatsPage};
 use crate::config::read::ParsedFile;
+use crate::config::scope::{Scope, Validator, Written, flag};
+use crate::config::shapes::{Located, OneOrMany};
 use crate::config::units::Problem;
 use crate::config::words;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// `maxconn` of the statistics listener when none is written.
-const STATS_MAXCONN: u32 = 200;
 /// Paths that are always what they are, whatever `uri` says.
 const TAKEN: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 
@@ -25,10 +24,7 @@ pub(super) fn stats(
     bound: &mut Vec<bind::Bound>,
 ) -> Option<Draft> {
     let (scope, table) = once(validator, files, "stats", |file| &file.stats)?;
-    let name = validator
-        .name(scope, &table.value.name)
-        .unwrap_or_else(|| "stats".into());
-    let maxconn = validator.number(scope, "maxconn", &table.value.maxconn, 1..=MAXCONN_MAX);
+    let layer = StatsLayer::read(validator, scope, &table.value);
     let owner = bind::Owner {
         scope,
         table: &table.span,
@@ -38,14 +34,16 @@ pub(super) fn stats(
         started: true,
     };
     let stats = Stats {
-        name,
-        id: 0,
         binds: bind::binds(validator, &owner, table.value.bind.as_ref(), bound),
-        maxconn: maxconn.map_or(STATS_MAXCONN, |written| written.value),
-        page: page(validator, scope, &table.value, global),
-        readiness: Readiness::default(),
+        page: page(validator, scope, &table.value.page, global),
+        ..Stats::from_layer(&layer)
     };
-    let shown = table.value.scope.as_ref().map_or(&[][..], |list| &list.0);
+    let shown = table
+        .value
+        .page
+        .scope
+        .as_ref()
+        .map_or(&[][..], |list| &list.0);
     Some(Draft {
         stats,
         shown: shown
@@ -93,43 +91,38 @@ impl Draft {
 fn page(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
-    table: &file::Stats,
+    table: &StatsPageKeys,
     global: &Global,
 ) -> StatsPage {
-    let default = StatsPage::default();
-    let description = match (&table.description, flag(&table.show_desc, false)) {
-        (Some(text), _) => Some(Arc::from(text.value.as_str())),
+    let layer = StatsPageLayer::read(validator, scope, table);
+    let description = match (&layer.description, flag(layer.show_desc.as_ref())) {
+        (Some(text), _) => Some(Arc::clone(&text.value)),
         (None, true) => global.description.clone(),
         (None, false) => None,
     };
+    let plain = StatsPage::from_layer(&layer);
     StatsPage {
-        uri: text(validator, scope, &table.uri, uri_problem).unwrap_or(default.uri),
-        refresh: refresh(validator, scope, &table.refresh),
-        hide_version: flag(&table.hide_version, false),
+        uri: text(validator, layer.uri, uri_problem).unwrap_or(plain.uri),
+        refresh: refresh(validator, layer.refresh),
         auth: credentials(validator, scope, table.auth.as_ref()),
-        realm: text(validator, scope, &table.realm, realm_problem).unwrap_or(default.realm),
-        show_node: flag(&table.show_node, false),
+        realm: text(validator, layer.realm, realm_problem).unwrap_or(plain.realm),
         description,
-        legends: flag(&table.show_legends, false),
-        scope: default.scope,
+        ..plain
     }
 }
 
 /// The text of a key, unless `problem` has something against it.
 fn text(
     validator: &mut Validator<'_>,
-    scope: Scope<'_>,
-    written: &Maybe<String>,
+    written: Option<Written<Arc<str>>>,
     problem: impl Fn(&str) -> Option<Problem>,
 ) -> Option<Arc<str>> {
-    let written = written.as_ref()?;
-    match problem(&written.value) {
-        Some(problem) => {
-            validator.problem(scope.of(written), "text", "not as it should be", problem);
-            None
-        }
-        None => Some(written.value.as_str().into()),
-    }
+    let written = written?;
+    let Some(problem) = problem(&written.value) else {
+        return Some(written.value);
+    };
+    validator.problem(written.place, "text", "not as it should be", problem);
+    None
 }
 
 fn uri_problem(uri: &str) -> Option<Problem> {
@@ -152,12 +145,8 @@ fn realm_problem(realm: &str) -> Option<Problem> {
         .then(|| Problem::new("a realm is of ASCII letters, without quotes and backslashes"))
 }
 
-fn refresh(
-    validator: &mut Validator<'_>,
-    scope: Scope<'_>,
-    written: &Maybe<file::Timespan>,
-) -> Option<Duration> {
-    let written = validator.duration(scope, "refresh", written)?;
+fn refresh(validator: &mut Validator<'_>, written: Option<Written<Duration>>) -> Option<Duration> {
+    let written = written?;
     if written.value.subsec_nanos() != 0 {
         let problem = Problem::new("refresh is a number of whole seconds");
         validator.problem(
@@ -230,10 +219,9 @@ pub(super) fn readiness<'a>(
             require.push((Arc::from(found), count));
         }
     }
-    let delay = table.value.withdraw_delay.as_ref();
     Readiness {
         require,
-        withdraw_delay: delay.map_or(Duration::ZERO, |delay| delay.value.0),
+        ..Readiness::from_layer(&ReadinessLayer::read(validator, scope, &table.value))
     }
 }
 
@@ -245,7 +233,7 @@ fn required(
 ) -> Option<u32> {
     let most = i64::try_from(servers).unwrap_or(i64::MAX).max(1);
     let written = Some(number.clone());
-    let count = validator.number(scope, backend, &written, 1..=i64::from(u32::MAX))?;
+    let count = validator.number_within(scope, backend, &written, 1..=i64::from(u32::MAX))?;
     if i64::from(count.value) > most {
         let message = format!("`{backend}` has {servers} servers: it can never be ready");
         validator.report.push(

@@ -347,7 +347,7 @@ impl Reloader {
             tracing::info!("reload: and {more} more changes");
         }
         for change in changes.restarts() {
-            let keys: Vec<&str> = change.keys.iter().map(|one| one.key).collect();
+            let keys: Vec<&str> = change.keys.iter().map(|one| one.key.as_str()).collect();
             let (kind, keys) = (change.kind, keys.join(", "));
             tracing::warn!("reload: [{kind}] {keys} needs a restart and stays as it is");
         }

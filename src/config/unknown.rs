@@ -1,10 +1,11 @@
 //! Pass 2 over a file: every key that rlb does not know, with what was probably meant.
 //!
 //! The known keys are taken from the JSON schema of [`File`], so that they cannot differ from what
-//! the next pass reads. Pure.
+//! the next pass reads; what to write instead, from their declarations. Pure.
 
 use super::diagnostic::{Diagnostic, Report};
-use super::file::File;
+use super::key::Key;
+use super::keys::{self, File};
 use super::source::{Place, Source};
 use super::tree::RemovedKeys;
 use super::words;
@@ -13,6 +14,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
+
+/// Most tables that are named for a key that stands in the wrong one.
+const HOMES_MAX: usize = 3;
 
 /// The keys that a file may have, as a JSON schema.
 pub(super) struct Known {
@@ -113,33 +117,13 @@ impl Known {
     }
 
     /// Every table that has `key`, by its path, shortest first.
-    fn homes(&self, key: &str) -> Vec<&'static str> {
-        const TABLES: &[(&str, &str)] = &[
-            ("Global", "[global]"),
-            ("Log", "[log]"),
-            ("LogTarget", "[[log.target]]"),
-            ("Stats", "[stats]"),
-            ("Readiness", "[readiness]"),
-            ("RuntimeApi", "[runtime-api]"),
-            ("Frontend", "[[frontend]]"),
-            ("Backend", "[[backend]]"),
-            ("Listen", "[[listen]]"),
-            ("Defaults", "[defaults]"),
-            ("Server", "a server"),
-            ("Bind", "a bind table"),
-            ("Check", "a check table"),
-            ("Timeouts", "a timeout table"),
-        ];
-        let has = |name: &str| {
-            self.schema
-                .pointer(&format!("/$defs/{name}/properties/{key}"))
-                .is_some()
-        };
-        let homes = TABLES
-            .iter()
-            .filter(|(name, _)| has(name))
-            .map(|(_, table)| *table);
-        homes.take(3).collect()
+    fn homes(key: &str) -> Vec<&'static str> {
+        let tables = keys::tables().into_iter();
+        let has = |table: &keys::TableKeys| table.keys.iter().any(|one| one.key.name == key);
+        let mut homes: Vec<&str> = tables.filter(has).map(|table| table.place).collect();
+        homes.dedup();
+        homes.truncate(HOMES_MAX);
+        homes
     }
 }
 
@@ -283,11 +267,14 @@ impl Walk<'_> {
     fn unknown(&mut self, name: &str, span: Range<usize>, shape: &Shape<'_>) {
         let near = words::closest(name, shape.keys.iter().map(|(key, _)| *key));
         let same_letters = near.is_some_and(|near| near == name.to_lowercase().replace('_', "-"));
-        let homes = self.known.homes(name);
+        let homes = Known::homes(name);
         let hint = if same_letters {
             words::did_you_mean(name, near)
-        } else if let Some(instead) = words::haproxy(name) {
-            Some(instead.to_owned())
+        } else if let Some(instead) = words::haproxy(name)
+            .map(str::to_owned)
+            .or_else(|| declared(name))
+        {
+            Some(instead)
         } else if near.is_some() {
             words::did_you_mean(name, near)
         } else if homes.is_empty() {
@@ -306,6 +293,43 @@ impl Walk<'_> {
                 .label("not a key of this table")
                 .maybe_hint(hint),
         );
+    }
+}
+
+/// What to write for a word of HAProxy's, by the declaration of the key that it stands for.
+fn declared(name: &str) -> Option<String> {
+    let plain = |word: &str| word.to_lowercase().replace(['_', '.', ' '], "-");
+    let written = plain(name);
+    let means = |word: &str| {
+        let word = plain(word);
+        written == word || word.strip_prefix("option-") == Some(&written)
+    };
+    keys::tables().into_iter().find_map(|table| {
+        let mut listed = table.keys.into_iter().map(|listed| listed.key);
+        let key = listed.find(|key| {
+            let words = key.haproxy.iter().copied().chain(key.label);
+            key.name != name && words.into_iter().any(means)
+        })?;
+        Some(instead(table.place, &key))
+    })
+}
+
+/// Says what to write for `key` of the table at `place`.
+fn instead(place: &str, key: &Key) -> String {
+    let name = key.name;
+    match place {
+        "a timeout table" => {
+            let value = key.example.map_or_else(key.default, str::to_owned);
+            format!("write `timeout = {{ {name} = {value} }}`")
+        }
+        "a check table" => format!("in a `check` table it is `{name}`"),
+        "a keepalive table" => format!("in a `keepalive` table it is `{name}`"),
+        "[[frontend]]" => format!("it is `{name}` of the frontend"),
+        "[[backend]]" => format!("it is `{name}` of the backend"),
+        _ if place.starts_with('[') && !place.starts_with("[[") && place != "[defaults]" => {
+            format!("it is `{name}`, in `{place}`")
+        }
+        _ => format!("it is `{name}`"),
     }
 }
 

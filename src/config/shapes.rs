@@ -2,10 +2,10 @@
 //! or a table, words out of a list, durations.
 //!
 //! Plain data. Every type reads itself with serde, describes itself for `rlb schema`, and says in
-//! its error what was expected.
+//! its error what was expected. [`crate::config::keys`] makes the tables of the file from them.
 
-use crate::config::model;
 use crate::config::units;
+use crate::config::values;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{
@@ -70,6 +70,9 @@ impl<T: Ord> Ord for Located<T> {
         self.value.cmp(&other.value)
     }
 }
+
+/// A value that may be left out, and its place.
+pub(super) type Maybe<T> = Option<Located<T>>;
 
 /// What a type calls itself in "expected …".
 pub trait Expected {
@@ -247,6 +250,21 @@ impl JsonSchema for Timespan {
     }
 }
 
+/// A type whose values are words of a list.
+pub trait WordList: Copy {
+    /// What a word stands for.
+    type Value;
+
+    /// The word for `value`.
+    fn of(value: Self::Value) -> Self;
+
+    /// What it stands for.
+    fn value(self) -> Self::Value;
+
+    /// As it is written in the file.
+    fn text(self) -> &'static str;
+}
+
 /// Defines a type whose values are words of a list.
 macro_rules! words {
     ($(#[doc = $doc:literal])+ $name:ident($value:ty) { $($word:literal => $meaning:expr,)+ }) => {
@@ -254,11 +272,20 @@ macro_rules! words {
         #[derive(Debug, Clone, Copy, PartialEq)]
         pub struct $name(pub $value);
 
-        impl $name {
-            /// The word that stands for it.
-            pub fn word(&self) -> &'static str {
-                match &self.0 {
-                    $(value if *value == $meaning => $word,)+
+        impl WordList for $name {
+            type Value = $value;
+
+            fn of(value: $value) -> Self {
+                Self(value)
+            }
+
+            fn value(self) -> $value {
+                self.0
+            }
+
+            fn text(self) -> &'static str {
+                match self.0 {
+                    $(value if value == $meaning => $word,)+
                     _ => "?",
                 }
             }
@@ -302,77 +329,77 @@ macro_rules! words {
 
 words! {
     /// An algorithm that chooses a server.
-    BalanceWord(model::Balance) {
-        "roundrobin" => model::Balance::RoundRobin,
+    BalanceWord(values::Balance) {
+        "roundrobin" => values::Balance::RoundRobin,
     }
 }
 
 words! {
     /// What a health check asks.
-    CheckType(model::CheckKind) {
-        "tcp" => model::CheckKind::Tcp,
+    CheckType(values::CheckKind) {
+        "tcp" => values::CheckKind::Tcp,
     }
 }
 
 words! {
     /// Framing of log lines.
-    FormatWord(model::LogFormat) {
-        "raw" => model::LogFormat::Raw,
-        "rfc3164" => model::LogFormat::Rfc3164,
-        "rfc5424" => model::LogFormat::Rfc5424,
+    FormatWord(values::LogFormat) {
+        "raw" => values::LogFormat::Raw,
+        "rfc3164" => values::LogFormat::Rfc3164,
+        "rfc5424" => values::LogFormat::Rfc5424,
     }
 }
 
 words! {
     /// A syslog severity.
-    LevelWord(model::Severity) {
-        "emerg" => model::Severity::Emerg,
-        "alert" => model::Severity::Alert,
-        "crit" => model::Severity::Crit,
-        "err" => model::Severity::Err,
-        "warning" => model::Severity::Warning,
-        "notice" => model::Severity::Notice,
-        "info" => model::Severity::Info,
-        "debug" => model::Severity::Debug,
+    LevelWord(values::Severity) {
+        "emerg" => values::Severity::Emerg,
+        "alert" => values::Severity::Alert,
+        "crit" => values::Severity::Crit,
+        "err" => values::Severity::Err,
+        "warning" => values::Severity::Warning,
+        "notice" => values::Severity::Notice,
+        "info" => values::Severity::Info,
+        "debug" => values::Severity::Debug,
     }
 }
 
 words! {
     /// What a client of the runtime socket may do.
-    ApiLevelWord(model::ApiLevel) {
-        "user" => model::ApiLevel::User,
-        "operator" => model::ApiLevel::Operator,
-        "admin" => model::ApiLevel::Admin,
+    ApiLevelWord(values::ApiLevel) {
+        "user" => values::ApiLevel::User,
+        "operator" => values::ApiLevel::Operator,
+        "admin" => values::ApiLevel::Admin,
     }
 }
 
 words! {
     /// A syslog facility, by HAProxy's names.
-    FacilityWord(model::Facility) {
-        "kern" => model::Facility(0),
-        "user" => model::Facility(1),
-        "mail" => model::Facility(2),
-        "daemon" => model::Facility(3),
-        "auth" => model::Facility(4),
-        "syslog" => model::Facility(5),
-        "lpr" => model::Facility(6),
-        "news" => model::Facility(7),
-        "uucp" => model::Facility(8),
-        "cron" => model::Facility(9),
-        "auth2" => model::Facility(10),
-        "ftp" => model::Facility(11),
-        "ntp" => model::Facility(12),
-        "audit" => model::Facility(13),
-        "alert" => model::Facility(14),
-        "cron2" => model::Facility(15),
-        "local0" => model::Facility(16),
-        "local1" => model::Facility(17),
-        "local2" => model::Facility(18),
-        "local3" => model::Facility(19),
-        "local4" => model::Facility(20),
-        "local5" => model::Facility(21),
-        "local6" => model::Facility(22),
-        "local7" => model::Facility(23),
+    FacilityWord(values::Facility) {
+        "kern" => values::Facility(0),
+        "user" => values::Facility(1),
+        "mail" => values::Facility(2),
+        "daemon" => values::Facility(3),
+        "auth" => values::Facility(4),
+        "syslog" => values::Facility(5),
+        "lpr" => values::Facility(6),
+        "news" => values::Facility(7),
+        "uucp" => values::Facility(8),
+        "cron" => values::Facility(9),
+        "auth2" => values::Facility(10),
+        "ftp" => values::Facility(11),
+        "ntp" => values::Facility(12),
+        "audit" => values::Facility(13),
+        "alert" => values::Facility(14),
+        "cron2" => values::Facility(15),
+        "local0" => values::Facility(16),
+        "local1" => values::Facility(17),
+        "local2" => values::Facility(18),
+        "local3" => values::Facility(19),
+        "local4" => values::Facility(20),
+        "local5" => values::Facility(21),
+        "local6" => values::Facility(22),
+        "local7" => values::Facility(23),
     }
 }
 

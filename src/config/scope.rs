@@ -1,11 +1,17 @@
-//! What every validation needs: where things stand, where problems go, and the few checks that all
+//! What reading a key needs: where the key stands, where problems go, and the few checks that many
 //! keys share.
 //!
 //! Each check takes a value as written and returns it converted, or reports why not.
 
+#![expect(
+    clippy::ref_option,
+    reason = "a key is handed on as it stands, written or not"
+)]
+
 use crate::config::Limits;
 use crate::config::diagnostic::{Diagnostic, Report};
-use crate::config::file::{Located, Maybe, Timespan};
+use crate::config::key::Key;
+use crate::config::shapes::{Located, Maybe, Timespan};
 use crate::config::source::{Place, Source};
 use crate::config::tree::RemovedKeys;
 use crate::config::units::{self, Problem};
@@ -15,50 +21,61 @@ use std::time::Duration;
 
 /// The file that is being looked at.
 #[derive(Clone, Copy)]
-pub(super) struct Scope<'a> {
-    pub(super) source: &'a Arc<Source>,
-    pub(super) removed: &'a RemovedKeys,
+pub(in crate::config) struct Scope<'a> {
+    pub(in crate::config) source: &'a Arc<Source>,
+    pub(in crate::config) removed: &'a RemovedKeys,
 }
 
 impl Scope<'_> {
-    pub(super) fn place(&self, span: &Range<usize>) -> Place {
+    pub(in crate::config) fn place(&self, span: &Range<usize>) -> Place {
         Place::new(self.source, span.clone())
     }
 
-    pub(super) fn of<T>(&self, value: &Located<T>) -> Place {
+    pub(in crate::config) fn of<T>(&self, value: &Located<T>) -> Place {
         self.place(&value.span)
     }
 }
 
 /// A value that someone wrote, and where.
 #[derive(Debug, Clone)]
-pub(super) struct Written<T> {
-    pub(super) value: T,
-    pub(super) place: Place,
+pub(in crate::config) struct Written<T> {
+    pub(in crate::config) value: T,
+    pub(in crate::config) place: Place,
 }
 
 /// The value that was written, or a default, and the place in the former case.
-pub(super) fn or_default<T: Copy>(written: Option<&Written<T>>, default: T) -> (T, Option<&Place>) {
+pub(in crate::config) fn or_default<T: Copy>(
+    written: Option<&Written<T>>,
+    default: T,
+) -> (T, Option<&Place>) {
     match written {
         Some(written) => (written.value, Some(&written.place)),
         None => (default, None),
     }
 }
 
-/// Highest id of a proxy, listener or server: HAProxy's are signed 32 bit numbers.
-pub(super) const ID_MAX: i64 = i32::MAX as i64;
-
 /// Where problems go, and what the machine can do.
-pub(super) struct Validator<'a> {
-    pub(super) report: &'a mut Report,
-    pub(super) limits: &'a Limits,
+pub(in crate::config) struct Validator<'a> {
+    pub(in crate::config) report: &'a mut Report,
+    pub(in crate::config) limits: &'a Limits,
     /// Worker threads.
-    pub(super) threads: usize,
+    pub(in crate::config) threads: usize,
 }
 
 impl Validator<'_> {
+    /// A number within the bounds of its key.
+    pub(in crate::config) fn number(
+        &mut self,
+        scope: Scope<'_>,
+        key: &Key,
+        value: &Maybe<i64>,
+    ) -> Option<Written<u32>> {
+        let (first, last) = key.bounds.unwrap_or((0, i64::from(u32::MAX)));
+        self.number_within(scope, key.label(), value, first..=last)
+    }
+
     /// A number within `range`, which must fit a `u32`.
-    pub(super) fn number(
+    pub(in crate::config) fn number_within(
         &mut self,
         scope: Scope<'_>,
         key: &str,
@@ -88,17 +105,17 @@ impl Validator<'_> {
     }
 
     /// A duration that may not be zero.
-    pub(super) fn duration(
+    pub(in crate::config) fn duration(
         &mut self,
         scope: Scope<'_>,
-        key: &str,
+        key: &Key,
         value: &Maybe<Timespan>,
     ) -> Option<Written<Duration>> {
         let written = value.as_ref()?;
         let place = scope.of(written);
         if written.value.0.is_zero() {
             self.report.push(
-                Diagnostic::error("out-of-range", format!("{key} cannot be zero"))
+                Diagnostic::error("out-of-range", format!("{} cannot be zero", key.label()))
                     .at(place)
                     .label("expected at least \"1ms\""),
             );
@@ -111,17 +128,17 @@ impl Validator<'_> {
     }
 
     /// An idle timeout: zero switches it off, which deserves a word.
-    pub(super) fn idle(
+    pub(in crate::config) fn idle(
         &mut self,
         scope: Scope<'_>,
-        key: &str,
+        key: &Key,
         value: &Maybe<Timespan>,
     ) -> Option<Written<Duration>> {
         let written = value.as_ref()?;
         let place = scope.of(written);
         if written.value.0.is_zero() {
             self.report.push(
-                Diagnostic::warning("timeout-off", format!("timeout {key} is switched off"))
+                Diagnostic::warning("timeout-off", format!("{} is switched off", key.label()))
                     .at(place.clone())
                     .label("0 means for ever")
                     .hint("sessions whose peer says nothing pile up until maxconn is reached"),
@@ -134,7 +151,11 @@ impl Validator<'_> {
     }
 
     /// The name of a proxy, listener or server.
-    pub(super) fn name(&mut self, scope: Scope<'_>, value: &Maybe<String>) -> Option<Arc<str>> {
+    pub(in crate::config) fn name(
+        &mut self,
+        scope: Scope<'_>,
+        value: &Maybe<String>,
+    ) -> Option<Arc<str>> {
         let written = value.as_ref()?;
         if let Err(problem) = units::name(&written.value) {
             self.problem(scope.of(written), "name", "expected a name", problem);
@@ -143,7 +164,7 @@ impl Validator<'_> {
     }
 
     /// Reports what a parser of `units` has to say about the string at `place`.
-    pub(super) fn problem(
+    pub(in crate::config) fn problem(
         &mut self,
         place: Place,
         code: &'static str,
@@ -158,7 +179,7 @@ impl Validator<'_> {
 
     /// Reports that `what`, the table at `table`, lacks the key that `example` sets, unless the key
     /// was there and wrong.
-    pub(super) fn missing(
+    pub(in crate::config) fn missing(
         &mut self,
         scope: Scope<'_>,
         table: &Range<usize>,
@@ -177,7 +198,7 @@ impl Validator<'_> {
     }
 }
 
-/// What a boolean key says; `false` when it is not there.
-pub(super) fn flag(value: &Maybe<bool>, inherited: bool) -> bool {
-    value.as_ref().map_or(inherited, |written| written.value)
+/// What a switch says; `false` when it was not written.
+pub(in crate::config) fn flag(switch: Option<&Written<bool>>) -> bool {
+    switch.is_some_and(|written| written.value)
 }

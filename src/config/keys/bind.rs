@@ -1,0 +1,83 @@
+//! The keys of listening addresses.
+
+use super::declare::prelude::*;
+use super::kinds::{Device, Mode, Number, Optional, Raw, Switch};
+use crate::config::key::Effect::{NewSocket, SameSocket};
+use crate::config::key::{ID_BOUNDS, REQUIRED};
+use crate::config::shapes::{Expected, Maybe, OneOrMany, Short};
+use crate::config::show;
+use crate::config::values::BindAddress;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// Highest `backlog`.
+pub const BACKLOG_MAX: i64 = 1_000_000;
+/// What `backlog` may be.
+pub(super) const BACKLOG_BOUNDS: (i64, i64) = (1, BACKLOG_MAX);
+
+/// A list of addresses to listen on, or one of them.
+pub type Binds = OneOrMany<Short<String, BindTable>>;
+
+keys! {
+    /// One listening address, or a range of ports.
+    table BindTable, "Bind", "a bind table";
+    layer BindLayer;
+    raw {
+        /// `"*:80"`, `"127.0.0.1:80"`, `"[::]:80"`, `"*:8000-8010"`, `"unix:/path"` or `"unix:@name"`.
+        address: Raw<Maybe<String>> = REQUIRED,
+            kind: "address", reload: NewSocket;
+        /// Name of the listener. A range of ports adds `:PORT`.
+        name: Raw<Maybe<String>> = "the address", kind: "name", haproxy: &["name"],
+            reload: SameSocket;
+    }
+    read {
+        /// Number among the listeners of its frontend. A range of ports counts on from it.
+        id: Optional<Number> = "counted from 1",
+            bounds: Some(ID_BOUNDS), haproxy: &["id"], reload: SameSocket;
+    }
+    meant {
+        /// Length of the kernel's accept queue, per worker thread. The kernel cuts it at
+        /// `net.core.somaxconn`.
+        backlog: Optional<Number> = "the frontend's",
+            bounds: Some(BACKLOG_BOUNDS), haproxy: &["backlog"], reload: SameSocket;
+        /// Refuse IPv4 on an IPv6 wildcard address (`IPV6_V6ONLY`).
+        v6only: Optional<Switch> = "as the system", haproxy: &["v6only"], reload: NewSocket;
+        /// Listen on this network device only (`SO_BINDTODEVICE`).
+        interface: Optional<Device> = "any", haproxy: &["interface"], reload: NewSocket;
+        /// Bind an address that this machine does not have yet (`IP_FREEBIND`).
+        freebind: Switch = false, reload: NewSocket;
+        /// File mode of a unix socket, octal, as `"0660"`.
+        mode: Optional<Mode> = "by the umask", haproxy: &["mode"], reload: SameSocket;
+    }
+    /// One listening address.
+    #[derive(Debug, Clone, PartialEq)]
+    model Bind {
+        /// Name of the listener; default its address as written.
+        name: Arc<str> = "".into(), BindTable::name => show::text;
+        /// Number among the listeners of its frontend, from 1.
+        id: u32 = 0, BindTable::id => show::number;
+        /// Where.
+        address: BindAddress = NOWHERE;
+    }
+}
+
+/// The address of a bind that has none yet.
+const NOWHERE: BindAddress = BindAddress::Tcp(SocketAddr::new(
+    std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    0,
+));
+
+impl Expected for BindTable {
+    const EXPECTED: &'static str =
+        "an address as \"*:80\" or a table as { address = \"*:80\", backlog = 1024 }";
+}
+
+impl Bind {
+    /// Whether a socket that was opened for `old` does for `new`: everything else about it can be
+    /// changed while it listens. Its address is not looked at.
+    pub(in crate::config) fn is_same_socket(old: &Self, new: &Self) -> bool {
+        let mut found = Differences::default();
+        Self::compare(old, new, &mut found);
+        found.effect() < Some(NewSocket)
+    }
+}

@@ -1,0 +1,412 @@
+//! The kinds of values that keys have: how a value is written, what it is when it has been judged,
+//! what a table without it means, and how people read it.
+//!
+//! Pure. A declaration in [`keys`](crate::config::keys) names one of these for each key. A kind with
+//! [`Read`] is read by the code that the macro `keys!` makes; a [`Raw`] key is read by hand in
+//! `validate`.
+
+#![expect(
+    clippy::ref_option,
+    reason = "a key is handed on as it stands, written or not"
+)]
+
+use crate::config::diagnostic::Diagnostic;
+use crate::config::key::Key;
+use crate::config::scope::{Scope, Validator, Written};
+use crate::config::shapes::{Maybe, Timespan, WordList};
+use crate::config::show;
+use crate::config::units::{self, Problem, format_duration};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a value is written.
+pub trait Kind {
+    /// The field of a table's struct.
+    type Field: Clone + Debug + Default + DeserializeOwned + JsonSchema;
+    /// What a declaration says of a table without the key: a value, or words for people.
+    type Default;
+    /// For people.
+    const WORD: &'static str;
+
+    /// The default, as in the file or in words.
+    fn default_text(default: Self::Default) -> String;
+}
+
+/// What a value is when it has been judged.
+pub trait Plain: Kind {
+    /// A value that was written.
+    type Value: Clone + Debug;
+    /// The field of the model.
+    type Meant: Clone + Debug + PartialEq;
+
+    /// What a table with this value, or without it, means.
+    fn meant(value: Option<Self::Value>, default: Self::Default) -> Self::Meant;
+
+    /// As people read it in a comparison.
+    fn show(meant: &Self::Meant) -> String;
+}
+
+/// Judges what was written.
+pub(in crate::config) trait Read: Plain {
+    /// The value, unless it was not written or is not valid, which is reported.
+    fn read(
+        validator: &mut Validator<'_>,
+        scope: Scope<'_>,
+        key: &Key,
+        field: &Self::Field,
+    ) -> Option<Written<Self::Value>>;
+}
+
+/// Any other value: `T` is the field. It is read by hand.
+#[derive(Debug)]
+pub struct Raw<T>(PhantomData<T>);
+
+impl<T: Clone + Debug + Default + DeserializeOwned + JsonSchema> Kind for Raw<T> {
+    type Field = T;
+    type Default = &'static str;
+    const WORD: &'static str = "table";
+
+    fn default_text(default: &'static str) -> String {
+        default.to_owned()
+    }
+}
+
+/// A value of kind `K` that may be absent from the model too. Its default says in words what holds
+/// then.
+#[derive(Debug)]
+pub struct Optional<K>(PhantomData<K>);
+
+impl<K: Plain> Kind for Optional<K> {
+    type Field = K::Field;
+    type Default = &'static str;
+    const WORD: &'static str = K::WORD;
+
+    fn default_text(default: &'static str) -> String {
+        default.to_owned()
+    }
+}
+
+impl<K: Plain<Value = V, Meant = V> + Absent, V: Clone + Debug + PartialEq> Plain for Optional<K> {
+    type Value = V;
+    type Meant = Option<V>;
+
+    fn meant(value: Option<V>, _: &'static str) -> Option<V> {
+        value
+    }
+
+    fn show(meant: &Option<V>) -> String {
+        meant
+            .as_ref()
+            .map_or_else(|| K::ABSENT.to_owned(), |value| K::show(value))
+    }
+}
+
+impl<K: Read + Plain<Value = V, Meant = V> + Absent, V: Clone + Debug + PartialEq> Read
+    for Optional<K>
+{
+    fn read(
+        validator: &mut Validator<'_>,
+        scope: Scope<'_>,
+        key: &Key,
+        field: &K::Field,
+    ) -> Option<Written<V>> {
+        K::read(validator, scope, key, field)
+    }
+}
+
+/// The word for a value that is absent.
+pub trait Absent {
+    /// As in a comparison.
+    const ABSENT: &'static str = show::NONE;
+}
+
+/// Defines a kind: its type, how it is written, its value, the word for people, and how it is shown,
+/// how its default is written, and how it is read.
+macro_rules! kind {
+    (
+        $(#[doc = $doc:literal])+
+        $name:ident: $written:ty => $value:ty, $word:literal, default $default:ty,
+        show $show:expr, text $text:expr, make $make:expr, read $read:expr
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl Kind for $name {
+            type Field = Maybe<$written>;
+            type Default = $default;
+            const WORD: &'static str = $word;
+
+            fn default_text(default: $default) -> String {
+                let text: fn($default) -> String = $text;
+                text(default)
+            }
+        }
+
+        impl Plain for $name {
+            type Value = $value;
+            type Meant = $value;
+
+            fn meant(value: Option<$value>, default: $default) -> $value {
+                let make: fn($default) -> $value = $make;
+                value.unwrap_or_else(|| make(default))
+            }
+
+            fn show(meant: &$value) -> String {
+                let show: fn(&$value) -> String = $show;
+                show(meant)
+            }
+        }
+
+        impl Read for $name {
+            fn read(
+                validator: &mut Validator<'_>,
+                scope: Scope<'_>,
+                key: &Key,
+                field: &Maybe<$written>,
+            ) -> Option<Written<$value>> {
+                let read: fn(
+                    &mut Validator<'_>,
+                    Scope<'_>,
+                    &Key,
+                    &Maybe<$written>,
+                ) -> Option<Written<$value>> = $read;
+                read(validator, scope, key, field)
+            }
+        }
+    };
+}
+
+/// A duration as a default is written in the file.
+fn quoted(value: Duration) -> String {
+    format!("\"{}\"", format_duration(value))
+}
+
+kind! {
+    /// A whole number within the bounds of its key.
+    Number: i64 => u32, "number", default u32,
+    show show::number, text |it| it.to_string(), make |it| it, read |validator, scope, key, field| validator.number(scope, key, field)
+}
+
+kind! {
+    /// The number of a TCP port.
+    Port: i64 => u16, "number", default u16,
+    show show::number, text |it| it.to_string(), make |it| it,
+    read |validator, scope, key, field| {
+        let port = validator.number(scope, key, field)?;
+        let value = u16::try_from(port.value).ok()?;
+        Some(Written { value, place: port.place })
+    }
+}
+
+kind! {
+    /// `true` or `false`.
+    Switch: bool => bool, "switch", default bool,
+    show show::bool_word, text |it| it.to_string(), make |it| it,
+    read |_, scope, _, field| written(scope, field, |it| *it)
+}
+
+kind! {
+    /// A duration that cannot be zero.
+    Span: Timespan => Duration, "duration", default Duration,
+    show show::secs, text quoted, make |it| it, read |validator, scope, key, field| validator.duration(scope, key, field)
+}
+
+kind! {
+    /// A duration that may be zero.
+    SpanOrZero: Timespan => Duration, "duration", default Duration,
+    show show::secs, text quoted, make |it| it,
+    read |_, scope, _, field| written(scope, field, |it| it.0)
+}
+
+kind! {
+    /// A timeout for silence: zero switches it off, with a warning.
+    IdleSpan: Timespan => Duration, "duration", default Duration,
+    show show::secs, text quoted, make |it| it, read |validator, scope, key, field| validator.idle(scope, key, field)
+}
+
+kind! {
+    /// A duration of whole seconds within the bounds of its key.
+    Seconds: Timespan => Duration, "duration", default Duration,
+    show show::secs, text quoted, make |it| it,
+    read |validator, scope, key, field| seconds(validator, scope, key, field)
+}
+
+kind! {
+    /// The name of a proxy, listener, server or machine.
+    Name: String => Arc<str>, "name", default &'static str,
+    show show::text, text |it| format!("{it:?}"), make Arc::from,
+    read |validator, scope, _, field| {
+        let value = validator.name(scope, field)?;
+        field.as_ref().map(|text| Written { value, place: scope.of(text) })
+    }
+}
+
+kind! {
+    /// Any text.
+    Text: String => Arc<str>, "string", default &'static str,
+    show show::text, text |it| format!("{it:?}"), make Arc::from,
+    read |_, scope, _, field| written(scope, field, |it| it.as_str().into())
+}
+
+kind! {
+    /// A file mode, octal, in quotes.
+    Mode: String => u32, "string", default u32,
+    show |it| format!("{it:04o}"), text |it| format!("\"{it:04o}\""), make |it| it,
+    read |validator, scope, _, field| {
+        parsed(validator, scope, field, ("value", "expected a file mode"), units::mode)
+    }
+}
+
+kind! {
+    /// An IP address without a port.
+    Ip: String => IpAddr, "IP address", default IpAddr,
+    show show::number, text |it| format!("\"{it}\""), make |it| it,
+    read |validator, scope, _, field| {
+        let expected = ("address", "expected an address, without a port");
+        parsed(validator, scope, field, expected, ip)
+    }
+}
+
+kind! {
+    /// The name of a network device.
+    Device: String => Arc<str>, "string", default &'static str,
+    show show::text, text |it| format!("{it:?}"), make Arc::from,
+    read |validator, scope, _, field| {
+        parsed(validator, scope, field, ("value", "expected a device as \"eth0\""), device)
+    }
+}
+
+impl Absent for Number {}
+impl Absent for Port {}
+impl Absent for Switch {}
+impl Absent for Name {}
+impl Absent for Text {}
+impl Absent for Mode {}
+impl Absent for Ip {}
+impl Absent for Device {}
+
+impl Absent for Span {
+    const ABSENT: &'static str = "off";
+}
+
+/// A word out of the list `W`.
+#[derive(Debug)]
+pub struct Word<W>(PhantomData<W>);
+
+impl<W: WordList + Debug + DeserializeOwned + JsonSchema> Kind for Word<W> {
+    type Field = Maybe<W>;
+    type Default = W::Value;
+    const WORD: &'static str = "word";
+
+    fn default_text(default: W::Value) -> String {
+        format!("\"{}\"", W::of(default).text())
+    }
+}
+
+impl<W: WordList + Debug + DeserializeOwned + JsonSchema> Plain for Word<W>
+where
+    W::Value: Clone + Debug + PartialEq,
+{
+    type Value = W::Value;
+    type Meant = W::Value;
+
+    fn meant(value: Option<W::Value>, default: W::Value) -> W::Value {
+        value.unwrap_or(default)
+    }
+
+    fn show(meant: &W::Value) -> String {
+        W::of(meant.clone()).text().to_owned()
+    }
+}
+
+impl<W: WordList + Debug + DeserializeOwned + JsonSchema> Read for Word<W>
+where
+    W::Value: Clone + Debug + PartialEq,
+{
+    fn read(
+        _: &mut Validator<'_>,
+        scope: Scope<'_>,
+        _: &Key,
+        field: &Maybe<W>,
+    ) -> Option<Written<W::Value>> {
+        written(scope, field, |word| word.value())
+    }
+}
+
+/// The value as it stands there, and its place.
+fn written<T, V>(
+    scope: Scope<'_>,
+    field: &Maybe<T>,
+    value: impl FnOnce(&T) -> V,
+) -> Option<Written<V>> {
+    let field = field.as_ref()?;
+    Some(Written {
+        value: value(&field.value),
+        place: scope.of(field),
+    })
+}
+
+/// What `parse` makes of the text; what it has against it is reported with `code` and `expected`.
+fn parsed<V>(
+    validator: &mut Validator<'_>,
+    scope: Scope<'_>,
+    field: &Maybe<String>,
+    (code, expected): (&'static str, &str),
+    parse: impl FnOnce(&str) -> Result<V, Problem>,
+) -> Option<Written<V>> {
+    let field = field.as_ref()?;
+    let place = scope.of(field);
+    match parse(&field.value) {
+        Ok(value) => Some(Written { value, place }),
+        Err(problem) => {
+            validator.problem(place, code, expected, problem);
+            None
+        }
+    }
+}
+
+fn seconds(
+    validator: &mut Validator<'_>,
+    scope: Scope<'_>,
+    key: &Key,
+    field: &Maybe<Timespan>,
+) -> Option<Written<Duration>> {
+    let written = validator.duration(scope, key, field)?;
+    let (_, most) = key.bounds.unwrap_or((1, i64::MAX));
+    let (whole, rest) = (written.value.as_secs(), written.value.subsec_nanos());
+    if rest == 0 && i64::try_from(whole).is_ok_and(|whole| whole <= most) {
+        return Some(written);
+    }
+    let shown = format_duration(written.value);
+    let message = format!("{} cannot be {shown}", key.label());
+    validator.report.push(
+        Diagnostic::error("out-of-range", message)
+            .at(written.place)
+            .label(format!("expected whole seconds, {most} at most")),
+    );
+    None
+}
+
+fn ip(text: &str) -> Result<IpAddr, Problem> {
+    let bare = text.trim_matches(['[', ']']);
+    bare.parse()
+        .map_err(|_| Problem::new(format!("`{text}` is not an IP address")))
+}
+
+/// Longest name of a network device (`IFNAMSIZ` without its end mark).
+const DEVICE_BYTES_MAX: usize = 15;
+
+fn device(text: &str) -> Result<Arc<str>, Problem> {
+    let bad = |c: char| c == '/' || c == '\0' || c.is_whitespace();
+    if (1..=DEVICE_BYTES_MAX).contains(&text.len()) && !text.contains(bad) {
+        return Ok(text.into());
+    }
+    let problem = Problem::new(format!("`{text}` is not the name of a network device"));
+    Err(problem.hint("`ip link` lists them"))
+}

@@ -1,0 +1,102 @@
+//! Every key of the configuration, declared once.
+//!
+//! A declaration says a key's name, type, bounds, default, what inherits it, its documentation,
+//! HAProxy's word for it and what a reload does with it ([`Key`](crate::config::key::Key)). From it
+//! come the struct that reads the file, the JSON schema and the manual page, the values that
+//! `validate` works with, the field of the model, the comparison of two configurations and the hints
+//! about unknown keys. `config/reference.toml` and docs/configuration.md are held to it by tests.
+//!
+//! Plain data and code, usable from any thread. `declare` has the macro and says how to read the
+//! declarations, `kinds` the types of values.
+
+mod bind;
+mod declare;
+mod file;
+mod kinds;
+mod process;
+mod proxy;
+mod server;
+
+pub use bind::{BACKLOG_MAX, BindTable, Binds};
+pub use declare::{Listed, Table};
+pub use file::{File, NodeGroup};
+pub use kinds::{Kind, Plain};
+pub use process::{
+    GlobalTable, LogTable, LogTargetTable, ReadinessTable, RuntimeApiTable, StatsPageKeys,
+    StatsTable, THREADS_MAX,
+};
+pub use proxy::{
+    BackendKeys, BackendTable, ClientTimeouts, DefaultsTable, FrontendKeys, FrontendTable,
+    KeepaliveSetting, KeepaliveTable, ListenTable, ListenerKeys, MAXCONN_MAX, ProxyKeys,
+    RETRIES_MAX, ServerTimeouts, ServersKeys, TimeoutTable,
+};
+pub use server::{
+    CheckSetting, CheckTable, NodeTable, RISE_FALL_MAX, ServerKeys, ServerTable, WEIGHT_MAX,
+};
+
+pub(super) use bind::BindLayer;
+pub(super) use process::{
+    GlobalLayer, LogLayer, LogTargetLayer, ReadinessLayer, RuntimeApiLayer, StatsLayer,
+    StatsPageLayer,
+};
+pub(super) use proxy::{
+    BackendLayer, CONNECT, CONNECT_ATTEMPT, ClientTimeoutLayer, FrontendLayer, IDLE, IDLE_FIN,
+    KeepaliveLayer, ListenerLayer, ProxyLayer, ServerTimeoutLayer, ServersLayer,
+};
+pub(super) use server::{
+    CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, NOWHERE, NodeOwnLayer, ServerLayer, ServerOwnLayer,
+};
+
+/// What the tables mean: structs of the model.
+pub(super) mod meant {
+    pub use super::bind::Bind;
+    pub use super::process::{Global, Log, LogTarget, Readiness, RuntimeApi, Stats, StatsPage};
+    pub use super::proxy::{Backend, Frontend, Keepalive};
+    pub use super::server::{Check, Server};
+}
+
+/// A table of the file, and the keys that it may have.
+#[derive(Debug, Clone)]
+pub struct TableKeys {
+    /// Name of its definition in the JSON schema.
+    pub schema: &'static str,
+    /// What messages and documents call it: `[global]`, `a server`.
+    pub place: &'static str,
+    /// Its keys, those of its groups too.
+    pub keys: Vec<Listed>,
+}
+
+/// Every table below the file, those at the top first. A hint about a key names the tables that have
+/// it in this order.
+pub fn tables() -> Vec<TableKeys> {
+    fn of<T: Table>() -> TableKeys {
+        let mut keys = Vec::new();
+        T::list(&mut keys, "");
+        TableKeys {
+            schema: T::SCHEMA,
+            place: T::PLACE,
+            keys,
+        }
+    }
+    vec![
+        of::<GlobalTable>(),
+        of::<LogTable>(),
+        of::<LogTargetTable>(),
+        of::<StatsTable>(),
+        of::<ReadinessTable>(),
+        of::<RuntimeApiTable>(),
+        of::<FrontendTable>(),
+        of::<BackendTable>(),
+        of::<ListenTable>(),
+        of::<DefaultsTable>(),
+        of::<ServerTable>(),
+        of::<BindTable>(),
+        of::<CheckTable>(),
+        of::<TimeoutTable>(),
+        of::<KeepaliveTable>(),
+        of::<ServerKeys>(),
+        of::<NodeTable>(),
+        of::<ClientTimeouts>(),
+        of::<ServerTimeouts>(),
+    ]
+}

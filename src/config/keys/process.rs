@@ -1,0 +1,259 @@
+//! The keys of the process, of its log, of its statistics and of its runtime socket.
+
+use super::bind::{Bind, Binds};
+use super::declare::prelude::*;
+use super::kinds::{Mode, Name, Number, Optional, Raw, Span, SpanOrZero, Switch, Text, Word};
+use super::proxy::MAXCONN_BOUNDS;
+use crate::config::key::Effect::{AtOnce, NextCommand, NextLine, Restart};
+use crate::config::key::REQUIRED;
+use crate::config::shapes::{
+    ApiLevelWord, FacilityWord, FormatWord, LevelWord, Located, Maybe, OneOrMany, WordList,
+};
+use crate::config::show::{duration, number, optional_number, optional_text, text};
+use crate::config::values::{
+    ApiLevel, Credentials, Facility, LogFormat, LogSink, ProxyId, Severity,
+};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most worker threads.
+pub const THREADS_MAX: i64 = 1024;
+/// File mode of the runtime socket when none is written: its owner alone.
+const API_MODE: u32 = 0o600;
+/// `local0`.
+const FACILITY: Facility = Facility(16);
+/// `maxconn` of the statistics listener when none is written.
+const STATS_MAXCONN: u32 = 200;
+
+keys! {
+    /// The process.
+    table GlobalTable, "Global", "[global]";
+    layer GlobalLayer;
+    read {
+        /// Worker threads.
+        threads: Optional<Number> = "usable cores",
+            bounds: Some((1, THREADS_MAX)), haproxy: &["nbthread"], reload: Restart;
+        /// Most concurrent client connections of the process. Further ones wait in the kernel's accept
+        /// queue.
+        maxconn: Optional<Number> = "what the descriptors hold",
+            bounds: Some(MAXCONN_BOUNDS), haproxy: &["maxconn"], reload: AtOnce;
+    }
+    meant {
+        /// How long sessions may go on after a graceful stop has begun.
+        hard_stop_after: Optional<Span> = "for ever",
+            haproxy: &["hard-stop-after"], reload: AtOnce;
+        /// How long sessions may go on in the old process after an upgrade.
+        upgrade_stop_after: Optional<Span> = "for ever", reload: AtOnce;
+        /// Name of this machine in statistics and logs.
+        node: Optional<Name> = "host name", haproxy: &["node"], reload: AtOnce;
+        /// Free text shown with the statistics.
+        description: Optional<Text> = "none", haproxy: &["description"], reload: AtOnce;
+        /// Reload when the configuration's files change, or those that `${file:…}` reads.
+        watch: Switch = false, reload: AtOnce;
+        /// How long after a reload a backend that has lost all its servers by it brings the
+        /// configuration before back.
+        rollback_window: Optional<Span> = "never", reload: AtOnce;
+    }
+    /// `[global]`.
+    #[derive(Debug, Clone, PartialEq)]
+    model Global {
+        /// Worker threads. Default: one per usable core.
+        threads: usize = 1, GlobalTable::threads => number;
+        /// Most concurrent client connections of the process, stats not counted. `None`: as many as
+        /// the descriptor limit holds.
+        maxconn: Option<u32> = None, GlobalTable::maxconn => optional_number;
+    }
+}
+
+keys! {
+    /// Log lines in HAProxy's format.
+    table LogTable, "Log", "[log]";
+    layer LogLayer;
+    raw {
+        /// Where lines go; each target gets all lines of its level.
+        target: Raw<Vec<Located<LogTargetTable>>> = "none",
+            kind: "list of tables", haproxy: &["log"];
+    }
+    meant {
+        /// Program name in syslog headers.
+        tag: Name = "rlb", haproxy: &["log-tag"], reload: NextLine;
+    }
+    /// `[log]`: where log lines in HAProxy's format go. Events for people go to stderr besides.
+    #[derive(Debug, Clone, PartialEq)]
+    model Log {
+        /// Each gets every line of its level.
+        targets: Vec<LogTarget> = Vec::new();
+    }
+}
+
+keys! {
+    /// One place where log lines go.
+    table LogTargetTable, "LogTarget", "[[log.target]]";
+    layer LogTargetLayer;
+    raw {
+        /// `"stdout"`, `"stderr"`, `"file:/var/log/rlb.log"`, `"unix:/dev/log"` or `"udp:127.0.0.1:514"`.
+        to: Raw<Maybe<String>> = REQUIRED, kind: "string";
+        /// Framing of a line.
+        format: Raw<Maybe<FormatWord>> = "\"raw\", for syslog \"rfc3164\"",
+            kind: "word", haproxy: &["format"], reload: NextLine;
+    }
+    meant {
+        /// Syslog facility, by HAProxy's names.
+        facility: Word<FacilityWord> = FACILITY, reload: NextLine;
+        /// Least severe level that is written; sessions are `info`.
+        level: Word<LevelWord> = Severity::Info, reload: NextLine;
+    }
+    /// One `[[log.target]]`.
+    #[derive(Debug, Clone, PartialEq)]
+    model LogTarget {
+        /// Where the lines go.
+        sink: LogSink = LogSink::Stderr;
+        /// Framing of a line.
+        format: LogFormat = LogFormat::Raw,
+            LogTargetTable::format => |it| FormatWord::of(*it).text().to_owned();
+    }
+}
+
+keys! {
+    /// The statistics listener.
+    table StatsTable, "Stats", "[stats]";
+    layer StatsLayer;
+    groups { page: StatsPageKeys; }
+    raw {
+        /// Where it listens, TCP only.
+        bind: Raw<Option<Binds>> = REQUIRED, kind: "address, table or list", haproxy: &["bind"];
+    }
+    meant {
+        /// Name of its row in the statistics.
+        name: Name = "stats", reload: AtOnce;
+        /// Most concurrent connections; not counted in the global limit.
+        maxconn: Number = STATS_MAXCONN,
+            bounds: Some(MAXCONN_BOUNDS), haproxy: &["maxconn"], reload: AtOnce;
+    }
+    /// `[stats]`.
+    #[derive(Debug, Clone, PartialEq)]
+    model Stats {
+        /// Its number in the statistics.
+        id: ProxyId = 0, STATS_ID => number;
+        /// Where it listens. TCP only.
+        binds: Vec<Bind> = Vec::new();
+        /// What its page shows and to whom.
+        page: StatsPage = StatsPage::default();
+        /// When `/readyz` says yes.
+        readiness: Readiness = Readiness::default();
+    }
+}
+
+/// What a comparison calls the number of the statistics; it cannot be written.
+const STATS_ID: Key = Key {
+    reload: AtOnce,
+    ..Key::new("id", "", "number", String::new)
+};
+
+keys! {
+    /// What the page of the statistics shows and to whom.
+    table StatsPageKeys, "StatsPage", "[stats]";
+    layer StatsPageLayer;
+    raw {
+        /// Who may see the statistics and `/metrics`: `"user:password"`, or a list of them.
+        auth: Raw<Option<OneOrMany<String>>> = "everyone",
+            kind: "string or list", haproxy: &["stats auth"], reload: AtOnce;
+        /// The only proxies to show: a name, or a list of them.
+        scope: Raw<Option<OneOrMany<String>>> = "all",
+            kind: "name or list", haproxy: &["stats scope"], reload: AtOnce;
+    }
+    read {
+        /// Where the page is: the beginning of its path.
+        uri: Text = "/", kind: "path", haproxy: &["stats uri"], reload: AtOnce;
+        /// How often a browser asks again, whole seconds.
+        refresh: Optional<Span> = "not by itself", haproxy: &["stats refresh"], reload: AtOnce;
+        /// What a browser asks the password for.
+        realm: Text = "rlb statistics", haproxy: &["stats realm"], reload: AtOnce;
+        /// Show the `description` of `[global]`.
+        show_desc: Switch = false, haproxy: &["stats show-desc"], reload: AtOnce;
+        /// Text to show instead of the `description` of `[global]`.
+        description: Optional<Text> = "none", haproxy: &["stats show-desc"], reload: AtOnce;
+    }
+    meant {
+        /// Do not tell the version on the page.
+        hide_version: Switch = false, haproxy: &["stats hide-version"], reload: AtOnce;
+        /// Show the name of this machine.
+        show_node: Switch = false, haproxy: &["stats show-node"], reload: AtOnce;
+        /// Show addresses, numbers and algorithms of proxies and servers.
+        legends: Switch = false,
+            name: "show-legends", haproxy: &["stats show-legends"], reload: AtOnce;
+    }
+    /// The page of the statistics.
+    #[derive(Debug, Clone, PartialEq)]
+    model StatsPage {
+        /// Prefix of its address; default `/`.
+        uri: Arc<str> = "/".into(), StatsPageKeys::uri => text;
+        /// How often a browser asks again, whole seconds; `None`: only when told to.
+        refresh: Option<Duration> = None, StatsPageKeys::refresh => duration;
+        /// Who may see it; empty: everyone.
+        auth: Vec<Credentials> = Vec::new(),
+            // Users and passwords are not for logs.
+            StatsPageKeys::auth => |it| format!("{} users", it.len());
+        /// What a browser asks a password for; default `rlb statistics`.
+        realm: Arc<str> = "rlb statistics".into(), StatsPageKeys::realm => text;
+        /// Free text on the page.
+        description: Option<Arc<str>> = None, StatsPageKeys::show_desc => optional_text;
+        /// The only proxies that are shown; empty: all.
+        scope: Vec<Arc<str>> = Vec::new(), StatsPageKeys::scope => |it| it.join(" ");
+    }
+}
+
+keys! {
+    /// When this machine is to get traffic: what `/readyz` on the statistics listener says.
+    table ReadinessTable, "Readiness", "[readiness]";
+    layer ReadinessLayer;
+    raw {
+        /// Usable servers that backends must have: { NAME = 1 }.
+        require: Raw<BTreeMap<Located<String>, Located<i64>>> = "none",
+            label: Some("readiness require"), reload: AtOnce;
+    }
+    meant {
+        /// How long a stop waits after `/readyz` has turned to no before the listeners close.
+        withdraw_delay: SpanOrZero = Duration::ZERO,
+            label: Some("readiness withdraw-delay"), haproxy: &["grace"], reload: AtOnce;
+    }
+    /// `[readiness]`: when this machine is to get traffic.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    model Readiness {
+        /// Usable servers that each of these backends must have, by name.
+        require: Vec<(Arc<str>, u32)> = Vec::new(), ReadinessTable::require => required;
+    }
+}
+
+#[expect(clippy::ptr_arg, reason = "it takes a field of the model as it stands")]
+fn required(require: &Vec<(Arc<str>, u32)>) -> String {
+    let all = require.iter();
+    let all = all.map(|(backend, servers)| format!("{backend}={servers}"));
+    all.collect::<Vec<_>>().join(" ")
+}
+
+keys! {
+    /// The socket for commands, as HAProxy's `stats socket`.
+    table RuntimeApiTable, "RuntimeApi", "[runtime-api]";
+    layer RuntimeApiLayer;
+    raw {
+        /// Path of a unix socket: `"/run/rlb/admin.sock"`. `"@name"` is an abstract one.
+        socket: Raw<Maybe<String>> = REQUIRED,
+            kind: "path", haproxy: &["stats socket"], reload: Restart;
+    }
+    meant {
+        /// File mode of the socket, octal.
+        mode: Mode = API_MODE, haproxy: &["mode"], reload: NextCommand;
+        /// What whoever may open the socket may do: `"user"`, `"operator"` or `"admin"`.
+        level: Word<ApiLevelWord> = ApiLevel::Admin, haproxy: &["level"], reload: NextCommand;
+    }
+    /// `[runtime-api]`.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    model RuntimeApi {
+        /// Path of the unix socket, or an abstract name that begins with `@`.
+        socket: PathBuf = PathBuf::new(),
+            RuntimeApiTable::socket => |it| it.display().to_string();
+    }
+}

@@ -1,0 +1,349 @@
+//! The keys of frontends, backends and `[[listen]]`, and what they inherit from `[defaults]`.
+//!
+//! `[[listen]]` has the groups of keys of both sides, `[defaults]` those that can be inherited: a key
+//! that joins a group is known in every table that has the group.
+
+use super::bind::{BACKLOG_BOUNDS, Bind, Binds};
+use super::declare::prelude::*;
+use super::kinds::{IdleSpan, Number, Optional, Port, Raw, Seconds, Span, Switch, Word};
+use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
+use crate::config::key::Effect::NextConnection;
+use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
+use crate::config::shapes::{BalanceWord, Expected, Located, Maybe, Short};
+use crate::config::show::{bool_word, duration, number, secs};
+use crate::config::values::{BackendIndex, Balance, ProxyId};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Highest `maxconn`.
+pub const MAXCONN_MAX: i64 = 100_000_000;
+/// What `maxconn` may be.
+pub(super) const MAXCONN_BOUNDS: (i64, i64) = (1, MAXCONN_MAX);
+/// Highest `retries`.
+pub const RETRIES_MAX: i64 = 100;
+/// Idle timeouts when none is written.
+pub(in crate::config) const IDLE: Duration = Duration::from_secs(60 * 60);
+/// Idle timeouts once one direction has ended, when none is written; the idle timeout itself when
+/// that is shorter.
+pub(in crate::config) const IDLE_FIN: Duration = Duration::from_secs(30);
+/// `timeout connect` when none is written.
+pub(in crate::config) const CONNECT: Duration = Duration::from_secs(5);
+/// `timeout connect-attempt` when none is written; `timeout connect` when that is shorter.
+pub(in crate::config) const CONNECT_ATTEMPT: Duration = Duration::from_millis(300);
+/// Longest keepalive time, in seconds (`MAX_TCP_KEEPIDLE` of Linux).
+const KEEPALIVE_SECONDS_MAX: i64 = 32_767;
+/// Most keepalive probes (`MAX_TCP_KEEPCNT` of Linux).
+const KEEPALIVE_PROBES_MAX: i64 = 127;
+
+/// `keepalive`: a boolean or a table.
+pub type KeepaliveSetting = Short<bool, KeepaliveTable>;
+
+keys! {
+    /// What a frontend may inherit.
+    table FrontendKeys, "FrontendDefaults", "[defaults]";
+    layer FrontendLayer;
+    meant {
+        /// Most concurrent sessions of a frontend. Further ones wait in the kernel's accept queue.
+        maxconn: Optional<Number> = "the global limit alone",
+            bounds: Some(MAXCONN_BOUNDS), haproxy: &["maxconn"], reload: NextConnection;
+        /// Do not log sessions that carried no byte and ended normally.
+        dontlognull: Switch = false, haproxy: &["option dontlognull"], reload: NextConnection;
+        /// Do not log sessions that ended normally.
+        dontlog_normal: Switch = false, haproxy: &["option dontlog-normal"], reload: NextConnection;
+    }
+    /// `[[frontend]]`, or the frontend half of `[[listen]]`.
+    #[derive(Debug, Clone, PartialEq)]
+    model Frontend {
+        /// Name; unique among frontends.
+        name: Arc<str> = "".into();
+        /// Number in the statistics.
+        id: ProxyId = 0, ProxyKeys::id => number;
+        /// Position among all proxies of the file: the order of the statistics' rows.
+        order: u32 = 0;
+        /// Where it listens, port ranges expanded: one entry a socket address.
+        binds: Vec<Bind> = Vec::new();
+        /// Present but not started.
+        disabled: bool = false, ListenerKeys::disabled => bool_word;
+        /// Where its sessions go.
+        default_backend: BackendIndex = BackendIndex(usize::MAX);
+        /// Client idle timeout; `None`: off.
+        timeout_client: Option<Duration> = Some(IDLE), ClientTimeouts::client => duration;
+        /// Client idle timeout once one direction has ended; `None`: off.
+        timeout_client_fin: Option<Duration> = Some(IDLE_FIN),
+            ClientTimeouts::client_fin => duration;
+        /// TCP keepalive towards clients.
+        keepalive: Option<Keepalive> = Some(Keepalive::default()),
+            FrontendTable::keepalive => Keepalive::text;
+    }
+}
+
+keys! {
+    /// What a frontend has of its own.
+    table ListenerKeys, "Listener", "[[frontend]]";
+    layer ListenerLayer;
+    raw {
+        /// Where it listens: `"*:80"`, `"127.0.0.1:80"`, `"[::]:80"`, `"*:8000-8010"`, `"unix:/path"`, a
+        /// table, or a list of them.
+        bind: Raw<Option<Binds>> = REQUIRED, kind: "address, table or list", haproxy: &["bind"];
+    }
+    read {
+        /// Length of the kernel's accept queue, per worker thread. The kernel cuts it at
+        /// `net.core.somaxconn`.
+        backlog: Optional<Number> = "maxconn",
+            bounds: Some(BACKLOG_BOUNDS), haproxy: &["backlog"], reload: NextConnection;
+        /// Present but not started.
+        disabled: Switch = false, haproxy: &["disabled"], reload: NextConnection;
+    }
+}
+
+keys! {
+    /// What every proxy has.
+    table ProxyKeys, "Proxy", "[[frontend]]";
+    layer ProxyLayer;
+    raw {
+        /// Name; unique among frontends, and among backends. A listen counts as both.
+        name: Raw<Maybe<String>> = REQUIRED, kind: "name";
+    }
+    read {
+        /// Number in the statistics. The statistics' own row takes the first that is free.
+        id: Optional<Number> = "counted from 2",
+            bounds: Some(ID_BOUNDS), haproxy: &["id"], reload: NextConnection;
+    }
+}
+
+keys! {
+    /// Where clients connect to.
+    table FrontendTable, "Frontend", "[[frontend]]";
+    groups {
+        proxy: ProxyKeys;
+        own: ListenerKeys;
+        keys: FrontendKeys = from "[defaults]";
+    }
+    raw {
+        /// Name of the backend where its sessions go.
+        default_backend: Raw<Maybe<String>> = REQUIRED,
+            kind: "name", haproxy: &["default_backend"], reload: NextConnection;
+        /// Timeouts of the client side.
+        timeout: Raw<Maybe<ClientTimeouts>> = "", haproxy: &["timeout"];
+        /// TCP keepalive towards clients.
+        keepalive: Raw<Maybe<KeepaliveSetting>> = "on",
+            kind: "switch or table", haproxy: &["option clitcpka"], reload: NextConnection;
+    }
+}
+
+keys! {
+    /// Timeouts of the client side.
+    table ClientTimeouts, "FrontendTimeouts", "a timeout table";
+    layer ClientTimeoutLayer;
+    read {
+        /// Longest silence of a client. `"0s"` switches it off.
+        client: IdleSpan = IDLE, label: Some("timeout client"), example: Some("\"60s\""),
+            haproxy: &["timeout client", "clitimeout"], reload: NextConnection;
+        /// Longest silence of a client once one direction has ended, `client` at most.
+        client_fin: IdleSpan = IDLE_FIN, label: Some("timeout client-fin"),
+            example: Some("\"30s\""), haproxy: &["timeout client-fin"], reload: NextConnection;
+    }
+}
+
+keys! {
+    /// What a backend may inherit.
+    table BackendKeys, "BackendDefaults", "[defaults]";
+    layer BackendLayer;
+    raw {
+        /// Health check of each server: true, `"tcp"`, or a table.
+        check: Raw<Maybe<CheckSetting>> = "none",
+            kind: "switch, \"tcp\" or table", haproxy: &["option tcp-check"],
+            reload: NextConnection;
+        /// What every server inherits.
+        default_server: Raw<Maybe<ServerKeys>> = "none", haproxy: &["default-server"];
+    }
+    meant {
+        /// How a server is chosen.
+        balance: Word<BalanceWord> = Balance::RoundRobin,
+            haproxy: &["balance"], reload: NextConnection;
+        /// Connection attempts after the first, each at another server while there is one.
+        retries: Number = 3,
+            bounds: Some((0, RETRIES_MAX)), haproxy: &["retries"], reload: NextConnection;
+        /// Log each result of a health check that changes a counter, not only changes of state.
+        log_health_checks: Switch = false,
+            haproxy: &["option log-health-checks"], reload: NextConnection;
+    }
+    /// `[[backend]]`, or the backend half of `[[listen]]`.
+    #[derive(Debug, Clone, PartialEq)]
+    model Backend {
+        /// Name; unique among backends.
+        name: Arc<str> = "".into();
+        /// Number in the statistics; that of its frontend for a `[[listen]]`.
+        id: ProxyId = 0, ProxyKeys::id => number;
+        /// Position among all proxies of the file.
+        order: u32 = 0;
+        /// Use all backup servers at once instead of the first.
+        allbackups: bool = false, ServersKeys::allbackups => bool_word;
+        /// Session limit shown for the backend (`slim`); default a tenth of the sum of the maxconn of
+        /// the frontends that lead here, as HAProxy.
+        fullconn: u32 = 0, ServersKeys::fullconn => number;
+        /// Server idle timeout; `None`: off.
+        timeout_server: Option<Duration> = Some(IDLE), ServerTimeouts::server => duration;
+        /// Server idle timeout once one direction has ended; `None`: off.
+        timeout_server_fin: Option<Duration> = Some(IDLE_FIN),
+            ServerTimeouts::server_fin => duration;
+        /// Whole budget for reaching a server.
+        timeout_connect: Duration = CONNECT, ServerTimeouts::connect => secs;
+        /// How long one server may leave a connection unanswered before the next is asked too.
+        connect_attempt: Duration = CONNECT_ATTEMPT, ServerTimeouts::connect_attempt => secs;
+        /// TCP keepalive towards servers.
+        keepalive: Option<Keepalive> = Some(Keepalive::default()),
+            BackendTable::keepalive => Keepalive::text;
+        /// In file order, names unique.
+        servers: Vec<Server> = Vec::new();
+    }
+}
+
+keys! {
+    /// What a backend has of its own.
+    table ServersKeys, "Servers", "[[backend]]";
+    layer ServersLayer;
+    raw {
+        /// The servers.
+        servers: Raw<Maybe<Vec<Located<ServerTable>>>> = "none",
+            kind: "list of tables", haproxy: &["server"];
+        /// Name of a node group whose hosts are servers here, at `port`, behind those of `servers`.
+        nodes: Raw<Maybe<String>> = "none", kind: "name";
+    }
+    read {
+        /// Port of the servers that come from `nodes`.
+        port: Optional<Port> = "required with nodes", bounds: Some(PORT_BOUNDS);
+        /// Use all backup servers at once instead of the first.
+        allbackups: Switch = false, haproxy: &["option allbackups"], reload: NextConnection;
+        /// Session limit shown for the backend.
+        fullconn: Optional<Number> = "a tenth of the maxconn of the frontends that lead here",
+            bounds: Some(MAXCONN_BOUNDS), haproxy: &["fullconn"], reload: NextConnection;
+    }
+}
+
+keys! {
+    /// Servers, and how one is chosen.
+    table BackendTable, "Backend", "[[backend]]";
+    groups {
+        proxy: ProxyKeys;
+        own: ServersKeys;
+        keys: BackendKeys = from "[defaults]";
+    }
+    raw {
+        /// Timeouts of the server side.
+        timeout: Raw<Maybe<ServerTimeouts>> = "", haproxy: &["timeout"];
+        /// TCP keepalive towards servers.
+        keepalive: Raw<Maybe<KeepaliveSetting>> = "on",
+            kind: "switch or table", haproxy: &["option srvtcpka"], reload: NextConnection;
+    }
+}
+
+keys! {
+    /// Timeouts of the server side.
+    table ServerTimeouts, "BackendTimeouts", "a timeout table";
+    layer ServerTimeoutLayer;
+    read {
+        /// Longest silence of a server. `"0s"` switches it off.
+        server: IdleSpan = IDLE, label: Some("timeout server"), example: Some("\"60s\""),
+            haproxy: &["timeout server", "srvtimeout"], reload: NextConnection;
+        /// Longest silence of a server once one direction has ended, `server` at most.
+        server_fin: IdleSpan = IDLE_FIN, label: Some("timeout server-fin"),
+            example: Some("\"30s\""), haproxy: &["timeout server-fin"], reload: NextConnection;
+        /// Whole budget for reaching a server, all attempts together.
+        connect: Span = CONNECT, label: Some("timeout connect"), example: Some("\"5s\""),
+            haproxy: &["timeout connect", "contimeout"], reload: NextConnection;
+        /// How long one server may leave a connection unanswered before the next is asked too,
+        /// `connect` at most.
+        connect_attempt: Span = CONNECT_ATTEMPT, label: Some("timeout connect-attempt"),
+            example: Some("\"300ms\""), reload: NextConnection;
+        /// How long one health check may take.
+        check: Optional<Span> = "the shorter of the interval and \"1s\"",
+            label: Some("timeout check"), example: Some("\"1s\""),
+            haproxy: &["timeout check"], reload: NextConnection;
+    }
+}
+
+keys! {
+    /// Timeouts of both sides.
+    table TimeoutTable, "Timeouts", "a timeout table";
+    groups {
+        client: ClientTimeouts;
+        server: ServerTimeouts;
+    }
+}
+
+keys! {
+    /// A frontend and its backend in one.
+    table ListenTable, "Listen", "[[listen]]";
+    groups {
+        proxy: ProxyKeys;
+        listener: ListenerKeys;
+        frontend: FrontendKeys = from "[defaults]";
+        servers: ServersKeys;
+        backend: BackendKeys = from "[defaults]";
+    }
+    raw {
+        /// Timeouts of both sides.
+        timeout: Raw<Maybe<TimeoutTable>> = "", haproxy: &["timeout"];
+        /// TCP keepalive on both sides.
+        keepalive: Raw<Maybe<KeepaliveSetting>> = "on",
+            kind: "switch or table", haproxy: &["option tcpka"], reload: NextConnection;
+    }
+}
+
+keys! {
+    /// What every frontend and backend inherits.
+    table DefaultsTable, "Defaults", "[defaults]";
+    groups {
+        frontend: FrontendKeys;
+        backend: BackendKeys;
+    }
+    raw {
+        /// Timeouts.
+        timeout: Raw<Maybe<TimeoutTable>> = "", haproxy: &["timeout"];
+        /// TCP keepalive on both sides.
+        keepalive: Raw<Maybe<KeepaliveSetting>> = "on",
+            kind: "switch or table", haproxy: &["option tcpka"], reload: NextConnection;
+    }
+}
+
+keys! {
+    /// TCP keepalive of one side.
+    table KeepaliveTable, "Keepalive", "a keepalive table";
+    layer KeepaliveLayer;
+    meant {
+        /// Silence before the first probe, whole seconds.
+        idle: Seconds = Duration::from_secs(10), label: Some("keepalive idle"),
+            bounds: Some((1, KEEPALIVE_SECONDS_MAX)),
+            haproxy: &["clitcpka-idle", "srvtcpka-idle"], reload: NextConnection;
+        /// Time between probes, whole seconds.
+        interval: Seconds = Duration::from_secs(5), label: Some("keepalive interval"),
+            bounds: Some((1, KEEPALIVE_SECONDS_MAX)),
+            haproxy: &["clitcpka-intvl", "srvtcpka-intvl"], reload: NextConnection;
+        /// Unanswered probes that end the connection.
+        probes: Number = 3, bounds: Some((1, KEEPALIVE_PROBES_MAX)),
+            haproxy: &["clitcpka-cnt", "srvtcpka-cnt"], reload: NextConnection;
+    }
+    /// TCP keepalive of one side.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    model Keepalive {}
+}
+
+impl Expected for KeepaliveTable {
+    const EXPECTED: &'static str =
+        "a boolean or a table as { idle = \"10s\", interval = \"5s\", probes = 3 }";
+}
+
+impl Keepalive {
+    /// As in a comparison: `10s/5s/3`, or `off`.
+    #[expect(
+        clippy::ref_option,
+        reason = "it takes a field of the model as it stands"
+    )]
+    fn text(keepalive: &Option<Self>) -> String {
+        keepalive.as_ref().map_or_else(
+            || "off".to_owned(),
+            |it| format!("{}/{}/{}", secs(&it.idle), secs(&it.interval), it.probes),
+        )
+    }
+}

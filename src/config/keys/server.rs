@@ -1,0 +1,219 @@
+//! The keys of servers: those of each server and node, those that it may inherit from a
+//! `default-server`, and health checks.
+
+use super::declare::prelude::*;
+use super::kinds::{Ip, Number, Optional, Port, Raw, Span, Switch, Word};
+use crate::config::key::Effect::{HealthAnew, NextConnection};
+use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
+use crate::config::shapes::{CheckType, CheckWord, Expected, MarkedDown, MarkedUp, Maybe, Short};
+use crate::config::show::{self, secs};
+use crate::config::values::{CheckKind, ServerAddress, ServerPort};
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Highest weight, as in HAProxy.
+pub const WEIGHT_MAX: i64 = 256;
+/// Most checks in a row that `rise` and `fall` may ask for.
+pub const RISE_FALL_MAX: i64 = 65_535;
+/// Time between two checks when none is written.
+pub(in crate::config) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a check may take when nothing is written; the interval when that is shorter.
+pub(in crate::config) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// `check`: a boolean, ``"tcp"``, or a table.
+pub type CheckSetting = Short<CheckWord, CheckTable>;
+
+keys! {
+    /// What servers inherit.
+    table ServerKeys, "ServerDefaults", "a default-server table";
+    layer ServerLayer;
+    raw {
+        /// Health check; overrides the backend's, key by key.
+        check: Raw<Maybe<CheckSetting>> = "the backend's",
+            kind: "switch, \"tcp\" or table", haproxy: &["check"],
+            reload: NextConnection;
+    }
+    meant {
+        /// Share of the connections, 0 to 256; 0 takes no new ones.
+        weight: Number = 1,
+            bounds: Some((0, WEIGHT_MAX)), haproxy: &["weight"], reload: NextConnection;
+        /// Use only when no other server is usable.
+        backup: Switch = false, haproxy: &["backup"], reload: NextConnection;
+        /// Start in maintenance.
+        disabled: Switch = false, haproxy: &["disabled"], reload: NextConnection;
+        /// What happens to a server's sessions when it goes down.
+        shutdown_sessions_on_down: Word<MarkedDown> = false,
+            name: "on-marked-down", haproxy: &["on-marked-down"], reload: NextConnection;
+        /// What happens to the sessions of backup servers when a server comes up.
+        shutdown_backup_sessions_on_up: Word<MarkedUp> = false,
+            name: "on-marked-up", haproxy: &["on-marked-up"], reload: NextConnection;
+    }
+    /// One server of a backend.
+    #[derive(Debug, Clone, PartialEq)]
+    model Server {
+        /// Name; unique in its backend.
+        name: Arc<str> = "".into();
+        /// HAProxy's `sid`: given by `id`, or counted from 1.
+        id: u32 = 0, ServerTable::id => show::number;
+        /// Where its connections go.
+        address: ServerAddress = NOWHERE, ServerTable::address => show::address;
+        /// Health check; `None`: always up, shown as `no check`.
+        check: Option<Check> = None;
+    }
+}
+
+/// The address of a server that has none that is valid.
+pub(in crate::config) const NOWHERE: ServerAddress =
+    ServerAddress::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST), ServerPort::Fixed(1));
+
+keys! {
+    /// One server.
+    table ServerTable, "Server", "a server";
+    layer ServerOwnLayer;
+    groups { keys: ServerKeys = from "default-server"; }
+    raw {
+        /// Name; unique in its backend.
+        name: Raw<Maybe<String>> = REQUIRED, kind: "name";
+        /// `"10.0.0.1:5432"`, `"[::1]:80"`, `"name:80"` or `"unix:/path"`. Without a port, or with an
+        /// offset as in `"name:+1000"`: the port that the client connected to.
+        address: Raw<Maybe<String>> = REQUIRED, kind: "address", reload: HealthAnew;
+    }
+    read {
+        /// Number in its backend.
+        id: Optional<Number> = "counted from 1",
+            bounds: Some(ID_BOUNDS), haproxy: &["id"], reload: NextConnection;
+    }
+}
+
+keys! {
+    /// One host of a node group.
+    table NodeTable, "Node", "a node";
+    layer NodeOwnLayer;
+    groups { keys: ServerKeys = from "default-server"; }
+    raw {
+        /// Address or name, without a port.
+        host: Raw<Maybe<String>> = REQUIRED, kind: "address or name", reload: HealthAnew;
+    }
+    read {
+        /// Number of the server in its backend.
+        id: Optional<Number> = "counted from 1",
+            bounds: Some(ID_BOUNDS), haproxy: &["id"], reload: NextConnection;
+    }
+}
+
+impl Expected for NodeTable {
+    const EXPECTED: &'static str =
+        "a host in quotes or a table as { host = \"10.0.0.1\", weight = 2 }";
+}
+
+keys! {
+    /// A health check.
+    table CheckTable, "Check", "a check table";
+    layer CheckLayer;
+    read {
+        /// Time between the starts of two checks.
+        interval: Span = CHECK_INTERVAL, haproxy: &["inter"], reload: NextConnection;
+        /// The same while the server goes down or comes up.
+        fast_interval: Optional<Span> = "interval",
+            haproxy: &["fastinter"], reload: NextConnection;
+        /// The same while the server is down.
+        down_interval: Optional<Span> = "interval",
+            haproxy: &["downinter"], reload: NextConnection;
+        /// How long one check may take, `interval` at most.
+        timeout: Optional<Span> = "the shorter of interval and \"1s\"",
+            label: Some("check timeout"), reload: NextConnection;
+    }
+    meant {
+        /// What is asked of the server: `"tcp"`, a connection.
+        kind: Word<CheckType> = CheckKind::Tcp,
+            name: "type", haproxy: &["option tcp-check"], reload: HealthAnew;
+        /// Passed checks in a row that bring a server up.
+        rise: Number = 2, bounds: Some((1, RISE_FALL_MAX)), haproxy: &["rise"],
+            reload: NextConnection;
+        /// Failed checks in a row that take a server down.
+        fall: Number = 3, bounds: Some((1, RISE_FALL_MAX)), haproxy: &["fall"],
+            reload: NextConnection;
+        /// Port to check instead of the server's.
+        port: Optional<Port> = "the server's", bounds: Some(PORT_BOUNDS), haproxy: &["port"],
+            reload: HealthAnew;
+        /// Address to check instead of the server's.
+        address: Optional<Ip> = "the server's", haproxy: &["addr"], reload: HealthAnew;
+    }
+    /// A health check.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    model Check {
+        /// Time between the starts of two checks; default 2 s.
+        interval: Duration = CHECK_INTERVAL, CheckTable::interval => secs;
+        /// The same while the server goes down or comes up; default `interval`.
+        fast_interval: Duration = CHECK_INTERVAL, CheckTable::fast_interval => secs;
+        /// The same while the server is down; default `interval`.
+        down_interval: Duration = CHECK_INTERVAL, CheckTable::down_interval => secs;
+        /// How long one check may take; default the shorter of `interval` and 1 s.
+        timeout: Duration = CHECK_TIMEOUT, CheckTable::timeout => secs;
+    }
+}
+
+impl Expected for CheckTable {
+    const EXPECTED: &'static str =
+        "a boolean, \"tcp\" or a table as { interval = \"2s\", rise = 2, fall = 3 }";
+}
+
+impl Server {
+    /// What differs between two servers of one name.
+    pub(in crate::config) fn differences(old: &Self, new: &Self) -> Differences {
+        let mut found = Differences::default();
+        Self::compare(old, new, &mut found);
+        let key = &ServerKeys::check;
+        let effect = Check::effect(old.check.as_ref(), new.check.as_ref()).unwrap_or(key.reload);
+        let checks = (&old.check, &new.check);
+        found.compare_as(&key.path(), effect, checks, |check| {
+            show::optional(check.as_ref(), Check::text)
+        });
+        found
+    }
+}
+
+impl Check {
+    /// What a reload does when a check differs; `None` when it does not. Another question, or the
+    /// first or last one, says nothing about the answers so far.
+    fn effect(old: Option<&Self>, new: Option<&Self>) -> Option<Effect> {
+        match (old, new) {
+            (Some(old), Some(new)) => {
+                let mut found = Differences::default();
+                Self::compare(old, new, &mut found);
+                found.effect()
+            }
+            (None, None) => None,
+            _ => Some(HealthAnew),
+        }
+    }
+
+    /// As in a comparison: `tcp every 2s fast 1s down 5s rise 2 fall 3 timeout 1s port 81`.
+    fn text(&self) -> String {
+        let mut text = format!(
+            "{} every {}",
+            Word::<CheckType>::show(&self.kind),
+            secs(&self.interval)
+        );
+        for (word, other) in [("fast", self.fast_interval), ("down", self.down_interval)] {
+            if other != self.interval {
+                let _ = write!(text, " {word} {}", secs(&other));
+            }
+        }
+        let timeout = secs(&self.timeout);
+        let _ = write!(
+            text,
+            " rise {} fall {} timeout {timeout}",
+            self.rise, self.fall
+        );
+        if let Some(port) = self.port {
+            let _ = write!(text, " port {port}");
+        }
+        if let Some(address) = self.address {
+            let _ = write!(text, " address {address}");
+        }
+        text
+    }
+}
