@@ -1,6 +1,11 @@
 //! Rules about the text of the sources, kept by a test because no compiler keeps them: who may
 //! import whom, how long a file may be, words that say nothing. Links nothing of the crate.
 
+#[path = "tidy/circles.rs"]
+mod circles;
+#[path = "tidy/words.rs"]
+mod words;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

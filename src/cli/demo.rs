@@ -103,14 +103,14 @@ fn load(demo: &Demo) -> Result<app::RunOptions, ExitCode> {
 
 /// What to open and what to try.
 fn guide(demo: &Demo, options: Options) -> String {
-    let places = demo.places();
+    let addresses = demo.addresses();
     let mut lines = vec![
         "rlb demo: four services over three nodes, all of it in this process.".to_owned(),
         String::new(),
-        format!("  {:<14} http://{}/", "statistics", places.stats),
-        format!("  {:<14} http://{}/;csv", "for programs", places.stats),
+        format!("  {:<14} http://{}/", "statistics", addresses.stats),
+        format!("  {:<14} http://{}/;csv", "for programs", addresses.stats),
     ];
-    for service in &places.services {
+    for service in &addresses.services {
         let (name, address, port) = (service.name, service.frontend(), service.port);
         let how = match service.kind {
             Kind::Page => format!("http://{address}/"),
@@ -135,7 +135,7 @@ fn guide(demo: &Demo, options: Options) -> String {
         String::new(),
         format!(
             "  for i in 1 2 3 4 5 6; do curl -s http://{}/ | grep This; done",
-            places.services[0].frontend()
+            addresses.services[0].frontend()
         ),
         String::new(),
         "Ctrl-C ends it and leaves nothing behind.".to_owned(),

@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Everything around a control task.
-struct World {
+struct Fixture {
     snapshot: Arc<ArcSwap<Snapshot>>,
     handle: ControlHandle,
     log: std::sync::mpsc::Receiver<LogEntry>,
@@ -21,7 +21,7 @@ struct World {
     control: Option<Control>,
 }
 
-impl World {
+impl Fixture {
     fn new(config: &Config) -> Self {
         let now = Instant::now();
         let global = Arc::new(GlobalLive::new(now, 2));
@@ -83,8 +83,10 @@ impl World {
     }
 
     async fn until_label(&self, index: usize, label: &str) {
-        self.until(label, |world| world.server(index).status_label() == label)
-            .await;
+        self.until(label, |fixture| {
+            fixture.server(index).status_label() == label
+        })
+        .await;
     }
 
     fn logged(&self) -> Vec<(u8, String)> {
@@ -139,19 +141,19 @@ async fn a_server_goes_down_and_comes_back_and_everybody_is_told() {
     let mut config = config(vec![backend("b", vec![spec, spare])]);
     config.frontends.push(frontend("b", 7));
     let local = LocalSet::new();
-    let mut world = World::new(&config);
+    let mut fixture = Fixture::new(&config);
     local
         .run_until(async {
-            world.start();
-            world.until_label(0, "UP").await;
-            assert_eq!(world.logged(), [], "UP 1/3 to UP is no change of state");
+            fixture.start();
+            fixture.until_label(0, "UP").await;
+            assert_eq!(fixture.logged(), [], "UP 1/3 to UP is no change of state");
             drop(listener);
-            world.until_label(0, "DOWN").await;
-            everybody_knows_it_is_down(&mut world).await;
+            fixture.until_label(0, "DOWN").await;
+            everybody_knows_it_is_down(&mut fixture).await;
             let _listener = TcpListener::bind(address).unwrap();
-            world.until_label(0, "UP").await;
-            let order = world.orders[0].recv().await.unwrap();
-            let servers = vec![world.server(1).live.uid];
+            fixture.until_label(0, "UP").await;
+            let order = fixture.orders[0].recv().await.unwrap();
+            let servers = vec![fixture.server(1).live.uid];
             let cause = Cause::Up;
             let Order::EndSessions {
                 servers: told,
@@ -161,13 +163,13 @@ async fn a_server_goes_down_and_comes_back_and_everybody_is_told() {
                 panic!("{order:?}")
             };
             assert_eq!((told, why), (servers, cause));
-            let logged = world.logged();
+            let logged = fixture.logged();
             assert!(
                 logged[0]
                     .1
                     .starts_with("Server b/s1 is UP, reason: Layer4 check passed")
             );
-            world.stop.cancel();
+            fixture.stop.cancel();
         })
         .await;
     tokio::time::timeout(DEADLINE, local)
@@ -176,15 +178,15 @@ async fn a_server_goes_down_and_comes_back_and_everybody_is_told() {
 }
 
 /// The first of two servers has gone down, the second is its backup.
-async fn everybody_knows_it_is_down(world: &mut World) {
-    let server = world.server(0);
+async fn everybody_knows_it_is_down(fixture: &mut Fixture) {
+    let server = fixture.server(0);
     let traffic = &server.live.traffic;
     assert_eq!(
         (traffic.sum(|t| &t.chkfail), traffic.sum(|t| &t.chkdown)),
         (3, 1)
     );
     assert_eq!(server.live.check.load().status, CheckStatus::L4Con);
-    let order = world.orders[0].recv().await.unwrap();
+    let order = fixture.orders[0].recv().await.unwrap();
     let servers = vec![server.live.uid];
     let cause = Cause::Down;
     let Order::EndSessions {
@@ -195,14 +197,14 @@ async fn everybody_knows_it_is_down(world: &mut World) {
         panic!("{order:?}")
     };
     assert_eq!((told, why), (servers, cause));
-    let logged = world.logged();
+    let logged = fixture.logged();
     assert_eq!((logged.len(), logged[0].0), (1, 1));
     assert!(
         logged[0]
             .1
             .contains("0 active and 1 backup servers left. Running on backup.")
     );
-    let backend = world.backend();
+    let backend = fixture.backend();
     let turn = crate::balance::RotationCursor::take(&backend.live.cursor);
     let mut picked = Vec::new();
     backend.picker.pick(turn, |index| {
@@ -220,13 +222,13 @@ async fn a_backend_that_loses_its_last_server_says_so() {
     )]);
     LocalSet::new()
         .run_until(async {
-            let mut world = World::new(&config);
-            world.start();
-            world.until_label(0, "DOWN").await;
-            let backend = world.backend();
+            let mut fixture = Fixture::new(&config);
+            fixture.start();
+            fixture.until_label(0, "DOWN").await;
+            let backend = fixture.backend();
             assert!(!backend.status.up && backend.picker.is_empty());
             assert_eq!(backend.live.traffic.sum(|t| &t.chkdown), 1);
-            let logged = world.logged();
+            let logged = fixture.logged();
             assert_eq!(logged[1], (0, "backend b has no server available!".into()));
         })
         .await;
@@ -239,10 +241,10 @@ async fn every_move_of_the_counter_is_logged_when_asked_for() {
     one.log_health_checks = true;
     LocalSet::new()
         .run_until(async {
-            let mut world = World::new(&config(vec![one]));
-            world.start();
-            world.until_label(0, "UP").await;
-            let logged = world.logged();
+            let mut fixture = Fixture::new(&config(vec![one]));
+            fixture.start();
+            fixture.until_label(0, "UP").await;
+            let logged = fixture.logged();
             assert_eq!(logged.len(), 1);
             assert!(
                 logged[0]
@@ -266,15 +268,15 @@ async fn a_suspicion_is_checked_at_once() {
     });
     LocalSet::new()
         .run_until(async {
-            let mut world = World::new(&config(vec![backend("b", vec![spec])]));
-            world.start();
-            world.until_label(0, "UP").await;
-            let live = Arc::clone(&world.server(0).live);
+            let mut fixture = Fixture::new(&config(vec![backend("b", vec![spec])]));
+            fixture.start();
+            fixture.until_label(0, "UP").await;
+            let live = Arc::clone(&fixture.server(0).live);
             while !live.connect_failed() {}
             assert!(live.is_suspect());
             let (backend, server) = (BackendId(0), live.uid);
-            world.handle.hint(ToControl::CheckNow { backend, server });
-            world
+            fixture.handle.hint(ToControl::CheckNow { backend, server });
+            fixture
                 .until("trusted again, an hour before the next check", |_| {
                     !live.is_suspect()
                 })
@@ -289,14 +291,14 @@ async fn a_verdict_from_before_maintenance_tells_nothing() {
     disabled.disabled = true;
     LocalSet::new()
         .run_until(async {
-            let mut world = World::new(&config(vec![backend("b", vec![disabled])]));
-            world.start();
-            let (backend, server) = (BackendId(0), world.server(0).live.uid);
+            let mut fixture = Fixture::new(&config(vec![backend("b", vec![disabled])]));
+            fixture.start();
+            let (backend, server) = (BackendId(0), fixture.server(0).live.uid);
             let report = CheckReport {
                 status: CheckStatus::L4Ok,
                 ..CheckReport::default()
             };
-            world
+            fixture
                 .handle
                 .report(ToControl::Checked {
                     backend,
@@ -304,15 +306,15 @@ async fn a_verdict_from_before_maintenance_tells_nothing() {
                     report,
                 })
                 .await;
-            world
+            fixture
                 .handle
                 .report(ToControl::CheckNow { backend, server: 0 })
                 .await;
-            world
-                .until("both are read", |world| world.handle.is_idle())
+            fixture
+                .until("both are read", |fixture| fixture.handle.is_idle())
                 .await;
-            assert_eq!(world.server(0).status_label(), "MAINT");
-            assert_eq!(world.logged(), []);
+            assert_eq!(fixture.server(0).status_label(), "MAINT");
+            assert_eq!(fixture.logged(), []);
         })
         .await;
 }
@@ -331,22 +333,22 @@ async fn names_resolve_before_the_start_or_stay_in_maintenance() {
     ];
     LocalSet::new()
         .run_until(async {
-            let mut world = World::new(&config(vec![backend("b", servers)]));
+            let mut fixture = Fixture::new(&config(vec![backend("b", servers)]));
             let begun = Instant::now();
-            world.control.as_mut().unwrap().resolve_names().await;
+            fixture.control.as_mut().unwrap().resolve_names().await;
             assert!(begun.elapsed() < resolve::START_MAX + Duration::from_millis(500));
-            assert!(world.server(0).is_usable());
-            assert_eq!(world.server(1).status_label(), "MAINT (resolution)");
-            assert_eq!(world.logged(), [], "nothing has happened yet");
-            world.start();
+            assert!(fixture.server(0).is_usable());
+            assert_eq!(fixture.server(1).status_label(), "MAINT (resolution)");
+            assert_eq!(fixture.logged(), [], "nothing has happened yet");
+            fixture.start();
             // What the lookup of the second name would say, had it an address.
             let found = ToControl::Resolved {
                 name: "no-such-host.invalid".into(),
                 addresses: vec![address.ip()],
             };
-            world.handle.report(found).await;
-            world.until_label(1, "UP").await;
-            let texts: Vec<String> = world.logged().into_iter().map(|line| line.1).collect();
+            fixture.handle.report(found).await;
+            fixture.until_label(1, "UP").await;
+            let texts: Vec<String> = fixture.logged().into_iter().map(|line| line.1).collect();
             assert_eq!(
                 texts,
                 [
@@ -362,9 +364,9 @@ async fn names_resolve_before_the_start_or_stay_in_maintenance() {
 async fn an_unchecked_suspect_is_trusted_again_in_time() {
     let mut spec = server("s1");
     spec.check = None;
-    let mut world = World::new(&config(vec![backend("b", vec![spec])]));
-    let mut control = world.control.take().unwrap();
-    let live = Arc::clone(&world.server(0).live);
+    let mut fixture = Fixture::new(&config(vec![backend("b", vec![spec])]));
+    let mut control = fixture.control.take().unwrap();
+    let live = Arc::clone(&fixture.server(0).live);
     while !live.connect_failed() {}
     let now = Instant::now();
     control.suspected(live.uid, now);
@@ -412,18 +414,21 @@ async fn a_name_that_resolves_in_the_middle_of_a_reload_is_the_new_servers_too()
     const HOST: &str = "no-such-host.invalid";
     LocalSet::new()
         .run_until(async {
-            let mut world = World::new(&config(vec![backend("b", vec![named("s1", HOST)])]));
-            let mut control = world.control.take().unwrap();
+            let mut fixture = Fixture::new(&config(vec![backend("b", vec![named("s1", HOST)])]));
+            let mut control = fixture.control.take().unwrap();
             control.resolve_names().await;
-            assert!(!world.server(0).is_usable());
+            assert!(!fixture.server(0).is_usable());
             let both = vec![named("s1", HOST), named("s2", HOST)];
             let commit = commit_of(config(vec![backend("b", both)]));
             let found = resolved(HOST, Ipv4Addr::LOCALHOST);
-            world.handle.report(found).await;
+            fixture.handle.report(found).await;
             control.commit(commit, &mut Vec::new()).await;
-            assert!(world.server(0).is_usable(), "it was told before the commit");
             assert!(
-                world.server(1).is_usable(),
+                fixture.server(0).is_usable(),
+                "it was told before the commit"
+            );
+            assert!(
+                fixture.server(1).is_usable(),
                 "and the new one is at the same place"
             );
         })
@@ -437,20 +442,22 @@ async fn a_name_that_leads_elsewhere_is_found_by_a_reload_and_by_the_end_of_main
     LocalSet::new()
         .run_until(async {
             let spec = || config(vec![backend("b", vec![named("s1", "localhost")])]);
-            let mut world = World::new(&spec());
-            let mut control = world.control.take().unwrap();
+            let mut fixture = Fixture::new(&spec());
+            let mut control = fixture.control.take().unwrap();
             control.start_turn(resolved("localhost", OLD));
             let committer = control.committer.clone();
-            tokio::task::spawn_local(control.run(world.stop.clone()));
-            let is_at_old = |world: &World| {
-                let server = world.server(0);
+            tokio::task::spawn_local(control.run(fixture.stop.clone()));
+            let is_at_old = |fixture: &Fixture| {
+                let server = fixture.server(0);
                 assert!(server.is_usable());
                 matches!(server.endpoint, Some(crate::state::Endpoint::Ip(ip, _)) if ip == OLD)
             };
-            assert!(is_at_old(&world));
+            assert!(is_at_old(&fixture));
             committer.send(commit_of(spec())).await.unwrap();
-            world.until("a reload", |world| !is_at_old(world)).await;
-            let said: Vec<String> = world.logged().into_iter().map(|line| line.1).collect();
+            fixture
+                .until("a reload", |fixture| !is_at_old(fixture))
+                .await;
+            let said: Vec<String> = fixture.logged().into_iter().map(|line| line.1).collect();
             assert_eq!(said.len(), 1, "{said:?}");
             assert!(
                 said[0].starts_with("b/s1: IP changed from '127.0.0.99' to '"),
@@ -458,20 +465,20 @@ async fn a_name_that_leads_elsewhere_is_found_by_a_reload_and_by_the_end_of_main
             );
 
             let found = resolved("localhost", OLD);
-            world.handle.report(found).await;
-            world.until("the old address", is_at_old).await;
+            fixture.handle.report(found).await;
+            fixture.until("the old address", is_at_old).await;
             for to in [AdminRequest::Maint, AdminRequest::Ready] {
                 let (done, answer) = tokio::sync::oneshot::channel();
-                let server = world.server(0).live.uid;
-                world
+                let server = fixture.server(0).live.uid;
+                fixture
                     .handle
                     .report(ToControl::SetAdmin { server, to, done })
                     .await;
                 assert!(answer.await.unwrap());
             }
-            world
-                .until("maintenance", |world| {
-                    let server = world.server(0);
+            fixture
+                .until("maintenance", |fixture| {
+                    let server = fixture.server(0);
                     !matches!(server.endpoint, Some(crate::state::Endpoint::Ip(ip, _)) if ip == OLD)
                 })
                 .await;

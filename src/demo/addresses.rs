@@ -79,16 +79,16 @@ const SERVICES: [Service; 4] = [
 /// Listeners of the nodes, in the order of [`NODES`]; of each node in the order of the services.
 pub(super) type Listeners = Vec<Vec<TcpListener>>;
 
-/// All places of a demo.
+/// All addresses of a demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Places {
+pub struct Addresses {
     /// The services.
     pub services: [Service; 4],
     /// Where the statistics are shown.
     pub stats: SocketAddr,
 }
 
-impl Places {
+impl Addresses {
     /// Chooses free ports and binds those of the nodes. The claim keeps the statistics' port from
     /// another demo that starts at the same moment; the nodes' listeners do that for the others.
     pub(super) fn take() -> io::Result<(Self, Listeners, Claim)> {
@@ -110,7 +110,7 @@ impl Places {
         Ok((Self { services, stats }, listeners, claim))
     }
 
-    /// The configuration of a load balancer for these places.
+    /// The configuration of a load balancer for these addresses.
     pub(super) fn config(&self, check_interval: Duration) -> String {
         let mut text = format!(
             "[global]\nhard-stop-after = \"2s\"\n[stats]\nbind = \"{}\"\n[node-group.demo]\n",
@@ -186,8 +186,8 @@ mod tests {
 
     #[test]
     fn two_demos_have_nothing_in_common() {
-        let (one, _held, _claim) = Places::take().unwrap();
-        let (other, _held_too, _claim_too) = Places::take().unwrap();
+        let (one, _held, _claim) = Addresses::take().unwrap();
+        let (other, _held_too, _claim_too) = Addresses::take().unwrap();
         for (left, right) in one.services.iter().zip(&other.services) {
             assert_ne!(left.port, right.port);
         }
@@ -196,14 +196,14 @@ mod tests {
 
     #[test]
     fn the_configuration_is_valid_without_a_warning() {
-        let (places, _held, _claim) = Places::take().unwrap();
+        let (addresses, _held, _claim) = Addresses::take().unwrap();
         let loader = Loader {
             limits: Limits::unknown(),
             environment: &|_| None,
             disk: false,
         };
         let (config, warnings) = loader
-            .load_text("demo", &places.config(Duration::from_secs(1)))
+            .load_text("demo", &addresses.config(Duration::from_secs(1)))
             .unwrap();
         assert_eq!(warnings, []);
         assert_eq!((config.frontends.len(), config.backends.len()), (4, 4));

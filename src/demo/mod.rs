@@ -5,13 +5,13 @@
 //! nothing of it: it gets a configuration and sees connections. Invariant: every task is owned by a
 //! set, so that the end of the thread ends all of them. Started by the command line.
 
+mod addresses;
 mod http;
 mod node;
-mod places;
 mod postgres;
 mod traffic;
 
-pub use places::{Kind, NODES, Places, Service};
+pub use addresses::{Addresses, Kind, NODES, Service};
 pub use traffic::{LONG_MAX, RATE};
 
 use node::Nodes;
@@ -79,13 +79,13 @@ impl Tally {
 /// A running demo.
 #[derive(Debug)]
 pub struct Demo {
-    places: Places,
+    addresses: Addresses,
     options: Options,
     tally: Arc<Tally>,
     stop: CancellationToken,
     thread: JoinHandle<()>,
     /// Held for as long as the demo runs.
-    _claim: places::Claim,
+    _claim: addresses::Claim,
 }
 
 impl Demo {
@@ -94,15 +94,15 @@ impl Demo {
     /// # Errors
     /// When no free ports can be found, or no thread made.
     pub fn start(options: Options) -> io::Result<Self> {
-        let (places, listeners, claim) = Places::take()?;
+        let (addresses, listeners, claim) = Addresses::take()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let nodes = Nodes::new(&places, listeners);
+        let nodes = Nodes::new(&addresses, listeners);
         let tally = Arc::new(Tally::default());
         let stop = CancellationToken::new();
-        let (seen, end, services) = (Arc::clone(&tally), stop.clone(), places.services);
-        let world = move || {
+        let (seen, end, services) = (Arc::clone(&tally), stop.clone(), addresses.services);
+        let run = move || {
             LocalSet::new().block_on(&runtime, async {
                 tokio::select! {
                     () = nodes.blink(options) => {}
@@ -115,9 +115,9 @@ impl Demo {
         };
         let thread = std::thread::Builder::new()
             .name("demo".to_owned())
-            .spawn(world)?;
+            .spawn(run)?;
         Ok(Self {
-            places,
+            addresses,
             options,
             tally,
             stop,
@@ -127,13 +127,13 @@ impl Demo {
     }
 
     /// Where everything is.
-    pub fn places(&self) -> &Places {
-        &self.places
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// The configuration of the load balancer between the clients and the nodes.
     pub fn config(&self) -> String {
-        self.places.config(self.options.check_interval())
+        self.addresses.config(self.options.check_interval())
     }
 
     /// Ends clients and nodes, and tells what the clients have seen.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a node that is away has neither a listener nor a connection.
 
-use super::places::{self, Kind, Listeners, NODES, Places, Service};
+use super::addresses::{self, Addresses, Kind, Listeners, NODES, Service};
 use super::{Options, http, postgres};
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
@@ -24,9 +24,9 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    pub(super) fn new(places: &Places, listeners: Listeners) -> Self {
+    pub(super) fn new(addresses: &Addresses, listeners: Listeners) -> Self {
         Self {
-            services: places.services,
+            services: addresses.services,
             listeners,
         }
     }
@@ -63,7 +63,7 @@ async fn rebind(address: Ipv4Addr, services: &[Service]) -> Vec<TcpListener> {
     let mut listeners = Vec::new();
     for service in services {
         loop {
-            match places::bind(address, service.port) {
+            match addresses::bind(address, service.port) {
                 Ok(listener) => break listeners.push(listener),
                 // Somebody took it meanwhile: the node stays away until it is free.
                 Err(_) => tokio::time::sleep(RETRY).await,

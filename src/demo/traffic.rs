@@ -3,7 +3,7 @@
 //! Invariant: at most [`CLIENTS_MAX`] short connections are open; when that many wait, new ones are
 //! left out and counted as failed, so that a stuck service cannot pile them up.
 
-use super::places::{Kind, Service};
+use super::addresses::{Kind, Service};
 use super::{Tally, http, postgres};
 use std::io;
 use std::net::SocketAddr;

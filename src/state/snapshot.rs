@@ -1,7 +1,7 @@
 //! The published snapshot: everything that was decided, swapped whole.
 //!
 //! A worker loads it once per connection and clones the `Arc`s that it counts on, so that a
-//! session that lives for days pins three nodes and not an old world.
+//! session that lives for days keeps three of them alive and not an old snapshot.
 
 use super::server::{Server, Usable};
 use crate::balance::{Candidate, Picker};

@@ -12,8 +12,8 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// HAProxy's `type` column. Listeners (3) have no rows: `option socket-stats` is HAProxy's door to
-/// them, and rlb counts by frontend.
+/// HAProxy's `type` column. Listeners (3) have no rows: HAProxy has them with `option
+/// socket-stats`; rlb counts by frontend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {

@@ -176,9 +176,9 @@ async fn end_all(worker: &WorkerContext, sessions: &TaskTracker) {
 /// How far a worker's life is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Its doors are open.
+    /// It accepts connections.
     Accepting,
-    /// They are closed; what colleagues have handed over is still to be taken.
+    /// It accepts no more; connections that other workers have handed over are still taken.
     TakingOver,
     /// Nothing comes any more: its sessions are waited for.
     Ending,

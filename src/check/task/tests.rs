@@ -19,7 +19,7 @@ fn listener(backlog: i32) -> (Socket, SocketAddr) {
     (socket, address)
 }
 
-struct Bench {
+struct Fixture {
     handle: Rc<CheckHandle>,
     live: Arc<ServerLive>,
     inbox: Receiver<ToControl>,
@@ -36,7 +36,7 @@ fn context(control: ControlHandle) -> Rc<CheckContext> {
 }
 
 /// A task that checks `address` at once, and then once an hour.
-fn started(address: SocketAddr) -> Bench {
+fn started(address: SocketAddr) -> Fixture {
     let (control, inbox) = ControlHandle::new();
     let handle = CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address)));
     let live = Arc::new(ServerLive::new("s1".into(), 1));
@@ -54,7 +54,7 @@ fn started(address: SocketAddr) -> Bench {
     };
     let context = context(control);
     tokio::task::spawn_local(run(server, context, Instant::now(), stop.clone()));
-    Bench {
+    Fixture {
         handle,
         live,
         inbox,
@@ -62,7 +62,7 @@ fn started(address: SocketAddr) -> Bench {
     }
 }
 
-impl Bench {
+impl Fixture {
     async fn verdict(&mut self) -> CheckStatus {
         let message = tokio::time::timeout(Duration::from_secs(10), self.inbox.recv()).await;
         match message.expect("a check ends in time") {
@@ -91,22 +91,22 @@ async fn a_wake_checks_at_once_unless_a_check_in_flight_answers_it() {
     let _filler = std::net::TcpStream::connect(address).unwrap();
     LocalSet::new()
         .run_until(async {
-            let mut bench = started(address);
-            bench.until_in_progress().await;
-            bench.handle.check_now();
-            assert_eq!(bench.verdict().await, CheckStatus::L4Timeout);
+            let mut fixture = started(address);
+            fixture.until_in_progress().await;
+            fixture.handle.check_now();
+            assert_eq!(fixture.verdict().await, CheckStatus::L4Timeout);
             for _ in 0..100 {
                 tokio::task::yield_now().await;
             }
-            let report = bench.live.check.load();
+            let report = fixture.live.check.load();
             assert!(!report.in_progress, "the failure was answer enough");
-            bench.handle.check_now();
+            fixture.handle.check_now();
             assert_eq!(
-                bench.verdict().await,
+                fixture.verdict().await,
                 CheckStatus::L4Timeout,
                 "an hour early"
             );
-            bench.stop.cancel();
+            fixture.stop.cancel();
         })
         .await;
 }
@@ -116,41 +116,41 @@ async fn control_hears_only_what_may_change_something() {
     let (_listener, address) = listener(16);
     LocalSet::new()
         .run_until(async {
-            let mut bench = started(address);
-            assert_eq!(bench.verdict().await, CheckStatus::L4Ok);
-            bench.handle.check_now();
+            let mut fixture = started(address);
+            assert_eq!(fixture.verdict().await, CheckStatus::L4Ok);
+            fixture.handle.check_now();
             assert_eq!(
-                bench.verdict().await,
+                fixture.verdict().await,
                 CheckStatus::L4Ok,
                 "control has not taken in the first one"
             );
-            bench.handle.verdict_received();
-            bench.handle.verdict_received();
+            fixture.handle.verdict_received();
+            fixture.handle.verdict_received();
             for _ in 0..5 {
                 let known = CheckReport {
                     duration: Some(HOUR),
-                    ..bench.live.check.load()
+                    ..fixture.live.check.load()
                 };
-                bench.live.check.store(known);
-                while bench.live.connect_failed() || !bench.live.is_suspect() {}
-                bench.handle.check_now();
+                fixture.live.check.store(known);
+                while fixture.live.connect_failed() || !fixture.live.is_suspect() {}
+                fixture.handle.check_now();
                 let deadline = Instant::now() + Duration::from_secs(10);
-                while bench.live.check.load().duration == Some(HOUR) {
+                while fixture.live.check.load().duration == Some(HOUR) {
                     assert!(Instant::now() < deadline, "no check ends");
                     tokio::task::yield_now().await;
                 }
-                assert!(!bench.live.is_suspect());
-                assert!(!bench.live.check.load().in_progress);
+                assert!(!fixture.live.is_suspect());
+                assert!(!fixture.live.check.load().in_progress);
             }
-            assert!(bench.inbox.try_recv().is_err(), "no news, no message");
-            bench.handle.set_interval_kind(IntervalKind::Fast);
-            bench.handle.check_now();
+            assert!(fixture.inbox.try_recv().is_err(), "no news, no message");
+            fixture.handle.set_interval_kind(IntervalKind::Fast);
+            fixture.handle.check_now();
             assert_eq!(
-                bench.verdict().await,
+                fixture.verdict().await,
                 CheckStatus::L4Ok,
                 "it may bring the server up"
             );
-            bench.stop.cancel();
+            fixture.stop.cancel();
         })
         .await;
 }
@@ -160,17 +160,17 @@ async fn nothing_is_checked_while_paused_and_a_wake_is_kept() {
     let (_listener, address) = listener(16);
     LocalSet::new()
         .run_until(async {
-            let mut bench = started(address);
-            assert_eq!(bench.verdict().await, CheckStatus::L4Ok);
-            bench.handle.set_interval_kind(IntervalKind::Paused);
-            bench.handle.check_now();
+            let mut fixture = started(address);
+            assert_eq!(fixture.verdict().await, CheckStatus::L4Ok);
+            fixture.handle.set_interval_kind(IntervalKind::Paused);
+            fixture.handle.check_now();
             for _ in 0..100 {
                 tokio::task::yield_now().await;
-                assert!(!bench.live.check.load().in_progress);
+                assert!(!fixture.live.check.load().in_progress);
             }
-            bench.handle.set_interval_kind(IntervalKind::Fast);
-            assert_eq!(bench.verdict().await, CheckStatus::L4Ok);
-            bench.stop.cancel();
+            fixture.handle.set_interval_kind(IntervalKind::Fast);
+            assert_eq!(fixture.verdict().await, CheckStatus::L4Ok);
+            fixture.stop.cancel();
         })
         .await;
 }

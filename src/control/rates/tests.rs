@@ -129,7 +129,7 @@ fn what_is_idle_is_not_read() {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Begin,
-    Reach,
+    Reached,
     End,
 }
 
@@ -147,7 +147,7 @@ impl Session {
         let reached = self.begin + self.wait;
         [
             (self.begin, Step::Begin),
-            (reached, Step::Reach),
+            (reached, Step::Reached),
             (reached + self.life, Step::End),
         ]
     }
@@ -200,7 +200,7 @@ proptest! {
                     Step::Begin => {
                         held.insert(index, begin(&snapshot, place.0, &token, second));
                     }
-                    Step::Reach => {
+                    Step::Reached => {
                         reach(&snapshot, place, &token, second);
                         *expected.entry((place, at / 1000)).or_default() += 1;
                     }

@@ -1,4 +1,4 @@
-//! A world of seeded faults around the real decisions: tests only.
+//! A simulation of seeded faults around the real decisions: tests only.
 //!
 //! A discrete-event simulator with a clock of its own. Nodes go dark, refuse, blink and return,
 //! and the machine runs out of descriptors now and then; checks run on the real grid, paces, status
@@ -67,7 +67,7 @@ struct Checker {
     schedule: u64,
 }
 
-/// What a seed makes of a world.
+/// What a seed makes of a simulation.
 #[derive(Debug, Clone, Copy)]
 struct Faults {
     faults: bool,

@@ -126,10 +126,10 @@ fn an_inbox_that_is_full_takes_nothing_more() {
 proptest! {
     #[test]
     fn however_the_kernel_spreads_them_64_long_ones_are_even(
-        doors in prop::collection::vec(0usize..2, 64)
+        acceptors in prop::collection::vec(0usize..2, 64)
     ) {
         let mut fixture = Fixture::of(2);
-        for acceptor in doors {
+        for acceptor in acceptors {
             fixture.comes_to(acceptor);
             fixture.take_over();
         }

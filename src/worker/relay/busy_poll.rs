@@ -2,10 +2,10 @@
 //!
 //! Falling asleep and being woken costs more than a message does, on a virtual machine several times
 //! as much; and the answer of a peer on a fast network is often nearer than that. So a worker that
-//! has one or two sessions to serve stays awake for [`AWAKE`] after each turn. It is a bet, and it is
-//! made only while it is won: turns must have followed each other quickly (which costs nothing to
-//! know), half of the bets must be won, and after a trial that failed many more quick turns are asked
-//! for. Slow traffic never gets there: with turns further apart than [`NEAR`] no bet is made.
+//! has one or two sessions to serve stays awake for [`AWAKE`] after each turn, and it does so only while it
+//! pays: turns must have followed each other quickly (which costs nothing to
+//! know), half of the waits must be ended by an event, and after a trial that failed many more quick turns are asked
+//! for. Slow traffic never gets there: with turns further apart than [`NEAR`] it never waits.
 
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_traffic_never_bets() {
+    fn slow_traffic_is_never_waited_for() {
         let mut busy_poll = BusyPoll::new();
         for _ in 0..10_000 {
             // A request and, soon after, its answer: one near turn in two.
@@ -171,14 +171,14 @@ mod tests {
     fn what_does_not_pay_is_tried_ever_more_rarely() {
         let mut busy_poll = BusyPoll::new();
         let mut turns = 0;
-        let mut bets = 0;
+        let mut waits = 0;
         while turns < 1_000_000 {
             turns += until_worth_it(&mut busy_poll);
             busy_poll.ended(false);
-            bets += 1;
+            waits += 1;
         }
-        // A trial is 64 bets of 20 us, a turn 50 us at least: half a per cent of the time.
-        assert!(bets < 20_000, "{bets} lost bets in a million turns");
+        // A trial is 64 waits of 20 us, a turn 50 us at least: half a per cent of the time.
+        assert!(waits < 20_000, "{waits} waits in vain in a million turns");
         // And what pays again is noticed, and forgiven.
         until_worth_it(&mut busy_poll);
         for _ in 0..WON_MIN {

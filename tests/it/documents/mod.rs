@@ -242,7 +242,7 @@ fn every_configuration_in_a_document_is_valid() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(count > 10, "{count} blocks");
+    assert!(count > 5, "{count} blocks");
 }
 
 /// Every block says what it is: one without a language would be run and loaded by nobody.
