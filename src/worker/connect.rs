@@ -14,6 +14,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// The kernel's default range of source ports begins here.
+const EPHEMERAL_MIN: u16 = 32768;
+
 /// A connection attempt in flight. Dropping it closes the attempt and gives the server's place
 /// back.
 #[derive(Debug)]
@@ -58,6 +61,9 @@ impl Attempt {
             }
             result => result?,
         }
+        if kind == Kind::Tcp && is_own_address(&socket, &address) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         let socket = Connecting::new(relay, socket.into(), kind)?;
         Ok(Self {
             server: Arc::clone(server),
@@ -96,6 +102,16 @@ impl Attempt {
     }
 }
 
+/// Whether a connection leads to its own socket: nobody listens on the port, and the kernel has chosen it
+/// as the source port. Only a port of this machine can be both, so only near ones are looked at.
+fn is_own_address(socket: &Socket, address: &SockAddr) -> bool {
+    let Some(to) = address.as_socket() else {
+        return false;
+    };
+    let may_be = to.ip().is_loopback() || to.port() >= EPHEMERAL_MIN;
+    may_be && socket.local_addr().is_ok_and(|own| own == *address)
+}
+
 fn address_of(server: &Server, client: &OwnedFd) -> io::Result<(SockAddr, Kind)> {
     match &server.endpoint {
         Some(Endpoint::Ip(ip, port)) => {
@@ -120,4 +136,26 @@ fn port_from_client(client: &OwnedFd, offset: i32) -> io::Result<u16> {
     let port = local.map_or(0, |address| address.port());
     u16::try_from(i32::from(port) + offset)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no such port"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault 23: a connection to a port of the ephemeral range where nobody listens can meet itself, and
+    /// was a session with an echo for a server.
+    #[test]
+    fn fault_23_a_connection_to_itself_is_none() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&any.into()).unwrap();
+        let own = socket.local_addr().unwrap();
+        socket.connect(&own).unwrap();
+        assert!(is_own_address(&socket, &own));
+        let listener = std::net::TcpListener::bind(any).unwrap();
+        let address = listener.local_addr().unwrap().into();
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.connect(&address).unwrap();
+        assert!(!is_own_address(&socket, &address));
+    }
 }

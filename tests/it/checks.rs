@@ -243,7 +243,7 @@ fn on_marked_down_ends_the_sessions_of_that_server() {
         if *name == b'1' {
             assert_eq!(read_to_end(stream).1, End::Reset);
             let line = pair.log.next_with(" fe be/s1 ");
-            assert!(line.contains(" DD "), "{line}");
+            assert!(line.contains(" DC "), "{line}");
         } else {
             echo(stream, b"the other server's sessions live on");
         }
@@ -296,7 +296,7 @@ fn on_marked_up_ends_the_sessions_of_the_backups() {
     pair.rlb.wait_status("s1", "UP");
     assert_eq!(read_to_end(&mut stream).1, End::Reset);
     let line = pair.log.next_with(" fe be/s2 ");
-    assert!(line.contains(" UD "), "{line}");
+    assert!(line.contains(" UC "), "{line}");
     drop(pair.second.take());
     pair.rlb.stop();
 }

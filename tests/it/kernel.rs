@@ -138,7 +138,7 @@ fn a_read_stops_at_urgent_data_which_was_told() {
 
 #[test]
 fn data_that_came_before_a_reset_is_read_and_the_error_comes_last() {
-    // worker/relay/direction.rs, closing.rs
+    // worker/relay/direction.rs, lifecycle.rs
     let (near, mut far) = connection();
     far.write_all(b"said").expect("sent");
     await_queued(&near, 4);
@@ -290,8 +290,48 @@ fn a_splice_stops_at_urgent_data_for_ever() {
 }
 
 #[test]
+fn a_splice_of_nothing_is_no_end_where_urgent_data_waits() {
+    // worker/relay/direction.rs: a read tells which. Fault 41.
+    let (near, far) = connection();
+    let (_out, into) = pipe_with(PipeFlags::NONBLOCK).expect("a pipe");
+    sockopt::set_socket_oobinline(&near, true).expect("a TCP socket");
+    let sender = SockRef::from(&far);
+    sender.send_out_of_band(b"!").expect("sent");
+    sender.send(b"behind").expect("sent");
+    half_close(&far);
+    await_queued(&near, 1);
+    eventually_true(TIMEOUT, "the end has come too", || {
+        let flags = SpliceFlags::NONBLOCK;
+        rustix::pipe::splice(&near, None, &into, None, 100, flags) == Ok(0)
+    });
+    assert_eq!(recv(&near, 100), Ok(7), "and this is no end");
+}
+
+#[test]
+fn a_read_from_a_unix_socket_ends_at_a_message_with_a_descriptor() {
+    // worker/relay/direction.rs: a short read proves nothing there. Fault 20.
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
+    let (near, far) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    near.set_nonblocking(true).expect("a socket");
+    let read = || {
+        let mut buffer = [0; 100];
+        rustix::net::recv(&near, &mut buffer[..], RecvFlags::empty()).map(|(count, _)| count)
+    };
+    let passed = [far.as_fd()];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&passed)));
+    let message = [std::io::IoSlice::new(b"with")];
+    sendmsg(&far, &message, &mut control, SendFlags::empty()).expect("sent");
+    rustix::net::send(&far, b"behind", SendFlags::empty()).expect("sent");
+    assert_eq!(read(), Ok(4), "shorter than asked for");
+    assert_eq!(read(), Ok(6), "and there was more");
+    assert_eq!(read(), Err(Errno::AGAIN));
+}
+
+#[test]
 fn a_lingering_of_zero_throws_away_what_was_not_acknowledged() {
-    // worker/relay/closing.rs: it is set only when nothing is.
+    // worker/relay/lifecycle.rs: it is set only when nothing is.
     let (near, mut far) = connection();
     fill(&near);
     SockRef::from(&near)

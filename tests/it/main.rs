@@ -22,6 +22,7 @@ mod reload;
 mod reload_services;
 mod runtime_api;
 mod service;
+mod session_end;
 mod show_sess;
 mod stats;
 mod timeouts;

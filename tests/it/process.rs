@@ -64,7 +64,7 @@ fn hard_stop_after_ends_what_is_left() {
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
     // The last line is written though the process ends.
     let line = log.next_with(" fe be/s1 ");
-    assert!(line.contains(" KD "), "{line}");
+    assert!(line.contains(" KC "), "{line}");
 }
 
 #[test]

@@ -291,6 +291,7 @@ impl Absent for Mode {}
 impl Absent for Ip {}
 impl Absent for Device {}
 
+impl Absent for IdleSpan {}
 impl Absent for Span {
     const ABSENT: &'static str = "off";
 }

@@ -40,7 +40,7 @@ pub(super) use process::{
     StatsPageLayer,
 };
 pub(super) use proxy::{
-    BackendLayer, CONNECT, CONNECT_ATTEMPT, ClientTimeoutLayer, FrontendLayer, IDLE, IDLE_FIN,
+    BackendLayer, CONNECT, CONNECT_ATTEMPT, ClientTimeoutLayer, FrontendLayer, IDLE,
     KeepaliveLayer, ListenerLayer, ProxyLayer, ServerTimeoutLayer, ServersLayer,
 };
 pub(super) use server::{

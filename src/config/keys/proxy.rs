@@ -23,9 +23,6 @@ pub(super) const MAXCONN_BOUNDS: (i64, i64) = (1, MAXCONN_MAX);
 pub const RETRIES_MAX: i64 = 100;
 /// Idle timeouts when none is written.
 pub(in crate::config) const IDLE: Duration = Duration::from_secs(60 * 60);
-/// Idle timeouts once one direction has ended, when none is written; the idle timeout itself when
-/// that is shorter.
-pub(in crate::config) const IDLE_FIN: Duration = Duration::from_secs(30);
 /// `timeout connect` when none is written.
 pub(in crate::config) const CONNECT: Duration = Duration::from_secs(5);
 /// `timeout connect-attempt` when none is written; `timeout connect` when that is shorter.
@@ -69,7 +66,7 @@ keys! {
         /// Client idle timeout; `None`: off.
         timeout_client: Option<Duration> = Some(IDLE), ClientTimeouts::client => duration;
         /// Client idle timeout once one direction has ended; `None`: off.
-        timeout_client_fin: Option<Duration> = Some(IDLE_FIN),
+        timeout_client_fin: Option<Duration> = Some(IDLE),
             ClientTimeouts::client_fin => duration;
         /// TCP keepalive towards clients.
         keepalive: Option<Keepalive> = Some(Keepalive::default()),
@@ -139,8 +136,8 @@ keys! {
         /// Longest silence of a client. `"0s"` switches it off.
         client: IdleSpan = IDLE, label: Some("timeout client"), example: Some("\"60s\""),
             haproxy: &["timeout client", "clitimeout"], reload: NextConnection;
-        /// Longest silence of a client once one direction has ended, `client` at most.
-        client_fin: IdleSpan = IDLE_FIN, label: Some("timeout client-fin"),
+        /// Longest silence of a client that was told that the server has ended, `client` at most.
+        client_fin: Optional<IdleSpan> = "as client", label: Some("timeout client-fin"),
             example: Some("\"30s\""), haproxy: &["timeout client-fin"], reload: NextConnection;
     }
 }
@@ -185,7 +182,7 @@ keys! {
         /// Server idle timeout; `None`: off.
         timeout_server: Option<Duration> = Some(IDLE), ServerTimeouts::server => duration;
         /// Server idle timeout once one direction has ended; `None`: off.
-        timeout_server_fin: Option<Duration> = Some(IDLE_FIN),
+        timeout_server_fin: Option<Duration> = Some(IDLE),
             ServerTimeouts::server_fin => duration;
         /// Whole budget for reaching a server.
         timeout_connect: Duration = CONNECT, ServerTimeouts::connect => secs;
@@ -246,8 +243,8 @@ keys! {
         /// Longest silence of a server. `"0s"` switches it off.
         server: IdleSpan = IDLE, label: Some("timeout server"), example: Some("\"60s\""),
             haproxy: &["timeout server", "srvtimeout"], reload: NextConnection;
-        /// Longest silence of a server once one direction has ended, `server` at most.
-        server_fin: IdleSpan = IDLE_FIN, label: Some("timeout server-fin"),
+        /// Longest silence of a server that was told that the client has ended, `server` at most.
+        server_fin: Optional<IdleSpan> = "as server", label: Some("timeout server-fin"),
             example: Some("\"30s\""), haproxy: &["timeout server-fin"], reload: NextConnection;
         /// Whole budget for reaching a server, all attempts together.
         connect: Span = CONNECT, label: Some("timeout connect"), example: Some("\"5s\""),

@@ -41,10 +41,11 @@ fn defaults_are_the_documented_ones() {
         probes: 3,
     };
     assert_eq!(frontend.timeout_client, Some(3600 * SECOND));
-    assert_eq!(frontend.timeout_client_fin, Some(30 * SECOND));
+    // Fault 7: an answer that is being computed is waited for as long as in an open session.
+    assert_eq!(frontend.timeout_client_fin, Some(3600 * SECOND));
     assert_eq!(frontend.keepalive, Some(keepalive));
     assert_eq!(backend.timeout_server, Some(3600 * SECOND));
-    assert_eq!(backend.timeout_server_fin, Some(30 * SECOND));
+    assert_eq!(backend.timeout_server_fin, Some(3600 * SECOND));
     assert_eq!(backend.timeout_connect, 5 * SECOND);
     assert_eq!(backend.connect_attempt, Duration::from_millis(300));
     assert_eq!((backend.retries, backend.keepalive), (3, Some(keepalive)));
@@ -141,7 +142,7 @@ fn idle_timeouts_can_be_off() {
         (None, None)
     );
     assert_eq!(config.backends[0].timeout_server, None);
-    assert_eq!(config.backends[0].timeout_server_fin, Some(30 * SECOND));
+    assert_eq!(config.backends[0].timeout_server_fin, None);
     assert_eq!(
         (frontend.keepalive, config.backends[0].keepalive),
         (None, None)

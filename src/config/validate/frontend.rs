@@ -5,9 +5,7 @@ use super::layers::KeepaliveSettings;
 use super::once::Inherited;
 use super::{FrontendSide, Half, limits};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::keys::{
-    ClientTimeoutLayer, ClientTimeouts, FrontendLayer, IDLE, IDLE_FIN, ListenerLayer,
-};
+use crate::config::keys::{ClientTimeoutLayer, ClientTimeouts, FrontendLayer, IDLE, ListenerLayer};
 use crate::config::model::{BackendIndex, Frontend};
 use crate::config::scope::{Validator, Written, flag, or_default};
 use crate::config::source::Place;
@@ -67,8 +65,8 @@ pub(super) fn frontend(
     }
 }
 
-/// An idle timeout and its `-fin`, with defaults; `None` is off. The default of `-fin` is never
-/// longer than the idle timeout itself.
+/// An idle timeout and its `-fin`, with defaults; `None` is off. Without a `-fin` the idle timeout
+/// stays in force.
 pub(super) fn idle_pair(
     validator: &mut Validator<'_>,
     side: &str,
@@ -77,8 +75,7 @@ pub(super) fn idle_pair(
 ) -> (Option<Duration>, Option<Duration>) {
     let on = |value: Duration| (!value.is_zero()).then_some(value);
     let (idle_value, idle_at) = or_default(idle, IDLE);
-    let fin_default = on(idle_value).map_or(IDLE_FIN, |idle| idle.min(IDLE_FIN));
-    let (fin_value, fin_at) = or_default(fin, fin_default);
+    let (fin_value, fin_at) = or_default(fin, idle_value);
     if let (Some(idle), Some(place)) = (on(idle_value), fin_at)
         && fin_value > idle
     {

@@ -1,6 +1,7 @@
 //! The record of an established session, and the state of each of its two sides.
 
 use super::connecting::Connecting;
+use super::lifecycle::State;
 use super::splice::{Pipe, TransferMode};
 use crate::worker::session_stats::SessionStats;
 use rustix::event::epoll::EventFlags;
@@ -65,6 +66,10 @@ pub(super) struct SideState {
     pub(super) hangup: bool,
     /// Urgent data was seen: a short read no longer proves that all was read.
     pub(super) urgent: bool,
+    /// Urgent bytes stay in their place (`SO_OOBINLINE`) instead of being lost.
+    pub(super) urgent_inline: bool,
+    /// The kernel had no memory for a write. No event tells when it has: the write is tried again by time.
+    pub(super) retry: bool,
     /// The end of its data was read.
     pub(super) ended: bool,
     /// Its peer was told that nothing follows.
@@ -95,6 +100,8 @@ impl SideState {
             readable: false,
             hangup: false,
             urgent: false,
+            urgent_inline: false,
+            retry: false,
             ended: false,
             shut: false,
             watched: false,
@@ -126,6 +133,15 @@ impl SideState {
         }
     }
 
+    /// From here on urgent bytes are part of what is read from it.
+    pub(super) fn keep_urgent_inline(&mut self) {
+        if !self.urgent_inline && self.kind == Kind::Tcp {
+            self.urgent_inline = true;
+            // Refused only by a socket that is gone, which the next read tells.
+            let _ = sockopt::set_socket_oobinline(&self.fd, true);
+        }
+    }
+
     /// Notes what an event says: the error that it tells of, if any.
     pub(super) fn note(&mut self, flags: EventFlags) -> Option<io::Error> {
         self.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP);
@@ -133,8 +149,7 @@ impl SideState {
         if flags.contains(EventFlags::PRI) && !self.urgent {
             self.urgent = true;
             self.readable = true;
-            // From here on urgent bytes stay in their place instead of being lost.
-            let _ = sockopt::set_socket_oobinline(&self.fd, true);
+            self.keep_urgent_inline();
         }
         if flags.contains(EventFlags::ERR) {
             self.pending_error()
@@ -200,8 +215,10 @@ pub(super) struct Conn {
     pub(super) queued: bool,
     pub(super) sides: [SideState; 2],
     pub(super) stats: SessionStats,
-    /// One side is gone: the other gets what was read, then a reset.
-    pub(super) closing: Option<super::closing::Closing>,
+    /// Served by time too ([`super::engine`]), not by events alone.
+    pub(super) rechecked: bool,
+    /// How far it is.
+    pub(super) state: State,
 }
 
 impl Conn {
@@ -220,7 +237,8 @@ impl Conn {
             queued: false,
             sides: [SideState::new(client, now), server],
             stats,
-            closing: None,
+            rechecked: false,
+            state: State::Open,
         }
     }
 
@@ -238,10 +256,10 @@ impl Conn {
         source.readable || source.ended || self.side(from.other()).has_pending()
     }
 
-    /// The idle timeout of a side in force now: that for half-closed sessions once one direction
-    /// has ended.
-    pub(super) fn idle_timeout(&self, side: Side) -> Option<Duration> {
-        let half_closed = self.sides.iter().any(|side| side.ended);
+    /// The idle timeout of a side in force now: the one for half-closed sessions once its peer was told
+    /// that nothing follows. As in HAProxy.
+    pub(super) fn idle_timeout_of(&self, side: Side) -> Option<Duration> {
+        let half_closed = self.side(side).shut;
         let frontend = &self.stats.frontend.spec;
         let backend = self.stats.backend.as_ref().map(|on| &on.spec);
         match (side, half_closed) {
@@ -250,5 +268,21 @@ impl Conn {
             (Side::Server, false) => backend.and_then(|spec| spec.timeout_server),
             (Side::Server, true) => backend.and_then(|spec| spec.timeout_server_fin),
         }
+    }
+
+    /// The same in ms.
+    pub(super) fn idle_timeout(&self, side: Side) -> Option<u64> {
+        let timeout = self.idle_timeout_of(side)?;
+        // Not as_millis, whose 128 bits every session would pay for.
+        let millis = timeout.as_secs().checked_mul(1000)?;
+        millis.checked_add(u64::from(timeout.subsec_millis()))
+    }
+
+    /// Whether the silence of a side counts: it is being read from, or has bytes to take. It does not
+    /// while rlb itself has stopped reading from it because the other side does not take its bytes, nor
+    /// once it has ended.
+    pub(super) fn is_timed(&self, side: Side) -> bool {
+        let state = self.side(side);
+        state.has_pending() || (!state.ended && !self.side(side.other()).has_pending())
     }
 }

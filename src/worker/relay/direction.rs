@@ -5,9 +5,17 @@
 //! No allocation unless a write is short; no shared cache line; the buffer is the worker's.
 //!
 //! Kernel facts relied on (edge-triggered epoll):
-//! - A read shorter than asked means that the receive queue was emptied, and the next arrival makes
-//!   a new event. Two exceptions: behind the last data stands the end of the stream (`EPOLLRDHUP`
-//!   was seen: read on), and a read stops at urgent data (`EPOLLPRI` was seen: read on).
+//! - A read from a TCP socket that is shorter than asked means that the receive queue was emptied, and
+//!   the next arrival makes a new event. Two exceptions: behind the last data stands the end of the
+//!   stream (`EPOLLRDHUP` was seen: read on), and a read stops at urgent data (`EPOLLPRI` was seen:
+//!   read on).
+//! - A read from a unix socket also ends at a message that carries a descriptor: it is read on until
+//!   `EAGAIN`.
+//! - A read that begins at an urgent byte passes over it unless `SO_OOBINLINE` is set. A read that was
+//!   shorter than asked because of it is followed by an event; one that was not is not, so the option
+//!   is set once a read has filled the buffer.
+//! - A splice of 0 bytes means the end of the stream, or that the next byte is urgent and the end has
+//!   come behind it: a read tells which.
 //! - Data that arrived before a reset can still be read after it; the error comes last.
 
 use super::conn::{Conn, Kind, Side, SideState, Unsent};
@@ -87,6 +95,8 @@ pub(super) fn flow(
         if let Some(pipe) = conn.side_mut(to).pipe.take() {
             io.pipes.release(conn.key, to, pipe);
         }
+        // It was not read from meanwhile: its silence counts from here on.
+        conn.side_mut(from).active = now;
     }
     for _ in 0..io.share {
         if conn.side(from).ended {
@@ -108,7 +118,7 @@ pub(super) fn flow(
             Ok(Step::Moved) if conn.side(to).has_pending() => return Flow::Waiting,
             Ok(Step::Moved) => {}
             Ok(Step::Nothing) => return Flow::Waiting,
-            Ok(Step::End) => conn.side_mut(from).ended = true,
+            Ok(Step::End) => conn.read_end(from),
             Err((side, error)) => return Flow::Broken(side, error),
         }
     }
@@ -121,7 +131,7 @@ fn pass_end_on(conn: &mut Conn, from: Side) {
     // Where a reset is to follow, an orderly end must not come before it; and where both sides have
     // ended and all is delivered, the close that comes now says the same.
     let over = conn.side(to).ended && !conn.side(from).has_pending();
-    if conn.closing.is_none() && !over {
+    if conn.draining().is_none() && !over {
         end(conn.side_mut(to));
     }
 }
@@ -143,7 +153,9 @@ fn copied(
     if count < io.buffer.len() || source.urgent {
         source.mode = TransferMode::default();
     } else if conn.sides.iter().all(|side| side.kind == Kind::Tcp) {
-        conn.side_mut(from).mode.full_read();
+        let source = conn.side_mut(from);
+        source.mode.full_read();
+        source.keep_urgent_inline();
     }
     io.moved += count as u64;
     count_bytes(conn, from, count as u64, worker_stats);
@@ -178,7 +190,8 @@ fn spliced(
             source.readable = false;
             Some(Ok(Step::Nothing))
         }
-        Ok(Filled::End) => Some(Ok(Step::End)),
+        // Or urgent data: a read tells.
+        Ok(Filled::Empty) => None,
         Ok(Filled::Unfit) => {
             source.mode = TransferMode::default();
             None
@@ -198,18 +211,24 @@ fn deliver(
     now: u64,
 ) -> Result<Step, (Side, io::Error)> {
     let target = conn.side_mut(to);
-    let taken = pipe.empty(&target.fd);
-    if matches!(taken, Ok(1..)) {
-        target.written(now);
+    let emptied = pipe.empty(&target.fd);
+    if let Ok(emptied) = &emptied {
+        target.retry |= emptied.no_memory;
+        if emptied.taken > 0 {
+            target.written(now);
+        } else if target.ended {
+            // Its silence did not count so far.
+            target.active = now;
+        }
     }
-    if taken.is_ok() && pipe.filled() > 0 {
+    if emptied.is_ok() && pipe.filled() > 0 {
         let filled = pipe.filled();
         target.pipe = Some(pipe);
         io.pipes.lend(conn.key, to, filled);
     } else {
         io.pipes.give_back(pipe);
     }
-    taken.map(|_| Step::Moved).map_err(|error| (to, error))
+    emptied.map(|_| Step::Moved).map_err(|error| (to, error))
 }
 
 fn count_bytes(conn: &mut Conn, from: Side, count: u64, worker_stats: &WorkerStats) {
@@ -224,7 +243,7 @@ fn read(side: &mut SideState, buffer: &mut [u8], now: u64) -> io::Result<Option<
     let asked = buffer.len();
     match retry_on_intr(|| recv(&side.fd, &mut *buffer, RecvFlags::empty())) {
         Ok((count, _)) => {
-            if count < asked && !side.hangup && !side.urgent {
+            if count < asked && side.kind == Kind::Tcp && !side.hangup && !side.urgent {
                 side.readable = false;
             }
             side.active = now;
@@ -251,6 +270,10 @@ fn write(side: &mut SideState, bytes: &[u8], now: u64) -> io::Result<()> {
     let taken = push(side, bytes, now)?;
     if taken < bytes.len() {
         side.unsent = Unsent::keep(&bytes[taken..]);
+        if side.ended {
+            // Its silence did not count so far.
+            side.active = now;
+        }
     }
     Ok(())
 }
@@ -267,10 +290,12 @@ pub(super) fn flush(side: &mut SideState, now: u64) -> io::Result<()> {
         }
     }
     // What is kept was read before the pipe was taken, so it goes first.
-    if let Some(pipe) = side.pipe.as_mut().filter(|pipe| pipe.filled() > 0)
-        && pipe.empty(&side.fd)? > 0
-    {
-        side.written(now);
+    if let Some(pipe) = side.pipe.as_mut().filter(|pipe| pipe.filled() > 0) {
+        let emptied = pipe.empty(&side.fd)?;
+        side.retry |= emptied.no_memory;
+        if emptied.taken > 0 {
+            side.written(now);
+        }
     }
     Ok(())
 }
@@ -281,9 +306,18 @@ fn push(side: &mut SideState, bytes: &[u8], now: u64) -> io::Result<usize> {
             side.written(now);
             Ok(count)
         }
-        Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Ok(0),
+        Err(Errno::AGAIN) => Ok(0),
+        Err(error) if is_no_memory(error) => {
+            side.retry = true;
+            Ok(0)
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the kernel had no memory for a write. It makes no event when it has again.
+pub(super) fn is_no_memory(error: Errno) -> bool {
+    matches!(error, Errno::NOBUFS | Errno::NOMEM)
 }
 
 /// Everything was delivered and nothing follows: tells `target`'s peer, once.

@@ -8,7 +8,6 @@
 
 use super::conn::{Conn, Kind, Side, SideState};
 use crate::config::model::Keepalive;
-use crate::live::{Cause, Phase, Termination};
 use crate::sys::raw::{self, TcpInfo};
 use crate::sys::socket::keepalive;
 use std::io;
@@ -40,8 +39,8 @@ const PROBE_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(super) enum Verdict {
     /// It goes on; to be looked at again at this time (ms of the engine's clock).
     Next(u64),
-    /// It was silent for too long: end it in an orderly way.
-    Idle(Termination),
+    /// This side was silent for too long.
+    Idle(Side),
     /// The peer on this side has vanished: the other is to be reset.
     Vanished(Side, io::Error),
 }
@@ -50,11 +49,7 @@ pub(super) enum Verdict {
 pub(super) fn look(conn: &mut Conn, age: u64, now: u64) -> Verdict {
     for side in Side::BOTH {
         if idle_deadline(conn, side).is_some_and(|deadline| now >= deadline) {
-            let cause = match side {
-                Side::Client => Cause::ClientTimeout,
-                Side::Server => Cause::ServerTimeout,
-            };
-            return Verdict::Idle(Termination::new(cause, Phase::Data));
+            return Verdict::Idle(side);
         }
     }
     if age >= KEEPALIVE_AFTER_MS {
@@ -97,12 +92,13 @@ pub(super) fn ack_due(since: u64) -> u64 {
     since + SILENCE_MAX_MS
 }
 
-/// When the silence of a side ends the session; `None`: never.
+/// When the silence of a side ends the session, ms of the engine's clock; `None`: as things stand it
+/// never does.
 pub(super) fn idle_deadline(conn: &Conn, side: Side) -> Option<u64> {
-    let timeout = conn.idle_timeout(side)?;
-    // Not as_millis, whose 128 bits every session would pay for.
-    let millis = timeout.as_secs().checked_mul(1000)? + u64::from(timeout.subsec_millis());
-    conn.side(side).active.checked_add(millis)
+    if !conn.is_timed(side) {
+        return None;
+    }
+    conn.side(side).active.checked_add(conn.idle_timeout(side)?)
 }
 
 fn keep_server_alive(conn: &mut Conn) {

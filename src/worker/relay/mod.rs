@@ -8,11 +8,11 @@
 //! Invariant: the engine is borrowed for the length of a turn, never across an await.
 
 mod busy_poll;
-mod closing;
 mod conn;
 mod connecting;
 mod direction;
 mod engine;
+mod lifecycle;
 mod liveness;
 mod splice;
 mod table;
@@ -43,8 +43,8 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
-/// How often a session that waits to be reset is looked at.
-const CLOSING_TICK: Duration = Duration::from_millis(5);
+/// How often sessions are served that no event tells of.
+const RECHECK_EVERY: Duration = Duration::from_millis(5);
 
 /// Turns in a row, before the runtime looks after everything else.
 const TURNS_MAX: usize = 8;
@@ -95,11 +95,14 @@ impl Relay {
     /// Ends the sessions on these servers ([`crate::live::ServerLive::uid`]).
     pub(super) fn end_sessions(&self, servers: &[u64], cause: Cause) {
         self.engine.borrow_mut().end_sessions(servers, cause);
+        self.announce_recheck();
     }
 
     /// Ends the session, if it is here.
     pub(super) fn end_session(&self, id: SessionId, cause: Cause) -> bool {
-        self.engine.borrow_mut().end_session(id, cause)
+        let found = self.engine.borrow_mut().end_session(id, cause);
+        self.announce_recheck();
+        found
     }
 
     /// A page of the sessions that are wanted, from a place on.
@@ -131,7 +134,7 @@ impl Relay {
     /// When the epoll instance cannot be watched or read, which nothing ordinary brings about.
     pub(super) async fn run(&self, events: OwnedFd) -> io::Result<()> {
         let events = raw::watch(Owned::new(events), Interest::READABLE)?;
-        let mut clock = pin!(tokio::time::sleep(CLOSING_TICK));
+        let mut clock = pin!(tokio::time::sleep(RECHECK_EVERY));
         loop {
             let idle = self.engine.borrow().is_empty();
             let idle_now =
@@ -167,8 +170,8 @@ impl Relay {
                 }
                 tokio::task::yield_now().await;
             }
-            if self.engine.borrow().is_closing() {
-                let soon = tokio::time::Instant::now() + CLOSING_TICK;
+            if self.engine.borrow().needs_recheck() {
+                let soon = tokio::time::Instant::now() + RECHECK_EVERY;
                 if soon < clock.deadline() {
                     clock.as_mut().reset(soon);
                 }
@@ -223,6 +226,17 @@ impl Relay {
             }
         }
         Ok(false)
+    }
+
+    /// Tells [`Relay::run`] that sessions are to be served soon. An order to end them comes from outside,
+    /// and the next tick may be far.
+    fn announce_recheck(&self) {
+        if self.engine.borrow().needs_recheck() {
+            self.announce();
+        }
+        if self.engine.borrow().is_empty() {
+            self.emptied.notify_waiters();
+        }
     }
 
     /// Tells [`Relay::run`] that a session has come.

@@ -10,12 +10,13 @@
 //!   not that the pipe is full.
 //! - A pipe can carry less than its size, because a slot holds a fragment and not a page: a short
 //!   splice proves nothing about the source, so it is asked until `EAGAIN`.
-//! - At urgent data `splice` stops for ever; the relay copies such a direction.
+//! - At urgent data `splice` stops for ever, with `EAGAIN`, or with 0 bytes when the end has come behind
+//!   it; the relay copies such a direction.
 //! - A pipe is refused the size, and keeps its first 64 KB; beyond `fs.pipe-user-pages-soft` a new one
 //!   has 8 KB, with which copying is cheaper.
 
 use super::conn::{Side, SideState};
-use super::direction::CHUNK_MAX;
+use super::direction::{CHUNK_MAX, is_no_memory};
 use crate::live::PIPES_MAX;
 use crate::worker::session_stats::WorkerStats;
 use rustix::io::{Errno, read, retry_on_intr};
@@ -220,10 +221,19 @@ pub(super) enum Filled {
     Bytes(u64),
     /// The source has nothing now.
     Nothing,
-    /// The source has ended.
-    End,
+    /// The source has ended, or its next byte is urgent.
+    Empty,
     /// This direction cannot be spliced: copy it.
     Unfit,
+}
+
+/// What one emptying of a pipe came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Emptied {
+    /// Bytes that the target took.
+    pub(super) taken: usize,
+    /// It took no more because the kernel had no memory.
+    pub(super) no_memory: bool,
 }
 
 impl Pipe {
@@ -250,7 +260,7 @@ impl Pipe {
     pub(super) fn fill(&mut self, source: &mut SideState, size: usize) -> io::Result<Filled> {
         debug_assert_eq!(self.filled, 0, "only an empty pipe is filled");
         match retry_on_intr(|| splice(&source.fd, None, &self.into, None, size, FLAGS)) {
-            Ok(0) => Ok(Filled::End),
+            Ok(0) => Ok(Filled::Empty),
             Ok(count) => {
                 self.filled = count;
                 source.mode.spliced(count);
@@ -263,20 +273,26 @@ impl Pipe {
         }
     }
 
-    /// Empties it into `target` as far as that takes it; the bytes taken.
-    pub(super) fn empty(&mut self, target: &OwnedFd) -> io::Result<usize> {
-        let mut taken = 0;
+    /// Empties it into `target` as far as that takes it.
+    pub(super) fn empty(&mut self, target: &OwnedFd) -> io::Result<Emptied> {
+        let mut emptied = Emptied::default();
         while self.filled > 0 {
             match retry_on_intr(|| splice(&self.out, None, target, None, self.filled, FLAGS)) {
+                // There is less in it than was put in, which nothing ordinary brings about.
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     self.filled -= count;
-                    taken += count;
+                    emptied.taken += count;
                 }
                 Err(Errno::AGAIN) => break,
+                Err(error) if is_no_memory(error) => {
+                    emptied.no_memory = true;
+                    break;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(taken)
+        Ok(emptied)
     }
 
     /// Empties it into memory.

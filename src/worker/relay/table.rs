@@ -13,6 +13,9 @@ use slab::Slab;
 use std::ops::{Index, IndexMut};
 use std::task::{Context, Poll, Waker};
 
+/// Entries below which it is not worth looking for free ones.
+const SHRINK_MIN: usize = 1024;
+
 /// A server that is being connected to.
 #[derive(Debug)]
 pub(super) struct ConnectState {
@@ -152,6 +155,21 @@ impl Table {
     /// All keys of entries are below this.
     pub(super) fn entries(&self) -> usize {
         self.entries.capacity()
+    }
+
+    /// Gives memory back once three quarters of the entries are free, as far as they are the last ones.
+    /// How many are left, if it did.
+    pub(super) fn shrink(&mut self) -> Option<usize> {
+        let before = self.entries.capacity();
+        if before < SHRINK_MIN || self.entries.len() > before / 4 {
+            return None;
+        }
+        if self.entries.is_empty() {
+            self.entries = Slab::new();
+        } else {
+            self.entries.shrink_to_fit();
+        }
+        (self.entries.capacity() < before).then(|| self.entries.capacity())
     }
 
     /// All sessions.

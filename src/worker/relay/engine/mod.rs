@@ -8,13 +8,14 @@
 //!
 //! A panic while serving a session ends that session and no other.
 
+mod ending;
 mod orders;
+mod timing;
 
 use super::busy_poll::{AWAKE, BusyPoll, MESSAGE_MAX};
-use super::closing::{self, Closing};
-use super::conn::{Conn, Established, Side, Unsent};
+use super::conn::{Conn, Established, Side, SideState, Unsent};
 use super::direction::{Flow, IoContext, flow};
-use super::liveness::{self, Verdict};
+use super::liveness;
 use super::splice::TransferMode;
 use super::table::{Subject, Table, token};
 use super::wheel::Wheel;
@@ -26,7 +27,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use timing::tick_of;
 
 /// Events taken at once.
 const EVENTS_MAX: usize = 256;
@@ -39,13 +41,16 @@ pub(super) struct Engine {
     conns: Table,
     /// Sessions to be served in this turn.
     ready: Vec<u32>,
-    /// Sessions that wait to be reset.
-    closing: Vec<u32>,
+    /// Sessions that are served by time too, by key and generation: those that drain, and those for
+    /// whose write the kernel had no memory. No event tells of either.
+    recheck: Vec<(u32, u32)>,
     wheel: Wheel,
     io: IoContext,
     start: Instant,
     /// Milliseconds since `start`, read once a turn.
     now: u64,
+    /// When the tables were last looked at for memory to give back, ms.
+    shrunk: u64,
     /// When the last turn began.
     turned: Instant,
     busy_poll: BusyPoll,
@@ -70,11 +75,12 @@ impl Engine {
             events: Vec::with_capacity(EVENTS_MAX),
             conns: Table::new(),
             ready: Vec::new(),
-            closing: Vec::new(),
+            recheck: Vec::new(),
             wheel: Wheel::new(),
             io: IoContext::new(Rc::clone(&worker_stats)),
             start,
             now: 0,
+            shrunk: 0,
             turned: start,
             busy_poll: BusyPoll::new(),
             worker_stats,
@@ -102,21 +108,37 @@ impl Engine {
             .unwrap_or(0)
     }
 
+    /// Lets time pass.
+    #[cfg(test)]
+    pub(super) fn pass(&mut self, time: std::time::Duration) {
+        self.start -= time;
+    }
+
+    /// Whether the client and the server of some session have bytes to take.
+    #[cfg(test)]
+    pub(super) fn pending(&self) -> [bool; 2] {
+        Side::BOTH.map(|side| {
+            let mut sessions = self.conns.iter();
+            sessions.any(|(_, conn)| conn.side(side).has_pending())
+        })
+    }
+
+    /// As if the last write of all sessions had failed because the kernel had no memory.
+    #[cfg(test)]
+    pub(super) fn lacks_memory(&mut self) {
+        let keys: Vec<u32> = self.conns.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            for side in &mut self.conns[key].sides {
+                side.retry = side.has_pending();
+            }
+            self.after_flow(key, false);
+        }
+    }
+
     /// Pipes that wait to be used again.
     #[cfg(test)]
     pub(super) fn pooled_pipes(&self) -> usize {
         self.io.pipes.pooled()
-    }
-
-    /// When [`Engine::tick`] is to be called next.
-    pub(super) fn next_tick(&self) -> Instant {
-        let elapsed = self.start.elapsed();
-        let ticks = elapsed.as_millis() / u128::from(TICK_MS) + 1;
-        self.start + Duration::from_millis(TICK_MS) * u32::try_from(ticks).unwrap_or(u32::MAX)
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        !self.closing.is_empty()
     }
 
     /// Whether a session waits for its next share of a turn.
@@ -174,7 +196,7 @@ impl Engine {
             let error = io::Error::from(error);
             conn.stats.report_shortage(&error, &self.worker_stats);
             let end = Termination::because(Cause::Resource, Phase::Connect, error);
-            self.remove(key, &end);
+            self.remove(key, end);
             return;
         }
         // The client usually has spoken already.
@@ -288,14 +310,14 @@ impl Engine {
                 for key in keys.by_ref() {
                     serving = Some(key);
                     if let Some(end) = self.serve_unguarded(key, queued) {
-                        self.remove(key, &end);
+                        self.remove(key, end);
                     }
                 }
             }));
             match (served, serving) {
                 (Err(_), Some(key)) => {
                     tracing::error!("a session has ended by an internal error");
-                    self.remove(key, &Termination::new(Cause::Internal, Phase::Data));
+                    self.remove(key, Termination::new(Cause::Internal, Phase::Data));
                 }
                 _ => return,
             }
@@ -306,9 +328,10 @@ impl Engine {
     fn serve_unguarded(&mut self, key: u32, queued: bool) -> Option<Termination> {
         let conn = self.conns.get_mut(key)?;
         conn.queued &= !queued;
-        if conn.closing.is_some() {
-            return self.close(key);
+        if conn.draining().is_some() {
+            return self.drain(key);
         }
+        let pending = conn.sides.each_ref().map(SideState::has_pending);
         let mut unfinished = false;
         for from in Side::BOTH {
             // Mostly one direction has something, and asking here costs less than a call.
@@ -321,7 +344,7 @@ impl Engine {
                 Flow::Unfinished => unfinished = true,
                 Flow::Broken(side, error) => {
                     self.break_off(key, side, error);
-                    return self.close(key);
+                    return self.serve_unguarded(key, false);
                 }
             }
             if conn.side(from).ended && !ended {
@@ -330,11 +353,14 @@ impl Engine {
                     .schedule(key, tick_of(liveness::next_look(conn, self.now, self.now)));
             }
         }
-        if conn
-            .sides
-            .iter()
-            .all(|side| side.ended && !side.has_pending())
-        {
+        if pending != conn.sides.each_ref().map(SideState::has_pending) {
+            // Whose silence counts has changed, and the next timeout may be sooner.
+            let due = tick_of(liveness::next_look(conn, self.now, self.now));
+            if self.wheel.tick_of(key).is_none_or(|tick| tick > due) {
+                self.wheel.schedule(key, due);
+            }
+        }
+        if conn.is_finished() {
             return Some(Termination::normal());
         }
         self.after_flow(key, unfinished);
@@ -383,11 +409,14 @@ impl Engine {
                 let _ = epoll::modify(&self.epoll, &state.fd, data, interest);
             }
         }
-        if unfinished && !conn.queued {
-            conn.queued = true;
-            self.ready.push(key);
+        if conn.sides.iter().any(|side| side.retry) {
+            self.recheck(key);
         }
-        // What is unproven for longer has its look already.
+        if unfinished {
+            self.queue(key);
+        }
+        let conn = &self.conns[key];
+        // What lacks a proof of arrival for longer has its look already.
         if conn
             .sides
             .iter()
@@ -400,100 +429,11 @@ impl Engine {
         }
     }
 
-    /// One side is gone: the other is to be reset once it has what was read.
-    ///
-    /// A server that had ended its half before has said all it had to say, and resets only what
-    /// comes after: HAProxy calls that a normal end.
-    fn break_off(&mut self, key: u32, side: Side, error: io::Error) {
-        let end = match side {
-            Side::Server if self.conns[key].side(side).ended => Termination::normal(),
-            Side::Server => Termination::because(Cause::Server, Phase::Data, error),
-            Side::Client => Termination::because(Cause::Client, Phase::Data, error),
-        };
-        self.begin_closing(key, side, end);
-    }
-
-    fn begin_closing(&mut self, key: u32, closed: Side, end: Termination) {
+    /// Has the session served in the next turn.
+    fn queue(&mut self, key: u32) {
         let conn = &mut self.conns[key];
-        if conn.closing.is_none() {
-            conn.closing = Some(Closing::new(conn, closed, end, self.now));
-            self.wheel.cancel(key);
-            self.closing.push(key);
-        }
-    }
-
-    /// Works on a session that is to be reset; its end when that is done.
-    fn close(&mut self, key: u32) -> Option<Termination> {
-        let conn = self.conns.get_mut(key)?;
-        let over = closing::close(conn, &mut self.io, self.now, &self.worker_stats);
-        over.then(|| {
-            conn.closing
-                .take()
-                .map_or_else(Termination::normal, Closing::into_end)
-        })
-    }
-
-    /// Looks after time: sessions that wait to be reset, timeouts, vanished peers.
-    pub(super) fn tick(&mut self) {
-        self.read_clock();
-        let mut due = std::mem::take(&mut self.closing);
-        due.retain(|&key| {
-            self.serve(key);
-            self.conns
-                .get(key)
-                .is_some_and(|conn| conn.closing.is_some())
-        });
-        due.append(&mut self.closing);
-        self.closing = due;
-        let mut fired = Vec::new();
-        self.wheel.advance(self.now / TICK_MS, &mut fired);
-        for key in fired {
-            self.look(key);
-        }
-    }
-
-    fn look(&mut self, key: u32) {
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        let age = u64::try_from(conn.stats.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
-        match liveness::look(conn, age, self.now) {
-            Verdict::Next(at) => self.wheel.schedule(key, tick_of(at)),
-            Verdict::Idle(end) => self.remove(key, &end),
-            Verdict::Vanished(side, error) => {
-                self.break_off(key, side, error);
-                self.serve(key);
-            }
-        }
-    }
-
-    fn schedule(&mut self, key: u32) {
-        let conn = &self.conns[key];
-        if conn.closing.is_none() {
-            let at = liveness::next_look(conn, 0, self.now);
-            self.wheel.schedule(key, tick_of(at));
-        }
-    }
-
-    /// Step 10. Closing the descriptors takes them out of the epoll instance.
-    fn remove(&mut self, key: u32, end: &Termination) {
-        if let Some(conn) = self.conns.remove(key) {
-            self.wheel.cancel(key);
-            let Conn {
-                sides,
-                stats,
-                closing,
-                ..
-            } = conn;
-            if closing.is_some() {
-                self.closing.retain(|&other| other != key);
-            }
-            for (side, state) in Side::BOTH.into_iter().zip(sides) {
-                if let Some(pipe) = state.pipe {
-                    self.io.pipes.release(key, side, pipe);
-                }
-            }
-            stats.finish(end, &self.worker_stats);
+        if !std::mem::replace(&mut conn.queued, true) {
+            self.ready.push(key);
         }
     }
 
@@ -522,11 +462,3 @@ const INTEREST: EventFlags = EventFlags::IN
     .union(EventFlags::PRI)
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
-
-/// Resolution of timeouts, ms: one is never early, and late by this at most.
-const TICK_MS: u64 = 100;
-
-/// The first tick that is not before `at` ms: never early.
-fn tick_of(at: u64) -> u64 {
-    at.div_ceil(TICK_MS)
-}

@@ -1,7 +1,7 @@
 //! What is asked of the relay from outside: to end sessions, and to tell of them.
 
-use super::super::closing;
 use super::super::conn::{Conn, Kind, Side, SideState};
+use super::super::lifecycle;
 use super::super::liveness;
 use super::Engine;
 use crate::live::{Cause, Phase, Termination};
@@ -12,11 +12,13 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 impl Engine {
-    /// Ends the sessions on these servers.
+    /// Ends the sessions on these servers ([`crate::live::ServerLive::uid`]).
     pub(in super::super) fn end_sessions(&mut self, servers: &[u64], cause: Cause) {
+        let mut servers = servers.to_vec();
+        servers.sort_unstable();
         self.end_where(cause, |conn| {
             let server = conn.stats.server.as_ref();
-            server.is_some_and(|on| servers.contains(&on.slot.live().uid))
+            server.is_some_and(|on| servers.binary_search(&on.slot.live().uid).is_ok())
         });
     }
 
@@ -25,7 +27,8 @@ impl Engine {
         self.end_where(cause, |conn| conn.stats.id == id)
     }
 
-    /// Ends sessions by a reset, the client's after what was read for it. Whether there were any.
+    /// Ends sessions: nothing more is read, what was read is delivered for a limited time, then both
+    /// sides are reset. Whether there were any.
     fn end_where(&mut self, cause: Cause, chosen: impl Fn(&Conn) -> bool) -> bool {
         self.read_clock();
         let all = self.conns.iter();
@@ -34,9 +37,10 @@ impl Engine {
             .map(|(key, _)| key)
             .collect();
         for &key in &keys {
-            closing::reset(self.conns[key].side(Side::Server));
-            self.begin_closing(key, Side::Server, Termination::new(cause, Phase::Data));
-            self.serve(key);
+            if self.conns[key].kill(cause, self.now) {
+                self.begin_draining(key);
+                self.serve(key);
+            }
         }
         !keys.is_empty()
     }
@@ -45,8 +49,9 @@ impl Engine {
     pub(in super::super) fn end_all(&mut self, cause: Cause) {
         let keys: Vec<u32> = self.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.conns[key].sides.iter().for_each(closing::reset);
-            self.remove(key, &Termination::new(cause, Phase::Data));
+            self.conns[key].sides.iter().for_each(lifecycle::reset);
+            // The second letter is HAProxy's.
+            self.remove(key, Termination::new(cause, Phase::Connect));
         }
     }
 
@@ -78,8 +83,8 @@ fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
         return None;
     }
     let lefts = Side::BOTH.map(|side| time_left(conn, side, now));
-    let left = match &conn.closing {
-        Some(closing) => Some(closing.time_left(now)),
+    let left = match conn.draining() {
+        Some(draining) => Some(draining.time_left(now)),
         None => lefts.into_iter().flatten().min(),
     };
     if !wanted.has_time(left) {
@@ -92,9 +97,8 @@ fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
         SideView {
             fd: state.fd.as_raw_fd(),
             closed: conn
-                .closing
-                .as_ref()
-                .is_some_and(|closing| closing.closed() == side),
+                .draining()
+                .is_some_and(|draining| draining.is_closed(side)),
             ended: state.ended,
             shut: state.shut,
             kept_alive: details.kept_alive,

@@ -1,7 +1,7 @@
 //! When each session is to be looked at: a hierarchical timer wheel over small integer keys.
 //!
 //! Pure; runs on a worker. Scheduling, moving and cancelling are O(1) and cost 12 bytes a key, no
-//! allocation once the keys exist. A key fires in the first [`Wheel::advance`] that reaches its
+//! allocation once the keys exist. Ticks at which nothing happens are passed over. A key fires in the first [`Wheel::advance`] that reaches its
 //! tick, never before. (Varghese and Lauck, 1987, scheme 7.)
 
 /// Slots of a level, as a power of two.
@@ -25,9 +25,10 @@ struct Link {
 pub(super) struct Wheel {
     now: u64,
     heads: [u32; SLOTS * LEVELS],
+    /// A bit for each slot of a level that has a key.
+    occupied: [u64; LEVELS],
     links: Vec<Link>,
     ticks: Vec<u64>,
-    scheduled: usize,
 }
 
 impl Wheel {
@@ -36,9 +37,9 @@ impl Wheel {
         Self {
             now: 0,
             heads: [NONE; SLOTS * LEVELS],
+            occupied: [0; LEVELS],
             links: Vec::new(),
             ticks: Vec::new(),
-            scheduled: 0,
         }
     }
 
@@ -64,7 +65,6 @@ impl Wheel {
             self.ticks.resize(index + 1, 0);
         }
         self.ticks[index] = tick.max(self.now + 1);
-        self.scheduled += 1;
         self.place(key);
     }
 
@@ -83,6 +83,7 @@ impl Wheel {
         }
         if before == NONE {
             self.heads[slot as usize] = after;
+            self.note(slot as usize);
         } else {
             self.links[before as usize].after = after;
         }
@@ -90,16 +91,12 @@ impl Wheel {
             self.links[after as usize].before = before;
         }
         self.links[key as usize].slot = NONE;
-        self.scheduled -= 1;
     }
 
     /// Moves on to tick `to` and appends the keys that fire to `fired`.
     pub(super) fn advance(&mut self, to: u64, fired: &mut Vec<u32>) {
-        if self.scheduled == 0 {
-            self.now = self.now.max(to);
-        }
-        while self.now < to {
-            self.now += 1;
+        while let Some(next) = self.next_stop().filter(|&next| next <= to) {
+            self.now = next;
             // Where a level comes round, the slot of the next one is spread over those below.
             let coarse = (1..LEVELS)
                 .take_while(|level| self.now.is_multiple_of(span(*level)))
@@ -114,11 +111,45 @@ impl Wheel {
                 fired.push(key);
             }
         }
+        // Nothing happens in between, however long that was.
+        self.now = self.now.max(to);
+    }
+
+    /// The next tick at which a key fires or a slot is spread, if any is scheduled.
+    fn next_stop(&self) -> Option<u64> {
+        let stops = (0..LEVELS).filter_map(|level| {
+            let current = self.now / span(level);
+            let next = u32::try_from((current + 1) % SLOTS as u64).expect("less than SLOTS");
+            let ahead = self.occupied[level].rotate_right(next);
+            let slots = (ahead != 0).then(|| u64::from(ahead.trailing_zeros()) + 1)?;
+            Some((current + slots) * span(level))
+        });
+        stops.min()
+    }
+
+    /// Notes whether a slot has a key.
+    fn note(&mut self, slot: usize) {
+        let (level, bit) = (slot / SLOTS, 1 << (slot % SLOTS));
+        if self.heads[slot] == NONE {
+            self.occupied[level] &= !bit;
+        } else {
+            self.occupied[level] |= bit;
+        }
+    }
+
+    /// Gives back what keys from `keys` on have taken up. None of them may be scheduled.
+    pub(super) fn truncate(&mut self, keys: usize) {
+        debug_assert!(self.links.iter().skip(keys).all(|link| link.slot == NONE));
+        self.links.truncate(keys);
+        self.links.shrink_to_fit();
+        self.ticks.truncate(keys);
+        self.ticks.shrink_to_fit();
     }
 
     fn spread(&mut self, level: usize) {
         let slot = slot_of(level, self.now);
         let mut key = std::mem::replace(&mut self.heads[slot], NONE);
+        self.note(slot);
         while key != NONE {
             let after = self.links[key as usize].after;
             self.place(key);
@@ -140,6 +171,7 @@ impl Wheel {
         };
         let slot = slot_of(level, seen);
         let head = std::mem::replace(&mut self.heads[slot], key);
+        self.note(slot);
         if head != NONE {
             self.links[head as usize].before = key;
         }

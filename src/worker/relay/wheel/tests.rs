@@ -66,3 +66,38 @@ fn a_tick_beyond_the_last_level_waits_for_its_time() {
     wheel.advance(far, &mut fired);
     assert_eq!(fired, [0]);
 }
+
+/// Fault 22: a month without a key that fires was walked tick by tick.
+#[test]
+fn fault_22_a_month_is_passed_over_at_once() {
+    const MONTH: u64 = 30 * 24 * 3600 * 10;
+    let mut wheel = Wheel::new();
+    let mut fired = Vec::new();
+    wheel.schedule(1, 400 * MONTH);
+    let begun = std::time::Instant::now();
+    for month in 1..400 {
+        wheel.advance(month * MONTH, &mut fired);
+    }
+    assert!(fired.is_empty());
+    // Tick by tick this takes a minute.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+    wheel.advance(400 * MONTH, &mut fired);
+    assert_eq!(fired, [1]);
+}
+
+#[test]
+fn fault_23_what_many_keys_have_taken_up_is_given_back() {
+    let mut wheel = Wheel::new();
+    for key in 0..10_000 {
+        wheel.schedule(key, 100);
+    }
+    for key in 100..10_000 {
+        wheel.cancel(key);
+    }
+    wheel.truncate(100);
+    assert!(wheel.links.capacity() < 1000);
+    let mut fired = Vec::new();
+    wheel.schedule(5000, 100);
+    wheel.advance(100, &mut fired);
+    assert_eq!(fired.len(), 101);
+}

@@ -1,6 +1,9 @@
 //! The engine between real sockets: random reads, writes, ends and resets on both sides, against
 //! the plain rule that what was written on one side is read on the other.
 
+mod ending;
+mod urgent;
+
 use super::Relay;
 use super::conn::{Established, Kind};
 use super::connecting::Connecting;
@@ -96,7 +99,15 @@ impl End {
 }
 
 /// A connection, its near end for the engine and its far end, with socket buffers of this size.
-fn connection(buffer: usize) -> (OwnedFd, TcpStream) {
+fn connection(kind: Kind, buffer: usize) -> (OwnedFd, TcpStream) {
+    if kind == Kind::Unix {
+        let (near, far) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        near.set_send_buffer_size(buffer).unwrap();
+        far.set_send_buffer_size(buffer).unwrap();
+        near.set_nonblocking(true).unwrap();
+        // The calls are the same.
+        return (near.into(), TcpStream::from(OwnedFd::from(far)));
+    }
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     listener.set_recv_buffer_size(buffer).unwrap();
     listener
@@ -117,15 +128,16 @@ fn connection(buffer: usize) -> (OwnedFd, TcpStream) {
 struct Ready {
     client: OwnedFd,
     server: OwnedFd,
+    kind: Kind,
     stats: SessionStats,
     prefix: [Option<Box<[u8]>>; 2],
 }
 
 impl Ready {
     fn go(self, relay: &Rc<Relay>) {
-        let server = Connecting::new(relay, self.server, Kind::Tcp).unwrap();
+        let server = Connecting::new(relay, self.server, self.kind).unwrap();
         relay.adopt(Established {
-            client: (self.client, Kind::Tcp),
+            client: (self.client, self.kind),
             server,
             stats: self.stats,
             prefix: self.prefix,
@@ -134,10 +146,10 @@ impl Ready {
 
     /// The same, once the relay has heard that the server has answered.
     async fn go_when_answered(self, relay: &Rc<Relay>) {
-        let server = Connecting::new(relay, self.server, Kind::Tcp).unwrap();
+        let server = Connecting::new(relay, self.server, self.kind).unwrap();
         server.answered().await.unwrap();
         relay.adopt(Established {
-            client: (self.client, Kind::Tcp),
+            client: (self.client, self.kind),
             server,
             stats: self.stats,
             prefix: self.prefix,
@@ -161,6 +173,15 @@ fn session(buffer: usize) -> (Ready, Snapshot, Rc<WorkerStats>, [TcpStream; 2]) 
 
 /// The same, of a proxy with these keys.
 fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<WorkerStats>, [TcpStream; 2]) {
+    session_of(Kind::Tcp, buffer, keys)
+}
+
+/// The same, over sockets of this kind.
+fn session_of(
+    kind: Kind,
+    buffer: usize,
+    keys: &str,
+) -> (Ready, Snapshot, Rc<WorkerStats>, [TcpStream; 2]) {
     let limits = Limits::unknown();
     let loader = Loader {
         limits,
@@ -210,11 +231,12 @@ fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<WorkerStats>,
         &worker_stats,
     );
 
-    let (client, far_client) = connection(buffer);
-    let (server, far_server) = connection(buffer);
+    let (client, far_client) = connection(kind, buffer);
+    let (server, far_server) = connection(kind, buffer);
     let session = Ready {
         client,
         server,
+        kind,
         stats,
         prefix: [None, None],
     };
@@ -227,7 +249,11 @@ impl Fixture {
     }
 
     fn with_buffers(buffer: usize) -> Self {
-        let (session, snapshot, worker_stats, ends) = session(buffer);
+        Self::of(Kind::Tcp, buffer, "")
+    }
+
+    fn of(kind: Kind, buffer: usize, keys: &str) -> Self {
+        let (session, snapshot, worker_stats, ends) = session_of(kind, buffer, keys);
         let (relay, _events) = Relay::new(worker_stats).unwrap();
         session.go(&relay);
         Self {
@@ -316,7 +342,7 @@ proptest! {
         }
         fixture.act(&Act::End(0));
         fixture.act(&Act::End(1));
-        fixture.until("both ends have read the end", |b| b.ends.iter().all(|e| e.ended.is_some()));
+        fixture.until("both ends have read the end", |f| f.ends.iter().all(|e| e.ended.is_some()));
         fixture.until("the session has ended", Fixture::is_over);
         for side in 0..2 {
             prop_assert_eq!(fixture.ends[side].ended, Some(ErrorKind::UnexpectedEof));
@@ -339,7 +365,7 @@ proptest! {
         drop(stream);
         fixture.until("the session has ended", Fixture::is_over);
         let other = 1 - from;
-        fixture.until("the reset has arrived", |b| b.ends[other].ended.is_some());
+        fixture.until("the reset has arrived", |f| f.ends[other].ended.is_some());
         let kind = fixture.ends[other].ended;
         prop_assert_eq!(kind, Some(ErrorKind::ConnectionReset));
         prop_assert_eq!(fixture.ends[other].read, fixture.counted()[from]);
@@ -397,12 +423,12 @@ fn bulk_goes_through_a_pipe_that_comes_back_to_the_pool() {
 fn bulk_that_comes_in_pieces_is_still_bulk() {
     const PIECE: usize = 30_000;
     let mut fixture = Fixture::with_buffers(512 * 1024);
-    let spliced = |b: &Fixture| b.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
+    let spliced = |f: &Fixture| f.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
     let mut sent = 0;
     let mut pass = |fixture: &mut Fixture, len: usize| {
         sent += len as u64;
         fixture.ends[1].write(1, len);
-        fixture.until("the piece is through", |b| b.ends[0].read == sent);
+        fixture.until("the piece is through", |f| f.ends[0].read == sent);
         // Nothing is left to be read, and the engine knows it.
         fixture.turn();
     };
@@ -451,7 +477,7 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
     }
     let kept = || fixture.relay.engine.borrow().most_kept();
     assert!((1..=CHUNK_MAX).contains(&kept()), "{} bytes", kept());
-    let spliced = |b: &Fixture| b.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
+    let spliced = |f: &Fixture| f.snapshot.global.traffic.sum(|shard| &shard.spliced_out);
     let before = spliced(&fixture);
     let deadline = Instant::now() + TIMEOUT;
     while fixture.ends[0].read < BULK {
@@ -481,15 +507,15 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
 fn a_killed_session_is_reset_on_both_sides() {
     let mut fixture = Fixture::new();
     fixture.ends[0].write(0, 100);
-    fixture.until("the bytes are through", |b| b.ends[1].read == 100);
+    fixture.until("the bytes are through", |f| f.ends[1].read == 100);
     let server = fixture.snapshot.backends[0].as_ref().unwrap().servers[0]
         .live
         .uid;
     fixture.relay.end_sessions(&[server + 1], Cause::Down);
     assert!(!fixture.is_over(), "another server's sessions go on");
     fixture.relay.end_sessions(&[server], Cause::Down);
-    fixture.until("both are reset", |b| {
-        b.ends
+    fixture.until("both are reset", |f| {
+        f.ends
             .iter()
             .all(|end| end.ended == Some(ErrorKind::ConnectionReset))
     });

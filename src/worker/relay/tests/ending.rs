@@ -1,0 +1,375 @@
+//! How sessions end: by order, by timeout, by reset; what is delivered before, and how long it takes.
+
+use super::super::direction::is_no_memory;
+use super::*;
+
+/// From an order to end a session until both sides are closed.
+const ENDED_WITHIN: Duration = Duration::from_millis(200);
+
+impl Fixture {
+    /// The engine's clock goes on by so much.
+    fn pass(&mut self, time: Duration) {
+        self.relay.engine.borrow_mut().pass(time);
+    }
+
+    /// Ends the sessions on the only server.
+    fn kill(&mut self, cause: Cause) {
+        let backend = self.snapshot.backends[0].as_ref().unwrap();
+        let server = backend.servers[0].live.uid;
+        self.relay.end_sessions(&[server], cause);
+    }
+
+    /// `writers` write until nobody takes anything more, or for a moment where a reader of theirs is
+    /// not `slow`: it reads on.
+    fn fill(&mut self, writers: &[usize], slow: [bool; 2]) {
+        let blocks = writers.iter().all(|&side| slow[1 - side]);
+        let most = if blocks {
+            TIMEOUT
+        } else {
+            Duration::from_millis(40)
+        };
+        let begun = Instant::now();
+        let mut since = begun;
+        while since.elapsed() < Duration::from_millis(20) && begun.elapsed() < most {
+            let before = [self.ends[0].written, self.ends[1].written];
+            for &side in writers {
+                self.ends[side].write(side, 200_000);
+            }
+            self.turn();
+            for (side, slow) in slow.into_iter().enumerate() {
+                if !slow {
+                    self.ends[side].read(side, 200_000);
+                }
+            }
+            if before != [self.ends[0].written, self.ends[1].written] {
+                since = Instant::now();
+            }
+        }
+        assert!(begun.elapsed() < TIMEOUT, "not within {TIMEOUT:?}");
+    }
+
+    fn sides_pending(&self) -> [bool; 2] {
+        let engine = self.relay.engine.borrow();
+        engine.pending()
+    }
+}
+
+/// Fault 2: a session that moves bulk went on after it had been ended by an order.
+#[test]
+fn fault_2_a_kill_reads_nothing_more_and_closes_both_sides() {
+    for (kind, buffer) in [
+        (Kind::Tcp, 8 * 1024),
+        (Kind::Tcp, 512 * 1024),
+        (Kind::Unix, 64 * 1024),
+    ] {
+        for writers in [&[0][..], &[1], &[0, 1]] {
+            for slow in [[false; 2], [true; 2], [true, false], [false, true]] {
+                let mut fixture = Fixture::of(kind, buffer, "");
+                fixture.fill(writers, slow);
+                let counted = fixture.counted();
+                fixture.kill(Cause::Killed);
+                let begun = Instant::now();
+                while !fixture.is_over() {
+                    assert!(
+                        begun.elapsed() < ENDED_WITHIN,
+                        "{kind:?} {buffer} {writers:?} {slow:?}"
+                    );
+                    for &side in writers {
+                        fixture.ends[side].write(side, 100_000);
+                    }
+                    fixture.turn();
+                    for (side, slow) in slow.into_iter().enumerate() {
+                        if !slow {
+                            fixture.ends[side].read(side, 200_000);
+                        }
+                    }
+                }
+                assert_eq!(
+                    fixture.counted(),
+                    counted,
+                    "nothing was read after the order"
+                );
+                let ended = |f: &Fixture| f.ends.iter().all(|end| end.ended.is_some());
+                fixture.until("both ends are told", ended);
+                for (side, end) in fixture.ends.iter().enumerate() {
+                    assert!(end.read <= counted[1 - side]);
+                    if kind == Kind::Tcp {
+                        assert_eq!(end.ended, Some(ErrorKind::ConnectionReset));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Fault 2: the relay waited for its next tick, a tenth of a second, before it looked at what an order
+/// had begun to end.
+#[test]
+fn fault_2_an_order_to_end_wakes_the_relay() {
+    in_a_runtime(async {
+        let (session, snapshot, worker_stats, ends) = session(SOCKET_BUFFER);
+        let (relay, events) = Relay::new(worker_stats).unwrap();
+        let running = Rc::clone(&relay);
+        tokio::task::spawn_local(async move { running.run(events).await });
+        session.go(&relay);
+        // The client sends more than the server and the kernel take.
+        let [mut client, server] = ends;
+        let bytes = vec![1; 100_000];
+        client.set_nonblocking(true).unwrap();
+        let deadline = Instant::now() + TIMEOUT;
+        while relay.engine.borrow().pending() == [false; 2] {
+            assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
+            let _ = client.write(&bytes);
+            tokio::task::yield_now().await;
+        }
+        let uid = snapshot.backends[0].as_ref().unwrap().servers[0].live.uid;
+        let begun = Instant::now();
+        relay.end_sessions(&[uid], Cause::Killed);
+        relay.empty().await;
+        assert!(begun.elapsed() < ENDED_WITHIN, "{:?}", begun.elapsed());
+        drop(server);
+    });
+}
+
+/// Fault 39: the side that does not take its bytes is blamed, and not the one that rlb does not read
+/// from meanwhile.
+#[test]
+fn fault_39_only_the_side_that_is_waited_for_times_out() {
+    let keys = "timeout = { client = '2s', server = '4s' }";
+    for (kind, buffer) in [
+        (Kind::Tcp, 8 * 1024),
+        (Kind::Tcp, 512 * 1024),
+        (Kind::Unix, 64 * 1024),
+    ] {
+        let mut fixture = Fixture::of(kind, buffer, keys);
+        fixture.fill(&[0], [true; 2]);
+        assert_eq!(fixture.sides_pending(), [false, true]);
+        fixture.pass(Duration::from_millis(3500));
+        fixture.turn();
+        assert!(!fixture.is_over(), "the client is not read from");
+        fixture.pass(Duration::from_millis(600));
+        fixture.turn();
+        assert!(fixture.is_over(), "the server takes nothing");
+        let frontend = fixture.snapshot.frontends[0].as_ref().unwrap();
+        let traffic = &frontend.live.traffic;
+        assert_eq!(traffic.sum(|shard| &shard.srv_abrt), 1);
+        assert_eq!(traffic.sum(|shard| &shard.cli_abrt), 0);
+    }
+}
+
+/// Fault 39: once the other side takes bytes again, the silence of the one that sent them counts from
+/// there.
+#[test]
+fn fault_39_a_side_that_was_not_read_from_has_its_whole_timeout_again() {
+    let keys = "timeout = { client = '2s', server = '1h' }";
+    let mut fixture = Fixture::of(Kind::Tcp, 512 * 1024, keys);
+    fixture.fill(&[0], [true; 2]);
+    fixture.pass(Duration::from_secs(60));
+    fixture.turn();
+    fixture.until("the server has all", |f| {
+        f.ends[1].read == f.ends[0].written
+    });
+    fixture.pass(Duration::from_millis(1500));
+    fixture.turn();
+    assert!(!fixture.is_over());
+    fixture.pass(Duration::from_millis(700));
+    fixture.turn();
+    assert!(fixture.is_over(), "and no more than that");
+}
+
+/// Fault 39: where both sides do not take their bytes, the session ends when both timeouts are over,
+/// counted from the last byte.
+#[test]
+fn fault_39_the_longer_timeout_is_not_begun_anew_by_the_shorter() {
+    let keys = "timeout = { client = '2s', server = '4s' }";
+    for buffer in [8 * 1024, 512 * 1024] {
+        let mut fixture = Fixture::of(Kind::Tcp, buffer, keys);
+        fixture.fill(&[0, 1], [true; 2]);
+        for _ in 0..2 {
+            fixture.pass(Duration::from_millis(1900));
+            fixture.turn();
+            assert!(!fixture.is_over());
+        }
+        fixture.pass(Duration::from_millis(400));
+        fixture.turn();
+        assert!(fixture.is_over());
+    }
+}
+
+/// Fault 39: a side that times out does not take what the other is owed along.
+#[test]
+fn a_timeout_of_one_side_lets_the_other_have_its_bytes() {
+    let keys = "timeout = { client = '2s', server = '4s' }";
+    let mut fixture = Fixture::of(Kind::Tcp, 8 * 1024, keys);
+    fixture.fill(&[0, 1], [true; 2]);
+    assert_eq!(fixture.sides_pending(), [true, true]);
+    let counted = fixture.counted();
+    fixture.pass(Duration::from_millis(2200));
+    fixture.turn();
+    assert!(!fixture.is_over(), "the server still has bytes to take");
+    let deadline = Instant::now() + TIMEOUT;
+    while !fixture.is_over() {
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
+        fixture.turn();
+        fixture.ends[1].read(1, 200_000);
+    }
+    fixture.until("the end has come", |f| f.ends[1].ended.is_some());
+    assert_eq!(fixture.ends[1].read, counted[0]);
+}
+
+/// A session whose server has sent everything and ended, which the relay has read but the client has
+/// not taken. The client reads `step` bytes at a time until then; `None` if it took the last bytes at once.
+fn answered(step: usize) -> Option<Fixture> {
+    let mut fixture = Fixture::with_buffers(8 * 1024);
+    fixture.act(&Act::End(0));
+    fixture.fill(&[1], [true, false]);
+    fixture.act(&Act::End(1));
+    let deadline = Instant::now() + TIMEOUT;
+    while fixture.counted()[1] < fixture.ends[1].written {
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
+        fixture.ends[0].read(0, step);
+        fixture.turn();
+    }
+    (fixture.sides_pending() == [true, false]).then_some(fixture)
+}
+
+/// A server that has answered and ended resets what comes after: the client has all the time that its
+/// timeout gives it to take the answer, and an orderly end.
+#[test]
+fn a_reset_behind_an_end_takes_nothing_from_a_slow_client() {
+    let mut fixture = (1..40).find_map(|step| answered(step * 500)).unwrap();
+    let stream = fixture.ends[1].stream.take().unwrap();
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(stream);
+    fixture.turn();
+    fixture.pass(Duration::from_secs(5));
+    fixture.turn();
+    assert!(!fixture.is_over());
+    fixture.until("the client has the end", |f| f.ends[0].ended.is_some());
+    assert_eq!(fixture.ends[0].ended, Some(ErrorKind::UnexpectedEof));
+    assert_eq!(fixture.ends[0].read, fixture.ends[1].written);
+}
+
+/// Fault 21: when the kernel has no memory for a write, no event tells that it has again.
+#[test]
+fn fault_21_a_write_that_lacked_memory_is_tried_again_by_time() {
+    let mut fixture = Fixture::with_buffers(8 * 1024);
+    fixture.fill(&[0], [true; 2]);
+    assert_eq!(fixture.sides_pending(), [false, true]);
+    let deadline = Instant::now() + TIMEOUT;
+    let counted = fixture.counted()[0];
+    while fixture.ends[1].read < counted {
+        assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
+        fixture.ends[1].read(1, 200_000);
+        // Time alone, without events.
+        let mut engine = fixture.relay.engine.borrow_mut();
+        engine.lacks_memory();
+        engine.tick();
+    }
+}
+
+#[test]
+fn what_the_kernel_says_when_it_lacks_memory_is_not_a_dead_peer() {
+    use rustix::io::Errno;
+    assert!([Errno::NOBUFS, Errno::NOMEM].into_iter().all(is_no_memory));
+    assert!(
+        ![Errno::PIPE, Errno::CONNRESET, Errno::AGAIN]
+            .into_iter()
+            .any(is_no_memory)
+    );
+}
+
+/// Fault 23: the key of a session that had ended while it drained stayed in the list of those that
+/// drain, and was looked at as if it were the next session's.
+#[test]
+fn fault_23_the_next_session_in_the_same_place_is_left_alone() {
+    let mut fixture = Fixture::new();
+    fixture.fill(&[1], [true; 2]);
+    fixture.kill(Cause::Killed);
+    assert!(!fixture.is_over(), "it drains");
+    fixture.relay.end_all(Cause::Killed);
+    assert!(fixture.is_over());
+    let (next, _snapshot, _stats, ends) = session(SOCKET_BUFFER);
+    next.go(&fixture.relay);
+    fixture.pass(Duration::from_secs(5));
+    fixture.turn();
+    assert!(!fixture.is_over(), "the next one lives");
+    assert!(!fixture.relay.engine.borrow().needs_recheck());
+    drop(ends);
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Act(Act),
+    Reset(usize),
+    Kill,
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        40 => act().prop_map(Event::Act),
+        10 => (0usize..2).prop_map(|side| Event::Act(Act::Write(side, 300_000))),
+        1 => (0usize..2).prop_map(Event::Reset),
+        1 => Just(Event::Kill),
+        3 => prop_oneof![1u64..300, 900u64..5000].prop_map(Event::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    /// Whatever happens in whatever order, spliced and copied: no byte is wrong (every read looks at
+    /// each), none is read from a side after an order to end, and every session ends.
+    #[test]
+    fn every_session_ends_and_no_byte_is_wrong(
+        events in prop::collection::vec(event(), 1..120), large: bool, unix: bool
+    ) {
+        let kind = if unix { Kind::Unix } else { Kind::Tcp };
+        let buffer = if large { 512 * 1024 } else { 8 * 1024 };
+        let keys = "timeout = { client = '3s', server = '4s', client-fin = '1s', server-fin = '2s' }";
+        let mut fixture = Fixture::of(kind, buffer, keys);
+        let mut killed: Option<[u64; 2]> = None;
+        let mut disturbed = false;
+        for event in &events {
+            match event {
+                Event::Act(act) => fixture.act(act),
+                Event::Reset(side) => {
+                    disturbed = true;
+                    if let Some(stream) = fixture.ends[*side].stream.take() {
+                        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                    }
+                }
+                Event::Kill => {
+                    if killed.is_none() && !fixture.is_over() {
+                        killed = Some(fixture.counted());
+                    }
+                    fixture.kill(Cause::Killed);
+                }
+                Event::Pass(ms) => {
+                    disturbed |= *ms >= 900;
+                    fixture.pass(Duration::from_millis(*ms));
+                    fixture.turn();
+                }
+            }
+            if let Some(counted) = killed {
+                prop_assert_eq!(fixture.counted(), counted, "nothing is read after the order");
+            }
+        }
+        for side in 0..2 {
+            fixture.act(&Act::End(side));
+        }
+        fixture.until("the session has ended", Fixture::is_over);
+        for side in 0..2 {
+            if fixture.ends[side].stream.is_some() {
+                fixture.until("the end has come", |f| f.ends[side].ended.is_some());
+            }
+            let (read, counted) = (fixture.ends[side].read, fixture.counted()[1 - side]);
+            prop_assert!(read <= counted);
+            if !disturbed && killed.is_none() {
+                prop_assert_eq!(read, fixture.ends[1 - side].written);
+            }
+        }
+    }
+}
