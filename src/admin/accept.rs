@@ -2,7 +2,7 @@
 //! kept back. Admin thread, one task a listener.
 //!
 //! Invariants: no more than `stats.maxconn` are served; one more may be in hand, the rest waits in
-//! the kernel's queue. When the limit is reached, the connection on which nothing has moved for the
+//! the kernel's queue. When the limit is reached, the connection on which no byte has moved for the
 //! longest makes room, so that idle ones cannot shut out a health check. Running out of descriptors
 //! pauses, it never spins.
 
@@ -28,9 +28,11 @@ const SEND_BUFFER: usize = 128 * 1024;
 /// How long accepting pauses when no descriptor is left.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often a full listener looks for room when nobody leaves.
-const RETRY_EVERY: Duration = Duration::from_millis(100);
-/// How long nothing must have moved on a connection that is to make room.
-const IDLE_MIN: Duration = Duration::from_secs(1);
+const RETRY_EVERY: Duration = Duration::from_millis(20);
+/// How long no byte must have moved on a connection that is to make room: on one that waits for a
+/// request, and on one whose answer is on its way.
+const IDLE_MIN: Duration = Duration::from_millis(100);
+const STALLED_MIN: Duration = Duration::from_secs(1);
 /// How often a lack of descriptors is reported.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
@@ -146,15 +148,17 @@ async fn wait_for_slot(shared: &Shared) -> StatsSlot {
     }
 }
 
+/// Ends the connection on which no byte has moved for the longest, if that is long enough: of those
+/// that wait for a request first, of those whose answer is on its way only when there are no others.
 fn evict_idlest(connections: &Connections) {
     let connections = connections.borrow();
-    let idlest = connections
-        .iter()
-        .map(|(_, state)| state)
-        .min_by_key(|state| state.last_byte.get());
-    if let Some(state) = idlest
-        && state.last_byte.get().elapsed() >= IDLE_MIN
-    {
+    let idlest = |answering: bool, idle_min: Duration| {
+        let all = connections.iter().map(|(_, state)| state);
+        all.filter(|state| state.is_answering() == answering)
+            .min_by_key(|state| state.last_byte.get())
+            .filter(|state| state.last_byte.get().elapsed() >= idle_min)
+    };
+    if let Some(state) = idlest(false, IDLE_MIN).or_else(|| idlest(true, STALLED_MIN)) {
         state.evicted.notify_one();
     }
 }

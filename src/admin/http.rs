@@ -14,7 +14,7 @@ use crate::stats::{Metrics, Page, Process, Requests, Rows, Table, schema};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue, REFRESH, WWW_AUTHENTICATE,
+    HeaderValue, REFRESH, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Response, StatusCode};
 use std::convert::Infallible;
@@ -61,8 +61,9 @@ pub(super) fn respond(
         // what was to be asked of whoever wants to see it.
         resource = Resource::NotFound;
     }
+    let guarded = resource.is_guarded();
     let refreshing = view.refreshing && resource.is_of_the_page();
-    let mut response = if resource.is_guarded() && !is_authorized(&page.auth, headers) {
+    let mut response = if guarded && !is_authorized(&page.auth, headers) {
         unauthorized(page)
     } else {
         let refresh = page.refresh.filter(|_| refreshing);
@@ -74,7 +75,14 @@ pub(super) fn respond(
         }
         response
     };
-    set(&mut response, CACHE_CONTROL, "no-cache");
+    // What only those with a password may see is kept by no cache.
+    let caching = if guarded && !page.auth.is_empty() {
+        "no-store"
+    } else {
+        "no-cache"
+    };
+    set(&mut response, CACHE_CONTROL, caching);
+    set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
     if method == Method::HEAD {
         *response.body_mut() = BodySource::Done.into();
     }
@@ -96,7 +104,9 @@ fn build(resource: Resource, view: View, sources: ResponseSources) -> Response<R
             response
         }
         Resource::Table(format) => {
-            let rows = Rows::new(snapshot, requests, now).filtered(view.filter);
+            let rows = Rows::new(snapshot, requests, now)
+                .filtered(view.filter)
+                .with_legends(view.legends);
             let kind = if format == crate::stats::Format::Json {
                 JSON
             } else {
@@ -107,7 +117,7 @@ fn build(resource: Resource, view: View, sources: ResponseSources) -> Response<R
         }
         Resource::Schema => with_body(StatusCode::OK, JSON, ResponseBody::text(schema())),
         Resource::Metrics(select) => {
-            let metrics = Metrics::new(snapshot, process, requests, now, select);
+            let metrics = Metrics::new(snapshot, process, requests, now, (select, view.legends));
             let answer = BodySource::Metrics(Box::new(metrics));
             with_body(StatusCode::OK, METRICS_TYPE, answer)
         }
@@ -120,6 +130,11 @@ fn build(resource: Resource, view: View, sources: ResponseSources) -> Response<R
                 ResponseBody::text(why),
             ),
         },
+        Resource::BadRequest => with_body(
+            StatusCode::BAD_REQUEST,
+            TEXT,
+            ResponseBody::text("bad request\n"),
+        ),
         Resource::NotFound => with_body(
             StatusCode::NOT_FOUND,
             TEXT,

@@ -26,6 +26,8 @@ pub(super) enum Resource {
     Health,
     /// `/readyz`
     Ready,
+    /// Metrics, but not these: no such scope, or not an address.
+    BadRequest,
     /// No such page.
     NotFound,
     /// Neither GET nor HEAD.
@@ -63,7 +65,10 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resourc
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     match path {
-        "/metrics" => return (Resource::Metrics(Select::of(query)), view),
+        "/metrics" => {
+            let metrics = Select::of(query).map(Resource::Metrics);
+            return (metrics.unwrap_or(Resource::BadRequest), view);
+        }
         "/healthz" => return (Resource::Health, view),
         "/readyz" => return (Resource::Ready, view),
         _ => {}
@@ -80,6 +85,7 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resourc
             "json-schema" => resource = Resource::Schema,
             "up" => view.filter.up = true,
             "no-maint" => view.filter.no_maint = true,
+            "problems" => view.filter.problems = true,
             "norefresh" => view.refreshing = false,
             _ => {
                 if let Some(scope) = option.strip_prefix("scope=") {

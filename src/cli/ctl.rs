@@ -1,23 +1,30 @@
 //! `rlb ctl`, `rlb reload` and `rlb upgrade`: one command to the runtime socket of a running rlb.
 //!
-//! Runs on the main thread and ends. Exit status 1 when the socket cannot be reached, when the
-//! command is not known or not allowed, or when a reload or an upgrade was refused.
+//! Runs on the main thread and ends. Exit status 1 when the socket cannot be reached, when no answer
+//! comes in time, when a command is not known, not allowed or has failed, or when a reload or an
+//! upgrade was refused.
 
-use crate::config;
-use std::io::{Read, Write};
+use crate::config::{self, units};
+use anyhow::Context;
+use socket2::{Domain, Socket, Type};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long the answer of an ordinary command may take.
+/// How long each piece of an ordinary command's answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The same of a reload, which may look up names, and of an upgrade, which starts a process.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Sent before the commands, as HAProxy's own tools do: errors are marked from then on.
+const MARK_ERRORS: &str = "set severity-output number";
+/// Answers of failed commands that HAProxy does not mark as errors.
+const UNMARKED_FAILURES: [&str; 3] = ["Unknown command", "Session not found.", "Success=0"];
+/// The least severe level that is a failure: `LOG_ERR` of syslog(3).
+const SEVERITY_ERROR: u8 = 3;
 
-/// Which socket.
+/// Which socket, and how long its answer may take.
 #[derive(Debug, clap::Args)]
 struct SocketArgs {
     /// The socket; by default that of the configuration file
@@ -26,6 +33,18 @@ struct SocketArgs {
     /// The configuration file whose [runtime-api] names the socket
     #[arg(long, short, value_name = "FILE", default_value = "/etc/rlb/rlb.toml")]
     config: PathBuf,
+    /// Longest wait for the socket and for each piece of the answer, as 10s; by default 10s, and 60s
+    /// for reload and upgrade
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
+    timeout: Option<Duration>,
+}
+
+/// A wait that a command line names.
+fn timeout(text: &str) -> Result<Duration, String> {
+    match units::duration(text) {
+        Ok(time) if time.is_zero() => Err("it must be longer than 0".to_owned()),
+        result => result,
+    }
 }
 
 /// Arguments of `rlb ctl`.
@@ -47,14 +66,45 @@ pub(super) struct ChangeArgs {
 
 /// Sends a command and prints the answer.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let answer = match ask(&args.socket, &args.command.join(" "), ANSWER_TIMEOUT) {
+    let command = format!("{MARK_ERRORS};{}", args.command.join(" "));
+    let answer = match ask(&args.socket, &command, ANSWER_TIMEOUT) {
         Ok(answer) => answer,
         Err(error) => return failed(&error),
     };
+    let (text, succeeded) = unmarked(&answer);
     // A reader that has seen enough (head) is no failure.
-    let _ = std::io::stdout().write_all(answer.as_bytes());
-    let refused = answer.starts_with("Unknown command") || answer.starts_with("Permission denied");
-    exit(!refused && !answer.starts_with("Success=0"))
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    exit(succeeded)
+}
+
+/// The answers to the commands behind [`MARK_ERRORS`] without their marks, and whether no command
+/// has failed.
+fn unmarked(answer: &str) -> (String, bool) {
+    // The empty line that ends the answer to the marking itself. Without it the socket has refused
+    // the client or the whole line, or has not answered.
+    let marked = answer.strip_prefix('\n');
+    let mut succeeded = marked.is_some();
+    let answer = marked.unwrap_or(answer);
+    let mut text = String::with_capacity(answer.len());
+    let mut begins = true;
+    for line in answer.split_inclusive('\n') {
+        let (severity, line) = match severity(line) {
+            Some((severity, rest)) if begins => (Some(severity), rest),
+            _ => (None, line),
+        };
+        let failure = severity.is_some_and(|it| it <= SEVERITY_ERROR)
+            || begins && UNMARKED_FAILURES.iter().any(|it| line.starts_with(it));
+        succeeded &= !failure;
+        text.push_str(line);
+        begins = line == "\n";
+    }
+    (text, succeeded)
+}
+
+/// The number of `[3]: …`, and what follows.
+fn severity(line: &str) -> Option<(u8, &str)> {
+    let (number, rest) = line.strip_prefix('[')?.split_once("]: ")?;
+    Some((number.parse().ok().filter(|it| *it <= 7)?, rest))
 }
 
 /// Asks for a change of the running process (`reload`, `upgrade`) and prints what came of it.
@@ -91,42 +141,93 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn ask(socket: &SocketArgs, command: &str, timeout: Duration) -> anyhow::Result<String> {
-    use anyhow::Context;
-    let path = match &socket.socket {
+fn ask(args: &SocketArgs, command: &str, default: Duration) -> anyhow::Result<String> {
+    let path = match &args.socket {
         Some(path) => path.clone(),
-        None => configured(&socket.config)?,
+        None => configured(&args.config)?,
     };
-    let mut stream = connect(&path).with_context(|| format!("cannot reach {}", path.display()))?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
+    let timeout = args.timeout.unwrap_or(default);
+    let late = |error: std::io::Error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            anyhow::anyhow!("{} does not answer within {timeout:?}", path.display())
+        }
+        _ => anyhow::Error::new(error).context("no whole answer"),
+    };
+    let mut stream = match connect(&path, timeout) {
+        Err(error) if error.kind() != ErrorKind::WouldBlock => {
+            return Err(error).with_context(|| format!("cannot reach {}", path.display()));
+        }
+        result => result.map_err(late)?,
+    };
     let command = command.replace(['\r', '\n'], " ");
-    stream.write_all(format!("{command}\n").as_bytes())?;
-    stream.shutdown(Shutdown::Write)?;
     let mut answer = String::new();
     stream
-        .read_to_string(&mut answer)
-        .context("no whole answer")?;
+        .write_all(format!("{command}\n").as_bytes())
+        .and_then(|()| stream.shutdown(Shutdown::Write))
+        .and_then(|()| stream.read_to_string(&mut answer))
+        .map_err(late)?;
     Ok(answer)
 }
 
-fn connect(path: &Path) -> std::io::Result<UnixStream> {
-    match path.to_str().and_then(|path| path.strip_prefix('@')) {
-        Some(name) => UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?),
-        None => UnixStream::connect(path),
-    }
+/// Connects within `timeout`, which is that of every read and write too. A socket whose queue is full
+/// answers nobody: the kernel then waits as long as the socket may wait to send.
+fn connect(path: &Path, timeout: Duration) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(timeout))?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.connect(&crate::sys::socket::unix_address(path)?)?;
+    Ok(socket)
 }
 
 /// The socket that a configuration names. A file that is not valid (any more) may still name it.
 fn configured(path: &Path) -> anyhow::Result<PathBuf> {
-    let known = match config::load(path) {
-        Ok((config, _)) => config.runtime_api.map(|api| api.socket),
-        Err(_) => config::runtime_socket(path),
-    };
-    known.ok_or_else(|| {
-        anyhow::anyhow!(
-            "{} names no socket: write a [runtime-api] table, or use --socket",
-            path.display()
-        )
-    })
+    let shown = path.display();
+    if let Err(error) = std::fs::metadata(path) {
+        return Err(error).with_context(|| {
+            format!(
+                "cannot read {shown}, which is to name the socket \
+                 (name another file with --config, or the socket with --socket)"
+            )
+        });
+    }
+    match config::load(path) {
+        Ok((config, _)) => config.runtime_api.map(|api| api.socket).with_context(|| {
+            format!("{shown} names no socket: write a [runtime-api] table, or use --socket")
+        }),
+        Err(_) => config::runtime_socket(path).with_context(|| {
+            format!(
+                "{shown} is not valid, and no socket can be read from it: \
+                 see `rlb check {shown}`, or use --socket"
+            )
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault 18.
+    #[test]
+    fn fault_18_a_failed_command_is_told_from_a_successful_one() {
+        for (answer, text, succeeded) in [
+            ("\n\n", "\n", true),
+            ("", "", false),
+            ("Permission denied\n", "Permission denied\n", false),
+            ("\n[6]: 3.0.0\n\n", "3.0.0\n\n", true),
+            ("\n[3]: No such server.\n\n", "No such server.\n\n", false),
+            ("\n# pxname,\n[3]: x,\n\n", "# pxname,\n[3]: x,\n\n", true),
+            ("\n\n[3]: a\n\n\n", "\na\n\n\n", false),
+            (
+                "\n[6]: Unknown command: 'x'\n\n",
+                "Unknown command: 'x'\n\n",
+                false,
+            ),
+            ("\nSession not found.\n\n", "Session not found.\n\n", false),
+            ("\nSuccess=0\n--\nno\n\n", "Success=0\n--\nno\n\n", false),
+            ("\nSuccess=1\n--\nyes\n\n", "Success=1\n--\nyes\n\n", true),
+        ] {
+            assert_eq!(unmarked(answer), (text.to_owned(), succeeded), "{answer:?}");
+        }
+    }
 }

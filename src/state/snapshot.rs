@@ -10,6 +10,23 @@ use crate::live::{BackendLive, FrontendLive, GlobalLive, ServerLive};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Who may do what on the runtime socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiAccess {
+    /// Mode of its file; of an abstract socket the mode that its peers are held against.
+    pub mode: u32,
+    /// What its clients may do.
+    pub level: model::ApiLevel,
+}
+
+impl ApiAccess {
+    /// As configured.
+    pub(super) fn of(api: &model::RuntimeApi) -> Self {
+        let (mode, level) = (api.mode, api.level);
+        Self { mode, level }
+    }
+}
+
 /// Names a frontend for as long as its name exists, across snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrontendId(pub u32);
@@ -35,8 +52,8 @@ pub struct Snapshot {
     pub node: Option<Arc<str>>,
     /// Description of the process.
     pub description: Option<Arc<str>>,
-    /// What a client of the runtime socket may do; `None`: there is no such socket.
-    pub api_level: Option<model::ApiLevel>,
+    /// Who may do what on the runtime socket; `None`: there is no such socket.
+    pub api: Option<ApiAccess>,
     /// By [`FrontendId`]; `None` where a frontend was removed. An id is never given twice.
     pub frontends: Vec<Option<Arc<Frontend>>>,
     /// By [`BackendId`]; `None` where a backend was removed. An id is never given twice.
@@ -74,7 +91,7 @@ impl Snapshot {
             hard_stop_after: config.global.hard_stop_after,
             node: config.global.node.clone(),
             description: config.global.description.clone(),
-            api_level: config.runtime_api.as_ref().map(|api| api.level),
+            api: config.runtime_api.as_ref().map(ApiAccess::of),
             frontends: frontends
                 .map(|(index, spec)| {
                     let target = backend_id(spec.default_backend.0);

@@ -1,7 +1,8 @@
-//! Which rows are shown: `;up`, `;no-maint`, `scope=` of an address, and `scope` of `[stats]`.
+//! Which rows are shown: `;up`, `;no-maint`, `;problems`, `scope=` of an address, and `scope` of
+//! `[stats]`.
 
 use super::row::{Kind, Object, Row};
-use crate::state::OperState;
+use crate::state::{AdminState, Backend, OperState, Server};
 use std::sync::Arc;
 
 /// Longest text that `scope=` is taken with, as in HAProxy.
@@ -14,6 +15,8 @@ pub struct Filter {
     pub up: bool,
     /// No servers in maintenance.
     pub no_maint: bool,
+    /// Only servers with a problem ([`has_problem`]), and backends that have such or are down.
+    pub problems: bool,
     /// Only proxies whose name contains this.
     pub scope: Option<String>,
     /// Only these proxies; empty: all.
@@ -49,23 +52,25 @@ impl Select {
 impl Filter {
     /// Whether it leaves out servers, and a backend's status is to say how many there are.
     pub fn hides_servers(&self) -> bool {
-        self.up || self.no_maint
+        self.up || self.no_maint || self.problems
+    }
+
+    /// Whether the proxy called `name` is shown.
+    pub fn shows_proxy(&self, name: &str) -> bool {
+        let only = self.only.is_empty() || self.only.iter().any(|only| **only == *name);
+        let scope = self.scope.as_ref();
+        only && scope.is_none_or(|part| name.contains(part.as_str()))
     }
 
     /// Whether `row` is shown.
     pub fn shows(&self, row: &Row<'_>) -> bool {
-        let name = row.proxy();
-        if !self.only.is_empty() && !self.only.iter().any(|only| **only == *name) {
-            return false;
-        }
-        if self
-            .scope
-            .as_ref()
-            .is_some_and(|part| !name.contains(part.as_str()))
-        {
+        if !self.shows_proxy(row.proxy()) {
             return false;
         }
         if self.select.is_some_and(|select| !select.takes(row)) {
+            return false;
+        }
+        if self.problems && !is_problem(row) {
             return false;
         }
         let Object::Server(_, server) = row.object else {
@@ -75,4 +80,29 @@ impl Filter {
         let down = maint || server.status.oper == OperState::Stopped;
         !(self.up && down || self.no_maint && maint)
     }
+}
+
+/// Whether a row is about something that is wrong.
+fn is_problem(row: &Row<'_>) -> bool {
+    match row.object {
+        Object::Server(_, server) => has_problem(server),
+        Object::Backend(backend) => backend_has_problem(backend),
+        Object::Frontend(_) | Object::StatsFrontend(_) | Object::StatsBackend(_) => false,
+    }
+}
+
+/// Whether a server is not as it should be: down, on its way down or up, asked last because connects
+/// to it fail, or without an address. Maintenance that an operator wants is no problem.
+pub fn has_problem(server: &Server) -> bool {
+    let status = &server.status;
+    if status.admin.is_maint() {
+        return status.admin.has(AdminState::RMAINT);
+    }
+    let changing = server.spec.check.is_some() && status.health < server.rules().full();
+    status.oper == OperState::Stopped || changing || server.live.is_suspect()
+}
+
+fn backend_has_problem(backend: &Backend) -> bool {
+    let down = !backend.status.up && !backend.servers.is_empty();
+    down || backend.servers.iter().any(|server| has_problem(server))
 }

@@ -12,8 +12,8 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// HAProxy's `type` column. Listeners (3) have no rows: HAProxy has them with `option
-/// socket-stats`; rlb counts by frontend.
+/// HAProxy's `type` column. Listeners (3) have no rows: in HAProxy they come with
+/// `option socket-stats`, and rlb counts by frontend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -56,6 +56,8 @@ pub struct Row<'a> {
     check: Option<CheckReport>,
     /// Whether a backend's status says how many of its servers are usable.
     counting: bool,
+    /// Whether addresses and algorithms are shown.
+    legends: bool,
 }
 
 impl<'a> Row<'a> {
@@ -83,6 +85,7 @@ impl<'a> Row<'a> {
             now_ms: snapshot.global.millis(now),
             check,
             counting: false,
+            legends: false,
         }
     }
 
@@ -91,6 +94,19 @@ impl<'a> Row<'a> {
     pub(super) fn counting(mut self, counting: bool) -> Self {
         self.counting = counting;
         self
+    }
+
+    /// The same with addresses and algorithms in their columns if `legends`, as HAProxy's
+    /// `STAT_F_SHLGNDS`.
+    #[must_use]
+    pub(super) fn with_legends(mut self, legends: bool) -> Self {
+        self.legends = legends;
+        self
+    }
+
+    /// Whether addresses and algorithms are shown.
+    pub fn legends(&self) -> bool {
+        self.legends
     }
 
     /// Frontend, backend or server.

@@ -59,8 +59,8 @@ pub(crate) fn whole(mut table: super::Table) -> String {
     }
 }
 
-/// Its rows, ten seconds after the start.
+/// Its rows, ten seconds after the start, with addresses and algorithms.
 pub(crate) fn rows(snapshot: Snapshot) -> Rows {
     let now = snapshot.global.start + Duration::from_secs(10);
-    Rows::new(Arc::new(snapshot), Arc::new(Requests::default()), now)
+    Rows::new(Arc::new(snapshot), Arc::new(Requests::default()), now).with_legends(true)
 }

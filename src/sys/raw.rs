@@ -72,6 +72,44 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(u32::try_from(bytes).unwrap_or(0))
 }
 
+/// Most groups that a process may be in: the kernel's `NGROUPS_MAX`.
+const GROUPS_MAX: usize = 65_536;
+
+/// The supplementary groups of the process at the other end of a unix socket, as they were when it
+/// connected (`SO_PEERGROUPS`, since Linux 4.13).
+///
+/// # Errors
+/// `ENOPROTOOPT` on older kernels; `ENODATA` for a socket that is not connected.
+pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
+    let mut groups: Vec<libc::gid_t> = vec![0; 64];
+    loop {
+        let mut len = socklen(groups.len() * size_of::<libc::gid_t>());
+        // SAFETY: the pointer and length describe `groups`, which outlives the call; the kernel
+        // writes at most `len` bytes, whole numbers.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        let count = usize::try_from(len).unwrap_or(0) / size_of::<libc::gid_t>();
+        if result == 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        let error = io::Error::last_os_error();
+        // There are more than fit: `len` says how many.
+        let more = error.raw_os_error() == Some(libc::ERANGE) && count > groups.len();
+        if !more || count > GROUPS_MAX {
+            return Err(error);
+        }
+        groups.resize(count, 0);
+    }
+}
+
 /// Bounds the kernel's pauses between retransmissions and between window probes of a TCP socket
 /// (`TCP_RTO_MAX_MS`, since Linux 6.15).
 ///

@@ -20,6 +20,7 @@ mod process;
 mod relay;
 mod reload;
 mod reload_services;
+mod runtime_access;
 mod runtime_api;
 mod service;
 mod session_end;

@@ -24,8 +24,8 @@ impl Lines {
         }
     }
 
-    /// The next line without its end; what comes before the end of the stream is one too. `None`
-    /// at the end.
+    /// The next line without its end. `None` at the end of the stream: as in HAProxy, a line whose
+    /// end has not come is dropped, because its client may have been cut off in the middle of it.
     ///
     /// # Errors
     /// `InvalidData` for a line of more than [`LINE_BYTES_MAX`] bytes.
@@ -42,8 +42,7 @@ impl Lines {
             let mut buffer = [0; READ_BYTES];
             let length = self.stream.read(&mut buffer).await?;
             if length == 0 {
-                let rest = std::mem::take(&mut self.waiting);
-                return Ok((!rest.is_empty()).then(|| text(&rest)));
+                return Ok(None);
             }
             self.waiting.extend_from_slice(&buffer[..length]);
         }

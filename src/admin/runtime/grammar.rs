@@ -1,5 +1,6 @@
 //! The table of commands: their words, who may use them, what `help` says. Pure.
 
+use super::access::{LOGGED_CHARS_MAX, printable};
 use crate::config::model::ApiLevel;
 use std::fmt::Write;
 
@@ -15,6 +16,7 @@ pub(super) enum Verb {
     Quit,
     Reload,
     SetServer,
+    SetSeverityOutput,
     SetWeight,
     ShowBackend,
     ShowCliLevel,
@@ -45,6 +47,13 @@ pub(super) struct Entry {
     pub(super) verb: Verb,
 }
 
+impl Entry {
+    /// Whether it may change the process: what only an admin may do.
+    pub(super) fn changes_something(&self) -> bool {
+        self.level == ApiLevel::Admin
+    }
+}
+
 const fn entry(
     (words, usage): (&'static [&'static str], &'static str),
     text: &'static str,
@@ -71,6 +80,7 @@ const TABLE: &[Entry] = &[
     entry((&["operator"], "operator"), "lower the level of the current CLI session to operator", Operator, Verb::Operator),
     entry((&["reload"], "reload"), "read the configuration again", Admin, Verb::Reload),
     entry((&["set", "server"], "set server <bk>/<srv> [opts]"), "change a server's state or weight", Admin, Verb::SetServer),
+    entry((&["set", "severity-output"], "set severity-output [none|number|string]"), "set presence of severity level in feedback information", User, Verb::SetSeverityOutput),
     entry((&["set", "weight"], "set weight <bk>/<srv> <w>[%]"), "change a server's weight", Admin, Verb::SetWeight),
     entry((&["show", "backend"], "show backend"), "list backends in the current running config", User, Verb::ShowBackend),
     entry((&["show", "cli", "level"], "show cli level"), "display the level of the current CLI session", User, Verb::ShowCliLevel),
@@ -115,7 +125,10 @@ pub(super) fn unknown(words: &[&str], level: ApiLevel) -> String {
         return help(&[], level);
     };
     let alike = |entry: &Entry| entry.words[0] == *first;
-    let mut text = format!("Unknown command: '{}'", words.join(" "));
+    let mut text = format!(
+        "Unknown command: '{}'",
+        printable(&words.join(" "), LOGGED_CHARS_MAX)
+    );
     if TABLE.iter().any(alike) {
         text.push_str(", but maybe one of the following ones is a better match:\n");
         list(&mut text, level, alike);
@@ -156,12 +169,18 @@ mod tests {
     }
 
     #[test]
-    fn unknown_commands_get_a_hint() {
+    fn fault_40_unknown_commands_get_a_hint() {
         let text = unknown(&["show", "sta"], ApiLevel::User);
         let first = "Unknown command: 'show sta', but maybe one of the following ones is a \
                      better match:";
         assert_eq!(text.lines().next(), Some(first));
         assert!(!text.contains("help"));
+        // Fault 40: what a client sends does not reach a terminal as it is.
+        let text = unknown(&["no\0such\x1b[2J"], ApiLevel::User);
+        assert!(
+            text.starts_with("Unknown command: 'no\\x00such\\x1b[2J'."),
+            "{text}"
+        );
         let text = unknown(&["nosuch"], ApiLevel::User);
         assert!(
             text.starts_with("Unknown command: 'nosuch'. Please enter one"),

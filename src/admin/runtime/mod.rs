@@ -2,12 +2,15 @@
 //! a task a connection.
 //!
 //! Invariants: at most [`CONNECTIONS_MAX`] are served, the rest waits in the kernel's queue; a line
-//! is at most [`LINE_BYTES_MAX`] long, a reply is written chunk by chunk; whoever neither speaks nor
-//! listens for [`CLI_TIMEOUT`] is cut. Nothing is changed here: changes go to the control task as
-//! messages, and are answered when they are published.
+//! is at most [`LINE_BYTES_MAX`] long, a reply is written chunk by chunk; a client that neither
+//! sends nor reads for [`CLI_TIMEOUT`] is disconnected. Nothing is changed here: changes go to the
+//! control task as messages, and are answered when they are published. Every command that may change
+//! something is logged with the peer that sent it, before it runs.
 
+mod access;
 mod framing;
 mod grammar;
+mod reply;
 #[cfg(test)]
 mod robust;
 mod sessions;
@@ -17,11 +20,14 @@ mod show;
 use super::Shared;
 use crate::config::model::ApiLevel;
 use crate::control::reload::ReloadHandle;
+use crate::live::failures::Throttle;
 use crate::state::{AdminRequest, ControlHandle};
 use crate::stats::schema;
 use crate::worker::order::Workers;
+use access::Peer;
 use framing::{Lines, commands, words};
-use grammar::Verb;
+use grammar::{Entry, Verb};
+use reply::{Reply, ReplyWriter, SeverityOutput};
 use std::future::poll_fn;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -29,8 +35,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
-use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -45,8 +49,8 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Longest silence, and longest wait for a reply to be read; HAProxy's `stats timeout`.
 pub const CLI_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes that a client has [`CLI_TIMEOUT`] to take.
-const CHUNK_BYTES: usize = 16 * 1024;
+/// How long the line of a client that may not use the socket is waited for.
+const REFUSED_WAIT: Duration = Duration::from_millis(100);
 
 /// Pause after an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -74,16 +78,23 @@ struct CommandContext {
     workers: Workers,
     /// Where the socket is.
     path: String,
+    /// It has no file, so that the kernel checks no mode.
+    is_abstract: bool,
+    /// Of events about refused clients.
+    refusals: Throttle,
 }
 
 impl CommandContext {
     /// What clients may do now: a reload changes it.
     fn level(&self) -> ApiLevel {
-        self.shared
-            .snapshot
-            .load()
-            .api_level
-            .unwrap_or(ApiLevel::User)
+        let api = self.shared.snapshot.load().api;
+        api.map_or(ApiLevel::User, |api| api.level)
+    }
+
+    /// Whether `peer` may use the socket now: a reload changes the mode.
+    fn admits(&self, peer: &Peer) -> bool {
+        let api = self.shared.snapshot.load().api;
+        !self.is_abstract || api.is_some_and(|api| peer.may_connect(api.mode))
     }
 }
 
@@ -102,7 +113,9 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
         control: runtime.control,
         reload: runtime.reload,
         workers: runtime.workers,
+        is_abstract: path.starts_with(ABSTRACT),
         path,
+        refusals: Throttle::default(),
     });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accepting = async {
@@ -130,6 +143,9 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
     }
 }
 
+/// What HAProxy writes before an abstract name.
+const ABSTRACT: &str = "abns@";
+
 /// Where a socket is, as HAProxy writes it: `abns@` before an abstract name.
 fn path_of(listener: &std::os::unix::net::UnixListener) -> String {
     let Ok(address) = listener.local_addr() else {
@@ -137,7 +153,7 @@ fn path_of(listener: &std::os::unix::net::UnixListener) -> String {
     };
     match (address.as_pathname(), address.as_abstract_name()) {
         (Some(path), _) => path.display().to_string(),
-        (None, Some(name)) => format!("abns@{}", String::from_utf8_lossy(name)),
+        (None, Some(name)) => format!("{ABSTRACT}{}", String::from_utf8_lossy(name)),
         (None, None) => String::new(),
     }
 }
@@ -160,14 +176,21 @@ async fn accept(shared: &Shared, listener: &UnixListener) -> io::Result<UnixStre
 
 /// One connection: one line, or as many as it likes once it has said `prompt`.
 async fn serve(context: &CommandContext, stream: UnixStream) -> io::Result<()> {
+    let peer = Peer::of(&stream)?;
     let (reading, writing) = stream.into_split();
     let mut lines = Lines::new(reading);
-    let mut reply = ReplyWriter {
-        stream: writing,
-        interactive: false,
-        level_max: ApiLevel::Admin,
-    };
+    let mut reply = ReplyWriter::new(writing);
     loop {
+        if !context.admits(&peer) {
+            let second = u64::from(context.shared.second());
+            if let Some(unlogged) = context.refusals.allow(second, access::REFUSED_EVERY) {
+                access::log_refusal(&context.path, &peer, unlogged);
+            }
+            // A close before the line has been read would be an error to the client, which would
+            // not read the answer.
+            let _ = timeout(REFUSED_WAIT, lines.next()).await;
+            return reply.send(Reply::error(DENIED)).await;
+        }
         // A command that has come is answered, a further one is not waited for.
         let stopping = context.shared.stop.cancelled();
         let line = tokio::select! {
@@ -177,12 +200,12 @@ async fn serve(context: &CommandContext, stream: UnixStream) -> io::Result<()> {
         let line = match line {
             Ok(Ok(Some(line))) => line,
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                return reply.write(&format!("{error}\n\n")).await;
+                return reply.send(Reply::error(format!("{error}\n\n"))).await;
             }
             Ok(Ok(None) | Err(_)) | Err(_) => return Ok(()),
         };
         for command in commands(&line) {
-            if !execute(context, &mut reply, &words(&command)).await? {
+            if !execute(context, &mut reply, &peer, &words(&command)).await? {
                 return Ok(());
             }
         }
@@ -192,44 +215,80 @@ async fn serve(context: &CommandContext, stream: UnixStream) -> io::Result<()> {
     }
 }
 
+/// HAProxy's answer to a client that may not do this.
+const DENIED: &str = "Permission denied\n";
+
 /// Runs one command and ends its reply. `false`: the connection is to end.
 async fn execute(
     context: &CommandContext,
     reply: &mut ReplyWriter,
+    peer: &Peer,
     words: &[String],
 ) -> io::Result<bool> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let level = context.level().min(reply.level_max);
     if let Some((entry, args)) = grammar::find(&words) {
         if entry.level > level {
-            reply.write("Permission denied\n").await?;
+            reply.send(Reply::error(DENIED)).await?;
         } else if entry.verb == Verb::Quit {
             return Ok(false);
+        } else if entry.changes_something() {
+            change(context, reply, peer, (entry, args, &words)).await?;
         } else {
             dispatch(context, reply, (entry.verb, args, level)).await?;
         }
     } else if !words.is_empty() || !reply.interactive {
-        reply.write(&grammar::unknown(&words, level)).await?;
+        let text = grammar::unknown(&words, level);
+        reply.send(Reply::Info(text)).await?;
     }
     let end = if reply.interactive { "\n> " } else { "\n" };
     reply.write(end).await?;
     Ok(true)
 }
 
+/// Runs a command that may change something: it is logged before, and again when it has failed.
+async fn change(
+    context: &CommandContext,
+    reply: &mut ReplyWriter,
+    peer: &Peer,
+    (entry, args, words): (&Entry, &[&str], &[&str]),
+) -> io::Result<()> {
+    let command = access::printable(&words.join(" "), access::LOGGED_CHARS_MAX);
+    access::log_command(&context.path, peer, &command);
+    let answer = match entry.verb {
+        Verb::SetServer => set::server(context, args).await,
+        Verb::SetWeight => set::weight(context, args).await,
+        Verb::Enable => set::state(context, args, AdminRequest::Ready).await,
+        Verb::Disable => set::state(context, args, AdminRequest::Maint).await,
+        Verb::ShutdownSession => sessions::shutdown(context, args).await,
+        Verb::ShutdownSessions => set::shutdown_sessions(context, args).await,
+        Verb::Reload => set::reload(context).await,
+        Verb::Upgrade => set::upgrade(context).await,
+        // What only looks has another way.
+        _ => Reply::Done,
+    };
+    if let Some(reason) = answer.failure() {
+        let reason = access::printable(reason, access::LOGGED_CHARS_MAX);
+        access::log_failure(&context.path, peer, (&command, &reason));
+    }
+    reply.send(answer).await
+}
+
+/// Runs a command that only looks, or that is about the connection itself.
 async fn dispatch(
     context: &CommandContext,
     reply: &mut ReplyWriter,
     (verb, args, level): (Verb, &[&str], ApiLevel),
 ) -> io::Result<()> {
-    match verb {
-        Verb::Help => reply.write(&grammar::help(args, level)).await,
+    let answer = match verb {
+        Verb::Help => Reply::Info(grammar::help(args, level)),
         Verb::Operator => {
             reply.level_max = level.min(ApiLevel::Operator);
-            Ok(())
+            Reply::Done
         }
         Verb::User => {
             reply.level_max = ApiLevel::User;
-            Ok(())
+            Reply::Done
         }
         Verb::Prompt => {
             reply.interactive = match args.first() {
@@ -237,41 +296,30 @@ async fn dispatch(
                 Some(&"i" | &"p") => true,
                 _ => !reply.interactive,
             };
-            Ok(())
+            Reply::Done
         }
-        Verb::Quit => Ok(()),
-        Verb::ShowBackend => reply.write(&show::backends(context)).await,
-        Verb::ShowCliLevel => reply.write(&format!("{}\n", level.name())).await,
-        Verb::ShowCliSockets => reply.write(&show::sockets(context)).await,
-        Verb::ShowErrors => reply.write(&show::errors()).await,
-        Verb::ShowSchema => reply.write(&schema()).await,
-        Verb::ShowInfo => reply.write(&show::info(context, args)).await,
-        Verb::ShowStat => show::stat(context, reply, args).await,
-        Verb::ShowSess => sessions::show(context, reply, args).await,
-        Verb::ShowServersState => show::servers_state(context, reply, args).await,
-        Verb::ShowVersion => reply.write(&show::version()).await,
-        Verb::SetServer => reply.write(&set::server(context, args).await).await,
-        Verb::SetWeight => reply.write(&set::weight(context, args).await).await,
-        Verb::GetWeight => reply.write(&set::get_weight(context, args)).await,
-        Verb::Enable => {
-            reply
-                .write(&set::state(context, args, AdminRequest::Ready).await)
-                .await
-        }
-        Verb::Disable => {
-            reply
-                .write(&set::state(context, args, AdminRequest::Maint).await)
-                .await
-        }
-        Verb::ShutdownSession => reply.write(&sessions::shutdown(context, args).await).await,
-        Verb::ShutdownSessions => {
-            reply
-                .write(&set::shutdown_sessions(context, args).await)
-                .await
-        }
-        Verb::Reload => reply.write(&set::reload(context).await).await,
-        Verb::Upgrade => reply.write(&set::upgrade(context).await).await,
-    }
+        Verb::SetSeverityOutput => match SeverityOutput::parse(args.first().copied()) {
+            Ok(severity) => {
+                reply.severity = severity;
+                Reply::Done
+            }
+            Err(problem) => Reply::error(problem),
+        },
+        Verb::GetWeight => set::get_weight(context, args),
+        Verb::ShowBackend => Reply::Text(show::backends(context)),
+        Verb::ShowCliLevel => Reply::Info(format!("{}\n", level.name())),
+        Verb::ShowCliSockets => Reply::Text(show::sockets(context)),
+        Verb::ShowErrors => Reply::Text(show::errors()),
+        Verb::ShowSchema => Reply::Text(schema()),
+        Verb::ShowInfo => show::info(context, args),
+        Verb::ShowVersion => Reply::Info(show::version()),
+        Verb::ShowStat => return show::stat(context, reply, args).await,
+        Verb::ShowSess => return sessions::show(context, reply, args).await,
+        Verb::ShowServersState => return show::servers_state(context, reply, args).await,
+        // Quit ends the connection; what changes something has another way.
+        _ => Reply::Done,
+    };
+    reply.send(answer).await
 }
 
 /// Reads `bytes` as a line from a client, up to where commands are obeyed. For fuzzing: it must not
@@ -298,24 +346,5 @@ pub fn exercise_line(bytes: &[u8]) {
                 assert!(!grammar::unknown(&words, level).is_empty());
             }
         }
-    }
-}
-
-/// The writing end.
-struct ReplyWriter {
-    stream: OwnedWriteHalf,
-    /// A prompt follows each reply, and another line is waited for.
-    interactive: bool,
-    /// The most that this client may do: what it has lowered itself to.
-    level_max: ApiLevel,
-}
-
-impl ReplyWriter {
-    /// Writes it all, or fails when the client does not take it.
-    async fn write(&mut self, text: &str) -> io::Result<()> {
-        for chunk in text.as_bytes().chunks(CHUNK_BYTES) {
-            timeout(CLI_TIMEOUT, self.stream.write_all(chunk)).await??;
-        }
-        Ok(())
     }
 }

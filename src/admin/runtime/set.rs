@@ -2,91 +2,102 @@
 //! the change is published. Replies are HAProxy's, to the letter. Admin thread.
 
 use super::CommandContext;
-use crate::config::WEIGHT_MAX;
+use super::reply::Reply;
 use crate::control::reload::Answer;
 use crate::state::{AdminRequest, Server, ToControl};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
+/// The largest weight, HAProxy's `SRV_UWGHT_MAX`.
+const WEIGHT_LARGEST: u32 = 256;
 /// Said when the control task has ended: the process stops.
 const STOPPING: &str = "The process is stopping.\n";
 const NO_SERVER: &str = "No such server.\n";
+const NO_WEIGHT: &str = "Require <weight> or <weight%>.\n";
 const RANGE: &str = "Absolute weight can only be between 0 and 256 inclusive.\n";
 
 /// `set server <bk>/<srv> state|weight …`.
-pub(super) async fn server(context: &CommandContext, args: &[&str]) -> String {
+pub(super) async fn server(context: &CommandContext, args: &[&str]) -> Reply {
     let found = match find(context, args) {
         Ok(server) => server,
-        Err(problem) => return problem.to_owned(),
+        Err(problem) => return Reply::error(problem),
     };
     match args.get(1..).unwrap_or_default() {
         ["state", wish, ..] => match *wish {
             "ready" => state_of(context, &found, AdminRequest::Ready).await,
             "drain" => state_of(context, &found, AdminRequest::Drain).await,
             "maint" => state_of(context, &found, AdminRequest::Maint).await,
-            _ => EXPECTED.to_owned(),
+            _ => Reply::error(EXPECTED),
         },
-        ["state"] => EXPECTED.to_owned(),
+        ["state"] => Reply::error(EXPECTED),
         ["weight", weight, ..] => weight_of(context, &found, weight).await,
-        ["weight"] => "Require <weight> or <weight%>.\n".to_owned(),
-        _ => "usage: set server <backend>/<server> state | weight\n".to_owned(),
+        ["weight"] => Reply::error(NO_WEIGHT),
+        _ => Reply::error("usage: set server <backend>/<server> state | weight\n"),
     }
 }
 
 const EXPECTED: &str = "'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n";
 
 /// `enable server` and `disable server`.
-pub(super) async fn state(context: &CommandContext, args: &[&str], to: AdminRequest) -> String {
+pub(super) async fn state(context: &CommandContext, args: &[&str], to: AdminRequest) -> Reply {
     match find(context, args) {
         Ok(server) => state_of(context, &server, to).await,
-        Err(problem) => problem.to_owned(),
+        Err(problem) => Reply::error(problem),
     }
 }
 
 /// `set weight <bk>/<srv> <w>`.
-pub(super) async fn weight(context: &CommandContext, args: &[&str]) -> String {
+pub(super) async fn weight(context: &CommandContext, args: &[&str]) -> Reply {
     match (find(context, args), args.get(1)) {
-        (Err(problem), _) => problem.to_owned(),
-        (Ok(_), None) => "Require <weight> or <weight%>.\n".to_owned(),
+        (Err(problem), _) => Reply::error(problem),
+        (Ok(_), None) => Reply::error(NO_WEIGHT),
         (Ok(server), Some(weight)) => weight_of(context, &server, weight).await,
     }
 }
 
 /// `get weight <bk>/<srv>`.
-pub(super) fn get_weight(context: &CommandContext, args: &[&str]) -> String {
+pub(super) fn get_weight(context: &CommandContext, args: &[&str]) -> Reply {
     match find(context, args) {
-        Ok(server) => format!("{} (initial {})\n", server.weight, server.spec.weight),
-        Err(problem) => problem.to_owned(),
+        Ok(server) => {
+            let (now, initial) = (server.weight, server.spec.weight);
+            Reply::Text(format!("{now} (initial {initial})\n"))
+        }
+        Err(problem) => Reply::error(problem),
     }
 }
 
 /// `shutdown sessions server <bk>/<srv>`.
-pub(super) async fn shutdown_sessions(context: &CommandContext, args: &[&str]) -> String {
+pub(super) async fn shutdown_sessions(context: &CommandContext, args: &[&str]) -> Reply {
     match find(context, args) {
         Ok(server) => {
             let server = server.live.uid;
             ask(context, |done| ToControl::KillSessions { server, done }).await
         }
-        Err(problem) => problem.to_owned(),
+        Err(problem) => Reply::error(problem),
     }
 }
 
 /// `reload`: as HAProxy's master, `Success=1` or `Success=0`, then what changed or why not.
-pub(super) async fn reload(context: &CommandContext) -> String {
+pub(super) async fn reload(context: &CommandContext) -> Reply {
     success(context.reload.reload().await)
 }
 
 /// `upgrade`: the same of handing over to a new process.
-pub(super) async fn upgrade(context: &CommandContext) -> String {
+pub(super) async fn upgrade(context: &CommandContext) -> Reply {
     success(context.reload.upgrade().await)
 }
 
-fn success(answer: Option<Answer>) -> String {
+fn success(answer: Option<Answer>) -> Reply {
     let Some(answer) = answer else {
-        return format!("Success=0\n--\n{STOPPING}");
+        return Reply::NotDone(format!("Success=0\n--\n{STOPPING}"));
     };
     let success = u8::from(answer.done);
-    format!("Success={success}\n--\n{}\n", answer.lines.join("\n"))
+    let text = format!("Success={success}\n--\n{}\n", answer.lines.join("\n"));
+    if answer.done {
+        Reply::Text(text)
+    } else {
+        Reply::NotDone(text)
+    }
 }
 
 /// The server that the first argument names.
@@ -107,15 +118,15 @@ fn find(context: &CommandContext, args: &[&str]) -> Result<Arc<Server>, &'static
         .ok_or(NO_SERVER)
 }
 
-async fn state_of(context: &CommandContext, server: &Server, to: AdminRequest) -> String {
+async fn state_of(context: &CommandContext, server: &Server, to: AdminRequest) -> Reply {
     let server = server.live.uid;
     ask(context, |done| ToControl::SetAdmin { server, to, done }).await
 }
 
-async fn weight_of(context: &CommandContext, server: &Server, text: &str) -> String {
+async fn weight_of(context: &CommandContext, server: &Server, text: &str) -> Reply {
     let weight = match parse_weight(text, server.spec.weight) {
         Ok(weight) => weight,
-        Err(problem) => return problem.to_owned(),
+        Err(problem) => return Reply::error(problem),
     };
     let server = server.live.uid;
     ask(context, |done| ToControl::SetWeight {
@@ -126,48 +137,63 @@ async fn weight_of(context: &CommandContext, server: &Server, text: &str) -> Str
     .await
 }
 
-/// `50`, or `50%` of `initial`.
+/// A weight as HAProxy reads it (`server_parse_weight_change_request` in its `src/server.c`): digits
+/// behind white space and a sign, or a part of `initial` in per cent, which is at most the largest
+/// weight.
 pub(super) fn parse_weight(text: &str, initial: u32) -> Result<u32, &'static str> {
-    let (digits, percent) = match text.strip_suffix('%') {
-        Some(digits) => (digits, true),
-        None => (text, false),
-    };
-    if digits.is_empty()
-        || !digits.starts_with(|first: char| first.is_ascii_digit() || first == '-')
-    {
-        return Err("Empty weight string empty or preceded by garbage\n");
+    if text.is_empty() {
+        return Err(NO_WEIGHT);
     }
-    let Ok(number) = digits.parse::<i64>() else {
-        return Err("Trailing garbage in weight string\n");
+    let Some((number, rest)) = leading_number(text) else {
+        return Err("Empty weight string empty or preceded by garbage\n");
     };
-    let weight = if percent {
-        if number < 0 {
+    if rest == "%" {
+        let Ok(percent) = u64::try_from(number) else {
             return Err("Relative weight must be positive.\n");
-        }
-        number.saturating_mul(i64::from(initial)) / 100
-    } else {
-        number
+        };
+        let weight = percent.saturating_mul(u64::from(initial)) / 100;
+        return Ok(u32::try_from(weight).map_or(WEIGHT_LARGEST, |it| it.min(WEIGHT_LARGEST)));
+    }
+    match u32::try_from(number) {
+        Ok(weight) if weight <= WEIGHT_LARGEST && rest.is_empty() => Ok(weight),
+        Ok(weight) if weight <= WEIGHT_LARGEST => Err("Trailing garbage in weight string\n"),
+        _ => Err(RANGE),
+    }
+}
+
+/// The number that `text` begins with, and the rest: C's `strtol`, too large ones included. `None`:
+/// it begins with none.
+fn leading_number(text: &str) -> Option<(i64, &str)> {
+    let text = text.trim_start_matches(|it: char| it.is_ascii_whitespace() || it == '\x0b');
+    let (sign, digits) = match text.as_bytes().first()? {
+        b'-' => (-1, &text[1..]),
+        b'+' => (1, &text[1..]),
+        _ => (1, text),
     };
-    let weight = (0..=WEIGHT_MAX).contains(&weight).then_some(weight);
-    weight
-        .and_then(|weight| u32::try_from(weight).ok())
-        .ok_or(RANGE)
+    let end = digits.find(|it: char| !it.is_ascii_digit());
+    let (number, rest) = digits.split_at(end.unwrap_or(digits.len()));
+    if number.is_empty() {
+        return None;
+    }
+    // More digits than fit are the largest number.
+    let number: i64 = number.parse().unwrap_or(i64::MAX);
+    Some((sign * number, rest))
 }
 
 /// Sends a message to control and waits until it is done. HAProxy says nothing to a success.
 async fn ask(
     context: &CommandContext,
     message: impl FnOnce(oneshot::Sender<bool>) -> ToControl,
-) -> String {
+) -> Reply {
     let (done, answer) = oneshot::channel();
     if !context.control.report(message(done)).await {
-        return STOPPING.to_owned();
+        return Reply::error(STOPPING);
     }
     match answer.await {
-        Ok(true) => String::new(),
+        Ok(true) => Reply::Done,
         // A reload has removed it meanwhile.
-        Ok(false) => NO_SERVER.to_owned(),
-        Err(_) => STOPPING.to_owned(),
+        Ok(false) => Reply::error(NO_SERVER),
+        Err(_) => Reply::error(STOPPING),
     }
 }
 
@@ -175,19 +201,40 @@ async fn ask(
 mod tests {
     use super::*;
 
+    /// Fault 46: every answer here is HAProxy 3.5's.
     #[test]
-    fn weights_are_read_as_haproxy_does() {
-        assert_eq!(parse_weight("50", 1), Ok(50));
-        assert_eq!(parse_weight("0", 1), Ok(0));
-        assert_eq!(parse_weight("256", 1), Ok(256));
-        assert_eq!(parse_weight("257", 1), Err(RANGE));
-        assert_eq!(parse_weight("-1", 1), Err(RANGE));
-        assert_eq!(parse_weight("50%", 10), Ok(5));
-        assert_eq!(parse_weight("50%", 1), Ok(0));
-        assert_eq!(parse_weight("1000%", 100), Err(RANGE));
-        assert!(parse_weight("-5%", 1).unwrap_err().starts_with("Relative"));
-        assert!(parse_weight("", 1).unwrap_err().starts_with("Empty"));
-        assert!(parse_weight("x", 1).unwrap_err().starts_with("Empty"));
-        assert!(parse_weight("5x", 1).unwrap_err().starts_with("Trailing"));
+    fn fault_46_weights_are_read_as_haproxy_does() {
+        let garbage = Err("Trailing garbage in weight string\n");
+        let empty = Err("Empty weight string empty or preceded by garbage\n");
+        for (text, initial, expected) in [
+            ("50", 1, Ok(50)),
+            ("0", 1, Ok(0)),
+            ("-0", 1, Ok(0)),
+            ("+5", 1, Ok(5)),
+            (" 5", 1, Ok(5)),
+            ("256", 1, Ok(256)),
+            ("257", 1, Err(RANGE)),
+            ("-1", 1, Err(RANGE)),
+            ("300x", 1, Err(RANGE)),
+            ("-5x", 1, Err(RANGE)),
+            ("99999999999999999999", 1, Err(RANGE)),
+            ("50%", 10, Ok(5)),
+            ("+50%", 10, Ok(5)),
+            ("50%", 1, Ok(0)),
+            ("300%", 1, Ok(3)),
+            ("300%", 100, Ok(256)),
+            ("99999999999999999999%", 1, Ok(256)),
+            ("-5%", 1, Err("Relative weight must be positive.\n")),
+            ("", 1, Err("Require <weight> or <weight%>.\n")),
+            ("x", 1, empty),
+            ("%", 1, empty),
+            ("+-5", 1, empty),
+            ("5x", 1, garbage),
+            ("5%%", 1, garbage),
+            ("50%x", 1, garbage),
+            ("0x10", 1, garbage),
+        ] {
+            assert_eq!(parse_weight(text, initial), expected, "{text} of {initial}");
+        }
     }
 }

@@ -3,7 +3,10 @@
 //! Invariant: a table is written chunk by chunk, a backend at a time where it is about servers, so
 //! that ten thousand servers are many short turns.
 
-use super::{CommandContext, ReplyWriter};
+use super::CommandContext;
+use super::access::{LOGGED_CHARS_MAX, printable};
+use super::reply::{Reply, ReplyWriter};
+use crate::config::model::ApiLevel;
 use crate::state::{Backend, Snapshot};
 use crate::stats::filter::Select;
 use crate::stats::info::{self, Form};
@@ -15,10 +18,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// `show info [desc|json|typed]*`.
-pub(super) fn info(context: &CommandContext, args: &[&str]) -> String {
+pub(super) fn info(context: &CommandContext, args: &[&str]) -> Reply {
     let form = match parse_info(args) {
         Ok(form) => form,
-        Err(unknown) => return format!("Unknown parameter '{unknown}' of 'show info'.\n"),
+        Err(unknown) => {
+            let unknown = printable(unknown, LOGGED_CHARS_MAX);
+            return Reply::error(format!("Unknown parameter '{unknown}' of 'show info'.\n"));
+        }
     };
     let shared = &context.shared;
     let snapshot = shared.snapshot.load_full();
@@ -28,7 +34,7 @@ pub(super) fn info(context: &CommandContext, args: &[&str]) -> String {
         requests: &shared.requests,
         now: Instant::now(),
     };
-    info::write(&facts, form)
+    Reply::Text(info::write(&facts, form))
 }
 
 /// The arguments of `show info`, or the one that there is not.
@@ -87,13 +93,14 @@ pub(super) async fn stat(
     let (chosen, format, mut filter) = match parse_stat(args) {
         Ok(parsed) => parsed,
         Err(unknown) => {
+            let unknown = printable(unknown, LOGGED_CHARS_MAX);
             let text = format!("Unknown parameter '{unknown}' of 'show stat'.\n");
-            return reply.write(&text).await;
+            return reply.send(Reply::error(text)).await;
         }
     };
     if let Some((proxy, kinds, service)) = chosen {
         let Some(proxy) = proxy_number(&snapshot, proxy) else {
-            return reply.write("No such proxy.\n").await;
+            return reply.send(Reply::error("No such proxy.\n")).await;
         };
         filter.select = Some(Select {
             proxy,
@@ -102,7 +109,11 @@ pub(super) async fn stat(
         });
     }
     let requests = Arc::clone(&shared.requests);
-    let rows = Rows::new(snapshot, requests, Instant::now()).filtered(filter);
+    // As in HAProxy, by the level of the socket, not by what the client has lowered itself to.
+    let legends = context.level() >= ApiLevel::Operator;
+    let rows = Rows::new(snapshot, requests, Instant::now())
+        .filtered(filter)
+        .with_legends(legends);
     let mut table = Table::new(format, rows);
     loop {
         let chunk = table.chunk();
@@ -166,7 +177,7 @@ pub(super) async fn servers_state(
     if let Some(name) = args.first() {
         backends.retain(|backend| *backend.spec.name == **name);
         if backends.is_empty() {
-            return reply.write("Can't find backend.\n").await;
+            return reply.send(Reply::error("Can't find backend.\n")).await;
         }
     }
     backends.sort_by_key(|backend| backend.spec.order);

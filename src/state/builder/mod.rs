@@ -121,7 +121,7 @@ impl SnapshotBuilder {
             hard_stop_after: self.base.hard_stop_after,
             node: self.base.node.clone(),
             description: self.base.description.clone(),
-            api_level: self.base.api_level,
+            api: self.base.api,
             frontends: self.base.frontends.clone(),
             backends,
         })

@@ -7,7 +7,8 @@
 
 use super::server::{Endpoint, Server, Usable};
 use super::snapshot::{
-    Backend, BackendId, Frontend, FrontendId, Origin, Snapshot, backend_id, frontend_id, picker_for,
+    ApiAccess, Backend, BackendId, Frontend, FrontendId, Origin, Snapshot, backend_id, frontend_id,
+    picker_for,
 };
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
@@ -45,7 +46,7 @@ impl Snapshot {
             hard_stop_after: config.global.hard_stop_after,
             node: config.global.node.clone(),
             description: config.global.description.clone(),
-            api_level: config.runtime_api.as_ref().map(|api| api.level),
+            api: config.runtime_api.as_ref().map(ApiAccess::of),
             frontends: self.merge_frontends(config, &targets, carry),
             backends,
         }

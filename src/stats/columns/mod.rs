@@ -155,10 +155,10 @@ pub static COLUMNS: [Column; 119] = [
     never("agent_rise", "CGSV:u32"),
     never("agent_fall", "CGSV:u32"),
     never("agent_health", "CGSV:u32"),
-    column("addr", "CGSV:str", S, |row| row.address().map_or(Value::Absent, Value::Text)),
+    column("addr", "CGSV:str", S, |row| legend(row, row.address().map_or(Value::Absent, Value::Text))),
     never("cookie", "CNSV:str"),
     column("mode", "CGSV:str", F|B|S, |row| t(if row.is_http() { "http" } else { "tcp" })),
-    column("algo", "CGSV:str", B, |row| row.algorithm().map_or(Value::Absent, t)),
+    column("algo", "CGSV:str", B, |row| legend(row, row.algorithm().map_or(Value::Absent, t))),
     column("conn_rate", "MRPP:u32", F, |row| u(row.rate(|t| &t.conn_rate))),
     column("conn_rate_max", "MMPV:u32", F, |row| u(row.conn_rate_max())),
     column("conn_tot", "MCPP:u64", F, |row| n(row.count(|t| &t.conn_tot))),
@@ -252,6 +252,11 @@ fn some<'a>(number: Option<u32>) -> Value<'a> {
 
 fn t(text: &str) -> Value<'_> {
     Value::Text(text.into())
+}
+
+/// `value`, if addresses and algorithms are shown.
+fn legend<'a>(row: &Row<'_>, value: Value<'a>) -> Value<'a> {
+    if row.legends() { value } else { Value::Absent }
 }
 
 /// `number`, if the server has a check, in maintenance too.

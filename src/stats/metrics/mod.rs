@@ -72,17 +72,17 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// What `select` asks for of `snapshot`, as of `now`.
+    /// What `select` asks for of `snapshot`, as of `now`; addresses of servers only with `legends`.
     pub fn new(
         snapshot: Arc<Snapshot>,
         process: Arc<Process>,
         requests: Arc<Requests>,
         now: Instant,
-        select: Select,
+        (select, legends): (Select, bool),
     ) -> Self {
         let rows = Rows::new(Arc::clone(&snapshot), Arc::clone(&requests), now);
         Self {
-            rows: rows.filtered(select.filter()),
+            rows: rows.filtered(select.filter()).with_legends(legends),
             snapshot,
             process,
             requests,

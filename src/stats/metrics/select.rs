@@ -6,32 +6,45 @@ use crate::stats::row::Kind;
 /// Most names of `metrics=` that are looked at.
 const NAMES_MAX: usize = 64;
 
+/// Scopes of HAProxy's exporter that rlb has nothing to count of: their metrics are none. HAProxy
+/// takes whatever begins with the name of a module for that module.
+const EMPTY_SCOPES: [&str; 3] = ["listener", "resolver", "stick_table"];
+/// Scopes that rlb has metrics of.
+const SCOPES: [&str; 4] = ["global", "frontend", "backend", "server"];
+
 /// Which metrics are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Select {
-    /// Scopes that were asked for; none: all.
-    scopes: Vec<String>,
+    /// Scopes that were asked for; `None`: all.
+    scopes: Option<Vec<String>>,
     no_maint: bool,
     wanted: Vec<String>,
     unwanted: Vec<String>,
 }
 
 impl Select {
-    /// What the part of an address behind the `?` asks for. What is not known is ignored.
-    pub fn of(query: &str) -> Self {
+    /// What the part of an address behind the `?` asks for, by the rules of HAProxy's exporter
+    /// (`promex_parse_uri`): keys that are not known are ignored. `None`: there is no such scope, a
+    /// key has no value or two, or an escape is broken; HAProxy answers 400.
+    pub fn of(query: &str) -> Option<Self> {
         let mut select = Self::default();
-        for (key, value) in query
-            .split('&')
-            .map(|part| part.split_once('=').unwrap_or((part, "")))
-        {
-            match key {
-                "scope" if value == "*" || value.is_empty() => select.scopes.clear(),
-                "scope" if select.scopes.len() < NAMES_MAX => select.scopes.push(value.to_owned()),
+        let query = query.split_once('#').map_or(query, |(query, _)| query);
+        for part in query.split('&') {
+            let (key, value) = match part.split_once('=') {
+                Some((_, value)) if value.contains('=') => return None,
+                Some((key, value)) => (key, Some(decoded(value)?)),
+                None => (part, None),
+            };
+            match &*decoded(key)? {
+                "scope" => select.add_scope(value?)?,
                 "no-maint" => select.no_maint = true,
                 "metrics" => {
-                    for name in value.split(',').take(NAMES_MAX) {
+                    let names = value?;
+                    for name in names.split(',').take(NAMES_MAX) {
                         match name.strip_prefix('-') {
+                            Some("") => {}
                             Some(name) => select.unwanted.push(name.to_owned()),
+                            None if name.is_empty() => {}
                             None => select.wanted.push(name.to_owned()),
                         }
                     }
@@ -39,7 +52,20 @@ impl Select {
                 _ => {}
             }
         }
-        select
+        Some(select)
+    }
+
+    /// One more scope; an empty one takes back those before it, `*` is all.
+    fn add_scope(&mut self, scope: String) -> Option<()> {
+        let scopes = self.scopes.get_or_insert_default();
+        match &*scope {
+            "" => scopes.clear(),
+            "*" => scopes.extend(SCOPES.map(str::to_owned)),
+            name if SCOPES.contains(&name) => scopes.push(scope),
+            name if EMPTY_SCOPES.iter().any(|it| name.starts_with(it)) => {}
+            _ => return None,
+        }
+        Some(())
     }
 
     /// Which rows the metrics are made of.
@@ -61,12 +87,73 @@ impl Select {
     }
 
     fn scope(&self, scope: &str) -> bool {
-        self.scopes.is_empty() || self.scopes.iter().any(|wanted| wanted == scope)
+        let scopes = self.scopes.as_ref();
+        scopes.is_none_or(|scopes| scopes.iter().any(|wanted| wanted == scope))
     }
 
     /// Whether the metric `name` is wanted.
     pub(super) fn wants(&self, name: &str) -> bool {
         let among = |names: &[String]| names.iter().any(|one| one == name);
         !among(&self.unwanted) && (self.wanted.is_empty() || among(&self.wanted))
+    }
+}
+
+/// `text` with its `%` escapes undone and blanks for `+`; `None` when an escape is broken or makes no
+/// text.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+                u8::try_from(high? * 16 + low?).ok()?
+            }
+            b'+' => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault 40: HAProxy 3.5 answers each of these in the same way.
+    #[test]
+    fn fault_40_addresses_that_ask_for_nothing_are_refused() {
+        for query in [
+            "scope=bogus",
+            "scope",
+            "scope=a=b",
+            "metrics",
+            "scope=%zz",
+            "x=%",
+        ] {
+            assert_eq!(Select::of(query), None, "{query}");
+        }
+        let kinds = |query: &str| {
+            let select = Select::of(query).unwrap();
+            (select.process(), select.rows(Kind::Server))
+        };
+        for (query, expected) in [
+            ("", (true, true)),
+            ("bogus=1", (true, true)),
+            ("metrics=", (true, true)),
+            ("scope=*", (true, true)),
+            ("scope=", (false, false)),
+            ("scope=server&scope=", (false, false)),
+            ("scope=listener", (false, false)),
+            ("scope=resolverx", (false, false)),
+            ("scope=server", (false, true)),
+            ("scope=%73erver", (false, true)),
+            ("scope=global&scope=server", (true, true)),
+        ] {
+            assert_eq!(kinds(query), expected, "{query}");
+        }
+        let select = Select::of("metrics=a,-,,-b").unwrap();
+        assert!(select.wants("a") && !select.wants("b") && !select.wants("c"));
     }
 }

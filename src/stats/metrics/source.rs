@@ -107,7 +107,7 @@ fn own(source: Source, row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
             plain((!usual.is_zero()).then_some(usual.as_secs_f64()), take);
         }
         _ => {
-            if let Some(address) = row.address() {
+            if let Some(address) = row.address().filter(|_| row.legends()) {
                 take((Some(("address", address)), 1.0));
             }
         }

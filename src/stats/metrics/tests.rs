@@ -43,7 +43,7 @@ fn metrics(snapshot: Snapshot, query: &str) -> Metrics {
         Arc::new(Process::new(start)),
         Arc::new(Requests::default()),
         start + Duration::from_secs(10),
-        Select::of(query),
+        (Select::of(query).unwrap(), true),
     )
 }
 

@@ -35,6 +35,7 @@ pub struct Rows {
     requests: Arc<Requests>,
     now: Instant,
     filter: Filter,
+    legends: bool,
     parts: Vec<Part>,
     /// Only rows of this kind.
     kind: Option<Kind>,
@@ -51,6 +52,7 @@ impl Rows {
             requests,
             now,
             filter: Filter::default(),
+            legends: false,
             kind: None,
             next,
         }
@@ -60,6 +62,14 @@ impl Rows {
     #[must_use]
     pub fn filtered(mut self, filter: Filter) -> Self {
         self.filter = filter;
+        self
+    }
+
+    /// With addresses and algorithms in their columns if `legends`: for a page with `show-legends`
+    /// and for clients of the runtime socket that are operators at least. HAProxy's rule.
+    #[must_use]
+    pub fn with_legends(mut self, legends: bool) -> Self {
+        self.legends = legends;
         self
     }
 
@@ -101,7 +111,8 @@ impl Rows {
             let row = Row::new(object, &self.snapshot, &self.requests, self.now);
             let wanted = self.kind.is_none_or(|kind| kind == row.kind());
             if wanted && self.filter.shows(&row) {
-                return Some(row.counting(self.filter.hides_servers()));
+                let row = row.counting(self.filter.hides_servers());
+                return Some(row.with_legends(self.legends));
             }
         }
     }

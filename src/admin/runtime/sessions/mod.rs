@@ -8,7 +8,9 @@ mod line;
 #[cfg(test)]
 mod tests;
 
-use super::{CommandContext, ReplyWriter};
+use super::CommandContext;
+use super::access::{LOGGED_CHARS_MAX, printable};
+use super::reply::{Reply, ReplyWriter};
 use crate::config::units;
 use crate::state::Snapshot;
 use crate::worker::session_id::SessionId;
@@ -55,7 +57,8 @@ pub(super) async fn show(
     });
     let Request { wanted, large } = match request {
         Ok(request) => request,
-        Err(text) => return reply.write(&text).await,
+        Err(text) if text == HELP => return reply.send(Reply::Info(text)).await,
+        Err(text) => return reply.send(Reply::error(text)).await,
     };
     let wanted = Arc::new(wanted);
     let all = context.workers.count();
@@ -104,11 +107,11 @@ fn write(text: &mut String, view: &View, worker: usize, (large, now): (bool, Ins
 }
 
 /// `shutdown session <id>`. HAProxy says nothing to a success.
-pub(super) async fn shutdown(context: &CommandContext, args: &[&str]) -> String {
+pub(super) async fn shutdown(context: &CommandContext, args: &[&str]) -> Reply {
     match args.first().and_then(|text| SessionId::parse(text)) {
-        None => "Session pointer expected (use 'show sess').\n".to_owned(),
-        Some(id) if context.workers.end_session(id).await => String::new(),
-        Some(_) => "No such session (use 'show sess').\n".to_owned(),
+        None => Reply::error("Session pointer expected (use 'show sess').\n"),
+        Some(id) if context.workers.end_session(id).await => Reply::Done,
+        Some(_) => Reply::error("No such session (use 'show sess').\n"),
     }
 }
 
@@ -161,6 +164,7 @@ pub(super) fn parse(args: &[&str]) -> Result<Request, String> {
                 wanted.frontend = Some(name.into());
             }
             other => {
+                let other = printable(other, LOGGED_CHARS_MAX);
                 let text = format!("Unsupported option '{other}', try 'help' for more info.\n");
                 return Err(text);
             }

@@ -1,0 +1,147 @@
+//! Who is at the other end of the runtime socket, whether it may be there, and the log of what it
+//! changes. Admin thread.
+//!
+//! The kernel checks the mode of a socket's file when a client connects. An abstract socket has no
+//! file: there the peer's credentials (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)) are held against the
+//! configured mode, as if a file of that mode belonged to the user and group of this process.
+
+use crate::sys::raw::peer_groups;
+use std::fmt::Write;
+use std::io;
+use std::os::fd::AsFd;
+use tokio::net::UnixStream;
+
+/// Most characters of a command or an answer that an event shows.
+pub(super) const LOGGED_CHARS_MAX: usize = 200;
+/// Seconds between two events about refused clients.
+pub(super) const REFUSED_EVERY: u64 = 1;
+
+/// The process that has connected, as it was then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// Effective user.
+    uid: u32,
+    /// Effective group.
+    gid: u32,
+    /// Further groups.
+    groups: Vec<u32>,
+    /// 0 when it is in a pid namespace that cannot be seen from here.
+    pid: i32,
+}
+
+impl Peer {
+    /// The other end of `stream`.
+    ///
+    /// # Errors
+    /// Those of `getsockopt`; none is expected for a connected unix socket.
+    pub(super) fn of(stream: &UnixStream) -> io::Result<Self> {
+        let credentials = stream.peer_cred()?;
+        Ok(Self {
+            uid: credentials.uid(),
+            gid: credentials.gid(),
+            // A kernel before 4.13 does not tell them: then the effective group alone counts.
+            groups: peer_groups(stream.as_fd()).unwrap_or_default(),
+            pid: credentials.pid().unwrap_or(0),
+        })
+    }
+
+    /// Whether it could connect to a socket file of `mode` that belongs to this process: what takes
+    /// write permission (unix(7)). Root always can.
+    pub(super) fn may_connect(&self, mode: u32) -> bool {
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
+        self.may_write((uid, gid), mode)
+    }
+
+    /// As the kernel decides: the first of user, group and others that it belongs to counts.
+    fn may_write(&self, (uid, gid): (u32, u32), mode: u32) -> bool {
+        if self.uid == 0 {
+            return true;
+        }
+        let bit = if self.uid == uid {
+            0o200
+        } else if self.gid == gid || self.groups.contains(&gid) {
+            0o020
+        } else {
+            0o002
+        };
+        mode & bit != 0
+    }
+}
+
+/// Logs that a client is about to run a command that may change something.
+pub(super) fn log_command(socket: &str, peer: &Peer, command: &str) {
+    let (uid, pid) = (peer.uid, peer.pid);
+    tracing::info!(socket, uid, pid, command, "runtime command");
+}
+
+/// Logs that such a command has failed.
+pub(super) fn log_failure(socket: &str, peer: &Peer, (command, reason): (&str, &str)) {
+    let (uid, pid) = (peer.uid, peer.pid);
+    tracing::warn!(socket, uid, pid, command, reason, "runtime command failed");
+}
+
+/// Logs that a client may not use the socket; `unlogged` others were refused since the last event.
+pub(super) fn log_refusal(socket: &str, peer: &Peer, unlogged: u64) {
+    let (uid, pid) = (peer.uid, peer.pid);
+    tracing::warn!(socket, uid, pid, unlogged, "runtime client refused");
+}
+
+/// `text` without control characters, which become `\xNN`: what a client sends goes to terminals and
+/// logs. At most `chars_max` of its characters.
+pub(super) fn printable(text: &str, chars_max: usize) -> String {
+    let mut shown = String::with_capacity(text.len().min(chars_max));
+    for character in text.chars().take(chars_max) {
+        if character.is_control() {
+            // Writing to a string cannot fail.
+            let _ = write!(shown, "\\x{:02x}", u32::from(character));
+        } else {
+            shown.push(character);
+        }
+    }
+    if text.chars().nth(chars_max).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault 15.
+    #[test]
+    fn fault_15_the_first_class_that_a_peer_belongs_to_decides() {
+        let peer = |uid, gid, groups: &[u32]| Peer {
+            uid,
+            gid,
+            groups: groups.to_vec(),
+            pid: 1,
+        };
+        let owner = (10, 20);
+        for (uid, gid, groups, mode, admitted) in [
+            (0, 0, &[][..], 0o000, true),
+            (10, 99, &[], 0o600, true),
+            (10, 20, &[], 0o066, false),
+            (11, 20, &[], 0o600, false),
+            (11, 20, &[], 0o660, true),
+            (11, 99, &[5, 20], 0o660, true),
+            (11, 99, &[5, 20], 0o606, false),
+            (11, 99, &[5], 0o660, false),
+            (11, 99, &[], 0o666, true),
+        ] {
+            let found = peer(uid, gid, groups).may_write(owner, mode);
+            assert_eq!(found, admitted, "{uid} {gid} {groups:?} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn control_characters_are_shown() {
+        assert_eq!(
+            printable("a\0b\x1b[31m\u{85}é", 99),
+            "a\\x00b\\x1b[31m\\x85é"
+        );
+        assert_eq!(printable("abcd", 3), "abc…");
+        assert_eq!(printable("abc", 3), "abc");
+    }
+}
