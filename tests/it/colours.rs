@@ -1,5 +1,5 @@
-//! The colours of the page as a browser computes them, against HAProxy's own. Needs Chromium (see
-//! [`needs`]).
+//! The colours of the page as a browser computes them, against HAProxy's own, and what of it is in
+//! sight in a narrow window. Needs Chromium (see [`needs`]).
 
 use crate::dashboard::{Fixture, fixture};
 use crate::harness::browser::browse;
@@ -7,13 +7,14 @@ use crate::harness::needs;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// HAProxy's class, rlb's, and HAProxy's colour in light and dark: `stats_dump_html_head` in its
-/// `src/stats-html.c`, the same from 2.6 to 3.5.
+/// HAProxy's class, rlb's, and the colour in light and dark: those of `stats_dump_html_head` in
+/// HAProxy's `src/stats-html.c`, the same from 2.6 to 3.5, but for the dark ones that people cannot
+/// tell apart there (fault 31): servers going up, backups, and servers that are not checked.
 const COLOURS: [(&str, &str, &str, &str); 17] = [
     ("frontend", "frontend", "#e8e8d0", "#2f3437"),
     ("backend", "backend", "#e8e8d0", "#2f3437"),
     ("active_down", "active_down", "#ff9090", "#760000"),
-    ("active_going_up", "active_going_up", "#ffd020", "#b99200"),
+    ("active_going_up", "active_going_up", "#ffd020", "#c8a400"),
     (
         "active_going_down",
         "active_going_down",
@@ -23,7 +24,7 @@ const COLOURS: [(&str, &str, &str, &str); 17] = [
     ("active_up", "active_up", "#c0ffc0", "#165900"),
     ("active_nolb", "active_nolb", "#20a0ff", "#006ab9"),
     ("active_draining", "active_draining", "#20a0ff", "#006ab9"),
-    ("active_no_check", "no_check", "#e0e0e0", "#2a2d2f"),
+    ("active_no_check", "active_no_check", "#e0e0e0", "#5a6064"),
     ("backup_down", "backup_down", "#ff9090", "#760000"),
     ("backup_going_up", "backup_going_up", "#ff80ff", "#7f007f"),
     (
@@ -32,10 +33,10 @@ const COLOURS: [(&str, &str, &str, &str); 17] = [
         "#c060ff",
         "#580092",
     ),
-    ("backup_up", "backup_up", "#b0d0ff", "#2e3234"),
-    ("backup_nolb", "backup_nolb", "#90b0e0", "#1e3c6a"),
+    ("backup_up", "backup_up", "#b0d0ff", "#1c4e63"),
+    ("backup_nolb", "backup_nolb", "#90b0e0", "#3b3f8f"),
     ("backup_draining", "backup_draining", "#cc9900", "#a37a00"),
-    ("backup_no_check", "no_check", "#e0e0e0", "#2a2d2f"),
+    ("backup_no_check", "backup_no_check", "#e0e0e0", "#5a6064"),
     ("maintain", "maintain", "#c07820", "#9a601a"),
 ];
 
@@ -129,5 +130,53 @@ fn every_state_has_haproxys_colour() {
             assert_eq!(found.get(id), Some(&colour(one)), "{id}, light: {light}");
         }
     }
+    rlb.stop_after(peers);
+}
+
+/// Appended to the page: writes where the name and the status of some rows are.
+const PLACES: &str = r#"<pre id="places"></pre><script>
+let said = "";
+for (const id of IDS) {
+  const row = document.getElementById(id);
+  for (const cell of [row.firstElementChild, row.querySelector(".status")]) {
+    const box = cell.getBoundingClientRect();
+    const inside = box.left >= 0 && box.right <= innerWidth && box.width > 10;
+    said += "seen: " + id + " = " + inside + " " + cell.textContent.length + "\n";
+  }
+}
+document.getElementById("places").textContent = said + "seen: width = " + innerWidth + "\n";
+</script></body>"#;
+
+/// Fault 31: the status is the 23rd of 31 columns.
+#[test]
+fn fault_31_names_and_status_are_in_sight_in_a_narrow_window() {
+    let Some(chromium) = needs::program("chromium") else {
+        return;
+    };
+    let Fixture { rlb, peers } = fixture();
+    let (_, page) = rlb.http_get("/;norefresh").expect("answers");
+    let ids = [
+        "states/act-down",
+        "states/act-up",
+        "states/Backend",
+        "fe/Frontend",
+    ];
+    let script = PLACES.replace("IDS", &format!("{ids:?}"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("page.html");
+    std::fs::write(&file, page.replace("</body>", &script)).expect("written");
+    let url = format!("file://{}", file.display());
+    let dom = browse(&chromium, &url, &["--dump-dom", "--window-size=700,900"]);
+    let places: Vec<&str> = dom
+        .lines()
+        .take_while(|line| !line.contains("<script>"))
+        .filter_map(|line| line.split_once("seen: ").map(|(_, seen)| seen))
+        .collect();
+    assert_eq!(places.len(), 2 * ids.len() + 1, "{dom}");
+    let width = places.iter().find_map(|it| it.strip_prefix("width = "));
+    let width = width.and_then(|it| it.trim_end_matches("</pre>").parse::<u32>().ok());
+    assert!(width.is_some_and(|it| it <= 700), "{places:?}");
+    let hidden = places.iter().filter(|it| it.contains(" = false "));
+    assert_eq!(hidden.count(), 0, "{places:?}");
     rlb.stop_after(peers);
 }

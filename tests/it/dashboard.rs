@@ -105,7 +105,7 @@ fn a_browser_shows_every_state_in_haproxys_layout() {
         ("act-down", "active_down", " DOWN"),
         ("act-maint-cfg", "maintain", " MAINT"),
         ("act-weight0", "active_draining", " UP"),
-        ("act-nocheck", "no_check", "no check"),
+        ("act-nocheck", "active_no_check", "no check"),
         ("bck-up", "backup_up", " UP"),
         ("bck-going-down", "backup_going_down", " UP 49/50 ↓"),
         ("bck-down", "backup_down", " DOWN"),

@@ -17,6 +17,10 @@ pub(super) struct Cell {
     pub(super) centred: bool,
     /// In italics.
     pub(super) italic: bool,
+    /// Where its text leads; empty: nowhere.
+    pub(super) link: String,
+    /// It is the status, which stays in sight when the table is wider than the window.
+    pub(super) status: bool,
 }
 
 impl Cell {
@@ -29,6 +33,8 @@ impl Cell {
             span: 1,
             centred: false,
             italic: false,
+            link: String::new(),
+            status: false,
         }
     }
 
@@ -52,6 +58,13 @@ impl Cell {
     #[must_use]
     pub(super) fn tip(mut self, tips: Vec<String>) -> Self {
         self.tips = tips;
+        self
+    }
+
+    /// The status.
+    #[must_use]
+    pub(super) fn status(mut self) -> Self {
+        self.status = true;
         self
     }
 

@@ -3,6 +3,7 @@
 use super::render;
 use super::text::{age, bit_rate};
 use crate::live::{LastReload, ReloadEnd};
+use crate::state::{OperState, Server, Snapshot};
 use crate::stats::filter::Filter;
 use crate::stats::info::Facts;
 use crate::stats::info::RELEASED;
@@ -14,7 +15,10 @@ use std::sync::Arc;
 /// Most characters of a failed reload's reason that the page shows.
 const REASON_MAX: usize = 300;
 
-/// What a browser wants to see, and how it came to it.
+/// Most backends that the line about servers that are down names.
+const DOWN_BACKENDS_MAX: usize = 10;
+
+/// What a browser wants to see, and by which address.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
@@ -35,19 +39,21 @@ pub struct View {
 }
 
 impl View {
-    /// The address of this view with options turned.
-    pub(super) fn link(&self, format: &str, up: bool, refreshing: bool) -> String {
+    /// The address of this view, with `format` behind the configured one.
+    pub(super) fn link(&self, format: &str) -> String {
         let mut link = format!("{}{format}", self.uri);
-        if up {
-            link.push_str(";up");
+        let filter = &self.filter;
+        for (set, option) in [
+            (filter.up, ";up"),
+            (filter.no_maint, ";no-maint"),
+            (filter.problems, ";problems"),
+            (self.refreshable && !self.refreshing, ";norefresh"),
+        ] {
+            if set {
+                link.push_str(option);
+            }
         }
-        if self.filter.no_maint {
-            link.push_str(";no-maint");
-        }
-        if self.refreshable && !refreshing {
-            link.push_str(";norefresh");
-        }
-        if let Some(scope) = &self.filter.scope {
+        if let Some(scope) = &filter.scope {
             link.push_str(";scope=");
             for byte in scope.bytes() {
                 if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
@@ -61,8 +67,16 @@ impl View {
         link
     }
 
+    /// This view after `change`.
+    fn with(&self, change: impl FnOnce(&mut Self)) -> Self {
+        let mut view = self.clone();
+        change(&mut view);
+        view
+    }
+
     fn links(&self) -> Links {
-        let (up, refreshing) = (self.filter.up, self.refreshing);
+        let once = self.with(|view| view.refreshing = false);
+        let refresh = self.with(|view| view.refreshing = !view.refreshing);
         Links {
             form: self.uri.split('?').next().unwrap_or_default().to_owned(),
             // A form replaces the query of its address: what of it belongs to the uri goes along.
@@ -74,11 +88,14 @@ impl View {
                 .map(|field| field.split_once('=').unwrap_or((field, "")))
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
-            up: self.link("", !up, refreshing),
-            refresh: self.refreshable.then(|| self.link("", up, !refreshing)),
-            now: self.link("", up, refreshing),
-            csv: self.link(";csv", up, false),
-            json: self.link(";json", up, false),
+            up: self.with(|view| view.filter.up = !view.filter.up).link(""),
+            problems: self
+                .with(|view| view.filter.problems = !view.filter.problems)
+                .link(""),
+            refresh: self.refreshable.then(|| refresh.link("")),
+            now: self.link(""),
+            csv: once.link(";csv"),
+            json: once.link(";json"),
             schema: format!("{};json-schema", self.uri),
         }
     }
@@ -89,6 +106,7 @@ struct Links {
     form: String,
     fields: Vec<(String, String)>,
     up: String,
+    problems: String,
     refresh: Option<String>,
     now: String,
     csv: String,
@@ -119,10 +137,29 @@ struct Head<'a> {
     tasks: u32,
     idle: u32,
     failed_reload: Option<String>,
+    down: Option<Down>,
     links: Links,
     scope: &'a str,
-    up: bool,
+    filter: &'a Filter,
     refreshing: bool,
+}
+
+/// Servers that are down, for the line at the top.
+struct Down {
+    servers: usize,
+    of: usize,
+    /// The backends with the most of them.
+    backends: Vec<DownIn>,
+    /// Further backends with such servers.
+    more: usize,
+}
+
+/// Those of one backend.
+struct DownIn {
+    name: Arc<str>,
+    servers: usize,
+    /// None of its servers is usable.
+    all: bool,
 }
 
 /// Appends the head.
@@ -151,12 +188,47 @@ pub(super) fn write(text: &mut String, facts: &Facts<'_>, view: &View) {
         tasks: facts.tasks(),
         idle: facts.process.idle_percent(),
         failed_reload: failed_reload(facts),
+        down: down(facts.snapshot, &view.filter),
         links: view.links(),
         scope: view.filter.scope.as_deref().unwrap_or_default(),
-        up: view.filter.up,
+        filter: &view.filter,
         refreshing: view.refreshing,
     };
     render(text, &head);
+}
+
+/// The servers that are down in the proxies that are shown, those in maintenance aside; `None`: there
+/// are none.
+fn down(snapshot: &Snapshot, filter: &Filter) -> Option<Down> {
+    let (mut servers, mut of, mut backends) = (0, 0, Vec::new());
+    let all = snapshot.backends.iter().flatten();
+    for backend in all.filter(|backend| filter.shows_proxy(&backend.spec.name)) {
+        let down = |server: &&Arc<Server>| {
+            server.status.oper == OperState::Stopped && !server.status.admin.is_maint()
+        };
+        let count = backend.servers.iter().filter(down).count();
+        of += backend.servers.len();
+        servers += count;
+        if count > 0 {
+            backends.push(DownIn {
+                name: Arc::clone(&backend.spec.name),
+                servers: count,
+                all: !backend.status.up,
+            });
+        }
+    }
+    backends.sort_by(|one, other| {
+        let key = |it: &DownIn| (!it.all, std::cmp::Reverse(it.servers));
+        key(one).cmp(&key(other)).then(one.name.cmp(&other.name))
+    });
+    let more = backends.len().saturating_sub(DOWN_BACKENDS_MAX);
+    backends.truncate(DOWN_BACKENDS_MAX);
+    (servers > 0).then_some(Down {
+        servers,
+        of,
+        backends,
+        more,
+    })
 }
 
 /// When and why the last reload has failed, in one line; `None` if it has not.

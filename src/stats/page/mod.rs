@@ -26,6 +26,7 @@ use std::time::Instant;
 const CHUNK: usize = 16 * 1024;
 /// What ends a table, and what ends the page.
 const TABLE_END: &str = "</tbody></table></section>\n";
+const NO_PROBLEMS: &str = "<p>No problems: every server that is checked is up.</p>\n";
 const PAGE_END: &str = "</div></body></html>\n";
 
 /// The page, chunk by chunk.
@@ -92,6 +93,8 @@ impl Page {
             let Some(row) = self.rows.next() else {
                 if let Progress::Inside(_) = self.progress {
                     text.push_str(TABLE_END);
+                } else if self.view.filter.problems {
+                    text.push_str(NO_PROBLEMS);
                 }
                 text.push_str(PAGE_END);
                 self.progress = Progress::End;

@@ -20,33 +20,32 @@ pub(super) fn of(row: &Row<'_>, legends: bool) -> RowText {
             ("backend", "Backend", backend(row, legends))
         }
     };
-    RowText {
-        class,
-        id: format!("{}/{label}", row.proxy()),
-        cells,
+    let id = format!("{}/{label}", row.proxy());
+    let mut cells = cells;
+    if let Some(name) = cells.first_mut() {
+        name.link = format!("#{id}");
     }
+    RowText { class, id, cells }
 }
 
-/// HAProxy's words for the colours of a server.
+/// HAProxy's class of a server's row, decided in the order of its `stats_dump_fields_html`.
 fn class(server: &Server) -> &'static str {
-    let (status, rules) = (&server.status, server.rules());
-    let either = |active: &'static str, backup: &'static str| {
-        if server.spec.backup { backup } else { active }
-    };
+    let (status, full) = (&server.status, server.rules().full());
     if status.admin.is_maint() {
         return "maintain";
     }
-    match status.oper {
-        OperState::Stopped if status.health == 0 => either("active_down", "backup_down"),
-        OperState::Stopped => either("active_going_up", "backup_going_up"),
-        OperState::Stopping => either("active_nolb", "backup_nolb"),
-        _ if status.admin.is_drain() || server.weight == 0 => {
-            either("active_draining", "backup_draining")
-        }
-        _ if server.spec.check.is_none() => "no_check",
-        _ if status.health < rules.full() => either("active_going_down", "backup_going_down"),
-        _ => either("active_up", "backup_up"),
-    }
+    let [active, backup] = match status.oper {
+        OperState::Stopped if status.health == 0 => ["active_down", "backup_down"],
+        OperState::Stopped => ["active_going_up", "backup_going_up"],
+        _ if status.admin.is_drain() => ["active_draining", "backup_draining"],
+        OperState::Stopping if status.health < full => ["active_going_down", "backup_going_down"],
+        OperState::Stopping => ["active_nolb", "backup_nolb"],
+        _ if server.spec.check.is_none() => ["active_no_check", "backup_no_check"],
+        _ if status.health < full => ["active_going_down", "backup_going_down"],
+        _ if server.weight == 0 => ["active_draining", "backup_draining"],
+        _ => ["active_up", "backup_up"],
+    };
+    if server.spec.backup { backup } else { active }
 }
 
 fn frontend(row: &Row<'_>) -> Vec<Cell> {
@@ -97,7 +96,7 @@ fn frontend(row: &Row<'_>) -> Vec<Cell> {
         Cell::empty(1),
         Cell::empty(1),
         Cell::empty(1),
-        Cell::centre(row.status()),
+        Cell::centre(row.status()).status(),
         Cell::empty(8),
     ]
 }
@@ -160,9 +159,6 @@ fn current(row: &Row<'_>, server: &Server) -> Vec<String> {
         let millis = usual.as_secs_f64() * 1000.0;
         tips.push(format!("Usual connect time: {millis:.1} ms"));
     }
-    if server.live.is_suspect() {
-        tips.push("Connects fail: asked last".to_owned());
-    }
     tips
 }
 
@@ -198,7 +194,7 @@ fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
     let mut cells = vec![name];
     cells.extend(traffic(row));
     cells.extend([
-        status(row, server),
+        status(row, server).status(),
         last_check(row),
         Cell::centre(format!("{}/{}", row.weight(), server.spec.weight)),
         mark(!server.spec.backup),
@@ -217,8 +213,17 @@ fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
     cells
 }
 
-/// How long it has been in its state, the state, and an arrow while it changes.
+/// How long it has been in its state, the state, and an arrow while it changes; behind it that the
+/// server is asked last because connects to it fail.
 fn status(row: &Row<'_>, server: &Server) -> Cell {
+    let cell = state(row, server);
+    if server.live.is_suspect() {
+        return cell.loud(" asked last");
+    }
+    cell
+}
+
+fn state(row: &Row<'_>, server: &Server) -> Cell {
     let text = row.status();
     if text == "no check" {
         return Cell::centre(text).italic();
@@ -269,7 +274,7 @@ fn backend(row: &Row<'_>, legends: bool) -> Vec<Cell> {
     let mut cells = vec![name];
     cells.extend(traffic(row));
     cells.extend([
-        state,
+        state.status(),
         Cell::empty(1),
         Cell::centre(format!("{}/{}", row.weight(), shown(row, "uweight", "0"))),
         Cell::centre(active.to_string()),

@@ -77,18 +77,20 @@ fn row(page: &str, id: &str) -> (String, Vec<String>) {
     (class, cells.collect())
 }
 
+/// A change of a server: its last `times` checks have failed.
+fn fail(times: u32) -> impl FnOnce(&mut Server) {
+    move |server| {
+        server.status.health = server.rules().full();
+        for _ in 0..times {
+            server
+                .status
+                .check_failed(server.rules(), server.status.since);
+        }
+    }
+}
+
 #[test]
 fn every_state_has_its_class_and_words() {
-    let fail = |times: u32| {
-        move |server: &mut Server| {
-            server.status.health = server.rules().full();
-            for _ in 0..times {
-                server
-                    .status
-                    .check_failed(server.rules(), server.status.since);
-            }
-        }
-    };
     let rise = |server: &mut Server| {
         server
             .status
@@ -125,11 +127,6 @@ fn every_state_has_its_class_and_words() {
             "maintain",
             "1m5s MAINT",
         ),
-        (
-            one(|spec| spec.check = None, |_| {}),
-            "no_check",
-            "no check",
-        ),
         (one(backup, fail(0)), "backup_up", "1m5s UP"),
         (one(backup, fail(1)), "backup_going_down", "1m5s UP 2/3 ↓"),
         (one(backup, fail(3)), "backup_down", "1m5s DOWN"),
@@ -140,6 +137,32 @@ fn every_state_has_its_class_and_words() {
         let text = whole(snapshot, View::default());
         let (found, cells) = row(&text, "postgres/node1");
         assert_eq!((found.as_str(), cells[22].as_str()), (class, words));
+    }
+}
+
+/// Fault 29: an unchecked server has a class of its own whatever its weight, and a failing one is
+/// going down whatever its weight: HAProxy decides in this order.
+#[test]
+fn fault_29_unchecked_servers_have_haproxys_class() {
+    type Spec = fn(&mut model::Server);
+    let specs: [(Spec, u32, &str); 4] = [
+        (|spec| spec.check = None, 0, "active_no_check"),
+        (
+            |spec| (spec.check, spec.weight) = (None, 0),
+            0,
+            "active_no_check",
+        ),
+        (
+            |spec| (spec.check, spec.backup) = (None, true),
+            0,
+            "backup_no_check",
+        ),
+        (|spec| spec.weight = 0, 1, "active_going_down"),
+    ];
+    for (spec, failures, class) in specs {
+        let text = whole(one(spec, fail(failures)), View::default());
+        let (found, cells) = row(&text, "postgres/node1");
+        assert_eq!(found, class, "{cells:?}");
     }
 }
 
@@ -323,11 +346,19 @@ fn links_turn_one_thing_and_keep_the_rest() {
         refreshable: true,
         ..View::default()
     };
-    assert_eq!(view.link("", false, true), "/haproxy?stats;scope=post");
     assert_eq!(
-        view.link(";csv", true, false),
+        view.link(";csv"),
         "/haproxy?stats;csv;up;norefresh;scope=post"
     );
+    let page = whole(seed(1), view);
+    for link in [
+        "/;norefresh;scope=post\">Show all servers<",
+        "/;up;problems;norefresh;scope=post\">Show only problems<",
+        "/;up;scope=post\">Enable refresh<",
+        "/;up;norefresh;scope=post\">Refresh now<",
+    ] {
+        assert!(page.contains(link), "{link} in {page}");
+    }
 }
 
 #[test]
@@ -343,4 +374,166 @@ fn ten_thousand_servers_come_in_bounded_chunks() {
         rows += chunk.matches("<tr class=").count();
     }
     assert_eq!(rows, 2 + 1 + 10_000 + 1);
+}
+
+/// Two backends with servers in some states.
+fn troubled() -> Snapshot {
+    let mut config = config(3);
+    let second = crate::state::test_config::server("lonely");
+    config
+        .backends
+        .push(crate::state::test_config::backend("redis", vec![second]));
+    let mut snapshot = snapshot(&config);
+    let mut change = |backend: usize, change: &dyn Fn(&mut Server), server: usize| {
+        let mut changed = Arc::into_inner(snapshot.backends[backend].take().unwrap()).unwrap();
+        change(Arc::get_mut(&mut changed.servers[server]).unwrap());
+        if backend == 1 {
+            changed.status.up = false;
+        }
+        snapshot.backends[backend] = Some(Arc::new(changed));
+    };
+    let down = |server: &mut Server| {
+        for _ in 0..3 {
+            let since = server.status.since;
+            server.status.check_failed(server.rules(), since);
+        }
+    };
+    let good = |server: &mut Server| server.status.health = server.rules().full();
+    change(0, &down, 0);
+    change(0, &good, 1);
+    let maintenance = |server: &mut Server| server.status.admin = AdminState::FMAINT;
+    change(0, &maintenance, 2);
+    change(1, &down, 0);
+    snapshot
+}
+
+/// Fault 31.
+#[test]
+fn fault_31_a_line_at_the_top_says_how_many_servers_are_down_and_where() {
+    let text = whole(troubled(), View::default());
+    let line = text.split("<p class=\"alert\">").nth(1).unwrap();
+    assert_eq!(
+        line.split("</p>").next().unwrap(),
+        "2 of 4 servers are DOWN, in <a href=\"#redis\">redis</a> (all 1), \
+         <a href=\"#postgres\">postgres</a> (1)."
+    );
+    let scope = |text: &str| View {
+        filter: Filter {
+            scope: Some(text.into()),
+            ..Filter::default()
+        },
+        ..View::default()
+    };
+    assert!(whole(troubled(), scope("redis")).contains("1 of 1 servers is DOWN, in "));
+    assert!(!whole(seed(2), View::default()).contains("class=\"alert\""));
+}
+
+/// Fault 31.
+#[test]
+fn fault_31_a_view_shows_only_what_is_wrong() {
+    let problems = || View {
+        filter: Filter {
+            problems: true,
+            ..Filter::default()
+        },
+        ..View::default()
+    };
+    let text = whole(troubled(), problems());
+    let ids: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("<tr class="))
+        .map(|line| line.split('"').nth(3).unwrap())
+        .collect();
+    assert_eq!(
+        ids,
+        [
+            "postgres/node1",
+            "postgres/Backend",
+            "redis/lonely",
+            "redis/Backend"
+        ]
+    );
+    assert!(text.contains("Show everything") && !text.contains("No problems"));
+    let good = one(
+        |_| {},
+        |server| server.status.health = server.rules().full(),
+    );
+    let text = whole(good, problems());
+    assert!(!text.contains("<tr class=") && text.contains("No problems"));
+}
+
+/// Fault 31.
+#[test]
+fn fault_31_names_are_links_and_what_is_asked_last_is_said() {
+    let suspect = |server: &mut Server| {
+        for _ in 0..3 {
+            server.live.connect_failed();
+        }
+    };
+    let text = whole(one(|spec| spec.check = None, suspect), View::default());
+    assert!(text.contains("<a href=\"#postgres/node1\">node1</a>"));
+    assert!(text.contains("<a href=\"#postgres/Frontend\">Frontend</a>"));
+    assert_eq!(row(&text, "postgres/node1").1[22], "no check asked last");
+}
+
+/// A colour in CIELAB, whose distances are those that people see.
+fn lab(hex: &str) -> [f64; 3] {
+    let linear = |at: usize| {
+        let part = f64::from(u8::from_str_radix(&hex[at..at + 2], 16).unwrap()) / 255.0;
+        if part <= 0.04045 {
+            part / 12.92
+        } else {
+            ((part + 0.055) / 1.055).powf(2.4)
+        }
+    };
+    let [red, green, blue] = [1, 3, 5].map(linear);
+    let curve = |t: f64| {
+        if t > 0.008_856 {
+            t.cbrt()
+        } else {
+            7.787 * t + 16.0 / 116.0
+        }
+    };
+    let x = curve((0.4124 * red + 0.3576 * green + 0.1805 * blue) / 0.950_47);
+    let y = curve(0.2126 * red + 0.7152 * green + 0.0722 * blue);
+    let z = curve((0.0193 * red + 0.1192 * green + 0.9505 * blue) / 1.088_83);
+    [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
+}
+
+/// Fault 31.
+#[test]
+fn fault_31_states_can_be_told_apart_in_light_and_in_dark() {
+    const STATES: [&str; 13] = [
+        "active-up",
+        "active-going-down",
+        "active-going-up",
+        "down",
+        "maintain",
+        "active-soft",
+        "no-check",
+        "backup-up",
+        "backup-going-down",
+        "backup-going-up",
+        "backup-draining",
+        "backup-nolb",
+        "proxy",
+    ];
+    let style = include_str!("../../../templates/stats/style.css");
+    let (light, dark) = style
+        .split_once("@media (prefers-color-scheme: dark)")
+        .unwrap();
+    for (theme, least) in [(light, 10.0), (dark, 15.0)] {
+        let colour = |state: &str| {
+            let name = format!("--{state}: ");
+            let at = theme.find(&name).unwrap() + name.len();
+            lab(&theme[at..at + 7])
+        };
+        for (index, one) in STATES.iter().enumerate() {
+            for other in &STATES[..index] {
+                let parts = colour(one).into_iter().zip(colour(other));
+                let distance: f64 = parts.map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+                assert!(distance >= least, "{one} and {other}: {distance:.1}");
+            }
+        }
+    }
 }
