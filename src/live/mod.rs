@@ -35,4 +35,4 @@ pub use objects::{BackendLive, FrontendLive, GlobalLive, GlobalTraffic, PIPES_MA
 pub use record::SessionRecord;
 pub use reloads::{LastReload, ReloadEnd, Reloads};
 pub use sharded::{Counter, Shards, WorkerToken};
-pub use termination::{Cause, Phase, Termination};
+pub use termination::{Cause, EndCounters, Phase, Termination};

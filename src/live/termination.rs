@@ -85,6 +85,41 @@ impl Termination {
     }
 }
 
+/// Which counters an end adds to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCounters {
+    /// None.
+    Nothing,
+    /// `ereq` of the frontend.
+    RequestError,
+    /// `cli_abrt`.
+    ClientAbort,
+    /// `srv_abrt`.
+    ServerAbort,
+    /// `srv_abrt` and `eresp`.
+    ServerError,
+    /// `eint`.
+    InternalError,
+}
+
+impl Termination {
+    /// What it is counted as: HAProxy's rule, seen beside 3.5 (`process_stream` in its
+    /// `src/stream.c`). An error of the server's connection is counted as an invalid response, its
+    /// silence is not. A client that ends its sending half while a server is still being asked is
+    /// not counted, one that resets its connection then is.
+    pub fn counters(&self) -> EndCounters {
+        match (self.cause, self.phase) {
+            (Cause::Client, Phase::Request) => EndCounters::RequestError,
+            (Cause::Client, Phase::Connect) if self.error.is_none() => EndCounters::Nothing,
+            (Cause::Client | Cause::ClientTimeout, _) => EndCounters::ClientAbort,
+            (Cause::Server, Phase::Data | Phase::Last) => EndCounters::ServerError,
+            (Cause::ServerTimeout, Phase::Data | Phase::Last) => EndCounters::ServerAbort,
+            (Cause::Internal, _) => EndCounters::InternalError,
+            _ => EndCounters::Nothing,
+        }
+    }
+}
+
 impl Cause {
     /// HAProxy's first letter.
     pub fn letter(self) -> char {
@@ -115,5 +150,39 @@ impl Phase {
             Self::Data => 'D',
             Self::Last => 'L',
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault 48: the counters that HAProxy 3.5 moved for each of these ends.
+    #[test]
+    fn fault_48_ends_are_counted_as_by_haproxy() {
+        use {Cause as C, EndCounters as E, Phase as P};
+        for (cause, phase, expected) in [
+            (C::Normal, P::Done, E::Nothing),
+            (C::Client, P::Request, E::RequestError),
+            (C::Client, P::Connect, E::Nothing),
+            (C::Client, P::Data, E::ClientAbort),
+            (C::ClientTimeout, P::Data, E::ClientAbort),
+            (C::Server, P::Connect, E::Nothing),
+            (C::ServerTimeout, P::Connect, E::Nothing),
+            (C::Server, P::Data, E::ServerError),
+            (C::Server, P::Last, E::ServerError),
+            (C::ServerTimeout, P::Data, E::ServerAbort),
+            (C::ServerTimeout, P::Last, E::ServerAbort),
+            (C::Killed, P::Data, E::Nothing),
+            (C::Down, P::Data, E::Nothing),
+            (C::Resource, P::Connect, E::Nothing),
+            (C::Internal, P::Data, E::InternalError),
+        ] {
+            let found = Termination::new(cause, phase).counters();
+            assert_eq!(found, expected, "{}{}", cause.letter(), phase.letter());
+        }
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        let reset = Termination::because(Cause::Client, Phase::Connect, reset);
+        assert_eq!(reset.counters(), EndCounters::ClientAbort);
     }
 }

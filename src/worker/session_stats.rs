@@ -7,7 +7,7 @@ use super::session_id::SessionId;
 use crate::config::model;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::live::{
-    Cause, FailureCause, GlobalLive, GlobalTraffic, LogEntry, LogQueue, Phase, SessionRecord,
+    Cause, EndCounters, FailureCause, GlobalLive, GlobalTraffic, LogEntry, LogQueue, SessionRecord,
     ShortageStep, Termination, Traffic, WorkerToken,
 };
 use crate::state::{Frontend, Server};
@@ -199,8 +199,9 @@ impl SessionStats {
 
     fn count_end(&self, end: &Termination, total: Duration, worker_stats: &WorkerStats) {
         let reached = self.server.is_some();
-        match (end.cause, end.phase) {
-            (Cause::Client, Phase::Request) => {
+        match end.counters() {
+            EndCounters::Nothing => {}
+            EndCounters::RequestError => {
                 self.frontend
                     .live
                     .traffic
@@ -208,15 +209,17 @@ impl SessionStats {
                     .ereq
                     .add(1);
             }
-            (Cause::Client | Cause::ClientTimeout, _) => {
+            EndCounters::ClientAbort => {
                 self.each(worker_stats, |traffic| traffic.cli_abrt.add(1));
             }
-            (Cause::Server | Cause::ServerTimeout, Phase::Data | Phase::Last) => {
+            EndCounters::ServerAbort => {
+                self.each(worker_stats, |traffic| traffic.srv_abrt.add(1));
+            }
+            EndCounters::ServerError => {
                 self.each(worker_stats, |traffic| traffic.srv_abrt.add(1));
                 self.behind(worker_stats, |traffic| traffic.eresp.add(1));
             }
-            (Cause::Internal, _) => self.each(worker_stats, |traffic| traffic.eint.add(1)),
-            _ => {}
+            EndCounters::InternalError => self.each(worker_stats, |traffic| traffic.eint.add(1)),
         }
         if reached {
             let connect = self.connect.unwrap_or_default();
