@@ -102,7 +102,7 @@ async fn accept(node: &'static str, service: Service, listener: TcpListener) {
     }
 }
 
-/// One connection. That it ends by an error is the client's affair.
+/// One connection. An error on it is the client's.
 async fn serve(node: &'static str, service: Service, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = match service.kind {
