@@ -49,7 +49,7 @@ pub(super) async fn run(shared: Rc<Shared>, listener: TcpListener, closing: Canc
     stop.run_until_cancelled(accepting).await;
 }
 
-/// Accepts until it is `closing`. Who has been accepted by then gets a place.
+/// Accepts until it is `closing`. A client that has been accepted by then is served.
 async fn accept_all(shared: &Rc<Shared>, listener: &TcpListener, closing: &CancellationToken) {
     let mut reported: Option<Instant> = None;
     while let Some(accepted) = closing.run_until_cancelled(accept(shared, listener)).await {
@@ -72,7 +72,7 @@ async fn accept_all(shared: &Rc<Shared>, listener: &TcpListener, closing: &Cance
 
 /// Accepts what the kernel has queued, and closes.
 async fn drain_queue(shared: &Rc<Shared>, listener: TcpListener, closing: &CancellationToken) {
-    // Without the event loop, which may not have heard of the last ones yet.
+    // By `accept` itself: the event loop may not have reported the last ones yet.
     let Ok(listener) = listener.into_std() else {
         return;
     };
@@ -119,7 +119,7 @@ async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<TcpStream
     }
 }
 
-/// A socket that refuses is one whose client has gone.
+/// Sets the options of a connection; one that refuses them has lost its client.
 fn tune(stream: &TcpStream) {
     // Answers are written whole; their last piece is not to wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
@@ -132,7 +132,7 @@ fn is_local_shortage(error: &io::Error) -> bool {
         || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// Waits for a place.
+/// Waits until one connection more may be served.
 async fn wait_for_slot(shared: &Shared) -> StatsSlot {
     loop {
         let freed = shared.freed.notified();
@@ -143,7 +143,7 @@ async fn wait_for_slot(shared: &Shared) -> StatsSlot {
             return slot;
         }
         evict_idlest(&shared.connections);
-        // Either somebody leaves or, by then, somebody has been quiet for long enough.
+        // Either a connection ends or, by then, one has been idle for long enough.
         let _ = tokio::time::timeout(RETRY_EVERY, freed).await;
     }
 }

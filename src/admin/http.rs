@@ -57,8 +57,8 @@ pub(super) fn respond(
         .map_or(&default, |stats| &stats.page);
     let (mut resource, view) = parse(method, target, page);
     if snapshot.stats.is_none() && resource.is_guarded() {
-        // A connection that is older than the reload that has taken the page away, and with it
-        // what was to be asked of whoever wants to see it.
+        // The connection is older than a reload that has removed the statistics, and with them the
+        // passwords that guard them.
         resource = Resource::NotFound;
     }
     let guarded = resource.is_guarded();
@@ -181,7 +181,7 @@ fn set(response: &mut Response<ResponseBody>, name: HeaderName, value: &'static 
 #[derive(Debug)]
 pub(super) struct ResponseBody {
     source: BodySource,
-    /// A chunk was made in this turn: others come first before the next is.
+    /// A chunk was made in this turn; the next is made after the other connections had theirs.
     chunk_made: bool,
 }
 

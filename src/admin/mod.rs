@@ -131,7 +131,7 @@ fn launch(
             });
             let local = LocalSet::new();
             local.block_on(&runtime, run(shared, listeners, limits));
-            // The stop's limit has passed for whoever is left.
+            // The limit of the stop has passed: the connections that are left end here.
             drop(local);
             drop(done);
         })?;
@@ -144,7 +144,7 @@ fn launch(
 }
 
 impl Handle {
-    /// The process has come so far: `/readyz` and the statistics say so from now on.
+    /// The process has reached `phase`: `/readyz` and the statistics say so from now on.
     pub fn enter(&self, phase: Phase) {
         self.process.enter(phase);
     }
@@ -152,7 +152,7 @@ impl Handle {
     /// Ends the thread: it stops accepting, lets answers that are on their way finish, and cuts the
     /// rest after `limit`. `false` when it did not end even then.
     pub fn stop(self, limit: Duration) -> bool {
-        // Fails only when the thread has ended.
+        // An error means that the thread has ended.
         let _ = self.limit.try_send(limit);
         self.stop.cancel();
         !matches!(
@@ -172,7 +172,7 @@ async fn run(shared: Rc<Shared>, listeners: AdminListenerSet, limits: Receiver<D
     sample(&shared).await;
     shared.tracker.close();
     let limit = limits.try_recv().unwrap_or_default();
-    // Whoever is left is cut by the caller.
+    // The caller ends the connections that are left.
     let _ = tokio::time::timeout(limit, shared.tracker.wait()).await;
 }
 

@@ -5,7 +5,7 @@ use crate::state::Snapshot;
 use crate::stats::Phase;
 use std::fmt::Write;
 
-/// Yes, or why not: one line a reason.
+/// `Ok` when this machine is to get traffic; otherwise the reasons, a line each.
 pub(super) fn readiness(phase: Phase, snapshot: &Snapshot) -> Result<(), String> {
     let mut why = String::new();
     match phase {

@@ -1,8 +1,8 @@
 //! What a request asks for, by HAProxy's grammar of its statistics URI. Pure.
 //!
 //! The configured `uri` is a prefix: whatever begins with it is the page, and options follow a `;`
-//! (or a `?` or `&`) anywhere behind it. Unknown options are ignored. Three paths are always what
-//! they are.
+//! (or a `?` or `&`) anywhere behind it. Unknown options are ignored. `/metrics`, `/healthz` and
+//! `/readyz` do not depend on it.
 
 use crate::config::model::StatsPage;
 use crate::stats::filter::SCOPE_BYTES_MAX;
@@ -35,7 +35,7 @@ pub(super) enum Resource {
 }
 
 impl Resource {
-    /// Whether a password may be asked for it: not for what says nothing but yes and no.
+    /// Whether it needs a password where one is configured: all but `/healthz` and `/readyz`.
     pub(super) fn is_guarded(&self) -> bool {
         !matches!(self, Self::Health | Self::Ready)
     }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_uri_is_a_prefix_and_three_paths_stay() {
+    fn the_uri_is_a_prefix_and_three_paths_do_not_depend_on_it() {
         let uri = "/haproxy?stats";
         assert_eq!(
             resource("/haproxy?stats;csv", uri),

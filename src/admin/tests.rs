@@ -454,7 +454,7 @@ fn ask_once(stream: &mut TcpStream, target: &str) -> String {
 }
 
 #[test]
-fn a_door_that_closes_ends_with_what_is_on_its_way() {
+fn a_listener_that_closes_finishes_the_answer_on_its_way() {
     let mut running = start(1, 200);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -492,7 +492,7 @@ fn a_door_that_closes_ends_with_what_is_on_its_way() {
 }
 
 #[test]
-fn who_waits_at_a_door_that_closes_is_let_in() {
+fn clients_queued_at_a_listener_that_closes_are_served() {
     // One place, which is taken: the next is in hand, the third in the kernel's queue.
     let running = start(1, 1);
     let mut holder = connect(&running);
@@ -513,7 +513,7 @@ fn who_waits_at_a_door_that_closes_is_let_in() {
 }
 
 #[test]
-fn without_statistics_nothing_is_shown_to_whoever_is_left() {
+fn without_statistics_clients_that_are_still_connected_get_404() {
     let running = start_with(1, |stats| {
         let credentials = crate::config::model::Credentials("admin:secret".into());
         stats.page.auth = vec![credentials];
