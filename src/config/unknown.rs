@@ -5,7 +5,7 @@
 
 use super::diagnostic::{Diagnostic, Report};
 use super::key::Key;
-use super::keys::{self, File};
+use super::keys::{self, File, TableKeys};
 use super::source::{Place, Source};
 use super::tree::RemovedKeys;
 use super::words;
@@ -21,6 +21,7 @@ const HOMES_MAX: usize = 3;
 /// The keys that a file may have, as a JSON schema.
 pub(super) struct Known {
     schema: Value,
+    tables: Vec<TableKeys>,
 }
 
 /// What may stand at one place of the file.
@@ -61,6 +62,7 @@ impl Known {
     pub(super) fn new() -> Self {
         Self {
             schema: schemars::schema_for!(File).to_value(),
+            tables: keys::tables(),
         }
     }
 
@@ -116,14 +118,32 @@ impl Known {
         }
     }
 
-    /// Every table that has `key`, by its path, shortest first.
-    fn homes(key: &str) -> Vec<&'static str> {
-        let tables = keys::tables().into_iter();
-        let has = |table: &keys::TableKeys| table.keys.iter().any(|one| one.key.name == key);
-        let mut homes: Vec<&str> = tables.filter(has).map(|table| table.place).collect();
+    /// The tables that have `key`, at most [`HOMES_MAX`], those at the top of the file first.
+    fn homes(&self, key: &str) -> Vec<&'static str> {
+        let has = |table: &&TableKeys| table.keys.iter().any(|one| one.key.name == key);
+        let tables = self.tables.iter().filter(has);
+        let mut homes: Vec<&str> = tables.map(|table| table.place).collect();
         homes.dedup();
         homes.truncate(HOMES_MAX);
         homes
+    }
+
+    /// What to write for a word of HAProxy's, by the declaration of the key that it stands for.
+    fn declared(&self, name: &str) -> Option<String> {
+        let plain = |word: &str| word.to_lowercase().replace(['_', '.', ' '], "-");
+        let written = plain(name);
+        let means = |word: &str| {
+            let word = plain(word);
+            written == word || word.strip_prefix("option-") == Some(&written)
+        };
+        self.tables.iter().find_map(|table| {
+            let mut keys = table.keys.iter().map(|listed| &listed.key);
+            let key = keys.find(|key| {
+                let mut words = key.haproxy.iter().copied().chain(key.label);
+                key.name != name && words.any(means)
+            })?;
+            Some(instead(table.place, key))
+        })
     }
 }
 
@@ -224,9 +244,9 @@ impl Walk<'_> {
         }
     }
 
-    /// Takes an unknown key out of `table`. When it is clear what it stands for, its value goes on
-    /// under the right name and is judged too; otherwise it is noted, so that nobody says that the
-    /// right one is missing.
+    /// Takes an unknown key out of `table`. When it is clear which key was meant, the value is put
+    /// under that key and is judged too. Otherwise the key that was probably meant is recorded as
+    /// removed, so that it is not reported as missing.
     fn misspelt(
         &mut self,
         key: &Spanned<DeString<'_>>,
@@ -267,12 +287,12 @@ impl Walk<'_> {
     fn unknown(&mut self, name: &str, span: Range<usize>, shape: &Shape<'_>) {
         let near = words::closest(name, shape.keys.iter().map(|(key, _)| *key));
         let same_letters = near.is_some_and(|near| near == name.to_lowercase().replace('_', "-"));
-        let homes = Known::homes(name);
+        let homes = self.known.homes(name);
         let hint = if same_letters {
             words::did_you_mean(name, near)
         } else if let Some(instead) = words::haproxy(name)
             .map(str::to_owned)
-            .or_else(|| declared(name))
+            .or_else(|| self.known.declared(name))
         {
             Some(instead)
         } else if near.is_some() {
@@ -294,24 +314,6 @@ impl Walk<'_> {
                 .maybe_hint(hint),
         );
     }
-}
-
-/// What to write for a word of HAProxy's, by the declaration of the key that it stands for.
-fn declared(name: &str) -> Option<String> {
-    let plain = |word: &str| word.to_lowercase().replace(['_', '.', ' '], "-");
-    let written = plain(name);
-    let means = |word: &str| {
-        let word = plain(word);
-        written == word || word.strip_prefix("option-") == Some(&written)
-    };
-    keys::tables().into_iter().find_map(|table| {
-        let mut listed = table.keys.into_iter().map(|listed| listed.key);
-        let key = listed.find(|key| {
-            let words = key.haproxy.iter().copied().chain(key.label);
-            key.name != name && words.into_iter().any(means)
-        })?;
-        Some(instead(table.place, &key))
-    })
 }
 
 /// Says what to write for `key` of the table at `place`.

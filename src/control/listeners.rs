@@ -10,7 +10,7 @@
 
 use super::admin_listeners::{AdminListener, ListenerChange};
 use super::inherited::Inherited;
-use crate::config::diff::{BindFate, BindOf, Side, binds, match_binds};
+use crate::config::diff::{BindAction, BindOf, Side, binds, match_binds};
 use crate::config::model::{Bind, BindAddress, Config, Keepalive};
 use crate::state::Snapshot;
 use crate::sys::service_manager::{self, ServiceManager};
@@ -189,10 +189,10 @@ impl Listeners {
         };
         let mut stays = vec![false; old.len()];
         let mut problems = Vec::new();
-        for (fate, of) in match_binds(&old, &new).into_iter().zip(new) {
+        for (action, of) in match_binds(&old, &new).into_iter().zip(new) {
             let tuning = tunings.of_bind(&of);
-            let entry = match fate {
-                BindFate::Keeps(index) => {
+            let entry = match action {
+                BindAction::Keeps(index) => {
                     stays[index] = true;
                     let before = &self.entries[index];
                     if before.tuning != tuning {
@@ -201,9 +201,9 @@ impl Listeners {
                     Ok((before.id, before.shards.clone()))
                 }
                 // The old frontend's listener and the new one's each need a descriptor of their own.
-                BindFate::Moves(index) => duplicates(&self.entries[index].shards)
+                BindAction::Moves(index) => duplicates(&self.entries[index].shards)
                     .map(|shards| (prepared.fresh_id(), shards)),
-                BindFate::Opens { beside } => {
+                BindAction::Opens { beside } => {
                     let options = options(&of.bind, tuning, beside);
                     let shards = match of.side {
                         Side::Traffic => self.workers,

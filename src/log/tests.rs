@@ -2,7 +2,7 @@
 
 use super::tcplog::tests::record;
 use super::*;
-use crate::config::model::{Facility, LogFormat, LogSink, LogTarget, Severity};
+use crate::config::model::{LogFormat, LogSink, LogTarget, Severity};
 use crate::live::LogQueue;
 use std::path::Path;
 
@@ -16,12 +16,12 @@ fn spec(sinks: &[(&Path, LogFormat, Severity)]) -> model::Log {
     let targets = sinks.iter().map(|(path, format, level)| LogTarget {
         sink: LogSink::File((*path).into()),
         format: *format,
-        facility: Facility(16),
         level: *level,
+        ..LogTarget::default()
     });
     model::Log {
-        tag: "rlb".into(),
         targets: targets.collect(),
+        ..model::Log::default()
     }
 }
 

@@ -154,14 +154,14 @@ fn truncate(line: &mut String, length: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::{Facility, LogFormat};
+    use crate::config::model::LogFormat;
 
     fn target(path: &std::path::Path, format: LogFormat, level: Severity) -> Target {
         let spec = LogTarget {
             sink: LogSink::File(path.into()),
             format,
-            facility: Facility(16),
             level,
+            ..LogTarget::default()
         };
         let header = Header::new(spec.format, spec.facility, &"rlb".into(), "lb01");
         Target::new(&spec, header).unwrap()

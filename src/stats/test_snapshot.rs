@@ -20,12 +20,8 @@ pub(crate) fn config(servers: u32) -> Config {
     frontend.order = 1;
     config.frontends.push(frontend);
     config.stats = Some(Stats {
-        name: "stats".into(),
         id: 2,
-        binds: vec![],
-        maxconn: 200,
-        page: crate::config::model::StatsPage::default(),
-        readiness: crate::config::model::Readiness::default(),
+        ..Stats::default()
     });
     config
 }

@@ -39,7 +39,7 @@ impl BindOf {
 
 /// What becomes of a bind of the new configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BindFate {
+pub enum BindAction {
     /// The socket of this old bind goes on, in the same frontend.
     Keeps(usize),
     /// The socket of this old bind goes on, in another frontend than before.
@@ -71,14 +71,14 @@ pub fn binds(config: &Config) -> Vec<BindOf> {
     stats.chain(traffic).collect()
 }
 
-/// The fate of each of `new`. Those of `old` that no fate names are closed.
-pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindFate> {
+/// What becomes of each of `new`. A bind of `old` that is kept or moved by none of them is closed.
+pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindAction> {
     let mut own: HashMap<_, VecDeque<usize>> = HashMap::new();
     for (index, one) in old.iter().enumerate() {
         own.entry(one.key()).or_default().push_back(index);
     }
     let mut taken = vec![false; old.len()];
-    let mut fates: Vec<Option<BindFate>> = new
+    let mut actions: Vec<Option<BindAction>> = new
         .iter()
         .map(|one| {
             let waiting = own.get_mut(&one.key())?;
@@ -88,10 +88,11 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindFate> {
             }
             waiting.pop_front();
             taken[index] = true;
-            Some(BindFate::Keeps(index))
+            Some(BindAction::Keeps(index))
         })
         .collect();
-    // From one side to the other none moves: the workers have a socket each, the statistics one.
+    // No socket moves from one side to the other: of an address, each worker has a socket, and the
+    // statistics have one.
     let mut left: HashMap<&BindAddress, usize> = HashMap::new();
     for (index, one) in old.iter().enumerate() {
         if one.side == Side::Traffic && !taken[index] && !is_any_port(&one.bind.address) {
@@ -99,25 +100,25 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindFate> {
         }
     }
     let ports = Ports::of(old);
-    for (fate, one) in fates.iter_mut().zip(new) {
-        if fate.is_some() {
+    for (action, one) in actions.iter_mut().zip(new) {
+        if action.is_some() {
             continue;
         }
         let moved = left.get(&one.bind.address).copied();
         let moved = moved
             .filter(|_| one.side == Side::Traffic)
             .filter(|index| Bind::is_same_socket(&old[*index].bind, &one.bind));
-        *fate = Some(match moved {
+        *action = Some(match moved {
             Some(index) => {
                 left.remove(&one.bind.address);
-                BindFate::Moves(index)
+                BindAction::Moves(index)
             }
-            None => BindFate::Opens {
+            None => BindAction::Opens {
                 beside: ports.has(&one.bind.address),
             },
         });
     }
-    fates.into_iter().flatten().collect()
+    actions.into_iter().flatten().collect()
 }
 
 fn is_any_port(address: &BindAddress) -> bool {

@@ -1,4 +1,5 @@
-//! `[log]` compared: targets by where they lead. Pure; part of [`plan`](super::plan).
+//! Compares `[log]`; targets are the same when they lead to the same place. Pure; part of
+//! [`plan`](super::plan).
 //!
 //! Invariant: [`match_targets`] says which targets stay open, to the report and to the log thread
 //! alike, so that what is told and what is done cannot differ.
@@ -7,8 +8,8 @@ use super::{Action, Found};
 use crate::config::key::{Differences, Effect};
 use crate::config::model::{Log, LogTarget};
 
-/// For each of `new` the one of `old` that leads to the same place and so stays open; each old one
-/// at most once.
+/// For each of `new` the target of `old` that leads to the same place; it stays open. A target of
+/// `old` is given at most once.
 pub fn match_targets(old: &[LogTarget], new: &[LogTarget]) -> Vec<Option<usize>> {
     let mut taken = vec![false; old.len()];
     new.iter()

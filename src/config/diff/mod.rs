@@ -9,7 +9,7 @@ mod logs;
 mod proxies;
 
 pub use super::key::Difference;
-pub use binds::{BindFate, BindOf, Side, binds, match_binds};
+pub use binds::{BindAction, BindOf, Side, binds, match_binds};
 pub use logs::match_targets;
 
 use super::key::{Differences, Effect};
@@ -23,7 +23,7 @@ use std::fmt;
 pub enum Action {
     /// It is new.
     Add,
-    /// It goes.
+    /// It is no longer there.
     Remove,
     /// Some of its keys change.
     Change,
@@ -167,8 +167,8 @@ pub fn applicable(old: &Config, new: Config) -> Config {
     config
 }
 
-/// Whether nothing that checks have found out about `old` holds for `new`: it is elsewhere, or it
-/// is asked something else. Its health then begins anew.
+/// Whether the health of `new` begins anew, because it has another address than `old` or its checks
+/// ask something else.
 pub fn server_starts_over(old: &model::Server, new: &model::Server) -> bool {
     model::Server::differences(old, new).effect() == Some(Effect::HealthAnew)
 }
@@ -248,8 +248,8 @@ fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stat
     found.changed("stats", "", keys);
 }
 
-/// The proxies' own numbers aside, only their order among those that stay is compared: one more
-/// proxy moves all after it.
+/// Compares the order of the proxies that are in both files. Their positions are not compared: one
+/// more proxy moves all that come after it.
 fn order(found: &mut Found, old: &Config, new: &Config) {
     fn proxies(config: &Config) -> Vec<(u32, String)> {
         let frontends = config.frontends.iter();

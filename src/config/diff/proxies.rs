@@ -1,7 +1,7 @@
 //! Frontends, binds, backends and servers compared by name. Pure; the part of
 //! [`plan`](super::plan) that most reloads are about.
 
-use super::binds::{BindFate, BindOf, Side, binds, match_binds};
+use super::binds::{BindAction, BindOf, Side, binds, match_binds};
 use super::{Action, Found, names};
 use crate::config::key::{Differences, Effect};
 use crate::config::keys::FrontendTable;
@@ -54,27 +54,27 @@ fn frontend_keys(
 pub(super) fn bind_changes(found: &mut Found, old: &Config, new: &Config) {
     let (old, new) = (binds(old), binds(new));
     let mut stays = vec![false; old.len()];
-    for (fate, one) in match_binds(&old, &new).into_iter().zip(&new) {
+    for (action, one) in match_binds(&old, &new).into_iter().zip(&new) {
         let object = ("bind", bind_name(one));
-        match fate {
-            BindFate::Opens { beside: false } => {
+        match action {
+            BindAction::Opens { beside: false } => {
                 found.push(
                     Action::Add,
                     object,
                     "is opened before anything else changes",
                 );
             }
-            BindFate::Opens { beside: true } => {
+            BindAction::Opens { beside: true } => {
                 let effect = "is opened beside the socket that this process has there";
                 found.push(Action::Add, object, effect);
             }
-            BindFate::Keeps(index) => {
+            BindAction::Keeps(index) => {
                 stays[index] = true;
                 let mut keys = Differences::default();
                 model::Bind::compare(&old[index].bind, &one.bind, &mut keys);
                 found.changed("bind", &bind_name(one), keys);
             }
-            BindFate::Moves(index) => {
+            BindAction::Moves(index) => {
                 stays[index] = true;
                 let mut keys = Differences::default();
                 model::Bind::compare(&old[index].bind, &one.bind, &mut keys);

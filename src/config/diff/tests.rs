@@ -161,10 +161,14 @@ fn ports_of_the_kernels_choice_are_kept_one_by_one() {
         .replace("127.0.0.1:5432", "127.0.0.1:0");
     let (config, one_less) = (load(&any), load(&any.replacen("\"127.0.0.1:0\", ", "", 1)));
     let (old, new) = (binds(&config), binds(&one_less));
-    let fates = match_binds(&old, &new);
+    let actions = match_binds(&old, &new);
     assert_eq!(
-        fates,
-        [BindFate::Keeps(0), BindFate::Keeps(1), BindFate::Keeps(3)]
+        actions,
+        [
+            BindAction::Keeps(0),
+            BindAction::Keeps(1),
+            BindAction::Keeps(3)
+        ]
     );
 }
 

@@ -137,6 +137,9 @@ fn description(key: &Key, from: &str) -> String {
     if !from.is_empty() {
         let _ = write!(text, " Inherited from {from}.");
     }
+    if let Some(word) = key.haproxy.iter().find(|word| **word != key.name) {
+        let _ = write!(text, " HAProxy: `{word}`.");
+    }
     if key.reload == Effect::Restart {
         text.push_str(" A change needs a restart.");
     }
