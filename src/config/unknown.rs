@@ -128,8 +128,9 @@ impl Known {
         homes
     }
 
-    /// What to write for a word of HAProxy's, by the declaration of the key that it stands for.
-    fn declared(&self, name: &str) -> Option<String> {
+    /// What to write for a word of HAProxy's in the table of that `shape`, by the declaration of the
+    /// key that it stands for.
+    fn declared(&self, name: &str, shape: &Shape<'_>) -> Option<String> {
         let plain = |word: &str| word.to_lowercase().replace(['_', '.', ' '], "-");
         let written = plain(name);
         let means = |word: &str| {
@@ -142,6 +143,9 @@ impl Known {
                 let mut words = key.haproxy.iter().copied().chain(key.label);
                 key.name != name && words.any(means)
             })?;
+            if shape.keys.iter().any(|(known, _)| *known == key.name) {
+                return Some(format!("it is `{}` here", key.name));
+            }
             Some(instead(table.place, key))
         })
     }
@@ -292,7 +296,7 @@ impl Walk<'_> {
             words::did_you_mean(name, near)
         } else if let Some(instead) = words::haproxy(name)
             .map(str::to_owned)
-            .or_else(|| self.known.declared(name))
+            .or_else(|| self.known.declared(name, shape))
         {
             Some(instead)
         } else if near.is_some() {

@@ -150,6 +150,15 @@ fn unknown_keys() {
         "[defaults]\nservers = []",
         &[(2, 1, "`servers` is a key of [[backend]]")],
     );
+    // Fault 30: HAProxy's word for a key of another table, where this one has a key of that name.
+    check(
+        "[[listen]]\nname = 'l'\nbind = '*:80'\n\
+         default-server = { addr = '10.0.0.2' }\nservers = [{ name = 's', addr = '10.0.0.1:80' }]",
+        &[
+            (4, 20, "in a `check` table it is `address`"),
+            (5, 26, "it is `address` here"),
+        ],
+    );
     check(
         "[[listen]]\nname = 'l'\nbind = { address = '*:80', adress = 'x' }\nmode = 'tcp'\n\
          check = { inter = '2s' }\nserver = [{ name = 's', address = '10.0.0.1:80', wieght = 3 }]",
