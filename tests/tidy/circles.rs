@@ -11,6 +11,7 @@ const LEFT: &[(&str, &str)] = &[
     ("live::failures", "live::objects"),
     ("worker::pending", "worker::session"),
     ("worker::relay::conn", "worker::relay::connecting"),
+    ("worker::relay::conn", "worker::relay::lifecycle"),
     ("worker::relay::conn", "worker::relay::splice"),
     ("worker::relay::direction", "worker::relay::splice"),
     ("worker::server_connect", "worker::session"),
