@@ -13,6 +13,10 @@ pub(super) fn readiness(phase: Phase, snapshot: &Snapshot) -> Result<(), String>
         Phase::Stopping => why.push_str("stopping\n"),
         Phase::Ready => {}
     }
+    let mut frontends = snapshot.frontends.iter().flatten();
+    if frontends.all(|frontend| frontend.spec.disabled) {
+        why.push_str("no frontend listens\n");
+    }
     let required = snapshot
         .stats
         .iter()
@@ -64,5 +68,16 @@ mod tests {
             readiness(Phase::Stopping, &with(1, 0)).unwrap_err(),
             "stopping\n"
         );
+    }
+
+    /// Fault 32: nothing listens, so nobody is to be sent here.
+    #[test]
+    fn fault_32_without_a_listener_it_is_not_ready() {
+        let mut config = config(1);
+        for frontend in &mut config.frontends {
+            frontend.disabled = true;
+        }
+        let why = readiness(Phase::Ready, &snapshot(&config)).unwrap_err();
+        assert_eq!(why, "no frontend listens\n");
     }
 }

@@ -8,8 +8,8 @@ mod signals;
 mod watchdog;
 
 use crate::admin::{self, AdminListenerSet, runtime::Runtime};
-use crate::config::Limits;
 use crate::config::model::Config;
+use crate::config::{Files, Limits};
 use crate::control::admin_listeners::{self, AdminListener, AdminListeners, RuntimeListener};
 use crate::control::handover::{Predecessor, Program};
 use crate::control::inherited::Inherited;
@@ -78,6 +78,8 @@ pub struct RunOptions {
     pub config: Config,
     /// Its first file, which reloads read again.
     pub path: PathBuf,
+    /// What was read with it.
+    pub files: Files,
     /// What it was judged by.
     pub limits: Limits,
     /// What an upgrade starts; `None`: there is none.
@@ -131,15 +133,12 @@ async fn start(
     let RunOptions {
         config,
         path,
+        files,
         limits,
         program,
         predecessor,
     } = options;
-    let source = Source {
-        path,
-        limits,
-        nofile,
-    };
+    let source = Source::new((path, files), limits, nofile);
     let config = Arc::new(config);
     let signals = Signals::new().map_err(system("cannot handle signals"))?;
     let maxconn = maxconn(&config, nofile);

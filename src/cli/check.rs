@@ -44,15 +44,16 @@ enum Format {
 
 /// Checks a file and prints what was found. 0: it can be used, 78: it cannot.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let (valid, mut diagnostics) = match config::load_with(&args.file, &limits::of_this_machine()) {
-        Ok((config, mut warnings)) => {
-            if args.resolve {
-                warnings.extend(resolve(&config));
+    let (valid, mut diagnostics) =
+        match config::load_or_pipe(&args.file, &limits::of_this_machine()) {
+            Ok((config, mut warnings)) => {
+                if args.resolve {
+                    warnings.extend(resolve(&config));
+                }
+                (true, warnings)
             }
-            (true, warnings)
-        }
-        Err(diagnostics) => (false, diagnostics),
-    };
+            Err(diagnostics) => (false, diagnostics),
+        };
     let warned = diagnostics
         .iter()
         .any(|one| one.severity == Severity::Warning);

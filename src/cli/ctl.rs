@@ -26,17 +26,17 @@ const SEVERITY_ERROR: u8 = 3;
 
 /// Which socket, and how long its answer may take.
 #[derive(Debug, clap::Args)]
-struct SocketArgs {
+pub(super) struct SocketArgs {
     /// The socket; by default that of the configuration file
     #[arg(long, short, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     /// The configuration file whose [runtime-api] names the socket
     #[arg(long, short, value_name = "FILE", default_value = "/etc/rlb/rlb.toml")]
-    config: PathBuf,
+    pub(super) config: PathBuf,
     /// Longest wait for the socket and for each piece of the answer, as 10s; by default 10s, and 60s
     /// for reload and upgrade
     #[arg(long, value_name = "TIME", value_parser = timeout)]
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
 }
 
 /// A wait that a command line names.
@@ -57,7 +57,17 @@ pub(super) struct Args {
     socket: SocketArgs,
 }
 
-/// Arguments of `rlb reload` and `rlb upgrade`.
+/// Arguments of `rlb reload`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ReloadArgs {
+    /// Print what a reload would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
+/// Arguments of `rlb upgrade`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ChangeArgs {
     #[command(flatten)]
@@ -107,12 +117,24 @@ fn severity(line: &str) -> Option<(u8, &str)> {
     Some((number.parse().ok().filter(|it| *it <= 7)?, rest))
 }
 
-/// Asks for a change of the running process (`reload`, `upgrade`) and prints what came of it.
-pub(super) fn change(args: &ChangeArgs, command: &str) -> ExitCode {
-    let answer = match ask(&args.socket, command, CHANGE_TIMEOUT) {
-        Ok(answer) => answer,
-        Err(error) => return failed(&error),
+/// Has the running process read its configuration again, or say what that would change.
+pub(super) fn reload(args: &ReloadArgs) -> ExitCode {
+    let command = if args.dry_run {
+        "reload dry-run"
+    } else {
+        "reload"
     };
+    exit_of(change(&args.socket, command))
+}
+
+/// Has the running process hand over to a new one.
+pub(super) fn upgrade(args: &ChangeArgs) -> ExitCode {
+    exit_of(change(&args.socket, "upgrade"))
+}
+
+/// Asks for a change, or about one, and prints what came of it. Whether it was done, or could be.
+pub(super) fn change(socket: &SocketArgs, command: &str) -> anyhow::Result<bool> {
+    let answer = ask(socket, command, CHANGE_TIMEOUT)?;
     let (done, said) = match answer.split_once("\n--\n") {
         Some(("Success=1", said)) => (true, said),
         Some((_, said)) => (false, said),
@@ -125,7 +147,14 @@ pub(super) fn change(args: &ChangeArgs, command: &str) -> ExitCode {
     } else {
         writeln!(std::io::stderr(), "{said}")
     };
-    exit(done)
+    Ok(done)
+}
+
+fn exit_of(done: anyhow::Result<bool>) -> ExitCode {
+    match done {
+        Ok(done) => exit(done),
+        Err(error) => failed(&error),
+    }
 }
 
 fn exit(good: bool) -> ExitCode {
@@ -136,7 +165,7 @@ fn exit(good: bool) -> ExitCode {
     }
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
+pub(super) fn failed(error: &anyhow::Error) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "rlb: {error:#}");
     ExitCode::FAILURE
 }

@@ -5,7 +5,7 @@
 
 use super::{EXIT_CONFIG, limits};
 use crate::app;
-use crate::config::Loader;
+use crate::config::{Files, Loader};
 use crate::demo::{Demo, Kind, LONG_MAX, NODES, Options, RATE, Tally};
 use crate::log::events;
 use humantime::format_duration;
@@ -88,6 +88,7 @@ fn load(demo: &Demo) -> Result<app::RunOptions, ExitCode> {
             config,
             // There is no file: a reload says so, and changes nothing.
             path: NO_FILE.into(),
+            files: Files::default(),
             limits,
             program: None,
             predecessor: None,

@@ -1,12 +1,13 @@
-//! `rlb diff`: what a reload with another file would do.
+//! `rlb diff`: what a reload would do, with the file of the running rlb or with another one.
 //!
-//! Runs on the main thread and ends. Touches neither the network nor a running rlb.
+//! Runs on the main thread and ends. With a file it touches neither the network nor a running rlb;
+//! without one it asks the running rlb over its runtime socket.
 
+use super::ctl::{self, SocketArgs};
 use super::{EXIT_CONFIG, limits};
 use crate::config::diff::{Changes, plan};
 use crate::config::{self, model::Config};
 use clap::ValueEnum;
-use serde_json::json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,12 +15,16 @@ use std::process::ExitCode;
 /// Arguments of `rlb diff`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The configuration to change to
+    /// The configuration to change to; without it the file of the running rlb is compared with what
+    /// is in force there
     #[arg(value_name = "NEW")]
-    new: PathBuf,
-    /// The configuration in force
+    new: Option<PathBuf>,
+    /// The configuration to change from; without NEW it only names the runtime socket
     #[arg(long, short, value_name = "OLD", default_value = "/etc/rlb/rlb.toml")]
     config: PathBuf,
+    /// The runtime socket of the running rlb; by default that of the configuration file
+    #[arg(long, short, value_name = "PATH", conflicts_with = "new")]
+    socket: Option<PathBuf>,
     /// How to print what differs
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
@@ -34,23 +39,45 @@ enum Format {
     Json,
 }
 
-/// Compares two files. 0: both are valid, whether they differ or not; 78: one is not.
+/// Compares. 0: both are valid, whether they differ or not; 78: one is not; 1: the running rlb
+/// cannot be asked.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let (Some(old), Some(new)) = (load(&args.config), load(&args.new)) else {
+    let Some(new) = &args.new else {
+        return running(args);
+    };
+    let (Some(old), Some(new)) = (load(&args.config), load(new)) else {
         return ExitCode::from(EXIT_CONFIG);
     };
     let changes = plan(&old, &new);
     // A reader that has seen enough (head) is no failure.
     let _ = match args.format {
         Format::Human => print_human(&changes),
-        Format::Json => writeln!(std::io::stdout(), "{:#}", to_json(&changes)),
+        Format::Json => writeln!(std::io::stdout(), "{:#}", changes.to_json()),
     };
     ExitCode::SUCCESS
 }
 
+/// Asks the running rlb.
+fn running(args: &Args) -> ExitCode {
+    let command = match args.format {
+        Format::Human => "reload dry-run",
+        Format::Json => "reload dry-run json",
+    };
+    let socket = SocketArgs {
+        socket: args.socket.clone(),
+        config: args.config.clone(),
+        timeout: None,
+    };
+    match ctl::change(&socket, command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_CONFIG),
+        Err(error) => ctl::failed(&error),
+    }
+}
+
 /// `None` when it is not valid; why has been printed then.
 fn load(path: &Path) -> Option<Config> {
-    match config::load_with(path, &limits::of_this_machine()) {
+    match config::load_or_pipe(path, &limits::of_this_machine()) {
         Ok((config, _)) => Some(config),
         Err(problems) => {
             for problem in &problems {
@@ -68,30 +95,4 @@ fn print_human(changes: &Changes) -> std::io::Result<()> {
         writeln!(out, "{change}")?;
     }
     writeln!(out, "{}", changes.summary())
-}
-
-fn to_json(changes: &Changes) -> serde_json::Value {
-    let list: Vec<_> = changes
-        .list
-        .iter()
-        .map(|change| {
-            let keys: Vec<_> = change
-                .keys
-                .iter()
-                .map(|one| json!({ "key": one.key, "from": one.from, "to": one.to }))
-                .collect();
-            json!({
-                "action": change.action.name(),
-                "kind": change.kind,
-                "name": change.name,
-                "keys": keys,
-                "effect": change.effect,
-            })
-        })
-        .collect();
-    json!({
-        "summary": changes.summary(),
-        "needs_restart": changes.restarts().next().is_some(),
-        "changes": list,
-    })
 }

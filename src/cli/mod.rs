@@ -42,13 +42,13 @@ enum Command {
     /// Send a command to the runtime socket and print the answer
     Ctl(ctl::Args),
     /// Read the configuration of the running rlb again; prints what changed or why not
-    Reload(ctl::ChangeArgs),
+    Reload(ctl::ReloadArgs),
     /// Start the installed program anew and hand over to it: nothing is refused, sessions go on
     Upgrade(ctl::ChangeArgs),
     /// Write man pages and shell completions, for packages
     #[command(name = "gen", hide = true)]
     Generate(generate::Args),
-    /// Print what a reload with another configuration file would do
+    /// Print what a reload would do, with the changed file or with another one
     Diff(diff::Args),
     /// Print the JSON schema of the configuration file, for editors
     Schema,
@@ -61,8 +61,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Ctl(args) => ctl::run(&args),
-        Command::Reload(args) => ctl::change(&args, "reload"),
-        Command::Upgrade(args) => ctl::change(&args, "upgrade"),
+        Command::Reload(args) => ctl::reload(&args),
+        Command::Upgrade(args) => ctl::upgrade(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Schema => schema::run(),

@@ -2,7 +2,7 @@
 
 use super::EXIT_CONFIG;
 use crate::app;
-use crate::config;
+use crate::config::{self, Load};
 use crate::control::handover::{self, Predecessor, Program};
 use crate::log::events::{self, EventFormat};
 use clap::ValueEnum;
@@ -64,7 +64,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Err(error) => return failed("cannot write events", &error),
     };
     let limits = super::limits::of_this_machine();
-    let (config, warnings) = match config::load_with(&args.config, &limits) {
+    let Load { loaded, files } = config::load_all(&args.config, &limits);
+    let (config, warnings) = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
             for problem in &problems {
@@ -83,6 +84,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let options = app::RunOptions {
         config,
         path: args.config.clone(),
+        files,
         limits,
         program: Some(program),
         predecessor: predecessor.clone(),

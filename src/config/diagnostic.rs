@@ -4,8 +4,9 @@
 //! that is refused. Holds the text it points into, so it outlives the load.
 
 use super::source::Place;
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// Most diagnostics of one load; what comes after them is counted only.
 pub const DIAGNOSTICS_MAX: usize = 300;
@@ -125,29 +126,23 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = level
-            .primary_title(self.message.as_str())
-            .id(self.code)
-            .elements(self.place.iter().map(|place| {
-                let mut marks = vec![(place, AnnotationKind::Primary, self.label.as_deref())];
-                if let Some((other, what)) = &self.related
-                    && other.source == place.source
-                {
-                    marks.push((other, AnnotationKind::Context, Some(what.as_str())));
-                }
-                snippet(&marks)
-            }));
-        if let Some((other, what)) = &self.related
-            && self
-                .place
-                .as_ref()
-                .is_none_or(|place| place.source != other.source)
-        {
-            group = group.element(snippet(&[(
-                other,
-                AnnotationKind::Context,
-                Some(what.as_str()),
-            )]));
+        let title = level.primary_title(self.message.as_str()).id(self.code);
+        let mut group = Group::with_title(title);
+        let related = self.related.as_ref().map(|(place, what)| {
+            let mark: Mark<'_> = (place, AnnotationKind::Context, Some(what.as_str()));
+            mark
+        });
+        let mut related = related.as_slice();
+        if let Some(place) = &self.place {
+            let mut marks = vec![(place, AnnotationKind::Primary, self.label.as_deref())];
+            if related.iter().any(|(other, _, _)| is_near(place, other)) {
+                marks.extend(related);
+                related = &[];
+            }
+            group = add(group, &marks);
+        }
+        if !related.is_empty() {
+            group = add(group, related);
         }
         let mut groups: Vec<Group<'_>> = vec![group];
         if let Some(hint) = &self.hint {
@@ -201,35 +196,45 @@ fn location(place: &Place) -> Value {
     })
 }
 
+/// Most bytes of the lines that are drawn: the renderer reads all that it is handed.
+const DRAWN_BYTES_MAX: usize = 16 * 1024;
+
 type Mark<'a> = (&'a Place, AnnotationKind, Option<&'a str>);
 
-/// The lines that the marks touch (only they are handed to the renderer, which reads all it gets).
-fn snippet<'a>(marks: &[Mark<'a>]) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-    let source = &marks[0].0.source;
-    let first = marks
-        .iter()
-        .map(|mark| mark.0.span.start)
-        .min()
-        .unwrap_or(0);
-    let last = marks.iter().map(|mark| mark.0.span.end).max().unwrap_or(0);
-    let start = source.text[..first]
+/// Whether two places are drawn as one text.
+fn is_near(one: &Place, other: &Place) -> bool {
+    let distance = one.span.start.abs_diff(other.span.start);
+    one.source == other.source && distance <= DRAWN_BYTES_MAX / 2
+}
+
+/// Adds the lines that the marks touch; where these are too long, the place alone.
+fn add<'a>(group: Group<'a>, marks: &[Mark<'a>]) -> Group<'a> {
+    let first = marks[0].0;
+    let source = &first.source;
+    let starts = marks.iter().map(|mark| mark.0.span.start);
+    let ends = marks.iter().map(|mark| mark.0.span.end);
+    let (from, to) = (starts.min().unwrap_or(0), ends.max().unwrap_or(0));
+    let start = source.text[..from]
         .rfind('\n')
         .map_or(0, |newline| newline + 1);
-    let end = source.text[last..]
+    let end = source.text[to..]
         .find('\n')
-        .map_or(source.text.len(), |newline| last + newline);
-    let line = source.text[..start]
-        .bytes()
-        .filter(|byte| *byte == b'\n')
-        .count()
-        + 1;
-    Snippet::source(&source.text[start..end])
+        .map_or(source.text.len(), |newline| to + newline);
+    let position = first.start();
+    if end - start > DRAWN_BYTES_MAX {
+        let origin = Origin::path(source.name.as_str());
+        return group.element(origin.line(position.line).char_column(position.column));
+    }
+    let line = Place::new(source, from..from).start().line;
+    let snippet = Snippet::source(&source.text[start..end])
         .line_start(line)
-        .path(source.name.as_str())
-        .annotations(marks.iter().map(|(place, kind, label)| {
+        .path(source.name.as_str());
+    group.element(
+        snippet.annotations(marks.iter().map(|(place, kind, label)| {
             kind.span(place.span.start - start..place.span.end - start)
                 .label(*label)
-        }))
+        })),
+    )
 }
 
 /// Collects diagnostics, at most [`DIAGNOSTICS_MAX`], and keeps secrets out of them.
@@ -240,8 +245,16 @@ pub(super) struct Report {
     dropped_error: bool,
     /// Value and placeholder of everything that was taken from the environment or a file.
     secrets: Vec<(String, String)>,
-    /// Strings that hold such a value.
-    filled_in: Vec<Place>,
+    /// Strings that hold such a value: the address of their source, and where they begin.
+    filled_in: HashSet<(usize, usize)>,
+}
+
+/// What tells a place from all others of a load, whose sources all live until its end.
+fn key(place: &Place) -> (usize, usize) {
+    (
+        std::sync::Arc::as_ptr(&place.source).addr(),
+        place.span.start,
+    )
 }
 
 /// Values shorter than this are not hidden: they would blot out parts of ordinary words.
@@ -250,25 +263,25 @@ const SECRET_BYTES_MIN: usize = 3;
 impl Report {
     /// From now on `value` is shown as `placeholder`.
     pub(super) fn hide(&mut self, value: &str, placeholder: &str) {
-        if value.len() >= SECRET_BYTES_MIN {
+        let known = self.secrets.iter().any(|(known, _)| known == value);
+        if value.len() >= SECRET_BYTES_MIN && !known {
             self.secrets
                 .push((value.to_owned(), placeholder.to_owned()));
             // A longer value may contain a shorter one.
             self.secrets
                 .sort_by_key(|(value, _)| std::cmp::Reverse(value.len()));
-            self.secrets.dedup();
         }
     }
 
     /// Remembers that the string at `place` holds a value from elsewhere.
-    pub(super) fn filled_in(&mut self, place: Place) {
-        self.filled_in.push(place);
+    pub(super) fn filled_in(&mut self, place: &Place) {
+        self.filled_in.insert(key(place));
     }
 
     /// Adds a diagnostic that quotes the string at `place`, or a part of it. When the string holds
     /// a value from elsewhere, nothing of it is quoted.
     pub(super) fn push_quoting(&mut self, place: Place, mut diagnostic: Diagnostic) {
-        if self.filled_in.contains(&place) {
+        if self.filled_in.contains(&key(&place)) {
             diagnostic.message = format!("what {} stands for is not valid here", place.text());
             diagnostic.hint = None;
         }
@@ -287,6 +300,21 @@ impl Report {
                 .diagnostics
                 .iter()
                 .any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// Adds an error that takes time to make; it is not made when it would only be counted.
+    pub(super) fn push_error(&mut self, make: impl FnOnce() -> Diagnostic) {
+        if self.is_full() {
+            self.count_error();
+        } else {
+            self.push(make());
+        }
+    }
+
+    /// Counts an error that is not shown: the report is full.
+    pub(super) fn count_error(&mut self) {
+        self.dropped += 1;
+        self.dropped_error = true;
     }
 
     /// Adds a diagnostic.

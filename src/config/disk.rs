@@ -1,17 +1,108 @@
 //! Reading the files of a configuration. The only part of `config` that opens one.
+//!
+//! Invariant: nothing here waits for another process. A FIFO, a device or a socket may keep its
+//! reader waiting for ever, so only regular files are read; they are opened with `O_NONBLOCK`,
+//! because some regular files of /proc wait too. The one exception is a pipe on the command line
+//! of `rlb check`, which has [`PIPE_MAX`].
 
-use std::io::Read;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// The text of a file of at most `max` bytes, or why not.
+/// How long all that comes out of a pipe may take.
+pub(super) const PIPE_MAX: Duration = Duration::from_millis(1500);
+
+/// The text of a regular file of at most `max` bytes, or why there is none.
 pub(super) fn text(path: &Path, max: u64) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    // An open alone may have an effect on a device.
+    let kind = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    regular(kind.file_type())?;
+    let file = open(path).map_err(|error| error.to_string())?;
+    // Another file may have taken the name since.
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    regular(metadata.file_type())?;
+    if metadata.len() > max {
+        return Err(too_large(max));
+    }
     let mut bytes = Vec::new();
     file.take(max + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
+    utf8(bytes, max)
+}
+
+/// The same, of a file that may be a pipe as well: `rlb check <(command)`, `rlb check /dev/stdin`.
+pub(super) fn text_or_pipe(path: &Path, max: u64) -> Result<String, String> {
+    let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    if !is_pipe {
+        return text(path, max);
+    }
+    let bytes = open(path).and_then(|file| read_pipe(file, max));
+    utf8(bytes.map_err(|error| error.to_string())?, max)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
+fn read_pipe(mut pipe: File, max: u64) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + PIPE_MAX;
+    let late = || {
+        let message = format!("it is a pipe, and its end did not come within {PIPE_MAX:?}");
+        io::Error::new(ErrorKind::TimedOut, message)
+    };
+    let mut bytes = Vec::new();
+    while bytes.len() as u64 <= max {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        // Before anybody has opened it to write, a read would find an end that is none.
+        let mut waiting = [PollFd::new(&pipe, PollFlags::IN)];
+        if left.is_zero() || poll(&mut waiting, Some(&timeout))? == 0 {
+            return Err(late());
+        }
+        let mut chunk = [0; 4096];
+        match pipe.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(length) => bytes.extend_from_slice(&chunk[..length]),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
+/// Refuses what is no regular file.
+fn regular(kind: FileType) -> Result<(), String> {
+    let other = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    };
+    Err(format!("it is {other}, not a regular file"))
+}
+
+fn too_large(max: u64) -> String {
+    format!("it is larger than {max} bytes")
+}
+
+fn utf8(bytes: Vec<u8>, max: u64) -> Result<String, String> {
     if bytes.len() as u64 > max {
-        return Err(format!("it is larger than {max} bytes"));
+        return Err(too_large(max));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();

@@ -8,6 +8,7 @@ use super::diagnostic::{Diagnostic, Report};
 use super::source::{Place, Source};
 use super::tree::{self, RemovedKeys};
 use super::units::Problem;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,10 +18,58 @@ use toml::de::{DeTable, DeValue};
 /// Longest content of a `${file:…}`.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// Most bytes that all references of a configuration stand for together.
+pub const REFERENCE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most different values that all references of a configuration stand for.
+pub const REFERENCE_VALUES_MAX: usize = 1000;
+
+/// What the references of all files of a configuration have stood for so far.
+#[derive(Debug, Default)]
+pub(super) struct References {
+    /// What was read, or why it was not, by path: a file is read once.
+    files: HashMap<PathBuf, Result<Arc<str>, String>>,
+    values: HashSet<Arc<str>>,
+    bytes: usize,
+}
+
+impl References {
+    fn file(&mut self, path: PathBuf) -> Result<Arc<str>, String> {
+        if self.files.len() >= REFERENCE_VALUES_MAX && !self.files.contains_key(&path) {
+            return Err(format!(
+                "more than {REFERENCE_VALUES_MAX} files are asked for"
+            ));
+        }
+        let read = self.files.entry(path).or_insert_with_key(|path| {
+            let text = super::disk::text(path, SECRET_FILE_BYTES_MAX)?;
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            Ok(text.strip_suffix('\r').unwrap_or(text).into())
+        });
+        read.clone()
+    }
+
+    /// Counts a value; an error when it is one too many.
+    fn count(&mut self, value: &Arc<str>) -> Result<(), Problem> {
+        self.bytes = self.bytes.saturating_add(value.len());
+        if self.bytes > REFERENCE_BYTES_MAX {
+            let message = format!("references stand for more than {REFERENCE_BYTES_MAX} bytes");
+            return Err(Problem::new(message));
+        }
+        if !self.values.contains(value) {
+            if self.values.len() >= REFERENCE_VALUES_MAX {
+                let message =
+                    format!("references stand for more than {REFERENCE_VALUES_MAX} values");
+                return Err(Problem::new(message));
+            }
+            self.values.insert(Arc::clone(value));
+        }
+        Ok(())
+    }
+}
+
 /// Replaces every reference in the strings of `table`. What cannot be replaced is reported and
 /// removed. Returns the files that were looked into, whether or not they could be read.
 pub(super) fn interpolate(
-    loader: &Loader<'_>,
+    (loader, references): (&Loader<'_>, &mut References),
     source: &Arc<Source>,
     table: &mut DeTable<'_>,
     removed: &mut RemovedKeys,
@@ -28,6 +77,7 @@ pub(super) fn interpolate(
 ) -> Vec<PathBuf> {
     let mut pass = Pass {
         loader,
+        references,
         source,
         report,
         failed: Vec::new(),
@@ -35,14 +85,13 @@ pub(super) fn interpolate(
     };
     table.iter_mut().for_each(|(_, value)| pass.value(value));
     let Pass { failed, files, .. } = pass;
-    for span in failed {
-        tree::cut(table, &span, removed);
-    }
+    tree::cut_all(table, failed, removed);
     files
 }
 
 struct Pass<'a> {
     loader: &'a Loader<'a>,
+    references: &'a mut References,
     source: &'a Arc<Source>,
     report: &'a mut Report,
     failed: Vec<Range<usize>>,
@@ -82,9 +131,11 @@ impl Pass<'_> {
             }
             out.push_str(before);
             let Some(end) = from.find('}') else {
-                let problem = Diagnostic::error("reference", "`${` without a closing `}`")
-                    .hint("write `$${` for the characters `${` themselves");
-                self.report.push(problem.at(narrow(place, from)));
+                self.report.push_error(|| {
+                    Diagnostic::error("reference", "`${` without a closing `}`")
+                        .hint("write `$${` for the characters `${` themselves")
+                        .at(narrow(place, from))
+                });
                 return None;
             };
             let reference = &from[..=end];
@@ -96,9 +147,11 @@ impl Pass<'_> {
                 }
                 Ok(Filled::Default(value)) => out.push_str(&value),
                 Err(problem) => {
-                    let problem =
-                        Diagnostic::error("reference", problem.message).maybe_hint(problem.hint);
-                    self.report.push(problem.at(narrow(place, reference)));
+                    self.report.push_error(|| {
+                        Diagnostic::error("reference", problem.message)
+                            .maybe_hint(problem.hint)
+                            .at(narrow(place, reference))
+                    });
                     complete = false;
                 }
             }
@@ -106,14 +159,16 @@ impl Pass<'_> {
         }
         out.push_str(rest);
         if filled {
-            self.report.filled_in(place.clone());
+            self.report.filled_in(place);
         }
         complete.then_some(out)
     }
 
     fn reference(&mut self, inner: &str) -> Result<Filled, Problem> {
         if let Some(path) = inner.strip_prefix("file:") {
-            return self.file(path).map(Filled::Outside);
+            let value = self.file(path)?;
+            self.references.count(&value)?;
+            return Ok(Filled::Outside(value));
         }
         let (name, default) = match inner.split_once('-') {
             Some((name, default)) => (name, Some(default)),
@@ -126,7 +181,11 @@ impl Pass<'_> {
                 .hint("write `${NAME}`, `${NAME-default}` or `${file:/path}`"));
         }
         match ((self.loader.environment)(name), default) {
-            (Some(value), _) => Ok(Filled::Outside(value)),
+            (Some(value), _) => {
+                let value = Arc::from(value);
+                self.references.count(&value)?;
+                Ok(Filled::Outside(value))
+            }
             (None, Some(default)) => Ok(Filled::Default(default.to_owned())),
             (None, None) => {
                 let message = format!("environment variable `{name}` is not set");
@@ -136,7 +195,7 @@ impl Pass<'_> {
         }
     }
 
-    fn file(&mut self, path: &str) -> Result<String, Problem> {
+    fn file(&mut self, path: &str) -> Result<Arc<str>, Problem> {
         if !self.loader.disk {
             return Err(Problem::new("files are not read here"));
         }
@@ -144,18 +203,18 @@ impl Pass<'_> {
             .parent()
             .unwrap_or(Path::new(""));
         let full = directory.join(path);
-        self.files.push(full.clone());
-        let text = super::disk::text(&full, SECRET_FILE_BYTES_MAX)
-            .map_err(|why| Problem::new(format!("cannot read `{path}`: {why}")))?;
-        let text = text.strip_suffix('\n').unwrap_or(&text);
-        Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
+        if !self.references.files.contains_key(&full) {
+            self.files.push(full.clone());
+        }
+        let value = self.references.file(full);
+        value.map_err(|why| Problem::new(format!("cannot read `{path}`: {why}")))
     }
 }
 
 /// What a reference stands for.
 enum Filled {
     /// Something that is not in the configuration, and is not shown.
-    Outside(String),
+    Outside(Arc<str>),
     /// The default that was written beside it.
     Default(String),
 }

@@ -6,6 +6,7 @@
 pub mod diagnostic;
 pub mod diff;
 mod disk;
+mod include;
 mod interpolate;
 mod key;
 pub mod keys;
@@ -27,17 +28,20 @@ mod words;
 mod tests;
 
 pub use diagnostic::{Diagnostic, Severity};
-pub use interpolate::SECRET_FILE_BYTES_MAX;
+pub use include::ENTRIES_MAX;
+pub use interpolate::{REFERENCE_BYTES_MAX, REFERENCE_VALUES_MAX, SECRET_FILE_BYTES_MAX};
 pub use key::{Difference, Effect, Key};
 pub use keys::{BACKLOG_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX, THREADS_MAX, WEIGHT_MAX};
-pub use read::{FILE_BYTES_MAX, FILES_MAX, INCLUDE_DEPTH_MAX};
+pub use read::{BYTES_MAX, FILES_MAX, INCLUDE_DEPTH_MAX, MARKS_MAX};
 pub use validate::{
     BINDS_MAX, RESERVED_DESCRIPTORS_MAX, SERVERS_MAX, SESSION_DESCRIPTORS, derived_maxconn,
     reserved_descriptors,
 };
 
 use model::Config;
+use source::Source;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A valid configuration and its warnings, or everything that is wrong with it.
 pub type Loaded = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
@@ -83,6 +87,25 @@ pub struct Loader<'a> {
     pub disk: bool,
 }
 
+/// What a load has read.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// Everything that was looked for: the files, what `${file:…}` reads, whether or not it is
+    /// there, and the patterns of the includes.
+    pub looked_at: Vec<PathBuf>,
+    /// The files with their text, in the order in which they were read.
+    pub sources: Vec<Arc<Source>>,
+}
+
+/// A load: its result, and what it has read for it.
+#[derive(Debug)]
+pub struct Load {
+    /// The configuration, or what is wrong with it.
+    pub loaded: Loaded,
+    /// What was read.
+    pub files: Files,
+}
+
 /// Loads the configuration that begins with the file at `path`. Descriptor limit and accept queues
 /// are not judged; see [`load_with`].
 pub fn load(path: &Path) -> Loaded {
@@ -91,77 +114,84 @@ pub fn load(path: &Path) -> Loaded {
 
 /// Loads the configuration that begins with the file at `path`, for a machine with these limits.
 pub fn load_with(path: &Path, limits: &Limits) -> Loaded {
-    Loader {
-        limits: limits.clone(),
-        environment: &|name| std::env::var(name).ok(),
-        disk: true,
-    }
-    .load(path)
+    load_all(path, limits).loaded
 }
 
-/// Everything that a load of the configuration that begins with the file at `path` looks at: its
-/// files, what `${file:…}` reads, whether or not it is there, and the patterns of its includes.
-pub fn files(path: &Path) -> Vec<PathBuf> {
-    let loader = Loader {
-        limits: Limits::unknown(),
-        environment: &|name| std::env::var(name).ok(),
-        disk: true,
-    };
-    read::looked_at(path, &loader)
+/// The same, with what was read.
+pub fn load_all(path: &Path, limits: &Limits) -> Load {
+    Loader::of_this_process(limits).load_from(path, false)
+}
+
+/// The same as [`load_with`]; the first file may be a pipe, which is waited for a little.
+pub fn load_or_pipe(path: &Path, limits: &Limits) -> Loaded {
+    Loader::of_this_process(limits).load_from(path, true).loaded
 }
 
 /// The runtime socket that the file at `path` names, whatever else is wrong with it: `rlb reload`
-/// needs it to be told what is.
+/// asks there what is wrong.
 pub fn runtime_socket(path: &Path) -> Option<PathBuf> {
-    let loader = Loader {
-        limits: Limits::unknown(),
-        environment: &|name| std::env::var(name).ok(),
-        disk: true,
-    };
+    let limits = Limits::unknown();
     let mut report = diagnostic::Report::default();
-    let files = read::path(path, &loader, &mut report);
-    let tables = files.iter().filter_map(|it| it.file.runtime_api.as_ref());
+    let read = read::path(path, false, &Loader::of_this_process(&limits), &mut report);
+    let files = read.files.iter();
+    let tables = files.filter_map(|it| it.file.runtime_api.as_ref());
     let mut sockets = tables.filter_map(|table| table.value.socket.as_ref());
     sockets.next().map(|socket| PathBuf::from(&socket.value))
 }
 
 impl Loader<'_> {
+    fn of_this_process(limits: &Limits) -> Self {
+        Self {
+            limits: limits.clone(),
+            environment: &|name| std::env::var(name).ok(),
+            disk: true,
+        }
+    }
+
     /// Loads the configuration that begins with the file at `path`.
     pub fn load(&self, path: &Path) -> Loaded {
+        self.load_from(path, false).loaded
+    }
+
+    fn load_from(&self, path: &Path, pipe: bool) -> Load {
         let mut report = diagnostic::Report::default();
-        let files = read::path(path, self, &mut report);
-        self.finish(&files, report)
+        let read = read::path(path, pipe, self, &mut report);
+        self.finish(read, report)
     }
 
     /// Loads a configuration from memory; `name` stands for its path.
     pub fn load_text(&self, name: &str, text: &str) -> Loaded {
         let mut report = diagnostic::Report::default();
-        let files = read::memory(name, text, self, &mut report);
-        self.finish(&files, report)
+        let read = read::memory(name, text, self, &mut report);
+        self.finish(read, report).loaded
     }
 
-    fn finish(&self, files: &[read::ParsedFile], mut report: diagnostic::Report) -> Loaded {
-        let config = validate::validate(files, &self.limits, &mut report);
+    fn finish(&self, read: read::Read, mut report: diagnostic::Report) -> Load {
+        let files = read.files;
+        let config = validate::validate(&files, &self.limits, &mut report);
         let failed = report.failed() || files.is_empty();
-        let sources: Vec<_> = files.iter().map(|file| file.source.clone()).collect();
+        let sources: Vec<_> = files.into_iter().map(|file| file.source).collect();
         let mut diagnostics = report.finish(&sources);
         for source in &sources {
             let own = |diagnostic: &&mut Diagnostic| {
-                diagnostic
-                    .place
-                    .as_ref()
-                    .is_some_and(|place| place.source == *source)
+                let place = diagnostic.place.as_ref();
+                place.is_some_and(|place| Arc::ptr_eq(&place.source, source))
             };
             let mut own = diagnostics.iter_mut().filter(own).peekable();
             if own.peek().is_some() {
                 tree::name_paths(&source.text, own);
             }
         }
-        if failed {
+        let loaded = if failed {
             Err(diagnostics)
         } else {
             Ok((config, diagnostics))
-        }
+        };
+        let files = Files {
+            looked_at: read.looked_at,
+            sources,
+        };
+        Load { loaded, files }
     }
 }
 

@@ -6,19 +6,26 @@
 //! and removed and the rest read again. Touches the disk, nothing else.
 
 use super::Loader;
-use super::diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Report};
+use super::diagnostic::{Diagnostic, Report};
 use super::keys::File;
 use super::source::{Place, Source};
+use super::syntax::Repeats;
 use super::tree::{self, RemovedKeys};
-use super::{disk, interpolate, syntax, unknown, words};
+use super::{disk, include, interpolate, syntax, unknown, words};
 use serde::Deserialize;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use toml::Spanned;
-use toml::de::Deserializer;
+use toml::de::{DeTable, Deserializer};
 
-/// Largest file, in bytes.
-pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most bytes of all files of a configuration together.
+pub const BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most keys, values, brackets and lines of all files of a configuration together: what its time
+/// and memory depend on. 80,000 servers with a line each.
+pub const MARKS_MAX: usize = 500_000;
+/// Most of them that are looked at again because there was a mistake near them.
+const REPEATED_MARKS_MAX: usize = 2_000_000;
 /// Most files of one configuration.
 pub const FILES_MAX: usize = 1000;
 /// Deepest nesting of includes.
@@ -31,70 +38,77 @@ pub(super) struct ParsedFile {
     pub(super) file: File,
     /// What was wrong and is no longer in `file`.
     pub(super) removed: RemovedKeys,
-    /// The files of its `${file:…}`.
-    secrets: Vec<PathBuf>,
 }
 
-/// Reads the configuration that begins with `path`: that file first, then what it includes.
-pub(super) fn path(path: &Path, loader: &Loader<'_>, report: &mut Report) -> Vec<ParsedFile> {
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Read {
+    /// The files, in order.
+    pub(super) files: Vec<ParsedFile>,
+    /// Files that are there, files that are not, and patterns.
+    pub(super) looked_at: Vec<PathBuf>,
+}
+
+/// Reads the configuration that begins with `path`: that file first, which may be a pipe if `pipe`,
+/// then what it includes.
+pub(super) fn path(path: &Path, pipe: bool, loader: &Loader<'_>, report: &mut Report) -> Read {
     let mut reader = Reader::new(loader, report);
+    reader.pipe = pipe;
     reader.file(path, None);
-    reader.files
-}
-
-/// Everything that [`path`] looks at: files that are there, files that are not, and patterns.
-pub(super) fn looked_at(path: &Path, loader: &Loader<'_>) -> Vec<PathBuf> {
-    let mut report = Report::default();
-    let mut reader = Reader::new(loader, &mut report);
-    reader.file(path, None);
-    let Reader {
-        files,
-        mut looked_at,
-        ..
-    } = reader;
-    looked_at.extend(files.into_iter().flat_map(|file| file.secrets));
-    looked_at
+    reader.finish()
 }
 
 /// Reads a configuration from memory.
-pub(super) fn memory(
-    name: &str,
-    text: &str,
-    loader: &Loader<'_>,
-    report: &mut Report,
-) -> Vec<ParsedFile> {
+pub(super) fn memory(name: &str, text: &str, loader: &Loader<'_>, report: &mut Report) -> Read {
     let mut reader = Reader::new(loader, report);
-    let source = Source {
-        name: name.to_owned(),
-        text: text.to_owned(),
-    };
+    let source = Source::new(name.to_owned(), text.to_owned());
     reader.source(&Arc::new(source));
-    reader.files
+    reader.finish()
 }
 
 struct Reader<'a> {
     loader: &'a Loader<'a>,
     report: &'a mut Report,
     known: unknown::Known,
+    /// Whether the first file may be a pipe.
+    pipe: bool,
+    references: interpolate::References,
     files: Vec<ParsedFile>,
     /// The files whose includes are being read, outermost first.
     open: Vec<PathBuf>,
-    seen: Vec<PathBuf>,
+    seen: HashSet<PathBuf>,
     /// Files and patterns that were asked for.
     looked_at: Vec<PathBuf>,
+    /// How much more may be read.
+    bytes: u64,
+    marks: usize,
+    repeats: Repeats,
+    entries: usize,
 }
 
 impl<'a> Reader<'a> {
     fn new(loader: &'a Loader<'a>, report: &'a mut Report) -> Self {
-        let known = unknown::Known::new();
         Self {
             loader,
             report,
-            known,
+            known: unknown::Known::new(),
+            pipe: false,
+            references: interpolate::References::default(),
             files: Vec::new(),
             open: Vec::new(),
-            seen: Vec::new(),
+            seen: HashSet::new(),
             looked_at: Vec::new(),
+            bytes: BYTES_MAX,
+            marks: MARKS_MAX,
+            repeats: Repeats(REPEATED_MARKS_MAX),
+            entries: include::ENTRIES_MAX,
+        }
+    }
+
+    fn finish(self) -> Read {
+        Read {
+            files: self.files,
+            looked_at: self.looked_at,
         }
     }
 
@@ -105,52 +119,80 @@ impl<'a> Reader<'a> {
             Some(place) => diagnostic.at(place.clone()),
             None => diagnostic,
         };
-        let text = match disk::text(path, FILE_BYTES_MAX) {
+        let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        if let Some(problem) = self.refuse(&name, &identity) {
+            self.report.push(at(problem));
+            return;
+        }
+        let read = if included_at.is_none() && self.pipe {
+            disk::text_or_pipe(path, BYTES_MAX)
+        } else {
+            disk::text(path, BYTES_MAX)
+        };
+        let text = match read {
             Ok(text) => text,
             Err(why) => {
                 let message = format!("cannot read `{name}`: {why}");
                 self.report
                     .push(at(Diagnostic::error("unreadable", message)));
-                if let Some(first) = self.files.first_mut() {
-                    first.removed.insert_all();
-                }
-                return;
+                return self.something_is_missing();
             }
         };
-        let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let problem = if self.open.contains(&identity) {
-            Some(Diagnostic::error(
-                "include",
-                format!("`{name}` includes itself"),
-            ))
-        } else if self.seen.contains(&identity) {
-            Some(Diagnostic::warning(
-                "include",
-                format!("`{name}` is included twice, read once"),
-            ))
-        } else if self.open.len() > INCLUDE_DEPTH_MAX {
-            let message = format!("includes are nested deeper than {INCLUDE_DEPTH_MAX}");
-            Some(Diagnostic::error("include", message))
-        } else if self.seen.len() >= FILES_MAX {
-            Some(Diagnostic::error(
-                "include",
-                format!("more than {FILES_MAX} files"),
-            ))
-        } else {
-            None
-        };
-        if let Some(problem) = problem {
+        self.seen.insert(identity.clone());
+        if words::is_haproxy_file(&text) {
+            let message = format!("`{name}` is a configuration of HAProxy, not of rlb");
+            let problem = Diagnostic::error("haproxy-file", message).hint(words::HAPROXY_FILE);
             self.report.push(at(problem));
-            return;
+            return self.something_is_missing();
         }
-        self.seen.push(identity.clone());
         self.open.push(identity);
-        self.source(&Arc::new(Source { name, text }));
+        self.source(&Arc::new(Source::new(name, text)));
         self.open.pop();
     }
 
+    /// Why the file is not read.
+    fn refuse(&self, name: &str, identity: &PathBuf) -> Option<Diagnostic> {
+        let error = |message: String| Some(Diagnostic::error("include", message));
+        if self.open.contains(identity) {
+            error(format!("`{name}` includes itself"))
+        } else if self.seen.contains(identity) {
+            let message = format!("`{name}` is included twice, read once");
+            Some(Diagnostic::warning("include", message))
+        } else if self.open.len() > INCLUDE_DEPTH_MAX {
+            error(format!(
+                "includes are nested deeper than {INCLUDE_DEPTH_MAX}"
+            ))
+        } else if self.seen.len() >= FILES_MAX {
+            error(format!("more than {FILES_MAX} files"))
+        } else {
+            None
+        }
+    }
+
+    /// Marks that keys may be missing: a name that nothing defines may be defined in what was not
+    /// read, and is not reported.
+    fn something_is_missing(&mut self) {
+        if let Some(first) = self.files.first_mut() {
+            first.removed.insert_all();
+        }
+    }
+
     fn source(&mut self, source: &Arc<Source>) {
-        let parsed = parse(source, self.loader, &self.known, self.report);
+        let marks = syntax::marks(&source.text);
+        let bytes = source.text.len() as u64;
+        if marks > self.marks || bytes > self.bytes {
+            let message = if bytes > self.bytes {
+                format!("the configuration has more than {BYTES_MAX} bytes")
+            } else {
+                format!("the configuration has more than {MARKS_MAX} keys, values and lines")
+            };
+            let problem = Diagnostic::error("too-large", message);
+            self.report.push(problem.at(Place::new(source, 0..0)));
+            return self.something_is_missing();
+        }
+        self.marks -= marks;
+        self.bytes -= bytes;
+        let parsed = self.parse(source, marks);
         let include = parsed.file.include.clone();
         self.files.push(parsed);
         for pattern in include.into_iter().flat_map(|include| include.0) {
@@ -168,88 +210,87 @@ impl<'a> Reader<'a> {
             .parent()
             .unwrap_or(Path::new(""));
         let full = directory.join(pattern);
-        if !pattern.contains(['*', '?', '[']) {
+        if !include::is_pattern(pattern) {
             self.file(&full, Some(place));
             return;
         }
         self.looked_at.push(full);
-        // The directory is a name, whatever stands in it; only what was written is a pattern.
-        let escaped = glob::Pattern::escape(&directory.display().to_string());
-        let full = Path::new(&escaped).join(pattern).display().to_string();
-        // Editors leave hidden files behind.
-        let visible = glob::MatchOptions {
-            require_literal_leading_dot: true,
-            ..glob::MatchOptions::new()
-        };
-        let paths = match glob::glob_with(&full, visible) {
-            Ok(paths) => paths,
-            Err(error) => {
-                let problem = Diagnostic::error("include", "the pattern is not valid");
+        let found = match include::find(directory, pattern, &mut self.entries) {
+            Ok(found) => found,
+            Err(problem) => {
+                let diagnostic = Diagnostic::error("include", problem.message);
                 self.report
-                    .push_quoting(place.clone(), problem.label(error.msg));
-                return;
+                    .push_quoting(place.clone(), diagnostic.maybe_hint(problem.hint));
+                return self.something_is_missing();
             }
         };
-        let mut found = false;
-        // The crate yields the paths of a directory in the order of their names.
-        for path in paths {
-            match path {
-                Ok(path) if path.is_dir() => {}
-                Ok(path) => {
-                    found = true;
-                    self.file(&path, Some(place));
-                }
-                Err(error) => {
-                    let message = format!("cannot read a directory: {}", error.error());
-                    self.report
-                        .push(Diagnostic::error("include", message).at(place.clone()));
-                }
-            }
-        }
-        if !found {
+        if found.files.is_empty() && found.problems.is_empty() {
             let problem = Diagnostic::warning("include", "no file matches");
             self.report.push(problem.at(place.clone()));
         }
+        if !found.problems.is_empty() {
+            self.something_is_missing();
+        }
+        for message in found.problems {
+            self.report
+                .push(Diagnostic::error("include", message).at(place.clone()));
+        }
+        for path in found.files {
+            self.file(&path, Some(place));
+        }
     }
-}
 
-/// The three passes.
-fn parse(
-    source: &Arc<Source>,
-    loader: &Loader<'_>,
-    known: &unknown::Known,
-    report: &mut Report,
-) -> ParsedFile {
-    let mut removed = RemovedKeys::default();
-    let text = syntax::blank_broken(source, &mut removed, report);
-    let mut table = syntax::parse(&text, &mut removed);
-    let secrets = interpolate::interpolate(loader, source, &mut table, &mut removed, report);
-    unknown::unknown_keys(known, source, &mut table, &mut removed, report);
-    for _ in 0..DIAGNOSTICS_MAX {
-        match File::deserialize(Deserializer::from(Spanned::new(0..0, table.clone()))) {
-            Ok(file) => {
-                return ParsedFile {
-                    source: Arc::clone(source),
-                    file,
-                    removed,
-                    secrets,
-                };
-            }
-            Err(error) => {
-                let at = error.span().unwrap_or_default();
-                type_error(&error, Place::new(source, at.clone()), report);
-                if report.is_full() || !tree::cut(&mut table, &at, &mut removed) {
-                    break;
+    /// The three passes over a file that has so many marks.
+    fn parse(&mut self, source: &Arc<Source>, marks: usize) -> ParsedFile {
+        let report = &mut *self.report;
+        let mut removed = RemovedKeys::default();
+        let repeats = (marks, &mut self.repeats);
+        let text = syntax::blank_broken(source, repeats, &mut removed, report);
+        let mut table = syntax::parse(&text, &mut removed);
+        let references = (self.loader, &mut self.references);
+        let secrets =
+            interpolate::interpolate(references, source, &mut table, &mut removed, report);
+        self.looked_at.extend(secrets);
+        unknown::unknown_keys(&self.known, source, &mut table, &mut removed, report);
+        let file = self.types(source, marks, &mut table, &mut removed);
+        ParsedFile {
+            source: Arc::clone(source),
+            file,
+            removed,
+        }
+    }
+
+    /// Reads the table. A value of the wrong type is reported and removed, and all of it is read
+    /// again.
+    fn types(
+        &mut self,
+        source: &Arc<Source>,
+        marks: usize,
+        table: &mut DeTable<'_>,
+        removed: &mut RemovedKeys,
+    ) -> File {
+        loop {
+            match File::deserialize(Deserializer::from(Spanned::new(0..0, table.clone()))) {
+                Ok(file) => return file,
+                Err(error) => {
+                    let at = error.span().unwrap_or_default();
+                    type_error(&error, Place::new(source, at.clone()), self.report);
+                    if !tree::cut(table, &at, removed) {
+                        break;
+                    }
+                    if self.report.is_full() || !self.repeats.take(marks) {
+                        let message =
+                            "there may be more wrong types than were looked for in one run";
+                        let problem = Diagnostic::error("too-many", message);
+                        let end = source.text.len();
+                        self.report.push(problem.at(Place::new(source, end..end)));
+                        break;
+                    }
                 }
             }
         }
-    }
-    removed.insert_all();
-    ParsedFile {
-        source: Arc::clone(source),
-        file: File::default(),
-        removed,
-        secrets,
+        removed.insert_all();
+        File::default()
     }
 }
 
@@ -314,6 +355,13 @@ fn type_hint(found: &str, expected: &str, place: &Place) -> Option<String> {
         ));
     }
     match (found, expected) {
+        (_, "a table")
+            if written
+                .trim_start_matches(['"', '\''])
+                .starts_with("socket") =>
+        {
+            words::haproxy("stats").map(str::to_owned)
+        }
         (_, "a number" | "a boolean") => {
             let quote = written.chars().next().filter(|c| matches!(c, '"' | '\''))?;
             let bare = written.strip_prefix(quote)?.strip_suffix(quote)?;

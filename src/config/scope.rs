@@ -60,6 +60,10 @@ pub(in crate::config) struct Validator<'a> {
     pub(in crate::config) limits: &'a Limits,
     /// Worker threads.
     pub(in crate::config) threads: usize,
+    /// Addresses to listen on so far, ranges expanded.
+    pub(in crate::config) binds: usize,
+    /// Servers so far, of all backends.
+    pub(in crate::config) servers: usize,
 }
 
 impl Validator<'_> {
@@ -95,7 +99,7 @@ impl Validator<'_> {
         self.report.push(
             Diagnostic::error("out-of-range", message)
                 .at(place)
-                .label(format!("expected {first} to {last}"))
+                .label(expected(first, last))
                 .maybe_hint(
                     (key == "maxconn" && written.value == 0)
                         .then(|| "leave it out for no limit but the descriptor limit".to_owned()),
@@ -127,7 +131,7 @@ impl Validator<'_> {
         })
     }
 
-    /// An idle timeout: zero switches it off, which deserves a word.
+    /// An idle timeout: zero switches it off, which is warned of.
     pub(in crate::config) fn idle(
         &mut self,
         scope: Scope<'_>,
@@ -195,6 +199,15 @@ impl Validator<'_> {
                     .hint(format!("add `{example}`")),
             );
         }
+    }
+}
+
+/// "expected 1 to 5".
+pub(in crate::config) fn expected(first: i64, last: i64) -> String {
+    if first == last {
+        format!("expected {first}")
+    } else {
+        format!("expected {first} to {last}")
     }
 }
 

@@ -4,16 +4,52 @@
 //! boundaries; [`Place::new`] sees to it, whatever the parser reported.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A file that was read, kept for as long as something may have to be said about it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Source {
     /// Path as given or found, for people.
     pub name: String,
     /// Whole content.
     pub text: String,
+    /// Where each line begins; made when the first position is asked for.
+    lines: OnceLock<Vec<usize>>,
 }
+
+impl Source {
+    /// A file and its content.
+    pub fn new(name: String, text: String) -> Self {
+        Self {
+            name,
+            text,
+            lines: OnceLock::new(),
+        }
+    }
+
+    /// The line and column of the byte at `at`, which is a character boundary.
+    fn position(&self, at: usize) -> Position {
+        let lines = self.lines.get_or_init(|| {
+            let newlines = self.text.match_indices('\n');
+            let starts = newlines.map(|(newline, _)| newline + 1);
+            std::iter::once(0).chain(starts).collect()
+        });
+        let line = lines.partition_point(|start| *start <= at);
+        let start = lines[line - 1];
+        Position {
+            line,
+            column: self.text[start..at].chars().count() + 1,
+        }
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.text == other.text
+    }
+}
+
+impl Eq for Source {}
 
 /// Some text of a [`Source`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,12 +87,12 @@ impl Place {
 
     /// Where the text begins.
     pub fn start(&self) -> Position {
-        position(&self.source.text, self.span.start)
+        self.source.position(self.span.start)
     }
 
     /// Where the text ends: the position after its last character.
     pub fn end(&self) -> Position {
-        position(&self.source.text, self.span.end)
+        self.source.position(self.span.end)
     }
 
     /// `file:line`, to point at a second place from within a message.
@@ -72,13 +108,4 @@ fn floor(text: &str, at: usize) -> usize {
         at -= 1;
     }
     at
-}
-
-fn position(text: &str, at: usize) -> Position {
-    let before = &text[..at];
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Position {
-        line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
-    }
 }

@@ -1,9 +1,9 @@
 //! Pass 1 over a file: TOML syntax, with every error and as much of the tree as can be saved.
 //!
-//! The parser goes on behind a value that it cannot read, but a bracket that is missing makes it
-//! swallow what follows. So after such an error the section (from one `[header]` to the next) that
-//! holds it is blanked out, byte for byte, and the text is parsed again: the other sections are
-//! still judged, and every place stays right. Pure.
+//! The parser goes on after a value that it cannot read, but after a missing bracket it takes what
+//! follows for a part of the same value. So after such an error the section that holds it (from one
+//! `[header]` to the next) is overwritten with blanks and the text is parsed again: the other
+//! sections are still checked, and every position stays right. Pure.
 
 use super::diagnostic::{Diagnostic, Report};
 use super::source::{Place, Source};
@@ -15,10 +15,55 @@ use toml::de::DeTable;
 /// Most sections that are blanked out; what is left then is given up.
 const ROUNDS_MAX: usize = 32;
 
+/// How much of the parser's work `text` is, at most: the keys, values, brackets and lines in it.
+/// What is in quotes is one value.
+pub(super) fn marks(text: &str) -> usize {
+    let mut marks = 0;
+    // What ends the string or comment that the byte is in; neither goes on in the next line.
+    let mut inside = None;
+    let mut escaped = false;
+    for byte in text.bytes() {
+        match (inside, byte) {
+            (_, b'\n' | b'\r') => {
+                inside = None;
+                marks += 1;
+            }
+            (Some(end), byte) => {
+                if byte == end && !escaped {
+                    inside = None;
+                }
+                escaped = end == b'"' && byte == b'\\' && !escaped;
+            }
+            (None, b'"' | b'\'') => {
+                inside = Some(byte);
+                escaped = false;
+            }
+            (None, b'#') => inside = Some(b'\n'),
+            (None, b'=' | b',' | b'.' | b'[' | b']' | b'{' | b'}') => marks += 1,
+            (None, _) => {}
+        }
+    }
+    marks
+}
+
+/// How much may be looked at again because there was a mistake in it, in [`marks`].
+#[derive(Debug)]
+pub(super) struct Repeats(pub(super) usize);
+
+impl Repeats {
+    /// Whether a text of so many marks may be looked at once more.
+    pub(super) fn take(&mut self, marks: usize) -> bool {
+        let left = self.0.checked_sub(marks.max(1));
+        self.0 = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
 /// Makes `text` parse, for the most part: reports every syntax error and returns the text with the
 /// sections that hold one blanked out.
 pub(super) fn blank_broken(
     source: &Arc<Source>,
+    (marks, repeats): (usize, &mut Repeats),
     removed: &mut RemovedKeys,
     report: &mut Report,
 ) -> String {
@@ -45,7 +90,16 @@ pub(super) fn blank_broken(
             .map(|byte| if byte == b'\n' { '\n' } else { ' ' })
             .collect();
         text.replace_range(section, &blank);
+        if text.trim().is_empty() {
+            return text;
+        }
+        if !repeats.take(marks) {
+            break;
+        }
     }
+    let message = "there may be more mistakes in the syntax than were looked for in one run";
+    let end = text.len();
+    report.push(Diagnostic::error("too-many", message).at(Place::new(source, end..end)));
     " ".repeat(text.len())
 }
 
@@ -53,11 +107,8 @@ pub(super) fn blank_broken(
 pub(super) fn parse<'t>(text: &'t str, removed: &mut RemovedKeys) -> DeTable<'t> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut table = table.into_inner();
-    for error in errors.iter().filter(|error| is_bad_value(error)) {
-        if let Some(span) = error.span() {
-            tree::cut(&mut table, &span, removed);
-        }
-    }
+    let bad = errors.iter().filter(|error| is_bad_value(error));
+    tree::cut_all(&mut table, bad.filter_map(toml::de::Error::span), removed);
     table
 }
 

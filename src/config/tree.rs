@@ -57,6 +57,90 @@ pub(super) fn cut(
         .any(|exact| cut_table(root, None, target, removed, exact).is_some())
 }
 
+/// Removes the values and keys at `targets`, as [`cut`] does, in one walk as far as they are found
+/// where they are said to be. When too many are not, the whole table is given up.
+pub(super) fn cut_all(
+    root: &mut DeTable<'_>,
+    targets: impl IntoIterator<Item = Range<usize>>,
+    removed: &mut RemovedKeys,
+) {
+    /// Most targets that have a walk each.
+    const WALKS_MAX: usize = 32;
+    let mut targets: HashSet<Range<usize>> = targets.into_iter().collect();
+    if !targets.is_empty() {
+        cut_exact(root, None, &mut targets, removed);
+    }
+    if targets.len() > WALKS_MAX {
+        removed.insert_all();
+        root.clear();
+    }
+    for target in targets {
+        cut(root, &target, removed);
+    }
+}
+
+/// Removes what stands exactly at one of `targets`, which is then taken out of them.
+fn cut_exact(
+    table: &mut DeTable<'_>,
+    span: Option<&Range<usize>>,
+    targets: &mut HashSet<Range<usize>>,
+    removed: &mut RemovedKeys,
+) -> Vec<Cut> {
+    let mut cuts = Vec::new();
+    let mut own = Vec::new();
+    for (key, value) in table.iter_mut() {
+        let inner = cut_exact_value(value, targets, removed);
+        for mut cut in inner {
+            cut.depth += 1;
+            record(removed, span, key.get_ref(), &cut);
+            cuts.push(cut);
+        }
+        // Both may be meant.
+        let (by_key, by_value) = (targets.remove(&key.span()), targets.remove(&value.span()));
+        if by_key || by_value {
+            own.push(key.get_ref().clone().into_owned());
+        }
+    }
+    for key in own {
+        table.remove(key.as_str());
+        let cut = Cut { depth: 0, key };
+        record(removed, span, &cut.key, &cut);
+        cuts.push(cut);
+    }
+    cuts
+}
+
+fn cut_exact_value(
+    value: &mut Spanned<DeValue<'_>>,
+    targets: &mut HashSet<Range<usize>>,
+    removed: &mut RemovedKeys,
+) -> Vec<Cut> {
+    let span = value.span();
+    match value.get_mut() {
+        DeValue::Table(table) => cut_exact(table, Some(&span), targets, removed),
+        DeValue::Array(array) => {
+            let mut cuts = Vec::new();
+            for item in array.iter_mut() {
+                let inner = cut_exact_value(item, targets, removed);
+                cuts.extend(inner.into_iter().map(|cut| Cut {
+                    depth: cut.depth + 1,
+                    ..cut
+                }));
+            }
+            if array.iter().any(|item| targets.contains(&item.span())) {
+                let items = array.iter().filter(|item| !targets.remove(&item.span()));
+                *array = items.cloned().collect();
+                cuts.push(Cut {
+                    depth: 0,
+                    key: String::new(),
+                });
+            }
+            cuts
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// What was removed: how deep below the table or list that is looked at, and its key.
 struct Cut {
     depth: usize,
@@ -146,14 +230,16 @@ fn record(removed: &mut RemovedKeys, span: Option<&Range<usize>>, key: &str, cut
 /// Fills in the key path of each diagnostic about `text`: `frontend[postgres].bind[0]`.
 pub(super) fn name_paths<'a>(text: &str, diagnostics: impl Iterator<Item = &'a mut Diagnostic>) {
     let (root, _) = DeTable::parse_recoverable(text);
+    let mut wanted: Vec<_> = diagnostics
+        .filter_map(|diagnostic| {
+            let span = diagnostic.place.as_ref()?.span.clone();
+            Some((span, usize::MAX, diagnostic))
+        })
+        .collect();
+    wanted.sort_by_key(|(span, _, _)| span.start);
     let mut naming = Naming {
         stack: Vec::new(),
-        wanted: diagnostics
-            .filter_map(|diagnostic| {
-                let span = diagnostic.place.as_ref()?.span.clone();
-                Some((span, usize::MAX, diagnostic))
-            })
-            .collect(),
+        wanted,
     };
     naming.table(root.get_ref());
 }
@@ -162,7 +248,7 @@ pub(super) fn name_paths<'a>(text: &str, diagnostics: impl Iterator<Item = &'a m
 struct Naming<'t, 'd> {
     stack: Vec<Step<'t>>,
     /// Span of a diagnostic, length of the smallest span found so far that holds it, and the
-    /// diagnostic.
+    /// diagnostic; by the beginning of the span.
     wanted: Vec<(Range<usize>, usize, &'d mut Diagnostic)>,
 }
 
@@ -201,7 +287,11 @@ impl<'t> Naming<'t, '_> {
     }
 
     fn visit(&mut self, span: &Range<usize>) {
-        for (target, best, diagnostic) in &mut self.wanted {
+        let first = { &self.wanted }.partition_point(|(target, _, _)| target.start < span.start);
+        for (target, best, diagnostic) in &mut self.wanted[first..] {
+            if target.start > span.end {
+                break;
+            }
             if span.start <= target.start && target.end <= span.end && span.len() < *best {
                 *best = span.len();
                 diagnostic.path = Some(spell(&self.stack));

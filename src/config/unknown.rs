@@ -43,15 +43,40 @@ impl Shape<'_> {
 
     /// What was expected, and what to write, when `value` is a list where a table is expected, or
     /// the other way round.
-    fn misfit(&self, value: &DeValue<'_>, header: &str) -> Option<(&'static str, String)> {
+    fn misfit(
+        &self,
+        known: &Known,
+        value: &DeValue<'_>,
+        header: &str,
+    ) -> Option<(&'static str, String)> {
         match value {
             _ if self.either => None,
             DeValue::Array(_) if self.is_table() && self.items.is_none() => Some((
                 "expected a table",
                 format!("write [{header}]: it stands once"),
             )),
-            DeValue::Table(_) if self.items.is_some() && !self.is_table() => {
-                Some(("expected a list of tables", format!("write [[{header}]]")))
+            DeValue::Table(table) if self.items.is_some() && !self.is_table() => {
+                // "[frontend.web]", as a node group is written, or "[backend.servers]".
+                let inside = table
+                    .iter()
+                    .next()
+                    .filter(|(_, value)| value.get_ref().is_table());
+                let items = self.items.map(|items| known.shape(items));
+                let is_key = |key: &DeString<'_>| {
+                    let mut keys = items.iter().flat_map(|items| &items.keys);
+                    keys.any(|(known, _)| *known == key.as_ref())
+                };
+                let hint = match inside {
+                    Some((key, _)) if is_key(key.get_ref()) => format!(
+                        "write [[{header}]] with its `name`, and `{}` as a key of that table",
+                        key.get_ref()
+                    ),
+                    Some((key, _)) => {
+                        format!("write [[{header}]] and `name = \"{}\"`", key.get_ref())
+                    }
+                    None => format!("write [[{header}]]"),
+                };
+                Some(("expected a list of tables", hint))
             }
             _ => None,
         }
@@ -208,16 +233,27 @@ impl Walk<'_> {
             match shape.keys.iter().find(|(known, _)| *known == name) {
                 Some((_, schema)) => {
                     let place = Place::new(self.source, value.span());
-                    let header = place.text().trim_matches(['[', ']']).to_owned();
+                    let text = place.text();
+                    let is_header = text.starts_with('[') && !text.contains(',');
+                    let header = text.trim_matches(['[', ']']);
+                    // A table that has no header of its own: [frontend.web].
+                    let implied = !is_header && span.is_none() && value.get_ref().is_table();
+                    let header = if implied || header.starts_with(&format!("{name}.")) {
+                        name
+                    } else {
+                        header
+                    };
                     let shape = self.known.shape(schema);
-                    if let Some((expected, hint)) = shape.misfit(value.get_ref(), &header) {
+                    if let Some((expected, hint)) =
+                        shape.misfit(self.known, value.get_ref(), header)
+                    {
                         let what = format!("wrong type: {}", value.get_ref().type_str());
-                        let header = place.text().starts_with('[') && !place.text().contains(',');
+                        let hint = (is_header || implied).then_some(hint);
                         self.report.push(
                             Diagnostic::error("wrong-type", what)
-                                .at(place)
+                                .at(place.clone())
                                 .label(expected)
-                                .maybe_hint(header.then_some(hint)),
+                                .maybe_hint(hint),
                         );
                         misfits.push(name.to_owned());
                     } else {
@@ -260,6 +296,9 @@ impl Walk<'_> {
     ) {
         let name = key.get_ref().as_ref();
         let value = table.remove(name);
+        if self.report.is_full() {
+            return;
+        }
         let Some(meant) = meant(name, shape) else {
             return;
         };
@@ -270,7 +309,7 @@ impl Walk<'_> {
             && self
                 .known
                 .shape(schema)
-                .misfit(value.get_ref(), meant)
+                .misfit(self.known, value.get_ref(), meant)
                 .is_none()
         {
             self.value(schema, &mut value);
@@ -289,6 +328,10 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, name: &str, span: Range<usize>, shape: &Shape<'_>) {
+        // The words take time to find, and would not be shown.
+        if self.report.is_full() {
+            return self.report.count_error();
+        }
         let near = words::closest(name, shape.keys.iter().map(|(key, _)| *key));
         let same_letters = near.is_some_and(|near| near == name.to_lowercase().replace('_', "-"));
         let homes = self.known.homes(name);
@@ -301,6 +344,8 @@ impl Walk<'_> {
             Some(instead)
         } else if near.is_some() {
             words::did_you_mean(name, near)
+        } else if words::haproxy_only(name) {
+            Some("a keyword of HAProxy's that rlb has no counterpart for: leave it out".to_owned())
         } else if homes.is_empty() {
             let keys: Vec<String> = shape
                 .keys

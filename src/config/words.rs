@@ -1,4 +1,5 @@
-//! What people may have meant: near misses, and HAProxy's words for what rlb spells differently.
+//! Suggestions for words that rlb does not know: the most similar known word, and for HAProxy's
+//! keywords what to write instead.
 //!
 //! Pure functions over constant tables.
 
@@ -11,6 +12,7 @@ pub(super) fn closest<'a>(
     const PREFIX_BYTES_MIN: usize = 3;
     // Bounds the quadratic comparison; no candidate is nearly that long.
     const WORD_BYTES_MAX: usize = 300;
+    const CANDIDATES_MAX: usize = 2000;
     if word.len() > WORD_BYTES_MAX {
         return None;
     }
@@ -19,6 +21,7 @@ pub(super) fn closest<'a>(
         |candidate: &str| wanted.len() >= PREFIX_BYTES_MIN && candidate.starts_with(&wanted);
     candidates
         .into_iter()
+        .take(CANDIDATES_MAX)
         .map(|candidate| {
             (
                 strsim::damerau_levenshtein(&wanted, &plain(candidate)),
@@ -49,6 +52,53 @@ pub(super) fn did_you_mean<'a>(
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<String> {
     closest(word, candidates).map(|candidate| format!("did you mean `{candidate}`?"))
+}
+
+/// The sections of a file of HAProxy's.
+const HAPROXY_SECTIONS: &[&str] = &[
+    "backend",
+    "cache",
+    "crt-store",
+    "defaults",
+    "fcgi-app",
+    "frontend",
+    "global",
+    "http-errors",
+    "listen",
+    "log-forward",
+    "mailers",
+    "peers",
+    "program",
+    "resolvers",
+    "ring",
+    "traces",
+    "userlist",
+];
+
+/// What to do with a file of HAProxy's.
+pub(super) const HAPROXY_FILE: &str = "\
+rlb reads TOML: write it anew, nearly every word stays the same
+         listen postgres                  [[listen]]
+             bind *:5432                  name = \"postgres\"
+             balance roundrobin           bind = \"*:5432\"
+             timeout connect 5s           timeout = { connect = \"5s\" }
+             server n1 10.0.0.1:5432 check   check = true
+                                          servers = [{ name = \"n1\", address = \"10.0.0.1:5432\" }]
+       `rlb check` says of each of HAProxy's keywords what it is called here; every key is in
+       docs/configuration.md and config/reference.toml, what differs in docs/differences.md";
+
+/// Whether a file is one of HAProxy's: it begins with one of its sections, or with one of its
+/// conditions.
+pub(super) fn is_haproxy_file(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut words = first.unwrap_or_default().split_whitespace();
+    let Some(word) = words.next() else {
+        return false;
+    };
+    let equals = words.next().is_some_and(|second| second.starts_with('='));
+    let condition = [".if", ".notice", ".diag", ".warning"].contains(&word);
+    condition || (HAPROXY_SECTIONS.contains(&word) && !equals)
 }
 
 /// HAProxy's keywords that rlb does not have, or not as a key, in kebab-case, and what to write.
@@ -122,7 +172,15 @@ const HAPROXY: &[(&str, &str)] = &[
     ("slowstart", "rlb has no slow start yet"),
     ("source", "rlb lets the system choose the source address"),
     ("ssl", "rlb passes TLS through untouched: leave it out"),
-    ("stats", "write a `[stats]` table"),
+    (
+        "stats",
+        "`stats socket` is `[runtime-api]` with a `socket`, the page is `[stats]` with a `bind`",
+    ),
+    (
+        "stats-admin",
+        "change servers over the runtime socket: `[runtime-api]`",
+    ),
+    ("stats-enable", "write a `[stats]` table with a `bind`"),
     ("stick-table", "rlb has no stick tables yet"),
     ("tcp-check", "it is `check = \"tcp\"`"),
     (
@@ -155,6 +213,152 @@ const HAPROXY: &[(&str, &str)] = &[
     ),
 ];
 
+/// Further keywords of HAProxy's, which have no counterpart in rlb.
+const HAPROXY_ONLY: &[&str] = &[
+    "agent-addr",
+    "agent-inter",
+    "agent-port",
+    "agent-send",
+    "alpn",
+    "appsession",
+    "ca-base",
+    "ca-file",
+    "capture",
+    "ciphers",
+    "ciphersuites",
+    "clear",
+    "compression",
+    "crl-file",
+    "crt-base",
+    "crt-list",
+    "declare",
+    "defer-accept",
+    "dispatch",
+    "email-alert",
+    "errorfile",
+    "errorfiles",
+    "errorloc",
+    "errorloc302",
+    "errorloc303",
+    "external-check",
+    "filter",
+    "force-persist",
+    "forwardfor",
+    "fullsni",
+    "guid",
+    "hash-balance-factor",
+    "hash-preserve-affinity",
+    "hash-type",
+    "http-after-response",
+    "http-check",
+    "http-error",
+    "http-response",
+    "http-reuse",
+    "http-send-name-header",
+    "httpchk",
+    "httpclose",
+    "httplog",
+    "id-hash",
+    "ignore-persist",
+    "init-addr",
+    "init-state",
+    "insecure-fork-wanted",
+    "issuers-chain-path",
+    "load-balance",
+    "load-server-state-from-file",
+    "localpeer",
+    "log-format",
+    "log-format-sd",
+    "log-proto",
+    "log-send-hostname",
+    "log-steps",
+    "log-tag",
+    "lua-load",
+    "master-worker",
+    "max-mem",
+    "maxcompcpuusage",
+    "maxcomprate",
+    "maxconnrate",
+    "maxpipes",
+    "maxsessrate",
+    "maxsslconn",
+    "maxsslrate",
+    "maxzlibmem",
+    "monitor-net",
+    "monitor-uri",
+    "namespace",
+    "npn",
+    "numa-cpu-mapping",
+    "nice",
+    "no-check",
+    "option-httpchk",
+    "peers",
+    "persist",
+    "pool-conn-name",
+    "pool-low-conn",
+    "pool-max-conn",
+    "pool-purge-delay",
+    "presetenv",
+    "process",
+    "profiling",
+    "proto",
+    "quiet",
+    "rate-limit",
+    "rdp-cookie",
+    "redirect",
+    "resetenv",
+    "resolve-net",
+    "resolve-opts",
+    "resolve-prefer",
+    "resolvers",
+    "server-state-base",
+    "server-state-file",
+    "server-state-file-name",
+    "server-template",
+    "set-dumpable",
+    "set-var",
+    "setenv",
+    "severity-output",
+    "sni",
+    "socks4",
+    "spread-checks",
+    "ssl-default-bind-ciphers",
+    "ssl-default-bind-options",
+    "ssl-default-server-ciphers",
+    "ssl-default-server-options",
+    "ssl-max-ver",
+    "ssl-min-ver",
+    "stick",
+    "strict-limits",
+    "tcp-request",
+    "tcp-response",
+    "tcp-ut",
+    "thread-groups",
+    "transparent",
+    "tune",
+    "unique-id-format",
+    "unique-id-header",
+    "unsetenv",
+    "use-fcgi-app",
+    "use-server",
+    "userlist",
+    "verify",
+    "verifyhost",
+    "wait",
+    "ws",
+];
+
+/// Beginnings of HAProxy's keywords that have no counterpart in rlb.
+const HAPROXY_FAMILIES: &[&str] = &[
+    "tune-",
+    "ssl-",
+    "http-",
+    "spoe-",
+    "lua-",
+    "stick-",
+    "51degrees-",
+];
+
 /// What rlb says for HAProxy's `key`, in any spelling.
 pub(super) fn haproxy(key: &str) -> Option<&'static str> {
     let key = key.to_lowercase().replace(['_', '.', ' '], "-");
@@ -162,6 +366,15 @@ pub(super) fn haproxy(key: &str) -> Option<&'static str> {
         .iter()
         .find(|(word, _)| *word == key)
         .map(|(_, instead)| *instead)
+}
+
+/// Whether `key`, in any spelling, is a keyword of HAProxy's that has no counterpart in rlb.
+pub(super) fn haproxy_only(key: &str) -> bool {
+    let key = key.to_lowercase().replace(['_', '.', ' '], "-");
+    HAPROXY_ONLY.contains(&&*key)
+        || HAPROXY_FAMILIES
+            .iter()
+            .any(|family| key.starts_with(family))
 }
 
 /// HAProxy's algorithms that this version does not have.

@@ -10,6 +10,7 @@ mod connect;
 mod dashboard;
 mod demo;
 mod documents;
+mod files;
 mod harness;
 mod kernel;
 mod lab;

@@ -15,12 +15,14 @@ pub(super) enum Verb {
     Prompt,
     Quit,
     Reload,
+    ReloadDryRun,
     SetServer,
     SetSeverityOutput,
     SetWeight,
     ShowBackend,
     ShowCliLevel,
     ShowCliSockets,
+    ShowConfig,
     ShowErrors,
     ShowInfo,
     ShowSchema,
@@ -50,7 +52,8 @@ pub(super) struct Entry {
 impl Entry {
     /// Whether it may change the process: what only an admin may do.
     pub(super) fn changes_something(&self) -> bool {
-        self.level == ApiLevel::Admin
+        let looks = matches!(self.verb, Verb::ReloadDryRun | Verb::ShowConfig);
+        self.level == ApiLevel::Admin && !looks
     }
 }
 
@@ -78,6 +81,7 @@ const TABLE: &[Entry] = &[
     entry((&["enable", "server"], "enable server <bk>/<srv>"), "set a server to ready", Admin, Verb::Enable),
     entry((&["get", "weight"], "get weight <bk>/<srv>"), "report a server's current weight", User, Verb::GetWeight),
     entry((&["operator"], "operator"), "lower the level of the current CLI session to operator", Operator, Verb::Operator),
+    entry((&["reload", "dry-run"], "reload dry-run [json]"), "report what reading the configuration again would change", Admin, Verb::ReloadDryRun),
     entry((&["reload"], "reload"), "read the configuration again", Admin, Verb::Reload),
     entry((&["set", "server"], "set server <bk>/<srv> [opts]"), "change a server's state or weight", Admin, Verb::SetServer),
     entry((&["set", "severity-output"], "set severity-output [none|number|string]"), "set presence of severity level in feedback information", User, Verb::SetSeverityOutput),
@@ -85,6 +89,7 @@ const TABLE: &[Entry] = &[
     entry((&["show", "backend"], "show backend"), "list backends in the current running config", User, Verb::ShowBackend),
     entry((&["show", "cli", "level"], "show cli level"), "display the level of the current CLI session", User, Verb::ShowCliLevel),
     entry((&["show", "cli", "sockets"], "show cli sockets"), "dump list of cli sockets", Operator, Verb::ShowCliSockets),
+    entry((&["show", "config"], "show config"), "dump the configuration files in force, as they were read", Admin, Verb::ShowConfig),
     entry((&["show", "errors"], "show errors"), "report last request and/or response errors for each proxy", User, Verb::ShowErrors),
     entry((&["show", "info"], "show info [desc|json|typed]*"), "report information about the running process", User, Verb::ShowInfo),
     entry((&["show", "schema", "json"], "show schema json"), "report schema used for stats", User, Verb::ShowSchema),

@@ -8,6 +8,7 @@
 //! something is logged with the peer that sent it, before it runs.
 
 mod access;
+mod config;
 mod framing;
 mod grammar;
 mod reply;
@@ -305,6 +306,8 @@ async fn dispatch(
             }
             Err(problem) => Reply::error(problem),
         },
+        Verb::ReloadDryRun => config::dry_run(context, args).await,
+        Verb::ShowConfig => config::show(context).await,
         Verb::GetWeight => set::get_weight(context, args),
         Verb::ShowBackend => Reply::Text(show::backends(context)),
         Verb::ShowCliLevel => Reply::Info(format!("{}\n", level.name())),

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 /// The largest weight, HAProxy's `SRV_UWGHT_MAX`.
 const WEIGHT_LARGEST: u32 = 256;
 /// Said when the control task has ended: the process stops.
-const STOPPING: &str = "The process is stopping.\n";
+pub(super) const STOPPING: &str = "The process is stopping.\n";
 const NO_SERVER: &str = "No such server.\n";
 const NO_WEIGHT: &str = "Require <weight> or <weight%>.\n";
 const RANGE: &str = "Absolute weight can only be between 0 and 256 inclusive.\n";
@@ -87,7 +87,8 @@ pub(super) async fn upgrade(context: &CommandContext) -> Reply {
     success(context.reload.upgrade().await)
 }
 
-fn success(answer: Option<Answer>) -> Reply {
+/// The reply to a reload or an upgrade, or to a question about one.
+pub(super) fn success(answer: Option<Answer>) -> Reply {
     let Some(answer) = answer else {
         return Reply::NotDone(format!("Success=0\n--\n{STOPPING}"));
     };

@@ -5,7 +5,9 @@
 //! says. Invariant: two configurations that are not equal differ in at least one [`Change`].
 
 mod binds;
+mod json;
 mod logs;
+mod numbers;
 mod proxies;
 
 pub use super::key::Difference;
@@ -133,6 +135,7 @@ impl Changes {
 
 /// What a reload from `old` to `new` changes.
 pub fn plan(old: &Config, new: &Config) -> Changes {
+    let old = &numbers::count_as(old, new);
     let mut found = Found::default();
     let Config {
         global: _,

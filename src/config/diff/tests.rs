@@ -332,3 +332,24 @@ fn one_more_proxy_is_no_change_of_order_and_a_swap_is() {
         ["~ backend app: order of servers s1 s2 -> s2 s1 (holds for the next connection)"]
     );
 }
+
+/// Fault 29: numbers that nobody has written are no change.
+#[test]
+fn fault_29_counted_numbers_are_not_told() {
+    let removed = |line: &str| edited(line, "");
+    assert_eq!(
+        removed("  { name = \"s1\", address = \"10.0.0.1:80\", check = true },\n"),
+        ["- server app/s1 (is used no more; its sessions end by themselves)"]
+    );
+    assert_eq!(removed("\"127.0.0.1:80\", ").len(), 1);
+    let told = removed("[stats]\nbind = \"127.0.0.1:8080\"\n");
+    assert!(told.iter().all(|line| !line.contains(" id ")), "{told:?}");
+    // One that was written is.
+    assert_eq!(
+        edited("name = \"s2\"", "name = \"s2\", id = 7"),
+        ["~ server app/s2: id 2 -> 7 (holds for the next connection)"]
+    );
+    let told = edited("name = \"db\"", "name = \"db\"\nid = 9");
+    let line = "~ frontend db: id 4 -> 9 (holds for the next connection)";
+    assert!(told.iter().any(|it| it == line), "{told:?}");
+}

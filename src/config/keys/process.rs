@@ -55,6 +55,8 @@ keys! {
         /// How long after a reload a backend that has lost all its servers by it brings the
         /// configuration before back.
         rollback_window: Optional<Span> = "never", reload: AtOnce;
+        /// Accept a configuration in which no frontend listens.
+        allow_no_listener: Switch = false, reload: AtOnce;
     }
     /// `[global]`.
     #[derive(Debug, Clone, PartialEq)]

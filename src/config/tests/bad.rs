@@ -135,7 +135,7 @@ fn unknown_keys() {
         &[
             (2, 1, "did you mean `maxconn`?"),
             (3, 1, "it is `threads`"),
-            (4, 1, "known here: `description`"),
+            (4, 1, "known here: `allow-no-listener`"),
         ],
     );
     before(
@@ -383,7 +383,7 @@ fn what_is_missing() {
 #[test]
 fn names_and_ids() {
     check(
-        "[stats]\nbind = '*:1'\n\
+        "[stats]\nbind = '127.0.0.1:1'\n\
          [[frontend]]\nname = 'a b'\nid = 5\nbind = [{ address = '*:2', name = 'x', id = 3 }, \
          { address = '*:3', name = 'x', id = 3 }]\ndefault-backend = 'b'\n\
          [[backend]]\nname = 'b'\nid = 5\nservers = [{ name = 's', id = 1, address = 'a:1' }, \

@@ -93,7 +93,10 @@ fn seed_is_carried_over() {
         assert!(backend.servers.iter().all(|server| server.check.is_some()));
     }
     let stats = config.stats.expect("statistics");
-    assert_eq!(stats.binds[0].address, bind(8080));
+    assert_eq!(
+        stats.binds[0].address,
+        BindAddress::Tcp(([127, 0, 0, 1], 8080).into())
+    );
 }
 
 #[test]
@@ -260,7 +263,10 @@ fn secrets_come_from_files() {
         "{found:?}"
     );
     let good = Directory::new(&[
-        ("rlb.toml", "[global]\ndescription = '<${file:secret}>'\n"),
+        (
+            "rlb.toml",
+            &format!("[global]\ndescription = '<${{file:secret}}>'\n{LISTEN}"),
+        ),
         ("secret", "swordfish\r\n"),
     ]);
     assert_eq!(
@@ -312,15 +318,16 @@ fn everything_that_a_load_looks_at_is_known() {
         ("deep", "y"),
     ]);
     let root = directory.0.path();
-    let found = crate::config::files(&root.join("rlb.toml"));
+    let found = crate::config::load_all(&root.join("rlb.toml"), &limits());
+    let found = found.files.looked_at;
     let names = [
         "rlb.toml",
-        "more.toml",
-        "gone.toml",
-        "conf.d/*.toml",
         "secret",
         "run/missing",
+        "more.toml",
         "deep",
+        "gone.toml",
+        "conf.d/*.toml",
     ];
     assert_eq!(found, names.map(|name| root.join(name)));
 }

@@ -238,7 +238,7 @@ fn file(schema: &str, line: &str) -> String {
         comma(at("Server"))
     );
     format!(
-        "[global]\n{}\n[log]\n{}\n[[log.target]]\nto = 'stdout'\n{}\n[stats]\nbind = '*:9000'\n{}\n\
+        "[global]\n{}\n[log]\n{}\n[[log.target]]\nto = 'stdout'\n{}\n[stats]\nbind = '127.0.0.1:9000'\n{}\n\
          [readiness]\n{}\n[runtime-api]\nsocket = '/run/x'\n{}\n\
          [defaults]\n{}\n[node-group.g]\nn = {{ host = '10.0.0.2'{} }}\n\
          [[frontend]]\nname = 'f'\nbind = {{ address = '[::]:80'{} }}\ndefault-backend = 'b'\n\

@@ -2,8 +2,10 @@
 //! files of config/ and docs/, what is declared of each key, and that nothing panics.
 
 mod bad;
+mod bounds;
 mod files;
 mod keys;
+mod listeners;
 mod meaning;
 mod robust;
 mod stats;

@@ -1,4 +1,4 @@
-//! The small languages inside strings: durations, addresses to listen on, addresses of servers, log
+//! Parsers of what stands in strings: durations, addresses to listen on, addresses of servers, log
 //! targets, file modes, names.
 //!
 //! Pure functions, text in, value or [`Problem`] out; used while a file is validated.
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Longest duration: what a signed 32 bit number of milliseconds holds, as in HAProxy.
 pub const DURATION_MAX: Duration = Duration::from_millis(i32::MAX as u64);
-/// Shortest duration but zero, and the grain of all timers.
+/// Shortest duration but zero, and the resolution of all timers.
 pub const DURATION_MIN: Duration = Duration::from_millis(1);
 /// Longest name of a proxy, listener or server, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -309,7 +309,6 @@ fn haproxy_prefix(text: &str) -> Option<Problem> {
     Some(problem.hint(format!("write \"{instead}{rest}\"")))
 }
 
-/// An absolute path, or an abstract name that begins with `@`.
 /// The path of a unix socket, or an abstract name that begins with `@`.
 ///
 /// # Errors

@@ -13,14 +13,14 @@ use crate::config::model::Backend;
 use crate::config::scope::{Validator, Written, flag, or_default};
 use std::time::Duration;
 
-/// A backend, and what the links between proxies are judged by. Its `fullconn` is 0 unless it was
-/// written.
+/// A backend, and the values that are checked together with its frontends. Its `fullconn` is 0
+/// unless it was written.
 pub(super) struct Draft {
     pub(super) backend: Backend,
     pub(super) server: Option<Written<Duration>>,
 }
 
-/// Reads one.
+/// Reads a backend.
 pub(super) fn backend(
     validator: &mut Validator<'_>,
     half: &Half<'_, BackendSide<'_>>,
@@ -116,7 +116,11 @@ pub(super) fn empty(
         .nodes
         .as_ref()
         .is_some_and(|nodes| !groups.contains_key(nodes.value.as_str()));
-    let removed = unknown || removed("servers") || removed("nodes") || removed("port");
+    let removed = unknown
+        || validator.servers > server::SERVERS_MAX
+        || removed("servers")
+        || removed("nodes")
+        || removed("port");
     if draft.backend.servers.is_empty() && !removed {
         validator.report.push(
             Diagnostic::warning("no-server", format!("{} has no server", half.what()))

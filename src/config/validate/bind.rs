@@ -1,4 +1,4 @@
-//! `bind`: addresses to listen on, ranges expanded, and which of them are in each other's way.
+//! `bind`: addresses to listen on, with ranges expanded, and which of them collide.
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{BindLayer, BindTable, Binds};
@@ -68,13 +68,6 @@ pub(super) fn binds(
         let Some(expanded) = one(validator, owner, &table, &written.span, &mut seen) else {
             continue;
         };
-        if bound.len() + expanded.len() > BINDS_MAX {
-            let message = format!("more than {BINDS_MAX} addresses to listen on");
-            validator
-                .report
-                .push(Diagnostic::error("out-of-range", message).at(place));
-            break;
-        }
         if owner.started {
             bound.extend(expanded.iter().map(|bind| Bound {
                 what: owner.what.clone(),
@@ -135,6 +128,9 @@ fn one(
         BindText::Unix(_) => 1,
         BindText::Tcp(_, ports) => ports.clone().count(),
     };
+    if !count(validator, sockets, || scope.of(address)) {
+        return None;
+    }
     remember(validator, scope, table, id.map(|id| (id, sockets)), seen);
     let meant = Bind::from_layer(&layer);
     let backlog = meant.backlog.or(owner.backlog);
@@ -175,6 +171,21 @@ fn one(
                 .collect()
         }
     })
+}
+
+/// Counts sockets, before anything is made of them. Whether that many are allowed; said once.
+fn count(validator: &mut Validator<'_>, sockets: usize, place: impl FnOnce() -> Place) -> bool {
+    if validator.binds > BINDS_MAX {
+        return false;
+    }
+    validator.binds += sockets;
+    if validator.binds > BINDS_MAX {
+        let message = format!("more than {BINDS_MAX} addresses to listen on");
+        let diagnostic = Diagnostic::error("out-of-range", message).at(place());
+        validator.report.push(diagnostic);
+        return false;
+    }
+    true
 }
 
 /// The address that `table` must have.

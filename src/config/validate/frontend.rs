@@ -12,13 +12,13 @@ use crate::config::source::Place;
 use crate::config::units::format_duration;
 use std::time::Duration;
 
-/// A frontend, and what the links between proxies are judged by.
+/// A frontend, and the values that are checked together with its backend.
 pub(super) struct Draft {
     pub(super) frontend: Frontend,
     pub(super) client: Option<Written<Duration>>,
 }
 
-/// Reads one; `default_backend` has been resolved before.
+/// Reads a frontend; `default_backend` has been resolved before.
 pub(super) fn frontend(
     validator: &mut Validator<'_>,
     half: &Half<'_, FrontendSide<'_>>,

@@ -1,4 +1,5 @@
-//! What leads where: the backends that frontends name, and what only the two together can tell.
+//! References between proxies: the backend that each frontend names, and what is checked of the two
+//! together.
 
 use super::{BackendSide, FrontendSide, Half, Proxies, backend, frontend};
 use crate::config::diagnostic::Diagnostic;
@@ -7,10 +8,11 @@ use crate::config::model::{BackendIndex, BindAddress, Config, ServerAddress, Ser
 use crate::config::scope::{Validator, Written, or_default};
 use crate::config::units::format_duration;
 use crate::config::words;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Idle timeouts of the two sides that differ by more than this factor are worth a word.
+/// Idle timeouts of the two sides that differ by more than this factor are warned of.
 const IDLE_RATIO_MAX: u32 = 10;
 
 /// Backends by name; the first of two with one name (they were reported).
@@ -26,7 +28,7 @@ pub(super) fn index<'a>(backends: &'a [Half<'_, BackendSide<'_>>]) -> Index<'a> 
     index
 }
 
-/// Where `half` leads: its own other half, or the backend that it names. `complete` says that no
+/// The backend of `half`: the other half of a listen, else the one that it names. `complete` says that no
 /// backend of the files was removed because of another problem.
 pub(super) fn default_backend(
     validator: &mut Validator<'_>,
@@ -52,26 +54,26 @@ pub(super) fn default_backend(
         return *found;
     }
     if complete {
-        let hint = words::did_you_mean(name, index.keys().copied());
-        let hint = hint.unwrap_or_else(|| match index.len() {
-            0 => "define it: `[[backend]]`".to_owned(),
-            1..=8 => {
-                let names: Vec<String> = index.keys().map(|name| format!("`{name}`")).collect();
-                format!("there is {}", names.join(", "))
-            }
-            many => format!("none of the {many} backends has a name like it"),
-        });
-        validator.report.push(
+        validator.report.push_error(|| {
+            let hint = words::did_you_mean(name, index.keys().copied());
+            let hint = hint.unwrap_or_else(|| match index.len() {
+                0 => "define it: `[[backend]]`".to_owned(),
+                1..=8 => {
+                    let names: Vec<String> = index.keys().map(|name| format!("`{name}`")).collect();
+                    format!("there is {}", names.join(", "))
+                }
+                many => format!("none of the {many} backends has a name like it"),
+            });
             Diagnostic::error("unknown-backend", format!("there is no backend `{name}`"))
                 .at(half.scope.of(written))
                 .label("expected the name of a backend")
-                .hint(hint),
-        );
+                .hint(hint)
+        });
     }
     nowhere
 }
 
-/// What only a frontend and its backend together can tell.
+/// Checks each frontend together with its backend.
 pub(super) fn judge(
     validator: &mut Validator<'_>,
     proxies: &Proxies<'_>,
@@ -80,6 +82,7 @@ pub(super) fn judge(
 ) {
     let mut used = HashSet::new();
     let mut told = HashSet::new();
+    let mut offsets_of = HashMap::new();
     for (half, draft) in proxies.frontends.iter().zip(frontends) {
         let target = draft.frontend.default_backend.0;
         let (Some(backend), Some(backend_half)) =
@@ -89,6 +92,8 @@ pub(super) fn judge(
         };
         used.insert(target);
         idle(validator, draft.client.as_ref(), backend.server.as_ref());
+        let offsets = offsets_of.entry(target).or_insert_with(|| offsets(backend));
+        impossible_ports(validator, (half, draft), backend_half, offsets);
         let unix = draft
             .frontend
             .binds
@@ -105,7 +110,7 @@ pub(super) fn judge(
                 .push(Diagnostic::error("no-port", message).at(half.place()));
         }
     }
-    // One that is used nowhere may be meant by a frontend whose target is not known.
+    // A frontend whose backend is not known may mean a backend that nothing else uses.
     let complete = frontends
         .iter()
         .all(|draft| draft.frontend.default_backend.0 < backends.len());
@@ -127,6 +132,51 @@ pub(super) fn judge(
     }
 }
 
+/// The servers with the lowest and the highest offset to the client's port, and the offsets.
+fn offsets(backend: &backend::Draft) -> Vec<(Arc<str>, i32)> {
+    let servers = backend.backend.servers.iter();
+    let offsets = servers.filter_map(|server| match server.address {
+        ServerAddress::Ip(_, ServerPort::FromClient(offset))
+        | ServerAddress::Name(_, ServerPort::FromClient(offset)) => Some((&server.name, offset)),
+        _ => None,
+    });
+    let lowest = offsets.clone().min_by_key(|(_, offset)| *offset);
+    let highest = offsets.max_by_key(|(_, offset)| *offset);
+    let both = lowest.into_iter().chain(highest);
+    both.map(|(name, offset)| (Arc::clone(name), offset))
+        .collect()
+}
+
+/// Reports a server whose port, relative to the client's, is none for a bind of the frontend.
+fn impossible_ports(
+    validator: &mut Validator<'_>,
+    (half, draft): (&Half<'_, FrontendSide<'_>>, &frontend::Draft),
+    backend: &Half<'_, BackendSide<'_>>,
+    offsets: &[(Arc<str>, i32)],
+) {
+    let binds = draft.frontend.binds.iter();
+    let ports = binds.filter_map(|bind| match &bind.address {
+        BindAddress::Tcp(address) if address.port() != 0 => Some(i32::from(address.port())),
+        _ => None,
+    });
+    for (server, offset) in offsets {
+        let none = |port: &i32| !(1..=i32::from(u16::MAX)).contains(&(port + offset));
+        let Some(port) = ports.clone().find(none) else {
+            continue;
+        };
+        let message = format!(
+            "there is no port {} for server `{server}`: {} listens on {port}",
+            port + offset,
+            half.what()
+        );
+        let diagnostic = Diagnostic::error("no-port", message)
+            .at(backend.server_place(server))
+            .label(format!("the client's port {offset:+}"));
+        validator.report.push(diagnostic);
+        return;
+    }
+}
+
 fn follows_client(backend: &backend::Draft) -> bool {
     backend.backend.servers.iter().any(|server| {
         matches!(
@@ -137,7 +187,7 @@ fn follows_client(backend: &backend::Draft) -> bool {
     })
 }
 
-/// The shorter idle timeout ends a session that is silent, whatever the longer says.
+/// Warns about idle timeouts that differ: the shorter one ends a silent session on both sides.
 fn idle(
     validator: &mut Validator<'_>,
     client: Option<&Written<Duration>>,

@@ -1,9 +1,8 @@
-//! Files as written to the [`Config`] that they mean: every default filled in, every name resolved,
-//! every value judged.
+//! Turns files as written into the [`Config`] that they mean: fills in every default, resolves every
+//! name, checks every value.
 //!
-//! Pure. Never stops at a problem: what is wrong is reported and a placeholder goes on in its
-//! stead, so that everything else is judged too. The result is to be used only when nothing was
-//! reported as an error; `load` sees to that.
+//! Pure. Never stops at a problem: reports it and puts a placeholder in the place of the value, so
+//! that everything else is checked too. `load` uses the result only when no error was reported.
 
 #![expect(
     clippy::ref_option,
@@ -16,6 +15,7 @@ mod frontend;
 mod layers;
 mod limits;
 mod links;
+mod loops;
 mod once;
 mod server;
 mod stats;
@@ -96,18 +96,36 @@ struct BackendSide<'a> {
     keepalive: &'a Maybe<KeepaliveSetting>,
 }
 
+impl Half<'_, BackendSide<'_>> {
+    /// Where the address of a server stands; the table, for one of a node group.
+    fn server_place(&self, name: &str) -> Place {
+        let servers = self.table.own.servers.iter();
+        let mut servers = servers.flat_map(|servers| &servers.value);
+        let server = servers.find(|server| {
+            let written = server.value.name.as_ref();
+            written.is_some_and(|written| written.value == name)
+        });
+        match server.map(|server| &server.value.address) {
+            Some(Some(address)) => self.scope.of(address),
+            _ => self.place(),
+        }
+    }
+}
+
 /// The proxies of all files, in the order of the files.
 struct Proxies<'a> {
     frontends: Vec<Half<'a, FrontendSide<'a>>>,
     backends: Vec<Half<'a, BackendSide<'a>>>,
 }
 
-/// Turns files into what they mean.
+/// Turns files into the configuration.
 pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Report) -> Config {
     let validator = &mut Validator {
         report,
         limits,
         threads: 1,
+        binds: 0,
+        servers: 0,
     };
     let (global, maxconn) = once::global(validator, files);
     validator.threads = global.threads;
@@ -142,6 +160,7 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
         })
         .collect();
     links::judge(validator, &proxies, &frontends, &backends);
+    loops::warn(validator, &proxies, &frontends, &backends);
     bind::collisions(validator, &bound);
     let servers = backends.iter().map(|draft| &draft.backend);
     let servers = servers.map(|backend| (&*backend.name, backend.servers.len()));
@@ -155,9 +174,32 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
         frontends: frontends.into_iter().map(|draft| draft.frontend).collect(),
         backends: backends.into_iter().map(|draft| draft.backend).collect(),
     };
+    no_listener(validator, files, &config);
     links::fullconn(validator, &mut config);
     limits::global(validator, maxconn.as_ref(), &config);
     config
+}
+
+/// Reports a configuration in which nothing listens, unless that is asked for or there are other
+/// errors. Such a file has mostly been cut off, and a reload with it would close every port.
+fn no_listener(validator: &mut Validator<'_>, files: &[ParsedFile], config: &Config) {
+    if files.is_empty()
+        || validator.report.failed()
+        || config.frontends.iter().any(|frontend| !frontend.disabled)
+        || config.global.allow_no_listener
+    {
+        return;
+    }
+    let message = if config.frontends.is_empty() {
+        "no listener: there is no frontend and no listen"
+    } else {
+        "no listener: every frontend and listen is disabled"
+    };
+    let place = Place::new(&files[0].source, 0..0);
+    let diagnostic = Diagnostic::error("no-listener", message).at(place).hint(
+        "is the file complete? write `allow-no-listener = true` in [global] if nothing is to listen",
+    );
+    validator.report.push(diagnostic);
 }
 
 /// What stands in one file.

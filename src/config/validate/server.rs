@@ -16,7 +16,7 @@ use crate::config::words;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Most servers of one backend.
+/// Most servers of a configuration, those of node groups counted for each backend that has them.
 pub const SERVERS_MAX: usize = 65_536;
 
 /// `[node-group.NAME]` tables by name.
@@ -63,20 +63,34 @@ pub(super) fn servers(
     groups: &Groups<'_>,
 ) -> Vec<Server> {
     let mut drafts = Vec::new();
-    let written = half.table.own.servers.iter();
-    for written in written.flat_map(|servers| &servers.value) {
-        drafts.push(listed(validator, half.scope, written, base));
+    let own = half.table.own.servers.as_ref();
+    let own = own.map(|servers| &servers.value);
+    if count(validator, half, own.map_or(0, Vec::len)) {
+        for written in own.into_iter().flatten() {
+            drafts.push(listed(validator, half.scope, written, base));
+        }
     }
     drafts.extend(from_group(validator, half, port, base, groups));
-    if drafts.len() > SERVERS_MAX {
-        let message = format!("{} has more than {SERVERS_MAX} servers", half.what());
-        validator
-            .report
-            .push(Diagnostic::error("out-of-range", message).at(half.place()));
-        drafts.truncate(SERVERS_MAX);
-    }
     unique(validator, &half.what(), &drafts);
     number(drafts)
+}
+
+/// Counts servers, before anything is made of them. Whether that many are allowed; said once.
+fn count(validator: &mut Validator<'_>, half: &Half<'_, BackendSide<'_>>, servers: usize) -> bool {
+    if validator.servers > SERVERS_MAX {
+        return servers == 0;
+    }
+    validator.servers += servers;
+    if validator.servers > SERVERS_MAX {
+        let message = format!(
+            "more than {SERVERS_MAX} servers, with those of {}",
+            half.what()
+        );
+        let diagnostic = Diagnostic::error("out-of-range", message).at(half.place());
+        validator.report.push(diagnostic);
+        return false;
+    }
+    true
 }
 
 fn listed(
@@ -150,19 +164,22 @@ fn from_group(
     }
     let Some((group_scope, group, _)) = groups.get(nodes.value.as_str()) else {
         if !scope.removed.names_below("node-group") {
-            let names = groups.keys().copied();
-            let message = format!("there is no node group `{}`", nodes.value);
-            validator.report.push(
+            validator.report.push_error(|| {
+                let names = groups.keys().copied();
+                let message = format!("there is no node group `{}`", nodes.value);
                 Diagnostic::error("unknown-node-group", message)
                     .at(scope.of(nodes))
                     .maybe_hint(
                         words::did_you_mean(&nodes.value, names)
                             .or_else(|| Some(format!("define it: [node-group.{}]", nodes.value))),
-                    ),
-            );
+                    )
+            });
         }
         return Vec::new();
     };
+    if !count(validator, half, group.value.len()) {
+        return Vec::new();
+    }
     // A port that is wrong was reported; any will do to look at the rest.
     let port = port.map_or(1, |port| port.value);
     let mut nodes: Vec<_> = group.value.iter().collect();
@@ -277,6 +294,9 @@ fn checkable(
     );
 }
 
+/// Names of rows of the statistics that every proxy has.
+const ROWS: [&str; 2] = ["FRONTEND", "BACKEND"];
+
 fn unique(validator: &mut Validator<'_>, backend: &str, drafts: &[Draft]) {
     let mut names: HashMap<&str, Option<&Place>> = HashMap::new();
     let mut ids: HashMap<u32, &Place> = HashMap::new();
@@ -284,6 +304,13 @@ fn unique(validator: &mut Validator<'_>, backend: &str, drafts: &[Draft]) {
         let name = &*draft.server.name;
         if name.is_empty() {
             continue;
+        }
+        if let (true, Some(place)) = (ROWS.contains(&name), &draft.name_at) {
+            let message = format!("`{name}` cannot be the name of a server");
+            let diagnostic = Diagnostic::error("name", message)
+                .at(place.clone())
+                .label("every proxy has a row of this name in the statistics");
+            validator.report.push(diagnostic);
         }
         let before = names.insert(name, draft.name_at.as_ref());
         if let (Some(before), Some(place)) = (before, &draft.name_at) {

@@ -3,13 +3,14 @@
 use super::bind;
 use super::once::once;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::keys::{ReadinessLayer, StatsLayer, StatsPageKeys, StatsPageLayer};
+use crate::config::keys::{ReadinessLayer, StatsLayer, StatsPageKeys, StatsPageLayer, StatsTable};
 use crate::config::model::{Credentials, Global, ProxyId, Readiness, Stats, StatsPage};
 use crate::config::read::ParsedFile;
-use crate::config::scope::{Scope, Validator, Written, flag};
-use crate::config::shapes::{Located, OneOrMany};
-use crate::config::units::Problem;
+use crate::config::scope::{Scope, Validator, Written, expected, flag};
+use crate::config::shapes::{Located, OneOrMany, Short};
+use crate::config::units::{self, BindText, Problem};
 use crate::config::words;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub(super) fn stats(
 ) -> Option<Draft> {
     let (scope, table) = once(validator, files, "stats", |file| &file.stats)?;
     let layer = StatsLayer::read(validator, scope, &table.value);
+    open_to_everyone(validator, scope, &table.value);
     let owner = bind::Owner {
         scope,
         table: &table.span,
@@ -56,6 +58,36 @@ pub(super) fn stats(
     })
 }
 
+/// Warns about statistics that everyone who reaches this machine may see.
+fn open_to_everyone(validator: &mut Validator<'_>, scope: Scope<'_>, table: &StatsTable) {
+    if table.page.auth.is_some() {
+        return;
+    }
+    for written in table.bind.iter().flat_map(|list| &list.0) {
+        let text = match &written.value {
+            Short::Short(text) => text,
+            Short::Table(table) if table.interface.is_some() => continue,
+            Short::Table(table) => match &table.address {
+                Some(address) => &address.value,
+                None => continue,
+            },
+        };
+        let everywhere = units::bind(text)
+            .is_ok_and(|text| matches!(text, BindText::Tcp(ip, _) if ip.is_unspecified()));
+        if everywhere {
+            let message = "the statistics are on every address of this machine, without a password";
+            let diagnostic = Diagnostic::warning("open-stats", message)
+                .label("everyone who reaches it may see them")
+                .hint(
+                    "listen on one address, as \"127.0.0.1:8080\", or add \
+                     `auth = \"admin:${file:/etc/rlb/stats-password}\"`",
+                );
+            validator.report.push_quoting(scope.of(written), diagnostic);
+            return;
+        }
+    }
+}
+
 /// `[stats]`, and the names of the proxies that its `scope` asks for.
 pub(super) struct Draft {
     pub(super) stats: Stats,
@@ -70,15 +102,16 @@ impl Draft {
         id: ProxyId,
         proxies: &(impl Iterator<Item = &'a str> + Clone),
     ) -> Stats {
+        let known: HashSet<&str> = proxies.clone().collect();
         for name in &self.shown {
-            if name.value != *self.stats.name && !proxies.clone().any(|proxy| proxy == name.value) {
-                let message = format!("there is no proxy `{}`", name.value);
-                validator.report.push(
+            if name.value != *self.stats.name && !known.contains(name.value.as_str()) {
+                validator.report.push_error(|| {
+                    let message = format!("there is no proxy `{}`", name.value);
                     Diagnostic::error("unknown-name", message)
                         .at(name.place.clone())
                         .label("expected a frontend, backend or listen")
-                        .maybe_hint(words::did_you_mean(&name.value, proxies.clone())),
-                );
+                        .maybe_hint(words::did_you_mean(&name.value, proxies.clone()))
+                });
             }
         }
         let names = self.shown.iter().map(|name| name.value.as_str().into());
@@ -201,20 +234,21 @@ pub(super) fn readiness<'a>(
                 .hint("add `[stats]` with a `bind`"),
         );
     }
+    let known: HashMap<&str, usize> = backends.clone().collect();
     let mut require = Vec::new();
     for (name, number) in &table.value.require {
-        let Some((found, servers)) = backends.clone().find(|(known, _)| *known == name.value)
-        else {
-            let message = format!("there is no backend `{}`", name.value);
-            let names = backends.clone().map(|(name, _)| name);
-            validator.report.push(
+        let Some((found, servers)) = known.get_key_value(name.value.as_str()) else {
+            validator.report.push_error(|| {
+                let message = format!("there is no backend `{}`", name.value);
+                let names = backends.clone().map(|(name, _)| name);
                 Diagnostic::error("unknown-name", message)
                     .at(scope.of(name))
                     .label("expected a backend or listen")
-                    .maybe_hint(words::did_you_mean(&name.value, names)),
-            );
+                    .maybe_hint(words::did_you_mean(&name.value, names))
+            });
             continue;
         };
+        let (found, servers) = (*found, *servers);
         if let Some(count) = required(validator, scope, (found, servers), number) {
             require.push((Arc::from(found), count));
         }
@@ -239,7 +273,7 @@ fn required(
         validator.report.push(
             Diagnostic::error("out-of-range", message)
                 .at(count.place)
-                .label(format!("expected 1 to {most}")),
+                .label(expected(1, most)),
         );
         return None;
     }

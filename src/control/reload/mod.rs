@@ -11,6 +11,7 @@
 //! Invariants: one reload at a time; [`Reloader::current`] is what is in force, so a key that needs
 //! a restart is told again by every reload until there is one.
 
+mod load;
 mod requests;
 mod rollback;
 mod upgrade;
@@ -22,19 +23,22 @@ use super::commit::Commit;
 use super::handover::Program;
 use super::listeners::Listeners;
 use super::resolve;
-use crate::config::diff::{Changes, applicable, plan};
+use crate::config::diff::{Action, Change, Changes, applicable, plan};
 use crate::config::model::{Config, ServerAddress};
-use crate::config::{self, Limits};
+use crate::config::source::Source as Text;
+use crate::config::{self, Files, Limits};
 use crate::live::{LastReload, ReloadEnd};
 use crate::log::{self, Log};
 use crate::state::Snapshot;
 use crate::sys::raw;
 use crate::sys::service_manager::ServiceManager;
 use arc_swap::ArcSwap;
-pub use requests::{Answer, REQUESTS_MAX, ReloadHandle};
+use load::{Loaded, Loading, Problems};
+pub use requests::{Answer, REQUESTS_MAX, ReloadHandle, Shape};
 use requests::{Request, Trigger, Wanted};
 use rollback::RollbackWatch;
 use sd_notify::NotifyState;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,10 +58,25 @@ const LOGGED_MAX: usize = 100;
 pub struct Source {
     /// The first file.
     pub path: PathBuf,
+    /// What was read when it was loaded.
+    pub files: Files,
     /// What files are judged by.
     pub limits: Limits,
     /// The descriptor limit of the process.
     pub nofile: u32,
+}
+
+impl Source {
+    /// The first file and what was read with it, on a machine with these limits, in a process with
+    /// this descriptor limit.
+    pub fn new((path, files): (PathBuf, Files), limits: Limits, nofile: u32) -> Self {
+        Self {
+            path,
+            files,
+            limits,
+            nofile,
+        }
+    }
 }
 
 /// What is changed by a reload besides the snapshot.
@@ -126,8 +145,14 @@ async fn until(at: Option<Instant>) {
 /// The task that reloads.
 #[derive(Debug)]
 pub struct Reloader {
-    source: Source,
+    nofile: u32,
+    loading: Loading,
     current: Arc<Config>,
+    /// The files that [`Self::current`] was read from, and what of them needs a restart.
+    sources: Vec<Arc<Text>>,
+    restarts: Vec<String>,
+    /// The same files before the reload that `rollback` watches.
+    sources_before: Vec<Arc<Text>>,
     state: ReloadState,
     snapshot: Arc<ArcSwap<Snapshot>>,
     commits: mpsc::Sender<Commit>,
@@ -154,9 +179,13 @@ impl Control {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let mut reloader = Reloader {
             watch: Watch::off(),
-            files: config::files(&source.path),
-            source,
+            files: source.files.looked_at,
+            nofile: source.nofile,
+            loading: Loading::new(source.path, source.limits),
             current: config,
+            sources: source.files.sources,
+            restarts: Vec::new(),
+            sources_before: Vec::new(),
             state,
             snapshot: Arc::clone(&self.parts.snapshot),
             commits: self.committer.clone(),
@@ -213,6 +242,8 @@ impl Reloader {
                     trim = Some(Instant::now() + TRIM_AFTER);
                     (self.reload(trigger).await, None)
                 }
+                Wanted::Compare(shape) => (self.compare(shape).await, None),
+                Wanted::Show => (self.show(), None),
                 Wanted::Upgrade => self.upgrade().await,
             };
             if let Some(reply) = request.reply {
@@ -227,54 +258,119 @@ impl Reloader {
 
     /// Load, plan, prepare, commit; then what is left retires by itself.
     async fn reload(&mut self, trigger: Trigger) -> Answer {
-        let written = match self.load().await {
-            Ok(config) => config,
+        let Loaded {
+            config: written,
+            warnings,
+            files,
+        } = match self.load().await {
+            Ok(loaded) => loaded,
             Err(problems) => return self.refuse(trigger, problems),
         };
         let changes = plan(&self.current, &written);
-        if trigger == Trigger::Watch && changes.is_empty() {
-            self.refused.clear();
-            return Answer {
-                done: true,
-                lines: vec![changes.summary()],
-            };
+        if trigger == Trigger::Watch {
+            if changes.is_empty() && self.refused.is_empty() {
+                self.watch.believe();
+                self.sources = files.sources;
+                let lines = vec![changes.summary()];
+                return Answer { done: true, lines };
+            }
+            if let Some(lines) = self.defer(&changes, &written) {
+                return Answer { done: false, lines };
+            }
+        }
+        for line in warnings.lines.iter().take(LOGGED_MAX) {
+            tracing::warn!("{line}");
         }
         let config = Arc::new(applicable(&self.current, written));
         let before = Arc::clone(&self.current);
         let snapshot = self.snapshot.load_full();
         if let Err(problems) = self.put_in_force(Arc::clone(&config)).await {
-            return self.refuse(trigger, problems);
+            return self.refuse(trigger, problems.into());
+        }
+        let sources_before = std::mem::replace(&mut self.sources, files.sources);
+        if self.rollback.is_none() {
+            self.sources_before = sources_before;
         }
         self.rollback = RollbackWatch::after(self.rollback.take(), before, &snapshot, &config);
-        self.done(&changes)
+        if self.rollback.is_none() {
+            self.sources_before = Vec::new();
+        }
+        self.done(&changes, warnings.shown)
     }
 
-    /// Reads the file on a thread of its own, so that a large one does not hold up health checks.
-    async fn load(&mut self) -> Result<Config, Vec<String>> {
-        let Source { path, limits, .. } = self.source.clone();
-        let loaded = tokio::task::spawn_blocking(move || {
-            (config::load_with(&path, &limits), config::files(&path))
-        });
-        match loaded.await {
-            Ok((Ok((config, warnings)), files)) => {
-                self.files = files;
-                for warning in &warnings {
-                    tracing::warn!("{}", warning.line());
-                }
-                Ok(config)
+    /// A change of a file that takes listeners away, or ends the watching of the files, may be a
+    /// file of which the rest is still to be written: it is read again when nothing has happened
+    /// for [`watch::LOSS_QUIET`]. What is said about it then, if it is so.
+    fn defer(&mut self, changes: &Changes, written: &Config) -> Option<Vec<String>> {
+        let closes = changes.list.iter().any(closes_a_listener);
+        if !closes && written.global.watch {
+            self.watch.believe();
+            return None;
+        }
+        if !self.watch.wait_for_loss() {
+            return None;
+        }
+        let quiet = watch::LOSS_QUIET;
+        let what = if closes {
+            "listeners would close"
+        } else {
+            "`watch` would end"
+        };
+        let line = format!("{what}: the files are read again once unchanged for {quiet:?}");
+        tracing::warn!("reload deferred: {line}");
+        Some(vec![line])
+    }
+
+    /// Reads the files. Those that it has looked for are watched from now on.
+    async fn load(&mut self) -> Result<Loaded, Problems> {
+        match self.loading.load().await {
+            Ok(loaded) => {
+                self.files.clone_from(&loaded.files.looked_at);
+                Ok(loaded)
             }
-            Ok((Err(problems), files)) => {
+            Err(refused) => {
                 // What is missing may come; what a broken file no longer names may come back.
-                let more: Vec<PathBuf> = files
-                    .into_iter()
-                    .filter(|file| !self.files.contains(file))
-                    .collect();
+                let known: HashSet<&PathBuf> = self.files.iter().collect();
+                let more = refused.files.looked_at.into_iter();
+                let more: Vec<PathBuf> = more.filter(|file| !known.contains(file)).collect();
                 self.files.extend(more);
                 self.follow_files();
-                Err(problems.iter().map(config::Diagnostic::line).collect())
+                Err(refused.problems)
             }
-            Err(_) => Err(vec!["the configuration could not be read".to_owned()]),
         }
+    }
+
+    /// What a reload would change. Reads the files and changes nothing.
+    async fn compare(&mut self, shape: Shape) -> Answer {
+        let (done, lines) = match self.loading.load().await {
+            Ok(loaded) => {
+                let changes = plan(&self.current, &loaded.config);
+                let mut lines = loaded.warnings.shown;
+                match shape {
+                    Shape::Json => lines = vec![format!("{:#}", changes.to_json())],
+                    Shape::Lines => {
+                        lines.extend(changes.list.iter().map(ToString::to_string));
+                        lines.push(changes.summary());
+                    }
+                }
+                (true, lines)
+            }
+            Err(refused) => (false, refused.problems.shown),
+        };
+        Answer { done, lines }
+    }
+
+    /// The files that are in force, as they were read.
+    fn show(&self) -> Answer {
+        let restarts = self.restarts.iter();
+        let mut lines: Vec<String> = restarts
+            .map(|line| format!("# not in force before a restart: {line}"))
+            .collect();
+        for source in &self.sources {
+            lines.push(format!("# configuration file {}:", source.name));
+            lines.push(source.text.trim_end_matches('\n').to_owned());
+        }
+        Answer { done: true, lines }
     }
 
     /// Prepares `config` and has it committed.
@@ -302,7 +398,7 @@ impl Reloader {
         config: Arc<Config>,
         done: oneshot::Sender<super::listeners::Prepared>,
     ) -> Result<Prepared, Vec<String>> {
-        let maxconn = maxconn(&config, self.source.nofile);
+        let maxconn = maxconn(&config, self.nofile);
         let listeners = self.state.listeners.prepare(&config, maxconn)?;
         let node = config.global.node.as_deref();
         let log = self.state.log.plan_change(&config.log, node);
@@ -337,8 +433,10 @@ impl Reloader {
         }
     }
 
-    fn done(&mut self, changes: &Changes) -> Answer {
+    /// Says what was changed; `warnings` are for whoever has asked.
+    fn done(&mut self, changes: &Changes, warnings: Vec<String>) -> Answer {
         self.refused.clear();
+        self.restarts = changes.restarts().map(ToString::to_string).collect();
         let mut lines: Vec<String> = changes.list.iter().map(ToString::to_string).collect();
         for line in lines.iter().take(LOGGED_MAX) {
             tracing::info!("reload: {line}");
@@ -355,11 +453,14 @@ impl Reloader {
         tracing::info!("reloaded: {summary}");
         lines.push(summary);
         self.note(ReloadEnd::Done, lines.clone());
+        let lines = warnings.into_iter().chain(lines).collect();
         Answer { done: true, lines }
     }
 
-    fn refuse(&mut self, trigger: Trigger, mut lines: Vec<String>) -> Answer {
-        // A watched file that stays wrong is worth one word, not one for each time it is written.
+    fn refuse(&mut self, trigger: Trigger, problems: Problems) -> Answer {
+        const UNCHANGED: &str = "the configuration is unchanged";
+        let Problems { lines, mut shown } = problems;
+        // A watched file that stays wrong is reported once, not each time it is written.
         if trigger != Trigger::Watch || self.refused != lines {
             self.refused.clone_from(&lines);
             for line in lines.iter().take(LOGGED_MAX) {
@@ -368,11 +469,15 @@ impl Reloader {
             if let Some(more) = more_than_logged(&lines) {
                 tracing::error!("reload: and {more} more problems");
             }
-            tracing::error!("reload refused: the configuration is unchanged");
-            lines.push("the configuration is unchanged".to_owned());
-            self.note(ReloadEnd::Refused, lines.clone());
+            tracing::error!("reload refused: {UNCHANGED}");
+            let lines = lines.into_iter().chain([UNCHANGED.to_owned()]).collect();
+            self.note(ReloadEnd::Refused, lines);
         }
-        Answer { done: false, lines }
+        shown.push(UNCHANGED.to_owned());
+        Answer {
+            done: false,
+            lines: shown,
+        }
     }
 
     fn note(&self, end: ReloadEnd, lines: Vec<String>) {
@@ -397,6 +502,7 @@ impl Reloader {
         tracing::error!("{reason}: going back to the configuration before");
         match self.put_in_force(watch.before).await {
             Ok(()) => {
+                self.sources = std::mem::take(&mut self.sources_before);
                 let word = "the configuration before is in force again; the file is unchanged";
                 tracing::warn!("rolled back: {word}");
                 self.note(ReloadEnd::RolledBack, vec![reason, word.to_owned()]);
@@ -425,6 +531,10 @@ impl Reloader {
             self.watch = Watch::off();
         }
     }
+}
+
+fn closes_a_listener(change: &Change) -> bool {
+    change.action == Action::Remove && change.kind == "bind"
 }
 
 /// How many of `lines` the log does not get.

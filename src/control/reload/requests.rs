@@ -10,8 +10,21 @@ pub const REQUESTS_MAX: usize = 64;
 pub(super) enum Wanted {
     /// A reload, and who asked.
     Reload(Trigger),
+    /// What a reload would change.
+    Compare(Shape),
+    /// The files that are in force.
+    Show,
     /// A new process.
     Upgrade,
+}
+
+/// How the changes of a comparison are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A line for each object that differs.
+    Lines,
+    /// One JSON object.
+    Json,
 }
 
 /// Who asked.
@@ -55,6 +68,18 @@ impl ReloadHandle {
     /// An operator asks and waits. `None` when the process is stopping.
     pub async fn reload(&self) -> Option<Answer> {
         self.ask(Wanted::Reload(Trigger::Command)).await
+    }
+
+    /// An operator asks what a reload would change, and waits. Nothing is changed. `None` when the
+    /// process is stopping.
+    pub async fn compare(&self, shape: Shape) -> Option<Answer> {
+        self.ask(Wanted::Compare(shape)).await
+    }
+
+    /// An operator asks for the text of the files that are in force, and waits. `None` when the
+    /// process is stopping.
+    pub async fn show(&self) -> Option<Answer> {
+        self.ask(Wanted::Show).await
     }
 
     /// An operator asks for an upgrade and waits. `None` when the process is stopping.

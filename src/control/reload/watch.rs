@@ -16,13 +16,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Nothing more must have happened for so long.
 const QUIET: Duration = Duration::from_millis(250);
 
 /// A file that is written all the time is read all the same after so long.
 const QUIET_MAX: Duration = Duration::from_secs(2);
+
+/// Before a file that takes listeners away is believed, nothing must have happened for so long:
+/// whoever writes a file in several steps pauses between them.
+pub(super) const LOSS_QUIET: Duration = Duration::from_secs(5);
+
+/// How long a file that is written all the time is not believed.
+const LOSS_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes of events that are read at once.
 const EVENTS_MAX: usize = 4096;
@@ -36,6 +43,12 @@ pub(super) struct Watch {
     events: Option<AsyncFd<Owned<OwnedFd>>>,
     /// Something has happened: first then, last then.
     pending: Option<(Instant, Instant)>,
+    /// The last time that something has happened.
+    last: Option<Instant>,
+    /// Since when a change is not believed.
+    doubted: Option<Instant>,
+    /// When it is reported again.
+    again: Option<Instant>,
 }
 
 impl Watch {
@@ -46,7 +59,28 @@ impl Watch {
             missing: false,
             events: None,
             pending: None,
+            last: None,
+            doubted: None,
+            again: None,
         }
+    }
+
+    /// Whether a change that takes something away is to wait. It is reported again then, when
+    /// nothing has happened for [`LOSS_QUIET`], and after [`LOSS_MAX`] at the latest.
+    pub(super) fn wait_for_loss(&mut self) -> bool {
+        let now = Instant::now();
+        let since = self.doubted.unwrap_or(now);
+        let again = self
+            .last
+            .map(|last| (last + LOSS_QUIET).min(since + LOSS_MAX));
+        self.again = again.filter(|again| now < *again);
+        self.doubted = self.again.map(|_| since);
+        self.again.is_some()
+    }
+
+    /// Nothing is taken away any more.
+    pub(super) fn believe(&mut self) {
+        (self.doubted, self.again) = (None, None);
     }
 
     /// Watches the directories of `files`, and of what they lead to where they are links. What
@@ -72,8 +106,23 @@ impl Watch {
         let Some(events) = &self.events else {
             return std::future::pending().await;
         };
-        match settle(events, &mut self.pending).await {
-            Ok(()) => self.pending = None,
+        let again = async {
+            match self.again {
+                Some(again) => sleep_until(again).await,
+                None => std::future::pending().await,
+            }
+        };
+        let settled = tokio::select! {
+            settled = settle(events, &mut self.pending) => settled,
+            () = again => {
+                self.again = None;
+                return;
+            }
+        };
+        match settled {
+            Ok(()) => {
+                self.last = self.pending.take().map(|(_, last)| last);
+            }
             Err(error) => {
                 tracing::error!(%error, "the configuration is no longer watched");
                 self.events = None;

@@ -18,14 +18,21 @@ pub(crate) const SEED_HAPROXY: &str = include_str!("seed-haproxy.cfg");
 /// The same in rlb's words, as shipped.
 const KURL_HA: &str = include_str!("../../../config/kurl-ha.toml");
 
-/// The same, the runtime socket moved out of /run, where a test has nothing to do.
+/// The same, the statistics on the address where the client of the lab asks for them, and the
+/// runtime socket moved out of /run, where a test has nothing to do.
 pub(super) fn kurl_ha() -> String {
-    let (file, own) = (
-        "/run/rlb/admin.sock",
-        format!("@rlb-lab-{}", std::process::id()),
-    );
-    assert!(KURL_HA.contains(file), "the file has changed");
-    KURL_HA.replace(file, &own)
+    let mut text = KURL_HA.to_owned();
+    for (file, own) in [
+        (
+            "/run/rlb/admin.sock",
+            format!("@rlb-lab-{}", std::process::id()),
+        ),
+        ("127.0.0.1:8080", "*:8080".to_owned()),
+    ] {
+        assert!(text.contains(file), "the file has changed");
+        text = text.replace(file, &own);
+    }
+    text
 }
 
 /// The servers' names, by node.

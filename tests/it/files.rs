@@ -1,0 +1,324 @@
+//! Configuration files that are incomplete, odd or being written: what `rlb check`, a start, a reload
+//! and the watch make of them.
+
+use crate::harness::client::{connect, echo};
+use crate::harness::config::Config;
+use crate::harness::eventually::{eventually_eq, eventually_true, pace_until};
+use crate::harness::load::Load;
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::{Rlb, STOP_WITHIN, Start, command};
+use crate::harness::runtime::Fixture;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A file that takes a listener away is believed when nothing has been written for 5 s.
+const BELIEVED_WITHIN: Duration = Duration::from_secs(15);
+
+/// A balancer with a runtime socket and one server.
+fn scene(config: Config) -> (Fixture, Peer) {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = config.server_with(peer.address(), "check = false");
+    (Fixture::new(config, "admin"), peer)
+}
+
+/// Runs a sub-command against the socket of `scene`: exit code, standard output and error.
+fn run(scene: &Fixture, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let socket = scene.socket();
+    let socket = ["--socket", socket.to_str().expect("a UTF-8 path")];
+    let output = command(&[arguments, &socket].concat());
+    let [out, err] = [output.stdout, output.stderr].map(|it| String::from_utf8(it).expect("text"));
+    (output.status.code(), out, err)
+}
+
+/// The text up to and with the table that begins with `header`.
+fn cut_off(text: &str, header: &str) -> String {
+    let at = text.find(header).expect("the table is there");
+    let end = text[at + 1..]
+        .find("\n[")
+        .map_or(text.len(), |end| at + 1 + end);
+    text[..end].to_owned()
+}
+
+/// Faults 8 and 32: a file without a service is an error everywhere, and a reload with it closes
+/// nothing.
+#[test]
+fn fault_08_a_file_without_a_listener_is_refused() {
+    let (scene, _peer) = scene(Config::new());
+    let path = scene.rlb.config_path();
+    let whole = scene.config.to_string();
+    let mut stream = connect(scene.rlb.address());
+    for text in [
+        String::new(),
+        "# nothing\n".to_owned(),
+        "include = 'conf.d/*.toml'\n".to_owned(),
+        cut_off(&whole, "[global]"),
+    ] {
+        fs::write(&path, &text).expect("written");
+        let check = command(&["check", path.to_str().expect("a UTF-8 path")]);
+        assert_eq!(check.status.code(), Some(78), "{text}");
+        let said = String::from_utf8(check.stderr).expect("text");
+        assert!(
+            said.contains("error[no-listener]") && said.contains("allow-no-listener"),
+            "{said}"
+        );
+        let (code, _, said) = run(&scene, &["reload"]);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(
+            said.contains("error[no-listener]"),
+            "as check shows it: {said}"
+        );
+        assert_eq!(
+            said.contains("no file matches"),
+            text.contains("include"),
+            "{said}"
+        );
+        let (status, lines) = Start::new(&text).exits();
+        assert_eq!(status.code(), Some(78), "{lines:?}");
+        echo(
+            &mut connect(scene.rlb.address()),
+            b"the port is still there",
+        );
+    }
+    // Whoever means it says so; then this machine is not ready.
+    let ready = |scene: &Fixture| scene.rlb.http_get("/readyz").expect("answers");
+    assert_eq!(ready(&scene).0, 200);
+    let global =
+        cut_off(&whole, "[global]").replace("[global]", "[global]\nallow-no-listener = true");
+    let stats = &whole[whole.find("[stats]").expect("a table")..];
+    let stats = cut_off(stats, "[stats]");
+    fs::write(&path, format!("{global}\n{stats}\n")).expect("written");
+    let (code, said, _) = run(&scene, &["reload"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("- frontend fe"), "{said}");
+    assert_eq!(ready(&scene), (503, "no frontend listens\n".to_owned()));
+    echo(&mut stream, b"its session goes on");
+    fs::write(&path, &whole).expect("written");
+    assert_eq!(run(&scene, &["reload"]).0, Some(0));
+    assert_eq!(ready(&scene).0, 200);
+    scene.rlb.stop_after(stream);
+}
+
+/// Fault 8: what `check` warns of, whoever reloads is told too.
+#[test]
+fn fault_08_a_reload_prints_its_warnings() {
+    let (scene, _peer) = scene(Config::new());
+    let path = scene.rlb.config_path();
+    let more = format!(
+        "include = 'none.d/*.toml'\n{}",
+        scene.config.clone().frontend("maxconn = 9")
+    );
+    fs::write(&path, more).expect("written");
+    let (code, said, _) = run(&scene, &["reload"]);
+    assert_eq!(code, Some(0));
+    let warning = said.find("warning[include]: no file matches");
+    let change = said.find("~ frontend fe: maxconn none -> 9");
+    assert!(warning.is_some() && warning < change, "{said}");
+    scene.rlb.stop();
+}
+
+/// Faults 9 and 32: while a file is written in steps, nothing is closed; then it is in force.
+#[test]
+fn fault_09_a_slow_writer_takes_nothing_away() {
+    let peer = Peer::start(Behaviour::Echo);
+    let second = "[[listen]]\nname = \"second\"\nbind = \"127.0.0.1:0\"\nservers = [{ name = \"s\", address = \"127.0.0.1:1\" }]\n";
+    // What the file loses when it is cut off: a listener, and the watch itself.
+    let text = |maxconn: u64| {
+        let config = Config::new().server_with(peer.address(), "check = false");
+        let config = config.frontend(&format!("maxconn = {maxconn}")).to_string();
+        let services = config.strip_prefix("[global]\nthreads = 2\n");
+        let services = services.expect("the process comes first");
+        format!("{services}\n{second}[global]\nwatch = true\nthreads = 2\n")
+    };
+    let head = |text: &str| text.find("[[listen]]").expect("a listen");
+    let start = text(100);
+    let rlb = Rlb::start(&start);
+    let path = rlb.config_path();
+    let addresses = [rlb.address(), rlb.addresses("second")[0]];
+    let load = Load::start(rlb.address(), 1);
+    for (round, pause) in [50, 600, 3000]
+        .map(Duration::from_millis)
+        .into_iter()
+        .enumerate()
+    {
+        let maxconn = 101 + round as u64;
+        let new = text(maxconn);
+        let now = Instant::now();
+        fs::write(&path, "").expect("truncated");
+        pace_until(now + pause);
+        fs::write(&path, &new[..head(&new)]).expect("a part");
+        pace_until(now + 2 * pause);
+        fs::write(&path, &new).expect("all of it");
+        eventually_eq(STOP_WITHIN, &maxconn, || rlb.number("FRONTEND", "slim"));
+        for address in addresses {
+            drop(connect(address));
+        }
+    }
+    let (done, failures) = load.end();
+    assert!(done > 100 && failures.is_empty(), "{done} {failures:?}");
+    assert!(
+        !rlb.events().with("no listener").is_empty(),
+        "the empty file is told"
+    );
+    assert!(
+        !rlb.events().with("reload deferred").is_empty(),
+        "the cut file is told"
+    );
+    // When the rest does not come, it is meant.
+    let gone = text(200);
+    fs::write(&path, &gone[..head(&gone)]).expect("written");
+    eventually_eq(BELIEVED_WITHIN, &200, || rlb.number("FRONTEND", "slim"));
+    eventually_true(STOP_WITHIN, "the second listener is closed", || {
+        TcpStream::connect(addresses[1]).is_err()
+    });
+    rlb.stop();
+}
+
+/// Fault 43: no kind of file holds up check, start, reload or upgrade.
+#[test]
+fn fault_43_no_kind_of_file_blocks() {
+    let (scene, _peer) = scene(Config::new());
+    let path = scene.rlb.config_path();
+    let directory = path.parent().expect("in a directory");
+    let whole = scene.config.to_string();
+    mkfifo(&directory.join("fifo"), Mode::S_IRUSR).expect("a FIFO");
+    let start = Instant::now();
+    for (line, what) in [
+        ("include = 'fifo'\n", "a FIFO"),
+        ("include = '/dev/zero'\n", "a device"),
+        ("include = '${file:fifo}'\n", "a FIFO"),
+    ] {
+        fs::write(&path, format!("{line}{whole}")).expect("written");
+        let check = command(&["check", path.to_str().expect("a UTF-8 path")]);
+        assert_eq!(check.status.code(), Some(78), "{line}");
+        assert!(
+            String::from_utf8_lossy(&check.stderr).contains(what),
+            "{line}"
+        );
+        for command in ["reload", "upgrade", "diff"] {
+            let (code, _, said) = run(&scene, &[command]);
+            assert!(
+                code != Some(0) && said.contains(what),
+                "{command} {line}: {said}"
+            );
+        }
+        echo(&mut connect(scene.rlb.address()), b"served");
+    }
+    let fifo = directory.join("fifo");
+    let check = command(&["check", fifo.to_str().expect("a UTF-8 path")]);
+    assert_eq!(check.status.code(), Some(78));
+    let started = command(&["run", "--config", fifo.to_str().expect("a UTF-8 path")]);
+    assert_eq!(started.status.code(), Some(78));
+    assert!(start.elapsed() < STOP_WITHIN, "{:?}", start.elapsed());
+    fs::write(&path, &whole).expect("written");
+    scene.rlb.stop();
+}
+
+/// Fault 45: processor seconds and memory that a check may take; the tests are built with fewer
+/// optimizations than the release, which has to do with 2 s and 500 MB.
+#[test]
+fn fault_45_a_check_of_any_file_is_bounded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let repeat =
+        |count: usize, line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<String>();
+    let server = |index| format!("{{name='s{index}',address='10.0.0.1:80',weight='x'}},\n");
+    let mut group = format!(
+        "[node-group.g]\n{}",
+        repeat(20_000, &|it| format!("n{it} = '10.0.0.1'\n"))
+    );
+    group += &repeat(2000, &|it| {
+        format!(
+            "[[listen]]\nname='l{it}'\nbind='*:{}'\nnodes='g'\nport=80\n",
+            it + 1
+        )
+    });
+    let files = [
+        ("equals", "=\n".repeat(3_000_000)),
+        ("newlines", "\n".repeat(10_000_000)),
+        ("group", group),
+        (
+            "types",
+            format!("[[listen]]\nservers=[\n{}]\n", repeat(50_000, &server)),
+        ),
+        ("keys", repeat(240_000, &|it| format!("k{it}=1\n"))),
+        (
+            "strings",
+            format!("[global]\ndescription='{}'\n", "x".repeat(10_000_000)),
+        ),
+    ];
+    for (name, text) in files {
+        let path = directory.path().join(format!("{name}.toml"));
+        fs::write(&path, text).expect("written");
+        let limits = "ulimit -v 700000 -t 6; exec \"$0\" check \"$1\"";
+        let output = bounded(limits, &path);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let end = &said[said.len().saturating_sub(300)..];
+        assert_eq!(
+            output.status.code(),
+            Some(78),
+            "{name}: {:?} {end}",
+            output.status
+        );
+    }
+}
+
+fn bounded(limits: &str, path: &Path) -> std::process::Output {
+    let program = env!("CARGO_BIN_EXE_rlb");
+    let mut shell = Command::new("bash");
+    shell.arg("-c").arg(limits).arg(program).arg(path);
+    shell.output().expect("a shell")
+}
+
+/// Fault 27: what a reload would do and what is in force is told by the process itself.
+#[test]
+fn fault_27_the_running_process_tells_what_differs() {
+    let (scene, peer) = scene(Config::new());
+    let path = scene.rlb.config_path();
+    let (code, said, _) = run(&scene, &["diff"]);
+    assert_eq!((code, said.as_str()), (Some(0), "nothing differs\n"));
+    let in_force = scene.ask("show config");
+    let name = format!("# configuration file {}:\n", path.display());
+    assert!(in_force.starts_with(&name), "{in_force}");
+    assert!(
+        in_force.contains(scene.config.to_string().trim_end()),
+        "{in_force}"
+    );
+    let more = scene
+        .config
+        .clone()
+        .server_with(peer.address(), "weight = 2");
+    let more = more.to_string().replace("threads = 2", "threads = 1");
+    fs::write(&path, &more).expect("written");
+    let (code, said, _) = run(&scene, &["diff"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("+ server be/s2"), "{said}");
+    assert_eq!(run(&scene, &["reload", "--dry-run"]).1, said);
+    let (code, json, _) = run(&scene, &["diff", "--format", "json"]);
+    assert_eq!(code, Some(0));
+    let json: serde_json::Value = serde_json::from_str(&json).expect("one JSON object");
+    assert_eq!(json["needs_restart"], true);
+    // It was only told.
+    assert!(scene.rlb.events().with("reload").is_empty());
+    assert_eq!(scene.ask("show config"), in_force);
+    assert_eq!(run(&scene, &["reload"]).0, Some(0));
+    let now = scene.ask("show config");
+    assert!(
+        now.starts_with("# not in force before a restart: ! global: threads 2 -> 1"),
+        "{now}"
+    );
+    assert!(now.contains(more.trim_end()), "{now}");
+    fs::write(&path, "[[listen]]\nnam = 'x'\n").expect("written");
+    let (code, _, said) = run(&scene, &["diff"]);
+    assert_eq!(code, Some(78));
+    assert!(
+        said.contains("did you mean `name`?"),
+        "as check shows it: {said}"
+    );
+    assert_eq!(run(&scene, &["reload", "--dry-run"]).0, Some(1));
+    assert!(scene.ask("user; show config").contains("Permission denied"));
+    scene.rlb.stop();
+}
