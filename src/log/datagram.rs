@@ -1,7 +1,8 @@
 //! Syslog by datagram: a unix socket (`/dev/log`) or UDP. Runs on the log thread.
 //!
-//! Invariant: a line never waits longer than [`WRITE_TIMEOUT`], and a receiver that was once too
-//! slow is not waited for again until it takes something. The descriptor is taken once; a receiver
+//! Invariant: the log thread never waits for a receiver longer than [`WRITE_TIMEOUT`], and one that
+//! was once too slow is not waited for again until it takes something. While there is no receiver,
+//! up to [`PENDING_MAX`] bytes of lines are kept for it. The descriptor is taken once; a receiver
 //! that comes back is connected to again with the same one, so that this needs no free descriptor.
 //!
 //! Lines are gathered and handed over together: one system call for up to [`BATCH_MAX`] of them.
@@ -20,6 +21,9 @@ use std::time::{Duration, Instant};
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often a receiver that is not there is looked for.
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes of lines that are kept while there is no receiver.
+const PENDING_MAX: usize = 1024 * 1024;
 
 /// Lines that are handed over at once.
 const BATCH_MAX: usize = 64;
@@ -89,6 +93,12 @@ impl Datagram {
 
     /// Takes one line, which [`Datagram::flush`] sends at the latest.
     pub(super) fn push(&mut self, line: &[u8]) {
+        if self.text.len() + line.len() > PENDING_MAX {
+            self.flush();
+            if self.text.len() + line.len() > PENDING_MAX {
+                return self.losses.add(1, io::ErrorKind::NotConnected.into());
+            }
+        }
         self.text.extend_from_slice(line);
         self.ends.push(self.text.len());
         if self.ends.len() >= BATCH_MAX {
@@ -96,19 +106,44 @@ impl Datagram {
         }
     }
 
-    /// Sends the lines, or loses them.
+    /// Sends the lines. They are kept while there is no receiver, and lost when it takes none.
     pub(super) fn flush(&mut self) {
-        let mut sent = 0;
-        while sent < self.ends.len() {
-            sent += self.send(sent);
+        let mut done = 0;
+        while done < self.ends.len() {
+            let Some(count) = self.send(done) else {
+                break;
+            };
+            done += count;
         }
-        self.text.clear();
-        self.ends.clear();
+        self.forget(done);
+    }
+
+    /// Sends the lines, looking for the receiver once more, and loses what is left.
+    pub(super) fn finish(&mut self) {
+        self.retry_at = None;
+        self.flush();
+        let left = self.ends.len();
+        if left > 0 {
+            self.forget(left);
+            let error = self.losses.error.take();
+            let error = error.unwrap_or_else(|| io::ErrorKind::NotConnected.into());
+            self.losses.add(left as u64, error);
+        }
+    }
+
+    /// Removes the first `count` lines.
+    fn forget(&mut self, count: usize) {
+        let cut = count.checked_sub(1).map_or(0, |last| self.ends[last]);
+        self.text.drain(..cut);
+        self.ends.drain(..count);
+        for end in &mut self.ends {
+            *end -= cut;
+        }
     }
 
     /// Sends the lines from number `first` on as far as they are taken, or loses that one: how many
-    /// need no further care.
-    fn send(&mut self, first: usize) -> usize {
+    /// need no further care. `None`: there is no receiver.
+    fn send(&mut self, first: usize) -> Option<usize> {
         let mut result = self.try_send(first);
         if let Err(error) = &result {
             if is_full(error) {
@@ -128,11 +163,18 @@ impl Datagram {
         match result {
             Ok(count) => {
                 self.stalled = false;
-                count
+                Some(count)
             }
-            Err(error) => {
+            Err(error) if self.connected => {
                 self.losses.add(1, error);
-                1
+                Some(1)
+            }
+            // That a receiver is missing is told once it has been looked for.
+            Err(error) => {
+                if error.raw_os_error().is_some() {
+                    self.losses.error = Some(error);
+                }
+                None
             }
         }
     }
@@ -146,7 +188,7 @@ impl Datagram {
     fn try_send(&mut self, first: usize) -> io::Result<usize> {
         self.connect()?;
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        let lines: Vec<[IoSlice; 1]> = (first..self.ends.len())
+        let lines: Vec<[IoSlice; 1]> = (first..self.ends.len().min(first + BATCH_MAX))
             .map(|number| [IoSlice::new(self.line(number))])
             .collect();
         let mut nothing: Vec<SendAncillaryBuffer> = Vec::new();
@@ -235,11 +277,14 @@ mod tests {
         let mut sink = Datagram::unix(&path).unwrap();
         sink.push(b"nobody\n");
         sink.flush();
-        assert_eq!(sink.losses().lines, 1);
+        assert_eq!(sink.losses().lines, 0, "fault 37: it is kept");
         let first = UnixDatagram::bind(&path).unwrap();
-        sink.retry_at = None; // the second has passed
         sink.push(b"one\n");
         sink.flush();
+        assert_eq!(sink.ends.len(), 2, "not looked for again yet");
+        sink.retry_at = None; // the second has passed
+        sink.flush();
+        assert_eq!(received(&first), b"nobody\n");
         assert_eq!(received(&first), b"one\n");
         drop(first);
         std::fs::remove_file(&path).unwrap();
@@ -252,6 +297,41 @@ mod tests {
             "the line that met the change is not lost"
         );
         assert_eq!(sink.losses().lines, 0);
+    }
+
+    /// Fault 37: lines are kept for a receiver that is away, as many as there is room for.
+    #[test]
+    fn fault_37_lines_for_a_missing_receiver_are_kept_up_to_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut sink = Datagram::unix(&path).unwrap();
+        let line = [b'x'; 1024];
+        for _ in 0..PENDING_MAX / line.len() + 10 {
+            sink.push(&line);
+        }
+        assert_eq!(sink.losses().lines, 10);
+        let receiver = UnixDatagram::bind(&path).unwrap();
+        let kept = PENDING_MAX / line.len();
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            (0..kept).all(|_| receiver.recv(&mut buffer).unwrap() == line.len())
+        });
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !sink.ends.is_empty() && Instant::now() < deadline {
+            sink.finish();
+        }
+        assert_eq!(sink.losses().lines, 0);
+        assert!(reader.join().unwrap());
+    }
+
+    #[test]
+    fn a_stop_counts_the_lines_that_nobody_took() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = Datagram::unix(&dir.path().join("log")).unwrap();
+        sink.push(b"one\n");
+        sink.push(b"two\n");
+        sink.finish();
+        assert_eq!(sink.losses().lines, 2);
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Target {
                     output.abandon();
                 }
             }
-            Sink::Datagram(datagram) => datagram.flush(),
+            Sink::Datagram(datagram) => datagram.finish(),
         }
     }
 
