@@ -67,6 +67,8 @@ pub(super) struct SessionStats {
     pub(super) peer: Option<SocketAddr>,
     /// When it was accepted.
     pub(super) accepted: Instant,
+    /// The same by the wall clock, for its log line: later steps of that clock do not move it.
+    pub(super) accepted_at: SystemTime,
     /// Where it came in.
     pub(super) frontend: Arc<Frontend>,
     /// Its place in the process and the frontend.
@@ -110,6 +112,7 @@ impl SessionStats {
             id,
             peer,
             accepted,
+            accepted_at: wall_clock(),
             frontend,
             conn,
             backend: None,
@@ -255,19 +258,13 @@ impl SessionStats {
         normal && (spec.dontlog_normal || (spec.dontlognull && null))
     }
 
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the accept date of a log line is wall time"
-    )]
     fn record(&self, end: &Termination, total: Duration) -> SessionRecord {
         let backend = self.backend.as_ref();
         let server = self.server.as_ref();
         let asked = self.server_spec();
         SessionRecord {
             client: self.peer,
-            accepted: SystemTime::now()
-                .checked_sub(total)
-                .unwrap_or(SystemTime::UNIX_EPOCH),
+            accepted: self.accepted_at,
             frontend: Arc::clone(&self.frontend.spec.name),
             backend: Arc::clone(backend.map_or(&self.frontend.spec.name, |on| &on.spec.name)),
             server: asked.map(|spec| Arc::clone(&spec.name)),
@@ -289,6 +286,15 @@ impl SessionStats {
     }
 }
 
+/// # Hot path: read from the kernel's shared page, without a system call.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the accept date of a log line is wall time"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Counts a session that came to a backend or server at `now`.
 fn count_session(traffic: &Traffic, now: Instant, worker_stats: &WorkerStats) {
     traffic.stot.add(1);
@@ -305,4 +311,53 @@ fn millis(time: Duration) -> u64 {
 
 fn millis32(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Limits, Loader};
+    use crate::live::slot::ConnLimits;
+    use crate::state::Snapshot;
+    use crate::state::snapshot::Origin;
+
+    /// Fault 40: the accept time of a log line is what the wall clock said then, whatever it says at
+    /// the end of the session.
+    #[test]
+    fn fault_40_a_step_of_the_clock_does_not_move_the_accept_time() {
+        let loader = Loader {
+            limits: Limits::unknown(),
+            environment: &|_| None,
+            disk: false,
+        };
+        let text = "[[listen]]\nname = 'l'\nbind = '127.0.0.1:1'\n\
+                    servers = [{ name = 's', address = '127.0.0.1:2' }]";
+        let (config, _) = loader.load_text("test.toml", text).unwrap();
+        let global = Arc::new(GlobalLive::new(Instant::now(), 1));
+        let origin = Origin {
+            global: Arc::clone(&global),
+            maxconn: 10,
+            shards: 1,
+            now: Instant::now(),
+        };
+        let snapshot = Snapshot::initial(&config, &origin);
+        let worker_stats = WorkerStats {
+            token: WorkerToken::new(0),
+            global: Arc::clone(&global),
+            log: LogQueue::off(Arc::clone(&global)),
+        };
+        let frontend = Arc::clone(snapshot.frontends[0].as_ref().unwrap());
+        let token = &worker_stats.token;
+        let slot = ConnSlot::take(&global, &frontend.live, ConnLimits::NONE, token).unwrap();
+        let id = SessionId::new(1, (0, 1));
+        let before = wall_clock();
+        let mut stats = SessionStats::open(id, slot, frontend, None, &worker_stats);
+        let after = wall_clock();
+        let end = Termination::new(Cause::Normal, Phase::Done);
+        let accepted = |stats: &SessionStats| stats.record(&end, Duration::from_secs(5)).accepted;
+        assert!((before..=after).contains(&accepted(&stats)));
+        // The clock was an hour behind when the session came.
+        stats.accepted_at -= Duration::from_secs(3600);
+        assert_eq!(accepted(&stats), stats.accepted_at);
+    }
 }
