@@ -293,6 +293,7 @@ impl<'a> Batch<'a> {
             backend: &backend.spec.name,
             server,
             usable,
+            check_is_logged: backend.spec.log_health_checks,
         };
         let said = server_events::changed(before, event, check);
         self.outcome.lines.extend(said);
@@ -315,6 +316,7 @@ impl<'a> Batch<'a> {
             backend: &backend.spec.name,
             server,
             usable: self.builder.usable(id),
+            check_is_logged: true,
         };
         let line = server_events::health_check(event, report, passed);
         self.outcome.lines.push(line);

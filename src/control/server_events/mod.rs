@@ -27,6 +27,8 @@ pub struct ServerEvent<'a> {
     pub server: &'a Server,
     /// Usable servers of the backend.
     pub usable: Usable,
+    /// `log-health-checks`: a line of its own has given the reason of the check already.
+    pub check_is_logged: bool,
 }
 
 /// Lines about the step from `before` to the server as it is now: at most one for the operational and
@@ -107,7 +109,11 @@ fn operational(
         OperState::Stopping => "stopping",
         OperState::Starting | OperState::Running => "UP",
     };
-    let cause = check.map_or_else(|| ", changed from CLI".to_owned(), reason);
+    let cause = match check {
+        None => ", changed from CLI".to_owned(),
+        Some(_) if event.check_is_logged => String::new(),
+        Some(report) => reason(report),
+    };
     let text = format!(
         "{} is {word}{cause}{}.",
         event.subject(),

@@ -30,6 +30,7 @@ fn told(
         backend: "postgres",
         server,
         usable,
+        check_is_logged: false,
     };
     changed(&before, event, check)
         .into_iter()
@@ -223,6 +224,7 @@ fn every_step_of_the_counter() {
             backend: "b",
             server,
             usable: left(1, 0),
+            check_is_logged: true,
         };
         health_check(event, report, passed).text
     };
@@ -253,5 +255,26 @@ fn a_backend_without_servers() {
     assert_eq!(
         no_server("kube", true).text,
         "proxy kube has no server available!"
+    );
+}
+
+/// Fault 49: with `log-health-checks` the line of the check has the reason, this one does not.
+#[test]
+fn fault_49_the_reason_of_a_logged_check_is_not_repeated() {
+    let mut server = made(server("n1"));
+    let (rules, now) = (server.rules(), Instant::now());
+    let before = server.status.clone();
+    server.status.check_failed(rules, now);
+    let event = ServerEvent {
+        backend: "postgres",
+        server: &server,
+        usable: left(2, 0),
+        check_is_logged: true,
+    };
+    let lines = changed(&before, event, Some(&refused()));
+    assert_eq!(
+        lines[0].text,
+        "Server postgres/n1 is DOWN. 2 active and 0 backup servers left. 0 sessions active, 0 \
+         requeued, 0 remaining in queue."
     );
 }
