@@ -8,6 +8,7 @@ mod signals;
 mod watchdog;
 
 use crate::admin::{self, AdminListenerSet, runtime::Runtime};
+use crate::config::descriptors::{self, TooFewDescriptors};
 use crate::config::model::Config;
 use crate::config::{Files, Limits};
 use crate::control::admin_listeners::{self, AdminListener, AdminListeners, RuntimeListener};
@@ -62,6 +63,9 @@ pub enum Error {
         /// The refusal.
         error: io::Error,
     },
+    /// The descriptor limit is too low.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// Addresses that cannot be listened on.
     #[error("{}", .0.join("\n"))]
     Listen(Vec<String>),
@@ -95,6 +99,7 @@ pub struct RunOptions {
 pub fn run(options: RunOptions) -> Result<(), Error> {
     // First of all: what is taken over may be more than the limit before holds.
     let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
+    let capacity = descriptors::capacity(&options.config, u64::from(nofile))?;
     let manager = ServiceManager::of_this_process().map_err(system(
         "cannot start the thread that talks to the service manager",
     ))?;
@@ -112,7 +117,12 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(system("cannot make the control thread's runtime"))?;
     let result = runtime.block_on(async {
-        start(options, nofile, Arc::new(reserve), (manager, inherited))
+        let limits = DescriptorLimits {
+            nofile,
+            pipes: capacity.pipes,
+            reserve: Arc::new(reserve),
+        };
+        start(options, limits, (manager, inherited))
             .await?
             .until_stopped()
             .await;
@@ -123,11 +133,24 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
     result
 }
 
+/// What the descriptor limit holds.
+struct DescriptorLimits {
+    /// The limit.
+    nofile: u32,
+    /// Pipes of each worker.
+    pipes: u32,
+    /// Kept back for health checks and the statistics.
+    reserve: Arc<DescriptorReserve>,
+}
+
 /// Starts everything, in order; announces it when it is true.
 async fn start(
     options: RunOptions,
-    nofile: u32,
-    reserve: Arc<DescriptorReserve>,
+    DescriptorLimits {
+        nofile,
+        pipes,
+        reserve,
+    }: DescriptorLimits,
     (manager, (mut inherited, server_states)): (ServiceManager, (Inherited, Vec<ServerState>)),
 ) -> Result<Running, Error> {
     let RunOptions {
@@ -141,8 +164,9 @@ async fn start(
     let source = Source::new((path, files), limits, nofile);
     let config = Arc::new(config);
     let signals = Signals::new().map_err(system("cannot handle signals"))?;
-    let maxconn = maxconn(&config, nofile);
-    let global = Arc::new(GlobalLive::new(Instant::now(), config.global.threads + 1));
+    let maxconn = maxconn(&config, nofile)?;
+    let global = GlobalLive::new(Instant::now(), config.global.threads + 1);
+    let global = Arc::new(global.with_descriptors(pipes, reserve.lent()));
     let log = Log::start(&config.log, config.global.node.as_deref(), &global);
     let log = log.map_err(system("cannot start the log"))?;
     let (control, inbox) = ControlHandle::new();

@@ -6,15 +6,3 @@
 pub mod probe;
 pub mod schedule;
 pub mod task;
-
-use crate::config::model::Config;
-
-/// Descriptors that checks may have open at once: one a checked server.
-pub fn descriptors(config: &Config) -> usize {
-    config
-        .backends
-        .iter()
-        .flat_map(|backend| &backend.servers)
-        .filter(|server| server.check.is_some())
-        .count()
-}

@@ -2,7 +2,7 @@
 
 use super::EXIT_CONFIG;
 use crate::app;
-use crate::config::{self, Load};
+use crate::config::{self, Load, descriptors};
 use crate::control::handover::{self, Predecessor, Program};
 use crate::log::events::{self, EventFormat};
 use clap::ValueEnum;
@@ -78,8 +78,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    for warning in &warnings {
-        tracing::warn!("{}", warning.line());
+    // A limit that is too low ends the start with one sentence, which is not also a warning.
+    let fits = |nofile| descriptors::capacity(&config, nofile).is_ok();
+    if limits.nofile.is_none_or(fits) {
+        for warning in &warnings {
+            tracing::warn!("{}", warning.line());
+        }
     }
     let options = app::RunOptions {
         config,

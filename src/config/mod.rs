@@ -3,6 +3,7 @@
 //! Plain data and code, usable from any thread. [`load`] never stops at the first problem: it
 //! returns everything that is wrong, each with its place.
 
+pub mod descriptors;
 pub mod diagnostic;
 pub mod diff;
 mod disk;
@@ -33,10 +34,7 @@ pub use interpolate::{REFERENCE_BYTES_MAX, REFERENCE_VALUES_MAX, SECRET_FILE_BYT
 pub use key::{Difference, Effect, Key};
 pub use keys::{BACKLOG_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX, THREADS_MAX, WEIGHT_MAX};
 pub use read::{BYTES_MAX, FILES_MAX, INCLUDE_DEPTH_MAX, MARKS_MAX};
-pub use validate::{
-    BINDS_MAX, RESERVED_DESCRIPTORS_MAX, SERVERS_MAX, SESSION_DESCRIPTORS, derived_maxconn,
-    reserved_descriptors,
-};
+pub use validate::{BINDS_MAX, SERVERS_MAX};
 
 use model::Config;
 use source::Source;
@@ -58,7 +56,7 @@ pub struct Limits {
 }
 
 /// Descriptor limit that is assumed when the real one is not known: systemd's default hard limit.
-const NOFILE_UNKNOWN: u64 = 524_288;
+pub(crate) const NOFILE_UNKNOWN: u64 = 524_288;
 
 impl Limits {
     /// Limits of which only the number of cores is known.
@@ -69,11 +67,6 @@ impl Limits {
             somaxconn: None,
             cores,
         }
-    }
-
-    /// The global maxconn when none is written.
-    pub fn maxconn(&self) -> u32 {
-        derived_maxconn(self.nofile.unwrap_or(NOFILE_UNKNOWN))
     }
 }
 

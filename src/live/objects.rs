@@ -18,8 +18,8 @@ use tokio::sync::Notify;
 /// Connects in a row that must fail before a server is suspected.
 pub const SUSPECT_AFTER: u32 = 3;
 
-/// Pipes of one worker, in use and kept (`Maxpipes` is that of all).
-pub const PIPES_MAX: u32 = 16;
+/// Pipes of one worker, in use and kept, unless the descriptor limit allows fewer.
+pub use crate::config::descriptors::PIPES_MAX;
 
 /// Process-wide counts of one shard.
 #[derive(Debug, Default)]
@@ -59,6 +59,11 @@ pub struct GlobalLive {
     pub reloads: Reloads,
     /// Per-shard counts.
     pub traffic: Shards<GlobalTraffic>,
+    /// Pipes of one worker, in use and kept (`Maxpipes` is that of all workers).
+    pub pipes_max: u32,
+    /// Set while descriptors are lent that are kept back for health checks and the statistics.
+    /// Workers take no descriptor then.
+    pub reserve_lent: Arc<AtomicBool>,
     /// When events about failures may be written again.
     pub(super) reports: FailureReports,
 }
@@ -75,8 +80,28 @@ impl GlobalLive {
             dropped_logs: AtomicU64::new(0),
             reloads: Reloads::default(),
             traffic: Shards::new(shards),
+            pipes_max: PIPES_MAX,
+            reserve_lent: Arc::default(),
             reports: FailureReports::default(),
         }
+    }
+
+    /// The same, with so many pipes for each worker, and the sign that descriptors kept back are
+    /// lent.
+    #[must_use]
+    pub fn with_descriptors(self, pipes_max: u32, reserve_lent: Arc<AtomicBool>) -> Self {
+        Self {
+            pipes_max,
+            reserve_lent,
+            ..self
+        }
+    }
+
+    /// Whether workers may take descriptors: none is lent of those that are kept back.
+    ///
+    /// # Hot path: a load of what is nearly never written.
+    pub fn may_take_descriptors(&self) -> bool {
+        !self.reserve_lent.load(Relaxed)
     }
 
     /// Milliseconds from the start of the process to `now`.

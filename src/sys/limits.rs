@@ -1,9 +1,11 @@
 //! The descriptor limit, and descriptors kept back from it.
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::fs::File;
 use std::io;
-use std::sync::Mutex;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Descriptors that a [`DescriptorReserve`] holds: enough for every stats connection that is being accepted
 /// and every check that is being opened in one turn of their loops.
@@ -120,10 +122,21 @@ pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
+/// The error of a process that has no descriptor left.
+pub fn out_of_descriptors() -> io::Error {
+    io::Error::from_raw_os_error(libc::EMFILE)
+}
+
 /// Descriptors kept back for checks and the stats listener, so that both go on working when
 /// traffic has used up all others.
+///
+/// While one of them is lent, [`DescriptorReserve::lent`] is set and workers take no descriptor, so
+/// that what was given back to the system for a check is taken by that check.
 #[derive(Debug)]
-pub struct DescriptorReserve(Mutex<Vec<File>>);
+pub struct DescriptorReserve {
+    held: Mutex<Vec<OwnedFd>>,
+    lent: Arc<AtomicBool>,
+}
 
 impl DescriptorReserve {
     /// Takes the descriptors.
@@ -131,18 +144,20 @@ impl DescriptorReserve {
     /// # Errors
     /// When not even these can be had.
     pub fn new() -> io::Result<Self> {
-        let held = (0..RESERVE_MAX)
-            .map(|_| File::open("/dev/null"))
-            .collect::<io::Result<_>>()?;
-        Ok(Self(Mutex::new(held)))
+        let held = (0..RESERVE_MAX).map(|_| placeholder());
+        Ok(Self {
+            held: Mutex::new(held.collect::<io::Result<_>>()?),
+            lent: Arc::default(),
+        })
     }
 
-    /// Runs `open`; when no descriptor is left, makes room and runs it again.
-    ///
-    /// Room is made above the soft limit first, where the hard one allows it: nobody else can take
-    /// that place but in the instant itself, and it is there again when the descriptor is closed.
-    /// Otherwise a descriptor that was kept back is given to the system; others may be quicker to
-    /// take it, hence the loop.
+    /// Set while descriptors are lent.
+    pub fn lent(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.lent)
+    }
+
+    /// Runs `open`; when no descriptor is left, gives one that was kept back to the system and runs
+    /// it again. A thread that has not seen the sign yet may be quicker to take it, hence the loop.
     ///
     /// # Errors
     /// Those of `open`.
@@ -151,13 +166,8 @@ impl DescriptorReserve {
         if !matches!(&result, Err(error) if is_out_of_descriptors(error)) {
             return result;
         }
-        let mut held = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(above) = above_the_limit(&mut open) {
-            result = above;
-        }
+        let mut held = self.held();
+        self.lent.store(true, Relaxed);
         while matches!(&result, Err(error) if is_out_of_descriptors(error)) && held.pop().is_some()
         {
             result = open();
@@ -165,39 +175,53 @@ impl DescriptorReserve {
         result
     }
 
-    /// Takes back what was given away, as far as that is possible now. Called about once a second.
+    /// Takes back what was lent, as far as that is possible now. Called about once a second.
     pub fn refill(&self) {
-        let mut held = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut held = self.held();
         while held.len() < RESERVE_MAX {
-            let Ok(file) = File::open("/dev/null") else {
+            let Ok(descriptor) = placeholder() else {
                 return;
             };
-            held.push(file);
+            held.push(descriptor);
         }
+        self.lent.store(false, Relaxed);
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Runs `open` while the soft limit is higher by [`RESERVE_MAX`], as far as the hard one allows.
-/// `None`: it allows nothing. Called under the lock of [`DescriptorReserve`], so that nobody mistakes the raised
-/// limit for the one to return to.
-fn above_the_limit<T>(open: &mut impl FnMut() -> io::Result<T>) -> Option<io::Result<T>> {
-    let before = getrlimit(Resource::Nofile);
-    let soft = before.current?;
-    let wanted = soft.saturating_add(RESERVE_MAX as u64);
-    let current = before.maximum.map_or(wanted, |hard| wanted.min(hard));
-    if current <= soft {
-        return None;
+/// A descriptor that holds a place and needs no file.
+fn placeholder() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lent_is_shown_until_it_is_back() {
+        let reserve = DescriptorReserve::new().unwrap();
+        let lent = reserve.lent();
+        assert!(reserve.with(|| Ok(())).is_ok());
+        assert!(!lent.load(Relaxed), "there was a descriptor");
+        let mut tries = 0;
+        let opened = reserve.with(|| {
+            tries += 1;
+            if tries < 3 {
+                Err(out_of_descriptors())
+            } else {
+                Ok(())
+            }
+        });
+        assert!(opened.is_ok() && lent.load(Relaxed));
+        assert_eq!(reserve.held().len(), RESERVE_MAX - 2);
+        reserve.refill();
+        assert_eq!(reserve.held().len(), RESERVE_MAX);
+        assert!(!lent.load(Relaxed));
+        assert!(reserve.with(|| Err::<(), _>(out_of_descriptors())).is_err());
+        assert!(reserve.held().is_empty());
     }
-    let raised = Rlimit {
-        current: Some(current),
-        ..before
-    };
-    setrlimit(Resource::Nofile, raised).ok()?;
-    let result = open();
-    // Lowering one's own soft limit is always allowed.
-    let _ = setrlimit(Resource::Nofile, before);
-    Some(result)
 }

@@ -10,7 +10,7 @@ use super::session_stats::SessionStats;
 use crate::live::slot::{ConnLimits, ConnSlot};
 use crate::live::{GlobalLive, ShortageStep};
 use crate::state::{Frontend, FrontendId};
-use crate::sys::limits::{Shortage, is_local};
+use crate::sys::limits::{Shortage, is_local, out_of_descriptors};
 use crate::sys::raw::{self, Owned};
 use crate::sys::socket::accept;
 use socket2::Socket;
@@ -162,7 +162,12 @@ impl Acceptor {
             if self.is_full(&frontend, limits) && !self.wait_for_place(drain).await {
                 return Batch::More;
             }
-            match accept(self.socket.get_ref()) {
+            let next = if self.worker.worker_stats.global.may_take_descriptors() {
+                accept(self.socket.get_ref())
+            } else {
+                Err(out_of_descriptors())
+            };
+            match next {
                 Ok(connection) => self.admit(connection, (frontend, limits)).await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Drained,
                 Err(error) if is_local(&error) => {

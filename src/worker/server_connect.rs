@@ -11,7 +11,7 @@ use crate::balance::RotationCursor;
 use crate::live::slot::Slot;
 use crate::live::{Cause, FailureCause, Phase, ServerName, ShortageStep, Termination, Traffic};
 use crate::state::{Backend, BackendId, Server, ToControl};
-use crate::sys::limits::Shortage;
+use crate::sys::limits::{Shortage, out_of_descriptors};
 use crate::sys::raw::{self, Owned};
 use std::future::pending;
 use std::io;
@@ -130,7 +130,12 @@ impl<'a> ServerConnect<'a> {
             stats.asked = Some(Arc::clone(&server.spec));
             stats.retries = order;
         });
-        match Attempt::begin(&server, server_slot, self.client, (now, &self.worker.relay)) {
+        let begun = if self.worker.worker_stats.global.may_take_descriptors() {
+            Attempt::begin(&server, server_slot, self.client, (now, &self.worker.relay))
+        } else {
+            Err(out_of_descriptors())
+        };
+        match begun {
             Ok(attempt) => self.attempts[slot as usize] = Some(attempt.numbered(order)),
             Err(error) => self.refused(slot, &server, &error),
         }

@@ -4,7 +4,8 @@ use crate::harness::client::{connect, echo, hear, http_get};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, steadily};
 use crate::harness::peer::{Behaviour, Peer, Refuses, Unanswering};
-use crate::harness::rlb::{Rlb, STOP_WITHIN};
+use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
+use crate::harness::runtime;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -191,6 +192,90 @@ fn at_the_descriptor_limit_accept_pauses_and_the_rest_goes_on() {
     }
     assert_eq!(rlb.number("BACKEND", "econ"), 0);
     rlb.stop_after(streams);
+}
+
+/// Faults 35 and 36: under any descriptor limit rlb either says in one sentence that it is too low
+/// and ends with 1, or serves as many sessions as it says, with checks, page and runtime socket.
+#[test]
+fn fault_35_what_maxconn_promises_is_kept_under_any_descriptor_limit() {
+    raise_own_limit();
+    let sizes = [(1, 1), (10, 40)];
+    for nofile in [16, 32, 48, 64, 96, 128, 1024, 4096] {
+        for (threads, binds) in sizes {
+            let promised = promise_is_kept(nofile, threads, binds);
+            if nofile <= 64 {
+                assert_eq!(promised, None, "{nofile} descriptors are too few");
+            }
+            if nofile == 4096 || (nofile >= 128 && threads == 1) {
+                assert!(promised.is_some_and(|it| it > 4), "{nofile}: {promised:?}");
+            }
+        }
+    }
+}
+
+/// The sessions that rlb has promised and served; `None`: it did not start.
+fn promise_is_kept(nofile: u64, threads: usize, binds: usize) -> Option<usize> {
+    let peer = Peer::start(Behaviour::Echo);
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("rlb.sock");
+    let config = (0..binds).fold(Config::new(), |config, _| config.bind("127.0.0.1:0"));
+    let config = config
+        .backend("check = { type = \"tcp\", interval = \"200ms\" }")
+        .server(peer.address())
+        .table(&format!("[runtime-api]\nsocket = \"{}\"", socket.display()))
+        .to_string()
+        .replace("threads = 2", &format!("threads = {threads}"));
+    let rlb = match Start::new(&config).nofile(nofile).ready_or_ended() {
+        Ok(rlb) => rlb,
+        Err((status, events)) => {
+            assert_eq!(status.code(), Some(1), "{events:#?}");
+            assert_eq!(events.len(), 1, "one sentence: {events:#?}");
+            assert!(events[0].contains("descriptors is too low"), "{events:#?}");
+            return None;
+        }
+    };
+    let ready = rlb.events().with("\"message\":\"ready\"");
+    let (_, maxconn) = ready[0]
+        .split_once("\"maxconn\":")
+        .expect("it says how many");
+    let digits = maxconn.trim_end_matches(|it: char| !it.is_ascii_digit());
+    let maxconn: usize = digits.parse().expect("a number");
+    rlb.wait_status("s1", "UP");
+    let addresses = rlb.addresses("fe");
+    let client = |number: usize| connect(addresses[number % addresses.len()]);
+    let mut served: Vec<TcpStream> = (0..maxconn).map(client).collect();
+    for stream in &mut served {
+        echo(stream, b"served");
+    }
+    // Each accept queue holds as many as `maxconn`.
+    let waiting: Vec<TcpStream> = (0..maxconn.min(3)).map(client).collect();
+    let failed = rlb.number("s1", "chkfail");
+    steadily(Duration::from_millis(400), "all goes on", || {
+        let asked = Instant::now();
+        let page = rlb.http_get("/").is_ok_and(|(status, _)| status == 200);
+        let info = runtime::ask(&socket, "show info");
+        page && info.contains("Maxconn: ")
+            && asked.elapsed() < Duration::from_millis(500)
+            && rlb.status("s1").starts_with("UP")
+    });
+    assert_eq!(rlb.number("s1", "chkfail"), failed);
+    let short = rlb.events().with("no free descriptors");
+    assert!(
+        short.is_empty(),
+        "{nofile}, {threads} × {binds}: {short:#?}"
+    );
+    rlb.stop_after((served, waiting));
+    Some(maxconn)
+}
+
+/// Both ends of all sessions are in this process.
+fn raise_own_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    rustix::process::setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
 }
 
 /// Sets the soft limit of open descriptors of a running rlb; the soft limit it had.

@@ -71,7 +71,8 @@ impl fmt::Display for Target {
 }
 
 /// Sockets of each family that checks have left to those that follow; more are closed. They are
-/// never more than checks that were in flight at once, so that `check::descriptors` has them.
+/// never more than checks that were in flight at once, so that `config::descriptors` has counted
+/// them.
 pub const IDLE_MAX: usize = 64;
 
 /// Sockets that a check has reset and left to the next one, which is spared opening its own.

@@ -7,18 +7,19 @@
 
 use super::probe::{IdleSockets, Outcome, ProbeOptions, Target, probe};
 use super::schedule::{Grid, IntervalKind};
+use crate::config::descriptors::checks_at_once;
 use crate::config::model::Check;
 use crate::live::{
     CheckReport, CheckStatus, GlobalLive, ServerLive, ServerName, ShortageStep, WorkerToken,
 };
 use crate::state::{BackendId, ControlHandle, ToControl};
-use crate::sys::limits::{DescriptorReserve, Shortage};
+use crate::sys::limits::{DescriptorReserve, Shortage, nofile};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
@@ -133,6 +134,9 @@ pub struct CheckParts {
 #[derive(Debug)]
 pub struct CheckContext {
     parts: CheckParts,
+    /// Checks that may run at once, so that many servers without an answer do not take the
+    /// descriptors of sessions.
+    at_once: Semaphore,
     reset: Cell<bool>,
     idle: IdleSockets,
     origin: Instant,
@@ -143,8 +147,13 @@ pub struct CheckContext {
 impl CheckContext {
     /// Connections end with FIN until [`CheckContext::set_reset`] says otherwise.
     pub fn new(parts: CheckParts) -> Rc<Self> {
+        let at_once = checks_at_once(u64::from(nofile()));
+        let at_once = usize::try_from(at_once).map_or(Semaphore::MAX_PERMITS, |most| {
+            most.min(Semaphore::MAX_PERMITS)
+        });
         Rc::new(Self {
             parts,
+            at_once: Semaphore::new(at_once),
             reset: Cell::new(false),
             idle: IdleSockets::default(),
             origin: Instant::now(),
@@ -231,6 +240,8 @@ pub async fn run(
 /// `false` when nobody listens any more.
 async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Target) -> bool {
     let (live, handle) = (&server.live, &server.handle);
+    // It is never closed. A check that waits here begins late, and its timeout with it.
+    let _permit = context.at_once.acquire().await;
     live.check.begin();
     let started = Instant::now();
     let options = ProbeOptions {

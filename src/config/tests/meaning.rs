@@ -1,11 +1,12 @@
 //! What good files mean.
 
 use super::{diagnostics, limits, load, load_with};
+use crate::config::Limits;
+use crate::config::descriptors::{capacity, needed};
 use crate::config::model::{
     BindAddress, Check, CheckKind, Config, Facility, Keepalive, LogFormat, LogSink, ServerAddress,
     ServerPort, Severity,
 };
-use crate::config::{Limits, derived_maxconn, reserved_descriptors};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -305,19 +306,40 @@ fn fullconn_is_a_tenth_of_what_leads_there() {
     assert_eq!(fullconn(&config), [111, 7, 1, 1]);
 }
 
+/// Fault 35: what is not a session's is counted before sessions are.
 #[test]
-fn maxconn_follows_the_descriptors() {
-    assert_eq!((reserved_descriptors(64), derived_maxconn(64)), (16, 24));
-    assert_eq!(
-        (reserved_descriptors(1024), derived_maxconn(1024)),
-        (256, 384)
-    );
-    assert_eq!(
-        (reserved_descriptors(20_000), derived_maxconn(20_000)),
-        (512, 9744)
-    );
-    assert_eq!((derived_maxconn(0), derived_maxconn(1)), (1, 1));
-    assert_eq!(derived_maxconn(u64::MAX), u32::MAX);
+fn fault_35_sessions_are_what_the_descriptors_leave() {
+    let text = |threads: u32, ports: &str, checks: &str| {
+        let servers = (0..40).map(|n| format!("{{name='s{n}',address='127.0.0.1:1'{checks}}}"));
+        let servers: Vec<_> = servers.collect();
+        config(&format!(
+            "[global]\nthreads = {threads}\n[[listen]]\nname = 'l'\nbind = '127.0.0.1:{ports}'\n\
+             servers = [{}]",
+            servers.join(",")
+        ))
+    };
+    let fits = |config: &Config, nofile| capacity(config, nofile).map(|it| it.maxconn);
+    let one = text(1, "4000", "");
+    // Where little is needed, a quarter and 512 at most are left to others, as before.
+    assert_eq!(fits(&one, 20_000), Ok(9744));
+    assert_eq!(fits(&one, 1024), Ok(384));
+    assert_eq!(fits(&one, u64::MAX), Ok(u32::MAX));
+    // 8 × 40 listening sockets, 8 workers and their pipes.
+    let many = text(8, "4000-4039", "");
+    let (binds, pipes) = (8 * 40, 2 * 8 * 8);
+    assert_eq!(capacity(&many, 1024).map(|it| it.pipes), Ok(8));
+    assert_eq!(needed(&many, 1024), 32 + 8 * 7 + binds + 16 + 16 + pipes);
+    assert_eq!(fits(&many, 1024), Ok(228));
+    let checked = text(1, "4000", ",check=true");
+    assert_eq!(needed(&checked, 256), needed(&one, 256) + 40);
+    // Not all that are configured run at once.
+    assert_eq!(needed(&checked, 100), needed(&one, 100) + 25);
+    // Fault 36: a sentence where not one session fits.
+    for nofile in [0, 1, 16, 32, 48, 64] {
+        let error = capacity(&one, nofile).unwrap_err().to_string();
+        assert!(error.contains(&format!("limit of {nofile} file descriptors is too low")));
+    }
+    assert!(fits(&one, 128).is_ok());
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! together.
 
 use super::{BackendSide, FrontendSide, Half, Proxies, backend, frontend};
+use crate::config::NOFILE_UNKNOWN;
+use crate::config::descriptors;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::IDLE;
 use crate::config::model::{BackendIndex, BindAddress, Config, ServerAddress, ServerPort};
@@ -228,10 +230,9 @@ fn idle(
 /// Fills in `fullconn` where none was written: a tenth, rounded up, of the sum of the maxconn of
 /// the frontends that lead there, as HAProxy.
 pub(super) fn fullconn(validator: &Validator<'_>, config: &mut Config) {
-    let global = config
-        .global
-        .maxconn
-        .unwrap_or_else(|| validator.limits.maxconn());
+    let nofile = validator.limits.nofile.unwrap_or(NOFILE_UNKNOWN);
+    let fits = || descriptors::capacity(config, nofile).map_or(1, |fits| fits.maxconn);
+    let global = config.global.maxconn.unwrap_or_else(fits);
     let mut sums = vec![0u64; config.backends.len()];
     for frontend in &config.frontends {
         if let Some(sum) = sums.get_mut(frontend.default_backend.0) {

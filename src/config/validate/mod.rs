@@ -21,9 +21,6 @@ mod server;
 mod stats;
 
 pub use bind::BINDS_MAX;
-pub use limits::{
-    RESERVED_DESCRIPTORS_MAX, SESSION_DESCRIPTORS, derived_maxconn, reserved_descriptors,
-};
 pub use server::SERVERS_MAX;
 
 use super::Limits;

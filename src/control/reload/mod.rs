@@ -23,6 +23,7 @@ use super::commit::Commit;
 use super::handover::Program;
 use super::listeners::Listeners;
 use super::resolve;
+use crate::config::descriptors::{self, TooFewDescriptors};
 use crate::config::diff::{Action, Change, Changes, applicable, plan};
 use crate::config::model::{Config, ServerAddress};
 use crate::config::source::Source as Text;
@@ -118,9 +119,12 @@ pub struct HandedOver {
 }
 
 /// The sessions that the process may have: what is written, as far as the descriptors hold it.
-pub fn maxconn(config: &Config, nofile: u32) -> u32 {
-    let most = config::derived_maxconn(u64::from(nofile));
-    match config.global.maxconn {
+///
+/// # Errors
+/// When they do not even hold one.
+pub fn maxconn(config: &Config, nofile: u32) -> Result<u32, TooFewDescriptors> {
+    let most = descriptors::capacity(config, u64::from(nofile))?.maxconn;
+    Ok(match config.global.maxconn {
         Some(wanted) if wanted > most => {
             tracing::warn!(
                 wanted,
@@ -131,7 +135,7 @@ pub fn maxconn(config: &Config, nofile: u32) -> u32 {
         }
         Some(wanted) => wanted,
         None => most,
-    }
+    })
 }
 
 /// Completes at this time; never, if there is none.
@@ -399,6 +403,7 @@ impl Reloader {
         done: oneshot::Sender<super::listeners::Prepared>,
     ) -> Result<Prepared, Vec<String>> {
         let maxconn = maxconn(&config, self.nofile);
+        let maxconn = maxconn.map_err(|error| vec![error.to_string()])?;
         let listeners = self.state.listeners.prepare(&config, maxconn)?;
         let node = config.global.node.as_deref();
         let log = self.state.log.plan_change(&config.log, node);

@@ -3,7 +3,6 @@
 
 use super::Kind::{self, Counter, Gauge};
 use super::{Facts, Item};
-use crate::live::PIPES_MAX;
 use crate::stats::columns::Value;
 use crate::stats::process::{Phase, VERSION, bytes_out, threads};
 use std::sync::atomic::Ordering::Relaxed;
@@ -37,7 +36,7 @@ pub static ITEMS: [Item; 80] = [
     item(20, "MaxSslConns", "MMPV:u32", (Some(("max_ssl_connections", Gauge)), "Hard limit on the number of per-process SSL endpoints (front+back), 0=unlimited"), |_| n(0u32)),
     item(21, "CurrSslConns", "MGPV:u32", (Some(("current_ssl_connections", Gauge)), "Current number of SSL endpoints on this worker process (front+back)"), |_| n(0u32)),
     item(22, "CumSslConns", "MCPV:u32", (Some(("ssl_connections_total", Counter)), "Total number of SSL endpoints on this worker process since started (front+back)"), |_| n(0u32)),
-    item(23, "Maxpipes", "CLPV:u32", (Some(("max_pipes", Gauge)), "Hard limit on the number of pipes for splicing, 0=unlimited"), |f| n(PIPES_MAX * threads(f.snapshot))),
+    item(23, "Maxpipes", "CLPV:u32", (Some(("max_pipes", Gauge)), "Hard limit on the number of pipes for splicing, 0=unlimited"), |f| n(f.snapshot.global.pipes_max * threads(f.snapshot))),
     item(24, "PipesUsed", "MGPV:u32", (Some(("pipes_used_total", Counter)), "Current number of pipes in use in this worker process"), |f| n(f.pipes_used())),
     item(25, "PipesFree", "MGPV:u32", (Some(("pipes_free_total", Counter)), "Current number of allocated and available pipes in this worker process"), |f| n(f.pipes_free())),
     item(26, "ConnRate", "MRPV:u32", (Some(("current_connection_rate", Gauge)), "Number of front connections created on this worker process over the last second"), |f| n(f.rate())),

@@ -17,7 +17,6 @@
 
 use super::conn::{Side, SideState};
 use super::direction::{CHUNK_MAX, is_no_memory};
-use crate::live::PIPES_MAX;
 use crate::worker::session_stats::WorkerStats;
 use rustix::io::{Errno, read, retry_on_intr};
 use rustix::pipe::{
@@ -32,12 +31,6 @@ const PIPE_SIZE: usize = 512 * 1024;
 
 /// Bytes below which a pipe is not worth it.
 const PIPE_SIZE_MIN: usize = 64 * 1024;
-
-/// Readers that may keep a pipe: one is left for those that are not slow.
-const LENT_MAX: usize = PIPES_MAX as usize - 1;
-
-/// Readers that keep a pipe from which on no pipe is filled with more than may be kept in memory.
-const LENT_MANY: usize = PIPES_MAX as usize / 2;
 
 /// Wishes that are passed over after one for which there was no pipe, each of which would make one in
 /// vain.
@@ -104,9 +97,9 @@ pub(super) struct Pipe {
 /// The pipes of a worker.
 ///
 /// A slow reader keeps the pipe whose bytes it has not taken, but only as long as there are few like
-/// it: of more than [`LENT_MAX`] one is to be relieved of it ([`Pipes::over_limit`]), so that however many
+/// it: of more than [`Pipes::lent_max`] one is to be relieved of it ([`Pipes::over_limit`]), so that however many
 /// readers are slow, there is a pipe for bulk that flows. What was in it waits in memory then, so it is
-/// never one that was filled with more than may be kept there: those are [`LENT_MANY`] at most.
+/// never one that was filled with more than may be kept there: those are [`Pipes::lent_many`] at most.
 #[derive(Debug)]
 pub(super) struct Pipes {
     #[expect(
@@ -134,17 +127,35 @@ impl Pipes {
 
     /// An empty pipe, if there is one to be had.
     pub(super) fn take(&mut self) -> Option<Box<Pipe>> {
-        if self.free.is_empty() && self.lent.len() < PIPES_MAX as usize {
+        if self.free.is_empty() && self.lent.len() < self.most() {
             self.make();
         }
         self.free.pop()
+    }
+
+    /// Pipes that there may be.
+    fn most(&self) -> usize {
+        self.worker_stats.global.pipes_max as usize
+    }
+
+    /// Readers that may keep a pipe: one is left for those that are not slow.
+    fn lent_max(&self) -> usize {
+        self.most().saturating_sub(1)
+    }
+
+    /// Readers that keep a pipe from which on no pipe is filled with more than may be kept in
+    /// memory.
+    fn lent_many(&self) -> usize {
+        self.most() / 2
     }
 
     /// Adds one. The kernel may have none that is worth it: then it is not asked each time.
     fn make(&mut self) {
         if self.skips > 0 {
             self.skips -= 1;
-        } else if let Ok(Some(pipe)) = Pipe::new() {
+        } else if self.worker_stats.global.may_take_descriptors()
+            && let Ok(Some(pipe)) = Pipe::new()
+        {
             self.free.push(Box::new(pipe));
             self.publish();
         } else {
@@ -154,7 +165,7 @@ impl Pipes {
 
     /// Bytes to fill one with. When many readers are slow, as much as may be kept in memory for one.
     pub(super) fn fill_size(&self) -> usize {
-        if self.lent.len() >= LENT_MANY {
+        if self.lent.len() >= self.lent_many() {
             CHUNK_MAX
         } else {
             PIPE_SIZE
@@ -170,7 +181,7 @@ impl Pipes {
     /// The side that is to be relieved of its pipe now, if one is; the pipe is to be released. Of those
     /// whose bytes may be kept in memory the one that has kept it longest.
     pub(super) fn over_limit(&self) -> Option<(u32, Side)> {
-        if self.lent.len() <= LENT_MAX {
+        if self.lent.len() <= self.lent_max() {
             return None;
         }
         let mut small = self

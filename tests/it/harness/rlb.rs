@@ -39,6 +39,7 @@ pub(crate) struct Start<'a> {
     sockets: Vec<OwnedFd>,
     environment: Vec<(&'static str, String)>,
     program: PathBuf,
+    nofile: Option<u64>,
 }
 
 impl<'a> Start<'a> {
@@ -51,6 +52,7 @@ impl<'a> Start<'a> {
             sockets: Vec::new(),
             environment: Vec::new(),
             program: PROGRAM.into(),
+            nofile: None,
         }
     }
 
@@ -82,6 +84,13 @@ impl<'a> Start<'a> {
         self
     }
 
+    /// Under this limit of descriptors, soft and hard.
+    #[must_use]
+    pub(crate) fn nofile(mut self, limit: u64) -> Self {
+        self.nofile = Some(limit);
+        self
+    }
+
     /// Passes it two sockets as a service manager does.
     #[must_use]
     pub(crate) fn inherits(mut self, sockets: [OwnedFd; 2]) -> Self {
@@ -95,6 +104,27 @@ impl<'a> Start<'a> {
         let mut rlb = self.spawn();
         rlb.wait_ready();
         rlb
+    }
+
+    /// Starts it and waits until it is ready, or has ended: then its status and its events.
+    #[track_caller]
+    pub(crate) fn ready_or_ended(self) -> Result<Rlb, (ExitStatus, Vec<String>)> {
+        let mut rlb = self.spawn();
+        let ended = eventually(READY_WITHIN, "ready or ended", || {
+            if rlb.notified("READY=1") {
+                return Some(None);
+            }
+            rlb.process.ended().map(Some)
+        });
+        let Some(status) = ended else {
+            rlb.learn_listeners();
+            return Ok(rlb);
+        };
+        // The readers of the pipes may be a moment behind the end of the process.
+        let events = eventually(STOP_WITHIN, "a word on standard error", || {
+            Some(rlb.events().all()).filter(|lines| !lines.is_empty())
+        });
+        Err((status, events))
     }
 
     /// Starts it and waits for its end.
@@ -125,6 +155,13 @@ impl<'a> Start<'a> {
             let mut shell = Command::new("bash");
             shell.args(["-c", PASS_ON, "bash", PROGRAM]);
             shell
+        } else if let Some(limit) = self.nofile {
+            // It becomes the program.
+            let mut limited = Command::new("prlimit");
+            limited
+                .arg(format!("--nofile={limit}:{limit}"))
+                .arg(&self.program);
+            limited
         } else {
             Command::new(&self.program)
         };
@@ -340,6 +377,10 @@ impl Rlb {
             );
             self.notified("READY=1").then_some(())
         });
+        self.learn_listeners();
+    }
+
+    fn learn_listeners(&mut self) {
         // The thread that reads may be a moment behind; this is said after everything about listeners.
         self.process.stderr.wait_for("\"message\":\"ready\"");
         self.listeners = listeners(&self.process.stderr.all());

@@ -1,0 +1,121 @@
+//! How many file descriptors a configuration needs, and how many sessions fit beside them. Pure:
+//! the limit is an argument.
+//!
+//! What stands before sessions is counted first: threads, listening sockets, log files, health
+//! checks, the statistics, and what is kept back. Pipes get an eighth of the limit at most.
+
+use super::model::Config;
+
+/// Descriptors that a session holds: one to the client, one to the server.
+pub const SESSION_DESCRIPTORS: u64 = 2;
+
+/// Descriptors kept back, at most, from sessions beyond what is counted.
+pub const RESERVED_DESCRIPTORS_MAX: u64 = 512;
+
+/// Pipes of one worker, at most; each has two descriptors.
+pub const PIPES_MAX: u32 = 16;
+
+/// Of the process: the three standard streams, the runtimes of the control and the admin thread,
+/// events, the service manager, watched files, lookups of names, and files that a reload reads.
+const PROCESS: u64 = 32;
+
+/// Of a worker thread beside its listening sockets: epoll instances, signals, wake-ups.
+const WORKER: u64 = 7;
+
+/// Of a log target: the file, and the file that takes its place after a rotation.
+const LOG_TARGET: u64 = 2;
+
+/// Kept back for health checks and the statistics (`sys::limits::RESERVE_MAX`).
+const RESERVE: u64 = 16;
+
+/// Clients of the statistics and of the runtime socket that are counted on.
+const ADMIN_CLIENTS: u64 = 16;
+
+/// Health checks that run at once under any limit.
+const CHECKS_MIN: u64 = 16;
+
+/// What fits a descriptor limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Most sessions.
+    pub maxconn: u32,
+    /// Pipes of each worker.
+    pub pipes: u32,
+}
+
+/// A descriptor limit that is too low for a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the limit of {nofile} file descriptors is too low: this configuration needs {needed} before \
+     its first session (raise LimitNOFILE of the service, or use fewer `threads` or binds)"
+)]
+pub struct TooFewDescriptors {
+    /// The limit.
+    pub nofile: u64,
+    /// What is needed beside sessions.
+    pub needed: u64,
+}
+
+/// Health checks that may run at once under a limit of `nofile` descriptors.
+pub fn checks_at_once(nofile: u64) -> u64 {
+    (nofile / 4).max(CHECKS_MIN)
+}
+
+/// Descriptors that are left to others than sessions under a limit of `nofile` however few are
+/// counted: a quarter of it, [`RESERVED_DESCRIPTORS_MAX`] at most.
+pub fn reserved_descriptors(nofile: u64) -> u64 {
+    (nofile / 4).min(RESERVED_DESCRIPTORS_MAX)
+}
+
+/// What of `config` fits a limit of `nofile` descriptors.
+///
+/// # Errors
+/// When not even one session does.
+pub fn capacity(config: &Config, nofile: u64) -> Result<Capacity, TooFewDescriptors> {
+    let needed = needed(config, nofile);
+    let maxconn = sessions(nofile, needed);
+    if maxconn == 0 {
+        return Err(TooFewDescriptors { nofile, needed });
+    }
+    Ok(Capacity {
+        maxconn,
+        pipes: pipes(config, nofile),
+    })
+}
+
+/// Descriptors of everything but sessions.
+pub fn needed(config: &Config, nofile: u64) -> u64 {
+    let pipes = u64::from(pipes(config, nofile)) * config.global.threads as u64;
+    (counted(config, nofile) + 2 * pipes).max(reserved_descriptors(nofile))
+}
+
+/// Pipes of each worker.
+fn pipes(config: &Config, nofile: u64) -> u32 {
+    let share = nofile / 8 / (2 * config.global.threads as u64).max(1);
+    u32::try_from(share).map_or(PIPES_MAX, |share| share.min(PIPES_MAX))
+}
+
+/// Descriptors of everything but sessions and pipes.
+fn counted(config: &Config, nofile: u64) -> u64 {
+    let threads = config.global.threads as u64;
+    let open = config.frontends.iter().filter(|it| !it.disabled);
+    let binds: usize = open.map(|it| it.binds.len()).sum();
+    let stats = config.stats.as_ref().map_or(0, |stats| stats.binds.len());
+    let runtime = usize::from(config.runtime_api.is_some());
+    let servers = config.backends.iter().flat_map(|it| &it.servers);
+    let checks = servers.filter(|server| server.check.is_some()).count() as u64;
+    let logs = config.log.targets.len() as u64;
+    PROCESS
+        + WORKER * threads
+        + binds as u64 * threads
+        + (stats + runtime) as u64
+        + LOG_TARGET * logs
+        + checks.min(checks_at_once(nofile))
+        + ADMIN_CLIENTS
+        + RESERVE
+}
+
+fn sessions(nofile: u64, other: u64) -> u32 {
+    let left = nofile.saturating_sub(other) / SESSION_DESCRIPTORS;
+    u32::try_from(left).unwrap_or(u32::MAX)
+}
