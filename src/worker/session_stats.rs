@@ -317,6 +317,7 @@ fn millis32(time: Duration) -> u32 {
 mod tests {
     use super::*;
     use crate::config::{Limits, Loader};
+    use crate::live::Phase;
     use crate::live::slot::ConnLimits;
     use crate::state::Snapshot;
     use crate::state::snapshot::Origin;
