@@ -27,7 +27,7 @@ use crate::config::descriptors::{self, TooFewDescriptors};
 use crate::config::diff::{Action, Change, Changes, applicable, plan};
 use crate::config::model::{Config, ServerAddress};
 use crate::config::source::Source as Text;
-use crate::config::{self, Files, Limits};
+use crate::config::{Files, Limits};
 use crate::live::{LastReload, ReloadEnd};
 use crate::log::{self, Log};
 use crate::state::Snapshot;
