@@ -3,7 +3,7 @@
 //! `cargo bench --bench pick`
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use rlb::balance::RotationCursor;
+use rlb::balance::PickInput;
 use rlb::state::BackendId;
 use std::hint::black_box;
 
@@ -16,7 +16,7 @@ fn pick(criterion: &mut Criterion) {
         let backend = snapshot.backend(BackendId(0)).expect("there is one");
         group.bench_function(BenchmarkId::new("first", servers), |bencher| {
             bencher.iter(|| {
-                let turn = RotationCursor::take(&backend.live.cursor);
+                let turn = &PickInput::take(&backend.live.cursor);
                 let trusted = |index: u32| !backend.servers[index as usize].live.is_suspect();
                 black_box(backend.picker.pick(turn, trusted))
             });
@@ -28,7 +28,7 @@ fn pick(criterion: &mut Criterion) {
         let backend = snapshot.backend(BackendId(0)).expect("there is one");
         group.bench_function(BenchmarkId::new("last", servers), |bencher| {
             bencher.iter(|| {
-                let turn = RotationCursor::take(&backend.live.cursor);
+                let turn = &PickInput::take(&backend.live.cursor);
                 black_box(backend.picker.pick(turn, |index| index == servers - 1))
             });
         });

@@ -1,7 +1,7 @@
 //! Hot functions of the library, each in a loop: run by the guard in a process of its own.
 
 use crate::{check, fixture};
-use rlb::balance::RotationCursor;
+use rlb::balance::PickInput;
 use rlb::live::{Shards, Traffic, WorkerToken};
 use rlb::state::BackendId;
 use std::hint::black_box;
@@ -25,7 +25,7 @@ fn pick(servers: u32, times: u64) {
     let snapshot = fixture::snapshot(1, servers);
     let backend = snapshot.backend(BackendId(0)).expect("there is one");
     for _ in 0..times {
-        let turn = RotationCursor::take(&backend.live.cursor);
+        let turn = &PickInput::take(&backend.live.cursor);
         let trusted = |index: u32| !backend.servers[index as usize].live.is_suspect();
         black_box(backend.picker.pick(turn, trusted));
     }

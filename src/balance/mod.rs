@@ -19,26 +19,35 @@ pub struct Candidate {
     pub usable: bool,
 }
 
-/// The servers that may be chosen now, in the order of their turns.
+/// The servers that may be chosen now, and the algorithm that chooses.
 ///
 /// Active servers if any is usable; else the first usable backup, or all of them with `allbackups`
 /// (HAProxy's rule).
 #[derive(Debug, Clone)]
-pub struct Picker {
-    rotation: Rotation,
+pub enum Picker {
+    /// `balance = "roundrobin"`.
+    RoundRobin(Rotation),
 }
 
-/// One session's place in the rotation. Retries and second attempts walk on from it without moving
-/// the rotation for others.
+/// What is known of a session when its server is chosen. Retries and second attempts are chosen by
+/// the same input.
 #[derive(Debug, Clone, Copy)]
-pub struct RotationCursor(usize);
+pub struct PickInput {
+    /// Its position in the rotation. Retries walk on from it without moving the rotation for others.
+    pub cursor: RotationCursor,
+}
 
-impl RotationCursor {
-    /// Takes the next turn: once a session.
+impl PickInput {
+    /// That of a new session of the backend with this cursor: once a session.
     pub fn take(cursor: &AtomicUsize) -> Self {
-        Self(cursor.fetch_add(1, Relaxed))
+        let cursor = RotationCursor(cursor.fetch_add(1, Relaxed));
+        Self { cursor }
     }
 }
+
+/// A position in a rotation.
+#[derive(Debug, Clone, Copy)]
+pub struct RotationCursor(usize);
 
 impl Picker {
     /// A picker over the usable ones of `candidates`.
@@ -55,27 +64,29 @@ impl Picker {
                 .take(if allbackups { usize::MAX } else { 1 })
                 .collect();
         }
-        Self {
-            rotation: Rotation::new(&chosen),
-        }
+        Self::RoundRobin(Rotation::new(&chosen))
     }
 
     /// Whether no server can be chosen.
     pub fn is_empty(&self) -> bool {
-        self.rotation.slots().is_empty()
+        match self {
+            Self::RoundRobin(rotation) => rotation.slots().is_empty(),
+        }
     }
 
-    /// The first server from `turn` on that `accept` takes: one pass over the rotation.
+    /// The first server that `accept` takes, in the order of the algorithm.
     ///
-    /// # Hot path: the first slot is the answer unless it was refused.
-    pub fn pick(&self, turn: RotationCursor, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
-        let slots = self.rotation.slots();
-        let start = turn.0.checked_rem(slots.len())?;
-        let (before, from) = slots.split_at(start);
-        from.iter()
-            .chain(before)
-            .copied()
-            .find(|&index| accept(index))
+    /// # Hot path: the first is the answer unless it was refused.
+    pub fn pick(&self, input: &PickInput, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
+        match self {
+            Self::RoundRobin(rotation) => {
+                let slots = rotation.slots();
+                let start = input.cursor.0.checked_rem(slots.len())?;
+                let (before, from) = slots.split_at(start);
+                let mut order = from.iter().chain(before).copied();
+                order.find(|&index| accept(index))
+            }
+        }
     }
 }
 

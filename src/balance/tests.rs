@@ -16,11 +16,17 @@ fn candidates(weights: &[u32]) -> Vec<Candidate> {
         .collect()
 }
 
+fn at(position: usize) -> PickInput {
+    PickInput {
+        cursor: RotationCursor(position),
+    }
+}
+
 fn picks(picker: &Picker, cursor: &AtomicUsize, count: usize) -> Vec<u32> {
     (0..count)
         .map(|_| {
             picker
-                .pick(RotationCursor::take(cursor), |_| true)
+                .pick(&PickInput::take(cursor), |_| true)
                 .expect("there is a server")
         })
         .collect()
@@ -75,17 +81,13 @@ fn backups_serve_only_when_no_active_server_can() {
     assert_eq!(served(&all, false), [3]);
     all[3].usable = false;
     assert!(Picker::new(&all, true).is_empty());
-    assert!(
-        Picker::new(&all, true)
-            .pick(RotationCursor(5), |_| true)
-            .is_none()
-    );
+    assert!(Picker::new(&all, true).pick(&at(5), |_| true).is_none());
 }
 
 #[test]
 fn a_refused_server_is_walked_past_without_moving_the_rotation() {
     let picker = Picker::new(&candidates(&[1, 1, 1]), false);
-    let turn = RotationCursor(1);
+    let turn = &at(1);
     assert_eq!(picker.pick(turn, |_| true), Some(1));
     assert_eq!(picker.pick(turn, |index| index != 1), Some(2));
     assert_eq!(picker.pick(turn, |index| index == 0), Some(0));

@@ -40,6 +40,8 @@ pub(super) struct Outcome {
     pub(super) killed: Vec<u64>,
     /// Host names to look up again, because a server of that name has left maintenance.
     pub(super) look_up: Vec<Arc<str>>,
+    /// Backends whose servers have come up or gone down.
+    pub(super) backends_changed: Vec<BackendId>,
 }
 
 impl<'a> Batch<'a> {
@@ -60,7 +62,8 @@ impl<'a> Batch<'a> {
     }
 
     /// The new snapshot, if anything has changed, and what is to be done once it is published.
-    pub(super) fn finish(self) -> (Option<Snapshot>, Outcome) {
+    pub(super) fn finish(mut self) -> (Option<Snapshot>, Outcome) {
+        self.outcome.backends_changed = self.builder.backends_changed();
         (self.builder.finish(), self.outcome)
     }
 

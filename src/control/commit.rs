@@ -69,12 +69,21 @@ impl Control {
         self.start_checks(|uid| fresh_sorted.binary_search(&uid).is_ok());
         self.follow_names(&next);
         commit.listeners.tune();
-        let orders = commit.listeners.orders(&next, self.parts.workers.count());
+        let orders = commit
+            .listeners
+            .orders(&base, &next, self.parts.workers.count());
         for (worker, orders) in orders.into_iter().enumerate() {
             for order in orders {
                 self.parts.workers.tell(worker, order).await;
             }
         }
+        let backends = next.backends.iter().flatten();
+        let changed = backends.filter(|backend| {
+            let before = base.backend(backend.id);
+            before.is_some_and(|before| !Arc::ptr_eq(before, backend))
+        });
+        self.tell_servers_changed(changed.map(|backend| backend.id).collect())
+            .await;
         self.tell_of_backends(&base, &next);
         // A reloader that has ended meanwhile, at a stop, needs them no more.
         let _ = commit.done.send(commit.listeners);

@@ -95,7 +95,7 @@ pub(super) struct Prepared {
     /// Positions in it whose tuning changes.
     tuned: Vec<usize>,
     /// What is to be closed.
-    closed: Vec<ListenerId>,
+    closed: Vec<Closed>,
     /// What the admin thread is to be told.
     admin: ListenerChange,
     next: u64,
@@ -188,6 +188,7 @@ impl Listeners {
             next: self.next,
         };
         let mut stays = vec![false; old.len()];
+        let mut moves = vec![false; old.len()];
         let mut problems = Vec::new();
         for (action, of) in match_binds(&old, &new).into_iter().zip(new) {
             let tuning = tunings.of_bind(&of);
@@ -201,8 +202,11 @@ impl Listeners {
                     Ok((before.id, before.shards.clone()))
                 }
                 // The old frontend's listener and the new one's each need a descriptor of their own.
-                BindAction::Moves(index) => duplicates(&self.entries[index].shards)
-                    .map(|shards| (prepared.fresh_id(), shards)),
+                BindAction::Moves(index) => {
+                    moves[index] = true;
+                    duplicates(&self.entries[index].shards)
+                        .map(|shards| (prepared.fresh_id(), shards))
+                }
                 BindAction::Opens { beside } => {
                     let options = options(&of.bind, tuning, beside);
                     let shards = match of.side {
@@ -223,9 +227,13 @@ impl Listeners {
                 Err(error) => problems.push(problem(&of.proxy, &of.bind, &error)),
             }
         }
-        let gone = self.entries.iter().zip(stays);
-        for (entry, _) in gone.filter(|(_, stays)| !stays) {
-            prepared.closed.push(entry.id);
+        let gone = self.entries.iter().zip(stays).zip(moves);
+        for ((entry, _), moved) in gone.filter(|((_, stays), _)| !stays) {
+            prepared.closed.push(Closed {
+                id: entry.id,
+                proxy: Arc::clone(&entry.of.proxy),
+                moved,
+            });
             if entry.of.side == Side::Stats {
                 prepared.admin.close.push(entry.id);
             }
@@ -252,7 +260,7 @@ impl Listeners {
         if !self.manager.exists() {
             return;
         }
-        let closed = |entry: &&Entry| prepared.closed.contains(&entry.id);
+        let closed = |entry: &&Entry| prepared.closed.iter().any(|closed| closed.id == entry.id);
         let gone: BTreeSet<String> = self
             .entries
             .iter()
@@ -278,6 +286,27 @@ impl Listeners {
                     Err(error) => tracing::warn!(name, %error, "listening sockets not stored"),
                 }
             }
+        }
+    }
+}
+
+/// A listener that is to be closed.
+#[derive(Debug)]
+struct Closed {
+    id: ListenerId,
+    proxy: Arc<str>,
+    /// Its sockets go on under another listener.
+    moved: bool,
+}
+
+impl Closed {
+    /// What to tell the workers; `base` is the snapshot in which its frontend was last.
+    fn order(&self, base: &Snapshot) -> Order {
+        let frontend = base.frontend_id(&self.proxy);
+        Order::Close {
+            id: self.id,
+            frontend: frontend.and_then(|id| base.frontend(id).cloned()),
+            moved: self.moved,
         }
     }
 }
@@ -343,18 +372,26 @@ impl Prepared {
         id
     }
 
-    /// What to tell each of `workers` workers once `snapshot` is published.
-    pub(super) fn orders(&self, snapshot: &Snapshot, workers: usize) -> Vec<Vec<Order>> {
+    /// What to tell each of `workers` workers once `snapshot` is published; `base` is the one before.
+    pub(super) fn orders(
+        &self,
+        base: &Snapshot,
+        snapshot: &Snapshot,
+        workers: usize,
+    ) -> Vec<Vec<Order>> {
         let fresh = self.fresh.iter().map(|index| &self.entries[*index]);
         let admin = &self.admin.close;
-        let closed = self.closed.iter().filter(|id| !admin.contains(id));
+        let closed = self
+            .closed
+            .iter()
+            .filter(|closed| !admin.contains(&closed.id));
         (0..workers)
             .map(|worker| {
                 let open = fresh
                     .clone()
                     .flat_map(|entry| entry.of_worker(worker, workers, snapshot))
                     .map(Order::Open);
-                let close = closed.clone().copied().map(Order::Close);
+                let close = closed.clone().map(|closed| closed.order(base));
                 open.chain(close).collect()
             })
             .collect()

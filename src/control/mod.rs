@@ -22,9 +22,9 @@ use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
 use crate::config::model::Severity;
 use crate::live::{Cause, LogEntry, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
-use crate::state::{ControlHandle, ServerState, Snapshot, ToControl, server_state};
+use crate::state::{BackendId, ControlHandle, ServerState, Snapshot, ToControl, server_state};
 use crate::sys::limits::DescriptorReserve;
-use crate::worker::order::{Order, Workers};
+use crate::worker::order::{Order, ServerSet, Workers};
 use arc_swap::ArcSwap;
 use batch::{Batch, Outcome};
 use commit::Commit;
@@ -281,9 +281,19 @@ impl Control {
         ];
         for (servers, cause) in ended {
             if !servers.is_empty() {
+                let servers = ServerSet::new(servers);
                 let order = Order::EndSessions { servers, cause };
                 self.parts.workers.tell_all(&order).await;
             }
+        }
+        self.tell_servers_changed(outcome.backends_changed).await;
+    }
+
+    /// Has sessions that connect to these backends decide anew.
+    async fn tell_servers_changed(&self, backends: Vec<BackendId>) {
+        if !backends.is_empty() {
+            let order = Order::ServersChanged(backends.into());
+            self.parts.workers.tell_all(&order).await;
         }
     }
 

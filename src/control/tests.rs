@@ -152,17 +152,8 @@ async fn a_server_goes_down_and_comes_back_and_everybody_is_told() {
             everybody_knows_it_is_down(&mut fixture).await;
             let _listener = TcpListener::bind(address).unwrap();
             fixture.until_label(0, "UP").await;
-            let order = fixture.orders[0].recv().await.unwrap();
-            let servers = vec![fixture.server(1).live.uid];
-            let cause = Cause::Up;
-            let Order::EndSessions {
-                servers: told,
-                cause: why,
-            } = order
-            else {
-                panic!("{order:?}")
-            };
-            assert_eq!((told, why), (servers, cause));
+            let ended = fixture.server(1).live.uid;
+            workers_are_told(&mut fixture, ended, Cause::Up).await;
             let logged = fixture.logged();
             assert!(
                 logged[0]
@@ -177,6 +168,18 @@ async fn a_server_goes_down_and_comes_back_and_everybody_is_told() {
         .expect("control and its checks end");
 }
 
+/// Workers end the sessions of this server, and those that connect decide anew.
+async fn workers_are_told(fixture: &mut Fixture, server: u64, why: Cause) {
+    let order = fixture.orders[0].recv().await.unwrap();
+    let Order::EndSessions { servers, cause } = order else {
+        panic!("{order:?}")
+    };
+    assert!(servers.contains(server));
+    assert_eq!(cause, why);
+    let order = fixture.orders[0].recv().await.unwrap();
+    assert!(matches!(order, Order::ServersChanged(_)), "{order:?}");
+}
+
 /// The first of two servers has gone down, the second is its backup.
 async fn everybody_knows_it_is_down(fixture: &mut Fixture) {
     let server = fixture.server(0);
@@ -186,17 +189,8 @@ async fn everybody_knows_it_is_down(fixture: &mut Fixture) {
         (3, 1)
     );
     assert_eq!(server.live.check.load().status, CheckStatus::L4Con);
-    let order = fixture.orders[0].recv().await.unwrap();
-    let servers = vec![server.live.uid];
-    let cause = Cause::Down;
-    let Order::EndSessions {
-        servers: told,
-        cause: why,
-    } = order
-    else {
-        panic!("{order:?}")
-    };
-    assert_eq!((told, why), (servers, cause));
+    let ended = server.live.uid;
+    workers_are_told(fixture, ended, Cause::Down).await;
     let logged = fixture.logged();
     assert_eq!((logged.len(), logged[0].0), (1, 1));
     assert!(
@@ -205,7 +199,7 @@ async fn everybody_knows_it_is_down(fixture: &mut Fixture) {
             .contains("0 active and 1 backup servers left. Running on backup.")
     );
     let backend = fixture.backend();
-    let turn = crate::balance::RotationCursor::take(&backend.live.cursor);
+    let turn = &crate::balance::PickInput::take(&backend.live.cursor);
     let mut picked = Vec::new();
     backend.picker.pick(turn, |index| {
         picked.push(index);

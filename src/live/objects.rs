@@ -244,6 +244,11 @@ impl ServerLive {
         }
     }
 
+    /// Whether somebody is known to listen there: the last connect to it was answered.
+    pub fn is_answering(&self) -> bool {
+        self.failed_connects.load(Relaxed) == 0 && self.usual_connect.load(Relaxed) != 0
+    }
+
     /// Whether it is to be picked last.
     pub fn is_suspect(&self) -> bool {
         self.suspect.load(Relaxed)

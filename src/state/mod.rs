@@ -17,7 +17,7 @@ pub use carry_over::CarryOver;
 pub use inbox::{AdminRequest, ControlHandle, ToControl};
 pub use server::{Endpoint, Server, Usable};
 pub use server_state::ServerState;
-pub use snapshot::{ApiAccess, Backend, BackendId, Frontend, FrontendId, Origin, Snapshot};
+pub use snapshot::{ApiAccess, Backend, BackendId, Frontend, FrontendId, Origin, Route, Snapshot};
 pub use status::{AdminState, Forced, OperState, Rules, ServerStatus};
 
 #[cfg(test)]

@@ -83,6 +83,9 @@ impl Snapshot {
             .map_or_else(|| "stats".into(), |stats| Arc::clone(&stats.name));
         let frontends = config.frontends.iter().enumerate();
         let backends = config.backends.iter().enumerate();
+        let backends: Vec<_> = backends
+            .map(|(index, spec)| Arc::new(Backend::initial(backend_id(index), spec, origin)))
+            .collect();
         Self {
             global: Arc::clone(&origin.global),
             maxconn: origin.maxconn,
@@ -94,16 +97,12 @@ impl Snapshot {
             api: config.runtime_api.as_ref().map(ApiAccess::of),
             frontends: frontends
                 .map(|(index, spec)| {
-                    let target = backend_id(spec.default_backend.0);
+                    let route = Route::To(Arc::clone(&backends[spec.default_backend.0]));
                     let id = frontend_id(index);
-                    Some(Arc::new(Frontend::new((id, target), spec, origin.shards)))
+                    Some(Arc::new(Frontend::new(id, route, spec, origin.shards)))
                 })
                 .collect(),
-            backends: backends
-                .map(|(index, spec)| {
-                    Some(Arc::new(Backend::initial(backend_id(index), spec, origin)))
-                })
-                .collect(),
+            backends: backends.into_iter().map(Some).collect(),
         }
     }
 
@@ -124,24 +123,55 @@ pub struct Frontend {
     /// Its lasting name.
     pub id: FrontendId,
     /// As configured.
-    pub spec: model::Frontend,
+    pub spec: Arc<model::Frontend>,
     /// Where its sessions go.
-    pub default_backend: BackendId,
+    pub route: Route,
     /// What is counted for it.
     pub live: Arc<FrontendLive>,
 }
 
+/// Where the sessions of a frontend go. A session keeps to the one that its frontend had when it was
+/// accepted.
+#[derive(Debug, Clone)]
+pub enum Route {
+    /// All to this backend, as it is in the snapshot of the frontend.
+    To(Arc<Backend>),
+}
+
+impl Route {
+    /// This route with `changed`, by id, in place of the backends that they were before; `None` when it
+    /// leads to none of them.
+    pub(super) fn with(&self, changed: impl Fn(BackendId) -> Option<Arc<Backend>>) -> Option<Self> {
+        match self {
+            Self::To(backend) => changed(backend.id).map(Self::To),
+        }
+    }
+
+    /// Whether both lead to the same backends, unchanged.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::To(one), Self::To(other)) => Arc::ptr_eq(one, other),
+        }
+    }
+}
+
 impl Frontend {
-    pub(super) fn new(
-        (id, default_backend): (FrontendId, BackendId),
-        spec: &model::Frontend,
-        shards: usize,
-    ) -> Self {
+    pub(super) fn new(id: FrontendId, route: Route, spec: &model::Frontend, shards: usize) -> Self {
         Self {
             id,
-            default_backend,
+            route,
             live: Arc::new(FrontendLive::new(Arc::clone(&spec.name), shards)),
-            spec: spec.clone(),
+            spec: Arc::new(spec.clone()),
+        }
+    }
+
+    /// This frontend with another route.
+    pub(super) fn routed(&self, route: Route) -> Self {
+        Self {
+            id: self.id,
+            route,
+            spec: Arc::clone(&self.spec),
+            live: Arc::clone(&self.live),
         }
     }
 }

@@ -288,6 +288,24 @@ pub fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> 
     Ok((fd, peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
 }
 
+/// Reads of what a client has sent that nobody serves, 16 KiB each.
+const DISCARD_READS_MAX: usize = 64;
+
+/// Closes a client's socket so that the client sees an end and no reset, as from HAProxy: the kernel
+/// sends a reset for bytes that nobody has read, so they are read first.
+#[expect(clippy::needless_pass_by_value, reason = "it is closed at the end")]
+pub fn close_in_order(client: OwnedFd) {
+    // Refused only by a socket whose peer is gone.
+    let _ = rustix::net::shutdown(&client, rustix::net::Shutdown::Write);
+    let mut discarded = [0; 16 * 1024];
+    for _ in 0..DISCARD_READS_MAX {
+        match rustix::net::recv(&client, &mut discarded, rustix::net::RecvFlags::DONTWAIT) {
+            Ok((_, 0)) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

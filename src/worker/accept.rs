@@ -3,25 +3,28 @@
 //! Excess connections wait in the kernel's queue, which costs nothing and loses none. A pause ends
 //! when a place is freed, not by polling.
 
+use super::Stops;
+use super::context::{WorkerContext, spare_descriptor};
 use super::hand_off::Accepted;
 use super::relay::Kind;
-use super::session::{Session, WorkerContext};
+use super::session::Session;
 use super::session_stats::SessionStats;
 use crate::live::slot::{ConnLimits, ConnSlot};
-use crate::live::{GlobalLive, ShortageStep};
+use crate::live::{Cause, GlobalLive, Phase, ShortageStep, Termination};
 use crate::state::{Frontend, FrontendId};
-use crate::sys::limits::{Shortage, is_local, out_of_descriptors};
+use crate::sys::limits::{Shortage, is_out_of_descriptors, out_of_descriptors};
 use crate::sys::raw::{self, Owned};
-use crate::sys::socket::accept;
+use crate::sys::socket::{accept, close_in_order};
 use socket2::Socket;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::Duration;
+use std::sync::atomic::fence;
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +32,13 @@ use tokio_util::task::TaskTracker;
 
 /// Pause after a shortage of descriptors or memory, unless a session ends earlier.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long clients wait for the end of a shortage of descriptors before they are told.
+const SHORTAGE_MAX: Duration = Duration::from_secs(1);
+
+/// Connections that are still accepted from a unix socket when it is closed; of a TCP socket those
+/// that are queued then.
+const UNIX_DRAIN_MAX: usize = 4096;
 
 /// Connections taken in one go, so that accepting does not starve the sessions.
 const BATCH_MAX: usize = 64;
@@ -50,14 +60,45 @@ pub struct Listener {
     pub unix: bool,
 }
 
-/// Accepts until `drain` is cancelled, and then what had been queued by that time: closing a
-/// listening socket would throw it away. Not when it was `handed_over`: another process has the same
-/// socket then, and what is queued in it.
+/// What ends accepting from a listener. All its sockets of a worker share it.
+#[derive(Debug, Clone)]
+pub(super) struct StopAccepting {
+    /// Cancelled: accept no more than what is queued.
+    drain: CancellationToken,
+    /// Cancelled before `drain`: another process, or another listener, has the same socket and goes on
+    /// with its queue.
+    queue_moved: CancellationToken,
+    /// The frontend as it was last, once a reload has removed it.
+    last: Rc<RefCell<Option<Arc<Frontend>>>>,
+}
+
+impl StopAccepting {
+    /// Ends when the worker's `stops` say so, or by [`StopAccepting::now`].
+    pub(super) fn new(stops: &Stops) -> Self {
+        Self {
+            drain: stops.drain.child_token(),
+            queue_moved: stops.handed_over.child_token(),
+            last: Rc::default(),
+        }
+    }
+
+    /// Ends accepting: `moved`: another listener goes on with the queue.
+    pub(super) fn now(&self, last: Option<Arc<Frontend>>, moved: bool) {
+        *self.last.borrow_mut() = last;
+        if moved {
+            self.queue_moved.cancel();
+        }
+        self.drain.cancel();
+    }
+}
+
+/// Accepts until `stop`, and then what had been queued by that time: closing a listening socket would
+/// throw it away. Not when its queue has moved.
 pub(super) async fn run(
     listener: Listener,
     worker: Rc<WorkerContext>,
     sessions: TaskTracker,
-    (drain, handed_over): (CancellationToken, CancellationToken),
+    stop: StopAccepting,
 ) -> io::Result<()> {
     let Listener {
         id: _,
@@ -65,39 +106,43 @@ pub(super) async fn run(
         socket,
         unix,
     } = listener;
-    let Some(last) = worker.read(|snapshot| snapshot.frontend(frontend).cloned()) else {
+    let Some(frontend) = worker.read(|snapshot| snapshot.frontend(frontend).cloned()) else {
         // A later reload has removed it before this worker heard of it.
         return Ok(());
     };
     let kind = if unix { Kind::Unix } else { Kind::Tcp };
     let socket = raw::watch(Owned::new(socket), Interest::READABLE)?;
     let acceptor = Acceptor {
-        last: RefCell::new(last),
+        frontend: RefCell::new(frontend),
         kind,
         socket,
         worker,
         sessions,
-        handed_over: handed_over.clone(),
+        stop: stop.clone(),
+        shortage: Cell::new(None),
     };
     loop {
         let ready = tokio::select! {
             biased;
-            () = drain.cancelled() => break,
+            () = stop.drain.cancelled() => break,
             ready = acceptor.socket.readable() => ready,
         };
         let mut ready = ready?;
-        match acceptor.batch(&drain).await {
+        match acceptor.batch(&stop.drain, &mut 0).await {
             Batch::Drained => ready.clear_ready(),
             Batch::More => tokio::task::yield_now().await,
         }
     }
-    if handed_over.is_cancelled() {
-        return Ok(());
-    }
-    let never = CancellationToken::new();
-    while !acceptor.worker.kill.is_cancelled() {
-        if let Batch::Drained = acceptor.batch(&never).await {
-            break;
+    // Those that come after the stop are not waited for: there may be no end of them.
+    let (never, mut accepted) = (CancellationToken::new(), 0);
+    let queued = acceptor.queued();
+    while accepted < queued
+        && !stop.queue_moved.is_cancelled()
+        && !acceptor.worker.kill.is_cancelled()
+    {
+        match acceptor.batch(&never, &mut accepted).await {
+            Batch::Drained => break,
+            Batch::More => tokio::task::yield_now().await,
         }
     }
     Ok(())
@@ -115,18 +160,19 @@ pub(super) fn begin(accepted: Accepted, worker: &Rc<WorkerContext>, sessions: &T
     let id = worker.pending.number(worker.peers.position());
     let stats = SessionStats::open(id, slot, frontend, peer, &worker.worker_stats);
     let session = Session::new(Rc::clone(worker), (client, kind), stats);
-    sessions.spawn_local(session.live_guarded());
+    sessions.spawn_local(session.run_guarded());
 }
 
 struct Acceptor {
-    /// The frontend as it was last seen: one that a reload has removed still takes in what is
-    /// queued for it.
-    last: RefCell<Arc<Frontend>>,
+    /// The frontend as it was last seen.
+    frontend: RefCell<Arc<Frontend>>,
     kind: Kind,
     socket: AsyncFd<Owned<Arc<Socket>>>,
     worker: Rc<WorkerContext>,
     sessions: TaskTracker,
-    handed_over: CancellationToken,
+    stop: StopAccepting,
+    /// Since when nothing could be accepted for want of something of ours.
+    shortage: Cell<Option<Instant>>,
 }
 
 enum Batch {
@@ -137,29 +183,36 @@ enum Batch {
 }
 
 impl Acceptor {
-    /// The frontend and the limits as they are now.
+    /// The frontend and the limits as they are now. A frontend that a reload has removed still takes in
+    /// what is queued for it.
     fn now(&self) -> (Arc<Frontend>, ConnLimits) {
-        let mut last = self.last.borrow_mut();
+        let mut frontend = self.frontend.borrow_mut();
+        let removed = self.stop.last.borrow();
         let global = self.worker.read(|snapshot| {
-            if let Some(frontend) = snapshot.frontend(last.id)
-                && !Arc::ptr_eq(frontend, &last)
+            let now = snapshot.frontend(frontend.id).or(removed.as_ref());
+            if let Some(now) = now
+                && !Arc::ptr_eq(now, &frontend)
             {
-                *last = Arc::clone(frontend);
+                *frontend = Arc::clone(now);
             }
             snapshot.maxconn
         });
         let limits = ConnLimits {
             global,
-            frontend: last.spec.maxconn,
+            frontend: frontend.spec.maxconn,
         };
-        (Arc::clone(&last), limits)
+        (Arc::clone(&frontend), limits)
     }
 
-    /// Accepts some connections.
-    async fn batch(&self, drain: &CancellationToken) -> Batch {
+    /// Accepts some connections, and adds their number to `accepted`.
+    async fn batch(&self, drain: &CancellationToken, accepted: &mut usize) -> Batch {
         for _ in 0..BATCH_MAX {
             let (frontend, limits) = self.now();
-            if self.is_full(&frontend, limits) && !self.wait_for_place(drain).await {
+            if self.is_full(&frontend, limits) {
+                // Whoever has waited is admitted by what is in force then.
+                if self.wait_for_slot(drain).await {
+                    continue;
+                }
                 return Batch::More;
             }
             let next = if self.worker.worker_stats.global.may_take_descriptors() {
@@ -168,30 +221,33 @@ impl Acceptor {
                 Err(out_of_descriptors())
             };
             match next {
-                Ok(connection) => self.admit(connection, (frontend, limits)).await,
+                Ok(connection) => {
+                    self.shortage.set(None);
+                    *accepted += 1;
+                    self.admit(connection, (frontend, limits)).await;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Drained,
-                Err(error) if is_local(&error) => {
-                    self.shortage(&error).await;
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    self.pause(&error).await;
                     return Batch::More;
                 }
-                // That one connection was gone before it could be accepted.
-                Err(_) => {}
             }
         }
         Batch::More
     }
 
-    /// Gives a connection its place and its session.
+    /// Gives a connection its slot and its session.
     async fn admit(
         &self,
         (client, peer): (OwnedFd, Option<SocketAddr>),
         (frontend, limits): (Arc<Frontend>, ConnLimits),
     ) {
-        // Another worker may have taken the last place meanwhile: then this one connection waits
+        // Another worker may have taken the last slot meanwhile: then this one connection waits
         // here, the others in the kernel.
         let (frontend, slot) = match self.take(&frontend, limits) {
             Some(slot) => (frontend, slot),
-            None => self.place().await,
+            None => self.slot().await,
         };
         let accepted = Accepted {
             client,
@@ -234,18 +290,12 @@ impl Acceptor {
         }
     }
 
-    /// Waits until there is a place to be had, because a session ended or a limit was raised;
+    /// Waits until there is a slot to be had, because a session ended or a limit was raised;
     /// `false` when draining has begun instead.
-    async fn wait_for_place(&self, drain: &CancellationToken) -> bool {
-        let worker_stats = &self.worker.worker_stats;
-        worker_stats
-            .global
-            .traffic
-            .mine(&worker_stats.token)
-            .paused
-            .add(1);
+    async fn wait_for_slot(&self, drain: &CancellationToken) -> bool {
+        self.count_pause();
         self.report_maxconn();
-        let waiting = Waiting::new(&worker_stats.global);
+        let waiting = Waiting::new(&self.worker.worker_stats.global);
         loop {
             let freed = waiting.0.freed.notified();
             tokio::pin!(freed);
@@ -257,22 +307,23 @@ impl Acceptor {
             tokio::select! {
                 () = freed => {}
                 () = drain.cancelled() => return false,
-                // Sessions that are killed end, and free their places.
+                () = self.stop.queue_moved.cancelled() => return false,
+                // Sessions that are killed end, and free their slots.
                 () = self.worker.kill.cancelled() => return false,
             }
         }
     }
 
-    /// Waits for a place and takes it. Once the service is handed over there is one for whoever waits
-    /// here: this process takes nobody else, and may keep those that it has for days.
-    async fn place(&self) -> (Arc<Frontend>, ConnSlot) {
+    /// Waits for a slot and takes it. Once the queue has moved there is one for whoever waits here:
+    /// nobody else is accepted here, and the sessions that there are may go on for days.
+    async fn slot(&self) -> (Arc<Frontend>, ConnSlot) {
         let waiting = Waiting::new(&self.worker.worker_stats.global);
         loop {
             let freed = waiting.0.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
             let (frontend, mut limits) = self.now();
-            if self.handed_over.is_cancelled() {
+            if self.stop.queue_moved.is_cancelled() {
                 limits = ConnLimits::NONE;
             }
             if let Some(slot) = self.take(&frontend, limits) {
@@ -280,29 +331,88 @@ impl Acceptor {
             }
             tokio::select! {
                 () = freed => {}
-                () = self.handed_over.cancelled() => {}
+                () = self.stop.queue_moved.cancelled() => {}
             }
         }
     }
 
-    /// Something of ours ran out: says so, at most once a second, and pauses.
-    async fn shortage(&self, error: &io::Error) {
+    /// Nothing can be accepted, mostly because something of ours ran out: says so, at most once a
+    /// second, and pauses. Those who have waited for long are told.
+    async fn pause(&self, error: &io::Error) {
         let worker_stats = &self.worker.worker_stats;
-        worker_stats
-            .global
-            .traffic
-            .mine(&worker_stats.token)
-            .paused
-            .add(1);
-        // What is no shortage is not told to this function.
+        self.count_pause();
         if let Some(shortage) = Shortage::of(error) {
             let (token, step) = (&worker_stats.token, ShortageStep::Accept);
             worker_stats.global.shortage(token, step, shortage, None);
+        } else if self.shortage.get().is_none() {
+            tracing::error!(%error, "accept failed, trying again");
+        }
+        let since = self.shortage.get().unwrap_or_else(Instant::now);
+        self.shortage.set(Some(since));
+        if since.elapsed() >= SHORTAGE_MAX && is_out_of_descriptors(error) {
+            self.refuse_waiting();
         }
         let waiting = Waiting::new(&worker_stats.global);
         // Whichever comes first; neither needs to be told from the other.
         let _ = tokio::time::timeout(SHORTAGE_PAUSE, waiting.0.freed.notified()).await;
     }
+
+    /// Ends the connections that are queued, one after another, in the place of the worker's spare
+    /// descriptor: there is none for their sessions.
+    fn refuse_waiting(&self) {
+        for _ in 0..BATCH_MAX {
+            let (frontend, limits) = self.now();
+            self.worker.spare.borrow_mut().take();
+            let accepted = accept(self.socket.get_ref());
+            let peer = accepted.map(|(client, peer)| {
+                close_in_order(client);
+                peer
+            });
+            *self.worker.spare.borrow_mut() = spare_descriptor();
+            let Ok(peer) = peer else {
+                return;
+            };
+            if let Some(slot) = self.take(&frontend, limits) {
+                let id = self.worker.pending.number(self.worker.peers.position());
+                let stats = &self.worker.worker_stats;
+                SessionStats::open(id, slot, frontend, peer, stats)
+                    .finish(&Termination::new(Cause::Resource, Phase::Connect), stats);
+            }
+        }
+    }
+
+    fn count_pause(&self) {
+        let worker_stats = &self.worker.worker_stats;
+        let process = worker_stats.global.traffic.mine(&worker_stats.token);
+        process.paused.add(1);
+    }
+
+    /// Connections that wait to be accepted.
+    fn queued(&self) -> usize {
+        let socket = self.socket.get_ref().as_fd();
+        // A unix socket does not tell.
+        raw::tcp_info(socket).map_or(UNIX_DRAIN_MAX, |info| info.unacked as usize)
+    }
+}
+
+/// Whether `accept` has failed because that one connection was gone, or its network was (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::ECONNRESET
+                | libc::EINTR
+                | libc::ENETDOWN
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EPERM
+        )
+    )
 }
 
 /// Makes sessions that end ring [`GlobalLive::freed`].
@@ -310,7 +420,9 @@ struct Waiting<'a>(&'a GlobalLive);
 
 impl<'a> Waiting<'a> {
     fn new(global: &'a GlobalLive) -> Self {
-        global.waiting.fetch_add(1, SeqCst);
+        global.waiting.fetch_add(1, Relaxed);
+        // Pairs with the fence of `ConnSlot`'s drop: what is looked at from here on is no older.
+        fence(SeqCst);
         Self(global)
     }
 }

@@ -1,51 +1,39 @@
-//! Step 7: one connection attempt to one server. Runs on a worker.
+//! Step 7: connections to servers by sockets. Runs on a worker.
 
-use super::relay::{Connecting, Kind, Relay};
+use super::context::WorkerContext;
+use super::relay::{Connecting, Kind};
+use super::server_connect::Dialer;
+use super::session_stats::{SessionStats, WorkerStats};
 use crate::config::model::ServerPort;
-use crate::live::slot::Slot;
-use crate::state::Server;
+use crate::live::{FailureCause, ServerName, ShortageStep, WorkerToken};
 use crate::state::server::Endpoint;
+use crate::state::{Backend, BackendId, Server, ToControl};
+use crate::sys::limits::{Shortage, out_of_descriptors};
 use crate::sys::socket::unix_address;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
-/// The kernel's default range of source ports begins here.
-const EPHEMERAL_MIN: u16 = 32768;
-
-/// A connection attempt in flight. Dropping it closes the attempt and gives the server's place
-/// back.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    /// The server that is asked.
-    pub(super) server: Arc<Server>,
-    /// A session's place on it.
-    pub(super) slot: Slot,
-    /// When it was asked.
-    pub(super) started: Instant,
-    /// How many attempts were made before it.
-    pub(super) order: u32,
-    socket: Connecting,
+/// Connects a worker's sessions.
+pub(super) struct SocketDialer<'a> {
+    pub(super) worker: &'a Rc<WorkerContext>,
+    /// The client's socket, whose destination port counts where the server has none of its own.
+    pub(super) client: &'a OwnedFd,
+    /// The session's, in which the server that is asked is noted.
+    pub(super) stats: &'a mut SessionStats,
 }
 
-impl Attempt {
-    /// Asks `server`. `client` is the client's socket, whose destination port counts where the
-    /// server has none of its own.
-    ///
-    /// # Errors
-    /// Those of `socket` and `connect` that come at once; [`crate::sys::limits::is_local`] tells
-    /// whose fault they are.
-    pub(super) fn begin(
-        server: &Arc<Server>,
-        slot: Slot,
-        client: &OwnedFd,
-        (started, relay): (Instant, &Rc<Relay>),
-    ) -> io::Result<Self> {
-        let (address, kind) = address_of(server, client)?;
+impl Dialer for SocketDialer<'_> {
+    type Connection = Connecting;
+
+    fn dial(&mut self, server: &Arc<Server>) -> io::Result<Connecting> {
+        if !self.worker.worker_stats.global.may_take_descriptors() {
+            return Err(out_of_descriptors());
+        }
+        let (address, kind) = address_of(server, self.client)?;
         let (domain, protocol) = match kind {
             Kind::Tcp => (address.domain(), Some(Protocol::TCP)),
             Kind::Unix => (Domain::UNIX, None),
@@ -61,55 +49,67 @@ impl Attempt {
             }
             result => result?,
         }
-        if kind == Kind::Tcp && is_own_address(&socket, &address) {
-            return Err(io::ErrorKind::ConnectionRefused.into());
-        }
-        let socket = Connecting::new(relay, socket.into(), kind)?;
-        Ok(Self {
-            server: Arc::clone(server),
-            slot,
-            started,
-            order: 0,
-            socket,
-        })
+        Connecting::new(&self.worker.relay, socket.into(), kind)
     }
 
-    /// The same, with the number of attempts that were made before it.
-    pub(super) fn numbered(self, order: u32) -> Self {
-        Self { order, ..self }
-    }
-
-    /// Completes when the server has answered.
-    ///
-    /// # Errors
-    /// The server's refusal.
-    pub(super) async fn answered(&self) -> io::Result<()> {
-        self.socket.answered().await
-    }
-
-    /// The connected socket and the server's place.
-    pub(super) fn into_parts(self) -> (Connecting, Slot) {
-        (self.socket, self.slot)
-    }
-
-    /// Closes the attempt by a reset, should the server answer while it is being given up.
-    pub(super) fn abandon(self) {
-        if self.socket.kind() == Kind::Tcp {
+    fn abort(&mut self, connection: Connecting) {
+        if connection.kind() == Kind::Tcp {
             let linger = Some(std::time::Duration::ZERO);
             // Refused only by a socket that is gone already.
-            let _ = rustix::net::sockopt::set_socket_linger(self.socket.fd(), linger);
+            let _ = rustix::net::sockopt::set_socket_linger(connection.fd(), linger);
         }
+    }
+
+    fn backend<T>(&self, id: BackendId, look: impl FnOnce(&Backend) -> T) -> Option<T> {
+        self.worker
+            .read(|snapshot| snapshot.backend(id).map(|backend| look(backend)))
+    }
+
+    fn suspect(&mut self, backend: BackendId, server: &Server) {
+        let server = server.live.uid;
+        let check = ToControl::CheckNow { backend, server };
+        self.worker.control.hint(check);
+    }
+
+    fn short_of(&mut self, shortage: Shortage, server: &Server) {
+        let WorkerStats { token, global, .. } = &*self.worker.worker_stats;
+        let backend = self.stats.backend.as_ref();
+        let towards = backend.zip(server.endpoint.as_ref());
+        let towards = towards.map(|(backend, address)| ServerName {
+            backend: &backend.spec.name,
+            server: &server.spec.name,
+            address,
+        });
+        global.shortage(token, ShortageStep::Connect, shortage, towards);
+    }
+
+    fn gave_up(&mut self, cause: FailureCause, server: Option<&Server>) {
+        let WorkerStats { token, global, .. } = &*self.worker.worker_stats;
+        let server = server.map(|server| &*server.spec.name);
+        if let Some(backend) = &self.stats.backend {
+            global.session_failed(token, backend.slot.live(), server, cause);
+        }
+    }
+
+    fn asks(&mut self, server: &Server, retries: u32, redispatched: bool) {
+        self.stats.asked = Some(Arc::clone(&server.spec));
+        self.stats.retries = retries;
+        self.stats.redispatched = redispatched;
+    }
+
+    fn token(&self) -> &WorkerToken {
+        &self.worker.worker_stats.token
     }
 }
 
-/// Whether a connection leads to its own socket: nobody listens on the port, and the kernel has chosen it
-/// as the source port. Only a port of this machine can be both, so only near ones are looked at.
-fn is_own_address(socket: &Socket, address: &SockAddr) -> bool {
-    let Some(to) = address.as_socket() else {
-        return false;
-    };
-    let may_be = to.ip().is_loopback() || to.port() >= EPHEMERAL_MIN;
-    may_be && socket.local_addr().is_ok_and(|own| own == *address)
+/// Whether a connection has met itself: nobody listened on the server's port of this machine, and the
+/// kernel chose that very port for our end. Possible only where the kernel chooses ports.
+pub(super) fn is_self_connected(connection: &impl AsFd) -> bool {
+    let socket = socket2::SockRef::from(connection);
+    let addresses = socket.local_addr().ok().zip(socket.peer_addr().ok());
+    addresses.is_some_and(|(local, peer)| {
+        local.as_socket().is_some() && local.as_socket() == peer.as_socket()
+    })
 }
 
 fn address_of(server: &Server, client: &OwnedFd) -> io::Result<(SockAddr, Kind)> {
@@ -151,11 +151,11 @@ mod tests {
         socket.bind(&any.into()).unwrap();
         let own = socket.local_addr().unwrap();
         socket.connect(&own).unwrap();
-        assert!(is_own_address(&socket, &own));
+        assert!(is_self_connected(&socket));
         let listener = std::net::TcpListener::bind(any).unwrap();
-        let address = listener.local_addr().unwrap().into();
+        let address: SockAddr = listener.local_addr().unwrap().into();
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.connect(&address).unwrap();
-        assert!(!is_own_address(&socket, &address));
+        assert!(!is_self_connected(&socket));
     }
 }

@@ -4,13 +4,16 @@
 //! connected and relayed on one worker and never leaves it. Start reading at [`session`].
 
 mod accept;
+mod client_watch;
 mod connect;
 pub mod connect_policy;
+mod context;
 pub mod hand_off;
 pub mod order;
 mod pending;
+mod pending_guard;
 mod relay;
-mod server_connect;
+pub(crate) mod server_connect;
 mod session;
 pub mod session_id;
 mod session_stats;
@@ -20,13 +23,14 @@ pub use accept::{Listener, ListenerId};
 
 use crate::live::pulse::Pulse;
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
-use crate::state::{ControlHandle, Snapshot};
+use crate::state::{ControlHandle, Frontend, Snapshot};
 use crate::sys::abort::AbortOnPanic;
+use accept::StopAccepting;
 use arc_swap::ArcSwap;
+use context::WorkerContext;
 use hand_off::HandOff;
 use order::Order;
 use relay::Relay;
-use session::WorkerContext;
 use session_stats::WorkerStats;
 use std::collections::HashMap;
 use std::io;
@@ -187,7 +191,11 @@ enum Stage {
 fn obey(order: Order, acceptors: &mut Acceptors) {
     let worker = &acceptors.worker;
     match order {
-        Order::EndSessions { servers, cause } => worker.relay.end_sessions(&servers, cause),
+        Order::EndSessions { servers, cause } => {
+            worker.relay.end_sessions(&servers, cause);
+            worker.pending.end_on(&servers, cause);
+        }
+        Order::ServersChanged(backends) => worker.pending.servers_changed(&backends),
         Order::List {
             from,
             wanted,
@@ -207,7 +215,11 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             let _ = reply.try_send(found);
         }
         Order::Open(listener) => acceptors.open(listener),
-        Order::Close(id) => acceptors.close(id),
+        Order::Close {
+            id,
+            frontend,
+            moved,
+        } => acceptors.close(id, frontend, moved),
     }
 }
 
@@ -217,8 +229,8 @@ struct Acceptors {
     sessions: TaskTracker,
     stops: Stops,
     open: TaskTracker,
-    /// Cancelled: accept what is queued and close.
-    closing: HashMap<ListenerId, CancellationToken>,
+    /// What ends each of them.
+    stop: HashMap<ListenerId, StopAccepting>,
 }
 
 impl Acceptors {
@@ -228,25 +240,24 @@ impl Acceptors {
             sessions,
             stops,
             open: TaskTracker::new(),
-            closing: HashMap::new(),
+            stop: HashMap::new(),
         }
     }
 
     fn open(&mut self, listener: Listener) {
         // A worker may have several sockets of one listener: all of them end by its id.
-        let drain = self.closing.entry(listener.id);
-        let drain = drain
-            .or_insert_with(|| self.stops.drain.child_token())
+        let stop = self.stop.entry(listener.id);
+        let stop = stop
+            .or_insert_with(|| StopAccepting::new(&self.stops))
             .clone();
         let worker = Rc::clone(&self.worker);
-        let stop = (drain, self.stops.handed_over.clone());
         let acceptor = accept::run(listener, worker, self.sessions.clone(), stop);
         self.open.spawn_local(acceptor);
     }
 
-    fn close(&mut self, id: ListenerId) {
-        if let Some(drain) = self.closing.remove(&id) {
-            drain.cancel();
+    fn close(&mut self, id: ListenerId, frontend: Option<Arc<Frontend>>, moved: bool) {
+        if let Some(stop) = self.stop.remove(&id) {
+            stop.now(frontend, moved);
         }
     }
 }

@@ -6,6 +6,7 @@ use super::accept::{Listener, ListenerId};
 use super::session_id::SessionId;
 use super::sessions::{Cursor, Page, Wanted};
 use crate::live::Cause;
+use crate::state::{BackendId, Frontend};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -17,8 +18,8 @@ pub const ORDERS_MAX: usize = 256;
 pub enum Order {
     /// End the sessions that these servers carry: they went down, or a primary came up.
     EndSessions {
-        /// [`crate::live::ServerLive::uid`]s.
-        servers: Vec<u64>,
+        /// The servers.
+        servers: ServerSet,
         /// First letter of the sessions' termination state: `D`, `U` or `K`.
         cause: Cause,
     },
@@ -40,8 +41,36 @@ pub enum Order {
     },
     /// Accept from this socket too.
     Open(Listener),
-    /// Accept what is queued on this one, then close it.
-    Close(ListenerId),
+    /// Close a listener.
+    Close {
+        /// Which.
+        id: ListenerId,
+        /// Its frontend, which a reload has removed, as it was last.
+        frontend: Option<Arc<Frontend>>,
+        /// Another listener has the same socket, and goes on with its queue; otherwise what is queued
+        /// is accepted first.
+        moved: bool,
+    },
+    /// Servers of these backends have come up or gone down, or their lists have changed: sessions that
+    /// are connecting decide anew.
+    ServersChanged(Arc<[BackendId]>),
+}
+
+/// Some servers, by [`crate::live::ServerLive::uid`].
+#[derive(Debug, Clone)]
+pub struct ServerSet(Arc<[u64]>);
+
+impl ServerSet {
+    /// Of these servers.
+    pub fn new(mut servers: Vec<u64>) -> Self {
+        servers.sort_unstable();
+        Self(servers.into())
+    }
+
+    /// Whether the server is one of them.
+    pub fn contains(&self, server: u64) -> bool {
+        self.0.binary_search(&server).is_ok()
+    }
 }
 
 /// The sending ends of all workers' inboxes; cheap to clone.

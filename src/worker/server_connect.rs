@@ -1,35 +1,91 @@
-//! Steps 5 to 7: choosing a server, taking a place on it, connecting; again until one answers.
+//! Steps 5 to 7: choosing a server, taking a slot on it, connecting; again until one answers.
 //!
-//! The decisions are [`ConnectPolicy`]'s; this file carries them out on sockets and counts what came of it.
+//! [`ConnectPolicy`] decides when; this file chooses the servers, keeps the attempts and counts what
+//! came of them. It does no input or output and waits for nothing: a [`Dialer`] connects, and its
+//! owner tells what has happened. A worker's session drives it with sockets ([`super::connect`]), the
+//! simulation of control with events of its own.
+//!
 //! Until a server has answered not a byte of the client is read, so another can always be tried.
+//!
+//! Invariant: the policy has an attempt in a slot exactly when this has a connection in it.
 
-use super::connect::Attempt;
 use super::connect_policy::{AttemptSlot, ConnectFailure, ConnectPolicy, Limits, Step};
-use super::pending::PendingGuard;
-use super::session::WorkerContext;
-use crate::balance::RotationCursor;
+use super::order::ServerSet;
+use crate::balance::PickInput;
 use crate::live::slot::Slot;
-use crate::live::{Cause, FailureCause, Phase, ServerName, ShortageStep, Termination, Traffic};
-use crate::state::{Backend, BackendId, Server, ToControl};
-use crate::sys::limits::{Shortage, out_of_descriptors};
-use crate::sys::raw::{self, Owned};
-use std::future::pending;
+use crate::live::{FailureCause, Traffic, WorkerToken};
+use crate::state::{Backend, BackendId, OperState, Server};
+use crate::sys::limits::Shortage;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+
+/// What connects to servers, and what a session's connecting needs to know.
+pub(crate) trait Dialer {
+    /// A connection that was begun. Dropping it closes it.
+    type Connection;
+
+    /// Begins a connection to `server`.
+    ///
+    /// # Errors
+    /// Those that come at once; [`FailureCause::of`] tells whose fault they are.
+    fn dial(&mut self, server: &Arc<Server>) -> io::Result<Self::Connection>;
+
+    /// Closes a connection by a reset, should the server answer while it is given up.
+    fn abort(&mut self, connection: Self::Connection);
+
+    /// Looks at the backend as it is now; `None` when it was removed.
+    fn backend<T>(&self, id: BackendId, look: impl FnOnce(&Backend) -> T) -> Option<T>;
+
+    /// Several connects to the server have failed in a row: it is to be checked.
+    fn suspect(&mut self, backend: BackendId, server: &Server);
+
+    /// Something of our own was missing on the way to `server`.
+    fn short_of(&mut self, shortage: Shortage, server: &Server);
+
+    /// No server was reached; `server` was asked last.
+    fn gave_up(&mut self, cause: FailureCause, server: Option<&Server>);
+
+    /// `server` is asked, or has answered, after this many attempts before it;
+    /// `redispatched`: another was asked first.
+    fn asks(&mut self, server: &Server, retries: u32, redispatched: bool);
+
+    /// The right to count.
+    fn token(&self) -> &WorkerToken;
+}
+
+/// A connection attempt, or the connection that came of it.
+#[derive(Debug)]
+pub(crate) struct Attempt<C> {
+    /// The server that is asked.
+    pub(crate) server: Arc<Server>,
+    /// A session's slot on it.
+    pub(crate) slot: Slot,
+    /// When it was asked.
+    pub(crate) started: Instant,
+    /// The socket.
+    pub(crate) connection: C,
+    /// How many attempts were made before it.
+    order: u32,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Wait for an answer, a failure or a change of the servers, at most until then.
+    Wait(Instant),
+    /// No server was reached.
+    GiveUp(ConnectFailure),
+}
 
 /// A session's way to a server.
-pub(super) struct ServerConnect<'a> {
-    worker: &'a WorkerContext,
-    pending: &'a PendingGuard,
-    client: &'a OwnedFd,
-    backend: BackendId,
-    turn: RotationCursor,
+#[derive(Debug)]
+pub(crate) struct ServerConnect<C> {
+    /// As it was when the session came to it: it serves on when a reload has removed it.
+    backend: Arc<Backend>,
+    input: PickInput,
     policy: ConnectPolicy,
-    attempts: [Option<Attempt>; 2],
+    attempts: [Option<Attempt<C>>; 2],
     /// The server that was asked first.
     first: Option<u64>,
     /// The server that has refused last, until it is known whether another is asked instead.
@@ -38,219 +94,304 @@ pub(super) struct ServerConnect<'a> {
     last_failure: Option<FailureCause>,
     /// What was missing here the last time that something was.
     last_shortage: Option<Shortage>,
-    /// Watches the client for a reset, from the first wait on that was in vain: most sessions are
-    /// connected before that and do not pay for it.
-    client_watch: Option<AsyncFd<Owned<BorrowedFd<'a>>>>,
 }
 
-/// What ended a wait.
-enum Event {
-    Answered(AttemptSlot),
-    Failed(AttemptSlot, io::Error),
-    TimeIsUp,
-    ClientGone(io::Error),
-    Ended,
-}
-
-impl<'a> ServerConnect<'a> {
-    /// Sets out for a server of `backend`.
-    pub(super) fn new(pending: &'a PendingGuard, client: &'a OwnedFd, backend: &Backend) -> Self {
+impl<C> ServerConnect<C> {
+    /// A way to a server of `backend` that begins at `now`.
+    pub(crate) fn new(backend: &Arc<Backend>, now: Instant) -> Self {
         let limits = Limits {
             retries: backend.spec.retries,
             budget: backend.spec.timeout_connect,
             attempt: backend.spec.connect_attempt,
         };
-        let policy = ConnectPolicy::new(limits, Instant::now());
-        pending.expect_until(policy.deadline());
         Self {
-            worker: &pending.worker,
-            pending,
-            client,
-            backend: backend.id,
-            turn: RotationCursor::take(&backend.live.cursor),
-            policy,
+            backend: Arc::clone(backend),
+            input: PickInput::take(&backend.live.cursor),
+            policy: ConnectPolicy::new(limits, now),
             attempts: [None, None],
             first: None,
             refused: None,
             last_failure: None,
             last_shortage: None,
-            client_watch: None,
         }
     }
 
-    /// The attempt that a server has answered.
-    pub(super) async fn server(mut self) -> Result<Attempt, Termination> {
+    /// The backend.
+    pub(crate) fn backend(&self) -> BackendId {
+        self.backend.id
+    }
+
+    /// When the whole budget is spent.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.policy.deadline()
+    }
+
+    /// The connection in `slot`, if one is in flight.
+    pub(crate) fn connection(&self, slot: AttemptSlot) -> Option<&C> {
+        self.attempts[slot as usize]
+            .as_ref()
+            .map(|attempt| &attempt.connection)
+    }
+
+    /// Whether the connection in `slot` may have met itself: only where nobody is known to listen.
+    pub(crate) fn may_be_self_connected(&self, slot: AttemptSlot) -> bool {
+        let attempt = self.attempts[slot as usize].as_ref();
+        attempt.is_some_and(|attempt| !attempt.server.live.is_answering())
+    }
+
+    /// Whether one of these servers is asked now.
+    pub(crate) fn is_asking(&self, servers: &ServerSet) -> bool {
+        let mut attempts = self.attempts.iter().flatten();
+        attempts.any(|attempt| servers.contains(attempt.server.live.uid))
+    }
+
+    /// Begins what is to be begun at `now`.
+    pub(crate) fn advance(
+        &mut self,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) -> Next {
         loop {
-            match self.policy.step(Instant::now()) {
-                Step::Start(slot) => self.start(slot),
-                Step::GiveUp(failure) => return Err(self.give_up(failure)),
-                Step::Wait(until) => match self.wait(until).await {
-                    Event::Answered(slot) => {
-                        if let Some(winner) = self.win(slot) {
-                            return Ok(winner);
-                        }
-                    }
-                    Event::Failed(slot, error) => self.failed(slot, &error),
-                    Event::TimeIsUp => self.watch_client(),
-                    Event::ClientGone(error) => {
-                        return Err(Termination::because(Cause::Client, Phase::Connect, error));
-                    }
-                    Event::Ended => return Err(Termination::new(Cause::Killed, Phase::Connect)),
-                },
+            self.assert_slots();
+            match self.policy.step(now) {
+                Step::Start(slot) => self.start(slot, dialer, now),
+                Step::Wait(until) => return Next::Wait(until),
+                Step::GiveUp(failure) => {
+                    self.give_up(failure, dialer);
+                    return Next::GiveUp(failure);
+                }
             }
         }
     }
 
     /// Steps 5 and 6, and the beginning of 7.
-    fn start(&mut self, slot: AttemptSlot) {
-        if let Some(overtaken) = self.attempts[slot as usize].take() {
-            self.leave(overtaken);
-        }
-        let Some(server) = self.select() else {
-            return self.policy.exhausted();
+    fn start(&mut self, slot: AttemptSlot, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
+        let server = match self.select(dialer) {
+            Ok(server) => server,
+            Err(none_usable) => return self.policy.exhausted(none_usable),
         };
-        let now = Instant::now();
-        let usual = server.live.usual_connect();
-        let again = self.policy.started(slot, server.live.uid, usual, now);
-        self.first.get_or_insert(server.live.uid);
-        self.each(&server, |traffic| {
+        // Only now: an attempt that may still be answered is closed for another, never for none.
+        if let Some(silent) = self.attempts[slot as usize].take() {
+            self.leave(silent, dialer);
+        }
+        let uid = server.live.uid;
+        self.policy
+            .started(slot, uid, server.live.usual_connect(), now);
+        self.first.get_or_insert(uid);
+        let refused = self.refused.take();
+        let again = refused
+            .as_ref()
+            .is_some_and(|refused| refused.live.uid == uid);
+        self.count(&server, dialer, |traffic| {
             traffic.connect.add(1);
             if again {
                 traffic.wretr.add(1);
             }
         });
-        if let Some(refused) = self.refused.take()
-            && refused.live.uid != server.live.uid
-        {
-            self.each(&refused, |traffic| traffic.wredis.add(1));
+        if let Some(refused) = refused.filter(|_| !again) {
+            self.count(&refused, dialer, |traffic| traffic.wredis.add(1));
         }
-        let server_slot = Slot::take(&server.live, &self.worker.worker_stats.token);
         let order = self.policy.retries();
-        self.pending.stats(|stats| {
-            stats.asked = Some(Arc::clone(&server.spec));
-            stats.retries = order;
-        });
-        let begun = if self.worker.worker_stats.global.may_take_descriptors() {
-            Attempt::begin(&server, server_slot, self.client, (now, &self.worker.relay))
-        } else {
-            Err(out_of_descriptors())
-        };
-        match begun {
-            Ok(attempt) => self.attempts[slot as usize] = Some(attempt.numbered(order)),
-            Err(error) => self.refused(slot, &server, &error),
+        dialer.asks(&server, order, self.first != Some(uid));
+        let server_slot = Slot::take(&server.live, dialer.token());
+        match dialer.dial(&server) {
+            Ok(connection) => {
+                self.attempts[slot as usize] = Some(Attempt {
+                    slot: server_slot,
+                    started: now,
+                    connection,
+                    order,
+                    server,
+                });
+            }
+            Err(error) => self.count_failure((slot, &server), &error, dialer, now),
         }
     }
 
-    /// Step 5: the next server in the rotation that the plan accepts, suspected ones last.
-    fn select(&self) -> Option<Arc<Server>> {
-        self.worker.read(|snapshot| {
-            // A backend that was removed meanwhile is one without servers.
-            let backend = snapshot.backend(self.backend)?;
+    /// Step 5: the next server in the rotation that the policy accepts, suspected ones last. When
+    /// there is none: whether no server of the backend is usable at all.
+    fn select(&self, dialer: &impl Dialer) -> Result<Arc<Server>, bool> {
+        let select = |backend: &Backend| {
             let server = |index: u32| &backend.servers[index as usize];
             let accepts = |index| self.policy.accepts(server(index).live.uid);
             let trusted = |index| accepts(index) && !server(index).live.is_suspect();
             let chosen = backend
                 .picker
-                .pick(self.turn, trusted)
-                .or_else(|| backend.picker.pick(self.turn, accepts))?;
-            Some(Arc::clone(server(chosen)))
-        })
+                .pick(&self.input, trusted)
+                .or_else(|| backend.picker.pick(&self.input, accepts));
+            chosen
+                .map(|index| Arc::clone(server(index)))
+                .ok_or(backend.picker.is_empty())
+        };
+        let now = dialer.backend(self.backend.id, select);
+        // A backend that was removed serves those that came to it, with the servers that it had.
+        now.unwrap_or_else(|| select(&self.backend))
     }
 
-    async fn wait(&self, until: Instant) -> Event {
-        let [a, b] = &self.attempts;
-        tokio::select! {
-            // First, so that what was to end does not go on because a server answers in that moment.
-            biased;
-            () = self.pending.ended() => Event::Ended,
-            result = answer(a.as_ref()) => event(AttemptSlot::A, result),
-            result = answer(b.as_ref()) => event(AttemptSlot::B, result),
-            error = reset(self.client_watch.as_ref()) => Event::ClientGone(error),
-            () = tokio::time::sleep_until(until.into()) => Event::TimeIsUp,
-        }
-    }
-
-    /// The attempt in `slot` has been answered: it is kept, the other is closed by a reset. `None`
-    /// when its server has gone down meanwhile and ends its sessions then.
-    fn win(&mut self, slot: AttemptSlot) -> Option<Attempt> {
+    /// The server in `slot` has answered: its connection is kept, the other is closed by a reset.
+    /// `None` when the server has gone down meanwhile and ends its sessions then.
+    pub(crate) fn answered(
+        &mut self,
+        slot: AttemptSlot,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) -> Option<Attempt<C>> {
         let winner = self.attempts[slot as usize].take()?;
-        if winner.server.spec.shutdown_sessions_on_down && !self.is_usable(&winner.server) {
+        if winner.server.spec.shutdown_sessions_on_down && !self.is_usable(&winner.server, dialer) {
             let gone = io::Error::from_raw_os_error(libc::ECONNREFUSED);
-            self.refused(slot, &Arc::clone(&winner.server), &gone);
-            winner.abandon();
+            self.count_failure((slot, &winner.server), &gone, dialer, now);
+            dialer.abort(winner.connection);
             return None;
         }
-        winner
-            .server
-            .live
-            .connect_succeeded(winner.started.elapsed());
-        for loser in std::mem::take(&mut self.attempts).into_iter().flatten() {
+        self.policy.withdrawn(slot);
+        let took = now.saturating_duration_since(winner.started);
+        winner.server.live.connect_succeeded(took);
+        for other in AttemptSlot::BOTH {
+            let Some(loser) = self.attempts[other as usize].take() else {
+                continue;
+            };
+            self.policy.withdrawn(other);
             if loser.started < winner.started {
-                self.leave(loser);
+                self.leave(loser, dialer);
             } else {
-                loser.abandon();
+                dialer.abort(loser.connection);
             }
         }
-        self.each(&winner.server, |traffic| traffic.lbtot.add(1));
+        self.count(&winner.server, dialer, |traffic| traffic.lbtot.add(1));
         let redispatched = self.first != Some(winner.server.live.uid);
-        self.pending.stats(|stats| {
-            stats.retries = winner.order;
-            stats.redispatched = redispatched;
-        });
+        dialer.asks(&winner.server, winner.order, redispatched);
         Some(winner)
     }
 
-    fn is_usable(&self, server: &Server) -> bool {
-        self.worker.read(|snapshot| {
-            snapshot.backend(self.backend).is_some_and(|backend| {
-                let mut servers = backend.servers.iter();
-                servers.any(|now| now.live.uid == server.live.uid && now.is_usable())
-            })
-        })
+    /// The attempt in `slot` has failed.
+    pub(crate) fn failed(
+        &mut self,
+        slot: AttemptSlot,
+        error: &io::Error,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) {
+        if let Some(attempt) = self.attempts[slot as usize].take() {
+            self.count_failure((slot, &attempt.server), error, dialer, now);
+        }
     }
 
-    fn failed(&mut self, slot: AttemptSlot, error: &io::Error) {
-        if let Some(attempt) = self.attempts[slot as usize].take() {
-            self.refused(slot, &attempt.server, error);
+    /// The servers of the backend have changed: what is in flight to one that is DOWN or in
+    /// maintenance is hopeless, and one that has come up since it was asked is to be asked anew.
+    pub(crate) fn servers_changed(&mut self, dialer: &mut impl Dialer<Connection = C>) {
+        self.policy.servers_changed();
+        for slot in AttemptSlot::BOTH {
+            let Some(attempt) = &self.attempts[slot as usize] else {
+                continue;
+            };
+            let uid = attempt.server.live.uid;
+            let status = dialer.backend(self.backend.id, |backend| {
+                let mut servers = backend.servers.iter();
+                let server = servers.find(|server| server.live.uid == uid)?;
+                Some((server.status.clone(), server.is_usable()))
+            });
+            let Some((status, usable)) = status.flatten() else {
+                continue;
+            };
+            let hopeless = status.oper == OperState::Stopped || status.admin.is_maint();
+            self.policy.set_hopeless(slot, hopeless);
+            if usable && status.since > attempt.started {
+                let stale = self.attempts[slot as usize].take();
+                self.policy.renewed(uid);
+                if let Some(stale) = stale {
+                    dialer.abort(stale.connection);
+                }
+            }
         }
+    }
+
+    /// Closes the attempts at these servers, whose sessions are to end. Nothing is held against them.
+    pub(crate) fn leave_servers(
+        &mut self,
+        servers: &ServerSet,
+        dialer: &mut impl Dialer<Connection = C>,
+    ) {
+        for slot in AttemptSlot::BOTH {
+            let asked = self.attempts[slot as usize].as_ref();
+            if asked.is_some_and(|asked| servers.contains(asked.server.live.uid))
+                && let Some(attempt) = self.attempts[slot as usize].take()
+            {
+                self.policy.withdrawn(slot);
+                dialer.abort(attempt.connection);
+            }
+        }
+    }
+
+    /// Closes what is in flight: the session ends for a reason that no server is to blame for.
+    pub(crate) fn cancel(&mut self, dialer: &mut impl Dialer<Connection = C>) {
+        for slot in AttemptSlot::BOTH {
+            if let Some(attempt) = self.attempts[slot as usize].take() {
+                self.policy.withdrawn(slot);
+                dialer.abort(attempt.connection);
+            }
+        }
+    }
+
+    fn is_usable(&self, server: &Server, dialer: &impl Dialer) -> bool {
+        let usable = dialer.backend(self.backend.id, |backend| {
+            let mut servers = backend.servers.iter();
+            servers.any(|now| now.live.uid == server.live.uid && now.is_usable())
+        });
+        usable.unwrap_or(true)
     }
 
     /// The server has refused, or something of ours ran out: the two are never confused.
-    fn refused(&mut self, slot: AttemptSlot, server: &Arc<Server>, error: &io::Error) {
-        let now = Instant::now();
+    fn count_failure(
+        &mut self,
+        (slot, server): (AttemptSlot, &Arc<Server>),
+        error: &io::Error,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) {
         let cause = FailureCause::of(error);
         if let FailureCause::Shortage(shortage) = cause {
             self.last_shortage = Some(shortage);
-            self.report_shortage(server, shortage);
             self.policy.local_error(slot, now);
+            dialer.short_of(shortage, server);
             return;
         }
         self.last_failure = Some(cause);
+        self.last_failure = Some(cause);
         self.policy.refused(slot, now);
-        self.blame(server);
+        self.record_failure(server, dialer);
         self.refused = Some(Arc::clone(server));
     }
 
-    /// Counts that `server` could not be asked for want of something of our own, and tells of it.
-    fn report_shortage(&self, server: &Server, shortage: Shortage) {
-        let Some(endpoint) = &server.endpoint else {
-            return;
-        };
-        let worker_stats = &self.worker.worker_stats;
-        self.pending.stats(|stats| {
-            let towards = stats.backend.as_ref().map(|backend| ServerName {
-                backend: &backend.spec.name,
-                server: &server.spec.name,
-                address: endpoint,
-            });
-            let step = ShortageStep::Connect;
-            let token = &worker_stats.token;
-            worker_stats.global.shortage(token, step, shortage, towards);
-        });
+    /// Another server is asked instead, this one not having answered.
+    fn leave(&self, attempt: Attempt<C>, dialer: &mut impl Dialer<Connection = C>) {
+        self.count(&attempt.server, dialer, |traffic| traffic.wredis.add(1));
+        self.record_failure(&attempt.server, dialer);
+        dialer.abort(attempt.connection);
     }
 
-    /// Counts that the session gets no server, and tells of it.
-    fn report_failure(&self, failure: ConnectFailure, server: Option<&Server>) {
+    fn record_failure(&self, server: &Server, dialer: &mut impl Dialer<Connection = C>) {
+        if server.live.connect_failed() {
+            dialer.suspect(self.backend.id, server);
+        }
+    }
+
+    /// No server was reached: the attempts that are left are closed, and the failure is counted on
+    /// the server that was asked last.
+    fn give_up(&mut self, failure: ConnectFailure, dialer: &mut impl Dialer<Connection = C>) {
+        let mut last = self.refused.take();
+        for slot in AttemptSlot::BOTH {
+            let Some(attempt) = self.attempts[slot as usize].take() else {
+                continue;
+            };
+            self.policy.withdrawn(slot);
+            self.record_failure(&attempt.server, dialer);
+            last = Some(Arc::clone(&attempt.server));
+            dialer.abort(attempt.connection);
+        }
+        match &last {
+            Some(server) => self.count(server, dialer, |traffic| traffic.econ.add(1)),
+            None => self.count_on_backend(dialer, |traffic| traffic.econ.add(1)),
+        }
         let refused = self.last_failure.unwrap_or(FailureCause::Refused);
         let shortage = self.last_shortage.map(FailureCause::Shortage);
         let cause = match failure {
@@ -259,116 +400,26 @@ impl<'a> ServerConnect<'a> {
             ConnectFailure::Timeout => FailureCause::Timeout,
             ConnectFailure::Shortage => shortage.unwrap_or(refused),
         };
-        let worker_stats = &self.worker.worker_stats;
-        let server = server.map(|server| &*server.spec.name);
-        self.pending.stats(|stats| {
-            if let Some(backend) = &stats.backend {
-                let live = backend.slot.live();
-                let token = &worker_stats.token;
-                worker_stats
-                    .global
-                    .session_failed(token, live, server, cause);
-            }
-        });
-    }
-
-    /// Another server is asked instead, this one not having answered.
-    fn leave(&mut self, attempt: Attempt) {
-        self.each(&attempt.server, |traffic| traffic.wredis.add(1));
-        self.blame(&attempt.server);
-        attempt.abandon();
-    }
-
-    fn blame(&self, server: &Server) {
-        if server.live.connect_failed() {
-            let check = ToControl::CheckNow {
-                backend: self.backend,
-                server: server.live.uid,
-            };
-            self.worker.control.hint(check);
-        }
-    }
-
-    fn give_up(mut self, failure: ConnectFailure) -> Termination {
-        let mut last = self.refused.take();
-        for attempt in std::mem::take(&mut self.attempts).into_iter().flatten() {
-            self.blame(&attempt.server);
-            last = Some(Arc::clone(&attempt.server));
-            attempt.abandon();
-        }
-        match &last {
-            Some(server) => self.each(server, |traffic| traffic.econ.add(1)),
-            None => self.on_backend(|traffic| traffic.econ.add(1)),
-        }
-        self.report_failure(failure, last.as_deref());
-        let redispatched = last.is_some_and(|server| self.first != Some(server.live.uid));
-        self.pending.stats(|stats| {
-            stats.retries = self.policy.retries();
-            stats.redispatched = redispatched;
-        });
-        match failure {
-            ConnectFailure::NoServer | ConnectFailure::Refused => {
-                Termination::new(Cause::Server, Phase::Connect)
-            }
-            ConnectFailure::Timeout => Termination::new(Cause::ServerTimeout, Phase::Connect),
-            ConnectFailure::Shortage => Termination::new(Cause::Resource, Phase::Connect),
-        }
+        dialer.gave_up(cause, last.as_deref());
     }
 
     /// Runs `count` on the backend's and the server's shard.
-    fn each(&self, server: &Server, count: impl Fn(&Traffic)) {
-        self.on_backend(&count);
-        count(server.live.traffic.mine(&self.worker.worker_stats.token));
+    fn count(&self, server: &Server, dialer: &impl Dialer, count: impl Fn(&Traffic)) {
+        self.count_on_backend(dialer, &count);
+        count(server.live.traffic.mine(dialer.token()));
     }
 
-    fn on_backend(&self, count: impl Fn(&Traffic)) {
-        self.pending.stats(|stats| {
-            if let Some(backend) = &stats.backend {
-                count(
-                    backend
-                        .slot
-                        .live()
-                        .traffic
-                        .mine(&self.worker.worker_stats.token),
-                );
-            }
-        });
+    fn count_on_backend(&self, dialer: &impl Dialer, count: impl Fn(&Traffic)) {
+        count(self.backend.live.traffic.mine(dialer.token()));
     }
 
-    fn watch_client(&mut self) {
-        if self.client_watch.is_none() {
-            // Without the watch the client's reset is noticed when the relay begins.
-            self.client_watch = raw::watch(Owned::new(self.client.as_fd()), Interest::ERROR).ok();
-        }
-    }
-}
-
-async fn answer(attempt: Option<&Attempt>) -> io::Result<()> {
-    match attempt {
-        Some(attempt) => attempt.answered().await,
-        None => pending().await,
-    }
-}
-
-fn event(slot: AttemptSlot, result: io::Result<()>) -> Event {
-    match result {
-        Ok(()) => Event::Answered(slot),
-        Err(error) => Event::Failed(slot, error),
-    }
-}
-
-/// Completes when the client's connection has failed.
-async fn reset(watch: Option<&AsyncFd<Owned<BorrowedFd<'_>>>>) -> io::Error {
-    let Some(watch) = watch else {
-        return pending().await;
-    };
-    loop {
-        let Ok(mut ready) = watch.ready(Interest::ERROR).await else {
-            return pending().await;
-        };
-        match rustix::net::sockopt::socket_error(watch.get_ref().as_fd()) {
-            Ok(Err(error)) | Err(error) => return error.into(),
-            Ok(Ok(())) => ready.clear_ready(),
+    fn assert_slots(&self) {
+        for slot in AttemptSlot::BOTH {
+            debug_assert_eq!(
+                self.policy.is_in_flight(slot),
+                self.attempts[slot as usize].is_some(),
+                "the policy and the connections differ about {slot:?}"
+            );
         }
     }
 }

@@ -1,71 +1,36 @@
 //! The life of one client connection, from accept to hand-over. Runs on a worker.
 
-use super::connect::Attempt;
-use super::hand_off::PeerWorkers;
-use super::pending::{PendingGuard, PendingSessions};
-use super::relay::{Connecting, Established, Kind, Relay};
-use super::server_connect::ServerConnect;
-use super::session_stats::{SessionStats, WorkerStats};
+use super::client_watch::ClientWatch;
+use super::connect::{SocketDialer, is_self_connected};
+use super::connect_policy::{AttemptSlot, ConnectFailure};
+use super::context::WorkerContext;
+use super::pending::Event;
+use super::pending_guard::PendingGuard;
+use super::relay::{Connecting, Established, Kind};
+use super::server_connect::{Attempt, Next, ServerConnect};
+use super::session_stats::SessionStats;
 use crate::live::{Cause, Phase, Termination};
-use crate::state::{Backend, ControlHandle, FrontendId, Snapshot};
-use arc_swap::ArcSwap;
-use std::cell::RefCell;
+use crate::state::{Backend, FrontendId, Route};
+use crate::sys::socket::close_in_order;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use tokio_util::sync::CancellationToken;
+use std::time::{Duration, Instant};
 
-/// What every session of a worker works with.
-pub(super) struct WorkerContext {
-    pub(super) worker_stats: Rc<WorkerStats>,
-    pub(super) relay: Rc<Relay>,
-    /// Sessions that are not the relay's yet.
-    pub(super) pending: PendingSessions,
-    pub(super) control: ControlHandle,
-    pub(super) peers: PeerWorkers,
-    /// Cancelled when sessions may not go on.
-    pub(super) kill: CancellationToken,
-    snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
-}
-
-impl WorkerContext {
-    pub(super) fn new(
-        worker_stats: Rc<WorkerStats>,
-        relay: Rc<Relay>,
-        (control, peers): (ControlHandle, PeerWorkers),
-        kill: CancellationToken,
-        snapshot: Arc<ArcSwap<Snapshot>>,
-    ) -> Self {
-        let snapshot = RefCell::new(arc_swap::Cache::new(snapshot));
-        Self {
-            worker_stats,
-            relay,
-            pending: PendingSessions::default(),
-            control,
-            peers,
-            kill,
-            snapshot,
-        }
-    }
-
-    /// Reads the newest snapshot. What is to outlive `read` is cloned out of it, node by node: a
-    /// clone of the whole would be a write to one cache line that all workers share.
-    ///
-    /// # Hot path: an atomic load and a compare, unless it has changed.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
-        read(self.snapshot.borrow_mut().load())
-    }
-}
+/// How long a session connects before its client is watched: most are connected by then, and do not
+/// pay for it.
+const WATCH_AFTER: Duration = Duration::from_millis(20);
 
 /// One client connection.
 pub(super) struct Session {
     client: OwnedFd,
     kind: Kind,
-    /// Where its account is until the relay has it.
+    /// Everything else that it has until the relay has it.
     pending: PendingGuard,
 }
 
@@ -84,17 +49,17 @@ impl Session {
         }
     }
 
-    /// Lives the connection's life; a panic on the way ends this session and no other.
+    /// Runs the session up to the relay; a panic on the way ends this session and no other.
     ///
-    /// In a box: what the runtime copies about several times is the box and not the life.
-    pub(super) fn live_guarded(self) -> impl Future<Output = ()> {
+    /// In a box: what the runtime copies about several times is the box and not the future.
+    pub(super) fn run_guarded(self) -> impl Future<Output = ()> {
         let worker = Rc::clone(&self.pending.worker);
-        let frontend = self.pending.stats(|stats| stats.frontend.id);
-        guarded(worker, frontend, Box::pin(self.live()))
+        let frontend = self.pending.with(|session| session.stats.frontend.id);
+        guarded(worker, frontend, Box::pin(self.run_to_relay()))
     }
 
-    /// Lives the connection's life up to the relay, which takes it over.
-    async fn live(self) {
+    /// Runs the session and hands it to the relay, or ends it.
+    async fn run_to_relay(self) {
         match self.run().await {
             Ok(server) => {
                 let worker = Rc::clone(&self.pending.worker);
@@ -109,52 +74,166 @@ impl Session {
         }
     }
 
-    /// The life of one client connection up to the relay. Start reading rlb here.
+    /// The ten steps of a client connection. Start reading rlb here.
     ///
     /// Step 1, accept, was the caller's. Who the client is (2) came with its address; nothing asks
     /// what it says (3 inspect) or wants the server told (8 announce) yet.
     async fn run(&self) -> Result<Connecting, Termination> {
-        let backend = self.route()?; //                          4 where to: a backend
-        let attempt = self.reach(&backend).await?; //            5 select, 6 reserve, 7 connect
+        let backend = self.route(); //                           4 where to: a backend
+        let attempt = self.connect(&backend).await?; //          5 select, 6 reserve, 7 connect
         Ok(self.establish(attempt)) //                           9 the relay moves the bytes
     } //                                                        10 finish, whenever it ends
 
-    /// Step 4.
-    fn route(&self) -> Result<Arc<Backend>, Termination> {
-        let PendingGuard { worker, .. } = &self.pending;
-        let id = self.pending.stats(|stats| stats.frontend.default_backend);
-        let Some(backend) = worker.read(|snapshot| snapshot.backend(id).cloned()) else {
-            return Err(Termination::new(Cause::Server, Phase::Connect));
-        };
-        self.pending
-            .stats(|stats| stats.enter_backend(&backend, &worker.worker_stats));
-        Ok(backend)
+    /// Step 4: the backend of the frontend that the connection was accepted for, whatever a reload
+    /// has made of the two meanwhile.
+    fn route(&self) -> Arc<Backend> {
+        let worker_stats = &self.pending.worker.worker_stats;
+        self.pending.with(|session| {
+            let Route::To(backend) = &session.stats.frontend.route;
+            let backend = Arc::clone(backend);
+            session.stats.enter_backend(&backend, worker_stats);
+            backend
+        })
     }
 
-    /// Steps 5 to 7.
-    async fn reach(&self, backend: &Backend) -> Result<Attempt, Termination> {
-        ServerConnect::new(&self.pending, &self.client, backend)
-            .server()
-            .await
+    /// Steps 5 to 7: [`ServerConnect`] on sockets.
+    async fn connect(&self, backend: &Arc<Backend>) -> Result<Attempt<Connecting>, Termination> {
+        let begun = Instant::now();
+        self.pending
+            .with(|session| session.connect = Some(ServerConnect::new(backend, begun)));
+        let mut client = None;
+        let mut left = None;
+        loop {
+            let until = match self.drive(|connect, dialer, now| connect.advance(dialer, now)) {
+                Next::Wait(until) => until,
+                Next::GiveUp(failure) => return Err(no_server(failure, left)),
+            };
+            let watch_from = begun + WATCH_AFTER;
+            let until = if client.is_none() {
+                until.min(watch_from)
+            } else {
+                until
+            };
+            match self.wait(until, client.as_ref()).await {
+                Waited::Event(Event::Answered(slot)) => {
+                    if let Some(attempt) = self.answered(slot) {
+                        return Ok(attempt);
+                    }
+                }
+                Waited::Event(Event::Failed(slot, error)) => {
+                    self.drive(|connect, dialer, now| connect.failed(slot, &error, dialer, now));
+                }
+                Waited::Event(Event::ServersChanged) => {
+                    self.drive(|connect, dialer, _| connect.servers_changed(dialer));
+                }
+                Waited::Event(Event::Leave(servers, cause)) => {
+                    left = Some(cause);
+                    self.drive(|connect, dialer, _| connect.leave_servers(&servers, dialer));
+                }
+                Waited::Event(Event::End(cause)) => {
+                    self.drive(|connect, dialer, _| connect.cancel(dialer));
+                    return Err(Termination::new(cause, Phase::Connect));
+                }
+                Waited::ClientGone(error) => {
+                    self.drive(|connect, dialer, _| connect.cancel(dialer));
+                    let mut end = Termination::new(Cause::Client, Phase::Connect);
+                    end.error = error;
+                    return Err(end);
+                }
+                // Without the watch the client's end is noticed when the relay begins.
+                Waited::Time if client.is_none() => client = ClientWatch::new(&self.client).ok(),
+                Waited::Time => {}
+            }
+        }
+    }
+
+    /// A server has answered. `None`: its answer does not count, and another is to be tried.
+    fn answered(&self, slot: AttemptSlot) -> Option<Attempt<Connecting>> {
+        self.drive(|connect, dialer, now| {
+            if connect.may_be_self_connected(slot)
+                && connect.connection(slot).is_some_and(is_self_connected)
+            {
+                let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+                connect.failed(slot, &refused, dialer, now);
+                return None;
+            }
+            connect.answered(slot, dialer, now)
+        })
+    }
+
+    /// Runs a step of the session's [`ServerConnect`].
+    fn drive<T>(
+        &self,
+        step: impl FnOnce(&mut ServerConnect<Connecting>, &mut SocketDialer<'_>, Instant) -> T,
+    ) -> T {
+        self.pending.with(|session| {
+            let connect = session.connect.as_mut();
+            let connect = connect.expect("it is there from step 4 to the end");
+            let mut dialer = SocketDialer {
+                worker: &self.pending.worker,
+                client: &self.client,
+                stats: &mut session.stats,
+            };
+            step(connect, &mut dialer, Instant::now())
+        })
+    }
+
+    /// Waits for whatever comes first.
+    async fn wait(&self, until: Instant, client: Option<&ClientWatch<'_>>) -> Waited {
+        let mut timer = pin!(tokio::time::sleep_until(until.into()));
+        poll_fn(|context| {
+            if let Poll::Ready(event) = self.pending.poll(context) {
+                return Poll::Ready(Waited::Event(event));
+            }
+            if let Some(client) = client
+                && let Poll::Ready(error) = client.poll_gone(context)
+            {
+                return Poll::Ready(Waited::ClientGone(error));
+            }
+            timer.as_mut().poll(context).map(|()| Waited::Time)
+        })
+        .await
     }
 
     /// A server has answered: the session is counted on it.
-    fn establish(&self, attempt: Attempt) -> Connecting {
-        let server = Arc::clone(&attempt.server);
-        let (socket, slot) = attempt.into_parts();
+    fn establish(&self, attempt: Attempt<Connecting>) -> Connecting {
         let worker_stats = &self.pending.worker.worker_stats;
+        let Attempt {
+            server,
+            slot,
+            connection,
+            ..
+        } = attempt;
         self.pending
-            .stats(|stats| stats.enter_server(&server, slot, worker_stats));
-        socket
+            .with(|session| session.stats.enter_server(&server, slot, worker_stats));
+        connection
     }
 
-    /// No server was reached. An orderly end tells the client so at once; what it may have sent
-    /// unread makes the kernel send a reset, which says the same.
+    /// No server was reached: the client gets an orderly end.
     fn end(self, end: &Termination) {
-        drop(self.client);
+        close_in_order(self.client);
         let worker = Rc::clone(&self.pending.worker);
         self.pending.leave().finish(end, &worker.worker_stats);
     }
+}
+
+/// What [`Session::wait`] has waited for.
+enum Waited {
+    Event(Event),
+    ClientGone(Option<io::Error>),
+    Time,
+}
+
+/// How a session ends that no server has answered; `left` is why it has left the servers that it had
+/// asked, if it was ordered to.
+fn no_server(failure: ConnectFailure, left: Option<Cause>) -> Termination {
+    let cause = match failure {
+        ConnectFailure::NoServer => left.unwrap_or(Cause::Server),
+        ConnectFailure::Refused => Cause::Server,
+        ConnectFailure::Timeout => Cause::ServerTimeout,
+        ConnectFailure::Shortage => Cause::Resource,
+    };
+    Termination::new(cause, Phase::Connect)
 }
 
 /// A session's life, which a panic ends alone.
@@ -194,6 +273,6 @@ mod tests {
         fn size<S, F>(_: impl Fn(S) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(Session::live_guarded) <= 128);
+        assert!(size(Session::run_guarded) <= 128);
     }
 }

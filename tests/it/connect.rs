@@ -70,12 +70,12 @@ fn an_unanswering_server_costs_one_attempt() {
 }
 
 #[test]
-fn when_all_refuse_the_client_is_told_at_once() {
+fn without_retries_a_refusal_is_told_at_once() {
     let refuses = [Refuses::start(), Refuses::start()];
     let log = Syslog::udp();
     let config = refuses
         .iter()
-        .fold(Config::new(), |config, it| {
+        .fold(Config::new().backend("retries = 0"), |config, it| {
             config.server_with(it.address(), "check = false")
         })
         .log(format!("udp:{}", log.address()), "raw");

@@ -7,6 +7,7 @@ mod checks;
 mod cluster;
 mod colours;
 mod connect;
+mod connect_faults;
 mod dashboard;
 mod demo;
 mod documents;

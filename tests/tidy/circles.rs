@@ -9,12 +9,10 @@ const CRATES: [&str; 2] = ["src", "benches/compare/src"];
 /// Circles that exist; they may only become fewer.
 const LEFT: &[(&str, &str)] = &[
     ("live::failures", "live::objects"),
-    ("worker::pending", "worker::session"),
     ("worker::relay::conn", "worker::relay::connecting"),
     ("worker::relay::conn", "worker::relay::lifecycle"),
     ("worker::relay::conn", "worker::relay::splice"),
     ("worker::relay::direction", "worker::relay::splice"),
-    ("worker::server_connect", "worker::session"),
 ];
 
 type Path = Vec<String>;

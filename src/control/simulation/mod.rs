@@ -11,7 +11,7 @@ mod tests;
 
 use super::batch::Batch;
 use super::server_index::ServerIndex;
-use crate::balance::RotationCursor;
+use crate::balance::PickInput;
 use crate::check::schedule::{Due, Grid, IntervalKind, first_start};
 use crate::config::model::Check;
 use crate::live::{CheckReport, CheckStatus, GlobalLive, WorkerToken};
@@ -118,7 +118,9 @@ impl Simulation {
             spec.backup = index > 0 && random.u32(..8) == 0;
             spec
         });
-        let config = config(vec![backend("b", servers.collect())]);
+        let mut backend = backend("b", servers.collect());
+        backend.retries = random.u32(1..=5);
+        let config = config(vec![backend]);
         let start = Instant::now();
         let origin = Origin {
             global: Arc::new(GlobalLive::new(start, 2)),
@@ -167,9 +169,10 @@ impl Simulation {
             self.schedule_check(index);
             for _ in 0..if faults.faults { 8 } else { 0 } {
                 let at = self.start + ms(self.random.u64(..horizon));
-                let node = match self.random.u32(..4) {
+                let node = match self.random.u32(..5) {
                     0 => Node::Dark,
                     1 => Node::Refusing,
+                    2 => Node::Up(ms(self.random.u64(200..2_000))),
                     _ => Node::Up(ms(self.random.u64(..20))),
                 };
                 self.at(at, Event::Node(index, node));
@@ -318,11 +321,14 @@ impl Simulation {
         for (uid, report) in self.inbox.drain(..) {
             batch.checked(uid, &report);
         }
-        if let (Some(snapshot), _) = batch.finish() {
+        if let (Some(snapshot), outcome) = batch.finish() {
             self.snapshot = Arc::new(snapshot);
             self.note_rotation();
             for index in 0..self.nodes.len() {
                 self.schedule_check(index);
+            }
+            if !outcome.backends_changed.is_empty() {
+                self.tell_servers_changed();
             }
         }
     }
@@ -330,7 +336,7 @@ impl Simulation {
     fn note_rotation(&mut self) {
         let backend = self.backend();
         let mut now_in = vec![false; backend.servers.len()];
-        let turn = RotationCursor::take(&Arc::default());
+        let turn = &PickInput::take(&Arc::default());
         backend.picker.pick(turn, |index| {
             now_in[index as usize] = true;
             false

@@ -1,183 +1,237 @@
-//! The simulator's sessions: steps 5 to 7 on the real plan, picker, suspicion and slots.
+//! The simulation's sessions: the real steps 5 to 7, [`ServerConnect`], over connections that the
+//! simulation answers.
 
-use super::{Event, Node, REFUSAL, Simulation, ms};
-use crate::balance::RotationCursor;
+use super::{Event, ID, Node, REFUSAL, Simulation, ms};
 use crate::live::slot::{BackendSlot, Slot};
-use crate::state::{OperState, Server};
-use crate::worker::connect_policy::{AttemptSlot, ConnectPolicy, Limits, Step};
+use crate::live::{FailureCause, WorkerToken};
+use crate::state::{Backend, BackendId, OperState, Server};
+use crate::sys::limits::Shortage;
+use crate::worker::connect_policy::AttemptSlot;
+use crate::worker::server_connect::{Dialer, Next, ServerConnect};
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-#[derive(Debug)]
-struct Attempt {
-    server: Arc<Server>,
-    number: u64,
-    started: Instant,
-    _slot: Slot,
-}
-
-/// One session on its way, or established.
+/// One session that connects, or is established.
 #[derive(Debug)]
 pub(super) struct Session {
-    policy: ConnectPolicy,
-    turn: RotationCursor,
+    connect: ServerConnect<Connection>,
     begun: Instant,
-    attempts: [Option<Attempt>; 2],
-    tried: Vec<u64>,
+    /// Servers that were asked, and when.
+    tried: Vec<(u64, Instant)>,
     short: Vec<u64>,
     /// Number of the wait that it is in; 0 once it is established.
     pub(super) wake: u64,
     _slot: BackendSlot,
+    /// On the server that has answered.
+    server: Option<Slot>,
 }
 
-impl Simulation {
-    pub(super) fn arrive(&mut self) {
-        let backend = self.backend();
-        let limits = Limits {
-            retries: backend.spec.retries,
-            budget: backend.spec.timeout_connect,
-            attempt: backend.spec.connect_attempt,
-        };
-        self.sessions.push(Some(Session {
-            policy: ConnectPolicy::new(limits, self.now),
-            turn: RotationCursor::take(&backend.live.cursor),
-            begun: self.now,
-            attempts: [None, None],
-            tried: Vec::new(),
-            short: Vec::new(),
-            wake: 0,
-            _slot: BackendSlot::take(&backend.live, &self.tokens[0]),
-        }));
-        self.step(self.sessions.len() - 1);
-    }
+/// The number of a connection.
+#[derive(Debug)]
+struct Connection(u64);
 
-    pub(super) fn step(&mut self, id: usize) {
-        let mut session = self.sessions[id].take().expect("a session that goes on");
-        loop {
-            match session.policy.step(self.now) {
-                Step::Start(slot) => self.start_attempt(id, &mut session, slot),
-                Step::Wait(until) => {
-                    self.counter += 1;
-                    session.wake = self.counter;
-                    self.at(until, Event::Wake(id, session.wake));
-                    break;
-                }
-                Step::GiveUp(_) => {
-                    self.must_be_hopeless(&session);
-                    self.lost += 1;
-                    for attempt in session.attempts.into_iter().flatten() {
-                        self.blame(&attempt.server);
-                    }
-                    return;
-                }
-            }
-        }
-        self.sessions[id] = Some(session);
-    }
+/// Connects one session of the simulation.
+struct SimulatedDialer<'a> {
+    simulation: &'a mut Simulation,
+    id: usize,
+    begun: Instant,
+    tried: &'a mut Vec<(u64, Instant)>,
+    short: &'a mut Vec<u64>,
+}
 
-    fn start_attempt(&mut self, id: usize, session: &mut Session, slot: AttemptSlot) {
-        if let Some(overtaken) = session.attempts[slot as usize].take() {
-            self.blame(&overtaken.server);
-        }
-        let backend = self.backend();
-        let uid = |index: u32| backend.servers[index as usize].live.uid;
-        let accepts = |index| session.policy.accepts(uid(index));
-        let trusted = |i| accepts(i) && !backend.servers[i as usize].live.is_suspect();
-        let picker = &backend.picker;
-        let chosen = picker
-            .pick(session.turn, trusted)
-            .or_else(|| picker.pick(session.turn, accepts));
-        let Some(index) = chosen.map(|index| index as usize) else {
-            return session.policy.exhausted();
-        };
-        let server = Arc::clone(&backend.servers[index]);
+impl Dialer for SimulatedDialer<'_> {
+    type Connection = Connection;
+
+    fn dial(&mut self, server: &Arc<Server>) -> io::Result<Connection> {
         assert_ne!(
             server.status.oper,
             OperState::Stopped,
             "a DOWN server got a connection"
         );
-        self.must_be_new(session, &server);
-        let usual = server.live.usual_connect();
-        session
-            .policy
-            .started(slot, server.live.uid, usual, self.now);
-        if self.falls_short() {
-            session.short.push(server.live.uid);
-            return session.policy.local_error(slot, self.now);
+        self.must_be_new(server);
+        let uid = server.live.uid;
+        let simulation = &mut *self.simulation;
+        if simulation.falls_short() {
+            self.short.push(uid);
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
-        session.tried.push(server.live.uid);
-        self.counter += 1;
-        let number = self.counter;
-        match self.nodes[index].0 {
-            Node::Up(latency) => self.at(self.now + latency, Event::Answer(id, number, true)),
-            Node::Refusing => self.at(self.now + REFUSAL, Event::Answer(id, number, false)),
+        self.tried.push((uid, simulation.now));
+        simulation.counter += 1;
+        let number = simulation.counter;
+        let position = simulation.servers.get(uid).expect("it is in the backend");
+        let (now, id) = (simulation.now, self.id);
+        match simulation.nodes[position.index].0 {
+            Node::Up(latency) => simulation.at(now + latency, Event::Answer(id, number, true)),
+            Node::Refusing => simulation.at(now + REFUSAL, Event::Answer(id, number, false)),
             Node::Dark => {}
         }
-        session.attempts[slot as usize] = Some(Attempt {
-            number,
-            started: self.now,
-            _slot: Slot::take(&server.live, &self.tokens[0]),
-            server,
-        });
+        Ok(Connection(number))
     }
 
-    pub(super) fn answer(&mut self, id: usize, number: u64, good: bool) {
-        let Some(session) = &mut self.sessions[id] else {
+    fn abort(&mut self, _: Connection) {}
+
+    fn backend<T>(&self, _: BackendId, look: impl FnOnce(&Backend) -> T) -> Option<T> {
+        self.simulation
+            .snapshot
+            .backend(ID)
+            .map(|backend| look(backend))
+    }
+
+    fn suspect(&mut self, _: BackendId, server: &Server) {
+        if let Some(position) = self.simulation.servers.get(server.live.uid) {
+            self.simulation.checkers[position.index].wanted = true;
+            self.simulation.schedule_check(position.index);
+        }
+    }
+
+    fn short_of(&mut self, _: Shortage, _: &Server) {}
+
+    fn gave_up(&mut self, _: FailureCause, _: Option<&Server>) {}
+
+    fn asks(&mut self, _: &Server, _: u32, _: bool) {}
+
+    fn token(&self) -> &WorkerToken {
+        &self.simulation.tokens[0]
+    }
+}
+
+impl SimulatedDialer<'_> {
+    /// No server is asked twice before all that were there from the beginning have been asked, unless
+    /// it has come up since.
+    fn must_be_new(&self, server: &Server) {
+        let asked = self.tried.iter().rev();
+        let Some((_, last)) = asked.clone().find(|(uid, _)| *uid == server.live.uid) else {
             return;
         };
-        let of = |attempt: &Option<Attempt>| attempt.as_ref().is_some_and(|f| f.number == number);
-        let Some(slot) = [AttemptSlot::A, AttemptSlot::B]
-            .into_iter()
-            .find(|&slot| of(&session.attempts[slot as usize]))
-        else {
-            return;
-        };
-        let attempt = session.attempts[slot as usize].take().expect("just found");
-        if !good {
-            session.policy.refused(slot, self.now);
-            self.blame(&attempt.server);
-            return self.step(id);
-        }
-        let started = attempt.started;
-        attempt.server.live.connect_succeeded(self.now - started);
-        let other = session.attempts.iter_mut().find_map(Option::take);
-        session.wake = 0;
-        session.attempts[slot as usize] = Some(attempt);
-        if let Some(other) = other
-            && other.started < started
-        {
-            self.blame(&other.server);
-        }
-        self.served += 1;
-        let stays = ms(self.random.u64(..500));
-        self.at(self.now + stays, Event::Leave(id));
-    }
-
-    fn blame(&mut self, server: &Server) {
-        if server.live.connect_failed()
-            && let Some(at) = self.servers.get(server.live.uid)
-        {
-            self.checkers[at.index].wanted = true;
-            self.schedule_check(at.index);
-        }
-    }
-
-    /// No server is tried twice before all that were there from the beginning have been tried.
-    fn must_be_new(&self, session: &Session, server: &Server) {
-        if !session.tried.contains(&server.live.uid) {
+        if server.status.since > *last {
             return;
         }
-        let backend = self.backend();
-        for (since, other) in self.rotation.iter().zip(&backend.servers) {
-            let from_the_beginning = since.is_some_and(|since| since <= session.begun);
-            let uid = &other.live.uid;
+        let tried = |uid: u64| asked.clone().any(|(other, _)| *other == uid);
+        let backend = self.simulation.backend();
+        for (since, other) in self.simulation.rotation.iter().zip(&backend.servers) {
+            let from_the_beginning = since.is_some_and(|since| since <= self.begun);
+            let uid = other.live.uid;
             assert!(
-                !from_the_beginning || session.tried.contains(uid) || session.short.contains(uid),
+                !from_the_beginning || tried(uid) || self.short.contains(&uid),
                 "{} was tried twice before {} was tried",
                 server.spec.name,
                 other.spec.name
             );
         }
+    }
+}
+
+impl Simulation {
+    pub(super) fn arrive(&mut self) {
+        let backend = self.backend();
+        self.sessions.push(Some(Session {
+            connect: ServerConnect::new(&backend, self.now),
+            begun: self.now,
+            tried: Vec::new(),
+            short: Vec::new(),
+            wake: 0,
+            _slot: BackendSlot::take(&backend.live, &self.tokens[0]),
+            server: None,
+        }));
+        self.step(self.sessions.len() - 1);
+    }
+
+    /// Runs a step of a session's real code.
+    fn drive<T>(
+        &mut self,
+        id: usize,
+        session: &mut Session,
+        step: impl FnOnce(&mut ServerConnect<Connection>, &mut SimulatedDialer<'_>, Instant) -> T,
+    ) -> T {
+        let now = self.now;
+        let mut dialer = SimulatedDialer {
+            simulation: self,
+            id,
+            begun: session.begun,
+            tried: &mut session.tried,
+            short: &mut session.short,
+        };
+        step(&mut session.connect, &mut dialer, now)
+    }
+
+    pub(super) fn step(&mut self, id: usize) {
+        let mut session = self.sessions[id].take().expect("a session that goes on");
+        match self.drive(id, &mut session, |connect, dialer, now| {
+            connect.advance(dialer, now)
+        }) {
+            Next::Wait(until) => {
+                self.must_not_be_hopeless(&session);
+                self.counter += 1;
+                session.wake = self.counter;
+                self.at(until, Event::Wake(id, session.wake));
+                self.sessions[id] = Some(session);
+            }
+            Next::GiveUp(_) => {
+                self.must_be_hopeless(&session);
+                self.lost += 1;
+            }
+        }
+    }
+
+    /// A connection was answered, or refused.
+    pub(super) fn answer(&mut self, id: usize, number: u64, good: bool) {
+        let Some(mut session) = self.sessions[id].take() else {
+            return;
+        };
+        let slot = AttemptSlot::BOTH.into_iter().find(|&slot| {
+            let connection = session.connect.connection(slot);
+            connection.is_some_and(|connection| connection.0 == number)
+        });
+        let Some(slot) = slot else {
+            // It was closed before.
+            self.sessions[id] = Some(session);
+            return;
+        };
+        if good {
+            let answered = self.drive(id, &mut session, |connect, dialer, now| {
+                connect.answered(slot, dialer, now)
+            });
+            session.server = answered.map(|attempt| attempt.slot);
+        } else {
+            self.drive(id, &mut session, |connect, dialer, now| {
+                let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+                connect.failed(slot, &refused, dialer, now);
+            });
+        }
+        let established = session.server.is_some();
+        self.sessions[id] = Some(session);
+        if !established {
+            return self.step(id);
+        }
+        self.sessions[id].as_mut().expect("just put there").wake = 0;
+        self.served += 1;
+        let stays = ms(self.random.u64(..500));
+        self.at(self.now + stays, Event::Leave(id));
+    }
+
+    /// Servers have come up or gone down: every session that connects is told.
+    pub(super) fn tell_servers_changed(&mut self) {
+        for id in 0..self.sessions.len() {
+            let connecting = |session: &Session| session.server.is_none();
+            if !self.sessions[id].as_ref().is_some_and(connecting) {
+                continue;
+            }
+            let mut session = self.sessions[id].take().expect("just seen");
+            self.drive(id, &mut session, |connect, dialer, _| {
+                connect.servers_changed(dialer);
+            });
+            self.sessions[id] = Some(session);
+            self.step(id);
+        }
+    }
+
+    /// Fault 5: nobody waits while no server is usable.
+    fn must_not_be_hopeless(&self, session: &Session) {
+        assert!(
+            !self.backend().picker.is_empty() || !session.short.is_empty(),
+            "a session waits although no server is usable"
+        );
     }
 
     /// A session gives up only if no server could have been reached all the while.
@@ -189,7 +243,14 @@ impl Simulation {
             return;
         }
         for (index, (node, since)) in self.nodes.iter().enumerate() {
-            let open = matches!(node, Node::Up(_)) && *since < begun;
+            // Of more than two servers a slow one makes room for the next.
+            let in_time = if self.nodes.len() == 2 {
+                ms(4_000)
+            } else {
+                ms(250)
+            };
+            let answers = matches!(node, Node::Up(latency) if *latency < in_time);
+            let open = answers && *since < begun;
             let offered = self.rotation[index].is_some_and(|since| since < begun);
             assert!(!(open && offered), "s{index} was there all the while");
         }

@@ -31,6 +31,7 @@ struct Touched {
     usable: Usable,
     status: BackendStatus,
     turns_changed: bool,
+    servers_changed: bool,
 }
 
 /// Builds the next snapshot.
@@ -104,14 +105,32 @@ impl SnapshotBuilder {
             .replace(index, server, now)
     }
 
+    /// Backends of which a server has become usable or unusable, or has gone down.
+    pub fn backends_changed(&self) -> Vec<BackendId> {
+        let touched = self.touched.iter();
+        let changed = touched.filter(|(_, touched)| touched.servers_changed);
+        changed.map(|(id, _)| *id).collect()
+    }
+
     /// The new snapshot; `None` when nothing was touched.
     pub fn finish(self) -> Option<Snapshot> {
         if self.touched.is_empty() {
             return None;
         }
         let mut backends = self.base.backends.clone();
+        let ids: Vec<BackendId> = self.touched.keys().copied().collect();
         for (id, touched) in self.touched {
             backends[id.0 as usize] = Some(Arc::new(touched.finish()));
+        }
+        let changed = |id: BackendId| {
+            ids.binary_search(&id).ok()?;
+            backends[id.0 as usize].clone()
+        };
+        let mut frontends = self.base.frontends.clone();
+        for frontend in frontends.iter_mut().flatten() {
+            if let Some(route) = frontend.route.with(changed) {
+                *frontend = Arc::new(frontend.routed(route));
+            }
         }
         Some(Snapshot {
             global: Arc::clone(&self.base.global),
@@ -122,7 +141,7 @@ impl SnapshotBuilder {
             node: self.base.node.clone(),
             description: self.base.description.clone(),
             api: self.base.api,
-            frontends: self.base.frontends.clone(),
+            frontends,
             backends,
         })
     }
@@ -136,6 +155,7 @@ impl Touched {
             usable: Usable::count(before.servers.iter().map(AsRef::as_ref)),
             status: before.status,
             turns_changed: false,
+            servers_changed: false,
         }
     }
 
@@ -144,6 +164,7 @@ impl Touched {
             return BackendChange::None;
         };
         let (was, is) = (place.is_usable(), server.is_usable());
+        self.servers_changed |= was != is || place.status.oper != server.status.oper;
         self.turns_changed |= was != is || (is && place.weight != server.weight);
         if was {
             *self.usable.of_kind(place.spec.backup) -= 1;

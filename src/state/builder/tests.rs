@@ -61,7 +61,7 @@ fn a_batch_touches_only_what_it_changes() {
     );
     let mut picked = Vec::new();
     new.picker.pick(
-        crate::balance::RotationCursor::take(&new.live.cursor),
+        &crate::balance::PickInput::take(&new.live.cursor),
         |index| {
             picked.push(index);
             false

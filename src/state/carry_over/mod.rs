@@ -7,8 +7,8 @@
 
 use super::server::{Endpoint, Server, Usable};
 use super::snapshot::{
-    ApiAccess, Backend, BackendId, Frontend, FrontendId, Origin, Snapshot, backend_id, frontend_id,
-    picker_for,
+    ApiAccess, Backend, BackendId, Frontend, FrontendId, Origin, Route, Snapshot, backend_id,
+    frontend_id, picker_for,
 };
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
@@ -79,12 +79,12 @@ impl Snapshot {
         }
     }
 
-    /// By id; and the ids of the configuration's backends in its own order.
+    /// By id; and the configuration's backends in its own order.
     fn merge_backends(
         &self,
         config: &model::Config,
         carry: &CarryOver<'_>,
-    ) -> (Vec<Option<Arc<Backend>>>, Vec<BackendId>) {
+    ) -> (Vec<Option<Arc<Backend>>>, Vec<Arc<Backend>>) {
         let known: HashMap<&str, &Arc<Backend>> = self
             .backends
             .iter()
@@ -92,18 +92,20 @@ impl Snapshot {
             .map(|backend| (&*backend.spec.name, backend))
             .collect();
         let mut all: Vec<Option<Arc<Backend>>> = vec![None; self.backends.len()];
-        let mut ids = Vec::with_capacity(config.backends.len());
+        let mut in_order = Vec::with_capacity(config.backends.len());
         for spec in &config.backends {
-            if let Some(before) = known.get(&*spec.name) {
-                ids.push(before.id);
-                all[before.id.0 as usize] = Some(merge_backend(before, spec, carry));
+            let backend = if let Some(before) = known.get(&*spec.name) {
+                let backend = merge_backend(before, spec, carry);
+                all[before.id.0 as usize] = Some(Arc::clone(&backend));
+                backend
             } else {
-                let id = backend_id(all.len());
-                ids.push(id);
-                all.push(Some(self.new_backend(id, spec, carry)));
-            }
+                let backend = self.new_backend(backend_id(all.len()), spec, carry);
+                all.push(Some(Arc::clone(&backend)));
+                backend
+            };
+            in_order.push(backend);
         }
-        (all, ids)
+        (all, in_order)
     }
 
     fn new_backend(
@@ -134,7 +136,7 @@ impl Snapshot {
     fn merge_frontends(
         &self,
         config: &model::Config,
-        targets: &[BackendId],
+        targets: &[Arc<Backend>],
         carry: &CarryOver<'_>,
     ) -> Vec<Option<Arc<Frontend>>> {
         let known: HashMap<&str, &Arc<Frontend>> = self
@@ -145,12 +147,12 @@ impl Snapshot {
             .collect();
         let mut all: Vec<Option<Arc<Frontend>>> = vec![None; self.frontends.len()];
         for spec in &config.frontends {
-            let target = targets[spec.default_backend.0];
+            let route = Route::To(Arc::clone(&targets[spec.default_backend.0]));
             if let Some(before) = known.get(&*spec.name) {
-                all[before.id.0 as usize] = Some(merge_frontend(before, spec, target));
+                all[before.id.0 as usize] = Some(merge_frontend(before, spec, route));
             } else {
                 let id = frontend_id(all.len());
-                let frontend = Frontend::new((id, target), spec, carry.shards);
+                let frontend = Frontend::new(id, route, spec, carry.shards);
                 all.push(Some(Arc::new(frontend)));
             }
         }
@@ -166,20 +168,19 @@ impl Snapshot {
     }
 }
 
-fn merge_frontend(
-    before: &Arc<Frontend>,
-    spec: &model::Frontend,
-    target: BackendId,
-) -> Arc<Frontend> {
-    if before.spec == *spec && before.default_backend == target {
+fn merge_frontend(before: &Arc<Frontend>, spec: &model::Frontend, route: Route) -> Arc<Frontend> {
+    if *before.spec != *spec {
+        return Arc::new(Frontend {
+            id: before.id,
+            route,
+            spec: Arc::new(spec.clone()),
+            live: Arc::clone(&before.live),
+        });
+    }
+    if before.route.is_same(&route) {
         return Arc::clone(before);
     }
-    Arc::new(Frontend {
-        id: before.id,
-        default_backend: target,
-        spec: spec.clone(),
-        live: Arc::clone(&before.live),
-    })
+    Arc::new(before.routed(route))
 }
 
 fn merge_backend(

@@ -1,39 +1,58 @@
 //! Which server a session tries, when, and when it gives up: steps 5 to 7 as pure decisions.
 //!
-//! The clock and the outcomes come in as arguments, so that a simulator can drive it. Rules:
+//! The clock and the outcomes come in as arguments, so that a simulation can drive it. Rules:
 //!
-//! - Refused: the next server at once.
+//! - Refused: the next server at once, up to `retries` servers after the first.
 //! - Unanswered beyond its timeout: the next server is asked too, while the first attempt stays
 //!   open. At most one attempt is in flight beside the oldest; a newer one that is unanswered as
-//!   well makes room for the next server.
-//! - No server twice until all were tried. Then, while an attempt is still unanswered, one that has
-//!   refused may be asked again after [`TURN_AROUND`].
-//! - All refused: give up at once. The whole budget spent: give up.
+//!   well makes room for the next server, when there is one. The first such second attempt is made
+//!   even with `retries = 0`: nothing has failed yet.
+//! - No server twice until all were tried.
+//! - All that could be tried have refused: they are asked again after a pause that grows from
+//!   [`PAUSE_MIN`] to [`PAUSE_MAX`], for as long as HAProxy would go on with its `retries` and its
+//!   turn-around of [`TURN_AROUND`]; at once at an end when no server of the backend is usable.
+//! - The whole budget spent: give up.
+//! - An attempt to a server that is DOWN or in maintenance is hopeless: when no other is in flight,
+//!   the next server is asked at once; when there is none, give up.
 //! - An error of our own holds nothing against the server: it is tried again after [`SHORTAGE_PAUSE`]
-//!   when no other server is left, and costs no retry.
+//!   when no other server is left, and costs no retry. After [`SHORTAGE_MAX`] of nothing else: give up.
 
 use std::time::{Duration, Instant};
 
-/// Pause before a server that has refused is asked again (HAProxy's turn-around).
+/// HAProxy's turn-around: the second that it waits before it asks a server again that has refused.
 pub const TURN_AROUND: Duration = Duration::from_secs(1);
+
+/// First pause before servers that have refused are asked again.
+pub const PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// Longest pause before servers that have refused are asked again.
+pub const PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// Pause after a shortage of our own (descriptors, source ports, memory).
 pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a session waits for the end of a shortage of our own.
+pub const SHORTAGE_MAX: Duration = Duration::from_millis(1500);
+
 /// One of the two attempts that may be in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttemptSlot {
-    /// The first of the two places.
+    /// The first.
     A,
     /// The second.
     B,
 }
 
+impl AttemptSlot {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::A, Self::B];
+}
+
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Choose a server that [`ConnectPolicy::accepts`], close what is in `slot`, and connect there; then
-    /// tell [`ConnectPolicy::started`], or [`ConnectPolicy::exhausted`] when there is no such server.
+    /// Choose a server that [`ConnectPolicy::accepts`]. If there is one, close what is in the slot,
+    /// connect there and tell [`ConnectPolicy::started`]; if not, tell [`ConnectPolicy::exhausted`].
     Start(AttemptSlot),
     /// Wait for an outcome, at most until then.
     Wait(Instant),
@@ -44,24 +63,25 @@ pub enum Step {
 /// Why no server was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectFailure {
-    /// There was none to choose.
+    /// No server is usable, or none any more.
     NoServer,
     /// All that were tried refused.
     Refused,
     /// The whole budget is spent.
     Timeout,
-    /// The whole budget is spent on a shortage of our own.
+    /// A shortage of our own has lasted too long.
     Shortage,
 }
 
-/// Limits of a session's way to a server.
+/// Limits of a session's connecting.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Attempts after the first.
+    /// Servers that are tried after the first, one after another; and how many turn-arounds the
+    /// servers are asked again for.
     pub retries: u32,
     /// Whole budget.
     pub budget: Duration,
-    /// Least timeout with one server.
+    /// Least time that one server is given before the next is asked too.
     pub attempt: Duration,
 }
 
@@ -69,7 +89,10 @@ pub struct Limits {
 struct Attempt {
     server: u64,
     started: Instant,
+    /// When the next server is asked too.
     timeout: Instant,
+    /// Its server is DOWN or in maintenance.
+    hopeless: bool,
 }
 
 /// A session's way to a server.
@@ -82,11 +105,20 @@ pub struct ConnectPolicy {
     tried: Tried,
     /// Servers that could not be tried for want of something of ours.
     short: Vec<u64>,
+    /// Since when nothing but shortages has come of the attempts, and the last one.
+    shortage: Option<(Instant, Instant)>,
+    /// The first refusal, and the last.
+    refusals: Option<(Instant, Instant)>,
+    /// All attempts.
     attempts: u32,
-    last_refusal: Option<Instant>,
-    last_shortage: Option<Instant>,
+    /// Attempts of this pass over the servers.
+    pass_attempts: u32,
+    /// Passes that have ended in refusals.
+    passes: u32,
+    /// No server that is accepted can be chosen, as the servers are now.
     exhausted: bool,
-    repeating: bool,
+    /// No server can be chosen at all, as they are now.
+    none_usable: bool,
 }
 
 impl ConnectPolicy {
@@ -98,112 +130,204 @@ impl ConnectPolicy {
             in_flight: [None, None],
             tried: Tried::default(),
             short: Vec::new(),
+            shortage: None,
+            refusals: None,
             attempts: 0,
-            last_refusal: None,
-            last_shortage: None,
+            pass_attempts: 0,
+            passes: 0,
             exhausted: false,
-            repeating: false,
+            none_usable: false,
         }
     }
 
     /// What to do at `now`.
     pub fn step(&mut self, now: Instant) -> Step {
         if now >= self.deadline {
-            return Step::GiveUp(self.failure(ConnectFailure::Timeout));
+            return Step::GiveUp(match self.shortage {
+                Some(_) if !self.is_connecting() => ConnectFailure::Shortage,
+                _ => ConnectFailure::Timeout,
+            });
         }
-        match self.newest() {
+        let step = match self.newest() {
             None => self.step_idle(now),
-            Some(newest) if now < newest.timeout => Step::Wait(newest.timeout.min(self.deadline)),
-            Some(_) => self.step_impatient(now),
+            Some(newest) if now < newest.timeout && !self.is_hopeless() => {
+                Step::Wait(newest.timeout)
+            }
+            Some(_) => self.step_silent(now),
+        };
+        match step {
+            Step::Wait(until) => Step::Wait(until.min(self.deadline)),
+            step => step,
         }
     }
 
     /// Nothing is in flight.
     fn step_idle(&mut self, now: Instant) -> Step {
-        if self.may_try() && !self.exhausted {
+        if !self.exhausted && self.may_try() {
             return Step::Start(AttemptSlot::A);
         }
-        match self.last_shortage {
-            Some(at) if self.may_try() && !self.short.is_empty() => {
-                let again = at + SHORTAGE_PAUSE;
-                if now < again {
-                    return Step::Wait(again.min(self.deadline));
-                }
-                self.short.clear();
-                self.exhausted = false;
-                Step::Start(AttemptSlot::A)
-            }
-            _ if self.attempts == 0 => Step::GiveUp(ConnectFailure::NoServer),
-            _ => Step::GiveUp(ConnectFailure::Refused),
+        if let Some((since, last)) = self.shortage
+            && !self.short.is_empty()
+        {
+            return if now >= since + SHORTAGE_MAX {
+                Step::GiveUp(ConnectFailure::Shortage)
+            } else {
+                self.after_shortage(last, now, AttemptSlot::A)
+            };
+        }
+        if self.none_usable || self.attempts == 0 {
+            return Step::GiveUp(ConnectFailure::NoServer);
+        }
+        match self.next_pass() {
+            None => Step::GiveUp(ConnectFailure::Refused),
+            Some(at) if now < at => Step::Wait(at),
+            Some(_) => self.begin_pass(AttemptSlot::A),
         }
     }
 
-    /// Something is in flight and has been unanswered for too long.
-    fn step_impatient(&mut self, now: Instant) -> Step {
-        if !self.may_try() {
-            return Step::Wait(self.deadline);
+    /// Something is in flight, and the newest has been unanswered for too long, or all is hopeless.
+    fn step_silent(&mut self, now: Instant) -> Step {
+        let slot = self.slot_for_next();
+        if !self.exhausted && (self.may_try() || self.attempts == 1) {
+            return Step::Start(slot);
         }
-        if !self.exhausted {
-            return Step::Start(self.slot_for_next());
+        if self.none_usable && self.is_hopeless() {
+            return Step::GiveUp(ConnectFailure::NoServer);
         }
-        let Some(refusal) = self.last_refusal else {
-            return Step::Wait(self.deadline);
-        };
-        let again = refusal + TURN_AROUND;
-        if now < again || self.in_flight.iter().all(Option::is_some) {
-            let until = if now < again { again } else { self.deadline };
-            return Step::Wait(until.min(self.deadline));
+        if self.in_flight.iter().any(Option::is_none) {
+            if let Some((since, last)) = self.shortage
+                && !self.short.is_empty()
+            {
+                return if self.is_hopeless() && now >= since + SHORTAGE_MAX {
+                    Step::GiveUp(ConnectFailure::Shortage)
+                } else {
+                    self.after_shortage(last, now, slot)
+                };
+            }
+            match self.next_pass() {
+                Some(at) if now < at => return Step::Wait(at),
+                Some(_) => return self.begin_pass(slot),
+                None => {}
+            }
         }
-        self.repeating = true;
-        Step::Start(self.slot_for_next())
+        if self.is_hopeless() {
+            return Step::GiveUp(ConnectFailure::NoServer);
+        }
+        Step::Wait(self.deadline)
+    }
+
+    /// Tries again what a shortage prevented, or waits for the time to do so.
+    fn after_shortage(&mut self, last: Instant, now: Instant, slot: AttemptSlot) -> Step {
+        let again = last + SHORTAGE_PAUSE;
+        if now < again {
+            return Step::Wait(again);
+        }
+        self.short.clear();
+        self.exhausted = false;
+        Step::Start(slot)
+    }
+
+    /// When those that have refused are asked again; `None`: not any more, or nobody has refused.
+    fn next_pass(&self) -> Option<Instant> {
+        let (first, last) = self.refusals?;
+        let at = last + self.pause();
+        (at <= first + TURN_AROUND.saturating_mul(self.limits.retries)).then_some(at)
+    }
+
+    fn begin_pass(&mut self, slot: AttemptSlot) -> Step {
+        self.passes += 1;
+        self.pass_attempts = 0;
+        if self.exhausted {
+            self.tried.clear();
+            self.exhausted = false;
+        }
+        Step::Start(slot)
     }
 
     /// Whether the server may be chosen now.
     pub fn accepts(&self, server: u64) -> bool {
-        if self.repeating {
-            return !self
+        !self.tried.contains(server)
+            && !self.short.contains(&server)
+            && !self
                 .in_flight
                 .iter()
                 .flatten()
-                .any(|attempt| attempt.server == server);
-        }
-        !self.tried.contains(server) && !self.short.contains(&server)
+                .any(|attempt| attempt.server == server)
     }
 
-    /// No server that is accepted can be chosen.
-    pub fn exhausted(&mut self) {
+    /// The pause before the next pass.
+    fn pause(&self) -> Duration {
+        let doubled = PAUSE_MIN.saturating_mul(1 << self.passes.min(16));
+        doubled.min(PAUSE_MAX)
+    }
+
+    /// No server that is accepted can be chosen; `none_usable`: nor any other.
+    pub fn exhausted(&mut self, none_usable: bool) {
         self.exhausted = true;
-        if self.repeating {
-            // There is none to repeat either: only the attempts in flight can help now.
-            self.repeating = false;
-            self.last_refusal = None;
+        self.none_usable = none_usable;
+        let pause = self.pause();
+        if self.passes > 0
+            && self.pass_attempts == 0
+            && let Some((_, last)) = &mut self.refusals
+        {
+            // Nothing could be asked in this pass: the next one comes after the next pause.
+            *last += pause;
         }
+    }
+
+    /// Servers have come up or gone down, or the list of them has changed.
+    pub fn servers_changed(&mut self) {
+        self.exhausted = false;
+        self.none_usable = false;
+    }
+
+    /// The server of the attempt in `slot` is DOWN or in maintenance (`true`), or is not any more.
+    pub fn set_hopeless(&mut self, slot: AttemptSlot, hopeless: bool) {
+        if let Some(attempt) = &mut self.in_flight[slot as usize] {
+            attempt.hopeless = hopeless;
+        }
+    }
+
+    /// The server has come up since it was asked: what it was asked before counts for nothing. An
+    /// attempt at it that is in flight has been closed.
+    pub fn renewed(&mut self, server: u64) {
+        for attempt in &mut self.in_flight {
+            if attempt.is_some_and(|attempt| attempt.server == server) {
+                *attempt = None;
+            }
+        }
+        self.tried.remove(server);
+        // It is to be asked even when the retries were used up by then.
+        self.pass_attempts = 0;
+        self.servers_changed();
     }
 
     /// A connection to `server` is under way in `slot`. `usual` is what a connect to it takes.
-    /// `true` when the server was tried before: a retry, not a redispatch.
-    pub fn started(
-        &mut self,
-        slot: AttemptSlot,
-        server: u64,
-        usual: Duration,
-        now: Instant,
-    ) -> bool {
+    pub fn started(&mut self, slot: AttemptSlot, server: u64, usual: Duration, now: Instant) {
         let timeout = now + self.limits.attempt.max(usual.saturating_mul(3));
         self.in_flight[slot as usize] = Some(Attempt {
             server,
             started: now,
             timeout,
+            hopeless: false,
         });
         self.attempts += 1;
-        self.repeating = false;
-        !self.tried.insert(server)
+        self.pass_attempts += 1;
+        self.tried.insert(server);
     }
 
     /// The attempt in `slot` was refused.
     pub fn refused(&mut self, slot: AttemptSlot, now: Instant) {
+        debug_assert!(self.in_flight[slot as usize].is_some(), "nothing was asked");
         self.in_flight[slot as usize] = None;
-        self.last_refusal = Some(now);
+        self.shortage = None;
+        let first = self.refusals.map_or(now, |(first, _)| first);
+        self.refusals = Some((first, now));
+    }
+
+    /// The attempt in `slot` has ended for a reason that nobody is to blame for.
+    pub fn withdrawn(&mut self, slot: AttemptSlot) {
+        self.in_flight[slot as usize] = None;
     }
 
     /// The attempt in `slot` failed by a shortage of our own.
@@ -212,8 +336,10 @@ impl ConnectPolicy {
             self.tried.remove(attempt.server);
             self.short.push(attempt.server);
             self.attempts -= 1;
+            self.pass_attempts = self.pass_attempts.saturating_sub(1);
         }
-        self.last_shortage = Some(now);
+        let since = self.shortage.map_or(now, |(since, _)| since);
+        self.shortage = Some((since, now));
     }
 
     /// Attempts after the first.
@@ -226,8 +352,23 @@ impl ConnectPolicy {
         self.deadline
     }
 
+    /// Whether an attempt is in this slot.
+    pub fn is_in_flight(&self, slot: AttemptSlot) -> bool {
+        self.in_flight[slot as usize].is_some()
+    }
+
+    fn is_connecting(&self) -> bool {
+        self.in_flight.iter().any(Option::is_some)
+    }
+
+    /// Something is in flight, and all of it to servers that are DOWN or in maintenance.
+    fn is_hopeless(&self) -> bool {
+        let mut attempts = self.in_flight.iter().flatten();
+        self.is_connecting() && attempts.all(|attempt| attempt.hopeless)
+    }
+
     fn may_try(&self) -> bool {
-        self.attempts <= self.limits.retries
+        self.pass_attempts <= self.limits.retries
     }
 
     fn newest(&self) -> Option<Attempt> {
@@ -246,15 +387,6 @@ impl ConnectPolicy {
             _ => AttemptSlot::B,
         }
     }
-
-    fn failure(&self, otherwise: ConnectFailure) -> ConnectFailure {
-        let flying = self.in_flight.iter().any(Option::is_some);
-        if self.last_shortage.is_some() && !flying {
-            ConnectFailure::Shortage
-        } else {
-            otherwise
-        }
-    }
 }
 
 /// The servers that were tried. The first needs no allocation: nearly every session has one.
@@ -269,17 +401,15 @@ impl Tried {
         self.first == Some(server) || self.more.contains(&server)
     }
 
-    /// `false` when it was in already.
-    fn insert(&mut self, server: u64) -> bool {
+    fn insert(&mut self, server: u64) {
         if self.contains(server) {
-            return false;
+            return;
         }
         if self.first.is_none() {
             self.first = Some(server);
         } else {
             self.more.push(server);
         }
-        true
     }
 
     fn remove(&mut self, server: u64) {
@@ -287,6 +417,10 @@ impl Tried {
             self.first = None;
         }
         self.more.retain(|&other| other != server);
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
     }
 }
 

@@ -29,11 +29,18 @@ impl Fixture {
         }
     }
 
+    fn with_retries(servers: u64, retries: u32) -> Self {
+        let mut fixture = Self::new(servers);
+        let limits = Limits { retries, ..LIMITS };
+        fixture.policy = ConnectPolicy::new(limits, fixture.begun);
+        fixture
+    }
+
     fn at(&self, offset: u64) -> Instant {
         self.begun + ms(offset)
     }
 
-    /// Steps at `offset` ms; starts the lowest accepted server where the plan asks for one.
+    /// Steps at `offset` ms; starts the lowest accepted server where the policy asks for one.
     fn go(&mut self, offset: u64) -> (Step, Option<u64>) {
         let now = self.at(offset);
         let step = self.policy.step(now);
@@ -44,39 +51,130 @@ impl Fixture {
             self.policy.started(slot, server, Duration::ZERO, now);
             (step, Some(server))
         } else {
-            self.policy.exhausted();
+            self.policy.exhausted(self.servers == 0);
             self.go(offset)
         }
     }
 }
 
 #[test]
-fn a_refusal_moves_on_at_once_and_all_refused_ends_at_once() {
+fn a_refusal_moves_on_at_once_and_none_is_asked_twice_before_all_were() {
     let mut fixture = Fixture::new(3);
     for server in 1..=3 {
         assert_eq!(fixture.go(0), (Step::Start(AttemptSlot::A), Some(server)));
         fixture.policy.refused(AttemptSlot::A, fixture.at(0));
     }
-    assert_eq!(fixture.go(0).0, Step::GiveUp(ConnectFailure::Refused));
+    assert_eq!(fixture.go(0).0, Step::Wait(fixture.at(20)));
+}
+
+/// Fault 6: a server that restarts is asked again, with pauses that grow, for as long as HAProxy's
+/// `retries` with its turn-around of a second.
+#[test]
+fn fault_6_a_refusing_server_is_asked_again_until_the_retries_are_over() {
+    for retries in 0..=5 {
+        let mut fixture = Fixture::with_retries(1, retries);
+        let mut offset = 0;
+        let mut asked = Vec::new();
+        loop {
+            match fixture.go(offset) {
+                (Step::Start(slot), Some(1)) => {
+                    fixture.policy.refused(slot, fixture.at(offset));
+                    asked.push(offset);
+                }
+                (Step::Wait(until), None) => {
+                    offset = u64::try_from((until - fixture.begun).as_millis()).unwrap();
+                }
+                (end, _) => {
+                    let spent = Step::GiveUp(ConnectFailure::Timeout);
+                    let refused = Step::GiveUp(ConnectFailure::Refused);
+                    assert!(end == refused || (retries == 5 && end == spent), "{end:?}");
+                    break;
+                }
+            }
+        }
+        let last = u64::from(retries) * 1_000;
+        let pauses: Vec<u64> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.is_sorted(), "{pauses:?}");
+        assert!(pauses.iter().all(|pause| *pause <= 250), "{pauses:?}");
+        assert!(asked.last() <= Some(&last), "{asked:?}");
+        assert!(
+            last.saturating_sub(250) <= *asked.last().unwrap(),
+            "{asked:?}"
+        );
+    }
 }
 
 #[test]
 fn no_server_at_all_ends_at_once() {
-    assert_eq!(
-        Fixture::new(0).go(0).0,
-        Step::GiveUp(ConnectFailure::NoServer)
-    );
+    let none = Step::GiveUp(ConnectFailure::NoServer);
+    assert_eq!(Fixture::new(0).go(0).0, none);
+}
+
+/// Fault 5: whoever waits for a server that has refused is told at once when it goes down.
+#[test]
+fn fault_5_the_last_usable_server_going_down_ends_the_wait() {
+    let mut fixture = Fixture::new(1);
+    assert_eq!(fixture.go(0).1, Some(1));
+    fixture.policy.refused(AttemptSlot::A, fixture.at(0));
+    assert_eq!(fixture.go(5).0, Step::Wait(fixture.at(20)));
+    fixture.servers = 0;
+    fixture.policy.servers_changed();
+    assert_eq!(fixture.go(6).0, Step::GiveUp(ConnectFailure::NoServer));
+}
+
+/// Fault 5: an attempt at a server that is DOWN is waited for only beside others.
+#[test]
+fn fault_5_silent_attempts_at_servers_that_are_down_are_not_waited_for() {
+    let mut fixture = Fixture::new(2);
+    assert_eq!(fixture.go(0).1, Some(1));
+    assert_eq!(fixture.go(300).1, Some(2));
+    fixture.policy.set_hopeless(AttemptSlot::A, true);
+    fixture.policy.servers_changed();
+    assert_eq!(fixture.go(700).0, Step::Wait(fixture.at(5000)));
+    fixture.policy.set_hopeless(AttemptSlot::B, true);
+    fixture.policy.servers_changed();
+    fixture.servers = 0;
+    assert_eq!(fixture.go(800).0, Step::GiveUp(ConnectFailure::NoServer));
+}
+
+/// Fault 5: a server that has come up is asked at once, whatever was tried before.
+#[test]
+fn fault_5_a_server_that_comes_up_is_asked_at_once() {
+    for retries in 0..=3 {
+        let mut fixture = Fixture::with_retries(2, retries);
+        assert_eq!(fixture.go(0).1, Some(1));
+        assert_eq!(fixture.go(300).1, Some(2));
+        assert_eq!(fixture.go(700).0, Step::Wait(fixture.at(5000)));
+        fixture.policy.renewed(1);
+        assert_eq!(fixture.go(701), (Step::Start(AttemptSlot::A), Some(1)));
+    }
+}
+
+/// Fault 1: what may still be answered is closed for another server, never for none.
+#[test]
+fn fault_1_a_slow_server_beside_a_dark_one_is_waited_for_with_any_retries() {
+    for retries in 0..=5 {
+        let mut fixture = Fixture::with_retries(2, retries);
+        assert_eq!(fixture.go(0), (Step::Start(AttemptSlot::A), Some(1)));
+        assert_eq!(fixture.go(300), (Step::Start(AttemptSlot::B), Some(2)));
+        for offset in [600, 601, 900, 1_300, 2_000, 4_999] {
+            assert_eq!(fixture.go(offset).0, Step::Wait(fixture.at(5000)));
+            assert!(fixture.policy.is_in_flight(AttemptSlot::A));
+            assert!(fixture.policy.is_in_flight(AttemptSlot::B));
+        }
+    }
 }
 
 #[test]
-fn retries_bound_the_attempts() {
+fn retries_bound_the_servers_that_are_tried_in_a_row() {
     let mut fixture = Fixture::new(10);
     for server in 1..=4 {
         assert_eq!(fixture.go(0).1, Some(server));
         fixture.policy.refused(AttemptSlot::A, fixture.at(0));
     }
-    assert_eq!(fixture.go(0).0, Step::GiveUp(ConnectFailure::Refused));
+    assert_eq!(fixture.go(0).0, Step::Wait(fixture.at(20)));
     assert_eq!(fixture.policy.retries(), 3);
+    assert_eq!(fixture.go(20).1, Some(5), "those that were not tried first");
 }
 
 #[test]
@@ -108,28 +206,23 @@ fn the_oldest_stays_even_when_it_sits_in_the_second_slot() {
 }
 
 #[test]
-fn a_refusal_beside_a_silent_server_moves_on_at_once_and_may_be_repeated_after_a_turn_around() {
+fn a_refusal_beside_a_silent_server_is_repeated_after_pauses() {
     let mut fixture = Fixture::new(2);
     assert_eq!(fixture.go(0).1, Some(1));
     assert_eq!(fixture.go(300), (Step::Start(AttemptSlot::B), Some(2)));
     fixture.policy.refused(AttemptSlot::B, fixture.at(301));
+    assert_eq!(fixture.go(301).0, Step::Wait(fixture.at(321)));
+    let again = (Step::Start(AttemptSlot::B), Some(2));
+    assert_eq!(fixture.go(321), again, "the one that is not in flight");
+    fixture.policy.refused(AttemptSlot::B, fixture.at(322));
+    assert_eq!(fixture.go(322).0, Step::Wait(fixture.at(362)));
+    assert_eq!(fixture.go(362), again);
+    fixture.policy.refused(AttemptSlot::B, fixture.at(3_300));
+    let end = fixture.at(5000);
     assert_eq!(
-        fixture.go(301).0,
-        Step::Wait(fixture.at(1301)),
-        "both were tried"
-    );
-    assert_eq!(
-        fixture.go(1301),
-        (Step::Start(AttemptSlot::B), Some(2)),
-        "the one that is not in flight"
-    );
-    fixture.policy.refused(AttemptSlot::B, fixture.at(1302));
-    assert_eq!(fixture.go(2302), (Step::Start(AttemptSlot::B), Some(2)));
-    fixture.policy.refused(AttemptSlot::B, fixture.at(2303));
-    assert_eq!(
-        fixture.go(2303).0,
-        Step::Wait(fixture.at(5000)),
-        "three retries are spent"
+        fixture.go(3_400).0,
+        Step::Wait(end),
+        "three turn-arounds are over"
     );
 }
 
@@ -144,10 +237,11 @@ fn patience_is_never_below_three_times_the_usual() {
     assert_eq!(fixture.go(600).1, Some(2));
 }
 
+/// Fault 5: a shortage costs no retry, and is waited for a bounded time.
 #[test]
-fn a_shortage_of_our_own_pauses_and_costs_no_retry() {
+fn fault_5_a_shortage_of_our_own_pauses_costs_no_retry_and_is_told() {
     let mut fixture = Fixture::new(2);
-    for round in 0..20 {
+    for round in 0..30 {
         let offset = round * 50;
         assert_eq!(
             fixture.go(offset),
@@ -168,20 +262,6 @@ fn a_shortage_of_our_own_pauses_and_costs_no_retry() {
         assert_eq!(fixture.go(offset).0, Step::Wait(fixture.at(offset + 50)));
     }
     assert_eq!(fixture.policy.retries(), 0);
-    assert_eq!(fixture.go(5000).0, Step::GiveUp(ConnectFailure::Shortage));
-}
-
-#[test]
-fn a_retry_on_the_same_server_is_told_from_a_redispatch() {
-    let mut fixture = Fixture::new(1);
-    let now = fixture.begun;
-    let Step::Start(slot) = fixture.policy.step(now) else {
-        panic!("nothing to start")
-    };
-    assert!(!fixture.policy.started(slot, 1, Duration::ZERO, now));
-    assert!(
-        fixture
-            .policy
-            .started(AttemptSlot::B, 1, Duration::ZERO, now)
-    );
+    let told = Step::GiveUp(ConnectFailure::Shortage);
+    assert_eq!(fixture.go(1_500).0, told);
 }

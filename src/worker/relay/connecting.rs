@@ -11,10 +11,10 @@ use super::Relay;
 use super::conn::Kind;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt;
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 /// A connection that was begun. Dropping it closes the socket.
 #[derive(Debug)]
@@ -49,18 +49,21 @@ impl Connecting {
     ///
     /// # Errors
     /// The server's refusal.
-    pub(in crate::worker) async fn answered(&self) -> io::Result<()> {
-        let heard = poll_fn(|context| {
-            self.relay
-                .engine
-                .borrow_mut()
-                .poll_connect(self.key, context)
+    pub(in crate::worker) fn poll_answered(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let events = self
+            .relay
+            .engine
+            .borrow_mut()
+            .poll_connect(self.key, context);
+        events.map(|events| {
+            if events.intersects(EventFlags::ERR | EventFlags::HUP) {
+                sockopt::socket_error(self.fd())??;
+            }
+            Ok(())
         })
-        .await;
-        if heard.intersects(EventFlags::ERR | EventFlags::HUP) {
-            sockopt::socket_error(self.fd())??;
-        }
-        Ok(())
     }
 
     pub(in crate::worker) fn kind(&self) -> Kind {
@@ -86,5 +89,11 @@ impl Drop for Connecting {
         if self.socket.is_some() {
             self.relay.engine.borrow_mut().deregister_connect(self.key);
         }
+    }
+}
+
+impl AsFd for Connecting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
     }
 }

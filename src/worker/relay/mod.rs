@@ -24,6 +24,7 @@ mod tests;
 pub(super) use conn::{Established, Kind};
 pub(super) use connecting::Connecting;
 
+use super::order::ServerSet;
 use super::session_id::SessionId;
 use super::session_stats::WorkerStats;
 use super::sessions::{Page, Wanted};
@@ -92,8 +93,8 @@ impl Relay {
         }
     }
 
-    /// Ends the sessions on these servers ([`crate::live::ServerLive::uid`]).
-    pub(super) fn end_sessions(&self, servers: &[u64], cause: Cause) {
+    /// Ends the sessions on these servers.
+    pub(super) fn end_sessions(&self, servers: &ServerSet, cause: Cause) {
         self.engine.borrow_mut().end_sessions(servers, cause);
         self.announce_recheck();
     }

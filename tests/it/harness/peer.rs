@@ -288,6 +288,21 @@ impl Unanswering {
         }
     }
 
+    /// Answers from now on: connects are taken when their SYN is sent again, a second after the first.
+    /// Says `words` to each and ends.
+    pub(crate) fn answers(self, words: &'static str) -> Answering {
+        let listener = self.listener.try_clone().expect("a descriptor");
+        let thread = std::thread::spawn(move || {
+            while let Ok((socket, _)) = listener.accept() {
+                drop(TcpStream::from(socket).write_all(words.as_bytes()));
+            }
+        });
+        Answering {
+            listener: self.listener,
+            thread: Some(thread),
+        }
+    }
+
     /// Where nobody answers.
     pub(crate) fn address(&self) -> SocketAddr {
         self.listener
@@ -295,6 +310,22 @@ impl Unanswering {
             .expect("bound")
             .as_socket()
             .expect("IPv4")
+    }
+}
+
+/// An [`Unanswering`] server that answers now. Stops when dropped.
+pub(crate) struct Answering {
+    listener: Socket,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        // Ends a waiting accept call (EINVAL).
+        drop(self.listener.shutdown(Shutdown::Both));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use super::super::lifecycle;
 use super::super::liveness;
 use super::Engine;
 use crate::live::{Cause, Phase, Termination};
+use crate::worker::order::ServerSet;
 use crate::worker::session_id::SessionId;
 use crate::worker::sessions::{Cursor, PLACES_MAX, Page, SideView, VIEWS_MAX, View, Wanted};
 use std::net::SocketAddr;
@@ -12,13 +13,11 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 impl Engine {
-    /// Ends the sessions on these servers ([`crate::live::ServerLive::uid`]).
-    pub(in super::super) fn end_sessions(&mut self, servers: &[u64], cause: Cause) {
-        let mut servers = servers.to_vec();
-        servers.sort_unstable();
+    /// Ends the sessions on these servers.
+    pub(in super::super) fn end_sessions(&mut self, servers: &ServerSet, cause: Cause) {
         self.end_where(cause, |conn| {
             let server = conn.stats.server.as_ref();
-            server.is_some_and(|on| servers.binary_search(&on.slot.live().uid).is_ok())
+            server.is_some_and(|on| servers.contains(on.slot.live().uid))
         });
     }
 

@@ -16,7 +16,8 @@ impl Fixture {
     fn kill(&mut self, cause: Cause) {
         let backend = self.snapshot.backends[0].as_ref().unwrap();
         let server = backend.servers[0].live.uid;
-        self.relay.end_sessions(&[server], cause);
+        self.relay
+            .end_sessions(&ServerSet::new(vec![server]), cause);
     }
 
     /// `writers` write until nobody takes anything more, or for a moment where a reader of theirs is
@@ -124,7 +125,7 @@ fn fault_2_an_order_to_end_wakes_the_relay() {
         }
         let uid = snapshot.backends[0].as_ref().unwrap().servers[0].live.uid;
         let begun = Instant::now();
-        relay.end_sessions(&[uid], Cause::Killed);
+        relay.end_sessions(&ServerSet::new(vec![uid]), Cause::Killed);
         relay.empty().await;
         assert!(begun.elapsed() < ENDED_WITHIN, "{:?}", begun.elapsed());
         drop(server);

@@ -13,6 +13,7 @@ use crate::live::slot::{ConnLimits, ConnSlot, Slot};
 use crate::live::{Cause, GlobalLive, LogQueue, PIPES_MAX, WorkerToken};
 use crate::state::Snapshot;
 use crate::state::snapshot::Origin;
+use crate::worker::order::ServerSet;
 use crate::worker::session_id::SessionId;
 use crate::worker::session_stats::{SessionStats, WorkerStats};
 use proptest::prelude::*;
@@ -147,7 +148,9 @@ impl Ready {
     /// The same, once the relay has heard that the server has answered.
     async fn go_when_answered(self, relay: &Rc<Relay>) {
         let server = Connecting::new(relay, self.server, self.kind).unwrap();
-        server.answered().await.unwrap();
+        std::future::poll_fn(|context| server.poll_answered(context))
+            .await
+            .unwrap();
         relay.adopt(Established {
             client: (self.client, self.kind),
             server,
@@ -511,11 +514,15 @@ fn a_killed_session_is_reset_on_both_sides() {
     let server = fixture.snapshot.backends[0].as_ref().unwrap().servers[0]
         .live
         .uid;
-    fixture.relay.end_sessions(&[server + 1], Cause::Down);
+    fixture
+        .relay
+        .end_sessions(&ServerSet::new(vec![server + 1]), Cause::Down);
     assert!(!fixture.is_over(), "another server's sessions go on");
-    fixture.relay.end_sessions(&[server], Cause::Down);
-    fixture.until("both are reset", |f| {
-        f.ends
+    fixture
+        .relay
+        .end_sessions(&ServerSet::new(vec![server]), Cause::Down);
+    fixture.until("both are reset", |b| {
+        b.ends
             .iter()
             .all(|end| end.ended == Some(ErrorKind::ConnectionReset))
     });

@@ -1,0 +1,50 @@
+//! Whether the client is still there while its session connects to a server. Runs on a worker.
+//!
+//! Kernel facts relied on: a reset is an error of the socket, whatever is still to be read; the end of
+//! what a client sends is told only behind what it has sent. So a client that has sent a request and
+//! closed its side is no other than one that waits for the answer: it is served. One that has closed
+//! without a byte is gone, as in HAProxy.
+
+use crate::sys::raw::{self, Owned};
+use rustix::net::{RecvFlags, recv, sockopt};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A client that is watched.
+#[derive(Debug)]
+pub(super) struct ClientWatch<'a>(AsyncFd<Owned<BorrowedFd<'a>>>);
+
+impl<'a> ClientWatch<'a> {
+    /// Watches the client's socket.
+    ///
+    /// # Errors
+    /// Those of `epoll_ctl`.
+    pub(super) fn new(client: &'a OwnedFd) -> io::Result<Self> {
+        raw::watch(Owned::new(client.as_fd()), Interest::READABLE).map(Self)
+    }
+
+    /// Completes when the client has gone; with the error, if there was one.
+    pub(super) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Option<io::Error>> {
+        loop {
+            let Ok(mut event) = ready!(self.0.poll_read_ready(context)) else {
+                // The runtime shuts down.
+                return Poll::Pending;
+            };
+            let client = self.0.get_ref().as_fd();
+            match sockopt::socket_error(client) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) | Err(error) => return Poll::Ready(Some(error.into())),
+            }
+            match recv(client, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Poll::Ready(None),
+                Ok(_) | Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {
+                    event.clear_ready();
+                }
+                Err(error) => return Poll::Ready(Some(error.into())),
+            }
+        }
+    }
+}

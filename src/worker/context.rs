@@ -1,0 +1,63 @@
+//! What all sessions of one worker share. Runs on that worker.
+
+use super::hand_off::PeerWorkers;
+use super::pending::PendingSessions;
+use super::relay::Relay;
+use super::session_stats::WorkerStats;
+use crate::state::{ControlHandle, Snapshot};
+use arc_swap::ArcSwap;
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What every session of a worker works with.
+pub(super) struct WorkerContext {
+    pub(super) worker_stats: Rc<WorkerStats>,
+    pub(super) relay: Rc<Relay>,
+    /// Sessions that are not the relay's yet.
+    pub(super) pending: PendingSessions,
+    pub(super) control: ControlHandle,
+    pub(super) peers: PeerWorkers,
+    /// Cancelled when sessions may not go on.
+    pub(super) kill: CancellationToken,
+    /// A descriptor that is given up for an instant to end a client when none is left.
+    pub(super) spare: RefCell<Option<OwnedFd>>,
+    snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+}
+
+impl WorkerContext {
+    pub(super) fn new(
+        worker_stats: Rc<WorkerStats>,
+        relay: Rc<Relay>,
+        (control, peers): (ControlHandle, PeerWorkers),
+        kill: CancellationToken,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+    ) -> Self {
+        let snapshot = RefCell::new(arc_swap::Cache::new(snapshot));
+        Self {
+            worker_stats,
+            relay,
+            pending: PendingSessions::default(),
+            control,
+            peers,
+            kill,
+            spare: RefCell::new(spare_descriptor()),
+            snapshot,
+        }
+    }
+
+    /// Reads the newest snapshot. What is to outlive `read` is cloned out of it, node by node: a
+    /// clone of the whole would be a write to one cache line that all workers share.
+    ///
+    /// # Hot path: an atomic load and a compare, unless it has changed.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        read(self.snapshot.borrow_mut().load())
+    }
+}
+
+/// A descriptor to give up when none is left; `None`: there is none to keep.
+pub(super) fn spare_descriptor() -> Option<OwnedFd> {
+    rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).ok()
+}
