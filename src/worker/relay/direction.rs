@@ -41,6 +41,9 @@ pub(super) struct IoContext {
     pub(super) share: usize,
     /// Bytes moved; whoever wants to know sets it to 0 before.
     pub(super) moved: u64,
+    /// Some side did not take everything at once, or had not before; whoever wants to know sets it to
+    /// `false` before.
+    pub(super) was_short: bool,
     pub(super) pipes: Pipes,
 }
 
@@ -50,6 +53,7 @@ impl IoContext {
             buffer: vec![0; CHUNK_MAX].into_boxed_slice(),
             share: READS_MAX,
             moved: 0,
+            was_short: false,
             pipes: Pipes::new(worker_stats),
         }
     }
@@ -86,6 +90,7 @@ pub(super) fn flow(
 ) -> Flow {
     let to = from.other();
     if conn.side(to).has_pending() {
+        io.was_short = true;
         if let Err(error) = flush(conn.side_mut(to), now) {
             return Flow::Broken(to, error);
         }
@@ -115,7 +120,10 @@ pub(super) fn flow(
         let step = step.unwrap_or_else(|| copied(conn, from, io, now, worker_stats));
         match step {
             // A short write makes the kernel tell when more is taken.
-            Ok(Step::Moved) if conn.side(to).has_pending() => return Flow::Waiting,
+            Ok(Step::Moved) if conn.side(to).has_pending() => {
+                io.was_short = true;
+                return Flow::Waiting;
+            }
             Ok(Step::Moved) => {}
             Ok(Step::Nothing) => return Flow::Waiting,
             Ok(Step::End) => conn.read_end(from),

@@ -57,9 +57,9 @@ pub(super) struct Relay {
     /// The first session has come, so that an idle relay needs no clock; or one has come with more
     /// to do at once than its share of a turn.
     arrived: Cell<bool>,
-    /// Who runs it.
+    /// Wakes [`Relay::run`].
     runner: RefCell<Option<Waker>>,
-    /// Rung when the last session has ended and that is [`Relay::awaited`].
+    /// Notified when the last session has ended and that is [`Relay::awaited`].
     emptied: Notify,
     /// Somebody waits for the end of the last session: the worker is to stop.
     awaited: Cell<bool>,
@@ -138,14 +138,14 @@ impl Relay {
         let mut clock = pin!(tokio::time::sleep(RECHECK_EVERY));
         loop {
             let idle = self.engine.borrow().is_empty();
-            let idle_now =
+            let idle_turn =
                 match poll_fn(|context| self.call(context, &events, clock.as_mut(), idle)).await? {
                     Call::Events(mut ready) => {
-                        let idle_now = self.turns()?;
-                        if idle_now {
+                        let idle_turn = self.turns()?;
+                        if idle_turn {
                             ready.clear_ready();
                         }
-                        idle_now
+                        idle_turn
                     }
                     Call::Clock => {
                         self.tick(clock.as_mut());
@@ -159,12 +159,12 @@ impl Relay {
                         }
                         // No event will tell of what is left to do.
                         let unfinished = self.engine.borrow().is_unfinished();
-                        let idle_now = !unfinished || self.turns()?;
-                        self.arrived.set(!idle_now);
-                        idle_now
+                        let idle_turn = !unfinished || self.turns()?;
+                        self.arrived.set(!idle_turn);
+                        idle_turn
                     }
                 };
-            if !idle_now {
+            if !idle_turn {
                 // It is asked for last, and so would never be heard while sessions are busy.
                 if tokio::time::Instant::now() >= clock.deadline() {
                     self.tick(clock.as_mut());

@@ -32,8 +32,7 @@ const PIPE_SIZE: usize = 512 * 1024;
 /// Bytes below which a pipe is not worth it.
 const PIPE_SIZE_MIN: usize = 64 * 1024;
 
-/// Wishes that are passed over after one for which there was no pipe, each of which would make one in
-/// vain.
+/// Requests for a pipe that are refused without asking the kernel, after it has refused one.
 const REFUSED_SKIPS: u32 = 1000;
 
 /// Reads in a row that must have filled the buffer before a direction is spliced.
@@ -97,7 +96,7 @@ pub(super) struct Pipe {
 /// The pipes of a worker.
 ///
 /// A slow reader keeps the pipe whose bytes it has not taken, but only as long as there are few like
-/// it: of more than [`Pipes::lent_max`] one is to be relieved of it ([`Pipes::over_limit`]), so that however many
+/// it: of more than [`Pipes::lent_max`] one is reclaimed ([`Pipes::over_limit`]), so that however many
 /// readers are slow, there is a pipe for bulk that flows. What was in it waits in memory then, so it is
 /// never one that was filled with more than may be kept there: those are [`Pipes::lent_many`] at most.
 #[derive(Debug)]
@@ -110,7 +109,7 @@ pub(super) struct Pipes {
     /// Sides that keep a pipe, longest first, and what was in it. But for these one is out only while
     /// bytes are moved.
     lent: Vec<(u32, Side, usize)>,
-    /// Wishes that are not looked at, since the last one could not be fulfilled.
+    /// Requests that are still to be refused without asking the kernel.
     skips: u32,
     worker_stats: Rc<WorkerStats>,
 }
@@ -178,7 +177,7 @@ impl Pipes {
         self.publish();
     }
 
-    /// The side that is to be relieved of its pipe now, if one is; the pipe is to be released. Of those
+    /// The side whose pipe is to be reclaimed now, if one is; the pipe is to be released. Of those
     /// whose bytes may be kept in memory the one that has kept it longest.
     pub(super) fn over_limit(&self) -> Option<(u32, Side)> {
         if self.lent.len() <= self.lent_max() {
@@ -191,7 +190,7 @@ impl Pipes {
         small.next().map(|&(key, side, _)| (key, side))
     }
 
-    /// Takes back a pipe that was held.
+    /// Takes back a pipe that was lent.
     pub(super) fn release(&mut self, key: u32, side: Side, pipe: Box<Pipe>) {
         self.lent
             .retain(|&(holder, of, _)| (holder, of) != (key, side));
@@ -251,7 +250,7 @@ impl Pipe {
     /// `None` where the kernel has only small ones left.
     fn new() -> io::Result<Option<Self>> {
         let (out, into) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // The size is a wish.
+        // The kernel may refuse the size.
         let _ = fcntl_setpipe_size(&into, PIPE_SIZE);
         let pipe = Self {
             out,

@@ -13,7 +13,7 @@ mod orders;
 mod timing;
 
 use super::busy_poll::{AWAKE, BusyPoll, MESSAGE_MAX};
-use super::conn::{Conn, Established, Side, SideState, Unsent};
+use super::conn::{Conn, Established, Side, Unsent};
 use super::direction::{Flow, IoContext, flow};
 use super::liveness;
 use super::splice::TransferMode;
@@ -131,7 +131,7 @@ impl Engine {
             for side in &mut self.conns[key].sides {
                 side.retry = side.has_pending();
             }
-            self.after_flow(key, false);
+            self.after_short_write(key);
         }
     }
 
@@ -331,7 +331,7 @@ impl Engine {
         if conn.draining().is_some() {
             return self.drain(key);
         }
-        let pending = conn.sides.each_ref().map(SideState::has_pending);
+        self.io.was_short = false;
         let mut unfinished = false;
         for from in Side::BOTH {
             // Mostly one direction has something, and asking here costs less than a call.
@@ -353,15 +353,11 @@ impl Engine {
                     .schedule(key, tick_of(liveness::next_look(conn, self.now, self.now)));
             }
         }
-        if pending != conn.sides.each_ref().map(SideState::has_pending) {
-            // Whose silence counts has changed, and the next timeout may be sooner.
-            let due = tick_of(liveness::next_look(conn, self.now, self.now));
-            if self.wheel.tick_of(key).is_none_or(|tick| tick > due) {
-                self.wheel.schedule(key, due);
-            }
-        }
         if conn.is_finished() {
             return Some(Termination::normal());
+        }
+        if self.io.was_short {
+            self.after_short_write(key);
         }
         self.after_flow(key, unfinished);
         if let Some((key, side)) = self.io.pipes.over_limit() {
@@ -389,14 +385,13 @@ impl Engine {
                 // Its reader is slow: until it takes whole reads again, copying is as good.
                 conn.side_mut(side.other()).mode = TransferMode::default();
             }
-            // They are lost, which nothing ordinary brings about.
+            // The bytes are lost; a pipe that was filled can always be read.
             Err(error) => self.break_off(key, side, error),
         }
     }
 
-    /// Asks for the events, the turn and the look that the session needs next.
-    fn after_flow(&mut self, key: u32, unfinished: bool) {
-        let now = self.now;
+    /// Some side has bytes to take, or had until now: asks for the events and looks that this needs.
+    fn after_short_write(&mut self, key: u32) {
         let conn = &mut self.conns[key];
         for side in Side::BOTH {
             let generation = conn.generation;
@@ -409,9 +404,19 @@ impl Engine {
                 let _ = epoll::modify(&self.epoll, &state.fd, data, interest);
             }
         }
+        // Whose silence counts may have changed, and the next timeout may be sooner.
+        let due = tick_of(liveness::next_look(conn, self.now, self.now));
+        if self.wheel.tick_of(key).is_none_or(|tick| tick > due) {
+            self.wheel.schedule(key, due);
+        }
         if conn.sides.iter().any(|side| side.retry) {
             self.recheck(key);
         }
+    }
+
+    /// Asks for the turn and the look that the session needs next.
+    fn after_flow(&mut self, key: u32, unfinished: bool) {
+        let now = self.now;
         if unfinished {
             self.queue(key);
         }
