@@ -19,8 +19,8 @@ pub const PIPES_MAX: u32 = 16;
 /// events, the service manager, watched files, lookups of names, and files that a reload reads.
 const PROCESS: u64 = 32;
 
-/// Of a worker thread beside its listening sockets: epoll instances, signals, wake-ups.
-const WORKER: u64 = 7;
+/// Of a worker thread beside its listening sockets: epoll instances, signals, wake-ups, a spare one.
+const WORKER: u64 = 8;
 
 /// Of a log target: the file, and the file that takes its place after a rotation.
 const LOG_TARGET: u64 = 2;
