@@ -177,7 +177,7 @@ impl Frontend {
 }
 
 /// A backend.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Backend {
     /// Its lasting name.
     pub id: BackendId,

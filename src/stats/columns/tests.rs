@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::model;
 use crate::live::CheckStatus;
-use crate::state::{AdminState, Snapshot};
+use crate::state::{AdminState, Backend, Snapshot};
 use crate::stats::Rows;
 use crate::stats::test_snapshot::{config, rows, snapshot};
 use std::sync::Arc;
@@ -58,9 +58,8 @@ fn changed_spec(
     let mut config = config(3);
     spec(&mut config.backends[0].servers[0]);
     let mut snapshot = snapshot(&config);
-    let backend = snapshot.backends[0].take().unwrap();
-    let mut backend = Arc::into_inner(backend).unwrap();
-    change(Arc::get_mut(&mut backend.servers[0]).unwrap());
+    let mut backend = Backend::clone(snapshot.backends[0].as_ref().unwrap());
+    change(Arc::make_mut(&mut backend.servers[0]));
     snapshot.backends[0] = Some(Arc::new(backend));
     snapshot
 }

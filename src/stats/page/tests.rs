@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::model;
 use crate::live::{CheckReport, CheckStatus, LastReload, ReloadEnd};
-use crate::state::{AdminState, Forced, Server};
+use crate::state::{AdminState, Backend, Forced, Server};
 use crate::stats::Filter;
 use crate::stats::test_snapshot::{config, seed, snapshot};
 use std::time::Duration;
@@ -41,8 +41,8 @@ fn one(spec: impl FnOnce(&mut model::Server), change: impl FnOnce(&mut Server)) 
     let mut config = config(1);
     spec(&mut config.backends[0].servers[0]);
     let mut snapshot = snapshot(&config);
-    let mut backend = Arc::into_inner(snapshot.backends[0].take().unwrap()).unwrap();
-    change(Arc::get_mut(&mut backend.servers[0]).unwrap());
+    let mut backend = Backend::clone(snapshot.backends[0].as_ref().unwrap());
+    change(Arc::make_mut(&mut backend.servers[0]));
     snapshot.backends[0] = Some(Arc::new(backend));
     snapshot
 }
@@ -385,8 +385,8 @@ fn troubled() -> Snapshot {
         .push(crate::state::test_config::backend("redis", vec![second]));
     let mut snapshot = snapshot(&config);
     let mut change = |backend: usize, change: &dyn Fn(&mut Server), server: usize| {
-        let mut changed = Arc::into_inner(snapshot.backends[backend].take().unwrap()).unwrap();
-        change(Arc::get_mut(&mut changed.servers[server]).unwrap());
+        let mut changed = Backend::clone(snapshot.backends[backend].as_ref().unwrap());
+        change(Arc::make_mut(&mut changed.servers[server]));
         if backend == 1 {
             changed.status.up = false;
         }
