@@ -329,7 +329,7 @@ fn fault_35_sessions_are_what_the_descriptors_leave() {
     let (binds, pipes) = (8 * 40, 2 * 8 * 8);
     assert_eq!(capacity(&many, 1024).map(|it| it.pipes), Ok(8));
     assert_eq!(needed(&many, 1024), 32 + 8 * 8 + binds + 16 + 16 + pipes);
-    assert_eq!(fits(&many, 1024), Ok(228));
+    assert_eq!(fits(&many, 1024), Ok(224));
     let checked = text(1, "4000", ",check=true");
     assert_eq!(needed(&checked, 256), needed(&one, 256) + 40);
     // Not all that are configured run at once.
