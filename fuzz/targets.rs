@@ -104,7 +104,8 @@ fn load(text: &str) -> rlb::config::Loaded {
 
 /// A snapshot of one backend of three servers, of each kind of address.
 fn snapshot(now: Instant) -> Snapshot {
-    let text = "[[backend]]\nname = 'be'\ncheck = 'tcp'\nservers = [\n\
+    let text = "[[frontend]]\nname = 'fe'\nbind = '127.0.0.1:5432'\ndefault-backend = 'be'\n\
+        [[backend]]\nname = 'be'\ncheck = 'tcp'\nservers = [\n\
         { name = 's1', address = '10.0.0.1:5432' },\n\
         { name = 's2', address = 'db.example:5432', backup = true },\n\
         { name = 's3', address = 'unix:/run/db.sock', disabled = true },\n]\n";
