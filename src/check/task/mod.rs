@@ -241,7 +241,11 @@ pub async fn run(
 async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Target) -> bool {
     let (live, handle) = (&server.live, &server.handle);
     // It is never closed. A check that waits here begins late, and its timeout with it.
-    let _permit = context.at_once.acquire().await;
+    // Mostly there is one: then no future is made to wait for it.
+    let _permit = match context.at_once.try_acquire() {
+        Ok(permit) => Some(permit),
+        Err(_) => context.at_once.acquire().await.ok(),
+    };
     live.check.begin();
     let started = Instant::now();
     let options = ProbeOptions {
