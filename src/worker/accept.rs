@@ -1,7 +1,7 @@
-//! Step 1: accepting, while there are places and descriptors. Runs on a worker.
+//! Step 1: accepts connections while `maxconn` and the descriptor limit allow it. Runs on a worker.
 //!
-//! Excess connections wait in the kernel's queue, which costs nothing and loses none. A pause ends
-//! when a place is freed, not by polling.
+//! Connections above a limit wait in the kernel's accept queue, which costs nothing and loses none. A pause
+//! ends when a slot is freed; nothing polls.
 
 use super::Stops;
 use super::context::{WorkerContext, spare_descriptor};
@@ -33,24 +33,24 @@ use tokio_util::task::TaskTracker;
 /// Pause after a shortage of descriptors or memory, unless a session ends earlier.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long clients wait for the end of a shortage of descriptors before they are told.
+/// How long a shortage of descriptors may last before the waiting clients are refused.
 const SHORTAGE_MAX: Duration = Duration::from_secs(1);
 
-/// Connections that are still accepted from a unix socket when it is closed; of a TCP socket those
-/// that are queued then.
+/// Connections that are still accepted from a unix socket when it is closed. The kernel does not tell how many
+/// are queued there; for TCP it does.
 const UNIX_DRAIN_MAX: usize = 4096;
 
 /// Connections taken in one go, so that accepting does not starve the sessions.
 const BATCH_MAX: usize = 64;
 
-/// Tells a listening socket from every other that the process has ever had; its shards share it.
+/// Identifies a listening socket for the life of the process. All shards of one address have the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub u64);
 
 /// One worker's share of a listening address.
 #[derive(Debug, Clone)]
 pub struct Listener {
-    /// Its lasting name.
+    /// Never given twice.
     pub id: ListenerId,
     /// Its frontend.
     pub frontend: FrontendId,
@@ -60,15 +60,15 @@ pub struct Listener {
     pub unix: bool,
 }
 
-/// What ends accepting from a listener. All its sockets of a worker share it.
+/// What ends accepting. All sockets that a worker has of one listener share it.
 #[derive(Debug, Clone)]
 pub(super) struct StopAccepting {
-    /// Cancelled: accept no more than what is queued.
+    /// When cancelled: accept only what is queued already.
     drain: CancellationToken,
-    /// Cancelled before `drain`: another process, or another listener, has the same socket and goes on
-    /// with its queue.
+    /// Cancelled before `drain` when another process or another listener has the same socket and accepts what
+    /// is queued.
     queue_moved: CancellationToken,
-    /// The frontend as it was last, once a reload has removed it.
+    /// The frontend as it was last, after a reload has removed it.
     last: Rc<RefCell<Option<Arc<Frontend>>>>,
 }
 
@@ -82,7 +82,7 @@ impl StopAccepting {
         }
     }
 
-    /// Ends accepting: `moved`: another listener goes on with the queue.
+    /// Ends accepting. `moved`: another listener accepts what is queued.
     pub(super) fn now(&self, last: Option<Arc<Frontend>>, moved: bool) {
         *self.last.borrow_mut() = last;
         if moved {
@@ -92,8 +92,8 @@ impl StopAccepting {
     }
 }
 
-/// Accepts until `stop`, and then what had been queued by that time: closing a listening socket would
-/// throw it away. Not when its queue has moved.
+/// Accepts until `stop`, then accepts what was queued at that time: closing a listening socket would discard
+/// it. When the queue has moved, it accepts nothing more.
 pub(super) async fn run(
     listener: Listener,
     worker: Rc<WorkerContext>,
@@ -133,7 +133,7 @@ pub(super) async fn run(
             Batch::More => tokio::task::yield_now().await,
         }
     }
-    // Those that come after the stop are not waited for: there may be no end of them.
+    // Connections that arrive after the stop are not accepted: they might never end.
     let (never, mut accepted) = (CancellationToken::new(), 0);
     let queued = acceptor.queued();
     while accepted < queued
@@ -164,14 +164,14 @@ pub(super) fn begin(accepted: Accepted, worker: &Rc<WorkerContext>, sessions: &T
 }
 
 struct Acceptor {
-    /// The frontend as it was last seen.
+    /// The frontend of the newest snapshot that was read.
     frontend: RefCell<Arc<Frontend>>,
     kind: Kind,
     socket: AsyncFd<Owned<Arc<Socket>>>,
     worker: Rc<WorkerContext>,
     sessions: TaskTracker,
     stop: StopAccepting,
-    /// Since when nothing could be accepted for want of something of ours.
+    /// Since when a shortage on this machine has prevented accepting.
     shortage: Cell<Option<Instant>>,
 }
 
@@ -183,8 +183,8 @@ enum Batch {
 }
 
 impl Acceptor {
-    /// The frontend and the limits as they are now. A frontend that a reload has removed still takes in
-    /// what is queued for it.
+    /// The frontend and the limits as they are now. A frontend that a reload has removed still accepts what is
+    /// queued for it.
     fn now(&self) -> (Arc<Frontend>, ConnLimits) {
         let mut frontend = self.frontend.borrow_mut();
         let removed = self.stop.last.borrow();
@@ -209,7 +209,7 @@ impl Acceptor {
         for _ in 0..BATCH_MAX {
             let (frontend, limits) = self.now();
             if self.is_full(&frontend, limits) {
-                // Whoever has waited is admitted by what is in force then.
+                // The configuration may have changed during the wait, so it is read again.
                 if self.wait_for_slot(drain).await {
                     continue;
                 }
@@ -243,8 +243,8 @@ impl Acceptor {
         (client, peer): (OwnedFd, Option<SocketAddr>),
         (frontend, limits): (Arc<Frontend>, ConnLimits),
     ) {
-        // Another worker may have taken the last slot meanwhile: then this one connection waits
-        // here, the others in the kernel.
+        // Another worker may have taken the last slot meanwhile. Then this connection waits here, and the
+        // others wait in the kernel.
         let (frontend, slot) = match self.take(&frontend, limits) {
             Some(slot) => (frontend, slot),
             None => self.slot().await,
@@ -279,7 +279,7 @@ impl Acceptor {
                 .is_some_and(|limit| frontend.live.active.get() >= limit)
     }
 
-    /// Tells which `maxconn` makes clients wait.
+    /// Reports which `maxconn` makes clients wait.
     fn report_maxconn(&self) {
         let global = &self.worker.worker_stats.global;
         let (frontend, limits) = self.now();
@@ -290,8 +290,8 @@ impl Acceptor {
         }
     }
 
-    /// Waits until there is a slot to be had, because a session ended or a limit was raised;
-    /// `false` when draining has begun instead.
+    /// Waits until a slot is free because a session ended or a limit was raised. `false` when draining has
+    /// begun instead.
     async fn wait_for_slot(&self, drain: &CancellationToken) -> bool {
         self.count_pause();
         self.report_maxconn();
@@ -314,8 +314,8 @@ impl Acceptor {
         }
     }
 
-    /// Waits for a slot and takes it. Once the queue has moved there is one for whoever waits here:
-    /// nobody else is accepted here, and the sessions that there are may go on for days.
+    /// Waits for a slot and takes it. Once the queue has moved, limits no longer apply to the connection that
+    /// waits here: no other is accepted, and existing sessions may last for days.
     async fn slot(&self) -> (Arc<Frontend>, ConnSlot) {
         let waiting = Waiting::new(&self.worker.worker_stats.global);
         loop {
@@ -336,8 +336,8 @@ impl Acceptor {
         }
     }
 
-    /// Nothing can be accepted, mostly because something of ours ran out: says so, at most once a
-    /// second, and pauses. Those who have waited for long are told.
+    /// `accept` has failed, mostly by a shortage on this machine: reports it at most once a second and pauses.
+    /// Refuses the waiting clients when the shortage has lasted for [`SHORTAGE_MAX`].
     async fn pause(&self, error: &io::Error) {
         let worker_stats = &self.worker.worker_stats;
         self.count_pause();
@@ -353,12 +353,12 @@ impl Acceptor {
             self.refuse_waiting();
         }
         let waiting = Waiting::new(&worker_stats.global);
-        // Whichever comes first; neither needs to be told from the other.
+        // Both outcomes are treated alike.
         let _ = tokio::time::timeout(SHORTAGE_PAUSE, waiting.0.freed.notified()).await;
     }
 
-    /// Ends the connections that are queued, one after another, in the place of the worker's spare
-    /// descriptor: there is none for their sessions.
+    /// Accepts and closes the queued connections one by one, with the worker's spare descriptor: there is none
+    /// for a session.
     fn refuse_waiting(&self) {
         for _ in 0..BATCH_MAX {
             let (frontend, limits) = self.now();
@@ -395,7 +395,7 @@ impl Acceptor {
     }
 }
 
-/// Whether `accept` has failed because that one connection was gone, or its network was (accept(2)).
+/// Whether `accept` failed only because that connection, or the network to its peer, was gone (accept(2)).
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -415,13 +415,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Makes sessions that end ring [`GlobalLive::freed`].
+/// While one exists, a session that ends notifies [`GlobalLive::freed`].
 struct Waiting<'a>(&'a GlobalLive);
 
 impl<'a> Waiting<'a> {
     fn new(global: &'a GlobalLive) -> Self {
         global.waiting.fetch_add(1, Relaxed);
-        // Pairs with the fence of `ConnSlot`'s drop: what is looked at from here on is no older.
+        // Pairs with the fence in `ConnSlot`'s drop: gauges that are read after this are no older than that
+        // drop.
         fence(SeqCst);
         Self(global)
     }

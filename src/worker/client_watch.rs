@@ -1,9 +1,8 @@
-//! Whether the client is still there while its session connects to a server. Runs on a worker.
+//! Notices that the client has gone while its session connects to a server. Runs on a worker.
 //!
-//! Kernel facts relied on: a reset is an error of the socket, whatever is still to be read; the end of
-//! what a client sends is told only behind what it has sent. So a client that has sent a request and
-//! closed its side is no other than one that waits for the answer: it is served. One that has closed
-//! without a byte is gone, as in HAProxy.
+//! Kernel facts relied on: a reset is an error of the socket, whether or not data is left to read; a FIN can be
+//! seen only behind the data that was sent before it. A client that has sent a request and then FIN may be
+//! waiting for the answer, so it is served. A client that has sent FIN and no byte has gone, as in HAProxy.
 
 use crate::sys::raw::{self, Owned};
 use rustix::net::{RecvFlags, recv, sockopt};
@@ -26,11 +25,11 @@ impl<'a> ClientWatch<'a> {
         raw::watch(Owned::new(client.as_fd()), Interest::READABLE).map(Self)
     }
 
-    /// Completes when the client has gone; with the error, if there was one.
+    /// Completes when the client has gone, with the error if there was one.
     pub(super) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Option<io::Error>> {
         loop {
             let Ok(mut event) = ready!(self.0.poll_read_ready(context)) else {
-                // The runtime shuts down.
+                // The runtime is shutting down.
                 return Poll::Pending;
             };
             let client = self.0.get_ref().as_fd();

@@ -1,4 +1,4 @@
-//! Step 7: connections to servers by sockets. Runs on a worker.
+//! Step 7: connects to servers with sockets. Runs on a worker.
 
 use super::context::WorkerContext;
 use super::relay::{Connecting, Kind};
@@ -20,9 +20,9 @@ use std::sync::Arc;
 /// Connects a worker's sessions.
 pub(super) struct SocketDialer<'a> {
     pub(super) worker: &'a Rc<WorkerContext>,
-    /// The client's socket, whose destination port counts where the server has none of its own.
+    /// The client's socket. Its destination port is used when the server has none of its own.
     pub(super) client: &'a OwnedFd,
-    /// The session's, in which the server that is asked is noted.
+    /// Where the server that is tried is noted.
     pub(super) stats: &'a mut SessionStats,
 }
 
@@ -39,11 +39,13 @@ impl Dialer for SocketDialer<'_> {
             Kind::Unix => (Domain::UNIX, None),
         };
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), protocol)?;
-        // TCP_QUICKACK stays as it is. A handshake acknowledged along with the first bytes is a segment
-        // less, but makes a server wait 40 ms that answers in two pieces, 200 ms if it speaks first.
+        // TCP_QUICKACK stays as it is. Without it the handshake's ACK would travel with the first bytes and
+        // save a segment; but a server that answers in two pieces would wait 40 ms, and one that speaks first
+        // 200 ms.
         match socket.connect(&address) {
             Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-            // A unix server's accept queue is full: its fault, where TCP's EAGAIN is ours.
+            // The accept queue of a unix server is full, which counts as the server's failure. For TCP, EAGAIN
+            // is a shortage of this machine.
             Err(error) if kind == Kind::Unix && error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
@@ -102,8 +104,8 @@ impl Dialer for SocketDialer<'_> {
     }
 }
 
-/// Whether a connection has met itself: nobody listened on the server's port of this machine, and the
-/// kernel chose that very port for our end. Possible only where the kernel chooses ports.
+/// Whether a connection is connected to itself: nobody listened on a port of this machine, and the kernel chose
+/// that port as the source port. Possible only in the ephemeral port range.
 pub(super) fn is_self_connected(connection: &impl AsFd) -> bool {
     let socket = socket2::SockRef::from(connection);
     let addresses = socket.local_addr().ok().zip(socket.peer_addr().ok());
@@ -132,7 +134,7 @@ fn address_of(server: &Server, client: &OwnedFd) -> io::Result<(SockAddr, Kind)>
 
 fn port_from_client(client: &OwnedFd, offset: i32) -> io::Result<u16> {
     let local = SocketAddr::try_from(rustix::net::getsockname(client)?);
-    // A client on a unix socket has no port to go by; `rlb check` says so.
+    // A client on a unix socket has no port; `rlb check` warns about this.
     let port = local.map_or(0, |address| address.port());
     u16::try_from(i32::from(port) + offset)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no such port"))
@@ -142,8 +144,8 @@ fn port_from_client(client: &OwnedFd, offset: i32) -> io::Result<u16> {
 mod tests {
     use super::*;
 
-    /// Fault 23: a connection to a port of the ephemeral range where nobody listens can meet itself, and
-    /// was a session with an echo for a server.
+    /// Fault 23: a connection to an ephemeral port where nobody listened could connect to itself. It became a
+    /// session with an echo as its server.
     #[test]
     fn fault_23_a_connection_to_itself_is_none() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

@@ -12,17 +12,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-/// What every session of a worker works with.
+/// What every session of a worker needs.
 pub(super) struct WorkerContext {
     pub(super) worker_stats: Rc<WorkerStats>,
     pub(super) relay: Rc<Relay>,
-    /// Sessions that are not the relay's yet.
+    /// Sessions that are not established yet.
     pub(super) pending: PendingSessions,
     pub(super) control: ControlHandle,
     pub(super) peers: PeerWorkers,
-    /// Cancelled when sessions may not go on.
+    /// Cancelled when all sessions are to end.
     pub(super) kill: CancellationToken,
-    /// A descriptor that is given up for an instant to end a client when none is left.
+    /// Given up for a moment to accept and close a client when no descriptor is left.
     pub(super) spare: RefCell<Option<OwnedFd>>,
     snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
 }
@@ -48,16 +48,16 @@ impl WorkerContext {
         }
     }
 
-    /// Reads the newest snapshot. What is to outlive `read` is cloned out of it, node by node: a
-    /// clone of the whole would be a write to one cache line that all workers share.
+    /// Reads the newest snapshot. Clone parts of it that must outlive `read`, never the whole: cloning the
+    /// whole would write to a cache line that all workers share.
     ///
-    /// # Hot path: an atomic load and a compare, unless it has changed.
+    /// # Hot path: an atomic load and a compare, unless the snapshot has changed.
     pub(super) fn read<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
         read(self.snapshot.borrow_mut().load())
     }
 }
 
-/// A descriptor to give up when none is left; `None`: there is none to keep.
+/// A descriptor to give up later; `None` when there is none to be had.
 pub(super) fn spare_descriptor() -> Option<OwnedFd> {
     rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).ok()
 }

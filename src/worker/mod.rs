@@ -1,7 +1,7 @@
-//! The data path: one thread per core, each with a runtime, listeners and sessions of its own.
+//! The data path: one thread per core, each with its own runtime, listeners and sessions.
 //!
-//! A connection may be handed to another worker right after its accept ([`hand_off`]); its session is
-//! connected and relayed on one worker and never leaves it. Start reading at [`session`].
+//! A connection may be handed to another worker right after its accept ([`hand_off`]). Its session connects and
+//! relays on one worker and never leaves it. Start reading at [`session`].
 
 mod accept;
 mod client_watch;
@@ -42,16 +42,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What a worker is made of.
+/// What a worker is started with.
 #[derive(Debug)]
 pub struct Parts {
-    /// Number of the worker, and of its shard.
+    /// Number of the worker and of its shards.
     pub index: usize,
     /// Its listening sockets.
     pub listeners: Vec<Listener>,
-    /// What was decided.
+    /// The current snapshot.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// What is counted for the process.
+    /// The counters of the process.
     pub global: Arc<GlobalLive>,
     /// Where session lines go.
     pub log: LogQueue,
@@ -59,20 +59,20 @@ pub struct Parts {
     pub control: ControlHandle,
     /// Orders from the control task.
     pub orders: mpsc::Receiver<Order>,
-    /// Connections between workers.
+    /// For handing connections to other workers and receiving them.
     pub hand_off: HandOff,
-    /// Signs of life for the watchdog, if there is one.
+    /// Tells the watchdog, if there is one, that the worker runs.
     pub pulse: Option<Pulse>,
     /// What ends it.
     pub stops: Stops,
 }
 
-/// What ends the workers, step by step.
+/// What ends the workers, in steps.
 #[derive(Debug, Clone, Default)]
 pub struct Stops {
-    /// Accept no more, let sessions end.
+    /// Accept no more; sessions go on until they end.
     pub drain: CancellationToken,
-    /// Cancelled before `drain`: another process goes on with the sockets, and has what is queued.
+    /// Cancelled before `drain`: another process has the sockets and accepts what is queued.
     pub handed_over: CancellationToken,
     /// End all sessions.
     pub kill: CancellationToken,
@@ -81,9 +81,8 @@ pub struct Stops {
 /// Starts a worker on a thread of its own. The thread ends when [`Stops::drain`] is cancelled and no
 /// session is left, or [`Stops::kill`] is.
 ///
-/// # Errors
-/// When the thread cannot be made. A worker that cannot go on ends the process by a panic: systemd
-/// starts it again.
+/// When the thread cannot be created. A worker that cannot go on ends the process by a panic; systemd starts it
+/// again.
 pub fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
     let name = format!("worker-{}", parts.index);
     std::thread::Builder::new().name(name).spawn(move || {
@@ -138,7 +137,7 @@ async fn run(parts: Parts) -> io::Result<()> {
         open.wait().await;
         sessions.close();
     });
-    // A task of its own, so that an event of a session wakes nothing else.
+    // A task of its own, so that an event of a session wakes no other task.
     let running = Rc::clone(&relay);
     let mut relaying = tokio::task::spawn_local(async move { running.run(events).await });
     let mut over = pin!(async {
@@ -167,7 +166,7 @@ async fn run(parts: Parts) -> io::Result<()> {
     }
 }
 
-/// Ends all sessions: those that are relayed, those that connect, and those that became relayed
+/// Ends all sessions: those in the relay, those that are connecting, and those that entered the relay
 /// meanwhile.
 async fn end_all(worker: &WorkerContext, sessions: &TaskTracker) {
     worker.relay.end_all(Cause::Killed);
@@ -177,14 +176,14 @@ async fn end_all(worker: &WorkerContext, sessions: &TaskTracker) {
     worker.relay.end_all(Cause::Killed);
 }
 
-/// How far a worker's life is.
+/// The stages of a worker's stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// It accepts connections.
     Accepting,
     /// It accepts no more; connections that other workers have handed over are still taken.
     TakingOver,
-    /// Nothing comes any more: its sessions are waited for.
+    /// No connection comes any more: it waits for its sessions to end.
     Ending,
 }
 
@@ -206,7 +205,7 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             } else {
                 worker.pending.page(from.place, &wanted)
             };
-            // Whoever asked may have gone.
+            // The one who asked may have gone.
             let _ = reply.try_send(page);
         }
         Order::EndSession { id, reply } => {
@@ -229,7 +228,7 @@ struct Acceptors {
     sessions: TaskTracker,
     stops: Stops,
     open: TaskTracker,
-    /// What ends each of them.
+    /// What ends accepting from each of them.
     stop: HashMap<ListenerId, StopAccepting>,
 }
 
@@ -245,7 +244,7 @@ impl Acceptors {
     }
 
     fn open(&mut self, listener: Listener) {
-        // A worker may have several sockets of one listener: all of them end by its id.
+        // A worker may have several sockets of one listener; its id ends all of them.
         let stop = self.stop.entry(listener.id);
         let stop = stop
             .or_insert_with(|| StopAccepting::new(&self.stops))

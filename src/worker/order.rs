@@ -1,4 +1,4 @@
-//! Rare orders from the control thread to a worker.
+//! Orders from the control thread to a worker. They are rare.
 //!
 //! Bounded: when a worker's inbox is full the sender waits, so that no order is lost.
 
@@ -16,27 +16,27 @@ pub const ORDERS_MAX: usize = 256;
 /// An order to a worker.
 #[derive(Debug, Clone)]
 pub enum Order {
-    /// End the sessions that these servers carry: they went down, or a primary came up.
+    /// End the sessions on these servers: the servers went DOWN, a primary came UP, or an operator ends them.
     EndSessions {
         /// The servers.
         servers: ServerSet,
         /// First letter of the sessions' termination state: `D`, `U` or `K`.
         cause: Cause,
     },
-    /// Tell of sessions.
+    /// List sessions.
     List {
         /// Where to begin.
         from: Cursor,
-        /// Which.
+        /// Which sessions.
         wanted: Arc<Wanted>,
-        /// Takes the page; an order that goes unheard drops it.
+        /// Receives the page. Dropped when the worker has ended.
         reply: mpsc::Sender<Page>,
     },
-    /// End one session by a reset.
+    /// End one session: what was read is delivered for a limited time, then both sides are reset.
     EndSession {
         /// Which.
         id: SessionId,
-        /// Told whether it was there.
+        /// Receives whether the session was there.
         reply: mpsc::Sender<bool>,
     },
     /// Accept from this socket too.
@@ -45,14 +45,14 @@ pub enum Order {
     Close {
         /// Which.
         id: ListenerId,
-        /// Its frontend, which a reload has removed, as it was last.
+        /// Its frontend as it was last, when a reload has removed it.
         frontend: Option<Arc<Frontend>>,
-        /// Another listener has the same socket, and goes on with its queue; otherwise what is queued
-        /// is accepted first.
+        /// Another listener has the same socket and accepts what is queued. Otherwise what is queued is
+        /// accepted before the socket is closed.
         moved: bool,
     },
-    /// Servers of these backends have come up or gone down, or their lists have changed: sessions that
-    /// are connecting decide anew.
+    /// Servers of these backends have come UP or gone DOWN, or the lists have changed: sessions that are
+    /// connecting choose again.
     ServersChanged(Arc<[BackendId]>),
 }
 
@@ -61,7 +61,7 @@ pub enum Order {
 pub struct ServerSet(Arc<[u64]>);
 
 impl ServerSet {
-    /// Of these servers.
+    /// The set of these servers.
     pub fn new(mut servers: Vec<u64>) -> Self {
         servers.sort_unstable();
         Self(servers.into())
@@ -73,7 +73,7 @@ impl ServerSet {
     }
 }
 
-/// The sending ends of all workers' inboxes; cheap to clone.
+/// The senders of all workers' inboxes; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Workers(Vec<mpsc::Sender<Order>>);
 
@@ -84,15 +84,15 @@ impl Workers {
         (Self(senders), receivers)
     }
 
-    /// How many there are.
+    /// How many workers there are.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// Tells one worker, waiting when it is behind.
+    /// Sends an order to one worker; waits when its inbox is full.
     pub async fn tell(&self, worker: usize, order: Order) {
         if let Some(worker) = self.0.get(worker) {
-            // A worker that has ended accepts nothing any more.
+            // A worker that has ended receives nothing any more.
             let _ = worker.send(order).await;
         }
     }
@@ -110,7 +110,7 @@ impl Workers {
         page.recv().await
     }
 
-    /// Ends a session by a reset; `false` when there is none of that number.
+    /// Ends a session; `false` when none has that number.
     pub async fn end_session(&self, id: SessionId) -> bool {
         let (reply, mut found) = mpsc::channel(1);
         let order = Order::EndSession { id, reply };
@@ -118,7 +118,7 @@ impl Workers {
         found.recv().await.unwrap_or(false)
     }
 
-    /// Tells every worker, waiting where one is behind.
+    /// Sends an order to every worker; waits where an inbox is full.
     pub async fn tell_all(&self, order: &Order) {
         for worker in &self.0 {
             // A worker that has ended has no sessions left to end.

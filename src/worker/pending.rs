@@ -1,11 +1,11 @@
-//! The sessions of one worker that no server has answered yet: everything that they have but their
-//! sockets, kept where they can be listed and ended. Runs on a worker.
+//! The register of one worker's sessions that no server has answered yet, so that they can be listed and ended.
+//! Runs on a worker.
 //!
-//! An established session is a record in the relay; before that it is a task, and this is the
-//! register of those tasks. A session takes a record when it begins ([`super::pending_guard`]), and
-//! gives it back when a server has answered, or when the session is over.
+//! An established session is a record in the relay; before that it is a task with a record here. A session
+//! takes its record when it begins ([`super::pending_guard`]), and gives it back when a server has answered or
+//! when the session is over. The record holds everything but the client's socket.
 //!
-//! Invariant: the register is borrowed for the length of a look, never across an await.
+//! Invariant: the register is borrowed for one access, never across an await.
 
 use super::connect_policy::AttemptSlot;
 use super::order::ServerSet;
@@ -22,17 +22,17 @@ use std::io;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// Free records that are kept: beyond that an empty register is given back.
+/// Free records that are kept. Above that, the memory of an empty register is freed.
 const SPARE_RECORDS_MAX: usize = 1024;
 
 /// The register of a worker.
 #[derive(Debug, Default)]
 pub(super) struct PendingSessions {
     records: RefCell<Slab<PendingSession>>,
-    /// Sessions that this worker has had.
+    /// Sessions that this worker has begun so far.
     count: Cell<u64>,
-    /// All are to end, those too that are still to come. Not asked of the worker's `kill` token, which is a lock
-    /// that all workers share.
+    /// All sessions are to end, new ones included. A field of its own, because the worker's `kill` token is a
+    /// lock that all workers share.
     closed: Cell<bool>,
 }
 
@@ -41,13 +41,13 @@ pub(super) struct PendingSessions {
 pub(super) struct PendingSession {
     /// What it is counted on.
     pub(super) stats: SessionStats,
-    /// Its way to a server, once it is routed.
+    /// Its state of connecting, once it is routed.
     pub(super) connect: Option<ServerConnect<Connecting>>,
     /// The client's descriptor.
     client: i32,
-    /// What it was ordered and has not done yet.
+    /// Orders that it has not carried out yet.
     orders: Orders,
-    /// Its task, once it waits.
+    /// Wakes its task, once that waits.
     waker: Option<Waker>,
 }
 
@@ -59,23 +59,23 @@ struct Orders {
     servers_changed: bool,
 }
 
-/// What a session that connects has waited for.
+/// What a session that is connecting waits for.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// It is to end.
+    /// The session is to end.
     End(Cause),
-    /// It is to try others than these servers.
+    /// The session is to leave these servers and try others.
     Leave(ServerSet, Cause),
-    /// Servers of its backend have come up or gone down, or the list of them has changed.
+    /// Servers of its backend have come UP or gone DOWN, or the list of them has changed.
     ServersChanged,
     /// A server has answered.
     Answered(AttemptSlot),
-    /// A connection has failed.
+    /// A connect has failed.
     Failed(AttemptSlot, io::Error),
 }
 
 impl PendingSessions {
-    /// The number of the next session, `worker` being this one and its number among all.
+    /// The number of the next session. `worker`: this worker's number, and how many there are.
     pub(super) fn number(&self, worker: (usize, usize)) -> SessionId {
         self.count.set(self.count.get() + 1);
         SessionId::new(self.count.get(), worker)
@@ -91,7 +91,7 @@ impl PendingSessions {
             .is_some()
     }
 
-    /// Ends all sessions, and those that are still to come.
+    /// Ends all sessions, and all that begin from now on.
     pub(super) fn end_all(&self) {
         self.closed.set(true);
         for (_, session) in &mut *self.records.borrow_mut() {
@@ -99,8 +99,8 @@ impl PendingSessions {
         }
     }
 
-    /// Ends the sessions that connect to one of these servers. Those that an operator ends, end; those
-    /// that a change of the servers' health ends, go on to another server.
+    /// Orders sessions that connect to one of these servers to end. When the cause is a change of the servers'
+    /// health, they leave the servers and try others instead.
     pub(super) fn end_on(&self, servers: &ServerSet, cause: Cause) {
         for (_, session) in &mut *self.records.borrow_mut() {
             let connect = session.connect.as_ref();
@@ -123,7 +123,7 @@ impl PendingSessions {
         }
     }
 
-    /// Takes a record for a session that begins; its key.
+    /// Takes a record for a session that begins, and returns its key.
     pub(super) fn insert(&self, stats: SessionStats, client: i32) -> usize {
         let orders = Orders {
             end: self.closed.get().then_some(Cause::Killed),
@@ -138,12 +138,12 @@ impl PendingSessions {
         })
     }
 
-    /// Looks at a record, or writes in it.
+    /// Accesses a record.
     pub(super) fn with<T>(&self, key: usize, look: impl FnOnce(&mut PendingSession) -> T) -> T {
         look(&mut self.records.borrow_mut()[key])
     }
 
-    /// Gives a record back. Its end may wake whoever waits for a slot, so it is the caller's to drop.
+    /// Gives a record back. The caller drops it: the drop may wake tasks that wait for a slot.
     pub(super) fn remove(&self, key: usize) -> PendingSession {
         let mut records = self.records.borrow_mut();
         let session = records.remove(key);
@@ -153,8 +153,7 @@ impl PendingSessions {
         session
     }
 
-    /// A page of those that are `wanted`, from record `from` on; after the last of them come the
-    /// relay's.
+    /// A page of the sessions that are `wanted`, from record `from` on. After the last page the relay's follow.
     pub(super) fn page(&self, from: usize, wanted: &Wanted) -> Page {
         let records = self.records.borrow();
         let now = Instant::now();
@@ -182,7 +181,7 @@ impl PendingSession {
         }
     }
 
-    /// What has happened: orders first, so that what is to end does not go on because a server
+    /// What has happened. Orders come first, so that a session that is to end does not go on when a server
     /// answers in that moment.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         if let Some(cause) = self.orders.end {

@@ -1,4 +1,4 @@
-//! A session's hold of its record among the [pending](super::pending) sessions. Runs on a worker.
+//! A session's ownership of its record among the [pending](super::pending) sessions. Runs on a worker.
 
 use super::context::WorkerContext;
 use super::pending::{Event, PendingSession};
@@ -6,21 +6,22 @@ use super::session_stats::SessionStats;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// A session's record. Dropping it, as a panic does, gives the record back and counts the session out.
+/// A session's record. Dropping it, also by a panic, gives the record back and removes the session from the
+/// gauges.
 pub(super) struct PendingGuard {
     pub(super) worker: Rc<WorkerContext>,
-    /// `None` once the record was given back.
+    /// `None` once the record is given back.
     key: Option<usize>,
 }
 
 impl PendingGuard {
-    /// A record for a session that begins; `client` is its client's descriptor.
+    /// Takes a record for a session that begins; `client` is the client's descriptor.
     pub(super) fn take(worker: Rc<WorkerContext>, stats: SessionStats, client: i32) -> Self {
         let key = Some(worker.pending.insert(stats, client));
         Self { worker, key }
     }
 
-    /// Looks at the record, or writes in it.
+    /// Accesses the record.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut PendingSession) -> T) -> T {
         let key = self.key.expect("given back by its owner, which ends it");
         self.worker.pending.with(key, look)
@@ -31,7 +32,7 @@ impl PendingGuard {
         self.with(|session| session.poll(context))
     }
 
-    /// Gives the record back, but for what the session is counted on.
+    /// Gives the record back and keeps the session's statistics.
     pub(super) fn leave(mut self) -> SessionStats {
         self.give_back().expect("a record is given back once").stats
     }

@@ -1,11 +1,11 @@
-//! Steps 5 to 7: choosing a server, taking a slot on it, connecting; again until one answers.
+//! Steps 5 to 7: chooses a server, takes a slot on it and connects, again and again until one answers.
 //!
-//! [`ConnectPolicy`] decides when; this file chooses the servers, keeps the attempts and counts what
-//! came of them. It does no input or output and waits for nothing: a [`Dialer`] connects, and its
-//! owner tells what has happened. A worker's session drives it with sockets ([`super::connect`]), the
-//! simulation of control with events of its own.
+//! [`ConnectPolicy`] decides when to try a server. This file chooses the servers, keeps the attempts and counts
+//! their outcomes. It does no input or output and waits for nothing: a [`Dialer`] connects, and the caller
+//! reports what has happened. A worker's session drives it with sockets ([`super::connect`]), the simulation of
+//! control with simulated events.
 //!
-//! Until a server has answered not a byte of the client is read, so another can always be tried.
+//! No byte of the client is read before a server has answered, so another server can always be tried.
 //!
 //! Invariant: the policy has an attempt in a slot exactly when this has a connection in it.
 
@@ -20,48 +20,49 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What connects to servers, and what a session's connecting needs to know.
+/// Connects to servers, and gives access to what connecting needs to know.
 pub(crate) trait Dialer {
-    /// A connection that was begun. Dropping it closes it.
+    /// A connection that is being made or is established. Dropping it closes it.
     type Connection;
 
     /// Begins a connection to `server`.
     ///
     /// # Errors
-    /// Those that come at once; [`FailureCause::of`] tells whose fault they are.
+    /// Those that are known at once; [`FailureCause::of`] tells a server's failure from a shortage on this
+    /// machine.
     fn dial(&mut self, server: &Arc<Server>) -> io::Result<Self::Connection>;
 
-    /// Closes a connection by a reset, should the server answer while it is given up.
+    /// Closes a connection that is given up, by a reset if it is established.
     fn abort(&mut self, connection: Self::Connection);
 
     /// Looks at the backend as it is now; `None` when it was removed.
     fn backend<T>(&self, id: BackendId, look: impl FnOnce(&Backend) -> T) -> Option<T>;
 
-    /// Several connects to the server have failed in a row: it is to be checked.
+    /// Several connects to the server have failed in a row: asks for a check of it.
     fn suspect(&mut self, backend: BackendId, server: &Server);
 
-    /// Something of our own was missing on the way to `server`.
+    /// A shortage on this machine has prevented a connect to `server`.
     fn short_of(&mut self, shortage: Shortage, server: &Server);
 
-    /// No server was reached; `server` was asked last.
+    /// No server was reached; `server` was tried last.
     fn gave_up(&mut self, cause: FailureCause, server: Option<&Server>);
 
-    /// `server` is asked, or has answered, after this many attempts before it;
-    /// `redispatched`: another was asked first.
+    /// `server` is tried, or has answered, after `retries` attempts before it. `redispatched`: another server
+    /// was tried first.
     fn asks(&mut self, server: &Server, retries: u32, redispatched: bool);
 
-    /// The right to count.
+    /// Permits counting in this worker's shards.
     fn token(&self) -> &WorkerToken;
 }
 
-/// A connection attempt, or the connection that came of it.
+/// A connection attempt, or the connection that it became.
 #[derive(Debug)]
 pub(crate) struct Attempt<C> {
-    /// The server that is asked.
+    /// The server that is tried.
     pub(crate) server: Arc<Server>,
-    /// A session's slot on it.
+    /// The session's slot on it.
     pub(crate) slot: Slot,
-    /// When it was asked.
+    /// When the attempt began.
     pub(crate) started: Instant,
     /// The socket.
     pub(crate) connection: C,
@@ -69,7 +70,7 @@ pub(crate) struct Attempt<C> {
     order: u32,
 }
 
-/// What is to be done next.
+/// What the session does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Wait for an answer, a failure or a change of the servers, at most until then.
@@ -78,26 +79,26 @@ pub(crate) enum Next {
     GiveUp(ConnectFailure),
 }
 
-/// A session's way to a server.
+/// The connecting of one session.
 #[derive(Debug)]
 pub(crate) struct ServerConnect<C> {
-    /// As it was when the session came to it: it serves on when a reload has removed it.
+    /// As it was when the session was routed. The session uses it when a reload has removed it meanwhile.
     backend: Arc<Backend>,
     input: PickInput,
     policy: ConnectPolicy,
     attempts: [Option<Attempt<C>>; 2],
-    /// The server that was asked first.
+    /// The server that was tried first.
     first: Option<u64>,
-    /// The server that has refused last, until it is known whether another is asked instead.
+    /// The server that has refused last, until it is known whether another is tried instead.
     refused: Option<Arc<Server>>,
-    /// Why the last server that has failed did.
+    /// Why the last attempt failed that a server failed.
     last_failure: Option<FailureCause>,
-    /// What was missing here the last time that something was.
+    /// The last shortage on this machine.
     last_shortage: Option<Shortage>,
 }
 
 impl<C> ServerConnect<C> {
-    /// A way to a server of `backend` that begins at `now`.
+    /// Begins to connect to a server of `backend` at `now`.
     pub(crate) fn new(backend: &Arc<Backend>, now: Instant) -> Self {
         let limits = Limits {
             retries: backend.spec.retries,
@@ -121,7 +122,7 @@ impl<C> ServerConnect<C> {
         self.backend.id
     }
 
-    /// When the whole budget is spent.
+    /// When the connect timeout has passed.
     pub(crate) fn deadline(&self) -> Instant {
         self.policy.deadline()
     }
@@ -133,19 +134,20 @@ impl<C> ServerConnect<C> {
             .map(|attempt| &attempt.connection)
     }
 
-    /// Whether the connection in `slot` may have met itself: only where nobody is known to listen.
+    /// Whether the connection in `slot` could be connected to itself: impossible when the server is known to
+    /// answer.
     pub(crate) fn may_be_self_connected(&self, slot: AttemptSlot) -> bool {
         let attempt = self.attempts[slot as usize].as_ref();
         attempt.is_some_and(|attempt| !attempt.server.live.is_answering())
     }
 
-    /// Whether one of these servers is asked now.
+    /// Whether an attempt at one of these servers is in flight.
     pub(crate) fn is_asking(&self, servers: &ServerSet) -> bool {
         let mut attempts = self.attempts.iter().flatten();
         attempts.any(|attempt| servers.contains(attempt.server.live.uid))
     }
 
-    /// Begins what is to be begun at `now`.
+    /// Begins the attempts that are due at `now`.
     pub(crate) fn advance(
         &mut self,
         dialer: &mut impl Dialer<Connection = C>,
@@ -164,13 +166,14 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// Steps 5 and 6, and the beginning of 7.
+    /// Steps 5 and 6, and the start of step 7.
     fn start(&mut self, slot: AttemptSlot, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
         let server = match self.select(dialer) {
             Ok(server) => server,
             Err(none_usable) => return self.policy.exhausted(none_usable),
         };
-        // Only now: an attempt that may still be answered is closed for another, never for none.
+        // Only now that there is a server: an attempt that may still be answered is closed only for another
+        // one.
         if let Some(silent) = self.attempts[slot as usize].take() {
             self.leave(silent, dialer);
         }
@@ -208,8 +211,8 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// Step 5: the next server in the rotation that the policy accepts, suspected ones last. When
-    /// there is none: whether no server of the backend is usable at all.
+    /// Step 5: the next server in the rotation that the policy accepts, suspected ones last. The error tells
+    /// whether no server of the backend is usable at all.
     fn select(&self, dialer: &impl Dialer) -> Result<Arc<Server>, bool> {
         let select = |backend: &Backend| {
             let server = |index: u32| &backend.servers[index as usize];
@@ -224,12 +227,12 @@ impl<C> ServerConnect<C> {
                 .ok_or(backend.picker.is_empty())
         };
         let now = dialer.backend(self.backend.id, select);
-        // A backend that was removed serves those that came to it, with the servers that it had.
+        // A backend that was removed still serves its sessions with the servers that it had.
         now.unwrap_or_else(|| select(&self.backend))
     }
 
-    /// The server in `slot` has answered: its connection is kept, the other is closed by a reset.
-    /// `None` when the server has gone down meanwhile and ends its sessions then.
+    /// The server in `slot` has answered: its connection is kept, and the other attempt is closed. `None` when
+    /// the server has gone DOWN meanwhile and its sessions are to end.
     pub(crate) fn answered(
         &mut self,
         slot: AttemptSlot,
@@ -276,8 +279,8 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// The servers of the backend have changed: what is in flight to one that is DOWN or in
-    /// maintenance is hopeless, and one that has come up since it was asked is to be asked anew.
+    /// The servers of the backend have changed. An attempt at a server that is DOWN or in maintenance is
+    /// hopeless now; a server that has come UP since the attempt is tried again.
     pub(crate) fn servers_changed(&mut self, dialer: &mut impl Dialer<Connection = C>) {
         self.policy.servers_changed();
         for slot in AttemptSlot::BOTH {
@@ -305,7 +308,7 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// Closes the attempts at these servers, whose sessions are to end. Nothing is held against them.
+    /// Closes the attempts at these servers, whose sessions are to end. This does not count as their failure.
     pub(crate) fn leave_servers(
         &mut self,
         servers: &ServerSet,
@@ -322,7 +325,7 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// Closes what is in flight: the session ends for a reason that no server is to blame for.
+    /// Closes the attempts in flight: the session ends for a reason that no server caused.
     pub(crate) fn cancel(&mut self, dialer: &mut impl Dialer<Connection = C>) {
         for slot in AttemptSlot::BOTH {
             if let Some(attempt) = self.attempts[slot as usize].take() {
@@ -340,7 +343,7 @@ impl<C> ServerConnect<C> {
         usable.unwrap_or(true)
     }
 
-    /// The server has refused, or something of ours ran out: the two are never confused.
+    /// Counts a failed attempt: a shortage on this machine never counts as the server's failure.
     fn count_failure(
         &mut self,
         (slot, server): (AttemptSlot, &Arc<Server>),
@@ -356,13 +359,12 @@ impl<C> ServerConnect<C> {
             return;
         }
         self.last_failure = Some(cause);
-        self.last_failure = Some(cause);
         self.policy.refused(slot, now);
         self.record_failure(server, dialer);
         self.refused = Some(Arc::clone(server));
     }
 
-    /// Another server is asked instead, this one not having answered.
+    /// Closes an attempt that got no answer, because another server is tried or has answered.
     fn leave(&self, attempt: Attempt<C>, dialer: &mut impl Dialer<Connection = C>) {
         self.count(&attempt.server, dialer, |traffic| traffic.wredis.add(1));
         self.record_failure(&attempt.server, dialer);
@@ -375,8 +377,8 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// No server was reached: the attempts that are left are closed, and the failure is counted on
-    /// the server that was asked last.
+    /// No server was reached: closes the attempts that are left, and counts the failure on the server that was
+    /// tried last.
     fn give_up(&mut self, failure: ConnectFailure, dialer: &mut impl Dialer<Connection = C>) {
         let mut last = self.refused.take();
         for slot in AttemptSlot::BOTH {
@@ -403,7 +405,7 @@ impl<C> ServerConnect<C> {
         dialer.gave_up(cause, last.as_deref());
     }
 
-    /// Runs `count` on the backend's and the server's shard.
+    /// Runs `count` on the shards of the backend and the server.
     fn count(&self, server: &Server, dialer: &impl Dialer, count: impl Fn(&Traffic)) {
         self.count_on_backend(dialer, &count);
         count(server.live.traffic.mine(dialer.token()));

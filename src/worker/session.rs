@@ -1,4 +1,4 @@
-//! The life of one client connection, from accept to hand-over. Runs on a worker.
+//! One client connection from accept until the relay takes it. Runs on a worker.
 
 use super::client_watch::ClientWatch;
 use super::connect::{SocketDialer, is_self_connected};
@@ -22,20 +22,20 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-/// How long a session connects before its client is watched: most are connected by then, and do not
-/// pay for it.
+/// How long a session connects before its client is watched. Most are connected earlier and save the cost of
+/// the watch.
 const WATCH_AFTER: Duration = Duration::from_millis(20);
 
 /// One client connection.
 pub(super) struct Session {
     client: OwnedFd,
     kind: Kind,
-    /// Everything else that it has until the relay has it.
+    /// The rest of its state until the relay takes it.
     pending: PendingGuard,
 }
 
 impl Session {
-    /// A connection that step 1 has accepted.
+    /// The session of a connection that step 1 has accepted.
     pub(super) fn new(
         worker: Rc<WorkerContext>,
         (client, kind): (OwnedFd, Kind),
@@ -49,9 +49,9 @@ impl Session {
         }
     }
 
-    /// Runs the session up to the relay; a panic on the way ends this session and no other.
+    /// Runs the session until the relay takes it. A panic ends this session and no other.
     ///
-    /// In a box: what the runtime copies about several times is the box and not the future.
+    /// Boxed because the runtime copies the future several times.
     pub(super) fn run_guarded(self) -> impl Future<Output = ()> {
         let worker = Rc::clone(&self.pending.worker);
         let frontend = self.pending.with(|session| session.stats.frontend.id);
@@ -76,16 +76,16 @@ impl Session {
 
     /// The ten steps of a client connection. Start reading rlb here.
     ///
-    /// Step 1, accept, was the caller's. Who the client is (2) came with its address; nothing asks
-    /// what it says (3 inspect) or wants the server told (8 announce) yet.
+    /// The caller has done step 1, accept. The client's address (2) came with the connection. Step 3 (inspect)
+    /// and step 8 (announce) do not exist yet.
     async fn run(&self) -> Result<Connecting, Termination> {
         let backend = self.route(); //                           4 where to: a backend
         let attempt = self.connect(&backend).await?; //          5 select, 6 reserve, 7 connect
         Ok(self.establish(attempt)) //                           9 the relay moves the bytes
     } //                                                        10 finish, whenever it ends
 
-    /// Step 4: the backend of the frontend that the connection was accepted for, whatever a reload
-    /// has made of the two meanwhile.
+    /// Step 4: the backend of the frontend that accepted the connection, even when a reload has changed or
+    /// removed them meanwhile.
     fn route(&self) -> Arc<Backend> {
         let worker_stats = &self.pending.worker.worker_stats;
         self.pending.with(|session| {
@@ -96,7 +96,7 @@ impl Session {
         })
     }
 
-    /// Steps 5 to 7: [`ServerConnect`] on sockets.
+    /// Steps 5 to 7: [`ServerConnect`] with sockets.
     async fn connect(&self, backend: &Arc<Backend>) -> Result<Attempt<Connecting>, Termination> {
         let begun = Instant::now();
         self.pending
@@ -140,14 +140,14 @@ impl Session {
                     end.error = error;
                     return Err(end);
                 }
-                // Without the watch the client's end is noticed when the relay begins.
+                // Without the watch the relay notices the client's end.
                 Waited::Time if client.is_none() => client = ClientWatch::new(&self.client).ok(),
                 Waited::Time => {}
             }
         }
     }
 
-    /// A server has answered. `None`: its answer does not count, and another is to be tried.
+    /// A server has answered. `None`: the answer does not count, and another server is tried.
     fn answered(&self, slot: AttemptSlot) -> Option<Attempt<Connecting>> {
         self.drive(|connect, dialer, now| {
             if connect.may_be_self_connected(slot)
@@ -178,7 +178,7 @@ impl Session {
         })
     }
 
-    /// Waits for whatever comes first.
+    /// Waits for the first event.
     async fn wait(&self, until: Instant, client: Option<&ClientWatch<'_>>) -> Waited {
         let mut timer = pin!(tokio::time::sleep_until(until.into()));
         poll_fn(|context| {
@@ -195,7 +195,7 @@ impl Session {
         .await
     }
 
-    /// A server has answered: the session is counted on it.
+    /// A server has answered: counts the session on it.
     fn establish(&self, attempt: Attempt<Connecting>) -> Connecting {
         let worker_stats = &self.pending.worker.worker_stats;
         let Attempt {
@@ -209,7 +209,7 @@ impl Session {
         connection
     }
 
-    /// No server was reached: the client gets an orderly end.
+    /// The session ends without a server: the client gets an orderly end.
     fn end(self, end: &Termination) {
         close_in_order(self.client);
         let worker = Rc::clone(&self.pending.worker);
@@ -217,15 +217,15 @@ impl Session {
     }
 }
 
-/// What [`Session::wait`] has waited for.
+/// What [`Session::wait`] waits for.
 enum Waited {
     Event(Event),
     ClientGone(Option<io::Error>),
     Time,
 }
 
-/// How a session ends that no server has answered; `left` is why it has left the servers that it had
-/// asked, if it was ordered to.
+/// How a session ends that no server has answered. `left`: why it was ordered to leave the servers that it had
+/// tried, if it was.
 fn no_server(failure: ConnectFailure, left: Option<Cause>) -> Termination {
     let cause = match failure {
         ConnectFailure::NoServer => left.unwrap_or(Cause::Server),
@@ -236,7 +236,7 @@ fn no_server(failure: ConnectFailure, left: Option<Cause>) -> Termination {
     Termination::new(cause, Phase::Connect)
 }
 
-/// A session's life, which a panic ends alone.
+/// Runs a session's future, so that a panic ends only this session.
 async fn guarded(
     worker: Rc<WorkerContext>,
     frontend: FrontendId,

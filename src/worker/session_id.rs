@@ -1,24 +1,23 @@
-//! The number of a session. Given by the worker that accepts it; used on every thread.
+//! The number of a session. The worker that accepts it gives the number; every thread may use it.
 
 use std::fmt;
 
-/// Names a session for as long as the process lives; no other ever has the same. Written `0x2a`,
-/// where HAProxy has a pointer.
+/// Identifies a session for the life of the process. Written `0x2a`, where HAProxy writes a pointer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(u64);
 
 impl SessionId {
-    /// The `count`th session of worker `worker`, of `workers`. Counts begin at 1: there is no 0x0.
+    /// The `count`th session of worker `worker` of `workers`. Counts begin at 1, so no number is 0.
     pub(crate) fn new(count: u64, (worker, workers): (usize, usize)) -> Self {
         Self(count * workers as u64 + worker as u64)
     }
 
-    /// The worker that has it, of `workers`.
+    /// The worker that has the session, of `workers`.
     pub fn worker(self, workers: usize) -> usize {
         usize::try_from(self.0 % workers.max(1) as u64).unwrap_or(0)
     }
 
-    /// Reads `0x2a`, or `42`. Nothing else is the number of a session, and 0 neither.
+    /// Reads `0x2a` or `42`. 0 and everything else is no session's number.
     pub fn parse(text: &str) -> Option<Self> {
         if text.contains('+') {
             return None;

@@ -1,7 +1,7 @@
-//! What a session is counted on, from accept to its last line: the guards, the bytes, the times.
+//! The statistics of one session, from accept to its log line: its gauges, bytes and times.
 //!
-//! Runs on a worker. [`SessionStats::finish`] is step 10; it is the only place where an ended session is
-//! counted and logged.
+//! Runs on a worker. [`SessionStats::finish`] is step 10, the only place where an ended session is counted and
+//! logged.
 
 use super::session_id::SessionId;
 use crate::config::model;
@@ -17,19 +17,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// What a worker counts and logs with. One per worker, shared by its sessions.
+/// The counters and the log queue of a worker, shared by its sessions.
 #[derive(Debug)]
 pub(super) struct WorkerStats {
-    /// The right to write this worker's shards.
+    /// Permits writing this worker's shards.
     pub(super) token: WorkerToken,
-    /// What is counted for the process.
+    /// The counters of the process.
     pub(super) global: Arc<GlobalLive>,
     /// Where session lines go.
     pub(super) log: LogQueue,
 }
 
 impl WorkerStats {
-    /// This worker's counts of the process.
+    /// This worker's shard of the process's counters.
     pub(super) fn process(&self) -> &GlobalTraffic {
         self.global.traffic.mine(&self.token)
     }
@@ -40,21 +40,21 @@ impl WorkerStats {
     }
 }
 
-/// The backend half of an [`SessionStats`].
+/// The backend's part of a [`SessionStats`].
 #[derive(Debug)]
 pub(super) struct OnBackend {
-    /// As configured when the session came.
+    /// The configuration when the session came.
     pub(super) spec: Arc<model::Backend>,
-    /// Its place.
+    /// The session's slot in the backend.
     pub(super) slot: BackendSlot,
 }
 
-/// The server half of an [`SessionStats`].
+/// The server's part of a [`SessionStats`].
 #[derive(Debug)]
 pub(super) struct OnServer {
-    /// As configured when the session came.
+    /// The configuration when the session came.
     pub(super) spec: Arc<model::Server>,
-    /// Its place.
+    /// The session's slot on the server.
     pub(super) slot: Slot,
 }
 
@@ -67,19 +67,19 @@ pub(super) struct SessionStats {
     pub(super) peer: Option<SocketAddr>,
     /// When it was accepted.
     pub(super) accepted: Instant,
-    /// The same by the wall clock, for its log line: later steps of that clock do not move it.
+    /// The same by the wall clock, for the log line. Later changes of that clock do not move it.
     pub(super) accepted_at: SystemTime,
-    /// Where it came in.
+    /// The frontend that accepted it.
     pub(super) frontend: Arc<Frontend>,
-    /// Its place in the process and the frontend.
+    /// Its slot in the process and the frontend.
     pub(super) conn: ConnSlot,
-    /// Where it was routed.
+    /// The backend that it was routed to.
     pub(super) backend: Option<OnBackend>,
-    /// The server that was asked last, for the log line of a session that reached none.
+    /// The server that was tried last, for the log line of a session that reached none.
     pub(super) asked: Option<Arc<model::Server>>,
     /// The server that answered.
     pub(super) server: Option<OnServer>,
-    /// Accept until the server answered.
+    /// Time from accept to the server's answer.
     pub(super) connect: Option<Duration>,
     /// Bytes from the client.
     pub(super) bytes_in: u64,
@@ -92,7 +92,7 @@ pub(super) struct SessionStats {
 }
 
 impl SessionStats {
-    /// Opens the account of a connection that has just been accepted.
+    /// Begins the statistics of a connection that was accepted just now.
     pub(super) fn open(
         id: SessionId,
         conn: ConnSlot,
@@ -175,8 +175,7 @@ impl SessionStats {
         answered.or(self.asked.as_ref())
     }
 
-    /// Counts that the session, whose server has answered, fails for want of something of our own,
-    /// and tells of it.
+    /// Counts and reports that the session, whose server has answered, fails by a shortage on this machine.
     pub(super) fn report_shortage(&self, error: &io::Error, worker_stats: &WorkerStats) {
         let Some(shortage) = Shortage::of(error) else {
             return;
@@ -190,7 +189,7 @@ impl SessionStats {
         }
     }
 
-    /// Step 10: counts how the session ended, logs it, and gives its places back.
+    /// Step 10: counts how the session ended, logs it, and frees its slots.
     pub(super) fn finish(self, end: &Termination, worker_stats: &WorkerStats) {
         let total = self.accepted.elapsed();
         self.count_end(end, total, worker_stats);
@@ -235,7 +234,7 @@ impl SessionStats {
         }
     }
 
-    /// Runs `count` on the backend's and the server's shard.
+    /// Runs `count` on the shards of the backend and the server.
     fn behind(&self, worker_stats: &WorkerStats, count: impl Fn(&Traffic)) {
         if let Some(backend) = &self.backend {
             count(backend.slot.live().traffic.mine(&worker_stats.token));
@@ -245,7 +244,7 @@ impl SessionStats {
         }
     }
 
-    /// Runs `count` on the shard of each object that the session is counted on.
+    /// Runs `count` on the shards of the frontend, the backend and the server.
     fn each(&self, worker_stats: &WorkerStats, count: impl Fn(&Traffic)) {
         count(self.frontend.live.traffic.mine(&worker_stats.token));
         self.behind(worker_stats, count);
@@ -277,7 +276,7 @@ impl SessionStats {
             phase: end.phase,
             active: self.conn.global_active(),
             frontend_active: self.frontend.live.active.get(),
-            // As in HAProxy, whose session has left its server and backend when it is logged.
+            // As in HAProxy, where a session has left its server and backend before it is logged.
             backend_active: backend.map_or(0, |on| on.slot.live().active.get().saturating_sub(1)),
             server_active: server.map_or(0, |on| on.slot.live().active.get().saturating_sub(1)),
             retries: self.retries,
@@ -286,7 +285,7 @@ impl SessionStats {
     }
 }
 
-/// # Hot path: read from the kernel's shared page, without a system call.
+/// # Hot path: the vDSO reads the clock without a system call.
 #[expect(
     clippy::disallowed_methods,
     reason = "the accept date of a log line is wall time"
@@ -322,8 +321,7 @@ mod tests {
     use crate::state::Snapshot;
     use crate::state::snapshot::Origin;
 
-    /// Fault 40: the accept time of a log line is what the wall clock said then, whatever it says at
-    /// the end of the session.
+    /// Fault 40: a log line has the accept time that the wall clock showed at the accept.
     #[test]
     fn fault_40_a_step_of_the_clock_does_not_move_the_accept_time() {
         let loader = Loader {
@@ -357,7 +355,7 @@ mod tests {
         let end = Termination::new(Cause::Normal, Phase::Done);
         let accepted = |stats: &SessionStats| stats.record(&end, Duration::from_secs(5)).accepted;
         assert!((before..=after).contains(&accepted(&stats)));
-        // The clock was an hour behind when the session came.
+        // The clock was an hour slow when the session came.
         stats.accepted_at -= Duration::from_secs(3600);
         assert_eq!(accepted(&stats), stats.accepted_at);
     }

@@ -1,8 +1,8 @@
-//! What is told of sessions when somebody asks (`show sess`).
+//! What a worker tells about its sessions (`show sess`).
 //!
-//! A worker lists its sessions page by page: a page looks at [`PLACES_MAX`] places and tells of
-//! [`VIEWS_MAX`] sessions at most, so that a hundred thousand of them are many short turns of the
-//! worker. Whoever asks gets copies and puts them into words elsewhere.
+//! A worker lists its sessions in pages. A page looks at [`PLACES_MAX`] entries and lists [`VIEWS_MAX`]
+//! sessions at most, so that a hundred thousand sessions take many short turns of the worker. The one who asks
+//! gets copies and formats them on another thread.
 
 use super::session_id::SessionId;
 use super::session_stats::SessionStats;
@@ -12,33 +12,33 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Sessions that one page tells of.
+/// Most sessions in one page.
 pub const VIEWS_MAX: usize = 128;
 
-/// Places that are looked at for one page, sessions or not.
+/// Most entries that are looked at for one page, free ones included.
 pub const PLACES_MAX: usize = 1024;
 
-/// Which sessions are asked for; what is `None` or zero asks for all.
+/// Which sessions are listed. A field that is `None` or zero does not restrict.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// This one.
+    /// The one with this number.
     pub id: Option<SessionId>,
-    /// Those of a frontend.
+    /// Those of this frontend.
     pub frontend: Option<Arc<str>>,
-    /// Those of a backend.
+    /// Those of this backend.
     pub backend: Option<Arc<str>>,
-    /// Those that are on a server, or were asked of it last.
+    /// Those that are on this server, or have tried it last.
     pub server: Option<Arc<str>>,
-    /// Those of this age at least.
+    /// Those that are at least this old.
     pub older: Duration,
-    /// Those that no timeout will ever end, or should have ended.
+    /// Those that no timeout will end, or that a timeout should have ended.
     pub suspicious: bool,
-    /// What has to be asked of the kernel is wanted too: addresses, keepalive.
+    /// Ask the kernel too: addresses, keepalive.
     pub details: bool,
 }
 
 impl Wanted {
-    /// Whether the session with this account is asked for.
+    /// Whether a session with these statistics is wanted.
     pub(super) fn has(&self, stats: &SessionStats) -> bool {
         let named = |wanted: &Option<Arc<str>>, name: Option<&Arc<str>>| {
             wanted.as_ref().is_none_or(|wanted| Some(wanted) == name)
@@ -52,7 +52,7 @@ impl Wanted {
             && (self.older.is_zero() || stats.accepted.elapsed() >= self.older)
     }
 
-    /// Whether a session that has so much time left is asked for.
+    /// Whether a session with this much time left is wanted.
     pub(super) fn has_time(&self, left: Option<Duration>) -> bool {
         !self.suspicious || left.is_none_or(|left| left.is_zero())
     }
@@ -61,9 +61,9 @@ impl Wanted {
 /// Where the next page of a worker begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cursor {
-    /// Among those that are relayed; those that are still connecting come first.
+    /// In the relay's table. The sessions that are still connecting come first.
     pub(super) relayed: bool,
-    /// The next place.
+    /// The next entry.
     pub(super) place: usize,
 }
 
@@ -72,11 +72,11 @@ pub struct Cursor {
 pub struct Page {
     /// In no order.
     pub views: Vec<View>,
-    /// Where to go on; `None` when those were the last.
+    /// Where the next page begins; `None` after the last.
     pub next: Option<Cursor>,
 }
 
-/// What is told of a session.
+/// What is listed of a session.
 #[derive(Debug)]
 pub struct View {
     /// Its number.
@@ -85,11 +85,11 @@ pub struct View {
     pub peer: Option<SocketAddr>,
     /// When it was accepted.
     pub accepted: Instant,
-    /// Where it came in.
+    /// The frontend that accepted it.
     pub frontend: Arc<Frontend>,
-    /// Where it was routed.
+    /// The backend that it was routed to.
     pub backend: Option<Arc<model::Backend>>,
-    /// The server that it is on, or that was asked last.
+    /// The server that it is on, or that was tried last.
     pub server: Option<Arc<model::Server>>,
     /// Connection attempts after the first.
     pub retries: u32,
@@ -97,7 +97,7 @@ pub struct View {
     pub bytes_in: u64,
     /// Bytes to the client.
     pub bytes_out: u64,
-    /// Time until a timeout ends it; `None`: none will.
+    /// Time until a timeout ends it; `None`: no timeout will.
     pub left: Option<Duration>,
     /// The client's descriptor.
     pub client: i32,
@@ -106,7 +106,7 @@ pub struct View {
 }
 
 impl View {
-    /// Of a session whose client has this descriptor.
+    /// The view of a session whose client has this descriptor.
     pub(super) fn new(stats: &SessionStats, client: i32, left: Option<Duration>) -> Self {
         Self {
             id: stats.id,
@@ -125,7 +125,7 @@ impl View {
     }
 }
 
-/// What is told of one side of a session.
+/// What is listed of one side of a session.
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -134,22 +134,22 @@ impl View {
 pub struct SideView {
     /// Its descriptor.
     pub fd: i32,
-    /// The connection is gone: the session passes on what was read, then ends.
+    /// The connection is closed or broken: the session passes on what was read, then ends.
     pub closed: bool,
-    /// The peer has said that nothing follows.
+    /// The peer has sent FIN.
     pub ended: bool,
-    /// The peer was told that nothing follows.
+    /// FIN was sent to the peer.
     pub shut: bool,
-    /// Keepalive is switched on; `false` where it was not asked for.
+    /// Keepalive is on; `false` when it was not asked for.
     pub kept_alive: bool,
-    /// Time until its silence ends the session; `None`: it never will.
+    /// Time until silence of this side ends the session; `None`: it never does.
     pub left: Option<Duration>,
-    /// Bytes that were read from the other side and that it has not taken yet.
+    /// Bytes that were read from the other side and not yet taken by this one.
     pub pending_bytes: usize,
-    /// What comes from it goes through a pipe (`splice`) and not through the buffer.
+    /// Bytes from this side go through a pipe (`splice`) instead of the buffer.
     pub spliced: bool,
-    /// Our address, where it was asked for and has one.
+    /// The local address, if it was asked for and there is one.
     pub local: Option<SocketAddr>,
-    /// The peer's address, where it was asked for and has one.
+    /// The peer's address, if it was asked for and there is one.
     pub remote: Option<SocketAddr>,
 }

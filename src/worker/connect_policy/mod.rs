@@ -1,37 +1,37 @@
-//! Which server a session tries, when, and when it gives up: steps 5 to 7 as pure decisions.
+//! Which server a session tries, when it tries it, and when it gives up: steps 5 to 7 as pure decisions.
 //!
-//! The clock and the outcomes come in as arguments, so that a simulation can drive it. Rules:
+//! The clock and the outcomes are arguments, so that a simulation can drive it. Rules:
 //!
-//! - Refused: the next server at once, up to `retries` servers after the first.
-//! - Unanswered beyond its timeout: the next server is asked too, while the first attempt stays
-//!   open. At most one attempt is in flight beside the oldest; a newer one that is unanswered as
-//!   well makes room for the next server, when there is one. The first such second attempt is made
-//!   even with `retries = 0`: nothing has failed yet.
-//! - No server twice until all were tried.
-//! - All that could be tried have refused: they are asked again after a pause that grows from
-//!   [`PAUSE_MIN`] to [`PAUSE_MAX`], for as long as HAProxy would go on with its `retries` and its
-//!   turn-around of [`TURN_AROUND`]; at once at an end when no server of the backend is usable.
-//! - The whole budget spent: give up.
-//! - An attempt to a server that is DOWN or in maintenance is hopeless: when no other is in flight,
-//!   the next server is asked at once; when there is none, give up.
-//! - An error of our own holds nothing against the server: it is tried again after [`SHORTAGE_PAUSE`]
-//!   when no other server is left, and costs no retry. After [`SHORTAGE_MAX`] of nothing else: give up.
+//! - Refused: try the next server at once, up to `retries` servers after the first.
+//! - No answer within the attempt's timeout: try the next server too, and keep the first attempt open. At most
+//!   one attempt is in flight beside the oldest. When that one gets no answer either, it is closed for the next
+//!   server, if there is one. The first second attempt is made even with `retries = 0`, because nothing has
+//!   failed yet.
+//! - No server is tried twice before all were tried.
+//! - All servers that could be tried have refused: try them again after a pause that grows from [`PAUSE_MIN`]
+//!   to [`PAUSE_MAX`], for as long as HAProxy would go on with its `retries` and its turn-around of
+//!   [`TURN_AROUND`]. When no server of the backend is usable, give up at once.
+//! - The connect timeout has passed: give up.
+//! - An attempt at a server that is DOWN or in maintenance is hopeless. When no other attempt is in flight, try
+//!   the next server at once; when there is none, give up.
+//! - A shortage on this machine does not count against the server and costs no retry. The server is tried again
+//!   after [`SHORTAGE_PAUSE`] when no other is left. After [`SHORTAGE_MAX`] of nothing but shortages: give up.
 
 use std::time::{Duration, Instant};
 
-/// HAProxy's turn-around: the second that it waits before it asks a server again that has refused.
+/// HAProxy's turn-around: it waits a second before it tries a server again that has refused.
 pub const TURN_AROUND: Duration = Duration::from_secs(1);
 
-/// First pause before servers that have refused are asked again.
+/// First pause before servers that have refused are tried again.
 pub const PAUSE_MIN: Duration = Duration::from_millis(20);
 
-/// Longest pause before servers that have refused are asked again.
+/// Longest pause before servers that have refused are tried again.
 pub const PAUSE_MAX: Duration = Duration::from_millis(250);
 
-/// Pause after a shortage of our own (descriptors, source ports, memory).
+/// Pause after a shortage on this machine (descriptors, source ports, memory).
 pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a session waits for the end of a shortage of our own.
+/// How long a session waits for the end of a shortage on this machine.
 pub const SHORTAGE_MAX: Duration = Duration::from_millis(1500);
 
 /// One of the two attempts that may be in flight.
@@ -63,25 +63,24 @@ pub enum Step {
 /// Why no server was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectFailure {
-    /// No server is usable, or none any more.
+    /// No server is usable, or none is usable any more.
     NoServer,
-    /// All that were tried refused.
+    /// All servers that were tried have refused.
     Refused,
-    /// The whole budget is spent.
+    /// The connect timeout has passed.
     Timeout,
-    /// A shortage of our own has lasted too long.
+    /// A shortage on this machine has lasted too long.
     Shortage,
 }
 
-/// Limits of a session's connecting.
+/// Limits of connecting for one session.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Servers that are tried after the first, one after another; and how many turn-arounds the
-    /// servers are asked again for.
+    /// How many servers are tried after the first, and for how many turn-arounds servers are tried again.
     pub retries: u32,
-    /// Whole budget.
+    /// The connect timeout, over all attempts.
     pub budget: Duration,
-    /// Least time that one server is given before the next is asked too.
+    /// Least time that a server has to answer before the next one is tried too.
     pub attempt: Duration,
 }
 
@@ -89,40 +88,40 @@ pub struct Limits {
 struct Attempt {
     server: u64,
     started: Instant,
-    /// When the next server is asked too.
+    /// When the next server is tried too.
     timeout: Instant,
     /// Its server is DOWN or in maintenance.
     hopeless: bool,
 }
 
-/// A session's way to a server.
+/// The state of connecting for one session.
 #[derive(Debug)]
 pub struct ConnectPolicy {
     limits: Limits,
     deadline: Instant,
     in_flight: [Option<Attempt>; 2],
-    /// Servers that were tried, the ones in flight included. Does not allocate before the second.
+    /// Servers that were tried, those in flight included. Does not allocate before the second.
     tried: Tried,
-    /// Servers that could not be tried for want of something of ours.
+    /// Servers that could not be tried because of a shortage on this machine.
     short: Vec<u64>,
-    /// Since when nothing but shortages has come of the attempts, and the last one.
+    /// While attempts end in nothing but shortages: the time of the first and of the last one.
     shortage: Option<(Instant, Instant)>,
     /// The first refusal, and the last.
     refusals: Option<(Instant, Instant)>,
-    /// All attempts.
+    /// Attempts so far.
     attempts: u32,
-    /// Attempts of this pass over the servers.
+    /// Attempts in this pass over the servers.
     pass_attempts: u32,
     /// Passes that have ended in refusals.
     passes: u32,
-    /// No server that is accepted can be chosen, as the servers are now.
+    /// As the servers are now, none that [`ConnectPolicy::accepts`] can be chosen.
     exhausted: bool,
-    /// No server can be chosen at all, as they are now.
+    /// As the servers are now, none can be chosen at all.
     none_usable: bool,
 }
 
 impl ConnectPolicy {
-    /// A way that begins at `now`.
+    /// Begins at `now`.
     pub fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
@@ -185,7 +184,7 @@ impl ConnectPolicy {
         }
     }
 
-    /// Something is in flight, and the newest has been unanswered for too long, or all is hopeless.
+    /// An attempt is in flight. The newest has had no answer for too long, or all are hopeless.
     fn step_silent(&mut self, now: Instant) -> Step {
         let slot = self.slot_for_next();
         if !self.exhausted && (self.may_try() || self.attempts == 1) {
@@ -216,7 +215,7 @@ impl ConnectPolicy {
         Step::Wait(self.deadline)
     }
 
-    /// Tries again what a shortage prevented, or waits for the time to do so.
+    /// Tries again the servers that a shortage prevented, or waits until that is due.
     fn after_shortage(&mut self, last: Instant, now: Instant, slot: AttemptSlot) -> Step {
         let again = last + SHORTAGE_PAUSE;
         if now < again {
@@ -227,7 +226,7 @@ impl ConnectPolicy {
         Step::Start(slot)
     }
 
-    /// When those that have refused are asked again; `None`: not any more, or nobody has refused.
+    /// When servers that have refused are tried again. `None`: not again, or none has refused.
     fn next_pass(&self) -> Option<Instant> {
         let (first, last) = self.refusals?;
         let at = last + self.pause();
@@ -261,7 +260,7 @@ impl ConnectPolicy {
         doubled.min(PAUSE_MAX)
     }
 
-    /// No server that is accepted can be chosen; `none_usable`: nor any other.
+    /// No server that [`ConnectPolicy::accepts`] can be chosen; `none_usable`: no other server either.
     pub fn exhausted(&mut self, none_usable: bool) {
         self.exhausted = true;
         self.none_usable = none_usable;
@@ -270,26 +269,26 @@ impl ConnectPolicy {
             && self.pass_attempts == 0
             && let Some((_, last)) = &mut self.refusals
         {
-            // Nothing could be asked in this pass: the next one comes after the next pause.
+            // No server could be tried in this pass. The next pass comes after the next pause.
             *last += pause;
         }
     }
 
-    /// Servers have come up or gone down, or the list of them has changed.
+    /// Servers have come UP or gone DOWN, or the list of them has changed.
     pub fn servers_changed(&mut self) {
         self.exhausted = false;
         self.none_usable = false;
     }
 
-    /// The server of the attempt in `slot` is DOWN or in maintenance (`true`), or is not any more.
+    /// Sets whether the server of the attempt in `slot` is DOWN or in maintenance.
     pub fn set_hopeless(&mut self, slot: AttemptSlot, hopeless: bool) {
         if let Some(attempt) = &mut self.in_flight[slot as usize] {
             attempt.hopeless = hopeless;
         }
     }
 
-    /// The server has come up since it was asked: what it was asked before counts for nothing. An
-    /// attempt at it that is in flight has been closed.
+    /// The server has come UP since it was tried, so that earlier attempts at it do not count. The caller has
+    /// closed the attempt that was in flight.
     pub fn renewed(&mut self, server: u64) {
         for attempt in &mut self.in_flight {
             if attempt.is_some_and(|attempt| attempt.server == server) {
@@ -297,12 +296,12 @@ impl ConnectPolicy {
             }
         }
         self.tried.remove(server);
-        // It is to be asked even when the retries were used up by then.
+        // It is tried even when the retries are used up.
         self.pass_attempts = 0;
         self.servers_changed();
     }
 
-    /// A connection to `server` is under way in `slot`. `usual` is what a connect to it takes.
+    /// A connect to `server` has begun in `slot`. `usual` is how long a connect to it usually takes.
     pub fn started(&mut self, slot: AttemptSlot, server: u64, usual: Duration, now: Instant) {
         let timeout = now + self.limits.attempt.max(usual.saturating_mul(3));
         self.in_flight[slot as usize] = Some(Attempt {
@@ -325,12 +324,12 @@ impl ConnectPolicy {
         self.refusals = Some((first, now));
     }
 
-    /// The attempt in `slot` has ended for a reason that nobody is to blame for.
+    /// The attempt in `slot` has ended for a reason that no server caused.
     pub fn withdrawn(&mut self, slot: AttemptSlot) {
         self.in_flight[slot as usize] = None;
     }
 
-    /// The attempt in `slot` failed by a shortage of our own.
+    /// The attempt in `slot` failed by a shortage on this machine.
     pub fn local_error(&mut self, slot: AttemptSlot, now: Instant) {
         if let Some(attempt) = self.in_flight[slot as usize].take() {
             self.tried.remove(attempt.server);
@@ -347,7 +346,7 @@ impl ConnectPolicy {
         self.attempts.saturating_sub(1)
     }
 
-    /// When the whole budget is spent.
+    /// When the connect timeout has passed.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -361,7 +360,7 @@ impl ConnectPolicy {
         self.in_flight.iter().any(Option::is_some)
     }
 
-    /// Something is in flight, and all of it to servers that are DOWN or in maintenance.
+    /// Something is in flight, and every attempt is at a server that is DOWN or in maintenance.
     fn is_hopeless(&self) -> bool {
         let mut attempts = self.in_flight.iter().flatten();
         self.is_connecting() && attempts.all(|attempt| attempt.hopeless)
@@ -379,7 +378,7 @@ impl ConnectPolicy {
             .max_by_key(|attempt| attempt.started)
     }
 
-    /// A free slot, or that of the newer attempt: the oldest stays open.
+    /// A free slot, or that of the newer attempt: the older one stays open.
     fn slot_for_next(&self) -> AttemptSlot {
         match &self.in_flight {
             [None, _] => AttemptSlot::A,
@@ -389,7 +388,7 @@ impl ConnectPolicy {
     }
 }
 
-/// The servers that were tried. The first needs no allocation: nearly every session has one.
+/// The servers that were tried. The first needs no allocation: most sessions try only one.
 #[derive(Debug, Default)]
 struct Tried {
     first: Option<u64>,

@@ -1,4 +1,4 @@
-//! The rules of the module's head, one test each, on a clock of their own.
+//! One test for each rule in the module's head, on simulated time.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// A plan over servers 1 to `servers`, and the instant it began.
+/// A policy over servers 1 to `servers`, and the instant at which it began.
 struct Fixture {
     policy: ConnectPolicy,
     begun: Instant,
@@ -67,8 +67,8 @@ fn a_refusal_moves_on_at_once_and_none_is_asked_twice_before_all_were() {
     assert_eq!(fixture.go(0).0, Step::Wait(fixture.at(20)));
 }
 
-/// Fault 6: a server that restarts is asked again, with pauses that grow, for as long as HAProxy's
-/// `retries` with its turn-around of a second.
+/// Fault 6: a server that restarts is tried again, with growing pauses, for as long as HAProxy's `retries` and
+/// its turn-around of a second last.
 #[test]
 fn fault_6_a_refusing_server_is_asked_again_until_the_retries_are_over() {
     for retries in 0..=5 {
@@ -110,7 +110,8 @@ fn no_server_at_all_ends_at_once() {
     assert_eq!(Fixture::new(0).go(0).0, none);
 }
 
-/// Fault 5: whoever waits for a server that has refused is told at once when it goes down.
+/// Fault 5: a session that waits for a server that has refused ends at once when the last usable server goes
+/// DOWN.
 #[test]
 fn fault_5_the_last_usable_server_going_down_ends_the_wait() {
     let mut fixture = Fixture::new(1);
@@ -122,7 +123,7 @@ fn fault_5_the_last_usable_server_going_down_ends_the_wait() {
     assert_eq!(fixture.go(6).0, Step::GiveUp(ConnectFailure::NoServer));
 }
 
-/// Fault 5: an attempt at a server that is DOWN is waited for only beside others.
+/// Fault 5: an attempt at a server that is DOWN is waited for only while another attempt is in flight.
 #[test]
 fn fault_5_silent_attempts_at_servers_that_are_down_are_not_waited_for() {
     let mut fixture = Fixture::new(2);
@@ -137,7 +138,7 @@ fn fault_5_silent_attempts_at_servers_that_are_down_are_not_waited_for() {
     assert_eq!(fixture.go(800).0, Step::GiveUp(ConnectFailure::NoServer));
 }
 
-/// Fault 5: a server that has come up is asked at once, whatever was tried before.
+/// Fault 5: a server that has come UP is tried at once, whatever was tried before.
 #[test]
 fn fault_5_a_server_that_comes_up_is_asked_at_once() {
     for retries in 0..=3 {
@@ -150,7 +151,7 @@ fn fault_5_a_server_that_comes_up_is_asked_at_once() {
     }
 }
 
-/// Fault 1: what may still be answered is closed for another server, never for none.
+/// Fault 1: an attempt that may still be answered is closed only for another server.
 #[test]
 fn fault_1_a_slow_server_beside_a_dark_one_is_waited_for_with_any_retries() {
     for retries in 0..=5 {
@@ -183,9 +184,9 @@ fn silence_asks_the_next_server_while_the_first_stays_open() {
     assert_eq!(fixture.go(0), (Step::Start(AttemptSlot::A), Some(1)));
     assert_eq!(fixture.go(0).0, Step::Wait(fixture.at(300)));
     assert_eq!(fixture.go(300), (Step::Start(AttemptSlot::B), Some(2)));
-    // Silent as well: it makes room for the third, the first stays.
+    // It gets no answer either: it is closed for the third, and the first stays.
     assert_eq!(fixture.go(600), (Step::Start(AttemptSlot::B), Some(3)));
-    // All were tried, none has refused: the two in flight may take the whole budget.
+    // All were tried and none has refused: the two in flight may take the whole timeout.
     assert_eq!(fixture.go(900).0, Step::Wait(fixture.at(5000)));
     assert_eq!(fixture.go(5000).0, Step::GiveUp(ConnectFailure::Timeout));
 }
@@ -227,7 +228,7 @@ fn a_refusal_beside_a_silent_server_is_repeated_after_pauses() {
 }
 
 #[test]
-fn patience_is_never_below_three_times_the_usual() {
+fn an_attempt_has_at_least_three_times_the_usual_connect_time() {
     let mut fixture = Fixture::new(2);
     let Step::Start(slot) = fixture.policy.step(fixture.begun) else {
         panic!("nothing to start")
@@ -237,7 +238,7 @@ fn patience_is_never_below_three_times_the_usual() {
     assert_eq!(fixture.go(600).1, Some(2));
 }
 
-/// Fault 5: a shortage costs no retry, and is waited for a bounded time.
+/// Fault 5: a shortage costs no retry, and the session waits for its end for a bounded time.
 #[test]
 fn fault_5_a_shortage_of_our_own_pauses_costs_no_retry_and_is_told() {
     let mut fixture = Fixture::new(2);

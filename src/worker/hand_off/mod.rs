@@ -1,15 +1,14 @@
-//! Sharing connections out between the workers.
+//! Hands accepted connections to workers that have fewer sessions.
 //!
-//! The kernel spreads connections over the workers' sockets by a hash, which is chance: of 64 long
-//! sessions one worker of two often has 40. A worker that accepts while another has clearly fewer
-//! sessions hands the connection over, before a byte of it was read; where loads are alike, which is
-//! nearly always, it looks at one other worker's gauge and keeps it. (HAProxy's threads do the same
-//! with their accept queues, `tune.listener.multi-queue`.)
+//! The kernel distributes connections over the workers' sockets by a hash, so by chance: of 64 long sessions
+//! one of two workers often has 40. A worker that accepts a connection while another has clearly fewer sessions
+//! hands the connection to that one before a byte of it was read. Mostly the loads are alike; then it reads one
+//! other worker's gauge and keeps the connection. (HAProxy's threads do the same with their accept queues,
+//! `tune.listener.multi-queue`.)
 //!
-//! Invariant: a connection that is handed over has its place and counts for its new worker at once,
-//! so that a burst is not handed to one worker by all others; one that cannot be taken over any
-//! more stays with the worker that has accepted it. No connection is lost by a stop: an inbox is
-//! closed first and emptied then.
+//! Invariant: a connection that is handed over has its slot and counts for its new worker at once, so that not
+//! all workers hand a burst to the same one. When the other worker cannot take it, the worker that has accepted
+//! it keeps it. A stop loses no connection: an inbox is closed first and emptied afterwards.
 
 use super::relay::Kind;
 use crate::live::Load;
@@ -21,17 +20,17 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// Connections that may wait for one worker to take them over.
+/// Connections that may wait in the inbox of one worker.
 const HANDED_MAX: usize = 256;
 
-/// Sessions that a worker may have more than another, beside a share of the other's: below that,
-/// handing over costs more than it evens out.
+/// How many more sessions than another a worker may have, in addition to a share of the other's. Below that,
+/// handing over costs more than it gains.
 const SLACK: u32 = 2;
 
 /// The share of the other's sessions, as a divisor.
 const SLACK_PART: u32 = 16;
 
-/// An accepted connection on its way to its session.
+/// A connection that was accepted and has no session yet.
 #[derive(Debug)]
 pub(super) struct Accepted {
     /// Non-blocking, nothing read from it.
@@ -40,11 +39,11 @@ pub(super) struct Accepted {
     /// `None` for a unix socket.
     pub(super) peer: Option<SocketAddr>,
     pub(super) frontend: Arc<Frontend>,
-    /// Its place.
+    /// Its slot in the process and the frontend.
     pub(super) slot: ConnSlot,
 }
 
-/// What one worker has of the sharing.
+/// What one worker needs to hand off and to receive connections.
 #[derive(Debug)]
 pub struct HandOff {
     pub(super) peers: PeerWorkers,
@@ -66,24 +65,24 @@ pub fn hand_offs(count: usize) -> Vec<HandOff> {
     inboxes.into_iter().enumerate().map(share).collect()
 }
 
-/// The other workers, as one of them sees them.
+/// The other workers, seen from one of them.
 #[derive(Debug)]
 pub(super) struct PeerWorkers {
     me: usize,
-    /// Of all workers, this one too.
+    /// Of all workers, this one included.
     inboxes: Vec<mpsc::Sender<Accepted>>,
-    /// Who is looked at next.
+    /// Which one's gauge is read next.
     next: Cell<usize>,
 }
 
 impl PeerWorkers {
-    /// The number of this worker, and of how many.
+    /// This worker's number, and how many workers there are.
     pub(super) fn position(&self) -> (usize, usize) {
         (self.me, self.inboxes.len())
     }
 
-    /// Hands a connection over to a worker with clearly fewer sessions; gives it back when there is
-    /// none, or none that takes it.
+    /// Hands a connection to a worker with clearly fewer sessions. Gives it back when there is none, or when
+    /// that worker's inbox is full or closed.
     ///
     /// # Hot path: one load of another worker's cache line.
     pub(super) fn hand_over(&self, mut accepted: Accepted, load: &Load) -> Option<Accepted> {
@@ -103,15 +102,15 @@ impl PeerWorkers {
         }
     }
 
-    /// A worker with clearly fewer sessions than this one. One other is looked at each time, in
-    /// turn: looking at all of them would cost more the more there are.
+    /// A worker with clearly fewer sessions than this one. One other worker is looked at each time, in turn:
+    /// looking at all would cost more with each worker.
     fn less_loaded(&self, load: &Load) -> Option<usize> {
         let others = self.inboxes.len().checked_sub(1).filter(|&n| n > 0)?;
         let step = self.next.get() % others;
         self.next.set(step + 1);
         let other = (self.me + 1 + step) % self.inboxes.len();
         let theirs = load.of(other).get();
-        // This one's has the new connection in it.
+        // This worker's gauge includes the new connection.
         let mine = load.of(self.me).get().saturating_sub(1);
         (mine > theirs + SLACK + theirs / SLACK_PART).then_some(other)
     }

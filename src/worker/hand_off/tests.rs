@@ -1,4 +1,4 @@
-//! Connections that come to workers as chance has it, and where they end up.
+//! Connections that arrive unevenly, and which workers have them in the end.
 
 use super::*;
 use crate::config::{Limits, Loader};
@@ -9,7 +9,7 @@ use crate::state::snapshot::Origin;
 use proptest::prelude::*;
 use std::time::Instant;
 
-/// Workers, and what they have.
+/// Workers, and the connections that they have.
 struct Fixture {
     global: Arc<GlobalLive>,
     frontend: Arc<Frontend>,
@@ -84,7 +84,7 @@ fn a_burst_at_one_worker_is_not_handed_to_one_other() {
     for _ in 0..200 {
         fixture.comes_to(0);
     }
-    // Only now do the others look into their inboxes.
+    // The others read their inboxes only now.
     fixture.take_over();
     let held = fixture.held();
     assert_eq!(held.iter().sum::<usize>(), 200);

@@ -1,50 +1,49 @@
-//! Whether the relay waits for the next event awake. Runs on a worker, inside the engine. Pure.
+//! Decides whether the relay busy-polls for the next event instead of sleeping. Runs on a worker, inside the
+//! engine. Pure.
 //!
-//! Falling asleep and being woken costs more than a message does, on a virtual machine several times
-//! as much; and the answer of a peer on a fast network is often nearer than that. So a worker that
-//! has one or two sessions to serve stays awake for [`AWAKE`] after each turn, and it does so only while it
-//! pays: turns must have followed each other quickly (which costs nothing to
-//! know), half of the waits must be ended by an event, and after a trial that failed many more quick turns are asked
-//! for. Slow traffic never gets there: with turns further apart than [`NEAR`] it never waits.
+//! Sleeping and being woken costs more than a message, on a virtual machine several times as much; and a peer
+//! on a fast network often answers sooner than that. So a worker with one or two active sessions polls for
+//! [`AWAKE`] after each turn, as long as that pays: turns must have followed each other quickly, and half of
+//! the polls must end with an event. After a series of polls that has failed, more quick turns are needed
+//! before the next one. Slow traffic is never polled for: its turns are further apart than [`NEAR`].
 
 use std::time::Duration;
 
-/// How long the relay waits awake.
+/// How long one busy poll lasts at most.
 pub(super) const AWAKE: Duration = Duration::from_micros(20);
 
-/// Bytes that a turn may have moved; more are bulk, which comes in large pieces and is worth a sleep.
+/// Bytes that a turn may move; more are bulk, which comes in large pieces and is worth a sleep.
 pub(super) const MESSAGE_MAX: u64 = 16 * 1024;
 
-/// Turns that follow each other within this, a sleep included, are near.
+/// Turns that follow each other within this time, a sleep included, are near.
 const NEAR: Duration = Duration::from_micros(150);
 
-/// Near turns in a row before the first bet.
+/// Near turns in a row before the first busy poll.
 const NEAR_MIN: u32 = 8;
 
-/// The most that are asked for after losing.
+/// The most near turns that are needed after failed polls.
 const NEAR_MAX: u32 = 4096;
 
-/// Bets won after which a losing streak is forgiven.
+/// Successful polls after which the number of near turns is [`NEAR_MIN`] again.
 const WON_MIN: u32 = 64;
 
-/// Points that can be had, and are there for a first trial: a processor that has slept deeply is late
-/// with its first answers, and sooner once the next questions come quickly. A bet won brings one, a
-/// bet lost costs one.
+/// The most credits, and those of a first series: a processor that has slept deeply answers late at first, and
+/// sooner once questions come quickly. A successful poll adds one, a failed poll takes one.
 const CREDITS_MAX: u32 = 64;
 
-/// The memory of what paid.
+/// What is known about earlier turns and polls.
 #[derive(Debug)]
 pub(super) struct BusyPoll {
-    /// The sessions that were served last. With more than these in play their events come anyway, and
-    /// taking them one by one costs more than taking some at once.
+    /// The sessions that were served last. With more active sessions than these, events come anyway, and taking
+    /// them one by one costs more than taking some at once.
     recent: [u32; 2],
     /// Near turns in a row.
     near: u32,
-    /// How many are asked for.
+    /// How many near turns are needed before polling.
     asked: u32,
-    /// Bets are made while there are any.
+    /// Busy polls are made while there are any.
     credits: u32,
-    /// Bets won since the first point.
+    /// Successful polls in this series.
     won: u32,
 }
 
@@ -59,8 +58,8 @@ impl BusyPoll {
         }
     }
 
-    /// A turn with events has come `since` after the last one; `alone` if it had one session to serve,
-    /// this one, and that was no bulk.
+    /// A turn with events has come `since` after the last one. `alone`: the session, if the turn served only
+    /// one and it moved no bulk.
     pub(super) fn turned(&mut self, alone: Option<u32>, since: Duration) {
         let known = alone.is_some_and(|key| {
             let known = self.recent.contains(&key);
@@ -80,12 +79,12 @@ impl BusyPoll {
         }
     }
 
-    /// Whether to wait awake now.
+    /// Whether to poll now.
     pub(super) fn is_worth_it(&self) -> bool {
         self.near > 0 && self.credits > 0
     }
 
-    /// What became of it: whether an event came.
+    /// A poll has ended; `event`: an event came.
     pub(super) fn ended(&mut self, event: bool) {
         if event {
             self.won = self.won.saturating_add(1);
@@ -111,14 +110,14 @@ mod tests {
     const QUICK: Duration = Duration::from_micros(60);
     const SLOW: Duration = Duration::from_millis(1);
 
-    /// Quick turns of one session until a bet is made; how many there were.
+    /// Quick turns of one session until it polls; how many there were.
     fn until_worth_it(busy_poll: &mut BusyPoll) -> u32 {
         (1..=2 * NEAR_MAX)
             .find(|_| {
                 busy_poll.turned(Some(7), QUICK);
                 busy_poll.is_worth_it()
             })
-            .expect("a bet is made at last")
+            .expect("it polls at last")
     }
 
     #[test]
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn several_at_once_and_bulk_never_bet() {
+    fn several_at_once_and_bulk_are_never_polled_for() {
         let mut busy_poll = BusyPoll::new();
         for _ in 0..10_000 {
             busy_poll.turned(None, QUICK);
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sessions_in_turns_bet_and_three_do_not() {
+    fn two_sessions_in_turns_are_polled_for_and_three_are_not() {
         let mut busy_poll = BusyPoll::new();
         for turn in 0..2 * NEAR_MIN {
             busy_poll.turned(Some(turn % 2), QUICK);
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bet_is_kept_up_while_half_of_them_are_won() {
+    fn polling_goes_on_while_half_of_the_polls_succeed() {
         let mut busy_poll = BusyPoll::new();
         let turns = until_worth_it(&mut busy_poll);
         assert!((NEAR_MIN..=NEAR_MIN + 1).contains(&turns), "{turns}");
@@ -177,9 +176,9 @@ mod tests {
             busy_poll.ended(false);
             waits += 1;
         }
-        // A trial is 64 waits of 20 us, a turn 50 us at least: half a per cent of the time.
-        assert!(waits < 20_000, "{waits} waits in vain in a million turns");
-        // And what pays again is noticed, and forgiven.
+        // A series is 64 polls of 20 us, and a turn takes 50 us at least: half a per cent of the time.
+        assert!(waits < 20_000, "{waits} failed polls in a million turns");
+        // Polls that succeed again bring the number of near turns back.
         until_worth_it(&mut busy_poll);
         for _ in 0..WON_MIN {
             busy_poll.turned(Some(7), QUICK);

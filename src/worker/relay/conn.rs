@@ -1,4 +1,4 @@
-//! The record of an established session, and the state of each of its two sides.
+//! The record of an established session and of its two sides.
 
 use super::connecting::Connecting;
 use super::lifecycle::State;
@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Kind of a socket, as far as options differ.
+/// The kind of a socket, where options differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Kind {
     /// TCP.
@@ -19,17 +19,17 @@ pub(in crate::worker) enum Kind {
     Unix,
 }
 
-/// An established session, ready to be handed over.
+/// An established session, ready for the relay.
 #[derive(Debug)]
 pub(in crate::worker) struct Established {
     /// The client's socket, non-blocking, nothing read from it yet.
     pub(in crate::worker) client: (OwnedFd, Kind),
-    /// The server's, which has answered.
+    /// The server's socket; the server has answered.
     pub(in crate::worker) server: Connecting,
-    /// What it is counted on.
+    /// Its statistics.
     pub(in crate::worker) stats: SessionStats,
-    /// Bytes to be sent to the client and to the server before anything else: what was read ahead from
-    /// the other side, or a header. Whoever has read them has counted them.
+    /// Bytes to send to the client and to the server before anything else: data that was read ahead from the
+    /// other side, or a header. The one who has read them has counted them.
     pub(in crate::worker) prefix: [Option<Box<[u8]>>; 2],
 }
 
@@ -51,7 +51,7 @@ impl Side {
     }
 }
 
-/// What is known of one side. Times are milliseconds of the engine's clock.
+/// The state of one side. Times are milliseconds of the engine's clock.
 #[derive(Debug)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -60,23 +60,24 @@ impl Side {
 pub(super) struct SideState {
     pub(super) fd: OwnedFd,
     pub(super) kind: Kind,
-    /// There may be something to read. Cleared by reading it all.
+    /// There may be data to read. Cleared when all was read.
     pub(super) readable: bool,
-    /// The peer has said that nothing follows: read on until the end is seen.
+    /// The peer has sent FIN or reset: read on until the end is seen.
     pub(super) hangup: bool,
-    /// Urgent data was seen: a short read no longer proves that all was read.
+    /// Urgent data was seen: a short read does not prove that everything was read.
     pub(super) urgent: bool,
-    /// Urgent bytes stay in their place (`SO_OOBINLINE`) instead of being lost.
+    /// Urgent bytes stay in the stream (`SO_OOBINLINE`) instead of being lost.
     pub(super) urgent_inline: bool,
-    /// The kernel had no memory for a write. No event tells when it has: the write is tried again by time.
+    /// The kernel had no memory for a write and makes no event when it has some. The write is tried again by
+    /// time.
     pub(super) retry: bool,
     /// The end of its data was read.
     pub(super) ended: bool,
-    /// Its peer was told that nothing follows.
+    /// FIN was sent to its peer.
     pub(super) shut: bool,
-    /// Write readiness is watched: a server's always, a client's once a write has been short.
+    /// Write readiness is watched: always for a server, after the first short write for a client.
     pub(super) watched: bool,
-    /// Writes so far, as far as it matters (to the second).
+    /// Writes so far, counted up to 2.
     pub(super) writes: u8,
     /// Keepalive was switched on, or is not wanted.
     pub(super) kept_alive: bool,
@@ -84,11 +85,11 @@ pub(super) struct SideState {
     pub(super) unsent: Unsent,
     /// A pipe with bytes of the other side that this one has not taken yet.
     pub(super) pipe: Option<Box<Pipe>>,
-    /// How what comes from it is moved.
+    /// How bytes from this side are moved.
     pub(super) mode: TransferMode,
-    /// Last time that a byte came from it or was taken by it.
+    /// Last time that a byte came from it or was written to it.
     pub(super) active: u64,
-    /// Since when bytes written to it lack a proof of arrival.
+    /// Since when bytes that were written to it are unacknowledged.
     pub(super) unacked_since: Option<u64>,
 }
 
@@ -125,7 +126,7 @@ impl SideState {
         !self.unsent.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0)
     }
 
-    /// It has taken bytes at `now`.
+    /// Bytes were written to it at `now`.
     pub(super) fn written(&mut self, now: u64) {
         self.active = now;
         if self.kind == Kind::Tcp && self.unacked_since.is_none() {
@@ -133,16 +134,16 @@ impl SideState {
         }
     }
 
-    /// From here on urgent bytes are part of what is read from it.
+    /// From now on urgent bytes are part of what is read from it.
     pub(super) fn keep_urgent_inline(&mut self) {
         if !self.urgent_inline && self.kind == Kind::Tcp {
             self.urgent_inline = true;
-            // Refused only by a socket that is gone, which the next read tells.
+            // Fails only when the socket is gone, which the next read tells.
             let _ = sockopt::set_socket_oobinline(&self.fd, true);
         }
     }
 
-    /// Notes what an event says: the error that it tells of, if any.
+    /// Notes the flags of an event. Returns the socket's error, if there is one.
     pub(super) fn note(&mut self, flags: EventFlags) -> Option<io::Error> {
         self.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP);
         self.hangup |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
@@ -167,7 +168,7 @@ impl SideState {
     }
 }
 
-/// Bytes that were read from one side and not yet taken by the other. Empty costs nothing.
+/// Bytes that were read from one side and not yet taken by the other. Does not allocate when empty.
 #[derive(Debug, Default)]
 pub(super) struct Unsent {
     bytes: Box<[u8]>,
@@ -207,17 +208,17 @@ impl Unsent {
 /// A session in the relay.
 #[derive(Debug)]
 pub(super) struct Conn {
-    /// Its place in the table.
+    /// Its key in the table.
     pub(super) key: u32,
-    /// Tells this session's events from those of an earlier one in the same place.
+    /// Distinguishes this session's events from those of an earlier one with the same key.
     pub(super) generation: u32,
-    /// It is in the list of sessions to be served.
+    /// It is in the list of sessions to serve.
     pub(super) queued: bool,
     pub(super) sides: [SideState; 2],
     pub(super) stats: SessionStats,
-    /// Served by time too ([`super::engine`]), not by events alone.
+    /// It is in the list of sessions that are served by time ([`super::engine`]), not by events alone.
     pub(super) rechecked: bool,
-    /// How far it is.
+    /// See [`super::lifecycle`].
     pub(super) state: State,
 }
 
@@ -229,7 +230,7 @@ impl Conn {
         now: u64,
     ) -> Self {
         let mut server = SideState::new(server, now);
-        // It was, to learn of its answer.
+        // It was watched for the server's answer.
         server.watched = true;
         Self {
             key,
@@ -256,8 +257,8 @@ impl Conn {
         source.readable || source.ended || self.side(from.other()).has_pending()
     }
 
-    /// The idle timeout of a side in force now: the one for half-closed sessions once its peer was told
-    /// that nothing follows. As in HAProxy.
+    /// The idle timeout of a side that is in force. Once FIN was sent to its peer, the one for half-closed
+    /// sessions, as in HAProxy.
     pub(super) fn idle_timeout_of(&self, side: Side) -> Option<Duration> {
         let half_closed = self.side(side).shut;
         let frontend = &self.stats.frontend.spec;
@@ -273,14 +274,14 @@ impl Conn {
     /// The same in ms.
     pub(super) fn idle_timeout(&self, side: Side) -> Option<u64> {
         let timeout = self.idle_timeout_of(side)?;
-        // Not as_millis, whose 128 bits every session would pay for.
+        // Not `as_millis`: its 128-bit arithmetic would cost every session.
         let millis = timeout.as_secs().checked_mul(1000)?;
         millis.checked_add(u64::from(timeout.subsec_millis()))
     }
 
-    /// Whether the silence of a side counts: it is being read from, or has bytes to take. It does not
-    /// while rlb itself has stopped reading from it because the other side does not take its bytes, nor
-    /// once it has ended.
+    /// Whether the silence of a side counts: rlb reads from it, or it has bytes to take. It does not count
+    /// while rlb has stopped reading from it because the other side takes no bytes, nor after the side has
+    /// ended.
     pub(super) fn is_timed(&self, side: Side) -> bool {
         let state = self.side(side);
         state.has_pending() || (!state.ended && !self.side(side.other()).has_pending())

@@ -1,11 +1,10 @@
-//! A connection to a server that is not established yet. The relay watches its socket from the beginning.
+//! A connection to a server that is not established yet. The relay watches its socket from the start.
 //!
 //! Runs on a worker. The socket is registered once, in the relay's epoll instance; when the server
 //! has answered, [`super::Relay::adopt`] goes on with the same registration.
 //!
-//! Kernel facts relied on: a socket that is connecting is neither readable nor writable. One that
-//! is writable without an error or a hang-up is connected, so that `SO_ERROR` has to be asked for
-//! only in the other case.
+//! Kernel facts relied on: a connecting socket is neither readable nor writable. A socket that is writable and
+//! has no error and no hang-up is connected, so `SO_ERROR` is read only otherwise.
 
 use super::Relay;
 use super::conn::Kind;
@@ -16,13 +15,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// A connection that was begun. Dropping it closes the socket.
+/// A connection that was started. Dropping it closes the socket.
 #[derive(Debug)]
 pub(in crate::worker) struct Connecting {
     relay: Rc<Relay>,
     key: u32,
     kind: Kind,
-    /// Taken by the relay.
+    /// `None` once the relay has taken it.
     socket: Option<OwnedFd>,
 }
 
@@ -30,7 +29,7 @@ impl Connecting {
     /// Watches a non-blocking socket that is connecting, or is connected.
     ///
     /// # Errors
-    /// Those of `epoll_ctl`, which are this machine's fault and not the server's.
+    /// Those of `epoll_ctl`: a shortage on this machine, not a failure of the server.
     pub(in crate::worker) fn new(
         relay: &Rc<Relay>,
         socket: OwnedFd,
@@ -77,7 +76,7 @@ impl Connecting {
             .as_fd()
     }
 
-    /// The socket and its place, which are the caller's to give back from here on.
+    /// The socket and its table entry. The caller must give the entry back.
     pub(super) fn into_parts(mut self) -> Option<(OwnedFd, Kind, u32)> {
         let socket = self.socket.take()?;
         Some((socket, self.kind, self.key))

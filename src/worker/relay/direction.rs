@@ -1,21 +1,19 @@
-//! Moving bytes in one direction: read from one side, write to the other, keep only what the other
-//! did not take. Runs on a worker.
+//! Moves bytes in one direction: reads from one side, writes to the other, and keeps only what the other did
+//! not take. Runs on a worker.
 //!
 //! # Hot path
-//! No allocation unless a write is short; no shared cache line; the buffer is the worker's.
+//! No allocation unless a write is short; no shared cache line; the buffer belongs to the worker.
 //!
 //! Kernel facts relied on (edge-triggered epoll):
-//! - A read from a TCP socket that is shorter than asked means that the receive queue was emptied, and
-//!   the next arrival makes a new event. Two exceptions: behind the last data stands the end of the
-//!   stream (`EPOLLRDHUP` was seen: read on), and a read stops at urgent data (`EPOLLPRI` was seen:
-//!   read on).
-//! - A read from a unix socket also ends at a message that carries a descriptor: it is read on until
-//!   `EAGAIN`.
-//! - A read that begins at an urgent byte passes over it unless `SO_OOBINLINE` is set. A read that was
-//!   shorter than asked because of it is followed by an event; one that was not is not, so the option
-//!   is set once a read has filled the buffer.
-//! - A splice of 0 bytes means the end of the stream, or that the next byte is urgent and the end has
-//!   come behind it: a read tells which.
+//! - A read from a TCP socket that returns less than asked has emptied the receive queue, and the next arrival
+//!   makes a new event. Two exceptions need another read: `EPOLLRDHUP` was seen, because FIN comes after the
+//!   last data; `EPOLLPRI` was seen, because a read stops at urgent data.
+//! - A read from a unix socket also ends at a message that carries a descriptor, so it is read until `EAGAIN`.
+//! - A read that begins at an urgent byte skips it unless `SO_OOBINLINE` is set. An event follows a read that
+//!   was short because of the urgent byte, but none follows a read that was not short. So the option is set
+//!   once a read has filled the buffer.
+//! - A splice of 0 bytes means the end of the stream, or that the next byte is urgent and FIN has come after
+//!   it. A read tells which.
 //! - Data that arrived before a reset can still be read after it; the error comes last.
 
 use super::conn::{Conn, Kind, Side, SideState, Unsent};
@@ -26,23 +24,22 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt}
 use std::io;
 use std::rc::Rc;
 
-/// Bytes read at once, and so the most that is kept in memory of a session whose reader is slow.
-/// Larger ones gain nothing but in bulk, which is spliced.
+/// Bytes per read, and so the most that is kept in memory for a slow reader. Larger reads gain only for bulk,
+/// which is spliced.
 pub(super) const CHUNK_MAX: usize = 32 * 1024;
 
-/// Reads of one direction in one turn, so that a bulk transfer does not starve its neighbours.
+/// Reads of one direction in one turn, so that bulk does not starve other sessions.
 const READS_MAX: usize = 16;
 
-/// What a worker moves bytes with.
+/// The buffer, the pipes and the limits with which a worker moves bytes.
 #[derive(Debug)]
 pub(super) struct IoContext {
     buffer: Box<[u8]>,
     /// Reads of one direction in one turn.
     pub(super) share: usize,
-    /// Bytes moved; whoever wants to know sets it to 0 before.
+    /// Bytes moved since a caller has set it to 0.
     pub(super) moved: u64,
-    /// Some side did not take everything at once, or had not before; whoever wants to know sets it to
-    /// `false` before.
+    /// Some side did not take everything at once, or had bytes pending, since a caller has set it to `false`.
     pub(super) was_short: bool,
     pub(super) pipes: Pipes,
 }
@@ -59,10 +56,10 @@ impl IoContext {
     }
 }
 
-/// What became of a direction in this turn.
+/// The result of serving a direction in one turn.
 #[derive(Debug)]
 pub(super) enum Flow {
-    /// Waits for an event: nothing to read, or the reader is slow.
+    /// Waits for an event: there is nothing to read, or the reader is slow.
     Waiting,
     /// Could go on; its share of the turn is used up.
     Unfinished,
@@ -70,7 +67,7 @@ pub(super) enum Flow {
     Broken(Side, io::Error),
 }
 
-/// What one step of a direction came to.
+/// The result of one step of a direction.
 enum Step {
     /// Bytes were moved.
     Moved,
@@ -100,7 +97,7 @@ pub(super) fn flow(
         if let Some(pipe) = conn.side_mut(to).pipe.take() {
             io.pipes.release(conn.key, to, pipe);
         }
-        // It was not read from meanwhile: its silence counts from here on.
+        // It was not read from meanwhile, so its silence counts from now on.
         conn.side_mut(from).active = now;
     }
     for _ in 0..io.share {
@@ -116,10 +113,10 @@ pub(super) fn flow(
         } else {
             None
         };
-        // In one place, so that it is part of this function: all small messages come this way.
+        // One call site, so that the compiler inlines it: all small messages come this way.
         let step = step.unwrap_or_else(|| copied(conn, from, io, now, worker_stats));
         match step {
-            // A short write makes the kernel tell when more is taken.
+            // After a short write the kernel makes an event when more can be written.
             Ok(Step::Moved) if conn.side(to).has_pending() => {
                 io.was_short = true;
                 return Flow::Waiting;
@@ -133,18 +130,18 @@ pub(super) fn flow(
     Flow::Unfinished
 }
 
-/// `from` has ended and the other side has taken everything.
+/// `from` has ended and the other side has taken everything: sends FIN to the other side.
 fn pass_end_on(conn: &mut Conn, from: Side) {
     let to = from.other();
-    // Where a reset is to follow, an orderly end must not come before it; and where both sides have
-    // ended and all is delivered, the close that comes now says the same.
+    // No FIN where a reset is to follow. None either when both sides have ended and all is delivered: the close
+    // that follows sends it.
     let over = conn.side(to).ended && !conn.side(from).has_pending();
     if conn.draining().is_none() && !over {
         end(conn.side_mut(to));
     }
 }
 
-/// One read into the buffer, and one write of it.
+/// One read into the buffer, and a write of what was read.
 fn copied(
     conn: &mut Conn,
     from: Side,
@@ -172,8 +169,7 @@ fn copied(
     Ok(Step::Moved)
 }
 
-/// One filling of a pipe and one emptying; `None` when there is no pipe, or when this is nothing for
-/// one.
+/// Fills a pipe and empties it. `None` when there is no pipe, or when this cannot be spliced.
 fn spliced(
     conn: &mut Conn,
     from: Side,
@@ -198,7 +194,7 @@ fn spliced(
             source.readable = false;
             Some(Ok(Step::Nothing))
         }
-        // Or urgent data: a read tells.
+        // Or urgent data: a read tells which.
         Ok(Filled::Empty) => None,
         Ok(Filled::Unfit) => {
             source.mode = TransferMode::default();
@@ -210,7 +206,7 @@ fn spliced(
     step
 }
 
-/// Empties a pipe into `to`, which keeps it with what it does not take.
+/// Empties a pipe into `to`. The side keeps the pipe if it does not take everything.
 fn deliver(
     conn: &mut Conn,
     to: Side,
@@ -225,7 +221,7 @@ fn deliver(
         if emptied.taken > 0 {
             target.written(now);
         } else if target.ended {
-            // Its silence did not count so far.
+            // Its silence has not counted so far.
             target.active = now;
         }
     }
@@ -246,7 +242,7 @@ fn count_bytes(conn: &mut Conn, from: Side, count: u64, worker_stats: &WorkerSta
     }
 }
 
-/// Reads; `None` when there is nothing, 0 at the end.
+/// Reads; `None` when there is nothing, 0 at the end of the stream.
 fn read(side: &mut SideState, buffer: &mut [u8], now: u64) -> io::Result<Option<usize>> {
     let asked = buffer.len();
     match retry_on_intr(|| recv(&side.fd, &mut *buffer, RecvFlags::empty())) {
@@ -269,9 +265,10 @@ fn read(side: &mut SideState, buffer: &mut [u8], now: u64) -> io::Result<Option<
 fn write(side: &mut SideState, bytes: &[u8], now: u64) -> io::Result<()> {
     if side.writes < 2 {
         side.writes += 1;
-        // A single small exchange needs none; from the second write on Nagle would wait for an ACK.
+        // A single small exchange needs no TCP_NODELAY. From the second write on, Nagle's algorithm would wait
+        // for an ACK.
         if side.writes == 2 && side.kind == Kind::Tcp {
-            // Refused only by a socket that is gone, which the write below will tell.
+            // Fails only when the socket is gone, which the write below tells.
             let _ = sockopt::set_tcp_nodelay(&side.fd, true);
         }
     }
@@ -279,14 +276,14 @@ fn write(side: &mut SideState, bytes: &[u8], now: u64) -> io::Result<()> {
     if taken < bytes.len() {
         side.unsent = Unsent::keep(&bytes[taken..]);
         if side.ended {
-            // Its silence did not count so far.
+            // Its silence has not counted so far.
             side.active = now;
         }
     }
     Ok(())
 }
 
-/// Writes what is owed to a side, as far as it takes it.
+/// Writes a side's pending bytes, as far as it takes them.
 pub(super) fn flush(side: &mut SideState, now: u64) -> io::Result<()> {
     if !side.unsent.is_empty() {
         let unsent = std::mem::take(&mut side.unsent);
@@ -297,7 +294,7 @@ pub(super) fn flush(side: &mut SideState, now: u64) -> io::Result<()> {
             return Ok(());
         }
     }
-    // What is kept was read before the pipe was taken, so it goes first.
+    // Bytes in memory were read before those in the pipe, so they go first.
     if let Some(pipe) = side.pipe.as_mut().filter(|pipe| pipe.filled() > 0) {
         let emptied = pipe.empty(&side.fd)?;
         side.retry |= emptied.no_memory;
@@ -323,16 +320,16 @@ fn push(side: &mut SideState, bytes: &[u8], now: u64) -> io::Result<usize> {
     }
 }
 
-/// Whether the kernel had no memory for a write. It makes no event when it has again.
+/// Whether the kernel had no memory for a write. It makes no event when it has some again.
 pub(super) fn is_no_memory(error: Errno) -> bool {
     matches!(error, Errno::NOBUFS | Errno::NOMEM)
 }
 
-/// Everything was delivered and nothing follows: tells `target`'s peer, once.
+/// Everything was delivered and nothing follows: sends FIN, once.
 fn end(target: &mut SideState) {
     if !target.shut {
         target.shut = true;
-        // ENOTCONN: its connection is gone already; an event tells about that.
+        // ENOTCONN: the connection is gone already, and an event tells that.
         let _ = shutdown(&target.fd, Shutdown::Write);
     }
 }

@@ -1,13 +1,11 @@
-//! How far a session is, and how it ends. Runs on a worker.
+//! The states of an established session, and how it ends. Runs on a worker.
 //!
-//! `docs/internals/session.md` has the diagram. This file alone changes a session's [`State`]; the
-//! engine tells it what has happened and does what follows.
+//! `docs/internals/session.md` has the diagram. Only this file changes a session's [`State`]. The engine tells
+//! it what has happened and carries out what follows.
 //!
-//! Draining comes before every end that does not leave both sides at once. A close discards what the
-//! kernel still holds for a peer when `SO_LINGER` is 0, and also when the peer has sent what was not
-//! read. So it waits until the peer has acknowledged everything (`SIOCOUTQ` is 0), but only for a
-//! limited time:
-//!
+//! A session drains before every end that does not close both sides at once. Closing a socket discards what the
+//! kernel still holds for the peer when `SO_LINGER` is 0, and also when there is unread data. So draining waits
+//! until the peer has acknowledged everything (`SIOCOUTQ` is 0), for a limited time:
 //! | what has happened | still read | receives what was read | for at most | then |
 //! |---|---|---|---|---|
 //! | one side's connection broke | that side, to its end | the other | [`STALLED_MAX_MS`] without progress, its timeout | reset |
@@ -28,10 +26,10 @@ use std::time::Duration;
 /// How long the remaining side may take nothing before it is reset without the rest, ms.
 const STALLED_MAX_MS: u64 = 2000;
 
-/// How long a session that was ended by an order may still deliver what was read, ms.
+/// How long a session that an order has ended may still deliver what was read, ms.
 const KILL_FLUSH_MAX_MS: u64 = 100;
 
-/// How far a session is. A session that has ended is no longer in the table.
+/// The state of a session. A session that has ended is no longer in the table.
 #[derive(Debug)]
 pub(super) enum State {
     /// Both sides may send.
@@ -52,13 +50,15 @@ pub(super) struct Draining {
     reason: Reason,
     /// How the session ends.
     end: Termination,
-    /// Bytes on their way to the receiving sides when last looked at; `None` before the first look.
+    /// Bytes that the receiving sides have not taken or acknowledged at the last look; `None` before the first
+    /// look.
     in_flight: Option<u64>,
-    /// When they last changed; before the first look, when the receiving side was last active.
+    /// When `in_flight` last changed. Before the first look: when draining began, or when the receiving side
+    /// was last active.
     progressed: u64,
     /// How long there may be no progress, ms.
     stall_max: u64,
-    /// When it ends whatever is left.
+    /// When it ends even if bytes are left.
     until: u64,
 }
 
@@ -68,11 +68,11 @@ enum Reason {
     Broken { side: Side, unread: bool },
     /// This side was silent for too long.
     TimedOut(Side),
-    /// Somebody has ended the session.
+    /// An order has ended the session.
     Killed,
 }
 
-/// What one attempt to drain came to.
+/// The result of one attempt to drain.
 #[derive(Debug)]
 pub(super) enum Drained {
     /// Waits for an event or for time.
@@ -108,7 +108,7 @@ impl Draining {
         self.reason == Reason::Killed
     }
 
-    /// Whether it is looked at often: it lasts seconds at most. The kernel makes no event when a peer
+    /// Whether it is served by time. It lasts seconds at most, and the kernel makes no event when a peer
     /// acknowledges.
     pub(super) fn needs_recheck(&self) -> bool {
         !matches!(self.reason, Reason::TimedOut(_))
@@ -120,7 +120,7 @@ impl Draining {
         self.until.min(stalled)
     }
 
-    /// How long it goes on at most if nothing moves.
+    /// How long it lasts at most if nothing moves.
     pub(super) fn time_left(&self, now: u64) -> Duration {
         Duration::from_millis(self.deadline().saturating_sub(now))
     }
@@ -137,7 +137,7 @@ impl Draining {
 }
 
 impl Conn {
-    /// What the session drains, if it does.
+    /// The draining of the session, if it drains.
     pub(super) fn draining(&self) -> Option<&Draining> {
         match &self.state {
             State::Draining(draining) => Some(draining),
@@ -145,12 +145,12 @@ impl Conn {
         }
     }
 
-    /// Whether the session is over without more ado: both sides have ended and have everything.
+    /// Whether the session is over: both sides have ended and have taken everything.
     pub(super) fn is_finished(&self) -> bool {
         matches!(self.state, State::Finishing) && !self.sides.iter().any(SideState::has_pending)
     }
 
-    /// The end of what `from` sends was read.
+    /// The end of the stream from `from` was read.
     pub(super) fn read_end(&mut self, from: Side) {
         debug_assert!(!self.side(from).ended, "a side ends once");
         self.side_mut(from).ended = true;
@@ -163,11 +163,11 @@ impl Conn {
         self.check();
     }
 
-    /// The connection of `side` is gone. Whether the session drains because of it.
+    /// The connection of `side` is gone. Returns whether the session drains because of it.
     ///
-    /// A server that has ended before has said all it had to say, and resets only what comes after:
-    /// HAProxy calls that a normal end. When the client has ended too and the server has everything,
-    /// nothing is lost by it at all, and the client goes on receiving.
+    /// A server that has sent FIN has sent everything, and its reset concerns only what comes after: HAProxy
+    /// calls that a normal end. When the client has ended too and the server has taken everything, the reset
+    /// loses nothing, and the client goes on receiving.
     pub(super) fn break_off(&mut self, side: Side, error: io::Error, now: u64) -> bool {
         match self.state {
             State::Draining(_) | State::Done => return false,
@@ -190,8 +190,8 @@ impl Conn {
         true
     }
 
-    /// `side` was silent for longer than its timeout. The end of the session, or `None` when the other
-    /// side has bytes to take before.
+    /// `side` was silent for longer than its timeout. Returns the end of the session, or `None` when the other
+    /// side has bytes to take first.
     pub(super) fn time_out(&mut self, side: Side) -> Option<Termination> {
         debug_assert!(self.draining().is_none(), "it has a deadline of its own");
         let cause = match side {
@@ -211,7 +211,8 @@ impl Conn {
         None
     }
 
-    /// Somebody ends the session. What it was about to end by stays its end. Whether that is news.
+    /// An order ends the session. If it drains already, its end stays. Returns `false` when an order has ended
+    /// it before.
     pub(super) fn kill(&mut self, cause: Cause, now: u64) -> bool {
         let end = match std::mem::replace(&mut self.state, State::Done) {
             State::Draining(draining) if draining.reason == Reason::Killed => {
@@ -228,7 +229,7 @@ impl Conn {
         true
     }
 
-    /// The session ends now. Its end, unless `end` is another.
+    /// The session ends now. Returns the end that it was draining for, otherwise `end`.
     pub(super) fn finish(&mut self, end: Termination) -> Termination {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Draining(draining) => draining.end,
@@ -236,7 +237,7 @@ impl Conn {
         }
     }
 
-    /// What holds of the two sides in each state.
+    /// Asserts what holds for the two sides in each state.
     fn check(&self) {
         let ended = self.sides.iter().filter(|side| side.ended).count();
         match self.state {
@@ -337,14 +338,14 @@ fn unacknowledged(side: &SideState) -> u64 {
 /// Makes the coming close of a TCP socket a reset.
 pub(super) fn reset(side: &SideState) {
     if side.kind == Kind::Tcp {
-        // Refused only by a socket that is gone already.
+        // Fails only when the socket is gone already.
         let _ = sockopt::set_socket_linger(&side.fd, Some(Duration::ZERO));
     }
 }
 
 /// Ends the connection of a side at once: TCP by a reset.
 fn disconnect(side: &SideState) {
-    // Both are refused only by a socket that is gone already.
+    // Both fail only when the socket is gone already.
     let _ = match side.kind {
         Kind::Tcp => rustix::net::connect_unspec(&side.fd),
         Kind::Unix => rustix::net::shutdown(&side.fd, rustix::net::Shutdown::Both),

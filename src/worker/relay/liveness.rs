@@ -1,10 +1,10 @@
 //! Whether a session goes on: idle timeouts, and peers that have vanished.
 //!
-//! A peer that is idle or only being read from is found out by TCP keepalive. One that is being
-//! written to is not: keepalive does not run while data is in flight, and `TCP_USER_TIMEOUT` would
-//! also kill a live peer that merely does not read (closed window, probes answered). So data
-//! without a proof of arrival is judged by `TCP_INFO`: nothing acknowledged for
-//! [`SILENCE_MAX_MS`] although the kernel has asked again and again means that the peer is gone.
+//! TCP keepalive finds a vanished peer that is idle or that only sends. It does not find one that is being
+//! written to: keepalive does not run while data is in flight, and `TCP_USER_TIMEOUT` would also end the
+//! connection to a live peer that does not read (window closed, probes answered). So for unacknowledged data
+//! `TCP_INFO` decides: a peer is gone when nothing was acknowledged for [`SILENCE_MAX_MS`] and the kernel has
+//! asked several times.
 
 use super::conn::{Conn, Kind, Side, SideState};
 use crate::config::model::Keepalive;
@@ -14,38 +14,37 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// Silence that condemns a peer which data is being sent to, ms. Longer than a network split of
-/// 12 s and the longest pause between retransmissions after it; with the look's lateness below the
-/// 35 s that rlb promises.
+/// After this silence a peer that data is being sent to is given up, ms. Longer than a network split of 12 s
+/// and the longest pause between retransmissions after it. With the delay of a check it stays below the 35 s
+/// that rlb promises.
 const SILENCE_MAX_MS: u64 = 30_000;
 
-/// Unanswered retransmissions or probes without which no silence condemns: the kernel must have
-/// asked.
+/// Unanswered retransmissions or probes that are needed, too, before a silent peer is given up: the kernel must
+/// have asked.
 const UNANSWERED_MIN: u8 = 2;
 
-/// Shortest pause between two judgements of one side, ms.
+/// Shortest pause between two checks of one side, ms.
 const LOOK_AGAIN_MS: u64 = 2_000;
 
-/// Age at which a session gets keepalive towards its server: sessions that are over before that,
-/// which are most, do not pay for it.
+/// Age at which a session gets keepalive towards its server. Most sessions are over before, and save the cost.
 const KEEPALIVE_AFTER_MS: u64 = 4_000;
 
-/// Longest pause between two window probes, once a peer has been seen not to read: bounds how long
-/// its death can go unnoticed.
+/// Longest pause between two window probes to a peer that does not read: it bounds how long its death goes
+/// unnoticed.
 const PROBE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What a look at a session has found.
+/// The result of checking a session.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// It goes on; to be looked at again at this time (ms of the engine's clock).
+    /// It goes on; check it again at this time (ms of the engine's clock).
     Next(u64),
     /// This side was silent for too long.
     Idle(Side),
-    /// The peer on this side has vanished: the other is to be reset.
+    /// The peer on this side has vanished; the other side is reset.
     Vanished(Side, io::Error),
 }
 
-/// Looks at a session at `now`, ms of the engine's clock. `age` is the session's, in ms.
+/// Checks a session at `now`, ms of the engine's clock. `age` is the session's, in ms.
 pub(super) fn look(conn: &mut Conn, age: u64, now: u64) -> Verdict {
     for side in Side::BOTH {
         if idle_deadline(conn, side).is_some_and(|deadline| now >= deadline) {
@@ -63,7 +62,7 @@ pub(super) fn look(conn: &mut Conn, age: u64, now: u64) -> Verdict {
     Verdict::Next(next_look(conn, age, now))
 }
 
-/// When the session is to be looked at next, as things stand.
+/// When the session is to be checked next.
 pub(super) fn next_look(conn: &Conn, age: u64, now: u64) -> u64 {
     let idle = Side::BOTH
         .into_iter()
@@ -87,13 +86,13 @@ pub(super) fn next_look(conn: &Conn, age: u64, now: u64) -> u64 {
     .unwrap_or(u64::MAX)
 }
 
-/// When a write at `since` that is not proven to have arrived is to be judged.
+/// When bytes that were written at `since` and not acknowledged are checked.
 pub(super) fn ack_due(since: u64) -> u64 {
     since + SILENCE_MAX_MS
 }
 
-/// When the silence of a side ends the session, ms of the engine's clock; `None`: as things stand it
-/// never does.
+/// When the silence of a side ends the session, ms of the engine's clock. `None`: it does not, as things are
+/// now.
 pub(super) fn idle_deadline(conn: &Conn, side: Side) -> Option<u64> {
     if !conn.is_timed(side) {
         return None;
@@ -114,19 +113,19 @@ fn keep_server_alive(conn: &mut Conn) {
         probes,
     }) = wanted
     {
-        // Refused only by a socket that is gone, which an event tells.
+        // Fails only when the socket is gone, which an event tells.
         let _ =
             socket2::SockRef::from(&side.fd).set_tcp_keepalive(&keepalive(idle, interval, probes));
     }
 }
 
-/// Judges a side that was written to. The error with which it is given up, if it is.
+/// Checks whether a side still acknowledges. The error with which it is given up, if it is.
 fn check_acks(side: &mut SideState, now: u64) -> Option<io::Error> {
     let since = side.unacked_since?;
     if side.kind != Kind::Tcp || now < since + SILENCE_MAX_MS {
         return None;
     }
-    // A socket whose state cannot be read is gone; an event tells why.
+    // When its state cannot be read, the socket is gone; an event tells why.
     let info = raw::tcp_info(side.fd.as_fd()).ok()?;
     match assess(&info, now - since) {
         AckState::Arrived => side.unacked_since = None,
@@ -135,7 +134,7 @@ fn check_acks(side: &mut SideState, now: u64) -> Option<io::Error> {
                 (now + SILENCE_MAX_MS - silence.min(SILENCE_MAX_MS)).max(now + LOOK_AGAIN_MS);
             side.unacked_since = Some(next - SILENCE_MAX_MS);
             if info.unacked == 0 {
-                // Not supported before Linux 6.15: then the kernel's own pauses stand.
+                // Not supported before Linux 6.15, where the kernel's own pauses stay.
                 let _ = raw::set_rto_max(side.fd.as_fd(), PROBE_PAUSE_MAX);
             }
         }
@@ -146,15 +145,15 @@ fn check_acks(side: &mut SideState, now: u64) -> Option<io::Error> {
 
 #[derive(Debug, PartialEq, Eq)]
 enum AckState {
-    /// All that was written has arrived.
+    /// All that was written was acknowledged.
     Arrived,
-    /// Something has not; nothing was acknowledged for so many ms.
+    /// Something is unacknowledged; nothing was acknowledged for this many ms.
     Silent(u64),
     /// The peer is gone.
     Vanished,
 }
 
-/// Weighs what the kernel knows. `waited`: ms since the first write without a proof.
+/// Decides from what the kernel knows. `waited`: ms since the first unacknowledged write.
 fn assess(info: &TcpInfo, waited: u64) -> AckState {
     if info.unacked == 0 && info.notsent_bytes == 0 {
         return AckState::Arrived;
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn unanswered_retransmissions_condemn_after_the_silence_and_not_before() {
+    fn unanswered_retransmissions_give_a_peer_up_after_the_silence_and_not_before() {
         assert_eq!(assess(&info(3, 0, 31, (7, 0)), 31_000), AckState::Vanished);
         assert_eq!(
             assess(&info(3, 0, 12, (5, 0)), 31_000),
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_write_after_an_idle_hour_is_not_blamed_for_the_hour() {
+    fn a_first_write_after_an_idle_hour_does_not_count_the_hour() {
         assert_eq!(
             assess(&info(1, 0, 3600, (2, 0)), 500),
             AckState::Silent(500)
@@ -206,8 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn a_live_peer_that_does_not_read_answers_its_probes_and_lives() {
-        // Between two probes that are a minute apart the last answer is old, but none is missing.
+    fn a_live_peer_that_does_not_read_is_kept_as_long_as_it_answers_probes() {
+        // Between two probes that are a minute apart the last ACK is old, but none is missing.
         assert_eq!(
             assess(&info(0, 100_000, 59, (0, 0)), 120_000),
             AckState::Silent(59_000)

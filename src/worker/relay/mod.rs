@@ -1,9 +1,8 @@
-//! Step 9: moving the bytes of established sessions.
+//! Step 9: moves the bytes of established sessions.
 //!
-//! Runs on a worker. A session that is handed over ([`Relay::adopt`]) costs no task, no timer and
-//! no registration of tokio's from then on: it is a record in the [`engine::Engine`], whose epoll
-//! instance is one descriptor in tokio's. This file is the only way in; nothing outside the folder
-//! knows what is behind it.
+//! Runs on a worker. A session that the relay has taken ([`Relay::adopt`]) has no tokio task, timer or
+//! registration: it is a record in the [`engine::Engine`], whose epoll instance is one descriptor in tokio's.
+//! Outside this folder only the items of this file are visible.
 //!
 //! Invariant: the engine is borrowed for the length of a turn, never across an await.
 
@@ -47,29 +46,29 @@ use tokio::time::Sleep;
 /// How often sessions are served that no event tells of.
 const RECHECK_EVERY: Duration = Duration::from_millis(5);
 
-/// Turns in a row, before the runtime looks after everything else.
+/// Turns in a row before the runtime runs other tasks.
 const TURNS_MAX: usize = 8;
 
 /// The relay of one worker.
 #[derive(Debug)]
 pub(super) struct Relay {
     engine: RefCell<Engine>,
-    /// The first session has come, so that an idle relay needs no clock; or one has come with more
-    /// to do at once than its share of a turn.
+    /// The first session has come, so the clock must be started; or a session has come that had more to do than
+    /// its share of a turn. An empty relay needs no clock.
     arrived: Cell<bool>,
     /// Wakes [`Relay::run`].
     runner: RefCell<Option<Waker>>,
-    /// Notified when the last session has ended and that is [`Relay::awaited`].
+    /// Notified when the last session has ended, if [`Relay::awaited`].
     emptied: Notify,
-    /// Somebody waits for the end of the last session: the worker is to stop.
+    /// A stop waits for the end of the last session.
     awaited: Cell<bool>,
 }
 
 impl Relay {
-    /// An empty relay, and the descriptor to run it on.
+    /// An empty relay, and the descriptor to run it with.
     ///
     /// # Errors
-    /// When the kernel has no epoll instance to give.
+    /// When the kernel cannot create an epoll instance.
     pub(super) fn new(worker_stats: Rc<WorkerStats>) -> io::Result<(Rc<Self>, OwnedFd)> {
         let (engine, events) = Engine::new(worker_stats)?;
         let relay = Self {
@@ -106,12 +105,12 @@ impl Relay {
         found
     }
 
-    /// A page of the sessions that are wanted, from a place on.
+    /// A page of the sessions that are wanted, from entry `from` on.
     pub(super) fn page(&self, from: usize, wanted: &Wanted) -> Page {
         self.engine.borrow_mut().page(from, wanted)
     }
 
-    /// Ends all sessions now, by reset.
+    /// Ends all sessions at once, by resets.
     pub(super) fn end_all(&self, cause: Cause) {
         self.engine.borrow_mut().end_all(cause);
         self.emptied.notify_waiters();
@@ -132,7 +131,7 @@ impl Relay {
     /// Runs the relay, for ever.
     ///
     /// # Errors
-    /// When the epoll instance cannot be watched or read, which nothing ordinary brings about.
+    /// When the epoll instance cannot be watched or read, which is not expected.
     pub(super) async fn run(&self, events: OwnedFd) -> io::Result<()> {
         let events = raw::watch(Owned::new(events), Interest::READABLE)?;
         let mut clock = pin!(tokio::time::sleep(RECHECK_EVERY));
@@ -157,7 +156,7 @@ impl Relay {
                                 .as_mut()
                                 .reset(self.engine.borrow().next_tick().into());
                         }
-                        // No event will tell of what is left to do.
+                        // No event will tell of the work that is left.
                         let unfinished = self.engine.borrow().is_unfinished();
                         let idle_turn = !unfinished || self.turns()?;
                         self.arrived.set(!idle_turn);
@@ -165,7 +164,7 @@ impl Relay {
                     }
                 };
             if !idle_turn {
-                // It is asked for last, and so would never be heard while sessions are busy.
+                // The clock is polled last, so while sessions are busy it would never be seen.
                 if tokio::time::Instant::now() >= clock.deadline() {
                     self.tick(clock.as_mut());
                 }
@@ -177,7 +176,7 @@ impl Relay {
                     clock.as_mut().reset(soon);
                 }
             }
-            // Not only when it was busy at the top of the loop: a session may have come and gone
+            // Checked in each round, also when the relay was empty before: a session may have come and gone
             // within one round.
             if self.awaited.get() && self.engine.borrow().is_empty() {
                 self.emptied.notify_waiters();
@@ -185,14 +184,14 @@ impl Relay {
         }
     }
 
-    /// Looks after time, and sets the clock for the next look.
+    /// Does what is due by time, and sets the clock for the next tick.
     fn tick(&self, clock: Pin<&mut Sleep>) {
         let mut engine = self.engine.borrow_mut();
         engine.tick();
         clock.reset(engine.next_tick().into());
     }
 
-    /// Waits for something to do. By hand, because it is what every wake-up of a worker pays for.
+    /// Waits for something to do. Written by hand, because every wake-up of a worker pays for it.
     fn call<'a>(
         &self,
         context: &mut Context<'_>,
@@ -216,9 +215,8 @@ impl Relay {
         Poll::Pending
     }
 
-    /// Turns until it is calm; `false` when that took too long and others are to have
-    /// their chance. What arrives during a turn is found by the next one, without the way through
-    /// the runtime.
+    /// Takes turns until one is idle. `false` when that took too long and other tasks are to run. The next turn
+    /// finds what arrives during one, without going through the runtime.
     fn turns(&self) -> io::Result<bool> {
         let mut engine = self.engine.borrow_mut();
         for _ in 0..TURNS_MAX {
@@ -229,8 +227,8 @@ impl Relay {
         Ok(false)
     }
 
-    /// Tells [`Relay::run`] that sessions are to be served soon. An order to end them comes from outside,
-    /// and the next tick may be far.
+    /// Tells [`Relay::run`] that sessions are to be served soon. An order to end them comes from outside the
+    /// relay, and the next tick may be far.
     fn announce_recheck(&self) {
         if self.engine.borrow().needs_recheck() {
             self.announce();
@@ -240,7 +238,7 @@ impl Relay {
         }
     }
 
-    /// Tells [`Relay::run`] that a session has come.
+    /// Wakes [`Relay::run`]: a session has come, or there is something to do.
     fn announce(&self) {
         self.arrived.set(true);
         if let Some(waker) = &*self.runner.borrow() {
@@ -249,12 +247,12 @@ impl Relay {
     }
 }
 
-/// What [`Relay::run`] is called to.
+/// Why [`Relay::run`] was woken.
 enum Call<'a> {
     /// Sessions have events.
     Events(AsyncFdReadyGuard<'a, Owned<OwnedFd>>),
     /// It is time for [`Engine::tick`].
     Clock,
-    /// A session has come, of which [`Relay::announce`] tells.
+    /// [`Relay::announce`] was called.
     Arrived,
 }

@@ -1,19 +1,18 @@
-//! Moving bulk from socket to socket inside the kernel, through a pipe. Runs on a worker.
+//! Moves bulk from socket to socket inside the kernel, through a pipe. Runs on a worker.
 //!
-//! Copying is cheaper for small messages, so a direction is spliced only after
-//! [`FULL_READS_MIN`] reads in a row have filled the buffer, and copied again when splices have
-//! moved little for a while ([`TransferMode`]). Pipes cost two descriptors each and come from a bounded
-//! pool; a direction has one only while bytes are in it.
+//! Copying is cheaper for small messages. So a direction is spliced only after [`FULL_READS_MIN`] reads in a
+//! row have filled the buffer, and copied again after several small splices ([`TransferMode`]). A pipe costs
+//! two descriptors and comes from a bounded pool; a direction has one only while bytes are in it.
 //!
 //! Kernel facts relied on:
-//! - A pipe is filled only when it is empty: then `EAGAIN` means that the source has nothing, and
-//!   not that the pipe is full.
-//! - A pipe can carry less than its size, because a slot holds a fragment and not a page: a short
-//!   splice proves nothing about the source, so it is asked until `EAGAIN`.
-//! - At urgent data `splice` stops for ever, with `EAGAIN`, or with 0 bytes when the end has come behind
-//!   it; the relay copies such a direction.
-//! - A pipe is refused the size, and keeps its first 64 KB; beyond `fs.pipe-user-pages-soft` a new one
-//!   has 8 KB, with which copying is cheaper.
+//! - A pipe is filled only when it is empty: then `EAGAIN` means that the source has nothing, not that the pipe
+//!   is full.
+//! - A pipe can hold less than its size, because a slot holds a fragment and not a page. A short splice proves
+//!   nothing about the source, so it is repeated until `EAGAIN`.
+//! - `splice` stops at urgent data for ever: with `EAGAIN`, or with 0 bytes when FIN has come after it. The
+//!   relay copies such a direction.
+//! - The kernel may refuse the size, and then a pipe keeps its first 64 KB. Beyond `fs.pipe-user-pages-soft` a
+//!   new one has 8 KB, and copying is cheaper.
 
 use super::conn::{Side, SideState};
 use super::direction::{CHUNK_MAX, is_no_memory};
@@ -44,12 +43,12 @@ const SMALL: usize = 16 * 1024;
 /// Small splices in a row after which a direction is copied again.
 const SMALL_MAX: u8 = 8;
 
-/// How a direction is moved, which outlasts the moments in which it has nothing to move.
+/// How the bytes of a direction are moved. It stays while the direction has nothing to move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TransferMode {
-    /// Through the buffer; so many reads in a row have filled it.
+    /// Through the buffer; `full` reads in a row have filled it.
     Copied { full: u8 },
-    /// Through a pipe, as long as there is one; so many splices in a row were small.
+    /// Through a pipe, if there is one; `small` splices in a row were small.
     Spliced { small: u8 },
 }
 
@@ -85,7 +84,7 @@ impl TransferMode {
     }
 }
 
-/// A pipe that feeds one side, and what is in it.
+/// A pipe whose content goes to one side.
 #[derive(Debug)]
 pub(super) struct Pipe {
     out: OwnedFd,
@@ -95,10 +94,10 @@ pub(super) struct Pipe {
 
 /// The pipes of a worker.
 ///
-/// A slow reader keeps the pipe whose bytes it has not taken, but only as long as there are few like
-/// it: of more than [`Pipes::lent_max`] one is reclaimed ([`Pipes::over_limit`]), so that however many
-/// readers are slow, there is a pipe for bulk that flows. What was in it waits in memory then, so it is
-/// never one that was filled with more than may be kept there: those are [`Pipes::lent_many`] at most.
+/// A slow reader keeps the pipe with the bytes that it has not taken, while few do so: of more than
+/// [`Pipes::lent_max`] one is reclaimed ([`Pipes::over_limit`]), so that there is always a pipe for bulk that
+/// flows. The content of a reclaimed pipe waits in memory, so only a pipe is reclaimed that holds no more than
+/// may be kept there. Of the others there are [`Pipes::lent_many`] at most.
 #[derive(Debug)]
 pub(super) struct Pipes {
     #[expect(
@@ -106,10 +105,10 @@ pub(super) struct Pipes {
         reason = "it goes back and forth between here and a session"
     )]
     free: Vec<Box<Pipe>>,
-    /// Sides that keep a pipe, longest first, and what was in it. But for these one is out only while
-    /// bytes are moved.
+    /// Sides that keep a pipe, longest first, and how much was in it. Any other pipe is out of the pool only
+    /// while bytes are moved.
     lent: Vec<(u32, Side, usize)>,
-    /// Requests that are still to be refused without asking the kernel.
+    /// Requests still to be refused without asking the kernel.
     skips: u32,
     worker_stats: Rc<WorkerStats>,
 }
@@ -124,7 +123,7 @@ impl Pipes {
         }
     }
 
-    /// An empty pipe, if there is one to be had.
+    /// An empty pipe, if one is to be had.
     pub(super) fn take(&mut self) -> Option<Box<Pipe>> {
         if self.free.is_empty() && self.lent.len() < self.most() {
             self.make();
@@ -132,23 +131,23 @@ impl Pipes {
         self.free.pop()
     }
 
-    /// Pipes that there may be.
+    /// Most pipes.
     fn most(&self) -> usize {
         self.worker_stats.global.pipes_max as usize
     }
 
-    /// Readers that may keep a pipe: one is left for those that are not slow.
+    /// Most readers that may keep a pipe: one pipe is left for those that are not slow.
     fn lent_max(&self) -> usize {
         self.most().saturating_sub(1)
     }
 
-    /// Readers that keep a pipe from which on no pipe is filled with more than may be kept in
-    /// memory.
+    /// When this many readers keep a pipe, no pipe is filled with more than may be kept in memory.
     fn lent_many(&self) -> usize {
         self.most() / 2
     }
 
-    /// Adds one. The kernel may have none that is worth it: then it is not asked each time.
+    /// Creates a pipe. When the kernel refuses one, or one of sufficient size, it is not asked again for a
+    /// while.
     fn make(&mut self) {
         if self.skips > 0 {
             self.skips -= 1;
@@ -162,7 +161,7 @@ impl Pipes {
         }
     }
 
-    /// Bytes to fill one with. When many readers are slow, as much as may be kept in memory for one.
+    /// Bytes to fill a pipe with. When many readers are slow, as much as may be kept in memory for one.
     pub(super) fn fill_size(&self) -> usize {
         if self.lent.len() >= self.lent_many() {
             CHUNK_MAX
@@ -177,8 +176,8 @@ impl Pipes {
         self.publish();
     }
 
-    /// The side whose pipe is to be reclaimed now, if one is; the pipe is to be released. Of those
-    /// whose bytes may be kept in memory the one that has kept it longest.
+    /// The side whose pipe is to be reclaimed now, if any; the caller releases the pipe. Of those whose bytes
+    /// may be kept in memory, the one that has kept it longest.
     pub(super) fn over_limit(&self) -> Option<(u32, Side)> {
         if self.lent.len() <= self.lent_max() {
             return None;
@@ -198,7 +197,7 @@ impl Pipes {
         self.publish();
     }
 
-    /// Takes a pipe back. One that is not empty is closed: its bytes are of a session that is over.
+    /// Takes a pipe back. One that is not empty is closed: its session is over.
     pub(super) fn give_back(&mut self, pipe: Box<Pipe>) {
         if pipe.filled == 0 {
             self.free.push(pipe);
@@ -208,7 +207,8 @@ impl Pipes {
         }
     }
 
-    /// Tells the statistics. Not when a pipe is out for a moment, which bulk would pay for each time.
+    /// Updates the statistics. Not called when a pipe is out only while bytes are moved, because bulk would pay
+    /// for it each time.
     fn publish(&self) {
         let process = self.worker_stats.process();
         let [lent, free] =
@@ -224,7 +224,7 @@ impl Pipes {
     }
 }
 
-/// What one filling of a pipe came to.
+/// The result of filling a pipe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Filled {
     /// So many bytes are in it.
@@ -237,17 +237,17 @@ pub(super) enum Filled {
     Unfit,
 }
 
-/// What one emptying of a pipe came to.
+/// The result of emptying a pipe.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Emptied {
     /// Bytes that the target took.
     pub(super) taken: usize,
-    /// It took no more because the kernel had no memory.
+    /// The target took no more because the kernel had no memory.
     pub(super) no_memory: bool,
 }
 
 impl Pipe {
-    /// `None` where the kernel has only small ones left.
+    /// `None` where the kernel grants only small pipes.
     fn new() -> io::Result<Option<Self>> {
         let (out, into) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
         // The kernel may refuse the size.
@@ -283,12 +283,12 @@ impl Pipe {
         }
     }
 
-    /// Empties it into `target` as far as that takes it.
+    /// Empties it into `target`, as far as that takes it.
     pub(super) fn empty(&mut self, target: &OwnedFd) -> io::Result<Emptied> {
         let mut emptied = Emptied::default();
         while self.filled > 0 {
             match retry_on_intr(|| splice(&self.out, None, target, None, self.filled, FLAGS)) {
-                // There is less in it than was put in, which nothing ordinary brings about.
+                // Not expected: the pipe holds less than was put in.
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     self.filled -= count;

@@ -1,11 +1,10 @@
-//! The entries of one worker: what the token of an event stands for.
+//! The entries of one worker: what the token of an event refers to.
 //!
-//! An entry is taken when a server is asked for a connection, becomes a session once it has
-//! answered, and so the server's socket is registered once for both. Runs on a worker, inside the
-//! engine.
+//! An entry is taken when a connect to a server begins, and becomes a session when the server has answered. So
+//! the server's socket is registered once for both. Runs on a worker, inside the engine.
 //!
-//! Invariant: a token names one use of one entry. It carries the entry's generation, so that an
-//! event that was taken before a session ended is not given to the next one in its entry.
+//! Invariant: a token refers to one use of one entry. It carries the entry's generation, so that an event that
+//! was taken before a session ended is not given to the next session in that entry.
 
 use super::conn::{Conn, Side};
 use rustix::event::epoll::EventFlags;
@@ -13,16 +12,16 @@ use slab::Slab;
 use std::ops::{Index, IndexMut};
 use std::task::{Context, Poll, Waker};
 
-/// Entries below which it is not worth looking for free ones.
+/// Below this many entries, memory of free ones is not given back.
 const SHRINK_MIN: usize = 1024;
 
 /// A server that is being connected to.
 #[derive(Debug)]
 pub(super) struct ConnectState {
     generation: u32,
-    /// What was heard of it.
+    /// Flags of its events so far.
     heard: EventFlags,
-    /// Who waits for it.
+    /// The task that waits for it.
     waker: Option<Waker>,
 }
 
@@ -44,11 +43,12 @@ pub(super) struct Table {
     generation: u32,
 }
 
-/// What an event is about.
+/// What an event concerns.
 pub(super) enum Subject<'a> {
     /// One side of a session.
     Session(u32, Side, &'a mut Conn),
-    /// A use of an entry that has ended, or a server that is being connected to: that was noted.
+    /// Nothing to serve: a use of an entry that has ended, or a server that is being connected to, whose flags
+    /// were noted.
     Other,
 }
 
@@ -66,7 +66,7 @@ impl Table {
         self.sessions == 0
     }
 
-    /// Takes an entry for a server that is being connected to: its key, and the token of the socket.
+    /// Takes an entry for a server that is being connected to. Returns its key and the token of the socket.
     pub(super) fn register_connect(&mut self) -> (u32, u64) {
         self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
         let connecting = ConnectState {
@@ -79,8 +79,7 @@ impl Table {
         (key, token(key, self.generation, Side::Server))
     }
 
-    /// What was heard of the server that is being connected to; the task of `context` is woken when there is
-    /// something.
+    /// The flags of a server that is being connected to. Wakes the task of `context` when there are some.
     pub(super) fn poll_connect(&mut self, key: u32, context: &mut Context<'_>) -> Poll<EventFlags> {
         let Some(Entry::Connecting(connecting)) = self.entries.get_mut(key as usize) else {
             return Poll::Pending;
@@ -95,14 +94,14 @@ impl Table {
         Poll::Pending
     }
 
-    /// Gives the entry of a server that was being connected to back.
+    /// Gives back the entry of a server that was being connected to.
     pub(super) fn deregister_connect(&mut self, key: u32) {
         if let Some(Entry::Connecting(_)) = self.entries.get(key as usize) {
             self.entries.remove(key as usize);
         }
     }
 
-    /// Makes the server that was being connected to a session: what was heard of it so far, and the token of
+    /// Turns the entry of a server that has answered into a session. Returns the flags so far, and the token of
     /// the client's socket.
     pub(super) fn promote(
         &mut self,
@@ -119,8 +118,8 @@ impl Table {
         (heard, token(key, generation, Side::Client))
     }
 
-    /// What the event of this token is about. One about a server that is being connected to is noted here, and
-    /// wakes who waits for it.
+    /// What the event of this token concerns. Flags of a server that is being connected to are noted here, and
+    /// the waiting task is woken.
     pub(super) fn subject(&mut self, token: u64, flags: EventFlags) -> Subject<'_> {
         let (key, generation, side) = parts(token);
         match self.entries.get_mut(key as usize) {
@@ -152,13 +151,13 @@ impl Table {
         }
     }
 
-    /// All keys of entries are below this.
+    /// All keys are below this.
     pub(super) fn entries(&self) -> usize {
         self.entries.capacity()
     }
 
-    /// Gives memory back once three quarters of the entries are free, as far as they are the last ones.
-    /// How many are left, if it did.
+    /// Gives back memory of free entries at the end, once three quarters of all are free. How many entries are
+    /// left, if it did.
     pub(super) fn shrink(&mut self) -> Option<usize> {
         let before = self.entries.capacity();
         if before < SHRINK_MIN || self.entries.len() > before / 4 {
@@ -184,7 +183,7 @@ impl Table {
         })
     }
 
-    /// Takes a session out.
+    /// Removes a session.
     pub(super) fn remove(&mut self, key: u32) -> Option<Conn> {
         self.get(key)?;
         match self.entries.remove(key as usize) {
@@ -211,7 +210,7 @@ impl IndexMut<u32> for Table {
     }
 }
 
-/// What epoll gives back with an event: the entry, its generation and the side.
+/// The data of an event: the entry's key, its generation and the side.
 pub(super) fn token(key: u32, generation: u32, side: Side) -> u64 {
     u64::from(key) << 32 | u64::from(generation) << 1 | side as u64
 }

@@ -1,4 +1,4 @@
-//! How the engine lets a session end. [`super::super::lifecycle`] decides; this does what follows.
+//! How the engine ends sessions. [`super::super::lifecycle`] decides; this file carries it out.
 
 use super::super::conn::{Conn, Side, Unsent};
 use super::super::lifecycle::{self, Drained};
@@ -15,7 +15,7 @@ impl Engine {
         }
     }
 
-    /// Asks for what a session that has just begun to drain needs.
+    /// Prepares a session that begins to drain.
     pub(super) fn begin_draining(&mut self, key: u32) {
         self.wheel.cancel(key);
         for side in Side::BOTH {
@@ -24,7 +24,7 @@ impl Engine {
                 return;
             };
             if !draining.is_killed() && draining.is_closed(side) {
-                // What it has not taken it will never take.
+                // It will never take the bytes that it has not taken.
                 let state = conn.side_mut(side);
                 state.unsent = Unsent::default();
                 if let Some(pipe) = state.pipe.take() {
@@ -39,7 +39,7 @@ impl Engine {
         }
     }
 
-    /// Works on a session that drains; its end when that is done.
+    /// Continues the draining of a session; its end when that is done.
     pub(super) fn drain(&mut self, key: u32) -> Option<Termination> {
         let conn = self.conns.get_mut(key)?;
         match lifecycle::drain(conn, &mut self.io, self.now, &self.worker_stats) {
@@ -52,8 +52,8 @@ impl Engine {
         }
     }
 
-    /// Step 10: the session has ended by `end`, or by what it was draining for. Closing the descriptors
-    /// takes them out of the epoll instance.
+    /// Step 10: the session ends by `end`, or by the cause of its draining. Closing the descriptors removes
+    /// them from the epoll instance.
     pub(super) fn remove(&mut self, key: u32, end: Termination) {
         if let Some(mut conn) = self.conns.remove(key) {
             self.wheel.cancel(key);

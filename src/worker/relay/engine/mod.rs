@@ -1,10 +1,10 @@
 //! The relay's sessions and their events. Runs on a worker.
 //!
-//! One epoll instance, edge-triggered; a descriptor is added once and leaves by being closed. A
-//! server's has write interest from the beginning, which tells of its answer; on a client's it joins
-//! when a write was short. A turn takes a batch of events, marks what they say, and
-//! serves each touched session once; what a session could not finish within its share waits for the
-//! next turn, behind all others.
+//! There is one epoll instance, edge-triggered. A descriptor is added once and removed by closing it. A
+//! server's socket has write interest from the start, because that reports the server's answer; a client's
+//! socket gets it after a short write. A turn takes a batch of events, notes their flags, and serves each
+//! session concerned once. A session that does not finish within its share waits for the next turn, after all
+//! others.
 //!
 //! A panic while serving a session ends that session and no other.
 
@@ -30,26 +30,26 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 use timing::tick_of;
 
-/// Events taken at once.
+/// Events that are taken at once.
 const EVENTS_MAX: usize = 256;
 
-/// Sessions of one worker.
+/// The sessions of one worker.
 pub(super) struct Engine {
     epoll: OwnedFd,
-    /// Those that were taken and not served yet.
+    /// Events that were taken and not handled yet.
     events: Vec<epoll::Event>,
     conns: Table,
     /// Sessions to be served in this turn.
     ready: Vec<u32>,
     /// Sessions that are served by time too, by key and generation: those that drain, and those for
-    /// whose write the kernel had no memory. No event tells of either.
+    /// whose write the kernel had no memory. The kernel makes no event for either.
     recheck: Vec<(u32, u32)>,
     wheel: Wheel,
     io: IoContext,
     start: Instant,
     /// Milliseconds since `start`, read once a turn.
     now: u64,
-    /// When the tables were last looked at for memory to give back, ms.
+    /// When the tables were last checked for memory to free, ms.
     shrunk: u64,
     /// When the last turn began.
     turned: Instant,
@@ -92,7 +92,7 @@ impl Engine {
         self.conns.is_empty()
     }
 
-    /// Changes the share of a turn.
+    /// Sets the share of a turn.
     #[cfg(test)]
     pub(super) fn set_share(&mut self, reads: usize) {
         self.io.share = reads;
@@ -108,7 +108,7 @@ impl Engine {
             .unwrap_or(0)
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     #[cfg(test)]
     pub(super) fn pass(&mut self, time: std::time::Duration) {
         self.start -= time;
@@ -146,10 +146,10 @@ impl Engine {
         !self.ready.is_empty()
     }
 
-    /// Watches the socket of a server that is asked for a connection; the key of its place.
+    /// Watches the socket of a server that is being connected to, and returns the key of its entry.
     ///
-    /// Write interest is there from the beginning, which tells that the server has answered. Later
-    /// on it costs nothing: an edge comes only after a write was short.
+    /// It has write interest from the start, which reports the server's answer. Later that costs nothing: an
+    /// edge comes only after a short write.
     pub(super) fn register_connect(&mut self, socket: BorrowedFd<'_>) -> io::Result<u32> {
         let (key, token) = self.conns.register_connect();
         let interest = INTEREST | EventFlags::OUT;
@@ -160,12 +160,12 @@ impl Engine {
         Ok(key)
     }
 
-    /// What was heard of a server that is asked.
+    /// The events of a server that is being connected to.
     pub(super) fn poll_connect(&mut self, key: u32, context: &mut Context<'_>) -> Poll<EventFlags> {
         self.conns.poll_connect(key, context)
     }
 
-    /// Gives back the place of a server that was asked; its socket is closed next.
+    /// Gives back the entry of a server that was being connected to. The caller closes the socket next.
     pub(super) fn deregister_connect(&mut self, key: u32) {
         self.conns.deregister_connect(key);
     }
@@ -199,7 +199,7 @@ impl Engine {
             self.remove(key, end);
             return;
         }
-        // The client usually has spoken already.
+        // The client has usually sent something already.
         conn.side_mut(Side::Client).readable = true;
         if let Some(error) = conn.side_mut(Side::Server).note(heard) {
             self.break_off(key, Side::Server, error);
@@ -210,7 +210,7 @@ impl Engine {
         }
     }
 
-    /// Takes a batch of events, unless there is one, and serves the sessions they touch.
+    /// Takes a batch of events, unless there is one already, and serves the sessions concerned.
     pub(super) fn turn(&mut self) -> io::Result<Polled> {
         if self.events.is_empty() {
             self.take_events()?;
@@ -224,9 +224,9 @@ impl Engine {
         let taken = events.len();
         events.clear();
         self.events = events;
-        // Of servers that have answered, which are in no session's list, there may be more too.
+        // There may also be more events of servers that have answered, which are in no session's list.
         let all = taken < EVENTS_MAX;
-        // Those that use up their share queue up again, for the next turn.
+        // Sessions that use up their share queue again, for the next turn.
         let mut ready = std::mem::take(&mut self.ready);
         let (served, first) = (ready.len(), ready.first().copied());
         self.io.moved = 0;
@@ -248,13 +248,13 @@ impl Engine {
         })
     }
 
-    /// Whether the session that was just served is in the middle of bulk.
+    /// Whether the session that was just served moves bulk.
     fn is_bulk(&self, key: u32) -> bool {
         let spliced = |conn: &Conn| conn.sides.iter().any(|side| side.mode.is_spliced());
         self.io.moved > MESSAGE_MAX || self.conns.get(key).is_some_and(spliced)
     }
 
-    /// After a calm turn: waits awake for the next event, where that pays. Whether there is one.
+    /// After an idle turn: polls for the next event, where that pays. Whether there is one.
     pub(super) fn busy_poll(&mut self) -> io::Result<bool> {
         if !self.busy_poll.is_worth_it() {
             return Ok(false);
@@ -268,7 +268,7 @@ impl Engine {
         Ok(found)
     }
 
-    /// Takes the events that there are.
+    /// Takes the events that are there, without waiting.
     fn take_events(&mut self) -> io::Result<()> {
         let none = rustix::event::Timespec {
             tv_sec: 0,
@@ -281,7 +281,7 @@ impl Engine {
         }
     }
 
-    /// Notes what an event says.
+    /// Notes the flags of an event.
     fn mark(&mut self, token: u64, flags: EventFlags) {
         let Subject::Session(key, side, conn) = self.conns.subject(token, flags) else {
             return;
@@ -296,13 +296,13 @@ impl Engine {
         }
     }
 
-    /// Serves a session, and ends it when it is over or its code panics.
+    /// Serves a session, and ends it when it is over or when serving it panics.
     fn serve(&mut self, key: u32) {
         self.serve_each(&mut std::iter::once(key), false);
     }
 
-    /// Serves sessions, which are no longer `queued`. One guard stands around many, because each
-    /// event would pay for its own.
+    /// Serves sessions; `queued`: they leave the list of queued sessions. One panic guard covers many sessions,
+    /// because a guard for each event would cost more.
     fn serve_each(&mut self, keys: &mut impl Iterator<Item = u32>, queued: bool) {
         let mut serving = None;
         loop {
@@ -334,7 +334,7 @@ impl Engine {
         self.io.was_short = false;
         let mut unfinished = false;
         for from in Side::BOTH {
-            // Mostly one direction has something, and asking here costs less than a call.
+            // Mostly one direction has something to do, and this check costs less than a call.
             if !conn.is_moving(from) {
                 continue;
             }
@@ -348,7 +348,7 @@ impl Engine {
                 }
             }
             if conn.side(from).ended && !ended {
-                // The half-closed timeouts apply from here on, and may be sooner.
+                // The timeouts for half-closed sessions apply from now on, and may come sooner.
                 self.wheel
                     .schedule(key, tick_of(liveness::next_look(conn, self.now, self.now)));
             }
@@ -366,7 +366,7 @@ impl Engine {
         None
     }
 
-    /// Takes a slow reader's pipe for those that can use it: what is in it is kept in memory instead.
+    /// Takes back a slow reader's pipe and keeps its content in memory, so that others can use the pipe.
     fn reclaim(&mut self, key: u32, side: Side) {
         let conn = &mut self.conns[key];
         let state = conn.side_mut(side);
@@ -382,15 +382,15 @@ impl Engine {
                     "a pipe is filled when nothing is owed"
                 );
                 state.unsent = Unsent::of(bytes);
-                // Its reader is slow: until it takes whole reads again, copying is as good.
+                // Its reader is slow. Until whole reads fit again, copying costs no more.
                 conn.side_mut(side.other()).mode = TransferMode::default();
             }
-            // The bytes are lost; a pipe that was filled can always be read.
+            // The bytes are lost. Not expected: a pipe that was filled can be read.
             Err(error) => self.break_off(key, side, error),
         }
     }
 
-    /// Some side has bytes to take, or had until now: asks for the events and looks that this needs.
+    /// Some side has bytes to take, or had some until now: registers the events and times that this needs.
     fn after_short_write(&mut self, key: u32) {
         let conn = &mut self.conns[key];
         for side in Side::BOTH {
@@ -400,11 +400,11 @@ impl Engine {
                 state.watched = true;
                 let data = EventData::new_u64(token(key, generation, side));
                 let interest = INTEREST | EventFlags::OUT;
-                // It was added before, so the kernel has nothing left to refuse.
+                // It was added before, so the kernel has no reason to refuse.
                 let _ = epoll::modify(&self.epoll, &state.fd, data, interest);
             }
         }
-        // Whose silence counts may have changed, and the next timeout may be sooner.
+        // Which side's silence counts may have changed, and the next timeout may come sooner.
         let due = tick_of(liveness::next_look(conn, self.now, self.now));
         if self.wheel.tick_of(key).is_none_or(|tick| tick > due) {
             self.wheel.schedule(key, due);
@@ -414,14 +414,14 @@ impl Engine {
         }
     }
 
-    /// Asks for the turn and the look that the session needs next.
+    /// Schedules the turn and the time at which the session is served next.
     fn after_flow(&mut self, key: u32, unfinished: bool) {
         let now = self.now;
         if unfinished {
             self.queue(key);
         }
         let conn = &self.conns[key];
-        // What lacks a proof of arrival for longer has its look already.
+        // For bytes that have been unacknowledged for longer, it is scheduled already.
         if conn
             .sides
             .iter()
@@ -434,7 +434,7 @@ impl Engine {
         }
     }
 
-    /// Has the session served in the next turn.
+    /// Queues the session for the next turn.
     fn queue(&mut self, key: u32) {
         let conn = &mut self.conns[key];
         if !std::mem::replace(&mut conn.queued, true) {
@@ -449,20 +449,20 @@ impl Engine {
     }
 }
 
-/// Sessions in one turn from which on another is likely to find something: more have had the time
-/// to arrive meanwhile.
+/// Sessions served in one turn from which on another turn is likely to find events, because they had time to
+/// arrive meanwhile.
 const FEW: usize = 4;
 
-/// What a turn has found.
+/// The result of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Polled {
-    /// Much to do, or more than could be done: another is to follow.
+    /// There was much to do, or some of it is left: take another turn.
     More,
-    /// Little or nothing. What comes from here on makes an event.
+    /// There was little or nothing to do. Whatever happens from now on makes an event.
     Idle,
 }
 
-/// What is watched from the beginning.
+/// The events that are watched from the start.
 const INTEREST: EventFlags = EventFlags::IN
     .union(EventFlags::PRI)
     .union(EventFlags::RDHUP)

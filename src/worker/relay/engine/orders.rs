@@ -1,4 +1,4 @@
-//! What is asked of the relay from outside: to end sessions, and to tell of them.
+//! What a worker asks the relay to do: end sessions, and list them.
 
 use super::super::conn::{Conn, Kind, Side, SideState};
 use super::super::lifecycle;
@@ -26,8 +26,8 @@ impl Engine {
         self.end_where(cause, |conn| conn.stats.id == id)
     }
 
-    /// Ends sessions: nothing more is read, what was read is delivered for a limited time, then both
-    /// sides are reset. Whether there were any.
+    /// Ends sessions: nothing more is read, what was read is delivered for a limited time, then both sides are
+    /// reset. Whether there were any.
     fn end_where(&mut self, cause: Cause, chosen: impl Fn(&Conn) -> bool) -> bool {
         self.read_clock();
         let all = self.conns.iter();
@@ -44,7 +44,7 @@ impl Engine {
         !keys.is_empty()
     }
 
-    /// Ends all sessions now, by reset.
+    /// Ends all sessions at once, by resets.
     pub(in super::super) fn end_all(&mut self, cause: Cause) {
         let keys: Vec<u32> = self.conns.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// A page of the sessions that are `wanted`, from place `from` on.
+    /// A page of the sessions that are `wanted`, from entry `from` on.
     pub(in super::super) fn page(&mut self, from: usize, wanted: &Wanted) -> Page {
         self.read_clock();
         let mut views = Vec::new();
@@ -76,7 +76,7 @@ impl Engine {
     }
 }
 
-/// What is told of a session at `now`, if it is wanted.
+/// The view of a session at `now`, if it is wanted.
 fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
     if !wanted.has(&conn.stats) {
         return None;
@@ -114,7 +114,7 @@ fn view(conn: &Conn, wanted: &Wanted, now: u64) -> Option<View> {
     Some(view)
 }
 
-/// How long a side may go on being silent.
+/// Time until silence of this side ends the session.
 fn time_left(conn: &Conn, side: Side, now: u64) -> Option<Duration> {
     let deadline = liveness::idle_deadline(conn, side)?;
     Some(Duration::from_millis(deadline.saturating_sub(now)))
@@ -129,7 +129,7 @@ struct Details {
 }
 
 impl Details {
-    /// Asks for it. A socket that is gone has none of it.
+    /// Reads them. A socket that is gone has none of them.
     fn of(side: &SideState) -> Self {
         let socket = socket2::SockRef::from(&side.fd);
         let address = |address: std::io::Result<socket2::SockAddr>| address.ok()?.as_socket();

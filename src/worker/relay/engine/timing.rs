@@ -26,7 +26,7 @@ impl Engine {
         }
     }
 
-    /// Looks after time: sessions that no event tells of, timeouts, vanished peers.
+    /// Serves the sessions that no event tells of, and handles the timeouts and checks that are due.
     pub(in super::super) fn tick(&mut self) {
         self.read_clock();
         for (key, generation) in std::mem::take(&mut self.recheck) {
@@ -54,7 +54,7 @@ impl Engine {
         }
     }
 
-    /// Now and then gives back what many sessions have taken up.
+    /// Every [`SHRINK_EVERY_MS`] frees memory that many sessions have used.
     fn shrink(&mut self) {
         if self.now < self.shrunk + SHRINK_EVERY_MS {
             return;
@@ -73,7 +73,7 @@ impl Engine {
             return;
         };
         if conn.draining().is_some() {
-            // At every tick, until it is over.
+            // At every tick, until it has ended.
             self.wheel.schedule(key, tick_of(self.now));
             self.serve(key);
             return;
@@ -92,7 +92,7 @@ impl Engine {
         }
     }
 
-    /// Enters a session into the wheel.
+    /// Schedules a session's first entry in the wheel.
     pub(super) fn schedule(&mut self, key: u32) {
         let conn = &self.conns[key];
         if conn.draining().is_none() {
@@ -102,13 +102,13 @@ impl Engine {
     }
 }
 
-/// Pause between two looks for memory to give back, ms.
+/// Pause between two checks for memory to free, ms.
 const SHRINK_EVERY_MS: u64 = 10_000;
 
-/// Resolution of timeouts, ms: one is never early, and late by this at most.
+/// Resolution of timeouts, ms. A timeout is never early, and late by this at most.
 pub(super) const TICK_MS: u64 = 100;
 
-/// The first tick that is not before `at` ms: never early.
+/// The first tick that is not before `at` ms.
 pub(super) fn tick_of(at: u64) -> u64 {
     at.div_ceil(TICK_MS)
 }

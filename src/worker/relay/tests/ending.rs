@@ -7,7 +7,7 @@ use super::*;
 const ENDED_WITHIN: Duration = Duration::from_millis(200);
 
 impl Fixture {
-    /// The engine's clock goes on by so much.
+    /// Advances the engine's clock.
     fn pass(&mut self, time: Duration) {
         self.relay.engine.borrow_mut().pass(time);
     }
@@ -20,8 +20,8 @@ impl Fixture {
             .end_sessions(&ServerSet::new(vec![server]), cause);
     }
 
-    /// `writers` write until nobody takes anything more, or for a moment where a reader of theirs is
-    /// not `slow`: it reads on.
+    /// `writers` write until no one takes anything more. Where their reader is not `slow` it reads on, and they
+    /// write for a moment.
     fn fill(&mut self, writers: &[usize], slow: [bool; 2]) {
         let blocks = writers.iter().all(|&side| slow[1 - side]);
         let most = if blocks {
@@ -103,8 +103,7 @@ fn fault_2_a_kill_reads_nothing_more_and_closes_both_sides() {
     }
 }
 
-/// Fault 2: the relay waited for its next tick, a tenth of a second, before it looked at what an order
-/// had begun to end.
+/// Fault 2: an order that ended sessions had no effect until the relay's next tick, a tenth of a second later.
 #[test]
 fn fault_2_an_order_to_end_wakes_the_relay() {
     in_a_runtime(async {
@@ -132,8 +131,8 @@ fn fault_2_an_order_to_end_wakes_the_relay() {
     });
 }
 
-/// Fault 39: the side that does not take its bytes is blamed, and not the one that rlb does not read
-/// from meanwhile.
+/// Fault 39: the side that does not take its bytes times out, not the side that rlb does not read from
+/// meanwhile.
 #[test]
 fn fault_39_only_the_side_that_is_waited_for_times_out() {
     let keys = "timeout = { client = '2s', server = '4s' }";
@@ -158,8 +157,8 @@ fn fault_39_only_the_side_that_is_waited_for_times_out() {
     }
 }
 
-/// Fault 39: once the other side takes bytes again, the silence of the one that sent them counts from
-/// there.
+/// Fault 39: once the other side takes bytes again, the silence of the side that sent them counts from
+/// then on.
 #[test]
 fn fault_39_a_side_that_was_not_read_from_has_its_whole_timeout_again() {
     let keys = "timeout = { client = '2s', server = '1h' }";
@@ -178,10 +177,10 @@ fn fault_39_a_side_that_was_not_read_from_has_its_whole_timeout_again() {
     assert!(fixture.is_over(), "and no more than that");
 }
 
-/// Fault 39: where both sides do not take their bytes, the session ends when both timeouts are over,
-/// counted from the last byte.
+/// Fault 39: when neither side takes its bytes, the session ends when both timeouts are over, counted from the
+/// last byte.
 #[test]
-fn fault_39_the_longer_timeout_is_not_begun_anew_by_the_shorter() {
+fn fault_39_the_shorter_timeout_does_not_restart_the_longer() {
     let keys = "timeout = { client = '2s', server = '4s' }";
     for buffer in [8 * 1024, 512 * 1024] {
         let mut fixture = Fixture::of(Kind::Tcp, buffer, keys);
@@ -197,9 +196,9 @@ fn fault_39_the_longer_timeout_is_not_begun_anew_by_the_shorter() {
     }
 }
 
-/// Fault 39: a side that times out does not take what the other is owed along.
+/// Fault 39: when one side times out, the other still receives its bytes.
 #[test]
-fn a_timeout_of_one_side_lets_the_other_have_its_bytes() {
+fn a_timeout_of_one_side_still_delivers_the_bytes_of_the_other() {
     let keys = "timeout = { client = '2s', server = '4s' }";
     let mut fixture = Fixture::of(Kind::Tcp, 8 * 1024, keys);
     fixture.fill(&[0, 1], [true; 2]);
@@ -218,8 +217,8 @@ fn a_timeout_of_one_side_lets_the_other_have_its_bytes() {
     assert_eq!(fixture.ends[1].read, counted[0]);
 }
 
-/// A session whose server has sent everything and ended, which the relay has read but the client has
-/// not taken. The client reads `step` bytes at a time until then; `None` if it took the last bytes at once.
+/// A session whose server has sent everything and FIN. The relay has read it all, but the client has not taken
+/// it. Until then the client reads `step` bytes at a time; `None` if it took the last bytes at once.
 fn answered(step: usize) -> Option<Fixture> {
     let mut fixture = Fixture::with_buffers(8 * 1024);
     fixture.act(&Act::End(0));
@@ -234,10 +233,10 @@ fn answered(step: usize) -> Option<Fixture> {
     (fixture.sides_pending() == [true, false]).then_some(fixture)
 }
 
-/// A server that has answered and ended resets what comes after: the client has all the time that its
-/// timeout gives it to take the answer, and an orderly end.
+/// A server that has answered and sent FIN resets the connection for what comes after. The client has its whole
+/// timeout to take the answer, and receives FIN.
 #[test]
-fn a_reset_behind_an_end_takes_nothing_from_a_slow_client() {
+fn a_reset_after_fin_loses_nothing_for_a_slow_client() {
     let mut fixture = (1..40).find_map(|step| answered(step * 500)).unwrap();
     let stream = fixture.ends[1].stream.take().unwrap();
     SockRef::from(&stream)
@@ -253,7 +252,7 @@ fn a_reset_behind_an_end_takes_nothing_from_a_slow_client() {
     assert_eq!(fixture.ends[0].read, fixture.ends[1].written);
 }
 
-/// Fault 21: when the kernel has no memory for a write, no event tells that it has again.
+/// Fault 21: when the kernel has no memory for a write, no event tells that it has some again.
 #[test]
 fn fault_21_a_write_that_lacked_memory_is_tried_again_by_time() {
     let mut fixture = Fixture::with_buffers(8 * 1024);
@@ -264,7 +263,7 @@ fn fault_21_a_write_that_lacked_memory_is_tried_again_by_time() {
     while fixture.ends[1].read < counted {
         assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
         fixture.ends[1].read(1, 200_000);
-        // Time alone, without events.
+        // By time alone, without events.
         let mut engine = fixture.relay.engine.borrow_mut();
         engine.lacks_memory();
         engine.tick();
@@ -282,10 +281,10 @@ fn what_the_kernel_says_when_it_lacks_memory_is_not_a_dead_peer() {
     );
 }
 
-/// Fault 23: the key of a session that had ended while it drained stayed in the list of those that
-/// drain, and was looked at as if it were the next session's.
+/// Fault 23: the key of a session that had ended while it drained stayed in the list of those that drain, and
+/// the next session with that key was treated like it.
 #[test]
-fn fault_23_the_next_session_in_the_same_place_is_left_alone() {
+fn fault_23_the_next_session_with_the_same_key_is_left_alone() {
     let mut fixture = Fixture::new();
     fixture.fill(&[1], [true; 2]);
     fixture.kill(Cause::Killed);
@@ -321,8 +320,8 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
-    /// Whatever happens in whatever order, spliced and copied: no byte is wrong (every read looks at
-    /// each), none is read from a side after an order to end, and every session ends.
+    /// Events in any order, spliced and copied: every byte is right (each read checks them), nothing is read
+    /// from a side after an order to end, and every session ends.
     #[test]
     fn every_session_ends_and_no_byte_is_wrong(
         events in prop::collection::vec(event(), 1..120), large: bool, unix: bool

@@ -1,5 +1,5 @@
-//! The engine between real sockets: random reads, writes, ends and resets on both sides, against
-//! the plain rule that what was written on one side is read on the other.
+//! The engine between real sockets: random reads, writes, FINs and resets on both sides. What was written on
+//! one side must be read on the other.
 
 mod ending;
 mod urgent;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Small, so that writes are short and back-pressure is felt.
+/// Small, so that writes are short and there is back-pressure.
 const SOCKET_BUFFER: usize = 8 * 1024;
 
 /// A session in a relay, and the far ends of its two connections.
@@ -42,7 +42,7 @@ struct End {
     written: u64,
     read: u64,
     shut: bool,
-    /// It has read the end, orderly or not.
+    /// It has read the end of the stream, by FIN or by reset.
     ended: Option<ErrorKind>,
 }
 
@@ -99,7 +99,7 @@ impl End {
     }
 }
 
-/// A connection, its near end for the engine and its far end, with socket buffers of this size.
+/// A connection with socket buffers of this size: its near end for the engine, and its far end.
 fn connection(kind: Kind, buffer: usize) -> (OwnedFd, TcpStream) {
     if kind == Kind::Unix {
         let (near, far) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
@@ -160,7 +160,7 @@ impl Ready {
     }
 }
 
-/// Runs a test in what a worker runs in.
+/// Runs a test in a runtime like a worker's.
 fn in_a_runtime(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -169,12 +169,12 @@ fn in_a_runtime(test: impl Future<Output = ()>) {
         .block_on(test);
 }
 
-/// A session to be adopted, what it is counted on, and the far ends of its two connections.
+/// A session to be adopted, its statistics, and the far ends of its two connections.
 fn session(buffer: usize) -> (Ready, Snapshot, Rc<WorkerStats>, [TcpStream; 2]) {
     session_with(buffer, "")
 }
 
-/// The same, of a proxy with these keys.
+/// The same, with these keys of the listen.
 fn session_with(buffer: usize, keys: &str) -> (Ready, Snapshot, Rc<WorkerStats>, [TcpStream; 2]) {
     session_of(Kind::Tcp, buffer, keys)
 }
@@ -376,7 +376,7 @@ proptest! {
 }
 
 #[test]
-fn bytes_that_are_owed_at_the_hand_over_are_sent_first() {
+fn prefix_bytes_are_sent_first() {
     let (mut session, _snapshot, worker_stats, [mut client, mut server]) = session(SOCKET_BUFFER);
     session.prefix = [Some((*b"220 ").into()), Some((*b"PROXY ").into())];
     client.write_all(b"question").unwrap();
@@ -432,7 +432,7 @@ fn bulk_that_comes_in_pieces_is_still_bulk() {
         sent += len as u64;
         fixture.ends[1].write(1, len);
         fixture.until("the piece is through", |f| f.ends[0].read == sent);
-        // Nothing is left to be read, and the engine knows it.
+        // Nothing is left to read, and the engine knows it.
         fixture.turn();
     };
     pass(&mut fixture, PIECE);
@@ -463,7 +463,7 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
         session.go(&fixture.relay);
         slow.push((snapshot, ends.map(End::new)));
     }
-    // Their servers send until nobody takes anything more; their clients do not read.
+    // Their servers send until nothing more is taken; their clients do not read.
     let deadline = Instant::now() + TIMEOUT;
     let mut written = 0;
     let mut since = Instant::now();
@@ -495,7 +495,7 @@ fn slow_readers_of_bulk_leave_a_pipe_for_the_others() {
         share > BULK * 9 / 10,
         "{share} of {BULK} bytes were spliced"
     );
-    // And they have lost nothing: every byte is looked at.
+    // They have lost nothing: every byte is checked.
     let deadline = Instant::now() + TIMEOUT;
     while slow.iter().any(|(_, ends)| ends[0].read < ends[1].written) {
         assert!(Instant::now() < deadline, "not within {TIMEOUT:?}");
@@ -539,8 +539,8 @@ fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
         // The relay runs, and waits for its first session.
         tokio::task::yield_now().await;
         drop(ends);
-        // Enough work before the relay's turn for the runtime to look at descriptors meanwhile: the
-        // session's end then reaches the relay together with the session.
+        // Enough work before the relay's turn that the runtime polls descriptors meanwhile. Then the session's
+        // end reaches the relay together with the session.
         for _ in 0..200 {
             tokio::task::spawn_local(async {});
         }
@@ -552,18 +552,18 @@ fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
 }
 
 #[test]
-fn a_session_that_comes_with_more_than_its_share_goes_on_without_an_event() {
+fn a_session_with_more_than_its_share_of_data_goes_on_without_an_event() {
     in_a_runtime(async {
         let (session, _snapshot, worker_stats, [mut client, mut server]) = session(512 * 1024);
         let (relay, events) = Relay::new(worker_stats).unwrap();
-        // Another is there already: the relay is not told of the first that comes.
+        // Another session is there already: the relay is not told of the first that comes.
         let (other, _others, _, _ends) = self::session(SOCKET_BUFFER);
         other.go(&relay);
         relay.engine.borrow_mut().set_share(1);
         let running = Rc::clone(&relay);
         tokio::task::spawn_local(async move { running.run(events).await });
-        // The server speaks first: all of it is there before the relay has the session, the event
-        // that tells of it is taken together with the server's answer, and nothing comes after it.
+        // The server sends first, and all of it is there before the relay has the session. The event for it is
+        // taken together with the server's answer, and nothing comes after it.
         let bytes: Vec<u8> = (0..100_000).map(|n| byte(1, n)).collect();
         server.write_all(&bytes).unwrap();
         session.go_when_answered(&relay).await;
@@ -578,18 +578,18 @@ fn a_session_that_comes_with_more_than_its_share_goes_on_without_an_event() {
 }
 
 #[test]
-fn time_is_looked_after_however_busy_the_sessions_are() {
+fn timeouts_are_kept_however_busy_the_sessions_are() {
     in_a_runtime(async {
         let keys = "timeout = { client = '300ms', server = '300ms' }";
         let (session, _snapshot, worker_stats, _ends) = session_with(SOCKET_BUFFER, keys);
         let (relay, events) = Relay::new(worker_stats).unwrap();
-        // Without a share the session never has done, and no turn is calm.
+        // Without a share the session never finishes, and no turn is idle.
         relay.engine.borrow_mut().set_share(0);
         let running = Rc::clone(&relay);
         tokio::task::spawn_local(async move { running.run(events).await });
         session.go(&relay);
         tokio::time::timeout(TIMEOUT, relay.empty())
             .await
-            .expect("its idle timeout passes unheard");
+            .expect("its idle timeout is missed");
     });
 }

@@ -22,7 +22,7 @@ fn retry(mut send: impl FnMut() -> std::io::Result<usize>) -> usize {
     }
 }
 
-/// Writes `total` bytes of the stream of `side`; the relay works and both sides read, but for the last
+/// Writes `total` bytes of the stream of `side`. The relay works and both sides read, except for the last
 /// `queued` bytes.
 fn write_all(fixture: &mut Fixture, side: usize, total: usize, queued: usize) {
     let goal = fixture.ends[side].written + total as u64;
@@ -38,7 +38,7 @@ fn write_all(fixture: &mut Fixture, side: usize, total: usize, queued: usize) {
     }
 }
 
-/// Fault 41: a splice of 0 bytes at an urgent byte, with the end behind it, was taken for the end.
+/// Fault 41: a splice of 0 bytes at an urgent byte, with FIN after it, was taken for the end.
 #[test]
 fn fault_41_urgent_bytes_anywhere_in_bulk_lose_nothing() {
     const CHUNK: usize = CHUNK_MAX;
@@ -49,7 +49,7 @@ fn fault_41_urgent_bytes_anywhere_in_bulk_lose_nothing() {
                 for behind in [0, 1, 5_000, 100_000] {
                     let mut fixture = Fixture::with_buffers(512 * 1024);
                     write_all(&mut fixture, side, bulk, 0);
-                    // What follows waits in the relay's receive queue together with the end.
+                    // What follows waits in the relay's receive queue together with FIN.
                     write_all(&mut fixture, side, before, before);
                     write_urgent(&mut fixture, side);
                     write_all(&mut fixture, side, behind, behind);
@@ -85,8 +85,8 @@ fn fault_41_urgent_bytes_again_and_again() {
     }
 }
 
-/// Fault 20: a read from a unix socket ends at a message that carries a descriptor, and the rest was
-/// waited for without an event.
+/// Fault 20: a read from a unix socket ends at a message that carries a descriptor. The rest was waited for
+/// although no event came.
 #[test]
 fn fault_20_a_message_with_a_descriptor_does_not_stall_a_unix_session() {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};

@@ -1,14 +1,14 @@
-//! When each session is to be looked at: a hierarchical timer wheel over small integer keys.
+//! When each session is to be checked: a hierarchical timer wheel over small integer keys.
 //!
-//! Pure; runs on a worker. Scheduling, moving and cancelling are O(1) and cost 12 bytes a key, no
-//! allocation once the keys exist. Ticks at which nothing happens are passed over. A key fires in the first [`Wheel::advance`] that reaches its
-//! tick, never before. (Varghese and Lauck, 1987, scheme 7.)
+//! Pure; runs on a worker. Scheduling, moving and cancelling are O(1) and need 12 bytes a key, and no
+//! allocation once the keys exist. Ticks at which nothing happens are skipped. A key fires in the first
+//! [`Wheel::advance`] that reaches its tick, never before. (Varghese and Lauck, 1987, scheme 7.)
 
 /// Slots of a level, as a power of two.
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
-/// Levels: with ticks of 100 ms the last one reaches over 19 days; later ticks wait in it and are
-/// placed again when it comes round.
+/// Levels. With ticks of 100 ms the last one covers 19 days; later ticks wait in it and are placed again when
+/// it comes round.
 const LEVELS: usize = 4;
 const NONE: u32 = u32::MAX;
 
@@ -20,19 +20,19 @@ struct Link {
     slot: u32,
 }
 
-/// A timer wheel. Ticks are counted from its making.
+/// A timer wheel. Ticks are counted from its creation.
 #[derive(Debug)]
 pub(super) struct Wheel {
     now: u64,
     heads: [u32; SLOTS * LEVELS],
-    /// A bit for each slot of a level that has a key.
+    /// For each level a bit per slot, set when the slot has a key.
     occupied: [u64; LEVELS],
     links: Vec<Link>,
     ticks: Vec<u64>,
 }
 
 impl Wheel {
-    /// Nothing scheduled, at tick 0.
+    /// An empty wheel at tick 0.
     pub(super) fn new() -> Self {
         Self {
             now: 0,
@@ -49,7 +49,7 @@ impl Wheel {
         (link.slot != NONE).then(|| self.ticks[key as usize])
     }
 
-    /// Fires `key` at `tick` (the next one if that is past), and at no other.
+    /// Fires `key` at `tick` only, or at the next tick if that is past.
     pub(super) fn schedule(&mut self, key: u32, tick: u64) {
         self.cancel(key);
         let index = key as usize;
@@ -68,7 +68,7 @@ impl Wheel {
         self.place(key);
     }
 
-    /// Takes `key` out, if it is in.
+    /// Removes `key`, if it is scheduled.
     pub(super) fn cancel(&mut self, key: u32) {
         let Some(&Link {
             before,
@@ -93,11 +93,11 @@ impl Wheel {
         self.links[key as usize].slot = NONE;
     }
 
-    /// Moves on to tick `to` and appends the keys that fire to `fired`.
+    /// Advances to tick `to` and appends the keys that fire to `fired`.
     pub(super) fn advance(&mut self, to: u64, fired: &mut Vec<u32>) {
         while let Some(next) = self.next_stop().filter(|&next| next <= to) {
             self.now = next;
-            // Where a level comes round, the slot of the next one is spread over those below.
+            // Where a level comes round, the current slot of the next one is spread over the levels below.
             let coarse = (1..LEVELS)
                 .take_while(|level| self.now.is_multiple_of(span(*level)))
                 .count();
@@ -111,7 +111,7 @@ impl Wheel {
                 fired.push(key);
             }
         }
-        // Nothing happens in between, however long that was.
+        // Nothing happens in between, however long that is.
         self.now = self.now.max(to);
     }
 
@@ -137,7 +137,7 @@ impl Wheel {
         }
     }
 
-    /// Gives back what keys from `keys` on have taken up. None of them may be scheduled.
+    /// Frees the memory of keys from `keys` on. None of them may be scheduled.
     pub(super) fn truncate(&mut self, keys: usize) {
         debug_assert!(self.links.iter().skip(keys).all(|link| link.slot == NONE));
         self.links.truncate(keys);
@@ -184,7 +184,7 @@ impl Wheel {
     }
 }
 
-/// Ticks that one slot of `level` stands for.
+/// Ticks that one slot of `level` covers.
 fn span(level: usize) -> u64 {
     1 << (BITS * u32::try_from(level).expect("there are few levels"))
 }

@@ -1,4 +1,4 @@
-//! The wheel against a list that is searched through.
+//! The wheel against a list that is searched.
 
 use super::*;
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn fires_what_a_searched_list_fires(acts in prop::collection::vec(act(), 1..60)) {
+    fn fires_the_same_as_a_list_that_is_searched(acts in prop::collection::vec(act(), 1..60)) {
         let mut wheel = Wheel::new();
         let mut list: BTreeMap<u32, u64> = BTreeMap::new();
         let mut now = 0;
@@ -67,7 +67,7 @@ fn a_tick_beyond_the_last_level_waits_for_its_time() {
     assert_eq!(fired, [0]);
 }
 
-/// Fault 22: a month without a key that fires was walked tick by tick.
+/// Fault 22: a month without a key that fires was walked through tick by tick.
 #[test]
 fn fault_22_a_month_is_passed_over_at_once() {
     const MONTH: u64 = 30 * 24 * 3600 * 10;
@@ -86,7 +86,7 @@ fn fault_22_a_month_is_passed_over_at_once() {
 }
 
 #[test]
-fn fault_23_what_many_keys_have_taken_up_is_given_back() {
+fn fault_23_memory_of_many_keys_is_freed() {
     let mut wheel = Wheel::new();
     for key in 0..10_000 {
         wheel.schedule(key, 100);
