@@ -1,21 +1,21 @@
-//! Choosing a server among the usable ones. Pure but for the cursor; runs on workers, built on the
-//! control thread.
+//! Chooses a server among the usable ones. Pure except for the cursor. Workers call it; the control thread
+//! builds the pickers.
 
 pub mod rotation;
 
 use rotation::Rotation;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// What the picker has to know of a server.
+/// What the picker needs to know of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
     /// Position in the backend's list of servers.
     pub index: u32,
-    /// Weight in force; 0 takes nothing new.
+    /// Weight in force; a server with weight 0 is not chosen.
     pub weight: u32,
     /// Used only when no other is usable.
     pub backup: bool,
-    /// May take new connections: not down, not in maintenance, not draining.
+    /// May receive new sessions: not down, not in maintenance, not draining.
     pub usable: bool,
 }
 
@@ -29,16 +29,15 @@ pub enum Picker {
     RoundRobin(Rotation),
 }
 
-/// What is known of a session when its server is chosen. Retries and second attempts are chosen by
-/// the same input.
+/// What is known of a session when its server is chosen. Retries and second attempts use the same input.
 #[derive(Debug, Clone, Copy)]
 pub struct PickInput {
-    /// Its position in the rotation. Retries walk on from it without moving the rotation for others.
+    /// Its position in the rotation. Retries go on from there without moving the rotation for other sessions.
     pub cursor: RotationCursor,
 }
 
 impl PickInput {
-    /// That of a new session of the backend with this cursor: once a session.
+    /// The input of a new session: advances the backend's cursor. Called once per session.
     pub fn take(cursor: &AtomicUsize) -> Self {
         let cursor = RotationCursor(cursor.fetch_add(1, Relaxed));
         Self { cursor }
@@ -50,7 +49,7 @@ impl PickInput {
 pub struct RotationCursor(usize);
 
 impl Picker {
-    /// A picker over the usable ones of `candidates`.
+    /// A picker over the usable `candidates`.
     pub fn new(candidates: &[Candidate], allbackups: bool) -> Self {
         let usable = |backup: bool| {
             candidates
@@ -74,9 +73,9 @@ impl Picker {
         }
     }
 
-    /// The first server that `accept` takes, in the order of the algorithm.
+    /// The first server that `accept` accepts, in the order of the algorithm.
     ///
-    /// # Hot path: the first is the answer unless it was refused.
+    /// # Hot path: usually the first one.
     pub fn pick(&self, input: &PickInput, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
         match self {
             Self::RoundRobin(rotation) => {

@@ -1,16 +1,15 @@
 //! The rotation of weighted round robin, computed once per change instead of once per connection.
 //!
-//! The order is that of worst-case fair weighted fair queueing (WF²Q; Bennett and Zhang, 1996): of
-//! the servers whose next share has begun, the one whose share ends first. Each server gets exactly
-//! its weight per rotation and is never a whole turn ahead of or behind its share, so 3/1/1 runs
-//! a b a c a.
+//! The order is that of worst-case fair weighted fair queueing (WF²Q; Bennett and Zhang, 1996): of the servers
+//! whose next share has begun, the one whose share ends first is next. Each server gets exactly its weight per
+//! rotation and is never a whole turn ahead of or behind its share: 3/1/1 gives a b a c a.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Most slots of a rotation. Weights whose sum (after division by their common divisor) is larger
-/// are scaled down to about this, at least one slot each: exact to the slot up to here, to within
-/// one part in [`SLOTS_MAX`] beyond.
+/// Most slots of a rotation. Weights are divided by their common divisor. If their sum is still larger than
+/// this, they are scaled down to about this, with at least one slot each. The order is exact up to here, and
+/// within one part in [`SLOTS_MAX`] beyond.
 pub const SLOTS_MAX: usize = 65_536;
 
 /// A rotation: server indices in the order of their turns.
@@ -45,7 +44,7 @@ impl Rotation {
     }
 }
 
-/// The share of `weight` when the sum `whole` has to fit into [`SLOTS_MAX`].
+/// The share of `weight` when a sum of `whole` must fit into [`SLOTS_MAX`].
 fn scaled(weight: u64, whole: u64) -> u64 {
     let most = SLOTS_MAX as u64;
     if whole <= most {
@@ -55,8 +54,8 @@ fn scaled(weight: u64, whole: u64) -> u64 {
     }
 }
 
-/// A waiting share: HAProxy and others would call the two keys virtual start and finish. Both are
-/// compared as fractions `count / weight` over a common turn, kept exact by cross multiplication.
+/// A waiting share. The literature calls its two keys virtual start and finish time. Both are compared as
+/// fractions `count / weight` of a rotation, exactly by cross multiplication.
 #[derive(Debug, PartialEq, Eq)]
 struct Share {
     count: u64,
@@ -80,8 +79,8 @@ impl PartialOrd for Share {
 
 fn order(shares: &[(u32, u64)]) -> Vec<u32> {
     let turns: u64 = shares.iter().map(|&(_, weight)| weight).sum();
-    // `due` orders by the share that ends first (count is the share after the one to be served),
-    // `early` by the start of a share that has not begun yet.
+    // `due` holds the shares that have begun, ordered by their end; `early` holds the others, ordered by
+    // their start.
     let mut due = BinaryHeap::with_capacity(shares.len());
     let mut early: BinaryHeap<Reverse<Share>> = BinaryHeap::new();
     for (position, &(_, weight)) in shares.iter().enumerate() {

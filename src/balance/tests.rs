@@ -85,7 +85,7 @@ fn backups_serve_only_when_no_active_server_can() {
 }
 
 #[test]
-fn a_refused_server_is_walked_past_without_moving_the_rotation() {
+fn a_refused_server_is_skipped_without_moving_the_rotation() {
     let picker = Picker::new(&candidates(&[1, 1, 1]), false);
     let turn = &at(1);
     assert_eq!(picker.pick(turn, |_| true), Some(1));
@@ -95,7 +95,7 @@ fn a_refused_server_is_walked_past_without_moving_the_rotation() {
 }
 
 #[test]
-fn huge_sums_are_scaled_and_nobody_is_left_out() {
+fn huge_sums_are_scaled_and_each_server_keeps_a_slot() {
     let servers: Vec<(u32, u32)> = (0..1000).map(|i| (i, 1 + (i * 7919) % 256)).collect();
     let rotation = Rotation::new(&servers);
     assert!(rotation.slots().len() <= SLOTS_MAX + servers.len());
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn servers_that_come_and_go_leave_the_others_their_share(
+    fn servers_that_come_and_go_do_not_change_the_shares_of_others(
         weights in prop::collection::vec(1u32..=16, 2..8), gone in 0usize..8, offset in 0usize..1000
     ) {
         let mut all = candidates(&weights);

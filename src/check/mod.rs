@@ -1,7 +1,7 @@
 //! Health checks: one task per server on the control thread.
 //!
-//! [`schedule`] says when, [`probe`] asks once, [`task`] does both for one server and reports to
-//! control, which alone decides what a verdict means ([`crate::state::ServerStatus`]).
+//! [`schedule`] decides when, [`probe`] connects once, and [`task`] does both for one server and reports to
+//! control. Only control decides what a verdict changes ([`crate::state::ServerStatus`]).
 
 pub mod probe;
 pub mod schedule;

@@ -13,7 +13,7 @@ pub enum CheckStatus {
     Unknown = 0,
     /// `INI`: configured, no result yet.
     Initializing = 1,
-    /// `SOCKERR`: a local failure, or a reset after the connection stood.
+    /// `SOCKERR`: a local failure, or a reset after the connection was established.
     SocketError = 5,
     /// `L4OK`
     L4Ok = 6,
@@ -56,9 +56,9 @@ pub struct CheckReport {
     pub status: CheckStatus,
     /// How long it took; `None` before the first.
     pub duration: Option<Duration>,
-    /// What the system said, in HAProxy's words; empty for a passed check.
+    /// What the system said, in HAProxy's wording; empty for a passed check.
     pub info: String,
-    /// One is running now (`* ` before the status).
+    /// A check is running now (`* ` before the status).
     pub in_progress: bool,
 }
 
@@ -73,17 +73,17 @@ impl Default for CheckReport {
     }
 }
 
-/// In the place of a duration: the last check has not passed.
+/// Stands for a duration when the last check has not passed.
 const NOT_PASSED: u64 = u64::MAX;
 
-/// The last check of a server: written by the control thread alone, read by any.
+/// The last check of a server. Only the control thread writes it, any thread may read it.
 ///
-/// Most checks pass as the one before did, and differ in their duration only. So that is kept
-/// beside the report, and such a check makes no new one.
+/// Most checks pass, as the one before did, and differ only in their duration. So the duration is kept beside
+/// the report, and such a check makes no new report.
 #[derive(Debug)]
 pub struct LastCheck {
     report: ArcSwap<CheckReport>,
-    /// How long the last check took, ns, if it has passed; else [`NOT_PASSED`].
+    /// How long the last check took, ns, if it passed; otherwise [`NOT_PASSED`].
     passed_in: AtomicU64,
     in_progress: AtomicBool,
 }
@@ -99,11 +99,11 @@ impl Default for LastCheck {
 }
 
 impl LastCheck {
-    /// What is to be shown now.
+    /// What the statistics show now.
     pub fn load(&self) -> CheckReport {
         let mut report = CheckReport::clone(&self.report.load());
         let nanos = self.passed_in.load(Relaxed);
-        // The two are not read at once, but a duration is only ever that of a passed check.
+        // The two are not read atomically, but a duration is only ever that of a passed check.
         if report.status == CheckStatus::L4Ok && nanos != NOT_PASSED {
             report.duration = Some(Duration::from_nanos(nanos));
         }
@@ -126,7 +126,7 @@ impl LastCheck {
         self.in_progress.store(false, Relaxed);
     }
 
-    /// The check has passed after `took`. `false`, and nothing is done: the last one had not.
+    /// The check has passed after `took`. Returns `false` and changes nothing if the one before had not passed.
     pub fn passed_again(&self, took: Duration) -> bool {
         let again = self.passed_in.load(Relaxed) != NOT_PASSED;
         if again {
@@ -136,7 +136,7 @@ impl LastCheck {
         again
     }
 
-    /// This is the last check from now on.
+    /// Replaces the last check.
     pub fn store(&self, report: CheckReport) {
         let passed = match report.duration {
             Some(took) if report.status == CheckStatus::L4Ok => nanos(took),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_pass_and_the_first_after_a_failure_are_news() {
+    fn the_first_pass_and_the_first_after_a_failure_make_a_report() {
         let last = LastCheck::default();
         assert!(!last.passed_again(Duration::ZERO));
         assert_eq!(last.load(), CheckReport::default());

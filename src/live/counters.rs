@@ -1,15 +1,14 @@
-//! The counters of one frontend, backend or server in one shard, in the words of HAProxy's
-//! statistics.
+//! The counters of one frontend, backend or server in one shard, named as in HAProxy's statistics.
 //!
-//! One struct for all three kinds: a column that a kind does not have stays zero and is never
-//! printed, and the code that counts needs no generics.
+//! One struct for all three kinds: a column that a kind does not have stays zero and is not printed, and the
+//! code that counts needs no generics.
 
 use super::rate::Rate;
 use super::sharded::{Counter, Maximum};
 use super::timing::Average;
 use std::sync::atomic::AtomicU64;
 
-/// What one worker has counted for one object.
+/// What one thread has counted for one object.
 #[derive(Debug, Default)]
 pub struct Traffic {
     /// Connections accepted, before any rule (frontend: `conn_tot`).
@@ -22,7 +21,7 @@ pub struct Traffic {
     pub bin: Counter,
     /// Bytes to clients (`bout`).
     pub bout: Counter,
-    /// Request errors: the client was gone before anything was asked (`ereq`).
+    /// Request errors: the client left before a server was chosen (`ereq`).
     pub ereq: Counter,
     /// Sessions that reached no server (`econ`).
     pub econ: Counter,

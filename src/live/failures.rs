@@ -1,10 +1,9 @@
-//! Why sessions got no server, and what this process ran short of: counts by cause, and the log
-//! events about them, for each cause at most one in [`REPORT_EVERY`]. Called by workers and by the
-//! control thread, on failures only.
+//! Why sessions got no server, and what this machine ran short of: counters by cause, and log events, at most
+//! one per cause in [`REPORT_EVERY`]. Called by workers and by the control thread, on failures only.
 //!
-//! Every cause of a session that ends as `SC`, `sC` or `RC` is a [`FailureCause`]. A shortage is
-//! counted twice: each time that something could not be had, by the step that wanted it
-//! ([`Shortages`]), and for each session that failed by it ([`FailedSessions`]).
+//! Every cause of a session that ends as `SC`, `sC` or `RC` is a [`FailureCause`]. A shortage is counted twice:
+//! each time that a step lacks something ([`Shortages`]), and for each session that fails by it
+//! ([`FailedSessions`]).
 
 use super::objects::{BackendLive, FrontendLive, GlobalLive};
 use super::sharded::{Counter, WorkerToken};
@@ -23,15 +22,15 @@ pub const MAXCONN_REPORT_EVERY: u64 = 10;
 pub enum FailureCause {
     /// No server could be chosen: there is none, or all are down or in maintenance (`SC`).
     NoServer,
-    /// The server that was asked last refused (`SC`).
+    /// The server that was tried last refused (`SC`).
     Refused,
-    /// There is no way to the server that was asked last (`SC`).
+    /// There is no route to the server that was tried last (`SC`).
     Unreachable,
-    /// Connecting to the server that was asked last failed by another error (`SC`).
+    /// Connecting to the server that was tried last failed by another error (`SC`).
     ConnectError,
     /// No server answered within `timeout.connect` (`sC`).
     Timeout,
-    /// Something of our own was missing (`RC`).
+    /// A shortage on this machine (`RC`).
     Shortage(Shortage),
 }
 
@@ -99,7 +98,7 @@ impl FailedSessions {
     }
 }
 
-/// What wanted something that was not to be had.
+/// The step that lacked something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShortageStep {
     /// Accepting a client.
@@ -124,7 +123,7 @@ impl ShortageStep {
     }
 }
 
-/// Times that something was not to be had, by step and by what it was, in one shard.
+/// Shortages by step and kind, in one shard.
 #[derive(Debug, Default)]
 pub struct Shortages([[Counter; Shortage::ALL.len()]; ShortageStep::ALL.len()]);
 
@@ -135,17 +134,17 @@ impl Shortages {
     }
 }
 
-/// Lets one event through in a number of seconds, and counts those that it holds back.
+/// Lets one event pass in a number of seconds, and counts those that it suppresses.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    /// Second of the process's clock from which on the next event may be written.
+    /// Second of the process's clock from which the next event may be written.
     next: AtomicU64,
     held_back: AtomicU64,
 }
 
 impl Throttle {
-    /// `Some`: an event may be written in this `second`, with the number of those that were held
-    /// back since the one before. After it none may for `every` seconds.
+    /// `Some`: an event may be written in this `second`, and none in the next `every` seconds. The number is
+    /// that of the events that were suppressed since the last one.
     pub fn allow(&self, second: u64, every: u64) -> Option<u64> {
         let next = self.next.load(Relaxed);
         let free = second >= next
@@ -162,7 +161,7 @@ impl Throttle {
     }
 }
 
-/// When events about failures may be written again.
+/// Limits the log events about failures.
 #[derive(Debug, Default)]
 pub struct FailureReports {
     failed: [Throttle; FailureCause::ALL.len()],
@@ -171,7 +170,7 @@ pub struct FailureReports {
     pub(super) maxconn: Throttle,
 }
 
-/// A server, for an event.
+/// The names and the address of a server, for an event.
 #[expect(
     missing_debug_implementations,
     reason = "it holds what can only be displayed"
@@ -182,12 +181,12 @@ pub struct ServerName<'a> {
     pub backend: &'a str,
     /// Its own name.
     pub server: &'a str,
-    /// Where it is; empty when that is not known.
+    /// Its address; empty when that is not known.
     pub address: &'a dyn std::fmt::Display,
 }
 
 impl GlobalLive {
-    /// Counts that `step` could not have something, and writes an event about it.
+    /// Counts that `step` had a shortage, and writes an event.
     pub fn shortage(
         &self,
         token: &WorkerToken,
@@ -221,8 +220,8 @@ impl GlobalLive {
         }
     }
 
-    /// Counts a session of `backend` that got no server, and writes an event about it. One that
-    /// failed by a shortage has no event of its own: [`GlobalLive::shortage`] has written it.
+    /// Counts a session of `backend` that got no server, and writes an event. A session that failed by a
+    /// shortage has no event of its own: [`GlobalLive::shortage`] has written one.
     pub fn session_failed(
         &self,
         token: &WorkerToken,
@@ -247,8 +246,7 @@ impl GlobalLive {
         }
     }
 
-    /// Writes an event: `frontend` has as many sessions as its `maxconn` allows, and its next
-    /// clients wait.
+    /// Writes an event: `frontend` has as many sessions as its `maxconn` allows, and further clients wait.
     pub fn frontend_maxconn_reached(&self, frontend: &FrontendLive, maxconn: u32) {
         let throttle = &frontend.maxconn_report;
         if let Some(and_others) = throttle.allow(self.second(), MAXCONN_REPORT_EVERY) {
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn one_event_in_a_second_and_the_next_tells_of_the_others() {
+    fn one_event_in_a_second_and_the_next_counts_the_others() {
         let throttle = Throttle::default();
         assert_eq!(throttle.allow(0, 1), Some(0));
         assert_eq!(throttle.allow(0, 1), None);

@@ -1,9 +1,9 @@
-//! A shared, exact number of things that exist now. Written by guards only (`live::slot`).
+//! A shared, exact number of things that exist now. Only guards write it (`live::slot`).
 
 use crossbeam_utils::CachePadded;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// How many there are now, on a cache line of its own. Cheap to read from any thread.
+/// A number on a cache line of its own. Cheap to read from any thread.
 #[derive(Debug, Default)]
 pub struct Gauge(CachePadded<AtomicU32>);
 
@@ -13,12 +13,12 @@ impl Gauge {
         self.0.load(Relaxed)
     }
 
-    /// One more; the new value.
+    /// Adds one; returns the new value.
     pub(super) fn raise(&self) -> u32 {
         self.0.fetch_add(1, Relaxed) + 1
     }
 
-    /// One more unless `limit` is reached; the new value.
+    /// Adds one unless `limit` is reached; returns the new value.
     pub(super) fn raise_below(&self, limit: u32) -> Option<u32> {
         self.0
             .fetch_update(Relaxed, Relaxed, |n| (n < limit).then(|| n + 1))
@@ -26,7 +26,7 @@ impl Gauge {
             .map(|n| n + 1)
     }
 
-    /// One less.
+    /// Subtracts one.
     pub(super) fn lower(&self) {
         let before = self.0.fetch_sub(1, Relaxed);
         debug_assert!(

@@ -1,9 +1,8 @@
-//! The bounded queue to the log thread. Sent to from workers and the control thread.
+//! The bounded queue to the log thread. Workers and the control thread send to it.
 //!
-//! Invariants: sending never waits. A full queue drops the line and counts it
-//! ([`GlobalLive::dropped_logs`]), so that a log that nobody reads costs traffic nothing. A line is
-//! in exactly one queue: one that is replaced ends for its reader when the last line that was sent
-//! into it has been read.
+//! Invariants: sending never waits. A full queue drops the line and counts it ([`GlobalLive::dropped_logs`]),
+//! so that a log that is not read costs traffic nothing. A line is in exactly one queue. A queue that was
+//! replaced ends for its reader after the last line that was sent into it.
 
 use super::objects::GlobalLive;
 use super::record::SessionRecord;
@@ -15,36 +14,36 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// Lines that may wait for the log thread.
 pub const LOG_QUEUE_MAX: usize = 8192;
 
-/// Severity of a [`LogEntry::Event`], by syslog's numbers (0 emerg to 7 debug). A number and not
-/// the configuration's type, because this layer sees no configuration.
+/// Severity of a [`LogEntry::Event`], by syslog's numbers (0 emerg to 7 debug). A number, because this layer
+/// does not see the configuration's type.
 pub type SeverityCode = u8;
 
-/// One line to be.
+/// A line to log.
 #[derive(Debug)]
 pub enum LogEntry {
     /// A session has ended.
     Session(Box<SessionRecord>),
-    /// Something happened to the service: text in HAProxy's words.
+    /// An event of the service; the text is HAProxy's.
     Event {
-        /// How bad.
+        /// Its severity.
         severity: SeverityCode,
         /// The line.
         text: Box<str>,
     },
 }
 
-/// A queue that is not yet sent to.
+/// A queue that nothing sends to yet.
 #[derive(Debug)]
 pub struct LogSender(Arc<SyncSender<LogEntry>>);
 
-/// A queue, and the end that the log thread reads.
+/// A queue: the sender, and the receiver that the log thread reads.
 pub fn log_queue() -> (LogSender, Receiver<LogEntry>) {
     let (sender, receiver) = sync_channel(LOG_QUEUE_MAX);
     (LogSender(Arc::new(sender)), receiver)
 }
 
-/// The sending end; cheap to clone, and all clones lead to the same queue. Without log targets it
-/// leads nowhere.
+/// Sends lines to the log thread; cheap to clone, and all clones send to the same queue. Without log targets it
+/// discards them.
 #[derive(Debug, Clone)]
 pub struct LogQueue {
     sender: Arc<ArcSwapOption<SyncSender<LogEntry>>>,
@@ -52,7 +51,7 @@ pub struct LogQueue {
 }
 
 impl LogQueue {
-    /// A queue, and the end that the log thread reads.
+    /// A queue, and the receiver that the log thread reads.
     pub fn new(global: Arc<GlobalLive>) -> (Self, Receiver<LogEntry>) {
         let (sender, receiver) = log_queue();
         let queue = Self::off(global);
@@ -60,7 +59,7 @@ impl LogQueue {
         (queue, receiver)
     }
 
-    /// A queue that leads nowhere: nothing is to be logged.
+    /// Discards every line: nothing is to be logged.
     pub fn off(global: Arc<GlobalLive>) -> Self {
         Self {
             sender: Arc::new(ArcSwapOption::empty()),
@@ -68,29 +67,29 @@ impl LogQueue {
         }
     }
 
-    /// What is sent from now on goes there; nowhere for `None`.
+    /// Lines are sent to `sender` from now on; `None` discards them.
     pub fn set_sender(&self, sender: Option<LogSender>) {
         self.sender.store(sender.map(|sender| sender.0));
     }
 
-    /// Keeps the queue of now from ending, as a sender does in the middle of a line.
+    /// Keeps the current queue from ending, as a thread that is sending a line does.
     #[cfg(test)]
     pub(crate) fn hold(&self) -> Option<LogSender> {
         self.sender.load_full().map(LogSender)
     }
 
-    /// Whether lines are wanted at all.
+    /// Whether lines are sent at all.
     #[cfg(test)]
     pub(crate) fn is_on(&self) -> bool {
         self.sender.load().is_some()
     }
 
-    /// Sends, or drops and counts. Never waits.
+    /// Sends a line, or drops and counts it. Never waits.
     pub fn send(&self, entry: LogEntry) {
         self.send_with(|| entry);
     }
 
-    /// The same with a line that is built only when it is wanted.
+    /// The same with a line that is built only if lines are sent.
     pub fn send_with(&self, entry: impl FnOnce() -> LogEntry) {
         if let Some(sender) = &*self.sender.load()
             && sender.try_send(entry()).is_err()

@@ -1,13 +1,13 @@
-//! What is counted: gauges, counters, rates, and the slots that guard them.
+//! Counters: gauges, counters, rates, and the guards of gauges.
 //!
-//! Everything here survives a reload for as long as the name of its frontend, backend or server
-//! does. Two kinds of number, never mixed:
+//! Everything here survives a reload for as long as the name of its frontend, backend or server does. There are
+//! two kinds of number, never mixed:
 //!
-//! - **Gauges decide** (maxconn, and how many sessions a server has). They are shared and exact, and
-//!   move only in the constructor and drop of a guard ([`slot`]), so that a panic, a kill and an
-//!   early return all leave them right.
-//! - **Counters tell.** Each worker writes its own shard with plain stores ([`sharded`]); readers
-//!   add the shards up. A counter never decides anything.
+//! - **Gauges decide** (maxconn, and how many sessions a server has). They are shared and exact, and change
+//!   only in the constructor and drop of a guard ([`slot`]), so that they stay right after a panic, a kill and
+//!   an early return.
+//! - **Counters only inform.** Each worker writes its own shard with plain stores ([`sharded`]); readers add
+//!   the shards up. No decision depends on a counter.
 
 pub mod check_report;
 pub mod counters;

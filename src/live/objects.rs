@@ -1,6 +1,6 @@
-//! The counted half of the process, of a frontend, a backend and a server.
+//! The counters of the process, of a frontend, of a backend and of a server.
 //!
-//! Shared by every thread through `Arc`; kept for a name across reloads.
+//! All threads share them through `Arc`; a name keeps them over reloads.
 
 use super::check_report::LastCheck;
 use super::counters::Traffic;
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// Connects in a row that must fail before a server is suspected.
+/// Connects in a row that fail before a server is suspected.
 pub const SUSPECT_AFTER: u32 = 3;
 
 /// Pipes of one worker, in use and kept, unless the descriptor limit allows fewer.
@@ -28,48 +28,48 @@ pub struct GlobalTraffic {
     pub conn_tot: Counter,
     /// Bytes to clients and to servers (`TotalBytesOut`).
     pub bytes_out: Counter,
-    /// Those of them that went through a pipe inside the kernel (`TotalSplicedBytesOut`).
+    /// Those of them that went through a pipe (`TotalSplicedBytesOut`).
     pub spliced_out: Counter,
-    /// Pipes whose bytes a slow reader has not taken (`PipesUsed`).
+    /// Pipes with bytes that a slow reader has not taken (`PipesUsed`).
     pub pipes_used: Level,
-    /// Pipes that are kept for the next ones (`PipesFree`).
+    /// Free pipes that are kept (`PipesFree`).
     pub pipes_free: Level,
     /// Times accepting paused because a limit was reached (`MaxconnReached`).
     pub paused: Counter,
-    /// Times that something of our own was not to be had.
+    /// Shortages on this machine.
     pub shortages: Shortages,
 }
 
-/// What is counted for the whole process.
+/// The counters of the whole process.
 #[derive(Debug)]
 pub struct GlobalLive {
-    /// Origin of the process's clock: `now_ms` of everything counted is relative to this.
+    /// Start of the process's clock: all times here are relative to it.
     pub start: Instant,
-    /// Sessions now, stats not counted (`CurrConns`).
+    /// Sessions now, without those of the stats proxy (`CurrConns`).
     pub active: Gauge,
     /// Sessions of each worker.
     pub load: Load,
-    /// Workers that have paused accepting and wait for a place.
+    /// Workers that have paused accepting and wait for a slot.
     pub waiting: AtomicUsize,
-    /// Told when a place is free and [`GlobalLive::waiting`] is not 0.
+    /// Notified when a slot is freed and [`GlobalLive::waiting`] is not 0.
     pub freed: Notify,
     /// Log lines that were dropped because the log thread could not follow (`DroppedLogs`).
     pub dropped_logs: AtomicU64,
-    /// What became of reloads.
+    /// Counts and results of reloads.
     pub reloads: Reloads,
     /// Per-shard counts.
     pub traffic: Shards<GlobalTraffic>,
-    /// Pipes of one worker, in use and kept (`Maxpipes` is that of all workers).
+    /// Most pipes of one worker, used and free (`Maxpipes` is the sum of all workers).
     pub pipes_max: u32,
-    /// Set while descriptors are lent that are kept back for health checks and the statistics.
-    /// Workers take no descriptor then.
+    /// Set while descriptors that are kept back for health checks and the statistics are lent. Workers open no
+    /// descriptor then.
     pub reserve_lent: Arc<AtomicBool>,
-    /// When events about failures may be written again.
+    /// Limits the log events about failures.
     pub(super) reports: FailureReports,
 }
 
 impl GlobalLive {
-    /// Nothing counted yet, for `shards` writing threads.
+    /// All counters at 0, for `shards` writing threads.
     pub fn new(start: Instant, shards: usize) -> Self {
         Self {
             start,
@@ -86,8 +86,7 @@ impl GlobalLive {
         }
     }
 
-    /// The same, with so many pipes for each worker, and the sign that descriptors kept back are
-    /// lent.
+    /// The same with this many pipes per worker, and the flag that descriptors kept back are lent.
     #[must_use]
     pub fn with_descriptors(self, pipes_max: u32, reserve_lent: Arc<AtomicBool>) -> Self {
         Self {
@@ -97,9 +96,9 @@ impl GlobalLive {
         }
     }
 
-    /// Whether workers may take descriptors: none is lent of those that are kept back.
+    /// Whether workers may open descriptors: none of those that are kept back is lent.
     ///
-    /// # Hot path: a load of what is nearly never written.
+    /// # Hot path: a load of a value that is hardly ever written.
     pub fn may_take_descriptors(&self) -> bool {
         !self.reserve_lent.load(Relaxed)
     }
@@ -110,7 +109,7 @@ impl GlobalLive {
     }
 }
 
-/// What is counted for a frontend.
+/// The counters of a frontend.
 #[derive(Debug)]
 pub struct FrontendLive {
     /// Its name.
@@ -123,12 +122,12 @@ pub struct FrontendLive {
     pub rate_max: AtomicU32,
     /// Most connections in one second so far (`conn_rate_max`); control thread only.
     pub conn_rate_max: AtomicU32,
-    /// When it may be reported again that its `maxconn` is reached.
+    /// Limits the log events about its `maxconn`.
     pub(super) maxconn_report: Throttle,
 }
 
 impl FrontendLive {
-    /// Nothing counted yet.
+    /// All counters at 0.
     pub fn new(name: Arc<str>, shards: usize) -> Self {
         Self {
             name,
@@ -141,7 +140,7 @@ impl FrontendLive {
     }
 }
 
-/// What is counted for a backend.
+/// The counters of a backend.
 #[derive(Debug)]
 pub struct BackendLive {
     /// Its name.
@@ -154,12 +153,12 @@ pub struct BackendLive {
     pub failed_sessions: Shards<FailedSessions>,
     /// Most sessions in one second so far (`rate_max`); control thread only.
     pub rate_max: AtomicU32,
-    /// Position of the round robin: advances once a session.
+    /// Cursor of the round robin: advances once per session.
     pub cursor: CachePadded<AtomicUsize>,
 }
 
 impl BackendLive {
-    /// Nothing counted yet.
+    /// All counters at 0.
     pub fn new(name: Arc<str>, shards: usize) -> Self {
         Self {
             name,
@@ -172,12 +171,12 @@ impl BackendLive {
     }
 }
 
-/// What is counted for a server.
+/// The counters of a server.
 #[derive(Debug)]
 pub struct ServerLive {
     /// Its name.
     pub name: Arc<str>,
-    /// Tells this server from every other that the process has ever had.
+    /// Identifies this server for the life of the process.
     pub uid: u64,
     /// Sessions now (`scur`).
     pub active: Gauge,
@@ -185,18 +184,18 @@ pub struct ServerLive {
     pub traffic: Shards<Traffic>,
     /// Most sessions in one second so far (`rate_max`); control thread only.
     pub rate_max: AtomicU32,
-    /// What the last check said; written by the control thread.
+    /// The last check; the control thread writes it.
     pub check: LastCheck,
-    /// Connects that have failed since the last that did not.
+    /// Failed connects since the last that succeeded.
     failed_connects: AtomicU32,
-    /// Picked last until a check or a connect says otherwise.
+    /// Picked last until a check or a connect succeeds.
     suspect: AtomicBool,
-    /// What a connect usually takes, µs, smoothed; 0 before the first.
+    /// Smoothed time of a connect, µs; 0 before the first.
     usual_connect: AtomicU32,
 }
 
 impl ServerLive {
-    /// Nothing counted yet.
+    /// All counters at 0.
     pub fn new(name: Arc<str>, shards: usize) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
@@ -212,16 +211,16 @@ impl ServerLive {
         }
     }
 
-    /// A connect has failed by the server's fault, or was overtaken by another server's. `true`
-    /// when this one makes the server suspected: it is to be checked at once.
+    /// A connect has failed by the server's fault, or got no answer in time. `true` when the server becomes
+    /// suspected now; it is to be checked at once.
     pub fn connect_failed(&self) -> bool {
         let failed = self.failed_connects.fetch_add(1, Relaxed).saturating_add(1);
         failed >= SUSPECT_AFTER && !self.suspect.swap(true, Relaxed)
     }
 
-    /// A connect has succeeded after `took`: the server is trusted, and its usual time follows.
+    /// A connect has succeeded after `took`: the server is trusted, and its usual time is updated.
     pub fn connect_succeeded(&self, took: Duration) {
-        // A plain store each: racing workers may lose a sample of the smoothing, never a verdict.
+        // Plain stores: workers that race may lose a sample of the smoothing, never a verdict.
         if self.failed_connects.load(Relaxed) != 0 {
             self.trust();
         }
@@ -235,26 +234,26 @@ impl ServerLive {
         self.usual_connect.store(next.max(1), Relaxed);
     }
 
-    /// A check has passed, or the server was put back into service: nothing is held against it.
+    /// A check has passed, or the server was put back into service: earlier failures no longer count.
     pub fn trust(&self) {
-        // Workers read these; what is so already is not written, which would cost them the line.
+        // Workers read these. A store of the same value would take the cache line from them.
         if self.failed_connects.load(Relaxed) != 0 || self.is_suspect() {
             self.failed_connects.store(0, Relaxed);
             self.suspect.store(false, Relaxed);
         }
     }
 
-    /// Whether somebody is known to listen there: the last connect to it was answered.
+    /// Whether the server is known to listen: the last connect was answered.
     pub fn is_answering(&self) -> bool {
         self.failed_connects.load(Relaxed) == 0 && self.usual_connect.load(Relaxed) != 0
     }
 
-    /// Whether it is to be picked last.
+    /// Whether it is picked last.
     pub fn is_suspect(&self) -> bool {
         self.suspect.load(Relaxed)
     }
 
-    /// What a connect to it usually takes; zero before the first.
+    /// Usual time of a connect; zero before the first.
     pub fn usual_connect(&self) -> Duration {
         Duration::from_micros(u64::from(self.usual_connect.load(Relaxed)))
     }
@@ -265,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_third_failure_in_a_row_makes_a_suspect_and_says_so_once() {
+    fn the_third_failure_in_a_row_makes_a_suspect_and_is_reported_once() {
         let server = ServerLive::new("s1".into(), 1);
         assert!(!server.connect_failed());
         assert!(!server.connect_failed());

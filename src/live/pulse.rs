@@ -1,8 +1,8 @@
-//! Signs of life: each worker moves a number of its own on, and the watchdog looks whether all
-//! have moved.
+//! Proves to the watchdog that each worker runs: each one increments a number of its own, and the watchdog
+//! checks that all have changed.
 //!
-//! Written by the workers, read by the watchdog on the control thread. Invariant: a number moves
-//! only while the worker's runtime turns; a worker that has ended properly is not missed.
+//! Written by the workers, read by the watchdog on the control thread. Invariant: a number changes only while
+//! the worker's runtime runs. A worker that has ended in order is not reported.
 
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The number of a worker that has ended.
 const ENDED: u64 = u64::MAX;
 
-/// A worker's own number.
+/// The number of one worker.
 #[derive(Debug)]
 pub struct Pulse {
     every: Duration,
@@ -20,7 +20,7 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Beats until it is dropped, which means that the worker has ended.
+    /// Increments the number until it is dropped, which means that the worker has ended.
     pub async fn beat(self) {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -31,14 +31,14 @@ impl Pulse {
     }
 
     fn count(&self) {
-        // One writer.
+        // There is one writer.
         self.beats.store(self.beats.load(Relaxed) + 1, Relaxed);
     }
 }
 
 impl Drop for Pulse {
     fn drop(&mut self) {
-        // A panic is no proper end, and ends the process.
+        // After a panic the worker has not ended in order, and the process ends.
         if !std::thread::panicking() {
             self.beats.store(ENDED, Relaxed);
         }
@@ -50,7 +50,7 @@ impl Drop for Pulse {
 pub struct Pulses(Vec<(Arc<CachePadded<AtomicU64>>, u64)>);
 
 impl Pulses {
-    /// Numbers for `count` workers, each to be moved on `every` so often.
+    /// Numbers for `count` workers, each to be incremented once in `every`.
     pub fn new(count: usize, every: Duration) -> (Self, Vec<Pulse>) {
         let pulses: Vec<Pulse> = (0..count)
             .map(|_| Pulse {
@@ -65,7 +65,7 @@ impl Pulses {
         (Self(seen), pulses)
     }
 
-    /// The numbers of the workers that have not moved since this was last asked.
+    /// The workers whose numbers have not changed since the last call.
     pub fn silent(&mut self) -> Vec<usize> {
         let mut silent = Vec::new();
         for (worker, (beats, seen)) in self.0.iter_mut().enumerate() {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_has_ended_is_not_missed() {
+    fn a_worker_that_has_ended_is_not_reported() {
         let (mut pulses, mut workers) = Pulses::new(2, Duration::from_secs(1));
         drop(workers.pop());
         workers[0].count();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_silence() {
+    fn a_worker_that_panics_is_reported() {
         let (mut pulses, workers) = Pulses::new(1, Duration::from_secs(1));
         let thread = std::thread::spawn(move || {
             let _held = workers;

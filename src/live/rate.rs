@@ -1,9 +1,9 @@
-//! Events per second, as HAProxy's frequency counters show them. One writer per shard.
+//! Events per second, as HAProxy's frequency counters. One writer per shard.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Seconds that are remembered. The newest is being counted; the one before is complete, and stays
-/// readable for two more seconds, so that a reader who is late by a second still gets it whole.
+/// Seconds that are kept. The newest is being counted. The one before is complete and stays readable for two
+/// more seconds, so that a reader who is a second late still reads all of it.
 const SECONDS: usize = 4;
 
 /// A counter per second, for the last few seconds.
@@ -16,7 +16,7 @@ impl Rate {
     /// Counts one event in second `second` of the process's clock.
     pub fn count(&self, second: u32) {
         let (stamp, events) = &self.slots[second as usize % SECONDS];
-        // Stamps are one more than the second, so that an untouched slot belongs to none.
+        // Stamps are one more than the second, so that an unused slot belongs to no second.
         let mine = second + 1;
         if stamp.load(Relaxed) == mine {
             events.store(events.load(Relaxed).wrapping_add(1), Relaxed);
@@ -26,7 +26,7 @@ impl Rate {
         }
     }
 
-    /// Events that were counted in second `second`, if it is one of the last few.
+    /// Events in second `second`, if it is one of the last few.
     pub fn in_second(&self, second: u32) -> u32 {
         let (stamp, events) = &self.slots[second as usize % SECONDS];
         if stamp.load(Relaxed) == second + 1 {
@@ -37,8 +37,8 @@ impl Rate {
     }
 }
 
-/// The rate at `now_ms` of the process's clock over all `shards`: the running second plus the part
-/// of the one before that is not yet a second old. This is HAProxy's `read_freq_ctr`.
+/// The rate at `now_ms` of the process's clock over all `shards`: the current second plus the part of the one
+/// before that is less than a second old. As HAProxy's `read_freq_ctr`.
 pub fn per_second<'a>(shards: impl Iterator<Item = &'a Rate> + Clone, now_ms: u64) -> u32 {
     let second = u32::try_from(now_ms / 1000).unwrap_or(u32::MAX - 1);
     let past = now_ms % 1000;

@@ -1,7 +1,7 @@
-//! What is known of a session when it has ended: the input of a log line.
+//! A session that has ended: the input of a log line.
 //!
-//! Made by a worker, sent to the log thread over a bounded channel, formatted there. Names are
-//! shared, so a record costs no allocation but for a unix socket's path.
+//! A worker makes it and sends it over a bounded channel to the log thread, which formats it. Names are shared,
+//! so that a record copies no text.
 
 use super::termination::{Cause, Phase};
 use std::net::SocketAddr;
@@ -35,13 +35,13 @@ pub struct SessionRecord {
     pub cause: Cause,
     /// Second letter.
     pub phase: Phase,
-    /// Sessions of the process, this one counted (`actconn`).
+    /// Sessions of the process, this one included (`actconn`).
     pub active: u32,
-    /// Of the frontend, this one counted.
+    /// Sessions of the frontend, this one included.
     pub frontend_active: u32,
-    /// Of the backend, this one no longer counted.
+    /// Sessions of the backend, without this one.
     pub backend_active: u32,
-    /// Of the server, this one no longer counted.
+    /// Sessions of the server, without this one.
     pub server_active: u32,
     /// Connection attempts after the first.
     pub retries: u32,

@@ -1,4 +1,4 @@
-//! What became of the reloads of the process. Any thread reads, the control thread writes.
+//! Counts and results of reloads. Any thread reads, the control thread writes.
 
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use std::time::Instant;
 pub enum ReloadEnd {
     /// The new configuration is in force.
     Done,
-    /// Nothing was changed.
+    /// It was refused; nothing changed.
     Refused,
-    /// The configuration before was put back.
+    /// It was rolled back to the configuration before.
     RolledBack,
-    /// The configuration before was to be put back, and could not be had again.
+    /// The rollback to the configuration before failed.
     RollbackFailed,
 }
 
@@ -25,7 +25,7 @@ pub struct LastReload {
     pub end: ReloadEnd,
     /// When it ended.
     pub at: Instant,
-    /// What changed or why not, a line each.
+    /// The changes or the reasons, one line each.
     pub lines: Vec<String>,
 }
 
@@ -34,11 +34,11 @@ pub struct LastReload {
 pub struct Reloads {
     /// Reloads that took effect.
     pub succeeded: AtomicU64,
-    /// Reloads that changed nothing because something was wrong.
+    /// Reloads that were refused.
     pub failed: AtomicU64,
-    /// Reloads that were taken back.
+    /// Reloads that were rolled back.
     pub rolled_back: AtomicU64,
-    /// Reloads that could not be taken back.
+    /// Reloads whose rollback failed.
     pub rollbacks_failed: AtomicU64,
     /// The last one; `None` before the first.
     pub last: ArcSwapOption<LastReload>,

@@ -1,16 +1,16 @@
-//! Counters in shards, one a writing thread. Runs on any thread.
+//! Counters in shards, one per writing thread. Runs on any thread.
 //!
-//! Invariant: a shard has one writer. [`WorkerToken`] is `!Send` and made once per thread, and
-//! [`Shards::mine`] is the only way to the shard of a token, so a worker cannot write another's by
-//! mistake. That is why [`Counter::add`] can be a load and a store instead of a locked addition.
+//! Invariant: a shard has one writer. [`WorkerToken`] is `!Send` and made once per thread, and [`Shards::mine`]
+//! is the only access to the shard of a token. So a worker cannot write another's by mistake, and
+//! [`Counter::add`] can be a load and a store instead of a locked addition.
 
 use crossbeam_utils::CachePadded;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// The right to write one shard of everything that is counted.
+/// Permits writing one shard of all counters.
 ///
-/// Not `Send`: it is made on the thread that keeps it.
+/// Not `Send`: it is made on the thread that uses it.
 #[derive(Debug)]
 pub struct WorkerToken {
     shard: usize,
@@ -18,8 +18,7 @@ pub struct WorkerToken {
 }
 
 impl WorkerToken {
-    /// The token of shard `shard`. The composition root calls this once per shard: workers have 0
-    /// to n-1, the control thread has n.
+    /// The token of shard `shard`. Called once per shard: workers have 0 to n-1, the control thread has n.
     pub fn new(shard: usize) -> Self {
         Self {
             shard,

@@ -1,15 +1,14 @@
-//! Guards: the only way a gauge moves. Taken and dropped on a worker.
+//! Guards, the only way to change a gauge. Taken and dropped on a worker.
 //!
-//! A [`ConnSlot`] is a client connection's place in the process and its frontend, a [`Slot`] a
-//! session's place on a backend or server. Dropping one gives the place back, whatever ended the
-//! session.
+//! A [`ConnSlot`] is a client connection's slot in the process and its frontend, a [`Slot`] a session's slot on
+//! a backend or server. Dropping one frees the slot, however the session ended.
 
 use super::objects::{BackendLive, FrontendLive, GlobalLive, ServerLive};
 use super::sharded::WorkerToken;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-/// A client connection's place in the process and in its frontend.
+/// A client connection's slot in the process and in its frontend.
 #[derive(Debug)]
 pub struct ConnSlot {
     global: Arc<GlobalLive>,
@@ -23,12 +22,12 @@ pub struct ConnSlot {
 pub struct ConnLimits {
     /// Most sessions of the process.
     pub global: u32,
-    /// Most sessions of the frontend; `None`: the process's alone.
+    /// Most sessions of the frontend; `None`: only the limit of the process applies.
     pub frontend: Option<u32>,
 }
 
 impl ConnLimits {
-    /// There is always a place.
+    /// No limits.
     pub const NONE: Self = Self {
         global: u32::MAX,
         frontend: None,
@@ -36,7 +35,7 @@ impl ConnLimits {
 }
 
 impl ConnSlot {
-    /// A place, or `None` when the process or the frontend is full.
+    /// A slot, or `None` when the process or the frontend is full.
     ///
     /// # Hot path
     pub fn take(
@@ -64,14 +63,14 @@ impl ConnSlot {
         })
     }
 
-    /// Counts the session for another worker from here on.
+    /// Counts the session for another worker from now on.
     pub fn move_to(&mut self, worker: usize) {
         self.global.load.of(worker).raise();
         self.global.load.of(self.worker).lower();
         self.worker = worker;
     }
 
-    /// Sessions of the process now, this one counted.
+    /// Sessions of the process now, this one included.
     pub fn global_active(&self) -> u32 {
         self.global.active.get()
     }
@@ -82,8 +81,8 @@ impl Drop for ConnSlot {
         self.global.load.of(self.worker).lower();
         self.frontend.active.lower();
         self.global.active.lower();
-        // Pairs with the increment of `waiting` before its holder looks at the gauges again: either
-        // it sees the place that is free now, or we see it waiting.
+        // Pairs with the increment of `waiting`, after which its owner reads the gauges again: either it reads
+        // the lowered gauge, or this reads the increment.
         std::sync::atomic::fence(SeqCst);
         if self.global.waiting.load(Relaxed) != 0 {
             self.global.freed.notify_waiters();
@@ -91,7 +90,7 @@ impl Drop for ConnSlot {
     }
 }
 
-/// A session's place on a backend.
+/// A session's slot on a backend.
 #[derive(Debug)]
 pub struct BackendSlot(Arc<BackendLive>);
 
@@ -115,7 +114,7 @@ impl Drop for BackendSlot {
     }
 }
 
-/// A session's place on a server.
+/// A session's slot on a server.
 #[derive(Debug)]
 pub struct Slot(Arc<ServerLive>);
 
@@ -139,12 +138,12 @@ impl Drop for Slot {
     }
 }
 
-/// A connection's place on the stats proxy. It does not count against the process's limit.
+/// A connection's slot on the stats proxy. It does not count against the process's limit.
 #[derive(Debug)]
 pub struct StatsSlot(Arc<FrontendLive>);
 
 impl StatsSlot {
-    /// A place, or `None` when `limit` are taken.
+    /// A slot, or `None` when `limit` are taken.
     pub fn take(stats: &Arc<FrontendLive>, limit: u32, token: &WorkerToken) -> Option<Self> {
         let now = stats.active.raise_below(limit)?;
         stats.traffic.mine(token).smax.see(now);
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_hold_and_every_place_comes_back() {
+    fn limits_hold_and_every_slot_is_freed() {
         let token = WorkerToken::new(0);
         let global = Arc::new(GlobalLive::new(Instant::now(), 1));
         let frontend = Arc::new(FrontendLive::new("f".into(), 1));

@@ -1,14 +1,14 @@
-//! How a session ended: HAProxy's two letters, and the tables that hang on them.
+//! How a session ended: HAProxy's two letters, and the tables that depend on them.
 //!
-//! [`Termination`] is the only error of the data path. Log text, counters and whether another
-//! server may be tried are read off it. The letters are those of HAProxy's `%ts`.
+//! [`Termination`] is the only error of the data path. Log text and counters follow from it. The letters are
+//! those of HAProxy's `%ts`.
 
 use std::io;
 
 /// Who ended the session (first letter).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// `-`: nobody, it ran to its end.
+    /// `-`: nobody; both sides ended it.
     Normal,
     /// `C`: the client aborted.
     Client,
@@ -16,9 +16,9 @@ pub enum Cause {
     Server,
     /// `P`: the proxy refused it.
     Proxy,
-    /// `R`: a resource of ours ran out.
+    /// `R`: this machine ran short of something.
     Resource,
-    /// `I`: a mistake of ours.
+    /// `I`: an internal error.
     Internal,
     /// `D`: its server went down (`on-marked-down`).
     Down,
@@ -35,33 +35,33 @@ pub enum Cause {
 /// What the session was waiting for (second letter).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// `-`: nothing, after the end.
+    /// `-`: nothing; it was over.
     Done,
     /// `R`: data of the client, before a server was chosen.
     Request,
-    /// `Q`: a place.
+    /// `Q`: a slot.
     Queue,
     /// `C`: the connection to the server.
     Connect,
     /// `D`: data of either side.
     Data,
-    /// `L`: the last data to the client, the server having ended.
+    /// `L`: the last data to the client, after the server has ended.
     Last,
 }
 
 /// How a session ended.
 #[derive(Debug)]
 pub struct Termination {
-    /// Who.
+    /// Who ended it.
     pub cause: Cause,
-    /// In which phase.
+    /// What it was waiting for.
     pub phase: Phase,
-    /// What the system said, where it said anything.
+    /// The system's error, if there was one.
     pub error: Option<io::Error>,
 }
 
 impl Termination {
-    /// An end that no system error belongs to.
+    /// An end without a system error.
     pub fn new(cause: Cause, phase: Phase) -> Self {
         Self {
             cause,
@@ -70,7 +70,7 @@ impl Termination {
         }
     }
 
-    /// The end that both sides agreed on.
+    /// An end by both sides.
     pub fn normal() -> Self {
         Self::new(Cause::Normal, Phase::Done)
     }
@@ -103,10 +103,9 @@ pub enum EndCounters {
 }
 
 impl Termination {
-    /// What it is counted as: HAProxy's rule, seen beside 3.5 (`process_stream` in its
-    /// `src/stream.c`). An error of the server's connection is counted as an invalid response, its
-    /// silence is not. A client that ends its sending half while a server is still being asked is
-    /// not counted, one that resets its connection then is.
+    /// The counters by HAProxy's rule, as observed with 3.5 (`process_stream` in its `src/stream.c`). An error
+    /// of the server's connection counts as an invalid response, its silence does not. A client that sends FIN
+    /// while a server is being tried is not counted; one that resets its connection then is.
     pub fn counters(&self) -> EndCounters {
         match (self.cause, self.phase) {
             (Cause::Client, Phase::Request) => EndCounters::RequestError,
@@ -157,7 +156,7 @@ impl Phase {
 mod tests {
     use super::*;
 
-    /// Fault 48: the counters that HAProxy 3.5 moved for each of these ends.
+    /// Fault 48: the counters that HAProxy 3.5 incremented for each of these ends.
     #[test]
     fn fault_48_ends_are_counted_as_by_haproxy() {
         use {Cause as C, EndCounters as E, Phase as P};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Sessions that an average looks back on (HAProxy's `TIME_STATS_SAMPLES`).
+/// Sessions in the window of an average (HAProxy's `TIME_STATS_SAMPLES`).
 const SAMPLES_MAX: u64 = 512;
 
 /// The average of the last few hundred values.
@@ -13,7 +13,7 @@ pub struct Average {
 }
 
 impl Average {
-    /// Takes one value into the window.
+    /// Adds a value to the window.
     pub fn add(&self, value: u64) {
         let samples = self.samples.load(Relaxed);
         let sum = self.sum.load(Relaxed);
@@ -27,7 +27,7 @@ impl Average {
     }
 }
 
-/// The average over all `shards`, each weighing as much as it has samples.
+/// The average over all `shards`, weighted by their numbers of samples.
 pub fn average<'a>(shards: impl Iterator<Item = &'a Average>) -> u64 {
     let (sum, samples) = shards.fold((0u64, 0u64), |(sum, samples), shard| {
         let more = shard.samples.load(Relaxed);
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn young_averages_are_exact_and_old_ones_follow() {
+    fn an_average_is_exact_at_first_and_then_follows() {
         let time = Average::default();
         assert_eq!(average([&time].into_iter()), 0);
         for value in [10, 20, 30] {

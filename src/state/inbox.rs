@@ -1,7 +1,7 @@
 //! Messages to the control task, the one writer of snapshots.
 //!
-//! Bounded: a sender that finds the inbox full either waits (checks, operators) or drops (workers'
-//! hints, which the next connection repeats).
+//! Bounded: when the inbox is full a sender either waits (checks, operators) or drops the message (hints of
+//! workers, which the next connection repeats).
 
 use super::snapshot::BackendId;
 use crate::live::CheckReport;
@@ -35,9 +35,9 @@ pub enum ToControl {
     SetAdmin {
         /// Its [`crate::live::ServerLive::uid`].
         server: u64,
-        /// What it is to be.
+        /// The state to set.
         to: AdminRequest,
-        /// Told when it is published; `false`: there is no such server any more.
+        /// Told when the change is published; `false`: there is no such server any more.
         done: oneshot::Sender<bool>,
     },
     /// An operator sets a server's weight.
@@ -46,18 +46,17 @@ pub enum ToControl {
         server: u64,
         /// 0 to 256.
         weight: u32,
-        /// Told when it is published; `false`: there is no such server any more.
+        /// Told when the change is published; `false`: there is no such server any more.
         done: oneshot::Sender<bool>,
     },
     /// An operator ends a server's sessions.
     KillSessions {
         /// Its [`crate::live::ServerLive::uid`].
         server: u64,
-        /// Told when the workers have been told.
+        /// Told when the workers have the order.
         done: oneshot::Sender<bool>,
     },
-    /// A host name has been looked up: a server of that name whose address is not among these gets the
-    /// first.
+    /// A host name was looked up. A server of that name whose address is not among these gets the first.
     Resolved {
         /// The name, as configured.
         name: Arc<str>,
@@ -66,46 +65,46 @@ pub enum ToControl {
     },
 }
 
-/// What an operator wants a server to be (`set server … state`).
+/// The administrative state that an operator sets (`set server … state`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminRequest {
     /// In service.
     Ready,
-    /// Checked, and nothing new.
+    /// Checked, but receives no new sessions.
     Drain,
     /// Out of service.
     Maint,
 }
 
-/// The sending end of the inbox; cheap to clone.
+/// The sender of the inbox; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ControlHandle(mpsc::Sender<ToControl>);
 
 impl ControlHandle {
-    /// An inbox.
+    /// An inbox and its sender.
     pub fn new() -> (Self, mpsc::Receiver<ToControl>) {
         let (sender, receiver) = mpsc::channel(INBOX_MAX);
         (Self(sender), receiver)
     }
 
-    /// Gives a hint: dropped when the inbox is full.
+    /// Sends a hint; drops it when the inbox is full.
     pub fn hint(&self, message: ToControl) {
-        // A full inbox means that control is busy with changes; the next connection hints again.
+        // A full inbox means that control is busy with changes. The next connection sends the hint again.
         let _ = self.0.try_send(message);
     }
 
-    /// Whether every message has been taken out.
+    /// Whether the control task has taken out every message.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.0.capacity() == INBOX_MAX
     }
 
-    /// Whether the control task takes messages out: the inbox has room, and somebody reads it.
+    /// Whether the control task takes messages: the inbox has room and is not closed.
     pub fn takes_messages(&self) -> bool {
         self.0.capacity() > 0 && !self.0.is_closed()
     }
 
-    /// Reports, waiting for room. `false` when the control task has ended.
+    /// Sends a message, waiting for room. `false` when the control task has ended.
     pub async fn report(&self, message: ToControl) -> bool {
         self.0.send(message).await.is_ok()
     }

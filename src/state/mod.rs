@@ -1,8 +1,8 @@
-//! What is decided: frontends, backends and servers with their specification and status, as one
-//! immutable [`Snapshot`].
+//! What was decided: frontends, backends and servers with their specification and status, as one immutable
+//! [`Snapshot`].
 //!
-//! Made by the control task alone (the one writer), read by every thread. Never holds file paths
-//! to open or text to parse.
+//! Only the control task makes snapshots; every thread reads them. They hold no paths of files to open and no
+//! text to parse.
 
 pub mod builder;
 pub mod carry_over;

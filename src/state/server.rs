@@ -1,4 +1,4 @@
-//! A server as decided: specification, resolved address, status; and how many of a backend are usable.
+//! A server with its specification, resolved address and status; and how many servers of a backend are usable.
 
 use super::status::{AdminState, Rules, ServerStatus};
 use crate::config::model;
@@ -15,19 +15,19 @@ use std::time::Instant;
 pub struct Server {
     /// As configured.
     pub spec: Arc<model::Server>,
-    /// Where connections go now; `None` while its name does not resolve.
+    /// Where connections go; `None` while its name is not resolved.
     pub endpoint: Option<Endpoint>,
     /// Health and administrative state.
     pub status: ServerStatus,
-    /// Weight in force, before administrative drain.
+    /// Weight in force; administrative drain does not change it.
     pub weight: u32,
-    /// What is counted for it.
+    /// Its counters.
     pub live: Arc<ServerLive>,
 }
 
 impl Server {
-    /// A server at the start: up until a check says otherwise, unless it is disabled or has a name
-    /// that is still to be resolved.
+    /// A server at the start: up until a check fails, or in maintenance if it is disabled or has a name that is
+    /// not resolved yet.
     pub fn new(spec: model::Server, live: Arc<ServerLive>, now: Instant) -> Self {
         let endpoint = Endpoint::of(&spec.address);
         let mut admin = AdminState::READY;
@@ -52,7 +52,7 @@ impl Server {
         self.endpoint.is_some() && self.status.is_usable(self.weight)
     }
 
-    /// The limits of its health counter; HAProxy's defaults without a check.
+    /// The limits of its health counter; HAProxy's defaults if it is not checked.
     pub fn rules(&self) -> Rules {
         Rules::of(self.spec.check.as_ref())
     }
@@ -64,7 +64,7 @@ impl Server {
     }
 }
 
-/// Where a server's connections go, names resolved.
+/// Where a server's connections go, with names resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// An address and how to find the port.
@@ -74,7 +74,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// That of an address that needs no resolution; `None` for a name.
+    /// The endpoint of an address that needs no resolution; `None` for a name.
     pub fn of(address: &model::ServerAddress) -> Option<Self> {
         match address {
             model::ServerAddress::Ip(ip, port) => Some(Self::Ip(*ip, *port)),
@@ -94,7 +94,7 @@ pub struct Usable {
 }
 
 impl Usable {
-    /// Those of `servers`.
+    /// Counts `servers`.
     pub fn count<'a>(servers: impl Iterator<Item = &'a Server>) -> Self {
         let mut usable = Self::default();
         for server in servers.filter(|server| server.is_usable()) {
@@ -123,7 +123,7 @@ impl Usable {
     }
 }
 
-/// As it is written in a configuration.
+/// As written in a configuration.
 impl fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,8 +1,8 @@
-//! What an earlier process knew of a server, and what of it holds for the same server now.
+//! The state that an earlier process had of a server, and which parts of it apply to the same server now.
 //!
-//! The rules are those of a reload (`super::carry_over`): an operator's state and weight go on
-//! unless the file's own value for that very thing has changed, health unless the server's address
-//! or what its check asks has. Pure; called before checks begin.
+//! The rules are those of a reload (`super::carry_over`): an operator's state and weight stay unless the file's
+//! own value for the same thing has changed; health stays unless the server's address or what its check
+//! connects to has changed. Pure; called before checks begin.
 
 use super::builder::SnapshotBuilder;
 use super::server::Server;
@@ -14,18 +14,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What was known of a server.
+/// The state of a server in an earlier process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerState {
     /// Its backend's name.
     pub backend: Box<str>,
     /// Its name.
     pub server: Box<str>,
-    /// Where it was; `None` for a unix socket and a name that did not resolve.
+    /// Its address; `None` for a unix socket and for a name that did not resolve.
     pub address: Option<IpAddr>,
-    /// The host name that it was configured with, if so.
+    /// The host name in its configuration, if it had one.
     pub name: Option<Box<str>>,
-    /// Its port; 0 for that of the client's connection, and for a unix socket.
+    /// Its port. 0: that of the client's connection, or a unix socket.
     pub port: u16,
     /// Operational state.
     pub oper: OperState,
@@ -35,16 +35,15 @@ pub struct ServerState {
     pub weight: u32,
     /// Weight in the file.
     pub configured_weight: u32,
-    /// How long it had been in its state.
+    /// How long its operational state had lasted.
     pub lasting: Duration,
     /// Health counter.
     pub health: u32,
-    /// Port (0: its own) and address that its check asked; `None`: it was not checked.
+    /// Port (0: the server's) and address of its check; `None`: it was not checked.
     pub check: Option<(u16, Option<IpAddr>)>,
 }
 
-/// The snapshot that follows `base` when what is known is taken over, as far as it holds;
-/// `None` when nothing of it does.
+/// `base` with the known states applied, where they apply; `None` when none does.
 pub fn apply(base: &Arc<Snapshot>, known: &[ServerState], now: Instant) -> Option<Snapshot> {
     let known: HashMap<(&str, &str), &ServerState> = known
         .iter()
@@ -94,14 +93,14 @@ impl ServerState {
         }
     }
 
-    /// Whether its check, if it had one, asked what that of `spec` asks.
+    /// Whether it had a check, and that check connected to the same address and port as the one of `spec`.
     fn asked_the_same(&self, spec: &crate::config::model::Server) -> bool {
         let check = spec.check.as_ref();
         let check = check.map(|check| (check.port.unwrap_or(0), check.address));
         self.check.is_some() && self.check == check && self.is_at(&spec.address)
     }
 
-    /// Whether it was where `address` is. Of a unix socket the format does not say.
+    /// Whether it had this address. For a unix socket the format does not tell.
     fn is_at(&self, address: &ServerAddress) -> bool {
         let (ip, name, port) = match address {
             ServerAddress::Ip(ip, port) => (Some(*ip), None, *port),
@@ -134,7 +133,7 @@ mod tests {
         Arc::new(Snapshot::initial(config, &origin))
     }
 
-    /// What was known of `s1` of `be`, as `test_config` has it.
+    /// The state of `s1` of `be`, as `test_config` has it.
     fn known() -> ServerState {
         ServerState {
             backend: "be".into(),
@@ -152,7 +151,7 @@ mod tests {
         }
     }
 
-    /// `s1` when `known` is taken over into `config`, which begins ten seconds after the clock.
+    /// `s1` after `known` is applied to `config`, ten seconds after the clock's start.
     fn taken(known: ServerState, config: &Config) -> (Server, Arc<Snapshot>, Instant) {
         let now = Instant::now() + Duration::from_secs(10);
         let base = start(config, now);
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn health_goes_on_with_its_clock() {
+    fn health_and_the_time_of_its_last_change_stay() {
         let (up, _, now) = taken(known(), &two());
         assert_eq!((up.status.oper, up.status.health), (OperState::Running, 4));
         assert_eq!(now - up.status.since, Duration::from_secs(7));
@@ -187,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn another_question_is_asked_anew() {
+    fn a_check_of_another_target_resets_health() {
         let down = ServerState {
             oper: OperState::Stopped,
             health: 0,
@@ -238,7 +237,7 @@ mod tests {
         let disabled = AdminState::FMAINT.with(AdminState::CMAINT);
         assert_eq!((server.status.admin, server.weight), (disabled, 3));
 
-        // It was disabled in the file, and an operator has taken it into service.
+        // It was disabled in the file, and an operator has enabled it.
         let enabled = ServerState {
             admin: AdminState::CMAINT,
             configured_weight: 3,
@@ -248,7 +247,7 @@ mod tests {
         let (server, ..) = taken(enabled.clone(), &changed);
         assert_eq!(server.status.admin, AdminState::CMAINT);
         assert!(server.is_usable());
-        // Now the file says so.
+        // Now the file has the same value.
         let (server, ..) = taken(enabled, &two());
         assert_eq!(server.status.admin, AdminState::READY);
         let drained = ServerState {

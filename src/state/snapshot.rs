@@ -1,7 +1,7 @@
-//! The published snapshot: everything that was decided, swapped whole.
+//! The published snapshot: everything that was decided, replaced as a whole.
 //!
-//! A worker loads it once per connection and clones the `Arc`s that it counts on, so that a
-//! session that lives for days keeps three of them alive and not an old snapshot.
+//! A worker loads it once per connection and clones the `Arc`s that it needs. So a session that lasts for days
+//! keeps its frontend, backend and server alive, not an old snapshot.
 
 use super::server::{Server, Usable};
 use crate::balance::{Candidate, Picker};
@@ -10,10 +10,10 @@ use crate::live::{BackendLive, FrontendLive, GlobalLive, ServerLive};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Who may do what on the runtime socket.
+/// The access rights of the runtime socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiAccess {
-    /// Mode of its file; of an abstract socket the mode that its peers are held against.
+    /// Mode of its file. For an abstract socket, the mode that peers are checked against.
     pub mode: u32,
     /// What its clients may do.
     pub level: model::ApiLevel,
@@ -27,32 +27,32 @@ impl ApiAccess {
     }
 }
 
-/// Names a frontend for as long as its name exists, across snapshots.
+/// Identifies a frontend across snapshots, for as long as its name exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrontendId(pub u32);
 
-/// Names a backend for as long as its name exists, across snapshots.
+/// Identifies a backend across snapshots, for as long as its name exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId(pub u32);
 
 /// Everything that was decided.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// What is counted for the process.
+    /// The counters of the process.
     pub global: Arc<GlobalLive>,
-    /// Most sessions of the process; configured, or what the descriptor limit holds.
+    /// Most sessions of the process: as configured, or what the descriptor limit allows.
     pub maxconn: u32,
     /// The stats proxy; `None`: no stats listener.
     pub stats: Option<Arc<model::Stats>>,
-    /// What is counted for the stats proxy; exists even without a listener.
+    /// The counters of the stats proxy; they exist even without a listener.
     pub stats_live: Arc<FrontendLive>,
-    /// How long sessions may go on after a graceful stop has begun; `None`: for ever.
+    /// How long sessions may go on after a graceful stop has begun; `None`: without limit.
     pub hard_stop_after: Option<Duration>,
     /// Name of this machine; `None`: the host name.
     pub node: Option<Arc<str>>,
     /// Description of the process.
     pub description: Option<Arc<str>>,
-    /// Who may do what on the runtime socket; `None`: there is no such socket.
+    /// The access rights of the runtime socket; `None`: there is no such socket.
     pub api: Option<ApiAccess>,
     /// By [`FrontendId`]; `None` where a frontend was removed. An id is never given twice.
     pub frontends: Vec<Option<Arc<Frontend>>>,
@@ -63,19 +63,19 @@ pub struct Snapshot {
 /// What the first snapshot needs besides the configuration.
 #[derive(Debug)]
 pub struct Origin {
-    /// What is counted for the process.
+    /// The counters of the process.
     pub global: Arc<GlobalLive>,
-    /// Most sessions of the process, already decided.
+    /// Most sessions of the process, after the check against the descriptor limit.
     pub maxconn: u32,
-    /// Shards of everything counted: one per worker and one for the control thread.
+    /// Shards of the counters: one per worker and one for the control thread.
     pub shards: usize,
     /// Time of the start.
     pub now: Instant,
 }
 
 impl Snapshot {
-    /// The first snapshot of a process: nothing counted, every server up until a check says
-    /// otherwise, disabled ones and names that are to be resolved in maintenance.
+    /// The first snapshot of a process: all counters are 0. A server that is disabled or has an unresolved name
+    /// is in maintenance, every other is up until a check fails.
     pub fn initial(config: &model::Config, origin: &Origin) -> Self {
         let stats = config.stats.clone().map(Arc::new);
         let stats_name = stats
@@ -120,18 +120,17 @@ impl Snapshot {
 /// A frontend.
 #[derive(Debug)]
 pub struct Frontend {
-    /// Its lasting name.
+    /// Its id, which never changes.
     pub id: FrontendId,
     /// As configured.
     pub spec: Arc<model::Frontend>,
     /// Where its sessions go.
     pub route: Route,
-    /// What is counted for it.
+    /// Its counters.
     pub live: Arc<FrontendLive>,
 }
 
-/// Where the sessions of a frontend go. A session keeps to the one that its frontend had when it was
-/// accepted.
+/// Where the sessions of a frontend go. A session keeps the route that its frontend had at the accept.
 #[derive(Debug, Clone)]
 pub enum Route {
     /// All to this backend, as it is in the snapshot of the frontend.
@@ -139,8 +138,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// This route with `changed`, by id, in place of the backends that they were before; `None` when it
-    /// leads to none of them.
+    /// This route with the backends that `changed` knows replaced; `None` when it leads to none of them.
     pub(super) fn with(&self, changed: impl Fn(BackendId) -> Option<Arc<Backend>>) -> Option<Self> {
         match self {
             Self::To(backend) => changed(backend.id).map(Self::To),
@@ -179,17 +177,17 @@ impl Frontend {
 /// A backend.
 #[derive(Debug, Clone)]
 pub struct Backend {
-    /// Its lasting name.
+    /// Its id, which never changes.
     pub id: BackendId,
-    /// As configured. Its `servers` are as written; the ones in force are [`Backend::servers`].
+    /// As configured. Its `servers` are as written; those in force are [`Backend::servers`].
     pub spec: Arc<model::Backend>,
-    /// What is counted for it.
+    /// Its counters.
     pub live: Arc<BackendLive>,
     /// In file order.
     pub servers: Vec<Arc<Server>>,
-    /// Chooses among the usable ones of `servers`, by their position.
+    /// Chooses among the usable `servers`, by position.
     pub picker: Picker,
-    /// Whether any server can be used, and since when.
+    /// Whether it is up, and since when.
     pub status: BackendStatus,
 }
 
@@ -224,7 +222,7 @@ impl Backend {
     }
 }
 
-/// The picker over the usable ones of `servers`.
+/// A picker over the usable ones of `servers`.
 pub(super) fn picker_for(servers: &[Arc<Server>], allbackups: bool) -> Picker {
     let candidates: Vec<Candidate> = (0u32..)
         .zip(servers)
@@ -246,10 +244,10 @@ pub(super) fn backend_id(index: usize) -> BackendId {
     BackendId(u32::try_from(index).expect("a file of four billion backends does not fit memory"))
 }
 
-/// Whether a backend can serve.
+/// The status of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendStatus {
-    /// Any server is usable, or there are none at all (HAProxy's rule).
+    /// Some server is usable, or there is no server at all (HAProxy's rule).
     pub up: bool,
     /// When `up` last changed, or the process started.
     pub since: Instant,
@@ -258,7 +256,7 @@ pub struct BackendStatus {
 }
 
 impl BackendStatus {
-    /// This status after it has turned `up` (or down) at `now`.
+    /// This status after a change to `up` at `now`.
     #[must_use]
     pub fn turned(self, up: bool, now: Instant) -> Self {
         Self {
@@ -268,7 +266,7 @@ impl BackendStatus {
         }
     }
 
-    /// Time spent down until `now`, the running outage included.
+    /// Time spent down until `now`, the current outage included.
     pub fn downtime(self, now: Instant) -> Duration {
         if self.up {
             self.down_before

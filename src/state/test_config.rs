@@ -16,7 +16,7 @@ pub(crate) fn config(backends: Vec<Backend>) -> Config {
     }
 }
 
-/// A frontend in front of the first backend, without listeners.
+/// A frontend with the first backend as its default, without listeners.
 pub(crate) fn frontend(name: &str, id: u32) -> Frontend {
     Frontend {
         name: name.into(),

@@ -1,11 +1,11 @@
-//! One health check: connect, and say in HAProxy's words what came of it.
+//! One health check: connects, and gives the result in HAProxy's wording.
 //!
-//! Runs on the control thread, called by the check tasks. Invariants: an error of our own is never
-//! a verdict on the server; whatever the outcome, the connection is over when the probe returns.
+//! Runs on the control thread, called by the check tasks. Invariants: a local failure is never a verdict on the
+//! server; whatever the outcome, the connection is closed or reset when the probe returns.
 //!
-//! A TCP check is a few system calls, and every one counts where thousands are made a second: the
-//! answer is looked for at once, because a server of this machine has given it by then, and only
-//! one that is still to come is waited for in the runtime's epoll instance.
+//! A TCP check needs only a few system calls, because each one counts where thousands of checks are made a
+//! second. The probe looks for the answer at once, because a server on this machine has given it by then. Only
+//! an answer that is not there yet is waited for in the runtime's epoll instance.
 
 use crate::config::model::{Server as Spec, ServerPort};
 use crate::live::CheckStatus;
@@ -24,10 +24,10 @@ use tokio::io::Interest;
 use tokio::net::UnixSocket;
 use tokio::time::timeout;
 
-/// Pause before a unix socket whose queue is full is asked again.
+/// Pause before the next connect to a unix socket whose queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
-/// What HAProxy says when a check without rules fails.
+/// What HAProxy writes when a check without rules fails.
 const STEP: &str = " at initial connection step of tcp-check";
 
 /// Where a check connects to.
@@ -37,12 +37,12 @@ pub enum Target {
     Tcp(SocketAddr),
     /// A unix socket path, or an abstract name that begins with `@`.
     Unix(PathBuf),
-    /// There is no port to check: the server has its clients' ports, and the check names none.
+    /// There is no port to check: the server uses the port of the client's connection, and the check has none.
     NoPort,
 }
 
 impl Target {
-    /// That of a server: the check's own address and port before the server's.
+    /// The target of a server's check: the check's own address and port, otherwise the server's.
     pub fn of(spec: &Spec, endpoint: &Endpoint) -> Self {
         let own = spec.check.as_ref();
         let (address, port) = own.map_or((None, None), |check| (check.address, check.port));
@@ -70,12 +70,11 @@ impl fmt::Display for Target {
     }
 }
 
-/// Sockets of each family that checks have left to those that follow; more are closed. They are
-/// never more than checks that were in flight at once, so that `config::descriptors` has counted
-/// them.
+/// Most sockets of each family that are kept for later checks; more are closed. There are never more than there
+/// were checks at once, so `config::descriptors` has counted them.
 pub const IDLE_MAX: usize = 64;
 
-/// Sockets that a check has reset and left to the next one, which is spared opening its own.
+/// Sockets that checks have reset and kept, which saves later checks opening one.
 #[derive(Debug, Default)]
 pub struct IdleSockets {
     v4: RefCell<Vec<Socket>>,
@@ -90,7 +89,7 @@ impl IdleSockets {
         }
     }
 
-    /// A socket that was connected, ended with RST and is as new; its options have stayed.
+    /// A socket that was connected and reset. It is as new, but its options are set.
     fn take(&self, address: SocketAddr) -> Option<Socket> {
         self.of(address).borrow_mut().pop()
     }
@@ -104,7 +103,7 @@ impl IdleSockets {
     /// Ends the connection with RST and keeps the socket.
     fn reset(&self, socket: Socket, address: SocketAddr) {
         let mut idle = self.of(address).borrow_mut();
-        // One that is not kept is closed, with RST by its `SO_LINGER`.
+        // A socket that is not kept is closed; its `SO_LINGER` makes that a reset.
         if idle.len() < IDLE_MAX && rustix::net::connect_unspec(&socket).is_ok() {
             idle.push(socket);
         }
@@ -114,25 +113,25 @@ impl IdleSockets {
 /// How a probe opens and closes its socket.
 #[derive(Debug, Clone, Copy)]
 pub struct ProbeOptions<'a> {
-    /// Descriptors that are kept back for it.
+    /// The descriptors that are kept back for checks.
     pub reserve: &'a DescriptorReserve,
-    /// End with RST instead of FIN, and keep the socket here.
+    /// `Some`: end with RST instead of FIN, and keep the socket there.
     pub reset: Option<&'a IdleSockets>,
-    /// How long it may take.
+    /// The check's timeout.
     pub limit: Duration,
 }
 
-/// What came of a probe.
+/// The result of a probe.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The server's answer, or that there was none.
+    /// The server's answer, or that it gave none.
     Verdict {
         /// HAProxy's code.
         status: CheckStatus,
-        /// What the system said; empty for a passed check.
+        /// The system's error; empty for a passed check.
         info: String,
     },
-    /// It could not be asked, for want of something of ours.
+    /// A local failure has prevented the check.
     Local(io::Error),
 }
 
@@ -161,7 +160,7 @@ fn verdict(status: CheckStatus, info: &str) -> Outcome {
     }
 }
 
-/// The outer error is our own, the inner one the server's; `None` when it was not even asked.
+/// The outer error is local, the inner one the server's; `None` when there is no port to check.
 type Answer = io::Result<Result<(), Option<io::Error>>>;
 
 async fn connect_tcp(address: SocketAddr, options: ProbeOptions<'_>) -> Answer {
@@ -169,8 +168,8 @@ async fn connect_tcp(address: SocketAddr, options: ProbeOptions<'_>) -> Answer {
         Some(socket) => socket,
         None => open(address, options)?,
     };
-    // The server's answer is acknowledged by the end of the check, as HAProxy does it: a packet
-    // less, and a check that ends with RST never reaches the server's accept queue.
+    // As in HAProxy, the end of the check acknowledges the server's SYN-ACK. That saves a packet, and a check
+    // that ends with RST never reaches the server's accept queue.
     socket.set_tcp_quickack(false)?;
     let answer = join(&socket, address).await;
     if let (Some(idle), Ok(Ok(()))) = (options.reset, &answer) {
@@ -193,8 +192,8 @@ fn open(address: SocketAddr, options: ProbeOptions<'_>) -> io::Result<Socket> {
 async fn join(socket: &Socket, address: SocketAddr) -> Answer {
     let address = SockAddr::from(address);
     match connected(socket, &address).await {
-        // A connect to a dead port of this machine can meet itself: the kernel may give it that
-        // very port as its own, and TCP then joins the two ends. Nobody listens there.
+        // A connect to an unused port of this machine can connect to itself: the kernel may choose that port as
+        // the source port, and TCP then joins the two ends. Nobody listens there.
         Ok(()) if socket.local_addr().is_ok_and(|own| own == address) => {
             Ok(Err(Some(io::Error::from_raw_os_error(libc::ECONNREFUSED))))
         }
@@ -203,9 +202,9 @@ async fn join(socket: &Socket, address: SocketAddr) -> Answer {
     }
 }
 
-/// Completes when the connection stands.
+/// Completes when the connection is established.
 async fn connected(socket: &Socket, address: &SockAddr) -> io::Result<()> {
-    // The first call begins, the second asks what has come of it.
+    // The first call starts connecting, the second asks for the result.
     if stands(socket, address)? || stands(socket, address)? {
         return Ok(());
     }
@@ -219,8 +218,8 @@ async fn connected(socket: &Socket, address: &SockAddr) -> io::Result<()> {
     }
 }
 
-/// Begins to connect, or asks how far it is: whether the connection stands, in one system call
-/// where `SO_ERROR` would be silent about a connection that is still being made.
+/// Starts to connect, or asks for the result: whether the connection is established. That takes one system
+/// call; `SO_ERROR` does not tell whether a connection is still being made.
 fn stands(socket: &Socket, address: &SockAddr) -> io::Result<bool> {
     match socket.connect(address) {
         Ok(()) => Ok(true),
@@ -238,8 +237,8 @@ async fn connect_unix(path: &Path, options: ProbeOptions<'_>) -> Answer {
         let socket = options.reserve.with(UnixSocket::new_stream)?;
         match socket.connect(&path).await {
             Ok(_) => return Ok(Ok(())),
-            // The server's queue is full. A TCP server would leave the connection unanswered; this
-            // one is asked again until the time is up.
+            // The server's queue is full. A TCP server would leave the connection unanswered; this one is tried
+            // again until the timeout.
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
                 tokio::time::sleep(FULL_PAUSE).await;
             }
@@ -256,7 +255,7 @@ fn judge(error: io::Error) -> Answer {
     }
 }
 
-/// The path as the system wants it: an abstract name begins with a zero byte.
+/// The path for the system: an abstract name begins with a zero byte.
 fn system_path(path: &Path) -> PathBuf {
     match path.as_os_str().as_bytes() {
         [b'@', name @ ..] => {
@@ -267,12 +266,12 @@ fn system_path(path: &Path) -> PathBuf {
     }
 }
 
-/// HAProxy's words for a failed connection.
+/// HAProxy's wording for a failed connect.
 fn explain(error: &io::Error) -> String {
     let code = match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => "ECONNREFUSED returned by OS",
         Some(libc::ECONNRESET) => "ECONNRESET returned by OS",
-        // HAProxy has one code for both.
+        // HAProxy has one text for both.
         Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => "ENETUNREACH returned by OS",
         Some(libc::EINVAL) => "EINVAL returned by OS",
         Some(libc::EPIPE) => "EPIPE returned by OS",

@@ -1,4 +1,4 @@
-//! Probes of real sockets on loopback that accept, refuse, stay silent or are full.
+//! Probes of real sockets on loopback that accept, refuse, do not answer, or are full.
 
 use super::*;
 use crate::state::test_config::{check, server};
@@ -34,7 +34,7 @@ fn listener() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A listener whose accept queue is full: it answers nothing more.
+/// A listener whose accept queue is full: it does not answer any more.
 fn deaf() -> (socket2::Socket, Vec<socket2::Socket>, SocketAddr) {
     use socket2::{Domain, Socket, Type};
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -82,7 +82,7 @@ async fn silence_times_out_with_the_words_of_haproxy() {
 }
 
 #[tokio::test]
-async fn a_check_that_ends_with_fin_is_a_short_connection_to_the_server() {
+async fn a_check_that_ends_with_fin_reaches_the_accept_queue() {
     use std::io::Read;
     let (listener, address) = listener();
     ask(Target::Tcp(address), LIMIT, false).await;
@@ -92,11 +92,11 @@ async fn a_check_that_ends_with_fin_is_a_short_connection_to_the_server() {
 }
 
 #[tokio::test]
-async fn a_check_that_ends_with_rst_is_none() {
+async fn a_check_that_ends_with_rst_does_not_reach_the_accept_queue() {
     let (listener, address) = listener();
     let answer = ask(Target::Tcp(address), LIMIT, true).await;
     assert_eq!(answer.0, CheckStatus::L4Ok);
-    // Whoever connects after it is the first in the queue.
+    // The next connection is the first in the queue.
     let next = std::net::TcpStream::connect(address).unwrap();
     let (_, peer) = listener.accept().unwrap();
     assert_eq!(peer, next.local_addr().unwrap());
@@ -120,7 +120,7 @@ async fn a_socket_that_was_reset_serves_the_next_check_whatever_that_finds() {
     assert_eq!(first.len(), 1);
     for _ in 0..100 {
         assert_eq!(ask(up).await, CheckStatus::L4Ok);
-        assert_eq!(kept(&idle.v4), first, "the same one again");
+        assert_eq!(kept(&idle.v4), first, "the same socket");
     }
     let v6 = up_v6.local_addr().unwrap();
     assert_eq!(ask(v6).await, CheckStatus::L4Ok);
@@ -155,7 +155,7 @@ async fn a_socket_that_was_reset_waits_as_a_new_one() {
     );
 }
 
-/// No system call and no turn of the runtime is spent on waiting for what is there already.
+/// An answer that is there already costs no wait in the runtime.
 #[tokio::test]
 async fn the_answer_of_this_machine_is_there_at_once() {
     let (_listener, address) = listener();
@@ -170,17 +170,17 @@ async fn the_answer_of_this_machine_is_there_at_once() {
             () = std::future::ready(()) => {}
         }
     }
-    // A busy kernel may put off the work of its network for once.
+    // A busy kernel may delay its network work sometimes.
     assert!(at_once >= 10, "{at_once} of 20");
 }
 
-/// A probe of a server that is deaf when it begins, and then listens.
+/// A probe of a server that does not answer when it begins, and then does.
 async fn comes_later(reset: Option<&IdleSockets>) {
     let (listener, _fillers, address) = deaf();
     listener.set_nonblocking(true).unwrap();
     let begun = std::time::Instant::now();
-    // The queue is full when the probe begins. Then it is emptied, and the kernel answers the
-    // repeated SYN, a second later.
+    // The queue is full when the probe begins. Then it is emptied, and the kernel answers the repeated SYN a
+    // second later.
     let answer = tokio::select! {
         biased;
         answer = ask_with(Target::Tcp(address), LIMIT, reset) => answer,
@@ -199,14 +199,14 @@ async fn comes_later(reset: Option<&IdleSockets>) {
 }
 
 #[tokio::test]
-async fn a_check_never_passes_by_meeting_itself() {
-    // A source port that is the target's: what the kernel does by chance, done by force.
+async fn a_check_never_passes_by_connecting_to_itself() {
+    // Binds the target's port as the source port, which the kernel does by chance.
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None).unwrap();
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     socket.bind(&any.into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let answer = join(&socket, address).await.unwrap();
-    let error = answer.unwrap_err().expect("the system's word for it");
+    let error = answer.unwrap_err().expect("an error of the system");
     assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
 }
 
@@ -235,7 +235,7 @@ async fn unix_sockets_are_checked_by_path_and_by_name() {
 }
 
 #[tokio::test]
-async fn a_full_unix_queue_is_silence_and_not_a_shortage_of_ours() {
+async fn a_full_unix_queue_is_no_answer_and_not_a_local_shortage() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();

@@ -1,8 +1,9 @@
-//! When checks start: the arithmetic alone, with the clock and a seed as arguments.
+//! When checks start: pure arithmetic, with the clock and a seed as arguments.
 //!
-//! Used by the check tasks on the control thread. Invariants: a server's starts lie on a grid that
-//! counts from starts and never drifts; each start is at most one part in [`JITTER_PART`] of an
-//! interval after its point on the grid and never before it, unless a check ran over that point:
+//! Used by the check tasks on the control thread. Invariants: a server's checks start on a grid that counts
+//! from starts and does not drift. Each start is less than one part in [`JITTER_PART`] of an interval after its
+//! point on the grid, and never before it. When a check ran over that point, the next one starts once when it
+//! ends, however many points have passed.
 //! then the next one starts when it ends, once, however many points have passed.
 
 use crate::config::model::Check;
@@ -21,15 +22,15 @@ pub const FIRST_RATE_MAX: u32 = 2_000;
 /// Jitter is below one part in this many of the interval.
 pub const JITTER_PART: u32 = 20;
 
-/// Starts but the first fall on multiples of this, the same for all servers, where the jitter has
-/// room for it: one wake-up of the control thread then starts many checks.
+/// All starts except the first are rounded up to multiples of this, the same for all servers, where the jitter
+/// has room for it. So one wake-up of the control thread starts many checks.
 pub const GRAIN: Duration = Duration::from_millis(10);
 
-/// Checks a second up to which they end with FIN. Beyond, they end with RST: the connections would
-/// take too many of this machine's ports to `TIME_WAIT`.
+/// Checks per second up to which they end with FIN. Above it they end with RST: in `TIME_WAIT` their
+/// connections would occupy too many local ports.
 pub const FIN_RATE_MAX: f64 = 1_000.0;
 
-/// How long after the start the first check of server `index` of `total` starts.
+/// How long after the start the first check of server `index` of `total` begins.
 pub fn first_start(index: u32, total: u32) -> Duration {
     if total <= SPREAD_SERVERS_MAX {
         SPREAD * index / total.max(1)
@@ -38,7 +39,7 @@ pub fn first_start(index: u32, total: u32) -> Duration {
     }
 }
 
-/// Whether checks have to end with RST, given all that are configured.
+/// Whether checks must end with RST, given all that are configured.
 pub fn ends_with_reset<'a>(checks: impl Iterator<Item = &'a Check>) -> bool {
     let rate: f64 = checks
         .map(|check| 1.0 / check.interval.as_secs_f64().max(0.001))
@@ -46,23 +47,23 @@ pub fn ends_with_reset<'a>(checks: impl Iterator<Item = &'a Check>) -> bool {
     rate > FIN_RATE_MAX
 }
 
-/// Which of a check's intervals rules.
+/// Which of a check's intervals applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IntervalKind {
-    /// The server is up without a doubt: a passed check changes nothing.
+    /// The server is up and its counter is full: a passed check changes nothing.
     Normal,
-    /// As many checks have passed, but an operator holds the server back until the next one does.
+    /// The counter is full, but an operator has forced the server's state, which the next passed check ends.
     Held,
-    /// It is on its way up or down.
+    /// It is coming up or going down.
     Fast,
     /// It is down.
     Down,
-    /// It is in maintenance and not checked.
+    /// It is in maintenance and is not checked.
     Paused,
 }
 
 impl IntervalKind {
-    /// That of a server with this status.
+    /// The kind for a server with this status.
     pub fn of(status: &ServerStatus, rules: Rules) -> Self {
         if status.admin.is_maint() {
             Self::Paused
@@ -92,12 +93,12 @@ impl IntervalKind {
 /// The times at which one server's checks start.
 #[derive(Debug)]
 pub struct Grid {
-    /// Where multiples of [`GRAIN`] count from.
+    /// Multiples of [`GRAIN`] count from here.
     origin: Instant,
-    /// The last point on the grid that was used; the first one before any was.
+    /// The point of the last start; before any start, the first point.
     point: Instant,
     started: bool,
-    /// Part of the interval by which the next start is late, in 1/2^16 of [`JITTER_PART`].
+    /// The jitter of the next start, in 1/2^16 of one part in [`JITTER_PART`] of the interval.
     jitter: u16,
     random: fastrand::Rng,
 }
@@ -111,7 +112,7 @@ pub struct Due {
 }
 
 impl Grid {
-    /// A grid that begins at `first`, exactly. `origin`: an instant before it, the same for all.
+    /// A grid whose first start is at `first`, exactly. `origin`: an instant before it, the same for all.
     pub fn new(origin: Instant, first: Instant, seed: u64) -> Self {
         Self {
             origin,
@@ -122,11 +123,11 @@ impl Grid {
         }
     }
 
-    /// The next start, not before `now`, the time between starts being `interval`. Asking again
-    /// gives the same answer, unless the interval has changed or the time has passed.
+    /// The next start for this `interval`, not before `now`. Repeated calls give the same answer, unless the
+    /// interval has changed or the time has passed.
     ///
-    /// A point that has just been missed is made up for: where a check may take as long as the
-    /// interval, a silent server would else be checked half as often as a healthy one.
+    /// A point that was just missed is not skipped: otherwise, where a check may take as long as the interval,
+    /// a server without an answer would be checked half as often as a healthy one.
     pub fn due(&self, interval: Duration, now: Instant) -> Due {
         let mut point = self.point;
         if self.started {
@@ -146,7 +147,7 @@ impl Grid {
 
     /// The next multiple of [`GRAIN`].
     fn rounded_up(&self, at: Instant) -> Instant {
-        // A second is a multiple of it.
+        // A second is a multiple of the grain.
         let grain = GRAIN.subsec_nanos();
         let since = at.saturating_duration_since(self.origin);
         let past = since.subsec_nanos() % grain;

@@ -1,4 +1,4 @@
-//! The arithmetic of starts, on a clock of the tests' own.
+//! The arithmetic of starts, on simulated time.
 
 use super::*;
 use crate::state::test_config::check;
@@ -28,7 +28,7 @@ fn checks_end_with_reset_beyond_a_thousand_a_second() {
 }
 
 #[test]
-fn each_state_has_its_pace() {
+fn each_state_has_its_interval() {
     let now = Instant::now();
     let rules = Rules::DEFAULT;
     let check = Check {
@@ -57,9 +57,9 @@ fn each_state_has_its_pace() {
     );
 }
 
-/// What [`super::super::task::CheckHandle::passed_again`] rests on.
+/// [`super::super::task::CheckHandle::passed_again`] relies on this.
 #[test]
-fn at_the_normal_pace_a_passed_check_changes_nothing() {
+fn at_the_normal_interval_a_passed_check_changes_nothing() {
     let now = Instant::now();
     let rules = Rules { rise: 2, fall: 3 };
     let (mut normal, mut held) = (0, 0);

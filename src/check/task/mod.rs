@@ -1,9 +1,9 @@
-//! The check task of one server, and the handle that control steers it by. Control thread only.
+//! The check task of one server, and the handle with which control steers it. Control thread only.
 //!
-//! Invariants: at most one check of a server is in flight; a check that could not be made for want
-//! of something of ours changes nothing but a warning; while it is paused none starts; a
-//! verdict that can change something reaches control, in the order of the checks. One that cannot,
-//! a pass of a server that is up without a doubt, is only counted: it is nearly every one.
+//! Invariants: at most one check of a server is in flight. A check that a local failure has prevented changes
+//! nothing and is reported as a warning. While the handle is paused no check starts. A verdict that can change
+//! something reaches control, in the order of the checks. One that cannot, a pass of a server that is up with a
+//! full counter, is only noted; nearly every check is such.
 
 use super::probe::{IdleSockets, Outcome, ProbeOptions, Target, probe};
 use super::schedule::{Grid, IntervalKind};
@@ -26,19 +26,19 @@ use tokio_util::sync::CancellationToken;
 /// Time between two warnings about checks that could not be made.
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
-/// What control tells a check task.
+/// How control steers a check task.
 #[derive(Debug)]
 pub struct CheckHandle {
     interval_kind: Cell<IntervalKind>,
     target: RefCell<Option<Target>>,
     wanted: Cell<bool>,
-    /// Verdicts on their way to control: [`CheckHandle::interval_kind`] does not know of them yet.
+    /// Verdicts on their way to control, which [`CheckHandle::interval_kind`] does not reflect yet.
     undelivered: Cell<u32>,
     changed: Notify,
 }
 
 impl CheckHandle {
-    /// A handle of checks of `target`; `None` while its address is not known.
+    /// A handle for checks of `target`; `None` while the address is not known.
     pub fn new(interval_kind: IntervalKind, target: Option<Target>) -> Rc<Self> {
         Rc::new(Self {
             interval_kind: Cell::new(interval_kind),
@@ -49,14 +49,14 @@ impl CheckHandle {
         })
     }
 
-    /// Check at once; the grid goes on as if nothing had happened. While a check is in flight, its
-    /// failure is answer enough, and its passing is followed by another check.
+    /// Check at once; the grid does not move. If a check is in flight and fails, that is enough; if it passes,
+    /// another check follows.
     pub fn check_now(&self) {
         self.wanted.set(true);
         self.changed.notify_one();
     }
 
-    /// The interval that the state of the server asks for from now on.
+    /// Sets the interval that the server's state requires from now on.
     pub fn set_interval_kind(&self, interval_kind: IntervalKind) {
         if self.interval_kind.replace(interval_kind) != interval_kind {
             self.changed.notify_one();
@@ -69,14 +69,14 @@ impl CheckHandle {
             .set(self.undelivered.get().saturating_sub(1));
     }
 
-    /// A verdict of this server goes to control.
+    /// A verdict of this server is being sent to control.
     pub fn verdict_sent(&self) {
         self.undelivered
             .set(self.undelivered.get().saturating_add(1));
     }
 
-    /// A check of `live` has passed after `took`: whether that is no news to control. Then it is
-    /// noted here, and control is not to be told.
+    /// A check of `live` has passed after `took`. Returns whether it changes nothing for control. Then it is
+    /// noted here, and control is not told.
     pub fn passed_again(&self, live: &ServerLive, took: Duration) -> bool {
         let settled =
             self.interval_kind.get() == IntervalKind::Normal && self.undelivered.get() == 0;
@@ -87,13 +87,13 @@ impl CheckHandle {
         again
     }
 
-    /// The server has got this address.
+    /// Sets the server's address.
     pub fn set_target(&self, target: Target) {
         *self.target.borrow_mut() = Some(target);
         self.changed.notify_one();
     }
 
-    /// Waits until a check is to start, and gives where to.
+    /// Waits until a check is to start, and returns its target.
     async fn due(&self, grid: &mut Grid, check: &Check) -> Target {
         loop {
             let target = self.target.borrow().clone();
@@ -117,16 +117,16 @@ impl CheckHandle {
     }
 }
 
-/// What check tasks are given by control.
+/// What check tasks need from control.
 #[derive(Debug)]
 pub struct CheckParts {
-    /// Takes verdicts.
+    /// Receives verdicts.
     pub control: ControlHandle,
     /// Descriptors that are kept back for checks.
     pub reserve: Arc<DescriptorReserve>,
-    /// What is counted for the process.
+    /// The counters of the process.
     pub global: Arc<GlobalLive>,
-    /// The right to write the shard of the control thread.
+    /// Permits writing the control thread's shard.
     pub token: Rc<WorkerToken>,
 }
 
@@ -134,8 +134,8 @@ pub struct CheckParts {
 #[derive(Debug)]
 pub struct CheckContext {
     parts: CheckParts,
-    /// Checks that may run at once, so that many servers without an answer do not take the
-    /// descriptors of sessions.
+    /// Bounds the checks in flight, so that many servers without an answer do not use up the sessions'
+    /// descriptors.
     at_once: Semaphore,
     reset: Cell<bool>,
     idle: IdleSockets,
@@ -145,7 +145,7 @@ pub struct CheckContext {
 }
 
 impl CheckContext {
-    /// Connections end with FIN until [`CheckContext::set_reset`] says otherwise.
+    /// Checks end with FIN until [`CheckContext::set_reset`].
     pub fn new(parts: CheckParts) -> Rc<Self> {
         let at_once = checks_at_once(u64::from(nofile()));
         let at_once = usize::try_from(at_once).map_or(Semaphore::MAX_PERMITS, |most| {
@@ -162,15 +162,15 @@ impl CheckContext {
         })
     }
 
-    /// Whether connections end with RST from now on.
+    /// Sets whether checks end with RST from now on.
     pub fn set_reset(&self, reset: bool) {
         self.reset.set(reset);
         // There may be fewer checks now than sockets that were kept for them.
         self.idle.clear();
     }
 
-    /// Tells that a check of `server` at `target` could not be made; at most once in
-    /// [`WARN_EVERY`] for each cause.
+    /// Warns that a check of `server` at `target` could not be made, at most once in [`WARN_EVERY`] for each
+    /// cause.
     fn not_made(&self, server: &CheckedServer, target: &Target, error: &io::Error) {
         if let Some(shortage) = Shortage::of(error) {
             let towards = ServerName {
@@ -205,15 +205,15 @@ pub struct CheckedServer {
     pub backend: BackendId,
     /// The backend's name.
     pub backend_name: Arc<str>,
-    /// What is counted for it.
+    /// Its counters.
     pub live: Arc<ServerLive>,
     /// Its check.
     pub check: Check,
-    /// How control steers it.
+    /// How control steers its checks.
     pub handle: Rc<CheckHandle>,
 }
 
-/// Checks one server from `first` on until `stop`, or until control has ended.
+/// Checks one server from `first` on, until `stop` or until control has ended.
 pub async fn run(
     server: CheckedServer,
     context: Rc<CheckContext>,
@@ -230,18 +230,18 @@ pub async fn run(
         }
     };
     tokio::select! {
-        // A check that has been stopped reports nothing: what it was asked may no longer hold.
+        // A check that is stopped reports nothing: its target may have changed.
         biased;
         () = stop.cancelled() => {}
         () = checks => {}
     }
 }
 
-/// `false` when nobody listens any more.
+/// Makes one check. `false` when control has ended.
 async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Target) -> bool {
     let (live, handle) = (&server.live, &server.handle);
-    // It is never closed. A check that waits here begins late, and its timeout with it.
-    // Mostly there is one: then no future is made to wait for it.
+    // Usually there is a free permit, and no future is made to wait for one. A check that waits here begins
+    // late, and so does its timeout. The semaphore is never closed.
     let _permit = match context.at_once.try_acquire() {
         Ok(permit) => Some(permit),
         Err(_) => context.at_once.acquire().await.ok(),

@@ -1,4 +1,4 @@
-//! One check task on a real clock, against a listener that can be made deaf.
+//! One check task on a real clock, against a listener that can stop answering.
 
 use super::*;
 use crate::state::test_config::check;
@@ -86,7 +86,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_wake_checks_at_once_unless_a_check_in_flight_answers_it() {
+async fn check_now_checks_at_once_unless_a_check_in_flight_answers_it() {
     let (_listener, address) = listener(0);
     let _filler = std::net::TcpStream::connect(address).unwrap();
     LocalSet::new()
@@ -99,7 +99,7 @@ async fn a_wake_checks_at_once_unless_a_check_in_flight_answers_it() {
                 tokio::task::yield_now().await;
             }
             let report = fixture.live.check.load();
-            assert!(!report.in_progress, "the failure was answer enough");
+            assert!(!report.in_progress, "the failure is enough");
             fixture.handle.check_now();
             assert_eq!(
                 fixture.verdict().await,
@@ -142,7 +142,10 @@ async fn control_hears_only_what_may_change_something() {
                 assert!(!fixture.live.is_suspect());
                 assert!(!fixture.live.check.load().in_progress);
             }
-            assert!(fixture.inbox.try_recv().is_err(), "no news, no message");
+            assert!(
+                fixture.inbox.try_recv().is_err(),
+                "nothing changed, no message"
+            );
             fixture.handle.set_interval_kind(IntervalKind::Fast);
             fixture.handle.check_now();
             assert_eq!(
@@ -156,7 +159,7 @@ async fn control_hears_only_what_may_change_something() {
 }
 
 #[tokio::test]
-async fn nothing_is_checked_while_paused_and_a_wake_is_kept() {
+async fn nothing_is_checked_while_paused_and_check_now_is_kept() {
     let (_listener, address) = listener(16);
     LocalSet::new()
         .run_until(async {
@@ -192,7 +195,7 @@ async fn a_task_ends_with_control() {
             let context = context(control);
             let task = run(server, context, Instant::now(), CancellationToken::new());
             let ended = tokio::time::timeout(Duration::from_secs(10), task).await;
-            ended.expect("nobody listens any more");
+            ended.expect("control has ended");
         })
         .await;
 }

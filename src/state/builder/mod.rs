@@ -1,10 +1,9 @@
 //! Builds the next snapshot from the one before and the changes of one batch.
 //!
-//! Control thread only. Invariant: what a batch does not touch is shared with the snapshot before
-//! (`Arc` clones); a touched backend is copied once, however many of its servers change, and its
-//! picker is built anew only if the set or the weights of its usable servers have changed. The
-//! backend's status and the counts of usable servers follow every single change, because HAProxy's
-//! log lines tell them in that order.
+//! Control thread only. Invariant: the next snapshot shares with the one before what a batch does not touch
+//! (`Arc` clones). A touched backend is copied once, however many of its servers change, and its picker is
+//! rebuilt only if the set or the weights of its usable servers have changed. The backend's status and the
+//! counts of usable servers follow every single change, because HAProxy's log lines show them in that order.
 
 use super::server::{Server, Usable};
 use super::snapshot::{Backend, BackendId, BackendStatus, Snapshot, picker_for};
@@ -12,18 +11,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What replacing a server did to its backend.
+/// How replacing a server changed its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendChange {
-    /// As usable as before.
+    /// It is up or down as before.
     None,
-    /// Its last usable server went.
+    /// Its last usable server became unusable.
     Down,
-    /// Its first usable server came.
+    /// Its first server became usable.
     Up,
 }
 
-/// A backend that has been touched.
+/// A backend that the batch touches.
 #[derive(Debug)]
 struct Touched {
     before: Arc<Backend>,
@@ -50,17 +49,17 @@ impl SnapshotBuilder {
         }
     }
 
-    /// The snapshot before.
+    /// The snapshot that the changes are made to.
     pub fn base(&self) -> &Arc<Snapshot> {
         &self.base
     }
 
-    /// The backend's specification and counters, which the builder never changes.
+    /// The backend as it is in that snapshot. The builder never changes its specification and counters.
     pub fn backend(&self, id: BackendId) -> Option<&Arc<Backend>> {
         self.base.backend(id)
     }
 
-    /// A server as it is by now; `index` is its position in the backend.
+    /// A server as it is now, with the changes so far; `index` is its position in the backend.
     pub fn server(&self, id: BackendId, index: usize) -> Option<&Arc<Server>> {
         match self.touched.get(&id) {
             Some(touched) => touched.servers.get(index),
@@ -68,7 +67,7 @@ impl SnapshotBuilder {
         }
     }
 
-    /// The servers of a backend as they are by now.
+    /// The servers of a backend as they are now.
     pub fn servers(&self, id: BackendId) -> &[Arc<Server>] {
         match self.touched.get(&id) {
             Some(touched) => &touched.servers,
@@ -79,7 +78,7 @@ impl SnapshotBuilder {
         }
     }
 
-    /// How many servers of a backend are usable by now.
+    /// How many servers of a backend are usable now.
     pub fn usable(&self, id: BackendId) -> Usable {
         match self.touched.get(&id) {
             Some(touched) => touched.usable,
@@ -87,8 +86,8 @@ impl SnapshotBuilder {
         }
     }
 
-    /// Puts `server` in the place of the one at `index`. Nothing happens for a place that does not
-    /// exist (any more).
+    /// Replaces the server at `index` by `server`. Does nothing when the backend or the position does not exist
+    /// (any more).
     pub fn replace(
         &mut self,
         id: BackendId,
@@ -105,14 +104,14 @@ impl SnapshotBuilder {
             .replace(index, server, now)
     }
 
-    /// Backends of which a server has become usable or unusable, or has gone down.
+    /// Backends with a server that has become usable or unusable, or whose operational state has changed.
     pub fn backends_changed(&self) -> Vec<BackendId> {
         let touched = self.touched.iter();
         let changed = touched.filter(|(_, touched)| touched.servers_changed);
         changed.map(|(id, _)| *id).collect()
     }
 
-    /// The new snapshot; `None` when nothing was touched.
+    /// The next snapshot; `None` when nothing was touched.
     pub fn finish(self) -> Option<Snapshot> {
         if self.touched.is_empty() {
             return None;

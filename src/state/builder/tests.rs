@@ -1,4 +1,4 @@
-//! What a builder shares, what it rebuilds, and how a backend follows its servers.
+//! What a builder shares, what it rebuilds, and how a backend's status follows its servers.
 
 use super::*;
 use crate::config::model;
@@ -77,7 +77,7 @@ fn nothing_touched_is_nothing_published() {
 }
 
 #[test]
-fn the_backend_goes_with_its_last_usable_server_and_keeps_its_clock() {
+fn the_backend_goes_down_with_its_last_usable_server_and_adds_up_downtime() {
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
     let mut spare = server("s2");
@@ -130,7 +130,7 @@ fn a_backend_without_servers_is_up_and_a_disabled_one_is_not() {
 }
 
 #[test]
-fn a_place_that_does_not_exist_changes_nothing() {
+fn a_position_that_does_not_exist_changes_nothing() {
     let now = Instant::now();
     let mut builder = SnapshotBuilder::new(snapshot(vec![server("s1")], now));
     let server = Server::clone(builder.server(B0, 0).unwrap());

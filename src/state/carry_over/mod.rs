@@ -1,9 +1,10 @@
-//! The snapshot after a reload: the new configuration's objects with what their names already had.
+//! The snapshot after a reload: the new configuration's objects, with the state that objects of the same name
+//! had before.
 //!
-//! Pure; called by the control task at the commit of a reload. Invariants: what is counted for a
-//! name (`…Live`) goes on, and so does its id; health, administrative state, a weight set at run
-//! time and a resolved address go on unless the file's own value for that very thing has changed; an
-//! object that is not touched is shared with the snapshot before.
+//! Pure; called by the control task at the commit of a reload. Invariants: a name keeps its counters (`…Live`)
+//! and its id. Health, administrative state, a weight that was set at run time and a resolved address stay,
+//! unless the file's own value for the same thing has changed. An object that did not change is shared with the
+//! snapshot before.
 
 use super::server::{Endpoint, Server, Usable};
 use super::snapshot::{
@@ -22,18 +23,18 @@ use std::time::Instant;
 /// What the next snapshot needs besides the configuration.
 #[derive(Debug)]
 pub struct CarryOver<'a> {
-    /// Most sessions of the process, already decided.
+    /// Most sessions of the process, after the check against the descriptor limit.
     pub maxconn: u32,
-    /// Shards of everything counted.
+    /// Shards of the counters.
     pub shards: usize,
-    /// Addresses of host names, as far as they are known.
+    /// Addresses of the host names that are known.
     pub addresses: &'a HashMap<Arc<str>, IpAddr>,
     /// Time of the commit.
     pub now: Instant,
 }
 
 impl Snapshot {
-    /// The snapshot that follows this one when `config` comes into force.
+    /// The snapshot after this one when `config` comes into force.
     #[must_use]
     pub fn next_snapshot(&self, config: &model::Config, carry: &CarryOver<'_>) -> Self {
         let (backends, targets) = self.merge_backends(config, carry);
@@ -79,7 +80,7 @@ impl Snapshot {
         }
     }
 
-    /// By id; and the configuration's backends in its own order.
+    /// The backends by id, and the configuration's backends in its order.
     fn merge_backends(
         &self,
         config: &model::Config,
@@ -272,7 +273,7 @@ fn merge_server(before: &Arc<Server>, spec: &model::Server, carry: &CarryOver<'_
     Arc::new(server)
 }
 
-/// Where a host name leads; `None` for other addresses.
+/// The address of a host name, if it is known; `None` for other kinds of address.
 fn known_address(address: &ServerAddress, carry: &CarryOver<'_>) -> Option<Endpoint> {
     match address {
         ServerAddress::Name(name, port) => {
@@ -283,7 +284,7 @@ fn known_address(address: &ServerAddress, carry: &CarryOver<'_>) -> Option<Endpo
     }
 }
 
-/// A new server whose name is resolved needs no maintenance for it.
+/// Gives an address to a new server with a host name, so that it does not begin in maintenance.
 fn set_address(server: &mut Server, endpoint: Endpoint, carry: &CarryOver<'_>) {
     server.endpoint = Some(endpoint);
     let (admin, rules) = (server.status.admin, server.rules());

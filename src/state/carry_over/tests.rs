@@ -1,4 +1,4 @@
-//! What survives a reload by its name, and what begins anew.
+//! What a name keeps over a reload, and what starts anew.
 
 use super::*;
 use crate::config::model::{BackendIndex, Check, Config};
@@ -159,7 +159,7 @@ fn a_changed_weight_replaces_the_one_set_at_run_time() {
 }
 
 #[test]
-fn another_address_begins_anew_and_another_pace_does_not() {
+fn another_address_resets_health_and_another_interval_does_not() {
     let now = Instant::now();
     let before = with_status(start(&two(), now), 0, down);
     assert_eq!(server_of(&before, 0, 0).status.oper, OperState::Stopped);
@@ -196,7 +196,7 @@ fn disabled_in_the_file_is_maintenance_until_the_file_says_otherwise() {
     assert!(!down.backend(BackendId(0)).unwrap().status.up);
     let on = next(&down, &two(), now);
     assert_eq!(server_of(&on, 0, 0).status.oper, OperState::Running);
-    // An operator put it back: a reload with the same word changes nothing.
+    // An operator has enabled it: a reload with the same value changes nothing.
     let enabled = with_status(after, 0, |server| {
         let rules = server.rules();
         server.status.set_admin(AdminState::CMAINT, rules, now);
@@ -226,13 +226,13 @@ fn a_name_that_is_known_needs_no_maintenance() {
     assert_eq!(server_of(&after, 0, 1).status_label(), "MAINT (resolution)");
     assert_eq!(server_of(&after, 2, 0).endpoint, known);
     assert!(after.backend(BackendId(2)).unwrap().status.up);
-    // And back to an address.
+    // Back to an address.
     let back = next(&after, &two(), now);
     assert_eq!(server_of(&back, 0, 1).status.oper, OperState::Running);
 }
 
 #[test]
-fn new_limits_keep_the_verdict() {
+fn a_new_rise_or_fall_keeps_the_verdict() {
     let now = Instant::now();
     let status = |health| ServerStatus {
         health,

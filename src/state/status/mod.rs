@@ -1,10 +1,10 @@
 //! A server's health and administrative state: HAProxy's state machine as plain data.
 //!
-//! Pure: events and the clock come in as arguments (sections 2.2 and 2.6 of HAProxy's semantics:
-//! health counter 0 to rise + fall - 1, healthy from `rise` on). Runs on the control thread.
+//! Pure: events and the clock are arguments. The health counter runs from 0 to rise + fall - 1, and the server
+//! is healthy from `rise` on. Runs on the control thread.
 //!
-//! Invariants: in maintenance the server is [`OperState::Stopped`] with health 0; a checked server
-//! is stopped exactly while its health is below `rise`, unless an operator forced it otherwise.
+//! Invariants: in maintenance the server is [`OperState::Stopped`] with health 0. A checked server is stopped
+//! exactly while its health is below `rise`, unless an operator has forced another state.
 
 use crate::config::model;
 use std::borrow::Cow;
@@ -21,7 +21,7 @@ impl AdminState {
     pub const FMAINT: Self = Self(0x01);
     /// Maintenance inherited from a tracked server.
     pub const IMAINT: Self = Self(0x02);
-    /// The configuration said `disabled`. A mark beside `FMAINT`, no maintenance of its own.
+    /// The configuration said `disabled`. A mark beside `FMAINT`, no maintenance by itself.
     pub const CMAINT: Self = Self(0x04);
     /// Drain by an operator.
     pub const FDRAIN: Self = Self(0x08);
@@ -30,18 +30,18 @@ impl AdminState {
     /// Maintenance because its name does not resolve.
     pub const RMAINT: Self = Self(0x20);
 
-    /// Any of the maintenance flags. As in HAProxy, `CMAINT` alone is not one: an operator who
-    /// clears `FMAINT` puts a server that was configured as disabled into service.
+    /// Whether any maintenance flag is set. As in HAProxy, `CMAINT` alone does not count: an operator who
+    /// clears `FMAINT` enables a server that was configured as disabled.
     pub fn is_maint(self) -> bool {
         self.has(Self(Self::FMAINT.0 | Self::IMAINT.0 | Self::RMAINT.0))
     }
 
-    /// Any of the drain flags.
+    /// Whether any drain flag is set.
     pub fn is_drain(self) -> bool {
         self.has(Self(Self::FDRAIN.0 | Self::IDRAIN.0))
     }
 
-    /// Any flag of `flags`.
+    /// Whether any flag of `flags` is set.
     pub fn has(self, flags: Self) -> bool {
         self.0 & flags.0 != 0
     }
@@ -65,15 +65,15 @@ impl AdminState {
 pub enum OperState {
     /// Down.
     Stopped = 0,
-    /// Coming up slowly.
+    /// Coming up with a slow start.
     Starting = 1,
     /// Up.
     Running = 2,
-    /// Up, but takes nothing new.
+    /// Up, but receives no new sessions.
     Stopping = 3,
 }
 
-/// How many checks change a server's mind: the limits of its health counter.
+/// The limits of a server's health counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// Passed checks in a row that bring it up; at least 1.
@@ -83,10 +83,10 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// HAProxy's defaults, which an unchecked server carries too.
+    /// HAProxy's defaults, also for a server that is not checked.
     pub const DEFAULT: Self = Self { rise: 2, fall: 3 };
 
-    /// Those of a server's check.
+    /// The limits of a server's check.
     pub fn of(check: Option<&model::Check>) -> Self {
         check.map_or(Self::DEFAULT, |check| Self {
             rise: check.rise,
@@ -105,7 +105,7 @@ impl Rules {
 pub enum Forced {
     /// Up, as if every check had passed.
     Up,
-    /// Up, but takes nothing new.
+    /// Up, but receives no new sessions.
     Stopping,
     /// Down.
     Down,
@@ -143,7 +143,7 @@ impl ServerStatus {
         }
     }
 
-    /// A check has passed. Returns whether the health counter moved.
+    /// A check has passed. Returns whether the health counter changed.
     pub fn check_passed(&mut self, rules: Rules, now: Instant) -> bool {
         if self.admin.is_maint() {
             return false;
@@ -162,8 +162,8 @@ impl ServerStatus {
         self.health != before
     }
 
-    /// A check has failed. Returns whether the health counter moved (HAProxy's `chkfail` counts
-    /// only those).
+    /// A check has failed. Returns whether the health counter changed (HAProxy's `chkfail` counts only those
+    /// checks).
     pub fn check_failed(&mut self, rules: Rules, now: Instant) -> bool {
         if self.admin.is_maint() {
             return false;
@@ -177,8 +177,8 @@ impl ServerStatus {
         self.health != before
     }
 
-    /// The administrative flags become `admin`. Entering maintenance stops the server; leaving it
-    /// starts it over: up at once, and to be checked at once.
+    /// Sets the administrative flags. Entering maintenance stops the server. Leaving it starts the server
+    /// again: up at once, and checked at once.
     pub fn set_admin(&mut self, admin: AdminState, rules: Rules, now: Instant) {
         let (was, is) = (self.admin.is_maint(), admin.is_maint());
         self.admin = admin;
@@ -191,7 +191,7 @@ impl ServerStatus {
         }
     }
 
-    /// An operator forces the health. The next checks may change it again. Nothing in maintenance.
+    /// An operator forces the health; later checks may change it again. Does nothing in maintenance.
     pub fn force(&mut self, to: Forced, rules: Rules, now: Instant) {
         if self.admin.is_maint() {
             return;
@@ -205,8 +205,7 @@ impl ServerStatus {
         self.enter(oper, now);
     }
 
-    /// What checks had found out holds no longer: up until a check says otherwise. Nothing in
-    /// maintenance.
+    /// Earlier checks no longer apply: up until a check fails. Does nothing in maintenance.
     pub fn start_over(&mut self, rules: Rules, now: Instant) {
         if !self.admin.is_maint() {
             self.health = rules.rise;
@@ -214,15 +213,15 @@ impl ServerStatus {
         }
     }
 
-    /// The limits of the health counter have changed: the verdict stays, and so does a full or an
-    /// empty counter.
+    /// The limits of the health counter have changed: up stays up and down stays down; a full counter stays
+    /// full, an empty one empty.
     pub fn set_rules(&mut self, before: Rules, rules: Rules) {
         self.health = if self.health < before.rise {
             self.health.min(rules.rise.saturating_sub(1))
         } else if self.health >= before.full() {
             rules.full()
         } else {
-            // The same number of failures is still to be seen, as far as the new limit goes.
+            // As many failures as before are needed to take it down, within the new limit.
             let left = self.health - before.rise;
             (rules.rise + left).min(rules.full())
         };
@@ -234,7 +233,7 @@ impl ServerStatus {
         open && weight > 0 && !self.admin.is_maint() && !self.admin.is_drain()
     }
 
-    /// Time spent down until `now`, the running outage included.
+    /// Time spent down until `now`, the current outage included.
     pub fn downtime(&self, now: Instant) -> Duration {
         if self.oper == OperState::Stopped {
             self.down_before + now.saturating_duration_since(self.since)
@@ -243,7 +242,7 @@ impl ServerStatus {
         }
     }
 
-    /// The `status` column. `check`: the rules of its check, `None` for an unchecked server.
+    /// The `status` column. `check`: the limits of its check, `None` for a server that is not checked.
     pub fn label(&self, check: Option<Rules>) -> Cow<'static, str> {
         if self.admin.has(AdminState::RMAINT) {
             return "MAINT (resolution)".into();
@@ -279,7 +278,7 @@ impl ServerStatus {
         }
     }
 
-    /// Moves the operational state and keeps the clocks, as `srv_update_status`.
+    /// Changes the operational state and updates the times, as HAProxy's `srv_update_status`.
     fn enter(&mut self, oper: OperState, now: Instant) {
         if self.oper == oper {
             return;

@@ -1,4 +1,4 @@
-//! The documented walks, and the counter against the same rules in words.
+//! The documented sequences, and the counter against the same rules as a table.
 
 use super::*;
 use proptest::prelude::*;
@@ -46,7 +46,7 @@ fn at_the_start_one_failure_is_enough() {
 }
 
 #[test]
-fn one_pass_heals_and_one_failure_on_the_way_up_falls_back() {
+fn one_pass_fills_the_counter_and_one_failure_on_the_way_up_falls_back() {
     let now = Instant::now();
     let mut status = fresh(now);
     assert_eq!(
@@ -57,7 +57,7 @@ fn one_pass_heals_and_one_failure_on_the_way_up_falls_back() {
 }
 
 #[test]
-fn the_counter_tells_when_it_moved() {
+fn a_check_returns_whether_the_counter_changed() {
     let now = Instant::now();
     let mut status = fresh(now);
     assert!(status.check_passed(RULES, now));
@@ -106,7 +106,7 @@ fn maintenance_stops_hides_and_starts_over() {
 }
 
 #[test]
-fn a_disabled_server_is_enabled_by_clearing_the_order() {
+fn a_disabled_server_is_enabled_by_clearing_fmaint() {
     let now = Instant::now();
     let disabled = AdminState::CMAINT.with(AdminState::FMAINT);
     let mut status = ServerStatus::initial(disabled, RULES, now);
@@ -130,7 +130,7 @@ fn drain_takes_nothing_new_and_goes_on_being_checked() {
 }
 
 #[test]
-fn the_words_of_unchecked_and_forced_servers() {
+fn the_labels_of_unchecked_and_forced_servers() {
     let now = Instant::now();
     let mut status = fresh(now);
     assert_eq!(status.label(None), "no check");
@@ -188,18 +188,18 @@ fn downtime_adds_up_and_runs_on_while_down() {
     );
 }
 
-/// The documented rules once more, as a table over words instead of a counter.
+/// The documented rules again, as a table over states instead of a counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Model {
-    /// Up with this many failures left to take.
+    /// Up; this many more failures take it down.
     Up {
         failures_left: u32,
     },
-    /// Down with this many passes in a row.
+    /// Down, after this many passes in a row.
     Down {
         passes: u32,
     },
-    /// Up by an operator's word, but closed to new connections.
+    /// Up by an operator's command, but closed to new connections.
     Closed {
         failures_left: u32,
     },
