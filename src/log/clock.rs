@@ -1,7 +1,7 @@
 //! The date of a line. Runs on the log thread.
 //!
-//! Lines come in bursts, so the date of the last second is kept; a second in another order is only
-//! worked out again.
+//! Lines come in bursts, so the text for the last second is kept. It is formatted again for any other second,
+//! earlier ones included.
 
 use itoa::Buffer;
 use jiff::tz::TimeZone;
@@ -14,7 +14,7 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// Writes dates as HAProxy's logs have them, in one time zone.
+/// Writes dates in HAProxy's format and in one time zone.
 #[derive(Debug)]
 pub(super) struct Clock {
     zone: TimeZone,
@@ -42,7 +42,7 @@ impl Clock {
     pub(super) fn write(&mut self, line: &mut String, at: SystemTime) {
         // A clock outside the years -9999 to 9999 is shown as 1970.
         let at = Timestamp::try_from(at).unwrap_or(Timestamp::UNIX_EPOCH);
-        // Towards the past, before 1970 too.
+        // Rounds down, before 1970 too.
         let millis = at.as_millisecond();
         let second = millis.div_euclid(1000);
         if self.second != Some(second) {

@@ -1,11 +1,11 @@
-//! Syslog by datagram: a unix socket (`/dev/log`) or UDP. Runs on the log thread.
+//! Syslog by datagrams: a unix socket (`/dev/log`) or UDP. Runs on the log thread.
 //!
-//! Invariant: the log thread never waits for a receiver longer than [`WRITE_TIMEOUT`], and one that
-//! was once too slow is not waited for again until it takes something. While there is no receiver,
-//! up to [`PENDING_MAX`] bytes of lines are kept for it. The descriptor is taken once; a receiver
-//! that comes back is connected to again with the same one, so that this needs no free descriptor.
+//! Invariant: the log thread waits at most [`WRITE_TIMEOUT`] for a receiver, and does not wait again for one
+//! that was too slow until it takes something. While there is no receiver, up to [`PENDING_MAX`] bytes of lines
+//! are kept for it. The socket is opened once and used again to reconnect, so that a reconnect needs no free
+//! descriptor.
 //!
-//! Lines are gathered and handed over together: one system call for up to [`BATCH_MAX`] of them.
+//! Lines are collected and sent together, up to [`BATCH_MAX`] in one system call.
 
 use super::output::{Losses, is_writable};
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
@@ -17,15 +17,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Longest time one line waits for a receiver whose queue is full.
+/// Longest time that one line waits for a receiver whose queue is full.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
-/// How often a receiver that is not there is looked for.
+/// How often it tries to reach a missing receiver.
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 
-/// Bytes of lines that are kept while there is no receiver.
+/// Most bytes of lines that are kept while there is no receiver.
 const PENDING_MAX: usize = 1024 * 1024;
 
-/// Lines that are handed over at once.
+/// Lines that are sent at once.
 const BATCH_MAX: usize = 64;
 
 /// A receiver of datagrams.
@@ -34,12 +34,12 @@ pub(super) struct Datagram {
     address: SockAddr,
     socket: Option<Socket>,
     connected: bool,
-    /// Not looked for again before this.
+    /// No new attempt to connect before this.
     retry_at: Option<Instant>,
-    /// The last wait was in vain.
+    /// The last wait has ended without room.
     stalled: bool,
     losses: Losses,
-    /// Lines to be sent, one behind the other.
+    /// Lines to send, one after the other.
     text: Vec<u8>,
     /// Where each of them ends.
     ends: Vec<usize>,
@@ -81,17 +81,17 @@ impl Datagram {
         }
     }
 
-    /// Connects ahead of the first line.
+    /// Connects before the first line.
     ///
     /// # Errors
-    /// When nobody is there; it is tried again with the first line.
+    /// When there is no receiver; the first line tries again.
     pub(super) fn open(&mut self) -> io::Result<()> {
         let result = self.connect();
         self.retry_at = None;
         result
     }
 
-    /// Takes one line, which [`Datagram::flush`] sends at the latest.
+    /// Accepts one line; [`Datagram::flush`] sends it at the latest.
     pub(super) fn push(&mut self, line: &[u8]) {
         if self.text.len() + line.len() > PENDING_MAX {
             self.flush();
@@ -106,7 +106,7 @@ impl Datagram {
         }
     }
 
-    /// Sends the lines. They are kept while there is no receiver, and lost when it takes none.
+    /// Sends the lines. They are kept while there is no receiver, and dropped when it takes none.
     pub(super) fn flush(&mut self) {
         let mut done = 0;
         while done < self.ends.len() {
@@ -118,7 +118,7 @@ impl Datagram {
         self.forget(done);
     }
 
-    /// Sends the lines, looking for the receiver once more, and loses what is left.
+    /// Sends the lines, with one more attempt to connect, and drops those that are left.
     pub(super) fn finish(&mut self) {
         self.retry_at = None;
         self.flush();
@@ -141,8 +141,8 @@ impl Datagram {
         }
     }
 
-    /// Sends the lines from number `first` on as far as they are taken, or loses that one: how many
-    /// need no further care. `None`: there is no receiver.
+    /// Sends the lines from number `first` on as far as the receiver takes them, or drops that one. Returns how
+    /// many are done. `None`: there is no receiver.
     fn send(&mut self, first: usize) -> Option<usize> {
         let mut result = self.try_send(first);
         if let Err(error) = &result {
@@ -153,8 +153,8 @@ impl Datagram {
                     result = self.try_send(first);
                 }
             } else if self.connected {
-                // The receiver has gone, perhaps to come back as another. (For UDP the error is
-                // that of an earlier datagram, and this one is as good as any.)
+                // The receiver has gone; another may have its address now. (For UDP the error is that of an
+                // earlier datagram, and this one may be sent.)
                 self.connected = false;
                 self.retry_at = None;
                 result = self.try_send(first);
@@ -169,7 +169,7 @@ impl Datagram {
                 self.losses.add(1, error);
                 Some(1)
             }
-            // That a receiver is missing is told once it has been looked for.
+            // A missing receiver is reported only after a real attempt to connect.
             Err(error) => {
                 if error.raw_os_error().is_some() {
                     self.losses.error = Some(error);
@@ -179,12 +179,12 @@ impl Datagram {
         }
     }
 
-    /// What was lost since the last call.
+    /// What was dropped since the last call.
     pub(super) fn losses(&mut self) -> Losses {
         self.losses.take()
     }
 
-    /// How many lines from number `first` on were taken: one at least.
+    /// How many lines from number `first` on were taken; at least one.
     fn try_send(&mut self, first: usize) -> io::Result<usize> {
         self.connect()?;
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn udp_lines_arrive_one_a_datagram() {
+    fn udp_lines_arrive_one_per_datagram() {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut sink = Datagram::udp(receiver.local_addr().unwrap());
         sink.push(b"one\n");
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(sink.losses().lines, 0);
     }
 
-    /// Fault 37: lines are kept for a receiver that is away, as many as there is room for.
+    /// Fault 37: lines are kept for a missing receiver, within a bound.
     #[test]
     fn fault_37_lines_for_a_missing_receiver_are_kept_up_to_a_bound() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,10 +1,9 @@
-//! The log as the control thread has it: started, changed by reloads, stopped.
+//! The log of the process: the control thread starts it, reloads change it, the stop ends it.
 //!
-//! A change has the steps of a reload: [`Log::plan_change`] says what it takes, [`LogChange::open`] opens it
-//! and may fail, [`Log::apply`] cannot. Invariants: a line goes to the targets that were in
-//! force when it was sent, because a change begins a new queue, and the log thread reads the old
-//! one to its end first; a target that leads where one led before keeps its descriptor, and what
-//! still waits in memory for it.
+//! A change has the steps of a reload: [`Log::plan_change`] plans it, [`LogChange::open`] opens new targets and
+//! may fail, [`Log::apply`] cannot fail. Invariants: a line goes to the targets that were in force when it was
+//! sent, because a change begins a new queue and the log thread first reads the old one to its end. A target
+//! with the same destination as before keeps its descriptor and the lines that wait for it in memory.
 
 use super::syslog::Header;
 use super::writer::Target;
@@ -16,8 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Changes, and log threads that end, that may be under way at once. Whoever reloads faster than a
-/// target takes its last lines is refused.
+/// Most changes and ending log threads at once. A reload above that is refused.
 pub const CHANGES_MAX: usize = 8;
 
 /// The log of the process.
@@ -28,11 +26,11 @@ pub struct Log {
     spec: Spec,
     /// `None`: there are no targets.
     thread: Option<Handle>,
-    /// Threads whose targets are gone, writing what is left.
+    /// Threads whose targets were removed and that write what is left.
     ending: Vec<Handle>,
 }
 
-/// Everything that lines depend on.
+/// Everything that a line depends on.
 #[derive(Debug, Clone, PartialEq)]
 struct Spec {
     log: model::Log,
@@ -89,18 +87,18 @@ impl Log {
         })
     }
 
-    /// Where lines are sent.
+    /// The queue that lines are sent to.
     pub fn queue(&self) -> LogQueue {
         self.queue.clone()
     }
 
-    /// Its thread.
+    /// The log thread.
     #[cfg(test)]
     pub(super) fn thread(&self) -> Option<&Handle> {
         self.thread.as_ref()
     }
 
-    /// What it takes to log as `log` says, as `node`.
+    /// Plans a change to `log`, with the machine's name `node`.
     pub fn plan_change(&mut self, log: &model::Log, node: Option<&str>) -> LogChange {
         self.ending.retain(|thread| !thread.has_ended());
         let waiting = self.thread.as_ref().map_or(0, Handle::changes);
@@ -112,7 +110,7 @@ impl Log {
         }
     }
 
-    /// Logs as was prepared from now on.
+    /// Puts a prepared change in force.
     pub fn apply(&mut self, prepared: PreparedLog) {
         let PreparedLog { spec, change } = prepared;
         match change {
@@ -127,7 +125,7 @@ impl Log {
             }
             Change::Switch { sender, next } => {
                 if let Some(thread) = &self.thread {
-                    // Before the old queue ends, which is what the thread takes as its sign.
+                    // Before the old queue ends, because the thread takes the next one then.
                     thread.then(next);
                     self.queue.set_sender(Some(sender));
                 }
@@ -136,9 +134,9 @@ impl Log {
         self.spec = spec;
     }
 
-    /// Ends the log: what is queued is written, at the latest after `limit`. `false` when a thread
-    /// did not end even then (a descriptor that could only be polled was filled by another
-    /// process): it is left behind, and the process may exit.
+    /// Ends the log: writes what is queued, for at most `limit`. `false` when a thread has not ended even then
+    /// (a descriptor that can only be polled was filled by another process); it is abandoned, and the process
+    /// may exit.
     pub fn stop(self, limit: Duration) -> bool {
         drop(self.queue);
         let deadline = Instant::now() + limit;
@@ -150,7 +148,7 @@ impl Log {
     }
 }
 
-/// What a change of the log takes.
+/// A planned change of the log.
 #[derive(Debug)]
 pub struct LogChange {
     before: Spec,
@@ -160,11 +158,11 @@ pub struct LogChange {
 }
 
 impl LogChange {
-    /// Opens what is new. Opening may wait for a file system: call it where that holds up nothing.
+    /// Opens what is new. Opening may wait for a file system, so call it on a thread that nothing waits for.
     ///
     /// # Errors
-    /// A sentence for each file that cannot be opened. A syslog socket that nobody listens on is no
-    /// error: it is tried again, as at the start.
+    /// A sentence for each file that cannot be opened. A syslog socket without a receiver is no error: it is
+    /// tried again, as at the start.
     pub fn open(self) -> Result<PreparedLog, Vec<String>> {
         let Self {
             before,
@@ -200,7 +198,7 @@ impl LogChange {
     }
 }
 
-/// What becomes of the targets of `spec`; what is new is open.
+/// The actions for the targets of `spec`, with new ones opened.
 fn actions(before: &Spec, spec: &Spec) -> Result<Vec<Action>, Vec<String>> {
     let mut actions = Vec::new();
     let mut problems = Vec::new();
@@ -231,7 +229,7 @@ fn actions(before: &Spec, spec: &Spec) -> Result<Vec<Action>, Vec<String>> {
     }
 }
 
-/// A change of the log that cannot fail any more. Dropped, it changes nothing.
+/// A change of the log that can no longer fail. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct PreparedLog {
     spec: Spec,
@@ -240,12 +238,12 @@ pub struct PreparedLog {
 
 #[derive(Debug)]
 enum Change {
-    /// Everything stays.
+    /// Nothing changes.
     None,
     /// There are no targets any more.
     Off,
-    /// There were none: with a thread of their own.
+    /// There were no targets: a new thread writes the new ones.
     Begin { sender: LogSender, thread: Handle },
-    /// Others, or others of their ways.
+    /// The targets, or their levels or headers, change.
     Switch { sender: LogSender, next: Next },
 }

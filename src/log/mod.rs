@@ -1,10 +1,9 @@
-//! The log thread: formats sessions and events and writes them to the configured targets, off the
-//! data path. [`events`] is its neighbour for people: where `tracing` events go.
+//! The log thread: formats sessions and events and writes them to the configured targets, off the data path.
+//! [`events`] has the `tracing` events for people.
 //!
-//! Started by the composition root, changed by reloads, both through [`Log`]. Invariants: the thread never waits for a
-//! target without a bound (`output`, `datagram`), every line that was not written is counted in
-//! [`GlobalLive::dropped_logs`], and a stop takes no longer than it was given, whatever the targets
-//! do.
+//! The start begins it and reloads change it, both through [`Log`]. Invariants: the thread never waits for a
+//! target without a bound (`output`, `datagram`); every line that was not written is counted in
+//! [`GlobalLive::dropped_logs`]; a stop takes no longer than its limit, whatever the targets do.
 
 mod clock;
 mod datagram;
@@ -33,20 +32,20 @@ use writer::Target;
 
 /// Severity of a session's line.
 const SESSION_SEVERITY: u8 = model::Severity::Info as u8;
-/// How long the thread sleeps when nothing comes; also how soon it notices a stop while senders
-/// still exist.
+/// How long the thread sleeps when no line comes, and how long it may take to notice a stop while senders still
+/// exist.
 const TICK: Duration = Duration::from_millis(200);
-/// How long lines gather after others. Workers would pay a system call a session to wake a thread that
-/// waits for every single line; and the worker whose core a batch of a hundred lines takes has its
-/// sessions wait for half a millisecond.
+/// How long lines are collected before the next batch. Without this pause workers would pay a system call per
+/// session to wake the thread. With a longer one, a batch of a hundred lines would take a worker's core for
+/// half a millisecond, during which its sessions wait.
 const GATHER: Duration = Duration::from_millis(2);
-/// Lines that are taken between two looks at the clock, the stop and the targets.
+/// Lines that are taken before the next check of the clock, the stop and the targets.
 const BATCH_MAX: usize = 256;
-/// How often lost lines are reported.
+/// How often dropped lines are reported.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
-/// How long a reload's removed targets may take to take what was written for them.
+/// How long the removed targets of a reload may take to accept their last lines.
 const DRAIN_MAX: Duration = Duration::from_millis(100);
-/// What a stop waits beyond its limit for the thread to notice it.
+/// How much longer than its limit a stop waits for the thread to notice it.
 const STOP_SLACK: Duration = Duration::from_millis(100);
 
 /// The running log thread.
@@ -56,32 +55,32 @@ struct Handle {
     ended: Receiver<()>,
 }
 
-/// What the thread is told.
+/// Commands to the thread.
 #[derive(Debug, Default)]
 struct Commands {
     stop: AtomicBool,
     deadline: Mutex<Option<Instant>>,
-    /// What it goes on with when its queue has ended, one after the other.
+    /// The queues and targets that follow when the current queue has ended.
     nexts: Mutex<VecDeque<Next>>,
 }
 
-/// What the thread goes on with.
+/// A queue and its targets.
 #[derive(Debug)]
 struct Next {
     receiver: Receiver<LogEntry>,
     targets: Vec<Action>,
 }
 
-/// What becomes of a target.
+/// What the thread does with a target.
 #[derive(Debug)]
 enum Action {
-    /// The one that was at `index` goes on, with what has changed of its ways.
+    /// The target at `index` stays, with this level and header.
     Stays {
         index: usize,
         level: model::Severity,
         header: Header,
     },
-    /// It is new.
+    /// A new target.
     New(Box<Target>),
 }
 
@@ -118,12 +117,12 @@ fn spawn(
 }
 
 impl Handle {
-    /// Has the thread go on with `next` when its queue has ended.
+    /// Has the thread switch to `next` when its queue has ended.
     fn then(&self, next: Next) {
         locked(&self.commands.nexts).push_back(next);
     }
 
-    /// Changes that the thread has not come to yet.
+    /// Changes that the thread has not made yet.
     fn changes(&self) -> usize {
         locked(&self.commands.nexts).len()
     }
@@ -132,12 +131,12 @@ impl Handle {
         self.ended.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Ends the thread: it writes what is queued and ends, at the latest after `limit`. `false`
-    /// when it did not even then: it is left behind.
+    /// Ends the thread: it writes what is queued and ends, after `limit` at the latest. `false` when it has not
+    /// ended even then; it is abandoned.
     fn stop(self, limit: Duration) -> bool {
         *locked(&self.commands.deadline) = Some(Instant::now() + limit);
         self.commands.stop.store(true, Relaxed);
-        // An error other than the timeout is the end of the thread.
+        // An error other than the timeout means that the thread has ended.
         !matches!(
             self.ended.recv_timeout(limit + TICK + STOP_SLACK),
             Err(RecvTimeoutError::Timeout)
@@ -157,9 +156,9 @@ fn host_name() -> String {
 /// How the thread waits for its next line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// On the queue: whoever sends a line wakes it.
+    /// On the queue: the sender of a line wakes it.
     Asleep,
-    /// Lines gather for [`GATHER`] first.
+    /// For [`GATHER`] first, while lines collect.
     Gathering,
     /// Not at all: more is queued than one batch takes.
     Behind,
@@ -184,7 +183,7 @@ impl Logger {
             match self.next(wait) {
                 Ok(entry) => wait = self.batch(&entry),
                 Err(RecvTimeoutError::Timeout) => wait = Wait::Asleep,
-                // Behind the last line of its queue.
+                // The queue has ended, and its last line is written.
                 Err(RecvTimeoutError::Disconnected) => {
                     if !self.switch() {
                         break;
@@ -200,8 +199,8 @@ impl Logger {
         drop(done);
     }
 
-    /// The next line. After others it is not waited for on the queue at first, so that no sender pays
-    /// for a wake-up as long as lines keep coming.
+    /// The next line. After other lines it first pauses instead of waiting on the queue, so that no sender pays
+    /// for a wake-up while lines keep coming.
     fn next(&self, wait: Wait) -> Result<LogEntry, RecvTimeoutError> {
         if wait != Wait::Asleep {
             if wait == Wait::Gathering {
@@ -245,7 +244,7 @@ impl Logger {
         }
     }
 
-    /// Writes what the targets take now, counts what they lost, and reports it now and then.
+    /// Writes what the targets take now, counts what they dropped, and reports it from time to time.
     fn flush(&mut self) {
         for target in &mut self.targets {
             target.flush();
@@ -254,8 +253,8 @@ impl Logger {
         self.report.tell(&self.global, Instant::now());
     }
 
-    /// Takes the next queue and its targets, if there is one. Those that are gone get what was
-    /// written for them.
+    /// Switches to the next queue and its targets, if there is one. Targets that were removed get the lines
+    /// that were written for them.
     fn switch(&mut self) -> bool {
         let Some(next) = locked(&self.commands.nexts).pop_front() else {
             return false;
@@ -311,20 +310,20 @@ impl Logger {
             target.finish(deadline);
             self.report.collect(target, &self.global);
         }
-        // The last word, whenever the one before was.
+        // The last report, whenever the one before was.
         self.report.told = None;
         self.report.tell(&self.global, Instant::now());
     }
 }
 
-/// Tells people about lost lines, at most once in [`REPORT_EVERY`].
+/// Reports dropped lines, at most once in [`REPORT_EVERY`].
 #[derive(Debug, Default)]
 struct Report {
-    /// When the last was told.
+    /// When the last report was made.
     told: Option<Instant>,
-    /// Lines lost by then.
+    /// Dropped lines at that time.
     told_total: u64,
-    /// Target and reason of the last loss.
+    /// Target and reason of the last drop.
     last: Option<(String, io::Error)>,
 }
 

@@ -1,5 +1,4 @@
-//! What stands before a line: nothing, RFC 3164's header as HAProxy writes it, or RFC 5424's. Pure;
-//! runs on the log thread.
+//! The header of a line: none, RFC 3164's as HAProxy writes it, or RFC 5424's. Pure; runs on the log thread.
 
 use super::clock::month;
 use crate::config::model::{Facility, LogFormat};
@@ -19,8 +18,8 @@ pub(super) struct Header {
     tag: Arc<str>,
     host: Arc<str>,
     pid: u32,
-    /// The header that was written last, and what it is the header of: severity and time, in the
-    /// resolution of the format. Lines come in bursts.
+    /// The last header, with its severity and its time in the resolution of the format. It is kept because
+    /// lines come in bursts.
     last: String,
     of: Option<(SeverityCode, i64)>,
 }
@@ -98,7 +97,7 @@ impl Header {
     }
 }
 
-/// `host` as RFC 5424 wants it: printable ASCII without spaces, `-` when nothing is left.
+/// `host` as RFC 5424 requires: printable ASCII without spaces, `-` when nothing is left.
 fn printable(host: &str) -> String {
     let name: String = host
         .chars()

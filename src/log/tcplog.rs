@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// Appends the line of `session`, without its end; times are those of `clock`.
 ///
-/// Put together by hand: through the formatting machinery one line costs as much as all else that
-/// rlb itself does for a short session.
+/// Written without `write!`, whose machinery costs as much for one line as everything else that rlb does for a
+/// short session.
 pub(super) fn write(line: &mut String, session: &SessionRecord, clock: &mut Clock) {
     match session.client {
         Some(client) => {
@@ -47,7 +47,7 @@ pub(super) fn write(line: &mut String, session: &SessionRecord, clock: &mut Cloc
         line.push('+');
     }
     line.push_str(Buffer::new().format(session.retries));
-    // Queue positions: nothing queues yet, so both are the zero that HAProxy prints then.
+    // Queue positions: rlb has no queue yet, and HAProxy prints zeros then.
     line.push_str(" 0/0");
 }
 

@@ -1,4 +1,4 @@
-//! The log thread as a whole: queue in, files and pipes out.
+//! The log thread as a whole: from the queue to files and pipes.
 
 use super::tcplog::tests::record;
 use super::*;
@@ -125,7 +125,7 @@ fn written(path: &Path) -> String {
 }
 
 #[test]
-fn lines_go_to_the_targets_of_their_time() {
+fn lines_go_to_the_targets_in_force_when_sent() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (old, new, kept) = (path("old"), path("new"), path("kept"));
@@ -134,7 +134,7 @@ fn lines_go_to_the_targets_of_their_time() {
     for number in 0..3000 {
         queue.send(event(info, &format!("before {number}")));
     }
-    // In another order, and less of it.
+    // In another order, and with a higher level.
     let next = spec(&[(&kept, RAW, Severity::Notice), (&new, RAW, info)]);
     change(&mut log, &next, "lb01");
     assert!(new.exists(), "opened before it is in force");
@@ -168,7 +168,7 @@ fn a_target_that_stays_keeps_its_descriptor() {
         assert!(begun.elapsed() < Duration::from_secs(10));
         std::thread::yield_now();
     }
-    // By its name it could not be opened any more.
+    // Its name could not be opened any more.
     let moved = dir.path().join("moved");
     std::fs::rename(&path, &moved).unwrap();
     std::fs::create_dir(&path).unwrap();
@@ -213,7 +213,7 @@ fn targets_come_where_there_were_none_and_go_again() {
     assert!(!queue.is_on());
     change(&mut log, &some, "lb01");
     queue.send(event(Severity::Info, "two"));
-    // The thread that has ended and the one that is there: both have written everything.
+    // Both the thread that has ended and the current one have written everything.
     assert!(log.stop(Duration::from_secs(5)));
     let mut lines: Vec<String> = written(&path).lines().map(str::to_owned).collect();
     lines.sort();
@@ -221,7 +221,7 @@ fn targets_come_where_there_were_none_and_go_again() {
 }
 
 #[test]
-fn changes_that_a_thread_does_not_come_to_are_bounded() {
+fn changes_that_a_thread_has_not_made_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: usize| dir.path().join(name.to_string());
     let (queue, mut log, _global) = start(&[(&path(0), RAW, Severity::Info)]);

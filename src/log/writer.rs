@@ -1,8 +1,7 @@
-//! One `[[log.target]]`: filters by level, frames a line, hands it to its sink. Runs on the log
-//! thread.
+//! One `[[log.target]]`: filters by level, formats a line, and gives it to its sink. Runs on the log thread.
 //!
-//! Invariant: a line is at most [`LINE_MAX`] bytes and holds no control character but its end, so
-//! that nobody can write a second line into the first.
+//! Invariant: a line is at most [`LINE_MAX`] bytes long and contains no control character except its end, so
+//! that logged text cannot forge a second line.
 
 use super::datagram::Datagram;
 use super::output::{Destination, LINE_MAX, Losses, Output};
@@ -31,7 +30,7 @@ enum Sink {
 }
 
 impl Target {
-    /// The target `spec`, its lines behind `header`.
+    /// The target `spec`; its lines begin with `header`.
     ///
     /// # Errors
     /// When a unix socket's path is too long for an address.
@@ -52,10 +51,10 @@ impl Target {
         })
     }
 
-    /// Opens it ahead of its first line.
+    /// Opens it before the first line.
     ///
     /// # Errors
-    /// When a file cannot be opened. A syslog socket that cannot be connected to now is told of.
+    /// When a file cannot be opened. A syslog socket that cannot be connected now only causes a warning.
     pub(super) fn open(&mut self) -> std::io::Result<()> {
         match &mut self.sink {
             Sink::Stream(output) => output.open(),
@@ -68,18 +67,18 @@ impl Target {
         }
     }
 
-    /// Lines of `level` and above from now on, behind `header`.
+    /// Sets the level and the header from now on.
     pub(super) fn set_level_and_header(&mut self, level: Severity, header: Header) {
         self.level = level as SeverityCode;
         self.header = header;
     }
 
-    /// Whether lines of `severity` are wanted.
+    /// Whether lines of `severity` are written.
     pub(super) fn takes(&self, severity: SeverityCode) -> bool {
         severity <= self.level
     }
 
-    /// Writes one line, or loses it.
+    /// Writes one line, or drops it.
     pub(super) fn write(&mut self, severity: SeverityCode, now: &Zoned, text: &str) {
         self.line.clear();
         self.header.write(&mut self.line, severity, now);
@@ -115,7 +114,7 @@ impl Target {
         }
     }
 
-    /// What was lost since the last call.
+    /// What was dropped since the last call.
     pub(super) fn losses(&mut self) -> Losses {
         match &mut self.sink {
             Sink::Stream(output) => output.losses(),
@@ -124,10 +123,10 @@ impl Target {
     }
 }
 
-/// Appends `text`, control characters as HAProxy writes them: `#0A`.
+/// Appends `text`, with control characters as HAProxy writes them: `#0A`.
 fn push_printable(line: &mut String, text: &str) {
-    // A control character is below the blank, or DEL, or its encoding begins with this byte.
-    // All bytes are looked at, which is done many at a time.
+    // A control character is below the space, or DEL, or its encoding begins with this byte. The loop checks
+    // all bytes without a branch, so that the compiler can vectorise it.
     let suspect = |byte: u8| byte < b' ' || byte == 0x7F || byte == 0xC2;
     if !text.bytes().fold(false, |any, byte| any | suspect(byte)) {
         line.push_str(text);
@@ -143,7 +142,7 @@ fn push_printable(line: &mut String, text: &str) {
     }
 }
 
-/// Cuts `line` to at most `length` bytes, between characters.
+/// Cuts `line` to at most `length` bytes, at a character boundary.
 fn truncate(line: &mut String, length: usize) {
     if line.len() > length {
         let end = (0..=length).rev().find(|end| line.is_char_boundary(*end));

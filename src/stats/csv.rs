@@ -1,7 +1,7 @@
 //! The statistics as CSV: HAProxy's `show stat` and `/;csv`. Runs on the admin thread.
 //!
-//! Invariant: every line has a comma after each field, the last one too, and as many fields as the
-//! header; consumers count them.
+//! Invariant: every line has as many fields as the header, and a comma after each, the last included; consumers
+//! count them.
 
 use super::columns::{COLUMNS, Value};
 use super::row::Row;
@@ -39,8 +39,8 @@ fn field(text: &mut String, value: &Value<'_>) {
     };
 }
 
-/// As HAProxy: quoted when it holds a comma or a quote, quotes doubled. Line ends become spaces:
-/// the consumers read line by line.
+/// As HAProxy: quoted when it contains a comma or a quote, and quotes are doubled. Line ends become spaces,
+/// because consumers read line by line.
 fn quoted(text: &mut String, value: &str) {
     let quote = value.contains([',', '"']);
     if quote {

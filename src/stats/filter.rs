@@ -1,11 +1,10 @@
-//! Which rows are shown: `;up`, `;no-maint`, `;problems`, `scope=` of an address, and `scope` of
-//! `[stats]`.
+//! Which rows are shown: `;up`, `;no-maint`, `;problems` and `scope=` of a URL, and `scope` of `[stats]`.
 
 use super::row::{Kind, Object, Row};
 use crate::state::{AdminState, Backend, OperState, Server};
 use std::sync::Arc;
 
-/// Longest text that `scope=` is taken with, as in HAProxy.
+/// Longest text of `scope=`, as in HAProxy.
 pub const SCOPE_BYTES_MAX: usize = 20;
 
 /// Which rows are shown.
@@ -15,7 +14,7 @@ pub struct Filter {
     pub up: bool,
     /// No servers in maintenance.
     pub no_maint: bool,
-    /// Only servers with a problem ([`has_problem`]), and backends that have such or are down.
+    /// Only servers with a problem ([`has_problem`]), and backends that are down or have such servers.
     pub problems: bool,
     /// Only proxies whose name contains this.
     pub scope: Option<String>,
@@ -50,7 +49,7 @@ impl Select {
 }
 
 impl Filter {
-    /// Whether it leaves out servers, and a backend's status is to say how many there are.
+    /// Whether it hides servers, so that a backend's status shows how many there are.
     pub fn hides_servers(&self) -> bool {
         self.up || self.no_maint || self.problems
     }
@@ -82,7 +81,7 @@ impl Filter {
     }
 }
 
-/// Whether a row is about something that is wrong.
+/// Whether a row shows a problem.
 fn is_problem(row: &Row<'_>) -> bool {
     match row.object {
         Object::Server(_, server) => has_problem(server),
@@ -91,8 +90,8 @@ fn is_problem(row: &Row<'_>) -> bool {
     }
 }
 
-/// Whether a server is not as it should be: down, on its way down or up, asked last because connects
-/// to it fail, or without an address. Maintenance that an operator wants is no problem.
+/// Whether a server has a problem: it is down, going down or coming up, suspected because connects to it fail,
+/// or without an address. Maintenance by an operator is no problem.
 pub fn has_problem(server: &Server) -> bool {
     let status = &server.status;
     if status.admin.is_maint() {

@@ -1,12 +1,11 @@
-//! HAProxy's JSON: an array of rows, each an array of objects, one for each value that the row has.
-//! Admin thread.
+//! HAProxy's JSON: an array of rows, each an array of objects, one per value of the row. Admin thread.
 
 use super::columns::{COLUMNS, Value};
 use super::row::{Kind, Row};
 use serde_json::json;
 use std::fmt::Write;
 
-/// Largest number that every reader of JSON keeps exact.
+/// Largest number that every JSON reader reads exactly.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// The array of one row.
@@ -39,7 +38,7 @@ pub(super) fn array(text: &mut String, row: &Row<'_>) {
     text.push(']');
 }
 
-/// The tags of a value and the value, as members of an object. Only the value may need escapes.
+/// The tags and the value, as members of an object. Only the value may need escapes.
 pub(super) fn tagged(text: &mut String, (letters, of): (&str, &str), value: &Value<'_>) {
     let (origin, nature, scope) = tags(letters);
     // Writing to a string cannot fail.
@@ -61,7 +60,7 @@ fn value(text: &mut String, value: &Value<'_>) {
     };
 }
 
-/// The words for the letters of typed output.
+/// The meanings of the letters of typed output.
 fn tags(letters: &str) -> (&'static str, &'static str, &'static str) {
     let mut letters = letters.chars();
     let origin = match letters.next() {
@@ -97,8 +96,7 @@ fn tags(letters: &str) -> (&'static str, &'static str, &'static str) {
     (origin, nature, scope)
 }
 
-/// What is written of the process and of its rows, as a JSON schema (`;json-schema`, `show schema
-/// json`).
+/// The JSON schema of the items and the rows (`;json-schema`, `show schema json`).
 pub fn schema() -> String {
     let info = json!({
         "title": "InfoItem",
@@ -146,7 +144,7 @@ fn word(words: &[&str]) -> serde_json::Value {
     json!({ "type": "string", "enum": words })
 }
 
-/// What [`tags`] says.
+/// The schema of [`tags`].
 fn tags_schema() -> serde_json::Value {
     let natures = [
         "Gauge", "Limit", "Min", "Max", "Rate", "Counter", "Duration", "Age", "Time", "Name",

@@ -1,8 +1,8 @@
-//! Statistics: one table of columns ([`columns`]), rows over a snapshot ([`rows`]), one table of the
-//! process ([`info`]), and encoders: [`table`], [`page`], [`metrics`].
+//! Statistics: one table of columns ([`columns`]), rows of a snapshot ([`rows`]), one table of the process's
+//! items ([`info`]), and encoders: [`table`], [`page`], [`metrics`].
 //!
-//! Runs on the admin thread. Reads the snapshot and what is counted, changes neither, and never
-//! holds more than one chunk of text at a time: ten thousand servers are many short turns.
+//! Runs on the admin thread. Reads the snapshot and the counters and changes neither. Holds no more than one
+//! chunk of text at a time, so that ten thousand servers take many short turns.
 
 pub mod columns;
 mod csv;

@@ -1,5 +1,5 @@
-//! The process as the statistics show it: what never changes, and what is measured once a second.
-//! Measured by the admin thread, read by every encoder.
+//! The process in the statistics: what never changes, and what is measured once a second. The admin thread
+//! measures it, every encoder reads it.
 
 use super::columns::Value;
 use crate::live::rate::{Rate, per_second};
@@ -9,22 +9,22 @@ use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What consumers parse as HAProxy's version: a level of HAProxy, then rlb's own.
+/// The version that consumers parse as HAProxy's: a version of HAProxy, then rlb's own.
 pub const VERSION: &str = concat!("3.0.0-rlb", env!("CARGO_PKG_VERSION"));
 
-/// How far the process is.
+/// The phase of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
     /// Not everything listens yet.
     Starting = 0,
-    /// It takes connections.
+    /// It accepts connections.
     Ready = 1,
-    /// It is to take none any more.
+    /// It accepts no more connections.
     Stopping = 2,
 }
 
-/// What the statistics tell about the process.
+/// The process in the statistics.
 #[derive(Debug)]
 pub struct Process {
     /// Process id.
@@ -67,7 +67,7 @@ impl Process {
         }
     }
 
-    /// How far it is.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         match self.phase.load(Relaxed) {
             0 => Phase::Starting,
@@ -76,17 +76,17 @@ impl Process {
         }
     }
 
-    /// It has come to `phase`; never back to an earlier one.
+    /// Enters `phase`; never goes back to an earlier one.
     pub fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Relaxed);
     }
 
-    /// Part of the last second in which its threads had nothing to do, in per cent.
+    /// Idle time of the threads in the last second, in per cent.
     pub fn idle_percent(&self) -> u32 {
         self.idle_percent.load(Relaxed)
     }
 
-    /// Bytes to clients in the last second.
+    /// Bytes to clients and servers in the last second.
     pub fn bytes_out_rate(&self) -> u64 {
         self.bytes_out_rate.load(Relaxed)
     }
@@ -106,7 +106,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Begins at `now`.
+    /// Starts at `now`.
     pub fn new(snapshot: &Snapshot, now: Instant) -> Self {
         Self {
             at: now,
@@ -115,7 +115,7 @@ impl Sampler {
         }
     }
 
-    /// Measures the time since it was last asked.
+    /// Measures the time since the last sample.
     pub fn sample(&mut self, process: &Process, snapshot: &Snapshot, now: Instant) {
         let next = Self::new(snapshot, now);
         let passed = now.saturating_duration_since(self.at);
@@ -134,7 +134,7 @@ impl Sampler {
     }
 }
 
-/// In per cent; other threads than the workers may make the process busier than they can be.
+/// In per cent. Threads other than the workers may use more time than the workers have.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -164,7 +164,7 @@ pub(super) fn bytes_out(snapshot: &Snapshot) -> u64 {
     own + snapshot.global.traffic.sum(|traffic| &traffic.bytes_out)
 }
 
-/// Worker threads: everything counted has a shard for each, and one for the control thread.
+/// Number of workers: counters have a shard for each, and one for the control thread.
 pub(super) fn threads(snapshot: &Snapshot) -> u32 {
     let shards = snapshot.global.traffic.iter().count();
     u32::try_from(shards.saturating_sub(1))
@@ -191,14 +191,13 @@ fn rate_of(traffic: &Traffic) -> &Rate {
     &traffic.conn_rate
 }
 
-/// Resident memory in bytes and open descriptors, as the kernel says; absent where it does not.
+/// Resident memory in bytes and open descriptors, from the kernel; absent where it does not tell.
 pub(super) fn resources() -> (Value<'static>, Value<'static>) {
     let statm = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = statm.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     let memory = pages.map_or(Value::Absent, |pages| Value::Number(pages * page));
-    // Since Linux 6.2 the size of the directory is the number of its entries: no descriptor is
-    // needed to count descriptors.
+    // Since Linux 6.2 the size of this directory is the number of its entries, so that no descriptor is needed.
     let open = std::fs::metadata("/proc/self/fd").map_or(0, |directory| directory.len());
     let open = if open == 0 {
         Value::Absent

@@ -1,14 +1,14 @@
-//! Requests to the stats proxy, counted for its own row. Written by the admin thread alone.
+//! Requests to the stats proxy, for its own row. Only the admin thread writes it.
 
 use crate::live::rate::{Rate, per_second};
 use crate::live::sharded::{Counter, Maximum};
 
-/// What the admin thread has answered.
+/// The requests that the admin thread has answered.
 #[derive(Debug, Default)]
 pub struct Requests {
-    /// Requests in all (`req_tot`); every one is answered by rlb itself (`intercepted`).
+    /// Requests so far (`req_tot`); rlb answers every one itself (`intercepted`).
     pub total: Counter,
-    /// Answers by the first digit of their status, 1 to 5; 0: another (`hrsp_…`).
+    /// Responses by the first digit of their status, 1 to 5; 0: another (`hrsp_…`).
     classes: [Counter; 6],
     rate: Rate,
     rate_max: Maximum,
@@ -23,7 +23,7 @@ impl Requests {
         self.rate_max.see(self.rate.in_second(second));
     }
 
-    /// Answers whose status begins with `digit`; 0: others.
+    /// Responses whose status begins with `digit`; 0: others.
     pub fn answered(&self, digit: u16) -> u64 {
         self.classes[class(digit.saturating_mul(100))].get()
     }

@@ -1,5 +1,5 @@
-//! One row: a frontend, backend or server at a moment, with what the columns ask of it. Runs on
-//! the admin thread.
+//! One row: a frontend, backend or server at a moment, with the values that the columns need. Runs on the admin
+//! thread.
 
 use crate::config::model;
 use crate::live::rate::{Rate, per_second};
@@ -12,8 +12,8 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// HAProxy's `type` column. Listeners (3) have no rows: in HAProxy they come with
-/// `option socket-stats`, and rlb counts by frontend.
+/// HAProxy's `type` column. Listeners (3) have no rows: in HAProxy they need `option socket-stats`, and rlb
+/// counts by frontend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -25,7 +25,7 @@ pub enum Kind {
     Server = 2,
 }
 
-/// What a row is about.
+/// What a row shows.
 #[derive(Debug, Clone, Copy)]
 pub enum Object<'a> {
     /// The stats proxy, as a frontend in HTTP mode.
@@ -43,18 +43,18 @@ pub enum Object<'a> {
 /// One row of the statistics.
 #[derive(Debug)]
 pub struct Row<'a> {
-    /// What it is about.
+    /// What it shows.
     pub object: Object<'a>,
     /// Requests to the stats proxy.
     pub requests: &'a Requests,
     snapshot: &'a Snapshot,
-    /// Now, on the clock that statuses are stamped with.
+    /// Now, by the clock of the statuses.
     now: Instant,
     /// Now, in ms of the process's clock.
     pub now_ms: u64,
-    /// The last check, where one is to be shown.
+    /// The last check, if it is shown.
     check: Option<CheckReport>,
-    /// Whether a backend's status says how many of its servers are usable.
+    /// Whether a backend's status shows how many of its servers are usable.
     counting: bool,
     /// Whether addresses and algorithms are shown.
     legends: bool,
@@ -89,15 +89,14 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The same, whose status counts a backend's servers if `counting`: some are not shown.
+    /// The same; if `counting`, a backend's status shows how many servers are usable, because some are hidden.
     #[must_use]
     pub(super) fn counting(mut self, counting: bool) -> Self {
         self.counting = counting;
         self
     }
 
-    /// The same with addresses and algorithms in their columns if `legends`, as HAProxy's
-    /// `STAT_F_SHLGNDS`.
+    /// The same with addresses and algorithms in their columns if `legends`, as HAProxy's `STAT_F_SHLGNDS`.
     #[must_use]
     pub(super) fn with_legends(mut self, legends: bool) -> Self {
         self.legends = legends;
@@ -118,7 +117,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Whether it is the stats proxy, which speaks HTTP.
+    /// Whether it is the stats proxy, which is in HTTP mode.
     pub fn is_http(&self) -> bool {
         matches!(
             self.object,
@@ -199,7 +198,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// `weight`: of a server its own; of a backend the sum of those that are in the rotation.
+    /// `weight`: that of a server; for a backend the sum of those in the rotation.
     pub fn weight(&self) -> u32 {
         match self.object {
             Object::Server(_, server) => server.weight,
@@ -208,7 +207,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// `act` and `bck`: of a server its role, of a backend how many are usable.
+    /// `act` and `bck`: the role of a server; for a backend how many are usable.
     pub fn usable(&self) -> (u32, u32) {
         match self.object {
             Object::Server(_, server) if server.spec.backup => (0, 1),
@@ -231,8 +230,7 @@ impl<'a> Row<'a> {
         self.now.saturating_duration_since(since).as_secs()
     }
 
-    /// `downtime`: seconds spent down. A proxy without servers and a server without a check have
-    /// none.
+    /// `downtime`: seconds spent down. Absent for a proxy without servers and a server without a check.
     pub fn downtime(&self) -> Option<u64> {
         let down: Duration = match self.object {
             Object::Server(_, server) => {
@@ -247,7 +245,7 @@ impl<'a> Row<'a> {
         Some(down.as_secs())
     }
 
-    /// `addr`, of a server whose address is known.
+    /// `addr`, for a server whose address is known.
     pub fn address(&self) -> Option<Cow<'static, str>> {
         let port = |port: &model::ServerPort| match port {
             model::ServerPort::Fixed(port) => i32::from(*port),
@@ -268,7 +266,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// `scur`. The stats proxy's backend half carries nothing: rlb itself answers.
+    /// `scur`; 0 for the backend of the stats proxy, where rlb itself answers.
     pub fn active(&self) -> u32 {
         match self.object {
             Object::StatsFrontend(_) => self.snapshot.stats_live.active.get(),
@@ -279,7 +277,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Sum of a counter; 0 for the stats proxy's backend half.
+    /// Sum of a counter; 0 for the backend of the stats proxy.
     pub fn count(&self, counter: impl Fn(&Traffic) -> &Counter) -> u64 {
         match self.object {
             Object::StatsBackend(_) => 0,
@@ -287,7 +285,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Bytes from and to clients. HAProxy counts them on both halves of the stats proxy.
+    /// Bytes from and to clients. HAProxy counts them on both rows of the stats proxy.
     pub fn bytes(&self) -> (u64, u64) {
         let traffic = self.traffic();
         (
@@ -296,7 +294,7 @@ impl<'a> Row<'a> {
         )
     }
 
-    /// Largest value of a maximum; 0 for the stats proxy's backend half.
+    /// Largest value of a maximum; 0 for the backend of the stats proxy.
     pub fn max(&self, maximum: impl Fn(&Traffic) -> &crate::live::sharded::Maximum) -> u32 {
         match self.object {
             Object::StatsBackend(_) => 0,
@@ -304,7 +302,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Events in the last second; 0 for the stats proxy's backend half.
+    /// Events in the last second; 0 for the backend of the stats proxy.
     pub fn rate(&self, rate: impl Fn(&Traffic) -> &Rate + Clone) -> u32 {
         match self.object {
             Object::StatsBackend(_) => 0,
@@ -331,7 +329,7 @@ impl<'a> Row<'a> {
             .max(self.rate(|traffic| &traffic.conn_rate))
     }
 
-    /// Average of a time, ms; 0 for the stats proxy's backend half.
+    /// Average of a time, ms; 0 for the backend of the stats proxy.
     pub fn average(&self, time: impl Fn(&Traffic) -> &Average) -> u64 {
         match self.object {
             Object::StatsBackend(_) => 0,
@@ -370,8 +368,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Sum of the weights in the rotation: of the usable active servers, or of the backups that stand
-/// in for them.
+/// Sum of the weights in the rotation: of the usable active servers, or of the backups that replace them.
 fn backend_weight(backend: &Backend) -> u32 {
     let in_role = |backup: bool| {
         let servers = backend.servers.iter();

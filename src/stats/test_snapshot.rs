@@ -26,12 +26,12 @@ pub(crate) fn config(servers: u32) -> Config {
     config
 }
 
-/// [`config`] at work, just started.
+/// A first snapshot of [`config`].
 pub(crate) fn seed(servers: u32) -> Snapshot {
     snapshot(&config(servers))
 }
 
-/// `config` at work, just started.
+/// A first snapshot of `config`.
 pub(crate) fn snapshot(config: &Config) -> Snapshot {
     let now = Instant::now();
     let origin = Origin {

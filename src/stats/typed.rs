@@ -1,12 +1,11 @@
-//! HAProxy's typed lines, `S.3.1.4.scur.1:MGPV:u32:0`: kind of row, number of the proxy and of the
-//! server, position and name of the column, process; its letters, its type, its value. Admin
-//! thread.
+//! HAProxy's typed lines, `S.3.1.4.scur.1:MGPV:u32:0`: kind of row, id of the proxy and of the server, position
+//! and name of the column, process; its letters, its type, its value. Admin thread.
 
 use super::columns::{COLUMNS, Value};
 use super::row::{Kind, Row};
 use std::fmt::Write;
 
-/// The lines of a row: one for each value that it has.
+/// The lines of a row, one per value.
 pub(super) fn lines(text: &mut String, row: &Row<'_>) {
     let kind = match row.kind() {
         Kind::Frontend => 'F',
@@ -31,7 +30,7 @@ pub(super) fn lines(text: &mut String, row: &Row<'_>) {
     }
 }
 
-/// A value; line ends become spaces, as a value ends with its line.
+/// A value. Line ends become spaces, because a value ends with its line.
 pub(super) fn value(text: &mut String, value: &Value<'_>) {
     let _ = match value {
         Value::Absent => Ok(()),

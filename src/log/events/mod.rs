@@ -1,9 +1,9 @@
 //! Events for people: the `tracing` subscriber of the process, which writes to stderr.
 //!
-//! Set up once by the composition root; written to from every thread but the workers' hot path.
-//! Invariant: emitting an event never waits for the reader of stderr. What stderr does not take now
-//! waits in a bounded buffer (`output::PENDING_MAX`) that a thread of its own empties; beyond that
-//! events are lost, and the first that can be written again tells how many.
+//! The start sets it up once; every thread writes to it, except the workers' hot path. Invariant: an event
+//! never waits for the reader of stderr. What stderr does not take waits in a bounded buffer
+//! (`output::PENDING_MAX`), which a thread of its own writes. Above that bound events are dropped, and the next
+//! one that can be written tells how many.
 
 use super::output::{Destination, Output};
 use jiff::{Timestamp, Zoned};
@@ -25,17 +25,17 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
-/// How events are to be written.
+/// The format of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EventFormat {
-    /// Text: for a terminal, or with priorities for the journal of systemd when stderr leads there.
+    /// Text: for a terminal, or with priorities when stderr is the journal of systemd.
     #[default]
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What [`init`] is told.
+/// Arguments of [`init`].
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// The format.
@@ -53,21 +53,21 @@ impl Default for Options {
     }
 }
 
-/// The format once stderr is known.
+/// The format after stderr was examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     /// Local time, level, text; coloured on a terminal.
     Plain { ansi: bool },
-    /// `<6>` and text: journald knows the time, and reads the priority off the prefix.
+    /// `<6>` and text: journald adds the time and reads the priority from the prefix.
     Journal,
-    /// One object a line, time in UTC.
+    /// One object per line, time in UTC.
     Json,
 }
 
-/// How long what stderr has not taken waits for the next try: first, and when that is in vain for long.
+/// Pause before stderr is tried again: the first one, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// The writing end of events, to be flushed before the process exits.
+/// Writes events; flushed before the process exits.
 #[derive(Debug, Clone)]
 pub struct EventLog {
     shared: Arc<Shared>,
@@ -77,14 +77,14 @@ pub struct EventLog {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Something waits for stderr.
+    /// Notified when something waits for stderr.
     waits: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     output: Output,
-    /// Events lost and not yet told of.
+    /// Events dropped and not reported yet.
     lost: u64,
 }
 
@@ -116,12 +116,12 @@ pub enum InitError {
     /// Another subscriber is set.
     #[error(transparent)]
     Subscriber(#[from] SetGlobalDefaultError),
-    /// The thread that empties the buffer.
+    /// The thread that writes the buffer cannot start.
     #[error("events: no thread: {0}")]
     Thread(#[from] io::Error),
 }
 
-/// Whether `journal_stream` (`device:inode`, set by systemd) is our stderr.
+/// Whether `journal_stream` (`device:inode`, set by systemd) is this process's stderr.
 fn is_journal(journal_stream: Option<&str>) -> bool {
     let Some((device, inode)) = journal_stream.and_then(|value| value.split_once(':')) else {
         return false;
@@ -176,8 +176,8 @@ impl EventLog {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the thread that writes what stderr did not take at once, or the last event of a burst
-    /// would wait for the next one. It sleeps as long as nothing waits, and ends with the process.
+    /// Starts the thread that writes what stderr did not take at once; otherwise the last event of a burst
+    /// would wait for the next one. It sleeps while nothing waits, and ends with the process.
     fn drain(&self) -> io::Result<()> {
         let log = self.clone();
         let drain = move || {
@@ -218,7 +218,7 @@ impl EventLog {
         }
     }
 
-    /// Writes what waits, and then what was lost meanwhile. `true`: nothing waits.
+    /// Writes what waits, and then how many events were dropped meanwhile. `true`: nothing waits.
     fn catch_up(&self, state: &mut State) -> bool {
         let written = state.output.flush();
         if !written || state.lost == 0 {

@@ -1,4 +1,4 @@
-//! Formats, losses, and bursts that nobody reads.
+//! Formats, dropped events, and bursts that nobody reads.
 
 use super::*;
 use std::path::Path;
@@ -60,7 +60,7 @@ fn people_get_local_time_and_a_level() {
 }
 
 #[test]
-fn lost_events_are_told_of() {
+fn dropped_events_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let text = emitted(Style::Json, &path, || {});

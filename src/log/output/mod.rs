@@ -1,16 +1,15 @@
-//! A byte stream for lines (stdout, stderr, a file) that never holds its writer up. Used by the log
-//! thread for its targets and, under a mutex, by whoever emits an event for people (`events`).
+//! A byte stream for lines (stdout, stderr, a file) that never blocks its writer. The log thread uses it for
+//! its targets, and every thread that emits an event (`events`) uses it under a mutex.
 //!
-//! Invariant: no call waits longer than [`WRITE_TIMEOUT`], and a stream that was once too slow is
-//! not waited for again until it takes something. What does not fit is dropped and counted.
+//! Invariant: no call waits longer than [`WRITE_TIMEOUT`], and none waits again for a stream that was too slow
+//! until it takes something. What does not fit is dropped and counted.
 //!
-//! stdout and stderr are shared with other processes, so `O_NONBLOCK` is never set on them (it
-//! would be set for the others too). Instead: a socket (journald) is sent to with `MSG_DONTWAIT`; a
-//! pipe or terminal is opened a second time through `/proc/self/fd`, which gives a description of
-//! our own that may be non-blocking. Where that is not allowed (a pipe of another user), the
-//! stream is polled before each write of at most `PIPE_BUF`: then a write can only be held up when
-//! another process fills the pipe in between, and even so it holds up only the thread that writes.
-//! Such a thread is never waited for without a bound.
+//! Other processes share stdout and stderr, so `O_NONBLOCK` is never set on them: it would be set for the
+//! others too. Instead, a socket (journald) is written with `MSG_DONTWAIT`. A pipe or terminal is opened again
+//! through `/proc/self/fd`, which gives an own file description that may be non-blocking. Where that is not
+//! allowed (a pipe of another user), the stream is polled before each write of at most `PIPE_BUF`. Such a write
+//! blocks only if another process fills the pipe in between; it blocks only the writing thread, which nothing
+//! waits for without a bound.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SendFlags;
@@ -21,19 +20,19 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Bytes that may wait in memory for a stream that is not writable now.
+/// Most bytes that wait in memory for a stream that is not writable now.
 pub(super) const PENDING_MAX: usize = 64 * 1024;
-/// Longest line, its end included. Also `PIPE_BUF`, so that a line reaches a pipe whole or not at
-/// all, whoever else writes to it.
+/// Longest line, its end included. Also `PIPE_BUF`, so that a pipe takes a line as a whole or not at all,
+/// whoever else writes to it.
 pub(super) const LINE_MAX: usize = 4096;
-/// Longest time one line waits for a stream that has no room.
+/// Longest time that one line waits for a stream that has no room.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(100);
-/// How often a file's name is looked at (rotation), and a missing one is opened again.
+/// How often a file's name is checked (rotation), and a missing file is opened again.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
 /// Mode of a new log file: it holds addresses of clients.
 const FILE_MODE: u32 = 0o640;
 
-/// Where an [`Output`] leads.
+/// The destination of an [`Output`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Destination {
     /// Standard output.
@@ -44,36 +43,36 @@ pub(super) enum Destination {
     File(PathBuf),
 }
 
-/// Lines lost, and the last reason.
+/// Lines dropped, and the last reason.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     /// How many.
     pub(super) lines: u64,
-    /// What the system said last.
+    /// The last error of the system.
     pub(super) error: Option<io::Error>,
 }
 
 impl Losses {
-    /// Counts `lines` lines lost by `error`.
+    /// Counts `lines` lines dropped by `error`.
     pub(super) fn add(&mut self, lines: u64, error: io::Error) {
         self.lines += lines;
         self.error = Some(error);
     }
 
-    /// What was lost since the last call.
+    /// What was dropped since the last call.
     pub(super) fn take(&mut self) -> Self {
         std::mem::take(self)
     }
 }
 
-/// How a write is kept from blocking.
+/// What keeps a write from blocking.
 #[derive(Debug)]
 enum Channel {
-    /// By a flag of each call.
+    /// A flag of each call.
     Socket(OwnedFd),
-    /// By `O_NONBLOCK` on a description of our own.
+    /// `O_NONBLOCK` on an own file description.
     NonBlocking(File),
-    /// By polling first.
+    /// Polling before each write.
     Polled(OwnedFd),
 }
 
@@ -84,18 +83,18 @@ pub(super) struct Output {
     channel: Option<Channel>,
     /// Lines not yet written; the first may have been written in part.
     pending: Vec<u8>,
-    /// The last write ended within a line. When the rest of it was lost, the next line ends it
-    /// first.
+    /// The last write ended within a line. If the rest of that line was dropped, the next line begins with a
+    /// line end.
     torn: bool,
-    /// The last wait was in vain: nothing waits until the stream takes something again.
+    /// The last wait has ended without room: nothing waits until the stream takes something again.
     stalled: bool,
-    /// When the destination was last looked at.
+    /// When the destination was last checked.
     looked: Option<Instant>,
     losses: Losses,
 }
 
 impl Output {
-    /// A stream to `destination`, opened at the first line.
+    /// A stream to `destination`, opened for the first line.
     pub(super) fn new(destination: Destination) -> Self {
         Self {
             destination,
@@ -108,7 +107,7 @@ impl Output {
         }
     }
 
-    /// Opens it ahead of its first line.
+    /// Opens it before the first line.
     ///
     /// # Errors
     /// Those of `open`.
@@ -118,8 +117,8 @@ impl Output {
         Ok(())
     }
 
-    /// Takes a line (its end included), writing what waits when it would not fit. Waits for room
-    /// only when `may_wait`.
+    /// Accepts a line (its end included). When it does not fit, first writes what waits; waits for room only if
+    /// `may_wait`.
     pub(super) fn push(&mut self, line: &[u8], may_wait: bool) {
         if self.pending.len() + line.len() > PENDING_MAX {
             self.flush();
@@ -172,19 +171,19 @@ impl Output {
         !self.pending.is_empty()
     }
 
-    /// Drops what still waits, counting it: the stop's deadline has passed.
+    /// Drops and counts what still waits: the stop's deadline has passed.
     pub(super) fn abandon(&mut self) {
         if !self.pending.is_empty() {
             self.give_up(io::ErrorKind::TimedOut.into());
         }
     }
 
-    /// What was lost since the last call.
+    /// What was dropped since the last call.
     pub(super) fn losses(&mut self) -> Losses {
         self.losses.take()
     }
 
-    /// Follows a rotated file and opens what is not open, at most once in [`REOPEN_EVERY`].
+    /// Reopens a rotated file and opens what is not open, at most once in [`REOPEN_EVERY`].
     pub(super) fn look(&mut self) {
         let now = Instant::now();
         if let Some(looked) = self.looked
@@ -193,7 +192,7 @@ impl Output {
             return;
         }
         self.looked = Some(now);
-        // A line that was begun in the old file is ended there.
+        // A line that was begun in the old file is finished there.
         let in_a_line = self.torn && !self.pending.is_empty();
         if self.channel.is_some() && (in_a_line || !self.is_rotated()) {
             return;
@@ -203,7 +202,7 @@ impl Output {
                 self.torn = false;
                 self.channel = Some(channel);
             }
-            // A file that was open stays so: better the old name than no line.
+            // A file that is open stays open: the old name is better than dropped lines.
             Err(error) => self.losses.error = Some(error),
         }
     }
@@ -242,9 +241,9 @@ impl Output {
         }
     }
 
-    /// Loses everything that waits.
+    /// Drops everything that waits.
     fn give_up(&mut self, error: io::Error) {
-        // A line end in front belongs to a line that was lost before (`torn`).
+        // A leading line end belongs to a line that was dropped before (`torn`).
         let begun = usize::from(self.pending.first() == Some(&b'\n'));
         let ends = self.pending.split(|byte| *byte == b'\n').count() - 1;
         self.pending.clear();
@@ -279,7 +278,7 @@ impl Channel {
     }
 }
 
-/// Whether `fd` takes something (or has failed, which a write then tells) within `left`.
+/// Whether `fd` accepts data within `left`, or has failed, which a write then tells.
 pub(super) fn is_writable(fd: BorrowedFd<'_>, left: Duration) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     let timeout = Timespec::try_from(left).ok();
@@ -301,7 +300,7 @@ fn open(destination: &Destination) -> io::Result<Channel> {
     }
 }
 
-/// A way to write to an inherited descriptor without being held up (see the file's head).
+/// A channel to an inherited descriptor that does not block (see the file's head).
 fn inherit(fd: BorrowedFd<'_>) -> io::Result<Channel> {
     let ours = File::from(fd.try_clone_to_owned()?);
     let kind = ours.metadata()?.file_type();

@@ -3,7 +3,7 @@
 use super::*;
 use std::io::Read;
 
-/// A named pipe in a fresh directory, and its reading end.
+/// A named pipe in a new directory, and its reading end.
 fn fifo() -> (tempfile::TempDir, PathBuf, File) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
@@ -86,7 +86,7 @@ fn a_full_disk_loses_lines_and_nothing_else() {
 }
 
 #[test]
-fn a_place_that_cannot_be_opened_is_tried_again() {
+fn a_path_that_cannot_be_opened_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("missing").join("rlb.log");
     let mut output = Output::new(Destination::File(path.clone()));

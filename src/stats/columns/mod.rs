@@ -1,10 +1,9 @@
-//! *The* table of the columns of the statistics: HAProxy 3.x's 119 in its order. Runs on the admin
-//! thread; read by every encoder.
+//! The table of the columns of the statistics: the 119 columns of HAProxy 3.x in its order. Runs on the admin
+//! thread; every encoder reads it.
 //!
-//! Invariants: the order never changes and new columns of rlb's own come after these (consumers read
-//! by position); a value that does not apply to a row is [`Value::Absent`], never 0 (consumers take
-//! a 0 for a limit or divide by it). Which row has which value is compared with recorded output of
-//! HAProxy in the tests.
+//! Invariants: the order never changes, and rlb's own columns come after these, because consumers read by
+//! position. A value that does not apply to a row is [`Value::Absent`], never 0, because consumers take 0 for a
+//! limit or divide by it. Tests compare which row has which value with recorded output of HAProxy.
 
 use super::requests::Requests;
 use super::row::{Kind, Row};
@@ -32,17 +31,17 @@ pub enum Value<'a> {
 pub struct Column {
     /// Its name in the header.
     pub name: &'static str,
-    /// Its description in typed output: letters for origin, nature, scope and persistence, and a
-    /// type, as HAProxy's `MGPV:u32`.
+    /// Its description in typed output: letters for origin, nature, scope and persistence, and a type, as
+    /// HAProxy's `MGPV:u32`.
     typed: &'static str,
-    /// Sum of the kinds of row that have it ([`F`] and so on).
+    /// The kinds of row that have it, as a sum of [`F`] and so on.
     rows: u8,
     value: for<'a> fn(&'a Row<'_>) -> Value<'a>,
 }
 
 impl Column {
-    /// The letters of its origin, nature, scope and persistence, and its type, in the rows of
-    /// `kind`. HAProxy tells a backend's sums from a server's role.
+    /// The letters and the type in rows of `kind`. As in HAProxy, they differ between the sums of a backend and
+    /// the role of a server.
     pub fn typed(&self, kind: Kind) -> (&'static str, &'static str) {
         let typed = match (self.name, kind) {
             ("act" | "bck" | "rate_max", Kind::Backend) => "MGPV:u32",
@@ -74,7 +73,7 @@ const F: u8 = 1;
 const B: u8 = 2;
 /// Servers.
 const S: u8 = 4;
-/// Frontends in HTTP mode (the stats proxy), for what those in TCP mode do not have.
+/// Frontends in HTTP mode (the stats proxy), for columns that those in TCP mode do not have.
 const FH: u8 = 8;
 /// Backends in HTTP mode (the stats proxy).
 const BH: u8 = 16;
@@ -206,7 +205,7 @@ pub static COLUMNS: [Column; 119] = [
 /// The column called `name`.
 ///
 /// # Panics
-/// When there is none: names are written in the source.
+/// When there is none; the names are constants in the source.
 pub fn named(name: &str) -> &'static Column {
     static BY_NAME: LazyLock<HashMap<&'static str, &'static Column>> =
         LazyLock::new(|| COLUMNS.iter().map(|column| (column.name, column)).collect());
@@ -227,13 +226,12 @@ const fn column(
     }
 }
 
-/// What rlb cannot have counted anything of (denials, queues, reuse, compression): 0 where HAProxy
-/// prints a number.
+/// What rlb does not have (denials, queues, reuse, compression): 0 where HAProxy prints a number.
 const fn zero(name: &'static str, typed: &'static str, rows: u8) -> Column {
     column(name, typed, rows, |_| Value::Number(0))
 }
 
-/// What no row has: a limit that cannot be set, a feature that does not exist.
+/// What no row has: a limit that cannot be set, or a feature that does not exist.
 const fn never(name: &'static str, typed: &'static str) -> Column {
     column(name, typed, 0, |_| Value::Absent)
 }
@@ -259,7 +257,7 @@ fn legend<'a>(row: &Row<'_>, value: Value<'a>) -> Value<'a> {
     if row.legends() { value } else { Value::Absent }
 }
 
-/// `number`, if the server has a check, in maintenance too.
+/// `number`, if the server has a check, also in maintenance.
 fn checked<'a>(row: &Row<'_>, number: u64) -> Value<'a> {
     let has_check = row
         .server()
@@ -275,7 +273,7 @@ fn chkdown<'a>(row: &Row<'_>) -> Value<'a> {
     }
 }
 
-/// A column of the last check, where one is to be shown.
+/// A value of the last check, if it is shown.
 fn check<'a>(row: &'a Row<'_>, value: impl Fn(&'a CheckReport) -> Value<'a>) -> Value<'a> {
     row.check().map_or(Value::Absent, value)
 }
@@ -292,7 +290,7 @@ fn check_status<'a>(row: &'a Row<'_>) -> Value<'a> {
     })
 }
 
-/// Milliseconds; none before the first result.
+/// Milliseconds; absent before the first result.
 fn check_duration<'a>(row: &Row<'_>) -> Value<'a> {
     let duration = row.check().and_then(|report| report.duration);
     duration.map_or(Value::Absent, |time| {
@@ -307,8 +305,7 @@ fn health<'a>(row: &Row<'_>, value: impl Fn(&Server) -> u32) -> Value<'a> {
     }
 }
 
-/// A count of requests: rlb has them on the frontend half of the stats proxy, and answers each
-/// itself.
+/// A number of requests: only the frontend of the stats proxy has them, and rlb answers each itself.
 fn requests<'a>(row: &Row<'_>, value: impl Fn(&Requests, u64) -> u64) -> Value<'a> {
     if row.is_http() && row.kind() == Kind::Frontend {
         n(value(row.requests, row.now_ms))

@@ -12,7 +12,7 @@ use std::time::Duration;
 const V35: &str = include_str!("../testdata/haproxy-3.5.csv");
 const V26: &str = include_str!("../testdata/haproxy-2.6.csv");
 
-/// Names of the columns of which a recorded row has a value, up to the module columns.
+/// Names of the columns that have a value in a recorded row, without those of modules.
 fn recorded(csv: &'static str, proxy: &str, service: &str) -> Vec<&'static str> {
     let mut lines = csv.lines();
     let names = lines.next().unwrap().trim_start_matches("# ").split(',');
@@ -27,8 +27,7 @@ fn recorded(csv: &'static str, proxy: &str, service: &str) -> Vec<&'static str> 
         .collect()
 }
 
-/// Names of the columns of which our row has a value, among the first `columns`. Empty text is
-/// none.
+/// Names of the columns that have a value in our row, among the first `columns`. Empty text counts as no value.
 fn ours(rows: &mut Rows, service: &str, columns: usize) -> Vec<&'static str> {
     while let Some(row) = rows.next() {
         if row.service() == service {
@@ -46,7 +45,7 @@ fn ours(rows: &mut Rows, service: &str, columns: usize) -> Vec<&'static str> {
     panic!("no row {service}");
 }
 
-/// A snapshot of the seed whose first server `change` has been at.
+/// A snapshot of the test configuration after `change` of its first server.
 fn changed(change: impl FnOnce(&mut Server)) -> Snapshot {
     changed_spec(|_| {}, change)
 }
@@ -104,7 +103,7 @@ fn the_stats_proxys_backend_is_that_of_a_listen_section() {
     let mut rows = rows(changed(|_| {}));
     let ours = ours(&mut rows, "BACKEND", 119);
     let mut expected = recorded(V35, "postgres", "BACKEND");
-    // It has no servers to be down, no algorithm, and counts HTTP.
+    // It has no servers that can be down and no algorithm, and it counts HTTP.
     expected.retain(|name| !["downtime", "algo"].contains(name));
     expected.extend([
         "hrsp_1xx",

@@ -1,5 +1,5 @@
-//! The items of the process, in HAProxy's order. What rlb does not have (SSL, compression, peers,
-//! pools) is 0, as in an HAProxy that does not use it.
+//! The items of the process, in HAProxy's order. What rlb does not have (SSL, compression, peers, pools) is 0,
+//! as in an HAProxy that does not use it.
 
 use super::Kind::{self, Counter, Gauge};
 use super::{Facts, Item};
@@ -7,7 +7,7 @@ use crate::stats::columns::Value;
 use crate::stats::process::{Phase, VERSION, bytes_out, threads};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// When this version was released, as HAProxy writes a date.
+/// Release date of this version, in HAProxy's format.
 pub const RELEASED: &str = "2026/11/22";
 
 /// The items, in order.

@@ -1,5 +1,5 @@
-//! The table of what is known about the process: HAProxy's `show info` and its metrics of the
-//! process, and the head of the page. Runs on the admin thread; read by every encoder.
+//! The table of the process's items: for HAProxy's `show info`, the metrics of the process, and the head of the
+//! page. Runs on the admin thread; every encoder reads it.
 //!
 //! Invariant: names, positions, letters and texts are HAProxy's, and their order never changes.
 
@@ -20,24 +20,24 @@ use std::time::Instant;
 /// Whether a metric only ever grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It does.
+    /// It only grows.
     Counter,
-    /// It does not.
+    /// It may also fall.
     Gauge,
 }
 
-/// One thing that is known.
+/// One item of the process.
 #[derive(Debug)]
 pub struct Item {
-    /// HAProxy's number of it; some numbers are left out.
+    /// HAProxy's position; some numbers are left out.
     pub position: u32,
     /// Its name in `show info`.
     pub name: &'static str,
     /// Letters and type in typed output, as HAProxy's `MGPV:u32`.
     pub typed: &'static str,
-    /// Its metric, behind `haproxy_process_`.
+    /// Its metric, after `haproxy_process_`.
     pub metric: Option<(&'static str, Kind)>,
-    /// What it is.
+    /// Its description.
     pub description: &'static str,
     /// Its value.
     pub value: for<'a> fn(&'a Facts<'_>) -> Value<'a>,
@@ -46,9 +46,9 @@ pub struct Item {
 /// Where the values come from.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// What was decided and is counted.
+    /// What was decided, and the counters.
     pub snapshot: &'a Snapshot,
-    /// What is known about the process.
+    /// The process.
     pub process: &'a Process,
     /// Requests to the statistics.
     pub requests: &'a Requests,
@@ -86,7 +86,7 @@ impl Facts<'_> {
         self.process.connections_max().max(self.rate())
     }
 
-    /// Sessions and servers with a check: what the process has to look after.
+    /// Sessions and servers with a check, as HAProxy's number of tasks.
     pub fn tasks(&self) -> u32 {
         let backends = self.snapshot.backends.iter().flatten();
         let servers = backends.flat_map(|backend| &backend.servers);
@@ -95,19 +95,19 @@ impl Facts<'_> {
         self.connections().saturating_add(checked)
     }
 
-    /// Pipes whose bytes a slow reader has not taken.
+    /// Pipes with bytes that a slow reader has not taken.
     pub fn pipes_used(&self) -> u32 {
         let shards = self.snapshot.global.traffic.iter();
         shards.map(|shard| shard.pipes_used.get()).sum()
     }
 
-    /// Pipes that are kept for the next ones.
+    /// Free pipes that are kept.
     pub fn pipes_free(&self) -> u32 {
         let shards = self.snapshot.global.traffic.iter();
         shards.map(|shard| shard.pipes_free.get()).sum()
     }
 
-    /// Name of this machine, as configured or as the system says.
+    /// Name of this machine, as configured or from the system.
     pub fn node(&self) -> &str {
         let configured = self.snapshot.node.as_deref();
         configured.unwrap_or(&self.process.host)
@@ -118,7 +118,7 @@ impl Facts<'_> {
         self.snapshot.description.as_deref().unwrap_or_default()
     }
 
-    /// How the page is configured, where there is one.
+    /// The configuration of the page, if there is one.
     pub fn page(&self) -> Option<&StatsPage> {
         self.snapshot.stats.as_ref().map(|stats| &stats.page)
     }
@@ -136,7 +136,7 @@ impl Facts<'_> {
             .sum(|traffic| &traffic.conn_tot)
     }
 
-    /// Sessions in all: a connection is one, to the statistics each request.
+    /// Sessions so far: each connection is one, and each request to the statistics.
     fn requests_total(&self) -> u64 {
         let sessions = self
             .snapshot

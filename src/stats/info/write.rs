@@ -1,21 +1,21 @@
-//! The process's items as HAProxy's `show info` writes them: plain, typed, and as JSON.
+//! The items as HAProxy's `show info` writes them: plain, typed, and as JSON.
 
 use super::{Facts, ITEMS};
 use crate::stats::{json, typed};
 use std::fmt::Write;
 
-/// How the items are written.
+/// The format of the items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// `Uptime_sec: 7`, `7.Uptime_sec.1:MDPV:u32:7` if `typed`; with `described` what it is, in
-    /// quotes, at the end.
+    /// `Uptime_sec: 7`, or `7.Uptime_sec.1:MDPV:u32:7` if `typed`; if `described`, followed by the description
+    /// in quotes.
     Lines {
-        /// Position, process, letters and type are told too.
+        /// With position, process, letters and type.
         typed: bool,
-        /// What each is is told too.
+        /// With the description.
         described: bool,
     },
-    /// An array with an object for each.
+    /// An array of objects.
     Json,
 }
 
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_plain_or_typed_and_say_what_they_are_if_asked() {
+    fn lines_are_plain_or_typed_and_have_a_description_if_asked() {
         for (typed, described, line) in [
             (false, false, "Uptime_sec: 7\n"),
             (

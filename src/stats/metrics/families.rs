@@ -1,5 +1,5 @@
-//! The metrics of frontends, backends and servers: HAProxy's names, helps and types, and the column
-//! that each is of. The order is that of the columns.
+//! The metrics of frontends, backends and servers: HAProxy's names, helps and types, and the column of each.
+//! Their order is that of the columns.
 
 use super::source::Source::{
     self, CheckStates, CheckStatus, Code, Column, Http, Limit, Millis, Responses, ServerStates,
@@ -11,7 +11,7 @@ use crate::stats::row;
 /// One metric of one or more kinds of row.
 #[derive(Debug)]
 pub(super) struct Family {
-    /// Its name behind `haproxy_frontend_` and so on.
+    /// Its name after `haproxy_frontend_` and so on.
     pub(super) name: &'static str,
     rows: u8,
     pub(super) kind: Kind,
@@ -20,17 +20,17 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// A metric of servers, of rlb's own.
+    /// A metric of servers that only rlb has.
     pub(super) const fn of_servers(kind: Kind, source: Source, help: &'static str) -> Self {
         family("", S, kind, source, help)
     }
 
-    /// A metric of backends, of rlb's own.
+    /// A metric of backends that only rlb has.
     pub(super) const fn of_backends(kind: Kind, source: Source, help: &'static str) -> Self {
         family("", B, kind, source, help)
     }
 
-    /// Whether rows of `kind` have it.
+    /// Whether rows of `kind` have this metric.
     pub(super) fn is_of(&self, kind: row::Kind) -> bool {
         let bit = match kind {
             row::Kind::Frontend => F,

@@ -1,9 +1,9 @@
-//! `/metrics`: the columns and the items of the process as Prometheus reads them, by the
-//! `prometheus` crate's encoder over the same rows as every other format. Admin thread.
+//! `/metrics`: the columns and the items of the process for Prometheus, written by the `prometheus` crate's
+//! encoder from the same rows as every other format. Admin thread.
 //!
-//! Invariant: no more than [`ROWS_MAX`] rows of one metric are in memory at once, so that ten
-//! thousand servers with a hundred metrics each are many short turns. A metric that goes on in the
-//! next chunk repeats no header.
+//! Invariant: no more than [`ROWS_MAX`] rows of one metric are in memory at once, so that ten thousand servers
+//! with a hundred metrics each take many short turns. A metric that continues in the next chunk does not repeat
+//! its header.
 
 mod families;
 mod own;
@@ -29,15 +29,15 @@ use std::time::Instant;
 /// Media type of the text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// Rows that one chunk holds.
+/// Most rows in one chunk.
 const ROWS_MAX: usize = 64;
-/// Bytes after which a chunk ends, at the end of a piece of a metric.
+/// A chunk ends after this many bytes, at the end of a part of a metric.
 const CHUNK: usize = 16 * 1024;
 
-/// Pieces of metrics that one chunk is made of, if they have any text.
+/// Most parts of metrics in one chunk, unless it is still empty.
 const STEPS_MAX: usize = 64;
 
-/// Parts of the text, in HAProxy's order; rlb's own come last.
+/// Sections of the text, in HAProxy's order; rlb's own metrics come last.
 const PARTS: [Part; 5] = [
     Part::Process,
     Part::Rows(row::Kind::Frontend),
@@ -65,14 +65,14 @@ pub struct Metrics {
     part: usize,
     /// The metric within the part.
     index: usize,
-    /// Whether its first rows have been looked at.
+    /// Whether its first rows have been read.
     within: bool,
     /// Whether its header has been written.
     headed: bool,
 }
 
 impl Metrics {
-    /// What `select` asks for of `snapshot`, as of `now`; addresses of servers only with `legends`.
+    /// The metrics of `snapshot` that `select` asks for, as of `now`; addresses of servers only with `legends`.
     pub fn new(
         snapshot: Arc<Snapshot>,
         process: Arc<Process>,
@@ -95,7 +95,7 @@ impl Metrics {
         }
     }
 
-    /// The next metrics or pieces of one; empty at the end.
+    /// The next metrics, or the next part of one; empty at the end.
     pub fn chunk(&mut self) -> String {
         let mut text = String::with_capacity(CHUNK + 4096);
         // Metrics without a value take time but no bytes.
@@ -150,7 +150,7 @@ impl Metrics {
         true
     }
 
-    /// The next piece of the next metric of `kind`'s rows; `false` after the last.
+    /// The next part of the next metric of `kind`'s rows; `false` after the last.
     fn family(&mut self, kind: row::Kind, text: &mut String) -> bool {
         let Some(family) = FAMILIES.get(self.index) else {
             return false;
@@ -164,7 +164,7 @@ impl Metrics {
         true
     }
 
-    /// The next metric of rlb's own, or a piece of it; `false` after the last.
+    /// The next of rlb's own metrics, or a part of it; `false` after the last.
     fn own(&mut self, text: &mut String) -> bool {
         let Some(own) = RLB_METRICS.get(self.index) else {
             return false;
@@ -189,7 +189,7 @@ impl Metrics {
         true
     }
 
-    /// The next rows of a metric; goes to the next metric after the last.
+    /// The next rows of a metric; after the last, goes on to the next metric.
     fn piece(&mut self, kind: row::Kind, family: &Family, name: &str, text: &mut String) {
         if !self.within {
             self.rows.rewind(kind);
@@ -218,7 +218,7 @@ impl Metrics {
     }
 }
 
-/// What HAProxy calls a kind of row in the names of metrics.
+/// HAProxy's word for a kind of row in the names of metrics.
 fn scope(kind: row::Kind) -> &'static str {
     match kind {
         row::Kind::Frontend => "frontend",
@@ -227,7 +227,7 @@ fn scope(kind: row::Kind) -> &'static str {
     }
 }
 
-/// Texts become labels of a metric that is always 1; empty ones have none.
+/// Text becomes a label of a metric that is always 1; empty text gives no metric.
 fn of_item(item: &Item, kind: Kind, facts: &Facts<'_>) -> Option<Metric> {
     match (item.value)(facts) {
         Value::Text(text) if text.is_empty() => None,
@@ -278,7 +278,7 @@ fn metric(kind: Kind, labels: Vec<LabelPair>, value: f64) -> Metric {
     metric
 }
 
-/// Appends samples of one metric; without `help`, they go on where others of it have ended.
+/// Appends samples of one metric. Without `help` they continue samples before, without a header.
 fn write(text: &mut String, name: &str, help: &str, kind: Kind, samples: Vec<Metric>) {
     if samples.is_empty() {
         return;

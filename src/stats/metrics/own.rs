@@ -1,4 +1,4 @@
-//! rlb's own metrics: what HAProxy has no name for. They come after HAProxy's.
+//! rlb's own metrics, which HAProxy does not have. They come after HAProxy's.
 
 use super::families::Family;
 use super::pair;
@@ -12,10 +12,10 @@ use crate::sys::limits::Shortage;
 use prometheus::proto::LabelPair;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Labels and value of each sample; none where there is no value.
+/// Labels and value of each sample; empty when there is no value.
 type Samples = Vec<(Vec<LabelPair>, f64)>;
 
-/// A metric of rlb's own.
+/// A metric that only rlb has.
 #[derive(Debug)]
 pub(super) enum RlbMetric {
     /// Of the process: name, kind, help, value.
@@ -24,7 +24,7 @@ pub(super) enum RlbMetric {
     Rows(&'static str, row::Kind, Family),
 }
 
-/// They, in order.
+/// rlb's own metrics, in order.
 pub(super) static RLB_METRICS: [RlbMetric; 14] = [
     RlbMetric::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
@@ -143,7 +143,7 @@ pub(super) static RLB_METRICS: [RlbMetric; 14] = [
     ),
 ];
 
-/// Every result has its series from the start, so that a first failure is an increase.
+/// Every result has a series from the start, so that the first failure is an increase.
 fn reloads(facts: &Facts<'_>) -> Samples {
     let reloads = &facts.snapshot.global.reloads;
     let results = [
@@ -159,7 +159,7 @@ fn reloads(facts: &Facts<'_>) -> Samples {
     results.into_iter().filter_map(sample).collect()
 }
 
-/// Every step and cause has its series from the start, so that a first shortage is an increase.
+/// Every step and cause has a series from the start, so that the first shortage is an increase.
 fn shortages(facts: &Facts<'_>) -> Samples {
     let traffic = &facts.snapshot.global.traffic;
     let pairs = ShortageStep::ALL

@@ -1,15 +1,15 @@
-//! Which metrics an address asks for: `scope=`, `no-maint`, `metrics=`, as HAProxy's exporter.
+//! Which metrics a URL asks for: `scope=`, `no-maint`, `metrics=`, as in HAProxy's exporter.
 
 use crate::stats::filter::Filter;
 use crate::stats::row::Kind;
 
-/// Most names of `metrics=` that are looked at.
+/// Most names of `metrics=` that are read.
 const NAMES_MAX: usize = 64;
 
-/// Scopes of HAProxy's exporter that rlb has nothing to count of: their metrics are none. HAProxy
-/// takes whatever begins with the name of a module for that module.
+/// Scopes of HAProxy's exporter that rlb has no metrics for. HAProxy takes every text that begins with the name
+/// of a module for that module.
 const EMPTY_SCOPES: [&str; 3] = ["listener", "resolver", "stick_table"];
-/// Scopes that rlb has metrics of.
+/// Scopes that rlb has metrics for.
 const SCOPES: [&str; 4] = ["global", "frontend", "backend", "server"];
 
 /// Which metrics are wanted.
@@ -23,9 +23,9 @@ pub struct Select {
 }
 
 impl Select {
-    /// What the part of an address behind the `?` asks for, by the rules of HAProxy's exporter
-    /// (`promex_parse_uri`): keys that are not known are ignored. `None`: there is no such scope, a
-    /// key has no value or two, or an escape is broken; HAProxy answers 400.
+    /// The query of a URL, by the rules of HAProxy's exporter (`promex_parse_uri`); unknown keys are ignored.
+    /// `None` where HAProxy answers 400: there is no such scope, a key has no value or two, or an escape is
+    /// broken.
     pub fn of(query: &str) -> Option<Self> {
         let mut select = Self::default();
         let query = query.split_once('#').map_or(query, |(query, _)| query);
@@ -55,7 +55,7 @@ impl Select {
         Some(select)
     }
 
-    /// One more scope; an empty one takes back those before it, `*` is all.
+    /// Adds a scope. An empty one removes those before it; `*` means all.
     fn add_scope(&mut self, scope: String) -> Option<()> {
         let scopes = self.scopes.get_or_insert_default();
         match &*scope {
@@ -68,7 +68,7 @@ impl Select {
         Some(())
     }
 
-    /// Which rows the metrics are made of.
+    /// The rows that the metrics show.
     pub(super) fn filter(&self) -> Filter {
         Filter {
             no_maint: self.no_maint,
@@ -98,8 +98,8 @@ impl Select {
     }
 }
 
-/// `text` with its `%` escapes undone and blanks for `+`; `None` when an escape is broken or makes no
-/// text.
+/// `text` with `%` escapes decoded and `+` as a space; `None` when an escape is broken or the result is not
+/// UTF-8.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -121,7 +121,7 @@ fn decoded(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Fault 40: HAProxy 3.5 answers each of these in the same way.
+    /// Fault 40: HAProxy 3.5 answers each of these the same.
     #[test]
     fn fault_40_addresses_that_ask_for_nothing_are_refused() {
         for query in [

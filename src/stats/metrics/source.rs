@@ -1,11 +1,11 @@
-//! Where the value of a metric comes from, and the samples that it makes of a row.
+//! The source of a metric's value, and the samples that it gives for a row.
 
 use crate::live::{CheckStatus, FailureCause};
 use crate::state::{AdminState, Backend, OperState, Server};
 use crate::stats::columns::{Value, named};
 use crate::stats::row::{Object, Row};
 
-/// Milliseconds in a second, the unit of Prometheus.
+/// Milliseconds per second, the unit of Prometheus.
 const MILLIS: f64 = 1000.0;
 
 /// The states of a server, as labels.
@@ -15,7 +15,7 @@ const CHECK_STATES: [&str; 16] = [
     "HANA", "SOCKERR", "L4OK", "L4TOUT", "L4CON", "L6OK", "L6TOUT", "L6RSP", "L7TOUT", "L7RSP",
     "L7OK", "L7OKC", "L7STS", "PROCERR", "PROCTOUT", "PROCOK",
 ];
-/// Classes of answers, and their columns.
+/// Classes of responses, and their columns.
 const RESPONSES: [(&str, &str); 6] = [
     ("1xx", "hrsp_1xx"),
     ("2xx", "hrsp_2xx"),
@@ -25,44 +25,44 @@ const RESPONSES: [(&str, &str); 6] = [
     ("other", "hrsp_other"),
 ];
 
-/// Where the value of a metric comes from.
+/// The source of a metric's value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Source {
     /// This column; no sample where it is absent.
     Column(&'static str),
     /// This column, which is in milliseconds.
     Millis(&'static str),
-    /// This column; where it is absent, a limit that is not set: `NaN`.
+    /// This column; `NaN`, a limit that is not set, where it is absent.
     Limit(&'static str),
     /// This column, of proxies in HTTP mode only.
     Http(&'static str),
-    /// Code of the last check; checks of rlb have none, which HAProxy says as 0.
+    /// Code of the last check; rlb's checks have none, for which HAProxy writes 0.
     Code,
-    /// One sample a state, 1 for the one that it is in.
+    /// One sample per state, 1 for the current one.
     Status,
-    /// One sample a result, 1 for the last.
+    /// One sample per result, 1 for the last.
     CheckStatus,
-    /// One sample a class of answers.
+    /// One sample per class of responses.
     Responses,
-    /// Servers of a backend in each state.
+    /// How many servers of a backend are in each state.
     ServerStates,
-    /// Servers of a backend by the result of their last check.
+    /// How many servers of a backend have each result of the last check.
     CheckStates,
-    /// Whether connects to the server fail so often that it is asked last.
+    /// Whether the server is suspected.
     Suspect,
-    /// What a connect to the server usually takes.
+    /// Usual time of a connect to the server.
     UsualConnect,
-    /// Sessions of a backend that got no server, one sample a cause.
+    /// Sessions of a backend that got no server, one sample per cause.
     FailedSessions,
     /// Always 1; the address of the server is a label.
     Address,
 }
 
-/// A sample: a further label, and the value.
+/// A sample: an additional label, and the value.
 pub(super) type Sample<'a> = (Option<(&'static str, std::borrow::Cow<'a, str>)>, f64);
 
 impl Source {
-    /// The samples of `row`, one by one to `take`.
+    /// Passes each sample of `row` to `take`.
     pub(super) fn samples(self, row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
         match self {
             Self::Column(name) => plain(column(name, row), take),
@@ -95,7 +95,7 @@ impl Source {
     }
 }
 
-/// rlb's own.
+/// Sources that only rlb has.
 fn own(source: Source, row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
     let Some(server) = row.server() else {
         return;
@@ -124,7 +124,7 @@ fn labelled<'a>(name: &'static str, text: &'static str, value: f64) -> Sample<'a
     (Some((name, text.into())), value)
 }
 
-/// Every cause has its series from the start, so that a first failure is an increase.
+/// Every cause has a series from the start, so that the first failure is an increase.
 fn failed_sessions(row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
     if let Object::Backend(backend) = row.object {
         for cause in FailureCause::ALL {
@@ -136,7 +136,7 @@ fn failed_sessions(row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
     }
 }
 
-/// A number of a row. Counters beyond 2^53 lose their last digits, as all Prometheus' numbers do.
+/// A number of a row. Counters above 2^53 lose their last digits, as all numbers of Prometheus.
 #[expect(
     clippy::cast_precision_loss,
     reason = "Prometheus knows no other numbers"

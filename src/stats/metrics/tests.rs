@@ -1,4 +1,4 @@
-//! The metrics against those of HAProxy, name by name, and that chunks stay small.
+//! The metrics against those of HAProxy, name by name, and the size of chunks.
 
 use super::*;
 use crate::live::{CheckStatus, LastReload, ReloadEnd};
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// `name type help` of every metric that HAProxy 3.5 wrote.
 const THEIRS: &str = include_str!("../testdata/haproxy-3.5-metrics.txt");
 
-/// What is left out, and why.
+/// Metrics that are left out, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     (
         "haproxy_process_current_zlib_memory",
@@ -70,7 +70,7 @@ fn families(text: &str) -> BTreeMap<&str, (&str, &str)> {
         .collect()
 }
 
-/// A snapshot in which everything has a value.
+/// A snapshot in which every metric has a value.
 fn busy() -> Snapshot {
     let mut config = config(3);
     config.backends[0].servers[2].disabled = true;
@@ -163,7 +163,7 @@ fn reloads_are_counted_by_their_end() {
     has(&before, "rlb_last_reload_success 1");
     let reloaded = |ends: &[ReloadEnd]| {
         let mut snapshot = busy();
-        // The clock of this process began with the other's.
+        // The clock of this process started with the other's.
         let global = crate::live::GlobalLive::new(start, 2);
         for &end in ends {
             let (at, lines) = (start + Duration::from_secs(7), vec![]);
@@ -192,7 +192,7 @@ fn reloads_are_counted_by_their_end() {
 }
 
 #[test]
-fn an_address_may_ask_for_less() {
+fn a_url_may_select_metrics() {
     let text = whole(
         busy(),
         "scope=server&no-maint&metrics=-haproxy_server_check_status",

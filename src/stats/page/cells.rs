@@ -8,23 +8,23 @@ use crate::stats::row::Row;
 #[derive(Debug)]
 pub(super) struct Cell {
     pub(super) text: String,
-    /// What of it stands out, behind the rest.
+    /// An emphasised part after the text.
     pub(super) loud: String,
-    /// What is shown beside it on demand, line by line.
+    /// Lines of the tooltip.
     pub(super) tips: Vec<String>,
-    /// Columns that it takes.
+    /// Columns that it spans.
     pub(super) span: u8,
     pub(super) centred: bool,
     /// In italics.
     pub(super) italic: bool,
-    /// Where its text leads; empty: nowhere.
+    /// Target of the link; empty: no link.
     pub(super) link: String,
-    /// It is the status, which stays in sight when the table is wider than the window.
+    /// It is the status, which stays visible when the table is wider than the window.
     pub(super) status: bool,
 }
 
 impl Cell {
-    /// Text at the right.
+    /// Right-aligned text.
     pub(super) fn right(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -38,7 +38,7 @@ impl Cell {
         }
     }
 
-    /// Text in the middle.
+    /// Centred text.
     pub(super) fn centre(text: impl Into<String>) -> Self {
         Self {
             centred: true,
@@ -46,7 +46,7 @@ impl Cell {
         }
     }
 
-    /// Nothing, over so many columns.
+    /// No text, over `span` columns.
     pub(super) fn empty(span: u8) -> Self {
         Self {
             span,
@@ -54,14 +54,14 @@ impl Cell {
         }
     }
 
-    /// With these lines on demand.
+    /// With these lines as a tooltip.
     #[must_use]
     pub(super) fn tip(mut self, tips: Vec<String>) -> Self {
         self.tips = tips;
         self
     }
 
-    /// The status.
+    /// Marks it as the status.
     #[must_use]
     pub(super) fn status(mut self) -> Self {
         self.status = true;
@@ -75,7 +75,7 @@ impl Cell {
         self
     }
 
-    /// With this behind it, standing out.
+    /// With this emphasised text after it.
     #[must_use]
     pub(super) fn loud(mut self, text: impl Into<String>) -> Self {
         self.loud = text.into();
@@ -83,12 +83,12 @@ impl Cell {
     }
 }
 
-/// The number of a column; nothing where the row has none.
+/// The number of a column; empty where the row has none.
 pub(super) fn number(row: &Row<'_>, column: &str) -> Cell {
     Cell::right(shown(row, column, ""))
 }
 
-/// A limit; `-` where there is none. HAProxy's 0 is none, too.
+/// A limit; `-` where there is none. HAProxy's 0 means none, too.
 pub(super) fn limit(row: &Row<'_>, column: &str) -> Cell {
     match named(column).value(row) {
         Value::Number(0) => Cell::right("-"),
@@ -106,7 +106,7 @@ pub(super) fn shown(row: &Row<'_>, column: &str, none: &str) -> String {
     }
 }
 
-/// An age in seconds; `?` where it is negative: never.
+/// A time since an event, in seconds; `?` where it is negative, which means never.
 pub(super) fn ago(row: &Row<'_>, column: &str) -> Cell {
     match named(column).value(row) {
         Value::Number(seconds) => Cell::right(age(seconds)),

@@ -1,4 +1,4 @@
-//! The head of the page: the process, the legend, and links to other views of the same.
+//! The head of the page: the process, the legend, and links to other views.
 
 use super::render;
 use super::text::{age, bit_rate};
@@ -18,28 +18,28 @@ const REASON_MAX: usize = 300;
 /// Most backends that the line about servers that are down names.
 const DOWN_BACKENDS_MAX: usize = 10;
 
-/// What a browser wants to see, and by which address.
+/// What a browser asks for, and with which URL.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// Which rows.
+    /// Which rows are shown.
     pub filter: Filter,
-    /// Beginning of the page's address.
+    /// Start of the page's URL.
     pub uri: Arc<str>,
     /// Whether a refresh is configured.
     pub refreshable: bool,
-    /// Whether it is asked again by itself.
+    /// Whether the page refreshes itself.
     pub refreshing: bool,
-    /// Do not tell the version.
+    /// Do not show the version.
     pub hide_version: bool,
-    /// Tell the name of this machine.
+    /// Show the name of this machine.
     pub show_node: bool,
-    /// Addresses, numbers and algorithms on demand.
+    /// Show addresses, ids and algorithms in tooltips.
     pub legends: bool,
 }
 
 impl View {
-    /// The address of this view, with `format` behind the configured one.
+    /// The URL of this view, with `format` after the configured one.
     pub(super) fn link(&self, format: &str) -> String {
         let mut link = format!("{}{format}", self.uri);
         let filter = &self.filter;
@@ -79,7 +79,7 @@ impl View {
         let refresh = self.with(|view| view.refreshing = !view.refreshing);
         Links {
             form: self.uri.split('?').next().unwrap_or_default().to_owned(),
-            // A form replaces the query of its address: what of it belongs to the uri goes along.
+            // A form replaces the query of its URL, so the query of the configured uri becomes fields.
             fields: self
                 .uri
                 .split_once('?')
@@ -101,7 +101,7 @@ impl View {
     }
 }
 
-/// Addresses of other views.
+/// URLs of other views.
 struct Links {
     form: String,
     fields: Vec<(String, String)>,
@@ -148,13 +148,13 @@ struct Head<'a> {
 struct Down {
     servers: usize,
     of: usize,
-    /// The backends with the most of them.
+    /// The backends with the most such servers.
     backends: Vec<DownIn>,
-    /// Further backends with such servers.
+    /// How many further backends have such servers.
     more: usize,
 }
 
-/// Those of one backend.
+/// The servers of one backend that are down.
 struct DownIn {
     name: Arc<str>,
     servers: usize,
@@ -197,8 +197,8 @@ pub(super) fn write(text: &mut String, facts: &Facts<'_>, view: &View) {
     render(text, &head);
 }
 
-/// The servers that are down in the proxies that are shown, those in maintenance aside; `None`: there
-/// are none.
+/// The servers that are down in the proxies that are shown, without those in maintenance; `None` when there are
+/// none.
 fn down(snapshot: &Snapshot, filter: &Filter) -> Option<Down> {
     let (mut servers, mut of, mut backends) = (0, 0, Vec::new());
     let all = snapshot.backends.iter().flatten();
@@ -231,7 +231,7 @@ fn down(snapshot: &Snapshot, filter: &Filter) -> Option<Down> {
     })
 }
 
-/// When and why the last reload has failed, in one line; `None` if it has not.
+/// When and why the last reload failed, in one line; `None` if it did not.
 fn failed_reload(facts: &Facts<'_>) -> Option<String> {
     let last = facts.snapshot.global.reloads.last.load();
     let LastReload { end, at, lines } = last.as_deref()?;
@@ -242,7 +242,7 @@ fn failed_reload(facts: &Facts<'_>) -> Option<String> {
         ReloadEnd::RollbackFailed => "could not be taken back",
     };
     let ago = age(facts.now.saturating_duration_since(*at).as_secs());
-    // The first line is the reason, or the first of several; the log has more of them.
+    // The first line is the reason, or the first of several; the log has all of them.
     let first = lines.iter().flat_map(|line| line.lines()).next();
     let first = first.unwrap_or("see the log");
     let mut text = format!("The last reload {word} {ago} ago: ");

@@ -1,7 +1,7 @@
-//! The statistics as a page of HTML, in HAProxy's layout, made row by row. Admin thread.
+//! The statistics as an HTML page in HAProxy's layout, made row by row. Admin thread.
 //!
-//! Invariant: a chunk ends with a row, and no more than one chunk is ever in memory. The shapes
-//! stand in `templates/stats/`; everything that goes into them is escaped there.
+//! Invariant: a chunk ends with a row, and no more than one chunk is in memory. The templates are in
+//! `templates/stats/`; they escape everything that is inserted.
 
 mod cells;
 mod head;
@@ -22,9 +22,9 @@ use cells::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Bytes after which a chunk ends, at the end of a row.
+/// A chunk ends after this many bytes, at the end of a row.
 const CHUNK: usize = 16 * 1024;
-/// What ends a table, and what ends the page.
+/// The end of a table, and the end of the page.
 const TABLE_END: &str = "</tbody></table></section>\n";
 const NO_PROBLEMS: &str = "<p>No problems: every server that is checked is up.</p>\n";
 const PAGE_END: &str = "</div></body></html>\n";
@@ -41,19 +41,19 @@ pub struct Page {
     progress: Progress,
 }
 
-/// How far it is.
+/// How much of the page is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Begin,
     /// Between tables, after the head.
     Outside,
-    /// In the table of the proxy with this number; a `[[listen]]` has one.
+    /// In the table of the proxy with this id; a `[[listen]]` has one table.
     Inside(u32),
     End,
 }
 
 impl Page {
-    /// The page of `snapshot` as of `now`, as `view` wants it.
+    /// The page of `snapshot` as of `now`, for `view`.
     pub fn new(
         snapshot: Arc<Snapshot>,
         process: Arc<Process>,
@@ -108,7 +108,7 @@ impl Page {
     }
 }
 
-/// Ends the table before and begins that of `row`, unless it is in the same.
+/// Ends the table before and begins that of `row`, unless both rows are in the same table.
 fn section(text: &mut String, row: &Row<'_>, progress: Progress, legends: bool) -> Progress {
     let id = row.ids().0;
     if progress == Progress::Inside(id) {
@@ -137,7 +137,7 @@ fn section(text: &mut String, row: &Row<'_>, progress: Progress, legends: bool) 
     Progress::Inside(id)
 }
 
-/// Where a table begins.
+/// The start of a table.
 #[derive(Template)]
 #[template(path = "stats/section.html")]
 struct Section<'a> {
@@ -155,7 +155,7 @@ struct RowText {
 }
 
 fn render(text: &mut String, template: &impl Template) {
-    // Writing to a string cannot fail, nor can what the templates call.
+    // Writing to a string cannot fail, and neither can the templates.
     let _ = template.render_into(text);
     text.push('\n');
 }

@@ -1,4 +1,4 @@
-//! A row of the page: 31 columns, what each kind of row has in them, and its colour.
+//! A row of the page: 31 columns, their content for each kind of row, and the colour.
 
 use super::RowText;
 use super::cells::{Cell, ago, limit, number, shown};
@@ -7,7 +7,7 @@ use crate::state::{Backend, Endpoint, OperState, Server};
 use crate::stats::row::{Object, Row};
 use std::fmt::Write;
 
-/// The row, with addresses and numbers on demand if `legends`.
+/// The row, with addresses and ids in tooltips if `legends`.
 pub(super) fn of(row: &Row<'_>, legends: bool) -> RowText {
     let (class, label, cells) = match row.object {
         Object::Server(_, server) => (
@@ -101,7 +101,7 @@ fn frontend(row: &Row<'_>) -> Vec<Cell> {
     ]
 }
 
-/// Queue to warnings of a server or a backend.
+/// The cells from queue to warnings of a server or a backend.
 fn traffic(row: &Row<'_>) -> Vec<Cell> {
     let resets = format!(
         "Connection resets during transfers: {} client, {} server",
@@ -213,8 +213,8 @@ fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
     cells
 }
 
-/// How long it has been in its state, the state, and an arrow while it changes; behind it that the
-/// server is asked last because connects to it fail.
+/// The time since the last change, the state, and an arrow while it changes; then a mark if the server is
+/// suspected and so asked last.
 fn status(row: &Row<'_>, server: &Server) -> Cell {
     let cell = state(row, server);
     if server.live.is_suspect() {
@@ -239,7 +239,7 @@ fn state(row: &Row<'_>, server: &Server) -> Cell {
     Cell::centre(format!("{} {text}{arrow}", age(row.last_change())))
 }
 
-/// `L4OK in 0ms`, and what it means.
+/// `L4OK in 0ms`, with a description.
 fn last_check(row: &Row<'_>) -> Cell {
     let Some(report) = row.check() else {
         return Cell::empty(1);

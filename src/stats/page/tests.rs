@@ -1,4 +1,4 @@
-//! The page over snapshots whose servers are in every state.
+//! The page of snapshots with servers in every state.
 
 use super::*;
 use crate::config::model;
@@ -36,7 +36,7 @@ fn whole(snapshot: Snapshot, view: View) -> String {
     }
 }
 
-/// A snapshot of one server that `spec` and `change` have been at.
+/// A snapshot of one server after `spec` and `change`.
 fn one(spec: impl FnOnce(&mut model::Server), change: impl FnOnce(&mut Server)) -> Snapshot {
     let mut config = config(1);
     spec(&mut config.backends[0].servers[0]);
@@ -47,7 +47,7 @@ fn one(spec: impl FnOnce(&mut model::Server), change: impl FnOnce(&mut Server)) 
     snapshot
 }
 
-/// The row of `id` without its markup: class, then the text of the cells.
+/// The row of `id` without its markup: the class, then the text of the cells.
 fn row(page: &str, id: &str) -> (String, Vec<String>) {
     let line = page
         .lines()
@@ -90,7 +90,7 @@ fn fail(times: u32) -> impl FnOnce(&mut Server) {
 }
 
 #[test]
-fn every_state_has_its_class_and_words() {
+fn every_state_has_its_class_and_text() {
     let rise = |server: &mut Server| {
         server
             .status
@@ -140,8 +140,8 @@ fn every_state_has_its_class_and_words() {
     }
 }
 
-/// Fault 29: an unchecked server has a class of its own whatever its weight, and a failing one is
-/// going down whatever its weight: HAProxy decides in this order.
+/// Fault 29: a server without a check has its own class whatever its weight, and a failing one is going down
+/// whatever its weight: HAProxy decides in this order.
 #[test]
 fn fault_29_unchecked_servers_have_haproxys_class() {
     type Spec = fn(&mut model::Server);
@@ -206,7 +206,7 @@ fn a_section_each_for_frontend_and_backend() {
 }
 
 #[test]
-fn what_consumers_look_for_is_there() {
+fn what_consumers_parse_is_there() {
     let text = whole(seed(1), View::default());
     assert!(
         text.contains(&format!("HAProxy version {VERSION}, ")),
@@ -227,7 +227,7 @@ fn what_consumers_look_for_is_there() {
 use crate::stats::process::VERSION;
 
 #[test]
-fn tips_tell_addresses_and_reasons() {
+fn tooltips_show_addresses_and_reasons() {
     let report = |server: &mut Server| {
         server.live.check.store(CheckReport {
             status: CheckStatus::L4Con,
@@ -335,7 +335,7 @@ fn a_failed_reload_is_one_escaped_line_until_one_succeeds() {
 }
 
 #[test]
-fn links_turn_one_thing_and_keep_the_rest() {
+fn a_link_changes_one_thing_and_keeps_the_rest() {
     let view = View {
         uri: "/haproxy?stats".into(),
         filter: Filter {
@@ -376,7 +376,7 @@ fn ten_thousand_servers_come_in_bounded_chunks() {
     assert_eq!(rows, 2 + 1 + 10_000 + 1);
 }
 
-/// Two backends with servers in some states.
+/// Two backends with servers in several states.
 fn troubled() -> Snapshot {
     let mut config = config(3);
     let second = crate::state::test_config::server("lonely");
@@ -464,7 +464,7 @@ fn fault_31_a_view_shows_only_what_is_wrong() {
 
 /// Fault 31.
 #[test]
-fn fault_31_names_are_links_and_what_is_asked_last_is_said() {
+fn fault_31_names_are_links_and_a_suspected_server_is_marked() {
     let suspect = |server: &mut Server| {
         for _ in 0..3 {
             server.live.connect_failed();
@@ -476,7 +476,7 @@ fn fault_31_names_are_links_and_what_is_asked_last_is_said() {
     assert_eq!(row(&text, "postgres/node1").1[22], "no check asked last");
 }
 
-/// A colour in CIELAB, whose distances are those that people see.
+/// A colour in CIELAB, whose distances match perception.
 fn lab(hex: &str) -> [f64; 3] {
     let linear = |at: usize| {
         let part = f64::from(u8::from_str_radix(&hex[at..at + 2], 16).unwrap()) / 255.0;

@@ -1,6 +1,6 @@
 //! Numbers and ages as the page shows them.
 
-/// Between groups of three digits: narrow, and no line breaks there.
+/// Separates groups of three digits: narrow, and no line break.
 const SPACE: char = '\u{202f}';
 
 /// `1 610 986`
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_stand_in_threes() {
+    fn digits_are_grouped_in_threes() {
         let plain = |number| grouped(number).replace(SPACE, " ");
         let all: Vec<String> = [0, 999, 1000, 563_930, 1_610_986].map(plain).into();
         assert_eq!(all, ["0", "999", "1 000", "563 930", "1 610 986"]);

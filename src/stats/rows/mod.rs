@@ -1,7 +1,7 @@
-//! The rows of the statistics, in HAProxy's order: the stats proxy, then the proxies as in the
-//! file; of each FRONTEND, its servers, BACKEND. Runs on the admin thread.
+//! The rows of the statistics in HAProxy's order: the stats proxy, then the proxies as in the file; for each
+//! proxy FRONTEND, its servers, BACKEND. Runs on the admin thread.
 //!
-//! Invariant: a row is a view of the snapshot; nothing is copied or summed up until a column asks.
+//! Invariant: a row refers to the snapshot; nothing is copied or summed up before a column needs it.
 
 use super::filter::Filter;
 use super::requests::Requests;
@@ -17,14 +17,14 @@ enum Part {
     Backend(BackendId),
 }
 
-/// Where in a [`Part`] the next row is.
+/// The position of the next row in a [`Part`].
 #[derive(Debug, Clone, Copy)]
 enum Position {
     StatsFrontend,
     StatsBackend,
     /// The first row of the part with this index.
     Part(usize),
-    /// This server of the part with this index; after the last, the part's closing row.
+    /// This server of the part with this index; after the last server, the backend's own row.
     Server(usize, usize),
 }
 
@@ -37,7 +37,7 @@ pub struct Rows {
     filter: Filter,
     legends: bool,
     parts: Vec<Part>,
-    /// Only rows of this kind.
+    /// If set, only rows of this kind.
     kind: Option<Kind>,
     next: Position,
 }
@@ -65,15 +65,15 @@ impl Rows {
         self
     }
 
-    /// With addresses and algorithms in their columns if `legends`: for a page with `show-legends`
-    /// and for clients of the runtime socket that are operators at least. HAProxy's rule.
+    /// With addresses and algorithms in their columns if `legends`: for a page with `show-legends`, and for
+    /// clients of the runtime socket with at least the operator level, as in HAProxy.
     #[must_use]
     pub fn with_legends(mut self, legends: bool) -> Self {
         self.legends = legends;
         self
     }
 
-    /// From the first on again, and only those of `kind`; the others cost nothing.
+    /// Starts again with rows of `kind` only; the others cost nothing.
     pub fn rewind(&mut self, kind: Kind) {
         self.kind = Some(kind);
         self.next = start(&self.snapshot);
@@ -86,7 +86,7 @@ impl Rows {
             let is_backend = matches!(self.parts.get(at), Some(Part::Backend(_)));
             match self.kind {
                 Some(Kind::Frontend) if is_backend => position = Position::Part(at + 1),
-                // Beyond the last server: the backend's own row.
+                // After the last server: the backend's own row.
                 Some(Kind::Backend) if is_backend => return Position::Server(at, usize::MAX),
                 _ => break,
             }
@@ -94,12 +94,12 @@ impl Rows {
         position
     }
 
-    /// The snapshot that they are a view of.
+    /// The snapshot that the rows refer to.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
 
-    /// The next row. Lends, so that a row may point into the snapshot.
+    /// The next row. It borrows from `self`, so that it can refer to the snapshot.
     #[expect(
         clippy::should_implement_trait,
         reason = "an iterator cannot lend its items"
@@ -118,7 +118,7 @@ impl Rows {
     }
 }
 
-/// Where the rows begin.
+/// The position of the first row.
 fn start(snapshot: &Snapshot) -> Position {
     match &snapshot.stats {
         Some(_) => Position::StatsFrontend,
@@ -126,7 +126,7 @@ fn start(snapshot: &Snapshot) -> Position {
     }
 }
 
-/// What is at `position`, and the position after it.
+/// The object at `position`, and the position after it.
 fn step<'a>(
     snapshot: &'a Snapshot,
     parts: &[Part],
@@ -155,7 +155,7 @@ fn step<'a>(
     }
 }
 
-/// Server `index` of `backend`, which is the part `at`; after the last its closing row.
+/// Server `index` of `backend`, which is the part `at`; after the last server, the backend itself.
 fn of_backend(backend: &Backend, at: usize, index: usize) -> (Object<'_>, Position) {
     match backend.servers.get(index) {
         Some(server) => {
@@ -166,8 +166,8 @@ fn of_backend(backend: &Backend, at: usize, index: usize) -> (Object<'_>, Positi
     }
 }
 
-/// Frontends and backends in the order of the file; of one `[[listen]]` the frontend first. As in
-/// HAProxy, a disabled proxy has no row.
+/// Frontends and backends in the order of the file, for a `[[listen]]` the frontend first. As in HAProxy, a
+/// disabled proxy has no row.
 fn parts(snapshot: &Snapshot) -> Vec<Part> {
     let frontends = snapshot
         .frontends

@@ -1,5 +1,5 @@
-//! `show servers state`, HAProxy's format of a server state file (section 3.4 of its semantics): to
-//! show what operators and checks have decided, and to hand it to the next process.
+//! `show servers state`, HAProxy's format of a server-state file: shows what operators and checks have decided,
+//! and passes it to the next process.
 //!
 //! Pure.
 
@@ -20,7 +20,7 @@ pub const HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_sta
     srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr \
     srv_agent_addr srv_agent_port\n";
 
-/// All of it.
+/// The whole text.
 pub fn whole(snapshot: &Snapshot, now: Instant) -> String {
     let backends = snapshot.backends.iter().flatten();
     std::iter::once(HEADER.to_owned())
@@ -76,7 +76,7 @@ fn line(text: &mut String, (backend, server): (&Backend, &Server), now: Instant)
     );
 }
 
-/// The columns of a line that are about the check.
+/// The columns of a line that concern the check.
 struct Check {
     status: u8,
     /// HAProxy's `enum chk_result`: 0 unknown, 2 failed, 3 passed.

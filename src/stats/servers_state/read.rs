@@ -1,17 +1,16 @@
-//! Reads what [`super::whole`] has written; other lines of HAProxy's make are read alike.
+//! Reads what [`super::whole`] has written, and files of HAProxy.
 
 use crate::state::{AdminState, OperState, ServerState};
 use std::time::Duration;
 
-/// The only version there is.
+/// The only version of the format.
 const VERSION: &str = "1";
-/// Columns that are needed; HAProxy has added more at the end over the years.
+/// Columns that are needed; HAProxy has added more at the end.
 const COLUMNS_MIN: usize = 19;
 /// `CHK_ST_CONFIGURED` of `srv_check_state`.
 const CHECKED: u8 = 2;
 
-/// The servers of a text. Lines that are none, or that do not make sense, are left out: what is not
-/// known of a server is found out by its checks.
+/// The servers of a text. Lines that are not valid are left out: checks find out what is not known of a server.
 pub fn read(text: &str) -> Vec<ServerState> {
     let mut lines = text.lines();
     if lines.next() != Some(VERSION) {

@@ -1,4 +1,4 @@
-//! What is written is read as it was, and what makes no sense is left out.
+//! What is written is read unchanged, and what is not valid is left out.
 
 use super::*;
 use crate::state::{AdminState, OperState, ServerState};
@@ -52,7 +52,7 @@ fn lines_of_haproxy_are_read() {
 }
 
 #[test]
-fn what_makes_no_sense_is_left_out() {
+fn what_is_not_valid_is_left_out() {
     let good = "3 be 1 s1 10.0.0.1 2 0 1 1 15 6 3 4 6 0 0 0 - 5432 - 0 0 - - 0";
     assert_eq!(read(&format!("1\n{good}\n")).len(), 1);
     assert!(read(&format!("2\n{good}\n")).is_empty(), "another version");

@@ -1,22 +1,22 @@
 //! The rows as a table: CSV, HAProxy's typed lines, or JSON, made chunk by chunk. Admin thread.
 //!
-//! Invariant: a chunk ends with a row, and no more than one chunk is ever in memory.
+//! Invariant: a chunk ends with a row, and no more than one chunk is in memory.
 
 use super::row::Row;
 use super::rows::Rows;
 use super::{csv, json, typed};
 
-/// Bytes after which a chunk ends, at the end of a row.
+/// A chunk ends after this many bytes, at the end of a row.
 pub(super) const CHUNK: usize = 16 * 1024;
 
-/// How a row is written.
+/// The format of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// `;csv`
     Csv,
-    /// `;typed`: a line a value.
+    /// `;typed`: one line per value.
     Typed,
-    /// `;json`: an array a row, an object a value.
+    /// `;json`: an array per row, an object per value.
     Json,
 }
 

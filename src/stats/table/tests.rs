@@ -1,4 +1,4 @@
-//! The formats against recorded output of HAProxy, and that chunks stay small.
+//! The formats against recorded output of HAProxy, and the size of chunks.
 
 use super::*;
 use crate::stats::Filter;
@@ -29,7 +29,7 @@ fn ten_thousand_servers_come_in_bounded_chunks() {
     }
 }
 
-/// Position, name, letters and type of every line of a kind of row that has a server or proxy.
+/// Position, name, letters and type of each line in rows of `kind` with a server or proxy.
 fn shapes(text: &str, kind: char) -> BTreeSet<String> {
     let ours = text.lines().filter(|line| line.starts_with(kind));
     ours.map(|line| {
@@ -55,7 +55,7 @@ fn typed_lines_have_haproxys_positions_letters_and_types() {
     for kind in ['F', 'B', 'S'] {
         let (ours, theirs) = (shapes(&text, kind), shapes(TYPED, kind));
         let unknown: Vec<_> = ours.difference(&theirs).collect();
-        // The stats proxy has a backend half here, whose HTTP figures no recorded backend has.
+        // The stats proxy has a backend row here, whose HTTP figures no recorded backend has.
         let http = |shape: &&&String| {
             ["hrsp_", "req_tot", "cache_"]
                 .iter()
@@ -95,7 +95,7 @@ fn json_has_haproxys_shape() {
 }
 
 #[test]
-fn filters_leave_out_and_the_backend_says_how_many() {
+fn filters_hide_rows_and_the_backend_counts_servers() {
     let names = |filter: Filter| {
         let mut config = crate::stats::test_snapshot::config(3);
         config.backends[0].servers[1].disabled = true;
