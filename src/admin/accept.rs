@@ -1,10 +1,10 @@
-//! Accepts connections to the stats listener, within its own limit and on descriptors that are
-//! kept back. Admin thread, one task a listener.
+//! Accepts connections to the stats listener, within its own limit and with descriptors that are kept back.
+//! Admin thread, one task per listener.
 //!
-//! Invariants: no more than `stats.maxconn` are served; one more may be in hand, the rest waits in
-//! the kernel's queue. When the limit is reached, the connection on which no byte has moved for the
-//! longest makes room, so that idle ones cannot shut out a health check. Running out of descriptors
-//! pauses, it never spins.
+//! Invariants: no more than `stats.maxconn` connections are served; one more may be accepted and waiting, the
+//! others wait in the kernel's queue. When the limit is reached, the connection that has been idle the longest
+//! is closed, so that idle clients cannot lock out a health check. A lack of descriptors makes it pause, not
+//! spin.
 
 use super::Shared;
 use super::connection::{ConnectionState, serve};
@@ -23,14 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 /// Limit of connections when the snapshot has no stats proxy (any more).
 const CONNECTIONS_DEFAULT: u32 = 200;
-/// Bytes that the kernel keeps for a client that does not take them; it doubles what is asked for.
+/// Send buffer for a client that does not take its bytes; the kernel doubles the value.
 const SEND_BUFFER: usize = 128 * 1024;
 /// How long accepting pauses when no descriptor is left.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a full listener looks for room when nobody leaves.
+/// How often a full listener looks for an idle connection to close.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
-/// How long no byte must have moved on a connection that is to make room: on one that waits for a
-/// request, and on one whose answer is on its way.
+/// How long a connection must have been idle before it may be closed: one that waits for a request, and one
+/// with an answer in progress.
 const IDLE_MIN: Duration = Duration::from_millis(100);
 const STALLED_MIN: Duration = Duration::from_secs(1);
 /// How often a lack of descriptors is reported.
@@ -39,7 +39,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// The connections that are being served.
 pub(super) type Connections = RefCell<slab::Slab<Rc<ConnectionState>>>;
 
-/// Accepts on `listener` until the stop, or until it is `closing`.
+/// Accepts on `listener` until the stop, or until `closing`.
 pub(super) async fn run(shared: Rc<Shared>, listener: TcpListener, closing: CancellationToken) {
     let stop = shared.stop.clone();
     let accepting = async {
@@ -49,7 +49,7 @@ pub(super) async fn run(shared: Rc<Shared>, listener: TcpListener, closing: Canc
     stop.run_until_cancelled(accepting).await;
 }
 
-/// Accepts until it is `closing`. A client that has been accepted by then is served.
+/// Accepts until `closing`. A client that was accepted before is served.
 async fn accept_all(shared: &Rc<Shared>, listener: &TcpListener, closing: &CancellationToken) {
     let mut reported: Option<Instant> = None;
     while let Some(accepted) = closing.run_until_cancelled(accept(shared, listener)).await {
@@ -72,7 +72,7 @@ async fn accept_all(shared: &Rc<Shared>, listener: &TcpListener, closing: &Cance
 
 /// Accepts what the kernel has queued, and closes.
 async fn drain_queue(shared: &Rc<Shared>, listener: TcpListener, closing: &CancellationToken) {
-    // By `accept` itself: the event loop may not have reported the last ones yet.
+    // With `accept` itself, because the event loop may not have reported the last ones yet.
     let Ok(listener) = listener.into_std() else {
         return;
     };
@@ -94,7 +94,7 @@ async fn drain_queue(shared: &Rc<Shared>, listener: TcpListener, closing: &Cance
     }
 }
 
-/// The next connection. Fails only with what a pause may cure.
+/// The next connection. Fails only with errors after which a pause helps.
 async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<TcpStream> {
     loop {
         let accepted = poll_fn(|context| {
@@ -119,11 +119,11 @@ async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<TcpStream
     }
 }
 
-/// Sets the options of a connection; one that refuses them has lost its client.
+/// Sets the options of a connection; errors mean that the client has gone.
 fn tune(stream: &TcpStream) {
-    // Answers are written whole; their last piece is not to wait for an acknowledgement.
+    // Answers are written whole; their last part must not wait for an ACK.
     let _ = stream.set_nodelay(true);
-    // What a client does not take is to stay small in the kernel, too.
+    // What a client does not take must stay small in the kernel, too.
     let _ = SockRef::from(stream).set_send_buffer_size(SEND_BUFFER);
 }
 
@@ -132,7 +132,7 @@ fn is_local_shortage(error: &io::Error) -> bool {
         || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// Waits until one connection more may be served.
+/// Waits until one more connection may be served.
 async fn wait_for_slot(shared: &Shared) -> StatsSlot {
     loop {
         let freed = shared.freed.notified();
@@ -143,13 +143,13 @@ async fn wait_for_slot(shared: &Shared) -> StatsSlot {
             return slot;
         }
         evict_idlest(&shared.connections);
-        // Either a connection ends or, by then, one has been idle for long enough.
+        // By then a connection has ended, or one has been idle for long enough.
         let _ = tokio::time::timeout(RETRY_EVERY, freed).await;
     }
 }
 
-/// Ends the connection on which no byte has moved for the longest, if that is long enough: of those
-/// that wait for a request first, of those whose answer is on its way only when there are no others.
+/// Closes the connection that has been idle the longest, if that is long enough. Connections that wait for a
+/// request go first; those with an answer in progress only when there are no others.
 fn evict_idlest(connections: &Connections) {
     let connections = connections.borrow();
     let idlest = |answering: bool, idle_min: Duration| {
@@ -190,7 +190,7 @@ impl Drop for Registration<'_> {
     fn drop(&mut self) {
         self.shared.connections.borrow_mut().try_remove(self.key);
         self.shared.freed.notify_one();
-        // A descriptor has just come back: keep it, if one was given away.
+        // A descriptor was just closed: keep it back again, if one was lent.
         self.shared.reserve.refill();
     }
 }

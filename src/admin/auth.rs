@@ -3,7 +3,7 @@
 use crate::config::model::Credentials;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
-/// Whether `headers` name one of `accepted`; always if nobody is.
+/// Whether `headers` match one of `accepted`; always if that is empty.
 pub(super) fn is_authorized(accepted: &[Credentials], headers: &HeaderMap) -> bool {
     if accepted.is_empty() {
         return true;
@@ -18,8 +18,7 @@ pub(super) fn is_authorized(accepted: &[Credentials], headers: &HeaderMap) -> bo
         return false;
     };
     let token = token.trim().as_bytes();
-    // All are compared, each to its end: how long it takes tells nothing of a password but its
-    // length.
+    // All are compared to their end, so that the time tells nothing of a password except its length.
     let matches = accepted
         .iter()
         .filter(|one| same(base64(one.0.as_bytes()).as_bytes(), token));

@@ -1,9 +1,7 @@
-//! One connection to the stats listener: HTTP/1 by hyper, counted and bounded in time. Admin
-//! thread.
+//! One connection to the stats listener: HTTP/1 by hyper, counted and bounded in time. Admin thread.
 //!
-//! Invariants: no connection outlives [`HEAD_MAX_TIME`] without a request or [`STALL_MAX_TIME`] without
-//! a byte moving, whatever its client does. A client that ends its sending half behind a request
-//! gets the whole answer.
+//! Invariants: whatever its client does, no connection lasts longer than [`HEAD_MAX_TIME`] without a request or
+//! [`STALL_MAX_TIME`] without a byte moving. A client that sends FIN after a request gets the whole answer.
 
 use super::Shared;
 use super::http::{ResponseBody, ResponseSources, respond};
@@ -30,20 +28,20 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Time for the head of a request, and for a connection to stay without one.
+/// Longest time for the head of a request, and for a connection without a request.
 const HEAD_MAX_TIME: Duration = Duration::from_secs(10);
 /// Most bytes of a request's head.
 const HEAD_MAX: usize = 8 * 1024;
-/// Bytes that are buffered for a connection.
+/// Most bytes that are buffered for a connection.
 const BUFFER_MAX: usize = 16 * 1024;
-/// Longest time in which no byte moves while an answer is on its way.
+/// Longest time without a byte moving while an answer is in progress.
 const STALL_MAX_TIME: Duration = Duration::from_secs(30);
 
-/// How long what a client still sends is read after the last answer, and how much of it.
+/// How long, and how many bytes, are read from the client after the last answer.
 const LINGER_MAX_TIME: Duration = Duration::from_secs(1);
 const LINGER_MAX: usize = 256 * 1024;
 
-/// How long a connection is waited for.
+/// Timeouts of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
     /// For the head of a request.
@@ -61,23 +59,23 @@ impl Default for Timeouts {
     }
 }
 
-/// What other tasks may know of and do to a connection.
+/// The state of a connection for other tasks.
 #[derive(Debug)]
 pub(super) struct ConnectionState {
     /// When a byte last moved.
     pub(super) last_byte: Cell<Instant>,
-    /// It has not sent anything yet.
+    /// It has sent nothing so far.
     silent: Cell<bool>,
-    /// A request has come, and its answer has not been handed over as a whole.
+    /// A request has come, and hyper has not taken its whole answer yet.
     answering: Cell<bool>,
-    /// What is to be written waits for the client.
+    /// Writing waits for the client.
     blocked: Cell<bool>,
-    /// Ends it.
+    /// Notified to end it.
     pub(super) evicted: Notify,
 }
 
 impl ConnectionState {
-    /// Whether an answer is on its way.
+    /// Whether an answer is in progress.
     pub(super) fn is_answering(&self) -> bool {
         self.answering.get() || self.blocked.get()
     }
@@ -94,14 +92,14 @@ impl ConnectionState {
     }
 }
 
-/// Serves `stream` to its end; once `closing`, to the end of the answer that is on its way.
+/// Serves `stream` until it ends; after `closing`, until the answer in progress is finished.
 pub(super) async fn serve(
     shared: &Rc<Shared>,
     (stream, slot): (TcpStream, StatsSlot),
     state: Rc<ConnectionState>,
     closing: CancellationToken,
 ) {
-    // The slot is given back last, when the descriptor is closed.
+    // The slot is freed last, when the descriptor is closed.
     let slot = Rc::new(slot);
     let stream = Rc::new(stream);
     let counted = CountedStream {
@@ -126,14 +124,14 @@ pub(super) async fn serve(
 /// How the requests of a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// The last answer has been written, or there was none to write.
+    /// The last answer is written, or there was none to write.
     ByItself,
-    /// The process stops, and nothing has been asked.
+    /// The process stops, and nothing was asked.
     ByStop,
 }
 
-/// Answers requests until the client has had enough; once the listener is `closing` or the process
-/// stops, until the end of the answer that is on its way.
+/// Answers requests until the client ends. After `closing` or a stop, only until the answer in progress is
+/// finished.
 async fn answer_requests(counted: CountedStream, closing: CancellationToken) -> Ended {
     let (shared, slot) = (Rc::clone(&counted.shared), Rc::clone(&counted.slot));
     let state = Rc::clone(&counted.state);
@@ -173,7 +171,7 @@ async fn answer_requests(counted: CountedStream, closing: CancellationToken) -> 
             }
             () = closing.cancelled(), if !closed => {
                 closed = true;
-                // One that has sent nothing yet gets the one answer that it has come for.
+                // A client that has sent nothing yet gets one answer.
                 if !state.silent.get() {
                     connection.as_mut().graceful_shutdown();
                 }
@@ -182,10 +180,10 @@ async fn answer_requests(counted: CountedStream, closing: CancellationToken) -> 
     }
 }
 
-/// Reads what the client still sends, to its end: bytes that nobody has read when a socket closes make
-/// the kernel reset the connection, and a reset destroys what of the answer has not arrived yet.
+/// Reads what the client still sends: unread bytes make the kernel reset the connection at the close, and a
+/// reset discards what has not arrived of the answer.
 async fn linger(stream: &TcpStream) {
-    // Not in the connection's task, which would be that much larger for all its life.
+    // On the heap, because otherwise every connection's task would be that much larger.
     let mut buffer = vec![0; 4096];
     let mut left = LINGER_MAX;
     while left > 0 {
@@ -219,7 +217,7 @@ fn handle(shared: &Shared, request: &Request<Incoming>) -> Response<ResponseBody
     response
 }
 
-/// A request that was none: hyper has answered it (400, 431) or closed.
+/// An invalid request: hyper has answered it (400, 431) or closed.
 fn failed(shared: &Shared, slot: &StatsSlot, error: &hyper::Error) {
     if error.is_parse() || error.is_incomplete_message() {
         slot.live().traffic.mine(&shared.token).ereq.add(1);
@@ -229,7 +227,7 @@ fn failed(shared: &Shared, slot: &StatsSlot, error: &hyper::Error) {
     }
 }
 
-/// Resolves when nothing has moved for `limit`.
+/// Completes when no byte has moved for `limit`.
 async fn stalled(state: &ConnectionState, limit: Duration) {
     loop {
         let end = state.last_byte.get() + limit;
@@ -240,7 +238,7 @@ async fn stalled(state: &ConnectionState, limit: Duration) {
     }
 }
 
-/// A stream whose bytes are counted on the stats proxy.
+/// A stream whose bytes are counted for the stats proxy.
 struct CountedStream {
     stream: Rc<TcpStream>,
     shared: Rc<Shared>,
@@ -260,7 +258,7 @@ impl AsyncRead for CountedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // hyper asks for the next request when it has handed over the answer to the last.
+        // hyper reads the next request after it has taken the whole answer to the last one.
         self.state.answering.set(false);
         loop {
             ready!(self.stream.poll_read_ready(context))?;
@@ -304,7 +302,7 @@ impl AsyncWrite for CountedStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes when it has written a whole answer, or has nothing more of it for now.
+        // hyper flushes after a whole answer, or when it has no more of it for now.
         Poll::Ready(Ok(()))
     }
 

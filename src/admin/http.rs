@@ -1,7 +1,7 @@
 //! The answers of the stats listener. Admin thread.
 //!
-//! Invariant: an answer is made piece by piece as the client takes it; a page of ten thousand
-//! servers is never in memory as a whole.
+//! Invariant: an answer is made in chunks as the client takes them; a page of ten thousand servers is never in
+//! memory as a whole.
 
 use super::auth::is_authorized;
 use super::ready::readiness;
@@ -23,17 +23,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-/// What a client without a password is told.
+/// The answer to a client without a password.
 const UNAUTHORIZED: &str = "<!DOCTYPE html><html><body><h1>401 Unauthorized</h1>\n\
      The statistics are for those with a user name and a password.\n</body></html>\n";
-/// The page runs nothing and loads nothing.
+/// The page runs no script and loads nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; \
      form-action 'self'; base-uri 'none'";
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain";
 const JSON: &str = "application/json";
 
-/// What answers are made of.
+/// The data that answers are made from.
 #[derive(Debug, Clone)]
 pub(super) struct ResponseSources {
     pub(super) snapshot: Arc<Snapshot>,
@@ -57,8 +57,7 @@ pub(super) fn respond(
         .map_or(&default, |stats| &stats.page);
     let (mut resource, view) = parse(method, target, page);
     if snapshot.stats.is_none() && resource.is_guarded() {
-        // The connection is older than a reload that has removed the statistics, and with them the
-        // passwords that guard them.
+        // The connection is older than a reload that has removed the statistics together with their passwords.
         resource = Resource::NotFound;
     }
     let guarded = resource.is_guarded();
@@ -75,7 +74,7 @@ pub(super) fn respond(
         }
         response
     };
-    // What only those with a password may see is kept by no cache.
+    // Answers that need a password must not be cached.
     let caching = if guarded && !page.auth.is_empty() {
         "no-store"
     } else {
@@ -153,7 +152,7 @@ fn unauthorized(page: &StatsPage) -> Response<ResponseBody> {
     let words = ResponseBody::text(UNAUTHORIZED);
     let mut response = with_body(StatusCode::UNAUTHORIZED, HTML, words);
     let asks = format!("Basic realm=\"{}\"", page.realm);
-    // A realm of other than ASCII letters is refused where the configuration is read.
+    // The configuration refuses a realm with other than ASCII characters.
     if let Ok(value) = HeaderValue::from_str(&asks) {
         response.headers_mut().insert(WWW_AUTHENTICATE, value);
     }
@@ -181,13 +180,13 @@ fn set(response: &mut Response<ResponseBody>, name: HeaderName, value: &'static 
 #[derive(Debug)]
 pub(super) struct ResponseBody {
     source: BodySource,
-    /// A chunk was made in this turn; the next is made after the other connections had theirs.
+    /// A chunk was made in this turn; the next one is made after other connections had their turn.
     chunk_made: bool,
 }
 
 #[derive(Debug)]
 enum BodySource {
-    /// A few bytes at once.
+    /// A short text.
     Text(Bytes),
     /// The page, chunk by chunk.
     Page(Box<Page>),
@@ -195,7 +194,7 @@ enum BodySource {
     Table(Box<Table>),
     /// The metrics, chunk by chunk.
     Metrics(Box<Metrics>),
-    /// Nothing (more).
+    /// Nothing, or nothing more.
     Done,
 }
 
@@ -222,7 +221,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        // A chunk a turn: a hundred clients with pages of their own do not hold up a health check.
+        // One chunk per turn, so that a hundred clients with large pages do not delay a health check.
         if std::mem::take(&mut self.chunk_made) {
             context.waker().wake_by_ref();
             return Poll::Pending;
@@ -268,7 +267,7 @@ mod tests {
     use std::task::Waker;
 
     #[test]
-    fn a_body_lets_others_come_first_after_each_chunk() {
+    fn a_body_lets_other_tasks_run_after_each_chunk() {
         let table = Table::new(crate::stats::Format::Csv, rows(seed(1000)));
         let mut answer = ResponseBody::from(BodySource::Table(Box::new(table)));
         let mut context = Context::from_waker(Waker::noop());

@@ -1,8 +1,8 @@
-//! The sockets of the statistics: those of the start, and what reloads make of them. Admin thread,
-//! one task, and one more for each socket.
+//! The sockets of the statistics: those of the start, and those that reloads open and close. Admin thread, one
+//! task, and one more per socket.
 //!
-//! Invariant: a socket that a reload takes away accepts what is queued before it closes, and its
-//! connections end with the answer that is on its way.
+//! Invariant: a socket that a reload removes accepts what is queued before it closes, and its connections end
+//! after the answer in progress.
 
 use super::{Shared, accept};
 use crate::control::admin_listeners::{AdminListener, ListenerChange};
@@ -13,13 +13,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Listens on what is open, and as changes say, until the stop.
+/// Listens on `open` and makes `changes`, until the stop.
 pub(super) async fn run(
     shared: Rc<Shared>,
     open: Vec<AdminListener>,
     mut changes: mpsc::Receiver<ListenerChange>,
 ) {
-    // What ends the listening on each.
+    // Ends the listening on each.
     let mut listeners: HashMap<ListenerId, CancellationToken> = HashMap::new();
     let mut next = Some(ListenerChange {
         open,
@@ -37,7 +37,7 @@ pub(super) async fn run(
         }
         next = tokio::select! {
             () = shared.stop.cancelled() => None,
-            // Nobody is left to change anything: what listens goes on.
+            // `None` when no sender is left: the open listeners stay.
             change = changes.recv() => change,
         };
     }

@@ -1,8 +1,8 @@
-//! The admin thread: the stats listener. A runtime of its own, so that a page of ten thousand
-//! servers delays neither traffic nor checks, and a flood of either does not delay the page.
+//! The admin thread: the stats listener and the runtime socket. It has a runtime of its own, so that a page of
+//! ten thousand servers delays neither traffic nor checks, and neither of them delays the page.
 //!
-//! Started by the composition root. Reads snapshots and what is counted, changes nothing but the
-//! counters of the stats proxy, whose only writer it is.
+//! Started by the composition root. Reads snapshots and counters; writes only the counters of the stats proxy,
+//! as their only writer.
 
 mod accept;
 mod auth;
@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 /// How often the process is measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// What a stop waits beyond its limit for the thread to end.
+/// How much longer than its limit a stop waits for the thread to end.
 const STOP_SLACK: Duration = Duration::from_millis(500);
 
 /// The running admin thread.
@@ -50,14 +50,13 @@ pub struct Handle {
 struct Shared {
     snapshot: Arc<ArcSwap<Snapshot>>,
     reserve: Arc<DescriptorReserve>,
-    /// Shard 0 of the stats proxy's counters, which no worker writes. Never used for another
-    /// object's.
+    /// Shard 0 of the stats proxy's counters, which no worker writes. Never used for another object.
     token: WorkerToken,
     requests: Arc<Requests>,
     process: Arc<Process>,
     timeouts: Timeouts,
     connections: accept::Connections,
-    /// Told when a connection has ended.
+    /// Notified when a connection has ended.
     freed: Notify,
     stop: CancellationToken,
     tracker: TaskTracker,
@@ -75,21 +74,21 @@ impl Shared {
     }
 }
 
-/// What the thread listens on.
+/// The sockets of the thread.
 #[derive(Debug)]
 pub struct AdminListenerSet {
     /// For the statistics.
     pub open: Vec<AdminListener>,
-    /// What reloads change of them.
+    /// Changes of them by reloads.
     pub changes: mpsc::Receiver<ListenerChange>,
     /// For commands, if it is configured.
     pub runtime: Option<Runtime>,
 }
 
-/// Starts the admin thread. The limit of connections is the newest snapshot's.
+/// Starts the admin thread. The limit of connections is that of the newest snapshot.
 ///
 /// # Errors
-/// When the system refuses a thread, or what an event loop needs.
+/// When the system refuses a thread or an event loop.
 pub fn spawn(
     listeners: AdminListenerSet,
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -131,7 +130,7 @@ fn launch(
             });
             let local = LocalSet::new();
             local.block_on(&runtime, run(shared, listeners, limits));
-            // The limit of the stop has passed: the connections that are left end here.
+            // The limit of the stop has passed: the remaining connections end here.
             drop(local);
             drop(done);
         })?;
@@ -144,13 +143,13 @@ fn launch(
 }
 
 impl Handle {
-    /// The process has reached `phase`: `/readyz` and the statistics say so from now on.
+    /// The process has entered `phase`, which `/readyz` and the statistics show from now on.
     pub fn enter(&self, phase: Phase) {
         self.process.enter(phase);
     }
 
-    /// Ends the thread: it stops accepting, lets answers that are on their way finish, and cuts the
-    /// rest after `limit`. `false` when it did not end even then.
+    /// Ends the thread: it stops accepting, finishes answers in progress, and closes the rest after `limit`.
+    /// `false` when it has not ended even then.
     pub fn stop(self, limit: Duration) -> bool {
         // An error means that the thread has ended.
         let _ = self.limit.try_send(limit);
@@ -172,7 +171,7 @@ async fn run(shared: Rc<Shared>, listeners: AdminListenerSet, limits: Receiver<D
     sample(&shared).await;
     shared.tracker.close();
     let limit = limits.try_recv().unwrap_or_default();
-    // The caller ends the connections that are left.
+    // The caller ends the remaining connections.
     let _ = tokio::time::timeout(limit, shared.tracker.wait()).await;
 }
 
@@ -193,8 +192,8 @@ async fn sample(shared: &Shared) {
     }
 }
 
-/// Reads `target`, path and query of a request, as the stats listener does, and asks the answer for
-/// what it says of itself. For fuzzing: it must not panic, whatever it is given.
+/// Parses `target`, the path and query of a request, like the stats listener, and checks the result. For
+/// fuzzing: it must not panic.
 #[doc(hidden)]
 pub fn exercise_target(target: &str) {
     for uri in ["/", "/haproxy?stats"] {

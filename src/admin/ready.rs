@@ -1,11 +1,11 @@
-//! `/readyz`: whether this machine is to get traffic, for keepalived, BGP speakers and load
-//! balancers in front of it. Pure.
+//! `/readyz`: whether this machine should receive traffic, for keepalived, BGP speakers and load balancers in
+//! front of it. Pure.
 
 use crate::state::Snapshot;
 use crate::stats::Phase;
 use std::fmt::Write;
 
-/// `Ok` when this machine is to get traffic; otherwise the reasons, a line each.
+/// `Ok` when this machine should receive traffic; otherwise the reasons, one line each.
 pub(super) fn readiness(phase: Phase, snapshot: &Snapshot) -> Result<(), String> {
     let mut why = String::new();
     match phase {
@@ -70,7 +70,7 @@ mod tests {
         );
     }
 
-    /// Fault 32: nothing listens, so nobody is to be sent here.
+    /// Fault 32: nothing listens, so no traffic should come.
     #[test]
     fn fault_32_without_a_listener_it_is_not_ready() {
         let mut config = config(1);

@@ -1,8 +1,8 @@
-//! What a request asks for, by HAProxy's grammar of its statistics URI. Pure.
+//! Parses the target of a request, by HAProxy's grammar of its statistics URI. Pure.
 //!
-//! The configured `uri` is a prefix: whatever begins with it is the page, and options follow a `;`
-//! (or a `?` or `&`) anywhere behind it. Unknown options are ignored. `/metrics`, `/healthz` and
-//! `/readyz` do not depend on it.
+//! The configured `uri` is a prefix: everything that begins with it is the page, and options follow a `;` (or a
+//! `?` or `&`) anywhere after it. Unknown options are ignored. `/metrics`, `/healthz` and `/readyz` do not
+//! depend on it.
 
 use crate::config::model::StatsPage;
 use crate::stats::filter::SCOPE_BYTES_MAX;
@@ -26,7 +26,7 @@ pub(super) enum Resource {
     Health,
     /// `/readyz`
     Ready,
-    /// Metrics, but not these: no such scope, or not an address.
+    /// `/metrics` with an unknown scope or an invalid query.
     BadRequest,
     /// No such page.
     NotFound,
@@ -35,18 +35,18 @@ pub(super) enum Resource {
 }
 
 impl Resource {
-    /// Whether it needs a password where one is configured: all but `/healthz` and `/readyz`.
+    /// Whether it needs a password if one is configured: all except `/healthz` and `/readyz`.
     pub(super) fn is_guarded(&self) -> bool {
         !matches!(self, Self::Health | Self::Ready)
     }
 
-    /// Whether a browser may be told to ask again.
+    /// Whether the answer may make a browser refresh.
     pub(super) fn is_of_the_page(&self) -> bool {
         matches!(self, Self::Page | Self::Table(_) | Self::Schema)
     }
 }
 
-/// What `method` on `target` (path and query) asks for, and how it wants to see it.
+/// The resource and the view that `method` on `target` (path and query) asks for.
 pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resource, View) {
     let mut view = View {
         filter: Filter {
@@ -97,7 +97,7 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resourc
     (resource, view)
 }
 
-/// The text of `scope=` as a form encodes it; `None` for an empty one.
+/// The decoded text of `scope=`; `None` if it is empty.
 fn scope_of(encoded: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = encoded.as_bytes();
@@ -116,7 +116,7 @@ fn scope_of(encoded: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The byte that two digits stand for.
+/// The byte of two hexadecimal digits.
 fn hex(text: &[u8]) -> Option<u8> {
     let digits = std::str::from_utf8(text.get(..2)?).ok()?;
     u8::from_str_radix(digits, 16).ok()

@@ -6,7 +6,7 @@ use crate::worker::ListenerId;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-/// Longest time a test waits for anything.
+/// Longest time that a test waits for anything.
 const LONG: Duration = Duration::from_secs(20);
 
 /// Time for a request's head.
@@ -59,7 +59,7 @@ fn connect(running: &Running) -> TcpStream {
     stream
 }
 
-/// Everything that comes back for `request`, to the end of the connection.
+/// The whole answer to `request`, until the connection ends.
 fn ask(running: &Running, request: &str) -> String {
     let mut stream = connect(running);
     stream.write_all(request.as_bytes()).unwrap();
@@ -90,7 +90,7 @@ fn pages_and_statuses() {
     assert!(health.starts_with("HTTP/1.1 200 OK\r\n"), "{health}");
     assert!(health.ends_with("\r\n\r\nok\n"), "{health}");
     assert!(health.contains("cache-control: no-cache\r\n"), "{health}");
-    // Fault 19: no browser takes a text for a page.
+    // Fault 19: no browser takes plain text for HTML.
     for target in ["/healthz", "/;csv", "/", "/metrics", "/readyz"] {
         let answer = get(&running, target);
         assert!(
@@ -155,7 +155,7 @@ fn junk_and_giants_are_refused() {
     assert!(ask(&running, "\x16\x03\x01junk\r\n\r\n").starts_with("HTTP/1.1 400 "));
     let giant = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(9 * 1024));
     let mut stream = connect(&running);
-    // The server may answer and close before it has read all.
+    // The server may answer and close before it has read everything.
     let _ = stream.write_all(giant.as_bytes());
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).unwrap();
@@ -207,10 +207,10 @@ fn the_stats_row_is_true() {
     assert!(running.handle.stop(LONG));
 }
 
-/// Fault 24: by silent clients, by such that have sent a part of a request, and by idle ones that have
-/// been answered.
+/// Fault 24: for silent clients, for clients that have sent part of a request, and for idle clients that were
+/// answered.
 #[test]
-fn fault_24_a_page_comes_at_once_although_all_places_are_taken() {
+fn fault_24_a_page_comes_at_once_although_all_slots_are_taken() {
     for sent in ["", "GET / HT", "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"] {
         let running = start(20, 200);
         let mut idle: Vec<TcpStream> = (0..200).map(|_| connect(&running)).collect();
@@ -236,7 +236,7 @@ fn fault_24_a_page_comes_at_once_although_all_places_are_taken() {
     }
 }
 
-/// Everything that comes back for `request` when its client ends its sending half behind it.
+/// The whole answer to `request` when its client sends FIN after it.
 fn ask_and_half_close(running: &Running, request: &str) -> String {
     let mut stream = connect(running);
     stream.write_all(request.as_bytes()).unwrap();
@@ -270,10 +270,10 @@ fn fault_42_a_client_that_half_closes_gets_the_whole_answer() {
     assert!(running.handle.stop(LONG));
 }
 
-/// Fault 42's kind: what a client sends behind its last request is read before the close, or the
-/// kernel would answer it with a reset, which destroys what of the answer is still on its way.
+/// Fault 42's kind: bytes that a client sends after its last request are read before the close. Otherwise the
+/// kernel would reset the connection and discard what has not arrived of the answer.
 #[test]
-fn fault_42_bytes_behind_the_last_request_do_not_destroy_its_answer() {
+fn fault_42_bytes_after_the_last_request_do_not_destroy_its_answer() {
     let running = start(100, 200);
     let body = "x".repeat(100_000);
     for _ in 0..20 {
@@ -299,7 +299,7 @@ fn fault_40_metrics_of_a_scope_that_there_is_not_are_refused() {
 }
 
 #[test]
-fn a_head_that_drips_is_cut_in_time() {
+fn a_head_that_comes_slowly_is_cut_in_time() {
     let running = start(1, 200);
     let mut stream = connect(&running);
     let begun = Instant::now();
@@ -361,7 +361,7 @@ fn a_page_that_nobody_takes_is_cut_and_holds_up_nobody() {
     });
     assert!(get(&running, "/healthz").ends_with("ok\n"));
     eventually("it is cut", || live.active.get() == 0);
-    // It was never written as a whole: what was sent is what the sockets' buffers took.
+    // It was never written as a whole: only what the socket buffers took was sent.
     let mut taken = Vec::new();
     let _ = slow.read_to_end(&mut taken);
     assert!(!taken.ends_with(b"0\r\n\r\n"));
@@ -388,7 +388,7 @@ fn a_page_that_nobody_takes_is_cut_and_not_made_further() {
 }
 
 #[test]
-fn a_password_guards_all_but_yes_and_no() {
+fn a_password_guards_all_but_health_and_readiness() {
     let running = start_with(1, |stats| {
         stats.page.auth = vec![crate::config::model::Credentials("admin:secret".into())];
         stats.page.realm = "LB Statistics".into();
@@ -418,7 +418,7 @@ fn a_password_guards_all_but_yes_and_no() {
             ),
         )
     };
-    // Fault 19: what is for some is kept by no cache; what is for all may be.
+    // Fault 19: answers behind a password must not be cached, others may be.
     assert!(get(&running, "/").contains("cache-control: no-store\r\n"));
     assert!(with("/;csv").contains("cache-control: no-store\r\n"));
     assert!(get(&running, "/healthz").contains("cache-control: no-cache\r\n"));
@@ -439,7 +439,7 @@ fn change(running: &Running, open: Vec<AdminListener>, close: Vec<ListenerId>) {
     running.changes.blocking_send(change).unwrap();
 }
 
-/// One answer on a connection that stays: its head.
+/// One answer on a connection that stays open: its head.
 fn ask_once(stream: &mut TcpStream, target: &str) -> String {
     let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
@@ -454,7 +454,7 @@ fn ask_once(stream: &mut TcpStream, target: &str) -> String {
 }
 
 #[test]
-fn a_listener_that_closes_finishes_the_answer_on_its_way() {
+fn a_listener_that_closes_finishes_the_answer_in_progress() {
     let mut running = start(1, 200);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -493,7 +493,7 @@ fn a_listener_that_closes_finishes_the_answer_on_its_way() {
 
 #[test]
 fn clients_queued_at_a_listener_that_closes_are_served() {
-    // One place, which is taken: the next is in hand, the third in the kernel's queue.
+    // One slot, which is taken: the next connection is accepted and waits, the third is in the kernel's queue.
     let running = start(1, 1);
     let mut holder = connect(&running);
     assert!(ask_once(&mut holder, "/healthz").ends_with("ok\n"));

@@ -1,9 +1,8 @@
-//! Who is at the other end of the runtime socket, whether it may be there, and the log of what it
-//! changes. Admin thread.
+//! The peer of the runtime socket, whether it may use the socket, and the log of its changes. Admin thread.
 //!
-//! The kernel checks the mode of a socket's file when a client connects. An abstract socket has no
-//! file: there the peer's credentials (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)) are held against the
-//! configured mode, as if a file of that mode belonged to the user and group of this process.
+//! The kernel checks the mode of a socket's file at `connect`. An abstract socket has no file, so the peer's
+//! credentials (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)) are checked against the configured mode, as if a file
+//! with that mode belonged to the user and group of this process.
 
 use crate::sys::raw::peer_groups;
 use std::fmt::Write;
@@ -16,16 +15,16 @@ pub(super) const LOGGED_CHARS_MAX: usize = 200;
 /// Seconds between two events about refused clients.
 pub(super) const REFUSED_EVERY: u64 = 1;
 
-/// The process that has connected, as it was then.
+/// The connected process, with its credentials at that time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Peer {
     /// Effective user.
     uid: u32,
     /// Effective group.
     gid: u32,
-    /// Further groups.
+    /// Supplementary groups.
     groups: Vec<u32>,
-    /// 0 when it is in a pid namespace that cannot be seen from here.
+    /// 0 when this process cannot see its pid namespace.
     pid: i32,
 }
 
@@ -39,21 +38,21 @@ impl Peer {
         Ok(Self {
             uid: credentials.uid(),
             gid: credentials.gid(),
-            // A kernel before 4.13 does not tell them: then the effective group alone counts.
+            // A kernel before 4.13 does not tell: then only the effective group counts.
             groups: peer_groups(stream.as_fd()).unwrap_or_default(),
             pid: credentials.pid().unwrap_or(0),
         })
     }
 
-    /// Whether it could connect to a socket file of `mode` that belongs to this process: what takes
-    /// write permission (unix(7)). Root always can.
+    /// Whether it could connect to a socket file with `mode` that belongs to this process, which needs write
+    /// permission (unix(7)). Root always can.
     pub(super) fn may_connect(&self, mode: u32) -> bool {
         let uid = rustix::process::geteuid().as_raw();
         let gid = rustix::process::getegid().as_raw();
         self.may_write((uid, gid), mode)
     }
 
-    /// As the kernel decides: the first of user, group and others that it belongs to counts.
+    /// As the kernel decides: only the first matching class counts, of user, group and others.
     fn may_write(&self, (uid, gid): (u32, u32), mode: u32) -> bool {
         if self.uid == 0 {
             return true;
@@ -75,7 +74,7 @@ pub(super) fn log_command(socket: &str, peer: &Peer, command: &str) {
     tracing::info!(socket, uid, pid, command, "runtime command");
 }
 
-/// Logs that such a command has failed.
+/// Logs that such a command failed.
 pub(super) fn log_failure(socket: &str, peer: &Peer, (command, reason): (&str, &str)) {
     let (uid, pid) = (peer.uid, peer.pid);
     tracing::warn!(socket, uid, pid, command, reason, "runtime command failed");
@@ -87,8 +86,8 @@ pub(super) fn log_refusal(socket: &str, peer: &Peer, unlogged: u64) {
     tracing::warn!(socket, uid, pid, unlogged, "runtime client refused");
 }
 
-/// `text` without control characters, which become `\xNN`: what a client sends goes to terminals and
-/// logs. At most `chars_max` of its characters.
+/// At most `chars_max` characters of `text`, with control characters as `\xNN`, because a client's text goes to
+/// terminals and logs.
 pub(super) fn printable(text: &str, chars_max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(chars_max));
     for character in text.chars().take(chars_max) {

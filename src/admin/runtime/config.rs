@@ -1,13 +1,13 @@
-//! `reload dry-run` and `show config`: what is in force, and what the files would change. Admin
-//! thread; the task that reloads answers.
+//! `reload dry-run` and `show config`: what the files would change, and what is in force. Admin thread; the
+//! reload task answers.
 
 use super::CommandContext;
 use super::reply::Reply;
 use super::set::{STOPPING, success};
 use crate::control::reload::Shape;
 
-/// `reload dry-run [json]`: `Success=1` or `Success=0`, then what a reload would change or why it
-/// would be refused.
+/// `reload dry-run [json]`: `Success=1` or `Success=0`, then what a reload would change or why it would be
+/// refused.
 pub(super) async fn dry_run(context: &CommandContext, args: &[&str]) -> Reply {
     let shape = match args {
         [] => Shape::Lines,

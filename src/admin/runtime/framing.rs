@@ -1,5 +1,5 @@
-//! HAProxy's framing: one line, commands between semicolons, words between blanks. A backslash
-//! takes the meaning from the character behind it. Admin thread; all but [`Lines`] is pure.
+//! HAProxy's framing: one line, commands separated by semicolons, words separated by blanks. A backslash
+//! escapes the next character. Admin thread; everything except [`Lines`] is pure.
 
 use super::LINE_BYTES_MAX;
 use std::io;
@@ -12,7 +12,7 @@ const READ_BYTES: usize = 1024;
 /// The lines of a connection.
 pub(super) struct Lines {
     stream: OwnedReadHalf,
-    /// Read and not yet used.
+    /// Bytes that were read and not used yet.
     waiting: Vec<u8>,
 }
 
@@ -24,8 +24,8 @@ impl Lines {
         }
     }
 
-    /// The next line without its end. `None` at the end of the stream: as in HAProxy, a line whose
-    /// end has not come is dropped, because its client may have been cut off in the middle of it.
+    /// The next line without its end. `None` at the end of the stream: as in HAProxy an incomplete line is
+    /// dropped, because its client may have been cut off.
     ///
     /// # Errors
     /// `InvalidData` for a line of more than [`LINE_BYTES_MAX`] bytes.
@@ -67,14 +67,14 @@ pub(super) fn commands(line: &str) -> Vec<String> {
         all[last].push(character);
         escaped = character == '\\' && !escaped;
     }
-    // A semicolon at the end begins no command.
+    // A semicolon at the end starts no command.
     if all.len() > 1 && all.last().is_some_and(|last| last.trim().is_empty()) {
         all.pop();
     }
     all
 }
 
-/// The words of a command, backslashes undone.
+/// The words of a command, without escapes.
 pub(super) fn words(command: &str) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let mut word: Option<String> = None;
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn semicolons_part_commands_and_blanks_words() {
+    fn semicolons_separate_commands_and_blanks_words() {
         assert_eq!(commands("show info;show stat"), ["show info", "show stat"]);
         assert_eq!(commands("show info;"), ["show info"]);
         assert_eq!(commands(""), [""]);

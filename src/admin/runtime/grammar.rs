@@ -1,4 +1,4 @@
-//! The table of commands: their words, who may use them, what `help` says. Pure.
+//! The table of commands: their words, who may use them, and their help. Pure.
 
 use super::access::{LOGGED_CHARS_MAX, printable};
 use crate::config::model::ApiLevel;
@@ -44,13 +44,13 @@ pub(super) struct Entry {
     /// The words with their arguments, as `help` shows them.
     usage: &'static str,
     text: &'static str,
-    /// The least that a client must be.
+    /// The lowest level that may use it.
     pub(super) level: ApiLevel,
     pub(super) verb: Verb,
 }
 
 impl Entry {
-    /// Whether it may change the process: what only an admin may do.
+    /// Whether it may change the process, which only an admin may do.
     pub(super) fn changes_something(&self) -> bool {
         let looks = matches!(self.verb, Verb::ReloadDryRun | Verb::ShowConfig);
         self.level == ApiLevel::Admin && !looks
@@ -74,7 +74,7 @@ const fn entry(
 
 use ApiLevel::{Admin, Operator, User};
 
-/// In the order of `help`: by name, then those of the connection itself.
+/// In the order of `help`: by name, then those that concern the connection.
 #[rustfmt::skip]
 const TABLE: &[Entry] = &[
     entry((&["disable", "server"], "disable server <bk>/<srv>"), "set a server to maintenance", Admin, Verb::Disable),
@@ -112,7 +112,7 @@ pub(super) fn find<'a, 'b>(words: &'a [&'b str]) -> Option<(&'static Entry, &'a 
     Some((entry, &words[entry.words.len()..]))
 }
 
-/// `help`, all of it or what begins with `words`.
+/// `help` for all commands, or for those that begin with `words`.
 pub(super) fn help(words: &[&str], level: ApiLevel) -> String {
     let mut text = "The following commands are valid at this level:\n".to_owned();
     list(&mut text, level, |entry| {
@@ -124,7 +124,7 @@ pub(super) fn help(words: &[&str], level: ApiLevel) -> String {
     text
 }
 
-/// What is said to a command that there is not.
+/// The answer to an unknown command.
 pub(super) fn unknown(words: &[&str], level: ApiLevel) -> String {
     let Some(first) = words.first() else {
         return help(&[], level);
@@ -180,7 +180,7 @@ mod tests {
                      better match:";
         assert_eq!(text.lines().next(), Some(first));
         assert!(!text.contains("help"));
-        // Fault 40: what a client sends does not reach a terminal as it is.
+        // Fault 40: a client's text reaches a terminal only without control characters.
         let text = unknown(&["no\0such\x1b[2J"], ApiLevel::User);
         assert!(
             text.starts_with("Unknown command: 'no\\x00such\\x1b[2J'."),

@@ -1,11 +1,11 @@
-//! The runtime socket: commands over a unix socket, in HAProxy's words and framing. Admin thread,
-//! a task a connection.
+//! The runtime socket: commands over a unix socket, with HAProxy's commands and framing. Admin thread, one task
+//! per connection.
 //!
-//! Invariants: at most [`CONNECTIONS_MAX`] are served, the rest waits in the kernel's queue; a line
-//! is at most [`LINE_BYTES_MAX`] long, a reply is written chunk by chunk; a client that neither
-//! sends nor reads for [`CLI_TIMEOUT`] is disconnected. Nothing is changed here: changes go to the
-//! control task as messages, and are answered when they are published. Every command that may change
-//! something is logged with the peer that sent it, before it runs.
+//! Invariants: at most [`CONNECTIONS_MAX`] connections are served; the others wait in the kernel's queue. A
+//! line is at most [`LINE_BYTES_MAX`] long, and a reply is written in chunks. A client that neither sends nor
+//! reads for [`CLI_TIMEOUT`] is disconnected. This file changes nothing itself: changes are messages to the
+//! control task, and are answered when they are published. Every command that may change something is logged
+//! with its peer before it runs.
 
 mod access;
 mod config;
@@ -47,52 +47,52 @@ pub const CONNECTIONS_MAX: usize = 10;
 /// Longest line, HAProxy's buffer.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
 
-/// Longest silence, and longest wait for a reply to be read; HAProxy's `stats timeout`.
+/// Longest silence, and longest time to take a chunk of a reply; HAProxy's `stats timeout`.
 pub const CLI_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the line of a client that may not use the socket is waited for.
+/// How long it waits for the line of a client that may not use the socket.
 const REFUSED_WAIT: Duration = Duration::from_millis(100);
 
 /// Pause after an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The runtime socket and what its commands reach.
+/// The runtime socket, and what its commands need.
 #[derive(Debug)]
 pub struct Runtime {
     /// Listening, non-blocking.
     pub listener: std::os::unix::net::UnixListener,
     /// Cancelled: accept no more.
     pub closing: CancellationToken,
-    /// Where changes go.
+    /// Receives changes.
     pub control: ControlHandle,
-    /// Where reloads are asked for.
+    /// Receives requests for reloads.
     pub reload: ReloadHandle,
-    /// Who has the sessions.
+    /// For listing and ending sessions.
     pub workers: Workers,
 }
 
-/// What a command works with.
+/// What a command needs.
 struct CommandContext {
     shared: Rc<Shared>,
     control: ControlHandle,
     reload: ReloadHandle,
     workers: Workers,
-    /// Where the socket is.
+    /// Path of the socket.
     path: String,
-    /// It has no file, so that the kernel checks no mode.
+    /// It has no file whose mode the kernel could check.
     is_abstract: bool,
-    /// Of events about refused clients.
+    /// Limits events about refused clients.
     refusals: Throttle,
 }
 
 impl CommandContext {
-    /// What clients may do now: a reload changes it.
+    /// The level of clients now; a reload changes it.
     fn level(&self) -> ApiLevel {
         let api = self.shared.snapshot.load().api;
         api.map_or(ApiLevel::User, |api| api.level)
     }
 
-    /// Whether `peer` may use the socket now: a reload changes the mode.
+    /// Whether `peer` may use the socket now; a reload changes the mode.
     fn admits(&self, peer: &Peer) -> bool {
         let api = self.shared.snapshot.load().api;
         !self.is_abstract || api.is_some_and(|api| peer.may_connect(api.mode))
@@ -144,10 +144,10 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
     }
 }
 
-/// What HAProxy writes before an abstract name.
+/// HAProxy's prefix of an abstract name.
 const ABSTRACT: &str = "abns@";
 
-/// Where a socket is, as HAProxy writes it: `abns@` before an abstract name.
+/// The path of a socket as HAProxy writes it: `abns@` before an abstract name.
 fn path_of(listener: &std::os::unix::net::UnixListener) -> String {
     let Ok(address) = listener.local_addr() else {
         return String::new();
@@ -159,7 +159,7 @@ fn path_of(listener: &std::os::unix::net::UnixListener) -> String {
     }
 }
 
-/// The next connection, on a descriptor kept back when there is no other.
+/// The next connection, with a descriptor that is kept back if no other is left.
 async fn accept(shared: &Shared, listener: &UnixListener) -> io::Result<UnixStream> {
     poll_fn(|context| {
         let attempt = shared.reserve.with(|| match listener.poll_accept(context) {
@@ -175,7 +175,7 @@ async fn accept(shared: &Shared, listener: &UnixListener) -> io::Result<UnixStre
     .map(|(stream, _)| stream)
 }
 
-/// One connection: one line, or as many as it likes once it has said `prompt`.
+/// Serves one connection: one line, or any number after the command `prompt`.
 async fn serve(context: &CommandContext, stream: UnixStream) -> io::Result<()> {
     let peer = Peer::of(&stream)?;
     let (reading, writing) = stream.into_split();
@@ -187,12 +187,12 @@ async fn serve(context: &CommandContext, stream: UnixStream) -> io::Result<()> {
             if let Some(unlogged) = context.refusals.allow(second, access::REFUSED_EVERY) {
                 access::log_refusal(&context.path, &peer, unlogged);
             }
-            // A close before the line has been read would be an error to the client, which would
-            // not read the answer.
+            // Closing before the line was read would give the client an error, and it would not read the
+            // answer.
             let _ = timeout(REFUSED_WAIT, lines.next()).await;
             return reply.send(Reply::error(DENIED)).await;
         }
-        // A command that has come is answered, a further one is not waited for.
+        // A command that has come is answered; a stop does not wait for another.
         let stopping = context.shared.stop.cancelled();
         let line = tokio::select! {
             () = stopping => return Ok(()),
@@ -247,7 +247,7 @@ async fn execute(
     Ok(true)
 }
 
-/// Runs a command that may change something: it is logged before, and again when it has failed.
+/// Runs a command that may change something. Logs it before, and again when it failed.
 async fn change(
     context: &CommandContext,
     reply: &mut ReplyWriter,
@@ -265,7 +265,7 @@ async fn change(
         Verb::ShutdownSessions => set::shutdown_sessions(context, args).await,
         Verb::Reload => set::reload(context).await,
         Verb::Upgrade => set::upgrade(context).await,
-        // What only looks has another way.
+        // Commands that change nothing are run by `dispatch`.
         _ => Reply::Done,
     };
     if let Some(reason) = answer.failure() {
@@ -275,7 +275,7 @@ async fn change(
     reply.send(answer).await
 }
 
-/// Runs a command that only looks, or that is about the connection itself.
+/// Runs a command that changes nothing, or only the connection's settings.
 async fn dispatch(
     context: &CommandContext,
     reply: &mut ReplyWriter,
@@ -319,14 +319,13 @@ async fn dispatch(
         Verb::ShowStat => return show::stat(context, reply, args).await,
         Verb::ShowSess => return sessions::show(context, reply, args).await,
         Verb::ShowServersState => return show::servers_state(context, reply, args).await,
-        // Quit ends the connection; what changes something has another way.
+        // `execute` handles quit; `change` runs what changes something.
         _ => Reply::Done,
     };
     reply.send(answer).await
 }
 
-/// Reads `bytes` as a line from a client, up to where commands are obeyed. For fuzzing: it must not
-/// panic, whatever it is given.
+/// Parses `bytes` as a line from a client, but runs no command. For fuzzing: it must not panic.
 #[doc(hidden)]
 pub fn exercise_line(bytes: &[u8]) {
     let line = String::from_utf8_lossy(bytes);

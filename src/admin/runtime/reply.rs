@@ -1,4 +1,4 @@
-//! The answers of the runtime socket: what each is, and how it is written. Admin thread.
+//! The answers of the runtime socket, and how they are written. Admin thread.
 
 use super::CLI_TIMEOUT;
 use crate::config::model::ApiLevel;
@@ -8,21 +8,21 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::time::timeout;
 
-/// Bytes that a client has [`CLI_TIMEOUT`] to take.
+/// A client has [`CLI_TIMEOUT`] to take this many bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
 
 /// The answer to a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// Done, and nothing to say.
+    /// Done, without text.
     Done,
-    /// Data, which is never marked with a severity.
+    /// Data, never marked with a severity.
     Text(String),
     /// Information, HAProxy's `LOG_INFO`.
     Info(String),
-    /// The command has failed, and why: HAProxy's `LOG_ERR`.
+    /// The command failed, and why: HAProxy's `LOG_ERR`.
     Error(Cow<'static, str>),
-    /// A change of the whole process has failed: `Success=0`, and why.
+    /// A reload or an upgrade failed: `Success=0`, and why.
     NotDone(String),
 }
 
@@ -32,7 +32,7 @@ impl Reply {
         Self::Error(text.into())
     }
 
-    /// Why the command has failed; `None` when it has not.
+    /// Why the command failed; `None` when it did not.
     pub(super) fn failure(&self) -> Option<&str> {
         match self {
             Self::Error(text) => Some(text.trim_end()),
@@ -42,10 +42,10 @@ impl Reply {
     }
 }
 
-/// How answers are marked, HAProxy's `set severity-output`.
+/// The severity prefix of answers, HAProxy's `set severity-output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SeverityOutput {
-    /// Not at all.
+    /// None.
     None,
     /// `[3]: ` before an error, `[6]: ` before information.
     Number,
@@ -54,7 +54,7 @@ pub(super) enum SeverityOutput {
 }
 
 impl SeverityOutput {
-    /// The word that a client has sent; HAProxy's answer where there is none.
+    /// Parses a client's word; the error is HAProxy's answer to an unknown one.
     pub(super) fn parse(word: Option<&str>) -> Result<Self, &'static str> {
         match word {
             Some("none") => Ok(Self::None),
@@ -64,7 +64,7 @@ impl SeverityOutput {
         }
     }
 
-    /// What stands before an error or before information.
+    /// The prefix of an error or of information.
     fn mark(self, is_error: bool) -> &'static str {
         match (self, is_error) {
             (Self::None, _) => "",
@@ -76,19 +76,19 @@ impl SeverityOutput {
     }
 }
 
-/// The writing end of a connection, and what its client has set.
+/// Writes to one connection, with the client's settings.
 pub(super) struct ReplyWriter {
     stream: OwnedWriteHalf,
-    /// A prompt follows each reply, and another line is waited for.
+    /// A prompt follows each reply, and another line is read.
     pub(super) interactive: bool,
-    /// The most that this client may do: what it has lowered itself to.
+    /// The highest level of this client, to which it has lowered itself.
     pub(super) level_max: ApiLevel,
-    /// How answers are marked.
+    /// The severity prefix.
     pub(super) severity: SeverityOutput,
 }
 
 impl ReplyWriter {
-    /// Of a connection that has just been accepted.
+    /// For a connection that was just accepted.
     pub(super) fn new(stream: OwnedWriteHalf) -> Self {
         Self {
             stream,
@@ -98,7 +98,7 @@ impl ReplyWriter {
         }
     }
 
-    /// Writes a reply with its mark.
+    /// Writes a reply with its prefix.
     ///
     /// # Errors
     /// Those of [`ReplyWriter::write`].
@@ -113,7 +113,7 @@ impl ReplyWriter {
         self.write(&text).await
     }
 
-    /// Writes it all.
+    /// Writes all of `text`.
     ///
     /// # Errors
     /// When the client has gone, or does not take a chunk within [`CLI_TIMEOUT`].

@@ -1,5 +1,5 @@
-//! Nothing that a client may send makes the runtime socket's grammar panic: the seeds of the fuzz
-//! target, any bytes, and mangled commands.
+//! Whatever a client sends, the runtime socket's grammar does not panic: seeds of the fuzz target, random
+//! bytes, and mangled commands.
 
 use super::{LINE_BYTES_MAX, exercise_line};
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn seeds_of_the_fuzz_target_do_not_panic() {
     exercise_line(&b"\\".repeat(LINE_BYTES_MAX));
 }
 
-/// Pieces that commands are made of, and that they are not.
+/// Parts of commands, and others.
 const PIECES: [&str; 30] = [
     "set",
     "server",

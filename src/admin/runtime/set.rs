@@ -1,5 +1,5 @@
-//! Commands that change something: each becomes a message to the control task, and is answered when
-//! the change is published. Replies are HAProxy's, to the letter. Admin thread.
+//! Commands that change something: each sends a message to the control task, and is answered when the change is
+//! published. Replies are HAProxy's, byte for byte. Admin thread.
 
 use super::CommandContext;
 use super::reply::Reply;
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 /// The largest weight, HAProxy's `SRV_UWGHT_MAX`.
 const WEIGHT_LARGEST: u32 = 256;
-/// Said when the control task has ended: the process stops.
+/// The answer when the control task has ended because the process stops.
 pub(super) const STOPPING: &str = "The process is stopping.\n";
 const NO_SERVER: &str = "No such server.\n";
 const NO_WEIGHT: &str = "Require <weight> or <weight%>.\n";
@@ -77,17 +77,17 @@ pub(super) async fn shutdown_sessions(context: &CommandContext, args: &[&str]) -
     }
 }
 
-/// `reload`: as HAProxy's master, `Success=1` or `Success=0`, then what changed or why not.
+/// `reload`: as HAProxy's master, `Success=1` or `Success=0`, then what changed or why it was refused.
 pub(super) async fn reload(context: &CommandContext) -> Reply {
     success(context.reload.reload().await)
 }
 
-/// `upgrade`: the same of handing over to a new process.
+/// `upgrade`: the same for a handover to a new process.
 pub(super) async fn upgrade(context: &CommandContext) -> Reply {
     success(context.reload.upgrade().await)
 }
 
-/// The reply to a reload or an upgrade, or to a question about one.
+/// The reply to a reload, an upgrade or a dry run.
 pub(super) fn success(answer: Option<Answer>) -> Reply {
     let Some(answer) = answer else {
         return Reply::NotDone(format!("Success=0\n--\n{STOPPING}"));
@@ -138,9 +138,8 @@ async fn weight_of(context: &CommandContext, server: &Server, text: &str) -> Rep
     .await
 }
 
-/// A weight as HAProxy reads it (`server_parse_weight_change_request` in its `src/server.c`): digits
-/// behind white space and a sign, or a part of `initial` in per cent, which is at most the largest
-/// weight.
+/// Parses a weight as HAProxy does (`server_parse_weight_change_request` in its `src/server.c`): a number, or a
+/// percentage of `initial` that gives the largest weight at most.
 pub(super) fn parse_weight(text: &str, initial: u32) -> Result<u32, &'static str> {
     if text.is_empty() {
         return Err(NO_WEIGHT);
@@ -162,8 +161,8 @@ pub(super) fn parse_weight(text: &str, initial: u32) -> Result<u32, &'static str
     }
 }
 
-/// The number that `text` begins with, and the rest: C's `strtol`, too large ones included. `None`:
-/// it begins with none.
+/// The number that `text` begins with, and the rest, as C's `strtol`, with numbers that are too large. `None`:
+/// it begins with no number.
 fn leading_number(text: &str) -> Option<(i64, &str)> {
     let text = text.trim_start_matches(|it: char| it.is_ascii_whitespace() || it == '\x0b');
     let (sign, digits) = match text.as_bytes().first()? {
@@ -176,12 +175,12 @@ fn leading_number(text: &str) -> Option<(i64, &str)> {
     if number.is_empty() {
         return None;
     }
-    // More digits than fit are the largest number.
+    // A number that does not fit becomes the largest one.
     let number: i64 = number.parse().unwrap_or(i64::MAX);
     Some((sign * number, rest))
 }
 
-/// Sends a message to control and waits until it is done. HAProxy says nothing to a success.
+/// Sends a message to control and waits until it is done. As in HAProxy a success has no text.
 async fn ask(
     context: &CommandContext,
     message: impl FnOnce(oneshot::Sender<bool>) -> ToControl,
@@ -202,7 +201,7 @@ async fn ask(
 mod tests {
     use super::*;
 
-    /// Fault 46: every answer here is HAProxy 3.5's.
+    /// Fault 46: each answer here is that of HAProxy 3.5.
     #[test]
     fn fault_46_weights_are_read_as_haproxy_does() {
         let garbage = Err("Trailing garbage in weight string\n");

@@ -1,7 +1,7 @@
-//! Commands that only look. Admin thread.
+//! Commands that change nothing. Admin thread.
 //!
-//! Invariant: a table is written chunk by chunk, a backend at a time where it is about servers, so
-//! that ten thousand servers are many short turns.
+//! Invariant: a table is written in chunks, and servers backend by backend, so that ten thousand servers take
+//! many short turns.
 
 use super::CommandContext;
 use super::access::{LOGGED_CHARS_MAX, printable};
@@ -37,7 +37,7 @@ pub(super) fn info(context: &CommandContext, args: &[&str]) -> Reply {
     Reply::Text(info::write(&facts, form))
 }
 
-/// The arguments of `show info`, or the one that there is not.
+/// Parses the arguments of `show info`; the error is the unknown one.
 pub(super) fn parse_info<'a>(args: &[&'a str]) -> Result<Form, &'a str> {
     let (mut typed, mut described, mut json) = (false, false, false);
     for word in args {
@@ -65,7 +65,7 @@ pub(super) fn backends(context: &CommandContext) -> String {
     lines.join("\n") + "\n"
 }
 
-/// `show errors`: a proxy of bytes judges no request and no response, so none was ever captured.
+/// `show errors`: a proxy in TCP mode parses no requests or responses, so none was captured.
 pub(super) fn errors() -> String {
     let now = Zoned::now().strftime("%d/%b/%Y:%H:%M:%S%.3f").to_string();
     format!("Total events captured on [{now}] : 0\n")
@@ -109,7 +109,7 @@ pub(super) async fn stat(
         });
     }
     let requests = Arc::clone(&shared.requests);
-    // As in HAProxy, by the level of the socket, not by what the client has lowered itself to.
+    // As in HAProxy, by the level of the socket, not by that to which the client has lowered itself.
     let legends = context.level() >= ApiLevel::Operator;
     let rows = Rows::new(snapshot, requests, Instant::now())
         .filtered(filter)
@@ -124,10 +124,10 @@ pub(super) async fn stat(
     }
 }
 
-/// What `show stat` is to show: a proxy, kinds of objects and a service, if given, and how.
+/// The arguments of `show stat`: a proxy, kinds of objects and a service, if given; format and filter.
 type Stat<'a> = (Option<(&'a str, i64, i64)>, Format, Filter);
 
-/// The arguments of `show stat`, or the one that there is not.
+/// Parses the arguments of `show stat`; the error is the unknown one.
 pub(super) fn parse_stat<'a>(args: &[&'a str]) -> Result<Stat<'a>, &'a str> {
     let (chosen, words) = match args {
         [proxy, kinds, service, rest @ ..] if kinds.parse::<i64>().is_ok() => {
@@ -150,7 +150,7 @@ pub(super) fn parse_stat<'a>(args: &[&'a str]) -> Result<Stat<'a>, &'a str> {
     Ok((chosen, format, filter))
 }
 
-/// The number of a proxy that is given by number or name; -1 stands for all.
+/// The number of a proxy, from a number or a name; -1 stands for all.
 fn proxy_number(snapshot: &Snapshot, text: &str) -> Option<i64> {
     if let Ok(number) = text.parse() {
         return Some(number);

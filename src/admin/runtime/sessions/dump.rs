@@ -1,5 +1,5 @@
-//! A session in HAProxy's large format, as far as it has what that tells of. HAProxy's differs from
-//! version to version and nobody but people reads it; the words are its words.
+//! A session in HAProxy's large format, with the fields that rlb has. The format differs between versions of
+//! HAProxy and is read by people only; the field names are HAProxy's.
 
 use super::{engine, lasting, protocol, source};
 use crate::worker::sessions::{SideView, View};
@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// Appends what there is to tell of a session of worker `thread`.
+/// Appends a session of worker `thread`.
 pub(super) fn write(text: &mut String, view: &View, thread: usize, now: Instant) {
     let age = now.saturating_duration_since(view.accepted);
     let local = |side: usize| view.sides.as_ref().and_then(|sides| sides[side].local);
@@ -109,7 +109,7 @@ fn side(text: &mut String, name: &str, side: &SideView) {
     );
 }
 
-/// What has come through, by what, and what waits to be taken.
+/// The bytes so far, how they are moved, and how many wait to be taken.
 fn direction(text: &mut String, name: &str, (bytes, spliced, waiting): (u64, bool, usize)) {
     let by = engine(spliced);
     // Writing to a string cannot fail.

@@ -1,14 +1,14 @@
-//! The line of a session, as HAProxy 3.0 has it (`cli_io_handler_dump_sess` in its `src/stream.c`).
+//! The line of a session, as in HAProxy 3.0 (`cli_io_handler_dump_sess` in its `src/stream.c`).
 //!
-//! HAProxy's fields stand in its places. What a session of rlb does not have is 0: it is no task, so
-//! nothing was called, and has no channels with flags or analysers. rlb's own fields come after.
+//! HAProxy's fields are in HAProxy's order. What a session of rlb does not have is 0: it has no task whose
+//! calls could be counted, and no channels with flags or analysers. rlb's own fields follow.
 
 use super::{engine, lasting, protocol, source};
 use crate::worker::sessions::{SideView, View};
 use std::fmt::Write;
 use std::time::Instant;
 
-/// HAProxy's `SC_ST_*`: a server is asked, established, closed.
+/// HAProxy's `SC_ST_*`: connecting, established, closed.
 const CONNECTING: u8 = 5;
 const ESTABLISHED: u8 = 8;
 const CLOSED: u8 = 10;
@@ -65,13 +65,13 @@ pub(super) fn write(text: &mut String, view: &View, thread: usize, now: Instant)
     );
 }
 
-/// One end of a session as the line has it.
+/// One end of a session in the line.
 struct End {
     state: u8,
     fd: i32,
-    /// Until its silence ends the session.
+    /// Time until its silence ends the session.
     rex: String,
-    /// The same, while it has something to take.
+    /// The same, while it has bytes to take.
     wex: String,
 }
 
@@ -96,7 +96,7 @@ fn end(side: &SideView) -> End {
         } else {
             String::new()
         },
-        // Nothing more will be read from one that has ended.
+        // Nothing more is read from a side that has ended.
         rex: if side.ended { String::new() } else { left },
     }
 }

@@ -1,7 +1,7 @@
-//! `show sess` and `shutdown session`: what is asked, and the way through the workers. Admin thread.
+//! `show sess` and `shutdown session`: parses the request and asks the workers. Admin thread.
 //!
-//! Invariant: one page of one worker is in memory, and it is written before the next is asked for:
-//! a client that reads slowly keeps no worker waiting.
+//! Invariant: one page of one worker is in memory, and it is written before the next is requested, so that a
+//! client that reads slowly keeps no worker waiting.
 
 mod dump;
 mod line;
@@ -38,7 +38,7 @@ Without any argument, all sessions are dumped in a shorter format.
 ";
 const ONE_OF: &str = "Only one of backend, frontend or server may be set.\n";
 
-/// What is asked for, and in which format.
+/// Which sessions are wanted, and in which format.
 #[derive(Debug, Default)]
 pub(super) struct Request {
     wanted: Wanted,
@@ -67,7 +67,7 @@ pub(super) async fn show(
         None => 0..all,
     };
     let mut found = false;
-    // Told of while they were connecting; the next page may have them as established.
+    // Sessions that were listed while connecting; a later page may list them again as established.
     let mut connecting = HashSet::new();
     for worker in asked {
         let mut next = Some(Cursor::default());
@@ -106,7 +106,7 @@ fn write(text: &mut String, view: &View, worker: usize, (large, now): (bool, Ins
     }
 }
 
-/// `shutdown session <id>`. HAProxy says nothing to a success.
+/// `shutdown session <id>`. As in HAProxy a success has no text.
 pub(super) async fn shutdown(context: &CommandContext, args: &[&str]) -> Reply {
     match args.first().and_then(|text| SessionId::parse(text)) {
         None => Reply::error("Session pointer expected (use 'show sess').\n"),
@@ -115,7 +115,7 @@ pub(super) async fn shutdown(context: &CommandContext, args: &[&str]) -> Reply {
     }
 }
 
-/// Reads the arguments of `show sess`; what is wrong with them in HAProxy's words, or its help.
+/// Parses the arguments of `show sess`; the error is HAProxy's text for what is wrong, or its help.
 pub(super) fn parse(args: &[&str]) -> Result<Request, String> {
     let mut request = Request::default();
     let mut rest = match args {
@@ -184,7 +184,7 @@ fn age(text: Option<&str>) -> Result<Duration, String> {
         .map_err(|_| "Invalid age.\n".to_owned())
 }
 
-/// Whether there is what is asked for.
+/// Whether the named objects exist.
 fn exists(wanted: &Wanted, snapshot: &Snapshot) -> Result<(), &'static str> {
     if let Some(name) = &wanted.frontend {
         let mut all = snapshot.frontends.iter().flatten();
@@ -204,7 +204,7 @@ fn exists(wanted: &Wanted, snapshot: &Snapshot) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The name of the protocol that a session came by.
+/// The protocol of the client's connection.
 fn protocol(view: &View) -> &'static str {
     match view.peer {
         Some(peer) if peer.is_ipv4() => "tcpv4",
@@ -213,7 +213,7 @@ fn protocol(view: &View) -> &'static str {
     }
 }
 
-/// The client's address as HAProxy writes it: no brackets.
+/// The client's address as HAProxy writes it: without brackets.
 fn source(view: &View) -> String {
     match view.peer {
         Some(peer) => format!("{}:{}", peer.ip(), peer.port()),
@@ -221,12 +221,12 @@ fn source(view: &View) -> String {
     }
 }
 
-/// What moves the bytes of a direction.
+/// How the bytes of a direction are moved.
 fn engine(spliced: bool) -> &'static str {
     if spliced { "splice" } else { "copy" }
 }
 
-/// A duration in its two largest units; nothing for none.
+/// A duration in its two largest units; empty for none.
 fn lasting(time: Option<Duration>) -> String {
     time.map_or_else(String::new, |time| crate::stats::page::age(time.as_secs()))
 }

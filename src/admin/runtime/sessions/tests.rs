@@ -28,7 +28,7 @@ fn side(fd: i32) -> SideView {
     }
 }
 
-/// A session of 65 s that has moved some bytes, and that time.
+/// A session of 65 s with some traffic, and that instant.
 fn established() -> (View, Instant) {
     let snapshot = seed(2);
     let now = Instant::now() + Duration::from_secs(3600);
@@ -71,10 +71,10 @@ fn a_line_has_haproxys_fields_in_its_order_and_then_ours() {
 }
 
 #[test]
-fn a_line_tells_what_waits_for_whom_and_how_it_is_moved() {
+fn a_line_has_the_pending_bytes_and_how_they_are_moved() {
     let (mut view, now) = established();
     let [client, server] = view.sides.as_mut().unwrap();
-    // A download that the client does not take, of a server that has said all and is gone.
+    // A download that the client does not take; the server has sent everything and FIN.
     client.pending_bytes = 65_536;
     server.spliced = true;
     server.ended = true;
@@ -169,7 +169,7 @@ fn selectors_and_options_are_read_as_haproxy_does() {
 }
 
 #[test]
-fn what_is_wrong_is_said_in_haproxys_words() {
+fn errors_have_haproxys_text() {
     for (line, answer) in [
         ("older", "Expects a minimum age (in seconds by default).\n"),
         ("older soon", "Invalid age.\n"),
