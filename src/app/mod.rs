@@ -1,7 +1,8 @@
-//! The composition root: starts everything in order, waits for signals, stops everything in order.
+//! The composition root: starts everything in order, waits for signals, and stops everything in order.
 //!
-//! Runs on the main thread, which becomes the control thread. Invariants: nothing is announced
-//! before it is true (READY=1 comes after signal handlers, sockets, workers and checks), and a stop
+//! Runs on the main thread, which becomes the control thread. Invariants: nothing is announced before it is
+//! true (READY=1 comes after signal handlers, sockets, workers and checks), and a stop never waits without a
+//! bound.
 //! never waits without a bound.
 
 mod signals;
@@ -43,24 +44,23 @@ use tokio::task::{JoinHandle as Task, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use watchdog::Watchdog;
 
-/// How long the log thread may take to write what is queued when the process ends.
+/// How long the log thread may take to write what is queued at the end of the process.
 const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
-/// How long answers of the stats listener that are on their way may take once all sessions have
-/// ended.
+/// How long answers of the stats listener that are in progress may take after all sessions have ended.
 const ADMIN_STOP_MAX: Duration = Duration::from_millis(500);
 
-/// How long the service manager may take, at the end, to read what it was told.
+/// How long the service manager may take to read its last messages at the end.
 const MANAGER_FLUSH_MAX: Duration = Duration::from_millis(100);
 
 /// Why rlb cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system refused something that nothing works without.
+    /// The system refused something that rlb needs.
     #[error("{what}: {error}")]
     System {
-        /// What was asked for.
+        /// What was refused.
         what: &'static str,
-        /// The refusal.
+        /// The system's error.
         error: io::Error,
     },
     /// The descriptor limit is too low.
@@ -75,29 +75,29 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |error| Error::System { what, error }
 }
 
-/// What to start with, and where it came from.
+/// The configuration to start with, and its origin.
 #[derive(Debug)]
 pub struct RunOptions {
     /// The configuration.
     pub config: Config,
     /// Its first file, which reloads read again.
     pub path: PathBuf,
-    /// What was read with it.
+    /// The files that were read.
     pub files: Files,
-    /// What it was judged by.
+    /// The limits that the configuration was checked against.
     pub limits: Limits,
-    /// What an upgrade starts; `None`: there is none.
+    /// The program that an upgrade starts; `None`: an upgrade is not possible.
     pub program: Option<Program>,
-    /// The process to take over from, if it was one that started this one.
+    /// The process to take over from, if it has started this one.
     pub predecessor: Option<Predecessor>,
 }
 
-/// Runs until a signal ends it.
+/// Runs until a signal or an upgrade ends it.
 ///
 /// # Errors
-/// When it cannot start. Once started it ends by a signal only.
+/// When it cannot start. After the start it has no errors.
 pub fn run(options: RunOptions) -> Result<(), Error> {
-    // First of all: what is taken over may be more than the limit before holds.
+    // First, because the sockets that are taken over may be more than the soft limit allows.
     let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
     let capacity = descriptors::capacity(&options.config, u64::from(nofile))?;
     let manager = ServiceManager::of_this_process().map_err(system(
@@ -128,12 +128,12 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
             .await;
         Ok(())
     });
-    // A name that is still being resolved must not hold up the end.
+    // A name that is still being resolved must not delay the end.
     runtime.shutdown_background();
     result
 }
 
-/// What the descriptor limit holds.
+/// Descriptors and their limit.
 struct DescriptorLimits {
     /// The limit.
     nofile: u32,
@@ -143,7 +143,7 @@ struct DescriptorLimits {
     reserve: Arc<DescriptorReserve>,
 }
 
-/// Starts everything, in order; announces it when it is true.
+/// Starts everything in order, and announces it at the end.
 async fn start(
     options: RunOptions,
     DescriptorLimits {
@@ -204,7 +204,7 @@ async fn start(
     let reloads = spawn_critical(reloader.run(stops.reloads.clone()));
     announce(predecessor, &admin, inherited, &manager).await?;
     let watchdog = watchdog.map(|watchdog| {
-        // The next is due after half the limit, and a process before may have spent the other half.
+        // The next one is due after half the limit, and the process before may have used the other half.
         watchdog::notify(&manager);
         tokio::task::spawn_local(watchdog.run(core.control.clone(), manager.clone()))
     });
@@ -223,8 +223,8 @@ async fn start(
     })
 }
 
-/// Says that all is done that a start does; first to the process before, if there is one, which then
-/// leaves the service to this one.
+/// Announces the end of the start. First to the predecessor, if there is one, which then hands the service
+/// over.
 async fn announce(
     predecessor: Option<Predecessor>,
     admin: &admin::Handle,
@@ -260,18 +260,17 @@ struct Running {
     admin: admin::Handle,
     control: Task<()>,
     reload: ReloadHandle,
-    /// Gives the log back, for its end. Ends by itself only when it has handed over.
+    /// Returns the log for its end. Ends without a stop only after a handover.
     reloads: Task<ReloadExit>,
     watchdog: Option<Task<()>>,
     manager: ServiceManager,
 }
 
 impl Running {
-    /// Waits for the signal to stop or until another process is in charge, and stops everything, in
-    /// order.
+    /// Waits for a signal to stop or for the end of a handover, and stops everything in order.
     async fn until_stopped(mut self) {
-        // The reloads let go of the listening sockets when they end, so that these close when the
-        // workers have done with them. A panic of that task would have ended the process.
+        // The reload task drops the listening sockets when it ends, so that they close when the workers no
+        // longer need them. A panic of that task would have ended the process.
         let (how, left) = tokio::select! {
             how = self.signals.stop(&self.reload) => {
                 self.admin.enter(Phase::Stopping);
@@ -308,8 +307,8 @@ impl Running {
         tracing::info!("stopped");
     }
 
-    /// Another process checks, decides and reports from now on; this one has its sessions left. What
-    /// waits in the sockets is the other's.
+    /// After a handover the other process checks, decides and reports; this one has only its sessions left. The
+    /// other process accepts what waits in the sockets.
     fn leave(&self) {
         let sessions = self.core.global.active.get();
         tracing::info!(sessions, "no new sessions here; those that run go on");
@@ -328,7 +327,7 @@ type Opened = (
     Option<(RuntimeListener, UnixListener)>,
 );
 
-/// Opens every listening socket of the process, or says of each that cannot be opened why.
+/// Opens every listening socket of the process; the error has the reason for each that cannot be opened.
 fn open(config: &Config, maxconn: u32, inherited: &mut Inherited) -> Result<Opened, Error> {
     let api = config.runtime_api.as_ref();
     let api = api.map(|api| admin_listeners::open_runtime(api, inherited));
@@ -386,7 +385,7 @@ impl Core {
             inbox,
             log: self.log.clone(),
             workers: self.workers.clone(),
-            // The last shard; the workers have those before.
+            // The last shard; the workers have the others.
             token: Rc::new(WorkerToken::new(self.threads)),
             reserve,
         })
@@ -438,16 +437,16 @@ impl Core {
 /// The steps of a stop, in order.
 #[derive(Default)]
 struct Stops {
-    /// No reloads.
+    /// Ends reloads.
     reloads: CancellationToken,
-    /// No new sessions, and then none at all.
+    /// Ends accepting, and then all sessions.
     workers: worker::Stops,
-    /// No checks, no decisions.
+    /// Ends checks and the control task.
     checks: CancellationToken,
 }
 
-/// Waits, while everything still listens, for whoever asks `/readyz` to send nobody any more. A
-/// further signal ends the wait.
+/// Waits while everything still listens, so that those who ask `/readyz` stop sending clients. A further signal
+/// ends the wait.
 async fn withdraw(how: Stop, signals: &mut Signals, snapshot: &ArcSwap<Snapshot>) -> Stop {
     let stats = snapshot.load_full().stats.clone();
     let delay = stats.map_or(Duration::ZERO, |stats| stats.readiness.withdraw_delay);
@@ -461,8 +460,8 @@ async fn withdraw(how: Stop, signals: &mut Signals, snapshot: &ArcSwap<Snapshot>
     }
 }
 
-/// Stops accepting and waits for the sessions: until they have ended, the limit of `key` is over, or
-/// a further signal says now.
+/// Stops accepting and waits until the sessions have ended, the limit of `key` has passed, or a further signal
+/// comes.
 async fn end_sessions(
     how: Stop,
     signals: &mut Signals,
@@ -473,7 +472,7 @@ async fn end_sessions(
     stops.workers.drain.cancel();
     let ended = spawn_blocking(move || {
         for thread in threads {
-            // A worker's panic ends the process, so there is no error to be seen here.
+            // A worker's panic ends the process, so there is no error here.
             let _ = thread.join();
         }
     });

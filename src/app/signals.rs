@@ -1,4 +1,4 @@
-//! The process's signals, in HAProxy's meaning. Runs on the control thread.
+//! The process's signals, with HAProxy's meanings. Runs on the control thread.
 
 use crate::control::reload::ReloadHandle;
 use std::io;
@@ -7,13 +7,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// How the process is to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// Let sessions end: SIGTERM, SIGUSR1.
+    /// Wait for sessions to end: SIGTERM, SIGUSR1.
     Soft,
     /// At once: SIGINT, or a second SIGTERM.
     Now,
 }
 
-/// The signals that rlb handles, from its making on.
+/// The signals that rlb handles, from the creation of this value on.
 #[derive(Debug)]
 pub(super) struct Signals {
     term: Signal,
@@ -34,8 +34,8 @@ impl Signals {
         })
     }
 
-    /// Waits for the first signal that stops the process; SIGHUP reloads, SIGUSR2 hands over to a
-    /// new one.
+    /// Waits for the first signal that stops the process. Meanwhile SIGHUP reloads, and SIGUSR2 hands over to a
+    /// new process.
     pub(super) async fn stop(&mut self, reload: &ReloadHandle) -> Stop {
         loop {
             tokio::select! {
@@ -62,7 +62,7 @@ impl Signals {
     }
 }
 
-/// Ignoring it in silence would look like a success.
+/// Logs that a signal has no effect.
 fn refuse(signal: &str, what: &str) {
     tracing::error!("{signal}: this process is stopping; {what}");
 }

@@ -1,9 +1,8 @@
-//! Tells the service manager that the process is well, as long as it is: `WATCHDOG=1` twice in
-//! `WATCHDOG_USEC`, but only if every worker has moved on since the last time and control takes
-//! its messages.
+//! Sends `WATCHDOG=1` to the service manager twice in `WATCHDOG_USEC`, but only if every worker's number has
+//! changed since the last time and control takes its messages.
 //!
-//! Runs on the control thread, as control does, so that a thread that is stuck sends nothing. The
-//! manager decides what follows from silence (a restart, with the listeners kept).
+//! Runs on the control thread, as the control task does, so that a blocked thread sends nothing. The manager
+//! decides what follows (a restart, with the sockets kept).
 
 use crate::live::pulse::{Pulse, Pulses};
 use crate::state::ControlHandle;
@@ -12,10 +11,10 @@ use sd_notify::NotifyState;
 use std::time::Duration;
 use tokio::time::{Instant, interval_at};
 
-/// Beats of a worker between two looks at it, so that one that is merely late is not missed.
+/// Increments of a worker's number between two checks, so that a worker that is only late is not reported.
 const BEATS: u32 = 4;
 
-/// A watchdog that has not begun.
+/// A watchdog that has not started.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     every: Duration,
@@ -34,7 +33,7 @@ impl Watchdog {
         (Some(Self { every, pulses }), workers)
     }
 
-    /// Reports for as long as it is polled.
+    /// Reports as long as it is polled.
     pub(super) async fn run(mut self, control: ControlHandle, manager: ServiceManager) {
         let mut ticks = interval_at(Instant::now() + self.every, self.every);
         loop {
@@ -47,14 +46,14 @@ impl Watchdog {
     }
 }
 
-/// Says now that all is well. What the manager cannot take now would say it too late.
+/// Sends `WATCHDOG=1` now. If the manager cannot take it now, it would come too late.
 pub(super) fn notify(manager: &ServiceManager) {
     if let Err(error) = manager.notify_now(&[NotifyState::Watchdog]) {
         tracing::warn!(%error, "cannot notify the service manager");
     }
 }
 
-/// Whether all is well, or what is not.
+/// `Ok` when everything runs; otherwise what does not.
 fn verdict(silent: &[usize], control: bool) -> Result<(), String> {
     match (silent, control) {
         ([], true) => Ok(()),
@@ -68,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_have_to_be_well() {
+    fn every_worker_and_control_must_run() {
         assert_eq!(verdict(&[], true), Ok(()));
         let why = |silent: &[usize], control| verdict(silent, control).unwrap_err();
         assert_eq!(why(&[1], true), "workers [1] do not answer");

@@ -1,6 +1,6 @@
 //! `rlb check`: reports everything that is wrong with a configuration.
 //!
-//! Runs on the main thread and ends. Touches no network unless `--resolve` asks for it.
+//! Runs on the main thread and ends. Uses no network unless `--resolve` asks for it.
 
 use super::{EXIT_CONFIG, limits};
 use crate::config::model::{Config, ServerAddress};
@@ -42,7 +42,7 @@ enum Format {
     Json,
 }
 
-/// Checks a file and prints what was found. 0: it can be used, 78: it cannot.
+/// Checks a file and prints the diagnostics. Exit code 0: it can be used; 78: it cannot.
 pub(super) fn run(args: &Args) -> ExitCode {
     let (valid, mut diagnostics) =
         match config::load_or_pipe(&args.file, &limits::of_this_machine()) {
@@ -112,11 +112,11 @@ fn print_json(args: &Args, diagnostics: &[Diagnostic], accepted: bool) {
         "warnings": count(diagnostics, Severity::Warning),
         "diagnostics": diagnostics.iter().map(Diagnostic::to_json).collect::<Vec<_>>(),
     });
-    // A reader that has seen enough (head) is no failure.
+    // A reader that stops early (head) is no failure.
     let _ = writeln!(std::io::stdout(), "{report:#}");
 }
 
-/// A warning for every server whose name does not resolve, each name looked up once.
+/// A warning for every server whose name does not resolve; each name is looked up once.
 fn resolve(config: &Config) -> Vec<Diagnostic> {
     let mut names: BTreeMap<&str, String> = BTreeMap::new();
     for backend in &config.backends {

@@ -1,8 +1,7 @@
-//! `rlb ctl`, `rlb reload` and `rlb upgrade`: one command to the runtime socket of a running rlb.
+//! `rlb ctl`, `rlb reload` and `rlb upgrade`: send a command to the runtime socket of a running rlb.
 //!
-//! Runs on the main thread and ends. Exit status 1 when the socket cannot be reached, when no answer
-//! comes in time, when a command is not known, not allowed or has failed, or when a reload or an
-//! upgrade was refused.
+//! Runs on the main thread and ends. Exit status 1 when the socket cannot be reached, when no answer comes in
+//! time, when a command is unknown, not allowed or has failed, or when a reload or an upgrade was refused.
 
 use crate::config::{self, units};
 use anyhow::Context;
@@ -13,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long each piece of an ordinary command's answer may take.
+/// How long each part of an ordinary command's answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The same of a reload, which may look up names, and of an upgrade, which starts a process.
+/// The same for a reload, which may look up names, and for an upgrade, which starts a process.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Sent before the commands, as HAProxy's own tools do: errors are marked from then on.
+/// Sent before the commands, as HAProxy's own tools do: afterwards errors have a severity prefix.
 const MARK_ERRORS: &str = "set severity-output number";
-/// Answers of failed commands that HAProxy does not mark as errors.
+/// Answers of failed commands to which HAProxy gives no error prefix.
 const UNMARKED_FAILURES: [&str; 3] = ["Unknown command", "Session not found.", "Success=0"];
 /// The least severe level that is a failure: `LOG_ERR` of syslog(3).
 const SEVERITY_ERROR: u8 = 3;
@@ -39,7 +38,7 @@ pub(super) struct SocketArgs {
     pub(super) timeout: Option<Duration>,
 }
 
-/// A wait that a command line names.
+/// Parses a timeout of the command line.
 fn timeout(text: &str) -> Result<Duration, String> {
     match units::duration(text) {
         Ok(time) if time.is_zero() => Err("it must be longer than 0".to_owned()),
@@ -82,16 +81,16 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let (text, succeeded) = unmarked(&answer);
-    // A reader that has seen enough (head) is no failure.
+    // A reader that stops early (head) is no failure.
     let _ = std::io::stdout().write_all(text.as_bytes());
     exit(succeeded)
 }
 
-/// The answers to the commands behind [`MARK_ERRORS`] without their marks, and whether no command
-/// has failed.
+/// The answers to the commands after [`MARK_ERRORS`] without their prefixes, and whether all commands have
+/// succeeded.
 fn unmarked(answer: &str) -> (String, bool) {
-    // The empty line that ends the answer to the marking itself. Without it the socket has refused
-    // the client or the whole line, or has not answered.
+    // The empty line is the answer to [`MARK_ERRORS`] itself. Without it the socket has refused the client or
+    // the whole line, or has not answered.
     let marked = answer.strip_prefix('\n');
     let mut succeeded = marked.is_some();
     let answer = marked.unwrap_or(answer);
@@ -111,13 +110,13 @@ fn unmarked(answer: &str) -> (String, bool) {
     (text, succeeded)
 }
 
-/// The number of `[3]: …`, and what follows.
+/// The number of `[3]: …`, and the rest.
 fn severity(line: &str) -> Option<(u8, &str)> {
     let (number, rest) = line.strip_prefix('[')?.split_once("]: ")?;
     Some((number.parse().ok().filter(|it| *it <= 7)?, rest))
 }
 
-/// Has the running process read its configuration again, or say what that would change.
+/// Makes the running process reload its configuration, or report what a reload would change.
 pub(super) fn reload(args: &ReloadArgs) -> ExitCode {
     let command = if args.dry_run {
         "reload dry-run"
@@ -127,12 +126,12 @@ pub(super) fn reload(args: &ReloadArgs) -> ExitCode {
     exit_of(change(&args.socket, command))
 }
 
-/// Has the running process hand over to a new one.
+/// Makes the running process hand over to a new one.
 pub(super) fn upgrade(args: &ChangeArgs) -> ExitCode {
     exit_of(change(&args.socket, "upgrade"))
 }
 
-/// Asks for a change, or about one, and prints what came of it. Whether it was done, or could be.
+/// Requests a change or a dry run and prints the result. Returns whether it succeeded.
 pub(super) fn change(socket: &SocketArgs, command: &str) -> anyhow::Result<bool> {
     let answer = ask(socket, command, CHANGE_TIMEOUT)?;
     let (done, said) = match answer.split_once("\n--\n") {
@@ -141,7 +140,7 @@ pub(super) fn change(socket: &SocketArgs, command: &str) -> anyhow::Result<bool>
         None => (false, &*answer),
     };
     let said = said.trim_end();
-    // Whoever reads neither has the exit status.
+    // Errors of writing are ignored; the exit status tells the result.
     let _ = if done {
         writeln!(std::io::stdout(), "{said}")
     } else {
@@ -198,8 +197,8 @@ fn ask(args: &SocketArgs, command: &str, default: Duration) -> anyhow::Result<St
     Ok(answer)
 }
 
-/// Connects within `timeout`, which is that of every read and write too. A socket whose queue is full
-/// answers nobody: the kernel then waits as long as the socket may wait to send.
+/// Connects within `timeout`, which also applies to each read and write. When the queue of the socket is full,
+/// the kernel waits as long as the send timeout.
 fn connect(path: &Path, timeout: Duration) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_write_timeout(Some(timeout))?;
@@ -208,7 +207,7 @@ fn connect(path: &Path, timeout: Duration) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// The socket that a configuration names. A file that is not valid (any more) may still name it.
+/// The socket that a configuration names. Also reads it from a file that is not valid (any more).
 fn configured(path: &Path) -> anyhow::Result<PathBuf> {
     let shown = path.display();
     if let Err(error) = std::fs::metadata(path) {

@@ -1,7 +1,7 @@
-//! `rlb demo`: the whole thing on one machine, without root and without anything else installed.
+//! `rlb demo`: shows rlb with services and clients on one machine, without root and without other programs.
 //!
-//! Runs the ordinary program on the main thread from a configuration made in memory; nodes and
-//! clients are `demo`'s.
+//! Runs the ordinary program on the main thread with a configuration made in memory; nodes and clients are in
+//! `demo`.
 
 use super::{EXIT_CONFIG, limits};
 use crate::app;
@@ -16,9 +16,9 @@ use std::time::Duration;
 
 /// Stands for the path of a configuration that was made in memory.
 const NO_FILE: &str = "/dev/null/rlb-demo.toml";
-/// How long the last events may take to be written.
+/// How long writing the last events may take.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
-/// Shortest period of the node that goes away: three checks must fit into its absence.
+/// Shortest period of the node that goes away: three checks must fail while it is away.
 const BLINK_MIN: Duration = Duration::from_secs(1);
 
 /// Arguments of `rlb demo`.
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(started) => started,
         Err(code) => return code,
     };
-    // Nobody has to read it.
+    // The output may be closed.
     let _ = writeln!(std::io::stdout(), "{}", guide(&demo, options));
     let result = app::run(started);
     log.flush(FLUSH_MAX);
@@ -86,7 +86,7 @@ fn load(demo: &Demo) -> Result<app::RunOptions, ExitCode> {
     match loader.load_text("demo", &demo.config()) {
         Ok((config, _)) => Ok(app::RunOptions {
             config,
-            // There is no file: a reload says so, and changes nothing.
+            // There is no file: a reload reports that and changes nothing.
             path: NO_FILE.into(),
             files: Files::default(),
             limits,
@@ -102,7 +102,7 @@ fn load(demo: &Demo) -> Result<app::RunOptions, ExitCode> {
     }
 }
 
-/// What to open and what to try.
+/// The addresses to open and the commands to try.
 fn guide(demo: &Demo, options: Options) -> String {
     let addresses = demo.addresses();
     let mut lines = vec![

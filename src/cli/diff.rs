@@ -1,7 +1,7 @@
-//! `rlb diff`: what a reload would do, with the file of the running rlb or with another one.
+//! `rlb diff`: what a reload would change, with the file of the running rlb or with another one.
 //!
-//! Runs on the main thread and ends. With a file it touches neither the network nor a running rlb;
-//! without one it asks the running rlb over its runtime socket.
+//! Runs on the main thread and ends. With a file it uses neither the network nor a running rlb; without one it
+//! asks the running rlb over its runtime socket.
 
 use super::ctl::{self, SocketArgs};
 use super::{EXIT_CONFIG, limits};
@@ -39,8 +39,8 @@ enum Format {
     Json,
 }
 
-/// Compares. 0: both are valid, whether they differ or not; 78: one is not; 1: the running rlb
-/// cannot be asked.
+/// Compares. Exit code 0: both are valid, whether they differ or not; 78: one is not; 1: the running rlb cannot
+/// be asked.
 pub(super) fn run(args: &Args) -> ExitCode {
     let Some(new) = &args.new else {
         return running(args);
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         return ExitCode::from(EXIT_CONFIG);
     };
     let changes = plan(&old, &new);
-    // A reader that has seen enough (head) is no failure.
+    // A reader that stops early (head) is no failure.
     let _ = match args.format {
         Format::Human => print_human(&changes),
         Format::Json => writeln!(std::io::stdout(), "{:#}", changes.to_json()),
@@ -75,7 +75,7 @@ fn running(args: &Args) -> ExitCode {
     }
 }
 
-/// `None` when it is not valid; why has been printed then.
+/// `None` when it is not valid; the reason was printed.
 fn load(path: &Path) -> Option<Config> {
     match config::load_or_pipe(path, &limits::of_this_machine()) {
         Ok((config, _)) => Some(config),

@@ -1,6 +1,6 @@
-//! What this machine can do, for the checks of a configuration.
+//! The limits of this machine, against which a configuration is checked.
 //!
-//! Read once by a sub-command before it loads a file; `config` itself never asks the system.
+//! A sub-command reads them once before it loads a file; `config` itself reads nothing from the system.
 
 use crate::config::Limits;
 use rustix::process::{Resource, getrlimit};
@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 pub(super) fn of_this_machine() -> Limits {
     let somaxconn = std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
     Limits {
-        // No limit at all is a limit that no configuration can exceed.
+        // No limit is a limit that no configuration can exceed.
         nofile: Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)),
         somaxconn: somaxconn.and_then(|text| text.trim().parse().ok()),
         ..Limits::unknown()

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
-/// How long the last events may take to be written.
+/// How long writing the last events may take.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 
 /// Arguments of `rlb run`.
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
             Err(error) => failed("cannot start the process that is to take over", &error),
         };
     }
-    // Before anything changes where the program is.
+    // Before anything can change the program's path.
     let program = match Program::of_this_process() {
         Ok(program) => program,
         Err(error) => return failed("cannot tell where this program is", &error),
@@ -78,7 +78,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    // A limit that is too low ends the start with one sentence, which is not also a warning.
+    // A limit that is too low ends the start with one sentence, so it is no warning, too.
     let fits = |nofile| descriptors::capacity(&config, nofile).is_ok();
     if limits.nofile.is_none_or(fits) {
         for warning in &warnings {

@@ -1,7 +1,7 @@
-//! `rlb schema`: the JSON schema of the configuration file, for editors and CI.
+//! `rlb schema`: prints the JSON schema of the configuration file, for editors and CI.
 //!
-//! Runs on the main thread and ends. The schema is made from the types that read the file, so it
-//! cannot differ from what `rlb check` accepts.
+//! Runs on the main thread and ends. The schema is made from the types that read the file, so it cannot differ
+//! from what `rlb check` accepts.
 
 use crate::config::schema;
 use std::io::Write;
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 /// Prints the schema.
 pub(super) fn run() -> ExitCode {
-    // A reader that has seen enough (head) is no failure.
+    // A reader that stops early (head) is no failure.
     let _ = writeln!(std::io::stdout(), "{:#}", schema());
     ExitCode::SUCCESS
 }

@@ -1,8 +1,7 @@
-//! Where the demo's services are: one port each, the same on 127.0.0.1 for the frontend and on the
-//! loopback addresses that stand for nodes.
+//! Addresses of the demo's services. Each has one port, on 127.0.0.1 for the frontend and on the loopback
+//! addresses of the nodes.
 //!
-//! Invariant: the ports of the nodes stay bound from the moment they are chosen, so that a second
-//! demo chooses others.
+//! Invariant: the nodes' ports stay bound after they were chosen, so that a second demo chooses others.
 
 use std::fmt::Write;
 use std::io;
@@ -11,9 +10,9 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-/// Ports that are tried for a service, its usual one first.
+/// Ports that are tried for a service, its default first.
 const PORTS_MAX: u16 = 100;
-/// Usual port of the statistics.
+/// Default port of the statistics.
 const STATS_PORT: u16 = 8080;
 
 /// Names and addresses of the nodes; the last is the one that goes away.
@@ -23,36 +22,36 @@ pub const NODES: [(&str, Ipv4Addr); 3] = [
     ("node03", Ipv4Addr::new(127, 0, 0, 13)),
 ];
 
-/// What a service talks like.
+/// The protocol of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// HTTP: a page that names its node.
     Page,
-    /// PostgreSQL's protocol, as far as `psql` needs it to be told the node's name.
+    /// PostgreSQL's protocol, as much as `psql` needs to query the node's name.
     Postgres,
     /// Gives back what it gets.
     Echo,
 }
 
-/// One of the four.
+/// One of the four services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Service {
     /// First part of the names of its frontend and backend.
     pub name: &'static str,
-    /// What it talks like.
+    /// Its protocol.
     pub kind: Kind,
     /// Its port, of the frontend and on every node.
     pub port: u16,
 }
 
 impl Service {
-    /// Where clients connect.
+    /// The address that clients connect to.
     pub fn frontend(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 }
 
-/// The services with their usual ports: the seed of every real installation, 10,000 higher.
+/// The services with their default ports, which are 10,000 above the usual ones.
 const SERVICES: [Service; 4] = [
     Service {
         name: "app",
@@ -84,13 +83,13 @@ pub(super) type Listeners = Vec<Vec<TcpListener>>;
 pub struct Addresses {
     /// The services.
     pub services: [Service; 4],
-    /// Where the statistics are shown.
+    /// The address of the statistics.
     pub stats: SocketAddr,
 }
 
 impl Addresses {
-    /// Chooses free ports and binds those of the nodes. The claim keeps the statistics' port from
-    /// another demo that starts at the same moment; the nodes' listeners do that for the others.
+    /// Chooses free ports and binds those of the nodes. The claim keeps the statistics' port from another demo
+    /// that starts at the same time; the nodes' listeners do that for the other ports.
     pub(super) fn take() -> io::Result<(Self, Listeners, Claim)> {
         let mut services = SERVICES;
         let mut listeners: Listeners = NODES.iter().map(|_| Vec::new()).collect();
@@ -139,7 +138,7 @@ impl Addresses {
     }
 }
 
-/// Binds the first port from `usual` on that is free wherever `bind` wants it.
+/// Binds the first port from `usual` on that `bind` can bind.
 fn first_free<T>(usual: u16, mut bind: impl FnMut(u16) -> io::Result<T>) -> io::Result<(u16, T)> {
     let mut last = None;
     for port in usual..usual.saturating_add(PORTS_MAX) {
@@ -154,7 +153,7 @@ fn first_free<T>(usual: u16, mut bind: impl FnMut(u16) -> io::Result<T>) -> io::
     )))
 }
 
-/// Binds `port` on every node, and looks whether it is free for the frontend.
+/// Binds `port` on every node, and checks that it is free for the frontend.
 fn on_all_nodes(port: u16) -> io::Result<Vec<TcpListener>> {
     let listeners = NODES
         .iter()
@@ -164,7 +163,7 @@ fn on_all_nodes(port: u16) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// The right to a port among demos: a unix socket with an abstract name, gone with the process.
+/// A claim to a port among demos: a unix socket with an abstract name, which ends with the process.
 pub(super) type Claim = UnixListener;
 
 fn claim(port: u16) -> io::Result<Claim> {
@@ -172,7 +171,7 @@ fn claim(port: u16) -> io::Result<Claim> {
     UnixListener::bind_addr(&name)
 }
 
-/// A listener that does not block.
+/// A non-blocking listener.
 pub(super) fn bind(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     let listener = TcpListener::bind((address, port))?;
     listener.set_nonblocking(true)?;
@@ -185,7 +184,7 @@ mod tests {
     use crate::config::{Limits, Loader};
 
     #[test]
-    fn two_demos_have_nothing_in_common() {
+    fn two_demos_share_no_address() {
         let (one, _held, _claim) = Addresses::take().unwrap();
         let (other, _held_too, _claim_too) = Addresses::take().unwrap();
         for (left, right) in one.services.iter().zip(&other.services) {

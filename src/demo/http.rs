@@ -1,4 +1,4 @@
-//! A page over HTTP/1.1 that names its node, and the client that fetches it.
+//! An HTTP/1.1 page that names its node, and the client that fetches it.
 
 use std::io;
 use std::net::SocketAddr;

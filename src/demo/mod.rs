@@ -1,9 +1,9 @@
-//! What `rlb demo` puts around the load balancer: three nodes with four small services each, and
-//! clients. Everything is on loopback and in this process.
+//! The environment of `rlb demo`: three nodes with four small services each, and clients. Everything is on
+//! loopback and in this process.
 //!
-//! Runs on a thread of its own with one tokio runtime, beside the ordinary program, which knows
-//! nothing of it: it gets a configuration and sees connections. Invariant: every task is owned by a
-//! set, so that the end of the thread ends all of them. Started by the command line.
+//! Runs on a thread of its own with one tokio runtime. The ordinary program does not know it: it gets a
+//! configuration and connections. Invariant: every task is owned by a set, so that all tasks end with the
+//! thread. Started by the command line.
 
 mod addresses;
 mod http;
@@ -23,22 +23,22 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
-/// How the demo is to be.
+/// Options of the demo.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// From one going away of the last node to the next.
+    /// Time from one absence of the last node to the next.
     pub blink: Duration,
     /// How long the demo lasts; `None`: until it is stopped.
     pub length: Option<Duration>,
 }
 
 impl Options {
-    /// How long the node stays away each time.
+    /// How long the node is away each time.
     pub fn away(&self) -> Duration {
         self.blink * 2 / 5
     }
 
-    /// How long it is there between.
+    /// How long it is there in between.
     fn there(&self) -> Duration {
         self.blink * 3 / 5
     }
@@ -49,16 +49,16 @@ impl Options {
     }
 }
 
-/// What the clients have seen.
+/// What the clients have counted.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Short connections that were answered.
     pub answered: AtomicU64,
-    /// Short connections that were not.
+    /// Short connections that failed.
     pub failed: AtomicU64,
     /// Long connections that ended because their node went away.
     pub cut: AtomicU64,
-    /// The demo is about to stop: what fails from here on is its own end.
+    /// The demo is about to stop: later failures are caused by that.
     ending: AtomicBool,
 }
 
@@ -89,10 +89,10 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts the nodes; clients come as soon as somebody listens on the frontends.
+    /// Starts the nodes. Clients start when the frontends listen.
     ///
     /// # Errors
-    /// When no free ports can be found, or no thread made.
+    /// When there are no free ports, or no thread can be created.
     pub fn start(options: Options) -> io::Result<Self> {
         let (addresses, listeners, claim) = Addresses::take()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -126,7 +126,7 @@ impl Demo {
         })
     }
 
-    /// Where everything is.
+    /// All addresses.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
     }
@@ -136,23 +136,23 @@ impl Demo {
         self.addresses.config(self.options.check_interval())
     }
 
-    /// Ends clients and nodes, and tells what the clients have seen.
+    /// Ends clients and nodes, and returns what the clients have counted.
     pub fn stop(self) -> Arc<Tally> {
         self.stop.cancel();
-        // A panic there has been printed already, and nothing depends on the thread.
+        // A panic there was printed already, and nothing depends on the thread.
         let _ = self.thread.join();
         self.tally
     }
 }
 
-/// Completes when the process is told to stop from outside; the load balancer hears it too.
+/// Completes when the process gets SIGINT, which the load balancer handles too.
 async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Asks the process to stop after `length`, as Ctrl-C would, and goes on until it does.
+/// After `length` sends SIGINT to the process, as Ctrl-C does. Never completes.
 async fn end_in(length: Option<Duration>, tally: &Tally) {
     if let Some(length) = length {
         tokio::time::sleep(length).await;

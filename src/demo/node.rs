@@ -1,4 +1,4 @@
-//! The nodes: each listens for every service, and the last goes away and comes back.
+//! The nodes: each listens for every service, and the last one goes away and comes back.
 //!
 //! Invariant: a node that is away has neither a listener nor a connection.
 
@@ -10,14 +10,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// Connections that one service of one node serves at a time; further ones are closed.
+/// Connections that one service of one node serves at a time; others are closed.
 const SESSIONS_MAX: usize = 1024;
-/// Bytes that the echo reads at a time.
+/// Bytes that the echo service reads at a time.
 const ECHO_MAX: usize = 4096;
 /// Pause after a failed accept (no descriptors), and before a port is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// All of them, not running yet.
+/// All nodes, not started yet.
 pub(super) struct Nodes {
     services: [Service; 4],
     listeners: Listeners,
@@ -31,7 +31,7 @@ impl Nodes {
         }
     }
 
-    /// Runs all nodes, and takes the last away once in a period.
+    /// Runs all nodes, and stops the last one once per period.
     pub(super) async fn blink(self, options: Options) {
         let Self {
             services,
@@ -65,7 +65,7 @@ async fn rebind(address: Ipv4Addr, services: &[Service]) -> Vec<TcpListener> {
         loop {
             match addresses::bind(address, service.port) {
                 Ok(listener) => break listeners.push(listener),
-                // Somebody took it meanwhile: the node stays away until it is free.
+                // Another process has taken it: the node stays away until it is free.
                 Err(_) => tokio::time::sleep(RETRY).await,
             }
         }
@@ -102,7 +102,7 @@ async fn accept(node: &'static str, service: Service, listener: TcpListener) {
     }
 }
 
-/// One connection. An error on it is the client's.
+/// Serves one connection. Errors on it are the client's.
 async fn serve(node: &'static str, service: Service, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = match service.kind {

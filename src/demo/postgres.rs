@@ -1,20 +1,20 @@
-//! So much of PostgreSQL's protocol (version 3.0, "Frontend/Backend Protocol" of its manual) that
-//! `psql` can log in and be told the node's name, and the client that does the same.
+//! A part of PostgreSQL's protocol (version 3.0, "Frontend/Backend Protocol" of its manual), sufficient for
+//! `psql` to log in and query the node's name, and a client for it.
 //!
-//! Every query is answered by one row, `node`. Encryption is declined, as by a server without it.
+//! The answer to every query is one row, `node`. Encryption is declined, as by a server without it.
 
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Code of a first message that asks for TLS, and of one that asks for GSSAPI.
+/// Code of a first message that requests TLS, and of one that requests GSSAPI.
 const WANTS_ENCRYPTION: [u32; 2] = [80_877_103, 80_877_104];
-/// Code of a first message that asks to cancel a query.
+/// Code of a first message that requests to cancel a query.
 const CANCEL: u32 = 80_877_102;
 /// Longest message that is read.
 const MESSAGE_MAX: u32 = 65_536;
-/// Length field of a message, which counts itself.
+/// Size of the length field, which counts itself.
 const LENGTH: u32 = 4;
 /// Object id of the type `text`.
 const TEXT_OID: u32 = 25;
@@ -36,7 +36,7 @@ pub(super) async fn serve(node: &str, mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Logged in: a row for every query.
+/// After the login: answers every query with a row.
 async fn answer(node: &str, stream: &mut TcpStream) -> io::Result<()> {
     loop {
         let Some(kind) = read_or_end(stream.read_u8().await)? else {
@@ -48,7 +48,7 @@ async fn answer(node: &str, stream: &mut TcpStream) -> io::Result<()> {
             b'Q' => stream.write_all(&row(node)).await?,
             b'S' => stream.write_all(&READY).await?,
             b'X' => return Ok(()),
-            // The extended protocol's messages wait for the Sync that follows.
+            // The messages of the extended protocol are answered at the Sync that follows.
             b'P' => {
                 let why = b"SERROR\0C0A000\0Mthe demo answers simple queries only\0\0";
                 stream.write_all(&message(b'E', why)).await?;
@@ -58,7 +58,7 @@ async fn answer(node: &str, stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// Code and contents of a message without a kind; `None` at the end of the stream.
+/// Code and contents of a message without a type; `None` at the end of the stream.
 async fn first_message(stream: &mut TcpStream) -> io::Result<Option<(u32, Vec<u8>)>> {
     let Some(length) = read_or_end(stream.read_u32().await)? else {
         return Ok(None);
@@ -69,7 +69,7 @@ async fn first_message(stream: &mut TcpStream) -> io::Result<Option<(u32, Vec<u8
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// What follows a length field.
+/// The contents after a length field.
 async fn body(stream: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result<Vec<u8>> {
     if !(LENGTH..=MESSAGE_MAX).contains(&length) {
         return Err(io::ErrorKind::InvalidData.into());
@@ -96,7 +96,7 @@ fn message(kind: u8, contents: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `AuthenticationOk`, what psql wants to know, `ReadyForQuery`.
+/// `AuthenticationOk`, the parameters that psql needs, `ReadyForQuery`.
 fn welcome() -> Vec<u8> {
     let mut bytes = message(b'R', &[0; 4]);
     for parameter in [
@@ -116,10 +116,10 @@ fn welcome() -> Vec<u8> {
 fn row(node: &str) -> Vec<u8> {
     let mut column = vec![0, 1];
     column.extend(b"node\0");
-    // Of no table, column 0.
+    // No table, column 0.
     column.extend([0; 6]);
     column.extend(TEXT_OID.to_be_bytes());
-    // Of variable size, no modifier, as text.
+    // Variable size, no modifier, text format.
     column.extend((-1_i16).to_be_bytes());
     column.extend((-1_i32).to_be_bytes());
     column.extend([0; 2]);
@@ -134,11 +134,11 @@ fn row(node: &str) -> Vec<u8> {
     bytes
 }
 
-/// A client that has logged in.
+/// A client that is logged in.
 pub(super) struct Client(TcpStream);
 
 impl Client {
-    /// Connects as psql does: asks for TLS, goes on without.
+    /// Connects as psql does: requests TLS and goes on without it.
     pub(super) async fn connect(address: SocketAddr) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address).await?;
         let mut ask = 8_u32.to_be_bytes().to_vec();
@@ -159,13 +159,13 @@ impl Client {
         Ok(client)
     }
 
-    /// Asks for the node's name.
+    /// Queries the node's name.
     pub(super) async fn ask(&mut self) -> io::Result<()> {
         self.0.write_all(&message(b'Q', b"select node\0")).await?;
         self.until_ready().await
     }
 
-    /// Says good-bye.
+    /// Ends the connection with `Terminate`.
     pub(super) async fn leave(mut self) -> io::Result<()> {
         self.0.write_all(&message(b'X', b"")).await
     }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_told_a_node() {
+    fn the_client_receives_a_node() {
         block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();

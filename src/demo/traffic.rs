@@ -1,7 +1,7 @@
-//! The demo's clients: a steady stream of short connections, and some long ones.
+//! The demo's clients: short connections at a constant rate, and some long ones.
 //!
-//! Invariant: at most [`CLIENTS_MAX`] short connections are open; when that many wait, new ones are
-//! left out and counted as failed, so that a stuck service cannot pile them up.
+//! Invariant: at most [`CLIENTS_MAX`] short connections are open. When that many are open, new ones are not
+//! made and count as failed, so that they cannot pile up at a service that does not answer.
 
 use super::addresses::{Kind, Service};
 use super::{Tally, http, postgres};
@@ -15,22 +15,22 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-/// Short connections a second.
+/// Short connections per second.
 pub const RATE: u32 = 50;
 /// Long connections at a time.
 pub const LONG_MAX: usize = 12;
 /// Short connections open at a time.
 const CLIENTS_MAX: usize = 256;
-/// How long a client waits.
+/// How long a client waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two exchanges of a long connection, and before a new one after it was cut.
+/// Pause between two exchanges of a long connection, and before a new one after it was cut.
 const EXCHANGE_EVERY: Duration = Duration::from_millis(500);
 /// Exchanges of a long connection: 5 to 40 seconds.
 const EXCHANGES: std::ops::Range<u32> = 10..80;
-/// What is sent to the echo.
+/// The text that is sent to the echo service.
 const WORDS: &[u8] = b"GET /api/v1/watch/pods\n";
 
-/// Runs all clients, once somebody listens.
+/// Runs all clients, once the frontends listen.
 pub(super) async fn run(services: &[Service], tally: &Arc<Tally>) {
     wait_for(services).await;
     let mut long = JoinSet::new();
@@ -60,7 +60,7 @@ pub(super) async fn run(services: &[Service], tally: &Arc<Tally>) {
     }
 }
 
-/// Waits until every frontend takes connections.
+/// Waits until every frontend accepts connections.
 async fn wait_for(services: &[Service]) {
     for service in services {
         while TcpStream::connect(service.frontend()).await.is_err() {
@@ -90,7 +90,7 @@ async fn visit(service: Service, tally: Arc<Tally>) {
     tally.note(answered);
 }
 
-/// Keeps one long connection open, a new one after each.
+/// Keeps one long connection open: a new one follows each.
 async fn keep_open(service: Service, tally: Arc<Tally>) {
     loop {
         if watch(service).await.is_err() {
@@ -100,7 +100,7 @@ async fn keep_open(service: Service, tally: Arc<Tally>) {
     }
 }
 
-/// A long connection, from its beginning to its end.
+/// A long connection, from start to end.
 async fn watch(service: Service) -> io::Result<()> {
     let exchanges = fastrand::u32(EXCHANGES);
     let address = service.frontend();
@@ -126,7 +126,7 @@ async fn watch_echo(address: SocketAddr, exchanges: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends some bytes; whether the same came back.
+/// Sends a text; whether the same came back.
 async fn echo(stream: &mut TcpStream) -> io::Result<bool> {
     stream.write_all(WORDS).await?;
     let mut back = [0; WORDS.len()];

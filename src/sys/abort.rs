@@ -1,7 +1,7 @@
-//! Ending the process when something that it cannot do without panics.
+//! Ends the process when a task that it cannot do without panics.
 
-/// Ends the process when it is dropped by a panic. Held by the control task and by each worker's
-/// loop: without one of them the process would go on half dead, and systemd starts the whole again.
+/// Ends the process when a panic drops it. The control task and each worker's loop hold one: without them the
+/// process would not work, and systemd starts it again.
 #[derive(Debug)]
 pub struct AbortOnPanic;
 

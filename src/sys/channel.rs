@@ -1,8 +1,7 @@
-//! A channel between two processes of ours on one machine: messages of a text and descriptors, over
-//! a pair of unix sockets that keep messages apart (`SOCK_SEQPACKET`).
+//! A channel between two processes of rlb on one machine: each message has a text and descriptors, over a pair
+//! of unix sockets that preserve message boundaries (`SOCK_SEQPACKET`).
 //!
-//! Blocking, with a limit. Usable from any thread. Invariant: a descriptor that is received is
-//! closed on exec.
+//! Blocking, with a timeout. Usable from any thread. Invariant: received descriptors are closed on exec.
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -15,7 +14,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// Descriptors in one message; the kernel takes 253 (`SCM_MAX_FD`).
+/// Most descriptors in one message; the kernel allows 253 (`SCM_MAX_FD`).
 pub const FDS_MAX: usize = 64;
 /// Longest text of a message that is received, in bytes.
 pub const TEXT_MAX: usize = 64 * 1024;
@@ -24,7 +23,7 @@ pub const TEXT_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Channel(Socket);
 
-/// What has come.
+/// A received message.
 #[derive(Debug)]
 pub struct Message {
     /// Never empty.
@@ -43,7 +42,7 @@ impl Channel {
         Ok((Self(ours), theirs.into()))
     }
 
-    /// The end that this process was given as its standard input.
+    /// The end that is this process's standard input.
     ///
     /// # Errors
     /// `InvalidInput` when that is something else.
@@ -55,7 +54,7 @@ impl Channel {
         }
     }
 
-    /// How long each further message may take, either way.
+    /// Sets how long sending or receiving each further message may take.
     ///
     /// # Errors
     /// Those of `setsockopt`; none is expected.
@@ -75,8 +74,8 @@ impl Channel {
     /// The next message; `None` when the other end is closed.
     ///
     /// # Errors
-    /// `TimedOut` when none comes in time; `InvalidData` for one that is not text, or that did not arrive
-    /// whole: its text is longer than [`TEXT_MAX`], or this process may not open all its descriptors.
+    /// `TimedOut` when no message comes in time. `InvalidData` for a message that is not UTF-8 or did not
+    /// arrive whole: its text is longer than [`TEXT_MAX`], or this process may not open all its descriptors.
     pub fn receive(&self) -> io::Result<Option<Message>> {
         let mut text = vec![0; TEXT_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
@@ -84,7 +83,8 @@ impl Channel {
         let mut buffers = [IoSliceMut::new(&mut text)];
         let mut receive = || recvmsg(&self.0, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC);
         let received = match receive() {
-            // The other end was closed with something unread: said once, before what it had sent.
+            // The other end was closed with unread data. The kernel reports that once, before the messages that
+            // it had sent.
             Err(Errno::CONNRESET) => receive(),
             result => result,
         };
@@ -141,7 +141,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn messages_keep_apart_and_descriptors_lead_to_the_same_socket() {
+    fn messages_keep_their_boundaries_and_descriptors_refer_to_the_same_socket() {
         let (ours, theirs) = Channel::pair().unwrap();
         let theirs = Channel(theirs.into());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_of_one_who_did_not_listen_is_heard() {
+    fn the_last_message_of_an_end_that_did_not_read_is_received() {
         let (ours, theirs) = Channel::pair().unwrap();
         let theirs = Channel(theirs.into());
         ours.send("unread", &[]).unwrap();
@@ -175,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn whoever_says_nothing_is_not_waited_for() {
+    fn receiving_has_a_timeout() {
         let (ours, _theirs) = Channel::pair().unwrap();
         ours.set_timeout(Duration::from_millis(20)).unwrap();
         let error = ours.receive().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
-    /// Fault 23: a message that lost descriptors or the end of its text was taken for whole.
+    /// Fault 23: a message that had lost descriptors or the end of its text was accepted as whole.
     #[test]
     fn a_message_that_did_not_arrive_whole_is_an_error() {
         let (ours, theirs) = Channel::pair().unwrap();
@@ -190,7 +190,7 @@ mod tests {
         ours.send(&"x".repeat(TEXT_MAX + 1), &[]).unwrap();
         let error = theirs.receive().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        // More descriptors than a receiver has room for: as when it may open no more.
+        // More descriptors than a receiver has room for, which has the same effect as its limit.
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX * 2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds = vec![theirs.0.as_fd(); FDS_MAX * 2];

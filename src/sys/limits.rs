@@ -1,4 +1,4 @@
-//! The descriptor limit, and descriptors kept back from it.
+//! The descriptor limit, and descriptors that are kept back.
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -7,14 +7,14 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Descriptors that a [`DescriptorReserve`] holds: enough for every stats connection that is being accepted
-/// and every check that is being opened in one turn of their loops.
+/// Descriptors that a [`DescriptorReserve`] holds: enough for the stats connections that are accepted and the
+/// checks that are started in one turn of their loops.
 pub const RESERVE_MAX: usize = 16;
 
 /// Raises the soft descriptor limit to the hard one and returns it.
 ///
 /// # Errors
-/// When the kernel refuses, which it does only for a hard limit that has just been lowered.
+/// When the kernel refuses; it does so only if the hard limit was lowered meanwhile.
 pub fn raise_nofile() -> io::Result<u32> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
@@ -29,24 +29,24 @@ pub fn raise_nofile() -> io::Result<u32> {
     Ok(nofile())
 }
 
-/// The descriptor limit in force now.
+/// The current soft descriptor limit.
 pub fn nofile() -> u32 {
     getrlimit(Resource::Nofile)
         .current
         .map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX))
 }
 
-/// Something of this process or machine that was not to be had.
+/// What this process or machine ran short of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shortage {
     /// All source ports towards an address are in use, or this machine has no source address for
     /// it.
     SourcePorts,
-    /// The process has as many descriptors as it may have.
+    /// The process has reached its descriptor limit.
     Descriptors,
-    /// The machine has as many open files as it may have.
+    /// The machine has reached its limit of open files.
     OpenFiles,
-    /// Memory, or buffers of the network.
+    /// Memory, or network buffers.
     Memory,
     /// `fs.epoll.max_user_watches` is reached.
     EpollWatches,
@@ -62,10 +62,10 @@ impl Shortage {
         Self::EpollWatches,
     ];
 
-    /// What `error` says is missing; `None`: it says nothing of the kind.
+    /// The shortage that `error` reports, if it reports one.
     pub fn of(error: &io::Error) -> Option<Self> {
         match error.raw_os_error()? {
-            // connect(2) has both for it.
+            // connect(2) returns either of them.
             libc::EADDRNOTAVAIL | libc::EAGAIN => Some(Self::SourcePorts),
             libc::EMFILE => Some(Self::Descriptors),
             libc::ENFILE => Some(Self::OpenFiles),
@@ -86,7 +86,7 @@ impl Shortage {
         }
     }
 
-    /// What is missing, as the beginning of an event.
+    /// The text of an event.
     pub fn description(self) -> &'static str {
         match self {
             Self::SourcePorts => "no free source ports",
@@ -111,27 +111,27 @@ impl Shortage {
     }
 }
 
-/// Whether `error` says that this process or machine is short of something. Such errors never
-/// count against a server: they would be the same for every other.
+/// Whether `error` reports a shortage of this process or machine. Such errors never count against a server,
+/// because they would be the same for every server.
 pub fn is_local(error: &io::Error) -> bool {
     Shortage::of(error).is_some()
 }
 
-/// Whether `error` says that no descriptor is left.
+/// Whether `error` reports that no descriptor is left.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// The error of a process that has no descriptor left.
+/// The error when no descriptor is left.
 pub fn out_of_descriptors() -> io::Error {
     io::Error::from_raw_os_error(libc::EMFILE)
 }
 
-/// Descriptors kept back for checks and the stats listener, so that both go on working when
-/// traffic has used up all others.
+/// Descriptors that are kept back for checks and the stats listener, so that both work when traffic uses all
+/// others.
 ///
-/// While one of them is lent, [`DescriptorReserve::lent`] is set and workers take no descriptor, so
-/// that what was given back to the system for a check is taken by that check.
+/// While one is lent, [`DescriptorReserve::lent`] is set and workers open no descriptor, so that a descriptor
+/// that was closed for a check is opened by that check.
 #[derive(Debug)]
 pub struct DescriptorReserve {
     held: Mutex<Vec<OwnedFd>>,
@@ -139,10 +139,10 @@ pub struct DescriptorReserve {
 }
 
 impl DescriptorReserve {
-    /// Takes the descriptors.
+    /// Opens the descriptors.
     ///
     /// # Errors
-    /// When not even these can be had.
+    /// When they cannot be opened.
     pub fn new() -> io::Result<Self> {
         let held = (0..RESERVE_MAX).map(|_| placeholder());
         Ok(Self {
@@ -156,8 +156,8 @@ impl DescriptorReserve {
         Arc::clone(&self.lent)
     }
 
-    /// Runs `open`; when no descriptor is left, gives one that was kept back to the system and runs
-    /// it again. A thread that has not seen the sign yet may be quicker to take it, hence the loop.
+    /// Runs `open`. When no descriptor is left, closes one that was kept back and runs it again. It loops,
+    /// because a thread that has not seen the flag yet may take the descriptor first.
     ///
     /// # Errors
     /// Those of `open`.
@@ -175,7 +175,7 @@ impl DescriptorReserve {
         result
     }
 
-    /// Takes back what was lent, as far as that is possible now. Called about once a second.
+    /// Opens what was lent again, as far as possible now. Called about once a second.
     pub fn refill(&self) {
         let mut held = self.held();
         while held.len() < RESERVE_MAX {
@@ -192,7 +192,7 @@ impl DescriptorReserve {
     }
 }
 
-/// A descriptor that holds a place and needs no file.
+/// A descriptor that refers to no file.
 fn placeholder() -> io::Result<OwnedFd> {
     Ok(eventfd(0, EventfdFlags::CLOEXEC)?)
 }
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_lent_is_shown_until_it_is_back() {
+    fn lent_is_set_until_the_descriptor_is_back() {
         let reserve = DescriptorReserve::new().unwrap();
         let lent = reserve.lent();
         assert!(reserve.with(|| Ok(())).is_ok());

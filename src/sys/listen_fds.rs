@@ -1,7 +1,8 @@
-//! Sockets that were passed to the process by whoever started it: systemd's socket units, its
-//! descriptor store, or anybody who follows the same protocol (`sd_listen_fds(3)`).
+//! Sockets that the starting process passed to this one: systemd's socket units, its descriptor store, or
+//! another program with the same protocol (`sd_listen_fds(3)`).
 //!
-//! Invariant: a descriptor is taken over at most once, and never one that this process has opened
+//! Invariant: a descriptor is taken over at most once, and never one that this process has opened itself.
+//! Called once by the composition root, before it opens anything.
 //! itself. Called once by the composition root, before it opens anything.
 
 use super::raw;
@@ -9,7 +10,7 @@ use socket2::Socket;
 use std::io;
 use std::os::fd::RawFd;
 
-/// First descriptor that is passed (`SD_LISTEN_FDS_START`).
+/// The first passed descriptor (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
 /// Most sockets that are taken over; as many as `FileDescriptorStoreMax=` of the unit.
 pub const RECEIVED_MAX: usize = 4096;
@@ -23,23 +24,22 @@ pub struct PassedSocket {
     pub socket: Socket,
 }
 
-/// What was passed.
+/// The passed descriptors.
 #[derive(Debug, Default)]
 pub struct Passed {
     /// The sockets that could be taken over.
     pub sockets: Vec<PassedSocket>,
-    /// Descriptors that the environment names and that could not, with the reason.
+    /// Passed descriptors that could not be taken over, with the reason.
     pub refused: Vec<(RawFd, io::Error)>,
 }
 
-/// Takes over what was passed. Empty when nothing was, or it was meant for another process.
+/// Takes over what was passed. Empty when nothing was passed, or it was meant for another process.
 pub fn receive() -> Passed {
     let names = names(std::process::id(), |name| std::env::var(name).ok());
     take(FIRST, names)
 }
 
-/// Takes over the descriptors from `first` on, one for each name. One that cannot be taken over leaves
-/// the others as they are.
+/// Takes over the descriptors from `first` on, one per name. A failure does not affect the others.
 fn take(first: RawFd, names: Vec<String>) -> Passed {
     let mut passed = Passed::default();
     for (fd, name) in (first..).zip(names) {
@@ -104,18 +104,18 @@ mod tests {
     }
 
     #[test]
-    fn the_number_has_a_bound() {
+    fn the_number_is_bounded() {
         let many = [("LISTEN_PID", "7"), ("LISTEN_FDS", "4000000000")];
         assert_eq!(with(&many).len(), RECEIVED_MAX);
     }
 
-    /// Fault 23: one descriptor that was not passed dropped all the others.
+    /// Fault 23: one missing descriptor made all others be dropped.
     #[test]
     fn a_descriptor_that_is_not_there_leaves_the_others() {
         use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
         use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        // Two with a gap between them, far from those that other tests open meanwhile.
+        // Two with a gap between them, far from descriptors that other tests open meanwhile.
         let at = |fd: RawFd| {
             let copy = fcntl_dupfd_cloexec(listener.as_fd(), fd).unwrap();
             fcntl_setfd(&copy, FdFlags::empty()).unwrap();
@@ -136,7 +136,7 @@ mod tests {
         use std::os::fd::AsRawFd;
         let ours = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(raw::adopt(ours.as_raw_fd()).is_err(), "closed on exec");
-        assert!(raw::adopt(2).is_err(), "standard error has an owner");
+        assert!(raw::adopt(2).is_err(), "standard error is in use");
         assert!(raw::adopt(i32::MAX).is_err(), "not open");
     }
 }

@@ -1,4 +1,4 @@
-//! The operating system, small and boring. Usable from any thread; sees nothing of ours.
+//! Calls of the operating system. Usable from any thread; imports no other module of rlb.
 
 pub mod abort;
 pub mod channel;

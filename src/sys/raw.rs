@@ -1,6 +1,6 @@
 //! The only unsafe code: socket options and queries that neither rustix nor socket2 has.
 //!
-//! Usable from any thread. Every block says why it is sound.
+//! Usable from any thread. Every unsafe block says why it is sound.
 #![expect(
     unsafe_code,
     reason = "the one place for calls that have no safe wrapper"
@@ -13,16 +13,16 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// What the kernel knows of a TCP connection (`TCP_INFO`), as far as rlb judges by it.
+/// The fields of `TCP_INFO` that rlb uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpInfo {
     /// Segments sent and not acknowledged.
     pub unacked: u32,
-    /// Bytes that wait to be sent (the peer's window is closed, or the path is congested).
+    /// Bytes not sent yet, because the peer's window is closed or the path is congested.
     pub notsent_bytes: u32,
     /// Time since the peer last acknowledged anything.
     pub last_ack_recv: Duration,
-    /// Retransmissions of the oldest segment since it was last acknowledged.
+    /// Retransmissions of the oldest segment since the last acknowledgement.
     pub retransmits: u8,
     /// Window probes sent and not answered.
     pub probes: u8,
@@ -72,11 +72,11 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(u32::try_from(bytes).unwrap_or(0))
 }
 
-/// Most groups that a process may be in: the kernel's `NGROUPS_MAX`.
+/// Most groups of a process: the kernel's `NGROUPS_MAX`.
 const GROUPS_MAX: usize = 65_536;
 
-/// The supplementary groups of the process at the other end of a unix socket, as they were when it
-/// connected (`SO_PEERGROUPS`, since Linux 4.13).
+/// The supplementary groups of the peer process of a unix socket at the time of its connect (`SO_PEERGROUPS`,
+/// since Linux 4.13).
 ///
 /// # Errors
 /// `ENOPROTOOPT` on older kernels; `ENODATA` for a socket that is not connected.
@@ -101,7 +101,7 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
             return Ok(groups);
         }
         let error = io::Error::last_os_error();
-        // There are more than fit: `len` says how many.
+        // There are more groups than fit; `len` tells how many.
         let more = error.raw_os_error() == Some(libc::ERANGE) && count > groups.len();
         if !more || count > GROUPS_MAX {
             return Err(error);
@@ -136,20 +136,20 @@ pub fn set_rto_max(socket: BorrowedFd<'_>, most: Duration) -> io::Result<()> {
     }
 }
 
-/// Gives memory that is allocated no more back to the system, which the allocator otherwise keeps. Takes
-/// milliseconds where there is much of it.
+/// Returns free heap memory to the system, which the allocator would keep. Takes milliseconds if there is much
+/// of it.
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes no pointer; the allocator locks what it looks at.
+    // SAFETY: takes no pointer; the allocator locks its own data.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Takes over a descriptor that came through exec (`LISTEN_FDS`), and closes it on the next one.
+/// Takes over a descriptor that came through exec (`LISTEN_FDS`), and sets close-on-exec.
 ///
 /// # Errors
-/// `EBADF` when it is not open; `InvalidInput` for one that belongs to this process already.
+/// `EBADF` when it is not open; `InvalidInput` when it belongs to this process already.
 pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     if fd <= libc::STDERR_FILENO {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -159,8 +159,8 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     if flags < 0 {
         return Err(io::Error::last_os_error());
     }
-    // Everything that the standard library, tokio, rustix and socket2 open is closed on exec, so
-    // this one has an owner here, be it by an earlier call.
+    // The standard library, tokio, rustix and socket2 open everything with close-on-exec, so a descriptor with
+    // the flag has an owner in this process.
     if flags & libc::FD_CLOEXEC != 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -168,8 +168,8 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     if unsafe { libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, and came through exec, so that nothing in this process owns it; the flag
-    // that was just set keeps it from being adopted again.
+    // SAFETY: it is open and came through exec, so nothing in this process owns it; the flag that was just set
+    // prevents a second call from adopting it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -178,12 +178,12 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
 /// # Errors
 /// Those of `epoll_ctl`; `EPERM` for a plain file.
 pub fn watch<T: AsFd>(fd: Owned<T>, interest: Interest) -> io::Result<AsyncFd<Owned<T>>> {
-    // SAFETY: `Owned` keeps the descriptor open and the same for as long as it lives, because its
-    // value is never handed out mutably, and the registration owns it.
+    // SAFETY: `Owned` keeps the same descriptor open as long as it exists, because it never gives out its value
+    // mutably, and the registration owns it.
     unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(io::Error::from)
 }
 
-/// An owner of a descriptor that cannot be exchanged for another while it is watched.
+/// An owner whose descriptor cannot be replaced while it is watched.
 #[derive(Debug)]
 pub struct Owned<T>(T);
 
@@ -222,7 +222,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn a_fresh_connection_owes_nothing_and_a_read_one_is_acknowledged() {
+    fn a_new_connection_has_nothing_unacknowledged_and_read_data_is_acknowledged() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();

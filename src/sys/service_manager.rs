@@ -1,9 +1,9 @@
-//! Messages to the service manager (`sd_notify(3)`): the state of the process, and the sockets that the
-//! manager holds while the process is down and passes to the next one (`FDSTORE=1`).
+//! Messages to the service manager (`sd_notify(3)`): the state of the process, and sockets for the manager's
+//! store, which it keeps while the process is down and passes to the next one (`FDSTORE=1`).
 //!
-//! Usable from any thread. A thread of its own sends the messages in their order, so that a manager that
-//! does not read holds up nobody else. Without a service manager every call does nothing and succeeds; a
-//! manager that keeps no store (`FileDescriptorStoreMax=0`) closes what it gets.
+//! Usable from any thread. A thread of its own sends the messages in order, so that a manager that does not
+//! read blocks no other thread. Without a service manager every call does nothing and succeeds. A manager
+//! without a store (`FileDescriptorStoreMax=0`) closes the sockets.
 
 use super::channel;
 use super::socket::{Address, unix_address};
@@ -19,10 +19,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-/// Longest name that systemd takes, in bytes.
+/// Longest name that systemd accepts, in bytes.
 const NAME_MAX: usize = 255;
 
-/// Messages that may wait while the manager does not read. Further ones are dropped, and that is said.
+/// Messages that may wait while the manager does not read. Further ones are dropped with a warning.
 pub const MESSAGES_MAX: usize = 8192;
 
 /// The service manager that started this process; cheap to clone.
@@ -31,7 +31,7 @@ pub struct ServiceManager(Option<Arc<Connection>>);
 
 #[derive(Debug)]
 struct Connection {
-    /// Where the manager listens: a file, or an abstract name after `@`.
+    /// The manager's socket: a path, or an abstract name after `@`.
     path: PathBuf,
     messages: SyncSender<Message>,
 }
@@ -42,7 +42,7 @@ enum Message {
         text: String,
         fds: Vec<OwnedFd>,
     },
-    /// Answer when everything before has been sent.
+    /// Answer when all messages before were sent.
     Flush(SyncSender<()>),
 }
 
@@ -63,7 +63,7 @@ impl ServiceManager {
         Self(None)
     }
 
-    /// A manager that listens at `path`, a file or an abstract name after `@`.
+    /// A manager with its socket at `path`, or at an abstract name after `@`.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -86,11 +86,11 @@ impl ServiceManager {
         self.queue(text_of(states), Vec::new());
     }
 
-    /// Tells the manager about the state of the process, unless its socket has no room now: for what would
-    /// be untrue later (`WATCHDOG=1`).
+    /// Tells the manager about the state of the process, unless its socket is full: for states that would be
+    /// wrong later (`WATCHDOG=1`).
     ///
     /// # Errors
-    /// When the manager cannot be reached; `WouldBlock` when its socket has no room.
+    /// When the manager cannot be reached; `WouldBlock` when its socket is full.
     pub fn notify_now(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
         let Some(connection) = &self.0 else {
             return Ok(());
@@ -100,7 +100,7 @@ impl ServiceManager {
         channel::send(&socket, &text_of(states), &[])
     }
 
-    /// Stores descriptors under a [`name`]. One that is stored already is not stored twice.
+    /// Stores descriptors under a [`name`]. The manager ignores one that it has already.
     pub fn keep(&self, name: &str, fds: Vec<OwnedFd>) {
         let text = format!("FDSTORE=1\nFDNAME={name}");
         let mut left = fds.into_iter();
@@ -113,21 +113,22 @@ impl ServiceManager {
         }
     }
 
-    /// Takes everything of a name out of the store.
+    /// Removes all descriptors with this name from the store.
     pub fn forget(&self, name: &str) {
         self.queue(format!("FDSTOREREMOVE=1\nFDNAME={name}"), Vec::new());
     }
 
-    /// Waits until the manager has done what it was told (`BARRIER=1`), at most `limit`. Blocks the thread.
+    /// Waits until the manager has handled the messages before (`BARRIER=1`), at most `limit`. Blocks the
+    /// thread.
     ///
     /// # Errors
-    /// `TimedOut` when the manager does not get to it in time.
+    /// `TimedOut` when the manager takes longer.
     pub fn barrier(&self, limit: Duration) -> io::Result<()> {
         if !self.exists() {
             return Ok(());
         }
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        // The manager's copy is the last one: when it is closed, the pipe's end is the answer.
+        // The manager has the last copy of the writing end. When it closes that, the pipe ends.
         self.queue("BARRIER=1".to_owned(), vec![write]);
         let limit = Timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
@@ -140,7 +141,7 @@ impl ServiceManager {
         }
     }
 
-    /// Waits until all messages have been sent, at most `limit`. Blocks the thread. `false`: some have not.
+    /// Waits until all messages were sent, at most `limit`. Blocks the thread. `false`: some were not.
     pub fn flush(&self, limit: Duration) -> bool {
         let Some(connection) = &self.0 else {
             return true;
@@ -168,7 +169,7 @@ fn text_of(states: &[NotifyState<'_>]) -> String {
     })
 }
 
-/// Sends what is queued, in its order, however long the manager takes.
+/// Sends queued messages in order, however long the manager takes.
 fn send_all(path: &Path, messages: &Receiver<Message>) {
     let mut failing = false;
     while let Ok(message) = messages.recv() {
@@ -183,7 +184,7 @@ fn send_all(path: &Path, messages: &Receiver<Message>) {
                 }
                 failing = sent.is_err();
             }
-            // Whoever waited may have gone.
+            // The one who asked may have gone.
             Message::Flush(sent) => drop(sent.try_send(())),
         }
     }
@@ -203,7 +204,8 @@ pub fn name(address: &Address) -> String {
     })
 }
 
-/// Whether the next process would listen on the same address: not with a port of the kernel's choice.
+/// Whether the next process would listen on the same address, which is not so for a port that the kernel has
+/// chosen.
 pub fn lasts(address: &Address) -> bool {
     match address {
         Address::Tcp(address) => address.port() != 0,
@@ -211,7 +213,7 @@ pub fn lasts(address: &Address) -> bool {
     }
 }
 
-/// `text` as a name that systemd takes: printable ASCII without a colon, not too long.
+/// `text` as a name that systemd accepts: printable ASCII without a colon, not too long.
 fn valid(text: &str) -> String {
     let allowed = |it: char| it.is_ascii_graphic() && it != ':';
     text.chars()
@@ -261,9 +263,9 @@ mod tests {
         assert_eq!(next(&socket), "FDSTOREREMOVE=1\nFDNAME=tcp-127.0.0.1_80");
     }
 
-    /// Fault 13: a manager that does not read held up whoever told it something.
+    /// Fault 13: a manager that did not read blocked the threads that notified it.
     #[test]
-    fn a_manager_that_does_not_read_holds_up_nobody_and_hears_all_in_order() {
+    fn a_manager_that_does_not_read_blocks_nobody_and_receives_all_in_order() {
         let (manager, socket, _dir) = manager();
         // More than a datagram socket queues (`net.unix.max_dgram_qlen`, 10 to 512).
         let names: Vec<String> = (0..2000).map(|index| format!("n{index}")).collect();
@@ -274,7 +276,7 @@ mod tests {
                 teller.forget(name);
             }
             let watchdog = teller.notify_now(&[NotifyState::Watchdog]);
-            // Either there was room at that moment, or it says that there was none.
+            // There was room at that moment, or the error says that there was none.
             let _ = done.send(
                 watchdog
                     .err()

@@ -1,9 +1,8 @@
-//! Listening sockets: one per worker on the same address, and none beside another process.
+//! Listening sockets: one per worker on the same address, and none on an address that another process uses.
 //!
-//! The first socket of an address is bound and listening before `SO_REUSEPORT` is set on it, so
-//! that an address in use by anybody, a second rlb included, is refused by the kernel; the shards
-//! of the other workers join after that. Usable from any thread; no call here waits for another
-//! process.
+//! The first socket of an address is bound and listening before it gets `SO_REUSEPORT`, so that the kernel
+//! refuses an address that anybody uses, a second rlb included. The shards of the other workers join
+//! afterwards. Usable from any thread; no call here waits for another process.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::io;
@@ -12,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// IPv4 or IPv6.
@@ -24,11 +23,11 @@ pub enum Address {
 /// How to listen.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where.
+    /// The address.
     pub address: Address,
-    /// Length of the accept queue; capped by the kernel at `net.core.somaxconn`.
+    /// Length of the accept queue; the kernel limits it to `net.core.somaxconn`.
     pub backlog: u32,
-    /// Refuse IPv4 on an IPv6 wildcard; `None`: as the system does.
+    /// Refuse IPv4 on an IPv6 wildcard; `None`: the system's default.
     pub v6only: Option<bool>,
     /// `SO_BINDTODEVICE`.
     pub interface: Option<String>,
@@ -38,8 +37,8 @@ pub struct Options {
     pub mode: Option<u32>,
     /// Keepalive that accepted sockets inherit: idle, interval, probes.
     pub keepalive: Option<(Duration, Duration, u32)>,
-    /// Another socket of this process has the port, on this or an overlapping address: join it
-    /// instead of being refused.
+    /// Another socket of this process has the port, on this or an overlapping address: join it instead of being
+    /// refused.
     pub join: bool,
 }
 
@@ -47,7 +46,7 @@ pub struct Options {
 /// same port, chosen by the kernel. A unix socket has one, shared by its duplicates.
 ///
 /// # Errors
-/// `EADDRINUSE` when anybody else listens there; those of `socket`, `bind` and `listen`.
+/// `EADDRINUSE` when anybody else listens there; errors of `socket`, `bind` and `listen`.
 pub fn listen(options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
     match &options.address {
         Address::Tcp(address) => listen_tcp(*address, options, shards),
@@ -66,7 +65,7 @@ fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Resu
     first.set_reuse_port(options.join)?;
     first.bind(&address.into())?;
     first.listen(backlog(options))?;
-    // Only now: from here on sockets of our user may join, and only ours do.
+    // From now on sockets of the same user may join; only those of this process do.
     first.set_reuse_port(true)?;
     let mut sockets = vec![first];
     for _ in 1..shards {
@@ -75,8 +74,8 @@ fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Resu
     Ok(sockets)
 }
 
-/// One more socket on the address of a listening one: a shard of its own for TCP, which needs that
-/// both belong to the same user; a duplicate for a unix socket.
+/// One more socket on the address of a listening one. For TCP a new shard, which requires the same user; for a
+/// unix socket a duplicate.
 ///
 /// # Errors
 /// Those of `socket`, `bind` and `listen`.
@@ -91,7 +90,7 @@ pub fn join(first: &Socket, options: &Options) -> io::Result<Socket> {
     Ok(shard)
 }
 
-/// Gives a listening socket that somebody else has opened what can still be changed of `options`.
+/// Sets the `options` that can still be changed of a listening socket that another process has opened.
 ///
 /// # Errors
 /// Those of `setsockopt` and `listen`.
@@ -110,7 +109,7 @@ fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {
         Some(Protocol::TCP),
     )?;
     socket.set_nonblocking(true)?;
-    // Addresses of sessions in TIME_WAIT may be bound again; a listening one may not.
+    // Addresses of sessions in TIME_WAIT may be bound again, an address that is listened on may not.
     socket.set_reuse_address(true)?;
     if let (SocketAddr::V6(_), Some(v6only)) = (address, options.v6only) {
         socket.set_only_v6(v6only)?;
@@ -124,7 +123,7 @@ fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {
     if let Some(interface) = &options.interface {
         socket.bind_device(Some(interface.as_bytes()))?;
     }
-    // Accepted sockets inherit both, which spares two calls a connection.
+    // Accepted sockets inherit both, which saves two calls per connection.
     socket.set_tcp_nodelay(true)?;
     if let Some((idle, interval, probes)) = options.keepalive {
         socket.set_tcp_keepalive(&keepalive(idle, interval, probes))?;
@@ -132,8 +131,8 @@ fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Changes what can be changed of a socket that listens: accept queue, keepalive, file mode. A file
-/// mode that is no longer given stays.
+/// Changes what can be changed of a listening socket: accept queue, keepalive, file mode. A file mode that is
+/// no longer configured stays.
 ///
 /// # Errors
 /// Those of `listen`, `setsockopt` and `chmod`.
@@ -189,7 +188,7 @@ pub fn set_mode(path: &Path, options: &Options) -> io::Result<()> {
 /// The address of a unix socket: a path, or an abstract name that begins with `@`.
 ///
 /// # Errors
-/// When the path is longer than the kernel takes (107 bytes).
+/// When the path is longer than the kernel allows (107 bytes).
 pub fn unix_address(path: &Path) -> io::Result<SockAddr> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     if !is_abstract(path) {
@@ -206,13 +205,13 @@ pub fn is_abstract(path: &Path) -> bool {
     path.as_os_str().as_bytes().first() == Some(&b'@')
 }
 
-/// Removes the socket at `path` if nobody listens on it: a process that was killed leaves one behind.
+/// Removes the socket at `path` if nobody listens on it, because a killed process leaves its socket file.
 ///
 /// # Errors
 /// `AddrInUse` when somebody listens on it; `AlreadyExists` when it is something other than a socket.
 fn remove_left_over(path: &Path, address: &SockAddr) -> io::Result<()> {
     match file_id(path)? {
-        // It was removed since.
+        // It was removed meanwhile.
         None => return Ok(()),
         Some(found) if !found.is_socket => {
             let text =
@@ -228,8 +227,7 @@ fn remove_left_over(path: &Path, address: &SockAddr) -> io::Result<()> {
     }
 }
 
-/// Whether somebody listens on a unix address. Does not wait: a listener whose queue is full answers
-/// `EAGAIN`.
+/// Whether somebody listens on a unix address. Does not wait: a listener with a full queue answers `EAGAIN`.
 pub fn is_listened_on(address: &SockAddr) -> bool {
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|probe| {
         probe.set_nonblocking(true)?;
@@ -241,7 +239,7 @@ pub fn is_listened_on(address: &SockAddr) -> bool {
     ))
 }
 
-/// Which file a path leads to, links not followed.
+/// Identifies the file at a path; links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
     device: u64,
@@ -267,7 +265,7 @@ pub fn file_id(path: &Path) -> io::Result<Option<FileId>> {
     }
 }
 
-/// Whether this machine has a network interface of this name now.
+/// Whether this machine has a network interface with this name now.
 pub fn interface_exists(name: &str) -> bool {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None);
     socket.is_ok_and(|socket| rustix::net::netdevice::name_to_index(&socket, name).is_ok())
@@ -280,22 +278,22 @@ fn backlog(options: &Options) -> i32 {
 /// Accepts one connection, non-blocking and closed on exec.
 ///
 /// # Errors
-/// `EAGAIN` when none waits; `ECONNABORTED` and the like concern that one connection;
-/// see [`super::limits::is_local`] for the rest.
+/// `EAGAIN` when none waits. `ECONNABORTED` and the like concern only that connection; see
+/// [`super::limits::is_local`] for the others.
 pub fn accept(listener: impl AsFd) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
     use rustix::net::{SocketFlags, acceptfrom_with};
     let (fd, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     Ok((fd, peer.and_then(|peer| SocketAddr::try_from(peer).ok())))
 }
 
-/// Reads of what a client has sent that nobody serves, 16 KiB each.
+/// Most reads of what a rejected client has sent, 16 KiB each.
 const DISCARD_READS_MAX: usize = 64;
 
-/// Closes a client's socket so that the client sees an end and no reset, as from HAProxy: the kernel
-/// sends a reset for bytes that nobody has read, so they are read first.
+/// Closes a client's socket so that the client receives FIN and no reset, as from HAProxy. The kernel sends a
+/// reset for unread bytes, so they are read first.
 #[expect(clippy::needless_pass_by_value, reason = "it is closed at the end")]
 pub fn close_in_order(client: OwnedFd) {
-    // Refused only by a socket whose peer is gone.
+    // Fails only when the peer is gone.
     let _ = rustix::net::shutdown(&client, rustix::net::Shutdown::Write);
     let mut discarded = [0; 16 * 1024];
     for _ in 0..DISCARD_READS_MAX {
@@ -362,7 +360,7 @@ mod tests {
         assert_eq!(listen(&options(Address::Unix(path)), 2).unwrap().len(), 2);
     }
 
-    /// Fault 12: the probe waited for ever for a process that does not accept.
+    /// Fault 12: the probe waited without end for a process that does not accept.
     #[test]
     fn a_listener_whose_queue_is_full_is_not_waited_for_and_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
@@ -387,7 +385,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 
-    /// Fault 34: whatever stood at the path of a unix socket was deleted.
+    /// Fault 34: any file at the path of a unix socket was deleted.
     #[test]
     fn a_file_that_is_not_a_socket_is_never_replaced() {
         let dir = tempfile::tempdir().unwrap();

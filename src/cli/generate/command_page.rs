@@ -1,11 +1,11 @@
-//! The manual page rlb(8), made from the command line's definitions.
+//! The manual page rlb(8), made from the definitions of the command line.
 
 use clap::{Arg, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 use std::io;
 
-/// Sections that no definition holds: title, and paragraphs of a term and its meaning.
+/// Sections that no definition has: title, and paragraphs of a term and its meaning.
 const SECTIONS: &[(&str, &[(&str, &str)])] = &[
     (
         "EXIT STATUS",
@@ -79,7 +79,7 @@ pub(super) fn page(mut command: Command) -> io::Result<Vec<u8>> {
     let mut roff = Roff::new();
     roff.control("SH", ["COMMANDS"]);
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
-        // Clap adds a command that prints this help.
+        // Clap adds a command for help.
         if sub.get_name() != "help" {
             sub_command(&mut roff, sub);
         }

@@ -1,5 +1,5 @@
-//! The manual page rlb.toml(5), made from the schema of the configuration file: one section a
-//! table, in the order in which they are met.
+//! The manual page rlb.toml(5), made from the schema of the configuration file: one section per table, in the
+//! order of their first use.
 
 use clap_mangen::roff::{Roff, bold, italic, roman};
 use serde_json::{Map, Value};
@@ -22,7 +22,7 @@ servers = [
   { name = "node02", address = "10.240.0.39:5432", weight = 2 },
 ]"#;
 
-/// A table of the file: its definition, and where it stands.
+/// A table of the file: its definition, and where it may be.
 struct Table<'a> {
     definition: &'a str,
     places: Vec<String>,
@@ -74,12 +74,12 @@ fn properties(table: &Value) -> impl Iterator<Item = (&String, &Value)> {
         .flat_map(Map::iter)
 }
 
-/// Descriptions are Markdown of one paragraph; line ends have no meaning.
+/// Descriptions are Markdown of one paragraph, in which line ends have no meaning.
 fn sentence(text: &str) -> String {
     text.replace('\n', " ").replace('`', "")
 }
 
-/// Every table below the file, each definition once, with all places where it may stand.
+/// Every table below the file, each definition once, with all places where it may be.
 fn tables(schema: &Value) -> Vec<Table<'_>> {
     let mut found: Vec<Table<'_>> = Vec::new();
     let mut waiting: VecDeque<(String, &Value)> = properties(schema)
@@ -92,7 +92,7 @@ fn tables(schema: &Value) -> Vec<Table<'_>> {
                 continue;
             }
             if let Some(known) = found.iter_mut().find(|it| it.definition == definition) {
-                // A place below a table that stands in two has been named for the first.
+                // A place below a table with two places has the name of the first.
                 if !known.places.contains(&place) {
                     known.places.push(place.clone());
                 }
@@ -118,7 +118,7 @@ fn heading(name: &str, key: &Value) -> String {
     }
 }
 
-/// The definitions that a key's value may be of, in lists and named entries too.
+/// The definitions that a key's value may have, also in lists and named entries.
 fn definitions(key: &Value) -> Vec<&str> {
     let mut found = Vec::new();
     if !key.is_object() {
@@ -144,7 +144,7 @@ fn alternatives(key: &Value) -> impl Iterator<Item = &Value> {
         .flatten()
 }
 
-/// What may be written: types, and words where only some are allowed.
+/// What may be written: types, or the allowed words.
 fn kinds(schema: &Value, key: &Value) -> Vec<String> {
     let mut kinds = Vec::new();
     let mut add = |kind: String| {
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_types_are_words_for_people() {
+    fn the_types_are_plain_words() {
         let schema = schema();
         let kind = |table: &str, key: &str| {
             kinds(&schema, &schema["$defs"][table]["properties"][key]).join(" or ")

@@ -1,7 +1,7 @@
-//! `rlb gen`: writes the man pages and shell completions, for those who make packages.
+//! `rlb gen`: writes the man pages and shell completions for packages.
 //!
-//! Runs on the main thread and ends. Everything comes from the definitions that the program itself
-//! reads: the command line's and the configuration schema's, so that none of it can be out of date.
+//! Runs on the main thread and ends. Everything is made from the definitions that the program itself uses, the
+//! command line's and the configuration schema's, so that it is never out of date.
 
 mod command_page;
 mod file_page;
@@ -20,7 +20,7 @@ pub(super) struct Args {
     directory: PathBuf,
 }
 
-/// Writes everything, or says what cannot be written.
+/// Writes everything, or prints what cannot be written.
 pub(super) fn run(args: &Args) -> ExitCode {
     match write(&args.directory) {
         Ok(()) => ExitCode::SUCCESS,
