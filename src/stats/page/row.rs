@@ -213,11 +213,11 @@ fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
     cells
 }
 
-/// The time since the last change, the state, and an arrow while it changes; then a mark if the server is
-/// suspected and so asked last.
+/// The time since the last change, the state, and an arrow while it changes; then a mark if the server takes
+/// traffic, but is suspected and so asked last.
 fn status(row: &Row<'_>, server: &Server) -> Cell {
     let cell = state(row, server);
-    if server.live.is_suspect() {
+    if server.is_usable() && server.live.is_suspect() {
         return cell.loud(" asked last");
     }
     cell

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::model;
 use crate::live::{CheckReport, CheckStatus, LastReload, ReloadEnd};
-use crate::state::{AdminState, Backend, Forced, Server};
+use crate::state::{AdminState, Backend, Forced, OperState, Server};
 use crate::stats::Filter;
 use crate::stats::test_snapshot::{config, seed, snapshot};
 use std::time::Duration;
@@ -474,6 +474,14 @@ fn fault_31_names_are_links_and_a_suspected_server_is_marked() {
     assert!(text.contains("<a href=\"#postgres/node1\">node1</a>"));
     assert!(text.contains("<a href=\"#postgres/Frontend\">Frontend</a>"));
     assert_eq!(row(&text, "postgres/node1").1[22], "no check asked last");
+    let down = |server: &mut Server| {
+        suspect(server);
+        server.status.oper = OperState::Stopped;
+        server.status.health = 0;
+    };
+    let text = whole(one(|_| {}, down), View::default());
+    let status = &row(&text, "postgres/node1").1[22];
+    assert!(status.ends_with("DOWN"), "not asked at all: {status}");
 }
 
 /// A colour in CIELAB, whose distances match perception.
