@@ -1,40 +1,40 @@
-//! How many file descriptors a configuration needs, and how many sessions fit beside them. Pure:
-//! the limit is an argument.
+//! How many file descriptors a configuration needs, and how many sessions fit into the limit. Pure: the limit
+//! is an argument.
 //!
-//! What stands before sessions is counted first: threads, listening sockets, log files, health
-//! checks, the statistics, and what is kept back. Pipes get an eighth of the limit at most.
+//! Everything except sessions is counted first: threads, listening sockets, log files, health checks, the
+//! statistics, and what is kept back. Pipes get an eighth of the limit at most.
 
 use super::model::Config;
 
 /// Descriptors that a session holds: one to the client, one to the server.
 pub const SESSION_DESCRIPTORS: u64 = 2;
 
-/// Descriptors kept back, at most, from sessions beyond what is counted.
+/// Most descriptors that are kept back from sessions when less is counted.
 pub const RESERVED_DESCRIPTORS_MAX: u64 = 512;
 
-/// Pipes of one worker, at most; each has two descriptors.
+/// Most pipes of one worker; each has two descriptors.
 pub const PIPES_MAX: u32 = 16;
 
-/// Of the process: the three standard streams, the runtimes of the control and the admin thread,
-/// events, the service manager, watched files, lookups of names, and files that a reload reads.
+/// For the process: the three standard streams, the runtimes of the control and the admin thread, events, the
+/// service manager, watched files, lookups of names, and files that a reload reads.
 const PROCESS: u64 = 32;
 
-/// Of a worker thread beside its listening sockets: epoll instances, signals, wake-ups, a spare one.
+/// For a worker thread, without its listening sockets: epoll instances, signals, wake-ups, a spare one.
 const WORKER: u64 = 8;
 
-/// Of a log target: the file, and the file that takes its place after a rotation.
+/// For a log target: the file, and the file that replaces it after a rotation.
 const LOG_TARGET: u64 = 2;
 
 /// Kept back for health checks and the statistics (`sys::limits::RESERVE_MAX`).
 const RESERVE: u64 = 16;
 
-/// Clients of the statistics and of the runtime socket that are counted on.
+/// Clients of the statistics and of the runtime socket that descriptors are counted for.
 const ADMIN_CLIENTS: u64 = 16;
 
-/// Health checks that run at once under any limit.
+/// Health checks that may run at once under any limit.
 const CHECKS_MIN: u64 = 16;
 
-/// What fits a descriptor limit.
+/// What fits into a descriptor limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// Most sessions.
@@ -52,7 +52,7 @@ pub struct Capacity {
 pub struct TooFewDescriptors {
     /// The limit.
     pub nofile: u64,
-    /// What is needed beside sessions.
+    /// Descriptors that are needed without sessions.
     pub needed: u64,
 }
 
@@ -61,16 +61,16 @@ pub fn checks_at_once(nofile: u64) -> u64 {
     (nofile / 4).max(CHECKS_MIN)
 }
 
-/// Descriptors that are left to others than sessions under a limit of `nofile` however few are
-/// counted: a quarter of it, [`RESERVED_DESCRIPTORS_MAX`] at most.
+/// Descriptors that sessions never get under a limit of `nofile`, even when less is counted: a quarter of it,
+/// at most [`RESERVED_DESCRIPTORS_MAX`].
 pub fn reserved_descriptors(nofile: u64) -> u64 {
     (nofile / 4).min(RESERVED_DESCRIPTORS_MAX)
 }
 
-/// What of `config` fits a limit of `nofile` descriptors.
+/// How many sessions and pipes of `config` fit into a limit of `nofile` descriptors.
 ///
 /// # Errors
-/// When not even one session does.
+/// When not even one session fits.
 pub fn capacity(config: &Config, nofile: u64) -> Result<Capacity, TooFewDescriptors> {
     let needed = needed(config, nofile);
     let maxconn = sessions(nofile, needed);
@@ -83,7 +83,7 @@ pub fn capacity(config: &Config, nofile: u64) -> Result<Capacity, TooFewDescript
     })
 }
 
-/// Descriptors of everything but sessions.
+/// Descriptors that are needed without sessions.
 pub fn needed(config: &Config, nofile: u64) -> u64 {
     let pipes = u64::from(pipes(config, nofile)) * config.global.threads as u64;
     (counted(config, nofile) + 2 * pipes).max(reserved_descriptors(nofile))
@@ -95,7 +95,7 @@ fn pipes(config: &Config, nofile: u64) -> u32 {
     u32::try_from(share).map_or(PIPES_MAX, |share| share.min(PIPES_MAX))
 }
 
-/// Descriptors of everything but sessions and pipes.
+/// Descriptors that are needed without sessions and pipes.
 fn counted(config: &Config, nofile: u64) -> u64 {
     let threads = config.global.threads as u64;
     let open = config.frontends.iter().filter(|it| !it.disabled);

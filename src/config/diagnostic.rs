@@ -1,22 +1,22 @@
-//! What is wrong with a configuration, where, and what to do about it; as text and as JSON.
+//! Problems of a configuration: what is wrong, where, and what to do about it; as text and as JSON.
 //!
-//! Made by every stage of [`crate::config::load`], printed by `rlb check` and by a start or reload
-//! that is refused. Holds the text it points into, so it outlives the load.
+//! Every stage of [`crate::config::load`] makes them; `rlb check`, and a start or reload that is refused, print
+//! them. A diagnostic owns the text that it refers to, so it may outlive the load.
 
 use super::source::Place;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// Most diagnostics of one load; what comes after them is counted only.
+/// Most diagnostics of one load; further ones are only counted.
 pub const DIAGNOSTICS_MAX: usize = 300;
 
-/// How bad it is.
+/// The severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
-    /// It can be used, and probably does not do what was wanted.
+    /// The configuration can be used, but probably does not do what was intended.
     Warning,
 }
 
@@ -33,17 +33,17 @@ impl Severity {
 /// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
     /// Stable word for the kind of problem, for scripts: `unknown-key`.
     pub code: &'static str,
     /// What is wrong, one sentence without a full stop.
     pub message: String,
-    /// The key concerned: `frontend[postgres].bind`. Filled in when the load ends.
+    /// The key: `frontend[postgres].bind`. Filled in at the end of the load.
     pub path: Option<String>,
-    /// Offending text; `None` for what has no place in a file.
+    /// The wrong text; `None` when the problem has no place in a file.
     pub place: Option<Place>,
-    /// Said beside the underlined text: what was expected.
+    /// Text beside the underlined place: what was expected.
     pub label: Option<String>,
     /// What to do: "did you mean …".
     pub hint: Option<String>,
@@ -75,14 +75,14 @@ impl Diagnostic {
         }
     }
 
-    /// The same, about the text at `place`.
+    /// The same, with its place.
     #[must_use]
     pub fn at(mut self, place: Place) -> Self {
         self.place = Some(place);
         self
     }
 
-    /// The same, with a word beside the underlined text.
+    /// The same, with a text beside the underlined place.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
@@ -119,8 +119,8 @@ impl Diagnostic {
         format!("{place}{}: {}", self.severity.name(), self.message)
     }
 
-    /// As rustc draws it: message, file, line, column, the text underlined, the advice. Ends
-    /// without a newline. `color` adds terminal escapes.
+    /// In rustc's format: message, file, line, column, the underlined text, the hint. Ends without a newline.
+    /// `color` adds terminal escapes.
     pub fn render(&self, color: bool) -> String {
         let level = match self.severity {
             Severity::Error => Level::ERROR,
@@ -196,18 +196,18 @@ fn location(place: &Place) -> Value {
     })
 }
 
-/// Most bytes of the lines that are drawn: the renderer reads all that it is handed.
+/// Most bytes of lines that are shown: the renderer reads everything that it gets.
 const DRAWN_BYTES_MAX: usize = 16 * 1024;
 
 type Mark<'a> = (&'a Place, AnnotationKind, Option<&'a str>);
 
-/// Whether two places are drawn as one text.
+/// Whether two places are shown in one text.
 fn is_near(one: &Place, other: &Place) -> bool {
     let distance = one.span.start.abs_diff(other.span.start);
     one.source == other.source && distance <= DRAWN_BYTES_MAX / 2
 }
 
-/// Adds the lines that the marks touch; where these are too long, the place alone.
+/// Adds the lines of the marks; when they are too long, only the place.
 fn add<'a>(group: Group<'a>, marks: &[Mark<'a>]) -> Group<'a> {
     let first = marks[0].0;
     let source = &first.source;
@@ -237,19 +237,19 @@ fn add<'a>(group: Group<'a>, marks: &[Mark<'a>]) -> Group<'a> {
     )
 }
 
-/// Collects diagnostics, at most [`DIAGNOSTICS_MAX`], and keeps secrets out of them.
+/// Collects diagnostics, at most [`DIAGNOSTICS_MAX`], without secrets.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     diagnostics: Vec<Diagnostic>,
     dropped: usize,
     dropped_error: bool,
-    /// Value and placeholder of everything that was taken from the environment or a file.
+    /// Every value that was taken from the environment or a file, and its placeholder.
     secrets: Vec<(String, String)>,
-    /// Strings that hold such a value: the address of their source, and where they begin.
+    /// Strings that contain such a value: the address of their source, and their start.
     filled_in: HashSet<(usize, usize)>,
 }
 
-/// What tells a place from all others of a load, whose sources all live until its end.
+/// Identifies a place during a load; all sources exist until its end.
 fn key(place: &Place) -> (usize, usize) {
     (
         std::sync::Arc::as_ptr(&place.source).addr(),
@@ -257,7 +257,7 @@ fn key(place: &Place) -> (usize, usize) {
     )
 }
 
-/// Values shorter than this are not hidden: they would blot out parts of ordinary words.
+/// Shorter values are not hidden: they would replace parts of ordinary words.
 const SECRET_BYTES_MIN: usize = 3;
 
 impl Report {
@@ -273,13 +273,13 @@ impl Report {
         }
     }
 
-    /// Remembers that the string at `place` holds a value from elsewhere.
+    /// Remembers that the string at `place` contains a value from the environment or a file.
     pub(super) fn filled_in(&mut self, place: &Place) {
         self.filled_in.insert(key(place));
     }
 
-    /// Adds a diagnostic that quotes the string at `place`, or a part of it. When the string holds
-    /// a value from elsewhere, nothing of it is quoted.
+    /// Adds a diagnostic that quotes the string at `place`, or a part of it. When the string contains a value
+    /// from the environment or a file, nothing of it is quoted.
     pub(super) fn push_quoting(&mut self, place: Place, mut diagnostic: Diagnostic) {
         if self.filled_in.contains(&key(&place)) {
             diagnostic.message = format!("what {} stands for is not valid here", place.text());
@@ -302,7 +302,7 @@ impl Report {
                 .any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
-    /// Adds an error that takes time to make; it is not made when it would only be counted.
+    /// Adds an error that is expensive to make. It is not made if it would only be counted.
     pub(super) fn push_error(&mut self, make: impl FnOnce() -> Diagnostic) {
         if self.is_full() {
             self.count_error();
@@ -311,7 +311,7 @@ impl Report {
         }
     }
 
-    /// Counts an error that is not shown: the report is full.
+    /// Counts an error that is not shown, because the report is full.
     pub(super) fn count_error(&mut self) {
         self.dropped += 1;
         self.dropped_error = true;
@@ -348,7 +348,7 @@ impl Report {
         }
     }
 
-    /// Everything, errors and warnings together in the order of the files.
+    /// All diagnostics, errors and warnings, in the order of the files.
     pub(super) fn finish(
         mut self,
         order: &[std::sync::Arc<super::source::Source>],

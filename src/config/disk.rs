@@ -1,9 +1,8 @@
-//! Reading the files of a configuration. The only part of `config` that opens one.
+//! Reads the files of a configuration. Only this part of `config` opens them.
 //!
-//! Invariant: nothing here waits for another process. A FIFO, a device or a socket may keep its
-//! reader waiting for ever, so only regular files are read; they are opened with `O_NONBLOCK`,
-//! because some regular files of /proc wait too. The one exception is a pipe on the command line
-//! of `rlb check`, which has [`PIPE_MAX`].
+//! Invariant: nothing here waits for another process. Reading a FIFO, a device or a socket could block for
+//! ever, so only regular files are read; they are opened with `O_NONBLOCK`, because some regular files of /proc
+//! block too. The only exception is a pipe on the command line of `rlb check`, which has [`PIPE_MAX`].
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
@@ -13,16 +12,16 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long all that comes out of a pipe may take.
+/// How long reading a pipe to its end may take.
 pub(super) const PIPE_MAX: Duration = Duration::from_millis(1500);
 
-/// The text of a regular file of at most `max` bytes, or why there is none.
+/// The text of a regular file of at most `max` bytes, or why it cannot be read.
 pub(super) fn text(path: &Path, max: u64) -> Result<String, String> {
-    // An open alone may have an effect on a device.
+    // Opening a device may already have an effect.
     let kind = std::fs::metadata(path).map_err(|error| error.to_string())?;
     regular(kind.file_type())?;
     let file = open(path).map_err(|error| error.to_string())?;
-    // Another file may have taken the name since.
+    // Another file may have this name now.
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     regular(metadata.file_type())?;
     if metadata.len() > max {
@@ -35,7 +34,7 @@ pub(super) fn text(path: &Path, max: u64) -> Result<String, String> {
     utf8(bytes, max)
 }
 
-/// The same, of a file that may be a pipe as well: `rlb check <(command)`, `rlb check /dev/stdin`.
+/// The same for a file that may be a pipe: `rlb check <(command)`, `rlb check /dev/stdin`.
 pub(super) fn text_or_pipe(path: &Path, max: u64) -> Result<String, String> {
     let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
     if !is_pipe {
@@ -63,7 +62,7 @@ fn read_pipe(mut pipe: File, max: u64) -> io::Result<Vec<u8>> {
     while bytes.len() as u64 <= max {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        // Before anybody has opened it to write, a read would find an end that is none.
+        // Before a writer has opened the pipe, a read would return 0 as at its end.
         let mut waiting = [PollFd::new(&pipe, PollFlags::IN)];
         if left.is_zero() || poll(&mut waiting, Some(&timeout))? == 0 {
             return Err(late());
@@ -80,7 +79,7 @@ fn read_pipe(mut pipe: File, max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Refuses what is no regular file.
+/// Refuses everything except a regular file.
 fn regular(kind: FileType) -> Result<(), String> {
     let other = if kind.is_file() {
         return Ok(());

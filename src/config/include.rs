@@ -1,8 +1,8 @@
-//! The files that a pattern of `include` names.
+//! The files that a pattern of `include` matches.
 //!
-//! Each part of the pattern between two slashes is compared with the names in one directory.
-//! Invariant: no more than [`ENTRIES_MAX`] directory entries are looked at for a configuration,
-//! whatever its patterns are; so `**`, which stands for directories of any depth, is refused.
+//! Each part of the pattern between two slashes is compared with the names in one directory. Invariant: at most
+//! [`ENTRIES_MAX`] directory entries are read for a configuration, whatever its patterns are. So `**`, which
+//! matches directories at any depth, is refused.
 
 use super::units::Problem;
 use glob::{MatchOptions, Pattern};
@@ -17,20 +17,20 @@ pub(super) fn is_pattern(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
 
-/// What a pattern has found.
+/// The result of a pattern.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Everything but directories, in the order of the names, directory by directory.
+    /// Everything except directories, directory by directory in the order of names.
     pub(super) files: Vec<PathBuf>,
-    /// Directories that could not be read, and that there was too much to look at.
+    /// Directories that could not be read, and whether there were too many entries.
     pub(super) problems: Vec<String>,
 }
 
-/// The files that match `pattern`, relative to `directory`. `entries` is how many directory entries
-/// may still be looked at.
+/// The files that match `pattern`, relative to `directory`. `entries`: how many more directory entries may be
+/// read.
 ///
 /// # Errors
-/// The pattern is not one.
+/// The pattern is not valid.
 pub(super) fn find(directory: &Path, pattern: &str, entries: &mut usize) -> Result<Found, Problem> {
     let mut found = Found::default();
     let root = pattern.starts_with('/').then(|| PathBuf::from("/"));
@@ -66,7 +66,7 @@ fn names(
     entries: &mut usize,
     problems: &mut Vec<String>,
 ) -> Vec<PathBuf> {
-    // Editors leave hidden files behind.
+    // Hidden files are not matched; editors create them.
     let visible = MatchOptions {
         require_literal_leading_dot: true,
         ..MatchOptions::new()
@@ -78,7 +78,7 @@ fn names(
     };
     let list = match std::fs::read_dir(here) {
         Ok(list) => list,
-        // What is not there or is a file holds nothing that could match.
+        // A path that does not exist or is a file has no entries.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Vec::new();
         }

@@ -1,7 +1,7 @@
 //! `${NAME}`, `${NAME-default}` and `${file:/path}` inside strings; `$${` stands for `${`.
 //!
-//! Runs after a file is parsed and before anything is read from it, so a value never becomes
-//! syntax. The values themselves never reach a diagnostic: the report hides them.
+//! Runs after a file is parsed and before values are read from it, so that a value never becomes syntax. The
+//! values never appear in a diagnostic: the report hides them.
 
 use super::Loader;
 use super::diagnostic::{Diagnostic, Report};
@@ -18,15 +18,15 @@ use toml::de::{DeTable, DeValue};
 /// Longest content of a `${file:…}`.
 pub const SECRET_FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Most bytes that all references of a configuration stand for together.
+/// Most bytes of all values of references in a configuration.
 pub const REFERENCE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Most different values that all references of a configuration stand for.
+/// Most different values of all references in a configuration.
 pub const REFERENCE_VALUES_MAX: usize = 1000;
 
-/// What the references of all files of a configuration have stood for so far.
+/// The values of all references in a configuration so far.
 #[derive(Debug, Default)]
 pub(super) struct References {
-    /// What was read, or why it was not, by path: a file is read once.
+    /// The content of each file, or why it could not be read; each is read once.
     files: HashMap<PathBuf, Result<Arc<str>, String>>,
     values: HashSet<Arc<str>>,
     bytes: usize,
@@ -47,7 +47,7 @@ impl References {
         read.clone()
     }
 
-    /// Counts a value; an error when it is one too many.
+    /// Counts a value; an error when there are too many.
     fn count(&mut self, value: &Arc<str>) -> Result<(), Problem> {
         self.bytes = self.bytes.saturating_add(value.len());
         if self.bytes > REFERENCE_BYTES_MAX {
@@ -66,8 +66,8 @@ impl References {
     }
 }
 
-/// Replaces every reference in the strings of `table`. What cannot be replaced is reported and
-/// removed. Returns the files that were looked into, whether or not they could be read.
+/// Replaces every reference in the strings of `table`. References that cannot be replaced are reported and
+/// removed. Returns the files that were looked for, even if they could not be read.
 pub(super) fn interpolate(
     (loader, references): (&Loader<'_>, &mut References),
     source: &Arc<Source>,
@@ -115,7 +115,7 @@ impl Pass<'_> {
         }
     }
 
-    /// `None` when something in it could not be replaced.
+    /// `None` when a reference could not be replaced.
     fn text(&mut self, text: &str, place: &Place) -> Option<String> {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
@@ -211,15 +211,15 @@ impl Pass<'_> {
     }
 }
 
-/// What a reference stands for.
+/// The value of a reference.
 enum Filled {
-    /// Something that is not in the configuration, and is not shown.
+    /// A value from outside the configuration, which is not shown.
     Outside(Arc<str>),
-    /// The default that was written beside it.
+    /// The default that was written with it.
     Default(String),
 }
 
-/// The place of `part` inside the string at `place`, when it stands there unescaped.
+/// The place of `part` in the string at `place`, when it is there unescaped.
 fn narrow(place: &Place, part: &str) -> Place {
     match place.text().find(part) {
         Some(at) => {

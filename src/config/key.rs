@@ -1,44 +1,42 @@
-//! A configuration key: what a declaration in [`crate::config::keys`] says of it, and what a reload
-//! does with it.
+//! A configuration key: the contents of its declaration in [`crate::config::keys`], and what a reload does with
+//! it.
 //!
 //! Plain data, usable from any thread.
 
 /// One key of one table or of one group of keys, as declared.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// The word of the file.
+    /// Its name in the file.
     pub name: &'static str,
-    /// What it is, in one sentence or two, as Markdown. See [`Key::text`].
+    /// Its documentation in one or two sentences of Markdown. See [`Key::text`].
     pub doc: &'static str,
-    /// Type of its value, for people: `duration`.
+    /// The type of its value, for people: `duration`.
     pub kind: &'static str,
-    /// What holds where it is not written, as a value of the file or as words: `"2s"`, `for ever`.
-    /// Empty where nothing is to be said; `required` where it must be written.
+    /// Its default, as a value of the file or in words: `"2s"`, `for ever`. Empty when there is nothing to say;
+    /// `required` when it must be written.
     pub default: fn() -> String,
-    /// Its name in messages, where the name alone would not say which one: `timeout client`.
+    /// Its name in messages, when the name alone would be ambiguous: `timeout client`.
     pub label: Option<&'static str>,
     /// Least and greatest number, both allowed.
     pub bounds: Option<(i64, i64)>,
-    /// A value to show in a hint.
+    /// An example value for a hint.
     pub example: Option<&'static str>,
-    /// HAProxy's words for it, as its configuration has them: `option dontlognull`. Empty: HAProxy
-    /// has nothing like it.
+    /// HAProxy's names for it, as in its configuration: `option dontlognull`. Empty: HAProxy has no such key.
     pub haproxy: &'static [&'static str],
-    /// What a reload does when its value differs.
+    /// What a reload does when its value has changed.
     pub reload: Effect,
 }
 
 /// The default of a key that must be written.
 pub(super) const REQUIRED: &str = "required";
 
-/// Numbers of proxies, listeners and servers: HAProxy's are signed 32 bit numbers.
+/// Ids of proxies, listeners and servers: HAProxy's are signed 32-bit numbers.
 pub(super) const ID_BOUNDS: (i64, i64) = (1, i32::MAX as i64);
 /// Ports of TCP.
 pub(super) const PORT_BOUNDS: (i64, i64) = (1, u16::MAX as i64);
 
 impl Key {
-    /// A key of which only the indispensable is said; the macro `keys!` adds what a declaration says
-    /// besides.
+    /// A key with the necessary attributes only; the macro `keys!` adds the others of a declaration.
     pub(super) const fn new(
         name: &'static str,
         doc: &'static str,
@@ -58,23 +56,23 @@ impl Key {
         }
     }
 
-    /// What it is, on one line.
+    /// Its documentation on one line.
     pub fn text(&self) -> &'static str {
         self.doc.trim()
     }
 
-    /// What messages call it.
+    /// Its name in messages.
     pub fn label(&self) -> &'static str {
         self.label.unwrap_or(self.name)
     }
 
-    /// What a comparison of two configurations calls it: `timeout.client`.
+    /// Its name in a comparison of two configurations: `timeout.client`.
     pub fn path(&self) -> String {
         self.label().replace(' ', ".")
     }
 }
 
-/// The name of a key: the name of its field, in kebab-case.
+/// The name of a key from the name of its field, in kebab-case.
 pub(super) const fn kebab<const N: usize>(field: &str) -> [u8; N] {
     let mut name = [0; N];
     let mut at = 0;
@@ -86,32 +84,32 @@ pub(super) const fn kebab<const N: usize>(field: &str) -> [u8; N] {
     name
 }
 
-/// What a reload does with a value that differs. In order: when several keys of one object differ,
-/// the last of their effects is what is told of the object.
+/// What a reload does with a value that has changed. Ordered: when several keys of an object differ, the
+/// greatest effect is reported for the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     /// The objects below the key are compared one by one.
     Parts,
-    /// The new value is used from the moment of the reload.
+    /// The new value is used at once.
     AtOnce,
-    /// The next line of the log is written by the new value.
+    /// The next log line uses the new value.
     NextLine,
-    /// The next command at the runtime socket is judged by the new value.
+    /// The next command on the runtime socket uses the new value.
     NextCommand,
-    /// A listening socket stays open and takes the new value.
+    /// The listening socket stays open and gets the new value.
     SameSocket,
-    /// Sessions that begin after the reload have the new value; those before it keep theirs.
+    /// Sessions that begin after the reload use the new value; older ones keep the old one.
     NextConnection,
-    /// What checks have found out about the server is forgotten; its sessions go on.
+    /// The server's health starts over; its sessions go on.
     HealthAnew,
-    /// A listening socket cannot take the new value: another one is opened.
+    /// A listening socket cannot get the new value: a new one is opened.
     NewSocket,
-    /// The old value stays until the process is started again.
+    /// The old value stays until a restart.
     Restart,
 }
 
 impl Effect {
-    /// What it means for connections.
+    /// The effect on connections.
     pub fn text(self) -> &'static str {
         match self {
             Self::Parts | Self::AtOnce => "holds at once",
@@ -129,7 +127,7 @@ impl Effect {
 /// A key whose value differs between two configurations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The key, as in the file; that of a table inside a table as `timeout.client`.
+    /// The key, as in the file; a key of a nested table as `timeout.client`.
     pub key: String,
     /// Value before.
     pub from: String,
@@ -154,7 +152,7 @@ impl Differences {
         self.compare_as(&key.path(), key.reload, (old, new), show);
     }
 
-    /// The same for what has no key of its own, such as an order.
+    /// The same for a difference without a key, such as an order.
     pub(super) fn compare_as<T: PartialEq>(
         &mut self,
         key: &str,
@@ -172,7 +170,7 @@ impl Differences {
         }
     }
 
-    /// What a reload does with the object; `None` when nothing differs.
+    /// The effect on the object; `None` when nothing differs.
     pub(super) fn effect(&self) -> Option<Effect> {
         self.0.iter().map(|one| one.effect).max()
     }

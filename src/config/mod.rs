@@ -1,7 +1,7 @@
 //! The configuration file: text → [`keys::File`] → [`model::Config`].
 //!
-//! Plain data and code, usable from any thread. [`load`] never stops at the first problem: it
-//! returns everything that is wrong, each with its place.
+//! Plain data and code, usable from any thread. [`load`] does not stop at the first problem: it returns all
+//! problems, each with its place.
 
 pub mod descriptors;
 pub mod diagnostic;
@@ -41,10 +41,10 @@ use source::Source;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A valid configuration and its warnings, or everything that is wrong with it.
+/// A valid configuration and its warnings, or all its problems.
 pub type Loaded = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
 
-/// What the machine can do, as far as it is known.
+/// The limits of the machine that are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Hard limit of file descriptors (`RLIMIT_NOFILE`).
@@ -55,7 +55,7 @@ pub struct Limits {
     pub cores: usize,
 }
 
-/// Descriptor limit that is assumed when the real one is not known: systemd's default hard limit.
+/// Descriptor limit that is assumed when the real one is unknown: systemd's default hard limit.
 pub(crate) const NOFILE_UNKNOWN: u64 = 524_288;
 
 impl Limits {
@@ -70,9 +70,9 @@ impl Limits {
     }
 }
 
-/// What a load may look at besides the text.
+/// What a load may use besides the text.
 pub struct Loader<'a> {
-    /// The machine.
+    /// The limits of the machine.
     pub limits: Limits,
     /// Value of an environment variable.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
@@ -80,27 +80,27 @@ pub struct Loader<'a> {
     pub disk: bool,
 }
 
-/// What a load has read.
+/// The files of a load.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
-    /// Everything that was looked for: the files, what `${file:…}` reads, whether or not it is
-    /// there, and the patterns of the includes.
+    /// Every path that was looked for: files, files of `${file:…}` even if they do not exist, and patterns of
+    /// includes.
     pub looked_at: Vec<PathBuf>,
     /// The files with their text, in the order in which they were read.
     pub sources: Vec<Arc<Source>>,
 }
 
-/// A load: its result, and what it has read for it.
+/// The result of a load, and its files.
 #[derive(Debug)]
 pub struct Load {
-    /// The configuration, or what is wrong with it.
+    /// The configuration, or its problems.
     pub loaded: Loaded,
-    /// What was read.
+    /// Its files.
     pub files: Files,
 }
 
-/// Loads the configuration that begins with the file at `path`. Descriptor limit and accept queues
-/// are not judged; see [`load_with`].
+/// Loads the configuration that begins with the file at `path`. Does not check the descriptor limit and accept
+/// queues; see [`load_with`].
 pub fn load(path: &Path) -> Loaded {
     load_with(path, &Limits::unknown())
 }
@@ -110,18 +110,18 @@ pub fn load_with(path: &Path, limits: &Limits) -> Loaded {
     load_all(path, limits).loaded
 }
 
-/// The same, with what was read.
+/// The same, with the files.
 pub fn load_all(path: &Path, limits: &Limits) -> Load {
     Loader::of_this_process(limits).load_from(path, false)
 }
 
-/// The same as [`load_with`]; the first file may be a pipe, which is waited for a little.
+/// The same as [`load_with`]; the first file may be a pipe, which is read for a limited time.
 pub fn load_or_pipe(path: &Path, limits: &Limits) -> Loaded {
     Loader::of_this_process(limits).load_from(path, true).loaded
 }
 
-/// The runtime socket that the file at `path` names, whatever else is wrong with it: `rlb reload`
-/// asks there what is wrong.
+/// The runtime socket that the file at `path` names, even if the file has other problems: `rlb reload` asks the
+/// process there for them.
 pub fn runtime_socket(path: &Path) -> Option<PathBuf> {
     let limits = Limits::unknown();
     let mut report = diagnostic::Report::default();
@@ -152,7 +152,7 @@ impl Loader<'_> {
         self.finish(read, report)
     }
 
-    /// Loads a configuration from memory; `name` stands for its path.
+    /// Loads a configuration from memory; `name` replaces its path.
     pub fn load_text(&self, name: &str, text: &str) -> Loaded {
         let mut report = diagnostic::Report::default();
         let read = read::memory(name, text, self, &mut report);

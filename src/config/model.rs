@@ -1,10 +1,9 @@
-//! The validated configuration: what is meant, with every default filled in and every reference
-//! resolved.
+//! The validated configuration, with all defaults and references resolved.
 //!
-//! Made by [`crate::config::load`], read by everyone, changed by no one. Holds no sockets, atomics
-//! or shared counters; those are in `state` and `live`. Two values are equal exactly when they mean
-//! the same; the comparison of a reload depends on it. The tables are declared in
-//! [`crate::config::keys`], together with their keys.
+//! [`crate::config::load`] makes it, everyone reads it, nobody changes it. It has no sockets, atomics or shared
+//! counters; those are in `state` and `live`. Two values are equal exactly when they mean the same, which the
+//! comparison of a reload depends on. The tables are declared in [`crate::config::keys`] together with their
+//! keys.
 
 pub use super::keys::meant::{
     Backend, Bind, Check, Frontend, Global, Keepalive, Log, LogTarget, Readiness, RuntimeApi,

@@ -1,9 +1,9 @@
-//! Files to [`File`]s: reads a file and what it includes, and finds everything that can be found
-//! without knowing what the values mean.
+//! Files to [`File`]s: reads a file and its includes, and finds all problems that do not depend on the meaning
+//! of values.
 //!
-//! Three passes a file, so that one run reports everything: syntax, with the parser's recovery;
-//! unknown keys, over the parsed tree; types, by reading the tree, where a wrong value is reported
-//! and removed and the rest read again. Touches the disk, nothing else.
+//! There are three passes per file, so that one run reports everything: syntax, with the parser's recovery;
+//! unknown keys, in the parsed tree; types, by reading the tree, where a wrong value is reported and removed
+//! and the rest is read again. Reads files and nothing else.
 
 use super::Loader;
 use super::diagnostic::{Diagnostic, Report};
@@ -21,10 +21,10 @@ use toml::de::{DeTable, Deserializer};
 
 /// Most bytes of all files of a configuration together.
 pub const BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Most keys, values, brackets and lines of all files of a configuration together: what its time
-/// and memory depend on. 80,000 servers with a line each.
+/// Most keys, values, brackets and lines of all files of a configuration together: time and memory depend on
+/// them. Enough for 80,000 servers with one line each.
 pub const MARKS_MAX: usize = 500_000;
-/// Most of them that are looked at again because there was a mistake near them.
+/// Most of them that are processed again because there was a mistake near them.
 const REPEATED_MARKS_MAX: usize = 2_000_000;
 /// Most files of one configuration.
 pub const FILES_MAX: usize = 1000;
@@ -36,21 +36,21 @@ pub const INCLUDE_DEPTH_MAX: usize = 8;
 pub(super) struct ParsedFile {
     pub(super) source: Arc<Source>,
     pub(super) file: File,
-    /// What was wrong and is no longer in `file`.
+    /// Keys that were wrong and are no longer in `file`.
     pub(super) removed: RemovedKeys,
 }
 
-/// What was read.
+/// The result of reading.
 #[derive(Debug)]
 pub(super) struct Read {
     /// The files, in order.
     pub(super) files: Vec<ParsedFile>,
-    /// Files that are there, files that are not, and patterns.
+    /// Files, even if they do not exist, and patterns.
     pub(super) looked_at: Vec<PathBuf>,
 }
 
-/// Reads the configuration that begins with `path`: that file first, which may be a pipe if `pipe`,
-/// then what it includes.
+/// Reads the configuration that begins with `path`: first that file, which may be a pipe if `pipe`, then its
+/// includes.
 pub(super) fn path(path: &Path, pipe: bool, loader: &Loader<'_>, report: &mut Report) -> Read {
     let mut reader = Reader::new(loader, report);
     reader.pipe = pipe;
@@ -74,10 +74,10 @@ struct Reader<'a> {
     pipe: bool,
     references: interpolate::References,
     files: Vec<ParsedFile>,
-    /// The files whose includes are being read, outermost first.
+    /// The files with includes that are being read, outermost first.
     open: Vec<PathBuf>,
     seen: HashSet<PathBuf>,
-    /// Files and patterns that were asked for.
+    /// Files and patterns that were looked for.
     looked_at: Vec<PathBuf>,
     /// How much more may be read.
     bytes: u64,
@@ -169,8 +169,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Marks that keys may be missing: a name that nothing defines may be defined in what was not
-    /// read, and is not reported.
+    /// Marks that keys may be missing. A name that is not defined may be defined in what was not read, so it is
+    /// not reported.
     fn something_is_missing(&mut self) {
         if let Some(first) = self.files.first_mut() {
             first.removed.insert_all();
@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The three passes over a file that has so many marks.
+    /// The three passes over a file with this many marks.
     fn parse(&mut self, source: &Arc<Source>, marks: usize) -> ParsedFile {
         let report = &mut *self.report;
         let mut removed = RemovedKeys::default();
@@ -260,8 +260,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the table. A value of the wrong type is reported and removed, and all of it is read
-    /// again.
+    /// Reads the table. A value of the wrong type is reported and removed, and the whole table is read again.
     fn types(
         &mut self,
         source: &Arc<Source>,

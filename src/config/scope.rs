@@ -1,7 +1,6 @@
-//! What reading a key needs: where the key stands, where problems go, and the few checks that many
-//! keys share.
+//! What reading a key needs: the place of the key, the report, and checks that many keys share.
 //!
-//! Each check takes a value as written and returns it converted, or reports why not.
+//! Each check takes a value as written and returns it converted, or reports why it is not valid.
 
 #![expect(
     clippy::ref_option,
@@ -19,7 +18,7 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The file that is being looked at.
+/// The file that is being read.
 #[derive(Clone, Copy)]
 pub(in crate::config) struct Scope<'a> {
     pub(in crate::config) source: &'a Arc<Source>,
@@ -36,14 +35,14 @@ impl Scope<'_> {
     }
 }
 
-/// A value that someone wrote, and where.
+/// A value that was written, and its place.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct Written<T> {
     pub(in crate::config) value: T,
     pub(in crate::config) place: Place,
 }
 
-/// The value that was written, or a default, and the place in the former case.
+/// The value that was written and its place, or the default.
 pub(in crate::config) fn or_default<T: Copy>(
     written: Option<&Written<T>>,
     default: T,
@@ -54,13 +53,13 @@ pub(in crate::config) fn or_default<T: Copy>(
     }
 }
 
-/// Where problems go, and what the machine can do.
+/// The report, and the limits of the machine.
 pub(in crate::config) struct Validator<'a> {
     pub(in crate::config) report: &'a mut Report,
     pub(in crate::config) limits: &'a Limits,
     /// Worker threads.
     pub(in crate::config) threads: usize,
-    /// Addresses to listen on so far, ranges expanded.
+    /// Addresses to listen on so far, with ranges expanded.
     pub(in crate::config) binds: usize,
     /// Servers so far, of all backends.
     pub(in crate::config) servers: usize,
@@ -131,7 +130,7 @@ impl Validator<'_> {
         })
     }
 
-    /// An idle timeout: zero switches it off, which is warned of.
+    /// An idle timeout. Zero switches it off, which causes a warning.
     pub(in crate::config) fn idle(
         &mut self,
         scope: Scope<'_>,
@@ -167,7 +166,7 @@ impl Validator<'_> {
         Some(written.value.as_str().into())
     }
 
-    /// Reports what a parser of `units` has to say about the string at `place`.
+    /// Reports the error of a parser in `units` about the string at `place`.
     pub(in crate::config) fn problem(
         &mut self,
         place: Place,
@@ -181,8 +180,8 @@ impl Validator<'_> {
         self.report.push_quoting(place, diagnostic);
     }
 
-    /// Reports that `what`, the table at `table`, lacks the key that `example` sets, unless the key
-    /// was there and wrong.
+    /// Reports that `what`, the table at `table`, lacks the key that `example` sets, unless the key was written
+    /// and wrong.
     pub(in crate::config) fn missing(
         &mut self,
         scope: Scope<'_>,
@@ -211,7 +210,7 @@ pub(in crate::config) fn expected(first: i64, last: i64) -> String {
     }
 }
 
-/// What a switch says; `false` when it was not written.
+/// The value of a switch; `false` when it was not written.
 pub(in crate::config) fn flag(switch: Option<&Written<bool>>) -> bool {
     switch.is_some_and(|written| written.value)
 }

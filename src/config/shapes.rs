@@ -1,8 +1,8 @@
-//! The shapes that values of the file share: a value with its place, one or several, a short form
-//! or a table, words out of a list, durations.
+//! The shapes that values of the file share: a value with its place, one or several, a short form or a table,
+//! words of a list, durations.
 //!
-//! Plain data. Every type reads itself with serde, describes itself for `rlb schema`, and says in
-//! its error what was expected. [`crate::config::keys`] makes the tables of the file from them.
+//! Plain data. Every type reads itself with serde, describes itself for `rlb schema`, and names in its error
+//! what was expected. [`crate::config::keys`] builds the tables of the file from them.
 
 use crate::config::units;
 use crate::config::values;
@@ -18,12 +18,12 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::time::Duration;
 
-/// A value as written, and the byte range where it stands in its file. Compares by value.
+/// A value as written, and its byte range in the file. Compares by value.
 #[derive(Debug, Clone)]
 pub struct Located<T> {
     /// What was written.
     pub value: T,
-    /// Where.
+    /// Its byte range.
     pub span: Range<usize>,
 }
 
@@ -74,7 +74,7 @@ impl<T: Ord> Ord for Located<T> {
 /// A value that may be left out, and its place.
 pub(super) type Maybe<T> = Option<Located<T>>;
 
-/// What a type calls itself in "expected …".
+/// The name of a type in "expected …".
 pub trait Expected {
     /// Singular, with an article and an example.
     const EXPECTED: &'static str;
@@ -153,7 +153,7 @@ impl<'de, T: Deserialize<'de> + Expected> Deserialize<'de> for OneOrManyInner<T>
     }
 }
 
-/// A short form (a string or a boolean), or the table with every detail.
+/// A short form (a string or a boolean), or a table with all details.
 #[derive(Debug, Clone)]
 pub enum Short<S, T> {
     /// The short form.
@@ -252,16 +252,16 @@ impl JsonSchema for Timespan {
 
 /// A type whose values are words of a list.
 pub trait WordList: Copy {
-    /// What a word stands for.
+    /// The meaning of a word.
     type Value;
 
     /// The word for `value`.
     fn of(value: Self::Value) -> Self;
 
-    /// What it stands for.
+    /// The meaning of this word.
     fn value(self) -> Self::Value;
 
-    /// As it is written in the file.
+    /// The word in the file.
     fn text(self) -> &'static str;
 }
 
@@ -335,14 +335,14 @@ words! {
 }
 
 words! {
-    /// What a health check asks.
+    /// The type of a health check.
     CheckType(values::CheckKind) {
         "tcp" => values::CheckKind::Tcp,
     }
 }
 
 words! {
-    /// Framing of log lines.
+    /// The format of log lines.
     FormatWord(values::LogFormat) {
         "raw" => values::LogFormat::Raw,
         "rfc3164" => values::LogFormat::Rfc3164,
@@ -365,7 +365,7 @@ words! {
 }
 
 words! {
-    /// What a client of the runtime socket may do.
+    /// The rights of a client of the runtime socket.
     ApiLevelWord(values::ApiLevel) {
         "user" => values::ApiLevel::User,
         "operator" => values::ApiLevel::Operator,

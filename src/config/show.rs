@@ -1,5 +1,4 @@
-//! Values as people read them in a comparison of two configurations, close to how they are written.
-//! Pure.
+//! Values as people read them in a comparison of two configurations, similar to how they are written. Pure.
 #![expect(
     clippy::ref_option,
     clippy::trivially_copy_pass_by_ref,
@@ -10,7 +9,7 @@ use super::values::{BindAddress, ServerAddress, ServerPort};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What stands for a value that is not given.
+/// Stands for a value that is absent.
 pub(super) const NONE: &str = "none";
 
 pub(super) fn optional<T>(value: Option<&T>, show: impl Fn(&T) -> String) -> String {

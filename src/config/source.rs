@@ -1,19 +1,19 @@
-//! A configuration file's text, and places in it.
+//! The text of a configuration file, and places in it.
 //!
-//! Plain data. Invariant: a [`Place`] is a byte range of its own source's text, at character
-//! boundaries; [`Place::new`] sees to it, whatever the parser reported.
+//! Plain data. Invariant: a [`Place`] is a byte range in the text of its own source, at character boundaries.
+//! [`Place::new`] ensures it, whatever the parser has reported.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-/// A file that was read, kept for as long as something may have to be said about it.
+/// A file that was read. It is kept as long as diagnostics refer to it.
 #[derive(Debug)]
 pub struct Source {
     /// Path as given or found, for people.
     pub name: String,
     /// Whole content.
     pub text: String,
-    /// Where each line begins; made when the first position is asked for.
+    /// The start of each line; computed for the first position.
     lines: OnceLock<Vec<usize>>,
 }
 
@@ -51,10 +51,10 @@ impl PartialEq for Source {
 
 impl Eq for Source {}
 
-/// Some text of a [`Source`].
+/// A range of text in a [`Source`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Where the text is.
+    /// The file.
     pub source: Arc<Source>,
     /// Byte range in the source's text.
     pub span: Range<usize>,
@@ -70,7 +70,7 @@ pub struct Position {
 }
 
 impl Place {
-    /// A place; a range that is not one of `source` is moved to the nearest that is.
+    /// A place. A range that is not valid in `source` is moved to the nearest valid one.
     pub fn new(source: &Arc<Source>, span: Range<usize>) -> Self {
         let start = floor(&source.text, span.start);
         let end = floor(&source.text, span.end.max(start));
@@ -85,17 +85,17 @@ impl Place {
         &self.source.text[self.span.clone()]
     }
 
-    /// Where the text begins.
+    /// The position of its first character.
     pub fn start(&self) -> Position {
         self.source.position(self.span.start)
     }
 
-    /// Where the text ends: the position after its last character.
+    /// The position after its last character.
     pub fn end(&self) -> Position {
         self.source.position(self.span.end)
     }
 
-    /// `file:line`, to point at a second place from within a message.
+    /// `file:line`, which names a second place in a message.
     pub fn short(&self) -> String {
         format!("{}:{}", self.source.name, self.start().line)
     }

@@ -1,9 +1,9 @@
-//! Pass 1 over a file: TOML syntax, with every error and as much of the tree as can be saved.
+//! Pass 1 over a file: TOML syntax, with every error and as much of the tree as possible.
 //!
-//! The parser goes on after a value that it cannot read, but after a missing bracket it takes what
-//! follows for a part of the same value. So after such an error the section that holds it (from one
-//! `[header]` to the next) is overwritten with blanks and the text is parsed again: the other
-//! sections are still checked, and every position stays right. Pure.
+//! The parser goes on after a value that it cannot read. But after a missing bracket it takes the following
+//! text for a part of the same value. So after such an error the section with the error (from one `[header]` to
+//! the next) is overwritten with blanks, and the text is parsed again: the other sections are still checked,
+//! and every position stays right. Pure.
 
 use super::diagnostic::{Diagnostic, Report};
 use super::source::{Place, Source};
@@ -12,14 +12,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use toml::de::DeTable;
 
-/// Most sections that are blanked out; what is left then is given up.
+/// Most sections that are blanked out; then the rest is given up.
 const ROUNDS_MAX: usize = 32;
 
-/// How much of the parser's work `text` is, at most: the keys, values, brackets and lines in it.
-/// What is in quotes is one value.
+/// An upper bound of the parser's work for `text`: its keys, values, brackets and lines. A quoted string is one
+/// value.
 pub(super) fn marks(text: &str) -> usize {
     let mut marks = 0;
-    // What ends the string or comment that the byte is in; neither goes on in the next line.
+    // The byte that ends the current string or comment; both end with the line.
     let mut inside = None;
     let mut escaped = false;
     for byte in text.bytes() {
@@ -46,12 +46,12 @@ pub(super) fn marks(text: &str) -> usize {
     marks
 }
 
-/// How much may be looked at again because there was a mistake in it, in [`marks`].
+/// How much may be processed again because of mistakes, in [`marks`].
 #[derive(Debug)]
 pub(super) struct Repeats(pub(super) usize);
 
 impl Repeats {
-    /// Whether a text of so many marks may be looked at once more.
+    /// Whether a text with this many marks may be processed once more.
     pub(super) fn take(&mut self, marks: usize) -> bool {
         let left = self.0.checked_sub(marks.max(1));
         self.0 = left.unwrap_or(0);
@@ -59,8 +59,8 @@ impl Repeats {
     }
 }
 
-/// Makes `text` parse, for the most part: reports every syntax error and returns the text with the
-/// sections that hold one blanked out.
+/// Makes most of `text` parse: reports every syntax error, and returns the text with the sections that have
+/// errors blanked out.
 pub(super) fn blank_broken(
     source: &Arc<Source>,
     (marks, repeats): (usize, &mut Repeats),
@@ -103,7 +103,7 @@ pub(super) fn blank_broken(
     " ".repeat(text.len())
 }
 
-/// Parses what [`blank_broken`] returned; values that could not be read are taken out.
+/// Parses the result of [`blank_broken`]; values that could not be read are removed.
 pub(super) fn parse<'t>(text: &'t str, removed: &mut RemovedKeys) -> DeTable<'t> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut table = table.into_inner();
@@ -116,12 +116,12 @@ fn is_bad_value(error: &toml::de::Error) -> bool {
     error.message().contains("must be quoted")
 }
 
-/// Whether the parser loses nothing but one value.
+/// Whether the parser loses only one value.
 fn is_local(error: &toml::de::Error) -> bool {
     is_bad_value(error) || error.message().starts_with("duplicate key")
 }
 
-/// Whether the error is about what is inside brackets or braces of a value.
+/// Whether the error concerns the inside of a list or table value.
 fn in_value(error: &toml::de::Error) -> bool {
     let message = error.message();
     !message.contains("array table")
@@ -130,8 +130,8 @@ fn in_value(error: &toml::de::Error) -> bool {
             .any(|what| message.contains(what))
 }
 
-/// The section around the byte at `at`. An error inside a value that shows at a header belongs to
-/// the section before: its bracket was never closed.
+/// The section around the byte at `at`. An error inside a value that appears at a header belongs to the section
+/// before, where a bracket was not closed.
 fn section(text: &str, at: usize, in_value: bool) -> Range<usize> {
     let at = at.min(text.len());
     let mut start = 0;
@@ -149,7 +149,7 @@ fn section(text: &str, at: usize, in_value: bool) -> Range<usize> {
     start..text.len()
 }
 
-/// `[name` or `[[name` at the start of a line; a list of our values never begins like that.
+/// `[name` or `[[name` at the start of a line; a list in a configuration never begins like that.
 fn is_header(line: &str) -> bool {
     let Some(rest) = line.trim_start().strip_prefix('[') else {
         return false;

@@ -1,7 +1,7 @@
-//! The parsed file as a tree: what was taken out of it because it was wrong, and where things are.
+//! The parsed file as a tree: the keys that were removed because they were wrong, and the places of keys.
 //!
-//! Pure. A wrong value is reported and removed, so that the rest can still be read and judged;
-//! [`RemovedKeys`] remembers it, so that nobody reports it as missing.
+//! Pure. A wrong value is reported and removed, so that the rest can be read and checked. [`RemovedKeys`]
+//! remembers it, so that it is not reported as missing.
 
 use super::diagnostic::Diagnostic;
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What was removed from a file.
+/// Keys that were removed from a file.
 #[derive(Debug, Default)]
 pub(super) struct RemovedKeys {
     keys: HashSet<(Range<usize>, String)>,
@@ -18,7 +18,7 @@ pub(super) struct RemovedKeys {
 }
 
 impl RemovedKeys {
-    /// `key` was removed from the table at `table`, wholly or in part.
+    /// `key` was removed from the table at `table`, completely or in part.
     pub(super) fn insert(&mut self, table: &Range<usize>, key: &str) {
         self.keys.insert((table.clone(), key.to_owned()));
     }
@@ -38,15 +38,15 @@ impl RemovedKeys {
         self.top.insert(key.to_owned());
     }
 
-    /// Whether a table below the top-level `key`, or the name of one, was removed: then a reference
-    /// to it cannot be judged.
+    /// Whether a table below the top-level `key`, or the name of one, was removed. If so, a reference to it
+    /// cannot be checked.
     pub(super) fn names_below(&self, key: &str) -> bool {
         self.everything || self.top.contains(key)
     }
 }
 
-/// Removes the value or key at `target`, the innermost one, or else the innermost that holds it.
-/// Returns whether anything was found.
+/// Removes the innermost value or key at `target`, otherwise the innermost one that contains it. Returns
+/// whether one was found.
 pub(super) fn cut(
     root: &mut DeTable<'_>,
     target: &Range<usize>,
@@ -57,14 +57,14 @@ pub(super) fn cut(
         .any(|exact| cut_table(root, None, target, removed, exact).is_some())
 }
 
-/// Removes the values and keys at `targets`, as [`cut`] does, in one walk as far as they are found
-/// where they are said to be. When too many are not, the whole table is given up.
+/// Removes the values and keys at `targets`, as [`cut`] does, in one walk if they are at exactly these places.
+/// When too many are not, the whole table is given up.
 pub(super) fn cut_all(
     root: &mut DeTable<'_>,
     targets: impl IntoIterator<Item = Range<usize>>,
     removed: &mut RemovedKeys,
 ) {
-    /// Most targets that have a walk each.
+    /// Most targets that get a walk of their own.
     const WALKS_MAX: usize = 32;
     let mut targets: HashSet<Range<usize>> = targets.into_iter().collect();
     if !targets.is_empty() {
@@ -79,7 +79,7 @@ pub(super) fn cut_all(
     }
 }
 
-/// Removes what stands exactly at one of `targets`, which is then taken out of them.
+/// Removes the values and keys that are exactly at one of `targets`, and removes these targets.
 fn cut_exact(
     table: &mut DeTable<'_>,
     span: Option<&Range<usize>>,
@@ -95,7 +95,7 @@ fn cut_exact(
             record(removed, span, key.get_ref(), &cut);
             cuts.push(cut);
         }
-        // Both may be meant.
+        // Both may be targets.
         let (by_key, by_value) = (targets.remove(&key.span()), targets.remove(&value.span()));
         if by_key || by_value {
             own.push(key.get_ref().clone().into_owned());
@@ -141,7 +141,7 @@ fn cut_exact_value(
     }
 }
 
-/// What was removed: how deep below the table or list that is looked at, and its key.
+/// What was removed: its depth below the current table or list, and its key.
 struct Cut {
     depth: usize,
     key: String,
@@ -221,13 +221,13 @@ fn hits(span: &Range<usize>, target: &Range<usize>, exact: bool) -> bool {
 fn record(removed: &mut RemovedKeys, span: Option<&Range<usize>>, key: &str, cut: &Cut) {
     match span {
         Some(span) => removed.insert(span, key),
-        // A top-level key, a table of it, or a table's name.
+        // A top-level key, a table below it, or a table's name.
         None if cut.depth <= 1 || cut.key == "name" => removed.insert_name(key),
         None => {}
     }
 }
 
-/// Fills in the key path of each diagnostic about `text`: `frontend[postgres].bind[0]`.
+/// Fills in the key path of each diagnostic of `text`: `frontend[postgres].bind[0]`.
 pub(super) fn name_paths<'a>(text: &str, diagnostics: impl Iterator<Item = &'a mut Diagnostic>) {
     let (root, _) = DeTable::parse_recoverable(text);
     let mut wanted: Vec<_> = diagnostics
@@ -244,11 +244,11 @@ pub(super) fn name_paths<'a>(text: &str, diagnostics: impl Iterator<Item = &'a m
     naming.table(root.get_ref());
 }
 
-/// A walk over a tree that knows where it is.
+/// A walk over a tree that tracks its path.
 struct Naming<'t, 'd> {
     stack: Vec<Step<'t>>,
-    /// Span of a diagnostic, length of the smallest span found so far that holds it, and the
-    /// diagnostic; by the beginning of the span.
+    /// The span of a diagnostic, the length of the smallest span so far that contains it, and the diagnostic;
+    /// sorted by the start of the span.
     wanted: Vec<(Range<usize>, usize, &'d mut Diagnostic)>,
 }
 
@@ -282,7 +282,7 @@ impl<'t> Naming<'t, '_> {
             }
             _ => {}
         }
-        // After what is inside: a header's span is that of its list too, and the item is meant.
+        // After its content: the span of a header is also that of its list, and the item is meant.
         self.visit(&value.span());
     }
 

@@ -1,7 +1,7 @@
-//! Pass 2 over a file: every key that rlb does not know, with what was probably meant.
+//! Pass 2 over a file: finds every unknown key, and the key that was probably meant.
 //!
-//! The known keys are taken from the JSON schema of [`File`], so that they cannot differ from what
-//! the next pass reads; what to write instead, from their declarations. Pure.
+//! The known keys come from the JSON schema of [`File`], so that they are the same that the next pass reads;
+//! the hints come from the declarations. Pure.
 
 use super::diagnostic::{Diagnostic, Report};
 use super::key::Key;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-/// Most tables that are named for a key that stands in the wrong one.
+/// Most tables that a hint names for a key that is in the wrong table.
 const HOMES_MAX: usize = 3;
 
 /// The keys that a file may have, as a JSON schema.
@@ -24,15 +24,15 @@ pub(super) struct Known {
     tables: Vec<TableKeys>,
 }
 
-/// What may stand at one place of the file.
+/// The values that are allowed at one place of the file.
 struct Shape<'a> {
-    /// Named keys.
+    /// Its named keys.
     keys: Vec<(&'a str, &'a Value)>,
-    /// What the values of a table with free keys are.
+    /// The schema of values in a table with free keys.
     free: Option<&'a Value>,
-    /// What the items of a list are.
+    /// The schema of items in a list.
     items: Option<&'a Value>,
-    /// Short forms are allowed besides.
+    /// Short forms are also allowed.
     either: bool,
 }
 
@@ -41,8 +41,8 @@ impl Shape<'_> {
         !self.keys.is_empty() || self.free.is_some()
     }
 
-    /// What was expected, and what to write, when `value` is a list where a table is expected, or
-    /// the other way round.
+    /// What was expected and what to write, when `value` is a list and a table is expected, or the other way
+    /// round.
     fn misfit(
         &self,
         known: &Known,
@@ -56,7 +56,7 @@ impl Shape<'_> {
                 format!("write [{header}]: it stands once"),
             )),
             DeValue::Table(table) if self.items.is_some() && !self.is_table() => {
-                // "[frontend.web]", as a node group is written, or "[backend.servers]".
+                // "[frontend.web]", like a node group, or "[backend.servers]".
                 let inside = table
                     .iter()
                     .next()
@@ -153,8 +153,7 @@ impl Known {
         homes
     }
 
-    /// What to write for a word of HAProxy's in the table of that `shape`, by the declaration of the
-    /// key that it stands for.
+    /// What to write for HAProxy's `name` in the table with this `shape`, by the declaration of rlb's key.
     fn declared(&self, name: &str, shape: &Shape<'_>) -> Option<String> {
         let plain = |word: &str| word.to_lowercase().replace(['_', '.', ' '], "-");
         let written = plain(name);
@@ -176,7 +175,7 @@ impl Known {
     }
 }
 
-/// Reports and removes every key that is not known.
+/// Reports and removes every unknown key.
 pub(super) fn unknown_keys(
     known: &Known,
     source: &Arc<Source>,
@@ -199,7 +198,7 @@ struct Walk<'a> {
     source: &'a Arc<Source>,
     removed: &'a mut RemovedKeys,
     report: &'a mut Report,
-    /// The top-level key that is being walked.
+    /// The current top-level key.
     top: String,
 }
 
@@ -236,7 +235,7 @@ impl Walk<'_> {
                     let text = place.text();
                     let is_header = text.starts_with('[') && !text.contains(',');
                     let header = text.trim_matches(['[', ']']);
-                    // A table that has no header of its own: [frontend.web].
+                    // A table without a header of its own: [frontend.web].
                     let implied = !is_header && span.is_none() && value.get_ref().is_table();
                     let header = if implied || header.starts_with(&format!("{name}.")) {
                         name
@@ -284,9 +283,9 @@ impl Walk<'_> {
         }
     }
 
-    /// Takes an unknown key out of `table`. When it is clear which key was meant, the value is put
-    /// under that key and is judged too. Otherwise the key that was probably meant is recorded as
-    /// removed, so that it is not reported as missing.
+    /// Removes an unknown key from `table`. When it is clear which key was meant, its value moves to that key
+    /// and is checked too. Otherwise the key that was probably meant is recorded as removed, so that it is not
+    /// reported as missing.
     fn misspelt(
         &mut self,
         key: &Spanned<DeString<'_>>,
@@ -328,7 +327,7 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, name: &str, span: Range<usize>, shape: &Shape<'_>) {
-        // The words take time to find, and would not be shown.
+        // Finding a hint is expensive, and it would not be shown.
         if self.report.is_full() {
             return self.report.count_error();
         }
@@ -365,7 +364,7 @@ impl Walk<'_> {
     }
 }
 
-/// Says what to write for `key` of the table at `place`.
+/// What to write for `key` of the table at `place`.
 fn instead(place: &str, key: &Key) -> String {
     let name = key.name;
     match place {
@@ -384,7 +383,7 @@ fn instead(place: &str, key: &Key) -> String {
     }
 }
 
-/// The known key that an unknown one stands for.
+/// The known key that an unknown one was probably meant to be.
 fn meant<'s>(name: &str, shape: &Shape<'s>) -> Option<&'s str> {
     if name == "server" && shape.keys.iter().any(|(key, _)| *key == "servers") {
         return Some("servers");

@@ -1,7 +1,6 @@
-//! The values of a validated configuration that are no tables: addresses, words, numbers of
-//! proxies.
+//! The values of a validated configuration that are not tables: addresses, words, ids of proxies.
 //!
-//! Plain data. [`model`](crate::config::model) hands them on to the rest of the program.
+//! Plain data. [`model`](crate::config::model) re-exports them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,18 +10,18 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendIndex(pub usize);
 
-/// HAProxy's `iid`: the number of a proxy in the statistics. Given by `id`, or counted from 2 in
-/// file order (the stats proxy takes the first).
+/// HAProxy's `iid`: the id of a proxy in the statistics. Given by `id`, or counted from 2 in file order (the
+/// stats proxy takes the first).
 pub type ProxyId = u32;
 
-/// Where the lines of a log target go.
+/// The destination of a log target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogSink {
     /// `stdout`.
     Stdout,
     /// `stderr`.
     Stderr,
-    /// `file:/var/log/rlb.log`, opened for append, opened again after a rotation.
+    /// `file:/var/log/rlb.log`, opened for appending, and again after a rotation.
     File(PathBuf),
     /// `unix:/dev/log`, a datagram socket.
     Unix(PathBuf),
@@ -43,10 +42,10 @@ impl std::fmt::Display for LogSink {
     }
 }
 
-/// Framing of a log line.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// The line alone.
+    /// Only the line.
     Raw,
     /// `<134>Nov 22 06:51:57 rlb[7]: line`: what HAProxy sends by default (no host name).
     Rfc3164,
@@ -80,19 +79,19 @@ pub enum Severity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Facility(pub u8);
 
-/// What a client of the runtime socket may do, HAProxy's `level`.
+/// The rights of a client of the runtime socket, HAProxy's `level`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ApiLevel {
-    /// Look.
+    /// It may read data that is not sensitive.
     User,
-    /// Look at everything, change nothing that changes traffic.
+    /// It may read everything, and change nothing that affects traffic.
     Operator,
-    /// Everything.
+    /// It may do everything.
     Admin,
 }
 
 impl ApiLevel {
-    /// The word of the file.
+    /// The word in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -102,7 +101,7 @@ impl ApiLevel {
     }
 }
 
-/// A user and a password, as HTTP's basic authentication joins them. Never printed.
+/// A user and a password, joined as in HTTP's basic authentication. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials(pub Arc<str>);
 
@@ -113,7 +112,7 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// Where a bind listens.
+/// The address of a bind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BindAddress {
     /// IPv4 or IPv6.
@@ -125,7 +124,7 @@ pub enum BindAddress {
 /// `balance`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
-    /// Weighted round robin, exact across workers.
+    /// Weighted round robin over all workers.
     RoundRobin,
 }
 
@@ -138,12 +137,12 @@ impl Balance {
     }
 }
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
     /// An IP address.
     Ip(std::net::IpAddr, ServerPort),
-    /// A host name, resolved at the start and again until it resolves.
+    /// A host name, looked up at the start, and again until it resolves.
     Name(Arc<str>, ServerPort),
     /// A unix socket path, or an abstract name that begins with `@`.
     Unix(PathBuf),
@@ -158,9 +157,9 @@ pub enum ServerPort {
     FromClient(i32),
 }
 
-/// What a health check asks of the server.
+/// The type of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckKind {
-    /// `option tcp-check` without rules: a connection.
+    /// A connect, as `option tcp-check` without rules.
     Tcp,
 }

@@ -1,16 +1,16 @@
-//! Suggestions for words that rlb does not know: the most similar known word, and for HAProxy's
-//! keywords what to write instead.
+//! Suggestions for unknown words: the most similar known word, and for HAProxy's keywords what to write
+//! instead.
 //!
 //! Pure functions over constant tables.
 
-/// The candidate that is most like `word`, if any is much like it.
+/// The candidate that is most similar to `word`, if any is similar enough.
 pub(super) fn closest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    // The beginning of a word is meant for the word.
+    // A prefix may stand for the whole word.
     const PREFIX_BYTES_MIN: usize = 3;
-    // Bounds the quadratic comparison; no candidate is nearly that long.
+    // Bounds the quadratic comparison; no candidate is nearly as long.
     const WORD_BYTES_MAX: usize = 300;
     const CANDIDATES_MAX: usize = 2000;
     if word.len() > WORD_BYTES_MAX {
@@ -37,7 +37,7 @@ pub(super) fn closest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// Whether `word` is `candidate` but for one letter, capitals and underscores.
+/// Whether `word` differs from `candidate` by at most one letter, capitals and underscores aside.
 pub(super) fn is_clear(word: &str, candidate: &str) -> bool {
     strsim::damerau_levenshtein(&plain(word), &plain(candidate)) <= 1
 }
@@ -54,7 +54,7 @@ pub(super) fn did_you_mean<'a>(
     closest(word, candidates).map(|candidate| format!("did you mean `{candidate}`?"))
 }
 
-/// The sections of a file of HAProxy's.
+/// The sections of a HAProxy configuration.
 const HAPROXY_SECTIONS: &[&str] = &[
     "backend",
     "cache",
@@ -75,7 +75,7 @@ const HAPROXY_SECTIONS: &[&str] = &[
     "userlist",
 ];
 
-/// What to do with a file of HAProxy's.
+/// The hint for a HAProxy configuration.
 pub(super) const HAPROXY_FILE: &str = "\
 rlb reads TOML: write it anew, nearly every word stays the same
          listen postgres                  [[listen]]
@@ -87,8 +87,7 @@ rlb reads TOML: write it anew, nearly every word stays the same
        `rlb check` says of each of HAProxy's keywords what it is called here; every key is in
        docs/configuration.md and config/reference.toml, what differs in docs/differences.md";
 
-/// Whether a file is one of HAProxy's: it begins with one of its sections, or with one of its
-/// conditions.
+/// Whether a file is a HAProxy configuration: it begins with one of its sections or conditions.
 pub(super) fn is_haproxy_file(text: &str) -> bool {
     let mut lines = text.lines().map(str::trim);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
@@ -101,9 +100,8 @@ pub(super) fn is_haproxy_file(text: &str) -> bool {
     condition || (HAPROXY_SECTIONS.contains(&word) && !equals)
 }
 
-/// HAProxy's keywords that rlb does not have, or not as a key, in kebab-case, and what to write.
-/// Consulted before a near miss is looked for. A keyword that rlb has as a key stands in the
-/// declaration of that key.
+/// HAProxy's keywords that rlb does not have, or not as a key, in kebab-case, and what to write. Used before
+/// similar words are searched. A keyword that rlb has as a key is in the declaration of that key.
 const HAPROXY: &[(&str, &str)] = &[
     ("accept-proxy", "rlb reads no PROXY header yet"),
     ("acl", "rlb has no ACLs"),
@@ -213,7 +211,7 @@ const HAPROXY: &[(&str, &str)] = &[
     ),
 ];
 
-/// Further keywords of HAProxy's, which have no counterpart in rlb.
+/// Other keywords of HAProxy without a counterpart in rlb.
 const HAPROXY_ONLY: &[&str] = &[
     "agent-addr",
     "agent-inter",
@@ -348,7 +346,7 @@ const HAPROXY_ONLY: &[&str] = &[
     "ws",
 ];
 
-/// Beginnings of HAProxy's keywords that have no counterpart in rlb.
+/// Prefixes of HAProxy's keywords without a counterpart in rlb.
 const HAPROXY_FAMILIES: &[&str] = &[
     "tune-",
     "ssl-",

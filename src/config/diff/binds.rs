@@ -1,23 +1,23 @@
-//! Which listening addresses stay across a reload, and so keep their sockets.
+//! Decides which listening addresses stay over a reload and keep their sockets.
 //!
-//! Pure. Used by the report of a reload and by the table of listening sockets, so that what is told
-//! and what is done cannot differ. Invariant: an old bind is matched at most once.
+//! Pure. The report of a reload and the table of listening sockets both use it, so that the report is true.
+//! Invariant: an old bind is matched at most once.
 
 use crate::config::model::{Bind, BindAddress, Config};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Who accepts from a bind.
+/// Who accepts connections of a bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// The statistics: the admin thread, one socket.
+    /// The statistics: the admin thread, with one socket.
     Stats,
-    /// A frontend: the workers, a socket each.
+    /// A frontend: the workers, with one socket each.
     Traffic,
 }
 
-/// A bind of the statistics, or of a frontend that is started.
+/// A bind of the statistics, or of a frontend that is not disabled.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BindOf {
     /// Who accepts.
@@ -29,30 +29,30 @@ pub struct BindOf {
 }
 
 impl BindOf {
-    /// What must be the same for a socket to stay where it is. There is one stats proxy, whatever
-    /// its name.
+    /// What must be equal for a socket to stay with its proxy. There is only one stats proxy, so its name does
+    /// not matter.
     fn key(&self) -> (Option<&str>, &BindAddress) {
         let frontend = (self.side == Side::Traffic).then_some(&*self.proxy);
         (frontend, &self.bind.address)
     }
 }
 
-/// What becomes of a bind of the new configuration.
+/// What a reload does with a bind of the new configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BindAction {
-    /// The socket of this old bind goes on, in the same frontend.
+    /// The socket of this old bind stays, in the same frontend.
     Keeps(usize),
-    /// The socket of this old bind goes on, in another frontend than before.
+    /// The socket of this old bind stays, in another frontend than before.
     Moves(usize),
-    /// Opened. `beside`: an old bind of this process has the port, on this or an overlapping
-    /// address, until the new one is in place.
+    /// A new socket is opened. `beside`: an old bind of this process has the port, on this or an overlapping
+    /// address, until the new socket is in place.
     Opens {
         /// Whether it joins a port that this process has already.
         beside: bool,
     },
 }
 
-/// The binds of the statistics and then those of all frontends that are started, in file order.
+/// The binds of the statistics, then those of all frontends that are not disabled, in file order.
 pub fn binds(config: &Config) -> Vec<BindOf> {
     let of = |side: Side, proxy: &Arc<str>, bind: &Bind| BindOf {
         side,
@@ -71,7 +71,7 @@ pub fn binds(config: &Config) -> Vec<BindOf> {
     stats.chain(traffic).collect()
 }
 
-/// What becomes of each of `new`. A bind of `old` that is kept or moved by none of them is closed.
+/// The action for each of `new`. A bind of `old` that no action keeps or moves is closed.
 pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindAction> {
     let mut own: HashMap<_, VecDeque<usize>> = HashMap::new();
     for (index, one) in old.iter().enumerate() {
@@ -91,8 +91,8 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindAction> {
             Some(BindAction::Keeps(index))
         })
         .collect();
-    // No socket moves from one side to the other: of an address, each worker has a socket, and the
-    // statistics have one.
+    // No socket moves between traffic and statistics: each worker has a socket of an address, the statistics
+    // have only one.
     let mut left: HashMap<&BindAddress, usize> = HashMap::new();
     for (index, one) in old.iter().enumerate() {
         if one.side == Side::Traffic && !taken[index] && !is_any_port(&one.bind.address) {
@@ -125,7 +125,7 @@ fn is_any_port(address: &BindAddress) -> bool {
     matches!(address, BindAddress::Tcp(address) if address.port() == 0)
 }
 
-/// The TCP addresses that old binds have, by port.
+/// The TCP addresses of old binds, by port.
 struct Ports(HashMap<u16, Vec<IpAddr>>);
 
 impl Ports {
@@ -141,7 +141,7 @@ impl Ports {
         Self(ports)
     }
 
-    /// Whether one of them overlaps with `address`, so that the kernel would refuse it.
+    /// Whether one of them overlaps `address`, so that the kernel would refuse it.
     fn has(&self, address: &BindAddress) -> bool {
         let BindAddress::Tcp(address) = address else {
             return false;

@@ -1,15 +1,15 @@
-//! Compares `[log]`; targets are the same when they lead to the same place. Pure; part of
+//! Compares `[log]`. Targets are the same when they have the same destination. Pure; part of
 //! [`plan`](super::plan).
 //!
-//! Invariant: [`match_targets`] says which targets stay open, to the report and to the log thread
-//! alike, so that what is told and what is done cannot differ.
+//! Invariant: [`match_targets`] decides which targets stay open, for the report and for the log thread, so that
+//! the report is true.
 
 use super::{Action, Found};
 use crate::config::key::{Differences, Effect};
 use crate::config::model::{Log, LogTarget};
 
-/// For each of `new` the target of `old` that leads to the same place; it stays open. A target of
-/// `old` is given at most once.
+/// For each of `new` the target of `old` with the same destination; it stays open. A target of `old` is matched
+/// at most once.
 pub fn match_targets(old: &[LogTarget], new: &[LogTarget]) -> Vec<Option<usize>> {
     let mut taken = vec![false; old.len()];
     new.iter()

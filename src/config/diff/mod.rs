@@ -1,8 +1,8 @@
-//! What a reload would do: two configurations compared, by name.
+//! What a reload would change: two configurations compared by name.
 //!
-//! Pure. Printed by `rlb diff` and by every reload. The keys of an object are compared by the code
-//! that their declaration makes ([`crate::config::keys`]); here are the objects, and what no key
-//! says. Invariant: two configurations that are not equal differ in at least one [`Change`].
+//! Pure. `rlb diff` and every reload print it. The code that the declaration of a key makes
+//! ([`crate::config::keys`]) compares the keys of an object; this module compares the objects, and what has no
+//! key. Invariant: configurations that are not equal differ in at least one [`Change`].
 
 mod binds;
 mod json;
@@ -29,7 +29,7 @@ pub enum Action {
     Remove,
     /// Some of its keys change.
     Change,
-    /// Some of its keys differ, and stay as they are until the process is started again.
+    /// Some of its keys differ, and keep their values until a restart.
     Restart,
 }
 
@@ -54,7 +54,7 @@ impl Action {
     }
 }
 
-/// One object that differs, and what a reload does about it.
+/// One object that differs, and what a reload does with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// What happens.
@@ -62,12 +62,12 @@ pub struct Change {
     /// `global`, `log`, `log target`, `runtime-api`, `stats`, `frontend`, `bind`, `backend`,
     /// `server` or `statistics` (the order of their rows).
     pub kind: &'static str,
-    /// Its name: `backend/server` of a server, `proxy address` of a bind, where a log target
-    /// leads; empty for tables that stand once.
+    /// Its name: `backend/server` for a server, `proxy address` for a bind, the destination for a log target;
+    /// empty for tables that exist once.
     pub name: String,
-    /// The keys that differ; empty for what is added or removed.
+    /// The keys that differ; empty for an object that is added or removed.
     pub keys: Vec<Difference>,
-    /// What it means for connections.
+    /// The effect on connections.
     pub effect: &'static str,
 }
 
@@ -89,20 +89,20 @@ impl fmt::Display for Change {
     }
 }
 
-/// Everything that differs.
+/// All differences.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
-    /// In file order; what is removed after what stays.
+    /// In file order; removed objects after those that stay.
     pub list: Vec<Change>,
 }
 
 impl Changes {
-    /// Nothing differs.
+    /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Those that a reload cannot make.
+    /// Changes that need a restart.
     pub fn restarts(&self) -> impl Iterator<Item = &Change> {
         self.of(Action::Restart)
     }
@@ -133,7 +133,7 @@ impl Changes {
     }
 }
 
-/// What a reload from `old` to `new` changes.
+/// The changes of a reload from `old` to `new`.
 pub fn plan(old: &Config, new: &Config) -> Changes {
     let old = &numbers::count_as(old, new);
     let mut found = Found::default();
@@ -156,7 +156,7 @@ pub fn plan(old: &Config, new: &Config) -> Changes {
     Changes { list: found.list }
 }
 
-/// `new` as far as a running process can take it over: what needs a restart stays as in `old`.
+/// `new` as far as a running process can use it: values that need a restart stay as in `old`.
 pub fn applicable(old: &Config, new: Config) -> Config {
     let mut config = new;
     config.global.keep_until_restart(&old.global);
@@ -170,8 +170,7 @@ pub fn applicable(old: &Config, new: Config) -> Config {
     config
 }
 
-/// Whether the health of `new` begins anew, because it has another address than `old` or its checks
-/// ask something else.
+/// Whether the health of `new` starts over, because its address or its check's target differs from `old`.
 pub fn server_starts_over(old: &model::Server, new: &model::Server) -> bool {
     model::Server::differences(old, new).effect() == Some(Effect::HealthAnew)
 }
@@ -192,7 +191,7 @@ impl Found {
         });
     }
 
-    /// The keys of one object: those that need a restart are a change of their own.
+    /// Adds the keys of one object; those that need a restart become a change of their own.
     fn changed(&mut self, kind: &'static str, name: &str, keys: Differences) {
         let (restart, other) = keys.split();
         for (action, keys) in [(Action::Restart, restart), (Action::Change, other)] {
@@ -251,8 +250,8 @@ fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stat
     found.changed("stats", "", keys);
 }
 
-/// Compares the order of the proxies that are in both files. Their positions are not compared: one
-/// more proxy moves all that come after it.
+/// Compares the order of the proxies that are in both files. Positions are not compared, because one new proxy
+/// moves all that follow.
 fn order(found: &mut Found, old: &Config, new: &Config) {
     fn proxies(config: &Config) -> Vec<(u32, String)> {
         let frontends = config.frontends.iter();

@@ -1,12 +1,12 @@
-//! Numbers that were counted and not written. Removing the first server of a backend moves the
-//! numbers of all others, which is no change of theirs. Pure.
+//! Ids that were counted and not written. Removing the first server of a backend changes the ids of all others,
+//! which is no change of theirs. Pure.
 
 use crate::config::model::{Backend, Bind, Config, Frontend, ProxyId};
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// `old`, with the numbers of `new` for everything that is in both, where neither configuration has
-/// written a number of its own. Numbers that someone wrote stay and are compared.
+/// `old`, with the ids of `new` for everything that is in both, where no id of either configuration was
+/// written. Written ids stay and are compared.
 pub(super) fn count_as(old: &Config, new: &Config) -> Config {
     let mut config = old.clone();
     if proxies_are_counted(old) && proxies_are_counted(new) {
@@ -67,7 +67,7 @@ fn servers(old: &mut Backend, new: &Backend) {
     }
 }
 
-/// The halves of a listen have one number.
+/// The frontend and the backend of a listen have one id.
 fn proxies_are_counted(config: &Config) -> bool {
     const FIRST: ProxyId = 2;
     let frontends = config.frontends.iter().map(|it| (it.order, it.id));

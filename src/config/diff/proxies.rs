@@ -1,5 +1,4 @@
-//! Frontends, binds, backends and servers compared by name. Pure; the part of
-//! [`plan`](super::plan) that most reloads are about.
+//! Compares frontends, binds, backends and servers by name. Pure; part of [`plan`](super::plan).
 
 use super::binds::{BindAction, BindOf, Side, binds, match_binds};
 use super::{Action, Found, names};
@@ -35,7 +34,7 @@ pub(super) fn frontends(found: &mut Found, old: &Config, new: &Config) {
     }
 }
 
-/// Binds are compared across frontends: a socket may move from one to another.
+/// Binds are compared over all frontends, because a socket may move from one to another.
 fn frontend_keys(
     (old, old_config): (&model::Frontend, &Config),
     (new, new_config): (&model::Frontend, &Config),
@@ -129,7 +128,7 @@ pub(super) fn backends(found: &mut Found, old: &Config, new: &Config) {
     }
 }
 
-/// What an added server means for connections.
+/// The effect of an added server on connections.
 const SERVER_ADDED: &str = "takes its share at once; a check decides";
 
 fn server_name(backend: &model::Backend, server: &model::Server) -> (&'static str, String) {

@@ -1,4 +1,4 @@
-//! What is told of two configurations, and what needs a restart.
+//! The differences of two configurations, and what needs a restart.
 
 use super::*;
 use crate::config::{Limits, Loader};
@@ -62,7 +62,7 @@ fn a_file_does_not_differ_from_itself() {
 }
 
 #[test]
-fn a_weight_is_told_with_both_values() {
+fn a_weight_is_shown_with_both_values() {
     assert_eq!(
         edited(
             "address = \"10.0.0.2:80\"",
@@ -204,7 +204,7 @@ fn what_needs_a_restart_stays_and_the_rest_applies() {
         (api.socket.to_str(), api.level.name()),
         (Some("/run/a"), "operator")
     );
-    // And the next reload says it again.
+    // The next reload reports it again.
     assert_eq!(plan(&applied, &new).restarts().count(), 2);
     assert_eq!(plan(&old, &applied).restarts().count(), 0);
 }
@@ -239,7 +239,7 @@ fn binds_of_the_statistics_come_and_go() {
              are finished)",
         ]
     );
-    // Another name is no other socket.
+    // Another name does not change the socket.
     assert_eq!(
         edited("[stats]\n", "[stats]\nname = \"admin\"\n"),
         ["~ stats: name \"stats\" -> \"admin\" (holds at once)"]
@@ -287,7 +287,7 @@ fn a_port_that_changes_sides_is_opened_beside() {
 }
 
 #[test]
-fn targets_of_the_log_are_compared_by_where_they_lead() {
+fn targets_of_the_log_are_compared_by_destination() {
     let log = |targets: &str| format!("{BASE}[log]\n{targets}");
     let two = log("target = [{ to = \"stdout\" }, { to = \"file:/var/log/a\" }]\n");
     let other = log("tag = \"lb\"\ntarget = [{ to = \"file:/var/log/b\" }, \
@@ -333,9 +333,9 @@ fn one_more_proxy_is_no_change_of_order_and_a_swap_is() {
     );
 }
 
-/// Fault 29: numbers that nobody has written are no change.
+/// Fault 29: counted ids are no change.
 #[test]
-fn fault_29_counted_numbers_are_not_told() {
+fn fault_29_counted_ids_are_no_change() {
     let removed = |line: &str| edited(line, "");
     assert_eq!(
         removed("  { name = \"s1\", address = \"10.0.0.1:80\", check = true },\n"),
@@ -344,7 +344,7 @@ fn fault_29_counted_numbers_are_not_told() {
     assert_eq!(removed("\"127.0.0.1:80\", ").len(), 1);
     let told = removed("[stats]\nbind = \"127.0.0.1:8080\"\n");
     assert!(told.iter().all(|line| !line.contains(" id ")), "{told:?}");
-    // One that was written is.
+    // A written one is a change.
     assert_eq!(
         edited("name = \"s2\"", "name = \"s2\", id = 7"),
         ["~ server app/s2: id 2 -> 7 (holds for the next connection)"]

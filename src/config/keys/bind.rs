@@ -61,7 +61,7 @@ keys! {
     }
 }
 
-/// The address of a bind that has none yet.
+/// The address of a bind that was not read yet.
 const NOWHERE: BindAddress = BindAddress::Tcp(SocketAddr::new(
     std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     0,
@@ -73,8 +73,8 @@ impl Expected for BindTable {
 }
 
 impl Bind {
-    /// Whether a socket that was opened for `old` does for `new`: everything else about it can be
-    /// changed while it listens. Its address is not looked at.
+    /// Whether a socket that was opened for `old` can be used for `new`: everything else can be changed while
+    /// it listens. Does not compare the address.
     pub(in crate::config) fn is_same_socket(old: &Self, new: &Self) -> bool {
         let mut found = Differences::default();
         Self::compare(old, new, &mut found);

@@ -1,34 +1,34 @@
-//! The macro `keys!`, by which a table of the file is declared: its keys, how each is written, and
-//! what the table means.
+//! The macro `keys!`, which declares a table of the file: its keys, how each is written, and the struct of the
+//! model.
 //!
 //! One declaration makes
 //!
-//! - the struct of the table as written, with a field and a [`Key`](crate::config::key::Key) of the
-//!   same name for each key; it reads itself with serde and describes itself in the JSON schema, from
-//!   which the manual page and the search for unknown keys are made ([`Table`]);
-//! - with `layer`: a struct with the judged value of each key of `read` and `meant`, which one table
-//!   can put over another (`over`: the nearest value holds);
-//! - with `model`: the struct of the model. It has the fields listed for it, which `validate` fills
-//!   in, and a field for each key of `meant`, which `from_layer` fills in with the value or the
-//!   default. `compare` finds what differs between two of them.
+//! - the struct of the table as written, with a field and a [`Key`](crate::config::key::Key) of the same name
+//!   for each key. Serde reads it, and it describes itself in the JSON schema, from which the manual page and
+//!   the search for unknown keys are made ([`Table`]);
+//! - with `layer`: a struct with the validated value of each key of `read` and `meant`. One table can be put
+//!   over another (`over`): the nearest value wins;
+//! - with `model`: the struct of the model. It has the fields that are listed for it, which `validate` fills
+//!   in, and a field for each key of `meant`, which `from_layer` fills in with the value or the default.
+//!   `compare` finds the differences of two of them.
 //!
 //! A key is declared as
 //!
 //! ```text
-//! /// What it is, in one sentence.
+//! /// Documentation in one sentence.
 //! field_name: Kind = DEFAULT, attribute: VALUE, …;
 //! ```
 //!
-//! where the attributes are the fields of [`Key`](crate::config::key::Key). The name in the file is
-//! that of the field in kebab-case. A field of the model is declared as
+//! where the attributes are the fields of [`Key`](crate::config::key::Key). The name in the file is that of the
+//! field in kebab-case. A field of the model is declared as
 //!
 //! ```text
-//! /// What it is.
+//! /// Documentation.
 //! field_name: Type = PLACEHOLDER, KEY => SHOW;
 //! ```
 //!
-//! where `KEY => SHOW` says by which key a difference is told and how a value is shown. Without it
-//! [`diff`](crate::config::diff) compares the field by hand.
+//! where `KEY => SHOW` names the key for which a difference is reported, and the function that shows a value.
+//! Without it [`diff`](crate::config::diff) compares the field by hand.
 
 use crate::config::key::{Effect, Key, REQUIRED};
 use schemars::{JsonSchema, SchemaGenerator};
@@ -41,16 +41,16 @@ use std::marker::PhantomData;
 pub trait Table: Default {
     /// Name of its definition in the JSON schema.
     const SCHEMA: &'static str;
-    /// What messages and documents call it: `[global]`, `a server`.
+    /// Its name in messages and documents: `[global]`, `a server`.
     const PLACE: &'static str;
-    /// What it is.
+    /// Its documentation.
     const DOC: &'static str;
 
     /// Takes the value of `key` from `map`, when it is a key of this table.
     fn set<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error>;
 
-    /// Adds its keys to the JSON schema `properties`. Where they are not written, they are taken from
-    /// the table `from`; empty: they are not inherited.
+    /// Adds its keys to the JSON schema `properties`. `from`: the table from which they are inherited; empty if
+    /// they are not.
     fn describe(generator: &mut SchemaGenerator, properties: &mut Map<String, Value>, from: &str);
 
     /// Adds its keys to `list`, with the table from which they are inherited.
@@ -62,7 +62,7 @@ pub trait Table: Default {
 pub struct Listed {
     /// The key.
     pub key: Key,
-    /// The table that it is taken from when it is not written here; empty: none.
+    /// The table from which it is inherited; empty: none.
     pub from: &'static str,
 }
 
@@ -104,7 +104,7 @@ pub(in crate::config) fn schema<T: Table>(generator: &mut SchemaGenerator) -> sc
     })
 }
 
-/// Adds one key, whose values are `Field`s, to the JSON schema of a table.
+/// Adds one key with values of type `Field` to the JSON schema of a table.
 pub(in crate::config) fn describe<Field: JsonSchema>(
     generator: &mut SchemaGenerator,
     properties: &mut Map<String, Value>,
@@ -123,7 +123,7 @@ pub(in crate::config) fn describe<Field: JsonSchema>(
     properties.insert(key.name.to_owned(), schema);
 }
 
-/// What the schema and the manual page say of a key.
+/// The text of a key in the schema and the manual page.
 fn description(key: &Key, from: &str) -> String {
     let mut text = key.text().to_owned();
     let default = (key.default)();
@@ -272,7 +272,7 @@ macro_rules! keys {
             $field:ident: $kind:ty = $default:expr $(, $attribute:ident: $value:expr)*;
         )* }
     ) => {
-        #[doc = concat!("What a [`", stringify!($table), "`] says, each value judged.")]
+        #[doc = concat!("The validated values of a [`", stringify!($table), "`].")]
         #[derive(Debug, Clone, Default)]
         pub(in crate::config) struct $layer {
             $(pub(in crate::config) $field: Option<Written<<$kind as Plain>::Value>>,)*

@@ -24,7 +24,7 @@ keys! {
         log: Raw<Maybe<LogTable>> = "", haproxy: &["log"];
         /// The statistics listener. Without this table there is none.
         stats: Raw<Maybe<StatsTable>> = "", haproxy: &["stats enable"];
-        /// When this machine is to get traffic. Without this table: while it runs.
+        /// When this machine should receive traffic. Without this table: while it runs.
         readiness: Raw<Maybe<ReadinessTable>> = "";
         /// The socket for commands. Without this table there is none.
         runtime_api: Raw<Maybe<RuntimeApiTable>> = "", haproxy: &["stats socket"];

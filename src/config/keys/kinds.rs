@@ -1,9 +1,8 @@
-//! The kinds of values that keys have: how a value is written, what it is when it has been judged,
-//! what a table without it means, and how people read it.
+//! The kinds of values of keys: how a value is written, its type after validation, the meaning of a table
+//! without it, and its text for people.
 //!
-//! Pure. A declaration in [`keys`](crate::config::keys) names one of these for each key. A kind with
-//! [`Read`] is read by the code that the macro `keys!` makes; a [`Raw`] key is read by hand in
-//! `validate`.
+//! Pure. A declaration in [`keys`](crate::config::keys) names one of these for each key. The code that the
+//! macro `keys!` makes reads a kind with [`Read`]; `validate` reads a [`Raw`] key by hand.
 
 #![expect(
     clippy::ref_option,
@@ -28,32 +27,32 @@ use std::time::Duration;
 pub trait Kind {
     /// The field of a table's struct.
     type Field: Clone + Debug + Default + DeserializeOwned + JsonSchema;
-    /// What a declaration says of a table without the key: a value, or words for people.
+    /// The default of a declaration: a value, or words for people.
     type Default;
-    /// For people.
+    /// Its name for people.
     const WORD: &'static str;
 
     /// The default, as in the file or in words.
     fn default_text(default: Self::Default) -> String;
 }
 
-/// What a value is when it has been judged.
+/// The value after validation.
 pub trait Plain: Kind {
     /// A value that was written.
     type Value: Clone + Debug;
-    /// The field of the model.
+    /// The type of the model's field.
     type Meant: Clone + Debug + PartialEq;
 
-    /// What a table with this value, or without it, means.
+    /// The field's value for a table with or without this value.
     fn meant(value: Option<Self::Value>, default: Self::Default) -> Self::Meant;
 
-    /// As people read it in a comparison.
+    /// Its text in a comparison.
     fn show(meant: &Self::Meant) -> String;
 }
 
-/// Judges what was written.
+/// Reads and validates what was written.
 pub(in crate::config) trait Read: Plain {
-    /// The value, unless it was not written or is not valid, which is reported.
+    /// The value. `None` when it was not written, or is not valid, which is reported.
     fn read(
         validator: &mut Validator<'_>,
         scope: Scope<'_>,
@@ -62,7 +61,7 @@ pub(in crate::config) trait Read: Plain {
     ) -> Option<Written<Self::Value>>;
 }
 
-/// Any other value: `T` is the field. It is read by hand.
+/// Any other value; `T` is the field's type. It is read by hand.
 #[derive(Debug)]
 pub struct Raw<T>(PhantomData<T>);
 
@@ -76,8 +75,7 @@ impl<T: Clone + Debug + Default + DeserializeOwned + JsonSchema> Kind for Raw<T>
     }
 }
 
-/// A value of kind `K` that may be absent from the model too. Its default says in words what holds
-/// then.
+/// A value of kind `K` that the model may lack. Its default describes in words what applies then.
 #[derive(Debug)]
 pub struct Optional<K>(PhantomData<K>);
 
@@ -119,14 +117,14 @@ impl<K: Read + Plain<Value = V, Meant = V> + Absent, V: Clone + Debug + PartialE
     }
 }
 
-/// The word for a value that is absent.
+/// The text for an absent value.
 pub trait Absent {
-    /// As in a comparison.
+    /// In a comparison.
     const ABSENT: &'static str = show::NONE;
 }
 
-/// Defines a kind: its type, how it is written, its value, the word for people, and how it is shown,
-/// how its default is written, and how it is read.
+/// Defines a kind: its type, how it is written, its value, its name, its default, how it is shown, and how it
+/// is read.
 macro_rules! kind {
     (
         $(#[doc = $doc:literal])+
@@ -182,7 +180,7 @@ macro_rules! kind {
     };
 }
 
-/// A duration as a default is written in the file.
+/// A duration as the default is written in the file.
 fn quoted(value: Duration) -> String {
     format!("\"{}\"", format_duration(value))
 }
@@ -296,7 +294,7 @@ impl Absent for Span {
     const ABSENT: &'static str = "off";
 }
 
-/// A word out of the list `W`.
+/// A word of the list `W`.
 #[derive(Debug)]
 pub struct Word<W>(PhantomData<W>);
 
@@ -340,7 +338,7 @@ where
     }
 }
 
-/// The value as it stands there, and its place.
+/// The value as written, and its place.
 fn written<T, V>(
     scope: Scope<'_>,
     field: &Maybe<T>,
@@ -353,7 +351,7 @@ fn written<T, V>(
     })
 }
 
-/// What `parse` makes of the text; what it has against it is reported with `code` and `expected`.
+/// The result of `parse` for the text; an error is reported with `code` and `expected`.
 fn parsed<V>(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
@@ -400,7 +398,7 @@ fn ip(text: &str) -> Result<IpAddr, Problem> {
         .map_err(|_| Problem::new(format!("`{text}` is not an IP address")))
 }
 
-/// Longest name of a network device (`IFNAMSIZ` without its end mark).
+/// Longest name of a network device (`IFNAMSIZ` without the terminating zero).
 const DEVICE_BYTES_MAX: usize = 15;
 
 fn device(text: &str) -> Result<Arc<str>, Problem> {

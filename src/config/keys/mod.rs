@@ -1,12 +1,13 @@
 //! Every key of the configuration, declared once.
 //!
-//! A declaration says a key's name, type, bounds, default, what inherits it, its documentation,
-//! HAProxy's word for it and what a reload does with it ([`Key`](crate::config::key::Key)). From it
-//! come the struct that reads the file, the JSON schema and the manual page, the values that
-//! `validate` works with, the field of the model, the comparison of two configurations and the hints
-//! about unknown keys. `config/reference.toml` and docs/configuration.md are held to it by tests.
+//! A declaration has a key's name, type, bounds, default, inheritance, documentation, HAProxy's name for it and
+//! the effect of a reload ([`Key`](crate::config::key::Key)). From it are made: the struct that reads the file,
+//! the JSON schema and the manual page, the values for `validate`, the field of the model, the comparison of
+//! two configurations, and the hints about unknown keys. Tests check that `config/reference.toml` and
+//! docs/configuration.md have every key.
 //!
-//! Plain data and code, usable from any thread. `declare` has the macro and says how to read the
+//! Plain data and code, usable from any thread. `declare` has the macro and explains the declarations, `kinds`
+//! has the types of values.
 //! declarations, `kinds` the types of values.
 
 mod bind;
@@ -47,7 +48,7 @@ pub(super) use server::{
     CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, NOWHERE, NodeOwnLayer, ServerLayer, ServerOwnLayer,
 };
 
-/// What the tables mean: structs of the model.
+/// The structs of the model.
 pub(super) mod meant {
     pub use super::bind::Bind;
     pub use super::process::{Global, Log, LogTarget, Readiness, RuntimeApi, Stats, StatsPage};
@@ -60,14 +61,14 @@ pub(super) mod meant {
 pub struct TableKeys {
     /// Name of its definition in the JSON schema.
     pub schema: &'static str,
-    /// What messages and documents call it: `[global]`, `a server`.
+    /// Its name in messages and documents: `[global]`, `a server`.
     pub place: &'static str,
-    /// Its keys, those of its groups too.
+    /// Its keys, those of its groups included.
     pub keys: Vec<Listed>,
 }
 
-/// Every table below the file, those at the top first. A hint about a key names the tables that have
-/// it in this order.
+/// Every table of the file, those at the top first. A hint about a key names the tables with that key in this
+/// order.
 pub fn tables() -> Vec<TableKeys> {
     fn of<T: Table>() -> TableKeys {
         let mut keys = Vec::new();

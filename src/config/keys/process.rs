@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// Most worker threads.
 pub const THREADS_MAX: i64 = 1024;
-/// File mode of the runtime socket when none is written: its owner alone.
+/// File mode of the runtime socket when none is written: only the owner has access.
 const API_MODE: u32 = 0o600;
 /// `local0`.
 const FACILITY: Facility = Facility(16);
@@ -82,7 +82,7 @@ keys! {
         /// Program name in syslog headers.
         tag: Name = "rlb", haproxy: &["log-tag"], reload: NextLine;
     }
-    /// `[log]`: where log lines in HAProxy's format go. Events for people go to stderr besides.
+    /// `[log]`: log lines in HAProxy's format. Events for people go to stderr.
     #[derive(Debug, Clone, PartialEq)]
     model Log {
         /// Each gets every line of its level.
@@ -148,7 +148,7 @@ keys! {
     }
 }
 
-/// What a comparison calls the number of the statistics; it cannot be written.
+/// The key of the statistics' id in a comparison; it cannot be written.
 const STATS_ID: Key = Key {
     reload: AtOnce,
     ..Key::new("id", "", "number", String::new)
@@ -196,7 +196,7 @@ keys! {
         refresh: Option<Duration> = None, StatsPageKeys::refresh => duration;
         /// Who may see it; empty: everyone.
         auth: Vec<Credentials> = Vec::new(),
-            // Users and passwords are not for logs.
+            // Users and passwords must not be in logs.
             StatsPageKeys::auth => |it| format!("{} users", it.len());
         /// What a browser asks a password for; default `rlb statistics`.
         realm: Arc<str> = "rlb statistics".into(), StatsPageKeys::realm => text;
@@ -208,7 +208,7 @@ keys! {
 }
 
 keys! {
-    /// When this machine is to get traffic: what `/readyz` on the statistics listener says.
+    /// Whether this machine should receive traffic: the answer of `/readyz` on the statistics listener.
     table ReadinessTable, "Readiness", "[readiness]";
     layer ReadinessLayer;
     raw {
@@ -217,11 +217,11 @@ keys! {
             label: Some("readiness require"), reload: AtOnce;
     }
     meant {
-        /// How long a stop waits after `/readyz` has turned to no before the listeners close.
+        /// How long a stop waits after `/readyz` has begun to fail, before the listeners close.
         withdraw_delay: SpanOrZero = Duration::ZERO,
             label: Some("readiness withdraw-delay"), haproxy: &["grace"], reload: AtOnce;
     }
-    /// `[readiness]`: when this machine is to get traffic.
+    /// `[readiness]`: whether this machine should receive traffic.
     #[derive(Debug, Clone, PartialEq, Eq)]
     model Readiness {
         /// Usable servers that each of these backends must have, by name.
@@ -248,7 +248,7 @@ keys! {
     meant {
         /// File mode of the socket, octal.
         mode: Mode = API_MODE, haproxy: &["mode"], reload: NextCommand;
-        /// What whoever may open the socket may do: `"user"`, `"operator"` or `"admin"`.
+        /// The rights of clients of the socket: `"user"`, `"operator"` or `"admin"`.
         level: Word<ApiLevelWord> = ApiLevel::Admin, haproxy: &["level"], reload: NextCommand;
     }
     /// `[runtime-api]`.

@@ -1,7 +1,7 @@
-//! The keys of frontends, backends and `[[listen]]`, and what they inherit from `[defaults]`.
+//! The keys of frontends, backends and `[[listen]]`, and those that they inherit from `[defaults]`.
 //!
-//! `[[listen]]` has the groups of keys of both sides, `[defaults]` those that can be inherited: a key
-//! that joins a group is known in every table that has the group.
+//! `[[listen]]` has the groups of keys of both sides, `[defaults]` those that can be inherited. A key that is
+//! added to a group exists in every table with that group.
 
 use super::bind::{BACKLOG_BOUNDS, Bind, Binds};
 use super::declare::prelude::*;
@@ -17,15 +17,15 @@ use std::time::Duration;
 
 /// Highest `maxconn`.
 pub const MAXCONN_MAX: i64 = 100_000_000;
-/// What `maxconn` may be.
+/// The bounds of `maxconn`.
 pub(super) const MAXCONN_BOUNDS: (i64, i64) = (1, MAXCONN_MAX);
 /// Highest `retries`.
 pub const RETRIES_MAX: i64 = 100;
-/// Idle timeouts when none is written.
+/// Default of idle timeouts.
 pub(in crate::config) const IDLE: Duration = Duration::from_secs(60 * 60);
-/// `timeout connect` when none is written.
+/// Default of `timeout connect`.
 pub(in crate::config) const CONNECT: Duration = Duration::from_secs(5);
-/// `timeout connect-attempt` when none is written; `timeout connect` when that is shorter.
+/// Default of `timeout connect-attempt`; `timeout connect` when that is shorter.
 pub(in crate::config) const CONNECT_ATTEMPT: Duration = Duration::from_millis(300);
 /// Longest keepalive time, in seconds (`MAX_TCP_KEEPIDLE` of Linux).
 const KEEPALIVE_SECONDS_MAX: i64 = 32_767;
@@ -75,7 +75,7 @@ keys! {
 }
 
 keys! {
-    /// What a frontend has of its own.
+    /// Keys of a frontend that are not inherited.
     table ListenerKeys, "Listener", "[[frontend]]";
     layer ListenerLayer;
     raw {
@@ -94,7 +94,7 @@ keys! {
 }
 
 keys! {
-    /// What every proxy has.
+    /// Keys of every proxy.
     table ProxyKeys, "Proxy", "[[frontend]]";
     layer ProxyLayer;
     raw {
@@ -197,7 +197,7 @@ keys! {
 }
 
 keys! {
-    /// What a backend has of its own.
+    /// Keys of a backend that are not inherited.
     table ServersKeys, "Servers", "[[backend]]";
     layer ServersLayer;
     raw {
@@ -332,7 +332,7 @@ impl Expected for KeepaliveTable {
 }
 
 impl Keepalive {
-    /// As in a comparison: `10s/5s/3`, or `off`.
+    /// Its text in a comparison: `10s/5s/3`, or `off`.
     #[expect(
         clippy::ref_option,
         reason = "it takes a field of the model as it stands"

@@ -1,5 +1,5 @@
-//! The keys of servers: those of each server and node, those that it may inherit from a
-//! `default-server`, and health checks.
+//! The keys of servers: those of each server and node, those that are inherited from a `default-server`, and
+//! health checks.
 
 use super::declare::prelude::*;
 use super::kinds::{Ip, Number, Optional, Port, Raw, Span, Switch, Word};
@@ -15,11 +15,11 @@ use std::time::Duration;
 
 /// Highest weight, as in HAProxy.
 pub const WEIGHT_MAX: i64 = 256;
-/// Most checks in a row that `rise` and `fall` may ask for.
+/// Highest `rise` and `fall`.
 pub const RISE_FALL_MAX: i64 = 65_535;
-/// Time between two checks when none is written.
+/// Default time between two checks.
 pub(in crate::config) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a check may take when nothing is written; the interval when that is shorter.
+/// Default timeout of a check; the interval when that is shorter.
 pub(in crate::config) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// `check`: a boolean, ``"tcp"``, or a table.
@@ -64,7 +64,7 @@ keys! {
     }
 }
 
-/// The address of a server that has none that is valid.
+/// The address of a server without a valid one.
 pub(in crate::config) const NOWHERE: ServerAddress =
     ServerAddress::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST), ServerPort::Fixed(1));
 
@@ -161,7 +161,7 @@ impl Expected for CheckTable {
 }
 
 impl Server {
-    /// What differs between two servers of one name.
+    /// The differences of two servers with the same name.
     pub(in crate::config) fn differences(old: &Self, new: &Self) -> Differences {
         let mut found = Differences::default();
         Self::compare(old, new, &mut found);
@@ -176,8 +176,8 @@ impl Server {
 }
 
 impl Check {
-    /// What a reload does when a check differs; `None` when it does not. Another question, or the
-    /// first or last one, says nothing about the answers so far.
+    /// The effect on a check that differs; `None` when it does not. When the target or type of the check
+    /// changes, or the check is added or removed, earlier results no longer apply.
     fn effect(old: Option<&Self>, new: Option<&Self>) -> Option<Effect> {
         match (old, new) {
             (Some(old), Some(new)) => {
@@ -190,7 +190,7 @@ impl Check {
         }
     }
 
-    /// As in a comparison: `tcp every 2s fast 1s down 5s rise 2 fall 3 timeout 1s port 81`.
+    /// Its text in a comparison: `tcp every 2s fast 1s down 5s rise 2 fall 3 timeout 1s port 81`.
     fn text(&self) -> String {
         let mut text = format!(
             "{} every {}",

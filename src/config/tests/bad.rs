@@ -1,9 +1,9 @@
-//! Bad files: every problem of each, with line, column and words.
+//! Bad files: every problem of each, with line, column and text.
 
 use super::{diagnostics, limits, load, load_with};
 use crate::config::{Limits, Severity};
 
-/// A valid frame around what a case is about.
+/// A valid configuration around the text of a case.
 const TAIL: &str = "
 [[frontend]]
 name = 'f'
@@ -49,13 +49,13 @@ fn check(text: &str, expected: &[Expected]) {
     }
 }
 
-/// The same, for text that comes before the frame.
+/// The same, for text before the frame.
 #[track_caller]
 fn before(text: &str, expected: &[Expected]) {
     check(&format!("{text}{TAIL}"), expected);
 }
 
-/// Drawn as rustc does.
+/// In rustc's format.
 #[test]
 fn a_problem_as_people_see_it() {
     let found = diagnostics(load("[defaults]\ntimeout = { conect = '1s' } # é\n"));
@@ -74,7 +74,7 @@ help: did you mean `connect`?";
     );
 }
 
-/// The documented shape, with every key there in any case.
+/// The documented object, always with every key.
 #[test]
 fn a_problem_as_scripts_see_it() {
     let found = diagnostics(load("[[listen]]\nbind = '*:é'\n"));
@@ -113,7 +113,7 @@ fn syntax() {
         "[global]\nnode = 'a'\nnode = 'b'",
         &[(3, 1, "duplicate key")],
     );
-    // A section with a broken bracket is set aside, the rest is still judged.
+    // A section with an unclosed bracket is skipped, the rest is still checked.
     before(
         "[global\nthreads = 1\n[defaults]\nretires = 3",
         &[(1, 8, "unclosed table"), (4, 1, "did you mean `retries`?")],
@@ -150,7 +150,7 @@ fn unknown_keys() {
         "[defaults]\nservers = []",
         &[(2, 1, "`servers` is a key of [[backend]]")],
     );
-    // Fault 30: HAProxy's word for a key of another table, where this one has a key of that name.
+    // Fault 30: HAProxy's name for a key of another table, in a table with a key of that name.
     check(
         "[[listen]]\nname = 'l'\nbind = '*:80'\n\
          default-server = { addr = '10.0.0.2' }\nservers = [{ name = 's', addr = '10.0.0.1:80' }]",
@@ -187,7 +187,7 @@ fn a_misspelt_key_is_not_also_missing() {
     );
 }
 
-/// What stands under a misspelt key is judged all the same.
+/// The values under a misspelt key are checked, too.
 #[test]
 fn a_misspelt_key_hides_nothing() {
     check(
@@ -508,7 +508,7 @@ fn keys_without_a_meaning() {
     );
 }
 
-/// Binds of two frontends, and whether they are in each other's way.
+/// Binds of two frontends, and whether they collide.
 #[test]
 fn collisions() {
     let v6 = "{ address = '[::]:80', v6only = true }";
@@ -549,7 +549,7 @@ fn collisions() {
             assert_eq!(problem.place.as_ref().expect("a place").start().line, 7);
         }
     }
-    // A frontend that is not started is in nobody's way.
+    // A frontend that is disabled collides with nothing.
     let off = format!(
         "[[frontend]]\nname = 'g'\ndisabled = true\nbind = '*:80'\ndefault-backend = 'b'{TAIL}"
     );
@@ -604,7 +604,7 @@ fn references_to_the_environment() {
     );
 }
 
-/// Wherever a secret stands, nothing that is said quotes it.
+/// Wherever a secret is, no diagnostic quotes it.
 #[test]
 fn secrets_stay_secret() {
     for key in [

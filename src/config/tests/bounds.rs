@@ -1,4 +1,4 @@
-//! What a load may cost, and what it reads: odd files and odd kinds of files.
+//! The costs of a load, and the files that it reads: unusual texts and kinds of files.
 
 use super::{diagnostics, limits, load};
 use crate::config::{BINDS_MAX, MARKS_MAX, SERVERS_MAX, load_or_pipe, load_with};
@@ -10,8 +10,8 @@ use std::io::Write as _;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-/// Processor time of this thread that a load of an odd file may take. In the release build it is
-/// 2 s; the tests are built with fewer optimizations.
+/// Processor time that a load of an unusual file may take in this thread. In the release build it is 2 s; the
+/// tests are built with fewer optimizations.
 const LOAD_MAX: Duration = Duration::from_secs(6);
 
 /// A service, so that the file is complete.
@@ -23,7 +23,7 @@ fn processor_time() -> Duration {
     Duration::try_from(now).expect("a time since the start of the thread")
 }
 
-/// Loads and draws `text`; the first code that was found.
+/// Loads `text` and renders the diagnostics; the first code.
 #[track_caller]
 fn first_code(what: &str, text: &str) -> Option<&'static str> {
     let start = processor_time();
@@ -42,7 +42,7 @@ fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
 
 /// Fault 45: files that took minutes and gigabytes.
 #[test]
-fn fault_45_no_odd_file_takes_long() {
+fn fault_45_no_unusual_file_takes_long() {
     let servers = |count, more: &str| {
         let server = |index| format!("{{ name = 's{index}', address = '10.0.0.1:80'{more} }},");
         format!(
@@ -88,7 +88,7 @@ fn fault_45_no_odd_file_takes_long() {
     check(&cases);
 }
 
-/// The same, of files that are mostly mistakes.
+/// The same for files that consist mostly of mistakes.
 #[test]
 fn fault_45_no_number_of_mistakes_takes_long() {
     let cases = [
@@ -121,7 +121,7 @@ fn fault_45_no_number_of_mistakes_takes_long() {
     check(&cases);
 }
 
-/// Each file: what it is, its text, and the first code that is found in it.
+/// Each file: a description, its text, and its first code.
 #[track_caller]
 fn check(files: &[(&str, String, &str)]) {
     for (what, text, code) in files {
@@ -129,7 +129,7 @@ fn check(files: &[(&str, String, &str)]) {
     }
 }
 
-/// A configuration may have all that its bounds allow.
+/// A configuration may use everything that the bounds allow.
 #[test]
 fn what_the_bounds_allow_is_loaded() {
     let mut text = "[[listen]]\nname = 'l'\nbind = '*:1-16384'\nservers = [\n".to_owned();
@@ -142,7 +142,7 @@ fn what_the_bounds_allow_is_loaded() {
     assert_eq!(config.frontends[0].binds.len(), BINDS_MAX);
 }
 
-/// Fault 43: nothing waits for a FIFO, a device or a socket, whoever asks for it.
+/// Fault 43: nothing waits for a FIFO, a device or a socket, whichever reference names it.
 #[test]
 fn fault_43_only_regular_files_are_read() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -168,7 +168,7 @@ fn fault_43_only_regular_files_are_read() {
             fs::write(&top, text).expect("written");
             let found = diagnostics(load_with(&top, &limits()));
             let said = found.first().map(|one| one.message.clone());
-            // A pattern means no directory.
+            // A pattern does not match a directory.
             if (name, index) == ("directory", 1) {
                 assert_eq!(said.as_deref(), Some("no file matches"));
                 continue;
@@ -182,7 +182,7 @@ fn fault_43_only_regular_files_are_read() {
         let found = diagnostics(load_with(&path(name), &limits()));
         assert!(found[0].message.contains(kind), "{found:?}");
     }
-    // A pipe on the command line of `rlb check` is waited for a little.
+    // A pipe on the command line of `rlb check` is read for a limited time.
     let found = diagnostics(load_or_pipe(&path("fifo"), &limits()));
     assert!(
         found[0].message.contains("its end did not come"),

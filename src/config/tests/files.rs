@@ -1,4 +1,4 @@
-//! Files: those of config/ and docs/, includes and secrets on a disk.
+//! Files: those of config/ and docs/, includes, and secrets in files.
 
 use super::{diagnostics, limits};
 use crate::config::model::{BindAddress, ServerAddress, ServerPort};
@@ -43,7 +43,7 @@ fn shipped_files_are_valid() {
     }
 }
 
-/// The seed: four services over three nodes, with what is known to hurt put right.
+/// The migrated example: four services over three nodes, with known problems corrected.
 #[test]
 fn seed_is_carried_over() {
     let config = valid(load_with(&shipped("kurl-ha.toml"), &limits()));
@@ -219,7 +219,7 @@ fn includes_that_cannot_be() {
     }
 }
 
-/// A name that is defined twice, in two files; both places are shown.
+/// A name that is defined in two files; both places are shown.
 #[test]
 fn problems_across_files() {
     let directory = Directory::new(&[

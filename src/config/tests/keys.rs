@@ -1,6 +1,5 @@
-//! What a declaration says of a key, held against everything that is told of the key and done with
-//! it: the schema, the documents, the reference, values at and beyond their bounds, defaults,
-//! inheritance, HAProxy's words.
+//! The declaration of each key against everything that is made from it: the schema, the documents, the
+//! reference, values at and beyond the bounds, defaults, inheritance, HAProxy's names.
 
 use super::{diagnostics, load};
 use crate::config::keys::{Listed, TableKeys, tables};
@@ -15,14 +14,14 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).expect("a file of the project")
 }
 
-/// The table whose definition in the schema is `schema`.
+/// The table with the definition `schema`.
 fn table(schema: &str) -> TableKeys {
     let mut all = tables().into_iter();
     let found = all.find(|table| table.schema == schema);
     found.unwrap_or_else(|| panic!("no table {schema}"))
 }
 
-/// The tables of the schema are those that are declared, with the same keys.
+/// The tables of the schema are the declared ones, with the same keys.
 #[test]
 fn every_table_of_the_schema_is_listed() {
     let mut declared: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -54,8 +53,8 @@ fn every_key_says_what_it_is() {
     }
 }
 
-/// Where a table of docs/configuration.md stands (its heading and its first cell), and which table
-/// of the file it is about.
+/// The tables of docs/configuration.md (their heading and first cell), and the table of the file that each
+/// describes.
 const DOCUMENTED: &[(&str, &str, &str)] = &[
     ("## `global`", "key", "Global"),
     ("## `log`", "key", "Log"),
@@ -73,7 +72,7 @@ const DOCUMENTED: &[(&str, &str, &str)] = &[
     ("### `keepalive`", "key", "Keepalive"),
 ];
 
-/// The rows of that table, each as its cells by the words at the head of their columns.
+/// The rows of that table: the cells of each by the titles of their columns.
 fn documented(docs: &str, heading: &str, first: &str) -> Vec<BTreeMap<String, String>> {
     let cells = |line: &str| -> Vec<String> {
         let line = line.trim().trim_matches('|');
@@ -119,7 +118,7 @@ fn the_documents_list_every_key() {
     }
 }
 
-/// Whether a row says the type and the default that are declared.
+/// Whether a row has the declared type and default.
 fn agrees(row: &BTreeMap<String, String>, key: &Key, what: &str) {
     let cell = |head: &str| row.get(head).map(|cell| cell.replace('`', ""));
     let default = (key.default)();
@@ -140,11 +139,11 @@ fn agrees(row: &BTreeMap<String, String>, key: &Key, what: &str) {
     }
 }
 
-/// config/reference.toml has each key of each table, in force or behind a `#`.
+/// config/reference.toml has each key of each table, active or behind a `#`.
 #[test]
 fn the_reference_has_every_key() {
     let text = read("config/reference.toml");
-    // A key behind a `#` is there for its name alone.
+    // A key behind a `#` counts by its name only.
     let mut hidden = String::new();
     let mut seen = BTreeSet::new();
     for line in text.lines() {
@@ -167,7 +166,7 @@ fn the_reference_has_every_key() {
     }
     for table in tables() {
         for Listed { key, .. } in table.keys {
-            // A key that several tables share is declared once, and shown once.
+            // A key of several tables is declared once and shown once.
             let shown = |(_, name): &(String, String)| name == key.name;
             let own = found
                 .iter()
@@ -183,7 +182,7 @@ fn the_reference_has_every_key() {
     }
 }
 
-/// Notes the keys of `value`, each with the definition of its table in the schema.
+/// Collects the keys of `value`, each with the definition of its table in the schema.
 fn gather(
     root: &serde_json::Value,
     schema: &serde_json::Value,
@@ -222,7 +221,7 @@ fn gather(
     }
 }
 
-/// A valid configuration with `line` (`key = value`, or nothing) in the table of that definition.
+/// A valid configuration with `line` (`key = value`, or nothing) in the table with that definition.
 fn file(schema: &str, line: &str) -> String {
     let mut at = BTreeMap::from([(schema, line)]);
     let mut at = |name: &str| at.remove(name).unwrap_or_default().to_owned();
@@ -268,12 +267,12 @@ fn file(schema: &str, line: &str) -> String {
     )
 }
 
-/// Whether a problem is the frame's: it has the key already, or the value contradicts another.
+/// Whether a problem is caused by the frame: it has the key already, or the value contradicts another.
 fn is_the_frames(problem: &Diagnostic) -> bool {
     problem.message == "duplicate key" || ["timeouts", "no-meaning"].contains(&problem.code)
 }
 
-/// That configuration; `None` when the frame does not allow the key.
+/// The loaded configuration; `None` when the frame does not allow the key.
 fn config(schema: &str, line: &str) -> Option<Config> {
     match load(&file(schema, line)) {
         Ok((config, _)) => Some(config),
@@ -282,7 +281,7 @@ fn config(schema: &str, line: &str) -> Option<Config> {
     }
 }
 
-/// A key that is written with its default means the same as one that is not written.
+/// A key that is written with its default has no effect.
 #[test]
 fn a_key_at_its_default_changes_nothing() {
     let mut tried = 0;
@@ -303,7 +302,7 @@ fn a_key_at_its_default_changes_nothing() {
     assert!(tried > 60, "{tried}");
 }
 
-/// Numbers are accepted up to both bounds, and refused beyond.
+/// Numbers are accepted up to both bounds and refused beyond them.
 #[test]
 fn declared_bounds_hold() {
     let mut tried = 0;
@@ -334,7 +333,7 @@ fn declared_bounds_hold() {
     assert!(tried > 80, "{tried}");
 }
 
-/// A value to try that is not the default. A new key of a kind that is not here needs a line.
+/// A value other than the default. A new kind of key needs a line here.
 #[expect(clippy::match_same_arms, reason = "one arm, one reason")]
 fn sample(schema: &str, key: &Key) -> Option<String> {
     let text = match (key.kind, key.name) {
@@ -346,7 +345,7 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         (kind, _) if kind.starts_with("switch") => "true",
         ("duration", _) => "\"3s\"",
         ("name" | "name or list", "scope") => "\"f\"",
-        // It is nothing without a port, and a port without it.
+        // It needs a port, and a port needs it.
         ("name", "nodes") => return None,
         ("name", _) => "\"x1\"",
         ("string", "mode") => "\"0640\"",
@@ -361,10 +360,10 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "level") => "\"user\"",
         ("word", "on-marked-down") => "\"shutdown-sessions\"",
         ("word", "on-marked-up") => "\"shutdown-backup-sessions\"",
-        // There is one word.
+        // There is only one word.
         ("word", "balance" | "type") => return None,
         ("table", "require") => "{ b = 1 }",
-        // What stands below is tried as a table of its own.
+        // The keys below are tested as a table of their own.
         ("table" | "list of tables", _) => return None,
         // The frame has them.
         ("address" | "address or name" | "address, table or list" | "path", _) => return None,
@@ -374,7 +373,7 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// What is inherited means the same where it is inherited from.
+/// An inherited key has the same meaning in the table that it is inherited from.
 #[test]
 fn inherited_keys_are_inherited() {
     let mut tried = 0;
@@ -423,8 +422,8 @@ fn inherited_keys_are_inherited() {
     assert!(tried > 10, "{tried}");
 }
 
-/// A value that is not the default changes what the file means, is told of by a comparison, and is
-/// taken over by a reload unless its declaration says that it needs a restart.
+/// A value other than the default changes the configuration, appears in a comparison, and is applied by a
+/// reload unless its declaration requires a restart.
 #[test]
 fn a_reload_does_what_is_declared() {
     let (mut tried, mut silent) = (0, Vec::new());
@@ -455,7 +454,7 @@ fn a_reload_does_what_is_declared() {
     assert!(tried > 80, "{tried}");
 }
 
-/// Keys that change nothing in the frame: they show what is not there, or ask for the check that the
+/// Keys that change nothing in the frame: they show something that does not exist, or enable the check that the
 /// backend has already.
 const SILENT: &[&str] = &[
     "Stats.show-desc",
@@ -465,7 +464,7 @@ const SILENT: &[&str] = &[
     "Node.check",
 ];
 
-/// Who writes HAProxy's word for a key is told the key.
+/// HAProxy's name for a key gives a hint with the key.
 #[test]
 fn haproxys_words_lead_to_the_key() {
     let mut tried = 0;

@@ -1,4 +1,4 @@
-//! What a configuration is as a whole: whether anything listens, and where its servers lead.
+//! A configuration as a whole: whether anything listens, and where its servers lead.
 
 use super::{diagnostics, load};
 use crate::config::Severity;
@@ -6,7 +6,7 @@ use crate::config::Severity;
 const LISTEN: &str = "[[listen]]\nname = 'l'\nbind = '127.0.0.1:80'\n\
                       servers = [{ name = 's', address = '10.0.0.1:80' }]\n";
 
-/// Code, line and drawing of everything that was found.
+/// Code, line and rendered text of all diagnostics.
 fn found(text: &str) -> Vec<(&'static str, usize, String)> {
     let found = diagnostics(load(text)).into_iter();
     found
@@ -21,7 +21,7 @@ fn codes(text: &str) -> Vec<&'static str> {
     found(text).into_iter().map(|(code, ..)| code).collect()
 }
 
-/// Faults 8 and 32: a file without a service is no configuration, whatever else is in it.
+/// Faults 8 and 32: a file without a service is not valid, whatever else it has.
 #[test]
 fn fault_08_without_a_listener_nothing_is_valid() {
     let cut_off = "stats = { bind = '127.0.0.1:8080' }\nruntime-api = { socket = '/run/x' }\n";
@@ -42,12 +42,12 @@ fn fault_08_without_a_listener_nothing_is_valid() {
         let refused = format!("{text}\n[global]\nallow-no-listener = false\n");
         assert_eq!(codes(&refused), ["no-listener"], "{text}");
     }
-    // What is wrong besides is the reason to look at first.
+    // Another problem is reported instead, because it is the likely reason.
     let other = codes("[globl]\nthreads = 1\n");
     assert_eq!(other, ["unknown-key"]);
 }
 
-/// Fault 19: statistics that everyone may see are pointed out.
+/// Fault 19: statistics without a password cause a warning.
 #[test]
 fn fault_19_open_statistics_are_warned_of() {
     let with = |stats: &str| codes(&format!("[stats]\n{stats}\n{LISTEN}"));
@@ -72,7 +72,7 @@ fn fault_19_open_statistics_are_warned_of() {
     }
 }
 
-/// Fault 40: two rows of one name, and ports that there are not.
+/// Fault 40: two rows with one name, and impossible ports.
 #[test]
 fn fault_40_names_of_rows_and_impossible_ports() {
     for name in ["FRONTEND", "BACKEND"] {
@@ -138,7 +138,7 @@ fn fault_44_a_server_that_is_its_own_frontend_is_warned_of() {
     ] {
         assert!(with(bind, address).is_empty(), "{bind} {address}");
     }
-    // In a circle; a chain is none.
+    // In a loop; a chain is not one.
     let chain = |last: u16| {
         let one = |name: &str, bind: u16, server: u16| {
             format!(
@@ -159,7 +159,7 @@ fn fault_44_a_server_that_is_its_own_frontend_is_warned_of() {
     assert_eq!(loaded.1[0].severity, Severity::Warning);
 }
 
-/// Fault 30: hints that led astray.
+/// Fault 30: hints that were wrong.
 #[test]
 fn fault_30_hints_lead_where_they_say() {
     let hint = |text: &str| {
@@ -205,7 +205,7 @@ fn fault_30_hints_lead_where_they_say() {
     );
 }
 
-/// Fault 30: the file that every operator of HAProxy tries first.
+/// Fault 30: a file in HAProxy's format, which operators of HAProxy try first.
 #[test]
 fn fault_30_a_file_of_haproxys_is_recognised() {
     let directory = tempfile::tempdir().expect("a directory");

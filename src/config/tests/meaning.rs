@@ -1,4 +1,4 @@
-//! What good files mean.
+//! The meaning of valid files.
 
 use super::{diagnostics, limits, load, load_with};
 use crate::config::Limits;
@@ -48,7 +48,7 @@ fn defaults_are_the_documented_ones() {
         probes: 3,
     };
     assert_eq!(frontend.timeout_client, Some(3600 * SECOND));
-    // Fault 7: an answer that is being computed is waited for as long as in an open session.
+    // Fault 7: a session waits for an answer that is being computed as long as an open session.
     assert_eq!(frontend.timeout_client_fin, Some(3600 * SECOND));
     assert_eq!(frontend.keepalive, Some(keepalive));
     assert_eq!(backend.timeout_server, Some(3600 * SECOND));
@@ -71,7 +71,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((backend.servers[0].weight, backend.servers[0].id), (1, 1));
 }
 
-/// A shorter setting takes the default that depends on it along, instead of contradicting it.
+/// A shorter setting shortens the defaults that depend on it, instead of contradicting them.
 #[test]
 fn defaults_follow_what_they_depend_on() {
     let config = config(
@@ -119,8 +119,7 @@ fn checks_are_layered() {
     assert_eq!(down, [true, false, true]);
 }
 
-/// A backend that says nothing about checks has none, and one that says `false` neither, whatever
-/// the defaults say.
+/// A backend without `check` has none, and neither has one with `false`, whatever the defaults are.
 #[test]
 fn checks_are_off_unless_asked_for() {
     let text = "[[listen]]\nname = 'l'\nbind = '*:80'\nCHECK\n\
@@ -156,7 +155,7 @@ fn idle_timeouts_can_be_off() {
     );
 }
 
-/// Numbers are counted in file order, from 2, past those that were given; the statistics first.
+/// Ids are counted in file order from 2, without those that were written; the statistics come first.
 #[test]
 fn proxies_are_numbered_and_ordered() {
     let text = "[[backend]]\nname = 'b'\n[[listen]]\nname = 'l'\nbind = '*:1'\n\
@@ -297,7 +296,7 @@ fn fullconn_is_a_tenth_of_what_leads_there() {
             .collect()
     };
     assert_eq!(fullconn(&config(text)), [111, 7, 1, 1]);
-    // Without a global one: what the descriptors hold, (2512 - 512) / 2 = 1000.
+    // Without a global one: what the descriptors allow, (2512 - 512) / 2 = 1000.
     let small = Limits {
         nofile: Some(2512),
         ..limits()
@@ -306,7 +305,7 @@ fn fullconn_is_a_tenth_of_what_leads_there() {
     assert_eq!(fullconn(&config), [111, 7, 1, 1]);
 }
 
-/// Fault 35: what is not a session's is counted before sessions are.
+/// Fault 35: descriptors of everything else are counted before those of sessions.
 #[test]
 fn fault_35_sessions_are_what_the_descriptors_leave() {
     let text = |threads: u32, ports: &str, checks: &str| {
@@ -320,7 +319,7 @@ fn fault_35_sessions_are_what_the_descriptors_leave() {
     };
     let fits = |config: &Config, nofile| capacity(config, nofile).map(|it| it.maxconn);
     let one = text(1, "4000", "");
-    // Where little is needed, a quarter and 512 at most are left to others, as before.
+    // Where little is needed, a quarter and at most 512 are still kept from sessions.
     assert_eq!(fits(&one, 20_000), Ok(9744));
     assert_eq!(fits(&one, 1024), Ok(384));
     assert_eq!(fits(&one, u64::MAX), Ok(u32::MAX));
@@ -332,9 +331,9 @@ fn fault_35_sessions_are_what_the_descriptors_leave() {
     assert_eq!(fits(&many, 1024), Ok(224));
     let checked = text(1, "4000", ",check=true");
     assert_eq!(needed(&checked, 256), needed(&one, 256) + 40);
-    // Not all that are configured run at once.
+    // Not all configured checks run at once.
     assert_eq!(needed(&checked, 100), needed(&one, 100) + 25);
-    // Fault 36: a sentence where not one session fits.
+    // Fault 36: one sentence when not even one session fits.
     for nofile in [0, 1, 16, 32, 48, 64] {
         let error = capacity(&one, nofile).unwrap_err().to_string();
         assert!(error.contains(&format!("limit of {nofile} file descriptors is too low")));
@@ -383,7 +382,7 @@ fn strings_take_values_from_elsewhere() {
     assert_eq!(&*description, "a b c ${SET} $ {x} from-environment");
 }
 
-/// A name of 2.6: a frontend and a backend may share one.
+/// As HAProxy 2.6 allows: a frontend and a backend may have the same name.
 #[test]
 fn a_frontend_and_a_backend_may_share_a_name() {
     let text = "[[frontend]]\nname = 'x'\nbind = '*:1'\ndefault-backend = 'x'\n\

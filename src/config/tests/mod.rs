@@ -1,5 +1,5 @@
-//! Tests of a whole load: bad files with the place of every problem, what good files mean, the
-//! files of config/ and docs/, what is declared of each key, and that nothing panics.
+//! Tests of a whole load: bad files with the place of every problem, the meaning of valid files, the files of
+//! config/ and docs/, the declaration of each key, and robustness.
 
 mod bad;
 mod bounds;
@@ -12,7 +12,7 @@ mod stats;
 
 use super::{Diagnostic, Limits, Loaded, Loader};
 
-/// A machine with limits that no test meets by accident.
+/// A machine with limits that no test reaches by accident.
 pub(super) fn limits() -> Limits {
     Limits {
         nofile: Some(1_000_000),
@@ -21,7 +21,7 @@ pub(super) fn limits() -> Limits {
     }
 }
 
-/// Loads `text` without touching the disk; the environment has `SET` and `SECRET`.
+/// Loads `text` without reading files; the environment has `SET` and `SECRET`.
 pub(super) fn load(text: &str) -> Loaded {
     load_with(text, limits())
 }
@@ -40,7 +40,7 @@ pub(super) fn load_with(text: &str, limits: Limits) -> Loaded {
     .load_text("test.toml", text)
 }
 
-/// All diagnostics, whatever the verdict.
+/// All diagnostics, whether the load has succeeded or not.
 pub(super) fn diagnostics(loaded: Loaded) -> Vec<Diagnostic> {
     match loaded {
         Ok((_, warnings)) => warnings,

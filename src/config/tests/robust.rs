@@ -1,4 +1,4 @@
-//! Nothing panics: mangled files, the seeds of the fuzz target, long and many.
+//! Nothing panics: mangled files, the seeds of the fuzz target, long and large files.
 
 use super::{diagnostics, load};
 use crate::config::diagnostic::DIAGNOSTICS_MAX;
@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-/// Loads and draws everything, twice the same.
+/// Loads and renders everything, twice with the same result.
 fn exercise(text: &str) {
     let found = diagnostics(load(text));
     for diagnostic in &found {
@@ -39,7 +39,7 @@ fn seeds_of_the_fuzz_target_do_not_panic() {
     assert!(count > 0);
 }
 
-/// What `text` becomes when `what` is put over some of its bytes.
+/// `text` with `what` in place of some of its bytes.
 fn mangle(text: &str, at: prop::sample::Index, length: usize, what: &str) -> String {
     let mut start = at.index(text.len());
     while !text.is_char_boundary(start) {
@@ -76,7 +76,7 @@ proptest! {
     }
 }
 
-/// A file with more problems than are shown ends, fails and says how many are left.
+/// A file with more problems than are shown fails, and the number of the others is reported.
 #[test]
 fn many_problems_are_counted() {
     let mut text = String::new();

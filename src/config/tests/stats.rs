@@ -1,4 +1,4 @@
-//! `[stats]` and `[readiness]`: what they mean, and what is wrong with them.
+//! `[stats]` and `[readiness]`: their meaning and their problems.
 
 use super::{diagnostics, load};
 use crate::config::model::{Config, Readiness, StatsPage};
@@ -17,7 +17,7 @@ fn config(text: &str) -> Config {
     loaded.expect("valid").0
 }
 
-/// The words of everything that is wrong.
+/// The text of all problems.
 #[track_caller]
 fn words(text: &str) -> String {
     let found = diagnostics(load(&format!("{text}{REST}")));
@@ -25,7 +25,7 @@ fn words(text: &str) -> String {
 }
 
 #[test]
-fn without_a_word_the_page_is_open_plain_and_still() {
+fn without_keys_the_page_is_open_plain_and_not_refreshed() {
     let stats = config("[stats]\nbind = '*:81'").stats.unwrap();
     assert_eq!(stats.page, StatsPage::default());
     assert_eq!(stats.readiness, Readiness::default());
@@ -68,7 +68,7 @@ fn passwords_are_not_printed_for_debugging() {
 }
 
 #[test]
-fn what_cannot_be_is_said() {
+fn impossible_values_are_reported() {
     for (line, part) in [
         ("uri = 'stats'", "a uri is a path"),
         ("uri = '/metrics'", "has a page of its own"),

@@ -1,7 +1,6 @@
-//! Parsers of what stands in strings: durations, addresses to listen on, addresses of servers, log
-//! targets, file modes, names.
+//! Parsers of strings: durations, addresses to listen on, addresses of servers, log targets, file modes, names.
 //!
-//! Pure functions, text in, value or [`Problem`] out; used while a file is validated.
+//! Pure functions from text to a value or a [`Problem`]; used while a file is validated.
 
 use super::values::{LogSink, ServerAddress, ServerPort};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,24 +8,24 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Longest duration: what a signed 32 bit number of milliseconds holds, as in HAProxy.
+/// Longest duration: a signed 32-bit number of milliseconds, as in HAProxy.
 pub const DURATION_MAX: Duration = Duration::from_millis(i32::MAX as u64);
-/// Shortest duration but zero, and the resolution of all timers.
+/// Shortest duration except zero, and the resolution of all timers.
 pub const DURATION_MIN: Duration = Duration::from_millis(1);
 /// Longest name of a proxy, listener or server, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
-/// Longest path of a unix socket, in bytes (`sun_path` without its end mark).
+/// Longest path of a unix socket, in bytes (`sun_path` without the terminating zero).
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Longest host name, in bytes (RFC 1035).
 const HOST_BYTES_MAX: usize = 253;
-/// Port of syslog when none is written.
+/// Default port of syslog.
 const SYSLOG_PORT: u16 = 514;
 
-/// What a duration looks like, for "expected …".
+/// The form of a duration, for "expected …".
 pub const DURATION_EXPECTED: &str =
     "a duration in quotes with its unit, as \"500ms\", \"2s\", \"5m\" or \"1h\"";
 
-/// Why a text is not what it should be, and what to write instead.
+/// Why a text is not valid, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// What is wrong.
@@ -73,12 +72,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(value)
 }
 
-/// A duration the way [`duration`] reads it.
+/// A duration as [`duration`] reads it.
 pub fn format_duration(value: Duration) -> String {
     humantime::format_duration(value).to_string()
 }
 
-/// An address to listen on, port range not yet expanded.
+/// An address to listen on, with its port range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BindText {
     /// IP address and ports.
@@ -141,7 +140,7 @@ pub fn server(text: &str) -> Result<ServerAddress, Problem> {
     host(text, ServerPort::FromClient(0))
 }
 
-/// A host of a node group, address or name, at `port`.
+/// A host of a node group, an address or a name, with `port`.
 pub fn node(text: &str, port: u16) -> Result<ServerAddress, Problem> {
     if let Some((host, own)) = split_port(text)
         && port_range(own).is_ok()
@@ -196,15 +195,15 @@ fn host_name(text: &str) -> Result<&str, Problem> {
     Ok(text)
 }
 
-/// Splits at the port; an IPv6 address must stand in brackets. `None` without a port.
+/// Splits host and port; an IPv6 address must be in brackets. `None` without a port.
 fn split_port(text: &str) -> Option<(&str, &str)> {
     let (host, port) = text.rsplit_once(':')?;
-    // "::1" without brackets is an address alone.
+    // "::1" without brackets is an address without a port.
     let bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
     (!bare_v6).then_some((host, port))
 }
 
-/// Refuses an IPv6 address without brackets, which leaves open where the port begins.
+/// Refuses an IPv6 address without brackets, in which the start of the port is ambiguous.
 fn bare_v6(text: &str) -> Result<(), Problem> {
     let problem = || Problem::new(format!("`{text}` is an IPv6 address without brackets"));
     if let Some((host, port)) = text.rsplit_once(':')
@@ -224,7 +223,7 @@ fn bare_v6(text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// `None` when it is no address at all (but perhaps a name).
+/// `None` when it is not an address (it may be a name).
 fn ip(text: &str) -> Result<Option<IpAddr>, Problem> {
     if let Some(inner) = text
         .strip_prefix('[')
@@ -252,7 +251,7 @@ fn port(text: &str) -> Result<u16, Problem> {
     })
 }
 
-/// `80` or `8000-8010`. 0 lets the kernel choose and stands alone.
+/// `80` or `8000-8010`. 0 lets the kernel choose and cannot be in a range.
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, Problem> {
     let Some((first, last)) = text.split_once('-') else {
         return port(text).map(|port| port..=port);
@@ -312,7 +311,7 @@ fn haproxy_prefix(text: &str) -> Option<Problem> {
 /// The path of a unix socket, or an abstract name that begins with `@`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem with it.
 pub fn unix_path(text: &str) -> Result<PathBuf, Problem> {
     if text.contains('\0') {
         return Err(Problem::new("a path cannot hold a zero byte"));
@@ -377,7 +376,7 @@ pub fn mode(text: &str) -> Result<u32, Problem> {
         })
 }
 
-/// A name of a proxy, listener or server: HAProxy's letters, so that every output can carry it.
+/// Checks the name of a proxy, listener or server: HAProxy's characters, which every output format can contain.
 pub fn name(text: &str) -> Result<(), Problem> {
     if text.is_empty() {
         return Err(Problem::new("the name is empty"));

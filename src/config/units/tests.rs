@@ -1,4 +1,4 @@
-//! Round trips and refusals of the small languages.
+//! The parsers: round trips and refused texts.
 
 use super::*;
 use proptest::prelude::*;
@@ -51,7 +51,7 @@ proptest! {
 }
 
 #[test]
-fn durations_have_a_grain_and_an_end() {
+fn durations_have_a_shortest_and_a_longest() {
     assert_eq!(duration("0s"), Ok(Duration::ZERO));
     assert_eq!(duration(" 1h 30m "), Ok(Duration::from_secs(5400)));
     assert_eq!(duration("2147483647ms"), Ok(DURATION_MAX));

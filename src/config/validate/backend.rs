@@ -1,4 +1,4 @@
-//! `[[backend]]`, and the backend half of `[[listen]]`.
+//! `[[backend]]`, and the backend of a `[[listen]]`.
 
 use super::frontend::{idle_pair, longer};
 use super::layers::{CheckSettings, KeepaliveSettings, ServerSettings};
@@ -13,8 +13,8 @@ use crate::config::model::Backend;
 use crate::config::scope::{Validator, Written, flag, or_default};
 use std::time::Duration;
 
-/// A backend, and the values that are checked together with its frontends. Its `fullconn` is 0
-/// unless it was written.
+/// A backend, and the values that are checked together with its frontends. Its `fullconn` is 0 if it was not
+/// written.
 pub(super) struct Draft {
     pub(super) backend: Backend,
     pub(super) server: Option<Written<Duration>>,
@@ -80,7 +80,7 @@ fn connect(validator: &mut Validator<'_>, timeout: &ServerTimeoutLayer) -> (Dura
     (connect, one)
 }
 
-/// What the servers of this backend inherit: the nearest of `[defaults]`, the backend's `timeout`
+/// The settings that the servers of this backend inherit: the nearest of `[defaults]`, the backend's `timeout`
 /// and `check`, and its `default-server`.
 fn server_base(
     validator: &mut Validator<'_>,
@@ -109,7 +109,7 @@ pub(super) fn empty(
     groups: &Groups<'_>,
 ) {
     let removed = |key| half.scope.removed.contains(&half.span, key);
-    // A group that does not exist was reported.
+    // An unknown group was reported.
     let unknown = half
         .table
         .own

@@ -1,4 +1,4 @@
-//! `bind`: addresses to listen on, with ranges expanded, and which of them collide.
+//! `bind`: addresses to listen on, with ranges expanded, and their collisions.
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{BindLayer, BindTable, Binds};
@@ -13,10 +13,10 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Most listening addresses of one configuration, ranges expanded.
+/// Most listening addresses of a configuration, with ranges expanded.
 pub const BINDS_MAX: usize = 16_384;
 
-/// Whose binds are read.
+/// The owner of the binds that are read.
 pub(super) struct Owner<'a> {
     pub(super) scope: Scope<'a>,
     /// Span of its table.
@@ -27,11 +27,11 @@ pub(super) struct Owner<'a> {
     pub(super) backlog: Option<u32>,
     /// Refuse unix sockets.
     pub(super) tcp_only: bool,
-    /// Whether it will listen at all.
+    /// Whether it listens (is not disabled).
     pub(super) started: bool,
 }
 
-/// A listening address of the configuration, to compare with all others.
+/// A listening address of the configuration, for the comparison with all others.
 pub(super) struct Bound {
     what: String,
     place: Place,
@@ -40,7 +40,7 @@ pub(super) struct Bound {
     interface: Option<Arc<str>>,
 }
 
-/// The binds of `owner`; everything it listens on is added to `bound`.
+/// The binds of `owner`; all addresses that it listens on are added to `bound`.
 pub(super) fn binds(
     validator: &mut Validator<'_>,
     owner: &Owner<'_>,
@@ -85,7 +85,7 @@ pub(super) fn binds(
     number(binds)
 }
 
-/// Gives a number to each that has none: the lowest that is free, from 1.
+/// Gives each bind without an id the lowest free one, from 1.
 fn number(binds: Vec<(Bind, bool)>) -> Vec<Bind> {
     let taken: HashSet<u32> = binds.iter().map(|(bind, _)| bind.id).collect();
     let mut next = 1;
@@ -173,7 +173,7 @@ fn one(
     })
 }
 
-/// Counts sockets, before anything is made of them. Whether that many are allowed; said once.
+/// Counts sockets before they are created. Whether that many are allowed; reported once.
 fn count(validator: &mut Validator<'_>, sockets: usize, place: impl FnOnce() -> Place) -> bool {
     if validator.binds > BINDS_MAX {
         return false;
@@ -188,7 +188,7 @@ fn count(validator: &mut Validator<'_>, sockets: usize, place: impl FnOnce() -> 
     true
 }
 
-/// The address that `table` must have.
+/// The address of `table`, which is required.
 fn address<'t>(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
@@ -209,7 +209,7 @@ fn address<'t>(
     }
 }
 
-/// Keys that have no meaning for this kind of address.
+/// Refuses keys that have no meaning for this kind of address.
 fn suits(
     validator: &mut Validator<'_>,
     owner: &Owner<'_>,
@@ -287,7 +287,7 @@ fn remember(
         let before = seen.names.insert(name.value.as_str().into(), place.clone());
         twice(format!("bind name `{}`", name.value), place, before);
     }
-    // A range of ports counts on from its id.
+    // The ids of a port range are consecutive.
     if let Some((id, sockets)) = id {
         for value in (id.value..).take(sockets) {
             let before = seen.ids.insert(value, id.place.clone());
@@ -296,7 +296,7 @@ fn remember(
     }
 }
 
-/// Reports every two addresses that cannot be listened on at once, once for each two entries.
+/// Reports addresses that cannot be listened on at once, once for each two entries.
 pub(super) fn collisions(validator: &mut Validator<'_>, bound: &[Bound]) {
     let mut ports: HashMap<u16, Vec<&Bound>> = HashMap::new();
     let mut paths: HashMap<&PathBuf, &Bound> = HashMap::new();
@@ -363,7 +363,7 @@ fn collide(one: &Bound, other: &Bound) -> bool {
     {
         return false;
     }
-    // An IPv4 address may be written as an IPv6 one.
+    // An IPv4 address may be written as an IPv6 address.
     let (ip, other_ip) = (a.ip().to_canonical(), b.ip().to_canonical());
     match (ip, other_ip) {
         (IpAddr::V4(a), IpAddr::V4(b)) => a == b || a.is_unspecified() || b.is_unspecified(),

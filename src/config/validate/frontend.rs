@@ -1,4 +1,4 @@
-//! `[[frontend]]`, and the frontend half of `[[listen]]`.
+//! `[[frontend]]`, and the frontend of a `[[listen]]`.
 
 use super::bind::{self, Bound};
 use super::layers::KeepaliveSettings;
@@ -18,7 +18,7 @@ pub(super) struct Draft {
     pub(super) client: Option<Written<Duration>>,
 }
 
-/// Reads a frontend; `default_backend` has been resolved before.
+/// Reads a frontend; `default_backend` was resolved before.
 pub(super) fn frontend(
     validator: &mut Validator<'_>,
     half: &Half<'_, FrontendSide<'_>>,
@@ -65,8 +65,7 @@ pub(super) fn frontend(
     }
 }
 
-/// An idle timeout and its `-fin`, with defaults; `None` is off. Without a `-fin` the idle timeout
-/// stays in force.
+/// An idle timeout and its `-fin`, with defaults; `None` is off. Without a `-fin` the idle timeout applies.
 pub(super) fn idle_pair(
     validator: &mut Validator<'_>,
     side: &str,

@@ -1,7 +1,7 @@
-//! What is inherited key by key: health checks, keepalive, what servers share.
+//! Settings that are inherited key by key: health checks, keepalive, settings of servers.
 //!
-//! The values of one table are a layer, whose struct its declaration makes. `over` puts one layer
-//! over another: the value nearest to the server holds. `finish` fills in the defaults.
+//! The values of one table are a layer, whose struct is made by its declaration. `over` puts one layer over
+//! another: the value nearest to the server wins. `finish` fills in the defaults.
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
@@ -14,7 +14,7 @@ use crate::config::shapes::{CheckWord, Maybe, Short};
 use crate::config::units::format_duration;
 use std::time::Duration;
 
-/// What a `check` says.
+/// The settings of `check`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CheckSettings {
     on: Option<bool>,
@@ -22,7 +22,7 @@ pub(super) struct CheckSettings {
 }
 
 impl CheckSettings {
-    /// Says nothing but `timeout = { check = … }`.
+    /// Only the setting of `timeout = { check = … }`.
     pub(super) fn timeout(timeout: Option<Written<Duration>>) -> Self {
         Self {
             on: None,
@@ -51,7 +51,7 @@ impl CheckSettings {
         }
     }
 
-    /// These settings, on top of `base`.
+    /// These settings over those of `base`.
     pub(super) fn over(self, base: &Self) -> Self {
         Self {
             on: self.on.or(base.on),
@@ -59,7 +59,7 @@ impl CheckSettings {
         }
     }
 
-    /// The check, with rlb's defaults; `None` when there is none.
+    /// The check with rlb's defaults; `None` when there is none.
     pub(super) fn finish(&self, validator: &mut Validator<'_>) -> Option<Check> {
         if self.on != Some(true) {
             return None;
@@ -110,7 +110,7 @@ impl CheckSettings {
     }
 }
 
-/// What a `keepalive` says.
+/// The settings of `keepalive`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct KeepaliveSettings {
     on: Option<bool>,
@@ -136,7 +136,7 @@ impl KeepaliveSettings {
         }
     }
 
-    /// These settings, on top of `base`.
+    /// These settings over those of `base`.
     pub(super) fn over(self, base: &Self) -> Self {
         Self {
             on: self.on.or(base.on),
@@ -144,13 +144,13 @@ impl KeepaliveSettings {
         }
     }
 
-    /// With rlb's defaults: on, unless someone said `false`.
+    /// With rlb's defaults: on, unless `false` was written.
     pub(super) fn finish(&self) -> Option<Keepalive> {
         (self.on != Some(false)).then(|| Keepalive::from_layer(&self.keys))
     }
 }
 
-/// What a `default-server`, or a server itself, says.
+/// The settings of a `default-server` or a server.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ServerSettings {
     pub(super) keys: ServerLayer,
@@ -169,7 +169,7 @@ impl ServerSettings {
         }
     }
 
-    /// These settings, on top of `base`.
+    /// These settings over those of `base`.
     pub(super) fn over(self, base: &Self) -> Self {
         Self {
             keys: self.keys.over(&base.keys),

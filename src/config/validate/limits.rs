@@ -1,6 +1,6 @@
-//! What the machine can hold: file descriptors and accept queues.
+//! The limits of the machine: file descriptors and accept queues.
 //!
-//! Only warnings: the machine that checks a file need not be the one that runs it.
+//! They cause only warnings, because the machine that checks a file need not be the one that runs it.
 
 use super::FrontendSide;
 use crate::config::descriptors::{self, SESSION_DESCRIPTORS};
@@ -8,7 +8,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{Config, Frontend};
 use crate::config::scope::{Scope, Validator, Written};
 
-/// Warns about a `backlog` that the kernel will cut.
+/// Warns about a `backlog` that the kernel limits to less.
 pub(super) fn backlog(validator: &mut Validator<'_>, backlog: Option<&Written<u32>>) {
     let (Some(written), Some(somaxconn)) = (backlog, validator.limits.somaxconn) else {
         return;
@@ -27,7 +27,7 @@ pub(super) fn backlog(validator: &mut Validator<'_>, backlog: Option<&Written<u3
     }
 }
 
-/// Warns about a frontend's `maxconn` whose overflow the accept queues cannot hold.
+/// Warns about a frontend's `maxconn` that is larger than the accept queues.
 pub(super) fn frontend_maxconn(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
@@ -62,8 +62,8 @@ fn queue(validator: &mut Validator<'_>, maxconn: u32, place: crate::config::sour
     }
 }
 
-/// Warns about a global `maxconn` that descriptors or accept queues cannot hold, and about
-/// descriptors that leave few sessions when none is written.
+/// Warns about a global `maxconn` that the descriptors or accept queues do not allow, and, when none was
+/// written, about descriptors that leave few sessions.
 pub(super) fn global(
     validator: &mut Validator<'_>,
     maxconn: Option<&Written<u32>>,

@@ -1,5 +1,4 @@
-//! References between proxies: the backend that each frontend names, and what is checked of the two
-//! together.
+//! References between proxies: the backend of each frontend, and checks of the two together.
 
 use super::{BackendSide, FrontendSide, Half, Proxies, backend, frontend};
 use crate::config::NOFILE_UNKNOWN;
@@ -14,10 +13,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Idle timeouts of the two sides that differ by more than this factor are warned of.
+/// A larger ratio between the idle timeouts of the two sides causes a warning.
 const IDLE_RATIO_MAX: u32 = 10;
 
-/// Backends by name; the first of two with one name (they were reported).
+/// Backends by name; the first of two with the same name (which was reported).
 pub(super) type Index<'a> = BTreeMap<&'a str, BackendIndex>;
 
 pub(super) fn index<'a>(backends: &'a [Half<'_, BackendSide<'_>>]) -> Index<'a> {
@@ -30,8 +29,8 @@ pub(super) fn index<'a>(backends: &'a [Half<'_, BackendSide<'_>>]) -> Index<'a> 
     index
 }
 
-/// The backend of `half`: the other half of a listen, else the one that it names. `complete` says that no
-/// backend of the files was removed because of another problem.
+/// The backend of `half`: the backend of a listen, otherwise the one that it names. `complete`: no backend of
+/// the files was removed because of another problem.
 pub(super) fn default_backend(
     validator: &mut Validator<'_>,
     half: &Half<'_, FrontendSide<'_>>,
@@ -112,7 +111,7 @@ pub(super) fn judge(
                 .push(Diagnostic::error("no-port", message).at(half.place()));
         }
     }
-    // A frontend whose backend is not known may mean a backend that nothing else uses.
+    // A frontend with an unknown backend may mean a backend that is otherwise unused.
     let complete = frontends
         .iter()
         .all(|draft| draft.frontend.default_backend.0 < backends.len());
@@ -149,7 +148,7 @@ fn offsets(backend: &backend::Draft) -> Vec<(Arc<str>, i32)> {
         .collect()
 }
 
-/// Reports a server whose port, relative to the client's, is none for a bind of the frontend.
+/// Reports a server whose port, relative to the client's, is out of range for a bind of the frontend.
 fn impossible_ports(
     validator: &mut Validator<'_>,
     (half, draft): (&Half<'_, FrontendSide<'_>>, &frontend::Draft),
@@ -189,7 +188,7 @@ fn follows_client(backend: &backend::Draft) -> bool {
     })
 }
 
-/// Warns about idle timeouts that differ: the shorter one ends a silent session on both sides.
+/// Warns about different idle timeouts: the shorter one ends a silent session on both sides.
 fn idle(
     validator: &mut Validator<'_>,
     client: Option<&Written<Duration>>,
@@ -201,7 +200,7 @@ fn idle(
     if short.is_zero() || long <= short.saturating_mul(IDLE_RATIO_MAX) {
         return;
     }
-    // At least one was written: the defaults are the same.
+    // At least one was written, because the defaults are equal.
     let (Some(place), other) = (match (client_at, server_at) {
         (Some(at), other) => (Some(at), other),
         (None, at) => (at, None),
@@ -227,8 +226,8 @@ fn idle(
     validator.report.push(diagnostic);
 }
 
-/// Fills in `fullconn` where none was written: a tenth, rounded up, of the sum of the maxconn of
-/// the frontends that lead there, as HAProxy.
+/// Sets `fullconn` where none was written: a tenth, rounded up, of the sum of the maxconn of the frontends with
+/// this backend, as HAProxy does.
 pub(super) fn fullconn(validator: &Validator<'_>, config: &mut Config) {
     let nofile = validator.limits.nofile.unwrap_or(NOFILE_UNKNOWN);
     let fits = || descriptors::capacity(config, nofile).map_or(1, |fits| fits.maxconn);

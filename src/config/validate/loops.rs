@@ -1,8 +1,8 @@
-//! Servers that are this process itself: a connection to one comes back to the frontend that it
-//! came from, again and again, until `maxconn` is reached.
+//! Servers that are this process itself: a connection to one returns to the frontend that it came from, again
+//! and again until `maxconn` is reached.
 //!
-//! Pure. Sees what the file alone can tell: addresses that are written, and loopback addresses
-//! behind a wildcard bind. A warning: the server may be meant for another machine's file.
+//! Pure. Finds what the file alone shows: addresses that are written, and loopback addresses with a wildcard
+//! bind. It is a warning, because the file may be for another machine.
 
 use super::{Proxies, backend, frontend};
 use crate::config::diagnostic::Diagnostic;
@@ -12,10 +12,10 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-/// Most ports of a frontend that a server without a port of its own is looked for at.
+/// Most ports of a frontend at which a server without an own port is looked for.
 const PORTS_MAX: usize = 16;
 
-/// Where all frontends listen. The numbers are positions in the list of frontends.
+/// The listening addresses of all frontends. The numbers are positions in the list of frontends.
 #[derive(Default)]
 struct Listeners<'a> {
     tcp: HashMap<(IpAddr, u16), usize>,
@@ -47,7 +47,7 @@ impl<'a> Listeners<'a> {
         listeners
     }
 
-    /// The frontend that `server` is, for the clients of `frontend`.
+    /// The frontend that `server` is, for clients of `frontend`.
     fn find(&self, server: &Server, frontend: &frontend::Draft) -> Option<usize> {
         let (ip, port) = match &server.address {
             ServerAddress::Unix(path) => return self.unix.get(path.as_path()).copied(),
@@ -80,14 +80,14 @@ impl<'a> Listeners<'a> {
     }
 }
 
-/// A server that leads from one frontend to another.
+/// A server through which one frontend connects to another.
 struct Edge<'a> {
     server: &'a Server,
     backend: usize,
     to: usize,
 }
 
-/// Warns about each frontend whose servers lead back to it, at the first of them.
+/// Warns about each frontend that its servers lead back to, at the first such server.
 pub(super) fn warn(
     validator: &mut Validator<'_>,
     proxies: &Proxies<'_>,
@@ -134,8 +134,8 @@ pub(super) fn warn(
     }
 }
 
-/// The edges that close a loop: a frontend, and the index of its edge. Depth first, without
-/// recursion; each frontend is entered once.
+/// The edges that close a loop: a frontend, and the index of its edge. Depth first, without recursion; each
+/// frontend is entered once.
 fn loops(edges: &[Vec<Edge<'_>>]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut entered = vec![false; edges.len()];

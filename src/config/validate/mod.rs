@@ -1,8 +1,8 @@
-//! Turns files as written into the [`Config`] that they mean: fills in every default, resolves every
-//! name, checks every value.
+//! Makes the [`Config`] from the files as written: fills in every default, resolves every name, checks every
+//! value.
 //!
-//! Pure. Never stops at a problem: reports it and puts a placeholder in the place of the value, so
-//! that everything else is checked too. `load` uses the result only when no error was reported.
+//! Pure. Does not stop at a problem: it reports the problem and replaces the value by a placeholder, so that
+//! everything else is checked too. `load` uses the result only if no error was reported.
 
 #![expect(
     clippy::ref_option,
@@ -38,10 +38,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Number of the first proxy that has none of its own; the statistics come first.
+/// Id of the first proxy without a written one; the statistics come first.
 const PROXY_ID_FIRST: ProxyId = 2;
 
-/// A frontend or a backend, or that half of a `[[listen]]`.
+/// A frontend or a backend, or one of the two in a `[[listen]]`.
 struct Half<'a, T> {
     scope: Scope<'a>,
     /// Span of its table.
@@ -75,17 +75,17 @@ impl<T> Half<'_, T> {
     }
 }
 
-/// What a `[[frontend]]` or `[[listen]]` says of the client's side.
+/// The client's side of a `[[frontend]]` or `[[listen]]`.
 struct FrontendSide<'a> {
     own: &'a ListenerKeys,
     keys: &'a FrontendKeys,
     timeout: Option<&'a ClientTimeouts>,
     keepalive: &'a Maybe<KeepaliveSetting>,
-    /// `None` in a `[[listen]]`, too: its sessions go to its own other half.
+    /// `None` also in a `[[listen]]`: its sessions go to its own backend.
     default_backend: Option<&'a Located<String>>,
 }
 
-/// What a `[[backend]]` or `[[listen]]` says of the servers' side.
+/// The servers' side of a `[[backend]]` or `[[listen]]`.
 struct BackendSide<'a> {
     own: &'a ServersKeys,
     keys: &'a BackendKeys,
@@ -94,7 +94,7 @@ struct BackendSide<'a> {
 }
 
 impl Half<'_, BackendSide<'_>> {
-    /// Where the address of a server stands; the table, for one of a node group.
+    /// The place of a server's address; the table, for a server of a node group.
     fn server_place(&self, name: &str) -> Place {
         let servers = self.table.own.servers.iter();
         let mut servers = servers.flat_map(|servers| &servers.value);
@@ -115,7 +115,7 @@ struct Proxies<'a> {
     backends: Vec<Half<'a, BackendSide<'a>>>,
 }
 
-/// Turns files into the configuration.
+/// Makes the configuration from the files.
 pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Report) -> Config {
     let validator = &mut Validator {
         report,
@@ -177,8 +177,8 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
     config
 }
 
-/// Reports a configuration in which nothing listens, unless that is asked for or there are other
-/// errors. Such a file has mostly been cut off, and a reload with it would close every port.
+/// Reports a configuration in which nothing listens, unless it is allowed or there are other errors. Such a
+/// file was probably cut off, and a reload with it would close every port.
 fn no_listener(validator: &mut Validator<'_>, files: &[ParsedFile], config: &Config) {
     if files.is_empty()
         || validator.report.failed()
@@ -199,7 +199,7 @@ fn no_listener(validator: &mut Validator<'_>, files: &[ParsedFile], config: &Con
     validator.report.push(diagnostic);
 }
 
-/// What stands in one file.
+/// A section of a file.
 enum Section<'a> {
     Frontend(&'a Located<FrontendTable>),
     Backend(&'a Located<BackendTable>),
@@ -231,7 +231,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The client's side; `None` of a backend.
+    /// The client's side; `None` for a backend.
     fn frontend(&self) -> Option<FrontendSide<'a>> {
         match self {
             Self::Frontend(table) => Some(FrontendSide {
@@ -256,7 +256,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The servers' side; `None` of a frontend.
+    /// The servers' side; `None` for a frontend.
     fn backend(&self) -> Option<BackendSide<'a>> {
         match self {
             Self::Backend(table) => Some(BackendSide {
@@ -280,7 +280,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// All proxies with their order and numbers, and the number of the statistics proxy.
+/// All proxies with their order and ids, and the id of the statistics.
 fn proxies<'a>(
     validator: &mut Validator<'_>,
     files: &'a [ParsedFile],
@@ -364,7 +364,7 @@ impl<'a> Proxies<'a> {
     }
 }
 
-/// Every proxy has a name, and no two frontends or two backends the same.
+/// Every proxy must have a name, and no two frontends or two backends the same.
 fn names(validator: &mut Validator<'_>, proxies: &Proxies<'_>, stats: Option<&str>) {
     let mut seen = HashMap::new();
     for half in &proxies.frontends {

@@ -1,4 +1,4 @@
-//! The tables that stand once: `[global]`, `[log]`, `[defaults]`. `[stats]` has a file of its own.
+//! The tables that may exist once: `[global]`, `[log]`, `[defaults]`. `[stats]` has its own file.
 
 use super::layers::{CheckSettings, KeepaliveSettings, ServerSettings};
 use crate::config::diagnostic::Diagnostic;
@@ -12,7 +12,7 @@ use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::Located;
 use crate::config::units;
 
-/// The one `[key]` of all files. A second one is reported.
+/// The only `[key]` of all files. A second one is reported.
 pub(super) fn once<'a, T>(
     validator: &mut Validator<'_>,
     files: &'a [ParsedFile],
@@ -45,7 +45,7 @@ pub(super) fn once<'a, T>(
     first
 }
 
-/// `[global]`, and where `maxconn` was written.
+/// `[global]`, and the written `maxconn`.
 pub(super) fn global(
     validator: &mut Validator<'_>,
     files: &[ParsedFile],
@@ -139,7 +139,7 @@ pub(super) fn runtime_api(
     }
 }
 
-/// `[defaults]`: what proxies inherit, still without rlb's own defaults.
+/// `[defaults]`: the settings that proxies inherit, without rlb's own defaults.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
     pub(super) frontend: FrontendLayer,

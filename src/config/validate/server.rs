@@ -1,4 +1,4 @@
-//! Servers: those listed in a backend, and those that a node group gives it.
+//! Servers: those of a backend's list, and those of its node group.
 
 use super::layers::ServerSettings;
 use super::{BackendSide, Half};
@@ -16,13 +16,13 @@ use crate::config::words;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Most servers of a configuration, those of node groups counted for each backend that has them.
+/// Most servers of a configuration. Those of a node group count for each backend that uses it.
 pub const SERVERS_MAX: usize = 65_536;
 
 /// `[node-group.NAME]` tables by name.
 pub(super) type Groups<'a> = HashMap<&'a str, (Scope<'a>, &'a Located<NodeGroup>, Place)>;
 
-/// All node groups of all files. Two of one name are reported.
+/// All node groups of all files. Two with the same name are reported.
 pub(super) fn groups<'a>(validator: &mut Validator<'_>, files: &'a [ParsedFile]) -> Groups<'a> {
     let mut groups = Groups::new();
     for parsed in files {
@@ -47,7 +47,7 @@ pub(super) fn groups<'a>(validator: &mut Validator<'_>, files: &'a [ParsedFile])
     groups
 }
 
-/// A server before numbers are given out.
+/// A server before ids are assigned.
 struct Draft {
     server: Server,
     id: Option<Written<u32>>,
@@ -75,7 +75,7 @@ pub(super) fn servers(
     number(drafts)
 }
 
-/// Counts servers, before anything is made of them. Whether that many are allowed; said once.
+/// Counts servers before they are created. Whether that many are allowed; reported once.
 fn count(validator: &mut Validator<'_>, half: &Half<'_, BackendSide<'_>>, servers: usize) -> bool {
     if validator.servers > SERVERS_MAX {
         return servers == 0;
@@ -180,7 +180,7 @@ fn from_group(
     if !count(validator, half, group.value.len()) {
         return Vec::new();
     }
-    // A port that is wrong was reported; any will do to look at the rest.
+    // A wrong port was reported; any port is sufficient for checking the rest.
     let port = port.map_or(1, |port| port.value);
     let mut nodes: Vec<_> = group.value.iter().collect();
     nodes.sort_by_key(|(name, _)| name.span.start);
@@ -263,7 +263,7 @@ fn build(
     }
 }
 
-/// A check needs to know which port to connect to.
+/// A check needs a port to connect to.
 fn checkable(
     validator: &mut Validator<'_>,
     name: &str,
@@ -294,7 +294,7 @@ fn checkable(
     );
 }
 
-/// Names of rows of the statistics that every proxy has.
+/// Names of rows that every proxy has in the statistics.
 const ROWS: [&str; 2] = ["FRONTEND", "BACKEND"];
 
 fn unique(validator: &mut Validator<'_>, backend: &str, drafts: &[Draft]) {
@@ -333,7 +333,7 @@ fn unique(validator: &mut Validator<'_>, backend: &str, drafts: &[Draft]) {
     }
 }
 
-/// Gives each server without an id the lowest that is free, from 1.
+/// Gives each server without an id the lowest free one, from 1.
 fn number(drafts: Vec<Draft>) -> Vec<Server> {
     let taken: HashSet<u32> = drafts
         .iter()

@@ -1,4 +1,4 @@
-//! `[stats]` and `[readiness]`: the statistics listener, its page, and what `/readyz` asks for.
+//! `[stats]` and `[readiness]`: the statistics listener, its page, and the conditions of `/readyz`.
 
 use super::bind;
 use super::once::once;
@@ -14,10 +14,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Paths that are always what they are, whatever `uri` says.
+/// Paths that do not depend on `uri`.
 const TAKEN: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 
-/// `[stats]`; its id is given later.
+/// `[stats]`; its id is assigned later.
 pub(super) fn stats(
     validator: &mut Validator<'_>,
     files: &[ParsedFile],
@@ -58,7 +58,7 @@ pub(super) fn stats(
     })
 }
 
-/// Warns about statistics that everyone who reaches this machine may see.
+/// Warns about statistics on all addresses without a password.
 fn open_to_everyone(validator: &mut Validator<'_>, scope: Scope<'_>, table: &StatsTable) {
     if table.page.auth.is_some() {
         return;
@@ -88,14 +88,14 @@ fn open_to_everyone(validator: &mut Validator<'_>, scope: Scope<'_>, table: &Sta
     }
 }
 
-/// `[stats]`, and the names of the proxies that its `scope` asks for.
+/// `[stats]`, and the names of the proxies in its `scope`.
 pub(super) struct Draft {
     pub(super) stats: Stats,
     shown: Vec<Written<String>>,
 }
 
 impl Draft {
-    /// Gives it its `id`, and resolves `scope` against the names of all proxies.
+    /// Sets its `id`, and checks `scope` against the names of all proxies.
     pub(super) fn finish<'a>(
         mut self,
         validator: &mut Validator<'_>,
@@ -144,7 +144,7 @@ fn page(
     }
 }
 
-/// The text of a key, unless `problem` has something against it.
+/// The text of a key, unless `problem` refuses it.
 fn text(
     validator: &mut Validator<'_>,
     written: Option<Written<Arc<str>>>,
@@ -216,7 +216,7 @@ fn credentials(
     all
 }
 
-/// `[readiness]`, its backends looked up among `backends`.
+/// `[readiness]`, with its backends looked up in `backends`.
 pub(super) fn readiness<'a>(
     validator: &mut Validator<'_>,
     files: &[ParsedFile],
