@@ -1,10 +1,10 @@
-//! rlb, a TCP (layer 4) load balancer. This file is the map; ARCHITECTURE.md is the guide.
+//! rlb, a TCP (layer 4) load balancer. ARCHITECTURE.md describes its modules and their order.
 //!
-//! A module imports only from those above it (checked by `tests/tidy.rs`), and its folder tells
-//! which thread runs it.
+//! The folder of a module determines the thread that runs it. `tests/tidy.rs` checks which modules one may
+//! import.
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("rlb stands on epoll, splice and TCP_INFO: Linux only");
+compile_error!("rlb needs epoll, splice and TCP_INFO: Linux only");
 
 // Plain data and code, usable from any thread.
 pub mod balance;
@@ -13,7 +13,7 @@ pub mod live;
 pub mod state;
 pub mod sys;
 
-// Each on a thread of its own.
+// Code of one thread each.
 pub mod admin;
 pub mod check;
 pub mod control;
@@ -21,7 +21,7 @@ pub mod log;
 pub mod stats;
 pub mod worker;
 
-// The program around them.
+// The program.
 pub mod app;
 pub mod cli;
 pub mod demo;

@@ -1,4 +1,4 @@
-//! Listening: addresses of every kind, several at once, and descriptors given back.
+//! Listening: every kind of address, several at once, and closed descriptors.
 
 use crate::harness::client::{End, connect, echo, hear};
 use crate::harness::config::Config;
@@ -53,7 +53,7 @@ fn an_ipv6_wildcard_serves_both_families_unless_told_otherwise() {
 
 #[test]
 fn a_port_range_opens_every_port() {
-    // Ports of the kernel's choice cannot be a range.
+    // Ports that the kernel chooses cannot be a range.
     let first = ports::free_pair();
     let peer = Peer::start(Behaviour::Says("hello"));
     let config = Config::new()
@@ -88,7 +88,7 @@ fn sessions_give_every_descriptor_back() {
             rlb.number("FRONTEND", "scur") == 0
         });
     }
-    // Pipes and the connection of the last look at the statistics may stay for a moment.
+    // Pipes and the connection of the last statistics request may stay for a moment.
     eventually_true(STOP_WITHIN, "descriptors are given back", || {
         rlb.process.descriptors() <= before + 2
     });

@@ -1,4 +1,4 @@
-//! Who gets a connection: rotation across workers, weights, weight 0.
+//! Which server gets a connection: rotation over all workers, weights, weight 0.
 
 use crate::harness::client::{End, hear};
 use crate::harness::config::Config;
@@ -71,7 +71,7 @@ fn weights_interleave_smoothly() {
         .windows(3)
         .any(|window| window.iter().all(|name| name == "s1"));
     assert!(!three_in_a_row, "{names:?}");
-    // Every window of the sum of the weights holds each server as often as its weight.
+    // In every window as long as the sum of the weights, each server appears as often as its weight.
     for window in names.windows(5) {
         assert_eq!(
             window.iter().filter(|name| *name == "s1").count(),
@@ -96,7 +96,7 @@ fn weight_0_gets_nothing_and_stays_up() {
         );
     let rlb = Rlb::start(&config);
     assert!(sequence(&rlb, 20).iter().all(|name| name == "s2"));
-    // DRAIN is a state; a weight of 0 is none (as HAProxy shows it).
+    // DRAIN is a state; a weight of 0 is not (as HAProxy shows it).
     rlb.wait_status("s3", "UP");
     assert_eq!(peers[0].accepted(), 0);
     rlb.stop();

@@ -1,4 +1,4 @@
-//! Health as the statistics and the log show it, and what it does to traffic.
+//! Health in the statistics and the log, and its effect on traffic.
 
 use crate::harness::client::{End, TIMEOUT, connect, echo, hear, read_to_end};
 use crate::harness::config::Config;
@@ -13,10 +13,10 @@ use std::time::Duration;
 const REFUSED: &str =
     "ECONNREFUSED returned by OS (Connection refused) at initial connection step of tcp-check";
 
-/// Checks often, so that a test need not wait long.
+/// Frequent checks, so that a test need not wait long.
 const OFTEN: &str = "check = { type = \"tcp\", interval = \"100ms\" }";
 
-/// Every status of `server` that a look could see, in order, until `last`.
+/// Every status of `server` that polling can see, in order, until `last`.
 fn statuses_until(rlb: &Rlb, server: &str, last: &str) -> Vec<String> {
     let mut seen: Vec<String> = Vec::new();
     eventually_true(Duration::from_secs(15), last, || {
@@ -81,7 +81,7 @@ fn at_the_start_one_failure_is_enough() {
         .backend("check = { type = \"tcp\", interval = \"1h\", timeout = \"1s\" }")
         .server(refuses.address());
     let rlb = Rlb::start(&config);
-    // With an interval of an hour only the first check can have done it.
+    // With an interval of an hour only the first check can have caused it.
     rlb.wait_status("s1", "DOWN");
     assert_eq!(rlb.number("s1", "chkfail"), 1);
     rlb.stop();
@@ -141,8 +141,8 @@ fn a_down_server_gets_nothing_from_the_next_connection_on() {
         Peer::start(Behaviour::Says("s1")),
         Peer::start(Behaviour::Says("s2")),
     );
-    // Checked elsewhere: the server itself goes on answering, so that only its state keeps
-    // connections away, and its counter sees traffic alone.
+    // It is checked at another port, so the server itself still answers: only its state keeps connections away,
+    // and its counter counts only traffic.
     let checked = Peer::start(Behaviour::Sink);
     let check = format!(
         "check = {{ type = \"tcp\", interval = \"100ms\", port = {} }}",
@@ -191,7 +191,7 @@ fn sessions_of_a_server_that_goes_down_live_on_by_default() {
     rlb.stop_after(stream);
 }
 
-/// Two servers that echo, and a balancer that looks at them often.
+/// Two servers that echo, with frequent checks.
 struct Pair {
     rlb: Rlb,
     first: Option<Peer>,
@@ -224,7 +224,7 @@ fn pair(first_keys: &str, second_keys: &str, backend: &str) -> Pair {
     }
 }
 
-/// The name that the server behind a new session says.
+/// The name that the server of a new session sends.
 fn reached(address: SocketAddr) -> (std::net::TcpStream, u8) {
     let mut stream = connect(address);
     let mut name = [0];
@@ -387,7 +387,7 @@ fn a_client_without_any_server_is_told_at_once() {
 
 #[test]
 fn checks_end_without_a_reset() {
-    // A reset at the end of each check fills the logs of servers that notice.
+    // A reset at the end of each check fills the logs of servers that notice it.
     let ends = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let sink = std::sync::Arc::clone(&ends);
     let peer = Peer::start(Behaviour::script(move |mut stream| {

@@ -1,4 +1,4 @@
-//! The seed's cluster from nothing to three nodes, and its faults, through rlb. Needs root.
+//! The kurl-ha cluster from nothing to three nodes, and its faults, through rlb. Needs root.
 
 use crate::harness::browser::{browse, photograph, row};
 use crate::harness::client::{End, hear, http_get};
@@ -26,7 +26,7 @@ fn the_seeds_cluster_from_nothing_to_three_nodes() {
     let database = Database::create();
     let mut lab = Lab::new();
     let _rlb = Kind::Rlb.start(&lab);
-    // Nothing is installed yet: dark nodes, every server down, clients told at once.
+    // Nothing is installed yet: nodes without power, every server down, clients rejected at once.
     for (backend, _) in BACKENDS {
         wait_states(&lab, backend, ["DOWN"; 3]);
         assert_eq!(csv(&lab).row(backend, "BACKEND").status(), "DOWN");
@@ -45,7 +45,7 @@ fn the_seeds_cluster_from_nothing_to_three_nodes() {
 
     watched(&lab, 0);
 
-    // The nodes come one by one, and on each the services one by one.
+    // The nodes start one by one, and on each the services one by one.
     let mut services = Vec::new();
     let mut databases = Vec::new();
     for node in 0..3 {
@@ -93,7 +93,7 @@ fn the_seeds_cluster_from_nothing_to_three_nodes() {
     }
 }
 
-/// The dashboard, in a browser on the client's machine, shows `up` nodes up and the others down.
+/// A browser on the client's machine shows `up` nodes up and the others down.
 fn watched(lab: &Lab, up: usize) {
     let Some(chromium) = needs::program("chromium") else {
         return;
@@ -118,7 +118,7 @@ fn watched(lab: &Lab, up: usize) {
         .enter(|| photograph(&chromium, &url, &name, (1080, true)));
 }
 
-/// Every service answers from each of the first `nodes` nodes.
+/// Every service is served by each of the first `nodes` nodes.
 fn serves_from(lab: &Lab, nodes: usize) {
     let all = |ask: &dyn Fn() -> String| (0..nodes).map(|_| ask()).collect::<BTreeSet<_>>();
     let expected: BTreeSet<String> = (1..=nodes).map(|node| format!("node0{node}")).collect();
@@ -156,8 +156,8 @@ fn a_stopped_service_costs_nobody_anything() {
     assert_eq!(report.slow, 0, "{report}");
 }
 
-/// A control: the same minute through HAProxy as the seed configures it must show the losses that
-/// rlb has not, or the laboratory sees nothing.
+/// A control: the same minute through HAProxy with its original configuration must show losses that rlb does
+/// not have; otherwise the test setup detects nothing.
 #[test]
 fn the_laboratory_sees_what_the_seeds_haproxy_loses() {
     if !needs::root() {
@@ -198,7 +198,7 @@ fn a_node_without_power_costs_nobody_a_second() {
     );
 }
 
-/// One process serves on, and health survives: nobody is sent to the node that is known to be dark.
+/// One process keeps serving and keeps health: no client is sent to the node that is known to be down.
 #[test]
 fn fifty_reloads_while_a_node_is_dark_cost_nobody_anything() {
     if !needs::root() {
@@ -231,8 +231,8 @@ fn fifty_reloads_while_a_node_is_dark_cost_nobody_anything() {
     assert!(grown <= 2048, "{grown} kB: {result}");
 }
 
-/// The same, shorter, through Debian's HAProxy as its unit reloads it: what rlb's figures are to be
-/// held against, and a proof that this load sees what a reload can lose.
+/// The same, shorter, through Debian's HAProxy with its unit's reload: for comparison, and as proof that this
+/// load detects the losses of a reload.
 #[test]
 fn haproxy_beside_it_loses_what_rlb_does_not() {
     if !needs::root() {
@@ -266,7 +266,7 @@ fn a_stop_under_load_breaks_no_session_and_keeps_nobody_waiting() {
     eprintln!("stopped: {report}");
     assert_eq!(report.failed_before, 0, "{report}");
     assert_eq!(report.slow, 0, "{report}");
-    // Told at once, so that clients go elsewhere.
+    // Rejected at once, so that clients go elsewhere.
     let refused = result.refused;
     assert_eq!(refused.failed, refused.begun, "{refused}");
     assert!(refused.begun > 50, "{refused}");
@@ -309,7 +309,7 @@ fn a_client_may_live_on_a_node_that_is_also_its_server() {
     wait_states(&lab, "kube-api-backend", ["UP"; 3]);
     lab.node(0).enter(|| {
         for round in 0..6 {
-            // A TLS client's first bytes; the server's answer is enough.
+            // The first bytes of a TLS client; any answer of the server is sufficient.
             let mut stream = crate::harness::client::connect(frontend(KUBE_API));
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
             let mut answer = String::new();
@@ -350,7 +350,7 @@ fn used_up_source_ports_are_nobodys_fault_but_ours() {
                 .all(|server| csv.row(backend, server).status() == "UP")
         })
     });
-    // Fault 25: what was missing is a metric and one event a second, with the address and the cure.
+    // Fault 25: the shortage is a metric and one event a second, with the address and the cure.
     let stats = format!("{LB_ADDRESS}:8080").parse().expect("an address");
     let metrics = lab.client.enter(|| http_get(stats, "/metrics"));
     let (_, metrics) = metrics.expect("the statistics answer");

@@ -1,5 +1,5 @@
-//! The colours of the page as a browser computes them, against HAProxy's own, and what of it is in
-//! sight in a narrow window. Needs Chromium (see [`needs`]).
+//! The colours of the page as a browser computes them, against HAProxy's, and what is visible in a narrow
+//! window. Needs Chromium (see [`needs`]).
 
 use crate::dashboard::{Fixture, fixture};
 use crate::harness::browser::browse;
@@ -7,9 +7,9 @@ use crate::harness::needs;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// HAProxy's class, rlb's, and the colour in light and dark: those of `stats_dump_html_head` in
-/// HAProxy's `src/stats-html.c`, the same from 2.6 to 3.5, but for the dark ones that people cannot
-/// tell apart there (fault 31): servers going up, backups, and servers that are not checked.
+/// HAProxy's class, rlb's class, and the colour in light and dark: those of `stats_dump_html_head` in HAProxy's
+/// `src/stats-html.c`, the same from 2.6 to 3.5. The exceptions are dark colours that people cannot distinguish
+/// there (fault 31): servers going up, backups, and servers that are not checked.
 const COLOURS: [(&str, &str, &str, &str); 17] = [
     ("frontend", "frontend", "#e8e8d0", "#2f3437"),
     ("backend", "backend", "#e8e8d0", "#2f3437"),
@@ -56,8 +56,8 @@ const ROWS: [(&str, &str); 12] = [
     ("states/bck-down", "backup_down"),
 ];
 
-/// Appended to the page: writes a line for each row, with every ground that its cells are painted
-/// on, and one for each class on a row of its own, in the browser's `rgb(…)`.
+/// Appended to the page: writes a line for each row with every background of its cells, and one for each class
+/// in a row of its own, in the browser's `rgb(…)`.
 const SCRIPT: &str = r#"<pre id="grounds"></pre><script>
 function ground(node) {
   for (; node; node = node.parentElement) {
@@ -83,7 +83,7 @@ for (const name of CLASSES) {
 document.getElementById("grounds").textContent = said;
 </script></body>"#;
 
-/// What stands behind each row and each class, in light or in dark colours.
+/// The background of each row and each class, in light or in dark colours.
 fn grounds(chromium: &Path, page: &str, light: bool) -> HashMap<String, String> {
     let classes: Vec<&str> = COLOURS.iter().map(|it| it.1).collect();
     let script = SCRIPT.replace("CLASSES", &format!("{classes:?}"));
@@ -133,7 +133,7 @@ fn every_state_has_haproxys_colour() {
     rlb.stop_after(peers);
 }
 
-/// Appended to the page: writes where the name and the status of some rows are.
+/// Appended to the page: writes the positions of the name and the status of some rows.
 const PLACES: &str = r#"<pre id="places"></pre><script>
 let said = "";
 for (const id of IDS) {

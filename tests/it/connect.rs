@@ -1,4 +1,4 @@
-//! Reaching a server: the next one at once, a second attempt, when to give up, what is counted.
+//! Connecting to a server: the next one at once, a second attempt, when to give up, and the counters.
 
 use crate::harness::client::{End, hear, timed};
 use crate::harness::config::Config;
@@ -8,7 +8,7 @@ use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use crate::harness::syslog::Syslog;
 use std::time::Duration;
 
-/// What nobody would call waiting, on a loaded machine of two cores.
+/// Counts as no wait, on a loaded machine of two cores.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
 #[test]
@@ -27,7 +27,7 @@ fn a_refusing_server_costs_no_time() {
     eventually_eq(STOP_WITHIN, &20, || rlb.number("s2", "stot"));
     let csv = rlb.csv();
     let (refusing, backend) = (csv.row("be", "s1"), csv.row("be", "BACKEND"));
-    // Not all 20 met it first: after three refusals it is suspected and asked last.
+    // Not all 20 tried it first: after three refusals it is suspected and tried last.
     assert!(
         refusing.number("wredis") >= 3,
         "redispatches are counted on the server that was left"
@@ -167,7 +167,7 @@ fn no_server_is_asked_twice_before_all_were_tried() {
 fn a_suspected_server_is_asked_last_and_keeps_its_state() {
     let refuses = Refuses::start();
     let peer = Peer::start(Behaviour::Says("hello"));
-    // Checked at a port that always passes: only traffic sees that it refuses.
+    // Checked at a port that always passes: only traffic notices that it refuses.
     let checked = Peer::start(Behaviour::Sink);
     let config = Config::new()
         .server_with(

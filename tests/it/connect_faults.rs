@@ -1,5 +1,5 @@
-//! Regression tests of connecting to servers: clients that waited in vain, were ended in different
-//! ways, or were not served although they could have been. Named for the fault's number.
+//! Regression tests of connecting to servers: clients that waited in vain, were ended in different ways, or
+//! were not served although they could have been. Each is named for its fault.
 
 use crate::harness::client::{self, End, connect, half_close, hear, read_to_end, timed};
 use crate::harness::config::Config;
@@ -12,15 +12,15 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// The bound for what has to be noticed while connecting, and what a loaded machine adds.
+/// The limit for noticing something while connecting; [`LOADED`] is added for a loaded machine.
 const SOON: Duration = Duration::from_millis(200);
 const LOADED: Duration = Duration::from_millis(300);
 
-/// Checks that see a dark server within 0.3 s.
+/// Checks that detect a server that does not answer within 0.3 s.
 const QUICK: &str = "check = { interval = \"100ms\", timeout = \"100ms\", fall = 2, rise = 1 }";
 
-/// Fault 1: of two servers one is dark, the other answers a second after it was asked (its first SYN
-/// is lost): served, whatever `retries` is.
+/// Fault 1: of two servers one does not answer, the other answers a second later (its first SYN is lost): the
+/// client is served with any `retries`.
 #[test]
 fn fault_1_a_slow_server_beside_a_dark_one_serves_with_any_retries() {
     std::thread::scope(|scope| {
@@ -44,8 +44,8 @@ fn fault_1_a_slow_server_beside_a_dark_one_serves_with_any_retries() {
     });
 }
 
-/// Fault 5: the first client of a process whose servers are all dark is told when the last of them is
-/// DOWN, not after the whole of `timeout connect`.
+/// Fault 5: no server of a new process answers. Its first client is rejected when the last one is DOWN, not
+/// after the whole `timeout connect`.
 #[test]
 fn fault_5_the_first_client_is_told_when_the_last_server_is_down() {
     let dark = [Unanswering::start(), Unanswering::start()];
@@ -67,7 +67,7 @@ fn fault_5_the_first_client_is_told_when_the_last_server_is_down() {
     rlb.stop();
 }
 
-/// Fault 5: a client that waits for a dark server is served by the first server that comes up.
+/// Fault 5: a client that waits for a server that does not answer is served by the first server that comes UP.
 #[test]
 fn fault_5_a_waiting_client_is_served_by_the_first_server_that_comes_up() {
     let dark = Unanswering::start();
@@ -91,7 +91,7 @@ fn fault_5_a_waiting_client_is_served_by_the_first_server_that_comes_up() {
     rlb.stop();
 }
 
-/// A client whose session connects to a dark server for up to a minute.
+/// A client whose session connects to a server that does not answer, for up to a minute.
 fn waiting_for_a_dark_server(log: &Syslog, dark: &Unanswering) -> Rlb {
     let config = Config::new()
         .server_with(dark.address(), "check = false")
@@ -100,8 +100,8 @@ fn waiting_for_a_dark_server(log: &Syslog, dark: &Unanswering) -> Rlb {
     Rlb::start(&config)
 }
 
-/// Fault 5: a client that resets, or ends without having sent a byte, while its session connects, is
-/// gone: `CC`, and no server is to blame.
+/// Fault 5: a client that resets, or sends FIN and no byte, while its session connects has gone: `CC`, and no
+/// server is suspected.
 #[test]
 fn fault_5_a_client_that_goes_while_its_session_connects_is_noticed() {
     let (log, dark) = (Syslog::udp(), Unanswering::start());
@@ -121,7 +121,7 @@ fn fault_5_a_client_that_goes_while_its_session_connects_is_noticed() {
         assert!(line.contains(" CC "), "{line}");
     }
     assert!(quickest < Duration::from_millis(50), "{quickest:?}");
-    // As with HAProxy a reset counts as an abort, an end does not.
+    // As in HAProxy a reset counts as an abort, FIN does not.
     eventually_eq(STOP_WITHIN, &(0, 0, 5), || {
         let csv = rlb.csv();
         let backend = csv.row("be", "BACKEND");
@@ -132,7 +132,7 @@ fn fault_5_a_client_that_goes_while_its_session_connects_is_noticed() {
     rlb.stop();
 }
 
-/// A client that has sent its request and has ended its side waits for the answer.
+/// A client that has sent a request and FIN waits for the answer.
 #[test]
 fn a_client_that_half_closes_behind_its_request_is_served() {
     let dark = Unanswering::start();
@@ -151,8 +151,8 @@ fn a_client_that_half_closes_behind_its_request_is_served() {
     rlb.stop_after(client);
 }
 
-/// Fault 6: a backend whose one server refuses for a second, as one that restarts, loses nobody, and
-/// nobody waits much longer than the restart.
+/// Fault 6: a backend whose only server refuses for a second, as during a restart, loses no client, and no
+/// client waits much longer than the restart.
 #[test]
 fn fault_6_a_server_that_restarts_loses_no_client() {
     let refuses = Refuses::start();
@@ -180,16 +180,15 @@ fn fault_6_a_server_that_restarts_loses_no_client() {
     rlb.stop();
 }
 
-/// What a client that has sent `bytes` bytes sees.
+/// The end of a connection after its client has sent `bytes` bytes.
 fn end_after_sending(address: SocketAddr, bytes: usize) -> End {
     let mut stream = connect(address);
-    // Refused when the end has come first.
+    // Fails when the end has come first.
     let _ = stream.write_all(&vec![b'x'; bytes]);
     read_to_end(&mut stream).1
 }
 
-/// Fault 47: a client that nobody serves gets an orderly end, whatever it has sent and for whatever
-/// reason.
+/// Fault 47: a client that no server serves gets FIN, whatever it has sent and whatever the reason.
 #[test]
 fn fault_47_a_client_that_nobody_serves_gets_an_orderly_end() {
     let (refuses, dark) = (Refuses::start(), Unanswering::start());
@@ -227,7 +226,7 @@ fn fault_47_a_client_that_nobody_serves_gets_an_orderly_end() {
     }
 }
 
-/// Fault 2: an operator who ends a server's sessions ends those too that connect to it.
+/// Fault 2: when an operator ends a server's sessions, those that are connecting to it end, too.
 #[test]
 fn fault_2_sessions_that_connect_are_ended_with_their_servers() {
     let dark = Unanswering::start();
@@ -244,7 +243,8 @@ fn fault_2_sessions_that_connect_are_ended_with_their_servers() {
     fixture.rlb.stop();
 }
 
-/// Fault 2: sessions that connect to a server that goes down with its sessions go on to another.
+/// Fault 2: when a server goes down and ends its sessions, those that are connecting to it go on to another
+/// server.
 #[test]
 fn fault_2_on_marked_down_sends_connecting_sessions_to_another_server() {
     let (dark, late) = (Unanswering::start(), Unanswering::start());
@@ -261,8 +261,8 @@ fn fault_2_on_marked_down_sends_connecting_sessions_to_another_server() {
     rlb.stop_after(client);
 }
 
-/// Faults 3 and 4: reloads that rename and remove services cost no client that was promised service,
-/// also those that wait because of `maxconn`.
+/// Faults 3 and 4: reloads that rename and remove services lose no client of a service that still exists,
+/// including those that wait because of `maxconn`.
 #[test]
 fn fault_3_and_4_renamed_services_lose_nobody() {
     let peer = Peer::start(Behaviour::Echo);
@@ -312,7 +312,7 @@ fn fault_3_and_4_renamed_services_lose_nobody() {
     rlb.stop();
 }
 
-/// Fault 3: clients that wait at `maxconn` for a service that a reload renames are served by it.
+/// Fault 3: clients that wait at `maxconn` are served when a reload renames their service.
 #[test]
 fn fault_3_clients_that_wait_at_maxconn_are_served_under_the_new_name() {
     let peer = Peer::start(Behaviour::Echo);

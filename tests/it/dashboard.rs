@@ -1,7 +1,6 @@
-//! The page as a browser shows it, and the metrics as Prometheus reads them. Needs Chromium and
-//! promtool (see [`needs`]).
+//! The page in a browser, and the metrics in Prometheus. Needs Chromium and promtool (see [`needs`]).
 //!
-//! With `RLB_SCREENSHOTS=docs/images` the pictures of the documentation are made anew.
+//! With `RLB_SCREENSHOTS=docs/images` the pictures of the documentation are made again.
 
 use crate::harness::browser::{BROWSER_WITHIN, browse, photograph, row};
 use crate::harness::client::{TIMEOUT, connect, echo, http_get};
@@ -16,24 +15,24 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longest until checks have taken a server where a test wants it.
+/// Longest time until checks have brought a server into the wanted state.
 const CHECKED_WITHIN: Duration = Duration::from_secs(20);
 
-/// rlb and what stands behind it.
+/// rlb and its servers.
 pub(crate) struct Fixture {
     pub(crate) rlb: Rlb,
-    /// The servers, and the ports where nobody listens and nobody else is to.
+    /// The servers, and ports that stay unused so that they refuse.
     pub(crate) peers: (Vec<Peer>, [Refuses; 2]),
 }
 
-/// rlb in front of servers in every state that a file and checks can bring them to, one `[[listen]]`
-/// and one pair of sections.
+/// rlb in front of servers in every state that a file and checks can cause, with one `[[listen]]` and one pair
+/// of sections.
 pub(crate) fn fixture() -> Fixture {
     let good = Peer::start(Behaviour::Echo);
     let (dead_port, waking_port) = (Refuses::start(), Refuses::start());
     let (dead, waking) = (dead_port.address(), waking_port.address());
     let ill = Peer::start(Behaviour::Echo);
-    // One result, then a long pause: a server stays on its way.
+    // One result, then a long pause: a server stays in transition.
     let slow = "{ interval = \"300ms\", fast-interval = \"60s\", rise = 50, fall = 50 }";
     let wakes = "{ interval = \"60s\", fast-interval = \"60s\", down-interval = \"300ms\", rise = 50, fall = 50 }";
     let (up, ill_at) = (good.address(), ill.address());
@@ -158,7 +157,7 @@ fn a_browser_shows_every_state_in_haproxys_layout() {
 }
 
 #[test]
-fn prometheus_is_content_with_the_metrics() {
+fn promtool_accepts_the_metrics() {
     let Some(promtool) = needs::program("promtool") else {
         return;
     };
@@ -270,7 +269,7 @@ fn readiness_turns_before_the_listeners_close() {
     rlb.stop_after((peer, second));
 }
 
-/// Whether a new connection is taken and served.
+/// Whether a new connection is accepted and served.
 fn served(address: SocketAddr) -> std::io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
@@ -316,7 +315,7 @@ fn the_listeners_close_when_the_withdraw_delay_is_over() {
     assert!(taken > 20, "{taken} served in between");
     assert!(served(address).is_err(), "closed for good");
     assert_eq!(readiness(&rlb), (503, "stopping\n".to_owned()));
-    // Sessions go on, whenever they began, and the end waits for them.
+    // Sessions go on, whenever they began, and the stop waits for them.
     echo(&mut before, b"after the listeners have closed");
     echo(&mut between, b"after the listeners have closed");
     assert_eq!(rlb.process.ended(), None);

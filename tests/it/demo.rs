@@ -1,4 +1,4 @@
-//! `rlb demo`: what it prints is true, there is traffic everywhere, and its node goes and comes.
+//! `rlb demo`: its output is true, there is traffic everywhere, and its node goes away and comes back.
 
 use crate::harness::client::http_get;
 use crate::harness::csv::Csv;

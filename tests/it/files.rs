@@ -1,5 +1,5 @@
-//! Configuration files that are incomplete, odd or being written: what `rlb check`, a start, a reload
-//! and the watch make of them.
+//! Configuration files that are incomplete, unusual or being written: how `rlb check`, a start, a reload and
+//! the watch handle them.
 
 use crate::harness::client::{connect, echo};
 use crate::harness::config::Config;
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A file that takes a listener away is believed when nothing has been written for 5 s.
+/// A file that removes a listener is accepted when nothing was written for 5 s.
 const BELIEVED_WITHIN: Duration = Duration::from_secs(15);
 
 /// A balancer with a runtime socket and one server.
@@ -35,7 +35,7 @@ fn run(scene: &Fixture, arguments: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), out, err)
 }
 
-/// The text up to and with the table that begins with `header`.
+/// The text up to and including the table that begins with `header`.
 fn cut_off(text: &str, header: &str) -> String {
     let at = text.find(header).expect("the table is there");
     let end = text[at + 1..]
@@ -44,8 +44,7 @@ fn cut_off(text: &str, header: &str) -> String {
     text[..end].to_owned()
 }
 
-/// Faults 8 and 32: a file without a service is an error everywhere, and a reload with it closes
-/// nothing.
+/// Faults 8 and 32: a file without a service is an error everywhere, and a reload with it closes nothing.
 #[test]
 fn fault_08_a_file_without_a_listener_is_refused() {
     let (scene, _peer) = scene(Config::new());
@@ -84,7 +83,7 @@ fn fault_08_a_file_without_a_listener_is_refused() {
             b"the port is still there",
         );
     }
-    // Whoever means it says so; then this machine is not ready.
+    // It can be allowed; then this machine is not ready.
     let ready = |scene: &Fixture| scene.rlb.http_get("/readyz").expect("answers");
     assert_eq!(ready(&scene).0, 200);
     let global =
@@ -103,7 +102,7 @@ fn fault_08_a_file_without_a_listener_is_refused() {
     scene.rlb.stop_after(stream);
 }
 
-/// Fault 8: what `check` warns of, whoever reloads is told too.
+/// Fault 8: a reload prints the warnings of `check`, too.
 #[test]
 fn fault_08_a_reload_prints_its_warnings() {
     let (scene, _peer) = scene(Config::new());
@@ -126,7 +125,7 @@ fn fault_08_a_reload_prints_its_warnings() {
 fn fault_09_a_slow_writer_takes_nothing_away() {
     let peer = Peer::start(Behaviour::Echo);
     let second = "[[listen]]\nname = \"second\"\nbind = \"127.0.0.1:0\"\nservers = [{ name = \"s\", address = \"127.0.0.1:1\" }]\n";
-    // What the file loses when it is cut off: a listener, and the watch itself.
+    // What a file lacks when it is cut off: a listener, and the watch itself.
     let text = |maxconn: u64| {
         let config = Config::new().server_with(peer.address(), "check = false");
         let config = config.frontend(&format!("maxconn = {maxconn}")).to_string();
@@ -168,7 +167,7 @@ fn fault_09_a_slow_writer_takes_nothing_away() {
         !rlb.events().with("reload deferred").is_empty(),
         "the cut file is told"
     );
-    // When the rest does not come, it is meant.
+    // When the rest does not follow, the file is intended.
     let gone = text(200);
     fs::write(&path, &gone[..head(&gone)]).expect("written");
     eventually_eq(BELIEVED_WITHIN, &200, || rlb.number("FRONTEND", "slim"));
@@ -178,7 +177,7 @@ fn fault_09_a_slow_writer_takes_nothing_away() {
     rlb.stop();
 }
 
-/// Fault 43: no kind of file holds up check, start, reload or upgrade.
+/// Fault 43: no kind of file blocks a check, start, reload or upgrade.
 #[test]
 fn fault_43_no_kind_of_file_blocks() {
     let (scene, _peer) = scene(Config::new());
@@ -218,8 +217,8 @@ fn fault_43_no_kind_of_file_blocks() {
     scene.rlb.stop();
 }
 
-/// Fault 45: processor seconds and memory that a check may take; the tests are built with fewer
-/// optimizations than the release, which has to do with 2 s and 500 MB.
+/// Fault 45: processor time and memory of a check. The tests are built with fewer optimizations than the
+/// release, whose limits are 2 s and 500 MB.
 #[test]
 fn fault_45_a_check_of_any_file_is_bounded() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -273,7 +272,7 @@ fn bounded(limits: &str, path: &Path) -> std::process::Output {
     shell.output().expect("a shell")
 }
 
-/// Fault 27: what a reload would do and what is in force is told by the process itself.
+/// Fault 27: the running process itself tells what a reload would change, and what is in force.
 #[test]
 fn fault_27_the_running_process_tells_what_differs() {
     let (scene, peer) = scene(Config::new());
@@ -301,7 +300,7 @@ fn fault_27_the_running_process_tells_what_differs() {
     assert_eq!(code, Some(0));
     let json: serde_json::Value = serde_json::from_str(&json).expect("one JSON object");
     assert_eq!(json["needs_restart"], true);
-    // It was only told.
+    // It was only a dry run.
     assert!(scene.rlb.events().with("reload").is_empty());
     assert_eq!(scene.ask("show config"), in_force);
     assert_eq!(run(&scene, &["reload"]).0, Some(0));

@@ -1,5 +1,5 @@
-//! What rlb believes of the kernel, tried on the kernel alone. When one of these fails on a new kernel,
-//! the module it names is wrong there, whatever the other tests say.
+//! The kernel facts that rlb relies on, tested on the kernel alone. When one of these fails on a new kernel,
+//! the module that it names is wrong there, whatever other tests show.
 
 use crate::harness::client::{TIMEOUT, half_close, reset};
 use crate::harness::eventually::eventually_true;
@@ -13,13 +13,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// The interest of the relay in a client, and in a server (with `OUT`).
+/// The relay's interest in a client, and in a server (with `OUT`).
 const IN: EventFlags = EventFlags::IN
     .union(EventFlags::PRI)
     .union(EventFlags::RDHUP)
     .union(EventFlags::ET);
 
-/// How long no event must come before there is none: on one machine it comes at once.
+/// No event for this long means that there is none: on one machine an event comes at once.
 const QUIET: Duration = Duration::from_millis(30);
 
 /// Both ends of a connection; the first does not block.
@@ -78,7 +78,7 @@ fn fill(socket: &TcpStream) {
     while rustix::net::send(socket, &block, SendFlags::NOSIGNAL).is_ok() {}
 }
 
-/// Waits until so many bytes wait to be read.
+/// Waits until this many bytes can be read.
 fn await_queued(socket: &TcpStream, count: usize) {
     eventually_true(TIMEOUT, "the bytes have come", || {
         let mut buffer = vec![0; count + 1];
@@ -172,7 +172,7 @@ fn a_connecting_socket_is_silent_until_its_answer() {
         assert!(flags.is_empty() || flags == EventFlags::OUT, "{flags:?}");
         !flags.is_empty()
     });
-    // One more than the length of the queue fits in.
+    // The queue holds one more than its length.
     assert_eq!(answered.count(), 1, "the others have no event");
     drop(listener);
     let refused = connecting();
@@ -223,7 +223,7 @@ fn a_closed_descriptor_has_left_its_epoll_instance() {
     let (near, mut far) = connection();
     let watch = Watch::new(&near, IN);
     drop(near);
-    // Refused by a reset, of which nobody is told either.
+    // Ends with a reset, which nobody is told, either.
     let _ = far.write_all(b"late");
     assert_eq!(watch.next(QUIET), EventFlags::empty());
 }
@@ -247,14 +247,14 @@ fn an_empty_pipe_that_takes_nothing_means_that_the_source_has_nothing() {
 
 #[test]
 fn a_pipe_may_be_full_of_less_than_its_size() {
-    // worker/relay/splice.rs: a short splice proves nothing about the source. On a busy machine the
-    // sender puts small writes together, and all of them fit: then it is tried again.
+    // worker/relay/splice.rs: a short splice proves nothing about the source. On a busy machine the sender
+    // merges small writes, and all of them fit: then it is tried again.
     eventually_true(TIMEOUT, "a pipe full of small fragments", || {
         let (near, mut far) = connection();
         let (_out, into) = pipe_with(PipeFlags::NONBLOCK).expect("a pipe");
         let size = fcntl_setpipe_size(&into, 16 * 4096).expect("set");
         for _ in 0..200 {
-            // Segments of their own, so fragments of their own.
+            // Each a segment, and so a fragment.
             far.write_all(&[7; 100]).expect("sent");
             std::thread::yield_now();
         }
@@ -330,7 +330,7 @@ fn a_read_from_a_unix_socket_ends_at_a_message_with_a_descriptor() {
 }
 
 #[test]
-fn a_lingering_of_zero_throws_away_what_was_not_acknowledged() {
+fn a_linger_of_zero_discards_what_was_not_acknowledged() {
     // worker/relay/lifecycle.rs: it is set only when nothing is.
     let (near, mut far) = connection();
     fill(&near);
@@ -364,7 +364,7 @@ fn a_lingering_of_zero_throws_away_what_was_not_acknowledged() {
 
 #[test]
 fn closing_a_shard_resets_the_connections_in_its_queue() {
-    // sys/socket.rs, worker/accept.rs: listening sockets live across reloads, and a stop empties them.
+    // sys/socket.rs, worker/accept.rs: listening sockets stay over reloads, and a stop accepts what is queued.
     let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
     let shard = |address: &SocketAddr| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");

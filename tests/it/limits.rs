@@ -1,4 +1,4 @@
-//! Running into limits: maxconn of the process and of a frontend, and no descriptor left.
+//! Limits: maxconn of the process and of a frontend, and the descriptor limit.
 
 use crate::harness::client::{connect, echo, hear, http_get};
 use crate::harness::config::Config;
@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// The excess waits in the backlog, is not refused, and is served when its turn comes.
+/// Connections above the limit wait in the backlog, are not refused, and are served later.
 fn excess_waits(config: Config, at_once: u64, event: &str) {
     let peer = Peer::start(Behaviour::Echo);
     let rlb = Rlb::start(&config.server_with(peer.address(), "check = false"));
@@ -88,7 +88,7 @@ fn failed_sessions(rlb: &Rlb, cause: &str) -> u64 {
     metric(rlb, &format!("rlb_backend_failed_sessions_total{labels}"))
 }
 
-/// Fault 25: why a session got no server is a label of a metric, and in one event a second.
+/// Fault 25: the cause of a session without a server is a label of a metric, and in one event a second.
 #[test]
 fn fault_25_causes_of_failed_sessions_can_be_told_apart() {
     let refuses = Refuses::start();
@@ -143,7 +143,7 @@ fn fault_5_without_descriptors_clients_are_served_or_told_and_the_rest_goes_on()
     let events_before = rlb.events().all().len();
     let cpu_before = rlb.process.cpu_time();
     let start = Instant::now();
-    // Far more than 12 descriptors can carry; two are needed for each session.
+    // Far more than 12 descriptors allow; each session needs two.
     let mut streams: Vec<TcpStream> = (0..60).map(|_| connect(rlb.address())).collect();
     for stream in &mut streams {
         stream.write_all(b"waited").expect("the kernel takes it");
@@ -177,7 +177,7 @@ fn fault_5_without_descriptors_clients_are_served_or_told_and_the_rest_goes_on()
         "no check failed by our own shortage"
     );
 
-    // Fault 25: what was missing, and for what.
+    // Fault 25: the shortage, and the step that had it.
     let missing = "rlb_shortages_total{step=\"accept\",cause=\"descriptors\"}";
     assert!(metric(&rlb, missing) >= 1);
     let told =
@@ -198,8 +198,8 @@ fn fault_5_without_descriptors_clients_are_served_or_told_and_the_rest_goes_on()
     rlb.stop();
 }
 
-/// Faults 35 and 36: under any descriptor limit rlb either says in one sentence that it is too low
-/// and ends with 1, or serves as many sessions as it says, with checks, page and runtime socket.
+/// Faults 35 and 36: under any descriptor limit rlb either reports in one sentence that it is too low and exits
+/// with 1, or serves as many sessions as it reports, with checks, page and runtime socket.
 #[test]
 fn fault_35_what_maxconn_promises_is_kept_under_any_descriptor_limit() {
     raise_own_limit();
@@ -217,7 +217,7 @@ fn fault_35_what_maxconn_promises_is_kept_under_any_descriptor_limit() {
     }
 }
 
-/// The sessions that rlb has promised and served; `None`: it did not start.
+/// The sessions that rlb has reported and served; `None`: it did not start.
 fn promise_is_kept(nofile: u64, threads: usize, binds: usize) -> Option<usize> {
     let peer = Peer::start(Behaviour::Echo);
     let dir = tempfile::tempdir().expect("a directory");
@@ -282,7 +282,7 @@ fn raise_own_limit() {
     rustix::process::setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
 }
 
-/// Each of them was served or told by now, and some were told.
+/// Each client was served or rejected by now, and some were rejected.
 fn served_or_told(streams: &mut [TcpStream]) {
     let mut told = 0;
     for stream in streams {
@@ -297,7 +297,7 @@ fn served_or_told(streams: &mut [TcpStream]) {
     assert!(told > 0, "descriptors for all: the test tests nothing");
 }
 
-/// Sets the soft limit of open descriptors of a running rlb; the soft limit it had.
+/// Sets the soft descriptor limit of a running rlb; returns the one before.
 fn set_descriptor_limit(rlb: &Rlb, limit: u64) -> u64 {
     let id = i32::try_from(rlb.process.id()).expect("a process id is a pid_t");
     let pid = Pid::from_raw(id).expect("not 0");

@@ -1,5 +1,5 @@
-//! The access log: HAProxy's tcplog line byte for byte, its letters, syslog's framing, and a log
-//! that nobody reads.
+//! The access log: HAProxy's tcplog line byte for byte, its letters, syslog's headers, and a log that nobody
+//! reads.
 
 use crate::harness::client::{End, TIMEOUT, connect, echo, hear, read_to_end, reset};
 use crate::harness::config::Config;
@@ -229,7 +229,7 @@ fn quiet_frontends_leave_lines_out() {
     let mut stream = connect(rlb.address());
     echo(&mut stream, b"12345");
     drop(stream);
-    // The first line is of the session that carried bytes, though the other was first.
+    // The first line is that of the session with bytes, although the other session was first.
     assert_eq!(TcpLog::parse(&log.next_with(" fe ")).bytes, 5);
     rlb.stop();
 }
@@ -280,8 +280,8 @@ fn a_server_that_ends_before_the_client_is_a_normal_end() {
 
 #[test]
 fn a_reset_after_the_servers_own_end_is_no_abort() {
-    // The server answers and closes; what the client says afterwards meets a reset. HAProxy writes
-    // `--` and counts nothing.
+    // The server answers and closes; later bytes of the client cause a reset. HAProxy writes `--` and counts
+    // nothing.
     let peer = Peer::start(Behaviour::Says("the whole answer"));
     let (rlb, log) = logged(&peer, "raw");
     let mut stream = connect(rlb.address());
@@ -290,7 +290,7 @@ fn a_reset_after_the_servers_own_end_is_no_abort() {
         (b"the whole answer".to_vec(), End::Eof)
     );
     stream.write_all(b"goodbye").expect("the other half stands");
-    // The client stays a while, so that the reset is what comes first.
+    // The client stays for a while, so that the reset comes first.
     pace_until(Instant::now() + Duration::from_millis(100));
     drop(stream);
     let line = log.next_with(" fe be/s1 ");

@@ -1,5 +1,5 @@
-//! Integration tests: the real binary, seen from outside. One program, linked once; a module a
-//! subject. Ports are the kernel's choice, readiness is READY=1, nothing sleeps and hopes.
+//! Integration tests: the real binary, from outside. One program, linked once, with a module per subject. The
+//! kernel chooses ports, READY=1 means ready, no test sleeps for a fixed time.
 
 mod accept;
 mod balance;

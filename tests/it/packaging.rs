@@ -1,18 +1,18 @@
-//! What a package installs: the unit and its neighbours, judged by systemd's own tools.
+//! The files of a package: the unit and related files, checked with systemd's own tools.
 
 use crate::documents;
 use crate::harness::needs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Most exposure that `systemd-analyze security` may find, in tenths.
+/// Highest exposure that `systemd-analyze security` may report, in tenths.
 const EXPOSURE_MAX: &str = "--threshold=20";
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Runs one of systemd's tools; `None` where it is not installed.
+/// Runs one of systemd's tools; `None` when it is not installed.
 fn tool(name: &str, arguments: &[&str], path: &Path) -> Option<Output> {
     let program = needs::program(name)?;
     let output = Command::new(program).args(arguments).arg(path).output();
@@ -39,7 +39,7 @@ fn the_unit_is_hardened() {
 
 #[test]
 fn the_units_have_no_mistake_that_systemd_knows() {
-    // It looks for the programs: the one under test stands for the installed one.
+    // It looks for the programs: the one under test replaces the installed one.
     let dir = tempfile::tempdir().expect("a directory");
     let program = crate::harness::rlb::PROGRAM;
     for name in ["rlb.service", "rlb.socket"] {
@@ -87,7 +87,7 @@ fn the_unit_says_what_rlb_counts_on() {
     assert!(unit.lines().any(|it| it == stored), "{stored}");
 }
 
-/// Fault 28: a start that fails because another process has the port was repeated five times a second.
+/// Fault 28: a start that failed because another process had the port was repeated five times a second.
 #[test]
 fn fault_28_a_failed_start_is_repeated_every_five_seconds_and_a_crash_at_once() {
     let unit = std::fs::read_to_string(file("systemd/rlb.service")).expect("a unit");
@@ -116,7 +116,7 @@ fn fault_28_a_failed_start_is_repeated_every_five_seconds_and_a_crash_at_once() 
     assert!((4.5..8.0).contains(&took("1")));
 }
 
-/// Fault 28: an upgrade of the package went on running the old program.
+/// Fault 28: after an upgrade of the package the old program went on running.
 #[test]
 fn fault_28_an_upgrade_of_the_package_hands_over() {
     let script = std::fs::read_to_string(file("debian/rlb.postinst")).expect("a script");
@@ -162,7 +162,7 @@ fn fault_28_the_kernel_settings_are_an_example() {
     );
 }
 
-/// Fault 28: the README of the package linked to files that it does not have, and the licences of the
+/// Fault 28: the README of the package linked to files that the package does not have, and the licences of the
 /// crates that are linked into the program were not listed.
 #[test]
 fn fault_28_links_between_packaged_documents_lead_to_packaged_files() {

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// A balancer with one session that stands.
+/// A balancer with one established session.
 fn with_a_session(global: &str) -> (Rlb, Peer, TcpStream) {
     let peer = Peer::start(Behaviour::Echo);
     let config = Config::new()
@@ -62,7 +62,7 @@ fn hard_stop_after_ends_what_is_left() {
         "{took:?}"
     );
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
-    // The last line is written though the process ends.
+    // The last line is written although the process ends.
     let line = log.next_with(" fe be/s1 ");
     assert!(line.contains(" KC "), "{line}");
 }
@@ -112,7 +112,7 @@ fn without_sessions_a_stop_is_immediate() {
             "check = { type = \"tcp\", interval = \"1h\" }",
         );
     let mut rlb = Rlb::start(&config);
-    // A statistics connection that is kept open does not hold a stop back.
+    // An open connection to the statistics does not delay a stop.
     let _page = connect(rlb.addresses("stats")[0]);
     let start = Instant::now();
     rlb.signal(Signal::SIGTERM);

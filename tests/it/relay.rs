@@ -1,4 +1,4 @@
-//! The relay: bytes, half-closes and resets, both ways, and what it costs in memory.
+//! The relay: bytes, half-closes and resets in both directions, and its memory.
 
 use crate::harness::client::{
     End, TIMEOUT, connect, connect_with_receive_buffer, echo, end_of, half_close, read_to_end,
@@ -14,7 +14,7 @@ use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// The byte at `position` of the stream `seed`: wrong order, loss and doubling all show.
+/// The byte at `position` of the stream `seed`: reordering, loss and duplication are detected.
 fn byte_at(seed: u64, position: u64) -> u8 {
     let mut mixed = (position / 8)
         .wrapping_add(seed)
@@ -31,7 +31,7 @@ fn stretch(seed: u64, from: u64, length: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Writes `total` bytes of the stream `seed` in pieces of 1 byte to 64 KB, then half-closes.
+/// Writes `total` bytes of the stream `seed` in pieces of 1 byte to 64 KB, then sends FIN.
 fn write_in_pieces(stream: &mut TcpStream, seed: u64, total: u64) {
     let mut sizes = fastrand::Rng::with_seed(seed);
     let mut sent = 0;
@@ -69,7 +69,7 @@ fn read_and_compare(stream: &mut TcpStream, seed: u64) -> (u64, End) {
     }
 }
 
-/// A server whose connection is handed to the test.
+/// A server that gives its connection to the test.
 fn handed_over() -> (Peer, Receiver<TcpStream>) {
     let (sender, receiver): (SyncSender<TcpStream>, _) = sync_channel(16);
     let peer = Peer::start(Behaviour::script(move |stream| {
@@ -84,7 +84,7 @@ fn handed_over() -> (Peer, Receiver<TcpStream>) {
     (peer, receiver)
 }
 
-/// One session through rlb whose two ends the test holds.
+/// A session through rlb; the test has both ends.
 fn session(config: Config) -> (Rlb, Peer, TcpStream, TcpStream) {
     let (peer, streams) = handed_over();
     let rlb = Rlb::start(&config.server_with(peer.address(), "check = false"));
@@ -173,7 +173,7 @@ fn bulk_is_spliced_and_the_statistics_tell() {
             }
             half_close(&client);
         });
-        // The server does not read for now, so the session keeps the pipe it was given.
+        // The server does not read now, so the session keeps its pipe.
         eventually_eq(TIMEOUT, &Some(1), || process("pipes_used_total"));
         assert_eq!(read_to_end(&mut server).0.len() as u64, TOTAL);
     });
@@ -202,14 +202,14 @@ fn the_server_may_speak_first() {
     rlb.stop_after(client);
 }
 
-/// Less than the kernel waits with an acknowledgement that it hopes to send along with data (40 ms).
+/// Less than the kernel delays an ACK to send it with data (40 ms).
 const UNDELAYED_MAX: Duration = Duration::from_millis(30);
 
-/// The quickest of some first exchanges, each on a connection of its own whose ends both leave
-/// Nagle's algorithm on: the client writes `question` in these pieces, and the server `answer` when
-/// it has it. Where somebody waits for a delayed acknowledgement, none is quick.
+/// The quickest of several first exchanges. Each has a connection of its own, both ends of which leave Nagle's
+/// algorithm on: the client writes `question` in these pieces, and the server then `answer`. When somebody
+/// waits for a delayed ACK, none is quick.
 ///
-/// rlb is halted meanwhile: it finds what the client has written together with the connection.
+/// rlb is stopped meanwhile, so that it finds the client's data together with the connection.
 fn quickest_exchange(question: &[&[u8]], answer: &[&[u8]]) -> Duration {
     let (peer, streams) = handed_over();
     let config = Config::default().global("threads = 1");
@@ -271,7 +271,7 @@ fn the_client_may_end_its_half_first() {
     client.write_all(b"question").expect("sent");
     half_close(&client);
     assert_eq!(read_to_end(&mut server), (b"question".to_vec(), End::Eof));
-    // The other half stands: the answer comes after the question's end.
+    // The other direction stays open: the answer comes after FIN of the question.
     server.write_all(&stretch(3, 0, 1 << 20)).expect("sent");
     drop(server);
     assert_eq!(read_and_compare(&mut client, 3), (1 << 20, End::Eof));
@@ -290,8 +290,8 @@ fn the_server_may_end_its_half_first() {
     rlb.stop();
 }
 
-/// One byte each way, so that the session stands: a server that resets before its connection was
-/// noticed only makes the balancer try again.
+/// One byte in each direction, so that the session is established: if a server resets earlier, the balancer
+/// only tries again.
 fn exchange(client: &mut TcpStream, server: &mut TcpStream) {
     client.write_all(b"?").expect("sent");
     server.read_exact(&mut [0]).expect("received");
@@ -333,7 +333,7 @@ fn a_reset_never_overtakes_bytes_that_were_already_read() {
     let (peer, streams) = handed_over();
     let rlb = Rlb::start(&Config::new().server_with(peer.address(), "check = false"));
     for round in 0..10 {
-        // A small window: most of the bytes wait inside the balancer when the reset comes.
+        // A small window: most of the bytes are in the balancer when the reset comes.
         let mut client = connect_with_receive_buffer(rlb.address(), 4096);
         let mut server = streams
             .recv_timeout(TIMEOUT)
@@ -376,7 +376,7 @@ fn urgent_data_does_not_kill_a_session() {
         .send_out_of_band(b"!")
         .expect("sent");
     client.write_all(b"after").expect("sent");
-    // The urgent byte itself may be dropped or delivered in line; nothing else may be.
+    // The urgent byte itself may be dropped or delivered in line; no other byte may be lost.
     let mut seen = Vec::new();
     let mut buffer = [0; 64];
     while !seen.ends_with(b"after") {
@@ -403,7 +403,7 @@ fn slow_readers_cost_little_memory() {
     const PER_SESSION_KB_MAX: u64 = 36;
     let peer = Peer::start(Behaviour::script(|mut stream| {
         let block = vec![b'x'; 64 << 10];
-        // 100 MB for each, as long as the client takes it.
+        // 100 MB for each, as long as the client takes them.
         for _ in 0..1600 {
             if stream.write_all(&block).is_err() {
                 return;
@@ -427,7 +427,7 @@ fn slow_readers_cost_little_memory() {
         }
         highest = highest.max(rlb.process.memory_kb("VmRSS"));
     }
-    // Then all of them stop reading, until not a byte moves any more.
+    // Then all of them stop reading, until no byte moves any more.
     let mut moved = rlb.number("s1", "bout");
     let mut quiet_since = Instant::now();
     eventually_true(Duration::from_secs(30), "the servers are held back", || {
@@ -459,7 +459,7 @@ fn a_peer_that_reads_nothing_for_120_s_survives() {
     let (rlb, _peer, mut client, mut server) = session(config);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Longer than the silence, but not for ever: a failed test must end too.
+            // Longer than the silence, but bounded: a failed test must end, too.
             let timeout = Some(length + TIMEOUT);
             server
                 .set_write_timeout(timeout)

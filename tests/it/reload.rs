@@ -1,4 +1,4 @@
-//! Hot reload: what survives, what changes, what is refused, and fifty in a row under load.
+//! Hot reload: what stays, what changes, what is refused, and fifty reloads in a row under load.
 
 use crate::harness::client::{TIMEOUT, connect, echo, hear};
 use crate::harness::config::Config;
@@ -36,7 +36,7 @@ fn counters_sessions_and_the_socket_survive() {
     echo(&mut connect(address), b"and a new one");
     eventually_eq(STOP_WITHIN, &2, || rlb.number("FRONTEND", "stot"));
     assert_eq!(rlb.number("FRONTEND", "slim"), 100);
-    // The second session has ended; when the relay sees that is its own affair.
+    // The second session has ended; the relay notices it at some time.
     eventually_eq(STOP_WITHIN, &1, || rlb.number("s1", "scur"));
     rlb.stop_after(stream);
 }
@@ -57,7 +57,7 @@ fn an_invalid_file_changes_nothing() {
         .lines()
         .find(|line| line.contains("The last reload failed "));
     assert!(alert.is_some_and(|line| line.contains("bnd")), "{alert:?}");
-    // What the system refuses is known as late as the prepare step, and changes nothing either.
+    // An error of the system is known only in the prepare step, and changes nothing, either.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound");
     let more = config.clone().bind("127.0.0.1:0").bind(address);
@@ -133,7 +133,7 @@ fn a_dead_server_stays_down_across_reloads() {
     rlb.reload(&config.clone().backend("retries = 2"));
     assert_eq!(rlb.status("s2"), "DOWN", "not believed to be up again");
     assert_eq!(rlb.number("s2", "chkdown"), downs);
-    // Somewhere else it may well be up.
+    // At another address it may be up.
     let back = Peer::start(Behaviour::Echo);
     rlb.reload(
         &Config::new()
@@ -159,7 +159,7 @@ fn weights_and_the_round_robin_go_on() {
     let mut rlb = Rlb::start(&config(1));
     let mut heard = String::new();
     for round in 0..6 {
-        // As if nothing had happened between any two connections.
+        // The order goes on over a reload between any two connections.
         rlb.reload(&config(1).frontend(&format!("maxconn = {}", 100 + round)));
         heard += &hear(rlb.address()).0;
     }
@@ -195,14 +195,14 @@ fn frontends_and_binds_come_go_and_move() {
     echo(&mut stream, b"old");
     rlb.reload(&text(&[("a", &[first]), ("b", &[second])]));
     echo(&mut connect(second), b"the new frontend");
-    // The socket moves to another frontend, which takes the name of none before.
+    // The socket moves to another frontend, whose name is new.
     rlb.reload(&text(&[("c", &[first, second])]));
     echo(&mut stream, b"a session of a frontend that is gone");
     for _ in 0..8 {
         echo(&mut connect(first), b"moved");
         echo(&mut connect(second), b"moved");
     }
-    // Sockets that have moved have new descriptors in every worker, the old ones are closed.
+    // Sockets that were moved have new descriptors in every worker, and the old ones are closed.
     eventually_true(STOP_WITHIN, "sessions of the new frontend", || {
         rlb.csv().row("c", "FRONTEND").number("stot") >= 14
     });
@@ -212,7 +212,7 @@ fn frontends_and_binds_come_go_and_move() {
     });
     echo(&mut stream, b"still there");
     echo(&mut connect(first), b"still served");
-    // And back to all addresses, beside the one that there is.
+    // Back to all addresses, beside the existing one.
     let wildcard = SocketAddr::new("0.0.0.0".parse().expect("an address"), first.port());
     rlb.reload(&text(&[("c", &[wildcard])]));
     for _ in 0..8 {
@@ -274,8 +274,8 @@ fn a_watched_file_is_reloaded_when_it_changes() {
     rlb.stop();
 }
 
-/// As Kubernetes mounts a `ConfigMap`: the file is a link through `..data`, itself a link to the
-/// directory of one version, and only `..data` is ever replaced.
+/// As Kubernetes mounts a `ConfigMap`: the file is a link through `..data`, which is a link to the directory of
+/// one version. Only `..data` is ever replaced.
 #[test]
 fn a_watched_config_map_is_reloaded_when_its_version_is_swapped() {
     let peer = Peer::start(Behaviour::Echo);
@@ -336,7 +336,7 @@ fn diff_tells_what_a_reload_then_does() {
     let (code, [said, why]) = diff(&config.clone().frontend("maxcon = 9"), &[]);
     assert_eq!((code, said.as_str()), (Some(78), ""));
     assert!(why.contains("maxcon"), "{why}");
-    // It has only told.
+    // It was only a dry run.
     assert!(rlb.events().with("reload").is_empty());
     assert!(rlb.csv().find("be", "s2").is_none());
     rlb.stop();
@@ -367,7 +367,7 @@ fn fifty_reloads_under_load_lose_nothing() {
     let config = |round: u32| {
         let mut config = Config::new().backend("check = { interval = \"500ms\" }");
         for (index, peer) in (0..).zip(&peers) {
-            // Of three servers one is missing every other time.
+            // Every other time one of three servers is missing.
             if index != 2 || round.is_multiple_of(2) {
                 let weight = 1 + (round + index) % 3;
                 config = config.server_with(peer.address(), &format!("weight = {weight}"));
@@ -444,7 +444,7 @@ fn a_stop_under_load_loses_no_stream() {
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
     let (served, failures) = load.end();
     assert!(served > 100, "{served}");
-    // Those that came too late find nobody; none was accepted and then lost.
+    // Connections that came too late are refused; none was accepted and then lost.
     let lost: Vec<_> = failures
         .iter()
         .filter(|why| !why.contains("refused"))
@@ -468,11 +468,11 @@ fn a_reload_gives_back_the_memory_of_what_it_replaced() {
     for weight in 2..5 {
         rlb.reload(&config(weight));
     }
-    // What thousands of servers have to say does not push the rest out of the log.
+    // The changes of thousands of servers do not displace other log lines.
     let events = rlb.events();
     assert_eq!(events.with("reload: ~ server").len(), 3 * 100);
     assert_eq!(events.with("reload: and 3900 more changes").len(), 3);
-    // A third more is what the allocator cannot help; two configurations would be twice as much.
+    // A third more is fragmentation of the allocator; two configurations would be twice as much.
     let most = before + before / 3;
     eventually_true(TIMEOUT, "the memory is given back", || {
         rlb.process.memory_kb("VmRSS") <= most

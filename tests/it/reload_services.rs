@@ -1,5 +1,5 @@
-//! Hot reload of what stands beside the traffic: the statistics' listener, the log, the runtime
-//! socket, the files behind `${file:…}`; and a rollback that fails.
+//! Hot reload of everything except traffic: the statistics' listener, the log, the runtime socket, the files of
+//! `${file:…}`; and a rollback that fails.
 
 use crate::harness::client::{TIMEOUT, connect, echo, http_get};
 use crate::harness::config::Config;
@@ -14,8 +14,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-/// A port that nobody has now, of an address that no other test uses: not even a client's end of a
-/// connection takes it meanwhile.
+/// A free port at an address that no other test uses, so that no client's source port takes it, either.
 fn own_address() -> SocketAddr {
     static LAST: AtomicU8 = AtomicU8::new(0);
     let ip = [127, 88, 0, LAST.fetch_add(1, Relaxed) + 1];
@@ -23,7 +22,7 @@ fn own_address() -> SocketAddr {
     listener.local_addr().expect("bound")
 }
 
-/// `tables` and a frontend `fe` at `address` that leads to `peer`.
+/// `tables` and a frontend `fe` at `address` with the server `peer`.
 fn text(tables: &str, address: SocketAddr, peer: &Peer) -> String {
     format!(
         "{tables}\n[[frontend]]\nname = \"fe\"\nbind = \"{address}\"\ndefault-backend = \"be\"\n\
@@ -90,12 +89,12 @@ fn binds_of_the_statistics_come_and_go() {
         stats_sessions(&get(two, "/;csv")) > counted,
         "its counters go on"
     );
-    // An address that cannot be had changes nothing.
+    // An address that is taken changes nothing.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     rlb.reload_refused(&with(&[one, taken.local_addr().expect("bound")]));
     assert!(is_closed(one));
     assert!(get(two, "/metrics").contains("\nrlb_reloads_total{result=\"failure\"} 1\n"));
-    // The statistics and a frontend change places.
+    // The statistics and a frontend swap addresses.
     rlb.reload(&text(&stats(&[fe]), two, &peer));
     eventually_true(STOP_WITHIN, "the page is where the frontend was", || {
         http_get(fe, "/healthz").is_ok_and(|answer| answer == (200, "ok\n".to_owned()))
@@ -122,7 +121,7 @@ fn the_statistics_come_and_go() {
         Some("1"),
         "{csv}"
     );
-    // Keys of the page hold at once.
+    // Keys of the page apply at once.
     let more = "uri = \"/lb\"\nauth = \"me:secret\"\nrefresh = \"7s\"\nhide-version = true";
     rlb.reload(&text(&format!("{}\n{more}", stats(&[page])), fe, &peer));
     let mut asked = connect(page);
@@ -181,7 +180,7 @@ fn log_targets_come_go_and_change() {
         syslog.next_with(" fe be/s1 ").contains(" lb01 rlb "),
         "its node"
     );
-    // What cannot be opened refuses the reload, and says why.
+    // A target that cannot be opened refuses the reload, with the reason.
     let nowhere = to_file("nosuch/log", "info");
     rlb.reload_refused(&log("lb01", &[&nowhere]));
     let why = rlb.events().with("nosuch/log");
@@ -249,7 +248,7 @@ fn level_mode_and_node_change_and_the_path_stays() {
         "{said:?}"
     );
     assert!(!other.exists());
-    // The level is not the path's affair.
+    // The level does not depend on the path.
     assert_eq!(ask(&socket, "enable server be/s1"), "\n");
     let file = rlb.config_path();
     let old = dir.path().join("old.toml");
@@ -292,7 +291,7 @@ fn a_watched_secret_is_read_again_when_it_changes() {
         (status(one), status(two)),
         ("200".to_owned(), "401".to_owned())
     );
-    // As a tool that replaces secrets does: by a rename.
+    // By a rename, as tools that replace secrets do.
     let new = dir.path().join("password.new");
     std::fs::write(&new, "two\n").expect("written");
     std::fs::rename(&new, &secret).expect("replaced");
@@ -300,7 +299,7 @@ fn a_watched_secret_is_read_again_when_it_changes() {
     assert_eq!(status(one), "401");
     let told = rlb.events().with("two");
     assert!(told.is_empty(), "a secret is not for logs: {told:?}");
-    // One that goes away is refused, and one that comes back is seen.
+    // When it is removed the reload is refused, and when it returns it is noticed.
     std::fs::remove_file(&secret).expect("removed");
     std::fs::write(dir.path().join("touched"), "x").expect("written");
     rlb.events().wait_for("reload refused");
@@ -326,7 +325,7 @@ fn a_rollback_that_fails_is_said_everywhere() {
     rlb.reload(&config(&after, &[]));
     rlb.wait_status("s1", "UP");
     eventually_true(STOP_WITHIN, "the address is given up", || is_closed(gone));
-    // Somebody else takes the address, and then the new server dies.
+    // Another process takes the address, and then the new server dies.
     let _taken = TcpListener::bind(gone).expect("it is free");
     after.stop_listening();
     rlb.events().wait_for("rollback failed");
@@ -348,7 +347,7 @@ fn a_rollback_that_fails_is_said_everywhere() {
         alert.is_some_and(|line| line.contains(&gone.to_string())),
         "{alert:?}"
     );
-    // What was reloaded is still in force, and the next reload is one as any other.
+    // The reloaded configuration stays in force, and the next reload works as any other.
     assert!(is_served(rlb.address()), "it listens");
     rlb.reload(&config(&before, &[]));
     rlb.wait_status("s1", "UP");

@@ -1,5 +1,4 @@
-//! Who may do what through the runtime socket, what of it is logged, what is shown to whom, and what
-//! `rlb ctl` makes of a failure.
+//! The access rights of the runtime socket, what is logged and shown, and how `rlb ctl` reports failures.
 
 use crate::harness::client::TIMEOUT;
 use crate::harness::config::Config;
@@ -16,10 +15,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// A user and group that are not those of the tests: nobody and nogroup.
+/// A user and group other than those of the tests: nobody and nogroup.
 const NOBODY: u32 = 65_534;
 
-/// What a program has written, and how it ended.
+/// The output of a program, and its exit code.
 fn said(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
@@ -29,7 +28,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
     )
 }
 
-/// Fault 15: a socket without a file has no mode that the kernel would check.
+/// Fault 15: a socket without a file has no mode that the kernel checks.
 #[test]
 fn fault_15_an_abstract_socket_has_its_mode_and_changes_are_logged_with_their_author() {
     if !needs::root() {
@@ -45,7 +44,7 @@ fn fault_15_an_abstract_socket_has_its_mode_and_changes_are_logged_with_their_au
             ))
     };
     let mut rlb = Rlb::start(&config("0660"));
-    // Where another user may run it.
+    // In a directory from which another user may run it.
     let directory = tempfile::tempdir().expect("a directory");
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(directory.path(), open).expect("its mode");
@@ -68,7 +67,7 @@ fn fault_15_an_abstract_socket_has_its_mode_and_changes_are_logged_with_their_au
     assert_eq!(rlb.status("s1"), "no check");
     assert!(rlb.events().with(maint).is_empty(), "nothing was run");
 
-    // The group of the process is let in by 0660, as it would be to a file.
+    // 0660 admits the group of the process, as it does for a file.
     assert_eq!(ctl(NOBODY, 0, maint).0, Some(0));
     assert_eq!(rlb.status("s1"), "MAINT");
     let line = rlb.events().wait_for("runtime command");
@@ -91,7 +90,7 @@ fn fault_15_an_abstract_socket_has_its_mode_and_changes_are_logged_with_their_au
     rlb.stop();
 }
 
-/// Faults 15 and 29: weights that are set at run time are in the log, and so is what has failed.
+/// Faults 15 and 29: weights that are set at run time are logged, and so are failures.
 #[test]
 fn fault_29_weights_set_at_run_time_are_logged() {
     let peer = Peer::start(Behaviour::Echo);
@@ -128,7 +127,7 @@ fn legends(csv: &str) -> [String; 2] {
     [field("s1", "addr"), field("BACKEND", "algo")]
 }
 
-/// Fault 16: HAProxy's rule, level by level and with and without `show-legends`.
+/// Fault 16: HAProxy's rule, for each level, with and without `show-legends`.
 #[test]
 fn fault_16_addresses_are_shown_to_operators_and_with_show_legends() {
     let peer = Peer::start(Behaviour::Echo);
@@ -141,7 +140,7 @@ fn fault_16_addresses_are_shown_to_operators_and_with_show_legends() {
         assert_eq!(&legends(&fixture.ask("show stat")), expected, "{level}");
         let json = fixture.ask("show stat json");
         assert_eq!(json.contains(&address), level != "user", "{level}");
-        // The level of the socket counts, as in HAProxy, not what a client lowers itself to.
+        // As in HAProxy the level of the socket counts, not that to which a client has lowered itself.
         let lowered = fixture.ask("user;show stat");
         assert_eq!(&legends(lowered.trim_start()), expected, "{level}");
         fixture.rlb.stop();
@@ -169,7 +168,7 @@ fn fault_16_addresses_are_shown_to_operators_and_with_show_legends() {
     }
 }
 
-/// Fault 17: HAProxy drops a line whose end has not come.
+/// Fault 17: HAProxy drops a line without its end.
 #[test]
 fn fault_17_a_line_without_its_end_is_not_run() {
     let peer = Peer::start(Behaviour::Echo);
@@ -257,7 +256,7 @@ fn fault_18_the_exit_status_tells_whether_the_command_has_succeeded() {
     assert_eq!(ctl("nosuch").0, Some(1));
     assert_eq!(ctl("show stat").0, Some(0));
     assert_eq!(ctl("help").0, Some(0));
-    // HAProxy's own way to have errors marked.
+    // HAProxy's own way to mark errors.
     assert_eq!(
         ask(
             Path::new(socket),
@@ -268,7 +267,7 @@ fn fault_18_the_exit_status_tells_whether_the_command_has_succeeded() {
     fixture.rlb.stop();
 }
 
-/// Fault 18: neither a socket whose queue is full nor one that says nothing holds `rlb ctl` up.
+/// Fault 18: neither a socket with a full queue nor one that does not answer blocks `rlb ctl`.
 #[test]
 fn fault_18_a_socket_that_does_not_answer_is_waited_for_within_a_limit() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -304,7 +303,7 @@ fn fault_18_a_socket_that_does_not_answer_is_waited_for_within_a_limit() {
     }
 }
 
-/// Fault 18: what is wrong with the configuration file is what is blamed.
+/// Fault 18: an invalid configuration file is reported as such.
 #[test]
 fn fault_18_a_configuration_that_names_no_socket_is_told_from_one_that_is_not_there() {
     let directory = tempfile::tempdir().expect("a directory");

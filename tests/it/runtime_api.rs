@@ -1,4 +1,4 @@
-//! The runtime socket: framing, commands, bounds, and the two sub-commands that speak to it.
+//! The runtime socket: framing, commands, bounds, and the two sub-commands that use it.
 
 use crate::harness::client::{TIMEOUT, connect, echo, hear, read_to_end};
 use crate::harness::config::Config;
@@ -77,7 +77,7 @@ fn states_and_weights_are_set_and_survive_a_reload() {
     ] {
         assert_eq!(fixture.ask(line), said, "{line}");
     }
-    // The answer comes when it is in force.
+    // The answer comes when the change is in force.
     assert_eq!(fixture.rlb.status("s1"), "MAINT");
     for _ in 0..4 {
         assert_eq!(hear(address).0, "2");
@@ -105,8 +105,8 @@ fn states_and_weights_are_set_and_survive_a_reload() {
     fixture.rlb.stop();
 }
 
-/// Status in the statistics, then operational state, administrative state, weight in force and
-/// weight of the file as `show servers state` has them.
+/// The status in the statistics, then operational state, administrative state, weight in force and weight of
+/// the file, from `show servers state`.
 type Seen = (String, [u32; 4]);
 
 fn seen(fixture: &Fixture, server: &str) -> Seen {
@@ -172,7 +172,7 @@ fn what_an_operator_set_yields_only_to_the_files_own_change() {
     assert_eq!(all(&fixture), expected);
     assert_eq!(shares(&fixture, 4), [0, 0, 2, 2]);
 
-    // Nothing changes; then the backend does, which makes all its servers anew.
+    // Nothing changes; then the backend changes, which recreates all its servers.
     for line in ["", "retries = 1\n"] {
         let backend = "name = \"be\"\n";
         file = file.replace(backend, &format!("{backend}{line}"));
@@ -180,12 +180,12 @@ fn what_an_operator_set_yields_only_to_the_files_own_change() {
         assert_eq!(all(&fixture), expected, "{line:?}");
         assert_eq!(shares(&fixture, 4), [0, 0, 2, 2], "{line:?}");
     }
-    // What is refused takes nothing back either.
+    // A reload that is refused does not revert anything, either.
     let bad = file.replace("weight = 13", "weight = 1300");
     fixture.rlb.reload_refused(&bad);
     assert_eq!(all(&fixture), expected);
 
-    // The file's own new weights come into force, and touch no state.
+    // New weights of the file come into force and change no state.
     file = file.replace("weight = 11", "weight = 21");
     file = file.replace("weight = 13", "weight = 3");
     fixture.rlb.reload(&file);
@@ -195,7 +195,7 @@ fn what_an_operator_set_yields_only_to_the_files_own_change() {
     assert_eq!(shares(&fixture, 8), [0, 0, 6, 2]);
     assert_eq!(fixture.ask("get weight be/s3"), "3 (initial 3)\n\n");
 
-    // The file's own `disabled` too; the operator's wish to drain is there again after it.
+    // The file's own `disabled`, too; the operator's drain applies again afterwards.
     let enabled = file.clone();
     file = file.replace("weight = 12", "weight = 12, disabled = true");
     fixture.rlb.reload(&file);
@@ -203,7 +203,7 @@ fn what_an_operator_set_yields_only_to_the_files_own_change() {
     fixture.rlb.reload(&enabled);
     assert_eq!(all(&fixture), expected);
 
-    // Weights that only the socket has set decide across a reload where connections go.
+    // Weights that were set only over the socket still distribute connections after a reload.
     let ready = "set server be/s1 state ready;set server be/s2 state ready";
     let weights = "set server be/s1 weight 4;set server be/s2 weight 2";
     assert_eq!(fixture.ask(&format!("{ready};{weights}")), "\n\n\n\n");
@@ -236,7 +236,7 @@ fn the_statistics_are_those_of_the_page() {
     );
     assert_eq!(services(&fixture.ask("show stat be 2 -1")), ["be/BACKEND"]);
     assert_eq!(fixture.ask("show stat nosuch 1 -1"), "No such proxy.\n\n");
-    // A user looks and changes nothing.
+    // A user may read and change nothing.
     assert_eq!(
         fixture.ask("set server be/s1 state maint"),
         "Permission denied\n\n"
@@ -292,7 +292,7 @@ fn a_client_may_lower_itself_and_no_other() {
         fixture.ask("show cli level;operator;show cli level;reload;show sess;user;show cli level"),
         "admin\n\n\noperator\n\nPermission denied\n\n\n\nuser\n\n"
     );
-    // There is no way back, and what is not allowed is not listed.
+    // The level cannot be raised again, and commands that are not allowed are not listed.
     assert_eq!(
         fixture.ask("user;operator;show sess"),
         "\nPermission denied\n\nPermission denied\n\n"
@@ -365,12 +365,12 @@ fn rude_clients_are_bounded() {
     let (fixture, _one, _two) = fixture("admin");
     let mut stream = UnixStream::connect(fixture.socket()).expect("the socket is there");
     stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
-    // The rest may not be taken any more.
+    // The rest may not be read any more.
     drop(stream.write_all(&vec![b'x'; 100_000]));
     let mut said = Vec::new();
     drop(stream.read_to_end(&mut said));
     assert!(said.len() < 200, "{}", String::from_utf8_lossy(&said));
-    // Ten that say nothing are cut, and then the eleventh is served.
+    // Ten silent ones are disconnected, and then the eleventh is served.
     let silent: Vec<UnixStream> = (0..10)
         .map(|_| UnixStream::connect(fixture.socket()).expect("the socket is there"))
         .collect();

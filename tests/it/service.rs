@@ -1,4 +1,4 @@
-//! As a service: what the service manager passes and stores, and how it is told that all is well.
+//! As a service: sockets that the service manager passes and stores, and the watchdog.
 
 use crate::harness::client::{TIMEOUT, connect, echo};
 use crate::harness::config::Config;
@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::Duration;
 
-/// What was stored of the two shards of one address.
+/// The stored descriptors of the two shards of one address.
 fn stored(rlb: &Rlb, address: SocketAddr) -> [OwnedFd; 2] {
     let name = format!("FDNAME=tcp-127.0.0.1_{}", address.port());
     [(); 2].map(|()| {
@@ -36,7 +36,7 @@ fn a_crash_refuses_nobody() {
     let sockets = stored(&first, address);
     echo(&mut connect(address), b"before");
     first.process.kill();
-    // Nobody runs now; both shards have to take some.
+    // No process runs now; both shards must take some connections.
     let waiting: Vec<TcpStream> = (0..16)
         .map(|_| TcpStream::connect_timeout(&address, TIMEOUT).expect("not refused"))
         .collect();
@@ -91,7 +91,7 @@ fn a_reload_stores_what_it_opens_and_forgets_what_it_closes() {
     let name = format!("FDNAME=tcp-127.0.0.1_{}", after.port());
     assert_eq!(text.lines().nth(1), Some(name.as_str()));
     assert_eq!(fds.len(), 2, "both shards");
-    // The service manager's, whose closing is the last.
+    // The descriptors of the service manager, which are the last ones.
     drop(sockets);
     eventually_true(STOP_WITHIN, "the old port is closed", || {
         TcpStream::connect_timeout(&before, TIMEOUT).is_err()
@@ -126,7 +126,7 @@ fn sockets_of_the_statistics_are_stored_too() {
     assert_eq!(text.lines().nth(1), Some(&*name(before)));
     let (text, fds) = rlb.wait_message("FDSTORE=1");
     assert_eq!((text.lines().nth(1), fds.len()), (Some(&*name(after)), 1));
-    // The service manager's, whose closing is the last.
+    // The descriptor of the service manager, which is the last one.
     drop(socket);
     eventually_true(STOP_WITHIN, "the old port is closed", || {
         TcpStream::connect_timeout(&before, TIMEOUT).is_err()
@@ -171,7 +171,7 @@ fn the_watchdog_hears_from_us_until_the_end() {
     echo(&mut session, b"a session that lasts");
     rlb.signal(Signal::SIGTERM);
     rlb.wait_message("STOPPING=1");
-    // A worker without sessions has ended by now; that is no reason to be silent.
+    // A worker without sessions has ended by now, which must not stop the notifications.
     for _ in 0..3 {
         rlb.wait_message("WATCHDOG=1");
     }
@@ -179,7 +179,7 @@ fn the_watchdog_hears_from_us_until_the_end() {
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
 }
 
-/// The thread of a process that is called `name`.
+/// The thread of a process with this `name`.
 fn thread(process: u32, name: &str) -> String {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
     let named = |path: &std::path::Path| {
@@ -195,8 +195,7 @@ fn thread(process: u32, name: &str) -> String {
         .into_owned()
 }
 
-/// A tracer keeps one worker from returning to its events, as an endless loop would; all other
-/// threads run.
+/// A tracer stops one worker, as an endless loop would; all other threads run.
 #[test]
 fn the_watchdog_hears_nothing_while_one_worker_is_stuck() {
     let (true, Some(strace)) = (needs::root(), needs::program("strace")) else {
@@ -219,7 +218,7 @@ fn the_watchdog_hears_nothing_while_one_worker_is_stuck() {
         .args(["-p", &thread(rlb.process.id(), "worker-1")]);
     let mut tracer = Process::start(command, None, false);
     rlb.events().wait_for("workers [1] do not answer");
-    // What was sent before.
+    // Notifications from before.
     while rlb.notified("WATCHDOG=1") {}
     steadily(Duration::from_secs(1), "no WATCHDOG=1 is sent", || {
         !rlb.notified("WATCHDOG=1")

@@ -16,20 +16,20 @@ use std::process::Command;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-/// From an order to the end of both sides; the rest is the scheduler's on a busy machine.
+/// From an order to the end of both sides; the second part allows for a busy machine.
 const ENDED_WITHIN: Duration = Duration::from_millis(200 + 150);
 
-/// Bytes that must have moved before the session is ended: it is spliced by then.
+/// Bytes that must have moved before the session is ended, so that it is spliced.
 const MOVED: u64 = 4 << 20;
 
-/// Writes until nobody takes it.
+/// Writes until nothing more is taken.
 fn flood(mut stream: &TcpStream) {
     let block = vec![7; 256 << 10];
     while stream.write_all(&block).is_ok() {}
 }
 
-/// Fault 2: an operator's order to end a session that moves bulk had no effect for as long as it moved.
-/// Fault 50: the letters are those of HAProxy 3.5.
+/// Fault 2: an operator's order to end a session that moves bulk had no effect as long as it moved. Fault 50:
+/// the letters are those of HAProxy 3.5.
 #[test]
 fn fault_2_an_order_ends_sessions_that_move_bulk() {
     for upload in [false, true] {
@@ -47,7 +47,7 @@ fn ends_bulk(upload: bool, all: bool) {
         } else {
             flood(&stream);
         }
-        // The test may have failed and gone.
+        // The test may have failed and ended.
         let _ = ended.send(Instant::now());
     }));
     let log = Syslog::udp();
@@ -91,20 +91,20 @@ fn ends_bulk(upload: bool, all: bool) {
     fixture.rlb.stop();
 }
 
-/// What the two ends of a session do.
+/// The actions of the two ends of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// The client writes until nobody takes anything more, and so on.
+    /// The client writes until nothing more is taken, repeatedly.
     ClientPushes,
     ServerPushes,
-    /// The client says that nothing follows.
+    /// The client sends FIN.
     ClientEnds,
     ServerEnds,
 }
 
 use Step::{ClientEnds, ClientPushes, ServerEnds, ServerPushes};
 
-/// Scenarios, and whom HAProxy 3.5 blames: the side that it waits for. Neither end reads anything.
+/// Scenarios, and the side that HAProxy 3.5 reports: the one that it waits for. Neither end reads anything.
 const SCENARIOS: [(&[Step], Blamed); 11] = [
     (&[ClientPushes], Blamed::Server),
     (&[ServerPushes], Blamed::Client),
@@ -123,19 +123,19 @@ const SCENARIOS: [(&[Step], Blamed); 11] = [
 enum Blamed {
     Client,
     Server,
-    /// Both are waited for: the one with the shorter timeout is blamed, and the session ends when the
-    /// other has not taken its bytes either.
+    /// It waits for both: the side with the shorter timeout is reported, and the session ends when the other
+    /// side has not taken its bytes, either.
     First,
 }
 
 /// Both timeouts of a session, in seconds.
 const TIMEOUTS: [(u64, u64); 2] = [(2, 3), (3, 2)];
 
-/// How late a timeout may be, and what the log and a busy machine add.
+/// How late a timeout may be, plus a margin for the log and a busy machine.
 const LATE_MAX: Duration = Duration::from_millis(100 + 250);
 
-/// Fault 39: a side that rlb did not read from was blamed for its silence. Fault 7: a half-closed session
-/// has the timeouts of an open one.
+/// Fault 39: a side that rlb did not read from was reported for its silence. Fault 7: a half-closed session has
+/// the timeouts of an open one.
 #[test]
 fn fault_39_the_side_that_is_waited_for_is_blamed() {
     let log = Syslog::udp();
@@ -160,7 +160,7 @@ fn fault_39_the_side_that_is_waited_for_is_blamed() {
     judge(&lines);
 }
 
-/// The same by the HAProxy of `HAPROXY_BIN`, whose words the table above are.
+/// The same with the HAProxy of `HAPROXY_BIN`, to which the table above corresponds.
 #[test]
 fn fault_39_as_haproxy_says() {
     let Some(program) = std::env::var_os("HAPROXY_BIN") else {
@@ -199,16 +199,15 @@ fn fault_39_as_haproxy_says() {
     judge(&lines);
 }
 
-/// Whether somebody listens there; a connection would be a session.
+/// Whether anything listens there; a connection would start a session.
 fn is_bound(address: SocketAddr) -> bool {
     TcpListener::bind(address).is_err()
 }
 
-/// What was logged of a case: the letters and the session's length; and how long its ends took to do
-/// what they do.
+/// The log of a case: the letters and the session's length; and how long the actions of its ends took.
 type Lines = HashMap<usize, (String, Duration, Duration)>;
 
-/// Runs all cases at once through what `start` starts over these servers.
+/// Runs all cases at once through the proxy that `start` starts for these servers.
 fn proxied<T>(log: &Syslog, start: impl FnOnce(&[SocketAddr]) -> (Vec<SocketAddr>, T)) -> Lines {
     let listeners: Vec<TcpListener> = (0..SCENARIOS.len() * TIMEOUTS.len())
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
@@ -241,7 +240,8 @@ fn proxied<T>(log: &Syslog, start: impl FnOnce(&[SocketAddr]) -> (Vec<SocketAddr
     lines
 }
 
-/// Opens a session, exchanges a byte each way and takes the steps. The two ends, and how long it took.
+/// Opens a session, exchanges a byte in each direction and does the steps. Returns the two ends, and how long
+/// it took.
 fn act(
     steps: &[Step],
     proxy: SocketAddr,
@@ -306,10 +306,10 @@ fn judge(lines: &Lines) {
     }
 }
 
-/// Fault 40: a reset behind a half-close, with data that the other side has not taken, ends the session
-/// after the time that draining may take, and no later.
+/// Fault 40: after a reset that follows a half-close, with data that the other side has not taken, the session
+/// ends within the time of draining.
 #[test]
-fn fault_40_a_reset_behind_a_half_close_is_noticed() {
+fn fault_40_a_reset_after_a_half_close_is_noticed() {
     let (sender, streams) = sync_channel(1);
     let peer = Peer::start(Behaviour::script(move |stream| drop(sender.send(stream))));
     let log = Syslog::udp();
@@ -327,15 +327,15 @@ fn fault_40_a_reset_behind_a_half_close_is_noticed() {
     log.next_with(" CD ");
     let took = begun.elapsed();
     assert!(took <= Duration::from_secs(2) + LATE_MAX, "{took:?}");
-    // A server that reads again gets what rlb had read, then the reset.
+    // A server that reads again gets the data that rlb had read, then the reset.
     let (bytes, end) = read_to_end(&mut server);
     assert!(!bytes.is_empty());
     assert_eq!(end, end_of(&std::io::ErrorKind::ConnectionReset.into()));
     rlb.stop();
 }
 
-/// Fault 7: a client that has asked and ended its half was cut while the answer was computed; its own
-/// timeout does not count, since it is not waited for.
+/// Fault 7: a client that had sent its request and FIN was ended while the answer was computed. Its own timeout
+/// does not count, because rlb does not wait for it.
 #[test]
 fn fault_7_a_half_closed_session_waits_for_an_answer_that_is_computed() {
     let peer = Peer::start(Behaviour::script(|mut stream| {

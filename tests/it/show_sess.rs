@@ -1,4 +1,4 @@
-//! `show sess` and `shutdown session`: sessions of every worker and every stage, listed and ended.
+//! `show sess` and `shutdown session`: sessions of every worker and phase, listed and ended.
 
 use crate::harness::client::{End, connect, echo, read_to_end};
 use crate::harness::config::Config;
@@ -16,7 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
-/// A session as its line tells of it.
+/// The line of a session.
 struct Line(String);
 
 impl Line {
@@ -41,7 +41,7 @@ impl Line {
     }
 }
 
-/// The lines of an answer, the empty one at its end left out.
+/// The lines of an answer, without the empty one at its end.
 fn lines(answer: &str) -> Vec<Line> {
     let all = answer.lines().filter(|line| !line.is_empty());
     all.map(|line| Line(line.to_owned())).collect()
@@ -97,7 +97,7 @@ fn every_session_is_listed_once_whatever_worker_has_it() {
             ["tcpv4", "fe", "be", "s1", "0", "2", "copy", "copy"]
         );
     }
-    // An operator looks and ends nothing.
+    // An operator may list sessions and end none.
     let shutdown = format!("shutdown session {}", all[0].id());
     assert_eq!(fixture.ask(&shutdown), "Permission denied\n\n");
     fixture.rlb.stop_after(clients);
@@ -139,7 +139,7 @@ fn sessions_are_chosen_by_where_they_are() {
         format!("  frontend=other (id=5 mode=tcp) addr=127.0.0.1:{port}\n"),
         format!("  server=s1 (id=1) addr={}\n", one.address()),
         "  req bytes=11 pending=0 by=copy\n".to_owned(),
-        // The client's is on from its accept on, the server's once the session is some seconds old.
+        // The client's keepalive is on from the accept, the server's after the session has lasted some seconds.
         " keepalive\n  scb state=EST ".to_owned(),
     ] {
         assert!(dump.contains(&part), "{part} in {dump}");
@@ -222,7 +222,7 @@ fn a_session_that_is_still_connecting_is_listed_and_shut_down() {
 
 #[test]
 fn a_list_says_what_moves_the_bytes() {
-    /// Enough that a download is bulk, and more than sockets hold.
+    /// Enough that a download is bulk, and more than the sockets hold.
     const BYTES: usize = 64 << 20;
     let flood = Behaviour::script(|mut stream| {
         let chunk = vec![0; 1 << 20];
@@ -236,7 +236,7 @@ fn a_list_says_what_moves_the_bytes() {
     for _ in 0..BYTES / buffer.len() {
         client.read_exact(&mut buffer).expect("bulk");
     }
-    // The client stops reading; what is on its way stays in a pipe.
+    // The client stops reading; data stays in a pipe.
     let line = eventually(STOP_WITHIN, "a spliced download that waits", || {
         let line = list(&fixture, "").pop()?;
         let waits = !line.0.contains(" rp[f=000000h,i=0,");
@@ -260,7 +260,7 @@ fn a_client_that_does_not_read_the_list_keeps_nobody_waiting() {
     let mut rude = UnixStream::connect(fixture.socket()).expect("the socket is there");
     let line = "show sess all;".repeat(50);
     writeln!(rude, "{line}").expect("sent");
-    // It reads nothing; meanwhile sessions go on and others are answered.
+    // It reads nothing; meanwhile sessions go on and other clients get answers.
     for client in &mut clients {
         echo(client, b"still here");
     }
@@ -270,7 +270,7 @@ fn a_client_that_does_not_read_the_list_keeps_nobody_waiting() {
     fixture.rlb.stop_after(clients);
 }
 
-/// HAProxy's session and rlb's, side by side: the same fields in the same order, the same names.
+/// A session of HAProxy and one of rlb: the same fields with the same names in the same order.
 #[test]
 fn the_line_begins_as_haproxys() {
     let Some(haproxy) = needs::program("haproxy") else {
@@ -305,7 +305,7 @@ fn the_line_begins_as_haproxys() {
         .server_with(peer.address(), "check = false");
     let fixture = Fixture::new(config, "admin");
     let ours = talk(&path("rlb.sock"));
-    // HAProxy lists the session of the runtime socket too.
+    // HAProxy lists the session of the runtime socket, too.
     let answers = [&path("admin.sock"), &fixture.socket()].map(|socket| {
         let all = lines(&ask(socket, "show sess"));
         let mut of_proxy = all.into_iter().filter(|line| line.field("fe") == "fe");

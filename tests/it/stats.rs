@@ -1,4 +1,4 @@
-//! The statistics listener: HAProxy's columns and rows, and clients that mean it no good.
+//! The statistics listener: HAProxy's columns and rows, and hostile clients.
 
 use crate::harness::client::{End, connect, echo, hear, read_to_end};
 use crate::harness::config::Config;
@@ -8,7 +8,7 @@ use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// HAProxy 3.x's columns up to the marker; rlb's own come after it.
+/// The columns of HAProxy 3.x up to the marker; rlb's own follow.
 const COLUMNS: &str = "\
     pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,\
     eresp,wretr,wredis,status,weight,act,bck,chkfail,chkdown,lastchg,downtime,\
@@ -92,7 +92,7 @@ fn a_row_has_what_its_kind_has_and_nothing_else() {
         (frontend.number("conn_tot"), backend.number("connect")),
         (3, 3)
     );
-    // Empty is not 0: a frontend has no queue, an unchecked server no check.
+    // Empty does not mean 0: a frontend has no queue, an unchecked server no check.
     assert_eq!((frontend.text("qcur"), frontend.text("econ")), ("", ""));
     assert_eq!(
         (server.text("chkfail"), server.text("check_status")),
@@ -119,7 +119,7 @@ fn nonsense_and_silence_end_and_the_page_still_answers() {
         "{answer:?}"
     );
 
-    // Many that never finish their request: first some, then as many as have a place (fault 24).
+    // Many clients that never finish their request: first some, then as many as there are slots (fault 24).
     let start = Instant::now();
     let mut slow = Vec::new();
     for (count, within) in [(50, 500), (200, 500)] {
@@ -130,7 +130,7 @@ fn nonsense_and_silence_end_and_the_page_still_answers() {
             stream.write_all(b"GET / HT").expect("sent");
             slow.push(stream);
         }
-        // With all places taken the one that is silent for the longest goes.
+        // When all slots are taken, the client that was silent the longest is disconnected.
         let asked = Instant::now();
         assert_eq!(rlb.http_get("/healthz").expect("answers").0, 200);
         let took = asked.elapsed();

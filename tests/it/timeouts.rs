@@ -12,7 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// How late a timeout may be.
 const LATE_MAX: Duration = Duration::from_millis(200);
 
-/// The reader's and the scheduler's part of what is measured.
+/// The part of the reader and the scheduler in a measured time.
 const SLACK: Duration = Duration::from_millis(100);
 
 fn rlb(entries: &[&str], behaviour: Behaviour) -> (Rlb, Peer) {
@@ -37,7 +37,7 @@ fn an_idle_session_ends_at_its_timeout_by_an_orderly_end() {
         ["client = \"1h\"", "server = \"1s\""],
     ] {
         let (rlb, _peer) = rlb(&entries, Behaviour::Echo);
-        // Several at once, so that none is helped by being alone in its worker.
+        // Several at once, so that none is alone in its worker.
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
@@ -81,7 +81,7 @@ fn a_half_closed_session_has_a_timeout_of_its_own() {
     let (rlb, _peer) = rlb(&entries, Behaviour::Sink);
     let mut other = connect(rlb.address());
     half_close(&other);
-    // The sink ends when the client's half has ended; nothing is left to time out.
+    // The server ends when the client has sent FIN; no timeout applies.
     assert_eq!(read_to_end(&mut other).1, End::Eof);
     rlb.stop();
 

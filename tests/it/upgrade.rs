@@ -1,5 +1,5 @@
-//! A new process takes over from the running one: nothing is refused, sessions go on where they
-//! are, and a new process that cannot serve changes nothing.
+//! A new process takes over from the running one: nothing is refused, sessions go on in the old one, and a new
+//! process that cannot serve changes nothing.
 
 use crate::harness::client::{End, TIMEOUT, connect, echo, read_to_end};
 use crate::harness::config::Config;
@@ -19,14 +19,14 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-/// What the old process says before the id of the new one.
+/// The old process's event, before the id of the new process.
 const DONE: &str = "upgraded: process ";
 
-/// The process that has taken over. It is nobody's child here, and is ended by its id.
+/// The process that has taken over. It is not a child of the test, and is ended by its id.
 struct Next(Pid);
 
 impl Next {
-    /// The one of the `count`th upgrade in this log.
+    /// The process of the `count`th upgrade in this log.
     #[track_caller]
     fn logged(rlb: &Rlb, count: usize) -> Self {
         let line = eventually(TIMEOUT, "an upgrade", || {
@@ -37,7 +37,7 @@ impl Next {
         Self(Pid::from_raw(number.expect("a process id")))
     }
 
-    /// The one that the service manager was told of.
+    /// The process that was announced to the service manager.
     #[track_caller]
     fn of(rlb: &Rlb) -> Self {
         let next = Self::logged(rlb, 1);
@@ -48,13 +48,13 @@ impl Next {
         next
     }
 
-    /// Whether it runs; one that has ended may not have been waited for.
+    /// Whether it runs; a zombie does not count.
     fn lives(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0));
         stat.is_ok_and(|stat| !stat.contains(") Z "))
     }
 
-    /// Stops it as systemd would.
+    /// Stops it as systemd does.
     #[track_caller]
     fn stop(self) {
         kill(self.0, Signal::SIGTERM).expect("it runs");
@@ -70,7 +70,7 @@ impl Drop for Next {
     }
 }
 
-/// `rlb upgrade` for the rlb whose runtime socket is there.
+/// Runs `rlb upgrade` with this runtime socket.
 fn upgrade(socket: &Path) -> Output {
     command(&["upgrade", "--socket", socket.to_str().expect("text")])
 }
@@ -165,8 +165,8 @@ fn the_runtime_socket_and_what_operators_and_checks_decided_go_along() {
     next.stop();
 }
 
-/// The old process has one place for a session, so that all clients but one wait: in the sockets, or
-/// accepted by a worker that has lost the race for the place.
+/// The old process has one slot for a session, so that all clients but one wait: in the sockets, or accepted by
+/// a worker that did not get the slot.
 #[test]
 fn what_waits_in_a_socket_of_any_kind_is_served_by_other_workers() {
     let peers = [Peer::start(Behaviour::Echo)];
@@ -182,7 +182,7 @@ fn what_waits_in_a_socket_of_any_kind_is_served_by_other_workers() {
             .frontend(&format!("maxconn = {maxconn}"))
             .bind("BINDS")
             .server_with(peers[0].address(), "check = false");
-        // Else no more than maxconn wait.
+        // Otherwise no more than maxconn wait.
         let bind = |address: &str| format!("{{ address = \"{address}\", backlog = 64 }}");
         let unix = format!("unix:{}", path.display());
         let binds = [v4.to_string(), v6.to_string(), unix].map(|address| bind(&address));
@@ -288,7 +288,7 @@ fn upgrade_stop_after_ends_what_is_left() {
     echo(&mut stream, b"after");
     assert_eq!(read_to_end(&mut stream).1, End::Reset);
     let took = start.elapsed();
-    // The signal was a moment before.
+    // The signal was sent a moment before.
     let (least, most) = (Duration::from_millis(1500), Duration::from_secs(3));
     assert!(took > least && took < most, "{took:?}");
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
@@ -304,7 +304,7 @@ fn the_old_process_takes_nothing_new_and_ends_when_it_is_told() {
     echo(&mut stream, b"before");
     rlb.signal(Signal::SIGUSR2);
     let next = Next::of(&rlb);
-    // The new one is asked, not the old one.
+    // The new process is asked, not the old one.
     kill(next.0, Signal::SIGUSR2).expect("it runs");
     let third = Next::logged(&rlb, 2);
     eventually_true(STOP_WITHIN, "the end of the second", || !next.lives());
@@ -333,7 +333,7 @@ fn the_service_manager_keeps_what_the_new_process_listens_on() {
     rlb.rewrite(&on(stays, &peers).bind(comes));
     rlb.signal(Signal::SIGUSR2);
     let next = Next::logged(&rlb, 1);
-    // In this order: nobody but the main process is listened to.
+    // In this order, because the manager accepts messages only from the main process.
     rlb.wait_message(&format!("MAINPID={}", next.0));
     rlb.wait_message("READY=1");
     let (text, _) = rlb.wait_message("FDSTOREREMOVE=1");

@@ -1,4 +1,4 @@
-//! Sessions and the workers that have them.
+//! Sessions and their workers.
 
 use crate::harness::client::{connect, echo};
 use crate::harness::config::Config;
@@ -8,7 +8,7 @@ use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// Sessions of each worker, as /metrics has them.
+/// Sessions of each worker, from /metrics.
 fn sessions(rlb: &Rlb) -> Vec<usize> {
     let (_, text) = rlb.http_get("/metrics").expect("an answer");
     let samples = text.lines().filter_map(|line| {
@@ -18,7 +18,7 @@ fn sessions(rlb: &Rlb) -> Vec<usize> {
     samples.collect()
 }
 
-/// Opens a session, which is served.
+/// Opens a session and waits until it is served.
 fn session(rlb: &Rlb) -> TcpStream {
     let mut stream = connect(rlb.address());
     echo(&mut stream, b"served");
@@ -42,7 +42,7 @@ fn long_sessions_are_spread_within_a_fifth_after_one_worker_has_lost_its_own() {
     assert!(kept.len().abs_diff(24) <= 4, "{} of 48", kept.len());
     drop(first);
     eventually_eq(STOP_WITHIN, &vec![0, kept.len()], || sessions(&rlb));
-    // Half of those that come would go to each worker: 12 and 44 in the end, were it left to chance.
+    // By chance half of the new ones would go to each worker, with 12 and 44 in the end.
     let more: Vec<TcpStream> = (kept.len()..64).map(|_| session(&rlb)).collect();
     let now = sessions(&rlb);
     assert!(now.iter().all(|it| it.abs_diff(32) <= 6), "{now:?}");
@@ -56,7 +56,7 @@ fn a_worker_that_was_busy_sleeps_when_its_sessions_do() {
     let peer = Peer::start(Behaviour::Echo);
     let rlb = Rlb::start(&Config::new().server(peer.address()));
     let mut client = session(&rlb);
-    // Long enough for the worker to have begun to wait awake.
+    // Long enough for the worker to begin busy polling.
     for _ in 0..2_000 {
         echo(&mut client, b"x");
     }

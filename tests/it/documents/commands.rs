@@ -1,5 +1,5 @@
-//! The commands of the pages for operators, run against a running rlb. A page is run from its top to its
-//! end; what is written for the places of the package is put into a folder of the test.
+//! The commands of the pages for operators, run against a running rlb. A page is run from top to end; the
+//! package's paths are replaced by a directory of the test.
 
 use super::all;
 use crate::harness::eventually::eventually;
@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Commands of these pages that are not run here, by their beginning, and where they are tried instead.
+/// Commands of these pages that are not run here, by their beginning, and the test that runs them instead.
 const TRIED_ELSEWHERE: [(&str, &str); 9] = [
     ("sudo apt-get install", "tests/run installs packages"),
     (
@@ -47,7 +47,7 @@ const TRIED_ELSEWHERE: [(&str, &str); 9] = [
 /// Longest time for a command.
 const COMMAND_MAX: &str = "30";
 
-/// The balancer of the pages for operators: the package's places, in a folder of their own.
+/// The balancer of the pages for operators: the package's paths, in a directory of its own.
 struct Installed {
     dir: TempDir,
     rlb: Child,
@@ -109,7 +109,7 @@ impl Installed {
         this
     }
 
-    /// The commands of the pages, as far as they are not what is under test.
+    /// The commands of the pages that are not under test.
     fn install_commands(&self) {
         let path = self.dir.path().display();
         let config = format!("{path}/etc/rlb.toml");
@@ -122,7 +122,7 @@ impl Installed {
         let commands = [
             ("rlb", rlb),
             ("sudo", "#!/bin/bash\nexec \"$@\"\n".to_owned()),
-            // What rlb.service says for ExecReload.
+            // ExecReload of rlb.service.
             (
                 "systemctl",
                 "#!/bin/bash\n[ \"$*\" = 'reload rlb' ] && exec rlb reload\n\
@@ -142,7 +142,7 @@ impl Installed {
         }
     }
 
-    /// A text of a page with the places of this machine.
+    /// A text of a page with the paths of this machine.
     fn placed(&self, text: &str) -> String {
         let path = self.dir.path().display().to_string();
         text.replace("/etc/rlb", &format!("{path}/etc"))
@@ -160,7 +160,7 @@ impl Installed {
             .replace("127.0.0.1:5432", &self.service.to_string())
     }
 
-    /// Runs a command. Returns what it has printed; when it has failed, its status is the last line.
+    /// Runs a command. Returns its output; when it fails, its status is the last line.
     fn run(&self, command: &str) -> Result<String, String> {
         let path = std::env::var("PATH").unwrap_or_default();
         let output = Command::new("timeout")
@@ -188,7 +188,7 @@ impl Installed {
 
 impl Drop for Installed {
     fn drop(&mut self) {
-        // After an upgrade another process serves, whose parent is not this one.
+        // After an upgrade another process serves, which is not a child of this one.
         if let Ok(info) = self.run("rlb ctl 'show info' | sed -n 's/^Pid: //p'")
             && let Ok(id) = info.trim().parse()
         {
@@ -199,7 +199,7 @@ impl Drop for Installed {
     }
 }
 
-/// Whether what a command has printed is what the page shows.
+/// Whether the output of a command is what the page shows.
 fn printed(shown: &[String], said: &[&str]) -> bool {
     match shown.split_first() {
         None => said.is_empty(),
@@ -212,7 +212,7 @@ fn printed(shown: &[String], said: &[&str]) -> bool {
     }
 }
 
-/// Whether a line is like one with `…` for any text.
+/// Whether a line matches one with `…` for any text.
 fn like(shown: &str, said: &str) -> bool {
     match shown.split_once('…') {
         None => shown.trim_end() == said.trim_end(),
@@ -223,7 +223,7 @@ fn like(shown: &str, said: &str) -> bool {
     }
 }
 
-/// The commands of a console block, each with the lines that it prints. A command goes on behind `\`.
+/// The commands of a console block, each with its output. A command continues after `\`.
 fn session(text: &str) -> Vec<(String, Vec<String>)> {
     let mut commands: Vec<(String, Vec<String>)> = Vec::new();
     for line in text.lines() {
@@ -241,7 +241,7 @@ fn session(text: &str) -> Vec<(String, Vec<String>)> {
     commands
 }
 
-/// Whether all commands of a block are tried elsewhere; a block is either run or not.
+/// Whether another test runs all commands of a block. A block is either run or not.
 fn tried_elsewhere(text: &str) -> bool {
     let begins = |line: &str| {
         TRIED_ELSEWHERE

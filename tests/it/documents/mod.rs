@@ -1,9 +1,9 @@
-//! The documents: every configuration in them is loaded by the loader, every command of the pages for
-//! operators is run against a running rlb, and every link leads to something.
+//! The documents: every configuration in them is loaded, every command of the pages for operators is run
+//! against a running rlb, and every link has a target.
 //!
-//! Blocks are told apart by their language. `toml` is a configuration or a part of one. `sh` is a list of
-//! commands that have to succeed. `console` has commands behind `$ ` and, behind each, the lines that it
-//! prints; `…` stands for any text in a line, and on a line of its own for any number of lines.
+//! The language of a block tells its kind. `toml` is a configuration or a part of one. `sh` is a list of
+//! commands that must succeed. `console` has commands after `$ `, each followed by its output; `…` stands for
+//! any text in a line, and on a line of its own for any number of lines.
 
 mod commands;
 
@@ -104,7 +104,7 @@ impl Document {
         blocks
     }
 
-    /// The anchors of its headings, as they are made on the web.
+    /// The anchors of its headings, as web sites make them.
     fn anchors(&self) -> Vec<String> {
         let headings = self
             .lines()
@@ -123,7 +123,7 @@ impl Document {
             .collect()
     }
 
-    /// What its links lead to, outside of blocks.
+    /// The targets of its links, outside of blocks.
     fn targets(&self) -> Vec<(usize, &str)> {
         let text = self.lines().filter(|(_, _, inside)| !inside);
         text.flat_map(|(number, line, _)| {
@@ -200,7 +200,7 @@ fn with_file(text: &str, file: &Path) -> String {
     all
 }
 
-/// What a block leaves out, so that it can be loaded as a whole: something that listens, and a backend.
+/// The parts that a block may lack, so that it can be loaded as a whole: a listener and a backend.
 const FRAME: &str = "\n[[listen]]\nname = 'frame-of-the-test'\nbind = '127.0.0.1:1'\n\
     servers = [{ name = 's1', address = '127.0.0.1:2' }]\n";
 
@@ -230,7 +230,7 @@ fn every_configuration_in_a_document_is_valid() {
                 Ok((_, warnings)) => warnings,
                 Err(problems) => problems,
             };
-            // A part of a configuration may be told that nothing leads to its backend.
+            // A part of a configuration may have a backend that nothing uses.
             for problem in found.iter().filter(|it| it.severity == Severity::Error) {
                 wrong.push(format!(
                     "{}:{}: {}",
@@ -245,7 +245,7 @@ fn every_configuration_in_a_document_is_valid() {
     assert!(count > 5, "{count} blocks");
 }
 
-/// Every block says what it is: one without a language would be run and loaded by nobody.
+/// Every block has a language: without one no test would run or load it.
 #[test]
 fn every_block_has_a_language() {
     let known = [
@@ -267,7 +267,7 @@ fn every_block_has_a_language() {
     }
 }
 
-/// The figures of the README stand in the documents that say how they were measured.
+/// The figures of the README are in the documents that describe their measurement.
 #[test]
 fn every_figure_of_the_readme_stands_where_it_was_measured() {
     let documents = all();
@@ -277,7 +277,7 @@ fn every_figure_of_the_readme_stands_where_it_was_measured() {
         assert!(!texts.is_empty(), "{name}");
         texts
     };
-    // One document parts thousands by a comma, another by a blank.
+    // One document separates thousands by a comma, another by a blank.
     let plain = |text: &str| text.replace([',', '\u{a0}'], "");
     let measured = ["docs/performance.md", "docs/internals/", "docs/failures.md"].map(text);
     let measured = plain(&measured.concat());

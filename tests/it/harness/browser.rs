@@ -1,13 +1,13 @@
-//! A headless Chromium, and what the page's rows say.
+//! A headless Chromium, and the rows of its page.
 //!
-//! With `RLB_SCREENSHOTS=docs/images` the pictures of the documentation are made anew.
+//! With `RLB_SCREENSHOTS=docs/images` the pictures of the documentation are made again.
 
 use super::eventually::eventually;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Longest a browser may take to start and draw.
+/// Longest time for a browser to start and render.
 pub(crate) const BROWSER_WITHIN: Duration = Duration::from_secs(90);
 
 /// Runs a headless Chromium on `url` and returns what it prints.
@@ -41,7 +41,7 @@ pub(crate) fn browse(chromium: &Path, url: &str, arguments: &[&str]) -> String {
     std::fs::read_to_string(&output).expect("its words")
 }
 
-/// The class and the texts of a row of the page, tooltips left out.
+/// The class and the texts of a row of the page, without tooltips.
 pub(crate) fn row(page: &str, id: &str) -> (String, Vec<String>) {
     let mark = format!("id=\"{id}\">");
     let at = page
@@ -68,8 +68,8 @@ pub(crate) fn row(page: &str, id: &str) -> (String, Vec<String>) {
     (class.to_owned(), cells.collect())
 }
 
-/// Takes a picture of `url`, `height` pixels high, in light or in dark colours. It is kept only when
-/// pictures of the documentation are made.
+/// Takes a picture of `url`, `height` pixels high, in light or in dark colours. It is kept only for the
+/// documentation.
 pub(crate) fn photograph(chromium: &Path, url: &str, name: &str, (height, light): (u32, bool)) {
     let temporary = tempfile::tempdir().expect("a directory");
     let folder = std::env::var_os("RLB_SCREENSHOTS").map_or_else(

@@ -1,18 +1,18 @@
-//! Clients: connect, talk, and say how a connection ended.
+//! Clients: connect, talk, and report how a connection ended.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// No answer within this time is a failure of a test, not of the peer.
+/// A test fails when it gets no answer within this time.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a stream ended, seen by the reader.
+/// How a stream ended, as the reader saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// An orderly end (FIN).
+    /// FIN.
     Eof,
-    /// A reset (RST).
+    /// RST.
     Reset,
     /// Nothing came within [`TIMEOUT`].
     Silence,
@@ -33,8 +33,7 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Connects with a receive buffer of about `bytes`, so that a reader that pauses soon shuts its
-/// window.
+/// Connects with a receive buffer of about `bytes`, so that the window of a reader that pauses closes soon.
 pub(crate) fn connect_with_receive_buffer(address: SocketAddr, bytes: usize) -> TcpStream {
     let socket = socket2::Socket::new(
         socket2::Domain::for_address(address),
@@ -53,7 +52,7 @@ pub(crate) fn connect_with_receive_buffer(address: SocketAddr, bytes: usize) -> 
     stream
 }
 
-/// Reads until the stream ends, and says how.
+/// Reads until the stream ends, and returns how.
 pub(crate) fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, End) {
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
@@ -66,7 +65,7 @@ pub(crate) fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, End) {
     }
 }
 
-/// What a read error says about the end of the stream.
+/// The end of a stream by its read error.
 pub(crate) fn end_of(error: &std::io::Error) -> End {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => End::Silence,
@@ -77,7 +76,7 @@ pub(crate) fn end_of(error: &std::io::Error) -> End {
     }
 }
 
-/// Connects, says nothing, reads what the server says until the end.
+/// Connects, sends nothing, and reads until the end.
 #[track_caller]
 pub(crate) fn hear(address: SocketAddr) -> (String, End) {
     let mut stream = connect(address);
@@ -102,7 +101,7 @@ pub(crate) fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// Ends the writing half.
+/// Sends FIN.
 pub(crate) fn half_close(stream: &TcpStream) {
     stream
         .shutdown(Shutdown::Write)
@@ -140,7 +139,7 @@ pub(crate) fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16,
     ))
 }
 
-/// Undoes the chunked transfer coding (RFC 9112, 7.1).
+/// Decodes the chunked transfer coding (RFC 9112, 7.1).
 fn unchunk(mut body: &str) -> String {
     let mut text = String::new();
     while let Some((size, rest)) = body.split_once("\r\n") {
@@ -154,7 +153,7 @@ fn unchunk(mut body: &str) -> String {
     text
 }
 
-/// Runs `action` and returns what it took.
+/// Runs `action` and returns how long it took.
 pub(crate) fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     let value = action();

@@ -16,7 +16,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Two workers, one bind on a port of the kernel's choice, no server yet.
+    /// Two workers, one bind on a port that the kernel chooses, no server yet.
     pub(crate) fn new() -> Self {
         Self::default().global("threads = 2")
     }

@@ -50,7 +50,7 @@ impl Csv {
         })
     }
 
-    /// The row of `svname` in `pxname`.
+    /// The row of `svname` in `pxname`, if there is one.
     pub(crate) fn find(&self, pxname: &str, svname: &str) -> Option<Row<'_>> {
         self.rows
             .iter()
@@ -72,7 +72,7 @@ impl<'a> Row<'a> {
             .unwrap_or_else(|| panic!("no column {column}"))
     }
 
-    /// The number in a column; an empty field panics, as HAProxy's empty is not 0.
+    /// The number in a column. An empty field panics, because empty does not mean 0 in HAProxy.
     #[track_caller]
     pub(crate) fn number(self, column: &str) -> u64 {
         let text = self.text(column);

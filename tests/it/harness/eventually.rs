@@ -1,12 +1,12 @@
-//! Waiting. The only file of the tests that sleeps: short naps between two looks at a condition,
-//! each wait with a deadline of its own, and the pace of an open-loop load.
+//! Waiting. The only file of the tests that sleeps: between two checks of a condition, each wait with a
+//! deadline of its own, and for the pace of an open-loop load.
 
 use std::time::{Duration, Instant};
 
-/// Time between two looks at a condition.
+/// Time between two checks of a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Looks until `probe` yields a value, and returns it. Panics with `what` after `within`.
+/// Repeats `probe` until it returns a value. Panics with `what` after `within`.
 #[track_caller]
 pub(crate) fn eventually<T>(
     within: Duration,
@@ -23,13 +23,13 @@ pub(crate) fn eventually<T>(
     }
 }
 
-/// Looks until `probe` is true. Panics with `what` after `within`.
+/// Repeats `probe` until it is true. Panics with `what` after `within`.
 #[track_caller]
 pub(crate) fn eventually_true(within: Duration, what: &str, mut probe: impl FnMut() -> bool) {
     eventually(within, what, || probe().then_some(()));
 }
 
-/// Looks until `probe` yields `expected`; the last value seen is part of the panic's text.
+/// Repeats `probe` until it returns `expected`; the panic shows the last value.
 #[track_caller]
 pub(crate) fn eventually_eq<T: PartialEq + std::fmt::Debug>(
     within: Duration,
@@ -50,8 +50,7 @@ pub(crate) fn eventually_eq<T: PartialEq + std::fmt::Debug>(
     }
 }
 
-/// Looks during the whole of `length` and panics with `what` as soon as `holds` is false. For what
-/// must not happen.
+/// Repeats `holds` for `length` and panics with `what` when it is false: for what must not happen.
 #[track_caller]
 pub(crate) fn steadily(length: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + length;
@@ -61,7 +60,7 @@ pub(crate) fn steadily(length: Duration, what: &str, mut holds: impl FnMut() -> 
     }
 }
 
-/// Returns at `instant`: the pace of a load, and scenarios whose length is their point (a split of
+/// Returns at `instant`: for the pace of a load, and for scenarios that need a certain length (a split of
 /// twelve seconds).
 pub(crate) fn pace_until(instant: Instant) {
     if let Some(rest) = instant.checked_duration_since(Instant::now()) {

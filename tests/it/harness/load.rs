@@ -1,4 +1,4 @@
-//! New connections at a steady pace, while something happens to the balancer.
+//! New connections at a steady rate, while something happens to the balancer.
 
 use super::client::TIMEOUT;
 use super::eventually::pace_until;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// New connections at a steady pace, each with an echo; counts what failed.
+/// New connections at a steady rate, each with an echo; counts failures.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
@@ -48,7 +48,7 @@ impl Load {
         }
     }
 
-    /// Ends it: how many were served, and why others were not.
+    /// Ends it: how many were served, and the errors of the others.
     pub(crate) fn end(self) -> (u64, Vec<String>) {
         self.stop.store(true, SeqCst);
         let threads = self.threads.into_iter();

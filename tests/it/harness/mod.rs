@@ -1,5 +1,5 @@
-//! What the integration tests stand on: the real binary, scripted peers, clients, a laboratory of
-//! network namespaces. Every wait is a wait for a condition and lives in [`eventually`].
+//! The basis of the integration tests: the real binary, scripted peers, clients, network namespaces. Every wait
+//! is for a condition and is in [`eventually`].
 
 #![allow(clippy::print_stderr, reason = "a test says why it fails")]
 

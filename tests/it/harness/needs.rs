@@ -1,17 +1,17 @@
-//! What a test needs of the machine, and the one place where a test may decide to do nothing.
+//! The programs and rights that a test needs, and the only place where a test may be skipped.
 //!
-//! By hand a test whose program is not installed says so and passes. `tests/run` installs the
-//! programs and sets [`MUST_RUN`]: there a test that proves nothing fails.
+//! A test whose program is not installed prints that and passes. `tests/run` installs the programs and sets
+//! [`MUST_RUN`]: then a test that cannot run fails.
 
 use std::path::PathBuf;
 
-/// Set by `tests/run`: whatever is missing fails the test.
+/// Set by `tests/run`: a missing program fails the test.
 const MUST_RUN: &str = "RLB_TESTS_MUST_RUN";
 
-/// Where programs are that the search path of a plain user does not name.
+/// Directories of programs that are not in a plain user's path.
 const SYSTEM: [&str; 2] = ["/usr/sbin", "/sbin"];
 
-/// Where `program` is; `None`, and said: not installed, so that the test has to return.
+/// The path of `program`. `None` and a message when it is not installed; the test must return then.
 #[track_caller]
 pub(crate) fn program(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -25,7 +25,7 @@ pub(crate) fn program(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// Whether namespaces can be made and processes traced; said, if not: the test has to return.
+/// Whether namespaces can be made and processes traced. A message when they cannot; the test must return then.
 #[track_caller]
 pub(crate) fn root() -> bool {
     let root = rustix::process::geteuid().is_root();
@@ -35,7 +35,7 @@ pub(crate) fn root() -> bool {
     root
 }
 
-/// Says what is missing. Panics where every test has to run.
+/// Prints what is missing. Panics when every test must run.
 #[track_caller]
 fn missing(what: &str) {
     assert!(std::env::var_os(MUST_RUN).is_none(), "{what}");

@@ -1,7 +1,7 @@
-//! Network namespaces: made by the `ip` command, named by this process's id, removed when dropped.
+//! Network namespaces: created with the `ip` command, named by this process's id, removed when dropped.
 //!
-//! A thread enters a namespace by `setns` and stays there, so that clients and servers of a
-//! laboratory are threads of the test; a child that such a thread starts lives there too.
+//! A thread enters a namespace with `setns` and stays there, so that clients and servers are threads of the
+//! test. A child of such a thread is in the namespace, too.
 
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
@@ -9,13 +9,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-/// Where `ip netns` keeps its names.
+/// The directory of `ip netns`.
 const NETNS_DIR: &str = "/run/netns";
 
-/// Tells the laboratories of one process apart.
+/// Distinguishes the namespaces of tests in one process.
 static LABS: AtomicUsize = AtomicUsize::new(0);
 
-/// The nodes' names and addresses, as the seed's configuration has them.
+/// The nodes' names and addresses in the kurl-ha configuration.
 pub(crate) const NODES: [(&str, &str); 3] = [
     ("node01", "10.240.0.37"),
     ("node02", "10.240.0.39"),
@@ -103,21 +103,21 @@ impl Drop for Netns {
     }
 }
 
-/// The seed's machines on one bridge: a client, the balancer, and those of the three nodes that
-/// are switched on.
+/// The machines of the kurl-ha cluster on one bridge: a client, the balancer, and the nodes that are switched
+/// on.
 #[derive(Debug)]
 pub(crate) struct Lab {
     prefix: String,
     switch: Netns,
-    /// Where the load comes from.
+    /// The machine of the load.
     pub(crate) client: Netns,
-    /// Where the balancer runs.
+    /// The machine of the balancer.
     pub(crate) lb: Netns,
     nodes: [Option<Netns>; 3],
 }
 
 impl Lab {
-    /// A bridge in a namespace of its own, the client and the balancer; no node has power yet.
+    /// A bridge in a namespace of its own, the client and the balancer; no node is switched on.
     pub(crate) fn new() -> Self {
         remove_leftovers();
         let number = LABS.fetch_add(1, Ordering::Relaxed);
@@ -141,7 +141,7 @@ impl Lab {
         }
     }
 
-    /// Switches a node on: a fresh namespace on a fresh switch port.
+    /// Switches a node on: a new namespace on a new switch port.
     pub(crate) fn power_on(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "the node has power already");
         let (name, address) = NODES[node];
@@ -154,8 +154,8 @@ impl Lab {
         self.nodes[node] = Some(netns);
     }
 
-    /// Switches a node off. Its switch port goes first: no FIN, no RST, nothing answers. The
-    /// caller ends the node's services afterwards; their last words go nowhere.
+    /// Switches a node off. Its switch port is removed first: no FIN, no RST, no answer. The caller ends the
+    /// node's services afterwards; what they send is lost.
     pub(crate) fn power_off(&mut self, node: usize) {
         self.switch.ip(&["link", "del", NODES[node].0]);
         self.nodes[node] = None;
@@ -167,20 +167,20 @@ impl Lab {
         self.switch.ip(&["link", "set", NODES[node].0, state]);
     }
 
-    /// The namespace of a node that has power.
+    /// The namespace of a node that is switched on.
     pub(crate) fn node(&self, node: usize) -> &Netns {
         self.nodes[node].as_ref().expect("the node has power")
     }
 }
 
-/// Makes a machine: a namespace, and a cable from its `eth0` to the port `port` of the bridge.
+/// Creates a machine: a namespace, and a link from its `eth0` to the port `port` of the bridge.
 fn machine(switch: &Netns, name: &str, port: &str, address: &str) -> Netns {
     let netns = Netns::new(name.to_owned());
     switch.ip(&[
         "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name,
     ]);
     switch.ip(&["link", "set", port, "master", "br0", "up"]);
-    // As a machine's own: the same after a return, so that no neighbour table has to notice.
+    // The same after a return, as on a real machine, so that no neighbour table must change.
     let last: u8 = address
         .rsplit('.')
         .next()
@@ -198,7 +198,7 @@ fn machine(switch: &Netns, name: &str, port: &str, address: &str) -> Netns {
     netns
 }
 
-/// Removes namespaces of test processes that were killed before they could.
+/// Removes namespaces of test processes that were killed.
 fn remove_leftovers() {
     let Ok(names) = std::fs::read_dir(NETNS_DIR) else {
         return;

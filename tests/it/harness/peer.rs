@@ -1,5 +1,5 @@
-//! Scripted servers, named by what they do. Each has its own listening thread and one thread a
-//! connection, in the namespace of the thread that starts it.
+//! Scripted servers, named by their behaviour. Each has its own listening thread and one thread per connection,
+//! in the namespace of the thread that starts it.
 
 use super::client;
 use super::eventually::pace_until;
@@ -12,29 +12,29 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What a server does with a connection it has accepted.
+/// How a server handles a connection.
 #[derive(Clone)]
 pub(crate) enum Behaviour {
-    /// Sends back what it gets, then ends as the client ends.
+    /// Sends back what it receives, then ends as the client ends.
     Echo,
-    /// Says these words, then ends.
+    /// Sends these words, then FIN.
     Says(&'static str),
-    /// Says these words, then echoes.
+    /// Sends these words, then echoes.
     SpeaksFirst(&'static str),
     /// Accepts, then neither reads nor writes.
     AcceptsThenStalls,
-    /// Ends its writing half at once, reads on to the end.
+    /// Sends FIN at once, and reads to the end.
     HalfCloses,
-    /// Resets the connection once the first byte has come.
+    /// Resets the connection after the first byte.
     Resets,
-    /// Reads and drops everything.
+    /// Reads and discards everything.
     Sink,
-    /// Something of the test's own.
+    /// A function of the test.
     Script(Arc<dyn Fn(TcpStream) + Send + Sync>),
 }
 
 impl Behaviour {
-    /// A behaviour of the test's own.
+    /// A behaviour defined by the test.
     pub(crate) fn script(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         Self::Script(Arc::new(script))
     }
@@ -48,7 +48,7 @@ impl Behaviour {
                     echo(stream);
                 }
             }
-            // A look at what has come does not take it: this only waits for the end.
+            // Peeking does not take the bytes: this only waits for the end.
             Self::AcceptsThenStalls => {
                 while stream.peek(&mut [0]).is_ok_and(|length| length > 0) {
                     pace_until(Instant::now() + Duration::from_millis(20));
@@ -89,10 +89,9 @@ struct Shared {
     live: Mutex<HashMap<usize, TcpStream>>,
 }
 
-/// A listening server. Stops when dropped: its socket closes, so that connects are refused, and
-/// its connections end.
+/// A listening server. Dropping it closes its socket, so that connects are refused, and ends its connections.
 pub(crate) struct Peer {
-    /// Keeps the port, so that nobody else listens there once this server has stopped.
+    /// Keeps the port bound, so that nothing else listens there after this server has stopped.
     port: Option<Refuses>,
     listener: Option<TcpListener>,
     shared: Arc<Shared>,
@@ -100,7 +99,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Listens on a loopback port of the kernel's choice.
+    /// Listens on a loopback port that the kernel chooses.
     #[track_caller]
     pub(crate) fn start(behaviour: Behaviour) -> Self {
         Self::start_on(Refuses::start(), behaviour)
@@ -112,7 +111,7 @@ impl Peer {
         Self::start_on(Refuses::start_at(address), behaviour)
     }
 
-    /// Listens where nobody has listened so far, or where a server was stopped.
+    /// Listens on a port that was kept, or where a server was stopped.
     #[track_caller]
     pub(crate) fn start_on(port: Refuses, behaviour: Behaviour) -> Self {
         let socket = bound(port.address());
@@ -130,7 +129,7 @@ impl Peer {
         }
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(crate) fn address(&self) -> SocketAddr {
         let port = self.port.as_ref();
         port.expect("given away by the stop alone").address()
@@ -141,18 +140,18 @@ impl Peer {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// Stops listening and ends every connection. The port refuses as long as it is kept; it is there
-    /// to listen on again.
+    /// Stops listening and ends every connection. The port refuses as long as it is kept, and can be used
+    /// again.
     pub(crate) fn stop(mut self) -> Refuses {
         self.halt();
         self.port.take().expect("given away by the stop alone")
     }
 
-    /// Stops listening; connections that stand go on.
+    /// Stops listening; established connections go on.
     pub(crate) fn stop_listening(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         if let Some(listener) = self.listener.take() {
-            // Ends a waiting accept call (EINVAL), in whatever namespace.
+            // Ends a waiting accept call (EINVAL), in any namespace.
             drop(SockRef::from(&listener).shutdown(Shutdown::Both));
         }
         if let Some(thread) = self.thread.take() {
@@ -216,7 +215,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, behaviour: &Behaviour) {
 /// Connections that may wait for a server.
 const BACKLOG: i32 = 4096;
 
-/// A socket on `address`, beside others of this kind: a port may be kept and listened on.
+/// A socket on `address`, besides others of this kind: a port may be kept and listened on.
 #[track_caller]
 fn bound(address: SocketAddr) -> Socket {
     let domain = Domain::for_address(address);
@@ -229,23 +228,23 @@ fn bound(address: SocketAddr) -> Socket {
     socket
 }
 
-/// A port that refuses: bound, so that nobody else takes it, but not listening.
+/// A port that refuses: bound, so that nothing else takes it, but not listening.
 pub(crate) struct Refuses(Socket);
 
 impl Refuses {
-    /// Takes a loopback port of the kernel's choice.
+    /// Takes a loopback port that the kernel chooses.
     #[track_caller]
     pub(crate) fn start() -> Self {
         Self::start_at("127.0.0.1:0".parse().expect("an address"))
     }
 
-    /// Takes this one.
+    /// Takes this address.
     #[track_caller]
     fn start_at(address: SocketAddr) -> Self {
         Self(bound(address))
     }
 
-    /// Where nothing listens.
+    /// An address where nothing listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.0
             .local_addr()
@@ -262,10 +261,10 @@ pub(crate) struct Unanswering {
 }
 
 impl Unanswering {
-    /// Connections that are sure to fill a backlog of 0.
+    /// Enough connections to fill a backlog of 0.
     const FILL: usize = 8;
 
-    /// Fills the backlog of a loopback port of the kernel's choice.
+    /// Fills the backlog of a loopback port that the kernel chooses.
     pub(crate) fn start() -> Self {
         let listener =
             Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
@@ -288,8 +287,8 @@ impl Unanswering {
         }
     }
 
-    /// Answers from now on: connects are taken when their SYN is sent again, a second after the first.
-    /// Says `words` to each and ends.
+    /// Answers from now on: connects succeed when their SYN is sent again, a second after the first. Sends
+    /// `words` to each and ends.
     pub(crate) fn answers(self, words: &'static str) -> Answering {
         let listener = self.listener.try_clone().expect("a descriptor");
         let thread = std::thread::spawn(move || {
@@ -303,7 +302,7 @@ impl Unanswering {
         }
     }
 
-    /// Where nobody answers.
+    /// An address that does not answer.
     pub(crate) fn address(&self) -> SocketAddr {
         self.listener
             .local_addr()

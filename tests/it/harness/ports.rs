@@ -1,12 +1,11 @@
-//! Ports for those that cannot take one of the kernel's choice: no two tests get the same, and the
-//! kernel gives them to nobody.
+//! Ports for those that cannot use one that the kernel chooses: no two tests get the same, and the kernel does
+//! not choose them.
 
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Below the ports that Linux chooses itself (`net.ipv4.ip_local_port_range`, from 32768 on), above
-/// those with a name.
+/// Below the ports that Linux chooses (`net.ipv4.ip_local_port_range`, from 32768 on), above well-known ports.
 const RANGE: Range<u16> = 20_000..32_000;
 
 static NEXT: AtomicU16 = AtomicU16::new(RANGE.start);

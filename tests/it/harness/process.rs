@@ -1,4 +1,4 @@
-//! A child process: started in a namespace or not, its output collected, ended by its id.
+//! A child process: started in a namespace or not, with its output collected, and ended by its id.
 
 use super::eventually::eventually;
 use super::netns::Netns;
@@ -64,8 +64,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command`, inside `netns` when given. Standard error is collected, standard output
-    /// too unless the caller has said otherwise by `keep_stdout`.
+    /// Starts `command`, in `netns` if given. Collects standard error, and standard output unless
+    /// `keep_stdout`.
     #[track_caller]
     pub(crate) fn start(mut command: Command, netns: Option<&Netns>, keep_stdout: bool) -> Self {
         command.stdin(Stdio::null());
@@ -75,7 +75,7 @@ impl Process {
         Self::spawn(command, netns, keep_stdout)
     }
 
-    /// Starts `command` with the standard input and output that it has been given.
+    /// Starts `command` with its configured standard input and output.
     #[track_caller]
     pub(crate) fn start_as_is(command: Command) -> Self {
         Self::spawn(command, None, true)
@@ -139,7 +139,7 @@ impl Process {
         eventually(within, &format!("the end of {name}"), || self.ended())
     }
 
-    /// Ends it without asking, and waits.
+    /// Kills it, and waits for its end.
     pub(crate) fn kill(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
@@ -156,7 +156,7 @@ impl Process {
             .expect("the kernel prints the field")
     }
 
-    /// What it and all its descendants take of the machine now.
+    /// The resources that it and all its descendants use now.
     pub(crate) fn footprint(&self) -> Footprint {
         Footprint::of(self.id())
     }
@@ -183,19 +183,19 @@ impl Process {
     }
 }
 
-/// What a process and its descendants take of the machine.
+/// The resources of a process and its descendants.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Footprint {
-    /// How many processes.
+    /// Number of processes.
     pub(crate) processes: usize,
-    /// Their resident memory, what they share counted for each.
+    /// Resident memory; shared memory counts for each process.
     pub(crate) resident_kb: u64,
-    /// The same, what they share divided among those who share it.
+    /// The same, with shared memory divided among the processes.
     pub(crate) proportional_kb: u64,
 }
 
 impl Footprint {
-    /// Looks into `/proc`; a descendant that ends meanwhile does not count.
+    /// Reads `/proc`; a descendant that ends meanwhile does not count.
     fn of(root: u32) -> Self {
         let children = children();
         let mut waiting = vec![root];

@@ -1,5 +1,5 @@
-//! The real binary: started with a configuration text, ready by its own READY=1, its listeners
-//! learnt from its events, stopped by its id.
+//! The real binary: started with a configuration text, ready at its READY=1, its listeners known from its
+//! events, stopped by its id.
 
 use super::client;
 use super::csv::{Csv, Row};
@@ -22,11 +22,11 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rlb");
 /// From the start to READY=1.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// From a signal to the end, where nothing holds the program back.
+/// From a signal to the end, when nothing delays it.
 pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// Turns its standard input and output into descriptors 3 and 4, and itself into the program, with
-/// the environment that says so.
+/// A shell script: makes its standard input and output descriptors 3 and 4, sets the environment for them, and
+/// runs the program.
 const PASS_ON: &str = "exec 3<&0 4<&1 </dev/null >/dev/null; \
      export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=one:other; exec \"$@\"";
 
@@ -77,21 +77,21 @@ impl<'a> Start<'a> {
         self
     }
 
-    /// By another path that leads to the program.
+    /// With another path of the program.
     #[must_use]
     pub(crate) fn program(mut self, path: PathBuf) -> Self {
         self.program = path;
         self
     }
 
-    /// Under this limit of descriptors, soft and hard.
+    /// With this soft and hard limit of descriptors.
     #[must_use]
     pub(crate) fn nofile(mut self, limit: u64) -> Self {
         self.nofile = Some(limit);
         self
     }
 
-    /// Passes it two sockets as a service manager does.
+    /// Passes it two sockets, as a service manager does.
     #[must_use]
     pub(crate) fn inherits(mut self, sockets: [OwnedFd; 2]) -> Self {
         self.sockets = sockets.into();
@@ -106,7 +106,7 @@ impl<'a> Start<'a> {
         rlb
     }
 
-    /// Starts it and waits until it is ready, or has ended: then its status and its events.
+    /// Starts it and waits until it is ready or has ended; the error has its status and events.
     #[track_caller]
     pub(crate) fn ready_or_ended(self) -> Result<Rlb, (ExitStatus, Vec<String>)> {
         let mut rlb = self.spawn();
@@ -120,7 +120,7 @@ impl<'a> Start<'a> {
             rlb.learn_listeners();
             return Ok(rlb);
         };
-        // The readers of the pipes may be a moment behind the end of the process.
+        // The readers of the pipes may be late after the end of the process.
         let events = eventually(STOP_WITHIN, "a word on standard error", || {
             Some(rlb.events().all()).filter(|lines| !lines.is_empty())
         });
@@ -132,7 +132,7 @@ impl<'a> Start<'a> {
     pub(crate) fn exits(self) -> (ExitStatus, Vec<String>) {
         let mut rlb = self.spawn();
         let status = rlb.process.wait(READY_WITHIN);
-        // The readers of the pipes may be a moment behind the end of the process.
+        // The readers of the pipes may be late after the end of the process.
         let stderr = rlb.process.stderr.clone();
         let lines = eventually(STOP_WITHIN, "a word on standard error", || {
             Some(stderr.all()).filter(|lines| !lines.is_empty())
@@ -199,7 +199,7 @@ impl<'a> Start<'a> {
 pub(crate) struct Rlb {
     /// Its process.
     pub(crate) process: Process,
-    /// Holds the configuration and the notify socket as long as the process lives.
+    /// Keeps the configuration and the notify socket as long as the process runs.
     dir: TempDir,
     notify: UnixDatagram,
     listeners: Vec<(String, String)>,
@@ -280,7 +280,7 @@ impl Rlb {
         self.dir.path().join("rlb.toml")
     }
 
-    /// Replaces its configuration file, as an editor does: by a rename.
+    /// Replaces its configuration file by a rename, as an editor does.
     pub(crate) fn rewrite(&self, config: &impl Display) {
         let new = self.dir.path().join("rlb.toml.new");
         std::fs::write(&new, config.to_string()).expect("the configuration can be written");
@@ -295,7 +295,7 @@ impl Rlb {
         self.listeners = listeners(&self.process.stderr.all());
     }
 
-    /// Reloads with `config` by SIGHUP and expects it to be refused.
+    /// Reloads with `config` by SIGHUP and expects a refusal.
     #[track_caller]
     pub(crate) fn reload_refused(&self, config: &impl Display) {
         self.rewrite(config);
@@ -308,7 +308,7 @@ impl Rlb {
         let before = self.events().with(word).len();
         self.signal(Signal::SIGHUP);
         eventually(READY_WITHIN, word, || {
-            // A socket that nobody reads would fill up.
+            // A socket that is not read would fill up.
             self.notified("READY=1");
             let events = self.events().with(word).len();
             assert!(events <= before + 1, "{:#?}", self.events().all());
@@ -321,7 +321,7 @@ impl Rlb {
         self.process.signal(signal);
     }
 
-    /// Stops it as systemd would, and expects an orderly end with nothing left behind.
+    /// Stops it as systemd does, and expects an orderly end with nothing left behind.
     #[track_caller]
     pub(crate) fn stop(mut self) {
         self.signal(Signal::SIGTERM);
@@ -331,7 +331,7 @@ impl Rlb {
         assert!(panics.is_empty(), "{panics:#?}");
     }
 
-    /// [`Rlb::stop`] once `streams` have ended.
+    /// [`Rlb::stop`] after `streams` have ended.
     #[track_caller]
     pub(crate) fn stop_after<T>(self, streams: T) {
         drop(streams);
@@ -350,7 +350,7 @@ impl Rlb {
         false
     }
 
-    /// The next message on the notify socket that begins with `line`, and what came with it.
+    /// The next message on the notify socket that begins with `line`, and its descriptors.
     #[track_caller]
     pub(crate) fn wait_message(&self, line: &str) -> (String, Vec<OwnedFd>) {
         eventually(READY_WITHIN, &format!("a message {line:?}"), || {
@@ -381,7 +381,7 @@ impl Rlb {
     }
 
     fn learn_listeners(&mut self) {
-        // The thread that reads may be a moment behind; this is said after everything about listeners.
+        // The reading thread may be late; this event comes after all events about listeners.
         self.process.stderr.wait_for("\"message\":\"ready\"");
         self.listeners = listeners(&self.process.stderr.all());
     }

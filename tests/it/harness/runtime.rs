@@ -1,4 +1,4 @@
-//! A balancer with a runtime socket, and what is said there.
+//! A balancer with a runtime socket, and commands on it.
 
 use super::client::TIMEOUT;
 use super::config::Config;
@@ -32,7 +32,7 @@ impl Fixture {
         }
     }
 
-    /// Where the socket is.
+    /// The path of the socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("admin.sock")
     }
@@ -43,7 +43,7 @@ impl Fixture {
     }
 }
 
-/// The answer to a line that is sent to a runtime socket, HAProxy's too.
+/// The answer of a runtime socket to a line; also for HAProxy's.
 pub(crate) fn ask(socket: &Path, line: &str) -> String {
     let mut stream = UnixStream::connect(socket).expect("the socket is there");
     stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");

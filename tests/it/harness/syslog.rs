@@ -41,7 +41,7 @@ impl Syslog {
         }
     }
 
-    /// The next datagram, if one has come.
+    /// The next datagram, if there is one.
     pub(crate) fn try_next(&self) -> Option<String> {
         let mut buffer = vec![0; DATAGRAM_MAX];
         let length = match self {

@@ -1,5 +1,5 @@
-//! The balancer under test: rlb with the seed's configuration in its own words, or Debian's HAProxy
-//! with the seed's own file, for the figures side by side.
+//! The balancer under test: rlb with the kurl-ha configuration, or Debian's HAProxy with the original file, for
+//! comparison.
 
 use crate::harness::client::http_get;
 use crate::harness::csv::Csv;
@@ -12,14 +12,14 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// The seed's configuration for HAProxy, as the guide prints it.
+/// The original configuration for HAProxy, as printed in the guide.
 pub(crate) const SEED_HAPROXY: &str = include_str!("seed-haproxy.cfg");
 
-/// The same in rlb's words, as shipped.
+/// The same for rlb, as shipped.
 const KURL_HA: &str = include_str!("../../../config/kurl-ha.toml");
 
-/// The same, the statistics on the address where the client of the lab asks for them, and the
-/// runtime socket moved out of /run, where a test has nothing to do.
+/// The same, with the statistics on the address that the client asks, and the runtime socket outside /run,
+/// which tests must not use.
 pub(super) fn kurl_ha() -> String {
     let mut text = KURL_HA.to_owned();
     for (file, own) in [
@@ -50,7 +50,7 @@ pub(crate) const BACKENDS: [(&str, u16); 4] = [
     ("kube-api-backend", 6443),
 ];
 
-/// Which one.
+/// The kind of balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The program of this repository.
@@ -117,7 +117,7 @@ fn stats_address() -> SocketAddr {
     format!("{LB_ADDRESS}:8080").parse().expect("an address")
 }
 
-/// The statistics, asked for from the client's machine.
+/// The statistics, requested from the client's machine.
 pub(crate) fn csv(lab: &Lab) -> Csv {
     let (status, text) = lab
         .client
@@ -127,7 +127,7 @@ pub(crate) fn csv(lab: &Lab) -> Csv {
     Csv::parse(&text)
 }
 
-/// The states of a backend's servers, as text without the counts of a transition.
+/// The states of a backend's servers, without the counters of a transition.
 pub(crate) fn states(lab: &Lab, backend: &str) -> [String; 3] {
     let csv = csv(lab);
     SERVERS.map(|server| csv.row(backend, server).status().to_owned())

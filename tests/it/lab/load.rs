@@ -1,5 +1,5 @@
-//! An open-loop load: connections begin on a fixed grid whatever became of those before them, and
-//! each outcome is kept with the time of its beginning.
+//! An open-loop load: connections begin at a fixed rate, whatever happened to earlier ones, and each outcome is
+//! kept with its start time.
 
 use crate::harness::eventually::pace_until;
 use crate::harness::netns::Netns;
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 /// A connection that took longer is slow.
 pub(crate) const SLOW: Duration = Duration::from_secs(1);
 
-/// What became of one connection.
+/// The outcome of one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     /// When it began.
     pub(crate) begun: Instant,
     /// How long it took.
     pub(crate) took: Duration,
-    /// The answer's text; the error's otherwise.
+    /// The text of the answer, or of the error.
     pub(crate) answer: Result<String, String>,
 }
 
@@ -38,8 +38,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Begins `per_second` connections a second to `address`; each asks for `/` and gives up after
-    /// `timeout`.
+    /// Begins `per_second` connections a second to `address`; each requests `/` and gives up after `timeout`.
     pub(crate) fn start(
         from: &Netns,
         address: SocketAddr,
@@ -57,7 +56,7 @@ impl Load {
                 if theirs.load(Ordering::Relaxed) {
                     break;
                 }
-                // Threads that nobody joins keep their stacks: thousands in a long run.
+                // Threads that are not joined keep their stacks: thousands in a long run.
                 for ended in running.extract_if(.., |it: &mut JoinHandle<_>| it.is_finished()) {
                     ended.join().expect("a connection does not panic");
                 }
@@ -72,7 +71,7 @@ impl Load {
         }
     }
 
-    /// What became of those that have ended so far.
+    /// The outcomes so far.
     pub(crate) fn so_far(&self) -> Vec<Outcome> {
         self.outcomes
             .lock()
@@ -107,7 +106,7 @@ fn begin(address: SocketAddr, timeout: Duration, sink: Arc<Mutex<Vec<Outcome>>>)
         .expect("a thread for a connection")
 }
 
-/// One connection beside the load.
+/// One connection in addition to the load.
 pub(crate) fn visit(from: &Netns, address: SocketAddr, timeout: Duration) -> JoinHandle<Outcome> {
     from.spawn(move || once(address, timeout))
 }
@@ -137,7 +136,7 @@ fn ask(address: SocketAddr, timeout: Duration) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// What the clients saw of a fault, among the connections begun after it.
+/// The effect of a fault on clients, among connections that began after it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Report {
     /// Connections begun after the fault.
@@ -146,11 +145,11 @@ pub(crate) struct Report {
     pub(crate) failed: usize,
     /// Those answered after more than [`SLOW`].
     pub(crate) slow: usize,
-    /// The longest that any took.
+    /// The longest time of any.
     pub(crate) longest: Duration,
-    /// From the fault to the beginning of the last affected connection.
+    /// From the fault to the start of the last affected connection.
     pub(crate) clean_after: Duration,
-    /// Connections begun before the fault and not answered: those that were in the node's hands.
+    /// Connections that began before the fault and were not answered, because the node had them.
     pub(crate) failed_before: usize,
 }
 

@@ -1,5 +1,5 @@
-//! The seed's cluster in network namespaces: a client, the balancer, three nodes with real
-//! services, and the faults that befall them. Needs root; see `tests/run`.
+//! The kurl-ha cluster in network namespaces: a client, the balancer, three nodes with real services, and
+//! faults. Needs root; see `tests/run`.
 
 pub(crate) mod balancer;
 pub(crate) mod load;

@@ -1,5 +1,5 @@
-//! A balancer that takes new configurations while it runs, and the configurations that a round of
-//! reloads goes through: the seed's, with something of everything added and taken away.
+//! A balancer that is reloaded while it runs, and the configurations of the reloads: the kurl-ha one, with
+//! objects of every kind added and removed.
 
 use super::balancer::{Kind, SEED_HAPROXY, haproxy, kurl_ha};
 use crate::harness::eventually::eventually_true;
@@ -11,17 +11,17 @@ use std::fmt::Write as _;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// The port of the frontend that comes and goes.
+/// The port of the frontend that is added and removed.
 pub(crate) const EXTRA_FRONTEND: u16 = 8081;
 
-/// The port, on node03, of the application's server that comes and goes.
+/// The port on node03 of the application's server that is added and removed.
 pub(crate) const EXTRA_SERVER: u16 = 81;
 
-/// Weights of the application's server on node02, one after the other.
+/// Weights of the application's server on node02, in turn.
 const WEIGHTS: u32 = 3;
 
-/// Whether the extra frontend and the extra server are there in this round, and node03's server of
-/// the admin console is not.
+/// Whether the additional frontend and server exist in this round, and node03's server of the admin console
+/// does not.
 pub(crate) fn has_extras(round: u32) -> bool {
     round % 2 == 1
 }
@@ -30,12 +30,11 @@ pub(crate) fn has_extras(round: u32) -> bool {
 pub(crate) enum Reloadable {
     /// The program of this repository.
     Rlb(Box<Rlb>),
-    /// Debian's package as a master with workers, as Debian's unit runs it, and the directory of
-    /// its file.
+    /// Debian's package as a master with workers, as Debian's unit runs it, and the directory of its file.
     Haproxy {
         /// The master.
         process: Process,
-        /// Holds `haproxy.cfg`.
+        /// Contains `haproxy.cfg`.
         dir: TempDir,
     },
 }
@@ -70,7 +69,7 @@ impl Reloadable {
         }
     }
 
-    /// What it and all its processes take.
+    /// The resources of all its processes.
     pub(crate) fn footprint(&self) -> Footprint {
         match self {
             Self::Rlb(rlb) => rlb.process.footprint(),
@@ -78,14 +77,14 @@ impl Reloadable {
         }
     }
 
-    /// Ends it and all that belongs to it, whatever is still open.
+    /// Ends all its processes, whatever is still open.
     pub(crate) fn stop(self) {
         let mut process = match self {
             Self::Rlb(rlb) => rlb.process,
             Self::Haproxy { process, dir: _ } => process,
         };
         assert_eq!(process.ended(), None, "the balancer has ended");
-        // HAProxy's master passes it on to its workers and waits for them.
+        // HAProxy's master forwards it to its workers and waits for them.
         process.signal(Signal::SIGTERM);
         process.wait(Duration::from_secs(10));
     }
@@ -146,7 +145,7 @@ fn haproxys_file(round: u32) -> String {
     text
 }
 
-/// Replaces what must be there once, or the seed's file has changed and the round means nothing.
+/// Replaces text that must occur once; otherwise the file has changed and the round tests nothing.
 #[track_caller]
 fn replace(text: &mut String, old: &str, new: &str) {
     assert_eq!(

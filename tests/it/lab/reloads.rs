@@ -1,5 +1,5 @@
-//! Reloads under load: what new connections, long streams, the machine's memory and the knowledge
-//! of a dark node have to say about them. The same for rlb and for HAProxy.
+//! Reloads under load, and their effect on new connections, long streams, the memory of the machine, and the
+//! state of a server that is DOWN. The same for rlb and for HAProxy.
 
 use super::balancer::{BACKENDS, Kind, frontend, states, wait_states};
 use super::load::{Load, Outcome, Report, visit};
@@ -20,43 +20,43 @@ const RATE: u32 = 200;
 /// Long streams.
 pub(crate) const STREAMS: usize = 50;
 
-/// Between two reloads.
+/// Time between two reloads.
 const EVERY: Duration = Duration::from_millis(500);
 
 /// Load before the first reload.
 const BEFORE: Duration = Duration::from_secs(2);
 
-/// Load after the last reload: longer than checks need to see that a node is dark.
+/// Load after the last reload: longer than checks need to detect a node without power.
 const AFTER: Duration = Duration::from_secs(5);
 
-/// The reload after which memory may not grow any more.
+/// From this reload on memory may not grow any more.
 const SETTLED: u32 = 10;
 
-/// What the server that comes and goes answers.
+/// The answer of the server that is added and removed.
 const EXTRA: &str = "extra\n";
 
-/// How to reload.
+/// Options of the reloads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReloadOptions {
-    /// How often.
+    /// Number of reloads.
     pub(crate) reloads: u32,
-    /// Whether a node has been switched off and is known to be DOWN.
+    /// Whether a node is switched off and DOWN.
     pub(crate) dark: bool,
     /// How long a client waits before it gives up.
     pub(crate) timeout: Duration,
 }
 
-/// What it cost.
+/// The results.
 pub(crate) struct Reloads {
-    /// The view of the clients, from the first reload on.
+    /// The clients, from the first reload on.
     pub(crate) clients: Report,
-    /// Of those who came to the frontend that comes and goes, while it was there: served, failed.
+    /// Clients of the additional frontend while it existed: served, failed.
     pub(crate) at_extra_frontend: (usize, usize),
-    /// Answers of the server that comes and goes.
+    /// Answers of the additional server.
     pub(crate) by_extra_server: usize,
     /// The long streams.
     pub(crate) streams: Streamed,
-    /// Reloads after which the dark node was taken to be up.
+    /// Reloads after which the node without power was UP.
     pub(crate) forgotten: u32,
     /// After the tenth reload.
     pub(crate) settled: Footprint,
@@ -65,7 +65,7 @@ pub(crate) struct Reloads {
 }
 
 impl Reloads {
-    /// Connections, at whatever frontend and whenever begun, that had no answer.
+    /// Connections without an answer, at any frontend and any time.
     pub(crate) fn failed(&self) -> usize {
         self.clients.failed + self.clients.failed_before + self.at_extra_frontend.1
     }
@@ -97,9 +97,8 @@ impl std::fmt::Display for Reloads {
     }
 }
 
-/// Reloads twice a second under [`RATE`] new connections a second and [`STREAMS`] long streams.
-/// Each changes the weight of a server and adds a frontend and a server and removes another, or the
-/// other way round.
+/// Reloads twice a second under [`RATE`] new connections a second and [`STREAMS`] long streams. Each changes
+/// the weight of a server, and either adds a frontend and a server and removes another, or the reverse.
 pub(crate) fn reloads(kind: Kind, options: ReloadOptions) -> Reloads {
     let (mut lab, mut services) = three_servers();
     let mut peers: Vec<_> = (0..3).map(|node| Some(echo_server(&lab, node))).collect();

@@ -1,5 +1,5 @@
-//! The faults of a cluster, each a function over the balancer under test, so that rlb's test and
-//! the comparison with HAProxy run the same thing.
+//! The faults of a cluster, each a function over the balancer under test, so that rlb's test and the comparison
+//! with HAProxy run the same.
 
 use super::balancer::{BACKENDS, Balancer, Kind, frontend, wait_states};
 use super::load::{Load, Outcome, Report};
@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 /// New connections a second.
 const RATE: u32 = 50;
 
-/// How long load runs before a fault: long enough for checks to have settled.
+/// How long the load runs before a fault: long enough for the first checks.
 const BEFORE: Duration = Duration::from_secs(4);
 
 /// How long load runs after a fault.
 pub(crate) const AFTER: Duration = Duration::from_secs(17);
 
-/// Longer than any balancer makes a client wait.
+/// Longer than any balancer lets a client wait.
 const TIMEOUT: Duration = Duration::from_secs(130);
 
 /// A laboratory with nginx on port 80 of all nodes.
@@ -39,7 +39,7 @@ pub(super) fn three_servers() -> (Lab, Vec<Option<Nginx>>) {
     (lab, services)
 }
 
-/// [`three_servers`] behind a balancer that sees all of them up.
+/// [`three_servers`] behind a balancer that has all of them UP.
 fn three_nodes(kind: Kind) -> (Lab, Balancer, Vec<Option<Nginx>>) {
     let (lab, services) = three_servers();
     let balancer = kind.start(&lab);
@@ -62,17 +62,17 @@ pub(crate) fn service_stops(kind: Kind) -> Report {
 
 /// A stop under load.
 pub(crate) struct Stopped {
-    /// The clients' view, from the signal on.
+    /// The clients, from the signal on.
     pub(crate) report: Report,
-    /// The same from the moment on in which a connection was first refused.
+    /// The same, from the first refused connection on.
     pub(crate) refused: Report,
-    /// What a client was told that had asked half its question before the stop.
+    /// The answer to a client that had sent half its request before the stop.
     pub(crate) held: String,
     /// The exit code.
     pub(crate) code: Option<i32>,
 }
 
-/// rlb is told to stop under load, while a session goes on that lasts two seconds more.
+/// rlb is stopped under load, while a session lasts two more seconds.
 pub(crate) fn stopped() -> Stopped {
     let (lab, balancer, _services) = three_nodes(Kind::Rlb);
     let Balancer::Rlb(mut rlb) = balancer else {
@@ -82,11 +82,11 @@ pub(crate) fn stopped() -> Stopped {
     let mut stream = lab.client.enter(|| connect(frontend(APP)));
     stream.write_all(b"GET / HTTP/1.0\r\n").expect("sent");
     pace_until(Instant::now() + BEFORE);
-    // No service manager holds the sockets open: what waits on the notify socket is thrown away.
+    // No service manager keeps the sockets open: messages on the notify socket are dropped.
     assert!(!rlb.notified("STOPPING=1"));
     let fault = Instant::now();
     rlb.signal(Signal::SIGTERM);
-    // The process hears of it a moment later; who comes before that is served.
+    // The process handles the signal a moment later; clients before that are served.
     lab.client.enter(|| {
         eventually_true(STOP_WITHIN, "new connections are refused", || {
             TcpStream::connect(frontend(APP)).is_err()
@@ -109,18 +109,18 @@ pub(crate) fn stopped() -> Stopped {
     }
 }
 
-/// A node is switched off, and on again some time later.
+/// A node is switched off, and on again later.
 pub(crate) struct PowerOff {
-    /// The clients' view of the loss.
+    /// The clients while it is off.
     pub(crate) off: Report,
-    /// The clients' view of the return.
+    /// The clients after its return.
     pub(crate) on: Report,
-    /// From the node's service answering again to its first served client.
+    /// From the first answer of the node's service to its first served client.
     pub(crate) serves_again_after: Duration,
 }
 
-/// A node loses its power: packets vanish, nothing answers. When the last client of that has been
-/// served or has given up, it returns under a new load.
+/// A node is switched off: packets are lost, nothing answers. When the last affected client was served or has
+/// given up, the node returns under a new load.
 pub(crate) fn power_off(kind: Kind) -> PowerOff {
     let (mut lab, mut balancer, mut services) = three_nodes(kind);
     let load = Load::start(&lab.client, frontend(APP), RATE, TIMEOUT);
@@ -160,14 +160,14 @@ pub(crate) fn power_off(kind: Kind) -> PowerOff {
     }
 }
 
-/// What a pinned client does while its node dies.
+/// The behaviour of a client whose node is switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pinned {
-    /// It waits for bytes that the server sends all the time.
+    /// It reads bytes that the server sends all the time.
     Reading,
-    /// Neither side says anything.
+    /// Both sides are silent.
     Idle,
-    /// It sends all the time and waits for no answer.
+    /// It sends all the time and reads no answer.
     Sending,
 }
 
@@ -184,10 +184,10 @@ impl Pinned {
     }
 }
 
-/// Time between two words of those who speak all the time.
+/// Time between two messages of those who send all the time.
 const BEAT: Duration = Duration::from_millis(100);
 
-/// Does what the client's first byte asks for; greets with the node's number first.
+/// Greets with the node's number, then does what the client's first byte asks for.
 fn pinned_server(node: usize) -> Behaviour {
     Behaviour::script(move |mut stream| {
         let number = [b'1' + u8::try_from(node).expect("three nodes")];
@@ -206,7 +206,7 @@ fn pinned_server(node: usize) -> Behaviour {
     })
 }
 
-/// A client held by a node; its thread says how and when it was told.
+/// A client of one node; its thread returns how and when its connection ended.
 struct PinnedClient {
     kind: Pinned,
     stream: TcpStream,
@@ -276,7 +276,7 @@ fn send_until_the_end(stream: &mut TcpStream, timeout: Duration, stop: &AtomicBo
     End::Silence
 }
 
-/// A laboratory whose nodes hold clients, and three clients held by node01.
+/// A laboratory whose nodes hold clients, and three clients of node01.
 fn pinned_to_node01(
     kind: Kind,
     timeout: Duration,
@@ -299,10 +299,10 @@ fn pinned_to_node01(
     (lab, balancer, peers, clients)
 }
 
-/// How long after a power-off a client was told, and how.
+/// How long after the power-off a client's connection ended, and how.
 pub(crate) type Told = (Pinned, Duration, End);
 
-/// Clients pinned to a node that is switched off: when and how each kind is told.
+/// Clients of a node that is switched off: when and how the connection of each kind ends.
 pub(crate) fn pinned_clients(kind: Kind, timeout: Duration) -> Vec<Told> {
     let stop = Arc::new(AtomicBool::new(false));
     let (mut lab, mut balancer, mut peers, clients) = pinned_to_node01(kind, timeout, &stop);
@@ -320,7 +320,7 @@ pub(crate) fn pinned_clients(kind: Kind, timeout: Duration) -> Vec<Told> {
     told
 }
 
-/// A node's switch port goes down for twelve seconds; which kinds of client did not survive it.
+/// A node's switch port goes down for twelve seconds; returns the kinds of client that did not survive.
 pub(crate) fn split(kind: Kind) -> Vec<Pinned> {
     let timeout = Duration::from_secs(40);
     let stop = Arc::new(AtomicBool::new(false));
@@ -329,7 +329,7 @@ pub(crate) fn split(kind: Kind) -> Vec<Pinned> {
     lab.link(0, false);
     pace_until(start + Duration::from_secs(12));
     lab.link(0, true);
-    // Retransmissions back off: give them time to meet the mended link.
+    // Retransmissions back off: give them time until after the repair.
     pace_until(start + Duration::from_secs(32));
     let dead: Vec<Pinned> = clients
         .iter()

@@ -1,5 +1,5 @@
-//! What runs on the nodes: real nginx, real PostgreSQL, TLS, and a scripted server. All are
-//! children or threads of the test, started in a node's namespace and ended by their id.
+//! The services of the nodes: real nginx, real PostgreSQL, TLS, and a scripted server. All are children or
+//! threads of the test, started in a node's namespace and ended by their id.
 
 use crate::harness::client::http_get;
 use crate::harness::eventually::eventually_true;
@@ -37,8 +37,8 @@ pub(crate) fn nginx(lab: &Lab, node: usize, port: u16) -> Nginx {
     };
     let ssl = if port == KUBE_API { " ssl" } else { "" };
     let config = dir.path().join("nginx.conf");
-    // `lingering_close`: openssl says goodbye after the last answer, and a socket that is closed by then
-    // resets, which the proxy rightly counts as the server's error.
+    // `lingering_close`: openssl sends a last message after the last answer. A socket that is closed by then
+    // resets, which the proxy correctly counts as the server's error.
     let text = format!(
         "daemon off; master_process off; user root; pid {path}/pid; error_log stderr warn;\n\
          events {{ worker_connections 4096; }}\n\
@@ -66,15 +66,15 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Stops it as `systemctl stop` would with work in hand: its sockets close, and from then on
-    /// the kernel answers with resets.
+    /// Stops it as `systemctl stop` does while it has work: its sockets close, and from then on the kernel
+    /// answers with resets.
     pub(crate) fn stop(mut self) {
         self.process.signal(Signal::SIGTERM);
         self.process.wait(STARTS_WITHIN);
     }
 }
 
-/// A certificate that signs itself, as a fresh cluster's.
+/// A self-signed certificate, as in a new cluster.
 fn certificate(dir: &Path) {
     let output = Command::new("openssl")
         .args([
@@ -106,7 +106,7 @@ pub(crate) fn scripted(lab: &Lab, node: usize, port: u16, behaviour: Behaviour) 
     lab.node(node).enter(|| Peer::start_at(address, behaviour))
 }
 
-/// Where a PostgreSQL program is, whatever its version.
+/// The path of a PostgreSQL program, of any version.
 pub(crate) fn postgres_program(name: &str) -> PathBuf {
     glob::glob(&format!("/usr/lib/postgresql/*/bin/{name}"))
         .expect("a pattern")
@@ -115,13 +115,13 @@ pub(crate) fn postgres_program(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not installed"))
 }
 
-/// A database cluster made once, copied for each node.
+/// A database cluster that is created once and copied for each node.
 pub(crate) struct Database {
     dir: TempDir,
 }
 
 impl Database {
-    /// Makes the files, with pgbench's tables in them.
+    /// Creates the files, with pgbench's tables.
     pub(crate) fn create() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mode = std::fs::Permissions::from_mode(0o755);
@@ -205,7 +205,7 @@ impl Database {
     }
 }
 
-/// The user that PostgreSQL insists on not being root.
+/// The user of PostgreSQL, which must not be root.
 fn postgres_user() -> (u32, u32) {
     let text = std::fs::read_to_string("/etc/passwd").expect("readable");
     let line = text
@@ -249,7 +249,7 @@ pub(crate) fn pgbench(lab: &Lab, host: &str, arguments: &[&str]) -> Output {
         .expect("pgbench starts")
 }
 
-/// Fails the test with the program's own words.
+/// Fails the test with the program's output.
 #[track_caller]
 pub(crate) fn success(output: &Output) {
     assert!(

@@ -1,5 +1,5 @@
-//! Long streams through the admin console's port: opened once, spoken to ten times a second, every
-//! byte that comes back compared with the one that went.
+//! Long streams through the admin console's port: opened once, with ten messages a second, and every returned
+//! byte is compared.
 
 use super::balancer::frontend;
 use super::services::{CONSOLE, scripted};
@@ -17,13 +17,13 @@ use std::time::{Duration, Instant};
 /// Time between two messages of a stream.
 const BEAT: Duration = Duration::from_millis(100);
 
-/// Bytes of a message; of every tenth one the second, which fills buffers and may be spliced.
+/// Bytes of a message; every tenth one has the second size, which fills buffers and may be spliced.
 const MESSAGE: [usize; 2] = [1024, 32 * 1024];
 
-/// What the nodes' servers say first: who they are.
+/// The first message of each node's server.
 const GREETINGS: [&str; 3] = ["1", "2", "3"];
 
-/// Starts a node's server: it says who it is, then echoes.
+/// Starts a node's server: it sends its name, then echoes.
 pub(crate) fn echo_server(lab: &Lab, node: usize) -> Peer {
     scripted(lab, node, CONSOLE, Behaviour::SpeaksFirst(GREETINGS[node]))
 }
@@ -34,19 +34,19 @@ pub(crate) struct Streams {
     thread: JoinHandle<Streamed>,
 }
 
-/// What became of them.
+/// The results of the streams.
 #[derive(Debug, Default)]
 pub(crate) struct Streamed {
-    /// How many each node held.
+    /// How many streams each node had.
     pub(crate) held_by: [usize; 3],
-    /// Why those that broke did.
+    /// The errors of those that broke.
     pub(crate) broken: Vec<String>,
-    /// Messages that every stream that did not break has had answered.
+    /// Messages that were answered on every stream that did not break.
     pub(crate) messages: u64,
 }
 
 impl Streams {
-    /// Opens `count` streams from the client's machine and begins to speak.
+    /// Opens `count` streams from the client's machine and begins to send.
     pub(crate) fn start(lab: &Lab, count: usize) -> Self {
         let mut streamed = Streamed::default();
         let streams: Vec<(usize, TcpStream)> = lab.client.enter(|| {
@@ -67,7 +67,7 @@ impl Streams {
         Self { stop, thread }
     }
 
-    /// Ends them in order: what happened until then.
+    /// Ends them in order, and returns the results.
     pub(crate) fn finish(self) -> Streamed {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the streams' thread lives")
@@ -84,7 +84,7 @@ fn speak(
     while !stop.load(Ordering::Relaxed) {
         let number = streamed.messages;
         let of = |index| message(index, number);
-        // All speak before the first is heard.
+        // All send before the first one reads.
         keep(&mut alive, &mut broken, |index, stream| {
             stream.write_all(&of(index)).map_err(|it| it.to_string())
         });
@@ -111,7 +111,7 @@ fn speak(
     streamed
 }
 
-/// Keeps the streams for which `act` succeeds, and the words of the others.
+/// Keeps the streams for which `act` succeeds, and the errors of the others.
 fn keep(
     alive: &mut Vec<(usize, TcpStream)>,
     broken: &mut Vec<String>,
@@ -126,7 +126,7 @@ fn keep(
     });
 }
 
-/// Bytes that no other stream and no neighbouring message has in their places.
+/// Bytes that differ from those of any other stream and any neighbouring message.
 fn message(stream: usize, number: u64) -> Vec<u8> {
     let length = MESSAGE[usize::from(number % 10 == 9)];
     let seed = stream * 7 + usize::try_from(number % 256).expect("below 256") * 13;
