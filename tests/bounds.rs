@@ -1,5 +1,5 @@
-//! Whether the guard of the hot paths (`benches/instructions/`) judges rightly: the counting needs
-//! valgrind, the judging does not.
+//! The judgement of the hot paths' guard (`benches/instructions/`). Counting needs valgrind; comparing with the
+//! bounds does not.
 
 #[path = "../benches/instructions/bounds.rs"]
 mod bounds;
@@ -48,7 +48,7 @@ fn an_update_is_read_back_and_keeps_the_rest() {
     assert_eq!(again.get("release", "session"), Some(500.0));
 }
 
-/// Every figure of CI has its bound: a missing one would guard nothing, silently.
+/// Every figure of CI has a bound: a missing bound would go unnoticed.
 #[test]
 fn the_committed_bounds_are_complete() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.toml");

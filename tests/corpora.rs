@@ -1,5 +1,5 @@
-//! The fuzz targets, without a fuzzer: every file of the committed corpora is replayed, and every target
-//! is a program of `fuzz/`. Whether `fuzz/` compiles under libFuzzer is seen by `tests/fuzz`, which runs it.
+//! The fuzz targets without a fuzzer: every file of the committed corpora is replayed, and every target is a
+//! program of `fuzz/`. Whether `fuzz/` compiles under libFuzzer is checked by `tests/fuzz`.
 
 #[path = "../fuzz/targets.rs"]
 mod targets;

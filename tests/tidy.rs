@@ -1,5 +1,5 @@
-//! Rules about the text of the sources, kept by a test because no compiler keeps them: who may
-//! import whom, how long a file may be, words that say nothing. Links nothing of the crate.
+//! Rules about the sources' text that no compiler checks: which module may import which, how long a file may
+//! be, names that say nothing. Links nothing of the crate.
 
 #[path = "tidy/circles.rs"]
 mod circles;
@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules from left to right: one imports only from its left. Those of one entry do not see
-/// each other, and those of the first see nothing of ours.
+/// The modules from left to right: each imports only from its left. Those of one entry do not import each
+/// other, and those of the first import no module of the crate.
 const LAYERS: &[&[&str]] = &[
     &["sys", "proto", "config"],
     &["live"],
@@ -25,13 +25,13 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Modules beside the layers, and all that they may see.
+/// Modules outside the layers, and all modules that they may import.
 const BESIDE: &[(&str, &[&str])] = &[("convert", &["config"])];
 
 /// Most lines of code in a file, without tests, comments and empty lines.
 const CODE_LINES_MAX: usize = 500;
 
-/// Names of modules that say only that something was not understood.
+/// Names that do not say what a module is.
 const VAGUE: &[&str] = &[
     "util", "utils", "common", "helper", "helpers", "types", "manager", "misc",
 ];
@@ -46,7 +46,7 @@ struct Source {
 }
 
 impl Source {
-    /// Lines of code with their numbers: no comments, nothing of a test module at the end.
+    /// Lines of code with their numbers: without comments and without a test module at the end.
     fn code(&self) -> Vec<(usize, &str)> {
         if self.is_test() {
             return Vec::new();
@@ -95,7 +95,7 @@ fn files(dir: &str, endings: &[&str]) -> Vec<Source> {
         for path in paths {
             let name = path.to_string_lossy().into_owned();
             if path.is_dir() {
-                // What a build of a package in here has left behind is nobody's text.
+                // `target` is what a build left behind.
                 if path.file_name().is_some_and(|name| name != "target") {
                     waiting.push(path);
                 }
@@ -173,7 +173,7 @@ fn may_import(from: &str, to: &str) -> bool {
     let beside = BESIDE.iter().any(|(name, _)| *name == to);
     match (layer(from), layer(to)) {
         (Some(from), Some(to)) => to < from,
-        // A module beside the layers is there for the command line.
+        // A module outside the layers is for the command line only.
         (Some(_), None) => beside && from == "cli",
         _ => false,
     }
@@ -188,7 +188,7 @@ fn a_module_imports_only_from_its_left() {
         };
         let code: Vec<&str> = source.code().iter().map(|(_, line)| *line).collect();
         for import in imports(&code.join("\n")) {
-            // Names that are no module, as a type at the root, do not exist: lib.rs has only those.
+            // lib.rs has only modules, so every name after `crate::` is one.
             if !may_import(module, &import) {
                 broken.push(format!("{}: `{module}` imports `{import}`", source.path));
             }
@@ -198,7 +198,7 @@ fn a_module_imports_only_from_its_left() {
 }
 
 #[test]
-fn every_module_has_its_place_in_the_law() {
+fn every_module_is_in_a_layer() {
     let known: BTreeSet<&str> = LAYERS
         .iter()
         .copied()
@@ -244,7 +244,7 @@ fn a_file_says_what_it_is() {
 }
 
 #[test]
-fn no_module_has_a_name_that_says_nothing() {
+fn no_module_has_a_vague_name() {
     let vague: Vec<String> = ["src", "tests", "benches"]
         .iter()
         .flat_map(|dir| files(dir, &[".rs"]))
@@ -259,7 +259,7 @@ fn no_module_has_a_name_that_says_nothing() {
 
 #[test]
 fn nothing_is_left_unfinished() {
-    // Put together here, so that this file does not hold the words itself.
+    // Built here, so that this file does not contain the words itself.
     let words = ["todo", "unimplemented", "dbg"].map(|word| format!("{word}!("));
     let marks = ["TODO", "FIXME", "XXX"].map(|word| format!("// {word}"));
     let mut found = Vec::new();
@@ -308,7 +308,7 @@ fn unsafe_code_has_one_home() {
 }
 
 #[test]
-fn tests_do_not_sleep_and_hope() {
+fn tests_do_not_sleep() {
     let home = "tests/it/harness/eventually.rs";
     let found: Vec<String> = ["src", "tests"]
         .iter()

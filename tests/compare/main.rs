@@ -1,5 +1,5 @@
-//! The cluster's faults against rlb and against Debian's HAProxy with the seed's own file, for the
-//! table in `docs/failures.md`. Takes minutes, so that it is run by hand:
+//! The cluster's faults with rlb and with Debian's HAProxy and the seed's own file, for the table in
+//! `docs/failures.md`. They take minutes, so they are run by hand:
 //!
 //! ```text
 //! cargo test --profile testing --test compare -- haproxy stop off reload split pinned
@@ -25,7 +25,7 @@ use lab::reloads::{ReloadOptions, reloads};
 use lab::scenarios::{pinned_clients, power_off, service_stops, split};
 use std::time::Duration;
 
-/// Longer than the kernel goes on retransmitting (`tcp_retries2`: about 15 minutes).
+/// Longer than the kernel retransmits (`tcp_retries2`: about 15 minutes).
 const PINNED_TIMEOUT: Duration = Duration::from_secs(1000);
 
 /// Longer than any balancer makes a client wait.

@@ -1,4 +1,4 @@
-//! No two modules import each other. A module and those inside it may: they are one thing.
+//! No two modules import each other. A module and the modules inside it may: they count as one.
 
 use super::{Source, files};
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Where modules are, from the root of their crate.
 const CRATES: [&str; 2] = ["src", "benches/compare/src"];
 
-/// Circles that exist; they may only become fewer.
+/// Existing circles; the list may only become shorter.
 const LEFT: &[(&str, &str)] = &[
     ("live::failures", "live::objects"),
     ("worker::relay::conn", "worker::relay::connecting"),

@@ -1,5 +1,5 @@
-//! The private words that the sources once had, and that no identifier may have again. CONTRIBUTING.md has
-//! the words in their place, and the rule.
+//! The private words that the sources once had and that no identifier may have again. CONTRIBUTING.md has the
+//! rule and the words to use instead.
 
 use super::{Source, files};
 
@@ -67,10 +67,10 @@ const OLD: &[&str] = &[
     "world",
 ];
 
-/// Where an old word is still a name, and how often at most; it may only become less.
+/// Where an old word is still a name, and how often at most; the counts may only fall.
 const LEFT: &[(&str, &str)] = &[];
 
-/// The identifiers of a line of Rust, without comments and what is between quotation marks.
+/// The identifiers of a line of Rust, without comments and text in quotation marks.
 fn identifiers(line: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut quoted = false;
@@ -98,7 +98,7 @@ fn identifiers(line: &str) -> Vec<&str> {
     found
 }
 
-/// The old words in a source, each with its line. Where a string goes over lines its text counts too.
+/// The old words in a source, each with its line. The text of a string over several lines counts too.
 fn old_words(source: &Source) -> Vec<(usize, &str)> {
     let lines = source.text.lines().enumerate();
     let words = lines.flat_map(|(index, line)| {
