@@ -1,4 +1,4 @@
-//! How long a configuration takes to load: the seed's, and one of a thousand backends.
+//! How long a configuration takes to load: the seed's, and one with a thousand backends.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use rlb::config::{Limits, Loader};

@@ -1,4 +1,4 @@
-//! What a connection pays to see the newest snapshot, and what a change of one server costs.
+//! What a connection pays to read the newest snapshot, and what a change of one server costs.
 //!
 //! `cargo bench --bench snapshot`
 
@@ -19,10 +19,10 @@ fn load(criterion: &mut Criterion) {
     });
 }
 
-/// One server of the last backend enters or leaves drain, and everybody sees it.
+/// One server of the last backend enters or leaves drain, and the snapshot is published.
 fn publish(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("snapshot/publish");
-    // Backends of ten servers, and one of all.
+    // Many backends of ten servers each, then one backend of as many servers.
     for (backends, servers) in [(1, 10), (100, 10), (1_000, 10), (1, 1_000), (1, 10_000)] {
         let published = ArcSwap::from_pointee(fixture::snapshot(backends, servers));
         let last = BackendId(backends - 1);

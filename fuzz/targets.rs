@@ -1,5 +1,5 @@
-//! What the fuzz targets do with their input: everything in rlb that parses text from outside. No input
-//! may panic, and what is written here after `assert` holds for every input.
+//! What the fuzz targets do with their input: everything in rlb that parses text from outside. No input may
+//! panic, and every assertion here holds for every input.
 //!
 //! `fuzz_targets/` runs each function under libFuzzer; `tests/corpora.rs` calls the same functions with
 //! every file of the committed corpora.
@@ -26,7 +26,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("unit_string", unit_string),
 ];
 
-/// The bytes as a configuration file. Every problem has a place in the text and can be drawn.
+/// The bytes as a configuration file. Every problem has a position in the text and can be shown.
 pub(crate) fn config_toml(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -51,13 +51,13 @@ pub(crate) fn runtime_command(bytes: &[u8]) {
     rlb::admin::runtime::exercise_line(bytes);
 }
 
-/// The bytes as the target of a request to the statistics.
+/// The bytes as the target of a request to the statistics page.
 pub(crate) fn stats_request(bytes: &[u8]) {
     rlb::admin::exercise_target(&String::from_utf8_lossy(bytes));
 }
 
-/// The bytes as the server states that an earlier process has left. What is applied to a snapshot and
-/// written again is read as one line for each server.
+/// The bytes as the server states of an earlier process. Applied to a snapshot and written again, they are read
+/// as one line for each server.
 pub(crate) fn server_state(bytes: &[u8]) {
     let known = servers_state::read(&String::from_utf8_lossy(bytes));
     let now = Instant::now() + Duration::from_secs(3_600);
@@ -67,8 +67,8 @@ pub(crate) fn server_state(bytes: &[u8]) {
     assert_eq!(servers_state::read(&written).len(), 3, "{written}");
 }
 
-/// The bytes as each of the small languages inside strings. A duration that is written as rlb writes it
-/// is read as the same one.
+/// The bytes as each of the small languages inside strings. A duration that rlb has written is read as the same
+/// duration.
 pub(crate) fn unit_string(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(duration) = units::duration(&text) {
@@ -87,8 +87,8 @@ pub(crate) fn unit_string(bytes: &[u8]) {
     }
 }
 
-/// Loads a text as a file. An environment variable whose name begins with `A` has its name as its value;
-/// no other is set.
+/// Loads a text as a file. An environment variable whose name begins with `A` has its name as its value; no
+/// other variable is set.
 fn load(text: &str) -> rlb::config::Loaded {
     let loader = Loader {
         limits: Limits {

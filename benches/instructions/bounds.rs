@@ -1,17 +1,17 @@
-//! The bounds that counts are held against, in `benches/instructions.toml`: a table for each
-//! profile, since each has other machine code.
+//! The bounds of the counts, in `benches/instructions.toml`: a table for each profile, since machine code
+//! differs between profiles.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::{fs, io};
 
-/// How far a count may be from its bound, as a part of it.
+/// How far a count may be from its bound, as a share of the bound.
 pub(crate) const TOLERANCE: f64 = 0.05;
 
-/// Instructions that are no regression whatever the bound: one more in a dozen is 8 %.
+/// Instructions that are never a regression: one more in a dozen is already 8 %.
 pub(crate) const SLACK: f64 = 2.0;
 
-/// What the file begins with.
+/// The first lines of the file.
 const HEAD: &str = "# User-space instructions per operation, by profile: the guard's bounds.\n\
     # Written by `cargo bench --bench instructions -- --update`.\n";
 
@@ -19,21 +19,21 @@ const HEAD: &str = "# User-space instructions per operation, by profile: the gua
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Bounds(BTreeMap<String, BTreeMap<String, f64>>);
 
-/// How a count stands to its bound.
+/// The result of comparing a count with its bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Within the tolerance.
     Kept,
     /// More than the bound allows: fails.
     Regressed,
-    /// So much less that the bound guards nothing any more: it is to be updated.
+    /// So far below the bound that the bound is useless: it is to be updated.
     Improved,
     /// There is no bound for this profile.
     Unbounded,
 }
 
 impl Bounds {
-    /// Reads the file; a missing one has no bounds.
+    /// Reads the file; a missing file has no bounds.
     pub(crate) fn read(path: &str) -> io::Result<Self> {
         match fs::read_to_string(path) {
             Ok(text) => Self::parse(&text),
@@ -70,7 +70,7 @@ impl Bounds {
         counts.insert(name.to_owned(), count);
     }
 
-    /// What `count` instructions mean for `name`.
+    /// Compares `count` instructions with the bound of `name`.
     pub(crate) fn judge(&self, profile: &str, name: &str, count: f64) -> Verdict {
         let Some(bound) = self.get(profile, name) else {
             return Verdict::Unbounded;

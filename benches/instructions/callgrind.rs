@@ -1,15 +1,15 @@
-//! Counting a program's instructions in user space with valgrind's callgrind, exactly and on any
-//! machine. Used by the guard beside this file and by `benches/compare`.
+//! Counts a program's instructions in user space with valgrind's callgrind, exactly and on any machine. Used by
+//! the guard beside this file and by `benches/compare`.
 //!
-//! What is wanted is the cost of one more operation, so a program is run twice with different
-//! numbers of operations: in the difference, start and stop cancel out.
+//! The figure is the cost of one more operation, so a program runs twice with different numbers of operations:
+//! start and stop cancel out in the difference.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
 
-/// What callgrind's files in a folder are called: this and the process id.
+/// The names of callgrind's files in a folder begin with this; the process ID follows.
 const FILE: &str = "callgrind.";
 
 /// Whether valgrind is installed.
@@ -20,8 +20,8 @@ pub(crate) fn is_installed() -> bool {
         .is_ok_and(|run| run.status.success())
 }
 
-/// Adds to `command`, which may be a wrapper, the words that run the next word under callgrind.
-/// Counts go to `folder`, one file a process, when the process ends.
+/// Adds to `command`, which may be a wrapper, the arguments that run the next argument under callgrind. Counts
+/// go to `folder`, one file a process, when the process ends.
 pub(crate) fn count_into<'a>(command: &'a mut Command, folder: &Path) -> &'a mut Command {
     command
         .args(["valgrind", "--tool=callgrind", "-q"])

@@ -1,5 +1,5 @@
-//! The check task of one server that is up, on sockets of this machine: what a health check costs
-//! when it finds nothing new. Run by the guard in a process of its own.
+//! The check task of one server that is up, with sockets of this machine: what a health check costs when
+//! nothing changes. The guard runs it in its own process.
 
 use rlb::check::probe::Target;
 use rlb::check::schedule::IntervalKind;
@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use tokio::task::{LocalSet, yield_now};
 use tokio_util::sync::CancellationToken;
 
-/// Between checks by the clock: none comes while those that are asked for are counted.
+/// Interval of the periodic checks: none runs while the requested checks are counted.
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Checks a server so often, as control would ask for it, with sockets that end by RST.
+/// Checks a server `times` times, at control's request, with sockets that end by RST.
 ///
 /// # Errors
 /// Those of the sockets; when a check has not passed, or control was told of one.

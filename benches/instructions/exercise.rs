@@ -1,4 +1,4 @@
-//! Hot functions of the library, each in a loop: run by the guard in a process of its own.
+//! Hot functions of the library, each in a loop. The guard runs them in its own process.
 
 use crate::{check, fixture};
 use rlb::balance::PickInput;
@@ -6,7 +6,7 @@ use rlb::live::{Shards, Traffic, WorkerToken};
 use rlb::state::BackendId;
 use std::hint::black_box;
 
-/// Does the operation called `name` so often; `false` when there is none of that name.
+/// Runs the operation `name` `times` times; `false` when there is no such operation.
 pub(crate) fn run(name: &str, times: u64) -> bool {
     match name {
         "pick-3" => pick(3, times),
@@ -31,7 +31,7 @@ fn pick(servers: u32, times: u64) {
     }
 }
 
-/// Adds to a counter of one's own shard.
+/// Adds to a counter of one shard.
 fn add(times: u64) {
     let shards: Shards<Traffic> = Shards::new(3);
     let token = WorkerToken::new(1);

@@ -1,18 +1,17 @@
-//! The guard of the hot paths: user-space instructions per operation, counted by callgrind and held
-//! against `benches/instructions.toml`. More than 5 % above a bound fails; more than 5 % below asks
-//! for a new bound. It counts what is shipped, the release build: what the compiler makes of a change
-//! there, such as a function that it no longer inlines, another build does not show. Needs valgrind
-//! and nothing else; `tests/run` runs the first line.
+//! The guard of the hot paths: user-space instructions per operation, counted by callgrind and compared with
+//! `benches/instructions.toml`. More than 5 % above a bound fails; more than 5 % below asks for a new bound. It
+//! counts the release build, because that is the one that is shipped, and the compiler optimises other builds
+//! differently (for example inlines other functions). Needs valgrind and nothing else; `tests/run` runs the
+//! first line.
 //!
 //! ```text
 //! cargo bench --bench instructions
 //! cargo bench --bench instructions -- --update     # write new bounds
-//! cargo bench --bench instructions -- --rounds 10  # how well it repeats
-//! cargo bench --bench instructions -- session      # only what has this in its name
+//! cargo bench --bench instructions -- --rounds 10  # shows how far counts differ
+//! cargo bench --bench instructions -- session      # only names with this word
 //! ```
 //!
-//! The kernel's part, and so everything that a system call costs, is not in these figures:
-//! `benches/compare` has that.
+//! These figures leave out the kernel's part, and so the cost of system calls: `benches/compare` has it.
 
 #![expect(
     clippy::print_stdout,
@@ -37,8 +36,8 @@ use std::process::{Command, ExitCode, Stdio};
 /// Where the bounds are.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.toml");
 
-/// How often something is counted that is not as it was. The least decides: what rlb does by the
-/// clock meanwhile, more of it on a busy machine, only adds.
+/// How often a count outside its bound is repeated. The least decides: rlb's periodic work, more of it on a
+/// busy machine, can only add.
 const DOUBTS: usize = 3;
 
 /// What is counted: name, and how often in the short and the long run.
@@ -101,7 +100,7 @@ impl<'a> Options<'a> {
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             match word {
-                // What cargo adds.
+                // cargo adds it.
                 "--bench" => {}
                 "--update" => options.update = true,
                 "--rounds" => {
@@ -174,7 +173,7 @@ fn guard(options: &Options) -> io::Result<ExitCode> {
     })
 }
 
-/// The profile that rlb and this program were built with: the folder it is in.
+/// The profile that rlb and this program were built with: the name of their folder.
 fn profile() -> String {
     let rlb = Path::new(env!("CARGO_BIN_EXE_rlb"));
     let folder = rlb.parent().and_then(Path::file_name).unwrap_or_default();

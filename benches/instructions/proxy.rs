@@ -1,5 +1,5 @@
-//! rlb itself, counted from outside: one client and one server that take turns, and wait for the
-//! line of each session, so that every run sees the same events in the same order.
+//! Counts rlb itself from outside: one client and one server take turns and wait for the log line of each
+//! session, so that every run has the same events in the same order.
 
 use crate::callgrind;
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,25 +19,25 @@ const MANY: usize = 64;
 /// How long a start, an end or an answer under valgrind may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longer than the time within which rlb counts turns as near to each other.
+/// Longer than the time between turns that rlb counts as near.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// What is done through rlb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
-    /// A connection, a message there and back, the end; one after the other.
+    /// A connection, a message each way, the end; one after the other.
     Sessions,
-    /// A message there and back on one connection.
+    /// A message each way on one connection.
     RoundTrips,
-    /// A message there, and one back, on [`MANY`] connections at once: what a relay's turn costs when
-    /// nobody is woken for a single message.
+    /// A message each way on [`MANY`] connections at once: what a turn of the relay costs when nobody wakes up
+    /// for a single message.
     Turns,
 }
 
-/// Instructions of all threads of an rlb that does `load` so often, from its start to its end.
+/// Instructions of all threads of an rlb that does `load` `times` times, from its start to its end.
 ///
-/// One worker, a session line a session over UDP as in service, no health checks: they would come
-/// by the clock.
+/// One worker and one session line a session over UDP, as in production; no health checks, because they run by
+/// the clock.
 pub(crate) fn count(load: Load, times: u64, folder: &Path) -> io::Result<u64> {
     let lines = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     lines.set_read_timeout(Some(TIMEOUT))?;
@@ -106,8 +106,8 @@ pub(crate) fn count(load: Load, times: u64, folder: &Path) -> io::Result<u64> {
     callgrind::take(folder)
 }
 
-/// Between operations: when one follows the other closely, rlb waits awake for the next, and counts
-/// what the machine's speed makes of it.
+/// Between operations: when operations follow each other closely, rlb busy-polls for the next, and the count
+/// depends on the machine's speed.
 fn pause() {
     let end = Instant::now() + PAUSE;
     while Instant::now() < end {
@@ -115,7 +115,7 @@ fn pause() {
     }
 }
 
-/// Waits for the line of a session: rlb has done with it.
+/// Waits for the log line of a session: rlb is then done with it.
 fn wait_for_line(lines: &UdpSocket) -> io::Result<()> {
     let mut line = [0; 2048];
     loop {
@@ -126,8 +126,8 @@ fn wait_for_line(lines: &UdpSocket) -> io::Result<()> {
     }
 }
 
-/// A server that takes one connection after the other and sends back what comes. With `once` it takes
-/// only the first, and gives the listener back; otherwise it lasts as long as the process.
+/// A server that takes one connection after the other and sends back what it receives. With `once` it takes
+/// only the first and returns the listener; otherwise it lasts as long as the process.
 fn echo(listener: TcpListener, once: bool) -> JoinHandle<TcpListener> {
     thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
@@ -182,8 +182,8 @@ impl Running {
         Err(io::Error::other("rlb does not serve"))
     }
 
-    /// Passes on a message from each of `from` to its other end in `to`. rlb is stopped while they are
-    /// written, so that it finds all of them at once, whatever the machine is doing.
+    /// Sends a message from each of `from` to its other end in `to`. rlb is stopped while the messages are
+    /// written, so that it finds all of them at once, however busy the machine is.
     fn turn(&self, from: &mut [TcpStream], to: &mut [TcpStream]) -> io::Result<()> {
         self.wait_for_threads('S')?;
         self.signal(Signal::STOP)?;
@@ -206,7 +206,7 @@ impl Running {
             let mut all = true;
             for thread in std::fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
                 let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
-                // The name before it, in parentheses, may have any character.
+                // The name before it, in parentheses, may contain any character.
                 let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
                 all &= rest.starts_with(state);
             }
@@ -221,7 +221,7 @@ impl Running {
         Ok(kill_process(Pid::from_child(&self.0), signal)?)
     }
 
-    /// Tells it to stop when its sessions have ended, and waits for that.
+    /// Tells rlb to stop after its sessions have ended, and waits for its end.
     fn end(&mut self) -> io::Result<()> {
         self.signal(Signal::TERM)?;
         let deadline = Instant::now() + TIMEOUT;

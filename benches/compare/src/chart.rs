@@ -1,7 +1,7 @@
 //! A chart of results: what an operation costs with each proxy, as a ratio to HAProxy's best setting.
 //!
-//! An SVG of fixed width: a part for each results file, in it a panel for each figure. A bar is a ratio
-//! of medians; what was not measured has none. One that is longer than the scale ends in an arrow.
+//! An SVG of fixed width: a part for each results file, and in it a panel for each figure. A bar is a ratio of
+//! medians. A bar that is longer than the scale ends in an arrow.
 
 use crate::results::{Results, median, range, round};
 use crate::subject::BASE;
@@ -34,35 +34,35 @@ const COLOURS: [(&str, &str); 4] = [
 
 /// Width of the whole.
 const WIDTH: f64 = 960.0;
-/// Space around it.
+/// Margin around the drawing.
 const MARGIN: f64 = 24.0;
 /// Where the bars begin.
 const LEFT: f64 = 250.0;
 /// Length of a ratio of one.
 const UNIT: f64 = 240.0;
-/// The largest ratio that has a bar of its length.
+/// Largest ratio whose bar is drawn to scale.
 const RATIO_MAX: f64 = 2.0;
 /// Height of a bar with the space below it.
 const BAR: f64 = 12.0;
 /// Space between workloads.
 const GAP: f64 = 7.0;
-/// Width of a letter of the legend, about.
+/// Approximate width of a letter of the legend.
 const LETTER: f64 = 7.0;
-/// Range over the rounds, as a share of the median, from which it is drawn.
+/// Smallest range over the rounds, as a share of the median, that is drawn.
 const SPREAD_MIN: f64 = 0.01;
-/// Letters that a line of small text has room for.
+/// Letters that fit in a line of small text.
 const LETTERS_MAX: usize = 140;
 
 const SMALL: &str = "font-size='11' fill='#6b7280'";
 const SMALL_END: &str = "font-size='11' fill='#6b7280' text-anchor='end'";
 const GRID: &str = "stroke='#e5e7eb'";
 const ONE: &str = "stroke='#1f2937' stroke-dasharray='3 2'";
-/// Keeps lines off the letters.
+/// Keeps lines from crossing the letters.
 const HALO: &str = "stroke='#ffffff' stroke-width='3' paint-order='stroke'";
 const WHISKER: &str = "stroke='#111827' stroke-width='1.5' stroke-opacity='0.6'";
 
-/// The chart of these results. What two of them have, the same figure of the same workload with as many
-/// threads and the same version to compare with, is taken from the first.
+/// The chart of these results. A figure that two of them have (same workload, threads and version of HAProxy)
+/// is taken from the first.
 pub fn svg(all: &[&Results]) -> String {
     let mut drawing = Drawing {
         body: String::new(),
@@ -104,7 +104,7 @@ pub fn svg(all: &[&Results]) -> String {
     )
 }
 
-/// A bar: whose it is, the ratio of medians, and the least and the most by the same median.
+/// A bar: its subject, the ratio of medians, and the least and the most as ratios to the same median.
 struct Bar {
     subject: &'static str,
     colour: &'static str,
@@ -113,7 +113,7 @@ struct Bar {
     high: f64,
 }
 
-/// The bars of a workload, as far as there are samples and something to compare them with.
+/// The bars of a workload: one for each subject that has samples; none when HAProxy has none.
 fn bars(results: &Results, workload: &str, figure: &str) -> Vec<Bar> {
     let base = median(results.samples(workload, BASE, figure)).filter(|base| *base > 0.0);
     let Some(base) = base else {
@@ -133,12 +133,12 @@ fn bars(results: &Results, workload: &str, figure: &str) -> Vec<Bar> {
     COLOURS.into_iter().filter_map(bar).collect()
 }
 
-/// Where a ratio is on the scale.
+/// The position of a ratio on the scale.
 fn at(ratio: f64) -> f64 {
     LEFT + ratio.min(RATIO_MAX) * UNIT
 }
 
-/// What has been drawn so far, and the line that is next.
+/// What has been drawn so far, and the position of the next line.
 struct Drawing {
     body: String,
     y: f64,
@@ -167,7 +167,7 @@ impl Drawing {
         );
     }
 
-    /// What the colours and lines are.
+    /// Explains the colours and lines.
     fn legend(&mut self, all: &[&Results]) {
         let font = "font-size='12'";
         self.y += 24.0;
@@ -194,7 +194,7 @@ impl Drawing {
         }
     }
 
-    /// Threads, machine and versions of what follows.
+    /// The heading of a part: threads, machine and versions.
     fn part(&mut self, results: &Results) {
         self.y += 40.0;
         let y = self.y - 20.0;
@@ -204,7 +204,7 @@ impl Drawing {
             more => format!("Each proxy with {more} threads"),
         };
         self.text(MARGIN, "font-size='14' font-weight='bold'", &heading);
-        // HAProxy has one version in all its settings.
+        // HAProxy has the same version in all its settings.
         let mut versions: Vec<&str> = Vec::new();
         for subject in results.subjects() {
             let version = results.versions.get(subject).map_or("", |text| text.trim());
@@ -288,13 +288,13 @@ impl Drawing {
     }
 }
 
-/// A workload's name without what the panel's heading says.
+/// A workload's name without the words that are in the panel's heading.
 fn short(workload: &str) -> &str {
     let name = workload.strip_suffix(", calls").unwrap_or(workload);
     name.strip_suffix(", user space").unwrap_or(name)
 }
 
-/// A figure with its thousands apart, in millions from ten of them on.
+/// A figure with its thousands separated; from ten million on in millions.
 fn grouped(value: f64) -> String {
     if value >= 1e7 {
         return format!("{} M", grouped(value / 1e6));
@@ -313,7 +313,7 @@ fn grouped(value: f64) -> String {
     text
 }
 
-/// Lines of at most [`LETTERS_MAX`] letters, where words allow it.
+/// Lines of at most [`LETTERS_MAX`] letters, unless a word is longer.
 fn wrapped(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn a_bar_is_what_was_measured_and_can_be_compared() {
         let results = results(Some(100.0));
-        // The second has nothing that the first has not.
+        // The second results file has the same figures as the first.
         let chart = svg(&[&results, &results]);
         for (text, count) in [
             (">0.50<", 1),

@@ -12,11 +12,11 @@ use std::path::PathBuf;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Sub>,
-    /// Few rounds and small loads: under two minutes for the comparison. Without "haproxy splice" unless it
-    /// is named; user space and stalled readers only of rlb and "haproxy tuned"
+    /// Few rounds and small loads: under two minutes for the comparison. Leaves out "haproxy splice" unless it
+    /// is named; user space and stalled readers only for rlb and "haproxy tuned"
     #[arg(long, global = true)]
     pub quick: bool,
-    /// Rounds; default 15, with --quick 2; of growth 5 and 1; for instructions, which repeat, 2 and 1
+    /// Rounds; default 15, with --quick 2; for growth 5 and 1; for instructions, which repeat, 2 and 1
     #[arg(long, global = true)]
     pub rounds: Option<usize>,
     /// Only workloads, or sections of growth, whose name contains one of these; "=NAME" is the whole
@@ -26,39 +26,39 @@ pub struct Cli {
     /// Only subjects whose name contains one of these; "=NAME" is the whole name
     #[arg(long, value_name = "WORD", global = true)]
     pub subjects: Vec<String>,
-    /// Worker threads of each proxy: one core each, but in the emulated machine, which has one
+    /// Worker threads of each proxy, each on its own core; the emulated machine has only one core
     #[arg(long, default_value_t = 1, global = true)]
     pub cores: usize,
     /// The rlb to measure; default: target/release/rlb, built when missing
     #[arg(long, global = true)]
     pub rlb: Option<PathBuf>,
-    /// Where results.json and chart.svg go, or growth.json
+    /// Folder for results.json and chart.svg, or growth.json
     #[arg(long, default_value = "target/compare", global = true)]
     pub out: PathBuf,
 }
 
-// What it does in place of the comparison.
+// What runs instead of the comparison.
 #[derive(Subcommand)]
 pub enum Sub {
-    /// What one more costs when there are many: sessions, servers, frontends
+    /// How the cost of one more session, server or frontend grows with their number
     Growth,
     /// Count every instruction, user and kernel, in an emulated machine; needs no root, but the Debian
     /// packages qemu-system-x86 and busybox-static
     Instructions(emulated::Args),
-    /// Draw a chart of one or several results.json; what two of them have is taken from the first
+    /// Draw a chart of one or several results.json; a figure that two of them have is taken from the first
     Chart {
-        /// The results, then the SVG to be written
+        /// The results, then the SVG to write
         #[arg(required = true, num_args = 2..)]
         files: Vec<PathBuf>,
     },
-    /// Internal: the side of that in the machine
+    /// Internal: the part of "instructions" that runs in the emulated machine
     #[command(hide = true)]
     Inside {
-        /// Profiles in place of figures
+        /// Profiles instead of figures
         #[arg(long)]
         profile: bool,
     },
-    /// Internal: produce load against an address and print what came of it as JSON
+    /// Internal: produce load against an address and print the outcome as JSON
     #[command(hide = true)]
     Load(load::Args),
     /// Internal: the servers behind the proxies
@@ -70,7 +70,7 @@ pub enum Sub {
 }
 
 impl Cli {
-    /// Whether these words of the command line, which name everything when there are none, name this.
+    /// Whether one of these words of the command line names this; no words name everything.
     pub fn named(words: &[String], name: &str) -> bool {
         let matches = |word: &String| match word.strip_prefix('=') {
             Some(whole) => name == whole,
@@ -79,14 +79,14 @@ impl Cli {
         words.is_empty() || words.iter().any(matches)
     }
 
-    /// The competitors that are wanted, with so many worker threads each.
+    /// The subjects that are wanted, each with `cores` worker threads.
     pub fn subjects(&self, cores: usize) -> Result<Vec<Subject>> {
         let mut all = Subject::all(self.rlb.clone(), cores)?;
         all.retain(|subject| Self::named(&self.subjects, subject.name));
         Ok(all)
     }
 
-    /// The same without the one that tells least, unless subjects are named.
+    /// The same without the subject that shows least, unless subjects are named.
     pub fn telling_subjects(&self) -> Result<Vec<Subject>> {
         let mut subjects = self.subjects(self.cores)?;
         subjects.retain(|subject| !self.subjects.is_empty() || subject.name != subject::BETWEEN);

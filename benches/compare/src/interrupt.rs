@@ -1,7 +1,7 @@
-//! Being told to stop: what was measured so far is to be written, and what was made to be removed.
+//! Stopping on a signal: results so far are written, and temporary things are removed.
 //!
-//! A thread of its own waits for SIGINT and SIGTERM. The measuring thread asks [`check`] before it
-//! starts a proxy, which every measurement begins with.
+//! A thread waits for SIGINT and SIGTERM. Every measurement begins with starting a proxy; before that the
+//! measuring thread calls [`check`].
 
 use anyhow::{Result, ensure};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on the first SIGINT or SIGTERM does not end this process; it makes [`check`] fail, and
-/// `then` is called at this and at each further one.
+/// From now on SIGINT and SIGTERM do not end this process: each makes [`check`] fail and calls `then`.
 ///
 /// # Errors
 /// When the kernel refuses a handler or a thread.

@@ -1,5 +1,5 @@
-//! The load: clients in closed loops, and the servers behind the proxies. One thread each, so that
-//! two cores are enough; every byte is checked.
+//! The load: clients in closed loops, and the servers behind the proxies. Each runs in one thread, so that two
+//! cores are enough; every byte is checked.
 
 use crate::measure;
 use crate::wire::{DONE, HEADER, Pattern, Request};
@@ -17,7 +17,7 @@ use tokio::task::{JoinSet, LocalSet};
 /// Bytes written or read at once.
 const BLOCK: usize = 64 * 1024 - 512;
 
-/// What is to be done.
+/// The load's options.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Args {
     /// Where the proxy listens
@@ -29,10 +29,10 @@ pub struct Args {
     /// Connections at once
     #[arg(long, default_value_t = 1)]
     pub connections: usize,
-    /// Further connections that say nothing (rate, ping)
+    /// Further connections that stay silent (rate, ping)
     #[arg(long, default_value_t = 0)]
     pub idle: usize,
-    /// Further downloads that are not read on after a megabyte (bulk)
+    /// Further downloads whose client stops reading after a megabyte (bulk)
     #[arg(long, default_value_t = 0)]
     pub stalled: usize,
     /// Bytes of a message, or of a bulk transfer
@@ -44,7 +44,7 @@ pub struct Args {
     /// Direction of bulk: down, up
     #[arg(long, default_value = "down")]
     pub direction: String,
-    /// Round trips a second of a ping with one connection; 0: one after the other
+    /// Round trips a second of a ping with one connection; 0: without pauses
     #[arg(long, default_value_t = 0)]
     pub pace: u32,
     /// Bytes that each idle connection moves both ways first
@@ -52,16 +52,16 @@ pub struct Args {
     pub warm: u64,
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// Operations done: connections, round trips, or gigabytes.
     pub operations: f64,
     /// Seconds that they took.
     pub seconds: f64,
-    /// Latency of the operations in µs, where they have one.
+    /// Median latency of the operations in µs, if measured.
     pub p50: Option<f64>,
-    /// The same, 99 of 100.
+    /// The same, 99th percentile.
     pub p99: Option<f64>,
     /// Checks that failed: bytes lost, wrong or short.
     pub broken: u64,
@@ -74,7 +74,7 @@ fn local<F: Future>(future: F) -> Result<F::Output> {
     Ok(LocalSet::new().block_on(&runtime, future))
 }
 
-/// Serves on the ports until the process is ended.
+/// Serves on the ports until the process ends.
 pub fn serve(ports: &[u16]) -> Result<()> {
     measure::raise_nofile()?;
     let shared = Rc::new(Shared {
@@ -94,7 +94,7 @@ pub fn serve(ports: &[u16]) -> Result<()> {
     })?
 }
 
-/// What all servers have in common.
+/// What all connections of the servers share.
 struct Shared {
     pattern: Pattern,
     /// See [`Request::Ended`].
@@ -104,7 +104,7 @@ struct Shared {
 async fn accept(listener: TcpListener, shared: Rc<Shared>) {
     while let Ok((stream, _)) = listener.accept().await {
         let shared = Rc::clone(&shared);
-        // A client that goes away, or a check that says nothing, is no news.
+        // Errors are expected: clients go away, and health checks send nothing.
         tokio::task::spawn_local(async move { serve_one(stream, &shared).await });
     }
 }
@@ -155,7 +155,7 @@ impl Shared {
     }
 }
 
-/// Sends back what comes, until the client ends its half.
+/// Sends back what it receives, until the client shuts down its sending half.
 async fn echo(stream: &mut TcpStream) -> Result<()> {
     let mut buffer = vec![0; 4096];
     loop {
@@ -198,8 +198,8 @@ pub async fn receive(stream: &mut TcpStream, pattern: &Pattern, bytes: u64) -> R
 
 /// Produces the load and prints its [`Outcome`] as JSON.
 ///
-/// "begin" is printed when everything is connected, the load starts when a line is read, and what is
-/// connected stays so until the standard input ends; so the runner can measure the load alone.
+/// It prints "begin" when all connections are open, and starts the load when it reads a line. It keeps the
+/// connections open until its standard input ends, so that the runner can measure the load alone.
 pub fn run(args: &Args) -> Result<()> {
     measure::raise_nofile()?;
     local(async {
@@ -222,7 +222,7 @@ pub fn run(args: &Args) -> Result<()> {
     })?
 }
 
-/// Tells the runner that all is set up, and waits for its word.
+/// Tells the runner that everything is set up, and waits for its line.
 pub fn begin() -> Result<Instant> {
     println!("begin");
     std::io::stdout().flush()?;
@@ -237,7 +237,7 @@ pub async fn connect(target: SocketAddr, request: Request) -> Result<TcpStream> 
     Ok(stream)
 }
 
-/// A connection that has had one round trip, so that it surely stands to its server.
+/// A connection that has had one round trip, and so is connected to its server.
 async fn established(target: SocketAddr) -> Result<TcpStream> {
     let mut stream = connect(target, Request::Echo).await?;
     stream.write_all(b"x").await?;
@@ -252,7 +252,7 @@ async fn answers(stream: &mut TcpStream) -> bool {
     sent.is_ok() && stream.read_exact(&mut answer).await.is_ok() && answer == *b"x"
 }
 
-/// The connections that are held and say nothing more.
+/// The connections that stay open and silent.
 async fn silent(args: &Args) -> Result<Vec<TcpStream>> {
     let mut held = Vec::new();
     for _ in 0..args.idle {
@@ -307,7 +307,7 @@ impl Tally {
     }
 }
 
-/// Runs `count` clients to their end; what they leave, in no order.
+/// Runs `count` clients to their end; returns their results in no order.
 async fn all<T: 'static, F: Future<Output = Result<T>> + 'static>(
     count: usize,
     client: impl Fn(usize) -> F,
@@ -323,7 +323,7 @@ async fn all<T: 'static, F: Future<Output = Result<T>> + 'static>(
     Ok(left)
 }
 
-/// Short connections: connect, one small exchange, close; beside others that are silent.
+/// Short connections (connect, one small exchange, close) beside silent ones.
 async fn rate(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(args.operations);
     let (target, size) = (args.target, args.size as usize);
@@ -355,7 +355,7 @@ async fn rate(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     Ok((tally.outcome(begun), silent))
 }
 
-/// Ping-pong on open connections, beside others that are silent.
+/// Ping-pong on open connections, beside silent ones.
 async fn ping(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(args.operations);
     let mut silent = silent(args).await?;
@@ -382,7 +382,7 @@ async fn ping(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
             while tally.next() {
                 if let Some(pause) = pause {
                     due += pause;
-                    // Finer than the runtime's timers; there is nothing else for it to do. Nobody unparks.
+                    // Finer than the runtime's timers. Nothing else runs on this thread, and nobody unparks it.
                     while Instant::now() < due {
                         std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
                     }
@@ -404,7 +404,7 @@ async fn ping(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     Ok((tally.outcome(begun), silent))
 }
 
-/// Downloads whose clients have stopped to read: what is under way to them stays there.
+/// Downloads whose clients stop reading: the data under way to them stays there.
 async fn stalled(args: &Args) -> Result<Vec<TcpStream>> {
     let mut begun = vec![0; 1_000_000];
     let mut held = Vec::new();
@@ -462,8 +462,8 @@ async fn done(stream: &mut TcpStream) -> bool {
     stream.read_exact(&mut answer).await.is_ok() && answer == *DONE
 }
 
-/// Opens connections, moves some bytes on each, and holds them until it is told to go; then each
-/// answers once more.
+/// Opens connections, moves some bytes on each, and holds them until the runner says so; then each must answer
+/// once more.
 async fn idle(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let pattern = Pattern::new();
     let mut streams = Vec::new();
@@ -471,7 +471,7 @@ async fn idle(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     for _ in 0..args.connections {
         let mut stream = connect(args.target, Request::Echo).await?;
         let mut moved = 0;
-        // One byte at least, so that the connection stands to its server.
+        // At least one byte, so that the connection reaches its server.
         while moved < args.warm.max(1) {
             let block = &pattern.at(moved)[..BLOCK.min((args.warm.max(1) - moved) as usize)];
             let (mut from, mut to) = stream.split();
@@ -484,10 +484,10 @@ async fn idle(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
         }
         streams.push(stream);
     }
-    // Long enough for what is released late to be released.
+    // Long enough for memory that is freed late.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let begun = begin()?;
-    // What was held must still stand: one that an idle timeout has closed meanwhile takes no memory.
+    // The connections must still be open: one that an idle timeout had closed would have taken no memory.
     for stream in &mut streams {
         broken += u64::from(!answers(stream).await);
     }

@@ -4,10 +4,10 @@
 //! network namespace of its own, runs there, and prints one table of ratios. The proxy has one core
 //! (or `--cores`), the load another. Rounds are interleaved; figures are medians with their range.
 //!
-//! More that it does: `… -- growth` tells what one more costs when there are many (see `growth`),
-//! `… -- instructions` counts instructions, user and kernel, in an emulated machine (see `emulated`),
-//! `… -- chart` draws what several runs have found.
-//! Those in user space are counted by `callgrind`, in the comparison and in `growth`.
+//! Subcommands: `… -- growth` measures how costs grow with the number of sessions and other objects (see
+//! `growth`), `… -- instructions` counts instructions, user and kernel, in an emulated machine (see
+//! `emulated`), `… -- chart` draws the results of several runs. `callgrind` counts instructions in user space,
+//! in the comparison and in `growth`.
 
 #[path = "../../instructions/callgrind.rs"]
 mod callgrind;
@@ -35,7 +35,7 @@ use std::time::Instant;
 use subject::Subject;
 use workload::{Figures, Workload};
 
-/// The argument that tells the runner that it is inside its namespace.
+/// The environment variable that tells the runner that it is inside its namespace.
 const INSIDE: &str = "RLB_COMPARE_INSIDE";
 
 fn main() -> Result<()> {
@@ -77,7 +77,7 @@ fn count(cli: &Cli, args: &emulated::Args) -> Result<()> {
     })
 }
 
-/// The side of [`count`] that is in the machine.
+/// The part of [`count`] that runs in the machine.
 fn count_inside(cli: &Cli, profile: bool) -> Result<()> {
     measure::raise_nofile()?;
     let rounds = cli.rounds.context("the machine is told its rounds")?;
@@ -123,7 +123,8 @@ fn in_a_namespace() -> Result<()> {
     ip(&["netns", "add", &name])?;
     let run = || -> Result<()> {
         ip(&["-n", &name, "link", "set", "lo", "up"])?;
-        // BBR, which some machines default to, paces loopback; ports must not run out.
+        // BBR, the default on some machines, paces loopback. The port range is wide so that ports do not run
+        // out.
         let reserved = subject::reserved_ports();
         let reserved = format!("net.ipv4.ip_local_reserved_ports={reserved}");
         for setting in [
@@ -176,7 +177,7 @@ fn compare(cli: &Cli) -> Result<()> {
             report::write(&results, &cli.out)
         },
     );
-    // A run that was cut short says what it has.
+    // An interrupted run reports what it has.
     for workload in results.workloads() {
         print!("{}", results.table(workload));
     }
@@ -187,7 +188,7 @@ fn compare(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// Runs every workload against every subject, in rounds that take turns, on so many cores.
+/// Runs every workload against every subject, in interleaved rounds, on this many cores.
 fn run_rounds(
     subjects: &[Subject],
     workloads: &[Workload],
@@ -200,7 +201,7 @@ fn run_rounds(
         for round in 0..rounds {
             let begun = Instant::now();
             for turn in 0..subjects.len() {
-                // Another one begins each round, so that no subject has the same neighbour always.
+                // Each round begins with another subject, so that no subject always follows the same one.
                 let subject = &subjects[(turn + round) % subjects.len()];
                 if !workload.is_for(subject) {
                     continue;

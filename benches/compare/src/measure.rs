@@ -7,15 +7,15 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long anything may take that is waited for.
+/// Longest wait for anything.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a process must do next to nothing to be quiet.
+/// How long a process must be nearly idle to count as quiet.
 const QUIET_FOR: Duration = Duration::from_millis(250);
 
-/// How long a process must do nothing for its CPU time to be settled.
+/// How long a process must be idle for its CPU time to count as settled.
 const SETTLED_FOR: Duration = Duration::from_millis(10);
-/// How long that is waited for.
+/// Longest wait for that.
 const SETTLE_MAX: Duration = Duration::from_millis(200);
 
 /// Raises the descriptor limit as far as it goes.
@@ -53,7 +53,7 @@ pub fn threads_ns(pids: &[u32]) -> Result<BTreeMap<u32, u64>> {
     Ok(threads)
 }
 
-/// What the busiest thread has of the CPU time since `before`, in percent.
+/// The busiest thread's share of the CPU time since `before`, in percent.
 pub fn busiest_share(before: &BTreeMap<u32, u64>, now: &BTreeMap<u32, u64>) -> Option<f64> {
     let used = |(id, ran): (&u32, &u64)| ran.saturating_sub(before.get(id).copied().unwrap_or(0));
     let total: u64 = now.iter().map(used).sum();
@@ -61,22 +61,22 @@ pub fn busiest_share(before: &BTreeMap<u32, u64>, now: &BTreeMap<u32, u64>) -> O
     (total > 0).then(|| most as f64 * 100.0 / total as f64)
 }
 
-/// [`cpu_ns`] once it stands still: what the load has left to the proxy is done by then. A proxy that
-/// never rests (checks, clocks) is taken as it is after [`SETTLE_MAX`].
+/// [`cpu_ns`] once it no longer grows: the proxy has then finished the load's work. The CPU time of a proxy
+/// that is never idle (checks, timers) is read after [`SETTLE_MAX`].
 pub fn settled_cpu_ns(pids: &[u32]) -> Result<u64> {
     Ok(rest(pids, (SETTLED_FOR, Duration::ZERO), SETTLE_MAX)?.0)
 }
 
-/// Waits until `pids` use next to no processor, however slow they are: what had been begun is done.
-/// Health checks may go on, under valgrind too.
+/// Waits until `pids` use next to no CPU time, however slow they are: the work that had begun is done. Health
+/// checks may go on, under valgrind too.
 pub fn wait_until_quiet(pids: &[u32]) -> Result<()> {
     let (_, quiet) = rest(pids, (QUIET_FOR, QUIET_FOR / 10), TIMEOUT)?;
     ensure!(quiet, "not within {TIMEOUT:?}: the proxy is quiet");
     Ok(())
 }
 
-/// Looks at [`cpu_ns`] once a `window` until no more than `tolerated` was used in one, for `timeout`
-/// at most; returns the last look, and whether there was such a window.
+/// Reads [`cpu_ns`] once a `window` until at most `tolerated` was used in one, for `timeout` at most. Returns
+/// the last value, and whether there was such a window.
 fn rest(
     pids: &[u32],
     (window, tolerated): (Duration, Duration),
@@ -87,7 +87,7 @@ fn rest(
     loop {
         pause(window);
         let now = cpu_ns(pids)?;
-        // A thread that has ended takes its time with it.
+        // A thread that has ended no longer counts in the sum.
         let rests = Duration::from_nanos(now.saturating_sub(last)) <= tolerated;
         if rests || Instant::now() >= deadline {
             return Ok((now, rests));
@@ -136,7 +136,7 @@ impl Perf {
         Ok(Self(Some((child, file))))
     }
 
-    /// Whether this machine counts instructions at all.
+    /// Whether this machine counts instructions.
     fn works() -> bool {
         static WORKS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
         *WORKS.get_or_init(|| {
@@ -161,8 +161,8 @@ impl Perf {
     }
 }
 
-/// A count in the output of `perf stat -x,`: value, unit, event, and more. A machine with two kinds of
-/// cores has an event of each kind, and `<not counted>` where nothing ran.
+/// A count in the output of `perf stat -x,`: value, unit, event, and more. A machine with two kinds of cores
+/// has an event for each kind, with `<not counted>` when nothing ran there.
 fn counted(text: &str, event: &str) -> Option<u64> {
     let values = text.lines().filter_map(|line| {
         let mut fields = line.split(',');
@@ -224,12 +224,12 @@ fn traced(pid: u32) -> bool {
         .is_ok_and(|mut tasks| tasks.all(|task| task.is_ok_and(|task| is(task.path()))))
 }
 
-/// `perf record` on running processes, by the clock: where a machine's clock counts instructions, a
-/// profile of instructions.
+/// `perf record` on running processes, sampled by the clock: where the machine's clock counts instructions,
+/// this is a profile of instructions.
 pub struct Profile(Child, std::path::PathBuf);
 
-/// Nanoseconds between two samples, for several streams of them whose shares are averaged: the load is
-/// so even that one period alone beats with it and meets the same functions again and again.
+/// Nanoseconds between two samples, for several streams of samples whose shares are averaged. The load is so
+/// regular that a single period would hit the same functions again and again.
 const PROFILE_EVERY: [u32; 7] = [61_027, 71_993, 83_009, 97_021, 109_037, 127_031, 149_021];
 /// Smallest share in percent that a profile shows.
 const PROFILE_LIMIT: f64 = 0.3;
@@ -241,7 +241,7 @@ impl Profile {
         let events = PROFILE_EVERY.map(|period| format!("cpu-clock/period={period}/"));
         let child = Command::new("perf")
             .args(["record", "-q", "-B", "-N", "-e", &events.join(",")])
-            // Room for all samples: perf gets no turn beside a busy load on one processor.
+            // Room for all samples: on one processor perf does not get to run beside a busy load.
             .args(["-g", "--kernel-callchains", "-m", "4096"])
             .args(["-p", &list(pids), "-o"])
             .arg(&file)
@@ -254,12 +254,12 @@ impl Profile {
                 .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
                 .any(|target| target.to_string_lossy().contains("perf_event")))
         })?;
-        // It reads the kernel's symbols and modules before it switches the samples on.
+        // perf reads the kernel's symbols and modules before it starts sampling.
         settled_cpu_ns(&[child.id()])?;
         Ok(Self(child, file))
     }
 
-    /// Shares in percent: of programs and libraries; of system calls with all that they call; of
+    /// Shares in percent: of programs and libraries; of system calls including everything that they call; of
     /// functions.
     pub fn stop(mut self) -> Result<String> {
         interrupt(&mut self.0)?;
@@ -290,7 +290,7 @@ impl Profile {
         ensure!(report.status.success(), "perf report: {why}");
         let mut shares: BTreeMap<String, f64> = BTreeMap::new();
         for line in String::from_utf8_lossy(&report.stdout).lines() {
-            // The share with what it calls, where that is asked for; its own; the name.
+            // The share including callees, if asked for; the function's own share; the name.
             let mut parts = line.rsplit('%').map(str::trim);
             let (Some(name), Some(share)) = (parts.next(), parts.next_back()) else {
                 continue;
@@ -320,7 +320,7 @@ fn list(pids: &[u32]) -> String {
         .join(",")
 }
 
-/// Lets time pass where time itself is the condition: what is done in it is measured.
+/// Lets time pass, for measurements of a given time.
 pub fn pause(length: Duration) {
     let since = Instant::now();
     while since.elapsed() < length {

@@ -1,4 +1,4 @@
-//! The files that a run leaves: every figure as JSON, and a chart.
+//! The files that a run writes: every figure as JSON, and a chart.
 
 use crate::chart;
 use crate::results::Results;
@@ -6,8 +6,8 @@ use anyhow::Result;
 use std::fs;
 use std::path::Path;
 
-/// Writes `results.json` and `chart.svg` into `folder`. It is called after every sample, so that a run
-/// of hours that is interrupted leaves what it has measured. A file is replaced as a whole.
+/// Writes `results.json` and `chart.svg` into `folder`. It is called after every sample, so that an interrupted
+/// run of hours leaves what it has measured. Each file is replaced atomically.
 pub fn write(results: &Results, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let json = serde_json::to_string_pretty(results)?;

@@ -1,4 +1,4 @@
-//! What was measured, and tables of it: medians, ranges and ratios to HAProxy's best setting.
+//! Results, and tables of them: medians, ranges and ratios to HAProxy's best setting.
 
 use crate::subject::{BASE, Subject};
 use anyhow::{Context, Result};
@@ -13,26 +13,26 @@ type Samples = BTreeMap<String, Vec<f64>>;
 /// Everything measured.
 #[derive(Serialize, Deserialize)]
 pub struct Results {
-    /// The machine in words.
+    /// The machine's description.
     pub machine: String,
     /// Worker threads of each proxy.
     pub cores: usize,
     rounds: usize,
-    /// Subject → what it says its version is.
+    /// Subject → the version that it reports.
     pub versions: BTreeMap<String, String>,
     configurations: BTreeMap<String, String>,
     /// Workload → subject → figure → one sample a round.
     figures: BTreeMap<String, BTreeMap<String, Samples>>,
-    /// Subjects as they take turns.
+    /// Subjects in the order of their turns.
     #[serde(default, rename = "subjects")]
     order: Vec<String>,
-    /// Workloads as they came.
+    /// Workloads in the order in which they ran.
     #[serde(default, rename = "workloads")]
     came: Vec<String>,
 }
 
 impl Results {
-    /// Nothing measured yet.
+    /// Results without figures.
     pub fn new(subjects: &[Subject], cores: usize, rounds: usize, machine: String) -> Self {
         let by_name = |value: fn(&Subject) -> &String| {
             subjects
@@ -55,7 +55,7 @@ impl Results {
         }
     }
 
-    /// Those that a file has.
+    /// The results in a file.
     pub fn read(file: &Path) -> Result<Self> {
         let text = fs::read_to_string(file).with_context(|| format!("no {}", file.display()))?;
         let mut results: Self = serde_json::from_str(&text)
@@ -69,12 +69,12 @@ impl Results {
         Ok(results)
     }
 
-    /// Subjects as they take turns.
+    /// Subjects in the order of their turns.
     pub fn subjects(&self) -> &[String] {
         &self.order
     }
 
-    /// The samples of a figure, one a round; none where it was not measured.
+    /// The samples of a figure, one a round; empty if it was not measured.
     pub fn samples(&self, workload: &str, subject: &str, figure: &str) -> &[f64] {
         let of = || self.figures.get(workload)?.get(subject)?.get(figure);
         of().map_or(&[], Vec::as_slice)
@@ -142,9 +142,8 @@ impl Results {
         text
     }
 
-    /// One figure as Markdown: a line a workload, in each column the median and its ratio to
-    /// [`BASE`]; the spread is the largest difference between rounds of one subject. Empty when
-    /// nothing has that figure.
+    /// One figure as Markdown: a line a workload, in each column the median and its ratio to [`BASE`]. The
+    /// spread is the largest difference between rounds of one subject. Empty when nothing has that figure.
     pub fn matrix(&self, figure: &str) -> String {
         let mut lines = String::new();
         for workload in &self.came {
@@ -180,13 +179,13 @@ impl Results {
         )
     }
 
-    /// Workloads that have figures, as they came.
+    /// Workloads that have figures, in the order in which they ran.
     pub fn workloads(&self) -> &[String] {
         &self.came
     }
 }
 
-/// The middle of the samples; none of none.
+/// The median of the samples; `None` without samples.
 pub fn median(samples: &[f64]) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -200,7 +199,7 @@ pub fn range(samples: &[f64]) -> (f64, f64) {
     (low, samples.iter().copied().fold(0.0, f64::max))
 }
 
-/// Three significant digits or so.
+/// About three significant digits.
 pub fn round(value: f64) -> String {
     if value >= 100.0 {
         format!("{value:.0}")
@@ -209,7 +208,7 @@ pub fn round(value: f64) -> String {
     }
 }
 
-/// This machine in words, for the record.
+/// This machine's description, for the record.
 pub fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu

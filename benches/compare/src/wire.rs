@@ -1,24 +1,25 @@
-//! What clients and servers say to each other: a header, then bytes that both can foretell.
+//! The protocol of clients and servers: a header, then bytes that both sides can compute.
 
-/// What a client wants, in the first [`HEADER`] bytes.
+/// A client's request, in the first [`HEADER`] bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// [`DONE`] is answered and another header follows: how a client learns that its connection
-    /// stands all the way to its server.
+    /// The server answers [`DONE`], and another header follows: so a client learns that its connection reaches
+    /// its server.
     Hello,
-    /// Everything is sent back, until the client ends its half.
+    /// The server sends everything back, until the client shuts down its sending half.
     Echo,
-    /// So many bytes are sent, then the end.
+    /// The server sends this many bytes, then closes.
     Download(u64),
-    /// So many bytes are taken, then [`DONE`] is answered.
+    /// The server takes this many bytes, then answers [`DONE`].
     Upload(u64),
-    /// So many bytes are sent, then the server ends its half and takes as many.
+    /// The server sends this many bytes, shuts down its sending half and takes as many.
     Leave(u64),
-    /// So many bytes are sent, and the server resets when a byte has come for them.
+    /// The server sends this many bytes, and resets the connection when a byte comes in answer.
     Reset(u64),
-    /// So many bytes are taken, [`DONE`] is answered, and an end of any kind is waited for.
+    /// The server takes this many bytes, answers [`DONE`], and waits for an end of any kind.
     Stay(u64),
-    /// The answer is how many of [`Request::Leave`] and [`Request::Stay`] have ended as they should, in 8 bytes.
+    /// The server answers how many of [`Request::Leave`] and [`Request::Stay`] have ended correctly, in 8
+    /// bytes.
     Ended,
 }
 
@@ -65,7 +66,7 @@ impl Request {
     }
 }
 
-/// A block whose bytes tell their place, to be sent again and again.
+/// A block of bytes that differ by their position, sent again and again.
 pub struct Pattern(Vec<u8>);
 
 /// Length of a [`Pattern`]: prime, so that no buffer size hides a shift.

@@ -1,5 +1,5 @@
-//! Tries the clock of the emulated machine before anything is counted with it: it must count
-//! instructions, alone and in threads that want the processor at the same time.
+//! Tests the clock of the emulated machine before anything is counted: CPU time must count instructions, for
+//! one thread and for threads that compete for the processor.
 
 use crate::measure::{cpu_ns, pause};
 use anyhow::{Context, Result, ensure};
@@ -8,21 +8,21 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the kernel may take to find its clock, and to finish what it does after a boot.
+/// How long the kernel may take to choose its clock, and to finish its work after a boot.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
-/// Turns of the loop that tries it.
+/// Iterations of the loop that tests the clock.
 const TURNS: u64 = 20_000_000;
 /// Largest difference between two runs of the same loop: the timer's interrupts.
 const DIFFERENCE_MAX: f64 = 0.005;
-/// Longest part of the elapsed time that nobody's account has, as a share and in ns.
+/// Largest part of the elapsed time that is charged to nobody, as a share and in ns.
 const UNCOUNTED_MAX: (f64, f64) = (0.1, 5e6);
 
-/// A loop of the same instructions must take the same time always, and twice the time when it runs
-/// twice as long: true of a clock that counts, false of one that runs. So must `threads` of them that
-/// run it at once take that many times the time, each its own and none of the others'.
+/// The same loop must always take the same time, and twice the time for twice the iterations: only a clock that
+/// counts instructions does this. `threads` threads that run the loop at once must together take `threads`
+/// times the time, and each must be charged with its own instructions only.
 pub fn check(threads: usize) -> Result<String> {
     settle()?;
-    // A kernel that has just booted has things left to do, which share the processor with the loop.
+    // A kernel that has just booted still has work to do, which shares the processor with the loop.
     let begun = Instant::now();
     loop {
         match attempt(threads) {
@@ -49,8 +49,8 @@ fn attempt(threads: usize) -> Result<String> {
     Ok(found)
 }
 
-/// Waits until the kernel has taken the clock that is wanted: newer ones begin with `tsc-early`, and
-/// change a second or two after the boot.
+/// Waits until the kernel uses the wanted clock: newer kernels begin with `tsc-early` and change a second or
+/// two after the boot.
 fn settle() -> Result<()> {
     let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     let begun = Instant::now();
@@ -80,14 +80,14 @@ fn turns(count: u64) -> Result<f64> {
     let begun = Instant::now();
     let before = cpu_ns(&own)?;
     spin(count);
-    // A running process' account is brought up to date when it gives the processor away.
+    // The kernel updates a running process's CPU time when the process gives up the processor.
     std::thread::park_timeout(Duration::from_millis(1));
     let took = (cpu_ns(&own)? - before) as f64;
     agrees(begun, took)
 }
 
-/// CPU time in ns of so many threads that run the loop at the same time. They live until it is read:
-/// an account ends with its thread.
+/// CPU time in ns of this many threads that run the loop at the same time. The threads live until it is read,
+/// because the kernel drops a thread's CPU time with the thread.
 fn at_once(threads: usize) -> Result<f64> {
     let own = [std::process::id()];
     let (go, done, end) = (
@@ -112,13 +112,13 @@ fn at_once(threads: usize) -> Result<f64> {
             flag.store(true, Ordering::Release);
             started.iter().for_each(|thread| thread.thread().unpark());
         };
-        // They have begun, and are at rest.
+        // The threads have begun and are asleep.
         pause(Duration::from_millis(1));
         let begun = Instant::now();
         let before = cpu_ns(&own);
         wake(&go);
         park_until(|| done.load(Ordering::Acquire) == threads);
-        // The last of them gives the processor away.
+        // Waits until the last thread has given up the processor.
         pause(Duration::from_millis(1));
         let after = cpu_ns(&own);
         wake(&end);
@@ -132,7 +132,7 @@ fn park_until(holds: impl Fn() -> bool) {
     }
 }
 
-/// `took`, when hardly more time has passed since `begun` than this process was charged for.
+/// `took`, when hardly more time has passed since `begun` than this process was charged with.
 fn agrees(begun: Instant, took: f64) -> Result<f64> {
     let passed = begun.elapsed().as_nanos() as f64;
     let (share, rest) = UNCOUNTED_MAX;

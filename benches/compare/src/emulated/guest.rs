@@ -1,5 +1,5 @@
-//! The side of [`super`] that is inside the emulated machine: what is packed into it, and the rounds,
-//! once `clock` has found that time counts instructions. What it finds it writes as lines of JSON.
+//! The part of [`super`] that runs inside the emulated machine: what its image contains, and the rounds. It
+//! runs them after `clock` has tested that time counts instructions, and writes its results as lines of JSON.
 
 use super::clock;
 use super::image::Image;
@@ -14,29 +14,29 @@ use std::path::Path;
 /// A line from the guest.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Note {
-    /// The clock was tried.
+    /// The clock was tested.
     Clock {
-        /// What came of it.
+        /// The result.
         counted: String,
     },
     /// Figures of one run: workload, subject, figure → value.
     Figures(String, String, BTreeMap<String, f64>),
-    /// Where the instructions are: workload, subject, what perf reports.
+    /// Where the instructions are: workload, subject, perf's report.
     Profile(String, String, String),
-    /// It cannot go on.
+    /// The guest cannot go on.
     Failed(String),
     /// All is done.
     End,
 }
 
-/// Programs that the image has beside the competitors. Those of busybox are built into it.
+/// Programs in the image besides the subjects; busybox has the shell's commands built in.
 const BUSYBOX: &str = "/bin/busybox";
-/// Counts system calls, when it is there.
+/// Counts system calls; optional.
 const STRACE: &str = "/usr/bin/strace";
 /// Takes samples.
 const PERF: &str = "/usr/bin/perf";
 
-/// Everything that the machine boots into.
+/// The image from which the machine boots.
 pub fn image(wanted: &Wanted) -> Result<Vec<u8>> {
     let mut image = Image::default();
     for folder in [
@@ -50,7 +50,7 @@ pub fn image(wanted: &Wanted) -> Result<Vec<u8>> {
         image.folder(folder);
     }
     image.file("/init", 0o755, init(wanted).into_bytes());
-    // nginx changes to this user.
+    // nginx runs its worker as this user.
     let users = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
     image.file("/etc/passwd", 0o644, users.into());
     let groups = "root:x:0:\nnogroup:x:65534:\n";
@@ -77,7 +77,7 @@ pub fn image(wanted: &Wanted) -> Result<Vec<u8>> {
     Ok(image.finish())
 }
 
-/// The first process: a shell that sets the machine up and starts this program.
+/// The first process: a shell that sets up the machine and starts this program.
 fn init(wanted: &Wanted) -> String {
     let binary = |name: &str| {
         let of = |subject: &&Subject| subject.name.starts_with(name);
@@ -129,8 +129,8 @@ fn init(wanted: &Wanted) -> String {
     )
 }
 
-/// Tries the clock, then runs every workload so many rounds and writes its figures, or its profile
-/// where there are no rounds.
+/// Tests the clock, then runs every workload for the given rounds and writes its figures; without rounds it
+/// writes profiles.
 pub fn run(
     subjects: Result<Vec<Subject>>,
     workloads: &[Workload],

@@ -1,5 +1,5 @@
-//! An initramfs in memory: the "newc" format of cpio, as the kernel's
-//! `Documentation/driver-api/early-userspace/buffer-format.rst` has it.
+//! An initramfs in memory: the "newc" format of cpio, as in the kernel's
+//! `Documentation/driver-api/early-userspace/buffer-format.rst`.
 
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ const FILE: u32 = 0o100_000;
 /// Fields are padded to this.
 const ALIGNMENT: usize = 4;
 
-/// The archive as it grows.
+/// The archive as it is built.
 #[derive(Default)]
 pub struct Image {
     bytes: Vec<u8>,
@@ -20,7 +20,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Adds a folder and those above it.
+    /// Adds a folder and its parents.
     pub fn folder(&mut self, path: &str) {
         let ends = path.match_indices('/').map(|(at, _)| at).skip(1);
         for end in ends.chain([path.len()]) {
@@ -28,7 +28,7 @@ impl Image {
         }
     }
 
-    /// Adds a file. What is there already stays.
+    /// Adds a file, unless the path exists already.
     pub fn file(&mut self, path: &str, mode: u32, content: Vec<u8>) {
         if let Some((folder, _)) = path
             .rsplit_once('/')
@@ -39,11 +39,11 @@ impl Image {
         self.entry(path, FILE | mode, &content);
     }
 
-    /// Adds a program under a path, with the libraries that it loads under their own.
+    /// Adds a program under a path, and the libraries that it loads under their own paths.
     pub fn program(&mut self, source: &Path, path: &Path) -> Result<()> {
         let content = fs::read(source).with_context(|| format!("no {}", source.display()))?;
         self.file(path.to_str().context("a path is no text")?, 0o755, content);
-        // Fails for a static program, and says nothing then.
+        // ldd fails for a static program and prints nothing to standard output.
         let ldd = Command::new("ldd").arg(source).output()?;
         for line in String::from_utf8(ldd.stdout)?.lines() {
             ensure!(!line.contains("not found"), "{}: {line}", source.display());

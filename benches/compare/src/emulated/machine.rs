@@ -1,6 +1,5 @@
-//! QEMU: its settings, its end, and the folder that it runs from. Neither outlives this process: both
-//! go when dropped; when this process is killed, the kernel kills QEMU with it, and the next run
-//! removes the folder.
+//! QEMU: its settings, its end, and the folder that it runs from. Dropping ends QEMU and removes the folder.
+//! When this process is killed, the kernel kills QEMU, and the next run removes the folder.
 
 use anyhow::{Context, Result};
 use std::fs;
@@ -11,25 +10,26 @@ use std::sync::mpsc::{self, Receiver};
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// Lines from the guest that wait to be read; it waits when there are more.
+/// Lines from the guest that may wait to be read; with more, the guest waits.
 const LINES_MAX: usize = 64;
 
-/// The emulated processor: all that QEMU knows, without the instructions that copy any number of
-/// bytes at once, of which every byte would count. The kernel then copies eight bytes with each.
+/// The emulated processor: everything that QEMU supports, except the instructions that copy any number of bytes
+/// at once, because every byte would count as an instruction. The kernel then copies eight bytes with each
+/// instruction.
 const PROCESSOR: &str = "max,-erms,-fsrm";
 
-/// Kernel arguments: the time stamp counter is the clock and is right (it counts instructions).
+/// Kernel arguments: the time stamp counter, which counts instructions, is the clock and is reliable.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 tsc=reliable tsc_early_khz=1000000 \
     random.trust_cpu=on panic=-1 quiet";
 
 /// What the name of a [`Folder`] begins with; the PID of its process follows.
 const FOLDER: &str = "guest-";
 
-/// Where the machine's image and console are; removed when dropped.
+/// The folder for the machine's image and console; removed when dropped.
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes one in `parent`, and removes those that killed processes have left there.
+    /// Makes a folder in `parent`, and removes folders that killed processes have left there.
     pub fn new(parent: &Path) -> Result<Self> {
         for entry in fs::read_dir(parent)? {
             let entry = entry?;
@@ -65,7 +65,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots it. Its first serial line goes to a file, its second is for the notes.
+    /// Boots it. The first serial port goes to a file, the second carries the results.
     pub fn start(kernel: &Path, image: &Path, append: &str, folder: &Path) -> Result<Self> {
         let version = Command::new(QEMU)
             .arg("--version")
@@ -76,7 +76,7 @@ impl Machine {
         let version = version
             .split_whitespace()
             .find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
-        // `setpriv` has the kernel kill QEMU when the thread that starts it ends, which is the main one.
+        // `setpriv` makes the kernel kill QEMU when the thread that starts it (the main thread) ends.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", QEMU])
             .args(["-accel", "tcg", "-icount", "shift=0,sleep=off"])
@@ -111,7 +111,7 @@ impl Machine {
         &self.setting
     }
 
-    /// What it writes, line by line, until it ends.
+    /// The guest's lines, until it ends.
     pub fn lines(&mut self) -> Result<Receiver<String>> {
         let stdout = self.child.stdout.take().context("lines are taken once")?;
         let (sender, lines) = mpsc::sync_channel(LINES_MAX);
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn folders_of_killed_processes_go() {
         let parent = std::env::temp_dir().join(format!("rlb-compare-test-{}", std::process::id()));
-        // No process has this PID: above the kernel's PID_MAX_LIMIT.
+        // No process has this PID, because it is above the kernel's PID_MAX_LIMIT.
         for name in ["guest-4194305", "guest-1", "kernel"] {
             fs::create_dir_all(parent.join(name).join("inside")).unwrap();
         }

@@ -1,14 +1,14 @@
-//! Counts every instruction of the proxies, the kernel's too, on machines whose processor counts none
-//! (most virtual ones): the comparison runs in an emulated machine whose clock *is* the count.
+//! Counts every instruction of the proxies, the kernel's too, on machines that do not count them (most virtual
+//! ones): the comparison runs in an emulated machine whose clock counts instructions.
 //!
-//! QEMU without hardware help, `-icount shift=0,sleep=off`: an instruction takes 1 ns of the guest's
-//! time, waiting takes none. The CPU time of a process in the guest is then its instructions, user and
-//! kernel. The guest is Debian's kernel with this program, rlb and its competitors in an initramfs:
-//! no image, no root. `guest.rs` is the side inside, `clock.rs` tries the clock there; `machine.rs` is
-//! QEMU, `image.rs` packs, `kernel.rs` finds the kernel.
+//! QEMU without hardware help, `-icount shift=0,sleep=off`: an instruction takes 1 ns of the guest's time,
+//! waiting takes none. The CPU time of a process in the guest is therefore the number of its instructions, user
+//! and kernel. The guest is Debian's kernel with this program, rlb and the other subjects in an initramfs: it
+//! needs no disk image and no root. `guest.rs` runs inside, where `clock.rs` tests the clock; `machine.rs` is
+//! QEMU, `image.rs` builds the initramfs, `kernel.rs` finds the kernel.
 //!
-//! It has one processor however many threads the proxies have: with two, QEMU lets them take turns and
-//! one clock count for both, so that each thread is charged for what ran in the other's turn.
+//! The guest has one processor whatever the number of the proxies' threads: with two, QEMU runs them in turn
+//! with one clock for both, and each thread is charged with the other's instructions too.
 
 mod clock;
 pub mod guest;
@@ -31,13 +31,13 @@ use std::fs;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// Longest silence of the guest: a workload takes it a minute on a busy machine.
+/// Longest silence of the guest: on a busy machine a workload takes a minute.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
-/// How often it is looked whether this process was told to stop.
+/// How often it checks whether this process was told to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Boots the machine, prints what it counts as it comes, then the table of ratios.
+/// Boots the machine, prints the figures as they come, then the table of ratios.
 pub fn run(wanted: &Wanted) -> Result<()> {
     fs::create_dir_all(wanted.out)?;
     let folder = Folder::new(wanted.out)?;
@@ -58,7 +58,7 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     let counted = count(&mut machine, wanted, &mut results);
     drop(machine);
     let console = fs::read_to_string(folder.path().join("console")).unwrap_or_default();
-    // A run that was cut short says what it has; profiles are written already.
+    // An interrupted run reports what it has; profiles are written already.
     if !results.workloads().is_empty() {
         for figure in [INSTRUCTIONS, MACHINE, CALLS, BUSIEST] {
             print!("{}", results.matrix(figure));
@@ -68,7 +68,7 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     counted.with_context(|| format!("its console: {console}"))
 }
 
-/// Takes the machine's notes until it has no more.
+/// Reads the machine's results until there are no more.
 fn count(machine: &mut Machine, wanted: &Wanted, results: &mut Results) -> Result<()> {
     let lines = machine.lines()?;
     loop {
@@ -93,7 +93,7 @@ fn count(machine: &mut Machine, wanted: &Wanted, results: &mut Results) -> Resul
     }
 }
 
-/// The next line of the guest, which may take [`SILENCE_MAX`]; a run that is interrupted ends here.
+/// The next line of the guest, which may take [`SILENCE_MAX`]; an interrupted run ends here.
 fn next(lines: &Receiver<String>) -> Result<String> {
     let deadline = Instant::now() + SILENCE_MAX;
     loop {
@@ -101,7 +101,7 @@ fn next(lines: &Receiver<String>) -> Result<String> {
         match lines.recv_timeout(LOOK_EVERY) {
             Ok(line) => return Ok(line),
             Err(RecvTimeoutError::Disconnected) => {
-                // A signal from the terminal reaches QEMU too, and may end it first.
+                // A signal from the terminal also reaches QEMU, and may end QEMU first.
                 pause(LOOK_EVERY);
                 interrupt::check()?;
                 bail!("the guest has ended");

@@ -1,24 +1,24 @@
-//! What the emulated machine is to count, and how it is to be: the options of `… -- instructions`.
+//! What the emulated machine counts, and its settings: the options of `… -- instructions`.
 
 use crate::subject::Subject;
 use crate::workload::Workload;
 use std::path::{Path, PathBuf};
 
-/// What is to be counted.
+/// The options of the emulated machine.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Args {
     /// The guest's kernel; default: Debian's linux-image-cloud-amd64, downloaded once
     #[arg(long)]
     pub kernel: Option<PathBuf>,
-    /// Let a process that is woken take the processor at once.
+    /// Let a woken process preempt the running one.
     ///
-    /// Load and proxy share one processor here, so a proxy would then wake for every message. Without
-    /// it the messages that wait at each wake-up are as many as for a busy proxy on its own core; with
-    /// it the costs of a proxy that has little to do are seen.
+    /// Load and proxy share one processor here, so with this option a proxy wakes for every message, and the
+    /// figures show the cost of a proxy that has little to do. Without it, as many messages wait at each
+    /// wake-up as for a busy proxy on its own core.
     #[arg(long)]
     pub preemption: bool,
-    /// Profiles in place of figures: the functions, user and kernel, with their share of the
-    /// instructions, a file for each workload and subject; needs the package linux-perf
+    /// Profiles instead of figures: the functions, user and kernel, with their share of the instructions, in a
+    /// file for each workload and subject; needs the package linux-perf
     #[arg(long)]
     pub profile: bool,
     /// Further kernel arguments, such as mitigations=off
@@ -26,7 +26,7 @@ pub struct Args {
     pub append: String,
 }
 
-/// What of the comparison is wanted, as the command line has it.
+/// What the command line asks for.
 pub struct Wanted<'a> {
     /// The competitors.
     pub subjects: &'a [Subject],
@@ -38,7 +38,7 @@ pub struct Wanted<'a> {
     pub threads: usize,
     /// Small loads.
     pub quick: bool,
-    /// How the machine is to be.
+    /// The machine's settings.
     pub args: &'a Args,
     /// The folder for the results.
     pub out: &'a Path,

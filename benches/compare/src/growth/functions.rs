@@ -1,4 +1,4 @@
-//! A pick, and a snapshot that is published: the criterion benches of the library, run and read.
+//! A pick and the publishing of a snapshot: runs the library's criterion benches and reads their results.
 
 use super::table::Table;
 use anyhow::{Context, Result, ensure};
@@ -9,7 +9,7 @@ use std::{env, fs};
 /// Name of the section.
 pub const SECTION: &str = "a pick, a published snapshot";
 
-/// What is read: criterion's folder, and what it tells.
+/// What is read: criterion's folder, and the name of the figure.
 const FIGURES: [(&str, &str); 8] = [
     ("pick/first/3", "3 servers"),
     ("pick/first/100", "100 servers"),

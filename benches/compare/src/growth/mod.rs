@@ -1,6 +1,6 @@
-//! What one more costs when there are many already: sessions, servers, frontends, workers. Prints a
-//! table a section and writes `growth.json`. With `--quick`, which is one round, it takes about ten
-//! minutes on two cores.
+//! How the cost of one more session, server, frontend or worker grows with their number. Prints a table a
+//! section and writes `growth.json`. With `--quick`, which is one round, it takes about ten minutes on two
+//! cores.
 //!
 //! `cargo run --release --manifest-path benches/compare/Cargo.toml -- growth`
 
@@ -29,7 +29,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         .collect();
     let mut table = Table::new(machine(), versions, rounds);
     let measured = sections(cli, &subjects, &mut table);
-    // A run that was cut short writes what it has.
+    // An interrupted run writes what it has.
     fs::create_dir_all(&cli.out)?;
     let file = cli.out.join("growth.json");
     fs::write(&file, serde_json::to_string_pretty(&table)?)?;
@@ -37,7 +37,7 @@ pub fn run(cli: &Cli) -> Result<()> {
     measured
 }
 
-/// Those that are compared: others than rlb and HAProxy at its best would tell little more.
+/// The subjects that are compared: rlb and HAProxy's best setting; the others would show little more.
 fn compared(cli: &Cli, cores: usize) -> Result<Vec<Subject>> {
     let mut subjects = cli.subjects(cores)?;
     subjects.retain(|subject| ["rlb", BASE].contains(&subject.name));

@@ -14,10 +14,10 @@ pub const SECTION: &str = "1000 frontends, 10000 servers";
 /// Reloads of one start.
 const RELOADS: u32 = 10;
 
-/// How long the cost of doing nothing, or of checking only, is looked at.
+/// How long the cost of being idle, or of checks only, is measured.
 const LOOK: Duration = Duration::from_secs(4);
 
-/// Starts each proxy with and without checks, looks at it, and reloads it.
+/// Starts each proxy with and without checks, measures it, and reloads it.
 pub fn measure(subjects: &[Subject], table: &mut Table) -> Result<()> {
     for round in 0..table.rounds().min(3) {
         for checks in [false, true] {
@@ -46,7 +46,7 @@ fn one(subject: &Subject, checks: bool, note: &mut dyn FnMut(&str, f64)) -> Resu
     let begun = Instant::now();
     let mut running = subject.start()?;
     note("start, s", begun.elapsed().as_secs_f64());
-    // What the start leaves to be done after the last frontend serves is not idling.
+    // Work that the start leaves for after the last frontend serves is not idling.
     measure::pause(LOOK);
     let before = measure::cpu_ns(&running.pids())?;
     let since = Instant::now();
@@ -65,7 +65,7 @@ fn one(subject: &Subject, checks: bool, note: &mut dyn FnMut(&str, f64)) -> Resu
         "RSS MB after 10 reloads",
         measure::resident(&running.pids())? as f64 / 1e6,
     );
-    // Memory of what was replaced goes back to the system a little later.
+    // The memory of what was replaced returns to the system a little later.
     measure::pause(LOOK);
     note(
         "RSS MB soon after them",

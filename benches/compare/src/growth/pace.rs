@@ -1,5 +1,5 @@
-//! What a round trip costs when they are rare, and when one follows the other: rlb waits awake for the
-//! next message in the second case, and must not in the first.
+//! What a round trip costs when round trips are rare, and when they follow each other at once: rlb busy-polls
+//! for the next message in the second case, and must not in the first.
 
 use super::table::Table;
 use crate::subject::{Servers, Subject};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 /// Name of the section.
 pub const SECTION: &str = "rare and frequent round trips";
 
-/// Connections, round trips a second (0: one after the other), and how many in all.
+/// Connections, round trips a second (0: without pauses), and the number of round trips.
 const LOADS: [(u32, u32, u32); 8] = [
     (1, 100, 300),
     (1, 1_000, 3_000),

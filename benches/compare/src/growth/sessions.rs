@@ -1,5 +1,5 @@
-//! What a short connection and a round trip cost while other sessions are held, and what a held
-//! session takes of the machine's memory.
+//! What a short connection and a round trip cost beside open, idle sessions, and how much memory of the machine
+//! an idle session takes.
 
 use super::table::Table;
 use crate::callgrind;
@@ -15,11 +15,11 @@ pub const COST: &str = "cost while others are held";
 /// Name of the section about memory.
 pub const MEMORY: &str = "memory of held sessions";
 
-/// Sessions that are held beside.
+/// Numbers of open, idle sessions.
 const HELD: [u32; 4] = [1, 100, 1_000, 9_000];
 
-/// Loads: what one operation is, its arguments, how many make a measurement of CPU time, and how
-/// many stand out from the begin and end of thousands of held sessions when instructions are counted.
+/// Loads: the operation, its arguments, the operations of a measurement of CPU time, and the operations of a
+/// count of instructions: enough to outweigh the begin and the end of thousands of sessions.
 const LOADS: [(&str, &str, u32, u64); 2] = [
     ("connection", "--kind rate --connections 32", 20_000, 5_500),
     (
@@ -44,7 +44,7 @@ pub fn cost(subjects: &[Subject], servers: &Servers, table: &mut Table) -> Resul
                         .with_context(|| format!("{at}, {}", subject.name))?;
                     let cpu = figures.get(CPU).context("a proxy uses processor time")?;
                     table.add((COST, &at, subject.name), CPU, *cpu);
-                    // Slow, and it repeats well: once, and only rlb. The comparison counts the others.
+                    // Slow but repeatable: once, and only for rlb. The comparison counts the others.
                     if round == 0 && subject.name == "rlb" && callgrind::is_installed() {
                         let count = user::instructions(subject, 1, &arguments, counted)
                             .with_context(|| format!("{at}, {}, counted", subject.name))?;
@@ -58,8 +58,8 @@ pub fn cost(subjects: &[Subject], servers: &Servers, table: &mut Table) -> Resul
     Ok(())
 }
 
-/// Resident memory of the proxy, and what the kernel holds for all four sockets of a session; the
-/// direct connection has two of them.
+/// Resident memory of the proxy, and the kernel's memory for all four sockets of a session; a direct connection
+/// has two sockets.
 pub fn memory(subjects: &[Subject], direct: &Subject, table: &mut Table) -> Result<()> {
     for _ in 0..table.rounds().min(3) {
         for held in HELD.into_iter().skip(2) {

@@ -1,7 +1,7 @@
 //! How evenly two workers share the sessions.
 //!
-//! Each worker has epoll instances of its own, and a session is two descriptors in one of them; the
-//! kernel lists what an instance watches in `/proc/PID/fdinfo`. So this needs no help of the proxy.
+//! Each worker has its own epoll instances, and a session is two descriptors in one of them. The kernel lists
+//! the descriptors of an instance in `/proc/PID/fdinfo`, so the proxy need not report them.
 
 use super::table::Table;
 use crate::subject::{Running, Servers, Subject};
@@ -19,10 +19,10 @@ pub const WORKERS: usize = 2;
 /// Sessions that are shared.
 const SESSIONS: [u32; 2] = [64, 2_000];
 
-/// Starts of each proxy, at least: a few tell little about a thing of chance.
+/// Least starts of each proxy: the result depends on chance, so a few starts say little.
 const STARTS: usize = 9;
 
-/// Holds sessions and looks where they are.
+/// Opens sessions and finds their workers.
 pub fn measure(subjects: &[Subject], table: &mut Table) -> Result<()> {
     let _servers = Servers::start(WORKERS)?;
     for sessions in SESSIONS {
@@ -56,14 +56,14 @@ pub fn measure(subjects: &[Subject], table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// What each epoll instance of a proxy watches, a line a descriptor. Two descriptors of one
-/// instance, such as a runtime keeps, are one here: they watch the same.
+/// What each epoll instance of a proxy watches, a line a descriptor. Two descriptors of one instance, as a
+/// runtime may have, are one entry: they watch the same.
 fn watched(running: &Running) -> Result<BTreeMap<String, Vec<String>>> {
     let mut instances: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for pid in running.pids() {
         for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
             let path = entry?.path();
-            // One may close while the folder is read.
+            // A descriptor may be closed while the folder is read.
             let Ok(target) = fs::read_link(&path) else {
                 continue;
             };

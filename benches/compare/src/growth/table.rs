@@ -17,7 +17,7 @@ pub struct Table {
 #[derive(Serialize)]
 struct Row {
     section: &'static str,
-    /// How many there were of what grows.
+    /// The number of sessions, servers or other objects.
     at: String,
     subject: String,
     figure: String,

@@ -1,4 +1,4 @@
-//! A large configuration for rlb and for HAProxy, and reloading it.
+//! A large configuration for rlb and for HAProxy, and its reload.
 
 use super::{
     Kind, LARGE_FIRST_PORT, LARGE_FRONTENDS, LOG_PORT, PROXY_PORT, Running, SERVER_PORTS, Subject,
@@ -16,16 +16,16 @@ use std::time::{Duration, Instant};
 /// Servers of each backend.
 const SERVERS: u32 = 10;
 
-/// What is different from one large configuration to the next.
+/// What differs between large configurations.
 #[derive(Clone, Copy)]
 pub struct Large {
     /// Whether servers are checked.
     pub checks: bool,
-    /// Reloads before: each changes the weight of the first server of every tenth backend.
+    /// Number of earlier reloads: each changes the weight of the first server of every tenth backend.
     pub generation: u32,
 }
 
-/// The configuration in the subject's language.
+/// The configuration in the subject's format.
 pub fn config(subject: &Subject, large: Large) -> Result<String> {
     match subject.kind {
         Kind::Rlb => Ok(rlb(large)),
@@ -34,8 +34,8 @@ pub fn config(subject: &Subject, large: Large) -> Result<String> {
     }
 }
 
-/// Puts `config` into force; returns how long it took until it was: for rlb the answer on the
-/// runtime socket, for HAProxy the end of the old process, which has no sessions to wait for.
+/// Reloads with `config`. Returns the time until it is in force: for rlb until the answer on the runtime
+/// socket, for HAProxy until the old process, which has no sessions, ends.
 pub fn reload(subject: &Subject, running: &mut Running, config: &str) -> Result<Duration> {
     let dir = running.dir.clone().context("a proxy has a folder")?;
     let file = dir.join("config");

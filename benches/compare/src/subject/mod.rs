@@ -1,7 +1,7 @@
 //! What is compared: rlb, HAProxy in three settings, nginx, and no proxy.
 //!
-//! All of them check their servers, keep statistics and log every session in one line over UDP, as
-//! they would in service.
+//! All proxies check their servers, keep statistics and log every session in one line over UDP, as in
+//! production.
 
 pub mod large;
 
@@ -21,28 +21,28 @@ use std::time::Duration;
 const PROXY_PORT: u16 = 9000;
 /// Where the servers listen.
 const SERVER_PORTS: [u16; 3] = [9101, 9102, 9103];
-/// Where log lines go: bound, never read.
+/// Where log lines go: a socket is bound there but never read.
 const LOG_PORT: u16 = 9514;
-/// Concurrent sessions that every proxy is told to hold.
+/// Limit of concurrent sessions that every proxy is configured with.
 const MAXCONN: u32 = 9400;
 
-/// HAProxy's best setting, which every ratio refers to.
+/// HAProxy's best setting, the base of every ratio.
 pub const BASE: &str = "haproxy tuned";
 
-/// The setting between HAProxy's default and its best, which tells least.
+/// The setting between HAProxy's default and its best, which shows least.
 pub const BETWEEN: &str = "haproxy splice";
 
-/// What nginx needs for TCP.
+/// The module that nginx needs for TCP.
 pub const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-/// The large configuration ([`large`]): its frontends but the last listen from this port on; the last
+/// The large configuration ([`large`]): all its frontends but the last listen from this port on, the last
 /// listens on [`PROXY_PORT`].
 const LARGE_FIRST_PORT: u16 = 20_000;
-/// Frontends of the large configuration, each with a backend of its own.
+/// Frontends of the large configuration, each with its own backend.
 const LARGE_FRONTENDS: u16 = 1_000;
 
-/// Ports that must not become the local port of a connection, for `net.ipv4.ip_local_reserved_ports`:
-/// one that lingers there would keep the next proxy from listening.
+/// Ports that must not become the local port of a connection, for `net.ipv4.ip_local_reserved_ports`: a
+/// lingering connection on such a port would keep the next proxy from listening.
 pub fn reserved_ports() -> String {
     let mut ports = vec![PROXY_PORT.to_string(), LOG_PORT.to_string()];
     ports.extend(SERVER_PORTS.map(|port| port.to_string()));
@@ -55,7 +55,7 @@ pub fn reserved_ports() -> String {
 pub struct Subject {
     /// Its name in tables.
     pub name: &'static str,
-    /// Version as it says itself.
+    /// The version that it reports.
     pub version: String,
     /// Its configuration, for the record.
     pub config: String,
@@ -73,7 +73,7 @@ enum Kind {
 }
 
 impl Subject {
-    /// All that this machine has. HAProxy is the one of `HAPROXY_BIN`, or Debian's.
+    /// All subjects that this machine has. HAProxy is the one of `HAPROXY_BIN`, or Debian's.
     pub fn all(rlb: Option<PathBuf>, cores: usize) -> Result<Vec<Self>> {
         let rlb = match rlb {
             Some(path) => path,
@@ -129,7 +129,7 @@ impl Subject {
         }
     }
 
-    /// Whether it is a process, and not the absence of one.
+    /// Whether it is a proxy, not a direct connection.
     pub fn is_proxy(&self) -> bool {
         self.kind != Kind::Direct
     }
@@ -146,7 +146,7 @@ impl Subject {
         }
     }
 
-    /// Its program; none for a direct connection.
+    /// Its program; `None` for a direct connection.
     pub fn binary(&self) -> Option<&Path> {
         self.is_proxy().then_some(&self.binary)
     }
@@ -219,7 +219,7 @@ fn pinned(cores: &[usize]) -> Command {
     command
 }
 
-/// This program again, on the cores that the proxies do not have (on all, when they have all).
+/// This program on the cores that the proxies do not use (on all, when they use all).
 pub fn beside(cores: usize) -> Result<Command> {
     let all = std::thread::available_parallelism()?.get();
     let free: Vec<usize> = if cores < all {
@@ -252,7 +252,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// What it has said so far, for when it fails.
+    /// Its output so far, for reporting a failure.
     pub fn output(&self) -> String {
         let file = self.dir.as_ref().map(|dir| dir.join("output"));
         file.and_then(|file| fs::read_to_string(file).ok())

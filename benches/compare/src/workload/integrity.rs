@@ -1,5 +1,5 @@
-//! Whether bytes survive: half-closes of either side, resets, slow readers, writes of every size, both
-//! directions at once.
+//! Whether all bytes arrive unchanged: half-closes and resets by either side, slow readers, writes of every
+//! size, both directions at once.
 
 use crate::load::{Outcome, begin, connect, receive, send};
 use crate::wire::{DONE, Pattern, Request};
@@ -13,15 +13,16 @@ use tokio::time::timeout;
 /// How long one check may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Checks, and how many of them at once: bytes that belong to another connection are found too.
+/// Number of checks, several at once so that bytes of another connection are found too.
 const CHECKS: usize = 40;
 const AT_ONCE: usize = 5;
 /// Most writes of one check.
 const WRITES_MAX: u64 = 5_000;
-/// Bytes before an end that is not the client's. One after the other, since the server counts them.
+/// Bytes before an end that the server or a reset makes. These checks run one after the other, because the
+/// server counts the ends.
 const ENDINGS: [u64; 4] = [1, 20_000, 300_000, 3_000_000];
 
-/// Runs all checks; `broken` counts the ones that failed.
+/// Runs all checks; `broken` counts the failed ones.
 pub async fn run(target: SocketAddr) -> Result<Outcome> {
     let begun = begin()?;
     let mut lanes = JoinSet::new();
@@ -51,22 +52,22 @@ pub async fn run(target: SocketAddr) -> Result<Outcome> {
     })
 }
 
-/// Whether the bytes of one check come back whole, and their end with them.
+/// Whether the bytes of one check come back unchanged, followed by the end.
 async fn check(target: SocketAddr, number: usize) -> bool {
     let size = [1, 100, 5_000, 65_536, 300_000, 3_000_000][number % 6] + number as u64;
     let step = [1, 7, 1460, 16_384, 65_521][number % 5];
     let slow = number % 8 == 7;
-    // Some thousands of tiny writes are enough.
+    // A few thousand tiny writes are enough.
     let size = size.min(step as u64 * WRITES_MAX);
     ends(echo(target, size, step, slow)).await
 }
 
-/// Whether it was in time, and good.
+/// Whether the check succeeded in time.
 async fn ends(check: impl Future<Output = Result<bool>>) -> bool {
     matches!(timeout(TIMEOUT, check).await, Ok(Ok(true)))
 }
 
-/// The server sends `size` bytes and ends its half; the client's bytes and end still have to arrive.
+/// The server sends `size` bytes and shuts down its sending half; the client's bytes and end must still arrive.
 async fn parting(target: SocketAddr, size: u64) -> Result<bool> {
     let before = ended(target).await?;
     let pattern = Pattern::new();
@@ -78,8 +79,8 @@ async fn parting(target: SocketAddr, size: u64) -> Result<bool> {
     Ok(broken == 0 && end == 0 && has_ended(target, before).await?)
 }
 
-/// The server resets when its bytes have arrived: they must be whole, and the client must learn that
-/// there are no more, by a reset or an end.
+/// The server resets when its bytes have arrived: they must be complete, and the client must see a reset or an
+/// end.
 async fn reset_by_server(target: SocketAddr, size: u64) -> Result<bool> {
     let mut stream = connect(target, Request::Reset(size)).await?;
     let broken = receive(&mut stream, &Pattern::new(), size).await?;
@@ -88,7 +89,7 @@ async fn reset_by_server(target: SocketAddr, size: u64) -> Result<bool> {
     Ok(broken == 0 && !matches!(end, Ok(1)))
 }
 
-/// The same the other way round.
+/// The same with a reset by the client.
 async fn reset_by_client(target: SocketAddr, size: u64) -> Result<bool> {
     let before = ended(target).await?;
     let mut stream = connect(target, Request::Stay(size)).await?;
@@ -100,7 +101,7 @@ async fn reset_by_client(target: SocketAddr, size: u64) -> Result<bool> {
     Ok(answer == *DONE && has_ended(target, before).await?)
 }
 
-/// How many ends the servers have seen that were as they should be.
+/// How many correct ends the servers have seen.
 async fn ended(target: SocketAddr) -> Result<u64> {
     let mut answer = [0; 8];
     let mut stream = connect(target, Request::Ended).await?;
@@ -108,7 +109,7 @@ async fn ended(target: SocketAddr) -> Result<u64> {
     Ok(u64::from_le_bytes(answer))
 }
 
-/// Waits for one more, as long as the check may take.
+/// Waits for one more, as long as a check may take.
 async fn has_ended(target: SocketAddr, before: u64) -> Result<bool> {
     while ended(target).await? == before {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -116,7 +117,8 @@ async fn has_ended(target: SocketAddr, before: u64) -> Result<bool> {
     Ok(true)
 }
 
-/// Sends `size` bytes in writes of `step`, ends its half, and wants all of them back, then the end.
+/// Sends `size` bytes in writes of `step`, shuts down the sending half, and expects all bytes back, then the
+/// end.
 async fn echo(target: SocketAddr, size: u64, step: usize, slow: bool) -> Result<bool> {
     let stream = connect(target, Request::Echo).await?;
     let (mut from, mut to) = stream.into_split();

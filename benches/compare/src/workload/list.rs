@@ -1,4 +1,4 @@
-//! Which workloads there are: those of the comparison, and those of the emulated machine.
+//! The list of workloads: those of the comparison, and those of the emulated machine.
 
 use super::{What, Workload};
 use crate::subject::BASE;
@@ -6,7 +6,7 @@ use crate::subject::BASE;
 /// Short connections, 32 at once.
 const RATE: &str = "--kind rate --connections 32";
 
-/// Divides a load by `by` where it is to be small.
+/// Divides `operations` by `by` if the load is to be small.
 fn fewer(small: bool, operations: u64, by: u64) -> u64 {
     if small { operations / by } else { operations }
 }
@@ -21,7 +21,7 @@ fn ping(connections: u32, idle: u32, size: u32, operations: u64) -> String {
     )
 }
 
-/// `bytes` in one direction, over all streams.
+/// `bytes` in one direction, spread over all streams.
 fn bulk(streams: u64, direction: &str, bytes: u64) -> String {
     let size = bytes / streams;
     format!("--kind bulk --connections {streams} --direction {direction} --size {size}")
@@ -37,7 +37,7 @@ impl Workload {
         let few = |operations| fewer(quick, operations, 8);
         let speed = |name, arguments| Self::new(name, What::Speed, arguments);
         let calls = |name, arguments| Self::new(name, What::Calls, arguments);
-        // Valgrind takes three seconds a subject to count anything at all.
+        // Valgrind takes three seconds a subject just to start.
         let user = |name, arguments: &str| Self {
             only: quick.then_some(&["rlb", BASE]),
             ..Self::new(name, What::User, arguments.into())
@@ -83,8 +83,8 @@ impl Workload {
         all
     }
 
-    /// The workloads of the emulated machine, of a size for it: some 300 million instructions a second
-    /// for load, proxy and servers together. With `quick` half of that.
+    /// The workloads of the emulated machine, sized for its speed: some 300 million instructions a second for
+    /// load, proxy and servers together. `quick` halves them.
     pub fn emulated(quick: bool) -> Vec<Self> {
         let few = |operations| fewer(quick, operations, 2);
         let counted = |name, arguments| Self::new(name, What::Emulated, arguments);

@@ -1,4 +1,4 @@
-//! The workloads, and running one against one subject.
+//! The workloads, and how one is run against one subject.
 
 pub mod integrity;
 mod list;
@@ -18,15 +18,15 @@ pub type Figures = BTreeMap<&'static str, f64>;
 
 /// CPU time of the proxy per operation.
 pub const CPU: &str = "CPU us/op";
-/// Instructions of the proxy per operation, user and kernel: by the processor's own counters, where it
-/// has them, or by emulation.
+/// Instructions of the proxy per operation, user and kernel: by the processor's counters, where it has them, or
+/// by emulation.
 pub const INSTRUCTIONS: &str = "instructions/op";
 /// Cycles of the proxy per operation, where the processor counts them.
 pub const CYCLES: &str = "cycles/op";
 /// Instructions of the whole emulated machine per operation: load, proxy and servers.
 pub const MACHINE: &str = "machine's instr/op";
-/// What the busiest thread of the proxy has of its instructions, where it has several workers: how far
-/// they share the work.
+/// The busiest thread's share of the proxy's instructions, when it has several workers: how evenly they share
+/// the work.
 pub const BUSIEST: &str = "busiest thread, %";
 /// System calls of the proxy per operation.
 pub const CALLS: &str = "syscalls/op";
@@ -46,12 +46,12 @@ pub struct Workload {
     /// Its name in tables.
     pub name: &'static str,
     arguments: String,
-    /// A load that comes first and is not measured: what the first connections cost once is no
-    /// matter where there are few of them.
+    /// A load that runs first and is not measured, so that the figures leave out the one-time cost of the first
+    /// connections.
     warm: Option<String>,
-    /// The only subjects that it is for.
+    /// The only subjects that it runs with.
     only: Option<&'static [&'static str]>,
-    /// Most rounds: what repeats needs few.
+    /// Most rounds: figures that repeat need few.
     most: usize,
     what: What,
 }
@@ -60,16 +60,16 @@ pub struct Workload {
 enum What {
     /// CPU time, instructions, rate and latency.
     Speed,
-    /// Instructions, user and kernel, as CPU time of a machine where a nanosecond of it is one: see
+    /// Instructions, user and kernel, as CPU time of a machine where a nanosecond is an instruction: see
     /// `emulated`.
     Emulated,
     /// System calls.
     Calls,
     /// Instructions in user space, by callgrind.
     User,
-    /// Memory of connections that are held.
+    /// Memory of open connections.
     Memory,
-    /// Bytes only.
+    /// Correct bytes only.
     Integrity,
 }
 
@@ -89,17 +89,17 @@ impl Workload {
         }
     }
 
-    /// How often it is run when so many rounds are wanted.
+    /// How many rounds it runs when `wanted` are asked for.
     pub fn rounds(&self, wanted: usize) -> usize {
         wanted.min(self.most)
     }
 
-    /// Whether it is for this subject.
+    /// Whether it runs with this subject.
     pub fn is_for(&self, subject: &Subject) -> bool {
         self.only.is_none_or(|names| names.contains(&subject.name))
     }
 
-    /// One whose load is not in the list, for CPU time and the rest of [`What::Speed`].
+    /// A workload with its own load, for CPU time and the rest of [`What::Speed`].
     pub fn speed(arguments: String) -> Self {
         Self::new("", What::Speed, arguments)
     }
@@ -183,7 +183,7 @@ impl Workload {
         Ok(figures)
     }
 
-    /// Where the proxy spends its time under this load, as text; `None` where there is none to see.
+    /// Where the proxy spends its time under this load, as text; `None` for a direct connection.
     pub fn profile(&self, subject: &Subject, cores: usize) -> Result<Option<String>> {
         if self.what != What::Emulated {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! A load in a process of its own, on other cores than the proxy's.
+//! A load in its own process, on other cores than the proxy's.
 
 use crate::load::Outcome;
 use crate::subject::{Running, beside};
@@ -13,7 +13,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts it and waits until everything is connected.
+    /// Starts it and waits until all its connections are open.
     pub fn start(arguments: &str, running: &Running, cores: usize) -> Result<Self> {
         let mut child = beside(cores)?
             .arg("load")
@@ -29,7 +29,7 @@ impl Load {
         Ok(Self { child, stdout })
     }
 
-    /// Lets it go, and waits for what comes of it. What is connected stays so until it is dropped.
+    /// Starts the load and waits for its result. Its connections stay open until it is dropped.
     pub fn go(&mut self) -> Result<Outcome> {
         let stdin = self.child.stdin.as_mut().context("stdin is piped")?;
         stdin.write_all(b"go\n")?;

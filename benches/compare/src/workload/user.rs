@@ -1,5 +1,5 @@
-//! Instructions in user space per operation, of rlb and of the others alike: two runs under
-//! callgrind with different numbers of operations, so that start and stop cancel out.
+//! Instructions in user space per operation, for every subject: two runs under callgrind with different numbers
+//! of operations, so that start and stop cancel out.
 
 use super::running::Load;
 use crate::callgrind;
@@ -12,11 +12,11 @@ use std::os::unix::fs::PermissionsExt;
 /// Operations of the short run.
 const FEW: u64 = 500;
 
-/// Operations of the long run, where nothing but they is going on.
+/// Operations of the long run, when nothing else goes on.
 pub const MANY: u64 = 2_500;
 
-/// Instructions per operation of the load `arguments`, which says everything but `--operations`:
-/// the long run does `many`, enough to stand out from what else differs between two runs.
+/// Instructions per operation of the load `arguments`, which has every option except `--operations`. The long
+/// run does `many` operations, enough to outweigh other differences between the runs.
 pub fn instructions(subject: &Subject, cores: usize, arguments: &str, many: u64) -> Result<f64> {
     let mut runs = Vec::new();
     for operations in [FEW, many] {
@@ -34,7 +34,7 @@ pub fn instructions(subject: &Subject, cores: usize, arguments: &str, many: u64)
         .with_context(|| running.output())?;
         let outcome = load.go().with_context(|| running.output())?;
         ensure!(outcome.broken == 0, "bytes came back broken");
-        // Both runs are to have seen the end of every connection.
+        // Both runs must have seen the end of every connection.
         drop(load);
         measure::wait_until_quiet(&running.pids())?;
         drop(running);
