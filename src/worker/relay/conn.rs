@@ -2,7 +2,7 @@
 
 use super::connecting::Connecting;
 use super::lifecycle::State;
-use super::splice::{Pipe, TransferMode};
+use super::splice::{Emptied, Pipe, TransferMode};
 use crate::worker::session_stats::SessionStats;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt;
@@ -62,6 +62,9 @@ pub(super) struct SideState {
     pub(super) kind: Kind,
     /// There may be data to read. Cleared when all was read.
     pub(super) readable: bool,
+    /// It may take bytes. A short write clears it, and the event that follows sets it: what the kernel would
+    /// take before that is no room that the peer has made.
+    pub(super) writable: bool,
     /// The peer has sent FIN or reset: read on until the end is seen.
     pub(super) hangup: bool,
     /// Urgent data was seen: a short read does not prove that everything was read.
@@ -87,7 +90,8 @@ pub(super) struct SideState {
     pub(super) pipe: Option<Box<Pipe>>,
     /// How bytes from this side are moved.
     pub(super) mode: TransferMode,
-    /// Last time that a byte came from it or was written to it.
+    /// Last time that a byte came from it or was written to it; while it has pending bytes, last time that it
+    /// took some.
     pub(super) active: u64,
     /// Since when bytes that were written to it are unacknowledged.
     pub(super) unacked_since: Option<u64>,
@@ -99,6 +103,7 @@ impl SideState {
             fd,
             kind,
             readable: false,
+            writable: true,
             hangup: false,
             urgent: false,
             urgent_inline: false,
@@ -126,12 +131,25 @@ impl SideState {
         !self.unsent.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.filled() > 0)
     }
 
+    /// A byte came from it at `now`, or it is read from again.
+    pub(super) fn heard(&mut self, now: u64) {
+        if !self.has_pending() {
+            self.active = now;
+        }
+    }
+
     /// Bytes were written to it at `now`.
     pub(super) fn written(&mut self, now: u64) {
         self.active = now;
         if self.kind == Kind::Tcp && self.unacked_since.is_none() {
             self.unacked_since = Some(now);
         }
+    }
+
+    /// A pipe was emptied into it, except for the last `left` bytes.
+    pub(super) fn emptied(&mut self, emptied: &Emptied, left: usize) {
+        self.retry |= emptied.no_memory;
+        self.writable = left == 0 || emptied.no_memory;
     }
 
     /// From now on urgent bytes are part of what is read from it.
@@ -146,6 +164,7 @@ impl SideState {
     /// Notes the flags of an event. Returns the socket's error, if there is one.
     pub(super) fn note(&mut self, flags: EventFlags) -> Option<io::Error> {
         self.readable |= flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP);
+        self.writable |= flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
         self.hangup |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
         if flags.contains(EventFlags::PRI) && !self.urgent {
             self.urgent = true;

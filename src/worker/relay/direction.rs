@@ -14,6 +14,8 @@
 //!   once a read has filled the buffer.
 //! - A splice of 0 bytes means the end of the stream, or that the next byte is urgent and FIN has come after
 //!   it. A read tells which.
+//! - After a short write an event says that the peer has made room. A write before that event would be taken
+//!   in small pieces, for what the peer has acknowledged meanwhile.
 //! - Data that arrived before a reset can still be read after it; the error comes last.
 
 use super::conn::{Conn, Kind, Side, SideState, Unsent};
@@ -88,7 +90,9 @@ pub(super) fn flow(
     let to = from.other();
     if conn.side(to).has_pending() {
         io.was_short = true;
-        if let Err(error) = flush(conn.side_mut(to), now) {
+        if conn.side(to).writable
+            && let Err(error) = flush(conn.side_mut(to), now)
+        {
             return Flow::Broken(to, error);
         }
         if conn.side(to).has_pending() {
@@ -98,7 +102,7 @@ pub(super) fn flow(
             io.pipes.release(conn.key, to, pipe);
         }
         // It was not read from meanwhile, so its silence counts from now on.
-        conn.side_mut(from).active = now;
+        conn.side_mut(from).heard(now);
     }
     for _ in 0..io.share {
         if conn.side(from).ended {
@@ -184,7 +188,7 @@ fn spliced(
     let source = conn.side_mut(from);
     let step = match pipe.fill(source, io.pipes.fill_size()) {
         Ok(Filled::Bytes(count)) => {
-            source.active = now;
+            source.heard(now);
             io.moved += count;
             count_bytes(conn, from, count, worker_stats);
             worker_stats.process().spliced_out.add(count);
@@ -217,7 +221,7 @@ fn deliver(
     let target = conn.side_mut(to);
     let emptied = pipe.empty(&target.fd);
     if let Ok(emptied) = &emptied {
-        target.retry |= emptied.no_memory;
+        target.emptied(&emptied, pipe.filled());
         if emptied.taken > 0 {
             target.written(now);
         } else if target.ended {
@@ -250,7 +254,7 @@ fn read(side: &mut SideState, buffer: &mut [u8], now: u64) -> io::Result<Option<
             if count < asked && side.kind == Kind::Tcp && !side.hangup && !side.urgent {
                 side.readable = false;
             }
-            side.active = now;
+            side.heard(now);
             Ok(Some(count))
         }
         Err(Errno::AGAIN) => {
@@ -297,7 +301,8 @@ pub(super) fn flush(side: &mut SideState, now: u64) -> io::Result<()> {
     // Bytes in memory were read before those in the pipe, so they go first.
     if let Some(pipe) = side.pipe.as_mut().filter(|pipe| pipe.filled() > 0) {
         let emptied = pipe.empty(&side.fd)?;
-        side.retry |= emptied.no_memory;
+        let left = pipe.filled();
+        side.emptied(&emptied, left);
         if emptied.taken > 0 {
             side.written(now);
         }
@@ -309,9 +314,13 @@ fn push(side: &mut SideState, bytes: &[u8], now: u64) -> io::Result<usize> {
     match retry_on_intr(|| send(&side.fd, bytes, SendFlags::NOSIGNAL)) {
         Ok(count) => {
             side.written(now);
+            side.writable = count == bytes.len();
             Ok(count)
         }
-        Err(Errno::AGAIN) => Ok(0),
+        Err(Errno::AGAIN) => {
+            side.writable = false;
+            Ok(0)
+        }
         Err(error) if is_no_memory(error) => {
             side.retry = true;
             Ok(0)

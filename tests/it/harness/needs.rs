@@ -25,6 +25,13 @@ pub(crate) fn program(program: &str) -> Option<PathBuf> {
     found
 }
 
+/// HAProxy: the one that `HAPROXY_BIN` names, or Debian's.
+#[track_caller]
+pub(crate) fn haproxy() -> Option<PathBuf> {
+    let named = std::env::var_os("HAPROXY_BIN").map(PathBuf::from);
+    named.or_else(|| program("haproxy"))
+}
+
 /// Whether namespaces can be made and processes traced. A message when they cannot; the test must return then.
 #[track_caller]
 pub(crate) fn root() -> bool {

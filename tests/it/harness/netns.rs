@@ -35,6 +35,12 @@ pub(crate) struct Netns {
 }
 
 impl Netns {
+    /// A namespace of a test's own, which has the loopback device alone.
+    pub(crate) fn loopback() -> Self {
+        remove_leftovers();
+        Self::new(format!("{}-loopback", unique()))
+    }
+
     /// Makes a namespace with its loopback device up.
     fn new(name: String) -> Self {
         ip(&["netns", "add", &name]);
@@ -120,8 +126,7 @@ impl Lab {
     /// A bridge in a namespace of its own, the client and the balancer; no node is switched on.
     pub(crate) fn new() -> Self {
         remove_leftovers();
-        let number = LABS.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("rlb{}l{number}", std::process::id());
+        let prefix = unique();
         let switch = Netns::new(format!("{prefix}-switch"));
         switch.ip(&["link", "add", "br0", "type", "bridge", "forward_delay", "0"]);
         switch.ip(&["link", "set", "br0", "up"]);
@@ -196,6 +201,12 @@ fn machine(switch: &Netns, name: &str, port: &str, address: &str) -> Netns {
     netns.ip(&["addr", "add", &format!("{address}/24"), "dev", "eth0"]);
     netns.ip(&["link", "set", "eth0", "up"]);
     netns
+}
+
+/// What the names of a laboratory's namespaces begin with.
+fn unique() -> String {
+    let number = LABS.fetch_add(1, Ordering::Relaxed);
+    format!("rlb{}l{number}", std::process::id())
 }
 
 /// Removes namespaces of test processes that were killed.

@@ -28,3 +28,15 @@ pub(crate) fn free_pair() -> u16 {
         }
     }
 }
+
+/// Whether somebody listens on an IPv4 port of this thread's namespace (`/proc/thread-self/net/tcp`,
+/// state `0A`): no connection is made and the port is not taken for a moment.
+pub(crate) fn is_listened_on(address: SocketAddr) -> bool {
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").expect("the kernel prints it");
+    let port = format!(":{:04X}", address.port());
+    table.lines().skip(1).any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let local = fields.next().is_some_and(|local| local.ends_with(&port));
+        local && fields.nth(1) == Some("0A")
+    })
+}

@@ -130,6 +130,7 @@ impl Engine {
         for key in keys {
             for side in &mut self.conns[key].sides {
                 side.retry = side.has_pending();
+                side.writable |= side.retry;
             }
             self.after_short_write(key);
         }

@@ -196,6 +196,28 @@ fn fault_39_the_shorter_timeout_does_not_restart_the_longer() {
     }
 }
 
+/// Fault 39: a side that has pending bytes and takes none is waited for from the last byte that it took, also
+/// when it sends data or FIN meanwhile.
+#[test]
+fn fault_39_a_side_that_sends_and_takes_nothing_is_waited_for_once() {
+    let keys = "timeout = { client = '2s', server = '1h' }";
+    for act in [Act::Write(0, 100), Act::End(0)] {
+        // Of TCP the kernel may have room for a segment more once the peer has said something.
+        let mut fixture = Fixture::of(Kind::Unix, 64 * 1024, keys);
+        fixture.fill(&[1], [true; 2]);
+        assert_eq!(fixture.sides_pending(), [true, false]);
+        fixture.pass(Duration::from_millis(1500));
+        fixture.act(&act);
+        let sent = fixture.ends[0].written;
+        fixture.turn();
+        fixture.ends[1].read(1, 1000);
+        assert_eq!(fixture.ends[1].read, sent, "it was heard");
+        fixture.pass(Duration::from_millis(600));
+        fixture.turn();
+        assert!(fixture.is_over(), "{act:?}");
+    }
+}
+
 /// Fault 39: when one side times out, the other still receives its bytes.
 #[test]
 fn a_timeout_of_one_side_still_delivers_the_bytes_of_the_other() {
