@@ -3,7 +3,11 @@
 
 use crate::harness::client::{self, End, connect, half_close, hear, read_to_end, timed};
 use crate::harness::config::Config;
-use crate::harness::eventually::{eventually_eq, eventually_true, pace_until, steadily};
+use crate::harness::eventually::{
+    eventually, eventually_eq, eventually_true, in_some_try, median, pace_until, steadily,
+};
+use crate::harness::needs;
+use crate::harness::netns::Lab;
 use crate::harness::peer::{Behaviour, Peer, Refuses, Unanswering};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use crate::harness::runtime::Fixture;
@@ -12,69 +16,138 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// The limit for noticing something while connecting; [`LOADED`] is added for a loaded machine.
+/// The bound for what has to be noticed while connecting.
 const SOON: Duration = Duration::from_millis(200);
-const LOADED: Duration = Duration::from_millis(300);
 
 /// Checks that detect a server that does not answer within 0.3 s.
 const QUICK: &str = "check = { interval = \"100ms\", timeout = \"100ms\", fall = 2, rise = 1 }";
 
-/// Fault 1: of two servers one does not answer, the other answers a second later (its first SYN is lost): the
-/// client is served with any `retries`.
+/// Fault 1: of two servers one is dark, the other answers 0.7 s and 1.3 s after it was asked: served,
+/// whatever `retries` is, and whichever is asked first.
 #[test]
 fn fault_1_a_slow_server_beside_a_dark_one_serves_with_any_retries() {
-    std::thread::scope(|scope| {
-        for retries in 0..=5 {
-            scope.spawn(move || {
-                let (dark, late) = (Unanswering::start(), Unanswering::start());
-                let config = Config::new()
-                    .backend(&format!("retries = {retries}"))
-                    .server_with(dark.address(), "check = false")
-                    .server_with(late.address(), "check = false");
-                let rlb = Rlb::start(&config);
-                let client = connect(rlb.address());
-                eventually_eq(STOP_WITHIN, &2, || rlb.number("BACKEND", "connect"));
-                let _answering = late.answers("late");
-                let (heard, took) = timed(|| read_to_end(&mut &client));
-                assert_eq!(heard, (b"late".to_vec(), End::Eof), "retries {retries}");
-                assert!(took < Duration::from_secs(3), "retries {retries}: {took:?}");
-                rlb.stop_after(client);
+    if !needs::root() {
+        return;
+    }
+    let mut lab = Lab::new();
+    lab.power_on(0);
+    let late = SocketAddr::from(([10, 240, 0, 37], 9000));
+    let dark = SocketAddr::from(([10, 240, 0, 39], 9000));
+    let _peer = lab
+        .node(0)
+        .enter(|| Peer::start_at(late, Behaviour::Says("late")));
+    // Frames for it are dropped by the bridge's last port.
+    let nobody = [
+        "neigh",
+        "replace",
+        "10.240.0.39",
+        "lladdr",
+        "02:00:00:00:00:99",
+    ];
+    lab.lb.ip(&[&nobody[..], &["dev", "eth0"]].concat());
+    // The late one tells nobody where it is, but knows where rlb is.
+    lab.node(0).ip(&["link", "set", "eth0", "arp", "off"]);
+    let known = [
+        "neigh",
+        "replace",
+        "10.240.0.10",
+        "lladdr",
+        "02:00:0a:f0:00:0a",
+    ];
+    lab.node(0).ip(&[&known[..], &["dev", "eth0"]].concat());
+    for delay in [700, 1300].map(Duration::from_millis) {
+        lab.lb.enter(|| served_after(&lab, delay, [dark, late]));
+    }
+}
+
+/// Clients of twelve balancers over both servers, of which the second answers after `delay`: what is sent
+/// there waits in the kernel until the neighbour is known.
+fn served_after(lab: &Lab, delay: Duration, [dark, late]: [SocketAddr; 2]) {
+    let balancers: Vec<(u32, Rlb)> = (0..=5)
+        .flat_map(|retries| [(retries, [dark, late]), (retries, [late, dark])])
+        .map(|(retries, servers)| {
+            let config = Config::new().backend(&format!("retries = {retries}"));
+            let config = servers.iter().fold(config, |config, server| {
+                config.server_with(server, "check = false")
             });
-        }
-    });
+            (retries, Rlb::start(&config))
+        })
+        .collect();
+    let clients: Vec<TcpStream> = balancers.iter().map(|it| connect(it.1.address())).collect();
+    let asked = Instant::now();
+    pace_until(asked + delay);
+    let neighbour = [
+        "neigh",
+        "replace",
+        "10.240.0.37",
+        "lladdr",
+        "02:00:0a:f0:00:25",
+    ];
+    lab.lb.ip(&[&neighbour[..], &["dev", "eth0"]].concat());
+    for (mut client, (retries, rlb)) in clients.into_iter().zip(balancers) {
+        let heard = read_to_end(&mut client);
+        assert_eq!(heard, (b"late".to_vec(), End::Eof), "{delay:?}, {retries}");
+        assert!(
+            asked.elapsed() < delay + Duration::from_secs(2),
+            "{delay:?}"
+        );
+        rlb.stop_after(client);
+    }
+    lab.lb.ip(&["neigh", "del", "10.240.0.37", "dev", "eth0"]);
 }
 
 /// Fault 5: no server of a new process answers. Its first client is rejected when the last one is DOWN, not
 /// after the whole `timeout connect`.
 #[test]
 fn fault_5_the_first_client_is_told_when_the_last_server_is_down() {
-    let dark = [Unanswering::start(), Unanswering::start()];
-    let config = dark
-        .iter()
-        .fold(Config::new(), |config, it| {
-            config.server_with(it.address(), QUICK)
-        })
-        .timeout("connect = \"60s\"");
-    let rlb = Rlb::start(&config);
-    let mut client = connect(rlb.address());
-    let told = std::thread::spawn(move || (read_to_end(&mut client), Instant::now()));
-    rlb.wait_status("BACKEND", "DOWN");
-    let down = Instant::now();
-    let (heard, ended) = told.join().expect("the client ends");
-    assert_eq!(heard, (Vec::new(), End::Eof));
-    let late = ended.saturating_duration_since(down);
-    assert!(late < SOON + LOADED, "{late:?} after the last DOWN");
-    rlb.stop();
+    in_some_try(SOON, "told after the last DOWN", || {
+        let dark = [Unanswering::start(), Unanswering::start()];
+        let config = dark
+            .iter()
+            .fold(Config::new(), |config, it| {
+                config.server_with(it.address(), QUICK)
+            })
+            .timeout("connect = \"60s\"");
+        let rlb = Rlb::start(&config);
+        let mut client = connect(rlb.address());
+        let told = std::thread::spawn(move || (read_to_end(&mut client), Instant::now()));
+        rlb.wait_status("BACKEND", "DOWN");
+        let down = Instant::now();
+        let (heard, ended) = told.join().expect("the client ends");
+        assert_eq!(heard, (Vec::new(), End::Eof));
+        rlb.stop();
+        ended.saturating_duration_since(down)
+    });
 }
 
 /// Fault 5: a client that waits for a server that does not answer is served by the first server that comes UP.
 #[test]
 fn fault_5_a_waiting_client_is_served_by_the_first_server_that_comes_up() {
-    let dark = Unanswering::start();
+    in_some_try(SOON, "served after the first UP", || {
+        let dark = Unanswering::start();
+        let config = Config::new().server_with(dark.address(), "check = false");
+        served_by_the_server_that_comes_up(config, QUICK)
+    });
+}
+
+/// Faults 2 and 5: a client that waits for a dark backup is served by the primary server that comes up,
+/// which ends the sessions of the backups.
+#[test]
+fn fault_2_on_marked_up_serves_a_client_that_connects_to_a_backup() {
+    in_some_try(SOON, "served after the first UP", || {
+        let dark = Unanswering::start();
+        let config = Config::new().server_with(dark.address(), "check = false, backup = true");
+        let keys = format!("{QUICK}, on-marked-up = \"shutdown-backup-sessions\"");
+        served_by_the_server_that_comes_up(config, &keys)
+    });
+}
+
+/// How long after its UP the server `s2`, which has these keys, serves a client that has been waiting for
+/// `s1`, which is dark.
+fn served_by_the_server_that_comes_up(config: Config, keys: &str) -> Duration {
     let refuses = Refuses::start();
-    let config = Config::new()
-        .server_with(dark.address(), "check = false")
-        .server_with(refuses.address(), QUICK)
+    let config = config
+        .server_with(refuses.address(), keys)
         .timeout("connect = \"60s\"");
     let rlb = Rlb::start(&config);
     rlb.wait_status("s2", "DOWN");
@@ -86,9 +159,8 @@ fn fault_5_a_waiting_client_is_served_by_the_first_server_that_comes_up() {
     let up = Instant::now();
     let (heard, ended) = served.join().expect("the client ends");
     assert_eq!(heard, (b"up".to_vec(), End::Eof));
-    let late = ended.saturating_duration_since(up);
-    assert!(late < SOON + LOADED, "{late:?} after the first UP");
     rlb.stop();
+    ended.saturating_duration_since(up)
 }
 
 /// A client whose session connects to a server that does not answer, for up to a minute.
@@ -106,7 +178,7 @@ fn waiting_for_a_dark_server(log: &Syslog, dark: &Unanswering) -> Rlb {
 fn fault_5_a_client_that_goes_while_its_session_connects_is_noticed() {
     let (log, dark) = (Syslog::udp(), Unanswering::start());
     let rlb = waiting_for_a_dark_server(&log, &dark);
-    let mut quickest = Duration::MAX;
+    let mut times = [Vec::new(), Vec::new()];
     for round in 0..10 {
         let client = connect(rlb.address());
         eventually_eq(STOP_WITHIN, &1, || rlb.number("FRONTEND", "scur"));
@@ -117,11 +189,13 @@ fn fault_5_a_client_that_goes_while_its_session_connects_is_noticed() {
             drop(client);
         }
         let line = log.next_with(" fe be/s1 ");
-        quickest = quickest.min(gone.elapsed());
+        times[round % 2].push(gone.elapsed());
         assert!(line.contains(" CC "), "{line}");
     }
-    assert!(quickest < Duration::from_millis(50), "{quickest:?}");
-    // As in HAProxy a reset counts as an abort, FIN does not.
+    let medians = times.map(median);
+    let noticed = medians.iter().all(|it| *it < Duration::from_millis(50));
+    assert!(noticed, "a reset and an end: {medians:?}");
+    // As with HAProxy a reset counts as an abort, an end does not.
     eventually_eq(STOP_WITHIN, &(0, 0, 5), || {
         let csv = rlb.csv();
         let backend = csv.row("be", "BACKEND");
@@ -151,16 +225,30 @@ fn a_client_that_half_closes_behind_its_request_is_served() {
     rlb.stop_after(client);
 }
 
-/// Fault 6: a backend whose only server refuses for a second, as during a restart, loses no client, and no
-/// client waits much longer than the restart.
+/// Fault 6: a backend whose one server restarts for a second under 50 connections a second loses nobody,
+/// and nobody waits much longer than the restart, whether the server is checked or not.
 #[test]
 fn fault_6_a_server_that_restarts_loses_no_client() {
-    let refuses = Refuses::start();
-    let config = Config::new().server_with(refuses.address(), "check = false");
-    let rlb = Rlb::start(&config);
+    for keys in ["check = false", ""] {
+        let slowest = Duration::from_millis(300);
+        in_some_try(slowest, "the slowest client, beyond the restart", || {
+            let peer = Peer::start(Behaviour::Says("hello"));
+            let config = Config::new().server_with(peer.address(), keys);
+            let rlb = Rlb::start(&config);
+            assert_eq!(hear(rlb.address()).0, "hello");
+            let beyond = over_a_restart(&rlb, peer);
+            rlb.stop();
+            beyond
+        });
+    }
+}
+
+/// How much longer than the restart the slowest client waited.
+fn over_a_restart(rlb: &Rlb, peer: Peer) -> Duration {
+    let refuses = peer.stop();
     let address = rlb.address();
     let begun = Instant::now();
-    let clients: Vec<_> = (0..75)
+    let clients: Vec<_> = (0..100)
         .map(|number| {
             std::thread::spawn(move || {
                 pace_until(begun + Duration::from_millis(20) * number);
@@ -171,22 +259,26 @@ fn fault_6_a_server_that_restarts_loses_no_client() {
     pace_until(begun + Duration::from_secs(1));
     let _peer = Peer::start_on(refuses, Behaviour::Says("hello"));
     let restart = begun.elapsed();
+    let mut slowest = Duration::ZERO;
     for client in clients {
         let (heard, took) = client.join().expect("a client");
         assert_eq!(heard.0, "hello");
-        assert!(took < restart + LOADED + SOON, "{took:?}");
+        slowest = slowest.max(took);
     }
-    eventually_eq(STOP_WITHIN, &0, || rlb.number("BACKEND", "econ"));
-    rlb.stop();
+    assert_eq!(rlb.number("BACKEND", "econ"), 0);
+    slowest.saturating_sub(restart)
 }
 
-/// The end of a connection after its client has sent `bytes` bytes.
-fn end_after_sending(address: SocketAddr, bytes: usize) -> End {
+/// What a client that has sent `bytes` bytes sees.
+fn end_after_sending(address: SocketAddr, bytes: usize) -> (Vec<u8>, End) {
     let mut stream = connect(address);
     // Fails when the end has come first.
     let _ = stream.write_all(&vec![b'x'; bytes]);
-    read_to_end(&mut stream).1
+    read_to_end(&mut stream)
 }
+
+/// Clients for each cause and each number of bytes: together 1,000 a cause.
+const CLIENTS: usize = 340;
 
 /// Fault 47: a client that no server serves gets FIN, whatever it has sent and whatever the reason.
 #[test]
@@ -195,51 +287,69 @@ fn fault_47_a_client_that_nobody_serves_gets_an_orderly_end() {
     let refusing = Config::new()
         .backend("retries = 0")
         .server_with(refuses.address(), "check = false");
+    let down = Config::new().server_with(refuses.address(), QUICK);
     let disabled = Config::new().server_with(refuses.address(), "disabled = true");
     let timed_out = Config::new()
         .timeout("connect = \"300ms\"")
         .server_with(dark.address(), "check = false");
-    for (cause, clients, config) in [
-        ("refused", 340, refusing),
-        ("maintenance", 340, disabled),
-        ("timeout", 40, timed_out),
+    for (cause, config) in [
+        ("refused", refusing),
+        ("no_server", down),
+        ("no_server", disabled),
+        ("timeout", timed_out),
     ] {
         let rlb = Rlb::start(&config);
-        let address = rlb.address();
+        eventually_true(STOP_WITHIN, "as it is to be", || {
+            (rlb.status("BACKEND") == "DOWN") == (cause == "no_server")
+        });
         for bytes in [0, 1, 70_000] {
-            let threads: Vec<_> = (0..clients / 20)
+            let address = rlb.address();
+            let threads: Vec<_> = (0..CLIENTS / 10)
                 .map(|_| {
                     std::thread::spawn(move || {
-                        (0..20)
-                            .map(|_| end_after_sending(address, bytes))
-                            .collect::<Vec<_>>()
+                        let ends = (0..10).map(|_| end_after_sending(address, bytes));
+                        ends.collect::<Vec<_>>()
                     })
                 })
                 .collect();
             for thread in threads {
-                let ends = thread.join().expect("clients");
-                let orderly = ends.iter().all(|end| *end == End::Eof);
-                assert!(orderly, "{cause}, {bytes} bytes: {ends:?}");
+                for end in thread.join().expect("clients") {
+                    assert_eq!(end, (Vec::new(), End::Eof), "{cause}, {bytes} bytes");
+                }
             }
         }
+        eventually_eq(STOP_WITHIN, &(3 * CLIENTS as u64), || {
+            rlb.failed_sessions(cause)
+        });
         rlb.stop();
     }
 }
 
-/// Fault 2: when an operator ends a server's sessions, those that are connecting to it end, too.
+/// Fault 2: an operator who ends a session, or a server's sessions, ends those too that connect to it.
 #[test]
-fn fault_2_sessions_that_connect_are_ended_with_their_servers() {
+fn fault_2_sessions_that_connect_are_ended_by_order() {
     let dark = Unanswering::start();
     let config = Config::new()
         .server_with(dark.address(), "check = false")
         .timeout("connect = \"60s\"");
     let fixture = Fixture::new(config, "admin");
-    let mut client = connect(fixture.rlb.address());
-    eventually_eq(STOP_WITHIN, &1, || fixture.rlb.number("s1", "connect"));
-    fixture.ask("shutdown sessions server be/s1");
-    let (heard, took) = timed(|| read_to_end(&mut client));
-    assert_eq!(heard, (Vec::new(), End::Eof));
-    assert!(took < SOON + LOADED, "{took:?}");
+    for all in [false, true] {
+        in_some_try(SOON, "ended while it connects", || {
+            let mut client = connect(fixture.rlb.address());
+            let id = eventually(STOP_WITHIN, "it connects", || {
+                let list = fixture.ask("show sess");
+                let line = list.lines().find(|line| line.contains("srv=s1"))?;
+                line.split(':').next().map(str::to_owned)
+            });
+            let begun = Instant::now();
+            fixture.ask(&match all {
+                true => "shutdown sessions server be/s1".to_owned(),
+                false => format!("shutdown session {id}"),
+            });
+            assert_eq!(read_to_end(&mut client), (Vec::new(), End::Eof));
+            begun.elapsed()
+        });
+    }
     fixture.rlb.stop();
 }
 

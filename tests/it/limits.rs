@@ -75,20 +75,7 @@ fn statistics_do_not_count_against_maxconn() {
     rlb.stop_after(only);
 }
 
-/// Value of a metric; 0 when it is not there.
-fn metric(rlb: &Rlb, name: &str) -> u64 {
-    let (_, text) = rlb.http_get("/metrics").expect("answers");
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    line.map_or(0, |value| value.trim().parse().expect("a number"))
-}
-
-/// Sessions of the backend that got no server by `cause`.
-fn failed_sessions(rlb: &Rlb, cause: &str) -> u64 {
-    let labels = format!("{{proxy=\"be\",cause=\"{cause}\"}}");
-    metric(rlb, &format!("rlb_backend_failed_sessions_total{labels}"))
-}
-
-/// Fault 25: the cause of a session without a server is a label of a metric, and in one event a second.
+/// Fault 25: why a session got no server is a label of a metric, and in one event a second.
 #[test]
 fn fault_25_causes_of_failed_sessions_can_be_told_apart() {
     let refuses = Refuses::start();
@@ -98,7 +85,7 @@ fn fault_25_causes_of_failed_sessions_can_be_told_apart() {
     for _ in 0..20 {
         assert_eq!(hear(rlb.address()).0, "");
     }
-    eventually_eq(STOP_WITHIN, &20, || failed_sessions(&rlb, "refused"));
+    eventually_eq(STOP_WITHIN, &20, || rlb.failed_sessions("refused"));
     let told =
         "\"session without a server\",\"backend\":\"be\",\"server\":\"s1\",\"cause\":\"refused\"";
     let events = rlb.events().all();
@@ -107,12 +94,12 @@ fn fault_25_causes_of_failed_sessions_can_be_told_apart() {
         (1..=begun.elapsed().as_secs() + 2).contains(&times),
         "{events:#?}"
     );
-    assert_eq!(failed_sessions(&rlb, "no_server"), 0);
+    assert_eq!(rlb.failed_sessions("no_server"), 0);
 
     let config = Config::new().server_with(refuses.address(), "disabled = true");
     rlb.reload(&config);
     assert_eq!(hear(rlb.address()).0, "");
-    eventually_eq(STOP_WITHIN, &1, || failed_sessions(&rlb, "no_server"));
+    eventually_eq(STOP_WITHIN, &1, || rlb.failed_sessions("no_server"));
 
     let dark = Unanswering::start();
     let config = Config::new()
@@ -120,8 +107,8 @@ fn fault_25_causes_of_failed_sessions_can_be_told_apart() {
         .server_with(dark.address(), "check = false");
     rlb.reload(&config);
     assert_eq!(hear(rlb.address()).0, "");
-    eventually_eq(STOP_WITHIN, &1, || failed_sessions(&rlb, "timeout"));
-    assert_eq!(failed_sessions(&rlb, "refused"), 20);
+    eventually_eq(STOP_WITHIN, &1, || rlb.failed_sessions("timeout"));
+    assert_eq!(rlb.failed_sessions("refused"), 20);
     rlb.stop();
 }
 
@@ -179,7 +166,7 @@ fn fault_5_without_descriptors_clients_are_served_or_told_and_the_rest_goes_on()
 
     // Fault 25: the shortage, and the step that had it.
     let missing = "rlb_shortages_total{step=\"accept\",cause=\"descriptors\"}";
-    assert!(metric(&rlb, missing) >= 1);
+    assert!(rlb.metric(missing) >= 1);
     let told =
         |line: &String| line.contains("\"no free descriptors") && line.contains("LimitNOFILE");
     assert!(rlb.events().all().iter().any(told));

@@ -221,7 +221,7 @@ fn deliver(
     let target = conn.side_mut(to);
     let emptied = pipe.empty(&target.fd);
     if let Ok(emptied) = &emptied {
-        target.emptied(&emptied, pipe.filled());
+        target.emptied(emptied, pipe.filled());
         if emptied.taken > 0 {
             target.written(now);
         } else if target.ended {

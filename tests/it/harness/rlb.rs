@@ -244,6 +244,21 @@ impl Rlb {
         Csv::parse(&text)
     }
 
+    /// Value of a metric with its labels; 0 when it is not there.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let (_, text) = self.http_get("/metrics").expect("answers");
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |value| value.trim().parse().expect("a number"))
+    }
+
+    /// Sessions of `be` that got no server by `cause`.
+    #[track_caller]
+    pub(crate) fn failed_sessions(&self, cause: &str) -> u64 {
+        let labels = format!("{{proxy=\"be\",cause=\"{cause}\"}}");
+        self.metric(&format!("rlb_backend_failed_sessions_total{labels}"))
+    }
+
     /// A number of a row of the backend `be`, or of the frontend for `FRONTEND`.
     #[track_caller]
     pub(crate) fn number(&self, svname: &str, column: &str) -> u64 {
