@@ -342,10 +342,12 @@ fn fault_2_sessions_that_connect_are_ended_by_order() {
                 line.split(':').next().map(str::to_owned)
             });
             let begun = Instant::now();
-            fixture.ask(&match all {
-                true => "shutdown sessions server be/s1".to_owned(),
-                false => format!("shutdown session {id}"),
-            });
+            let order = if all {
+                "shutdown sessions server be/s1".to_owned()
+            } else {
+                format!("shutdown session {id}")
+            };
+            fixture.ask(&order);
             assert_eq!(read_to_end(&mut client), (Vec::new(), End::Eof));
             begun.elapsed()
         });

@@ -1,14 +1,17 @@
 //! Limits: maxconn of the process and of a frontend, and the descriptor limit.
 
-use crate::harness::client::{connect, echo, hear, http_get};
+use crate::harness::client::{TIMEOUT, connect, echo, hear, http_get};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, steadily};
+use crate::harness::needs;
+use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer, Refuses, Unanswering};
 use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
 use crate::harness::runtime;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Connections above the limit wait in the backlog, are not refused, and are served later.
@@ -78,44 +81,137 @@ fn statistics_do_not_count_against_maxconn() {
 /// Fault 25: why a session got no server is a label of a metric, and in one event a second.
 #[test]
 fn fault_25_causes_of_failed_sessions_can_be_told_apart() {
-    let refuses = Refuses::start();
-    let config = Config::new().server_with(refuses.address(), "check = false");
-    let mut rlb = Rlb::start(&config);
-    let begun = Instant::now();
-    for _ in 0..20 {
-        assert_eq!(hear(rlb.address()).0, "");
+    if !needs::root() {
+        return;
     }
-    eventually_eq(STOP_WITHIN, &20, || rlb.failed_sessions("refused"));
-    let told =
-        "\"session without a server\",\"backend\":\"be\",\"server\":\"s1\",\"cause\":\"refused\"";
-    let events = rlb.events().all();
-    let times = events.iter().filter(|it| it.contains(told)).count() as u64;
-    assert!(
-        (1..=begun.elapsed().as_secs() + 2).contains(&times),
-        "{events:#?}"
-    );
-    assert_eq!(rlb.failed_sessions("no_server"), 0);
+    let netns = Netns::loopback();
+    netns.ip(&["route", "add", "unreachable", "192.0.2.1"]);
+    netns.ip(&["route", "add", "prohibit", "192.0.2.2"]);
+    netns.enter(causes_can_be_told_apart);
+}
 
-    let config = Config::new().server_with(refuses.address(), "disabled = true");
-    rlb.reload(&config);
-    assert_eq!(hear(rlb.address()).0, "");
-    eventually_eq(STOP_WITHIN, &1, || rlb.failed_sessions("no_server"));
+/// Sessions that fail by each cause.
+const FAILED: u64 = 20;
 
-    let dark = Unanswering::start();
-    let config = Config::new()
-        .timeout("connect = \"300ms\"")
-        .server_with(dark.address(), "check = false");
-    rlb.reload(&config);
-    assert_eq!(hear(rlb.address()).0, "");
-    eventually_eq(STOP_WITHIN, &1, || rlb.failed_sessions("timeout"));
-    assert_eq!(rlb.failed_sessions("refused"), 20);
+fn causes_can_be_told_apart() {
+    let (refuses, dark) = (Refuses::start(), Unanswering::start());
+    let server = |address: String, keys: &str| {
+        let config = Config::new()
+            .backend("retries = 0")
+            .server_with(address, keys);
+        config.timeout("connect = \"1500ms\"")
+    };
+    let refusing = refuses.address().to_string();
+    let causes = [
+        ("refused", server(refusing.clone(), "check = false")),
+        ("no_server", server(refusing, "disabled = true")),
+        (
+            "timeout",
+            server(dark.address().to_string(), "check = false"),
+        ),
+        (
+            "unreachable",
+            server("192.0.2.1:80".into(), "check = false"),
+        ),
+        (
+            "connect_error",
+            server("192.0.2.2:80".into(), "check = false"),
+        ),
+    ];
+    let mut rlb = Rlb::start(&causes[0].1);
+    for (number, (cause, config)) in causes.iter().enumerate() {
+        if number > 0 {
+            rlb.reload(config);
+        }
+        let (begun, address) = (Instant::now(), rlb.address());
+        let clients: Vec<_> = (0..FAILED)
+            .map(|_| std::thread::spawn(move || hear(address).0))
+            .collect();
+        for client in clients {
+            assert_eq!(client.join().expect("a client"), "", "{cause}");
+        }
+        eventually_eq(STOP_WITHIN, &FAILED, || rlb.failed_sessions(cause));
+        let told = rlb.events().with("\"session without a server\"");
+        let cause = format!("\"cause\":\"{cause}\"");
+        let times = told.iter().filter(|it| it.contains(&cause)).count() as u64;
+        let most = begun.elapsed().as_secs() + 2;
+        assert!((1..=most).contains(&times), "{told:#?}");
+    }
+    for (cause, _) in causes {
+        assert_eq!(rlb.failed_sessions(cause), FAILED, "{cause}");
+    }
     rlb.stop();
 }
 
-#[test]
-fn fault_5_without_descriptors_clients_are_served_or_told_and_the_rest_goes_on() {
+/// How long a client may wait for a server or for its end.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
+
+/// Many clients at once, each of which says a word. Each is served or told within [`TOLD_WITHIN`], some
+/// are told, and those that are served stay; how many were served.
+fn served_or_told(connect: impl Fn(u8) -> TcpStream + Sync) -> Vec<TcpStream> {
+    let one = |number: u8| {
+        let begun = Instant::now();
+        let mut stream = connect(number);
+        stream.write_all(b"waited").expect("the kernel takes it");
+        let mut answer = [0; 6];
+        let read = stream.read(&mut answer);
+        let took = begun.elapsed();
+        assert!(
+            took < TOLD_WITHIN,
+            "client {number} after {took:?}: {read:?}"
+        );
+        let served = read.expect("an orderly end") > 0;
+        assert!(!served || &answer == b"waited");
+        served.then_some(stream)
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (1..=60)
+            .map(|number| scope.spawn(move || one(number)))
+            .collect();
+        let ends: Vec<_> = clients
+            .into_iter()
+            .map(|it| it.join().expect("a client"))
+            .collect();
+        assert!(
+            ends.iter().any(Option::is_none),
+            "no shortage: the test tests nothing"
+        );
+        ends.into_iter().flatten().collect()
+    })
+}
+
+/// Nothing is held a second after the clients have left; `end` ends the shortage, and from there on all is
+/// good: 50 of 50 within 1.5 s.
+fn good_again(rlb: &Rlb, streams: Vec<TcpStream>, end: impl FnOnce()) {
+    drop(streams);
+    let freed = || rlb.number("FRONTEND", "scur") == 0;
+    eventually_true(Duration::from_secs(1), "nothing is held", freed);
+    end();
+    let over = Instant::now();
+    for _ in 0..50 {
+        echo(&mut connect(rlb.address()), b"good again");
+    }
+    assert!(over.elapsed() < Duration::from_millis(1_500));
+}
+
+/// The statistics answer within half a second, and the server is not blamed, as long as the shortage lasts.
+fn goes_on(rlb: &Rlb) {
+    let failed = rlb.number("s1", "chkfail");
+    steadily(Duration::from_secs(2), "the rest goes on", || {
+        let asked = Instant::now();
+        let (status, _) = http_get(rlb.addresses("stats")[0], "/healthz").expect("answers");
+        status == 200
+            && asked.elapsed() < Duration::from_millis(500)
+            && rlb.status("s1").starts_with("UP")
+    });
+    assert_eq!(rlb.number("s1", "chkfail"), failed, "no check failed by it");
+}
+
+/// A server with checks, towards which one session has been, and `timeout connect` of a minute.
+fn before_a_shortage() -> (Peer, Rlb) {
     let peer = Peer::start(Behaviour::Echo);
     let config = Config::new()
+        .timeout("connect = \"60s\"")
         .backend("check = { type = \"tcp\", interval = \"200ms\" }")
         .server(peer.address());
     let rlb = Rlb::start(&config);
@@ -124,28 +220,19 @@ fn fault_5_without_descriptors_clients_are_served_or_told_and_the_rest_goes_on()
     eventually_true(STOP_WITHIN, "the first session ends", || {
         rlb.number("FRONTEND", "scur") == 0
     });
-    let failed_before = rlb.number("s1", "chkfail");
+    (peer, rlb)
+}
 
+#[test]
+fn fault_5_without_descriptors_clients_are_served_or_told_and_the_rest_goes_on() {
+    let (_peer, rlb) = before_a_shortage();
     let before = set_descriptor_limit(&rlb, rlb.process.descriptors() as u64 + 12);
     let events_before = rlb.events().all().len();
     let cpu_before = rlb.process.cpu_time();
     let start = Instant::now();
-    // Far more than 12 descriptors allow; each session needs two.
-    let mut streams: Vec<TcpStream> = (0..60).map(|_| connect(rlb.address())).collect();
-    for stream in &mut streams {
-        stream.write_all(b"waited").expect("the kernel takes it");
-    }
-    steadily(
-        Duration::from_secs(3),
-        "the statistics answer, and nobody is blamed",
-        || {
-            let asked = Instant::now();
-            let (status, _) = http_get(rlb.addresses("stats")[0], "/healthz").expect("answers");
-            status == 200
-                && asked.elapsed() < Duration::from_millis(500)
-                && rlb.status("s1").starts_with("UP")
-        },
-    );
+    // Far more than 12 descriptors can carry; two are needed for each session.
+    let streams = served_or_told(|_| connect(rlb.address()));
+    goes_on(&rlb);
     let events = rlb.events().all().len() - events_before;
     assert!(
         events as u64 <= start.elapsed().as_secs() + 2,
@@ -158,31 +245,52 @@ fn fault_5_without_descriptors_clients_are_served_or_told_and_the_rest_goes_on()
         "a busy loop: {cpu:?} in {:?}",
         start.elapsed()
     );
-    assert_eq!(
-        rlb.number("s1", "chkfail"),
-        failed_before,
-        "no check failed by our own shortage"
-    );
-
-    // Fault 25: the shortage, and the step that had it.
+    // Fault 25: what was missing, and for what.
     let missing = "rlb_shortages_total{step=\"accept\",cause=\"descriptors\"}";
     assert!(rlb.metric(missing) >= 1);
     let told =
         |line: &String| line.contains("\"no free descriptors") && line.contains("LimitNOFILE");
     assert!(rlb.events().all().iter().any(told));
-
-    served_or_told(&mut streams);
-    drop(streams);
-    let freed = || rlb.number("FRONTEND", "scur") == 0;
-    eventually_true(Duration::from_secs(1), "nothing is held", freed);
-
-    set_descriptor_limit(&rlb, before);
-    let over = Instant::now();
-    for _ in 0..50 {
-        echo(&mut connect(rlb.address()), b"good again");
-    }
-    assert!(over.elapsed() < Duration::from_millis(1_500));
+    good_again(&rlb, streams, || {
+        set_descriptor_limit(&rlb, before);
+    });
     rlb.stop();
+}
+
+/// Fault 5: the same of source ports, of which there are twenty towards the server.
+#[test]
+fn fault_5_without_source_ports_clients_are_served_or_told_and_the_rest_goes_on() {
+    if !needs::root() {
+        return;
+    }
+    let netns = Netns::loopback();
+    netns.enter(|| {
+        let (_peer, rlb) = before_a_shortage();
+        let wide = "32768 60999";
+        netns.sysctl("ipv4/ip_local_port_range", "40000 40019");
+        let begun = Instant::now();
+        let streams = served_or_told(|number| {
+            // Each from an address of its own, where it has all ports.
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            let own = SocketAddr::from(([127, 0, 1, number], 0));
+            socket.bind(&own.into()).expect("an address");
+            socket.connect(&rlb.address().into()).expect("connected");
+            socket.set_read_timeout(Some(TIMEOUT)).expect("an option");
+            socket.into()
+        });
+        assert!((10..=20).contains(&streams.len()), "{}", streams.len());
+        goes_on(&rlb);
+        // Fault 25.
+        assert!(rlb.failed_sessions("source_ports") >= 40);
+        let told = rlb.events().with("no free source ports towards 127.0.0.1:");
+        let most = begun.elapsed().as_secs() + 2;
+        assert!((1..=most).contains(&(told.len() as u64)), "{told:#?}");
+        assert!(told[0].contains("ip_local_port_range"), "{told:#?}");
+        good_again(&rlb, streams, || {
+            netns.sysctl("ipv4/ip_local_port_range", wide);
+        });
+        rlb.stop();
+    });
 }
 
 /// Faults 35 and 36: under any descriptor limit rlb either reports in one sentence that it is too low and exits
@@ -190,7 +298,7 @@ fn fault_5_without_descriptors_clients_are_served_or_told_and_the_rest_goes_on()
 #[test]
 fn fault_35_what_maxconn_promises_is_kept_under_any_descriptor_limit() {
     raise_own_limit();
-    let sizes = [(1, 1), (10, 40)];
+    let sizes = [(1, 1), (2, 40), (10, 40)];
     for nofile in [16, 32, 48, 64, 96, 128, 1024, 4096] {
         for (threads, binds) in sizes {
             let promised = promise_is_kept(nofile, threads, binds);
@@ -269,22 +377,7 @@ fn raise_own_limit() {
     rustix::process::setrlimit(Resource::Nofile, raised).expect("up to the hard limit");
 }
 
-/// Each client was served or rejected by now, and some were rejected.
-fn served_or_told(streams: &mut [TcpStream]) {
-    let mut told = 0;
-    for stream in streams {
-        stream.set_nonblocking(true).expect("non-blocking");
-        let mut answer = [0; 6];
-        match stream.read(&mut answer) {
-            Ok(0) => told += 1,
-            Ok(_) => assert_eq!(&answer, b"waited"),
-            Err(error) => panic!("neither served nor told: {error}"),
-        }
-    }
-    assert!(told > 0, "descriptors for all: the test tests nothing");
-}
-
-/// Sets the soft descriptor limit of a running rlb; returns the one before.
+/// Sets the soft limit of open descriptors of a running rlb; the soft limit it had.
 fn set_descriptor_limit(rlb: &Rlb, limit: u64) -> u64 {
     let id = i32::try_from(rlb.process.id()).expect("a process id is a pid_t");
     let pid = Pid::from_raw(id).expect("not 0");

@@ -26,6 +26,7 @@ mod runtime_access;
 mod runtime_api;
 mod service;
 mod session_end;
+mod session_orders;
 mod session_timeouts;
 mod show_sess;
 mod stats;

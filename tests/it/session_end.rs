@@ -1,92 +1,17 @@
-//! How sessions end: by order while bulk flows, by a reset, and half-closed ones. Timeouts are tried in
-//! `session_timeouts`.
+//! How sessions end: behind urgent bytes, by a reset, and half-closed ones. Orders are tried in
+//! `session_orders`, timeouts in `session_timeouts`.
 
-use crate::harness::client::{TIMEOUT, connect, end_of, read_to_end};
+use crate::harness::client::{End, TIMEOUT, connect, end_of, read_to_end};
 use crate::harness::config::Config;
-use crate::harness::eventually::{eventually_true, pace_until};
+use crate::harness::eventually::pace_until;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::Rlb;
-use crate::harness::runtime::Fixture;
 use crate::harness::syslog::Syslog;
+use socket2::SockRef;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
-
-/// From an order to the end of both sides; the second part allows for a busy machine.
-const ENDED_WITHIN: Duration = Duration::from_millis(200 + 150);
-
-/// Bytes that must have moved before the session is ended, so that it is spliced.
-const MOVED: u64 = 4 << 20;
-
-/// Writes until nothing more is taken.
-fn flood(mut stream: &TcpStream) {
-    let block = vec![7; 256 << 10];
-    while stream.write_all(&block).is_ok() {}
-}
-
-/// Fault 2: an operator's order to end a session that moves bulk had no effect as long as it moved. Fault 50:
-/// the letters are those of HAProxy 3.5.
-#[test]
-fn fault_2_an_order_ends_sessions_that_move_bulk() {
-    for upload in [false, true] {
-        for all in [false, true] {
-            ends_bulk(upload, all);
-        }
-    }
-}
-
-fn ends_bulk(upload: bool, all: bool) {
-    let (ended, server_ended) = sync_channel(1);
-    let peer = Peer::start(Behaviour::script(move |mut stream| {
-        if upload {
-            drop(std::io::copy(&mut stream, &mut std::io::sink()));
-        } else {
-            flood(&stream);
-        }
-        // The test may have failed and ended.
-        let _ = ended.send(Instant::now());
-    }));
-    let log = Syslog::udp();
-    let config = Config::new()
-        .server_with(peer.address(), "check = false")
-        .log(format!("udp:{}", log.address()), "raw");
-    let fixture = Fixture::new(config, "admin");
-    let mut client = connect(fixture.rlb.address());
-    let client = std::thread::spawn(move || {
-        if upload {
-            flood(&client);
-        } else {
-            let mut buffer = vec![0; 256 << 10];
-            while client.read(&mut buffer).is_ok_and(|count| count > 0) {}
-        }
-        Instant::now()
-    });
-    let column = if upload { "bin" } else { "bout" };
-    eventually_true(TIMEOUT, "bulk flows", || {
-        fixture.rlb.number("s1", column) > MOVED
-    });
-    let order = if all {
-        "shutdown sessions server be/s1".to_owned()
-    } else {
-        let list = fixture.ask("show sess");
-        let id = list.split(':').next().expect("a session").trim().to_owned();
-        format!("shutdown session {id}")
-    };
-    let begun = Instant::now();
-    fixture.ask(&order);
-    let client_ended = client.join().expect("no panic");
-    let server_ended = server_ended.recv_timeout(TIMEOUT).expect("it ends");
-    for (side, at) in [("client", client_ended), ("server", server_ended)] {
-        let took = at.saturating_duration_since(begun);
-        assert!(
-            took <= ENDED_WITHIN,
-            "{order}, upload {upload}: the {side} after {took:?}"
-        );
-    }
-    log.next_with(" KC ");
-    fixture.rlb.stop();
-}
 
 /// How late a timeout may be, and what the log and a busy machine add.
 const LATE_MAX: Duration = Duration::from_millis(100 + 250);
@@ -125,6 +50,62 @@ fn fault_40_a_reset_after_a_half_close_is_noticed() {
     let (bytes, end) = read_to_end(&mut server);
     assert!(!bytes.is_empty());
     assert_eq!(end, end_of(&std::io::ErrorKind::ConnectionReset.into()));
+    rlb.stop();
+}
+
+/// What is sent before the urgent byte, and behind it: copied, and spliced.
+const BEFORE: [usize; 4] = [1, 40_000, 70_000, 4_000_000];
+const BEHIND: [usize; 4] = [0, 1, 5_000, 300_000];
+
+/// Sends the urgent byte between the others, and ends.
+fn send_urgently(mut stream: &TcpStream, (before, behind): (usize, usize)) {
+    stream.write_all(&vec![1; before]).expect("sent");
+    let sent = SockRef::from(stream).send_out_of_band(&[2]);
+    assert_eq!(sent.expect("sent"), 1);
+    stream.write_all(&vec![3; behind]).expect("sent");
+    stream.shutdown(Shutdown::Write).expect("a half-close");
+}
+
+/// Fault 41: urgent bytes anywhere in bulk, either way: all bytes arrive, and the session ends normally.
+#[test]
+fn fault_41_urgent_bytes_lose_nothing_and_leave_the_letters() {
+    let (sender, streams) = sync_channel(1);
+    let peer = Peer::start(Behaviour::script(move |stream| drop(sender.send(stream))));
+    let log = Syslog::udp();
+    let config = Config::new()
+        .server_with(peer.address(), "check = false")
+        .log(format!("udp:{}", log.address()), "raw");
+    let rlb = Rlb::start(&config);
+    for upload in [true, false] {
+        for (before, behind) in BEFORE
+            .iter()
+            .flat_map(|it| BEHIND.map(|behind| (*it, behind)))
+        {
+            let client = connect(rlb.address());
+            let server = streams.recv_timeout(TIMEOUT).expect("reached");
+            server.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+            let (source, mut target) = if upload {
+                (client, server)
+            } else {
+                (server, client)
+            };
+            let writer = std::thread::spawn(move || {
+                send_urgently(&source, (before, behind));
+                source
+            });
+            let (bytes, end) = read_to_end(&mut target);
+            let case = format!("upload {upload}, {before}, urgent, {behind}");
+            assert_eq!(
+                (bytes.len(), end),
+                (before + 1 + behind, End::Eof),
+                "{case}"
+            );
+            assert_eq!(bytes.iter().position(|it| *it == 2), Some(before), "{case}");
+            drop((target, writer.join().expect("no panic")));
+            let line = log.next_with(" fe be/s1 ");
+            assert!(line.contains(" -- "), "{case}: {line}");
+        }
+    }
     rlb.stop();
 }
 

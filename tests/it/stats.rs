@@ -2,10 +2,18 @@
 
 use crate::harness::client::{End, connect, echo, hear, read_to_end};
 use crate::harness::config::Config;
-use crate::harness::eventually::eventually_eq;
+use crate::harness::eventually::{eventually_eq, eventually_true};
+use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::ports;
+use crate::harness::process::Process;
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
-use std::io::Write;
+use crate::harness::runtime::Fixture;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The columns of HAProxy 3.x up to the marker; rlb's own follow.
@@ -148,4 +156,104 @@ fn nonsense_and_silence_end_and_the_page_still_answers() {
     );
     echo(&mut session, b"nor afterwards");
     rlb.stop_after(session);
+}
+
+/// Fault 42: answers are whole for clients that half-close behind their request, and for those of the
+/// runtime socket; HAProxy's beside rlb's, for 100 proxies of 20 servers.
+#[test]
+fn fault_42_clients_that_half_close_get_whole_answers_as_from_haproxy() {
+    let Some(haproxy) = needs::haproxy() else {
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (stats, socket) = (ports::free(), dir.path().join("admin.sock"));
+    let mut theirs = format!(
+        "global\n stats socket {}\ndefaults\n mode tcp\n timeout client 1m\n timeout server 1m\n \
+         timeout connect 5s\nfrontend stats\n mode http\n bind {stats}\n stats enable\n stats uri /\n",
+        socket.display()
+    );
+    let mut ours = Config::new();
+    for number in 0..100 {
+        let bind = dir.path().join(format!("{number}.sock"));
+        let (mut servers, mut lines) = (String::new(), String::new());
+        for server in 0..20 {
+            let _ = writeln!(lines, " server s{server} 127.0.0.1:9");
+            let _ = write!(
+                servers,
+                "{{ name = \"s{server}\", address = \"127.0.0.1:9\", check = false }},"
+            );
+        }
+        let _ = write!(
+            theirs,
+            "listen l{number}\n bind unix@{}\n{lines}",
+            bind.display()
+        );
+        ours = ours.table(&format!(
+            "[[listen]]\nname = \"l{number}\"\nbind = \"127.0.0.1:0\"\nservers = [{servers}]"
+        ));
+    }
+    let file = dir.path().join("haproxy.cfg");
+    std::fs::write(&file, theirs).expect("written");
+    let mut command = Command::new(haproxy);
+    command.arg("-db").arg("-f").arg(&file);
+    let process = Process::start(command, None, false);
+    eventually_true(STOP_WITHIN, "HAProxy listens", || {
+        ports::is_listened_on(stats)
+    });
+    let fixture = Fixture::new(
+        ours.server("127.0.0.1:9".parse().expect("an address")),
+        "admin",
+    );
+    let sides = [
+        ("HAProxy", stats, socket),
+        ("rlb", fixture.rlb.addresses("stats")[0], fixture.socket()),
+    ];
+    for (name, stats, socket) in sides {
+        for round in 0..20 {
+            for head in [
+                "HTTP/1.0\r\n",
+                "HTTP/1.1\r\nhost: x\r\nconnection: close\r\n",
+            ] {
+                let request = format!("GET /;csv {head}\r\n");
+                let answer = half_closing(connect(stats), &request);
+                let rows = answer.matches("\nl").count();
+                assert_eq!(rows, 100 * 22, "{name}, round {round}, {head:?}");
+                assert!(answer.contains("\nl99,BACKEND,"), "{name}, {head:?}");
+            }
+            let stream = UnixStream::connect(&socket).expect("the socket");
+            let answer = half_closing(stream, "show stat\n");
+            let rows = answer.matches("\nl").count();
+            assert_eq!(rows, 100 * 22, "{name}, round {round}, runtime socket");
+        }
+    }
+    drop(process);
+    fixture.rlb.stop();
+}
+
+/// A stream of which the writing half can be ended.
+trait HalfClose: Read + Write {
+    fn half_close(&self);
+}
+
+impl HalfClose for TcpStream {
+    fn half_close(&self) {
+        self.shutdown(Shutdown::Write).expect("a half-close");
+    }
+}
+
+impl HalfClose for UnixStream {
+    fn half_close(&self) {
+        self.shutdown(Shutdown::Write).expect("a half-close");
+    }
+}
+
+/// The answer to a request behind which the client's half ends.
+fn half_closing(mut stream: impl HalfClose, request: &str) -> String {
+    stream.write_all(request.as_bytes()).expect("sent");
+    stream.half_close();
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("answered and closed");
+    answer
 }
