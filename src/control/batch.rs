@@ -83,7 +83,10 @@ impl<'a> Batch<'a> {
         let (rules, passed) = (before.rules(), report.status == CheckStatus::L4Ok);
         let mut server = Server::clone(&before);
         let moved = if passed {
-            server.live.trust();
+            let handle = self.servers.check_handle(uid);
+            if handle.is_some_and(|handle| handle.clears_suspicion()) {
+                server.live.trust();
+            }
             server.status.check_passed(rules, self.now)
         } else {
             server.status.check_failed(rules, self.now)

@@ -40,8 +40,8 @@ use tokio::time::{MissedTickBehavior, interval_at, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a server without a check stays suspected: nothing else would ever clear it, because a
-/// suspected server is picked last.
+/// How long a server stays suspected that has no check, or one that connects elsewhere: nothing else would
+/// ever clear it, because a suspected server is picked last.
 pub const SUSPECT_TTL: Duration = Duration::from_secs(10);
 
 /// What control works with.
@@ -69,7 +69,7 @@ pub struct Control {
     parts: Parts,
     servers: ServerIndex,
     maxima: RateMaxima,
-    /// Suspected servers without a check, and since when.
+    /// Suspected servers whose suspicion no check clears, and since when.
     suspects: Vec<(Arc<ServerLive>, Instant)>,
     tasks: TaskTracker,
     stop_tasks: CancellationToken,
@@ -251,11 +251,14 @@ impl Control {
         }
     }
 
-    /// Workers have given up hope in a server: a check decides.
+    /// Connections to a server have failed: a check decides. Where none connects to the same place, time
+    /// does.
     fn suspected(&mut self, uid: u64, now: Instant) {
         if let Some(handle) = self.servers.check_handle(uid) {
-            handle.check_now();
-            return;
+            handle.check_suspect();
+            if handle.clears_suspicion() {
+                return;
+            }
         }
         let snapshot = self.parts.snapshot.load();
         let at = self.servers.get(uid);

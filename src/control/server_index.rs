@@ -33,11 +33,11 @@ struct Checked {
 
 impl Checked {
     fn new(server: &Server, all: &CancellationToken) -> Self {
+        let interval_kind = IntervalKind::of(&server.status, server.rules());
+        let handle = CheckHandle::new(interval_kind, target(server));
+        handle.set_asks_traffic_target(Target::is_of_traffic(&server.spec));
         Self {
-            handle: CheckHandle::new(
-                IntervalKind::of(&server.status, server.rules()),
-                target(server),
-            ),
+            handle,
             stop: all.child_token(),
         }
     }
@@ -97,6 +97,8 @@ impl ServerIndex {
                 Some(checked) if same => {
                     let interval_kind = IntervalKind::of(&server.status, server.rules());
                     checked.handle.set_interval_kind(interval_kind);
+                    let asks = Target::is_of_traffic(&server.spec);
+                    checked.handle.set_asks_traffic_target(asks);
                     checked
                 }
                 other => {

@@ -7,7 +7,7 @@ use crate::harness::peer::{Behaviour, Peer, Refuses, Unanswering};
 use crate::harness::rlb::Rlb;
 use crate::harness::syslog::Syslog;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// HAProxy's text for a refused check.
 const REFUSED: &str =
@@ -401,4 +401,60 @@ fn checks_end_without_a_reset() {
     });
     assert!(seen.iter().all(|end| *end == End::Eof), "{seen:?}");
     rlb.stop();
+}
+
+/// Fault 14: where the check connects to another port and passes while connections are refused, each few
+/// failed connects asked for a check (1,168 in 2 s), and each passed one made the next clients pay again.
+#[test]
+fn fault_14_failed_connects_ask_for_one_check_in_a_fast_interval() {
+    const FAST: Duration = Duration::from_millis(400);
+    const LENGTH: Duration = Duration::from_secs(2);
+    let checked = Peer::start(Behaviour::Sink);
+    let refuses = Refuses::start();
+    let other = Peer::start(Behaviour::Echo);
+    let keys = format!(
+        "check = {{ type = \"tcp\", interval = \"1h\", fast-interval = \"{}ms\", port = {} }}",
+        FAST.as_millis(),
+        checked.address().port()
+    );
+    let alone = Config::new()
+        .backend("retries = 0")
+        .server_with(refuses.address(), &keys);
+    let beside = alone.clone().server_with(other.address(), "check = false");
+    for (config, served) in [(alone, false), (beside, true)] {
+        let before = checked.accepted();
+        let rlb = Rlb::start(&config);
+        eventually_true(TIMEOUT, "the first check", || {
+            rlb.csv().row("be", "s1").text("check_status") == "L4OK"
+        });
+        let first = checked.accepted();
+        assert_eq!(first, before + 1, "the check at the start");
+        let (mut clients, start) = (0, Instant::now());
+        while start.elapsed() < LENGTH {
+            let mut client = connect(rlb.address());
+            if served {
+                echo(&mut client, b"served by the other");
+            } else {
+                assert_eq!(read_to_end(&mut client).0, b"");
+            }
+            clients += 1;
+        }
+        let extra = checked.accepted() - first;
+        let intervals = start.elapsed().as_millis() / FAST.as_millis();
+        let most = 1 + usize::try_from(intervals).expect("few");
+        assert!(
+            (1..=most).contains(&extra),
+            "{extra} checks, {most} at most"
+        );
+        assert!(clients > 100, "{clients}");
+        if served {
+            let paid = rlb.number("s1", "wredis");
+            // What is picked before three have failed, by each of two workers.
+            assert!(
+                (3..20).contains(&paid),
+                "{paid} of {clients} asked it in vain"
+            );
+        }
+        rlb.stop();
+    }
 }

@@ -7,7 +7,7 @@
 //! second. The probe looks for the answer at once, because a server on this machine has given it by then. Only
 //! an answer that is not there yet is waited for in the runtime's epoll instance.
 
-use crate::config::model::{Server as Spec, ServerPort};
+use crate::config::model::{Server as Spec, ServerAddress, ServerPort};
 use crate::live::CheckStatus;
 use crate::state::Endpoint;
 use crate::sys::limits::{self, DescriptorReserve};
@@ -42,6 +42,29 @@ pub enum Target {
 }
 
 impl Target {
+    /// Whether the check of `spec` connects to where its sessions do: it names no other address and no
+    /// other port.
+    pub fn is_of_traffic(spec: &Spec) -> bool {
+        let Some(check) = &spec.check else {
+            return false;
+        };
+        let same_address = match (check.address, &spec.address) {
+            (None, _) => true,
+            (Some(own), ServerAddress::Ip(address, _)) => own == *address,
+            (Some(_), _) => false,
+        };
+        let same_port = match (check.port, &spec.address) {
+            (None, _) => true,
+            (
+                Some(own),
+                ServerAddress::Ip(_, ServerPort::Fixed(port))
+                | ServerAddress::Name(_, ServerPort::Fixed(port)),
+            ) => own == *port,
+            (Some(_), _) => false,
+        };
+        same_address && same_port
+    }
+
     /// The target of a server's check: the check's own address and port, otherwise the server's.
     pub fn of(spec: &Spec, endpoint: &Endpoint) -> Self {
         let own = spec.check.as_ref();

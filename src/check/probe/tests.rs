@@ -282,3 +282,17 @@ fn errors_in_haproxys_words() {
     );
     assert!(said(libc::ETIMEDOUT).starts_with("General socket error (Connection timed out)"));
 }
+
+#[test]
+fn a_check_asks_where_the_traffic_goes_unless_it_names_another_address_or_port() {
+    let of = |change: fn(&mut crate::config::model::Check)| {
+        let mut spec = crate::state::test_config::server("s1");
+        change(spec.check.as_mut().unwrap());
+        Target::is_of_traffic(&spec)
+    };
+    assert!(of(|_| {}));
+    assert!(of(|check| check.port = Some(9)), "its own");
+    assert!(!of(|check| check.port = Some(10)));
+    assert!(of(|check| check.address = Some([127, 0, 0, 1].into())));
+    assert!(!of(|check| check.address = Some([127, 0, 0, 2].into())));
+}

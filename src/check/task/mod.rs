@@ -26,12 +26,25 @@ use tokio_util::sync::CancellationToken;
 /// Time between two warnings about checks that could not be made.
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
+/// Why a check is wanted beside the grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    /// The server was put into service, or has another address.
+    Now,
+    /// Connections of sessions have failed.
+    Suspicion,
+}
+
 /// How control steers a check task.
 #[derive(Debug)]
 pub struct CheckHandle {
     interval_kind: Cell<IntervalKind>,
     target: RefCell<Option<Target>>,
-    wanted: Cell<bool>,
+    wanted: Cell<Option<Extra>>,
+    /// When the last check started that a suspicion had asked for.
+    suspicion_checked: Cell<Option<Instant>>,
+    /// It connects to where the traffic goes.
+    asks_traffic_target: Cell<bool>,
     /// Verdicts on their way to control, which [`CheckHandle::interval_kind`] does not reflect yet.
     undelivered: Cell<u32>,
     changed: Notify,
@@ -43,7 +56,9 @@ impl CheckHandle {
         Rc::new(Self {
             interval_kind: Cell::new(interval_kind),
             target: RefCell::new(target),
-            wanted: Cell::new(false),
+            wanted: Cell::new(None),
+            suspicion_checked: Cell::new(None),
+            asks_traffic_target: Cell::new(true),
             undelivered: Cell::new(0),
             changed: Notify::new(),
         })
@@ -52,8 +67,39 @@ impl CheckHandle {
     /// Check at once; the grid does not move. If a check is in flight and fails, that is enough; if it passes,
     /// another check follows.
     pub fn check_now(&self) {
-        self.wanted.set(true);
+        self.wanted.set(Some(Extra::Now));
         self.changed.notify_one();
+    }
+
+    /// Connections of sessions have failed: check at once, but at most once in the check's fast interval,
+    /// however often they fail. A check that starts before that answers it too.
+    pub fn check_suspect(&self) {
+        if self.wanted.get().is_none() {
+            self.wanted.set(Some(Extra::Suspicion));
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whether the check connects to where the traffic goes ([`Target::is_of_traffic`]). Only then does a
+    /// passed one clear a suspicion.
+    pub fn set_asks_traffic_target(&self, asks: bool) {
+        self.asks_traffic_target.set(asks);
+    }
+
+    /// Whether a passed check clears a suspicion.
+    pub fn clears_suspicion(&self) -> bool {
+        self.asks_traffic_target.get()
+    }
+
+    /// When the check that is wanted beside the grid may start; `None`: none is wanted.
+    fn extra_due(&self, check: &Check, now: Instant) -> Option<Instant> {
+        match self.wanted.get()? {
+            Extra::Now => Some(now),
+            Extra::Suspicion => {
+                let last = self.suspicion_checked.get();
+                Some(last.map_or(now, |last| last + check.fast_interval))
+            }
+        }
     }
 
     /// Sets the interval that the server's state requires from now on.
@@ -81,7 +127,7 @@ impl CheckHandle {
         let settled =
             self.interval_kind.get() == IntervalKind::Normal && self.undelivered.get() == 0;
         let again = settled && live.check.passed_again(took);
-        if again {
+        if again && self.clears_suspicion() {
             live.trust();
         }
         again
@@ -102,13 +148,23 @@ impl CheckHandle {
                 self.changed.notified().await;
                 continue;
             };
-            if self.wanted.replace(false) {
+            let now = Instant::now();
+            let extra = self.extra_due(check, now);
+            if extra.is_some_and(|at| at <= now) {
+                if self.wanted.take() == Some(Extra::Suspicion) {
+                    self.suspicion_checked.set(Some(now));
+                }
                 return target;
             }
-            let due = grid.due(interval, Instant::now());
+            let due = grid.due(interval, now);
+            let next = extra.map_or(due.at, |extra| extra.min(due.at));
             tokio::select! {
-                () = sleep_until(due.at.into()) => {
+                () = sleep_until(next.into()) => {
+                    if next < due.at {
+                        continue;
+                    }
                     grid.start(due);
+                    self.wanted.set(None);
                     return target;
                 }
                 () = self.changed.notified() => {}
@@ -265,7 +321,7 @@ async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Tar
                 return true;
             }
             if !passed {
-                handle.wanted.set(false);
+                handle.wanted.set(None);
             }
             handle.verdict_sent();
             let message = ToControl::Checked {

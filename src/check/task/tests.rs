@@ -199,3 +199,58 @@ async fn a_task_ends_with_control() {
         })
         .await;
 }
+
+/// Fault 14: every suspicion asked for a check of its own, 1,168 of them in 2 s.
+#[tokio::test]
+async fn suspicion_asks_for_one_check_in_a_fast_interval() {
+    let (_listener, address) = listener(16);
+    let handle = CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address)));
+    let check = Check {
+        interval: HOUR,
+        fast_interval: Duration::from_secs(60),
+        ..check()
+    };
+    let now = Instant::now();
+    assert_eq!(handle.extra_due(&check, now), None);
+    handle.check_suspect();
+    assert_eq!(
+        handle.extra_due(&check, now),
+        Some(now),
+        "the first at once"
+    );
+    let mut grid = Grid::new(now, now, 1);
+    let first = grid.due(HOUR, now);
+    grid.start(first);
+    handle.due(&mut grid, &check).await;
+    let started = handle.suspicion_checked.get().unwrap();
+    for _ in 0..1_000 {
+        handle.check_suspect();
+    }
+    let next = handle.extra_due(&check, Instant::now());
+    assert_eq!(next, Some(started + check.fast_interval));
+    handle.check_now();
+    assert!(
+        handle.extra_due(&check, started).unwrap() <= Instant::now(),
+        "an operator waits not"
+    );
+}
+
+/// Fault 14: a passed check of another port cleared the suspicion, so that every client paid for it.
+#[test]
+fn a_check_that_asks_elsewhere_clears_no_suspicion() {
+    let handle = CheckHandle::new(IntervalKind::Normal, None);
+    let live = ServerLive::new("s1".into(), 1);
+    live.check.store(CheckReport {
+        status: CheckStatus::L4Ok,
+        duration: Some(Duration::ZERO),
+        info: String::new(),
+        in_progress: false,
+    });
+    while live.connect_failed() || !live.is_suspect() {}
+    handle.set_asks_traffic_target(false);
+    assert!(handle.passed_again(&live, Duration::ZERO));
+    assert!(live.is_suspect());
+    handle.set_asks_traffic_target(true);
+    assert!(handle.passed_again(&live, Duration::ZERO));
+    assert!(!live.is_suspect());
+}
