@@ -12,7 +12,9 @@ use crate::admin::{self, AdminListenerSet, runtime::Runtime};
 use crate::config::descriptors::{self, TooFewDescriptors};
 use crate::config::model::Config;
 use crate::config::{Files, Limits};
-use crate::control::admin_listeners::{self, AdminListener, AdminListeners, RuntimeListener};
+use crate::control::admin_listeners::{
+    self, AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimeSocket,
+};
 use crate::control::handover::{Predecessor, Program};
 use crate::control::inherited::Inherited;
 use crate::control::listeners::Listeners;
@@ -27,19 +29,19 @@ use crate::stats::Phase;
 use crate::sys::abort::AbortOnPanic;
 use crate::sys::limits::{self, DescriptorReserve};
 use crate::sys::service_manager::ServiceManager;
+use crate::worker;
 use crate::worker::order::{Order, Workers};
-use crate::worker::{self, Listener};
 use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use signals::{Signals, Stop};
 use std::io;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle as Task, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use watchdog::Watchdog;
@@ -173,41 +175,41 @@ async fn start(
     let (workers, orders) = Workers::new(config.global.threads);
     let core = Core::new(&config, maxconn, global, log.queue(), (control, workers));
     let (listeners, stats, api) = open(&config, maxconn, &mut inherited)?;
+    let (runtime, rest) = api.map(|(one, to, from)| (one, (to, from))).unzip();
+    let (socket, sockets) = rest.unzip();
 
     let mut control = core.control(inbox, Arc::clone(&reserve));
     control.resolve_names().await;
     control.apply_server_states(&server_states);
 
     let stops = Stops::default();
-    let shards = listeners.of_workers(&core.snapshot.load());
     let (watchdog, pulses) = Watchdog::new(config.global.threads);
     let threads = core
-        .spawn_workers(shards, (orders, pulses), &stops)
+        .spawn_workers((orders, pulses), &stops)
         .map_err(system("cannot start a worker"))?;
     let (admin_listeners, changes) = AdminListeners::new();
+    let api = config.runtime_api.clone().zip(sockets);
     let reload_state = ReloadState {
         listeners,
         admin_listeners,
         log,
-        runtime: api.as_ref().map(|(runtime, _)| runtime.clone()),
+        runtime,
         program,
     };
     let (reloader, reload) = control.reloader(source, config, reload_state);
-    let listeners = AdminListenerSet {
-        open: stats,
-        changes,
-        runtime: api.map(|api| core.runtime(api, &reload)),
-    };
-    let admin = admin::spawn(listeners, Arc::clone(&core.snapshot), reserve)
-        .map_err(system("cannot start the stats listener"))?;
+    let runtime = api.map(|(api, sockets)| core.runtime(api.socket, sockets, &reload));
+    let admin = core.spawn_admin((changes, runtime), reserve)?;
     let control = spawn_critical(control.run(stops.checks.clone()));
+    if let Some(predecessor) = predecessor {
+        take_over(predecessor, &core.control).await?;
+    }
+    // Only now: what is accepted before would be lost if the old process stayed in charge.
+    reloader.accept(stats, socket, &core.workers).await;
+    admin.enter(Phase::Ready);
+    manager.notify(&[NotifyState::Ready]);
+    inherited.store();
     let reloads = spawn_critical(reloader.run(stops.reloads.clone()));
-    announce(predecessor, &admin, inherited, &manager).await?;
-    let watchdog = watchdog.map(|watchdog| {
-        // The next one is due after half the limit, and the process before may have used the other half.
-        watchdog::notify(&manager);
-        tokio::task::spawn_local(watchdog.run(core.control.clone(), manager.clone()))
-    });
+    let watchdog = watchdog.map(|it| it.start(core.control.clone(), manager.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
     Ok(Running {
         signals,
@@ -223,23 +225,18 @@ async fn start(
     })
 }
 
-/// Announces the end of the start. First to the predecessor, if there is one, which then hands the service
-/// over.
-async fn announce(
-    predecessor: Option<Predecessor>,
-    admin: &admin::Handle,
-    inherited: Inherited,
-    manager: &ServiceManager,
-) -> Result<(), Error> {
-    if let Some(predecessor) = predecessor {
-        spawn_blocking(move || predecessor.wait_for_go())
-            .await
-            .unwrap_or_else(|error| Err(error.into()))
-            .map_err(system("cannot take over"))?;
+/// Reports to the predecessor that this process is ready, waits until this process is in charge, and adds
+/// the predecessor's counters to its own.
+async fn take_over(predecessor: Predecessor, control: &ControlHandle) -> Result<(), Error> {
+    let text = spawn_blocking(move || predecessor.wait_for_go())
+        .await
+        .unwrap_or_else(|error| Err(error.into()))
+        .map_err(system("cannot take over"))?;
+    let (done, counted) = oneshot::channel();
+    if control.report(ToControl::AddCounters { text, done }).await {
+        // A control task that has ended ends the process.
+        let _ = counted.await;
     }
-    admin.enter(Phase::Ready);
-    manager.notify(&[NotifyState::Ready]);
-    inherited.store();
     Ok(())
 }
 
@@ -284,10 +281,12 @@ impl Running {
             Some(left) => (Some(left.log), left.handed_over),
             None => (None, None),
         };
+        let is_old = handed_over.is_some();
         let (how, limit) = if let Some(handed_over) = handed_over {
             self.leave();
             (how, ("upgrade-stop-after", handed_over.limit))
         } else {
+            tracing::info!("stopping");
             let how = withdraw(how, &mut self.signals, &self.core.snapshot).await;
             let limit = self.core.snapshot.load().hard_stop_after;
             (how, ("hard-stop-after", limit))
@@ -304,7 +303,11 @@ impl Running {
             log.stop(LOG_FLUSH_MAX);
         }
         self.manager.flush(MANAGER_FLUSH_MAX);
-        tracing::info!("stopped");
+        if is_old {
+            tracing::info!("old process ended");
+        } else {
+            tracing::info!("stopped");
+        }
     }
 
     /// After a handover the other process checks, decides and reports; this one has only its sessions left. The
@@ -324,7 +327,7 @@ impl Running {
 type Opened = (
     Listeners,
     Vec<AdminListener>,
-    Option<(RuntimeListener, UnixListener)>,
+    Option<(RuntimeListener, RuntimeSocket, Receiver<RuntimeSocket>)>,
 );
 
 /// Opens every listening socket of the process; the error has the reason for each that cannot be opened.
@@ -393,33 +396,47 @@ impl Core {
 
     fn runtime(
         &self,
-        (runtime, listener): (RuntimeListener, UnixListener),
+        path: PathBuf,
+        sockets: Receiver<RuntimeSocket>,
         reload: &ReloadHandle,
     ) -> Runtime {
         Runtime {
-            listener,
-            closing: runtime.closing,
+            sockets,
+            path,
             control: self.control.clone(),
             reload: reload.clone(),
             workers: self.workers.clone(),
         }
     }
 
+    /// Starts the admin thread; it hears later of what it is to listen on.
+    fn spawn_admin(
+        &self,
+        (changes, runtime): (Receiver<ListenerChange>, Option<Runtime>),
+        reserve: Arc<DescriptorReserve>,
+    ) -> Result<admin::Handle, Error> {
+        let listeners = AdminListenerSet {
+            open: Vec::new(),
+            changes,
+            runtime,
+        };
+        admin::spawn(listeners, Arc::clone(&self.snapshot), reserve)
+            .map_err(system("cannot start the stats listener"))
+    }
+
     fn spawn_workers(
         &self,
-        listeners: Vec<Vec<Listener>>,
         (orders, pulses): (Vec<Receiver<Order>>, Vec<Option<Pulse>>),
         stops: &Stops,
     ) -> io::Result<Vec<JoinHandle<()>>> {
-        let parts = listeners.into_iter().zip(orders).zip(pulses);
+        let parts = orders.into_iter().zip(pulses);
         let parts = parts
             .zip(worker::hand_off::hand_offs(self.threads))
             .enumerate();
         parts
-            .map(|(index, (((listeners, orders), pulse), hand_off))| {
+            .map(|(index, ((orders, pulse), hand_off))| {
                 worker::spawn(worker::Parts {
                     index,
-                    listeners,
                     snapshot: Arc::clone(&self.snapshot),
                     global: Arc::clone(&self.global),
                     log: self.log.clone(),
@@ -478,7 +495,7 @@ async fn end_sessions(
     });
     tokio::pin!(ended);
     if how == Stop::Soft {
-        tracing::info!("stopping: no new sessions, waiting for those that run");
+        tracing::info!("waiting for the sessions that run");
         let limit = async {
             match limit {
                 Some(limit) => tokio::time::sleep(limit).await,

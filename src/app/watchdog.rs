@@ -9,6 +9,7 @@ use crate::state::ControlHandle;
 use crate::sys::service_manager::ServiceManager;
 use sd_notify::NotifyState;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval_at};
 
 /// Increments of a worker's number between two checks, so that a worker that is only late is not reported.
@@ -33,8 +34,14 @@ impl Watchdog {
         (Some(Self { every, pulses }), workers)
     }
 
-    /// Reports as long as it is polled.
-    pub(super) async fn run(mut self, control: ControlHandle, manager: ServiceManager) {
+    /// Reports now, because the process before may have used half the limit, and then until the task is
+    /// aborted.
+    pub(super) fn start(self, control: ControlHandle, manager: ServiceManager) -> JoinHandle<()> {
+        notify(&manager);
+        tokio::task::spawn_local(self.run(control, manager))
+    }
+
+    async fn run(mut self, control: ControlHandle, manager: ServiceManager) {
         let mut ticks = interval_at(Instant::now() + self.every, self.every);
         loop {
             ticks.tick().await;
@@ -47,7 +54,7 @@ impl Watchdog {
 }
 
 /// Sends `WATCHDOG=1` now. If the manager cannot take it now, it would come too late.
-pub(super) fn notify(manager: &ServiceManager) {
+fn notify(manager: &ServiceManager) {
     if let Err(error) = manager.notify_now(&[NotifyState::Watchdog]) {
         tracing::warn!(%error, "cannot notify the service manager");
     }

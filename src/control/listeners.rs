@@ -10,11 +10,12 @@
 
 use super::admin_listeners::{AdminListener, ListenerChange};
 use super::inherited::Inherited;
+use super::loss::{self, Loss, LostBind, Reopened};
 use crate::config::diff::{BindAction, BindOf, Side, binds, match_binds};
 use crate::config::model::{Bind, BindAddress, Config, Keepalive};
 use crate::state::Snapshot;
 use crate::sys::service_manager::{self, ServiceManager};
-use crate::sys::socket::{self, Address, Options};
+use crate::sys::socket::{self, Address, FileId, Options};
 use crate::worker::order::Order;
 use crate::worker::{Listener, ListenerId};
 use socket2::Socket;
@@ -32,6 +33,8 @@ struct Entry {
     tuning: Tuning,
     /// One a worker or more; one of the statistics.
     shards: Vec<Arc<Socket>>,
+    /// What the path of a unix socket led to when it was opened.
+    file: Option<FileId>,
 }
 
 /// What can be changed while a socket listens.
@@ -96,6 +99,8 @@ pub(super) struct Prepared {
     tuned: Vec<usize>,
     /// What is to be closed.
     closed: Vec<Closed>,
+    /// What stayed the same and was opened again.
+    reopened: Vec<Reopened>,
     /// What the admin thread is to be told.
     admin: ListenerChange,
     next: u64,
@@ -184,6 +189,7 @@ impl Listeners {
             fresh: Vec::new(),
             tuned: Vec::new(),
             closed: Vec::new(),
+            reopened: Vec::new(),
             admin: ListenerChange::default(),
             next: self.next,
         };
@@ -192,6 +198,14 @@ impl Listeners {
         let mut problems = Vec::new();
         for (action, of) in match_binds(&old, &new).into_iter().zip(new) {
             let tuning = tunings.of_bind(&of);
+            if let BindAction::Keeps(index) | BindAction::Moves(index) = action
+                && let Some(loss) = self.entries[index].loss(true)
+                && let Some((id, shards)) =
+                    self.reopen((&of, tuning), loss, &mut open, &mut prepared)
+            {
+                prepared.entries.push(Entry::new(of, id, tuning, shards));
+                continue;
+            }
             let entry = match action {
                 BindAction::Keeps(index) => {
                     stays[index] = true;
@@ -209,40 +223,79 @@ impl Listeners {
                 }
                 BindAction::Opens { beside } => {
                     let options = options(&of.bind, tuning, beside);
-                    let shards = match of.side {
-                        Side::Traffic => self.workers,
-                        Side::Stats => 1,
-                    };
-                    open(&of.bind, &options, shards)
+                    open(&of.bind, &options, self.shards(of.side))
                         .and_then(|sockets| prepared.opened(of.side, sockets))
                 }
             };
             match entry {
-                Ok((id, shards)) => prepared.entries.push(Entry {
-                    of,
-                    id,
-                    tuning,
-                    shards,
-                }),
+                Ok((id, shards)) => {
+                    let mut entry = Entry::new(of, id, tuning, shards);
+                    if let BindAction::Keeps(index) | BindAction::Moves(index) = action {
+                        // What was lost is still lost.
+                        entry.file = self.entries[index].file;
+                    }
+                    prepared.entries.push(entry);
+                }
                 Err(error) => problems.push(problem(&of.proxy, &of.bind, &error)),
             }
         }
-        let gone = self.entries.iter().zip(stays).zip(moves);
-        for ((entry, _), moved) in gone.filter(|((_, stays), _)| !stays) {
-            prepared.closed.push(Closed {
-                id: entry.id,
-                proxy: Arc::clone(&entry.of.proxy),
-                moved,
-            });
-            if entry.of.side == Side::Stats {
-                prepared.admin.close.push(entry.id);
-            }
-        }
+        prepared.close(&self.entries, &stays, &moves);
         if problems.is_empty() {
             Ok(prepared)
         } else {
             Err(problems)
         }
+    }
+
+    /// Opens a bind that stayed the same again, because its sockets have lost what they listened on. `None`:
+    /// it cannot be opened now, and stays as it is.
+    fn reopen(
+        &self,
+        (of, tuning): (&BindOf, Tuning),
+        loss: Loss,
+        open: &mut impl FnMut(&Bind, &Options, usize) -> io::Result<Vec<Socket>>,
+        prepared: &mut Prepared,
+    ) -> Option<(ListenerId, Vec<Arc<Socket>>)> {
+        let opened = open(
+            &of.bind,
+            &options(&of.bind, tuning, true),
+            self.shards(of.side),
+        )
+        .and_then(|sockets| prepared.opened(of.side, sockets));
+        let (opened, error) = match opened {
+            Ok(opened) => (Some(opened), None),
+            Err(error) => (None, Some(error)),
+        };
+        prepared.reopened.push(Reopened {
+            proxy: Arc::clone(&of.proxy),
+            address: shown(&of.bind),
+            loss,
+            error,
+        });
+        opened
+    }
+
+    /// How many sockets a bind needs.
+    fn shards(&self, side: Side) -> usize {
+        match side {
+            Side::Traffic => self.workers,
+            Side::Stats => 1,
+        }
+    }
+
+    /// The binds whose sockets have lost their interface or their file.
+    pub(super) fn lost(&self) -> Vec<LostBind> {
+        let lost = self.entries.iter().filter_map(|entry| {
+            let loss = entry.loss(false)?;
+            Some(LostBind {
+                id: entry.id,
+                proxy: Arc::clone(&entry.of.proxy),
+                address: shown(&entry.of.bind),
+                curable: loss.is_curable(&entry.of.bind),
+                loss,
+            })
+        });
+        lost.collect()
     }
 
     /// Makes what was prepared the table, and has it kept over a crash. What comes back is for the
@@ -312,6 +365,20 @@ impl Closed {
 }
 
 impl Entry {
+    fn new(of: BindOf, id: ListenerId, tuning: Tuning, shards: Vec<Arc<Socket>>) -> Self {
+        Self {
+            file: loss::file_of(&of.bind),
+            of,
+            id,
+            tuning,
+            shards,
+        }
+    }
+
+    fn loss(&self, thorough: bool) -> Option<Loss> {
+        Loss::of(&self.of.bind, self.file, &self.shards, thorough)
+    }
+
     /// What one of `workers` workers accepts from. There may be more shards than workers: closing
     /// one would lose what waits in it.
     fn of_worker(
@@ -343,6 +410,23 @@ impl Entry {
 }
 
 impl Prepared {
+    /// Closes those of `entries`, the table as it is, that do not stay.
+    fn close(&mut self, entries: &[Entry], stays: &[bool], moves: &[bool]) {
+        for ((entry, stays), moved) in entries.iter().zip(stays).zip(moves) {
+            if *stays {
+                continue;
+            }
+            self.closed.push(Closed {
+                id: entry.id,
+                proxy: Arc::clone(&entry.of.proxy),
+                moved: *moved,
+            });
+            if entry.of.side == Side::Stats {
+                self.admin.close.push(entry.id);
+            }
+        }
+    }
+
     /// An entry of new sockets; of one of the statistics the admin thread gets a copy.
     fn opened(
         &mut self,
@@ -409,6 +493,11 @@ impl Prepared {
                 }
             }
         }
+    }
+
+    /// What stayed the same and was opened again, or could not be.
+    pub(super) fn take_reopened(&mut self) -> Vec<Reopened> {
+        std::mem::take(&mut self.reopened)
     }
 
     /// Says what is new.

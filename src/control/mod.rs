@@ -11,6 +11,7 @@ mod commit;
 pub mod handover;
 pub mod inherited;
 pub mod listeners;
+mod loss;
 mod rates;
 pub mod reload;
 pub mod resolve;
@@ -204,6 +205,7 @@ impl Control {
         let mut batch = Batch::new(base, &self.servers, &self.parts.token, now);
         let mut suspects = Vec::new();
         let mut answers = Vec::new();
+        let mut counted = Vec::new();
         for message in messages.drain(..) {
             match message {
                 ToControl::Checked { server, report, .. } => batch.checked(server, &report),
@@ -217,6 +219,10 @@ impl Control {
                     weight,
                     done,
                 } => answers.push((done, batch.set_weight(server, weight))),
+                ToControl::AddCounters { text, done } => {
+                    counted.push(text);
+                    answers.push((done, true));
+                }
                 ToControl::KillSessions { server, done } => {
                     answers.push((done, batch.kill_sessions(server)));
                 }
@@ -225,6 +231,13 @@ impl Control {
         let (snapshot, mut outcome) = batch.finish();
         if let Some(snapshot) = snapshot {
             self.parts.snapshot.store(Arc::new(snapshot));
+        }
+        for text in counted {
+            let base = self.parts.snapshot.load_full();
+            let next = handover::counters::add(&text, &base, &self.parts.token, now);
+            if let Some(snapshot) = next {
+                self.parts.snapshot.store(Arc::new(snapshot));
+            }
         }
         for name in std::mem::take(&mut outcome.look_up) {
             self.look_up(&name, Until::Once);

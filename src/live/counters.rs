@@ -61,3 +61,36 @@ pub struct Traffic {
     /// (`lastsess`).
     pub last_session: AtomicU64,
 }
+
+/// A counter of [`Traffic`] by its name.
+pub type NamedCounter = (&'static str, fn(&Traffic) -> &Counter);
+
+/// A maximum of [`Traffic`] by its name.
+pub type NamedMaximum = (&'static str, fn(&Traffic) -> &Maximum);
+
+/// Every counter.
+pub const COUNTERS: [NamedCounter; 16] = [
+    ("conn_tot", |traffic| &traffic.conn_tot),
+    ("stot", |traffic| &traffic.stot),
+    ("lbtot", |traffic| &traffic.lbtot),
+    ("bin", |traffic| &traffic.bin),
+    ("bout", |traffic| &traffic.bout),
+    ("ereq", |traffic| &traffic.ereq),
+    ("econ", |traffic| &traffic.econ),
+    ("eresp", |traffic| &traffic.eresp),
+    ("wretr", |traffic| &traffic.wretr),
+    ("wredis", |traffic| &traffic.wredis),
+    ("cli_abrt", |traffic| &traffic.cli_abrt),
+    ("srv_abrt", |traffic| &traffic.srv_abrt),
+    ("connect", |traffic| &traffic.connect),
+    ("eint", |traffic| &traffic.eint),
+    ("chkfail", |traffic| &traffic.chkfail),
+    ("chkdown", |traffic| &traffic.chkdown),
+];
+
+/// Every maximum.
+pub const MAXIMA: [NamedMaximum; 3] = [
+    ("smax", |traffic| &traffic.smax),
+    ("ctime_max", |traffic| &traffic.ctime_max),
+    ("ttime_max", |traffic| &traffic.ttime_max),
+];

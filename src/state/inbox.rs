@@ -56,6 +56,13 @@ pub enum ToControl {
         /// Told when the workers have the order.
         done: oneshot::Sender<bool>,
     },
+    /// The process before hands over what it has counted.
+    AddCounters {
+        /// As `control::handover::counters` writes it.
+        text: String,
+        /// Told when it is counted here.
+        done: oneshot::Sender<bool>,
+    },
     /// A host name was looked up. A server of that name whose address is not among these gets the first.
     Resolved {
         /// The name, as configured.

@@ -47,7 +47,15 @@ impl Channel {
     /// # Errors
     /// `InvalidInput` when that is something else.
     pub fn from_stdin() -> io::Result<Self> {
-        let socket = Socket::from(io::stdin().as_fd().try_clone_to_owned()?);
+        Self::from_fd(io::stdin().as_fd().try_clone_to_owned()?)
+    }
+
+    /// The end that was made by [`Channel::pair`] for another process.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is something else.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(fd);
         match socket.r#type() {
             Ok(kind) if kind == Type::SEQPACKET => Ok(Self(socket)),
             _ => Err(io::ErrorKind::InvalidInput.into()),

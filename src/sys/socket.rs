@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::time::SystemTime;
 
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,6 +245,8 @@ pub fn is_listened_on(address: &SockAddr) -> bool {
 pub struct FileId {
     device: u64,
     inode: u64,
+    /// When it was made, where the file system knows: an inode's number is soon another file's.
+    born: Option<SystemTime>,
     /// Whether it is a socket.
     pub is_socket: bool,
 }
@@ -258,6 +261,7 @@ pub fn file_id(path: &Path) -> io::Result<Option<FileId>> {
         Ok(found) => Ok(Some(FileId {
             device: found.dev(),
             inode: found.ino(),
+            born: found.created().ok(),
             is_socket: found.file_type().is_socket(),
         })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -47,8 +47,6 @@ use tokio_util::task::TaskTracker;
 pub struct Parts {
     /// Number of the worker and of its shards.
     pub index: usize,
-    /// Its listening sockets.
-    pub listeners: Vec<Listener>,
     /// The current snapshot.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The counters of the process.
@@ -100,7 +98,6 @@ pub fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
 async fn run(parts: Parts) -> io::Result<()> {
     let Parts {
         index,
-        listeners,
         snapshot,
         global,
         log,
@@ -127,9 +124,6 @@ async fn run(parts: Parts) -> io::Result<()> {
     let worker = Rc::new(worker);
     let sessions = TaskTracker::new();
     let mut acceptors = Acceptors::new(Rc::clone(&worker), sessions.clone(), stops.clone());
-    for listener in listeners {
-        acceptors.open(listener);
-    }
     let open = acceptors.open.clone();
     open.close();
     let mut accepting = pin!(async {

@@ -417,10 +417,9 @@ fn fault_14_failed_connects_ask_for_one_check_in_a_fast_interval() {
         FAST.as_millis(),
         checked.address().port()
     );
-    let alone = Config::new()
-        .backend("retries = 0")
-        .server_with(refuses.address(), &keys);
-    let beside = alone.clone().server_with(other.address(), "check = false");
+    let first = Config::new().server_with(refuses.address(), &keys);
+    let alone = first.clone().backend("retries = 0");
+    let beside = first.server_with(other.address(), "check = false");
     for (config, served) in [(alone, false), (beside, true)] {
         let before = checked.accepted();
         let rlb = Rlb::start(&config);

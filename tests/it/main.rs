@@ -17,6 +17,7 @@ mod kernel;
 mod lab;
 mod limits;
 mod logs;
+mod lost_objects;
 mod packaging;
 mod process;
 mod relay;

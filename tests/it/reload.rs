@@ -7,9 +7,10 @@ use crate::harness::load::Load;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
+use crate::upgrade::Next;
 use nix::sys::signal::Signal;
 use std::fmt::Write as _;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
@@ -415,6 +416,71 @@ fn fifty_reloads_under_load_lose_nothing() {
         "every connection is counted, since the start"
     );
     rlb.stop_after(streams);
+}
+
+/// Faults 3, 4 and 10: reloads that rename and remove services, and an upgrade at last, cost no client of an
+/// address that is listened on throughout, although most clients wait at `maxconn`.
+#[test]
+fn fault_3_4_10_fifty_reloads_that_rename_and_remove_services_lose_nobody() {
+    // Four sessions at a time, of 20 ms each: 200 a second.
+    const SESSION: Duration = Duration::from_millis(20);
+    let peer = Peer::start(Behaviour::script(|mut stream| {
+        let mut word = [0; 5];
+        while stream.read_exact(&mut word).is_ok() {
+            pace_until(Instant::now() + SESSION);
+            if stream.write_all(&word).is_err() {
+                return;
+            }
+        }
+    }));
+    let (address, extra) = (ports::free(), ports::free());
+    let has_extra = |round: u32| round % 4 < 2;
+    let config = |round: u32| {
+        let mut text = String::from("[global]\nthreads = 2\n[stats]\nbind = [\"127.0.0.1:0\"]\n");
+        let mut services = vec![(address, format!("service-{round}"))];
+        if has_extra(round) {
+            services.insert(0, (extra, format!("extra-{}", round % 8)));
+        }
+        for (bind, name) in services {
+            let keys = format!("bind = \"{bind}\"\nmaxconn = 4\nbacklog = 1024\n");
+            let servers = format!(
+                "servers = [{{ name = \"s1\", address = \"{}\", check = false }}]\n",
+                peer.address()
+            );
+            let service = if round.is_multiple_of(3) {
+                format!(
+                    "[[frontend]]\nname = \"{name}\"\n{keys}default-backend = \"of-{name}\"\n\
+                     [[backend]]\nname = \"of-{name}\"\n{servers}"
+                )
+            } else {
+                format!("[[listen]]\nname = \"{name}\"\n{keys}{servers}")
+            };
+            text.push_str(&service);
+        }
+        text
+    };
+    let mut rlb = Rlb::start(&config(0));
+    let load = Load::start(address, 16);
+    let (mut full, start) = (0, Instant::now());
+    for round in 1..=50 {
+        pace_until(start + Duration::from_millis(100) * round);
+        let name = format!("service-{}", round - 1);
+        full += u32::from(rlb.csv().row(&name, "FRONTEND").number("scur") >= 4);
+        rlb.reload(&config(round));
+        if has_extra(round) {
+            echo(&mut connect(extra), b"hello");
+        }
+    }
+    rlb.signal(Signal::SIGUSR2);
+    let next = Next::of(&rlb);
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+    let took = start.elapsed();
+    let (served, failures) = load.end();
+    eprintln!("{served} served in {took:?}; before {full} of 50 reloads clients waited");
+    assert!(failures.is_empty(), "{failures:#?}");
+    assert!(served > 500, "{served}");
+    assert!(full > 25, "{full}");
+    next.stop();
 }
 
 /// The same load, and a stop instead of a reload.

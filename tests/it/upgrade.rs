@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const DONE: &str = "upgraded: process ";
 
 /// The process that has taken over. It is not a child of the test, and is ended by its id.
-struct Next(Pid);
+pub(crate) struct Next(Pid);
 
 impl Next {
     /// The process of the `count`th upgrade in this log.
@@ -39,7 +39,7 @@ impl Next {
 
     /// The process that was announced to the service manager.
     #[track_caller]
-    fn of(rlb: &Rlb) -> Self {
+    pub(crate) fn of(rlb: &Rlb) -> Self {
         let next = Self::logged(rlb, 1);
         rlb.wait_message(&format!("MAINPID={}", next.0));
         eventually_true(TIMEOUT, "READY=1 of the new one", || {
@@ -56,7 +56,7 @@ impl Next {
 
     /// Stops it as systemd does.
     #[track_caller]
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         kill(self.0, Signal::SIGTERM).expect("it runs");
         eventually_true(STOP_WITHIN, "the end of the new one", || !self.lives());
     }
@@ -351,5 +351,140 @@ fn the_service_manager_keeps_what_the_new_process_listens_on() {
     });
     echo(&mut connect(stays), b"stays");
     echo(&mut connect(comes), b"comes");
+    next.stop();
+}
+
+/// Fault 26: an upgrade began all counters anew. Fault 29: the old process said that it is stopping.
+#[test]
+fn counters_go_along_and_the_old_process_does_not_say_that_it_is_stopping() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let address = ports::free();
+    // The new process has the statistics at the same port only if it is not 0.
+    let text = on(address, &peers).to_string();
+    let stats = format!("[stats]\nbind = [\"{}\"]", ports::free());
+    let rlb = Rlb::start(&text.replace("[stats]\nbind = [\"127.0.0.1:0\"]", &stats));
+    for _ in 0..3 {
+        echo(&mut connect(address), b"hello");
+    }
+    eventually_eq(TIMEOUT, &15, || rlb.number("s1", "bin"));
+    let kept = connect(address);
+    eventually_eq(TIMEOUT, &4, || rlb.number("s1", "stot"));
+    rlb.signal(Signal::SIGUSR2);
+    let next = Next::of(&rlb);
+    for (row, column, wanted) in [
+        ("s1", "stot", 4),
+        ("s1", "bin", 15),
+        ("s1", "bout", 15),
+        ("FRONTEND", "stot", 4),
+        ("BACKEND", "stot", 4),
+    ] {
+        assert_eq!(rlb.number(row, column), wanted, "{row} {column}");
+    }
+    rlb.events().wait_for("no new sessions here");
+    assert!(
+        rlb.events().with("stopping").is_empty(),
+        "it only finishes its sessions"
+    );
+    drop(kept);
+    rlb.events().wait_for("old process ended");
+    echo(&mut connect(address), b"again");
+    eventually_eq(TIMEOUT, &5, || rlb.number("s1", "stot"));
+    next.stop();
+}
+
+/// Starts an upgrade that stands still in its last step: the service manager does not read what it is
+/// told, which is waited for for a second. The process id of the new process.
+#[track_caller]
+fn upgrade_in_its_last_step(rlb: &Rlb) -> Pid {
+    rlb.fill_notify_queue();
+    rlb.signal(Signal::SIGUSR2);
+    let line = rlb.events().wait_for("upgrade: the new process is ready");
+    let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let fields = event.get("fields").unwrap_or(&event);
+    let pid = fields["pid"]
+        .as_i64()
+        .and_then(|pid| i32::try_from(pid).ok());
+    Pid::from_raw(pid.expect("a process id"))
+}
+
+/// Fault 10: the new process accepted before it was in charge, and what it had accepted was cut when the
+/// hand-over failed.
+#[test]
+fn fault_10_a_hand_over_that_fails_in_its_last_step_cuts_no_session() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let address = ports::free();
+    let rlb = Rlb::start(&on(address, &peers));
+    let mut streams: Vec<TcpStream> = (0..10).map(|_| connect(address)).collect();
+    let new = Next(upgrade_in_its_last_step(&rlb));
+    streams.extend((0..50).map(|_| connect(address)));
+    for stream in &mut streams {
+        echo(stream, b"the old one serves");
+    }
+    assert!(
+        rlb.events().with("upgraded: ").is_empty(),
+        "still in the last step"
+    );
+    kill(new.0, Signal::SIGKILL).expect("it waits for the word");
+    rlb.events().wait_for("the new process is gone");
+    for stream in &mut streams {
+        echo(stream, b"and goes on");
+    }
+    echo(&mut connect(address), b"with new clients too");
+    let own = format!("MAINPID={}", rlb.process.id());
+    eventually_true(TIMEOUT, "its own process id", || rlb.notified(&own));
+    rlb.stop_after(streams);
+}
+
+/// Fault 10: a SIGTERM to the old process in the last step let both processes accept from the same
+/// sockets, and the old one end.
+#[test]
+fn fault_10_a_sigterm_in_the_last_step_gives_the_upgrade_up() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let address = ports::free();
+    let mut rlb = Rlb::start(&on(address, &peers).global("hard-stop-after = \"60s\""));
+    let mut streams: Vec<TcpStream> = (0..10).map(|_| connect(address)).collect();
+    let new = Next(upgrade_in_its_last_step(&rlb));
+    streams.extend((0..50).map(|_| connect(address)));
+    rlb.signal(Signal::SIGTERM);
+    for stream in &mut streams {
+        echo(stream, b"everyone who came before the stop is served");
+    }
+    let line = rlb.events().wait_for("this process is stopping");
+    assert!(line.contains("upgrade"), "{line}");
+    eventually_true(STOP_WITHIN, "the end of the new process", || !new.lives());
+    assert!(
+        rlb.events().with("upgraded: ").is_empty(),
+        "it was given up"
+    );
+    eventually(STOP_WITHIN, "nobody listens", || {
+        // What waits there to be stored would keep the sockets open.
+        rlb.notified("");
+        TcpStream::connect_timeout(&address, TIMEOUT).err()
+    });
+    for stream in &mut streams {
+        echo(stream, b"sessions end by themselves");
+    }
+    drop(streams);
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+}
+
+/// Fault 46: a reload that is asked for during an upgrade was told that the process is stopping.
+#[test]
+fn fault_46_a_reload_during_an_upgrade_is_told_who_serves() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let fixture = Fixture::new(on(ports::free(), &peers), "admin");
+    let new = upgrade_in_its_last_step(&fixture.rlb);
+    let socket = fixture.socket();
+    let said = command(&["reload", "--socket", socket.to_str().expect("text")]);
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(
+        text.contains(&format!("process {new} has taken over")),
+        "{text}"
+    );
+    assert_eq!(said.status.code(), Some(1));
+    let next = Next::logged(&fixture.rlb, 1);
+    assert_eq!(next.0, new);
+    let again = command(&["reload", "--socket", socket.to_str().expect("text")]);
+    assert!(again.status.success(), "the new one reloads: {again:?}");
     next.stop();
 }

@@ -20,6 +20,7 @@ mod show;
 
 use super::Shared;
 use crate::config::model::ApiLevel;
+use crate::control::admin_listeners::RuntimeSocket;
 use crate::control::reload::ReloadHandle;
 use crate::live::failures::Throttle;
 use crate::state::{AdminRequest, ControlHandle};
@@ -31,15 +32,14 @@ use grammar::{Entry, Verb};
 use reply::{Reply, ReplyWriter, SeverityOutput};
 use std::future::poll_fn;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 /// Connections at once, as HAProxy's `stats maxconn`.
 pub const CONNECTIONS_MAX: usize = 10;
@@ -59,10 +59,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The runtime socket, and what its commands need.
 #[derive(Debug)]
 pub struct Runtime {
-    /// Listening, non-blocking.
-    pub listener: std::os::unix::net::UnixListener,
-    /// Cancelled: accept no more.
-    pub closing: CancellationToken,
+    /// The socket to accept from, and each that takes its place.
+    pub sockets: mpsc::Receiver<RuntimeSocket>,
+    /// Where it is, as configured.
+    pub path: PathBuf,
     /// Receives changes.
     pub control: ControlHandle,
     /// Receives requests for reloads.
@@ -101,14 +101,8 @@ impl CommandContext {
 
 /// Serves the socket until the stop.
 pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
-    let path = path_of(&runtime.listener);
-    let listener = match UnixListener::from_std(runtime.listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%error, "the runtime socket cannot be watched");
-            return;
-        }
-    };
+    let mut sockets = runtime.sockets;
+    let path = shown(&runtime.path);
     let context = Rc::new(CommandContext {
         shared: Rc::clone(&shared),
         control: runtime.control,
@@ -120,13 +114,42 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
     });
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accepting = async {
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            match accept(&shared, &listener).await {
+        let mut socket = next(&mut sockets).await;
+        loop {
+            socket = tokio::select! {
+                newer = next(&mut sockets) => newer,
+                () = accept_all(&context, &places, socket) => next(&mut sockets).await,
+            };
+        }
+    };
+    shared.stop.run_until_cancelled(accepting).await;
+}
+
+/// The next socket to accept from; waits for ever when none will come.
+async fn next(sockets: &mut mpsc::Receiver<RuntimeSocket>) -> RuntimeSocket {
+    match sockets.recv().await {
+        Some(socket) => socket,
+        None => std::future::pending().await,
+    }
+}
+
+/// Accepts until the socket is closing.
+async fn accept_all(context: &Rc<CommandContext>, places: &Arc<Semaphore>, socket: RuntimeSocket) {
+    let listener = match UnixListener::from_std(socket.listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the runtime socket cannot be watched");
+            return;
+        }
+    };
+    let accepting = async {
+        while let Ok(place) = Arc::clone(places).acquire_owned().await {
+            match accept(&context.shared, &listener).await {
                 Ok(stream) => {
-                    let context = Rc::clone(&context);
-                    shared.tracker.spawn_local(async move {
+                    let serving = Rc::clone(context);
+                    context.shared.tracker.spawn_local(async move {
                         // An error means that the client has gone.
-                        let _ = serve(&context, stream).await;
+                        let _ = serve(&serving, stream).await;
                         drop(place);
                     });
                 }
@@ -137,25 +160,18 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
             }
         }
     };
-    tokio::select! {
-        () = shared.stop.cancelled() => {}
-        () = runtime.closing.cancelled() => {}
-        () = accepting => {}
-    }
+    socket.closing.run_until_cancelled(accepting).await;
 }
 
 /// HAProxy's prefix of an abstract name.
 const ABSTRACT: &str = "abns@";
 
 /// The path of a socket as HAProxy writes it: `abns@` before an abstract name.
-fn path_of(listener: &std::os::unix::net::UnixListener) -> String {
-    let Ok(address) = listener.local_addr() else {
-        return String::new();
-    };
-    match (address.as_pathname(), address.as_abstract_name()) {
-        (Some(path), _) => path.display().to_string(),
-        (None, Some(name)) => format!("{ABSTRACT}{}", String::from_utf8_lossy(name)),
-        (None, None) => String::new(),
+fn shown(path: &Path) -> String {
+    let path = path.display().to_string();
+    match path.strip_prefix('@') {
+        Some(name) => format!("{ABSTRACT}{name}"),
+        None => path,
     }
 }
 

@@ -7,17 +7,19 @@
 //!
 //! | who | says | with it |
 //! |---|---|---|
-//! | new | `pid N` | |
+//! | new | `pid N` | its pidfd |
 //! | old | `from N`, and in the next line `sockets N` | |
 //! | old | names, a line each; until there were as many as announced | as many listening sockets |
 //! | old | `servers` | a file: the text of `show servers state` |
 //! | new | `ready`, or `failed` and why | |
-//! | old | `go` | |
+//! | old | `go` | a file: what was counted ([`counters`]) |
 //!
 //! Invariants: until `go` the old process serves as if nothing had happened, and any failure leaves
-//! it so; a new process that hears no `go` ends. A listening socket is the same one in both, so that
-//! nothing that waits in it is lost.
+//! it so; a new process that hears no `go` ends, and accepts nothing before it. A listening socket is the
+//! same one in both, so that nothing that waits in it is lost. Each side ignores a file or a line that it
+//! does not know.
 
+pub(super) mod counters;
 mod predecessor;
 mod successor;
 
@@ -26,7 +28,7 @@ pub(super) use successor::{HandoverPayload, Successor};
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Tells a process that it is to take over, and how far it is: see [`BEGIN`] and [`SERVE`].
 const VARIABLE: &str = "RLB_HANDOVER";
@@ -47,6 +49,8 @@ pub struct Program {
     pub path: PathBuf,
     /// Its arguments, without its name.
     pub arguments: Vec<OsString>,
+    /// Device and inode of the file that runs.
+    running: Option<(u64, u64)>,
 }
 
 impl Program {
@@ -66,6 +70,26 @@ impl Program {
         Ok(Self {
             path,
             arguments: words.collect(),
+            running: file(Path::new("/proc/self/exe")).ok(),
         })
     }
+
+    /// What has become of the program's file since this process was started; `None`: nothing.
+    pub(super) fn change(&self) -> Option<String> {
+        let (running, path) = (self.running?, self.path.display());
+        match file(&self.path) {
+            Ok(found) if found == running => None,
+            Ok(_) => Some(format!(
+                "program {path} is another than the one that runs: `rlb upgrade` starts it"
+            )),
+            Err(error) => Some(format!("program {path}, which an upgrade starts: {error}")),
+        }
+    }
+}
+
+/// Device and inode of the file that a path leads to.
+fn file(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(path)?;
+    Ok((found.dev(), found.ino()))
 }

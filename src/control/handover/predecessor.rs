@@ -3,9 +3,11 @@
 use super::{BEGIN, SERVE, VARIABLE};
 use crate::sys::channel::{Channel, Message, TEXT_MAX};
 use crate::sys::listen_fds::PassedSocket;
+use rustix::process::PidfdFlags;
 use socket2::Socket;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -63,10 +65,16 @@ impl Predecessor {
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         let channel = Channel::from_stdin()?;
-        let nothing = File::open("/dev/null")?;
+        let nothing = File::open("/dev/null").map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot open /dev/null: {error}"))
+        })?;
         rustix::stdio::dup2_stdin(&nothing)?;
         channel.set_timeout(WORD_MAX)?;
-        channel.send(&format!("pid {}", std::process::id()), &[])?;
+        let own = rustix::process::getpid();
+        // Without one (before Linux 5.3) the number has to do.
+        let pidfd = rustix::process::pidfd_open(own, PidfdFlags::empty()).ok();
+        let fds: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
+        channel.send(&format!("pid {}", std::process::id()), &fds)?;
         Ok(Some(Self(Arc::new(channel))))
     }
 
@@ -109,16 +117,25 @@ impl Predecessor {
         })
     }
 
-    /// Says that this process serves, and waits until it is in charge.
+    /// Says that this process is ready, and waits until it is in charge. Returns what the old one has
+    /// counted; empty when it does not tell.
     ///
     /// # Errors
     /// When the old process has changed its mind, or is gone.
-    pub fn wait_for_go(&self) -> io::Result<()> {
+    pub fn wait_for_go(&self) -> io::Result<String> {
         self.0.send("ready", &[])?;
-        match &*self.next_message()?.text {
-            "go" => Ok(()),
-            other => Err(unexpected(other)),
+        let Message { text, mut fds } = self.next_message()?;
+        if text != "go" {
+            return Err(unexpected(&text));
         }
+        let mut counters = String::new();
+        if let Some(file) = fds.pop()
+            && let Err(error) = File::from(file).read_to_string(&mut counters)
+        {
+            // This process is in charge now, whatever it knows.
+            tracing::warn!(%error, "counters of the old process not read");
+        }
+        Ok(counters)
     }
 
     /// Says why this process cannot serve. It ends then.

@@ -1,15 +1,16 @@
-//! The old process's side: starts the new one and sees it through until it serves.
+//! The old process's side: starts the new one and waits until it is ready to serve.
 //!
-//! Blocking, on a thread of its own. Invariant: a new process that does not come to serve is ended.
+//! Blocking, on a thread of its own. Invariant: a new process that does not become ready is ended, by its
+//! pidfd and not by its number.
 
 use super::{BEGIN, Program, VARIABLE};
 use crate::sys::channel::{Channel, FDS_MAX, Message};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use socket2::Socket;
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,8 +53,8 @@ impl Successor {
         let path = program.path.display();
         let (mut child, channel) =
             launch(program).map_err(|error| format!("cannot start {path}: {error}"))?;
-        let pid = match introduced(&channel) {
-            Ok(pid) => pid,
+        let introduced = match introduced(&channel) {
+            Ok(introduced) => introduced,
             Err(why) => {
                 // It may have said something else by its exit.
                 drop((child.kill(), child.wait()));
@@ -62,18 +63,33 @@ impl Successor {
         };
         // It was only there to start the one that speaks.
         let _ = child.wait();
+        Self::prepare(channel, introduced, payload)
+    }
+
+    /// Hands over to a process that has introduced itself, and ends it if it cannot serve.
+    fn prepare(
+        channel: Channel,
+        Introduced { pid, pidfd }: Introduced,
+        payload: &HandoverPayload,
+    ) -> Result<Self, String> {
         match settle(&channel, payload) {
             Ok(()) => Ok(Self { channel, pid }),
             Err(why) => {
-                end(pid);
+                if let Some(pidfd) = pidfd {
+                    // It may have ended by itself.
+                    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+                }
                 Err(why)
             }
         }
     }
 
-    /// It is in charge from now on.
-    pub(in crate::control) fn go(self) -> io::Result<()> {
-        self.channel.send("go", &[])
+    /// It is in charge from now on, and gets what was counted so far.
+    pub(in crate::control) fn go(self, counters: &str) -> io::Result<()> {
+        // A service without its counters is better than none.
+        let file = memory_file("counters", counters).ok();
+        let fds: Vec<_> = file.iter().map(AsFd::as_fd).collect();
+        self.channel.send("go", &fds)
     }
 }
 
@@ -93,18 +109,36 @@ fn launch(program: &Program) -> io::Result<(Child, Channel)> {
     Ok((child, channel))
 }
 
-/// The process id of whoever is at the other end.
-fn introduced(channel: &Channel) -> Result<u32, String> {
-    let said = hear(channel, START_MAX)?;
-    let pid = said.strip_prefix("pid ").and_then(|pid| pid.parse().ok());
-    pid.ok_or_else(|| format!("the new process is no rlb that can take over: it said {said:?}"))
+/// Who is at the other end.
+struct Introduced {
+    pid: u32,
+    /// The process itself: a number may be another process's by the time it is used. `None` where the
+    /// kernel has no such thing (before Linux 5.3): then only the closed channel ends the process.
+    pidfd: Option<OwnedFd>,
+}
+
+fn introduced(channel: &Channel) -> Result<Introduced, String> {
+    let Message { text, mut fds } = next_message(channel, START_MAX)?;
+    let pid = text.strip_prefix("pid ").and_then(|pid| pid.parse().ok());
+    let Some(pid) = pid else {
+        return Err(format!(
+            "the new process is no rlb that can take over: it said {text:?}"
+        ));
+    };
+    // A version before this one sends its number alone. It lives: it waits for an answer.
+    let opened = || {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+        pidfd_open(pid, PidfdFlags::empty()).ok()
+    };
+    let pidfd = fds.pop().or_else(opened);
+    Ok(Introduced { pid, pidfd })
 }
 
 /// Hands everything over and waits for the answer.
 fn settle(channel: &Channel, payload: &HandoverPayload) -> Result<(), String> {
     // One that has failed before it took everything has said why.
     let given = give(channel, payload).map_err(|error| format!("cannot hand over: {error}"));
-    let said = hear(channel, READY_MAX)?;
+    let said = next_message(channel, READY_MAX)?.text;
     match said.strip_prefix("failed ") {
         None if said == "ready" => given,
         None => Err(format!("the new process said {said:?}")),
@@ -121,14 +155,20 @@ fn give(channel: &Channel, payload: &HandoverPayload) -> io::Result<()> {
         let fds: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
         channel.send(&names.join("\n"), &fds)?;
     }
-    let mut file = File::from(memfd_create("servers", MemfdFlags::CLOEXEC)?);
-    file.write_all(payload.servers.as_bytes())?;
-    file.rewind()?;
+    let file = memory_file("servers", &payload.servers)?;
     channel.send("servers", &[file.as_fd()])
 }
 
-/// The next word.
-fn hear(channel: &Channel, limit: Duration) -> Result<String, String> {
+/// A file of its own in memory, to be read from its beginning.
+fn memory_file(name: &str, text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// The next message.
+fn next_message(channel: &Channel, limit: Duration) -> Result<Message, String> {
     let received = channel
         .set_timeout(limit)
         .and_then(|()| channel.receive())
@@ -138,19 +178,42 @@ fn hear(channel: &Channel, limit: Duration) -> Result<String, String> {
             }
             _ => format!("cannot hear the new process: {error}"),
         })?;
-    match received {
-        Some(Message { text, .. }) => Ok(text),
-        None => Err(
-            "the new process ended before it could serve; what it has logged says why".to_owned(),
-        ),
-    }
+    received.ok_or_else(|| {
+        "the new process ended before it could serve; what it has logged says why".to_owned()
+    })
 }
 
-/// Ends a process that has introduced itself and is of no use.
-fn end(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Some(pid) = pid {
-        // It may have ended by itself.
-        let _ = kill_process(pid, Signal::KILL);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("60").spawn().unwrap()
+    }
+
+    /// Fault 10: a new process that failed was ended by a number that had come as text.
+    #[test]
+    fn a_process_that_fails_is_ended_by_its_pidfd() {
+        let (mut failing, mut innocent) = (sleeper(), sleeper());
+        let (ours, theirs) = Channel::pair().unwrap();
+        let theirs = Channel::from_fd(theirs).unwrap();
+        let pid = i32::try_from(failing.id()).ok().and_then(Pid::from_raw);
+        let pidfd = pidfd_open(pid.unwrap(), PidfdFlags::empty()).unwrap();
+        let text = format!("pid {}", innocent.id());
+        theirs.send(&text, &[pidfd.as_fd()]).unwrap();
+        theirs.send("failed on purpose", &[]).unwrap();
+        let introduced = introduced(&ours).unwrap();
+        assert_eq!(introduced.pid, innocent.id());
+        let payload = HandoverPayload {
+            sockets: Vec::new(),
+            servers: String::new(),
+        };
+        let why = Successor::prepare(ours, introduced, &payload).unwrap_err();
+        assert!(why.contains("on purpose"), "{why}");
+        assert_eq!(failing.wait().unwrap().signal(), Some(9));
+        assert!(innocent.try_wait().unwrap().is_none());
+        innocent.kill().unwrap();
+        innocent.wait().unwrap();
     }
 }

@@ -12,16 +12,20 @@
 //! a restart is told again by every reload until there is one.
 
 mod load;
+mod lost_sockets;
 mod requests;
 mod rollback;
 mod upgrade;
 mod watch;
 
 use super::Control;
-use super::admin_listeners::{self, AdminListeners, RuntimeListener};
+use super::admin_listeners::{
+    self, AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimeSocket,
+};
 use super::commit::Commit;
 use super::handover::Program;
 use super::listeners::Listeners;
+use super::loss::Reopened;
 use super::resolve;
 use crate::config::descriptors::{self, TooFewDescriptors};
 use crate::config::diff::{Action, Change, Changes, applicable, plan};
@@ -33,10 +37,12 @@ use crate::log::{self, Log};
 use crate::state::Snapshot;
 use crate::sys::raw;
 use crate::sys::service_manager::ServiceManager;
+use crate::worker::order::{Order, Workers};
 use arc_swap::ArcSwap;
 use load::{Loaded, Loading, Problems};
+use lost_sockets::LostSockets;
 pub use requests::{Answer, REQUESTS_MAX, ReloadHandle, Shape};
-use requests::{Request, Trigger, Wanted};
+use requests::{Request, Requests, Trigger, Wanted};
 use rollback::RollbackWatch;
 use sd_notify::NotifyState;
 use std::collections::HashSet;
@@ -114,6 +120,8 @@ pub struct ReloadExit {
 /// The service is another process's.
 #[derive(Debug, Clone, Copy)]
 pub struct HandedOver {
+    /// The process id of the one that serves.
+    pub to: u32,
     /// How long the sessions that are left here may go on; `None`: for ever.
     pub limit: Option<Duration>,
 }
@@ -160,13 +168,14 @@ pub struct Reloader {
     state: ReloadState,
     snapshot: Arc<ArcSwap<Snapshot>>,
     commits: mpsc::Sender<Commit>,
-    requests: mpsc::Receiver<Request>,
+    requests: Requests,
     rollback: Option<RollbackWatch>,
     watch: Watch,
     /// What the last load has looked at, and every one since the last that succeeded.
     files: Vec<PathBuf>,
     /// What a change of a file was refused for; said once.
     refused: Vec<String>,
+    lost_sockets: LostSockets,
 }
 
 /// A configuration with all that it needs, and its log.
@@ -180,7 +189,7 @@ impl Control {
         config: Arc<Config>,
         state: ReloadState,
     ) -> (Reloader, ReloadHandle) {
-        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let (handle, requests) = Requests::new();
         let mut reloader = Reloader {
             watch: Watch::off(),
             files: source.files.looked_at,
@@ -196,32 +205,57 @@ impl Control {
             requests,
             rollback: None,
             refused: Vec::new(),
+            lost_sockets: LostSockets::default(),
         };
         reloader.follow_files();
-        (reloader, ReloadHandle(sender))
+        (reloader, handle)
     }
 }
 
 impl Reloader {
+    /// Accepts from all that is open. Call it when this process is in charge, before [`Self::run`].
+    pub async fn accept(
+        &self,
+        stats: Vec<AdminListener>,
+        runtime: Option<RuntimeSocket>,
+        workers: &Workers,
+    ) {
+        let snapshot = self.snapshot.load_full();
+        let listeners = self.state.listeners.of_workers(&snapshot);
+        for (worker, listeners) in listeners.into_iter().enumerate() {
+            for listener in listeners {
+                workers.tell(worker, Order::Open(listener)).await;
+            }
+        }
+        let change = ListenerChange {
+            open: stats,
+            close: Vec::new(),
+        };
+        self.state.admin_listeners.change(change).await;
+        if let (Some(listener), Some(socket)) = (&self.state.runtime, runtime) {
+            listener.accept_from(socket).await;
+        }
+    }
+
     /// Reloads when asked, until `stop` or until another process is in charge. Lets go of the
     /// listening sockets then, and gives the log back.
     pub async fn run(mut self, stop: CancellationToken) -> ReloadExit {
-        let handed_over = tokio::select! {
-            biased;
-            () = stop.cancelled() => None,
-            handed_over = self.serve() => handed_over,
-        };
+        let handed_over = self.serve(&stop).await;
         ReloadExit {
             log: self.state.log,
             handed_over,
         }
     }
 
-    async fn serve(&mut self) -> Option<HandedOver> {
+    /// A stop ends whatever is under way, except for the last step of an upgrade.
+    async fn serve(&mut self, stop: &CancellationToken) -> Option<HandedOver> {
         let mut trim = None;
+        let mut look = lost_sockets::ticks();
         loop {
             let request = tokio::select! {
-                request = self.requests.recv() => match request {
+                biased;
+                () = stop.cancelled() => return None,
+                request = self.requests.next() => match request {
                     Some(request) => request,
                     None => return None,
                 },
@@ -230,7 +264,11 @@ impl Reloader {
                     reply: None,
                 },
                 () = rollback::tick(self.rollback.as_ref()) => {
-                    self.check_rollback().await;
+                    stop.run_until_cancelled(self.check_rollback()).await?;
+                    continue;
+                }
+                _ = look.tick() => {
+                    stop.run_until_cancelled(self.check_sockets()).await?;
                     continue;
                 }
                 () = until(trim) => {
@@ -244,18 +282,20 @@ impl Reloader {
             let (answer, handed_over) = match request.wanted {
                 Wanted::Reload(trigger) => {
                     trim = Some(Instant::now() + TRIM_AFTER);
-                    (self.reload(trigger).await, None)
+                    let answer = stop.run_until_cancelled(self.reload(trigger)).await?;
+                    (answer, None)
                 }
                 Wanted::Compare(shape) => (self.compare(shape).await, None),
                 Wanted::Show => (self.show(), None),
-                Wanted::Upgrade => self.upgrade().await,
+                Wanted::Upgrade => self.upgrade(stop).await,
             };
             if let Some(reply) = request.reply {
                 // Whoever asked may have gone.
                 let _ = reply.send(answer);
             }
-            if handed_over.is_some() {
-                return handed_over;
+            if let Some(handed_over) = handed_over {
+                self.requests.taken_over_by(handed_over.to);
+                return Some(handed_over);
             }
         }
     }
@@ -288,8 +328,14 @@ impl Reloader {
         let config = Arc::new(applicable(&self.current, written));
         let before = Arc::clone(&self.current);
         let snapshot = self.snapshot.load_full();
-        if let Err(problems) = self.put_in_force(Arc::clone(&config)).await {
-            return self.refuse(trigger, problems.into());
+        let mut notes = match self.put_in_force(Arc::clone(&config)).await {
+            Ok(notes) => notes,
+            Err(problems) => return self.refuse(trigger, problems.into()),
+        };
+        self.follow_files();
+        if let Some(change) = self.state.program.as_ref().and_then(Program::change) {
+            tracing::warn!("reload: {change}");
+            notes.push(change);
         }
         let sources_before = std::mem::replace(&mut self.sources, files.sources);
         if self.rollback.is_none() {
@@ -299,7 +345,9 @@ impl Reloader {
         if self.rollback.is_none() {
             self.sources_before = Vec::new();
         }
-        self.done(&changes, warnings.shown)
+        let mut told = warnings.shown;
+        told.extend(notes);
+        self.done(&changes, told)
     }
 
     /// A change of a file that takes listeners away, or ends the watching of the files, may be a
@@ -377,23 +425,26 @@ impl Reloader {
         Answer { done: true, lines }
     }
 
-    /// Prepares `config` and has it committed.
-    async fn put_in_force(&mut self, config: Arc<Config>) -> Result<(), Vec<String>> {
+    /// Prepares `config` and has it committed. Returns a sentence for each socket that was opened again.
+    async fn put_in_force(&mut self, config: Arc<Config>) -> Result<Vec<String>, Vec<String>> {
         let (done, committed) = oneshot::channel();
         let (commit, log) = self.prepare(Arc::clone(&config), done).await?;
         self.state.manager().notify(&reloading());
         let stopping = || vec!["rlb is stopping".to_owned()];
         self.commits.send(commit).await.map_err(|_| stopping())?;
-        let listeners = committed.await.map_err(|_| stopping())?;
+        let mut listeners = committed.await.map_err(|_| stopping())?;
         listeners.announce();
+        let reopened = listeners.take_reopened();
+        reopened.iter().for_each(Reopened::log);
+        let mut reopened: Vec<String> = reopened.iter().map(ToString::to_string).collect();
         let change = self.state.listeners.take(listeners);
         self.state.log.apply(log);
         self.follow_runtime_mode(&config);
+        reopened.extend(self.reopen_lost_runtime(&config).await);
         self.current = config;
         self.state.admin_listeners.change(change).await;
-        self.follow_files();
         self.state.manager().notify(&[NotifyState::Ready]);
-        Ok(())
+        Ok(reopened)
     }
 
     /// Everything that can fail, or takes time.
@@ -438,8 +489,8 @@ impl Reloader {
         }
     }
 
-    /// Says what was changed; `warnings` are for whoever has asked.
-    fn done(&mut self, changes: &Changes, warnings: Vec<String>) -> Answer {
+    /// Says what was changed; `notes` are for whoever has asked.
+    fn done(&mut self, changes: &Changes, notes: Vec<String>) -> Answer {
         self.refused.clear();
         self.restarts = changes.restarts().map(ToString::to_string).collect();
         let mut lines: Vec<String> = changes.list.iter().map(ToString::to_string).collect();
@@ -458,7 +509,7 @@ impl Reloader {
         tracing::info!("reloaded: {summary}");
         lines.push(summary);
         self.note(ReloadEnd::Done, lines.clone());
-        let lines = warnings.into_iter().chain(lines).collect();
+        let lines = notes.into_iter().chain(lines).collect();
         Answer { done: true, lines }
     }
 
@@ -489,44 +540,6 @@ impl Reloader {
         let at = Instant::now();
         let snapshot = self.snapshot.load();
         snapshot.global.reloads.ended(LastReload { end, at, lines });
-    }
-
-    /// Takes the last reload back if a backend has lost all its servers by it.
-    async fn check_rollback(&mut self) {
-        let Some(watch) = &self.rollback else { return };
-        let Some(verdict) = watch.judge(&self.snapshot.load(), Instant::now()) else {
-            return;
-        };
-        let Some(watch) = self.rollback.take() else {
-            return;
-        };
-        let rollback::Verdict::Back(backend) = verdict else {
-            return;
-        };
-        let mut reason = format!("backend {backend} has lost all its servers by the reload");
-        tracing::error!("{reason}: going back to the configuration before");
-        match self.put_in_force(watch.before).await {
-            Ok(()) => {
-                self.sources = std::mem::take(&mut self.sources_before);
-                let word = "the configuration before is in force again; the file is unchanged";
-                tracing::warn!("rolled back: {word}");
-                self.note(ReloadEnd::RolledBack, vec![reason, word.to_owned()]);
-            }
-            Err(problems) => {
-                for line in &problems {
-                    tracing::error!("cannot go back: {line}");
-                }
-                let word = "the configuration before cannot be had again: what was reloaded stays";
-                tracing::error!("rollback failed: {word}");
-                if let Some(first) = problems.first() {
-                    reason = format!("{reason}; cannot go back: {first}");
-                }
-                let more = problems.into_iter().skip(1);
-                let lines = std::iter::once(reason).chain(more);
-                let lines = lines.chain([word.to_owned()]).collect();
-                self.note(ReloadEnd::RollbackFailed, lines);
-            }
-        }
     }
 
     fn follow_files(&mut self) {

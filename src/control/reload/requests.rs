@@ -1,5 +1,6 @@
 //! What the reload task is asked for, by whom, and what it answers.
 
+use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, oneshot};
 
 /// Requests that may wait while a reload runs. Further ones would read the same file.
@@ -50,9 +51,65 @@ pub(super) struct Request {
     pub(super) reply: Option<oneshot::Sender<Answer>>,
 }
 
+impl Answer {
+    /// Nothing is done here any more: process `pid` serves.
+    pub(super) fn taken_over_by(pid: u32) -> Self {
+        Self {
+            done: false,
+            lines: vec![format!(
+                "process {pid} has taken over from this one: ask again, it answers"
+            )],
+        }
+    }
+}
+
+/// The receiving end of the requests.
+#[derive(Debug)]
+pub(super) struct Requests {
+    receiver: mpsc::Receiver<Request>,
+    taken_over_by: Arc<OnceLock<u32>>,
+}
+
+impl Requests {
+    /// The two ends.
+    pub(super) fn new() -> (ReloadHandle, Self) {
+        let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
+        let taken_over_by = Arc::default();
+        let handle = ReloadHandle {
+            sender,
+            taken_over_by: Arc::clone(&taken_over_by),
+        };
+        let requests = Self {
+            receiver,
+            taken_over_by,
+        };
+        (handle, requests)
+    }
+
+    /// The next request; `None` when nobody is left who could ask.
+    pub(super) async fn next(&mut self) -> Option<Request> {
+        self.receiver.recv().await
+    }
+
+    /// Process `pid` serves from now on: says so to whoever waits, and to whoever asks later.
+    pub(super) fn taken_over_by(&mut self, pid: u32) {
+        // It happens once in the life of a process.
+        let _ = self.taken_over_by.set(pid);
+        self.receiver.close();
+        while let Ok(request) = self.receiver.try_recv() {
+            if let Some(reply) = request.reply {
+                let _ = reply.send(Answer::taken_over_by(pid));
+            }
+        }
+    }
+}
+
 /// Asks for reloads and upgrades; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ReloadHandle(pub(super) mpsc::Sender<Request>);
+pub struct ReloadHandle {
+    sender: mpsc::Sender<Request>,
+    taken_over_by: Arc<OnceLock<u32>>,
+}
 
 impl ReloadHandle {
     /// A signal asks: the answer goes to the log.
@@ -92,7 +149,7 @@ impl ReloadHandle {
             wanted,
             reply: None,
         };
-        if self.0.try_send(request).is_err() {
+        if self.sender.try_send(request).is_err() {
             tracing::warn!(?wanted, "a signal is not heard: too many requests wait");
         }
     }
@@ -103,7 +160,47 @@ impl ReloadHandle {
             wanted,
             reply: Some(reply),
         };
-        self.0.send(request).await.ok()?;
-        answer.await.ok()
+        let sent = self.sender.send(request).await;
+        let answer = match sent {
+            Ok(()) => answer.await.ok(),
+            Err(_) => None,
+        };
+        answer.or_else(|| self.taken_over_by.get().copied().map(Answer::taken_over_by))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault 46: a reload that was asked for during an upgrade was told that the process is stopping.
+    #[tokio::test]
+    async fn whoever_asks_during_or_after_an_upgrade_is_told_who_serves() {
+        let (handle, mut requests) = Requests::new();
+        let upgrade = async {
+            let request = requests.next().await.unwrap();
+            while requests.receiver.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            requests.taken_over_by(7);
+            drop(request);
+        };
+        let (waiting, queued, ()) = tokio::join!(handle.reload(), handle.upgrade(), upgrade);
+        for answer in [waiting, queued, handle.reload().await] {
+            let answer = answer.expect("an answer");
+            assert!(
+                !answer.done && answer.lines[0].contains("process 7"),
+                "{answer:?}"
+            );
+        }
+        drop(requests);
+        assert!(handle.reload().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_stops_has_no_answer() {
+        let (handle, requests) = Requests::new();
+        drop(requests);
+        assert!(handle.reload().await.is_none());
     }
 }

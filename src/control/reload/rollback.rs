@@ -4,7 +4,9 @@
 //! reload has changed and that were up before it are looked at, and only verdicts of health checks
 //! count: an operator who takes servers out means it.
 
+use super::Reloader;
 use crate::config::model::Config;
+use crate::live::ReloadEnd;
 use crate::state::{Backend, OperState, Snapshot};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -87,5 +89,46 @@ pub(super) async fn tick(watch: Option<&RollbackWatch>) {
     match watch {
         Some(_) => tokio::time::sleep(LOOK_EVERY).await,
         None => std::future::pending().await,
+    }
+}
+
+impl Reloader {
+    /// Takes the last reload back if a backend has lost all its servers by it.
+    pub(super) async fn check_rollback(&mut self) {
+        let Some(watch) = &self.rollback else { return };
+        let Some(verdict) = watch.judge(&self.snapshot.load(), Instant::now()) else {
+            return;
+        };
+        let Some(watch) = self.rollback.take() else {
+            return;
+        };
+        let Verdict::Back(backend) = verdict else {
+            return;
+        };
+        let mut reason = format!("backend {backend} has lost all its servers by the reload");
+        tracing::error!("{reason}: going back to the configuration before");
+        match self.put_in_force(watch.before).await {
+            Ok(_) => {
+                self.follow_files();
+                self.sources = std::mem::take(&mut self.sources_before);
+                let word = "the configuration before is in force again; the file is unchanged";
+                tracing::warn!("rolled back: {word}");
+                self.note(ReloadEnd::RolledBack, vec![reason, word.to_owned()]);
+            }
+            Err(problems) => {
+                for line in &problems {
+                    tracing::error!("cannot go back: {line}");
+                }
+                let word = "the configuration before cannot be had again: what was reloaded stays";
+                tracing::error!("rollback failed: {word}");
+                if let Some(first) = problems.first() {
+                    reason = format!("{reason}; cannot go back: {first}");
+                }
+                let more = problems.into_iter().skip(1);
+                let lines = std::iter::once(reason).chain(more);
+                let lines = lines.chain([word.to_owned()]).collect();
+                self.note(ReloadEnd::RollbackFailed, lines);
+            }
+        }
     }
 }

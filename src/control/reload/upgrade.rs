@@ -1,32 +1,46 @@
-//! An upgrade, the old process's part on the control thread: what is in force is handed over, the
-//! service manager is told whom to watch from now on, and the admin listeners are left to the new process.
+//! An upgrade, the old process's part on the control thread: starts the new process, hands over what is in
+//! force, tells the service manager which process to watch from now on, and stops accepting.
 //!
-//! Invariant: until the new process is in charge, nothing here has changed.
+//! Invariants: until the new process is in charge, nothing here has changed. A stop that comes before that
+//! gives the upgrade up; one that comes later finds the service handed over, so that this process never
+//! takes a connection that waits for the new one.
 
-use super::super::handover::{HandoverPayload, RUNTIME, Successor};
+use super::super::handover::{self, HandoverPayload, RUNTIME, Successor};
 use super::{Answer, HandedOver, Reloader};
 use crate::stats::servers_state;
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
 /// How long the service manager may take to read what it was told.
 const MANAGER_MAX: Duration = Duration::from_secs(1);
 
+/// Why an upgrade is given up at a stop.
+const STOPPING: &str = "this process is stopping";
+
 impl Reloader {
     /// Starts the program anew and hands over to it.
-    pub(super) async fn upgrade(&mut self) -> (Answer, Option<HandedOver>) {
+    pub(super) async fn upgrade(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> (Answer, Option<HandedOver>) {
         let limit = self.current.global.upgrade_stop_after;
-        match self.hand_over().await {
+        match self.hand_over(stop).await {
             Ok(pid) => {
                 let line = format!("process {pid} serves from now on");
                 tracing::info!("upgraded: {line}");
                 let lines = vec![line];
-                (Answer { done: true, lines }, Some(HandedOver { limit }))
+                let handed_over = HandedOver { to: pid, limit };
+                (Answer { done: true, lines }, Some(handed_over))
             }
             Err(problem) => {
-                let unchanged = "this process goes on as it was";
+                let unchanged = if stop.is_cancelled() {
+                    "the stop goes on"
+                } else {
+                    "this process goes on as it was"
+                };
                 tracing::error!("upgrade: {problem}");
                 tracing::error!("upgrade refused: {unchanged}");
                 let lines = vec![problem, unchanged.to_owned()];
@@ -36,7 +50,7 @@ impl Reloader {
     }
 
     /// The process id of whom it was handed over to, or why it was not.
-    async fn hand_over(&mut self) -> Result<u32, String> {
+    async fn hand_over(&mut self, stop: &CancellationToken) -> Result<u32, String> {
         let program = self.state.program.clone();
         let program = program.ok_or("what runs here is not a service (`rlb run`)")?;
         tracing::info!(program = %program.path.display(), "upgrade: starting the new process");
@@ -47,19 +61,28 @@ impl Reloader {
             servers: servers_state::whole(&self.snapshot.load(), Instant::now()),
         };
         let successor = spawn_blocking(move || Successor::start(&program, &payload));
-        let successor = successor.await.map_err(|error| error.to_string())??;
+        // Given up, the new process finds the channel closed and ends.
+        let successor = stop.run_until_cancelled(successor).await.ok_or(STOPPING)?;
+        let successor = successor.map_err(|error| error.to_string())??;
         let pid = successor.pid;
+        tracing::info!(pid, "upgrade: the new process is ready");
         let manager = self.state.manager().clone();
         manager.notify(&[NotifyState::MainPid(pid)]);
         let told = spawn_blocking(move || manager.barrier(MANAGER_MAX));
         if let Ok(Err(error)) = told.await {
             tracing::warn!(%error, "upgrade: the service manager does not listen");
         }
-        if let Err(error) = successor.go() {
-            // It has ended in this very moment, and may be what is watched.
+        let counters = handover::counters::write(&self.snapshot.load(), Instant::now());
+        let gone = if stop.is_cancelled() {
+            Err(STOPPING.to_owned())
+        } else {
+            let gone = |error| format!("the new process is gone: {error}");
+            successor.go(&counters).map_err(gone)
+        };
+        if let Err(problem) = gone {
             let own = NotifyState::MainPid(std::process::id());
             self.state.manager().notify(&[own]);
-            return Err(format!("the new process is gone: {error}"));
+            return Err(problem);
         }
         self.state
             .admin_listeners

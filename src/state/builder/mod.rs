@@ -9,7 +9,7 @@ use super::server::{Server, Usable};
 use super::snapshot::{Backend, BackendId, BackendStatus, Snapshot, picker_for};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How replacing a server changed its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,19 @@ impl SnapshotBuilder {
         let touched = self.touched.iter();
         let changed = touched.filter(|(_, touched)| touched.servers_changed);
         changed.map(|(id, _)| *id).collect()
+    }
+
+    /// Adds time that a backend has spent down before this process began.
+    pub fn add_downtime(&mut self, id: BackendId, time: Duration) {
+        if let Some(before) = self.base.backend(id)
+            && !time.is_zero()
+        {
+            let touched = self
+                .touched
+                .entry(id)
+                .or_insert_with(|| Touched::new(before));
+            touched.status.down_before += time;
+        }
     }
 
     /// The next snapshot; `None` when nothing was touched.

@@ -49,6 +49,18 @@ impl Netns {
         netns
     }
 
+    /// Makes one that is no machine of a [`Lab`].
+    pub(crate) fn alone(name: &str) -> Self {
+        remove_leftovers();
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        Self::new(format!("rlb{}l{number}-{name}", std::process::id()))
+    }
+
+    /// Its name, for the `ip` of another namespace.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs `ip` inside.
     #[track_caller]
     pub(crate) fn ip(&self, arguments: &[&str]) {

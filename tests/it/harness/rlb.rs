@@ -378,6 +378,16 @@ impl Rlb {
         })
     }
 
+    /// Fills the queue of the notify socket, as if the service manager did not read. [`Rlb::notified`] reads
+    /// it empty.
+    pub(crate) fn fill_notify_queue(&self) {
+        let filler = UnixDatagram::unbound().expect("a socket");
+        filler.set_nonblocking(true).expect("non-blocking");
+        let address = self.notify.local_addr().expect("an address");
+        let path = address.as_pathname().expect("a path");
+        while filler.send_to(b"FILLER=1", path).is_ok() {}
+    }
+
     #[track_caller]
     fn wait_ready(&mut self) {
         let deadline = Instant::now() + READY_WITHIN;
