@@ -43,7 +43,7 @@ enum Command {
     Ctl(ctl::Args),
     /// Read the configuration of the running rlb again; prints what changed or why not
     Reload(ctl::ReloadArgs),
-    /// Start the installed program anew and hand over to it: nothing is refused, sessions go on
+    /// Start the installed program again and hand over to it: no client is refused, sessions go on
     Upgrade(ctl::ChangeArgs),
     /// Write man pages and shell completions, for packages
     #[command(name = "gen", hide = true)]

@@ -206,7 +206,7 @@ pub fn is_abstract(path: &Path) -> bool {
     path.as_os_str().as_bytes().first() == Some(&b'@')
 }
 
-/// Removes the socket at `path` if nobody listens on it, because a killed process leaves its socket file.
+/// Removes the socket at `path` if no process listens on it, because a killed process leaves its socket file.
 ///
 /// # Errors
 /// `AddrInUse` when somebody listens on it; `AlreadyExists` when it is something other than a socket.

@@ -223,7 +223,7 @@ fn a_closed_descriptor_has_left_its_epoll_instance() {
     let (near, mut far) = connection();
     let watch = Watch::new(&near, IN);
     drop(near);
-    // Ends with a reset, which nobody is told, either.
+    // Ends with a reset, which is not reported either.
     let _ = far.write_all(b"late");
     assert_eq!(watch.next(QUIET), EventFlags::empty());
 }

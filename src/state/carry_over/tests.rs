@@ -1,4 +1,4 @@
-//! What a name keeps over a reload, and what starts anew.
+//! What an object that keeps its name keeps over a reload, and what starts again.
 
 use super::*;
 use crate::config::model::{BackendIndex, Check, Config};

@@ -128,7 +128,7 @@ impl Relay {
         }
     }
 
-    /// Runs the relay, for ever.
+    /// Runs the relay until it fails.
     ///
     /// # Errors
     /// When the epoll instance cannot be watched or read, which is not expected.

@@ -9,8 +9,8 @@
 //!   is full.
 //! - A pipe can hold less than its size, because a slot holds a fragment and not a page. A short splice proves
 //!   nothing about the source, so it is repeated until `EAGAIN`.
-//! - `splice` stops at urgent data for ever: with `EAGAIN`, or with 0 bytes when FIN has come after it. The
-//!   relay copies such a direction.
+//! - `splice` stops at urgent data and never continues: it returns `EAGAIN`, or 0 when FIN has come after the
+//!   urgent data. The relay copies such a direction.
 //! - The kernel may refuse the size, and then a pipe keeps its first 64 KB. Beyond `fs.pipe-user-pages-soft` a
 //!   new one has 8 KB, and copying is cheaper.
 
@@ -227,7 +227,7 @@ impl Pipes {
 /// The result of filling a pipe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Filled {
-    /// So many bytes are in it.
+    /// This many bytes are in it.
     Bytes(u64),
     /// The source has nothing now.
     Nothing,
