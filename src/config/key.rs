@@ -117,7 +117,7 @@ impl Effect {
             Self::NextCommand => "holds for the next command",
             Self::SameSocket => "the socket stays open",
             Self::NextConnection => "holds for the next connection",
-            Self::HealthAnew => "its health begins anew, its sessions go on",
+            Self::HealthAnew => "its health starts again, its sessions go on",
             Self::NewSocket => "is opened before anything else changes",
             Self::Restart => "stays as it is until rlb is started again",
         }

@@ -181,7 +181,7 @@ fn explain(error: &toml::de::Error, place: Place) -> Diagnostic {
     };
     let diagnostic = match message {
         _ if is_local(error) => diagnostic,
-        _ => diagnostic.hint("the rest of this section is looked at once this is right"),
+        _ => diagnostic.hint("the rest of this section is checked once this is right"),
     };
     diagnostic.at(place)
 }

@@ -53,7 +53,7 @@ impl Shape<'_> {
             _ if self.either => None,
             DeValue::Array(_) if self.is_table() && self.items.is_none() => Some((
                 "expected a table",
-                format!("write [{header}]: it stands once"),
+                format!("write [{header}]: the table appears only once"),
             )),
             DeValue::Table(table) if self.items.is_some() && !self.is_table() => {
                 // "[frontend.web]", like a node group, or "[backend.servers]".

@@ -175,7 +175,7 @@ async fn end_all(worker: &WorkerContext, sessions: &TaskTracker) {
 enum Stage {
     /// It accepts connections.
     Accepting,
-    /// It accepts no more; connections that other workers have handed over are still taken.
+    /// It accepts no more; connections that other workers have handed off are still taken.
     TakingOver,
     /// No connection comes any more: it waits for its sessions to end.
     Ending,

@@ -88,7 +88,7 @@ fn another_address_starts_a_server_over_and_another_interval_does_not() {
     assert_eq!(
         edited("10.0.0.2:80", "10.0.0.9:80"),
         ["~ server app/s2: address 10.0.0.2:80 -> 10.0.0.9:80 \
-          (its health begins anew, its sessions go on)"]
+          (its health starts again, its sessions go on)"]
     );
     let said = edited("check = true", "check = { interval = \"5s\" }");
     assert_eq!(
@@ -100,7 +100,7 @@ fn another_address_starts_a_server_over_and_another_interval_does_not() {
     );
     let said = edited("check = true", "check = { port = 8080 }");
     assert!(
-        said[0].ends_with("(its health begins anew, its sessions go on)"),
+        said[0].ends_with("(its health starts again, its sessions go on)"),
         "{said:?}"
     );
 }

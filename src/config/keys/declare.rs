@@ -278,7 +278,7 @@ macro_rules! keys {
             $(pub(in crate::config) $field: Option<Written<<$kind as Plain>::Value>>,)*
         }
 
-        #[allow(dead_code, reason = "a table that stands once is put over no other")]
+        #[allow(dead_code, reason = "a table that appears once inherits from no other")]
         impl $layer {
             /// Judges the values of `table`.
             pub(in crate::config) fn read(

@@ -478,7 +478,7 @@ fn ports_that_servers_need() {
         &[
             (1, 1, "listens on a unix socket"),
             (6, 25, "server `a` is checked but has no port"),
-            (9, 25, "only half of a TCP address to check"),
+            (9, 25, "only half of a TCP address"),
         ],
     );
 }

@@ -189,7 +189,7 @@ fn host_name(text: &str) -> Result<&str, Problem> {
     if bare.len() > HOST_BYTES_MAX || !bare.split('.').all(label) {
         return Err(
             Problem::new(format!("`{text}` is neither an address nor a host name"))
-                .hint("an IPv6 address with a port stands in brackets: \"[::1]:80\""),
+                .hint("an IPv6 address with a port is written in brackets: \"[::1]:80\""),
         );
     }
     Ok(text)

@@ -309,7 +309,7 @@ fn proxies<'a>(
             validator.report.push(
                 Diagnostic::error("duplicate", format!("id {} is used twice", written.value))
                     .at(written.place.clone())
-                    .label("a number of a proxy stands once")
+                    .label("each proxy needs its own number")
                     .also(before, "first here"),
             );
         }
@@ -415,7 +415,7 @@ fn unique<T>(
             Diagnostic::error("duplicate", message)
                 .at(place)
                 .label(format!(
-                    "a {kind}'s name stands once (a listen counts as both)"
+                    "each {kind} needs its own name (a listen counts as both)"
                 ))
                 .also(before, "first here"),
         );

@@ -278,11 +278,13 @@ fn checkable(
         {
             (
                 format!("server `{name}` is checked but has no port of its own"),
-                "write the port behind the address, or a `port` in `check`",
+                "write the port after the address, or a `port` in `check`",
             )
         }
         ServerAddress::Unix(_) if check.port.is_some() != check.address.is_some() => (
-            format!("server `{name}` is a unix socket, and only half of a TCP address to check"),
+            format!(
+                "server `{name}` is a unix socket, and its check has only half of a TCP address"
+            ),
             "write `port` and `address` in `check`, or neither",
         ),
         _ => return,

@@ -6,7 +6,7 @@
 //! other worker's gauge and keeps the connection. (HAProxy's threads do the same with their accept queues,
 //! `tune.listener.multi-queue`.)
 //!
-//! Invariant: a connection that is handed over has its slot and counts for its new worker at once, so that not
+//! Invariant: a connection that is handed off has its slot and counts for its new worker at once, so that not
 //! all workers hand a burst to the same one. When the other worker cannot take it, the worker that has accepted
 //! it keeps it. A stop loses no connection: an inbox is closed first and emptied afterwards.
 
