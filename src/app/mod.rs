@@ -34,6 +34,7 @@ use crate::worker::order::{Order, Workers};
 use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
 use signals::{Signals, Stop};
+use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -69,8 +70,21 @@ pub enum Error {
     #[error(transparent)]
     Descriptors(#[from] TooFewDescriptors),
     /// Addresses that cannot be listened on.
-    #[error("{}", .0.join("\n"))]
+    #[error("{}", told(.0))]
     Listen(Vec<String>),
+}
+
+/// Addresses that a failed start names; of more it tells the number.
+const TOLD_MAX: usize = 8;
+
+/// All problems in one line.
+fn told(problems: &[String]) -> String {
+    let shown = &problems[..problems.len().min(TOLD_MAX)];
+    let mut text = shown.join("; ");
+    if problems.len() > TOLD_MAX {
+        let _ = write!(text, "; and {} more", problems.len() - TOLD_MAX);
+    }
+    text
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {

@@ -69,8 +69,14 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => {
             for problem in &problems {
-                eprintln!("{}", problem.render(false));
+                if log.is_for_people() {
+                    eprintln!("{}", problem.render(false));
+                } else {
+                    let (code, hint) = (problem.code, problem.hint.as_deref());
+                    tracing::error!(code, hint, "{}", problem.line());
+                }
             }
+            log.flush(FLUSH_MAX);
             if let Some(predecessor) = &predecessor {
                 let lines: Vec<String> = problems.iter().map(config::Diagnostic::line).collect();
                 predecessor.refuse(&lines.join("\n"));

@@ -20,7 +20,6 @@ mod server_index;
 
 use crate::check::schedule::{ends_with_reset, first_start};
 use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
-use crate::config::model::Severity;
 use crate::live::{Cause, LogEntry, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
 use crate::state::{BackendId, ControlHandle, ServerState, Snapshot, ToControl, server_state};
@@ -314,15 +313,8 @@ impl Control {
     }
 
     fn log(&self, line: LogLine) {
-        let LogLine { severity, text } = line;
-        match severity {
-            Severity::Emerg | Severity::Alert | Severity::Crit | Severity::Err => {
-                tracing::error!("{text}");
-            }
-            Severity::Warning => tracing::warn!("{text}"),
-            Severity::Notice | Severity::Info => tracing::info!("{text}"),
-            Severity::Debug => tracing::debug!("{text}"),
-        }
+        line.emit_event();
+        let LogLine { severity, text, .. } = line;
         self.parts.log.send_with(|| LogEntry::Event {
             severity: severity as u8,
             text: text.into_boxed_str(),

@@ -1,7 +1,12 @@
-//! The log lines about servers and backends, in HAProxy's words (section 2.10 of its semantics).
+//! The log lines about servers and backends, in HAProxy's words (section 2.10 of its semantics), and
+//! the events that go with them.
 //!
-//! Pure; called by the control task with the state before and after a change. The same scripts
-//! read HAProxy's lines and these, so every comma counts.
+//! Pure but for [`LogLine::emit_event`]; called by the control task with the state before and after a
+//! change. The same scripts read HAProxy's lines and these, so every comma counts.
+
+mod fields;
+
+pub use fields::Fields;
 
 use crate::config::model::Severity;
 use crate::live::CheckReport;
@@ -12,10 +17,14 @@ use std::net::IpAddr;
 /// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
-    /// How bad.
+    /// How bad, for log targets. HAProxy's.
     pub severity: Severity,
+    /// An operator has asked for it: the event is no error.
+    pub planned: bool,
     /// What happened.
     pub text: String,
+    /// The same for programs.
+    pub fields: Fields,
 }
 
 /// A server after a change, and where it is.
@@ -38,12 +47,20 @@ pub fn changed(
     event: ServerEvent<'_>,
     check: Option<&CheckReport>,
 ) -> Vec<LogLine> {
-    if before.admin == event.server.status.admin {
+    let said: Vec<(Severity, String)> = if before.admin == event.server.status.admin {
         operational(before, event, check).into_iter().collect()
     } else {
         let maint = maintenance(before, event);
         maint.into_iter().chain(drain(before, event)).collect()
-    }
+    };
+    let fields = Fields::of_change(before, event, check);
+    let line = |(severity, text)| LogLine {
+        severity,
+        planned: check.is_none(),
+        text,
+        fields: fields.clone(),
+    };
+    said.into_iter().map(line).collect()
 }
 
 /// A health counter has moved, or the verdict is another than before (`log-health-checks`).
@@ -66,7 +83,12 @@ pub fn health_check(event: ServerEvent<'_>, report: &CheckReport, passed: bool) 
         if passed { "succeeded" } else { "failed" },
         reason(report),
     );
-    notice(text)
+    LogLine {
+        severity: Severity::Notice,
+        planned: false,
+        text,
+        fields: Fields::of_check(event, report),
+    }
 }
 
 /// A backend has lost its last usable server. `listen`: it is half of a `[[listen]]`.
@@ -74,15 +96,22 @@ pub fn no_server(backend: &str, listen: bool) -> LogLine {
     let kind = if listen { "proxy" } else { "backend" };
     LogLine {
         severity: Severity::Emerg,
+        planned: false,
         text: format!("{kind} {backend} has no server available!"),
+        fields: Fields::of_backend(backend),
     }
 }
 
 /// A server's name has an address at last; follows the line about the server's state.
 pub fn valid_answer(backend: &str, server: &str) -> LogLine {
-    notice(format!(
-        "Server {backend}/{server} administratively READY thanks to valid DNS answer."
-    ))
+    LogLine {
+        severity: Severity::Notice,
+        planned: false,
+        text: format!(
+            "Server {backend}/{server} administratively READY thanks to valid DNS answer."
+        ),
+        fields: Fields::of_server(backend, server),
+    }
 }
 
 /// A server's name leads elsewhere since it was last looked up: `server` as it is now.
@@ -90,16 +119,19 @@ pub fn address_changed(backend: &str, name: &str, old: IpAddr, server: &Server) 
     let Some(Endpoint::Ip(new, _)) = server.endpoint else {
         return None;
     };
-    Some(notice(format!(
-        "{backend}/{name}: IP changed from '{old}' to '{new}' by 'DNS resolver'."
-    )))
+    Some(LogLine {
+        severity: Severity::Notice,
+        planned: false,
+        text: format!("{backend}/{name}: IP changed from '{old}' to '{new}' by 'DNS resolver'."),
+        fields: Fields::of_address(backend, name, old, new),
+    })
 }
 
 fn operational(
     before: &ServerStatus,
     event: ServerEvent<'_>,
     check: Option<&CheckReport>,
-) -> Option<LogLine> {
+) -> Option<(Severity, String)> {
     let after = &event.server.status;
     if before.oper == after.oper {
         return None;
@@ -124,7 +156,7 @@ fn operational(
 }
 
 /// Entering, leaving or partly leaving maintenance.
-fn maintenance(before: &ServerStatus, event: ServerEvent<'_>) -> Option<LogLine> {
+fn maintenance(before: &ServerStatus, event: ServerEvent<'_>) -> Option<(Severity, String)> {
     let after = &event.server.status;
     let subject = event.subject();
     let left = |flag| before.admin.has(flag) && !after.admin.has(flag);
@@ -171,7 +203,7 @@ fn maintenance(before: &ServerStatus, event: ServerEvent<'_>) -> Option<LogLine>
 }
 
 /// Entering or leaving drain; not told of a server in maintenance.
-fn drain(before: &ServerStatus, event: ServerEvent<'_>) -> Option<LogLine> {
+fn drain(before: &ServerStatus, event: ServerEvent<'_>) -> Option<(Severity, String)> {
     let after = &event.server.status;
     if after.admin.is_maint() {
         return None;
@@ -255,18 +287,12 @@ fn up_or_down(status: &ServerStatus) -> &'static str {
     }
 }
 
-fn notice(text: String) -> LogLine {
-    LogLine {
-        severity: Severity::Notice,
-        text,
-    }
+fn notice(text: String) -> (Severity, String) {
+    (Severity::Notice, text)
 }
 
-fn alarm(text: String) -> LogLine {
-    LogLine {
-        severity: Severity::Alert,
-        text,
-    }
+fn alarm(text: String) -> (Severity, String) {
+    (Severity::Alert, text)
 }
 
 #[cfg(test)]

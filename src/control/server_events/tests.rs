@@ -258,6 +258,63 @@ fn a_backend_without_servers() {
     );
 }
 
+/// Fault 29: what a program is told of a server that goes down, and of one that comes up.
+#[test]
+fn fault_29_events_of_servers_have_fields() {
+    let mut server = made(server("n1"));
+    let rules = server.rules();
+    let before = server.status.clone();
+    let later = before.since + Duration::from_secs(90);
+    server.status.check_failed(rules, later);
+    let event = ServerEvent {
+        backend: "postgres",
+        server: &server,
+        usable: left(2, 1),
+        check_is_logged: false,
+    };
+    let [down] = changed(&before, event, Some(&refused()))
+        .try_into()
+        .unwrap();
+    assert!(!down.planned);
+    let info = "ECONNREFUSED returned by OS (Connection refused) at initial connection step of \
+                tcp-check";
+    let expected = Fields {
+        backend: "postgres".into(),
+        server: Some("n1".into()),
+        status: Some("DOWN".into()),
+        status_before: Some("UP 1/3".into()),
+        lasted: Some(Duration::from_secs(90)),
+        reason: Some("Layer4 connection problem"),
+        check_status: Some("L4CON"),
+        check_info: Some(info.into()),
+        check_duration: Some(Duration::from_micros(400)),
+        sessions: Some(0),
+        active_servers: Some(2),
+        backup_servers: Some(1),
+        ..Fields::default()
+    };
+    assert_eq!(down.fields, expected);
+}
+
+/// Fault 29: maintenance that an operator has asked for is planned, in HAProxy's severity.
+#[test]
+fn fault_29_maintenance_by_an_operator_is_planned() {
+    let mut server = made(server("n1"));
+    let (rules, now) = (server.rules(), Instant::now());
+    let before = server.status.clone();
+    server.status.set_admin(AdminState::FMAINT, rules, now);
+    let event = ServerEvent {
+        backend: "postgres",
+        server: &server,
+        usable: left(0, 0),
+        check_is_logged: false,
+    };
+    let [line] = changed(&before, event, None).try_into().unwrap();
+    assert_eq!((line.severity, line.planned), (Severity::Alert, true));
+    assert_eq!(line.fields.reason, Some("runtime command"));
+    assert_eq!(line.fields.status.as_deref(), Some("MAINT"));
+}
+
 /// Fault 49: with `log-health-checks` the line of the check has the reason, this one does not.
 #[test]
 fn fault_49_the_reason_of_a_logged_check_is_not_repeated() {

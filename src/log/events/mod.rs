@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing::{Event, Level, Subscriber};
@@ -24,6 +25,10 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::{LookupSpan, Registry};
+
+/// Target of events whose message says everything in words, for scripts that look for those words.
+/// The fields beside it are for programs: text has the message alone, JSON has both.
+pub const IN_WORDS: &str = "in-words";
 
 /// The format of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -201,6 +206,11 @@ impl EventLog {
         builder.spawn(drain).map(drop)
     }
 
+    /// Whether events are read by people as they are written: what has several lines may be printed.
+    pub fn is_for_people(&self) -> bool {
+        matches!(self.style, Style::Plain { .. })
+    }
+
     /// Writes what waits, for at most `limit`. Called before the process exits.
     pub fn flush(&self, limit: Duration) {
         self.state().output.flush_until(Instant::now() + limit);
@@ -302,8 +312,31 @@ where
                 write!(writer, "{level:>5} ")?;
             }
         }
-        context.format_fields(writer.by_ref(), event)?;
+        if event.metadata().target() == IN_WORDS {
+            let mut message = Message {
+                writer: writer.by_ref(),
+                result: Ok(()),
+            };
+            event.record(&mut message);
+            message.result?;
+        } else {
+            context.format_fields(writer.by_ref(), event)?;
+        }
         writeln!(writer)
+    }
+}
+
+/// Writes the message of an event and none of its fields.
+struct Message<'a> {
+    writer: Writer<'a>,
+    result: fmt::Result,
+}
+
+impl Visit for Message<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.result = write!(self.writer, "{value:?}");
+        }
     }
 }
 

@@ -59,6 +59,25 @@ fn people_get_local_time_and_a_level() {
     );
 }
 
+/// Fault 29: fields for programs, and text that is not longer for them.
+#[test]
+fn fault_29_text_has_the_words_alone_and_json_the_fields_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let emit = || {
+        let lasted_ms = None::<u64>;
+        tracing::info!(target: IN_WORDS, backend = "b", lasted_ms, "{} is UP.", "Server b/s");
+    };
+    let text = emitted(Style::Journal, &dir.path().join("text"), emit);
+    assert_eq!(text, "<6>Server b/s is UP.\n");
+    let json = emitted(Style::Json, &dir.path().join("json"), emit);
+    let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    json.as_object_mut().unwrap().remove("timestamp");
+    let expected = serde_json::json!({
+        "level": "INFO", "message": "Server b/s is UP.", "backend": "b"
+    });
+    assert_eq!(json, expected);
+}
+
 #[test]
 fn dropped_events_are_reported() {
     let dir = tempfile::tempdir().unwrap();
