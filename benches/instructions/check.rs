@@ -75,7 +75,7 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
 
 fn check() -> Check {
     Check {
-        kind: CheckKind::Tcp,
+        kind: Some(CheckKind::Tcp),
         interval: HOUR,
         fast_interval: HOUR,
         down_interval: HOUR,

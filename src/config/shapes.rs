@@ -424,8 +424,10 @@ words! {
 pub enum CheckWord {
     /// `false`.
     Off,
-    /// `true` or `"tcp"`.
+    /// `true`.
     On,
+    /// `"tcp"`.
+    Tcp,
 }
 
 impl<'de> Deserialize<'de> for CheckWord {
@@ -444,7 +446,7 @@ impl<'de> Deserialize<'de> for CheckWord {
 
             fn visit_str<E: Error>(self, text: &str) -> Result<CheckWord, E> {
                 match text {
-                    "tcp" => Ok(CheckWord::On),
+                    "tcp" => Ok(CheckWord::Tcp),
                     _ => Err(E::unknown_variant(text, &["tcp"])),
                 }
             }

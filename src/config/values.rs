@@ -160,6 +160,6 @@ pub enum ServerPort {
 /// The type of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckKind {
-    /// A connect, as `option tcp-check` without rules.
+    /// A connect, as without it, with the texts of `option tcp-check` without rules.
     Tcp,
 }

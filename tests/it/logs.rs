@@ -6,9 +6,11 @@ use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_true, pace_until};
 use crate::harness::peer::{self, Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN, Start};
+use crate::harness::runtime::Fixture;
 use crate::harness::syslog::Syslog;
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -298,4 +300,132 @@ fn a_reset_after_the_servers_own_end_is_no_abort() {
     let counted = ["srv_abrt", "cli_abrt", "eresp"].map(|column| rlb.number("s1", column));
     assert_eq!(counted, [0, 0, 0], "srv_abrt, cli_abrt, eresp");
     rlb.stop();
+}
+
+/// An event, as JSON.
+#[track_caller]
+fn event(line: &str) -> serde_json::Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+/// Fault 29: what a server's events say in fields; maintenance that was asked for is no error.
+#[test]
+fn fault_29_events_of_servers_have_fields() {
+    let [first, second] = [(); 2].map(|()| Peer::start(Behaviour::Echo));
+    let config = Config::new()
+        .backend("check = { interval = \"100ms\", fall = 1 }")
+        .server(first.address())
+        .server(second.address());
+    let fixture = Fixture::new(config, "admin");
+    fixture.rlb.wait_status("s1", "UP");
+    assert_eq!(fixture.ask("set server be/s2 state maint"), "\n");
+    let line = fixture
+        .rlb
+        .events()
+        .wait_for("Server be/s2 is going DOWN for maintenance");
+    let said = event(&line);
+    assert_eq!(said["level"], "INFO", "{line}");
+    let fields = ["backend", "server", "status", "reason"].map(|name| said[name].as_str());
+    let expected = ["be", "s2", "MAINT", "runtime command"].map(Some);
+    assert_eq!(fields, expected, "{line}");
+    assert_eq!(said["active_servers"], 1, "{line}");
+
+    first.stop();
+    let line = fixture
+        .rlb
+        .events()
+        .wait_for("Server be/s1 is DOWN, reason: Layer4");
+    let said = event(&line);
+    assert_eq!(said["level"], "ERROR", "{line}");
+    let fields = ["server", "status", "reason", "check_status"].map(|name| said[name].as_str());
+    let expected = ["s1", "DOWN", "Layer4 connection problem", "L4CON"].map(Some);
+    assert_eq!(fields, expected, "{line}");
+    // Fault 49: the configuration does not say `tcp`.
+    assert_eq!(
+        said["check_info"],
+        "ECONNREFUSED returned by OS (Connection refused)"
+    );
+    for number in [
+        "check_duration_ms",
+        "lasted_ms",
+        "sessions",
+        "active_servers",
+    ] {
+        assert!(said[number].is_u64(), "{number}: {line}");
+    }
+    let line = fixture
+        .rlb
+        .events()
+        .wait_for("backend be has no server available!");
+    assert_eq!(event(&line)["backend"], "be", "{line}");
+    fixture.rlb.stop();
+}
+
+/// Fault 29: a start that fails says so in one event, however much is wrong.
+#[test]
+fn fault_29_a_failed_start_is_one_event() {
+    let holders = [(); 10].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let mut config = Config::new().server_with("127.0.0.1:9", "check = false");
+    for holder in &holders {
+        config = config.bind(holder.local_addr().expect("bound"));
+    }
+    let (status, lines) = Start::new(&config).exits();
+    assert_eq!(status.code(), Some(1));
+    let errors: Vec<_> = lines.iter().map(|line| event(line)).collect();
+    let errors: Vec<_> = errors.iter().filter(|it| it["level"] == "ERROR").collect();
+    let [said] = errors.as_slice() else {
+        panic!("one event: {lines:#?}");
+    };
+    let text = said["message"].as_str().expect("a message");
+    assert!(
+        !text.contains('\n') && text.ends_with("and 2 more"),
+        "{text}"
+    );
+    assert_eq!(text.matches("cannot listen on").count(), 8, "{text}");
+
+    // What is wrong in the file is told in JSON too.
+    let (status, lines) = Start::new(&"[global]\nthraeds = 1\n").exits();
+    assert_eq!(status.code(), Some(78));
+    let said: Vec<_> = lines.iter().map(|line| event(line)).collect();
+    assert!(
+        said.iter()
+            .any(|it| it["code"] == "unknown-key" && it["level"] == "ERROR"),
+        "{lines:#?}"
+    );
+}
+
+/// Fault 49: with `log-health-checks` the reason stands in the check's line and in no other, and
+/// the words of `option tcp-check` where it is asked for.
+#[test]
+fn fault_49_a_logged_check_is_told_once() {
+    for (kind, words) in [
+        ("", ""),
+        (
+            "type = \"tcp\", ",
+            " at initial connection step of tcp-check",
+        ),
+    ] {
+        let peer = Peer::start(Behaviour::Echo);
+        let log = Syslog::udp();
+        let config = Config::new()
+            .backend("log-health-checks = true")
+            .backend(&format!(
+                "check = {{ {kind}interval = \"100ms\", fall = 1, rise = 1 }}"
+            ))
+            .server(peer.address())
+            .log(format!("udp:{}", log.address()), "raw");
+        let rlb = Rlb::start(&config);
+        rlb.wait_status("s1", "UP");
+        let port = peer.stop();
+        let line = log.next_with("Health check for server be/s1 failed");
+        let info = format!("\"ECONNREFUSED returned by OS (Connection refused){words}\"");
+        assert!(line.contains(&info), "{line}");
+        let line = log.next_with("Server be/s1 is DOWN");
+        assert!(line.starts_with("Server be/s1 is DOWN. 0 active"), "{line}");
+        let _peer = Peer::start_on(port, Behaviour::Echo);
+        log.next_with("Health check for server be/s1 succeeded");
+        let line = log.next_with("Server be/s1 is UP");
+        assert!(line.starts_with("Server be/s1 is UP. 1 active"), "{line}");
+        rlb.stop();
+    }
 }

@@ -7,7 +7,7 @@
 //! second. The probe looks for the answer at once, because a server on this machine has given it by then. Only
 //! an answer that is not there yet is waited for in the runtime's epoll instance.
 
-use crate::config::model::{Server as Spec, ServerAddress, ServerPort};
+use crate::config::model::{CheckKind, Server as Spec, ServerAddress, ServerPort};
 use crate::live::CheckStatus;
 use crate::state::Endpoint;
 use crate::sys::limits::{self, DescriptorReserve};
@@ -27,7 +27,7 @@ use tokio::time::timeout;
 /// Pause before the next connect to a unix socket whose queue is full.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 
-/// What HAProxy writes when a check without rules fails.
+/// What HAProxy adds when `option tcp-check` without rules fails.
 const STEP: &str = " at initial connection step of tcp-check";
 
 /// Where a check connects to.
@@ -142,6 +142,8 @@ pub struct ProbeOptions<'a> {
     pub reset: Option<&'a IdleSockets>,
     /// The check's timeout.
     pub limit: Duration,
+    /// What the configuration calls the check: it decides the words of a failure.
+    pub kind: Option<CheckKind>,
 }
 
 /// The result of a probe.
@@ -167,11 +169,18 @@ pub async fn probe(target: &Target, options: ProbeOptions<'_>) -> Outcome {
             Target::NoPort => Ok(Err(None)),
         }
     };
+    let step = match options.kind {
+        Some(CheckKind::Tcp) => STEP,
+        None => "",
+    };
     match timeout(options.limit, connected).await {
-        Err(_) => verdict(CheckStatus::L4Timeout, STEP),
+        Err(_) => verdict(CheckStatus::L4Timeout, step),
         Ok(Ok(Ok(()))) => verdict(CheckStatus::L4Ok, ""),
-        Ok(Ok(Err(None))) => verdict(CheckStatus::SocketError, STEP),
-        Ok(Ok(Err(Some(error)))) => verdict(CheckStatus::L4Con, &explain(&error)),
+        Ok(Ok(Err(None))) => verdict(CheckStatus::SocketError, step),
+        Ok(Ok(Err(Some(error)))) => {
+            let (status, code) = blame(target, &error);
+            verdict(status, &format!("{code} ({}){step}", system_text(&error)))
+        }
         Ok(Err(error)) => Outcome::Local(error),
     }
 }
@@ -289,8 +298,12 @@ fn system_path(path: &Path) -> PathBuf {
     }
 }
 
-/// HAProxy's wording for a failed connect.
-fn explain(error: &io::Error) -> String {
+/// HAProxy's status and words for a failed connection. Of a unix socket it has one for all.
+fn blame(target: &Target, error: &io::Error) -> (CheckStatus, &'static str) {
+    const OTHER: &str = "General socket error";
+    if let Target::Unix(_) = target {
+        return (CheckStatus::SocketError, OTHER);
+    }
     let code = match error.raw_os_error() {
         Some(libc::ECONNREFUSED) => "ECONNREFUSED returned by OS",
         Some(libc::ECONNRESET) => "ECONNRESET returned by OS",
@@ -298,13 +311,18 @@ fn explain(error: &io::Error) -> String {
         Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => "ENETUNREACH returned by OS",
         Some(libc::EINVAL) => "EINVAL returned by OS",
         Some(libc::EPIPE) => "EPIPE returned by OS",
-        _ => "General socket error",
+        _ => OTHER,
     };
+    (CheckStatus::L4Con, code)
+}
+
+/// The system's own text, without the number.
+fn system_text(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text
         .split_once(" (os error")
-        .map_or(text.as_str(), |(text, _)| text);
-    format!("{code} ({text}){STEP}")
+        .map(|(text, _)| text.to_owned());
+    text.unwrap_or_else(|| error.to_string())
 }
 
 #[cfg(test)]

@@ -16,11 +16,21 @@ async fn ask_with(
     limit: Duration,
     reset: Option<&IdleSockets>,
 ) -> (CheckStatus, String) {
+    ask_as(Some(CheckKind::Tcp), target, limit, reset).await
+}
+
+async fn ask_as(
+    kind: Option<CheckKind>,
+    target: Target,
+    limit: Duration,
+    reset: Option<&IdleSockets>,
+) -> (CheckStatus, String) {
     let reserve = DescriptorReserve::new().unwrap();
     let options = ProbeOptions {
         reserve: &reserve,
         reset,
         limit,
+        kind,
     };
     match probe(&target, options).await {
         Outcome::Verdict { status, info } => (status, info),
@@ -71,6 +81,25 @@ async fn a_closed_port_is_refused_in_haproxys_words() {
         info,
         "ECONNREFUSED returned by OS (Connection refused) at initial connection step of tcp-check"
     );
+}
+
+/// Fault 49: the words of `option tcp-check` are there where the configuration has it.
+#[tokio::test]
+async fn fault_49_a_check_alone_has_no_words_of_tcp_check() {
+    let (listener, address) = listener();
+    drop(listener);
+    let refused = ask_as(None, Target::Tcp(address), LIMIT, None).await;
+    let text = "ECONNREFUSED returned by OS (Connection refused)";
+    assert_eq!(refused, (CheckStatus::L4Con, text.into()));
+    let (_listener, _fillers, address) = deaf();
+    let silent = ask_as(None, Target::Tcp(address), Duration::from_millis(100), None).await;
+    assert_eq!(silent, (CheckStatus::L4Timeout, String::new()));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let refused = ask_as(None, Target::Unix(path), LIMIT, None).await;
+    let text = "General socket error (Connection refused)";
+    assert_eq!(refused, (CheckStatus::SocketError, text.into()));
 }
 
 #[tokio::test]
@@ -217,10 +246,10 @@ async fn unix_sockets_are_checked_by_path_and_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let missing = ask(Target::Unix(path.clone()), LIMIT, false).await;
-    assert_eq!(missing.0, CheckStatus::L4Con);
-    assert!(
-        missing.1.contains("(No such file or directory)"),
-        "{missing:?}"
+    assert_eq!(missing.0, CheckStatus::SocketError);
+    assert_eq!(
+        missing.1,
+        "General socket error (No such file or directory) at initial connection step of tcp-check"
     );
     let _listener = UnixListener::bind(&path).unwrap();
     assert_eq!(
@@ -275,12 +304,16 @@ fn the_check_s_own_address_and_port_come_first() {
 
 #[test]
 fn errors_in_haproxys_words() {
-    let said = |code| explain(&io::Error::from_raw_os_error(code));
-    assert_eq!(
-        said(libc::EHOSTUNREACH),
-        "ENETUNREACH returned by OS (No route to host) at initial connection step of tcp-check"
-    );
-    assert!(said(libc::ETIMEDOUT).starts_with("General socket error (Connection timed out)"));
+    let target = Target::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 80)));
+    let said = |code| {
+        let error = io::Error::from_raw_os_error(code);
+        let (status, words) = blame(&target, &error);
+        (status, format!("{words} ({})", system_text(&error)))
+    };
+    let unreachable = "ENETUNREACH returned by OS (No route to host)".to_owned();
+    assert_eq!(said(libc::EHOSTUNREACH), (CheckStatus::L4Con, unreachable));
+    let other = "General socket error (Connection timed out)".to_owned();
+    assert_eq!(said(libc::ETIMEDOUT), (CheckStatus::L4Con, other));
 }
 
 #[test]

@@ -308,6 +308,7 @@ async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Tar
         reserve: &context.parts.reserve,
         reset: context.reset.get().then_some(&context.idle),
         limit: server.check.timeout,
+        kind: server.check.kind,
     };
     match probe(target, options).await {
         Outcome::Local(error) => {

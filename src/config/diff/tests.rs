@@ -94,8 +94,8 @@ fn another_address_starts_a_server_over_and_another_interval_does_not() {
     assert_eq!(
         said,
         [
-            "~ server app/s1: check tcp every 2s rise 2 fall 3 timeout 1s -> \
-          tcp every 5s rise 2 fall 3 timeout 1s (holds for the next connection)"
+            "~ server app/s1: check connect every 2s rise 2 fall 3 timeout 1s -> \
+          connect every 5s rise 2 fall 3 timeout 1s (holds for the next connection)"
         ]
     );
     let said = edited("check = true", "check = { port = 8080 }");

@@ -324,6 +324,8 @@ where
     }
 }
 
+impl<W> Absent for Word<W> {}
+
 impl<W: WordList + Debug + DeserializeOwned + JsonSchema> Read for Word<W>
 where
     W::Value: Clone + Debug + PartialEq,

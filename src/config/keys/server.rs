@@ -7,7 +7,7 @@ use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{CheckType, CheckWord, Expected, MarkedDown, MarkedUp, Maybe, Short};
 use crate::config::show::{self, secs};
-use crate::config::values::{CheckKind, ServerAddress, ServerPort};
+use crate::config::values::{ServerAddress, ServerPort};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -126,9 +126,10 @@ keys! {
             label: Some("check timeout"), reload: NextConnection;
     }
     meant {
-        /// What is asked of the server: `"tcp"`, a connection.
-        kind: Word<CheckType> = CheckKind::Tcp,
-            name: "type", haproxy: &["option tcp-check"], reload: HealthAnew;
+        /// What is asked of the server: a connection, with or without `"tcp"`. With it the check's
+        /// texts are those of `option tcp-check`.
+        kind: Optional<Word<CheckType>> = "a connection",
+            name: "type", haproxy: &["option tcp-check"], reload: NextConnection;
         /// Passed checks in a row that bring a server up.
         rise: Number = 2, bounds: Some((1, RISE_FALL_MAX)), haproxy: &["rise"],
             reload: NextConnection;
@@ -190,11 +191,13 @@ impl Check {
         }
     }
 
-    /// Its text in a comparison: `tcp every 2s fast 1s down 5s rise 2 fall 3 timeout 1s port 81`.
+    /// Its text in a comparison: `connect every 2s fast 1s down 5s rise 2 fall 3 timeout 1s port 81`.
     fn text(&self) -> String {
         let mut text = format!(
             "{} every {}",
-            Word::<CheckType>::show(&self.kind),
+            self.kind
+                .as_ref()
+                .map_or_else(|| "connect".to_owned(), Word::<CheckType>::show),
             secs(&self.interval)
         );
         for (word, other) in [("fast", self.fast_interval), ("down", self.down_interval)] {

@@ -360,8 +360,9 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "level") => "\"user\"",
         ("word", "on-marked-down") => "\"shutdown-sessions\"",
         ("word", "on-marked-up") => "\"shutdown-backup-sessions\"",
+        ("word", "type") => "\"tcp\"",
         // There is only one word.
-        ("word", "balance" | "type") => return None,
+        ("word", "balance") => return None,
         ("table", "require") => "{ b = 1 }",
         // The keys below are tested as a table of their own.
         ("table" | "list of tables", _) => return None,

@@ -57,7 +57,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(backend.connect_attempt, Duration::from_millis(300));
     assert_eq!((backend.retries, backend.keepalive), (3, Some(keepalive)));
     let check = Check {
-        kind: CheckKind::Tcp,
+        kind: None,
         interval: 2 * SECOND,
         fast_interval: 2 * SECOND,
         down_interval: 2 * SECOND,
@@ -108,6 +108,11 @@ fn checks_are_layered() {
     assert_eq!(a.timeout, Duration::from_millis(900));
     assert_eq!(of(1), None);
     assert_eq!(of(2).map(|c| (c.rise, c.fall)), Some((5, 6)));
+    // Fault 49: what asks for a connection without a word of `option tcp-check`, and with it.
+    assert_eq!(
+        (a.kind, of(2).and_then(|c| c.kind)),
+        (None, Some(CheckKind::Tcp))
+    );
     assert_eq!(
         servers.iter().map(|s| s.weight).collect::<Vec<_>>(),
         [7, 0, 7]

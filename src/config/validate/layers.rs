@@ -8,7 +8,7 @@ use crate::config::keys::{
     CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, CheckSetting, KeepaliveLayer, KeepaliveSetting,
     ServerKeys, ServerLayer,
 };
-use crate::config::model::{Check, Keepalive};
+use crate::config::model::{Check, CheckKind, Keepalive};
 use crate::config::scope::{Scope, Validator, Written, or_default};
 use crate::config::shapes::{CheckWord, Maybe, Short};
 use crate::config::units::format_duration;
@@ -41,8 +41,17 @@ impl CheckSettings {
         match check.as_ref().map(|written| &written.value) {
             None => Self::default(),
             Some(Short::Short(word)) => Self {
-                on: Some(*word == CheckWord::On),
-                keys: CheckLayer::default(),
+                on: Some(*word != CheckWord::Off),
+                keys: CheckLayer {
+                    kind: check
+                        .as_ref()
+                        .filter(|_| *word == CheckWord::Tcp)
+                        .map(|written| Written {
+                            value: CheckKind::Tcp,
+                            place: scope.of(written),
+                        }),
+                    ..CheckLayer::default()
+                },
             },
             Some(Short::Table(table)) => Self {
                 on: Some(true),
