@@ -19,8 +19,12 @@ pub const PIPES_MAX: u32 = 16;
 /// service manager, watched files, lookups of names, and files that a reload reads.
 const PROCESS: u64 = 32;
 
-/// For a worker thread, without its listening sockets: epoll instances, signals, wake-ups, a spare one.
-const WORKER: u64 = 8;
+/// Connections that a worker accepts, at most, while no slot is free.
+pub const IN_HAND_MAX: u32 = 2;
+
+/// For a worker thread, without its listening sockets: epoll instances, signals, wake-ups, a spare one,
+/// connections that wait for a slot.
+const WORKER: u64 = 8 + IN_HAND_MAX as u64;
 
 /// For a log target: the file, and the file that replaces it after a rotation.
 const LOG_TARGET: u64 = 2;

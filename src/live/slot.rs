@@ -63,6 +63,24 @@ impl ConnSlot {
         })
     }
 
+    /// A place beside all limits, for a connection that has ended before there was one for it: it is
+    /// counted, but is no part of the maximum of sessions.
+    pub fn over_limits(
+        global: &Arc<GlobalLive>,
+        frontend: &Arc<FrontendLive>,
+        token: &WorkerToken,
+    ) -> Self {
+        global.active.raise();
+        frontend.active.raise();
+        let worker = token.shard();
+        global.load.of(worker).raise();
+        Self {
+            global: Arc::clone(global),
+            frontend: Arc::clone(frontend),
+            worker,
+        }
+    }
+
     /// Counts the session for another worker from now on.
     pub fn move_to(&mut self, worker: usize) {
         self.global.load.of(worker).raise();

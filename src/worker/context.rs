@@ -6,7 +6,7 @@ use super::relay::Relay;
 use super::session_stats::WorkerStats;
 use crate::state::{ControlHandle, Snapshot};
 use arc_swap::ArcSwap;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub(super) struct WorkerContext {
     pub(super) kill: CancellationToken,
     /// Given up for a moment to accept and close a client when no descriptor is left.
     pub(super) spare: RefCell<Option<OwnedFd>>,
+    /// Connections that have been accepted and wait for a slot (`accept/waiting`).
+    pub(super) in_hand: Cell<u32>,
     snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
 }
 
@@ -44,6 +46,7 @@ impl WorkerContext {
             peers,
             kill,
             spare: RefCell::new(spare_descriptor()),
+            in_hand: Cell::new(0),
             snapshot,
         }
     }

@@ -1,12 +1,15 @@
 //! Listening: every kind of address, several at once, and closed descriptors.
 
-use crate::harness::client::{End, connect, echo, hear};
+use crate::harness::client::{End, connect, echo, half_close, hear, read_to_end, reset};
 use crate::harness::config::Config;
-use crate::harness::eventually::eventually_true;
+use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
+use crate::harness::syslog::Syslog;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 #[test]
 fn a_frontend_listens_on_all_its_binds() {
@@ -94,4 +97,98 @@ fn sessions_give_every_descriptor_back() {
     });
     assert_eq!(rlb.number("FRONTEND", "stot"), 251);
     rlb.stop();
+}
+
+/// How long a loop may take to end once its first client has gone.
+const LOOP_ENDS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Sessions of a loop that is as large as it may be.
+const LOOP_SESSIONS: u64 = 40;
+
+/// Waits until the sessions of all `proxies` are `count`.
+#[track_caller]
+fn wait_sessions(rlb: &Rlb, proxies: &[&str], count: u64) {
+    eventually_eq(LOOP_ENDS_WITHIN, &count, || {
+        let csv = rlb.csv();
+        let sessions = |proxy: &&str| csv.row(proxy, "FRONTEND").number("scur");
+        proxies.iter().map(sessions).sum()
+    });
+}
+
+/// Fault 44: a server that is the frontend's own address fills `maxconn` with sessions that wait for
+/// each other. They end when the first client has gone, however it goes.
+#[test]
+fn fault_44_a_loop_ends_when_its_first_client_has_gone() {
+    let (port, other) = (ports::free(), ports::free());
+    let own = Config::new().bind(port).server_with(port, "check = false");
+    // The same through two frontends.
+    let two = Config::new().bind(port).server_with(other, "check = false");
+    let two = two.table(&format!(
+        "[[listen]]\nname = \"other\"\nbind = \"{other}\"\n\
+         servers = [{{ name = \"s\", address = \"{port}\", check = false }}]"
+    ));
+    for (config, proxies) in [(own, &["fe"][..]), (two, &["fe", "other"])] {
+        let config = config.global(&format!("maxconn = {LOOP_SESSIONS}"));
+        let rlb = Rlb::start(&config);
+        for goes in [drop as fn(TcpStream), reset] {
+            let client = connect(port);
+            wait_sessions(&rlb, proxies, LOOP_SESSIONS);
+            goes(client);
+            wait_sessions(&rlb, proxies, 0);
+        }
+        rlb.stop();
+    }
+}
+
+/// Connections in the accept queue of an IPv4 port.
+fn queued(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let rows = table.lines().map(str::split_whitespace);
+    let rows = rows.filter_map(|mut row| {
+        let (local, state, queues) = (row.nth(1)?, row.nth(1)?, row.next()?);
+        let listens = state == "0A" && local.ends_with(&format!(":{port:04X}"));
+        let (_, queued) = queues.split_once(':').filter(|_| listens)?;
+        u64::from_str_radix(queued, 16).ok()
+    });
+    rows.sum()
+}
+
+/// Fault 44: a client that goes while it waits for a slot is noticed and logged; one that stays, and
+/// has ended what it sends, is served.
+#[test]
+fn fault_44_a_client_that_goes_while_it_waits_for_a_slot_is_noticed() {
+    let peer = Peer::start(Behaviour::Echo);
+    let log = Syslog::udp();
+    let config = Config::new()
+        .global("maxconn = 1")
+        .server_with(peer.address(), "check = false")
+        .log(format!("udp:{}", log.address()), "raw");
+    let config = config.to_string().replace("threads = 2", "threads = 1");
+    let rlb = Rlb::start(&config);
+    let mut first = connect(rlb.address());
+    echo(&mut first, b"has the slot");
+    let gone = connect(rlb.address());
+    let address = gone.local_addr().expect("connected").to_string();
+    drop(gone);
+    let line = log.next_with(&address);
+    assert!(line.contains(" CC "), "{line}");
+    assert_eq!(
+        (
+            rlb.number("FRONTEND", "scur"),
+            rlb.number("FRONTEND", "smax")
+        ),
+        (1, 1)
+    );
+
+    let mut second = connect(rlb.address());
+    second.write_all(b"a request").expect("sent");
+    half_close(&second);
+    let mut third = connect(rlb.address());
+    // One is accepted without a slot, and no other.
+    eventually_eq(STOP_WITHIN, &1, || queued(rlb.address().port()));
+    drop(first);
+    assert_eq!(read_to_end(&mut second), (b"a request".to_vec(), End::Eof));
+    echo(&mut third, b"and the next one");
+    assert_eq!(rlb.number("FRONTEND", "smax"), 1);
+    rlb.stop_after((second, third));
 }

@@ -332,8 +332,8 @@ fn fault_35_sessions_are_what_the_descriptors_leave() {
     let many = text(8, "4000-4039", "");
     let (binds, pipes) = (8 * 40, 2 * 8 * 8);
     assert_eq!(capacity(&many, 1024).map(|it| it.pipes), Ok(8));
-    assert_eq!(needed(&many, 1024), 32 + 8 * 8 + binds + 16 + 16 + pipes);
-    assert_eq!(fits(&many, 1024), Ok(224));
+    assert_eq!(needed(&many, 1024), 32 + 8 * 10 + binds + 16 + 16 + pipes);
+    assert_eq!(fits(&many, 1024), Ok(216));
     let checked = text(1, "4000", ",check=true");
     assert_eq!(needed(&checked, 256), needed(&one, 256) + 40);
     // Not all configured checks run at once.

@@ -1,7 +1,9 @@
 //! Step 1: accepts connections while `maxconn` and the descriptor limit allow it. Runs on a worker.
 //!
-//! Connections above a limit wait in the kernel's accept queue, which costs nothing and loses none. A pause
-//! ends when a slot is freed; nothing polls.
+//! Connections above a limit wait in the kernel's accept queue, which costs nothing and loses none;
+//! `waiting` has what happens while no slot is free. A pause ends when a slot is freed; nothing polls.
+
+mod waiting;
 
 use super::Stops;
 use super::context::{WorkerContext, spare_descriptor};
@@ -10,7 +12,7 @@ use super::relay::Kind;
 use super::session::Session;
 use super::session_stats::SessionStats;
 use crate::live::slot::{ConnLimits, ConnSlot};
-use crate::live::{Cause, GlobalLive, Phase, ShortageStep, Termination};
+use crate::live::{Cause, Phase, ShortageStep, Termination};
 use crate::state::{Frontend, FrontendId};
 use crate::sys::limits::{Shortage, is_out_of_descriptors, out_of_descriptors};
 use crate::sys::raw::{self, Owned};
@@ -22,13 +24,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::fence;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use waiting::{InHand, Waiting};
 
 /// Pause after a shortage of descriptors or memory, unless a session ends earlier.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -42,6 +43,9 @@ const UNIX_DRAIN_MAX: usize = 4096;
 
 /// Connections taken in one go, so that accepting does not starve the sessions.
 const BATCH_MAX: usize = 64;
+
+/// A connection, and the client's address; `None` for a unix socket.
+type Connection = (OwnedFd, Option<SocketAddr>);
 
 /// Identifies a listening socket for the life of the process. All shards of one address have the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -209,18 +213,18 @@ impl Acceptor {
         for _ in 0..BATCH_MAX {
             let (frontend, limits) = self.now();
             if self.is_full(&frontend, limits) {
+                let (slot, in_hand) = self.wait_for_slot(drain).await;
                 // The configuration may have changed during the wait, so it is read again.
-                if self.wait_for_slot(drain).await {
+                if let Some(InHand { connection, .. }) = in_hand {
+                    *accepted += 1;
+                    self.admit(connection, self.now()).await;
+                }
+                if slot {
                     continue;
                 }
                 return Batch::More;
             }
-            let next = if self.worker.worker_stats.global.may_take_descriptors() {
-                accept(self.socket.get_ref())
-            } else {
-                Err(out_of_descriptors())
-            };
-            match next {
+            match self.accept() {
                 Ok(connection) => {
                     self.shortage.set(None);
                     *accepted += 1;
@@ -237,10 +241,19 @@ impl Acceptor {
         Batch::More
     }
 
+    /// The next connection, unless the descriptor for it is another's.
+    fn accept(&self) -> io::Result<Connection> {
+        if self.worker.worker_stats.global.may_take_descriptors() {
+            accept(self.socket.get_ref())
+        } else {
+            Err(out_of_descriptors())
+        }
+    }
+
     /// Gives a connection its slot and its session.
     async fn admit(
         &self,
-        (client, peer): (OwnedFd, Option<SocketAddr>),
+        (client, peer): Connection,
         (frontend, limits): (Arc<Frontend>, ConnLimits),
     ) {
         // Another worker may have taken the last slot meanwhile. Then this connection waits here, and the
@@ -270,70 +283,6 @@ impl Acceptor {
             limits,
             &worker_stats.token,
         )
-    }
-
-    fn is_full(&self, frontend: &Frontend, limits: ConnLimits) -> bool {
-        self.worker.worker_stats.global.active.get() >= limits.global
-            || limits
-                .frontend
-                .is_some_and(|limit| frontend.live.active.get() >= limit)
-    }
-
-    /// Reports which `maxconn` makes clients wait.
-    fn report_maxconn(&self) {
-        let global = &self.worker.worker_stats.global;
-        let (frontend, limits) = self.now();
-        if global.active.get() >= limits.global {
-            global.process_maxconn_reached(limits.global);
-        } else if let Some(maxconn) = limits.frontend {
-            global.frontend_maxconn_reached(&frontend.live, maxconn);
-        }
-    }
-
-    /// Waits until a slot is free because a session ended or a limit was raised. `false` when draining has
-    /// begun instead.
-    async fn wait_for_slot(&self, drain: &CancellationToken) -> bool {
-        self.count_pause();
-        self.report_maxconn();
-        let waiting = Waiting::new(&self.worker.worker_stats.global);
-        loop {
-            let freed = waiting.0.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            let (frontend, limits) = self.now();
-            if !self.is_full(&frontend, limits) {
-                return true;
-            }
-            tokio::select! {
-                () = freed => {}
-                () = drain.cancelled() => return false,
-                () = self.stop.queue_moved.cancelled() => return false,
-                // Sessions that are killed end, and free their slots.
-                () = self.worker.kill.cancelled() => return false,
-            }
-        }
-    }
-
-    /// Waits for a slot and takes it. Once the queue has moved, limits no longer apply to the connection that
-    /// waits here: no other is accepted, and existing sessions may last for days.
-    async fn slot(&self) -> (Arc<Frontend>, ConnSlot) {
-        let waiting = Waiting::new(&self.worker.worker_stats.global);
-        loop {
-            let freed = waiting.0.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            let (frontend, mut limits) = self.now();
-            if self.stop.queue_moved.is_cancelled() {
-                limits = ConnLimits::NONE;
-            }
-            if let Some(slot) = self.take(&frontend, limits) {
-                return (frontend, slot);
-            }
-            tokio::select! {
-                () = freed => {}
-                () = self.stop.queue_moved.cancelled() => {}
-            }
-        }
     }
 
     /// `accept` has failed, mostly by a shortage on this machine: reports it at most once a second and pauses.
@@ -373,18 +322,22 @@ impl Acceptor {
                 return;
             };
             if let Some(slot) = self.take(&frontend, limits) {
-                let id = self.worker.pending.number(self.worker.peers.position());
-                let stats = &self.worker.worker_stats;
-                SessionStats::open(id, slot, frontend, peer, stats)
-                    .finish(&Termination::new(Cause::Resource, Phase::Connect), stats);
+                let end = Termination::new(Cause::Resource, Phase::Connect);
+                self.count_ended((frontend, slot), peer, &end);
             }
         }
     }
 
-    fn count_pause(&self) {
-        let worker_stats = &self.worker.worker_stats;
-        let process = worker_stats.global.traffic.mine(&worker_stats.token);
-        process.paused.add(1);
+    /// Counts and logs a client that has come to its end without a session.
+    fn count_ended(
+        &self,
+        (frontend, slot): (Arc<Frontend>, ConnSlot),
+        peer: Option<SocketAddr>,
+        end: &Termination,
+    ) {
+        let id = self.worker.pending.number(self.worker.peers.position());
+        let stats = &self.worker.worker_stats;
+        SessionStats::open(id, slot, frontend, peer, stats).finish(end, stats);
     }
 
     /// Connections that wait to be accepted.
@@ -413,23 +366,4 @@ fn is_of_one_connection(error: &io::Error) -> bool {
                 | libc::EPERM
         )
     )
-}
-
-/// While one exists, a session that ends notifies [`GlobalLive::freed`].
-struct Waiting<'a>(&'a GlobalLive);
-
-impl<'a> Waiting<'a> {
-    fn new(global: &'a GlobalLive) -> Self {
-        global.waiting.fetch_add(1, Relaxed);
-        // Pairs with the fence in `ConnSlot`'s drop: gauges that are read after this are no older than that
-        // drop.
-        fence(SeqCst);
-        Self(global)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
-    }
 }

@@ -1,0 +1,246 @@
+//! What an acceptor does while no slot is free. Runs on a worker.
+//!
+//! Clients wait in the kernel's accept queue. There nobody can ask whether a client is still there. One that
+//! has gone holds nothing of this process, unless this process is that client: a server that is the
+//! frontend's own address makes sessions until `maxconn` is reached, the last of them waits in the
+//! queue, and none ends before it. So an acceptor that has waited for [`IN_HAND_AFTER`] accepts one
+//! connection without a slot. It is the first to get a slot; when its client goes before that, it is
+//! closed, and the next is accepted in its place.
+
+use super::{Acceptor, Connection, SHORTAGE_PAUSE, is_of_one_connection};
+use crate::config::descriptors::IN_HAND_MAX;
+use crate::live::slot::{ConnLimits, ConnSlot};
+use crate::live::{Cause, GlobalLive, Phase, Termination};
+use crate::state::Frontend;
+use crate::sys::socket::close_in_order;
+use crate::worker::client_watch::ClientWatch;
+use std::cell::Cell;
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::fence;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How long an acceptor waits for a slot before it accepts a connection without one. While sessions
+/// come and go, there is a slot sooner.
+const IN_HAND_AFTER: Duration = Duration::from_millis(20);
+
+/// A connection that waits for a slot outside of the kernel's queue.
+#[derive(Debug)]
+pub(super) struct InHand<'a> {
+    pub(super) connection: Connection,
+    _place: InHandPlace<'a>,
+}
+
+/// One of the [`IN_HAND_MAX`] connections that a worker may have in hand.
+#[derive(Debug)]
+struct InHandPlace<'a>(&'a Cell<u32>);
+
+impl<'a> InHandPlace<'a> {
+    /// `None`: the worker has as many as it may have.
+    fn take(taken: &'a Cell<u32>) -> Option<Self> {
+        if taken.get() >= IN_HAND_MAX {
+            return None;
+        }
+        taken.set(taken.get() + 1);
+        Some(Self(taken))
+    }
+}
+
+impl Drop for InHandPlace<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// What an acceptor that has no slot has waited for.
+enum Waited<'a> {
+    /// There is a slot.
+    Slot,
+    /// Accepting ends.
+    Stopped,
+    /// There is a connection in hand.
+    InHand(InHand<'a>),
+    /// The client of the one in hand has gone, with an error if there was one.
+    Gone(Option<io::Error>),
+}
+
+impl Acceptor {
+    pub(super) fn is_full(&self, frontend: &Frontend, limits: ConnLimits) -> bool {
+        self.worker.worker_stats.global.active.get() >= limits.global
+            || limits
+                .frontend
+                .is_some_and(|limit| frontend.live.active.get() >= limit)
+    }
+
+    /// Reports which `maxconn` makes clients wait.
+    fn report_maxconn(&self) {
+        let global = &self.worker.worker_stats.global;
+        let (frontend, limits) = self.now();
+        if global.active.get() >= limits.global {
+            global.process_maxconn_reached(limits.global);
+        } else if let Some(maxconn) = limits.frontend {
+            global.frontend_maxconn_reached(&frontend.live, maxconn);
+        }
+    }
+
+    /// Waits until there is a slot to be had, because a session ended or a limit was raised: `true`;
+    /// `false` when draining has begun instead. With it the connection in hand, if there is one: the
+    /// next slot is for it.
+    pub(super) async fn wait_for_slot(
+        &self,
+        drain: &CancellationToken,
+    ) -> (bool, Option<InHand<'_>>) {
+        self.count_pause();
+        self.report_maxconn();
+        let waiting = Waiting::new(&self.worker.worker_stats.global);
+        let in_hand_from = Instant::now() + IN_HAND_AFTER;
+        let mut in_hand: Option<InHand<'_>> = None;
+        loop {
+            let waited = {
+                // Without the watch the client's end is noticed when it has a slot.
+                let client = in_hand
+                    .as_ref()
+                    .map(|it| ClientWatch::new(&it.connection.0));
+                let next = async {
+                    match &client {
+                        Some(Ok(client)) => {
+                            Waited::Gone(poll_fn(|context| client.poll_gone(context)).await)
+                        }
+                        Some(Err(_)) => pending().await,
+                        None => {
+                            tokio::time::sleep_until(in_hand_from.into()).await;
+                            Waited::InHand(self.take_in_hand().await)
+                        }
+                    }
+                };
+                self.wait_beside(next, &waiting, drain).await
+            };
+            match waited {
+                Waited::Slot => return (true, in_hand),
+                Waited::Stopped => return (false, in_hand),
+                Waited::InHand(taken) => in_hand = Some(taken),
+                Waited::Gone(error) => {
+                    if let Some(InHand { connection, .. }) = in_hand.take() {
+                        self.client_gone(connection, error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a slot, for the end of accepting, or for `next`.
+    async fn wait_beside<'a>(
+        &self,
+        next: impl Future<Output = Waited<'a>>,
+        waiting: &Waiting<'_>,
+        drain: &CancellationToken,
+    ) -> Waited<'a> {
+        let mut next = pin!(next);
+        loop {
+            let freed = waiting.0.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            let (frontend, limits) = self.now();
+            if !self.is_full(&frontend, limits) {
+                return Waited::Slot;
+            }
+            tokio::select! {
+                () = freed => {}
+                () = drain.cancelled() => return Waited::Stopped,
+                () = self.stop.queue_moved.cancelled() => return Waited::Stopped,
+                // Sessions that are killed end, and free their slots.
+                () = self.worker.kill.cancelled() => return Waited::Stopped,
+                waited = &mut next => return waited,
+            }
+        }
+    }
+
+    /// Accepts the next connection that comes, as soon as the worker may have one more in hand.
+    async fn take_in_hand(&self) -> InHand<'_> {
+        let place = loop {
+            match InHandPlace::take(&self.worker.in_hand) {
+                Some(place) => break place,
+                None => tokio::time::sleep(SHORTAGE_PAUSE).await,
+            }
+        };
+        loop {
+            let Ok(mut ready) = self.socket.readable().await else {
+                // The runtime shuts down.
+                return pending().await;
+            };
+            match self.accept() {
+                Ok(connection) => {
+                    return InHand {
+                        connection,
+                        _place: place,
+                    };
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) => tokio::time::sleep(SHORTAGE_PAUSE).await,
+            }
+        }
+    }
+
+    /// The client of the connection in hand has gone, with `error` if there was one.
+    fn client_gone(&self, (client, peer): Connection, error: Option<io::Error>) {
+        close_in_order(client);
+        let (frontend, _) = self.now();
+        let stats = &self.worker.worker_stats;
+        let slot = ConnSlot::over_limits(&stats.global, &frontend.live, &stats.token);
+        let mut end = Termination::new(Cause::Client, Phase::Connect);
+        end.error = error;
+        self.count_ended((frontend, slot), peer, &end);
+    }
+
+    pub(super) fn count_pause(&self) {
+        let worker_stats = &self.worker.worker_stats;
+        let process = worker_stats.global.traffic.mine(&worker_stats.token);
+        process.paused.add(1);
+    }
+
+    /// Waits for a slot and takes it. Once the queue has moved, limits no longer apply to the connection that
+    /// waits here: no other is accepted, and existing sessions may last for days.
+    pub(super) async fn slot(&self) -> (Arc<Frontend>, ConnSlot) {
+        let waiting = Waiting::new(&self.worker.worker_stats.global);
+        loop {
+            let freed = waiting.0.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            let (frontend, mut limits) = self.now();
+            if self.stop.queue_moved.is_cancelled() {
+                limits = ConnLimits::NONE;
+            }
+            if let Some(slot) = self.take(&frontend, limits) {
+                return (frontend, slot);
+            }
+            tokio::select! {
+                () = freed => {}
+                () = self.stop.queue_moved.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// While one exists, a session that ends notifies [`GlobalLive::freed`].
+pub(super) struct Waiting<'a>(pub(super) &'a GlobalLive);
+
+impl<'a> Waiting<'a> {
+    pub(super) fn new(global: &'a GlobalLive) -> Self {
+        global.waiting.fetch_add(1, Relaxed);
+        // Pairs with the fence in `ConnSlot`'s drop: gauges that are read after this are no older than that
+        // drop.
+        fence(SeqCst);
+        Self(global)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
