@@ -9,24 +9,24 @@
 use super::Shared;
 use super::connection::{ConnectionState, serve};
 use crate::live::slot::StatsSlot;
-use crate::sys::limits::is_out_of_descriptors;
+use crate::sys::accept::{self, Acceptor, Connection, Failure};
+use crate::sys::raw::Owned;
+use crate::sys::socket;
 use socket2::SockRef;
-use std::cell::RefCell;
-use std::future::poll_fn;
+use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 /// Limit of connections when the snapshot has no stats proxy (any more).
 const CONNECTIONS_DEFAULT: u32 = 200;
 /// Send buffer for a client that does not take its bytes; the kernel doubles the value.
 const SEND_BUFFER: usize = 128 * 1024;
-/// How long accepting pauses when no descriptor is left.
-const PAUSE: Duration = Duration::from_millis(100);
 /// How often a full listener looks for an idle connection to close.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 /// How long a connection must have been idle before it may be closed: one that waits for a request, and one
@@ -39,83 +39,65 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// The connections that are being served.
 pub(super) type Connections = RefCell<slab::Slab<Rc<ConnectionState>>>;
 
-/// Accepts on `listener` until the stop, or until `closing`.
-pub(super) async fn run(shared: Rc<Shared>, listener: TcpListener, closing: CancellationToken) {
+/// Accepts on `listener` until the stop, or until `closing`. A client that is queued by then is served.
+pub(super) async fn run(
+    shared: Rc<Shared>,
+    listener: AsyncFd<Owned<TcpListener>>,
+    closing: CancellationToken,
+) {
     let stop = shared.stop.clone();
-    let accepting = async {
-        accept_all(&shared, &listener, &closing).await;
-        drain_queue(&shared, listener, &closing).await;
+    let acceptor = StatsAcceptor {
+        shared,
+        listener,
+        closing: closing.clone(),
+        reported: Cell::new(None),
     };
-    stop.run_until_cancelled(accepting).await;
+    let accepting = accept::run(&acceptor.listener, &acceptor, &closing);
+    // An error means that the runtime shuts down.
+    let _ = stop.run_until_cancelled(accepting).await;
 }
 
-/// Accepts until `closing`. A client that was accepted before is served.
-async fn accept_all(shared: &Rc<Shared>, listener: &TcpListener, closing: &CancellationToken) {
-    let mut reported: Option<Instant> = None;
-    while let Some(accepted) = closing.run_until_cancelled(accept(shared, listener)).await {
-        match accepted {
-            Ok(stream) => {
-                let slot = wait_for_slot(shared).await;
-                start(shared, (stream, slot), closing.clone());
-            }
-            Err(error) => {
-                let now = Instant::now();
-                if reported.is_none_or(|at| now.duration_since(at) >= REPORT_EVERY) {
-                    reported = Some(now);
-                    tracing::warn!(%error, "stats listener cannot accept");
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
+/// The acceptor of one socket.
+struct StatsAcceptor {
+    shared: Rc<Shared>,
+    listener: AsyncFd<Owned<TcpListener>>,
+    closing: CancellationToken,
+    /// When errors were last told of.
+    reported: Cell<Option<Instant>>,
+}
+
+impl Acceptor for StatsAcceptor {
+    type Room = ();
+
+    /// One more may be in hand.
+    async fn room(&self, stop: &CancellationToken) -> Option<()> {
+        (!stop.is_cancelled()).then_some(())
+    }
+
+    fn accept(&self) -> io::Result<Connection> {
+        let accept = || socket::accept(self.listener.get_ref());
+        self.shared.reserve.with(accept)
+    }
+
+    async fn admit(&self, (client, _): Connection, (): ()) {
+        let slot = wait_for_slot(&self.shared).await;
+        if let Ok(stream) = TcpStream::from_std(client.into()) {
+            tune(&stream);
+            start(&self.shared, (stream, slot), self.closing.clone());
         }
     }
-}
 
-/// Accepts what the kernel has queued, and closes.
-async fn drain_queue(shared: &Rc<Shared>, listener: TcpListener, closing: &CancellationToken) {
-    // With `accept` itself, because the event loop may not have reported the last ones yet.
-    let Ok(listener) = listener.into_std() else {
-        return;
-    };
-    loop {
-        match shared.reserve.with(|| listener.accept()) {
-            Ok((stream, _client)) => {
-                let slot = wait_for_slot(shared).await;
-                let ready = stream.set_nonblocking(true);
-                if let Ok(stream) = ready.and_then(|()| TcpStream::from_std(stream)) {
-                    tune(&stream);
-                    start(shared, (stream, slot), closing.clone());
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) if is_local_shortage(&error) => tokio::time::sleep(PAUSE).await,
-            // The client has gone before it was accepted.
-            Err(_) => {}
+    async fn pause(&self, error: &io::Error, _: Failure) {
+        let (now, reported) = (Instant::now(), self.reported.get());
+        if reported.is_none_or(|at| now.duration_since(at) >= REPORT_EVERY) {
+            self.reported.set(Some(now));
+            tracing::warn!(%error, "stats listener cannot accept");
         }
+        tokio::time::sleep(accept::PAUSE).await;
     }
-}
 
-/// The next connection. Fails only with errors after which a pause helps.
-async fn accept(shared: &Shared, listener: &TcpListener) -> io::Result<TcpStream> {
-    loop {
-        let accepted = poll_fn(|context| {
-            let attempt = shared.reserve.with(|| match listener.poll_accept(context) {
-                Poll::Ready(result) => result.map(Some),
-                Poll::Pending => Ok(None),
-            });
-            match attempt.transpose() {
-                Some(result) => Poll::Ready(result),
-                None => Poll::Pending,
-            }
-        });
-        match accepted.await {
-            Ok((stream, _client)) => {
-                tune(&stream);
-                return Ok(stream);
-            }
-            Err(error) if is_local_shortage(&error) => return Err(error),
-            // The client has gone before it was accepted.
-            Err(_) => {}
-        }
+    fn may_drain(&self) -> bool {
+        true
     }
 }
 
@@ -125,11 +107,6 @@ fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     // What a client does not take must stay small in the kernel, too.
     let _ = SockRef::from(stream).set_send_buffer_size(SEND_BUFFER);
-}
-
-fn is_local_shortage(error: &io::Error) -> bool {
-    is_out_of_descriptors(error)
-        || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// Waits until one more connection may be served.

@@ -6,10 +6,11 @@
 
 use super::{Shared, accept};
 use crate::control::admin_listeners::{AdminListener, ListenerChange};
+use crate::sys::raw::{self, Owned};
 use crate::worker::ListenerId;
 use std::collections::HashMap;
 use std::rc::Rc;
-use tokio::net::TcpListener;
+use tokio::io::Interest;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +45,7 @@ pub(super) async fn run(
 }
 
 fn listen(shared: &Rc<Shared>, opened: AdminListener, closing: CancellationToken) {
-    match TcpListener::from_std(opened.listener) {
+    match raw::watch(Owned::new(opened.listener), Interest::READABLE) {
         Ok(listener) => {
             let task = accept::run(Rc::clone(shared), listener, closing);
             shared.tracker.spawn_local(task);

@@ -1,6 +1,7 @@
 //! Calls of the operating system. Usable from any thread; imports no other module of rlb.
 
 pub mod abort;
+pub mod accept;
 pub mod channel;
 pub mod limits;
 pub mod listen_fds;

@@ -14,14 +14,14 @@ use super::session_stats::SessionStats;
 use crate::live::slot::{ConnLimits, ConnSlot};
 use crate::live::{Cause, Phase, ShortageStep, Termination};
 use crate::state::{Frontend, FrontendId};
-use crate::sys::limits::{Shortage, is_out_of_descriptors, out_of_descriptors};
+use crate::sys::accept::{self, Connection, Failure};
+use crate::sys::limits::{is_out_of_descriptors, out_of_descriptors};
 use crate::sys::raw::{self, Owned};
-use crate::sys::socket::{accept, close_in_order};
+use crate::sys::socket;
 use socket2::Socket;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,21 +31,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use waiting::{InHand, Waiting};
 
-/// Pause after a shortage of descriptors or memory, unless a session ends earlier.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(100);
-
 /// How long a shortage of descriptors may last before the waiting clients are refused.
 const SHORTAGE_MAX: Duration = Duration::from_secs(1);
-
-/// Connections that are still accepted from a unix socket when it is closed. The kernel does not tell how many
-/// are queued there; for TCP it does.
-const UNIX_DRAIN_MAX: usize = 4096;
-
-/// Connections taken in one go, so that accepting does not starve the sessions.
-const BATCH_MAX: usize = 64;
-
-/// A connection, and the client's address; `None` for a unix socket.
-type Connection = (OwnedFd, Option<SocketAddr>);
 
 /// Identifies a listening socket for the life of the process. All shards of one address have the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,40 +103,17 @@ pub(super) async fn run(
     };
     let kind = if unix { Kind::Unix } else { Kind::Tcp };
     let socket = raw::watch(Owned::new(socket), Interest::READABLE)?;
+    let stopped = stop.drain.clone();
     let acceptor = Acceptor {
         frontend: RefCell::new(frontend),
         kind,
         socket,
         worker,
         sessions,
-        stop: stop.clone(),
+        stop,
         shortage: Cell::new(None),
     };
-    loop {
-        let ready = tokio::select! {
-            biased;
-            () = stop.drain.cancelled() => break,
-            ready = acceptor.socket.readable() => ready,
-        };
-        let mut ready = ready?;
-        match acceptor.batch(&stop.drain, &mut 0).await {
-            Batch::Drained => ready.clear_ready(),
-            Batch::More => tokio::task::yield_now().await,
-        }
-    }
-    // Connections that arrive after the stop are not accepted: they might never end.
-    let (never, mut accepted) = (CancellationToken::new(), 0);
-    let queued = acceptor.queued();
-    while accepted < queued
-        && !stop.queue_moved.is_cancelled()
-        && !acceptor.worker.kill.is_cancelled()
-    {
-        match acceptor.batch(&never, &mut accepted).await {
-            Batch::Drained => break,
-            Batch::More => tokio::task::yield_now().await,
-        }
-    }
-    Ok(())
+    accept::run(&acceptor.socket, &acceptor, &stopped).await
 }
 
 /// Begins the session of a connection.
@@ -179,11 +143,87 @@ struct Acceptor {
     shortage: Cell<Option<Instant>>,
 }
 
-enum Batch {
-    /// Nothing more is waiting.
-    Drained,
-    /// More may be waiting.
-    More,
+impl accept::Acceptor for Acceptor {
+    /// The frontend and the limits that the connection is admitted by.
+    type Room = (Arc<Frontend>, ConnLimits);
+
+    async fn room(&self, stop: &CancellationToken) -> Option<Self::Room> {
+        loop {
+            let (frontend, limits) = self.now();
+            if !self.is_full(&frontend, limits) {
+                return Some((frontend, limits));
+            }
+            let (slot, in_hand) = self.wait_for_slot(stop).await;
+            // The configuration may have changed during the wait, so it is read again.
+            if let Some(InHand { connection, .. }) = in_hand {
+                self.admit(connection, self.now()).await;
+            }
+            if !slot {
+                return None;
+            }
+        }
+    }
+
+    /// The next connection, unless the descriptor for it is another's.
+    fn accept(&self) -> io::Result<Connection> {
+        if self.worker.worker_stats.global.may_take_descriptors() {
+            socket::accept(self.socket.get_ref())
+        } else {
+            Err(out_of_descriptors())
+        }
+    }
+
+    /// Gives a connection its slot and its session.
+    async fn admit(
+        &self,
+        (client, peer): Connection,
+        (frontend, limits): (Arc<Frontend>, ConnLimits),
+    ) {
+        self.shortage.set(None);
+        // Another worker may have taken the last slot meanwhile. Then this connection waits here, and the
+        // others wait in the kernel.
+        let (frontend, slot) = match self.take(&frontend, limits) {
+            Some(slot) => (frontend, slot),
+            None => self.slot().await,
+        };
+        let accepted = Accepted {
+            client,
+            kind: self.kind,
+            peer,
+            frontend,
+            slot,
+        };
+        let load = &self.worker.worker_stats.global.load;
+        if let Some(accepted) = self.worker.peers.hand_over(accepted, load) {
+            begin(accepted, &self.worker, &self.sessions);
+        }
+    }
+
+    /// `accept` has failed, mostly by a shortage on this machine: reports it at most once a second and pauses.
+    /// Refuses the waiting clients when the shortage has lasted for [`SHORTAGE_MAX`].
+    async fn pause(&self, error: &io::Error, failure: Failure) {
+        let worker_stats = &self.worker.worker_stats;
+        self.count_pause();
+        if let Failure::Shortage(shortage) = failure {
+            let (token, step) = (&worker_stats.token, ShortageStep::Accept);
+            worker_stats.global.shortage(token, step, shortage, None);
+        } else if self.shortage.get().is_none() {
+            tracing::error!(%error, "accept failed, trying again");
+        }
+        let since = self.shortage.get().unwrap_or_else(Instant::now);
+        self.shortage.set(Some(since));
+        if since.elapsed() >= SHORTAGE_MAX && is_out_of_descriptors(error) {
+            self.refuse_waiting();
+        }
+        let waiting = Waiting::new(&worker_stats.global);
+        // Both outcomes are treated alike.
+        let _ = tokio::time::timeout(accept::PAUSE, waiting.0.freed.notified()).await;
+    }
+
+    /// Not when another listener has the queue, or sessions may not go on.
+    fn may_drain(&self) -> bool {
+        !self.stop.queue_moved.is_cancelled() && !self.worker.kill.is_cancelled()
+    }
 }
 
 impl Acceptor {
@@ -208,73 +248,6 @@ impl Acceptor {
         (Arc::clone(&frontend), limits)
     }
 
-    /// Accepts some connections, and adds their number to `accepted`.
-    async fn batch(&self, drain: &CancellationToken, accepted: &mut usize) -> Batch {
-        for _ in 0..BATCH_MAX {
-            let (frontend, limits) = self.now();
-            if self.is_full(&frontend, limits) {
-                let (slot, in_hand) = self.wait_for_slot(drain).await;
-                // The configuration may have changed during the wait, so it is read again.
-                if let Some(InHand { connection, .. }) = in_hand {
-                    *accepted += 1;
-                    self.admit(connection, self.now()).await;
-                }
-                if slot {
-                    continue;
-                }
-                return Batch::More;
-            }
-            match self.accept() {
-                Ok(connection) => {
-                    self.shortage.set(None);
-                    *accepted += 1;
-                    self.admit(connection, (frontend, limits)).await;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Batch::Drained,
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    self.pause(&error).await;
-                    return Batch::More;
-                }
-            }
-        }
-        Batch::More
-    }
-
-    /// The next connection, unless the descriptor for it is another's.
-    fn accept(&self) -> io::Result<Connection> {
-        if self.worker.worker_stats.global.may_take_descriptors() {
-            accept(self.socket.get_ref())
-        } else {
-            Err(out_of_descriptors())
-        }
-    }
-
-    /// Gives a connection its slot and its session.
-    async fn admit(
-        &self,
-        (client, peer): Connection,
-        (frontend, limits): (Arc<Frontend>, ConnLimits),
-    ) {
-        // Another worker may have taken the last slot meanwhile. Then this connection waits here, and the
-        // others wait in the kernel.
-        let (frontend, slot) = match self.take(&frontend, limits) {
-            Some(slot) => (frontend, slot),
-            None => self.slot().await,
-        };
-        let accepted = Accepted {
-            client,
-            kind: self.kind,
-            peer,
-            frontend,
-            slot,
-        };
-        let load = &self.worker.worker_stats.global.load;
-        if let Some(accepted) = self.worker.peers.hand_over(accepted, load) {
-            begin(accepted, &self.worker, &self.sessions);
-        }
-    }
-
     fn take(&self, frontend: &Arc<Frontend>, limits: ConnLimits) -> Option<ConnSlot> {
         let worker_stats = &self.worker.worker_stats;
         ConnSlot::take(
@@ -285,36 +258,15 @@ impl Acceptor {
         )
     }
 
-    /// `accept` has failed, mostly by a shortage on this machine: reports it at most once a second and pauses.
-    /// Refuses the waiting clients when the shortage has lasted for [`SHORTAGE_MAX`].
-    async fn pause(&self, error: &io::Error) {
-        let worker_stats = &self.worker.worker_stats;
-        self.count_pause();
-        if let Some(shortage) = Shortage::of(error) {
-            let (token, step) = (&worker_stats.token, ShortageStep::Accept);
-            worker_stats.global.shortage(token, step, shortage, None);
-        } else if self.shortage.get().is_none() {
-            tracing::error!(%error, "accept failed, trying again");
-        }
-        let since = self.shortage.get().unwrap_or_else(Instant::now);
-        self.shortage.set(Some(since));
-        if since.elapsed() >= SHORTAGE_MAX && is_out_of_descriptors(error) {
-            self.refuse_waiting();
-        }
-        let waiting = Waiting::new(&worker_stats.global);
-        // Both outcomes are treated alike.
-        let _ = tokio::time::timeout(SHORTAGE_PAUSE, waiting.0.freed.notified()).await;
-    }
-
     /// Accepts and closes the queued connections one by one, with the worker's spare descriptor: there is none
     /// for a session.
     fn refuse_waiting(&self) {
-        for _ in 0..BATCH_MAX {
+        for _ in 0..accept::BATCH_MAX {
             let (frontend, limits) = self.now();
             self.worker.spare.borrow_mut().take();
-            let accepted = accept(self.socket.get_ref());
+            let accepted = socket::accept(self.socket.get_ref());
             let peer = accepted.map(|(client, peer)| {
-                close_in_order(client);
+                socket::close_in_order(client);
                 peer
             });
             *self.worker.spare.borrow_mut() = spare_descriptor();
@@ -339,31 +291,4 @@ impl Acceptor {
         let stats = &self.worker.worker_stats;
         SessionStats::open(id, slot, frontend, peer, stats).finish(end, stats);
     }
-
-    /// Connections that wait to be accepted.
-    fn queued(&self) -> usize {
-        let socket = self.socket.get_ref().as_fd();
-        // A unix socket does not tell.
-        raw::tcp_info(socket).map_or(UNIX_DRAIN_MAX, |info| info.unacked as usize)
-    }
-}
-
-/// Whether `accept` failed only because that connection, or the network to its peer, was gone (accept(2)).
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::ECONNRESET
-                | libc::EINTR
-                | libc::ENETDOWN
-                | libc::EPROTO
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::EPERM
-        )
-    )
 }

@@ -7,11 +7,12 @@
 //! connection without a slot. It is the first to get a slot; when its client goes before that, it is
 //! closed, and the next is accepted in its place.
 
-use super::{Acceptor, Connection, SHORTAGE_PAUSE, is_of_one_connection};
+use super::Acceptor;
 use crate::config::descriptors::IN_HAND_MAX;
 use crate::live::slot::{ConnLimits, ConnSlot};
 use crate::live::{Cause, GlobalLive, Phase, Termination};
 use crate::state::Frontend;
+use crate::sys::accept::{Acceptor as _, Connection, Failure, PAUSE};
 use crate::sys::socket::close_in_order;
 use crate::worker::client_watch::ClientWatch;
 use std::cell::Cell;
@@ -164,7 +165,7 @@ impl Acceptor {
         let place = loop {
             match InHandPlace::take(&self.worker.in_hand) {
                 Some(place) => break place,
-                None => tokio::time::sleep(SHORTAGE_PAUSE).await,
+                None => tokio::time::sleep(PAUSE).await,
             }
         };
         loop {
@@ -179,9 +180,11 @@ impl Acceptor {
                         _place: place,
                     };
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(_) => tokio::time::sleep(SHORTAGE_PAUSE).await,
+                Err(error) => match Failure::of(&error) {
+                    Failure::Empty => ready.clear_ready(),
+                    Failure::OneConnection => {}
+                    Failure::Shortage(_) | Failure::Unknown => tokio::time::sleep(PAUSE).await,
+                },
             }
         }
     }
