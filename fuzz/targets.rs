@@ -7,7 +7,7 @@
 #![allow(dead_code, reason = "a fuzz program has one target, the test has all")]
 
 use rlb::config::model::Config;
-use rlb::config::{Limits, Loader, units};
+use rlb::config::{Limits, Loader, address, units};
 use rlb::live::GlobalLive;
 use rlb::state::{Origin, Snapshot};
 use rlb::stats::servers_state;
@@ -76,11 +76,12 @@ pub(crate) fn unit_string(bytes: &[u8]) {
         let written = units::format_duration(duration);
         assert_eq!(units::duration(&written), Ok(duration), "{written}");
     }
-    let _ = units::bind(&text);
-    let _ = units::server(&text);
-    let _ = units::node(&text, 80);
-    let _ = units::unix_path(&text);
-    let _ = units::log_sink(&text);
+    let _ = address::bind(&text);
+    let _ = address::server(&text);
+    let _ = address::node(&text, 80);
+    let _ = address::socket(&text);
+    let _ = address::ip_alone(&text);
+    let _ = address::log_sink(&text);
     let _ = units::mode(&text);
     if units::name(&text).is_ok() {
         assert!(text.len() <= units::NAME_BYTES_MAX);

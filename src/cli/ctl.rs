@@ -3,7 +3,7 @@
 //! Runs on the main thread and ends. Exit status 1 when the socket cannot be reached, when no answer comes in
 //! time, when a command is unknown, not allowed or has failed, or when a reload or an upgrade was refused.
 
-use crate::config::{self, units};
+use crate::config::{self, address, units};
 use anyhow::Context;
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
@@ -27,7 +27,7 @@ const SEVERITY_ERROR: u8 = 3;
 #[derive(Debug, clap::Args)]
 pub(super) struct SocketArgs {
     /// The socket; by default that of the configuration file
-    #[arg(long, short, value_name = "PATH")]
+    #[arg(long, short, value_name = "PATH", value_parser = socket)]
     pub(super) socket: Option<PathBuf>,
     /// The configuration file whose [runtime-api] names the socket
     #[arg(long, short, value_name = "FILE", default_value = "/etc/rlb/rlb.toml")]
@@ -36,6 +36,20 @@ pub(super) struct SocketArgs {
     /// for reload and upgrade
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub(super) timeout: Option<Duration>,
+}
+
+/// A socket that a command line names: as in the file, or a path from the directory of now.
+fn socket(text: &str) -> Result<PathBuf, String> {
+    let absolute = match text.as_bytes() {
+        [] | [b'/' | b'@', ..] => None,
+        _ if text.starts_with("unix:") => None,
+        _ => Some(std::path::absolute(text).map_err(|error| error.to_string())?),
+    };
+    let path = match &absolute {
+        Some(path) => address::socket(&path.to_string_lossy()),
+        None => address::socket(text),
+    };
+    path.map_err(|problem| problem.message)
 }
 
 /// Parses a timeout of the command line.

@@ -3,6 +3,7 @@
 //! Plain data and code, usable from any thread. [`load`] does not stop at the first problem: it returns all
 //! problems, each with its place.
 
+pub mod address;
 pub mod descriptors;
 pub mod diagnostic;
 pub mod diff;
@@ -129,7 +130,7 @@ pub fn runtime_socket(path: &Path) -> Option<PathBuf> {
     let files = read.files.iter();
     let tables = files.filter_map(|it| it.file.runtime_api.as_ref());
     let mut sockets = tables.filter_map(|table| table.value.socket.as_ref());
-    sockets.next().map(|socket| PathBuf::from(&socket.value))
+    sockets.find_map(|socket| address::socket(&socket.value).ok())
 }
 
 impl Loader<'_> {

@@ -8,13 +8,13 @@
 //! Lines are collected and sent together, up to [`BATCH_MAX`] in one system call.
 
 use super::output::{Losses, is_writable};
+use crate::sys::socket::unix_address;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Longest time that one line waits for a receiver whose queue is full.
@@ -56,16 +56,7 @@ impl Datagram {
     /// # Errors
     /// When the path is too long for an address.
     pub(super) fn unix(path: &Path) -> io::Result<Self> {
-        let bytes = path.as_os_str().as_bytes();
-        match bytes.strip_prefix(b"@") {
-            Some(name) => {
-                let mut abstract_name = vec![0];
-                abstract_name.extend_from_slice(name);
-                let name = PathBuf::from(std::ffi::OsStr::from_bytes(&abstract_name));
-                SockAddr::unix(name).map(Self::to)
-            }
-            None => SockAddr::unix(path).map(Self::to),
-        }
+        unix_address(path).map(Self::to)
     }
 
     fn to(address: SockAddr) -> Self {

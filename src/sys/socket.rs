@@ -5,6 +5,7 @@
 //! afterwards. Usable from any thread; no call here waits for another process.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -191,13 +192,18 @@ pub fn set_mode(path: &Path, options: &Options) -> io::Result<()> {
 /// # Errors
 /// When the path is longer than the kernel allows (107 bytes).
 pub fn unix_address(path: &Path) -> io::Result<SockAddr> {
+    SockAddr::unix(system_path(path))
+}
+
+/// A unix address as the kernel wants it: an abstract name begins with a zero byte, not with `@`.
+pub fn system_path(path: &Path) -> Cow<'_, Path> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     if !is_abstract(path) {
-        return SockAddr::unix(path);
+        return Cow::Borrowed(path);
     }
     let mut name = path.as_os_str().as_bytes().to_vec();
     name[0] = 0;
-    SockAddr::unix(std::ffi::OsString::from_vec(name))
+    Cow::Owned(std::ffi::OsString::from_vec(name).into())
 }
 
 /// Whether a unix address has no file.

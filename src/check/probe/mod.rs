@@ -12,12 +12,12 @@ use crate::live::CheckStatus;
 use crate::state::Endpoint;
 use crate::sys::limits::{self, DescriptorReserve};
 use crate::sys::raw::{self, Owned};
+use crate::sys::socket::system_path;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -284,17 +284,6 @@ fn judge(error: io::Error) -> Answer {
         Err(error)
     } else {
         Ok(Err(Some(error)))
-    }
-}
-
-/// The path for the system: an abstract name begins with a zero byte.
-fn system_path(path: &Path) -> PathBuf {
-    match path.as_os_str().as_bytes() {
-        [b'@', name @ ..] => {
-            let name = [&[0], name].concat();
-            PathBuf::from(std::ffi::OsStr::from_bytes(&name))
-        }
-        _ => path.to_path_buf(),
     }
 }
 

@@ -9,6 +9,7 @@
     reason = "a key is handed on as it stands, written or not"
 )]
 
+use crate::config::address;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::key::Key;
 use crate::config::scope::{Scope, Validator, Written};
@@ -267,7 +268,7 @@ kind! {
     show show::number, text |it| format!("\"{it}\""), make |it| it,
     read |validator, scope, _, field| {
         let expected = ("address", "expected an address, without a port");
-        parsed(validator, scope, field, expected, ip)
+        parsed(validator, scope, field, expected, address::ip_alone)
     }
 }
 
@@ -392,12 +393,6 @@ fn seconds(
             .label(format!("expected whole seconds, {most} at most")),
     );
     None
-}
-
-fn ip(text: &str) -> Result<IpAddr, Problem> {
-    let bare = text.trim_matches(['[', ']']);
-    bare.parse()
-        .map_err(|_| Problem::new(format!("`{text}` is not an IP address")))
 }
 
 /// Longest name of a network device (`IFNAMSIZ` without the terminating zero).

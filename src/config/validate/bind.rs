@@ -1,12 +1,12 @@
 //! `bind`: addresses to listen on, with ranges expanded, and their collisions.
 
+use crate::config::address::{self, BindText};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{BindLayer, BindTable, Binds};
 use crate::config::model::{Bind, BindAddress};
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::{Located, Short};
 use crate::config::source::Place;
-use crate::config::units::{self, BindText};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -199,7 +199,7 @@ fn address<'t>(
         validator.missing(scope, span, "the bind", "address = \"*:80\"");
         return None;
     };
-    match units::bind(&address.value) {
+    match address::bind(&address.value) {
         Ok(text) => Some((address, text)),
         Err(problem) => {
             let expected = "expected \"ADDRESS:PORT\"";

@@ -1,6 +1,7 @@
 //! The tables that may exist once: `[global]`, `[log]`, `[defaults]`. `[stats]` has its own file.
 
 use super::layers::{CheckSettings, KeepaliveSettings, ServerSettings};
+use crate::config::address;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
     BackendLayer, ClientTimeoutLayer, File, FrontendLayer, GlobalLayer, LogLayer, LogTargetLayer,
@@ -10,7 +11,6 @@ use crate::config::model::{Global, Log, LogFormat, LogSink, LogTarget, RuntimeAp
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::Located;
-use crate::config::units;
 
 /// The only `[key]` of all files. A second one is reported.
 pub(super) fn once<'a, T>(
@@ -95,7 +95,7 @@ fn log_target(
         validator.missing(scope, &target.span, "the log target", "to = \"stdout\"");
         return None;
     };
-    let sink = match units::log_sink(&to.value) {
+    let sink = match address::log_sink(&to.value) {
         Ok(sink) => sink,
         Err(problem) => {
             validator.problem(scope.of(to), "address", "expected a log target", problem);
@@ -127,7 +127,7 @@ pub(super) fn runtime_api(
         validator.missing(scope, &table.span, "[runtime-api]", example);
         return None;
     };
-    match units::unix_path(&socket.value) {
+    match address::socket(&socket.value) {
         Ok(path) => Some(RuntimeApi {
             socket: path,
             ..RuntimeApi::from_layer(&layer)

@@ -2,6 +2,7 @@
 
 use super::layers::ServerSettings;
 use super::{BackendSide, Half};
+use crate::config::address;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
     NOWHERE, NodeGroup, NodeOwnLayer, NodeTable, ServerOwnLayer, ServerTable,
@@ -11,7 +12,7 @@ use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::{Located, Short};
 use crate::config::source::Place;
-use crate::config::units::{self, Problem};
+use crate::config::units::Problem;
 use crate::config::words;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -107,7 +108,7 @@ fn listed(
         "".into()
     });
     let address = if let Some(address) = &table.address {
-        let parsed = units::server(&address.value);
+        let parsed = address::server(&address.value);
         parse(validator, parsed, scope.of(address), SERVER_EXPECTED)
     } else {
         validator.missing(
@@ -215,7 +216,7 @@ fn one_node(
             (host, settings, id)
         }
     };
-    let parsed = units::node(&host.value, port);
+    let parsed = address::node(&host.value, port);
     let address = parse(
         validator,
         parsed,

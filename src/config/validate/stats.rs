@@ -2,13 +2,14 @@
 
 use super::bind;
 use super::once::once;
+use crate::config::address::{self, BindText};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{ReadinessLayer, StatsLayer, StatsPageKeys, StatsPageLayer, StatsTable};
 use crate::config::model::{Credentials, Global, ProxyId, Readiness, Stats, StatsPage};
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written, expected, flag};
 use crate::config::shapes::{Located, OneOrMany, Short};
-use crate::config::units::{self, BindText, Problem};
+use crate::config::units::Problem;
 use crate::config::words;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -72,7 +73,7 @@ fn open_to_everyone(validator: &mut Validator<'_>, scope: Scope<'_>, table: &Sta
                 None => continue,
             },
         };
-        let everywhere = units::bind(text)
+        let everywhere = address::bind(text)
             .is_ok_and(|text| matches!(text, BindText::Tcp(ip, _) if ip.is_unspecified()));
         if everywhere {
             let message = "the statistics are on every address of this machine, without a password";
