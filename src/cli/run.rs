@@ -4,7 +4,7 @@ use super::EXIT_CONFIG;
 use crate::app;
 use crate::config::{self, Load, descriptors};
 use crate::control::handover::{self, Predecessor, Program};
-use crate::log::events::{self, EventFormat};
+use crate::log::events::{self, EventFormat, EventLog};
 use clap::ValueEnum;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,15 +68,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let (config, warnings) = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
-            for problem in &problems {
-                if log.is_for_people() {
-                    eprintln!("{}", problem.render(false));
-                } else {
-                    let (code, hint) = (problem.code, problem.hint.as_deref());
-                    tracing::error!(code, hint, "{}", problem.line());
-                }
-            }
-            log.flush(FLUSH_MAX);
+            tell(&problems, &log);
             if let Some(predecessor) = &predecessor {
                 let lines: Vec<String> = problems.iter().map(config::Diagnostic::line).collect();
                 predecessor.refuse(&lines.join("\n"));
@@ -111,6 +103,19 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     log.flush(FLUSH_MAX);
     code
+}
+
+/// Tells what is wrong with the configuration: as `rlb check` for people, else one event each.
+fn tell(problems: &[config::Diagnostic], log: &EventLog) {
+    for problem in problems {
+        if log.is_for_people() {
+            eprintln!("{}", problem.render(false));
+        } else {
+            let (code, hint) = (problem.code, problem.hint.as_deref());
+            tracing::error!(code, hint, "{}", problem.line());
+        }
+    }
+    log.flush(FLUSH_MAX);
 }
 
 fn failed(what: &str, error: &dyn std::fmt::Display) -> ExitCode {
