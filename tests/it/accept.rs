@@ -145,10 +145,10 @@ fn queued(port: u16) -> u64 {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
     let rows = table.lines().map(str::split_whitespace);
     let rows = rows.filter_map(|mut row| {
-        let (local, state, queues) = (row.nth(1)?, row.nth(1)?, row.next()?);
+        let (local, state, lengths) = (row.nth(1)?, row.nth(1)?, row.next()?);
         let listens = state == "0A" && local.ends_with(&format!(":{port:04X}"));
-        let (_, queued) = queues.split_once(':').filter(|_| listens)?;
-        u64::from_str_radix(queued, 16).ok()
+        let (_, waiting) = lengths.split_once(':').filter(|_| listens)?;
+        u64::from_str_radix(waiting, 16).ok()
     });
     rows.sum()
 }
