@@ -13,7 +13,7 @@ fn pick(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pick");
     for servers in [3, 100, 1_000, 10_000] {
         let snapshot = fixture::snapshot(1, servers);
-        let backend = snapshot.backend(BackendId(0)).expect("there is one");
+        let backend = snapshot.backend(BackendId::first(0)).expect("there is one");
         group.bench_function(BenchmarkId::new("first", servers), |bencher| {
             bencher.iter(|| {
                 let turn = &PickInput::take(&backend.live.cursor);
@@ -25,7 +25,7 @@ fn pick(criterion: &mut Criterion) {
     // The worst case: every other server has been tried.
     for servers in [3, 100, 1_000, 10_000] {
         let snapshot = fixture::snapshot(1, servers);
-        let backend = snapshot.backend(BackendId(0)).expect("there is one");
+        let backend = snapshot.backend(BackendId::first(0)).expect("there is one");
         group.bench_function(BenchmarkId::new("last", servers), |bencher| {
             bencher.iter(|| {
                 let turn = &PickInput::take(&backend.live.cursor);

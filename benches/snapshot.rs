@@ -25,7 +25,7 @@ fn publish(criterion: &mut Criterion) {
     // Many backends of ten servers each, then one backend of as many servers.
     for (backends, servers) in [(1, 10), (100, 10), (1_000, 10), (1, 1_000), (1, 10_000)] {
         let published = ArcSwap::from_pointee(fixture::snapshot(backends, servers));
-        let last = BackendId(backends - 1);
+        let last = BackendId::first(backends - 1);
         let id = BenchmarkId::from_parameter(format!("{backends}x{servers}"));
         group.bench_function(id, |bencher| {
             bencher.iter(|| published.store(Arc::new(turn_one(published.load_full(), last))));

@@ -45,7 +45,7 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
     });
     context.set_reset(true);
     let server = CheckedServer {
-        backend: BackendId(0),
+        backend: BackendId::first(0),
         backend_name: "b".into(),
         live: Arc::clone(&live),
         check: check(),

@@ -23,7 +23,7 @@ pub(crate) fn run(name: &str, times: u64) -> bool {
 /// Chooses among servers that are all usable.
 fn pick(servers: u32, times: u64) {
     let snapshot = fixture::snapshot(1, servers);
-    let backend = snapshot.backend(BackendId(0)).expect("there is one");
+    let backend = snapshot.backend(BackendId::first(0)).expect("there is one");
     for _ in 0..times {
         let turn = &PickInput::take(&backend.live.cursor);
         let trusted = |index: u32| !backend.servers[index as usize].live.is_suspect();

@@ -13,13 +13,13 @@ use super::inherited::Inherited;
 use super::loss::{self, Loss, LostBind, Reopened};
 use crate::config::diff::{BindAction, BindOf, Side, binds, match_binds};
 use crate::config::model::{Bind, BindAddress, Config, Keepalive};
-use crate::state::Snapshot;
+use crate::state::{Frontend, Snapshot};
 use crate::sys::service_manager::{self, ServiceManager};
 use crate::sys::socket::{self, Address, FileId, Options};
 use crate::worker::order::Order;
 use crate::worker::{Listener, ListenerId};
 use socket2::Socket;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -93,7 +93,7 @@ pub struct Listeners {
 pub(super) struct Prepared {
     /// The table as it will be.
     entries: Vec<Entry>,
-    /// Positions in it that workers do not know yet.
+    /// Positions in it that workers do not know yet, in ascending order.
     fresh: Vec<usize>,
     /// Positions in it whose tuning changes.
     tuned: Vec<usize>,
@@ -139,10 +139,11 @@ impl Listeners {
 
     /// What each worker accepts from, by the ids of `snapshot`.
     pub fn of_workers(&self, snapshot: &Snapshot) -> Vec<Vec<Listener>> {
+        let frontends = snapshot.frontends_by_name();
         (0..self.workers)
             .map(|worker| {
                 let mine = self.entries.iter();
-                mine.flat_map(|entry| entry.of_worker(worker, self.workers, snapshot))
+                mine.flat_map(|entry| entry.of_worker(worker, self.workers, &frontends))
                     .collect()
             })
             .collect()
@@ -313,11 +314,11 @@ impl Listeners {
         if !self.manager.exists() {
             return;
         }
-        let closed = |entry: &&Entry| prepared.closed.iter().any(|closed| closed.id == entry.id);
+        let closed: HashSet<ListenerId> = prepared.closed.iter().map(|it| it.id).collect();
         let gone: BTreeSet<String> = self
             .entries
             .iter()
-            .filter(closed)
+            .filter(|entry| closed.contains(&entry.id))
             .filter_map(Entry::stored_as)
             .collect();
         for name in &gone {
@@ -328,7 +329,7 @@ impl Listeners {
                 continue;
             };
             // Another bind of the same address has gone with its name, but stays.
-            if prepared.fresh.contains(&index) || gone.contains(&name) {
+            if prepared.fresh.binary_search(&index).is_ok() || gone.contains(&name) {
                 let copies = entry
                     .shards
                     .iter()
@@ -347,18 +348,18 @@ impl Listeners {
 #[derive(Debug)]
 struct Closed {
     id: ListenerId,
+    side: Side,
     proxy: Arc<str>,
     /// Its sockets go on under another listener.
     moved: bool,
 }
 
 impl Closed {
-    /// What to tell the workers; `base` is the snapshot in which its frontend was last.
-    fn order(&self, base: &Snapshot) -> Order {
-        let frontend = base.frontend_id(&self.proxy);
+    /// What to tell the workers; `frontends` are those of the snapshot in which its frontend was last.
+    fn order(&self, frontends: &HashMap<&str, &Arc<Frontend>>) -> Order {
         Order::Close {
             id: self.id,
-            frontend: frontend.and_then(|id| base.frontend(id).cloned()),
+            frontend: frontends.get(&*self.proxy).map(|it| Arc::clone(it)),
             moved: self.moved,
         }
     }
@@ -385,11 +386,11 @@ impl Entry {
         &self,
         worker: usize,
         workers: usize,
-        snapshot: &Snapshot,
+        frontends: &HashMap<&str, &Arc<Frontend>>,
     ) -> impl Iterator<Item = Listener> {
         let traffic = self.of.side == Side::Traffic;
         let frontend = traffic
-            .then(|| snapshot.frontend_id(&self.of.proxy))
+            .then(|| frontends.get(&*self.of.proxy).map(|it| it.id))
             .flatten();
         let shards = self.shards.iter().skip(worker).step_by(workers.max(1));
         shards.filter_map(move |socket| {
@@ -418,6 +419,7 @@ impl Prepared {
             }
             self.closed.push(Closed {
                 id: entry.id,
+                side: entry.of.side,
                 proxy: Arc::clone(&entry.of.proxy),
                 moved: *moved,
             });
@@ -464,18 +466,16 @@ impl Prepared {
         workers: usize,
     ) -> Vec<Vec<Order>> {
         let fresh = self.fresh.iter().map(|index| &self.entries[*index]);
-        let admin = &self.admin.close;
-        let closed = self
-            .closed
-            .iter()
-            .filter(|closed| !admin.contains(&closed.id));
+        let closed = self.closed.iter();
+        let closed = closed.filter(|closed| closed.side == Side::Traffic);
+        let (before, after) = (base.frontends_by_name(), snapshot.frontends_by_name());
         (0..workers)
             .map(|worker| {
                 let open = fresh
                     .clone()
-                    .flat_map(|entry| entry.of_worker(worker, workers, snapshot))
+                    .flat_map(|entry| entry.of_worker(worker, workers, &after))
                     .map(Order::Open);
-                let close = closed.clone().map(|closed| closed.order(base));
+                let close = closed.clone().map(|closed| closed.order(&before));
                 open.chain(close).collect()
             })
             .collect()

@@ -61,7 +61,7 @@ impl Fixture {
     }
 
     fn backend(&self) -> Arc<Backend> {
-        Arc::clone(self.snapshot.load().backend(BackendId(0)).unwrap())
+        Arc::clone(self.snapshot.load().backend(BackendId::first(0)).unwrap())
     }
 
     fn server(&self, index: usize) -> Arc<Server> {
@@ -268,7 +268,7 @@ async fn a_suspicion_is_checked_at_once() {
             let live = Arc::clone(&fixture.server(0).live);
             while !live.connect_failed() {}
             assert!(live.is_suspect());
-            let (backend, server) = (BackendId(0), live.uid);
+            let (backend, server) = (BackendId::first(0), live.uid);
             fixture.handle.hint(ToControl::CheckNow { backend, server });
             fixture
                 .until("trusted again, an hour before the next check", |_| {
@@ -287,7 +287,7 @@ async fn a_verdict_from_before_maintenance_tells_nothing() {
         .run_until(async {
             let mut fixture = Fixture::new(&config(vec![backend("b", vec![disabled])]));
             fixture.start();
-            let (backend, server) = (BackendId(0), fixture.server(0).live.uid);
+            let (backend, server) = (BackendId::first(0), fixture.server(0).live.uid);
             let report = CheckReport {
                 status: CheckStatus::L4Ok,
                 ..CheckReport::default()

@@ -3,7 +3,7 @@
 //! Bounded: when the inbox is full a sender either waits (checks, operators) or drops the message (hints of
 //! workers, which the next connection repeats).
 
-use super::snapshot::BackendId;
+use super::ids::BackendId;
 use crate::live::CheckReport;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -6,6 +6,7 @@
 
 pub mod builder;
 pub mod carry_over;
+pub mod ids;
 pub mod inbox;
 pub mod server;
 pub mod server_state;
@@ -14,10 +15,11 @@ pub mod status;
 
 pub use builder::{BackendChange, SnapshotBuilder};
 pub use carry_over::CarryOver;
+pub use ids::{BackendId, FrontendId};
 pub use inbox::{AdminRequest, ControlHandle, ToControl};
 pub use server::{Endpoint, Server, Usable};
 pub use server_state::ServerState;
-pub use snapshot::{ApiAccess, Backend, BackendId, Frontend, FrontendId, Origin, Route, Snapshot};
+pub use snapshot::{ApiAccess, Backend, Frontend, Origin, Route, Snapshot};
 pub use status::{AdminState, Forced, OperState, Rules, ServerStatus};
 
 #[cfg(test)]

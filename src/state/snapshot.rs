@@ -3,6 +3,7 @@
 //! A worker loads it once per connection and clones the `Arc`s that it needs. So a session that lasts for days
 //! keeps its frontend, backend and server alive, not an old snapshot.
 
+use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
 use crate::balance::{Candidate, Picker};
 use crate::config::model;
@@ -27,14 +28,6 @@ impl ApiAccess {
     }
 }
 
-/// Identifies a frontend across snapshots, for as long as its name exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FrontendId(pub u32);
-
-/// Identifies a backend across snapshots, for as long as its name exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BackendId(pub u32);
-
 /// Everything that was decided.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -54,10 +47,12 @@ pub struct Snapshot {
     pub description: Option<Arc<str>>,
     /// The access rights of the runtime socket; `None`: there is no such socket.
     pub api: Option<ApiAccess>,
-    /// By [`FrontendId`]; `None` where a frontend was removed. An id is never given twice.
+    /// By [`FrontendId`]; `None` where a frontend was removed and no other has come.
     pub frontends: Vec<Option<Arc<Frontend>>>,
-    /// By [`BackendId`]; `None` where a backend was removed. An id is never given twice.
+    /// By [`BackendId`]; `None` where a backend was removed and no other has come.
     pub backends: Vec<Option<Arc<Backend>>>,
+    /// How many reloads came before it.
+    pub(super) reload: u32,
 }
 
 /// What the first snapshot needs besides the configuration.
@@ -103,17 +98,20 @@ impl Snapshot {
                 })
                 .collect(),
             backends: backends.into_iter().map(Some).collect(),
+            reload: 0,
         }
     }
 
     /// The frontend `id`, if it still exists.
     pub fn frontend(&self, id: FrontendId) -> Option<&Arc<Frontend>> {
-        self.frontends.get(id.0 as usize)?.as_ref()
+        let frontend = self.frontends.get(id.index())?.as_ref()?;
+        (frontend.id == id).then_some(frontend)
     }
 
     /// The backend `id`, if it still exists.
     pub fn backend(&self, id: BackendId) -> Option<&Arc<Backend>> {
-        self.backends.get(id.0 as usize)?.as_ref()
+        let backend = self.backends.get(id.index())?.as_ref()?;
+        (backend.id == id).then_some(backend)
     }
 }
 
@@ -236,12 +234,14 @@ pub(super) fn picker_for(servers: &[Arc<Server>], allbackups: bool) -> Picker {
     Picker::new(&candidates, allbackups)
 }
 
-pub(super) fn frontend_id(index: usize) -> FrontendId {
-    FrontendId(u32::try_from(index).expect("four billion frontends do not fit memory"))
+fn frontend_id(index: usize) -> FrontendId {
+    FrontendId::first(u32::try_from(index).expect("four billion frontends do not fit memory"))
 }
 
-pub(super) fn backend_id(index: usize) -> BackendId {
-    BackendId(u32::try_from(index).expect("a file of four billion backends does not fit memory"))
+fn backend_id(index: usize) -> BackendId {
+    BackendId::first(
+        u32::try_from(index).expect("a file of four billion backends does not fit memory"),
+    )
 }
 
 /// The status of a backend.

@@ -42,7 +42,7 @@ fn started(address: SocketAddr) -> Fixture {
     let live = Arc::new(ServerLive::new("s1".into(), 1));
     let stop = CancellationToken::new();
     let server = CheckedServer {
-        backend: BackendId(0),
+        backend: BackendId::first(0),
         backend_name: "b".into(),
         live: Arc::clone(&live),
         check: Check {
@@ -186,7 +186,7 @@ async fn a_task_ends_with_control() {
             let (control, inbox) = ControlHandle::new();
             drop(inbox);
             let server = CheckedServer {
-                backend: BackendId(0),
+                backend: BackendId::first(0),
                 backend_name: "b".into(),
                 live: Arc::new(ServerLive::new("s1".into(), 1)),
                 check: check(),

@@ -11,7 +11,7 @@
 
 use crate::live::rate::Rate;
 use crate::live::{FrontendLive, Shards, Traffic};
-use crate::state::Snapshot;
+use crate::state::{BackendId, Snapshot};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Seconds that [`Rate`] still remembers after they are over.
@@ -28,8 +28,8 @@ pub(super) struct RateMaxima {
     /// The first second that has not been looked at.
     next: u32,
     process: Activity,
-    /// By [`crate::state::BackendId`], which is never given twice.
-    backends: Vec<Activity>,
+    /// By position in the snapshot's table, with the backend that has it.
+    backends: Vec<(Option<BackendId>, Activity)>,
 }
 
 impl RateMaxima {
@@ -56,11 +56,13 @@ impl RateMaxima {
             see_frontend(&one.live, second);
         }
         let backends = &snapshot.backends;
-        if self.backends.len() < backends.len() {
-            self.backends.resize_with(backends.len(), Activity::default);
-        }
-        for (backend, activity) in backends.iter().zip(&mut self.backends) {
+        self.backends.resize_with(backends.len(), Default::default);
+        self.backends.shrink_to(2 * backends.len());
+        for (backend, (id, activity)) in backends.iter().zip(&mut self.backends) {
             let Some(backend) = backend else { continue };
+            if id.replace(backend.id) != Some(backend.id) {
+                *activity = Activity::default();
+            }
             let live = &backend.live;
             let begun = live.traffic.sum(|traffic| &traffic.stot);
             let shows = late || live.active.get() > 0;

@@ -5,7 +5,7 @@ use crate::config::model::Config;
 use crate::live::slot::{BackendSlot, ConnLimits, ConnSlot};
 use crate::live::{GlobalLive, WorkerToken};
 use crate::state::test_config::{backend, config, frontend, server};
-use crate::state::{Backend, Origin};
+use crate::state::{Backend, CarryOver, Origin};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -123,6 +123,37 @@ fn what_is_idle_is_not_read() {
     assert_eq!(read(false), [true, false]);
     assert_eq!(read(false), [true, false]);
     assert_eq!(read(false), [false, false], "nobody is there any more");
+}
+
+/// Fault 23: a position in the table is given to another backend, whose count may be the same.
+#[test]
+fn fault_23_a_backend_in_the_position_of_a_removed_one_is_read() {
+    let before = snapshot();
+    let token = WorkerToken::new(0);
+    let mut maxima = RateMaxima::default();
+    drop(begin(&before, 0, &token, 0));
+    for second in 1..10 {
+        maxima.update(&before, second * 1000);
+    }
+    let spec = Config {
+        frontends: vec![frontend("fe", 2)],
+        ..config(vec![
+            backend("b3", vec![server("s1")]),
+            backend("b2", vec![server("s1"), server("s2")]),
+        ])
+    };
+    let carry = CarryOver {
+        maxconn: 1000,
+        shards: 3,
+        addresses: &HashMap::new(),
+        now: Instant::now(),
+    };
+    let after = before.next_snapshot(&spec, &carry);
+    assert_eq!(&*backend_of(&after, 0).spec.name, "b3");
+    drop(begin(&after, 0, &token, 9));
+    maxima.update(&after, 10_000);
+    let live = &backend_of(&after, 0).live;
+    assert_eq!(live.rate_max.load(Relaxed), 1);
 }
 
 /// What happens at a moment of a [`Session`].

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-const ID: BackendId = BackendId(0);
+const ID: BackendId = BackendId::first(0);
 const REFUSAL: Duration = Duration::from_micros(200);
 /// Faults happen until then.
 const FAULTS: Duration = Duration::from_secs(20);

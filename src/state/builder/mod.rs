@@ -5,8 +5,9 @@
 //! rebuilt only if the set or the weights of its usable servers have changed. The backend's status and the
 //! counts of usable servers follow every single change, because HAProxy's log lines show them in that order.
 
+use super::ids::BackendId;
 use super::server::{Server, Usable};
-use super::snapshot::{Backend, BackendId, BackendStatus, Snapshot, picker_for};
+use super::snapshot::{Backend, BackendStatus, Snapshot, picker_for};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,11 +133,11 @@ impl SnapshotBuilder {
         let mut backends = self.base.backends.clone();
         let ids: Vec<BackendId> = self.touched.keys().copied().collect();
         for (id, touched) in self.touched {
-            backends[id.0 as usize] = Some(Arc::new(touched.finish()));
+            backends[id.index()] = Some(Arc::new(touched.finish()));
         }
         let changed = |id: BackendId| {
             ids.binary_search(&id).ok()?;
-            backends[id.0 as usize].clone()
+            backends[id.index()].clone()
         };
         let mut frontends = self.base.frontends.clone();
         for frontend in frontends.iter_mut().flatten() {
@@ -155,6 +156,7 @@ impl SnapshotBuilder {
             api: self.base.api,
             frontends,
             backends,
+            reload: self.base.reload,
         })
     }
 }

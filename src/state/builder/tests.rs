@@ -22,7 +22,7 @@ fn snapshot(servers: Vec<model::Server>, now: Instant) -> Arc<Snapshot> {
     Arc::new(Snapshot::initial(&config, &origin))
 }
 
-const B0: BackendId = BackendId(0);
+const B0: BackendId = BackendId::first(0);
 
 fn change(
     builder: &mut SnapshotBuilder,
@@ -46,7 +46,8 @@ fn a_batch_touches_only_what_it_changes() {
         BackendChange::None
     );
     let after = builder.finish().unwrap();
-    let part = |snapshot: &Snapshot, id| Arc::clone(snapshot.backend(BackendId(id)).unwrap());
+    let part =
+        |snapshot: &Snapshot, id| Arc::clone(snapshot.backend(BackendId::first(id)).unwrap());
     assert!(Arc::ptr_eq(&part(&before, 1), &part(&after, 1)));
     let (old, new) = (part(&before, 0), part(&after, 0));
     assert!(!Arc::ptr_eq(&old, &new));
@@ -135,7 +136,7 @@ fn a_position_that_does_not_exist_changes_nothing() {
     let mut builder = SnapshotBuilder::new(snapshot(vec![server("s1")], now));
     let server = Server::clone(builder.server(B0, 0).unwrap());
     assert_eq!(
-        builder.replace(BackendId(9), 0, server, now),
+        builder.replace(BackendId::first(9), 0, server, now),
         BackendChange::None
     );
     assert!(builder.finish().is_none());

@@ -6,11 +6,9 @@
 //! unless the file's own value for the same thing has changed. An object that did not change is shared with the
 //! snapshot before.
 
+use super::ids::{BackendId, FrontendId, Table};
 use super::server::{Endpoint, Server, Usable};
-use super::snapshot::{
-    ApiAccess, Backend, BackendId, Frontend, FrontendId, Origin, Route, Snapshot, backend_id,
-    frontend_id, picker_for,
-};
+use super::snapshot::{ApiAccess, Backend, Frontend, Origin, Route, Snapshot, picker_for};
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
 use crate::config::model::{self, ServerAddress};
@@ -50,6 +48,7 @@ impl Snapshot {
             api: config.runtime_api.as_ref().map(ApiAccess::of),
             frontends: self.merge_frontends(config, &targets, carry),
             backends,
+            reload: self.reload.wrapping_add(1),
         }
     }
 
@@ -92,21 +91,23 @@ impl Snapshot {
             .flatten()
             .map(|backend| (&*backend.spec.name, backend))
             .collect();
-        let mut all: Vec<Option<Arc<Backend>>> = vec![None; self.backends.len()];
-        let mut in_order = Vec::with_capacity(config.backends.len());
-        for spec in &config.backends {
-            let backend = if let Some(before) = known.get(&*spec.name) {
-                let backend = merge_backend(before, spec, carry);
-                all[before.id.0 as usize] = Some(Arc::clone(&backend));
+        let kept = config.backends.iter().filter_map(|spec| {
+            let before = known.get(&*spec.name)?;
+            Some((before.id.index(), merge_backend(before, spec, carry)))
+        });
+        let mut table = Table::of(kept);
+        let in_order = config.backends.iter().map(|spec| {
+            let before = known.get(&*spec.name);
+            let kept = before.and_then(|before| table.get(before.id.index()));
+            kept.unwrap_or_else(|| {
+                let id = BackendId::given(table.free(), self.reload.wrapping_add(1));
+                let backend = self.new_backend(id, spec, carry);
+                table.add(Arc::clone(&backend));
                 backend
-            } else {
-                let backend = self.new_backend(backend_id(all.len()), spec, carry);
-                all.push(Some(Arc::clone(&backend)));
-                backend
-            };
-            in_order.push(backend);
-        }
-        (all, in_order)
+            })
+        });
+        let in_order = in_order.collect();
+        (table.finish(), in_order)
     }
 
     fn new_backend(
@@ -140,32 +141,30 @@ impl Snapshot {
         targets: &[Arc<Backend>],
         carry: &CarryOver<'_>,
     ) -> Vec<Option<Arc<Frontend>>> {
-        let known: HashMap<&str, &Arc<Frontend>> = self
-            .frontends
-            .iter()
-            .flatten()
-            .map(|frontend| (&*frontend.spec.name, frontend))
-            .collect();
-        let mut all: Vec<Option<Arc<Frontend>>> = vec![None; self.frontends.len()];
-        for spec in &config.frontends {
-            let route = Route::To(Arc::clone(&targets[spec.default_backend.0]));
-            if let Some(before) = known.get(&*spec.name) {
-                all[before.id.0 as usize] = Some(merge_frontend(before, spec, route));
-            } else {
-                let id = frontend_id(all.len());
-                let frontend = Frontend::new(id, route, spec, carry.shards);
-                all.push(Some(Arc::new(frontend)));
-            }
+        let known = self.frontends_by_name();
+        let route =
+            |spec: &model::Frontend| Route::To(Arc::clone(&targets[spec.default_backend.0]));
+        let kept = config.frontends.iter().filter_map(|spec| {
+            let before = known.get(&*spec.name)?;
+            let frontend = merge_frontend(before, spec, route(spec));
+            Some((before.id.index(), frontend))
+        });
+        let mut table = Table::of(kept);
+        let new = config.frontends.iter();
+        for spec in new.filter(|spec| !known.contains_key(&*spec.name)) {
+            let id = FrontendId::given(table.free(), self.reload.wrapping_add(1));
+            let frontend = Frontend::new(id, route(spec), spec, carry.shards);
+            table.add(Arc::new(frontend));
         }
-        all
+        table.finish()
     }
 
-    /// The id of a frontend by its name.
-    pub fn frontend_id(&self, name: &str) -> Option<FrontendId> {
-        let mut frontends = self.frontends.iter().flatten();
+    /// The frontends by their names.
+    pub fn frontends_by_name(&self) -> HashMap<&str, &Arc<Frontend>> {
+        let frontends = self.frontends.iter().flatten();
         frontends
-            .find(|frontend| *frontend.spec.name == *name)
-            .map(|frontend| frontend.id)
+            .map(|frontend| (&*frontend.spec.name, frontend))
+            .collect()
     }
 }
 

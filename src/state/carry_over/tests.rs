@@ -6,6 +6,7 @@ use crate::live::GlobalLive;
 use crate::state::status::{OperState, Rules};
 use crate::state::test_config::{backend, check, config, frontend, server};
 use crate::state::{ServerStatus, Usable};
+use std::collections::HashSet;
 use std::time::Duration;
 
 fn start(config: &Config, now: Instant) -> Snapshot {
@@ -50,15 +51,18 @@ fn two() -> Config {
 }
 
 fn server_of(snapshot: &Snapshot, backend: u32, index: usize) -> &Arc<Server> {
-    &snapshot.backend(BackendId(backend)).unwrap().servers[index]
+    &snapshot.backends[backend as usize]
+        .as_ref()
+        .unwrap()
+        .servers[index]
 }
 
 /// With the status of a server of the first backend changed.
 fn with_status(before: Snapshot, index: usize, change: impl FnOnce(&mut Server)) -> Snapshot {
     let mut builder = crate::state::SnapshotBuilder::new(Arc::new(before));
-    let mut server = Server::clone(builder.server(BackendId(0), index).unwrap());
+    let mut server = Server::clone(builder.server(BackendId::first(0), index).unwrap());
     change(&mut server);
-    builder.replace(BackendId(0), index, server, Instant::now());
+    builder.replace(BackendId::first(0), index, server, Instant::now());
     builder.finish().unwrap()
 }
 
@@ -74,11 +78,14 @@ fn what_does_not_change_is_the_same_object() {
     let after = next(&before, &two(), now);
     assert_eq!(after.maxconn, 200);
     for id in 0..2 {
-        let (old, new) = (before.backend(BackendId(id)), after.backend(BackendId(id)));
+        let (old, new) = (
+            before.backend(BackendId::first(id)),
+            after.backend(BackendId::first(id)),
+        );
         assert!(Arc::ptr_eq(old.unwrap(), new.unwrap()));
         let (old, new) = (
-            before.frontend(FrontendId(id)),
-            after.frontend(FrontendId(id)),
+            before.frontend(FrontendId::first(id)),
+            after.frontend(FrontendId::first(id)),
         );
         assert!(Arc::ptr_eq(old.unwrap(), new.unwrap()));
     }
@@ -99,15 +106,58 @@ fn ids_follow_names_and_are_never_given_twice() {
     less.backends.remove(0);
     less.frontends[0].default_backend = BackendIndex(0);
     let without = next(&before, &less, now);
-    assert!(without.frontend(FrontendId(0)).is_none());
-    assert!(without.backend(BackendId(0)).is_none());
-    let stayed = without.frontend(FrontendId(1)).unwrap();
+    assert!(without.frontend(FrontendId::first(0)).is_none());
+    assert!(without.backend(BackendId::first(0)).is_none());
+    let stayed = without.frontend(FrontendId::first(1)).unwrap();
     assert_eq!(&*stayed.spec.name, "f1");
-    assert_eq!(backend_of(stayed), BackendId(1), "by id, not by position");
+    assert_eq!(
+        backend_of(stayed),
+        BackendId::first(1),
+        "by id, not by position"
+    );
     let again = next(&without, &two(), now);
-    let back = again.frontend(again.frontend_id("f0").unwrap()).unwrap();
-    assert_eq!((back.id, backend_of(back)), (FrontendId(2), BackendId(2)));
-    assert!(again.frontend(FrontendId(0)).is_none());
+    let back = again.frontends_by_name()["f0"];
+    let (frontend, backend) = (FrontendId::given(0, 2), BackendId::given(0, 2));
+    assert_eq!((back.id, backend_of(back)), (frontend, backend));
+    assert!(again.frontend(frontend).is_some() && again.backend(backend).is_some());
+    assert!(again.frontend(FrontendId::first(0)).is_none());
+    assert!(again.backend(BackendId::first(0)).is_none());
+}
+
+/// Fault 23: tables grew by one position with each rename, for ever.
+#[test]
+fn fault_23_tables_do_not_grow_with_renames() {
+    let now = Instant::now();
+    let mut snapshot = start(&two(), now);
+    let mut given = HashSet::new();
+    for round in 0..100 {
+        let mut config = two();
+        let stays = round % 2;
+        let renamed = 1 - stays;
+        config.frontends[renamed].name = format!("f-{round}").into();
+        config.backends[renamed].name = format!("b-{round}").into();
+        snapshot = next(&snapshot, &config, now);
+        assert_eq!((snapshot.frontends.len(), snapshot.backends.len()), (2, 2));
+        for frontend in snapshot.frontends.iter().flatten() {
+            let found = snapshot.frontend(frontend.id).unwrap();
+            assert!(Arc::ptr_eq(found, frontend));
+            assert_eq!(
+                snapshot.backend(backend_of(frontend)).unwrap().id,
+                backend_of(frontend)
+            );
+        }
+        let renamed = snapshot.frontends_by_name()[&*format!("f-{round}")].id;
+        assert!(given.insert(renamed), "{renamed:?} was given twice");
+    }
+    let mut one = two();
+    one.frontends.pop();
+    one.backends.pop();
+    let less = next(&snapshot, &one, now);
+    assert!(less.frontends.len() <= 2 && less.backends.len() <= 2);
+    assert_eq!(
+        next(&less, &two(), now).backends.iter().flatten().count(),
+        2
+    );
 }
 
 #[test]
@@ -126,7 +176,7 @@ fn counters_health_and_maintenance_survive() {
         server.backup = &*server.name == "s1";
     }
     let after = next(&before, &config, now);
-    let backend = after.backend(BackendId(0)).unwrap();
+    let backend = after.backend(BackendId::first(0)).unwrap();
     let names: Vec<&str> = backend.servers.iter().map(|it| &*it.spec.name).collect();
     assert_eq!(names, ["s0", "s1", "s2"]);
     for (old, new) in [(0, 1), (1, 2)] {
@@ -136,7 +186,7 @@ fn counters_health_and_maintenance_survive() {
     }
     assert_eq!(backend.servers[2].weight, 7, "set at run time");
     assert!(Arc::ptr_eq(
-        &before.backend(BackendId(0)).unwrap().live,
+        &before.backend(BackendId::first(0)).unwrap().live,
         &backend.live
     ));
     assert_eq!(
@@ -191,9 +241,9 @@ fn disabled_in_the_file_is_maintenance_until_the_file_says_otherwise() {
     let before = start(&two(), now);
     let after = next(&before, &off, now);
     assert_eq!(server_of(&after, 0, 0).status_label(), "MAINT");
-    assert!(after.backend(BackendId(0)).unwrap().status.up);
+    assert!(after.backend(BackendId::first(0)).unwrap().status.up);
     let down = next(&after, &alone, now);
-    assert!(!down.backend(BackendId(0)).unwrap().status.up);
+    assert!(!down.backend(BackendId::first(0)).unwrap().status.up);
     let on = next(&down, &two(), now);
     assert_eq!(server_of(&on, 0, 0).status.oper, OperState::Running);
     // An operator has enabled it: a reload with the same value changes nothing.
@@ -225,7 +275,7 @@ fn a_name_that_is_known_needs_no_maintenance() {
     assert!(server_of(&after, 0, 0).is_usable());
     assert_eq!(server_of(&after, 0, 1).status_label(), "MAINT (resolution)");
     assert_eq!(server_of(&after, 2, 0).endpoint, known);
-    assert!(after.backend(BackendId(2)).unwrap().status.up);
+    assert!(after.backends[2].as_ref().unwrap().status.up);
     // Back to an address.
     let back = next(&after, &two(), now);
     assert_eq!(server_of(&back, 0, 1).status.oper, OperState::Running);
