@@ -54,7 +54,7 @@ fn fault_40_a_reset_after_a_half_close_is_noticed() {
 }
 
 /// What is sent before the urgent byte, and behind it: copied, and spliced.
-const BEFORE: [usize; 4] = [1, 40_000, 70_000, 4_000_000];
+const BEFORE: [usize; 5] = [0, 1, 40_000, 70_000, 4_000_000];
 const BEHIND: [usize; 4] = [0, 1, 5_000, 300_000];
 
 /// Sends the urgent byte between the others, and ends.
