@@ -1,5 +1,5 @@
-//! The loop that accepts the connections of a listening socket: the workers' and the statistics'. Runs
-//! where its caller runs, in a tokio runtime.
+//! The loop that accepts the connections of a listening socket, for the workers, the statistics and the
+//! runtime socket. It runs in the tokio runtime of its caller.
 //!
 //! Invariants: a turn takes [`BATCH_MAX`] connections at most, so that accepting does not starve the
 //! connections; no error ends the loop and none makes it spin: one that concerns one connection is

@@ -25,21 +25,26 @@ use crate::control::reload::ReloadHandle;
 use crate::live::failures::Throttle;
 use crate::state::{AdminRequest, ControlHandle};
 use crate::stats::schema;
+use crate::sys::accept::{self, Acceptor, Connection, Failure};
+use crate::sys::raw::{self, Owned};
+use crate::sys::socket;
 use crate::worker::order::Workers;
 use access::Peer;
 use framing::{Lines, commands, words};
 use grammar::{Entry, Verb};
 use reply::{Reply, ReplyWriter, SeverityOutput};
-use std::future::poll_fn;
 use std::io;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Connections at once, as HAProxy's `stats maxconn`.
 pub const CONNECTIONS_MAX: usize = 10;
@@ -52,9 +57,6 @@ pub const CLI_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long it waits for the line of a client that may not use the socket.
 const REFUSED_WAIT: Duration = Duration::from_millis(100);
-
-/// Pause after an accept that failed.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The runtime socket, and what its commands need.
 #[derive(Debug)]
@@ -133,34 +135,67 @@ async fn next(sockets: &mut mpsc::Receiver<RuntimeSocket>) -> RuntimeSocket {
     }
 }
 
-/// Accepts until the socket is closing.
+/// Accepts until the socket is closing, and then what had been queued by that time.
 async fn accept_all(context: &Rc<CommandContext>, places: &Arc<Semaphore>, socket: RuntimeSocket) {
-    let listener = match UnixListener::from_std(socket.listener) {
+    let watched = raw::watch(Owned::new(socket.listener), Interest::READABLE);
+    let listener = match watched {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, "the runtime socket cannot be watched");
             return;
         }
     };
-    let accepting = async {
-        while let Ok(place) = Arc::clone(places).acquire_owned().await {
-            match accept(&context.shared, &listener).await {
-                Ok(stream) => {
-                    let serving = Rc::clone(context);
-                    context.shared.tracker.spawn_local(async move {
-                        // An error means that the client has gone.
-                        let _ = serve(&serving, stream).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the runtime socket cannot accept");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
+    let acceptor = RuntimeAcceptor {
+        context,
+        places,
+        listener: &listener,
     };
-    socket.closing.run_until_cancelled(accepting).await;
+    // An error means that the runtime shuts down.
+    let _ = accept::run(&listener, &acceptor, &socket.closing).await;
+}
+
+/// The acceptor of the runtime socket.
+struct RuntimeAcceptor<'a> {
+    context: &'a Rc<CommandContext>,
+    /// One for each connection that may be served.
+    places: &'a Arc<Semaphore>,
+    listener: &'a AsyncFd<Owned<UnixListener>>,
+}
+
+impl Acceptor for RuntimeAcceptor<'_> {
+    type Room = OwnedSemaphorePermit;
+
+    async fn room(&self, stop: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(self.places).acquire_owned();
+        // Nobody closes the semaphore.
+        stop.run_until_cancelled(place).await?.ok()
+    }
+
+    /// With a descriptor that is kept back if no other is left.
+    fn accept(&self) -> io::Result<Connection> {
+        let accept = || socket::accept(self.listener.get_ref());
+        self.context.shared.reserve.with(accept)
+    }
+
+    async fn admit(&self, (client, _): Connection, place: OwnedSemaphorePermit) {
+        let context = Rc::clone(self.context);
+        self.context.shared.tracker.spawn_local(async move {
+            if let Ok(stream) = UnixStream::from_std(client.into()) {
+                // An error means that the client has gone.
+                let _ = serve(&context, stream).await;
+            }
+            drop(place);
+        });
+    }
+
+    async fn pause(&self, error: &io::Error, _: Failure) {
+        tracing::warn!(%error, "the runtime socket cannot accept");
+        tokio::time::sleep(accept::PAUSE).await;
+    }
+
+    fn may_drain(&self) -> bool {
+        true
+    }
 }
 
 /// HAProxy's prefix of an abstract name.
@@ -173,22 +208,6 @@ fn shown(path: &Path) -> String {
         Some(name) => format!("{ABSTRACT}{name}"),
         None => path,
     }
-}
-
-/// The next connection, with a descriptor that is kept back if no other is left.
-async fn accept(shared: &Shared, listener: &UnixListener) -> io::Result<UnixStream> {
-    poll_fn(|context| {
-        let attempt = shared.reserve.with(|| match listener.poll_accept(context) {
-            Poll::Ready(result) => result.map(Some),
-            Poll::Pending => Ok(None),
-        });
-        match attempt.transpose() {
-            Some(result) => Poll::Ready(result),
-            None => Poll::Pending,
-        }
-    })
-    .await
-    .map(|(stream, _)| stream)
 }
 
 /// Serves one connection: one line, or any number after the command `prompt`.
