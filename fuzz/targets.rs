@@ -8,6 +8,7 @@
 
 use rlb::config::model::Config;
 use rlb::config::{Limits, Loader, address, units};
+use rlb::convert::{Conversion, Input, Options, Outside, convert};
 use rlb::live::GlobalLive;
 use rlb::state::{Origin, Snapshot};
 use rlb::stats::servers_state;
@@ -20,6 +21,7 @@ pub(crate) type Target = fn(&[u8]);
 /// All targets, by the name of their program and of their corpus.
 pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("config_toml", config_toml),
+    ("haproxy_cfg", haproxy_cfg),
     ("runtime_command", runtime_command),
     ("server_state", server_state),
     ("stats_request", stats_request),
@@ -43,6 +45,46 @@ pub(crate) fn config_toml(bytes: &[u8]) {
             diagnostic.to_json(),
             diagnostic.line(),
         );
+    }
+}
+
+/// The bytes as a configuration of HAProxy's, with and without what is weaker. What is converted
+/// without an error and without a loss is a configuration of rlb's, and each entry of the report has
+/// its place.
+pub(crate) fn haproxy_cfg(bytes: &[u8]) {
+    let input = [Input {
+        name: "fuzz.cfg".to_owned(),
+        bytes: bytes.to_owned(),
+    }];
+    let variable = |name: &str| (name == "A").then(|| "10.0.0.1".to_owned());
+    let outside = Outside {
+        variable: &variable,
+        address: &|_| None,
+    };
+    for allow_degraded in [false, true] {
+        let options = Options {
+            allow_degraded,
+            haproxy_defaults: allow_degraded,
+            ..Options::default()
+        };
+        let Conversion { toml, report } = convert(&input, options, outside);
+        let lines = bytes.split(|byte| *byte == b'\n').count();
+        for entry in &report.entries {
+            assert!(entry.at.is_none_or(|at| (1..=lines).contains(&at.line)));
+        }
+        let _ = (report.text(true), report.to_json());
+        let unset = report
+            .entries
+            .iter()
+            .any(|entry| entry.text.contains("is not set here"));
+        if !report.failed() && !report.changes_traffic() && !unset {
+            let loader = Loader {
+                limits: Limits::unknown(),
+                environment: &variable,
+                disk: false,
+            };
+            assert!(loader.load_text("fuzz.toml", &toml).is_ok(), "{toml}");
+        }
     }
 }
 

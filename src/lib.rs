@@ -2,6 +2,7 @@
 //!
 //! The folder of a module determines the thread that runs it. `tests/tidy.rs` checks which modules one may
 //! import.
+//! `convert` is beside the layers: it sees `config` alone.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("rlb needs epoll, splice and TCP_INFO: Linux only");
@@ -24,4 +25,5 @@ pub mod worker;
 // The program.
 pub mod app;
 pub mod cli;
+pub mod convert;
 pub mod demo;

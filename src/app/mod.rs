@@ -11,7 +11,7 @@ mod watchdog;
 use crate::admin::{self, AdminListenerSet, runtime::Runtime};
 use crate::config::descriptors::{self, TooFewDescriptors};
 use crate::config::model::Config;
-use crate::config::{Files, Limits};
+use crate::config::{Files, InputFiles, Limits};
 use crate::control::admin_listeners::{
     self, AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimeSocket,
 };
@@ -96,8 +96,8 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 pub struct RunOptions {
     /// The configuration.
     pub config: Config,
-    /// Its first file, which reloads read again.
-    pub path: PathBuf,
+    /// Its files, which reloads read again.
+    pub input: InputFiles,
     /// The files that were read.
     pub files: Files,
     /// The limits that the configuration was checked against.
@@ -171,13 +171,13 @@ async fn start(
 ) -> Result<Running, Error> {
     let RunOptions {
         config,
-        path,
+        input,
         files,
         limits,
         program,
         predecessor,
     } = options;
-    let source = Source::new((path, files), limits, nofile);
+    let source = Source::new((input, files), limits, nofile);
     let config = Arc::new(config);
     let signals = Signals::new().map_err(system("cannot handle signals"))?;
     let maxconn = maxconn(&config, nofile)?;

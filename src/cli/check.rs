@@ -2,6 +2,7 @@
 //!
 //! Runs on the main thread and ends. Uses no network unless `--resolve` asks for it.
 
+use super::convert::HaproxyArgs;
 use super::{EXIT_CONFIG, limits};
 use crate::config::model::{Config, ServerAddress};
 use crate::config::{self, Diagnostic, Severity};
@@ -17,8 +18,14 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Configuration file
-    #[arg(default_value = "/etc/rlb/rlb.toml")]
+    #[arg(
+        id = "config",
+        value_name = "FILE",
+        default_value = "/etc/rlb/rlb.toml"
+    )]
     file: PathBuf,
+    #[command(flatten)]
+    haproxy: HaproxyArgs,
     /// How to print what was found
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
@@ -42,18 +49,36 @@ enum Format {
     Json,
 }
 
+impl Args {
+    /// What is checked.
+    fn name(&self) -> String {
+        let input = self.haproxy.input();
+        input.map_or_else(
+            || self.file.display().to_string(),
+            |input| input.name().to_owned(),
+        )
+    }
+}
+
 /// Checks a file and prints the diagnostics. Exit code 0: it can be used; 78: it cannot.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let (valid, mut diagnostics) =
-        match config::load_or_pipe(&args.file, &limits::of_this_machine()) {
-            Ok((config, mut warnings)) => {
-                if args.resolve {
-                    warnings.extend(resolve(&config));
-                }
-                (true, warnings)
+    if let Err(refused) = args.haproxy.judge() {
+        return refused;
+    }
+    let limits = limits::of_this_machine();
+    let loaded = match args.haproxy.input() {
+        Some(input) => input.load(&limits).loaded,
+        None => config::load_or_pipe(&args.file, &limits),
+    };
+    let (valid, mut diagnostics) = match loaded {
+        Ok((config, mut warnings)) => {
+            if args.resolve {
+                warnings.extend(resolve(&config));
             }
-            Err(diagnostics) => (false, diagnostics),
-        };
+            (true, warnings)
+        }
+        Err(diagnostics) => (false, diagnostics),
+    };
     let warned = diagnostics
         .iter()
         .any(|one| one.severity == Severity::Warning);
@@ -96,7 +121,7 @@ fn print_human(args: &Args, diagnostics: &[Diagnostic], accepted: bool) {
     } else {
         format!(": {}", counted.join(", "))
     };
-    let line = format!("{} is {verdict}{counted}", args.file.display());
+    let line = format!("{} is {verdict}{counted}", args.name());
     if !accepted {
         let _ = writeln!(std::io::stderr(), "{line}");
     } else if !args.quiet {
@@ -106,7 +131,7 @@ fn print_human(args: &Args, diagnostics: &[Diagnostic], accepted: bool) {
 
 fn print_json(args: &Args, diagnostics: &[Diagnostic], accepted: bool) {
     let report = json!({
-        "file": args.file.display().to_string(),
+        "file": args.name(),
         "valid": accepted,
         "errors": count(diagnostics, Severity::Error),
         "warnings": count(diagnostics, Severity::Warning),

@@ -5,7 +5,7 @@
 
 use super::{EXIT_CONFIG, limits};
 use crate::app;
-use crate::config::{Files, Loader};
+use crate::config::{Files, InputFiles, Loader};
 use crate::demo::{Demo, Kind, LONG_MAX, NODES, Options, RATE, Tally};
 use crate::log::events;
 use humantime::format_duration;
@@ -87,7 +87,7 @@ fn load(demo: &Demo) -> Result<app::RunOptions, ExitCode> {
         Ok((config, _)) => Ok(app::RunOptions {
             config,
             // There is no file: a reload reports that and changes nothing.
-            path: NO_FILE.into(),
+            input: InputFiles::file(NO_FILE.into()),
             files: Files::default(),
             limits,
             program: None,

@@ -3,10 +3,11 @@
 //! Runs on the main thread and ends. With a file it uses neither the network nor a running rlb; without one it
 //! asks the running rlb over its runtime socket.
 
+use super::convert::HaproxyArgs;
 use super::ctl::{self, SocketArgs};
 use super::{EXIT_CONFIG, limits};
 use crate::config::diff::{Changes, plan};
-use crate::config::{self, model::Config};
+use crate::config::{self, Loaded, model::Config};
 use clap::ValueEnum;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,8 +18,10 @@ use std::process::ExitCode;
 pub(super) struct Args {
     /// The configuration to change to; without it the file of the running rlb is compared with what
     /// is in force there
-    #[arg(value_name = "NEW")]
+    #[arg(id = "new", value_name = "NEW")]
     new: Option<PathBuf>,
+    #[command(flatten)]
+    haproxy: HaproxyArgs,
     /// The configuration to change from; without NEW it only names the runtime socket
     #[arg(long, short, value_name = "OLD", default_value = "/etc/rlb/rlb.toml")]
     config: PathBuf,
@@ -42,10 +45,18 @@ enum Format {
 /// Compares. Exit code 0: both are valid, whether they differ or not; 78: one is not; 1: the running rlb cannot
 /// be asked.
 pub(super) fn run(args: &Args) -> ExitCode {
-    let Some(new) = &args.new else {
-        return running(args);
+    if let Err(refused) = args.haproxy.judge() {
+        return refused;
+    }
+    let new = match (args.haproxy.input(), &args.new) {
+        (Some(input), _) => {
+            let loaded = input.load(&limits::of_this_machine()).loaded;
+            valid(loaded, input.name())
+        }
+        (None, Some(new)) => load(new),
+        (None, None) => return running(args),
     };
-    let (Some(old), Some(new)) = (load(&args.config), load(new)) else {
+    let (Some(old), Some(new)) = (load(&args.config), new) else {
         return ExitCode::from(EXIT_CONFIG);
     };
     let changes = plan(&old, &new);
@@ -77,13 +88,19 @@ fn running(args: &Args) -> ExitCode {
 
 /// `None` when it is not valid; the reason was printed.
 fn load(path: &Path) -> Option<Config> {
-    match config::load_or_pipe(path, &limits::of_this_machine()) {
+    let loaded = config::load_or_pipe(path, &limits::of_this_machine());
+    valid(loaded, &path.display().to_string())
+}
+
+/// The same of a configuration that was loaded.
+fn valid(loaded: Loaded, name: &str) -> Option<Config> {
+    match loaded {
         Ok((config, _)) => Some(config),
         Err(problems) => {
             for problem in &problems {
                 let _ = writeln!(std::io::stderr(), "{}\n", problem.render(false));
             }
-            let _ = writeln!(std::io::stderr(), "{} is not valid", path.display());
+            let _ = writeln!(std::io::stderr(), "{name} is not valid");
             None
         }
     }

@@ -1,7 +1,8 @@
 //! The command line: argument types, and one file per sub-command.
 //!
-//! The only place that prints. Exit codes: 0, 1 failure at run time, 2 wrong command line (clap),
-//! 78 configuration not valid (`EX_CONFIG`).
+//! The only place that prints. Exit codes: 0, 1 failure at run time (of `convert`: something that
+//! changes traffic was not carried over), 2 wrong command line (clap), 78 configuration not valid
+//! (`EX_CONFIG`).
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -9,6 +10,7 @@
 )]
 
 mod check;
+mod convert;
 mod ctl;
 mod demo;
 mod diff;
@@ -39,6 +41,8 @@ enum Command {
     Demo(demo::Args),
     /// Check a configuration file and report everything that is wrong with it
     Check(check::Args),
+    /// Convert a configuration of HAProxy's, and say what became of each statement
+    Convert(convert::Args),
     /// Send a command to the runtime socket and print the answer
     Ctl(ctl::Args),
     /// Read the configuration of the running rlb again; prints what changed or why not
@@ -60,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Ctl(args) => ctl::run(&args),
         Command::Reload(args) => ctl::reload(&args),
         Command::Upgrade(args) => ctl::upgrade(&args),

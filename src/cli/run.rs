@@ -1,8 +1,9 @@
 //! `rlb run`: the service.
 
 use super::EXIT_CONFIG;
+use super::convert::{self, HaproxyArgs};
 use crate::app;
-use crate::config::{self, Load, descriptors};
+use crate::config::{self, InputFiles, Load, descriptors};
 use crate::control::handover::{self, Predecessor, Program};
 use crate::log::events::{self, EventFormat, EventLog};
 use clap::ValueEnum;
@@ -20,6 +21,8 @@ pub(super) struct Args {
     /// The configuration file
     #[arg(long, short, value_name = "FILE", default_value = "/etc/rlb/rlb.toml")]
     config: PathBuf,
+    #[command(flatten)]
+    haproxy: HaproxyArgs,
     /// How events are written to stderr
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -37,6 +40,9 @@ enum LogFormat {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
+    if let Err(refused) = args.haproxy.judge() {
+        return refused;
+    }
     if let Some(started) = handover::start_next() {
         return match started {
             Ok(()) => ExitCode::SUCCESS,
@@ -64,15 +70,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Err(error) => return failed("cannot write events", &error),
     };
     let limits = super::limits::of_this_machine();
-    let Load { loaded, files } = config::load_all(&args.config, &limits);
+    let input = input(args);
+    let Load { loaded, files } = input.load(&limits);
     let (config, warnings) = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
-            tell(&problems, &log);
-            if let Some(predecessor) = &predecessor {
-                let lines: Vec<String> = problems.iter().map(config::Diagnostic::line).collect();
-                predecessor.refuse(&lines.join("\n"));
-            }
+            refuse(&problems, &log, predecessor.as_ref());
             return ExitCode::from(EXIT_CONFIG);
         }
     };
@@ -83,9 +86,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
             tracing::warn!("{}", warning.line());
         }
     }
+    if let Some(report) = args.haproxy.report() {
+        convert::tell(&report);
+    }
     let options = app::RunOptions {
         config,
-        path: args.config.clone(),
+        input,
         files,
         limits,
         program: Some(program),
@@ -116,6 +122,21 @@ fn tell(problems: &[config::Diagnostic], log: &EventLog) {
         }
     }
     log.flush(FLUSH_MAX);
+}
+
+/// The files that are run.
+fn input(args: &Args) -> InputFiles {
+    let converted = args.haproxy.input();
+    converted.unwrap_or_else(|| InputFiles::file(args.config.clone()))
+}
+
+/// Tells what is wrong with the configuration, the predecessor too.
+fn refuse(problems: &[config::Diagnostic], log: &EventLog, predecessor: Option<&Predecessor>) {
+    tell(problems, log);
+    if let Some(predecessor) = predecessor {
+        let lines: Vec<String> = problems.iter().map(config::Diagnostic::line).collect();
+        predecessor.refuse(&lines.join("\n"));
+    }
 }
 
 fn failed(what: &str, error: &dyn std::fmt::Display) -> ExitCode {

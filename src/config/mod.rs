@@ -8,7 +8,9 @@ pub mod descriptors;
 pub mod diagnostic;
 pub mod diff;
 mod disk;
+pub mod haproxy;
 mod include;
+mod input_files;
 mod interpolate;
 mod key;
 pub mod keys;
@@ -31,6 +33,7 @@ mod tests;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use include::ENTRIES_MAX;
+pub use input_files::InputFiles;
 pub use interpolate::{REFERENCE_BYTES_MAX, REFERENCE_VALUES_MAX, SECRET_FILE_BYTES_MAX};
 pub use key::{Difference, Effect, Key};
 pub use keys::{BACKLOG_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX, THREADS_MAX, WEIGHT_MAX};
@@ -119,6 +122,26 @@ pub fn load_all(path: &Path, limits: &Limits) -> Load {
 /// The same as [`load_with`]; the first file may be a pipe, which is read for a limited time.
 pub fn load_or_pipe(path: &Path, limits: &Limits) -> Loaded {
     Loader::of_this_process(limits).load_from(path, true).loaded
+}
+
+/// Loads a configuration that was made from other files, `looked_at`; `name` stands for its path.
+pub fn load_converted(name: &str, text: &str, limits: &Limits, looked_at: Vec<PathBuf>) -> Load {
+    let loader = Loader::of_this_process(limits);
+    let mut report = diagnostic::Report::default();
+    let mut read = read::memory(name, text, &loader, &mut report);
+    read.looked_at.extend(looked_at);
+    loader.finish(read, report)
+}
+
+/// A load that was refused, for these reasons.
+pub fn refused(problems: Vec<Diagnostic>, looked_at: Vec<PathBuf>) -> Load {
+    Load {
+        loaded: Err(problems),
+        files: Files {
+            looked_at,
+            sources: Vec::new(),
+        },
+    }
 }
 
 /// The runtime socket that the file at `path` names, even if the file has other problems: `rlb reload` asks the

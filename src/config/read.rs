@@ -359,7 +359,7 @@ fn type_hint(found: &str, expected: &str, place: &Place) -> Option<String> {
                 .trim_start_matches(['"', '\''])
                 .starts_with("socket") =>
         {
-            words::haproxy("stats").map(str::to_owned)
+            words::instead("stats").map(str::to_owned)
         }
         (_, "a number" | "a boolean") => {
             let quote = written.chars().next().filter(|c| matches!(c, '"' | '\''))?;

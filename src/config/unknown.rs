@@ -4,6 +4,7 @@
 //! the hints come from the declarations. Pure.
 
 use super::diagnostic::{Diagnostic, Report};
+use super::haproxy;
 use super::key::Key;
 use super::keys::{self, File, TableKeys};
 use super::source::{Place, Source};
@@ -336,15 +337,14 @@ impl Walk<'_> {
         let homes = self.known.homes(name);
         let hint = if same_letters {
             words::did_you_mean(name, near)
-        } else if let Some(instead) = words::haproxy(name)
+        } else if let Some(instead) = words::instead(name)
             .map(str::to_owned)
             .or_else(|| self.known.declared(name, shape))
+            .or_else(|| haproxy::hint(name))
         {
             Some(instead)
         } else if near.is_some() {
             words::did_you_mean(name, near)
-        } else if words::haproxy_only(name) {
-            Some("a keyword of HAProxy's that rlb has no counterpart for: leave it out".to_owned())
         } else if homes.is_empty() {
             let keys: Vec<String> = shape
                 .keys

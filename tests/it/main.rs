@@ -12,6 +12,7 @@ mod dashboard;
 mod demo;
 mod documents;
 mod files;
+mod haproxy_files;
 mod harness;
 mod kernel;
 mod lab;

@@ -193,7 +193,7 @@ fn fault_30_hints_lead_where_they_say() {
     );
     let http = hint(&format!("{LISTEN}http-reuse = 'safe'"));
     assert!(
-        http.contains("keyword of HAProxy's that rlb has no counterpart"),
+        http.contains("keyword of HAProxy's that is no key of rlb's"),
         "{http}"
     );
     let one = hint(&format!(

@@ -5,8 +5,7 @@
 //! as long as it goes on, further loads are refused at once and no second thread waits.
 
 use crate::config::model::Config;
-use crate::config::{self, Diagnostic, Files, Limits, Load};
-use std::path::PathBuf;
+use crate::config::{Diagnostic, Files, InputFiles, Limits, Load};
 use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
@@ -57,16 +56,16 @@ pub(super) struct Refused {
 /// Reads the configuration when asked.
 #[derive(Debug)]
 pub(super) struct Loading {
-    path: PathBuf,
+    input: InputFiles,
     limits: Limits,
     /// A load that was given up and has not ended.
     stuck: Option<JoinHandle<Load>>,
 }
 
 impl Loading {
-    pub(super) fn new(path: PathBuf, limits: Limits) -> Self {
+    pub(super) fn new(input: InputFiles, limits: Limits) -> Self {
         Self {
-            path,
+            input,
             limits,
             stuck: None,
         }
@@ -74,9 +73,8 @@ impl Loading {
 
     /// Reads the configuration anew.
     pub(super) async fn load(&mut self) -> Result<Loaded, Refused> {
-        let (path, limits) = (self.path.clone(), self.limits.clone());
-        self.run(LOAD_MAX, move || config::load_all(&path, &limits))
-            .await
+        let (input, limits) = (self.input.clone(), self.limits.clone());
+        self.run(LOAD_MAX, move || input.load(&limits)).await
     }
 
     async fn run(
@@ -84,7 +82,7 @@ impl Loading {
         limit: Duration,
         load: impl FnOnce() -> Load + Send + 'static,
     ) -> Result<Loaded, Refused> {
-        let path = self.path.display();
+        let path = self.input.name();
         if self.stuck.take_if(|load| load.is_finished()).is_some() {
             tracing::info!("load ended that was given up");
         }
@@ -140,7 +138,7 @@ mod tests {
     /// Fault 43: a load that does not end is told and given up, and no second one joins it.
     #[tokio::test]
     async fn fault_43_a_stuck_load_is_given_up() {
-        let mut loading = Loading::new("rlb.toml".into(), Limits::unknown());
+        let mut loading = Loading::new(InputFiles::file("rlb.toml".into()), Limits::unknown());
         let nothing = || Load {
             loaded: Err(Vec::new()),
             files: Files::default(),

@@ -31,7 +31,7 @@ use crate::config::descriptors::{self, TooFewDescriptors};
 use crate::config::diff::{Action, Change, Changes, applicable, plan};
 use crate::config::model::{Config, ServerAddress};
 use crate::config::source::Source as Text;
-use crate::config::{Files, Limits};
+use crate::config::{Files, InputFiles, Limits};
 use crate::live::{LastReload, ReloadEnd};
 use crate::log::{self, Log};
 use crate::state::Snapshot;
@@ -63,8 +63,8 @@ const LOGGED_MAX: usize = 100;
 /// Where the configuration comes from, and what the machine holds.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// The first file.
-    pub path: PathBuf,
+    /// What reloads read again.
+    pub input: InputFiles,
     /// What was read when it was loaded.
     pub files: Files,
     /// What files are judged by.
@@ -74,11 +74,11 @@ pub struct Source {
 }
 
 impl Source {
-    /// The first file and what was read with it, on a machine with these limits, in a process with
+    /// Where it comes from and what was read for it, on a machine with these limits, in a process with
     /// this descriptor limit.
-    pub fn new((path, files): (PathBuf, Files), limits: Limits, nofile: u32) -> Self {
+    pub fn new((input, files): (InputFiles, Files), limits: Limits, nofile: u32) -> Self {
         Self {
-            path,
+            input,
             files,
             limits,
             nofile,
@@ -194,7 +194,7 @@ impl Control {
             watch: Watch::off(),
             files: source.files.looked_at,
             nofile: source.nofile,
-            loading: Loading::new(source.path, source.limits),
+            loading: Loading::new(source.input, source.limits),
             current: config,
             sources: source.files.sources,
             restarts: Vec::new(),

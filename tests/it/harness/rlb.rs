@@ -40,6 +40,7 @@ pub(crate) struct Start<'a> {
     environment: Vec<(&'static str, String)>,
     program: PathBuf,
     nofile: Option<u64>,
+    option: &'static str,
 }
 
 impl<'a> Start<'a> {
@@ -53,7 +54,15 @@ impl<'a> Start<'a> {
             environment: Vec::new(),
             program: PROGRAM.into(),
             nofile: None,
+            option: "--config",
         }
+    }
+
+    /// With a configuration of HAProxy's.
+    #[must_use]
+    pub(crate) fn haproxy(mut self) -> Self {
+        self.option = "--haproxy";
+        self
     }
 
     /// Inside a namespace.
@@ -166,7 +175,7 @@ impl<'a> Start<'a> {
             Command::new(&self.program)
         };
         command
-            .args(["run", "--log-format", "json", "--config"])
+            .args(["run", "--log-format", "json", self.option])
             .arg(&config)
             .env("NOTIFY_SOCKET", &notify_path)
             .envs(self.environment)

@@ -1,0 +1,359 @@
+//! Which proxies are carried over, and what their words mean then.
+//!
+//! A word is judged once it is known what its proxy is: an HTTP word says nothing in TCP, and a check
+//! says nothing where no server is checked. What leads to a proxy that is dropped is dropped too.
+
+use super::Options;
+use super::proxy::{Mode, Proxy};
+use super::report::{Outcome, Report};
+use super::sections::Kind;
+use crate::config::haproxy::Becomes;
+use std::collections::{HashMap, HashSet};
+
+/// What becomes of a proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// It is a proxy of rlb's.
+    Carried,
+    /// It is a part of `[stats]`.
+    Page,
+    /// It is left out, for this reason.
+    Dropped(String),
+}
+
+/// A proxy that is left out.
+struct LeftOut {
+    why: String,
+    /// Clients notice, and nobody has asked for it.
+    counts: bool,
+}
+
+/// What becomes of each proxy.
+pub(super) fn choose(proxies: &[Proxy], options: Options, report: &mut Report) -> Vec<Choice> {
+    let mut choices: Vec<Result<Choice, LeftOut>> = proxies
+        .iter()
+        .map(|proxy| alone(proxy, options, report))
+        .collect();
+    twice(proxies, report);
+    together(proxies, &mut choices, report);
+    let told = proxies.iter().zip(choices);
+    told.map(|(proxy, choice)| tell(proxy, choice, report))
+        .collect()
+}
+
+/// Says in the report what became of a proxy as a whole.
+fn tell(proxy: &Proxy, choice: Result<Choice, LeftOut>, report: &mut Report) -> Choice {
+    match choice {
+        Ok(choice) => {
+            if choice == Choice::Page {
+                let text = "it is `[stats]`";
+                report.raise(proxy.entry, Outcome::Changed, text, false);
+            } else if proxy.settings.mode == Mode::Http {
+                let text = "its HTTP is carried over as TCP: a connection stays on one server, \
+                            and no header tells the client's address";
+                report.raise(proxy.entry, Outcome::Changed, text, false);
+            }
+            choice
+        }
+        Err(LeftOut { why, counts }) => {
+            let text = format!("it goes with {}", proxy.what());
+            let own = report.entries.iter_mut();
+            for entry in own.filter(|entry| entry.section == proxy.section) {
+                if entry.outcome < Outcome::Dropped && entry.outcome != Outcome::Information {
+                    entry.outcome = Outcome::Dropped;
+                    entry.text.clone_from(&text);
+                }
+            }
+            let entry = &mut report.entries[proxy.entry];
+            entry.outcome = Outcome::Dropped;
+            entry.text = format!("{} is not carried over: {why}", proxy.what());
+            entry.traffic |= counts;
+            Choice::Dropped(why)
+        }
+    }
+}
+
+/// Whether nothing but the page of the statistics answers here.
+fn is_page(proxy: &Proxy) -> bool {
+    proxy.settings.mode == Mode::Http
+        && proxy.settings.page.enabled
+        && proxy.kind != Kind::Backend
+        && proxy.servers.is_empty()
+        && proxy.routes.is_empty()
+        && proxy.target().is_none()
+        && proxy.listens
+}
+
+/// What becomes of a proxy by its own words.
+fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, LeftOut> {
+    let http = proxy.settings.mode == Mode::Http;
+    if is_page(proxy) {
+        return page(proxy, options, report);
+    }
+    for entry in &proxy.settings.page.entries {
+        let (outcome, text) = if http {
+            let text =
+                "a page beside other traffic is not carried over: give `[stats]` its own `bind`";
+            (Outcome::Changed, text)
+        } else {
+            (Outcome::NotNeeded, "it has no effect on TCP")
+        };
+        report.raise(*entry, outcome, text, false);
+    }
+    if let (Some(target), Kind::Listen, false) =
+        (proxy.target(), proxy.kind, proxy.servers.is_empty())
+    {
+        let text = format!("its own servers are not used: it leads to `{target}`");
+        report.raise(proxy.entry, Outcome::Changed, &text, false);
+    }
+    if http && options.http_drop {
+        return Err(LeftOut {
+            why: "it is an HTTP proxy".to_owned(),
+            counts: false,
+        });
+    }
+    let mut blocked = Vec::new();
+    for mark in proxy.marks() {
+        let say = mark.row.say;
+        match mark.row.becomes {
+            Becomes::Http if http => report.raise(mark.entry, Outcome::Changed, say, false),
+            Becomes::HttpDecides if http => {
+                report.raise(mark.entry, Outcome::Dropped, say, true);
+                blocked.push(mark.entry);
+            }
+            Becomes::Missing => {
+                report.raise(mark.entry, Outcome::Unsupported, say, true);
+                blocked.push(mark.entry);
+            }
+            Becomes::Weaker => weaker(mark.entry, say, options, report, &mut blocked),
+            _ => {}
+        }
+    }
+    if proxy.is_back() {
+        balance(proxy, options, report, &mut blocked);
+    }
+    if proxy.is_checked() {
+        for (entry, kind) in &proxy.settings.checks {
+            if *kind == proxy.settings.check {
+                let say = "a check is a connection alone";
+                weaker(*entry, say, options, report, &mut blocked);
+            }
+        }
+    }
+    match blocked.first() {
+        Some(entry) => {
+            let entry = &report.entries[*entry];
+            let line = entry.at.map_or(0, |at| at.line);
+            Err(LeftOut {
+                why: format!("`{}` in line {line}", entry.keyword),
+                counts: true,
+            })
+        }
+        None if proxy.broken => Err(LeftOut {
+            why: "its mode".to_owned(),
+            counts: true,
+        }),
+        None => Ok(Choice::Carried),
+    }
+}
+
+/// A word without which its proxy is weaker.
+fn weaker(
+    entry: usize,
+    say: &str,
+    options: Options,
+    report: &mut Report,
+    blocked: &mut Vec<usize>,
+) {
+    report.raise(entry, Outcome::Unsupported, say, !options.allow_degraded);
+    if !options.allow_degraded {
+        blocked.push(entry);
+    }
+}
+
+/// A proxy that shows the statistics.
+fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, LeftOut> {
+    let mut blocked = Vec::new();
+    for mark in proxy.marks() {
+        let say = mark.row.say;
+        match mark.row.becomes {
+            Becomes::HttpDecides if report.entries[mark.entry].keyword == "redirect" => {
+                let text = "the page is at its own path";
+                report.raise(mark.entry, Outcome::Changed, text, false);
+            }
+            // Who may see the page must not become more.
+            Becomes::HttpDecides => {
+                report.raise(mark.entry, Outcome::Dropped, say, true);
+                blocked.push(mark.entry);
+            }
+            Becomes::Missing => {
+                report.raise(mark.entry, Outcome::Unsupported, say, true);
+                blocked.push(mark.entry);
+            }
+            Becomes::Weaker => weaker(mark.entry, say, options, report, &mut blocked),
+            _ => {}
+        }
+    }
+    let Some(entry) = blocked.first() else {
+        return Ok(Choice::Page);
+    };
+    let keyword = &report.entries[*entry].keyword;
+    Err(LeftOut {
+        why: format!("`{keyword}` is not possible for `[stats]`"),
+        counts: true,
+    })
+}
+
+/// `balance`.
+fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut Vec<usize>) {
+    let Some((algorithm, entry)) = &proxy.settings.balance else {
+        return;
+    };
+    let name = algorithm.split('(').next().unwrap_or_default();
+    let known = [
+        "leastconn",
+        "first",
+        "source",
+        "random",
+        "hash",
+        "uri",
+        "url_param",
+        "hdr",
+        "rdp-cookie",
+        "log-hash",
+        "sticky",
+    ];
+    match name {
+        "" | "roundrobin" => {}
+        "static-rr" => {
+            let text = "`roundrobin`: a weight may change at run time too";
+            report.raise(*entry, Outcome::Changed, text, false);
+        }
+        _ if !known.contains(&name) => {
+            let text = format!("HAProxy has no algorithm `{name}`");
+            report.raise(*entry, Outcome::Error, &text, false);
+            blocked.push(*entry);
+        }
+        _ if proxy.servers.len() < 2 => {
+            let text = "one server is chosen by any algorithm";
+            report.raise(*entry, Outcome::NotNeeded, text, false);
+        }
+        _ => {
+            let text = format!("`roundrobin` chooses the server, not `{name}`");
+            weaker(*entry, &text, options, report, blocked);
+        }
+    }
+}
+
+/// Reports two proxies of one name on the same side.
+fn twice(proxies: &[Proxy], report: &mut Report) {
+    let mut names: HashSet<(bool, &str)> = HashSet::new();
+    for proxy in proxies {
+        let sides = [(true, proxy.kind.is_front()), (false, proxy.is_back())];
+        let again = sides
+            .iter()
+            .filter(|(_, has)| *has)
+            .any(|(side, _)| !names.insert((*side, &proxy.name)));
+        if again {
+            let text = format!("there is a second {}", proxy.what());
+            let keyword = report.entries[proxy.entry].keyword.clone();
+            report.error(proxy.at, keyword, text);
+        }
+    }
+}
+
+/// What becomes of proxies by those that they lead to.
+fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: &mut Report) {
+    let mut backends: HashMap<&str, usize> = HashMap::new();
+    for (index, proxy) in proxies.iter().enumerate() {
+        if proxy.is_back() {
+            backends.entry(&proxy.name).or_insert(index);
+        }
+        if proxy.kind == Kind::Backend && proxy.settings.disabled && choices[index].is_ok() {
+            choices[index] = Err(LeftOut {
+                why: "it is disabled".to_owned(),
+                counts: false,
+            });
+        }
+    }
+    let mut led_to: HashMap<usize, (bool, bool)> = HashMap::new();
+    for (index, proxy) in proxies.iter().enumerate() {
+        if matches!(choices[index], Ok(Choice::Page)) || proxy.kind == Kind::Backend {
+            continue;
+        }
+        let target = target(proxy, &backends, report);
+        if choices[index].is_ok()
+            && let Some(left_out) = unreachable(proxy, target, proxies, choices)
+        {
+            choices[index] = Err(left_out);
+        }
+        let carried = choices[index].is_ok();
+        let routes = proxy
+            .routes
+            .iter()
+            .filter_map(|name| backends.get(name.as_str()));
+        let targets = target.iter().chain(routes).copied().collect::<Vec<_>>();
+        for target in targets.into_iter().filter(|target| *target != index) {
+            let (some, kept) = led_to.entry(target).or_default();
+            *some = true;
+            *kept |= carried;
+        }
+    }
+    for (index, (some, kept)) in led_to {
+        let alone = proxies[index].kind == Kind::Backend;
+        if some && !kept && alone && choices[index].is_ok() {
+            choices[index] = Err(LeftOut {
+                why: "nothing that is carried over leads to it".to_owned(),
+                counts: false,
+            });
+        }
+    }
+}
+
+/// The backend that a frontend has by name; one that does not exist is reported.
+fn target(proxy: &Proxy, backends: &HashMap<&str, usize>, report: &mut Report) -> Option<usize> {
+    let (name, at) = proxy.settings.default_backend.as_ref()?;
+    let found = backends.get(name.as_str()).copied();
+    if found.is_none() && proxy.is_front() {
+        let text = format!("there is no backend `{name}`");
+        report.error(*at, "default_backend", text);
+    }
+    found
+}
+
+/// Why a frontend that could be carried over leads nowhere.
+fn unreachable(
+    proxy: &Proxy,
+    target: Option<usize>,
+    proxies: &[Proxy],
+    choices: &[Result<Choice, LeftOut>],
+) -> Option<LeftOut> {
+    let nowhere = |why: &str| {
+        Some(LeftOut {
+            why: why.to_owned(),
+            counts: false,
+        })
+    };
+    if proxy.is_front() && proxy.binds.is_empty() {
+        return nowhere("it listens nowhere");
+    }
+    if !proxy.is_front() {
+        return None;
+    }
+    match target {
+        Some(target) => {
+            let drop = choices[target].as_ref().err()?;
+            Some(LeftOut {
+                why: format!("{} is not", proxies[target].what()),
+                counts: drop.counts,
+            })
+        }
+        None if proxy.settings.default_backend.is_some() => {
+            nowhere("it leads to a backend that does not exist")
+        }
+        None if proxy.kind == Kind::Frontend => {
+            nowhere("it has no `default_backend`, and HAProxy closes every connection to it")
+        }
+        None => None,
+    }
+}

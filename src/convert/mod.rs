@@ -1,0 +1,402 @@
+//! A configuration of HAProxy's → a configuration of rlb's, and a report of what became of each
+//! statement.
+//!
+//! Bytes → words and sections (`lexer`, `condition`, `sections`) → proxies (`statement`, `bind`,
+//! `server`, `global`, `log`, `page`) → what is carried over (`choice`, `defaults`) → TOML
+//! (`write`). It goes on after every error. What each word becomes stands in
+//! [`config::haproxy`](crate::config::haproxy). Runs on the main thread and on that of a reload.
+//!
+//! Invariant: a configuration that is written without an error is one that `config` accepts; it is
+//! loaded before it is handed out.
+
+mod address;
+mod bind;
+mod choice;
+mod condition;
+mod context;
+mod defaults;
+mod environment;
+mod files;
+mod global;
+mod lexer;
+mod log;
+mod page;
+mod proxy;
+mod report;
+mod sections;
+mod server;
+mod statement;
+mod toml_string;
+mod units;
+mod write;
+
+pub use address::look_up;
+pub use files::{Converted, load, of_this_process, read};
+pub use report::{At, Entry, Outcome, Report};
+pub use sections::Input;
+
+use crate::config::haproxy::{Becomes, Index};
+use crate::config::{Diagnostic, Limits, Loader, Severity};
+use choice::Choice;
+use context::Context;
+use environment::Environment;
+use global::Global;
+use proxy::{Proxy, Settings};
+use sections::{Kind, Section};
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// How to convert.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Carry over what is weaker than in HAProxy.
+    pub allow_degraded: bool,
+    /// Leave out every HTTP proxy.
+    pub http_drop: bool,
+    /// Write HAProxy's defaults where the files say nothing.
+    pub haproxy_defaults: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversion {
+    /// The configuration of rlb's.
+    pub toml: String,
+    /// What became of each statement.
+    pub report: Report,
+}
+
+/// What a conversion asks besides its files.
+#[derive(Clone, Copy)]
+pub struct Outside<'a> {
+    /// The value of a variable of the process.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The address of a host name.
+    pub address: &'a dyn Fn(&str) -> Option<IpAddr>,
+}
+
+/// Converts files.
+pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conversion {
+    let index = Index::new();
+    let mut environment = Environment::new(outside.variable);
+    let mut report = Report {
+        files: inputs.iter().map(|input| input.name.clone()).collect(),
+        ..Report::default()
+    };
+    let sections = sections::read(inputs, &mut environment, &index, &mut report);
+    let mut context = Context {
+        report: &mut report,
+        index: &index,
+        environment: &environment,
+        resolve: outside.address,
+    };
+    let (mut global, defaults, proxies) = proxies(&mut context, &sections);
+    judge_global(&global, options, &mut report);
+    let choices = choice::choose(&proxies, options, &mut report);
+    let mut draft = fit(defaults, proxies, &choices, options, &mut report);
+    let mut pages = pages(&mut draft.proxies, &choices, &mut report);
+    if options.haproxy_defaults {
+        defaults::fill_in_global(&mut global, &mut pages);
+    }
+    let listens = listens(&draft.proxies, &choices);
+    {
+        let carried = draft.proxies.iter().zip(&choices);
+        let carried: Vec<&Proxy> = carried
+            .filter(|(_, choice)| **choice == Choice::Carried)
+            .map(|(proxy, _)| proxy)
+            .collect();
+        defaults::tell(&carried, &pages, &global, &mut report);
+    }
+    report.sort();
+    let carried = write::Carried {
+        global: &global,
+        defaults: draft.common.as_ref(),
+        proxies: &draft.proxies,
+        choices: &choices,
+        pages: &pages,
+        silent: !listens && !report.changes_traffic(),
+    };
+    let toml = write::toml(&carried, &report);
+    if !report.failed() {
+        prove(
+            &toml,
+            listens || carried.silent,
+            outside.variable,
+            &mut report,
+        );
+    }
+    Conversion { toml, report }
+}
+
+/// Loads what was written. What is wrong with it then is an error of the conversion.
+fn prove(toml: &str, listens: bool, process: &dyn Fn(&str) -> Option<String>, report: &mut Report) {
+    let loader = Loader {
+        limits: Limits::unknown(),
+        environment: process,
+        disk: false,
+    };
+    let Err(problems) = loader.load_text("rlb.toml", toml) else {
+        return;
+    };
+    // A variable that is not set here was told, and so was that nothing is left that listens.
+    let told = |problem: &Diagnostic| {
+        problem.code == "reference" || (problem.code == "no-listener" && !listens)
+    };
+    for problem in problems {
+        if problem.severity == Severity::Error && !told(&problem) {
+            report.entries.push(Entry {
+                at: None,
+                section: 0,
+                keyword: String::new(),
+                outcome: Outcome::Error,
+                text: format!("what it becomes is not valid: {}", problem.message),
+                traffic: false,
+            });
+        }
+    }
+}
+
+/// Reads all sections.
+fn proxies(
+    context: &mut Context<'_, '_>,
+    sections: &[Section],
+) -> (Global, Vec<Proxy>, Vec<Proxy>) {
+    let mut global = Global::default();
+    let mut defaults: Vec<Proxy> = Vec::new();
+    let mut proxies = Vec::new();
+    for section in sections {
+        context.report.section = section.number;
+        match section.kind {
+            Kind::Global => global::read(context, &mut global, section),
+            Kind::Other => other(context, section),
+            Kind::Defaults => {
+                let base = from(context, section, &defaults, 2);
+                let proxy = one(context, section, base, &defaults);
+                defaults.push(proxy);
+            }
+            _ => {
+                let base = from(context, section, &defaults, 2);
+                let base = base.or_else(|| defaults.len().checked_sub(1));
+                let proxy = one(context, section, base, &defaults);
+                proxies.push(proxy);
+            }
+        }
+    }
+    context.report.section = 0;
+    (global, defaults, proxies)
+}
+
+/// A section that is recognised and left out.
+fn other(context: &mut Context<'_, '_>, section: &Section) {
+    let word = section.head.word(0);
+    if let Some(row) = context
+        .index
+        .find(crate::config::haproxy::Place::Section, word)
+    {
+        let outcome = match row.becomes {
+            Becomes::NotNeeded => Outcome::NotNeeded,
+            _ => Outcome::Unsupported,
+        };
+        context.report.push(section.head.at, word, outcome, row.say);
+    }
+    for statement in &section.statements {
+        let text = format!("it goes with `{word}`");
+        let keyword = statement.word(0);
+        context
+            .report
+            .push(statement.at, keyword, Outcome::NotNeeded, text);
+    }
+}
+
+/// The `defaults` that `from` behind a section's name asks for.
+fn from(
+    context: &mut Context<'_, '_>,
+    section: &Section,
+    defaults: &[Proxy],
+    first: usize,
+) -> Option<usize> {
+    let head = &section.head;
+    // `defaults from other` has no name of its own.
+    let first = if head.word(1) == "from" && section.kind == Kind::Defaults {
+        1
+    } else {
+        first
+    };
+    if head.word(first) != "from" {
+        return None;
+    }
+    let name = head.word(first + 1);
+    let found = defaults
+        .iter()
+        .rposition(|proxy| proxy.name == name && !name.is_empty());
+    if found.is_none() {
+        let text = format!("there is no `defaults {name}` before it");
+        context.report.error(head.at(first + 1), head.word(0), text);
+    }
+    found
+}
+
+/// Reads a proxy, or a `defaults`.
+fn one(
+    context: &mut Context<'_, '_>,
+    section: &Section,
+    base: Option<usize>,
+    defaults: &[Proxy],
+) -> Proxy {
+    let head = &section.head;
+    let keyword = head.word(0);
+    let settings = base.map_or_else(Settings::default, |base| defaults[base].settings.clone());
+    let anonymous = section.kind == Kind::Defaults && head.word(1) == "from";
+    let name = if anonymous { "" } else { head.word(1) };
+    let entry = context.kept(head.at, keyword);
+    let mut proxy = Proxy {
+        kind: section.kind,
+        section: section.number,
+        at: head.at,
+        name: name.to_owned(),
+        entry,
+        defaults: base,
+        settings,
+        id: None,
+        binds: Vec::new(),
+        listens: false,
+        servers: Vec::new(),
+        routes: Vec::new(),
+        broken: false,
+    };
+    if section.kind != Kind::Defaults
+        && let Err(problem) = crate::config::units::name(name)
+    {
+        context.report.error(head.at(1), keyword, problem.message);
+    }
+    // `listen NAME ADDRESS:PORT`, as in HAProxy 1.4.
+    if section.kind != Kind::Defaults && head.words.len() > 2 && head.word(2) != "from" {
+        if section.kind == Kind::Backend {
+            let text = format!("`{}` is not expected here", head.word(2));
+            context.report.error(head.at(2), keyword, text);
+        } else {
+            bind::read(context, &mut proxy, head, 2);
+            let text = "an address behind the name is a `bind`; HAProxy does not take it any more";
+            context
+                .report
+                .push(head.at(2), keyword, Outcome::Information, text);
+        }
+    }
+    for statement in &section.statements {
+        statement::read(context, &mut proxy, statement);
+    }
+    proxy
+}
+
+/// Judges the words of `global` that change traffic.
+fn judge_global(global: &Global, options: Options, report: &mut Report) {
+    for mark in &global.marks {
+        if mark.row.becomes == Becomes::Weaker {
+            let say = mark.row.say;
+            let traffic = !options.allow_degraded;
+            report.raise(mark.entry, Outcome::Unsupported, say, traffic);
+        }
+    }
+}
+
+/// The proxies with values that fit each other, and the `defaults` that all have.
+struct Draft {
+    proxies: Vec<Proxy>,
+    common: Option<Proxy>,
+}
+
+fn fit(
+    mut defaults: Vec<Proxy>,
+    mut proxies: Vec<Proxy>,
+    choices: &[Choice],
+    options: Options,
+    report: &mut Report,
+) -> Draft {
+    let tunnels: HashMap<String, units::Span> = proxies
+        .iter()
+        .filter(|proxy| proxy.is_back())
+        .filter_map(|proxy| {
+            let (span, _) = proxy.settings.tunnel.clone()?;
+            Some((proxy.name.clone(), span))
+        })
+        .collect();
+    for proxy in &mut proxies {
+        let target = proxy.target().unwrap_or(&proxy.name);
+        let tunnel = tunnels.get(target).cloned();
+        for key in finish(proxy, tunnel.as_ref(), options) {
+            let whole = key.trim_end_matches("-fin");
+            let text = format!(
+                "{}: `timeout {key}` is shortened to `timeout {whole}`, which is the most",
+                proxy.name
+            );
+            report.information(text);
+        }
+    }
+    for proxy in &mut defaults {
+        let tunnel = proxy.settings.tunnel.clone().map(|(span, _)| span);
+        finish(proxy, tunnel.as_ref(), options);
+    }
+    let carried = proxies.iter().zip(choices);
+    let mut used: Vec<Option<usize>> = carried
+        .filter(|(_, choice)| **choice == Choice::Carried)
+        .map(|(proxy, _)| proxy.defaults)
+        .collect();
+    used.sort_unstable();
+    used.dedup();
+    let common = match used[..] {
+        [Some(one)] => Some(defaults.swap_remove(one)),
+        _ => None,
+    };
+    Draft { proxies, common }
+}
+
+fn finish(proxy: &mut Proxy, tunnel: Option<&units::Span>, options: Options) -> Vec<&'static str> {
+    if options.haproxy_defaults {
+        defaults::fill_in(&mut proxy.settings);
+    }
+    let mut shorter = defaults::fit(&mut proxy.settings, tunnel);
+    shorter.retain(|key| match *key {
+        "client-fin" => proxy.is_front(),
+        _ => proxy.is_back(),
+    });
+    defaults::fit_checks(proxy, options.haproxy_defaults);
+    shorter
+}
+
+/// The proxies that are the page of the statistics.
+fn pages(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) -> Vec<Proxy> {
+    let all = proxies.iter().zip(choices);
+    let mut pages: Vec<Proxy> = all
+        .filter(|(_, choice)| **choice == Choice::Page)
+        .map(|(proxy, _)| proxy.clone())
+        .collect();
+    for (index, page) in pages.iter_mut().enumerate() {
+        if index > 0 {
+            let text = "its addresses are those of `[stats]` too, with the settings of the first";
+            report.raise(page.entry, Outcome::Changed, text, false);
+            text.clone_into(&mut report.entries[page.entry].text);
+        }
+        page.binds.retain(|bind| {
+            let unix = bind.address.starts_with("unix:");
+            if unix {
+                let text = "`[stats]` listens on TCP alone";
+                report.push(bind.at, "bind", Outcome::Unsupported, text);
+            }
+            !unix
+        });
+    }
+    pages.retain(|page| !page.binds.is_empty());
+    pages
+}
+
+/// Whether something that is carried over listens.
+fn listens(proxies: &[Proxy], choices: &[Choice]) -> bool {
+    let mut carried = proxies.iter().zip(choices);
+    carried.any(|(proxy, choice)| {
+        *choice == Choice::Carried && proxy.is_front() && !proxy.settings.disabled
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! A proxy as its statements make it: what it inherits, what it has of its own, and the words in it
+//! that rlb has no key for.
+//!
+//! Plain data; `statement` fills it in, `choice` says what is carried over, `write` writes it.
+
+use super::report::At;
+use super::sections::Kind;
+use crate::config::haproxy::Words;
+use std::collections::BTreeMap;
+
+/// A word of the table in a statement.
+#[derive(Debug, Clone)]
+pub(super) struct Mark {
+    /// Its entry in the report.
+    pub(super) entry: usize,
+    /// What the table says of it.
+    pub(super) row: &'static Words,
+    /// The sides of a proxy that it is about.
+    pub(super) front: bool,
+    pub(super) back: bool,
+}
+
+/// A mode of a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Mode {
+    #[default]
+    Tcp,
+    Http,
+}
+
+/// The kind of health check of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum CheckKind {
+    #[default]
+    Connection,
+    /// `option tcp-check`; its rules ask for more than a connection.
+    Rules,
+    /// `option httpchk`.
+    Http,
+    /// Another one.
+    Other,
+}
+
+/// TCP keepalive of one side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Keepalive {
+    pub(super) on: Option<bool>,
+    pub(super) idle: Option<String>,
+    pub(super) interval: Option<String>,
+    pub(super) probes: Option<String>,
+}
+
+/// What a server says, or a `default-server`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ServerKeys {
+    pub(super) check: bool,
+    /// Keys of its `check` table, as rlb writes them.
+    pub(super) checks: BTreeMap<&'static str, String>,
+    /// Its other keys, as rlb writes them.
+    pub(super) keys: BTreeMap<&'static str, String>,
+    /// `inter` in milliseconds.
+    pub(super) interval: Option<u64>,
+    pub(super) marks: Vec<Mark>,
+}
+
+/// A server.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    pub(super) name: String,
+    /// Content of the TOML string.
+    pub(super) address: String,
+    pub(super) keys: ServerKeys,
+}
+
+/// A listening address.
+#[derive(Debug, Clone)]
+pub(super) struct Bind {
+    pub(super) at: At,
+    /// Content of the TOML string.
+    pub(super) address: String,
+    /// The other keys, as rlb writes them.
+    pub(super) keys: BTreeMap<&'static str, String>,
+}
+
+/// The statistics page of a proxy.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Page {
+    pub(super) enabled: bool,
+    /// Keys of `[stats]` but `auth` and `scope`, as rlb writes them.
+    pub(super) keys: BTreeMap<&'static str, String>,
+    /// Contents of TOML strings.
+    pub(super) auth: Vec<String>,
+    pub(super) scope: Vec<String>,
+    /// The statements, by their entries.
+    pub(super) entries: Vec<usize>,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Content of the TOML string.
+    pub(super) to: String,
+    pub(super) keys: BTreeMap<&'static str, String>,
+}
+
+/// What a proxy inherits from its `defaults`, and changes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settings {
+    pub(super) mode: Mode,
+    /// `maxconn`, `retries`, `dontlognull` …, as rlb writes them.
+    pub(super) keys: BTreeMap<&'static str, String>,
+    /// Milliseconds and text of each timeout of rlb's.
+    pub(super) timeouts: BTreeMap<&'static str, super::units::Span>,
+    /// `timeout tunnel`, and its entry.
+    pub(super) tunnel: Option<(super::units::Span, usize)>,
+    pub(super) client_keepalive: Keepalive,
+    pub(super) server_keepalive: Keepalive,
+    /// The algorithm, and its entry.
+    pub(super) balance: Option<(String, usize)>,
+    pub(super) check: CheckKind,
+    /// The statements about checks, and for which kind they are.
+    pub(super) checks: Vec<(usize, CheckKind)>,
+    pub(super) server: ServerKeys,
+    pub(super) default_backend: Option<(String, At)>,
+    /// Own log targets, and whether those of `global` hold too.
+    pub(super) targets: Vec<Target>,
+    pub(super) log_global: bool,
+    pub(super) page: Page,
+    pub(super) disabled: bool,
+    pub(super) marks: Vec<Mark>,
+}
+
+impl Settings {
+    pub(super) fn logs(&self) -> bool {
+        self.log_global || !self.targets.is_empty()
+    }
+}
+
+/// A proxy, or a `defaults`.
+#[derive(Debug, Clone)]
+pub(super) struct Proxy {
+    pub(super) kind: Kind,
+    /// Number of its section in the report.
+    pub(super) section: usize,
+    pub(super) at: At,
+    pub(super) name: String,
+    /// Entry of its head.
+    pub(super) entry: usize,
+    /// The `defaults` that it has, among all of them.
+    pub(super) defaults: Option<usize>,
+    pub(super) settings: Settings,
+    pub(super) id: Option<String>,
+    pub(super) binds: Vec<Bind>,
+    /// It has a `bind`, valid or not.
+    pub(super) listens: bool,
+    pub(super) servers: Vec<Server>,
+    /// Backends that conditions lead to.
+    pub(super) routes: Vec<String>,
+    /// Something in it cannot be read: it is not carried over.
+    pub(super) broken: bool,
+}
+
+impl Proxy {
+    pub(super) fn is_front(&self) -> bool {
+        self.kind == Kind::Frontend || (self.kind == Kind::Listen && self.listens)
+    }
+
+    pub(super) fn is_back(&self) -> bool {
+        matches!(self.kind, Kind::Backend | Kind::Listen)
+    }
+
+    /// As HAProxy's word calls it.
+    pub(super) fn what(&self) -> String {
+        let kind = match self.kind {
+            Kind::Frontend => "frontend",
+            Kind::Backend => "backend",
+            Kind::Listen => "listen",
+            _ => "defaults",
+        };
+        format!("{kind} `{}`", self.name)
+    }
+
+    /// Where its connections go when nothing else decides.
+    pub(super) fn target(&self) -> Option<&str> {
+        let named = self.settings.default_backend.as_ref();
+        named.map(|(name, _)| name.as_str())
+    }
+
+    /// The marks of both sides that it has, inherited ones too.
+    pub(super) fn marks(&self) -> impl Iterator<Item = &Mark> {
+        let (front, back) = (self.is_front(), self.is_back());
+        let marks = self.settings.marks.iter();
+        let own = marks.filter(move |mark| (mark.front && front) || (mark.back && back));
+        own.chain(self.servers.iter().flat_map(|server| &server.keys.marks))
+    }
+
+    /// Whether a server of it is checked.
+    pub(super) fn is_checked(&self) -> bool {
+        self.servers.iter().any(|server| server.keys.check)
+    }
+}

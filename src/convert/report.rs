@@ -1,0 +1,265 @@
+//! What became of each statement of the files, as text and as JSON.
+//!
+//! Plain data. Invariant: every statement has an entry, and none says less than what happened.
+
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// A place in the files that are converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct At {
+    /// Which file, from 0.
+    pub file: usize,
+    /// Line, from 1.
+    pub line: usize,
+    /// Character in the line, from 1.
+    pub column: usize,
+}
+
+/// What became of a statement; what comes later weighs more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Something to know; nothing was done.
+    Information,
+    /// Carried over.
+    Kept,
+    /// Nothing has to be carried over.
+    NotNeeded,
+    /// Carried over, and it means something else.
+    Changed,
+    /// Not carried over.
+    Dropped,
+    /// Not supported yet.
+    Unsupported,
+    /// Not valid.
+    Error,
+}
+
+impl Outcome {
+    /// As the report says it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Information => "information",
+            Self::Kept => "kept",
+            Self::NotNeeded => "needs nothing",
+            Self::Changed => "kept with another meaning",
+            Self::Dropped => "dropped",
+            Self::Unsupported => "not supported yet",
+            Self::Error => "error",
+        }
+    }
+
+    /// As JSON says it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Information => "information",
+            Self::Kept => "kept",
+            Self::NotNeeded => "not-needed",
+            Self::Changed => "changed",
+            Self::Dropped => "dropped",
+            Self::Unsupported => "unsupported",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What became of one statement, or of one word of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands; `None`: it is about all files.
+    pub at: Option<At>,
+    /// The section it stands in, counted from 1; 0: none.
+    pub section: usize,
+    /// Its words without their values: `timeout client`, `server maxconn`.
+    pub keyword: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, or what it is now; may be empty for what is kept.
+    pub text: String,
+    /// Whether connections fare otherwise than in HAProxy because of it.
+    pub traffic: bool,
+}
+
+/// The report.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Names of the files.
+    pub files: Vec<String>,
+    /// All entries; in the order of the files once the conversion has ended.
+    pub entries: Vec<Entry>,
+    /// The section that is being read.
+    pub(super) section: usize,
+}
+
+/// Most lines that are named for one group of the text.
+const GROUP_LINES_MAX: usize = 12;
+
+impl Report {
+    /// Adds an entry; its number.
+    pub(super) fn push(
+        &mut self,
+        at: At,
+        keyword: impl Into<String>,
+        outcome: Outcome,
+        text: impl Into<String>,
+    ) -> usize {
+        self.entries.push(Entry {
+            at: Some(at),
+            section: self.section,
+            keyword: keyword.into(),
+            outcome,
+            text: text.into(),
+            traffic: false,
+        });
+        self.entries.len() - 1
+    }
+
+    /// Adds an error.
+    pub(super) fn error(&mut self, at: At, keyword: impl Into<String>, text: impl Into<String>) {
+        self.push(at, keyword, Outcome::Error, text);
+    }
+
+    /// Adds something to know about all of it.
+    pub(super) fn information(&mut self, text: String) {
+        self.entries.push(Entry {
+            at: None,
+            section: 0,
+            keyword: String::new(),
+            outcome: Outcome::Information,
+            text,
+            traffic: false,
+        });
+    }
+
+    /// Makes entry `index` say more than it did, when `outcome` weighs more.
+    pub(super) fn raise(&mut self, index: usize, outcome: Outcome, text: &str, traffic: bool) {
+        let entry = &mut self.entries[index];
+        if outcome > entry.outcome || (outcome == entry.outcome && traffic && !entry.traffic) {
+            entry.outcome = outcome;
+            text.clone_into(&mut entry.text);
+        }
+        entry.traffic |= traffic;
+    }
+
+    /// Puts the entries in the order of the files.
+    pub(super) fn sort(&mut self) {
+        self.entries
+            .sort_by_key(|entry| entry.at.map_or((1, None), |at| (0, Some(at))));
+    }
+
+    /// Whether the files hold something that HAProxy refuses too.
+    pub fn failed(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.outcome == Outcome::Error)
+    }
+
+    /// Whether something that changes traffic was not carried over.
+    pub fn changes_traffic(&self) -> bool {
+        self.entries.iter().any(|entry| entry.traffic)
+    }
+
+    /// How many entries have this outcome.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        let entries = self.entries.iter();
+        entries.filter(|entry| entry.outcome == outcome).count()
+    }
+
+    /// `haproxy.cfg:12:4`.
+    pub fn place(&self, at: At) -> String {
+        let file = self.files.get(at.file).map_or("", String::as_str);
+        format!("{file}:{}:{}", at.line, at.column)
+    }
+
+    /// A line for each entry. What is said of several statements of a section is said once. `all`:
+    /// what was kept too.
+    pub fn text(&self, all: bool) -> String {
+        let mut out = String::new();
+        let mut told = vec![false; self.entries.len()];
+        // Entries of a section stand together.
+        for (index, entry) in self.entries.iter().enumerate() {
+            if told[index] || (entry.outcome == Outcome::Kept && !all) {
+                continue;
+            }
+            let Some(at) = entry.at else {
+                let _ = writeln!(out, "{}: {}", entry.outcome.text(), entry.text);
+                continue;
+            };
+            let mut lines = vec![at.line];
+            let mut keywords = vec![entry.keyword.as_str()];
+            let follow = self.entries[index + 1..].iter().enumerate();
+            let same_section = follow.take_while(|(_, other)| {
+                other.section == entry.section && entry.outcome != Outcome::Error
+            });
+            for (offset, other) in same_section {
+                let same = other.outcome == entry.outcome
+                    && other.text == entry.text
+                    && !entry.text.is_empty();
+                if let (true, Some(at)) = (same, other.at) {
+                    told[index + 1 + offset] = true;
+                    if !lines.contains(&at.line) && lines.len() <= GROUP_LINES_MAX {
+                        lines.push(at.line);
+                    }
+                    if !keywords.contains(&other.keyword.as_str()) {
+                        keywords.push(&other.keyword);
+                    }
+                }
+            }
+            let mut place = self.place(at);
+            if lines.len() > 1 {
+                let more: Vec<String> = lines[1..].iter().map(ToString::to_string).collect();
+                place = format!("{place}, {}", more.join(", "));
+            }
+            let keywords = keywords.join(", ");
+            let _ = match entry.text.as_str() {
+                text if keywords.is_empty() => {
+                    writeln!(out, "{place}: {}: {text}", entry.outcome.text())
+                }
+                "" => writeln!(out, "{place}: {}: {keywords}", entry.outcome.text()),
+                text => writeln!(out, "{place}: {}: {keywords}: {text}", entry.outcome.text()),
+            };
+        }
+        out
+    }
+
+    /// One line that counts.
+    pub fn summary(&self) -> String {
+        let all = [
+            Outcome::Kept,
+            Outcome::Changed,
+            Outcome::NotNeeded,
+            Outcome::Unsupported,
+            Outcome::Dropped,
+            Outcome::Error,
+        ];
+        let counted = all.map(|outcome| (self.count(outcome), outcome.text()));
+        let counted = counted.iter().filter(|(count, _)| *count > 0);
+        let counted: Vec<String> = counted.map(|(n, what)| format!("{n} {what}")).collect();
+        if counted.is_empty() {
+            "nothing to convert".to_owned()
+        } else {
+            counted.join(", ")
+        }
+    }
+
+    /// What `rlb convert --format json` prints, without the configuration.
+    pub fn to_json(&self) -> Value {
+        let entries = self.entries.iter().map(|entry| {
+            let file = entry.at.and_then(|at| self.files.get(at.file));
+            json!({
+                "file": file,
+                "line": entry.at.map(|at| at.line),
+                "column": entry.at.map(|at| at.column),
+                "keyword": (!entry.keyword.is_empty()).then_some(&entry.keyword),
+                "outcome": entry.outcome.word(),
+                "text": (!entry.text.is_empty()).then_some(&entry.text),
+                "traffic": entry.traffic,
+            })
+        });
+        json!({
+            "files": self.files,
+            "valid": !self.failed(),
+            "changes-traffic": self.changes_traffic(),
+            "entries": entries.collect::<Vec<_>>(),
+        })
+    }
+}

@@ -1,0 +1,330 @@
+//! `server`, `server-template` and `default-server`.
+
+use super::address::{self, Address, Use};
+use super::bind;
+use super::context::Context;
+use super::lexer::Word;
+use super::proxy::{Proxy, Server, ServerKeys};
+use super::report::Outcome;
+use super::sections::Statement;
+use super::toml_string::quote;
+use super::units::Unit;
+use crate::config::address as addresses;
+use crate::config::haproxy::{Becomes, Place};
+use crate::config::{RISE_FALL_MAX, WEIGHT_MAX};
+
+/// Words behind an address that have no value.
+const FLAGS: &[&str] = &[
+    "agent-check",
+    "allow-0rtt",
+    "backup",
+    "check",
+    "check-reuse-pool",
+    "check-send-proxy",
+    "check-sni-auto",
+    "check-ssl",
+    "check-via-socks4",
+    "disabled",
+    "enabled",
+    "non-stick",
+    "renegotiate",
+    "send-proxy",
+    "send-proxy-v2",
+    "send-proxy-v2-ssl",
+    "send-proxy-v2-ssl-cn",
+    "sni-auto",
+    "ssl",
+    "ssl-reuse",
+    "stick",
+    "strict-maxconn",
+    "tfo",
+    "tls-tickets",
+];
+
+fn is_flag(word: &str) -> bool {
+    FLAGS.contains(&word) || word.starts_with("no-") || word.starts_with("force-")
+}
+
+/// `default-server`: what the servers after it have.
+pub(super) fn defaults(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    context.kept(statement.at, "default-server");
+    let mut keys = std::mem::take(&mut proxy.settings.server);
+    words(context, &mut keys, statement, 1);
+    proxy.settings.server = keys;
+}
+
+/// `server NAME ADDRESS …` and `server-template PREFIX NUMBER ADDRESS …`.
+pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    let template = statement.word(0) == "server-template";
+    let at = if template { 3 } else { 2 };
+    let keyword = statement.word(0);
+    let Some(word) = statement.words.get(at) else {
+        let text = "a name and an address are needed";
+        return context.report.error(statement.at, keyword, text);
+    };
+    let mut keys = proxy.settings.server.clone();
+    let name = if template {
+        if let Some(row) = context.index.find(Place::Proxy, keyword) {
+            keys.marks.push(context.mark(statement.at, keyword, row));
+        }
+        format!("{}1", statement.word(1))
+    } else {
+        context.kept(statement.at, keyword);
+        statement.word(1).to_owned()
+    };
+    words(context, &mut keys, statement, at + 1);
+    let word = address::filled_in(word, context.environment);
+    let Some(address) = reached(context, proxy, statement, at, &word) else {
+        return;
+    };
+    let by_name = matches!(
+        address::parse_for(&word.text, Use::Server),
+        Address::Host { host, .. } if address::is_name(&host)
+    );
+    let checked = keys.check;
+    keys.marks.retain(|mark| {
+        let has = |word: &str| mark.row.words.contains(&word);
+        (checked || !has("check-ssl")) && (by_name || !(has("resolvers") || has("init-addr")))
+    });
+    let portless = is_portless(&word);
+    if checked && portless && !keys.checks.contains_key("port") {
+        let text = "it is checked, and has no port to be checked at";
+        return context.report.error(statement.at, keyword, text);
+    }
+    let name = free_name(context, proxy, statement, name);
+    proxy.servers.push(Server {
+        name,
+        address,
+        keys,
+    });
+}
+
+/// Whether the client's port decides the server's.
+fn is_portless(word: &Word) -> bool {
+    let Address::Host { port, .. } = address::parse(&word.text) else {
+        return false;
+    };
+    word.unset.is_none() && port.is_none_or(|port| port.starts_with(['+', '-']))
+}
+
+/// A name that no other server of the proxy has, and that is none of the rows of the statistics.
+fn free_name(
+    context: &mut Context<'_, '_>,
+    proxy: &Proxy,
+    statement: &Statement,
+    name: String,
+) -> String {
+    let taken = |name: &str| {
+        let mut servers = proxy.servers.iter();
+        name == "FRONTEND" || name == "BACKEND" || servers.any(|server| server.name == name)
+    };
+    if !taken(&name) {
+        return name;
+    }
+    let free = (2..).map(|number| format!("{name}-{number}"));
+    let free = free
+        .into_iter()
+        .find(|name| !taken(name))
+        .unwrap_or_default();
+    let text = format!("its name is `{free}`: `{name}` is taken");
+    context
+        .report
+        .push(statement.at(1), "server", Outcome::Changed, text);
+    free
+}
+
+/// The address of a server, as the content of a TOML string.
+fn reached(
+    context: &mut Context<'_, '_>,
+    proxy: &mut Proxy,
+    statement: &Statement,
+    index: usize,
+    word: &Word,
+) -> Option<String> {
+    let at = statement.at(index);
+    if context.is_unset(at, "server", word) {
+        return address::content(word, context.environment);
+    }
+    match address::parse_for(&word.text, Use::Server) {
+        Address::Unusable(_) | Address::Descriptor(_) => {
+            bind::refused(context, proxy, at, Place::Server, word);
+            return None;
+        }
+        Address::Host { host, .. } if ["", "*", "0.0.0.0", "[::]"].contains(&host.as_str()) => {
+            let original = Word::plain("0.0.0.0", 1);
+            bind::refused(context, proxy, at, Place::Server, &original);
+            return None;
+        }
+        _ => {}
+    }
+    let plain = address::content(&Word::plain(word.text.clone(), 1), context.environment)?;
+    if let Err(problem) = addresses::server(&plain.replace("$${", "${")) {
+        context.report.error(at, "server", problem.message);
+        return None;
+    }
+    address::content(word, context.environment)
+}
+
+/// What stands behind an address, or in a `default-server`.
+fn words(
+    context: &mut Context<'_, '_>,
+    keys: &mut ServerKeys,
+    statement: &Statement,
+    first: usize,
+) {
+    let mut index = first;
+    while index < statement.words.len() {
+        let name = statement.word(index);
+        if !is_flag(name) {
+            index += 1;
+        }
+        if !own(context, keys, statement, name, index)
+            && !other(context, keys, statement, name, index)
+        {
+            return;
+        }
+        index += 1;
+    }
+}
+
+/// A word that has a key; `index` is that of its value.
+fn own(
+    context: &mut Context<'_, '_>,
+    keys: &mut ServerKeys,
+    statement: &Statement,
+    name: &str,
+    index: usize,
+) -> bool {
+    let value = statement.word(index);
+    match name {
+        "check" => keys.check = true,
+        "no-check" => keys.check = false,
+        "backup" | "disabled" => {
+            let key = if name == "backup" {
+                "backup"
+            } else {
+                "disabled"
+            };
+            keys.keys.insert(key, "true".to_owned());
+        }
+        "no-backup" => drop(keys.keys.remove("backup")),
+        "enabled" => drop(keys.keys.remove("disabled")),
+        "inter" | "fastinter" | "downinter" => {
+            if let Some(span) = context.span(statement, index, Unit::Milliseconds) {
+                let (key, milliseconds) = match name {
+                    "inter" => ("interval", Some(span.milliseconds)),
+                    "fastinter" => ("fast-interval", keys.interval),
+                    _ => ("down-interval", keys.interval),
+                };
+                keys.interval = milliseconds;
+                if !span.is_zero() {
+                    keys.checks.insert(key, quote(&span.text));
+                }
+            }
+        }
+        "rise" => number(context, keys, statement, index, ("rise", 1, RISE_FALL_MAX)),
+        "fall" => number(context, keys, statement, index, ("fall", 1, RISE_FALL_MAX)),
+        "port" => number(context, keys, statement, index, ("port", 1, 65_535)),
+        "weight" => number(context, keys, statement, index, ("weight", 0, WEIGHT_MAX)),
+        "id" => number(
+            context,
+            keys,
+            statement,
+            index,
+            ("id", 1, i64::from(i32::MAX)),
+        ),
+        "addr" => check_address(context, keys, statement, index),
+        "on-marked-down" if value == "shutdown-sessions" => {
+            keys.keys.insert("on-marked-down", quote(value));
+        }
+        "on-marked-up" if value == "shutdown-backup-sessions" => {
+            keys.keys.insert("on-marked-up", quote(value));
+        }
+        "on-marked-down" | "on-marked-up" => {
+            let text = format!("HAProxy has no `{value}` for it");
+            let keyword = format!("server {name}");
+            context.report.error(statement.at(index), keyword, text);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// A number with its bounds; outside of them it is the nearest that is possible.
+fn number(
+    context: &mut Context<'_, '_>,
+    keys: &mut ServerKeys,
+    statement: &Statement,
+    index: usize,
+    (key, least, most): (&'static str, i64, i64),
+) {
+    let Some(number) = context.number(statement, index) else {
+        return;
+    };
+    let meant = number.clamp(least, most);
+    if meant != number {
+        let text = format!("{meant} instead of {number}: {least} to {most} is possible");
+        let keyword = format!("server {key}");
+        context
+            .report
+            .push(statement.at(index), keyword, Outcome::Changed, text);
+    }
+    let table = match key {
+        "rise" | "fall" | "port" => &mut keys.checks,
+        _ => &mut keys.keys,
+    };
+    table.insert(key, meant.to_string());
+}
+
+/// `addr`: where to check, an address or a name, with a port or without.
+fn check_address(
+    context: &mut Context<'_, '_>,
+    keys: &mut ServerKeys,
+    statement: &Statement,
+    index: usize,
+) {
+    let at = statement.at(index);
+    let text = statement.word(index);
+    let Address::Host { host, port } = address::parse(text) else {
+        let text = format!("`{text}` is no IP address");
+        return context.report.error(at, "server addr", text);
+    };
+    let bare = host.trim_matches(['[', ']']);
+    let ip = bare.parse().ok().or_else(|| (context.resolve)(&host));
+    let Some(ip): Option<std::net::IpAddr> = ip else {
+        let text = format!("the name `{host}` does not resolve");
+        return context.report.error(at, "server addr", text);
+    };
+    keys.checks.insert("address", quote(&ip.to_string()));
+    if let Some(port) = port.filter(|port| port.bytes().all(|byte| byte.is_ascii_digit())) {
+        keys.checks.insert("port", port);
+    }
+}
+
+/// A word of the table. Whether it is known, and so what follows it.
+fn other(
+    context: &mut Context<'_, '_>,
+    keys: &mut ServerKeys,
+    statement: &Statement,
+    name: &str,
+    index: usize,
+) -> bool {
+    let at = statement.at(if is_flag(name) { index } else { index - 1 });
+    let keyword = format!("{} {name}", statement.word(0));
+    // `source ADDRESS interface DEVICE`.
+    if name == "interface" {
+        return true;
+    }
+    let Some(row) = context.index.find(Place::Server, name) else {
+        context.unknown(at, Place::Server, &keyword);
+        return false;
+    };
+    let mark = context.mark(at, &keyword, row);
+    let silent = matches!(row.becomes, Becomes::Changed | Becomes::NotNeeded);
+    // A limit of 0 is none.
+    let unlimited = name.ends_with("conn") && statement.word(index) == "0";
+    if !silent && !unlimited {
+        keys.marks.push(mark);
+    }
+    true
+}

@@ -1,0 +1,389 @@
+//! The statements of a proxy, one after another.
+
+use super::context::{Context, keyword};
+use super::proxy::{CheckKind, Keepalive, Mark, Mode, Proxy, Target};
+use super::report::Outcome;
+use super::sections::{Kind, Modifier, Statement};
+use super::units::{Span, Unit};
+use super::{bind, log, page, server};
+use crate::config::haproxy::{Becomes, Place};
+
+/// Reads one statement into `proxy`.
+pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    let keyword = keyword(statement);
+    match statement.word(0) {
+        "mode" => mode(context, proxy, statement),
+        "bind" if proxy.kind != Kind::Backend => bind::read(context, proxy, statement, 1),
+        "server" | "server-template" => server::read(context, proxy, statement),
+        "default-server" => server::defaults(context, proxy, statement),
+        "default_backend" | "use_backend" => route(context, proxy, statement, &keyword),
+        "balance" => {
+            let entry = context.kept(statement.at, keyword);
+            proxy.settings.balance = Some((statement.word(1).to_owned(), entry));
+        }
+        "maxconn" | "backlog" | "fullconn" | "retries" | "id" => {
+            number(context, proxy, statement);
+        }
+        "timeout" => timeout(context, proxy, statement, statement.word(1), 2),
+        "clitimeout" => timeout(context, proxy, statement, "client", 1),
+        "contimeout" => timeout(context, proxy, statement, "connect", 1),
+        "srvtimeout" => timeout(context, proxy, statement, "server", 1),
+        word if word.starts_with("clitcpka-") || word.starts_with("srvtcpka-") => {
+            keepalive(context, proxy, statement);
+        }
+        "option" => option(context, proxy, statement, &keyword),
+        "disabled" | "enabled" => {
+            proxy.settings.disabled = statement.word(0) == "disabled";
+            context.kept(statement.at, keyword);
+        }
+        "log" => log_statement(context, proxy, statement),
+        "stats" => page::read(context, proxy, statement),
+        "tcp-check" | "http-check" => {
+            let kind = match statement.word(0) {
+                "tcp-check" => CheckKind::Rules,
+                _ => CheckKind::Http,
+            };
+            check(context, proxy, statement, &keyword, kind);
+        }
+        _ => by_table(context, proxy, statement, &keyword),
+    }
+}
+
+/// A statement of which the table says everything.
+fn by_table(
+    context: &mut Context<'_, '_>,
+    proxy: &mut Proxy,
+    statement: &Statement,
+    keyword: &str,
+) {
+    let exporter = statement.word(0) == "http-request"
+        && statement
+            .words
+            .iter()
+            .any(|word| word.text == "prometheus-exporter");
+    if exporter {
+        let text = "`/metrics` of `[stats]` is always there";
+        context
+            .report
+            .push(statement.at, keyword, Outcome::NotNeeded, text);
+        return;
+    }
+    let bare = keyword.strip_prefix("no ").unwrap_or(keyword);
+    let compresses = statement.word(0) == "filter" && statement.word(1) == "compression";
+    let name = if compresses { "compression" } else { bare };
+    let found = context.index.find(Place::Proxy, name);
+    let found = found.or_else(|| context.index.find(Place::Proxy, statement.word(0)));
+    let Some(row) = found else {
+        return context.unknown(statement.at, Place::Proxy, bare);
+    };
+    if statement.modifier != Modifier::None && statement.word(0) == "option" {
+        context.kept(statement.at, keyword);
+        proxy.settings.marks.retain(|mark| {
+            let same = std::ptr::eq(mark.row, row);
+            !same || context.report.entries[mark.entry].keyword != bare
+        });
+        return;
+    }
+    let (front, back) = sides(statement.word(0), bare);
+    let mark = context.mark(statement.at, keyword, row);
+    let silent = matches!(
+        row.becomes,
+        Becomes::Kept | Becomes::NotNeeded | Becomes::Aside
+    );
+    if !silent {
+        proxy.settings.marks.push(Mark {
+            front,
+            back,
+            ..mark
+        });
+    }
+}
+
+/// The sides of a proxy that a word is about.
+fn sides(first: &str, phrase: &str) -> (bool, bool) {
+    let front = [
+        "rate-limit",
+        "monitor-net",
+        "monitor",
+        "monitor-uri",
+        "use_backend",
+        "option httplog",
+        "option httpslog",
+        "option logasap",
+        "log-format",
+        "log-tag",
+    ];
+    let back = [
+        "stick",
+        "stick-table",
+        "source",
+        "use-server",
+        "dispatch",
+        "cookie",
+        "persist",
+        "appsession",
+        "force-persist",
+        "ignore-persist",
+        "be-unpublished",
+        "http-send-name-header",
+        "option transparent",
+        "transparent",
+    ];
+    let is = |list: &[&str]| list.contains(&first) || list.contains(&phrase);
+    (!is(&back), !is(&front))
+}
+
+fn mode(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    let text = match statement.word(1) {
+        "tcp" => {
+            proxy.settings.mode = Mode::Tcp;
+            ""
+        }
+        "http" => {
+            proxy.settings.mode = Mode::Http;
+            ""
+        }
+        other => {
+            let known = ["health", "log", "spop", "haterm"].contains(&other);
+            proxy.broken = true;
+            let text = if known {
+                format!("rlb balances TCP: it has no mode `{other}`")
+            } else {
+                format!("HAProxy has no mode `{other}`")
+            };
+            let outcome = if known {
+                Outcome::Unsupported
+            } else {
+                Outcome::Error
+            };
+            context.report.push(statement.at, "mode", outcome, text);
+            return;
+        }
+    };
+    context
+        .report
+        .push(statement.at, "mode", Outcome::Kept, text);
+}
+
+fn route(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement, keyword: &str) {
+    let name = statement.word(1).to_owned();
+    let always = statement.words.len() == 2 && !name.contains("%[");
+    if statement.word(0) == "default_backend" || (always && proxy.routes.is_empty()) {
+        if name.is_empty() {
+            let text = "the name of a backend is missing";
+            return context.report.error(statement.at, keyword, text);
+        }
+        context.kept(statement.at, keyword);
+        proxy.settings.default_backend = Some((name, statement.at(1)));
+        return;
+    }
+    proxy.routes.push(name);
+    by_table(context, proxy, statement, keyword);
+}
+
+fn number(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    let Some(number) = context.number(statement, 1) else {
+        return;
+    };
+    let (key, most) = match statement.word(0) {
+        "maxconn" => ("maxconn", crate::config::MAXCONN_MAX),
+        "backlog" => ("backlog", crate::config::BACKLOG_MAX),
+        "fullconn" => ("fullconn", i64::from(u32::MAX)),
+        "retries" => ("retries", crate::config::RETRIES_MAX),
+        _ => ("id", i64::from(i32::MAX)),
+    };
+    let least = i64::from(key != "retries");
+    let meant = number.clamp(least, most);
+    match number {
+        0 if least == 1 && key != "id" => {
+            proxy.settings.keys.remove(key);
+            let text = "0 stands for the default";
+            context
+                .report
+                .push(statement.at, key, Outcome::NotNeeded, text);
+            return;
+        }
+        _ if number != meant => {
+            let text = format!("{meant} instead of {number}: {least} to {most} is possible");
+            context
+                .report
+                .push(statement.at, key, Outcome::Changed, text);
+        }
+        _ => {
+            context.kept(statement.at, key);
+        }
+    }
+    if key == "id" {
+        proxy.id = Some(meant.to_string());
+    } else {
+        proxy.settings.keys.insert(key, meant.to_string());
+    }
+}
+
+fn timeout(
+    context: &mut Context<'_, '_>,
+    proxy: &mut Proxy,
+    statement: &Statement,
+    which: &str,
+    index: usize,
+) {
+    let keyword = keyword(statement);
+    let key = match which {
+        "client" | "clitimeout" => "client",
+        "server" | "srvtimeout" => "server",
+        "connect" | "contimeout" => "connect",
+        "client-fin" => "client-fin",
+        "server-fin" => "server-fin",
+        "check" => "check",
+        "tunnel" => "tunnel",
+        _ => return by_table(context, proxy, statement, &keyword),
+    };
+    let Some(span) = context.span(statement, index, Unit::Milliseconds) else {
+        return;
+    };
+    let entry = context.kept(statement.at, keyword);
+    let change = |context: &mut Context<'_, '_>, text: &str| {
+        context.report.raise(entry, Outcome::Changed, text, false);
+    };
+    match key {
+        "tunnel" => {
+            let text = "`client` and `server` hold for the whole session: they have this value \
+                        where theirs is shorter";
+            change(context, text);
+            proxy.settings.tunnel = Some((span, entry));
+            return;
+        }
+        "connect" if span.is_zero() => {
+            let forever = Span {
+                text: "24d".to_owned(),
+                milliseconds: 24 * 86_400_000,
+            };
+            change(context, "for ever is 24 days");
+            proxy.settings.timeouts.insert(key, forever);
+            return;
+        }
+        "check" if span.is_zero() => {
+            proxy.settings.timeouts.remove(key);
+            change(context, "a check has a timeout of its own");
+            return;
+        }
+        _ => {}
+    }
+    proxy.settings.timeouts.insert(key, span);
+}
+
+fn keepalive(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    let (side, what) = statement.word(0).split_once('-').unwrap_or_default();
+    let value = match what {
+        "idle" | "intvl" => context
+            .span(statement, 1, Unit::Seconds)
+            .map(|span| format!("\"{}s\"", span.milliseconds.div_ceil(1000).clamp(1, 32_767))),
+        _ => context
+            .number(statement, 1)
+            .map(|number| number.clamp(1, 127).to_string()),
+    };
+    let Some(value) = value else { return };
+    context.kept(statement.at, statement.word(0));
+    let side: &mut Keepalive = if side == "clitcpka" {
+        &mut proxy.settings.client_keepalive
+    } else {
+        &mut proxy.settings.server_keepalive
+    };
+    match what {
+        "idle" => side.idle = Some(value),
+        "intvl" => side.interval = Some(value),
+        _ => side.probes = Some(value),
+    }
+}
+
+fn option(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement, keyword: &str) {
+    let on = statement.modifier != Modifier::No;
+    let set = statement.modifier != Modifier::Default;
+    let settings = &mut proxy.settings;
+    let mut switch = |key: &'static str| {
+        settings.keys.insert(key, (set && on).to_string());
+    };
+    match statement.word(1) {
+        "dontlognull" => switch("dontlognull"),
+        "dontlog-normal" => switch("dontlog-normal"),
+        "log-health-checks" => switch("log-health-checks"),
+        "allbackups" => switch("allbackups"),
+        "clitcpka" => settings.client_keepalive.on = set.then_some(on),
+        "srvtcpka" => settings.server_keepalive.on = set.then_some(on),
+        "tcpka" => {
+            settings.client_keepalive.on = set.then_some(on);
+            settings.server_keepalive.on = set.then_some(on);
+        }
+        "tcp-check" => {
+            settings.check = if on {
+                CheckKind::Rules
+            } else {
+                CheckKind::Connection
+            };
+        }
+        word => {
+            let row = context.index.find(Place::Proxy, &format!("option {word}"));
+            let checks = row.is_some_and(|row| row.words.contains(&"option httpchk"));
+            if !checks {
+                return by_table(context, proxy, statement, keyword);
+            }
+            if !on {
+                settings.check = CheckKind::Connection;
+                context.kept(statement.at, keyword);
+                return;
+            }
+            let kind = match word {
+                "httpchk" => CheckKind::Http,
+                _ => CheckKind::Other,
+            };
+            settings.check = kind;
+            settings
+                .checks
+                .retain(|(_, other)| *other != CheckKind::Other);
+            return check(context, proxy, statement, keyword, kind);
+        }
+    }
+    context.kept(statement.at, keyword);
+}
+
+/// A statement that says what a check asks.
+fn check(
+    context: &mut Context<'_, '_>,
+    proxy: &mut Proxy,
+    statement: &Statement,
+    keyword: &str,
+    kind: CheckKind,
+) {
+    let bare = keyword.strip_prefix("no ").unwrap_or(keyword);
+    let Some(row) = context.index.find(Place::Proxy, bare) else {
+        return context.unknown(statement.at, Place::Proxy, bare);
+    };
+    let mark = context.mark(statement.at, keyword, row);
+    // A connection, and a remark about it, are what rlb does.
+    let plain = statement.word(0) == "tcp-check"
+        && (statement.word(1) == "comment"
+            || (statement.word(1) == "connect" && statement.words.len() == 2));
+    if !plain {
+        proxy.settings.checks.push((mark.entry, kind));
+    }
+}
+
+fn log_statement(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    if statement.modifier != Modifier::None {
+        proxy.settings.log_global = false;
+        proxy.settings.targets.clear();
+        context.kept(statement.at, "no log");
+        return;
+    }
+    if statement.word(1) == "global" {
+        proxy.settings.log_global = true;
+        context.kept(statement.at, "log global");
+        return;
+    }
+    if let Some(target) = log::read(context, statement) {
+        let targets: &mut Vec<Target> = &mut proxy.settings.targets;
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The golden files of `tests/convert`: each `NAME.cfg` with the configuration and the report that it
+//! becomes. A first line `#: --allow-degraded` says with which options. After a change that is meant,
+//! `RLB_UPDATE=yes cargo test --lib convert::tests` writes them anew.
+
+use super::*;
+use crate::config::diff::plan;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The variables of the process, as far as the files know.
+fn process(name: &str) -> Option<String> {
+    let value = match name {
+        "HOST" => "10.1.1.1",
+        "BIND_IP" => "127.0.0.2",
+        "PORT" => "8080",
+        "PORT2" => "8081",
+        "NUMBER" => "500",
+        "SPAN" => "30s",
+        "FLAGS" => "check weight 7",
+        "PASSWORD" => "secret",
+        "FD" => "5",
+        "SYSLOG" => "10.5.5.5",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/convert")
+}
+
+fn options(bytes: &[u8]) -> Options {
+    let text = String::from_utf8_lossy(bytes);
+    let first = text.lines().next().unwrap_or_default();
+    let words = first.strip_prefix("#: ").unwrap_or_default();
+    let mut options = Options::default();
+    for word in words.split_whitespace() {
+        match word {
+            "--allow-degraded" => options.allow_degraded = true,
+            "--http=drop" => options.http_drop = true,
+            "--haproxy-defaults" => options.haproxy_defaults = true,
+            other => panic!("no option {other}"),
+        }
+    }
+    options
+}
+
+fn converted(name: &str, bytes: &[u8]) -> Conversion {
+    let input = Input {
+        name: name.to_owned(),
+        bytes: bytes.to_owned(),
+    };
+    let outside = Outside {
+        variable: &process,
+        address: &|name| (name == "localhost").then(|| [127, 0, 0, 1].into()),
+    };
+    convert(&[input], options(bytes), outside)
+}
+
+fn inputs() -> Vec<(String, Vec<u8>)> {
+    let mut names: Vec<PathBuf> = fs::read_dir(folder())
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|it| it == "cfg"))
+        .collect();
+    names.sort();
+    names
+        .into_iter()
+        .map(|path| {
+            let name = path.file_name().expect("a name").to_string_lossy();
+            (name.into_owned(), fs::read(&path).expect("a file"))
+        })
+        .collect()
+}
+
+fn load(toml: &str) -> crate::config::Loaded {
+    let loader = Loader {
+        limits: Limits::unknown(),
+        environment: &process,
+        disk: false,
+    };
+    loader.load_text("rlb.toml", toml)
+}
+
+fn exit(report: &Report) -> u8 {
+    match (report.failed(), report.changes_traffic()) {
+        (true, _) => 78,
+        (false, true) => 1,
+        (false, false) => 0,
+    }
+}
+
+#[test]
+fn every_golden_file_becomes_what_it_became() {
+    let update = std::env::var_os("RLB_UPDATE").is_some();
+    let inputs = inputs();
+    assert!(inputs.len() >= 80, "{} inputs", inputs.len());
+    let mut differ = Vec::new();
+    for (name, bytes) in &inputs {
+        let Conversion { toml, report } = converted(name, bytes);
+        let summary = report.summary();
+        let said = format!("{}{summary}\nexit {}\n", report.text(true), exit(&report));
+        for (ending, now) in [("toml", &toml), ("report", &said)] {
+            let path = folder().join(name).with_extension(ending);
+            if update {
+                fs::write(&path, now).expect("written");
+            } else if fs::read_to_string(&path).ok().as_ref() != Some(now) {
+                differ.push(path);
+            }
+        }
+    }
+    assert!(
+        differ.is_empty(),
+        "with RLB_UPDATE=yes they are written anew: {differ:#?}"
+    );
+}
+
+/// What is converted loads, unless it is said that nothing is left to listen or that a variable is
+/// missing; and the same files become the same again.
+#[test]
+fn what_is_converted_loads() {
+    for (name, bytes) in inputs() {
+        let one = converted(&name, &bytes);
+        assert_eq!(one, converted(&name, &bytes), "{name}");
+        let Err(problems) = load(&one.toml) else {
+            continue;
+        };
+        let left = !one.report.failed();
+        for problem in problems.iter().filter(|_| left) {
+            let told = problem.severity == Severity::Warning
+                || (problem.code == "no-listener" && one.report.changes_traffic());
+            assert!(told, "{name}: {}\n{}", problem.line(), one.toml);
+        }
+    }
+}
+
+/// The seed's file is the configuration that the project keeps for it, but for what that one does
+/// better on purpose.
+#[test]
+fn the_seeds_file_means_what_its_own_configuration_means() {
+    let seed = fs::read(folder().join("seed.cfg")).expect("the seed's file");
+    let Conversion { toml, report } = converted("seed.cfg", &seed);
+    assert_eq!(exit(&report), 0);
+    let (config, _) = load(&toml).expect("it loads");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/kurl-ha.toml");
+    let (own, _) = crate::config::load(&own).expect("it loads");
+    let changes = plan(&own, &config);
+    let lines: Vec<String> = changes.list.iter().map(ToString::to_string).collect();
+    assert_eq!(lines, SEED_DIFFERENCES);
+}
+
+/// The project's configuration has a runtime socket, statistics for this machine alone, an hour of
+/// silence where it is usual, and 5 s for a server; the seed's file says otherwise.
+const SEED_DIFFERENCES: &[&str] = &[
+    "! runtime-api: socket /run/rlb/admin.sock -> none (needs restart)",
+    "~ stats: hide-version false -> true (holds at once)",
+    "~ frontend postgres-frontend: timeout.client 1h -> 1m, timeout.client-fin 1h -> 1m (holds for \
+     the next connection)",
+    "~ frontend kube-api-frontend: timeout.client 1h -> 1m, timeout.client-fin 1h -> 1m (holds for \
+     the next connection)",
+    "+ bind stats 0.0.0.0:8080 (is opened beside the socket that this process has there)",
+    "- bind stats 127.0.0.1:8080 (accepts what is queued and closes; answers on their way are \
+     finished)",
+    "~ backend app-direct-backend: timeout.connect 5s -> 1m (holds for the next connection)",
+    "~ backend postgres-backend: timeout.server 1h -> 1m, timeout.server-fin 1h -> 1m, \
+     timeout.connect 5s -> 1m (holds for the next connection)",
+    "~ backend replicated-backend: timeout.connect 5s -> 1m (holds for the next connection)",
+    "~ backend kube-api-backend: timeout.server 1h -> 1m, timeout.server-fin 1h -> 1m, \
+     timeout.connect 5s -> 1m (holds for the next connection)",
+];
+
+/// 10 MB are converted in less than 2 s by the release build.
+#[test]
+fn time_grows_with_the_size_alone() {
+    let limit = if cfg!(debug_assertions) { 20 } else { 2 };
+    let line = "  timeout client 30s # a comment that goes on for a while\n";
+    let mut long = b"defaults\n  mode tcp\nlisten web\n  bind *:80\n".to_vec();
+    while long.len() < 10_000_000 {
+        long.extend_from_slice(line.as_bytes());
+    }
+    let quotes = b"\"'\\$ ".repeat(2_000_000);
+    let words = b"a ".repeat(5_000_000);
+    let one_line = [b"a".repeat(5_000_000), b"\\x41\xc3\xa9".repeat(800_000)].concat();
+    let nested = b".if (((((1\n".repeat(900_000);
+    for bytes in [long, quotes, words, one_line, nested] {
+        let begun = Instant::now();
+        converted("long.cfg", &bytes);
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(limit), "{took:?}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_file_is_too_strange(bytes: Vec<u8>) {
+        converted("any.cfg", &bytes);
+    }
+
+    #[test]
+    fn no_mixture_of_words_is_too_strange(lines in proptest::collection::vec(0usize..10_000, 0..30)) {
+        let all: Vec<Vec<u8>> = inputs()
+            .into_iter()
+            .flat_map(|(_, bytes)| {
+                let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec);
+                lines.collect::<Vec<_>>()
+            })
+            .collect();
+        let mixed: Vec<&[u8]> = lines.iter().map(|at| all[at % all.len()].as_slice()).collect();
+        let one = converted("mixed.cfg", &mixed.join(&b'\n'));
+        let entries = one.report.entries.iter();
+        let mut unset = entries.filter(|entry| entry.text.contains("is not set here"));
+        if exit(&one.report) == 0 && unset.next().is_none() {
+            load(&one.toml).expect("what is carried over loads");
+        }
+    }
+}

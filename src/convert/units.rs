@@ -1,0 +1,109 @@
+//! HAProxy's durations and numbers, as rlb writes them.
+//!
+//! Pure.
+
+/// The unit of a duration that has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    Milliseconds,
+    Seconds,
+}
+
+/// A duration: as rlb writes it, and how many milliseconds it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) text: String,
+    pub(super) milliseconds: u64,
+}
+
+impl Span {
+    pub(super) fn is_zero(&self) -> bool {
+        self.milliseconds == 0
+    }
+}
+
+/// The longest duration, in milliseconds, as in HAProxy.
+const MILLISECONDS_MAX: u64 = i32::MAX as u64;
+
+/// `30s`, `500ms`, `5000`: what is written is kept, with its unit.
+pub(super) fn span(text: &str, unit: Unit) -> Result<Span, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, rest) = text.split_at(digits);
+    if number.is_empty() {
+        return Err(format!("`{text}` is not a duration"));
+    }
+    let too_long = || format!("`{text}` is too long, the longest duration is 24 days");
+    let value: u64 = number.parse().map_err(|_| too_long())?;
+    let rest = match (rest, unit) {
+        ("", Unit::Milliseconds) => "ms",
+        ("", Unit::Seconds) => "s",
+        (rest, _) => rest,
+    };
+    let (milliseconds, unit) = match rest {
+        "us" => (Some(value.div_ceil(1000)), "ms"),
+        "ms" => (Some(value), "ms"),
+        _ if rest.starts_with('s') => (value.checked_mul(1000), "s"),
+        _ if rest.starts_with("ms") => (Some(value), "ms"),
+        _ if rest.starts_with("us") => (Some(value.div_ceil(1000)), "ms"),
+        // HAProxy warns about what follows the unit, and reads on.
+        _ if rest.starts_with('m') => (value.checked_mul(60_000), "m"),
+        _ if rest.starts_with('h') => (value.checked_mul(3_600_000), "h"),
+        _ if rest.starts_with('d') => (value.checked_mul(86_400_000), "d"),
+        _ => {
+            return Err(format!(
+                "`{rest}` is not a unit of time: us, ms, s, m, h or d"
+            ));
+        }
+    };
+    let milliseconds = milliseconds
+        .filter(|it| *it <= MILLISECONDS_MAX)
+        .ok_or_else(too_long)?;
+    let text = match (rest, milliseconds) {
+        (_, 0) => "0s".to_owned(),
+        ("us", _) => format!("{milliseconds}ms"),
+        _ if rest.starts_with("us") => format!("{milliseconds}ms"),
+        _ => format!("{value}{unit}"),
+    };
+    Ok(Span { text, milliseconds })
+}
+
+/// A number as C's `atol` reads it: what follows the digits is not looked at.
+pub(super) fn number(text: &str) -> Result<i64, String> {
+    let sign = usize::from(text.starts_with(['-', '+']));
+    let digits = text[sign..].bytes().take_while(u8::is_ascii_digit).count();
+    let value = text[..sign + digits].parse();
+    value.map_err(|_| format!("`{text}` is not a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_keeps_its_unit() {
+        let text = |written: &str, unit| span(written, unit).map(|span| span.text);
+        for (written, meant) in [
+            ("30s", "30s"),
+            ("5000", "5000ms"),
+            ("1m", "1m"),
+            ("24d", "24d"),
+            ("1500us", "2ms"),
+            ("0", "0s"),
+            ("30sec", "30s"),
+            ("007s", "7s"),
+        ] {
+            assert_eq!(text(written, Unit::Milliseconds).as_deref(), Ok(meant));
+        }
+        assert_eq!(text("10", Unit::Seconds).as_deref(), Ok("10s"));
+        for wrong in ["", "s", "1y", "25d", "99999999999999999999s"] {
+            assert!(span(wrong, Unit::Milliseconds).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_number_ends_at_the_first_letter() {
+        assert_eq!(number("2000k"), Ok(2000));
+        assert_eq!(number("-1"), Ok(-1));
+        assert!(number("many").is_err());
+    }
+}
