@@ -3,7 +3,6 @@
 //! Runs on the main thread, which becomes the control thread. Invariants: nothing is announced before it is
 //! true (READY=1 comes after signal handlers, sockets, workers and checks), and a stop never waits without a
 //! bound.
-//! never waits without a bound.
 
 mod signals;
 mod watchdog;

@@ -142,9 +142,14 @@ impl ConnectPolicy {
     /// What to do at `now`.
     pub fn step(&mut self, now: Instant) -> Step {
         if now >= self.deadline {
-            return Step::GiveUp(match self.shortage {
-                Some(_) if !self.is_connecting() => ConnectFailure::Shortage,
-                _ => ConnectFailure::Timeout,
+            return Step::GiveUp(if self.is_connecting() {
+                ConnectFailure::Timeout
+            } else if self.shortage.is_some() {
+                ConnectFailure::Shortage
+            } else if self.refusals.is_some() {
+                ConnectFailure::Refused
+            } else {
+                ConnectFailure::Timeout
             });
         }
         let step = match self.newest() {
