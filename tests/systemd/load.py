@@ -64,6 +64,7 @@ def connect(port, end):
         thread = threading.Thread(target=once, args=(port, count))
         thread.start()
         threads.append(thread)
+        # The pace of the load: 200 connections a second at most.
         time.sleep(0.005)
     for thread in threads:
         thread.join()
