@@ -28,7 +28,7 @@ use super::listeners::Listeners;
 use super::loss::Reopened;
 use super::resolve;
 use crate::config::descriptors::{self, TooFewDescriptors};
-use crate::config::diff::{Action, Change, Changes, applicable, plan};
+use crate::config::diff::{Action, Changes, applicable, plan};
 use crate::config::model::{Config, ServerAddress};
 use crate::config::source::Source as Text;
 use crate::config::{Files, InputFiles, Limits};
@@ -350,24 +350,28 @@ impl Reloader {
         self.done(&changes, told)
     }
 
-    /// A change of a file that takes listeners away, or ends the watching of the files, may be a
-    /// file of which the rest is still to be written: it is read again when nothing has happened
-    /// for [`watch::LOSS_QUIET`]. What is said about it then, if it is so.
+    /// A changed file that takes away listeners or servers, or that ends the watching of the files, may not be
+    /// written to its end: it is read again when nothing has happened for [`watch::LOSS_QUIET`]. Returns what is
+    /// said about it in this case.
     fn defer(&mut self, changes: &Changes, written: &Config) -> Option<Vec<String>> {
-        let closes = changes.list.iter().any(closes_a_listener);
-        if !closes && written.global.watch {
+        let removes = |kind| {
+            let mut list = changes.list.iter();
+            list.any(|change| change.action == Action::Remove && change.kind == kind)
+        };
+        let what = if removes("bind") {
+            "listeners would close"
+        } else if removes("server") {
+            "servers would be removed"
+        } else if !written.global.watch {
+            "`watch` would end"
+        } else {
             self.watch.believe();
             return None;
-        }
+        };
         if !self.watch.wait_for_loss() {
             return None;
         }
         let quiet = watch::LOSS_QUIET;
-        let what = if closes {
-            "listeners would close"
-        } else {
-            "`watch` would end"
-        };
         let line = format!("{what}: the files are read again once unchanged for {quiet:?}");
         tracing::warn!("reload deferred: {line}");
         Some(vec![line])
@@ -549,10 +553,6 @@ impl Reloader {
             self.watch = Watch::off();
         }
     }
-}
-
-fn closes_a_listener(change: &Change) -> bool {
-    change.action == Action::Remove && change.kind == "bind"
 }
 
 /// How many of `lines` the log does not get.

@@ -24,7 +24,7 @@ const QUIET: Duration = Duration::from_millis(250);
 /// A file that is written all the time is read all the same after so long.
 const QUIET_MAX: Duration = Duration::from_secs(2);
 
-/// Before a file that takes listeners away is believed, nothing must have happened for so long:
+/// Before a file that takes listeners or servers away is believed, nothing must have happened for so long:
 /// whoever writes a file in several steps pauses between them.
 pub(super) const LOSS_QUIET: Duration = Duration::from_secs(5);
 
