@@ -71,6 +71,12 @@ impl Channel {
         self.0.set_write_timeout(Some(limit))
     }
 
+    /// Ends the conversation for both processes, and for a thread that waits for a message.
+    pub fn close(&self) {
+        // Fails only when the other end has closed it.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Sends one message.
     ///
     /// # Errors

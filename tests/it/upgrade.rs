@@ -468,6 +468,26 @@ fn fault_10_a_sigterm_in_the_last_step_gives_the_upgrade_up() {
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
 }
 
+/// Fault 10, its kind: after a stop that gave an upgrade up, clients were queued for the new process, which
+/// ended without accepting them.
+#[test]
+fn fault_10_a_stop_while_the_new_process_starts_resets_nobody() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let address = ports::free();
+    for _ in 0..5 {
+        let mut rlb = Start::new(&on(address, &peers)).unmanaged().ready();
+        let load = Load::start(address, 6);
+        echo(&mut connect(address), b"served");
+        rlb.signal(Signal::SIGUSR2);
+        rlb.events().wait_for("upgrade: starting the new process");
+        rlb.signal(Signal::SIGTERM);
+        assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+        let (_, mut failures) = load.end();
+        failures.retain(|it| !it.contains("refused"));
+        assert!(failures.is_empty(), "{failures:?}");
+    }
+}
+
 /// Fault 46: a reload that is asked for during an upgrade was told that the process is stopping.
 #[test]
 fn fault_46_a_reload_during_an_upgrade_is_told_who_serves() {

@@ -5,6 +5,7 @@
 
 use super::{BEGIN, Program, VARIABLE};
 use crate::sys::channel::{Channel, FDS_MAX, Message};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use socket2::Socket;
@@ -19,6 +20,8 @@ use std::time::Duration;
 const START_MAX: Duration = Duration::from_secs(10);
 /// How long it may take to serve: ten thousand servers and a second for their names are far below.
 const READY_MAX: Duration = Duration::from_secs(30);
+/// How long one that was ended may take to be gone, in seconds.
+const GONE_MAX: i64 = 1;
 
 /// What is handed over.
 #[derive(Debug)]
@@ -32,15 +35,19 @@ pub(in crate::control) struct HandoverPayload {
 /// A new process that is ready to serve, and waits for the word.
 #[derive(Debug)]
 pub(in crate::control) struct Successor {
-    channel: Channel,
+    channel: Arc<Channel>,
     /// Its process id.
     pub(in crate::control) pid: u32,
+    /// See [`Introduced::pidfd`].
+    pidfd: Option<OwnedFd>,
 }
 
 impl Successor {
-    /// Starts the program and waits until it is ready; or says why it is not going to be.
+    /// Starts the program and waits until it is ready; or says why it is not going to be. `channel` and `theirs`
+    /// are the ends of a pair. When somebody closes the channel meanwhile, the new process is ended.
     pub(in crate::control) fn start(
         program: &Program,
+        (channel, theirs): (Arc<Channel>, OwnedFd),
         payload: &HandoverPayload,
     ) -> Result<Self, String> {
         if std::process::id() == 1 {
@@ -51,8 +58,10 @@ impl Successor {
             );
         }
         let path = program.path.display();
-        let (mut child, channel) =
-            launch(program).map_err(|error| format!("cannot start {path}: {error}"))?;
+        let mut child = channel
+            .set_timeout(START_MAX)
+            .and_then(|()| launch(program, theirs))
+            .map_err(|error| format!("cannot start {path}: {error}"))?;
         let introduced = match introduced(&channel) {
             Ok(introduced) => introduced,
             Err(why) => {
@@ -68,20 +77,40 @@ impl Successor {
 
     /// Hands over to a process that has introduced itself, and ends it if it cannot serve.
     fn prepare(
-        channel: Channel,
+        channel: Arc<Channel>,
         Introduced { pid, pidfd }: Introduced,
         payload: &HandoverPayload,
     ) -> Result<Self, String> {
-        match settle(&channel, payload) {
-            Ok(()) => Ok(Self { channel, pid }),
+        let settled = settle(&channel, payload);
+        let successor = Self {
+            channel,
+            pid,
+            pidfd,
+        };
+        match settled {
+            Ok(()) => Ok(successor),
             Err(why) => {
-                if let Some(pidfd) = pidfd {
-                    // It may have ended by itself.
-                    let _ = pidfd_send_signal(pidfd, Signal::KILL);
-                }
+                successor.end();
                 Err(why)
             }
         }
+    }
+
+    /// Ends it, and waits until it is gone: as long as it has the listening sockets, connections may be queued
+    /// for it, and its end would reset them.
+    pub(in crate::control) fn end(self) {
+        self.channel.close();
+        let Some(pidfd) = self.pidfd else {
+            return;
+        };
+        // It may have ended by itself.
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        let limit = Timespec {
+            tv_sec: GONE_MAX,
+            tv_nsec: 0,
+        };
+        // A pidfd is readable when its process has ended. An error or the limit: nothing more can be done.
+        let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
     }
 
     /// It is in charge from now on, and gets what was counted so far.
@@ -93,10 +122,8 @@ impl Successor {
     }
 }
 
-fn launch(program: &Program) -> io::Result<(Child, Channel)> {
-    let (channel, theirs) = Channel::pair()?;
-    channel.set_timeout(START_MAX)?;
-    let child = Command::new(&program.path)
+fn launch(program: &Program, theirs: OwnedFd) -> io::Result<Child> {
+    Command::new(&program.path)
         .args(&program.arguments)
         .env(VARIABLE, BEGIN)
         // What the service manager has told this process about itself.
@@ -105,8 +132,7 @@ fn launch(program: &Program) -> io::Result<(Child, Channel)> {
         .env_remove("LISTEN_FDNAMES")
         .env_remove("WATCHDOG_PID")
         .stdin(Stdio::from(theirs))
-        .spawn()?;
-    Ok((child, channel))
+        .spawn()
 }
 
 /// Who is at the other end.
@@ -209,7 +235,7 @@ mod tests {
             sockets: Vec::new(),
             servers: String::new(),
         };
-        let why = Successor::prepare(ours, introduced, &payload).unwrap_err();
+        let why = Successor::prepare(Arc::new(ours), introduced, &payload).unwrap_err();
         assert!(why.contains("on purpose"), "{why}");
         assert_eq!(failing.wait().unwrap().signal(), Some(9));
         assert!(innocent.try_wait().unwrap().is_none());

@@ -5,9 +5,10 @@
 //! gives the upgrade up; one that comes later finds the service handed over, so that this process never
 //! takes a connection that waits for the new one.
 
-use super::super::handover::{self, HandoverPayload, RUNTIME, Successor};
+use super::super::handover::{self, HandoverPayload, Program, RUNTIME, Successor};
 use super::{Answer, HandedOver, Reloader};
 use crate::stats::servers_state;
+use crate::sys::channel::Channel;
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,10 +61,7 @@ impl Reloader {
             sockets: self.state.listeners.lasting().chain(runtime).collect(),
             servers: servers_state::whole(&self.snapshot.load(), Instant::now()),
         };
-        let successor = spawn_blocking(move || Successor::start(&program, &payload));
-        // Given up, the new process finds the channel closed and ends.
-        let successor = stop.run_until_cancelled(successor).await.ok_or(STOPPING)?;
-        let successor = successor.map_err(|error| error.to_string())??;
+        let successor = start(program, payload, stop).await?;
         let pid = successor.pid;
         tracing::info!(pid, "upgrade: the new process is ready");
         let manager = self.state.manager().clone();
@@ -74,6 +72,7 @@ impl Reloader {
         }
         let counters = handover::counters::write(&self.snapshot.load(), Instant::now());
         let gone = if stop.is_cancelled() {
+            give_up(successor).await;
             Err(STOPPING.to_owned())
         } else {
             let gone = |error| format!("the new process is gone: {error}");
@@ -93,4 +92,39 @@ impl Reloader {
         }
         Ok(pid)
     }
+}
+
+/// Starts the new process and waits until it is ready. A stop gives it up.
+async fn start(
+    program: Program,
+    payload: HandoverPayload,
+    stop: &CancellationToken,
+) -> Result<Successor, String> {
+    let (channel, theirs) = Channel::pair().map_err(|error| error.to_string())?;
+    let channel = Arc::new(channel);
+    let ours = Arc::clone(&channel);
+    let mut starting = spawn_blocking(move || Successor::start(&program, (ours, theirs), &payload));
+    let successor = tokio::select! {
+        successor = &mut starting => successor,
+        () = stop.cancelled() => {
+            // The start fails now and ends the new process.
+            channel.close();
+            starting.await
+        }
+    };
+    let successor = successor.map_err(|error| error.to_string())?;
+    if stop.is_cancelled() {
+        if let Ok(successor) = successor {
+            give_up(successor).await;
+        }
+        return Err(STOPPING.to_owned());
+    }
+    successor
+}
+
+/// Ends a new process that is not to be in charge. Before this process drains its accept queues, the new one
+/// must have left them.
+async fn give_up(successor: Successor) {
+    // A panic there would be logged; the stop goes on.
+    let _ = spawn_blocking(move || successor.end()).await;
 }

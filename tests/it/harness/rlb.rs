@@ -41,6 +41,7 @@ pub(crate) struct Start<'a> {
     program: PathBuf,
     nofile: Option<u64>,
     option: &'static str,
+    managed: bool,
 }
 
 impl<'a> Start<'a> {
@@ -55,6 +56,7 @@ impl<'a> Start<'a> {
             program: PROGRAM.into(),
             nofile: None,
             option: "--config",
+            managed: true,
         }
     }
 
@@ -62,6 +64,13 @@ impl<'a> Start<'a> {
     #[must_use]
     pub(crate) fn haproxy(mut self) -> Self {
         self.option = "--haproxy";
+        self
+    }
+
+    /// Without a service manager: nothing keeps its sockets when it ends.
+    #[must_use]
+    pub(crate) fn unmanaged(mut self) -> Self {
+        self.managed = false;
         self
     }
 
@@ -110,8 +119,13 @@ impl<'a> Start<'a> {
     /// Starts it and waits until it is ready.
     #[track_caller]
     pub(crate) fn ready(self) -> Rlb {
+        let managed = self.managed;
         let mut rlb = self.spawn();
-        rlb.wait_ready();
+        if managed {
+            rlb.wait_ready();
+        } else {
+            rlb.learn_listeners();
+        }
         rlb
     }
 
@@ -177,9 +191,13 @@ impl<'a> Start<'a> {
         command
             .args(["run", "--log-format", "json", self.option])
             .arg(&config)
-            .env("NOTIFY_SOCKET", &notify_path)
             .envs(self.environment)
             .env_remove("RUST_LOG");
+        if self.managed {
+            command.env("NOTIFY_SOCKET", &notify_path);
+        } else {
+            command.env_remove("NOTIFY_SOCKET");
+        }
         if let Some((one, other)) = passed {
             command.stdin(one).stdout(other);
             return Rlb {
