@@ -104,7 +104,7 @@ impl PendingSessions {
     pub(super) fn end_on(&self, servers: &ServerSet, cause: Cause) {
         for (_, session) in &mut *self.records.borrow_mut() {
             let connect = session.connect.as_ref();
-            if connect.is_some_and(|connect| connect.is_asking(servers)) {
+            if connect.is_some_and(|connect| connect.is_at(servers)) {
                 session.order(|orders| match cause {
                     Cause::Down | Cause::Up => orders.leave = Some((servers.clone(), cause)),
                     _ => orders.end = Some(cause),

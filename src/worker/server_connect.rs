@@ -141,10 +141,14 @@ impl<C> ServerConnect<C> {
         attempt.is_some_and(|attempt| !attempt.server.live.is_answering())
     }
 
-    /// Whether an attempt at one of these servers is in flight.
-    pub(crate) fn is_asking(&self, servers: &ServerSet) -> bool {
-        let mut attempts = self.attempts.iter().flatten();
-        attempts.any(|attempt| servers.contains(attempt.server.live.uid))
+    /// Whether the session is at one of these servers: an attempt at it is in flight, or none is and it has
+    /// refused the last one.
+    pub(crate) fn is_at(&self, servers: &ServerSet) -> bool {
+        let mut asked = self.attempts.iter().flatten().peekable();
+        let refused = self.refused.iter().filter(|_| asked.peek().is_none());
+        let refused = refused.map(|server| server.live.uid).next();
+        let mut all = asked.map(|attempt| attempt.server.live.uid).chain(refused);
+        all.any(|uid| servers.contains(uid))
     }
 
     /// Begins the attempts that are due at `now`.

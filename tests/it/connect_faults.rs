@@ -355,6 +355,28 @@ fn fault_2_sessions_that_connect_are_ended_by_order() {
     fixture.rlb.stop();
 }
 
+/// Fault 2: an order ends a session that waits until it asks a server again that has refused.
+#[test]
+fn fault_2_an_order_ends_a_session_between_two_attempts() {
+    let refuses = Refuses::start();
+    let config = Config::new()
+        .server_with(refuses.address(), "check = false")
+        .backend("retries = 50")
+        .timeout("connect = \"60s\"");
+    let fixture = Fixture::new(config, "admin");
+    in_some_try(SOON, "ended between two attempts", || {
+        let mut client = connect(fixture.rlb.address());
+        eventually_true(STOP_WITHIN, "refused", || {
+            fixture.rlb.number("s1", "wretr") > 0
+        });
+        let begun = Instant::now();
+        fixture.ask("shutdown sessions server be/s1");
+        assert_eq!(read_to_end(&mut client), (Vec::new(), End::Eof));
+        begun.elapsed()
+    });
+    fixture.rlb.stop();
+}
+
 /// Fault 2: when a server goes down and ends its sessions, those that are connecting to it go on to another
 /// server.
 #[test]
