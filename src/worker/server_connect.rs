@@ -284,7 +284,7 @@ impl<C> ServerConnect<C> {
     }
 
     /// The servers of the backend have changed. An attempt at a server that is DOWN or in maintenance is
-    /// hopeless now; a server that has come UP since the attempt is tried again.
+    /// hopeless now; a server that has come UP since the attempt, whatever became of that, is tried again.
     pub(crate) fn servers_changed(&mut self, dialer: &mut impl Dialer<Connection = C>) {
         self.policy.servers_changed();
         for slot in AttemptSlot::BOTH {
@@ -310,6 +310,19 @@ impl<C> ServerConnect<C> {
                 }
             }
         }
+        let (policy, attempts) = (&mut self.policy, &self.attempts);
+        let asked = |uid| {
+            let mut servers = attempts.iter().flatten().map(|attempt| &attempt.server);
+            servers.any(|server| server.live.uid == uid)
+        };
+        dialer.backend(self.backend.id, |backend| {
+            for server in &backend.servers {
+                let uid = server.live.uid;
+                if server.is_usable() && policy.is_news(uid, server.status.since) && !asked(uid) {
+                    policy.renewed(uid);
+                }
+            }
+        });
     }
 
     /// Closes the attempts at these servers, whose sessions are to end. This does not count as their failure.

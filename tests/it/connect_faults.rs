@@ -130,6 +130,37 @@ fn fault_5_a_waiting_client_is_served_by_the_first_server_that_comes_up() {
     });
 }
 
+/// Fault 5: the server that comes UP has refused the waiting client before, and the retries are used up.
+#[test]
+fn fault_5_a_waiting_client_is_served_by_a_server_that_has_refused_it() {
+    in_some_try(SOON, "served after the first UP", || {
+        let dark = Unanswering::start();
+        let peer = Peer::start(Behaviour::Says("up"));
+        let check = "check = { interval = \"500ms\", timeout = \"100ms\", fall = 3, rise = 1 }";
+        let config = Config::new()
+            .server_with(dark.address(), "check = false")
+            .server_with(peer.address(), check)
+            .backend("retries = 1")
+            .timeout("connect = \"60s\"");
+        let rlb = Rlb::start(&config);
+        rlb.wait_status("s2", "UP");
+        let refuses = peer.stop();
+        let mut client = connect(rlb.address());
+        eventually_eq(STOP_WITHIN, &(1, true), || {
+            (rlb.number("s1", "connect"), rlb.number("s2", "connect") > 0)
+        });
+        let served = std::thread::spawn(move || (read_to_end(&mut client), Instant::now()));
+        rlb.wait_status("s2", "DOWN");
+        let _peer = Peer::start_on(refuses, Behaviour::Says("up"));
+        rlb.wait_status("s2", "UP");
+        let up = Instant::now();
+        let (heard, ended) = served.join().expect("the client ends");
+        assert_eq!(heard, (b"up".to_vec(), End::Eof));
+        rlb.stop();
+        ended.saturating_duration_since(up)
+    });
+}
+
 /// Faults 2 and 5: a client that waits for a dark backup is served by the primary server that comes up,
 /// which ends the sessions of the backups.
 #[test]

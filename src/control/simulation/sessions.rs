@@ -234,12 +234,13 @@ impl Simulation {
         );
     }
 
-    /// A session gives up only if no server could have been reached all the while.
+    /// A session gives up only if no server could have been reached all the while, and none has come UP early
+    /// enough since the session began.
     fn must_be_hopeless(&self, session: &Session) {
         let begun = session.begun;
         let short = self.shortage || self.shortage_since >= begun;
         let attempts = self.backend().spec.retries as usize + 1;
-        if short || self.nodes.len() > attempts {
+        if short {
             return;
         }
         for (index, (node, since)) in self.nodes.iter().enumerate() {
@@ -251,8 +252,16 @@ impl Simulation {
             };
             let answers = matches!(node, Node::Up(latency) if *latency < in_time);
             let open = answers && *since < begun;
+            let few = self.nodes.len() <= attempts;
             let offered = self.rotation[index].is_some_and(|since| since < begun);
-            assert!(!(open && offered), "s{index} was there all the while");
+            assert!(
+                !(few && open && offered),
+                "s{index} was there all the while"
+            );
+            let came_up = self.rotation[index].is_some_and(|since| {
+                begun < since && since + in_time < self.now && self.nodes[index].1 <= since
+            });
+            assert!(!(answers && came_up), "s{index} has come UP meanwhile");
         }
     }
 }

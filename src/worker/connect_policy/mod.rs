@@ -292,6 +292,13 @@ impl ConnectPolicy {
         }
     }
 
+    /// Whether `time` is later than the last attempt at `server`; if there was none, later than the beginning.
+    pub fn is_news(&self, server: u64, time: Instant) -> bool {
+        let begun = self.deadline.checked_sub(self.limits.budget);
+        let looked = self.tried.last(server).or(begun);
+        looked.is_none_or(|looked| time > looked)
+    }
+
     /// The server has come UP since it was tried, so that earlier attempts at it do not count. The caller has
     /// closed the attempt that was in flight.
     pub fn renewed(&mut self, server: u64) {
@@ -317,7 +324,7 @@ impl ConnectPolicy {
         });
         self.attempts += 1;
         self.pass_attempts += 1;
-        self.tried.insert(server);
+        self.tried.insert(server, now);
     }
 
     /// The attempt in `slot` was refused.
@@ -396,31 +403,39 @@ impl ConnectPolicy {
 /// The servers that were tried. The first needs no allocation: most sessions try only one.
 #[derive(Debug, Default)]
 struct Tried {
-    first: Option<u64>,
-    more: Vec<u64>,
+    first: Option<(u64, Instant)>,
+    more: Vec<(u64, Instant)>,
 }
 
 impl Tried {
-    fn contains(&self, server: u64) -> bool {
-        self.first == Some(server) || self.more.contains(&server)
+    fn all(&self) -> impl Iterator<Item = &(u64, Instant)> {
+        self.first.iter().chain(&self.more)
     }
 
-    fn insert(&mut self, server: u64) {
-        if self.contains(server) {
-            return;
-        }
+    fn contains(&self, server: u64) -> bool {
+        self.all().any(|&(tried, _)| tried == server)
+    }
+
+    /// When the last attempt at the server began.
+    fn last(&self, server: u64) -> Option<Instant> {
+        let mut all = self.all();
+        all.find(|&&(tried, _)| tried == server).map(|&(_, at)| at)
+    }
+
+    fn insert(&mut self, server: u64, now: Instant) {
+        self.remove(server);
         if self.first.is_none() {
-            self.first = Some(server);
+            self.first = Some((server, now));
         } else {
-            self.more.push(server);
+            self.more.push((server, now));
         }
     }
 
     fn remove(&mut self, server: u64) {
-        if self.first == Some(server) {
+        if self.first.is_some_and(|(first, _)| first == server) {
             self.first = None;
         }
-        self.more.retain(|&other| other != server);
+        self.more.retain(|&(other, _)| other != server);
     }
 
     fn clear(&mut self) {
