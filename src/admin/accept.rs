@@ -70,8 +70,13 @@ impl Acceptor for StatsAcceptor {
     type Room = ();
 
     /// One more may be in hand.
-    async fn room(&self, stop: &CancellationToken) -> Option<()> {
-        (!stop.is_cancelled()).then_some(())
+    /// Always: [`Self::admit`] waits for a slot, so that one connection more is in hand.
+    fn room(&self) -> Option<()> {
+        Some(())
+    }
+
+    async fn wait_for_room(&self, _: &CancellationToken) -> Option<()> {
+        Some(())
     }
 
     fn accept(&self) -> io::Result<Connection> {

@@ -70,8 +70,11 @@ pub trait Acceptor {
     /// What there is for one connection more.
     type Room;
 
+    /// What there is for one connection more, if it may be accepted now.
+    fn room(&self) -> Option<Self::Room>;
+
     /// Waits until one connection more may be accepted; `None` when `stop` came first.
-    async fn room(&self, stop: &CancellationToken) -> Option<Self::Room>;
+    async fn wait_for_room(&self, stop: &CancellationToken) -> Option<Self::Room>;
 
     /// Accepts one connection, without waiting.
     ///
@@ -131,8 +134,13 @@ pub async fn run<A: Acceptor, S: AsFd>(
 /// Accepts some connections, and adds their number to `accepted`.
 async fn turn<A: Acceptor>(acceptor: &A, stop: &CancellationToken, accepted: &mut usize) -> Turn {
     for _ in 0..BATCH_MAX {
-        let Some(room) = acceptor.room(stop).await else {
-            return Turn::More;
+        // Mostly there is room, and no future is made.
+        let room = match acceptor.room() {
+            Some(room) => room,
+            None => match acceptor.wait_for_room(stop).await {
+                Some(room) => room,
+                None => return Turn::More,
+            },
         };
         match acceptor.accept() {
             Ok(connection) => {
@@ -199,8 +207,13 @@ mod tests {
     impl Acceptor for Fixture {
         type Room = ();
 
-        async fn room(&self, stop: &CancellationToken) -> Option<()> {
-            (!stop.is_cancelled()).then_some(())
+        fn room(&self) -> Option<()> {
+            (self.drains || !self.stop.is_cancelled()).then_some(())
+        }
+
+        async fn wait_for_room(&self, stop: &CancellationToken) -> Option<()> {
+            stop.cancelled().await;
+            None
         }
 
         fn accept(&self) -> io::Result<Connection> {

@@ -165,7 +165,11 @@ struct RuntimeAcceptor<'a> {
 impl Acceptor for RuntimeAcceptor<'_> {
     type Room = OwnedSemaphorePermit;
 
-    async fn room(&self, stop: &CancellationToken) -> Option<OwnedSemaphorePermit> {
+    fn room(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(self.places).try_acquire_owned().ok()
+    }
+
+    async fn wait_for_room(&self, stop: &CancellationToken) -> Option<OwnedSemaphorePermit> {
         let place = Arc::clone(self.places).acquire_owned();
         // Nobody closes the semaphore.
         stop.run_until_cancelled(place).await?.ok()

@@ -147,12 +147,13 @@ impl accept::Acceptor for Acceptor {
     /// The frontend and the limits that the connection is admitted by.
     type Room = (Arc<Frontend>, ConnLimits);
 
-    async fn room(&self, stop: &CancellationToken) -> Option<Self::Room> {
+    fn room(&self) -> Option<Self::Room> {
+        let (frontend, limits) = self.now();
+        (!self.is_full(&frontend, limits)).then_some((frontend, limits))
+    }
+
+    async fn wait_for_room(&self, stop: &CancellationToken) -> Option<Self::Room> {
         loop {
-            let (frontend, limits) = self.now();
-            if !self.is_full(&frontend, limits) {
-                return Some((frontend, limits));
-            }
             let (slot, in_hand) = self.wait_for_slot(stop).await;
             // The configuration may have changed during the wait, so it is read again.
             if let Some(InHand { connection, .. }) = in_hand {
@@ -160,6 +161,9 @@ impl accept::Acceptor for Acceptor {
             }
             if !slot {
                 return None;
+            }
+            if let Some(room) = self.room() {
+                return Some(room);
             }
         }
     }
