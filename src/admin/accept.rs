@@ -119,8 +119,11 @@ async fn wait_for_slot(shared: &Shared) -> StatsSlot {
     loop {
         let freed = shared.freed.notified();
         let snapshot = shared.snapshot.load_full();
-        let stats = snapshot.stats.as_ref();
-        let limit = stats.map_or(CONNECTIONS_DEFAULT, |stats| stats.maxconn);
+        let limit = match snapshot.stats_limit() {
+            Some(0) => u32::MAX,
+            Some(limit) => limit,
+            None => CONNECTIONS_DEFAULT,
+        };
         if let Some(slot) = StatsSlot::take(&snapshot.stats_live, limit, &shared.token) {
             return slot;
         }

@@ -18,7 +18,7 @@ use crate::control::handover::{Predecessor, Program};
 use crate::control::inherited::Inherited;
 use crate::control::listeners::Listeners;
 use crate::control::reload::{ReloadExit, ReloadHandle, ReloadState, Source, maxconn};
-use crate::control::{Control, Parts as ControlParts};
+use crate::control::{Control, Parts as ControlParts, server_events};
 use crate::live::pulse::Pulse;
 use crate::live::{GlobalLive, LogQueue, WorkerToken};
 use crate::log::Log;
@@ -301,7 +301,11 @@ impl Running {
         } else {
             tracing::info!("stopping");
             let how = withdraw(how, &mut self.signals, &self.core.snapshot).await;
-            let limit = self.core.snapshot.load().hard_stop_after;
+            let snapshot = self.core.snapshot.load_full();
+            for line in server_events::proxies_stopped(&snapshot) {
+                line.log(&self.core.log);
+            }
+            let limit = snapshot.hard_stop_after;
             (how, ("hard-stop-after", limit))
         };
         end_sessions(how, &mut self.signals, limit, &self.stops, self.threads).await;

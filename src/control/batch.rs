@@ -10,8 +10,8 @@ use crate::check::schedule::IntervalKind;
 use crate::config::model::ServerAddress;
 use crate::live::{CheckReport, CheckStatus, WorkerToken};
 use crate::state::{
-    AdminRequest, AdminState, BackendChange, BackendId, Endpoint, OperState, Server, ServerStatus,
-    Snapshot, SnapshotBuilder,
+    AdminRequest, AdminState, BackendChange, BackendId, Endpoint, OperState, RuntimeChange, Server,
+    ServerStatus, Snapshot, SnapshotBuilder,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -136,6 +136,25 @@ impl<'a> Batch<'a> {
             self.change(at, &before.status, server, None);
         }
         true
+    }
+
+    /// An operator changes something else. `false`: it is not there (any more).
+    pub(super) fn change_runtime(&mut self, change: &RuntimeChange) -> bool {
+        match *change {
+            RuntimeChange::FrontendMaxconn(id, maxconn) => {
+                let frontend = self.builder.frontend_mut(id);
+                frontend.map(|it| it.maxconn = Some(maxconn)).is_some()
+            }
+            RuntimeChange::Maxconn(maxconn) => {
+                self.builder.process_mut().maxconn = maxconn;
+                true
+            }
+            RuntimeChange::StatsMaxconn(maxconn) => {
+                self.builder.process_mut().stats_maxconn = Some(maxconn);
+                true
+            }
+            RuntimeChange::ClearCounters(_) => true,
+        }
     }
 
     /// An operator ends a server's sessions.

@@ -20,9 +20,11 @@ mod server_index;
 
 use crate::check::schedule::{ends_with_reset, first_start};
 use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
-use crate::live::{Cause, LogEntry, LogQueue, ServerLive, WorkerToken};
+use crate::live::{Cause, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
-use crate::state::{BackendId, ControlHandle, ServerState, Snapshot, ToControl, server_state};
+use crate::state::{
+    BackendId, ControlHandle, RuntimeChange, ServerState, Snapshot, ToControl, clear, server_state,
+};
 use crate::sys::limits::DescriptorReserve;
 use crate::worker::order::{Order, ServerSet, Workers};
 use arc_swap::ArcSwap;
@@ -205,6 +207,7 @@ impl Control {
         let mut suspects = Vec::new();
         let mut answers = Vec::new();
         let mut counted = Vec::new();
+        let mut changes = Vec::new();
         for message in messages.drain(..) {
             match message {
                 ToControl::Checked { server, report, .. } => batch.checked(server, &report),
@@ -218,6 +221,10 @@ impl Control {
                     weight,
                     done,
                 } => answers.push((done, batch.set_weight(server, weight))),
+                ToControl::Change { change, done } => {
+                    changes.push(change.clone());
+                    answers.push((done, batch.change_runtime(&change)));
+                }
                 ToControl::AddCounters { text, done } => {
                     counted.push(text);
                     answers.push((done, true));
@@ -238,6 +245,9 @@ impl Control {
                 self.parts.snapshot.store(Arc::new(snapshot));
             }
         }
+        for change in changes {
+            self.changed_at_run_time(&change);
+        }
         for name in std::mem::take(&mut outcome.look_up) {
             self.look_up(&name, Until::Once);
         }
@@ -248,6 +258,22 @@ impl Control {
         for (done, found) in answers {
             // Whoever asked may have gone.
             let _ = done.send(found);
+        }
+    }
+
+    /// What follows from a change at run time that has been published.
+    fn changed_at_run_time(&self, change: &RuntimeChange) {
+        let snapshot = self.parts.snapshot.load();
+        match change {
+            // Limits may have been raised.
+            RuntimeChange::FrontendMaxconn(..) | RuntimeChange::Maxconn(_) => {
+                snapshot.global.freed.notify_waiters();
+            }
+            RuntimeChange::StatsMaxconn(_) => {}
+            RuntimeChange::ClearCounters(what) => {
+                clear::counters(&snapshot, *what, &self.parts.token);
+                clear::rate_maxima(&snapshot, *what);
+            }
         }
     }
 
@@ -313,12 +339,7 @@ impl Control {
     }
 
     fn log(&self, line: LogLine) {
-        line.emit_event();
-        let LogLine { severity, text, .. } = line;
-        self.parts.log.send_with(|| LogEntry::Event {
-            severity: severity as u8,
-            text: text.into_boxed_str(),
-        });
+        line.log(&self.parts.log);
     }
 
     /// Once a second.

@@ -6,7 +6,7 @@
 use super::rate::Rate;
 use super::sharded::{Counter, Maximum};
 use super::timing::Average;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What one thread has counted for one object.
 #[derive(Debug, Default)]
@@ -60,6 +60,39 @@ pub struct Traffic {
     /// When the last session was assigned, in ms of the process's clock plus one; 0: never
     /// (`lastsess`).
     pub last_session: AtomicU64,
+}
+
+/// What `clear counters` clears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clear {
+    /// The maxima of all objects.
+    Maxima,
+    /// All counters of all objects.
+    All,
+    /// All counters of the server with this [`crate::live::ServerLive::uid`].
+    Server(u64),
+}
+
+impl Traffic {
+    /// Starts all counters again. Called by the writer of the shard.
+    pub fn clear(&self) {
+        for (_, counter) in COUNTERS {
+            counter(self).clear();
+        }
+        self.clear_maxima();
+        self.rate.clear();
+        self.conn_rate.clear();
+        self.ctime.clear();
+        self.ttime.clear();
+        self.last_session.store(0, Relaxed);
+    }
+
+    /// Starts the maxima again. Called by the writer of the shard.
+    pub fn clear_maxima(&self) {
+        for (_, maximum) in MAXIMA {
+            maximum(self).clear();
+        }
+    }
 }
 
 /// A counter of [`Traffic`] by its name.

@@ -96,6 +96,11 @@ impl FailedSessions {
     pub fn of(&self, cause: FailureCause) -> &Counter {
         &self.0[cause.index()]
     }
+
+    /// Starts again at 0. Called by the writer.
+    pub fn clear(&self) {
+        self.0.iter().for_each(Counter::clear);
+    }
 }
 
 /// The step that lacked something.

@@ -26,6 +26,13 @@ impl Rate {
         }
     }
 
+    /// Forgets all events. Called by the writer.
+    pub fn clear(&self) {
+        for (stamp, _) in &self.slots {
+            stamp.store(0, Relaxed);
+        }
+    }
+
     /// Events in second `second`, if it is one of the last few.
     pub fn in_second(&self, second: u32) -> u32 {
         let (stamp, events) = &self.slots[second as usize % SECONDS];

@@ -88,6 +88,11 @@ impl Counter {
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    /// Starts again at 0. Called by the writer.
+    pub fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
 }
 
 /// The largest value seen, with one writer.
@@ -105,6 +110,11 @@ impl Maximum {
     /// The largest value so far.
     pub fn get(&self) -> u32 {
         self.0.load(Relaxed)
+    }
+
+    /// Forgets the values so far. Called by the writer.
+    pub fn clear(&self) {
+        self.0.store(0, Relaxed);
     }
 }
 

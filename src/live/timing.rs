@@ -25,6 +25,12 @@ impl Average {
             self.sum.store(left.saturating_add(value), Relaxed);
         }
     }
+
+    /// Forgets all values. Called by the writer.
+    pub fn clear(&self) {
+        self.samples.store(0, Relaxed);
+        self.sum.store(0, Relaxed);
+    }
 }
 
 /// The average over all `shards`, weighted by their numbers of samples.

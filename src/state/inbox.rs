@@ -3,8 +3,9 @@
 //! Bounded: when the inbox is full a sender either waits (checks, operators) or drops the message (hints of
 //! workers, which the next connection repeats).
 
-use super::ids::BackendId;
+use super::ids::{BackendId, FrontendId};
 use crate::live::CheckReport;
+use crate::live::counters::Clear;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -56,6 +57,13 @@ pub enum ToControl {
         /// Told when the workers have the order.
         done: oneshot::Sender<bool>,
     },
+    /// An operator changes something else.
+    Change {
+        /// What.
+        change: RuntimeChange,
+        /// Told when the change is published; `false`: the object is not there any more.
+        done: oneshot::Sender<bool>,
+    },
     /// The process before hands over what it has counted.
     AddCounters {
         /// As `control::handover::counters` writes it.
@@ -70,6 +78,19 @@ pub enum ToControl {
         /// At least one.
         addresses: Vec<IpAddr>,
     },
+}
+
+/// A change that an operator makes to something other than a server's state or weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeChange {
+    /// Most sessions of a frontend; 0: only the limit of the process applies.
+    FrontendMaxconn(FrontendId, u32),
+    /// Most sessions of the process.
+    Maxconn(u32),
+    /// Most connections to the statistics; 0: no limit.
+    StatsMaxconn(u32),
+    /// Clear counters, those of the control thread.
+    ClearCounters(Clear),
 }
 
 /// The administrative state that an operator sets (`set server … state`).

@@ -6,6 +6,7 @@
 
 pub mod builder;
 pub mod carry_over;
+pub mod clear;
 pub mod ids;
 pub mod inbox;
 pub mod server;
@@ -16,7 +17,7 @@ pub mod status;
 pub use builder::{BackendChange, SnapshotBuilder};
 pub use carry_over::CarryOver;
 pub use ids::{BackendId, FrontendId};
-pub use inbox::{AdminRequest, ControlHandle, ToControl};
+pub use inbox::{AdminRequest, ControlHandle, RuntimeChange, ToControl};
 pub use server::{Endpoint, Server, Usable};
 pub use server_state::ServerState;
 pub use snapshot::{ApiAccess, Backend, Frontend, Origin, Route, Snapshot};

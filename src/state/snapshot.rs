@@ -29,14 +29,18 @@ impl ApiAccess {
 }
 
 /// Everything that was decided.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The counters of the process.
     pub global: Arc<GlobalLive>,
-    /// Most sessions of the process: as configured, or what the descriptor limit allows.
+    /// Most sessions of the process, as an operator has set it since or as [`Snapshot::hard_maxconn`].
     pub maxconn: u32,
+    /// Most sessions of the process: as configured, or what the descriptor limit allows.
+    pub hard_maxconn: u32,
     /// The stats proxy; `None`: no stats listener.
     pub stats: Option<Arc<model::Stats>>,
+    /// Most connections to the statistics, if an operator has set it; 0: no limit.
+    pub stats_maxconn: Option<u32>,
     /// The counters of the stats proxy; they exist even without a listener.
     pub stats_live: Arc<FrontendLive>,
     /// How long sessions may go on after a graceful stop has begun; `None`: without limit.
@@ -84,6 +88,8 @@ impl Snapshot {
         Self {
             global: Arc::clone(&origin.global),
             maxconn: origin.maxconn,
+            hard_maxconn: origin.maxconn,
+            stats_maxconn: None,
             stats,
             stats_live: Arc::new(FrontendLive::new(stats_name, origin.shards)),
             hard_stop_after: config.global.hard_stop_after,
@@ -102,6 +108,12 @@ impl Snapshot {
         }
     }
 
+    /// The limit of connections to the statistics, as shown; 0: none. `None`: there is no stats proxy.
+    pub fn stats_limit(&self) -> Option<u32> {
+        let stats = self.stats.as_ref()?;
+        Some(self.stats_maxconn.unwrap_or(stats.maxconn))
+    }
+
     /// The frontend `id`, if it still exists.
     pub fn frontend(&self, id: FrontendId) -> Option<&Arc<Frontend>> {
         let frontend = self.frontends.get(id.index())?.as_ref()?;
@@ -116,7 +128,7 @@ impl Snapshot {
 }
 
 /// A frontend.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Frontend {
     /// Its id, which never changes.
     pub id: FrontendId,
@@ -124,6 +136,9 @@ pub struct Frontend {
     pub spec: Arc<model::Frontend>,
     /// Where its sessions go.
     pub route: Route,
+    /// Most sessions: as configured, or what an operator has set since. `None`: only the limit of the process
+    /// applies; `Some(0)`: an operator has set that.
+    pub maxconn: Option<u32>,
     /// Its counters.
     pub live: Arc<FrontendLive>,
 }
@@ -156,6 +171,7 @@ impl Frontend {
         Self {
             id,
             route,
+            maxconn: spec.maxconn,
             live: Arc::new(FrontendLive::new(Arc::clone(&spec.name), shards)),
             spec: Arc::new(spec.clone()),
         }
@@ -164,11 +180,14 @@ impl Frontend {
     /// This frontend with another route.
     pub(super) fn routed(&self, route: Route) -> Self {
         Self {
-            id: self.id,
             route,
-            spec: Arc::clone(&self.spec),
-            live: Arc::clone(&self.live),
+            ..self.clone()
         }
+    }
+
+    /// The limit of its own on its sessions.
+    pub fn limit(&self) -> Option<u32> {
+        self.maxconn.filter(|limit| *limit > 0)
     }
 }
 

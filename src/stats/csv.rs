@@ -32,6 +32,7 @@ fn field(text: &mut String, value: &Value<'_>) {
         Value::Absent => Ok(()),
         Value::Number(number) => write!(text, "{number}"),
         Value::Signed(number) => write!(text, "{number}"),
+        Value::Fraction(number) => write!(text, "{number:?}"),
         Value::Text(value) => {
             quoted(text, value);
             Ok(())

@@ -56,6 +56,7 @@ fn value(text: &mut String, value: &Value<'_>) {
         Value::Absent => Ok(()),
         Value::Number(number) => write!(text, "{}", number.min(&NUMBER_MAX)),
         Value::Signed(number) => write!(text, "{number}"),
+        Value::Fraction(number) => write!(text, "{number:?}"),
         Value::Text(value) => write!(text, "{}", json!(value)),
     };
 }

@@ -15,6 +15,7 @@ pub mod process;
 pub mod requests;
 pub mod row;
 pub mod rows;
+pub mod servers_conn;
 pub mod servers_state;
 pub mod table;
 mod typed;

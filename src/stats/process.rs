@@ -91,6 +91,11 @@ impl Process {
         self.bytes_out_rate.load(Relaxed)
     }
 
+    /// Forgets the maxima so far. Called by the admin thread.
+    pub fn clear_maxima(&self) {
+        self.connections_max.store(0, Relaxed);
+    }
+
     /// Most connections in one second so far.
     pub fn connections_max(&self) -> u32 {
         self.connections_max.load(Relaxed)

@@ -23,6 +23,19 @@ impl Requests {
         self.rate_max.see(self.rate.in_second(second));
     }
 
+    /// Starts all counters again.
+    pub fn clear(&self) {
+        self.total.clear();
+        self.classes.iter().for_each(Counter::clear);
+        self.rate.clear();
+        self.clear_maxima();
+    }
+
+    /// Starts the maxima again.
+    pub fn clear_maxima(&self) {
+        self.rate_max.clear();
+    }
+
     /// Responses whose status begins with `digit`; 0: others.
     pub fn answered(&self, digit: u16) -> u64 {
         self.classes[class(digit.saturating_mul(100))].get()

@@ -169,12 +169,10 @@ impl<'a> Row<'a> {
     /// `slim`.
     pub fn session_limit(&self) -> Option<u32> {
         match self.object {
-            Object::StatsFrontend(stats) => Some(stats.maxconn),
+            Object::StatsFrontend(_) => self.snapshot.stats_limit(),
             // HAProxy's default for `fullconn`.
             Object::StatsBackend(stats) => Some(stats.maxconn.div_ceil(10).max(1)),
-            Object::Frontend(frontend) => {
-                Some(frontend.spec.maxconn.unwrap_or(self.snapshot.maxconn))
-            }
+            Object::Frontend(frontend) => Some(frontend.maxconn.unwrap_or(self.snapshot.maxconn)),
             Object::Backend(backend) => Some(backend.spec.fullconn),
             Object::Server(..) => None,
         }

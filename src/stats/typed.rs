@@ -36,6 +36,7 @@ pub(super) fn value(text: &mut String, value: &Value<'_>) {
         Value::Absent => Ok(()),
         Value::Number(number) => write!(text, "{number}"),
         Value::Signed(number) => write!(text, "{number}"),
+        Value::Fraction(number) => write!(text, "{number:.6}"),
         Value::Text(value) => {
             text.extend(value.chars().map(|character| match character {
                 '\n' | '\r' => ' ',

@@ -23,7 +23,7 @@ pub use accept::{Listener, ListenerId};
 
 use crate::live::pulse::Pulse;
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
-use crate::state::{ControlHandle, Frontend, Snapshot};
+use crate::state::{ControlHandle, Frontend, Snapshot, clear};
 use crate::sys::abort::AbortOnPanic;
 use accept::StopAccepting;
 use arc_swap::ArcSwap;
@@ -206,6 +206,12 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             let killed = Cause::Killed;
             let found = worker.pending.end(id) || worker.relay.end_session(id, killed);
             let _ = reply.try_send(found);
+        }
+        Order::ClearCounters { what, reply } => {
+            let token = &worker.worker_stats.token;
+            worker.read(|snapshot| clear::counters(snapshot, what, token));
+            // The one who asked may have gone.
+            let _ = reply.try_send(());
         }
         Order::Open(listener) => acceptors.open(listener),
         Order::Close {

@@ -6,6 +6,7 @@ use super::accept::{Listener, ListenerId};
 use super::session_id::SessionId;
 use super::sessions::{Cursor, Page, Wanted};
 use crate::live::Cause;
+use crate::live::counters::Clear;
 use crate::state::{BackendId, Frontend};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -54,6 +55,13 @@ pub enum Order {
     /// Servers of these backends have come UP or gone DOWN, or the lists have changed: sessions that are
     /// connecting choose again.
     ServersChanged(Arc<[BackendId]>),
+    /// Clear counters, those of the worker.
+    ClearCounters {
+        /// Which.
+        what: Clear,
+        /// Receives a message when they are cleared.
+        reply: mpsc::Sender<()>,
+    },
 }
 
 /// Some servers, by [`crate::live::ServerLive::uid`].
@@ -116,6 +124,14 @@ impl Workers {
         let order = Order::EndSession { id, reply };
         self.tell(id.worker(self.count()), order).await;
         found.recv().await.unwrap_or(false)
+    }
+
+    /// Has every worker clear its counters.
+    pub async fn clear_counters(&self, what: Clear) {
+        let (reply, mut done) = mpsc::channel(self.count().max(1));
+        self.tell_all(&Order::ClearCounters { what, reply }).await;
+        // Ends when every worker has answered or has ended.
+        while done.recv().await.is_some() {}
     }
 
     /// Sends an order to every worker; waits where an inbox is full.

@@ -15,6 +15,7 @@ use crate::sys::limits::Shortage;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 /// The counters and the log queue of a worker, shared by its sessions.
@@ -133,7 +134,8 @@ impl SessionStats {
         worker_stats: &WorkerStats,
     ) {
         let traffic = backend.live.traffic.mine(&worker_stats.token);
-        count_session(traffic, self.accepted, worker_stats);
+        traffic.stot.add(1);
+        traffic.rate.count(worker_stats.second(self.accepted));
         self.backend = Some(OnBackend {
             spec: Arc::clone(&backend.spec),
             slot: BackendSlot::take(&backend.live, &worker_stats.token),
@@ -143,11 +145,14 @@ impl SessionStats {
     /// Counts the session on the server that has answered.
     pub(super) fn enter_server(&mut self, server: &Server, slot: Slot, worker_stats: &WorkerStats) {
         let now = Instant::now();
-        count_session(
-            server.live.traffic.mine(&worker_stats.token),
-            now,
-            worker_stats,
-        );
+        let traffic = server.live.traffic.mine(&worker_stats.token);
+        traffic.stot.add(1);
+        traffic.rate.count(worker_stats.second(now));
+        let stamp = worker_stats.global.millis(now) + 1;
+        self.behind(worker_stats, |traffic| {
+            traffic.last_session.store(stamp, Relaxed);
+        });
+        traffic.last_session.store(stamp, Relaxed);
         self.connect = Some(now - self.accepted);
         self.server = Some(OnServer {
             spec: Arc::clone(&server.spec),
@@ -292,16 +297,6 @@ impl SessionStats {
 )]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
-}
-
-/// Counts a session that came to a backend or server at `now`.
-fn count_session(traffic: &Traffic, now: Instant, worker_stats: &WorkerStats) {
-    traffic.stot.add(1);
-    traffic.rate.count(worker_stats.second(now));
-    let stamp = worker_stats.global.millis(now) + 1;
-    traffic
-        .last_session
-        .store(stamp, std::sync::atomic::Ordering::Relaxed);
 }
 
 fn millis(time: Duration) -> u64 {

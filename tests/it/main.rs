@@ -26,6 +26,7 @@ mod reload;
 mod reload_services;
 mod runtime_access;
 mod runtime_api;
+mod runtime_tools;
 mod service;
 mod session_end;
 mod session_orders;

@@ -7,6 +7,9 @@ use std::fmt::Write;
 /// What a command does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
+    ClearCounters,
+    ClearMaxima,
+    ClearServerCounters,
     Disable,
     Enable,
     GetWeight,
@@ -16,6 +19,8 @@ pub(super) enum Verb {
     Quit,
     Reload,
     ReloadDryRun,
+    SetMaxconnFrontend,
+    SetMaxconnGlobal,
     SetServer,
     SetSeverityOutput,
     SetWeight,
@@ -26,6 +31,7 @@ pub(super) enum Verb {
     ShowErrors,
     ShowInfo,
     ShowSchema,
+    ShowServersConn,
     ShowServersState,
     ShowSess,
     ShowStat,
@@ -77,12 +83,18 @@ use ApiLevel::{Admin, Operator, User};
 /// In the order of `help`: by name, then those that concern the connection.
 #[rustfmt::skip]
 const TABLE: &[Entry] = &[
+    // The usage of the three is that of the last.
+    entry((&["clear", "counters", "all"], ""), "", Admin, Verb::ClearCounters),
+    entry((&["clear", "counters", "server"], ""), "", Admin, Verb::ClearServerCounters),
+    entry((&["clear", "counters"], "clear counters [all|server <bk>/<srv> [force]]"), "clear max statistics counters (or all, or one server's)", Operator, Verb::ClearMaxima),
     entry((&["disable", "server"], "disable server <bk>/<srv>"), "set a server to maintenance", Admin, Verb::Disable),
     entry((&["enable", "server"], "enable server <bk>/<srv>"), "set a server to ready", Admin, Verb::Enable),
     entry((&["get", "weight"], "get weight <bk>/<srv>"), "report a server's current weight", User, Verb::GetWeight),
     entry((&["operator"], "operator"), "lower the level of the current CLI session to operator", Operator, Verb::Operator),
     entry((&["reload", "dry-run"], "reload dry-run [json]"), "report what reading the configuration again would change", Admin, Verb::ReloadDryRun),
     entry((&["reload"], "reload"), "read the configuration again", Admin, Verb::Reload),
+    entry((&["set", "maxconn", "frontend"], "set maxconn frontend <frontend> <value>"), "change a frontend's maxconn setting", Admin, Verb::SetMaxconnFrontend),
+    entry((&["set", "maxconn", "global"], "set maxconn global <value>"), "change the per-process maxconn setting", Admin, Verb::SetMaxconnGlobal),
     entry((&["set", "server"], "set server <bk>/<srv> [opts]"), "change a server's state or weight", Admin, Verb::SetServer),
     entry((&["set", "severity-output"], "set severity-output [none|number|string]"), "set presence of severity level in feedback information", User, Verb::SetSeverityOutput),
     entry((&["set", "weight"], "set weight <bk>/<srv> <w>[%]"), "change a server's weight", Admin, Verb::SetWeight),
@@ -90,9 +102,10 @@ const TABLE: &[Entry] = &[
     entry((&["show", "cli", "level"], "show cli level"), "display the level of the current CLI session", User, Verb::ShowCliLevel),
     entry((&["show", "cli", "sockets"], "show cli sockets"), "dump list of cli sockets", Operator, Verb::ShowCliSockets),
     entry((&["show", "config"], "show config"), "dump the configuration files in force, as they were read", Admin, Verb::ShowConfig),
-    entry((&["show", "errors"], "show errors"), "report last request and/or response errors for each proxy", User, Verb::ShowErrors),
-    entry((&["show", "info"], "show info [desc|json|typed]*"), "report information about the running process", User, Verb::ShowInfo),
+    entry((&["show", "errors"], "show errors [<px>] [request|response]"), "report last request and/or response errors for each proxy", User, Verb::ShowErrors),
+    entry((&["show", "info"], "show info [desc|json|typed|float]*"), "report information about the running process", User, Verb::ShowInfo),
     entry((&["show", "schema", "json"], "show schema json"), "report schema used for stats", User, Verb::ShowSchema),
+    entry((&["show", "servers", "conn"], "show servers conn [<backend>]"), "dump server connections status (all or for a single backend)", User, Verb::ShowServersConn),
     entry((&["show", "servers", "state"], "show servers state [<backend>]"), "dump volatile server information", User, Verb::ShowServersState),
     entry((&["show", "sess"], "show sess [help|<id>|all] [opts...]"), "report the list of current sessions or dump this exact session", Operator, Verb::ShowSess),
     entry((&["show", "stat"], "show stat [<id> <type> <sid>] [typed|json|up|no-maint]*"), "report counters for each proxy and server", User, Verb::ShowStat),
@@ -102,7 +115,7 @@ const TABLE: &[Entry] = &[
     entry((&["upgrade"], "upgrade"), "hand over to a new process of the program", Admin, Verb::Upgrade),
     entry((&["user"], "user"), "lower the level of the current CLI session to user", User, Verb::User),
     entry((&["help"], "help [<command>]"), "list matching or all commands", User, Verb::Help),
-    entry((&["prompt"], "prompt [i|n|p]"), "toggle interactive mode with prompt", User, Verb::Prompt),
+    entry((&["prompt"], "prompt [help | n | i | p | timed ]*"), "toggle interactive mode with prompt", User, Verb::Prompt),
     entry((&["quit"], "quit"), "disconnect", User, Verb::Quit),
 ];
 
@@ -145,7 +158,8 @@ pub(super) fn unknown(words: &[&str], level: ApiLevel) -> String {
 }
 
 fn list(text: &mut String, level: ApiLevel, wanted: impl Fn(&Entry) -> bool) {
-    let mine = TABLE.iter().filter(|entry| entry.level <= level);
+    let listed = TABLE.iter().filter(|entry| !entry.usage.is_empty());
+    let mine = listed.filter(|entry| entry.level <= level);
     for entry in mine.filter(|entry| wanted(entry)) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {:<40}: {}", entry.usage, entry.text);
@@ -167,7 +181,7 @@ mod tests {
     #[test]
     fn help_shows_what_the_level_allows() {
         let user = help(&[], ApiLevel::User);
-        assert!(user.contains("  show info [desc|json|typed]*            : report information"));
+        assert!(user.contains("  show info [desc|json|typed|float]*      : report information"));
         assert!(!user.contains("reload"));
         assert!(help(&[], ApiLevel::Admin).contains("reload"));
         assert_eq!(help(&["get"], ApiLevel::User).lines().count(), 2);

@@ -8,9 +8,13 @@
 //! with its peer before it runs.
 
 mod access;
+mod commands;
 mod config;
+mod counters;
 mod framing;
 mod grammar;
+mod maxconn;
+mod names;
 mod reply;
 #[cfg(test)]
 mod robust;
@@ -23,16 +27,14 @@ use crate::config::model::ApiLevel;
 use crate::control::admin_listeners::RuntimeSocket;
 use crate::control::reload::ReloadHandle;
 use crate::live::failures::Throttle;
-use crate::state::{AdminRequest, ControlHandle};
-use crate::stats::schema;
+use crate::state::ControlHandle;
 use crate::sys::accept::{self, Acceptor, Connection, Failure};
 use crate::sys::raw::{self, Owned};
 use crate::sys::socket;
 use crate::worker::order::Workers;
 use access::Peer;
-use framing::{Lines, commands, words};
-use grammar::{Entry, Verb};
-use reply::{Reply, ReplyWriter, SeverityOutput};
+use framing::{Lines, words};
+use reply::{Reply, ReplyWriter};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -244,8 +246,8 @@ async fn serve(context: &CommandContext, stream: UnixStream) -> io::Result<()> {
             }
             Ok(Ok(None) | Err(_)) | Err(_) => return Ok(()),
         };
-        for command in commands(&line) {
-            if !execute(context, &mut reply, &peer, &words(&command)).await? {
+        for command in framing::commands(&line) {
+            if !commands::execute(context, &mut reply, &peer, &words(&command)).await? {
                 return Ok(());
             }
         }
@@ -258,117 +260,11 @@ async fn serve(context: &CommandContext, stream: UnixStream) -> io::Result<()> {
 /// HAProxy's answer to a client that may not do this.
 const DENIED: &str = "Permission denied\n";
 
-/// Runs one command and ends its reply. `false`: the connection is to end.
-async fn execute(
-    context: &CommandContext,
-    reply: &mut ReplyWriter,
-    peer: &Peer,
-    words: &[String],
-) -> io::Result<bool> {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let level = context.level().min(reply.level_max);
-    if let Some((entry, args)) = grammar::find(&words) {
-        if entry.level > level {
-            reply.send(Reply::error(DENIED)).await?;
-        } else if entry.verb == Verb::Quit {
-            return Ok(false);
-        } else if entry.changes_something() {
-            change(context, reply, peer, (entry, args, &words)).await?;
-        } else {
-            dispatch(context, reply, (entry.verb, args, level)).await?;
-        }
-    } else if !words.is_empty() || !reply.interactive {
-        let text = grammar::unknown(&words, level);
-        reply.send(Reply::Info(text)).await?;
-    }
-    let end = if reply.interactive { "\n> " } else { "\n" };
-    reply.write(end).await?;
-    Ok(true)
-}
-
-/// Runs a command that may change something. Logs it before, and again when it failed.
-async fn change(
-    context: &CommandContext,
-    reply: &mut ReplyWriter,
-    peer: &Peer,
-    (entry, args, words): (&Entry, &[&str], &[&str]),
-) -> io::Result<()> {
-    let command = access::printable(&words.join(" "), access::LOGGED_CHARS_MAX);
-    access::log_command(&context.path, peer, &command);
-    let answer = match entry.verb {
-        Verb::SetServer => set::server(context, args).await,
-        Verb::SetWeight => set::weight(context, args).await,
-        Verb::Enable => set::state(context, args, AdminRequest::Ready).await,
-        Verb::Disable => set::state(context, args, AdminRequest::Maint).await,
-        Verb::ShutdownSession => sessions::shutdown(context, args).await,
-        Verb::ShutdownSessions => set::shutdown_sessions(context, args).await,
-        Verb::Reload => set::reload(context).await,
-        Verb::Upgrade => set::upgrade(context).await,
-        // Commands that change nothing are run by `dispatch`.
-        _ => Reply::Done,
-    };
-    if let Some(reason) = answer.failure() {
-        let reason = access::printable(reason, access::LOGGED_CHARS_MAX);
-        access::log_failure(&context.path, peer, (&command, &reason));
-    }
-    reply.send(answer).await
-}
-
-/// Runs a command that changes nothing, or only the connection's settings.
-async fn dispatch(
-    context: &CommandContext,
-    reply: &mut ReplyWriter,
-    (verb, args, level): (Verb, &[&str], ApiLevel),
-) -> io::Result<()> {
-    let answer = match verb {
-        Verb::Help => Reply::Info(grammar::help(args, level)),
-        Verb::Operator => {
-            reply.level_max = level.min(ApiLevel::Operator);
-            Reply::Done
-        }
-        Verb::User => {
-            reply.level_max = ApiLevel::User;
-            Reply::Done
-        }
-        Verb::Prompt => {
-            reply.interactive = match args.first() {
-                Some(&"n") => false,
-                Some(&"i" | &"p") => true,
-                _ => !reply.interactive,
-            };
-            Reply::Done
-        }
-        Verb::SetSeverityOutput => match SeverityOutput::parse(args.first().copied()) {
-            Ok(severity) => {
-                reply.severity = severity;
-                Reply::Done
-            }
-            Err(problem) => Reply::error(problem),
-        },
-        Verb::ReloadDryRun => config::dry_run(context, args).await,
-        Verb::ShowConfig => config::show(context).await,
-        Verb::GetWeight => set::get_weight(context, args),
-        Verb::ShowBackend => Reply::Text(show::backends(context)),
-        Verb::ShowCliLevel => Reply::Info(format!("{}\n", level.name())),
-        Verb::ShowCliSockets => Reply::Text(show::sockets(context)),
-        Verb::ShowErrors => Reply::Text(show::errors()),
-        Verb::ShowSchema => Reply::Text(schema()),
-        Verb::ShowInfo => show::info(context, args),
-        Verb::ShowVersion => Reply::Info(show::version()),
-        Verb::ShowStat => return show::stat(context, reply, args).await,
-        Verb::ShowSess => return sessions::show(context, reply, args).await,
-        Verb::ShowServersState => return show::servers_state(context, reply, args).await,
-        // `execute` handles quit; `change` runs what changes something.
-        _ => Reply::Done,
-    };
-    reply.send(answer).await
-}
-
 /// Parses `bytes` as a line from a client, but runs no command. For fuzzing: it must not panic.
 #[doc(hidden)]
 pub fn exercise_line(bytes: &[u8]) {
     let line = String::from_utf8_lossy(bytes);
-    for command in commands(&line) {
+    for command in framing::commands(&line) {
         let words = words(&command);
         assert!(words.iter().map(String::len).sum::<usize>() <= command.len());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -377,7 +273,7 @@ pub fn exercise_line(bytes: &[u8]) {
             assert!(allowed <= grammar::help(&words, ApiLevel::Admin).len());
             if let Some((_, args)) = grammar::find(&words) {
                 assert!(words.ends_with(args) && args.len() < words.len());
-                let _ = (show::parse_stat(args), show::parse_info(args));
+                let _ = (show::parse_stat(args), show::info_form(args));
                 let _ = sessions::parse(args);
                 for arg in args {
                     let weight = set::parse_weight(arg, 256);

@@ -20,6 +20,8 @@ pub(super) enum Reply {
     Text(String),
     /// Information, HAProxy's `LOG_INFO`.
     Info(String),
+    /// A result that a person may want to see, HAProxy's `LOG_NOTICE`.
+    Notice(Cow<'static, str>),
     /// The command failed, and why: HAProxy's `LOG_ERR`.
     Error(Cow<'static, str>),
     /// A reload or an upgrade failed: `Success=0`, and why.
@@ -27,6 +29,11 @@ pub(super) enum Reply {
 }
 
 impl Reply {
+    /// A result that a person may want to see.
+    pub(super) fn notice(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Notice(text.into())
+    }
+
     /// A failure.
     pub(super) fn error(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Error(text.into())
@@ -37,7 +44,7 @@ impl Reply {
         match self {
             Self::Error(text) => Some(text.trim_end()),
             Self::NotDone(text) => Some(text.trim_end()),
-            Self::Done | Self::Text(_) | Self::Info(_) => None,
+            _ => None,
         }
     }
 }
@@ -47,9 +54,9 @@ impl Reply {
 pub(super) enum SeverityOutput {
     /// None.
     None,
-    /// `[3]: ` before an error, `[6]: ` before information.
+    /// `[3]: ` before an error, `[5]: ` before a notice, `[6]: ` before information.
     Number,
-    /// `[err]: ` and `[info]: `.
+    /// `[err]: `, `[notice]: ` and `[info]: `.
     String,
 }
 
@@ -64,14 +71,30 @@ impl SeverityOutput {
         }
     }
 
-    /// The prefix of an error or of information.
-    fn mark(self, is_error: bool) -> &'static str {
-        match (self, is_error) {
-            (Self::None, _) => "",
-            (Self::Number, true) => "[3]: ",
-            (Self::Number, false) => "[6]: ",
-            (Self::String, true) => "[err]: ",
-            (Self::String, false) => "[info]: ",
+    /// The prefix of an answer of this level of syslog(3).
+    fn mark(self, level: Level) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Number => format!("[{}]: ", level as u8),
+            Self::String => format!("[{}]: ", level.name()),
+        }
+    }
+}
+
+/// How severe an answer is, as in syslog(3).
+#[derive(Debug, Clone, Copy)]
+enum Level {
+    Error = 3,
+    Notice = 5,
+    Info = 6,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "err",
+            Self::Notice => "notice",
+            Self::Info => "info",
         }
     }
 }
@@ -79,8 +102,12 @@ impl SeverityOutput {
 /// Writes to one connection, with the client's settings.
 pub(super) struct ReplyWriter {
     stream: OwnedWriteHalf,
-    /// A prompt follows each reply, and another line is read.
+    /// Another line is read after each.
     pub(super) interactive: bool,
+    /// A prompt follows each reply.
+    pub(super) prompt: bool,
+    /// The prompt shows how long the process has run.
+    pub(super) timed: bool,
     /// The highest level of this client, to which it has lowered itself.
     pub(super) level_max: ApiLevel,
     /// The severity prefix.
@@ -93,6 +120,8 @@ impl ReplyWriter {
         Self {
             stream,
             interactive: false,
+            prompt: false,
+            timed: false,
             level_max: ApiLevel::Admin,
             severity: SeverityOutput::None,
         }
@@ -103,13 +132,14 @@ impl ReplyWriter {
     /// # Errors
     /// Those of [`ReplyWriter::write`].
     pub(super) async fn send(&mut self, reply: Reply) -> io::Result<()> {
-        let (is_error, text) = match reply {
+        let (level, text) = match reply {
             Reply::Done => return Ok(()),
             Reply::Text(text) | Reply::NotDone(text) => return self.write(&text).await,
-            Reply::Info(text) => (false, Cow::Owned(text)),
-            Reply::Error(text) => (true, text),
+            Reply::Info(text) => (Level::Info, Cow::Owned(text)),
+            Reply::Notice(text) => (Level::Notice, text),
+            Reply::Error(text) => (Level::Error, text),
         };
-        self.write(self.severity.mark(is_error)).await?;
+        self.write(&self.severity.mark(level)).await?;
         self.write(&text).await
     }
 

@@ -2,9 +2,10 @@
 //! published. Replies are HAProxy's, byte for byte. Admin thread.
 
 use super::CommandContext;
+use super::names::{self, NO_SERVER};
 use super::reply::Reply;
 use crate::control::reload::Answer;
-use crate::state::{AdminRequest, Server, ToControl};
+use crate::state::{AdminRequest, RuntimeChange, Server, ToControl};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -12,7 +13,6 @@ use tokio::sync::oneshot;
 const WEIGHT_LARGEST: u32 = 256;
 /// The answer when the control task has ended because the process stops.
 pub(super) const STOPPING: &str = "The process is stopping.\n";
-const NO_SERVER: &str = "No such server.\n";
 const NO_WEIGHT: &str = "Require <weight> or <weight%>.\n";
 const RANGE: &str = "Absolute weight can only be between 0 and 256 inclusive.\n";
 
@@ -103,20 +103,13 @@ pub(super) fn success(answer: Option<Answer>) -> Reply {
 
 /// The server that the first argument names.
 fn find(context: &CommandContext, args: &[&str]) -> Result<Arc<Server>, &'static str> {
-    let (backend, server) = args
-        .first()
-        .and_then(|name| name.split_once('/'))
-        .ok_or("Require 'backend/server'.\n")?;
     let snapshot = context.shared.snapshot.load();
-    let mut backends = snapshot.backends.iter().flatten();
-    let backend = backends
-        .find(|one| *one.spec.name == *backend)
-        .ok_or("No such backend.\n")?;
-    let mut servers = backend.servers.iter();
-    servers
-        .find(|one| *one.spec.name == *server)
-        .map(Arc::clone)
-        .ok_or(NO_SERVER)
+    names::server(&snapshot, args.first().copied()).map(|(_, server)| server)
+}
+
+/// Has the control task make `change`.
+pub(super) async fn change(context: &CommandContext, change: RuntimeChange) -> Reply {
+    ask(context, |done| ToControl::Change { change, done }).await
 }
 
 async fn state_of(context: &CommandContext, server: &Server, to: AdminRequest) -> Reply {
@@ -163,7 +156,7 @@ pub(super) fn parse_weight(text: &str, initial: u32) -> Result<u32, &'static str
 
 /// The number that `text` begins with, and the rest, as C's `strtol`, with numbers that are too large. `None`:
 /// it begins with no number.
-fn leading_number(text: &str) -> Option<(i64, &str)> {
+pub(super) fn leading_number(text: &str) -> Option<(i64, &str)> {
     let text = text.trim_start_matches(|it: char| it.is_ascii_whitespace() || it == '\x0b');
     let (sign, digits) = match text.as_bytes().first()? {
         b'-' => (-1, &text[1..]),

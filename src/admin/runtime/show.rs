@@ -4,28 +4,22 @@
 //! many short turns.
 
 use super::CommandContext;
-use super::access::{LOGGED_CHARS_MAX, printable};
+use super::names;
 use super::reply::{Reply, ReplyWriter};
+use super::set::leading_number;
 use crate::config::model::ApiLevel;
 use crate::state::{Backend, Snapshot};
 use crate::stats::filter::Select;
-use crate::stats::info::{self, Form};
-use crate::stats::servers_state;
+use crate::stats::info::{self, Form, Layout};
 use crate::stats::{Facts, Filter, Format, Rows, Table};
+use crate::stats::{servers_conn, servers_state};
 use jiff::Zoned;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// `show info [desc|json|typed]*`.
+/// `show info [desc|json|typed|float]*`.
 pub(super) fn info(context: &CommandContext, args: &[&str]) -> Reply {
-    let form = match parse_info(args) {
-        Ok(form) => form,
-        Err(unknown) => {
-            let unknown = printable(unknown, LOGGED_CHARS_MAX);
-            return Reply::error(format!("Unknown parameter '{unknown}' of 'show info'.\n"));
-        }
-    };
     let shared = &context.shared;
     let snapshot = shared.snapshot.load_full();
     let facts = Facts {
@@ -34,47 +28,58 @@ pub(super) fn info(context: &CommandContext, args: &[&str]) -> Reply {
         requests: &shared.requests,
         now: Instant::now(),
     };
-    Reply::Text(info::write(&facts, form))
+    Reply::Text(info::write(&facts, info_form(args)))
 }
 
-/// Parses the arguments of `show info`; the error is the unknown one.
-pub(super) fn parse_info<'a>(args: &[&'a str]) -> Result<Form, &'a str> {
-    let (mut typed, mut described, mut json) = (false, false, false);
+/// The form that the arguments of `show info` ask for. As HAProxy it ignores other words, which libraries send.
+pub(super) fn info_form(args: &[&str]) -> Form {
+    let mut form = Form::default();
     for word in args {
         match *word {
-            "desc" => described = true,
-            "typed" => (typed, json) = (true, false),
-            "json" => (typed, json) = (false, true),
-            other => return Err(other),
+            "desc" => form.described = true,
+            "float" => form.exact = true,
+            "typed" => form.layout = Layout::Typed,
+            "json" => form.layout = Layout::Json,
+            _ => {}
         }
     }
-    Ok(if json {
-        Form::Json
-    } else {
-        Form::Lines { typed, described }
-    })
+    form
 }
 
-/// `show backend`.
+/// `show backend`: as in HAProxy, the statistics' proxy is one.
 pub(super) fn backends(context: &CommandContext) -> String {
     let snapshot = context.shared.snapshot.load();
     let mut all: Vec<&Arc<Backend>> = snapshot.backends.iter().flatten().collect();
     all.sort_by_key(|backend| backend.spec.order);
     let names = all.iter().map(|backend| &*backend.spec.name);
-    let lines: Vec<&str> = std::iter::once("# name").chain(names).collect();
+    let stats = snapshot.stats.iter().map(|stats| &*stats.name);
+    let head = std::iter::once("# name").chain(stats);
+    let lines: Vec<&str> = head.chain(names).collect();
     lines.join("\n") + "\n"
 }
 
-/// `show errors`: a proxy in TCP mode parses no requests or responses, so none was captured.
-pub(super) fn errors() -> String {
+/// `show errors [<proxy>]`: a proxy in TCP mode parses no requests or responses, so none was captured.
+pub(super) fn errors(context: &CommandContext, args: &[&str]) -> Reply {
+    if let Some(name) = args.first() {
+        let snapshot = context.shared.snapshot.load();
+        if !matches!(*name, "request" | "response") && proxy_number(&snapshot, name).is_none() {
+            return Reply::error(NO_PROXY);
+        }
+    }
     let now = Zoned::now().strftime("%d/%b/%Y:%H:%M:%S%.3f").to_string();
-    format!("Total events captured on [{now}] : 0\n")
+    Reply::Text(format!("Total events captured on [{now}] : 0\n"))
 }
+
+const NO_PROXY: &str = "No such proxy.\n";
 
 /// `show cli sockets`.
 pub(super) fn sockets(context: &CommandContext) -> String {
     let level = context.level().name();
-    format!("# socket lvl processes\n{} {level} all\n", context.path)
+    let prefix = if context.is_abstract { "" } else { "unix@" };
+    format!(
+        "# socket lvl processes\n{prefix}{} {level} all\n",
+        context.path
+    )
 }
 
 /// `show version`.
@@ -90,17 +95,17 @@ pub(super) async fn stat(
 ) -> io::Result<()> {
     let shared = &context.shared;
     let snapshot = shared.snapshot.load_full();
-    let (chosen, format, mut filter) = match parse_stat(args) {
+    let Stat {
+        chosen,
+        format,
+        mut filter,
+    } = match parse_stat(args) {
         Ok(parsed) => parsed,
-        Err(unknown) => {
-            let unknown = printable(unknown, LOGGED_CHARS_MAX);
-            let text = format!("Unknown parameter '{unknown}' of 'show stat'.\n");
-            return reply.send(Reply::error(text)).await;
-        }
+        Err(text) => return reply.send(Reply::error(text)).await,
     };
     if let Some((proxy, kinds, service)) = chosen {
         let Some(proxy) = proxy_number(&snapshot, proxy) else {
-            return reply.send(Reply::error("No such proxy.\n")).await;
+            return reply.send(Reply::error(NO_PROXY)).await;
         };
         filter.select = Some(Select {
             proxy,
@@ -124,46 +129,90 @@ pub(super) async fn stat(
     }
 }
 
-/// The arguments of `show stat`: a proxy, kinds of objects and a service, if given; format and filter.
-type Stat<'a> = (Option<(&'a str, i64, i64)>, Format, Filter);
+/// The arguments of `show stat`.
+#[derive(Debug)]
+pub(super) struct Stat<'a> {
+    /// A proxy, kinds of objects and a service.
+    chosen: Option<(&'a str, i64, i64)>,
+    format: Format,
+    filter: Filter,
+}
 
-/// Parses the arguments of `show stat`; the error is the unknown one.
-pub(super) fn parse_stat<'a>(args: &[&'a str]) -> Result<Stat<'a>, &'a str> {
+/// Parses the arguments of `show stat`; the error is HAProxy's. As HAProxy it ignores unknown words, which libraries
+/// send.
+pub(super) fn parse_stat<'a>(args: &[&'a str]) -> Result<Stat<'a>, &'static str> {
+    let args = match args {
+        ["domain", "proxy", rest @ ..] => rest,
+        ["domain", ..] => return Err("Invalid statistics domain.\n"),
+        _ => args,
+    };
     let (chosen, words) = match args {
-        [proxy, kinds, service, rest @ ..] if kinds.parse::<i64>().is_ok() => {
-            let kinds = kinds.parse().unwrap_or(-1);
-            (Some((*proxy, kinds, service.parse().unwrap_or(-1))), rest)
+        [proxy, kinds, service, rest @ ..] => {
+            let number = |text| leading_number(text).map_or(0, |(number, _)| number);
+            (Some((*proxy, number(kinds), number(service))), rest)
         }
         rest => (None, rest),
     };
-    let mut format = Format::Csv;
-    let mut filter = Filter::default();
+    let mut stat = Stat {
+        chosen,
+        format: Format::Csv,
+        filter: Filter::default(),
+    };
     for word in words {
         match *word {
-            "typed" => format = Format::Typed,
-            "json" => format = Format::Json,
-            "up" => filter.up = true,
-            "no-maint" => filter.no_maint = true,
-            other => return Err(other),
+            "typed" => stat.format = Format::Typed,
+            "json" => stat.format = Format::Json,
+            "up" => stat.filter.up = true,
+            "no-maint" => stat.filter.no_maint = true,
+            _ => {}
         }
     }
-    Ok((chosen, format, filter))
+    Ok(stat)
 }
 
-/// The number of a proxy, from a number or a name; -1 stands for all.
+/// The number of a proxy, from its name, from `#` and its number, or from a number other than 0; -1 stands for all.
 fn proxy_number(snapshot: &Snapshot, text: &str) -> Option<i64> {
-    if let Ok(number) = text.parse() {
-        return Some(number);
+    let frontend = names::frontend(snapshot, text).map(|it| it.spec.id);
+    let id = frontend.or_else(|| names::backend(snapshot, text).map(|it| it.spec.id));
+    let stats = snapshot.stats.as_ref();
+    let id = id.or_else(|| Some(stats?.id).filter(|_| names::is_stats(snapshot, text)));
+    let number = || leading_number(text).map(|(number, _)| number);
+    id.map(i64::from).or_else(number).filter(|it| *it != 0)
+}
+
+/// The backends that a command is about: the named one, or all in the order of the file. None of the stats proxy,
+/// which has no servers.
+fn wanted_backends(snapshot: &Snapshot, args: &[&str]) -> Result<Vec<Arc<Backend>>, &'static str> {
+    let mut backends: Vec<Arc<Backend>> = match args.first() {
+        None => snapshot.backends.iter().flatten().cloned().collect(),
+        Some(name) if names::is_stats(snapshot, name) => Vec::new(),
+        Some(name) => {
+            let backend = names::backend(snapshot, name).ok_or("Can't find backend.\n")?;
+            vec![Arc::clone(backend)]
+        }
+    };
+    backends.sort_by_key(|backend| backend.spec.order);
+    Ok(backends)
+}
+
+/// `show servers conn [<backend>]`.
+pub(super) async fn servers_conn(
+    context: &CommandContext,
+    reply: &mut ReplyWriter,
+    args: &[&str],
+) -> io::Result<()> {
+    let snapshot = context.shared.snapshot.load_full();
+    let backends = match wanted_backends(&snapshot, args) {
+        Ok(backends) => backends,
+        Err(problem) => return reply.send(Reply::error(problem)).await,
+    };
+    let threads = context.workers.count();
+    reply.write(&servers_conn::header(threads)).await?;
+    for backend in backends {
+        let lines = servers_conn::of_backend(&backend, threads);
+        reply.write(&lines).await?;
     }
-    let frontends = snapshot.frontends.iter().flatten();
-    let backends = snapshot.backends.iter().flatten();
-    let stats = snapshot.stats.iter().map(|stats| (&stats.name, stats.id));
-    frontends
-        .map(|one| (&one.spec.name, one.spec.id))
-        .chain(backends.map(|one| (&one.spec.name, one.spec.id)))
-        .chain(stats)
-        .find(|(name, _)| ***name == *text)
-        .map(|(_, id)| i64::from(id))
+    Ok(())
 }
 
 /// `show servers state [<backend>]`.
@@ -173,19 +222,15 @@ pub(super) async fn servers_state(
     args: &[&str],
 ) -> io::Result<()> {
     let snapshot = context.shared.snapshot.load_full();
-    let mut backends: Vec<&Arc<Backend>> = snapshot.backends.iter().flatten().collect();
-    if let Some(name) = args.first() {
-        backends.retain(|backend| *backend.spec.name == **name);
-        if backends.is_empty() {
-            return reply.send(Reply::error("Can't find backend.\n")).await;
-        }
-    }
-    backends.sort_by_key(|backend| backend.spec.order);
+    let backends = match wanted_backends(&snapshot, args) {
+        Ok(backends) => backends,
+        Err(problem) => return reply.send(Reply::error(problem)).await,
+    };
     let now = Instant::now();
     reply.write(servers_state::HEADER).await?;
     for backend in backends {
         reply
-            .write(&servers_state::of_backend(backend, now))
+            .write(&servers_state::of_backend(&backend, now))
             .await?;
     }
     Ok(())

@@ -227,13 +227,13 @@ fn idle(
 }
 
 /// Sets `fullconn` where none was written: a tenth, rounded up, of the sum of the maxconn of the frontends with
-/// this backend, as HAProxy does.
+/// this backend that are not disabled, as HAProxy does.
 pub(super) fn fullconn(validator: &Validator<'_>, config: &mut Config) {
     let nofile = validator.limits.nofile.unwrap_or(NOFILE_UNKNOWN);
     let fits = || descriptors::capacity(config, nofile).map_or(1, |fits| fits.maxconn);
     let global = config.global.maxconn.unwrap_or_else(fits);
     let mut sums = vec![0u64; config.backends.len()];
-    for frontend in &config.frontends {
+    for frontend in config.frontends.iter().filter(|one| !one.disabled) {
         if let Some(sum) = sums.get_mut(frontend.default_backend.0) {
             *sum += u64::from(frontend.maxconn.unwrap_or(global));
         }

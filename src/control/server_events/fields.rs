@@ -161,6 +161,7 @@ impl LogLine {
             Severity::Emerg | Severity::Alert | Severity::Crit | Severity::Err => {
                 event!(error, self);
             }
+            Severity::Warning if self.planned => event!(info, self),
             Severity::Warning => event!(warn, self),
             Severity::Notice | Severity::Info => event!(info, self),
             Severity::Debug => event!(debug, self),

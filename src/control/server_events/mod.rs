@@ -9,8 +9,9 @@ mod fields;
 pub use fields::Fields;
 
 use crate::config::model::Severity;
-use crate::live::CheckReport;
-use crate::state::{AdminState, Endpoint, OperState, Server, ServerStatus, Usable};
+use crate::live::{CheckReport, FrontendLive, LogEntry, LogQueue, Shards, Traffic};
+use crate::state::{AdminState, Endpoint, OperState, Server, ServerStatus, Snapshot, Usable};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -25,6 +26,17 @@ pub struct LogLine {
     pub text: String,
     /// The same for programs.
     pub fields: Fields,
+}
+
+impl LogLine {
+    /// Writes the event, and the line to `log`.
+    pub fn log(self, log: &LogQueue) {
+        self.emit_event();
+        log.send_with(|| LogEntry::Event {
+            severity: self.severity as u8,
+            text: self.text.into_boxed_str(),
+        });
+    }
 }
 
 /// A server after a change, and where it is.
@@ -100,6 +112,36 @@ pub fn no_server(backend: &str, listen: bool) -> LogLine {
         text: format!("{kind} {backend} has no server available!"),
         fields: Fields::of_backend(backend),
     }
+}
+
+/// Proxies stop, in the order of the file, as at HAProxy's stop.
+pub fn proxies_stopped(snapshot: &Snapshot) -> Vec<LogLine> {
+    let sessions = |live: &Shards<Traffic>| live.sum(|traffic| &traffic.stot);
+    let connections = |live: &FrontendLive| live.traffic.sum(|traffic| &traffic.conn_tot);
+    // The two halves of a `[[listen]]` have one number.
+    let mut all: BTreeMap<u32, (u32, &str, u64, u64)> = BTreeMap::new();
+    let started = snapshot.frontends.iter().flatten();
+    for one in started.filter(|one| !one.spec.disabled) {
+        let spec = &one.spec;
+        let entry = all.entry(spec.id).or_insert((spec.order, &spec.name, 0, 0));
+        entry.2 = connections(&one.live);
+    }
+    for one in snapshot.backends.iter().flatten() {
+        let spec = &one.spec;
+        let entry = all.entry(spec.id).or_insert((spec.order, &spec.name, 0, 0));
+        entry.3 = sessions(&one.live.traffic);
+    }
+    let mut lines: Vec<_> = all.into_values().collect();
+    lines.sort_by_key(|(order, ..)| *order);
+    let stats = snapshot.stats.iter();
+    let stats = stats.map(|it| (0, &*it.name, connections(&snapshot.stats_live), 0));
+    let line = |(_, name, connections, sessions)| LogLine {
+        severity: Severity::Warning,
+        planned: true,
+        text: format!("Proxy {name} stopped (cumulated conns: FE: {connections}, BE: {sessions})."),
+        fields: Fields::of_backend(name),
+    };
+    stats.chain(lines).map(line).collect()
 }
 
 /// A server's name has an address at last; follows the line about the server's state.

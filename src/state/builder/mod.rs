@@ -5,9 +5,9 @@
 //! rebuilt only if the set or the weights of its usable servers have changed. The backend's status and the
 //! counts of usable servers follow every single change, because HAProxy's log lines show them in that order.
 
-use super::ids::BackendId;
+use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
-use super::snapshot::{Backend, BackendStatus, Snapshot, picker_for};
+use super::snapshot::{Backend, BackendStatus, Frontend, Snapshot, picker_for};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +39,10 @@ struct Touched {
 pub struct SnapshotBuilder {
     base: Arc<Snapshot>,
     touched: BTreeMap<BackendId, Touched>,
+    /// Frontends that the batch changes.
+    frontends: BTreeMap<FrontendId, Frontend>,
+    /// The base with changes to the process and the stats proxy, if the batch makes any.
+    process: Option<Box<Snapshot>>,
 }
 
 impl SnapshotBuilder {
@@ -47,6 +51,8 @@ impl SnapshotBuilder {
         Self {
             base,
             touched: BTreeMap::new(),
+            frontends: BTreeMap::new(),
+            process: None,
         }
     }
 
@@ -112,6 +118,21 @@ impl SnapshotBuilder {
         changed.map(|(id, _)| *id).collect()
     }
 
+    /// A frontend with the changes so far, to change it.
+    pub fn frontend_mut(&mut self, id: FrontendId) -> Option<&mut Frontend> {
+        let before = self.base.frontend(id)?;
+        let changed = self.frontends.entry(id);
+        Some(changed.or_insert_with(|| Frontend::clone(before)))
+    }
+
+    /// The snapshot, to change what belongs to the process or the stats proxy. Changes to frontends and backends
+    /// are lost.
+    pub fn process_mut(&mut self) -> &mut Snapshot {
+        let base = &self.base;
+        self.process
+            .get_or_insert_with(|| Box::new(Snapshot::clone(base)))
+    }
+
     /// Adds time that a backend has spent down before this process began.
     pub fn add_downtime(&mut self, id: BackendId, time: Duration) {
         if let Some(before) = self.base.backend(id)
@@ -127,7 +148,8 @@ impl SnapshotBuilder {
 
     /// The next snapshot; `None` when nothing was touched.
     pub fn finish(self) -> Option<Snapshot> {
-        if self.touched.is_empty() {
+        let untouched = self.touched.is_empty() && self.frontends.is_empty();
+        if untouched && self.process.is_none() {
             return None;
         }
         let mut backends = self.base.backends.clone();
@@ -140,23 +162,20 @@ impl SnapshotBuilder {
             backends[id.index()].clone()
         };
         let mut frontends = self.base.frontends.clone();
+        for (id, frontend) in self.frontends {
+            frontends[id.index()] = Some(Arc::new(frontend));
+        }
         for frontend in frontends.iter_mut().flatten() {
             if let Some(route) = frontend.route.with(changed) {
                 *frontend = Arc::new(frontend.routed(route));
             }
         }
         Some(Snapshot {
-            global: Arc::clone(&self.base.global),
-            maxconn: self.base.maxconn,
-            stats: self.base.stats.clone(),
-            stats_live: Arc::clone(&self.base.stats_live),
-            hard_stop_after: self.base.hard_stop_after,
-            node: self.base.node.clone(),
-            description: self.base.description.clone(),
-            api: self.base.api,
             frontends,
             backends,
-            reload: self.base.reload,
+            ..self
+                .process
+                .map_or_else(|| Snapshot::clone(&self.base), |it| *it)
         })
     }
 }

@@ -39,7 +39,17 @@ impl Snapshot {
         let stats = config.stats.clone().map(Arc::new);
         Self {
             global: Arc::clone(&self.global),
-            maxconn: carry.maxconn,
+            maxconn: if self.hard_maxconn == carry.maxconn {
+                self.maxconn
+            } else {
+                carry.maxconn
+            },
+            hard_maxconn: carry.maxconn,
+            stats_maxconn: self.stats_maxconn.filter(|_| {
+                let written =
+                    |stats: &Option<Arc<model::Stats>>| stats.as_ref().map(|it| it.maxconn);
+                written(&self.stats) == written(&stats)
+            }),
             stats_live: self.stats_live_for(stats.as_deref(), carry),
             stats,
             hard_stop_after: config.global.hard_stop_after,
@@ -170,9 +180,11 @@ impl Snapshot {
 
 fn merge_frontend(before: &Arc<Frontend>, spec: &model::Frontend, route: Route) -> Arc<Frontend> {
     if *before.spec != *spec {
+        let kept = before.spec.maxconn == spec.maxconn;
         return Arc::new(Frontend {
             id: before.id,
             route,
+            maxconn: if kept { before.maxconn } else { spec.maxconn },
             spec: Arc::new(spec.clone()),
             live: Arc::clone(&before.live),
         });

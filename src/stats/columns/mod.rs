@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// The value of a column in a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
     /// Does not apply to this row.
     Absent,
@@ -22,6 +22,8 @@ pub enum Value<'a> {
     Number(u64),
     /// A number that may be negative (`lastsess`).
     Signed(i64),
+    /// A decimal fraction.
+    Fraction(f64),
     /// Text.
     Text(Cow<'a, str>),
 }

@@ -13,7 +13,7 @@ pub const RELEASED: &str = "2026/11/22";
 /// The items, in order.
 #[rustfmt::skip] // a table
 pub static ITEMS: [Item; 80] = [
-    item(0, "Name", "POSV:str", (None, "Product name"), |_| t("rlb")),
+    item(0, "Name", "POSV:str", (None, "Product name"), |_| t("HAProxy")),
     item(1, "Version", "POSV:str", (None, "Product version"), |_| t(VERSION)),
     item(2, "Release_date", "POSV:str", (None, "Date of latest source code update"), |_| t(RELEASED)),
     item(3, "Nbthread", "CGSV:u32", (Some(("nbthread", Gauge)), "Number of started threads (global.nbthread)"), |f| n(threads(f.snapshot))),
@@ -29,7 +29,7 @@ pub static ITEMS: [Item; 80] = [
     item(13, "Ulimit-n", "CLPV:u32", (Some(("max_fds", Gauge)), "Hard limit on the number of per-process file descriptors"), |f| n(f.process.nofile)),
     item(14, "Maxsock", "CLPV:u32", (Some(("max_sockets", Gauge)), "Hard limit on the number of per-process sockets"), |f| n(f.process.nofile)),
     item(15, "Maxconn", "CLPV:u32", (Some(("max_connections", Gauge)), "Hard limit on the number of per-process connections (configured or imposed by Ulimit-n)"), |f| n(f.snapshot.maxconn)),
-    item(16, "Hard_maxconn", "CLPV:u32", (Some(("hard_max_connections", Gauge)), "Hard limit on the number of per-process connections (imposed by Memmax_MB or Ulimit-n)"), |f| n(f.snapshot.maxconn)),
+    item(16, "Hard_maxconn", "CLPV:u32", (Some(("hard_max_connections", Gauge)), "Hard limit on the number of per-process connections (imposed by Memmax_MB or Ulimit-n)"), |f| n(f.snapshot.hard_maxconn)),
     item(17, "CurrConns", "MGPV:u32", (Some(("current_connections", Gauge)), "Current number of connections on this worker process"), |f| n(f.connections())),
     item(18, "CumConns", "MCPV:u32", (Some(("connections_total", Counter)), "Total number of connections on this worker process since started"), |f| n(f.connections_total())),
     item(19, "CumReq", "MCPV:u32", (Some(("requests_total", Counter)), "Total number of requests on this worker process since started"), |f| n(f.requests_total())),

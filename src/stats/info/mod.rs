@@ -8,7 +8,7 @@ mod write;
 
 pub use super::process::VERSION;
 pub use items::{ITEMS, RELEASED};
-pub use write::{Form, write};
+pub use write::{Form, Layout, write};
 
 use super::columns::Value;
 use super::process::{Process, connections_per_second};
@@ -60,6 +60,13 @@ impl Facts<'_> {
     /// Seconds since the start.
     pub fn uptime(&self) -> u64 {
         self.snapshot.global.millis(self.now) / 1000
+    }
+
+    /// Seconds since the start, with their fractions.
+    pub fn uptime_exact(&self) -> f64 {
+        self.now
+            .saturating_duration_since(self.snapshot.global.start)
+            .as_secs_f64()
     }
 
     /// As `0d 0h00m07s`.

@@ -145,6 +145,7 @@ pub(super) fn number(value: &Value<'_>) -> Option<f64> {
     match value {
         Value::Number(number) => Some(*number as f64),
         Value::Signed(number) => Some(*number as f64),
+        Value::Fraction(number) => Some(*number),
         Value::Absent | Value::Text(_) => None,
     }
 }

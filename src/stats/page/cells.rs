@@ -102,6 +102,7 @@ pub(super) fn shown(row: &Row<'_>, column: &str, none: &str) -> String {
         Value::Absent => none.to_owned(),
         Value::Number(number) => grouped(number),
         Value::Signed(number) => number.to_string(),
+        Value::Fraction(number) => number.to_string(),
         Value::Text(text) => text.into_owned(),
     }
 }

@@ -247,7 +247,7 @@ impl Acceptor {
         });
         let limits = ConnLimits {
             global,
-            frontend: frontend.spec.maxconn,
+            frontend: frontend.limit(),
         };
         (Arc::clone(&frontend), limits)
     }

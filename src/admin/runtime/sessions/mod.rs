@@ -10,6 +10,7 @@ mod tests;
 
 use super::CommandContext;
 use super::access::{LOGGED_CHARS_MAX, printable};
+use super::names::{self, NO_BACKEND, NO_FRONTEND};
 use super::reply::{Reply, ReplyWriter};
 use crate::config::units;
 use crate::state::Snapshot;
@@ -51,8 +52,8 @@ pub(super) async fn show(
     reply: &mut ReplyWriter,
     args: &[&str],
 ) -> io::Result<()> {
-    let request = parse(args).and_then(|request| {
-        exists(&request.wanted, &context.shared.snapshot.load())?;
+    let request = parse(args).and_then(|mut request| {
+        resolve(&mut request.wanted, &context.shared.snapshot.load())?;
         Ok(request)
     });
     let Request { wanted, large } = match request {
@@ -184,22 +185,19 @@ fn age(text: Option<&str>) -> Result<Duration, String> {
         .map_err(|_| "Invalid age.\n".to_owned())
 }
 
-/// Whether the named objects exist.
-fn exists(wanted: &Wanted, snapshot: &Snapshot) -> Result<(), &'static str> {
-    if let Some(name) = &wanted.frontend {
-        let mut all = snapshot.frontends.iter().flatten();
-        all.find(|one| one.spec.name == *name)
-            .ok_or("No such frontend.\n")?;
+/// Puts the names of the objects where their numbers may stand; the error is HAProxy's when one does not exist.
+fn resolve(wanted: &mut Wanted, snapshot: &Snapshot) -> Result<(), &'static str> {
+    if let Some(name) = &mut wanted.frontend {
+        let found = names::frontend(snapshot, name).ok_or(NO_FRONTEND)?;
+        *name = Arc::clone(&found.spec.name);
     }
-    if let Some(name) = &wanted.backend {
-        let mut all = snapshot.backends.iter().flatten();
-        let backend = all.find(|one| one.spec.name == *name);
-        let backend = backend.ok_or("No such backend.\n")?;
-        if let Some(name) = &wanted.server {
-            let mut all = backend.servers.iter();
-            all.find(|one| one.spec.name == *name)
-                .ok_or("No such server.\n")?;
-        }
+    if let (Some(backend), Some(server)) = (&mut wanted.backend, &mut wanted.server) {
+        let (of, found) = names::server(snapshot, Some(&format!("{backend}/{server}")))?;
+        *backend = Arc::clone(&of.spec.name);
+        *server = Arc::clone(&found.spec.name);
+    } else if let Some(name) = &mut wanted.backend {
+        let found = names::backend(snapshot, name).ok_or(NO_BACKEND)?;
+        *name = Arc::clone(&found.spec.name);
     }
     Ok(())
 }

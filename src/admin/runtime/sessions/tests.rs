@@ -4,8 +4,8 @@ use crate::worker::sessions::SideView;
 
 fn asked(line: &str) -> Result<Request, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let request = parse(&words)?;
-    exists(&request.wanted, &seed(2))?;
+    let mut request = parse(&words)?;
+    resolve(&mut request.wanted, &seed(2))?;
     Ok(request)
 }
 

@@ -1,0 +1,162 @@
+//! Runs one command: checks the level, logs what may change something, and writes the answer. Admin thread.
+
+use super::access::{self, Peer};
+use super::grammar::{self, Entry, Verb};
+use super::reply::{Reply, ReplyWriter, SeverityOutput};
+use super::{CommandContext, DENIED, config, counters, maxconn, sessions, set, show};
+use crate::config::model::ApiLevel;
+use crate::live::counters::Clear;
+use crate::state::AdminRequest;
+use crate::stats::schema;
+use std::io;
+
+/// Runs one command and ends its reply. `false`: the connection is to end.
+pub(super) async fn execute(
+    context: &CommandContext,
+    reply: &mut ReplyWriter,
+    peer: &Peer,
+    words: &[String],
+) -> io::Result<bool> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let level = context.level().min(reply.level_max);
+    if let Some((entry, args)) = grammar::find(&words) {
+        if entry.level > level {
+            reply.send(Reply::error(DENIED)).await?;
+        } else if entry.verb == Verb::Quit {
+            return Ok(false);
+        } else if entry.changes_something() {
+            change(context, reply, peer, (entry, args, &words)).await?;
+        } else {
+            dispatch(context, reply, (entry.verb, args, level)).await?;
+        }
+    } else if !words.is_empty() || !reply.interactive {
+        let text = grammar::unknown(&words, level);
+        reply.send(Reply::Info(text)).await?;
+    }
+    let end = match (reply.prompt, reply.timed) {
+        (false, _) => "\n".to_owned(),
+        (true, false) => "\n> ".to_owned(),
+        (true, true) => format!("\n[{}]> ", uptime(context)),
+    };
+    reply.write(&end).await?;
+    Ok(true)
+}
+
+/// Runs a command that may change something. Logs it before, and again when it failed.
+async fn change(
+    context: &CommandContext,
+    reply: &mut ReplyWriter,
+    peer: &Peer,
+    (entry, args, words): (&Entry, &[&str], &[&str]),
+) -> io::Result<()> {
+    let command = access::printable(&words.join(" "), access::LOGGED_CHARS_MAX);
+    access::log_command(&context.path, peer, &command);
+    let answer = match entry.verb {
+        Verb::SetServer => set::server(context, args).await,
+        Verb::SetWeight => set::weight(context, args).await,
+        Verb::Enable => set::state(context, args, AdminRequest::Ready).await,
+        Verb::Disable => set::state(context, args, AdminRequest::Maint).await,
+        Verb::ShutdownSession => sessions::shutdown(context, args).await,
+        Verb::ShutdownSessions => set::shutdown_sessions(context, args).await,
+        Verb::Reload => set::reload(context).await,
+        Verb::Upgrade => set::upgrade(context).await,
+        Verb::ClearCounters => counters::clear(context, Clear::All).await,
+        Verb::ClearServerCounters => counters::clear_server(context, args).await,
+        Verb::SetMaxconnFrontend => maxconn::frontend(context, args).await,
+        Verb::SetMaxconnGlobal => maxconn::global(context, args).await,
+        // Commands that change nothing are run by `dispatch`.
+        _ => Reply::Done,
+    };
+    if let Some(reason) = answer.failure() {
+        let reason = access::printable(reason, access::LOGGED_CHARS_MAX);
+        access::log_failure(&context.path, peer, (&command, &reason));
+    }
+    reply.send(answer).await
+}
+
+/// Runs a command that changes nothing, or only the connection's settings.
+async fn dispatch(
+    context: &CommandContext,
+    reply: &mut ReplyWriter,
+    (verb, args, level): (Verb, &[&str], ApiLevel),
+) -> io::Result<()> {
+    let answer = match verb {
+        Verb::Help => Reply::Info(grammar::help(args, level)),
+        Verb::Operator => {
+            reply.level_max = level.min(ApiLevel::Operator);
+            Reply::Done
+        }
+        Verb::User => {
+            reply.level_max = ApiLevel::User;
+            Reply::Done
+        }
+        Verb::Prompt => prompt(reply, args),
+        Verb::ClearMaxima => counters::clear(context, Clear::Maxima).await,
+        Verb::SetSeverityOutput => match SeverityOutput::parse(args.first().copied()) {
+            Ok(severity) => {
+                reply.severity = severity;
+                Reply::Done
+            }
+            Err(problem) => Reply::error(problem),
+        },
+        Verb::ReloadDryRun => config::dry_run(context, args).await,
+        Verb::ShowConfig => config::show(context).await,
+        Verb::GetWeight => set::get_weight(context, args),
+        Verb::ShowBackend => Reply::Text(show::backends(context)),
+        Verb::ShowCliLevel => Reply::Info(format!("{}\n", level.name())),
+        Verb::ShowCliSockets => Reply::Text(show::sockets(context)),
+        Verb::ShowErrors => show::errors(context, args),
+        Verb::ShowSchema => Reply::Text(schema()),
+        Verb::ShowInfo => show::info(context, args),
+        Verb::ShowVersion => Reply::Info(show::version()),
+        Verb::ShowStat => return show::stat(context, reply, args).await,
+        Verb::ShowSess => return sessions::show(context, reply, args).await,
+        Verb::ShowServersConn => return show::servers_conn(context, reply, args).await,
+        Verb::ShowServersState => return show::servers_state(context, reply, args).await,
+        // `execute` handles quit; `change` runs what changes something.
+        _ => Reply::Done,
+    };
+    reply.send(answer).await
+}
+
+/// The answer to `prompt` with an unknown option.
+const PROMPT_USAGE: &str = "\
+Usage: prompt [help | n | i | p | timed]*
+Changes the default prompt and interactive mode. Available options:
+  help    display this help
+  n       set to single-command mode (no prompt, single command)
+  i       set to interactive mode only (no prompt, multi-command)
+  p       set to prompt+interactive mode (prompt + multi-command)
+  timed   toggle displaying the current date in the prompt
+Without any argument, toggles between n/i->p, p->n.
+";
+
+/// `prompt [help|n|i|p|timed]*`.
+fn prompt(reply: &mut ReplyWriter, args: &[&str]) -> Reply {
+    let modes = if args.is_empty() {
+        &[if reply.prompt { "n" } else { "p" }][..]
+    } else {
+        args
+    };
+    for mode in modes {
+        match *mode {
+            "n" => (reply.interactive, reply.prompt) = (false, false),
+            "i" => (reply.interactive, reply.prompt) = (true, false),
+            "p" => (reply.interactive, reply.prompt) = (true, true),
+            "timed" => {
+                (reply.interactive, reply.prompt) = (true, true);
+                reply.timed = !reply.timed;
+            }
+            _ => return Reply::error(PROMPT_USAGE),
+        }
+    }
+    Reply::Done
+}
+
+/// How long the process has run: days, hours, minutes and seconds.
+fn uptime(context: &CommandContext) -> String {
+    let seconds = context.shared.second();
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    format!("{days}:{hours:02}:{minutes:02}:{seconds:02}")
+}
