@@ -282,6 +282,8 @@ impl Running {
         // The reload task drops the listening sockets when it ends, so that they close when the workers no
         // longer need them. A panic of that task would have ended the process.
         let (how, left) = tokio::select! {
+            // A signal that came before the end of a handover is still passed on.
+            biased;
             how = self.signals.stop(&self.reload) => {
                 self.admin.enter(Phase::Stopping);
                 self.manager.notify(&[NotifyState::Stopping]);

@@ -508,3 +508,37 @@ fn fault_46_a_reload_during_an_upgrade_is_told_who_serves() {
     assert!(again.status.success(), "the new one reloads: {again:?}");
     next.stop();
 }
+
+/// Review 13 of milestone 4: a SIGHUP during an upgrade was dropped without a line, and a file that had changed
+/// after the new process had read it was never loaded.
+#[test]
+fn a_sighup_during_an_upgrade_is_kept_and_followed_by_whoever_serves() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    for succeeds in [true, false] {
+        let (address, other) = (ports::free(), ports::free());
+        let config = on(address, &peers);
+        let rlb = Rlb::start(&config);
+        let new = Next(upgrade_in_its_last_step(&rlb));
+        rlb.rewrite(&config.bind(other));
+        rlb.signal(Signal::SIGHUP);
+        let line = rlb
+            .events()
+            .wait_for("signal kept until the upgrade has ended");
+        assert!(line.contains("SIGHUP"), "{line}");
+        if succeeds {
+            let line = rlb.events().wait_for("signal passed on to the new process");
+            assert!(line.contains(&new.0.to_string()), "{line}");
+        } else {
+            kill(new.0, Signal::SIGKILL).expect("it waits for `go`");
+            rlb.events().wait_for("upgrade refused");
+        }
+        rlb.events().wait_for("\"reloaded: ");
+        echo(&mut connect(other), b"as the file says now");
+        echo(&mut connect(address), b"and as before");
+        if succeeds {
+            new.stop();
+        } else {
+            rlb.stop();
+        }
+    }
+}

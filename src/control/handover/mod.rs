@@ -24,7 +24,7 @@ mod predecessor;
 mod successor;
 
 pub use predecessor::{Predecessor, start_next};
-pub(super) use successor::{HandoverPayload, Successor};
+pub(super) use successor::{HandoverPayload, NewProcess, Successor};
 
 use std::ffi::OsString;
 use std::io;

@@ -7,7 +7,7 @@ use super::{BEGIN, Program, VARIABLE};
 use crate::sys::channel::{Channel, FDS_MAX, Message};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use socket2::Socket;
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -32,14 +32,12 @@ pub(in crate::control) struct HandoverPayload {
     pub(in crate::control) servers: String,
 }
 
-/// A new process that is ready to serve, and waits for the word.
+/// A new process that is ready to serve, and waits for `go`.
 #[derive(Debug)]
 pub(in crate::control) struct Successor {
     channel: Arc<Channel>,
-    /// Its process id.
-    pub(in crate::control) pid: u32,
-    /// See [`Introduced::pidfd`].
-    pidfd: Option<OwnedFd>,
+    /// The process.
+    pub(in crate::control) process: NewProcess,
 }
 
 impl Successor {
@@ -78,15 +76,11 @@ impl Successor {
     /// Hands over to a process that has introduced itself, and ends it if it cannot serve.
     fn prepare(
         channel: Arc<Channel>,
-        Introduced { pid, pidfd }: Introduced,
+        process: NewProcess,
         payload: &HandoverPayload,
     ) -> Result<Self, String> {
         let settled = settle(&channel, payload);
-        let successor = Self {
-            channel,
-            pid,
-            pidfd,
-        };
+        let successor = Self { channel, process };
         match settled {
             Ok(()) => Ok(successor),
             Err(why) => {
@@ -100,7 +94,7 @@ impl Successor {
     /// for it, and its end would reset them.
     pub(in crate::control) fn end(self) {
         self.channel.close();
-        let Some(pidfd) = self.pidfd else {
+        let Some(pidfd) = self.process.pidfd else {
             return;
         };
         // It may have ended by itself.
@@ -114,11 +108,12 @@ impl Successor {
     }
 
     /// It is in charge from now on, and gets what was counted so far.
-    pub(in crate::control) fn go(self, counters: &str) -> io::Result<()> {
+    pub(in crate::control) fn go(self, counters: &str) -> io::Result<NewProcess> {
         // A service without its counters is better than none.
         let file = memory_file("counters", counters).ok();
         let fds: Vec<_> = file.iter().map(AsFd::as_fd).collect();
-        self.channel.send("go", &fds)
+        self.channel.send("go", &fds)?;
+        Ok(self.process)
     }
 }
 
@@ -135,15 +130,39 @@ fn launch(program: &Program, theirs: OwnedFd) -> io::Result<Child> {
         .spawn()
 }
 
-/// Who is at the other end.
-struct Introduced {
-    pid: u32,
+/// The process at the other end.
+#[derive(Debug)]
+pub(in crate::control) struct NewProcess {
+    /// Its process id.
+    pub(in crate::control) pid: u32,
     /// The process itself: a number may be another process's by the time it is used. `None` where the
     /// kernel has no such thing (before Linux 5.3): then only the closed channel ends the process.
     pidfd: Option<OwnedFd>,
 }
 
-fn introduced(channel: &Channel) -> Result<Introduced, String> {
+impl NewProcess {
+    /// A process that is known by its number alone.
+    #[cfg(test)]
+    pub(in crate::control) fn numbered(pid: u32) -> Self {
+        Self { pid, pidfd: None }
+    }
+
+    /// Sends it a signal that this process got in its place.
+    ///
+    /// # Errors
+    /// `NotFound` when it has ended.
+    pub(in crate::control) fn signal(&self, signal: Signal) -> io::Result<()> {
+        if let Some(pidfd) = &self.pidfd {
+            pidfd_send_signal(pidfd, signal)?;
+        } else {
+            let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+            kill_process(pid.ok_or(io::ErrorKind::NotFound)?, signal)?;
+        }
+        Ok(())
+    }
+}
+
+fn introduced(channel: &Channel) -> Result<NewProcess, String> {
     let Message { text, mut fds } = next_message(channel, START_MAX)?;
     let pid = text.strip_prefix("pid ").and_then(|pid| pid.parse().ok());
     let Some(pid) = pid else {
@@ -157,7 +176,7 @@ fn introduced(channel: &Channel) -> Result<Introduced, String> {
         pidfd_open(pid, PidfdFlags::empty()).ok()
     };
     let pidfd = fds.pop().or_else(opened);
-    Ok(Introduced { pid, pidfd })
+    Ok(NewProcess { pid, pidfd })
 }
 
 /// Hands everything over and waits for the answer.

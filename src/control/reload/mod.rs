@@ -120,8 +120,6 @@ pub struct ReloadExit {
 /// The service is another process's.
 #[derive(Debug, Clone, Copy)]
 pub struct HandedOver {
-    /// The process id of the one that serves.
-    pub to: u32,
     /// How long the sessions that are left here may go on; `None`: for ever.
     pub limit: Option<Duration>,
 }
@@ -287,15 +285,17 @@ impl Reloader {
                 }
                 Wanted::Compare(shape) => (self.compare(shape).await, None),
                 Wanted::Show => (self.show(), None),
-                Wanted::Upgrade => self.upgrade(stop).await,
+                Wanted::Upgrade => {
+                    let _upgrading = self.requests.upgrading();
+                    self.upgrade(stop).await
+                }
             };
             if let Some(reply) = request.reply {
                 // Whoever asked may have gone.
                 let _ = reply.send(answer);
             }
-            if let Some(handed_over) = handed_over {
-                self.requests.taken_over_by(handed_over.to);
-                return Some(handed_over);
+            if handed_over.is_some() {
+                return handed_over;
             }
         }
     }

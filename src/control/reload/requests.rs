@@ -1,5 +1,8 @@
 //! What the reload task is asked for, by whom, and what it answers.
 
+use super::super::handover::NewProcess;
+use rustix::process::Signal;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, oneshot};
 
@@ -63,27 +66,74 @@ impl Answer {
     }
 }
 
+impl Wanted {
+    /// The signal that asks for it.
+    fn signal(self) -> Signal {
+        match self {
+            Self::Upgrade => Signal::USR2,
+            Self::Reload(_) | Self::Compare(_) | Self::Show => Signal::HUP,
+        }
+    }
+
+    /// Its name.
+    fn signal_name(self) -> &'static str {
+        match self.signal() {
+            Signal::USR2 => "SIGUSR2",
+            _ => "SIGHUP",
+        }
+    }
+}
+
+/// What both ends know of an upgrade.
+#[derive(Debug, Default)]
+struct UpgradeState {
+    /// One is under way.
+    running: AtomicBool,
+    /// One has succeeded: this process serves.
+    new_process: OnceLock<NewProcess>,
+}
+
+impl UpgradeState {
+    /// Passes a signal on to the process that serves. It has perhaps read its files before the signal came.
+    fn pass_on(&self, wanted: Wanted) {
+        let Some(process) = self.new_process.get() else {
+            return;
+        };
+        let (pid, signal) = (process.pid, wanted.signal_name());
+        match process.signal(wanted.signal()) {
+            Ok(()) => tracing::info!(pid, signal, "signal passed on to the new process"),
+            Err(error) => tracing::error!(pid, signal, %error, "signal not passed on"),
+        }
+    }
+}
+
+/// Marks that an upgrade is under way, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Upgrading(Arc<UpgradeState>);
+
+impl Drop for Upgrading {
+    fn drop(&mut self) {
+        self.0.running.store(false, Relaxed);
+    }
+}
+
 /// The receiving end of the requests.
 #[derive(Debug)]
 pub(super) struct Requests {
     receiver: mpsc::Receiver<Request>,
-    taken_over_by: Arc<OnceLock<u32>>,
+    state: Arc<UpgradeState>,
 }
 
 impl Requests {
     /// The two ends.
     pub(super) fn new() -> (ReloadHandle, Self) {
         let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
-        let taken_over_by = Arc::default();
+        let state = Arc::default();
         let handle = ReloadHandle {
             sender,
-            taken_over_by: Arc::clone(&taken_over_by),
+            state: Arc::clone(&state),
         };
-        let requests = Self {
-            receiver,
-            taken_over_by,
-        };
-        (handle, requests)
+        (handle, Self { receiver, state })
     }
 
     /// The next request; `None` when nobody is left who could ask.
@@ -91,15 +141,30 @@ impl Requests {
         self.receiver.recv().await
     }
 
-    /// Process `pid` serves from now on: says so to whoever waits, and to whoever asks later.
-    pub(super) fn taken_over_by(&mut self, pid: u32) {
+    /// An upgrade begins: signals that come before its end are logged as kept.
+    pub(super) fn upgrading(&self) -> Upgrading {
+        self.state.running.store(true, Relaxed);
+        Upgrading(Arc::clone(&self.state))
+    }
+
+    /// `process` serves from now on. Tells so to whoever waits for an answer and to whoever asks later, and
+    /// passes on the signals that have come during the upgrade, each kind once.
+    pub(super) fn taken_over_by(&mut self, process: NewProcess) {
+        let pid = process.pid;
         // It happens once in the life of a process.
-        let _ = self.taken_over_by.set(pid);
+        let _ = self.state.new_process.set(process);
         self.receiver.close();
+        let mut signals = Vec::new();
         while let Ok(request) = self.receiver.try_recv() {
-            if let Some(reply) = request.reply {
-                let _ = reply.send(Answer::taken_over_by(pid));
+            match request.reply {
+                // Whoever asked may have gone.
+                Some(reply) => drop(reply.send(Answer::taken_over_by(pid))),
+                None if signals.contains(&request.wanted) => {}
+                None => signals.push(request.wanted),
             }
+        }
+        for wanted in signals {
+            self.state.pass_on(wanted);
         }
     }
 }
@@ -108,16 +173,17 @@ impl Requests {
 #[derive(Debug, Clone)]
 pub struct ReloadHandle {
     sender: mpsc::Sender<Request>,
-    taken_over_by: Arc<OnceLock<u32>>,
+    state: Arc<UpgradeState>,
 }
 
 impl ReloadHandle {
-    /// A signal asks: the answer goes to the log.
+    /// A signal asks: the answer goes to the log. During an upgrade it is kept: when the upgrade fails the
+    /// files are read then, otherwise the new process gets the signal.
     pub fn signalled(&self) {
         self.tell(Wanted::Reload(Trigger::Signal));
     }
 
-    /// A signal asks for an upgrade: the answer goes to the log.
+    /// A signal asks for an upgrade: the answer goes to the log. During an upgrade it is kept likewise.
     pub fn upgrade_signalled(&self) {
         self.tell(Wanted::Upgrade);
     }
@@ -149,8 +215,16 @@ impl ReloadHandle {
             wanted,
             reply: None,
         };
-        if self.sender.try_send(request).is_err() {
-            tracing::warn!(?wanted, "a signal is not heard: too many requests wait");
+        let signal = wanted.signal_name();
+        match self.sender.try_send(request) {
+            Ok(()) if self.state.running.load(Relaxed) => {
+                tracing::info!(signal, "signal kept until the upgrade has ended");
+            }
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::warn!(signal, "signal ignored: too many requests wait");
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => self.state.pass_on(wanted),
         }
     }
 
@@ -165,7 +239,10 @@ impl ReloadHandle {
             Ok(()) => answer.await.ok(),
             Err(_) => None,
         };
-        answer.or_else(|| self.taken_over_by.get().copied().map(Answer::taken_over_by))
+        answer.or_else(|| {
+            let process = self.state.new_process.get()?;
+            Some(Answer::taken_over_by(process.pid))
+        })
     }
 }
 
@@ -182,7 +259,7 @@ mod tests {
             while requests.receiver.is_empty() {
                 tokio::task::yield_now().await;
             }
-            requests.taken_over_by(7);
+            requests.taken_over_by(NewProcess::numbered(7));
             drop(request);
         };
         let (waiting, queued, ()) = tokio::join!(handle.reload(), handle.upgrade(), upgrade);
@@ -195,6 +272,32 @@ mod tests {
         }
         drop(requests);
         assert!(handle.reload().await.is_some());
+    }
+
+    /// Review 13 of milestone 4: a signal that came during an upgrade was dropped without a line.
+    #[tokio::test]
+    async fn signals_during_an_upgrade_go_to_the_new_process() {
+        use std::os::unix::process::ExitStatusExt;
+        let sleeper = || {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("60").spawn().unwrap()
+        };
+        // Before the end of the upgrade, and between it and the end of the task.
+        for late in [false, true] {
+            let (handle, mut requests) = Requests::new();
+            let mut new = sleeper();
+            let upgrading = requests.upgrading();
+            if !late {
+                handle.signalled();
+                handle.signalled();
+            }
+            requests.taken_over_by(NewProcess::numbered(new.id()));
+            drop(upgrading);
+            if late {
+                handle.signalled();
+            }
+            assert_eq!(new.wait().unwrap().signal(), Some(Signal::HUP.as_raw()));
+        }
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 //! gives the upgrade up; one that comes later finds the service handed over, so that this process never
 //! takes a connection that waits for the new one.
 
-use super::super::handover::{self, HandoverPayload, Program, RUNTIME, Successor};
+use super::super::handover::{self, HandoverPayload, NewProcess, Program, RUNTIME, Successor};
 use super::{Answer, HandedOver, Reloader};
 use crate::stats::servers_state;
 use crate::sys::channel::Channel;
@@ -29,11 +29,13 @@ impl Reloader {
     ) -> (Answer, Option<HandedOver>) {
         let limit = self.current.global.upgrade_stop_after;
         match self.hand_over(stop).await {
-            Ok(pid) => {
+            Ok(process) => {
+                let pid = process.pid;
                 let line = format!("process {pid} serves from now on");
                 tracing::info!("upgraded: {line}");
                 let lines = vec![line];
-                let handed_over = HandedOver { to: pid, limit };
+                let handed_over = HandedOver { limit };
+                self.requests.taken_over_by(process);
                 (Answer { done: true, lines }, Some(handed_over))
             }
             Err(problem) => {
@@ -50,8 +52,8 @@ impl Reloader {
         }
     }
 
-    /// The process id of whom it was handed over to, or why it was not.
-    async fn hand_over(&mut self, stop: &CancellationToken) -> Result<u32, String> {
+    /// The process that it was handed over to, or why it was not.
+    async fn hand_over(&mut self, stop: &CancellationToken) -> Result<NewProcess, String> {
         let program = self.state.program.clone();
         let program = program.ok_or("what runs here is not a service (`rlb run`)")?;
         tracing::info!(program = %program.path.display(), "upgrade: starting the new process");
@@ -62,7 +64,7 @@ impl Reloader {
             servers: servers_state::whole(&self.snapshot.load(), Instant::now()),
         };
         let successor = start(program, payload, stop).await?;
-        let pid = successor.pid;
+        let pid = successor.process.pid;
         tracing::info!(pid, "upgrade: the new process is ready");
         let manager = self.state.manager().clone();
         manager.notify(&[NotifyState::MainPid(pid)]);
@@ -78,11 +80,14 @@ impl Reloader {
             let gone = |error| format!("the new process is gone: {error}");
             successor.go(&counters).map_err(gone)
         };
-        if let Err(problem) = gone {
-            let own = NotifyState::MainPid(std::process::id());
-            self.state.manager().notify(&[own]);
-            return Err(problem);
-        }
+        let process = match gone {
+            Ok(process) => process,
+            Err(problem) => {
+                let own = NotifyState::MainPid(std::process::id());
+                self.state.manager().notify(&[own]);
+                return Err(problem);
+            }
+        };
         self.state
             .admin_listeners
             .change(self.state.listeners.close_admin_listeners())
@@ -90,7 +95,7 @@ impl Reloader {
         if let Some(runtime) = &self.state.runtime {
             runtime.closing.cancel();
         }
-        Ok(pid)
+        Ok(process)
     }
 }
 

@@ -97,6 +97,11 @@ impl Watch {
                 (None, false)
             }
         };
+        if directories != self.directories {
+            // The files were read before they were watched: what has happened between is seen by one more look.
+            let now = Instant::now();
+            self.pending = Some((now, now));
+        }
         self.directories = directories;
     }
 
