@@ -88,6 +88,24 @@ pub struct Listeners {
     manager: ServiceManager,
 }
 
+/// Which of the binds that have lost what they listen on are opened again.
+#[derive(Debug)]
+pub(super) enum Reopen {
+    /// Each of them.
+    All,
+    /// These.
+    Only(HashSet<ListenerId>),
+}
+
+impl Reopen {
+    fn includes(&self, id: ListenerId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(these) => these.contains(&id),
+        }
+    }
+}
+
 /// The sockets that a reload needs, open but not yet accepted from.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -124,7 +142,7 @@ impl Listeners {
             manager: inherited.manager(),
         };
         let open = |bind: &Bind, options: &Options, shards| inherited.listen(bind, options, shards);
-        let prepared = table.prepare_by(config, maxconn, open)?;
+        let prepared = table.prepare_by(config, (maxconn, &Reopen::All), open)?;
         prepared.announce();
         // They are stored once they serve.
         table.entries = prepared.entries;
@@ -168,9 +186,15 @@ impl Listeners {
         }
     }
 
-    /// Opens what `config` needs beside the sockets there are. Changes nothing.
-    pub(super) fn prepare(&self, config: &Config, maxconn: u32) -> Result<Prepared, Vec<String>> {
-        self.prepare_by(config, maxconn, |_, options, shards| {
+    /// Opens what `config` needs beside the sockets there are, and those that are lost again as `reopen` says.
+    /// Changes nothing.
+    pub(super) fn prepare(
+        &self,
+        config: &Config,
+        maxconn: u32,
+        reopen: &Reopen,
+    ) -> Result<Prepared, Vec<String>> {
+        self.prepare_by(config, (maxconn, reopen), |_, options, shards| {
             socket::listen(options, shards)
         })
     }
@@ -179,7 +203,7 @@ impl Listeners {
     fn prepare_by(
         &self,
         config: &Config,
-        maxconn: u32,
+        (maxconn, reopen): (u32, &Reopen),
         mut open: impl FnMut(&Bind, &Options, usize) -> io::Result<Vec<Socket>>,
     ) -> Result<Prepared, Vec<String>> {
         let old: Vec<BindOf> = self.entries.iter().map(|entry| entry.of.clone()).collect();
@@ -200,6 +224,7 @@ impl Listeners {
         for (action, of) in match_binds(&old, &new).into_iter().zip(new) {
             let tuning = tunings.of_bind(&of);
             if let BindAction::Keeps(index) | BindAction::Moves(index) = action
+                && reopen.includes(self.entries[index].id)
                 && let Some(loss) = self.entries[index].loss(true)
                 && let Some((id, shards)) =
                     self.reopen((&of, tuning), loss, &mut open, &mut prepared)

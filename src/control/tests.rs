@@ -393,7 +393,9 @@ fn commit_of(config: Config) -> Commit {
         inherited::Inherited::receive(&config, crate::sys::service_manager::ServiceManager::none());
     let (table, _) = listeners::Listeners::open(&config, 100, &mut inherited).unwrap();
     Commit {
-        listeners: table.prepare(&config, 100).unwrap(),
+        listeners: table
+            .prepare(&config, 100, &listeners::Reopen::All)
+            .unwrap(),
         config: Arc::new(config),
         maxconn: 100,
         addresses: std::collections::HashMap::new(),

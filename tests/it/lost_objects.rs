@@ -12,11 +12,13 @@ use crate::harness::rlb::{PROGRAM, Rlb, Start, command};
 use crate::harness::runtime::{Fixture, ask};
 use crate::upgrade::Next;
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is said of a socket that was opened again.
@@ -41,6 +43,36 @@ fn make_v0(here: &Netns, there: &Netns) {
     }
 }
 
+/// The program, which waits when it is started by an upgrade.
+struct Gate(tempfile::TempDir);
+
+impl Gate {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let gate = dir.path().join("gate");
+        mkfifo(&gate, Mode::S_IRWXU).expect("a pipe with a name");
+        let script = format!(
+            "#!/bin/bash\nif [ \"$RLB_HANDOVER\" = begin/1 ]; then read -r _ <\"{}\"; fi\n\
+             exec -a \"$0\" \"{PROGRAM}\" \"$@\"\n",
+            gate.display()
+        );
+        let program = dir.path().join("rlb");
+        std::fs::write(&program, script).expect("a script");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&program, mode).expect("it can be run");
+        Self(dir)
+    }
+
+    fn program(&self) -> PathBuf {
+        self.0.path().join("rlb")
+    }
+
+    /// Lets the new process start.
+    fn open(&self) {
+        std::fs::write(self.0.path().join("gate"), "go\n").expect("it waits there");
+    }
+}
+
 /// Fault 33 (a): clients of an interface that was made again were refused, for ever.
 #[test]
 fn fault_33_a_bind_whose_interface_is_made_again_is_opened_again() {
@@ -52,7 +84,9 @@ fn fault_33_a_bind_whose_interface_is_made_again_is_opened_again() {
     let peer = here.enter(|| Peer::start(Behaviour::Echo));
     let config = Config::new().server_with(peer.address(), "check = false");
     let bind = "{ address = \"0.0.0.0:9000\", interface = \"v0\" }";
-    let rlb = Start::new(&with_bind(&config, bind)).netns(&here).ready();
+    let gate = Gate::new();
+    let rlb = Start::new(&with_bind(&config, bind)).netns(&here);
+    let rlb = rlb.program(gate.program()).ready();
     let address: SocketAddr = "10.99.0.1:9000".parse().expect("an address");
     let mut kept = there.enter(|| connect(address));
     there.enter(|| echo(&mut kept, b"before"));
@@ -66,11 +100,13 @@ fn fault_33_a_bind_whose_interface_is_made_again_is_opened_again() {
         eventually_eq(2 * TIMEOUT, &count, || rlb.events().with(REOPENED).len());
         there.enter(|| echo(&mut connect(address), b"after"));
     }
-    // Fault 40: an upgrade that finds it lost said that it is not configured any more. The next attempt of
-    // the old process is some seconds away.
+    // Fault 40: an upgrade that finds it lost said that it is not configured any more. During the upgrade the
+    // old process opens nothing.
+    rlb.signal(Signal::SIGUSR2);
+    rlb.events().wait_for("upgrade: starting the new process");
     here.ip(&["link", "del", "v0"]);
     make_v0(&here, &there);
-    rlb.signal(Signal::SIGUSR2);
+    gate.open();
     let next = Next::of(&rlb);
     let closed = rlb.events().with("inherited socket closed");
     let said = |line: &String| line.contains("its interface was deleted and made again");
@@ -125,6 +161,26 @@ fn fault_33_a_unix_bind_whose_file_is_removed_is_opened_again() {
     eventually_true(2 * TIMEOUT, "opened again in its place", || echoes(&path));
     eventually_eq(TIMEOUT, &2, || rlb.events().with(REOPENED).len());
     rlb.stop_after(kept);
+}
+
+/// Review 11 of milestone 4: a second socket that was lost within five seconds of the first waited for the rest of
+/// them.
+#[test]
+fn each_lost_socket_is_opened_as_soon_as_its_loss_is_noticed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let paths = ["one", "other", "third"].map(|name| dir.path().join(name));
+    let peer = Peer::start(Behaviour::Echo);
+    let config = paths.iter().fold(Config::new(), |config, path| {
+        config.bind(format!("unix:{}", path.display()))
+    });
+    let rlb = Rlb::start(&config.server_with(peer.address(), "check = false"));
+    for path in &paths {
+        std::fs::remove_file(path).expect("it is there");
+        // It is looked at once a second.
+        let within = Duration::from_millis(2500);
+        eventually_true(within, "opened again", || echoes(path));
+    }
+    rlb.stop();
 }
 
 /// Fault 33 (c): a runtime socket whose file was removed could not be reached until a restart.

@@ -3,12 +3,11 @@
 //!
 //! Part of the reload task, so that no reload is under way meanwhile.
 
-use super::super::listeners::Listeners;
-use super::super::loss::LostBind;
+use super::super::listeners::{Listeners, Reopen};
 use super::{Reloader, RuntimeListener};
 use crate::config::model::Config;
 use crate::worker::ListenerId;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -16,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 /// How often sockets are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Time between two attempts to open lost sockets again.
+/// Time between two attempts to open the same lost socket again. The first is made when the loss is noticed.
 const REOPEN_EVERY: Duration = Duration::from_secs(5);
 
 /// When to look.
@@ -26,66 +25,77 @@ pub(super) fn ticks() -> Interval {
     ticks
 }
 
-/// What is known to be lost.
+/// What is known to be lost and was logged, and before which time it is not opened again.
 #[derive(Debug, Default)]
 pub(super) struct LostSockets {
-    /// Binds that the log was told of.
-    told: HashSet<ListenerId>,
-    /// The log was told of the runtime socket.
-    runtime_told: bool,
-    /// None is opened again before this.
-    retry_at: Option<Instant>,
+    binds: HashMap<ListenerId, Instant>,
+    runtime: Option<Instant>,
 }
 
 impl LostSockets {
-    /// The binds that are lost now; each is said once until it is well again.
-    fn look(&mut self, listeners: &Listeners) -> Vec<LostBind> {
+    /// Looks at the binds, and logs each that is lost once until it is well again. Returns those that are to
+    /// be opened again now.
+    fn look(&mut self, listeners: &Listeners, now: Instant) -> HashSet<ListenerId> {
         let lost = listeners.lost();
-        self.told.retain(|id| lost.iter().any(|one| one.id == *id));
+        self.binds
+            .retain(|id, _| lost.iter().any(|one| one.id == *id));
+        let mut due = HashSet::new();
         for one in &lost {
-            if self.told.insert(one.id) {
+            let at = self.binds.entry(one.id).or_insert_with(|| {
                 let (proxy, address, reason) = (&*one.proxy, &one.address, &one.loss);
                 tracing::error!(proxy, address, %reason, "listening socket lost");
+                now
+            });
+            if one.curable && is_due(at, now) {
+                due.insert(one.id);
             }
         }
-        lost
+        due
     }
+}
+
+/// Whether the time `at` of the next attempt has come; if so, sets the one after it.
+fn is_due(at: &mut Instant, now: Instant) -> bool {
+    let due = now >= *at;
+    if due {
+        *at = now + REOPEN_EVERY;
+    }
+    due
 }
 
 impl Reloader {
     /// Looks whether sockets have lost what they listen on, and opens those again that can be opened now.
     pub(super) async fn check_sockets(&mut self) {
-        let lost = self.lost_sockets.look(&self.state.listeners);
-        let config = Arc::clone(&self.current);
-        let runtime_can_open = self.look_at_runtime(&config);
-        let binds_can_open = lost.iter().any(|one| one.curable);
         let now = Instant::now();
-        let too_early = self.lost_sockets.retry_at.is_some_and(|at| now < at);
-        if too_early || !(runtime_can_open || binds_can_open) {
-            return;
-        }
-        self.lost_sockets.retry_at = Some(now + REOPEN_EVERY);
-        if !binds_can_open {
+        let config = Arc::clone(&self.current);
+        if self.is_runtime_due(&config, now) {
             self.reopen_lost_runtime(&config).await;
-        } else if let Err(problems) = self.put_in_force(config).await {
+        }
+        let due = self.lost_sockets.look(&self.state.listeners, now);
+        if !due.is_empty()
+            && let Err(problems) = self.put_in_force(config, &Reopen::Only(due)).await
+        {
             for problem in problems {
                 tracing::error!(problem, "listening sockets not opened again");
             }
         }
     }
 
-    /// Whether the runtime socket is lost and can be opened again; says once that it is lost.
-    fn look_at_runtime(&mut self, config: &Config) -> bool {
+    /// Whether the runtime socket is lost and is to be opened again now; logs once that it is lost.
+    fn is_runtime_due(&mut self, config: &Config, now: Instant) -> bool {
         let (Some(runtime), Some(api)) = (&self.state.runtime, &config.runtime_api) else {
             return false;
         };
-        let lost = runtime.is_lost(api);
-        if lost && !self.lost_sockets.runtime_told {
+        if !runtime.is_lost(api) {
+            self.lost_sockets.runtime = None;
+            return false;
+        }
+        let at = self.lost_sockets.runtime.get_or_insert_with(|| {
             let path = api.socket.display();
             tracing::error!(%path, reason = "its file was removed or replaced", "runtime socket lost");
-        }
-        self.lost_sockets.runtime_told = lost;
-        lost && RuntimeListener::can_reopen(api)
+            now
+        });
+        RuntimeListener::can_reopen(api) && is_due(at, now)
     }
 
     /// Opens the runtime socket again where its file was removed or replaced. What the system refuses is
@@ -99,7 +109,7 @@ impl Reloader {
         let path = api.socket.display();
         Some(match runtime.reopen(api).await {
             Ok(()) => {
-                self.lost_sockets.runtime_told = false;
+                self.lost_sockets.runtime = None;
                 tracing::warn!(%path, "runtime socket opened again");
                 format!("runtime-api: {path} opened again: its file was removed or replaced")
             }

@@ -24,7 +24,7 @@ use super::admin_listeners::{
 };
 use super::commit::Commit;
 use super::handover::Program;
-use super::listeners::Listeners;
+use super::listeners::{Listeners, Reopen};
 use super::loss::Reopened;
 use super::resolve;
 use crate::config::descriptors::{self, TooFewDescriptors};
@@ -328,7 +328,7 @@ impl Reloader {
         let config = Arc::new(applicable(&self.current, written));
         let before = Arc::clone(&self.current);
         let snapshot = self.snapshot.load_full();
-        let mut notes = match self.put_in_force(Arc::clone(&config)).await {
+        let mut notes = match self.put_in_force(Arc::clone(&config), &Reopen::All).await {
             Ok(notes) => notes,
             Err(problems) => return self.refuse(trigger, problems.into()),
         };
@@ -430,9 +430,13 @@ impl Reloader {
     }
 
     /// Prepares `config` and has it committed. Returns a sentence for each socket that was opened again.
-    async fn put_in_force(&mut self, config: Arc<Config>) -> Result<Vec<String>, Vec<String>> {
+    async fn put_in_force(
+        &mut self,
+        config: Arc<Config>,
+        reopen: &Reopen,
+    ) -> Result<Vec<String>, Vec<String>> {
         let (done, committed) = oneshot::channel();
-        let (commit, log) = self.prepare(Arc::clone(&config), done).await?;
+        let (commit, log) = self.prepare(Arc::clone(&config), reopen, done).await?;
         self.state.manager().notify(&reloading());
         let stopping = || vec!["rlb is stopping".to_owned()];
         self.commits.send(commit).await.map_err(|_| stopping())?;
@@ -444,7 +448,9 @@ impl Reloader {
         let change = self.state.listeners.take(listeners);
         self.state.log.apply(log);
         self.follow_runtime_mode(&config);
-        reopened.extend(self.reopen_lost_runtime(&config).await);
+        if matches!(reopen, Reopen::All) {
+            reopened.extend(self.reopen_lost_runtime(&config).await);
+        }
         self.current = config;
         self.state.admin_listeners.change(change).await;
         self.state.manager().notify(&[NotifyState::Ready]);
@@ -455,11 +461,12 @@ impl Reloader {
     async fn prepare(
         &mut self,
         config: Arc<Config>,
+        reopen: &Reopen,
         done: oneshot::Sender<super::listeners::Prepared>,
     ) -> Result<Prepared, Vec<String>> {
         let maxconn = maxconn(&config, self.nofile);
         let maxconn = maxconn.map_err(|error| vec![error.to_string()])?;
-        let listeners = self.state.listeners.prepare(&config, maxconn)?;
+        let listeners = self.state.listeners.prepare(&config, maxconn, reopen)?;
         let node = config.global.node.as_deref();
         let log = self.state.log.plan_change(&config.log, node);
         // A file system may take its time, and health checks are not to wait for it.

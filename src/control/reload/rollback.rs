@@ -4,6 +4,7 @@
 //! reload has changed and that were up before it are looked at, and only verdicts of health checks
 //! count: an operator who takes servers out means it.
 
+use super::super::listeners::Reopen;
 use super::Reloader;
 use crate::config::model::Config;
 use crate::live::ReloadEnd;
@@ -107,7 +108,7 @@ impl Reloader {
         };
         let mut reason = format!("backend {backend} has lost all its servers by the reload");
         tracing::error!("{reason}: going back to the configuration before");
-        match self.put_in_force(watch.before).await {
+        match self.put_in_force(watch.before, &Reopen::All).await {
             Ok(_) => {
                 self.follow_files();
                 self.sources = std::mem::take(&mut self.sources_before);
