@@ -3,7 +3,7 @@
 use super::EXIT_CONFIG;
 use super::convert::{self, HaproxyArgs};
 use crate::app;
-use crate::config::{self, InputFiles, Load, descriptors};
+use crate::config::{self, InputFiles, Load, Severity, descriptors};
 use crate::control::handover::{self, Predecessor, Program};
 use crate::log::events::{self, EventFormat, EventLog};
 use clap::ValueEnum;
@@ -118,7 +118,10 @@ fn tell(problems: &[config::Diagnostic], log: &EventLog) {
             eprintln!("{}", problem.render(false));
         } else {
             let (code, hint) = (problem.code, problem.hint.as_deref());
-            tracing::error!(code, hint, "{}", problem.line());
+            match problem.severity {
+                Severity::Error => tracing::error!(code, hint, "{}", problem.line()),
+                Severity::Warning => tracing::warn!(code, hint, "{}", problem.line()),
+            }
         }
     }
     log.flush(FLUSH_MAX);

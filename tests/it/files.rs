@@ -120,6 +120,27 @@ fn fault_08_a_reload_prints_its_warnings() {
     scene.rlb.stop();
 }
 
+/// Review 15 of milestone 4: the warnings of a refused reload were logged as errors.
+#[test]
+fn the_warnings_of_a_refused_reload_or_start_are_logged_as_warnings() {
+    let (scene, _peer) = scene(Config::new());
+    let more = format!(
+        "include = 'none.d/*.toml'\n{}",
+        scene.config.clone().frontend("maxcon = 9")
+    );
+    let is_as_severe_as_it_is = |lines: Vec<String>| {
+        for (text, level) in [("no file matches", "WARN"), ("unknown key", "ERROR")] {
+            let line = lines.iter().find(|line| line.contains(text));
+            let line = line.unwrap_or_else(|| panic!("{text} in {lines:#?}"));
+            assert!(line.contains(&format!("\"level\":\"{level}\"")), "{line}");
+        }
+    };
+    scene.rlb.reload_refused(&more);
+    is_as_severe_as_it_is(scene.rlb.events().all());
+    is_as_severe_as_it_is(Start::new(&more).exits().1);
+    scene.rlb.stop();
+}
+
 /// Faults 9 and 32: while a file is written in steps, nothing is closed; then it is in force.
 #[test]
 fn fault_09_a_slow_writer_takes_nothing_away() {

@@ -5,7 +5,7 @@
 //! as long as it goes on, further loads are refused at once and no second thread waits.
 
 use crate::config::model::Config;
-use crate::config::{Diagnostic, Files, InputFiles, Limits, Load};
+use crate::config::{Diagnostic, Files, InputFiles, Limits, Load, Severity};
 use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
@@ -16,23 +16,53 @@ const LOAD_MAX: Duration = Duration::from_secs(10);
 /// What is wrong, twice: a line each for the log, and as an operator is shown it.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
-    pub(super) lines: Vec<String>,
+    pub(super) lines: Vec<Line>,
     pub(super) shown: Vec<String>,
 }
 
+/// A line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    severity: Severity,
+    pub(super) text: String,
+}
+
+impl Line {
+    /// Writes it to the log, at the level of its severity.
+    pub(super) fn log(&self) {
+        let text = &self.text;
+        match self.severity {
+            Severity::Error => tracing::error!("reload: {text}"),
+            Severity::Warning => tracing::warn!("reload: {text}"),
+        }
+    }
+
+    pub(super) fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
 impl From<Vec<String>> for Problems {
-    fn from(lines: Vec<String>) -> Self {
+    fn from(shown: Vec<String>) -> Self {
+        let lines = shown.iter().cloned().map(|text| Line {
+            severity: Severity::Error,
+            text,
+        });
         Self {
-            shown: lines.clone(),
-            lines,
+            lines: lines.collect(),
+            shown,
         }
     }
 }
 
 impl From<&[Diagnostic]> for Problems {
     fn from(diagnostics: &[Diagnostic]) -> Self {
+        let lines = diagnostics.iter().map(|one| Line {
+            severity: one.severity,
+            text: one.line(),
+        });
         Self {
-            lines: diagnostics.iter().map(Diagnostic::line).collect(),
+            lines: lines.collect(),
             shown: diagnostics.iter().map(|one| one.render(false)).collect(),
         }
     }
@@ -150,13 +180,13 @@ mod tests {
         };
         let limit = Duration::from_millis(20);
         let refused = loading.run(limit, stuck).await.unwrap_err();
-        let said = &refused.problems.lines[0];
+        let said = &refused.problems.lines[0].text;
         assert!(
             said.contains("rlb.toml") && said.contains("not answered"),
             "{said}"
         );
         let refused = loading.run(LOAD_MAX, nothing).await.unwrap_err();
-        let said = &refused.problems.lines[0];
+        let said = &refused.problems.lines[0].text;
         assert!(said.contains("an earlier load"), "{said}");
         drop(release);
         // The load that was stuck ends; then the next one runs, whose empty list comes through.

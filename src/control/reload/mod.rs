@@ -39,7 +39,7 @@ use crate::sys::raw;
 use crate::sys::service_manager::ServiceManager;
 use crate::worker::order::{Order, Workers};
 use arc_swap::ArcSwap;
-use load::{Loaded, Loading, Problems};
+use load::{Line, Loaded, Loading, Problems};
 use lost_sockets::LostSockets;
 pub use requests::{Answer, REQUESTS_MAX, ReloadHandle, Shape};
 use requests::{Request, Requests, Trigger, Wanted};
@@ -172,7 +172,7 @@ pub struct Reloader {
     /// What the last load has looked at, and every one since the last that succeeded.
     files: Vec<PathBuf>,
     /// What a change of a file was refused for; said once.
-    refused: Vec<String>,
+    refused: Vec<Line>,
     lost_sockets: LostSockets,
 }
 
@@ -322,9 +322,7 @@ impl Reloader {
                 return Answer { done: false, lines };
             }
         }
-        for line in warnings.lines.iter().take(LOGGED_MAX) {
-            tracing::warn!("{line}");
-        }
+        warnings.lines.iter().take(LOGGED_MAX).for_each(Line::log);
         let config = Arc::new(applicable(&self.current, written));
         let before = Arc::clone(&self.current);
         let snapshot = self.snapshot.load_full();
@@ -530,14 +528,17 @@ impl Reloader {
         // A watched file that stays wrong is reported once, not each time it is written.
         if trigger != Trigger::Watch || self.refused != lines {
             self.refused.clone_from(&lines);
-            for line in lines.iter().take(LOGGED_MAX) {
-                tracing::error!("reload: {line}");
-            }
+            let (errors, warnings): (Vec<&Line>, Vec<&Line>) =
+                lines.iter().partition(|line| line.is_error());
+            // The errors are why it was refused: warnings are not to push them out.
+            let all = errors.into_iter().chain(warnings);
+            all.take(LOGGED_MAX).for_each(Line::log);
             if let Some(more) = more_than_logged(&lines) {
                 tracing::error!("reload: and {more} more problems");
             }
             tracing::error!("reload refused: {UNCHANGED}");
-            let lines = lines.into_iter().chain([UNCHANGED.to_owned()]).collect();
+            let lines = lines.into_iter().map(|line| line.text);
+            let lines = lines.chain([UNCHANGED.to_owned()]).collect();
             self.note(ReloadEnd::Refused, lines);
         }
         shown.push(UNCHANGED.to_owned());
@@ -563,7 +564,7 @@ impl Reloader {
 }
 
 /// How many of `lines` the log does not get.
-fn more_than_logged(lines: &[String]) -> Option<usize> {
+fn more_than_logged<T>(lines: &[T]) -> Option<usize> {
     lines.len().checked_sub(LOGGED_MAX).filter(|more| *more > 0)
 }
 
