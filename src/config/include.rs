@@ -1,8 +1,8 @@
 //! The files that a pattern of `include` matches.
 //!
 //! Each part of the pattern between two slashes is compared with the names in one directory. Invariant: at most
-//! [`ENTRIES_MAX`] directory entries are read for a configuration, whatever its patterns are. So `**`, which
-//! matches directories at any depth, is refused.
+//! [`ENTRIES_MAX`] directory entries are read for a configuration, whatever its patterns are; to open a
+//! directory counts as [`DIRECTORY_ENTRIES`]. So `**`, which matches directories at any depth, is refused.
 
 use super::units::Problem;
 use glob::{MatchOptions, Pattern};
@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// Most directory entries that the patterns of a configuration are compared with.
 pub const ENTRIES_MAX: usize = 100_000;
+
+/// The entries that can be read in the time in which a directory is opened.
+const DIRECTORY_ENTRIES: usize = 20;
 
 /// Whether `path` is a pattern and not the name of one file.
 pub(super) fn is_pattern(path: &str) -> bool {
@@ -50,7 +53,14 @@ pub(super) fn find(directory: &Path, pattern: &str, entries: &mut usize) -> Resu
             .map_err(|error| Problem::new("the pattern is not valid").hint(error.msg))?;
         let mut next = Vec::new();
         for path in &paths {
+            *entries = entries.saturating_sub(DIRECTORY_ENTRIES);
             next.extend(names(path, &name, entries, &mut found.problems));
+            if *entries == 0 {
+                found.problems.push(format!(
+                    "no more than {ENTRIES_MAX} directory entries are looked at"
+                ));
+                return Ok(found);
+            }
         }
         paths = next;
     }
@@ -59,7 +69,7 @@ pub(super) fn find(directory: &Path, pattern: &str, entries: &mut usize) -> Resu
     Ok(found)
 }
 
-/// The entries of `directory` that match `name`, sorted.
+/// The entries of `directory` that match `name`, sorted; not all of them when `entries` becomes 0.
 fn names(
     directory: &Path,
     name: &Pattern,
@@ -93,9 +103,6 @@ fn names(
     let mut found = Vec::new();
     for entry in list {
         if *entries == 0 {
-            problems.push(format!(
-                "more than {ENTRIES_MAX} directory entries to look at"
-            ));
             break;
         }
         *entries -= 1;

@@ -1,7 +1,7 @@
 //! The costs of a load, and the files that it reads: unusual texts and kinds of files.
 
 use super::{diagnostics, limits, load};
-use crate::config::{BINDS_MAX, MARKS_MAX, SERVERS_MAX, load_or_pipe, load_with};
+use crate::config::{BINDS_MAX, ENTRIES_MAX, MARKS_MAX, SERVERS_MAX, load_or_pipe, load_with};
 use rustix::fs::{FileType, Mode, mknodat};
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write as _;
@@ -205,6 +205,26 @@ fn fault_43_only_regular_files_are_read() {
     let loaded = load_or_pipe(&path("fifo"), &limits());
     assert!(loaded.is_ok(), "{loaded:?}");
     writer.join().expect("the writer");
+}
+
+/// Faults 43 and 45, their kind: many directories with few entries each.
+#[test]
+fn the_directories_that_a_pattern_opens_are_bounded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let many = ENTRIES_MAX / 20 + 1;
+    for number in 0..many {
+        fs::create_dir(directory.path().join(format!("{number}"))).expect("a directory");
+    }
+    let top = directory.path().join("rlb.toml");
+    fs::write(&top, "include = '*/*.toml'\n").expect("written");
+    let problems = load_with(&top, &limits()).expect_err("too many");
+    let told: Vec<_> = problems.iter().map(|it| &*it.message).collect();
+    let expected = format!("no more than {ENTRIES_MAX} directory entries are looked at");
+    assert_eq!(
+        told.iter().filter(|it| **it == expected).count(),
+        1,
+        "{told:?}"
+    );
 }
 
 #[test]
