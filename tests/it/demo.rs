@@ -80,6 +80,24 @@ fn every_server_has_traffic_and_one_node_blinks() {
     assert!(answered > 50, "{last}");
 }
 
+/// What ends with the demo is no failure.
+#[test]
+fn a_service_manager_ends_it_without_failed_connections() {
+    let mut demo = Demo::start(&[]);
+    eventually(WITHIN, "traffic", || {
+        let csv = demo.csv();
+        let served = |name: &&str| {
+            csv.row(&format!("{name}-backend"), "BACKEND")
+                .number("stot")
+        };
+        (NAMES.iter().map(served).min() > Some(9)).then_some(())
+    });
+    demo.process.signal(Signal::SIGTERM);
+    assert_eq!(demo.process.wait(STOP_WITHIN).code(), Some(0));
+    let last = demo.process.stdout.wait_for("connections answered");
+    assert!(last.contains(" answered, 0 failed"), "{last}");
+}
+
 #[test]
 fn two_demos_run_side_by_side_and_end_by_themselves() {
     let mut demos = [(); 2].map(|()| Demo::start(&["--seconds", "3"]));

@@ -62,7 +62,8 @@ impl Reloadable {
                 let ready = "Loading success";
                 let before = process.stderr.with(ready).len();
                 process.signal(Signal::SIGUSR2);
-                eventually_true(Duration::from_secs(10), "HAProxy has reloaded", || {
+                // It starts a new process, which takes its time on a busy machine.
+                eventually_true(Duration::from_secs(30), "HAProxy has reloaded", || {
                     process.stderr.with(ready).len() > before
                 });
             }
