@@ -5,6 +5,7 @@
 //! something reaches control, in the order of the checks. One that cannot, a pass of a server that is up with a
 //! full counter, is only noted; nearly every check is such.
 
+use super::places::Places;
 use super::probe::{IdleSockets, Outcome, ProbeOptions, Target, probe};
 use super::schedule::{Grid, IntervalKind};
 use crate::config::descriptors::checks_at_once;
@@ -19,7 +20,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
@@ -159,6 +160,8 @@ impl CheckHandle {
             let due = grid.due(interval, now);
             let next = extra.map_or(due.at, |extra| extra.min(due.at));
             tokio::select! {
+                // A random order would cost instructions and change nothing.
+                biased;
                 () = sleep_until(next.into()) => {
                     if next < due.at {
                         continue;
@@ -192,7 +195,7 @@ pub struct CheckContext {
     parts: CheckParts,
     /// Bounds the checks in flight, so that many servers without an answer do not use up the sessions'
     /// descriptors.
-    at_once: Semaphore,
+    places: Places,
     reset: Cell<bool>,
     idle: IdleSockets,
     origin: Instant,
@@ -203,13 +206,9 @@ pub struct CheckContext {
 impl CheckContext {
     /// Checks end with FIN until [`CheckContext::set_reset`].
     pub fn new(parts: CheckParts) -> Rc<Self> {
-        let at_once = checks_at_once(u64::from(nofile()));
-        let at_once = usize::try_from(at_once).map_or(Semaphore::MAX_PERMITS, |most| {
-            most.min(Semaphore::MAX_PERMITS)
-        });
         Rc::new(Self {
             parts,
-            at_once: Semaphore::new(at_once),
+            places: Places::new(checks_at_once(u64::from(nofile()))),
             reset: Cell::new(false),
             idle: IdleSockets::default(),
             origin: Instant::now(),
@@ -296,11 +295,11 @@ pub async fn run(
 /// Makes one check. `false` when control has ended.
 async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Target) -> bool {
     let (live, handle) = (&server.live, &server.handle);
-    // Usually there is a free permit, and no future is made to wait for one. A check that waits here begins
-    // late, and so does its timeout. The semaphore is never closed.
-    let _permit = match context.at_once.try_acquire() {
-        Ok(permit) => Some(permit),
-        Err(_) => context.at_once.acquire().await.ok(),
+    // Usually a place is free, and no future is made to wait for one. A check that waits here begins late, and
+    // so does its timeout.
+    let _place = match context.places.try_take() {
+        Some(place) => place,
+        None => context.places.take().await,
     };
     live.check.begin();
     let started = Instant::now();
