@@ -9,15 +9,17 @@ mod watchdog;
 
 use crate::admin::{self, AdminListenerSet, runtime::Runtime};
 use crate::config::descriptors::{self, TooFewDescriptors};
-use crate::config::model::Config;
+use crate::config::model::{Config, RuntimeApi};
 use crate::config::{Files, InputFiles, Limits};
 use crate::control::admin_listeners::{
     self, AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimeSocket,
 };
-use crate::control::handover::{Predecessor, Program};
+use crate::control::handover::{
+    OldProcesses, PASSED_MAX, PassedConnection, Predecessor, Program, Reporter, ReporterParts,
+};
 use crate::control::inherited::Inherited;
 use crate::control::listeners::Listeners;
-use crate::control::reload::{ReloadExit, ReloadHandle, ReloadState, Source, maxconn};
+use crate::control::reload::{HandedOver, ReloadExit, ReloadHandle, ReloadState, Source, maxconn};
 use crate::control::{Control, Parts as ControlParts, server_events};
 use crate::live::pulse::Pulse;
 use crate::live::{GlobalLive, LogQueue, WorkerToken};
@@ -40,7 +42,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle as Task, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -210,11 +212,12 @@ async fn start(
         program,
     };
     let (reloader, reload) = control.reloader(source, config, reload_state);
-    let runtime = api.map(|(api, sockets)| core.runtime(api.socket, sockets, &reload));
+    let (passed, connections) = channel(PASSED_MAX);
+    let runtime = core.runtime(api, connections, &reload);
     let admin = core.spawn_admin((changes, runtime), reserve)?;
     let control = spawn_critical(control.run(stops.checks.clone()));
     if let Some(predecessor) = predecessor {
-        take_over(predecessor, &core.control).await?;
+        take_over(predecessor, &core).await?;
     }
     // Only now: what is accepted before would be lost if the old process stayed in charge.
     reloader.accept(stats, socket, &core.workers).await;
@@ -230,6 +233,7 @@ async fn start(
         stops,
         threads,
         admin,
+        passed,
         control,
         reload,
         reloads,
@@ -238,18 +242,24 @@ async fn start(
     })
 }
 
-/// Reports to the predecessor that this process is ready, waits until this process is in charge, and adds
-/// the predecessor's counters to its own.
-async fn take_over(predecessor: Predecessor, control: &ControlHandle) -> Result<(), Error> {
-    let text = spawn_blocking(move || predecessor.wait_for_go())
+/// Reports to the predecessor that this process is ready, waits until this process is in charge, adds the
+/// predecessor's counters to its own, and follows it from then on.
+async fn take_over(predecessor: Predecessor, core: &Core) -> Result<(), Error> {
+    let waiting = predecessor.clone();
+    let text = spawn_blocking(move || waiting.wait_for_go())
         .await
         .unwrap_or_else(|error| Err(error.into()))
         .map_err(system("cannot take over"))?;
     let (done, counted) = oneshot::channel();
-    if control.report(ToControl::AddCounters { text, done }).await {
+    if core
+        .control
+        .report(ToControl::AddCounters { text, done })
+        .await
+    {
         // A control task that has ended ends the process.
         let _ = counted.await;
     }
+    predecessor.follow(&core.old_processes);
     Ok(())
 }
 
@@ -268,6 +278,8 @@ struct Running {
     stops: Stops,
     threads: Vec<JoinHandle<()>>,
     admin: admin::Handle,
+    /// Connections of a newer process's runtime socket, for the admin thread.
+    passed: Sender<PassedConnection>,
     control: Task<()>,
     reload: ReloadHandle,
     /// Returns the log for its end. Ends without a stop only after a handover.
@@ -297,9 +309,10 @@ impl Running {
             None => (None, None),
         };
         let is_old = handed_over.is_some();
-        let (how, limit) = if let Some(handed_over) = handed_over {
-            self.leave();
-            (how, ("upgrade-stop-after", handed_over.limit))
+        let mut reports = None;
+        let (how, limit) = if let Some(HandedOver { limit, reporter }) = handed_over {
+            reports = Some(self.leave(reporter).await);
+            (how, ("upgrade-stop-after", limit))
         } else {
             tracing::info!("stopping");
             let how = withdraw(how, &mut self.signals, &self.core.snapshot).await;
@@ -313,6 +326,11 @@ impl Running {
         end_sessions(how, &mut self.signals, limit, &self.stops, self.threads).await;
         if let Some(watchdog) = self.watchdog {
             watchdog.abort();
+        }
+        if let Some((reports, ended)) = reports {
+            ended.cancel();
+            // A panic there would be logged.
+            let _ = reports.await;
         }
         self.stops.checks.cancel();
         let _ = self.control.await;
@@ -330,15 +348,24 @@ impl Running {
     }
 
     /// After a handover the other process checks, decides and reports; this one has only its sessions left. The
-    /// other process accepts what waits in the sockets.
-    fn leave(&self) {
+    /// other process accepts what waits in the sockets. Returns the task that tells it of the sessions, and what
+    /// tells that task that they have ended.
+    async fn leave(&self, reporter: Reporter) -> (Task<()>, CancellationToken) {
         let sessions = self.core.global.active.get();
         tracing::info!(sessions, "no new sessions here; those that run go on");
         self.stops.workers.handed_over.cancel();
-        self.stops.checks.cancel();
+        self.core.control.report(ToControl::HandedOver).await;
         if let Some(watchdog) = &self.watchdog {
             watchdog.abort();
         }
+        let parts = ReporterParts {
+            snapshot: Arc::clone(&self.core.snapshot),
+            old_processes: self.core.old_processes.clone(),
+            passed: self.passed.clone(),
+        };
+        let ended = CancellationToken::new();
+        let reports = tokio::task::spawn_local(reporter.run(parts, ended.clone()));
+        (reports, ended)
     }
 }
 
@@ -372,6 +399,7 @@ struct Core {
     log: LogQueue,
     control: ControlHandle,
     workers: Workers,
+    old_processes: OldProcesses,
 }
 
 impl Core {
@@ -393,6 +421,7 @@ impl Core {
         Self {
             threads,
             snapshot,
+            old_processes: OldProcesses::new(Arc::clone(&global), control.clone()),
             global,
             log,
             control,
@@ -415,13 +444,18 @@ impl Core {
 
     fn runtime(
         &self,
-        path: PathBuf,
-        sockets: Receiver<RuntimeSocket>,
+        api: Option<(RuntimeApi, Receiver<RuntimeSocket>)>,
+        connections: Receiver<PassedConnection>,
         reload: &ReloadHandle,
     ) -> Runtime {
+        let api = api.map(|(api, sockets)| (api.socket, sockets));
+        // Without a socket of its own it serves the connections that a newer process passes on.
+        let (path, sockets) = api.unwrap_or_else(|| (PathBuf::new(), channel(1).1));
         Runtime {
             sockets,
             path,
+            connections,
+            old_processes: self.old_processes.clone(),
             control: self.control.clone(),
             reload: reload.clone(),
             workers: self.workers.clone(),
@@ -431,13 +465,13 @@ impl Core {
     /// Starts the admin thread; it hears later of what it is to listen on.
     fn spawn_admin(
         &self,
-        (changes, runtime): (Receiver<ListenerChange>, Option<Runtime>),
+        (changes, runtime): (Receiver<ListenerChange>, Runtime),
         reserve: Arc<DescriptorReserve>,
     ) -> Result<admin::Handle, Error> {
         let listeners = AdminListenerSet {
             open: Vec::new(),
             changes,
-            runtime,
+            runtime: Some(runtime),
         };
         admin::spawn(listeners, Arc::clone(&self.snapshot), reserve)
             .map_err(system("cannot start the stats listener"))

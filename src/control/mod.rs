@@ -225,6 +225,7 @@ impl Control {
                     changes.push(change.clone());
                     answers.push((done, batch.change_runtime(&change)));
                 }
+                ToControl::HandedOver => self.stop_tasks.cancel(),
                 ToControl::AddCounters { text, done } => {
                     counted.push(text);
                     answers.push((done, true));

@@ -7,8 +7,10 @@ use super::counters::Traffic;
 use super::failures::{FailedSessions, FailureReports, Shortages, Throttle};
 use super::gauge::Gauge;
 use super::load::Load;
+use super::old_processes::OldProcess;
 use super::reloads::Reloads;
 use super::sharded::{Counter, Level, Shards};
+use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -57,6 +59,8 @@ pub struct GlobalLive {
     pub dropped_logs: AtomicU64,
     /// Counts and results of reloads.
     pub reloads: Reloads,
+    /// Processes before this one that still have sessions, the newest first.
+    pub old_processes: ArcSwap<Vec<OldProcess>>,
     /// Per-shard counts.
     pub traffic: Shards<GlobalTraffic>,
     /// Most pipes of one worker, used and free (`Maxpipes` is the sum of all workers).
@@ -79,6 +83,7 @@ impl GlobalLive {
             freed: Notify::new(),
             dropped_logs: AtomicU64::new(0),
             reloads: Reloads::default(),
+            old_processes: ArcSwap::default(),
             traffic: Shards::new(shards),
             pipes_max: PIPES_MAX,
             reserve_lent: Arc::default(),

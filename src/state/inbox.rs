@@ -64,7 +64,9 @@ pub enum ToControl {
         /// Told when the change is published; `false`: the object is not there any more.
         done: oneshot::Sender<bool>,
     },
-    /// The process before hands over what it has counted.
+    /// Another process serves: no check is made any more. What is asked for the sessions here is still done.
+    HandedOver,
+    /// A process before this one tells what it has counted.
     AddCounters {
         /// As `control::handover::counters` writes it.
         text: String,

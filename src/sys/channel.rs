@@ -1,7 +1,7 @@
 //! A channel between two processes of rlb on one machine: each message has a text and descriptors, over a pair
 //! of unix sockets that preserve message boundaries (`SOCK_SEQPACKET`).
 //!
-//! Blocking, with a timeout. Usable from any thread. Invariant: received descriptors are closed on exec.
+//! Blocking, with a timeout, or without waiting. Usable from any thread. Invariant: received descriptors are closed on exec.
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -85,27 +85,49 @@ impl Channel {
         send(&self.0, text, fds)
     }
 
+    /// Sends one message without waiting.
+    ///
+    /// # Errors
+    /// `EPIPE` when the other end is closed; `WouldBlock` when there is no room for it now.
+    pub fn try_send(&self, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send_with(&self.0, text, fds, SendFlags::DONTWAIT)
+    }
+
     /// The next message; `None` when the other end is closed.
     ///
     /// # Errors
     /// `TimedOut` when no message comes in time. `InvalidData` for a message that is not UTF-8 or did not
     /// arrive whole: its text is longer than [`TEXT_MAX`], or this process may not open all its descriptors.
     pub fn receive(&self) -> io::Result<Option<Message>> {
+        self.receive_with(RecvFlags::empty())
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+                _ => error,
+            })
+    }
+
+    /// The next message without waiting; `None` when the other end is closed.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none now; otherwise as [`Channel::receive`].
+    pub fn try_receive(&self) -> io::Result<Option<Message>> {
+        self.receive_with(RecvFlags::DONTWAIT)
+    }
+
+    fn receive_with(&self, flags: RecvFlags) -> io::Result<Option<Message>> {
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
         let mut text = vec![0; TEXT_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut buffers = [IoSliceMut::new(&mut text)];
-        let mut receive = || recvmsg(&self.0, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC);
+        let mut receive = || recvmsg(&self.0, &mut buffers, &mut control, flags);
         let received = match receive() {
             // The other end was closed with unread data. The kernel reports that once, before the messages that
             // it had sent.
             Err(Errno::CONNRESET) => receive(),
             result => result,
         };
-        let received = received.map_err(|error| match error {
-            Errno::AGAIN => io::ErrorKind::TimedOut.into(),
-            other => io::Error::from(other),
-        })?;
+        let received = received?;
         let mut fds = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(more) = message {
@@ -131,11 +153,26 @@ impl Channel {
     }
 }
 
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Sends one message of a text and at most [`FDS_MAX`] descriptors through a unix socket.
 ///
 /// # Errors
 /// Those of `sendmsg`.
 pub(super) fn send(socket: &Socket, text: &str, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, text, fds, SendFlags::empty())
+}
+
+fn send_with(
+    socket: &Socket,
+    text: &str,
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if fds.len() > FDS_MAX {
@@ -145,7 +182,7 @@ pub(super) fn send(socket: &Socket, text: &str, fds: &[BorrowedFd<'_>]) -> io::R
         control.push(SendAncillaryMessage::ScmRights(fds));
     }
     let text = [IoSlice::new(text.as_bytes())];
-    sendmsg(socket, &text, &mut control, SendFlags::NOSIGNAL)?;
+    sendmsg(socket, &text, &mut control, flags | SendFlags::NOSIGNAL)?;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod lab;
 mod limits;
 mod logs;
 mod lost_objects;
+mod old_processes;
 mod packaging;
 mod process;
 mod relay;

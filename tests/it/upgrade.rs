@@ -28,7 +28,7 @@ pub(crate) struct Next(Pid);
 impl Next {
     /// The process of the `count`th upgrade in this log.
     #[track_caller]
-    fn logged(rlb: &Rlb, count: usize) -> Self {
+    pub(crate) fn logged(rlb: &Rlb, count: usize) -> Self {
         let line = eventually(TIMEOUT, "an upgrade", || {
             rlb.events().with(DONE).into_iter().nth(count - 1)
         });
@@ -48,8 +48,13 @@ impl Next {
         next
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> String {
+        self.0.to_string()
+    }
+
     /// Whether it runs; a zombie does not count.
-    fn lives(&self) -> bool {
+    pub(crate) fn lives(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0));
         stat.is_ok_and(|stat| !stat.contains(") Z "))
     }
@@ -71,7 +76,7 @@ impl Drop for Next {
 }
 
 /// Runs `rlb upgrade` with this runtime socket.
-fn upgrade(socket: &Path) -> Output {
+pub(crate) fn upgrade(socket: &Path) -> Output {
     command(&["upgrade", "--socket", socket.to_str().expect("text")])
 }
 
@@ -85,7 +90,7 @@ fn info(socket: &Path, name: &str) -> String {
         .to_owned()
 }
 
-fn on(address: SocketAddr, peers: &[Peer]) -> Config {
+pub(crate) fn on(address: SocketAddr, peers: &[Peer]) -> Config {
     let config = Config::new().bind(address);
     peers.iter().fold(config, |config, peer| {
         config.server_with(peer.address(), "check = false")

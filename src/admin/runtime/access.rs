@@ -4,6 +4,8 @@
 //! credentials (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)) are checked against the configured mode, as if a file
 //! with that mode belonged to the user and group of this process.
 
+use crate::config::model::ApiLevel;
+use crate::control::handover::Asker;
 use crate::sys::raw::peer_groups;
 use std::fmt::Write;
 use std::io;
@@ -26,6 +28,8 @@ pub(super) struct Peer {
     groups: Vec<u32>,
     /// 0 when this process cannot see its pid namespace.
     pid: i32,
+    /// The level that a newer process has granted it, whose client it is.
+    granted: Option<ApiLevel>,
 }
 
 impl Peer {
@@ -41,7 +45,32 @@ impl Peer {
             // A kernel before 4.13 does not tell: then only the effective group counts.
             groups: peer_groups(stream.as_fd()).unwrap_or_default(),
             pid: credentials.pid().unwrap_or(0),
+            granted: None,
         })
+    }
+
+    /// The client of a newer process.
+    pub(super) fn passed(asker: &Asker) -> Self {
+        Self {
+            uid: asker.uid,
+            // The newer process has admitted it.
+            gid: u32::MAX,
+            groups: Vec::new(),
+            pid: asker.pid,
+            granted: Some(asker.level),
+        }
+    }
+
+    pub(super) fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub(super) fn granted(&self) -> Option<ApiLevel> {
+        self.granted
     }
 
     /// Whether it could connect to a socket file with `mode` that belongs to this process, which needs write
@@ -116,6 +145,7 @@ mod tests {
             gid,
             groups: groups.to_vec(),
             pid: 1,
+            granted: None,
         };
         let owner = (10, 20);
         for (uid, gid, groups, mode, admitted) in [

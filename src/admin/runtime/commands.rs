@@ -3,7 +3,7 @@
 use super::access::{self, Peer};
 use super::grammar::{self, Entry, Verb};
 use super::reply::{Reply, ReplyWriter, SeverityOutput};
-use super::{CommandContext, DENIED, config, counters, maxconn, sessions, set, show};
+use super::{CommandContext, DENIED, config, counters, maxconn, process, sessions, set, show};
 use crate::config::model::ApiLevel;
 use crate::live::counters::Clear;
 use crate::state::AdminRequest;
@@ -18,7 +18,7 @@ pub(super) async fn execute(
     words: &[String],
 ) -> io::Result<bool> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let level = context.level().min(reply.level_max);
+    let level = context.level(peer).min(reply.level_max);
     if let Some((entry, args)) = grammar::find(&words) {
         if entry.level > level {
             reply.send(Reply::error(DENIED)).await?;
@@ -27,18 +27,13 @@ pub(super) async fn execute(
         } else if entry.changes_something() {
             change(context, reply, peer, (entry, args, &words)).await?;
         } else {
-            dispatch(context, reply, (entry.verb, args, level)).await?;
+            dispatch(context, reply, peer, (entry.verb, args, level)).await?;
         }
     } else if !words.is_empty() || !reply.interactive {
         let text = grammar::unknown(&words, level);
         reply.send(Reply::Info(text)).await?;
     }
-    let end = match (reply.prompt, reply.timed) {
-        (false, _) => "\n".to_owned(),
-        (true, false) => "\n> ".to_owned(),
-        (true, true) => format!("\n[{}]> ", uptime(context)),
-    };
-    reply.write(&end).await?;
+    reply.end(context.shared.second()).await?;
     Ok(true)
 }
 
@@ -78,6 +73,7 @@ async fn change(
 async fn dispatch(
     context: &CommandContext,
     reply: &mut ReplyWriter,
+    peer: &Peer,
     (verb, args, level): (Verb, &[&str], ApiLevel),
 ) -> io::Result<()> {
     let answer = match verb {
@@ -104,12 +100,13 @@ async fn dispatch(
         Verb::GetWeight => set::get_weight(context, args),
         Verb::ShowBackend => Reply::Text(show::backends(context)),
         Verb::ShowCliLevel => Reply::Info(format!("{}\n", level.name())),
-        Verb::ShowCliSockets => Reply::Text(show::sockets(context)),
+        Verb::ShowCliSockets => Reply::Text(show::sockets(context, peer)),
         Verb::ShowErrors => show::errors(context, args),
+        Verb::ShowProc => Reply::Text(process::show(context)),
         Verb::ShowSchema => Reply::Text(schema()),
         Verb::ShowInfo => show::info(context, args),
         Verb::ShowVersion => Reply::Info(show::version()),
-        Verb::ShowStat => return show::stat(context, reply, args).await,
+        Verb::ShowStat => return show::stat(context, reply, peer, args).await,
         Verb::ShowSess => return sessions::show(context, reply, args).await,
         Verb::ShowServersConn => return show::servers_conn(context, reply, args).await,
         Verb::ShowServersState => return show::servers_state(context, reply, args).await,
@@ -151,12 +148,4 @@ fn prompt(reply: &mut ReplyWriter, args: &[&str]) -> Reply {
         }
     }
     Reply::Done
-}
-
-/// How long the process has run: days, hours, minutes and seconds.
-fn uptime(context: &CommandContext) -> String {
-    let seconds = context.shared.second();
-    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
-    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
-    format!("{days}:{hours:02}:{minutes:02}:{seconds:02}")
 }

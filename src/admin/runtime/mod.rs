@@ -15,6 +15,7 @@ mod framing;
 mod grammar;
 mod maxconn;
 mod names;
+mod process;
 mod reply;
 #[cfg(test)]
 mod robust;
@@ -25,6 +26,7 @@ mod show;
 use super::Shared;
 use crate::config::model::ApiLevel;
 use crate::control::admin_listeners::RuntimeSocket;
+use crate::control::handover::{OldProcesses, PassedConnection};
 use crate::control::reload::ReloadHandle;
 use crate::live::failures::Throttle;
 use crate::state::ControlHandle;
@@ -34,7 +36,8 @@ use crate::sys::socket;
 use crate::worker::order::Workers;
 use access::Peer;
 use framing::{Lines, words};
-use reply::{Reply, ReplyWriter};
+use process::Target;
+use reply::{Reply, ReplyWriter, SeverityOutput};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -67,6 +70,10 @@ pub struct Runtime {
     pub sockets: mpsc::Receiver<RuntimeSocket>,
     /// Where it is, as configured.
     pub path: PathBuf,
+    /// Connections that a newer process passes on.
+    pub connections: mpsc::Receiver<PassedConnection>,
+    /// Those that commands can be run in.
+    pub old_processes: OldProcesses,
     /// Receives changes.
     pub control: ControlHandle,
     /// Receives requests for reloads.
@@ -81,6 +88,7 @@ struct CommandContext {
     control: ControlHandle,
     reload: ReloadHandle,
     workers: Workers,
+    old_processes: OldProcesses,
     /// Path of the socket.
     path: String,
     /// It has no file whose mode the kernel could check.
@@ -90,16 +98,19 @@ struct CommandContext {
 }
 
 impl CommandContext {
-    /// The level of clients now; a reload changes it.
-    fn level(&self) -> ApiLevel {
+    /// The level of `peer` now; a reload changes it, unless another process has granted it.
+    fn level(&self, peer: &Peer) -> ApiLevel {
         let api = self.shared.snapshot.load().api;
-        api.map_or(ApiLevel::User, |api| api.level)
+        let level = peer.granted().or_else(|| api.map(|api| api.level));
+        level.unwrap_or(ApiLevel::User)
     }
 
     /// Whether `peer` may use the socket now; a reload changes the mode.
     fn admits(&self, peer: &Peer) -> bool {
         let api = self.shared.snapshot.load().api;
-        !self.is_abstract || api.is_some_and(|api| peer.may_connect(api.mode))
+        peer.granted().is_some()
+            || !self.is_abstract
+            || api.is_some_and(|api| peer.may_connect(api.mode))
     }
 }
 
@@ -112,6 +123,7 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
         control: runtime.control,
         reload: runtime.reload,
         workers: runtime.workers,
+        old_processes: runtime.old_processes,
         is_abstract: path.starts_with(ABSTRACT),
         path,
         refusals: Throttle::default(),
@@ -126,7 +138,33 @@ pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
             };
         }
     };
-    shared.stop.run_until_cancelled(accepting).await;
+    let passing = pass(&context, &places, runtime.connections);
+    let serving = async { tokio::join!(accepting, passing) };
+    shared.stop.run_until_cancelled(serving).await;
+}
+
+/// Serves the connections that a newer process passes on.
+async fn pass(
+    context: &Rc<CommandContext>,
+    places: &Arc<Semaphore>,
+    mut connections: mpsc::Receiver<PassedConnection>,
+) {
+    while let Some(PassedConnection { stream, asker }) = connections.recv().await {
+        let Ok(place) = Arc::clone(places).acquire_owned().await else {
+            return;
+        };
+        let Ok(stream) = UnixStream::from_std(stream) else {
+            continue;
+        };
+        let task = Rc::clone(context);
+        context.shared.tracker.spawn_local(async move {
+            let severity = SeverityOutput::parse(Some(&asker.severity));
+            let severity = severity.unwrap_or(SeverityOutput::None);
+            // An error means that the client has gone.
+            let _ = serve(&task, stream, (Peer::passed(&asker), severity)).await;
+            drop(place);
+        });
+    }
 }
 
 /// The next socket to accept from; waits for ever when none will come.
@@ -186,9 +224,10 @@ impl Acceptor for RuntimeAcceptor<'_> {
     async fn admit(&self, (client, _): Connection, place: OwnedSemaphorePermit) {
         let context = Rc::clone(self.context);
         self.context.shared.tracker.spawn_local(async move {
-            if let Ok(stream) = UnixStream::from_std(client.into()) {
+            let stream = UnixStream::from_std(client.into());
+            if let Ok((peer, stream)) = stream.and_then(|it| Ok((Peer::of(&it)?, it))) {
                 // An error means that the client has gone.
-                let _ = serve(&context, stream).await;
+                let _ = serve(&context, stream, (peer, SeverityOutput::None)).await;
             }
             drop(place);
         });
@@ -217,11 +256,15 @@ fn shown(path: &Path) -> String {
 }
 
 /// Serves one connection: one line, or any number after the command `prompt`.
-async fn serve(context: &CommandContext, stream: UnixStream) -> io::Result<()> {
-    let peer = Peer::of(&stream)?;
+async fn serve(
+    context: &CommandContext,
+    stream: UnixStream,
+    (peer, severity): (Peer, SeverityOutput),
+) -> io::Result<()> {
     let (reading, writing) = stream.into_split();
     let mut lines = Lines::new(reading);
     let mut reply = ReplyWriter::new(writing);
+    reply.severity = severity;
     loop {
         if !context.admits(&peer) {
             let second = u64::from(context.shared.second());
@@ -247,7 +290,15 @@ async fn serve(context: &CommandContext, stream: UnixStream) -> io::Result<()> {
             Ok(Ok(None) | Err(_)) | Err(_) => return Ok(()),
         };
         for command in framing::commands(&line) {
-            if !commands::execute(context, &mut reply, &peer, &words(&command)).await? {
+            let command = match process::addressed(&command) {
+                Some((Target::Own, command)) => command,
+                Some(other) => {
+                    process::forward(context, &mut reply, &peer, other).await?;
+                    continue;
+                }
+                None => &*command,
+            };
+            if !commands::execute(context, &mut reply, &peer, &words(command)).await? {
                 return Ok(());
             }
         }
@@ -265,6 +316,9 @@ const DENIED: &str = "Permission denied\n";
 pub fn exercise_line(bytes: &[u8]) {
     let line = String::from_utf8_lossy(bytes);
     for command in framing::commands(&line) {
+        if let Some((_, rest)) = process::addressed(&command) {
+            assert!(command.ends_with(rest) && rest.len() < command.len());
+        }
         let words = words(&command);
         assert!(words.iter().map(String::len).sum::<usize>() <= command.len());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();

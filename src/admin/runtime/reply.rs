@@ -71,6 +71,15 @@ impl SeverityOutput {
         }
     }
 
+    /// The word of `set severity-output`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Number => "number",
+            Self::String => "string",
+        }
+    }
+
     /// The prefix of an answer of this level of syslog(3).
     fn mark(self, level: Level) -> String {
         match self {
@@ -143,14 +152,55 @@ impl ReplyWriter {
         self.write(&text).await
     }
 
+    /// Ends a reply: an empty line, and the prompt, if there is one. `seconds`: how long the process has run.
+    ///
+    /// # Errors
+    /// Those of [`ReplyWriter::write`].
+    pub(super) async fn end(&mut self, seconds: u32) -> io::Result<()> {
+        let end = format!("\n{}", self.prompt_text(seconds));
+        self.write(&end).await
+    }
+
+    /// Writes the prompt, if there is one.
+    ///
+    /// # Errors
+    /// Those of [`ReplyWriter::write`].
+    pub(super) async fn write_prompt(&mut self, seconds: u32) -> io::Result<()> {
+        let prompt = self.prompt_text(seconds);
+        self.write(&prompt).await
+    }
+
+    fn prompt_text(&self, seconds: u32) -> String {
+        match (self.prompt, self.timed) {
+            (false, _) => String::new(),
+            (true, false) => "> ".to_owned(),
+            (true, true) => format!("[{}]> ", uptime(seconds)),
+        }
+    }
+
     /// Writes all of `text`.
     ///
     /// # Errors
     /// When the client has gone, or does not take a chunk within [`CLI_TIMEOUT`].
     pub(super) async fn write(&mut self, text: &str) -> io::Result<()> {
-        for chunk in text.as_bytes().chunks(CHUNK_BYTES) {
+        self.write_bytes(text.as_bytes()).await
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// As [`ReplyWriter::write`].
+    pub(super) async fn write_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for chunk in bytes.chunks(CHUNK_BYTES) {
             timeout(CLI_TIMEOUT, self.stream.write_all(chunk)).await??;
         }
         Ok(())
     }
+}
+
+/// How long the process has run: days, hours, minutes and seconds.
+fn uptime(seconds: u32) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    format!("{days}:{hours:02}:{minutes:02}:{seconds:02}")
 }

@@ -4,6 +4,7 @@
 //! many short turns.
 
 use super::CommandContext;
+use super::access::Peer;
 use super::names;
 use super::reply::{Reply, ReplyWriter};
 use super::set::leading_number;
@@ -73,8 +74,8 @@ pub(super) fn errors(context: &CommandContext, args: &[&str]) -> Reply {
 const NO_PROXY: &str = "No such proxy.\n";
 
 /// `show cli sockets`.
-pub(super) fn sockets(context: &CommandContext) -> String {
-    let level = context.level().name();
+pub(super) fn sockets(context: &CommandContext, peer: &Peer) -> String {
+    let level = context.level(peer).name();
     let prefix = if context.is_abstract { "" } else { "unix@" };
     format!(
         "# socket lvl processes\n{prefix}{} {level} all\n",
@@ -91,6 +92,7 @@ pub(super) fn version() -> String {
 pub(super) async fn stat(
     context: &CommandContext,
     reply: &mut ReplyWriter,
+    peer: &Peer,
     args: &[&str],
 ) -> io::Result<()> {
     let shared = &context.shared;
@@ -115,7 +117,7 @@ pub(super) async fn stat(
     }
     let requests = Arc::clone(&shared.requests);
     // As in HAProxy, by the level of the socket, not by that to which the client has lowered itself.
-    let legends = context.level() >= ApiLevel::Operator;
+    let legends = context.level(peer) >= ApiLevel::Operator;
     let rows = Rows::new(snapshot, requests, Instant::now())
         .filtered(filter)
         .with_legends(legends);

@@ -1,4 +1,5 @@
-//! What a process has counted, as it is handed over with the last word of an upgrade, so that totals go on.
+//! What a process has counted, as it is handed over with `go`, so that totals go on; and what it counts after that
+//! while its sessions end.
 //!
 //! Text: the version in the first line, then a line for each object that has counted anything, its fields
 //! separated by tabs: kind, name (of a server: backend and server), and `NAME=NUMBER` pairs. Tolerant both
@@ -104,7 +105,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// Writes what is not 0; nothing where all is.
-fn line(text: &mut String, names: &[&str], counted: impl Iterator<Item = (&'static str, u64)>) {
+fn line<'a>(text: &mut String, names: &[&str], counted: impl Iterator<Item = (&'a str, u64)>) {
     let start = text.len();
     text.push_str(&names.join("\t"));
     let end = text.len();
@@ -122,6 +123,55 @@ fn line(text: &mut String, names: &[&str], counted: impl Iterator<Item = (&'stat
 /// Numbers by their names.
 type Counts<'a> = HashMap<&'a str, u64>;
 
+/// The kind and the names of each object of a text, and what it has counted; `None`: another version.
+fn parse(text: &str) -> Option<HashMap<Vec<&str>, Counts<'_>>> {
+    let lines = text.strip_prefix(VERSION)?.strip_prefix('\n')?.lines();
+    Some(lines.map(parse_line).collect())
+}
+
+fn parse_line(line: &str) -> (Vec<&str>, Counts<'_>) {
+    let mut fields = line.split('\t');
+    let kind = fields.next().unwrap_or_default();
+    let names = match kind {
+        "process" => 0,
+        "server" => 2,
+        _ => 1,
+    };
+    let key = std::iter::once(kind).chain(fields.by_ref().take(names));
+    let key = key.collect();
+    let pairs = fields.filter_map(|pair| {
+        let (name, count) = pair.split_once('=')?;
+        Some((name, count.parse().ok()?))
+    });
+    (key, pairs.collect())
+}
+
+/// What was counted between two texts of this version, in the same form; `None`: nothing. Of highest values that
+/// have risen it has the new ones. It has no downtimes: after an upgrade the new process counts those.
+pub(super) fn since(before: &str, now: &str) -> Option<String> {
+    let before = parse(before)?;
+    let mut text = format!("{VERSION}\n");
+    let nothing = text.len();
+    for (names, counts) in parse(now)? {
+        let known = before.get(&names);
+        let more = counts.iter().filter_map(|(name, now)| {
+            let before = known.map_or(0, |known| count(known, name));
+            match *name {
+                "downtime_ms" => None,
+                name if is_highest_value(name) => (*now > before).then_some((name, *now)),
+                // An operator may have cleared it.
+                name => Some((name, now.saturating_sub(before))),
+            }
+        });
+        line(&mut text, &names, more);
+    }
+    (text.len() > nothing).then_some(text)
+}
+
+fn is_highest_value(name: &str) -> bool {
+    ["rate_max", "conn_rate_max"].contains(&name) || MAXIMA.iter().any(|(it, _)| *it == name)
+}
+
 /// Adds what the process before has counted to the shard of this thread. The snapshot that follows, where
 /// servers or backends have been down; their downtime is part of it.
 pub(in crate::control) fn add(
@@ -130,24 +180,7 @@ pub(in crate::control) fn add(
     token: &WorkerToken,
     now: Instant,
 ) -> Option<Snapshot> {
-    let lines = text.strip_prefix(VERSION)?.strip_prefix('\n')?.lines();
-    let mut counted: HashMap<Vec<&str>, Counts<'_>> = HashMap::new();
-    for line in lines {
-        let mut fields = line.split('\t');
-        let kind = fields.next().unwrap_or_default();
-        let names = match kind {
-            "process" => 0,
-            "server" => 2,
-            _ => 1,
-        };
-        let key = std::iter::once(kind).chain(fields.by_ref().take(names));
-        let key = key.collect();
-        let pairs = fields.filter_map(|pair| {
-            let (name, count) = pair.split_once('=')?;
-            Some((name, count.parse().ok()?))
-        });
-        counted.insert(key, pairs.collect());
-    }
+    let counted = parse(text)?;
     if let Some(counts) = counted.get(&["process"][..]) {
         let mine = base.global.traffic.mine(token);
         for (name, counter) in GLOBAL {
@@ -319,6 +352,46 @@ mod tests {
             text = write(&next, now);
         }
         assert!(text.len() < 500, "zeroes are not written: {text}");
+    }
+
+    /// Review 8 of milestone 4: what the old process counted after the hand-over was lost.
+    #[test]
+    fn what_is_counted_later_is_told_once() {
+        let now = Instant::now() + Duration::from_secs(100);
+        let token = WorkerToken::new(0);
+        let first = start(&["s1", "s2"], now);
+        let server = |snapshot: &Snapshot, index: usize| {
+            Arc::clone(&snapshot.backends[0].as_ref().unwrap().servers[index].live)
+        };
+        let counted = |live: &crate::live::ServerLive, by: u64| {
+            live.traffic.mine(&token).bin.add(by);
+            live.traffic.mine(&token).stot.add(1);
+            live.rate_max.store(9, Relaxed);
+        };
+        counted(&server(&first, 0), 10);
+        let go = write(&first, now);
+        assert_eq!(since(&go, &write(&first, now)), None);
+        counted(&server(&first, 0), 5);
+        counted(&server(&first, 1), 7);
+        let later = write(&first, now);
+        let more = since(&go, &later).expect("something");
+        assert!(!more.contains("down"), "{more}");
+
+        let next = start(&["s1", "s2"], now);
+        let last = WorkerToken::new(1);
+        for text in [&go, &more] {
+            assert!(add(text, &next, &last, now).is_none());
+        }
+        for index in [0, 1] {
+            let (old, new) = (server(&first, index), server(&next, index));
+            for (name, counter) in COUNTERS {
+                assert_eq!(new.traffic.sum(counter), old.traffic.sum(counter), "{name}");
+            }
+            assert_eq!(new.rate_max.load(Relaxed), 9);
+        }
+        // What was cleared meanwhile takes nothing away.
+        assert_eq!(since(&later, &go), None);
+        assert_eq!(since("2\n", &go), None);
     }
 
     #[test]

@@ -14,16 +14,35 @@
 //! | new | `ready`, or `failed` and why | |
 //! | old | `go` | a file: what was counted ([`counters`]) |
 //!
+//! After `go` the channel stays open until the old process has ended, so that the new one knows of its sessions. A
+//! message is a word and `NAME=VALUE` lines ([`link`]); what a side does not know it ignores. The old process sends
+//! nothing before `version`, except for its last message: a version of rlb that ends the conversation with `go`
+//! does not read.
+//!
+//! | who | says | with it |
+//! |---|---|---|
+//! | new | `version`: it reads what follows | |
+//! | old | `process`: process id, version, since when | |
+//! | old | `older`: a process that is older still, and the upgrades since it served | the channel to it |
+//! | old | `sessions`: how many it has now | |
+//! | old | `counters` | a file: what was counted since the last one; the last of all follows the last session |
+//! | new | `runtime`: a client of the runtime socket, its level, user and process | a connection to it |
+//!
 //! Invariants: until `go` the old process serves as if nothing had happened, and any failure leaves
 //! it so; a new process that hears no `go` ends, and accepts nothing before it. A listening socket is the
 //! same one in both, so that nothing that waits in it is lost. Each side ignores a file or a line that it
 //! does not know.
 
 pub(super) mod counters;
+mod link;
+mod old_processes;
 mod predecessor;
+mod reporter;
 mod successor;
 
+pub use old_processes::{Asker, OldProcesses, PassedConnection};
 pub use predecessor::{Predecessor, start_next};
+pub use reporter::{PASSED_MAX, Reporter, ReporterParts};
 pub(super) use successor::{HandoverPayload, NewProcess, Successor};
 
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
 //! The new process's side: takes over what it is given, and says when it serves.
 
-use super::{BEGIN, SERVE, VARIABLE};
+use super::{BEGIN, OldProcesses, SERVE, VARIABLE};
 use crate::sys::channel::{Channel, Message, TEXT_MAX};
 use crate::sys::listen_fds::PassedSocket;
 use rustix::process::PidfdFlags;
@@ -136,6 +136,12 @@ impl Predecessor {
             tracing::warn!(%error, "counters of the old process not read");
         }
         Ok(counters)
+    }
+
+    /// Follows the old process from now on, until its last session has ended. Call it after
+    /// [`Self::wait_for_go`].
+    pub fn follow(&self, old_processes: &OldProcesses) {
+        old_processes.follow(Arc::clone(&self.0), 1);
     }
 
     /// Says why this process cannot serve. It ends then.

@@ -3,7 +3,7 @@
 //! Blocking, on a thread of its own. Invariant: a new process that does not become ready is ended, by its
 //! pidfd and not by its number.
 
-use super::{BEGIN, Program, VARIABLE};
+use super::{BEGIN, Program, Reporter, VARIABLE};
 use crate::sys::channel::{Channel, FDS_MAX, Message};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -108,12 +108,12 @@ impl Successor {
     }
 
     /// It is in charge from now on, and gets what was counted so far.
-    pub(in crate::control) fn go(self, counters: &str) -> io::Result<NewProcess> {
+    pub(in crate::control) fn go(self, counters: String) -> io::Result<(NewProcess, Reporter)> {
         // A service without its counters is better than none.
-        let file = memory_file("counters", counters).ok();
+        let file = memory_file("counters", &counters).ok();
         let fds: Vec<_> = file.iter().map(AsFd::as_fd).collect();
         self.channel.send("go", &fds)?;
-        Ok(self.process)
+        Ok((self.process, Reporter::new(self.channel, counters)))
     }
 }
 
@@ -205,7 +205,7 @@ fn give(channel: &Channel, payload: &HandoverPayload) -> io::Result<()> {
 }
 
 /// A file of its own in memory, to be read from its beginning.
-fn memory_file(name: &str, text: &str) -> io::Result<File> {
+pub(super) fn memory_file(name: &str, text: &str) -> io::Result<File> {
     let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
     file.write_all(text.as_bytes())?;
     file.rewind()?;

@@ -23,7 +23,7 @@ use super::admin_listeners::{
     self, AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimeSocket,
 };
 use super::commit::Commit;
-use super::handover::Program;
+use super::handover::{Program, Reporter};
 use super::listeners::{Listeners, Reopen};
 use super::loss::Reopened;
 use super::resolve;
@@ -118,10 +118,12 @@ pub struct ReloadExit {
 }
 
 /// The service is another process's.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct HandedOver {
     /// How long the sessions that are left here may go on; `None`: for ever.
     pub limit: Option<Duration>,
+    /// Tells the other process of them.
+    pub reporter: Reporter,
 }
 
 /// The sessions that the process may have: what is written, as far as the descriptors hold it.

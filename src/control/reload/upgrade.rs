@@ -5,7 +5,9 @@
 //! gives the upgrade up; one that comes later finds the service handed over, so that this process never
 //! takes a connection that waits for the new one.
 
-use super::super::handover::{self, HandoverPayload, NewProcess, Program, RUNTIME, Successor};
+use super::super::handover::{
+    self, HandoverPayload, NewProcess, Program, RUNTIME, Reporter, Successor,
+};
 use super::{Answer, HandedOver, Reloader};
 use crate::stats::servers_state;
 use crate::sys::channel::Channel;
@@ -29,12 +31,12 @@ impl Reloader {
     ) -> (Answer, Option<HandedOver>) {
         let limit = self.current.global.upgrade_stop_after;
         match self.hand_over(stop).await {
-            Ok(process) => {
+            Ok((process, reporter)) => {
                 let pid = process.pid;
                 let line = format!("process {pid} serves from now on");
                 tracing::info!("upgraded: {line}");
                 let lines = vec![line];
-                let handed_over = HandedOver { limit };
+                let handed_over = HandedOver { limit, reporter };
                 self.requests.taken_over_by(process);
                 (Answer { done: true, lines }, Some(handed_over))
             }
@@ -53,7 +55,10 @@ impl Reloader {
     }
 
     /// The process that it was handed over to, or why it was not.
-    async fn hand_over(&mut self, stop: &CancellationToken) -> Result<NewProcess, String> {
+    async fn hand_over(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> Result<(NewProcess, Reporter), String> {
         let program = self.state.program.clone();
         let program = program.ok_or("what runs here is not a service (`rlb run`)")?;
         tracing::info!(program = %program.path.display(), "upgrade: starting the new process");
@@ -78,10 +83,10 @@ impl Reloader {
             Err(STOPPING.to_owned())
         } else {
             let gone = |error| format!("the new process is gone: {error}");
-            successor.go(&counters).map_err(gone)
+            successor.go(counters).map_err(gone)
         };
-        let process = match gone {
-            Ok(process) => process,
+        let handed_over = match gone {
+            Ok(handed_over) => handed_over,
             Err(problem) => {
                 let own = NotifyState::MainPid(std::process::id());
                 self.state.manager().notify(&[own]);
@@ -95,7 +100,7 @@ impl Reloader {
         if let Some(runtime) = &self.state.runtime {
             runtime.closing.cancel();
         }
-        Ok(process)
+        Ok(handed_over)
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) enum RlbMetric {
 }
 
 /// rlb's own metrics, in order.
-pub(super) static RLB_METRICS: [RlbMetric; 14] = [
+pub(super) static RLB_METRICS: [RlbMetric; 16] = [
     RlbMetric::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
@@ -85,6 +85,24 @@ pub(super) static RLB_METRICS: [RlbMetric; 14] = [
             let last = global.reloads.last.load();
             let after = last.as_ref().map_or(0, |it| global.millis(it.at) / 1000);
             plain(Value::Number(facts.process.started + after))
+        },
+    ),
+    RlbMetric::Process(
+        "rlb_old_processes",
+        Kind::Gauge,
+        "Processes before this one that still have sessions after an upgrade",
+        |facts| {
+            let old = facts.snapshot.global.old_processes.load();
+            plain(Value::Number(old.len() as u64))
+        },
+    ),
+    RlbMetric::Process(
+        "rlb_old_process_sessions",
+        Kind::Gauge,
+        "Sessions of the processes before this one",
+        |facts| {
+            let old = facts.snapshot.global.old_processes.load();
+            plain(Value::Number(old.iter().map(|it| it.sessions).sum()))
         },
     ),
     RlbMetric::Process(

@@ -18,6 +18,9 @@ const REASON_MAX: usize = 300;
 /// Most backends that the line about servers that are down names.
 const DOWN_BACKENDS_MAX: usize = 10;
 
+/// Most old processes that the page names.
+const OLD_PROCESSES_MAX: usize = 10;
+
 /// What a browser asks for, and with which URL.
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -136,12 +139,21 @@ struct Head<'a> {
     bit_rate: String,
     tasks: u32,
     idle: u32,
+    old_processes: Vec<OldLine>,
     failed_reload: Option<String>,
     down: Option<Down>,
     links: Links,
     scope: &'a str,
     filter: &'a Filter,
     refreshing: bool,
+}
+
+/// A process before this one that still has sessions.
+struct OldLine {
+    pid: u32,
+    sessions: u64,
+    /// For how long it has taken no new sessions.
+    since: String,
 }
 
 /// Servers that are down, for the line at the top.
@@ -187,6 +199,7 @@ pub(super) fn write(text: &mut String, facts: &Facts<'_>, view: &View) {
         bit_rate: bit_rate(facts.process.bytes_out_rate()),
         tasks: facts.tasks(),
         idle: facts.process.idle_percent(),
+        old_processes: old_processes(facts),
         failed_reload: failed_reload(facts),
         down: down(facts.snapshot, &view.filter),
         links: view.links(),
@@ -195,6 +208,16 @@ pub(super) fn write(text: &mut String, facts: &Facts<'_>, view: &View) {
         refreshing: view.refreshing,
     };
     render(text, &head);
+}
+
+fn old_processes(facts: &Facts<'_>) -> Vec<OldLine> {
+    let old = facts.snapshot.global.old_processes.load();
+    let lines = old.iter().take(OLD_PROCESSES_MAX).map(|process| OldLine {
+        pid: process.pid,
+        sessions: process.sessions,
+        since: age(facts.now.saturating_duration_since(process.since).as_secs()),
+    });
+    lines.collect()
 }
 
 /// The servers that are down in the proxies that are shown, without those in maintenance; `None` when there are

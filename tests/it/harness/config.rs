@@ -13,6 +13,7 @@ pub(crate) struct Config {
     servers: Vec<String>,
     rest: Vec<String>,
     binds: Vec<String>,
+    stats: Option<SocketAddr>,
 }
 
 impl Config {
@@ -53,6 +54,13 @@ impl Config {
     #[must_use]
     pub(crate) fn bind(mut self, address: impl Display) -> Self {
         self.binds.push(address.to_string());
+        self
+    }
+
+    /// The statistics at this address, which stays the same over an upgrade.
+    #[must_use]
+    pub(crate) fn stats_at(mut self, address: SocketAddr) -> Self {
+        self.stats = Some(address);
         self
     }
 
@@ -101,6 +109,9 @@ impl Display for Config {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
+        let stats = self
+            .stats
+            .map_or_else(|| "127.0.0.1:0".to_owned(), |it| it.to_string());
         let mut timeouts = String::new();
         if !self.timeouts.is_empty() {
             write!(
@@ -111,7 +122,7 @@ impl Display for Config {
         }
         write!(
             out,
-            "[global]\n{}\n[stats]\nbind = [\"127.0.0.1:0\"]\n{timeouts}\
+            "[global]\n{}\n[stats]\nbind = [\"{stats}\"]\n{timeouts}\
              [[frontend]]\nname = \"fe\"\nbind = [{binds}]\ndefault-backend = \"be\"\n{}\n\
              [[backend]]\nname = \"be\"\n{}\nservers = [\n  {}\n]\n{}\n",
             self.global.join("\n"),
