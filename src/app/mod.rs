@@ -462,7 +462,7 @@ impl Core {
         }
     }
 
-    /// Starts the admin thread; it hears later of what it is to listen on.
+    /// Starts the admin thread. Its listening sockets follow later.
     fn spawn_admin(
         &self,
         (changes, runtime): (Receiver<ListenerChange>, Runtime),

@@ -2,7 +2,7 @@
 //! statistics, which the table of listening sockets ([`super::listeners`]) opens and keeps.
 //!
 //! Control thread. Invariant: a listener is opened, its descriptor for the admin thread included,
-//! before a reload commits, so that nothing is left that could fail when the admin thread is told.
+//! before a reload commits, so that nothing can fail when the admin thread gets it.
 
 use super::inherited::Inherited;
 use super::loss;
@@ -43,7 +43,7 @@ pub struct ListenerChange {
     pub close: Vec<ListenerId>,
 }
 
-/// Where the admin thread is told.
+/// Sends the admin thread what changes.
 #[derive(Debug, Clone)]
 pub struct AdminListeners(mpsc::Sender<ListenerChange>);
 
@@ -54,7 +54,7 @@ impl AdminListeners {
         (Self(sender), receiver)
     }
 
-    /// Tells of a change.
+    /// Sends a change.
     pub async fn change(&self, change: ListenerChange) {
         if !change.open.is_empty() || !change.close.is_empty() {
             // An admin thread that has ended serves nobody any more.
@@ -81,12 +81,12 @@ pub struct RuntimeListener {
     pub(super) closing: CancellationToken,
     /// What its path led to when it was opened; `None` for an abstract name.
     file: Option<FileId>,
-    /// Where the admin thread hears of the socket that takes its place.
+    /// Sends the admin thread the socket that takes its place.
     admin: mpsc::Sender<RuntimeSocket>,
 }
 
 /// The runtime socket, the one that was passed to us or a new one; what the admin thread is to accept from
-/// once this process is in charge; and where it hears of a socket to accept from.
+/// once this process is in charge; and the channel through which it gets further sockets.
 ///
 /// # Errors
 /// Why it cannot be had.

@@ -1,7 +1,7 @@
 //! One turn of the control task: messages become changes, changes become one published snapshot.
 //!
-//! Control thread only. Invariant: log lines and orders to workers leave after the snapshot that
-//! they tell of has been published, so that whoever reads one finds it true.
+//! Control thread only. Invariant: log lines and orders to workers are sent after the snapshot with the change has
+//! been published, so that the statistics agree with them.
 
 use super::server_events::{self, LogLine, ServerEvent};
 use super::server_index::{ServerIndex, ServerRef};
@@ -76,7 +76,7 @@ impl<'a> Batch<'a> {
             return;
         };
         if before.status.admin.is_maint() {
-            // Begun before the maintenance: it tells nothing any more.
+            // Begun before the maintenance: its result has no meaning any more.
             before.live.check.give_up();
             return;
         }

@@ -1,8 +1,8 @@
 //! The commit of a reload: the one step in which a new configuration comes into force. Control
 //! thread, called by the control task between two turns.
 //!
-//! Invariant: nothing here can fail. Verdicts of checks that are still queued are applied first, so
-//! that none of an old address is taken for one of a new.
+//! Invariant: nothing here can fail. Verdicts of checks that are still queued are applied first, so that a verdict
+//! about an old address is not taken for one about a new address.
 
 use super::listeners::Prepared;
 use super::resolve::Until;
@@ -29,7 +29,7 @@ pub(super) struct Commit {
     pub(super) addresses: HashMap<Arc<str>, IpAddr>,
     /// The sockets, open.
     pub(super) listeners: Prepared,
-    /// Told when it is in force, and given the sockets back.
+    /// Gets the sockets back when it is in force.
     pub(super) done: oneshot::Sender<Prepared>,
 }
 

@@ -119,7 +119,7 @@ pub(super) struct Prepared {
     closed: Vec<Closed>,
     /// What stayed the same and was opened again.
     reopened: Vec<Reopened>,
-    /// What the admin thread is to be told.
+    /// What the admin thread is to change.
     admin: ListenerChange,
     next: u64,
 }
@@ -317,7 +317,7 @@ impl Listeners {
                 id: entry.id,
                 proxy: Arc::clone(&entry.of.proxy),
                 address: shown(&entry.of.bind),
-                curable: loss.is_curable(&entry.of.bind),
+                can_open: loss.can_be_opened(&entry.of.bind),
                 loss,
             })
         });
@@ -506,7 +506,7 @@ impl Prepared {
             .collect()
     }
 
-    /// Changes what can be changed of sockets that stay. What the system refuses is said, and
+    /// Changes what can be changed of sockets that stay. What the system refuses is logged, and
     /// leaves that socket as it was.
     pub(super) fn tune(&self) {
         for entry in self.tuned.iter().map(|index| &self.entries[*index]) {
@@ -525,7 +525,7 @@ impl Prepared {
         std::mem::take(&mut self.reopened)
     }
 
-    /// Says what is new.
+    /// Logs what is new.
     pub(super) fn announce(&self) {
         for entry in self.fresh.iter().map(|index| &self.entries[*index]) {
             announce(&entry.of.proxy, entry.shards.first().map(AsRef::as_ref));

@@ -1,6 +1,6 @@
-//! What a listening socket can lose while the configuration stays the same: its network interface is
-//! deleted (and another of the same name made), the file of a unix socket is removed or replaced, somebody
-//! who shares the socket shuts it down.
+//! What a listening socket can lose while the configuration stays the same: its network interface is deleted (and
+//! another of the same name is made), the file of a unix socket is removed or replaced, or a process that shares the
+//! socket shuts it down.
 //!
 //! Control thread; asked at each reload of every socket that stays, and once a second of those that have an
 //! interface or a file.
@@ -53,7 +53,7 @@ impl Loss {
     }
 
     /// Whether opening the sockets of `bind` again may help now.
-    pub(super) fn is_curable(&self, bind: &Bind) -> bool {
+    pub(super) fn can_be_opened(&self, bind: &Bind) -> bool {
         match self {
             Self::Interface(name) => socket::interface_exists(name),
             Self::File => file_path(bind).is_some_and(is_path_free),
@@ -85,7 +85,7 @@ pub(super) struct LostBind {
     pub(super) address: String,
     pub(super) loss: Loss,
     /// Opening it again may help now.
-    pub(super) curable: bool,
+    pub(super) can_open: bool,
 }
 
 /// A bind that stayed the same and was opened again, because its sockets had lost what they listened on.
@@ -99,38 +99,26 @@ pub(super) struct Reopened {
 }
 
 impl Reopened {
-    /// Writes it to the log.
-    pub(super) fn log(&self) {
+    /// Writes it to the log. Returns the line for whoever has asked for the reload.
+    pub(super) fn report(self) -> String {
         let Self {
             proxy,
             address,
             loss,
             error,
         } = self;
-        let proxy = &**proxy;
+        let proxy = &*proxy;
         match error {
-            None => tracing::warn!(proxy, address, reason = %loss, "listening socket opened again"),
+            None => {
+                tracing::warn!(proxy, address, reason = %loss, "listening socket opened again");
+                format!("{proxy}: {address} opened again: {loss}")
+            }
             Some(error) => {
                 tracing::error!(proxy, address, reason = %loss, %error, "listening socket lost");
+                format!(
+                    "{proxy}: {address} takes no connections: {loss}; it cannot be opened again: {error}"
+                )
             }
-        }
-    }
-}
-
-impl fmt::Display for Reopened {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            proxy,
-            address,
-            loss,
-            error,
-        } = self;
-        match error {
-            None => write!(formatter, "{proxy}: {address} opened again: {loss}"),
-            Some(error) => write!(
-                formatter,
-                "{proxy}: {address} takes no connections: {loss}; it cannot be opened again: {error}"
-            ),
         }
     }
 }

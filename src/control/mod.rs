@@ -1,8 +1,8 @@
 //! The control thread: the one writer of snapshots.
 //!
 //! [`Control`] drains its inbox, applies all messages of a turn to a [`crate::state::SnapshotBuilder`] and publishes once.
-//! Health checks and lookups of names run beside it on the same thread and talk to it through the
-//! inbox like everyone else. Runs on a tokio current-thread runtime, inside a `LocalSet` or a
+//! Health checks and lookups of names run beside it on the same thread and send to its inbox, as the other
+//! threads do. Runs on a tokio current-thread runtime, inside a `LocalSet` or a
 //! `LocalRuntime`; started by the composition root.
 
 pub mod admin_listeners;
@@ -311,7 +311,7 @@ impl Control {
         }
     }
 
-    /// Tells what has been published.
+    /// Does what follows from a publication: log lines and orders to workers.
     async fn follow(&self, outcome: Outcome) {
         for line in outcome.lines {
             self.log(line);
@@ -331,7 +331,7 @@ impl Control {
         self.tell_servers_changed(outcome.backends_changed).await;
     }
 
-    /// Has sessions that connect to these backends decide anew.
+    /// Makes sessions that connect to these backends choose again.
     async fn tell_servers_changed(&self, backends: Vec<BackendId>) {
         if !backends.is_empty() {
             let order = Order::ServersChanged(backends.into());

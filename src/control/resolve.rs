@@ -70,7 +70,7 @@ impl FirstRound {
 pub(super) enum Until {
     /// Until it resolves: servers wait for it.
     Resolved,
-    /// The same; the round is told when it has been looked up once.
+    /// The same; the round counts it when it has been looked up once.
     FirstRound(Rc<FirstRound>),
     /// Once: its servers have an address, which they keep if it does not resolve.
     Once,

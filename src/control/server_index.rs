@@ -1,6 +1,6 @@
-//! Where control finds a server that a message names, and the handle that steers its checks.
+//! Where control finds a server that a message names, and the handle of its checks.
 //!
-//! Control thread only. Built from the snapshot that control starts with, and anew at the commit of
+//! Control thread only. Built from the snapshot that control starts with, and again at the commit of
 //! each reload: between two commits a server keeps its position. Invariant: a check task goes on
 //! across a reload exactly when what it checks and how are the same.
 

@@ -168,7 +168,7 @@ async fn a_server_goes_down_and_comes_back_and_everybody_is_told() {
         .expect("control and its checks end");
 }
 
-/// Workers end the sessions of this server, and those that connect decide anew.
+/// Workers end the sessions of this server, and those that connect choose again.
 async fn workers_are_told(fixture: &mut Fixture, server: u64, why: Cause) {
     let order = fixture.orders[0].recv().await.unwrap();
     let Order::EndSessions { servers, cause } = order else {

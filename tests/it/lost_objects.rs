@@ -21,10 +21,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What is said of a socket that was opened again.
+/// The event of a socket that was opened again.
 const REOPENED: &str = "listening socket opened again";
 
-/// What is said of one that has lost what it listens on.
+/// The event of a socket that has lost what it listens on.
 const LOST: &str = "listening socket lost";
 
 /// The bind of `config`, which is `BIND`, with further keys.
@@ -128,7 +128,7 @@ fn echoes(path: &Path) -> bool {
     sent.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"echo"
 }
 
-/// Fault 33 (b): a unix bind whose file was removed stayed deaf.
+/// Fault 33 (b): after its file was removed, a unix bind could not be reached.
 #[test]
 fn fault_33_a_unix_bind_whose_file_is_removed_is_opened_again() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -146,12 +146,12 @@ fn fault_33_a_unix_bind_whose_file_is_removed_is_opened_again() {
     let mut answer = [0; 4];
     kept.read_exact(&mut answer).expect("the session goes on");
 
-    // What somebody else has there is left alone, and said once.
+    // A socket or a file that is not rlb's is left alone, and the loss is logged once.
     std::fs::remove_file(&path).expect("it is there");
     let other = UnixListener::bind(&path).expect("free");
     eventually_eq(TIMEOUT, &2, || rlb.events().with(LOST).len());
     rlb.reload(&config);
-    // The reload says why not.
+    // The reload logs why it was not opened again.
     eventually_eq(TIMEOUT, &1, || {
         let errors = rlb.events().with("\"error\":");
         errors.iter().filter(|it| it.contains(LOST)).count()
@@ -204,14 +204,14 @@ fn fault_33_a_runtime_socket_whose_file_is_removed_is_opened_again() {
     }
     kept.write_all(b"show info\n").expect("sent");
     kept.read_exact(&mut [0; 100])
-        .expect("who was connected stays");
-    // What somebody else has there is left alone, and said once.
+        .expect("the connection goes on");
+    // A socket or a file that is not rlb's is left alone, and the loss is logged once.
     let lost = || fixture.rlb.events().with("runtime socket lost").len();
     let before = lost();
     std::fs::remove_file(&socket).expect("it is there");
     std::fs::write(&socket, "another's").expect("written");
     eventually_eq(TIMEOUT, &(before + 1), lost);
-    steadily(Duration::from_millis(1500), "said again", || {
+    steadily(Duration::from_millis(1500), "logged again", || {
         lost() == before + 1
     });
     let text = std::fs::read_to_string(&socket).expect("it is there");

@@ -5,8 +5,8 @@
 //! separated by tabs: kind, name (of a server: backend and server), and `NAME=NUMBER` pairs. Tolerant both
 //! ways: a reader ignores names, kinds and objects that it does not know, and takes what is missing for 0.
 //!
-//! Not handed over, because they begin anew by their nature or belong to the old process's clock: gauges,
-//! rates of the running second, averages, the time of the last session.
+//! Not handed over: gauges, rates of the running second, averages, and the time of the last session, which is in
+//! the old process's clock.
 
 use crate::live::counters::{COUNTERS, MAXIMA};
 use crate::live::failures::{FailureCause, ShortageStep};
@@ -33,7 +33,7 @@ const GLOBAL: [NamedCounter; 4] = [
     ("paused", |traffic| &traffic.paused),
 ];
 
-/// Of the process too, whoever writes them.
+/// Counters of the process that several threads write.
 fn shared(snapshot: &Snapshot) -> [(&'static str, &AtomicU64); 5] {
     let (global, reloads) = (&snapshot.global, &snapshot.global.reloads);
     [
@@ -302,7 +302,7 @@ mod tests {
         Arc::new(Snapshot::initial(&config, &origin))
     }
 
-    /// Fault 26: an upgrade began all counters anew.
+    /// Fault 26: after an upgrade all counters were 0.
     #[test]
     fn totals_go_on_and_add_up_over_two_upgrades() {
         let now = Instant::now() + Duration::from_secs(100);

@@ -1,11 +1,10 @@
-//! Handing the service over to a new process, the upgrade of a running program: the running one
-//! starts the program anew, gives it its listening sockets and what it knows of the servers, waits
-//! until the new one serves, and then only finishes its own sessions.
+//! Handing the service over to a new process, the upgrade of a running program. The running process starts the
+//! program again, gives the new process its listening sockets and what it knows of the servers, waits until the new
+//! process is ready to serve, and then only finishes its own sessions.
 //!
-//! The two talk over a channel ([`crate::sys::channel`]) that the new process finds as its standard
-//! input:
+//! They exchange messages over a channel ([`crate::sys::channel`]), which is the new process's standard input:
 //!
-//! | who | says | with it |
+//! | sender | text | with it |
 //! |---|---|---|
 //! | new | `pid N` | its pidfd |
 //! | old | `from N`, and in the next line `sockets N` | |
@@ -19,7 +18,7 @@
 //! nothing before `version`, except for its last message: a version of rlb that ends the conversation with `go`
 //! does not read.
 //!
-//! | who | says | with it |
+//! | sender | text | with it |
 //! |---|---|---|
 //! | new | `version`: it reads what follows | |
 //! | old | `process`: process id, version, since when | |
@@ -29,7 +28,7 @@
 //! | new | `runtime`: a client of the runtime socket, its level, user and process | a connection to it |
 //!
 //! Invariants: until `go` the old process serves as if nothing had happened, and any failure leaves
-//! it so; a new process that hears no `go` ends, and accepts nothing before it. A listening socket is the
+//! it so; a new process that gets no `go` ends, and accepts nothing before it. A listening socket is the
 //! same one in both, so that nothing that waits in it is lost. Each side ignores a file or a line that it
 //! does not know.
 
@@ -51,14 +50,13 @@ use std::path::{Path, PathBuf};
 
 /// Tells a process that it is to take over, and how far it is: see [`BEGIN`] and [`SERVE`].
 const VARIABLE: &str = "RLB_HANDOVER";
-/// To a process that only starts the one that will serve, and ends: so that this one's parent is
-/// the service manager, which is then told when it ends. The number is the version of the words
-/// above.
+/// To a process that only starts the one that will serve, and ends: so that this one's parent is the service
+/// manager, which then notices its end. The number is the version of the messages up to `go`.
 const BEGIN: &str = "begin/1";
 /// To the process that will serve.
 const SERVE: &str = "serve/1";
 
-/// The name of the runtime socket in the conversation.
+/// The name of the runtime socket in the messages.
 pub(super) const RUNTIME: &str = "runtime-api";
 
 /// How this process was started, so that the next one can be started alike.

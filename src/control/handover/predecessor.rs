@@ -1,4 +1,4 @@
-//! The new process's side: takes over what it is given, and says when it serves.
+//! The new process's side up to `go`: takes over what it is given, and reports when it is ready to serve.
 
 use super::{BEGIN, OldProcesses, SERVE, VARIABLE};
 use crate::sys::channel::{Channel, Message, TEXT_MAX};
@@ -13,12 +13,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long each word of the old process may take; it has to ask the service manager before the
-/// last one.
-const WORD_MAX: Duration = Duration::from_secs(10);
+/// How long each message of the old process may take. Before `go` it waits for the service manager.
+const MESSAGE_MAX: Duration = Duration::from_secs(10);
 /// Most sockets that are taken over: a thousand addresses of 64 workers each.
 const SOCKETS_MAX: usize = 1 << 16;
-/// Longest reason that is told, in characters, each of which may take four bytes.
+/// Longest reason that is sent, in characters, each of which may take four bytes.
 const REASON_MAX: usize = TEXT_MAX / 8;
 
 /// The process that this one takes over from.
@@ -36,8 +35,8 @@ pub(in crate::control) struct Received {
     pub(in crate::control) servers: String,
 }
 
-/// In a process that was started to start the one that will serve: starts it, and says how that
-/// went. `None` in every other process.
+/// In a process that was started to start the one that will serve: starts it, and returns the result. `None` in
+/// every other process.
 pub fn start_next() -> Option<io::Result<()>> {
     if std::env::var_os(VARIABLE)? != BEGIN {
         return None;
@@ -50,11 +49,11 @@ pub fn start_next() -> Option<io::Result<()>> {
 }
 
 impl Predecessor {
-    /// Speaks to the process that this one is to take over from; `None` when it was started like
-    /// any other.
+    /// Introduces this process to the one that it is to take over from; `None` when it was not started by an
+    /// upgrade.
     ///
     /// # Errors
-    /// When it was told to take over in words that it does not know, or by nobody.
+    /// When the version of the messages is not known, or standard input is no channel.
     pub fn connect() -> io::Result<Option<Self>> {
         let Some(word) = std::env::var_os(VARIABLE) else {
             return Ok(None);
@@ -69,7 +68,7 @@ impl Predecessor {
             io::Error::new(error.kind(), format!("cannot open /dev/null: {error}"))
         })?;
         rustix::stdio::dup2_stdin(&nothing)?;
-        channel.set_timeout(WORD_MAX)?;
+        channel.set_timeout(MESSAGE_MAX)?;
         let own = rustix::process::getpid();
         // Without one (before Linux 5.3) the number has to do.
         let pidfd = rustix::process::pidfd_open(own, PidfdFlags::empty()).ok();
@@ -117,11 +116,11 @@ impl Predecessor {
         })
     }
 
-    /// Says that this process is ready, and waits until it is in charge. Returns what the old one has
-    /// counted; empty when it does not tell.
+    /// Reports that this process is ready, and waits until it is in charge. Returns what the old one has counted;
+    /// empty when it does not send that.
     ///
     /// # Errors
-    /// When the old process has changed its mind, or is gone.
+    /// When the old process gives the upgrade up, or is gone.
     pub fn wait_for_go(&self) -> io::Result<String> {
         self.0.send("ready", &[])?;
         let Message { text, mut fds } = self.next_message()?;
@@ -132,7 +131,7 @@ impl Predecessor {
         if let Some(file) = fds.pop()
             && let Err(error) = File::from(file).read_to_string(&mut counters)
         {
-            // This process is in charge now, whatever it knows.
+            // This process is in charge now, with or without the counters.
             tracing::warn!(%error, "counters of the old process not read");
         }
         Ok(counters)
@@ -144,10 +143,10 @@ impl Predecessor {
         old_processes.follow(Arc::clone(&self.0), 1);
     }
 
-    /// Says why this process cannot serve. It ends then.
+    /// Sends the reason why this process cannot serve. It ends then.
     pub fn refuse(&self, why: &str) {
         let why: String = why.chars().take(REASON_MAX).collect();
-        // Who does not hear it sees the end.
+        // If the message is lost, the old process sees the closed channel.
         let _ = self.0.send(&format!("failed {why}"), &[]);
     }
 
@@ -157,6 +156,6 @@ impl Predecessor {
     }
 }
 
-fn unexpected(said: &str) -> io::Error {
-    io::Error::other(format!("the process that was to hand over said {said:?}"))
+fn unexpected(text: &str) -> io::Error {
+    io::Error::other(format!("the process that was to hand over sent {text:?}"))
 }

@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the new process may take to say a word at all.
+/// How long the new process may take to its first message.
 const START_MAX: Duration = Duration::from_secs(10);
 /// How long it may take to serve: ten thousand servers and a second for their names are far below.
 const READY_MAX: Duration = Duration::from_secs(30);
@@ -41,8 +41,8 @@ pub(in crate::control) struct Successor {
 }
 
 impl Successor {
-    /// Starts the program and waits until it is ready; or says why it is not going to be. `channel` and `theirs`
-    /// are the ends of a pair. When somebody closes the channel meanwhile, the new process is ended.
+    /// Starts the program and waits until it is ready; the error says why it will not be. `channel` and `theirs` are
+    /// the ends of a pair. When the channel is closed meanwhile, the new process is ended.
     pub(in crate::control) fn start(
         program: &Program,
         (channel, theirs): (Arc<Channel>, OwnedFd),
@@ -63,12 +63,12 @@ impl Successor {
         let introduced = match introduced(&channel) {
             Ok(introduced) => introduced,
             Err(why) => {
-                // It may have said something else by its exit.
+                // It may have ended by itself.
                 drop((child.kill(), child.wait()));
                 return Err(format!("{path}: {why}"));
             }
         };
-        // It was only there to start the one that speaks.
+        // It has started the process that sends, and ends.
         let _ = child.wait();
         Self::prepare(channel, introduced, payload)
     }
@@ -109,7 +109,7 @@ impl Successor {
 
     /// It is in charge from now on, and gets what was counted so far.
     pub(in crate::control) fn go(self, counters: String) -> io::Result<(NewProcess, Reporter)> {
-        // A service without its counters is better than none.
+        // A missing file is no reason not to hand over.
         let file = memory_file("counters", &counters).ok();
         let fds: Vec<_> = file.iter().map(AsFd::as_fd).collect();
         self.channel.send("go", &fds)?;
@@ -167,7 +167,7 @@ fn introduced(channel: &Channel) -> Result<NewProcess, String> {
     let pid = text.strip_prefix("pid ").and_then(|pid| pid.parse().ok());
     let Some(pid) = pid else {
         return Err(format!(
-            "the new process is no rlb that can take over: it said {text:?}"
+            "the new process is no rlb that can take over: it sent {text:?}"
         ));
     };
     // A version before this one sends its number alone. It lives: it waits for an answer.
@@ -181,12 +181,12 @@ fn introduced(channel: &Channel) -> Result<NewProcess, String> {
 
 /// Hands everything over and waits for the answer.
 fn settle(channel: &Channel, payload: &HandoverPayload) -> Result<(), String> {
-    // One that has failed before it took everything has said why.
+    // If it has failed before it took everything, its reason is in the next message.
     let given = give(channel, payload).map_err(|error| format!("cannot hand over: {error}"));
-    let said = next_message(channel, READY_MAX)?.text;
-    match said.strip_prefix("failed ") {
-        None if said == "ready" => given,
-        None => Err(format!("the new process said {said:?}")),
+    let text = next_message(channel, READY_MAX)?.text;
+    match text.strip_prefix("failed ") {
+        None if text == "ready" => given,
+        None => Err(format!("the new process sent {text:?}")),
         Some(why) => Err(format!("the new process cannot serve: {why}")),
     }
 }
@@ -221,7 +221,7 @@ fn next_message(channel: &Channel, limit: Duration) -> Result<Message, String> {
             io::ErrorKind::TimedOut => {
                 format!("the new process was not ready within {} s", limit.as_secs())
             }
-            _ => format!("cannot hear the new process: {error}"),
+            _ => format!("no message from the new process: {error}"),
         })?;
     received.ok_or_else(|| {
         "the new process ended before it could serve; what it has logged says why".to_owned()

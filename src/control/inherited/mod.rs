@@ -22,7 +22,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long the service manager may take to close what it shall forget.
+/// How long the service manager may take to close what it is to forget.
 const FORGET_MAX: Duration = Duration::from_secs(1);
 
 /// What was passed and is not yet used, and what is to be stored.
@@ -31,8 +31,7 @@ pub struct Inherited {
     sockets: HashMap<ListenAddress, Vec<Socket>>,
     /// Duplicates of the sockets that we have opened, by their names in the store.
     opened: Vec<(String, OwnedFd)>,
-    /// Names that the store is to forget, and why; it does not listen to a process that is not in charge
-    /// yet.
+    /// Names that the store is to forget, and why. The manager ignores a process that is not in charge yet.
     unwanted: BTreeMap<String, Unwanted>,
     /// Another process accepts from them until this one is in charge.
     shared: bool,
@@ -85,7 +84,7 @@ impl Inherited {
     /// listening until this one is in charge.
     ///
     /// # Errors
-    /// When that process is gone, or does not say what is expected.
+    /// When that process is gone, or sends something else than expected.
     pub fn take_over(
         predecessor: &Predecessor,
         config: &Config,
@@ -279,7 +278,7 @@ fn is_on_interface(socket: &Socket, bind: &Bind) -> bool {
     }
 }
 
-/// Elsewhere IPv4 has no say, and the kernel sets the option by itself.
+/// At other addresses the kernel sets the option by itself.
 fn is_v6_wildcard(address: &SocketAddr) -> bool {
     address.is_ipv6() && address.ip().is_unspecified()
 }

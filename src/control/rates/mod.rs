@@ -1,7 +1,7 @@
 //! The highest session and connection rates so far (`rate_max`, `conn_rate_max`).
 //!
-//! Control thread, once a second. Each second is read when it is over, while the counters still
-//! remember it, so a maximum is found exactly once and whole.
+//! Control thread, once a second. Each second is read after its end, while the counters still have it, so each
+//! second is read whole and once.
 //!
 //! Invariant: an object is passed over only if no session can have counted on it in that second. All
 //! that a session counts lies between the moments when it takes and gives back its place in the
@@ -14,12 +14,12 @@ use crate::live::{FrontendLive, Shards, Traffic};
 use crate::state::{BackendId, Snapshot};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Seconds that [`Rate`] still remembers after they are over.
+/// Seconds that [`Rate`] still has after their end.
 const REMEMBERED: u32 = 3;
 
 /// Seconds that are read when sessions have shown: the one that is over, and the next, which they
 /// may have been counted in before they ended; and one more, because the look at a second comes a
-/// moment after its end, and whoever ends in that moment is not seen any more.
+/// moment after its end, and a session that ends in that moment is not there any more.
 const LINGER: u32 = 3;
 
 /// The highest rates of all objects.
@@ -37,7 +37,7 @@ impl RateMaxima {
     pub(super) fn update(&mut self, snapshot: &Snapshot, now_ms: u64) {
         let running = u32::try_from(now_ms / 1000).unwrap_or(u32::MAX);
         let first = self.next.max(running.saturating_sub(REMEMBERED));
-        // A look that comes late has not seen who came and went meanwhile: then all is read.
+        // Sessions may have begun and ended since the last look, if this one is late: then all is read.
         let late = running.saturating_sub(first) > 1;
         for second in first..running {
             see_frontend(&snapshot.stats_live, second);

@@ -89,7 +89,7 @@ pub(super) struct Loading {
     input: InputFiles,
     limits: Limits,
     /// A load that was given up and has not ended.
-    stuck: Option<JoinHandle<Load>>,
+    given_up: Option<JoinHandle<Load>>,
 }
 
 impl Loading {
@@ -97,11 +97,11 @@ impl Loading {
         Self {
             input,
             limits,
-            stuck: None,
+            given_up: None,
         }
     }
 
-    /// Reads the configuration anew.
+    /// Reads the configuration again.
     pub(super) async fn load(&mut self) -> Result<Loaded, Refused> {
         let (input, limits) = (self.input.clone(), self.limits.clone());
         self.run(LOAD_MAX, move || input.load(&limits)).await
@@ -113,10 +113,10 @@ impl Loading {
         load: impl FnOnce() -> Load + Send + 'static,
     ) -> Result<Loaded, Refused> {
         let path = self.input.name();
-        if self.stuck.take_if(|load| load.is_finished()).is_some() {
+        if self.given_up.take_if(|load| load.is_finished()).is_some() {
             tracing::info!("load ended that was given up");
         }
-        if self.stuck.is_some() {
+        if self.given_up.is_some() {
             let why = "an earlier load still waits for a file system";
             return Err(refused(format!(
                 "cannot read {path} and its includes: {why}"
@@ -127,7 +127,7 @@ impl Loading {
             Ok(Ok(load)) => sort(load),
             Ok(Err(_)) => Err(refused(format!("reading {path} has panicked"))),
             Err(_) => {
-                self.stuck = Some(load);
+                self.given_up = Some(load);
                 let message = format!(
                     "cannot read {path} and its includes: the file system has not answered for \
                      {limit:?}"
@@ -165,21 +165,21 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Fault 43: a load that does not end is told and given up, and no second one joins it.
+    /// Fault 43: a load that does not end is reported and given up, and no second one joins it.
     #[tokio::test]
-    async fn fault_43_a_stuck_load_is_given_up() {
+    async fn fault_43_a_load_that_does_not_end_is_given_up() {
         let mut loading = Loading::new(InputFiles::file("rlb.toml".into()), Limits::unknown());
         let nothing = || Load {
             loaded: Err(Vec::new()),
             files: Files::default(),
         };
         let (release, wait) = mpsc::sync_channel::<()>(0);
-        let stuck = move || {
+        let endless = move || {
             let _ = wait.recv();
             nothing()
         };
         let limit = Duration::from_millis(20);
-        let refused = loading.run(limit, stuck).await.unwrap_err();
+        let refused = loading.run(limit, endless).await.unwrap_err();
         let said = &refused.problems.lines[0].text;
         assert!(
             said.contains("rlb.toml") && said.contains("not answered"),
@@ -189,9 +189,13 @@ mod tests {
         let said = &refused.problems.lines[0].text;
         assert!(said.contains("an earlier load"), "{said}");
         drop(release);
-        // The load that was stuck ends; then the next one runs, whose empty list comes through.
+        // The first load ends; then the next one runs, and its empty list is returned.
         let deadline = tokio::time::Instant::now() + LOAD_MAX;
-        while !loading.stuck.as_ref().is_some_and(JoinHandle::is_finished) {
+        while !loading
+            .given_up
+            .as_ref()
+            .is_some_and(JoinHandle::is_finished)
+        {
             assert!(tokio::time::Instant::now() < deadline);
             tokio::task::yield_now().await;
         }

@@ -1,5 +1,5 @@
-//! Sockets that have lost what they listen on ([`super::super::loss`]): looked at once a second, said once
-//! in the log, and opened again as soon as that can help.
+//! Sockets that have lost what they listen on ([`super::super::loss`]): looked at once a second, logged
+//! once, and opened again as soon as that can help.
 //!
 //! Part of the reload task, so that no reload is under way meanwhile.
 
@@ -33,8 +33,8 @@ pub(super) struct LostSockets {
 }
 
 impl LostSockets {
-    /// Looks at the binds, and logs each that is lost once until it is well again. Returns those that are to
-    /// be opened again now.
+    /// Looks at the binds, and logs each that is lost once until it listens again. Returns those that are
+    /// to be opened again now.
     fn look(&mut self, listeners: &Listeners, now: Instant) -> HashSet<ListenerId> {
         let lost = listeners.lost();
         self.binds
@@ -46,7 +46,7 @@ impl LostSockets {
                 tracing::error!(proxy, address, %reason, "listening socket lost");
                 now
             });
-            if one.curable && is_due(at, now) {
+            if one.can_open && is_due(at, now) {
                 due.insert(one.id);
             }
         }
@@ -99,7 +99,7 @@ impl Reloader {
     }
 
     /// Opens the runtime socket again where its file was removed or replaced. What the system refuses is
-    /// said, and leaves it as it was.
+    /// logged, and leaves it as it was.
     pub(super) async fn reopen_lost_runtime(&mut self, config: &Config) -> Option<String> {
         let runtime = self.state.runtime.as_mut()?;
         let api = config.runtime_api.as_ref()?;

@@ -9,7 +9,7 @@
 //! in force; it ends the task.
 //!
 //! Invariants: one reload at a time; [`Reloader::current`] is what is in force, so a key that needs
-//! a restart is told again by every reload until there is one.
+//! a restart is reported again by every reload until there is one.
 
 mod load;
 mod lost_sockets;
@@ -67,7 +67,7 @@ pub struct Source {
     pub input: InputFiles,
     /// What was read when it was loaded.
     pub files: Files,
-    /// What files are judged by.
+    /// The limits that files are checked against.
     pub limits: Limits,
     /// The descriptor limit of the process.
     pub nofile: u32,
@@ -91,7 +91,7 @@ impl Source {
 pub struct ReloadState {
     /// The listening sockets.
     pub listeners: Listeners,
-    /// Where the admin thread is told of those that are its own.
+    /// Sends the admin thread its own.
     pub admin_listeners: AdminListeners,
     /// The log.
     pub log: Log,
@@ -102,7 +102,7 @@ pub struct ReloadState {
 }
 
 impl ReloadState {
-    /// Who is told of reloads.
+    /// Gets a message at each reload.
     fn manager(&self) -> &ServiceManager {
         self.listeners.manager()
     }
@@ -173,7 +173,7 @@ pub struct Reloader {
     watch: Watch,
     /// What the last load has looked at, and every one since the last that succeeded.
     files: Vec<PathBuf>,
-    /// What a change of a file was refused for; said once.
+    /// Why a change of a file was refused; it is logged once.
     refused: Vec<Line>,
     lost_sockets: LostSockets,
 }
@@ -315,7 +315,7 @@ impl Reloader {
         let changes = plan(&self.current, &written);
         if trigger == Trigger::Watch {
             if changes.is_empty() && self.refused.is_empty() {
-                self.watch.believe();
+                self.watch.stop_waiting();
                 self.sources = files.sources;
                 let lines = vec![changes.summary()];
                 return Answer { done: true, lines };
@@ -365,7 +365,7 @@ impl Reloader {
         } else if !written.global.watch {
             "`watch` would end"
         } else {
-            self.watch.believe();
+            self.watch.stop_waiting();
             return None;
         };
         if !self.watch.wait_for_loss() {
@@ -442,9 +442,8 @@ impl Reloader {
         self.commits.send(commit).await.map_err(|_| stopping())?;
         let mut listeners = committed.await.map_err(|_| stopping())?;
         listeners.announce();
-        let reopened = listeners.take_reopened();
-        reopened.iter().for_each(Reopened::log);
-        let mut reopened: Vec<String> = reopened.iter().map(ToString::to_string).collect();
+        let reopened = listeners.take_reopened().into_iter();
+        let mut reopened: Vec<String> = reopened.map(Reopened::report).collect();
         let change = self.state.listeners.take(listeners);
         self.state.log.apply(log);
         self.follow_runtime_mode(&config);
@@ -488,7 +487,7 @@ impl Reloader {
         Ok((commit, log))
     }
 
-    /// Changes the mode of the runtime socket's file. What the system refuses is said, and leaves
+    /// Changes the mode of the runtime socket's file. What the system refuses is logged, and leaves
     /// it as it was.
     fn follow_runtime_mode(&self, config: &Config) {
         let (old, new) = (&self.current.runtime_api, &config.runtime_api);
@@ -500,7 +499,7 @@ impl Reloader {
         }
     }
 
-    /// Says what was changed; `notes` are for whoever has asked.
+    /// Logs what was changed; `notes` are for the answer alone.
     fn done(&mut self, changes: &Changes, notes: Vec<String>) -> Answer {
         self.refused.clear();
         self.restarts = changes.restarts().map(ToString::to_string).collect();

@@ -22,7 +22,7 @@ pub(super) enum Wanted {
     Upgrade,
 }
 
-/// How the changes of a comparison are told.
+/// The form in which the changes of a comparison are returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// A line for each object that differs.
@@ -55,7 +55,7 @@ pub(super) struct Request {
 }
 
 impl Answer {
-    /// Nothing is done here any more: process `pid` serves.
+    /// This process does nothing that is asked for any more: process `pid` serves.
     pub(super) fn taken_over_by(pid: u32) -> Self {
         Self {
             done: false,
@@ -147,7 +147,7 @@ impl Requests {
         Upgrading(Arc::clone(&self.state))
     }
 
-    /// `process` serves from now on. Tells so to whoever waits for an answer and to whoever asks later, and
+    /// `process` serves from now on. Answers so whoever waits or asks later, and
     /// passes on the signals that have come during the upgrade, each kind once.
     pub(super) fn taken_over_by(&mut self, process: NewProcess) {
         let pid = process.pid;
@@ -252,7 +252,7 @@ mod tests {
 
     /// Fault 46: a reload that was asked for during an upgrade was told that the process is stopping.
     #[tokio::test]
-    async fn whoever_asks_during_or_after_an_upgrade_is_told_who_serves() {
+    async fn requests_during_or_after_an_upgrade_are_answered_with_the_new_process() {
         let (handle, mut requests) = Requests::new();
         let upgrade = async {
             let request = requests.next().await.unwrap();

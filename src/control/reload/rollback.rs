@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// A reload that may yet be taken back.
+/// A reload that may still be taken back.
 #[derive(Debug)]
 pub(super) struct RollbackWatch {
     /// What was in force before it.
@@ -37,15 +37,15 @@ pub(super) enum Verdict {
 
 impl RollbackWatch {
     /// The watch of a reload from `before` (`snapshot`) to `after`; `None` without a window. One
-    /// that is still on duty goes on: its configuration before is the last known to be good.
+    /// that has not ended goes on: its configuration before is the last known to be good.
     pub(super) fn after(
-        on_duty: Option<Self>,
+        running: Option<Self>,
         before: Arc<Config>,
         snapshot: &Snapshot,
         after: &Config,
     ) -> Option<Self> {
         let window = after.global.rollback_window?;
-        let mut watch = on_duty.unwrap_or(Self {
+        let mut watch = running.unwrap_or(Self {
             before,
             backends: HashSet::new(),
             until: Instant::now(),
@@ -112,22 +112,22 @@ impl Reloader {
             Ok(_) => {
                 self.follow_files();
                 self.sources = std::mem::take(&mut self.sources_before);
-                let word = "the configuration before is in force again; the file is unchanged";
-                tracing::warn!("rolled back: {word}");
-                self.note(ReloadEnd::RolledBack, vec![reason, word.to_owned()]);
+                let result = "the configuration before is in force again; the file is unchanged";
+                tracing::warn!("rolled back: {result}");
+                self.note(ReloadEnd::RolledBack, vec![reason, result.to_owned()]);
             }
             Err(problems) => {
                 for line in &problems {
                     tracing::error!("cannot go back: {line}");
                 }
-                let word = "the configuration before cannot be had again: what was reloaded stays";
-                tracing::error!("rollback failed: {word}");
+                let result = "the configuration before cannot be put in force again: what was reloaded stays";
+                tracing::error!("rollback failed: {result}");
                 if let Some(first) = problems.first() {
                     reason = format!("{reason}; cannot go back: {first}");
                 }
                 let more = problems.into_iter().skip(1);
                 let lines = std::iter::once(reason).chain(more);
-                let lines = lines.chain([word.to_owned()]).collect();
+                let lines = lines.chain([result.to_owned()]).collect();
                 self.note(ReloadEnd::RollbackFailed, lines);
             }
         }

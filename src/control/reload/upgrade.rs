@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-/// How long the service manager may take to read what it was told.
+/// How long the service manager may take to read its message.
 const MANAGER_MAX: Duration = Duration::from_secs(1);
 
 /// Why an upgrade is given up at a stop.
 const STOPPING: &str = "this process is stopping";
 
 impl Reloader {
-    /// Starts the program anew and hands over to it.
+    /// Starts the program again and hands over to the new process.
     pub(super) async fn upgrade(
         &mut self,
         stop: &CancellationToken,

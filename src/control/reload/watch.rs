@@ -24,11 +24,11 @@ const QUIET: Duration = Duration::from_millis(250);
 /// A file that is written all the time is read all the same after so long.
 const QUIET_MAX: Duration = Duration::from_secs(2);
 
-/// Before a file that takes listeners or servers away is believed, nothing must have happened for so long:
-/// whoever writes a file in several steps pauses between them.
+/// Before a file that takes listeners or servers away is put in force, nothing must have happened for so long:
+/// a program that writes a file in several steps pauses between them.
 pub(super) const LOSS_QUIET: Duration = Duration::from_secs(5);
 
-/// How long a file that is written all the time is not believed.
+/// How long such a file is not put in force while it is written all the time.
 const LOSS_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes of events that are read at once.
@@ -45,8 +45,8 @@ pub(super) struct Watch {
     pending: Option<(Instant, Instant)>,
     /// The last time that something has happened.
     last: Option<Instant>,
-    /// Since when a change is not believed.
-    doubted: Option<Instant>,
+    /// Since when a change waits.
+    deferred: Option<Instant>,
     /// When it is reported again.
     again: Option<Instant>,
 }
@@ -60,7 +60,7 @@ impl Watch {
             events: None,
             pending: None,
             last: None,
-            doubted: None,
+            deferred: None,
             again: None,
         }
     }
@@ -69,22 +69,22 @@ impl Watch {
     /// nothing has happened for [`LOSS_QUIET`], and after [`LOSS_MAX`] at the latest.
     pub(super) fn wait_for_loss(&mut self) -> bool {
         let now = Instant::now();
-        let since = self.doubted.unwrap_or(now);
+        let since = self.deferred.unwrap_or(now);
         let again = self
             .last
             .map(|last| (last + LOSS_QUIET).min(since + LOSS_MAX));
         self.again = again.filter(|again| now < *again);
-        self.doubted = self.again.map(|_| since);
+        self.deferred = self.again.map(|_| since);
         self.again.is_some()
     }
 
     /// Nothing is taken away any more.
-    pub(super) fn believe(&mut self) {
-        (self.doubted, self.again) = (None, None);
+    pub(super) fn stop_waiting(&mut self) {
+        (self.deferred, self.again) = (None, None);
     }
 
     /// Watches the directories of `files`, and of what they lead to where they are links. What
-    /// cannot be watched is said.
+    /// cannot be watched is logged.
     pub(super) fn follow(&mut self, files: &[PathBuf]) {
         let directories = directories(files);
         if directories == self.directories && !self.missing {
@@ -207,4 +207,24 @@ async fn drain(events: &AsyncFd<Owned<OwnedFd>>) -> io::Result<()> {
         ready.clear_ready();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What has changed between the reading of the files and the begin of the watch is not missed.
+    #[tokio::test]
+    async fn a_watch_begins_with_one_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("rlb.toml");
+        let mut watch = Watch::off();
+        watch.follow(std::slice::from_ref(&file));
+        tokio::time::timeout(QUIET_MAX, watch.changed())
+            .await
+            .expect("a look");
+        assert!(watch.pending.is_none(), "one is enough");
+        watch.follow(&[file]);
+        assert!(watch.pending.is_none(), "nothing else is watched now");
+    }
 }

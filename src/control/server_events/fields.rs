@@ -27,7 +27,7 @@ pub struct Fields {
     pub reason: Option<&'static str>,
     /// As in the `check_status` column.
     pub check_status: Option<&'static str>,
-    /// What the system said of the check.
+    /// The system's error of the check.
     pub check_info: Option<String>,
     /// How long the check took.
     pub check_duration: Option<Duration>,

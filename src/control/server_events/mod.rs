@@ -2,7 +2,7 @@
 //! the events that go with them.
 //!
 //! Pure but for [`LogLine::emit_event`]; called by the control task with the state before and after a
-//! change. The same scripts read HAProxy's lines and these, so every comma counts.
+//! change. Scripts parse these lines as they do HAProxy's, so each byte is the same.
 
 mod fields;
 
@@ -244,7 +244,7 @@ fn maintenance(before: &ServerStatus, event: ServerEvent<'_>) -> Option<(Severit
     }
 }
 
-/// Entering or leaving drain; not told of a server in maintenance.
+/// Entering or leaving drain; no line for a server in maintenance.
 fn drain(before: &ServerStatus, event: ServerEvent<'_>) -> Option<(Severity, String)> {
     let after = &event.server.status;
     if after.admin.is_maint() {

@@ -1,9 +1,9 @@
 //! A simulation of seeded faults around the real decisions: tests only.
 //!
-//! A discrete-event simulator with a clock of its own. Nodes go dark, refuse, blink and return,
-//! and the machine runs out of descriptors now and then; checks run on the real grid, paces, status
-//! machine and batches, sessions on the real plan, picker, suspicion and slots. After every step it
-//! holds what must always hold; a failure names its seed.
+//! A discrete-event simulator with a clock of its own. Nodes stop answering, refuse, fail for a moment and come back,
+//! and the machine runs out of descriptors now and then. Checks use the real schedule, status machine and batches;
+//! sessions use the real connect policy, rotation, suspicion and slots. After every step the invariants are checked; a
+//! failure names its seed.
 
 mod sessions;
 
@@ -46,7 +46,7 @@ enum Node {
 enum Event {
     Node(usize, Node),
     Shortage(bool),
-    /// A check is due; the number tells a schedule that has been replaced.
+    /// A check is due; an event with an older number belongs to a schedule that has been replaced.
     CheckDue(usize, u64, Option<Due>),
     CheckEnd(usize, CheckStatus, Duration),
     /// Control takes its turn.
@@ -346,7 +346,7 @@ impl Simulation {
         }
     }
 
-    /// Whether opening a socket fails here and now. Nothing may be held against the server then.
+    /// Whether opening a socket fails on this machine now. That must not count against the server.
     fn falls_short(&mut self) -> bool {
         let short = self.shortage && self.random.u32(..4) > 0;
         self.refused_here += u32::from(short);
