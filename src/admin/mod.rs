@@ -81,7 +81,7 @@ pub struct AdminListenerSet {
     pub open: Vec<AdminListener>,
     /// Changes of them by reloads.
     pub changes: mpsc::Receiver<ListenerChange>,
-    /// For commands, if it is configured.
+    /// For commands; `None` in tests.
     pub runtime: Option<Runtime>,
 }
 
@@ -163,8 +163,7 @@ impl Handle {
 
 async fn run(shared: Rc<Shared>, listeners: AdminListenerSet, limits: Receiver<Duration>) {
     if let Some(runtime) = listeners.runtime {
-        let task = runtime::run(Rc::clone(&shared), runtime);
-        shared.tracker.spawn_local(task);
+        runtime::start(&shared, runtime);
     }
     let serving = listeners::run(Rc::clone(&shared), listeners.open, listeners.changes);
     shared.tracker.spawn_local(serving);

@@ -9,10 +9,11 @@ mod watchdog;
 
 use crate::admin::{self, AdminListenerSet, runtime::Runtime};
 use crate::config::descriptors::{self, TooFewDescriptors};
-use crate::config::model::{Config, RuntimeApi};
+use crate::config::model::Config;
 use crate::config::{Files, InputFiles, Limits};
 use crate::control::admin_listeners::{
-    self, AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimeSocket,
+    self, AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimePlace,
+    RuntimeSocket,
 };
 use crate::control::handover::{
     OldProcesses, PASSED_MAX, PassedConnection, Predecessor, Program, Reporter, ReporterParts,
@@ -37,7 +38,6 @@ use sd_notify::NotifyState;
 use signals::{Signals, Stop};
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -190,8 +190,6 @@ async fn start(
     let (workers, orders) = Workers::new(config.global.threads);
     let core = Core::new(&config, maxconn, global, log.queue(), (control, workers));
     let (listeners, stats, api) = open(&config, maxconn, &mut inherited)?;
-    let (runtime, rest) = api.map(|(one, to, from)| (one, (to, from))).unzip();
-    let (socket, sockets) = rest.unzip();
 
     let mut control = core.control(inbox, Arc::clone(&reserve));
     control.resolve_names().await;
@@ -203,24 +201,23 @@ async fn start(
         .spawn_workers((orders, pulses), &stops)
         .map_err(system("cannot start a worker"))?;
     let (admin_listeners, changes) = AdminListeners::new();
-    let api = config.runtime_api.clone().zip(sockets);
     let reload_state = ReloadState {
         listeners,
         admin_listeners,
         log,
-        runtime,
+        runtime: api.listeners,
         program,
     };
     let (reloader, reload) = control.reloader(source, config, reload_state);
     let (passed, connections) = channel(PASSED_MAX);
-    let runtime = core.runtime(api, connections, &reload);
+    let runtime = core.runtime(api.places, connections, &reload);
     let admin = core.spawn_admin((changes, runtime), reserve)?;
     let control = spawn_critical(control.run(stops.checks.clone()));
     if let Some(predecessor) = predecessor {
         take_over(predecessor, &core).await?;
     }
     // Only now: what is accepted before would be lost if the old process stayed in charge.
-    reloader.accept(stats, socket, &core.workers).await;
+    reloader.accept(stats, api.sockets, &core.workers).await;
     admin.enter(Phase::Ready);
     manager.notify(&[NotifyState::Ready]);
     inherited.store();
@@ -369,24 +366,38 @@ impl Running {
     }
 }
 
-/// The table of listening sockets, the listeners of the statistics, and the runtime socket.
-type Opened = (
-    Listeners,
-    Vec<AdminListener>,
-    Option<(RuntimeListener, RuntimeSocket, Receiver<RuntimeSocket>)>,
-);
+/// The table of listening sockets, the listeners of the statistics, and the runtime sockets.
+type Opened = (Listeners, Vec<AdminListener>, RuntimeSockets);
+
+/// The runtime sockets, each list in the order of the configuration.
+#[derive(Default)]
+struct RuntimeSockets {
+    listeners: Vec<RuntimeListener>,
+    /// To accept from once this process is in charge.
+    sockets: Vec<RuntimeSocket>,
+    places: Vec<RuntimePlace>,
+}
 
 /// Opens every listening socket of the process; the error has the reason for each that cannot be opened.
 fn open(config: &Config, maxconn: u32, inherited: &mut Inherited) -> Result<Opened, Error> {
-    let api = config.runtime_api.as_ref();
-    let api = api.map(|api| admin_listeners::open_runtime(api, inherited));
-    match (Listeners::open(config, maxconn, inherited), api.transpose()) {
-        (Ok((sockets, stats)), Ok(api)) => Ok((sockets, stats, api)),
-        (sockets, api) => {
-            let problems = [sockets.err(), api.err().map(|it| vec![it])];
-            Err(Error::Listen(
-                problems.into_iter().flatten().flatten().collect(),
-            ))
+    let api = config.runtime_api.iter().flat_map(|api| &api.sockets);
+    let mut opened = RuntimeSockets::default();
+    let mut problems = Vec::new();
+    for socket in api {
+        match admin_listeners::open_runtime(socket, inherited) {
+            Ok(one) => {
+                opened.listeners.push(one.listener);
+                opened.sockets.push(one.socket);
+                opened.places.push(one.place);
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    match Listeners::open(config, maxconn, inherited) {
+        Ok((sockets, stats)) if problems.is_empty() => Ok((sockets, stats, opened)),
+        sockets => {
+            let sockets = sockets.err().into_iter().flatten();
+            Err(Error::Listen(sockets.chain(problems).collect()))
         }
     }
 }
@@ -444,16 +455,12 @@ impl Core {
 
     fn runtime(
         &self,
-        api: Option<(RuntimeApi, Receiver<RuntimeSocket>)>,
+        sockets: Vec<RuntimePlace>,
         connections: Receiver<PassedConnection>,
         reload: &ReloadHandle,
     ) -> Runtime {
-        let api = api.map(|(api, sockets)| (api.socket, sockets));
-        // Without a socket of its own it serves the connections that a newer process passes on.
-        let (path, sockets) = api.unwrap_or_else(|| (PathBuf::new(), channel(1).1));
         Runtime {
             sockets,
-            path,
             connections,
             old_processes: self.old_processes.clone(),
             control: self.control.clone(),

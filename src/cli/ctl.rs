@@ -3,9 +3,10 @@
 //! Runs on the main thread and ends. Exit status 1 when the socket cannot be reached, when no answer comes in
 //! time, when a command is unknown, not allowed or has failed, or when a reload or an upgrade was refused.
 
+use crate::config::model::BindAddress;
 use crate::config::{self, address, units};
 use anyhow::Context;
-use socket2::{Domain, Socket, Type};
+use socket2::{SockAddr, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::path::{Path, PathBuf};
@@ -26,9 +27,9 @@ const SEVERITY_ERROR: u8 = 3;
 /// Which socket, and how long its answer may take.
 #[derive(Debug, clap::Args)]
 pub(super) struct SocketArgs {
-    /// The socket; by default that of the configuration file
-    #[arg(long, short, value_name = "PATH", value_parser = socket)]
-    pub(super) socket: Option<PathBuf>,
+    /// The socket, a path or ADDRESS:PORT; by default that of the configuration file
+    #[arg(long, short, value_name = "SOCKET", value_parser = socket)]
+    pub(super) socket: Option<BindAddress>,
     /// The configuration file whose [runtime-api] names the socket
     #[arg(long, short, value_name = "FILE", default_value = "/etc/rlb/rlb.toml")]
     pub(super) config: PathBuf,
@@ -39,17 +40,23 @@ pub(super) struct SocketArgs {
 }
 
 /// A socket that a command line names: as in the file, or a path from the directory of now.
-fn socket(text: &str) -> Result<PathBuf, String> {
-    let absolute = match text.as_bytes() {
-        [] | [b'/' | b'@', ..] => None,
-        _ if text.starts_with("unix:") => None,
-        _ => Some(std::path::absolute(text).map_err(|error| error.to_string())?),
+pub(super) fn socket(text: &str) -> Result<BindAddress, String> {
+    let as_in_file = text.starts_with(['/', '@']) || text.contains(':') || text.is_empty();
+    let address = if as_in_file {
+        address::runtime(text)
+    } else {
+        let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+        address::runtime(&path.to_string_lossy())
     };
-    let path = match &absolute {
-        Some(path) => address::socket(&path.to_string_lossy()),
-        None => address::socket(text),
-    };
-    path.map_err(|problem| problem.message)
+    address.map_err(|problem| problem.message)
+}
+
+/// The socket for people.
+fn shown(socket: &BindAddress) -> String {
+    match socket {
+        BindAddress::Tcp(address) => address.to_string(),
+        BindAddress::Unix(path) => path.display().to_string(),
+    }
 }
 
 /// Parses a timeout of the command line.
@@ -76,6 +83,9 @@ pub(super) struct ReloadArgs {
     /// Print what a reload would change, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Drop what was set at run time, too: everything is as the file says then
+    #[arg(long, conflicts_with = "dry_run")]
+    reset_overrides: bool,
     #[command(flatten)]
     socket: SocketArgs,
 }
@@ -132,10 +142,10 @@ fn severity(line: &str) -> Option<(u8, &str)> {
 
 /// Makes the running process reload its configuration, or report what a reload would change.
 pub(super) fn reload(args: &ReloadArgs) -> ExitCode {
-    let command = if args.dry_run {
-        "reload dry-run"
-    } else {
-        "reload"
+    let command = match (args.dry_run, args.reset_overrides) {
+        (true, _) => "reload dry-run",
+        (false, true) => "reload reset-overrides",
+        (false, false) => "reload",
     };
     exit_of(change(&args.socket, command))
 }
@@ -184,20 +194,20 @@ pub(super) fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 fn ask(args: &SocketArgs, command: &str, default: Duration) -> anyhow::Result<String> {
-    let path = match &args.socket {
-        Some(path) => path.clone(),
+    let address = match &args.socket {
+        Some(address) => address.clone(),
         None => configured(&args.config)?,
     };
     let timeout = args.timeout.unwrap_or(default);
     let late = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            anyhow::anyhow!("{} does not answer within {timeout:?}", path.display())
+            anyhow::anyhow!("{} does not answer within {timeout:?}", shown(&address))
         }
         _ => anyhow::Error::new(error).context("no whole answer"),
     };
-    let mut stream = match connect(&path, timeout) {
+    let mut stream = match connect(&address, timeout) {
         Err(error) if error.kind() != ErrorKind::WouldBlock => {
-            return Err(error).with_context(|| format!("cannot reach {}", path.display()));
+            return Err(error).with_context(|| format!("cannot reach {}", shown(&address)));
         }
         result => result.map_err(late)?,
     };
@@ -213,16 +223,20 @@ fn ask(args: &SocketArgs, command: &str, default: Duration) -> anyhow::Result<St
 
 /// Connects within `timeout`, which also applies to each read and write. When the queue of the socket is full,
 /// the kernel waits as long as the send timeout.
-fn connect(path: &Path, timeout: Duration) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+fn connect(address: &BindAddress, timeout: Duration) -> std::io::Result<Socket> {
+    let address = match address {
+        BindAddress::Tcp(address) => SockAddr::from(*address),
+        BindAddress::Unix(path) => crate::sys::socket::unix_address(path)?,
+    };
+    let socket = Socket::new(address.domain(), Type::STREAM, None)?;
     socket.set_write_timeout(Some(timeout))?;
     socket.set_read_timeout(Some(timeout))?;
-    socket.connect(&crate::sys::socket::unix_address(path)?)?;
+    socket.connect(&address)?;
     Ok(socket)
 }
 
 /// The socket that a configuration names. Also reads it from a file that is not valid (any more).
-fn configured(path: &Path) -> anyhow::Result<PathBuf> {
+fn configured(path: &Path) -> anyhow::Result<BindAddress> {
     let shown = path.display();
     if let Err(error) = std::fs::metadata(path) {
         return Err(error).with_context(|| {
@@ -232,17 +246,21 @@ fn configured(path: &Path) -> anyhow::Result<PathBuf> {
             )
         });
     }
-    match config::load(path) {
-        Ok((config, _)) => config.runtime_api.map(|api| api.socket).with_context(|| {
+    if let Ok((config, _)) = config::load(path) {
+        let sockets = config.runtime_api.map_or_else(Vec::new, |api| api.sockets);
+        // The first of those that may do the most.
+        let best = sockets.into_iter().rev().max_by_key(|one| one.level);
+        return best.map(|one| one.address).with_context(|| {
             format!("{shown} names no socket: write a [runtime-api] table, or use --socket")
-        }),
-        Err(_) => config::runtime_socket(path).with_context(|| {
-            format!(
-                "{shown} is not valid, and no socket can be read from it: \
-                 see `rlb check {shown}`, or use --socket"
-            )
-        }),
+        });
     }
+    let mut named = config::runtime_sockets(path).into_iter();
+    named.next().with_context(|| {
+        format!(
+            "{shown} is not valid, and no socket can be read from it: \
+             see `rlb check {shown}`, or use --socket"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use super::convert::HaproxyArgs;
 use super::ctl::{self, SocketArgs};
 use super::{EXIT_CONFIG, limits};
 use crate::config::diff::{Changes, plan};
-use crate::config::{self, Loaded, model::Config};
+use crate::config::model::{BindAddress, Config};
+use crate::config::{self, Loaded};
 use clap::ValueEnum;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ pub(super) struct Args {
     #[arg(long, short, value_name = "OLD", default_value = "/etc/rlb/rlb.toml")]
     config: PathBuf,
     /// The runtime socket of the running rlb; by default that of the configuration file
-    #[arg(long, short, value_name = "PATH", conflicts_with = "new")]
-    socket: Option<PathBuf>,
+    #[arg(long, short, value_name = "SOCKET", value_parser = ctl::socket, conflicts_with = "new")]
+    socket: Option<BindAddress>,
     /// How to print what differs
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,

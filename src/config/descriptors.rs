@@ -35,6 +35,9 @@ const RESERVE: u64 = 16;
 /// Clients of the statistics and of the runtime socket that descriptors are counted for.
 const ADMIN_CLIENTS: u64 = 16;
 
+/// Clients of the runtime sockets that are among them.
+const API_CLIENTS: u64 = 10;
+
 /// Health checks that may run at once under any limit.
 const CHECKS_MIN: u64 = 16;
 
@@ -105,7 +108,9 @@ fn counted(config: &Config, nofile: u64) -> u64 {
     let open = config.frontends.iter().filter(|it| !it.disabled);
     let binds: usize = open.map(|it| it.binds.len()).sum();
     let stats = config.stats.as_ref().map_or(0, |stats| stats.binds.len());
-    let runtime = usize::from(config.runtime_api.is_some());
+    let runtime = config.runtime_api.as_ref();
+    let clients = runtime.map_or(0, |api| u64::from(api.maxconn).saturating_sub(API_CLIENTS));
+    let runtime = runtime.map_or(0, |api| api.sockets.len());
     let servers = config.backends.iter().flat_map(|it| &it.servers);
     let checks = servers.filter(|server| server.check.is_some()).count() as u64;
     let logs = config.log.targets.len() as u64;
@@ -116,6 +121,7 @@ fn counted(config: &Config, nofile: u64) -> u64 {
         + LOG_TARGET * logs
         + checks.min(checks_at_once(nofile))
         + ADMIN_CLIENTS
+        + clients
         + RESERVE
 }
 

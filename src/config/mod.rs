@@ -36,7 +36,9 @@ pub use include::ENTRIES_MAX;
 pub use input_files::InputFiles;
 pub use interpolate::{REFERENCE_BYTES_MAX, REFERENCE_VALUES_MAX, SECRET_FILE_BYTES_MAX};
 pub use key::{Difference, Effect, Key};
-pub use keys::{BACKLOG_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX, THREADS_MAX, WEIGHT_MAX};
+pub use keys::{
+    API_MAXCONN_MAX, BACKLOG_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX, THREADS_MAX, WEIGHT_MAX,
+};
 pub use read::{BYTES_MAX, FILES_MAX, INCLUDE_DEPTH_MAX, MARKS_MAX};
 pub use validate::{BINDS_MAX, SERVERS_MAX};
 
@@ -144,16 +146,26 @@ pub fn refused(problems: Vec<Diagnostic>, looked_at: Vec<PathBuf>) -> Load {
     }
 }
 
-/// The runtime socket that the file at `path` names, even if the file has other problems: `rlb reload` asks the
+/// The runtime sockets that the file at `path` names, even if the file has other problems: `rlb reload` asks the
 /// process there for them.
-pub fn runtime_socket(path: &Path) -> Option<PathBuf> {
+pub fn runtime_sockets(path: &Path) -> Vec<model::BindAddress> {
     let limits = Limits::unknown();
     let mut report = diagnostic::Report::default();
     let read = read::path(path, false, &Loader::of_this_process(&limits), &mut report);
     let files = read.files.iter();
     let tables = files.filter_map(|it| it.file.runtime_api.as_ref());
-    let mut sockets = tables.filter_map(|table| table.value.socket.as_ref());
-    sockets.find_map(|socket| address::socket(&socket.value).ok())
+    let sockets = tables.flat_map(|table| {
+        let first = table.value.first.socket.as_ref().map(|it| &it.value);
+        let more = table.value.sockets.iter().flat_map(|list| &list.0);
+        let more = more.filter_map(|one| match &one.value {
+            shapes::Short::Short(text) => Some(text),
+            shapes::Short::Table(table) => table.socket.as_ref().map(|it| &it.value),
+        });
+        first.into_iter().chain(more)
+    });
+    sockets
+        .filter_map(|text| address::runtime(text).ok())
+        .collect()
 }
 
 impl Loader<'_> {

@@ -7,7 +7,7 @@
 
 pub use super::keys::meant::{
     Backend, Bind, Check, Frontend, Global, Keepalive, Log, LogTarget, Readiness, RuntimeApi,
-    Server, Stats, StatsPage,
+    RuntimeSocket, Server, Stats, StatsPage,
 };
 pub use super::values::{
     ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility, LogFormat,

@@ -1,4 +1,4 @@
-//! What the admin thread listens on: the runtime socket, and orders about the sockets of the
+//! What the admin thread listens on: the runtime sockets, and orders about the sockets of the
 //! statistics, which the table of listening sockets ([`super::listeners`]) opens and keeps.
 //!
 //! Control thread. Invariant: a listener is opened, its descriptor for the admin thread included,
@@ -6,19 +6,18 @@
 
 use super::inherited::Inherited;
 use super::loss;
-use crate::config::model::RuntimeApi;
+use crate::config::model::{BindAddress, RuntimeSocket as RuntimeApiSocket};
 use crate::sys::socket::{self, Address, FileId, Options};
 use crate::worker::ListenerId;
 use socket2::Socket;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Connections to the runtime socket that may wait.
+/// Connections to a runtime socket that may wait.
 const RUNTIME_BACKLOG: u32 = 128;
 
 /// Changes that may wait for the admin thread. Whoever reloads waits when it is behind.
@@ -63,84 +62,123 @@ impl AdminListeners {
     }
 }
 
-/// The runtime socket to accept from, until it is closing.
+/// A runtime socket to accept from, until it is closing.
 #[derive(Debug)]
 pub struct RuntimeSocket {
     /// Listening, non-blocking; a descriptor of the admin thread's own.
-    pub listener: UnixListener,
+    pub listener: Socket,
     /// Cancelled: accept no more there.
     pub closing: CancellationToken,
 }
 
-/// The runtime socket, as it is kept for the next process and watched for the loss of its file.
+/// Where the admin thread hears of a runtime socket.
+#[derive(Debug)]
+pub struct RuntimePlace {
+    /// As HAProxy writes it: `unix@/run/rlb/admin.sock`, `abns@name`, `ipv4@127.0.0.1:9999`.
+    pub name: String,
+    /// The socket to accept from, and each that takes its place.
+    pub sockets: mpsc::Receiver<RuntimeSocket>,
+}
+
+/// A runtime socket, as it is kept for the next process and watched for the loss of its file.
 #[derive(Debug)]
 pub struct RuntimeListener {
     /// Listening, non-blocking.
     pub(super) socket: Arc<Socket>,
     /// Cancelled: the admin thread accepts no more there.
     pub(super) closing: CancellationToken,
-    /// What its path led to when it was opened; `None` for an abstract name.
+    /// What its path led to when it was opened; `None` for an abstract name and over TCP.
     file: Option<FileId>,
     /// Sends the admin thread the socket that takes its place.
     admin: mpsc::Sender<RuntimeSocket>,
 }
 
-/// The runtime socket, the one that was passed to us or a new one; what the admin thread is to accept from
-/// once this process is in charge; and the channel through which it gets further sockets.
+/// A runtime socket that was opened at the start.
+#[derive(Debug)]
+pub struct OpenedRuntime {
+    /// For the reload task.
+    pub listener: RuntimeListener,
+    /// What the admin thread is to accept from once this process is in charge.
+    pub socket: RuntimeSocket,
+    /// For the admin thread.
+    pub place: RuntimePlace,
+}
+
+/// A runtime socket, the one that was passed to us or a new one.
 ///
 /// # Errors
 /// Why it cannot be had.
 pub fn open_runtime(
-    api: &RuntimeApi,
+    api: &RuntimeApiSocket,
     inherited: &mut Inherited,
-) -> Result<
-    (
-        RuntimeListener,
-        RuntimeSocket,
-        mpsc::Receiver<RuntimeSocket>,
-    ),
-    String,
-> {
+) -> Result<OpenedRuntime, String> {
     let options = runtime_options(api);
     let mut open = || {
-        let socket = match inherited.at_path(&api.socket) {
+        let socket = match inherited.at(&api.address) {
             Some(socket) => socket::adjust(&socket, &options).map(|()| socket)?,
             None => socket::listen(&options, 1)?.swap_remove(0),
         };
-        runtime_socket(socket, api)
+        let name = name(&socket, api);
+        Ok((name, runtime_socket(socket, api)?))
     };
-    let (socket, file, to_accept) = open().map_err(|error| cannot_listen(api, &error))?;
-    let (admin, receiver) = mpsc::channel(CHANGES_MAX);
-    let runtime = RuntimeListener {
+    let (name, (socket, file, to_accept)) = open().map_err(|error| cannot_listen(api, &error))?;
+    let (admin, sockets) = mpsc::channel(CHANGES_MAX);
+    let listener = RuntimeListener {
         socket,
         closing: to_accept.closing.clone(),
         file,
         admin,
     };
-    Ok((runtime, to_accept, receiver))
+    Ok(OpenedRuntime {
+        listener,
+        socket: to_accept,
+        place: RuntimePlace { name, sockets },
+    })
+}
+
+/// Its name as HAProxy writes it, with the port that the kernel has chosen.
+fn name(socket: &Socket, api: &RuntimeApiSocket) -> String {
+    match &api.address {
+        BindAddress::Unix(path) => {
+            let path = path.display().to_string();
+            match path.strip_prefix('@') {
+                Some(name) => format!("abns@{name}"),
+                None => format!("unix@{path}"),
+            }
+        }
+        BindAddress::Tcp(configured) => {
+            let address = socket.local_addr().ok().and_then(|it| it.as_socket());
+            let address = address.unwrap_or(*configured);
+            let family = if address.is_ipv6() { "ipv6" } else { "ipv4" };
+            format!("{family}@{address}")
+        }
+    }
 }
 
 type Opened = (Arc<Socket>, Option<FileId>, RuntimeSocket);
 
-fn runtime_socket(socket: Socket, api: &RuntimeApi) -> io::Result<Opened> {
+fn runtime_socket(socket: Socket, api: &RuntimeApiSocket) -> io::Result<Opened> {
     let to_accept = RuntimeSocket {
-        listener: UnixListener::from(OwnedFd::from(socket.try_clone()?)),
+        listener: socket.try_clone()?,
         closing: CancellationToken::new(),
     };
-    Ok((Arc::new(socket), file_of(api)?, to_accept))
+    let file = match path_of(api) {
+        Some(path) => socket::file_id(path)?,
+        None => None,
+    };
+    Ok((Arc::new(socket), file, to_accept))
 }
 
-fn file_of(api: &RuntimeApi) -> io::Result<Option<FileId>> {
-    if socket::is_abstract(&api.socket) {
-        Ok(None)
-    } else {
-        socket::file_id(&api.socket)
+/// The path of its file, if it has one.
+fn path_of(api: &RuntimeApiSocket) -> Option<&Path> {
+    match &api.address {
+        BindAddress::Unix(path) if !socket::is_abstract(path) => Some(path),
+        _ => None,
     }
 }
 
-fn cannot_listen(api: &RuntimeApi, error: &io::Error) -> String {
-    let path = api.socket.display();
-    format!("runtime-api: cannot listen on {path}: {error}")
+fn cannot_listen(api: &RuntimeApiSocket, error: &io::Error) -> String {
+    format!("runtime-api: cannot listen on {}: {error}", api.place())
 }
 
 impl RuntimeListener {
@@ -151,20 +189,20 @@ impl RuntimeListener {
     }
 
     /// Whether its path leads to something else by now, or to nothing.
-    pub(super) fn is_lost(&self, api: &RuntimeApi) -> bool {
-        !socket::is_abstract(&api.socket) && loss::is_file_lost(&api.socket, self.file)
+    pub(super) fn is_lost(&self, api: &RuntimeApiSocket) -> bool {
+        path_of(api).is_some_and(|path| loss::is_file_lost(path, self.file))
     }
 
     /// Whether it can be opened again at its path now.
-    pub(super) fn can_reopen(api: &RuntimeApi) -> bool {
-        loss::is_path_free(&api.socket)
+    pub(super) fn can_reopen(api: &RuntimeApiSocket) -> bool {
+        path_of(api).is_some_and(loss::is_path_free)
     }
 
     /// Opens it again at its path. The connections that it has go on.
     ///
     /// # Errors
     /// Why it cannot be had; the one before is then left as it was.
-    pub(super) async fn reopen(&mut self, api: &RuntimeApi) -> Result<(), String> {
+    pub(super) async fn reopen(&mut self, api: &RuntimeApiSocket) -> Result<(), String> {
         let opened = socket::listen(&runtime_options(api), 1)
             .and_then(|mut sockets| runtime_socket(sockets.swap_remove(0), api));
         let (socket, file, to_accept) = opened.map_err(|error| cannot_listen(api, &error))?;
@@ -177,22 +215,29 @@ impl RuntimeListener {
     }
 }
 
-/// Gives the runtime socket's file the mode of `api`.
+/// Gives the file of a runtime socket the owner and mode of `api`.
 ///
 /// # Errors
-/// Those of `chmod`.
-pub(super) fn set_runtime_mode(api: &RuntimeApi) -> io::Result<()> {
-    socket::set_mode(&api.socket, &runtime_options(api))
+/// Those of `chown` and `chmod`; when there is no such user or group.
+pub(super) fn set_runtime_mode(api: &RuntimeApiSocket) -> io::Result<()> {
+    match path_of(api) {
+        Some(path) => socket::set_mode(path, &runtime_options(api)),
+        None => Ok(()),
+    }
 }
 
-fn runtime_options(api: &RuntimeApi) -> Options {
+fn runtime_options(api: &RuntimeApiSocket) -> Options {
     Options {
-        address: Address::Unix(api.socket.clone()),
+        address: match &api.address {
+            BindAddress::Unix(path) => Address::Unix(path.clone()),
+            BindAddress::Tcp(address) => Address::Tcp(*address),
+        },
         backlog: RUNTIME_BACKLOG,
         v6only: None,
         interface: None,
         freebind: false,
         mode: Some(api.mode),
+        owner: (api.owner.clone(), api.group.clone()),
         keepalive: None,
         join: false,
     }

@@ -7,11 +7,11 @@ use super::server_events::{self, LogLine, ServerEvent};
 use super::server_index::{ServerIndex, ServerRef};
 use crate::check::probe::Target;
 use crate::check::schedule::IntervalKind;
-use crate::config::model::ServerAddress;
+use crate::config::model::{Check, ServerAddress};
 use crate::live::{CheckReport, CheckStatus, WorkerToken};
 use crate::state::{
-    AdminRequest, AdminState, BackendChange, BackendId, Endpoint, OperState, RuntimeChange, Server,
-    ServerStatus, Snapshot, SnapshotBuilder,
+    AdminRequest, AdminState, BackendChange, BackendId, Endpoint, Forced, OperState, RuntimeChange,
+    Server, ServerStatus, Snapshot, SnapshotBuilder, overrides,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub(super) struct Outcome {
     pub(super) killed: Vec<u64>,
     /// Host names to look up again, because a server of that name has left maintenance.
     pub(super) look_up: Vec<Arc<str>>,
+    /// Addresses or checks of servers have changed.
+    pub(super) specs_changed: bool,
     /// Backends whose servers have come up or gone down.
     pub(super) backends_changed: Vec<BackendId>,
 }
@@ -153,8 +155,67 @@ impl<'a> Batch<'a> {
                 self.builder.process_mut().stats_maxconn = Some(maxconn);
                 true
             }
-            RuntimeChange::ClearCounters(_) => true,
+            RuntimeChange::Health(uid, to) => self.force(uid, to),
+            RuntimeChange::Address(uid, ref address, ref endpoint) => {
+                self.set_address(uid, (address, endpoint))
+            }
+            RuntimeChange::Check(uid, ref check) => self.set_check(uid, check.clone()),
+            RuntimeChange::DropOverrides => {
+                overrides::drop_all(&mut self.builder, self.now);
+                self.outcome.specs_changed = true;
+                true
+            }
+            // Done after the batch.
+            RuntimeChange::AddServer(..)
+            | RuntimeChange::RemoveServer(_)
+            | RuntimeChange::ClearCounters(_) => true,
         }
+    }
+
+    /// An operator forces a server's health.
+    fn force(&mut self, uid: u64, to: Forced) -> bool {
+        let Some((at, before)) = self.find(uid) else {
+            return false;
+        };
+        let mut server = Server::clone(&before);
+        server.status.force(to, before.rules(), self.now);
+        if server.status != before.status {
+            self.change(at, &before.status, server, None);
+        }
+        true
+    }
+
+    /// An operator sets a server's address.
+    fn set_address(&mut self, uid: u64, (address, endpoint): (&ServerAddress, &Endpoint)) -> bool {
+        let Some((at, before)) = self.find(uid) else {
+            return false;
+        };
+        let mut server = Server::clone(&before);
+        Arc::make_mut(&mut server.spec).address = address.clone();
+        server.endpoint = Some(endpoint.clone());
+        server.live.trust();
+        let (admin, rules) = (server.status.admin, server.rules());
+        if admin.has(AdminState::RMAINT) {
+            let admin = admin.without(AdminState::RMAINT);
+            server.status.set_admin(admin, rules, self.now);
+        }
+        self.change(at, &before.status, server, None);
+        self.outcome.specs_changed = true;
+        true
+    }
+
+    /// An operator sets a server's check.
+    fn set_check(&mut self, uid: u64, check: Option<Check>) -> bool {
+        let Some((at, before)) = self.find(uid) else {
+            return false;
+        };
+        let mut server = Server::clone(&before);
+        let rules = server.rules();
+        Arc::make_mut(&mut server.spec).check = check;
+        server.status.set_rules(rules, server.rules());
+        self.change(at, &before.status, server, None);
+        self.outcome.specs_changed = true;
+        true
     }
 
     /// An operator ends a server's sessions.

@@ -62,11 +62,7 @@ impl Control {
         // Limits may have been raised.
         next.global.freed.notify_waiters();
 
-        start_servers_over(&base, &next);
-        let fresh = self.servers.update(&base, &next, &self.stop_tasks);
-        let mut fresh_sorted = fresh;
-        fresh_sorted.sort_unstable();
-        self.start_checks(|uid| fresh_sorted.binary_search(&uid).is_ok());
+        self.follow_servers(&base, &next);
         self.follow_names(&next);
         commit.listeners.tune();
         let orders = commit
@@ -87,6 +83,21 @@ impl Control {
         self.tell_of_backends(&base, &next);
         // A reloader that has ended meanwhile, at a stop, needs them no more.
         let _ = commit.done.send(commit.listeners);
+    }
+
+    /// Ends and starts checks, after the snapshot `next` has followed `base`.
+    fn follow_servers(&mut self, base: &Snapshot, next: &Snapshot) {
+        start_servers_over(base, next);
+        let mut fresh = self.servers.update(base, next, &self.stop_tasks);
+        fresh.sort_unstable();
+        self.start_checks(|uid| fresh.binary_search(&uid).is_ok());
+    }
+
+    /// The same after operators have changed addresses or checks of servers.
+    pub(super) fn follow_specs(&mut self, base: &Snapshot) {
+        let next = self.parts.snapshot.load_full();
+        self.follow_servers(base, &next);
+        self.follow_names(&next);
     }
 
     /// Looks all host names up: a name may lead elsewhere by now. None of those that are gone.

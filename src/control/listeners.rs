@@ -553,6 +553,7 @@ fn options(bind: &Bind, tuning: Tuning, join: bool) -> Options {
         interface: bind.interface.as_deref().map(str::to_owned),
         freebind: bind.freebind,
         mode: tuning.mode,
+        owner: (None, None),
         keepalive: tuning
             .keepalive
             .map(|keep| (keep.idle, keep.interval, keep.probes)),

@@ -23,7 +23,8 @@ use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
 use crate::live::{Cause, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
 use crate::state::{
-    BackendId, ControlHandle, RuntimeChange, ServerState, Snapshot, ToControl, clear, server_state,
+    BackendId, ControlHandle, RuntimeChange, ServerState, Snapshot, ToControl, clear, dynamic,
+    server_state,
 };
 use crate::sys::limits::DescriptorReserve;
 use crate::worker::order::{Order, ServerSet, Workers};
@@ -37,7 +38,7 @@ use server_index::ServerIndex;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval_at, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +64,51 @@ pub struct Parts {
     pub token: Rc<WorkerToken>,
     /// Descriptors kept back for checks; filled up again once a second.
     pub reserve: Arc<DescriptorReserve>,
+}
+
+/// What the messages of a turn leave to do after the publication.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Servers that workers suspect.
+    suspects: Vec<u64>,
+    /// Who is to be told, and what.
+    answers: Vec<(oneshot::Sender<bool>, bool)>,
+    /// What the process before has counted.
+    counted: Vec<String>,
+    /// Changes at run time, whether their object was found, and who is to be told.
+    changes: Vec<(RuntimeChange, bool, oneshot::Sender<bool>)>,
+}
+
+impl Pending {
+    /// Applies a message to `batch`.
+    fn take(&mut self, batch: &mut Batch<'_>, message: ToControl) {
+        match message {
+            ToControl::Checked { server, report, .. } => batch.checked(server, &report),
+            ToControl::Resolved { name, addresses } => batch.resolved(&name, &addresses),
+            ToControl::CheckNow { server, .. } => self.suspects.push(server),
+            ToControl::SetAdmin { server, to, done } => {
+                self.answers.push((done, batch.set_admin(server, to)));
+            }
+            ToControl::SetWeight {
+                server,
+                weight,
+                done,
+            } => self.answers.push((done, batch.set_weight(server, weight))),
+            ToControl::Change { change, done } => {
+                let found = batch.change_runtime(&change);
+                self.changes.push((change, found, done));
+            }
+            // The control task ends the checks.
+            ToControl::HandedOver => {}
+            ToControl::AddCounters { text, done } => {
+                self.counted.push(text);
+                self.answers.push((done, true));
+            }
+            ToControl::KillSessions { server, done } => {
+                self.answers.push((done, batch.kill_sessions(server)));
+            }
+        }
+    }
 }
 
 /// The one writer of snapshots.
@@ -203,78 +249,101 @@ impl Control {
     async fn turn(&mut self, messages: &mut Vec<ToControl>) {
         let now = Instant::now();
         let base = self.parts.snapshot.load_full();
-        let mut batch = Batch::new(base, &self.servers, &self.parts.token, now);
-        let mut suspects = Vec::new();
-        let mut answers = Vec::new();
-        let mut counted = Vec::new();
-        let mut changes = Vec::new();
+        let mut batch = Batch::new(Arc::clone(&base), &self.servers, &self.parts.token, now);
+        let mut pending = Pending::default();
         for message in messages.drain(..) {
-            match message {
-                ToControl::Checked { server, report, .. } => batch.checked(server, &report),
-                ToControl::Resolved { name, addresses } => batch.resolved(&name, &addresses),
-                ToControl::CheckNow { server, .. } => suspects.push(server),
-                ToControl::SetAdmin { server, to, done } => {
-                    answers.push((done, batch.set_admin(server, to)));
-                }
-                ToControl::SetWeight {
-                    server,
-                    weight,
-                    done,
-                } => answers.push((done, batch.set_weight(server, weight))),
-                ToControl::Change { change, done } => {
-                    changes.push(change.clone());
-                    answers.push((done, batch.change_runtime(&change)));
-                }
-                ToControl::HandedOver => self.stop_tasks.cancel(),
-                ToControl::AddCounters { text, done } => {
-                    counted.push(text);
-                    answers.push((done, true));
-                }
-                ToControl::KillSessions { server, done } => {
-                    answers.push((done, batch.kill_sessions(server)));
-                }
+            if matches!(message, ToControl::HandedOver) {
+                self.stop_tasks.cancel();
             }
+            pending.take(&mut batch, message);
         }
         let (snapshot, mut outcome) = batch.finish();
         if let Some(snapshot) = snapshot {
             self.parts.snapshot.store(Arc::new(snapshot));
         }
-        for text in counted {
+        if outcome.specs_changed {
+            self.follow_specs(&base);
+        }
+        for text in pending.counted {
             let base = self.parts.snapshot.load_full();
             let next = handover::counters::add(&text, &base, &self.parts.token, now);
             if let Some(snapshot) = next {
                 self.parts.snapshot.store(Arc::new(snapshot));
             }
         }
-        for change in changes {
-            self.changed_at_run_time(&change);
+        for (change, found, done) in pending.changes {
+            let made = self.changed_at_run_time(&change).await;
+            pending.answers.push((done, found && made));
         }
         for name in std::mem::take(&mut outcome.look_up) {
             self.look_up(&name, Until::Once);
         }
-        for server in suspects {
+        for server in pending.suspects {
             self.suspected(server, now);
         }
         self.follow(outcome).await;
-        for (done, found) in answers {
+        for (done, found) in pending.answers {
             // Whoever asked may have gone.
             let _ = done.send(found);
         }
     }
 
-    /// What follows from a change at run time that has been published.
-    fn changed_at_run_time(&self, change: &RuntimeChange) {
-        let snapshot = self.parts.snapshot.load();
+    /// What follows from a change at run time that has been published; servers come and go here. `false`: it cannot
+    /// be made (any more).
+    async fn changed_at_run_time(&mut self, change: &RuntimeChange) -> bool {
+        let snapshot = self.parts.snapshot.load_full();
+        let (shards, now) = (self.parts.token.shard() + 1, Instant::now());
+        let next = match change {
+            RuntimeChange::AddServer(backend, spec) => {
+                dynamic::add(&snapshot, *backend, spec, (shards, now))
+            }
+            RuntimeChange::RemoveServer(uid) => dynamic::remove(&snapshot, *uid, now),
+            RuntimeChange::DropOverrides => {
+                snapshot.global.freed.notify_waiters();
+                let next = dynamic::as_written(&snapshot, (shards, now));
+                if let Some(next) = next {
+                    self.follow_dynamic(&snapshot, next).await;
+                }
+                return true;
+            }
+            other => {
+                self.follow_change(&snapshot, other);
+                return true;
+            }
+        };
+        let Some(next) = next else {
+            return false;
+        };
+        self.follow_dynamic(&snapshot, next).await;
+        true
+    }
+
+    /// Publishes `next`, in which servers have come or gone since `base`.
+    async fn follow_dynamic(&mut self, base: &Snapshot, next: Snapshot) {
+        self.parts.snapshot.store(Arc::new(next));
+        self.follow_specs(base);
+        let next = self.parts.snapshot.load_full();
+        let backends = next.backends.iter().flatten();
+        let changed = backends.filter(|backend| {
+            let before = base.backend(backend.id);
+            before.is_some_and(|before| !Arc::ptr_eq(before, backend))
+        });
+        self.tell_servers_changed(changed.map(|backend| backend.id).collect())
+            .await;
+    }
+
+    /// What follows from a change that is in force.
+    fn follow_change(&self, snapshot: &Snapshot, change: &RuntimeChange) {
         match change {
             // Limits may have been raised.
             RuntimeChange::FrontendMaxconn(..) | RuntimeChange::Maxconn(_) => {
                 snapshot.global.freed.notify_waiters();
             }
-            RuntimeChange::StatsMaxconn(_) => {}
             RuntimeChange::ClearCounters(what) => {
-                clear::counters(&snapshot, *what, &self.parts.token);
-                clear::rate_maxima(&snapshot, *what);
+                clear::counters(snapshot, *what, &self.parts.token);
+                clear::rate_maxima(snapshot, *what);
             }
+            _ => {}
         }
     }
 

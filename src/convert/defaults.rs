@@ -6,6 +6,7 @@ use super::proxy::{Keepalive, Proxy, Settings};
 use super::report::Report;
 use super::toml_string::quote;
 use super::units::Span;
+use std::collections::BTreeMap;
 
 /// Names that are told in one line.
 const NAMES_MAX: usize = 5;
@@ -88,8 +89,8 @@ pub(super) fn fill_in(settings: &mut Settings) {
 
 /// The same in `global`.
 pub(super) fn fill_in_global(global: &mut Global, pages: &mut [Proxy]) {
-    if !global.socket.is_empty() {
-        let level = global.socket.entry("level");
+    for socket in &mut global.sockets {
+        let level = socket.entry("level");
         level.or_insert_with(|| quote("operator"));
     }
     global.tag.get_or_insert_with(|| "haproxy".to_owned());
@@ -169,7 +170,10 @@ fn process(proxies: &[&Proxy], pages: &[Proxy], global: &Global, report: &mut Re
             "no proxy has a `log`: no session is written, only events of servers",
         );
     }
-    if !global.socket.is_empty() && !global.socket.contains_key("level") {
+    // Over TCP the level is HAProxy's.
+    let unix = global.sockets.iter().filter(|one| is_unix(one));
+    let mut unix = unix.filter(|one| !one.contains_key("level"));
+    if unix.next().is_some() {
         say(
             vec!["stats socket".to_owned()],
             "rlb's level is `admin`, HAProxy's `operator`",
@@ -184,6 +188,12 @@ fn process(proxies: &[&Proxy], pages: &[Proxy], global: &Global, report: &mut Re
         pages,
         "the page is at `/`; HAProxy's is at `/haproxy?stats`, which rlb answers too",
     );
+}
+
+/// Whether the keys are those of a unix socket.
+fn is_unix(socket: &BTreeMap<&'static str, String>) -> bool {
+    let address = socket.get("socket");
+    address.is_some_and(|address| address.trim_start_matches('"').starts_with(['/', '@']))
 }
 
 fn tell_of(report: &mut Report, names: &[String], text: &str) {

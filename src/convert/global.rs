@@ -10,7 +10,9 @@ use super::sections::{Section, Statement};
 use super::toml_string::{quote, string};
 use super::units::Unit;
 use crate::config::haproxy::Place;
-use crate::config::{MAXCONN_MAX, THREADS_MAX, address as addresses, units as rlb};
+use crate::config::{
+    API_MAXCONN_MAX, MAXCONN_MAX, THREADS_MAX, address as addresses, units as rlb,
+};
 use std::collections::BTreeMap;
 
 /// What `global` says, as rlb writes it.
@@ -21,8 +23,10 @@ pub(super) struct Global {
     pub(super) targets: Vec<Target>,
     /// `tag` of `[log]`.
     pub(super) tag: Option<String>,
-    /// Keys of `[runtime-api]`.
-    pub(super) socket: BTreeMap<&'static str, String>,
+    /// Keys of `[runtime-api]` that all sockets have.
+    pub(super) api: BTreeMap<&'static str, String>,
+    /// The keys of each of its sockets.
+    pub(super) sockets: Vec<BTreeMap<&'static str, String>>,
     /// `withdraw-delay` of `[readiness]`.
     pub(super) withdraw_delay: Option<String>,
     /// `maxconnrate` and its like.
@@ -86,6 +90,9 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
             context.kept(statement.at, word);
         }
         "stats" if statement.word(1) == "socket" => socket(context, global, statement),
+        "stats" if ["timeout", "maxconn"].contains(&statement.word(1)) => {
+            socket_limit(context, global, statement);
+        }
         _ => {
             let keyword = keyword(statement);
             let bare = keyword.strip_prefix("no ").unwrap_or(&keyword);
@@ -123,7 +130,35 @@ fn number(
     global.keys.insert(key, number.min(most).to_string());
 }
 
-/// `stats socket ADDRESS …`: the first one that is a unix socket is `[runtime-api]`.
+/// `stats timeout` and `stats maxconn`.
+fn socket_limit(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement) {
+    let keyword = format!("stats {}", statement.word(1));
+    if statement.word(1) == "timeout" {
+        let Some(span) = context.span(statement, 2, Unit::Milliseconds) else {
+            return;
+        };
+        if span.is_zero() {
+            let text = "it is longer than 0";
+            return context.report.error(statement.at(2), keyword, text);
+        }
+        global.api.insert("timeout", quote(&span.text));
+    } else {
+        let Some(number) = context.number(statement, 2) else {
+            return;
+        };
+        let within = number.clamp(1, API_MAXCONN_MAX);
+        global.api.insert("maxconn", within.to_string());
+        if within != number {
+            let text = format!("`maxconn` is {within}: rlb takes 1 to {API_MAXCONN_MAX}");
+            let changed = Outcome::Changed;
+            context.report.push(statement.at, keyword, changed, text);
+            return;
+        }
+    }
+    context.kept(statement.at, keyword);
+}
+
+/// `stats socket ADDRESS …`: a socket of `[runtime-api]`.
 fn socket(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement) {
     let keyword = "stats socket";
     let Some(word) = statement.words.get(2) else {
@@ -133,17 +168,21 @@ fn socket(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statem
     };
     let word = address::filled_in(word, context.environment);
     let socket = match address::parse(&word.text) {
-        _ if !global.socket.is_empty() => {
-            let text = "rlb has one runtime socket: it is the first";
-            context
-                .report
-                .push(statement.at, keyword, Outcome::Unsupported, text);
-            return;
-        }
         Address::Unix(path) => path,
         Address::Abstract(name) => format!("@{name}"),
+        Address::Host {
+            host,
+            port: Some(port),
+        } => {
+            let host = if host.is_empty() {
+                "*".to_owned()
+            } else {
+                host
+            };
+            format!("{host}:{port}")
+        }
         _ => {
-            let text = "the runtime socket is a unix socket: commands over TCP are not taken";
+            let text = "a runtime socket has a path, or an address and a port";
             context
                 .report
                 .push(statement.at, keyword, Outcome::Unsupported, text);
@@ -155,20 +194,29 @@ fn socket(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statem
             .map(|content| content.trim_start_matches("unix:").to_owned()),
         None => Some(address::escaped(&socket)),
     };
-    if let Err(problem) = addresses::socket(&socket) {
+    if let Err(problem) = addresses::runtime(&socket) {
         return context
             .report
             .error(statement.at(2), keyword, problem.message);
     }
-    global
-        .socket
-        .insert("socket", quote(&written.unwrap_or(socket)));
+    let address = quote(&written.unwrap_or(socket));
+    let mut others = global.sockets.iter();
+    if others.any(|one| one.get("socket") == Some(&address)) {
+        let text = "another line has this address";
+        return context.report.error(statement.at(2), keyword, text);
+    }
     context.kept(statement.at, keyword);
-    socket_words(context, global, statement);
+    let mut keys = BTreeMap::from([("socket", address)]);
+    socket_words(context, &mut keys, statement);
+    global.sockets.push(keys);
 }
 
 /// What stands behind the address of a `stats socket`.
-fn socket_words(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement) {
+fn socket_words(
+    context: &mut Context<'_, '_>,
+    keys: &mut BTreeMap<&'static str, String>,
+    statement: &Statement,
+) {
     let mut index = 3;
     while index < statement.words.len() {
         let (name, value) = (statement.word(index), statement.word(index + 1));
@@ -176,11 +224,13 @@ fn socket_words(context: &mut Context<'_, '_>, global: &mut Global, statement: &
         let keyword = format!("stats socket {name}");
         match name {
             "mode" => match rlb::mode(value) {
-                Ok(_) => drop(global.socket.insert("mode", quote(value))),
+                Ok(_) => drop(keys.insert("mode", quote(value))),
                 Err(problem) => context.report.error(at, keyword, problem.message),
             },
+            "user" | "uid" => drop(keys.insert("owner", quote(value))),
+            "group" | "gid" => drop(keys.insert("group", quote(value))),
             "level" if ["user", "operator", "admin"].contains(&value) => {
-                global.socket.insert("level", quote(value));
+                keys.insert("level", quote(value));
             }
             "level" => {
                 let text = format!("HAProxy has no level `{value}`");

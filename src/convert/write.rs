@@ -215,17 +215,36 @@ impl Writer<'_> {
             }
         }
         self.log();
-        if !global.socket.is_empty() {
-            self.line("");
-            self.line("[runtime-api]");
-            let keys = ["socket", "mode", "level"];
-            let socket = &self.carried.global.socket;
-            for (key, value) in keys
-                .into_iter()
-                .filter_map(|key| Some((key, socket.get(key)?)))
-            {
-                self.key(key, value);
+        if !global.sockets.is_empty() {
+            self.sockets();
+        }
+    }
+
+    /// `[runtime-api]`: the first socket, and the others in a list.
+    fn sockets(&mut self) {
+        let Global { api, sockets, .. } = self.carried.global;
+        self.line("");
+        self.line("[runtime-api]");
+        let ordered = |socket: &'_ BTreeMap<&'static str, String>| -> Pairs {
+            let keys = ["socket", "mode", "owner", "group", "level"].into_iter();
+            keys.filter_map(|key| Some((key, socket.get(key)?.clone())))
+                .collect()
+        };
+        let (first, others) = (&sockets[0], &sockets[1..]);
+        for (key, value) in ordered(first) {
+            self.key(key, &value);
+        }
+        if !others.is_empty() {
+            self.line("sockets = [");
+            for socket in others {
+                let keys = ordered(socket);
+                let keys = inline(keys.iter().map(|(key, value)| (*key, value)));
+                self.line(&format!("    {keys},"));
             }
+            self.line("]");
+        }
+        for (key, value) in api {
+            self.key(key, value);
         }
     }
 

@@ -4,6 +4,9 @@
 //! workers, which the next connection repeats).
 
 use super::ids::{BackendId, FrontendId};
+use super::server::Endpoint;
+use super::status::Forced;
+use crate::config::model::{Check, Server, ServerAddress};
 use crate::live::CheckReport;
 use crate::live::counters::Clear;
 use std::net::IpAddr;
@@ -83,7 +86,7 @@ pub enum ToControl {
 }
 
 /// A change that an operator makes to something other than a server's state or weight.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RuntimeChange {
     /// Most sessions of a frontend; 0: only the limit of the process applies.
     FrontendMaxconn(FrontendId, u32),
@@ -91,6 +94,18 @@ pub enum RuntimeChange {
     Maxconn(u32),
     /// Most connections to the statistics; 0: no limit.
     StatsMaxconn(u32),
+    /// The health of the server with this uid; later checks may change it again.
+    Health(u64, Forced),
+    /// The address of the server with this uid, and where its connections go.
+    Address(u64, ServerAddress, Endpoint),
+    /// The check of the server with this uid; `None`: it is not checked.
+    Check(u64, Option<Check>),
+    /// One server more in a backend, in maintenance.
+    AddServer(BackendId, Arc<Server>),
+    /// Remove the server with this uid, which is in maintenance and has no sessions.
+    RemoveServer(u64),
+    /// Everything that operators have set is as the file says.
+    DropOverrides,
     /// Clear counters, those of the control thread.
     ClearCounters(Clear),
 }

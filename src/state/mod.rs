@@ -7,8 +7,10 @@
 pub mod builder;
 pub mod carry_over;
 pub mod clear;
+pub mod dynamic;
 pub mod ids;
 pub mod inbox;
+pub mod overrides;
 pub mod server;
 pub mod server_state;
 pub mod snapshot;
@@ -20,7 +22,7 @@ pub use ids::{BackendId, FrontendId};
 pub use inbox::{AdminRequest, ControlHandle, RuntimeChange, ToControl};
 pub use server::{Endpoint, Server, Usable};
 pub use server_state::ServerState;
-pub use snapshot::{ApiAccess, Backend, Frontend, Origin, Route, Snapshot};
+pub use snapshot::{Api, ApiAccess, Backend, Frontend, Origin, Route, Snapshot};
 pub use status::{AdminState, Forced, OperState, Rules, ServerStatus};
 
 #[cfg(test)]

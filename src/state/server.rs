@@ -23,6 +23,8 @@ pub struct Server {
     pub weight: u32,
     /// Its counters.
     pub live: Arc<ServerLive>,
+    /// As an operator has added it at run time; `None`: it is in the file.
+    pub added: Option<Arc<model::Server>>,
 }
 
 impl Server {
@@ -44,6 +46,7 @@ impl Server {
             weight: spec.weight,
             spec: Arc::new(spec),
             live,
+            added: None,
         }
     }
 

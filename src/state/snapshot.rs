@@ -11,7 +11,30 @@ use crate::live::{BackendLive, FrontendLive, GlobalLive, ServerLive};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The access rights of the runtime socket.
+/// The settings of the runtime sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Api {
+    /// In the order of the configuration that the process has begun with.
+    pub sockets: Vec<ApiAccess>,
+    /// Longest silence of a client.
+    pub timeout: Duration,
+    /// Most clients at once.
+    pub maxconn: u32,
+}
+
+impl Api {
+    /// As configured; `None`: there is no socket.
+    pub(super) fn of(api: Option<&model::RuntimeApi>) -> Option<Arc<Self>> {
+        let api = api?;
+        Some(Arc::new(Self {
+            sockets: api.sockets.iter().map(ApiAccess::of).collect(),
+            timeout: api.timeout,
+            maxconn: api.maxconn,
+        }))
+    }
+}
+
+/// The access rights of a runtime socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiAccess {
     /// Mode of its file. For an abstract socket, the mode that peers are checked against.
@@ -22,7 +45,7 @@ pub struct ApiAccess {
 
 impl ApiAccess {
     /// As configured.
-    pub(super) fn of(api: &model::RuntimeApi) -> Self {
+    fn of(api: &model::RuntimeSocket) -> Self {
         let (mode, level) = (api.mode, api.level);
         Self { mode, level }
     }
@@ -49,8 +72,8 @@ pub struct Snapshot {
     pub node: Option<Arc<str>>,
     /// Description of the process.
     pub description: Option<Arc<str>>,
-    /// The access rights of the runtime socket; `None`: there is no such socket.
-    pub api: Option<ApiAccess>,
+    /// The settings of the runtime sockets; `None`: there are none.
+    pub api: Option<Arc<Api>>,
     /// By [`FrontendId`]; `None` where a frontend was removed and no other has come.
     pub frontends: Vec<Option<Arc<Frontend>>>,
     /// By [`BackendId`]; `None` where a backend was removed and no other has come.
@@ -95,7 +118,7 @@ impl Snapshot {
             hard_stop_after: config.global.hard_stop_after,
             node: config.global.node.clone(),
             description: config.global.description.clone(),
-            api: config.runtime_api.as_ref().map(ApiAccess::of),
+            api: Api::of(config.runtime_api.as_ref()),
             frontends: frontends
                 .map(|(index, spec)| {
                     let route = Route::To(Arc::clone(&backends[spec.default_backend.0]));
@@ -230,6 +253,31 @@ impl Backend {
             },
             servers,
             spec: Arc::new(spec.clone()),
+        }
+    }
+
+    /// A server as it was before operators changed it: as in the file, or as it was added.
+    pub fn written<'a>(&'a self, server: &'a Server) -> Option<&'a model::Server> {
+        let mut file = self.spec.servers.iter();
+        let added = server.added.as_deref();
+        added.or_else(|| file.find(|one| one.name == server.spec.name))
+    }
+
+    /// This backend with other servers at `now`.
+    #[must_use]
+    pub(super) fn with_servers(&self, servers: Vec<Arc<Server>>, now: Instant) -> Self {
+        let usable = Usable::count(servers.iter().map(AsRef::as_ref));
+        let up = servers.is_empty() || !usable.is_empty();
+        let status = if up == self.status.up {
+            self.status
+        } else {
+            self.status.turned(up, now)
+        };
+        Self {
+            picker: picker_for(&servers, self.spec.allbackups),
+            status,
+            servers,
+            ..self.clone()
         }
     }
 

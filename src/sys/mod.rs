@@ -8,3 +8,4 @@ pub mod listen_fds;
 pub mod raw;
 pub mod service_manager;
 pub mod socket;
+pub mod users;

@@ -4,12 +4,14 @@
 //! refuses an address that anybody uses, a second rlb included. The shards of the other workers join
 //! afterwards. Usable from any thread; no call here waits for another process.
 
+use super::users;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -37,6 +39,8 @@ pub struct Options {
     pub freebind: bool,
     /// File mode of a unix socket.
     pub mode: Option<u32>,
+    /// User and group of the file of a unix socket: names or numbers.
+    pub owner: (Option<Arc<str>>, Option<Arc<str>>),
     /// Keepalive that accepted sockets inherit: idle, interval, probes.
     pub keepalive: Option<(Duration, Duration, u32)>,
     /// Another socket of this process has the port, on this or an overlapping address: join it instead of being
@@ -182,12 +186,21 @@ fn listen_unix(path: &Path, options: &Options) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Gives the file of a unix socket the mode of `options`, if they have one.
+/// Gives the file of a unix socket the owner and the mode of `options`, if they have them.
 ///
 /// # Errors
-/// Those of `chmod`.
+/// Those of `chown` and `chmod`; when there is no such user or group.
 pub fn set_mode(path: &Path, options: &Options) -> io::Result<()> {
-    if let (Some(mode), false) = (options.mode, is_abstract(path)) {
+    if is_abstract(path) {
+        return Ok(());
+    }
+    let (owner, group) = &options.owner;
+    let owner = owner.as_deref().map(users::user).transpose()?;
+    let group = group.as_deref().map(users::group).transpose()?;
+    if owner.is_some() || group.is_some() {
+        std::os::unix::fs::chown(path, owner, group)?;
+    }
+    if let Some(mode) = options.mode {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     }
@@ -333,6 +346,7 @@ mod tests {
             interface: None,
             freebind: false,
             mode: None,
+            owner: (None, None),
             keepalive: None,
             join: false,
         }

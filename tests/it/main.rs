@@ -27,6 +27,8 @@ mod reload;
 mod reload_services;
 mod runtime_access;
 mod runtime_api;
+mod runtime_changes;
+mod runtime_sockets;
 mod runtime_tools;
 mod service;
 mod session_end;

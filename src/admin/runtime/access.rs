@@ -1,4 +1,4 @@
-//! The peer of the runtime socket, whether it may use the socket, and the log of its changes. Admin thread.
+//! The peer of a runtime socket, whether it may use the socket, and the log of its changes. Admin thread.
 //!
 //! The kernel checks the mode of a socket's file at `connect`. An abstract socket has no file, so the peer's
 //! credentials (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)) are checked against the configured mode, as if a file
@@ -9,17 +9,28 @@ use crate::control::handover::Asker;
 use crate::sys::raw::peer_groups;
 use std::fmt::Write;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use tokio::net::UnixStream;
+use tracing::field::DisplayValue;
 
 /// Most characters of a command or an answer that an event shows.
 pub(super) const LOGGED_CHARS_MAX: usize = 200;
 /// Seconds between two events about refused clients.
 pub(super) const REFUSED_EVERY: u64 = 1;
 
-/// The connected process, with its credentials at that time.
+/// Who is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Peer {
+pub(super) enum Peer {
+    /// A process of this machine, with its credentials at that time.
+    Process(Credentials),
+    /// A client over TCP; `None` when it has gone already.
+    Tcp(Option<SocketAddr>),
+}
+
+/// The credentials of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Credentials {
     /// Effective user.
     uid: u32,
     /// Effective group.
@@ -39,38 +50,50 @@ impl Peer {
     /// Those of `getsockopt`; none is expected for a connected unix socket.
     pub(super) fn of(stream: &UnixStream) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
-        Ok(Self {
+        Ok(Self::Process(Credentials {
             uid: credentials.uid(),
             gid: credentials.gid(),
             // A kernel before 4.13 does not tell: then only the effective group counts.
             groups: peer_groups(stream.as_fd()).unwrap_or_default(),
             pid: credentials.pid().unwrap_or(0),
             granted: None,
-        })
+        }))
     }
 
     /// The client of a newer process.
     pub(super) fn passed(asker: &Asker) -> Self {
-        Self {
+        Self::Process(Credentials {
             uid: asker.uid,
             // The newer process has admitted it.
             gid: u32::MAX,
             groups: Vec::new(),
             pid: asker.pid,
             granted: Some(asker.level),
+        })
+    }
+
+    /// Its user; over TCP none that exists.
+    pub(super) fn uid(&self) -> u32 {
+        match self {
+            Self::Process(one) => one.uid,
+            Self::Tcp(_) => u32::MAX,
         }
     }
 
-    pub(super) fn uid(&self) -> u32 {
-        self.uid
-    }
-
+    /// Its process; 0 if it is not known.
     pub(super) fn pid(&self) -> i32 {
-        self.pid
+        match self {
+            Self::Process(one) => one.pid,
+            Self::Tcp(_) => 0,
+        }
     }
 
+    /// The level that a newer process has granted it.
     pub(super) fn granted(&self) -> Option<ApiLevel> {
-        self.granted
+        match self {
+            Self::Process(one) => one.granted,
+            Self::Tcp(_) => None,
+        }
     }
 
     /// Whether it could connect to a socket file with `mode` that belongs to this process, which needs write
@@ -78,9 +101,22 @@ impl Peer {
     pub(super) fn may_connect(&self, mode: u32) -> bool {
         let uid = rustix::process::geteuid().as_raw();
         let gid = rustix::process::getegid().as_raw();
-        self.may_write((uid, gid), mode)
+        match self {
+            Self::Process(credentials) => credentials.may_write((uid, gid), mode),
+            Self::Tcp(_) => true,
+        }
     }
 
+    /// Its user and process, and its address over TCP, for events.
+    fn fields(&self) -> (Option<u32>, Option<i32>, Option<DisplayValue<SocketAddr>>) {
+        match self {
+            Self::Process(one) => (Some(one.uid), Some(one.pid), None),
+            Self::Tcp(address) => (None, None, address.map(tracing::field::display)),
+        }
+    }
+}
+
+impl Credentials {
     /// As the kernel decides: only the first matching class counts, of user, group and others.
     fn may_write(&self, (uid, gid): (u32, u32), mode: u32) -> bool {
         if self.uid == 0 {
@@ -99,20 +135,28 @@ impl Peer {
 
 /// Logs that a client is about to run a command that may change something.
 pub(super) fn log_command(socket: &str, peer: &Peer, command: &str) {
-    let (uid, pid) = (peer.uid, peer.pid);
-    tracing::info!(socket, uid, pid, command, "runtime command");
+    let (uid, pid, client) = peer.fields();
+    tracing::info!(socket, uid, pid, client, command, "runtime command");
 }
 
 /// Logs that such a command failed.
 pub(super) fn log_failure(socket: &str, peer: &Peer, (command, reason): (&str, &str)) {
-    let (uid, pid) = (peer.uid, peer.pid);
-    tracing::warn!(socket, uid, pid, command, reason, "runtime command failed");
+    let (uid, pid, client) = peer.fields();
+    tracing::warn!(
+        socket,
+        uid,
+        pid,
+        client,
+        command,
+        reason,
+        "runtime command failed"
+    );
 }
 
 /// Logs that a client may not use the socket; `unlogged` others were refused since the last event.
 pub(super) fn log_refusal(socket: &str, peer: &Peer, unlogged: u64) {
-    let (uid, pid) = (peer.uid, peer.pid);
-    tracing::warn!(socket, uid, pid, unlogged, "runtime client refused");
+    let (uid, pid, client) = peer.fields();
+    tracing::warn!(socket, uid, pid, client, unlogged, "runtime client refused");
 }
 
 /// At most `chars_max` characters of `text`, with control characters as `\xNN`, because a client's text goes to
@@ -140,7 +184,7 @@ mod tests {
     /// Fault 15.
     #[test]
     fn fault_15_the_first_class_that_a_peer_belongs_to_decides() {
-        let peer = |uid, gid, groups: &[u32]| Peer {
+        let peer = |uid, gid, groups: &[u32]| Credentials {
             uid,
             gid,
             groups: groups.to_vec(),

@@ -3,12 +3,16 @@
 use super::access::{self, Peer};
 use super::grammar::{self, Entry, Verb};
 use super::reply::{Reply, ReplyWriter, SeverityOutput};
-use super::{CommandContext, DENIED, config, counters, maxconn, process, sessions, set, show};
+use super::{
+    CommandContext, DENIED, config, counters, duration, dynamic, maxconn, names, process, server,
+    sessions, set, show, waiting,
+};
 use crate::config::model::ApiLevel;
 use crate::live::counters::Clear;
 use crate::state::AdminRequest;
 use crate::stats::schema;
 use std::io;
+use std::time::Duration;
 
 /// Runs one command and ends its reply. `false`: the connection is to end.
 pub(super) async fn execute(
@@ -45,9 +49,9 @@ async fn change(
     (entry, args, words): (&Entry, &[&str], &[&str]),
 ) -> io::Result<()> {
     let command = access::printable(&words.join(" "), access::LOGGED_CHARS_MAX);
-    access::log_command(&context.path, peer, &command);
+    access::log_command(context.path(), peer, &command);
     let answer = match entry.verb {
-        Verb::SetServer => set::server(context, args).await,
+        Verb::SetServer => server::set_server(context, args).await,
         Verb::SetWeight => set::weight(context, args).await,
         Verb::Enable => set::state(context, args, AdminRequest::Ready).await,
         Verb::Disable => set::state(context, args, AdminRequest::Maint).await,
@@ -58,13 +62,20 @@ async fn change(
         Verb::ClearCounters => counters::clear(context, Clear::All).await,
         Verb::ClearServerCounters => counters::clear_server(context, args).await,
         Verb::SetMaxconnFrontend => maxconn::frontend(context, args).await,
+        Verb::AddServer => dynamic::add(context, args).await,
+        Verb::DelServer => dynamic::remove(context, args).await,
+        Verb::EnableHealth => server::check(context, args, true).await,
+        Verb::DisableHealth => server::check(context, args, false).await,
+        Verb::EnableAgent => agent(context, args, true),
+        Verb::DisableAgent => agent(context, args, false),
+        Verb::ReloadResetOverrides => set::reload_without_overrides(context).await,
         Verb::SetMaxconnGlobal => maxconn::global(context, args).await,
         // Commands that change nothing are run by `dispatch`.
         _ => Reply::Done,
     };
     if let Some(reason) = answer.failure() {
         let reason = access::printable(reason, access::LOGGED_CHARS_MAX);
-        access::log_failure(&context.path, peer, (&command, &reason));
+        access::log_failure(context.path(), peer, (&command, &reason));
     }
     reply.send(answer).await
 }
@@ -88,6 +99,7 @@ async fn dispatch(
         }
         Verb::Prompt => prompt(reply, args),
         Verb::ClearMaxima => counters::clear(context, Clear::Maxima).await,
+        Verb::SetTimeout => set_timeout(reply, args),
         Verb::SetSeverityOutput => match SeverityOutput::parse(args.first().copied()) {
             Ok(severity) => {
                 reply.severity = severity;
@@ -100,6 +112,10 @@ async fn dispatch(
         Verb::GetWeight => set::get_weight(context, args),
         Verb::ShowBackend => Reply::Text(show::backends(context)),
         Verb::ShowCliLevel => Reply::Info(format!("{}\n", level.name())),
+        Verb::Echo => Reply::Text(args.join(" ") + "\n"),
+        Verb::Wait => waiting::wait(context, args).await,
+        Verb::ShowEnv => show::environment(args),
+        Verb::ShowOverrides => Reply::Text(show::overrides(context)),
         Verb::ShowCliSockets => Reply::Text(show::sockets(context, peer)),
         Verb::ShowErrors => show::errors(context, args),
         Verb::ShowProc => Reply::Text(process::show(context)),
@@ -114,6 +130,33 @@ async fn dispatch(
         _ => Reply::Done,
     };
     reply.send(answer).await
+}
+
+/// `set timeout cli <delay>`: for this connection, in seconds without a unit.
+fn set_timeout(reply: &mut ReplyWriter, args: &[&str]) -> Reply {
+    let delay = match args {
+        ["cli", delay, ..] => *delay,
+        ["cli"] => "",
+        _ => return Reply::error("'set timeout' only supports 'cli'.\n"),
+    };
+    match duration::parse(delay, Duration::from_secs(1)) {
+        Some(timeout) if timeout >= Duration::from_millis(1) => {
+            reply.own_timeout = Some(timeout);
+            Reply::Done
+        }
+        _ => Reply::error("Invalid timeout value.\n"),
+    }
+}
+
+/// `enable agent` and `disable agent`: no server has an agent.
+fn agent(context: &CommandContext, args: &[&str], enable: bool) -> Reply {
+    match names::server(&context.shared.snapshot.load(), args.first().copied()) {
+        Err(problem) => Reply::error(problem),
+        Ok(_) if enable => {
+            Reply::error("Agent was not configured on this server, cannot enable.\n")
+        }
+        Ok(_) => Reply::Done,
+    }
 }
 
 /// The answer to `prompt` with an unknown option.

@@ -3,21 +3,20 @@
 
 use super::LINE_BYTES_MAX;
 use std::io;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::OwnedReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Bytes read at once.
 const READ_BYTES: usize = 1024;
 
 /// The lines of a connection.
 pub(super) struct Lines {
-    stream: OwnedReadHalf,
+    stream: Box<dyn AsyncRead + Unpin>,
     /// Bytes that were read and not used yet.
     waiting: Vec<u8>,
 }
 
 impl Lines {
-    pub(super) fn new(stream: OwnedReadHalf) -> Self {
+    pub(super) fn new(stream: Box<dyn AsyncRead + Unpin>) -> Self {
         Self {
             stream,
             waiting: Vec::new(),

@@ -7,11 +7,18 @@ use std::fmt::Write;
 /// What a command does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
+    AddServer,
     ClearCounters,
     ClearMaxima,
     ClearServerCounters,
+    DelServer,
     Disable,
+    DisableAgent,
+    DisableHealth,
+    Echo,
     Enable,
+    EnableAgent,
+    EnableHealth,
     GetWeight,
     Help,
     Operator,
@@ -19,17 +26,21 @@ pub(super) enum Verb {
     Quit,
     Reload,
     ReloadDryRun,
+    ReloadResetOverrides,
     SetMaxconnFrontend,
     SetMaxconnGlobal,
     SetServer,
     SetSeverityOutput,
+    SetTimeout,
     SetWeight,
     ShowBackend,
     ShowCliLevel,
     ShowCliSockets,
     ShowConfig,
+    ShowEnv,
     ShowErrors,
     ShowInfo,
+    ShowOverrides,
     ShowProc,
     ShowSchema,
     ShowServersConn,
@@ -41,6 +52,7 @@ pub(super) enum Verb {
     ShutdownSessions,
     Upgrade,
     User,
+    Wait,
 }
 
 /// A command.
@@ -59,7 +71,10 @@ pub(super) struct Entry {
 impl Entry {
     /// Whether it may change the process, which only an admin may do.
     pub(super) fn changes_something(&self) -> bool {
-        let looks = matches!(self.verb, Verb::ReloadDryRun | Verb::ShowConfig);
+        let looks = matches!(
+            self.verb,
+            Verb::ReloadDryRun | Verb::ShowConfig | Verb::ShowEnv | Verb::Wait
+        );
         self.level == ApiLevel::Admin && !looks
     }
 }
@@ -84,27 +99,38 @@ use ApiLevel::{Admin, Operator, User};
 /// In the order of `help`: by name, then those that concern the connection.
 #[rustfmt::skip]
 const TABLE: &[Entry] = &[
+    entry((&["add", "server"], "add server <bk>/<srv>"), "create a new server", Admin, Verb::AddServer),
     // The usage of the three is that of the last.
     entry((&["clear", "counters", "all"], ""), "", Admin, Verb::ClearCounters),
     entry((&["clear", "counters", "server"], ""), "", Admin, Verb::ClearServerCounters),
     entry((&["clear", "counters"], "clear counters [all|server <bk>/<srv> [force]]"), "clear max statistics counters (or all, or one server's)", Operator, Verb::ClearMaxima),
+    entry((&["del", "server"], "del server <bk>/<srv>"), "remove a server, which is in maintenance and has no sessions", Admin, Verb::DelServer),
+    entry((&["disable", "agent"], "disable agent <bk>/<srv>"), "disable agent checks", Admin, Verb::DisableAgent),
+    entry((&["disable", "health"], "disable health <bk>/<srv>"), "disable health checks", Admin, Verb::DisableHealth),
     entry((&["disable", "server"], "disable server <bk>/<srv>"), "set a server to maintenance", Admin, Verb::Disable),
+    entry((&["echo"], "echo <text>"), "print text to the output", User, Verb::Echo),
+    entry((&["enable", "agent"], "enable agent <bk>/<srv>"), "enable agent checks", Admin, Verb::EnableAgent),
+    entry((&["enable", "health"], "enable health <bk>/<srv>"), "enable health checks", Admin, Verb::EnableHealth),
     entry((&["enable", "server"], "enable server <bk>/<srv>"), "set a server to ready", Admin, Verb::Enable),
     entry((&["get", "weight"], "get weight <bk>/<srv>"), "report a server's current weight", User, Verb::GetWeight),
     entry((&["operator"], "operator"), "lower the level of the current CLI session to operator", Operator, Verb::Operator),
     entry((&["reload", "dry-run"], "reload dry-run [json]"), "report what reading the configuration again would change", Admin, Verb::ReloadDryRun),
+    entry((&["reload", "reset-overrides"], "reload reset-overrides"), "read the configuration again and drop what was set at run time", Admin, Verb::ReloadResetOverrides),
     entry((&["reload"], "reload"), "read the configuration again", Admin, Verb::Reload),
     entry((&["set", "maxconn", "frontend"], "set maxconn frontend <frontend> <value>"), "change a frontend's maxconn setting", Admin, Verb::SetMaxconnFrontend),
     entry((&["set", "maxconn", "global"], "set maxconn global <value>"), "change the per-process maxconn setting", Admin, Verb::SetMaxconnGlobal),
-    entry((&["set", "server"], "set server <bk>/<srv> [opts]"), "change a server's state or weight", Admin, Verb::SetServer),
+    entry((&["set", "server"], "set server <bk>/<srv> [opts]"), "change a server's state, weight, health or address", Admin, Verb::SetServer),
     entry((&["set", "severity-output"], "set severity-output [none|number|string]"), "set presence of severity level in feedback information", User, Verb::SetSeverityOutput),
+    entry((&["set", "timeout"], "set timeout [cli] <delay>"), "change a timeout setting", User, Verb::SetTimeout),
     entry((&["set", "weight"], "set weight <bk>/<srv> <w>[%]"), "change a server's weight", Admin, Verb::SetWeight),
     entry((&["show", "backend"], "show backend"), "list backends in the current running config", User, Verb::ShowBackend),
     entry((&["show", "cli", "level"], "show cli level"), "display the level of the current CLI session", User, Verb::ShowCliLevel),
     entry((&["show", "cli", "sockets"], "show cli sockets"), "dump list of cli sockets", Operator, Verb::ShowCliSockets),
     entry((&["show", "config"], "show config"), "dump the configuration files in force, as they were read", Admin, Verb::ShowConfig),
+    entry((&["show", "env"], "show env [var]"), "dump environment variables known to the process", Admin, Verb::ShowEnv),
     entry((&["show", "errors"], "show errors [<px>] [request|response]"), "report last request and/or response errors for each proxy", User, Verb::ShowErrors),
     entry((&["show", "info"], "show info [desc|json|typed|float]*"), "report information about the running process", User, Verb::ShowInfo),
+    entry((&["show", "overrides"], "show overrides"), "list what was set at run time and the file says otherwise", User, Verb::ShowOverrides),
     entry((&["show", "proc"], "show proc"), "show processes status", User, Verb::ShowProc),
     entry((&["show", "schema", "json"], "show schema json"), "report schema used for stats", User, Verb::ShowSchema),
     entry((&["show", "servers", "conn"], "show servers conn [<backend>]"), "dump server connections status (all or for a single backend)", User, Verb::ShowServersConn),
@@ -116,6 +142,7 @@ const TABLE: &[Entry] = &[
     entry((&["shutdown", "sessions", "server"], "shutdown sessions server <bk>/<srv>"), "kill sessions on a server", Admin, Verb::ShutdownSessions),
     entry((&["upgrade"], "upgrade"), "hand over to a new process of the program", Admin, Verb::Upgrade),
     entry((&["user"], "user"), "lower the level of the current CLI session to user", User, Verb::User),
+    entry((&["wait"], "wait {-h|<delay_ms>} cond [args...]"), "wait the specified delay or condition (-h to see list)", Admin, Verb::Wait),
     entry((&["help"], "help [<command>]"), "list matching or all commands", User, Verb::Help),
     entry((&["prompt"], "prompt [help | n | i | p | timed ]*"), "toggle interactive mode with prompt", User, Verb::Prompt),
     entry((&["quit"], "quit"), "disconnect", User, Verb::Quit),

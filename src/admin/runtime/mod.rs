@@ -1,9 +1,9 @@
-//! The runtime socket: commands over a unix socket, with HAProxy's commands and framing. Admin thread, one task
-//! per connection.
+//! The runtime sockets: commands over unix sockets and TCP, with HAProxy's commands and framing. Admin thread, one
+//! task per socket and connection.
 //!
-//! Invariants: at most [`CONNECTIONS_MAX`] connections are served; the others wait in the kernel's queue. A
-//! line is at most [`LINE_BYTES_MAX`] long, and a reply is written in chunks. A client that neither sends nor
-//! reads for [`CLI_TIMEOUT`] is disconnected. This file changes nothing itself: changes are messages to the
+//! Invariants: at most `maxconn` connections of all sockets together are served; the others wait in the kernel's
+//! queues. A line is at most [`LINE_BYTES_MAX`] long, and a reply is written in chunks. A client that neither sends
+//! nor reads for `timeout` is disconnected. This file changes nothing itself: changes are messages to the
 //! control task, and are answered when they are published. Every command that may change something is logged
 //! with its peer before it runs.
 
@@ -11,6 +11,8 @@ mod access;
 mod commands;
 mod config;
 mod counters;
+mod duration;
+mod dynamic;
 mod framing;
 mod grammar;
 mod maxconn;
@@ -19,13 +21,15 @@ mod process;
 mod reply;
 #[cfg(test)]
 mod robust;
+mod server;
 mod sessions;
 mod set;
 mod show;
+mod waiting;
 
 use super::Shared;
 use crate::config::model::ApiLevel;
-use crate::control::admin_listeners::RuntimeSocket;
+use crate::control::admin_listeners::{RuntimePlace, RuntimeSocket};
 use crate::control::handover::{OldProcesses, PassedConnection};
 use crate::control::reload::ReloadHandle;
 use crate::live::failures::Throttle;
@@ -38,38 +42,39 @@ use access::Peer;
 use framing::{Lines, words};
 use process::Target;
 use reply::{Reply, ReplyWriter, SeverityOutput};
+use socket2::Socket;
+use std::cell::Cell;
 use std::io;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::io::{AsyncWrite, Interest};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-
-/// Connections at once, as HAProxy's `stats maxconn`.
-pub const CONNECTIONS_MAX: usize = 10;
 
 /// Longest line, HAProxy's buffer.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
 
-/// Longest silence, and longest time to take a chunk of a reply; HAProxy's `stats timeout`.
-pub const CLI_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long it waits for the line of a client that may not use the socket.
 const REFUSED_WAIT: Duration = Duration::from_millis(100);
 
-/// The runtime socket, and what its commands need.
+/// For the clients that a newer process passes on to one without sockets of its own: how many, and how long they
+/// may be silent.
+const CLIENTS_DEFAULT: u32 = 10;
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// How often a client that waits for a slot looks whether the limit was raised.
+const LIMIT_EVERY: Duration = Duration::from_secs(1);
+
+/// The runtime sockets, and what their commands need.
 #[derive(Debug)]
 pub struct Runtime {
-    /// The socket to accept from, and each that takes its place.
-    pub sockets: mpsc::Receiver<RuntimeSocket>,
-    /// Where it is, as configured.
-    pub path: PathBuf,
+    /// In the order of the configuration.
+    pub sockets: Vec<RuntimePlace>,
     /// Connections that a newer process passes on.
     pub connections: mpsc::Receiver<PassedConnection>,
     /// Those that commands can be run in.
@@ -82,89 +87,172 @@ pub struct Runtime {
     pub workers: Workers,
 }
 
-/// What a command needs.
+/// What the commands of one socket need.
 struct CommandContext {
     shared: Rc<Shared>,
     control: ControlHandle,
     reload: ReloadHandle,
     workers: Workers,
     old_processes: OldProcesses,
-    /// Path of the socket.
-    path: String,
-    /// It has no file whose mode the kernel could check.
-    is_abstract: bool,
+    /// The names of all sockets, as HAProxy writes them.
+    names: Rc<[String]>,
+    /// Which of them it is.
+    index: usize,
+    /// Clients of all sockets.
+    slots: Rc<ClientSlots>,
     /// Limits events about refused clients.
     refusals: Throttle,
 }
 
+/// HAProxy's prefix of an abstract name.
+const ABSTRACT: &str = "abns@";
+
 impl CommandContext {
+    /// Its name in events.
+    fn path(&self) -> &str {
+        let name = self.names.get(self.index).map_or("", String::as_str);
+        name.strip_prefix("unix@").unwrap_or(name)
+    }
+
     /// The level of `peer` now; a reload changes it, unless another process has granted it.
     fn level(&self, peer: &Peer) -> ApiLevel {
-        let api = self.shared.snapshot.load().api;
-        let level = peer.granted().or_else(|| api.map(|api| api.level));
-        level.unwrap_or(ApiLevel::User)
+        let granted = peer.granted();
+        granted.unwrap_or_else(|| self.level_of(self.index))
+    }
+
+    /// The level of clients of a socket now.
+    fn level_of(&self, index: usize) -> ApiLevel {
+        let snapshot = self.shared.snapshot.load();
+        let access = snapshot.api.as_ref().and_then(|api| api.sockets.get(index));
+        access.map_or(ApiLevel::User, |access| access.level)
     }
 
     /// Whether `peer` may use the socket now; a reload changes the mode.
     fn admits(&self, peer: &Peer) -> bool {
-        let api = self.shared.snapshot.load().api;
-        peer.granted().is_some()
-            || !self.is_abstract
-            || api.is_some_and(|api| peer.may_connect(api.mode))
+        if peer.granted().is_some() || !self.path().starts_with(ABSTRACT) {
+            return true;
+        }
+        let snapshot = self.shared.snapshot.load();
+        let access = snapshot
+            .api
+            .as_ref()
+            .and_then(|api| api.sockets.get(self.index));
+        access.is_some_and(|access| peer.may_connect(access.mode))
+    }
+
+    /// Longest silence of a client now; a reload changes it.
+    fn timeout(&self) -> Duration {
+        let snapshot = self.shared.snapshot.load();
+        let api = snapshot.api.as_ref();
+        api.map_or(TIMEOUT_DEFAULT, |api| api.timeout)
     }
 }
 
-/// Serves the socket until the stop.
-pub(super) async fn run(shared: Rc<Shared>, runtime: Runtime) {
-    let mut sockets = runtime.sockets;
-    let path = shown(&runtime.path);
-    let context = Rc::new(CommandContext {
-        shared: Rc::clone(&shared),
-        control: runtime.control,
-        reload: runtime.reload,
-        workers: runtime.workers,
-        old_processes: runtime.old_processes,
-        is_abstract: path.starts_with(ABSTRACT),
-        path,
-        refusals: Throttle::default(),
-    });
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+/// How many clients all sockets serve.
+#[derive(Default)]
+struct ClientSlots {
+    taken: Cell<u32>,
+    freed: Notify,
+}
+
+/// A client's slot; dropping it frees it.
+struct ClientSlot(Rc<ClientSlots>);
+
+impl ClientSlot {
+    /// One, if there is one now.
+    fn try_take(slots: &Rc<ClientSlots>, shared: &Shared) -> Option<Self> {
+        let snapshot = shared.snapshot.load();
+        let api = snapshot.api.as_ref();
+        let limit = api.map_or(CLIENTS_DEFAULT, |api| api.maxconn);
+        if slots.taken.get() >= limit {
+            return None;
+        }
+        slots.taken.set(slots.taken.get() + 1);
+        Some(Self(Rc::clone(slots)))
+    }
+
+    /// Waits until there is one.
+    async fn take(slots: &Rc<ClientSlots>, shared: &Shared) -> Self {
+        loop {
+            let freed = slots.freed.notified();
+            if let Some(place) = Self::try_take(slots, shared) {
+                return place;
+            }
+            // A reload may raise the limit meanwhile.
+            let _ = timeout(LIMIT_EVERY, freed).await;
+        }
+    }
+}
+
+impl Drop for ClientSlot {
+    fn drop(&mut self) {
+        self.0.taken.set(self.0.taken.get() - 1);
+        self.0.freed.notify_one();
+    }
+}
+
+/// Serves the sockets until the stop.
+pub(super) fn start(shared: &Rc<Shared>, runtime: Runtime) {
+    let names: Rc<[String]> = runtime.sockets.iter().map(|one| one.name.clone()).collect();
+    let slots = Rc::new(ClientSlots::default());
+    let context = |index| {
+        Rc::new(CommandContext {
+            shared: Rc::clone(shared),
+            control: runtime.control.clone(),
+            reload: runtime.reload.clone(),
+            workers: runtime.workers.clone(),
+            old_processes: runtime.old_processes.clone(),
+            names: Rc::clone(&names),
+            index,
+            slots: Rc::clone(&slots),
+            refusals: Throttle::default(),
+        })
+    };
+    for (index, place) in runtime.sockets.into_iter().enumerate() {
+        let task = run(context(index), place.sockets);
+        shared.tracker.spawn_local(task);
+    }
+    // A process without a socket of its own serves them, too.
+    let task = pass(context(0), runtime.connections);
+    shared.tracker.spawn_local(task);
+}
+
+/// Serves the connections that a newer process passes on, until the stop.
+async fn pass(context: Rc<CommandContext>, mut connections: mpsc::Receiver<PassedConnection>) {
+    let stop = context.shared.stop.clone();
+    let passing = async {
+        while let Some(PassedConnection { stream, asker }) = connections.recv().await {
+            let slot = ClientSlot::take(&context.slots, &context.shared).await;
+            let Ok(stream) = UnixStream::from_std(stream) else {
+                continue;
+            };
+            let task = Rc::clone(&context);
+            context.shared.tracker.spawn_local(async move {
+                let severity = SeverityOutput::parse(Some(&asker.severity));
+                let severity = severity.unwrap_or(SeverityOutput::None);
+                let client = halves(Peer::passed(&asker), stream);
+                // An error means that the client has gone.
+                let _ = serve(&task, client, severity).await;
+                drop(slot);
+            });
+        }
+    };
+    stop.run_until_cancelled(passing).await;
+}
+
+/// Serves one socket until the stop.
+async fn run(context: Rc<CommandContext>, mut sockets: mpsc::Receiver<RuntimeSocket>) {
     let accepting = async {
         let mut socket = next(&mut sockets).await;
         loop {
             socket = tokio::select! {
                 newer = next(&mut sockets) => newer,
-                () = accept_all(&context, &places, socket) => next(&mut sockets).await,
+                () = accept_all(&context, socket) => next(&mut sockets).await,
             };
         }
     };
-    let passing = pass(&context, &places, runtime.connections);
-    let serving = async { tokio::join!(accepting, passing) };
-    shared.stop.run_until_cancelled(serving).await;
-}
-
-/// Serves the connections that a newer process passes on.
-async fn pass(
-    context: &Rc<CommandContext>,
-    places: &Arc<Semaphore>,
-    mut connections: mpsc::Receiver<PassedConnection>,
-) {
-    while let Some(PassedConnection { stream, asker }) = connections.recv().await {
-        let Ok(place) = Arc::clone(places).acquire_owned().await else {
-            return;
-        };
-        let Ok(stream) = UnixStream::from_std(stream) else {
-            continue;
-        };
-        let task = Rc::clone(context);
-        context.shared.tracker.spawn_local(async move {
-            let severity = SeverityOutput::parse(Some(&asker.severity));
-            let severity = severity.unwrap_or(SeverityOutput::None);
-            // An error means that the client has gone.
-            let _ = serve(&task, stream, (Peer::passed(&asker), severity)).await;
-            drop(place);
-        });
-    }
+    let stop = context.shared.stop.clone();
+    stop.run_until_cancelled(accepting).await;
 }
 
 /// The next socket to accept from; waits for ever when none will come.
@@ -176,7 +264,7 @@ async fn next(sockets: &mut mpsc::Receiver<RuntimeSocket>) -> RuntimeSocket {
 }
 
 /// Accepts until the socket is closing, and then what had been queued by that time.
-async fn accept_all(context: &Rc<CommandContext>, places: &Arc<Semaphore>, socket: RuntimeSocket) {
+async fn accept_all(context: &Rc<CommandContext>, socket: RuntimeSocket) {
     let watched = raw::watch(Owned::new(socket.listener), Interest::READABLE);
     let listener = match watched {
         Ok(listener) => listener,
@@ -187,32 +275,28 @@ async fn accept_all(context: &Rc<CommandContext>, places: &Arc<Semaphore>, socke
     };
     let acceptor = RuntimeAcceptor {
         context,
-        places,
         listener: &listener,
     };
     // An error means that the runtime shuts down.
     let _ = accept::run(&listener, &acceptor, &socket.closing).await;
 }
 
-/// The acceptor of the runtime socket.
+/// The acceptor of a runtime socket.
 struct RuntimeAcceptor<'a> {
     context: &'a Rc<CommandContext>,
-    /// One for each connection that may be served.
-    places: &'a Arc<Semaphore>,
-    listener: &'a AsyncFd<Owned<UnixListener>>,
+    listener: &'a AsyncFd<Owned<Socket>>,
 }
 
 impl Acceptor for RuntimeAcceptor<'_> {
-    type Room = OwnedSemaphorePermit;
+    type Room = ClientSlot;
 
-    fn room(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(self.places).try_acquire_owned().ok()
+    fn room(&self) -> Option<ClientSlot> {
+        ClientSlot::try_take(&self.context.slots, &self.context.shared)
     }
 
-    async fn wait_for_room(&self, stop: &CancellationToken) -> Option<OwnedSemaphorePermit> {
-        let place = Arc::clone(self.places).acquire_owned();
-        // Nobody closes the semaphore.
-        stop.run_until_cancelled(place).await?.ok()
+    async fn wait_for_room(&self, stop: &CancellationToken) -> Option<ClientSlot> {
+        let place = ClientSlot::take(&self.context.slots, &self.context.shared);
+        stop.run_until_cancelled(place).await
     }
 
     /// With a descriptor that is kept back if no other is left.
@@ -221,13 +305,12 @@ impl Acceptor for RuntimeAcceptor<'_> {
         self.context.shared.reserve.with(accept)
     }
 
-    async fn admit(&self, (client, _): Connection, place: OwnedSemaphorePermit) {
+    async fn admit(&self, (client, address): Connection, place: ClientSlot) {
         let context = Rc::clone(self.context);
         self.context.shared.tracker.spawn_local(async move {
-            let stream = UnixStream::from_std(client.into());
-            if let Ok((peer, stream)) = stream.and_then(|it| Ok((Peer::of(&it)?, it))) {
+            if let Ok(client) = self::client(client, address) {
                 // An error means that the client has gone.
-                let _ = serve(&context, stream, (peer, SeverityOutput::None)).await;
+                let _ = serve(&context, client, SeverityOutput::None).await;
             }
             drop(place);
         });
@@ -243,44 +326,54 @@ impl Acceptor for RuntimeAcceptor<'_> {
     }
 }
 
-/// HAProxy's prefix of an abstract name.
-const ABSTRACT: &str = "abns@";
+/// The client, and the two halves of its connection.
+type Client = (Peer, Lines, Box<dyn AsyncWrite + Unpin>);
 
-/// The path of a socket as HAProxy writes it: `abns@` before an abstract name.
-fn shown(path: &Path) -> String {
-    let path = path.display().to_string();
-    match path.strip_prefix('@') {
-        Some(name) => format!("{ABSTRACT}{name}"),
-        None => path,
+/// Tells who the client is and splits its connection.
+fn client(client: OwnedFd, address: Option<SocketAddr>) -> io::Result<Client> {
+    if address.is_some() {
+        let stream = TcpStream::from_std(client.into())?;
+        // Answers are written whole; their last part must not wait for an ACK.
+        stream.set_nodelay(true)?;
+        let (reading, writing) = stream.into_split();
+        let lines = Lines::new(Box::new(reading));
+        return Ok((Peer::Tcp(address), lines, Box::new(writing)));
     }
+    let stream = UnixStream::from_std(client.into())?;
+    Ok(halves(Peer::of(&stream)?, stream))
+}
+
+/// Splits the connection of `peer`.
+fn halves(peer: Peer, stream: UnixStream) -> Client {
+    let (reading, writing) = stream.into_split();
+    (peer, Lines::new(Box::new(reading)), Box::new(writing))
 }
 
 /// Serves one connection: one line, or any number after the command `prompt`.
 async fn serve(
     context: &CommandContext,
-    stream: UnixStream,
-    (peer, severity): (Peer, SeverityOutput),
+    (peer, mut lines, writing): Client,
+    severity: SeverityOutput,
 ) -> io::Result<()> {
-    let (reading, writing) = stream.into_split();
-    let mut lines = Lines::new(reading);
-    let mut reply = ReplyWriter::new(writing);
+    let mut reply = ReplyWriter::new(writing, context.timeout());
     reply.severity = severity;
     loop {
         if !context.admits(&peer) {
             let second = u64::from(context.shared.second());
             if let Some(unlogged) = context.refusals.allow(second, access::REFUSED_EVERY) {
-                access::log_refusal(&context.path, &peer, unlogged);
+                access::log_refusal(context.path(), &peer, unlogged);
             }
             // Closing before the line was read would give the client an error, and it would not read the
             // answer.
             let _ = timeout(REFUSED_WAIT, lines.next()).await;
             return reply.send(Reply::error(DENIED)).await;
         }
+        reply.timeout = reply.own_timeout.unwrap_or_else(|| context.timeout());
         // A command that has come is answered; a stop does not wait for another.
         let stopping = context.shared.stop.cancelled();
         let line = tokio::select! {
             () = stopping => return Ok(()),
-            line = timeout(CLI_TIMEOUT, lines.next()) => line,
+            line = timeout(reply.timeout, lines.next()) => line,
         };
         let line = match line {
             Ok(Ok(Some(line))) => line,

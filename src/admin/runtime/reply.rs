@@ -1,14 +1,13 @@
 //! The answers of the runtime socket, and how they are written. Admin thread.
 
-use super::CLI_TIMEOUT;
 use crate::config::model::ApiLevel;
 use std::borrow::Cow;
 use std::io;
-use tokio::io::AsyncWriteExt;
-use tokio::net::unix::OwnedWriteHalf;
+use std::time::Duration;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// A client has [`CLI_TIMEOUT`] to take this many bytes.
+/// A client has the timeout to take this many bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
 
 /// The answer to a command.
@@ -22,6 +21,8 @@ pub(super) enum Reply {
     Info(String),
     /// A result that a person may want to see, HAProxy's `LOG_NOTICE`.
     Notice(Cow<'static, str>),
+    /// A result that may not be what was wanted, HAProxy's `LOG_WARNING`.
+    Warning(Cow<'static, str>),
     /// The command failed, and why: HAProxy's `LOG_ERR`.
     Error(Cow<'static, str>),
     /// A reload or an upgrade failed: `Success=0`, and why.
@@ -32,6 +33,16 @@ impl Reply {
     /// A result that a person may want to see.
     pub(super) fn notice(text: impl Into<Cow<'static, str>>) -> Self {
         Self::Notice(text.into())
+    }
+
+    /// Information.
+    pub(super) fn info(text: impl Into<String>) -> Self {
+        Self::Info(text.into())
+    }
+
+    /// A result that may not be what was wanted.
+    pub(super) fn warning(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::Warning(text.into())
     }
 
     /// A failure.
@@ -54,9 +65,9 @@ impl Reply {
 pub(super) enum SeverityOutput {
     /// None.
     None,
-    /// `[3]: ` before an error, `[5]: ` before a notice, `[6]: ` before information.
+    /// `[3]: ` before an error, `[4]: ` before a warning, `[5]: ` before a notice, `[6]: ` before information.
     Number,
-    /// `[err]: `, `[notice]: ` and `[info]: `.
+    /// `[err]: `, `[warning]: `, `[notice]: ` and `[info]: `.
     String,
 }
 
@@ -94,6 +105,7 @@ impl SeverityOutput {
 #[derive(Debug, Clone, Copy)]
 enum Level {
     Error = 3,
+    Warning = 4,
     Notice = 5,
     Info = 6,
 }
@@ -102,6 +114,7 @@ impl Level {
     fn name(self) -> &'static str {
         match self {
             Self::Error => "err",
+            Self::Warning => "warning",
             Self::Notice => "notice",
             Self::Info => "info",
         }
@@ -110,7 +123,11 @@ impl Level {
 
 /// Writes to one connection, with the client's settings.
 pub(super) struct ReplyWriter {
-    stream: OwnedWriteHalf,
+    stream: Box<dyn AsyncWrite + Unpin>,
+    /// Longest silence of the client, and longest time that it may take for a chunk.
+    pub(super) timeout: Duration,
+    /// The same, when the client has set it.
+    pub(super) own_timeout: Option<Duration>,
     /// Another line is read after each.
     pub(super) interactive: bool,
     /// A prompt follows each reply.
@@ -125,9 +142,11 @@ pub(super) struct ReplyWriter {
 
 impl ReplyWriter {
     /// For a connection that was just accepted.
-    pub(super) fn new(stream: OwnedWriteHalf) -> Self {
+    pub(super) fn new(stream: Box<dyn AsyncWrite + Unpin>, timeout: Duration) -> Self {
         Self {
             stream,
+            timeout,
+            own_timeout: None,
             interactive: false,
             prompt: false,
             timed: false,
@@ -146,6 +165,7 @@ impl ReplyWriter {
             Reply::Text(text) | Reply::NotDone(text) => return self.write(&text).await,
             Reply::Info(text) => (Level::Info, Cow::Owned(text)),
             Reply::Notice(text) => (Level::Notice, text),
+            Reply::Warning(text) => (Level::Warning, text),
             Reply::Error(text) => (Level::Error, text),
         };
         self.write(&self.severity.mark(level)).await?;
@@ -181,7 +201,7 @@ impl ReplyWriter {
     /// Writes all of `text`.
     ///
     /// # Errors
-    /// When the client has gone, or does not take a chunk within [`CLI_TIMEOUT`].
+    /// When the client has gone, or does not take a chunk within the timeout.
     pub(super) async fn write(&mut self, text: &str) -> io::Result<()> {
         self.write_bytes(text.as_bytes()).await
     }
@@ -192,7 +212,7 @@ impl ReplyWriter {
     /// As [`ReplyWriter::write`].
     pub(super) async fn write_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         for chunk in bytes.chunks(CHUNK_BYTES) {
-            timeout(CLI_TIMEOUT, self.stream.write_all(chunk)).await??;
+            timeout(self.timeout, self.stream.write_all(chunk)).await??;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::CommandContext;
 use super::names::{self, NO_SERVER};
 use super::reply::Reply;
 use crate::control::reload::Answer;
-use crate::state::{AdminRequest, RuntimeChange, Server, ToControl};
+use crate::state::{AdminRequest, RuntimeChange, Server, ToControl, overrides};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -13,30 +13,8 @@ use tokio::sync::oneshot;
 const WEIGHT_LARGEST: u32 = 256;
 /// The answer when the control task has ended because the process stops.
 pub(super) const STOPPING: &str = "The process is stopping.\n";
-const NO_WEIGHT: &str = "Require <weight> or <weight%>.\n";
+pub(super) const NO_WEIGHT: &str = "Require <weight> or <weight%>.\n";
 const RANGE: &str = "Absolute weight can only be between 0 and 256 inclusive.\n";
-
-/// `set server <bk>/<srv> state|weight …`.
-pub(super) async fn server(context: &CommandContext, args: &[&str]) -> Reply {
-    let found = match find(context, args) {
-        Ok(server) => server,
-        Err(problem) => return Reply::error(problem),
-    };
-    match args.get(1..).unwrap_or_default() {
-        ["state", wish, ..] => match *wish {
-            "ready" => state_of(context, &found, AdminRequest::Ready).await,
-            "drain" => state_of(context, &found, AdminRequest::Drain).await,
-            "maint" => state_of(context, &found, AdminRequest::Maint).await,
-            _ => Reply::error(EXPECTED),
-        },
-        ["state"] => Reply::error(EXPECTED),
-        ["weight", weight, ..] => weight_of(context, &found, weight).await,
-        ["weight"] => Reply::error(NO_WEIGHT),
-        _ => Reply::error("usage: set server <backend>/<server> state | weight\n"),
-    }
-}
-
-const EXPECTED: &str = "'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n";
 
 /// `enable server` and `disable server`.
 pub(super) async fn state(context: &CommandContext, args: &[&str], to: AdminRequest) -> Reply {
@@ -82,6 +60,19 @@ pub(super) async fn reload(context: &CommandContext) -> Reply {
     success(context.reload.reload().await)
 }
 
+/// `reload reset-overrides`: the same, and then everything that operators have set is as the file says.
+pub(super) async fn reload_without_overrides(context: &CommandContext) -> Reply {
+    let Some(mut answer) = context.reload.reload().await else {
+        return success(None);
+    };
+    if answer.done {
+        let dropped = overrides::list(&context.shared.snapshot.load()).len();
+        change(context, RuntimeChange::DropOverrides).await;
+        answer.lines.push(format!("overrides dropped: {dropped}"));
+    }
+    success(Some(answer))
+}
+
 /// `upgrade`: the same for a handover to a new process.
 pub(super) async fn upgrade(context: &CommandContext) -> Reply {
     success(context.reload.upgrade().await)
@@ -102,7 +93,7 @@ pub(super) fn success(answer: Option<Answer>) -> Reply {
 }
 
 /// The server that the first argument names.
-fn find(context: &CommandContext, args: &[&str]) -> Result<Arc<Server>, &'static str> {
+pub(super) fn find(context: &CommandContext, args: &[&str]) -> Result<Arc<Server>, &'static str> {
     let snapshot = context.shared.snapshot.load();
     names::server(&snapshot, args.first().copied()).map(|(_, server)| server)
 }
@@ -112,12 +103,12 @@ pub(super) async fn change(context: &CommandContext, change: RuntimeChange) -> R
     ask(context, |done| ToControl::Change { change, done }).await
 }
 
-async fn state_of(context: &CommandContext, server: &Server, to: AdminRequest) -> Reply {
+pub(super) async fn state_of(context: &CommandContext, server: &Server, to: AdminRequest) -> Reply {
     let server = server.live.uid;
     ask(context, |done| ToControl::SetAdmin { server, to, done }).await
 }
 
-async fn weight_of(context: &CommandContext, server: &Server, text: &str) -> Reply {
+pub(super) async fn weight_of(context: &CommandContext, server: &Server, text: &str) -> Reply {
     let weight = match parse_weight(text, server.spec.weight) {
         Ok(weight) => weight,
         Err(problem) => return Reply::error(problem),

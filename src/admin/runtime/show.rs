@@ -9,12 +9,13 @@ use super::names;
 use super::reply::{Reply, ReplyWriter};
 use super::set::leading_number;
 use crate::config::model::ApiLevel;
-use crate::state::{Backend, Snapshot};
+use crate::state::{Backend, Snapshot, overrides};
 use crate::stats::filter::Select;
 use crate::stats::info::{self, Form, Layout};
 use crate::stats::{Facts, Filter, Format, Rows, Table};
 use crate::stats::{servers_conn, servers_state};
 use jiff::Zoned;
+use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -75,12 +76,42 @@ const NO_PROXY: &str = "No such proxy.\n";
 
 /// `show cli sockets`.
 pub(super) fn sockets(context: &CommandContext, peer: &Peer) -> String {
-    let level = context.level(peer).name();
-    let prefix = if context.is_abstract { "" } else { "unix@" };
-    format!(
-        "# socket lvl processes\n{prefix}{} {level} all\n",
-        context.path
-    )
+    let mut text = "# socket lvl processes\n".to_owned();
+    for (index, name) in context.names.iter().enumerate() {
+        let level = peer
+            .granted()
+            .unwrap_or_else(|| context.level_of(index))
+            .name();
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name} {level} all");
+    }
+    text
+}
+
+/// `show overrides`: what was set at run time and the file says otherwise.
+pub(super) fn overrides(context: &CommandContext) -> String {
+    let mut text = "# object setting file now\n".to_owned();
+    for one in overrides::list(&context.shared.snapshot.load()) {
+        let (object, setting, file, now) = (one.object, one.setting, one.file, one.now);
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{object} {setting} {file} {now}");
+    }
+    text
+}
+
+/// `show env [<name>]`: the environment of the process.
+pub(super) fn environment(args: &[&str]) -> Reply {
+    let all = std::env::vars_os().map(|(name, value)| {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        format!("{name}={value}\n")
+    });
+    let Some(wanted) = args.first() else {
+        return Reply::Text(all.collect());
+    };
+    match std::env::var_os(wanted) {
+        Some(value) => Reply::Text(format!("{wanted}={}\n", value.to_string_lossy())),
+        None => Reply::error("Variable not found\n"),
+    }
 }
 
 /// `show version`.

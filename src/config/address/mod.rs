@@ -11,13 +11,14 @@
 //! | [`node`] | `10.0.0.1`, `[::1]`, `name` |
 //! | [`ip_alone`] | `10.0.0.1`, `::1`, `[::1]` |
 //! | [`socket`] | `/path`, `@name`, `unix:/path`, `unix:@name` |
+//! | [`runtime`] | those of [`socket`], `127.0.0.1:9999`, `[::1]:9999`, `*:9999` |
 //! | [`log_sink`] | `stdout`, `stderr`, `file:/path`, `unix:/path`, `unix:@name`, `udp:127.0.0.1:514`, `udp:[::1]` |
 //!
 //! An abstract name begins with `@` in every value that is made here; what the kernel wants in its
 //! place is made by `sys::socket`.
 
 use super::units::Problem;
-use super::values::{LogSink, ServerAddress, ServerPort};
+use super::values::{BindAddress, LogSink, ServerAddress, ServerPort};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -219,6 +220,25 @@ pub fn ip_alone(text: &str) -> Result<IpAddr, Problem> {
 /// The problem with it.
 pub fn socket(text: &str) -> Result<PathBuf, Problem> {
     unix_path(text.strip_prefix("unix:").unwrap_or(text))
+}
+
+/// A socket for commands: a unix socket as in [`socket`], or an address and one port.
+///
+/// # Errors
+/// The problem with it.
+pub fn runtime(text: &str) -> Result<BindAddress, Problem> {
+    let unix = ["/", "@", "unix:"];
+    if unix.iter().any(|start| text.starts_with(start)) || !text.contains(':') {
+        return socket(text).map(BindAddress::Unix);
+    }
+    match bind(text)? {
+        BindText::Unix(path) => Ok(BindAddress::Unix(path)),
+        BindText::Tcp(ip, ports) if ports.start() == ports.end() => {
+            Ok(BindAddress::Tcp(SocketAddr::new(ip, *ports.start())))
+        }
+        BindText::Tcp(..) => Err(Problem::new(format!("`{text}` is a range of ports"))
+            .hint("a socket for commands has one port")),
+    }
 }
 
 /// The address of a syslog receiver.

@@ -161,10 +161,10 @@ pub fn applicable(old: &Config, new: Config) -> Config {
     let mut config = new;
     config.global.keep_until_restart(&old.global);
     config.runtime_api = match (&old.runtime_api, config.runtime_api) {
-        (Some(old), Some(mut new)) => {
-            new.keep_until_restart(old);
-            Some(new)
-        }
+        (Some(old), Some(new)) => Some(model::RuntimeApi {
+            sockets: runtime_sockets(old, &new),
+            ..new
+        }),
         (old, _) => old.clone(),
     };
     config
@@ -217,18 +217,51 @@ fn global(found: &mut Found, old: &model::Global, new: &model::Global) {
 
 fn runtime_api(found: &mut Found, old: &Config, new: &Config) {
     let mut keys = Differences::default();
-    match (&old.runtime_api, &new.runtime_api) {
-        (Some(old), Some(new)) => model::RuntimeApi::compare(old, new, &mut keys),
-        (old, new) => {
-            let path = |api: &Option<model::RuntimeApi>| {
-                let path = api.as_ref().map(|api| api.socket.display().to_string());
-                path.unwrap_or_else(|| NONE.to_owned())
-            };
-            let paths = (&path(old), &path(new));
-            keys.compare_as("socket", Effect::Restart, paths, String::clone);
+    let addresses = |api: &Option<model::RuntimeApi>| {
+        let sockets = api.iter().flat_map(|api| &api.sockets);
+        let all: Vec<String> = sockets.map(model::RuntimeSocket::place).collect();
+        if all.is_empty() {
+            NONE.to_owned()
+        } else {
+            all.join(" ")
         }
+    };
+    let both = (&addresses(&old.runtime_api), &addresses(&new.runtime_api));
+    keys.compare_as("socket", Effect::Restart, both, String::clone);
+    let (Some(old), Some(new)) = (&old.runtime_api, &new.runtime_api) else {
+        return found.changed("runtime-api", "", keys);
+    };
+    model::RuntimeApi::compare(old, new, &mut keys);
+    let next = runtime_sockets(old, new);
+    let alone = next.len() == 1;
+    if let (true, Some(old), Some(new)) = (alone, old.sockets.first(), next.first()) {
+        model::RuntimeSocket::compare(old, new, &mut keys);
     }
     found.changed("runtime-api", "", keys);
+    for (old, new) in old.sockets.iter().zip(&next).filter(|_| !alone) {
+        let mut keys = Differences::default();
+        model::RuntimeSocket::compare(old, new, &mut keys);
+        found.changed("runtime-api", &old.place(), keys);
+    }
+}
+
+/// The sockets of `old`, which stay until a restart, with what else `new` says about them. One whose address is not
+/// in `new` follows the one at its position there, if that is a new one.
+fn runtime_sockets(old: &model::RuntimeApi, new: &model::RuntimeApi) -> Vec<model::RuntimeSocket> {
+    let is_new = |one: &&model::RuntimeSocket| {
+        let mut known = old.sockets.iter();
+        !known.any(|known| known.address == one.address)
+    };
+    let next = |(index, old): (usize, &model::RuntimeSocket)| {
+        let mut same = new.sockets.iter();
+        let same = same.find(|one| one.address == old.address);
+        let next = same.or_else(|| new.sockets.get(index).filter(is_new));
+        model::RuntimeSocket {
+            address: old.address.clone(),
+            ..next.unwrap_or(old).clone()
+        }
+    };
+    old.sockets.iter().enumerate().map(next).collect()
 }
 
 fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stats>) {

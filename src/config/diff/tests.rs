@@ -147,8 +147,10 @@ fn a_renamed_frontend_keeps_its_sockets() {
 #[test]
 fn a_disabled_frontend_closes_its_binds() {
     let said = edited("name = \"db\"", "name = \"db\"\ndisabled = true");
-    assert_eq!(said.len(), 2, "{said:#?}");
+    assert_eq!(said.len(), 3, "{said:#?}");
     assert!(said[1].starts_with("- bind db 127.0.0.1:5432"), "{said:#?}");
+    // Its own `maxconn` does not count any more.
+    assert!(said[2].starts_with("~ backend pg: fullconn "), "{said:#?}");
 }
 
 #[test]
@@ -201,8 +203,8 @@ fn what_needs_a_restart_stays_and_the_rest_applies() {
     assert_eq!(applied.global.maxconn, Some(10));
     let api = applied.runtime_api.as_ref().expect("there is one");
     assert_eq!(
-        (api.socket.to_str(), api.level.name()),
-        (Some("/run/a"), "operator")
+        (api.sockets[0].place(), api.sockets[0].level.name()),
+        ("/run/a".to_owned(), "operator")
     );
     // The next reload reports it again.
     assert_eq!(plan(&applied, &new).restarts().count(), 2);

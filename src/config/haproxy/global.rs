@@ -260,9 +260,15 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Global,
-        Aside,
-        "the runtime socket waits for commands as long as rlb says, for any number of clients",
-        &["stats timeout", "stats maxconn", "stats bind-process"],
+        Kept,
+        "write `timeout` and `maxconn` in `[runtime-api]`",
+        &["stats timeout", "stats maxconn"],
+    ),
+    words(
+        Global,
+        NotNeeded,
+        "rlb is one process",
+        &["stats bind-process"],
     ),
     words(
         Global,

@@ -1,6 +1,6 @@
 //! The words behind the address of a `bind`, a `server` and a `stats socket`.
 
-use super::Becomes::{Aside, Changed, HttpDecides, Missing, NotNeeded, Weaker};
+use super::Becomes::{Aside, Changed, HttpDecides, Kept, Missing, NotNeeded, Weaker};
 use super::Place::{Bind, Server, Socket};
 use super::{Words, words};
 
@@ -380,8 +380,8 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Socket,
-        Aside,
-        "the socket belongs to the user and group that rlb runs as",
+        Kept,
+        "write `owner` and `group` in `[runtime-api]`",
         &["user", "group", "uid", "gid"],
     ),
     words(

@@ -62,7 +62,7 @@ keys! {
 }
 
 /// The address of a bind that was not read yet.
-const NOWHERE: BindAddress = BindAddress::Tcp(SocketAddr::new(
+pub(super) const NOWHERE: BindAddress = BindAddress::Tcp(SocketAddr::new(
     std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     0,
 ));

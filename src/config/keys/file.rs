@@ -26,7 +26,7 @@ keys! {
         stats: Raw<Maybe<StatsTable>> = "", haproxy: &["stats enable"];
         /// When this machine should receive traffic. Without this table: while it runs.
         readiness: Raw<Maybe<ReadinessTable>> = "";
-        /// The socket for commands. Without this table there is none.
+        /// The sockets for commands. Without this table there is none.
         runtime_api: Raw<Maybe<RuntimeApiTable>> = "", haproxy: &["stats socket"];
         /// What every frontend and backend inherits, in included files too.
         defaults: Raw<Maybe<DefaultsTable>> = "", haproxy: &["defaults"];

@@ -23,8 +23,8 @@ pub use declare::{Listed, Table};
 pub use file::{File, NodeGroup};
 pub use kinds::{Kind, Plain};
 pub use process::{
-    GlobalTable, LogTable, LogTargetTable, ReadinessTable, RuntimeApiTable, StatsPageKeys,
-    StatsTable, THREADS_MAX,
+    API_MAXCONN_MAX, GlobalTable, LogTable, LogTargetTable, ReadinessTable, RuntimeApiTable,
+    RuntimeSocketTable, StatsPageKeys, StatsTable, THREADS_MAX,
 };
 pub use proxy::{
     BackendKeys, BackendTable, ClientTimeouts, DefaultsTable, FrontendKeys, FrontendTable,
@@ -37,8 +37,8 @@ pub use server::{
 
 pub(super) use bind::BindLayer;
 pub(super) use process::{
-    GlobalLayer, LogLayer, LogTargetLayer, ReadinessLayer, RuntimeApiLayer, StatsLayer,
-    StatsPageLayer,
+    GlobalLayer, LogLayer, LogTargetLayer, ReadinessLayer, RuntimeApiLayer, RuntimeSocketLayer,
+    StatsLayer, StatsPageLayer,
 };
 pub(super) use proxy::{
     BackendLayer, CONNECT, CONNECT_ATTEMPT, ClientTimeoutLayer, FrontendLayer, IDLE,
@@ -51,7 +51,9 @@ pub(super) use server::{
 /// The structs of the model.
 pub(super) mod meant {
     pub use super::bind::Bind;
-    pub use super::process::{Global, Log, LogTarget, Readiness, RuntimeApi, Stats, StatsPage};
+    pub use super::process::{
+        Global, Log, LogTarget, Readiness, RuntimeApi, RuntimeSocket, Stats, StatsPage,
+    };
     pub use super::proxy::{Backend, Frontend, Keepalive};
     pub use super::server::{Check, Server};
 }
@@ -86,6 +88,7 @@ pub fn tables() -> Vec<TableKeys> {
         of::<StatsTable>(),
         of::<ReadinessTable>(),
         of::<RuntimeApiTable>(),
+        of::<RuntimeSocketTable>(),
         of::<FrontendTable>(),
         of::<BackendTable>(),
         of::<ListenTable>(),

@@ -1,26 +1,34 @@
-//! The keys of the process, of its log, of its statistics and of its runtime socket.
+//! The keys of the process, of its log, of its statistics and of its runtime sockets.
 
-use super::bind::{Bind, Binds};
+use super::bind::{Bind, Binds, NOWHERE};
 use super::declare::prelude::*;
 use super::kinds::{Mode, Name, Number, Optional, Raw, Span, SpanOrZero, Switch, Text, Word};
 use super::proxy::MAXCONN_BOUNDS;
-use crate::config::key::Effect::{AtOnce, NextCommand, NextLine, Restart};
+use crate::config::key::Effect::{AtOnce, NextCommand, NextConnection, NextLine, Restart};
 use crate::config::key::REQUIRED;
 use crate::config::shapes::{
-    ApiLevelWord, FacilityWord, FormatWord, LevelWord, Located, Maybe, OneOrMany, WordList,
+    ApiLevelWord, Expected, FacilityWord, FormatWord, LevelWord, Located, Maybe, OneOrMany, Short,
+    WordList,
 };
 use crate::config::show::{duration, number, optional_number, optional_text, text};
 use crate::config::values::{
-    ApiLevel, Credentials, Facility, LogFormat, LogSink, ProxyId, Severity,
+    ApiLevel, BindAddress, Credentials, Facility, LogFormat, LogSink, ProxyId, Severity,
 };
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Most worker threads.
 pub const THREADS_MAX: i64 = 1024;
-/// File mode of the runtime socket when none is written: only the owner has access.
+/// How long a client of the runtime sockets may be silent, HAProxy's default.
+const API_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most clients of the runtime sockets, HAProxy's default.
+const API_MAXCONN: u32 = 10;
+/// What it may be.
+const API_MAXCONN_BOUNDS: (i64, i64) = (1, API_MAXCONN_MAX);
+/// Most clients that the runtime sockets may have.
+pub const API_MAXCONN_MAX: i64 = 1000;
+/// File mode of a runtime socket when none is written: only the owner has access.
 const API_MODE: u32 = 0o600;
 /// `local0`.
 const FACILITY: Facility = Facility(16);
@@ -237,25 +245,75 @@ fn required(require: &Vec<(Arc<str>, u32)>) -> String {
 }
 
 keys! {
-    /// The socket for commands, as HAProxy's `stats socket`.
+    /// The sockets for commands, as HAProxy's `stats socket`.
     table RuntimeApiTable, "RuntimeApi", "[runtime-api]";
     layer RuntimeApiLayer;
+    groups { first: RuntimeSocketTable; }
     raw {
-        /// Path of a unix socket: `"/run/rlb/admin.sock"`. `"@name"` is an abstract one.
-        socket: Raw<Maybe<String>> = REQUIRED,
-            kind: "path", haproxy: &["stats socket"], reload: Restart;
+        /// Further sockets: an address, or a table with the keys of one socket, or a list of them.
+        sockets: Raw<Option<OneOrMany<Short<String, RuntimeSocketTable>>>> = "none",
+            kind: "address, table or list", haproxy: &["stats socket"], reload: Restart;
     }
     meant {
-        /// File mode of the socket, octal.
-        mode: Mode = API_MODE, haproxy: &["mode"], reload: NextCommand;
-        /// The rights of clients of the socket: `"user"`, `"operator"` or `"admin"`.
-        level: Word<ApiLevelWord> = ApiLevel::Admin, haproxy: &["level"], reload: NextCommand;
+        /// How long a client may be silent, and how long it may take to read a part of an answer.
+        timeout: Span = API_TIMEOUT, haproxy: &["stats timeout"], reload: NextCommand;
+        /// Most clients of all sockets together. Further ones wait.
+        maxconn: Number = API_MAXCONN,
+            bounds: Some(API_MAXCONN_BOUNDS), haproxy: &["stats maxconn"], reload: NextConnection;
     }
     /// `[runtime-api]`.
     #[derive(Debug, Clone, PartialEq, Eq)]
     model RuntimeApi {
-        /// Path of the unix socket, or an abstract name that begins with `@`.
-        socket: PathBuf = PathBuf::new(),
-            RuntimeApiTable::socket => |it| it.display().to_string();
+        /// At least one.
+        sockets: Vec<RuntimeSocket> = Vec::new();
     }
+}
+
+keys! {
+    /// A socket for commands.
+    table RuntimeSocketTable, "RuntimeSocket", "a socket table";
+    layer RuntimeSocketLayer;
+    raw {
+        /// Where it is: `"/run/rlb/admin.sock"`, `"@name"` for an abstract one, or `"127.0.0.1:9999"`.
+        socket: Raw<Maybe<String>> = REQUIRED,
+            kind: "address", haproxy: &["stats socket"], reload: Restart;
+    }
+    read {
+        /// The rights of its clients: `"user"`, `"operator"` or `"admin"`.
+        level: Optional<Word<ApiLevelWord>> = "\"admin\"; over TCP \"operator\"",
+            haproxy: &["level"], reload: NextCommand;
+    }
+    meant {
+        /// File mode of a unix socket, octal.
+        mode: Mode = API_MODE, haproxy: &["mode"], reload: NextCommand;
+        /// User that owns the file of a unix socket: a name or a number.
+        owner: Optional<Text> = "that of the process",
+            haproxy: &["user", "uid"], reload: NextCommand;
+        /// Group of the file of a unix socket: a name or a number.
+        group: Optional<Text> = "that of the process",
+            haproxy: &["group", "gid"], reload: NextCommand;
+    }
+    /// A socket for commands.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    model RuntimeSocket {
+        /// Where it is.
+        address: BindAddress = NOWHERE;
+        /// What its clients may do.
+        level: ApiLevel = ApiLevel::User,
+            RuntimeSocketTable::level => |it| ApiLevelWord::of(*it).text().to_owned();
+    }
+}
+
+impl RuntimeSocket {
+    /// Where it is, as in the file.
+    pub fn place(&self) -> String {
+        match &self.address {
+            BindAddress::Tcp(address) => address.to_string(),
+            BindAddress::Unix(path) => path.display().to_string(),
+        }
+    }
+}
+
+impl Expected for RuntimeSocketTable {
+    const EXPECTED: &'static str = "an address as \"127.0.0.1:9999\" or a table as { socket = \"/run/rlb/user.sock\", level = \"user\" }";
 }

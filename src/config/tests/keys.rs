@@ -238,7 +238,8 @@ fn file(schema: &str, line: &str) -> String {
     );
     format!(
         "[global]\n{}\n[log]\n{}\n[[log.target]]\nto = 'stdout'\n{}\n[stats]\nbind = '127.0.0.1:9000'\n{}\n\
-         [readiness]\n{}\n[runtime-api]\nsocket = '/run/x'\n{}\n\
+         [readiness]\n{}\n[runtime-api]\nsocket = '/run/x'\n\
+         sockets = {{ socket = '/run/y'{} }}\n{}\n\
          [defaults]\n{}\n[node-group.g]\nn = {{ host = '10.0.0.2'{} }}\n\
          [[frontend]]\nname = 'f'\nbind = {{ address = '[::]:80'{} }}\ndefault-backend = 'b'\n\
          timeout = {{ {} }}\n{}\n\
@@ -251,6 +252,7 @@ fn file(schema: &str, line: &str) -> String {
         at("LogTarget"),
         at("Stats"),
         at("Readiness"),
+        comma(at("RuntimeSocket")),
         at("RuntimeApi"),
         at("Defaults"),
         comma(at("Node")),

@@ -17,6 +17,7 @@ mod limits;
 mod links;
 mod loops;
 mod once;
+mod runtime_api;
 mod server;
 mod stats;
 
@@ -166,7 +167,7 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
     let mut config = Config {
         global,
         log,
-        runtime_api: once::runtime_api(validator, files),
+        runtime_api: runtime_api::runtime_api(validator, files),
         stats,
         frontends: frontends.into_iter().map(|draft| draft.frontend).collect(),
         backends: backends.into_iter().map(|draft| draft.backend).collect(),

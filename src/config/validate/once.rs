@@ -5,9 +5,9 @@ use crate::config::address;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
     BackendLayer, ClientTimeoutLayer, File, FrontendLayer, GlobalLayer, LogLayer, LogTargetLayer,
-    LogTargetTable, RuntimeApiLayer, ServerTimeoutLayer, TimeoutTable,
+    LogTargetTable, ServerTimeoutLayer, TimeoutTable,
 };
-use crate::config::model::{Global, Log, LogFormat, LogSink, LogTarget, RuntimeApi};
+use crate::config::model::{Global, Log, LogFormat, LogSink, LogTarget};
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::Located;
@@ -113,30 +113,6 @@ fn log_target(
         format: table.format.as_ref().map_or(format, |word| word.value.0),
         ..LogTarget::from_layer(&LogTargetLayer::read(validator, scope, table))
     })
-}
-
-/// `[runtime-api]`.
-pub(super) fn runtime_api(
-    validator: &mut Validator<'_>,
-    files: &[ParsedFile],
-) -> Option<RuntimeApi> {
-    let (scope, table) = once(validator, files, "runtime-api", |file| &file.runtime_api)?;
-    let layer = RuntimeApiLayer::read(validator, scope, &table.value);
-    let Some(socket) = &table.value.socket else {
-        let example = "socket = \"/run/rlb/admin.sock\"";
-        validator.missing(scope, &table.span, "[runtime-api]", example);
-        return None;
-    };
-    match address::socket(&socket.value) {
-        Ok(path) => Some(RuntimeApi {
-            socket: path,
-            ..RuntimeApi::from_layer(&layer)
-        }),
-        Err(problem) => {
-            validator.problem(scope.of(socket), "address", "expected a path", problem);
-            None
-        }
-    }
 }
 
 /// `[defaults]`: the settings that proxies inherit, without rlb's own defaults.

@@ -15,7 +15,7 @@ use crate::sys::listen_fds::{self, PassedSocket};
 use crate::sys::service_manager::{self, ServiceManager, lasts};
 use crate::sys::socket::{self, Address, Options};
 use socket2::{SockAddr, Socket, Type};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -105,8 +105,10 @@ impl Inherited {
                 wanted.entry(address).or_default().push(bind);
             }
         }
-        let api = config.runtime_api.as_ref();
-        let api = api.and_then(|api| ListenAddress::at_path(&api.socket));
+        let api = config.runtime_api.iter().flat_map(|api| &api.sockets);
+        let api: HashSet<ListenAddress> = api
+            .filter_map(|socket| ListenAddress::of_config(&socket.address))
+            .collect();
         let mut inherited = Self {
             sockets: HashMap::new(),
             opened: Vec::new(),
@@ -118,7 +120,7 @@ impl Inherited {
             let address = ListenAddress::of(&socket);
             let binds = address.as_ref().and_then(|address| wanted.get(address));
             let binds = binds.map_or(&[][..], Vec::as_slice);
-            let is_api = address.is_some() && address == api;
+            let is_api = address.as_ref().is_some_and(|it| api.contains(it));
             match address {
                 Some(address) if is_api || binds.iter().any(|bind| fits(&socket, bind)) => {
                     inherited.sockets.entry(address).or_default().push(socket);
@@ -144,9 +146,10 @@ impl Inherited {
         }
     }
 
-    /// A unix socket that was passed and listens at `path`.
-    pub(super) fn at_path(&mut self, path: &Path) -> Option<Socket> {
-        self.sockets.get_mut(&ListenAddress::at_path(path)?)?.pop()
+    /// A socket that was passed and listens at `address`.
+    pub(super) fn at(&mut self, address: &BindAddress) -> Option<Socket> {
+        let address = ListenAddress::of_config(address)?;
+        self.sockets.get_mut(&address)?.pop()
     }
 
     /// The sockets of a bind: at least `shards`, more when more were passed. What is missing is
@@ -233,7 +236,11 @@ impl ListenAddress {
     }
 
     fn of_bind(bind: &Bind) -> Option<Self> {
-        match &bind.address {
+        Self::of_config(&bind.address)
+    }
+
+    fn of_config(address: &BindAddress) -> Option<Self> {
+        match address {
             BindAddress::Tcp(address) => Some(Self::Tcp(*address)),
             BindAddress::Unix(path) => Self::at_path(path),
         }

@@ -31,6 +31,7 @@ fn options(bind: &Bind) -> Options {
         interface: None,
         freebind: false,
         mode: None,
+        owner: (None, None),
         keepalive: None,
         join: false,
     }

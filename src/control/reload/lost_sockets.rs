@@ -29,7 +29,8 @@ pub(super) fn ticks() -> Interval {
 #[derive(Debug, Default)]
 pub(super) struct LostSockets {
     binds: HashMap<ListenerId, Instant>,
-    runtime: Option<Instant>,
+    /// By position in the configuration.
+    runtime: HashMap<usize, Instant>,
 }
 
 impl LostSockets {
@@ -81,42 +82,51 @@ impl Reloader {
         }
     }
 
-    /// Whether the runtime socket is lost and is to be opened again now; logs once that it is lost.
+    /// Whether a runtime socket is lost and is to be opened again now; logs of each once that it is lost.
     fn is_runtime_due(&mut self, config: &Config, now: Instant) -> bool {
-        let (Some(runtime), Some(api)) = (&self.state.runtime, &config.runtime_api) else {
-            return false;
-        };
-        if !runtime.is_lost(api) {
-            self.lost_sockets.runtime = None;
-            return false;
+        let sockets = config.runtime_api.iter().flat_map(|api| &api.sockets);
+        let mut due = false;
+        for (index, (runtime, api)) in self.state.runtime.iter().zip(sockets).enumerate() {
+            if !runtime.is_lost(api) {
+                self.lost_sockets.runtime.remove(&index);
+                continue;
+            }
+            let at = self.lost_sockets.runtime.entry(index).or_insert_with(|| {
+                let path = api.place();
+                tracing::error!(
+                    path,
+                    reason = "its file was removed or replaced",
+                    "runtime socket lost"
+                );
+                now
+            });
+            due |= RuntimeListener::can_reopen(api) && is_due(at, now);
         }
-        let at = self.lost_sockets.runtime.get_or_insert_with(|| {
-            let path = api.socket.display();
-            tracing::error!(%path, reason = "its file was removed or replaced", "runtime socket lost");
-            now
-        });
-        RuntimeListener::can_reopen(api) && is_due(at, now)
+        due
     }
 
-    /// Opens the runtime socket again where its file was removed or replaced. What the system refuses is
-    /// logged, and leaves it as it was.
-    pub(super) async fn reopen_lost_runtime(&mut self, config: &Config) -> Option<String> {
-        let runtime = self.state.runtime.as_mut()?;
-        let api = config.runtime_api.as_ref()?;
-        if !runtime.is_lost(api) {
-            return None;
+    /// Opens the runtime sockets again whose file was removed or replaced. What the system refuses is
+    /// said, and leaves a socket as it was.
+    pub(super) async fn reopen_lost_runtime(&mut self, config: &Config) -> Vec<String> {
+        let sockets = config.runtime_api.iter().flat_map(|api| &api.sockets);
+        let mut told = Vec::new();
+        for (index, (runtime, api)) in self.state.runtime.iter_mut().zip(sockets).enumerate() {
+            if !runtime.is_lost(api) {
+                continue;
+            }
+            let path = api.place();
+            told.push(match runtime.reopen(api).await {
+                Ok(()) => {
+                    self.lost_sockets.runtime.remove(&index);
+                    tracing::warn!(path, "runtime socket opened again");
+                    format!("runtime-api: {path} opened again: its file was removed or replaced")
+                }
+                Err(error) => {
+                    tracing::error!(path, error, "runtime socket not opened again");
+                    error
+                }
+            });
         }
-        let path = api.socket.display();
-        Some(match runtime.reopen(api).await {
-            Ok(()) => {
-                self.lost_sockets.runtime = None;
-                tracing::warn!(%path, "runtime socket opened again");
-                format!("runtime-api: {path} opened again: its file was removed or replaced")
-            }
-            Err(error) => {
-                tracing::error!(%path, error, "runtime socket not opened again");
-                error
-            }
-        })
+        told
     }
 }

@@ -29,7 +29,7 @@ use super::loss::Reopened;
 use super::resolve;
 use crate::config::descriptors::{self, TooFewDescriptors};
 use crate::config::diff::{Action, Changes, applicable, plan};
-use crate::config::model::{Config, ServerAddress};
+use crate::config::model::{Config, RuntimeSocket as RuntimeSocketKeys, ServerAddress};
 use crate::config::source::Source as Text;
 use crate::config::{Files, InputFiles, Limits};
 use crate::live::{LastReload, ReloadEnd};
@@ -95,8 +95,8 @@ pub struct ReloadState {
     pub admin_listeners: AdminListeners,
     /// The log.
     pub log: Log,
-    /// The runtime socket, if there is one.
-    pub runtime: Option<RuntimeListener>,
+    /// The runtime sockets, in the order of the configuration.
+    pub runtime: Vec<RuntimeListener>,
     /// What an upgrade starts; `None`: there is none.
     pub program: Option<Program>,
 }
@@ -217,7 +217,7 @@ impl Reloader {
     pub async fn accept(
         &self,
         stats: Vec<AdminListener>,
-        runtime: Option<RuntimeSocket>,
+        runtime: Vec<RuntimeSocket>,
         workers: &Workers,
     ) {
         let snapshot = self.snapshot.load_full();
@@ -232,7 +232,7 @@ impl Reloader {
             close: Vec::new(),
         };
         self.state.admin_listeners.change(change).await;
-        if let (Some(listener), Some(socket)) = (&self.state.runtime, runtime) {
+        for (listener, socket) in self.state.runtime.iter().zip(runtime) {
             listener.accept_from(socket).await;
         }
     }
@@ -487,15 +487,21 @@ impl Reloader {
         Ok((commit, log))
     }
 
-    /// Changes the mode of the runtime socket's file. What the system refuses is logged, and leaves
-    /// it as it was.
+    /// Changes owner and mode of the runtime sockets' files. What the system refuses is said, and leaves
+    /// a file as it was.
     fn follow_runtime_mode(&self, config: &Config) {
-        let (old, new) = (&self.current.runtime_api, &config.runtime_api);
-        if let (Some(old), Some(new)) = (old, new)
-            && old.mode != new.mode
-            && let Err(error) = admin_listeners::set_runtime_mode(new)
-        {
-            tracing::warn!(%error, "the runtime socket keeps its mode");
+        let sockets = |config: &Config| {
+            let api = config.runtime_api.as_ref();
+            api.map_or_else(Vec::new, |api| api.sockets.clone())
+        };
+        let rights = |one: &RuntimeSocketKeys| (one.mode, one.owner.clone(), one.group.clone());
+        for (old, new) in sockets(&self.current).iter().zip(&sockets(config)) {
+            if rights(old) != rights(new)
+                && let Err(error) = admin_listeners::set_runtime_mode(new)
+            {
+                let path = new.place();
+                tracing::warn!(path, %error, "runtime socket keeps its mode and owner");
+            }
         }
     }
 

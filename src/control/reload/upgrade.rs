@@ -97,7 +97,7 @@ impl Reloader {
             .admin_listeners
             .change(self.state.listeners.close_admin_listeners())
             .await;
-        if let Some(runtime) = &self.state.runtime {
+        for runtime in &self.state.runtime {
             runtime.closing.cancel();
         }
         Ok(handed_over)

@@ -8,12 +8,12 @@
 
 use super::ids::{BackendId, FrontendId, Table};
 use super::server::{Endpoint, Server, Usable};
-use super::snapshot::{ApiAccess, Backend, Frontend, Origin, Route, Snapshot, picker_for};
+use super::snapshot::{Api, Backend, Frontend, Origin, Route, Snapshot, picker_for};
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
 use crate::config::model::{self, ServerAddress};
 use crate::live::{FrontendLive, ServerLive};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -55,7 +55,7 @@ impl Snapshot {
             hard_stop_after: config.global.hard_stop_after,
             node: config.global.node.clone(),
             description: config.global.description.clone(),
-            api: config.runtime_api.as_ref().map(ApiAccess::of),
+            api: Api::of(config.runtime_api.as_ref()),
             frontends: self.merge_frontends(config, &targets, carry),
             backends,
             reload: self.reload.wrapping_add(1),
@@ -208,14 +208,32 @@ fn merge_backend(
         .iter()
         .map(|server| (&*server.spec.name, server))
         .collect();
+    let written = before.spec.servers.iter();
+    let written: HashMap<&str, &model::Server> =
+        written.map(|server| (&*server.name, server)).collect();
     let servers: Vec<Arc<Server>> = spec
         .servers
         .iter()
-        .map(|server| match known.get(&*server.name) {
-            Some(before) => merge_server(before, server, carry),
-            None => new_server(server, carry),
+        .filter_map(|server| {
+            let was = written.get(&*server.name).copied();
+            match known.get(&*server.name) {
+                Some(before) => {
+                    let was = was.unwrap_or(&before.spec);
+                    Some(merge_server(before, was, server, carry))
+                }
+                // An operator has removed it, and the file says of it what it said before.
+                None if was == Some(server) => None,
+                None => Some(new_server(server, carry)),
+            }
         })
         .collect();
+    let file: HashSet<&str> = spec.servers.iter().map(|server| &*server.name).collect();
+    let added = before
+        .servers
+        .iter()
+        .filter(|server| server.added.is_some());
+    let added = added.filter(|server| !file.contains(&*server.spec.name));
+    let servers: Vec<Arc<Server>> = servers.into_iter().chain(added.cloned()).collect();
     let up = is_up(&servers);
     Arc::new(Backend {
         id: before.id,
@@ -245,13 +263,26 @@ fn new_server(spec: &model::Server, carry: &CarryOver<'_>) -> Arc<Server> {
     Arc::new(server)
 }
 
-fn merge_server(before: &Arc<Server>, spec: &model::Server, carry: &CarryOver<'_>) -> Arc<Server> {
-    let was = &before.spec;
-    if **was == *spec {
+/// `was`: the server as the file had it. What an operator has set since stays as long as the file's own value does.
+fn merge_server(
+    before: &Arc<Server>,
+    was: &model::Server,
+    spec: &model::Server,
+    carry: &CarryOver<'_>,
+) -> Arc<Server> {
+    if *was == *spec && before.added.is_none() {
         return Arc::clone(before);
     }
     let mut server = Server::clone(before);
-    server.spec = Arc::new(spec.clone());
+    server.added = None;
+    let mut next = spec.clone();
+    if was.address == spec.address {
+        next.address.clone_from(&before.spec.address);
+    }
+    if was.check == spec.check {
+        next.check.clone_from(&before.spec.check);
+    }
+    server.spec = Arc::new(next);
     if was.weight != spec.weight {
         server.weight = spec.weight;
     }

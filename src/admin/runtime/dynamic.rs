@@ -1,0 +1,237 @@
+//! `add server` and `del server`. Admin thread; the texts are HAProxy's.
+//!
+//! As in HAProxy an added server begins in maintenance, its check begins with `enable health`, and `default-server`
+//! does not apply to it.
+
+use super::names::{self, NO_BACKEND};
+use super::reply::Reply;
+use super::{CommandContext, duration, set};
+use crate::config::model::{Check, Server, ServerAddress};
+use crate::config::{address, units};
+use crate::state::{Backend, RuntimeChange};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The words that have a value.
+const VALUES: [&str; 9] = [
+    "weight",
+    "id",
+    "rise",
+    "fall",
+    "port",
+    "addr",
+    "inter",
+    "fastinter",
+    "downinter",
+];
+
+const ATTACHED: &str = "Server still has connections attached to it, cannot remove it.\n";
+
+/// `add server <backend>/<server> <address>[:<port>] [keywords]*`.
+pub(super) async fn add(context: &CommandContext, args: &[&str]) -> Reply {
+    let named = args.first().and_then(|name| name.split_once('/'));
+    let Some((of, name)) = named.filter(|(_, name)| !name.is_empty()) else {
+        return Reply::error("Require 'backend/server'.\n");
+    };
+    let snapshot = context.shared.snapshot.load_full();
+    let Some(backend) = names::backend(&snapshot, of) else {
+        return Reply::error(NO_BACKEND);
+    };
+    if backend.servers.iter().any(|one| *one.spec.name == *name) {
+        return Reply::error("Already exists a server with the same name in backend.\n");
+    }
+    if let Err(problem) = units::name(name) {
+        return Reply::error(format!("{}.\n", problem.message));
+    }
+    let spec = match parse(backend, name, &args[1..]) {
+        Ok(spec) => spec,
+        Err(text) => return Reply::error(text + "\n"),
+    };
+    let change = RuntimeChange::AddServer(backend.id, Arc::new(spec));
+    match set::change(context, change).await {
+        Reply::Done => Reply::notice("New server registered.\n"),
+        other => other,
+    }
+}
+
+/// `del server <backend>/<server>`.
+pub(super) async fn remove(context: &CommandContext, args: &[&str]) -> Reply {
+    let found = names::server(&context.shared.snapshot.load(), args.first().copied());
+    let server = match found {
+        Ok((_, server)) => server,
+        Err(problem) => return Reply::error(problem),
+    };
+    if !server.status.admin.is_maint() {
+        return Reply::error("Only servers in maintenance mode can be deleted.\n");
+    }
+    if server.live.active.get() > 0 {
+        return Reply::error(ATTACHED);
+    }
+    match set::change(context, RuntimeChange::RemoveServer(server.live.uid)).await {
+        Reply::Done => Reply::info("Server deleted.\n"),
+        Reply::Error(_) => Reply::error(ATTACHED),
+        other => other,
+    }
+}
+
+/// The server that the words behind its name describe, or what is wrong with them.
+pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Server, String> {
+    let [address, rest @ ..] = words else {
+        let text = "'server' expects <name> and <addr>[:<port>] as arguments.";
+        return Err(text.to_owned());
+    };
+    let address = address::server(address).map_err(|problem| format!("{}.", problem.message))?;
+    if let ServerAddress::Name(name, _) = &address {
+        let text = format!("'{name}' is a name: a server that is added needs an address.");
+        return Err(text);
+    }
+    let mut draft = Draft {
+        server: Server {
+            name: name.into(),
+            id: free_id(backend),
+            address,
+            disabled: true,
+            ..Server::default()
+        },
+        ..Draft::default()
+    };
+    let mut rest = rest;
+    while let [word, more @ ..] = rest {
+        rest = more;
+        match *word {
+            "check" => draft.checked = true,
+            "no-check" => draft.checked = false,
+            "backup" => draft.server.backup = true,
+            "no-backup" => draft.server.backup = false,
+            // It begins in maintenance anyhow.
+            "disabled" | "enabled" => {}
+            word if !VALUES.contains(&word) => return Err(format!("unknown keyword '{word}'.")),
+            word => {
+                let [value, more @ ..] = rest else {
+                    return Err(format!("'{word}' expects an argument."));
+                };
+                rest = more;
+                draft.set(backend, word, value)?;
+            }
+        }
+    }
+    Ok(draft.finish())
+}
+
+/// A server while its words are read.
+#[derive(Debug, Default)]
+struct Draft {
+    server: Server,
+    check: Check,
+    checked: bool,
+    /// Intervals of its own while it goes down or comes up, and while it is down.
+    fast: Option<Duration>,
+    down: Option<Duration>,
+}
+
+impl Draft {
+    /// A word of [`VALUES`] with its value.
+    fn set(&mut self, backend: &Backend, word: &str, value: &str) -> Result<(), String> {
+        match word {
+            "weight" => self.server.weight = number(word, value, (0, 256))?,
+            "id" => self.server.id = own_id(backend, value)?,
+            "rise" => self.check.rise = number(word, value, (1, 65_535))?,
+            "fall" => self.check.fall = number(word, value, (1, 65_535))?,
+            "port" => {
+                let port = number(word, value, (1, 65_535))?;
+                self.check.port = u16::try_from(port).ok();
+            }
+            "addr" => {
+                let ip = address::ip_alone(value);
+                self.check.address = Some(ip.map_err(|_| format!("invalid addr '{value}'"))?);
+            }
+            "fastinter" => self.fast = Some(span(word, value)?),
+            "downinter" => self.down = Some(span(word, value)?),
+            _ => self.check.interval = span(word, value)?,
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Server {
+        let mut check = self.check;
+        check.fast_interval = self.fast.unwrap_or(check.interval);
+        check.down_interval = self.down.unwrap_or(check.interval);
+        check.timeout = check.timeout.min(check.interval);
+        Server {
+            check: self.checked.then_some(check),
+            ..self.server
+        }
+    }
+}
+
+fn number(word: &str, value: &str, (least, most): (u32, u32)) -> Result<u32, String> {
+    let number = value.parse().ok();
+    let within = number.filter(|number| (least..=most).contains(number));
+    within
+        .ok_or_else(|| format!("'{word}' expects a number from {least} to {most}, not '{value}'."))
+}
+
+fn span(word: &str, value: &str) -> Result<Duration, String> {
+    let span = duration::parse(value, Duration::from_millis(1));
+    let span = span.filter(|span| !span.is_zero());
+    span.ok_or_else(|| format!("'{word}' expects a duration, not '{value}'."))
+}
+
+/// The lowest number that no server of the backend has.
+fn free_id(backend: &Backend) -> u32 {
+    let taken = |id: u32| backend.servers.iter().any(|one| one.spec.id == id);
+    (1..=u32::MAX).find(|id| !taken(*id)).unwrap_or(u32::MAX)
+}
+
+fn own_id(backend: &Backend, value: &str) -> Result<u32, String> {
+    let id = number("id", value, (1, 2_147_483_647))?;
+    if backend.servers.iter().any(|one| one.spec.id == id) {
+        return Err(format!("another server has the id {id}."));
+    }
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::test_snapshot::seed;
+
+    #[test]
+    fn the_words_of_a_server_are_haproxys() {
+        let snapshot = seed(2);
+        let backend = snapshot.backends[0].as_ref().unwrap();
+        let read = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            parse(backend, "n1", &words)
+        };
+        let server = read("127.0.0.1:80 weight 5 check inter 500 fall 2 port 81 backup").unwrap();
+        assert_eq!((server.id, server.weight, server.backup), (3, 5, true));
+        let check = server.check.unwrap();
+        assert_eq!((check.fall, check.port), (2, Some(81)));
+        assert_eq!(check.interval, Duration::from_millis(500));
+        assert_eq!(check.fast_interval, check.interval);
+        assert!(check.timeout <= check.interval);
+        assert!(read("127.0.0.1:80 inter 5s").unwrap().check.is_none());
+        for (line, text) in [
+            (
+                "",
+                "'server' expects <name> and <addr>[:<port>] as arguments.",
+            ),
+            ("127.0.0.1:80 bogus", "unknown keyword 'bogus'."),
+            ("127.0.0.1:80 bogus 1", "unknown keyword 'bogus'."),
+            ("127.0.0.1:80 weight", "'weight' expects an argument."),
+            (
+                "127.0.0.1:80 weight 300",
+                "'weight' expects a number from 0 to 256, not '300'.",
+            ),
+            ("127.0.0.1:80 id 2", "another server has the id 2."),
+            (
+                "db.example:80",
+                "'db.example' is a name: a server that is added needs an address.",
+            ),
+        ] {
+            let found = read(line).map(|server| server.id);
+            assert_eq!(found, Err(text.to_owned()), "{line}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What operators have set at run time and the file says otherwise: the list of it, and its end.
+//!
+//! Pure. Health that an operator has forced is not among it, because the next checks decide it anew.
+
+use super::server::{Endpoint, Server};
+use super::status::AdminState;
+use super::{Backend, Snapshot, SnapshotBuilder};
+use crate::config::model::{self, Check, ServerAddress, ServerPort};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Something that was set at run time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// `global`, `frontend NAME` or `server BACKEND/NAME`.
+    pub object: String,
+    /// What was set, by the name of its key.
+    pub setting: &'static str,
+    /// What the file says.
+    pub file: String,
+    /// What is in force.
+    pub now: String,
+}
+
+/// All of it: the process, the frontends and the servers, each in the order of the file.
+pub fn list(snapshot: &Snapshot) -> Vec<Override> {
+    let mut found = Vec::new();
+    let (file, now) = (snapshot.hard_maxconn, snapshot.maxconn);
+    add(
+        &mut found,
+        ("global", "maxconn"),
+        (file.to_string(), now.to_string()),
+    );
+    if let (Some(stats), Some(set)) = (&snapshot.stats, snapshot.stats_maxconn) {
+        let object = format!("frontend {}", stats.name);
+        let values = (stats.maxconn.to_string(), set.to_string());
+        add(&mut found, (&object, "maxconn"), values);
+    }
+    let mut frontends: Vec<_> = snapshot.frontends.iter().flatten().collect();
+    frontends.sort_by_key(|one| one.spec.order);
+    for one in frontends {
+        let shown = |limit: Option<u32>| limit.map_or_else(none, |limit| limit.to_string());
+        let object = format!("frontend {}", one.spec.name);
+        let values = (shown(one.spec.maxconn), shown(one.maxconn));
+        add(&mut found, (&object, "maxconn"), values);
+    }
+    let mut backends: Vec<_> = snapshot.backends.iter().flatten().collect();
+    backends.sort_by_key(|one| one.spec.order);
+    for backend in backends {
+        of_servers(&mut found, backend);
+    }
+    found
+}
+
+fn of_servers(found: &mut Vec<Override>, backend: &Backend) {
+    let mut missing = written(backend);
+    for server in &backend.servers {
+        missing.remove(&*server.spec.name);
+        let Some(file) = backend.written(server) else {
+            continue;
+        };
+        let object = format!("server {}/{}", backend.spec.name, server.spec.name);
+        if server.added.is_some() {
+            let values = (none(), address(&server.spec.address));
+            add(found, (&object, "server"), values);
+        }
+        let weights = (file.weight.to_string(), server.weight.to_string());
+        add(found, (&object, "weight"), weights);
+        let states = (state(configured(file)), state(server.status.admin));
+        add(
+            found,
+            (&object, "state"),
+            (states.0.to_owned(), states.1.to_owned()),
+        );
+        let addresses = (address(&file.address), address(&server.spec.address));
+        add(found, (&object, "address"), addresses);
+        let checks = (
+            check(file.check.as_ref()),
+            check(server.spec.check.as_ref()),
+        );
+        add(found, (&object, "check"), checks);
+    }
+    let file = backend.spec.servers.iter();
+    for gone in file.filter(|one| missing.contains_key(&*one.name)) {
+        let object = format!("server {}/{}", backend.spec.name, gone.name);
+        add(found, (&object, "server"), (address(&gone.address), none()));
+    }
+}
+
+/// Adds a setting whose two values differ.
+fn add(
+    found: &mut Vec<Override>,
+    (object, setting): (&str, &'static str),
+    (file, now): (String, String),
+) {
+    if file != now {
+        let object = object.to_owned();
+        found.push(Override {
+            object,
+            setting,
+            file,
+            now,
+        });
+    }
+}
+
+/// Sets everything as the file says. Returns the servers whose address or check has changed.
+pub fn drop_all(builder: &mut SnapshotBuilder, now: Instant) -> Vec<u64> {
+    let base = Arc::clone(builder.base());
+    let process = builder.process_mut();
+    process.maxconn = base.hard_maxconn;
+    process.stats_maxconn = None;
+    for one in base.frontends.iter().flatten() {
+        if one.maxconn != one.spec.maxconn
+            && let Some(frontend) = builder.frontend_mut(one.id)
+        {
+            frontend.maxconn = one.spec.maxconn;
+        }
+    }
+    let mut moved = Vec::new();
+    for backend in base.backends.iter().flatten() {
+        let written = written(backend);
+        for (index, before) in backend.servers.iter().enumerate() {
+            let Some(file) = written.get(&*before.spec.name) else {
+                continue;
+            };
+            let mut server = Server::clone(before);
+            as_written(&mut server, file, now);
+            if server.spec != before.spec {
+                moved.push(before.live.uid);
+            }
+            let same = server.spec == before.spec
+                && server.weight == before.weight
+                && server.status == before.status;
+            if !same {
+                builder.replace(backend.id, index, server, now);
+            }
+        }
+    }
+    moved
+}
+
+/// Sets a server as the file says.
+fn as_written(server: &mut Server, file: &model::Server, now: Instant) {
+    let rules = server.rules();
+    if *server.spec != *file {
+        if server.spec.address != file.address {
+            // A name is looked up again.
+            server.endpoint = Endpoint::of(&file.address).or(server.endpoint.take());
+        }
+        server.spec = Arc::new(file.clone());
+        server.status.set_rules(rules, server.rules());
+    }
+    server.weight = file.weight;
+    let unresolved = server.status.admin.has(AdminState::RMAINT);
+    let mut admin = configured(file);
+    if unresolved && server.endpoint.is_none() {
+        admin = admin.with(AdminState::RMAINT);
+    }
+    if admin != server.status.admin {
+        server.status.set_admin(admin, server.rules(), now);
+    }
+}
+
+/// The servers of a backend as the file has them, by name.
+fn written(backend: &Backend) -> HashMap<&str, &model::Server> {
+    let servers = backend.spec.servers.iter();
+    servers.map(|server| (&*server.name, server)).collect()
+}
+
+/// The administrative state that a server of the file begins with.
+fn configured(file: &model::Server) -> AdminState {
+    if file.disabled {
+        AdminState::CMAINT.with(AdminState::FMAINT)
+    } else {
+        AdminState::READY
+    }
+}
+
+/// As `set server … state` calls it.
+fn state(admin: AdminState) -> &'static str {
+    if admin.has(AdminState::FMAINT) {
+        "maint"
+    } else if admin.has(AdminState::FDRAIN) {
+        "drain"
+    } else {
+        "ready"
+    }
+}
+
+fn address(address: &ServerAddress) -> String {
+    let port = |port: &ServerPort| match port {
+        ServerPort::Fixed(port) => format!(":{port}"),
+        ServerPort::FromClient(offset) => format!(":{offset:+}"),
+    };
+    match address {
+        ServerAddress::Ip(ip, of) if ip.is_ipv6() => format!("[{ip}]{}", port(of)),
+        ServerAddress::Ip(ip, of) => format!("{ip}{}", port(of)),
+        ServerAddress::Name(name, of) => format!("{name}{}", port(of)),
+        ServerAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// Whether there is a check, and where it connects to if that is not the server's address.
+fn check(check: Option<&Check>) -> String {
+    let Some(check) = check else {
+        return "off".to_owned();
+    };
+    let address = check.address.map(|it| it.to_string());
+    let port = check.port.map(|it| format!(":{it}"));
+    match (address, port) {
+        (None, None) => "on".to_owned(),
+        (address, port) => address.unwrap_or_default() + &port.unwrap_or_default(),
+    }
+}
+
+fn none() -> String {
+    "none".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::GlobalLive;
+    use crate::state::test_config::{backend, config, frontend, server};
+    use crate::state::{FrontendId, Origin};
+
+    #[test]
+    fn what_was_set_is_listed_and_dropped() {
+        let now = Instant::now();
+        let mut config = config(vec![backend("b", vec![server("s1"), server("s2")])]);
+        config.frontends.push(frontend("f", 7));
+        let origin = Origin {
+            global: Arc::new(GlobalLive::new(now, 1)),
+            maxconn: 100,
+            shards: 1,
+            now,
+        };
+        let first = Arc::new(Snapshot::initial(&config, &origin));
+        assert_eq!(list(&first), []);
+        let mut builder = SnapshotBuilder::new(Arc::clone(&first));
+        builder.process_mut().maxconn = 9;
+        builder.frontend_mut(FrontendId::first(0)).unwrap().maxconn = Some(5);
+        let backend = first.backends[0].as_ref().unwrap();
+        let mut changed = Server::clone(&backend.servers[1]);
+        changed.weight = 7;
+        let maint = AdminState::READY.with(AdminState::FMAINT);
+        changed.status.set_admin(maint, changed.rules(), now);
+        Arc::make_mut(&mut changed.spec).check = None;
+        let elsewhere = ServerAddress::Ip([127, 0, 0, 2].into(), ServerPort::Fixed(9));
+        Arc::make_mut(&mut changed.spec).address = elsewhere.clone();
+        changed.endpoint = Endpoint::of(&elsewhere);
+        builder.replace(backend.id, 1, changed, now);
+        let second = Arc::new(builder.finish().unwrap());
+        let lines: Vec<String> = list(&second)
+            .into_iter()
+            .map(|one| format!("{} {} {} {}", one.object, one.setting, one.file, one.now))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "global maxconn 100 9",
+                "frontend f maxconn none 5",
+                "server b/s2 weight 1 7",
+                "server b/s2 state ready maint",
+                "server b/s2 address 127.0.0.1:9 127.0.0.2:9",
+                "server b/s2 check on off",
+            ]
+        );
+        let mut builder = SnapshotBuilder::new(Arc::clone(&second));
+        let moved = drop_all(&mut builder, now);
+        let third = builder.finish().unwrap();
+        assert_eq!(list(&third), []);
+        let server = &third.backends[0].as_ref().unwrap().servers[1];
+        assert_eq!(moved, [server.live.uid]);
+        assert!(server.is_usable());
+    }
+}

@@ -1,0 +1,191 @@
+//! Several runtime sockets, unix and TCP, each with its mode, owner and level; their timeout and limit.
+
+use crate::harness::client::TIMEOUT;
+use crate::harness::config::Config;
+use crate::harness::eventually::eventually_true;
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
+use crate::harness::runtime::ask;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Instant;
+
+fn base() -> (Config, Peer) {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new().server_with(peer.address(), "check = false");
+    (config, peer)
+}
+
+/// The answer of a socket over TCP to a line.
+fn ask_tcp(address: SocketAddr, line: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    writeln!(stream, "{line}").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("closed");
+    answer
+}
+
+/// The address of the TCP socket, whose port the kernel has chosen.
+fn tcp_address(sockets: &str) -> SocketAddr {
+    let mut lines = sockets.lines();
+    let address = lines.find_map(|line| line.strip_prefix("ipv4@")?.split(' ').next());
+    address.expect("one over TCP").parse().expect("an address")
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).expect("there").mode() & 0o777
+}
+
+/// tools.md 3.
+#[test]
+fn tools_3_several_sockets_each_have_a_level() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (admin, user) = (
+        directory.path().join("a.sock"),
+        directory.path().join("u.sock"),
+    );
+    let table = |level: &str, mode: &str| {
+        format!(
+            "[runtime-api]\nsocket = \"{}\"\nsockets = [\n\
+             {{ socket = \"{}\", mode = \"{mode}\", owner = \"0\", group = \"7\", level = \"{level}\" }},\n\
+             \"127.0.0.1:0\"]",
+            admin.display(),
+            user.display()
+        )
+    };
+    let (config, _peer) = base();
+    let root = rustix::process::geteuid().is_root();
+    let mut rlb = Rlb::start(&config.clone().table(&table("user", "0660")));
+    let sockets = ask(&admin, "show cli sockets");
+    let lines: Vec<&str> = sockets.lines().collect();
+    assert_eq!(lines[0], "# socket lvl processes");
+    assert_eq!(lines[1], format!("unix@{} admin all", admin.display()));
+    assert_eq!(lines[2], format!("unix@{} user all", user.display()));
+    let tcp = tcp_address(&sockets);
+    assert_eq!(lines[3], format!("ipv4@{tcp} operator all"));
+    assert_eq!((mode(&admin), mode(&user)), (0o600, 0o660));
+    if root {
+        assert_eq!(std::fs::metadata(&user).expect("there").gid(), 7);
+    }
+    // Each has its own level.
+    let weight = "set server be/s1 weight 7";
+    assert_eq!(ask(&admin, weight), "\n");
+    assert_eq!(ask(&user, weight), "Permission denied\n\n");
+    assert_eq!(ask_tcp(tcp, weight), "Permission denied\n\n");
+    assert_eq!(ask_tcp(tcp, "show cli level"), "operator\n\n");
+    assert_eq!(ask(&user, "show cli level"), "user\n\n");
+    // Changes of level, mode and owner come into force by a reload.
+    rlb.reload(&config.table(&table("admin", "0600")));
+    assert_eq!(ask(&user, weight), "\n");
+    assert_eq!(mode(&user), 0o600);
+    // The command line takes the socket with the highest level, or the one that it is given.
+    let path = rlb.config_path();
+    let path = path.to_str().expect("UTF-8");
+    let said = |arguments: &[&str]| {
+        let output = command(arguments);
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert_eq!(
+        said(&["ctl", "--config", path, "show cli level"]),
+        "admin\n\n"
+    );
+    let address = tcp.to_string();
+    assert_eq!(
+        said(&["ctl", "-s", &address, "show cli level"]),
+        "operator\n\n"
+    );
+    rlb.stop();
+}
+
+/// tools.md 3: changes over TCP are logged with the client's address.
+#[test]
+fn tools_3_a_change_over_tcp_is_logged_with_its_client() {
+    let (config, _peer) = base();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.sock");
+    let rlb = Rlb::start(&config.table(&format!(
+        "[runtime-api]\nsocket = \"{}\"\nsockets = {{ socket = \"127.0.0.1:0\", level = \"admin\" }}",
+        path.display()
+    )));
+    let tcp = tcp_address(&ask(&path, "show cli sockets"));
+    assert_eq!(ask_tcp(tcp, "set server be/s1 weight 9"), "\n");
+    let events = rlb.events();
+    let found = events.with("runtime command");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("\"client\":\"127.0.0.1:"), "{found:?}");
+    assert!(!found[0].contains("uid"), "{found:?}");
+    rlb.stop();
+}
+
+/// tools.md 3: hatop sets 300 s.
+#[test]
+fn tools_3_clients_set_their_timeout_and_a_full_socket_makes_them_wait() {
+    let (config, _peer) = base();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.sock");
+    let rlb = Rlb::start(&config.table(&format!(
+        "[runtime-api]\nsocket = \"{}\"\ntimeout = \"400ms\"\nmaxconn = 2",
+        path.display()
+    )));
+    for (line, answer) in [
+        ("set timeout cli 0", "Invalid timeout value.\n\n"),
+        ("set timeout cli", "Invalid timeout value.\n\n"),
+        ("set timeout cli foo", "Invalid timeout value.\n\n"),
+        ("set timeout cli 5s", "\n"),
+        ("set timeout cli 1h", "\n"),
+        (
+            "set timeout foo 1",
+            "'set timeout' only supports 'cli'.\n\n",
+        ),
+    ] {
+        assert_eq!(ask(&path, line), answer, "{line}");
+    }
+    let open = |first: &str| {
+        let mut stream = UnixStream::connect(&path).expect("it listens");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        stream.write_all(first.as_bytes()).expect("sent");
+        stream
+    };
+    let begun = Instant::now();
+    let mut patient = open("prompt i;set timeout cli 300\n");
+    let mut silent = open("");
+    // Both places are taken: the third waits until the second has been silent for too long.
+    let mut third = open("show version\n");
+    let mut said = String::new();
+    third.read_to_string(&mut said).expect("answered");
+    assert!(said.starts_with("3.0.0-rlb"), "{said}");
+    assert!(begun.elapsed().as_millis() >= 350, "{:?}", begun.elapsed());
+    assert_eq!(silent.read(&mut [0; 9]).expect("closed"), 0);
+    // The first is still served.
+    patient.write_all(b"show version\nquit\n").expect("open");
+    let mut said = String::new();
+    patient.read_to_string(&mut said).expect("closed by quit");
+    assert!(said.contains("3.0.0-rlb"), "{said}");
+    rlb.stop();
+}
+
+/// tools.md 3: a start that cannot have its sockets says so.
+#[test]
+fn tools_3_an_owner_that_does_not_exist_stops_the_start() {
+    let (config, _peer) = base();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.sock");
+    let config = config.table(&format!(
+        "[runtime-api]\nsocket = \"{}\"\nowner = \"no such user\"",
+        path.display()
+    ));
+    let (status, lines) = crate::harness::rlb::Start::new(&config).exits();
+    assert!(!status.success());
+    let said = lines.join("\n");
+    assert!(
+        said.contains("`no such user` is not in /etc/passwd"),
+        "{said}"
+    );
+    eventually_true(STOP_WITHIN, "nothing listens", || {
+        UnixStream::connect(&path).is_err()
+    });
+}
