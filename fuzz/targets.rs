@@ -67,7 +67,7 @@ pub(crate) fn haproxy_cfg(bytes: &[u8]) {
             haproxy_defaults: allow_degraded,
             ..Options::default()
         };
-        let Conversion { toml, report } = convert(&input, options, outside);
+        let Conversion { toml, report, .. } = convert(&input, options, outside);
         let lines = bytes.split(|byte| *byte == b'\n').count();
         for entry in &report.entries {
             assert!(entry.at.is_none_or(|at| (1..=lines).contains(&at.line)));

@@ -5,7 +5,10 @@
 //! bound.
 
 mod signals;
+mod start;
 mod watchdog;
+
+pub use start::{SignalMeaning, Start};
 
 use crate::admin::{self, AdminListenerSet, runtime::Runtime};
 use crate::config::descriptors::{self, TooFewDescriptors};
@@ -107,6 +110,8 @@ pub struct RunOptions {
     pub program: Option<Program>,
     /// The process to take over from, if it has started this one.
     pub predecessor: Option<Predecessor>,
+    /// How the process was started.
+    pub start: Start,
 }
 
 /// Runs until a signal or an upgrade ends it.
@@ -122,7 +127,7 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
     ))?;
     let inherited = match &options.predecessor {
         None => (
-            Inherited::receive(&options.config, manager.clone()),
+            Inherited::receive(&options.config, manager.clone(), options.start.old.clone()),
             Vec::new(),
         ),
         Some(predecessor) => Inherited::take_over(predecessor, &options.config, manager.clone())
@@ -177,10 +182,11 @@ async fn start(
         limits,
         program,
         predecessor,
+        start,
     } = options;
     let source = Source::new((input, files), limits, nofile);
     let config = Arc::new(config);
-    let signals = Signals::new().map_err(system("cannot handle signals"))?;
+    let signals = Signals::new(start.signals).map_err(system("cannot handle signals"))?;
     let maxconn = maxconn(&config, nofile)?;
     let global = GlobalLive::new(Instant::now(), config.global.threads + 1);
     let global = Arc::new(global.with_descriptors(pipes, reserve.lent()));
@@ -197,9 +203,8 @@ async fn start(
 
     let stops = Stops::default();
     let (watchdog, pulses) = Watchdog::new(config.global.threads);
-    let threads = core
-        .spawn_workers((orders, pulses), &stops)
-        .map_err(system("cannot start a worker"))?;
+    let threads = core.spawn_workers((orders, pulses), &stops);
+    let threads = threads.map_err(system("cannot start a worker"))?;
     let (admin_listeners, changes) = AdminListeners::new();
     let reload_state = ReloadState {
         listeners,
@@ -213,15 +218,15 @@ async fn start(
     let runtime = core.runtime(api.places, connections, &reload);
     let admin = core.spawn_admin((changes, runtime), reserve)?;
     let control = spawn_critical(control.run(stops.checks.clone()));
-    if let Some(predecessor) = predecessor {
-        take_over(predecessor, &core).await?;
-    }
+    take_over(predecessor, &core).await?;
+    start.write_pid_file()?;
     // Only now: what is accepted before would be lost if the old process stayed in charge.
     reloader.accept(stats, api.sockets, &core.workers).await;
     admin.enter(Phase::Ready);
     manager.notify(&[NotifyState::Ready]);
     inherited.store();
-    let reloads = spawn_critical(reloader.run(stops.reloads.clone()));
+    start.tell();
+    let reloads = spawn_critical(reloader.run(stops.reloads.clone(), stops.admin.clone()));
     let watchdog = watchdog.map(|it| it.start(core.control.clone(), manager.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");
     Ok(Running {
@@ -240,8 +245,11 @@ async fn start(
 }
 
 /// Reports to the predecessor that this process is ready, waits until this process is in charge, adds the
-/// predecessor's counters to its own, and follows it from then on.
-async fn take_over(predecessor: Predecessor, core: &Core) -> Result<(), Error> {
+/// predecessor's counters to its own, and follows it from then on. Nothing, if there is none.
+async fn take_over(predecessor: Option<Predecessor>, core: &Core) -> Result<(), Error> {
+    let Some(predecessor) = predecessor else {
+        return Ok(());
+    };
     let waiting = predecessor.clone();
     let text = spawn_blocking(move || waiting.wait_for_go())
         .await
@@ -293,9 +301,12 @@ impl Running {
         let (how, left) = tokio::select! {
             // A signal that came before the end of a handover is still passed on.
             biased;
-            how = self.signals.stop(&self.reload) => {
+            how = self.signals.stop(&self.reload, &self.core.snapshot) => {
                 self.admin.enter(Phase::Stopping);
                 self.manager.notify(&[NotifyState::Stopping]);
+                if self.signals.leaves_admin() {
+                    self.stops.admin.cancel();
+                }
                 self.stops.reloads.cancel();
                 (how, (&mut self.reloads).await.ok())
             }
@@ -516,6 +527,8 @@ impl Core {
 struct Stops {
     /// Ends reloads.
     reloads: CancellationToken,
+    /// Cancelled before `reloads`: the statistics and the runtime socket end with them.
+    admin: CancellationToken,
     /// Ends accepting, and then all sessions.
     workers: worker::Stops,
     /// Ends checks and the control task.

@@ -1,49 +1,102 @@
-//! The process's signals, with HAProxy's meanings. Runs on the control thread.
+//! The process's signals. Runs on the control thread.
+//!
+//! | signal | `rlb run` | under the name `haproxy` |
+//! |---|---|---|
+//! | TERM | waits for sessions; a second one ends them | ends at once |
+//! | INT | ends at once | the same |
+//! | USR1 | waits for sessions | the same; the statistics and the runtime socket close now |
+//! | HUP | reloads | reloads with `-W` or `-Ws`, otherwise logs the state of the servers |
+//! | USR2 | hands over to a new process | reloads with `-W` or `-Ws` |
+//! | TTOU, TTIN | nothing | the same |
 
+use super::start::SignalMeaning;
 use crate::control::reload::ReloadHandle;
+use crate::state::{OperState, Snapshot};
+use arc_swap::ArcSwap;
+use rustix::process::Signal as Number;
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How the process is to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// Wait for sessions to end: SIGTERM, SIGUSR1.
+    /// Wait for sessions to end.
     Soft,
-    /// At once: SIGINT, or a second SIGTERM.
+    /// At once.
     Now,
 }
 
 /// The signals that rlb handles, from the creation of this value on.
 #[derive(Debug)]
 pub(super) struct Signals {
+    meaning: SignalMeaning,
     term: Signal,
     int: Signal,
     usr1: Signal,
     hup: Signal,
     usr2: Signal,
+    /// Sent by a HAProxy that finds an address in use (`-sf`). It would suspend the process otherwise.
+    pause: Signal,
+    resume: Signal,
 }
 
 impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(meaning: SignalMeaning) -> io::Result<Self> {
+        let by_number = |number: Number| signal(SignalKind::from_raw(number.as_raw()));
         Ok(Self {
+            meaning,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             usr1: signal(SignalKind::user_defined1())?,
             hup: signal(SignalKind::hangup())?,
             usr2: signal(SignalKind::user_defined2())?,
+            pause: by_number(Number::TTOU)?,
+            resume: by_number(Number::TTIN)?,
         })
     }
 
-    /// Waits for the first signal that stops the process. Meanwhile SIGHUP reloads, and SIGUSR2 hands over to a
-    /// new process.
-    pub(super) async fn stop(&mut self, reload: &ReloadHandle) -> Stop {
+    /// Whether a stop leaves the sockets of the statistics and the runtime API to another process, as
+    /// HAProxy's does: `haproxy -sf` has started one.
+    pub(super) fn leaves_admin(&self) -> bool {
+        self.meaning != SignalMeaning::Rlb
+    }
+
+    /// Waits for the first signal that stops the process. Meanwhile signals reload, hand over to a new process,
+    /// or log the state of the servers.
+    pub(super) async fn stop(
+        &mut self,
+        reload: &ReloadHandle,
+        snapshot: &ArcSwap<Snapshot>,
+    ) -> Stop {
+        let meaning = self.meaning;
+        let reloads = match meaning {
+            SignalMeaning::Rlb => true,
+            SignalMeaning::Haproxy { reloads } => reloads,
+        };
         loop {
             tokio::select! {
-                _ = self.term.recv() => return Stop::Soft,
+                _ = self.term.recv() => return match meaning {
+                    SignalMeaning::Rlb => Stop::Soft,
+                    SignalMeaning::Haproxy { .. } => Stop::Now,
+                },
                 _ = self.usr1.recv() => return Stop::Soft,
                 _ = self.int.recv() => return Stop::Now,
-                _ = self.hup.recv() => reload.signalled(),
-                _ = self.usr2.recv() => reload.upgrade_signalled(),
+                _ = self.hup.recv() => if reloads {
+                    reload.signalled();
+                } else {
+                    log_servers(&snapshot.load());
+                },
+                _ = self.usr2.recv() => match meaning {
+                    SignalMeaning::Rlb => reload.upgrade_signalled(),
+                    SignalMeaning::Haproxy { reloads: true } => reload.signalled(),
+                    SignalMeaning::Haproxy { reloads: false } => {
+                        tracing::error!("SIGUSR2: it reloads with `-W` or `-Ws` alone");
+                    }
+                },
+                _ = self.pause.recv() => {
+                    tracing::warn!("SIGTTOU: listening sockets are not paused");
+                }
+                _ = self.resume.recv() => {}
             }
         }
     }
@@ -57,6 +110,8 @@ impl Signals {
                 _ = self.usr1.recv() => {}
                 _ = self.hup.recv() => refuse("SIGHUP", "the configuration is not read again"),
                 _ = self.usr2.recv() => refuse("SIGUSR2", "no new process is started"),
+                _ = self.pause.recv() => {}
+                _ = self.resume.recv() => {}
             }
         }
     }
@@ -65,4 +120,24 @@ impl Signals {
 /// Logs that a signal has no effect.
 fn refuse(signal: &str, what: &str) {
     tracing::error!("{signal}: this process is stopping; {what}");
+}
+
+/// Logs a line for each server, with HAProxy's words.
+fn log_servers(snapshot: &Snapshot) {
+    tracing::warn!("SIGHUP received, dumping servers states.");
+    for backend in snapshot.backends.iter().flatten() {
+        for server in &backend.servers {
+            let (proxy, live) = (&backend.live.name, &server.live);
+            let state = match server.status.oper {
+                OperState::Stopped => "DOWN",
+                _ => "UP",
+            };
+            let active = live.active.get();
+            let total = live.traffic.sum(|traffic| &traffic.stot);
+            let name = &live.name;
+            tracing::warn!(
+                "SIGHUP: Server {proxy}/{name} is {state}. Conn: {active} act, 0 pend, {total} tot."
+            );
+        }
+    }
 }

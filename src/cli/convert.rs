@@ -5,8 +5,8 @@
 //! other network.
 
 use super::EXIT_CONFIG;
-use crate::config::{InputFiles, Limits};
-use crate::convert::{self, Conversion, Input, Options, Outcome, Report};
+use crate::config::InputFiles;
+use crate::convert::{self, Conversion, HaproxyFiles, Input, Options, Outcome, Report};
 use clap::ValueEnum;
 use std::io::Write;
 use std::path::PathBuf;
@@ -53,20 +53,18 @@ impl HaproxyArgs {
         Ok(())
     }
 
-    /// Where the configuration comes from; `None`: from no file of HAProxy's.
-    pub(super) fn input(&self) -> Option<InputFiles> {
-        let (paths, options) = (self.haproxy.clone(), self.how.options());
-        let names = paths.iter().map(|path| path.display().to_string());
-        let name = names.collect::<Vec<_>>().join(", ");
-        let load = move |limits: &Limits| convert::load(&paths, options, limits).load;
-        (!self.haproxy.is_empty()).then(|| InputFiles::other(name, load))
+    /// The files; `None`: none of HAProxy's are given.
+    pub(super) fn files(&self) -> Option<HaproxyFiles> {
+        (!self.haproxy.is_empty()).then(|| HaproxyFiles {
+            paths: self.haproxy.clone(),
+            more: None,
+            options: self.how.options(),
+        })
     }
 
-    /// What became of the statements.
-    pub(super) fn report(&self) -> Option<Report> {
-        let inputs = convert::read(&self.haproxy).ok()?;
-        let converted = || converted(&inputs, self.how.options()).report;
-        (!self.haproxy.is_empty()).then(converted)
+    /// Where the configuration comes from; `None`: from no file of HAProxy's.
+    pub(super) fn input(&self) -> Option<InputFiles> {
+        self.files().map(|files| files.input())
     }
 }
 
@@ -127,6 +125,7 @@ impl How {
             allow_degraded: self.allow_degraded,
             http_drop: self.http == Some(Http::Drop),
             haproxy_defaults: self.haproxy_defaults,
+            frontend_maxconn: None,
         }
     }
 }
@@ -144,7 +143,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let Conversion { toml, report } = converted(&inputs, args.how.options());
+    let Conversion { toml, report, .. } = converted(&inputs, args.how.options());
     // A reader that has seen enough (head) is no failure.
     let _ = match args.format {
         Format::Human => print_human(&toml, &report, args.verbose),

@@ -56,6 +56,7 @@ fn shown(socket: &BindAddress) -> String {
     match socket {
         BindAddress::Tcp(address) => address.to_string(),
         BindAddress::Unix(path) => path.display().to_string(),
+        BindAddress::Descriptor(number) => format!("fd@{number}"),
     }
 }
 
@@ -227,6 +228,7 @@ fn connect(address: &BindAddress, timeout: Duration) -> std::io::Result<Socket> 
     let address = match address {
         BindAddress::Tcp(address) => SockAddr::from(*address),
         BindAddress::Unix(path) => crate::sys::socket::unix_address(path)?,
+        BindAddress::Descriptor(_) => return Err(std::io::ErrorKind::InvalidInput.into()),
     };
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
     socket.set_write_timeout(Some(timeout))?;

@@ -92,6 +92,7 @@ fn load(demo: &Demo) -> Result<app::RunOptions, ExitCode> {
             limits,
             program: None,
             predecessor: None,
+            start: app::Start::default(),
         }),
         Err(problems) => {
             for problem in &problems {

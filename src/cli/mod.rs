@@ -15,6 +15,7 @@ mod ctl;
 mod demo;
 mod diff;
 mod generate;
+mod haproxy;
 mod limits;
 mod run;
 mod schema;
@@ -58,8 +59,12 @@ enum Command {
     Schema,
 }
 
-/// Parses the command line and runs the sub-command.
+/// Parses the command line and runs the sub-command. Under the name `haproxy` the command line is
+/// HAProxy's.
 pub fn main() -> ExitCode {
+    if let Some(words) = haproxy::words() {
+        return haproxy::run(&words);
+    }
     match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::run(&args),

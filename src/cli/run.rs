@@ -3,8 +3,9 @@
 use super::EXIT_CONFIG;
 use super::convert::{self, HaproxyArgs};
 use crate::app;
-use crate::config::{self, InputFiles, Load, Severity, descriptors};
+use crate::config::{self, InputFiles, Limits, Load, Severity, descriptors};
 use crate::control::handover::{self, Predecessor, Program};
+use crate::convert::Report;
 use crate::log::events::{self, EventFormat, EventLog};
 use clap::ValueEnum;
 use std::path::PathBuf;
@@ -70,8 +71,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Err(error) => return failed("cannot write events", &error),
     };
     let limits = super::limits::of_this_machine();
-    let input = input(args);
-    let Load { loaded, files } = input.load(&limits);
+    let (input, load, report) = read(args, &limits);
+    let Load { loaded, files } = load;
     let (config, warnings) = match loaded {
         Ok(loaded) => loaded,
         Err(problems) => {
@@ -86,7 +87,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
             tracing::warn!("{}", warning.line());
         }
     }
-    if let Some(report) = args.haproxy.report() {
+    if let Some(report) = report {
         convert::tell(&report);
     }
     let options = app::RunOptions {
@@ -96,6 +97,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         limits,
         program: Some(program),
         predecessor: predecessor.clone(),
+        start: app::Start::default(),
     };
     let code = match app::run(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -127,10 +129,16 @@ fn tell(problems: &[config::Diagnostic], log: &EventLog) {
     log.flush(FLUSH_MAX);
 }
 
-/// The files that are run.
-fn input(args: &Args) -> InputFiles {
-    let converted = args.haproxy.input();
-    converted.unwrap_or_else(|| InputFiles::file(args.config.clone()))
+/// The files that are run, and what was read; of files of HAProxy's what became of the statements.
+fn read(args: &Args, limits: &Limits) -> (InputFiles, Load, Option<Report>) {
+    let Some(files) = args.haproxy.files() else {
+        let input = InputFiles::file(args.config.clone());
+        let load = input.load(limits);
+        return (input, load, None);
+    };
+    let converted = files.load(limits);
+    let report = converted.conversion.map(|conversion| conversion.report);
+    (files.input(), converted.load, report)
 }
 
 /// Tells what is wrong with the configuration, the predecessor too.

@@ -17,6 +17,11 @@ pub(super) const PIPE_MAX: Duration = Duration::from_millis(1500);
 
 /// The text of a regular file of at most `max` bytes, or why it cannot be read.
 pub(super) fn text(path: &Path, max: u64) -> Result<String, String> {
+    bytes(path, max).and_then(utf8)
+}
+
+/// The content of a regular file of at most `max` bytes, or why it cannot be read.
+pub(super) fn bytes(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     // Opening a device may already have an effect.
     let kind = std::fs::metadata(path).map_err(|error| error.to_string())?;
     regular(kind.file_type())?;
@@ -31,17 +36,17 @@ pub(super) fn text(path: &Path, max: u64) -> Result<String, String> {
     file.take(max + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| error.to_string())?;
-    utf8(bytes, max)
+    not_larger(bytes, max)
 }
 
 /// The same for a file that may be a pipe: `rlb check <(command)`, `rlb check /dev/stdin`.
-pub(super) fn text_or_pipe(path: &Path, max: u64) -> Result<String, String> {
+pub(super) fn bytes_or_pipe(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
     if !is_pipe {
-        return text(path, max);
+        return bytes(path, max);
     }
     let bytes = open(path).and_then(|file| read_pipe(file, max));
-    utf8(bytes.map_err(|error| error.to_string())?, max)
+    not_larger(bytes.map_err(|error| error.to_string())?, max)
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -99,10 +104,16 @@ fn too_large(max: u64) -> String {
     format!("it is larger than {max} bytes")
 }
 
-fn utf8(bytes: Vec<u8>, max: u64) -> Result<String, String> {
+fn not_larger(bytes: Vec<u8>, max: u64) -> Result<Vec<u8>, String> {
     if bytes.len() as u64 > max {
-        return Err(too_large(max));
+        Err(too_large(max))
+    } else {
+        Ok(bytes)
     }
+}
+
+/// Bytes as text, or where they are none.
+pub(super) fn utf8(bytes: Vec<u8>) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..valid]

@@ -125,11 +125,20 @@ impl<'a> Reader<'a> {
             return;
         }
         let read = if included_at.is_none() && self.pipe {
-            disk::text_or_pipe(path, BYTES_MAX)
+            disk::bytes_or_pipe(path, BYTES_MAX)
         } else {
-            disk::text(path, BYTES_MAX)
+            disk::bytes(path, BYTES_MAX)
         };
-        let text = match read {
+        // HAProxy takes any bytes, so that a file of it need not be UTF-8.
+        let is_haproxys = |bytes: &Vec<u8>| words::is_haproxy_file(&String::from_utf8_lossy(bytes));
+        if read.as_ref().is_ok_and(is_haproxys) {
+            self.seen.insert(identity);
+            let message = format!("`{name}` is a configuration of HAProxy, not of rlb");
+            let problem = Diagnostic::error("haproxy-file", message).hint(words::HAPROXY_FILE);
+            self.report.push(at(problem));
+            return self.something_is_missing();
+        }
+        let text = match read.and_then(disk::utf8) {
             Ok(text) => text,
             Err(why) => {
                 let message = format!("cannot read `{name}`: {why}");
@@ -139,12 +148,6 @@ impl<'a> Reader<'a> {
             }
         };
         self.seen.insert(identity.clone());
-        if words::is_haproxy_file(&text) {
-            let message = format!("`{name}` is a configuration of HAProxy, not of rlb");
-            let problem = Diagnostic::error("haproxy-file", message).hint(words::HAPROXY_FILE);
-            self.report.push(at(problem));
-            return self.something_is_missing();
-        }
         self.open.push(identity);
         self.source(&Arc::new(Source::new(name, text)));
         self.open.pop();

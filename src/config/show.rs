@@ -63,5 +63,6 @@ pub(super) fn bind_address(address: &BindAddress) -> String {
     match address {
         BindAddress::Tcp(address) => address.to_string(),
         BindAddress::Unix(path) => format!("unix:{}", path.display()),
+        BindAddress::Descriptor(number) => format!("fd@{number}"),
     }
 }

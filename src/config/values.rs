@@ -119,6 +119,8 @@ pub enum BindAddress {
     Tcp(SocketAddr),
     /// A path, or an abstract name that begins with `@`.
     Unix(PathBuf),
+    /// A descriptor that whoever starts the process passes to it.
+    Descriptor(i32),
 }
 
 /// `balance`.

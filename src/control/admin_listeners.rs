@@ -116,7 +116,7 @@ pub fn open_runtime(
     let mut open = || {
         let socket = match inherited.at(&api.address) {
             Some(socket) => socket::adjust(&socket, &options).map(|()| socket)?,
-            None => socket::listen(&options, 1)?.swap_remove(0),
+            None => inherited.open(&options, 1)?.swap_remove(0),
         };
         let name = name(&socket, api);
         Ok((name, runtime_socket(socket, api)?))
@@ -146,6 +146,7 @@ fn name(socket: &Socket, api: &RuntimeApiSocket) -> String {
                 None => format!("unix@{path}"),
             }
         }
+        BindAddress::Descriptor(number) => format!("fd@{number}"),
         BindAddress::Tcp(configured) => {
             let address = socket.local_addr().ok().and_then(|it| it.as_socket());
             let address = address.unwrap_or(*configured);
@@ -231,6 +232,7 @@ fn runtime_options(api: &RuntimeApiSocket) -> Options {
         address: match &api.address {
             BindAddress::Unix(path) => Address::Unix(path.clone()),
             BindAddress::Tcp(address) => Address::Tcp(*address),
+            BindAddress::Descriptor(number) => Address::Descriptor(*number),
         },
         backlog: RUNTIME_BACKLOG,
         v6only: None,

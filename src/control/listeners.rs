@@ -423,7 +423,7 @@ impl Entry {
                 id: self.id,
                 frontend: frontend?,
                 socket: Arc::clone(socket),
-                unix: matches!(self.of.bind.address, BindAddress::Unix(_)),
+                unix: socket::is_unix(socket),
             })
         })
     }
@@ -542,6 +542,7 @@ fn address(bind: &Bind) -> Address {
     match &bind.address {
         BindAddress::Tcp(address) => Address::Tcp(*address),
         BindAddress::Unix(path) => Address::Unix(path.clone()),
+        BindAddress::Descriptor(number) => Address::Descriptor(*number),
     }
 }
 
@@ -576,6 +577,7 @@ fn shown(bind: &Bind) -> String {
     match &bind.address {
         BindAddress::Tcp(address) => address.to_string(),
         BindAddress::Unix(path) => path.display().to_string(),
+        BindAddress::Descriptor(number) => format!("fd@{number}"),
     }
 }
 

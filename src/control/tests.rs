@@ -389,8 +389,11 @@ fn resolved(name: &str, address: Ipv4Addr) -> ToControl {
 
 /// A commit of `config`, prepared before anything of `addresses` was known.
 fn commit_of(config: Config) -> Commit {
-    let mut inherited =
-        inherited::Inherited::receive(&config, crate::sys::service_manager::ServiceManager::none());
+    let mut inherited = inherited::Inherited::receive(
+        &config,
+        crate::sys::service_manager::ServiceManager::none(),
+        None,
+    );
     let (table, _) = listeners::Listeners::open(&config, 100, &mut inherited).unwrap();
     Commit {
         listeners: table

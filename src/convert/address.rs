@@ -154,7 +154,8 @@ fn render(address: &Address) -> Option<String> {
         Address::Host { host, port: None } => host.clone(),
         Address::Unix(path) => format!("unix:{path}"),
         Address::Abstract(name) => format!("unix:@{name}"),
-        Address::Descriptor(_) | Address::Unusable(_) => return None,
+        Address::Descriptor(number) => format!("fd@{number}"),
+        Address::Unusable(_) => return None,
     })
 }
 

@@ -78,7 +78,7 @@ fn listen(context: &mut Context<'_, '_>, proxy: &mut Proxy, at: At, word: &Word)
     }
     let parsed = address::parse_for(&word.text, Use::Bind);
     let bare = match &parsed {
-        Address::Unusable(_) | Address::Descriptor(_) => {
+        Address::Unusable(_) => {
             refused(context, proxy, at, Place::Bind, word);
             return None;
         }
@@ -224,6 +224,9 @@ fn suitable(
 ) -> BTreeMap<&'static str, String> {
     let unix = address.starts_with("unix:");
     let mut keys = keys.clone();
+    if address.starts_with("fd@") {
+        keys.retain(|key, _| ["name", "id", "backlog"].contains(key));
+    }
     if unix {
         keys.retain(|key, _| !["v6only", "interface", "freebind"].contains(key));
     }

@@ -36,13 +36,31 @@ pub(super) fn choose(proxies: &[Proxy], options: Options, report: &mut Report) -
         .collect();
     twice(proxies, report);
     together(proxies, &mut choices, report);
+    let sections = by_section(report);
     let told = proxies.iter().zip(choices);
-    told.map(|(proxy, choice)| tell(proxy, choice, report))
-        .collect()
+    told.map(|(proxy, choice)| {
+        let own = sections.get(&proxy.section).map_or(&[][..], Vec::as_slice);
+        tell(proxy, choice, own, report)
+    })
+    .collect()
 }
 
-/// Says in the report what became of a proxy as a whole.
-fn tell(proxy: &Proxy, choice: Result<Choice, LeftOut>, report: &mut Report) -> Choice {
+/// The entries of each section.
+fn by_section(report: &Report) -> HashMap<usize, Vec<usize>> {
+    let mut sections: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (index, entry) in report.entries.iter().enumerate() {
+        sections.entry(entry.section).or_default().push(index);
+    }
+    sections
+}
+
+/// Says in the report what became of a proxy as a whole, whose entries are `own`.
+fn tell(
+    proxy: &Proxy,
+    choice: Result<Choice, LeftOut>,
+    own: &[usize],
+    report: &mut Report,
+) -> Choice {
     match choice {
         Ok(choice) => {
             if choice == Choice::Page {
@@ -57,8 +75,8 @@ fn tell(proxy: &Proxy, choice: Result<Choice, LeftOut>, report: &mut Report) -> 
         }
         Err(LeftOut { why, counts }) => {
             let text = format!("it goes with {}", proxy.what());
-            let own = report.entries.iter_mut();
-            for entry in own.filter(|entry| entry.section == proxy.section) {
+            for index in own {
+                let entry = &mut report.entries[*index];
                 if entry.outcome < Outcome::Dropped && entry.outcome != Outcome::Information {
                     entry.outcome = Outcome::Dropped;
                     entry.text.clone_from(&text);
@@ -112,23 +130,8 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
             counts: false,
         });
     }
-    let mut blocked = Vec::new();
-    for mark in proxy.marks() {
-        let say = mark.row.say;
-        match mark.row.becomes {
-            Becomes::Http if http => report.raise(mark.entry, Outcome::Changed, say, false),
-            Becomes::HttpDecides if http => {
-                report.raise(mark.entry, Outcome::Dropped, say, true);
-                blocked.push(mark.entry);
-            }
-            Becomes::Missing => {
-                report.raise(mark.entry, Outcome::Unsupported, say, true);
-                blocked.push(mark.entry);
-            }
-            Becomes::Weaker => weaker(mark.entry, say, options, report, &mut blocked),
-            _ => {}
-        }
-    }
+    let role = if http { Role::Http } else { Role::Tcp };
+    let mut blocked = judge(proxy, role, options, report);
     if proxy.is_back() {
         balance(proxy, options, report, &mut blocked);
     }
@@ -171,29 +174,45 @@ fn weaker(
     }
 }
 
-/// A proxy that shows the statistics.
-fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, LeftOut> {
+/// What a proxy is carried over as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Tcp,
+    Http,
+    /// Of the statistics.
+    Page,
+}
+
+/// Judges the words of a proxy by the table; the entries of those that forbid to carry it over.
+fn judge(proxy: &Proxy, role: Role, options: Options, report: &mut Report) -> Vec<usize> {
     let mut blocked = Vec::new();
     for mark in proxy.marks() {
-        let say = mark.row.say;
-        match mark.row.becomes {
-            Becomes::HttpDecides if report.entries[mark.entry].keyword == "redirect" => {
+        let (entry, say) = (mark.entry, mark.row.say);
+        match (mark.row.becomes, role) {
+            (Becomes::Http, Role::Http) => report.raise(entry, Outcome::Changed, say, false),
+            (Becomes::HttpDecides, Role::Page) if report.entries[entry].keyword == "redirect" => {
                 let text = "the page is at its own path";
-                report.raise(mark.entry, Outcome::Changed, text, false);
+                report.raise(entry, Outcome::Changed, text, false);
             }
             // Who may see the page must not become more.
-            Becomes::HttpDecides => {
-                report.raise(mark.entry, Outcome::Dropped, say, true);
-                blocked.push(mark.entry);
+            (Becomes::HttpDecides, Role::Http | Role::Page) => {
+                report.raise(entry, Outcome::Dropped, say, true);
+                blocked.push(entry);
             }
-            Becomes::Missing => {
-                report.raise(mark.entry, Outcome::Unsupported, say, true);
-                blocked.push(mark.entry);
+            (Becomes::Missing, _) => {
+                report.raise(entry, Outcome::Unsupported, say, true);
+                blocked.push(entry);
             }
-            Becomes::Weaker => weaker(mark.entry, say, options, report, &mut blocked),
+            (Becomes::Weaker, _) => weaker(entry, say, options, report, &mut blocked),
             _ => {}
         }
     }
+    blocked
+}
+
+/// A proxy that shows the statistics.
+fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, LeftOut> {
+    let blocked = judge(proxy, Role::Page, options, report);
     let Some(entry) = blocked.first() else {
         return Ok(Choice::Page);
     };

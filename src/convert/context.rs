@@ -16,7 +16,14 @@ pub(super) struct Context<'a, 'e> {
     pub(super) environment: &'a Environment<'e>,
     /// The address of a host name.
     pub(super) resolve: &'a dyn Fn(&str) -> Option<std::net::IpAddr>,
+    /// How many words nobody knew.
+    pub(super) unknown: usize,
 }
+
+/// Longest word for which a near one is looked for.
+const LONGEST_SUGGESTED: usize = 64;
+/// Most words that nobody knows for which a near one is looked for.
+const SUGGESTIONS_MAX: usize = 200;
 
 impl Context<'_, '_> {
     pub(super) fn kept(&mut self, at: At, keyword: impl Into<String>) -> usize {
@@ -98,7 +105,10 @@ impl Context<'_, '_> {
         let last = keyword.rsplit(' ').next().unwrap_or(keyword);
         let near = |word: &&str| strsim::damerau_levenshtein(word, keyword);
         let longest = keyword.chars().count();
-        let found = self.index.known(place).min_by_key(near);
+        self.unknown += 1;
+        let sought = self.unknown <= SUGGESTIONS_MAX && longest <= LONGEST_SUGGESTED;
+        let known = sought.then(|| self.index.known(place));
+        let found = known.into_iter().flatten().min_by_key(near);
         let close = found.filter(|word| near(word) <= (longest / 3).clamp(1, 3));
         let text = match close {
             Some(word) => format!("HAProxy has no `{last}` here; did you mean `{word}`?"),

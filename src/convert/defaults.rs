@@ -6,7 +6,7 @@ use super::proxy::{Keepalive, Proxy, Settings};
 use super::report::Report;
 use super::toml_string::quote;
 use super::units::Span;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Names that are told in one line.
 const NAMES_MAX: usize = 5;
@@ -209,12 +209,9 @@ fn has_check_timeout(proxy: &Proxy) -> bool {
 
 /// `a, b, c and 4 more`.
 fn listed(names: &[String]) -> String {
-    let mut unique: Vec<&str> = Vec::new();
-    for name in names {
-        if !unique.contains(&name.as_str()) {
-            unique.push(name);
-        }
-    }
+    let mut known: HashSet<&str> = HashSet::new();
+    let names = names.iter().map(String::as_str);
+    let unique: Vec<&str> = names.filter(|name| known.insert(name)).collect();
     let shown = unique[..unique.len().min(NAMES_MAX)].join(", ");
     match unique.len().saturating_sub(NAMES_MAX) {
         0 => shown,

@@ -1,13 +1,17 @@
 //! The files that are converted: read from the disk, a directory's in the order of their names; and
 //! a whole configuration of rlb's made from them.
 
-use super::report::Report;
+use super::lexer;
+use super::report::{At, Report};
 use super::sections::Input;
-use super::{Conversion, Options, Outside, convert, look_up};
-use crate::config::{self, Limits, Load};
+use super::{Conversion, Options, Origin, Outside, convert, look_up};
+use crate::config::source::{Place, Source};
+use crate::config::{self, InputFiles, Limits, Load};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Most bytes of all files together.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -80,36 +84,133 @@ pub fn of_this_process() -> Outside<'static> {
 pub struct Converted {
     /// The load of the configuration of rlb's.
     pub load: Load,
-    /// What became of each statement; `None`: the files cannot be read.
-    pub report: Option<Report>,
+    /// The conversion; `None`: the files cannot be read.
+    pub conversion: Option<Conversion>,
 }
 
-/// Converts files and loads what they become. What is not carried over is an error of the load.
-pub fn load(paths: &[PathBuf], options: Options, limits: &Limits) -> Converted {
-    let looked_at = paths.to_vec();
-    let inputs = match read(paths) {
-        Ok(inputs) => inputs,
-        Err(why) => {
-            let problem = config::Diagnostic::error("unreadable", why);
-            return Converted {
-                load: config::refused(vec![problem], looked_at),
-                report: None,
-            };
+/// Files of HAProxy's, and how they are converted.
+#[derive(Debug, Clone)]
+pub struct HaproxyFiles {
+    /// Files, and directories of them.
+    pub paths: Vec<PathBuf>,
+    /// Statements that do not stand in a file.
+    pub more: Option<Input>,
+    /// How they are converted.
+    pub options: Options,
+}
+
+impl HaproxyFiles {
+    /// What reloads read again.
+    pub fn input(&self) -> InputFiles {
+        let names = self.paths.iter().map(|path| path.display().to_string());
+        let name = names.collect::<Vec<_>>().join(", ");
+        let files = self.clone();
+        InputFiles::other(name, move |limits| files.load(limits).load)
+    }
+
+    /// Converts the files and loads what they become. What is not carried over is an error of the load.
+    pub fn load(&self, limits: &Limits) -> Converted {
+        let looked_at = self.paths.clone();
+        let inputs = match read(&self.paths) {
+            Ok(inputs) => inputs,
+            Err(why) => {
+                let problem = config::Diagnostic::error("unreadable", why);
+                return Converted {
+                    load: config::refused(vec![problem], looked_at),
+                    conversion: None,
+                };
+            }
+        };
+        let files = inputs.iter().map(|input| PathBuf::from(&input.name));
+        let looked_at: Vec<PathBuf> = looked_at.into_iter().chain(files).collect();
+        let inputs: Vec<Input> = inputs.into_iter().chain(self.more.clone()).collect();
+        let conversion = convert(&inputs, self.options, of_this_process());
+        let problems = problems(&conversion.report);
+        let load = if problems.is_empty() {
+            let name = format!("{} (converted)", conversion.report.files.join(", "));
+            let mut load = config::load_converted(&name, &conversion.toml, limits, looked_at);
+            let (Ok((_, problems)) | Err(problems)) = &mut load.loaded;
+            Origins::new(&inputs, &conversion.lines, &name).apply(problems);
+            load
+        } else {
+            config::refused(problems, looked_at)
+        };
+        Converted {
+            load,
+            conversion: Some(conversion),
         }
-    };
-    let Conversion { toml, report } = convert(&inputs, options, of_this_process());
-    let files = inputs.iter().map(|input| PathBuf::from(&input.name));
-    let looked_at: Vec<PathBuf> = looked_at.into_iter().chain(files).collect();
-    let problems = problems(&report);
-    let load = if problems.is_empty() {
-        let name = format!("{} (converted)", report.files.join(", "));
-        config::load_converted(&name, &toml, limits, looked_at)
-    } else {
-        config::refused(problems, looked_at)
-    };
-    Converted {
-        load,
-        report: Some(report),
+    }
+}
+
+/// Where the lines of a converted configuration come from: a problem with one names the statement that
+/// it was made from.
+struct Origins<'a> {
+    inputs: &'a [Input],
+    lines: &'a [Origin],
+    /// The converted configuration's name in places.
+    converted: &'a str,
+    /// The texts of the inputs, as far as a problem needed them, and where their lines begin.
+    sources: HashMap<usize, (Arc<Source>, Vec<usize>)>,
+}
+
+impl<'a> Origins<'a> {
+    fn new(inputs: &'a [Input], lines: &'a [Origin], converted: &'a str) -> Self {
+        Self {
+            inputs,
+            lines,
+            converted,
+            sources: HashMap::new(),
+        }
+    }
+
+    fn apply(&mut self, problems: &mut [config::Diagnostic]) {
+        for problem in problems {
+            if let Some(place) = &mut problem.place {
+                self.move_place(place);
+            }
+            if let Some((place, _)) = &mut problem.related {
+                self.move_place(place);
+            }
+        }
+    }
+
+    fn move_place(&mut self, place: &mut Place) {
+        if place.source.name != self.converted {
+            return;
+        }
+        let before = &place.source.text[..place.span.start];
+        let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.lines.get(place.start().line - 1);
+        let mut line = line.into_iter().flatten();
+        let first = line.next().copied();
+        let last = line.take_while(|(from, _)| *from <= column).last().copied();
+        if let Some((_, at)) = last.or(first)
+            && let Some(found) = self.statement(at)
+        {
+            *place = found;
+        }
+    }
+
+    /// The statement at a place, to the end of its line.
+    fn statement(&mut self, at: At) -> Option<Place> {
+        let input = self.inputs.get(at.file)?;
+        let (source, starts) = self.sources.entry(at.file).or_insert_with(|| {
+            let text = lexer::text(input.bytes.clone());
+            let ends = text.match_indices('\n').map(|(end, _)| end + 1);
+            let starts = std::iter::once(0).chain(ends).collect();
+            (Arc::new(Source::new(input.name.clone(), text)), starts)
+        });
+        let start = *starts.get(at.line - 1)?;
+        let line = source.text[start..].lines().next().unwrap_or_default();
+        let before = line
+            .chars()
+            .take(at.column - 1)
+            .map(char::len_utf8)
+            .sum::<usize>();
+        Some(Place::new(
+            source,
+            start + before..start + line.trim_end().len(),
+        ))
     }
 }
 

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 /// What `global` says, as rlb writes it.
 #[derive(Debug, Default)]
 pub(super) struct Global {
+    /// Number of its last section in the report.
+    pub(super) section: usize,
     /// Keys of `[global]`.
     pub(super) keys: BTreeMap<&'static str, String>,
     pub(super) targets: Vec<Target>,
@@ -31,11 +33,44 @@ pub(super) struct Global {
     pub(super) withdraw_delay: Option<String>,
     /// `maxconnrate` and its like.
     pub(super) marks: Vec<super::proxy::Mark>,
+    /// What it says about the process itself.
+    pub(super) process: ProcessWords,
+}
+
+/// What `global` says about the process itself. It has an effect when the program runs under the name
+/// `haproxy`.
+#[expect(clippy::struct_excessive_bools, reason = "switches of HAProxy's")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProcessWords {
+    /// `daemon`: it goes into the background.
+    pub daemon: bool,
+    /// `master-worker`: signals reload it.
+    pub master_worker: bool,
+    /// `pidfile`.
+    pub pid_file: Option<String>,
+    /// `quiet`: a start says nothing.
+    pub quiet: bool,
+    /// `zero-warning`: a warning is an error.
+    pub zero_warning: bool,
+}
+
+impl ProcessWords {
+    fn read(&mut self, statement: &Statement) {
+        match statement.word(0) {
+            "daemon" => self.daemon = true,
+            "master-worker" => self.master_worker = true,
+            "pidfile" => self.pid_file = Some(statement.word(1).to_owned()),
+            "quiet" => self.quiet = true,
+            "zero-warning" => self.zero_warning = true,
+            _ => {}
+        }
+    }
 }
 
 /// Reads a `global` section; several add up.
 pub(super) fn read(context: &mut Context<'_, '_>, global: &mut Global, section: &Section) {
     context.report.section = section.number;
+    global.section = section.number;
     context.kept(section.head.at, "global");
     for statement in &section.statements {
         one(context, global, statement);
@@ -46,11 +81,7 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
     let word = statement.word(0);
     match word {
         "log" => {
-            if let Some(target) = log::read(context, statement)
-                && !global.targets.contains(&target)
-            {
-                global.targets.push(target);
-            }
+            global.targets.extend(log::read(context, statement));
         }
         "log-tag" => match rlb::name(statement.word(1)) {
             Ok(()) => {
@@ -94,6 +125,7 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
             socket_limit(context, global, statement);
         }
         _ => {
+            global.process.read(statement);
             let keyword = keyword(statement);
             let bare = keyword.strip_prefix("no ").unwrap_or(&keyword);
             let found = context.index.find(Place::Global, bare);

@@ -31,7 +31,9 @@ mod units;
 mod write;
 
 pub use address::look_up;
-pub use files::{Converted, load, of_this_process, read};
+pub use condition::{FEATURES, condition_holds};
+pub use files::{Converted, HaproxyFiles, of_this_process, read};
+pub use global::ProcessWords;
 pub use report::{At, Entry, Outcome, Report};
 pub use sections::Input;
 
@@ -56,6 +58,8 @@ pub struct Options {
     pub http_drop: bool,
     /// Write HAProxy's defaults where the files say nothing.
     pub haproxy_defaults: bool,
+    /// `maxconn` of frontends that say none.
+    pub frontend_maxconn: Option<u32>,
 }
 
 /// What came of it.
@@ -63,9 +67,19 @@ pub struct Options {
 pub struct Conversion {
     /// The configuration of rlb's.
     pub toml: String,
+    /// Where each line of it comes from.
+    pub lines: Vec<Origin>,
     /// What became of each statement.
     pub report: Report,
+    /// What the files say about the process itself.
+    pub process: ProcessWords,
+    /// Whether the files listen anywhere, on traffic, the statistics or commands.
+    pub listens: bool,
 }
+
+/// Where a line of the configuration comes from: the statement of what begins at each column, counted in
+/// bytes from 0; empty: from no single statement.
+pub type Origin = Vec<(usize, At)>;
 
 /// What a conversion asks besides its files.
 #[derive(Clone, Copy)]
@@ -90,6 +104,7 @@ pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conv
         index: &index,
         environment: &environment,
         resolve: outside.address,
+        unknown: 0,
     };
     let (mut global, defaults, proxies) = proxies(&mut context, &sections);
     judge_global(&global, options, &mut report);
@@ -117,7 +132,7 @@ pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conv
         pages: &pages,
         silent: !listens && !report.changes_traffic(),
     };
-    let toml = write::toml(&carried, &report);
+    let write::Written { toml, lines } = write::toml(&carried, &report);
     if !report.failed() {
         prove(
             &toml,
@@ -126,7 +141,13 @@ pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conv
             &mut report,
         );
     }
-    Conversion { toml, report }
+    Conversion {
+        listens: listens || !pages.is_empty() || !global.sockets.is_empty(),
+        process: global.process,
+        toml,
+        lines,
+        report,
+    }
 }
 
 /// Loads what was written. What is wrong with it then is an error of the conversion.
@@ -163,7 +184,8 @@ fn proxies(
     sections: &[Section],
 ) -> (Global, Vec<Proxy>, Vec<Proxy>) {
     let mut global = Global::default();
-    let mut defaults: Vec<Proxy> = Vec::new();
+    let mut defaults = Vec::new();
+    let mut names: HashMap<String, usize> = HashMap::new();
     let mut proxies = Vec::new();
     for section in sections {
         context.report.section = section.number;
@@ -171,12 +193,13 @@ fn proxies(
             Kind::Global => global::read(context, &mut global, section),
             Kind::Other => other(context, section),
             Kind::Defaults => {
-                let base = from(context, section, &defaults, 2);
+                let base = from(context, section, &names, 2);
                 let proxy = one(context, section, base, &defaults);
+                names.insert(proxy.name.clone(), defaults.len());
                 defaults.push(proxy);
             }
             _ => {
-                let base = from(context, section, &defaults, 2);
+                let base = from(context, section, &names, 2);
                 let base = base.or_else(|| defaults.len().checked_sub(1));
                 let proxy = one(context, section, base, &defaults);
                 proxies.push(proxy);
@@ -213,7 +236,7 @@ fn other(context: &mut Context<'_, '_>, section: &Section) {
 fn from(
     context: &mut Context<'_, '_>,
     section: &Section,
-    defaults: &[Proxy],
+    names: &HashMap<String, usize>,
     first: usize,
 ) -> Option<usize> {
     let head = &section.head;
@@ -227,9 +250,7 @@ fn from(
         return None;
     }
     let name = head.word(first + 1);
-    let found = defaults
-        .iter()
-        .rposition(|proxy| proxy.name == name && !name.is_empty());
+    let found = names.get(name).copied().filter(|_| !name.is_empty());
     if found.is_none() {
         let text = format!("there is no `defaults {name}` before it");
         context.report.error(head.at(first + 1), head.word(0), text);
@@ -262,6 +283,7 @@ fn one(
         binds: Vec::new(),
         listens: false,
         servers: Vec::new(),
+        names: HashMap::new(),
         routes: Vec::new(),
         broken: false,
     };
@@ -355,6 +377,10 @@ fn finish(proxy: &mut Proxy, tunnel: Option<&units::Span>, options: Options) -> 
     if options.haproxy_defaults {
         defaults::fill_in(&mut proxy.settings);
     }
+    if let (Some(most), true) = (options.frontend_maxconn, proxy.is_front()) {
+        let keys = &mut proxy.settings.keys;
+        keys.entry("maxconn").or_insert_with(|| most.to_string());
+    }
     let mut shorter = defaults::fit(&mut proxy.settings, tunnel);
     shorter.retain(|key| match *key {
         "client-fin" => proxy.is_front(),
@@ -378,12 +404,14 @@ fn pages(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) -> Vec<
             text.clone_into(&mut report.entries[page.entry].text);
         }
         page.binds.retain(|bind| {
-            let unix = bind.address.starts_with("unix:");
-            if unix {
-                let text = "`[stats]` listens on TCP alone";
+            let other = ["unix:", "fd@"]
+                .iter()
+                .any(|it| bind.address.starts_with(it));
+            if other {
+                let text = "`[stats]` listens on TCP addresses alone";
                 report.push(bind.at, "bind", Outcome::Unsupported, text);
             }
-            !unix
+            !other
         });
     }
     pages.retain(|page| !page.binds.is_empty());

@@ -6,7 +6,7 @@
 use super::report::At;
 use super::sections::Kind;
 use crate::config::haproxy::Words;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A word of the table in a statement.
 #[derive(Debug, Clone)]
@@ -66,6 +66,7 @@ pub(super) struct ServerKeys {
 /// A server.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
+    pub(super) at: At,
     pub(super) name: String,
     /// Content of the TOML string.
     pub(super) address: String,
@@ -96,7 +97,7 @@ pub(super) struct Page {
 }
 
 /// Where lines go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Target {
     /// Content of the TOML string.
     pub(super) to: String,
@@ -154,6 +155,8 @@ pub(super) struct Proxy {
     /// It has a `bind`, valid or not.
     pub(super) listens: bool,
     pub(super) servers: Vec<Server>,
+    /// The names of its servers, and the number with which a name that is taken is tried next.
+    pub(super) names: HashMap<String, u32>,
     /// Backends that conditions lead to.
     pub(super) routes: Vec<String>,
     /// Something in it cannot be read: it is not carried over.

@@ -3,6 +3,7 @@
 //! Plain data. Invariant: every statement has an entry, and none says less than what happened.
 
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// A place in the files that are converted.
@@ -17,7 +18,7 @@ pub struct At {
 }
 
 /// What became of a statement; what comes later weighs more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// Something to know; nothing was done.
     Information,
@@ -91,6 +92,28 @@ pub struct Report {
     pub(super) section: usize,
 }
 
+/// What is said once of several statements.
+struct Group<'a> {
+    /// The first.
+    entry: &'a Entry,
+    lines: Vec<usize>,
+    keywords: Vec<&'a str>,
+}
+
+impl<'a> Group<'a> {
+    fn add(&mut self, entry: &'a Entry) {
+        let line = entry.at.map_or(0, |at| at.line);
+        if self.lines.last() != Some(&line) && self.lines.len() <= GROUP_LINES_MAX {
+            self.lines.push(line);
+        }
+        if !self.keywords.contains(&entry.keyword.as_str()) && self.keywords.len() < KEYWORDS_MAX {
+            self.keywords.push(&entry.keyword);
+        }
+    }
+}
+
+/// Most words that are named for one group of the text.
+const KEYWORDS_MAX: usize = 100;
 /// Most lines that are named for one group of the text.
 const GROUP_LINES_MAX: usize = 12;
 
@@ -173,52 +196,49 @@ impl Report {
     /// A line for each entry. What is said of several statements of a section is said once. `all`:
     /// what was kept too.
     pub fn text(&self, all: bool) -> String {
-        let mut out = String::new();
-        let mut told = vec![false; self.entries.len()];
-        // Entries of a section stand together.
-        for (index, entry) in self.entries.iter().enumerate() {
-            if told[index] || (entry.outcome == Outcome::Kept && !all) {
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        let mut known: HashMap<(usize, Outcome, &str), usize> = HashMap::new();
+        for entry in &self.entries {
+            if entry.outcome == Outcome::Kept && !all {
                 continue;
             }
-            let Some(at) = entry.at else {
-                let _ = writeln!(out, "{}: {}", entry.outcome.text(), entry.text);
-                continue;
-            };
-            let mut lines = vec![at.line];
-            let mut keywords = vec![entry.keyword.as_str()];
-            let follow = self.entries[index + 1..].iter().enumerate();
-            let same_section = follow.take_while(|(_, other)| {
-                other.section == entry.section && entry.outcome != Outcome::Error
+            let alone = entry.outcome == Outcome::Error || entry.text.is_empty();
+            let key = (entry.section, entry.outcome, entry.text.as_str());
+            let found = known.get(&key).filter(|_| !alone && entry.at.is_some());
+            let index = found.copied().unwrap_or_else(|| {
+                groups.push(Group {
+                    entry,
+                    lines: Vec::new(),
+                    keywords: Vec::new(),
+                });
+                groups.len() - 1
             });
-            for (offset, other) in same_section {
-                let same = other.outcome == entry.outcome
-                    && other.text == entry.text
-                    && !entry.text.is_empty();
-                if let (true, Some(at)) = (same, other.at) {
-                    told[index + 1 + offset] = true;
-                    if !lines.contains(&at.line) && lines.len() <= GROUP_LINES_MAX {
-                        lines.push(at.line);
-                    }
-                    if !keywords.contains(&other.keyword.as_str()) {
-                        keywords.push(&other.keyword);
-                    }
-                }
+            if entry.at.is_some() {
+                known.insert(key, index);
             }
-            let mut place = self.place(at);
-            if lines.len() > 1 {
-                let more: Vec<String> = lines[1..].iter().map(ToString::to_string).collect();
-                place = format!("{place}, {}", more.join(", "));
-            }
-            let keywords = keywords.join(", ");
-            let _ = match entry.text.as_str() {
-                text if keywords.is_empty() => {
-                    writeln!(out, "{place}: {}: {text}", entry.outcome.text())
-                }
-                "" => writeln!(out, "{place}: {}: {keywords}", entry.outcome.text()),
-                text => writeln!(out, "{place}: {}: {keywords}: {text}", entry.outcome.text()),
-            };
+            groups[index].add(entry);
         }
-        out
+        groups.iter().fold(String::new(), |mut out, group| {
+            let _ = writeln!(out, "{}", self.line(group));
+            out
+        })
+    }
+
+    fn line(&self, group: &Group<'_>) -> String {
+        let (outcome, text) = (group.entry.outcome.text(), &group.entry.text);
+        let Some(at) = group.entry.at else {
+            return format!("{outcome}: {text}");
+        };
+        let mut place = self.place(at);
+        for line in &group.lines[1..] {
+            let _ = write!(place, ", {line}");
+        }
+        let keywords = group.keywords.join(", ");
+        match text.as_str() {
+            text if keywords.is_empty() => format!("{place}: {outcome}: {text}"),
+            "" => format!("{place}: {outcome}: {keywords}"),
+            text => format!("{place}: {outcome}: {keywords}: {text}"),
+        }
     }
 
     /// One line that counts.

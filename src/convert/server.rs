@@ -93,6 +93,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     }
     let name = free_name(context, proxy, statement, name);
     proxy.servers.push(Server {
+        at: statement.at,
         name,
         address,
         keys,
@@ -110,22 +111,26 @@ fn is_portless(word: &Word) -> bool {
 /// A name that no other server of the proxy has, and that is none of the rows of the statistics.
 fn free_name(
     context: &mut Context<'_, '_>,
-    proxy: &Proxy,
+    proxy: &mut Proxy,
     statement: &Statement,
     name: String,
 ) -> String {
-    let taken = |name: &str| {
-        let mut servers = proxy.servers.iter();
-        name == "FRONTEND" || name == "BACKEND" || servers.any(|server| server.name == name)
-    };
-    if !taken(&name) {
+    let reserved = ["FRONTEND", "BACKEND"].contains(&name.as_str());
+    if !reserved && !proxy.names.contains_key(&name) {
+        proxy.names.insert(name.clone(), 2);
         return name;
     }
-    let free = (2..).map(|number| format!("{name}-{number}"));
-    let free = free
-        .into_iter()
-        .find(|name| !taken(name))
-        .unwrap_or_default();
+    // The number at which the last search for this name has ended.
+    let mut number = proxy.names.get(&name).copied().unwrap_or(2);
+    let free = loop {
+        let free = format!("{name}-{number}");
+        number += 1;
+        if !proxy.names.contains_key(&free) {
+            break free;
+        }
+    };
+    proxy.names.insert(name.clone(), number);
+    proxy.names.insert(free.clone(), 2);
     let text = format!("its name is `{free}`: `{name}` is taken");
     context
         .report

@@ -1,7 +1,7 @@
 //! The statements of a proxy, one after another.
 
 use super::context::{Context, keyword};
-use super::proxy::{CheckKind, Keepalive, Mark, Mode, Proxy, Target};
+use super::proxy::{CheckKind, Keepalive, Mark, Mode, Proxy};
 use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
 use super::units::{Span, Unit};
@@ -380,10 +380,6 @@ fn log_statement(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &S
         context.kept(statement.at, "log global");
         return;
     }
-    if let Some(target) = log::read(context, statement) {
-        let targets: &mut Vec<Target> = &mut proxy.settings.targets;
-        if !targets.contains(&target) {
-            targets.push(target);
-        }
-    }
+    let target = log::read(context, statement);
+    proxy.settings.targets.extend(target);
 }

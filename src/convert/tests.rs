@@ -98,7 +98,7 @@ fn every_golden_file_becomes_what_it_became() {
     assert!(inputs.len() >= 80, "{} inputs", inputs.len());
     let mut differ = Vec::new();
     for (name, bytes) in &inputs {
-        let Conversion { toml, report } = converted(name, bytes);
+        let Conversion { toml, report, .. } = converted(name, bytes);
         let summary = report.summary();
         let said = format!("{}{summary}\nexit {}\n", report.text(true), exit(&report));
         for (ending, now) in [("toml", &toml), ("report", &said)] {
@@ -140,7 +140,7 @@ fn what_is_converted_loads() {
 #[test]
 fn the_seeds_file_means_what_its_own_configuration_means() {
     let seed = fs::read(folder().join("seed.cfg")).expect("the seed's file");
-    let Conversion { toml, report } = converted("seed.cfg", &seed);
+    let Conversion { toml, report, .. } = converted("seed.cfg", &seed);
     assert_eq!(exit(&report), 0);
     let (config, _) = load(&toml).expect("it loads");
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/kurl-ha.toml");
@@ -170,6 +170,46 @@ const SEED_DIFFERENCES: &[&str] = &[
      timeout.connect 5s -> 1m (holds for the next connection)",
 ];
 
+/// A warning about what a file becomes names the statement that it was made from.
+#[test]
+fn warnings_name_lines_of_the_files_that_were_converted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("haproxy.cfg");
+    let text = "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 0\n  timeout server 1m\n\
+                frontend web\n  bind *:80\n  default_backend one\n\
+                backend one\n  server s1 127.0.0.1:80\n  server s2 127.0.0.1:80\n\
+                backend nobody\n  server s1 10.0.0.1:80\n";
+    fs::write(&path, text).expect("written");
+    let files = HaproxyFiles {
+        paths: vec![path.clone()],
+        more: None,
+        options: Options::default(),
+    };
+    let load = files.load(&Limits::unknown()).load;
+    let (_, warnings) = load.loaded.expect("it is valid");
+    let lines: Vec<String> = warnings.iter().map(Diagnostic::line).collect();
+    assert!(!lines.is_empty());
+    let name = path.display();
+    for line in &lines {
+        assert!(line.starts_with(&format!("{name}:")), "{lines:#?}");
+    }
+    let has = |line: u32, word: &str| {
+        let start = format!("{name}:{line}:");
+        let found = lines.iter().find(|text| text.starts_with(&start));
+        assert!(
+            found.is_some_and(|text| text.contains(word)),
+            "{line} {word}: {lines:#?}"
+        );
+    };
+    has(12, "nobody");
+    has(4, "timeout");
+    let shown = warnings[0].render(false);
+    assert!(
+        shown.contains("haproxy.cfg") && !shown.contains("converted"),
+        "{shown}"
+    );
+}
+
 /// 10 MB are converted in less than 2 s by the release build.
 #[test]
 fn time_grows_with_the_size_alone() {
@@ -183,7 +223,25 @@ fn time_grows_with_the_size_alone() {
     let words = b"a ".repeat(5_000_000);
     let one_line = [b"a".repeat(5_000_000), b"\\x41\xc3\xa9".repeat(800_000)].concat();
     let nested = b".if (((((1\n".repeat(900_000);
-    for bytes in [long, quotes, words, one_line, nested] {
+    let mut servers = b"listen web\n  bind *:80\n".to_vec();
+    let mut proxies = Vec::new();
+    for number in 0u32.. {
+        let [_, a, b, c] = number.to_be_bytes();
+        if servers.len() < 10_000_000 {
+            let line =
+                format!("  server s{number} 10.{a}.{b}.{c}:80 check inter 2s rise 3 weight 7\n");
+            servers.extend_from_slice(line.as_bytes());
+        } else if proxies.len() < 10_000_000 {
+            let lines = format!(
+                "frontend f{number}\n  bind 10.{a}.{b}.{c}:80\n  default_backend b{number}\n\
+                 backend b{number}\n  balance leastconn\n  server s1 10.{a}.{b}.{c}:80\n"
+            );
+            proxies.extend_from_slice(lines.as_bytes());
+        } else {
+            break;
+        }
+    }
+    for bytes in [long, quotes, words, one_line, nested, servers, proxies] {
         let begun = Instant::now();
         converted("long.cfg", &bytes);
         let took = begun.elapsed();

@@ -3,8 +3,10 @@
 pub mod abort;
 pub mod accept;
 pub mod channel;
+pub mod launcher;
 pub mod limits;
 pub mod listen_fds;
+pub mod old_processes;
 pub mod raw;
 pub mod service_manager;
 pub mod socket;

@@ -201,7 +201,13 @@ pub fn name(address: &Address) -> String {
     valid(&match address {
         Address::Tcp(address) => format!("tcp-{address}"),
         Address::Unix(path) => format!("unix-{}", path.display()),
+        Address::Descriptor(number) => format!("fd-{number}"),
     })
+}
+
+/// The descriptor whose socket is stored under this name.
+pub fn descriptor_of(name: &str) -> Option<i32> {
+    name.strip_prefix("fd-")?.parse().ok()
 }
 
 /// Whether the next process would listen on the same address, which is not so for a port that the kernel has
@@ -209,7 +215,7 @@ pub fn name(address: &Address) -> String {
 pub fn lasts(address: &Address) -> bool {
     match address {
         Address::Tcp(address) => address.port() != 0,
-        Address::Unix(_) => true,
+        Address::Unix(_) | Address::Descriptor(_) => true,
     }
 }
 

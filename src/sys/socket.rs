@@ -4,7 +4,7 @@
 //! refuses an address that anybody uses, a second rlb included. The shards of the other workers join
 //! afterwards. Usable from any thread; no call here waits for another process.
 
-use super::users;
+use super::{raw, users};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::borrow::Cow;
 use std::io;
@@ -22,6 +22,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A path, or an abstract name that begins with `@`.
     Unix(PathBuf),
+    /// A bound socket that was passed under this number.
+    Descriptor(i32),
 }
 
 /// How to listen.
@@ -63,7 +65,23 @@ pub fn listen(options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
                 .collect::<io::Result<Vec<_>>>()?;
             Ok(std::iter::once(first).chain(more).collect())
         }
+        Address::Descriptor(number) => {
+            let first = Socket::from(raw::adopt(*number)?);
+            if first.r#type()? != Type::STREAM {
+                let text = "the descriptor is no stream socket";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+            adjust(&first, options)?;
+            let more = (1..shards).map(|_| first.try_clone());
+            let more = more.collect::<io::Result<Vec<_>>>()?;
+            Ok(std::iter::once(first).chain(more).collect())
+        }
     }
+}
+
+/// Whether it is a unix socket.
+pub fn is_unix(socket: &Socket) -> bool {
+    socket.domain().is_ok_and(|domain| domain == Domain::UNIX)
 }
 
 fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
@@ -102,7 +120,7 @@ pub fn join(first: &Socket, options: &Options) -> io::Result<Socket> {
 /// Those of `setsockopt` and `listen`.
 pub fn adjust(socket: &Socket, options: &Options) -> io::Result<()> {
     socket.set_nonblocking(true)?;
-    if let Address::Tcp(_) = options.address {
+    if !is_unix(socket) {
         inherited(socket)?;
     }
     retune(socket, options)
@@ -151,14 +169,13 @@ fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {
 /// Those of `listen`, `setsockopt` and `chmod`.
 pub fn retune(socket: &Socket, options: &Options) -> io::Result<()> {
     socket.listen(backlog(options))?;
-    match &options.address {
-        Address::Tcp(_) => match options.keepalive {
-            Some((idle, interval, probes)) => {
-                socket.set_tcp_keepalive(&keepalive(idle, interval, probes))
-            }
-            None => socket.set_keepalive(false),
-        },
-        Address::Unix(path) => set_mode(path, options),
+    match (&options.address, options.keepalive) {
+        (Address::Unix(path), _) => set_mode(path, options),
+        (Address::Descriptor(_), _) if is_unix(socket) => Ok(()),
+        (_, Some((idle, interval, probes))) => {
+            socket.set_tcp_keepalive(&keepalive(idle, interval, probes))
+        }
+        (_, None) => socket.set_keepalive(false),
     }
 }
 

@@ -2,10 +2,13 @@
 //! `rlb diff`.
 
 use crate::harness::client::hear;
+use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Start, command};
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 
 /// A service with these lines, over these servers.
 fn haproxy(lines: &str, servers: &[SocketAddr]) -> String {
@@ -103,4 +106,114 @@ fn check_and_diff_take_files_of_haproxys() {
     let (code, out, err) = said(&differs);
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("s1"), "{out}");
+}
+
+/// HAProxy takes any bytes: a file in Latin-1 is recognised too.
+#[test]
+fn check_recognises_a_file_of_haproxys_in_latin_1() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("haproxy.cfg");
+    let text = haproxy("", &[]).into_bytes();
+    let text = [b"# gepr\xfcft\n".to_vec(), text].concat();
+    fs::write(&path, text).expect("written");
+    let output = command(&["check", &path.display().to_string()]);
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("is a configuration of HAProxy"), "{said}");
+    assert!(said.contains("rlb convert"), "{said}");
+}
+
+/// Inputs of the converter that are refused by HAProxy 2.6, though rlb takes them: why.
+const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
+    ("bind-tls", "the certificate is missing"),
+    ("binds-inherited", "nobody passes the descriptors"),
+    (
+        "check-plain",
+        "`no option httpchk` is refused: it can only mean one thing",
+    ),
+    (
+        "conditions",
+        "a line that a condition leaves out may hold anything",
+    ),
+    ("http-passing", "the file of an error page is missing"),
+    (
+        "missing-things",
+        "words of newer versions and of older ones",
+    ),
+    ("old-http-words", "words of older versions"),
+    ("old-words", "words of older versions"),
+    ("options", "the file of an error page is missing"),
+    (
+        "options-no",
+        "`no option tcpka` is refused: it can only mean one thing",
+    ),
+    ("rates", "the server that is tracked is missing"),
+    ("sections-others", "the file of an error page is missing"),
+    ("servers", "the name of a server does not resolve"),
+    ("servers-inert", "the resolvers are missing"),
+    ("servers-twice", "names that stand twice get a number"),
+    ("servers-weights", "weights over 256 are the greatest"),
+    ("stats-guarded", "the list of users is missing"),
+    ("stats-twice", "words of older versions"),
+    ("syntax-bom", "a byte order mark is left out"),
+    ("syntax-no-final-newline", "a missing line feed is left out"),
+];
+
+/// The inputs of the converter's tests are valid for HAProxy where rlb takes them, and refused where rlb
+/// refuses them.
+#[test]
+fn haproxy_takes_the_inputs_that_rlb_takes() {
+    let Some(program) = needs::program("haproxy") else {
+        return;
+    };
+    let version = Command::new(&program)
+        .arg("-v")
+        .output()
+        .expect("it starts");
+    let is_2_6 = String::from_utf8_lossy(&version.stdout).contains("version 2.6.");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/convert");
+    let variables = [
+        ("HOST", "10.1.1.1"),
+        ("BIND_IP", "127.0.0.2"),
+        ("PORT", "8080"),
+        ("PORT2", "8081"),
+        ("NUMBER", "500"),
+        ("SPAN", "30s"),
+        ("FLAGS", "check weight 7"),
+        ("PASSWORD", "secret"),
+        ("FD", "5"),
+        ("SYSLOG", "10.5.5.5"),
+    ];
+    let mut differ = Vec::new();
+    let mut seen = 0;
+    for entry in fs::read_dir(&folder).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|ending| ending != "cfg") {
+            continue;
+        }
+        seen += 1;
+        let name = path
+            .file_stem()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        let report = fs::read_to_string(path.with_extension("report")).expect("a report");
+        let taken = !report.ends_with("exit 78\n");
+        let checked = Command::new(&program)
+            .args(["-c", "-f"])
+            .arg(&path)
+            .envs(variables)
+            .output()
+            .expect("it starts");
+        // 2: valid, and nothing listens.
+        let valid = matches!(checked.status.code(), Some(0 | 2));
+        let excepted = REFUSED_BY_HAPROXY.iter().any(|(other, _)| *other == name);
+        // Other versions take more and less.
+        if valid != (taken && !excepted) && (is_2_6 || !excepted) {
+            let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+            differ.push(format!("{name}: rlb takes it: {taken}; HAProxy: {said}"));
+        }
+    }
+    assert!(seen >= 80, "{seen} inputs");
+    assert!(differ.is_empty(), "{differ:#?}");
 }

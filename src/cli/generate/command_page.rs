@@ -35,6 +35,24 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "UNDER THE NAME HAPROXY",
+        &[
+            (
+                "haproxy -f FILE…",
+                "A program that is started by this name understands HAProxy's command line and \
+                 signals, and runs HAProxy's files: -c, -cc, -D, -W, -Ws, -db, -d, -q, -V, -v, -vv, \
+                 -p, -n, -N, -C, -S, -sf, -st, -x, -dW, -dD; -m, -L, -4 and other -d switches have \
+                 no effect. docs/from-haproxy.md has what each does.",
+            ),
+            ("SIGTERM, SIGINT", "Stop at once."),
+            ("SIGUSR1", "Stop when the sessions that run have ended."),
+            (
+                "SIGHUP, SIGUSR2",
+                "Reload, with -W or -Ws. Without, SIGHUP logs the state of the servers.",
+            ),
+        ],
+    ),
+    (
         "ENVIRONMENT",
         &[
             (
@@ -49,6 +67,11 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             (
                 "RLB_HANDOVER",
                 "Set by a running rlb for the process that takes over from it; not to be set by hand.",
+            ),
+            (
+                "RLB_BACKGROUND",
+                "Set under the name haproxy for the process in the background (-D); not to be set by \
+                 hand.",
             ),
             ("NO_COLOR", "Not empty: no colours."),
         ],

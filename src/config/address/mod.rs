@@ -6,7 +6,7 @@
 //!
 //! | use | forms |
 //! |---|---|
-//! | [`bind`] | `*:80`, `:80`, `127.0.0.1:80`, `[::]:80`, `*:8000-8010`, `unix:/path`, `unix:@name` |
+//! | [`bind`] | `*:80`, `:80`, `127.0.0.1:80`, `[::]:80`, `*:8000-8010`, `unix:/path`, `unix:@name`, `fd@3` |
 //! | [`server`] | `10.0.0.1:5432`, `[::1]:80`, `name:80`, `name`, `name:+1000`, `unix:/path`, `unix:@name` |
 //! | [`node`] | `10.0.0.1`, `[::1]`, `name` |
 //! | [`ip_alone`] | `10.0.0.1`, `::1`, `[::1]` |
@@ -37,6 +37,8 @@ pub enum BindText {
     Tcp(IpAddr, RangeInclusive<u16>),
     /// A path, or an abstract name that begins with `@`.
     Unix(PathBuf),
+    /// A descriptor that whoever starts the process passes to it.
+    Descriptor(i32),
 }
 
 const BIND_FORMS: &str = "write \"*:80\", \"127.0.0.1:80\", \"[::]:80\", \"*:8000-8010\" or \
@@ -98,6 +100,9 @@ fn form(text: &str) -> Result<Form<'_>, Problem> {
 /// # Errors
 /// The problem with it.
 pub fn bind(text: &str) -> Result<BindText, Problem> {
+    if let Some(number) = text.strip_prefix("fd@") {
+        return descriptor(number).map(BindText::Descriptor);
+    }
     let (host, port) = match form(text)? {
         Form::Unix(path) => return unix_path(path).map(BindText::Unix),
         Form::Host(host, Some(port)) => (host, port),
@@ -124,6 +129,15 @@ pub fn bind(text: &str) -> Result<BindText, Problem> {
         })?,
     };
     Ok(BindText::Tcp(ip, port_range(port)?))
+}
+
+/// The number of a descriptor that is passed. The first three are standard input, output and error.
+fn descriptor(text: &str) -> Result<i32, Problem> {
+    match text.parse() {
+        Ok(number) if number > 2 && text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
+        _ => Err(Problem::new(format!("`fd@{text}` is not a descriptor"))
+            .hint("write \"fd@3\": the number of a bound socket that is passed, from 3")),
+    }
 }
 
 /// Where a server is.
@@ -238,6 +252,9 @@ pub fn runtime(text: &str) -> Result<BindAddress, Problem> {
         }
         BindText::Tcp(..) => Err(Problem::new(format!("`{text}` is a range of ports"))
             .hint("a socket for commands has one port")),
+        BindText::Descriptor(_) => Err(Problem::new(format!(
+            "`{text}` cannot be a socket for commands: rlb opens it itself"
+        ))),
     }
 }
 

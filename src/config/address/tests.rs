@@ -121,6 +121,16 @@ fn every_form_of_the_other_addresses() {
     }
 }
 
+#[test]
+fn a_descriptor_is_a_number_from_3() {
+    assert_eq!(bind("fd@3"), Ok(BindText::Descriptor(3)));
+    for text in ["fd@", "fd@2", "fd@-3", "fd@+3", "fd@x", "fd@99999999999"] {
+        let problem = bind(text).expect_err(text);
+        assert!(problem.message.contains("not a descriptor"), "{text}");
+    }
+    assert!(server("fd@3").is_err());
+}
+
 /// A form that a use does not take is refused with what to write in its place.
 #[test]
 fn forms_that_are_refused() {
@@ -139,7 +149,7 @@ fn forms_that_are_refused() {
         assert_eq!(hint(bind(text)), write(instead), "{text}");
         assert_eq!(hint(server(text)), write(instead), "{text}");
     }
-    for text in ["fd@3", "sockpair@4", "udp@10.0.0.1:53", "abnsz@name"] {
+    for text in ["sockpair@4", "udp@10.0.0.1:53", "abnsz@name"] {
         for problem in [bind(text).unwrap_err(), server(text).unwrap_err()] {
             let said = "is not a form of address that rlb knows";
             assert!(problem.message.ends_with(said), "{text}: {problem:?}");

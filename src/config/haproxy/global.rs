@@ -116,13 +116,13 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Global,
         NotNeeded,
-        "rlb stays in the foreground: let the service manager start it",
+        "it holds under the name `haproxy`; `rlb run` stays in the foreground, and signals reload it",
         &["daemon", "master-worker", "mworker-max-reloads"],
     ),
     words(
         Global,
         NotNeeded,
-        "the service manager knows the process id",
+        "it holds under the name `haproxy`; otherwise the service manager knows the process id",
         &["pidfile"],
     ),
     words(

@@ -8,12 +8,6 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Bind,
         Missing,
-        "rlb opens its sockets itself, or has them from the service manager",
-        &["fd@*"],
-    ),
-    words(
-        Bind,
-        Missing,
         "rlb has no addresses of this kind",
         &["sockpair@*", "rhttp@*", "quic*", "udp*", "dgram+*"],
     ),

@@ -141,7 +141,9 @@ impl Index {
     /// The words of a place, those with a key too, to find a near one.
     pub fn known(&self, place: Place) -> impl Iterator<Item = &'static str> {
         let words = self.words.keys();
-        words.filter_map(move |(at, word)| (*at == place).then_some(*word))
+        let words = words.filter_map(move |(at, word)| (*at == place).then_some(*word));
+        let with_key = declared_at().filter(move |(at, _, _)| *at == place);
+        words.chain(with_key.map(|(_, word, _)| word))
     }
 }
 
@@ -226,6 +228,33 @@ pub fn document() -> String {
         }
     }
     text
+}
+
+/// Every word of HAProxy's that a key is declared for: where it stands, the word, and the key.
+fn declared_at() -> impl Iterator<Item = (Place, &'static str, &'static str)> {
+    let tables = keys::tables().into_iter();
+    tables.flat_map(|table| {
+        let place = table.place;
+        let keys = table.keys.into_iter();
+        keys.flat_map(move |listed| {
+            let key = listed.key;
+            let words = key.haproxy.iter();
+            words.map(move |word| (place_of(place, word), *word, key.name))
+        })
+    })
+}
+
+/// Where a word stands that is a key of the table `table`.
+fn place_of(table: &str, word: &str) -> Place {
+    match table {
+        "[global]" | "[log]" | "[[log.target]]" | "[readiness]" => Place::Global,
+        "[runtime-api]" => Place::Socket,
+        "a bind table" => Place::Bind,
+        // `option tcp-check` and `timeout check` are statements.
+        _ if word.contains(' ') => Place::Proxy,
+        "a server" | "a default-server table" | "a node" | "a check table" => Place::Server,
+        _ => Place::Proxy,
+    }
 }
 
 /// The words that declarations have: words, key, tables.

@@ -13,6 +13,36 @@ fn a_word_stands_once() {
     }
 }
 
+/// A row that says that rlb does not have something is gone, or says something else, once there is a
+/// key for it.
+#[test]
+fn no_word_with_a_key_is_not_supported_yet() {
+    let index = Index::new();
+    let lacks = |row: &Words| {
+        matches!(
+            row.becomes,
+            Becomes::Weaker | Becomes::Missing | Becomes::Aside
+        )
+    };
+    let wrong: Vec<String> = declared_at()
+        .filter_map(|(place, word, key)| {
+            let row = index.find(place, word).filter(|row| lacks(row))?;
+            let text = format!(
+                "{place:?} {word}: `{key}` is a key, and its row says: {}",
+                row.say
+            );
+            Some(text)
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let places: HashSet<Place> = declared_at().map(|(place, ..)| place).collect();
+    assert_eq!(
+        places.len(),
+        5,
+        "each place but that of sections: {places:?}"
+    );
+}
+
 /// `tests/convert/words.txt` has the words of HAProxy 3.5, as `haproxy -dKall` and its manual list
 /// them.
 #[test]

@@ -310,6 +310,7 @@ impl RuntimeSocket {
         match &self.address {
             BindAddress::Tcp(address) => address.to_string(),
             BindAddress::Unix(path) => path.display().to_string(),
+            BindAddress::Descriptor(number) => format!("fd@{number}"),
         }
     }
 }

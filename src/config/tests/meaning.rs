@@ -201,6 +201,7 @@ fn binds_are_expanded_and_numbered() {
             let address = match &bind.address {
                 BindAddress::Tcp(address) => address.to_string(),
                 BindAddress::Unix(path) => path.display().to_string(),
+                BindAddress::Descriptor(number) => format!("fd@{number}"),
             };
             format!("{} {} {address} {:?}", bind.id, bind.name, bind.backlog)
         })

@@ -125,7 +125,7 @@ fn one(
     let (address, text) = address(validator, scope, table, span)?;
     suits(validator, owner, table, address, &text);
     let sockets = match &text {
-        BindText::Unix(_) => 1,
+        BindText::Unix(_) | BindText::Descriptor(_) => 1,
         BindText::Tcp(_, ports) => ports.clone().count(),
     };
     if !count(validator, sockets, || scope.of(address)) {
@@ -153,6 +153,10 @@ fn one(
                 address.value.clone(),
                 None,
             )]
+        }
+        BindText::Descriptor(number) => {
+            let there = BindAddress::Descriptor(number);
+            vec![make(0, there, address.value.clone(), None)]
         }
         BindText::Tcp(ip, ports) => {
             let host = address.value.rsplit_once(':').map_or("", |(host, _)| host);
@@ -246,6 +250,19 @@ fn suits(
                     .push(Diagnostic::error("address", message).at(scope.of(address)));
             }
         }
+        BindText::Descriptor(_) => {
+            let what = "a socket that is passed";
+            refuse("v6only", table.v6only.as_ref().map(|v| &v.span), what);
+            refuse("interface", table.interface.as_ref().map(|v| &v.span), what);
+            refuse("freebind", table.freebind.as_ref().map(|v| &v.span), what);
+            refuse("mode", table.mode.as_ref().map(|v| &v.span), what);
+            if owner.tcp_only {
+                let message = format!("{} opens its own sockets", owner.what);
+                validator
+                    .report
+                    .push(Diagnostic::error("address", message).at(scope.of(address)));
+            }
+        }
         BindText::Tcp(ip, _) => {
             refuse(
                 "mode",
@@ -300,10 +317,12 @@ fn remember(
 pub(super) fn collisions(validator: &mut Validator<'_>, bound: &[Bound]) {
     let mut ports: HashMap<u16, Vec<&Bound>> = HashMap::new();
     let mut paths: HashMap<&PathBuf, &Bound> = HashMap::new();
+    let mut descriptors: HashMap<i32, &Bound> = HashMap::new();
     let mut told = HashSet::new();
     for later in bound {
         let earlier = match &later.address {
             BindAddress::Unix(path) => paths.insert(path, later),
+            BindAddress::Descriptor(number) => descriptors.insert(*number, later),
             BindAddress::Tcp(address) if address.port() == 0 => None,
             BindAddress::Tcp(address) => {
                 let same_port = ports.entry(address.port()).or_default();
@@ -327,6 +346,7 @@ fn tell(validator: &mut Validator<'_>, earlier: &Bound, later: &Bound) {
     let address = match &later.address {
         BindAddress::Tcp(address) => address.to_string(),
         BindAddress::Unix(path) => path.display().to_string(),
+        BindAddress::Descriptor(number) => format!("fd@{number}"),
     };
     let whom = &earlier.what;
     let message = format!(
@@ -335,7 +355,7 @@ fn tell(validator: &mut Validator<'_>, earlier: &Bound, later: &Bound) {
     );
     let wildcard = |bound: &Bound| match bound.address {
         BindAddress::Tcp(address) => address.ip().is_unspecified(),
-        BindAddress::Unix(_) => false,
+        BindAddress::Unix(_) | BindAddress::Descriptor(_) => false,
     };
     let hint = if wildcard(earlier) != wildcard(later) {
         Some("a wildcard address takes the port on every address of this machine".to_owned())

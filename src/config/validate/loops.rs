@@ -41,6 +41,8 @@ impl<'a> Listeners<'a> {
                         let key = (address.ip().to_canonical(), address.port());
                         listeners.tcp.insert(key, at);
                     }
+                    // Where it listens is known once it is passed.
+                    BindAddress::Descriptor(_) => {}
                 }
             }
         }
@@ -65,7 +67,7 @@ impl<'a> Listeners<'a> {
         binds
             .filter_map(|bind| match &bind.address {
                 BindAddress::Tcp(address) => Some(i32::from(address.port()) + offset),
-                BindAddress::Unix(_) => None,
+                BindAddress::Unix(_) | BindAddress::Descriptor(_) => None,
             })
             .find_map(|port| self.at(ip, u16::try_from(port).ok()?))
     }

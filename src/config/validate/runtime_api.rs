@@ -85,7 +85,7 @@ fn socket(
     let default = match address {
         BindAddress::Unix(_) => ApiLevel::Admin,
         // Whoever reaches it may use it, as in HAProxy.
-        BindAddress::Tcp(_) => ApiLevel::Operator,
+        BindAddress::Tcp(_) | BindAddress::Descriptor(_) => ApiLevel::Operator,
     };
     let level = layer.level.as_ref().map_or(default, |word| word.value);
     Some(RuntimeSocket {

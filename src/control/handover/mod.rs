@@ -44,7 +44,7 @@ pub use predecessor::{Predecessor, start_next};
 pub use reporter::{PASSED_MAX, Reporter, ReporterParts};
 pub(super) use successor::{HandoverPayload, NewProcess, Successor};
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,8 @@ pub(super) const RUNTIME: &str = "runtime-api";
 pub struct Program {
     /// Where the program is.
     pub path: PathBuf,
+    /// The name that it was started by, which decides whose command line it understands.
+    name: OsString,
     /// Its arguments, without its name.
     pub arguments: Vec<OsString>,
     /// Device and inode of the file that runs.
@@ -79,13 +81,10 @@ impl Program {
     /// When the system does not tell.
     pub fn of_this_process() -> io::Result<Self> {
         let mut words = std::env::args_os();
-        let given = words.next().map(PathBuf::from);
-        let path = match given {
-            Some(path) if path.components().nth(1).is_some() => std::path::absolute(path)?,
-            _ => std::env::current_exe()?,
-        };
+        let name = words.next().unwrap_or_default();
         Ok(Self {
-            path,
+            path: path_of(&name)?,
+            name,
             arguments: words.collect(),
             running: file(Path::new("/proc/self/exe")).ok(),
         })
@@ -101,6 +100,15 @@ impl Program {
             )),
             Err(error) => Some(format!("program {path}, which an upgrade starts: {error}")),
         }
+    }
+}
+
+/// The file of the program that was started by `name`: the name itself if it is a path.
+fn path_of(name: &OsStr) -> io::Result<PathBuf> {
+    if Path::new(name).components().nth(1).is_some() {
+        std::path::absolute(name)
+    } else {
+        std::env::current_exe()
     }
 }
 

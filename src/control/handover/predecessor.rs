@@ -1,6 +1,6 @@
 //! The new process's side up to `go`: takes over what it is given, and reports when it is ready to serve.
 
-use super::{BEGIN, OldProcesses, SERVE, VARIABLE};
+use super::{BEGIN, OldProcesses, SERVE, VARIABLE, path_of};
 use crate::sys::channel::{Channel, Message, TEXT_MAX};
 use crate::sys::listen_fds::PassedSocket;
 use rustix::process::PidfdFlags;
@@ -8,7 +8,7 @@ use socket2::Socket;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,10 +42,14 @@ pub fn start_next() -> Option<io::Result<()>> {
         return None;
     }
     let mut words = std::env::args_os();
-    let program = words.next().map(PathBuf::from).unwrap_or_default();
-    let mut next = Command::new(program);
+    let name = words.next().unwrap_or_default();
     // Its standard input is this one's: the channel.
-    Some(next.args(words).env(VARIABLE, SERVE).spawn().map(drop))
+    let start = |program| {
+        let mut next = Command::new(program);
+        next.arg0(&name).args(words).env(VARIABLE, SERVE);
+        next.spawn().map(drop)
+    };
+    Some(path_of(&name).and_then(start))
 }
 
 impl Predecessor {

@@ -12,6 +12,7 @@ use socket2::Socket;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,6 +120,7 @@ impl Successor {
 
 fn launch(program: &Program, theirs: OwnedFd) -> io::Result<Child> {
     Command::new(&program.path)
+        .arg0(&program.name)
         .args(&program.arguments)
         .env(VARIABLE, BEGIN)
         // What the service manager has told this process about itself.

@@ -12,14 +12,16 @@ use crate::config::model::{Bind, BindAddress, Config};
 use crate::state::ServerState;
 use crate::stats::servers_state;
 use crate::sys::listen_fds::{self, PassedSocket};
+use crate::sys::old_processes::OldProcesses;
 use crate::sys::service_manager::{self, ServiceManager, lasts};
 use crate::sys::socket::{self, Address, Options};
 use socket2::{SockAddr, Socket, Type};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How long the service manager may take to close what it is to forget.
@@ -35,6 +37,8 @@ pub struct Inherited {
     unwanted: BTreeMap<String, Unwanted>,
     /// Another process accepts from them until this one is in charge.
     shared: bool,
+    /// The processes to take over from.
+    old: Option<Rc<OldProcesses>>,
     manager: ServiceManager,
 }
 
@@ -66,13 +70,32 @@ impl Inherited {
     }
 
     /// Takes over what was passed, as far as `config` listens there; the rest is closed, here and
-    /// in the store, so that its addresses are free.
-    pub fn receive(config: &Config, manager: ServiceManager) -> Self {
+    /// in the store, so that its addresses are free. And duplicates what the `old` processes listen
+    /// on, as far as `config` does; they go on listening until this one is in charge.
+    pub fn receive(
+        config: &Config,
+        manager: ServiceManager,
+        old: Option<Rc<OldProcesses>>,
+    ) -> Self {
         let passed = listen_fds::receive();
         for (fd, error) in &passed.refused {
             tracing::warn!(fd, %error, "LISTEN_FDS names a descriptor that cannot be taken over");
         }
-        let mut inherited = Self::sort(passed.sockets, config, manager);
+        let mut sockets = passed.sockets;
+        // A number that the configuration has is meant, whatever the name is.
+        let numbers: HashSet<i32> = binds(config).filter_map(number).collect();
+        for PassedSocket { name, socket } in &mut sockets {
+            if numbers.contains(&socket.as_raw_fd()) {
+                *name = service_manager::name(&Address::Descriptor(socket.as_raw_fd()));
+            }
+        }
+        if let Some(old) = &old {
+            sockets.extend(duplicates(old));
+        }
+        let shared = sockets.iter().any(|socket| socket.name.is_empty());
+        let mut inherited = Self::sort(sockets, config, manager);
+        inherited.shared = shared;
+        inherited.old = old;
         inherited.forget();
         if let Err(error) = inherited.manager.barrier(FORGET_MAX) {
             tracing::warn!(%error, "the service manager does not read what it is told");
@@ -114,10 +137,13 @@ impl Inherited {
             opened: Vec::new(),
             unwanted: BTreeMap::new(),
             shared: false,
+            old: None,
             manager,
         };
         for PassedSocket { name, socket } in passed {
-            let address = ListenAddress::of(&socket);
+            let numbered = service_manager::descriptor_of(&name).map(ListenAddress::Descriptor);
+            let numbered = numbered.filter(|address| wanted.contains_key(address));
+            let address = numbered.or_else(|| ListenAddress::of(&socket));
             let binds = address.as_ref().and_then(|address| wanted.get(address));
             let binds = binds.map_or(&[][..], Vec::as_slice);
             let is_api = address.as_ref().is_some_and(|it| api.contains(it));
@@ -125,6 +151,8 @@ impl Inherited {
                 Some(address) if is_api || binds.iter().any(|bind| fits(&socket, bind)) => {
                     inherited.sockets.entry(address).or_default().push(socket);
                 }
+                // A duplicate; the old process has the socket.
+                _ if name.is_empty() => {}
                 _ => {
                     let why = match binds {
                         [] => Unwanted::NotConfigured,
@@ -152,6 +180,14 @@ impl Inherited {
         self.sockets.get_mut(&address)?.pop()
     }
 
+    /// Opens sockets where none was passed.
+    pub(super) fn open(&self, options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
+        match &self.old {
+            Some(old) => old.listen(options, shards),
+            None => socket::listen(options, shards),
+        }
+    }
+
     /// The sockets of a bind: at least `shards`, more when more were passed. What is missing is
     /// opened.
     pub(super) fn listen(
@@ -170,7 +206,7 @@ impl Inherited {
         }
         let inherited = sockets.len();
         if sockets.is_empty() {
-            sockets = socket::listen(options, shards)?;
+            sockets = self.open(options, shards)?;
         }
         while sockets.len() < shards {
             // As long as the process before may stay in charge, no connection may wait in a socket that
@@ -209,11 +245,31 @@ impl Inherited {
     }
 }
 
+/// Duplicates of what the old processes listen on. They have no name: no manager stores them.
+fn duplicates(old: &OldProcesses) -> impl Iterator<Item = PassedSocket> {
+    let (sockets, refused) = old.sockets();
+    for (pid, error) in refused {
+        tracing::warn!(pid, %error, "sockets of the old process not taken over: new ones join them");
+    }
+    tracing::info!(sockets = sockets.len(), "sockets of the old process found");
+    sockets.into_iter().map(|socket| PassedSocket {
+        name: String::new(),
+        socket,
+    })
+}
+
 /// Everywhere that `config` listens.
 fn binds(config: &Config) -> impl Iterator<Item = &Bind> {
     let stats = config.stats.iter().flat_map(|stats| &stats.binds);
     let frontends = config.frontends.iter().filter(|one| !one.disabled);
     stats.chain(frontends.flat_map(|frontend| &frontend.binds))
+}
+
+fn number(bind: &Bind) -> Option<i32> {
+    match bind.address {
+        BindAddress::Descriptor(number) => Some(number),
+        BindAddress::Tcp(_) | BindAddress::Unix(_) => None,
+    }
 }
 
 /// Where a socket listens, to find it among thousands.
@@ -222,6 +278,8 @@ enum ListenAddress {
     Tcp(SocketAddr),
     Path(PathBuf),
     Abstract(Vec<u8>),
+    /// It was passed under this number, wherever it listens.
+    Descriptor(i32),
 }
 
 impl ListenAddress {
@@ -243,6 +301,7 @@ impl ListenAddress {
         match address {
             BindAddress::Tcp(address) => Some(Self::Tcp(*address)),
             BindAddress::Unix(path) => Self::at_path(path),
+            BindAddress::Descriptor(number) => Some(Self::Descriptor(*number)),
         }
     }
 
@@ -256,13 +315,24 @@ impl ListenAddress {
 
     fn of_address(address: &SockAddr) -> Option<Self> {
         let name = || address.as_abstract_namespace().map(<[u8]>::to_vec);
-        let path = || address.as_pathname().map(Path::to_path_buf);
+        let path = || address.as_pathname().map(path_in_use);
         address
             .as_socket()
             .map(Self::Tcp)
             .or_else(|| path().map(Self::Path))
             .or_else(|| name().map(Self::Abstract))
     }
+}
+
+/// Where a unix socket is found: HAProxy binds one to `PATH.PID.tmp` and renames the file.
+fn path_in_use(path: &Path) -> PathBuf {
+    let text = path.to_str().unwrap_or_default();
+    let renamed = text
+        .strip_suffix(".tmp")
+        .and_then(|rest| rest.rsplit_once('.'))
+        .filter(|(_, pid)| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
+        .map(|(path, _)| PathBuf::from(path));
+    renamed.unwrap_or_else(|| path.to_owned())
 }
 
 /// Whether a socket that listens where `bind` says also listens as it says. What can be changed of a

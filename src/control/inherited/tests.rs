@@ -25,6 +25,7 @@ fn options(bind: &Bind) -> Options {
         address: match &bind.address {
             BindAddress::Tcp(address) => Address::Tcp(*address),
             BindAddress::Unix(path) => Address::Unix(path.clone()),
+            BindAddress::Descriptor(number) => Address::Descriptor(*number),
         },
         backlog: 16,
         v6only: bind.v6only,

@@ -238,12 +238,26 @@ impl Reloader {
     }
 
     /// Reloads when asked, until `stop` or until another process is in charge. Lets go of the
-    /// listening sockets then, and gives the log back.
-    pub async fn run(mut self, stop: CancellationToken) -> ReloadExit {
+    /// listening sockets then, and gives the log back. `admin` cancelled: nobody answers on the
+    /// sockets of the statistics and of the runtime API any more, because another process does.
+    pub async fn run(mut self, stop: CancellationToken, admin: CancellationToken) -> ReloadExit {
         let handed_over = self.serve(&stop).await;
+        if admin.is_cancelled() {
+            self.leave_admin_sockets().await;
+        }
         ReloadExit {
             log: self.state.log,
             handed_over,
+        }
+    }
+
+    /// Has the admin thread close its listening sockets.
+    async fn leave_admin_sockets(&self) {
+        let state = &self.state;
+        let change = state.listeners.close_admin_listeners();
+        state.admin_listeners.change(change).await;
+        for runtime in &state.runtime {
+            runtime.closing.cancel();
         }
     }
 

@@ -93,13 +93,7 @@ impl Reloader {
                 return Err(problem);
             }
         };
-        self.state
-            .admin_listeners
-            .change(self.state.listeners.close_admin_listeners())
-            .await;
-        for runtime in &self.state.runtime {
-            runtime.closing.cancel();
-        }
+        self.leave_admin_sockets().await;
         Ok(handed_over)
     }
 }

@@ -8,7 +8,7 @@ use super::environment::{Environment, VERSION};
 const DEPTH_MAX: usize = 64;
 
 /// What rlb can do of what HAProxy calls a feature.
-const FEATURES: [&str; 11] = [
+pub const FEATURES: [&str; 11] = [
     "ACCEPT4",
     "CPU_AFFINITY",
     "EPOLL",
@@ -23,6 +23,15 @@ const FEATURES: [&str; 11] = [
 ];
 /// What `enabled()` says yes to.
 const ENABLED: [&str; 5] = ["EPOLL", "POLL", "SPLICE", "GETADDRINFO", "REUSEPORT"];
+
+/// Whether a condition holds in this process.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn condition_holds(text: &str) -> Result<bool, String> {
+    let process = |name: &str| std::env::var(name).ok();
+    holds(text, &Environment::new(&process))
+}
 
 /// Whether the condition holds; nothing at all does not.
 pub(super) fn holds(text: &str, environment: &Environment<'_>) -> Result<bool, String> {

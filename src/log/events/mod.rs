@@ -216,6 +216,12 @@ impl EventLog {
         self.state().output.flush_until(Instant::now() + limit);
     }
 
+    /// Writes no more: whoever started the process in the background waits for the end of its stderr.
+    pub fn leave_stderr(&self) {
+        let nothing = Destination::File("/dev/null".into());
+        self.state().output = Output::new(nothing);
+    }
+
     fn line(&self, line: &[u8]) {
         let mut state = self.state();
         self.catch_up(&mut state);

@@ -30,6 +30,9 @@ pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(5);
 const PASS_ON: &str = "exec 3<&0 4<&1 </dev/null >/dev/null; \
      export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=one:other; exec \"$@\"";
 
+/// The same for one socket as descriptor 3, and no word about it in the environment.
+const PASS_ONE: &str = "exec 3<&0 </dev/null; exec \"$@\"";
+
 /// How to start it.
 #[derive(Debug)]
 pub(crate) struct Start<'a> {
@@ -37,6 +40,7 @@ pub(crate) struct Start<'a> {
     netns: Option<&'a Netns>,
     stdout: Option<Stdio>,
     sockets: Vec<OwnedFd>,
+    descriptor: Option<OwnedFd>,
     environment: Vec<(&'static str, String)>,
     program: PathBuf,
     nofile: Option<u64>,
@@ -52,6 +56,7 @@ impl<'a> Start<'a> {
             netns: None,
             stdout: None,
             sockets: Vec::new(),
+            descriptor: None,
             environment: Vec::new(),
             program: PROGRAM.into(),
             nofile: None,
@@ -113,6 +118,13 @@ impl<'a> Start<'a> {
     #[must_use]
     pub(crate) fn inherits(mut self, sockets: [OwnedFd; 2]) -> Self {
         self.sockets = sockets.into();
+        self
+    }
+
+    /// Passes it a socket as descriptor 3.
+    #[must_use]
+    pub(crate) fn descriptor(mut self, socket: OwnedFd) -> Self {
+        self.descriptor = Some(socket);
         self
     }
 
@@ -178,6 +190,10 @@ impl<'a> Start<'a> {
             let mut shell = Command::new("bash");
             shell.args(["-c", PASS_ON, "bash", PROGRAM]);
             shell
+        } else if self.descriptor.is_some() {
+            let mut shell = Command::new("bash");
+            shell.args(["-c", PASS_ONE, "bash", PROGRAM]);
+            shell
         } else if let Some(limit) = self.nofile {
             // It becomes the program.
             let mut limited = Command::new("prlimit");
@@ -200,6 +216,15 @@ impl<'a> Start<'a> {
         }
         if let Some((one, other)) = passed {
             command.stdin(one).stdout(other);
+            return Rlb {
+                process: Process::start_as_is(command),
+                dir,
+                notify,
+                listeners: Vec::new(),
+            };
+        }
+        if let Some(socket) = self.descriptor {
+            command.stdin(socket).stdout(Stdio::null());
             return Rlb {
                 process: Process::start_as_is(command),
                 dir,

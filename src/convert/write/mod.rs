@@ -2,16 +2,22 @@
 //!
 //! Each table is preceded by the place that it comes from and by what its statements do not say any
 //! more. What several tables have in common stands in `[defaults]` when the files have one
-//! `defaults`.
+//! `defaults`. Each line is noted with the place of the statement that it comes from, so that a
+//! warning about it can name that one.
 
+mod keys;
+mod statements;
+
+use super::Origin;
 use super::choice::Choice;
 use super::global::Global;
-use super::proxy::{Bind, CheckKind, Keepalive, Proxy, Server, Settings, Target};
-use super::report::{Outcome, Report};
+use super::proxy::{Bind, CheckKind, Proxy, Server, Target};
+use super::report::{At, Outcome, Report};
 use super::sections::Kind;
 use super::toml_string::quote;
+use keys::{Pairs, check, inherited, inline, pairs, shared};
+use statements::StatementIndex;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::Write;
 
 /// What is written.
 pub(super) struct Carried<'a> {
@@ -25,16 +31,22 @@ pub(super) struct Carried<'a> {
     pub(super) silent: bool,
 }
 
-/// Keys and values of a table, in the order in which they are written.
-type Pairs = Vec<(&'static str, String)>;
+/// The configuration, and where each of its lines comes from.
+pub(super) struct Written {
+    pub(super) toml: String,
+    pub(super) lines: Vec<Origin>,
+}
 
-/// The text.
-pub(super) fn toml(carried: &Carried<'_>, report: &Report) -> String {
+/// Writes it.
+pub(super) fn toml(carried: &Carried<'_>, report: &Report) -> Written {
     let mut writer = Writer {
         carried,
         report,
         notes: notes(report),
+        statements: StatementIndex::of(report),
+        from: (0, None),
         out: String::new(),
+        lines: Vec::new(),
     };
     writer.head();
     writer.process();
@@ -47,7 +59,10 @@ pub(super) fn toml(carried: &Carried<'_>, report: &Report) -> String {
             Choice::Page => {}
         }
     }
-    writer.out
+    Written {
+        toml: writer.out,
+        lines: writer.lines,
+    }
 }
 
 /// By section: the entries that a reader of the new file should know of.
@@ -61,88 +76,30 @@ fn notes(report: &Report) -> HashMap<usize, Vec<usize>> {
     notes
 }
 
-/// A table on one line.
-fn inline<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a String)>) -> String {
-    let pairs: Vec<String> = pairs
-        .into_iter()
-        .map(|(key, value)| format!("{key} = {value}"))
-        .collect();
-    format!("{{ {} }}", pairs.join(", "))
-}
-
-fn keepalive(keepalive: &Keepalive) -> Option<String> {
-    if !keepalive.on? {
-        return Some("false".to_owned());
-    }
-    let keys = [
-        ("idle", &keepalive.idle),
-        ("interval", &keepalive.interval),
-        ("probes", &keepalive.probes),
-    ];
-    let keys: Vec<(&str, &String)> = keys
-        .into_iter()
-        .filter_map(|(key, value)| Some((key, value.as_ref()?)))
-        .collect();
-    Some(if keys.is_empty() {
-        "true".to_owned()
-    } else {
-        inline(keys)
-    })
-}
-
-/// The keys of both sides that `settings` has, those of `timeout` apart.
-fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pairs) {
-    let mut own = Pairs::new();
-    let fronts = ["maxconn", "backlog", "dontlognull", "dontlog-normal"];
-    let backs = ["retries", "allbackups", "fullconn", "log-health-checks"];
-    let chosen = |keys: &[&'static str], on: bool| -> Pairs {
-        let keys = keys.iter().filter(|_| on);
-        keys.filter_map(|key| Some((*key, settings.keys.get(key)?.clone())))
-            .collect()
-    };
-    own.extend(chosen(&fronts, front));
-    own.extend(chosen(&backs, back));
-    let client = keepalive(&settings.client_keepalive).filter(|_| front);
-    let server = keepalive(&settings.server_keepalive).filter(|_| back);
-    // One key for both sides: the one that says more.
-    let both = match (client, server) {
-        (Some(client), Some(server)) if client == "false" || client == "true" => {
-            Some(if server == "false" { client } else { server })
-        }
-        (client, server) => client.or(server),
-    };
-    own.extend(both.map(|value| ("keepalive", value)));
-    let timeouts = [
-        ("client", front),
-        ("client-fin", front),
-        ("server", back),
-        ("server-fin", back),
-        ("connect", back),
-        ("connect-attempt", back),
-        ("check", back),
-    ];
-    let timeouts = timeouts.into_iter().filter(|(_, on)| *on);
-    let timeouts = timeouts.filter_map(|(key, _)| {
-        let span = settings.timeouts.get(key)?;
-        Some((key, quote(&span.text)))
-    });
-    (own, timeouts.collect())
-}
-
-/// Keys of a proxy that `[defaults]` does not have.
-const OWN: [&str; 3] = ["backlog", "allbackups", "fullconn"];
-
 struct Writer<'a> {
     carried: &'a Carried<'a>,
     report: &'a Report,
     notes: HashMap<usize, Vec<usize>>,
+    statements: StatementIndex<'a>,
+    /// The section that is being written, and the place of its head.
+    from: (usize, Option<At>),
     out: String,
+    lines: Vec<Origin>,
 }
 
 impl Writer<'_> {
     fn line(&mut self, text: &str) {
+        self.line_from(text, self.from.1);
+    }
+
+    fn line_from(&mut self, text: &str, at: Option<At>) {
+        self.line_of(text, at.map(|at| (0, at)).into_iter().collect());
+    }
+
+    fn line_of(&mut self, text: &str, origin: Origin) {
         self.out.push_str(text);
         self.out.push('\n');
+        self.lines.push(origin);
     }
 
     fn comment(&mut self, text: &str) {
@@ -152,7 +109,12 @@ impl Writer<'_> {
     }
 
     fn key(&mut self, key: &str, value: &str) {
-        let _ = writeln!(self.out, "{key} = {value}");
+        let at = self.statements.of_key(self.from.0, key);
+        self.key_from(key, value, at.or(self.from.1));
+    }
+
+    fn key_from(&mut self, key: &str, value: &str, at: Option<At>) {
+        self.line_from(&format!("{key} = {value}"), at);
     }
 
     fn head(&mut self) {
@@ -177,6 +139,7 @@ impl Writer<'_> {
     /// What became of the statements of a section, as comments.
     fn section(&mut self, proxy: &Proxy) {
         self.line("");
+        self.from = (proxy.section, Some(proxy.at));
         let place = self.report.place(proxy.at);
         let place = place.rsplit_once(':').map_or("", |(place, _)| place);
         self.comment(place);
@@ -205,6 +168,7 @@ impl Writer<'_> {
         let global = self.carried.global;
         if !global.keys.is_empty() || self.carried.silent {
             self.line("");
+            self.from = (global.section, None);
             self.line("[global]");
             let keys = global.keys.clone();
             for (key, value) in &keys {
@@ -257,12 +221,10 @@ impl Writer<'_> {
             let own = proxy.settings.targets.iter();
             targets.extend(own.filter(|_| proxy.is_front()));
         }
-        let mut written: Vec<Target> = Vec::new();
-        for target in self.carried.global.targets.iter().chain(targets) {
-            if !written.contains(target) {
-                written.push(target.clone());
-            }
-        }
+        let mut known: HashSet<&Target> = HashSet::new();
+        let targets = self.carried.global.targets.iter().chain(targets);
+        let written = targets.filter(|target| known.insert(*target)).cloned();
+        let written: Vec<Target> = written.collect();
         let tag = self.carried.global.tag.clone();
         if written.is_empty() {
             return;
@@ -319,17 +281,16 @@ impl Writer<'_> {
         for (key, value) in &keys {
             self.key(key, value);
         }
-        let mut auth: Vec<String> = Vec::new();
-        let mut scope: Vec<String> = Vec::new();
-        for page in self.carried.pages {
-            for one in &page.settings.page.auth {
-                if !auth.contains(&quote(one)) {
-                    auth.push(quote(one));
-                }
-            }
-            let shown = page.settings.page.scope.iter();
-            scope.extend(shown.filter(|name| self.is_shown(name)).map(|it| quote(it)));
-        }
+        let shown = self.shown();
+        let mut known: HashSet<&str> = HashSet::new();
+        let pages = self.carried.pages.iter();
+        let auth = pages.flat_map(|page| &page.settings.page.auth);
+        let auth = auth.filter(|one| known.insert(one.as_str()));
+        let auth: Vec<String> = auth.map(|one| quote(one)).collect();
+        let pages = self.carried.pages.iter();
+        let scope = pages.flat_map(|page| &page.settings.page.scope);
+        let scope = scope.filter(|name| shown.contains(name.as_str()));
+        let mut scope: Vec<String> = scope.map(|name| quote(name)).collect();
         if !auth.is_empty() {
             self.comment("a file of its own keeps a password better: \"admin:$${file:/path}\"");
             self.key("auth", &format!("[{}]", auth.join(", ")));
@@ -340,12 +301,13 @@ impl Writer<'_> {
         }
     }
 
-    /// Whether the statistics have a row of this name.
-    fn is_shown(&self, name: &str) -> bool {
-        let first = self.carried.pages.first();
+    /// The names that the statistics have a row of.
+    fn shown(&self) -> HashSet<&str> {
         let carried = self.carried.proxies.iter().zip(self.carried.choices);
-        let mut carried = carried.filter(|(_, choice)| **choice == Choice::Carried);
-        first.is_some_and(|page| page.name == name) || carried.any(|(proxy, _)| proxy.name == name)
+        let carried = carried.filter(|(_, choice)| **choice == Choice::Carried);
+        let carried = carried.map(|(proxy, _)| proxy.name.as_str());
+        let page = self.carried.pages.first().map(|page| page.name.as_str());
+        page.into_iter().chain(carried).collect()
     }
 
     fn defaults(&mut self) {
@@ -365,10 +327,19 @@ impl Writer<'_> {
         for (key, value) in pairs {
             self.key(key, value);
         }
-        if !timeouts.is_empty() {
-            let timeouts = timeouts.iter().map(|(key, value)| (*key, value));
-            self.key("timeout", &inline(timeouts));
+        if timeouts.is_empty() {
+            return;
         }
+        let pairs = timeouts.iter().map(|(key, value)| (*key, value));
+        let line = format!("timeout = {}", inline(pairs));
+        let origin = timeouts.iter().filter_map(|(key, _)| {
+            let column = line.find(&format!(" {key} = "))?;
+            let word = format!("timeout {key}");
+            let at = self.statements.of_statement(self.from.0, &word);
+            Some((column, at.or(self.from.1)?))
+        });
+        let origin = origin.collect();
+        self.line_of(&line, origin);
     }
 
     fn dropped(&mut self, proxy: &Proxy, why: &str) {
@@ -420,7 +391,7 @@ impl Writer<'_> {
     }
 
     fn binds(&mut self, binds: &[Bind]) {
-        let one = |bind: &Bind| {
+        let one = |bind: &Bind| -> String {
             let address = quote(&bind.address);
             if bind.keys.is_empty() {
                 return address;
@@ -429,16 +400,17 @@ impl Writer<'_> {
             inline(std::iter::once(("address", &address)).chain(keys))
         };
         if let [bind] = binds {
-            return self.key("bind", &one(bind));
+            return self.key_from("bind", &one(bind), Some(bind.at));
         }
-        let all: Vec<String> = binds.iter().map(one).collect();
+        let all: Vec<(String, At)> = binds.iter().map(|bind| (one(bind), bind.at)).collect();
         self.list("bind", &all);
     }
 
-    fn list(&mut self, key: &str, items: &[String]) {
-        let _ = writeln!(self.out, "{key} = [");
-        for item in items {
-            let _ = writeln!(self.out, "  {item},");
+    fn list(&mut self, key: &str, items: &[(String, At)]) {
+        let first = items.first().map(|(_, at)| *at);
+        self.key_from(key, "[", first);
+        for (item, at) in items {
+            self.line_from(&format!("  {item},"), Some(*at));
         }
         self.line("]");
     }
@@ -450,13 +422,14 @@ impl Writer<'_> {
             servers.iter().map(|server| check(server, rules)).collect();
         let same = checks.windows(2).all(|pair| pair[0] == pair[1]);
         let common = checks.first().cloned().flatten().filter(|_| same);
+        let first = servers.first().map(|server| server.at);
         if let Some(check) = &common {
-            self.key("check", check);
+            self.key_from("check", check, first);
         }
         let shared = shared(servers);
         if !shared.is_empty() {
             let keys = shared.iter().map(|(key, value)| (*key, value));
-            self.key("default-server", &inline(keys));
+            self.key_from("default-server", &inline(keys), first);
         }
         let line = |(server, check): (&Server, &Option<String>)| {
             let mut keys: Pairs = vec![
@@ -469,71 +442,12 @@ impl Writer<'_> {
             if common.is_none() {
                 keys.extend(check.clone().map(|check| ("check", check)));
             }
-            inline(keys.iter().map(|(key, value)| (*key, value)))
+            let keys = keys.iter().map(|(key, value)| (*key, value));
+            (inline(keys), server.at)
         };
-        let lines: Vec<String> = servers.iter().zip(&checks).map(line).collect();
+        let lines: Vec<(String, At)> = servers.iter().zip(&checks).map(line).collect();
         if !lines.is_empty() {
             self.list("servers", &lines);
         }
     }
-}
-
-/// The `check` of a server; `rules`: its backend has `option tcp-check`.
-fn check(server: &Server, rules: bool) -> Option<String> {
-    if !server.keys.check {
-        return None;
-    }
-    if server.keys.checks.is_empty() {
-        let word = if rules {
-            quote("tcp")
-        } else {
-            "true".to_owned()
-        };
-        return Some(word);
-    }
-    let order = [
-        "interval",
-        "fast-interval",
-        "down-interval",
-        "rise",
-        "fall",
-        "timeout",
-        "port",
-        "address",
-    ];
-    let keys = order.into_iter();
-    let keys = keys.filter_map(|key| Some((key, server.keys.checks.get(key)?)));
-    let kind = quote("tcp");
-    let kind = rules.then_some(("type", &kind));
-    Some(inline(kind.into_iter().chain(keys)))
-}
-
-/// The keys that all of several servers have.
-fn shared(servers: &[Server]) -> BTreeMap<&'static str, String> {
-    let [first, rest @ ..] = servers else {
-        return BTreeMap::new();
-    };
-    if rest.is_empty() {
-        return BTreeMap::new();
-    }
-    let mut shared = first.keys.keys.clone();
-    shared.retain(|key, value| {
-        let common = ["weight", "on-marked-down", "on-marked-up"].contains(key);
-        common
-            && rest
-                .iter()
-                .all(|server| server.keys.keys.get(key) == Some(value))
-    });
-    shared
-}
-
-/// What of a `defaults` stands in `[defaults]`.
-fn inherited(settings: &Settings) -> (Pairs, Pairs) {
-    let (mut pairs, timeouts) = pairs(settings, true, true);
-    let one_sided = keepalive(&settings.client_keepalive) != keepalive(&settings.server_keepalive);
-    pairs.retain(|(key, _)| match *key {
-        "keepalive" => !one_sided,
-        key => !OWN.contains(&key),
-    });
-    (pairs, timeouts)
 }

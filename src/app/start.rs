@@ -1,0 +1,103 @@
+//! How the process was started, and what others are told when it serves: the pid file, the processes
+//! that it takes over from, and the one that waits for a start in the background.
+//!
+//! Main thread, then control thread. `rlb run` has none of it; a start under the name `haproxy` does.
+
+use super::{Error, system};
+use crate::log::events::EventLog;
+use crate::sys::launcher::Launcher;
+use crate::sys::old_processes::OldProcesses;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// What signals mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SignalMeaning {
+    /// As docs/reload-and-upgrade.md says: TERM waits for sessions, HUP reloads, USR2 upgrades.
+    #[default]
+    Rlb,
+    /// As HAProxy's: TERM ends at once. `reloads`: HUP and USR2 reload, as of HAProxy's master process;
+    /// otherwise HUP logs the state of the servers.
+    Haproxy {
+        /// Whether a signal reloads.
+        reloads: bool,
+    },
+}
+
+/// How the process was started.
+#[derive(Debug, Default)]
+pub struct Start {
+    /// What signals mean.
+    pub signals: SignalMeaning,
+    /// The processes to take over from.
+    pub old: Option<Rc<OldProcesses>>,
+    /// Where the process id is written once everything that can fail has succeeded.
+    pub pid_file: Option<PathBuf>,
+    /// The process that waits until this one serves, and the events, which go to its standard error
+    /// until then.
+    pub launcher: Option<(Launcher, EventLog)>,
+}
+
+impl Start {
+    /// Writes the pid file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn write_pid_file(&self) -> Result<(), Error> {
+        let written = self.pid_file.as_deref().map_or(Ok(()), write_pid);
+        written.map_err(system("cannot write the pid file"))
+    }
+
+    /// Tells the old processes and the one that waits that this process serves.
+    pub(super) fn tell(self) {
+        // The table of sockets was the other owner.
+        if let Some(old) = self.old.and_then(Rc::into_inner) {
+            old.finish();
+        }
+        if let Some((launcher, events)) = self.launcher {
+            events.leave_stderr();
+            if let Err(error) = launcher.ready() {
+                tracing::warn!(%error, "standard output and error stay open");
+            }
+        }
+    }
+}
+
+/// Replaces the file, so that a link at its path is not followed.
+fn write_pid(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)?;
+    writeln!(file, "{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_at_the_path_of_the_pid_file_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, path) = (folder.path().join("target"), folder.path().join("pid"));
+        fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let start = Start {
+            pid_file: Some(path.clone()),
+            ..Start::default()
+        };
+        start.write_pid_file().unwrap();
+        let written = fs::read_to_string(&path).unwrap();
+        assert_eq!(written, format!("{}\n", std::process::id()));
+        assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
+    }
+}

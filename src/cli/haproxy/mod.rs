@@ -1,0 +1,364 @@
+//! The program under the name `haproxy`: HAProxy's command line, messages, exit codes and signals, so
+//! that a unit, a container or a script that starts HAProxy starts rlb with the same words.
+//!
+//! The files are converted as by `rlb run --haproxy`; what is not carried over is an error here too,
+//! unless `--allow-degraded` or `--http=drop` stand on the command line. Main thread.
+
+mod arguments;
+mod messages;
+mod version;
+
+use super::limits;
+use crate::app::{self, SignalMeaning, Start};
+use crate::config::{Limits, Load};
+use crate::control::handover::{self, Predecessor, Program};
+use crate::convert::{self, Conversion, Converted, HaproxyFiles, Input, ProcessWords};
+use crate::log::events::{self, EventFormat};
+use crate::sys::launcher::{self, Launcher};
+use crate::sys::old_processes::{OldProcesses, listener_of};
+use arguments::{Arguments, Refused, Request};
+use messages::Messages;
+use rustix::process::Signal;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+
+/// The name.
+const NAME: &str = "haproxy";
+
+/// Exit code of files without an error in which nothing listens.
+const EXIT_NO_LISTENER: u8 = 2;
+/// Exit code of a condition that cannot be read.
+const EXIT_CONDITION: u8 = 2;
+
+/// How long writing the last events may take.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
+
+/// The words of the command line when the program was started under the name `haproxy`.
+pub(super) fn words() -> Option<Vec<OsString>> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().map(Path::new)?.file_name()?;
+    (name == NAME).then_some(words)
+}
+
+/// Does what the words ask for.
+pub(super) fn run(words: &[OsString]) -> ExitCode {
+    let (name, rest) = words.split_first().unzip();
+    let name = name.map_or(OsStr::new(NAME), OsString::as_os_str);
+    let request = match arguments::parse(rest.unwrap_or_default()) {
+        Ok(request) => request,
+        Err(refused) => return refuse(&refused, name),
+    };
+    match request {
+        Request::Version(which) => {
+            print!("{}", version::text(which));
+            ExitCode::SUCCESS
+        }
+        Request::Condition(text) => match convert::condition_holds(&text) {
+            Ok(holds) => ExitCode::from(u8::from(!holds)),
+            Err(why) => {
+                let text = format!("config : Failed to evaluate condition: {why}");
+                Messages::new(false).alert(&text);
+                ExitCode::from(EXIT_CONDITION)
+            }
+        },
+        Request::Run(arguments) => match run_or_check(&arguments, words) {
+            Ok(code) => code,
+            Err(Told) => ExitCode::FAILURE,
+        },
+    }
+}
+
+fn refuse(refused: &Refused, name: &OsStr) -> ExitCode {
+    let usage = || {
+        print!("{}", version::text(arguments::Version::Lines));
+        eprint!("{}", version::usage(&name.to_string_lossy()));
+    };
+    match refused {
+        Refused::Usage => usage(),
+        Refused::Misused(why) => {
+            Messages::new(false).alert(why);
+            usage();
+        }
+        Refused::Alert(why) => Messages::new(false).alert(why),
+    }
+    ExitCode::FAILURE
+}
+
+/// What went wrong was told.
+struct Told;
+
+/// The process that has started this one, in one of the two ways in which rlb starts itself.
+struct StartedBy {
+    predecessor: Option<Predecessor>,
+    launcher: Option<Launcher>,
+}
+
+impl StartedBy {
+    fn of_this_process(messages: &Messages) -> Result<Self, Told> {
+        let predecessor = or_alert(messages, "cannot take over", Predecessor::connect())?;
+        // What the process before was started with is still in the environment.
+        let launcher = match predecessor {
+            Some(_) => Ok(None),
+            None => Launcher::of_this_process(),
+        };
+        let launcher = or_alert(messages, "cannot go into the background", launcher)?;
+        Ok(Self {
+            predecessor,
+            launcher,
+        })
+    }
+
+    /// Whether it has done what is done once.
+    fn is_rlb(&self) -> bool {
+        self.predecessor.is_some() || self.launcher.is_some()
+    }
+}
+
+fn or_alert<T>(messages: &Messages, what: &str, done: std::io::Result<T>) -> Result<T, Told> {
+    done.map_err(|error| {
+        messages.alert(&format!("[haproxy.main()] {what}: {error}"));
+        Told
+    })
+}
+
+fn run_or_check(arguments: &Arguments, words: &[OsString]) -> Result<ExitCode, Told> {
+    let messages = Messages::new(arguments.quiet && !arguments.verbose);
+    if let Some(started) = handover::start_next() {
+        let what = "cannot start the process that is to take over";
+        return or_alert(&messages, what, started).map(|()| ExitCode::SUCCESS);
+    }
+    // Before anything can change the program's path.
+    let program = Program::of_this_process();
+    let program = or_alert(&messages, "cannot tell where this program is", program)?;
+    let started_by = StartedBy::of_this_process(&messages)?;
+    if let (Some(directory), false) = (&arguments.directory, started_by.is_rlb()) {
+        let what = format!("Could not change to directory {}", directory.display());
+        or_alert(&messages, &what, std::env::set_current_dir(directory))?;
+    }
+    let result = checked(arguments, &messages);
+    let checked = result.inspect_err(|Told| {
+        if let Some(predecessor) = &started_by.predecessor {
+            predecessor.refuse("the configuration is not valid: what it has logged says why");
+        }
+    })?;
+    if arguments.check {
+        return Ok(checked.verdict(arguments, &messages));
+    }
+    if checked.daemon(arguments) && !started_by.is_rlb() {
+        let what = "Cannot fork";
+        return or_alert(&messages, what, launcher::launch(words));
+    }
+    if let (Some(memory), false) = (&arguments.memory, started_by.is_rlb()) {
+        let text = format!("-m {memory}: rlb limits its memory by `maxconn` alone");
+        messages.notice(&text);
+    }
+    serve(arguments, checked, program, started_by)
+}
+
+/// Files that could be run.
+struct Checked {
+    files: HaproxyFiles,
+    limits: Limits,
+    load: Load,
+    process: ProcessWords,
+    listens: bool,
+}
+
+/// Reads, converts and loads the files, and tells what is wrong with them.
+fn checked(arguments: &Arguments, messages: &Messages) -> Result<Checked, Told> {
+    if let Some(why) = messages::unreadable(&arguments.files) {
+        messages.alert(&why);
+        return Err(Told);
+    }
+    if !arguments.master_sockets.is_empty() && !arguments.master_worker {
+        let text = "config : a master CLI socket was defined, but master-worker mode (-W) is not \
+                    enabled.";
+        messages.warning(text);
+    }
+    let files = HaproxyFiles {
+        paths: arguments.files.clone(),
+        more: arguments.statements(),
+        options: arguments.convert,
+    };
+    let limits = limits::of_this_machine();
+    let Converted { load, conversion } = files.load(&limits);
+    let Some(conversion) = conversion else {
+        if let Err(problems) = &load.loaded {
+            for problem in problems {
+                messages.alert(&problem.message);
+            }
+        }
+        return Err(Told);
+    };
+    let Conversion {
+        report,
+        process,
+        listens,
+        ..
+    } = conversion;
+    messages.tell_report(&report, arguments.verbose || arguments.diagnostic);
+    let (Ok((_, problems)) | Err(problems)) = &load.loaded;
+    messages.tell_load(problems);
+    if load.loaded.is_err() {
+        messages.alert("config : Fatal errors found in configuration.");
+        return Err(Told);
+    }
+    if messages.warned() && (arguments.zero_warning || process.zero_warning) {
+        let text = "config : Some warnings were found and 'zero-warning' is set. Aborting.";
+        messages.alert(text);
+        return Err(Told);
+    }
+    Ok(Checked {
+        files,
+        limits,
+        load,
+        process,
+        listens,
+    })
+}
+
+impl Checked {
+    /// What `-c` says of it.
+    fn verdict(&self, arguments: &Arguments, messages: &Messages) -> ExitCode {
+        if messages.warned() {
+            messages.say("Warnings were found.");
+        }
+        // HAProxy's master process always listens.
+        if self.listens || arguments.master_worker || self.process.master_worker {
+            messages.say("Configuration file is valid");
+            ExitCode::SUCCESS
+        } else {
+            messages.say(
+                "Configuration file has no error but will not start (no listener) => exit(2).",
+            );
+            ExitCode::from(EXIT_NO_LISTENER)
+        }
+    }
+
+    /// Whether it is to run in the background.
+    fn daemon(&self, arguments: &Arguments) -> bool {
+        arguments.daemon || (self.process.daemon && !arguments.foreground)
+    }
+}
+
+impl Arguments {
+    /// The options that are statements of a configuration.
+    fn statements(&self) -> Option<Input> {
+        let maxconn = self.maxconn.map(|number| format!("  maxconn {number}\n"));
+        let sockets = self.master_sockets.iter().filter(|_| self.master_worker);
+        let sockets = sockets.map(|socket| {
+            let words = socket.replace(' ', "\\ ").replace(',', " ");
+            format!("  stats socket {words} level admin\n")
+        });
+        let lines: String = maxconn.into_iter().chain(sockets).collect();
+        (!lines.is_empty()).then(|| Input {
+            name: "command line".to_owned(),
+            bytes: format!("global\n{lines}").into_bytes(),
+        })
+    }
+
+    /// The processes to take over from.
+    fn old_processes(&self) -> Option<Rc<OldProcesses>> {
+        let signal = if self.terminate {
+            Signal::TERM
+        } else {
+            Signal::USR1
+        };
+        let old = match (&self.old[..], &self.sockets_of) {
+            ([], None) => return None,
+            ([], Some(path)) => {
+                let pid = listener_of(path).map(|pid| pid.as_raw_nonzero().get());
+                OldProcesses::new(pid.as_slice(), None)
+            }
+            (pids, _) => OldProcesses::new(pids, Some(signal)),
+        };
+        (!old.is_empty()).then(|| Rc::new(old))
+    }
+
+    fn level(&self) -> LevelFilter {
+        if self.debug {
+            LevelFilter::DEBUG
+        } else if self.quiet && !self.verbose {
+            LevelFilter::WARN
+        } else {
+            LevelFilter::INFO
+        }
+    }
+}
+
+/// Runs until a signal or an upgrade ends it.
+fn serve(
+    arguments: &Arguments,
+    checked: Checked,
+    program: Program,
+    StartedBy {
+        predecessor,
+        launcher,
+    }: StartedBy,
+) -> Result<ExitCode, Told> {
+    let messages = Messages::new(arguments.quiet && !arguments.verbose);
+    let log = events::init(events::Options {
+        format: EventFormat::Human,
+        level: arguments.level(),
+    });
+    let log = or_alert(
+        &messages,
+        "cannot write events",
+        log.map_err(std::io::Error::other),
+    )?;
+    let daemon = checked.daemon(arguments);
+    let Checked {
+        files,
+        limits,
+        load,
+        process,
+        ..
+    } = checked;
+    let Ok((config, _)) = load.loaded else {
+        return Err(Told);
+    };
+    let reloads = arguments.master_worker || process.master_worker;
+    let pid_file = arguments.pid_file.clone();
+    let pid_file = pid_file.or_else(|| process.pid_file.map(PathBuf::from));
+    let options = app::RunOptions {
+        config,
+        input: files.input(),
+        files: load.files,
+        limits,
+        program: Some(program),
+        predecessor: predecessor.clone(),
+        start: Start {
+            signals: SignalMeaning::Haproxy { reloads },
+            // The process before has dealt with them.
+            old: predecessor
+                .is_none()
+                .then(|| arguments.old_processes())
+                .flatten(),
+            pid_file: pid_file.filter(|_| daemon || reloads),
+            launcher: launcher.map(|launcher| (launcher, log.clone())),
+        },
+    };
+    let ended = app::run(options);
+    log.flush(FLUSH_MAX);
+    ended.map(|()| ExitCode::SUCCESS).map_err(|error| {
+        if let Some(predecessor) = predecessor {
+            predecessor.refuse(&error.to_string());
+        }
+        tell_failure(&error, &messages);
+        Told
+    })
+}
+
+fn tell_failure(error: &app::Error, messages: &Messages) {
+    let app::Error::Listen(problems) = error else {
+        return messages.alert(&format!("[haproxy.main()] {error}"));
+    };
+    for problem in problems {
+        messages.alert(&format!("Binding for proxy {problem}"));
+    }
+    messages.alert("[haproxy.main()] Some protocols failed to start their listeners! Exiting.");
+}

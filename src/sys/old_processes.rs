@@ -1,0 +1,255 @@
+//! The processes that a new one takes over from (`haproxy -sf PID`): their listening sockets are
+//! duplicated, and they are signalled once the new process listens.
+//!
+//! A duplicate is the same socket, so nothing that waits in it is lost when the old process closes
+//! its own. The kernel allows to duplicate (`pidfd_getfd(2)`, since Linux 5.6) where it allows to
+//! trace: root may, and another user of the same id unless the system forbids it. Where it does not,
+//! a new socket joins the old one's address. Control thread, before anything is announced.
+
+use super::socket::{self, Address, Options, is_abstract, unix_address};
+use rustix::event::{Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, getpid, kill_process, pidfd_getfd, pidfd_open,
+    pidfd_send_signal,
+};
+use socket2::{Domain, Socket, Type};
+use std::cell::Cell;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long an old process may take to leave an address that it was told to leave (SIGTTOU).
+const LEAVE_MAX: Duration = Duration::from_secs(2);
+/// Pause before an address is tried again.
+const LEAVE_RETRY: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
+
+/// Processes to take over from.
+#[derive(Debug)]
+pub struct OldProcesses {
+    processes: Vec<OldProcess>,
+    /// What they are told when the new process serves; `None`: they are told nothing.
+    signal: Option<Signal>,
+    /// Since when they have been told to leave their addresses.
+    paused: Cell<Option<Instant>>,
+}
+
+#[derive(Debug)]
+struct OldProcess {
+    pid: Pid,
+    /// The process itself; `None` before Linux 5.3.
+    pidfd: Option<OwnedFd>,
+}
+
+impl OldProcess {
+    fn signal(&self, signal: Signal) -> bool {
+        let sent = match &self.pidfd {
+            Some(pidfd) => pidfd_send_signal(pidfd, signal),
+            None => kill_process(self.pid, signal),
+        };
+        sent.is_ok()
+    }
+
+    /// Duplicates of its listening sockets.
+    fn sockets(&self) -> io::Result<Vec<Socket>> {
+        let pidfd = self.pidfd.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let folder = format!("/proc/{}/fd", self.pid.as_raw_nonzero());
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(fd) = name.to_str().and_then(|it| it.parse::<RawFd>().ok()) else {
+                continue;
+            };
+            let link = fs::read_link(entry.path()).unwrap_or_default();
+            if !link.to_string_lossy().starts_with("socket:") {
+                continue;
+            }
+            match pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty()) {
+                Ok(fd) => found.push(Socket::from(fd)),
+                // It was closed meanwhile.
+                Err(rustix::io::Errno::BADF) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        found.retain(|socket| {
+            socket.is_listener().unwrap_or(false)
+                && socket.r#type().is_ok_and(|kind| kind == Type::STREAM)
+        });
+        Ok(found)
+    }
+}
+
+impl OldProcesses {
+    /// Those of `pids` that exist and are not this process. `signal` is what they are told when the
+    /// new process serves.
+    pub fn new(pids: &[i32], signal: Option<Signal>) -> Self {
+        let pids = pids.iter().filter(|pid| **pid > 0);
+        let pids = pids.filter_map(|pid| Pid::from_raw(*pid));
+        let others = pids.filter(|pid| *pid != getpid());
+        let processes = others.filter_map(|pid| match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Some(OldProcess {
+                pid,
+                pidfd: Some(pidfd),
+            }),
+            Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => None,
+            Err(_) => Some(OldProcess { pid, pidfd: None }),
+        });
+        Self {
+            processes: processes.collect(),
+            signal,
+            paused: Cell::new(None),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.processes.is_empty()
+    }
+
+    /// Duplicates of their listening sockets, and the reason for each process whose sockets cannot
+    /// be had.
+    pub fn sockets(&self) -> (Vec<Socket>, Vec<(i32, io::Error)>) {
+        let mut refused = Vec::new();
+        let mut sockets = Vec::new();
+        for process in &self.processes {
+            match process.sockets() {
+                Ok(more) => sockets.extend(more),
+                Err(error) => refused.push((process.pid.as_raw_nonzero().get(), error)),
+            }
+        }
+        (sockets, refused)
+    }
+
+    /// Opens sockets, on an address that an old process still listens on too: a TCP socket joins its
+    /// address, or has it once the old process has left it (SIGTTOU); a unix socket takes its path.
+    ///
+    /// # Errors
+    /// Those of [`socket::listen`]; `AddrInUse` when another process listens there.
+    pub fn listen(&self, options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
+        let in_use = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        match socket::listen(options, shards) {
+            Err(error) if in_use(&error) && !self.is_empty() => {}
+            result => return result,
+        }
+        if let Address::Unix(path) = &options.address {
+            if self.listens_at(path) && !is_abstract(path) {
+                fs::remove_file(path)?;
+            }
+            return socket::listen(options, shards);
+        }
+        let join = Options {
+            join: true,
+            ..options.clone()
+        };
+        loop {
+            match socket::listen(&join, shards) {
+                Err(error) if in_use(&error) => {
+                    let since = self.paused.get().unwrap_or_else(Instant::now);
+                    self.paused.set(Some(since));
+                    if !self.tell(Signal::TTOU) || since.elapsed() > LEAVE_MAX {
+                        return Err(error);
+                    }
+                    // It sends no event when it has left the address.
+                    poll(&mut [], Some(&LEAVE_RETRY))?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Whether one of them listens on the unix socket at `path`.
+    fn listens_at(&self, path: &Path) -> bool {
+        listener_of(path).is_some_and(|pid| self.processes.iter().any(|it| it.pid == pid))
+    }
+
+    /// Tells them that the new process serves.
+    pub fn finish(self) {
+        if let Some(signal) = self.signal {
+            self.tell(signal);
+        }
+        self.paused.set(None);
+    }
+
+    /// Whether one of them was told.
+    fn tell(&self, signal: Signal) -> bool {
+        let mut told = false;
+        for process in &self.processes {
+            told |= process.signal(signal);
+        }
+        told
+    }
+}
+
+impl Drop for OldProcesses {
+    /// A new process that does not serve lets the old ones go on.
+    fn drop(&mut self) {
+        if self.paused.get().is_some() {
+            self.tell(Signal::TTIN);
+        }
+    }
+}
+
+/// The process that listens on the unix socket at `path`.
+pub fn listener_of(path: &Path) -> Option<Pid> {
+    let address = unix_address(path).ok()?;
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).ok()?;
+    probe.set_nonblocking(true).ok()?;
+    probe.connect(&address).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(probe.as_fd()).ok()?;
+    Some(peer.pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn own_pid() -> i32 {
+        getpid().as_raw_nonzero().get()
+    }
+
+    #[test]
+    fn this_process_and_processes_that_are_gone_are_left_out() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let gone = i32::try_from(child.id()).unwrap();
+        child.wait().unwrap();
+        assert!(OldProcesses::new(&[own_pid(), gone, 0, -5], None).is_empty());
+    }
+
+    #[test]
+    fn the_listening_sockets_of_a_process_are_found_and_no_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let pid = getpid();
+        let process = OldProcess {
+            pid,
+            pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
+        };
+        let sockets = process.sockets().unwrap();
+        let here = |socket: &Socket| socket.local_addr().unwrap().as_socket() == Some(address);
+        assert_eq!(sockets.iter().filter(|socket| here(socket)).count(), 1);
+        assert!(sockets.iter().all(|socket| socket.is_listener().unwrap()));
+    }
+
+    #[test]
+    fn a_path_is_taken_from_an_old_process_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(listener_of(&path), Some(getpid()));
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let other = OldProcesses::new(&[i32::try_from(child.id()).unwrap()], None);
+        assert!(!other.is_empty() && !other.listens_at(&path));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
