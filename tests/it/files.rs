@@ -141,6 +141,34 @@ fn the_warnings_of_a_refused_reload_or_start_are_logged_as_warnings() {
     scene.rlb.stop();
 }
 
+/// Fault 9: a file that is cut off, then one that cannot be read for longer than a cut one is waited for, then
+/// another that is cut off.
+#[test]
+fn fault_09_a_slow_writer_takes_nothing_away_after_a_file_that_cannot_be_read() {
+    let peer = Peer::start(Behaviour::Echo);
+    let second = "[[listen]]\nname = \"second\"\nbind = \"127.0.0.1:0\"\nservers = [{ name = \"s\", address = \"127.0.0.1:1\" }]\n";
+    let config = Config::new().server_with(peer.address(), "check = false");
+    let watched = "[global]\nwatch = true\n";
+    let cut = config.to_string().replacen("[global]\n", watched, 1);
+    let whole = format!("{cut}\n{second}");
+    let rlb = Rlb::start(&whole);
+    let path = rlb.config_path();
+    let deferred = || rlb.events().with("reload deferred").len();
+    fs::write(&path, &cut).expect("written");
+    eventually_eq(STOP_WITHIN, &1, deferred);
+    // For longer than a doubt lasts.
+    fs::write(&path, "[[listen").expect("written");
+    rlb.events().wait_for("reload refused");
+    pace_until(Instant::now() + Duration::from_secs(31));
+    fs::write(&path, &cut).expect("written");
+    eventually_eq(STOP_WITHIN, &2, deferred);
+    connect(rlb.addresses("second")[0]);
+    fs::write(&path, &whole).expect("written");
+    pace_until(Instant::now() + Duration::from_secs(6));
+    connect(rlb.addresses("second")[0]);
+    rlb.stop();
+}
+
 /// Faults 9 and 32: while a file is written in steps, nothing is closed; then it is in force.
 #[test]
 fn fault_09_a_slow_writer_takes_nothing_away() {

@@ -324,7 +324,11 @@ impl Reloader {
             files,
         } = match self.load().await {
             Ok(loaded) => loaded,
-            Err(problems) => return self.refuse(trigger, problems),
+            Err(problems) => {
+                // What cannot be loaded takes nothing away. The next file that does is waited for anew.
+                self.watch.stop_waiting();
+                return self.refuse(trigger, problems);
+            }
         };
         let changes = plan(&self.current, &written);
         if trigger == Trigger::Watch {
