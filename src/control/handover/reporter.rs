@@ -194,3 +194,113 @@ impl OlderChannel {
         format!("older\nupgrades={}", self.upgrades)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::{GlobalLive, WorkerToken};
+    use crate::state::test_config::{backend, config, server};
+    use crate::state::{ControlHandle, Origin};
+    use std::fs::File;
+    use std::io::Read;
+
+    struct Fixture {
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        new: Link,
+        stop: CancellationToken,
+    }
+
+    impl Fixture {
+        /// A reporter that has handed over with its counters at 0, to run; and the new process's end.
+        fn new() -> (Self, impl Future<Output = ()>) {
+            let now = Instant::now();
+            let origin = Origin {
+                global: Arc::new(GlobalLive::new(now, 2)),
+                maxconn: 100,
+                shards: 2,
+                now,
+            };
+            let config = config(vec![backend("b", vec![server("s1")])]);
+            let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::initial(&config, &origin)));
+            let (control, _) = ControlHandle::new();
+            let (passed, _) = mpsc::channel(1);
+            let (ours, theirs) = Channel::pair().unwrap();
+            let go = counters::write(&snapshot.load(), now);
+            let parts = ReporterParts {
+                snapshot: Arc::clone(&snapshot),
+                old_processes: OldProcesses::new(origin.global, control),
+                passed,
+            };
+            let stop = CancellationToken::new();
+            let run = Reporter::new(Arc::new(ours), go).run(parts, stop.clone());
+            let new = Link::new(Arc::new(Channel::from_fd(theirs).unwrap())).unwrap();
+            (
+                Self {
+                    snapshot,
+                    new,
+                    stop,
+                },
+                run,
+            )
+        }
+
+        /// A session of so many bytes.
+        fn count(&self, bytes: u64) {
+            let snapshot = self.snapshot.load();
+            let live = &snapshot.backends[0].as_ref().unwrap().servers[0].live;
+            live.traffic.mine(&WorkerToken::new(0)).bin.add(bytes);
+        }
+
+        /// The next message, and the text of its file.
+        async fn next(&self) -> Option<(String, String)> {
+            let Message { text, mut fds } = self.new.receive().await.unwrap()?;
+            let mut file = String::new();
+            if let Some(fd) = fds.pop() {
+                File::from(fd).read_to_string(&mut file).unwrap();
+            }
+            Some((word(&text).to_owned(), file))
+        }
+    }
+
+    fn bytes(file: &str) -> Option<u64> {
+        file.trim_end().rsplit_once("bin=")?.1.parse().ok()
+    }
+
+    #[tokio::test]
+    async fn counters_are_reported_as_differences_and_at_the_end() {
+        let (fixture, run) = Fixture::new();
+        let new = async {
+            fixture.new.send("version\nnumber=1", &[]).unwrap();
+            assert_eq!(fixture.next().await.unwrap().0, "process");
+            fixture.count(5);
+            let mut sum = 0;
+            while sum < 5 {
+                let (word, file) = fixture.next().await.unwrap();
+                sum += bytes(&file).unwrap_or(0);
+                assert!(word == "sessions" || word == "counters", "{word}");
+            }
+            fixture.count(7);
+            fixture.stop.cancel();
+            while let Some((_, file)) = fixture.next().await {
+                sum += bytes(&file).unwrap_or(0);
+            }
+            assert_eq!(sum, 12);
+        };
+        tokio::join!(run, new);
+    }
+
+    /// A new process of another version may not read: it gets the last report alone, and holds nothing up.
+    #[tokio::test]
+    async fn a_new_process_that_does_not_answer_gets_the_last_report_alone() {
+        let (fixture, run) = Fixture::new();
+        fixture.count(3);
+        let stop = async {
+            fixture.new.send("a word of a later version", &[]).unwrap();
+            fixture.stop.cancel();
+        };
+        tokio::join!(run, stop);
+        let (word, file) = fixture.next().await.unwrap();
+        assert_eq!((&*word, bytes(&file)), ("counters", Some(3)));
+        assert!(fixture.next().await.is_none());
+    }
+}
