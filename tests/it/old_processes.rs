@@ -1,7 +1,7 @@
 //! After an upgrade the old process is not out of sight as long as it has sessions: `show proc`, `@!PID`, the
 //! page and the metrics show it, and what it counts is counted.
 
-use crate::harness::client::{TIMEOUT, connect, echo, read_to_end};
+use crate::harness::client::{End, TIMEOUT, connect, echo, read_to_end};
 use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::load::Load;
 use crate::harness::peer::{Behaviour, Peer};
@@ -145,10 +145,13 @@ fn sessions_of_a_server_are_ended_in_an_old_process_without_a_runtime_socket() {
     let address = ports::free();
     let config = on(address, &peers);
     let mut rlb = Rlb::start(&config);
-    let mut streams: Vec<TcpStream> = (0..2).map(|_| connect(address)).collect();
-    for stream in &mut streams {
-        echo(stream, b"one each");
-    }
+    // One after the other, so that the first is the first server's.
+    let one = || {
+        let mut stream = connect(address);
+        echo(&mut stream, b"one each");
+        stream
+    };
+    let mut streams = [one(), one()];
     let dir = tempfile::tempdir().expect("a directory");
     let socket = dir.path().join("admin.sock");
     let api = format!(
@@ -164,7 +167,7 @@ fn sessions_of_a_server_are_ended_in_an_old_process_without_a_runtime_socket() {
     });
     let answer = ask(&socket, &format!("@!{pid} shutdown sessions server be/s1"));
     assert_eq!(answer, "\n");
-    read_to_end(&mut streams[0]);
+    assert_ne!(read_to_end(&mut streams[0]).1, End::Silence);
     echo(&mut streams[1], b"the other server's");
     drop(streams);
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
