@@ -3,7 +3,7 @@
 //! [`schedule`] decides when, [`probe`] connects once, and [`task`] does both for one server and reports to
 //! control. Only control decides what a verdict changes ([`crate::state::ServerStatus`]).
 
-mod places;
+mod permits;
 pub mod probe;
 pub mod schedule;
 pub mod task;

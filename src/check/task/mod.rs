@@ -5,7 +5,7 @@
 //! something reaches control, in the order of the checks. One that cannot, a pass of a server that is up with a
 //! full counter, is only noted; nearly every check is such.
 
-use super::places::Places;
+use super::permits::CheckPermits;
 use super::probe::{IdleSockets, Outcome, ProbeOptions, Target, probe};
 use super::schedule::{Grid, IntervalKind};
 use crate::config::descriptors::checks_at_once;
@@ -195,7 +195,7 @@ pub struct CheckContext {
     parts: CheckParts,
     /// Bounds the checks in flight, so that many servers without an answer do not use up the sessions'
     /// descriptors.
-    places: Places,
+    permits: CheckPermits,
     reset: Cell<bool>,
     idle: IdleSockets,
     origin: Instant,
@@ -208,7 +208,7 @@ impl CheckContext {
     pub fn new(parts: CheckParts) -> Rc<Self> {
         Rc::new(Self {
             parts,
-            places: Places::new(checks_at_once(u64::from(nofile()))),
+            permits: CheckPermits::new(checks_at_once(u64::from(nofile()))),
             reset: Cell::new(false),
             idle: IdleSockets::default(),
             origin: Instant::now(),
@@ -295,11 +295,11 @@ pub async fn run(
 /// Makes one check. `false` when control has ended.
 async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Target) -> bool {
     let (live, handle) = (&server.live, &server.handle);
-    // Usually a place is free, and no future is made to wait for one. A check that waits here begins late, and
+    // Usually a permit is free, and no future is made to wait for one. A check that waits here begins late, and
     // so does its timeout.
-    let _place = match context.places.try_take() {
-        Some(place) => place,
-        None => context.places.take().await,
+    let _permit = match context.permits.try_take() {
+        Some(permit) => permit,
+        None => context.permits.take().await,
     };
     live.check.begin();
     let started = Instant::now();

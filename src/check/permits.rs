@@ -1,23 +1,23 @@
-//! How many checks are in flight at once. Control thread only, so that a place costs a few instructions; a
+//! How many checks are in flight at once. Control thread only, so that a permit costs a few instructions; a
 //! semaphore for several threads costs ten times as many, at each of thousands of checks a second.
 
 use std::cell::Cell;
 use tokio::sync::Notify;
 
-/// The places of the checks in flight.
+/// The permits of the checks in flight.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct CheckPermits {
     free: Cell<u64>,
     waiting: Cell<u64>,
     freed: Notify,
 }
 
-/// One place, which its end makes free.
+/// One permit, which its end makes free.
 #[derive(Debug)]
-pub(super) struct Place<'a>(&'a Places);
+pub(super) struct CheckPermit<'a>(&'a CheckPermits);
 
-impl Places {
-    /// So many places.
+impl CheckPermits {
+    /// So many permits.
     pub(super) fn new(count: u64) -> Self {
         Self {
             free: Cell::new(count),
@@ -26,20 +26,20 @@ impl Places {
         }
     }
 
-    /// A place, if one is free.
-    pub(super) fn try_take(&self) -> Option<Place<'_>> {
+    /// A permit, if one is free.
+    pub(super) fn try_take(&self) -> Option<CheckPermit<'_>> {
         let left = self.free.get().checked_sub(1)?;
         self.free.set(left);
-        Some(Place(self))
+        Some(CheckPermit(self))
     }
 
-    /// Waits for a place. Those that wait longest are woken first; a check that begins at that moment may still
+    /// Waits for a permit. Those that wait longest are woken first; a check that begins at that moment may still
     /// be faster.
-    pub(super) async fn take(&self) -> Place<'_> {
+    pub(super) async fn take(&self) -> CheckPermit<'_> {
         let _waiting = Counted::new(&self.waiting);
         loop {
-            if let Some(place) = self.try_take() {
-                return place;
+            if let Some(permit) = self.try_take() {
+                return permit;
             }
             // A waiter that is dropped after it was woken wakes the next one.
             self.freed.notified().await;
@@ -47,12 +47,12 @@ impl Places {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for CheckPermit<'_> {
     fn drop(&mut self) {
-        let Self(places) = self;
-        places.free.set(places.free.get() + 1);
-        if places.waiting.get() > 0 {
-            places.freed.notify_one();
+        let Self(permits) = self;
+        permits.free.set(permits.free.get() + 1);
+        if permits.waiting.get() > 0 {
+            permits.freed.notify_one();
         }
     }
 }
@@ -79,24 +79,24 @@ mod tests {
     use std::rc::Rc;
     use tokio::task::{LocalSet, spawn_local, yield_now};
 
-    /// Some wait, some of them are ended while they wait or when they have just been woken: each place is taken
+    /// Some wait, some of them are ended while they wait or when they have just been woken: each permit is taken
     /// again, and never more than there are.
     #[tokio::test]
     async fn places_are_taken_again_whoever_gives_up_waiting() {
         let check = async {
-            let places = Rc::new(Places::new(2));
+            let permits = Rc::new(CheckPermits::new(2));
             let (busy, most, done) = (Cell::new(0), Cell::new(0), Cell::new(0_u32));
             let counts = Rc::new((busy, most, done));
             let checks: Vec<_> = (0..50)
                 .map(|_| {
-                    let (places, counts) = (Rc::clone(&places), Rc::clone(&counts));
+                    let (permits, counts) = (Rc::clone(&permits), Rc::clone(&counts));
                     spawn_local(async move {
                         let (busy, most, done) = &*counts;
-                        let place = places.take().await;
+                        let permit = permits.take().await;
                         let is_busy = Counted::new(busy);
                         most.set(most.get().max(busy.get()));
                         yield_now().await;
-                        drop((is_busy, place));
+                        drop((is_busy, permit));
                         done.set(done.get() + 1);
                     })
                 })
@@ -114,7 +114,7 @@ mod tests {
             let (_, most, done) = &*counts;
             assert!(ended > 0, "some gave up");
             assert_eq!((most.get(), done.get()), (2, 50 - ended));
-            assert_eq!((places.free.get(), places.waiting.get()), (2, 0));
+            assert_eq!((permits.free.get(), permits.waiting.get()), (2, 0));
         };
         LocalSet::new().run_until(check).await;
     }
