@@ -72,10 +72,14 @@ fn recv(socket: &TcpStream, most: usize) -> Result<usize, Errno> {
     rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()).map(|(count, _)| count)
 }
 
-/// Fills the send queue of `socket` until no more is taken.
-fn fill(socket: &TcpStream) {
+/// Fills the send queue of `socket` until no more is taken. Returns the bytes that were taken.
+fn fill(socket: &TcpStream) -> usize {
     let block = vec![1; 1 << 16];
-    while rustix::net::send(socket, &block, SendFlags::NOSIGNAL).is_ok() {}
+    let mut taken = 0;
+    while let Ok(count) = rustix::net::send(socket, &block, SendFlags::NOSIGNAL) {
+        taken += count;
+    }
+    taken
 }
 
 /// Waits until this many bytes can be read.
@@ -333,7 +337,10 @@ fn a_read_from_a_unix_socket_ends_at_a_message_with_a_descriptor() {
 fn a_linger_of_zero_discards_what_was_not_acknowledged() {
     // worker/relay/lifecycle.rs: it is set only when nothing is.
     let (near, mut far) = connection();
-    fill(&near);
+    // So that not everything fits on the other side.
+    let small = |far: &TcpStream| SockRef::from(far).set_recv_buffer_size(1 << 16);
+    small(&far).expect("a socket");
+    let filled = fill(&near);
     SockRef::from(&near)
         .set_linger(Some(Duration::ZERO))
         .expect("a socket");
@@ -349,17 +356,15 @@ fn a_linger_of_zero_discards_what_was_not_acknowledged() {
             }
         }
     };
+    assert!(queued < filled, "{queued} of {filled} came");
     let (near, mut far) = connection();
-    fill(&near);
+    small(&far).expect("a socket");
+    let filled = fill(&near);
     near.set_nonblocking(false).expect("a socket");
     drop(near);
     let mut whole = Vec::new();
     far.read_to_end(&mut whole).expect("an orderly end");
-    assert!(
-        queued < whole.len(),
-        "{queued} of about {} came",
-        whole.len()
-    );
+    assert_eq!(whole.len(), filled);
 }
 
 #[test]

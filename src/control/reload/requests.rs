@@ -282,21 +282,22 @@ mod tests {
             let mut command = std::process::Command::new("sleep");
             command.arg("60").spawn().unwrap()
         };
+        // A shell may ignore SIGHUP for what it starts (nohup), but not SIGUSR2.
         // Before the end of the upgrade, and between it and the end of the task.
         for late in [false, true] {
             let (handle, mut requests) = Requests::new();
             let mut new = sleeper();
             let upgrading = requests.upgrading();
             if !late {
-                handle.signalled();
-                handle.signalled();
+                handle.upgrade_signalled();
+                handle.upgrade_signalled();
             }
             requests.taken_over_by(NewProcess::numbered(new.id()));
             drop(upgrading);
             if late {
-                handle.signalled();
+                handle.upgrade_signalled();
             }
-            assert_eq!(new.wait().unwrap().signal(), Some(Signal::HUP.as_raw()));
+            assert_eq!(new.wait().unwrap().signal(), Some(Signal::USR2.as_raw()));
         }
     }
 
