@@ -120,7 +120,7 @@ fn fault_08_a_reload_prints_its_warnings() {
     scene.rlb.stop();
 }
 
-/// Review 15 of milestone 4: the warnings of a refused reload were logged as errors.
+/// The warnings of a refused reload were logged as errors.
 #[test]
 fn the_warnings_of_a_refused_reload_or_start_are_logged_as_warnings() {
     let (scene, _peer) = scene(Config::new());

@@ -163,7 +163,7 @@ fn fault_33_a_unix_bind_whose_file_is_removed_is_opened_again() {
     rlb.stop_after(kept);
 }
 
-/// Review 11 of milestone 4: a second socket that was lost within five seconds of the first waited for the rest of
+/// A second socket that was lost within five seconds of the first waited for the rest of
 /// them.
 #[test]
 fn each_lost_socket_is_opened_as_soon_as_its_loss_is_noticed() {

@@ -175,7 +175,7 @@ fn sessions_of_a_server_are_ended_in_an_old_process_without_a_runtime_socket() {
     next.stop();
 }
 
-/// Review 8 of milestone 4: six of 4,175 sessions were missing in the counters after upgrades under load.
+/// Six of 4,175 sessions were missing in the counters after upgrades under load.
 #[test]
 fn counters_are_exact_after_upgrades_under_load() {
     let peers: Vec<Peer> = (0..2).map(|_| Peer::start(Behaviour::Echo)).collect();

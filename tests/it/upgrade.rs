@@ -514,7 +514,7 @@ fn fault_46_a_reload_during_an_upgrade_is_told_who_serves() {
     next.stop();
 }
 
-/// Review 13 of milestone 4: a SIGHUP during an upgrade was dropped without a line, and a file that had changed
+/// A SIGHUP during an upgrade was dropped without a line, and a file that had changed
 /// after the new process had read it was never loaded.
 #[test]
 fn a_sighup_during_an_upgrade_is_kept_and_followed_by_whoever_serves() {

@@ -354,7 +354,7 @@ mod tests {
         assert!(text.len() < 500, "zeroes are not written: {text}");
     }
 
-    /// Review 8 of milestone 4: what the old process counted after the hand-over was lost.
+    /// What the old process counted after the hand-over was lost.
     #[test]
     fn what_is_counted_later_is_told_once() {
         let now = Instant::now() + Duration::from_secs(100);

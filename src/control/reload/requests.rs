@@ -274,7 +274,7 @@ mod tests {
         assert!(handle.reload().await.is_some());
     }
 
-    /// Review 13 of milestone 4: a signal that came during an upgrade was dropped without a line.
+    /// A signal that came during an upgrade was dropped without a line.
     #[tokio::test]
     async fn signals_during_an_upgrade_go_to_the_new_process() {
         use std::os::unix::process::ExitStatusExt;
