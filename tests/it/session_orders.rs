@@ -2,7 +2,7 @@
 
 use crate::harness::client::TIMEOUT;
 use crate::harness::config::Config;
-use crate::harness::eventually::{eventually, eventually_true, in_some_try, pace_until};
+use crate::harness::eventually::{eventually, eventually_true, in_some_try};
 use crate::harness::peer::{Behaviour, Peer, Refuses};
 use crate::harness::runtime::Fixture;
 use crate::harness::syslog::Syslog;
@@ -10,14 +10,19 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The bound, from an order to the end of both sides.
 const ENDED_WITHIN: Duration = Duration::from_millis(200);
 
 /// Bytes that must have moved before: bulk is spliced by then.
 const MOVED: u64 = 1 << 20;
+
+/// Bytes of a small piece: less than rlb's buffer has.
+const PIECE: usize = 8 << 10;
 
 /// How the bytes are moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +73,9 @@ fn ended_after(moved: Moved, upload: bool, order: Order) -> Duration {
     let (listener, address) = listen(moved, &path);
     let (sender, server_ended) = sync_channel(1);
     let accepting = listener.try_clone().expect("a descriptor");
-    let server = std::thread::spawn(move || serve(&accepting, moved, upload, &sender));
+    let read = Arc::new(AtomicU64::new(0));
+    let (moved_server, moved_client) = ((moved, Arc::clone(&read)), (moved, read));
+    let server = std::thread::spawn(move || serve(&accepting, &moved_server, upload, &sender));
     let log = Syslog::udp();
     let primary = Refuses::start();
     let config = Config::new().log(format!("udp:{}", log.address()), "raw");
@@ -99,7 +106,7 @@ fn ended_after(moved: Moved, upload: bool, order: Order) -> Duration {
         fixture.rlb.wait_status("s1", "DOWN");
     }
     let client = connect(moved, &front, || fixture.rlb.address());
-    let client = std::thread::spawn(move || move_bytes(&client, moved, upload));
+    let client = std::thread::spawn(move || move_bytes(&client, &moved_client, upload));
     let column = if upload { "bin" } else { "bout" };
     eventually_true(TIMEOUT, "bulk flows", || {
         fixture.rlb.number(name, column) > MOVED
@@ -206,26 +213,45 @@ fn connect(moved: Moved, path: &Path, address: impl Fn() -> SocketAddr) -> Socke
 }
 
 /// Serves the one session until it ends, and tells when. Checks say nothing.
-fn serve(listener: &Socket, moved: Moved, upload: bool, ended: &SyncSender<Duration>) {
+fn serve(
+    listener: &Socket,
+    moved: &(Moved, Arc<AtomicU64>),
+    upload: bool,
+    ended: &SyncSender<Duration>,
+) {
     while let Ok((stream, _)) = listener.accept() {
-        let ended = ended.clone();
+        let (ended, moved) = (ended.clone(), moved.clone());
         std::thread::spawn(move || {
             if (&stream).read_exact(&mut [0]).is_ok() {
                 // The test may have failed and gone.
-                let _ = ended.send(move_bytes(&stream, moved, !upload));
+                let _ = ended.send(move_bytes(&stream, &moved, !upload));
             }
         });
     }
 }
 
-/// Writes, or reads, until the stream ends; when that was.
-fn move_bytes(mut stream: &Socket, moved: Moved, write: bool) -> Duration {
+/// Writes, or reads, until the stream ends; when that was. `read` counts what was read. Pieces follow each other
+/// when they were read: rlb never finds so much at once that it would be bulk.
+fn move_bytes(
+    mut stream: &Socket,
+    (moved, read): &(Moved, Arc<AtomicU64>),
+    write: bool,
+) -> Duration {
     let mut block = vec![7; 256 << 10];
     if !write {
-        while stream.read(&mut block).is_ok_and(|count| count > 0) {}
-    } else if moved == Moved::Copied {
-        while stream.write_all(&block[..8 << 10]).is_ok() {
-            pace_until(Instant::now() + Duration::from_millis(1));
+        while let Ok(count @ 1..) = stream.read(&mut block) {
+            read.fetch_add(count as u64, SeqCst);
+        }
+    } else if *moved == Moved::Copied {
+        let mut written = 0;
+        while stream.write_all(&block[..PIECE]).is_ok() {
+            written += PIECE as u64;
+            while read.load(SeqCst) < written {
+                if !matches!(stream.take_error(), Ok(None)) {
+                    return now();
+                }
+                std::thread::yield_now();
+            }
         }
     } else {
         while stream.write_all(&block).is_ok() {}
