@@ -6,7 +6,7 @@
 use super::{Error, system};
 use crate::log::events::EventLog;
 use crate::sys::launcher::Launcher;
-use crate::sys::old_processes::OldProcesses;
+use crate::sys::replaced::ReplacedProcesses;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -33,7 +33,7 @@ pub struct Start {
     /// What signals mean.
     pub signals: SignalMeaning,
     /// The processes to take over from.
-    pub old: Option<Rc<OldProcesses>>,
+    pub old: Option<Rc<ReplacedProcesses>>,
     /// Where the process id is written once everything that can fail has succeeded.
     pub pid_file: Option<PathBuf>,
     /// The process that waits until this one serves, and the events, which go to its standard error

@@ -1,5 +1,5 @@
-//! How many checks are in flight at once. Control thread only, so that a permit costs a few instructions; a
-//! semaphore for several threads costs ten times as many, at each of thousands of checks a second.
+//! How many checks are in flight at once. Control thread only: a permit costs a few instructions, one of a semaphore
+//! for several threads about a hundred, at each of thousands of checks a second.
 
 use std::cell::Cell;
 use tokio::sync::Notify;

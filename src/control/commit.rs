@@ -73,13 +73,7 @@ impl Control {
                 self.parts.workers.tell(worker, order).await;
             }
         }
-        let backends = next.backends.iter().flatten();
-        let changed = backends.filter(|backend| {
-            let before = base.backend(backend.id);
-            before.is_some_and(|before| !Arc::ptr_eq(before, backend))
-        });
-        self.tell_servers_changed(changed.map(|backend| backend.id).collect())
-            .await;
+        self.tell_backends_changed(&base, &next).await;
         self.tell_of_backends(&base, &next);
         // A reloader that has ended meanwhile, at a stop, needs them no more.
         let _ = commit.done.send(commit.listeners);

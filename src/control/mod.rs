@@ -323,13 +323,7 @@ impl Control {
         self.parts.snapshot.store(Arc::new(next));
         self.follow_specs(base);
         let next = self.parts.snapshot.load_full();
-        let backends = next.backends.iter().flatten();
-        let changed = backends.filter(|backend| {
-            let before = base.backend(backend.id);
-            before.is_some_and(|before| !Arc::ptr_eq(before, backend))
-        });
-        self.tell_servers_changed(changed.map(|backend| backend.id).collect())
-            .await;
+        self.tell_backends_changed(base, &next).await;
     }
 
     /// What follows from a change that is in force.
@@ -406,6 +400,17 @@ impl Control {
             let order = Order::ServersChanged(backends.into());
             self.parts.workers.tell_all(&order).await;
         }
+    }
+
+    /// The same for all backends that differ in `base` and `next`.
+    async fn tell_backends_changed(&self, base: &Snapshot, next: &Snapshot) {
+        let backends = next.backends.iter().flatten();
+        let changed = backends.filter(|backend| {
+            let before = base.backend(backend.id);
+            before.is_some_and(|before| !Arc::ptr_eq(before, backend))
+        });
+        let changed = changed.map(|backend| backend.id).collect();
+        self.tell_servers_changed(changed).await;
     }
 
     fn log(&self, line: LogLine) {

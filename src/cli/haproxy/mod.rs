@@ -15,7 +15,7 @@ use crate::control::handover::{self, Predecessor, Program};
 use crate::convert::{self, Conversion, Converted, HaproxyFiles, Input, ProcessWords};
 use crate::log::events::{self, EventFormat};
 use crate::sys::launcher::{self, Launcher};
-use crate::sys::old_processes::{OldProcesses, listener_of};
+use crate::sys::replaced::{ReplacedProcesses, listener_of};
 use arguments::{Arguments, Refused, Request};
 use messages::Messages;
 use rustix::process::Signal;
@@ -262,7 +262,7 @@ impl Arguments {
     }
 
     /// The processes to take over from.
-    fn old_processes(&self) -> Option<Rc<OldProcesses>> {
+    fn old_processes(&self) -> Option<Rc<ReplacedProcesses>> {
         let signal = if self.terminate {
             Signal::TERM
         } else {
@@ -272,9 +272,9 @@ impl Arguments {
             ([], None) => return None,
             ([], Some(path)) => {
                 let pid = listener_of(path).map(|pid| pid.as_raw_nonzero().get());
-                OldProcesses::new(pid.as_slice(), None)
+                ReplacedProcesses::new(pid.as_slice(), None)
             }
-            (pids, _) => OldProcesses::new(pids, Some(signal)),
+            (pids, _) => ReplacedProcesses::new(pids, Some(signal)),
         };
         (!old.is_empty()).then(|| Rc::new(old))
     }

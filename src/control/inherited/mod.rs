@@ -12,7 +12,7 @@ use crate::config::model::{Bind, BindAddress, Config};
 use crate::state::ServerState;
 use crate::stats::servers_state;
 use crate::sys::listen_fds::{self, PassedSocket};
-use crate::sys::old_processes::OldProcesses;
+use crate::sys::replaced::ReplacedProcesses;
 use crate::sys::service_manager::{self, ServiceManager, lasts};
 use crate::sys::socket::{self, Address, Options};
 use socket2::{SockAddr, Socket, Type};
@@ -38,7 +38,7 @@ pub struct Inherited {
     /// Another process accepts from them until this one is in charge.
     shared: bool,
     /// The processes to take over from.
-    old: Option<Rc<OldProcesses>>,
+    old: Option<Rc<ReplacedProcesses>>,
     manager: ServiceManager,
 }
 
@@ -75,7 +75,7 @@ impl Inherited {
     pub fn receive(
         config: &Config,
         manager: ServiceManager,
-        old: Option<Rc<OldProcesses>>,
+        old: Option<Rc<ReplacedProcesses>>,
     ) -> Self {
         let passed = listen_fds::receive();
         for (fd, error) in &passed.refused {
@@ -246,7 +246,7 @@ impl Inherited {
 }
 
 /// Duplicates of what the old processes listen on. They have no name: no manager stores them.
-fn duplicates(old: &OldProcesses) -> impl Iterator<Item = PassedSocket> {
+fn duplicates(old: &ReplacedProcesses) -> impl Iterator<Item = PassedSocket> {
     let (sockets, refused) = old.sockets();
     for (pid, error) in refused {
         tracing::warn!(pid, %error, "sockets of the old process not taken over: new ones join them");

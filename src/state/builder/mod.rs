@@ -152,31 +152,27 @@ impl SnapshotBuilder {
         if untouched && self.process.is_none() {
             return None;
         }
-        let mut backends = self.base.backends.clone();
+        let mut next = self
+            .process
+            .map_or_else(|| Snapshot::clone(&self.base), |it| *it);
         let ids: Vec<BackendId> = self.touched.keys().copied().collect();
         for (id, touched) in self.touched {
-            backends[id.index()] = Some(Arc::new(touched.finish()));
+            next.backends[id.index()] = Some(Arc::new(touched.finish()));
         }
+        let backends = &next.backends;
         let changed = |id: BackendId| {
             ids.binary_search(&id).ok()?;
             backends[id.index()].clone()
         };
-        let mut frontends = self.base.frontends.clone();
         for (id, frontend) in self.frontends {
-            frontends[id.index()] = Some(Arc::new(frontend));
+            next.frontends[id.index()] = Some(Arc::new(frontend));
         }
-        for frontend in frontends.iter_mut().flatten() {
+        for frontend in next.frontends.iter_mut().flatten() {
             if let Some(route) = frontend.route.with(changed) {
                 *frontend = Arc::new(frontend.routed(route));
             }
         }
-        Some(Snapshot {
-            frontends,
-            backends,
-            ..self
-                .process
-                .map_or_else(|| Snapshot::clone(&self.base), |it| *it)
-        })
+        Some(next)
     }
 }
 

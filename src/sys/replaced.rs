@@ -30,8 +30,8 @@ const LEAVE_RETRY: Timespec = Timespec {
 
 /// Processes to take over from.
 #[derive(Debug)]
-pub struct OldProcesses {
-    processes: Vec<OldProcess>,
+pub struct ReplacedProcesses {
+    processes: Vec<ReplacedProcess>,
     /// What they are told when the new process serves; `None`: they are told nothing.
     signal: Option<Signal>,
     /// Since when they have been told to leave their addresses.
@@ -39,13 +39,13 @@ pub struct OldProcesses {
 }
 
 #[derive(Debug)]
-struct OldProcess {
+struct ReplacedProcess {
     pid: Pid,
     /// The process itself; `None` before Linux 5.3.
     pidfd: Option<OwnedFd>,
 }
 
-impl OldProcess {
+impl ReplacedProcess {
     fn signal(&self, signal: Signal) -> bool {
         let sent = match &self.pidfd {
             Some(pidfd) => pidfd_send_signal(pidfd, signal),
@@ -84,7 +84,7 @@ impl OldProcess {
     }
 }
 
-impl OldProcesses {
+impl ReplacedProcesses {
     /// Those of `pids` that exist and are not this process. `signal` is what they are told when the
     /// new process serves.
     pub fn new(pids: &[i32], signal: Option<Signal>) -> Self {
@@ -92,12 +92,12 @@ impl OldProcesses {
         let pids = pids.filter_map(|pid| Pid::from_raw(*pid));
         let others = pids.filter(|pid| *pid != getpid());
         let processes = others.filter_map(|pid| match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Some(OldProcess {
+            Ok(pidfd) => Some(ReplacedProcess {
                 pid,
                 pidfd: Some(pidfd),
             }),
             Err(rustix::io::Errno::SRCH | rustix::io::Errno::INVAL) => None,
-            Err(_) => Some(OldProcess { pid, pidfd: None }),
+            Err(_) => Some(ReplacedProcess { pid, pidfd: None }),
         });
         Self {
             processes: processes.collect(),
@@ -185,7 +185,7 @@ impl OldProcesses {
     }
 }
 
-impl Drop for OldProcesses {
+impl Drop for ReplacedProcesses {
     /// A new process that does not serve lets the old ones go on.
     fn drop(&mut self) {
         if self.paused.get().is_some() {
@@ -218,7 +218,7 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let gone = i32::try_from(child.id()).unwrap();
         child.wait().unwrap();
-        assert!(OldProcesses::new(&[own_pid(), gone, 0, -5], None).is_empty());
+        assert!(ReplacedProcesses::new(&[own_pid(), gone, 0, -5], None).is_empty());
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let _client = std::net::TcpStream::connect(address).unwrap();
         let pid = getpid();
-        let process = OldProcess {
+        let process = ReplacedProcess {
             pid,
             pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
         };
@@ -247,7 +247,7 @@ mod tests {
             .arg("60")
             .spawn()
             .unwrap();
-        let other = OldProcesses::new(&[i32::try_from(child.id()).unwrap()], None);
+        let other = ReplacedProcesses::new(&[i32::try_from(child.id()).unwrap()], None);
         assert!(!other.is_empty() && !other.listens_at(&path));
         child.kill().unwrap();
         child.wait().unwrap();
