@@ -1,18 +1,19 @@
 //! A child process: started in a namespace or not, with its output collected, and ended by its id.
 
-use super::eventually::eventually;
+use super::eventually::{eventually, eventually_true};
 use super::netns::Netns;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Lines that a child has written so far.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<String>>>, Arc<AtomicBool>);
 
 impl Lines {
     /// Reads `source` on a thread of its own until it ends.
@@ -23,8 +24,18 @@ impl Lines {
             for line in BufReader::new(source).lines().map_while(Result::ok) {
                 sink.0.lock().expect("no panic holds this lock").push(line);
             }
+            sink.1.store(true, SeqCst);
         });
         lines
+    }
+
+    /// All that was written, once the child has ended: its reader may be late.
+    #[track_caller]
+    pub(crate) fn whole(&self) -> Vec<String> {
+        eventually_true(Duration::from_secs(10), "the end of the output", || {
+            self.1.load(SeqCst)
+        });
+        self.all()
     }
 
     /// What has been written so far.

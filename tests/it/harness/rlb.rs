@@ -155,11 +155,7 @@ impl<'a> Start<'a> {
             rlb.learn_listeners();
             return Ok(rlb);
         };
-        // The readers of the pipes may be late after the end of the process.
-        let events = eventually(STOP_WITHIN, "a word on standard error", || {
-            Some(rlb.events().all()).filter(|lines| !lines.is_empty())
-        });
-        Err((status, events))
+        Err((status, rlb.process.stderr.whole()))
     }
 
     /// Starts it and waits for its end.
@@ -167,12 +163,7 @@ impl<'a> Start<'a> {
     pub(crate) fn exits(self) -> (ExitStatus, Vec<String>) {
         let mut rlb = self.spawn();
         let status = rlb.process.wait(READY_WITHIN);
-        // The readers of the pipes may be late after the end of the process.
-        let stderr = rlb.process.stderr.clone();
-        let lines = eventually(STOP_WITHIN, "a word on standard error", || {
-            Some(stderr.all()).filter(|lines| !lines.is_empty())
-        });
-        (status, lines)
+        (status, rlb.process.stderr.whole())
     }
 
     #[track_caller]
