@@ -85,8 +85,8 @@ impl Acceptor for StatsAcceptor {
     }
 
     async fn admit(&self, (client, _): Connection, (): ()) {
-        let slot = wait_for_slot(&self.shared).await;
-        if let Ok(stream) = TcpStream::from_std(client.into()) {
+        let slot = wait_for_slot(&self.shared, &self.closing).await;
+        if let (Some(slot), Ok(stream)) = (slot, TcpStream::from_std(client.into())) {
             tune(&stream);
             start(&self.shared, (stream, slot), self.closing.clone());
         }
@@ -114,18 +114,18 @@ fn tune(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_send_buffer_size(SEND_BUFFER);
 }
 
-/// Waits until one more connection may be served.
-async fn wait_for_slot(shared: &Shared) -> StatsSlot {
+/// Waits until one more connection may be served. `None`: none will be any more, because accepting ends while the
+/// limit is 0.
+async fn wait_for_slot(shared: &Shared, closing: &CancellationToken) -> Option<StatsSlot> {
     loop {
         let freed = shared.freed.notified();
         let snapshot = shared.snapshot.load_full();
-        let limit = match snapshot.stats_limit() {
-            Some(0) => u32::MAX,
-            Some(limit) => limit,
-            None => CONNECTIONS_DEFAULT,
-        };
+        let limit = snapshot.stats_limit().unwrap_or(CONNECTIONS_DEFAULT);
         if let Some(slot) = StatsSlot::take(&snapshot.stats_live, limit, &shared.token) {
-            return slot;
+            return Some(slot);
+        }
+        if limit == 0 && closing.is_cancelled() {
+            return None;
         }
         evict_idlest(&shared.connections);
         // By then a connection has ended, or one has been idle for long enough.

@@ -88,11 +88,11 @@ pub enum ToControl {
 /// A change that an operator makes to something other than a server's state or weight.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RuntimeChange {
-    /// Most sessions of a frontend; 0: only the limit of the process applies.
+    /// Most sessions of a frontend; 0: none is accepted.
     FrontendMaxconn(FrontendId, u32),
     /// Most sessions of the process.
     Maxconn(u32),
-    /// Most connections to the statistics; 0: no limit.
+    /// Most connections to the statistics; 0: none is accepted.
     StatsMaxconn(u32),
     /// The health of the server with this uid; later checks may change it again.
     Health(u64, Forced),

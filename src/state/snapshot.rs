@@ -62,7 +62,7 @@ pub struct Snapshot {
     pub hard_maxconn: u32,
     /// The stats proxy; `None`: no stats listener.
     pub stats: Option<Arc<model::Stats>>,
-    /// Most connections to the statistics, if an operator has set it; 0: no limit.
+    /// Most connections to the statistics, if an operator has set it; 0: none is accepted.
     pub stats_maxconn: Option<u32>,
     /// The counters of the stats proxy; they exist even without a listener.
     pub stats_live: Arc<FrontendLive>,
@@ -131,7 +131,7 @@ impl Snapshot {
         }
     }
 
-    /// The limit of connections to the statistics, as shown; 0: none. `None`: there is no stats proxy.
+    /// Most connections to the statistics; 0: none is accepted. `None`: there is no stats proxy.
     pub fn stats_limit(&self) -> Option<u32> {
         let stats = self.stats.as_ref()?;
         Some(self.stats_maxconn.unwrap_or(stats.maxconn))
@@ -160,7 +160,7 @@ pub struct Frontend {
     /// Where its sessions go.
     pub route: Route,
     /// Most sessions: as configured, or what an operator has set since. `None`: only the limit of the process
-    /// applies; `Some(0)`: an operator has set that.
+    /// applies; `Some(0)`, which only an operator can set: nothing is accepted, as in HAProxy.
     pub maxconn: Option<u32>,
     /// Its counters.
     pub live: Arc<FrontendLive>,
@@ -206,11 +206,6 @@ impl Frontend {
             route,
             ..self.clone()
         }
-    }
-
-    /// The limit of its own on its sessions.
-    pub fn limit(&self) -> Option<u32> {
-        self.maxconn.filter(|limit| *limit > 0)
     }
 }
 

@@ -3,13 +3,14 @@
 
 use crate::harness::client::{TIMEOUT, connect, echo, hear};
 use crate::harness::config::Config;
-use crate::harness::eventually::eventually_true;
+use crate::harness::eventually::{eventually, eventually_true, steadily};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use crate::harness::runtime::Fixture;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 fn echoing() -> (Fixture, Peer) {
     let peer = Peer::start(Behaviour::Echo);
@@ -132,9 +133,6 @@ fn tools_2_the_limits_of_the_process_and_of_frontends_are_set() {
     assert_eq!(limit(&fixture), 2);
     fixture.rlb.reload(&config.frontend("maxconn = 7"));
     assert_eq!(limit(&fixture), 7);
-    // 0 is no limit.
-    assert_eq!(fixture.ask("set maxconn frontend fe foo"), "\n");
-    assert_eq!(limit(&fixture), 0);
     assert_eq!(fixture.ask("set maxconn global 2"), "\n");
     let info = fixture.ask("show info");
     assert!(info.contains("\nMaxconn: 2\nHard_maxconn: 100\n"), "{info}");
@@ -145,6 +143,79 @@ fn tools_2_the_limits_of_the_process_and_of_frontends_are_set() {
     third.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     third.read_exact(&mut echoed[..1]).expect("served");
     fixture.rlb.stop_after((first, second, third));
+}
+
+/// `set maxconn frontend … 0`, and a word that is no number, lifted the limit; HAProxy accepts nothing then. Neither
+/// a stop nor a reload waits for the clients that wait for the limit.
+#[test]
+fn a_maxconn_of_0_lets_nothing_in() {
+    let (mut fixture, _peer) = echoing();
+    let mut served = connect(fixture.rlb.address());
+    echo(&mut served, b"before");
+    let mut waiting = Vec::new();
+    for value in ["0", "foo"] {
+        let command = format!("set maxconn frontend fe {value}");
+        assert_eq!(fixture.ask(&command), "\n");
+        assert_eq!(fixture.rlb.csv().row("fe", "FRONTEND").number("slim"), 0);
+        let mut stream = connect(fixture.rlb.address());
+        stream.write_all(b"waits").expect("the kernel takes it");
+        let sessions = || fixture.rlb.csv().row("fe", "FRONTEND").number("scur");
+        steadily(Duration::from_millis(100), "nothing is accepted", || {
+            sessions() == 1 + waiting.len() as u64
+        });
+        echo(&mut served, b"it is still served");
+        waiting.push(stream);
+        assert_eq!(fixture.ask("set maxconn frontend fe 9"), "\n");
+        let mut echoed = [0; 5];
+        let stream = waiting.last_mut().expect("just pushed");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        stream.read_exact(&mut echoed).expect("served");
+        assert_eq!(&echoed, b"waits");
+    }
+    assert_eq!(fixture.ask("set maxconn frontend fe 0"), "\n");
+    // The frontend is closed by a reload while clients wait, some of them with data.
+    let unserved = |address| {
+        let mut stream = connect(address);
+        stream.write_all(b"waits").expect("the kernel takes it");
+        stream
+    };
+    let mut closed: Vec<_> = (0..3).map(|_| unserved(fixture.rlb.address())).collect();
+    let elsewhere = fixture.config.clone().bind("127.0.0.2:0");
+    fixture.rlb.reload(&elsewhere);
+    for stream in &mut closed {
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        assert!(
+            !matches!(stream.read(&mut [0]), Ok(1..)),
+            "nobody serves it"
+        );
+    }
+    let moved = eventually(STOP_WITHIN, "it listens elsewhere", || {
+        let events = fixture.rlb.events().with("\"127.0.0.2:");
+        let port = events.first()?.split("127.0.0.2:").nth(1)?;
+        port.split('"').next()?.parse::<u16>().ok()
+    });
+    let _waits = unserved(([127, 0, 0, 2], moved).into());
+    fixture.rlb.stop_after((served, waiting));
+}
+
+/// A `maxconn` of 0 of the statistics' proxy lifted its limit.
+#[test]
+fn a_maxconn_of_0_closes_the_statistics() {
+    let (fixture, _peer) = echoing();
+    let get = || fixture.rlb.http_get("/metrics");
+    assert_eq!(get().expect("served").0, 200);
+    assert_eq!(fixture.ask("set maxconn frontend stats 0"), "\n");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(get);
+        let sessions = || fixture.ask("show stat stats 1 -1");
+        steadily(Duration::from_millis(100), "nothing is served", || {
+            sessions().contains("stats,FRONTEND,,,0,") && !waiting.is_finished()
+        });
+        assert_eq!(fixture.ask("set maxconn frontend stats 9"), "\n");
+        let answer = waiting.join().expect("no panic").expect("served");
+        assert_eq!(answer.0, 200);
+    });
+    fixture.rlb.stop();
 }
 
 /// tools.md 2.

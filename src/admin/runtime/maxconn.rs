@@ -15,7 +15,8 @@ pub(super) fn number(text: &str) -> Option<u32> {
     u32::try_from(number.clamp(-1, i64::from(u32::MAX))).ok()
 }
 
-/// `set maxconn frontend <frontend> <value>`. The column `slim` follows.
+/// `set maxconn frontend <frontend> <value>`. The column `slim` follows. As in HAProxy 0 lets nothing in, and so does a
+/// word that is no number.
 pub(super) async fn frontend(context: &CommandContext, args: &[&str]) -> Reply {
     let snapshot = context.shared.snapshot.load_full();
     let Some(name) = args.first() else {

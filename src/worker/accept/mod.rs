@@ -188,7 +188,11 @@ impl accept::Acceptor for Acceptor {
         // others wait in the kernel.
         let (frontend, slot) = match self.take(&frontend, limits) {
             Some(slot) => (frontend, slot),
-            None => self.slot().await,
+            None => match self.slot().await {
+                Some(taken) => taken,
+                // It ends like those in the kernel's queue.
+                None => return,
+            },
         };
         let accepted = Accepted {
             client,
@@ -224,9 +228,10 @@ impl accept::Acceptor for Acceptor {
         let _ = tokio::time::timeout(accept::PAUSE, waiting.0.freed.notified()).await;
     }
 
-    /// Not when another listener has the queue, or sessions may not go on.
+    /// Not when another listener has the queue, sessions may not go on, or the frontend accepts nothing.
     fn may_drain(&self) -> bool {
-        !self.stop.queue_moved.is_cancelled() && !self.worker.kill.is_cancelled()
+        let ended = self.stop.queue_moved.is_cancelled() || self.worker.kill.is_cancelled();
+        !ended && !self.never_accepts_again()
     }
 }
 
@@ -247,9 +252,16 @@ impl Acceptor {
         });
         let limits = ConnLimits {
             global,
-            frontend: frontend.limit(),
+            frontend: frontend.maxconn,
         };
         (Arc::clone(&frontend), limits)
+    }
+
+    /// Whether accepting ends while the frontend's `maxconn` is 0. No slot will ever be free then, because no session
+    /// that ends frees one. What waits in the queue ends when the socket is closed, as in HAProxy.
+    fn never_accepts_again(&self) -> bool {
+        let none = || self.now().1.frontend == Some(0);
+        self.stop.drain.is_cancelled() && !self.stop.queue_moved.is_cancelled() && none()
     }
 
     fn take(&self, frontend: &Arc<Frontend>, limits: ConnLimits) -> Option<ConnSlot> {

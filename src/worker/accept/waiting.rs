@@ -149,6 +149,9 @@ impl Acceptor {
             if !self.is_full(&frontend, limits) {
                 return Waited::Slot;
             }
+            if self.never_accepts_again() {
+                return Waited::Stopped;
+            }
             tokio::select! {
                 () = freed => {}
                 () = drain.cancelled() => return Waited::Stopped,
@@ -207,8 +210,8 @@ impl Acceptor {
     }
 
     /// Waits for a slot and takes it. Once the queue has moved, limits no longer apply to the connection that
-    /// waits here: no other is accepted, and existing sessions may last for days.
-    pub(super) async fn slot(&self) -> (Arc<Frontend>, ConnSlot) {
+    /// waits here: no other is accepted, and existing sessions may last for days. `None`: there will be no slot.
+    pub(super) async fn slot(&self) -> Option<(Arc<Frontend>, ConnSlot)> {
         let waiting = Waiting::new(&self.worker.worker_stats.global);
         loop {
             let freed = waiting.0.freed.notified();
@@ -219,11 +222,16 @@ impl Acceptor {
                 limits = ConnLimits::NONE;
             }
             if let Some(slot) = self.take(&frontend, limits) {
-                return (frontend, slot);
+                return Some((frontend, slot));
             }
+            if self.never_accepts_again() {
+                return None;
+            }
+            let drain = &self.stop.drain;
             tokio::select! {
                 () = freed => {}
                 () = self.stop.queue_moved.cancelled() => {}
+                () = drain.cancelled(), if !drain.is_cancelled() => {}
             }
         }
     }
