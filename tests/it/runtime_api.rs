@@ -28,7 +28,7 @@ fn answers_are_framed_as_haproxys() {
     let (fixture, _one, _two) = fixture("admin");
     assert_eq!(fixture.ask("show version"), "3.0.0-rlb0.1.0\n\n");
     let both = fixture.ask("show version;set server be/s1 state ready ; show version;");
-    assert_eq!(both, "3.0.0-rlb0.1.0\n\n\n3.0.0-rlb0.1.0\n\n");
+    assert_eq!(both, "3.0.0-rlb0.1.0\n\n\n3.0.0-rlb0.1.0\n\n\n");
     let info = fixture.ask("show info");
     assert!(info.starts_with("Name: "), "{info}");
     assert!(info.ends_with("\n\n"), "an empty line at the end");

@@ -2,7 +2,7 @@
 
 use crate::harness::client::TIMEOUT;
 use crate::harness::config::Config;
-use crate::harness::eventually::eventually_true;
+use crate::harness::eventually::{eventually, eventually_true};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
 use crate::harness::runtime::ask;
@@ -113,8 +113,10 @@ fn tools_3_a_change_over_tcp_is_logged_with_its_client() {
     )));
     let tcp = tcp_address(&ask(&path, "show cli sockets"));
     assert_eq!(ask_tcp(tcp, "set server be/s1 weight 9"), "\n");
-    let events = rlb.events();
-    let found = events.with("runtime command");
+    let found = eventually(STOP_WITHIN, "the command is logged", || {
+        let found = rlb.events().with("runtime command");
+        (!found.is_empty()).then_some(found)
+    });
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains("\"client\":\"127.0.0.1:"), "{found:?}");
     assert!(!found[0].contains("uid"), "{found:?}");

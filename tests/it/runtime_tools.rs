@@ -359,6 +359,29 @@ fn tools_8_the_prompt_has_haproxys_modes() {
     fixture.rlb.stop();
 }
 
+/// An empty command was answered by the help. Each answer here is that of HAProxy 3.5; the prompt comes once a line.
+#[test]
+fn an_empty_command_has_an_empty_answer() {
+    let (fixture, _peer) = echoing();
+    for (lines, answer) in [
+        ("\n", "\n"),
+        (" \n", "\n"),
+        (";\n", "\n\n"),
+        (";;\n", "\n\n\n"),
+        (
+            "get weight be/s1;;get weight be/s1\n",
+            "10 (initial 10)\n\n\n10 (initial 10)\n\n",
+        ),
+        ("get weight be/s1; \n", "10 (initial 10)\n\n\n"),
+        ("prompt\n\n;;\n", "\n> \n> \n\n\n> "),
+        ("prompt;;get weight be/s1\n", "\n\n10 (initial 10)\n\n> "),
+        ("prompt i\n\n;;\n", "\n\n\n\n\n"),
+    ] {
+        assert_eq!(converse(&fixture, lines), answer, "{lines}");
+    }
+    fixture.rlb.stop();
+}
+
 /// tools.md 8: the last session of a backend is one that a server has answered.
 #[test]
 fn tools_8_a_backend_that_reached_no_server_has_had_no_session() {

@@ -33,11 +33,11 @@ pub(super) async fn execute(
         } else {
             dispatch(context, reply, peer, (entry.verb, args, level)).await?;
         }
-    } else if !words.is_empty() || !reply.interactive {
+    } else if !words.is_empty() {
         let text = grammar::unknown(&words, level);
         reply.send(Reply::Info(text)).await?;
     }
-    reply.end(context.shared.second()).await?;
+    reply.end().await?;
     Ok(true)
 }
 

@@ -53,7 +53,7 @@ fn text(line: &[u8]) -> String {
     text.trim_end_matches(['\r', '\n']).to_owned()
 }
 
-/// The commands of a line.
+/// The commands of a line. As in HAProxy an empty one is a command too, whose reply is an empty line.
 pub(super) fn commands(line: &str) -> Vec<String> {
     let mut all = vec![String::new()];
     let mut escaped = false;
@@ -65,10 +65,6 @@ pub(super) fn commands(line: &str) -> Vec<String> {
         }
         all[last].push(character);
         escaped = character == '\\' && !escaped;
-    }
-    // A semicolon at the end starts no command.
-    if all.len() > 1 && all.last().is_some_and(|last| last.trim().is_empty()) {
-        all.pop();
     }
     all
 }
@@ -99,7 +95,8 @@ mod tests {
     #[test]
     fn semicolons_separate_commands_and_blanks_words() {
         assert_eq!(commands("show info;show stat"), ["show info", "show stat"]);
-        assert_eq!(commands("show info;"), ["show info"]);
+        assert_eq!(commands("show info;"), ["show info", ""]);
+        assert_eq!(commands(";;"), ["", "", ""]);
         assert_eq!(commands(""), [""]);
         assert_eq!(commands("a\\;b; c"), ["a\\;b", " c"]);
         assert_eq!(words("  set\tserver  b/s "), ["set", "server", "b/s"]);

@@ -169,7 +169,7 @@ pub(super) fn help(words: &[&str], level: ApiLevel) -> String {
 /// The answer to an unknown command.
 pub(super) fn unknown(words: &[&str], level: ApiLevel) -> String {
     let Some(first) = words.first() else {
-        return help(&[], level);
+        return String::new();
     };
     let alike = |entry: &Entry| entry.words[0] == *first;
     let mut text = format!(

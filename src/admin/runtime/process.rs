@@ -59,7 +59,7 @@ pub(super) async fn forward(
     let pid = match target {
         Target::Process(pid) => pid,
         Target::Own => return Ok(()),
-        Target::Unknown(prefix) => return fail(context, reply, not_found(prefix)).await,
+        Target::Unknown(prefix) => return fail(reply, not_found(prefix)).await,
     };
     let asker = Asker {
         level: context.level(peer).min(reply.level_max),
@@ -74,22 +74,17 @@ pub(super) async fn forward(
     {
         Ok(stream) => UnixStream::from_std(stream)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return fail(context, reply, not_found(&format!("!{pid}"))).await;
+            return fail(reply, not_found(&format!("!{pid}"))).await;
         }
         Err(error) => {
-            return fail(
-                context,
-                reply,
-                format!("Process {pid} cannot be asked: {error}\n"),
-            )
-            .await;
+            return fail(reply, format!("Process {pid} cannot be asked: {error}\n")).await;
         }
     };
     let copied = copy(stream, command, reply).await?;
     if copied == 0 {
-        return fail(context, reply, format!("Process {pid} does not answer.\n")).await;
+        return fail(reply, format!("Process {pid} does not answer.\n")).await;
     }
-    reply.write_prompt(context.shared.second()).await
+    Ok(())
 }
 
 /// Sends `command` and copies the answer; the number of its bytes. An answer that stops is cut off.
@@ -117,13 +112,9 @@ fn not_found(prefix: &str) -> String {
     format!("Can't find the target PID matching the prefix '@{prefix}'\n")
 }
 
-async fn fail(
-    context: &CommandContext,
-    reply: &mut ReplyWriter,
-    problem: String,
-) -> io::Result<()> {
+async fn fail(reply: &mut ReplyWriter, problem: String) -> io::Result<()> {
     reply.send(Reply::error(problem)).await?;
-    reply.end(context.shared.second()).await
+    reply.end().await
 }
 
 /// `show proc`: HAProxy's table. This process is its master and its worker in one.

@@ -172,16 +172,15 @@ impl ReplyWriter {
         self.write(&text).await
     }
 
-    /// Ends a reply: an empty line, and the prompt, if there is one. `seconds`: how long the process has run.
+    /// Ends the reply to a command: an empty line.
     ///
     /// # Errors
     /// Those of [`ReplyWriter::write`].
-    pub(super) async fn end(&mut self, seconds: u32) -> io::Result<()> {
-        let end = format!("\n{}", self.prompt_text(seconds));
-        self.write(&end).await
+    pub(super) async fn end(&mut self) -> io::Result<()> {
+        self.write("\n").await
     }
 
-    /// Writes the prompt, if there is one.
+    /// Writes the prompt after the last reply to a line, if there is one. `seconds`: how long the process has run.
     ///
     /// # Errors
     /// Those of [`ReplyWriter::write`].
