@@ -17,11 +17,12 @@ pub(super) const PIPE_MAX: Duration = Duration::from_millis(1500);
 
 /// The text of a regular file of at most `max` bytes, or why it cannot be read.
 pub(super) fn text(path: &Path, max: u64) -> Result<String, String> {
-    bytes(path, max).and_then(utf8)
+    bytes(path, max, &mut 0).and_then(utf8)
 }
 
-/// The content of a regular file of at most `max` bytes, or why it cannot be read.
-pub(super) fn bytes(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+/// The content of a regular file of at most `max` bytes, or why it cannot be read. Adds to `cost` the bytes that it
+/// has read, whatever the result is.
+pub(super) fn bytes(path: &Path, max: u64, cost: &mut u64) -> Result<Vec<u8>, String> {
     // Opening a device may already have an effect.
     let kind = std::fs::metadata(path).map_err(|error| error.to_string())?;
     regular(kind.file_type())?;
@@ -33,9 +34,9 @@ pub(super) fn bytes(path: &Path, max: u64) -> Result<Vec<u8>, String> {
         return Err(too_large(max));
     }
     let mut bytes = Vec::new();
-    file.take(max + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+    let read = file.take(max + 1).read_to_end(&mut bytes);
+    *cost += bytes.len() as u64;
+    read.map_err(|error| error.to_string())?;
     not_larger(bytes, max)
 }
 
@@ -43,7 +44,7 @@ pub(super) fn bytes(path: &Path, max: u64) -> Result<Vec<u8>, String> {
 pub(super) fn bytes_or_pipe(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
     if !is_pipe {
-        return bytes(path, max);
+        return bytes(path, max, &mut 0);
     }
     let bytes = open(path).and_then(|file| read_pipe(file, max));
     not_larger(bytes.map_err(|error| error.to_string())?, max)

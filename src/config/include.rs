@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// Most directory entries that the patterns of a configuration are compared with.
 pub const ENTRIES_MAX: usize = 100_000;
 
+/// Most files of one configuration, those included that cannot be read.
+pub const FILES_MAX: usize = 1000;
+
 /// The entries that can be read in the time in which a directory is opened.
 const DIRECTORY_ENTRIES: usize = 20;
 
@@ -65,7 +68,12 @@ pub(super) fn find(directory: &Path, pattern: &str, entries: &mut usize) -> Resu
         paths = next;
     }
     let is_file = |path: &PathBuf| path.symlink_metadata().is_ok() && !path.is_dir();
-    found.files = paths.into_iter().filter(is_file).collect();
+    // One more than may be read, so that it is noticed that there are more.
+    found.files = paths
+        .into_iter()
+        .filter(is_file)
+        .take(FILES_MAX + 1)
+        .collect();
     Ok(found)
 }
 

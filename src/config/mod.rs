@@ -32,14 +32,14 @@ mod words;
 mod tests;
 
 pub use diagnostic::{Diagnostic, Severity};
-pub use include::ENTRIES_MAX;
+pub use include::{ENTRIES_MAX, FILES_MAX};
 pub use input_files::InputFiles;
 pub use interpolate::{REFERENCE_BYTES_MAX, REFERENCE_VALUES_MAX, SECRET_FILE_BYTES_MAX};
 pub use key::{Difference, Effect, Key};
 pub use keys::{
     API_MAXCONN_MAX, BACKLOG_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX, THREADS_MAX, WEIGHT_MAX,
 };
-pub use read::{BYTES_MAX, FILES_MAX, INCLUDE_DEPTH_MAX, MARKS_MAX};
+pub use read::{BYTES_MAX, INCLUDE_DEPTH_MAX, MARKS_MAX};
 pub use validate::{BINDS_MAX, SERVERS_MAX};
 
 use model::Config;

@@ -7,6 +7,7 @@
 
 use super::Loader;
 use super::diagnostic::{Diagnostic, Report};
+use super::include::FILES_MAX;
 use super::keys::File;
 use super::source::{Place, Source};
 use super::syntax::Repeats;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, Deserializer};
 
@@ -26,8 +28,9 @@ pub const BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const MARKS_MAX: usize = 500_000;
 /// Most of them that are processed again because there was a mistake near them.
 const REPEATED_MARKS_MAX: usize = 2_000_000;
-/// Most files of one configuration.
-pub const FILES_MAX: usize = 1000;
+/// Most processor time in which the files of a configuration are read. Some files of /proc and /sys are made when they
+/// are read. Waiting for a slow disk does not count.
+const READ_TIME_MAX: Duration = Duration::from_millis(500);
 /// Deepest nesting of includes.
 pub const INCLUDE_DEPTH_MAX: usize = 8;
 
@@ -76,7 +79,14 @@ struct Reader<'a> {
     files: Vec<ParsedFile>,
     /// The files with includes that are being read, outermost first.
     open: Vec<PathBuf>,
+    /// The files that were looked for, whether they could be read or not.
     seen: HashSet<PathBuf>,
+    /// A bound was reached: no further file is read.
+    is_full: bool,
+    /// Bytes that were read, those included that are no configuration.
+    read_bytes: u64,
+    /// Processor time that reading has taken.
+    read_time: Duration,
     /// Files and patterns that were looked for.
     looked_at: Vec<PathBuf>,
     /// How much more may be read.
@@ -97,6 +107,9 @@ impl<'a> Reader<'a> {
             files: Vec::new(),
             open: Vec::new(),
             seen: HashSet::new(),
+            is_full: false,
+            read_bytes: 0,
+            read_time: Duration::ZERO,
             looked_at: Vec::new(),
             bytes: BYTES_MAX,
             marks: MARKS_MAX,
@@ -119,20 +132,22 @@ impl<'a> Reader<'a> {
             Some(place) => diagnostic.at(place.clone()),
             None => diagnostic,
         };
+        let begun = processor_time();
         let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         if let Some(problem) = self.refuse(&name, &identity) {
             self.report.push(at(problem));
             return;
         }
+        self.seen.insert(identity.clone());
         let read = if included_at.is_none() && self.pipe {
             disk::bytes_or_pipe(path, BYTES_MAX)
         } else {
-            disk::bytes(path, BYTES_MAX)
+            disk::bytes(path, BYTES_MAX, &mut self.read_bytes)
         };
+        self.read_time += processor_time().saturating_sub(begun);
         // HAProxy takes any bytes, so that a file of it need not be UTF-8.
         let is_haproxys = |bytes: &Vec<u8>| words::is_haproxy_file(&String::from_utf8_lossy(bytes));
         if read.as_ref().is_ok_and(is_haproxys) {
-            self.seen.insert(identity);
             let message = format!("`{name}` is a configuration of HAProxy, not of rlb");
             let problem = Diagnostic::error("haproxy-file", message).hint(words::HAPROXY_FILE);
             self.report.push(at(problem));
@@ -147,14 +162,13 @@ impl<'a> Reader<'a> {
                 return self.something_is_missing();
             }
         };
-        self.seen.insert(identity.clone());
         self.open.push(identity);
         self.source(&Arc::new(Source::new(name, text)));
         self.open.pop();
     }
 
     /// Why the file is not read.
-    fn refuse(&self, name: &str, identity: &PathBuf) -> Option<Diagnostic> {
+    fn refuse(&mut self, name: &str, identity: &PathBuf) -> Option<Diagnostic> {
         let error = |message: String| Some(Diagnostic::error("include", message));
         if self.open.contains(identity) {
             error(format!("`{name}` includes itself"))
@@ -165,10 +179,19 @@ impl<'a> Reader<'a> {
             error(format!(
                 "includes are nested deeper than {INCLUDE_DEPTH_MAX}"
             ))
-        } else if self.seen.len() >= FILES_MAX {
-            error(format!("more than {FILES_MAX} files"))
         } else {
-            None
+            let bound = if self.seen.len() >= FILES_MAX {
+                format!("more than {FILES_MAX} files")
+            } else if self.read_bytes > BYTES_MAX {
+                format!("the files have more than {BYTES_MAX} bytes")
+            } else if self.read_time > READ_TIME_MAX {
+                format!("reading the files takes more than {READ_TIME_MAX:?} of processor time")
+            } else {
+                return None;
+            };
+            self.is_full = true;
+            self.something_is_missing();
+            error(format!("{bound}: `{name}` and what follows is not read"))
         }
     }
 
@@ -209,6 +232,9 @@ impl<'a> Reader<'a> {
                 .push(Diagnostic::error("include", "files are not read here").at(place.clone()));
             return;
         }
+        if self.is_full {
+            return;
+        }
         let directory = Path::new(&place.source.name)
             .parent()
             .unwrap_or(Path::new(""));
@@ -239,6 +265,9 @@ impl<'a> Reader<'a> {
                 .push(Diagnostic::error("include", message).at(place.clone()));
         }
         for path in found.files {
+            if self.is_full || self.report.is_full() {
+                return self.something_is_missing();
+            }
             self.file(&path, Some(place));
         }
     }
@@ -294,6 +323,12 @@ impl<'a> Reader<'a> {
         removed.insert_all();
         File::default()
     }
+}
+
+/// The processor time that this thread has used.
+fn processor_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 fn split_expected(message: &str) -> (&str, Option<&str>) {

@@ -1,7 +1,9 @@
 //! The costs of a load, and the files that it reads: unusual texts and kinds of files.
 
 use super::{diagnostics, limits, load};
-use crate::config::{BINDS_MAX, ENTRIES_MAX, MARKS_MAX, SERVERS_MAX, load_or_pipe, load_with};
+use crate::config::{
+    BINDS_MAX, BYTES_MAX, ENTRIES_MAX, FILES_MAX, MARKS_MAX, SERVERS_MAX, load_or_pipe, load_with,
+};
 use rustix::fs::{FileType, Mode, mknodat};
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write as _;
@@ -225,6 +227,52 @@ fn the_directories_that_a_pattern_opens_are_bounded() {
         1,
         "{told:?}"
     );
+}
+
+/// A pattern that matches everything cost seconds: files that are no configuration were read without a bound.
+#[test]
+fn the_files_that_a_pattern_matches_are_bounded() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let told = |pattern: &str| {
+        let top = directory.path().join("rlb.toml");
+        fs::write(&top, format!("include = '{pattern}'\n{LISTEN}")).expect("written");
+        let problems = load_with(&top, &limits()).expect_err("refused");
+        problems
+            .into_iter()
+            .map(|it| it.message)
+            .collect::<Vec<_>>()
+    };
+    let bound = |told: &[String], text: &str| told.iter().filter(|it| it.starts_with(text)).count();
+    fs::create_dir(directory.path().join("many")).expect("a directory");
+    for number in 0..FILES_MAX + 50 {
+        let path = directory.path().join(format!("many/{number}"));
+        fs::write(path, "").expect("written");
+    }
+    let many = told("many/*");
+    assert_eq!(bound(&many, "more than 1000 files: `"), 1, "{many:?}");
+    // The bytes of files that are not UTF-8 count.
+    fs::create_dir(directory.path().join("large")).expect("a directory");
+    let large = vec![0xff; usize::try_from(BYTES_MAX / 4).expect("it fits")];
+    for number in 0..9 {
+        let path = directory.path().join(format!("large/{number}"));
+        fs::write(path, &large).expect("written");
+    }
+    let large = told("large/*");
+    assert_eq!(
+        bound(&large, "the files have more than 16777216 bytes: `"),
+        1,
+        "{large:?}"
+    );
+    assert_eq!(bound(&large, "cannot read `"), 4, "{large:?}");
+    // Whatever the kernel has: one of the bounds ends it.
+    let start = Instant::now();
+    let proc = told("/proc/*/*");
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    assert!(!proc.is_empty());
 }
 
 #[test]
