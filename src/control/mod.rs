@@ -395,8 +395,9 @@ impl Control {
     }
 
     /// Makes sessions that connect to these backends choose again.
-    async fn tell_servers_changed(&self, backends: Vec<BackendId>) {
+    async fn tell_servers_changed(&self, mut backends: Vec<BackendId>) {
         if !backends.is_empty() {
+            backends.sort_unstable();
             let order = Order::ServersChanged(backends.into());
             self.parts.workers.tell_all(&order).await;
         }

@@ -21,6 +21,9 @@ pub struct Server {
     pub status: ServerStatus,
     /// Weight in force; administrative drain does not change it.
     pub weight: u32,
+    /// The generation of its backend in which it last became usable or, being usable, got another address. 0: neither
+    /// has happened since the backend exists.
+    pub renewed: u64,
     /// Its counters.
     pub live: Arc<ServerLive>,
     /// As an operator has added it at run time; `None`: it is in the file.
@@ -44,6 +47,7 @@ impl Server {
             endpoint,
             status: ServerStatus::initial(admin, rules, now),
             weight: spec.weight,
+            renewed: 0,
             spec: Arc::new(spec),
             live,
             added: None,
@@ -53,6 +57,11 @@ impl Server {
     /// Whether new connections may go to it.
     pub fn is_usable(&self) -> bool {
         self.endpoint.is_some() && self.status.is_usable(self.weight)
+    }
+
+    /// Whether clients may reach it now and could not reach it, or reached another address, when it was `before`.
+    pub(super) fn is_renewed(&self, before: &Self) -> bool {
+        self.is_usable() && (!before.is_usable() || before.endpoint != self.endpoint)
     }
 
     /// The limits of its health counter; HAProxy's defaults if it is not checked.

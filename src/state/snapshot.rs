@@ -8,6 +8,8 @@ use super::server::{Server, Usable};
 use crate::balance::{Candidate, Picker};
 use crate::config::model;
 use crate::live::{BackendLive, FrontendLive, GlobalLive, ServerLive};
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -224,6 +226,10 @@ pub struct Backend {
     pub picker: Picker,
     /// Whether it is up, and since when.
     pub status: BackendStatus,
+    /// Counts the changes of its servers.
+    pub generation: u64,
+    /// The positions of the servers that were renewed, the latest first.
+    pub(super) renewals: Arc<[u32]>,
 }
 
 impl Backend {
@@ -246,9 +252,27 @@ impl Backend {
                 since: origin.now,
                 down_before: Duration::ZERO,
             },
+            generation: 0,
+            renewals: Arc::default(),
             servers,
             spec: Arc::new(spec.clone()),
         }
+    }
+
+    /// The server with this uid, which was at `index` when it was last seen.
+    pub fn server(&self, index: u32, uid: u64) -> Option<&Arc<Server>> {
+        let is_it = |server: &&Arc<Server>| server.live.uid == uid;
+        let there = self.servers.get(index as usize).filter(is_it);
+        there.or_else(|| self.servers.iter().find(is_it))
+    }
+
+    /// The servers that were renewed after this generation.
+    pub fn renewed_since(&self, generation: u64) -> impl Iterator<Item = &Arc<Server>> {
+        let servers = self
+            .renewals
+            .iter()
+            .map(|index| &self.servers[*index as usize]);
+        servers.take_while(move |server| server.renewed > generation)
     }
 
     /// A server as it was before operators changed it: as in the file, or as it was added.
@@ -260,7 +284,8 @@ impl Backend {
 
     /// This backend with other servers at `now`.
     #[must_use]
-    pub(super) fn with_servers(&self, servers: Vec<Arc<Server>>, now: Instant) -> Self {
+    pub(super) fn with_servers(&self, mut servers: Vec<Arc<Server>>, now: Instant) -> Self {
+        let (generation, renewals) = self.renew(&mut servers);
         let usable = Usable::count(servers.iter().map(AsRef::as_ref));
         let up = servers.is_empty() || !usable.is_empty();
         let status = if up == self.status.up {
@@ -271,9 +296,31 @@ impl Backend {
         Self {
             picker: picker_for(&servers, self.spec.allbackups),
             status,
+            generation,
+            renewals,
             servers,
             ..self.clone()
         }
+    }
+
+    /// Marks those of `servers`, which follow the servers of this backend, that are renewed. Returns the next
+    /// generation, and the positions of all that were renewed.
+    pub(super) fn renew(&self, servers: &mut [Arc<Server>]) -> (u64, Arc<[u32]>) {
+        let generation = self.generation + 1;
+        let known = self.servers.iter().map(|server| (server.live.uid, server));
+        let known: HashMap<u64, &Arc<Server>> = known.collect();
+        for server in &mut *servers {
+            let before = known.get(&server.live.uid);
+            if before.is_none_or(|before| server.is_renewed(before)) {
+                Arc::make_mut(server).renewed = generation;
+            }
+        }
+        let mut renewals: Vec<u32> = (0..)
+            .zip(&*servers)
+            .filter_map(|(index, server)| (server.renewed > 0).then_some(index))
+            .collect();
+        renewals.sort_by_key(|index| Reverse(servers[*index as usize].renewed));
+        (generation, renewals.into())
     }
 
     /// How many of its servers are usable (`act` and `bck`).

@@ -52,8 +52,8 @@ pub enum Order {
         /// accepted before the socket is closed.
         moved: bool,
     },
-    /// Servers of these backends have come UP or gone DOWN, or the lists have changed: sessions that are
-    /// connecting choose again.
+    /// Servers of these backends, in ascending order, have come UP or gone DOWN or got other addresses, or the lists
+    /// have changed: sessions that are connecting choose again.
     ServersChanged(Arc<[BackendId]>),
     /// Clear counters, those of the worker.
     ClearCounters {

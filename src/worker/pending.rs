@@ -66,7 +66,7 @@ pub(super) enum Event {
     End(Cause),
     /// The session is to leave these servers and try others.
     Leave(ServerSet, Cause),
-    /// Servers of its backend have come UP or gone DOWN, or the list of them has changed.
+    /// Servers of its backend have come UP or gone DOWN or got other addresses, or the list of them has changed.
     ServersChanged,
     /// A server has answered.
     Answered(AttemptSlot),
@@ -113,11 +113,13 @@ impl PendingSessions {
         }
     }
 
-    /// Tells the sessions of these backends that their servers have changed.
+    /// Tells the sessions of these backends, which are in ascending order, that their servers have changed.
     pub(super) fn servers_changed(&self, backends: &[BackendId]) {
         for (_, session) in &mut *self.records.borrow_mut() {
             let connect = session.connect.as_ref();
-            if connect.is_some_and(|connect| backends.contains(&connect.backend())) {
+            let concerns =
+                |connect: &ServerConnect<_>| backends.binary_search(&connect.backend()).is_ok();
+            if connect.is_some_and(concerns) {
                 session.order(|orders| orders.servers_changed = true);
             }
         }

@@ -68,6 +68,8 @@ pub(crate) struct Attempt<C> {
     pub(crate) connection: C,
     /// How many attempts were made before it.
     order: u32,
+    /// Where the server was in the backend when it was chosen.
+    index: u32,
 }
 
 /// What the session does next.
@@ -86,6 +88,8 @@ pub(crate) struct ServerConnect<C> {
     backend: Arc<Backend>,
     input: PickInput,
     policy: ConnectPolicy,
+    /// The generation of the backend that was looked at last.
+    generation: u64,
     attempts: [Option<Attempt<C>>; 2],
     /// The server that was tried first.
     first: Option<u64>,
@@ -109,6 +113,7 @@ impl<C> ServerConnect<C> {
             backend: Arc::clone(backend),
             input: PickInput::take(&backend.live.cursor),
             policy: ConnectPolicy::new(limits, now),
+            generation: backend.generation,
             attempts: [None, None],
             first: None,
             refused: None,
@@ -172,8 +177,8 @@ impl<C> ServerConnect<C> {
 
     /// Steps 5 and 6, and the start of step 7.
     fn start(&mut self, slot: AttemptSlot, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
-        let server = match self.select(dialer) {
-            Ok(server) => server,
+        let (index, server) = match self.select(dialer) {
+            Ok(chosen) => chosen,
             Err(none_usable) => return self.policy.exhausted(none_usable),
         };
         // Only now that there is a server: an attempt that may still be answered is closed only for another
@@ -182,8 +187,8 @@ impl<C> ServerConnect<C> {
             self.leave(silent, dialer);
         }
         let uid = server.live.uid;
-        self.policy
-            .started(slot, uid, server.live.usual_connect(), now);
+        let usual = server.live.usual_connect();
+        self.policy.started(slot, (uid, server.renewed), usual, now);
         self.first.get_or_insert(uid);
         let refused = self.refused.take();
         let again = refused
@@ -208,6 +213,7 @@ impl<C> ServerConnect<C> {
                     started: now,
                     connection,
                     order,
+                    index,
                     server,
                 });
             }
@@ -217,7 +223,7 @@ impl<C> ServerConnect<C> {
 
     /// Step 5: the next server in the rotation that the policy accepts, suspected ones last. The error tells
     /// whether no server of the backend is usable at all.
-    fn select(&self, dialer: &impl Dialer) -> Result<Arc<Server>, bool> {
+    fn select(&self, dialer: &impl Dialer) -> Result<(u32, Arc<Server>), bool> {
         let select = |backend: &Backend| {
             let server = |index: u32| &backend.servers[index as usize];
             let accepts = |index| self.policy.accepts(server(index).live.uid);
@@ -227,7 +233,7 @@ impl<C> ServerConnect<C> {
                 .pick(&self.input, trusted)
                 .or_else(|| backend.picker.pick(&self.input, accepts));
             chosen
-                .map(|index| Arc::clone(server(index)))
+                .map(|index| (index, Arc::clone(server(index))))
                 .ok_or(backend.picker.is_empty())
         };
         let now = dialer.backend(self.backend.id, select);
@@ -244,7 +250,7 @@ impl<C> ServerConnect<C> {
         now: Instant,
     ) -> Option<Attempt<C>> {
         let winner = self.attempts[slot as usize].take()?;
-        if winner.server.spec.shutdown_sessions_on_down && !self.is_usable(&winner.server, dialer) {
+        if winner.server.spec.shutdown_sessions_on_down && !self.is_usable(&winner, dialer) {
             let gone = io::Error::from_raw_os_error(libc::ECONNREFUSED);
             self.count_failure((slot, &winner.server), &gone, dialer, now);
             dialer.abort(winner.connection);
@@ -284,45 +290,56 @@ impl<C> ServerConnect<C> {
     }
 
     /// The servers of the backend have changed. An attempt at a server that is DOWN or in maintenance is
-    /// hopeless now; a server that has come UP since the attempt, whatever became of that, is tried again.
+    /// hopeless now. A server that has come UP or got another address since the attempt, whatever became of that, is
+    /// tried again. Looks only at the servers that are tried and at those that were renewed since the last time.
     pub(crate) fn servers_changed(&mut self, dialer: &mut impl Dialer<Connection = C>) {
-        self.policy.servers_changed();
-        for slot in AttemptSlot::BOTH {
-            let Some(attempt) = &self.attempts[slot as usize] else {
-                continue;
-            };
-            let uid = attempt.server.live.uid;
-            let status = dialer.backend(self.backend.id, |backend| {
-                let mut servers = backend.servers.iter();
-                let server = servers.find(|server| server.live.uid == uid)?;
-                Some((server.status.clone(), server.is_usable()))
-            });
-            let Some((status, usable)) = status.flatten() else {
-                continue;
-            };
-            let hopeless = status.oper == OperState::Stopped || status.admin.is_maint();
-            self.policy.set_hopeless(slot, hopeless);
-            if usable && status.since > attempt.started {
-                let stale = self.attempts[slot as usize].take();
-                self.policy.renewed(uid);
-                if let Some(stale) = stale {
-                    dialer.abort(stale.connection);
+        let (policy, attempts, seen) = (&mut self.policy, &self.attempts, self.generation);
+        let mut stale = [None; 2];
+        let looked = dialer.backend(self.backend.id, |backend| {
+            if backend.generation == seen {
+                return seen;
+            }
+            policy.servers_changed();
+            for slot in AttemptSlot::BOTH {
+                let Some(attempt) = &attempts[slot as usize] else {
+                    continue;
+                };
+                let uid = attempt.server.live.uid;
+                let Some(server) = backend.server(attempt.index, uid) else {
+                    continue;
+                };
+                let status = &server.status;
+                let hopeless = status.oper == OperState::Stopped || status.admin.is_maint();
+                policy.set_hopeless(slot, hopeless);
+                if server.is_usable() && server.renewed > attempt.server.renewed {
+                    stale[slot as usize] = Some(uid);
                 }
             }
-        }
-        let (policy, attempts) = (&mut self.policy, &self.attempts);
-        let asked = |uid| {
-            let mut servers = attempts.iter().flatten().map(|attempt| &attempt.server);
-            servers.any(|server| server.live.uid == uid)
-        };
-        dialer.backend(self.backend.id, |backend| {
-            for server in &backend.servers {
+            let asked = |uid| {
+                let mut servers = attempts.iter().flatten().map(|attempt| &attempt.server);
+                servers.any(|server| server.live.uid == uid)
+            };
+            for server in backend.renewed_since(seen) {
                 let uid = server.live.uid;
-                if server.is_usable() && policy.is_news(uid, server.status.since) && !asked(uid) {
+                if server.is_usable() && policy.is_news(uid, server.renewed) && !asked(uid) {
                     policy.renewed(uid);
                 }
             }
+            backend.generation
         });
+        match looked {
+            Some(generation) => self.generation = generation,
+            // It was removed.
+            None => self.policy.servers_changed(),
+        }
+        for slot in AttemptSlot::BOTH {
+            if let Some(uid) = stale[slot as usize] {
+                self.policy.renewed(uid);
+                if let Some(attempt) = self.attempts[slot as usize].take() {
+                    dialer.abort(attempt.connection);
+                }
+            }
+        }
     }
 
     /// Closes the attempts at these servers, whose sessions are to end. This does not count as their failure.
@@ -352,10 +369,11 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    fn is_usable(&self, server: &Server, dialer: &impl Dialer) -> bool {
+    /// Whether the server of an attempt is usable now.
+    fn is_usable(&self, attempt: &Attempt<C>, dialer: &impl Dialer) -> bool {
         let usable = dialer.backend(self.backend.id, |backend| {
-            let mut servers = backend.servers.iter();
-            servers.any(|now| now.live.uid == server.live.uid && now.is_usable())
+            let now = backend.server(attempt.index, attempt.server.live.uid);
+            now.is_some_and(|now| now.is_usable())
         });
         usable.unwrap_or(true)
     }

@@ -2,9 +2,10 @@
 
 use crate::harness::client::{End, hear, timed};
 use crate::harness::config::Config;
-use crate::harness::eventually::eventually_eq;
+use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::peer::{Behaviour, Peer, Refuses, Unanswering};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
+use crate::harness::runtime::Fixture;
 use crate::harness::syslog::Syslog;
 use std::time::Duration;
 
@@ -189,4 +190,57 @@ fn a_suspected_server_is_asked_last_and_keeps_its_state() {
     });
     assert_eq!(rlb.status("s1"), "UP", "a state is changed by checks alone");
     rlb.stop();
+}
+
+/// A server that got another address, by a reload or by an operator, was not asked by the clients that were waiting:
+/// neither by one whose attempt at the old address had no answer, nor by one that it had refused.
+#[test]
+fn waiting_clients_are_served_at_the_new_address_of_a_server() {
+    for by_reload in [true, false] {
+        for is_dark in [true, false] {
+            served_at_the_new_address(by_reload, is_dark);
+        }
+    }
+}
+
+/// One client, a server without an answer, and one that has none either or refuses, and then moves.
+fn served_at_the_new_address(by_reload: bool, is_dark: bool) {
+    let (dark, refuses) = (Unanswering::start(), Refuses::start());
+    let good = Peer::start(Behaviour::Says("hello"));
+    let config = |address| {
+        Config::new()
+            .backend("retries = 0")
+            .timeout("connect = \"30s\"")
+            .server_with(dark.address(), "check = false")
+            .server_with(address, "check = false")
+    };
+    let old = if is_dark {
+        dark.address()
+    } else {
+        refuses.address()
+    };
+    let mut fixture = Fixture::new(config(old), "admin");
+    let address = fixture.rlb.address();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| timed(|| hear(address)));
+        eventually_true(STOP_WITHIN, "both servers were tried", || {
+            fixture.rlb.number("s1", "connect") == 1 && fixture.rlb.number("s2", "connect") == 1
+        });
+        if by_reload {
+            let socket = fixture.socket();
+            let table = format!("[runtime-api]\nsocket = \"{}\"", socket.display());
+            fixture.rlb.reload(&config(good.address()).table(&table));
+        } else {
+            let (ip, port) = (good.address().ip(), good.address().port());
+            let said = fixture.ask(&format!("set server be/s2 addr {ip} port {port}"));
+            assert!(said.starts_with("port changed"), "{said}");
+        }
+        let (heard, took) = waiting.join().expect("no panic");
+        assert_eq!(heard, ("hello".to_owned(), End::Eof));
+        assert!(
+            took < Duration::from_secs(10),
+            "at once, not after {took:?}"
+        );
+    });
+    fixture.rlb.stop();
 }

@@ -104,7 +104,9 @@ impl SimulatedDialer<'_> {
         let Some((_, last)) = asked.clone().find(|(uid, _)| *uid == server.live.uid) else {
             return;
         };
-        if server.status.since > *last {
+        let position = self.simulation.servers.get(server.live.uid);
+        let since = position.and_then(|position| self.simulation.rotation[position.index]);
+        if since.is_some_and(|since| since > *last) {
             return;
         }
         let tried = |uid: u64| asked.clone().any(|(other, _)| *other == uid);

@@ -8,7 +8,7 @@
 use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
 use super::snapshot::{Backend, BackendStatus, Frontend, Snapshot, picker_for};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ struct Touched {
     status: BackendStatus,
     turns_changed: bool,
     servers_changed: bool,
+    /// Positions of servers that are renewed, in the order in which it happened.
+    renewed: Vec<u32>,
 }
 
 /// Builds the next snapshot.
@@ -111,7 +113,7 @@ impl SnapshotBuilder {
             .replace(index, server, now)
     }
 
-    /// Backends with a server that has become usable or unusable, or whose operational state has changed.
+    /// Backends with a server that has become usable or unusable, or whose operational state or address has changed.
     pub fn backends_changed(&self) -> Vec<BackendId> {
         let touched = self.touched.iter();
         let changed = touched.filter(|(_, touched)| touched.servers_changed);
@@ -185,15 +187,21 @@ impl Touched {
             status: before.status,
             turns_changed: false,
             servers_changed: false,
+            renewed: Vec::new(),
         }
     }
 
-    fn replace(&mut self, index: usize, server: Server, now: Instant) -> BackendChange {
+    fn replace(&mut self, index: usize, mut server: Server, now: Instant) -> BackendChange {
         let Some(place) = self.servers.get_mut(index) else {
             return BackendChange::None;
         };
         let (was, is) = (place.is_usable(), server.is_usable());
-        self.servers_changed |= was != is || place.status.oper != server.status.oper;
+        let renewed = server.is_renewed(place);
+        if renewed {
+            server.renewed = self.before.generation + 1;
+            self.renewed.extend(u32::try_from(index));
+        }
+        self.servers_changed |= renewed || was != is || place.status.oper != server.status.oper;
         self.turns_changed |= was != is || (is && place.weight != server.weight);
         if was {
             *self.usable.of_kind(place.spec.backup) -= 1;
@@ -214,7 +222,22 @@ impl Touched {
         }
     }
 
+    /// The positions of all servers that were renewed, the latest first.
+    fn renewals(&self) -> Arc<[u32]> {
+        let before = &self.before.renewals;
+        if self.renewed.is_empty() {
+            return Arc::clone(before);
+        }
+        let mut seen = HashSet::new();
+        let latest = self.renewed.iter().rev().chain(&**before);
+        latest
+            .copied()
+            .filter(|index| seen.insert(*index))
+            .collect()
+    }
+
     fn finish(self) -> Backend {
+        let renewals = self.renewals();
         let before = self.before;
         let picker = if self.turns_changed {
             picker_for(&self.servers, before.spec.allbackups)
@@ -228,6 +251,8 @@ impl Touched {
             servers: self.servers,
             picker,
             status: self.status,
+            generation: before.generation + 1,
+            renewals,
         }
     }
 }

@@ -141,3 +141,68 @@ fn a_position_that_does_not_exist_changes_nothing() {
     );
     assert!(builder.finish().is_none());
 }
+
+/// A session that connects looks only at what was renewed since it looked last, however many servers there are.
+#[test]
+fn renewed_servers_are_found_without_the_others() {
+    let now = Instant::now();
+    let first = snapshot(
+        (0..5).map(|number| server(&format!("s{number}"))).collect(),
+        now,
+    );
+    let names = |snapshot: &Snapshot, since| -> Vec<String> {
+        let backend = snapshot.backend(B0).unwrap();
+        let renewed = backend.renewed_since(since);
+        renewed.map(|server| server.spec.name.to_string()).collect()
+    };
+    let generation = |snapshot: &Snapshot| snapshot.backend(B0).unwrap().generation;
+    assert_eq!((names(&first, 0), generation(&first)), (vec![], 0));
+    // s1 and s3 leave and come back, s1 a second time later. To leave renews nothing.
+    let turn = |base: &Arc<Snapshot>, admin, indices: &[usize]| {
+        let mut builder = SnapshotBuilder::new(Arc::clone(base));
+        for index in indices {
+            change(&mut builder, *index, admin, now);
+        }
+        assert_eq!(builder.backends_changed(), [B0]);
+        Arc::new(builder.finish().unwrap())
+    };
+    let (out, back) = (AdminState::FMAINT, AdminState::READY);
+    let gone = turn(&first, out, &[1, 3]);
+    assert_eq!((names(&gone, 0), generation(&gone)), (vec![], 1));
+    let came = turn(&gone, back, &[1, 3]);
+    assert_eq!(names(&came, 1), ["s3", "s1"]);
+    let again = turn(&turn(&came, out, &[1]), back, &[1]);
+    assert_eq!(
+        (names(&again, 0), names(&again, 2)),
+        (
+            vec!["s1".to_owned(), "s3".to_owned()],
+            vec!["s1".to_owned()]
+        )
+    );
+    assert!(names(&again, generation(&again)).is_empty());
+    // Another address of a usable server renews it, and one of an unusable server does not.
+    let mut builder = SnapshotBuilder::new(Arc::clone(&again));
+    let elsewhere = model::ServerAddress::Ip([127, 0, 0, 9].into(), model::ServerPort::Fixed(9));
+    change(&mut builder, 2, out, now);
+    for index in [2, 4] {
+        let mut server = Server::clone(builder.server(B0, index).unwrap());
+        server.endpoint = crate::state::Endpoint::of(&elsewhere);
+        builder.replace(B0, index, server, now);
+    }
+    assert_eq!(builder.backends_changed(), [B0]);
+    let moved = builder.finish().unwrap();
+    assert_eq!(names(&moved, generation(&again)), ["s4"]);
+    // Without s3 the positions are others.
+    let backend = moved.backend(B0).unwrap();
+    let kept = backend
+        .servers
+        .iter()
+        .filter(|server| &*server.spec.name != "s3");
+    let fewer = backend.with_servers(kept.cloned().collect(), now);
+    let renewed: Vec<_> = fewer
+        .renewed_since(0)
+        .map(|server| &*server.spec.name)
+        .collect();
+    assert_eq!(renewed, ["s4", "s1"]);
+    assert_eq!(fewer.generation, backend.generation + 1);
+}

@@ -233,7 +233,8 @@ fn merge_backend(
         .iter()
         .filter(|server| server.added.is_some());
     let added = added.filter(|server| !file.contains(&*server.spec.name));
-    let servers: Vec<Arc<Server>> = servers.into_iter().chain(added.cloned()).collect();
+    let mut servers: Vec<Arc<Server>> = servers.into_iter().chain(added.cloned()).collect();
+    let (generation, renewals) = before.renew(&mut servers);
     let up = is_up(&servers);
     Arc::new(Backend {
         id: before.id,
@@ -244,6 +245,8 @@ fn merge_backend(
         } else {
             before.status.turned(up, carry.now)
         },
+        generation,
+        renewals,
         servers,
         spec: Arc::new(spec.clone()),
     })

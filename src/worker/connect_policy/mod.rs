@@ -292,15 +292,14 @@ impl ConnectPolicy {
         }
     }
 
-    /// Whether `time` is later than the last attempt at `server`; if there was none, later than the beginning.
-    pub fn is_news(&self, server: u64, time: Instant) -> bool {
-        let begun = self.deadline.checked_sub(self.limits.budget);
-        let looked = self.tried.last(server).or(begun);
-        looked.is_none_or(|looked| time > looked)
+    /// Whether `server` was not tried since it was renewed in the generation `renewed`.
+    pub fn is_news(&self, server: u64, renewed: u64) -> bool {
+        let tried = self.tried.last(server);
+        tried.is_none_or(|tried| renewed > tried)
     }
 
-    /// The server has come UP since it was tried, so that earlier attempts at it do not count. The caller has
-    /// closed the attempt that was in flight.
+    /// The server has come UP or got another address since it was tried, so that earlier attempts at it do not
+    /// count. The caller closes the attempt that was in flight.
     pub fn renewed(&mut self, server: u64) {
         for attempt in &mut self.in_flight {
             if attempt.is_some_and(|attempt| attempt.server == server) {
@@ -313,8 +312,15 @@ impl ConnectPolicy {
         self.servers_changed();
     }
 
-    /// A connect to `server` has begun in `slot`. `usual` is how long a connect to it usually takes.
-    pub fn started(&mut self, slot: AttemptSlot, server: u64, usual: Duration, now: Instant) {
+    /// A connect to `server`, as it was renewed last in the generation `renewed`, has begun in `slot`. `usual` is how
+    /// long a connect to it usually takes.
+    pub fn started(
+        &mut self,
+        slot: AttemptSlot,
+        (server, renewed): (u64, u64),
+        usual: Duration,
+        now: Instant,
+    ) {
         let timeout = now + self.limits.attempt.max(usual.saturating_mul(3));
         self.in_flight[slot as usize] = Some(Attempt {
             server,
@@ -324,7 +330,7 @@ impl ConnectPolicy {
         });
         self.attempts += 1;
         self.pass_attempts += 1;
-        self.tried.insert(server, now);
+        self.tried.insert(server, renewed);
     }
 
     /// The attempt in `slot` was refused.
@@ -400,15 +406,16 @@ impl ConnectPolicy {
     }
 }
 
-/// The servers that were tried. The first needs no allocation: most sessions try only one.
+/// The servers that were tried, and when each was renewed last at that time. The first needs no allocation: most
+/// sessions try only one.
 #[derive(Debug, Default)]
 struct Tried {
-    first: Option<(u64, Instant)>,
-    more: Vec<(u64, Instant)>,
+    first: Option<(u64, u64)>,
+    more: Vec<(u64, u64)>,
 }
 
 impl Tried {
-    fn all(&self) -> impl Iterator<Item = &(u64, Instant)> {
+    fn all(&self) -> impl Iterator<Item = &(u64, u64)> {
         self.first.iter().chain(&self.more)
     }
 
@@ -416,18 +423,19 @@ impl Tried {
         self.all().any(|&(tried, _)| tried == server)
     }
 
-    /// When the last attempt at the server began.
-    fn last(&self, server: u64) -> Option<Instant> {
+    /// When the server was renewed last, as it was at the last attempt.
+    fn last(&self, server: u64) -> Option<u64> {
         let mut all = self.all();
-        all.find(|&&(tried, _)| tried == server).map(|&(_, at)| at)
+        let found = all.find(|&&(tried, _)| tried == server);
+        found.map(|&(_, renewed)| renewed)
     }
 
-    fn insert(&mut self, server: u64, now: Instant) {
+    fn insert(&mut self, server: u64, renewed: u64) {
         self.remove(server);
         if self.first.is_none() {
-            self.first = Some((server, now));
+            self.first = Some((server, renewed));
         } else {
-            self.more.push((server, now));
+            self.more.push((server, renewed));
         }
     }
 

@@ -48,7 +48,7 @@ impl Fixture {
             return (step, None);
         };
         if let Some(server) = (1..=self.servers).find(|&server| self.policy.accepts(server)) {
-            self.policy.started(slot, server, Duration::ZERO, now);
+            self.policy.started(slot, (server, 0), Duration::ZERO, now);
             (step, Some(server))
         } else {
             self.policy.exhausted(self.servers == 0);
@@ -232,7 +232,7 @@ fn an_attempt_has_at_least_three_times_the_usual_connect_time() {
     let Step::Start(slot) = fixture.policy.step(fixture.begun) else {
         panic!("nothing to start")
     };
-    fixture.policy.started(slot, 1, ms(200), fixture.begun);
+    fixture.policy.started(slot, (1, 0), ms(200), fixture.begun);
     assert_eq!(fixture.go(300).0, Step::Wait(fixture.at(600)));
     assert_eq!(fixture.go(600).1, Some(2));
 }
