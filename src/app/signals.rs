@@ -8,6 +8,9 @@
 //! | HUP | reloads | reloads with `-W` or `-Ws`, otherwise logs the state of the servers |
 //! | USR2 | hands over to a new process | reloads with `-W` or `-Ws` |
 //! | TTOU, TTIN | nothing | the same |
+//!
+//! A process that has handed over to a new one follows TERM, INT and USR1 likewise. What HUP and USR2 ask for is the
+//! new process's to do: the log says which one that is.
 
 use super::start::SignalMeaning;
 use crate::control::reload::ReloadHandle;
@@ -101,15 +104,34 @@ impl Signals {
         }
     }
 
+    /// Waits for a signal that stops this process, which has handed over.
+    pub(super) async fn stop_old(&mut self, reload: &ReloadHandle) -> Stop {
+        let term = match self.meaning {
+            SignalMeaning::Rlb => Stop::Soft,
+            SignalMeaning::Haproxy { .. } => Stop::Now,
+        };
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return term,
+                _ = self.usr1.recv() => return Stop::Soft,
+                _ = self.int.recv() => return Stop::Now,
+                _ = self.hup.recv() => refuse("SIGHUP", NOT_READ, reload),
+                _ = self.usr2.recv() => refuse("SIGUSR2", NOT_STARTED, reload),
+                _ = self.pause.recv() => {}
+                _ = self.resume.recv() => {}
+            }
+        }
+    }
+
     /// Waits for a signal that ends a soft stop: a SIGTERM or a SIGINT.
-    pub(super) async fn now(&mut self) {
+    pub(super) async fn now(&mut self, reload: &ReloadHandle) {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return,
                 _ = self.int.recv() => return,
                 _ = self.usr1.recv() => {}
-                _ = self.hup.recv() => refuse("SIGHUP", "the configuration is not read again"),
-                _ = self.usr2.recv() => refuse("SIGUSR2", "no new process is started"),
+                _ = self.hup.recv() => refuse("SIGHUP", NOT_READ, reload),
+                _ = self.usr2.recv() => refuse("SIGUSR2", NOT_STARTED, reload),
                 _ = self.pause.recv() => {}
                 _ = self.resume.recv() => {}
             }
@@ -117,9 +139,18 @@ impl Signals {
     }
 }
 
-/// Logs that a signal has no effect.
-fn refuse(signal: &str, what: &str) {
-    tracing::error!("{signal}: this process is stopping; {what}");
+const NOT_READ: &str = "the configuration is not read again";
+const NOT_STARTED: &str = "no new process is started";
+
+/// Logs that a signal has no effect, and who would follow it.
+fn refuse(signal: &str, what: &str, reload: &ReloadHandle) {
+    if let Some(pid) = reload.new_process() {
+        tracing::error!(
+            "{signal}: this process has handed over and {what}; process {pid} serves: signal that one"
+        );
+    } else {
+        tracing::error!("{signal}: this process is stopping; {what}");
+    }
 }
 
 /// Logs a line for each server, with HAProxy's words.

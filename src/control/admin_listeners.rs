@@ -115,7 +115,7 @@ pub fn open_runtime(
     let options = runtime_options(api);
     let mut open = || {
         let socket = match inherited.at(&api.address) {
-            Some(socket) => socket::adjust(&socket, &options).map(|()| socket)?,
+            Some(socket) => inherited.adjust(&socket, &options).map(|()| socket)?,
             None => inherited.open(&options, 1)?.swap_remove(0),
         };
         let name = name(&socket, api);
@@ -183,6 +183,14 @@ fn cannot_listen(api: &RuntimeApiSocket, error: &io::Error) -> String {
 }
 
 impl RuntimeListener {
+    /// Sets the options of a socket that another process has accepted from so far. What the system refuses is
+    /// logged, and leaves the socket as it was.
+    pub(super) fn adjust(&self, api: &RuntimeApiSocket) {
+        if let Err(error) = socket::adjust(&self.socket, &runtime_options(api)) {
+            tracing::warn!(path = api.place(), %error, "runtime socket stays as it was");
+        }
+    }
+
     /// Accept from this socket.
     pub async fn accept_from(&self, socket: RuntimeSocket) {
         // An admin thread that has ended serves nobody any more.

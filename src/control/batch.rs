@@ -191,14 +191,8 @@ impl<'a> Batch<'a> {
             return false;
         };
         let mut server = Server::clone(&before);
-        Arc::make_mut(&mut server.spec).address = address.clone();
-        server.endpoint = Some(endpoint.clone());
+        server.set_address(address.clone(), endpoint.clone(), self.now);
         server.live.trust();
-        let (admin, rules) = (server.status.admin, server.rules());
-        if admin.has(AdminState::RMAINT) {
-            let admin = admin.without(AdminState::RMAINT);
-            server.status.set_admin(admin, rules, self.now);
-        }
         self.change(at, &before.status, server, None);
         self.outcome.specs_changed = true;
         true
@@ -210,9 +204,7 @@ impl<'a> Batch<'a> {
             return false;
         };
         let mut server = Server::clone(&before);
-        let rules = server.rules();
-        Arc::make_mut(&mut server.spec).check = check;
-        server.status.set_rules(rules, server.rules());
+        server.set_check(check);
         self.change(at, &before.status, server, None);
         self.outcome.specs_changed = true;
         true

@@ -86,6 +86,8 @@ pub struct Listeners {
     next: u64,
     /// Who keeps the sockets over a crash.
     manager: ServiceManager,
+    /// Another process accepts from some of them until this one is in charge.
+    shared: bool,
 }
 
 /// Which of the binds that have lost what they listen on are opened again.
@@ -140,6 +142,7 @@ impl Listeners {
             workers: config.global.threads,
             next: 0,
             manager: inherited.manager(),
+            shared: inherited.is_shared(),
         };
         let open = |bind: &Bind, options: &Options, shards| inherited.listen(bind, options, shards);
         let prepared = table.prepare_by(config, (maxconn, &Reopen::All), open)?;
@@ -148,6 +151,18 @@ impl Listeners {
         table.entries = prepared.entries;
         table.next = prepared.next;
         Ok((table, prepared.admin.open))
+    }
+
+    /// Sets the options of sockets that another process has accepted from so far: this process is in charge now.
+    /// What the system refuses is logged, and leaves that socket as it was. `false`: there are none.
+    pub(super) fn adjust(&mut self) -> bool {
+        if !std::mem::take(&mut self.shared) {
+            return false;
+        }
+        for entry in &self.entries {
+            entry.set_options(socket::adjust);
+        }
+        true
     }
 
     /// Who keeps them over a crash.
@@ -401,6 +416,17 @@ impl Entry {
         }
     }
 
+    /// Sets the options of its sockets by `set`. What the system refuses is logged, and leaves that socket as it was.
+    fn set_options(&self, set: fn(&Socket, &Options) -> io::Result<()>) {
+        let options = options(&self.of.bind, self.tuning, false);
+        for shard in &self.shards {
+            if let Err(error) = set(shard, &options) {
+                let (proxy, address) = (&*self.of.proxy, shown(&self.of.bind));
+                tracing::warn!(proxy, address, %error, "a listening socket stays as it was");
+            }
+        }
+    }
+
     fn loss(&self, thorough: bool) -> Option<Loss> {
         Loss::of(&self.of.bind, self.file, &self.shards, thorough)
     }
@@ -510,13 +536,7 @@ impl Prepared {
     /// leaves that socket as it was.
     pub(super) fn tune(&self) {
         for entry in self.tuned.iter().map(|index| &self.entries[*index]) {
-            for shard in &entry.shards {
-                let options = options(&entry.of.bind, entry.tuning, false);
-                if let Err(error) = socket::retune(shard, &options) {
-                    let (proxy, address) = (&*entry.of.proxy, shown(&entry.of.bind));
-                    tracing::warn!(proxy, address, %error, "a listening socket stays as it was");
-                }
-            }
+            entry.set_options(socket::retune);
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod admin_listeners;
 mod batch;
+mod changes;
 mod commit;
 pub mod handover;
 pub mod inherited;
@@ -23,13 +24,13 @@ use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
 use crate::live::{Cause, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
 use crate::state::{
-    BackendId, ControlHandle, RuntimeChange, ServerState, Snapshot, ToControl, clear, dynamic,
-    server_state,
+    BackendId, ControlHandle, RuntimeChange, RuntimeState, Snapshot, ToControl, clear, dynamic,
 };
 use crate::sys::limits::DescriptorReserve;
 use crate::worker::order::{Order, ServerSet, Workers};
 use arc_swap::ArcSwap;
 use batch::{Batch, Outcome};
+use changes::OperatorChanges;
 use commit::Commit;
 use rates::RateMaxima;
 use resolve::{FirstRound, Resolver, Until};
@@ -75,6 +76,8 @@ struct Pending {
     answers: Vec<(oneshot::Sender<bool>, bool)>,
     /// What the process before has counted.
     counted: Vec<String>,
+    /// What the process before has decided, first what is taken over already.
+    decided: Option<(RuntimeState, RuntimeState)>,
     /// Changes at run time, whether their object was found, and who is to be told.
     changes: Vec<(RuntimeChange, bool, oneshot::Sender<bool>)>,
 }
@@ -98,8 +101,16 @@ impl Pending {
                 let found = batch.change_runtime(&change);
                 self.changes.push((change, found, done));
             }
-            // The control task ends the checks.
-            ToControl::HandedOver => {}
+            // The control task has done what they say.
+            ToControl::HoldChanges { .. } | ToControl::ResumeChanges | ToControl::HandedOver => {}
+            ToControl::ApplyState {
+                before,
+                state,
+                done,
+            } => {
+                self.decided = Some((before, state));
+                self.answers.push((done, true));
+            }
             ToControl::AddCounters { text, done } => {
                 self.counted.push(text);
                 self.answers.push((done, true));
@@ -123,6 +134,7 @@ pub struct Control {
     stop_tasks: CancellationToken,
     check_context: Rc<CheckContext>,
     resolver: Resolver,
+    changes: OperatorChanges,
     commits: mpsc::Receiver<Commit>,
     /// For the reloader.
     committer: mpsc::Sender<Commit>,
@@ -150,6 +162,7 @@ impl Control {
             stop_tasks,
             check_context,
             resolver,
+            changes: OperatorChanges::default(),
             commits,
             committer,
         }
@@ -180,11 +193,25 @@ impl Control {
         }
     }
 
-    /// Takes over what an earlier process knew of the servers. Call it before [`Control::run`].
-    pub fn apply_server_states(&self, servers: &[ServerState]) {
+    /// Takes over what an earlier process has decided. Call it before [`Control::run`], which starts the checks.
+    pub fn begin_with(&mut self, state: &RuntimeState) {
         let base = self.parts.snapshot.load_full();
-        if let Some(snapshot) = server_state::apply(&base, servers, Instant::now()) {
-            self.parts.snapshot.store(Arc::new(snapshot));
+        let of = (self.parts.token.shard() + 1, Instant::now());
+        if let Some(next) = state.apply(&RuntimeState::default(), &base, of) {
+            self.parts.snapshot.store(Arc::clone(&next));
+            self.servers.update(&base, &next, &self.stop_tasks);
+            let servers = &self.servers;
+            self.resolver.retain(|name| !servers.named(name).is_empty());
+        }
+    }
+
+    /// The same while checks run: they follow.
+    fn apply_decided(&mut self, before: &RuntimeState, state: &RuntimeState, now: Instant) {
+        let base = self.parts.snapshot.load_full();
+        let of = (self.parts.token.shard() + 1, now);
+        if let Some(next) = state.apply(before, &base, of) {
+            self.parts.snapshot.store(next);
+            self.follow_specs(&base);
         }
     }
 
@@ -252,10 +279,26 @@ impl Control {
         let mut batch = Batch::new(Arc::clone(&base), &self.servers, &self.parts.token, now);
         let mut pending = Pending::default();
         for message in messages.drain(..) {
-            if matches!(message, ToControl::HandedOver) {
-                self.stop_tasks.cancel();
+            match message {
+                ToControl::HoldChanges { done } => {
+                    self.changes.hold();
+                    pending.answers.push((done, true));
+                }
+                ToControl::ResumeChanges => {
+                    for waiting in self.changes.resume() {
+                        pending.take(&mut batch, waiting);
+                    }
+                }
+                ToControl::HandedOver => {
+                    self.stop_tasks.cancel();
+                    self.changes.refuse();
+                }
+                message => {
+                    if let Some(message) = self.changes.admit(message) {
+                        pending.take(&mut batch, message);
+                    }
+                }
             }
-            pending.take(&mut batch, message);
         }
         let (snapshot, mut outcome) = batch.finish();
         if let Some(snapshot) = snapshot {
@@ -263,6 +306,9 @@ impl Control {
         }
         if outcome.specs_changed {
             self.follow_specs(&base);
+        }
+        if let Some((before, state)) = pending.decided {
+            self.apply_decided(&before, &state, now);
         }
         for text in pending.counted {
             let base = self.parts.snapshot.load_full();

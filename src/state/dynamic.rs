@@ -24,6 +24,13 @@ pub fn add(
     if known.any(|one| one.spec.name == spec.name) {
         return None;
     }
+    let mut servers = before.servers.clone();
+    servers.push(Arc::new(added(spec, (shards, now))));
+    Some(replaced(snapshot, vec![before.with_servers(servers, now)]))
+}
+
+/// A server that is added: in maintenance and not checked.
+pub(super) fn added(spec: &Arc<model::Server>, (shards, now): (usize, Instant)) -> Server {
     let live = Arc::new(ServerLive::new(Arc::clone(&spec.name), shards));
     let mut first = model::Server::clone(spec);
     first.check = None;
@@ -31,9 +38,7 @@ pub fn add(
     let admin = server.status.admin.with(AdminState::FMAINT);
     server.status.set_admin(admin, server.rules(), now);
     server.added = Some(Arc::clone(spec));
-    let mut servers = before.servers.clone();
-    servers.push(Arc::new(server));
-    Some(replaced(snapshot, vec![before.with_servers(servers, now)]))
+    server
 }
 
 /// `snapshot` without the server `uid`. `None`: it is not there, not in maintenance, or has sessions.
@@ -77,7 +82,7 @@ pub fn as_written(snapshot: &Snapshot, (shards, now): (usize, Instant)) -> Optio
 }
 
 /// `snapshot` with these backends in the place of those with the same id, also where frontends lead to them.
-fn replaced(snapshot: &Snapshot, changed: Vec<Backend>) -> Snapshot {
+pub(super) fn replaced(snapshot: &Snapshot, changed: Vec<Backend>) -> Snapshot {
     let mut next = snapshot.clone();
     let changed: Vec<Arc<Backend>> = changed.into_iter().map(Arc::new).collect();
     for backend in &changed {

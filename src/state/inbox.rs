@@ -4,6 +4,7 @@
 //! workers, which the next connection repeats).
 
 use super::ids::{BackendId, FrontendId};
+use super::runtime_state::RuntimeState;
 use super::server::Endpoint;
 use super::status::Forced;
 use crate::config::model::{Check, Server, ServerAddress};
@@ -67,8 +68,25 @@ pub enum ToControl {
         /// Told when the change is published; `false`: the object is not there any more.
         done: oneshot::Sender<bool>,
     },
-    /// Another process serves: no check is made any more. What is asked for the sessions here is still done.
+    /// What operators change waits from now on, because what is in force is being handed over.
+    HoldChanges {
+        /// Told when everything before it is published.
+        done: oneshot::Sender<bool>,
+    },
+    /// The handover has failed: what operators change is made again, first what has waited.
+    ResumeChanges,
+    /// Another process serves: no check is made and no change of an operator any more; those that wait are told so.
+    /// What is asked for the sessions here is still done.
     HandedOver,
+    /// This process takes over what the one before has decided.
+    ApplyState {
+        /// What it has taken over already.
+        before: RuntimeState,
+        /// What is in force by now.
+        state: RuntimeState,
+        /// Told when it is published.
+        done: oneshot::Sender<bool>,
+    },
     /// A process before this one tells what it has counted.
     AddCounters {
         /// As `control::handover::counters` writes it.

@@ -54,6 +54,24 @@ impl Server {
         }
     }
 
+    /// Has its connections go elsewhere. It waits for its name no longer.
+    pub fn set_address(&mut self, address: model::ServerAddress, endpoint: Endpoint, now: Instant) {
+        Arc::make_mut(&mut self.spec).address = address;
+        self.endpoint = Some(endpoint);
+        let (admin, rules) = (self.status.admin, self.rules());
+        if admin.has(AdminState::RMAINT) {
+            let admin = admin.without(AdminState::RMAINT);
+            self.status.set_admin(admin, rules, now);
+        }
+    }
+
+    /// Gives it another check; `None`: it is not checked.
+    pub fn set_check(&mut self, check: Option<model::Check>) {
+        let rules = self.rules();
+        Arc::make_mut(&mut self.spec).check = check;
+        self.status.set_rules(rules, self.rules());
+    }
+
     /// Whether new connections may go to it.
     pub fn is_usable(&self) -> bool {
         self.endpoint.is_some() && self.status.is_usable(self.weight)

@@ -45,26 +45,63 @@ pub struct ServerState {
 
 /// `base` with the known states applied, where they apply; `None` when none does.
 pub fn apply(base: &Arc<Snapshot>, known: &[ServerState], now: Instant) -> Option<Snapshot> {
-    let known: HashMap<(&str, &str), &ServerState> = known
-        .iter()
-        .map(|one| ((&*one.backend, &*one.server), one))
-        .collect();
+    apply_changes(base, &[], (known, now))
+}
+
+/// `base` with what has changed from the states `before` to the `known` ones. What this process has found out
+/// since stays where nothing has changed.
+pub fn apply_changes(
+    base: &Arc<Snapshot>,
+    before: &[ServerState],
+    (known, now): (&[ServerState], Instant),
+) -> Option<Snapshot> {
+    let (before, known) = (by_name(before), by_name(known));
     let mut builder = SnapshotBuilder::new(Arc::clone(base));
     for backend in base.backends.iter().flatten() {
         for (index, server) in backend.servers.iter().enumerate() {
-            let Some(one) = known.get(&(&*backend.spec.name, &*server.spec.name)) else {
+            let name = (&*backend.spec.name, &*server.spec.name);
+            let Some(one) = known.get(&name) else {
                 continue;
             };
+            let before = before.get(&name);
+            if before.is_some_and(|before| one.is_same(before)) {
+                continue;
+            }
             let mut next = Server::clone(server);
-            one.apply(&mut next, now);
+            one.apply_admin(&mut next, now);
+            if before.is_none_or(|before| !one.has_same_health(before)) {
+                one.apply_health(&mut next, now);
+            }
             builder.replace(backend.id, index, next, now);
         }
     }
     builder.finish()
 }
 
+fn by_name(states: &[ServerState]) -> HashMap<(&str, &str), &ServerState> {
+    let states = states.iter();
+    states
+        .map(|one| ((&*one.backend, &*one.server), one))
+        .collect()
+}
+
 impl ServerState {
-    fn apply(&self, server: &mut Server, now: Instant) {
+    /// Whether both say the same, except for how long it has lasted.
+    fn is_same(&self, other: &Self) -> bool {
+        let lasting = self.lasting;
+        *self
+            == Self {
+                lasting,
+                ..other.clone()
+            }
+    }
+
+    fn has_same_health(&self, other: &Self) -> bool {
+        let of = |state: &Self| (state.oper, state.health, state.admin.is_maint());
+        of(self) == of(other)
+    }
+
+    fn apply_admin(&self, server: &mut Server, now: Instant) {
         if self.configured_weight == server.spec.weight {
             server.weight = self.weight;
         }
@@ -78,6 +115,10 @@ impl ServerState {
         if admin != server.status.admin {
             server.status.set_admin(admin, rules, now);
         }
+    }
+
+    fn apply_health(&self, server: &mut Server, now: Instant) {
+        let rules = server.rules();
         let down = self.oper == OperState::Stopped;
         let status = &mut server.status;
         if !status.admin.is_maint() && !self.admin.is_maint() && self.asked_the_same(&server.spec) {
@@ -85,6 +126,11 @@ impl ServerState {
                 status.force(Forced::Down, rules, now);
                 status.health = self.health.min(rules.rise.saturating_sub(1));
             } else {
+                let forced = match self.oper {
+                    OperState::Stopping => Forced::Stopping,
+                    _ => Forced::Up,
+                };
+                status.force(forced, rules, now);
                 status.health = self.health.clamp(rules.rise, rules.full());
             }
         }
@@ -93,11 +139,12 @@ impl ServerState {
         }
     }
 
-    /// Whether it had a check, and that check connected to the same address and port as the one of `spec`.
+    /// Whether it was checked as `spec` says: not at all, or with a check that connected to the same address and
+    /// port.
     fn asked_the_same(&self, spec: &crate::config::model::Server) -> bool {
         let check = spec.check.as_ref();
         let check = check.map(|check| (check.port.unwrap_or(0), check.address));
-        self.check.is_some() && self.check == check && self.is_at(&spec.address)
+        self.check == check && self.is_at(&spec.address)
     }
 
     /// Whether it had this address. For a unix socket the format does not tell.
@@ -256,6 +303,69 @@ mod tests {
         };
         let (server, ..) = taken(drained, &changed);
         assert!(server.status.admin.is_drain(), "a drain yields to nothing");
+    }
+
+    /// An operator can take a server down that is not checked.
+    #[test]
+    fn a_state_that_an_operator_has_forced_stays() {
+        let mut unchecked = two();
+        unchecked.backends[0].servers[0].check = None;
+        for (oper, config, check) in [
+            (OperState::Stopped, &unchecked, None),
+            (OperState::Stopping, &unchecked, None),
+            (OperState::Stopping, &two(), Some((0, None))),
+        ] {
+            let forced = ServerState {
+                oper,
+                check,
+                ..known()
+            };
+            let (server, ..) = taken(forced, config);
+            assert_eq!(server.status.oper, oper);
+        }
+    }
+
+    /// The states that come with `go` follow those of the start.
+    #[test]
+    fn only_what_has_changed_since_is_applied_again() {
+        let now = Instant::now() + Duration::from_secs(10);
+        let base = start(&two(), now);
+        let mut builder = SnapshotBuilder::new(Arc::clone(&base));
+        let backend = base.backends[0].as_ref().unwrap();
+        let mut down = Server::clone(&backend.servers[0]);
+        down.status.force(Forced::Down, down.rules(), now);
+        builder.replace(backend.id, 0, down, now);
+        let base = Arc::new(builder.finish().unwrap());
+        let first = |snapshot: &Snapshot| {
+            let server = &snapshot.backends[0].as_ref().unwrap().servers[0];
+            (server.status.oper, server.weight)
+        };
+        let apply = |state| apply_changes(&base, &[known()], (&[state], now));
+        let later = ServerState {
+            lasting: Duration::from_secs(8),
+            ..known()
+        };
+        assert!(apply(later).is_none());
+        let weight = ServerState {
+            weight: 9,
+            ..known()
+        };
+        let next = apply(weight).unwrap();
+        assert_eq!(
+            first(&next),
+            (OperState::Stopped, 9),
+            "its own check counts"
+        );
+        let up = ServerState {
+            health: 3,
+            ..known()
+        };
+        let next = apply(up).unwrap();
+        assert_eq!(
+            first(&next),
+            (OperState::Running, 1),
+            "the newer one counts"
+        );
     }
 
     #[test]

@@ -41,4 +41,5 @@ mod stats;
 mod timeouts;
 mod unix;
 mod upgrade;
+mod upgrade_state;
 mod workers;

@@ -300,6 +300,8 @@ fn upgrade_stop_after_ends_what_is_left() {
     next.stop();
 }
 
+/// A signal for a new process was refused because the old one was "stopping", and its first SIGTERM ended the
+/// sessions that a first SIGTERM to any other process leaves alone.
 #[test]
 fn the_old_process_takes_nothing_new_and_ends_when_it_is_told() {
     let peers = [Peer::start(Behaviour::Echo)];
@@ -313,8 +315,18 @@ fn the_old_process_takes_nothing_new_and_ends_when_it_is_told() {
     kill(next.0, Signal::SIGUSR2).expect("it runs");
     let third = Next::logged(&rlb, 2);
     eventually_true(STOP_WITHIN, "the end of the second", || !next.lives());
-    rlb.signal(Signal::SIGUSR2);
-    rlb.events().wait_for("SIGUSR2: this process is stopping");
+    let serves = format!("process {} serves", third.pid());
+    for (signal, name) in [(Signal::SIGUSR2, "SIGUSR2"), (Signal::SIGHUP, "SIGHUP")] {
+        let refused = format!("{name}: this process has handed over");
+        eventually_true(TIMEOUT, "it has heard of the third", || {
+            rlb.signal(signal);
+            let lines = rlb.events().with(&refused);
+            lines.iter().any(|line| line.contains(&serves))
+        });
+    }
+    // A stop of an old process is as any other: it waits for sessions, and a second signal ends them.
+    rlb.signal(Signal::SIGTERM);
+    rlb.events().wait_for("old process stopping");
     echo(&mut stream, b"still in the first");
     rlb.signal(Signal::SIGTERM);
     assert_ne!(read_to_end(&mut stream).1, End::Silence);
@@ -400,7 +412,7 @@ fn counters_go_along_and_the_old_process_does_not_say_that_it_is_stopping() {
 /// Starts an upgrade that stands still in its last step: the service manager does not read what it is
 /// told, which is waited for for a second. The process id of the new process.
 #[track_caller]
-fn upgrade_in_its_last_step(rlb: &Rlb) -> Pid {
+pub(crate) fn upgrade_in_its_last_step(rlb: &Rlb) -> Pid {
     rlb.fill_notify_queue();
     rlb.signal(Signal::SIGUSR2);
     let line = rlb.events().wait_for("upgrade: the new process is ready");

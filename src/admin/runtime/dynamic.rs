@@ -3,7 +3,7 @@
 //! As in HAProxy an added server begins in maintenance, its check begins with `enable health`, and `default-server`
 //! does not apply to it.
 
-use super::names::{self, NO_BACKEND};
+use super::names::{self, NO_BACKEND, NO_SERVER};
 use super::reply::Reply;
 use super::{CommandContext, duration, set};
 use crate::config::model::{Check, Server, ServerAddress};
@@ -69,7 +69,7 @@ pub(super) async fn remove(context: &CommandContext, args: &[&str]) -> Reply {
     }
     match set::change(context, RuntimeChange::RemoveServer(server.live.uid)).await {
         Reply::Done => Reply::info("Server deleted.\n"),
-        Reply::Error(_) => Reply::error(ATTACHED),
+        Reply::Error(text) if text == NO_SERVER => Reply::error(ATTACHED),
         other => other,
     }
 }

@@ -171,13 +171,23 @@ async fn ask(
 ) -> Reply {
     let (done, answer) = oneshot::channel();
     if !context.control.report(message(done)).await {
-        return Reply::error(STOPPING);
+        return not_made(context);
     }
     match answer.await {
         Ok(true) => Reply::Done,
         // A reload has removed it meanwhile.
         Ok(false) => Reply::error(NO_SERVER),
-        Err(_) => Reply::error(STOPPING),
+        Err(_) => not_made(context),
+    }
+}
+
+/// The answer when the control task makes no change any more.
+fn not_made(context: &CommandContext) -> Reply {
+    match context.reload.new_process() {
+        Some(pid) => Reply::error(format!(
+            "Process {pid} has taken over from this one. Nothing was changed: ask again, it answers.\n"
+        )),
+        None => Reply::error(STOPPING),
     }
 }
 

@@ -9,9 +9,9 @@
 //! | new | `pid N` | its pidfd |
 //! | old | `from N`, and in the next line `sockets N` | |
 //! | old | names, a line each; until there were as many as announced | as many listening sockets |
-//! | old | `servers` | a file: the text of `show servers state` |
+//! | old | `servers` | two files: what operators have set ([`crate::state::overrides`]), and the text of `show servers state` |
 //! | new | `ready`, or `failed` and why | |
-//! | old | `go` | a file: what was counted ([`counters`]) |
+//! | old | `go` | three files: the same two as they are then, and what was counted ([`counters`]) |
 //!
 //! After `go` the channel stays open until the old process has ended, so that the new one knows of its sessions. A
 //! message is a word and `NAME=VALUE` lines ([`link`]); what a side does not know it ignores. The old process sends
@@ -20,7 +20,7 @@
 //!
 //! | sender | text | with it |
 //! |---|---|---|
-//! | new | `version`: it reads what follows | |
+//! | new | `version`: it reads what follows, and its process id | |
 //! | old | `process`: process id, version, since when | |
 //! | old | `older`: a process that is older still, and the upgrades since it served | the channel to it |
 //! | old | `sessions`: how many it has now | |
@@ -28,7 +28,8 @@
 //! | new | `runtime`: a client of the runtime socket, its level, user and process | a connection to it |
 //!
 //! Invariants: until `go` the old process serves as if nothing had happened, and any failure leaves
-//! it so; a new process that gets no `go` ends, and accepts nothing before it. A listening socket is the
+//! it so; what operators and checks have decided before `go` goes with it, and no change of an operator is accepted
+//! after it ([`super::changes`]); a new process that gets no `go` ends, and accepts nothing before it. A listening socket is the
 //! same one in both, so that nothing that waits in it is lost. Each side ignores a file or a line that it
 //! does not know.
 
@@ -40,9 +41,9 @@ mod reporter;
 mod successor;
 
 pub use old_processes::{Asker, OldProcesses, PassedConnection};
-pub use predecessor::{Predecessor, start_next};
+pub use predecessor::{Go, Predecessor, start_next};
 pub use reporter::{PASSED_MAX, Reporter, ReporterParts};
-pub(super) use successor::{HandoverPayload, NewProcess, Successor};
+pub(super) use successor::{HandoverPayload, NewProcess, StateTexts, Successor};
 
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -102,7 +102,8 @@ impl OldProcesses {
     async fn run(&self, channel: &Arc<Channel>, upgrades: u32) -> io::Result<()> {
         let link = Link::new(Arc::clone(channel))?;
         // It may have ended by now. What it has sent is still there.
-        let _ = link.send(&format!("version\nnumber={VERSION}"), &[]);
+        let pid = std::process::id();
+        let _ = link.send(&format!("version\nnumber={VERSION}\npid={pid}"), &[]);
         self.entries().push(Entry {
             channel: Arc::clone(channel),
             upgrades,

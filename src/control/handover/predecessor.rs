@@ -1,13 +1,15 @@
 //! The new process's side up to `go`: takes over what it is given, and reports when it is ready to serve.
 
 use super::{BEGIN, OldProcesses, SERVE, VARIABLE, path_of};
+use crate::state::RuntimeState;
+use crate::stats::servers_state;
 use crate::sys::channel::{Channel, Message, TEXT_MAX};
 use crate::sys::listen_fds::PassedSocket;
 use rustix::process::PidfdFlags;
 use socket2::Socket;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
@@ -25,14 +27,23 @@ const REASON_MAX: usize = TEXT_MAX / 8;
 pub struct Predecessor(Arc<Channel>);
 
 /// What was handed over.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::control) struct Received {
     /// The process id of the one before.
     pub(in crate::control) from: u32,
     /// Its listening sockets.
     pub(in crate::control) sockets: Vec<PassedSocket>,
-    /// What it knew of its servers, as `show servers state` has it.
-    pub(in crate::control) servers: String,
+    /// What was in force there.
+    pub(in crate::control) state: RuntimeState,
+}
+
+/// What comes with `go`. Empty is what the old process does not send.
+#[derive(Debug, Default)]
+pub struct Go {
+    /// What it has counted.
+    pub counters: String,
+    /// What is in force there by now.
+    pub state: RuntimeState,
 }
 
 /// In a process that was started to start the one that will serve: starts it, and returns the result. `None` in
@@ -108,37 +119,43 @@ impl Predecessor {
             sockets.extend(named);
         }
         let Message { text, mut fds } = self.next_message()?;
-        let (Some(file), "servers") = (fds.pop(), &*text) else {
+        if text != "servers" || fds.is_empty() {
             return Err(unexpected(&text));
-        };
-        let mut servers = String::new();
-        File::from(file).read_to_string(&mut servers)?;
+        }
+        let servers = servers_state::read(&next_file(&mut fds)?);
+        let overrides = next_file(&mut fds)?;
+        let state = RuntimeState { overrides, servers };
         Ok(Received {
             from,
             sockets,
-            servers,
+            state,
         })
     }
 
-    /// Reports that this process is ready, and waits until it is in charge. Returns what the old one has counted;
-    /// empty when it does not send that.
+    /// Reports that this process is ready, and waits until it is in charge.
     ///
     /// # Errors
     /// When the old process gives the upgrade up, or is gone.
-    pub fn wait_for_go(&self) -> io::Result<String> {
+    pub fn wait_for_go(&self) -> io::Result<Go> {
         self.0.send("ready", &[])?;
         let Message { text, mut fds } = self.next_message()?;
         if text != "go" {
             return Err(unexpected(&text));
         }
-        let mut counters = String::new();
-        if let Some(file) = fds.pop()
-            && let Err(error) = File::from(file).read_to_string(&mut counters)
-        {
-            // This process is in charge now, with or without the counters.
-            tracing::warn!(%error, "counters of the old process not read");
-        }
-        Ok(counters)
+        let mut next = |what| {
+            // This process is in charge now, with or without it.
+            next_file(&mut fds).unwrap_or_else(|error| {
+                tracing::warn!(what, %error, "file of the old process not read");
+                String::new()
+            })
+        };
+        let counters = next("counters");
+        let servers = servers_state::read(&next("servers"));
+        let overrides = next("overrides");
+        Ok(Go {
+            counters,
+            state: RuntimeState { overrides, servers },
+        })
     }
 
     /// Follows the old process from now on, until its last session has ended. Call it after
@@ -158,6 +175,15 @@ impl Predecessor {
         let gone = || io::Error::other("the process that was to hand over is gone");
         self.0.receive()?.ok_or_else(gone)
     }
+}
+
+/// The text of the last file, which is taken out; empty when there is none.
+fn next_file(fds: &mut Vec<OwnedFd>) -> io::Result<String> {
+    let mut text = String::new();
+    if let Some(file) = fds.pop() {
+        File::from(file).read_to_string(&mut text)?;
+    }
+    Ok(text)
 }
 
 fn unexpected(text: &str) -> io::Error {

@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -50,6 +51,8 @@ pub struct ReporterParts {
     pub old_processes: OldProcesses,
     /// Where the admin thread takes connections.
     pub passed: mpsc::Sender<PassedConnection>,
+    /// Gets the id of the process that follows this one.
+    pub serving: Arc<AtomicU32>,
 }
 
 impl Reporter {
@@ -110,7 +113,11 @@ impl Reporter {
         match word(&message.text) {
             "version" => {
                 let number = value::<u32>(&message.text, "number");
-                tracing::debug!(number, "the new process follows this one");
+                let pid = value(&message.text, "pid");
+                tracing::debug!(number, pid, "the new process follows this one");
+                if let Some(pid) = pid {
+                    parts.serving.store(pid, Relaxed);
+                }
                 // What does not go through now is missing in the new process; nothing else depends on it.
                 let _ = link.send(&self.introduction(&parts.snapshot.load()), &[]);
                 for older in parts.old_processes.release().await {
@@ -230,6 +237,7 @@ mod tests {
                 snapshot: Arc::clone(&snapshot),
                 old_processes: OldProcesses::new(origin.global, control),
                 passed,
+                serving: Arc::default(),
             };
             let stop = CancellationToken::new();
             let run = Reporter::new(Arc::new(ours), go).run(parts, stop.clone());

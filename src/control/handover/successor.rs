@@ -4,6 +4,8 @@
 //! pidfd and not by its number.
 
 use super::{BEGIN, Program, Reporter, VARIABLE};
+use crate::state::{Snapshot, overrides};
+use crate::stats::servers_state;
 use crate::sys::channel::{Channel, FDS_MAX, Message};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -15,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the new process may take to its first message.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -29,8 +31,35 @@ const GONE_MAX: i64 = 1;
 pub(in crate::control) struct HandoverPayload {
     /// The listening sockets, by their names in the log.
     pub(in crate::control) sockets: Vec<(String, Arc<Socket>)>,
-    /// The text of `show servers state`.
-    pub(in crate::control) servers: String,
+    /// What is in force while the new process starts.
+    pub(in crate::control) state: StateTexts,
+}
+
+/// What checks and operators have decided, as text.
+#[derive(Debug, Default)]
+pub(in crate::control) struct StateTexts {
+    /// As [`overrides::write`] has it.
+    overrides: String,
+    /// As `show servers state` has it.
+    servers: String,
+}
+
+impl StateTexts {
+    /// What `snapshot` has.
+    pub(in crate::control) fn of(snapshot: &Snapshot, now: Instant) -> Self {
+        Self {
+            overrides: overrides::write(snapshot),
+            servers: servers_state::whole(snapshot, now),
+        }
+    }
+
+    /// Files to send. The servers come last: a version that knows only them reads the last one.
+    fn files(&self) -> io::Result<[File; 2]> {
+        Ok([
+            memory_file("overrides", &self.overrides)?,
+            memory_file("servers", &self.servers)?,
+        ])
+    }
 }
 
 /// A new process that is ready to serve, and waits for `go`.
@@ -108,12 +137,17 @@ impl Successor {
         let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
     }
 
-    /// It is in charge from now on, and gets what was counted so far.
-    pub(in crate::control) fn go(self, counters: String) -> io::Result<(NewProcess, Reporter)> {
-        // A missing file is no reason not to hand over.
-        let file = memory_file("counters", &counters).ok();
-        let fds: Vec<_> = file.iter().map(AsFd::as_fd).collect();
-        self.channel.send("go", &fds)?;
+    /// It is in charge from now on. It gets what was counted so far, and what is in force now.
+    pub(in crate::control) fn go(
+        self,
+        counters: String,
+        state: &StateTexts,
+    ) -> io::Result<(NewProcess, Reporter)> {
+        // The counters are the last one: a version that knows only them reads the last one.
+        let [overrides, servers] = state.files()?;
+        let files = [overrides, servers, memory_file("counters", &counters)?];
+        self.channel
+            .send("go", &files.each_ref().map(AsFd::as_fd))?;
         Ok((self.process, Reporter::new(self.channel, counters)))
     }
 }
@@ -202,8 +236,8 @@ fn give(channel: &Channel, payload: &HandoverPayload) -> io::Result<()> {
         let fds: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
         channel.send(&names.join("\n"), &fds)?;
     }
-    let file = memory_file("servers", &payload.servers)?;
-    channel.send("servers", &[file.as_fd()])
+    let files = payload.state.files()?;
+    channel.send("servers", &files.each_ref().map(AsFd::as_fd))
 }
 
 /// A file of its own in memory, to be read from its beginning.
@@ -254,7 +288,7 @@ mod tests {
         assert_eq!(introduced.pid, innocent.id());
         let payload = HandoverPayload {
             sockets: Vec::new(),
-            servers: String::new(),
+            state: StateTexts::default(),
         };
         let why = Successor::prepare(Arc::new(ours), introduced, &payload).unwrap_err();
         assert!(why.contains("on purpose"), "{why}");

@@ -9,8 +9,7 @@
 
 use super::handover::Predecessor;
 use crate::config::model::{Bind, BindAddress, Config};
-use crate::state::ServerState;
-use crate::stats::servers_state;
+use crate::state::RuntimeState;
 use crate::sys::listen_fds::{self, PassedSocket};
 use crate::sys::replaced::ReplacedProcesses;
 use crate::sys::service_manager::{self, ServiceManager, lasts};
@@ -103,7 +102,7 @@ impl Inherited {
         inherited
     }
 
-    /// Takes over what the process before hands over, and what it knew of its servers. It goes on
+    /// Takes over what the process before hands over, and what is in force there. It goes on
     /// listening until this one is in charge.
     ///
     /// # Errors
@@ -112,13 +111,13 @@ impl Inherited {
         predecessor: &Predecessor,
         config: &Config,
         manager: ServiceManager,
-    ) -> io::Result<(Self, Vec<ServerState>)> {
+    ) -> io::Result<(Self, RuntimeState)> {
         let received = predecessor.receive()?;
         let sockets = received.sockets.len();
         tracing::info!(from = received.from, sockets, "taking over");
         let mut inherited = Self::sort(received.sockets, config, manager);
         inherited.shared = true;
-        Ok((inherited, servers_state::read(&received.servers)))
+        Ok((inherited, received.state))
     }
 
     fn sort(passed: Vec<PassedSocket>, config: &Config, manager: ServiceManager) -> Self {
@@ -180,6 +179,22 @@ impl Inherited {
         self.sockets.get_mut(&address)?.pop()
     }
 
+    /// Whether another process accepts from the sockets until this one is in charge.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Sets the options of a socket that was passed. Those of one that another process accepts from are set when
+    /// this process is in charge ([`super::listeners::Listeners::adjust`]): that process goes on if this one fails.
+    pub(super) fn adjust(&self, socket: &Socket, options: &Options) -> io::Result<()> {
+        // A bound socket can be passed, too. Whether it can listen is found out before the start is over.
+        let listens = socket.is_listener().unwrap_or(false);
+        if self.shared && listens {
+            return Ok(());
+        }
+        socket::adjust(socket, options)
+    }
+
     /// Opens sockets where none was passed.
     pub(super) fn open(&self, options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
         match &self.old {
@@ -202,7 +217,7 @@ impl Inherited {
             .map(|there| there.extract_if(.., |one| fits(one, bind)).collect())
             .unwrap_or_default();
         for socket in &sockets {
-            socket::adjust(socket, options)?;
+            self.adjust(socket, options)?;
         }
         let inherited = sockets.len();
         if sockets.is_empty() {

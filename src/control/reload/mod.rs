@@ -34,7 +34,7 @@ use crate::config::source::Source as Text;
 use crate::config::{Files, InputFiles, Limits};
 use crate::live::{LastReload, ReloadEnd};
 use crate::log::{self, Log};
-use crate::state::Snapshot;
+use crate::state::{ControlHandle, Snapshot};
 use crate::sys::raw;
 use crate::sys::service_manager::ServiceManager;
 use crate::worker::order::{Order, Workers};
@@ -167,6 +167,7 @@ pub struct Reloader {
     sources_before: Vec<Arc<Text>>,
     state: ReloadState,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    control: ControlHandle,
     commits: mpsc::Sender<Commit>,
     requests: Requests,
     rollback: Option<RollbackWatch>,
@@ -201,6 +202,7 @@ impl Control {
             sources_before: Vec::new(),
             state,
             snapshot: Arc::clone(&self.parts.snapshot),
+            control: self.parts.handle.clone(),
             commits: self.committer.clone(),
             requests,
             rollback: None,
@@ -215,11 +217,17 @@ impl Control {
 impl Reloader {
     /// Accepts from all that is open. Call it when this process is in charge, before [`Self::run`].
     pub async fn accept(
-        &self,
+        &mut self,
         stats: Vec<AdminListener>,
         runtime: Vec<RuntimeSocket>,
         workers: &Workers,
     ) {
+        if self.state.listeners.adjust() {
+            let api = self.current.runtime_api.iter().flat_map(|api| &api.sockets);
+            for (listener, api) in self.state.runtime.iter().zip(api) {
+                listener.adjust(api);
+            }
+        }
         let snapshot = self.snapshot.load_full();
         let listeners = self.state.listeners.of_workers(&snapshot);
         for (worker, listeners) in listeners.into_iter().enumerate() {

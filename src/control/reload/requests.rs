@@ -2,7 +2,7 @@
 
 use super::super::handover::NewProcess;
 use rustix::process::Signal;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, oneshot};
 
@@ -91,6 +91,8 @@ struct UpgradeState {
     running: AtomicBool,
     /// One has succeeded: this process serves.
     new_process: OnceLock<NewProcess>,
+    /// The process that serves by now, as it has told; 0: it has not.
+    serving: Arc<AtomicU32>,
 }
 
 impl UpgradeState {
@@ -210,6 +212,18 @@ impl ReloadHandle {
         self.ask(Wanted::Upgrade).await
     }
 
+    /// The id of the process that serves, after this one has handed over.
+    pub fn new_process(&self) -> Option<u32> {
+        let first = self.state.new_process.get()?.pid;
+        let newest = self.state.serving.load(Relaxed);
+        Some(if newest == 0 { first } else { newest })
+    }
+
+    /// Where the id of the process that serves is noted when it is a newer one than this one has started; 0: it is not.
+    pub fn serving(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.state.serving)
+    }
+
     fn tell(&self, wanted: Wanted) {
         let request = Request {
             wanted,
@@ -239,10 +253,7 @@ impl ReloadHandle {
             Ok(()) => answer.await.ok(),
             Err(_) => None,
         };
-        answer.or_else(|| {
-            let process = self.state.new_process.get()?;
-            Some(Answer::taken_over_by(process.pid))
-        })
+        answer.or_else(|| self.new_process().map(Answer::taken_over_by))
     }
 }
 

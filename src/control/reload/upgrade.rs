@@ -6,14 +6,15 @@
 //! takes a connection that waits for the new one.
 
 use super::super::handover::{
-    self, HandoverPayload, NewProcess, Program, RUNTIME, Reporter, Successor,
+    self, HandoverPayload, NewProcess, Program, RUNTIME, Reporter, StateTexts, Successor,
 };
 use super::{Answer, HandedOver, Reloader};
-use crate::stats::servers_state;
+use crate::state::ToControl;
 use crate::sys::channel::Channel;
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +67,7 @@ impl Reloader {
         let runtime = runtime.map(|runtime| (RUNTIME.to_owned(), Arc::clone(&runtime.socket)));
         let payload = HandoverPayload {
             sockets: self.state.listeners.lasting().chain(runtime).collect(),
-            servers: servers_state::whole(&self.snapshot.load(), Instant::now()),
+            state: StateTexts::of(&self.snapshot.load(), Instant::now()),
         };
         let successor = start(program, payload, stop).await?;
         let pid = successor.process.pid;
@@ -77,17 +78,21 @@ impl Reloader {
         if let Ok(Err(error)) = told.await {
             tracing::warn!(%error, "upgrade: the service manager does not listen");
         }
-        let counters = handover::counters::write(&self.snapshot.load(), Instant::now());
+        self.hold_changes().await;
         let gone = if stop.is_cancelled() {
             give_up(successor).await;
             Err(STOPPING.to_owned())
         } else {
+            let (snapshot, now) = (self.snapshot.load_full(), Instant::now());
+            let counters = handover::counters::write(&snapshot, now);
+            let state = StateTexts::of(&snapshot, now);
             let gone = |error| format!("the new process is gone: {error}");
-            successor.go(counters).map_err(gone)
+            successor.go(counters, &state).map_err(gone)
         };
         let handed_over = match gone {
             Ok(handed_over) => handed_over,
             Err(problem) => {
+                self.control.report(ToControl::ResumeChanges).await;
                 let own = NotifyState::MainPid(std::process::id());
                 self.state.manager().notify(&[own]);
                 return Err(problem);
@@ -95,6 +100,15 @@ impl Reloader {
         };
         self.leave_admin_sockets().await;
         Ok(handed_over)
+    }
+
+    /// Has what operators change wait, and what they have changed published.
+    async fn hold_changes(&self) {
+        let (done, published) = oneshot::channel();
+        if self.control.report(ToControl::HoldChanges { done }).await {
+            // A control task that has ended changes nothing.
+            let _ = published.await;
+        }
     }
 }
 

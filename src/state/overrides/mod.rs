@@ -1,6 +1,13 @@
-//! What operators have set at run time and the file says otherwise: the list of it, and its end.
+//! What operators have set at run time and the file says otherwise: the list of it, its end, and how the next
+//! process has it.
 //!
 //! Pure. Health that an operator has forced is not among it, because the next checks decide it anew.
+
+mod apply;
+mod text;
+
+pub use apply::apply;
+pub use text::write;
 
 use super::server::{Endpoint, Server};
 use super::status::AdminState;

@@ -1,0 +1,286 @@
+//! What operators have set in another process, in force again in this one.
+//!
+//! Pure. The rules are those of a reload ([`crate::state::carry_over`]): a setting stays unless the file's own value
+//! for the same thing has changed; a server that was added stays unless the file has one of its name; a server that
+//! was removed stays away as long as the file says of it what it said before.
+
+use super::text::{ServerSetting, Setting, read};
+use super::{drop_all, list};
+use crate::config::model;
+use crate::state::{BackendId, Endpoint, Server, Snapshot, SnapshotBuilder, dynamic};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// `base` with exactly what `text` says was set, of what [`super::text::write`] has; `None`: it is so already.
+pub fn apply(
+    base: &Arc<Snapshot>,
+    text: &str,
+    (shards, now): (usize, Instant),
+) -> Option<Snapshot> {
+    let settings = read(text);
+    let mut next = Arc::clone(base);
+    if !list(base).is_empty() {
+        let mut builder = SnapshotBuilder::new(Arc::clone(&next));
+        drop_all(&mut builder, now);
+        next = builder.finish().map_or(next, Arc::new);
+        next = dynamic::as_written(&next, (shards, now)).map_or(next, Arc::new);
+    }
+    next = servers(&next, &settings, (shards, now)).map_or(next, Arc::new);
+    let mut builder = SnapshotBuilder::new(Arc::clone(&next));
+    values(&mut builder, &settings, now);
+    next = builder.finish().map_or(next, Arc::new);
+    (!Arc::ptr_eq(base, &next)).then(|| Arc::unwrap_or_clone(next))
+}
+
+/// The servers that were added and removed.
+fn servers(base: &Snapshot, settings: &[Setting], of: (usize, Instant)) -> Option<Snapshot> {
+    let mut changed: HashMap<&str, Vec<&ServerSetting>> = HashMap::new();
+    for one in settings {
+        if let Setting::Server {
+            backend, setting, ..
+        } = one
+        {
+            changed.entry(backend).or_default().push(setting);
+        }
+    }
+    let mut backends = Vec::new();
+    for backend in base.backends.iter().flatten() {
+        let Some(settings) = changed.get(&*backend.spec.name) else {
+            continue;
+        };
+        let mut servers = backend.servers.clone();
+        for setting in settings {
+            match setting {
+                ServerSetting::Removed(was) => servers.retain(|one| one.spec != *was),
+                ServerSetting::Added(spec) => {
+                    if !servers.iter().any(|one| one.spec.name == spec.name) {
+                        servers.push(Arc::new(dynamic::added(spec, of)));
+                    }
+                }
+                ServerSetting::Address { .. } | ServerSetting::Check { .. } => {}
+            }
+        }
+        let same = servers.len() == backend.servers.len();
+        let mut pairs = servers.iter().zip(&backend.servers);
+        if !same || pairs.any(|(one, other)| !Arc::ptr_eq(one, other)) {
+            backends.push(backend.with_servers(servers, of.1));
+        }
+    }
+    (!backends.is_empty()).then(|| dynamic::replaced(base, backends))
+}
+
+/// Everything else.
+fn values(builder: &mut SnapshotBuilder, settings: &[Setting], now: Instant) {
+    let base = Arc::clone(builder.base());
+    let frontends = base.frontends_by_name();
+    let backends: HashMap<&str, BackendId> = base
+        .backends
+        .iter()
+        .flatten()
+        .map(|backend| (&*backend.spec.name, backend.id))
+        .collect();
+    let added: HashSet<(&str, &str)> = settings.iter().filter_map(added).collect();
+    for setting in settings {
+        match setting {
+            Setting::Maxconn { file, now } if base.hard_maxconn == *file => {
+                builder.process_mut().maxconn = *now;
+            }
+            Setting::StatsMaxconn { file, now }
+                if base.stats.as_ref().is_some_and(|it| it.maxconn == *file) =>
+            {
+                builder.process_mut().stats_maxconn = Some(*now);
+            }
+            Setting::FrontendMaxconn {
+                frontend,
+                file,
+                now,
+            } => {
+                let known = frontends.get(&**frontend);
+                if let Some(known) = known.filter(|it| it.spec.maxconn == *file)
+                    && let Some(frontend) = builder.frontend_mut(known.id)
+                {
+                    frontend.maxconn = *now;
+                }
+            }
+            Setting::Server {
+                backend,
+                server,
+                setting,
+            } => {
+                let was_added = added.contains(&(&**backend, &**server));
+                if let Some(id) = backends.get(&**backend) {
+                    set(builder, (*id, server, was_added), setting, now);
+                }
+            }
+            Setting::Maxconn { .. } | Setting::StatsMaxconn { .. } => {}
+        }
+    }
+}
+
+/// The backend and the name of a server that was added.
+fn added(setting: &Setting) -> Option<(&str, &str)> {
+    match setting {
+        Setting::Server {
+            backend,
+            server,
+            setting: ServerSetting::Added(_),
+        } => Some((backend, server)),
+        _ => None,
+    }
+}
+
+/// The address or the check of a server, unless it was added then and is in the file now.
+fn set(
+    builder: &mut SnapshotBuilder,
+    (id, name, was_added): (BackendId, &str, bool),
+    setting: &ServerSetting,
+    now: Instant,
+) {
+    let mut servers = builder.servers(id).iter();
+    let Some(index) = servers.position(|one| *one.spec.name == *name) else {
+        return;
+    };
+    let (Some(backend), Some(before)) = (builder.backend(id), builder.server(id, index)) else {
+        return;
+    };
+    let Some(written) = backend.written(before).cloned() else {
+        return;
+    };
+    if was_added != before.added.is_some() {
+        return;
+    }
+    let mut server = Server::clone(before);
+    if change(&mut server, &written, setting, now) {
+        builder.replace(id, index, server, now);
+    }
+}
+
+/// Sets what was set of a server that the file has as `written`. `false`: the file's own value has changed.
+fn change(
+    server: &mut Server,
+    written: &model::Server,
+    setting: &ServerSetting,
+    now: Instant,
+) -> bool {
+    match setting {
+        ServerSetting::Address {
+            file,
+            now: in_force,
+        } if written.address == *file => match Endpoint::of(in_force) {
+            Some(endpoint) => server.set_address(in_force.clone(), endpoint, now),
+            // Operators set no names.
+            None => return false,
+        },
+        ServerSetting::Check {
+            file,
+            now: in_force,
+        } if written.check == *file => server.set_check(in_force.clone()),
+        _ => return false,
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::text::write;
+    use super::*;
+    use crate::config::model::{Check, Config, ServerAddress, ServerPort, Stats};
+    use crate::live::GlobalLive;
+    use crate::state::test_config::{backend, config, frontend, server};
+    use crate::state::{FrontendId, Origin};
+
+    fn start(config: &Config, now: Instant) -> Arc<Snapshot> {
+        let origin = Origin {
+            global: Arc::new(GlobalLive::new(now, 1)),
+            maxconn: 100,
+            shards: 1,
+            now,
+        };
+        Arc::new(Snapshot::initial(config, &origin))
+    }
+
+    fn file() -> Config {
+        let servers = vec![server("s1"), server("s2"), server("s3")];
+        let mut config = config(vec![backend("b", servers)]);
+        config.frontends.push(frontend("f", 7));
+        config.stats = Some(Stats::default());
+        config
+    }
+
+    /// Everything set that can be set: s1 is elsewhere, s2 is not checked, s3 was removed, n1 was added.
+    fn touched(now: Instant) -> Arc<Snapshot> {
+        let first = start(&file(), now);
+        let id = first.backends[0].as_ref().unwrap().id;
+        let added = model::Server {
+            id: 9,
+            weight: 5,
+            disabled: true,
+            ..server("n1")
+        };
+        let mut next = dynamic::add(&first, id, &Arc::new(added), (1, now)).unwrap();
+        let mut backend = next.backends[0].as_ref().unwrap().servers.clone();
+        backend.retain(|one| &*one.spec.name != "s3");
+        let changed = next.backends[0]
+            .as_ref()
+            .unwrap()
+            .with_servers(backend, now);
+        next = dynamic::replaced(&next, vec![changed]);
+        let mut builder = SnapshotBuilder::new(Arc::new(next));
+        builder.process_mut().maxconn = 9;
+        builder.process_mut().stats_maxconn = Some(3);
+        builder.frontend_mut(FrontendId::first(0)).unwrap().maxconn = Some(0);
+        let mut s1 = Server::clone(builder.server(id, 0).unwrap());
+        let elsewhere = ServerAddress::Ip([127, 0, 0, 2].into(), ServerPort::Fixed(9));
+        s1.set_address(elsewhere.clone(), Endpoint::of(&elsewhere).unwrap(), now);
+        builder.replace(id, 0, s1, now);
+        let mut s2 = Server::clone(builder.server(id, 1).unwrap());
+        s2.set_check(None);
+        builder.replace(id, 1, s2, now);
+        Arc::new(builder.finish().unwrap())
+    }
+
+    /// Overrides did not survive an upgrade.
+    #[test]
+    fn what_was_set_is_in_force_in_the_next_process() {
+        let now = Instant::now();
+        let before = touched(now);
+        assert_eq!(list(&before).len(), 8, "{:?}", list(&before));
+        let text = write(&before);
+        let fresh = start(&file(), now);
+        let next = Arc::new(apply(&fresh, &text, (1, now)).unwrap());
+        assert_eq!(list(&next), list(&before));
+        assert_eq!(write(&next), text);
+        // Once more, as with `go`: what is set stays, and what is set no longer is as the file says.
+        let again = apply(&next, &text, (1, now)).map_or(next, Arc::new);
+        assert_eq!(write(&again), text);
+        let none = apply(&again, "1\n", (1, now)).unwrap();
+        assert_eq!(list(&none), []);
+        assert!(apply(&fresh, "1\n", (1, now)).is_none());
+    }
+
+    #[test]
+    fn the_files_own_values_win_when_they_have_changed() {
+        let now = Instant::now();
+        let text = write(&touched(now));
+        let mut other = file();
+        other.frontends[0].maxconn = Some(50);
+        other.stats = Some(Stats {
+            maxconn: 77,
+            ..Stats::default()
+        });
+        let servers = &mut other.backends[0].servers;
+        servers[0].address = ServerAddress::Ip([127, 0, 0, 3].into(), ServerPort::Fixed(9));
+        servers[1].check = Some(Check {
+            rise: 9,
+            ..Check::default()
+        });
+        servers[2].weight = 8;
+        servers.push(server("n1"));
+        let fresh = start(&other, now);
+        let next = apply(&fresh, &text, (1, now)).unwrap();
+        let left: Vec<_> = list(&next).into_iter().map(|one| one.object).collect();
+        assert_eq!(left, ["global"]);
+        assert_eq!(next.maxconn, 9);
+    }
+}

@@ -1,0 +1,401 @@
+//! What operators have set at run time, as text that the next process reads: a line for each setting, with the
+//! file's value and the one in force.
+//!
+//! Pure. The fields of a line are separated by tabs. A reader leaves out lines whose kind or form it does not know,
+//! and takes for the default what is missing in a server. A setting whose text has a tab or a line break (the path
+//! of a unix socket can) is left out.
+
+use super::written;
+use crate::config::address;
+use crate::config::model::{Check, CheckKind, Server, ServerAddress};
+use crate::state::{Backend, Snapshot};
+use std::fmt::Write;
+use std::num::ParseIntError;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The version of the text, its first line: a reader that knows another takes nothing.
+const VERSION: &str = "1";
+
+/// A setting, as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Setting {
+    /// Most sessions of the process.
+    Maxconn { file: u32, now: u32 },
+    /// Most connections to the statistics.
+    StatsMaxconn { file: u32, now: u32 },
+    /// Most sessions of a frontend.
+    FrontendMaxconn {
+        frontend: Box<str>,
+        file: Option<u32>,
+        now: Option<u32>,
+    },
+    /// Something of a server of a backend.
+    Server {
+        backend: Box<str>,
+        server: Box<str>,
+        setting: ServerSetting,
+    },
+}
+
+/// What was set of a server.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum ServerSetting {
+    /// It was added, as this.
+    Added(Arc<Server>),
+    /// It was removed; the file has it as this.
+    Removed(Arc<Server>),
+    /// Its address.
+    Address {
+        file: ServerAddress,
+        now: ServerAddress,
+    },
+    /// Its check.
+    Check {
+        file: Option<Check>,
+        now: Option<Check>,
+    },
+}
+
+/// Everything that operators have set, except for states and weights of servers: those are in
+/// `show servers state`.
+pub fn write(snapshot: &Snapshot) -> String {
+    let mut text = format!("{VERSION}\n");
+    if snapshot.maxconn != snapshot.hard_maxconn {
+        let (file, now) = (snapshot.hard_maxconn, snapshot.maxconn);
+        line(&mut text, &["maxconn", &file.to_string(), &now.to_string()]);
+    }
+    if let (Some(stats), Some(now)) = (&snapshot.stats, snapshot.stats_maxconn) {
+        let file = stats.maxconn.to_string();
+        line(&mut text, &["stats-maxconn", &file, &now.to_string()]);
+    }
+    for one in snapshot.frontends.iter().flatten() {
+        if one.maxconn != one.spec.maxconn {
+            let (file, now) = (limit(one.spec.maxconn), limit(one.maxconn));
+            let fields = ["frontend-maxconn", &*one.spec.name, &file, &now];
+            line(&mut text, &fields);
+        }
+    }
+    for backend in snapshot.backends.iter().flatten() {
+        of_backend(&mut text, backend);
+    }
+    text
+}
+
+fn of_backend(text: &mut String, backend: &Backend) {
+    let of = &*backend.spec.name;
+    let mut missing = written(backend);
+    for server in &backend.servers {
+        let name = &*server.spec.name;
+        missing.remove(name);
+        let Some(file) = backend.written(server) else {
+            continue;
+        };
+        if server.added.is_some() {
+            line(
+                text,
+                &["added", of, name, &address_text(file), &words(file)],
+            );
+        }
+        if file.address != server.spec.address {
+            let (file, now) = (address_text(file), address_text(&server.spec));
+            line(text, &["address", of, name, &file, &now]);
+        }
+        // One that was added begins without its check.
+        let begins_with = match server.added {
+            Some(_) => &None,
+            None => &file.check,
+        };
+        if *begins_with != server.spec.check {
+            let check = |it: &Server| check_words(it.check.as_ref());
+            let (file, now) = (check(file), check(&server.spec));
+            line(text, &["check", of, name, &file, &now]);
+        }
+    }
+    let file = backend.spec.servers.iter();
+    for gone in file.filter(|one| missing.contains_key(&*one.name)) {
+        let (name, address) = (&*gone.name, address_text(gone));
+        line(text, &["removed", of, name, &address, &words(gone)]);
+    }
+}
+
+/// Adds a line, unless a field has a separator in it.
+fn line(text: &mut String, fields: &[&str]) {
+    if fields.iter().all(|field| !field.contains(['\t', '\n'])) {
+        text.push_str(&fields.join("\t"));
+        text.push('\n');
+    }
+}
+
+fn limit(limit: Option<u32>) -> String {
+    limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
+}
+
+fn address_text(server: &Server) -> String {
+    super::address(&server.address)
+}
+
+/// A server without its name and address: `NAME=VALUE` words.
+fn words(server: &Server) -> String {
+    // Names each field, so that a new one is not forgotten here.
+    let Server {
+        name: _,
+        address: _,
+        id,
+        weight,
+        backup,
+        disabled,
+        shutdown_sessions_on_down,
+        shutdown_backup_sessions_on_up,
+        check,
+    } = server;
+    format!(
+        "id={id} weight={weight} backup={backup} disabled={disabled} \
+         shutdown-sessions-on-down={shutdown_sessions_on_down} \
+         shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} {}",
+        check_words(check.as_ref())
+    )
+}
+
+/// A check as words; times in microseconds.
+fn check_words(check: Option<&Check>) -> String {
+    let Some(check) = check else {
+        return "check=false".to_owned();
+    };
+    let Check {
+        kind,
+        interval,
+        fast_interval,
+        down_interval,
+        timeout,
+        rise,
+        fall,
+        port,
+        address,
+    } = check;
+    let [interval, fast, down, timeout] =
+        [interval, fast_interval, down_interval, timeout].map(Duration::as_micros);
+    let mut text = format!(
+        "check=true interval={interval} fast={fast} down={down} timeout={timeout} rise={rise} fall={fall}"
+    );
+    if let Some(CheckKind::Tcp) = kind {
+        text.push_str(" type=tcp");
+    }
+    // Writing to a string cannot fail.
+    if let Some(port) = port {
+        let _ = write!(text, " port={port}");
+    }
+    if let Some(address) = address {
+        let _ = write!(text, " check-address={address}");
+    }
+    text
+}
+
+/// The settings of a text; none of another version's.
+pub(super) fn read(text: &str) -> Vec<Setting> {
+    let lines = text.strip_prefix(VERSION);
+    let lines = lines.and_then(|rest| rest.strip_prefix('\n'));
+    lines
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            setting(&fields)
+        })
+        .collect()
+}
+
+fn setting(fields: &[&str]) -> Option<Setting> {
+    Some(match fields {
+        ["maxconn", file, now] => Setting::Maxconn {
+            file: file.parse().ok()?,
+            now: now.parse().ok()?,
+        },
+        ["stats-maxconn", file, now] => Setting::StatsMaxconn {
+            file: file.parse().ok()?,
+            now: now.parse().ok()?,
+        },
+        ["frontend-maxconn", frontend, file, now] => Setting::FrontendMaxconn {
+            frontend: (*frontend).into(),
+            file: read_limit(file).ok()?,
+            now: read_limit(now).ok()?,
+        },
+        [kind, backend, server, file, now] => Setting::Server {
+            backend: (*backend).into(),
+            server: (*server).into(),
+            setting: server_setting(kind, server, (file, now))?,
+        },
+        _ => return None,
+    })
+}
+
+fn server_setting(kind: &str, name: &str, (file, now): (&str, &str)) -> Option<ServerSetting> {
+    let address = |text| address::server(text).ok();
+    let server = || {
+        let address = address(file)?;
+        read_server(name, address, now).map(Arc::new)
+    };
+    Some(match kind {
+        "added" => ServerSetting::Added(server()?),
+        "removed" => ServerSetting::Removed(server()?),
+        "address" => ServerSetting::Address {
+            file: address(file)?,
+            now: address(now)?,
+        },
+        "check" => ServerSetting::Check {
+            file: read_check(file).ok()?,
+            now: read_check(now).ok()?,
+        },
+        _ => return None,
+    })
+}
+
+fn read_limit(text: &str) -> Result<Option<u32>, ParseIntError> {
+    if text == "none" {
+        return Ok(None);
+    }
+    text.parse().map(Some)
+}
+
+/// The words of a line by their names.
+fn pairs(words: &str) -> impl Iterator<Item = (&str, &str)> {
+    words.split(' ').filter_map(|word| word.split_once('='))
+}
+
+fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server> {
+    let mut server = Server {
+        name: name.into(),
+        address,
+        check: read_check(words).ok()?,
+        ..Server::default()
+    };
+    for (name, value) in pairs(words) {
+        match name {
+            "id" => server.id = value.parse().ok()?,
+            "weight" => server.weight = value.parse().ok()?,
+            "backup" => server.backup = value.parse().ok()?,
+            "disabled" => server.disabled = value.parse().ok()?,
+            "shutdown-sessions-on-down" => server.shutdown_sessions_on_down = value.parse().ok()?,
+            "shutdown-backup-sessions-on-up" => {
+                server.shutdown_backup_sessions_on_up = value.parse().ok()?;
+            }
+            _ => {}
+        }
+    }
+    Some(server)
+}
+
+/// Words that say nothing about a check, or something that cannot be read.
+#[derive(Debug)]
+struct NoCheckWords;
+
+/// The check of the words; `None`: there is none.
+fn read_check(words: &str) -> Result<Option<Check>, NoCheckWords> {
+    let mut pairs = pairs(words);
+    match pairs.find(|(name, _)| *name == "check") {
+        None => Err(NoCheckWords),
+        Some((_, "true")) => read_check_values(pairs).map(Some).ok_or(NoCheckWords),
+        Some(_) => Ok(None),
+    }
+}
+
+fn read_check_values<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Option<Check> {
+    let time = |value: &str| value.parse().ok().map(Duration::from_micros);
+    let mut check = Check::default();
+    for (name, value) in pairs {
+        match name {
+            "interval" => check.interval = time(value)?,
+            "fast" => check.fast_interval = time(value)?,
+            "down" => check.down_interval = time(value)?,
+            "timeout" => check.timeout = time(value)?,
+            "rise" => check.rise = value.parse().ok()?,
+            "fall" => check.fall = value.parse().ok()?,
+            "port" => check.port = Some(value.parse().ok()?),
+            "check-address" => check.address = Some(value.parse().ok()?),
+            "type" if value == "tcp" => check.kind = Some(CheckKind::Tcp),
+            _ => {}
+        }
+    }
+    Some(check)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::test_config;
+    use std::net::IpAddr;
+
+    fn check() -> Check {
+        Check {
+            kind: Some(CheckKind::Tcp),
+            interval: Duration::from_millis(1500),
+            fast_interval: Duration::from_millis(20),
+            down_interval: Duration::from_secs(9),
+            timeout: Duration::from_millis(700),
+            rise: 4,
+            fall: 5,
+            port: Some(81),
+            address: Some(IpAddr::from([127, 0, 0, 9])),
+        }
+    }
+
+    /// A key that is not written would be lost over an upgrade.
+    #[test]
+    fn a_server_is_read_as_it_was_written() {
+        let server = Server {
+            id: 7,
+            weight: 9,
+            backup: true,
+            disabled: true,
+            shutdown_sessions_on_down: true,
+            shutdown_backup_sessions_on_up: true,
+            check: Some(check()),
+            ..test_config::server("s1")
+        };
+        for server in [server, test_config::server("s1"), Server::default()] {
+            let (name, address) = (&*server.name, server.address.clone());
+            let read = read_server(name, address, &words(&server));
+            assert_eq!(read, Some(server.clone()), "{}", words(&server));
+        }
+    }
+
+    #[test]
+    fn addresses_of_every_form_are_read_as_they_were_written() {
+        for text in [
+            "10.0.0.1:5432",
+            "[::1]:80",
+            "10.0.0.1:+0",
+            "10.0.0.1:-5",
+            "db.example:+1000",
+            "unix:/run/a b",
+            "unix:@name",
+        ] {
+            let address = address::server(text).unwrap();
+            assert_eq!(super::super::address(&address), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out_and_what_is_missing_is_the_default() {
+        let text = "1\nmaxconn\t100\t9\nfuture\tb\ts\tx\ty\nmaxconn\tx\t9\n\
+            check\tb\ts1\tcheck=false\tcheck=true later=1 rise=7\n";
+        let read_back = read(text);
+        let maxconn = Setting::Maxconn { file: 100, now: 9 };
+        assert_eq!(read_back[0], maxconn);
+        let Setting::Server { setting, .. } = &read_back[1] else {
+            panic!("{read_back:?}");
+        };
+        let now = Check {
+            rise: 7,
+            ..Check::default()
+        };
+        let expected = ServerSetting::Check {
+            file: None,
+            now: Some(now),
+        };
+        assert_eq!(*setting, expected);
+        assert_eq!(read_back.len(), 2);
+        assert!(read("2\nmaxconn\t100\t9\n").is_empty());
+        assert!(read("").is_empty());
+    }
+}
