@@ -13,52 +13,44 @@
 
 mod load;
 mod lost_sockets;
+mod report;
 mod requests;
 mod rollback;
+mod steps;
 mod upgrade;
 mod watch;
 
 use super::Control;
 use super::admin_listeners::{
-    self, AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimeSocket,
+    AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimeSocket,
 };
 use super::commit::Commit;
 use super::handover::{Program, Reporter};
-use super::listeners::{Listeners, Reopen};
-use super::loss::Reopened;
-use super::resolve;
+use super::listeners::Listeners;
 use crate::config::descriptors::{self, TooFewDescriptors};
-use crate::config::diff::{Action, Changes, applicable, plan};
-use crate::config::model::{Config, RuntimeSocket as RuntimeSocketKeys, ServerAddress};
+use crate::config::model::Config;
 use crate::config::source::Source as Text;
 use crate::config::{Files, InputFiles, Limits};
-use crate::live::{LastReload, ReloadEnd};
-use crate::log::{self, Log};
+use crate::log::Log;
 use crate::state::{ControlHandle, Snapshot};
 use crate::sys::raw;
 use crate::sys::service_manager::ServiceManager;
 use crate::worker::order::{Order, Workers};
 use arc_swap::ArcSwap;
-use load::{Line, Loaded, Loading, Problems};
+use load::{Line, Loading};
 use lost_sockets::LostSockets;
 pub use requests::{Answer, REQUESTS_MAX, ReloadHandle, Shape};
 use requests::{Request, Requests, Trigger, Wanted};
 use rollback::RollbackWatch;
-use sd_notify::NotifyState;
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use watch::Watch;
 
 /// When memory is given back after a reload: threads let go of what was in force within that.
 const TRIM_AFTER: Duration = Duration::from_secs(2);
-
-/// Most lines of one kind that a reload writes to the log: ten thousand at once would push out what
-/// matters. Whoever asks through the runtime socket gets them all.
-const LOGGED_MAX: usize = 100;
 
 /// Where the configuration comes from, and what the machine holds.
 #[derive(Debug, Clone)]
@@ -178,9 +170,6 @@ pub struct Reloader {
     refused: Vec<Line>,
     lost_sockets: LostSockets,
 }
-
-/// A configuration with all that it needs, and its log.
-type Prepared = (Commit, log::PreparedLog);
 
 impl Control {
     /// The task that reloads `config`, which is in force with `state`.
@@ -324,269 +313,6 @@ impl Reloader {
         }
     }
 
-    /// Load, plan, prepare, commit; then what is left retires by itself.
-    async fn reload(&mut self, trigger: Trigger) -> Answer {
-        let Loaded {
-            config: written,
-            warnings,
-            files,
-        } = match self.load().await {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                // What cannot be loaded takes nothing away. The next file that does is waited for anew.
-                self.watch.stop_waiting();
-                return self.refuse(trigger, problems);
-            }
-        };
-        let changes = plan(&self.current, &written);
-        if trigger == Trigger::Watch {
-            if changes.is_empty() && self.refused.is_empty() {
-                self.watch.stop_waiting();
-                self.sources = files.sources;
-                let lines = vec![changes.summary()];
-                return Answer { done: true, lines };
-            }
-            if let Some(lines) = self.defer(&changes, &written) {
-                return Answer { done: false, lines };
-            }
-        }
-        warnings.lines.iter().take(LOGGED_MAX).for_each(Line::log);
-        let config = Arc::new(applicable(&self.current, written));
-        let before = Arc::clone(&self.current);
-        let snapshot = self.snapshot.load_full();
-        let mut notes = match self.put_in_force(Arc::clone(&config), &Reopen::All).await {
-            Ok(notes) => notes,
-            Err(problems) => return self.refuse(trigger, problems.into()),
-        };
-        self.follow_files();
-        if let Some(change) = self.state.program.as_ref().and_then(Program::change) {
-            tracing::warn!("reload: {change}");
-            notes.push(change);
-        }
-        let sources_before = std::mem::replace(&mut self.sources, files.sources);
-        if self.rollback.is_none() {
-            self.sources_before = sources_before;
-        }
-        self.rollback = RollbackWatch::after(self.rollback.take(), before, &snapshot, &config);
-        if self.rollback.is_none() {
-            self.sources_before = Vec::new();
-        }
-        let mut told = warnings.shown;
-        told.extend(notes);
-        self.done(&changes, told)
-    }
-
-    /// A changed file that takes away listeners or servers, or that ends the watching of the files, may not be
-    /// written to its end: it is read again when nothing has happened for [`watch::LOSS_QUIET`]. Returns what is
-    /// said about it in this case.
-    fn defer(&mut self, changes: &Changes, written: &Config) -> Option<Vec<String>> {
-        let removes = |kind| {
-            let mut list = changes.list.iter();
-            list.any(|change| change.action == Action::Remove && change.kind == kind)
-        };
-        let what = if removes("bind") {
-            "listeners would close"
-        } else if removes("server") {
-            "servers would be removed"
-        } else if !written.global.watch {
-            "`watch` would end"
-        } else {
-            self.watch.stop_waiting();
-            return None;
-        };
-        if !self.watch.wait_for_loss() {
-            return None;
-        }
-        let quiet = watch::LOSS_QUIET;
-        let line = format!("{what}: the files are read again once unchanged for {quiet:?}");
-        tracing::warn!("reload deferred: {line}");
-        Some(vec![line])
-    }
-
-    /// Reads the files. Those that it has looked for are watched from now on.
-    async fn load(&mut self) -> Result<Loaded, Problems> {
-        match self.loading.load().await {
-            Ok(loaded) => {
-                self.files.clone_from(&loaded.files.looked_at);
-                Ok(loaded)
-            }
-            Err(refused) => {
-                // What is missing may come; what a broken file no longer names may come back.
-                let known: HashSet<&PathBuf> = self.files.iter().collect();
-                let more = refused.files.looked_at.into_iter();
-                let more: Vec<PathBuf> = more.filter(|file| !known.contains(file)).collect();
-                self.files.extend(more);
-                self.follow_files();
-                Err(refused.problems)
-            }
-        }
-    }
-
-    /// What a reload would change. Reads the files and changes nothing.
-    async fn compare(&mut self, shape: Shape) -> Answer {
-        let (done, lines) = match self.loading.load().await {
-            Ok(loaded) => {
-                let changes = plan(&self.current, &loaded.config);
-                let mut lines = loaded.warnings.shown;
-                match shape {
-                    Shape::Json => lines = vec![format!("{:#}", changes.to_json())],
-                    Shape::Lines => {
-                        lines.extend(changes.list.iter().map(ToString::to_string));
-                        lines.push(changes.summary());
-                    }
-                }
-                (true, lines)
-            }
-            Err(refused) => (false, refused.problems.shown),
-        };
-        Answer { done, lines }
-    }
-
-    /// The files that are in force, as they were read.
-    fn show(&self) -> Answer {
-        let restarts = self.restarts.iter();
-        let mut lines: Vec<String> = restarts
-            .map(|line| format!("# not in force before a restart: {line}"))
-            .collect();
-        for source in &self.sources {
-            lines.push(format!("# configuration file {}:", source.name));
-            lines.push(source.text.trim_end_matches('\n').to_owned());
-        }
-        Answer { done: true, lines }
-    }
-
-    /// Prepares `config` and has it committed. Returns a sentence for each socket that was opened again.
-    async fn put_in_force(
-        &mut self,
-        config: Arc<Config>,
-        reopen: &Reopen,
-    ) -> Result<Vec<String>, Vec<String>> {
-        let (done, committed) = oneshot::channel();
-        let (commit, log) = self.prepare(Arc::clone(&config), reopen, done).await?;
-        self.state.manager().notify(&reloading());
-        let stopping = || vec!["rlb is stopping".to_owned()];
-        self.commits.send(commit).await.map_err(|_| stopping())?;
-        let mut listeners = committed.await.map_err(|_| stopping())?;
-        listeners.announce();
-        let reopened = listeners.take_reopened().into_iter();
-        let mut reopened: Vec<String> = reopened.map(Reopened::report).collect();
-        let change = self.state.listeners.take(listeners);
-        self.state.log.apply(log);
-        self.follow_runtime_mode(&config);
-        if matches!(reopen, Reopen::All) {
-            reopened.extend(self.reopen_lost_runtime(&config).await);
-        }
-        self.current = config;
-        self.state.admin_listeners.change(change).await;
-        self.state.manager().notify(&[NotifyState::Ready]);
-        Ok(reopened)
-    }
-
-    /// Everything that can fail, or takes time.
-    async fn prepare(
-        &mut self,
-        config: Arc<Config>,
-        reopen: &Reopen,
-        done: oneshot::Sender<super::listeners::Prepared>,
-    ) -> Result<Prepared, Vec<String>> {
-        let maxconn = maxconn(&config, self.nofile);
-        let maxconn = maxconn.map_err(|error| vec![error.to_string()])?;
-        let listeners = self.state.listeners.prepare(&config, maxconn, reopen)?;
-        let node = config.global.node.as_deref();
-        let log = self.state.log.plan_change(&config.log, node);
-        // A file system may take its time, and health checks are not to wait for it.
-        let opened = tokio::task::spawn_blocking(move || log.open()).await;
-        let log = opened.map_err(|_| vec!["log: cannot be opened".to_owned()])??;
-        let mut addresses = self.snapshot.load().known_addresses();
-        let unknown = names(&config)
-            .filter(|name| !addresses.contains_key(*name))
-            .cloned()
-            .collect();
-        addresses.extend(resolve::look_up_all(unknown).await);
-        let commit = Commit {
-            config,
-            maxconn,
-            addresses,
-            listeners,
-            done,
-        };
-        Ok((commit, log))
-    }
-
-    /// Changes owner and mode of the runtime sockets' files. What the system refuses is said, and leaves
-    /// a file as it was.
-    fn follow_runtime_mode(&self, config: &Config) {
-        let sockets = |config: &Config| {
-            let api = config.runtime_api.as_ref();
-            api.map_or_else(Vec::new, |api| api.sockets.clone())
-        };
-        let rights = |one: &RuntimeSocketKeys| (one.mode, one.owner.clone(), one.group.clone());
-        for (old, new) in sockets(&self.current).iter().zip(&sockets(config)) {
-            if rights(old) != rights(new)
-                && let Err(error) = admin_listeners::set_runtime_mode(new)
-            {
-                let path = new.place();
-                tracing::warn!(path, %error, "runtime socket keeps its mode and owner");
-            }
-        }
-    }
-
-    /// Logs what was changed; `notes` are for the answer alone.
-    fn done(&mut self, changes: &Changes, notes: Vec<String>) -> Answer {
-        self.refused.clear();
-        self.restarts = changes.restarts().map(ToString::to_string).collect();
-        let mut lines: Vec<String> = changes.list.iter().map(ToString::to_string).collect();
-        for line in lines.iter().take(LOGGED_MAX) {
-            tracing::info!("reload: {line}");
-        }
-        if let Some(more) = more_than_logged(&lines) {
-            tracing::info!("reload: and {more} more changes");
-        }
-        for change in changes.restarts() {
-            let keys: Vec<&str> = change.keys.iter().map(|one| one.key.as_str()).collect();
-            let (kind, keys) = (change.kind, keys.join(", "));
-            tracing::warn!("reload: [{kind}] {keys} needs a restart and stays as it is");
-        }
-        let summary = changes.summary();
-        tracing::info!("reloaded: {summary}");
-        lines.push(summary);
-        self.note(ReloadEnd::Done, lines.clone());
-        let lines = notes.into_iter().chain(lines).collect();
-        Answer { done: true, lines }
-    }
-
-    fn refuse(&mut self, trigger: Trigger, problems: Problems) -> Answer {
-        const UNCHANGED: &str = "the configuration is unchanged";
-        let Problems { lines, mut shown } = problems;
-        // A watched file that stays wrong is reported once, not each time it is written.
-        if trigger != Trigger::Watch || self.refused != lines {
-            self.refused.clone_from(&lines);
-            let (errors, warnings): (Vec<&Line>, Vec<&Line>) =
-                lines.iter().partition(|line| line.is_error());
-            // The errors are why it was refused: warnings are not to push them out.
-            let all = errors.into_iter().chain(warnings);
-            all.take(LOGGED_MAX).for_each(Line::log);
-            if let Some(more) = more_than_logged(&lines) {
-                tracing::error!("reload: and {more} more problems");
-            }
-            tracing::error!("reload refused: {UNCHANGED}");
-            let lines = lines.into_iter().map(|line| line.text);
-            let lines = lines.chain([UNCHANGED.to_owned()]).collect();
-            self.note(ReloadEnd::Refused, lines);
-        }
-        shown.push(UNCHANGED.to_owned());
-        Answer {
-            done: false,
-            lines: shown,
-        }
-    }
-
-    fn note(&self, end: ReloadEnd, lines: Vec<String>) {
-        let at = Instant::now();
-        let snapshot = self.snapshot.load();
-        snapshot.global.reloads.ended(LastReload { end, at, lines });
-    }
-
     fn follow_files(&mut self) {
         if self.current.global.watch {
             self.watch.follow(&self.files);
@@ -594,24 +320,4 @@ impl Reloader {
             self.watch = Watch::off();
         }
     }
-}
-
-/// How many of `lines` the log does not get.
-fn more_than_logged<T>(lines: &[T]) -> Option<usize> {
-    lines.len().checked_sub(LOGGED_MAX).filter(|more| *more > 0)
-}
-
-fn names(config: &Config) -> impl Iterator<Item = &Arc<str>> {
-    let servers = config.backends.iter().flat_map(|backend| &backend.servers);
-    servers.filter_map(|server| match &server.address {
-        ServerAddress::Name(name, _) => Some(name),
-        ServerAddress::Ip(..) | ServerAddress::Unix(_) => None,
-    })
-}
-
-/// systemd wants to know when a reload began, so that it can tell one READY=1 from another.
-fn reloading() -> Vec<NotifyState<'static>> {
-    let mut states = vec![NotifyState::Reloading];
-    states.extend(NotifyState::monotonic_usec_now().ok());
-    states
 }

@@ -8,74 +8,26 @@
 //! then. A socket is shared with the worker that accepts from it and closed by whichever of the two
 //! lets go of it last, so a removed one lives until its worker has accepted what was queued.
 
+mod entry;
+mod prepared;
+
+pub(super) use prepared::Prepared;
+
 use super::admin_listeners::{AdminListener, ListenerChange};
 use super::inherited::Inherited;
-use super::loss::{self, Loss, LostBind, Reopened};
+use super::loss::{Loss, LostBind, Reopened};
 use crate::config::diff::{BindAction, BindOf, Side, binds, match_binds};
-use crate::config::model::{Bind, BindAddress, Config, Keepalive};
-use crate::state::{Frontend, Snapshot};
-use crate::sys::service_manager::{self, ServiceManager};
-use crate::sys::socket::{self, Address, FileId, Options};
-use crate::worker::order::Order;
+use crate::config::model::{Bind, Config};
+use crate::state::Snapshot;
+use crate::sys::service_manager::ServiceManager;
+use crate::sys::socket::{self, Options};
 use crate::worker::{Listener, ListenerId};
+use entry::{Entry, Tuning, Tunings, options, shown};
 use socket2::Socket;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-
-/// A bind and its sockets.
-#[derive(Debug, Clone)]
-struct Entry {
-    of: BindOf,
-    id: ListenerId,
-    tuning: Tuning,
-    /// One a worker or more; one of the statistics.
-    shards: Vec<Arc<Socket>>,
-    /// What the path of a unix socket led to when it was opened.
-    file: Option<FileId>,
-}
-
-/// What can be changed while a socket listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tuning {
-    backlog: u32,
-    keepalive: Option<Keepalive>,
-    mode: Option<u32>,
-}
-
-/// The tuning of binds that do not say it themselves, by the name of the frontend.
-struct Tunings<'a> {
-    traffic: HashMap<&'a str, (u32, Option<Keepalive>)>,
-    stats: u32,
-}
-
-impl<'a> Tunings<'a> {
-    fn of(config: &'a Config, maxconn: u32) -> Self {
-        let frontends = config.frontends.iter();
-        let traffic = frontends.map(|spec| {
-            let backlog = spec.maxconn.unwrap_or(maxconn);
-            (&*spec.name, (backlog, spec.keepalive))
-        });
-        Self {
-            traffic: traffic.collect(),
-            stats: config.stats.as_ref().map_or(0, |stats| stats.maxconn),
-        }
-    }
-
-    fn of_bind(&self, of: &BindOf) -> Tuning {
-        let (backlog, keepalive) = match of.side {
-            Side::Traffic => self.traffic[&*of.proxy],
-            Side::Stats => (self.stats, None),
-        };
-        Tuning {
-            backlog: of.bind.backlog.unwrap_or(backlog),
-            keepalive,
-            mode: of.bind.mode,
-        }
-    }
-}
 
 /// The listening sockets of all frontends and of the statistics.
 #[derive(Debug)]
@@ -106,24 +58,6 @@ impl Reopen {
             Self::Only(these) => these.contains(&id),
         }
     }
-}
-
-/// The sockets that a reload needs, open but not yet accepted from.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    /// The table as it will be.
-    entries: Vec<Entry>,
-    /// Positions in it that workers do not know yet, in ascending order.
-    fresh: Vec<usize>,
-    /// Positions in it whose tuning changes.
-    tuned: Vec<usize>,
-    /// What is to be closed.
-    closed: Vec<Closed>,
-    /// What stayed the same and was opened again.
-    reopened: Vec<Reopened>,
-    /// What the admin thread is to change.
-    admin: ListenerChange,
-    next: u64,
 }
 
 impl Listeners {
@@ -384,221 +318,9 @@ impl Listeners {
     }
 }
 
-/// A listener that is to be closed.
-#[derive(Debug)]
-struct Closed {
-    id: ListenerId,
-    side: Side,
-    proxy: Arc<str>,
-    /// Its sockets go on under another listener.
-    moved: bool,
-}
-
-impl Closed {
-    /// What to tell the workers; `frontends` are those of the snapshot in which its frontend was last.
-    fn order(&self, frontends: &HashMap<&str, &Arc<Frontend>>) -> Order {
-        Order::Close {
-            id: self.id,
-            frontend: frontends.get(&*self.proxy).map(|it| Arc::clone(it)),
-            moved: self.moved,
-        }
-    }
-}
-
-impl Entry {
-    fn new(of: BindOf, id: ListenerId, tuning: Tuning, shards: Vec<Arc<Socket>>) -> Self {
-        Self {
-            file: loss::file_of(&of.bind),
-            of,
-            id,
-            tuning,
-            shards,
-        }
-    }
-
-    /// Sets the options of its sockets by `set`. What the system refuses is logged, and leaves that socket as it was.
-    fn set_options(&self, set: fn(&Socket, &Options) -> io::Result<()>) {
-        let options = options(&self.of.bind, self.tuning, false);
-        for shard in &self.shards {
-            if let Err(error) = set(shard, &options) {
-                let (proxy, address) = (&*self.of.proxy, shown(&self.of.bind));
-                tracing::warn!(proxy, address, %error, "a listening socket stays as it was");
-            }
-        }
-    }
-
-    fn loss(&self, thorough: bool) -> Option<Loss> {
-        Loss::of(&self.of.bind, self.file, &self.shards, thorough)
-    }
-
-    /// What one of `workers` workers accepts from. There may be more shards than workers: closing
-    /// one would lose what waits in it.
-    fn of_worker(
-        &self,
-        worker: usize,
-        workers: usize,
-        frontends: &HashMap<&str, &Arc<Frontend>>,
-    ) -> impl Iterator<Item = Listener> {
-        let traffic = self.of.side == Side::Traffic;
-        let frontend = traffic
-            .then(|| frontends.get(&*self.of.proxy).map(|it| it.id))
-            .flatten();
-        let shards = self.shards.iter().skip(worker).step_by(workers.max(1));
-        shards.filter_map(move |socket| {
-            Some(Listener {
-                id: self.id,
-                frontend: frontend?,
-                socket: Arc::clone(socket),
-                unix: socket::is_unix(socket),
-            })
-        })
-    }
-
-    /// Its name in the service manager's store, if it is to be there.
-    fn stored_as(&self) -> Option<String> {
-        let address = address(&self.of.bind);
-        service_manager::lasts(&address).then(|| service_manager::name(&address))
-    }
-}
-
-impl Prepared {
-    /// Closes those of `entries`, the table as it is, that do not stay.
-    fn close(&mut self, entries: &[Entry], stays: &[bool], moves: &[bool]) {
-        for ((entry, stays), moved) in entries.iter().zip(stays).zip(moves) {
-            if *stays {
-                continue;
-            }
-            self.closed.push(Closed {
-                id: entry.id,
-                side: entry.of.side,
-                proxy: Arc::clone(&entry.of.proxy),
-                moved: *moved,
-            });
-            if entry.of.side == Side::Stats {
-                self.admin.close.push(entry.id);
-            }
-        }
-    }
-
-    /// An entry of new sockets; of one of the statistics the admin thread gets a copy.
-    fn opened(
-        &mut self,
-        side: Side,
-        sockets: Vec<Socket>,
-    ) -> io::Result<(ListenerId, Vec<Arc<Socket>>)> {
-        let copies = match side {
-            Side::Traffic => Vec::new(),
-            Side::Stats => {
-                let copies = sockets.iter().map(Socket::try_clone);
-                copies.collect::<io::Result<Vec<_>>>()?
-            }
-        };
-        let id = self.fresh_id();
-        let copies = copies.into_iter().map(|copy| AdminListener {
-            id,
-            listener: TcpListener::from(copy),
-        });
-        self.admin.open.extend(copies);
-        Ok((id, sockets.into_iter().map(Arc::new).collect()))
-    }
-
-    fn fresh_id(&mut self) -> ListenerId {
-        let id = ListenerId(self.next);
-        self.next += 1;
-        self.fresh.push(self.entries.len());
-        id
-    }
-
-    /// What to tell each of `workers` workers once `snapshot` is published; `base` is the one before.
-    pub(super) fn orders(
-        &self,
-        base: &Snapshot,
-        snapshot: &Snapshot,
-        workers: usize,
-    ) -> Vec<Vec<Order>> {
-        let fresh = self.fresh.iter().map(|index| &self.entries[*index]);
-        let closed = self.closed.iter();
-        let closed = closed.filter(|closed| closed.side == Side::Traffic);
-        let (before, after) = (base.frontends_by_name(), snapshot.frontends_by_name());
-        (0..workers)
-            .map(|worker| {
-                let open = fresh
-                    .clone()
-                    .flat_map(|entry| entry.of_worker(worker, workers, &after))
-                    .map(Order::Open);
-                let close = closed.clone().map(|closed| closed.order(&before));
-                open.chain(close).collect()
-            })
-            .collect()
-    }
-
-    /// Changes what can be changed of sockets that stay. What the system refuses is logged, and
-    /// leaves that socket as it was.
-    pub(super) fn tune(&self) {
-        for entry in self.tuned.iter().map(|index| &self.entries[*index]) {
-            entry.set_options(socket::retune);
-        }
-    }
-
-    /// What stayed the same and was opened again, or could not be.
-    pub(super) fn take_reopened(&mut self) -> Vec<Reopened> {
-        std::mem::take(&mut self.reopened)
-    }
-
-    /// Logs what is new.
-    pub(super) fn announce(&self) {
-        for entry in self.fresh.iter().map(|index| &self.entries[*index]) {
-            announce(&entry.of.proxy, entry.shards.first().map(AsRef::as_ref));
-        }
-    }
-}
-
 fn duplicates(shards: &[Arc<Socket>]) -> io::Result<Vec<Arc<Socket>>> {
     let copies = shards.iter().map(|shard| shard.try_clone().map(Arc::new));
     copies.collect()
-}
-
-fn address(bind: &Bind) -> Address {
-    match &bind.address {
-        BindAddress::Tcp(address) => Address::Tcp(*address),
-        BindAddress::Unix(path) => Address::Unix(path.clone()),
-        BindAddress::Descriptor(number) => Address::Descriptor(*number),
-    }
-}
-
-fn options(bind: &Bind, tuning: Tuning, join: bool) -> Options {
-    Options {
-        address: address(bind),
-        backlog: tuning.backlog,
-        v6only: bind.v6only,
-        interface: bind.interface.as_deref().map(str::to_owned),
-        freebind: bind.freebind,
-        mode: tuning.mode,
-        owner: (None, None),
-        keepalive: tuning
-            .keepalive
-            .map(|keep| (keep.idle, keep.interval, keep.probes)),
-        join,
-    }
-}
-
-fn announce(proxy: &str, socket: Option<&Socket>) {
-    let Some(Ok(address)) = socket.map(Socket::local_addr) else {
-        return;
-    };
-    match (address.as_socket(), address.as_pathname()) {
-        (Some(address), _) => tracing::info!(proxy, %address, "listening"),
-        (None, Some(path)) => tracing::info!(proxy, address = %path.display(), "listening"),
-        (None, None) => tracing::info!(proxy, "listening"),
-    }
-}
-
-fn shown(bind: &Bind) -> String {
-    match &bind.address {
-        BindAddress::Tcp(address) => address.to_string(),
-        BindAddress::Unix(path) => path.display().to_string(),
-        BindAddress::Descriptor(number) => format!("fd@{number}"),
-    }
 }
 
 fn problem(proxy: &str, bind: &Bind, error: &io::Error) -> String {

@@ -1,0 +1,148 @@
+//! The listening sockets that a reload needs, open before its commit, and what the commit tells the workers.
+//!
+//! Control thread. Invariant: nothing here can fail once the sockets are open.
+
+use super::super::admin_listeners::{AdminListener, ListenerChange};
+use super::super::loss::Reopened;
+use super::entry::{Entry, announce};
+use crate::config::diff::Side;
+use crate::state::{Frontend, Snapshot};
+use crate::sys::socket;
+use crate::worker::ListenerId;
+use crate::worker::order::Order;
+use socket2::Socket;
+use std::collections::HashMap;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+/// The sockets that a reload needs, open but not yet accepted from.
+#[derive(Debug)]
+pub(in crate::control) struct Prepared {
+    /// The table as it will be.
+    pub(super) entries: Vec<Entry>,
+    /// Positions in it that workers do not know yet, in ascending order.
+    pub(super) fresh: Vec<usize>,
+    /// Positions in it whose tuning changes.
+    pub(super) tuned: Vec<usize>,
+    /// What is to be closed.
+    pub(super) closed: Vec<Closed>,
+    /// What stayed the same and was opened again.
+    pub(super) reopened: Vec<Reopened>,
+    /// What the admin thread is to change.
+    pub(super) admin: ListenerChange,
+    pub(super) next: u64,
+}
+
+/// A listener that is to be closed.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) id: ListenerId,
+    side: Side,
+    proxy: Arc<str>,
+    /// Its sockets go on under another listener.
+    moved: bool,
+}
+
+impl Closed {
+    /// What to tell the workers; `frontends` are those of the snapshot in which its frontend was last.
+    fn order(&self, frontends: &HashMap<&str, &Arc<Frontend>>) -> Order {
+        Order::Close {
+            id: self.id,
+            frontend: frontends.get(&*self.proxy).map(|it| Arc::clone(it)),
+            moved: self.moved,
+        }
+    }
+}
+
+impl Prepared {
+    /// Closes those of `entries`, the table as it is, that do not stay.
+    pub(super) fn close(&mut self, entries: &[Entry], stays: &[bool], moves: &[bool]) {
+        for ((entry, stays), moved) in entries.iter().zip(stays).zip(moves) {
+            if *stays {
+                continue;
+            }
+            self.closed.push(Closed {
+                id: entry.id,
+                side: entry.of.side,
+                proxy: Arc::clone(&entry.of.proxy),
+                moved: *moved,
+            });
+            if entry.of.side == Side::Stats {
+                self.admin.close.push(entry.id);
+            }
+        }
+    }
+
+    /// An entry of new sockets; of one of the statistics the admin thread gets a copy.
+    pub(super) fn opened(
+        &mut self,
+        side: Side,
+        sockets: Vec<Socket>,
+    ) -> io::Result<(ListenerId, Vec<Arc<Socket>>)> {
+        let copies = match side {
+            Side::Traffic => Vec::new(),
+            Side::Stats => {
+                let copies = sockets.iter().map(Socket::try_clone);
+                copies.collect::<io::Result<Vec<_>>>()?
+            }
+        };
+        let id = self.fresh_id();
+        let copies = copies.into_iter().map(|copy| AdminListener {
+            id,
+            listener: TcpListener::from(copy),
+        });
+        self.admin.open.extend(copies);
+        Ok((id, sockets.into_iter().map(Arc::new).collect()))
+    }
+
+    pub(super) fn fresh_id(&mut self) -> ListenerId {
+        let id = ListenerId(self.next);
+        self.next += 1;
+        self.fresh.push(self.entries.len());
+        id
+    }
+
+    /// What to tell each of `workers` workers once `snapshot` is published; `base` is the one before.
+    pub(in crate::control) fn orders(
+        &self,
+        base: &Snapshot,
+        snapshot: &Snapshot,
+        workers: usize,
+    ) -> Vec<Vec<Order>> {
+        let fresh = self.fresh.iter().map(|index| &self.entries[*index]);
+        let closed = self.closed.iter();
+        let closed = closed.filter(|closed| closed.side == Side::Traffic);
+        let (before, after) = (base.frontends_by_name(), snapshot.frontends_by_name());
+        (0..workers)
+            .map(|worker| {
+                let open = fresh
+                    .clone()
+                    .flat_map(|entry| entry.of_worker(worker, workers, &after))
+                    .map(Order::Open);
+                let close = closed.clone().map(|closed| closed.order(&before));
+                open.chain(close).collect()
+            })
+            .collect()
+    }
+
+    /// Changes what can be changed of sockets that stay. What the system refuses is logged, and
+    /// leaves that socket as it was.
+    pub(in crate::control) fn tune(&self) {
+        for entry in self.tuned.iter().map(|index| &self.entries[*index]) {
+            entry.set_options(socket::retune);
+        }
+    }
+
+    /// What stayed the same and was opened again, or could not be.
+    pub(in crate::control) fn take_reopened(&mut self) -> Vec<Reopened> {
+        std::mem::take(&mut self.reopened)
+    }
+
+    /// Logs what is new.
+    pub(in crate::control) fn announce(&self) {
+        for entry in self.fresh.iter().map(|index| &self.entries[*index]) {
+            announce(&entry.of.proxy, entry.shards.first().map(AsRef::as_ref));
+        }
+    }
+}
