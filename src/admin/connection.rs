@@ -37,6 +37,9 @@ const BUFFER_MAX: usize = 16 * 1024;
 /// Longest time without a byte moving while an answer is in progress.
 const STALL_MAX_TIME: Duration = Duration::from_secs(30);
 
+/// How long a stop waits for the first request of a client that has just connected.
+const FIRST_MAX_TIME: Duration = Duration::from_millis(200);
+
 /// How long, and how many bytes, are read from the client after the last answer.
 const LINGER_MAX_TIME: Duration = Duration::from_secs(1);
 const LINGER_MAX: usize = 256 * 1024;
@@ -48,6 +51,8 @@ pub(super) struct Timeouts {
     pub(super) head: Duration,
     /// For a byte to move.
     pub(super) stall: Duration,
+    /// For the first request, after a stop.
+    pub(super) first: Duration,
 }
 
 impl Default for Timeouts {
@@ -55,6 +60,7 @@ impl Default for Timeouts {
         Self {
             head: HEAD_MAX_TIME,
             stall: STALL_MAX_TIME,
+            first: FIRST_MAX_TIME,
         }
     }
 }
@@ -131,14 +137,14 @@ enum Ended {
 }
 
 /// Answers requests until the client ends. After `closing` or a stop, only until the answer in progress is
-/// finished.
+/// finished. A client that has sent nothing by then gets one answer, if its request comes soon after a stop.
 async fn answer_requests(counted: CountedStream, closing: CancellationToken) -> Ended {
     let (shared, slot) = (Rc::clone(&counted.shared), Rc::clone(&counted.slot));
     let state = Rc::clone(&counted.state);
     let service = service_fn(async |request| {
         state.answering.set(true);
         let mut response = handle(&shared, &request);
-        if closing.is_cancelled() {
+        if closing.is_cancelled() || shared.stop.is_cancelled() {
             let last = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, last);
         }
@@ -153,7 +159,8 @@ async fn answer_requests(counted: CountedStream, closing: CancellationToken) -> 
             .max_buf_size(BUFFER_MAX)
             .serve_connection(TokioIo::new(counted), service)
     );
-    let (mut stopping, mut closed) = (false, false);
+    let (mut stopping, mut closed, mut waits) = (false, false, false);
+    let mut first_over = pin!(tokio::time::sleep(shared.timeouts.first));
     loop {
         tokio::select! {
             result = connection.as_mut() => {
@@ -163,10 +170,20 @@ async fn answer_requests(counted: CountedStream, closing: CancellationToken) -> 
                 return Ended::ByItself;
             }
             () = shared.stop.cancelled(), if !stopping => {
+                stopping = true;
+                if state.silent.get() {
+                    waits = true;
+                    let end = Instant::now() + shared.timeouts.first;
+                    first_over.as_mut().reset(end.into());
+                } else {
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+            () = &mut first_over, if waits => {
                 if state.silent.get() {
                     return Ended::ByStop;
                 }
-                stopping = true;
+                waits = false;
                 connection.as_mut().graceful_shutdown();
             }
             () = closing.cancelled(), if !closed => {

@@ -13,6 +13,8 @@ const LONG: Duration = Duration::from_secs(20);
 const HEAD: Duration = Duration::from_secs(3);
 /// Time for a byte to move.
 const STALL: Duration = Duration::from_secs(4);
+/// Time for the first request after a stop.
+const FIRST: Duration = Duration::from_secs(2);
 
 struct Running {
     address: SocketAddr,
@@ -35,6 +37,7 @@ fn start_with(servers: u32, change: impl FnOnce(&mut crate::config::model::Stats
     let timeouts = Timeouts {
         head: HEAD,
         stall: STALL,
+        first: FIRST,
     };
     listener.set_nonblocking(true).unwrap();
     let id = ListenerId(0);
@@ -322,6 +325,25 @@ fn a_head_that_comes_slowly_is_cut_in_time() {
         }
     }
     assert!(begun.elapsed() > HEAD / 2);
+    assert!(running.handle.stop(LONG));
+}
+
+/// A client that was accepted just before the end of the process (of the old one, at an upgrade) was reset.
+#[test]
+fn a_client_whose_request_comes_after_the_stop_is_answered() {
+    let running = start(1, 200);
+    let mut fresh = connect(&running);
+    let live = Arc::clone(&running.snapshot.load().stats_live);
+    eventually("it is being served", || live.active.get() == 1);
+    running.handle.stop.cancel();
+    // The listener is closed once the stop is known there.
+    eventually("the stop", || TcpStream::connect(running.address).is_err());
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    fresh.write_all(request).unwrap();
+    let mut answer = String::new();
+    fresh.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("ok\n"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
     assert!(running.handle.stop(LONG));
 }
 

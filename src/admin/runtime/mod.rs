@@ -62,6 +62,9 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024;
 /// How long it waits for the line of a client that may not use the socket.
 const REFUSED_WAIT: Duration = Duration::from_millis(100);
 
+/// How long a stop waits for the first line of a client that has just connected.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
 /// For the clients that a newer process passes on to one without sockets of its own: how many, and how long they
 /// may be silent.
 const CLIENTS_DEFAULT: u32 = 10;
@@ -357,6 +360,7 @@ async fn serve(
 ) -> io::Result<()> {
     let mut reply = ReplyWriter::new(writing, context.timeout());
     reply.severity = severity;
+    let mut is_first = true;
     loop {
         if !context.admits(&peer) {
             let second = u64::from(context.shared.second());
@@ -369,12 +373,20 @@ async fn serve(
             return reply.send(Reply::error(DENIED)).await;
         }
         reply.timeout = reply.own_timeout.unwrap_or_else(|| context.timeout());
-        // A command that has come is answered; a stop does not wait for another.
-        let stopping = context.shared.stop.cancelled();
-        let line = tokio::select! {
-            () = stopping => return Ok(()),
-            line = timeout(reply.timeout, lines.next()) => line,
+        // A command that has come is answered, and the first one of a client that has just connected. A stop does not
+        // wait for another.
+        let stopping = async {
+            context.shared.stop.cancelled().await;
+            if is_first {
+                tokio::time::sleep(FIRST_WAIT).await;
+            }
         };
+        let line = tokio::select! {
+            biased;
+            line = timeout(reply.timeout, lines.next()) => line,
+            () = stopping => return Ok(()),
+        };
+        is_first = false;
         let line = match line {
             Ok(Ok(Some(line))) => line,
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
