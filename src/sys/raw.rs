@@ -136,6 +136,30 @@ pub fn set_rto_max(socket: BorrowedFd<'_>, most: Duration) -> io::Result<()> {
     }
 }
 
+/// Binds a socket to the network interface of this index (`SO_BINDTOIFINDEX`, since Linux 5.1). The kernel does not
+/// ask whether there is such an interface.
+///
+/// # Errors
+/// `EPERM` when the socket is bound to an interface already and this process has no `CAP_NET_RAW`; `ENOPROTOOPT` on
+/// older kernels.
+pub fn bind_to_index(socket: BorrowedFd<'_>, index: libc::c_int) -> io::Result<()> {
+    // SAFETY: the option takes one int, which the pointer and length describe.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            (&raw const index).cast(),
+            socklen(size_of::<libc::c_int>()),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Returns free heap memory to the system, which the allocator would keep. Takes milliseconds if there is much
 /// of it.
 pub fn trim_heap() {

@@ -322,6 +322,19 @@ fn backlog(options: &Options) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
 
+/// No interface has this index.
+const NO_INTERFACE: i32 = i32::MAX;
+
+/// Has a listening TCP socket get no new connections: another socket that listens on its port, on an address that has
+/// this one's, gets them. Handshakes that have begun end here, and what is queued stays.
+///
+/// # Errors
+/// Those of [`raw::bind_to_index`].
+pub fn leave_address(socket: impl AsFd) -> io::Result<()> {
+    // The kernel looks for a listener that is bound to the interface of the packet, or to none.
+    raw::bind_to_index(socket.as_fd(), NO_INTERFACE)
+}
+
 /// Accepts one connection, non-blocking and closed on exec.
 ///
 /// # Errors
@@ -394,6 +407,26 @@ mod tests {
             .map(|shard| std::iter::from_fn(|| accept(shard).ok()).count())
             .collect();
         assert_eq!(waiting.iter().sum::<usize>(), clients.len(), "{waiting:?}");
+    }
+
+    /// Closing a socket resets the handshakes that have begun there.
+    #[test]
+    fn a_socket_that_leaves_its_address_keeps_what_it_has() {
+        let first = listen(&options(loopback(0)), 1).unwrap();
+        let port = first[0].local_addr().unwrap().as_socket().unwrap().port();
+        let wide = Options {
+            join: true,
+            ..options(Address::Tcp(SocketAddr::from(([0, 0, 0, 0], port))))
+        };
+        let wide = listen(&wide, 1).unwrap();
+        let connect = || std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let _before = connect();
+        leave_address(&first[0]).unwrap();
+        let _after = connect();
+        for socket in [&first[0], &wide[0]] {
+            assert!(accept(socket).is_ok(), "one each");
+            assert!(accept(socket).is_err());
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub mod session_id;
 mod session_stats;
 pub mod sessions;
 
-pub use accept::{Listener, ListenerId};
+pub use accept::{Closing, Listener, ListenerId};
 
 use crate::live::pulse::Pulse;
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
@@ -214,11 +214,7 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             let _ = reply.try_send(());
         }
         Order::Open(listener) => acceptors.open(listener),
-        Order::Close {
-            id,
-            frontend,
-            moved,
-        } => acceptors.close(id, frontend, moved),
+        Order::Close { id, frontend, how } => acceptors.close(id, frontend, how),
     }
 }
 
@@ -254,9 +250,9 @@ impl Acceptors {
         self.open.spawn_local(acceptor);
     }
 
-    fn close(&mut self, id: ListenerId, frontend: Option<Arc<Frontend>>, moved: bool) {
+    fn close(&mut self, id: ListenerId, frontend: Option<Arc<Frontend>>, how: Closing) {
         if let Some(stop) = self.stop.remove(&id) {
-            stop.now(frontend, moved);
+            stop.now(frontend, how);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Bounded: when a worker's inbox is full the sender waits, so that no order is lost.
 
-use super::accept::{Listener, ListenerId};
+use super::accept::{Closing, Listener, ListenerId};
 use super::session_id::SessionId;
 use super::sessions::{Cursor, Page, Wanted};
 use crate::live::Cause;
@@ -48,9 +48,8 @@ pub enum Order {
         id: ListenerId,
         /// Its frontend as it was last, when a reload has removed it.
         frontend: Option<Arc<Frontend>>,
-        /// Another listener has the same socket and accepts what is queued. Otherwise what is queued is
-        /// accepted before the socket is closed.
-        moved: bool,
+        /// What becomes of the connections that wait there.
+        how: Closing,
     },
     /// Servers of these backends, in ascending order, have come UP or gone DOWN or got other addresses, or the lists
     /// have changed: sessions that are connecting choose again.

@@ -120,6 +120,15 @@ impl Entry {
         })
     }
 
+    /// Whether both listen on the same TCP port.
+    pub(super) fn has_port_of(&self, other: &Self) -> bool {
+        let port = |entry: &Self| match entry.of.bind.address {
+            BindAddress::Tcp(address) => Some(address.port()),
+            BindAddress::Unix(_) | BindAddress::Descriptor(_) => None,
+        };
+        port(self).is_some_and(|mine| mine != 0 && port(other) == Some(mine))
+    }
+
     /// Its name in the service manager's store, if it is to be there.
     pub(super) fn stored_as(&self) -> Option<String> {
         let address = address(&self.of.bind);

@@ -8,8 +8,8 @@ use super::entry::{Entry, announce};
 use crate::config::diff::Side;
 use crate::state::{Frontend, Snapshot};
 use crate::sys::socket;
-use crate::worker::ListenerId;
 use crate::worker::order::Order;
+use crate::worker::{Closing, ListenerId};
 use socket2::Socket;
 use std::collections::HashMap;
 use std::io;
@@ -40,8 +40,7 @@ pub(super) struct Closed {
     pub(super) id: ListenerId,
     side: Side,
     proxy: Arc<str>,
-    /// Its sockets go on under another listener.
-    moved: bool,
+    how: Closing,
 }
 
 impl Closed {
@@ -50,7 +49,7 @@ impl Closed {
         Order::Close {
             id: self.id,
             frontend: frontends.get(&*self.proxy).map(|it| Arc::clone(it)),
-            moved: self.moved,
+            how: self.how,
         }
     }
 }
@@ -62,11 +61,18 @@ impl Prepared {
             if *stays {
                 continue;
             }
+            let how = if *moved {
+                Closing::Moved
+            } else if self.entries.iter().any(|next| next.has_port_of(entry)) {
+                Closing::Overlapped
+            } else {
+                Closing::Drained
+            };
             self.closed.push(Closed {
                 id: entry.id,
                 side: entry.of.side,
                 proxy: Arc::clone(&entry.of.proxy),
-                moved: *moved,
+                how,
             });
             if entry.of.side == Side::Stats {
                 self.admin.close.push(entry.id);

@@ -34,6 +34,9 @@ use waiting::{InHand, Waiting};
 /// How long a shortage of descriptors may last before the waiting clients are refused.
 const SHORTAGE_MAX: Duration = Duration::from_secs(1);
 
+/// How long a handshake that has begun may take when its socket closes.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(1);
+
 /// Identifies a listening socket for the life of the process. All shards of one address have the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub u64);
@@ -51,6 +54,18 @@ pub struct Listener {
     pub unix: bool,
 }
 
+/// What becomes of the connections that wait in a socket that closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// Another listener has the same socket and accepts them.
+    Moved,
+    /// What is queued is accepted first.
+    Drained,
+    /// The same, and handshakes that have begun are finished: other sockets listen on the same port, and clients are
+    /// not to notice that one of them closes.
+    Overlapped,
+}
+
 /// What ends accepting. All sockets that a worker has of one listener share it.
 #[derive(Debug, Clone)]
 pub(super) struct StopAccepting {
@@ -61,6 +76,8 @@ pub(super) struct StopAccepting {
     queue_moved: CancellationToken,
     /// The frontend as it was last, after a reload has removed it.
     last: Rc<RefCell<Option<Arc<Frontend>>>>,
+    /// Whether handshakes that have begun are finished.
+    overlapped: Rc<Cell<bool>>,
 }
 
 impl StopAccepting {
@@ -70,14 +87,17 @@ impl StopAccepting {
             drain: stops.drain.child_token(),
             queue_moved: stops.handed_over.child_token(),
             last: Rc::default(),
+            overlapped: Rc::default(),
         }
     }
 
-    /// Ends accepting. `moved`: another listener accepts what is queued.
-    pub(super) fn now(&self, last: Option<Arc<Frontend>>, moved: bool) {
+    /// Ends accepting. `last`: the frontend as it was last, when a reload has removed it.
+    pub(super) fn now(&self, last: Option<Arc<Frontend>>, how: Closing) {
         *self.last.borrow_mut() = last;
-        if moved {
-            self.queue_moved.cancel();
+        match how {
+            Closing::Moved => self.queue_moved.cancel(),
+            Closing::Drained => {}
+            Closing::Overlapped => self.overlapped.set(true),
         }
         self.drain.cancel();
     }
@@ -113,7 +133,11 @@ pub(super) async fn run(
         stop,
         shortage: Cell::new(None),
     };
-    accept::run(&acceptor.socket, &acceptor, &stopped).await
+    accept::run(&acceptor.socket, &acceptor, &stopped).await?;
+    if acceptor.stop.overlapped.get() {
+        acceptor.finish_handshakes().await?;
+    }
+    Ok(())
 }
 
 /// Begins the session of a connection.
@@ -236,6 +260,23 @@ impl accept::Acceptor for Acceptor {
 }
 
 impl Acceptor {
+    /// Accepts the connections whose handshakes have begun. New ones go to other sockets.
+    async fn finish_handshakes(&self) -> io::Result<()> {
+        if socket::leave_address(self.socket.get_ref()).is_err() {
+            // The kernel resets them then, as at any close.
+            return Ok(());
+        }
+        let over = CancellationToken::new();
+        let accepting = accept::run(&self.socket, self, &over);
+        let limit = async {
+            let handshakes = tokio::time::sleep(HANDSHAKE_MAX);
+            self.worker.kill.run_until_cancelled(handshakes).await;
+            over.cancel();
+        };
+        let (accepted, ()) = tokio::join!(accepting, limit);
+        accepted
+    }
+
     /// The frontend and the limits as they are now. A frontend that a reload has removed still accepts what is
     /// queued for it.
     fn now(&self) -> (Arc<Frontend>, ConnLimits) {
