@@ -335,16 +335,20 @@ fn a_client_whose_request_comes_after_the_stop_is_answered() {
     let mut fresh = connect(&running);
     let live = Arc::clone(&running.snapshot.load().stats_live);
     eventually("it is being served", || live.active.get() == 1);
-    running.handle.stop.cancel();
+    let Running {
+        address, handle, ..
+    } = running;
+    let stop = std::thread::spawn(move || handle.stop(LONG));
     // The listener is closed once the stop is known there.
-    eventually("the stop", || TcpStream::connect(running.address).is_err());
+    eventually("the stop", || TcpStream::connect(address).is_err());
     let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     fresh.write_all(request).unwrap();
     let mut answer = String::new();
     fresh.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("ok\n"), "{answer}");
     assert!(answer.contains("connection: close\r\n"), "{answer}");
-    assert!(running.handle.stop(LONG));
+    drop(fresh);
+    assert!(stop.join().unwrap());
 }
 
 #[test]
