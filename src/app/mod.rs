@@ -202,7 +202,7 @@ async fn start(
     let runtime = core.runtime(api.places, connections, &reload);
     let admin = core.spawn_admin((changes, runtime), reserve)?;
     let control = spawn_critical(control.run(stops.checks.clone()));
-    take_over(predecessor, &core, decided).await?;
+    take_over(predecessor, &core, (decided, inherited.unused())).await?;
     start.write_pid_file()?;
     // Only now: what is accepted before would be lost if the old process stayed in charge.
     reloader.accept(stats, api.sockets, &core.workers).await;
@@ -234,13 +234,14 @@ async fn start(
 async fn take_over(
     predecessor: Option<Predecessor>,
     core: &Core,
-    before: RuntimeState,
+    (before, unused): (RuntimeState, Option<&[usize]>),
 ) -> Result<(), Error> {
     let Some(predecessor) = predecessor else {
         return Ok(());
     };
     let waiting = predecessor.clone();
-    let Go { counters, state } = spawn_blocking(move || waiting.wait_for_go())
+    let unused = unused.unwrap_or_default().to_vec();
+    let Go { counters, state } = spawn_blocking(move || waiting.wait_for_go(&unused))
         .await
         .unwrap_or_else(|error| Err(error.into()))
         .map_err(system("cannot take over"))?;

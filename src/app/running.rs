@@ -11,9 +11,10 @@ use crate::control::server_events;
 use crate::state::{Snapshot, ToControl};
 use crate::stats::Phase;
 use crate::sys::service_manager::ServiceManager;
-use crate::worker;
+use crate::worker::{self, ListenerId};
 use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -78,8 +79,13 @@ impl Running {
             limit: Limit::none(),
             hard_stop_after: self.core.snapshot.load().hard_stop_after,
         };
-        if let Some(HandedOver { limit, reporter }) = handed_over {
-            reports = Some(self.leave(reporter).await);
+        if let Some(HandedOver {
+            limit,
+            reporter,
+            left,
+        }) = handed_over
+        {
+            reports = Some(self.leave(reporter, left).await);
             end.limit = Limit::new("upgrade-stop-after", limit);
         } else {
             tracing::info!("stopping");
@@ -117,12 +123,16 @@ impl Running {
     }
 
     /// After a handover the other process checks, decides and reports; this one has only its sessions left. The
-    /// other process accepts what waits in the sockets. Returns the task that tells it of the sessions, and what
+    /// other process accepts what waits in the sockets, except for those of the listeners in `left`. Returns the task that tells it of the sessions, and what
     /// tells that task that they have ended.
-    async fn leave(&self, reporter: Reporter) -> (Task<()>, CancellationToken) {
+    async fn leave(
+        &self,
+        reporter: Reporter,
+        left: HashSet<ListenerId>,
+    ) -> (Task<()>, CancellationToken) {
         let sessions = self.core.global.active.get();
         tracing::info!(sessions, "no new sessions here; those that run go on");
-        self.stops.workers.handed_over.cancel();
+        self.core.workers.handed_over(left).await;
         self.core.control.report(ToControl::HandedOver).await;
         if let Some(watchdog) = &self.watchdog {
             watchdog.abort();

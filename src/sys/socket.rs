@@ -98,6 +98,25 @@ fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Resu
     Ok(sockets)
 }
 
+/// Binds `shards` TCP sockets beside a socket of the same user that listens on the port. They do not listen yet, so that
+/// no connection waits in them: [`adjust`] has them listen.
+///
+/// # Errors
+/// Those of `socket` and `bind`.
+pub fn bind_beside(
+    address: SocketAddr,
+    options: &Options,
+    shards: usize,
+) -> io::Result<Vec<Socket>> {
+    let bound = (0..shards).map(|_| {
+        let socket = tcp_socket(address, options)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    });
+    bound.collect()
+}
+
 /// One more socket on the address of a listening one. For TCP a new shard, which requires the same user; for a
 /// unix socket a duplicate.
 ///

@@ -32,7 +32,7 @@ use hand_off::HandOff;
 use order::Order;
 use relay::Relay;
 use session_stats::WorkerStats;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -70,8 +70,6 @@ pub struct Parts {
 pub struct Stops {
     /// Accept no more; sessions go on until they end.
     pub drain: CancellationToken,
-    /// Cancelled before `drain`: another process has the sockets and accepts what is queued.
-    pub handed_over: CancellationToken,
     /// End all sessions.
     pub kill: CancellationToken,
 }
@@ -214,6 +212,11 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             let _ = reply.try_send(());
         }
         Order::Open(listener) => acceptors.open(listener),
+        Order::HandedOver { left, reply } => {
+            acceptors.handed_over(&left);
+            // The one who asked may have gone.
+            let _ = reply.try_send(());
+        }
         Order::Close { id, frontend, how } => acceptors.close(id, frontend, how),
     }
 }
@@ -248,6 +251,13 @@ impl Acceptors {
         let worker = Rc::clone(&self.worker);
         let acceptor = accept::run(listener, worker, self.sessions.clone(), stop);
         self.open.spawn_local(acceptor);
+    }
+
+    /// Another process accepts what is queued, except at the listeners in `left`.
+    fn handed_over(&self, left: &HashSet<ListenerId>) {
+        for (id, stop) in &self.stop {
+            stop.handed_over(left.contains(id));
+        }
     }
 
     fn close(&mut self, id: ListenerId, frontend: Option<Arc<Frontend>>, how: Closing) {

@@ -8,6 +8,7 @@ use super::sessions::{Cursor, Page, Wanted};
 use crate::live::Cause;
 use crate::live::counters::Clear;
 use crate::state::{BackendId, Frontend};
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -50,6 +51,13 @@ pub enum Order {
         frontend: Option<Arc<Frontend>>,
         /// What becomes of the connections that wait there.
         how: Closing,
+    },
+    /// Another process serves. It accepts what waits in the sockets, except for those of the listeners in `left`.
+    HandedOver {
+        /// Those that the other process does not have.
+        left: Arc<HashSet<ListenerId>>,
+        /// Receives a message when it is known.
+        reply: mpsc::Sender<()>,
     },
     /// Servers of these backends, in ascending order, have come UP or gone DOWN or got other addresses, or the lists
     /// have changed: sessions that are connecting choose again.
@@ -129,6 +137,15 @@ impl Workers {
     pub async fn clear_counters(&self, what: Clear) {
         let (reply, mut done) = mpsc::channel(self.count().max(1));
         self.tell_all(&Order::ClearCounters { what, reply }).await;
+        // Ends when every worker has answered or has ended.
+        while done.recv().await.is_some() {}
+    }
+
+    /// Has every worker know what another process accepts.
+    pub async fn handed_over(&self, left: HashSet<ListenerId>) {
+        let (reply, mut done) = mpsc::channel(self.count().max(1));
+        let left = Arc::new(left);
+        self.tell_all(&Order::HandedOver { left, reply }).await;
         // Ends when every worker has answered or has ended.
         while done.recv().await.is_some() {}
     }

@@ -41,5 +41,6 @@ mod stats;
 mod timeouts;
 mod unix;
 mod upgrade;
+mod upgrade_binds;
 mod upgrade_state;
 mod workers;

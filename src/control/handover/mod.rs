@@ -7,9 +7,10 @@
 //! | sender | text | with it |
 //! |---|---|---|
 //! | new | `pid N` | its pidfd |
-//! | old | `from N`, and in the next line `sockets N` | |
+//! | old | `from N`, and in the next lines `sockets N` and `reads unused` | |
 //! | old | names, a line each; until there were as many as announced | as many listening sockets |
 //! | old | `servers` | two files: what operators have set ([`crate::state::overrides`]), and the text of `show servers state` |
+//! | new | if the old one reads it: `unused` and positions of sockets that it does not listen on, in any number of messages | |
 //! | new | `ready`, or `failed` and why | |
 //! | old | `go` | three files: the same two as they are then, and what was counted ([`counters`]) |
 //!
@@ -56,6 +57,9 @@ const VARIABLE: &str = "RLB_HANDOVER";
 const BEGIN: &str = "begin/1";
 /// To the process that will serve.
 const SERVE: &str = "serve/1";
+
+/// The line with which an old process asks for the sockets that are not used.
+const READS_UNUSED: &str = "reads unused";
 
 /// The name of the runtime socket in the messages.
 pub(super) const RUNTIME: &str = "runtime-api";

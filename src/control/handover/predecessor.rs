@@ -1,6 +1,6 @@
 //! The new process's side up to `go`: takes over what it is given, and reports when it is ready to serve.
 
-use super::{BEGIN, OldProcesses, SERVE, VARIABLE, path_of};
+use super::{BEGIN, OldProcesses, READS_UNUSED, SERVE, VARIABLE, path_of};
 use crate::state::RuntimeState;
 use crate::stats::servers_state;
 use crate::sys::channel::{Channel, Message, TEXT_MAX};
@@ -19,6 +19,8 @@ use std::time::Duration;
 const MESSAGE_MAX: Duration = Duration::from_secs(10);
 /// Most sockets that are taken over: a thousand addresses of 64 workers each.
 const SOCKETS_MAX: usize = 1 << 16;
+/// Most positions of unused sockets in one message.
+const UNUSED_MAX: usize = TEXT_MAX / 16;
 /// Longest reason that is sent, in characters, each of which may take four bytes.
 const REASON_MAX: usize = TEXT_MAX / 8;
 
@@ -33,6 +35,8 @@ pub(in crate::control) struct Received {
     pub(in crate::control) from: u32,
     /// Its listening sockets.
     pub(in crate::control) sockets: Vec<PassedSocket>,
+    /// Whether it wants to know which of them are not used.
+    pub(in crate::control) reads_unused: bool,
     /// What was in force there.
     pub(in crate::control) state: RuntimeState,
 }
@@ -128,15 +132,21 @@ impl Predecessor {
         Ok(Received {
             from,
             sockets,
+            reads_unused: first.lines().any(|line| line == READS_UNUSED),
             state,
         })
     }
 
-    /// Reports that this process is ready, and waits until it is in charge.
+    /// Reports that this process is ready, and waits until it is in charge. `unused`: positions of the sockets that
+    /// nothing here listens on, if the old process reads them.
     ///
     /// # Errors
     /// When the old process gives the upgrade up, or is gone.
-    pub fn wait_for_go(&self) -> io::Result<Go> {
+    pub fn wait_for_go(&self, unused: &[usize]) -> io::Result<Go> {
+        for some in unused.chunks(UNUSED_MAX) {
+            let some: Vec<String> = some.iter().map(ToString::to_string).collect();
+            self.0.send(&format!("unused {}", some.join(" ")), &[])?;
+        }
         self.0.send("ready", &[])?;
         let Message { text, mut fds } = self.next_message()?;
         if text != "go" {

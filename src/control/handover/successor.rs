@@ -3,7 +3,7 @@
 //! Blocking, on a thread of its own. Invariant: a new process that does not become ready is ended, by its
 //! pidfd and not by its number.
 
-use super::{BEGIN, Program, Reporter, VARIABLE};
+use super::{BEGIN, Program, READS_UNUSED, Reporter, VARIABLE};
 use crate::state::{Snapshot, overrides};
 use crate::stats::servers_state;
 use crate::sys::channel::{Channel, FDS_MAX, Message};
@@ -68,6 +68,8 @@ pub(in crate::control) struct Successor {
     channel: Arc<Channel>,
     /// The process.
     pub(in crate::control) process: NewProcess,
+    /// Positions of the sockets that it does not listen on.
+    pub(in crate::control) unused: Vec<usize>,
 }
 
 impl Successor {
@@ -110,9 +112,16 @@ impl Successor {
         payload: &HandoverPayload,
     ) -> Result<Self, String> {
         let settled = settle(&channel, payload);
-        let successor = Self { channel, process };
+        let mut successor = Self {
+            channel,
+            process,
+            unused: Vec::new(),
+        };
         match settled {
-            Ok(()) => Ok(successor),
+            Ok(unused) => {
+                successor.unused = unused;
+                Ok(successor)
+            }
             Err(why) => {
                 successor.end();
                 Err(why)
@@ -215,13 +224,24 @@ fn introduced(channel: &Channel) -> Result<NewProcess, String> {
     Ok(NewProcess { pid, pidfd })
 }
 
-/// Hands everything over and waits for the answer.
-fn settle(channel: &Channel, payload: &HandoverPayload) -> Result<(), String> {
+/// Hands everything over and waits for the answer. Returns the positions of the sockets that are not used.
+fn settle(channel: &Channel, payload: &HandoverPayload) -> Result<Vec<usize>, String> {
     // If it has failed before it took everything, its reason is in the next message.
     let given = give(channel, payload).map_err(|error| format!("cannot hand over: {error}"));
-    let text = next_message(channel, READY_MAX)?.text;
+    let mut unused = Vec::new();
+    let text = loop {
+        let text = next_message(channel, READY_MAX)?.text;
+        match text.strip_prefix("unused ") {
+            Some(positions) => unused.extend(
+                positions
+                    .split(' ')
+                    .filter_map(|it| it.parse::<usize>().ok()),
+            ),
+            None => break text,
+        }
+    };
     match text.strip_prefix("failed ") {
-        None if text == "ready" => given,
+        None if text == "ready" => given.map(|()| unused),
         None => Err(format!("the new process sent {text:?}")),
         Some(why) => Err(format!("the new process cannot serve: {why}")),
     }
@@ -230,7 +250,7 @@ fn settle(channel: &Channel, payload: &HandoverPayload) -> Result<(), String> {
 fn give(channel: &Channel, payload: &HandoverPayload) -> io::Result<()> {
     channel.set_timeout(READY_MAX)?;
     let (own, count) = (std::process::id(), payload.sockets.len());
-    channel.send(&format!("from {own}\nsockets {count}"), &[])?;
+    channel.send(&format!("from {own}\nsockets {count}\n{READS_UNUSED}"), &[])?;
     for sockets in payload.sockets.chunks(FDS_MAX) {
         let names: Vec<&str> = sockets.iter().map(|(name, _)| &**name).collect();
         let fds: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();

@@ -36,6 +36,11 @@ pub struct Inherited {
     unwanted: BTreeMap<String, Unwanted>,
     /// Another process accepts from them until this one is in charge.
     shared: bool,
+    /// TCP ports that the process before listens on.
+    ports: HashSet<u16>,
+    /// Positions of the sockets that the process before has handed over and that nothing here listens on; `None`: it
+    /// does not ask.
+    unused: Option<Vec<usize>>,
     /// The processes to take over from.
     old: Option<Rc<ReplacedProcesses>>,
     manager: ServiceManager,
@@ -115,8 +120,12 @@ impl Inherited {
         let received = predecessor.receive()?;
         let sockets = received.sockets.len();
         tracing::info!(from = received.from, sockets, "taking over");
+        let ports = received.sockets.iter().filter_map(|it| port(&it.socket));
+        let ports = ports.collect();
         let mut inherited = Self::sort(received.sockets, config, manager);
         inherited.shared = true;
+        inherited.ports = ports;
+        inherited.unused = inherited.unused.filter(|_| received.reads_unused);
         Ok((inherited, received.state))
     }
 
@@ -136,10 +145,13 @@ impl Inherited {
             opened: Vec::new(),
             unwanted: BTreeMap::new(),
             shared: false,
+            ports: HashSet::new(),
+            unused: None,
             old: None,
             manager,
         };
-        for PassedSocket { name, socket } in passed {
+        let mut unused = Vec::new();
+        for (index, PassedSocket { name, socket }) in passed.into_iter().enumerate() {
             let numbered = service_manager::descriptor_of(&name).map(ListenAddress::Descriptor);
             let numbered = numbered.filter(|address| wanted.contains_key(address));
             let address = numbered.or_else(|| ListenAddress::of(&socket));
@@ -159,9 +171,11 @@ impl Inherited {
                         _ => Unwanted::OtherOptions,
                     };
                     inherited.unwanted.insert(name, why);
+                    unused.push(index);
                 }
             }
         }
+        inherited.unused = Some(unused);
         inherited
     }
 
@@ -177,6 +191,12 @@ impl Inherited {
     pub(super) fn at(&mut self, address: &BindAddress) -> Option<Socket> {
         let address = ListenAddress::of_config(address)?;
         self.sockets.get_mut(&address)?.pop()
+    }
+
+    /// What the process before is to be told of the sockets that it has handed over, if it asks: it accepts what waits
+    /// in those that nothing here listens on.
+    pub fn unused(&self) -> Option<&[usize]> {
+        self.unused.as_deref()
     }
 
     /// Whether another process accepts from the sockets until this one is in charge.
@@ -221,7 +241,13 @@ impl Inherited {
         }
         let inherited = sockets.len();
         if sockets.is_empty() {
-            sockets = self.open(options, shards)?;
+            sockets = match options.address {
+                // The process before listens on the port, at another address or with other options.
+                Address::Tcp(address) if self.ports.contains(&address.port()) => {
+                    socket::bind_beside(address, options, shards)?
+                }
+                _ => self.open(options, shards)?,
+            };
         }
         while sockets.len() < shards {
             // As long as the process before may stay in charge, no connection may wait in a socket that
@@ -271,6 +297,12 @@ fn duplicates(old: &ReplacedProcesses) -> impl Iterator<Item = PassedSocket> {
         name: String::new(),
         socket,
     })
+}
+
+/// The TCP port that a socket listens on.
+fn port(socket: &Socket) -> Option<u16> {
+    let address = socket.local_addr().ok()?.as_socket()?;
+    Some(address.port())
 }
 
 /// Everywhere that `config` listens.

@@ -120,13 +120,16 @@ impl Entry {
         })
     }
 
-    /// Whether both listen on the same TCP port.
-    pub(super) fn has_port_of(&self, other: &Self) -> bool {
-        let port = |entry: &Self| match entry.of.bind.address {
-            BindAddress::Tcp(address) => Some(address.port()),
-            BindAddress::Unix(_) | BindAddress::Descriptor(_) => None,
+    /// Whether it listens on the TCP port of `other`, at an address that has that one's or is part of it.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let (BindAddress::Tcp(mine), BindAddress::Tcp(others)) =
+            (&self.of.bind.address, &other.of.bind.address)
+        else {
+            return false;
         };
-        port(self).is_some_and(|mine| mine != 0 && port(other) == Some(mine))
+        let (ip, other_ip) = (mine.ip(), others.ip());
+        let meet = ip == other_ip || ip.is_unspecified() || other_ip.is_unspecified();
+        mine.port() != 0 && mine.port() == others.port() && meet
     }
 
     /// Its name in the service manager's store, if it is to be there.

@@ -125,6 +125,22 @@ impl Listeners {
             .flat_map(|(name, shards)| shards.iter().map(move |it| (name.clone(), Arc::clone(it))))
     }
 
+    /// The listeners whose sockets the next process does not have; `unused` are positions in [`Self::lasting`].
+    pub(super) fn left(&self, unused: &[usize]) -> HashSet<ListenerId> {
+        let unused: HashSet<usize> = unused.iter().copied().collect();
+        let mut position = 0;
+        let mut left = HashSet::new();
+        for entry in &self.entries {
+            let lasts = entry.stored_as().is_some();
+            let end = position + if lasts { entry.shards.len() } else { 0 };
+            if (position..end).all(|position| unused.contains(&position)) {
+                left.insert(entry.id);
+            }
+            position = end;
+        }
+        left
+    }
+
     /// What tells the admin thread to close all of its listeners.
     pub(super) fn close_admin_listeners(&self) -> ListenerChange {
         let open = self.entries.iter();

@@ -63,7 +63,7 @@ impl Prepared {
             }
             let how = if *moved {
                 Closing::Moved
-            } else if self.entries.iter().any(|next| next.has_port_of(entry)) {
+            } else if self.entries.iter().any(|next| next.overlaps(entry)) {
                 Closing::Overlapped
             } else {
                 Closing::Drained

@@ -35,6 +35,7 @@ use crate::log::Log;
 use crate::state::{ControlHandle, Snapshot};
 use crate::sys::raw;
 use crate::sys::service_manager::ServiceManager;
+use crate::worker::ListenerId;
 use crate::worker::order::{Order, Workers};
 use arc_swap::ArcSwap;
 use load::{Line, Loading};
@@ -42,6 +43,7 @@ use lost_sockets::LostSockets;
 pub use requests::{Answer, REQUESTS_MAX, ReloadHandle, Shape};
 use requests::{Request, Requests, Trigger, Wanted};
 use rollback::RollbackWatch;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,6 +118,8 @@ pub struct HandedOver {
     pub limit: Option<Duration>,
     /// Tells the other process of them.
     pub reporter: Reporter,
+    /// The listeners whose sockets the other process does not have: what waits in them is accepted here.
+    pub left: HashSet<ListenerId>,
 }
 
 /// The sessions that the process may have: what is written, as far as the descriptors hold it.

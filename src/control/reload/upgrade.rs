@@ -6,7 +6,7 @@
 //! takes a connection that waits for the new one.
 
 use super::super::handover::{
-    self, HandoverPayload, NewProcess, Program, RUNTIME, Reporter, StateTexts, Successor,
+    self, HandoverPayload, NewProcess, Program, RUNTIME, StateTexts, Successor,
 };
 use super::{Answer, HandedOver, Reloader};
 use crate::state::ToControl;
@@ -30,14 +30,12 @@ impl Reloader {
         &mut self,
         stop: &CancellationToken,
     ) -> (Answer, Option<HandedOver>) {
-        let limit = self.current.global.upgrade_stop_after;
         match self.hand_over(stop).await {
-            Ok((process, reporter)) => {
+            Ok((process, handed_over)) => {
                 let pid = process.pid;
                 let line = format!("process {pid} serves from now on");
                 tracing::info!("upgraded: {line}");
                 let lines = vec![line];
-                let handed_over = HandedOver { limit, reporter };
                 self.requests.taken_over_by(process);
                 (Answer { done: true, lines }, Some(handed_over))
             }
@@ -59,7 +57,8 @@ impl Reloader {
     async fn hand_over(
         &mut self,
         stop: &CancellationToken,
-    ) -> Result<(NewProcess, Reporter), String> {
+    ) -> Result<(NewProcess, HandedOver), String> {
+        let limit = self.current.global.upgrade_stop_after;
         let program = self.state.program.clone();
         let program = program.ok_or("what runs here is not a service (`rlb run`)")?;
         tracing::info!(program = %program.path.display(), "upgrade: starting the new process");
@@ -71,6 +70,7 @@ impl Reloader {
         };
         let successor = start(program, payload, stop).await?;
         let pid = successor.process.pid;
+        let left = self.state.listeners.left(&successor.unused);
         tracing::info!(pid, "upgrade: the new process is ready");
         let manager = self.state.manager().clone();
         manager.notify(&[NotifyState::MainPid(pid)]);
@@ -89,7 +89,7 @@ impl Reloader {
             let gone = |error| format!("the new process is gone: {error}");
             successor.go(counters, &state).map_err(gone)
         };
-        let handed_over = match gone {
+        let (process, reporter) = match gone {
             Ok(handed_over) => handed_over,
             Err(problem) => {
                 self.control.report(ToControl::ResumeChanges).await;
@@ -99,7 +99,12 @@ impl Reloader {
             }
         };
         self.leave_admin_sockets().await;
-        Ok(handed_over)
+        let handed_over = HandedOver {
+            limit,
+            reporter,
+            left,
+        };
+        Ok((process, handed_over))
     }
 
     /// Has what operators change wait, and what they have changed published.

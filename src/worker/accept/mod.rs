@@ -85,9 +85,18 @@ impl StopAccepting {
     pub(super) fn new(stops: &Stops) -> Self {
         Self {
             drain: stops.drain.child_token(),
-            queue_moved: stops.handed_over.child_token(),
+            queue_moved: CancellationToken::new(),
             last: Rc::default(),
             overlapped: Rc::default(),
+        }
+    }
+
+    /// Another process serves. Without `left` it has this socket too, and accepts what is queued.
+    pub(super) fn handed_over(&self, left: bool) {
+        if left {
+            self.overlapped.set(true);
+        } else {
+            self.queue_moved.cancel();
         }
     }
 
