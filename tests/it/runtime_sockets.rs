@@ -101,6 +101,38 @@ fn tools_3_several_sockets_each_have_a_level() {
     rlb.stop();
 }
 
+/// A user's socket took level and mode of the one that the file named in its place.
+#[test]
+fn a_socket_that_the_file_names_no_longer_gains_no_rights() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (admin, new) = (
+        directory.path().join("a.sock"),
+        directory.path().join("n.sock"),
+    );
+    let table = |first: &str| {
+        format!(
+            "[runtime-api]\nsockets = [{first}, {{ socket = \"{}\", level = \"admin\" }}]",
+            admin.display()
+        )
+    };
+    let (config, _peer) = base();
+    let user = "{ socket = \"127.0.0.1:0\", level = \"user\" }";
+    let mut rlb = Rlb::start(&config.clone().table(&table(user)));
+    let sockets = ask(&admin, "show cli sockets");
+    let tcp = tcp_address(&sockets);
+    let replaced = format!(
+        "{{ socket = \"{}\", mode = \"0666\", level = \"admin\" }}",
+        new.display()
+    );
+    rlb.reload(&config.table(&table(&replaced)));
+    assert_eq!(ask_tcp(tcp, "show cli level"), "user\n\n");
+    assert_eq!(ask(&admin, "show cli level"), "admin\n\n");
+    assert_eq!(ask(&admin, "show cli sockets"), sockets);
+    let said = ask(&admin, "reload dry-run");
+    assert!(said.contains("(needs restart)"), "{said}");
+    rlb.stop();
+}
+
 /// tools.md 3: changes over TCP are logged with the client's address.
 #[test]
 fn tools_3_a_change_over_tcp_is_logged_with_its_client() {

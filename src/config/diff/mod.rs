@@ -245,23 +245,15 @@ fn runtime_api(found: &mut Found, old: &Config, new: &Config) {
     }
 }
 
-/// The sockets of `old`, which stay until a restart, with what else `new` says about them. One whose address is not
-/// in `new` follows the one at its position there, if that is a new one.
+/// The sockets of `old`, which stay until a restart, with what else `new` says about the same addresses. Rights
+/// belong to an address: a socket whose address is not in `new` keeps those that it has.
 fn runtime_sockets(old: &model::RuntimeApi, new: &model::RuntimeApi) -> Vec<model::RuntimeSocket> {
-    let is_new = |one: &&model::RuntimeSocket| {
-        let mut known = old.sockets.iter();
-        !known.any(|known| known.address == one.address)
-    };
-    let next = |(index, old): (usize, &model::RuntimeSocket)| {
+    let next = |old: &model::RuntimeSocket| {
         let mut same = new.sockets.iter();
         let same = same.find(|one| one.address == old.address);
-        let next = same.or_else(|| new.sockets.get(index).filter(is_new));
-        model::RuntimeSocket {
-            address: old.address.clone(),
-            ..next.unwrap_or(old).clone()
-        }
+        same.unwrap_or(old).clone()
     };
-    old.sockets.iter().enumerate().map(next).collect()
+    old.sockets.iter().map(next).collect()
 }
 
 fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stats>) {

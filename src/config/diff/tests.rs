@@ -194,7 +194,6 @@ fn what_needs_a_restart_stays_and_the_rest_applies() {
             "! global: threads 2 -> 4 (needs restart)",
             "~ global: maxconn none -> 10 (holds at once)",
             "! runtime-api: socket /run/a -> /run/b (needs restart)",
-            "~ runtime-api: level admin -> operator (holds for the next command)",
         ]
     );
     assert_eq!(changes.restarts().count(), 2);
@@ -204,11 +203,49 @@ fn what_needs_a_restart_stays_and_the_rest_applies() {
     let api = applied.runtime_api.as_ref().expect("there is one");
     assert_eq!(
         (api.sockets[0].place(), api.sockets[0].level.name()),
-        ("/run/a".to_owned(), "operator")
+        ("/run/a".to_owned(), "admin")
     );
     // The next reload reports it again.
     assert_eq!(plan(&applied, &new).restarts().count(), 2);
     assert_eq!(plan(&old, &applied).restarts().count(), 0);
+}
+
+/// A user's socket took the level of the one that the file named in its place.
+#[test]
+fn rights_of_a_runtime_socket_belong_to_its_address() {
+    let with = |sockets: &str| load(&format!("{BASE}[runtime-api]\nsocket = {sockets}\n"));
+    let user = "\"127.0.0.1:9999\"\nlevel = \"user\"\nsockets = { socket = \"/run/a\", mode = \"0666\", level = \"user\" }";
+    let old = with(user);
+    for new in [
+        "\"127.0.0.1:9998\"\nlevel = \"admin\"\nsockets = { socket = \"/run/new\", mode = \"0600\" }",
+        "\"/run/new\"",
+    ] {
+        let applied = applicable(&old, with(new));
+        let (was, is) = (&old.runtime_api, &applied.runtime_api);
+        let sockets = |api: &Option<model::RuntimeApi>| api.clone().map(|api| api.sockets);
+        assert_eq!(sockets(is), sockets(was), "{new}");
+        let restarts: Vec<String> = plan(&old, &with(new))
+            .restarts()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(restarts.len(), 1, "{restarts:?}");
+        assert!(restarts[0].starts_with("! runtime-api: socket 127.0.0.1:9999 /run/a -> "));
+    }
+    // In another order each keeps its own.
+    let swapped = "\"/run/a\"\nlevel = \"operator\"\nsockets = { socket = \"127.0.0.1:9999\", level = \"user\" }";
+    let applied = applicable(&old, with(swapped)).runtime_api.unwrap();
+    let levels: Vec<_> = applied
+        .sockets
+        .iter()
+        .map(|it| (it.place(), it.level.name()))
+        .collect();
+    assert_eq!(
+        levels,
+        [
+            ("127.0.0.1:9999".to_owned(), "user"),
+            ("/run/a".to_owned(), "operator")
+        ]
+    );
 }
 
 #[test]
