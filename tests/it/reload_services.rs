@@ -248,8 +248,8 @@ fn level_mode_and_node_change_and_the_path_stays() {
         "{said:?}"
     );
     assert!(!other.exists());
-    // The level does not depend on the path.
-    assert_eq!(ask(&socket, "enable server be/s1"), "\n");
+    // The level of another path is not this one's.
+    assert_eq!(ask(&socket, "enable server be/s1"), "Permission denied\n\n");
     let file = rlb.config_path();
     let old = dir.path().join("old.toml");
     std::fs::write(&old, api(&socket, "lb02")("", &peer)).expect("written");
