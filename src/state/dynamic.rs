@@ -11,8 +11,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// The id of a server that is to get the lowest one that is free in its backend.
+pub const CHOSEN: u32 = 0;
+
 /// `snapshot` with one server more in `backend`, in maintenance and not checked. `None`: there is no such backend, or
-/// it has a server of that name.
+/// it has a server of that name or id.
 pub fn add(
     snapshot: &Snapshot,
     backend: BackendId,
@@ -21,12 +24,39 @@ pub fn add(
 ) -> Option<Snapshot> {
     let before = snapshot.backend(backend)?;
     let mut known = before.servers.iter();
-    if known.any(|one| one.spec.name == spec.name) {
+    if known.any(|one| one.spec.name == spec.name || one.spec.id == spec.id) {
         return None;
     }
     let mut servers = before.servers.clone();
     servers.push(Arc::new(added(spec, (shards, now))));
+    give_ids(&before.spec.servers, &mut servers);
     Some(replaced(snapshot, vec![before.with_servers(servers, now)]))
+}
+
+/// Gives each server that was added, and whose id is [`CHOSEN`] or that of a server of the `file` or of one before
+/// it, the lowest id that is free.
+pub(super) fn give_ids(file: &[model::Server], servers: &mut [Arc<Server>]) {
+    let written = servers.iter().filter(|one| one.added.is_none());
+    let written = written.map(|one| one.spec.id);
+    let mut taken: HashSet<u32> = written.collect();
+    let mut anew = Vec::new();
+    for (index, server) in servers.iter().enumerate() {
+        let id = server.spec.id;
+        if server.added.is_some() && (id == CHOSEN || !taken.insert(id)) {
+            anew.push(index);
+        }
+    }
+    // A server of the file that an operator has removed comes back with its id.
+    taken.extend(file.iter().map(|one| one.id));
+    let mut free = (1..).filter(|id| !taken.contains(id));
+    for index in anew {
+        let server = Arc::make_mut(&mut servers[index]);
+        let Some(id) = free.next() else { return };
+        Arc::make_mut(&mut server.spec).id = id;
+        if let Some(added) = &mut server.added {
+            Arc::make_mut(added).id = id;
+        }
+    }
 }
 
 /// A server that is added: in maintenance and not checked.
@@ -112,6 +142,67 @@ mod tests {
         backend.servers.iter().map(|one| &*one.spec.name).collect()
     }
 
+    fn ids(snapshot: &Snapshot) -> Vec<(&str, u32)> {
+        let servers = &snapshot.backends[0].as_ref().unwrap().servers;
+        let ids = servers.iter().map(|one| {
+            let added = one.added.as_ref();
+            assert!(added.is_none_or(|added| added.id == one.spec.id));
+            (&*one.spec.name, one.spec.id)
+        });
+        ids.collect()
+    }
+
+    /// Two commands at once, and a later file with more servers, gave several servers of a backend one id.
+    #[test]
+    fn ids_of_added_servers_are_their_own() {
+        let now = Instant::now();
+        let numbered = |name, id| model::Server { id, ..server(name) };
+        let file = config(vec![backend(
+            "b",
+            vec![numbered("s1", 1), numbered("s2", 2)],
+        )]);
+        let origin = Origin {
+            global: Arc::new(GlobalLive::new(now, 1)),
+            maxconn: 100,
+            shards: 1,
+            now,
+        };
+        let first = Snapshot::initial(&file, &origin);
+        let id = BackendId::first(0);
+        let add =
+            |base: &Snapshot, name, own| add(base, id, &Arc::new(numbered(name, own)), (1, now));
+        // Both were read when there were two servers.
+        let second = add(&first, "n1", CHOSEN).unwrap();
+        let second = add(&second, "n2", CHOSEN).unwrap();
+        assert_eq!(ids(&second), [("s1", 1), ("s2", 2), ("n1", 3), ("n2", 4)]);
+        assert!(add(&second, "n3", 4).is_none(), "n2 has it");
+        let second = add(&second, "n3", 9).unwrap();
+        // The file's own number wins.
+        let mut more = file.clone();
+        more.backends[0].servers.push(numbered("s3", 3));
+        let carry = CarryOver {
+            maxconn: 100,
+            shards: 1,
+            addresses: &HashMap::new(),
+            now,
+        };
+        let third = second.next_snapshot(&more, &carry);
+        let expected = [
+            ("s1", 1),
+            ("s2", 2),
+            ("s3", 3),
+            ("n1", 5),
+            ("n2", 4),
+            ("n3", 9),
+        ];
+        assert_eq!(ids(&third), expected);
+        // So it is in the process after this one.
+        let text = crate::state::overrides::write(&second);
+        let fresh = Arc::new(Snapshot::initial(&more, &origin));
+        let next = crate::state::overrides::apply(&fresh, &text, (1, now)).unwrap();
+        assert_eq!(ids(&next), expected);
+    }
+
     #[test]
     fn servers_come_and_go_and_a_reload_keeps_them_so() {
         let now = Instant::now();
@@ -125,7 +216,10 @@ mod tests {
         };
         let first = Snapshot::initial(&file, &origin);
         let id = BackendId::first(0);
-        let spec = Arc::new(server("n1"));
+        let spec = Arc::new(model::Server {
+            id: 9,
+            ..server("n1")
+        });
         let second = add(&first, id, &spec, (1, now)).unwrap();
         assert_eq!(names(&second), ["s1", "s2", "n1"]);
         assert!(add(&second, id, &spec, (1, now)).is_none(), "there is one");
@@ -142,6 +236,7 @@ mod tests {
         backend.servers[0] = Arc::new(leaving);
         let third = remove(&replaced(&second, vec![backend]), s1, now).unwrap();
         assert_eq!(names(&third), ["s2", "n1"]);
+        assert_eq!(added.spec.id, 9, "its own");
         // A reload keeps what was added and removed, also when the backend has changed.
         let carry = CarryOver {
             maxconn: 100,

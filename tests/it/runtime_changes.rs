@@ -234,7 +234,7 @@ fn a_server_with_sessions_is_not_removed_and_wait_tells_when_it_can_be() {
                 "wait 10 srv-removable be/s1",
                 &format!("Failed. {attached}"),
             ),
-            ("wait 10", "\n"),
+            ("wait 10", "Done.\n\n"),
             ("wait 10 srv-removable be/s2", "Done.\n\n"),
             ("echo a  b", "a b\n\n"),
             ("show env NOPE", "Variable not found\n\n"),

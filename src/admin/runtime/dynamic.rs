@@ -6,9 +6,11 @@
 use super::names::{self, NO_BACKEND, NO_SERVER};
 use super::reply::Reply;
 use super::{CommandContext, duration, set};
+use crate::config::haproxy::{self, Place};
 use crate::config::model::{Check, Server, ServerAddress};
 use crate::config::{address, units};
-use crate::state::{Backend, RuntimeChange};
+use crate::state::dynamic::CHOSEN;
+use crate::state::{Backend, BackendId, RuntimeChange, Snapshot};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,25 +35,35 @@ pub(super) async fn add(context: &CommandContext, args: &[&str]) -> Reply {
     let Some((of, name)) = named.filter(|(_, name)| !name.is_empty()) else {
         return Reply::error("Require 'backend/server'.\n");
     };
-    let snapshot = context.shared.snapshot.load_full();
-    let Some(backend) = names::backend(&snapshot, of) else {
-        return Reply::error(NO_BACKEND);
+    let read = || read(&context.shared.snapshot.load(), (of, name), &args[1..]);
+    let (backend, spec) = match read() {
+        Ok(read) => read,
+        Err(problem) => return Reply::error(problem),
     };
-    if backend.servers.iter().any(|one| *one.spec.name == *name) {
-        return Reply::error("Already exists a server with the same name in backend.\n");
-    }
-    if let Err(problem) = units::name(name) {
-        return Reply::error(format!("{}.\n", problem.message));
-    }
-    let spec = match parse(backend, name, &args[1..]) {
-        Ok(spec) => spec,
-        Err(text) => return Reply::error(text + "\n"),
-    };
-    let change = RuntimeChange::AddServer(backend.id, Arc::new(spec));
+    let change = RuntimeChange::AddServer(backend, Arc::new(spec));
     match set::change(context, change).await {
         Reply::Done => Reply::notice("New server registered.\n"),
+        // Another change has come before: it is in the snapshot now.
+        Reply::Error(text) if text == NO_SERVER => {
+            Reply::error(read().err().unwrap_or_else(|| text.into_owned()))
+        }
         other => other,
     }
+}
+
+/// The backend `of` and its new server `name`, or HAProxy's answer about what stands against it.
+fn read(
+    snapshot: &Snapshot,
+    (of, name): (&str, &str),
+    words: &[&str],
+) -> Result<(BackendId, Server), String> {
+    let backend = names::backend(snapshot, of).ok_or(NO_BACKEND)?;
+    if backend.servers.iter().any(|one| *one.spec.name == *name) {
+        return Err("Already exists a server with the same name in backend.\n".to_owned());
+    }
+    units::name(name).map_err(|problem| format!("{}.\n", problem.message))?;
+    let spec = parse(backend, name, words).map_err(|text| text + "\n")?;
+    Ok((backend.id, spec))
 }
 
 /// `del server <backend>/<server>`.
@@ -80,7 +92,8 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
         let text = "'server' expects <name> and <addr>[:<port>] as arguments.";
         return Err(text.to_owned());
     };
-    let address = address::server(address).map_err(|problem| format!("{}.", problem.message))?;
+    let address = address::haproxy_server(address);
+    let address = address.map_err(|problem| format!("{}.", problem.message))?;
     if let ServerAddress::Name(name, _) = &address {
         let text = format!("'{name}' is a name: a server that is added needs an address.");
         return Err(text);
@@ -88,7 +101,7 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
     let mut draft = Draft {
         server: Server {
             name: name.into(),
-            id: free_id(backend),
+            id: CHOSEN,
             address,
             disabled: true,
             ..Server::default()
@@ -105,7 +118,7 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
             "no-backup" => draft.server.backup = false,
             // It begins in maintenance anyhow.
             "disabled" | "enabled" => {}
-            word if !VALUES.contains(&word) => return Err(format!("unknown keyword '{word}'.")),
+            word if !VALUES.contains(&word) => return Err(unknown(word)),
             word => {
                 let [value, more @ ..] = rest else {
                     return Err(format!("'{word}' expects an argument."));
@@ -164,6 +177,14 @@ impl Draft {
     }
 }
 
+/// What is wrong with a word that rlb does not take, and for one of HAProxy's why.
+fn unknown(word: &str) -> String {
+    match haproxy::Index::new().find(Place::Server, word) {
+        Some(words) => format!("'{word}' is not supported: {}.", words.say),
+        None => format!("unknown keyword '{word}'."),
+    }
+}
+
 fn number(word: &str, value: &str, (least, most): (u32, u32)) -> Result<u32, String> {
     let number = value.parse().ok();
     let within = number.filter(|number| (least..=most).contains(number));
@@ -177,12 +198,6 @@ fn span(word: &str, value: &str) -> Result<Duration, String> {
     span.ok_or_else(|| format!("'{word}' expects a duration, not '{value}'."))
 }
 
-/// The lowest number that no server of the backend has.
-fn free_id(backend: &Backend) -> u32 {
-    let taken = |id: u32| backend.servers.iter().any(|one| one.spec.id == id);
-    (1..=u32::MAX).find(|id| !taken(*id)).unwrap_or(u32::MAX)
-}
-
 fn own_id(backend: &Backend, value: &str) -> Result<u32, String> {
     let id = number("id", value, (1, 2_147_483_647))?;
     if backend.servers.iter().any(|one| one.spec.id == id) {
@@ -194,7 +209,9 @@ fn own_id(backend: &Backend, value: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::ServerPort;
     use crate::stats::test_snapshot::seed;
+    use std::net::Ipv6Addr;
 
     #[test]
     fn the_words_of_a_server_are_haproxys() {
@@ -205,13 +222,35 @@ mod tests {
             parse(backend, "n1", &words)
         };
         let server = read("127.0.0.1:80 weight 5 check inter 500 fall 2 port 81 backup").unwrap();
-        assert_eq!((server.id, server.weight, server.backup), (3, 5, true));
+        assert_eq!((server.id, server.weight, server.backup), (CHOSEN, 5, true));
         let check = server.check.unwrap();
         assert_eq!((check.fall, check.port), (2, Some(81)));
         assert_eq!(check.interval, Duration::from_millis(500));
         assert_eq!(check.fast_interval, check.interval);
         assert!(check.timeout <= check.interval);
         assert!(read("127.0.0.1:80 inter 5s").unwrap().check.is_none());
+        for (address, expected) in [
+            ("/run/a.sock", ServerAddress::Unix("/run/a.sock".into())),
+            (
+                "unix@/run/a.sock",
+                ServerAddress::Unix("/run/a.sock".into()),
+            ),
+            ("abns@name", ServerAddress::Unix("@name".into())),
+            (
+                "::1:80",
+                ServerAddress::Ip(Ipv6Addr::LOCALHOST.into(), ServerPort::Fixed(80)),
+            ),
+            (
+                "[::1]:80",
+                ServerAddress::Ip(Ipv6Addr::LOCALHOST.into(), ServerPort::Fixed(80)),
+            ),
+            (
+                "ipv4@127.0.0.1:80",
+                ServerAddress::Ip([127, 0, 0, 1].into(), ServerPort::Fixed(80)),
+            ),
+        ] {
+            assert_eq!(read(address).unwrap().address, expected, "{address}");
+        }
         for (line, text) in [
             (
                 "",
@@ -219,6 +258,15 @@ mod tests {
             ),
             ("127.0.0.1:80 bogus", "unknown keyword 'bogus'."),
             ("127.0.0.1:80 bogus 1", "unknown keyword 'bogus'."),
+            (
+                "127.0.0.1:80 maxconn 5",
+                "'maxconn' is not supported: sessions of a server have no limit: those of the frontend and of the \
+                 process hold.",
+            ),
+            (
+                "abnsz@name",
+                "`abnsz@` is not a form of address that rlb knows.",
+            ),
             ("127.0.0.1:80 weight", "'weight' expects an argument."),
             (
                 "127.0.0.1:80 weight 300",

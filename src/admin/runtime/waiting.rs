@@ -16,6 +16,9 @@ Usage: wait {-h|<duration>} [condition [args...]]
     - srv-removable <px>/<sv> : wait for this server to become removable.
 ";
 
+/// The time is over, or the condition holds.
+const DONE: &str = "Done.\n";
+
 /// How often the condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -36,7 +39,7 @@ pub(super) async fn wait(context: &CommandContext, args: &[&str]) -> Reply {
         [] => {
             let stop = context.shared.stop.clone();
             match stop.run_until_cancelled(sleep_until(end)).await {
-                Some(()) => Reply::Done,
+                Some(()) => Reply::info(DONE),
                 None => Reply::error("Interrupted.\n"),
             }
         }
@@ -50,7 +53,7 @@ async fn until_removable(context: &CommandContext, server: &str, end: Instant) -
     loop {
         let found = removable(context, server);
         match found {
-            Ok(()) => return Reply::info("Done.\n"),
+            Ok(()) => return Reply::info(DONE),
             Err(Obstacle::Lasting(text)) => return Reply::error(format!("Failed. {text}\n")),
             Err(Obstacle::Sessions) if context.shared.stop.is_cancelled() => {
                 return Reply::error("Interrupted.\n");

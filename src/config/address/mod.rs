@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`bind`] | `*:80`, `:80`, `127.0.0.1:80`, `[::]:80`, `*:8000-8010`, `unix:/path`, `unix:@name`, `fd@3` |
 //! | [`server`] | `10.0.0.1:5432`, `[::1]:80`, `name:80`, `name`, `name:+1000`, `unix:/path`, `unix:@name` |
+//! | [`haproxy_server`] | those of [`server`], `/path`, `unix@/path`, `abns@name`, `ipv4@10.0.0.1:80`, `::1:80` |
 //! | [`node`] | `10.0.0.1`, `[::1]`, `name` |
 //! | [`ip_alone`] | `10.0.0.1`, `::1`, `[::1]` |
 //! | [`socket`] | `/path`, `@name`, `unix:/path`, `unix:@name` |
@@ -158,6 +159,28 @@ pub fn server(text: &str) -> Result<ServerAddress, Problem> {
     }
     bare_v6(text)?;
     host(text, ServerPort::FromClient(0))
+}
+
+/// Where a server is, as a command of the runtime socket has it: also in HAProxy's forms, which [`server`] refuses
+/// with a hint.
+///
+/// # Errors
+/// The problem with it.
+pub fn haproxy_server(text: &str) -> Result<ServerAddress, Problem> {
+    let mut forms = HAPROXY_FORMS.iter();
+    let form = forms.find_map(|(prefix, instead)| Some((text.strip_prefix(prefix)?, (*instead)?)));
+    let text = match form {
+        Some((rest, instead)) => format!("{instead}{rest}"),
+        None if text.starts_with('/') => format!("unix:{text}"),
+        None => text.to_owned(),
+    };
+    // HAProxy takes what stands behind the last colon for the port.
+    match text.rsplit_once(':') {
+        Some((host, port)) if host.parse::<Ipv6Addr>().is_ok() => {
+            server(&format!("[{host}]:{port}"))
+        }
+        _ => server(&text),
+    }
 }
 
 /// A host of a node group, an address or a name, with `port`.

@@ -6,6 +6,7 @@
 //! unless the file's own value for the same thing has changed. An object that did not change is shared with the
 //! snapshot before.
 
+use super::dynamic;
 use super::ids::{BackendId, FrontendId, Table};
 use super::server::{Endpoint, Server, Usable};
 use super::snapshot::{Api, Backend, Frontend, Origin, Route, Snapshot, picker_for};
@@ -234,6 +235,7 @@ fn merge_backend(
         .filter(|server| server.added.is_some());
     let added = added.filter(|server| !file.contains(&*server.spec.name));
     let mut servers: Vec<Arc<Server>> = servers.into_iter().chain(added.cloned()).collect();
+    dynamic::give_ids(&spec.servers, &mut servers);
     let (generation, renewals) = before.renew(&mut servers);
     let up = is_up(&servers);
     Arc::new(Backend {

@@ -61,6 +61,7 @@ fn servers(base: &Snapshot, settings: &[Setting], of: (usize, Instant)) -> Optio
                 ServerSetting::Address { .. } | ServerSetting::Check { .. } => {}
             }
         }
+        dynamic::give_ids(&backend.spec.servers, &mut servers);
         let same = servers.len() == backend.servers.len();
         let mut pairs = servers.iter().zip(&backend.servers);
         if !same || pairs.any(|(one, other)| !Arc::ptr_eq(one, other)) {
