@@ -14,11 +14,17 @@ use std::io;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Connections to a runtime socket that may wait.
 const RUNTIME_BACKLOG: u32 = 128;
+
+/// Keepalive of clients over TCP: the idle time before the first probe, the time between two, and how many stay
+/// without an answer. A client that has closed its end, or vanished, while a command waits shows itself so.
+const RUNTIME_KEEPALIVE: (Duration, Duration, u32) =
+    (Duration::from_secs(30), Duration::from_secs(10), 3);
 
 /// Changes that may wait for the admin thread. Whoever reloads waits when it is behind.
 pub const CHANGES_MAX: usize = 4;
@@ -248,7 +254,7 @@ fn runtime_options(api: &RuntimeApiSocket) -> Options {
         freebind: false,
         mode: Some(api.mode),
         owner: (api.owner.clone(), api.group.clone()),
-        keepalive: None,
+        keepalive: matches!(api.address, BindAddress::Tcp(_)).then_some(RUNTIME_KEEPALIVE),
         join: false,
     }
 }

@@ -5,11 +5,12 @@
 //! afterwards. Usable from any thread; no call here waits for another process.
 
 use super::{raw, users};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,6 +197,20 @@ pub fn retune(socket: &Socket, options: &Options) -> io::Result<()> {
         }
         (_, None) => socket.set_keepalive(false),
     }
+}
+
+/// Whether the other end has closed the connection (unix) or reset it (TCP). The end of what it sends is not enough:
+/// over TCP a FIN does not tell whether it still reads.
+pub fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // A call that fails says nothing about the connection.
+    let _ = poll(&mut fds, Some(&now));
+    let [fd] = fds;
+    fd.revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// socket2's keepalive parameters.

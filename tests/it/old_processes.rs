@@ -9,7 +9,9 @@ use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
 use crate::harness::runtime::{Fixture, ask};
 use crate::upgrade::{Next, on, upgrade};
+use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// The lines of `show proc` after `heading` and before the next, without their uptimes.
@@ -47,6 +49,20 @@ fn each_answers_for_itself(socket: &Path, pids: &[String]) {
         let text = ask(socket, &format!("{prefix} show info;show version"));
         assert!(text.contains(&format!("Pid: {}\n", pids[0])), "{text}");
     }
+}
+
+/// Clients that have gone hold no slot, neither here nor in the old process `own`.
+fn gone_askers_free_their_slots(socket: &Path, own: &str) {
+    let ask_and_go = || {
+        let mut client = UnixStream::connect(socket).expect("it listens");
+        writeln!(client, "@!{own} wait 1h").expect("sent");
+        client
+    };
+    for _ in 0..2 {
+        let clients: Vec<UnixStream> = (0..10).map(|_| ask_and_go()).collect();
+        drop(clients);
+    }
+    assert!(ask(socket, &format!("@!{own} show version")).contains("rlb"));
 }
 
 /// What cannot be done in the old process `own` is an error.
@@ -108,6 +124,7 @@ fn fault_26_old_processes_are_shown_and_take_commands() {
     }
 
     each_answers_for_itself(&socket, &pids);
+    gone_askers_free_their_slots(&socket, &own);
     failures_are_told(&socket, &own);
     let sessions = |pid: &str| {
         let text = ask(&socket, &format!("@!{pid} show sess"));
@@ -155,7 +172,8 @@ fn sessions_of_a_server_are_ended_in_an_old_process_without_a_runtime_socket() {
     let dir = tempfile::tempdir().expect("a directory");
     let socket = dir.path().join("admin.sock");
     let api = format!(
-        "[runtime-api]\nsocket = \"{}\"\nlevel = \"admin\"",
+        "[runtime-api]\nsocket = \"{}\"\nlevel = \"admin\"\n\
+         sockets = {{ socket = \"127.0.0.1:0\", level = \"admin\" }}",
         socket.display()
     );
     rlb.rewrite(&config.table(&api));
@@ -167,7 +185,27 @@ fn sessions_of_a_server_are_ended_in_an_old_process_without_a_runtime_socket() {
     });
     let answer = ask(&socket, &format!("@!{pid} shutdown sessions server be/s1"));
     assert_eq!(answer, "\n");
+    let logged = rlb.events().wait_for("shutdown sessions server be/s1");
+    let path = socket.display().to_string();
+    assert!(logged.contains(&path) && logged.contains("uid"), "{logged}");
     assert_ne!(read_to_end(&mut streams[0]).1, End::Silence);
+    // The event names the client and the socket of the process that was asked.
+    let sockets = ask(&socket, "show cli sockets");
+    let tcp = sockets.lines().find_map(|line| line.strip_prefix("ipv4@"));
+    let tcp = tcp
+        .expect("one over TCP")
+        .split(' ')
+        .next()
+        .expect("an address");
+    let mut client = TcpStream::connect(tcp).expect("it listens");
+    let from = client.local_addr().expect("an address");
+    writeln!(client, "@!{pid} shutdown sessions server be/none").expect("sent");
+    read_to_end(&mut client);
+    let logged = rlb.events().wait_for("shutdown sessions server be/none");
+    for part in [format!("\"ipv4@{tcp}\""), format!("\"client\":\"{from}\"")] {
+        assert!(logged.contains(&part), "{part}: {logged}");
+    }
+    assert!(!logged.contains("uid"), "{logged}");
     echo(&mut streams[1], b"the other server's");
     drop(streams);
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));

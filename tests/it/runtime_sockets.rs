@@ -152,6 +152,67 @@ fn tools_3_a_change_over_tcp_is_logged_with_its_client() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].contains("\"client\":\"127.0.0.1:"), "{found:?}");
     assert!(!found[0].contains("uid"), "{found:?}");
+    // All that needs the level admin is logged, also when it changes nothing.
+    let looks = ["show env PATH", "show config", "reload dry-run", "wait 1"];
+    for look in looks {
+        ask_tcp(tcp, look);
+        let line = rlb.events().wait_for(&format!("\"command\":\"{look}\""));
+        assert!(line.contains("\"client\":\"127.0.0.1:"), "{line}");
+    }
+    // A long name hides nothing.
+    let long = format!("set server be/{} addr 127.6.6.6 port 666", "a".repeat(240));
+    assert_eq!(ask_tcp(tcp, &long), "No such server.\n\n");
+    rlb.events().wait_for(&format!("\"command\":\"{long}\""));
+    rlb.stop();
+}
+
+/// The slots of clients of `wait` were free only when the time was over, although the clients had gone.
+#[test]
+fn clients_that_have_gone_do_not_hold_their_slots() {
+    let (config, _peer) = base();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.sock");
+    let rlb = Rlb::start(&config.table(&format!(
+        "[runtime-api]\nsocket = \"{}\"\nmaxconn = 2\nsockets = {{ socket = \"127.0.0.1:0\", level = \"admin\" }}",
+        path.display()
+    )));
+    let tcp = tcp_address(&ask(&path, "show cli sockets"));
+    let waiting = |count: usize| {
+        let logged = || rlb.events().with("\"command\":\"wait 1h").len();
+        eventually_true(STOP_WITHIN, "the commands run", || logged() == count);
+    };
+    let mut clients: Vec<UnixStream> = (0..2)
+        .map(|_| UnixStream::connect(&path).expect("it listens"))
+        .collect();
+    for client in &mut clients {
+        client.write_all(b"wait 1h\n").expect("sent");
+    }
+    waiting(2);
+    drop(clients);
+    assert!(ask(&path, "show version").contains("rlb"), "it is served");
+    // Over TCP a reset tells it.
+    let mut clients: Vec<TcpStream> = (0..2)
+        .map(|_| TcpStream::connect(tcp).expect("it listens"))
+        .collect();
+    for client in &mut clients {
+        client.write_all(b"wait 1h\n").expect("sent");
+    }
+    waiting(4);
+    for client in clients {
+        let linger = Some(std::time::Duration::ZERO);
+        socket2::SockRef::from(&client)
+            .set_linger(linger)
+            .expect("a reset");
+    }
+    assert!(ask(&path, "show version").contains("rlb"), "it is served");
+    // Who has only ended what it sends waits for the answer.
+    let mut client = TcpStream::connect(tcp).expect("it listens");
+    client.write_all(b"wait 300\n").expect("sent");
+    client.shutdown(std::net::Shutdown::Write).expect("ended");
+    client.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("closed");
+    assert_eq!(answer, "Done.\n\n");
     rlb.stop();
 }
 

@@ -1,4 +1,4 @@
-//! The peer of a runtime socket, whether it may use the socket, and the log of its changes. Admin thread.
+//! The peer of a runtime socket, whether it may use the socket, and the log of its commands. Admin thread.
 //!
 //! The kernel checks the mode of a socket's file at `connect`. An abstract socket has no file, so the peer's
 //! credentials (`SO_PEERCRED`, `SO_PEERGROUPS`, unix(7)) are checked against the configured mode, as if a file
@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tracing::field::DisplayValue;
 
 /// Most characters of a command or an answer that an event shows.
-pub(super) const LOGGED_CHARS_MAX: usize = 200;
+pub(super) const LOGGED_CHARS_MAX: usize = 1024;
 /// Seconds between two events about refused clients.
 pub(super) const REFUSED_EVERY: u64 = 1;
 
@@ -26,6 +26,8 @@ pub(super) enum Peer {
     Process(Credentials),
     /// A client over TCP; `None` when it has gone already.
     Tcp(Option<SocketAddr>),
+    /// The client of a newer process.
+    Passed(Asker),
 }
 
 /// The credentials of a process.
@@ -39,8 +41,6 @@ pub(super) struct Credentials {
     groups: Vec<u32>,
     /// 0 when this process cannot see its pid namespace.
     pid: i32,
-    /// The level that a newer process has granted it, whose client it is.
-    granted: Option<ApiLevel>,
 }
 
 impl Peer {
@@ -56,43 +56,36 @@ impl Peer {
             // A kernel before 4.13 does not tell: then only the effective group counts.
             groups: peer_groups(stream.as_fd()).unwrap_or_default(),
             pid: credentials.pid().unwrap_or(0),
-            granted: None,
         }))
     }
 
-    /// The client of a newer process.
-    pub(super) fn passed(asker: &Asker) -> Self {
-        Self::Process(Credentials {
-            uid: asker.uid,
-            // The newer process has admitted it.
-            gid: u32::MAX,
-            groups: Vec::new(),
-            pid: asker.pid,
-            granted: Some(asker.level),
-        })
-    }
-
-    /// Its user; over TCP none that exists.
-    pub(super) fn uid(&self) -> u32 {
-        match self {
-            Self::Process(one) => one.uid,
-            Self::Tcp(_) => u32::MAX,
-        }
-    }
-
-    /// Its process; 0 if it is not known.
-    pub(super) fn pid(&self) -> i32 {
-        match self {
-            Self::Process(one) => one.pid,
-            Self::Tcp(_) => 0,
+    /// It, for an older process in which a command of its runs: with `level`, errors marked as `severity` says.
+    pub(super) fn asker(&self, socket: &str, (level, severity): (ApiLevel, &str)) -> Asker {
+        let (uid, pid, client) = self.identity();
+        Asker {
+            level,
+            severity: severity.to_owned(),
+            uid,
+            pid,
+            client,
+            // A line break in it would end the field.
+            socket: Some(printable(socket, LOGGED_CHARS_MAX)),
         }
     }
 
     /// The level that a newer process has granted it.
     pub(super) fn granted(&self) -> Option<ApiLevel> {
         match self {
-            Self::Process(one) => one.granted,
-            Self::Tcp(_) => None,
+            Self::Passed(asker) => Some(asker.level),
+            Self::Process(_) | Self::Tcp(_) => None,
+        }
+    }
+
+    /// The socket of a newer process that it has connected to, if that process has told.
+    pub(super) fn socket(&self) -> Option<&str> {
+        match self {
+            Self::Passed(asker) => asker.socket.as_deref(),
+            Self::Process(_) | Self::Tcp(_) => None,
         }
     }
 
@@ -103,16 +96,24 @@ impl Peer {
         let gid = rustix::process::getegid().as_raw();
         match self {
             Self::Process(credentials) => credentials.may_write((uid, gid), mode),
-            Self::Tcp(_) => true,
+            // The newer process has admitted it.
+            Self::Tcp(_) | Self::Passed(_) => true,
         }
     }
 
-    /// Its user and process, and its address over TCP, for events.
-    fn fields(&self) -> (Option<u32>, Option<i32>, Option<DisplayValue<SocketAddr>>) {
+    /// Its user and process, and its address over TCP.
+    fn identity(&self) -> (Option<u32>, Option<i32>, Option<SocketAddr>) {
         match self {
             Self::Process(one) => (Some(one.uid), Some(one.pid), None),
-            Self::Tcp(address) => (None, None, address.map(tracing::field::display)),
+            Self::Tcp(address) => (None, None, *address),
+            Self::Passed(asker) => (asker.uid, asker.pid, asker.client),
         }
+    }
+
+    /// The same for events.
+    fn fields(&self) -> (Option<u32>, Option<i32>, Option<DisplayValue<SocketAddr>>) {
+        let (uid, pid, client) = self.identity();
+        (uid, pid, client.map(tracing::field::display))
     }
 }
 
@@ -133,7 +134,7 @@ impl Credentials {
     }
 }
 
-/// Logs that a client is about to run a command that may change something.
+/// Logs that a client is about to run a command that needs the level admin.
 pub(super) fn log_command(socket: &str, peer: &Peer, command: &str) {
     let (uid, pid, client) = peer.fields();
     tracing::info!(socket, uid, pid, client, command, "runtime command");
@@ -189,7 +190,6 @@ mod tests {
             gid,
             groups: groups.to_vec(),
             pid: 1,
-            granted: None,
         };
         let owner = (10, 20);
         for (uid, gid, groups, mode, admitted) in [

@@ -1,11 +1,11 @@
-//! Runs one command: checks the level, logs what may change something, and writes the answer. Admin thread.
+//! Runs one command: checks the level, logs what needs the level admin, and writes the answer. Admin thread.
 
 use super::access::{self, Peer};
-use super::grammar::{self, Entry, Verb};
+use super::grammar::{self, Verb};
 use super::reply::{Reply, ReplyWriter, SeverityOutput};
 use super::{
-    CommandContext, DENIED, config, counters, duration, dynamic, maxconn, names, process, server,
-    sessions, set, show, waiting,
+    CommandContext, DENIED, Sender, config, counters, duration, dynamic, maxconn, names, process,
+    server, sessions, set, show, waiting,
 };
 use crate::config::model::ApiLevel;
 use crate::live::counters::Clear;
@@ -18,20 +18,20 @@ use std::time::Duration;
 pub(super) async fn execute(
     context: &CommandContext,
     reply: &mut ReplyWriter,
-    peer: &Peer,
+    sender: Sender<'_>,
     words: &[String],
 ) -> io::Result<bool> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let level = context.level(peer).min(reply.level_max);
+    let level = context.level(sender.peer).min(reply.level_max);
     if let Some((entry, args)) = grammar::find(&words) {
         if entry.level > level {
             reply.send(Reply::error(DENIED)).await?;
         } else if entry.verb == Verb::Quit {
             return Ok(false);
-        } else if entry.changes_something() {
-            change(context, reply, peer, (entry, args, &words)).await?;
+        } else if entry.level == ApiLevel::Admin {
+            administer(context, reply, sender, (entry.verb, args, &words)).await?;
         } else {
-            dispatch(context, reply, peer, (entry.verb, args, level)).await?;
+            dispatch(context, reply, sender.peer, (entry.verb, args, level)).await?;
         }
     } else if !words.is_empty() {
         let text = grammar::unknown(&words, level);
@@ -41,16 +41,18 @@ pub(super) async fn execute(
     Ok(true)
 }
 
-/// Runs a command that may change something. Logs it before, and again when it failed.
-async fn change(
+/// Runs a command that needs the level admin: it may change something or show what is not for everybody. Logs it
+/// before, and again when it failed.
+async fn administer(
     context: &CommandContext,
     reply: &mut ReplyWriter,
-    peer: &Peer,
-    (entry, args, words): (&Entry, &[&str], &[&str]),
+    sender: Sender<'_>,
+    (verb, args, words): (Verb, &[&str], &[&str]),
 ) -> io::Result<()> {
     let command = access::printable(&words.join(" "), access::LOGGED_CHARS_MAX);
-    access::log_command(context.path(), peer, &command);
-    let answer = match entry.verb {
+    let socket = context.path(sender.peer);
+    access::log_command(socket, sender.peer, &command);
+    let answer = match verb {
         Verb::SetServer => server::set_server(context, args).await,
         Verb::SetWeight => set::weight(context, args).await,
         Verb::Enable => set::state(context, args, AdminRequest::Ready).await,
@@ -70,17 +72,24 @@ async fn change(
         Verb::DisableAgent => agent(context, args, false),
         Verb::ReloadResetOverrides => set::reload_without_overrides(context).await,
         Verb::SetMaxconnGlobal => maxconn::global(context, args).await,
-        // Commands that change nothing are run by `dispatch`.
+        Verb::ReloadDryRun => {
+            let compared = config::dry_run(context, args);
+            sender.unless_gone(compared).await?
+        }
+        Verb::ShowConfig => sender.unless_gone(config::show(context)).await?,
+        Verb::ShowEnv => show::environment(args),
+        Verb::Wait => sender.unless_gone(waiting::wait(context, args)).await?,
+        // `dispatch` runs those of the other levels.
         _ => Reply::Done,
     };
     if let Some(reason) = answer.failure() {
         let reason = access::printable(reason, access::LOGGED_CHARS_MAX);
-        access::log_failure(context.path(), peer, (&command, &reason));
+        access::log_failure(socket, sender.peer, (&command, &reason));
     }
     reply.send(answer).await
 }
 
-/// Runs a command that changes nothing, or only the connection's settings.
+/// Runs a command of the other levels, which changes maxima or the connection's settings at most.
 async fn dispatch(
     context: &CommandContext,
     reply: &mut ReplyWriter,
@@ -107,14 +116,10 @@ async fn dispatch(
             }
             Err(problem) => Reply::error(problem),
         },
-        Verb::ReloadDryRun => config::dry_run(context, args).await,
-        Verb::ShowConfig => config::show(context).await,
         Verb::GetWeight => set::get_weight(context, args),
         Verb::ShowBackend => Reply::Text(show::backends(context)),
         Verb::ShowCliLevel => Reply::Info(format!("{}\n", level.name())),
         Verb::Echo => Reply::Text(args.join(" ") + "\n"),
-        Verb::Wait => waiting::wait(context, args).await,
-        Verb::ShowEnv => show::environment(args),
         Verb::ShowOverrides => Reply::Text(show::overrides(context)),
         Verb::ShowCliSockets => Reply::Text(show::sockets(context, peer)),
         Verb::ShowErrors => show::errors(context, args),
@@ -126,7 +131,7 @@ async fn dispatch(
         Verb::ShowSess => return sessions::show(context, reply, args).await,
         Verb::ShowServersConn => return show::servers_conn(context, reply, args).await,
         Verb::ShowServersState => return show::servers_state(context, reply, args).await,
-        // `execute` handles quit; `change` runs what changes something.
+        // `execute` handles quit; `administer` runs what needs the level admin.
         _ => Reply::Done,
     };
     reply.send(answer).await

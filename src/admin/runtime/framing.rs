@@ -2,24 +2,64 @@
 //! escapes the next character. Admin thread; everything except [`Lines`] is pure.
 
 use super::LINE_BYTES_MAX;
+use crate::sys::socket::is_hung_up;
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::{tcp, unix};
+use tokio::time::sleep;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 1024;
+/// How often it is looked whether the client is there while a command runs.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The reading half of a client's connection.
+pub(super) enum Input {
+    Unix(unix::OwnedReadHalf),
+    Tcp(tcp::OwnedReadHalf),
+}
+
+impl Input {
+    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(half) => half.read(buffer).await,
+            Self::Tcp(half) => half.read(buffer).await,
+        }
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(half) => half.as_ref().as_fd(),
+            Self::Tcp(half) => half.as_ref().as_fd(),
+        }
+    }
+}
 
 /// The lines of a connection.
 pub(super) struct Lines {
-    stream: Box<dyn AsyncRead + Unpin>,
+    input: Input,
     /// Bytes that were read and not used yet.
     waiting: Vec<u8>,
 }
 
 impl Lines {
-    pub(super) fn new(stream: Box<dyn AsyncRead + Unpin>) -> Self {
+    pub(super) fn new(input: Input) -> Self {
         Self {
-            stream,
+            input,
             waiting: Vec::new(),
+        }
+    }
+
+    /// Completes when the client has closed or reset its connection. A client that has only ended what it sends
+    /// waits for its answers.
+    pub(super) async fn gone(&self) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            if is_hung_up(self.input.as_fd()) {
+                return;
+            }
         }
     }
 
@@ -39,7 +79,7 @@ impl Lines {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
             let mut buffer = [0; READ_BYTES];
-            let length = self.stream.read(&mut buffer).await?;
+            let length = self.input.read(&mut buffer).await?;
             if length == 0 {
                 return Ok(None);
             }

@@ -68,17 +68,6 @@ pub(super) struct Entry {
     pub(super) verb: Verb,
 }
 
-impl Entry {
-    /// Whether it may change the process, which only an admin may do.
-    pub(super) fn changes_something(&self) -> bool {
-        let looks = matches!(
-            self.verb,
-            Verb::ReloadDryRun | Verb::ShowConfig | Verb::ShowEnv | Verb::Wait
-        );
-        self.level == ApiLevel::Admin && !looks
-    }
-}
-
 const fn entry(
     (words, usage): (&'static [&'static str], &'static str),
     text: &'static str,

@@ -3,7 +3,7 @@
 //!
 //! Invariants: at most `maxconn` connections of all sockets together are served; the others wait in the kernel's
 //! queues. A line is at most [`LINE_BYTES_MAX`] long, and a reply is written in chunks. A client that neither sends
-//! nor reads for `timeout` is disconnected. This file changes nothing itself: changes are messages to the
+//! nor reads for `timeout` is disconnected; a command that waits ends when its client has gone. This file changes nothing itself: changes are messages to the
 //! control task, and are answered when they are published. Every command that may change something is logged
 //! with its peer before it runs.
 
@@ -39,7 +39,7 @@ use crate::sys::raw::{self, Owned};
 use crate::sys::socket;
 use crate::worker::order::Workers;
 use access::Peer;
-use framing::{Lines, words};
+use framing::{Input, Lines, words};
 use process::Target;
 use reply::{Reply, ReplyWriter, SeverityOutput};
 use socket2::Socket;
@@ -111,8 +111,13 @@ struct CommandContext {
 const ABSTRACT: &str = "abns@";
 
 impl CommandContext {
-    /// Its name in events.
-    fn path(&self) -> &str {
+    /// The name in events of the socket that `peer` has connected to.
+    fn path<'a>(&'a self, peer: &'a Peer) -> &'a str {
+        peer.socket().unwrap_or_else(|| self.own_path())
+    }
+
+    /// Its own name in events.
+    fn own_path(&self) -> &str {
         let name = self.names.get(self.index).map_or("", String::as_str);
         name.strip_prefix("unix@").unwrap_or(name)
     }
@@ -132,7 +137,7 @@ impl CommandContext {
 
     /// Whether `peer` may use the socket now; a reload changes the mode.
     fn admits(&self, peer: &Peer) -> bool {
-        if peer.granted().is_some() || !self.path().starts_with(ABSTRACT) {
+        if peer.granted().is_some() || !self.own_path().starts_with(ABSTRACT) {
             return true;
         }
         let snapshot = self.shared.snapshot.load();
@@ -233,7 +238,7 @@ async fn pass(context: Rc<CommandContext>, mut connections: mpsc::Receiver<Passe
             context.shared.tracker.spawn_local(async move {
                 let severity = SeverityOutput::parse(Some(&asker.severity));
                 let severity = severity.unwrap_or(SeverityOutput::None);
-                let client = halves(Peer::passed(&asker), stream);
+                let client = halves(Peer::Passed(asker), stream);
                 // An error means that the client has gone.
                 let _ = serve(&task, client, severity).await;
                 drop(slot);
@@ -332,6 +337,27 @@ impl Acceptor for RuntimeAcceptor<'_> {
 /// The client, and the two halves of its connection.
 type Client = (Peer, Lines, Box<dyn AsyncWrite + Unpin>);
 
+/// Who has sent a command, and the connection on which it came.
+#[derive(Clone, Copy)]
+struct Sender<'a> {
+    peer: &'a Peer,
+    lines: &'a Lines,
+}
+
+impl Sender<'_> {
+    /// Runs `command`, which changes nothing, as long as its client is there.
+    ///
+    /// # Errors
+    /// When the client has gone.
+    async fn unless_gone<T>(self, command: impl Future<Output = T>) -> io::Result<T> {
+        tokio::select! {
+            biased;
+            done = command => Ok(done),
+            () = self.lines.gone() => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+}
+
 /// Tells who the client is and splits its connection.
 fn client(client: OwnedFd, address: Option<SocketAddr>) -> io::Result<Client> {
     if address.is_some() {
@@ -339,7 +365,7 @@ fn client(client: OwnedFd, address: Option<SocketAddr>) -> io::Result<Client> {
         // Answers are written whole; their last part must not wait for an ACK.
         stream.set_nodelay(true)?;
         let (reading, writing) = stream.into_split();
-        let lines = Lines::new(Box::new(reading));
+        let lines = Lines::new(Input::Tcp(reading));
         return Ok((Peer::Tcp(address), lines, Box::new(writing)));
     }
     let stream = UnixStream::from_std(client.into())?;
@@ -349,7 +375,7 @@ fn client(client: OwnedFd, address: Option<SocketAddr>) -> io::Result<Client> {
 /// Splits the connection of `peer`.
 fn halves(peer: Peer, stream: UnixStream) -> Client {
     let (reading, writing) = stream.into_split();
-    (peer, Lines::new(Box::new(reading)), Box::new(writing))
+    (peer, Lines::new(Input::Unix(reading)), Box::new(writing))
 }
 
 /// Serves one connection: one line, or any number after the command `prompt`.
@@ -365,7 +391,7 @@ async fn serve(
         if !context.admits(&peer) {
             let second = u64::from(context.shared.second());
             if let Some(unlogged) = context.refusals.allow(second, access::REFUSED_EVERY) {
-                access::log_refusal(context.path(), &peer, unlogged);
+                access::log_refusal(context.path(&peer), &peer, unlogged);
             }
             // Closing before the line was read would give the client an error, and it would not read the
             // answer.
@@ -394,16 +420,21 @@ async fn serve(
             }
             Ok(Ok(None) | Err(_)) | Err(_) => return Ok(()),
         };
+        let sender = Sender {
+            peer: &peer,
+            lines: &lines,
+        };
         for command in framing::commands(&line) {
             let command = match process::addressed(&command) {
                 Some((Target::Own, command)) => command,
                 Some(other) => {
-                    process::forward(context, &mut reply, &peer, other).await?;
+                    let forwarded = process::forward(context, &mut reply, sender.peer, other);
+                    sender.unless_gone(forwarded).await??;
                     continue;
                 }
                 None => &*command,
             };
-            if !commands::execute(context, &mut reply, &peer, &words(command)).await? {
+            if !commands::execute(context, &mut reply, sender, &words(command)).await? {
                 return Ok(());
             }
         }

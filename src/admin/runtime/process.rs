@@ -7,7 +7,6 @@
 use super::CommandContext;
 use super::access::{LOGGED_CHARS_MAX, Peer, printable};
 use super::reply::{Reply, ReplyWriter};
-use crate::control::handover::Asker;
 use std::fmt::Write;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
@@ -61,12 +60,8 @@ pub(super) async fn forward(
         Target::Own => return Ok(()),
         Target::Unknown(prefix) => return fail(reply, not_found(prefix)).await,
     };
-    let asker = Asker {
-        level: context.level(peer).min(reply.level_max),
-        severity: reply.severity.name().to_owned(),
-        uid: peer.uid(),
-        pid: peer.pid(),
-    };
+    let level = context.level(peer).min(reply.level_max);
+    let asker = peer.asker(context.path(peer), (level, reply.severity.name()));
     let stream = match context
         .shared
         .reserve

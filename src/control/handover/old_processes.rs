@@ -9,8 +9,10 @@ use crate::config::model::ApiLevel;
 use crate::live::{GlobalLive, OldProcess};
 use crate::state::{ControlHandle, ToControl};
 use crate::sys::channel::{Channel, Message};
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,10 +32,14 @@ pub struct Asker {
     pub level: ApiLevel,
     /// How it wants errors to be marked, as `set severity-output` has it.
     pub severity: String,
-    /// Its user.
-    pub uid: u32,
-    /// Its process; 0 when it is in another pid namespace.
-    pub pid: i32,
+    /// Its user; `None` over TCP.
+    pub uid: Option<u32>,
+    /// Its process, 0 when it is in another pid namespace; `None` over TCP.
+    pub pid: Option<i32>,
+    /// Its address over TCP.
+    pub client: Option<SocketAddr>,
+    /// The socket that it has connected to, without control characters.
+    pub socket: Option<String>,
 }
 
 /// A connection that a newer process has passed on.
@@ -273,9 +279,23 @@ impl Asker {
             severity,
             uid,
             pid,
+            client,
+            socket,
         } = self;
-        let level = level.name();
-        format!("runtime\nlevel={level}\nseverity={severity}\nuid={uid}\npid={pid}")
+        let mut text = format!("runtime\nlevel={}\nseverity={severity}", level.name());
+        let known = [
+            ("uid", uid.map(|it| it.to_string())),
+            ("pid", pid.map(|it| it.to_string())),
+            ("client", client.map(|it| it.to_string())),
+            ("socket", socket.clone()),
+        ];
+        for (name, value) in known {
+            if let Some(value) = value {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "\n{name}={value}");
+            }
+        }
+        text
     }
 
     /// The asker of a `runtime` message. What is not told, or not known to this version, gives the lowest level.
@@ -288,8 +308,10 @@ impl Asker {
                 _ => ApiLevel::User,
             },
             severity: value(text, "severity").unwrap_or_default(),
-            uid: value(text, "uid").unwrap_or(u32::MAX),
-            pid: value(text, "pid").unwrap_or(0),
+            uid: value(text, "uid"),
+            pid: value(text, "pid"),
+            client: value(text, "client"),
+            socket: value(text, "socket"),
         }
     }
 }
@@ -304,10 +326,19 @@ mod tests {
             let asker = Asker {
                 level,
                 severity: "number".to_owned(),
-                uid: 7,
-                pid: 8,
+                uid: Some(7),
+                pid: Some(8),
+                client: None,
+                socket: Some("/run/rlb/a b.sock".to_owned()),
             };
             assert_eq!(Asker::of_message(&asker.message()), asker);
+            let over_tcp = Asker {
+                uid: None,
+                pid: None,
+                client: Some(([127, 0, 0, 1], 9).into()),
+                ..asker
+            };
+            assert_eq!(Asker::of_message(&over_tcp.message()), over_tcp);
         }
         let unknown = Asker::of_message("runtime\nlevel=owner\nfuture=1");
         assert_eq!(unknown.level, ApiLevel::User);
