@@ -9,6 +9,7 @@ use crate::check::probe::Target;
 use crate::check::schedule::IntervalKind;
 use crate::config::model::{Check, ServerAddress};
 use crate::live::{CheckReport, CheckStatus, WorkerToken};
+use crate::state::overrides::{Overridden, Override};
 use crate::state::{
     AdminRequest, AdminState, BackendChange, BackendId, Endpoint, Forced, OperState, RuntimeChange,
     Server, ServerStatus, Snapshot, SnapshotBuilder, overrides,
@@ -40,6 +41,8 @@ pub(super) struct Outcome {
     pub(super) killed: Vec<u64>,
     /// Host names to look up again, because a server of that name has left maintenance.
     pub(super) look_up: Vec<Arc<str>>,
+    /// What operators had set, and what is as the file says now.
+    pub(super) dropped: Vec<Override>,
     /// Addresses or checks of servers have changed.
     pub(super) specs_changed: bool,
     /// Backends whose servers have come up or gone down.
@@ -161,8 +164,7 @@ impl<'a> Batch<'a> {
             }
             RuntimeChange::Check(uid, ref check) => self.set_check(uid, check.clone()),
             RuntimeChange::DropOverrides => {
-                overrides::drop_all(&mut self.builder, self.now);
-                self.outcome.specs_changed = true;
+                self.drop_overrides();
                 true
             }
             // Done after the batch.
@@ -208,6 +210,29 @@ impl<'a> Batch<'a> {
         self.change(at, &before.status, server, None);
         self.outcome.specs_changed = true;
         true
+    }
+
+    /// An operator drops everything that operators have set. Servers that were added or removed follow after the
+    /// batch.
+    fn drop_overrides(&mut self) {
+        self.outcome.dropped = overrides::list(self.builder.base());
+        overrides::drop_limits(&mut self.builder);
+        for Overridden {
+            backend,
+            index,
+            written,
+        } in overrides::overridden(&self.builder, self.now)
+        {
+            let Some(before) = self.builder.server(backend, index).map(Arc::clone) else {
+                continue;
+            };
+            if written.spec.address != before.spec.address {
+                written.live.trust();
+            }
+            let at = ServerRef { backend, index };
+            self.change(at, &before.status, written, None);
+        }
+        self.outcome.specs_changed = true;
     }
 
     /// An operator ends a server's sessions.

@@ -422,6 +422,7 @@ impl Control {
 
     /// Does what follows from a publication: log lines and orders to workers.
     async fn follow(&self, outcome: Outcome) {
+        server_events::log_dropped(outcome.dropped);
         for line in outcome.lines {
             self.log(line);
         }

@@ -312,3 +312,37 @@ fn a_reload_drops_overrides_when_it_is_told_to() {
     assert!(commands >= 6);
     fixture.rlb.stop();
 }
+
+/// `reload reset-overrides` put servers into traffic without a word and without a check.
+#[test]
+fn what_a_reset_of_overrides_does_is_logged_and_checked_at_once() {
+    let (one, two) = (says("1"), says("2"));
+    let check = "check = { interval = \"1h\", fall = 1 }";
+    let config = Config::new()
+        .server_with(one.address(), check)
+        .server_with(two.address(), check);
+    let fixture = Fixture::new(config, "admin");
+    asked(
+        &fixture,
+        &[
+            ("set server be/s2 state maint", "\n"),
+            ("set server be/s1 weight 9", "\n"),
+        ],
+    );
+    let _refuses = two.stop();
+    let said = fixture.ask("reload reset-overrides");
+    assert!(said.contains("overrides dropped: 2"), "{said}");
+    // The next regular check is an hour away.
+    eventually_true(STOP_WITHIN, "the check of s2", || {
+        fixture.rlb.status("s2") == "DOWN"
+    });
+    let events = fixture.rlb.events();
+    let ready = events.wait_for("Server be/s2 is UP/READY (leaving forced maintenance).");
+    assert!(ready.contains("\"backend\":\"be\""), "{ready}");
+    let dropped = events.with("override dropped");
+    assert_eq!(dropped.len(), 2, "{dropped:?}");
+    for part in ["server be/s1", "weight", "\"was\":\"9\"", "\"file\":\"1\""] {
+        assert!(dropped[0].contains(part), "{part}: {dropped:?}");
+    }
+    fixture.rlb.stop();
+}

@@ -1,7 +1,7 @@
 //! The log lines about servers and backends, in HAProxy's words (section 2.10 of its semantics), and
 //! the events that go with them.
 //!
-//! Pure but for [`LogLine::emit_event`]; called by the control task with the state before and after a
+//! Pure but for [`LogLine::emit_event`] and [`log_dropped`]; called by the control task with the state before and after a
 //! change. Scripts parse these lines as they do HAProxy's, so each byte is the same.
 
 mod fields;
@@ -10,6 +10,7 @@ pub use fields::Fields;
 
 use crate::config::model::Severity;
 use crate::live::{CheckReport, FrontendLive, LogEntry, LogQueue, Shards, Traffic};
+use crate::state::overrides::Override;
 use crate::state::{AdminState, Endpoint, OperState, Server, ServerStatus, Snapshot, Usable};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -167,6 +168,19 @@ pub fn address_changed(backend: &str, name: &str, old: IpAddr, server: &Server) 
         text: format!("{backend}/{name}: IP changed from '{old}' to '{new}' by 'DNS resolver'."),
         fields: Fields::of_address(backend, name, old, new),
     })
+}
+
+/// What operators had set is as the file says again.
+pub fn log_dropped(overrides: Vec<Override>) {
+    for Override {
+        object,
+        setting,
+        file,
+        now,
+    } in overrides
+    {
+        tracing::info!(object, setting, was = now, file, "override dropped");
+    }
 }
 
 fn operational(

@@ -120,6 +120,12 @@ impl SnapshotBuilder {
         changed.map(|(id, _)| *id).collect()
     }
 
+    /// A frontend as it is now, with the changes so far.
+    pub fn frontend(&self, id: FrontendId) -> Option<&Frontend> {
+        let changed = self.frontends.get(&id);
+        changed.or_else(|| self.base.frontend(id).map(AsRef::as_ref))
+    }
+
     /// A frontend with the changes so far, to change it.
     pub fn frontend_mut(&mut self, id: FrontendId) -> Option<&mut Frontend> {
         let before = self.base.frontend(id)?;

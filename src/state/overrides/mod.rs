@@ -11,7 +11,7 @@ pub use text::write;
 
 use super::server::{Endpoint, Server};
 use super::status::AdminState;
-use super::{Backend, Snapshot, SnapshotBuilder};
+use super::{Backend, BackendId, Snapshot, SnapshotBuilder};
 use crate::config::model::{self, Check, ServerAddress, ServerPort};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -112,40 +112,65 @@ fn add(
     }
 }
 
-/// Sets everything as the file says. Returns the servers whose address or check has changed.
-pub fn drop_all(builder: &mut SnapshotBuilder, now: Instant) -> Vec<u64> {
+/// A server that differs from what the file says of it.
+#[derive(Debug)]
+pub struct Overridden {
+    /// Its backend.
+    pub backend: BackendId,
+    /// Its position there.
+    pub index: usize,
+    /// As the file says.
+    pub written: Server,
+}
+
+/// Sets everything as the file says.
+pub(super) fn drop_all(builder: &mut SnapshotBuilder, now: Instant) {
+    drop_limits(builder);
+    for one in overridden(builder, now) {
+        builder.replace(one.backend, one.index, one.written, now);
+    }
+}
+
+/// Sets the limits of the process, the statistics and the frontends as the file says.
+pub fn drop_limits(builder: &mut SnapshotBuilder) {
     let base = Arc::clone(builder.base());
     let process = builder.process_mut();
     process.maxconn = base.hard_maxconn;
     process.stats_maxconn = None;
     for one in base.frontends.iter().flatten() {
-        if one.maxconn != one.spec.maxconn
+        let limit = builder.frontend(one.id).map(|it| it.maxconn);
+        if limit.is_some_and(|limit| limit != one.spec.maxconn)
             && let Some(frontend) = builder.frontend_mut(one.id)
         {
             frontend.maxconn = one.spec.maxconn;
         }
     }
-    let mut moved = Vec::new();
-    for backend in base.backends.iter().flatten() {
-        let written = written(backend);
-        for (index, before) in backend.servers.iter().enumerate() {
-            let Some(file) = written.get(&*before.spec.name) else {
+}
+
+/// The servers of which operators have set something, as the file says.
+pub fn overridden(builder: &SnapshotBuilder, now: Instant) -> Vec<Overridden> {
+    let mut found = Vec::new();
+    for backend in builder.base().backends.iter().flatten() {
+        let file = written(backend);
+        for (index, before) in builder.servers(backend.id).iter().enumerate() {
+            let Some(file) = file.get(&*before.spec.name) else {
                 continue;
             };
-            let mut server = Server::clone(before);
-            as_written(&mut server, file, now);
-            if server.spec != before.spec {
-                moved.push(before.live.uid);
-            }
-            let same = server.spec == before.spec
-                && server.weight == before.weight
-                && server.status == before.status;
+            let mut written = Server::clone(before);
+            as_written(&mut written, file, now);
+            let same = written.spec == before.spec
+                && written.weight == before.weight
+                && written.status == before.status;
             if !same {
-                builder.replace(backend.id, index, server, now);
+                found.push(Overridden {
+                    backend: backend.id,
+                    index,
+                    written,
+                });
             }
         }
     }
-    moved
+    found
 }
 
 /// Sets a server as the file says.
@@ -276,11 +301,10 @@ mod tests {
             ]
         );
         let mut builder = SnapshotBuilder::new(Arc::clone(&second));
-        let moved = drop_all(&mut builder, now);
+        drop_all(&mut builder, now);
         let third = builder.finish().unwrap();
         assert_eq!(list(&third), []);
         let server = &third.backends[0].as_ref().unwrap().servers[1];
-        assert_eq!(moved, [server.live.uid]);
         assert!(server.is_usable());
     }
 }
