@@ -4,7 +4,7 @@ use super::{Error, Stops, system};
 use crate::admin::{self, AdminListenerSet, runtime::Runtime};
 use crate::config::model::Config;
 use crate::control::admin_listeners::{ListenerChange, RuntimePlace};
-use crate::control::handover::{OldProcesses, PassedConnection};
+use crate::control::handover::{ArrivingSessions, OldProcesses, PassedConnection};
 use crate::control::reload::ReloadHandle;
 use crate::control::{Control, Parts as ControlParts};
 use crate::live::pulse::Pulse;
@@ -48,10 +48,11 @@ impl Core {
             now: global.start,
         };
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::initial(config, &origin)));
+        let arriving = ArrivingSessions::new(Arc::clone(&snapshot), workers.clone());
         Self {
             threads,
             snapshot,
-            old_processes: OldProcesses::new(Arc::clone(&global), control.clone()),
+            old_processes: OldProcesses::new(Arc::clone(&global), control.clone(), arriving),
             global,
             log,
             control,

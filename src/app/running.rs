@@ -5,16 +5,15 @@
 use super::core::Core;
 use super::signals::{Signals, Stop};
 use crate::admin;
-use crate::control::handover::{PassedConnection, Reporter, ReporterParts};
+use crate::control::handover::{PassedConnection, ReporterParts};
 use crate::control::reload::{HandedOver, ReloadExit, ReloadHandle};
 use crate::control::server_events;
 use crate::state::{Snapshot, ToControl};
 use crate::stats::Phase;
 use crate::sys::service_manager::ServiceManager;
-use crate::worker::{self, ListenerId};
+use crate::worker;
 use arc_swap::ArcSwap;
 use sd_notify::NotifyState;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -69,6 +68,8 @@ impl Running {
             Some(left) => (Some(left.log), left.handed_over),
             None => (None, None),
         };
+        // Before the workers may end: none of them takes a session after its end.
+        self.core.old_processes.stop_taking_sessions().await;
         let is_old = handed_over.is_some();
         let mut reports = None;
         let mut end = End {
@@ -79,14 +80,9 @@ impl Running {
             limit: Limit::none(),
             hard_stop_after: self.core.snapshot.load().hard_stop_after,
         };
-        if let Some(HandedOver {
-            limit,
-            reporter,
-            left,
-        }) = handed_over
-        {
-            reports = Some(self.leave(reporter, left).await);
-            end.limit = Limit::new("upgrade-stop-after", limit);
+        if let Some(handed_over) = handed_over {
+            end.limit = Limit::new("upgrade-stop-after", handed_over.limit);
+            reports = Some(self.leave(handed_over).await);
         } else {
             tracing::info!("stopping");
             let how = signal.unwrap_or(Stop::Soft);
@@ -125,11 +121,13 @@ impl Running {
     /// After a handover the other process checks, decides and reports; this one has only its sessions left. The
     /// other process accepts what waits in the sockets, except for those of the listeners in `left`. Returns the task that tells it of the sessions, and what
     /// tells that task that they have ended.
-    async fn leave(
-        &self,
-        reporter: Reporter,
-        left: HashSet<ListenerId>,
-    ) -> (Task<()>, CancellationToken) {
+    async fn leave(&self, handed_over: HandedOver) -> (Task<()>, CancellationToken) {
+        let HandedOver {
+            moves,
+            reporter,
+            left,
+            ..
+        } = handed_over;
         let sessions = self.core.global.active.get();
         tracing::info!(sessions, "no new sessions here; those that run go on");
         self.core.workers.handed_over(left).await;
@@ -142,6 +140,7 @@ impl Running {
             old_processes: self.core.old_processes.clone(),
             passed: self.passed.clone(),
             serving: self.reload.serving(),
+            moving: moves.then(|| self.core.workers.clone()),
         };
         let ended = CancellationToken::new();
         let reports = tokio::task::spawn_local(reporter.run(parts, ended.clone()));

@@ -77,6 +77,12 @@ impl Channel {
         let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 
+    /// Receives nothing more: from now on the other end cannot send. What it has sent before can still be received.
+    pub fn stop_receiving(&self) {
+        // Fails only when the other end has closed it.
+        let _ = self.0.shutdown(std::net::Shutdown::Read);
+    }
+
     /// Sends one message.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The data path: one thread per core, each with its own runtime, listeners and sessions.
 //!
 //! A connection may be handed to another worker right after its accept ([`hand_off`]). Its session connects and
-//! relays on one worker and never leaves it. Start reading at [`session`].
+//! relays on one worker, which it leaves only at an upgrade, for another process ([`moving`]). Start reading at [`session`].
 
 mod accept;
 mod client_watch;
@@ -9,6 +9,7 @@ mod connect;
 pub mod connect_policy;
 mod context;
 pub mod hand_off;
+pub mod moving;
 pub mod order;
 mod pending;
 mod pending_guard;
@@ -29,7 +30,8 @@ use accept::StopAccepting;
 use arc_swap::ArcSwap;
 use context::WorkerContext;
 use hand_off::HandOff;
-use order::Order;
+use moving::{ArrivingSession, DetachFrom, LeavingSession};
+use order::{LeavingPart, Order};
 use relay::Relay;
 use session_stats::WorkerStats;
 use std::collections::{HashMap, HashSet};
@@ -38,6 +40,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -205,6 +208,17 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             let found = worker.pending.end(id) || worker.relay.end_session(id, killed);
             let _ = reply.try_send(found);
         }
+        Order::Detach { from, most, reply } => detach(worker, from, most, &reply),
+        Order::Decided { count, back, round } => {
+            let back = back.take().unwrap_or_default();
+            let back = back.into_iter().map(|leaving| leaving.session).collect();
+            worker.relay.decided(count, back, round);
+        }
+        Order::Arrive { sessions, pauses } => {
+            let sessions = sessions.take().unwrap_or_default();
+            // For a log event only.
+            let _ = pauses.try_send(arrive(worker, sessions));
+        }
         Order::ClearCounters { what, reply } => {
             let token = &worker.worker_stats.token;
             worker.read(|snapshot| clear::counters(snapshot, what, token));
@@ -219,6 +233,42 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
         }
         Order::Close { id, frontend, how } => acceptors.close(id, frontend, how),
     }
+}
+
+/// Takes sessions out of the relay.
+fn detach(
+    worker: &WorkerContext,
+    from: DetachFrom,
+    most: usize,
+    reply: &mpsc::Sender<LeavingPart>,
+) {
+    let part = worker.relay.detach(from, most);
+    let count = part.sessions.len();
+    let sessions = part.sessions.into_iter().map(LeavingSession::new);
+    let part = LeavingPart {
+        sessions: sessions.collect(),
+        next: part.next,
+    };
+    if let Err(unsent) = reply.try_send(part) {
+        // The one who asked has gone.
+        let back = unsent.into_inner().sessions.into_iter();
+        let back = back.map(|leaving| leaving.session).collect();
+        worker.relay.decided(count, back, from.round);
+    }
+}
+
+/// Goes on with sessions of another process. For how long each was in neither.
+fn arrive(worker: &WorkerContext, sessions: Vec<ArrivingSession>) -> Vec<Duration> {
+    let mut pauses = Vec::with_capacity(sessions.len());
+    for session in sessions {
+        let pause = session.pause();
+        let id = worker.pending.number(worker.peers.position());
+        if let Some(session) = session.detached(id, &worker.worker_stats) {
+            worker.relay.attach(session);
+            pauses.push(pause);
+        }
+    }
+    pauses
 }
 
 /// The listeners that this worker accepts from.

@@ -3,13 +3,15 @@
 //! Bounded: when a worker's inbox is full the sender waits, so that no order is lost.
 
 use super::accept::{Closing, Listener, ListenerId};
+use super::moving::{ArrivingSession, DetachFrom, LeavingSession};
 use super::session_id::SessionId;
 use super::sessions::{Cursor, Page, Wanted};
 use crate::live::Cause;
 use crate::live::counters::Clear;
 use crate::state::{BackendId, Frontend};
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Orders that may wait for one worker.
@@ -62,6 +64,32 @@ pub enum Order {
     /// Servers of these backends, in ascending order, have come UP or gone DOWN or got other addresses, or the lists
     /// have changed: sessions that are connecting choose again.
     ServersChanged(Arc<[BackendId]>),
+    /// Take sessions out of the relay, for another process to go on with them. [`Order::Decided`] must follow for
+    /// all of them; the worker lasts until then.
+    Detach {
+        /// Where to begin.
+        from: DetachFrom,
+        /// Most sessions.
+        most: usize,
+        /// Receives them.
+        reply: mpsc::Sender<LeavingPart>,
+    },
+    /// What became of sessions that were taken out.
+    Decided {
+        /// How many they were.
+        count: usize,
+        /// Those that go on here.
+        back: Carried<Vec<LeavingSession>>,
+        /// The round in which the other process did not take them.
+        round: u32,
+    },
+    /// Go on with sessions of another process.
+    Arrive {
+        /// The sessions.
+        sessions: Carried<Vec<ArrivingSession>>,
+        /// Receives for how long each was in neither process.
+        pauses: mpsc::Sender<Vec<Duration>>,
+    },
     /// Clear counters, those of the worker.
     ClearCounters {
         /// Which.
@@ -69,6 +97,38 @@ pub enum Order {
         /// Receives a message when they are cleared.
         reply: mpsc::Sender<()>,
     },
+}
+
+/// What cannot be copied, in an order to one worker.
+#[derive(Debug)]
+pub struct Carried<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Carried<T> {
+    /// Carries `load`.
+    pub fn new(load: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(load))))
+    }
+
+    /// The load; `None` when a copy of the order has taken it.
+    pub(super) fn take(&self) -> Option<T> {
+        let mut load = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        load.take()
+    }
+}
+
+impl<T> Clone for Carried<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// Sessions that were taken out of the relay of a worker.
+#[derive(Debug)]
+pub struct LeavingPart {
+    /// The sessions.
+    pub sessions: Vec<LeavingSession>,
+    /// The entry to go on at; `None`: there is no further one.
+    pub next: Option<usize>,
 }
 
 /// Some servers, by [`crate::live::ServerLive::uid`].
@@ -131,6 +191,43 @@ impl Workers {
         let order = Order::EndSession { id, reply };
         self.tell(id.worker(self.count()), order).await;
         found.recv().await.unwrap_or(false)
+    }
+
+    /// Takes sessions out of the relay of a worker; `None` when it has ended. [`Workers::decided`] must follow.
+    pub async fn detach(
+        &self,
+        worker: usize,
+        from: DetachFrom,
+        most: usize,
+    ) -> Option<LeavingPart> {
+        let (reply, mut part) = mpsc::channel(1);
+        self.tell(worker, Order::Detach { from, most, reply }).await;
+        part.recv().await
+    }
+
+    /// Tells a worker what became of `count` sessions that were taken out: those in `back` were refused in this
+    /// `round` and go on there.
+    pub async fn decided(
+        &self,
+        worker: usize,
+        count: usize,
+        back: Vec<LeavingSession>,
+        round: u32,
+    ) {
+        let back = Carried::new(back);
+        self.tell(worker, Order::Decided { count, back, round })
+            .await;
+    }
+
+    /// Has a worker go on with sessions of another process. `pauses` receives for how long each was in neither.
+    pub async fn arrive(
+        &self,
+        worker: usize,
+        sessions: Vec<ArrivingSession>,
+        pauses: mpsc::Sender<Vec<Duration>>,
+    ) {
+        let sessions = Carried::new(sessions);
+        self.tell(worker, Order::Arrive { sessions, pauses }).await;
     }
 
     /// Has every worker clear its counters.

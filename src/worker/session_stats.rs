@@ -92,6 +92,19 @@ pub(super) struct SessionStats {
     pub(super) redispatched: bool,
 }
 
+/// What a session brings along from another process; the fields are those of [`SessionStats`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moved {
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) accepted: Instant,
+    pub(super) accepted_at: SystemTime,
+    pub(super) connect: Duration,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) retries: u32,
+    pub(super) redispatched: bool,
+}
+
 impl SessionStats {
     /// Begins the statistics of a connection that was accepted just now.
     pub(super) fn open(
@@ -124,6 +137,38 @@ impl SessionStats {
             bytes_out: 0,
             retries: 0,
             redispatched: false,
+        }
+    }
+
+    /// The statistics of a session that another process has accepted and counted, with its slots here.
+    pub(super) fn moved(
+        id: SessionId,
+        (frontend, conn): (Arc<Frontend>, ConnSlot),
+        (backend, backend_slot): (Arc<model::Backend>, BackendSlot),
+        (server, server_slot): (Arc<model::Server>, Slot),
+        moved: Moved,
+    ) -> Self {
+        Self {
+            id,
+            peer: moved.peer,
+            accepted: moved.accepted,
+            accepted_at: moved.accepted_at,
+            frontend,
+            conn,
+            backend: Some(OnBackend {
+                spec: backend,
+                slot: backend_slot,
+            }),
+            asked: None,
+            server: Some(OnServer {
+                spec: server,
+                slot: server_slot,
+            }),
+            connect: Some(moved.connect),
+            bytes_in: moved.bytes_in,
+            bytes_out: moved.bytes_out,
+            retries: moved.retries,
+            redispatched: moved.redispatched,
         }
     }
 

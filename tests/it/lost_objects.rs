@@ -10,7 +10,7 @@ use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
 use crate::harness::rlb::{PROGRAM, Rlb, Start, command};
 use crate::harness::runtime::{Fixture, ask};
-use crate::upgrade::Next;
+use crate::upgrade::{Next, STAY};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -83,6 +83,7 @@ fn fault_33_a_bind_whose_interface_is_made_again_is_opened_again() {
     make_v0(&here, &there);
     let peer = here.enter(|| Peer::start(Behaviour::Echo));
     let config = Config::new().server_with(peer.address(), "check = false");
+    let config = config.global(STAY);
     let bind = "{ address = \"0.0.0.0:9000\", interface = \"v0\" }";
     let gate = Gate::new();
     let rlb = Start::new(&with_bind(&config, bind)).netns(&here);

@@ -42,5 +42,7 @@ mod timeouts;
 mod unix;
 mod upgrade;
 mod upgrade_binds;
+mod upgrade_moves;
+mod upgrade_scale;
 mod upgrade_state;
 mod workers;

@@ -2,13 +2,13 @@
 //! page and the metrics show it, and what it counts is counted.
 
 use crate::harness::client::{End, TIMEOUT, connect, echo, read_to_end};
-use crate::harness::eventually::{eventually_eq, eventually_true};
+use crate::harness::eventually::{eventually, eventually_eq, eventually_true};
 use crate::harness::load::Load;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
 use crate::harness::runtime::{Fixture, ask};
-use crate::upgrade::{Next, on, upgrade};
+use crate::upgrade::{Next, STAY, on, upgrade};
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -85,7 +85,8 @@ fn failures_are_told(socket: &Path, own: &str) {
 fn fault_26_old_processes_are_shown_and_take_commands() {
     let peers = [Peer::start(Behaviour::Echo)];
     let address = ports::free();
-    let fixture = Fixture::new(on(address, &peers).stats_at(ports::free()), "admin");
+    let config = on(address, &peers).global(STAY);
+    let fixture = Fixture::new(config.stats_at(ports::free()), "admin");
     let (rlb, socket) = (&fixture.rlb, fixture.socket());
     let version = env!("CARGO_PKG_VERSION");
     let row = |pid: &str, upgrades: u32| format!("{pid} worker {upgrades} {version}");
@@ -102,10 +103,15 @@ fn fault_26_old_processes_are_shown_and_take_commands() {
     echo(&mut in_first, b"first");
     assert!(upgrade(&socket).status.success());
     let second = Next::logged(rlb, 1);
-    let mut in_second: Vec<TcpStream> = (0..2).map(|_| connect(address)).collect();
-    for stream in &mut in_second {
-        echo(stream, b"second");
-    }
+    // For a moment the first may still accept.
+    let in_second = eventually(TIMEOUT, "two sessions in the second", || {
+        let mut streams: Vec<TcpStream> = (0..2).map(|_| connect(address)).collect();
+        for stream in &mut streams {
+            echo(stream, b"second");
+        }
+        let table = ask(&socket, "show sess");
+        (table.matches(": proto=tcpv4").count() == 2).then_some(streams)
+    });
     assert!(upgrade(&socket).status.success());
     let third = Next::logged(rlb, 2);
     let pids = [third.pid(), second.pid(), own.clone()];
@@ -160,7 +166,7 @@ fn fault_26_old_processes_are_shown_and_take_commands() {
 fn sessions_of_a_server_are_ended_in_an_old_process_without_a_runtime_socket() {
     let peers = [Peer::start(Behaviour::Echo), Peer::start(Behaviour::Echo)];
     let address = ports::free();
-    let config = on(address, &peers);
+    let config = on(address, &peers).global(STAY);
     let mut rlb = Rlb::start(&config);
     // One after the other, so that the first is the first server's.
     let one = || {

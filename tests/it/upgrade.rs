@@ -90,6 +90,9 @@ fn info(socket: &Path, name: &str) -> String {
         .to_owned()
 }
 
+/// The old process finishes its sessions.
+pub(crate) const STAY: &str = "upgrade-moves-sessions = false";
+
 pub(crate) fn on(address: SocketAddr, peers: &[Peer]) -> Config {
     let config = Config::new().bind(address);
     peers.iter().fold(config, |config, peer| {
@@ -112,13 +115,15 @@ fn under_load_nothing_is_refused_and_no_stream_ends() {
     for stream in &mut streams {
         echo(stream, b"after");
     }
-    assert!(rlb.process.ended().is_none(), "it has its streams");
     let mut late = connect(address);
     echo(&mut late, b"served by the new one");
-    drop(streams);
     let status = rlb.process.wait(STOP_WITHIN);
     assert_eq!(status.code(), Some(0), "no session is left in the old one");
+    for stream in &mut streams {
+        echo(stream, b"and still");
+    }
     echo(&mut late, b"and still");
+    drop(streams);
     let (served, failures) = load.end();
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(served > 50, "{served}");
@@ -284,6 +289,7 @@ fn upgrade_stop_after_ends_what_is_left() {
     let peers = [Peer::start(Behaviour::Echo)];
     let address = ports::free();
     let config = on(address, &peers).global("hard-stop-after = \"1ms\"");
+    let config = config.global(STAY);
     let mut rlb = Rlb::start(&config.global("upgrade-stop-after = \"2s\""));
     let mut stream = connect(address);
     echo(&mut stream, b"before");
@@ -306,7 +312,7 @@ fn upgrade_stop_after_ends_what_is_left() {
 fn the_old_process_takes_nothing_new_and_ends_when_it_is_told() {
     let peers = [Peer::start(Behaviour::Echo)];
     let address = ports::free();
-    let mut rlb = Rlb::start(&on(address, &peers));
+    let mut rlb = Rlb::start(&on(address, &peers).global(STAY));
     let mut stream = connect(address);
     echo(&mut stream, b"before");
     rlb.signal(Signal::SIGUSR2);

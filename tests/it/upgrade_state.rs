@@ -7,7 +7,7 @@ use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use crate::harness::runtime::{Fixture, ask};
-use crate::upgrade::{Next, on, upgrade, upgrade_in_its_last_step};
+use crate::upgrade::{Next, STAY, on, upgrade, upgrade_in_its_last_step};
 use nix::sys::signal::Signal;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -70,7 +70,7 @@ fn what_an_operator_sets_while_the_new_process_starts_is_not_lost() {
 fn the_old_process_refuses_changes_and_says_who_serves() {
     let peers = [Peer::start(Behaviour::Echo)];
     let address = ports::free();
-    let fixture = Fixture::new(on(address, &peers), "admin");
+    let fixture = Fixture::new(on(address, &peers).global(STAY), "admin");
     let socket = fixture.socket();
     let mut stream = connect(address);
     echo(&mut stream, b"keeps the old one");

@@ -29,8 +29,9 @@ const SECTIONS: &[(&str, &[(&str, &str)])] = &[
             ("SIGUSR1", "Stop as SIGTERM does."),
             (
                 "SIGUSR2",
-                "Hand over to a new process of the installed program, as `upgrade` does. Sessions go \
-                 on in the old one, for as long as upgrade-stop-after says.",
+                "Hand over to a new process of the installed program, as `upgrade` does. Sessions \
+                 move to it; those that cannot go on in the old one, for as long as \
+                 upgrade-stop-after says.",
             ),
         ],
     ),

@@ -54,6 +54,8 @@ keys! {
             haproxy: &["hard-stop-after"], reload: AtOnce;
         /// How long sessions may go on in the old process after an upgrade.
         upgrade_stop_after: Optional<Span> = "for ever", reload: AtOnce;
+        /// Give sessions to the new process at an upgrade. Otherwise the old process finishes them.
+        upgrade_moves_sessions: Switch = true, reload: AtOnce;
         /// Name of this machine in statistics and logs.
         node: Optional<Name> = "host name", haproxy: &["node"], reload: AtOnce;
         /// Free text shown with the statistics.

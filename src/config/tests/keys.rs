@@ -344,6 +344,7 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
             return Some(7.clamp(least, most).to_string());
         }
         ("switch or table", _) => "false",
+        ("switch", "upgrade-moves-sessions") => "false",
         (kind, _) if kind.starts_with("switch") => "true",
         ("duration", _) => "\"3s\"",
         ("name" | "name or list", "scope") => "\"f\"",

@@ -45,16 +45,33 @@ impl Link {
     /// Those of `recvmsg`.
     pub(super) async fn receive(&self) -> io::Result<Option<Message>> {
         loop {
-            let mut ready = self.watched.readable().await?;
-            match ready.try_io(|_| self.channel.try_receive()) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            match self.receive_any().await {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     tracing::warn!(%error, "message of another process of rlb not read");
                 }
-                Ok(received) => return received,
-                // Nothing was there.
-                Err(_) => {}
+                received => return received,
             }
         }
+    }
+
+    /// The next message; `None` when the other end is closed. Nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// Those of `recvmsg`; `InvalidData` for a message that did not arrive whole.
+    pub(super) async fn receive_any(&self) -> io::Result<Option<Message>> {
+        loop {
+            let mut ready = self.watched.readable().await?;
+            // An error: nothing was there.
+            if let Ok(received) = ready.try_io(|_| self.channel.try_receive()) {
+                return received;
+            }
+        }
+    }
+
+    /// Lets the other process send nothing more. What it had sent before; `None`: nothing.
+    pub(super) fn last_received(&self) -> Option<Message> {
+        self.channel.stop_receiving();
+        self.channel.try_receive().ok().flatten()
     }
 }
 

@@ -24,6 +24,7 @@
 //! | new | `version`: it reads what follows, and its process id | |
 //! | old | `process`: process id, version, since when | |
 //! | old | `older`: a process that is older still, and the upgrades since it served | the channel to it |
+//! | old | `moving`: it gives its sessions to the new process ([`leaving`]) | a channel for them |
 //! | old | `sessions`: how many it has now | |
 //! | old | `counters` | a file: what was counted since the last one; the last of all follows the last session |
 //! | new | `runtime`: a client of a runtime socket, what is known of it, its level and the socket | a connection to it |
@@ -34,13 +35,16 @@
 //! same one in both, so that nothing that waits in it is lost. Each side ignores a file or a line that it
 //! does not know.
 
+mod arriving;
 pub(super) mod counters;
+mod leaving;
 mod link;
 mod old_processes;
 mod predecessor;
 mod reporter;
 mod successor;
 
+pub use arriving::ArrivingSessions;
 pub use old_processes::{Asker, OldProcesses, PassedConnection};
 pub use predecessor::{Go, Predecessor, start_next};
 pub use reporter::{PASSED_MAX, Reporter, ReporterParts};

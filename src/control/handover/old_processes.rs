@@ -4,6 +4,7 @@
 //! Control thread, one task per old process; [`OldProcesses::connect`] is called by the admin thread. Invariant: a
 //! message that was received has its effect before the channel is given to a still newer process.
 
+use super::arriving::ArrivingSessions;
 use super::link::{Link, value, word};
 use crate::config::model::ApiLevel;
 use crate::live::{GlobalLive, OldProcess};
@@ -21,9 +22,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The version of the messages after `go`. One of an old process is for people: words that a side does not know
-/// are ignored.
-const VERSION: u32 = 1;
+/// The version of the messages after `go`. An old process gives its sessions only to one that has the version 2.
+const VERSION: u32 = 2;
 
 /// The client of a runtime socket whose command is to run in another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,8 @@ struct Inner {
     /// Shows them to the statistics.
     global: Arc<GlobalLive>,
     control: ControlHandle,
+    /// Their sessions go there.
+    arriving: ArrivingSessions,
     /// Ends the tasks.
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -82,12 +84,17 @@ pub(super) struct OlderChannel {
 }
 
 impl OldProcesses {
-    /// None so far.
-    pub fn new(global: Arc<GlobalLive>, control: ControlHandle) -> Self {
+    /// None so far. Their sessions will go to `arriving`.
+    pub fn new(
+        global: Arc<GlobalLive>,
+        control: ControlHandle,
+        arriving: ArrivingSessions,
+    ) -> Self {
         Self(Arc::new(Inner {
             entries: Mutex::default(),
             global,
             control,
+            arriving,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }))
@@ -153,6 +160,11 @@ impl OldProcesses {
                         tracing::warn!(%error, "counters of an old process not read");
                     }
                     None => {}
+                }
+            }
+            "moving" => {
+                if let Some(Ok(moving)) = fds.pop().map(Channel::from_fd) {
+                    self.0.arriving.receive(moving);
                 }
             }
             "older" => {
@@ -229,6 +241,11 @@ impl OldProcesses {
             // A control task that has ended counts nothing more.
             let _ = counted.await;
         }
+    }
+
+    /// Takes no more of their sessions: the workers of this process may end when this is complete.
+    pub async fn stop_taking_sessions(&self) {
+        self.0.arriving.stop().await;
     }
 
     /// Ends the tasks and returns the channels, for a newer process: it has one upgrade more between.
@@ -347,7 +364,10 @@ mod tests {
     fn processes() -> (OldProcesses, tokio::sync::mpsc::Receiver<ToControl>) {
         let (control, inbox) = ControlHandle::new();
         let global = Arc::new(GlobalLive::new(Instant::now(), 1));
-        (OldProcesses::new(global, control), inbox)
+        (
+            OldProcesses::new(global, control, ArrivingSessions::nowhere()),
+            inbox,
+        )
     }
 
     async fn until(condition: impl Fn() -> bool) {

@@ -5,11 +5,13 @@
 //! the one before; the last message comes after the last session.
 
 use super::counters;
+use super::leaving::Leaving;
 use super::link::{Link, value, word};
 use super::old_processes::{Asker, OldProcesses, OlderChannel, PassedConnection};
 use super::successor::memory_file;
 use crate::state::Snapshot;
 use crate::sys::channel::{Channel, Message};
+use crate::worker::order::Workers;
 use arc_swap::ArcSwap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -40,7 +42,12 @@ pub struct Reporter {
     counters: String,
     /// Since when this process takes no new sessions.
     since: Instant,
+    /// Processes that have followed this one, which is the number of the round of moving.
+    followers: u32,
 }
+
+/// The first version of the messages in which a new process takes sessions.
+const MOVING_VERSION: u32 = 2;
 
 /// What it works with.
 #[derive(Debug)]
@@ -53,6 +60,8 @@ pub struct ReporterParts {
     pub passed: mpsc::Sender<PassedConnection>,
     /// Gets the id of the process that follows this one.
     pub serving: Arc<AtomicU32>,
+    /// The workers whose sessions are given to the new process; `None`: they stay.
+    pub moving: Option<Workers>,
 }
 
 impl Reporter {
@@ -62,6 +71,7 @@ impl Reporter {
             channel,
             counters,
             since: Instant::now(),
+            followers: 0,
         }
     }
 
@@ -112,7 +122,7 @@ impl Reporter {
     async fn take(&mut self, link: &Link, parts: &ReporterParts, message: Message) -> bool {
         match word(&message.text) {
             "version" => {
-                let number = value::<u32>(&message.text, "number");
+                let number = value::<u32>(&message.text, "number").unwrap_or(1);
                 let pid = value(&message.text, "pid");
                 tracing::debug!(number, pid, "the new process follows this one");
                 if let Some(pid) = pid {
@@ -126,6 +136,9 @@ impl Reporter {
                         tracing::warn!(%error, "an older process was not handed on");
                     }
                 }
+                if number >= MOVING_VERSION {
+                    self.begin_moving(link, parts);
+                }
                 true
             }
             "runtime" => {
@@ -133,6 +146,36 @@ impl Reporter {
                 false
             }
             _ => false,
+        }
+    }
+
+    /// Begins to give the sessions of each worker to the process that follows now.
+    fn begin_moving(&mut self, link: &Link, parts: &ReporterParts) {
+        let Some(workers) = &parts.moving else {
+            return;
+        };
+        self.followers += 1;
+        for worker in 0..workers.count() {
+            let begun = Channel::pair().and_then(|(ours, theirs)| {
+                let ours = Link::new(Arc::new(ours))?;
+                link.send(&format!("moving\nworker={worker}"), &[theirs.as_fd()])?;
+                Ok(ours)
+            });
+            match begun {
+                Ok(link) => {
+                    let leaving = Leaving {
+                        link,
+                        workers: workers.clone(),
+                        worker,
+                        round: self.followers,
+                    };
+                    // It ends with its worker.
+                    tokio::task::spawn_local(leaving.run());
+                }
+                Err(error) => {
+                    tracing::warn!(worker, %error, "sessions stay in this process");
+                }
+            }
         }
     }
 
@@ -157,8 +200,8 @@ impl Reporter {
             self.counters = counters;
             return;
         };
-        let result =
-            memory_file("counters", &more).and_then(|file| send("counters", &[file.as_fd()]));
+        let result = memory_file("counters", &[more.as_bytes()])
+            .and_then(|file| send("counters", &[file.as_fd()]));
         // What was not sent is part of the next report.
         if result.is_ok() {
             self.counters = counters;
@@ -204,6 +247,7 @@ impl OlderChannel {
 
 #[cfg(test)]
 mod tests {
+    use super::super::arriving::ArrivingSessions;
     use super::*;
     use crate::live::{GlobalLive, WorkerToken};
     use crate::state::test_config::{backend, config, server};
@@ -235,9 +279,14 @@ mod tests {
             let go = counters::write(&snapshot.load(), now);
             let parts = ReporterParts {
                 snapshot: Arc::clone(&snapshot),
-                old_processes: OldProcesses::new(origin.global, control),
+                old_processes: OldProcesses::new(
+                    origin.global,
+                    control,
+                    ArrivingSessions::nowhere(),
+                ),
                 passed,
                 serving: Arc::default(),
+                moving: None,
             };
             let stop = CancellationToken::new();
             let run = Reporter::new(Arc::new(ours), go).run(parts, stop.clone());

@@ -56,8 +56,8 @@ impl StateTexts {
     /// Files to send. The servers come last: a version that knows only them reads the last one.
     fn files(&self) -> io::Result<[File; 2]> {
         Ok([
-            memory_file("overrides", &self.overrides)?,
-            memory_file("servers", &self.servers)?,
+            memory_file("overrides", &[self.overrides.as_bytes()])?,
+            memory_file("servers", &[self.servers.as_bytes()])?,
         ])
     }
 }
@@ -154,7 +154,11 @@ impl Successor {
     ) -> io::Result<(NewProcess, Reporter)> {
         // The counters are the last one: a version that knows only them reads the last one.
         let [overrides, servers] = state.files()?;
-        let files = [overrides, servers, memory_file("counters", &counters)?];
+        let files = [
+            overrides,
+            servers,
+            memory_file("counters", &[counters.as_bytes()])?,
+        ];
         self.channel
             .send("go", &files.each_ref().map(AsFd::as_fd))?;
         Ok((self.process, Reporter::new(self.channel, counters)))
@@ -261,9 +265,11 @@ fn give(channel: &Channel, payload: &HandoverPayload) -> io::Result<()> {
 }
 
 /// A file of its own in memory, to be read from its beginning.
-pub(super) fn memory_file(name: &str, text: &str) -> io::Result<File> {
+pub(super) fn memory_file(name: &str, parts: &[&[u8]]) -> io::Result<File> {
     let mut file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
-    file.write_all(text.as_bytes())?;
+    for part in parts {
+        file.write_all(part)?;
+    }
     file.rewind()?;
     Ok(file)
 }

@@ -116,6 +116,8 @@ pub struct ReloadExit {
 pub struct HandedOver {
     /// How long the sessions that are left here may go on; `None`: for ever.
     pub limit: Option<Duration>,
+    /// Whether they move to the other process.
+    pub moves: bool,
     /// Tells the other process of them.
     pub reporter: Reporter,
     /// The listeners whose sockets the other process does not have: what waits in them is accepted here.

@@ -59,6 +59,7 @@ impl Reloader {
         stop: &CancellationToken,
     ) -> Result<(NewProcess, HandedOver), String> {
         let limit = self.current.global.upgrade_stop_after;
+        let moves = self.current.global.upgrade_moves_sessions;
         let program = self.state.program.clone();
         let program = program.ok_or("what runs here is not a service (`rlb run`)")?;
         tracing::info!(program = %program.path.display(), "upgrade: starting the new process");
@@ -101,6 +102,7 @@ impl Reloader {
         self.leave_admin_sockets().await;
         let handed_over = HandedOver {
             limit,
+            moves,
             reporter,
             left,
         };

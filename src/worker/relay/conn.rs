@@ -239,6 +239,8 @@ pub(super) struct Conn {
     pub(super) rechecked: bool,
     /// See [`super::lifecycle`].
     pub(super) state: State,
+    /// The last round of moving in which another process did not take it; 0: none.
+    pub(super) refused: u32,
 }
 
 impl Conn {
@@ -259,6 +261,26 @@ impl Conn {
             stats,
             rechecked: false,
             state: State::Open,
+            refused: 0,
+        }
+    }
+
+    /// A session that was detached.
+    pub(super) fn attached(
+        (key, generation): (u32, u32),
+        sides: [SideState; 2],
+        stats: SessionStats,
+    ) -> Self {
+        let ended = sides.iter().filter(|side| side.ended).count();
+        Self {
+            key,
+            generation,
+            queued: false,
+            sides,
+            stats,
+            rechecked: false,
+            state: State::of_ended(ended),
+            refused: 0,
         }
     }
 

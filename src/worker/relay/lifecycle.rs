@@ -44,6 +44,17 @@ pub(super) enum State {
     Done,
 }
 
+impl State {
+    /// The state of a session that does not drain, by the number of sides that have ended.
+    pub(super) fn of_ended(sides: usize) -> Self {
+        match sides {
+            0 => Self::Open,
+            1 => Self::HalfClosed,
+            _ => Self::Finishing,
+        }
+    }
+}
+
 /// What a session still delivers before it ends.
 #[derive(Debug)]
 pub(super) struct Draining {

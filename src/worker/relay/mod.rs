@@ -13,6 +13,7 @@ mod direction;
 mod engine;
 mod lifecycle;
 mod liveness;
+pub(super) mod moved;
 mod splice;
 mod table;
 mod wheel;
@@ -62,6 +63,8 @@ pub(super) struct Relay {
     emptied: Notify,
     /// A stop waits for the end of the last session.
     awaited: Cell<bool>,
+    /// Sessions that were taken out, and may come back.
+    away: Cell<usize>,
 }
 
 impl Relay {
@@ -77,6 +80,7 @@ impl Relay {
             runner: RefCell::new(None),
             emptied: Notify::new(),
             awaited: Cell::new(false),
+            away: Cell::new(0),
         };
         Ok((Rc::new(relay), events))
     }
@@ -116,12 +120,17 @@ impl Relay {
         self.emptied.notify_waiters();
     }
 
+    /// Whether there is no session, and none can come back.
+    fn is_empty(&self) -> bool {
+        self.away.get() == 0 && self.engine.borrow().is_empty()
+    }
+
     /// Completes when no session is left.
     pub(super) async fn empty(&self) {
         self.awaited.set(true);
         loop {
             let emptied = self.emptied.notified();
-            if self.engine.borrow().is_empty() {
+            if self.is_empty() {
                 return;
             }
             emptied.await;
@@ -178,7 +187,7 @@ impl Relay {
             }
             // Checked in each round, also when the relay was empty before: a session may have come and gone
             // within one round.
-            if self.awaited.get() && self.engine.borrow().is_empty() {
+            if self.awaited.get() && self.is_empty() {
                 self.emptied.notify_waiters();
             }
         }
@@ -233,7 +242,7 @@ impl Relay {
         if self.engine.borrow().needs_recheck() {
             self.announce();
         }
-        if self.engine.borrow().is_empty() {
+        if self.is_empty() {
             self.emptied.notify_waiters();
         }
     }

@@ -118,6 +118,16 @@ impl Table {
         (heard, token(key, generation, Side::Client))
     }
 
+    /// Takes an entry for a session; `conn` gets its key and generation.
+    pub(super) fn insert(&mut self, conn: impl FnOnce(u32, u32) -> Conn) -> u32 {
+        self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
+        let entry = self.entries.vacant_entry();
+        let key = u32::try_from(entry.key()).expect("descriptors are fewer than 2^32");
+        entry.insert(Entry::Session(conn(key, self.generation)));
+        self.sessions += 1;
+        key
+    }
+
     /// What the event of this token concerns. Flags of a server that is being connected to are noted here, and
     /// the waiting task is woken.
     pub(super) fn subject(&mut self, token: u64, flags: EventFlags) -> Subject<'_> {

@@ -9,6 +9,7 @@
 //! A panic while serving a session ends that session and no other.
 
 mod ending;
+mod moving;
 mod orders;
 mod timing;
 
@@ -27,8 +28,12 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
-use timing::tick_of;
+use std::time::{Duration, Instant};
+use timing::{TICK_MS, tick_of};
+
+/// How long before the creation of an engine its clock begins. More than the longest timeout that makes sense for a
+/// silent session.
+const EARLIER: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// Events that are taken at once.
 const EVENTS_MAX: usize = 256;
@@ -69,8 +74,10 @@ impl Engine {
     pub(super) fn new(worker_stats: Rc<WorkerStats>) -> io::Result<(Self, OwnedFd)> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let watched = epoll.try_clone()?;
-        let start = Instant::now();
-        let engine = Self {
+        // A session may come that has been silent for longer than this process runs.
+        let begun = Instant::now();
+        let start = begun.checked_sub(EARLIER).unwrap_or(begun);
+        let mut engine = Self {
             epoll,
             events: Vec::with_capacity(EVENTS_MAX),
             conns: Table::new(),
@@ -81,10 +88,13 @@ impl Engine {
             start,
             now: 0,
             shrunk: 0,
-            turned: start,
+            turned: begun,
             busy_poll: BusyPoll::new(),
             worker_stats,
         };
+        engine.read_clock();
+        engine.shrunk = engine.now;
+        engine.wheel.advance(engine.now / TICK_MS, &mut Vec::new());
         Ok((engine, watched))
     }
 

@@ -2,6 +2,7 @@
 //! one side must be read on the other.
 
 mod ending;
+mod moving;
 mod urgent;
 
 use super::Relay;
@@ -32,6 +33,7 @@ const SOCKET_BUFFER: usize = 8 * 1024;
 /// A session in a relay, and the far ends of its two connections.
 struct Fixture {
     relay: Rc<Relay>,
+    worker_stats: Rc<WorkerStats>,
     snapshot: Snapshot,
     ends: [End; 2],
 }
@@ -257,10 +259,11 @@ impl Fixture {
 
     fn of(kind: Kind, buffer: usize, keys: &str) -> Self {
         let (session, snapshot, worker_stats, ends) = session_of(kind, buffer, keys);
-        let (relay, _events) = Relay::new(worker_stats).unwrap();
+        let (relay, _events) = Relay::new(Rc::clone(&worker_stats)).unwrap();
         session.go(&relay);
         Self {
             relay,
+            worker_stats,
             snapshot,
             ends: ends.map(End::new),
         }
@@ -311,6 +314,8 @@ impl Fixture {
                 }
             }
             Act::Turn => self.turn(),
+            Act::Move => self.move_session(),
+            Act::Refuse => self.refuse_session(),
         }
     }
 }
@@ -321,6 +326,8 @@ enum Act {
     Read(usize, usize),
     End(usize),
     Turn,
+    Move,
+    Refuse,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -330,6 +337,8 @@ fn act() -> impl Strategy<Value = Act> {
         4 => (0usize..2, size()).prop_map(|(side, most)| Act::Read(side, most)),
         1 => (0usize..2).prop_map(Act::End),
         6 => Just(Act::Turn),
+        1 => Just(Act::Move),
+        1 => Just(Act::Refuse),
     ]
 }
 

@@ -1,0 +1,289 @@
+//! Sessions that go from one relay to another. The property test of the relay moves them too.
+
+use super::super::moved::{DetachFrom, Detached, SideFacts};
+use super::*;
+use crate::worker::moving::{ArrivingSession, LeavingSession};
+use std::os::fd::BorrowedFd;
+
+/// The beginning of a round.
+const FROM: DetachFrom = DetachFrom { round: 1, place: 0 };
+
+/// Takes all sessions out that can be moved.
+fn detached(relay: &Relay) -> Vec<Detached> {
+    let part = relay.detach(FROM, usize::MAX);
+    assert_eq!(part.next, None);
+    part.sessions
+}
+
+impl Fixture {
+    fn later(&self, seconds: u64) {
+        let mut engine = self.relay.engine.borrow_mut();
+        engine.pass(Duration::from_secs(seconds));
+    }
+
+    /// Its session goes on in a new relay.
+    pub(super) fn move_session(&mut self) {
+        let mut sessions = detached(&self.relay);
+        let Some(session) = sessions.pop() else {
+            // It has ended, or it drains.
+            return;
+        };
+        let session = self.written_and_read(&LeavingSession::new(session));
+        let (relay, _events) = Relay::new(Rc::clone(&self.worker_stats)).unwrap();
+        relay.attach(session);
+        self.relay.decided(1, Vec::new(), 1);
+        assert!(self.is_over(), "all were taken out");
+        self.relay = relay;
+    }
+
+    /// A session as it comes to another process.
+    fn written_and_read(&self, session: &LeavingSession) -> Detached {
+        let (mut lines, mut bytes) = (String::new(), Vec::new());
+        session.write(&mut lines, &mut bytes);
+        let copy = |socket: BorrowedFd<'_>| socket.try_clone_to_owned().unwrap();
+        let (line, mut rest) = (lines.trim_end(), &bytes[..]);
+        let read =
+            ArrivingSession::parse(line, &mut rest, session.sockets().map(copy), &self.snapshot);
+        assert!(rest.is_empty());
+        let id = SessionId::new(7, (0, 1));
+        read.unwrap().detached(id, &self.worker_stats).unwrap()
+    }
+
+    /// Its session is taken out and comes back.
+    pub(super) fn refuse_session(&mut self) {
+        let from = DetachFrom { round: 2, place: 0 };
+        let sessions = self.relay.detach(from, usize::MAX).sessions;
+        // Not refused, so that it can be taken out again.
+        self.relay.decided(sessions.len(), sessions, 0);
+    }
+}
+
+#[test]
+fn what_is_in_pipes_and_in_memory_goes_along() {
+    const BULK: usize = 3_000_000;
+    for _ in 0..4 {
+        let mut fixture = Fixture::with_buffers(512 * 1024);
+        while fixture.ends[0].written < BULK as u64 {
+            let before = fixture.ends[0].written;
+            fixture.ends[0].write(0, 300_000);
+            fixture.turn();
+            if fixture.ends[0].written == before {
+                break;
+            }
+        }
+        let pending = fixture.relay.engine.borrow().pending();
+        assert_eq!(pending, [false, true], "the server reads nothing");
+        fixture.move_session();
+        fixture.act(&Act::End(0));
+        fixture.move_session();
+        fixture.until("the end has come", |f| f.ends[1].ended.is_some());
+        assert_eq!(fixture.ends[1].read, fixture.ends[0].written);
+        fixture.ends[1].write(1, 1000);
+        fixture.move_session();
+        fixture.act(&Act::End(1));
+        fixture.until("the session has ended", Fixture::is_over);
+        let written = fixture.ends[0].written;
+        assert_eq!(fixture.counted(), [written, 1000]);
+    }
+}
+
+/// A session that has been silent is not silent for the first time in the other relay.
+#[test]
+fn the_time_of_silence_goes_along() {
+    let keys = "timeout = { client = '60s', server = '60s' }";
+    let mut fixture = Fixture::of(Kind::Tcp, SOCKET_BUFFER, keys);
+    fixture.turn();
+    fixture.later(50);
+    fixture.move_session();
+    fixture.later(9);
+    fixture.turn();
+    assert!(!fixture.is_over(), "a second is left");
+    fixture.later(2);
+    fixture.until("it is timed out", Fixture::is_over);
+}
+
+/// A session that is about to end does so where it is.
+#[test]
+fn a_session_that_drains_stays() {
+    let mut fixture = Fixture::new();
+    while fixture.relay.engine.borrow().pending() != [false, true] {
+        fixture.ends[0].write(0, 60_000);
+        fixture.turn();
+    }
+    let stream = fixture.ends[0].stream.take().unwrap();
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(stream);
+    fixture.turn();
+    assert!(detached(&fixture.relay).is_empty());
+    fixture.until("it is reset", |f| f.ends[1].ended.is_some());
+}
+
+#[test]
+fn a_worker_waits_for_sessions_that_may_come_back() {
+    in_a_runtime(async {
+        let (session, _snapshot, worker_stats, ends) = session(SOCKET_BUFFER);
+        let (relay, events) = Relay::new(worker_stats).unwrap();
+        let running = Rc::clone(&relay);
+        tokio::task::spawn_local(async move { running.run(events).await });
+        session.go(&relay);
+        let sessions = detached(&relay);
+        let empty = {
+            let relay = Rc::clone(&relay);
+            tokio::task::spawn_local(async move { relay.empty().await })
+        };
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!empty.is_finished(), "it is away");
+        relay.decided(sessions.len(), sessions, 1);
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!empty.is_finished(), "it is back");
+        drop(ends);
+        tokio::time::timeout(TIMEOUT, empty)
+            .await
+            .expect("it has ended")
+            .unwrap();
+        // Another is moved for good.
+        let (session, _snapshot, _, _ends) = self::session(SOCKET_BUFFER);
+        session.go(&relay);
+        let sessions = detached(&relay);
+        assert_eq!(sessions.len(), 1);
+        relay.decided(1, Vec::new(), 1);
+        tokio::time::timeout(TIMEOUT, relay.empty())
+            .await
+            .expect("nothing is left");
+    });
+}
+
+/// Otherwise it would be offered again and again, and pause each time.
+#[test]
+fn a_session_that_was_refused_is_offered_again_in_another_round_only() {
+    let fixture = Fixture::new();
+    let sessions = detached(&fixture.relay);
+    fixture.relay.decided(1, sessions, 1);
+    assert!(detached(&fixture.relay).is_empty());
+    assert!(!fixture.is_over(), "it goes on");
+    let next = DetachFrom { round: 2, place: 0 };
+    assert_eq!(fixture.relay.detach(next, 1).sessions.len(), 1);
+}
+
+/// The end of one side's data was read in the last read that the session had in this turn: the FIN is still to be
+/// sent, and no event will tell of that.
+#[test]
+fn a_fin_that_is_to_be_passed_on_is_passed_on_elsewhere() {
+    let mut fixture = Fixture::new();
+    fixture.turn();
+    fixture.relay.engine.borrow_mut().set_share(1);
+    fixture.act(&Act::End(0));
+    fixture.turn();
+    fixture.move_session();
+    fixture.until("the end has come", |f| f.ends[1].ended.is_some());
+}
+
+#[test]
+fn facts_are_the_same_after_they_were_written_and_read() {
+    let none = SideFacts::of_letters("");
+    let one_each = [
+        SideFacts { unix: true, ..none },
+        SideFacts {
+            ended: true,
+            ..none
+        },
+        SideFacts { shut: true, ..none },
+        SideFacts {
+            writable: true,
+            ..none
+        },
+        SideFacts {
+            urgent: true,
+            ..none
+        },
+        SideFacts {
+            urgent_inline: true,
+            ..none
+        },
+        SideFacts {
+            nodelay: true,
+            ..none
+        },
+        SideFacts {
+            kept_alive: true,
+            ..none
+        },
+    ];
+    let mut letters = String::new();
+    for facts in one_each {
+        assert_eq!(SideFacts::of_letters(&facts.letters()), facts);
+        assert_eq!(facts.letters().len(), 1);
+        letters += &facts.letters();
+    }
+    assert_eq!(SideFacts::of_letters(&letters).letters(), letters);
+    assert_eq!(SideFacts::of_letters("?Z"), none);
+}
+
+/// What is logged and counted of a session is the same wherever it ends.
+#[test]
+fn what_is_logged_goes_along() {
+    let fixture = Fixture::new();
+    let mut session = detached(&fixture.relay).pop().unwrap();
+    session.stats.peer = Some("[2001:db8::1]:4711".parse().unwrap());
+    session.stats.accepted -= Duration::from_secs(3600);
+    session.stats.connect = Some(Duration::from_micros(1234));
+    session.stats.bytes_in = 5;
+    session.stats.bytes_out = u64::MAX;
+    session.stats.retries = 2;
+    session.stats.redispatched = true;
+    let session = LeavingSession::new(session);
+    let read = fixture.written_and_read(&session);
+    let (left, came) = (&session.session.stats, read.stats);
+    assert_eq!(came.peer, left.peer);
+    assert_eq!(came.accepted_at, left.accepted_at);
+    let moved = came.accepted.saturating_duration_since(left.accepted);
+    assert!(moved < Duration::from_millis(100), "{moved:?}");
+    let counts = |it: &SessionStats| (it.bytes_in, it.bytes_out, it.retries, it.redispatched);
+    assert_eq!(counts(&came), counts(left));
+    assert_eq!(came.connect, left.connect);
+    // Both have it for a moment.
+    let frontend = fixture.snapshot.frontends[0].as_ref().unwrap();
+    assert_eq!(frontend.live.active.get(), 2);
+    drop(session);
+    assert_eq!(frontend.live.active.get(), 1);
+}
+
+/// What a process cannot go on with stays where it is, and takes nothing from the others.
+#[test]
+fn a_line_that_cannot_be_followed_is_refused() {
+    let fixture = Fixture::new();
+    let session = LeavingSession::new(detached(&fixture.relay).pop().unwrap());
+    let (mut line, mut bytes) = (String::new(), Vec::new());
+    session.write(&mut line, &mut bytes);
+    let line = line.trim_end();
+    let parse = |line: &str, mut bytes: &[u8]| {
+        let copy = |socket: BorrowedFd<'_>| socket.try_clone_to_owned().unwrap();
+        let sockets = session.sockets().map(copy);
+        let read = ArrivingSession::parse(line, &mut bytes, sockets, &fixture.snapshot);
+        (read.is_some(), bytes.len())
+    };
+    assert_eq!(parse(line, b"other"), (true, 5));
+    assert_eq!(parse(&format!("{line}\tlater=1"), b""), (true, 0));
+    let three = line.replace("client_unsent=0", "client_unsent=3");
+    assert_eq!(parse(&three, b"other"), (true, 2));
+    for (part, other, left) in [
+        ("frontend=l", "frontend=gone", 5),
+        ("backend=l", "backend=gone", 5),
+        ("server=s", "server=gone", 5),
+        ("in=0", "in=x", 5),
+        ("server_silent_ms", "server_quiet_ms", 5),
+        ("in=0", "in=0\tneeds=tls", 5),
+        ("client_unsent=0", "client_unsent=6", 0),
+        ("client_unsent=0", "later_unsent=0", 0),
+    ] {
+        let changed = line.replace(part, other);
+        assert_ne!(changed, line, "{part}");
+        assert_eq!(parse(&changed, b"other"), (false, left), "{other}");
+    }
+}
