@@ -59,7 +59,8 @@ impl Peer {
         }))
     }
 
-    /// It, for an older process in which a command of its runs: with `level`, errors marked as `severity` says.
+    /// What an older process is told of it, which is to run its command with `level` and to mark errors as
+    /// `severity` says.
     pub(super) fn asker(&self, socket: &str, (level, severity): (ApiLevel, &str)) -> Asker {
         let (uid, pid, client) = self.identity();
         Asker {

@@ -3,9 +3,9 @@
 //!
 //! Invariants: at most `maxconn` connections of all sockets together are served; the others wait in the kernel's
 //! queues. A line is at most [`LINE_BYTES_MAX`] long, and a reply is written in chunks. A client that neither sends
-//! nor reads for `timeout` is disconnected; a command that waits ends when its client has gone. This file changes nothing itself: changes are messages to the
-//! control task, and are answered when they are published. Every command that may change something is logged
-//! with its peer before it runs.
+//! nor reads for `timeout` is disconnected. A command that waits ends when its client has gone. This file changes
+//! nothing itself: changes are messages to the control task, and are answered when they are published. Every command
+//! that needs the level admin is logged with its peer before it runs.
 
 mod access;
 mod commands;
