@@ -36,22 +36,13 @@ pub(super) fn choose(proxies: &[Proxy], options: Options, report: &mut Report) -
         .collect();
     twice(proxies, report);
     together(proxies, &mut choices, report);
-    let sections = by_section(report);
+    let sections = report.by_section(|_| true);
     let told = proxies.iter().zip(choices);
     told.map(|(proxy, choice)| {
-        let own = sections.get(&proxy.section).map_or(&[][..], Vec::as_slice);
+        let own = sections.get(proxy.section).map_or(&[][..], Vec::as_slice);
         tell(proxy, choice, own, report)
     })
     .collect()
-}
-
-/// The entries of each section.
-fn by_section(report: &Report) -> HashMap<usize, Vec<usize>> {
-    let mut sections: HashMap<usize, Vec<usize>> = HashMap::new();
-    for (index, entry) in report.entries.iter().enumerate() {
-        sections.entry(entry.section).or_default().push(index);
-    }
-    sections
 }
 
 /// Says in the report what became of a proxy as a whole, whose entries are `own`.

@@ -180,13 +180,15 @@ impl<'a> Origins<'a> {
         }
         let before = &place.source.text[..place.span.start];
         let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = self.lines.get(place.start().line - 1);
-        let mut line = line.into_iter().flatten();
-        let first = line.next().copied();
-        let last = line.take_while(|(from, _)| *from <= column).last().copied();
-        if let Some((_, at)) = last.or(first)
-            && let Some(found) = self.statement(at)
-        {
+        let at = match self.lines.get(place.start().line - 1) {
+            None | Some(Origin::Nothing) => None,
+            Some(Origin::Statement(at)) => Some(*at),
+            Some(Origin::Parts(parts)) => {
+                let begun = parts.iter().rfind(|(from, _)| *from <= column);
+                begun.or(parts.first()).map(|(_, at)| *at)
+            }
+        };
+        if let Some(found) = at.and_then(|at| self.statement(at)) {
             *place = found;
         }
     }

@@ -77,9 +77,16 @@ pub struct Conversion {
     pub listens: bool,
 }
 
-/// Where a line of the configuration comes from: the statement of what begins at each column, counted in
-/// bytes from 0; empty: from no single statement.
-pub type Origin = Vec<(usize, At)>;
+/// Where a line of the configuration comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// From no single statement.
+    Nothing,
+    /// From one.
+    Statement(At),
+    /// The statement of what begins at each column, counted in bytes from 0.
+    Parts(Vec<(usize, At)>),
+}
 
 /// What a conversion asks besides its files.
 #[derive(Clone, Copy)]
@@ -106,7 +113,7 @@ pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conv
         resolve: outside.address,
         unknown: 0,
     };
-    let (mut global, defaults, proxies) = proxies(&mut context, &sections);
+    let (mut global, defaults, proxies) = proxies(&mut context, sections);
     judge_global(&global, options, &mut report);
     let choices = choice::choose(&proxies, options, &mut report);
     let mut draft = fit(defaults, proxies, &choices, options, &mut report);
@@ -181,7 +188,7 @@ fn prove(toml: &str, listens: bool, process: &dyn Fn(&str) -> Option<String>, re
 /// Reads all sections.
 fn proxies(
     context: &mut Context<'_, '_>,
-    sections: &[Section],
+    sections: Vec<Section>,
 ) -> (Global, Vec<Proxy>, Vec<Proxy>) {
     let mut global = Global::default();
     let mut defaults = Vec::new();
@@ -190,18 +197,18 @@ fn proxies(
     for section in sections {
         context.report.section = section.number;
         match section.kind {
-            Kind::Global => global::read(context, &mut global, section),
-            Kind::Other => other(context, section),
+            Kind::Global => global::read(context, &mut global, &section),
+            Kind::Other => other(context, &section),
             Kind::Defaults => {
-                let base = from(context, section, &names, 2);
-                let proxy = one(context, section, base, &defaults);
+                let base = from(context, &section, &names, 2);
+                let proxy = one(context, &section, base, &defaults);
                 names.insert(proxy.name.clone(), defaults.len());
                 defaults.push(proxy);
             }
             _ => {
-                let base = from(context, section, &names, 2);
+                let base = from(context, &section, &names, 2);
                 let base = base.or_else(|| defaults.len().checked_sub(1));
-                let proxy = one(context, section, base, &defaults);
+                let proxy = one(context, &section, base, &defaults);
                 proxies.push(proxy);
             }
         }
@@ -308,6 +315,8 @@ fn one(
     for statement in &section.statements {
         statement::read(context, &mut proxy, statement);
     }
+    // Only statements ask for them.
+    proxy.names = HashMap::new();
     proxy
 }
 

@@ -170,6 +170,20 @@ impl Report {
             .sort_by_key(|entry| entry.at.map_or((1, None), |at| (0, Some(at))));
     }
 
+    /// The numbers of the entries that are `wanted`, by the number of their section.
+    pub(super) fn by_section(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Vec<usize>> {
+        let mut sections: Vec<Vec<usize>> = Vec::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            if wanted(entry) {
+                if sections.len() <= entry.section {
+                    sections.resize_with(entry.section + 1, Vec::new);
+                }
+                sections[entry.section].push(index);
+            }
+        }
+        sections
+    }
+
     /// Whether the files hold something that HAProxy refuses too.
     pub fn failed(&self) -> bool {
         let mut entries = self.entries.iter();

@@ -9,11 +9,15 @@ pub(super) type Pairs = Vec<(&'static str, String)>;
 
 /// A table on one line.
 pub(super) fn inline<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a String)>) -> String {
-    let pairs: Vec<String> = pairs
-        .into_iter()
-        .map(|(key, value)| format!("{key} = {value}"))
-        .collect();
-    format!("{{ {} }}", pairs.join(", "))
+    let mut out = String::from("{ ");
+    for (index, (key, value)) in pairs.into_iter().enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        for part in [comma, key, " = ", value] {
+            out.push_str(part);
+        }
+    }
+    out.push_str(" }");
+    out
 }
 
 fn keepalive(keepalive: &Keepalive) -> Option<String> {

@@ -17,7 +17,7 @@ use super::sections::Kind;
 use super::toml_string::quote;
 use keys::{Pairs, check, inherited, inline, pairs, shared};
 use statements::StatementIndex;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 /// What is written.
 pub(super) struct Carried<'a> {
@@ -66,20 +66,14 @@ pub(super) fn toml(carried: &Carried<'_>, report: &Report) -> Written {
 }
 
 /// By section: the entries that a reader of the new file should know of.
-fn notes(report: &Report) -> HashMap<usize, Vec<usize>> {
-    let mut notes: HashMap<usize, Vec<usize>> = HashMap::new();
-    for (index, entry) in report.entries.iter().enumerate() {
-        if entry.outcome >= Outcome::Changed && entry.at.is_some() {
-            notes.entry(entry.section).or_default().push(index);
-        }
-    }
-    notes
+fn notes(report: &Report) -> Vec<Vec<usize>> {
+    report.by_section(|entry| entry.outcome >= Outcome::Changed && entry.at.is_some())
 }
 
 struct Writer<'a> {
     carried: &'a Carried<'a>,
     report: &'a Report,
-    notes: HashMap<usize, Vec<usize>>,
+    notes: Vec<Vec<usize>>,
     statements: StatementIndex<'a>,
     /// The section that is being written, and the place of its head.
     from: (usize, Option<At>),
@@ -93,19 +87,21 @@ impl Writer<'_> {
     }
 
     fn line_from(&mut self, text: &str, at: Option<At>) {
-        self.line_of(text, at.map(|at| (0, at)).into_iter().collect());
+        self.out.push_str(text);
+        self.end_line(at.map_or(Origin::Nothing, Origin::Statement));
     }
 
-    fn line_of(&mut self, text: &str, origin: Origin) {
-        self.out.push_str(text);
+    fn end_line(&mut self, origin: Origin) {
         self.out.push('\n');
         self.lines.push(origin);
     }
 
     fn comment(&mut self, text: &str) {
+        self.out.push_str("# ");
         let plain = |c: char| if c.is_control() { ' ' } else { c };
-        let text: String = text.chars().map(plain).collect();
-        self.line(format!("# {text}").trim_end());
+        self.out.extend(text.chars().map(plain));
+        self.out.truncate(self.out.trim_end_matches(' ').len());
+        self.end_line(self.from.1.map_or(Origin::Nothing, Origin::Statement));
     }
 
     fn key(&mut self, key: &str, value: &str) {
@@ -114,7 +110,10 @@ impl Writer<'_> {
     }
 
     fn key_from(&mut self, key: &str, value: &str, at: Option<At>) {
-        self.line_from(&format!("{key} = {value}"), at);
+        for part in [key, " = ", value] {
+            self.out.push_str(part);
+        }
+        self.end_line(at.map_or(Origin::Nothing, Origin::Statement));
     }
 
     fn head(&mut self) {
@@ -147,19 +146,24 @@ impl Writer<'_> {
     }
 
     fn told(&mut self, section: usize) {
-        let notes = self.notes.get(&section).cloned().unwrap_or_default();
-        let mut told: HashSet<(usize, String)> = HashSet::new();
-        for index in notes {
+        let notes = self.notes.get_mut(section).map(std::mem::take);
+        // Entries of one line stand one after the other.
+        let mut of_line: (usize, Vec<String>) = (0, Vec::new());
+        for index in notes.unwrap_or_default() {
             let entry = &self.report.entries[index];
             let line = entry.at.map_or(0, |at| at.line);
+            if of_line.0 != line {
+                of_line = (line, Vec::new());
+            }
             let text = format!(
                 "  line {line}: {}: {}: {}",
                 entry.keyword,
                 entry.outcome.text(),
                 entry.text
             );
-            if told.insert((line, text.clone())) {
+            if !of_line.1.contains(&text) {
                 self.comment(&text);
+                of_line.1.push(text);
             }
         }
     }
@@ -339,7 +343,8 @@ impl Writer<'_> {
             Some((column, at.or(self.from.1)?))
         });
         let origin = origin.collect();
-        self.line_of(&line, origin);
+        self.out.push_str(&line);
+        self.end_line(Origin::Parts(origin));
     }
 
     fn dropped(&mut self, proxy: &Proxy, why: &str) {
@@ -410,7 +415,10 @@ impl Writer<'_> {
         let first = items.first().map(|(_, at)| *at);
         self.key_from(key, "[", first);
         for (item, at) in items {
-            self.line_from(&format!("  {item},"), Some(*at));
+            for part in ["  ", item, ","] {
+                self.out.push_str(part);
+            }
+            self.end_line(Origin::Statement(*at));
         }
         self.line("]");
     }

@@ -4,23 +4,22 @@ use crate::config::keys;
 use crate::convert::report::{At, Report};
 use std::collections::HashMap;
 
-/// The statements, by section and keyword.
+/// The statements of each section, by the section's number. A section is asked for few keys.
 pub(super) struct StatementIndex<'a> {
-    statements: HashMap<(usize, &'a str), At>,
+    statements: Vec<Vec<(&'a str, At)>>,
     /// HAProxy's words for a key.
     words: HashMap<&'static str, Vec<&'static str>>,
 }
 
 impl<'a> StatementIndex<'a> {
     pub(super) fn of(report: &'a Report) -> Self {
-        let mut statements = HashMap::new();
+        let mut statements: Vec<Vec<(&str, At)>> = Vec::new();
         for entry in &report.entries {
             if let Some(at) = entry.at {
-                let keyword = entry.keyword.as_str();
-                statements.insert((entry.section, keyword), at);
-                // `timeout client` is a part of the table `timeout`.
-                let first = keyword.split(' ').next().unwrap_or(keyword);
-                statements.entry((entry.section, first)).or_insert(at);
+                if statements.len() <= entry.section {
+                    statements.resize_with(entry.section + 1, Vec::new);
+                }
+                statements[entry.section].push((&entry.keyword, at));
             }
         }
         let mut words: HashMap<&str, Vec<&str>> = HashMap::new();
@@ -33,9 +32,16 @@ impl<'a> StatementIndex<'a> {
         Self { statements, words }
     }
 
-    /// The statement with this keyword in a section.
+    /// The last statement with this keyword in a section; of a keyword that is the first of several
+    /// words (`timeout`), the first statement.
     pub(super) fn of_statement(&self, section: usize, keyword: &str) -> Option<At> {
-        self.statements.get(&(section, keyword)).copied()
+        let all = self.statements.get(section)?;
+        let same = all.iter().rfind(|(known, _)| *known == keyword);
+        let found = same.or_else(|| {
+            all.iter()
+                .find(|(known, _)| known.split(' ').next() == Some(keyword))
+        });
+        found.map(|(_, at)| *at)
     }
 
     /// The statement that says `key` in a section.
@@ -43,7 +49,6 @@ impl<'a> StatementIndex<'a> {
         let words = self.words.get(key)?;
         words
             .iter()
-            .find_map(|word| self.statements.get(&(section, word)))
-            .copied()
+            .find_map(|word| self.of_statement(section, word))
     }
 }
