@@ -1,0 +1,148 @@
+//! The runtime socket that a command goes to: which one it is, and the answer within a limit of time.
+
+use crate::config::model::BindAddress;
+use crate::config::{self, address, units};
+use anyhow::Context;
+use socket2::{SockAddr, Socket, Type};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Which socket, and how long its answer may take.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct SocketArgs {
+    /// The socket, a path or ADDRESS:PORT; by default that of the configuration file
+    #[arg(long, short, value_name = "SOCKET", value_parser = socket)]
+    pub(in crate::cli) socket: Option<BindAddress>,
+    /// The configuration file whose [runtime-api] names the socket
+    #[arg(long, short, value_name = "FILE", default_value = "/etc/rlb/rlb.toml")]
+    pub(in crate::cli) config: PathBuf,
+    /// Longest wait for the socket and for each piece of the answer, as 10s; by default 10s, and 60s
+    /// for reload and upgrade
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
+    pub(in crate::cli) timeout: Option<Duration>,
+}
+
+/// A socket that a command line names: as in the file, or a path from the directory of now.
+pub(in crate::cli) fn socket(text: &str) -> Result<BindAddress, String> {
+    let as_in_file = text.starts_with(['/', '@']) || text.contains(':') || text.is_empty();
+    let address = if as_in_file {
+        address::runtime(text)
+    } else {
+        let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+        address::runtime(&path.to_string_lossy())
+    };
+    address.map_err(|problem| problem.message)
+}
+
+/// The socket for people.
+fn shown(socket: &BindAddress) -> String {
+    match socket {
+        BindAddress::Tcp(address) => address.to_string(),
+        BindAddress::Unix(path) => path.display().to_string(),
+        BindAddress::Descriptor(number) => format!("fd@{number}"),
+    }
+}
+
+/// Parses a timeout of the command line.
+fn timeout(text: &str) -> Result<Duration, String> {
+    match units::duration(text) {
+        Ok(time) if time.is_zero() => Err("it must be longer than 0".to_owned()),
+        result => result,
+    }
+}
+
+/// The socket of `args`, and how long each part of an answer may take.
+pub(super) struct Target {
+    address: BindAddress,
+    timeout: Duration,
+}
+
+impl Target {
+    /// `default`: the longest wait when the command line says none.
+    ///
+    /// # Errors
+    /// When the configuration names no socket.
+    pub(super) fn of(args: &SocketArgs, default: Duration) -> anyhow::Result<Self> {
+        let address = match &args.socket {
+            Some(address) => address.clone(),
+            None => configured(&args.config)?,
+        };
+        Ok(Self {
+            address,
+            timeout: args.timeout.unwrap_or(default),
+        })
+    }
+
+    /// Sends a line and reads the answer to its end.
+    ///
+    /// # Errors
+    /// When the socket cannot be reached, or there is no whole answer in time.
+    pub(super) fn ask(&self, line: &str) -> anyhow::Result<String> {
+        let Self { address, timeout } = self;
+        let late = |error: std::io::Error| match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                anyhow::anyhow!("{} does not answer within {timeout:?}", shown(address))
+            }
+            _ => anyhow::Error::new(error).context("no whole answer"),
+        };
+        let mut stream = match connect(address, *timeout) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                return Err(error).with_context(|| format!("cannot reach {}", shown(address)));
+            }
+            result => result.map_err(late)?,
+        };
+        let line = line.replace(['\r', '\n'], " ");
+        let mut answer = String::new();
+        stream
+            .write_all(format!("{line}\n").as_bytes())
+            .and_then(|()| stream.shutdown(Shutdown::Write))
+            .and_then(|()| stream.read_to_string(&mut answer))
+            .map_err(late)?;
+        Ok(answer)
+    }
+}
+
+/// Connects within `timeout`, which also applies to each read and write. When the queue of the socket is full,
+/// the kernel waits as long as the send timeout.
+fn connect(address: &BindAddress, timeout: Duration) -> std::io::Result<Socket> {
+    let address = match address {
+        BindAddress::Tcp(address) => SockAddr::from(*address),
+        BindAddress::Unix(path) => crate::sys::socket::unix_address(path)?,
+        BindAddress::Descriptor(_) => return Err(std::io::ErrorKind::InvalidInput.into()),
+    };
+    let socket = Socket::new(address.domain(), Type::STREAM, None)?;
+    socket.set_write_timeout(Some(timeout))?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.connect(&address)?;
+    Ok(socket)
+}
+
+/// The socket that a configuration names. Also reads it from a file that is not valid (any more).
+fn configured(path: &Path) -> anyhow::Result<BindAddress> {
+    let shown = path.display();
+    if let Err(error) = std::fs::metadata(path) {
+        return Err(error).with_context(|| {
+            format!(
+                "cannot read {shown}, which is to name the socket \
+                 (name another file with --config, or the socket with --socket)"
+            )
+        });
+    }
+    if let Ok((config, _)) = config::load(path) {
+        let sockets = config.runtime_api.map_or_else(Vec::new, |api| api.sockets);
+        // The first of those that may do the most.
+        let best = sockets.into_iter().rev().max_by_key(|one| one.level);
+        return best.map(|one| one.address).with_context(|| {
+            format!("{shown} names no socket: write a [runtime-api] table, or use --socket")
+        });
+    }
+    let mut named = config::runtime_sockets(path).into_iter();
+    named.next().with_context(|| {
+        format!(
+            "{shown} is not valid, and no socket can be read from it: \
+             see `rlb check {shown}`, or use --socket"
+        )
+    })
+}

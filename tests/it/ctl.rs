@@ -1,0 +1,145 @@
+//! `rlb ctl` with a pipe, on a terminal, and its tables and JSON.
+
+use crate::harness::client::TIMEOUT;
+use crate::harness::config::Config;
+use crate::harness::eventually::eventually_true;
+use crate::harness::needs;
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::rlb::PROGRAM;
+use crate::harness::runtime::Fixture;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+fn fixture(peer: &Peer) -> (Fixture, PathBuf) {
+    let config = Config::new().server_with(peer.address(), "check = false");
+    let fixture = Fixture::new(config, "admin");
+    let socket = fixture.socket();
+    (fixture, socket)
+}
+
+/// Runs a program with `input`; its output.
+fn piped(mut command: Command, input: &str) -> Output {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(input.as_bytes()).expect("written");
+    drop(stdin);
+    child.wait_with_output().expect("it ends")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn lines_of_a_pipe_are_commands() {
+    let peer = Peer::start(Behaviour::Echo);
+    let (fixture, socket) = fixture(&peer);
+    let run = |options: &[&str], input: &str| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["ctl", "--socket"]).arg(&socket).args(options);
+        let output = piped(command, input);
+        (output.status.code(), text(&output.stdout))
+    };
+    let lines = "show version\n\n# a comment\nget weight be/s1\n";
+    let answer = "3.0.0-rlb0.1.0\n\n1 (initial 1)\n\n";
+    assert_eq!(run(&[], lines), (Some(0), answer.to_owned()));
+    // Those behind one that fails are sent too.
+    let (code, out) = run(&[], "get weight be/x\nget weight be/s1\n");
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(1), "No such server.\n\n1 (initial 1)\n\n")
+    );
+
+    let (code, out) = run(
+        &["--json"],
+        "show stat be 4 -1;show info\nget weight be/x\n",
+    );
+    assert_eq!(code, Some(1));
+    let objects: Vec<serde_json::Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("an object a line"))
+        .collect();
+    assert_eq!(objects.len(), 3);
+    let server = &objects[0]["rows"][0];
+    assert_eq!(
+        (&server["svname"], &server["weight"]),
+        (&"s1".into(), &1.into())
+    );
+    let pid = fixture.rlb.process.id();
+    assert_eq!(objects[1]["values"]["Pid"], pid);
+    assert_eq!(objects[2]["succeeded"], false);
+    assert_eq!(objects[2]["text"], "No such server.");
+
+    let (code, out) = run(&["--table"], "show stat be 4 -1\n");
+    assert_eq!(code, Some(0));
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("pxname  svname  status"), "{out}");
+    assert!(lines[1].starts_with("be      s1      no check"), "{out}");
+    fixture.rlb.stop();
+}
+
+/// `script` gives it a terminal.
+#[test]
+fn on_a_terminal_it_remembers_commands() {
+    let Some(script) = needs::program("script") else {
+        return;
+    };
+    let peer = Peer::start(Behaviour::Echo);
+    let (fixture, socket) = fixture(&peer);
+    let home = tempfile::tempdir().expect("a directory");
+    let line = format!("{PROGRAM} ctl --socket {}", socket.display());
+    let mut command = Command::new(script);
+    command
+        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+        .env("HOME", home.path())
+        .env("TERM", "xterm")
+        .env_remove("XDG_STATE_HOME");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("it starts");
+    let mut keys = child.stdin.take().expect("a pipe");
+    let mut screen = child.stdout.take().expect("a pipe");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let reader = std::thread::spawn({
+        let seen = Arc::clone(&seen);
+        move || {
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = screen.read(&mut piece) {
+                seen.lock()
+                    .expect("whole")
+                    .extend_from_slice(&piece[..length]);
+            }
+        }
+    });
+    // What is typed before an answer is there may be lost with it.
+    for (line, answer) in [
+        ("show version", "3.0.0-rlb0.1.0"),
+        ("get weight be/x", "No such server."),
+        ("show backend", "stats"),
+    ] {
+        writeln!(keys, "{line}").expect("typed");
+        eventually_true(TIMEOUT, answer, || {
+            text(&seen.lock().expect("whole")).contains(answer)
+        });
+    }
+    writeln!(keys, "quit").expect("typed");
+    assert!(child.wait().expect("it ends").success());
+    drop(keys);
+    reader.join().expect("no panic");
+    let history = home.path().join(".local/state/rlb/ctl-history");
+    let history = std::fs::read_to_string(history).expect("a history");
+    let remembered: Vec<&str> = history
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .collect();
+    assert_eq!(
+        remembered,
+        ["show version", "get weight be/x", "show backend"]
+    );
+    fixture.rlb.stop();
+}
