@@ -6,7 +6,7 @@
 
 use super::EXIT_CONFIG;
 use crate::config::InputFiles;
-use crate::convert::{self, Conversion, HaproxyFiles, Input, Options, Outcome, Report};
+use crate::convert::{self, Conversion, HaproxyFiles, Input, NoListener, Options, Outcome, Report};
 use clap::ValueEnum;
 use std::io::Write;
 use std::path::PathBuf;
@@ -126,6 +126,7 @@ impl How {
             http_drop: self.http == Some(Http::Drop),
             haproxy_defaults: self.haproxy_defaults,
             frontend_maxconn: None,
+            no_listener: NoListener::Refused,
         }
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn memory(name: &str, text: &str, loader: &Loader<'_>, report: &mut R
 struct Reader<'a> {
     loader: &'a Loader<'a>,
     report: &'a mut Report,
-    known: unknown::Known,
+    known: &'static unknown::Known,
     /// Whether the first file may be a pipe.
     pipe: bool,
     references: interpolate::References,
@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
         Self {
             loader,
             report,
-            known: unknown::Known::new(),
+            known: unknown::Known::shared(),
             pipe: false,
             references: interpolate::References::default(),
             files: Vec::new(),
@@ -283,7 +283,7 @@ impl<'a> Reader<'a> {
         let secrets =
             interpolate::interpolate(references, source, &mut table, &mut removed, report);
         self.looked_at.extend(secrets);
-        unknown::unknown_keys(&self.known, source, &mut table, &mut removed, report);
+        unknown::unknown_keys(self.known, source, &mut table, &mut removed, report);
         let file = self.types(source, marks, &mut table, &mut removed);
         ParsedFile {
             source: Arc::clone(source),

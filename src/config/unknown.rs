@@ -12,7 +12,7 @@ use super::tree::RemovedKeys;
 use super::words;
 use serde_json::{Map, Value};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -22,7 +22,7 @@ const HOMES_MAX: usize = 3;
 /// The keys that a file may have, as a JSON schema.
 pub(super) struct Known {
     schema: Value,
-    tables: Vec<TableKeys>,
+    tables: &'static [TableKeys],
 }
 
 /// The values that are allowed at one place of the file.
@@ -85,11 +85,14 @@ impl Shape<'_> {
 }
 
 impl Known {
-    pub(super) fn new() -> Self {
-        Self {
+    /// They are the same for the life of the process; to make the schema takes longer than to read a small
+    /// file.
+    pub(super) fn shared() -> &'static Self {
+        static KNOWN: LazyLock<Known> = LazyLock::new(|| Known {
             schema: schemars::schema_for!(File).to_value(),
             tables: keys::tables(),
-        }
+        });
+        &KNOWN
     }
 
     fn shape<'a>(&'a self, schema: &'a Value) -> Shape<'a> {

@@ -261,7 +261,7 @@ mod tests {
             "SIX" => Some("::1".to_owned()),
             _ => None,
         };
-        let environment = Environment::new(&process);
+        let environment = Environment::new(&process, &[]);
         let content = |text: &str| {
             let word = filled_in(&Word::plain(text, 1), &environment);
             content(&word, &environment)

@@ -51,6 +51,7 @@ pub(super) fn read(
     let keys = words(context, proxy, statement, first + 1);
     for piece in pieces(&word) {
         let at = statement.at(first);
+        context.tell_abstract(at, "bind", &piece.text);
         if let Some(address) = listen(context, proxy, at, &piece) {
             let keys = suitable(&keys, &address);
             proxy.binds.push(Bind { at, address, keys });

@@ -5,7 +5,7 @@
 
 use super::Options;
 use super::proxy::{Mode, Proxy};
-use super::report::{Outcome, Report};
+use super::report::{At, Outcome, Report};
 use super::sections::Kind;
 use crate::config::haproxy::Becomes;
 use std::collections::{HashMap, HashSet};
@@ -291,6 +291,9 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
         if matches!(choices[index], Ok(Choice::Page)) || proxy.kind == Kind::Backend {
             continue;
         }
+        for (name, at) in &proxy.named {
+            exists(name, *at, "use_backend", &backends, report);
+        }
         let target = target(proxy, &backends, report);
         if choices[index].is_ok()
             && let Some(left_out) = unreachable(proxy, target, proxies, choices)
@@ -324,11 +327,18 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
 fn target(proxy: &Proxy, backends: &HashMap<&str, usize>, report: &mut Report) -> Option<usize> {
     let (name, at) = proxy.settings.default_backend.as_ref()?;
     let found = backends.get(name.as_str()).copied();
-    if found.is_none() && proxy.is_front() {
-        let text = format!("there is no backend `{name}`");
-        report.error(*at, "default_backend", text);
+    if proxy.is_front() {
+        exists(name, *at, "default_backend", backends, report);
     }
     found
+}
+
+/// Reports a backend that does not exist.
+fn exists(name: &str, at: At, keyword: &str, backends: &HashMap<&str, usize>, report: &mut Report) {
+    if !backends.contains_key(name) {
+        let text = format!("there is no backend `{name}`");
+        report.error(at, keyword, text);
+    }
 }
 
 /// Why a frontend that could be carried over leads nowhere.

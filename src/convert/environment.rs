@@ -3,6 +3,9 @@
 
 use std::collections::HashMap;
 
+/// The variable with the name of this machine among its peers: `localpeer`, or else its host name.
+pub(super) const LOCAL_PEER: &str = "HAPROXY_LOCALPEER";
+
 /// HAProxy's version that rlb answers for in conditions, as its `Version:` says.
 pub(super) const VERSION: (u32, u32, u32) = (3, 0, 0);
 
@@ -25,6 +28,8 @@ pub(super) struct Environment<'a> {
     changed: HashMap<String, Option<String>>,
     /// Everything else was taken away.
     reset: bool,
+    /// `HAPROXY_CFGFILES`.
+    files: String,
     /// `.FILE`.
     pub(super) file: String,
     /// `.LINE`.
@@ -44,8 +49,9 @@ const DEFINED: [(&str, &str); 5] = [
 
 impl<'a> Environment<'a> {
     /// The variables of the process.
-    pub(super) fn new(process: &'a dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn new(process: &'a dyn Fn(&str) -> Option<String>, files: &[String]) -> Self {
         Self {
+            files: files.join(";"),
             process,
             changed: HashMap::new(),
             reset: false,
@@ -61,6 +67,7 @@ impl<'a> Environment<'a> {
             ".LINE" => return Variable::Own(self.line.to_string()),
             ".FILE" => return Variable::Own(self.file.clone()),
             ".SECTION" => return Variable::Own(self.section.clone()),
+            "HAPROXY_CFGFILES" => return Variable::Own(self.files.clone()),
             _ => {}
         }
         if let Some(changed) = self.changed.get(name) {
@@ -69,6 +76,10 @@ impl<'a> Environment<'a> {
         let defined = DEFINED.iter().find(|(known, _)| *known == name);
         if let Some((_, value)) = defined {
             return Variable::Own((*value).to_owned());
+        }
+        // The process is asked for it and rlb itself does not have it.
+        if name == LOCAL_PEER {
+            return (self.process)(name).map_or(Variable::Unset, Variable::Own);
         }
         if self.reset {
             return Variable::Removed;

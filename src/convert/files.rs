@@ -1,10 +1,11 @@
 //! The files that are converted: read from the disk, a directory's in the order of their names; and
 //! a whole configuration of rlb's made from them.
 
+use super::environment::LOCAL_PEER;
 use super::lexer;
 use super::report::{At, Report};
 use super::sections::Input;
-use super::{Conversion, Options, Origin, Outside, convert, look_up};
+use super::{Conversion, NoListener, Options, Origin, Outside, convert, look_up};
 use crate::config::source::{Place, Source};
 use crate::config::{self, InputFiles, Limits, Load};
 use std::collections::HashMap;
@@ -74,9 +75,20 @@ fn file(path: &Path, left: u64) -> io::Result<Vec<u8>> {
 /// The variables and the resolver of this process.
 pub fn of_this_process() -> Outside<'static> {
     Outside {
-        variable: &|name| std::env::var(name).ok(),
+        variable: &variable,
         address: &look_up,
     }
+}
+
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok();
+    value.or_else(|| match name {
+        LOCAL_PEER => {
+            let system = rustix::system::uname();
+            Some(system.nodename().to_string_lossy().into_owned())
+        }
+        _ => None,
+    })
 }
 
 /// A configuration that was made from files of HAProxy's.
@@ -104,7 +116,9 @@ impl HaproxyFiles {
     pub fn input(&self) -> InputFiles {
         let names = self.paths.iter().map(|path| path.display().to_string());
         let name = names.collect::<Vec<_>>().join(", ");
-        let files = self.clone();
+        let mut files = self.clone();
+        // What runs is not exchanged for nothing.
+        files.options.no_listener = NoListener::Refused;
         InputFiles::other(name, move |limits| files.load(limits).load)
     }
 

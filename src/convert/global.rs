@@ -3,13 +3,13 @@
 use super::address::{self, Address};
 use super::context::{Context, keyword};
 use super::log;
-use super::proxy::Target;
+use super::proxy::{Mark, Target};
 use super::report::Outcome;
 use super::sections::{Section, Statement};
 
 use super::toml_string::{quote, string};
 use super::units::Unit;
-use crate::config::haproxy::Place;
+use crate::config::haproxy::{Becomes, Place};
 use crate::config::{
     API_MAXCONN_MAX, MAXCONN_MAX, THREADS_MAX, address as addresses, units as rlb,
 };
@@ -32,7 +32,7 @@ pub(super) struct Global {
     /// `withdraw-delay` of `[readiness]`.
     pub(super) withdraw_delay: Option<String>,
     /// `maxconnrate` and its like.
-    pub(super) marks: Vec<super::proxy::Mark>,
+    pub(super) marks: Vec<Mark>,
     /// What it says about the process itself.
     pub(super) process: ProcessWords,
 }
@@ -124,6 +124,12 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
         "stats" if ["timeout", "maxconn"].contains(&statement.word(1)) => {
             socket_limit(context, global, statement);
         }
+        "harden.reject-privileged-ports.tcp" if statement.word(1) == "off" => {
+            let text = "it is off in rlb too";
+            context
+                .report
+                .push(statement.at, word, Outcome::NotNeeded, text);
+        }
         _ => {
             global.process.read(statement);
             let keyword = keyword(statement);
@@ -199,6 +205,7 @@ fn socket(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statem
             .error(statement.at, keyword, "an address is missing");
     };
     let word = address::filled_in(word, context.environment);
+    context.tell_abstract(statement.at(2), keyword, &word.text);
     let socket = match address::parse(&word.text) {
         Address::Unix(path) => path,
         Address::Abstract(name) => format!("@{name}"),
@@ -239,16 +246,20 @@ fn socket(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statem
     }
     context.kept(statement.at, keyword);
     let mut keys = BTreeMap::from([("socket", address)]);
-    socket_words(context, &mut keys, statement);
-    global.sockets.push(keys);
+    let closed = socket_words(context, &mut keys, statement);
+    if closed.is_empty() {
+        global.sockets.push(keys);
+    }
+    global.marks.extend(closed);
 }
 
-/// What stands behind the address of a `stats socket`.
+/// What stands behind the address of a `stats socket`. Returns what closes it to clients that rlb would let in.
 fn socket_words(
     context: &mut Context<'_, '_>,
     keys: &mut BTreeMap<&'static str, String>,
     statement: &Statement,
-) {
+) -> Vec<Mark> {
+    let mut closed = Vec::new();
     let mut index = 3;
     while index < statement.words.len() {
         let (name, value) = (statement.word(index), statement.word(index + 1));
@@ -268,10 +279,16 @@ fn socket_words(
                 let text = format!("HAProxy has no level `{value}`");
                 context.report.error(at, keyword, text);
             }
-            _ => match context.index.find(Place::Socket, name) {
-                Some(row) => drop(context.mark(at, &keyword, row)),
-                None => return context.unknown(at, Place::Socket, &keyword),
-            },
+            _ => {
+                let Some(row) = context.index.find(Place::Socket, name) else {
+                    context.unknown(at, Place::Socket, &keyword);
+                    return closed;
+                };
+                let mark = context.mark(at, &keyword, row);
+                if row.becomes == Becomes::Weaker {
+                    closed.push(mark);
+                }
+            }
         }
         let flags = [
             "accept-proxy",
@@ -281,7 +298,9 @@ fn socket_words(
             "tfo",
             "transparent",
             "defer-accept",
+            "strict-sni",
         ];
         index += if flags.contains(&name) { 1 } else { 2 };
     }
+    closed
 }

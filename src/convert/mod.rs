@@ -60,6 +60,20 @@ pub struct Options {
     pub haproxy_defaults: bool,
     /// `maxconn` of frontends that say none.
     pub frontend_maxconn: Option<u32>,
+    /// Whether the result may run when the files have no listener at all.
+    pub no_listener: NoListener,
+}
+
+/// What becomes of files that have no listener: no proxy that listens, no page, no runtime socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NoListener {
+    /// The result is not valid, so that a file that was cut off takes nothing down.
+    #[default]
+    Refused,
+    /// It may run when the files say `master-worker`, as HAProxy's master process does.
+    OfMaster,
+    /// It may run.
+    Accepted,
 }
 
 /// What came of it.
@@ -99,16 +113,16 @@ pub struct Outside<'a> {
 
 /// Converts files.
 pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conversion {
-    let index = Index::new();
-    let mut environment = Environment::new(outside.variable);
+    let index = Index::shared();
     let mut report = Report {
         files: inputs.iter().map(|input| input.name.clone()).collect(),
         ..Report::default()
     };
-    let sections = sections::read(inputs, &mut environment, &index, &mut report);
+    let mut environment = Environment::new(outside.variable, &report.files);
+    let sections = sections::read(inputs, &mut environment, index, &mut report);
     let mut context = Context {
         report: &mut report,
-        index: &index,
+        index,
         environment: &environment,
         resolve: outside.address,
         unknown: 0,
@@ -130,26 +144,34 @@ pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conv
             .collect();
         defaults::tell(&carried, &pages, &global, &mut report);
     }
+    let others = !pages.is_empty() || !global.sockets.is_empty();
+    let may_be_idle = match options.no_listener {
+        NoListener::Refused => false,
+        NoListener::OfMaster => global.process.master_worker,
+        NoListener::Accepted => true,
+    };
+    let silent = !listens && !report.changes_traffic() && (others || may_be_idle);
+    if !listens && !silent && !report.changes_traffic() && !report.failed() {
+        let text =
+            "nothing listens: rlb runs this only with `allow-no-listener = true` in `[global]`";
+        report.information(text.to_owned());
+    }
     report.sort();
+    report.tell_errors_left();
     let carried = write::Carried {
         global: &global,
         defaults: draft.common.as_ref(),
         proxies: &draft.proxies,
         choices: &choices,
         pages: &pages,
-        silent: !listens && !report.changes_traffic(),
+        silent,
     };
     let write::Written { toml, lines } = write::toml(&carried, &report);
     if !report.failed() {
-        prove(
-            &toml,
-            listens || carried.silent,
-            outside.variable,
-            &mut report,
-        );
+        prove(&toml, listens, outside.variable, &mut report);
     }
     Conversion {
-        listens: listens || !pages.is_empty() || !global.sockets.is_empty(),
+        listens: listens || others,
         process: global.process,
         toml,
         lines,
@@ -292,6 +314,9 @@ fn one(
         servers: Vec::new(),
         names: HashMap::new(),
         routes: Vec::new(),
+        leads_to: None,
+        default_entry: None,
+        named: Vec::new(),
         broken: false,
     };
     if section.kind != Kind::Defaults
@@ -317,6 +342,7 @@ fn one(
     }
     // Only statements ask for them.
     proxy.names = HashMap::new();
+    statement::settle_route(context, &mut proxy);
     proxy
 }
 

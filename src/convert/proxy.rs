@@ -159,6 +159,13 @@ pub(super) struct Proxy {
     pub(super) names: HashMap<String, u32>,
     /// Backends that conditions lead to.
     pub(super) routes: Vec<String>,
+    /// The backend of the first `use_backend` without a condition: it gets what no condition before it
+    /// takes.
+    pub(super) leads_to: Option<(String, At)>,
+    /// Entry of its own `default_backend`.
+    pub(super) default_entry: Option<usize>,
+    /// Backends that it names and never asks; HAProxy demands that they exist.
+    pub(super) named: Vec<(String, At)>,
     /// Something in it cannot be read: it is not carried over.
     pub(super) broken: bool,
 }

@@ -90,6 +90,8 @@ pub struct Report {
     pub entries: Vec<Entry>,
     /// The section that is being read.
     pub(super) section: usize,
+    /// How many errors there are.
+    pub(super) errors: usize,
 }
 
 /// What is said once of several statements.
@@ -112,6 +114,8 @@ impl<'a> Group<'a> {
     }
 }
 
+/// Most errors that are listed: nobody reads more, and a file of another kind has one a line.
+const ERRORS_MAX: usize = 1000;
 /// Most words that are named for one group of the text.
 const KEYWORDS_MAX: usize = 100;
 /// Most lines that are named for one group of the text.
@@ -137,9 +141,28 @@ impl Report {
         self.entries.len() - 1
     }
 
-    /// Adds an error.
+    /// Adds an error. Those beyond [`ERRORS_MAX`] are counted.
     pub(super) fn error(&mut self, at: At, keyword: impl Into<String>, text: impl Into<String>) {
-        self.push(at, keyword, Outcome::Error, text);
+        self.errors += 1;
+        if self.errors <= ERRORS_MAX {
+            self.push(at, keyword, Outcome::Error, text);
+        }
+    }
+
+    /// Adds how many errors were counted alone.
+    pub(super) fn tell_errors_left(&mut self) {
+        let left = self.errors.saturating_sub(ERRORS_MAX);
+        if left > 0 {
+            let text = format!("{left} more errors");
+            self.entries.push(Entry {
+                at: None,
+                section: 0,
+                keyword: String::new(),
+                outcome: Outcome::Error,
+                text,
+                traffic: false,
+            });
+        }
     }
 
     /// Adds something to know about all of it.

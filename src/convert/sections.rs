@@ -3,7 +3,7 @@
 //! What is not valid is reported, and the reading goes on with the next line.
 
 use super::condition;
-use super::environment::Environment;
+use super::environment::{Environment, LOCAL_PEER};
 use super::lexer::{self, Word};
 use super::report::{At, Outcome, Report};
 use crate::config::haproxy::{Index, Place};
@@ -417,6 +417,7 @@ fn variables(statement: &Statement, environment: &mut Environment<'_>) {
     let value = statement.word(2);
     match statement.word(0) {
         "setenv" => environment.set(statement.word(1), value),
+        "localpeer" => environment.set(LOCAL_PEER, statement.word(1)),
         "presetenv" => environment.set_unless_set(statement.word(1), value),
         "unsetenv" => {
             let names = statement.words[1..].iter();

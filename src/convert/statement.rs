@@ -167,18 +167,42 @@ fn mode(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement)
 
 fn route(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement, keyword: &str) {
     let name = statement.word(1).to_owned();
-    let always = statement.words.len() == 2 && !name.contains("%[");
-    if statement.word(0) == "default_backend" || (always && proxy.routes.is_empty()) {
-        if name.is_empty() {
-            let text = "the name of a backend is missing";
-            return context.report.error(statement.at, keyword, text);
-        }
-        context.kept(statement.at, keyword);
-        proxy.settings.default_backend = Some((name, statement.at(1)));
-        return;
+    if name.is_empty() {
+        let text = "the name of a backend is missing";
+        return context.report.error(statement.at, keyword, text);
     }
-    proxy.routes.push(name);
-    by_table(context, proxy, statement, keyword);
+    let always = statement.words.len() == 2 && !name.contains("%[");
+    if statement.word(0) == "default_backend" {
+        proxy.default_entry = Some(context.kept(statement.at, keyword));
+        proxy.settings.default_backend = Some((name, statement.at(1)));
+    } else if proxy.leads_to.is_some() {
+        let text = "the `use_backend` before it, without a condition, takes every connection";
+        context
+            .report
+            .push(statement.at, keyword, Outcome::NotNeeded, text);
+        if !name.contains("%[") {
+            proxy.named.push((name, statement.at(1)));
+        }
+    } else if always && proxy.routes.is_empty() {
+        context.kept(statement.at, keyword);
+        proxy.leads_to = Some((name, statement.at(1)));
+    } else {
+        proxy.routes.push(name);
+        by_table(context, proxy, statement, keyword);
+    }
+}
+
+/// Lets a `use_backend` without a condition take the place of `default_backend`, which is never asked then.
+pub(super) fn settle_route(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
+    let Some(leads_to) = proxy.leads_to.take() else {
+        return;
+    };
+    let never = proxy.settings.default_backend.replace(leads_to);
+    proxy.named.extend(never);
+    if let Some(entry) = proxy.default_entry {
+        let text = "a `use_backend` without a condition takes every connection";
+        context.report.raise(entry, Outcome::NotNeeded, text, false);
+    }
 }
 
 fn number(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {

@@ -163,6 +163,14 @@ const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
     ("stats-twice", "words of older versions"),
     ("syntax-bom", "a byte order mark is left out"),
     ("syntax-no-final-newline", "a missing line feed is left out"),
+    (
+        "stats-socket-closed",
+        "`harden.reject-privileged-ports` is newer",
+    ),
+    (
+        "stats-socket-closed-allowed",
+        "`harden.reject-privileged-ports` is newer",
+    ),
 ];
 
 /// The inputs of the converter's tests are valid for HAProxy where rlb takes them, and refused where rlb

@@ -9,6 +9,7 @@ use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
 use crate::harness::process::Process;
 use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
+use crate::harness::runtime::ask;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -342,6 +343,97 @@ fn as_the_unit_starts_it_it_notifies_reloads_and_ends_at_once() {
     process.signal(Signal::SIGTERM);
     assert!(process.wait(STOP_WITHIN).success());
     assert_ne!(read_to_end(&mut open).1, End::Silence);
+}
+
+/// Under `-W`, HAProxy goes on without a listener; a start without it fails, and a reload never closes all.
+#[test]
+fn files_in_which_nothing_listens_take_nothing_down() {
+    let peer = Peer::start(Behaviour::SpeaksFirst("one"));
+    let haproxy = Haproxy::new(peer.address());
+    let whole = fs::read(haproxy.path("haproxy.cfg")).expect("the file");
+    fs::write(haproxy.path("empty.cfg"), "").expect("written");
+    let cut = &whole[..whole.len() - 60];
+    fs::write(haproxy.path("cut.cfg"), [cut, b"\n"].concat()).expect("written");
+    let running = haproxy.output(&["-D", "-f", "haproxy.cfg", "-p", "pid"]);
+    assert!(running.status.success(), "{running:?}");
+    let background = haproxy.background();
+    let pid = background.0.to_string();
+    let debian = needs::program("haproxy");
+    for words in [
+        vec!["-db", "-f", "empty.cfg"],
+        vec!["-D", "-f", "empty.cfg", "-p", "pid", "-sf", &pid],
+    ] {
+        let output = haproxy.output(&words);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.contains("No enabled listener found"), "{said}");
+        if let Some(debian) = &debian {
+            let theirs = haproxy.command_of(debian, &words).output();
+            assert_eq!(
+                theirs.expect("it starts").status.code(),
+                Some(1),
+                "{words:?}"
+            );
+        }
+        assert_eq!(hear_word(haproxy.address), "one");
+    }
+    background.signal(Signal::SIGTERM);
+    background.wait_end();
+
+    let mut process = haproxy.start(&["-W", "-f", "haproxy.cfg"]);
+    for file in ["empty.cfg", "cut.cfg"] {
+        fs::copy(haproxy.path(file), haproxy.path("haproxy.cfg")).expect("written");
+        process.signal(Signal::SIGUSR2);
+        process.stderr.wait_for("reload refused");
+        assert_eq!(hear_word(haproxy.address), "one", "{file}");
+    }
+    process.signal(Signal::SIGTERM);
+    assert!(process.wait(STOP_WITHIN).success());
+}
+
+#[test]
+fn a_socket_of_the_command_line_has_the_level_that_is_asked_for() {
+    let haproxy = Haproxy::new(nobody());
+    for (name, more, level) in [
+        ("a.sock", "", "admin"),
+        ("u#1.sock", ",mode,600,level,user", "user"),
+        ("it's.sock", ",level,operator", "operator"),
+    ] {
+        let path = haproxy.path(name);
+        let socket = format!("{}{more}", path.display());
+        let mut process = haproxy.start(&["-W", "-f", "haproxy.cfg", "-S", &socket]);
+        assert_eq!(
+            ask(&path, "show cli level"),
+            format!("{level}\n\n"),
+            "{socket}"
+        );
+        process.signal(Signal::SIGTERM);
+        assert!(process.wait(STOP_WITHIN).success());
+    }
+}
+
+#[test]
+fn messages_of_a_file_are_told_and_a_warning_counts() {
+    let haproxy = Haproxy::new(nobody());
+    let whole = fs::read_to_string(haproxy.path("haproxy.cfg")).expect("the file");
+    for (line, severity, code) in [
+        (".warning \"look here\"", "[WARNING]", Some(1)),
+        (".notice \"look here\"", "[NOTICE]", Some(0)),
+    ] {
+        let text_of_file = format!("{line}\n{whole}");
+        fs::write(haproxy.path("haproxy.cfg"), text_of_file).expect("written");
+        let output = haproxy.output(&["-dW", "-c", "-f", "haproxy.cfg"]);
+        let said = text(&output.stderr);
+        let told = said.lines().find(|line| line.contains("look here"));
+        assert!(
+            told.is_some_and(|line| line.starts_with(severity)),
+            "{said}"
+        );
+        assert_eq!(output.status.code(), code, "{said}");
+    }
+    let output = haproxy.output(&["-db", "-f", "haproxy.cfg", "-x", "/nonexistent"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("Failed to get the sockets from the old process!"));
 }
 
 /// The first three bytes that a server says.

@@ -179,7 +179,7 @@ impl Draft {
 
 /// What is wrong with a word that rlb does not take, and for one of HAProxy's why.
 fn unknown(word: &str) -> String {
-    match haproxy::Index::new().find(Place::Server, word) {
+    match haproxy::Index::shared().find(Place::Server, word) {
         Some(words) => format!("'{word}' is not supported: {}.", words.say),
         None => format!("unknown keyword '{word}'."),
     }

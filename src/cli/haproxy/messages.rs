@@ -89,6 +89,8 @@ impl Messages {
             match entry.outcome {
                 Outcome::Error => {}
                 _ if entry.traffic => {}
+                _ if entry.keyword == ".warning" => self.warning(&text),
+                _ if [".notice", ".diag"].contains(&entry.keyword.as_str()) => self.notice(&text),
                 Outcome::Unsupported | Outcome::Dropped => self.warning(&text),
                 Outcome::Changed if is_proxy(entry) => self.warning(&text),
                 Outcome::Changed if all => self.notice(&text),

@@ -12,7 +12,7 @@ use super::limits;
 use crate::app::{self, SignalMeaning, Start};
 use crate::config::{Limits, Load};
 use crate::control::handover::{self, Predecessor, Program};
-use crate::convert::{self, Conversion, Converted, HaproxyFiles, Input, ProcessWords};
+use crate::convert::{self, Conversion, Converted, HaproxyFiles, Input, NoListener, ProcessWords};
 use crate::log::events::{self, EventFormat};
 use crate::sys::launcher::{self, Launcher};
 use crate::sys::replaced::{ReplacedProcesses, listener_of};
@@ -31,6 +31,8 @@ const NAME: &str = "haproxy";
 
 /// Exit code of files without an error in which nothing listens.
 const EXIT_NO_LISTENER: u8 = 2;
+/// The code of a problem of a configuration in which nothing listens.
+const NO_LISTENER: &str = "no-listener";
 /// Exit code of a condition that cannot be read.
 const EXIT_CONDITION: u8 = 2;
 
@@ -46,6 +48,8 @@ pub(super) fn words() -> Option<Vec<OsString>> {
 
 /// Does what the words ask for.
 pub(super) fn run(words: &[OsString]) -> ExitCode {
+    // The program that goes into the background is started by its own path. `pgrep -x haproxy` finds it too.
+    let _ = rustix::thread::set_name(c"haproxy");
     let (name, rest) = words.split_first().unzip();
     let name = name.map_or(OsStr::new(NAME), OsString::as_os_str);
     let request = match arguments::parse(rest.unwrap_or_default()) {
@@ -179,10 +183,17 @@ fn checked(arguments: &Arguments, messages: &Messages) -> Result<Checked, Told> 
                     enabled.";
         messages.warning(text);
     }
+    let mut options = arguments.convert;
+    // A check only says that nothing would listen.
+    options.no_listener = if arguments.check || arguments.master_worker {
+        NoListener::Accepted
+    } else {
+        NoListener::OfMaster
+    };
     let files = HaproxyFiles {
         paths: arguments.files.clone(),
         more: arguments.statements(),
-        options: arguments.convert,
+        options,
     };
     let limits = limits::of_this_machine();
     let Converted { load, conversion } = files.load(&limits);
@@ -202,6 +213,12 @@ fn checked(arguments: &Arguments, messages: &Messages) -> Result<Checked, Told> 
     } = conversion;
     messages.tell_report(&report, arguments.verbose || arguments.diagnostic);
     let (Ok((_, problems)) | Err(problems)) = &load.loaded;
+    if !listens && problems.iter().any(|problem| problem.code == NO_LISTENER) {
+        messages.alert(
+            "[haproxy.main()] No enabled listener found (check for 'bind' directives) ! Exiting.",
+        );
+        return Err(Told);
+    }
     messages.tell_load(problems);
     if load.loaded.is_err() {
         messages.alert("config : Fatal errors found in configuration.");
@@ -251,8 +268,10 @@ impl Arguments {
         let maxconn = self.maxconn.map(|number| format!("  maxconn {number}\n"));
         let sockets = self.master_sockets.iter().filter(|_| self.master_worker);
         let sockets = sockets.map(|socket| {
-            let words = socket.replace(' ', "\\ ").replace(',', " ");
-            format!("  stats socket {words} level admin\n")
+            let words: Vec<String> = socket.split(',').map(quoted).collect();
+            let has_level = words.iter().any(|word| word == "level");
+            let level = if has_level { "" } else { " level admin" };
+            format!("  stats socket {}{level}\n", words.join(" "))
         });
         let lines: String = maxconn.into_iter().chain(sockets).collect();
         (!lines.is_empty()).then(|| Input {
@@ -262,21 +281,27 @@ impl Arguments {
     }
 
     /// The processes to take over from.
-    fn old_processes(&self) -> Option<Rc<ReplacedProcesses>> {
+    fn old_processes(&self, messages: &Messages) -> Result<Option<Rc<ReplacedProcesses>>, Told> {
         let signal = if self.terminate {
             Signal::TERM
         } else {
             Signal::USR1
         };
         let old = match (&self.old[..], &self.sockets_of) {
-            ([], None) => return None,
-            ([], Some(path)) => {
-                let pid = listener_of(path).map(|pid| pid.as_raw_nonzero().get());
-                ReplacedProcesses::new(pid.as_slice(), None)
+            ([], None) => return Ok(None),
+            (pids, Some(path)) => {
+                let Some(listener) = listener_of(path) else {
+                    messages.alert("Failed to get the sockets from the old process!");
+                    return Err(Told);
+                };
+                match pids {
+                    [] => ReplacedProcesses::new(&[listener.as_raw_nonzero().get()], None),
+                    pids => ReplacedProcesses::new(pids, Some(signal)),
+                }
             }
-            (pids, _) => ReplacedProcesses::new(pids, Some(signal)),
+            (pids, None) => ReplacedProcesses::new(pids, Some(signal)),
         };
-        (!old.is_empty()).then(|| Rc::new(old))
+        Ok((!old.is_empty()).then(|| Rc::new(old)))
     }
 
     fn level(&self) -> LevelFilter {
@@ -288,6 +313,16 @@ impl Arguments {
             LevelFilter::INFO
         }
     }
+}
+
+/// A word of a command line as a word of a statement.
+fn quoted(word: &str) -> String {
+    let special = |c: char| matches!(c, ' ' | '#' | '\'' | '"' | '\\');
+    let parts = word.chars().flat_map(|c| {
+        let backslash = special(c).then_some('\\');
+        backslash.into_iter().chain([c])
+    });
+    parts.collect()
 }
 
 /// Runs until a signal or an upgrade ends it.
@@ -334,10 +369,10 @@ fn serve(
         start: Start {
             signals: SignalMeaning::Haproxy { reloads },
             // The process before has dealt with them.
-            old: predecessor
-                .is_none()
-                .then(|| arguments.old_processes())
-                .flatten(),
+            old: match predecessor {
+                None => arguments.old_processes(&messages)?,
+                Some(_) => None,
+            },
             pid_file: pid_file.filter(|_| daemon || reloads),
             launcher: launcher.map(|launcher| (launcher, log.clone())),
         },

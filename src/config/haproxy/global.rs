@@ -254,6 +254,12 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Global,
+        Weaker,
+        "clients are served whatever their source port is",
+        &["harden.reject-privileged-ports.tcp"],
+    ),
+    words(
+        Global,
         Aside,
         "syslog lines in HAProxy's form carry no host name",
         &["log-send-hostname"],

@@ -11,6 +11,7 @@ mod proxy;
 use super::keys;
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 /// Where a word of HAProxy's stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,8 +109,13 @@ pub struct Index {
 }
 
 impl Index {
-    /// Makes it.
-    pub fn new() -> Self {
+    /// It is the same for the life of the process.
+    pub fn shared() -> &'static Self {
+        static INDEX: LazyLock<Index> = LazyLock::new(Index::new);
+        &INDEX
+    }
+
+    fn new() -> Self {
         let mut index = Self {
             words: HashMap::new(),
             families: Vec::new(),
@@ -144,12 +150,6 @@ impl Index {
         let words = words.filter_map(move |(at, word)| (*at == place).then_some(*word));
         let with_key = declared_at().filter(move |(at, _, _)| *at == place);
         words.chain(with_key.map(|(_, word, _)| word))
-    }
-}
-
-impl Default for Index {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -232,10 +232,9 @@ pub fn document() -> String {
 
 /// Every word of HAProxy's that a key is declared for: where it stands, the word, and the key.
 fn declared_at() -> impl Iterator<Item = (Place, &'static str, &'static str)> {
-    let tables = keys::tables().into_iter();
-    tables.flat_map(|table| {
+    keys::tables().iter().flat_map(|table| {
         let place = table.place;
-        let keys = table.keys.into_iter();
+        let keys = table.keys.iter();
         keys.flat_map(move |listed| {
             let key = listed.key;
             let words = key.haproxy.iter();
@@ -261,7 +260,7 @@ fn place_of(table: &str, word: &str) -> Place {
 fn declared() -> Vec<(String, &'static str, String)> {
     let mut rows: Vec<(String, &'static str, Vec<&'static str>)> = Vec::new();
     for table in keys::tables() {
-        for listed in table.keys {
+        for listed in &table.keys {
             let key = listed.key;
             if key.haproxy.is_empty() {
                 continue;

@@ -17,7 +17,7 @@ fn a_word_stands_once() {
 /// key for it.
 #[test]
 fn no_word_with_a_key_is_not_supported_yet() {
-    let index = Index::new();
+    let index = Index::shared();
     let lacks = |row: &Words| {
         matches!(
             row.becomes,
@@ -52,7 +52,7 @@ fn every_word_of_haproxys_is_known() {
         .flat_map(|table| table.keys.iter().flat_map(|listed| listed.key.haproxy))
         .copied()
         .collect();
-    let index = Index::new();
+    let index = Index::shared();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/convert/words.txt");
     let list = std::fs::read_to_string(path).expect("the list");
     let mut unknown = Vec::new();
@@ -92,7 +92,7 @@ fn the_document_has_the_tables() {
 
 #[test]
 fn a_whole_word_is_found_before_its_family() {
-    let index = Index::new();
+    let index = Index::shared();
     let find = |place, word| index.find(place, word).map(|row| row.becomes);
     assert_eq!(
         find(Place::Proxy, "tcp-request content reject"),

@@ -8,7 +8,6 @@
 //!
 //! Plain data and code, usable from any thread. `declare` has the macro and explains the declarations, `kinds`
 //! has the types of values.
-//! declarations, `kinds` the types of values.
 
 mod bind;
 mod declare;
@@ -34,6 +33,7 @@ pub use proxy::{
 pub use server::{
     CheckSetting, CheckTable, NodeTable, RISE_FALL_MAX, ServerKeys, ServerTable, WEIGHT_MAX,
 };
+use std::sync::LazyLock;
 
 pub(super) use bind::BindLayer;
 pub(super) use process::{
@@ -71,7 +71,13 @@ pub struct TableKeys {
 
 /// Every table of the file, those at the top first. A hint about a key names the tables with that key in this
 /// order.
-pub fn tables() -> Vec<TableKeys> {
+pub fn tables() -> &'static [TableKeys] {
+    /// They are the same for the life of the process.
+    static TABLES: LazyLock<Vec<TableKeys>> = LazyLock::new(all_tables);
+    &TABLES
+}
+
+fn all_tables() -> Vec<TableKeys> {
     fn of<T: Table>() -> TableKeys {
         let mut keys = Vec::new();
         T::list(&mut keys, "");

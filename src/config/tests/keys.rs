@@ -15,8 +15,8 @@ fn read(path: &str) -> String {
 }
 
 /// The table with the definition `schema`.
-fn table(schema: &str) -> TableKeys {
-    let mut all = tables().into_iter();
+fn table(schema: &str) -> &'static TableKeys {
+    let mut all = tables().iter();
     let found = all.find(|table| table.schema == schema);
     found.unwrap_or_else(|| panic!("no table {schema}"))
 }
@@ -42,7 +42,7 @@ fn every_table_of_the_schema_is_listed() {
 #[test]
 fn every_key_says_what_it_is() {
     for table in tables() {
-        for Listed { key, .. } in table.keys {
+        for Listed { key, .. } in &table.keys {
             let what = format!("{} {}", table.place, key.name);
             assert!(key.text().ends_with('.'), "{what}: a sentence");
             assert!(!key.text().contains("  "), "{what}: on one line");
@@ -92,7 +92,7 @@ fn documented(docs: &str, heading: &str, first: &str) -> Vec<BTreeMap<String, St
 fn the_documents_list_every_key() {
     let docs = read("docs/configuration.md");
     for (heading, first, schema) in DOCUMENTED {
-        let keys = table(schema).keys;
+        let keys = &table(schema).keys;
         let mut left: BTreeSet<&str> = keys.iter().map(|listed| listed.key.name).collect();
         for row in documented(&docs, heading, first) {
             for name in row[*first]
@@ -109,7 +109,7 @@ fn the_documents_list_every_key() {
     }
     let defaults = docs.split("\n## `defaults`").nth(1).expect("the section");
     let defaults = defaults.split("\n### ").next().expect("its beginning");
-    for Listed { key, .. } in table("Defaults").keys {
+    for Listed { key, .. } in &table("Defaults").keys {
         assert!(
             defaults.contains(&format!("`{}`", key.name)),
             "{}",
@@ -165,7 +165,7 @@ fn the_reference_has_every_key() {
         gather(&schema(), &schema(), &toml::Value::Table(root), &mut found);
     }
     for table in tables() {
-        for Listed { key, .. } in table.keys {
+        for Listed { key, .. } in &table.keys {
             // A key of several tables is declared once and shown once.
             let shown = |(_, name): &(String, String)| name == key.name;
             let own = found
@@ -289,7 +289,7 @@ fn a_key_at_its_default_changes_nothing() {
     let mut tried = 0;
     for table in tables() {
         let plain = config(table.schema, "").expect("the frame is valid");
-        for Listed { key, .. } in table.keys {
+        for Listed { key, .. } in &table.keys {
             let default = (key.default)();
             let quoted = default.starts_with('"') && !default.contains(' ');
             let plain_value = default.parse::<i64>().is_ok() || default.parse::<bool>().is_ok();
@@ -309,7 +309,7 @@ fn a_key_at_its_default_changes_nothing() {
 fn declared_bounds_hold() {
     let mut tried = 0;
     for table in tables() {
-        for Listed { key, .. } in table.keys {
+        for Listed { key, .. } in &table.keys {
             let Some((least, most)) = key.bounds.filter(|_| key.kind == "number") else {
                 continue;
             };
@@ -388,7 +388,7 @@ fn inherited_keys_are_inherited() {
         ("Node", "ServerDefaults"),
     ] {
         let place = table(from).place;
-        for Listed { key, from: said } in table(schema).keys {
+        for Listed { key, from: said } in &table(schema).keys {
             let inherited = table(from)
                 .keys
                 .iter()
@@ -401,7 +401,7 @@ fn inherited_keys_are_inherited() {
                 "{} from {said}",
                 key.name
             );
-            let Some(value) = sample(schema, &key) else {
+            let Some(value) = sample(schema, key) else {
                 continue;
             };
             let line = format!("{} = {value}", key.name);
@@ -433,8 +433,8 @@ fn a_reload_does_what_is_declared() {
     let (mut tried, mut silent) = (0, Vec::new());
     for table in tables() {
         let old = config(table.schema, "").expect("the frame is valid");
-        for Listed { key, .. } in table.keys {
-            let Some(value) = sample(table.schema, &key) else {
+        for Listed { key, .. } in &table.keys {
+            let Some(value) = sample(table.schema, key) else {
                 continue;
             };
             let line = format!("{} = {value}", key.name);
@@ -479,7 +479,7 @@ fn haproxys_words_lead_to_the_key() {
         ("Timeouts", vec!["clitimeout", "srvtimeout", "contimeout"]),
     ] {
         for word in words {
-            let keys = table(schema).keys;
+            let keys = &table(schema).keys;
             let key = keys.iter().map(|listed| listed.key).find(|key| {
                 let plain = word.replace('_', "-");
                 key.haproxy.iter().any(|it| it.replace(' ', "-") == plain)

@@ -30,7 +30,7 @@ const ENABLED: [&str; 5] = ["EPOLL", "POLL", "SPLICE", "GETADDRINFO", "REUSEPORT
 /// Why it cannot be read.
 pub fn condition_holds(text: &str) -> Result<bool, String> {
     let process = |name: &str| std::env::var(name).ok();
-    holds(text, &Environment::new(&process))
+    holds(text, &Environment::new(&process, &[]))
 }
 
 /// Whether the condition holds; nothing at all does not.

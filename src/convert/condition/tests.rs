@@ -5,7 +5,7 @@ fn process(name: &str) -> Option<String> {
 }
 
 fn value(text: &str) -> Result<bool, String> {
-    holds(text, &Environment::new(&process))
+    holds(text, &Environment::new(&process, &[]))
 }
 
 #[test]

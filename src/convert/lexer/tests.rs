@@ -11,13 +11,13 @@ fn process(name: &str) -> Option<String> {
 }
 
 fn words(line: &str) -> Vec<String> {
-    let environment = Environment::new(&process);
+    let environment = Environment::new(&process, &[]);
     let words = split(line.as_bytes(), &environment).unwrap_or_else(|it| panic!("{line}: {it:?}"));
     words.into_iter().map(|word| word.text).collect()
 }
 
 fn problem(line: &str) -> (String, usize) {
-    let environment = Environment::new(&process);
+    let environment = Environment::new(&process, &[]);
     let problem = split(line.as_bytes(), &environment).expect_err(line);
     (problem.message, problem.column)
 }
@@ -54,7 +54,7 @@ fn a_line_is_split_as_haproxy_splits_it() {
 
 #[test]
 fn bytes_that_are_no_utf_8_are_latin_1() {
-    let environment = Environment::new(&process);
+    let environment = Environment::new(&process, &[]);
     let words = split(b"caf\xe9 \xc3\xa9", &environment).expect("words");
     assert_eq!((&*words[0].text, &*words[1].text), ("café", "é"));
 }
@@ -79,7 +79,7 @@ fn what_cannot_be_read_has_its_place() {
 
 #[test]
 fn a_variable_is_remembered_by_its_name() {
-    let environment = Environment::new(&process);
+    let environment = Environment::new(&process, &[]);
     let line = br#"":$ONE" "${NONE-x}:${ONE}" "${NONE}" plain"#;
     let words = split(line, &environment).expect("words");
     let written: Vec<Option<&str>> = words.iter().map(|it| it.written.as_deref()).collect();
@@ -99,7 +99,7 @@ fn a_variable_is_remembered_by_its_name() {
 proptest::proptest! {
     #[test]
     fn no_line_is_too_strange(line: Vec<u8>) {
-        let environment = Environment::new(&process);
+        let environment = Environment::new(&process, &[]);
         if let Err(problem) = split(&line, &environment) {
             assert!(problem.column <= line.len() + 1);
         }

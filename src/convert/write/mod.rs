@@ -27,7 +27,7 @@ pub(super) struct Carried<'a> {
     pub(super) proxies: &'a [Proxy],
     pub(super) choices: &'a [Choice],
     pub(super) pages: &'a [Proxy],
-    /// The files themselves have no proxy that listens.
+    /// No proxy listens, and that is meant.
     pub(super) silent: bool,
 }
 

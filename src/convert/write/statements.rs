@@ -24,7 +24,7 @@ impl<'a> StatementIndex<'a> {
         }
         let mut words: HashMap<&str, Vec<&str>> = HashMap::new();
         for table in keys::tables() {
-            for listed in table.keys {
+            for listed in &table.keys {
                 let known = words.entry(listed.key.name).or_default();
                 known.extend(listed.key.haproxy);
             }
