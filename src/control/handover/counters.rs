@@ -168,6 +168,20 @@ pub(super) fn since(before: &str, now: &str) -> Option<String> {
     (text.len() > nothing).then_some(text)
 }
 
+/// Texts of whole lines that together are `text`, each of at most `max` bytes if no line is longer.
+pub(super) fn split(text: &str, max: usize) -> Vec<String> {
+    let mut parts: Vec<String> = Vec::new();
+    for line in text.lines().skip(1) {
+        match parts.last_mut() {
+            Some(part) if part.len() + line.len() < max => {
+                let _ = writeln!(part, "{line}");
+            }
+            _ => parts.push(format!("{VERSION}\n{line}\n")),
+        }
+    }
+    parts
+}
+
 fn is_highest_value(name: &str) -> bool {
     ["rate_max", "conn_rate_max"].contains(&name) || MAXIMA.iter().any(|(it, _)| *it == name)
 }
@@ -389,6 +403,13 @@ mod tests {
             }
             assert_eq!(new.rate_max.load(Relaxed), 9);
         }
+        // In parts it is the same.
+        let parts = split(&later, 40);
+        assert!(parts.len() > 1);
+        let lines = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        let of_parts: Vec<String> = parts.iter().flat_map(|part| lines(part)).collect();
+        assert_eq!(of_parts, lines(&later));
+        assert!(parts.iter().all(|part| part.starts_with("1\n")));
         // What was cleared meanwhile takes nothing away.
         assert_eq!(since(&later, &go), None);
         assert_eq!(since("2\n", &go), None);

@@ -2,7 +2,7 @@
 //! message is sent at once or not at all.
 //!
 //! Control thread; only [`Link::send`] of a [`Channel`] may be called by others. The form of the messages: a word
-//! in the first line, then `NAME=VALUE` lines in any order. A reader ignores words and names that it does not
+//! in the first line, then `NAME=VALUE` lines in any order, or the text of `counters`. A reader ignores words and names that it does not
 //! know.
 
 use crate::sys::channel::{Channel, Message};

@@ -26,7 +26,7 @@
 //! | old | `older`: a process that is older still, and the upgrades since it served | the channel to it |
 //! | old | `moving`: it gives its sessions to the new process ([`leaving`]) | a channel for them |
 //! | old | `sessions`: how many it has now | |
-//! | old | `counters` | a file: what was counted since the last one; the last of all follows the last session |
+//! | old | `counters`, and in the next lines what was counted since the last one ([`counters`]), in any number of messages; the last of all follows the last session | |
 //! | new | `runtime`: a client of a runtime socket, what is known of it, its level and the socket | a connection to it |
 //!
 //! Invariants: until `go` the old process serves as if nothing had happened, and any failure leaves

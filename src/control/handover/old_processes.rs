@@ -11,8 +11,7 @@ use crate::live::{GlobalLive, OldProcess};
 use crate::state::{ControlHandle, ToControl};
 use crate::sys::channel::{Channel, Message};
 use std::fmt::Write;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -150,16 +149,8 @@ impl OldProcesses {
                 }
             }
             "counters" => {
-                let mut counters = String::new();
-                let read = fds
-                    .pop()
-                    .map(|fd| File::from(fd).read_to_string(&mut counters));
-                match read {
-                    Some(Ok(_)) => self.add_counters(counters).await,
-                    Some(Err(error)) => {
-                        tracing::warn!(%error, "counters of an old process not read");
-                    }
-                    None => {}
+                if let Some((_, counters)) = text.split_once('\n') {
+                    self.add_counters(counters.to_owned()).await;
                 }
             }
             "moving" => {

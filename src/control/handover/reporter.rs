@@ -1,35 +1,41 @@
 //! The old process's side after `go`: until its last session has ended it tells the new process how many it has
 //! and what they count, and takes the connections to its runtime socket that the new process passes on.
 //!
-//! Control thread, one task. Invariants: what was counted is told once, because each message has the difference to
-//! the one before; the last message comes after the last session.
+//! Control thread, one task. Invariants: what was counted is told once, because each report has the difference to
+//! the one before, and is kept until it is sent; it needs no descriptor, which the new process may be out of; the last
+//! message comes after the last session.
 
 use super::counters;
 use super::leaving::Leaving;
 use super::link::{Link, value, word};
 use super::old_processes::{Asker, OldProcesses, OlderChannel, PassedConnection};
-use super::successor::memory_file;
 use crate::state::Snapshot;
-use crate::sys::channel::{Channel, Message};
+use crate::sys::channel::{Channel, Message, TEXT_MAX};
 use crate::worker::order::Workers;
 use arc_swap::ArcSwap;
+use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval_at};
+use tokio::time::{MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// When the first report follows: workers have stopped accepting by then.
 const FIRST: Duration = Duration::from_millis(100);
 /// How often the new process is told, if there is something to tell.
 const EVERY: Duration = Duration::from_secs(1);
+/// Pause before the rest of a report is sent, if the new process has not read what came before.
+const AGAIN: Duration = Duration::from_millis(20);
 /// How long the last report may take, if the new process does not read.
 const LAST_MAX: Duration = Duration::from_secs(1);
+
+/// Longest message of a report, in bytes.
+const REPORT_MAX: usize = TEXT_MAX / 2;
 
 /// Connections that were passed on and wait for the admin thread; further ones are closed.
 pub const PASSED_MAX: usize = 16;
@@ -40,6 +46,8 @@ pub struct Reporter {
     channel: Arc<Channel>,
     /// As [`counters::write`] has it.
     counters: String,
+    /// Messages of the last report that are not sent yet.
+    unsent: VecDeque<String>,
     /// Since when this process takes no new sessions.
     since: Instant,
     /// Processes that have followed this one, which is the number of the round of moving.
@@ -70,6 +78,7 @@ impl Reporter {
         Self {
             channel,
             counters,
+            unsent: VecDeque::new(),
             since: Instant::now(),
             followers: 0,
         }
@@ -108,7 +117,13 @@ impl Reporter {
                     {
                         sessions = Some(now);
                     }
-                    self.report(&snapshot, |text, fds| link.send(text, fds));
+                    if self.unsent.is_empty() {
+                        self.collect(&snapshot);
+                    }
+                    self.send(|text| link.send(text, &[]));
+                }
+                () = sleep(AGAIN), if is_open && !self.unsent.is_empty() => {
+                    self.send(|text| link.send(text, &[]));
                 }
             }
         }
@@ -189,22 +204,24 @@ impl Reporter {
         )
     }
 
-    /// Sends what was counted since the last report, if anything was.
-    fn report(
-        &mut self,
-        snapshot: &Snapshot,
-        send: impl FnOnce(&str, &[BorrowedFd<'_>]) -> io::Result<()>,
-    ) {
+    /// Makes a report of what was counted since the last one.
+    fn collect(&mut self, snapshot: &Snapshot) {
         let counters = counters::write(snapshot, Instant::now());
-        let Some(more) = counters::since(&self.counters, &counters) else {
-            self.counters = counters;
-            return;
-        };
-        let result = memory_file("counters", &[more.as_bytes()])
-            .and_then(|file| send("counters", &[file.as_fd()]));
-        // What was not sent is part of the next report.
-        if result.is_ok() {
-            self.counters = counters;
+        if let Some(more) = counters::since(&self.counters, &counters) {
+            let parts = counters::split(&more, REPORT_MAX).into_iter();
+            self.unsent
+                .extend(parts.map(|part| format!("counters\n{part}")));
+        }
+        self.counters = counters;
+    }
+
+    /// Sends as much as the new process has room for.
+    fn send(&mut self, send: impl Fn(&str) -> io::Result<()>) {
+        while let Some(message) = self.unsent.front() {
+            if send(message).is_err() {
+                return;
+            }
+            self.unsent.pop_front();
         }
     }
 
@@ -219,9 +236,8 @@ impl Reporter {
                 // It is out of sight then; its sessions go on.
                 let _ = channel.send(&older.message(), &[older.channel.as_fd()]);
             }
-            self.report(&parts.snapshot.load_full(), |text, fds| {
-                channel.send(text, fds)
-            });
+            self.collect(&parts.snapshot.load_full());
+            self.send(|text| channel.send(text, &[]));
         });
         // A panic there would be logged.
         let _ = told.await;
@@ -252,8 +268,6 @@ mod tests {
     use crate::live::{GlobalLive, WorkerToken};
     use crate::state::test_config::{backend, config, server};
     use crate::state::{ControlHandle, Origin};
-    use std::fs::File;
-    use std::io::Read;
 
     struct Fixture {
         snapshot: Arc<ArcSwap<Snapshot>>,
@@ -263,7 +277,11 @@ mod tests {
 
     impl Fixture {
         /// A reporter that has handed over with its counters at 0, to run; and the new process's end.
-        fn new() -> (Self, impl Future<Output = ()>) {
+        fn new() -> (Self, impl Future<Output = ()> + use<>) {
+            Self::with_servers(&["s1".to_owned()])
+        }
+
+        fn with_servers(names: &[String]) -> (Self, impl Future<Output = ()> + use<>) {
             let now = Instant::now();
             let origin = Origin {
                 global: Arc::new(GlobalLive::new(now, 2)),
@@ -271,7 +289,8 @@ mod tests {
                 shards: 2,
                 now,
             };
-            let config = config(vec![backend("b", vec![server("s1")])]);
+            let servers = names.iter().map(|name| server(name)).collect();
+            let config = config(vec![backend("b", servers)]);
             let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::initial(&config, &origin)));
             let (control, _) = ControlHandle::new();
             let (passed, _) = mpsc::channel(1);
@@ -301,26 +320,31 @@ mod tests {
             )
         }
 
-        /// A session of so many bytes.
+        /// A session of so many bytes at each server.
         fn count(&self, bytes: u64) {
             let snapshot = self.snapshot.load();
-            let live = &snapshot.backends[0].as_ref().unwrap().servers[0].live;
-            live.traffic.mine(&WorkerToken::new(0)).bin.add(bytes);
+            for server in &snapshot.backends[0].as_ref().unwrap().servers {
+                let traffic = server.live.traffic.mine(&WorkerToken::new(0));
+                traffic.bin.add(bytes);
+            }
         }
 
-        /// The next message, and the text of its file.
-        async fn next(&self) -> Option<(String, String)> {
-            let Message { text, mut fds } = self.new.receive().await.unwrap()?;
-            let mut file = String::new();
-            if let Some(fd) = fds.pop() {
-                File::from(fd).read_to_string(&mut file).unwrap();
-            }
-            Some((word(&text).to_owned(), file))
+        /// The next message, which must need no descriptor.
+        async fn next(&self) -> Option<String> {
+            let Message { text, fds } = self.new.receive().await.unwrap()?;
+            assert!(
+                fds.is_empty(),
+                "a new process that is out of descriptors loses it: {text}"
+            );
+            Some(text)
         }
     }
 
-    fn bytes(file: &str) -> Option<u64> {
-        file.trim_end().rsplit_once("bin=")?.1.parse().ok()
+    /// The sum of a report.
+    fn bytes(text: &str) -> u64 {
+        let counts = text.split("bin=").skip(1);
+        let counts = counts.filter_map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+        counts.sum()
     }
 
     #[tokio::test]
@@ -328,20 +352,51 @@ mod tests {
         let (fixture, run) = Fixture::new();
         let new = async {
             fixture.new.send("version\nnumber=1", &[]).unwrap();
-            assert_eq!(fixture.next().await.unwrap().0, "process");
+            assert_eq!(word(&fixture.next().await.unwrap()), "process");
             fixture.count(5);
             let mut sum = 0;
             while sum < 5 {
-                let (word, file) = fixture.next().await.unwrap();
-                sum += bytes(&file).unwrap_or(0);
+                let text = fixture.next().await.unwrap();
+                sum += bytes(&text);
+                let word = word(&text);
                 assert!(word == "sessions" || word == "counters", "{word}");
             }
             fixture.count(7);
             fixture.stop.cancel();
-            while let Some((_, file)) = fixture.next().await {
-                sum += bytes(&file).unwrap_or(0);
+            while let Some(text) = fixture.next().await {
+                sum += bytes(&text);
             }
             assert_eq!(sum, 12);
+        };
+        tokio::join!(run, new);
+    }
+
+    /// A report of more than the channel has room for.
+    #[tokio::test]
+    async fn a_long_report_is_sent_in_parts_and_none_is_lost_or_sent_twice() {
+        let names: Vec<String> = (0..12_000)
+            .map(|number| format!("server{number}"))
+            .collect();
+        let (fixture, run) = Fixture::with_servers(&names);
+        let new = async {
+            fixture.new.send("version\nnumber=1", &[]).unwrap();
+            assert_eq!(word(&fixture.next().await.unwrap()), "process");
+            fixture.count(5);
+            let mut sum = 0;
+            let mut messages = 0;
+            while sum < 60_000 {
+                let text = fixture.next().await.unwrap();
+                assert!(text.len() <= REPORT_MAX + "counters\n".len());
+                messages += u32::from(text.starts_with("counters\n"));
+                sum += bytes(&text);
+            }
+            assert!(messages > 1);
+            fixture.count(7);
+            fixture.stop.cancel();
+            while let Some(text) = fixture.next().await {
+                sum += bytes(&text);
+            }
+            assert_eq!(sum, 12 * 12_000);
         };
         tokio::join!(run, new);
     }
@@ -356,8 +411,8 @@ mod tests {
             fixture.stop.cancel();
         };
         tokio::join!(run, stop);
-        let (word, file) = fixture.next().await.unwrap();
-        assert_eq!((&*word, bytes(&file)), ("counters", Some(3)));
+        let text = fixture.next().await.unwrap();
+        assert_eq!((word(&text), bytes(&text)), ("counters", 3));
         assert!(fixture.next().await.is_none());
     }
 }
