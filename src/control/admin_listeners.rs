@@ -7,7 +7,7 @@
 use super::inherited::Inherited;
 use super::loss;
 use crate::config::model::{BindAddress, RuntimeSocket as RuntimeApiSocket};
-use crate::sys::socket::{self, Address, FileId, Options};
+use crate::sys::socket::{self, Address, Adjust, FileId, Options};
 use crate::worker::ListenerId;
 use socket2::Socket;
 use std::io;
@@ -189,10 +189,10 @@ fn cannot_listen(api: &RuntimeApiSocket, error: &io::Error) -> String {
 }
 
 impl RuntimeListener {
-    /// Sets the options of a socket that another process has accepted from so far. What the system refuses is
-    /// logged, and leaves the socket as it was.
-    pub(super) fn adjust(&self, api: &RuntimeApiSocket) {
-        if let Err(error) = socket::adjust(&self.socket, &runtime_options(api)) {
+    /// Sets the options of a socket that another process has accepted from so far, by `adjust`. What the system
+    /// refuses is logged, and leaves the socket as it was.
+    pub(super) fn adjust(&self, api: &RuntimeApiSocket, adjust: Adjust) {
+        if let Err(error) = adjust(&self.socket, &runtime_options(api)) {
             tracing::warn!(path = api.place(), %error, "runtime socket stays as it was");
         }
     }

@@ -8,6 +8,7 @@ pub mod limits;
 pub mod listen_fds;
 pub mod raw;
 pub mod replaced;
+pub mod reset;
 pub mod service_manager;
 pub mod socket;
 pub mod users;

@@ -6,6 +6,7 @@
     reason = "the one place for calls that have no safe wrapper"
 )]
 
+use socket2::SockAddr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -119,18 +120,146 @@ pub fn set_rto_max(socket: BorrowedFd<'_>, most: Duration) -> io::Result<()> {
     /// Not in libc yet; `include/uapi/linux/tcp.h`.
     const TCP_RTO_MAX_MS: libc::c_int = 44;
     let millis = libc::c_int::try_from(most.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: the option takes one int, which the pointer and length describe.
+    set_option(socket, (libc::IPPROTO_TCP, TCP_RTO_MAX_MS), &millis)
+}
+
+/// A TCP option that is a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpOption {
+    /// `TCP_DEFER_ACCEPT`, in seconds; the kernel rounds up.
+    DeferAccept,
+    /// `TCP_FASTOPEN`: connections whose handshake is not complete; 0: it is off.
+    FastOpen,
+    /// `TCP_SAVE_SYN`: 1 keeps the SYN of each connection.
+    SaveSyn,
+}
+
+impl TcpOption {
+    fn number(self) -> libc::c_int {
+        match self {
+            Self::DeferAccept => libc::TCP_DEFER_ACCEPT,
+            Self::FastOpen => libc::TCP_FASTOPEN,
+            Self::SaveSyn => libc::TCP_SAVE_SYN,
+        }
+    }
+}
+
+/// Sets a TCP option.
+///
+/// # Errors
+/// Those of `setsockopt`; `ENOPROTOOPT` where the kernel does not have it.
+pub fn set_tcp_option(
+    socket: BorrowedFd<'_>,
+    option: TcpOption,
+    value: libc::c_int,
+) -> io::Result<()> {
+    set_option(socket, (libc::IPPROTO_TCP, option.number()), &value)
+}
+
+/// The value of a TCP option.
+///
+/// # Errors
+/// Those of `getsockopt`; `ENOPROTOOPT` where the kernel does not have it.
+pub fn tcp_option(socket: BorrowedFd<'_>, option: TcpOption) -> io::Result<libc::c_int> {
+    get_option(socket, (libc::IPPROTO_TCP, option.number()), 0)
+}
+
+/// A number that tells network namespaces apart (`SO_NETNS_COOKIE`, since Linux 5.14).
+///
+/// # Errors
+/// `ENOPROTOOPT` on older kernels.
+pub fn network_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    get_option(socket, (libc::SOL_SOCKET, libc::SO_NETNS_COOKIE), 0)
+}
+
+/// Longest key of [`set_md5_key`], in bytes.
+const MD5_KEY_MAX: usize = 80;
+
+/// `struct tcp_md5sig` of `include/uapi/linux/tcp.h`, which libc does not have.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Md5Key {
+    address: libc::sockaddr_storage,
+    flags: u8,
+    prefix_len: u8,
+    key_len: u16,
+    interface: libc::c_int,
+    key: [u8; MD5_KEY_MAX],
+}
+
+/// Sets the key of RFC 2385 for the peers at an address (`TCP_MD5SIG`). An empty one deletes it.
+///
+/// # Errors
+/// `InvalidInput` for a key of more than 80 bytes; `ENOENT` when there is none to delete; `ENOPROTOOPT` when the
+/// kernel has no such thing.
+pub fn set_md5_key(socket: BorrowedFd<'_>, address: &SockAddr, key: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(key.len()).unwrap_or(u16::MAX);
+    let size = usize::try_from(address.len()).unwrap_or(usize::MAX);
+    if key.len() > MD5_KEY_MAX || size > size_of::<libc::sockaddr_storage>() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: plain integers; all zeroes is a value of it.
+    let mut value: Md5Key = unsafe { MaybeUninit::zeroed().assume_init() };
+    value.key_len = length;
+    value.key[..key.len()].copy_from_slice(key);
+    // SAFETY: `address` has `size` bytes, which fit into the other one; the two do not overlap.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            address.as_ptr().cast::<u8>(),
+            (&raw mut value.address).cast::<u8>(),
+            size,
+        );
+    }
+    set_option(socket, (libc::IPPROTO_TCP, libc::TCP_MD5SIG), &value)
+}
+
+/// Plain data that the kernel reads and writes as options.
+trait OptionValue: Copy {}
+impl OptionValue for libc::c_int {}
+impl OptionValue for u64 {}
+impl OptionValue for Md5Key {}
+
+fn set_option<T: OptionValue>(
+    socket: BorrowedFd<'_>,
+    (level, option): (libc::c_int, libc::c_int),
+    value: &T,
+) -> io::Result<()> {
+    // SAFETY: the pointer and length describe `value`, plain data, which outlives the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            TCP_RTO_MAX_MS,
-            (&raw const millis).cast(),
-            socklen(size_of::<libc::c_int>()),
+            level,
+            option,
+            std::ptr::from_ref(value).cast(),
+            socklen(size_of::<T>()),
         )
     };
     if result == 0 {
         Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn get_option<T: OptionValue>(
+    socket: BorrowedFd<'_>,
+    (level, option): (libc::c_int, libc::c_int),
+    mut value: T,
+) -> io::Result<T> {
+    let mut len = socklen(size_of::<T>());
+    // SAFETY: the pointer and length describe `value`, plain data, which outlives the call; the kernel writes at
+    // most `len` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 {
+        Ok(value)
     } else {
         Err(io::Error::last_os_error())
     }
@@ -143,21 +272,7 @@ pub fn set_rto_max(socket: BorrowedFd<'_>, most: Duration) -> io::Result<()> {
 /// `EPERM` when the socket is bound to an interface already and this process has no `CAP_NET_RAW`; `ENOPROTOOPT` on
 /// older kernels.
 pub fn bind_to_index(socket: BorrowedFd<'_>, index: libc::c_int) -> io::Result<()> {
-    // SAFETY: the option takes one int, which the pointer and length describe.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_BINDTOIFINDEX,
-            (&raw const index).cast(),
-            socklen(size_of::<libc::c_int>()),
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    set_option(socket, (libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX), &index)
 }
 
 /// Returns free heap memory to the system, which the allocator would keep. Takes milliseconds if there is much

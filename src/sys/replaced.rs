@@ -1,6 +1,9 @@
 //! The processes that a new one takes over from (`haproxy -sf PID`): their listening sockets are
 //! duplicated, and they are signalled once the new process listens.
 //!
+//! HAProxy's pid file names the master (`-W`), and its workers have the sockets: they are looked at too. The master
+//! tells them what it is told, so they are not signalled.
+//!
 //! A duplicate is the same socket, so nothing that waits in it is lost when the old process closes
 //! its own. The kernel allows to duplicate (`pidfd_getfd(2)`, since Linux 5.6) where it allows to
 //! trace: root may, and another user of the same id unless the system forbids it. Where it does not,
@@ -46,6 +49,18 @@ struct ReplacedProcess {
 }
 
 impl ReplacedProcess {
+    /// The workers of a master: its children that run the same program.
+    fn workers(&self) -> Vec<Self> {
+        let workers = workers_of(self.pid).into_iter().map(|pid| Self {
+            pid,
+            pidfd: pidfd_open(pid, PidfdFlags::empty()).ok(),
+        });
+        // The number of one that has ended may be another process's by now.
+        workers
+            .filter(|worker| parent_of(worker.pid) == Some(self.pid))
+            .collect()
+    }
+
     fn signal(&self, signal: Signal) -> bool {
         let sent = match &self.pidfd {
             Some(pidfd) => pidfd_send_signal(pidfd, signal),
@@ -116,7 +131,12 @@ impl ReplacedProcesses {
     pub fn sockets(&self) -> (Vec<Socket>, Vec<(i32, io::Error)>) {
         let mut refused = Vec::new();
         let mut sockets = Vec::new();
-        for process in &self.processes {
+        let workers: Vec<_> = self
+            .processes
+            .iter()
+            .flat_map(ReplacedProcess::workers)
+            .collect();
+        for process in self.processes.iter().chain(&workers) {
             match process.sockets() {
                 Ok(more) => sockets.extend(more),
                 Err(error) => refused.push((process.pid.as_raw_nonzero().get(), error)),
@@ -164,7 +184,10 @@ impl ReplacedProcesses {
 
     /// Whether one of them listens on the unix socket at `path`.
     fn listens_at(&self, path: &Path) -> bool {
-        listener_of(path).is_some_and(|pid| self.processes.iter().any(|it| it.pid == pid))
+        let mut processes = self.processes.iter();
+        listener_of(path).is_some_and(|pid| {
+            processes.any(|it| it.pid == pid || workers_of(it.pid).contains(&pid))
+        })
     }
 
     /// Tells them that the new process serves.
@@ -192,6 +215,35 @@ impl Drop for ReplacedProcesses {
             self.tell(Signal::TTIN);
         }
     }
+}
+
+/// The children of a process that run the same program.
+fn workers_of(pid: Pid) -> Vec<Pid> {
+    let (Some(program), Ok(processes)) = (program_of(pid), fs::read_dir("/proc")) else {
+        return Vec::new();
+    };
+    let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let children = numbers
+        .filter_map(Pid::from_raw)
+        .filter(|it| parent_of(*it) == Some(pid));
+    children
+        .filter(|child| program_of(*child).as_ref() == Some(&program))
+        .collect()
+}
+
+/// The parent of a process, while there is one that this process can see.
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name before it is in parentheses and may have any characters.
+    let (_, behind) = stat.rsplit_once(") ")?;
+    Pid::from_raw(behind.split(' ').nth(1)?.parse().ok()?)
+}
+
+/// The path of the program that a process runs, also when another file has that path by now.
+fn program_of(pid: Pid) -> Option<String> {
+    let link = fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).ok()?;
+    let path = link.to_str()?;
+    Some(path.strip_suffix(" (deleted)").unwrap_or(path).to_owned())
 }
 
 /// The process that listens on the unix socket at `path`.
@@ -235,6 +287,33 @@ mod tests {
         let here = |socket: &Socket| socket.local_addr().unwrap().as_socket() == Some(address);
         assert_eq!(sockets.iter().filter(|socket| here(socket)).count(), 1);
         assert!(sockets.iter().all(|socket| socket.is_listener().unwrap()));
+    }
+
+    #[test]
+    fn the_workers_of_a_process_are_its_children_that_run_its_program() {
+        let mut other = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let child = Pid::from_raw(i32::try_from(other.id()).unwrap()).unwrap();
+        assert_eq!(parent_of(child), Some(getpid()));
+        assert!(!workers_of(getpid()).contains(&child), "another program");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(parent_of(child), None);
+
+        // The shell in parentheses is one more process of this program. It ends with its input.
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", "exec 3<&0; (read line <&3) & echo; wait"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(i32::try_from(shell.id()).unwrap()).unwrap();
+        std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        assert_eq!(workers_of(pid).len(), 1);
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
     }
 
     #[test]

@@ -134,6 +134,9 @@ pub fn join(first: &Socket, options: &Options) -> io::Result<Socket> {
     Ok(shard)
 }
 
+/// Sets the options of a listening socket that another process has opened.
+pub type Adjust = fn(&Socket, &Options) -> io::Result<()>;
+
 /// Sets the `options` that can still be changed of a listening socket that another process has opened.
 ///
 /// # Errors
@@ -350,6 +353,14 @@ pub fn file_id(path: &Path) -> io::Result<Option<FileId>> {
 pub fn interface_exists(name: &str) -> bool {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None);
     socket.is_ok_and(|socket| rustix::net::netdevice::name_to_index(&socket, name).is_ok())
+}
+
+/// Whether a new IPv6 socket refuses IPv4 where nothing else is said (`net.ipv6.bindv6only`).
+pub fn only_v6_by_default() -> bool {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP));
+    socket
+        .and_then(|socket| socket.only_v6())
+        .unwrap_or_default()
 }
 
 fn backlog(options: &Options) -> i32 {

@@ -24,13 +24,13 @@ use tempfile::TempDir;
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// A folder with a link to the program, and a configuration of one proxy.
-struct Haproxy {
+pub(crate) struct Haproxy {
     folder: TempDir,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Haproxy {
-    fn new(server: SocketAddr) -> Self {
+    pub(crate) fn new(server: SocketAddr) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::os::unix::fs::symlink(PROGRAM, folder.path().join("haproxy")).expect("a link");
         let haproxy = Self {
@@ -41,12 +41,12 @@ impl Haproxy {
         haproxy
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Writes its configuration; `global` are statements of that section.
-    fn write(&self, server: SocketAddr, global: &str) {
+    pub(crate) fn write(&self, server: SocketAddr, global: &str) {
         fs::write(
             self.path("haproxy.cfg"),
             config(self.address, server, global),
@@ -55,7 +55,7 @@ impl Haproxy {
     }
 
     /// The program, or another one, with these words.
-    fn command_of(&self, program: &Path, words: &[&str]) -> Command {
+    pub(crate) fn command_of(&self, program: &Path, words: &[&str]) -> Command {
         let mut command = Command::new(program);
         command
             .current_dir(self.folder.path())
@@ -68,7 +68,7 @@ impl Haproxy {
         self.command_of(&self.path("haproxy"), words)
     }
 
-    fn output(&self, words: &[&str]) -> Output {
+    pub(crate) fn output(&self, words: &[&str]) -> Output {
         self.command(words).output().expect("it starts")
     }
 
@@ -82,7 +82,7 @@ impl Haproxy {
 
     /// The process of the pid file. It is ended with the test.
     #[track_caller]
-    fn background(&self) -> Background {
+    pub(crate) fn background(&self) -> Background {
         let text = fs::read_to_string(self.path("pid")).expect("a pid file");
         Background(text.trim().parse().expect("a process id"))
     }
@@ -96,21 +96,21 @@ fn config(address: SocketAddr, server: SocketAddr, global: &str) -> String {
 }
 
 /// A process that is no child of the test.
-struct Background(i32);
+pub(crate) struct Background(pub(crate) i32);
 
 impl Background {
-    fn lives(&self) -> bool {
+    pub(crate) fn lives(&self) -> bool {
         // One that has ended may wait for its parent.
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0));
         stat.is_ok_and(|stat| !stat.contains(") Z "))
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0), signal).expect("it lives");
     }
 
     #[track_caller]
-    fn wait_end(&self) {
+    pub(crate) fn wait_end(&self) {
         eventually_true(STOP_WITHIN, "the end of the process", || !self.lives());
     }
 }
@@ -512,7 +512,7 @@ fn a_start_in_the_background_is_over_when_it_serves_or_has_failed() {
 }
 
 /// A server that is one byte of its own: what a client sends comes back.
-fn loaded(haproxy: &Haproxy, restart: impl FnOnce()) {
+pub(crate) fn loaded(haproxy: &Haproxy, restart: impl FnOnce()) {
     let load = Load::start(haproxy.address, 4);
     restart();
     let (served, failures) = load.end();
@@ -577,7 +577,7 @@ fn sf_loses_nothing_with_rlb_on_both_sides() {
 
 /// Waits until this process answers at a runtime socket, and no other one.
 #[track_caller]
-fn answers_at(socket: &Path, process: &Background) {
+pub(crate) fn answers_at(socket: &Path, process: &Background) {
     eventually_true(READY_WITHIN, "answers of the new process", || {
         (0..3).all(|_| pid_at(socket) == Some(process.0))
     });

@@ -16,6 +16,7 @@ mod documents;
 mod files;
 mod haproxy_files;
 mod haproxy_name;
+mod haproxy_sockets;
 mod harness;
 mod kernel;
 mod lab;

@@ -8,7 +8,7 @@ use crate::harness::ports;
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use crate::upgrade::{Next, on};
 use nix::sys::signal::Signal;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
 /// A reload can do it; an upgrade was refused because the old process listened there.
 #[test]
@@ -30,6 +30,43 @@ fn one_address_and_all_addresses_of_a_port_replace_each_other() {
         let (served, failures) = load.end();
         assert!(failures.is_empty(), "{before} {after}: {failures:#?}");
         assert!(served > 10, "{served}");
+        next.stop();
+    }
+}
+
+/// A socket that refuses IPv4 was taken over by a bind that does not say so, which refused IPv4 from then on.
+#[test]
+fn a_bind_that_takes_ipv4_and_one_that_refuses_it_replace_each_other() {
+    let peers = [Peer::start(Behaviour::Echo)];
+    let port = ports::free().port();
+    let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+    let config = |only: &str| {
+        let config = Config::new().frontend("").bind("BIND");
+        let config = config.server_with(peers[0].address(), "check = false");
+        let bind = format!("{{ address = \"[::]:{port}\"{only} }}");
+        config.to_string().replace("\"BIND\"", &bind)
+    };
+    let (only, both) = (config(", v6only = true"), config(""));
+    for (before, after, takes_v4) in [(&only, &both, true), (&both, &only, false)] {
+        let mut rlb = Rlb::start(before);
+        let mut stream = connect(v6);
+        echo(&mut stream, b"before");
+        assert_eq!(TcpStream::connect(v4).is_ok(), !takes_v4);
+        let load = Load::start(v6, 4);
+        rlb.rewrite(after);
+        rlb.signal(Signal::SIGUSR2);
+        let next = Next::of(&rlb);
+        drop(stream);
+        assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+        if takes_v4 {
+            echo(&mut connect(v4), b"served by the new one");
+        } else {
+            assert!(TcpStream::connect(v4).is_err());
+        }
+        let (served, failures) = load.end();
+        assert!(failures.is_empty(), "{takes_v4}: {failures:#?}");
+        assert!(served > 0, "{served}");
         next.stop();
     }
 }

@@ -12,8 +12,9 @@ use crate::config::model::{Bind, BindAddress, Config};
 use crate::state::RuntimeState;
 use crate::sys::listen_fds::{self, PassedSocket};
 use crate::sys::replaced::ReplacedProcesses;
+use crate::sys::reset;
 use crate::sys::service_manager::{self, ServiceManager, lasts};
-use crate::sys::socket::{self, Address, Options};
+use crate::sys::socket::{self, Address, Adjust, Options};
 use socket2::{SockAddr, Socket, Type};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -159,7 +160,10 @@ impl Inherited {
             let binds = binds.map_or(&[][..], Vec::as_slice);
             let is_api = address.as_ref().is_some_and(|it| api.contains(it));
             match address {
-                Some(address) if is_api || binds.iter().any(|bind| fits(&socket, bind)) => {
+                Some(address)
+                    if is_api && fits_api(&socket)
+                        || binds.iter().any(|bind| fits(&socket, bind)) =>
+                {
                     inherited.sockets.entry(address).or_default().push(socket);
                 }
                 // A duplicate; the old process has the socket.
@@ -199,9 +203,15 @@ impl Inherited {
         self.unused.as_deref()
     }
 
-    /// Whether another process accepts from the sockets until this one is in charge.
-    pub(super) fn is_shared(&self) -> bool {
-        self.shared
+    /// How the options are set when this process is in charge; `None`: no other process accepts from the sockets
+    /// until then.
+    pub(super) fn adjust_later(&self) -> Option<Adjust> {
+        let adjust: Adjust = match self.old {
+            // HAProxy sets more of them, and has told nothing.
+            Some(_) => reset::adjust,
+            None => socket::adjust,
+        };
+        self.shared.then_some(adjust)
     }
 
     /// Sets the options of a socket that was passed. Those of one that another process accepts from are set when
@@ -215,11 +225,16 @@ impl Inherited {
         socket::adjust(socket, options)
     }
 
-    /// Opens sockets where none was passed.
+    /// Opens sockets where none was passed. Beside one of the process before they do not listen until this process
+    /// is in charge.
     pub(super) fn open(&self, options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
-        match &self.old {
-            Some(old) => old.listen(options, shards),
-            None => socket::listen(options, shards),
+        match (&options.address, &self.old) {
+            // The process before listens on the port, at another address or with other options.
+            (Address::Tcp(address), _) if self.ports.contains(&address.port()) => {
+                socket::bind_beside(*address, options, shards)
+            }
+            (_, Some(old)) => old.listen(options, shards),
+            (_, None) => socket::listen(options, shards),
         }
     }
 
@@ -241,13 +256,7 @@ impl Inherited {
         }
         let inherited = sockets.len();
         if sockets.is_empty() {
-            sockets = match options.address {
-                // The process before listens on the port, at another address or with other options.
-                Address::Tcp(address) if self.ports.contains(&address.port()) => {
-                    socket::bind_beside(address, options, shards)?
-                }
-                _ => self.open(options, shards)?,
-            };
+            sockets = self.open(options, shards)?;
         }
         while sockets.len() < shards {
             // As long as the process before may stay in charge, no connection may wait in a socket that
@@ -293,7 +302,8 @@ fn duplicates(old: &ReplacedProcesses) -> impl Iterator<Item = PassedSocket> {
         tracing::warn!(pid, %error, "sockets of the old process not taken over: new ones join them");
     }
     tracing::info!(sockets = sockets.len(), "sockets of the old process found");
-    sockets.into_iter().map(|socket| PassedSocket {
+    let sockets = sockets.into_iter().filter(reset::can_be_taken_over);
+    sockets.map(|socket| PassedSocket {
         name: String::new(),
         socket,
     })
@@ -388,7 +398,13 @@ fn fits(socket: &Socket, bind: &Bind) -> bool {
     let BindAddress::Tcp(address) = &bind.address else {
         return true;
     };
-    (!is_v6_wildcard(address) || same_v6(socket, bind)) && is_on_interface(socket, bind)
+    same_v6(socket, address, bind.v6only) && is_on_interface(socket, bind)
+}
+
+/// The same for a runtime socket, which has no such options.
+fn fits_api(socket: &Socket) -> bool {
+    let address = socket.local_addr().ok().and_then(|it| it.as_socket());
+    address.is_none_or(|address| same_v6(socket, &address, None))
 }
 
 /// Whether it is bound to the interface of `bind`. While there is no interface of that name, a socket that
@@ -407,9 +423,16 @@ fn is_v6_wildcard(address: &SocketAddr) -> bool {
     address.is_ipv6() && address.ip().is_unspecified()
 }
 
-fn same_v6(socket: &Socket, bind: &Bind) -> bool {
-    bind.v6only
-        .is_none_or(|wanted| socket.only_v6().is_ok_and(|only| only == wanted))
+/// Whether it takes IPv4 as a bind at `address` would that says `wanted`.
+fn same_v6(socket: &Socket, address: &SocketAddr, wanted: Option<bool>) -> bool {
+    if !is_v6_wildcard(address) {
+        return true;
+    }
+    socket.only_v6().is_ok_and(|only| match wanted {
+        Some(wanted) => only == wanted,
+        // Beside a socket unit's no other one can be opened: the unit says it.
+        None => only == socket::only_v6_by_default() || !socket.reuse_port().unwrap_or(false),
+    })
 }
 
 #[cfg(test)]

@@ -7,11 +7,10 @@ use crate::config::diff::{BindOf, Side};
 use crate::config::model::{Bind, BindAddress, Config, Keepalive};
 use crate::state::Frontend;
 use crate::sys::service_manager;
-use crate::sys::socket::{self, Address, FileId, Options};
+use crate::sys::socket::{self, Address, Adjust, FileId, Options};
 use crate::worker::{Listener, ListenerId};
 use socket2::Socket;
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
 /// A bind and its sockets.
@@ -83,7 +82,7 @@ impl Entry {
     }
 
     /// Sets the options of its sockets by `set`. What the system refuses is logged, and leaves that socket as it was.
-    pub(super) fn set_options(&self, set: fn(&Socket, &Options) -> io::Result<()>) {
+    pub(super) fn set_options(&self, set: Adjust) {
         let options = options(&self.of.bind, self.tuning, false);
         for shard in &self.shards {
             if let Err(error) = set(shard, &options) {

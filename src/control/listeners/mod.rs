@@ -20,7 +20,7 @@ use crate::config::diff::{BindAction, BindOf, Side, binds, match_binds};
 use crate::config::model::{Bind, Config};
 use crate::state::Snapshot;
 use crate::sys::service_manager::ServiceManager;
-use crate::sys::socket::{self, Options};
+use crate::sys::socket::{self, Adjust, Options};
 use crate::worker::{Listener, ListenerId};
 use entry::{Entry, Tuning, Tunings, options, shown};
 use socket2::Socket;
@@ -38,8 +38,8 @@ pub struct Listeners {
     next: u64,
     /// Who keeps the sockets over a crash.
     manager: ServiceManager,
-    /// Another process accepts from some of them until this one is in charge.
-    shared: bool,
+    /// Sets the options when this process is in charge; `None`: no other one accepts from them until then.
+    adjust: Option<Adjust>,
 }
 
 /// Which of the binds that have lost what they listen on are opened again.
@@ -76,7 +76,7 @@ impl Listeners {
             workers: config.global.threads,
             next: 0,
             manager: inherited.manager(),
-            shared: inherited.is_shared(),
+            adjust: inherited.adjust_later(),
         };
         let open = |bind: &Bind, options: &Options, shards| inherited.listen(bind, options, shards);
         let prepared = table.prepare_by(config, (maxconn, &Reopen::All), open)?;
@@ -88,15 +88,13 @@ impl Listeners {
     }
 
     /// Sets the options of sockets that another process has accepted from so far: this process is in charge now.
-    /// What the system refuses is logged, and leaves that socket as it was. `false`: there are none.
-    pub(super) fn adjust(&mut self) -> bool {
-        if !std::mem::take(&mut self.shared) {
-            return false;
-        }
+    /// What the system refuses is logged, and leaves that socket as it was. What sets them; `None`: there are none.
+    pub(super) fn adjust(&mut self) -> Option<Adjust> {
+        let adjust = self.adjust.take()?;
         for entry in &self.entries {
-            entry.set_options(socket::adjust);
+            entry.set_options(adjust);
         }
-        true
+        Some(adjust)
     }
 
     /// Who keeps them over a crash.

@@ -217,10 +217,10 @@ impl Reloader {
         runtime: Vec<RuntimeSocket>,
         workers: &Workers,
     ) {
-        if self.state.listeners.adjust() {
+        if let Some(adjust) = self.state.listeners.adjust() {
             let api = self.current.runtime_api.iter().flat_map(|api| &api.sockets);
             for (listener, api) in self.state.runtime.iter().zip(api) {
-                listener.adjust(api);
+                listener.adjust(api, adjust);
             }
         }
         let snapshot = self.snapshot.load_full();
