@@ -389,7 +389,7 @@ fn fault_27_the_running_process_tells_what_differs() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("one JSON object");
     assert_eq!(json["needs_restart"], true);
     // It was only a dry run.
-    assert!(scene.rlb.events().with("reload").is_empty());
+    assert!(scene.rlb.events().with("reloaded").is_empty());
     assert_eq!(scene.ask("show config"), in_force);
     assert_eq!(run(&scene, &["reload"]).0, Some(0));
     let now = scene.ask("show config");
