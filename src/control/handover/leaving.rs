@@ -32,8 +32,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Sessions in one message: its descriptors are two each and a file.
-const SESSIONS_MAX: usize = (FDS_MAX - 1) / 2;
+/// Sessions in one message. Its descriptors are two each and a file, so there could be 31 ([`FDS_MAX`]); but those of
+/// one message pause together, and are served one after the other when they have moved.
+const SESSIONS_MAX: usize = 8;
+const _: () = assert!(2 * SESSIONS_MAX < FDS_MAX);
 /// How long the new process may take to answer. The sessions pause meanwhile.
 const TAKEN_MAX: Duration = Duration::from_secs(2);
 /// Pauses between two passes over the sessions of a worker: after one in which something moved, and the longest.
