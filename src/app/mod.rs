@@ -202,10 +202,14 @@ async fn start(
     let runtime = core.runtime(api.places, connections, &reload);
     let admin = core.spawn_admin((changes, runtime), reserve)?;
     let control = spawn_critical(control.run(stops.checks.clone()));
-    take_over(predecessor, &core, (decided, inherited.unused())).await?;
-    start.write_pid_file()?;
+    take_over(predecessor.as_ref(), &core, (decided, inherited.unused())).await?;
+    start.write_pid_file(predecessor.is_some())?;
     // Only now: what is accepted before would be lost if the old process stayed in charge.
     reloader.accept(stats, api.sockets, &core.workers).await;
+    if let Some(predecessor) = predecessor {
+        // It closes sockets that others here replace when it hears of this process.
+        predecessor.follow(&core.old_processes);
+    }
     admin.enter(Phase::Ready);
     manager.notify(&[NotifyState::Ready]);
     inherited.store();
@@ -229,10 +233,9 @@ async fn start(
 }
 
 /// Reports to the predecessor that this process is ready, waits until this process is in charge, takes over what
-/// the predecessor has decided since it sent `before`, adds its counters to its own, and follows it from then on.
-/// Nothing, if there is none.
+/// the predecessor has decided since it sent `before`, and adds its counters to its own. Nothing, if there is none.
 async fn take_over(
-    predecessor: Option<Predecessor>,
+    predecessor: Option<&Predecessor>,
     core: &Core,
     (before, unused): (RuntimeState, Option<&[usize]>),
 ) -> Result<(), Error> {
@@ -258,7 +261,6 @@ async fn take_over(
     if core.control.report(apply).await && core.control.report(count).await {
         let _ = (applied.await, counted.await);
     }
-    predecessor.follow(&core.old_processes);
     Ok(())
 }
 

@@ -124,12 +124,16 @@ impl Running {
     async fn leave(&self, handed_over: HandedOver) -> (Task<()>, CancellationToken) {
         let HandedOver {
             moves,
-            reporter,
+            mut reporter,
             left,
             ..
         } = handed_over;
         let sessions = self.core.global.active.get();
         tracing::info!(sessions, "no new sessions here; those that run go on");
+        if !left.is_empty() {
+            // Others may take their place, and listen once it serves.
+            reporter.wait_until_followed().await;
+        }
         self.core.workers.handed_over(left).await;
         self.core.control.report(ToControl::HandedOver).await;
         if let Some(watchdog) = &self.watchdog {

@@ -42,13 +42,19 @@ pub struct Start {
 }
 
 impl Start {
-    /// Writes the pid file.
+    /// Writes the pid file. `alone`: no other process serves any more, so that a failure is only logged.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub(super) fn write_pid_file(&self) -> Result<(), Error> {
+    pub(super) fn write_pid_file(&self, alone: bool) -> Result<(), Error> {
         let written = self.pid_file.as_deref().map_or(Ok(()), write_pid);
-        written.map_err(system("cannot write the pid file"))
+        match written.map_err(system("cannot write the pid file")) {
+            Err(error) if alone => {
+                tracing::error!("{error}");
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     /// Tells the old processes and the one that waits that this process serves.
@@ -95,7 +101,7 @@ mod tests {
             pid_file: Some(path.clone()),
             ..Start::default()
         };
-        start.write_pid_file().unwrap();
+        start.write_pid_file(false).unwrap();
         let written = fs::read_to_string(&path).unwrap();
         assert_eq!(written, format!("{}\n", std::process::id()));
         assert_eq!(fs::read_to_string(&target).unwrap(), "precious");

@@ -3,12 +3,29 @@
 //!
 //! Invariant: a descriptor is taken over at most once, and never one that this process has opened itself.
 //! Called once by the composition root, before it opens anything.
-//! itself. Called once by the composition root, before it opens anything.
 
 use super::raw;
 use socket2::Socket;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Whether another program than rlb and its service manager's store has sockets that this process listens on.
+static OTHERS: AtomicBool = AtomicBool::new(false);
+
+/// Tells the next process of an upgrade the same.
+pub const OTHERS_VARIABLE: &str = "RLB_SOCKETS_OF_OTHERS";
+
+/// Notes that another program (a socket unit) has opened sockets that this process listens on.
+pub fn note_others() {
+    OTHERS.store(true, Relaxed);
+}
+
+/// Whether another program may have the listening sockets of this process: an option that is set to take a socket out of
+/// use would hold for that program, too.
+pub fn others_have_them() -> bool {
+    OTHERS.load(Relaxed) || std::env::var_os(OTHERS_VARIABLE).is_some()
+}
 
 /// The first passed descriptor (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;

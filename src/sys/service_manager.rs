@@ -205,6 +205,13 @@ pub fn name(address: &Address) -> String {
     })
 }
 
+/// Whether rlb has opened the socket of this name, and stored it. Units end in `.socket`, and what others have opened
+/// and passed under a number is theirs.
+pub fn is_stored(name: &str) -> bool {
+    let ours = name.starts_with("tcp-") || name.starts_with("unix-");
+    ours && !name.ends_with(".socket")
+}
+
 /// The descriptor whose socket is stored under this name.
 pub fn descriptor_of(name: &str) -> Option<i32> {
     name.strip_prefix("fd-")?.parse().ok()
@@ -246,6 +253,17 @@ mod tests {
         let mut text = [0; 200];
         let length = socket.recv(&mut text).unwrap();
         String::from_utf8(text[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_stored_socket_is_told_from_one_of_a_unit() {
+        let address = Address::Tcp(([127, 0, 0, 1], 80).into());
+        assert!(is_stored(&name(&address)));
+        assert!(is_stored(&name(&Address::Unix("/run/s".into()))));
+        for other in ["rlb.socket", "tcp-80.socket", "unknown", "connection", ""] {
+            assert!(!is_stored(other), "{other}");
+        }
+        assert!(!is_stored(&name(&Address::Descriptor(3))));
     }
 
     #[test]

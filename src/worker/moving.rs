@@ -169,6 +169,8 @@ impl ArrivingSession {
     /// As the relay of a worker takes it. Its slots are beside the limits of its frontend: it was admitted already.
     pub(super) fn detached(self, id: SessionId, worker_stats: &WorkerStats) -> Option<Detached> {
         let WorkerStats { token, global, .. } = worker_stats;
+        // What a side was silent for counts on while the session is in neither process.
+        let away = u64::try_from(self.pause().as_millis()).unwrap_or(u64::MAX);
         let conn = ConnSlot::take(global, &self.frontend.live, ConnLimits::NONE, token)?;
         let backend = BackendSlot::take(&self.backend.live, token);
         let server = Slot::take(&self.server.live, token);
@@ -179,7 +181,11 @@ impl ArrivingSession {
             (Arc::clone(&self.server.spec), server),
             self.moved,
         );
-        let sides = self.sides;
+        let sides = self.sides.map(|side| DetachedSide {
+            silent: side.silent.saturating_add(away),
+            unacked: side.unacked.map(|ago| ago.saturating_add(away)),
+            ..side
+        });
         Some(Detached { sides, stats })
     }
 }
@@ -212,7 +218,9 @@ impl<'a> Fields<'a> {
         let server = backend.servers.iter().find(|it| &*it.spec.name == server)?;
         // When the server went down, the sessions that were here were ended. One that comes later stays where it is.
         let ends = server.spec.shutdown_sessions_on_down;
-        let down = server.status.oper == OperState::Stopped;
+        // Maintenance ends no sessions.
+        let status = &server.status;
+        let down = status.oper == OperState::Stopped && !status.admin.is_maint();
         let objects = (
             Arc::clone(frontend),
             Arc::clone(backend),

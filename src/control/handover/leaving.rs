@@ -125,8 +125,7 @@ impl Leaving {
             };
             let count = part.sessions.len();
             if count > 0 {
-                let answer = self.give(&part.sessions).await;
-                let goes_on = matches!(answer, Answer::Taken(_));
+                let (answer, goes_on) = self.give(&part.sessions).await;
                 let back = refused(part.sessions, &answer);
                 pass.refused += back.len();
                 pass.moved += count - back.len();
@@ -142,19 +141,24 @@ impl Leaving {
         }
     }
 
-    /// Gives sessions to the new process and waits for its answer.
-    async fn give(&self, sessions: &[LeavingSession]) -> Answer {
+    /// Gives sessions to the new process and waits for its answer. Returns it, and whether others may be given.
+    async fn give(&self, sessions: &[LeavingSession]) -> (Answer, bool) {
         if let Err(error) = self.send(sessions) {
             tracing::warn!(%error, "sessions stay in this process");
-            return Answer::None;
+            return (Answer::None, false);
         }
         match timeout(TAKEN_MAX, self.link.receive()).await {
-            Ok(Ok(Some(message))) => Answer::of_message(&message.text),
+            Ok(Ok(Some(message))) => {
+                let answer = Answer::of_message(&message.text);
+                let goes_on = matches!(answer, Answer::Taken(_));
+                (answer, goes_on)
+            }
             Ok(Ok(None) | Err(_)) => {
                 tracing::warn!("the new process takes no more sessions");
-                Answer::None
+                (Answer::None, false)
             }
-            Err(_) => self.take_back(),
+            // Nothing can be received any more, so nothing more may be given, whatever the answer was.
+            Err(_) => (self.take_back(), false),
         }
     }
 

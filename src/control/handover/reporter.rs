@@ -31,6 +31,8 @@ const FIRST: Duration = Duration::from_millis(100);
 const EVERY: Duration = Duration::from_secs(1);
 /// Pause before the rest of a report is sent, if the new process has not read what came before.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How long the new process may take from `go` until it serves.
+const FOLLOWED_MAX: Duration = Duration::from_secs(2);
 /// How long the last report may take, if the new process does not read.
 const LAST_MAX: Duration = Duration::from_secs(1);
 
@@ -52,6 +54,8 @@ pub struct Reporter {
     since: Instant,
     /// Processes that have followed this one, which is the number of the round of moving.
     followers: u32,
+    /// A message that was received before [`Reporter::run`].
+    first: Option<Message>,
 }
 
 /// The first version of the messages in which a new process takes sessions.
@@ -81,7 +85,19 @@ impl Reporter {
             unsent: VecDeque::new(),
             since: Instant::now(),
             followers: 0,
+            first: None,
         }
+    }
+
+    /// Waits for the first message of the new process, which it sends once it serves; at most for [`FOLLOWED_MAX`].
+    pub async fn wait_until_followed(&mut self) {
+        let channel = Arc::clone(&self.channel);
+        let received = spawn_blocking(move || {
+            channel.set_timeout(FOLLOWED_MAX)?;
+            channel.receive()
+        });
+        // A process that has ended is noticed later, too.
+        self.first = received.await.ok().and_then(Result::ok).flatten();
     }
 
     /// Reports until `stop`, which comes after the last session has ended.
@@ -99,6 +115,9 @@ impl Reporter {
         let mut ticks = interval_at((Instant::now() + FIRST).into(), EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sessions = None;
+        if let Some(first) = self.first.take() {
+            is_heard = self.take(&link, &parts, first).await;
+        }
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,

@@ -7,6 +7,7 @@ use super::{BEGIN, Program, READS_UNUSED, Reporter, VARIABLE};
 use crate::state::{Snapshot, overrides};
 use crate::stats::servers_state;
 use crate::sys::channel::{Channel, FDS_MAX, Message};
+use crate::sys::listen_fds;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
@@ -166,7 +167,11 @@ impl Successor {
 }
 
 fn launch(program: &Program, theirs: OwnedFd) -> io::Result<Child> {
-    Command::new(&program.path)
+    let mut command = Command::new(&program.path);
+    if listen_fds::others_have_them() {
+        command.env(listen_fds::OTHERS_VARIABLE, "1");
+    }
+    command
         .arg0(&program.name)
         .args(&program.arguments)
         .env(VARIABLE, BEGIN)

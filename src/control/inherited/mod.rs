@@ -89,6 +89,13 @@ impl Inherited {
         let mut sockets = passed.sockets;
         // A number that the configuration has is meant, whatever the name is.
         let numbers: HashSet<i32> = binds(config).filter_map(number).collect();
+        if !numbers.is_empty()
+            || sockets
+                .iter()
+                .any(|it| !service_manager::is_stored(&it.name))
+        {
+            listen_fds::note_others();
+        }
         for PassedSocket { name, socket } in &mut sockets {
             if numbers.contains(&socket.as_raw_fd()) {
                 *name = service_manager::name(&Address::Descriptor(socket.as_raw_fd()));
@@ -122,7 +129,12 @@ impl Inherited {
         let sockets = received.sockets.len();
         tracing::info!(from = received.from, sockets, "taking over");
         let ports = received.sockets.iter().filter_map(|it| port(&it.socket));
-        let ports = ports.collect();
+        let ports = if listen_fds::others_have_them() {
+            // Whoever has opened them goes on listening there.
+            HashSet::new()
+        } else {
+            ports.collect()
+        };
         let mut inherited = Self::sort(received.sockets, config, manager);
         inherited.shared = true;
         inherited.ports = ports;

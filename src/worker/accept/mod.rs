@@ -16,6 +16,7 @@ use crate::live::{Cause, Phase, ShortageStep, Termination};
 use crate::state::{Frontend, FrontendId};
 use crate::sys::accept::{self, Connection, Failure};
 use crate::sys::limits::{is_out_of_descriptors, out_of_descriptors};
+use crate::sys::listen_fds;
 use crate::sys::raw::{self, Owned};
 use crate::sys::socket;
 use socket2::Socket;
@@ -271,7 +272,8 @@ impl accept::Acceptor for Acceptor {
 impl Acceptor {
     /// Accepts the connections whose handshakes have begun. New ones go to other sockets.
     async fn finish_handshakes(&self) -> io::Result<()> {
-        if socket::leave_address(self.socket.get_ref()).is_err() {
+        let is_shared = listen_fds::others_have_them();
+        if is_shared || socket::leave_address(self.socket.get_ref()).is_err() {
             // The kernel resets them then, as at any close.
             return Ok(());
         }
