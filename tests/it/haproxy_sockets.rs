@@ -72,8 +72,9 @@ fn sf_takes_over_from_the_workers_of_a_master() {
         let pid = master.0.to_string();
         let started = haproxy.output(&[&words[..], &["-sf", &pid]].concat());
         assert!(started.status.success(), "{started:?}");
-        master.wait_end();
     });
+    // Its worker waits for the sessions that the load had.
+    master.wait_end();
     let ours = haproxy.background();
     answers_at(&socket, &ours);
     std::os::unix::net::UnixStream::connect(&other).expect("the unix bind");

@@ -46,7 +46,9 @@ fn health_is_forced_and_checks_are_switched_off_and_on() {
             ("disable agent be/s1", "\n"),
         ],
     );
-    assert_eq!(fixture.rlb.status("s1"), "DOWN");
+    // The check at the start may have passed since.
+    let status = fixture.rlb.status("s1");
+    assert!(status.starts_with("DOWN"), "{status}");
     assert_eq!(hear(fixture.rlb.address()).0, "2");
     let events = fixture.rlb.events();
     assert_eq!(

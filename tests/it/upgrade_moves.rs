@@ -337,6 +337,10 @@ fn what_the_new_process_does_not_have_stays_and_is_offered_to_the_next() {
     assert_eq!(left.matches(" fe=other ").count(), 40, "{left}");
     // What waits there to be stored would keep the other's socket open.
     rlb.notified("");
+    // The first process finishes handshakes there for a moment.
+    eventually_true(STOP_WITHIN, "nobody listens", || {
+        !ports::is_listened_on(other)
+    });
 
     rlb.rewrite(&both);
     assert!(upgrade(&socket).status.success());
