@@ -119,8 +119,8 @@ impl Running {
     }
 
     /// After a handover the other process checks, decides and reports; this one has only its sessions left. The
-    /// other process accepts what waits in the sockets, except for those of the listeners in `left`. Returns the task that tells it of the sessions, and what
-    /// tells that task that they have ended.
+    /// other process accepts what waits in the sockets, except for those of the listeners in `left`. Returns the
+    /// task that tells it of the sessions, and what tells that task that they have ended.
     async fn leave(&self, handed_over: HandedOver) -> (Task<()>, CancellationToken) {
         let HandedOver {
             moves,

@@ -1,7 +1,8 @@
 //! The data path: one thread per core, each with its own runtime, listeners and sessions.
 //!
 //! A connection may be handed to another worker right after its accept ([`hand_off`]). Its session connects and
-//! relays on one worker, which it leaves only at an upgrade, for another process ([`moving`]). Start reading at [`session`].
+//! relays on one worker, which it leaves only at an upgrade, for another process ([`moving`]). Start reading at
+//! [`session`].
 
 mod accept;
 mod client_watch;

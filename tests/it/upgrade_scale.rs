@@ -139,7 +139,7 @@ async fn read_all(mut stream: impl AsyncReadExt + Unpin, shared: &Shared, timed:
     0
 }
 
-/// Writes large messages until all stop: how many.
+/// Writes large messages until all stop: how many. The pauses are the pace of the load.
 async fn write_until_stop(
     mut stream: impl AsyncWriteExt + Unpin,
     shared: &Shared,

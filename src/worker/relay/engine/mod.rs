@@ -1,10 +1,10 @@
 //! The relay's sessions and their events. Runs on a worker.
 //!
-//! There is one epoll instance, edge-triggered. A descriptor is added once and removed by closing it. A
-//! server's socket has write interest from the start, because that reports the server's answer; a client's
-//! socket gets it after a short write. A turn takes a batch of events, notes their flags, and serves each
-//! session concerned once. A session that does not finish within its share waits for the next turn, after all
-//! others.
+//! There is one epoll instance, edge-triggered. A descriptor is added once. It is removed by closing it, or explicitly
+//! when its session leaves for another process ([`moving`]), which has the socket open too. A server's socket has
+//! write interest from the start, because that reports the server's answer; a client's socket gets it after a short
+//! write. A turn takes a batch of events, notes their flags, and serves each session concerned once. A session that
+//! does not finish within its share waits for the next turn, after all others.
 //!
 //! A panic while serving a session ends that session and no other.
 
