@@ -153,12 +153,12 @@ impl Leaving {
                 let goes_on = matches!(answer, Answer::Taken(_));
                 (answer, goes_on)
             }
-            Ok(Ok(None) | Err(_)) => {
+            Ok(Ok(None)) => {
                 tracing::warn!("the new process takes no more sessions");
                 (Answer::None, false)
             }
             // Nothing can be received any more, so nothing more may be given, whatever the answer was.
-            Err(_) => (self.take_back(), false),
+            Ok(Err(_)) | Err(_) => (self.take_back(), false),
         }
     }
 
@@ -174,7 +174,7 @@ impl Leaving {
         self.link.send(&format!("move\nsessions={count}"), &fds)
     }
 
-    /// The new process has not answered in time.
+    /// The new process has not answered in time, or its answer cannot be read.
     fn take_back(&self) -> Answer {
         if let Some(message) = self.link.last_received() {
             return Answer::of_message(&message.text);
