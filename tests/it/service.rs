@@ -179,20 +179,18 @@ fn the_watchdog_hears_from_us_until_the_end() {
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
 }
 
-/// The thread of a process with this `name`.
+/// The thread of a process with this `name`. A thread gets its name when it first runs, which may be
+/// after the process has said that it is ready.
 fn thread(process: u32, name: &str) -> String {
-    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
     let named = |path: &std::path::Path| {
         std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
     };
-    let mut tasks = tasks.flatten().map(|task| task.path());
-    let task = tasks
-        .find(|path| named(path))
-        .expect("a thread of this name");
-    task.file_name()
-        .expect("a number")
-        .to_string_lossy()
-        .into_owned()
+    eventually(TIMEOUT, "a thread of this name", || {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("it runs");
+        let mut tasks = tasks.flatten().map(|task| task.path());
+        let task = tasks.find(|path| named(path))?;
+        Some(task.file_name()?.to_string_lossy().into_owned())
+    })
 }
 
 /// A tracer stops one worker, as an endless loop would; all other threads run.
