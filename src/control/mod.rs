@@ -408,16 +408,18 @@ impl Control {
                 return;
             }
         }
-        let snapshot = self.parts.snapshot.load();
-        let at = self.servers.get(uid);
-        let server = at.and_then(|at| {
-            let backend = snapshot.backend(at.backend)?;
-            backend.servers.get(at.index)
-        });
         let known = |live: &ServerLive| self.suspects.iter().any(|(one, _)| one.uid == live.uid);
-        if let Some(server) = server.filter(|server| !known(&server.live)) {
-            self.suspects.push((Arc::clone(&server.live), now));
+        if let Some(live) = self.live(uid).filter(|live| !known(live)) {
+            self.suspects.push((live, now));
         }
+    }
+
+    /// The counters of a server that is in force.
+    fn live(&self, uid: u64) -> Option<Arc<ServerLive>> {
+        let at = self.servers.get(uid)?;
+        let snapshot = self.parts.snapshot.load();
+        let server = snapshot.backend(at.backend)?.servers.get(at.index)?;
+        Some(Arc::clone(&server.live))
     }
 
     /// Does what follows from a publication: log lines and orders to workers.
@@ -433,6 +435,10 @@ impl Control {
         ];
         for (servers, cause) in ended {
             if !servers.is_empty() {
+                let now = Instant::now();
+                for live in servers.iter().filter_map(|uid| self.live(*uid)) {
+                    live.end_sessions(now, cause);
+                }
                 let servers = ServerSet::new(servers);
                 let order = Order::EndSessions { servers, cause };
                 self.parts.workers.tell_all(&order).await;

@@ -10,10 +10,11 @@ use super::load::Load;
 use super::old_processes::OldProcess;
 use super::reloads::Reloads;
 use super::sharded::{Counter, Level, Shards};
+use super::termination::Cause;
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -197,6 +198,8 @@ pub struct ServerLive {
     suspect: AtomicBool,
     /// Smoothed time of a connect, µs; 0 before the first.
     usual_connect: AtomicU32,
+    /// When all its sessions were ended last, and why.
+    sessions_ended: Mutex<Option<(Instant, Cause)>>,
 }
 
 impl ServerLive {
@@ -213,7 +216,26 @@ impl ServerLive {
             failed_connects: AtomicU32::new(0),
             suspect: AtomicBool::new(false),
             usual_connect: AtomicU32::new(0),
+            sessions_ended: Mutex::new(None),
         }
+    }
+
+    /// All sessions that it has had until `now` end. To be called before the workers are told so.
+    pub fn end_sessions(&self, now: Instant, cause: Cause) {
+        *self.sessions_ended() = Some((now, cause));
+    }
+
+    /// Why a session that it has had since `established` has to end, if it has. For a session that comes to a worker
+    /// which may have ended those that it had before.
+    pub fn ended_since(&self, established: Instant) -> Option<Cause> {
+        let ended = *self.sessions_ended();
+        let (_, cause) = ended.filter(|(at, _)| established <= *at)?;
+        Some(cause)
+    }
+
+    fn sessions_ended(&self) -> MutexGuard<'_, Option<(Instant, Cause)>> {
+        let ended = self.sessions_ended.lock();
+        ended.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connect has failed by the server's fault, or got no answer in time. `true` when the server becomes

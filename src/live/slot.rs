@@ -1,4 +1,4 @@
-//! Guards, the only way to change a gauge. Taken and dropped on a worker.
+//! Guards, the only way to change a gauge. Taken and dropped on a worker, except for [`ConnSlot::reserve`].
 //!
 //! A [`ConnSlot`] is a client connection's slot in the process and its frontend, a [`Slot`] a session's slot on
 //! a backend or server. Dropping one frees the slot, however the session ended.
@@ -61,6 +61,31 @@ impl ConnSlot {
             frontend: Arc::clone(frontend),
             worker,
         })
+    }
+
+    /// A slot for a session that its frontend has admitted in another process, or `None` when this process has
+    /// `limit` sessions. On any thread; the `worker` that goes on with the session calls
+    /// [`ConnSlot::count_maximum`].
+    pub fn reserve(
+        global: &Arc<GlobalLive>,
+        frontend: &Arc<FrontendLive>,
+        limit: u32,
+        worker: usize,
+    ) -> Option<Self> {
+        global.active.raise_below(limit)?;
+        frontend.active.raise();
+        global.load.of(worker).raise();
+        Some(Self {
+            global: Arc::clone(global),
+            frontend: Arc::clone(frontend),
+            worker,
+        })
+    }
+
+    /// Has the sessions of the frontend count for their maximum.
+    pub fn count_maximum(&self, token: &WorkerToken) {
+        let now = self.frontend.active.get();
+        self.frontend.traffic.mine(token).smax.see(now);
     }
 
     /// A place beside all limits, for a connection that has ended before there was one for it: it is

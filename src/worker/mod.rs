@@ -262,11 +262,14 @@ fn detach(
 fn arrive(worker: &WorkerContext, sessions: Vec<ArrivingSession>) -> Vec<Duration> {
     let mut pauses = Vec::with_capacity(sessions.len());
     for session in sessions {
-        let pause = session.pause();
+        pauses.push(session.pause());
+        let end = session.end();
         let id = worker.pending.number(worker.peers.position());
-        if let Some(session) = session.detached(id, &worker.worker_stats) {
-            worker.relay.attach(session);
-            pauses.push(pause);
+        worker
+            .relay
+            .attach(session.detached(id, &worker.worker_stats));
+        if let Some(cause) = end {
+            worker.relay.end_session(id, cause);
         }
     }
     pauses

@@ -12,7 +12,8 @@
 use super::relay::moved::{Detached, DetachedSide, SideFacts};
 use super::session_id::SessionId;
 use super::session_stats::{Moved, SessionStats, WorkerStats};
-use crate::live::slot::{BackendSlot, ConnLimits, ConnSlot, Slot};
+use crate::live::Cause;
+use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::state::{Backend, Frontend, OperState, Server, Snapshot};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
@@ -111,10 +112,12 @@ fn monotonic() -> Duration {
     Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
-/// A session that comes from another process.
+/// A session that comes from another process. It has its slot of this process and of its frontend from the
+/// beginning, so that clients that are accepted meanwhile do not get it.
 #[derive(Debug)]
 pub struct ArrivingSession {
     frontend: Arc<Frontend>,
+    conn: ConnSlot,
     backend: Arc<Backend>,
     server: Arc<Server>,
     moved: Moved,
@@ -124,14 +127,14 @@ pub struct ArrivingSession {
 }
 
 impl ArrivingSession {
-    /// Reads a line. Takes the session's bytes from the beginning of `bytes`, also when the result is `None`: this
-    /// process does not have its frontend, backend or server, the server's sessions are to be ended because it is
-    /// down, or something is missing in the line.
+    /// Reads a line, for this `worker` to go on with the session. Takes the session's bytes from the beginning of
+    /// `bytes`, also when the result is `None`: this process does not have its frontend, backend or server, it is
+    /// full, or something is missing in the line.
     pub fn parse(
         line: &str,
         bytes: &mut &[u8],
         sockets: [OwnedFd; 2],
-        snapshot: &Snapshot,
+        (snapshot, worker): (&Snapshot, usize),
     ) -> Option<Self> {
         let fields = Fields::of(line);
         let Some(unsent) = fields.unsent(bytes) else {
@@ -151,11 +154,14 @@ impl ArrivingSession {
             .collect::<Option<Vec<_>>>()?
             .try_into()
             .ok()?;
+        let moved = fields.moved()?;
+        let (global, maxconn) = (&snapshot.global, snapshot.maxconn);
         Some(Self {
+            conn: ConnSlot::reserve(global, &frontend.live, maxconn, worker)?,
             frontend,
             backend,
             server,
-            moved: fields.moved()?,
+            moved,
             sides: [client, server_side],
             left: fields.nanos("left_ns").unwrap_or_else(monotonic),
         })
@@ -166,17 +172,28 @@ impl ArrivingSession {
         monotonic().saturating_sub(self.left)
     }
 
-    /// As the relay of a worker takes it. Its slots are beside the limits of its frontend: it was admitted already.
-    pub(super) fn detached(self, id: SessionId, worker_stats: &WorkerStats) -> Option<Detached> {
-        let WorkerStats { token, global, .. } = worker_stats;
+    /// Why it has to end, if it has: its server has gone DOWN, or what ended all sessions of its server came when this
+    /// one was on its way.
+    pub(super) fn end(&self) -> Option<Cause> {
+        let established = self.moved.accepted + self.moved.connect;
+        let missed = self.server.live.ended_since(established);
+        let status = &self.server.status;
+        // Maintenance ends no sessions.
+        let down = status.oper == OperState::Stopped && !status.admin.is_maint();
+        missed.or((down && self.server.spec.shutdown_sessions_on_down).then_some(Cause::Down))
+    }
+
+    /// As the relay of a worker takes it.
+    pub(super) fn detached(self, id: SessionId, worker_stats: &WorkerStats) -> Detached {
+        let token = &worker_stats.token;
         // What a side was silent for counts on while the session is in neither process.
         let away = u64::try_from(self.pause().as_millis()).unwrap_or(u64::MAX);
-        let conn = ConnSlot::take(global, &self.frontend.live, ConnLimits::NONE, token)?;
+        self.conn.count_maximum(token);
         let backend = BackendSlot::take(&self.backend.live, token);
         let server = Slot::take(&self.server.live, token);
         let stats = SessionStats::moved(
             id,
-            (self.frontend, conn),
+            (self.frontend, self.conn),
             (Arc::clone(&self.backend.spec), backend),
             (Arc::clone(&self.server.spec), server),
             self.moved,
@@ -186,7 +203,7 @@ impl ArrivingSession {
             unacked: side.unacked.map(|ago| ago.saturating_add(away)),
             ..side
         });
-        Some(Detached { sides, stats })
+        Detached { sides, stats }
     }
 }
 
@@ -216,17 +233,11 @@ impl<'a> Fields<'a> {
         let mut backends = snapshot.backends.iter().flatten();
         let backend = backends.find(|it| &*it.spec.name == backend)?;
         let server = backend.servers.iter().find(|it| &*it.spec.name == server)?;
-        // When the server went down, the sessions that were here were ended. One that comes later stays where it is.
-        let ends = server.spec.shutdown_sessions_on_down;
-        // Maintenance ends no sessions.
-        let status = &server.status;
-        let down = status.oper == OperState::Stopped && !status.admin.is_maint();
-        let objects = (
+        Some((
             Arc::clone(frontend),
             Arc::clone(backend),
             Arc::clone(server),
-        );
-        (!(ends && down)).then_some(objects)
+        ))
     }
 
     /// The bytes of both sides, taken from the beginning of `bytes`.

@@ -449,12 +449,17 @@ fn impostor() {
         // It returns, which closes the channels.
         "dies" => {}
         "hangs" => assert_eq!(next(&moving).text, "back"),
-        // All but the first.
-        "refuses" => {
+        // All but the first, or all once it can take some.
+        "refuses" | "refuses later" => {
             let (mut message, mut offered) = (first, 0);
+            let mut taken = usize::from(does == "refuses");
+            if taken == 0 {
+                moving.send("later\nreason=full", &[]).expect("sent");
+                message = next(&moving);
+            }
             loop {
                 let count = (message.fds.len() - 1) / 2;
-                let refused = (usize::from(offered == 0)..count).map(|it| it.to_string());
+                let refused = (std::mem::take(&mut taken)..count).map(|it| it.to_string());
                 let refused: Vec<String> = refused.collect();
                 offered += count;
                 assert!(offered <= SESSIONS, "offered again");
@@ -489,7 +494,7 @@ fn upgraded_to_an_impostor(does: &str) -> (Rlb, Vec<TcpStream>, Peer) {
     }
     let own = std::env::current_exe().expect("this program");
     let text = format!(
-        "#!/bin/bash\nexec 3<&0\n{IMPOSTOR}={does} {} --exact upgrade_moves::impostor --ignored <&3 >/dev/null &\n",
+        "#!/bin/bash\nexec 3<&0\n{IMPOSTOR}='{does}' {} --exact upgrade_moves::impostor --ignored <&3 >/dev/null &\n",
         own.display()
     );
     std::fs::write(&script, text).expect("written");
@@ -501,13 +506,14 @@ fn upgraded_to_an_impostor(does: &str) -> (Rlb, Vec<TcpStream>, Peer) {
     (rlb, streams, peer)
 }
 
-/// Sessions that were not taken go on in the old process, and are logged by it once.
+/// Sessions that were not taken go on in the old process, are offered again when the new one can take some later, and are logged by it once.
 #[test]
 fn a_new_process_that_ends_or_hangs_or_refuses_leaves_sessions_where_they_were() {
     for (does, event, lost) in [
         ("dies", "the new process takes no more sessions", 0),
         ("hangs", "the new process does not take sessions in time", 0),
         ("refuses", "\"refused\":59", 1),
+        ("refuses later", "\"refused\":60", 0),
     ] {
         let (mut rlb, mut streams, _peer) = upgraded_to_an_impostor(does);
         rlb.events().wait_for(event);

@@ -67,61 +67,64 @@ impl ArrivingSessions {
 
     async fn run(&self, link: &Link) {
         let (pauses, mut answers) = mpsc::channel(PAUSES_MAX);
-        self.take_all(link, pauses).await;
-        let mut all: Vec<Duration> = Vec::new();
+        let mut arrived = Arrived::default();
+        let taken = self.take_all(link, &pauses, &mut answers, &mut arrived);
+        if let Err(error) = taken.await {
+            // The old process goes on with them when this end is closed.
+            tracing::warn!(%error, "sessions stay in the old process");
+        }
+        drop(pauses);
         // Until all workers have answered.
         while let Some(some) = answers.recv().await {
-            all.extend(some);
+            arrived.add(some);
         }
-        all.sort_unstable();
-        if let Some(longest) = all.last() {
-            let taken = all.len();
-            let p99 = all[(taken - 1) * 99 / 100];
-            tracing::info!(
-                taken,
-                pause_p99 = ?p99,
-                pause_max = ?longest,
-                "sessions of the old process go on here"
-            );
-        }
+        arrived.tell_rest();
     }
 
-    /// Takes sessions until no others come. `pauses` receives for how long they were in neither process.
-    async fn take_all(&self, link: &Link, pauses: mpsc::Sender<Vec<Duration>>) {
+    /// Takes sessions until no others come. `pauses` receives for how long they were in neither process, and gives
+    /// that to `answers`. An error: the old process goes on with those that it has given.
+    async fn take_all(
+        &self,
+        link: &Link,
+        pauses: &mpsc::Sender<Vec<Duration>>,
+        answers: &mut mpsc::Receiver<Vec<Duration>>,
+        arrived: &mut Arrived,
+    ) -> io::Result<()> {
         loop {
             let received = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => return Ok(()),
+                Some(some) = answers.recv() => {
+                    arrived.add(some);
+                    continue;
+                }
                 received = link.receive_any() => received,
             };
-            let message = match received {
-                Ok(Some(message)) => message,
-                Ok(None) => break,
-                Err(error) => {
-                    // The old process goes on with them when this end is closed.
-                    tracing::warn!(%error, "sessions stay in the old process");
-                    break;
+            match received {
+                Ok(Some(message)) => match word(&message.text) {
+                    "move" => arrived.given += self.take(link, message, pauses).await?,
+                    "passed" => arrived.first_pass_is_over(),
+                    _ => {}
+                },
+                Ok(None) => return Ok(()),
+                // There were not enough descriptors for what it carried, and the kernel has closed the others.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    link.send(&format!("later\nreason={error}"), &[])?;
                 }
-            };
-            if word(&message.text) != "move" {
-                continue;
-            }
-            if let Err(error) = self.take(link, message, &pauses).await {
-                tracing::warn!(%error, "sessions stay in the old process");
-                break;
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// Takes the sessions of one message. An error: the old process goes on with them.
+    /// Takes the sessions of one message; how many. An error: the old process goes on with them.
     async fn take(
         &self,
         link: &Link,
         Message { text, fds }: Message,
         pauses: &mpsc::Sender<Vec<Duration>>,
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         let count = value(&text, "sessions").unwrap_or(0);
-        let (sessions, refused) = self.read(count, fds)?;
+        let (parts, refused) = self.read(count, fds)?;
         match link.send(&format!("taken\nrefused={}", refused.join(",")), &[]) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -129,15 +132,14 @@ impl ArrivingSessions {
             }
             Err(error) => return Err(error),
         }
-        let snapshot = self.snapshot.load_full();
-        let parts = spread(sessions, &snapshot.global, self.workers.count());
+        let taken = parts.iter().map(Vec::len).sum();
         for (worker, sessions) in parts.into_iter().enumerate() {
             if !sessions.is_empty() {
                 let pauses = pauses.clone();
                 self.workers.arrive(worker, sessions, pauses).await;
             }
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// The old process does not receive. An error: it goes on with the sessions itself, or may do so.
@@ -150,33 +152,31 @@ impl ArrivingSessions {
         }
     }
 
-    /// The sessions of a message, and the positions of those that are refused.
+    /// The sessions of a message for each worker, and the positions of those that are refused.
     fn read(
         &self,
         count: usize,
         fds: Vec<OwnedFd>,
-    ) -> io::Result<(Vec<ArrivingSession>, Vec<String>)> {
+    ) -> io::Result<(Vec<Vec<ArrivingSession>>, Vec<String>)> {
         let incomplete = || io::Error::new(io::ErrorKind::InvalidData, "incomplete sessions");
         let mut fds = fds.into_iter();
         let mut content = Vec::new();
         File::from(fds.next().ok_or_else(incomplete)?).read_to_end(&mut content)?;
         let snapshot = self.snapshot.load_full();
-        let active = snapshot.global.active.get();
-        let mut room = snapshot.maxconn.saturating_sub(active);
-        let (mut sessions, mut refused) = (Vec::new(), Vec::new());
+        let workers = self.workers.count();
+        let mut parts: Vec<Vec<ArrivingSession>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut refused = Vec::new();
         let (lines, mut bytes) = split(&content, count).ok_or_else(incomplete)?;
         for (position, line) in lines.iter().enumerate() {
             let sockets = fds.next().zip(fds.next()).ok_or_else(incomplete)?;
-            let parsed = ArrivingSession::parse(line, &mut bytes, sockets.into(), &snapshot);
-            match parsed.filter(|_| room > 0) {
-                Some(session) => {
-                    room -= 1;
-                    sessions.push(session);
-                }
+            let worker = least_loaded(&snapshot.global, workers);
+            let here = (&*snapshot, worker);
+            match ArrivingSession::parse(line, &mut bytes, sockets.into(), here) {
+                Some(session) => parts[worker].push(session),
                 None => refused.push(position.to_string()),
             }
         }
-        Ok((sessions, refused))
+        Ok((parts, refused))
     }
 }
 
@@ -191,23 +191,67 @@ fn split(content: &[u8], count: usize) -> Option<(Vec<&str>, &[u8])> {
     Some((lines, rest))
 }
 
-/// Each to the worker that has fewest then.
-fn spread(
-    sessions: Vec<ArrivingSession>,
-    global: &GlobalLive,
-    workers: usize,
-) -> Vec<Vec<ArrivingSession>> {
-    let load = |worker| global.load.of(worker).get();
-    let mut loads: Vec<u32> = (0..workers).map(load).collect();
-    let mut parts: Vec<Vec<ArrivingSession>> = loads.iter().map(|_| Vec::new()).collect();
-    for session in sessions {
-        let least = (0..workers).min_by_key(|worker| loads[*worker]);
-        if let Some(worker) = least {
-            loads[worker] += 1;
-            parts[worker].push(session);
+/// The worker that has fewest sessions, those included that are on their way to it.
+fn least_loaded(global: &GlobalLive, workers: usize) -> usize {
+    let least = (0..workers).min_by_key(|worker| global.load.of(*worker).get());
+    least.unwrap_or(0)
+}
+
+/// The sessions that came through one channel, for the log.
+#[derive(Debug, Default)]
+struct Arrived {
+    /// How many were given to the workers.
+    given: usize,
+    /// For how long those that are with the workers were in neither process.
+    pauses: Vec<Duration>,
+    /// The old process has looked at all its sessions once.
+    is_first_pass_over: bool,
+    /// How many the log has.
+    told: usize,
+}
+
+impl Arrived {
+    fn add(&mut self, pauses: Vec<Duration>) {
+        self.pauses.extend(pauses);
+        self.tell_first_pass();
+    }
+
+    fn first_pass_is_over(&mut self) {
+        self.is_first_pass_over = true;
+        self.tell_first_pass();
+    }
+
+    /// Logs them once, when the first pass is over and the workers have them.
+    fn tell_first_pass(&mut self) {
+        if self.is_first_pass_over && self.told == 0 && self.pauses.len() == self.given {
+            self.tell();
         }
     }
-    parts
+
+    fn tell(&mut self) {
+        self.pauses.sort_unstable();
+        if let Some(longest) = self.pauses.last() {
+            let taken = self.pauses.len();
+            let p99 = self.pauses[(taken - 1) * 99 / 100];
+            tracing::info!(
+                taken,
+                pause_p99 = ?p99,
+                pause_max = ?longest,
+                "sessions of the old process go on here"
+            );
+            self.told = taken;
+        }
+    }
+
+    /// Logs those that came after the first pass; no others come.
+    fn tell_rest(&mut self) {
+        let taken = self.pauses.len() - self.told;
+        if self.told == 0 {
+            self.tell();
+        } else if taken > 0 {
+            tracing::debug!(taken, "further sessions of the old process go on here");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -337,6 +381,30 @@ mod tests {
             fixture.give(&["f", "f"], |_| {});
             assert!(fixture.arrive().await);
             assert_eq!(fixture.answer(), "taken\nrefused=1");
+        });
+    }
+
+    /// Clients that come before the worker goes on with the session do not get its slot.
+    #[test]
+    fn what_was_taken_has_its_slot_before_the_worker_has_it() {
+        local(async {
+            let mut fixture = Fixture::new(2);
+            fixture.give(&["f", "f", "f"], |_| {});
+            let snapshot = fixture.arriving.snapshot.load_full();
+            let frontend = snapshot.frontends[0].as_ref().unwrap();
+            let slots = || (snapshot.global.active.get(), frontend.live.active.get());
+            let taken = async {
+                while slots() != (2, 2) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(Duration::from_secs(5), taken).await.unwrap();
+            assert_eq!(fixture.answer(), "taken\nrefused=2");
+            let order = fixture.orders.recv().await.unwrap();
+            assert!(matches!(order, Order::Arrive { .. }));
+            assert_eq!(slots(), (2, 2));
+            drop(order);
+            assert_eq!(slots(), (0, 0), "a worker that ends frees them");
         });
     }
 

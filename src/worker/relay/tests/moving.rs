@@ -42,11 +42,11 @@ impl Fixture {
         session.write(&mut lines, &mut bytes);
         let copy = |socket: BorrowedFd<'_>| socket.try_clone_to_owned().unwrap();
         let (line, mut rest) = (lines.trim_end(), &bytes[..]);
-        let read =
-            ArrivingSession::parse(line, &mut rest, session.sockets().map(copy), &self.snapshot);
+        let sockets = session.sockets().map(copy);
+        let read = ArrivingSession::parse(line, &mut rest, sockets, (&self.snapshot, 0));
         assert!(rest.is_empty());
         let id = SessionId::new(7, (0, 1));
-        read.unwrap().detached(id, &self.worker_stats).unwrap()
+        read.unwrap().detached(id, &self.worker_stats)
     }
 
     /// Its session is taken out and comes back.
@@ -254,6 +254,30 @@ fn what_is_logged_goes_along() {
     assert_eq!(frontend.live.active.get(), 1);
 }
 
+/// Its worker was told to end the sessions of the server before it had this one.
+#[test]
+fn what_ends_all_sessions_of_a_server_ends_those_on_their_way() {
+    let fixture = Fixture::new();
+    let session = LeavingSession::new(detached(&fixture.relay).pop().unwrap());
+    let (mut text, mut bytes) = (String::new(), Vec::new());
+    session.write(&mut text, &mut bytes);
+    let parse = |snapshot: &Snapshot| {
+        let copy = |socket: BorrowedFd<'_>| socket.try_clone_to_owned().unwrap();
+        let sockets = session.sockets().map(copy);
+        ArrivingSession::parse(text.trim_end(), &mut &bytes[..], sockets, (snapshot, 0)).unwrap()
+    };
+    let arriving = parse(&fixture.snapshot);
+    let live = &fixture.snapshot.backends[0].as_ref().unwrap().servers[0].live;
+    let stats = &session.session.stats;
+    let established = stats.accepted + stats.connect.unwrap();
+    let before = established.checked_sub(Duration::from_secs(1)).unwrap();
+    live.end_sessions(before, Cause::Up);
+    assert_eq!(arriving.end(), None, "it came after that");
+    live.end_sessions(Instant::now(), Cause::Killed);
+    assert_eq!(arriving.end(), Some(Cause::Killed));
+    assert_eq!(parse(&fixture.snapshot).end(), Some(Cause::Killed));
+}
+
 /// What a process cannot go on with stays where it is, and takes nothing from the others.
 #[test]
 fn a_line_that_cannot_be_followed_is_refused() {
@@ -265,7 +289,7 @@ fn a_line_that_cannot_be_followed_is_refused() {
     let parse = |line: &str, mut bytes: &[u8]| {
         let copy = |socket: BorrowedFd<'_>| socket.try_clone_to_owned().unwrap();
         let sockets = session.sockets().map(copy);
-        let read = ArrivingSession::parse(line, &mut bytes, sockets, &fixture.snapshot);
+        let read = ArrivingSession::parse(line, &mut bytes, sockets, (&fixture.snapshot, 0));
         (read.is_some(), bytes.len())
     };
     assert_eq!(parse(line, b"other"), (true, 5));
