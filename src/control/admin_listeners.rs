@@ -255,6 +255,7 @@ fn runtime_options(api: &RuntimeApiSocket) -> Options {
         mode: Some(api.mode),
         owner: (api.owner.clone(), api.group.clone()),
         keepalive: matches!(api.address, BindAddress::Tcp(_)).then_some(RUNTIME_KEEPALIVE),
+        listens: true,
         join: false,
     }
 }

@@ -11,8 +11,9 @@ use crate::config::model::{Check, ServerAddress};
 use crate::live::{CheckReport, CheckStatus, WorkerToken};
 use crate::state::overrides::{Overridden, Override};
 use crate::state::{
-    AdminRequest, AdminState, BackendChange, BackendId, Endpoint, Forced, OperState, RuntimeChange,
-    Server, ServerStatus, Snapshot, SnapshotBuilder, overrides,
+    AdminRequest, AdminState, BackendChange, BackendId, Endpoint, Forced, FrontendId,
+    FrontendState, OperState, RuntimeChange, Server, ServerStatus, Snapshot, SnapshotBuilder,
+    overrides,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub(super) struct Outcome {
     pub(super) dropped: Vec<Override>,
     /// Addresses or checks of servers have changed.
     pub(super) specs_changed: bool,
+    /// Frontends that are as the file says again, and did not accept before.
+    pub(super) frontends_opened: Vec<FrontendId>,
     /// Backends whose servers have come up or gone down.
     pub(super) backends_changed: Vec<BackendId>,
 }
@@ -150,6 +153,16 @@ impl<'a> Batch<'a> {
                 let frontend = self.builder.frontend_mut(id);
                 frontend.map(|it| it.maxconn = Some(maxconn)).is_some()
             }
+            RuntimeChange::FrontendState(id, state) => self.set_frontend(id, state),
+            RuntimeChange::Publish(id, published) => self.builder.publish(id, published),
+            RuntimeChange::ConnectionRate(limit) => {
+                self.builder.process_mut().rate_limits.connections = limit;
+                true
+            }
+            RuntimeChange::SessionRate(limit) => {
+                self.builder.process_mut().rate_limits.sessions = limit;
+                true
+            }
             RuntimeChange::Maxconn(maxconn) => {
                 self.builder.process_mut().maxconn = maxconn;
                 true
@@ -172,6 +185,17 @@ impl<'a> Batch<'a> {
             | RuntimeChange::RemoveServer(_)
             | RuntimeChange::ClearCounters(_) => true,
         }
+    }
+
+    /// An operator lets a frontend accept connections, or not.
+    fn set_frontend(&mut self, id: FrontendId, state: FrontendState) -> bool {
+        let Some(frontend) = self.builder.frontend_mut(id) else {
+            return false;
+        };
+        frontend.state = state;
+        let line = server_events::frontend_set(self.builder.base(), id, state);
+        self.outcome.lines.extend(line);
+        true
     }
 
     /// An operator forces a server's health.
@@ -217,6 +241,7 @@ impl<'a> Batch<'a> {
     fn drop_overrides(&mut self) {
         self.outcome.dropped = overrides::list(self.builder.base());
         overrides::drop_limits(&mut self.builder);
+        self.outcome.frontends_opened = self.builder.frontends_changed();
         for Overridden {
             backend,
             index,

@@ -24,7 +24,8 @@ use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
 use crate::live::{Cause, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
 use crate::state::{
-    BackendId, ControlHandle, RuntimeChange, RuntimeState, Snapshot, ToControl, clear, dynamic,
+    BackendId, ControlHandle, FrontendId, RuntimeChange, RuntimeState, Snapshot, ToControl, clear,
+    dynamic,
 };
 use crate::sys::limits::DescriptorReserve;
 use crate::worker::order::{Order, ServerSet, Workers};
@@ -318,6 +319,10 @@ impl Control {
             }
         }
         for (change, found, done) in pending.changes {
+            if let (RuntimeChange::FrontendState(id, _), true) = (&change, found) {
+                self.follow_frontend(*id, Some(done)).await;
+                continue;
+            }
             let made = self.changed_at_run_time(&change).await;
             pending.answers.push((done, found && made));
         }
@@ -376,7 +381,10 @@ impl Control {
     fn follow_change(&self, snapshot: &Snapshot, change: &RuntimeChange) {
         match change {
             // Limits may have been raised.
-            RuntimeChange::FrontendMaxconn(..) | RuntimeChange::Maxconn(_) => {
+            RuntimeChange::FrontendMaxconn(..)
+            | RuntimeChange::Maxconn(_)
+            | RuntimeChange::ConnectionRate(_)
+            | RuntimeChange::SessionRate(_) => {
                 snapshot.global.freed.notify_waiters();
             }
             RuntimeChange::ClearCounters(what) => {
@@ -385,6 +393,25 @@ impl Control {
             }
             _ => {}
         }
+    }
+
+    /// Has the workers follow the state of a frontend, and tells `done` once they have. A worker may have to accept
+    /// what is queued first, so the control task does not wait for it.
+    async fn follow_frontend(&self, id: FrontendId, done: Option<oneshot::Sender<bool>>) {
+        let (reply, mut replies) = mpsc::channel(self.parts.workers.count().max(1));
+        let order = Order::FollowFrontend { id, reply };
+        self.parts.workers.tell_all(&order).await;
+        drop(order);
+        self.tasks.spawn_local(async move {
+            let mut followed = true;
+            while let Some(one) = replies.recv().await {
+                followed &= one;
+            }
+            if let Some(done) = done {
+                // Whoever asked may have gone.
+                let _ = done.send(followed);
+            }
+        });
     }
 
     /// A message before the start: only names are looked up then.
@@ -425,6 +452,9 @@ impl Control {
     /// Does what follows from a publication: log lines and orders to workers.
     async fn follow(&self, outcome: Outcome) {
         server_events::log_dropped(outcome.dropped);
+        for id in outcome.frontends_opened {
+            self.follow_frontend(id, None).await;
+        }
         for line in outcome.lines {
             self.log(line);
         }

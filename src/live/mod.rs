@@ -9,6 +9,7 @@
 //! - **Counters only inform.** Each worker writes its own shard with plain stores ([`sharded`]); readers add
 //!   the shards up. No decision depends on a counter.
 
+pub mod accept_rate;
 pub mod check_report;
 pub mod counters;
 pub mod failures;

@@ -2,6 +2,7 @@
 //!
 //! All threads share them through `Arc`; a name keeps them over reloads.
 
+use super::accept_rate::AcceptRate;
 use super::check_report::LastCheck;
 use super::counters::Traffic;
 use super::failures::{FailedSessions, FailureReports, Shortages, Throttle};
@@ -69,6 +70,8 @@ pub struct GlobalLive {
     /// Set while descriptors that are kept back for health checks and the statistics are lent. Workers open no
     /// descriptor then.
     pub reserve_lent: Arc<AtomicBool>,
+    /// Limits the rate at which connections are accepted, if there is a limit.
+    accept_rate: AcceptRate,
     /// Limits the log events about failures.
     pub(super) reports: FailureReports,
 }
@@ -88,6 +91,7 @@ impl GlobalLive {
             traffic: Shards::new(shards),
             pipes_max: PIPES_MAX,
             reserve_lent: Arc::default(),
+            accept_rate: AcceptRate::default(),
             reports: FailureReports::default(),
         }
     }
@@ -107,6 +111,23 @@ impl GlobalLive {
     /// # Hot path: a load of a value that is hardly ever written.
     pub fn may_take_descriptors(&self) -> bool {
         !self.reserve_lent.load(Relaxed)
+    }
+
+    /// How long no connection may be accepted, with at most `limit` a second; 0: no limit.
+    ///
+    /// # Hot path: nothing is read while there is no limit.
+    pub fn rate_pause(&self, limit: u32) -> Duration {
+        if limit == 0 {
+            return Duration::ZERO;
+        }
+        self.accept_rate.pause(limit, self.start.elapsed())
+    }
+
+    /// A connection was accepted, with at most `limit` a second; 0: no limit.
+    pub fn count_accepted(&self, limit: u32) {
+        if limit > 0 {
+            self.accept_rate.count(limit, self.start.elapsed());
+        }
     }
 
     /// Milliseconds from the start of the process to `now`.

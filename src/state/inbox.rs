@@ -6,6 +6,7 @@
 use super::ids::{BackendId, FrontendId};
 use super::runtime_state::RuntimeState;
 use super::server::Endpoint;
+use super::snapshot::FrontendState;
 use super::status::Forced;
 use crate::config::model::{Check, Server, ServerAddress};
 use crate::live::CheckReport;
@@ -108,6 +109,15 @@ pub enum ToControl {
 pub enum RuntimeChange {
     /// Most sessions of a frontend; 0: none is accepted.
     FrontendMaxconn(FrontendId, u32),
+    /// Whether a frontend accepts connections. The answer comes when the workers have followed; `false`: its sockets
+    /// cannot listen.
+    FrontendState(FrontendId, FrontendState),
+    /// Whether frontends may use a backend.
+    Publish(BackendId, bool),
+    /// Most connections that are accepted in a second; 0: no limit.
+    ConnectionRate(u32),
+    /// Most sessions that begin in a second; 0: no limit.
+    SessionRate(u32),
     /// Most sessions of the process.
     Maxconn(u32),
     /// Most connections to the statistics; 0: none is accepted.

@@ -24,7 +24,9 @@ pub use inbox::{AdminRequest, ControlHandle, RuntimeChange, ToControl};
 pub use runtime_state::RuntimeState;
 pub use server::{Endpoint, Server, Usable};
 pub use server_state::ServerState;
-pub use snapshot::{Api, ApiAccess, Backend, Frontend, Origin, Route, Snapshot};
+pub use snapshot::{
+    Api, ApiAccess, Backend, Frontend, FrontendState, Origin, RateLimits, Route, Snapshot,
+};
 pub use status::{AdminState, Forced, OperState, Rules, ServerStatus};
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub maxconn: u32,
     /// Most sessions of the process: as configured, or what the descriptor limit allows.
     pub hard_maxconn: u32,
+    /// Most connections that are accepted in a second, as an operator has set it (`set rate-limit`).
+    pub rate_limits: RateLimits,
     /// The stats proxy; `None`: no stats listener.
     pub stats: Option<Arc<model::Stats>>,
     /// Most connections to the statistics, if an operator has set it; 0: none is accepted.
@@ -82,6 +84,25 @@ pub struct Snapshot {
     pub backends: Vec<Option<Arc<Backend>>>,
     /// How many reloads came before it.
     pub(super) reload: u32,
+}
+
+/// Limits of rates of the process. 0: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RateLimits {
+    /// `set rate-limit connections global`.
+    pub connections: u32,
+    /// `set rate-limit sessions global`. Each connection has one session.
+    pub sessions: u32,
+}
+
+impl RateLimits {
+    /// The lower one that is set; 0: none.
+    pub fn lowest(self) -> u32 {
+        match (self.connections, self.sessions) {
+            (0, one) | (one, 0) => one,
+            (one, other) => one.min(other),
+        }
+    }
 }
 
 /// What the first snapshot needs besides the configuration.
@@ -114,6 +135,7 @@ impl Snapshot {
             global: Arc::clone(&origin.global),
             maxconn: origin.maxconn,
             hard_maxconn: origin.maxconn,
+            rate_limits: RateLimits::default(),
             stats_maxconn: None,
             stats,
             stats_live: Arc::new(FrontendLive::new(stats_name, origin.shards)),
@@ -161,11 +183,42 @@ pub struct Frontend {
     pub spec: Arc<model::Frontend>,
     /// Where its sessions go.
     pub route: Route,
+    /// Whether it accepts connections, as an operator has set it.
+    pub state: FrontendState,
     /// Most sessions: as configured, or what an operator has set since. `None`: only the limit of the process
     /// applies; `Some(0)`, which only an operator can set: nothing is accepted, as in HAProxy.
     pub maxconn: Option<u32>,
     /// Its counters.
     pub live: Arc<FrontendLive>,
+}
+
+/// Whether a frontend accepts connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FrontendState {
+    /// It does.
+    #[default]
+    Open,
+    /// Its sockets do not listen until an operator enables it (`disable frontend`).
+    Paused,
+    /// Its sockets do not listen any more (`shutdown frontend`).
+    Stopped,
+}
+
+impl FrontendState {
+    /// As in the column `status`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Open => "OPEN",
+            Self::Paused => "PAUSED",
+            Self::Stopped => "STOP",
+        }
+    }
+
+    /// The state with this label.
+    pub(super) fn of_label(label: &str) -> Option<Self> {
+        let all = [Self::Open, Self::Paused, Self::Stopped];
+        all.into_iter().find(|one| one.label() == label)
+    }
 }
 
 /// Where the sessions of a frontend go. A session keeps the route that its frontend had at the accept.
@@ -196,9 +249,19 @@ impl Frontend {
         Self {
             id,
             route,
+            state: FrontendState::Open,
             maxconn: spec.maxconn,
             live: Arc::new(FrontendLive::new(Arc::clone(&spec.name), shards)),
             spec: Arc::new(spec.clone()),
+        }
+    }
+
+    /// Whether it accepts connections, as the file and the operators say.
+    pub fn state(&self) -> FrontendState {
+        if self.spec.disabled {
+            FrontendState::Stopped
+        } else {
+            self.state
         }
     }
 
@@ -226,6 +289,9 @@ pub struct Backend {
     pub picker: Picker,
     /// Whether it is up, and since when.
     pub status: BackendStatus,
+    /// Whether frontends that name it as their backend may use it; an operator may have set otherwise (`unpublish
+    /// backend`).
+    pub published: bool,
     /// Counts the changes of its servers.
     pub generation: u64,
     /// The positions of the servers that were renewed, the latest first.
@@ -252,6 +318,7 @@ impl Backend {
                 since: origin.now,
                 down_before: Duration::ZERO,
             },
+            published: true,
             generation: 0,
             renewals: Arc::default(),
             servers,

@@ -5,7 +5,7 @@ use crate::config::model;
 use crate::live::rate::{Rate, per_second};
 use crate::live::timing::{Average, average};
 use crate::live::{CheckReport, Counter, FrontendLive, Gauge, Shards, Traffic};
-use crate::state::{Backend, Endpoint, Frontend, Server, Snapshot};
+use crate::state::{Backend, Endpoint, Frontend, FrontendState, Server, Snapshot};
 use crate::stats::Requests;
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -181,16 +181,18 @@ impl<'a> Row<'a> {
     /// `status`.
     pub fn status(&self) -> Cow<'static, str> {
         match self.object {
-            Object::StatsFrontend(_) | Object::Frontend(_) => "OPEN".into(),
+            Object::StatsFrontend(_) => FrontendState::Open.label().into(),
+            Object::Frontend(frontend) => frontend.state().label().into(),
             Object::StatsBackend(_) => "UP".into(),
             Object::Backend(backend) => {
                 let word = if backend.status.up { "UP" } else { "DOWN" };
+                let unpublished = if backend.published { "" } else { " (UNPUB)" };
                 if !self.counting || backend.servers.is_empty() {
-                    return word.into();
+                    return format!("{word}{unpublished}").into();
                 }
                 let usable = backend.usable();
                 let count = usable.active + usable.backup;
-                format!("{word} ({count}/{})", backend.servers.len()).into()
+                format!("{word} ({count}/{}){unpublished}", backend.servers.len()).into()
             }
             Object::Server(_, server) => server.status_label(),
         }

@@ -169,6 +169,7 @@ mod tests {
             mode: None,
             owner: (None, None),
             keepalive: None,
+            listens: true,
             join: false,
         }
     }

@@ -100,9 +100,10 @@ impl ServiceManager {
         channel::send(&socket, &text_of(states), &[])
     }
 
-    /// Stores descriptors under a [`name`]. The manager ignores one that it has already.
+    /// Stores descriptors under a [`name`]. The manager ignores one that it has already. It keeps one that does not
+    /// listen for a while (`FDPOLL=0`): its frontend is disabled.
     pub fn keep(&self, name: &str, fds: Vec<OwnedFd>) {
-        let text = format!("FDSTORE=1\nFDNAME={name}");
+        let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
         let mut left = fds.into_iter();
         loop {
             let fds: Vec<OwnedFd> = left.by_ref().take(channel::FDS_MAX).collect();

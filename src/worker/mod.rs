@@ -21,13 +21,13 @@ pub mod session_id;
 mod session_stats;
 pub mod sessions;
 
-pub use accept::{Closing, Listener, ListenerId};
+pub use accept::{Closing, ListenState, Listener, ListenerId};
 
 use crate::live::pulse::Pulse;
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
-use crate::state::{ControlHandle, Frontend, Snapshot, clear};
+use crate::state::{ControlHandle, Frontend, FrontendId, Snapshot, clear};
 use crate::sys::abort::AbortOnPanic;
-use accept::StopAccepting;
+use accept::{StopAccepting, Suspension};
 use arc_swap::ArcSwap;
 use context::WorkerContext;
 use hand_off::HandOff;
@@ -227,6 +227,7 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             let _ = reply.try_send(());
         }
         Order::Open(listener) => acceptors.open(listener),
+        Order::FollowFrontend { id, reply } => acceptors.follow(id, &reply),
         Order::HandedOver { left, reply } => {
             acceptors.handed_over(&left);
             // The one who asked may have gone.
@@ -281,8 +282,16 @@ struct Acceptors {
     sessions: TaskTracker,
     stops: Stops,
     open: TaskTracker,
-    /// What ends accepting from each of them.
-    stop: HashMap<ListenerId, StopAccepting>,
+    listeners: HashMap<ListenerId, OpenListener>,
+}
+
+/// A listener that this worker accepts from.
+struct OpenListener {
+    frontend: FrontendId,
+    /// What ends accepting.
+    stop: StopAccepting,
+    /// Of each of its sockets.
+    suspensions: Vec<Rc<Suspension>>,
 }
 
 impl Acceptors {
@@ -292,31 +301,50 @@ impl Acceptors {
             sessions,
             stops,
             open: TaskTracker::new(),
-            stop: HashMap::new(),
+            listeners: HashMap::new(),
         }
     }
 
     fn open(&mut self, listener: Listener) {
         // A worker may have several sockets of one listener; its id ends all of them.
-        let stop = self.stop.entry(listener.id);
-        let stop = stop
-            .or_insert_with(|| StopAccepting::new(&self.stops))
-            .clone();
+        let open = self.listeners.entry(listener.id);
+        let open = open.or_insert_with(|| OpenListener {
+            frontend: listener.frontend,
+            stop: StopAccepting::new(&self.stops),
+            suspensions: Vec::new(),
+        });
+        let suspension = Rc::new(Suspension::default());
+        open.suspensions.push(Rc::clone(&suspension));
         let worker = Rc::clone(&self.worker);
-        let acceptor = accept::run(listener, worker, self.sessions.clone(), stop);
+        let ends = (open.stop.clone(), suspension);
+        let acceptor = accept::run(listener, worker, self.sessions.clone(), ends);
         self.open.spawn_local(acceptor);
+    }
+
+    /// A frontend may have begun or ceased to accept connections.
+    fn follow(&self, id: FrontendId, reply: &mpsc::Sender<bool>) {
+        let state = self
+            .worker
+            .read(|snapshot| snapshot.frontend(id).map(|it| it.state()));
+        let Some(state) = state else {
+            return;
+        };
+        let its = self.listeners.values().filter(|one| one.frontend == id);
+        for suspension in its.flat_map(|one| &one.suspensions) {
+            suspension.follow(state, Some(reply.clone()));
+        }
     }
 
     /// Another process accepts what is queued, except at the listeners in `left`.
     fn handed_over(&self, left: &HashSet<ListenerId>) {
-        for (id, stop) in &self.stop {
-            stop.handed_over(left.contains(id));
+        for (id, open) in &self.listeners {
+            open.stop.handed_over(left.contains(id));
         }
     }
 
     fn close(&mut self, id: ListenerId, frontend: Option<Arc<Frontend>>, how: Closing) {
-        if let Some(stop) = self.stop.remove(&id) {
-            stop.now(frontend, how);
+        if let Some(open) = self.listeners.remove(&id) {
+            open.stop.now(frontend, how);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::session_id::SessionId;
 use super::sessions::{Cursor, Page, Wanted};
 use crate::live::Cause;
 use crate::live::counters::Clear;
-use crate::state::{BackendId, Frontend};
+use crate::state::{BackendId, Frontend, FrontendId};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -60,6 +60,14 @@ pub enum Order {
         left: Arc<HashSet<ListenerId>>,
         /// Receives a message when it is known.
         reply: mpsc::Sender<()>,
+    },
+    /// A frontend may have begun or ceased to accept connections: follow the snapshot.
+    FollowFrontend {
+        /// Which.
+        id: FrontendId,
+        /// Receives whether it could be followed, from each listening socket that has changed. Dropped once all
+        /// have followed.
+        reply: mpsc::Sender<bool>,
     },
     /// Servers of these backends, in ascending order, have come UP or gone DOWN or got other addresses, or the lists
     /// have changed: sessions that are connecting choose again.

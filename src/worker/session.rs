@@ -79,20 +79,25 @@ impl Session {
     /// The caller has done step 1, accept. The client's address (2) came with the connection. Step 3 (inspect)
     /// and step 8 (announce) do not exist yet.
     async fn run(&self) -> Result<Connecting, Termination> {
-        let backend = self.route(); //                           4 where to: a backend
+        let backend = self.route()?; //                          4 where to: a backend
         let attempt = self.connect(&backend).await?; //          5 select, 6 reserve, 7 connect
         Ok(self.establish(attempt)) //                           9 the relay moves the bytes
     } //                                                        10 finish, whenever it ends
 
     /// Step 4: the backend of the frontend that accepted the connection, even when a reload has changed or
-    /// removed them meanwhile.
-    fn route(&self) -> Arc<Backend> {
+    /// removed them meanwhile. As in HAProxy a `[[listen]]` uses its own backend even when an operator has
+    /// unpublished it.
+    fn route(&self) -> Result<Arc<Backend>, Termination> {
         let worker_stats = &self.pending.worker.worker_stats;
         self.pending.with(|session| {
-            let Route::To(backend) = &session.stats.frontend.route;
+            let frontend = &session.stats.frontend;
+            let Route::To(backend) = &frontend.route;
+            if !backend.published && backend.spec.id != frontend.spec.id {
+                return Err(Termination::new(Cause::Server, Phase::Connect));
+            }
             let backend = Arc::clone(backend);
             session.stats.enter_backend(&backend, worker_stats);
-            backend
+            Ok(backend)
         })
     }
 

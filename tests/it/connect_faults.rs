@@ -248,6 +248,7 @@ fn a_client_that_half_closes_behind_its_request_is_served() {
     let mut client = connect(rlb.address());
     client.write_all(b"request").expect("sent");
     half_close(&client);
+    eventually_eq(STOP_WITHIN, &1, || rlb.number("FRONTEND", "scur"));
     steadily(Duration::from_millis(300), "the session connects", || {
         rlb.number("FRONTEND", "scur") == 1
     });

@@ -32,6 +32,7 @@ mod reload_services;
 mod runtime_access;
 mod runtime_api;
 mod runtime_changes;
+mod runtime_proxies;
 mod runtime_sockets;
 mod runtime_tools;
 mod service;

@@ -5,7 +5,7 @@ use super::grammar::{self, Verb};
 use super::reply::{Reply, ReplyWriter, SeverityOutput};
 use super::{
     CommandContext, DENIED, Sender, config, counters, duration, dynamic, maxconn, names, process,
-    server, sessions, set, show, waiting,
+    proxies, server, sessions, set, show, waiting,
 };
 use crate::config::model::ApiLevel;
 use crate::live::counters::Clear;
@@ -72,6 +72,12 @@ async fn administer(
         Verb::DisableAgent => agent(context, args, false),
         Verb::ReloadResetOverrides => set::reload_without_overrides(context).await,
         Verb::SetMaxconnGlobal => maxconn::global(context, args).await,
+        Verb::SetRateLimit => maxconn::rate_limit(context, args).await,
+        Verb::DisableFrontend => proxies::disable(context, args).await,
+        Verb::EnableFrontend => proxies::enable(context, args).await,
+        Verb::ShutdownFrontend => proxies::shutdown(context, args).await,
+        Verb::PublishBackend => proxies::publish(context, args, true).await,
+        Verb::UnpublishBackend => proxies::publish(context, args, false).await,
         Verb::ReloadDryRun => {
             let compared = config::dry_run(context, args);
             sender.unless_gone(compared).await?

@@ -1,4 +1,5 @@
-//! `set maxconn`: the most sessions of the process and of a frontend. Admin thread.
+//! `set maxconn` and `set rate-limit`: the most sessions of the process and of a frontend, and the most connections that are
+//! accepted in a second. Admin thread.
 
 use super::CommandContext;
 use super::names::{self, NO_FRONTEND};
@@ -51,5 +52,27 @@ pub(super) async fn global(context: &CommandContext, args: &[&str]) -> Reply {
             set::change(context, RuntimeChange::Maxconn(maxconn)).await
         }
         _ => Reply::error(OUT_OF_RANGE),
+    }
+}
+
+const RATE_USAGE: &str = "\
+'set rate-limit' only supports :
+   - 'connections global' to set the per-process maximum connection rate
+   - 'sessions global' to set the per-process maximum session rate
+";
+
+/// `set rate-limit connections|sessions global <value>`; 0: no limit.
+pub(super) async fn rate_limit(context: &CommandContext, args: &[&str]) -> Reply {
+    let (change, value): (fn(u32) -> RuntimeChange, _) = match *args {
+        ["connections", "global", ref rest @ ..] => (RuntimeChange::ConnectionRate, rest.first()),
+        ["sessions", "global", ref rest @ ..] => (RuntimeChange::SessionRate, rest.first()),
+        _ => return Reply::error(RATE_USAGE),
+    };
+    let Some(value) = value else {
+        return Reply::error(NO_NUMBER);
+    };
+    match number(value) {
+        Some(limit) => set::change(context, change(limit)).await,
+        None => Reply::error(OUT_OF_RANGE),
     }
 }

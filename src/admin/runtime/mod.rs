@@ -18,6 +18,7 @@ mod grammar;
 mod maxconn;
 mod names;
 mod process;
+mod proxies;
 mod reply;
 #[cfg(test)]
 mod robust;

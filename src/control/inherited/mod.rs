@@ -167,7 +167,8 @@ impl Inherited {
         for (index, PassedSocket { name, socket }) in passed.into_iter().enumerate() {
             let numbered = service_manager::descriptor_of(&name).map(ListenAddress::Descriptor);
             let numbered = numbered.filter(|address| wanted.contains_key(address));
-            let address = numbered.or_else(|| ListenAddress::of(&socket));
+            let is_duplicate = name.is_empty();
+            let address = numbered.or_else(|| ListenAddress::of(&socket, !is_duplicate));
             let binds = address.as_ref().and_then(|address| wanted.get(address));
             let binds = binds.map_or(&[][..], Vec::as_slice);
             let is_api = address.as_ref().is_some_and(|it| api.contains(it));
@@ -179,7 +180,7 @@ impl Inherited {
                     inherited.sockets.entry(address).or_default().push(socket);
                 }
                 // A duplicate; the old process has the socket.
-                _ if name.is_empty() => {}
+                _ if is_duplicate => {}
                 _ => {
                     let why = match binds {
                         [] => Unwanted::NotConfigured,
@@ -229,9 +230,10 @@ impl Inherited {
     /// Sets the options of a socket that was passed. Those of one that another process accepts from are set when
     /// this process is in charge ([`super::listeners::Listeners::adjust`]): that process goes on if this one fails.
     pub(super) fn adjust(&self, socket: &Socket, options: &Options) -> io::Result<()> {
-        // A bound socket can be passed, too. Whether it can listen is found out before the start is over.
+        // A bound socket can be passed, too. Whether it can listen is found out before the start is over. One of rlb's
+        // own that does not listen is not to: its frontend is disabled.
         let listens = socket.is_listener().unwrap_or(false);
-        if self.shared && listens {
+        if self.shared && (listens || self.old.is_none()) {
             return Ok(());
         }
         socket::adjust(socket, options)
@@ -352,11 +354,12 @@ enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// Of a socket; `None` for one that takes no connections.
-    fn of(socket: &Socket) -> Option<Self> {
-        let listens = socket.is_listener().unwrap_or(false)
-            && socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
-        if !listens {
+    /// Of a socket; `None` for one that takes no connections. `suspended`: one counts too that does not listen now,
+    /// because its frontend is disabled.
+    fn of(socket: &Socket, suspended: bool) -> Option<Self> {
+        let is_stream = socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
+        let listens = socket.is_listener().unwrap_or(false);
+        if !is_stream || !(listens || suspended && is_suspended(socket)) {
             return None;
         }
         Self::of_address(&socket.local_addr().ok()?)
@@ -402,6 +405,13 @@ fn path_in_use(path: &Path) -> PathBuf {
         .filter(|(_, pid)| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
         .map(|(path, _)| PathBuf::from(path));
     renamed.unwrap_or_else(|| path.to_owned())
+}
+
+/// Whether a TCP socket is bound, and neither listens nor is connected.
+fn is_suspended(socket: &Socket) -> bool {
+    let is_connected = socket.peer_addr().is_ok();
+    let listens = socket.is_listener().unwrap_or(true);
+    !listens && !is_connected && port(socket).is_some_and(|port| port != 0)
 }
 
 /// Whether a socket that listens where `bind` says also listens as it says. What can be changed of a

@@ -34,6 +34,7 @@ fn options(bind: &Bind) -> Options {
         mode: None,
         owner: (None, None),
         keepalive: None,
+        listens: true,
         join: false,
     }
 }
@@ -53,7 +54,7 @@ fn shards(count: usize) -> (SocketAddr, Vec<PassedSocket>) {
 
 /// Whether `socket` listens where and as `bind` says.
 fn belongs(socket: &Socket, bind: &Bind) -> bool {
-    let address = ListenAddress::of(socket);
+    let address = ListenAddress::of(socket, true);
     address.is_some() && address == ListenAddress::of_bind(bind) && fits(socket, bind)
 }
 
@@ -128,7 +129,10 @@ fn only_what_we_have_opened_is_stored_under_the_name_of_its_address() {
     let _sockets = listen(&mut inherited, &config, 3);
     inherited.store();
     let name = format!("tcp-127.0.0.1_{}", address.port());
-    assert_eq!(manager.told(), [format!("FDSTORE=1\nFDNAME={name}")]);
+    assert_eq!(
+        manager.told(),
+        [format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0")]
+    );
 
     let any = self::config("\"127.0.0.1:0\"");
     let mut inherited = Inherited::sort(Vec::new(), &any, manager.client.clone());
@@ -224,4 +228,30 @@ fn while_the_process_before_is_in_charge_its_sockets_are_shared_and_not_joined()
     drop(sockets);
     let waiting = std::iter::from_fn(|| socket::accept(&first).ok()).count();
     assert_eq!(waiting, clients.len(), "all wait in the old one's socket");
+}
+
+/// The socket of a disabled frontend was closed as one that is not configured, and another was bound beside it.
+#[test]
+fn a_socket_that_does_not_listen_for_a_while_is_taken_over_as_it_is() {
+    let (address, received) = shards(1);
+    let first = received[0].socket.try_clone().unwrap();
+    socket::suspend(&first).unwrap();
+    let config = config(&format!("\"{address}\""));
+    let mut inherited = Inherited::sort(received, &config, ServiceManager::none());
+    inherited.shared = true;
+    assert_eq!(inherited.unused(), Some(&[][..]));
+    let sockets = listen(&mut inherited, &config, 2);
+    assert!(
+        !first.is_listener().unwrap(),
+        "the old process is in charge"
+    );
+    socket::resume(&sockets[1], 16).unwrap();
+    let _client = TcpStream::connect(address).unwrap();
+    assert!(socket::accept(&first).is_ok(), "it is the same socket");
+
+    // Nobody else has the duplicate of another program's: it may be any socket.
+    let connected = Socket::from(TcpStream::connect(address).unwrap());
+    assert_eq!(ListenAddress::of(&connected, true), None);
+    socket::suspend(&first).unwrap();
+    assert_eq!(ListenAddress::of(&first, false), None);
 }

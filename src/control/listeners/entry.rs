@@ -8,7 +8,7 @@ use crate::config::model::{Bind, BindAddress, Config, Keepalive};
 use crate::state::Frontend;
 use crate::sys::service_manager;
 use crate::sys::socket::{self, Address, Adjust, FileId, Options};
-use crate::worker::{Listener, ListenerId};
+use crate::worker::{ListenState, Listener, ListenerId};
 use socket2::Socket;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub(super) struct Entry {
     pub(super) shards: Vec<Arc<Socket>>,
     /// What the path of a unix socket led to when it was opened.
     pub(super) file: Option<FileId>,
+    /// Shared with the workers.
+    pub(super) state: Arc<ListenState>,
 }
 
 /// What can be changed while a socket listens.
@@ -73,6 +75,7 @@ impl Entry {
         shards: Vec<Arc<Socket>>,
     ) -> Self {
         Self {
+            state: ListenState::new(tuning.backlog),
             file: loss::file_of(&of.bind),
             of,
             id,
@@ -83,7 +86,10 @@ impl Entry {
 
     /// Sets the options of its sockets by `set`. What the system refuses is logged, and leaves that socket as it was.
     pub(super) fn set_options(&self, set: Adjust) {
-        let options = options(&self.of.bind, self.tuning, false);
+        let options = Options {
+            listens: !self.state.is_suspended(),
+            ..options(&self.of.bind, self.tuning, false)
+        };
         for shard in &self.shards {
             if let Err(error) = set(shard, &options) {
                 let (proxy, address) = (&*self.of.proxy, shown(&self.of.bind));
@@ -92,7 +98,15 @@ impl Entry {
         }
     }
 
+    /// Changes what can be changed while it listens.
+    pub(super) fn tune(&self) {
+        self.state.set_backlog(self.tuning.backlog);
+        self.set_options(socket::retune);
+    }
+
     pub(super) fn loss(&self, thorough: bool) -> Option<Loss> {
+        // One whose frontend is disabled is not to listen.
+        let thorough = thorough && !self.state.is_suspended();
         Loss::of(&self.of.bind, self.file, &self.shards, thorough)
     }
 
@@ -115,6 +129,7 @@ impl Entry {
                 frontend: frontend?,
                 socket: Arc::clone(socket),
                 unix: socket::is_unix(socket),
+                state: Arc::clone(&self.state),
             })
         })
     }
@@ -158,6 +173,7 @@ pub(super) fn options(bind: &Bind, tuning: Tuning, join: bool) -> Options {
         keepalive: tuning
             .keepalive
             .map(|keep| (keep.idle, keep.interval, keep.probes)),
+        listens: true,
         join,
     }
 }

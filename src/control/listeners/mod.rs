@@ -18,7 +18,7 @@ use super::inherited::Inherited;
 use super::loss::{Loss, LostBind, Reopened};
 use crate::config::diff::{BindAction, BindOf, Side, binds, match_binds};
 use crate::config::model::{Bind, Config};
-use crate::state::Snapshot;
+use crate::state::{FrontendState, Snapshot};
 use crate::sys::service_manager::ServiceManager;
 use crate::sys::socket::{self, Adjust, Options};
 use crate::worker::{Listener, ListenerId};
@@ -88,10 +88,17 @@ impl Listeners {
     }
 
     /// Sets the options of sockets that another process has accepted from so far: this process is in charge now.
-    /// What the system refuses is logged, and leaves that socket as it was. What sets them; `None`: there are none.
-    pub(super) fn adjust(&mut self) -> Option<Adjust> {
+    /// What the system refuses is logged, and leaves that socket as it was. Those of frontends that are disabled in
+    /// `snapshot` do not listen. What sets them; `None`: there are none.
+    pub(super) fn adjust(&mut self, snapshot: &Snapshot) -> Option<Adjust> {
         let adjust = self.adjust.take()?;
+        let frontends = snapshot.frontends_by_name();
         for entry in &self.entries {
+            let traffic = entry.of.side == Side::Traffic;
+            let frontend = frontends.get(&*entry.of.proxy).filter(|_| traffic);
+            if frontend.is_some_and(|it| it.state() != FrontendState::Open) {
+                entry.state.set_suspended(true);
+            }
             entry.set_options(adjust);
         }
         Some(adjust)
@@ -222,6 +229,9 @@ impl Listeners {
                     if let BindAction::Keeps(index) | BindAction::Moves(index) = action {
                         // What was lost is still lost.
                         entry.file = self.entries[index].file;
+                    }
+                    if let BindAction::Keeps(index) = action {
+                        entry.state.clone_from(&self.entries[index].state);
                     }
                     prepared.entries.push(entry);
                 }

@@ -7,7 +7,6 @@ use super::super::loss::Reopened;
 use super::entry::{Entry, announce};
 use crate::config::diff::Side;
 use crate::state::{Frontend, Snapshot};
-use crate::sys::socket;
 use crate::worker::order::Order;
 use crate::worker::{Closing, ListenerId};
 use socket2::Socket;
@@ -136,7 +135,7 @@ impl Prepared {
     /// leaves that socket as it was.
     pub(in crate::control) fn tune(&self) {
         for entry in self.tuned.iter().map(|index| &self.entries[*index]) {
-            entry.set_options(socket::retune);
+            entry.tune();
         }
     }
 

@@ -217,13 +217,13 @@ impl Reloader {
         runtime: Vec<RuntimeSocket>,
         workers: &Workers,
     ) {
-        if let Some(adjust) = self.state.listeners.adjust() {
+        let snapshot = self.snapshot.load_full();
+        if let Some(adjust) = self.state.listeners.adjust(&snapshot) {
             let api = self.current.runtime_api.iter().flat_map(|api| &api.sockets);
             for (listener, api) in self.state.runtime.iter().zip(api) {
                 listener.adjust(api, adjust);
             }
         }
-        let snapshot = self.snapshot.load_full();
         let listeners = self.state.listeners.of_workers(&snapshot);
         for (worker, listeners) in listeners.into_iter().enumerate() {
             for listener in listeners {

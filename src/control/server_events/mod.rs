@@ -11,7 +11,10 @@ pub use fields::Fields;
 use crate::config::model::Severity;
 use crate::live::{CheckReport, FrontendLive, LogEntry, LogQueue, Shards, Traffic};
 use crate::state::overrides::Override;
-use crate::state::{AdminState, Endpoint, OperState, Server, ServerStatus, Snapshot, Usable};
+use crate::state::{
+    AdminState, Endpoint, FrontendId, FrontendState, OperState, Server, ServerStatus, Snapshot,
+    Usable,
+};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -115,19 +118,22 @@ pub fn no_server(backend: &str, listen: bool) -> LogLine {
     }
 }
 
-/// Proxies stop, in the order of the file, as at HAProxy's stop.
+/// Proxies stop, in the order of the file, as at HAProxy's stop. Those that an operator has shut down have been told of.
 pub fn proxies_stopped(snapshot: &Snapshot) -> Vec<LogLine> {
-    let sessions = |live: &Shards<Traffic>| live.sum(|traffic| &traffic.stot);
-    let connections = |live: &FrontendLive| live.traffic.sum(|traffic| &traffic.conn_tot);
     // The two halves of a `[[listen]]` have one number.
     let mut all: BTreeMap<u32, (u32, &str, u64, u64)> = BTreeMap::new();
-    let started = snapshot.frontends.iter().flatten();
-    for one in started.filter(|one| !one.spec.disabled) {
+    let mut told = Vec::new();
+    for one in snapshot.frontends.iter().flatten() {
         let spec = &one.spec;
+        if one.state() == FrontendState::Stopped {
+            told.extend((!spec.disabled).then_some(spec.id));
+            continue;
+        }
         let entry = all.entry(spec.id).or_insert((spec.order, &spec.name, 0, 0));
         entry.2 = connections(&one.live);
     }
-    for one in snapshot.backends.iter().flatten() {
+    let backends = snapshot.backends.iter().flatten();
+    for one in backends.filter(|one| !told.contains(&one.spec.id)) {
         let spec = &one.spec;
         let entry = all.entry(spec.id).or_insert((spec.order, &spec.name, 0, 0));
         entry.3 = sessions(&one.live.traffic);
@@ -136,13 +142,52 @@ pub fn proxies_stopped(snapshot: &Snapshot) -> Vec<LogLine> {
     lines.sort_by_key(|(order, ..)| *order);
     let stats = snapshot.stats.iter();
     let stats = stats.map(|it| (0, &*it.name, connections(&snapshot.stats_live), 0));
-    let line = |(_, name, connections, sessions)| LogLine {
+    let line = |(_, name, connections, sessions)| proxy_stopped(name, (connections, sessions));
+    stats.chain(lines).map(line).collect()
+}
+
+fn sessions(traffic: &Shards<Traffic>) -> u64 {
+    traffic.sum(|traffic| &traffic.stot)
+}
+
+fn connections(live: &FrontendLive) -> u64 {
+    live.traffic.sum(|traffic| &traffic.conn_tot)
+}
+
+fn proxy_stopped(name: &str, (connections, sessions): (u64, u64)) -> LogLine {
+    LogLine {
         severity: Severity::Warning,
         planned: true,
         text: format!("Proxy {name} stopped (cumulated conns: FE: {connections}, BE: {sessions})."),
         fields: Fields::of_backend(name),
+    }
+}
+
+/// An operator sets whether a frontend accepts connections.
+pub fn frontend_set(snapshot: &Snapshot, id: FrontendId, state: FrontendState) -> Option<LogLine> {
+    let frontend = snapshot.frontend(id)?;
+    let name = &*frontend.spec.name;
+    let mut backends = snapshot.backends.iter().flatten();
+    let listen = backends.find(|one| one.spec.id == frontend.spec.id);
+    let kind = if listen.is_some() {
+        "proxy"
+    } else {
+        "frontend"
     };
-    stats.chain(lines).map(line).collect()
+    let word = match state {
+        FrontendState::Open => "Resumed",
+        FrontendState::Paused => "Paused",
+        FrontendState::Stopped => {
+            let sessions = listen.map_or(0, |backend| sessions(&backend.live.traffic));
+            return Some(proxy_stopped(name, (connections(&frontend.live), sessions)));
+        }
+    };
+    Some(LogLine {
+        severity: Severity::Warning,
+        planned: true,
+        text: format!("{word} {kind} {name}."),
+        fields: Fields::of_backend(name),
+    })
 }
 
 /// A server's name has an address at last; follows the line about the server's state.

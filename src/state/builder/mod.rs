@@ -34,6 +34,7 @@ struct Touched {
     servers_changed: bool,
     /// Positions of servers that are renewed, in the order in which it happened.
     renewed: Vec<u32>,
+    published: bool,
 }
 
 /// Builds the next snapshot.
@@ -141,6 +142,36 @@ impl SnapshotBuilder {
             .get_or_insert_with(|| Box::new(Snapshot::clone(base)))
     }
 
+    /// Sets whether frontends may use a backend. `false`: it does not exist (any more).
+    pub fn publish(&mut self, id: BackendId, published: bool) -> bool {
+        let Some(before) = self.base.backend(id) else {
+            return false;
+        };
+        let touched = self.touched.entry(id);
+        touched.or_insert_with(|| Touched::new(before)).published = published;
+        true
+    }
+
+    /// Whether frontends may use a backend, with the changes so far.
+    pub fn is_published(&self, id: BackendId) -> bool {
+        match self.touched.get(&id) {
+            Some(touched) => touched.published,
+            None => self
+                .base
+                .backend(id)
+                .is_none_or(|backend| backend.published),
+        }
+    }
+
+    /// Frontends that have begun or ceased to accept connections.
+    pub fn frontends_changed(&self) -> Vec<FrontendId> {
+        let changed = self.frontends.iter().filter(|(id, frontend)| {
+            let before = self.base.frontend(**id);
+            before.is_some_and(|before| before.state != frontend.state)
+        });
+        changed.map(|(id, _)| *id).collect()
+    }
+
     /// Adds time that a backend has spent down before this process began.
     pub fn add_downtime(&mut self, id: BackendId, time: Duration) {
         if let Some(before) = self.base.backend(id)
@@ -194,6 +225,7 @@ impl Touched {
             turns_changed: false,
             servers_changed: false,
             renewed: Vec::new(),
+            published: before.published,
         }
     }
 
@@ -257,6 +289,7 @@ impl Touched {
             servers: self.servers,
             picker,
             status: self.status,
+            published: self.published,
             generation: before.generation + 1,
             renewals,
         }

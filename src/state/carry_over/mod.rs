@@ -46,6 +46,7 @@ impl Snapshot {
                 carry.maxconn
             },
             hard_maxconn: carry.maxconn,
+            rate_limits: self.rate_limits,
             stats_maxconn: self.stats_maxconn.filter(|_| {
                 let written =
                     |stats: &Option<Arc<model::Stats>>| stats.as_ref().map(|it| it.maxconn);
@@ -185,6 +186,7 @@ fn merge_frontend(before: &Arc<Frontend>, spec: &model::Frontend, route: Route) 
         return Arc::new(Frontend {
             id: before.id,
             route,
+            state: before.state,
             maxconn: if kept { before.maxconn } else { spec.maxconn },
             spec: Arc::new(spec.clone()),
             live: Arc::clone(&before.live),
@@ -247,6 +249,7 @@ fn merge_backend(
         } else {
             before.status.turned(up, carry.now)
         },
+        published: before.published,
         generation,
         renewals,
         servers,

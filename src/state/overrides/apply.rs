@@ -104,6 +104,18 @@ fn values(builder: &mut SnapshotBuilder, settings: &[Setting], now: Instant) {
                     frontend.maxconn = *now;
                 }
             }
+            Setting::RateLimits(limits) => builder.process_mut().rate_limits = *limits,
+            Setting::FrontendState { frontend, now } => {
+                let known = frontends.get(&**frontend);
+                if let Some(frontend) = known.and_then(|it| builder.frontend_mut(it.id)) {
+                    frontend.state = *now;
+                }
+            }
+            Setting::Unpublished { backend } => {
+                if let Some(id) = backends.get(&**backend) {
+                    builder.publish(*id, false);
+                }
+            }
             Setting::Server {
                 backend,
                 server,

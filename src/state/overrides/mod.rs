@@ -11,7 +11,7 @@ pub use text::write;
 
 use super::server::{Endpoint, Server};
 use super::status::AdminState;
-use super::{Backend, BackendId, Snapshot, SnapshotBuilder};
+use super::{Backend, BackendId, FrontendState, RateLimits, Snapshot, SnapshotBuilder};
 use crate::config::model::{self, Check, ServerAddress, ServerPort};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use std::time::Instant;
 /// Something that was set at run time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
-    /// `global`, `frontend NAME` or `server BACKEND/NAME`.
+    /// `global`, `frontend NAME`, `backend NAME` or `server BACKEND/NAME`.
     pub object: String,
     /// What was set, by the name of its key.
     pub setting: &'static str,
@@ -39,6 +39,16 @@ pub fn list(snapshot: &Snapshot) -> Vec<Override> {
         ("global", "maxconn"),
         (file.to_string(), now.to_string()),
     );
+    let RateLimits {
+        connections,
+        sessions,
+    } = snapshot.rate_limits;
+    for (setting, set) in [
+        ("connections-rate", connections),
+        ("sessions-rate", sessions),
+    ] {
+        add(&mut found, ("global", setting), (none(), rate(set)));
+    }
     if let (Some(stats), Some(set)) = (&snapshot.stats, snapshot.stats_maxconn) {
         let object = format!("frontend {}", stats.name);
         let values = (stats.maxconn.to_string(), set.to_string());
@@ -51,10 +61,18 @@ pub fn list(snapshot: &Snapshot) -> Vec<Override> {
         let object = format!("frontend {}", one.spec.name);
         let values = (shown(one.spec.maxconn), shown(one.maxconn));
         add(&mut found, (&object, "maxconn"), values);
+        let states = (
+            frontend_state(FrontendState::Open),
+            frontend_state(one.state),
+        );
+        add(&mut found, (&object, "state"), states);
     }
     let mut backends: Vec<_> = snapshot.backends.iter().flatten().collect();
     backends.sort_by_key(|one| one.spec.order);
     for backend in backends {
+        let object = format!("backend {}", backend.spec.name);
+        let values = (published(true), published(backend.published));
+        add(&mut found, (&object, "state"), values);
         of_servers(&mut found, backend);
     }
     found
@@ -131,18 +149,26 @@ pub(super) fn drop_all(builder: &mut SnapshotBuilder, now: Instant) {
     }
 }
 
-/// Sets the limits of the process, the statistics and the frontends as the file says.
+/// Sets the limits of the process, the statistics and the frontends, and whether frontends and backends are open, as the file
+/// says.
 pub fn drop_limits(builder: &mut SnapshotBuilder) {
     let base = Arc::clone(builder.base());
     let process = builder.process_mut();
     process.maxconn = base.hard_maxconn;
+    process.rate_limits = RateLimits::default();
     process.stats_maxconn = None;
     for one in base.frontends.iter().flatten() {
-        let limit = builder.frontend(one.id).map(|it| it.maxconn);
-        if limit.is_some_and(|limit| limit != one.spec.maxconn)
+        let now = builder.frontend(one.id).map(|it| (it.maxconn, it.state));
+        if now.is_some_and(|now| now != (one.spec.maxconn, FrontendState::Open))
             && let Some(frontend) = builder.frontend_mut(one.id)
         {
             frontend.maxconn = one.spec.maxconn;
+            frontend.state = FrontendState::Open;
+        }
+    }
+    for backend in base.backends.iter().flatten() {
+        if !builder.is_published(backend.id) {
+            builder.publish(backend.id, true);
         }
     }
 }
@@ -247,6 +273,27 @@ fn check(check: Option<&Check>) -> String {
     }
 }
 
+fn frontend_state(state: FrontendState) -> String {
+    state.label().to_lowercase()
+}
+
+fn published(published: bool) -> String {
+    let word = if published {
+        "published"
+    } else {
+        "unpublished"
+    };
+    word.to_owned()
+}
+
+/// A limit of a rate; 0: none.
+fn rate(limit: u32) -> String {
+    if limit == 0 {
+        return none();
+    }
+    limit.to_string()
+}
+
 fn none() -> String {
     "none".to_owned()
 }
@@ -273,7 +320,11 @@ mod tests {
         assert_eq!(list(&first), []);
         let mut builder = SnapshotBuilder::new(Arc::clone(&first));
         builder.process_mut().maxconn = 9;
-        builder.frontend_mut(FrontendId::first(0)).unwrap().maxconn = Some(5);
+        builder.process_mut().rate_limits.sessions = 8;
+        assert!(builder.publish(first.backends[0].as_ref().unwrap().id, false));
+        let frontend = builder.frontend_mut(FrontendId::first(0)).unwrap();
+        frontend.maxconn = Some(5);
+        frontend.state = FrontendState::Stopped;
         let backend = first.backends[0].as_ref().unwrap();
         let mut changed = Server::clone(&backend.servers[1]);
         changed.weight = 7;
@@ -293,7 +344,10 @@ mod tests {
             lines,
             [
                 "global maxconn 100 9",
+                "global sessions-rate none 8",
                 "frontend f maxconn none 5",
+                "frontend f state open stop",
+                "backend b state published unpublished",
                 "server b/s2 weight 1 7",
                 "server b/s2 state ready maint",
                 "server b/s2 address 127.0.0.1:9 127.0.0.2:9",
@@ -301,10 +355,12 @@ mod tests {
             ]
         );
         let mut builder = SnapshotBuilder::new(Arc::clone(&second));
+        assert_eq!(builder.frontends_changed(), []);
         drop_all(&mut builder, now);
         let third = builder.finish().unwrap();
         assert_eq!(list(&third), []);
         let server = &third.backends[0].as_ref().unwrap().servers[1];
+        assert!(third.backends[0].as_ref().unwrap().published);
         assert!(server.is_usable());
     }
 }

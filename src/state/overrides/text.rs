@@ -8,7 +8,7 @@
 use super::written;
 use crate::config::address;
 use crate::config::model::{Check, CheckKind, Server, ServerAddress};
-use crate::state::{Backend, Snapshot};
+use crate::state::{Backend, FrontendState, RateLimits, Snapshot};
 use std::fmt::Write;
 use std::num::ParseIntError;
 use std::sync::Arc;
@@ -30,6 +30,15 @@ pub(super) enum Setting {
         file: Option<u32>,
         now: Option<u32>,
     },
+    /// Most connections and most sessions that begin in a second; no file has them.
+    RateLimits(RateLimits),
+    /// A frontend does not accept connections; no file says that of one that is started.
+    FrontendState {
+        frontend: Box<str>,
+        now: FrontendState,
+    },
+    /// Frontends may not use a backend; no file says that.
+    Unpublished { backend: Box<str> },
     /// Something of a server of a backend.
     Server {
         backend: Box<str>,
@@ -69,7 +78,16 @@ pub fn write(snapshot: &Snapshot) -> String {
         let file = stats.maxconn.to_string();
         line(&mut text, &["stats-maxconn", &file, &now.to_string()]);
     }
+    let limits = snapshot.rate_limits;
+    if limits != RateLimits::default() {
+        let (connections, sessions) = (limits.connections.to_string(), limits.sessions.to_string());
+        line(&mut text, &["rate-limits", &connections, &sessions]);
+    }
     for one in snapshot.frontends.iter().flatten() {
+        if one.state != FrontendState::Open {
+            let fields = ["frontend-state", &*one.spec.name, one.state.label()];
+            line(&mut text, &fields);
+        }
         if one.maxconn != one.spec.maxconn {
             let (file, now) = (limit(one.spec.maxconn), limit(one.maxconn));
             let fields = ["frontend-maxconn", &*one.spec.name, &file, &now];
@@ -84,6 +102,9 @@ pub fn write(snapshot: &Snapshot) -> String {
 
 fn of_backend(text: &mut String, backend: &Backend) {
     let of = &*backend.spec.name;
+    if !backend.published {
+        line(text, &["unpublished", of]);
+    }
     let mut missing = written(backend);
     for server in &backend.servers {
         let name = &*server.spec.name;
@@ -219,6 +240,17 @@ fn setting(fields: &[&str]) -> Option<Setting> {
             frontend: (*frontend).into(),
             file: read_limit(file).ok()?,
             now: read_limit(now).ok()?,
+        },
+        ["rate-limits", connections, sessions] => Setting::RateLimits(RateLimits {
+            connections: connections.parse().ok()?,
+            sessions: sessions.parse().ok()?,
+        }),
+        ["frontend-state", frontend, now] => Setting::FrontendState {
+            frontend: (*frontend).into(),
+            now: FrontendState::of_label(now)?,
+        },
+        ["unpublished", backend] => Setting::Unpublished {
+            backend: (*backend).into(),
         },
         [kind, backend, server, file, now] => Setting::Server {
             backend: (*backend).into(),

@@ -1,7 +1,7 @@
 //! The source of a metric's value, and the samples that it gives for a row.
 
 use crate::live::{CheckStatus, FailureCause};
-use crate::state::{AdminState, Backend, OperState, Server};
+use crate::state::{AdminState, Backend, FrontendState, OperState, Server};
 use crate::stats::columns::{Value, named};
 use crate::stats::row::{Object, Row};
 
@@ -158,6 +158,9 @@ fn status(row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
     let (states, current) = match row.object {
         Object::Server(_, server) => (&SERVER_STATES[..], state(server)),
         Object::Backend(backend) if !backend.status.up => (&SERVER_STATES[..2], "DOWN"),
+        Object::Frontend(frontend) if frontend.state() == FrontendState::Stopped => {
+            (&SERVER_STATES[..2], "DOWN")
+        }
         _ => (&SERVER_STATES[..2], "UP"),
     };
     for &state in states {

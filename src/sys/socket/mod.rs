@@ -4,8 +4,10 @@
 //! refuses an address that anybody uses, a second rlb included. The shards of the other workers join
 //! afterwards. Usable from any thread; no call here waits for another process.
 
+mod suspend;
 mod unix;
 
+pub use suspend::{resume, suspend};
 pub use unix::{FileId, file_id, is_abstract, is_listened_on, set_mode, system_path, unix_address};
 
 use super::raw;
@@ -48,6 +50,8 @@ pub struct Options {
     pub owner: (Option<Arc<str>>, Option<Arc<str>>),
     /// Keepalive that accepted sockets inherit: idle, interval, probes.
     pub keepalive: Option<(Duration, Duration, u32)>,
+    /// Whether it is to listen: not while its frontend is disabled. A new one listens in any case.
+    pub listens: bool,
     /// Another socket of this process has the port, on this or an overlapping address: join it instead of being
     /// refused.
     pub join: bool,
@@ -91,7 +95,7 @@ fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Resu
     let first = tcp_socket(address, options)?;
     first.set_reuse_port(options.join)?;
     first.bind(&address.into())?;
-    first.listen(backlog(options))?;
+    first.listen(backlog(options.backlog))?;
     // From now on sockets of the same user may join; only those of this process do.
     first.set_reuse_port(true)?;
     let mut sockets = vec![first];
@@ -132,7 +136,7 @@ pub fn join(first: &Socket, options: &Options) -> io::Result<Socket> {
     let shard = tcp_socket(*address, options)?;
     shard.set_reuse_port(true)?;
     shard.bind(&first.local_addr()?)?;
-    shard.listen(backlog(options))?;
+    shard.listen(backlog(options.backlog))?;
     Ok(shard)
 }
 
@@ -193,7 +197,9 @@ fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {
 /// # Errors
 /// Those of `listen`, `setsockopt` and `chmod`.
 pub fn retune(socket: &Socket, options: &Options) -> io::Result<()> {
-    socket.listen(backlog(options))?;
+    if options.listens {
+        socket.listen(backlog(options.backlog))?;
+    }
     match (&options.address, options.keepalive) {
         (Address::Unix(path), _) => set_mode(path, options),
         (Address::Descriptor(_), _) if is_unix(socket) => Ok(()),
@@ -240,8 +246,8 @@ pub fn only_v6_by_default() -> bool {
         .unwrap_or_default()
 }
 
-fn backlog(options: &Options) -> i32 {
-    i32::try_from(options.backlog).unwrap_or(i32::MAX)
+fn backlog(wanted: u32) -> i32 {
+    i32::try_from(wanted).unwrap_or(i32::MAX)
 }
 
 /// No interface has this index.
@@ -300,11 +306,12 @@ mod tests {
             mode: None,
             owner: (None, None),
             keepalive: None,
+            listens: true,
             join: false,
         }
     }
 
-    fn loopback(port: u16) -> Address {
+    pub(super) fn loopback(port: u16) -> Address {
         Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
     }
 

@@ -22,7 +22,7 @@ pub(super) fn listen(path: &Path, options: &Options) -> io::Result<Socket> {
         result => result?,
     }
     set_mode(path, options)?;
-    socket.listen(backlog(options))?;
+    socket.listen(backlog(options.backlog))?;
     Ok(socket)
 }
 

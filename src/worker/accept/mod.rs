@@ -3,7 +3,11 @@
 //! Connections above a limit wait in the kernel's accept queue, which costs nothing and loses none;
 //! `waiting` has what happens while no slot is free. A pause ends when a slot is freed; nothing polls.
 
+mod suspension;
 mod waiting;
+
+pub use suspension::ListenState;
+pub(super) use suspension::Suspension;
 
 use super::Stops;
 use super::context::{WorkerContext, spare_descriptor};
@@ -26,6 +30,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use suspension::Listens;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +58,8 @@ pub struct Listener {
     pub socket: Arc<Socket>,
     /// Whether it is a unix socket.
     pub unix: bool,
+    /// What control and the workers tell each other of it.
+    pub state: Arc<ListenState>,
 }
 
 /// What becomes of the connections that wait in a socket that closes.
@@ -119,32 +126,37 @@ pub(super) async fn run(
     listener: Listener,
     worker: Rc<WorkerContext>,
     sessions: TaskTracker,
-    stop: StopAccepting,
+    (stop, suspension): (StopAccepting, Rc<Suspension>),
 ) -> io::Result<()> {
     let Listener {
         id: _,
         frontend,
         socket,
         unix,
+        state,
     } = listener;
     let Some(frontend) = worker.read(|snapshot| snapshot.frontend(frontend).cloned()) else {
         // A later reload has removed it before this worker heard of it.
         return Ok(());
     };
     let kind = if unix { Kind::Unix } else { Kind::Tcp };
+    suspension.follow(frontend.state(), None);
+    let listens = Listens::new(state, &socket);
     let socket = raw::watch(Owned::new(socket), Interest::READABLE)?;
-    let stopped = stop.drain.clone();
-    let acceptor = Acceptor {
+    let mut acceptor = Acceptor {
         frontend: RefCell::new(frontend),
         kind,
         socket,
         worker,
         sessions,
         stop,
+        suspension,
+        listens,
+        rate: Cell::default(),
         shortage: Cell::new(None),
     };
-    accept::run(&acceptor.socket, &acceptor, &stopped).await?;
-    if acceptor.stop.overlapped.get() {
+    acceptor.run().await?;
+    if acceptor.stop.overlapped.get() && !acceptor.suspension.is_on() {
         acceptor.finish_handshakes().await?;
     }
     Ok(())
@@ -173,6 +185,12 @@ struct Acceptor {
     worker: Rc<WorkerContext>,
     sessions: TaskTracker,
     stop: StopAccepting,
+    /// Whether the frontend is disabled.
+    suspension: Rc<Suspension>,
+    /// Whether the socket listens.
+    listens: Listens,
+    /// Most connections that the process accepts in a second, as it was read last; 0: no limit.
+    rate: Cell<u32>,
     /// Since when a shortage on this machine has prevented accepting.
     shortage: Cell<Option<Instant>>,
 }
@@ -205,7 +223,8 @@ impl accept::Acceptor for Acceptor {
     /// The next connection, unless the descriptor for it is another's.
     fn accept(&self) -> io::Result<Connection> {
         if self.worker.worker_stats.global.may_take_descriptors() {
-            socket::accept(self.socket.get_ref())
+            let accepted = socket::accept(self.socket.get_ref());
+            accepted.map_err(|error| self.suspension.explain(error, self.listens.state()))
         } else {
             Err(out_of_descriptors())
         }
@@ -218,6 +237,10 @@ impl accept::Acceptor for Acceptor {
         (frontend, limits): (Arc<Frontend>, ConnLimits),
     ) {
         self.shortage.set(None);
+        self.worker
+            .worker_stats
+            .global
+            .count_accepted(self.rate.get());
         // Another worker may have taken the last slot meanwhile. Then this connection waits here, and the
         // others wait in the kernel.
         let (frontend, slot) = match self.take(&frontend, limits) {
@@ -262,10 +285,17 @@ impl accept::Acceptor for Acceptor {
         let _ = tokio::time::timeout(accept::PAUSE, waiting.0.freed.notified()).await;
     }
 
-    /// Not when another listener has the queue, sessions may not go on, or the frontend accepts nothing.
+    /// Not when another listener has the queue, sessions may not go on, or the frontend accepts nothing. The clients of
+    /// a unix socket whose frontend is disabled stay in the queue.
     fn may_drain(&self) -> bool {
         let ended = self.stop.queue_moved.is_cancelled() || self.worker.kill.is_cancelled();
-        !ended && !self.never_accepts_again()
+        let stays = self.suspension.is_on() && matches!(self.kind, Kind::Unix);
+        let none_accepted = if self.suspension.is_on() {
+            self.room().is_none()
+        } else {
+            self.never_accepts_again()
+        };
+        !ended && !stays && !none_accepted
     }
 }
 
@@ -293,15 +323,16 @@ impl Acceptor {
     fn now(&self) -> (Arc<Frontend>, ConnLimits) {
         let mut frontend = self.frontend.borrow_mut();
         let removed = self.stop.last.borrow();
-        let global = self.worker.read(|snapshot| {
+        let (global, rate) = self.worker.read(|snapshot| {
             let now = snapshot.frontend(frontend.id).or(removed.as_ref());
             if let Some(now) = now
                 && !Arc::ptr_eq(now, &frontend)
             {
                 *frontend = Arc::clone(now);
             }
-            snapshot.maxconn
+            (snapshot.maxconn, snapshot.rate_limits.lowest())
         });
+        self.rate.set(rate);
         let limits = ConnLimits {
             global,
             frontend: frontend.maxconn,
@@ -309,11 +340,15 @@ impl Acceptor {
         (Arc::clone(&frontend), limits)
     }
 
-    /// Whether accepting ends while the frontend's `maxconn` is 0. No slot will ever be free then, because no session
-    /// that ends frees one. What waits in the queue ends when the socket is closed, as in HAProxy.
+    /// Whether accepting ends although there is no slot. The frontend is disabled and does not wait for one, or its
+    /// `maxconn` is 0: then no slot will ever be free, because no session that ends frees one. What waits in the queue
+    /// ends when the socket is closed or stops listening, as in HAProxy.
     fn never_accepts_again(&self) -> bool {
+        if self.stop.queue_moved.is_cancelled() {
+            return false;
+        }
         let none = || self.now().1.frontend == Some(0);
-        self.stop.drain.is_cancelled() && !self.stop.queue_moved.is_cancelled() && none()
+        self.suspension.is_on() || (self.stop.drain.is_cancelled() && none())
     }
 
     fn take(&self, frontend: &Arc<Frontend>, limits: ConnLimits) -> Option<ConnSlot> {

@@ -71,7 +71,9 @@ enum Waited<'a> {
 
 impl Acceptor {
     pub(super) fn is_full(&self, frontend: &Frontend, limits: ConnLimits) -> bool {
-        self.worker.worker_stats.global.active.get() >= limits.global
+        let global = &self.worker.worker_stats.global;
+        global.active.get() >= limits.global
+            || !global.rate_pause(self.rate.get()).is_zero()
             || limits
                 .frontend
                 .is_some_and(|limit| frontend.live.active.get() >= limit)
@@ -83,7 +85,9 @@ impl Acceptor {
         let (frontend, limits) = self.now();
         if global.active.get() >= limits.global {
             global.process_maxconn_reached(limits.global);
-        } else if let Some(maxconn) = limits.frontend {
+        } else if let Some(maxconn) = limits.frontend
+            && frontend.live.active.get() >= maxconn
+        {
             global.frontend_maxconn_reached(&frontend.live, maxconn);
         }
     }
@@ -152,10 +156,13 @@ impl Acceptor {
             if self.never_accepts_again() {
                 return Waited::Stopped;
             }
+            let pause = self.worker.worker_stats.global.rate_pause(self.rate.get());
             tokio::select! {
+                () = tokio::time::sleep(pause), if !pause.is_zero() => {}
                 () = freed => {}
                 () = drain.cancelled() => return Waited::Stopped,
                 () = self.stop.queue_moved.cancelled() => return Waited::Stopped,
+                () = self.suspension.changed() => {}
                 // Sessions that are killed end, and free their slots.
                 () = self.worker.kill.cancelled() => return Waited::Stopped,
                 waited = &mut next => return waited,
@@ -232,6 +239,7 @@ impl Acceptor {
                 () = freed => {}
                 () = self.stop.queue_moved.cancelled() => {}
                 () = drain.cancelled(), if !drain.is_cancelled() => {}
+                () = self.suspension.changed() => {}
             }
         }
     }
