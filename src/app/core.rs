@@ -80,8 +80,8 @@ impl Core {
     pub(super) fn runtime(
         &self,
         sockets: Vec<RuntimePlace>,
-        connections: Receiver<PassedConnection>,
-        reload: &ReloadHandle,
+        (connections, reload): (Receiver<PassedConnection>, &ReloadHandle),
+        startup_logs: &str,
     ) -> Runtime {
         Runtime {
             sockets,
@@ -90,6 +90,7 @@ impl Core {
             control: self.control.clone(),
             reload: reload.clone(),
             workers: self.workers.clone(),
+            startup_logs: startup_logs.into(),
         }
     }
 

@@ -4,9 +4,11 @@
 //! Main thread, then control thread. `rlb run` has none of it; a start under the name `haproxy` does.
 
 use super::{Error, system};
+use crate::config::Diagnostic;
 use crate::log::events::EventLog;
 use crate::sys::launcher::Launcher;
 use crate::sys::replaced::ReplacedProcesses;
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -39,9 +41,35 @@ pub struct Start {
     /// The process that waits until this one serves, and the events, which go to its standard error
     /// until then.
     pub launcher: Option<(Launcher, EventLog)>,
+    /// What `show startup-logs` answers.
+    pub startup_logs: String,
+}
+
+/// What `show startup-logs` answers, in HAProxy's form: the program, and the warnings about the configuration.
+pub fn startup_logs(program: &Path, warnings: &[Diagnostic]) -> String {
+    let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION"));
+    let path = program.display();
+    let mut text = format!(
+        "[NOTICE]   ({pid}) : rlb version is {version}\n\
+         [NOTICE]   ({pid}) : path to executable is {path}\n"
+    );
+    for warning in warnings {
+        let line = warning.line();
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "[WARNING]  ({pid}) : config : {line}");
+    }
+    text
 }
 
 impl Start {
+    /// A start of `rlb run`.
+    pub fn telling(program: &Path, warnings: &[Diagnostic]) -> Self {
+        Self {
+            startup_logs: startup_logs(program, warnings),
+            ..Self::default()
+        }
+    }
+
     /// Writes the pid file. `alone`: no other process serves any more, so that a failure is only logged.
     ///
     /// # Errors

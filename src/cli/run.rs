@@ -90,6 +90,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     if let Some(report) = report {
         convert::tell(&report);
     }
+    let start = app::Start::telling(&program.path, &warnings);
     let options = app::RunOptions {
         config,
         input,
@@ -97,7 +98,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         limits,
         program: Some(program),
         predecessor: predecessor.clone(),
-        start: app::Start::default(),
+        start,
     };
     let code = match app::run(options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -498,3 +498,65 @@ fn the_rate_of_connections_is_limited() {
     drop(waiting);
     fixture.rlb.stop();
 }
+
+/// The lines of an answer that begin with this.
+fn lines<'a>(answer: &'a str, with: &str) -> Vec<&'a str> {
+    answer
+        .lines()
+        .filter(|line| line.starts_with(with))
+        .collect()
+}
+
+#[test]
+fn the_process_is_looked_at() {
+    let (fixture, _peer) = echoing();
+    let mut stream = connect(fixture.rlb.address());
+    echo(&mut stream, b"hello");
+    let activity = fixture.ask("show activity");
+    assert_eq!(lines(&activity, "accepted: 1 [ ").len(), 1, "{activity}");
+    assert_eq!(lines(&activity, "curr_sess: 1 [ ").len(), 1, "{activity}");
+    let threads = fixture.ask("show threads");
+    for part in [
+        " name=worker-0 ",
+        " name=worker-1 ",
+        " sess=1\n",
+        "\n* Thread ",
+    ] {
+        assert!(threads.contains(part), "{part} in {threads}");
+    }
+    let all = fixture.ask("show fd");
+    assert!(all.lines().count() > 10, "{all}");
+    assert!(
+        all.contains("socket:[") && all.contains("anon_inode:"),
+        "{all}"
+    );
+    let first = all.lines().next().expect("a line");
+    let number = first.split(':').next().expect("a number").trim();
+    assert_eq!(
+        fixture.ask(&format!("show fd {number}")),
+        format!("{first}\n\n")
+    );
+    let logs = fixture.ask("show startup-logs");
+    assert!(
+        logs.starts_with("[NOTICE]   (") && logs.contains(") : rlb version is "),
+        "{logs}"
+    );
+    asked(
+        &fixture,
+        &[
+            ("show fd 99999", "\n"),
+            ("show default-server", "\n"),
+            ("show default-server be", "\n"),
+            ("show default-server nope", "Can't find backend.\n\n"),
+            (
+                "show events",
+                "Events are not kept in memory: they are on standard error (the journal) and in \
+                 the log.\n\n",
+            ),
+            ("user;show activity", "\nPermission denied\n\n"),
+            ("user;show fd", "\nPermission denied\n\n"),
+            ("user;show startup-logs", "\nPermission denied\n\n"),
+        ],
+    );
+    fixture.rlb.stop_after(stream);
+}

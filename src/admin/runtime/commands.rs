@@ -4,8 +4,8 @@ use super::access::{self, Peer};
 use super::grammar::{self, Verb};
 use super::reply::{Reply, ReplyWriter, SeverityOutput};
 use super::{
-    CommandContext, DENIED, Sender, config, counters, duration, dynamic, maxconn, names, process,
-    proxies, server, sessions, set, show, waiting,
+    CommandContext, DENIED, Sender, config, counters, duration, dynamic, inspect, maxconn, names,
+    process, proxies, server, sessions, set, show, waiting,
 };
 use crate::config::model::ApiLevel;
 use crate::live::counters::Clear;
@@ -126,6 +126,12 @@ async fn dispatch(
         Verb::ShowBackend => Reply::Text(show::backends(context)),
         Verb::ShowCliLevel => Reply::Info(format!("{}\n", level.name())),
         Verb::Echo => Reply::Text(args.join(" ") + "\n"),
+        Verb::ShowActivity => inspect::activity(context),
+        Verb::ShowThreads => inspect::threads(context),
+        Verb::ShowEvents => inspect::events(),
+        Verb::ShowDefaultServer => inspect::default_server(context, args),
+        Verb::ShowStartupLogs => Reply::Text(context.startup_logs.to_string()),
+        Verb::ShowFd => return inspect::descriptors(context, reply, args).await,
         Verb::ShowOverrides => Reply::Text(show::overrides(context)),
         Verb::ShowCliSockets => Reply::Text(show::sockets(context, peer)),
         Verb::ShowErrors => show::errors(context, args),

@@ -15,6 +15,7 @@ mod duration;
 mod dynamic;
 mod framing;
 mod grammar;
+mod inspect;
 mod maxconn;
 mod names;
 mod process;
@@ -49,6 +50,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncWrite, Interest};
@@ -89,6 +91,8 @@ pub struct Runtime {
     pub reload: ReloadHandle,
     /// For listing and ending sessions.
     pub workers: Workers,
+    /// What was told at the start, a line each.
+    pub startup_logs: Arc<str>,
 }
 
 /// What the commands of one socket need.
@@ -97,6 +101,7 @@ struct CommandContext {
     control: ControlHandle,
     reload: ReloadHandle,
     workers: Workers,
+    startup_logs: Arc<str>,
     old_processes: OldProcesses,
     /// The names of all sockets, as HAProxy writes them.
     names: Rc<[String]>,
@@ -210,6 +215,7 @@ pub(super) fn start(shared: &Rc<Shared>, runtime: Runtime) {
             control: runtime.control.clone(),
             reload: runtime.reload.clone(),
             workers: runtime.workers.clone(),
+            startup_logs: Arc::clone(&runtime.startup_logs),
             old_processes: runtime.old_processes.clone(),
             names: Rc::clone(&names),
             index,

@@ -353,9 +353,10 @@ fn serve(
         process,
         ..
     } = checked;
-    let Ok((config, _)) = load.loaded else {
+    let Ok((config, warnings)) = load.loaded else {
         return Err(Told);
     };
+    let startup_logs = app::startup_logs(&program.path, &warnings);
     let reloads = arguments.master_worker || process.master_worker;
     let pid_file = arguments.pid_file.clone();
     let pid_file = pid_file.or_else(|| process.pid_file.map(PathBuf::from));
@@ -375,6 +376,7 @@ fn serve(
             },
             pid_file: pid_file.filter(|_| daemon || reloads),
             launcher: launcher.map(|launcher| (launcher, log.clone())),
+            startup_logs,
         },
     };
     let ended = app::run(options);
