@@ -29,7 +29,7 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
         IntervalKind::Normal,
         Some(Target::Tcp(listener.local_addr()?)),
     );
-    let live = Arc::new(ServerLive::new("s1".into(), 2));
+    let live = Arc::new(ServerLive::new(2));
     let known = CheckReport {
         status: CheckStatus::L4Ok,
         duration: Some(HOUR),
@@ -47,6 +47,7 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
     let server = CheckedServer {
         backend: BackendId::first(0),
         backend_name: "b".into(),
+        name: "s1".into(),
         live: Arc::clone(&live),
         check: check(),
         handle: Rc::clone(&handle),

@@ -165,7 +165,7 @@ fn log_servers(snapshot: &Snapshot) {
             };
             let active = live.active.get();
             let total = live.traffic.sum(|traffic| &traffic.stot);
-            let name = &live.name;
+            let name = &server.spec.name;
             tracing::warn!(
                 "SIGHUP: Server {proxy}/{name} is {state}. Conn: {active} act, 0 pend, {total} tot."
             );

@@ -182,6 +182,7 @@ impl<'a> Batch<'a> {
             }
             // Done after the batch.
             RuntimeChange::AddServer(..)
+            | RuntimeChange::RenameServer(..)
             | RuntimeChange::RemoveServer(_)
             | RuntimeChange::ClearCounters(_) => true,
         }

@@ -257,6 +257,7 @@ impl Control {
                 let subject = CheckedServer {
                     backend: backend.id,
                     backend_name: Arc::clone(&backend.spec.name),
+                    name: Arc::clone(&server.spec.name),
                     live: Arc::clone(&server.live),
                     check,
                     handle,
@@ -349,6 +350,7 @@ impl Control {
                 dynamic::add(&snapshot, *backend, spec, (shards, now))
             }
             RuntimeChange::RemoveServer(uid) => dynamic::remove(&snapshot, *uid, now),
+            RuntimeChange::RenameServer(uid, name) => dynamic::rename(&snapshot, *uid, name, now),
             RuntimeChange::DropOverrides => {
                 snapshot.global.freed.notify_waiters();
                 let next = dynamic::as_written(&snapshot, (shards, now));

@@ -91,7 +91,10 @@ impl ServerIndex {
                 backend.servers.get(at.index)
             });
             let same = was.is_some_and(|was| {
-                was.spec.check == server.spec.check && target(was) == target(server)
+                // A check task says the server's name.
+                was.spec.name == server.spec.name
+                    && was.spec.check == server.spec.check
+                    && target(was) == target(server)
             });
             let checked = match old.checks.remove(&uid) {
                 Some(checked) if same => {

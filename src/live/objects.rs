@@ -201,8 +201,6 @@ impl BackendLive {
 /// The counters of a server.
 #[derive(Debug)]
 pub struct ServerLive {
-    /// Its name.
-    pub name: Arc<str>,
     /// Identifies this server for the life of the process.
     pub uid: u64,
     /// Sessions now (`scur`).
@@ -225,10 +223,9 @@ pub struct ServerLive {
 
 impl ServerLive {
     /// All counters at 0.
-    pub fn new(name: Arc<str>, shards: usize) -> Self {
+    pub fn new(shards: usize) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
-            name,
             uid: NEXT.fetch_add(1, Relaxed),
             active: Gauge::default(),
             traffic: Shards::new(shards),
@@ -313,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_third_failure_in_a_row_makes_a_suspect_and_is_reported_once() {
-        let server = ServerLive::new("s1".into(), 1);
+        let server = ServerLive::new(1);
         assert!(!server.connect_failed());
         assert!(!server.connect_failed());
         server.connect_succeeded(Duration::from_millis(1));
@@ -329,7 +326,7 @@ mod tests {
 
     #[test]
     fn the_usual_connect_time_follows_the_link() {
-        let server = ServerLive::new("s1".into(), 1);
+        let server = ServerLive::new(1);
         assert_eq!(server.usual_connect(), Duration::ZERO);
         server.connect_succeeded(Duration::from_millis(8));
         assert_eq!(server.usual_connect(), Duration::from_millis(8));

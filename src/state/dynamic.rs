@@ -1,10 +1,10 @@
-//! Servers that operators add and remove at run time.
+//! Servers that operators add, remove and rename at run time.
 //!
 //! Pure; the control task calls it between two batches, because positions of servers change.
 
 use super::server::Server;
 use super::status::AdminState;
-use super::{Backend, BackendId, Route, Snapshot};
+use super::{Backend, BackendId, Route, Snapshot, overrides};
 use crate::config::model;
 use crate::live::ServerLive;
 use std::collections::HashSet;
@@ -61,7 +61,7 @@ pub(super) fn give_ids(file: &[model::Server], servers: &mut [Arc<Server>]) {
 
 /// A server that is added: in maintenance and not checked.
 pub(super) fn added(spec: &Arc<model::Server>, (shards, now): (usize, Instant)) -> Server {
-    let live = Arc::new(ServerLive::new(Arc::clone(&spec.name), shards));
+    let live = Arc::new(ServerLive::new(shards));
     let mut first = model::Server::clone(spec);
     first.check = None;
     let mut server = Server::new(first, live, now);
@@ -85,6 +85,43 @@ pub fn remove(snapshot: &Snapshot, uid: u64, now: Instant) -> Option<Snapshot> {
     Some(replaced(snapshot, vec![before.with_servers(servers, now)]))
 }
 
+/// `snapshot` with another name for the server `uid`, which keeps everything else. `None`: it is not there or not in
+/// maintenance, or another server of its backend or of the file has the name.
+pub fn rename(snapshot: &Snapshot, uid: u64, name: &Arc<str>, now: Instant) -> Option<Snapshot> {
+    let mut backends = snapshot.backends.iter().flatten();
+    let is_it = |server: &Arc<Server>| server.live.uid == uid;
+    let before = backends.find(|backend| backend.servers.iter().any(is_it))?;
+    let index = before.servers.iter().position(is_it)?;
+    let old = &before.servers[index];
+    let is_back = old.name_in_file.as_ref() == Some(name);
+    if !old.status.admin.is_maint() || before.has_name(name) && !is_back {
+        return None;
+    }
+    let mut server = Server::clone(old);
+    Arc::make_mut(&mut server.spec).name = Arc::clone(name);
+    if is_back {
+        (server.added, server.name_in_file) = (None, None);
+    } else {
+        let mut added = before.written(old)?.clone();
+        if old.added.is_none() {
+            server.name_in_file = Some(added.name);
+        }
+        added.name = Arc::clone(name);
+        server.added = Some(Arc::new(added));
+    }
+    let mut servers = before.servers.clone();
+    servers[index] = Arc::new(server);
+    Some(replaced(snapshot, vec![before.with_servers(servers, now)]))
+}
+
+/// A server that an operator has given another name, as the file says.
+fn named_as_written(server: &Server, spec: &model::Server, now: Instant) -> Server {
+    let mut server = Server::clone(server);
+    (server.added, server.name_in_file) = (None, None);
+    overrides::as_written(&mut server, spec, now);
+    server
+}
+
 /// `snapshot` with exactly the servers of the file; `None` when it has those.
 pub fn as_written(snapshot: &Snapshot, (shards, now): (usize, Instant)) -> Option<Snapshot> {
     let mut changed = Vec::new();
@@ -98,13 +135,16 @@ pub fn as_written(snapshot: &Snapshot, (shards, now): (usize, Instant)) -> Optio
         let server = |spec: &model::Server| {
             let mut known = backend.servers.iter();
             let known = known.find(|one| one.added.is_none() && one.spec.name == spec.name);
-            known.map_or_else(
-                || {
-                    let live = Arc::new(ServerLive::new(Arc::clone(&spec.name), shards));
+            let mut renamed = backend.servers.iter();
+            let renamed = renamed.find(|one| one.name_in_file.as_ref() == Some(&spec.name));
+            match (known, renamed) {
+                (Some(known), _) => Arc::clone(known),
+                (None, Some(renamed)) => Arc::new(named_as_written(renamed, spec, now)),
+                (None, None) => {
+                    let live = Arc::new(ServerLive::new(shards));
                     Arc::new(Server::new(spec.clone(), live, now))
-                },
-                Arc::clone,
-            )
+                }
+            }
         };
         changed.push(backend.with_servers(file.iter().map(server).collect(), now));
     }
@@ -258,5 +298,100 @@ mod tests {
         assert!(taken.added.is_none(), "it is in the file now");
         assert_eq!(names(&as_written(&third, (1, now)).unwrap()), ["s1", "s2"]);
         assert!(as_written(&first, (1, now)).is_none());
+    }
+    /// The names of the servers in this process, in the next one, and after the overrides are dropped.
+    fn names_everywhere(snapshot: &Snapshot, file: &model::Config) -> [Vec<String>; 3] {
+        let now = Instant::now();
+        let origin = Origin {
+            global: Arc::new(GlobalLive::new(now, 1)),
+            maxconn: 100,
+            shards: 1,
+            now,
+        };
+        let text = overrides::write(snapshot);
+        let fresh = Arc::new(Snapshot::initial(file, &origin));
+        let next = overrides::apply(&fresh, &text, (1, now));
+        let next = next.map_or(fresh, Arc::new);
+        assert_eq!(overrides::list(snapshot), overrides::list(&next));
+        let dropped = as_written(snapshot, (1, now));
+        let dropped = dropped.unwrap_or_else(|| snapshot.clone());
+        [snapshot, &next, &dropped].map(|one| names(one).into_iter().map(str::to_owned).collect())
+    }
+
+    /// A server that was renamed keeps what it has, over reloads and upgrades, until the file says something else of it.
+    #[test]
+    fn a_renamed_server_keeps_all_else() {
+        let now = Instant::now();
+        let mut down = server("s1");
+        (down.disabled, down.id) = (true, 1);
+        let two = model::Server {
+            id: 2,
+            ..server("s2")
+        };
+        let mut file = config(vec![backend("b", vec![down, two])]);
+        file.frontends.push(frontend("f", 7));
+        let origin = Origin {
+            global: Arc::new(GlobalLive::new(now, 1)),
+            maxconn: 100,
+            shards: 1,
+            now,
+        };
+        let first = Snapshot::initial(&file, &origin);
+        let servers = &first.backends[0].as_ref().unwrap().servers;
+        let uids: Vec<u64> = servers.iter().map(|one| one.live.uid).collect();
+        let to = |base: &Snapshot, uid, name: &str| rename(base, uid, &name.into(), now);
+        assert!(to(&first, uids[0], "s2").is_none(), "another has it");
+        assert!(to(&first, uids[1], "n").is_none(), "not in maintenance");
+        assert!(to(&first, 0, "n").is_none());
+        let second = to(&first, uids[0], "n").unwrap();
+        assert!(to(&second, uids[0], "s2").is_none());
+        let renamed = &second.backends[0].as_ref().unwrap().servers[0];
+        assert_eq!((renamed.live.uid, renamed.spec.id), (uids[0], 1));
+        let listed = overrides::list(&second);
+        let [one] = &listed[..] else {
+            panic!("{listed:?}")
+        };
+        let shown = (&*one.object, one.setting, &*one.file, &*one.now);
+        assert_eq!(shown, ("server b/n", "name", "s1", "n"));
+        let [mine, next, dropped] = names_everywhere(&second, &file);
+        assert_eq!(mine, ["n", "s2"]);
+        // In the next process it is behind those of the file, as one that was added.
+        assert_eq!(next, ["s2", "n"]);
+        assert_eq!(dropped, ["s1", "s2"]);
+        let back = as_written(&second, (1, now)).unwrap();
+        let back = &back.backends[0].as_ref().unwrap().servers[0];
+        assert_eq!((back.live.uid, back.added.is_none()), (uids[0], true));
+        // Back to the name of the file, by way of a third one.
+        let third = to(&second, uids[0], "m").unwrap();
+        assert_eq!(overrides::list(&third)[0].file, "s1");
+        let third = to(&third, uids[0], "s1").unwrap();
+        assert_eq!(overrides::list(&third), []);
+
+        let carry = CarryOver {
+            maxconn: 100,
+            shards: 1,
+            addresses: &HashMap::new(),
+            now,
+        };
+        let reloaded = |file: &model::Config| {
+            let next = second.next_snapshot(file, &carry);
+            let backend = next.backends[0].as_ref().unwrap();
+            let same = backend.servers.iter().any(|one| one.live.uid == uids[0]);
+            let names: Vec<String> = names(&next).into_iter().map(str::to_owned).collect();
+            (names.join(" "), same, overrides::list(&next).len())
+        };
+        let mut other = file.clone();
+        other.backends[0].retries = 9;
+        assert_eq!(reloaded(&other), ("s2 n".to_owned(), true, 1));
+        // The file itself says something else of it, has the new name, or has neither.
+        other.backends[0].servers[0].weight = 7;
+        assert_eq!(reloaded(&other), ("s1 s2".to_owned(), true, 0));
+        other.backends[0].servers[0].name = "n".into();
+        assert_eq!(reloaded(&other), ("n s2".to_owned(), true, 0));
+        other.backends[0].servers.remove(0);
+        assert_eq!(reloaded(&other), ("s2".to_owned(), false, 0));
+        let text = overrides::write(&second);
+        let fresh = Arc::new(Snapshot::initial(&other, &origin));
+        assert!(overrides::apply(&fresh, &text, (1, now)).is_none());
     }
 }

@@ -130,6 +130,8 @@ pub enum RuntimeChange {
     Check(u64, Option<Check>),
     /// One server more in a backend, in maintenance.
     AddServer(BackendId, Arc<Server>),
+    /// The name of the server with this uid, which is in maintenance.
+    RenameServer(u64, Arc<str>),
     /// Remove the server with this uid, which is in maintenance and has no sessions.
     RemoveServer(u64),
     /// Everything that operators have set is as the file says.

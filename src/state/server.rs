@@ -28,6 +28,9 @@ pub struct Server {
     pub live: Arc<ServerLive>,
     /// As an operator has added it at run time; `None`: it is in the file.
     pub added: Option<Arc<model::Server>>,
+    /// Its name in the file, when an operator has given it another: then `added` is what the file says of it, with the
+    /// new name.
+    pub name_in_file: Option<Arc<str>>,
 }
 
 impl Server {
@@ -51,6 +54,7 @@ impl Server {
             spec: Arc::new(spec),
             live,
             added: None,
+            name_in_file: None,
         }
     }
 

@@ -304,7 +304,7 @@ impl Backend {
             .servers
             .iter()
             .map(|server| {
-                let live = Arc::new(ServerLive::new(Arc::clone(&server.name), origin.shards));
+                let live = Arc::new(ServerLive::new(origin.shards));
                 Arc::new(Server::new(server.clone(), live, origin.now))
             })
             .collect();
@@ -347,6 +347,13 @@ impl Backend {
         let mut file = self.spec.servers.iter();
         let added = server.added.as_deref();
         added.or_else(|| file.find(|one| one.name == server.spec.name))
+    }
+
+    /// Whether one of its servers has this name, here or in the file.
+    pub fn has_name(&self, name: &str) -> bool {
+        let mut servers = self.servers.iter();
+        let mut file = self.spec.servers.iter();
+        servers.any(|one| *one.spec.name == *name) || file.any(|one| *one.name == *name)
     }
 
     /// This backend with other servers at `now`.

@@ -7,6 +7,7 @@ use crate::harness::eventually::{eventually, eventually_true};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{STOP_WITHIN, command};
 use crate::harness::runtime::Fixture;
+use crate::runtime_proxies::upgrade;
 
 fn says(word: &'static str) -> Peer {
     Peer::start(Behaviour::Says(word))
@@ -200,6 +201,79 @@ fn servers_are_added_and_removed() {
         )
     );
     fixture.rlb.stop();
+}
+
+/// The total of the sessions of the server `new`, and its status.
+fn counted(fixture: &Fixture) -> Option<(String, String)> {
+    let csv = fixture.ask("show stat be 4 -1");
+    let row = csv.lines().find(|line| line.starts_with("be,new,"));
+    let row = row.map(|row| row.split(',').collect::<Vec<_>>());
+    row.map(|row| (row[7].to_owned(), row[17].to_owned()))
+}
+
+/// It keeps its sessions and counters; a reload and an upgrade keep the name.
+#[test]
+fn a_server_gets_another_name() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new()
+        .server_with(peer.address(), "check = { interval = \"1h\" }")
+        .server_with(peer.address(), "check = false, weight = 0");
+    let mut fixture = Fixture::new(config, "admin");
+    let mut stream = connect(fixture.rlb.address());
+    echo(&mut stream, b"hello");
+    let maint =
+        "Server must be in maintenance mode to be renamed (set server <b>/<s> state maint).\n\n";
+    let exists = "A server with the same name already exists in this backend.\n\n";
+    let invalid = "Server name contains invalid characters.\n\n";
+    let long = format!("set server be/s1 name {}", "x".repeat(64));
+    asked(
+        &fixture,
+        &[
+            (
+                "set server be/s1 name",
+                "set server <b>/<s> name requires a new name.\n\n",
+            ),
+            ("set server be/nope name x", "No such server.\n\n"),
+            ("set server be/s1 name x/y", invalid),
+            (&long, "Server name too long.\n\n"),
+            ("set server be/s1 name new", maint),
+            ("set server be/s1 state maint", "\n"),
+            ("set server be/s1 name s1", "Server name updated.\n\n"),
+            ("set server be/s1 name s2", exists),
+            ("set server be/#1 name new", "Server name updated.\n\n"),
+            ("set server be/s1 state ready", "No such server.\n\n"),
+            ("set server be/new state ready", "\n"),
+            (
+                "show overrides",
+                "# object setting file now\nserver be/new name s1 new\n\n",
+            ),
+        ],
+    );
+    echo(&mut stream, b"it is still served");
+    echo(&mut connect(fixture.rlb.address()), b"so are new ones");
+    let (total, status) = counted(&fixture).expect("its row");
+    assert_eq!((&*total, &*status), ("2", "UP"));
+    let events = fixture.rlb.events();
+    assert_eq!(events.with("Server be/new renamed from 's1'.").len(), 1);
+    let file = fixture.config.clone().backend("retries = 1");
+    fixture.rlb.reload(&file);
+    assert_eq!(counted(&fixture), Some((total.clone(), "UP".to_owned())));
+    drop(stream);
+    let path = fixture.rlb.config_path();
+    let path = path.to_str().expect("UTF-8");
+    let next = upgrade(&fixture, 1);
+    assert_eq!(counted(&fixture), Some((total, "UP".to_owned())));
+    let output = command(&["reload", "--config", path, "--reset-overrides"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(counted(&fixture), None);
+    assert_eq!(
+        fixture.ask("set server be/s1 state maint"),
+        "\n",
+        "it has the file's name again"
+    );
+    next.stop();
+    let status = fixture.rlb.process.wait(STOP_WITHIN);
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]

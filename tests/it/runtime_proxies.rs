@@ -250,7 +250,7 @@ fn upgrades_keep_a_frontend_that_was_shut_down_and_a_rate_limit() {
 }
 
 /// Upgrades, and returns the new process once it answers.
-fn upgrade(fixture: &Fixture, count: usize) -> Next {
+pub(crate) fn upgrade(fixture: &Fixture, count: usize) -> Next {
     let path = fixture.rlb.config_path();
     let path = path.to_str().expect("UTF-8");
     let output = command(&["upgrade", "--config", path]);

@@ -228,7 +228,7 @@ fn tools_3_clients_set_their_timeout_and_a_full_socket_makes_them_wait() {
     )));
     for (line, answer) in [
         ("set timeout cli 0", "Invalid timeout value.\n\n"),
-        ("set timeout cli", "Invalid timeout value.\n\n"),
+        ("set timeout cli", "Expects an integer value.\n\n"),
         ("set timeout cli foo", "Invalid timeout value.\n\n"),
         ("set timeout cli 5s", "\n"),
         ("set timeout cli 1h", "\n"),

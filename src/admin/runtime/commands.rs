@@ -153,7 +153,7 @@ async fn dispatch(
 fn set_timeout(reply: &mut ReplyWriter, args: &[&str]) -> Reply {
     let delay = match args {
         ["cli", delay, ..] => *delay,
-        ["cli"] => "",
+        ["cli"] => return Reply::error("Expects an integer value.\n"),
         _ => return Reply::error("'set timeout' only supports 'cli'.\n"),
     };
     match duration::parse(delay, Duration::from_secs(1)) {

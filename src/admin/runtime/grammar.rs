@@ -124,7 +124,7 @@ const TABLE: &[Entry] = &[
     entry((&["set", "maxconn", "frontend"], "set maxconn frontend <frontend> <value>"), "change a frontend's maxconn setting", Admin, Verb::SetMaxconnFrontend),
     entry((&["set", "maxconn", "global"], "set maxconn global <value>"), "change the per-process maxconn setting", Admin, Verb::SetMaxconnGlobal),
     entry((&["set", "rate-limit"], "set rate-limit <setting> <value>"), "change a rate limiting value", Admin, Verb::SetRateLimit),
-    entry((&["set", "server"], "set server <bk>/<srv> [opts]"), "change a server's state, weight, health or address", Admin, Verb::SetServer),
+    entry((&["set", "server"], "set server <bk>/<srv> [opts]"), "change a server's state, weight, health, address or name", Admin, Verb::SetServer),
     entry((&["set", "severity-output"], "set severity-output [none|number|string]"), "set presence of severity level in feedback information", User, Verb::SetSeverityOutput),
     entry((&["set", "timeout"], "set timeout [cli] <delay>"), "change a timeout setting", User, Verb::SetTimeout),
     entry((&["set", "weight"], "set weight <bk>/<srv> <w>[%]"), "change a server's weight", Admin, Verb::SetWeight),

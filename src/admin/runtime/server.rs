@@ -1,6 +1,7 @@
-//! `set server … addr`, `check-addr`, `check-port` and `health`, and `enable` and `disable health`: what a server is
+//! `set server … addr`, `check-addr`, `check-port`, `health` and `name`, and `enable` and `disable health`: what a server is
 //! and how it is checked. Admin thread; the texts are HAProxy's.
 
+use super::names::NO_SERVER;
 use super::reply::Reply;
 use super::set::leading_number;
 use super::{CommandContext, names, set};
@@ -26,6 +27,8 @@ pub(super) async fn set_server(context: &CommandContext, args: &[&str]) -> Reply
         ["state"] => Reply::error(EXPECTED),
         ["weight", weight, ..] => set::weight_of(context, &found, weight).await,
         ["weight"] => Reply::error(set::NO_WEIGHT),
+        ["name", name, ..] if !name.is_empty() => rename(context, args[0], name).await,
+        ["name", ..] => Reply::error("set server <b>/<s> name requires a new name.\n"),
         ["health", rest @ ..] => health(context, &found, rest).await,
         ["addr", rest @ ..] => address(context, &found, rest).await,
         ["check-addr"] => Reply::error(
@@ -64,12 +67,61 @@ fn missing(args: &[&str]) -> Reply {
         ["ssl", ..] => Reply::notice("server ssl setting not supported.\n"),
         _ => Reply::error(
             "usage: set server <backend>/<server> addr | agent | agent-addr | agent-port | \
-             agent-send | check-addr | check-port | fqdn | health | ssl | state | weight\n",
+             agent-send | check-addr | check-port | fqdn | health | name | ssl | state | weight\n",
         ),
     }
 }
 
 const EXPECTED: &str = "'set server <srv> state' expects 'ready', 'drain' and 'maint'.\n";
+
+/// Longest name that an operator gives a server, in bytes, as in HAProxy.
+const NAME_MAX: usize = 63;
+
+/// `set server … name <name>`.
+async fn rename(context: &CommandContext, path: &str, name: &str) -> Reply {
+    let find = || names::server(&context.shared.snapshot.load(), Some(path));
+    let (backend, server) = match find() {
+        Ok(found) => found,
+        Err(problem) => return Reply::error(problem),
+    };
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_:.-".contains(&byte);
+    if !name.bytes().all(is_valid) {
+        return Reply::error("Server name contains invalid characters.\n");
+    }
+    if name.len() > NAME_MAX {
+        return Reply::error("Server name too long.\n");
+    }
+    if !server.status.admin.is_maint() {
+        return Reply::error(
+            "Server must be in maintenance mode to be renamed (set server <b>/<s> state maint).\n",
+        );
+    }
+    if *server.spec.name == *name {
+        return Reply::notice(RENAMED);
+    }
+    if let ServerAddress::Name(host, _) = &server.spec.address {
+        return Reply::error(format!(
+            "'{host}' is a name: a server that is renamed needs an address.\n"
+        ));
+    }
+    let (of, from) = (&*backend.spec.name, &*server.spec.name);
+    let change = RuntimeChange::RenameServer(server.live.uid, name.into());
+    match set::change(context, change).await {
+        Reply::Done => {
+            tracing::info!("Server {of}/{name} renamed from '{from}'.");
+            Reply::notice(RENAMED)
+        }
+        Reply::Error(text) if text == NO_SERVER => match find() {
+            Ok((backend, _)) if backend.has_name(name) => {
+                Reply::error("A server with the same name already exists in this backend.\n")
+            }
+            _ => Reply::Error(text),
+        },
+        other => other,
+    }
+}
+
+const RENAMED: &str = "Server name updated.\n";
 
 /// `set server … health up|stopping|down`.
 async fn health(context: &CommandContext, server: &Server, args: &[&str]) -> Reply {
@@ -256,7 +308,7 @@ mod tests {
     use std::time::Instant;
 
     fn server() -> Server {
-        let live = Arc::new(ServerLive::new("s1".into(), 1));
+        let live = Arc::new(ServerLive::new(1));
         Server::new(test_config::server("s1"), live, Instant::now())
     }
 

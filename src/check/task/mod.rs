@@ -230,7 +230,7 @@ impl CheckContext {
         if let Some(shortage) = Shortage::of(error) {
             let towards = ServerName {
                 backend: &server.backend_name,
-                server: &server.live.name,
+                server: &server.name,
                 address: target,
             };
             let CheckParts { global, token, .. } = &self.parts;
@@ -245,7 +245,7 @@ impl CheckContext {
         self.warned.set(Some(now));
         tracing::warn!(
             backend = &*server.backend_name,
-            server = &*server.live.name,
+            server = &*server.name,
             %error,
             and_others = self.unreported.replace(0),
             "health check not made"
@@ -260,6 +260,8 @@ pub struct CheckedServer {
     pub backend: BackendId,
     /// The backend's name.
     pub backend_name: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
     /// Its counters.
     pub live: Arc<ServerLive>,
     /// Its check.

@@ -39,11 +39,12 @@ fn context(control: ControlHandle) -> Rc<CheckContext> {
 fn started(address: SocketAddr) -> Fixture {
     let (control, inbox) = ControlHandle::new();
     let handle = CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address)));
-    let live = Arc::new(ServerLive::new("s1".into(), 1));
+    let live = Arc::new(ServerLive::new(1));
     let stop = CancellationToken::new();
     let server = CheckedServer {
         backend: BackendId::first(0),
         backend_name: "b".into(),
+        name: "s1".into(),
         live: Arc::clone(&live),
         check: Check {
             interval: HOUR,
@@ -188,7 +189,8 @@ async fn a_task_ends_with_control() {
             let server = CheckedServer {
                 backend: BackendId::first(0),
                 backend_name: "b".into(),
-                live: Arc::new(ServerLive::new("s1".into(), 1)),
+                name: "s1".into(),
+                live: Arc::new(ServerLive::new(1)),
                 check: check(),
                 handle: CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address))),
             };
@@ -239,7 +241,7 @@ async fn suspicion_asks_for_one_check_in_a_fast_interval() {
 #[test]
 fn a_check_that_asks_elsewhere_clears_no_suspicion() {
     let handle = CheckHandle::new(IntervalKind::Normal, None);
-    let live = ServerLive::new("s1".into(), 1);
+    let live = ServerLive::new(1);
     live.check.store(CheckReport {
         status: CheckStatus::L4Ok,
         duration: Some(Duration::ZERO),

@@ -80,7 +80,7 @@ pub(in crate::control) fn write(snapshot: &Snapshot, now: Instant) -> String {
             let live = &server.live;
             let down = [("downtime_ms", millis(server.status.downtime(now)))];
             let counted = of(&live.traffic, &[("rate_max", &live.rate_max)]);
-            let names = ["server", &backend.live.name, &live.name];
+            let names = ["server", &backend.live.name, &server.spec.name];
             line(&mut text, &names, counted.chain(down));
         }
     }
@@ -235,7 +235,7 @@ pub(in crate::control) fn add(
             }
         }
         for (index, server) in backend.servers.iter().enumerate() {
-            let names = ["server", &backend.live.name, &server.live.name];
+            let names = ["server", &backend.live.name, &server.spec.name];
             if let Some(counts) = counted.get(&names[..]) {
                 add_server(
                     (&mut builder, backend.id, index),

@@ -214,6 +214,11 @@ fn merge_backend(
     let written = before.spec.servers.iter();
     let written: HashMap<&str, &model::Server> =
         written.map(|server| (&*server.name, server)).collect();
+    let renamed: HashMap<&str, &Arc<Server>> = before
+        .servers
+        .iter()
+        .filter_map(|server| Some((server.name_in_file.as_deref()?, server)))
+        .collect();
     let servers: Vec<Arc<Server>> = spec
         .servers
         .iter()
@@ -224,9 +229,12 @@ fn merge_backend(
                     let was = was.unwrap_or(&before.spec);
                     Some(merge_server(before, was, server, carry))
                 }
-                // An operator has removed it, and the file says of it what it said before.
+                // An operator has removed or renamed it, and the file says of it what it said before.
                 None if was == Some(server) => None,
-                None => Some(new_server(server, carry)),
+                None => Some(match (was, renamed.get(&*server.name)) {
+                    (Some(was), Some(before)) => merge_server(before, was, server, carry),
+                    _ => new_server(server, carry),
+                }),
             }
         })
         .collect();
@@ -236,6 +244,14 @@ fn merge_backend(
         .iter()
         .filter(|server| server.added.is_some());
     let added = added.filter(|server| !file.contains(&*server.spec.name));
+    // One that was renamed has its name as long as the file says of it what it said before.
+    let added = added.filter(|server| {
+        server.name_in_file.as_deref().is_none_or(|name| {
+            let mut file = spec.servers.iter();
+            let now = file.find(|one| *one.name == *name);
+            now.is_some() && now == written.get(name).copied()
+        })
+    });
     let mut servers: Vec<Arc<Server>> = servers.into_iter().chain(added.cloned()).collect();
     dynamic::give_ids(&spec.servers, &mut servers);
     let (generation, renewals) = before.renew(&mut servers);
@@ -263,7 +279,7 @@ fn is_up(servers: &[Arc<Server>]) -> bool {
 }
 
 fn new_server(spec: &model::Server, carry: &CarryOver<'_>) -> Arc<Server> {
-    let live = Arc::new(ServerLive::new(Arc::clone(&spec.name), carry.shards));
+    let live = Arc::new(ServerLive::new(carry.shards));
     let mut server = Server::new(spec.clone(), live, carry.now);
     if let Some(endpoint) = known_address(&server.spec.address, carry) {
         set_address(&mut server, endpoint, carry);
@@ -282,7 +298,7 @@ fn merge_server(
         return Arc::clone(before);
     }
     let mut server = Server::clone(before);
-    server.added = None;
+    (server.added, server.name_in_file) = (None, None);
     let mut next = spec.clone();
     if was.address == spec.address {
         next.address.clone_from(&before.spec.address);

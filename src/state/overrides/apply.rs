@@ -7,7 +7,7 @@
 use super::text::{ServerSetting, Setting, read};
 use super::{drop_all, list};
 use crate::config::model;
-use crate::state::{BackendId, Endpoint, Server, Snapshot, SnapshotBuilder, dynamic};
+use crate::state::{Backend, BackendId, Endpoint, Server, Snapshot, SnapshotBuilder, dynamic};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,9 +53,16 @@ fn servers(base: &Snapshot, settings: &[Setting], of: (usize, Instant)) -> Optio
         for setting in settings {
             match setting {
                 ServerSetting::Removed(was) => servers.retain(|one| one.spec != *was),
-                ServerSetting::Added(spec) => {
-                    if !servers.iter().any(|one| one.spec.name == spec.name) {
-                        servers.push(Arc::new(dynamic::added(spec, of)));
+                ServerSetting::Added { spec, name_in_file } => {
+                    let is_free = !servers.iter().any(|one| one.spec.name == spec.name);
+                    if is_free
+                        && name_in_file
+                            .as_deref()
+                            .is_none_or(|name| has(backend, name, spec))
+                    {
+                        let mut server = dynamic::added(spec, of);
+                        server.name_in_file.clone_from(name_in_file);
+                        servers.push(Arc::new(server));
                     }
                 }
                 ServerSetting::Address { .. } | ServerSetting::Check { .. } => {}
@@ -69,6 +76,20 @@ fn servers(base: &Snapshot, settings: &[Setting], of: (usize, Instant)) -> Optio
         }
     }
     (!backends.is_empty()).then(|| dynamic::replaced(base, backends))
+}
+
+/// Whether the file says of the server `name` what it said when an operator gave it another name.
+fn has(backend: &Backend, name: &str, spec: &model::Server) -> bool {
+    let mut file = backend.spec.servers.iter();
+    file.any(|one| {
+        *one.name == *name && {
+            let renamed = model::Server {
+                name: Arc::clone(&spec.name),
+                ..one.clone()
+            };
+            renamed == *spec
+        }
+    })
 }
 
 /// Everything else.
@@ -137,7 +158,7 @@ fn added(setting: &Setting) -> Option<(&str, &str)> {
         Setting::Server {
             backend,
             server,
-            setting: ServerSetting::Added(_),
+            setting: ServerSetting::Added { .. },
         } => Some((backend, server)),
         _ => None,
     }

@@ -86,7 +86,11 @@ fn of_servers(found: &mut Vec<Override>, backend: &Backend) {
             continue;
         };
         let object = format!("server {}/{}", backend.spec.name, server.spec.name);
-        if server.added.is_some() {
+        if let Some(name) = &server.name_in_file {
+            missing.remove(&**name);
+            let values = (name.to_string(), server.spec.name.to_string());
+            add(found, (&object, "name"), values);
+        } else if server.added.is_some() {
             let values = (none(), address(&server.spec.address));
             add(found, (&object, "server"), values);
         }
@@ -200,7 +204,7 @@ pub fn overridden(builder: &SnapshotBuilder, now: Instant) -> Vec<Overridden> {
 }
 
 /// Sets a server as the file says.
-fn as_written(server: &mut Server, file: &model::Server, now: Instant) {
+pub(super) fn as_written(server: &mut Server, file: &model::Server, now: Instant) {
     let rules = server.rules();
     if *server.spec != *file {
         if server.spec.address != file.address {

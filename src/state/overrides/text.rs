@@ -50,8 +50,11 @@ pub(super) enum Setting {
 /// What was set of a server.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ServerSetting {
-    /// It was added, as this.
-    Added(Arc<Server>),
+    /// It was added, as this; or the file has it, under another name.
+    Added {
+        spec: Arc<Server>,
+        name_in_file: Option<Arc<str>>,
+    },
     /// It was removed; the file has it as this.
     Removed(Arc<Server>),
     /// Its address.
@@ -113,10 +116,12 @@ fn of_backend(text: &mut String, backend: &Backend) {
             continue;
         };
         if server.added.is_some() {
-            line(
-                text,
-                &["added", of, name, &address_text(file), &words(file)],
-            );
+            let mut words = words(file);
+            if let Some(name) = &server.name_in_file {
+                // Writing to a string cannot fail.
+                let _ = write!(words, " name-in-file={name}");
+            }
+            line(text, &["added", of, name, &address_text(file), &words]);
         }
         if file.address != server.spec.address {
             let (file, now) = (address_text(file), address_text(&server.spec));
@@ -268,7 +273,12 @@ fn server_setting(kind: &str, name: &str, (file, now): (&str, &str)) -> Option<S
         read_server(name, address, now).map(Arc::new)
     };
     Some(match kind {
-        "added" => ServerSetting::Added(server()?),
+        "added" => ServerSetting::Added {
+            spec: server()?,
+            name_in_file: pairs(now)
+                .find(|(name, _)| *name == "name-in-file")
+                .map(|(_, name)| name.into()),
+        },
         "removed" => ServerSetting::Removed(server()?),
         "address" => ServerSetting::Address {
             file: address(file)?,
