@@ -3,7 +3,7 @@
 use super::{Error, Stops, system};
 use crate::admin::{self, AdminListenerSet, runtime::Runtime};
 use crate::config::model::Config;
-use crate::control::admin_listeners::{ListenerChange, RuntimePlace};
+use crate::control::admin_listeners::{ListenerChange, RuntimePlaces};
 use crate::control::handover::{ArrivingSessions, OldProcesses, PassedConnection};
 use crate::control::reload::ReloadHandle;
 use crate::control::{Control, Parts as ControlParts};
@@ -79,7 +79,7 @@ impl Core {
 
     pub(super) fn runtime(
         &self,
-        sockets: Vec<RuntimePlace>,
+        sockets: RuntimePlaces,
         (connections, reload): (Receiver<PassedConnection>, &ReloadHandle),
         startup_logs: &str,
     ) -> Runtime {

@@ -16,7 +16,7 @@ use crate::config::descriptors::{self, TooFewDescriptors};
 use crate::config::model::Config;
 use crate::config::{Files, InputFiles, Limits};
 use crate::control::admin_listeners::{
-    self, AdminListener, AdminListeners, RuntimeListener, RuntimePlace, RuntimeSocket,
+    self, AdminListener, AdminListeners, RuntimeListeners, RuntimePlaces, RuntimeSocket,
 };
 use crate::control::handover::{Go, PASSED_MAX, Predecessor, Program};
 use crate::control::inherited::Inherited;
@@ -275,32 +275,38 @@ fn spawn_critical<T: 'static>(task: impl Future<Output = T> + 'static) -> Task<T
 /// The table of listening sockets, the listeners of the statistics, and the runtime sockets.
 type Opened = (Listeners, Vec<AdminListener>, RuntimeSockets);
 
-/// The runtime sockets, each list in the order of the configuration.
-#[derive(Default)]
+/// The runtime sockets.
 struct RuntimeSockets {
-    listeners: Vec<RuntimeListener>,
-    /// To accept from once this process is in charge.
+    listeners: RuntimeListeners,
+    places: RuntimePlaces,
+    /// To accept from once this process is in charge, in the order of the configuration.
     sockets: Vec<RuntimeSocket>,
-    places: Vec<RuntimePlace>,
 }
 
 /// Opens every listening socket of the process; the error has the reason for each that cannot be opened.
 fn open(config: &Config, maxconn: u32, inherited: &mut Inherited) -> Result<Opened, Error> {
     let api = config.runtime_api.iter().flat_map(|api| &api.sockets);
-    let mut opened = RuntimeSockets::default();
+    let (mut opened, mut to_accept) = (Vec::new(), Vec::new());
     let mut problems = Vec::new();
     for socket in api {
         match admin_listeners::open_runtime(socket, inherited) {
             Ok(one) => {
-                opened.listeners.push(one.listener);
-                opened.sockets.push(one.socket);
-                opened.places.push(one.place);
+                opened.push((one.listener, one.place));
+                to_accept.push(one.socket);
             }
             Err(problem) => problems.push(problem),
         }
     }
     match Listeners::open(config, maxconn, inherited) {
-        Ok((sockets, stats)) if problems.is_empty() => Ok((sockets, stats, opened)),
+        Ok((sockets, stats)) if problems.is_empty() => {
+            let (listeners, places) = RuntimeListeners::new(opened);
+            let runtime = RuntimeSockets {
+                listeners,
+                places,
+                sockets: to_accept,
+            };
+            Ok((sockets, stats, runtime))
+        }
         sockets => {
             let sockets = sockets.err().into_iter().flatten();
             Err(Error::Listen(sockets.chain(problems).collect()))

@@ -82,8 +82,12 @@ pub struct RuntimeSocket {
 pub struct RuntimePlace {
     /// As HAProxy writes it: `unix@/run/rlb/admin.sock`, `abns@name`, `ipv4@127.0.0.1:9999`.
     pub name: String,
+    /// As configured.
+    pub address: BindAddress,
     /// The socket to accept from, and each that takes its place.
     pub sockets: mpsc::Receiver<RuntimeSocket>,
+    /// Cancelled: a reload has removed it. Its connections end with the answer that is on its way.
+    pub removed: CancellationToken,
 }
 
 /// A runtime socket, as it is kept for the next process and watched for the loss of its file.
@@ -97,6 +101,74 @@ pub struct RuntimeListener {
     file: Option<FileId>,
     /// Sends the admin thread the socket that takes its place.
     admin: mpsc::Sender<RuntimeSocket>,
+    /// As HAProxy writes it.
+    name: String,
+    /// As configured.
+    address: BindAddress,
+    /// Cancelled: a reload has removed it.
+    removed: CancellationToken,
+}
+
+/// The runtime sockets, for the reload task.
+#[derive(Debug)]
+pub struct RuntimeListeners {
+    /// In the order of the configuration.
+    pub(super) open: Vec<RuntimeListener>,
+    /// Sends the admin thread those that a reload adds.
+    pub(super) added: mpsc::Sender<RuntimePlace>,
+}
+
+/// The runtime sockets, for the admin thread.
+#[derive(Debug)]
+pub struct RuntimePlaces {
+    /// Those that are open at the start.
+    pub open: Vec<RuntimePlace>,
+    /// Those that reloads add.
+    pub added: mpsc::Receiver<RuntimePlace>,
+}
+
+impl RuntimeListeners {
+    /// Those that were opened at the start, for the two of them.
+    pub fn new(open: Vec<(RuntimeListener, RuntimePlace)>) -> (Self, RuntimePlaces) {
+        let (sender, added) = mpsc::channel(CHANGES_MAX);
+        let (listeners, places) = open.into_iter().unzip();
+        let open = places;
+        let mine = Self {
+            open: listeners,
+            added: sender,
+        };
+        (mine, RuntimePlaces { open, added })
+    }
+
+    /// Has the admin thread accept from those of `next`, and from no others.
+    pub(super) async fn take(&mut self, next: Vec<NextRuntime>) {
+        let known = std::mem::take(&mut self.open);
+        let mut known: Vec<Option<RuntimeListener>> = known.into_iter().map(Some).collect();
+        for one in next {
+            match one {
+                NextRuntime::Kept(index) => {
+                    let kept = known.get_mut(index).and_then(Option::take);
+                    self.open.extend(kept);
+                }
+                NextRuntime::Opened(opened) => {
+                    let OpenedRuntime {
+                        listener,
+                        socket,
+                        place,
+                    } = *opened;
+                    tracing::info!(socket = place.name, "runtime socket opened");
+                    listener.accept_from(socket).await;
+                    // An admin thread that has ended serves nobody any more.
+                    let _ = self.added.send(place).await;
+                    self.open.push(listener);
+                }
+            }
+        }
+        for gone in known.into_iter().flatten() {
+            tracing::info!(socket = gone.name, "runtime socket closed");
+            gone.remove();
+        }
+    }
 }
 
 /// A runtime socket that was opened at the start.
@@ -119,27 +191,82 @@ pub fn open_runtime(
     inherited: &mut Inherited,
 ) -> Result<OpenedRuntime, String> {
     let options = runtime_options(api);
-    let mut open = || {
-        let socket = match inherited.at(&api.address) {
-            Some(socket) => inherited.adjust(&socket, &options).map(|()| socket)?,
-            None => inherited.open(&options, 1)?.swap_remove(0),
-        };
+    opened(api, || match inherited.at(&api.address) {
+        Some(socket) => inherited.adjust(&socket, &options).map(|()| socket),
+        None => Ok(inherited.open(&options, 1)?.swap_remove(0)),
+    })
+}
+
+fn opened(
+    api: &RuntimeApiSocket,
+    open: impl FnOnce() -> io::Result<Socket>,
+) -> Result<OpenedRuntime, String> {
+    let open = || {
+        let socket = open()?;
         let name = name(&socket, api);
         Ok((name, runtime_socket(socket, api)?))
     };
     let (name, (socket, file, to_accept)) = open().map_err(|error| cannot_listen(api, &error))?;
     let (admin, sockets) = mpsc::channel(CHANGES_MAX);
+    let removed = CancellationToken::new();
     let listener = RuntimeListener {
         socket,
         closing: to_accept.closing.clone(),
         file,
         admin,
+        name: name.clone(),
+        address: api.address.clone(),
+        removed: removed.clone(),
+    };
+    let place = RuntimePlace {
+        name,
+        address: api.address.clone(),
+        sockets,
+        removed,
     };
     Ok(OpenedRuntime {
         listener,
         socket: to_accept,
-        place: RuntimePlace { name, sockets },
+        place,
     })
+}
+
+/// A runtime socket of the configuration that a reload puts in force.
+#[derive(Debug)]
+pub(super) enum NextRuntime {
+    /// The one at this position stays.
+    Kept(usize),
+    /// It is new.
+    Opened(Box<OpenedRuntime>),
+}
+
+/// The runtime sockets of `wanted`, those that are new opened.
+///
+/// # Errors
+/// A sentence for each that cannot be had.
+pub(super) fn prepare_runtime(
+    known: &[RuntimeListener],
+    wanted: &[RuntimeApiSocket],
+) -> Result<Vec<NextRuntime>, Vec<String>> {
+    let mut next = Vec::new();
+    let mut problems = Vec::new();
+    for api in wanted {
+        let mut all = known.iter();
+        if let Some(index) = all.position(|one| one.address == api.address) {
+            next.push(NextRuntime::Kept(index));
+            continue;
+        }
+        let listen = || Ok(socket::listen(&runtime_options(api), 1)?.swap_remove(0));
+        match opened(api, listen) {
+            Ok(opened) => next.push(NextRuntime::Opened(Box::new(opened))),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() {
+        Ok(next)
+    } else {
+        Err(problems)
+    }
 }
 
 /// Its name as HAProxy writes it, with the port that the kernel has chosen.
@@ -195,6 +322,12 @@ impl RuntimeListener {
         if let Err(error) = adjust(&self.socket, &runtime_options(api)) {
             tracing::warn!(path = api.place(), %error, "runtime socket stays as it was");
         }
+    }
+
+    /// Accept what is queued, and no more; its connections end with the answer that is on its way.
+    fn remove(self) {
+        self.removed.cancel();
+        self.closing.cancel();
     }
 
     /// Accept from this socket.

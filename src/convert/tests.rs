@@ -153,7 +153,8 @@ fn the_seeds_file_means_what_its_own_configuration_means() {
 /// The project's configuration has a runtime socket, statistics for this machine alone, an hour of
 /// silence where it is usual, and 5 s for a server; the seed's file says otherwise.
 const SEED_DIFFERENCES: &[&str] = &[
-    "! runtime-api: socket /run/rlb/admin.sock -> none (needs restart)",
+    "- runtime-api /run/rlb/admin.sock (accepts what is queued and closes; commands that run are \
+     answered)",
     "~ stats: hide-version false -> true (holds at once)",
     "~ frontend postgres-frontend: timeout.client 1h -> 1m, timeout.client-fin 1h -> 1m (holds for \
      the next connection)",

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// The settings of the runtime sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Api {
-    /// In the order of the configuration that the process has begun with.
+    /// In the order of the configuration.
     pub sockets: Vec<ApiAccess>,
     /// Longest silence of a client.
     pub timeout: Duration,
@@ -34,11 +34,18 @@ impl Api {
             maxconn: api.maxconn,
         }))
     }
+
+    /// The rights of the socket at `address`; `None`: it is not configured any more.
+    pub fn access(&self, address: &model::BindAddress) -> Option<&ApiAccess> {
+        self.sockets.iter().find(|one| one.address == *address)
+    }
 }
 
 /// The access rights of a runtime socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiAccess {
+    /// Which socket, as configured.
+    pub address: model::BindAddress,
     /// Mode of its file. For an abstract socket, the mode that peers are checked against.
     pub mode: u32,
     /// What its clients may do.
@@ -48,8 +55,11 @@ pub struct ApiAccess {
 impl ApiAccess {
     /// As configured.
     fn of(api: &model::RuntimeSocket) -> Self {
-        let (mode, level) = (api.mode, api.level);
-        Self { mode, level }
+        Self {
+            address: api.address.clone(),
+            mode: api.mode,
+            level: api.level,
+        }
     }
 }
 

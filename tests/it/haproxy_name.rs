@@ -407,6 +407,12 @@ fn a_socket_of_the_command_line_has_the_level_that_is_asked_for() {
             format!("{level}\n\n"),
             "{socket}"
         );
+        if level == "admin" {
+            // A reload keeps it.
+            let said = ask(&path, "reload");
+            assert!(said.contains("Success=1"), "{said}");
+            assert_eq!(ask(&path, "show cli level"), "admin\n\n");
+        }
         process.signal(Signal::SIGTERM);
         assert!(process.wait(STOP_WITHIN).success());
     }

@@ -6,6 +6,7 @@ use crate::harness::eventually::{eventually, eventually_true};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN, command};
 use crate::harness::runtime::ask;
+use crate::upgrade::Next;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
@@ -101,36 +102,87 @@ fn tools_3_several_sockets_each_have_a_level() {
     rlb.stop();
 }
 
-/// A user's socket took level and mode of the one that the file named in its place.
+#[track_caller]
+fn is_closed(path: &Path) {
+    let refused = || UnixStream::connect(path).is_err();
+    eventually_true(STOP_WITHIN, "it is closed", refused);
+}
+
+/// Sockets came and went by a restart only.
 #[test]
-fn a_socket_that_the_file_names_no_longer_gains_no_rights() {
+fn a_reload_opens_and_closes_sockets() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (admin, new) = (
-        directory.path().join("a.sock"),
-        directory.path().join("n.sock"),
-    );
-    let table = |first: &str| {
-        format!(
-            "[runtime-api]\nsockets = [{first}, {{ socket = \"{}\", level = \"admin\" }}]",
-            admin.display()
-        )
-    };
+    let [first, second, third] =
+        ["1", "2", "3"].map(|name| directory.path().join(format!("{name}.sock")));
+    let socket = |path: &Path, rest: &str| format!("{{ socket = \"{}\"{rest} }}", path.display());
+    let table = |all: &[String]| format!("[runtime-api]\nsockets = [{}]", all.join(", "));
     let (config, _peer) = base();
-    let user = "{ socket = \"127.0.0.1:0\", level = \"user\" }";
-    let mut rlb = Rlb::start(&config.clone().table(&table(user)));
-    let sockets = ask(&admin, "show cli sockets");
-    let tcp = tcp_address(&sockets);
-    let replaced = format!(
-        "{{ socket = \"{}\", mode = \"0666\", level = \"admin\" }}",
-        new.display()
+    let tcp = "{ socket = \"127.0.0.1:0\", level = \"user\" }".to_owned();
+    let start = table(&[socket(&first, ""), tcp.clone()]);
+    let mut rlb = Rlb::start(&config.clone().table(&start));
+    let address = tcp_address(&ask(&first, "show cli sockets"));
+    let mut open = TcpStream::connect(address).expect("it listens");
+    open.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    open.write_all(b"prompt i\n").expect("sent");
+    let mut answer = [0; 1];
+    open.read_exact(&mut answer).expect("answered");
+    // One goes, one comes, and one gets other rights: each keeps to its own.
+    let next = [
+        socket(&second, ", mode = \"0666\", level = \"operator\""),
+        socket(&first, ", mode = \"0660\""),
+    ];
+    rlb.reload(&config.clone().table(&table(&next)));
+    assert_eq!(ask(&second, "show cli level"), "operator\n\n");
+    assert_eq!((mode(&second), mode(&first)), (0o666, 0o660));
+    let (one, two) = (first.display(), second.display());
+    assert_eq!(
+        ask(&first, "show cli sockets"),
+        format!("# socket lvl processes\nunix@{two} operator all\nunix@{one} admin all\n\n")
     );
-    rlb.reload(&config.table(&table(&replaced)));
-    assert_eq!(ask_tcp(tcp, "show cli level"), "user\n\n");
-    assert_eq!(ask(&admin, "show cli level"), "admin\n\n");
-    assert_eq!(ask(&admin, "show cli sockets"), sockets);
-    let said = ask(&admin, "reload dry-run");
-    assert!(said.contains("(needs restart)"), "{said}");
-    rlb.stop();
+    eventually_true(STOP_WITHIN, "it is closed", || {
+        TcpStream::connect(address).is_err()
+    });
+    let mut rest = Vec::new();
+    open.read_to_end(&mut rest).expect("closed in order");
+    assert_eq!(rest, b"", "its client's connection ends");
+    // The command line finds the one that is open, whichever the file names first.
+    let next = table(&[socket(&third, ""), socket(&first, ""), socket(&second, "")]);
+    rlb.rewrite(&config.clone().table(&next));
+    let path = rlb.config_path();
+    let output = command(&["reload", "--config", path.to_str().expect("UTF-8")]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(ask(&third, "show cli level"), "admin\n\n");
+    // The one that is asked for the reload goes by it, and answers.
+    rlb.rewrite(&config.clone().table(&table(&[socket(&second, "")])));
+    let said = ask(&first, "reload");
+    assert!(said.contains("Success=1"), "{said}");
+    is_closed(&first);
+    // What cannot be opened leaves everything as it was.
+    std::fs::remove_file(&third).expect("it is left");
+    std::fs::write(&third, "a file").expect("written");
+    let next = table(&[socket(&third, ""), socket(&first, "")]);
+    rlb.rewrite(&config.clone().table(&next));
+    let said = ask(&second, "reload");
+    assert!(
+        said.contains("Success=0") && said.contains("cannot listen on"),
+        "{said}"
+    );
+    assert_eq!(ask(&second, "show cli level"), "admin\n\n");
+    // None, and again one. An upgrade hands it over.
+    rlb.reload(&config);
+    is_closed(&second);
+    rlb.reload(&config.clone().table(&table(&[socket(&first, "")])));
+    assert_eq!(ask(&first, "show cli level"), "admin\n\n");
+    let path = rlb.config_path();
+    let path = path.to_str().expect("UTF-8");
+    assert!(command(&["upgrade", "--config", path]).status.success());
+    let next = Next::logged(&rlb, 1);
+    eventually_true(STOP_WITHIN, "the new process answers", || {
+        ask(&first, "show info").contains(&format!("\nPid: {}\n", next.pid()))
+    });
+    next.stop();
+    let status = rlb.process.wait(STOP_WITHIN);
+    assert_eq!(status.code(), Some(0));
 }
 
 /// tools.md 3: changes over TCP are logged with the client's address.

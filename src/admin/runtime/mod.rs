@@ -30,8 +30,8 @@ mod show;
 mod waiting;
 
 use super::Shared;
-use crate::config::model::ApiLevel;
-use crate::control::admin_listeners::{RuntimePlace, RuntimeSocket};
+use crate::config::model::{ApiLevel, BindAddress};
+use crate::control::admin_listeners::{RuntimePlace, RuntimePlaces, RuntimeSocket};
 use crate::control::handover::{OldProcesses, PassedConnection};
 use crate::control::reload::ReloadHandle;
 use crate::live::failures::Throttle;
@@ -45,7 +45,7 @@ use framing::{Input, Lines, words};
 use process::Target;
 use reply::{Reply, ReplyWriter, SeverityOutput};
 use socket2::Socket;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -79,8 +79,8 @@ const LIMIT_EVERY: Duration = Duration::from_secs(1);
 /// The runtime sockets, and what their commands need.
 #[derive(Debug)]
 pub struct Runtime {
-    /// In the order of the configuration.
-    pub sockets: Vec<RuntimePlace>,
+    /// The sockets.
+    pub sockets: RuntimePlaces,
     /// Connections that a newer process passes on.
     pub connections: mpsc::Receiver<PassedConnection>,
     /// Those that commands can be run in.
@@ -103,14 +103,24 @@ struct CommandContext {
     workers: Workers,
     startup_logs: Arc<str>,
     old_processes: OldProcesses,
-    /// The names of all sockets, as HAProxy writes them.
-    names: Rc<[String]>,
-    /// Which of them it is.
-    index: usize,
+    /// All sockets that are open.
+    served: Rc<RefCell<Vec<Rc<Served>>>>,
+    /// Which of them it is; `None`: another process has passed the connection on.
+    own: Option<Rc<Served>>,
     /// Clients of all sockets.
     slots: Rc<ClientSlots>,
     /// Limits events about refused clients.
     refusals: Throttle,
+}
+
+/// A runtime socket that is open.
+struct Served {
+    /// As HAProxy writes it.
+    name: String,
+    /// As configured.
+    address: BindAddress,
+    /// Cancelled: a reload has removed it.
+    removed: CancellationToken,
 }
 
 /// HAProxy's prefix of an abstract name.
@@ -124,21 +134,41 @@ impl CommandContext {
 
     /// Its own name in events.
     fn own_path(&self) -> &str {
-        let name = self.names.get(self.index).map_or("", String::as_str);
+        let name = self.own.as_ref().map_or("", |own| &own.name);
         name.strip_prefix("unix@").unwrap_or(name)
     }
 
     /// The level of `peer` now; a reload changes it, unless another process has granted it.
     fn level(&self, peer: &Peer) -> ApiLevel {
         let granted = peer.granted();
-        granted.unwrap_or_else(|| self.level_of(self.index))
+        let own = self.own.as_ref();
+        granted.unwrap_or_else(|| own.map_or(ApiLevel::User, |own| self.level_of(own)))
     }
 
-    /// The level of clients of a socket now.
-    fn level_of(&self, index: usize) -> ApiLevel {
+    /// The level of clients of a socket now; of one that a reload has removed the lowest.
+    fn level_of(&self, socket: &Served) -> ApiLevel {
         let snapshot = self.shared.snapshot.load();
-        let access = snapshot.api.as_ref().and_then(|api| api.sockets.get(index));
+        let api = snapshot.api.as_ref();
+        let access = api.and_then(|api| api.access(&socket.address));
         access.map_or(ApiLevel::User, |access| access.level)
+    }
+
+    /// The sockets that are open, in the order of the configuration.
+    fn in_order(&self) -> Vec<Rc<Served>> {
+        let snapshot = self.shared.snapshot.load();
+        let api = snapshot.api.iter().flat_map(|api| &api.sockets);
+        let served = self.served.borrow();
+        let find = |address: &BindAddress| served.iter().find(|one| one.address == *address);
+        api.filter_map(|access| find(&access.address).cloned())
+            .collect()
+    }
+
+    /// Completes when a reload has removed the socket.
+    async fn removed(&self) {
+        match &self.own {
+            Some(own) => own.removed.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Whether `peer` may use the socket now; a reload changes the mode.
@@ -147,10 +177,8 @@ impl CommandContext {
             return true;
         }
         let snapshot = self.shared.snapshot.load();
-        let access = snapshot
-            .api
-            .as_ref()
-            .and_then(|api| api.sockets.get(self.index));
+        let api = snapshot.api.as_ref().zip(self.own.as_ref());
+        let access = api.and_then(|(api, own)| api.access(&own.address));
         access.is_some_and(|access| peer.may_connect(access.mode))
     }
 
@@ -207,29 +235,67 @@ impl Drop for ClientSlot {
 
 /// Serves the sockets until the stop.
 pub(super) fn start(shared: &Rc<Shared>, runtime: Runtime) {
-    let names: Rc<[String]> = runtime.sockets.iter().map(|one| one.name.clone()).collect();
-    let slots = Rc::new(ClientSlots::default());
-    let context = |index| {
+    let Runtime {
+        sockets,
+        connections,
+        old_processes,
+        control,
+        reload,
+        workers,
+        startup_logs,
+    } = runtime;
+    let (served, slots) = (Rc::default(), Rc::new(ClientSlots::default()));
+    let of = Rc::clone(shared);
+    let context = move |own| {
         Rc::new(CommandContext {
-            shared: Rc::clone(shared),
-            control: runtime.control.clone(),
-            reload: runtime.reload.clone(),
-            workers: runtime.workers.clone(),
-            startup_logs: Arc::clone(&runtime.startup_logs),
-            old_processes: runtime.old_processes.clone(),
-            names: Rc::clone(&names),
-            index,
+            shared: Rc::clone(&of),
+            control: control.clone(),
+            reload: reload.clone(),
+            workers: workers.clone(),
+            old_processes: old_processes.clone(),
+            served: Rc::clone(&served),
+            own,
             slots: Rc::clone(&slots),
+            startup_logs: Arc::clone(&startup_logs),
             refusals: Throttle::default(),
         })
     };
-    for (index, place) in runtime.sockets.into_iter().enumerate() {
-        let task = run(context(index), place.sockets);
-        shared.tracker.spawn_local(task);
-    }
     // A process without a socket of its own serves them, too.
-    let task = pass(context(0), runtime.connections);
+    let task = pass(context(None), connections);
     shared.tracker.spawn_local(task);
+    let of = Rc::clone(shared);
+    let open = move |place: RuntimePlace| {
+        let RuntimePlace {
+            name,
+            address,
+            sockets,
+            removed,
+        } = place;
+        let own = Rc::new(Served {
+            name,
+            address,
+            removed,
+        });
+        let context = context(Some(Rc::clone(&own)));
+        context.served.borrow_mut().push(Rc::clone(&own));
+        of.tracker.spawn_local(run(context, own, sockets));
+    };
+    let RuntimePlaces {
+        open: first,
+        mut added,
+    } = sockets;
+    for place in first {
+        open(place);
+    }
+    let stop = shared.stop.clone();
+    shared.tracker.spawn_local(async move {
+        let opening = async {
+            while let Some(place) = added.recv().await {
+                open(place);
+            }
+        };
+        stop.run_until_cancelled(opening).await;
+    });
 }
 
 /// Serves the connections that a newer process passes on, until the stop.
@@ -255,19 +321,33 @@ async fn pass(context: Rc<CommandContext>, mut connections: mpsc::Receiver<Passe
     stop.run_until_cancelled(passing).await;
 }
 
-/// Serves one socket until the stop.
-async fn run(context: Rc<CommandContext>, mut sockets: mpsc::Receiver<RuntimeSocket>) {
+/// Serves one socket until the stop, or until a reload has removed it.
+async fn run(
+    context: Rc<CommandContext>,
+    own: Rc<Served>,
+    mut sockets: mpsc::Receiver<RuntimeSocket>,
+) {
     let accepting = async {
-        let mut socket = next(&mut sockets).await;
+        let removed = own.removed.cancelled();
+        tokio::pin!(removed);
         loop {
-            socket = tokio::select! {
-                newer = next(&mut sockets) => newer,
-                () = accept_all(&context, socket) => next(&mut sockets).await,
+            let mut socket = tokio::select! {
+                socket = next(&mut sockets) => socket,
+                () = &mut removed => return,
             };
+            // Until it is closing and what is queued is accepted, or until another takes its place.
+            while let Some(newer) = tokio::select! {
+                newer = next(&mut sockets) => Some(newer),
+                () = accept_all(&context, socket) => None,
+            } {
+                socket = newer;
+            }
         }
     };
     let stop = context.shared.stop.clone();
     stop.run_until_cancelled(accepting).await;
+    let mut served = context.served.borrow_mut();
+    served.retain(|one| !Rc::ptr_eq(one, &own));
 }
 
 /// The next socket to accept from; waits for ever when none will come.
@@ -406,10 +486,13 @@ async fn serve(
             return reply.send(Reply::error(DENIED)).await;
         }
         reply.timeout = reply.own_timeout.unwrap_or_else(|| context.timeout());
-        // A command that has come is answered, and the first one of a client that has just connected. A stop does not
-        // wait for another.
+        // A command that has come is answered, and the first one of a client that has just connected. A stop, and a
+        // reload that removes the socket, do not wait for another.
         let stopping = async {
-            context.shared.stop.cancelled().await;
+            tokio::select! {
+                () = context.shared.stop.cancelled() => {}
+                () = context.removed() => {}
+            }
             if is_first {
                 tokio::time::sleep(FIRST_WAIT).await;
             }

@@ -77,10 +77,11 @@ const NO_PROXY: &str = "No such proxy.\n";
 /// `show cli sockets`.
 pub(super) fn sockets(context: &CommandContext, peer: &Peer) -> String {
     let mut text = "# socket lvl processes\n".to_owned();
-    for (index, name) in context.names.iter().enumerate() {
+    for served in context.in_order() {
+        let name = &served.name;
         let level = peer
             .granted()
-            .unwrap_or_else(|| context.level_of(index))
+            .unwrap_or_else(|| context.level_of(&served))
             .name();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name} {level} all");

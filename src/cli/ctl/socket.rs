@@ -55,7 +55,8 @@ fn timeout(text: &str) -> Result<Duration, String> {
 
 /// The socket of `args`, and how long each part of an answer may take.
 pub(super) struct Target {
-    address: BindAddress,
+    /// The first of them that somebody listens on: a reload may be to open the others.
+    addresses: Vec<BindAddress>,
     timeout: Duration,
 }
 
@@ -65,12 +66,12 @@ impl Target {
     /// # Errors
     /// When the configuration names no socket.
     pub(super) fn of(args: &SocketArgs, default: Duration) -> anyhow::Result<Self> {
-        let address = match &args.socket {
-            Some(address) => address.clone(),
+        let addresses = match &args.socket {
+            Some(address) => vec![address.clone()],
             None => configured(&args.config)?,
         };
         Ok(Self {
-            address,
+            addresses,
             timeout: args.timeout.unwrap_or(default),
         })
     }
@@ -80,14 +81,15 @@ impl Target {
     /// # Errors
     /// When the socket cannot be reached, or there is no whole answer in time.
     pub(super) fn ask(&self, line: &str) -> anyhow::Result<String> {
-        let Self { address, timeout } = self;
+        let timeout = self.timeout;
+        let (address, connected) = self.connect();
         let late = |error: std::io::Error| match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => {
                 anyhow::anyhow!("{} does not answer within {timeout:?}", shown(address))
             }
             _ => anyhow::Error::new(error).context("no whole answer"),
         };
-        let mut stream = match connect(address, *timeout) {
+        let mut stream = match connected {
             Err(error) if error.kind() != ErrorKind::WouldBlock => {
                 return Err(error).with_context(|| format!("cannot reach {}", shown(address)));
             }
@@ -102,7 +104,29 @@ impl Target {
             .map_err(late)?;
         Ok(answer)
     }
+
+    /// Connects to the first address that somebody listens on; without one, what came of the first of all.
+    fn connect(&self) -> (&BindAddress, std::io::Result<Socket>) {
+        let nobody = |result: &std::io::Result<Socket>| {
+            let kind = result.as_ref().err().map(std::io::Error::kind);
+            matches!(
+                kind,
+                Some(ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+            )
+        };
+        let tried = self.addresses.iter();
+        let mut tried = tried.map(|address| (address, connect(address, self.timeout)));
+        let first = tried.next();
+        let first = first.unwrap_or_else(|| (&NOWHERE, Err(ErrorKind::NotFound.into())));
+        if !nobody(&first.1) {
+            return first;
+        }
+        tried.find(|(_, result)| !nobody(result)).unwrap_or(first)
+    }
 }
+
+/// In the place of a socket where there is none.
+const NOWHERE: BindAddress = BindAddress::Descriptor(-1);
 
 /// Connects within `timeout`, which also applies to each read and write. When the queue of the socket is full,
 /// the kernel waits as long as the send timeout.
@@ -119,8 +143,9 @@ fn connect(address: &BindAddress, timeout: Duration) -> std::io::Result<Socket> 
     Ok(socket)
 }
 
-/// The socket that a configuration names. Also reads it from a file that is not valid (any more).
-fn configured(path: &Path) -> anyhow::Result<BindAddress> {
+/// The sockets that a configuration names and that may do the most. Also reads them from a file that is not valid (any
+/// more).
+fn configured(path: &Path) -> anyhow::Result<Vec<BindAddress>> {
     let shown = path.display();
     if let Err(error) = std::fs::metadata(path) {
         return Err(error).with_context(|| {
@@ -132,17 +157,17 @@ fn configured(path: &Path) -> anyhow::Result<BindAddress> {
     }
     if let Ok((config, _)) = config::load(path) {
         let sockets = config.runtime_api.map_or_else(Vec::new, |api| api.sockets);
-        // The first of those that may do the most.
-        let best = sockets.into_iter().rev().max_by_key(|one| one.level);
-        return best.map(|one| one.address).with_context(|| {
-            format!("{shown} names no socket: write a [runtime-api] table, or use --socket")
-        });
+        let Some(most) = sockets.iter().map(|one| one.level).max() else {
+            anyhow::bail!("{shown} names no socket: write a [runtime-api] table, or use --socket");
+        };
+        let best = sockets.into_iter().filter(|one| one.level == most);
+        return Ok(best.map(|one| one.address).collect());
     }
-    let mut named = config::runtime_sockets(path).into_iter();
-    named.next().with_context(|| {
-        format!(
-            "{shown} is not valid, and no socket can be read from it: \
-             see `rlb check {shown}`, or use --socket"
-        )
-    })
+    let named = config::runtime_sockets(path);
+    anyhow::ensure!(
+        !named.is_empty(),
+        "{shown} is not valid, and no socket can be read from it: \
+         see `rlb check {shown}`, or use --socket"
+    );
+    Ok(named)
 }

@@ -16,7 +16,6 @@ pub use logs::match_targets;
 
 use super::key::{Differences, Effect};
 use super::model::{self, Config};
-use super::show::NONE;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -62,8 +61,8 @@ pub struct Change {
     /// `global`, `log`, `log target`, `runtime-api`, `stats`, `frontend`, `bind`, `backend`,
     /// `server` or `statistics` (the order of their rows).
     pub kind: &'static str,
-    /// Its name: `backend/server` for a server, `proxy address` for a bind, the destination for a log target;
-    /// empty for tables that exist once.
+    /// Its name: `backend/server` for a server, `proxy address` for a bind, the destination for a log target, the
+    /// address for a runtime socket; empty for tables that exist once.
     pub name: String,
     /// The keys that differ; empty for an object that is added or removed.
     pub keys: Vec<Difference>,
@@ -160,13 +159,6 @@ pub fn plan(old: &Config, new: &Config) -> Changes {
 pub fn applicable(old: &Config, new: Config) -> Config {
     let mut config = new;
     config.global.keep_until_restart(&old.global);
-    config.runtime_api = match (&old.runtime_api, config.runtime_api) {
-        (Some(old), Some(new)) => Some(model::RuntimeApi {
-            sockets: runtime_sockets(old, &new),
-            ..new
-        }),
-        (old, _) => old.clone(),
-    };
     config
 }
 
@@ -216,44 +208,44 @@ fn global(found: &mut Found, old: &model::Global, new: &model::Global) {
 }
 
 fn runtime_api(found: &mut Found, old: &Config, new: &Config) {
+    let sockets = |config: &Config| {
+        let api = config.runtime_api.as_ref();
+        api.map_or_else(Vec::new, |api| api.sockets.clone())
+    };
+    let (old_sockets, new_sockets) = (sockets(old), sockets(new));
     let mut keys = Differences::default();
-    let addresses = |api: &Option<model::RuntimeApi>| {
-        let sockets = api.iter().flat_map(|api| &api.sockets);
-        let all: Vec<String> = sockets.map(model::RuntimeSocket::place).collect();
-        if all.is_empty() {
-            NONE.to_owned()
-        } else {
-            all.join(" ")
-        }
-    };
-    let both = (&addresses(&old.runtime_api), &addresses(&new.runtime_api));
-    keys.compare_as("socket", Effect::Restart, both, String::clone);
-    let (Some(old), Some(new)) = (&old.runtime_api, &new.runtime_api) else {
-        return found.changed("runtime-api", "", keys);
-    };
-    model::RuntimeApi::compare(old, new, &mut keys);
-    let next = runtime_sockets(old, new);
-    let alone = next.len() == 1;
-    if let (true, Some(old), Some(new)) = (alone, old.sockets.first(), next.first()) {
-        model::RuntimeSocket::compare(old, new, &mut keys);
+    if let (Some(old), Some(new)) = (&old.runtime_api, &new.runtime_api) {
+        model::RuntimeApi::compare(old, new, &mut keys);
+        let places = |all: &[model::RuntimeSocket]| -> Vec<String> {
+            all.iter().map(model::RuntimeSocket::place).collect()
+        };
+        let (old, new) = (places(&old_sockets), places(&new_sockets));
+        let orders = (
+            names(&old, &new, String::as_str),
+            names(&new, &old, String::as_str),
+        );
+        let orders = (&orders.0, &orders.1);
+        keys.compare_as("order", Effect::NextCommand, orders, |it| it.join(" "));
     }
     found.changed("runtime-api", "", keys);
-    for (old, new) in old.sockets.iter().zip(&next).filter(|_| !alone) {
-        let mut keys = Differences::default();
-        model::RuntimeSocket::compare(old, new, &mut keys);
-        found.changed("runtime-api", &old.place(), keys);
+    for socket in &new_sockets {
+        let name = socket.place();
+        let mut known = old_sockets.iter();
+        if let Some(old) = known.find(|one| one.address == socket.address) {
+            let mut keys = Differences::default();
+            model::RuntimeSocket::compare(old, socket, &mut keys);
+            found.changed("runtime-api", &name, keys);
+        } else {
+            let effect = "is opened before anything else changes";
+            found.push(Action::Add, ("runtime-api", name), effect);
+        }
     }
-}
-
-/// The sockets of `old`, which stay until a restart, with what else `new` says about the same addresses. Rights
-/// belong to an address: a socket whose address is not in `new` keeps those that it has.
-fn runtime_sockets(old: &model::RuntimeApi, new: &model::RuntimeApi) -> Vec<model::RuntimeSocket> {
-    let next = |old: &model::RuntimeSocket| {
-        let mut same = new.sockets.iter();
-        let same = same.find(|one| one.address == old.address);
-        same.unwrap_or(old).clone()
-    };
-    old.sockets.iter().map(next).collect()
+    for gone in &old_sockets {
+        if !new_sockets.iter().any(|one| one.address == gone.address) {
+            let effect = "accepts what is queued and closes; commands that run are answered";
+            found.push(Action::Remove, ("runtime-api", gone.place()), effect);
+        }
+    }
 }
 
 fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stats>) {

@@ -193,71 +193,65 @@ fn what_needs_a_restart_stays_and_the_rest_applies() {
         [
             "! global: threads 2 -> 4 (needs restart)",
             "~ global: maxconn none -> 10 (holds at once)",
-            "! runtime-api: socket /run/a -> /run/b (needs restart)",
+            "+ runtime-api /run/b (is opened before anything else changes)",
+            "- runtime-api /run/a (accepts what is queued and closes; commands that run are answered)",
         ]
     );
-    assert_eq!(changes.restarts().count(), 2);
+    assert_eq!(changes.restarts().count(), 1);
     let applied = applicable(&old, new.clone());
     assert_eq!(applied.global.threads, 2);
     assert_eq!(applied.global.maxconn, Some(10));
     let api = applied.runtime_api.as_ref().expect("there is one");
     assert_eq!(
         (api.sockets[0].place(), api.sockets[0].level.name()),
-        ("/run/a".to_owned(), "admin")
+        ("/run/b".to_owned(), "operator")
     );
     // The next reload reports it again.
-    assert_eq!(plan(&applied, &new).restarts().count(), 2);
+    assert_eq!(plan(&applied, &new).restarts().count(), 1);
     assert_eq!(plan(&old, &applied).restarts().count(), 0);
 }
 
-/// A user's socket took the level of the one that the file named in its place.
 #[test]
-fn rights_of_a_runtime_socket_belong_to_its_address() {
-    let with = |sockets: &str| load(&format!("{BASE}[runtime-api]\nsocket = {sockets}\n"));
-    let user = "\"127.0.0.1:9999\"\nlevel = \"user\"\nsockets = { socket = \"/run/a\", mode = \"0666\", level = \"user\" }";
-    let old = with(user);
-    for new in [
-        "\"127.0.0.1:9998\"\nlevel = \"admin\"\nsockets = { socket = \"/run/new\", mode = \"0600\" }",
-        "\"/run/new\"",
-    ] {
-        let applied = applicable(&old, with(new));
-        let (was, is) = (&old.runtime_api, &applied.runtime_api);
-        let sockets = |api: &Option<model::RuntimeApi>| api.clone().map(|api| api.sockets);
-        assert_eq!(sockets(is), sockets(was), "{new}");
-        let restarts: Vec<String> = plan(&old, &with(new))
-            .restarts()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(restarts.len(), 1, "{restarts:?}");
-        assert!(restarts[0].starts_with("! runtime-api: socket 127.0.0.1:9999 /run/a -> "));
-    }
-    // In another order each keeps its own.
-    let swapped = "\"/run/a\"\nlevel = \"operator\"\nsockets = { socket = \"127.0.0.1:9999\", level = \"user\" }";
-    let applied = applicable(&old, with(swapped)).runtime_api.unwrap();
-    let levels: Vec<_> = applied
-        .sockets
-        .iter()
-        .map(|it| (it.place(), it.level.name()))
-        .collect();
+fn runtime_sockets_are_compared_by_their_addresses() {
+    let with = |sockets: &str| format!("{BASE}[runtime-api]\nsocket = {sockets}\n");
+    let old = with(
+        "\"127.0.0.1:9999\"\nlevel = \"user\"\nsockets = { socket = \"/run/a\", mode = \"0666\", level = \"user\" }",
+    );
+    let new = with(
+        "\"/run/new\"\nlevel = \"admin\"\nmaxconn = 3\nsockets = { socket = \"/run/a\", level = \"user\" }",
+    );
+    let opened = "(is opened before anything else changes)";
+    let closed = "(accepts what is queued and closes; commands that run are answered)";
     assert_eq!(
-        levels,
+        lines(&old, &new),
         [
-            ("127.0.0.1:9999".to_owned(), "user"),
-            ("/run/a".to_owned(), "operator")
+            "~ runtime-api: maxconn 10 -> 3 (holds for the next connection)".to_owned(),
+            format!("+ runtime-api /run/new {opened}"),
+            "~ runtime-api /run/a: mode 0666 -> 0600 (holds for the next command)".to_owned(),
+            format!("- runtime-api 127.0.0.1:9999 {closed}"),
         ]
     );
-}
-
-#[test]
-fn a_runtime_socket_comes_and_goes_by_a_restart() {
-    let with = format!("{BASE}[runtime-api]\nsocket = \"/run/a\"\n");
-    let gone = "! runtime-api: socket /run/a -> none (needs restart)";
-    assert_eq!(lines(&with, BASE), [gone]);
-    let applied = applicable(&load(&with), load(BASE));
-    assert!(applied.runtime_api.is_some(), "it stays");
-    let come = "! runtime-api: socket none -> /run/a (needs restart)";
-    assert_eq!(lines(BASE, &with), [come]);
-    assert!(applicable(&load(BASE), load(&with)).runtime_api.is_none());
+    let swapped = with(
+        "\"/run/a\"\nlevel = \"user\"\nmode = \"0666\"\nsockets = { socket = \"127.0.0.1:9999\", level = \"user\" }",
+    );
+    assert_eq!(
+        lines(&old, &swapped),
+        [
+            "~ runtime-api: order 127.0.0.1:9999 /run/a -> /run/a 127.0.0.1:9999 (holds for the next command)"
+        ]
+    );
+    let with = with("\"/run/a\"");
+    assert_eq!(
+        lines(&with, BASE),
+        [format!("- runtime-api /run/a {closed}")]
+    );
+    assert_eq!(
+        lines(BASE, &with),
+        [format!("+ runtime-api /run/a {opened}")]
+    );
+    for (from, to) in [(&*with, BASE), (BASE, &*with)] {
+        assert_eq!(applicable(&load(from), load(to)), load(to));
+    }
 }
 
 #[test]

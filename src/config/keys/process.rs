@@ -4,7 +4,9 @@ use super::bind::{Bind, Binds, NOWHERE};
 use super::declare::prelude::*;
 use super::kinds::{Mode, Name, Number, Optional, Raw, Span, SpanOrZero, Switch, Text, Word};
 use super::proxy::MAXCONN_BOUNDS;
-use crate::config::key::Effect::{AtOnce, NextCommand, NextConnection, NextLine, Restart};
+use crate::config::key::Effect::{
+    AtOnce, NewSocket, NextCommand, NextConnection, NextLine, Restart,
+};
 use crate::config::key::REQUIRED;
 use crate::config::shapes::{
     ApiLevelWord, Expected, FacilityWord, FormatWord, LevelWord, Located, Maybe, OneOrMany, Short,
@@ -254,7 +256,7 @@ keys! {
     raw {
         /// Further sockets: an address, or a table with the keys of one socket, or a list of them.
         sockets: Raw<Option<OneOrMany<Short<String, RuntimeSocketTable>>>> = "none",
-            kind: "address, table or list", haproxy: &["stats socket"], reload: Restart;
+            kind: "address, table or list", haproxy: &["stats socket"], reload: NewSocket;
     }
     meant {
         /// How long a client may be silent, and how long it may take to read a part of an answer.
@@ -278,7 +280,7 @@ keys! {
     raw {
         /// Where it is: `"/run/rlb/admin.sock"`, `"@name"` for an abstract one, or `"127.0.0.1:9999"`.
         socket: Raw<Maybe<String>> = REQUIRED,
-            kind: "address", haproxy: &["stats socket"], reload: Restart;
+            kind: "address", haproxy: &["stats socket"], reload: NewSocket;
     }
     read {
         /// The rights of its clients: `"user"`, `"operator"` or `"admin"`.

@@ -29,8 +29,8 @@ pub(super) fn ticks() -> Interval {
 #[derive(Debug, Default)]
 pub(super) struct LostSockets {
     binds: HashMap<ListenerId, Instant>,
-    /// By position in the configuration.
-    runtime: HashMap<usize, Instant>,
+    /// By address.
+    runtime: HashMap<String, Instant>,
 }
 
 impl LostSockets {
@@ -86,13 +86,14 @@ impl Reloader {
     fn is_runtime_due(&mut self, config: &Config, now: Instant) -> bool {
         let sockets = config.runtime_api.iter().flat_map(|api| &api.sockets);
         let mut due = false;
-        for (index, (runtime, api)) in self.state.runtime.iter().zip(sockets).enumerate() {
+        for (runtime, api) in self.state.runtime.open.iter().zip(sockets) {
+            let path = api.place();
             if !runtime.is_lost(api) {
-                self.lost_sockets.runtime.remove(&index);
+                self.lost_sockets.runtime.remove(&path);
                 continue;
             }
-            let at = self.lost_sockets.runtime.entry(index).or_insert_with(|| {
-                let path = api.place();
+            let known = self.lost_sockets.runtime.entry(path);
+            let at = known.or_insert_with_key(|path| {
                 tracing::error!(
                     path,
                     reason = "its file was removed or replaced",
@@ -110,14 +111,14 @@ impl Reloader {
     pub(super) async fn reopen_lost_runtime(&mut self, config: &Config) -> Vec<String> {
         let sockets = config.runtime_api.iter().flat_map(|api| &api.sockets);
         let mut told = Vec::new();
-        for (index, (runtime, api)) in self.state.runtime.iter_mut().zip(sockets).enumerate() {
+        for (runtime, api) in self.state.runtime.open.iter_mut().zip(sockets) {
             if !runtime.is_lost(api) {
                 continue;
             }
             let path = api.place();
             told.push(match runtime.reopen(api).await {
                 Ok(()) => {
-                    self.lost_sockets.runtime.remove(&index);
+                    self.lost_sockets.runtime.remove(&path);
                     tracing::warn!(path, "runtime socket opened again");
                     format!("runtime-api: {path} opened again: its file was removed or replaced")
                 }

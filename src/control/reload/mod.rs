@@ -22,7 +22,7 @@ mod watch;
 
 use super::Control;
 use super::admin_listeners::{
-    AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimeSocket,
+    AdminListener, AdminListeners, ListenerChange, RuntimeListener, RuntimeListeners, RuntimeSocket,
 };
 use super::commit::Commit;
 use super::handover::{Program, Reporter};
@@ -89,8 +89,8 @@ pub struct ReloadState {
     pub admin_listeners: AdminListeners,
     /// The log.
     pub log: Log,
-    /// The runtime sockets, in the order of the configuration.
-    pub runtime: Vec<RuntimeListener>,
+    /// The runtime sockets.
+    pub runtime: RuntimeListeners,
     /// What an upgrade starts; `None`: there is none.
     pub program: Option<Program>,
 }
@@ -220,7 +220,7 @@ impl Reloader {
         let snapshot = self.snapshot.load_full();
         if let Some(adjust) = self.state.listeners.adjust(&snapshot) {
             let api = self.current.runtime_api.iter().flat_map(|api| &api.sockets);
-            for (listener, api) in self.state.runtime.iter().zip(api) {
+            for (listener, api) in self.state.runtime.open.iter().zip(api) {
                 listener.adjust(api, adjust);
             }
         }
@@ -235,7 +235,7 @@ impl Reloader {
             close: Vec::new(),
         };
         self.state.admin_listeners.change(change).await;
-        for (listener, socket) in self.state.runtime.iter().zip(runtime) {
+        for (listener, socket) in self.state.runtime.open.iter().zip(runtime) {
             listener.accept_from(socket).await;
         }
     }
@@ -259,7 +259,7 @@ impl Reloader {
         let state = &self.state;
         let change = state.listeners.close_admin_listeners();
         state.admin_listeners.change(change).await;
-        for runtime in &state.runtime {
+        for runtime in &state.runtime.open {
             runtime.closing.cancel();
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Control thread, part of the reload task. Invariant: everything that can fail comes before the commit.
 
-use super::super::admin_listeners;
+use super::super::admin_listeners::{self, NextRuntime};
 use super::super::commit::Commit;
 use super::super::handover::Program;
 use super::super::listeners::{self, Reopen};
@@ -22,8 +22,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// A configuration with all that it needs, and its log.
-type Prepared = (Commit, log::PreparedLog);
+/// A configuration with all that it needs, its log, and its runtime sockets.
+type Prepared = (Commit, log::PreparedLog, Vec<NextRuntime>);
 
 impl Reloader {
     /// Load, plan, prepare, commit; then what is left retires by itself.
@@ -82,11 +82,11 @@ impl Reloader {
     /// written to its end: it is read again when nothing has happened for [`watch::LOSS_QUIET`]. Returns what is
     /// said about it in this case.
     fn defer(&mut self, changes: &Changes, written: &Config) -> Option<Vec<String>> {
-        let removes = |kind| {
+        let removes = |kind: &str| {
             let mut list = changes.list.iter();
             list.any(|change| change.action == Action::Remove && change.kind == kind)
         };
-        let what = if removes("bind") {
+        let what = if removes("bind") || removes("runtime-api") {
             "listeners would close"
         } else if removes("server") {
             "servers would be removed"
@@ -164,7 +164,7 @@ impl Reloader {
         reopen: &Reopen,
     ) -> Result<Vec<String>, Vec<String>> {
         let (done, committed) = oneshot::channel();
-        let (commit, log) = self.prepare(Arc::clone(&config), reopen, done).await?;
+        let (commit, log, runtime) = self.prepare(Arc::clone(&config), reopen, done).await?;
         self.state.manager().notify(&reloading());
         let stopping = || vec!["rlb is stopping".to_owned()];
         self.commits.send(commit).await.map_err(|_| stopping())?;
@@ -175,6 +175,7 @@ impl Reloader {
         let change = self.state.listeners.take(listeners);
         self.state.log.apply(log);
         self.follow_runtime_mode(&config);
+        self.state.runtime.take(runtime).await;
         if matches!(reopen, Reopen::All) {
             reopened.extend(self.reopen_lost_runtime(&config).await);
         }
@@ -205,6 +206,7 @@ impl Reloader {
             .cloned()
             .collect();
         addresses.extend(resolve::look_up_all(unknown).await);
+        let runtime = admin_listeners::prepare_runtime(&self.state.runtime.open, sockets(&config))?;
         let commit = Commit {
             config,
             maxconn,
@@ -212,19 +214,17 @@ impl Reloader {
             listeners,
             done,
         };
-        Ok((commit, log))
+        Ok((commit, log, runtime))
     }
 
     /// Changes owner and mode of the runtime sockets' files. What the system refuses is said, and leaves
     /// a file as it was.
     fn follow_runtime_mode(&self, config: &Config) {
-        let sockets = |config: &Config| {
-            let api = config.runtime_api.as_ref();
-            api.map_or_else(Vec::new, |api| api.sockets.clone())
-        };
         let rights = |one: &RuntimeSocketKeys| (one.mode, one.owner.clone(), one.group.clone());
-        for (old, new) in sockets(&self.current).iter().zip(&sockets(config)) {
-            if rights(old) != rights(new)
+        for new in sockets(config) {
+            let mut known = sockets(&self.current).iter();
+            let old = known.find(|one| one.address == new.address);
+            if old.is_some_and(|old| rights(old) != rights(new))
                 && let Err(error) = admin_listeners::set_runtime_mode(new)
             {
                 let path = new.place();
@@ -232,6 +232,11 @@ impl Reloader {
             }
         }
     }
+}
+
+/// The runtime sockets of a configuration.
+fn sockets(config: &Config) -> &[RuntimeSocketKeys] {
+    config.runtime_api.as_ref().map_or(&[], |api| &api.sockets)
 }
 
 fn names(config: &Config) -> impl Iterator<Item = &Arc<str>> {

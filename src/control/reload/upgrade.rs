@@ -63,7 +63,7 @@ impl Reloader {
         let program = self.state.program.clone();
         let program = program.ok_or("what runs here is not a service (`rlb run`)")?;
         tracing::info!(program = %program.path.display(), "upgrade: starting the new process");
-        let runtime = self.state.runtime.iter();
+        let runtime = self.state.runtime.open.iter();
         let runtime = runtime.map(|runtime| (RUNTIME.to_owned(), Arc::clone(&runtime.socket)));
         let payload = HandoverPayload {
             sockets: self.state.listeners.lasting().chain(runtime).collect(),
