@@ -39,6 +39,8 @@ pub use key::{Difference, Effect, Key};
 pub use keys::{
     API_MAXCONN_MAX, BACKLOG_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX, THREADS_MAX, WEIGHT_MAX,
 };
+#[cfg(test)]
+pub(crate) use read::processor_time;
 pub use read::{BYTES_MAX, INCLUDE_DEPTH_MAX, MARKS_MAX};
 pub use validate::{BINDS_MAX, SERVERS_MAX};
 

@@ -8,6 +8,7 @@ use super::proxy::{Mode, Proxy};
 use super::report::{At, Outcome, Report};
 use super::sections::Kind;
 use crate::config::haproxy::Becomes;
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 /// What becomes of a proxy.
@@ -65,7 +66,7 @@ fn tell(
             choice
         }
         Err(LeftOut { why, counts }) => {
-            let text = format!("it goes with {}", proxy.what());
+            let text = Cow::Owned(format!("it goes with {}", proxy.what()));
             for index in own {
                 let entry = &mut report.entries[*index];
                 if entry.outcome < Outcome::Dropped && entry.outcome != Outcome::Information {
@@ -75,7 +76,7 @@ fn tell(
             }
             let entry = &mut report.entries[proxy.entry];
             entry.outcome = Outcome::Dropped;
-            entry.text = format!("{} is not carried over: {why}", proxy.what());
+            entry.text = format!("{} is not carried over: {why}", proxy.what()).into();
             entry.traffic |= counts;
             Choice::Dropped(why)
         }
@@ -113,7 +114,7 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
         (proxy.target(), proxy.kind, proxy.servers.is_empty())
     {
         let text = format!("its own servers are not used: it leads to `{target}`");
-        report.raise(proxy.entry, Outcome::Changed, &text, false);
+        report.raise(proxy.entry, Outcome::Changed, text, false);
     }
     if http && options.http_drop {
         return Err(LeftOut {
@@ -154,7 +155,7 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
 /// A word without which its proxy is weaker.
 fn weaker(
     entry: usize,
-    say: &str,
+    say: impl Into<Cow<'static, str>>,
     options: Options,
     report: &mut Report,
     blocked: &mut Vec<usize>,
@@ -181,7 +182,7 @@ fn judge(proxy: &Proxy, role: Role, options: Options, report: &mut Report) -> Ve
         let (entry, say) = (mark.entry, mark.row.say);
         match (mark.row.becomes, role) {
             (Becomes::Http, Role::Http) => report.raise(entry, Outcome::Changed, say, false),
-            (Becomes::HttpDecides, Role::Page) if report.entries[entry].keyword == "redirect" => {
+            (Becomes::HttpDecides, Role::Page) if *report.entries[entry].keyword == *"redirect" => {
                 let text = "the page is at its own path";
                 report.raise(entry, Outcome::Changed, text, false);
             }
@@ -241,7 +242,7 @@ fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut V
         }
         _ if !known.contains(&name) => {
             let text = format!("HAProxy has no algorithm `{name}`");
-            report.raise(*entry, Outcome::Error, &text, false);
+            report.raise(*entry, Outcome::Error, text, false);
             blocked.push(*entry);
         }
         _ if proxy.servers.len() < 2 => {
@@ -250,7 +251,7 @@ fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut V
         }
         _ => {
             let text = format!("`roundrobin` chooses the server, not `{name}`");
-            weaker(*entry, &text, options, report, blocked);
+            weaker(*entry, text, options, report, blocked);
         }
     }
 }

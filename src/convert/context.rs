@@ -26,7 +26,7 @@ const LONGEST_SUGGESTED: usize = 64;
 const SUGGESTIONS_MAX: usize = 200;
 
 impl Context<'_, '_> {
-    pub(super) fn kept(&mut self, at: At, keyword: impl Into<String>) -> usize {
+    pub(super) fn kept(&mut self, at: At, keyword: impl AsRef<str>) -> usize {
         self.report.push(at, keyword, Outcome::Kept, "")
     }
 

@@ -3,9 +3,9 @@
 
 use super::environment::LOCAL_PEER;
 use super::lexer;
-use super::report::{At, Report};
+use super::report::{At, ERRORS_MAX, Report};
 use super::sections::Input;
-use super::{Conversion, NoListener, Options, Origin, Outside, convert, look_up};
+use super::{Conversion, NoListener, Options, Origin, Outside, carry_over, look_up};
 use crate::config::source::{Place, Source};
 use crate::config::{self, InputFiles, Limits, Load};
 use std::collections::HashMap;
@@ -138,7 +138,7 @@ impl HaproxyFiles {
         let files = inputs.iter().map(|input| PathBuf::from(&input.name));
         let looked_at: Vec<PathBuf> = looked_at.into_iter().chain(files).collect();
         let inputs: Vec<Input> = inputs.into_iter().chain(self.more.clone()).collect();
-        let conversion = convert(&inputs, self.options, of_this_process());
+        let conversion = carry_over(&inputs, self.options, of_this_process());
         let problems = problems(&conversion.report);
         let load = if problems.is_empty() {
             let name = format!("{} (converted)", conversion.report.files.join(", "));
@@ -230,15 +230,16 @@ impl<'a> Origins<'a> {
     }
 }
 
-/// What forbids to run a configuration: errors, and what changes traffic.
+/// What forbids to run a configuration: errors, and what changes traffic; the first [`ERRORS_MAX`] of them.
 fn problems(report: &Report) -> Vec<config::Diagnostic> {
     let entries = report.entries.iter();
-    let entries = entries.filter(|entry| entry.outcome == super::Outcome::Error || entry.traffic);
+    let mut entries =
+        entries.filter(|entry| entry.outcome == super::Outcome::Error || entry.traffic);
     let problem = |entry: &super::Entry| {
         let place = entry
             .at
             .map_or_else(String::new, |at| format!("{}: ", report.place(at)));
-        let keyword = match entry.keyword.as_str() {
+        let keyword = match &*entry.keyword {
             "" => String::new(),
             keyword => format!("{keyword}: "),
         };
@@ -246,5 +247,11 @@ fn problems(report: &Report) -> Vec<config::Diagnostic> {
         let message = format!("{place}{outcome}: {keyword}{}", entry.text);
         config::Diagnostic::error("haproxy", message)
     };
-    entries.map(problem).collect()
+    let mut problems: Vec<_> = entries.by_ref().take(ERRORS_MAX).map(problem).collect();
+    let left = entries.count();
+    if left > 0 {
+        let message = format!("{left} more statements forbid to run this");
+        problems.push(config::Diagnostic::error("haproxy", message));
+    }
+    problems
 }

@@ -111,23 +111,27 @@ pub struct Outside<'a> {
     pub address: &'a dyn Fn(&str) -> Option<IpAddr>,
 }
 
-/// Converts files.
+/// Converts files, and proves that the result is valid.
 pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conversion {
-    let index = Index::shared();
+    let mut conversion = carry_over(inputs, options, outside);
+    if !conversion.report.failed() {
+        prove(&mut conversion, outside.variable);
+    }
+    conversion
+}
+
+/// Converts files, for one who loads the result.
+fn carry_over(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conversion {
     let mut report = Report {
         files: inputs.iter().map(|input| input.name.clone()).collect(),
         ..Report::default()
     };
-    let mut environment = Environment::new(outside.variable, &report.files);
-    let sections = sections::read(inputs, &mut environment, index, &mut report);
-    let mut context = Context {
-        report: &mut report,
-        index,
-        environment: &environment,
-        resolve: outside.address,
-        unknown: 0,
-    };
-    let (mut global, defaults, proxies) = proxies(&mut context, sections);
+    let Read {
+        mut global,
+        defaults,
+        proxies,
+        ..
+    } = Read::of(inputs, outside, &mut report);
     judge_global(&global, options, &mut report);
     let choices = choice::choose(&proxies, options, &mut report);
     let mut draft = fit(defaults, proxies, &choices, options, &mut report);
@@ -167,9 +171,6 @@ pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conv
         silent,
     };
     let write::Written { toml, lines } = write::toml(&carried, &report);
-    if !report.failed() {
-        prove(&toml, listens, outside.variable, &mut report);
-    }
     Conversion {
         listens: listens || others,
         process: global.process,
@@ -180,63 +181,82 @@ pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conv
 }
 
 /// Loads what was written. What is wrong with it then is an error of the conversion.
-fn prove(toml: &str, listens: bool, process: &dyn Fn(&str) -> Option<String>, report: &mut Report) {
+fn prove(conversion: &mut Conversion, process: &dyn Fn(&str) -> Option<String>) {
     let loader = Loader {
         limits: Limits::unknown(),
         environment: process,
         disk: false,
     };
-    let Err(problems) = loader.load_text("rlb.toml", toml) else {
+    let Err(problems) = loader.load_text("rlb.toml", &conversion.toml) else {
         return;
     };
     // A variable that is not set here was told, and so was that nothing is left that listens.
-    let told = |problem: &Diagnostic| {
-        problem.code == "reference" || (problem.code == "no-listener" && !listens)
-    };
+    let told = |problem: &Diagnostic| problem.code == "reference" || problem.code == "no-listener";
+    let report = &mut conversion.report;
     for problem in problems {
         if problem.severity == Severity::Error && !told(&problem) {
             report.entries.push(Entry {
                 at: None,
                 section: 0,
-                keyword: String::new(),
+                keyword: "".into(),
                 outcome: Outcome::Error,
-                text: format!("what it becomes is not valid: {}", problem.message),
+                text: format!("what it becomes is not valid: {}", problem.message).into(),
                 traffic: false,
             });
         }
     }
 }
 
-/// Reads all sections.
-fn proxies(
-    context: &mut Context<'_, '_>,
-    sections: Vec<Section>,
-) -> (Global, Vec<Proxy>, Vec<Proxy>) {
-    let mut global = Global::default();
-    let mut defaults = Vec::new();
-    let mut names: HashMap<String, usize> = HashMap::new();
-    let mut proxies = Vec::new();
-    for section in sections {
-        context.report.section = section.number;
+/// What the sections say that were read so far.
+#[derive(Default)]
+struct Read {
+    global: Global,
+    defaults: Vec<Proxy>,
+    /// The last `defaults` of each name.
+    names: HashMap<String, usize>,
+    proxies: Vec<Proxy>,
+}
+
+impl Read {
+    fn of(inputs: &[Input], outside: Outside<'_>, report: &mut Report) -> Self {
+        let index = Index::shared();
+        let mut environment = Environment::new(outside.variable, &report.files);
+        let mut read = Self::default();
+        let mut unknown = 0;
+        let mut sink = |section: &Section, environment: &Environment<'_>, report: &mut Report| {
+            let mut context = Context {
+                report,
+                index,
+                environment,
+                resolve: outside.address,
+                unknown,
+            };
+            read.section(&mut context, section);
+            unknown = context.unknown;
+        };
+        sections::read(inputs, &mut environment, index, report, &mut sink);
+        read
+    }
+
+    /// Reads one more.
+    fn section(&mut self, context: &mut Context<'_, '_>, section: &Section) {
         match section.kind {
-            Kind::Global => global::read(context, &mut global, &section),
-            Kind::Other => other(context, &section),
+            Kind::Global => global::read(context, &mut self.global, section),
+            Kind::Other => other(context, section),
             Kind::Defaults => {
-                let base = from(context, &section, &names, 2);
-                let proxy = one(context, &section, base, &defaults);
-                names.insert(proxy.name.clone(), defaults.len());
-                defaults.push(proxy);
+                let base = from(context, section, &self.names, 2);
+                let proxy = one(context, section, base, &self.defaults);
+                self.names.insert(proxy.name.clone(), self.defaults.len());
+                self.defaults.push(proxy);
             }
             _ => {
-                let base = from(context, &section, &names, 2);
-                let base = base.or_else(|| defaults.len().checked_sub(1));
-                let proxy = one(context, &section, base, &defaults);
-                proxies.push(proxy);
+                let base = from(context, section, &self.names, 2);
+                let base = base.or_else(|| self.defaults.len().checked_sub(1));
+                let proxy = one(context, section, base, &self.defaults);
+                self.proxies.push(proxy);
             }
         }
     }
-    context.report.section = 0;
-    (global, defaults, proxies)
 }
 
 /// A section that is recognised and left out.
@@ -436,7 +456,7 @@ fn pages(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) -> Vec<
         if index > 0 {
             let text = "its addresses are those of `[stats]` too, with the settings of the first";
             report.raise(page.entry, Outcome::Changed, text, false);
-            text.clone_into(&mut report.entries[page.entry].text);
+            report.entries[page.entry].text = text.into();
         }
         page.binds.retain(|bind| {
             let other = ["unix:", "fd@"]

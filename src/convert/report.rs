@@ -3,8 +3,10 @@
 //! Plain data. Invariant: every statement has an entry, and none says less than what happened.
 
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// A place in the files that are converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,11 +74,11 @@ pub struct Entry {
     /// The section it stands in, counted from 1; 0: none.
     pub section: usize,
     /// Its words without their values: `timeout client`, `server maxconn`.
-    pub keyword: String,
+    pub keyword: Arc<str>,
     /// What became of it.
     pub outcome: Outcome,
     /// Why, or what it is now; may be empty for what is kept.
-    pub text: String,
+    pub text: Cow<'static, str>,
     /// Whether connections fare otherwise than in HAProxy because of it.
     pub traffic: bool,
 }
@@ -92,6 +94,8 @@ pub struct Report {
     pub(super) section: usize,
     /// How many errors there are.
     pub(super) errors: usize,
+    /// The keywords of all entries.
+    pub(super) keywords: HashSet<Arc<str>>,
 }
 
 /// What is said once of several statements.
@@ -108,14 +112,14 @@ impl<'a> Group<'a> {
         if self.lines.last() != Some(&line) && self.lines.len() <= GROUP_LINES_MAX {
             self.lines.push(line);
         }
-        if !self.keywords.contains(&entry.keyword.as_str()) && self.keywords.len() < KEYWORDS_MAX {
+        if !self.keywords.contains(&&*entry.keyword) && self.keywords.len() < KEYWORDS_MAX {
             self.keywords.push(&entry.keyword);
         }
     }
 }
 
 /// Most errors that are listed: nobody reads more, and a file of another kind has one a line.
-const ERRORS_MAX: usize = 1000;
+pub(super) const ERRORS_MAX: usize = 1000;
 /// Most words that are named for one group of the text.
 const KEYWORDS_MAX: usize = 100;
 /// Most lines that are named for one group of the text.
@@ -126,14 +130,15 @@ impl Report {
     pub(super) fn push(
         &mut self,
         at: At,
-        keyword: impl Into<String>,
+        keyword: impl AsRef<str>,
         outcome: Outcome,
-        text: impl Into<String>,
+        text: impl Into<Cow<'static, str>>,
     ) -> usize {
+        let keyword = self.keyword(keyword.as_ref());
         self.entries.push(Entry {
             at: Some(at),
             section: self.section,
-            keyword: keyword.into(),
+            keyword,
             outcome,
             text: text.into(),
             traffic: false,
@@ -141,8 +146,23 @@ impl Report {
         self.entries.len() - 1
     }
 
+    /// Entries of the same keyword share it.
+    fn keyword(&mut self, keyword: &str) -> Arc<str> {
+        if let Some(known) = self.keywords.get(keyword) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = keyword.into();
+        self.keywords.insert(Arc::clone(&new));
+        new
+    }
+
     /// Adds an error. Those beyond [`ERRORS_MAX`] are counted.
-    pub(super) fn error(&mut self, at: At, keyword: impl Into<String>, text: impl Into<String>) {
+    pub(super) fn error(
+        &mut self,
+        at: At,
+        keyword: impl AsRef<str>,
+        text: impl Into<Cow<'static, str>>,
+    ) {
         self.errors += 1;
         if self.errors <= ERRORS_MAX {
             self.push(at, keyword, Outcome::Error, text);
@@ -157,9 +177,9 @@ impl Report {
             self.entries.push(Entry {
                 at: None,
                 section: 0,
-                keyword: String::new(),
+                keyword: "".into(),
                 outcome: Outcome::Error,
-                text,
+                text: text.into(),
                 traffic: false,
             });
         }
@@ -170,19 +190,25 @@ impl Report {
         self.entries.push(Entry {
             at: None,
             section: 0,
-            keyword: String::new(),
+            keyword: "".into(),
             outcome: Outcome::Information,
-            text,
+            text: text.into(),
             traffic: false,
         });
     }
 
     /// Makes entry `index` say more than it did, when `outcome` weighs more.
-    pub(super) fn raise(&mut self, index: usize, outcome: Outcome, text: &str, traffic: bool) {
+    pub(super) fn raise(
+        &mut self,
+        index: usize,
+        outcome: Outcome,
+        text: impl Into<Cow<'static, str>>,
+        traffic: bool,
+    ) {
         let entry = &mut self.entries[index];
         if outcome > entry.outcome || (outcome == entry.outcome && traffic && !entry.traffic) {
             entry.outcome = outcome;
-            text.clone_into(&mut entry.text);
+            entry.text = text.into();
         }
         entry.traffic |= traffic;
     }
@@ -240,7 +266,7 @@ impl Report {
                 continue;
             }
             let alone = entry.outcome == Outcome::Error || entry.text.is_empty();
-            let key = (entry.section, entry.outcome, entry.text.as_str());
+            let key = (entry.section, entry.outcome, &*entry.text);
             let found = known.get(&key).filter(|_| !alone && entry.at.is_some());
             let index = found.copied().unwrap_or_else(|| {
                 groups.push(Group {
@@ -271,7 +297,7 @@ impl Report {
             let _ = write!(place, ", {line}");
         }
         let keywords = group.keywords.join(", ");
-        match text.as_str() {
+        match &**text {
             text if keywords.is_empty() => format!("{place}: {outcome}: {text}"),
             "" => format!("{place}: {outcome}: {keywords}"),
             text => format!("{place}: {outcome}: {keywords}: {text}"),

@@ -1,6 +1,6 @@
 //! Files → sections with their statements: lines, conditions, the environment, `no` and `default`.
 //!
-//! What is not valid is reported, and the reading goes on with the next line.
+//! What is not valid is reported, and the reading goes on with the next line. One section is in memory at a time.
 
 use super::condition;
 use super::environment::{Environment, LOCAL_PEER};
@@ -92,6 +92,10 @@ pub(super) struct Section {
     pub(super) statements: Vec<Statement>,
 }
 
+/// Most words of all files together: time and memory depend on them. Enough for as many servers as rlb takes, with
+/// twelve words each.
+pub(super) const ALL_WORDS_MAX: usize = 800_000;
+
 /// Most conditions inside each other, as in HAProxy.
 const NESTED_MAX: usize = 100;
 
@@ -114,14 +118,18 @@ impl Block {
     }
 }
 
+/// Takes the sections one after the other, each with the environment as it is at its end.
+pub(super) type Sink<'a, 'e> = dyn FnMut(&Section, &Environment<'e>, &mut Report) + 'a;
+
 /// Reads all files.
-pub(super) fn read(
+pub(super) fn read<'e>(
     inputs: &[Input],
-    environment: &mut Environment<'_>,
+    environment: &mut Environment<'e>,
     index: &Index,
     report: &mut Report,
-) -> Vec<Section> {
-    let mut sections = Vec::new();
+    sink: &mut Sink<'_, 'e>,
+) {
+    let (mut begun, mut words) = (0, 0);
     for (file, input) in inputs.iter().enumerate() {
         environment.file.clone_from(&input.name);
         environment.section.clear();
@@ -130,29 +138,39 @@ pub(super) fn read(
             environment,
             index,
             report,
-            sections: &mut sections,
-            inside: false,
+            sink,
+            begun,
+            words,
+            section: None,
             blocks: Vec::new(),
         };
         reader.file(&input.bytes);
+        reader.end_section();
+        (begun, words) = (reader.begun, reader.words);
+        if words > ALL_WORDS_MAX {
+            break;
+        }
     }
-    sections
 }
 
-struct Reader<'a, 'e> {
+struct Reader<'a, 's, 'e> {
     file: usize,
     environment: &'a mut Environment<'e>,
     index: &'a Index,
     report: &'a mut Report,
-    sections: &'a mut Vec<Section>,
-    /// Whether a section has begun in this file.
-    inside: bool,
+    sink: &'a mut Sink<'s, 'e>,
+    /// How many sections have begun in all files.
+    begun: usize,
+    /// How many words all files had so far.
+    words: usize,
+    /// The section that is being read.
+    section: Option<Section>,
     blocks: Vec<Block>,
 }
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
 
-impl Reader<'_, '_> {
+impl Reader<'_, '_, '_> {
     fn file(&mut self, bytes: &[u8]) {
         let first = At {
             file: self.file,
@@ -182,6 +200,11 @@ impl Reader<'_, '_> {
             }
             self.environment.line = number;
             self.line(at, line);
+            if self.words > ALL_WORDS_MAX {
+                let text = format!("more than {ALL_WORDS_MAX} words: what follows was not read");
+                self.report.error(at, "", text);
+                return;
+            }
         }
         if !self.blocks.is_empty() {
             let at = At {
@@ -192,10 +215,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn note(&mut self, at: At, text: &str) {
-        let section = std::mem::replace(&mut self.report.section, 0);
+    fn note(&mut self, at: At, text: &'static str) {
         self.report.push(at, "", Outcome::Information, text);
-        self.report.section = section;
     }
 
     fn line(&mut self, at: At, line: &[u8]) {
@@ -225,6 +246,7 @@ impl Reader<'_, '_> {
                 return;
             }
         };
+        self.words += words.len();
         let Some(first) = words.first() else { return };
         let at = At {
             column: first.column,
@@ -376,7 +398,7 @@ impl Reader<'_, '_> {
         if let Some(kind) = Kind::of(first, self.index).filter(|_| modifier == Modifier::None) {
             return self.begin(kind, statement);
         }
-        let Some(section) = self.sections.last_mut().filter(|_| self.inside) else {
+        let Some(section) = self.section.as_mut() else {
             let text = "this is no section, and stands in none";
             return self.report.error(at, first, text);
         };
@@ -400,15 +422,24 @@ impl Reader<'_, '_> {
     }
 
     fn begin(&mut self, kind: Kind, head: Statement) {
-        self.inside = true;
+        self.end_section();
+        self.begun += 1;
         let name = usize::from(head.words.len() > 1);
         head.word(name).clone_into(&mut self.environment.section);
-        self.sections.push(Section {
+        self.section = Some(Section {
             kind,
-            number: self.sections.len() + 1,
+            number: self.begun,
             head,
             statements: Vec::new(),
         });
+    }
+
+    fn end_section(&mut self) {
+        if let Some(section) = self.section.take() {
+            self.report.section = section.number;
+            (self.sink)(&section, self.environment, self.report);
+            self.report.section = 0;
+        }
     }
 }
 

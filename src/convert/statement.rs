@@ -80,7 +80,7 @@ fn by_table(
         context.kept(statement.at, keyword);
         proxy.settings.marks.retain(|mark| {
             let same = std::ptr::eq(mark.row, row);
-            !same || context.report.entries[mark.entry].keyword != bare
+            !same || *context.report.entries[mark.entry].keyword != *bare
         });
         return;
     }
@@ -266,7 +266,7 @@ fn timeout(
         return;
     };
     let entry = context.kept(statement.at, keyword);
-    let change = |context: &mut Context<'_, '_>, text: &str| {
+    let change = |context: &mut Context<'_, '_>, text: &'static str| {
         context.report.raise(entry, Outcome::Changed, text, false);
     };
     match key {

@@ -4,9 +4,10 @@
 
 use super::*;
 use crate::config::diff::plan;
+use crate::config::processor_time;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The variables of the process, as far as the files know.
 fn process(name: &str) -> Option<String> {
@@ -211,43 +212,107 @@ fn warnings_name_lines_of_the_files_that_were_converted() {
     );
 }
 
-/// 10 MB are converted in less than 2 s by the release build.
+/// Files of one kind, of about so many bytes.
+fn long_files(size: usize) -> [(&'static str, Vec<u8>); 8] {
+    let repeated = |head: &str, line: &str| {
+        let count = (size - head.len()) / line.len();
+        [head, &line.repeat(count)].concat().into_bytes()
+    };
+    let numbered = |head: &str, line: &dyn Fn(u32, [u8; 4]) -> String| {
+        let mut text = head.to_owned();
+        for number in 0.. {
+            if text.len() >= size {
+                break;
+            }
+            text += &line(number, number.to_be_bytes());
+        }
+        text.into_bytes()
+    };
+    let server = |number, [_, a, b, c]: [u8; 4]| {
+        format!("  server s{number} 10.{a}.{b}.{c}:80 check inter 2s rise 3 weight 7\n")
+    };
+    let proxy = |number, [_, a, b, c]: [u8; 4]| {
+        format!(
+            "frontend f{number}\n  bind 10.{a}.{b}.{c}:80\n  default_backend b{number}\n\
+             backend b{number}\n  balance leastconn\n  server s1 10.{a}.{b}.{c}:80\n"
+        )
+    };
+    let http = |number, [_, a, b, c]: [u8; 4]| {
+        format!(
+            "frontend f{number}\n  mode http\n  bind 10.{a}.{b}.{c}:80\n  \
+             use_backend b{number} if {{ hdr(host) x{number} }}\n"
+        )
+    };
+    [
+        (
+            "comments",
+            repeated(
+                "defaults\n  mode tcp\nlisten web\n  bind *:80\n",
+                "  timeout client 30s # a comment that goes on for a while\n",
+            ),
+        ),
+        ("quotes", repeated("", "\"'\\$ ")),
+        ("words", repeated("", "a ")),
+        (
+            "one line",
+            [b"a".repeat(size / 2), b"\\x41\xc3\xa9".repeat(size / 12)].concat(),
+        ),
+        ("conditions", repeated("", ".if (((((1\n")),
+        ("servers", numbered("listen web\n  bind *:80\n", &server)),
+        ("proxies", numbered("", &proxy)),
+        ("http", numbered("", &http)),
+    ]
+}
+
+/// The limit in seconds is that of the release build, which the integration tests have (`large_files`).
 #[test]
 fn time_grows_with_the_size_alone() {
-    let limit = if cfg!(debug_assertions) { 20 } else { 2 };
-    let line = "  timeout client 30s # a comment that goes on for a while\n";
-    let mut long = b"defaults\n  mode tcp\nlisten web\n  bind *:80\n".to_vec();
-    while long.len() < 10_000_000 {
-        long.extend_from_slice(line.as_bytes());
+    let time = |bytes: &[u8]| {
+        // Once to warm up; the least of the others is disturbed least.
+        let times = (0..3).map(|_| {
+            let begun = processor_time();
+            converted("long.cfg", bytes);
+            processor_time().saturating_sub(begun)
+        });
+        times.min().unwrap_or_default()
+    };
+    let short = long_files(30_000);
+    let long = long_files(240_000);
+    for ((name, short), (_, long)) in short.iter().zip(&long) {
+        let (short, long) = (time(short), time(long));
+        // What is quadratic takes 64 times as long.
+        let most = short * 24 + Duration::from_millis(5);
+        assert!(long < most, "{name}: {short:?} and {long:?}");
     }
-    let quotes = b"\"'\\$ ".repeat(2_000_000);
-    let words = b"a ".repeat(5_000_000);
-    let one_line = [b"a".repeat(5_000_000), b"\\x41\xc3\xa9".repeat(800_000)].concat();
-    let nested = b".if (((((1\n".repeat(900_000);
-    let mut servers = b"listen web\n  bind *:80\n".to_vec();
-    let mut proxies = Vec::new();
-    for number in 0u32.. {
-        let [_, a, b, c] = number.to_be_bytes();
-        if servers.len() < 10_000_000 {
-            let line =
-                format!("  server s{number} 10.{a}.{b}.{c}:80 check inter 2s rise 3 weight 7\n");
-            servers.extend_from_slice(line.as_bytes());
-        } else if proxies.len() < 10_000_000 {
-            let lines = format!(
-                "frontend f{number}\n  bind 10.{a}.{b}.{c}:80\n  default_backend b{number}\n\
-                 backend b{number}\n  balance leastconn\n  server s1 10.{a}.{b}.{c}:80\n"
-            );
-            proxies.extend_from_slice(lines.as_bytes());
-        } else {
-            break;
-        }
-    }
-    for bytes in [long, quotes, words, one_line, nested, servers, proxies] {
-        let begun = Instant::now();
-        converted("long.cfg", &bytes);
-        let took = begun.elapsed();
-        assert!(took < Duration::from_secs(limit), "{took:?}");
-    }
+}
+
+/// What follows is not read, in later files neither.
+#[test]
+fn more_words_than_are_read_are_one_error() {
+    let line = format!("  http-request deny {}\n", "a ".repeat(58));
+    let lines = line.repeat(sections::ALL_WORDS_MAX / 60);
+    let file = |name: &str, text: &str| Input {
+        name: name.to_owned(),
+        bytes: format!("listen {name}\n  bind *:80\n{text}").into_bytes(),
+    };
+    let files = |last: &str| {
+        let inputs = [file("1.cfg", &lines), file("2.cfg", last)];
+        convert(&inputs, Options::default(), of_this_process()).report
+    };
+    let errors = |report: Report| -> Vec<String> {
+        let errors = report.entries.into_iter();
+        let errors = errors.filter(|entry| entry.outcome == Outcome::Error);
+        errors.map(|entry| entry.text.into_owned()).collect()
+    };
+    let most = (sections::ALL_WORDS_MAX - 2 * 4 - lines.lines().count() * 60) / 2;
+    assert!(
+        errors(files(&"  nothing 1\n".repeat(most)))
+            .iter()
+            .all(|it| !it.contains("words"))
+    );
+    let errors = errors(files(&"  disabled\n".repeat(60 * 60)));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("what follows was not read"));
 }
 
 proptest::proptest! {

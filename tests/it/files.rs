@@ -12,8 +12,6 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use std::fs;
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// A file that removes a listener is accepted when nothing was written for 5 s.
@@ -267,97 +265,6 @@ fn fault_43_no_kind_of_file_blocks() {
     assert!(start.elapsed() < STOP_WITHIN, "{:?}", start.elapsed());
     fs::write(&path, &whole).expect("written");
     scene.rlb.stop();
-}
-
-/// Files that took minutes and gigabytes, none larger than 10 MB.
-fn odd_files() -> [(&'static str, String); 6] {
-    let repeat =
-        |count: usize, line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<String>();
-    let server = |index| format!("{{name='s{index}',address='10.0.0.1:80',weight='x'}},\n");
-    let mut group = format!(
-        "[node-group.g]\n{}",
-        repeat(20_000, &|it| format!("n{it} = '10.0.0.1'\n"))
-    );
-    group += &repeat(2000, &|it| {
-        format!(
-            "[[listen]]\nname='l{it}'\nbind='*:{}'\nnodes='g'\nport=80\n",
-            it + 1
-        )
-    });
-    [
-        ("equals", "=\n".repeat(3_000_000)),
-        ("newlines", "\n".repeat(10_000_000)),
-        ("group", group),
-        (
-            "types",
-            format!("[[listen]]\nservers=[\n{}]\n", repeat(50_000, &server)),
-        ),
-        ("keys", repeat(240_000, &|it| format!("k{it}=1\n"))),
-        (
-            "strings",
-            format!("[global]\ndescription='{}'\n", "x".repeat(10_000_000)),
-        ),
-    ]
-}
-
-/// Fault 45: 2 s of the processor and 500 MB, all that is mapped, for a check.
-#[test]
-fn fault_45_a_check_of_any_file_is_bounded() {
-    let directory = tempfile::tempdir().expect("a directory");
-    for (name, text) in odd_files() {
-        let path = directory.path().join(format!("{name}.toml"));
-        fs::write(&path, text).expect("written");
-        let limits = "ulimit -v 500000 -t 2; exec \"$0\" check \"$1\"";
-        let output = bounded(limits, &path);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let end = &said[said.len().saturating_sub(300)..];
-        assert_eq!(
-            output.status.code(),
-            Some(78),
-            "{name}: {:?} {end}",
-            output.status
-        );
-    }
-}
-
-fn bounded(limits: &str, path: &Path) -> std::process::Output {
-    let program = env!("CARGO_BIN_EXE_rlb");
-    let mut shell = Command::new("bash");
-    shell.arg("-c").arg(limits).arg(program).arg(path);
-    shell.output().expect("a shell")
-}
-
-/// Fault 45: the same for a reload of a process that serves; meanwhile its sessions go on.
-#[test]
-fn fault_45_a_reload_of_any_file_is_bounded() {
-    let (scene, _peer) = scene(Config::new());
-    let path = scene.rlb.config_path();
-    let process = &scene.rlb.process;
-    let mut stream = connect(scene.rlb.address());
-    for (name, text) in odd_files() {
-        fs::write(&path, text).expect("written");
-        // The peak of its memory is counted from here on.
-        let peak = format!("/proc/{}/clear_refs", process.id());
-        fs::write(peak, "5").expect("the kernel takes it");
-        let before = process.cpu_time();
-        let reload = std::thread::scope(|scope| {
-            let reload = scope.spawn(|| run(&scene, &["reload"]));
-            while !reload.is_finished() {
-                let asked = Instant::now();
-                echo(&mut stream, b"goes on");
-                assert!(asked.elapsed() < Duration::from_millis(500), "{name}");
-                pace_until(asked + Duration::from_millis(10));
-            }
-            reload.join().expect("no panic")
-        });
-        assert_eq!(reload.0, Some(1), "{name}: {}", reload.2);
-        let took = process.cpu_time().saturating_sub(before);
-        let peak = process.memory_kb("VmHWM");
-        assert!(took < Duration::from_secs(2), "{name}: {took:?}");
-        assert!(peak < 500_000, "{name}: {peak} kB");
-    }
-    fs::write(&path, scene.config.to_string()).expect("written");
-    scene.rlb.stop_after(stream);
 }
 
 /// Fault 27: the running process itself tells what a reload would change, and what is in force.

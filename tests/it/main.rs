@@ -20,6 +20,7 @@ mod haproxy_sockets;
 mod harness;
 mod kernel;
 mod lab;
+mod large_files;
 mod limits;
 mod logs;
 mod lost_objects;

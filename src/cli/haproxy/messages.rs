@@ -89,8 +89,8 @@ impl Messages {
             match entry.outcome {
                 Outcome::Error => {}
                 _ if entry.traffic => {}
-                _ if entry.keyword == ".warning" => self.warning(&text),
-                _ if [".notice", ".diag"].contains(&entry.keyword.as_str()) => self.notice(&text),
+                _ if *entry.keyword == *".warning" => self.warning(&text),
+                _ if [".notice", ".diag"].contains(&&*entry.keyword) => self.notice(&text),
                 Outcome::Unsupported | Outcome::Dropped => self.warning(&text),
                 Outcome::Changed if is_proxy(entry) => self.warning(&text),
                 Outcome::Changed if all => self.notice(&text),
@@ -140,7 +140,7 @@ fn described(report: &Report, entry: &Entry) -> String {
         let file = report.files.get(at.file).map_or("", String::as_str);
         format!("parsing [{file}:{}] : ", at.line)
     });
-    let keyword = match entry.keyword.as_str() {
+    let keyword = match &*entry.keyword {
         "" => String::new(),
         keyword => format!("'{keyword}' : "),
     };
@@ -152,7 +152,7 @@ fn described(report: &Report, entry: &Entry) -> String {
 }
 
 fn is_proxy(entry: &Entry) -> bool {
-    ["frontend", "backend", "listen"].contains(&entry.keyword.as_str())
+    ["frontend", "backend", "listen"].contains(&&*entry.keyword)
 }
 
 /// Why files cannot be read: the first path that cannot be, in HAProxy's words.

@@ -3,9 +3,9 @@
 use super::{diagnostics, limits, load};
 use crate::config::{
     BINDS_MAX, BYTES_MAX, ENTRIES_MAX, FILES_MAX, MARKS_MAX, SERVERS_MAX, load_or_pipe, load_with,
+    processor_time,
 };
 use rustix::fs::{FileType, Mode, mknodat};
-use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -19,11 +19,6 @@ const LOAD_MAX: Duration = Duration::from_secs(6);
 /// A service, so that the file is complete.
 const LISTEN: &str = "[[listen]]\nname = 'l'\nbind = '127.0.0.1:80'\n\
                       servers = [{ name = 's', address = '10.0.0.1:80' }]\n";
-
-fn processor_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(now).expect("a time since the start of the thread")
-}
 
 /// Loads `text` and renders the diagnostics; the first code.
 #[track_caller]

@@ -122,9 +122,9 @@ impl Writer<'_> {
         let counted = self.report.summary();
         self.comment(&format!("{counted}."));
         let all = self.report.entries.iter();
-        let told: Vec<String> = all
+        let told: Vec<&str> = all
             .filter(|entry| entry.outcome == Outcome::Information && entry.at.is_none())
-            .map(|entry| entry.text.clone())
+            .map(|entry| &*entry.text)
             .collect();
         if !told.is_empty() {
             self.comment("");
