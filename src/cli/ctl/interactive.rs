@@ -84,9 +84,10 @@ fn history() -> Option<PathBuf> {
 /// The commands and the names that the running process has, for completion.
 struct Commands {
     /// Their fixed words.
-    commands: Vec<Vec<String>>,
+    words: Vec<Vec<String>>,
     /// Backends and servers.
     names: Vec<String>,
+    frontends: Vec<String>,
 }
 
 impl Commands {
@@ -96,9 +97,12 @@ impl Commands {
         let help = ask("help");
         let conn = ask("show servers conn");
         let (conn, _) = unmarked(&format!("\n{conn}"));
+        let stat = ask("show stat -1 1 -1");
+        let (stat, _) = unmarked(&format!("\n{stat}"));
         Self {
-            commands: fixed_words(&help),
+            words: fixed_words(&help),
             names: names(&conn),
+            frontends: first_fields("show stat", &stat),
         }
     }
 
@@ -112,11 +116,17 @@ impl Commands {
             let next = words.get(before.len()).filter(|_| same)?;
             next.starts_with(begun).then(|| next.clone())
         };
-        let words: BTreeSet<String> = self.commands.iter().filter_map(next).collect();
+        let words: BTreeSet<String> = self.words.iter().filter_map(next).collect();
         if !words.is_empty() || before.is_empty() {
             return (start, words.into_iter().collect());
         }
-        let names = self.names.iter().filter(|name| name.starts_with(begun));
+        let (names, with_servers) = match before.last().map(AsRef::as_ref) {
+            Some("frontend") => (&self.frontends, true),
+            Some("backend") => (&self.names, false),
+            _ => (&self.names, true),
+        };
+        let names = names.iter().filter(|name| name.starts_with(begun));
+        let names = names.filter(|name| with_servers || !name.contains('/'));
         (start, names.cloned().collect())
     }
 }
@@ -135,16 +145,22 @@ fn fixed_words(help: &str) -> Vec<Vec<String>> {
 
 /// `BACKEND/SERVER` of each row of `show servers conn`, and the backends.
 fn names(conn: &str) -> Vec<String> {
-    let fields::Fields::Table { rows, .. } = fields::fields("show servers conn", conn) else {
-        return Vec::new();
-    };
     let mut names = BTreeSet::new();
-    for name in rows.into_iter().filter_map(|row| row.into_iter().next()) {
+    for name in first_fields("show servers conn", conn) {
         let backend = name.split('/').next().unwrap_or_default();
         names.insert(backend.to_owned());
         names.insert(name);
     }
     names.into_iter().collect()
+}
+
+/// The first field of each row of an answer to `command`.
+fn first_fields(command: &str, answer: &str) -> Vec<String> {
+    let fields::Fields::Table { rows, .. } = fields::fields(command, answer) else {
+        return Vec::new();
+    };
+    let first = rows.into_iter().filter_map(|row| row.into_iter().next());
+    first.collect()
 }
 
 impl Helper for Commands {}
@@ -182,11 +198,14 @@ mod tests {
                     \x20 help [<command>]   : list\n\
                     \x20 show info [desc]   : report\n\
                     \x20 show sess [<id>]   : report\n\
-                    \x20 set server <bk>/<srv> : change\n";
+                    \x20 set server <bk>/<srv> : change\n\
+                    \x20 enable frontend <frontend> : enable\n\
+                    \x20 publish backend <backend> : publish\n";
         let conn = "# bkname/svname bkid/svid\nbe/s1 3/1\nbe/s2 3/2\n\n";
         let commands = Commands {
-            commands: fixed_words(help),
+            words: fixed_words(help),
             names: names(conn),
+            frontends: first_fields("show stat", "# pxname,svname,\nfe,FRONTEND,\n\n"),
         };
         let following = |line: &str| commands.following(line);
         let of = |start, words: &[&str]| (start, words.iter().map(|it| (*it).to_owned()).collect());
@@ -195,6 +214,8 @@ mod tests {
         assert_eq!(following("@!7 show i"), of(9, &["info"]));
         assert_eq!(following("set server b"), of(11, &["be", "be/s1", "be/s2"]));
         assert_eq!(following("set server be/s2"), of(11, &["be/s2"]));
+        assert_eq!(following("enable frontend "), of(16, &["fe"]));
+        assert_eq!(following("publish backend "), of(16, &["be"]));
         assert_eq!(following("nosuch"), of(0, &[]));
     }
 }

@@ -249,6 +249,16 @@ fn a_socket_that_does_not_listen_for_a_while_is_taken_over_as_it_is() {
     let _client = TcpStream::connect(address).unwrap();
     assert!(socket::accept(&first).is_ok(), "it is the same socket");
 
+    // After a crash nobody knows that its frontend was disabled.
+    socket::suspend(&first).unwrap();
+    let passed = PassedSocket {
+        name: "left".to_owned(),
+        socket: first.try_clone().unwrap(),
+    };
+    let mut inherited = Inherited::sort(vec![passed], &config, ServiceManager::none());
+    let _sockets = listen(&mut inherited, &config, 1);
+    assert!(first.is_listener().unwrap());
+
     // Nobody else has the duplicate of another program's: it may be any socket.
     let connected = Socket::from(TcpStream::connect(address).unwrap());
     assert_eq!(ListenAddress::of(&connected, true), None);
