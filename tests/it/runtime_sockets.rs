@@ -185,6 +185,40 @@ fn a_reload_opens_and_closes_sockets() {
     assert_eq!(status.code(), Some(0));
 }
 
+/// A file that is written in steps lacks its last tables for a while: the watch waits for the rest.
+#[test]
+fn a_slow_writer_does_not_close_a_socket() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("1.sock");
+    let (config, _peer) = base();
+    let config = config.global("watch = true");
+    let table = format!("[runtime-api]\nsocket = \"{}\"", path.display());
+    let whole = config.table(&table).to_string();
+    let rlb = Rlb::start(&whole);
+    let mut open = UnixStream::connect(&path).expect("it listens");
+    open.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    open.write_all(b"prompt i\n").expect("sent");
+    let mut answer = [0; 1];
+    open.read_exact(&mut answer).expect("answered");
+    let file = rlb.config_path();
+    let cut = whole.find("[runtime-api]").expect("the table");
+    std::fs::write(&file, &whole[..cut]).expect("a part");
+    eventually_true(STOP_WITHIN, "the watch waits", || {
+        let deferred = "reload deferred: listeners would close";
+        !rlb.events().with(deferred).is_empty()
+    });
+    let whole = whole.replacen("[runtime-api]", "[runtime-api]\nmaxconn = 3", 1);
+    std::fs::write(&file, whole).expect("all of it");
+    eventually_true(STOP_WITHIN, "it is in force", || {
+        ask(&path, "show config").contains("maxconn = 3")
+    });
+    open.write_all(b"show cli level\n").expect("sent");
+    let mut answer = [0; 7];
+    open.read_exact(&mut answer).expect("answered");
+    assert_eq!(&answer, b"admin\n\n");
+    rlb.stop();
+}
+
 /// tools.md 3: changes over TCP are logged with the client's address.
 #[test]
 fn tools_3_a_change_over_tcp_is_logged_with_its_client() {
