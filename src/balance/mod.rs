@@ -32,7 +32,7 @@ pub enum Picker {
 /// What is known of a session when its server is chosen. Retries and second attempts use the same input.
 #[derive(Debug, Clone, Copy)]
 pub struct PickInput {
-    /// Its position in the rotation. Retries go on from there without moving the rotation for other sessions.
+    /// Its position in the rotation. Retries go on from there.
     pub cursor: RotationCursor,
 }
 

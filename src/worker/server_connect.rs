@@ -18,6 +18,7 @@ use crate::state::{Backend, BackendId, OperState, Server};
 use crate::sys::limits::Shortage;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Connects to servers, and gives access to what connecting needs to know.
@@ -87,6 +88,8 @@ pub(crate) struct ServerConnect<C> {
     /// As it was when the session was routed. The session uses it when a reload has removed it meanwhile.
     backend: Arc<Backend>,
     input: PickInput,
+    /// By how much the rotation was moved on for the servers that were passed over.
+    passed: usize,
     policy: ConnectPolicy,
     /// The generation of the backend that was looked at last.
     generation: u64,
@@ -112,6 +115,7 @@ impl<C> ServerConnect<C> {
         Self {
             backend: Arc::clone(backend),
             input: PickInput::take(&backend.live.cursor),
+            passed: 0,
             policy: ConnectPolicy::new(limits, now),
             generation: backend.generation,
             attempts: [None, None],
@@ -178,7 +182,10 @@ impl<C> ServerConnect<C> {
     /// Steps 5 and 6, and the start of step 7.
     fn start(&mut self, slot: AttemptSlot, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
         let (index, server) = match self.select(dialer) {
-            Ok(chosen) => chosen,
+            Ok((index, server, passed)) => {
+                self.pass_over(passed);
+                (index, server)
+            }
             Err(none_usable) => return self.policy.exhausted(none_usable),
         };
         // Only now that there is a server: an attempt that may still be answered is closed only for another
@@ -221,24 +228,40 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// Step 5: the next server in the rotation that the policy accepts, suspected ones last. The error tells
-    /// whether no server of the backend is usable at all.
-    fn select(&self, dialer: &impl Dialer) -> Result<(u32, Arc<Server>), bool> {
+    /// Step 5: the next server in the rotation that the policy accepts, suspected ones last, and how many places
+    /// were passed over for it. The error tells whether no server of the backend is usable at all.
+    fn select(&self, dialer: &impl Dialer) -> Result<(u32, Arc<Server>, usize), bool> {
         let select = |backend: &Backend| {
             let server = |index: u32| &backend.servers[index as usize];
             let accepts = |index| self.policy.accepts(server(index).live.uid);
-            let trusted = |index| accepts(index) && !server(index).live.is_suspect();
-            let chosen = backend
-                .picker
-                .pick(&self.input, trusted)
-                .or_else(|| backend.picker.pick(&self.input, accepts));
+            let mut passed = 0;
+            let trusted = |index| {
+                let trusted = accepts(index) && !server(index).live.is_suspect();
+                passed += usize::from(!trusted);
+                trusted
+            };
+            let chosen = backend.picker.pick(&self.input, trusted);
+            let chosen = chosen.or_else(|| {
+                passed = 0;
+                backend.picker.pick(&self.input, accepts)
+            });
             chosen
-                .map(|index| (index, Arc::clone(server(index))))
+                .map(|index| (index, Arc::clone(server(index)), passed))
                 .ok_or(backend.picker.is_empty())
         };
         let now = dialer.backend(self.backend.id, select);
         // A backend that was removed still serves its sessions with the servers that it had.
         now.unwrap_or_else(|| select(&self.backend))
+    }
+
+    /// Moves the rotation on for the next sessions by the places that this one has passed over. As in HAProxy a
+    /// server that is tried in place of another one has had its turn; otherwise it would serve the share of a
+    /// server before it that refuses too.
+    fn pass_over(&mut self, passed: usize) {
+        if let Some(more @ 1..) = passed.checked_sub(self.passed) {
+            self.backend.live.cursor.fetch_add(more, Relaxed);
+            self.passed = passed;
+        }
     }
 
     /// The server in `slot` has answered: its connection is kept, and the other attempt is closed. `None` when
