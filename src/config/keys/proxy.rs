@@ -25,7 +25,8 @@ pub const RETRIES_MAX: i64 = 100;
 pub(in crate::config) const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Default of `timeout connect`.
 pub(in crate::config) const CONNECT: Duration = Duration::from_secs(5);
-/// Default of `timeout connect-attempt`; `timeout connect` when that is shorter.
+/// Default of `timeout connect-attempt`; half of `timeout connect` when that is shorter, so that a second server is
+/// always asked.
 pub(in crate::config) const CONNECT_ATTEMPT: Duration = Duration::from_millis(300);
 /// Longest keepalive time, in seconds (`MAX_TCP_KEEPIDLE` of Linux).
 const KEEPALIVE_SECONDS_MAX: i64 = 32_767;

@@ -82,7 +82,8 @@ fn defaults_follow_what_they_depend_on() {
     let backend = &config.backends[0];
     assert_eq!(config.frontends[0].timeout_client_fin, Some(5 * SECOND));
     assert_eq!(backend.timeout_server_fin, Some(5 * SECOND));
-    assert_eq!(backend.connect_attempt, Duration::from_millis(100));
+    // Half of it: a second server is asked while there is time.
+    assert_eq!(backend.connect_attempt, Duration::from_millis(50));
     let check = backend.servers[0].check.as_ref().expect("a check");
     assert_eq!(check.timeout, Duration::from_millis(500));
     assert_eq!(check.fast_interval, Duration::from_millis(500));
@@ -231,6 +232,7 @@ fn servers_have_addresses() {
          { name = 'e', address = 'x:+1000' },\n{ name = 'f', address = '[::1]:-10' },\n\
          { name = 'g', address = 'unix:/run/g' },\n]",
     );
+    // One that has an id counts too, as in HAProxy: no server has 3.
     let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
     let expected = [
         (
@@ -239,19 +241,19 @@ fn servers_have_addresses() {
         ),
         (1, ServerAddress::Ip(ip("::1"), ServerPort::Fixed(80))),
         (
-            3,
+            4,
             ServerAddress::Name("db.example".into(), ServerPort::Fixed(80)),
         ),
         (
-            4,
+            5,
             ServerAddress::Ip(ip("10.0.0.1"), ServerPort::FromClient(0)),
         ),
         (
-            5,
+            6,
             ServerAddress::Name("x".into(), ServerPort::FromClient(1000)),
         ),
-        (6, ServerAddress::Ip(ip("::1"), ServerPort::FromClient(-10))),
-        (7, ServerAddress::Unix("/run/g".into())),
+        (7, ServerAddress::Ip(ip("::1"), ServerPort::FromClient(-10))),
+        (8, ServerAddress::Unix("/run/g".into())),
     ];
     let found = config.backends[0]
         .servers

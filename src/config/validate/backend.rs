@@ -65,7 +65,7 @@ pub(super) fn backend(
 fn connect(validator: &mut Validator<'_>, timeout: &ServerTimeoutLayer) -> (Duration, Duration) {
     let (connect, connect_at) = or_default(timeout.connect.as_ref(), CONNECT);
     let attempt = timeout.connect_attempt.as_ref();
-    let (one, one_at) = or_default(attempt, CONNECT_ATTEMPT.min(connect));
+    let (one, one_at) = or_default(attempt, CONNECT_ATTEMPT.min(connect / 2));
     if let Some(place) = one_at
         && one > connect
     {

@@ -336,19 +336,22 @@ fn unique(validator: &mut Validator<'_>, backend: &str, drafts: &[Draft]) {
     }
 }
 
-/// Gives each server without an id the lowest free one, from 1.
+/// Gives each server without an id the first free one from its number among the servers on, as HAProxy does.
 fn number(drafts: Vec<Draft>) -> Vec<Server> {
     let taken: HashSet<u32> = drafts
         .iter()
         .filter_map(|d| d.id.as_ref())
         .map(|g| g.value)
         .collect();
-    let mut free = (1..).filter(|id| !taken.contains(id));
-    let finish = |draft: Draft| Server {
-        id: draft
-            .id
-            .map_or_else(|| free.next().unwrap_or(u32::MAX), |written| written.value),
-        ..draft.server
+    let mut next = 1_u32;
+    let mut finish = |draft: Draft| {
+        while draft.id.is_none() && taken.contains(&next) {
+            next += 1;
+        }
+        let id = draft.id.map_or(next, |written| written.value);
+        // A server that has an id counts too.
+        next += 1;
+        Server { id, ..draft.server }
     };
-    drafts.into_iter().map(finish).collect()
+    drafts.into_iter().map(&mut finish).collect()
 }
