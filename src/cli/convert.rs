@@ -127,6 +127,7 @@ impl How {
             haproxy_defaults: self.haproxy_defaults,
             frontend_maxconn: None,
             no_listener: NoListener::Refused,
+            log_tag: None,
         }
     }
 }

@@ -62,6 +62,8 @@ pub struct Options {
     pub frontend_maxconn: Option<u32>,
     /// Whether the result may run when the files have no listener at all.
     pub no_listener: NoListener,
+    /// Tag of log lines where the files say none.
+    pub log_tag: Option<&'static str>,
 }
 
 /// What becomes of files that have no listener: no proxy that listens, no page, no runtime socket.
@@ -138,6 +140,9 @@ fn carry_over(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conve
     let mut pages = pages(&mut draft.proxies, &choices, &mut report);
     if options.haproxy_defaults {
         defaults::fill_in_global(&mut global, &mut pages);
+    }
+    if let Some(tag) = options.log_tag {
+        global.tag.get_or_insert_with(|| tag.to_owned());
     }
     let listens = listens(&draft.proxies, &choices);
     {

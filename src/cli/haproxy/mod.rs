@@ -185,6 +185,7 @@ fn checked(arguments: &Arguments, messages: &Messages) -> Result<Checked, Told> 
     }
     let mut options = arguments.convert;
     // A check only says that nothing would listen.
+    options.log_tag = Some("haproxy");
     options.no_listener = if arguments.check || arguments.master_worker {
         NoListener::Accepted
     } else {

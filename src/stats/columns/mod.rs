@@ -183,7 +183,7 @@ pub static COLUMNS: [Column; 119] = [
     zero("used_conn_cur", "MGPV:u32", S),
     zero("need_conn_est", "MGPV:u32", S),
     column("uweight", "MaPV:u32", B|S, |row| u(row.weight())),
-    column("agg_server_status", "MGPV:u32", B, |row| u(row.usable().0)),
+    zero("agg_server_status", "MGPV:u32", B),
     zero("agg_server_check_status", "MGPV:u32", B),
     zero("agg_check_status", "MGPV:u32", B),
     zero("srid", "MCPV:u32", S),
