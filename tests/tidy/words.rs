@@ -112,9 +112,16 @@ fn old_words(source: &Source) -> Vec<(usize, &str)> {
 fn no_identifier_is_a_private_word() {
     let mut found = Vec::new();
     let mut left = Vec::new();
-    for source in ["src", "tests/it", "tests/compare", "benches", "fuzz"]
-        .iter()
-        .flat_map(|dir| files(dir, &[".rs"]))
+    for source in [
+        "src",
+        "tests/it",
+        "tests/compare",
+        "tests/differential",
+        "benches",
+        "fuzz",
+    ]
+    .iter()
+    .flat_map(|dir| files(dir, &[".rs"]))
     {
         for (line, word) in old_words(&source) {
             let known = LEFT.iter().find(|it| **it == (&*source.path, word));

@@ -37,14 +37,18 @@ impl Csv {
         &self.columns
     }
 
+    /// All rows in their order.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.rows.iter().map(Row)
+    }
+
     /// The row of `svname` in `pxname`; panics when there is none.
     #[track_caller]
     pub(crate) fn row(&self, pxname: &str, svname: &str) -> Row<'_> {
         self.find(pxname, svname).unwrap_or_else(|| {
             let names: Vec<_> = self
-                .rows
-                .iter()
-                .map(|row| format!("{}/{}", row["pxname"], row["svname"]))
+                .rows()
+                .map(|row| format!("{}/{}", row.text("pxname"), row.text("svname")))
                 .collect();
             panic!("no row {pxname}/{svname} among {names:?}")
         })
@@ -52,10 +56,8 @@ impl Csv {
 
     /// The row of `svname` in `pxname`, if there is one.
     pub(crate) fn find(&self, pxname: &str, svname: &str) -> Option<Row<'_>> {
-        self.rows
-            .iter()
-            .find(|row| row["pxname"] == pxname && row["svname"] == svname)
-            .map(Row)
+        self.rows()
+            .find(|row| row.text("pxname") == pxname && row.text("svname") == svname)
     }
 }
 

@@ -1,0 +1,137 @@
+//! The differential run: the same configuration file and the same scripted clients through HAProxy and through
+//! rlb, whose observations are compared: the server of every connection, what its client saw, its line in
+//! the log, and at the end every row of `show stat`.
+//!
+//! `configs/NAME.cfg` is a configuration of HAProxy's whose comments that begin with `#>` are the script
+//! ([`script`]). [`run`] runs it through one program, [`differences`] compares two runs, and [`known`] lists
+//! the differences that `docs/differences.md` documents. Every other difference fails the test. HAProxy is the
+//! one that `HAPROXY_BIN` names, or Debian's.
+
+#![allow(
+    dead_code,
+    reason = "shares the harness of tests/it and uses a part of it"
+)]
+
+mod client;
+mod differences;
+#[path = "../it/harness/mod.rs"]
+mod harness;
+mod known;
+mod log_line;
+mod program;
+mod run;
+mod script;
+mod server;
+
+use crate::program::Kind;
+use crate::script::Script;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Least number of connections of a script, through each program.
+const CONNECTIONS_MIN: usize = 1000;
+
+/// The folder of the configurations.
+fn folder() -> &'static Path {
+    Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/differential/configs"
+    ))
+}
+
+/// Runs a configuration through both programs and compares what was seen.
+#[track_caller]
+fn compare(name: &str) {
+    let Some(haproxy) = harness::needs::haproxy() else {
+        return;
+    };
+    let script = Script::read(&folder().join(format!("{name}.cfg")));
+    let connections = script.connections();
+    assert!(
+        connections >= CONNECTIONS_MIN,
+        "{name} has {connections} connections"
+    );
+    let version = program::version(&haproxy);
+    let (theirs, ours) = std::thread::scope(|scope| {
+        let theirs = scope.spawn(|| run::run(Kind::Haproxy(&haproxy), &script));
+        let ours = run::run(Kind::Rlb, &script);
+        let theirs = theirs.join();
+        let theirs = theirs.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (theirs, ours)
+    });
+    let found = differences::between(&theirs, &ours);
+    let unknown = known::left_over(name, version, found);
+    assert!(unknown.is_empty(), "{name}: {}", unknown.join("\n"));
+}
+
+/// A test for each configuration, and the list of them.
+macro_rules! configurations {
+    ($($name:ident),* $(,)?) => {
+        $(#[test]
+        fn $name() {
+            compare(stringify!($name));
+        })*
+
+        /// The configurations that have a test.
+        const CONFIGURATIONS: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+configurations! {
+    all_backups,
+    all_down,
+    backup_servers,
+    binds_many,
+    check_elsewhere,
+    conditions,
+    dark_server,
+    dark_server_checked,
+    default_server,
+    defaults_chain,
+    four_threads,
+    frontend_backend,
+    frontend_full,
+    ids,
+    ipv6,
+    keepalive,
+    listen_plain,
+    log_none,
+    log_null,
+    log_quiet,
+    log_raw,
+    log_rfc5424,
+    log_short,
+    log_unix,
+    many_services,
+    marked_down,
+    one_thread,
+    process_full,
+    proxy_disabled,
+    refused_alone,
+    refused_no_retries,
+    refused_redispatch,
+    refused_retries,
+    server_down_and_up,
+    servers_disabled,
+    stats_page,
+    syntax_wild,
+    timeout_tunnel,
+    timeouts_idle,
+    unix_sockets,
+    weights,
+    weights_at_run_time,
+    weights_equal,
+}
+
+#[test]
+fn every_configuration_has_a_test() {
+    let files = std::fs::read_dir(folder()).expect("the folder");
+    let files: BTreeSet<String> = files
+        .filter_map(|file| {
+            let name = file.expect("a file").file_name();
+            Some(name.to_str()?.strip_suffix(".cfg")?.to_owned())
+        })
+        .collect();
+    let tests: BTreeSet<String> = CONFIGURATIONS.iter().map(|&name| name.to_owned()).collect();
+    assert_eq!(files, tests);
+}
