@@ -1,16 +1,13 @@
 //! `rlb ctl` with a pipe, on a terminal, and its tables and JSON.
 
-use crate::harness::client::TIMEOUT;
 use crate::harness::config::Config;
-use crate::harness::eventually::eventually_true;
-use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::PROGRAM;
 use crate::harness::runtime::Fixture;
-use std::io::{Read, Write};
+use crate::harness::terminal::Terminal;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
 
 fn fixture(peer: &Peer) -> (Fixture, PathBuf) {
     let config = Config::new().server_with(peer.address(), "check = false");
@@ -84,53 +81,30 @@ fn lines_of_a_pipe_are_commands() {
     fixture.rlb.stop();
 }
 
-/// `script` gives it a terminal.
 #[test]
 fn on_a_terminal_it_remembers_commands() {
-    let Some(script) = needs::program("script") else {
-        return;
-    };
     let peer = Peer::start(Behaviour::Echo);
     let (fixture, socket) = fixture(&peer);
     let home = tempfile::tempdir().expect("a directory");
-    let line = format!("{PROGRAM} ctl --socket {}", socket.display());
-    let mut command = Command::new(script);
-    command
-        .args(["--quiet", "--return", "--command", &line, "/dev/null"])
-        .env("HOME", home.path())
-        .env("TERM", "xterm")
-        .env_remove("XDG_STATE_HOME");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("it starts");
-    let mut keys = child.stdin.take().expect("a pipe");
-    let mut screen = child.stdout.take().expect("a pipe");
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let reader = std::thread::spawn({
-        let seen = Arc::clone(&seen);
-        move || {
-            let mut piece = [0; 4096];
-            while let Ok(length @ 1..) = screen.read(&mut piece) {
-                seen.lock()
-                    .expect("whole")
-                    .extend_from_slice(&piece[..length]);
-            }
-        }
-    });
+    let line = format!(
+        "env -u XDG_STATE_HOME {PROGRAM} ctl --socket {}",
+        socket.display()
+    );
+    let path = home.path().to_str().expect("a UTF-8 path");
+    let Some(mut terminal) = Terminal::start(&line, &[("HOME", path)]) else {
+        return;
+    };
     // What is typed before an answer is there may be lost with it.
     for (line, answer) in [
         ("show version", "3.0.0-rlb0.1.0"),
         ("get weight be/x", "No such server."),
         ("show backend", "stats"),
     ] {
-        writeln!(keys, "{line}").expect("typed");
-        eventually_true(TIMEOUT, answer, || {
-            text(&seen.lock().expect("whole")).contains(answer)
-        });
+        terminal.press(&format!("{line}\n"));
+        terminal.wait_for(answer);
     }
-    writeln!(keys, "quit").expect("typed");
-    assert!(child.wait().expect("it ends").success());
-    drop(keys);
-    reader.join().expect("no panic");
+    terminal.press("quit\n");
+    assert!(terminal.ended_well());
     let history = home.path().join(".local/state/rlb/ctl-history");
     let history = std::fs::read_to_string(history).expect("a history");
     let remembered: Vec<&str> = history

@@ -8,6 +8,7 @@ mod cluster;
 mod colours;
 mod connect;
 mod connect_faults;
+mod consumers;
 mod ctl;
 mod dashboard;
 mod demo;

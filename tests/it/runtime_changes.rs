@@ -85,10 +85,13 @@ fn addresses_of_servers_and_checks_are_set() {
     asked(
         &fixture,
         &[
-            ("set server be/s1 addr 127.0.0.1", "nothing changed\n\n"),
+            (
+                "set server be/s1 addr 127.0.0.1",
+                &format!("no need to change the addr {by}"),
+            ),
             (
                 &format!("set server be/s1 addr 127.0.0.1 port {to}"),
-                &format!("port changed from '{from}' to '{to}' {by}"),
+                &format!("no need to change the addr, port changed from '{from}' to '{to}' {by}"),
             ),
             ("set server be/s1 addr foo", "Invalid addr 'foo'\n\n"),
             (
@@ -97,7 +100,7 @@ fn addresses_of_servers_and_checks_are_set() {
             ),
             (
                 "set severity-output number;set server be/s1 addr 127.0.0.1",
-                "\n[4]: nothing changed\n\n",
+                &format!("\n[4]: no need to change the addr {by}"),
             ),
             (
                 "set server be/s1 check-port foo",

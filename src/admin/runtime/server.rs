@@ -242,34 +242,30 @@ pub(super) fn moved(server: &Server, address: &str, port: Option<&str>) -> Resul
     };
     let ip: IpAddr = address::ip_alone(address).map_err(|_| format!("Invalid addr '{address}'"))?;
     let mut new_port = port.map_or(Ok(old_port), parse_port)?;
-    let mut text = String::new();
-    if old_ip != Some(ip) {
+    // The texts are those of HAProxy 2.6, because libraries know no others: 3.5 says `nothing changed`, or leaves out
+    // what did not change.
+    let mut text = if old_ip == Some(ip) {
+        "no need to change the addr".to_owned()
+    } else {
         let old = old_ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
-        // Writing to a string cannot fail.
-        let _ = write!(text, "IP changed from '{old}' to '{ip}'");
-    }
+        format!("IP changed from '{old}' to '{ip}'")
+    };
     let mut check = server.spec.check.iter();
     let cannot_map = matches!(new_port, ServerPort::FromClient(_))
         && check.any(|check| check.port.is_none())
         && new_port != old_port;
     if cannot_map {
         new_port = old_port;
-        let comma = if text.is_empty() { "" } else { ", " };
-        text.push_str(comma);
         text.push_str(
-            "can't change <port> to port map because it is incompatible with current health check \
+            ", can't change <port> to port map because it is incompatible with current health check \
              port configuration (use 'port' statement from the 'server' directive).",
         );
     } else if new_port != old_port {
-        let comma = if text.is_empty() { "" } else { ", " };
         let (old, new) = (shown(old_port), shown(new_port));
-        let _ = write!(text, "{comma}port changed from '{old}' to '{new}'");
-    }
-    if text.is_empty() {
-        return Ok(Moved {
-            to: None,
-            text: "nothing changed".to_owned(),
-        });
+        // Writing to a string cannot fail.
+        let _ = write!(text, ", port changed from '{old}' to '{new}'");
+    } else if port.is_some() {
+        text.push_str(", no need to change the port");
     }
     text.push_str(" by 'stats socket command'");
     let to = (ServerAddress::Ip(ip, new_port), Endpoint::Ip(ip, new_port));
@@ -317,8 +313,18 @@ mod tests {
         let server = server();
         let by = " by 'stats socket command'";
         for (address, port, expected) in [
-            ("127.0.0.1", None, Ok("nothing changed".to_owned())),
-            ("127.0.0.1", Some("9"), Ok("nothing changed".to_owned())),
+            (
+                "127.0.0.1",
+                None,
+                Ok(format!("no need to change the addr{by}")),
+            ),
+            (
+                "127.0.0.1",
+                Some("9"),
+                Ok(format!(
+                    "no need to change the addr, no need to change the port{by}"
+                )),
+            ),
             (
                 "127.0.0.2",
                 None,
@@ -327,7 +333,9 @@ mod tests {
             (
                 "127.0.0.1",
                 Some("7"),
-                Ok(format!("port changed from '9' to '7'{by}")),
+                Ok(format!(
+                    "no need to change the addr, port changed from '9' to '7'{by}"
+                )),
             ),
             (
                 "::1",
@@ -347,7 +355,7 @@ mod tests {
             assert_eq!(found, expected, "{address} {port:?}");
         }
         let mapped = moved(&server, "127.0.0.1", Some("+5")).unwrap();
-        assert!(mapped.to.is_none() && mapped.text.starts_with("can't change <port>"));
+        assert!(mapped.to.is_none() && mapped.text.contains(", can't change <port>"));
     }
 
     #[test]

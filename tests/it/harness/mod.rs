@@ -17,3 +17,4 @@ pub(crate) mod process;
 pub(crate) mod rlb;
 pub(crate) mod runtime;
 pub(crate) mod syslog;
+pub(crate) mod terminal;

@@ -18,10 +18,15 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// Starts it; clients of the socket may do what `level` allows.
     pub(crate) fn new(config: Config, level: &str) -> Self {
+        Self::with(config, level, "")
+    }
+
+    /// The same with further lines of `[runtime-api]`.
+    pub(crate) fn with(config: Config, level: &str, lines: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let socket = dir.path().join("admin.sock");
         let table = format!(
-            "[runtime-api]\nsocket = \"{}\"\nlevel = \"{level}\"",
+            "[runtime-api]\nsocket = \"{}\"\nlevel = \"{level}\"\n{lines}",
             socket.display()
         );
         let config = config.table(&table);
