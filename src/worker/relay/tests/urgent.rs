@@ -5,7 +5,9 @@ use super::*;
 /// Sends one urgent byte, the next of the stream of `side`.
 fn write_urgent(fixture: &mut Fixture, side: usize) {
     let end = &mut fixture.ends[side];
-    let next = byte(side, end.written);
+    let [next] = bytes(side, end.written, 1)[..] else {
+        unreachable!("one byte")
+    };
     let stream = end.stream.as_ref().expect("open");
     let sent = retry(|| SockRef::from(stream).send_out_of_band(&[next]));
     assert_eq!(sent, 1);
@@ -98,7 +100,7 @@ fn fault_20_a_message_with_a_descriptor_does_not_stall_a_unix_session() {
         let stream = end.stream.as_mut().expect("open");
         let other = stream.try_clone().unwrap();
         let passed = [other.as_fd()];
-        let bytes: Vec<u8> = (0..3).map(|n| byte(side, n)).collect();
+        let bytes = bytes(side, 0, 3);
         stream.write_all(&bytes[..1]).unwrap();
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
