@@ -275,6 +275,23 @@ pub fn bind_to_index(socket: BorrowedFd<'_>, index: libc::c_int) -> io::Result<(
     set_option(socket, (libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX), &index)
 }
 
+/// Has host names looked up in /etc/hosts and by DNS alone, whatever /etc/nsswitch.conf names.
+///
+/// A statically linked program calls it before its first look-up: the C library would load the modules of that
+/// file, which are made for the C library of the host.
+#[cfg(target_env = "gnu")]
+pub fn look_hosts_up_without_modules() {
+    unsafe extern "C" {
+        fn __nss_configure_lookup(
+            database: *const libc::c_char,
+            services: *const libc::c_char,
+        ) -> libc::c_int;
+    }
+    // SAFETY: both are strings that end with a zero byte and live as long as the program; glibc copies what it
+    // keeps. It fails only for an unknown database and without memory; then the file holds.
+    unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+}
+
 /// Returns free heap memory to the system, which the allocator would keep. Takes milliseconds if there is much
 /// of it.
 pub fn trim_heap() {

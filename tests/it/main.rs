@@ -19,6 +19,7 @@ mod haproxy_files;
 mod haproxy_name;
 mod haproxy_sockets;
 mod harness;
+mod image;
 mod kernel;
 mod lab;
 mod large_files;

@@ -32,6 +32,16 @@ pub(crate) fn haproxy() -> Option<PathBuf> {
     named.or_else(|| program("haproxy"))
 }
 
+/// The static program that `tests/run` has linked: `RLB_STATIC`, of `packaging/build-static`.
+#[track_caller]
+pub(crate) fn static_program() -> Option<PathBuf> {
+    let named = std::env::var_os("RLB_STATIC").map(PathBuf::from);
+    if named.is_none() {
+        missing("RLB_STATIC names no static program");
+    }
+    named
+}
+
 /// Whether namespaces can be made and processes traced. A message when they cannot; the test must return then.
 #[track_caller]
 pub(crate) fn root() -> bool {
