@@ -72,14 +72,15 @@ pub(super) struct SessionStats {
     pub(super) accepted_at: SystemTime,
     /// The frontend that accepted it.
     pub(super) frontend: Arc<Frontend>,
-    /// Its slot in the process and the frontend.
-    pub(super) conn: ConnSlot,
     /// The backend that it was routed to.
     pub(super) backend: Option<OnBackend>,
     /// The server that was tried last, for the log line of a session that reached none.
     pub(super) asked: Option<Arc<model::Server>>,
     /// The server that answered.
     pub(super) server: Option<OnServer>,
+    /// Its slot in the process and the frontend. It is dropped after those of the backend and the server, so that
+    /// the session that gets it is not counted beside this one there.
+    pub(super) conn: ConnSlot,
     /// Time from accept to the server's answer.
     pub(super) connect: Option<Duration>,
     /// Bytes from the client.

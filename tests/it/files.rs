@@ -86,9 +86,9 @@ fn fault_08_a_file_without_a_listener_is_refused() {
     assert_eq!(ready(&scene).0, 200);
     let global =
         cut_off(&whole, "[global]").replace("[global]", "[global]\nallow-no-listener = true");
-    let stats = &whole[whole.find("[stats]").expect("a table")..];
-    let stats = cut_off(stats, "[stats]");
-    fs::write(&path, format!("{global}\n{stats}\n")).expect("written");
+    let table = |header: &str| cut_off(&whole[whole.find(header).expect("a table")..], header);
+    let (stats, runtime) = (table("[stats]"), table("[runtime-api]"));
+    fs::write(&path, format!("{global}\n{stats}\n{runtime}\n")).expect("written");
     let (code, said, _) = run(&scene, &["reload"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("- frontend fe"), "{said}");
