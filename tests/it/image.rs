@@ -289,7 +289,7 @@ fn it_runs_as_its_user_and_finds_hosts_users_and_names() {
         );
         config.push_str(&service);
     }
-    write("etc/rlb/config.toml", &config);
+    write("etc/rlb/rlb.toml", &config);
     let command = words(&image.config()["config"]["Cmd"]);
     let process = image.start(&root, &netns, "rw", &command);
     for (port, host) in services {
@@ -337,7 +337,7 @@ fn pod(manifest: &str, config: &str, probe: impl Fn(&Netns, &str, bool)) {
     let (folder, file) = if mount.extension().is_some() {
         (mount.parent().expect("a folder").to_owned(), mount)
     } else {
-        (mount.clone(), mount.join("config.toml"))
+        (mount.clone(), mount.join("rlb.toml"))
     };
     fs::create_dir_all(folder).expect("the folder of the mount");
     fs::copy(repository("packaging/kubernetes").join(config), file).expect("copied");
