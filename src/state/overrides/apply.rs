@@ -50,22 +50,22 @@ fn servers(base: &Snapshot, settings: &[Setting], of: (usize, Instant)) -> Optio
             continue;
         };
         let mut servers = backend.servers.clone();
+        // First, because one that was added may have the name of one that was removed.
         for setting in settings {
-            match setting {
-                ServerSetting::Removed(was) => servers.retain(|one| one.spec != *was),
-                ServerSetting::Added { spec, name_in_file } => {
-                    let is_free = !servers.iter().any(|one| one.spec.name == spec.name);
-                    if is_free
-                        && name_in_file
-                            .as_deref()
-                            .is_none_or(|name| has(backend, name, spec))
-                    {
-                        let mut server = dynamic::added(spec, of);
-                        server.name_in_file.clone_from(name_in_file);
-                        servers.push(Arc::new(server));
-                    }
-                }
-                ServerSetting::Address { .. } | ServerSetting::Check { .. } => {}
+            if let ServerSetting::Removed(was) = setting {
+                servers.retain(|one| one.spec != *was);
+            }
+        }
+        for setting in settings {
+            let ServerSetting::Added { spec, name_in_file } = setting else {
+                continue;
+            };
+            let is_free = !servers.iter().any(|one| one.spec.name == spec.name);
+            let named = name_in_file.as_deref();
+            if is_free && named.is_none_or(|name| has(backend, name, spec)) {
+                let mut server = dynamic::added(spec, of);
+                server.name_in_file.clone_from(name_in_file);
+                servers.push(Arc::new(server));
             }
         }
         dynamic::give_ids(&backend.spec.servers, &mut servers);
@@ -291,6 +291,34 @@ mod tests {
         let none = apply(&again, "1\n", (1, now)).unwrap();
         assert_eq!(list(&none), []);
         assert!(apply(&fresh, "1\n", (1, now)).is_none());
+    }
+
+    /// It was gone after an upgrade, and the file's server of that name was back.
+    #[test]
+    fn a_server_that_took_the_place_of_one_of_the_file_stays() {
+        let now = Instant::now();
+        let first = start(&file(), now);
+        let in_force = first.backends[0].as_ref().unwrap();
+        let mut others = in_force.servers.clone();
+        others.retain(|one| &*one.spec.name != "s1");
+        let removed = dynamic::replaced(&first, vec![in_force.with_servers(others, now)]);
+        let elsewhere = model::Server {
+            id: 9,
+            address: ServerAddress::Ip([127, 0, 0, 9].into(), ServerPort::Fixed(9)),
+            ..server("s1")
+        };
+        let before = dynamic::add(&removed, in_force.id, &Arc::new(elsewhere), (1, now)).unwrap();
+        let addresses = |snapshot: &Snapshot| -> Vec<_> {
+            let servers = &snapshot.backends[0].as_ref().unwrap().servers;
+            let servers = servers.iter();
+            servers
+                .map(|one| (one.spec.name.clone(), one.spec.address.clone()))
+                .collect()
+        };
+        let text = write(&before);
+        let next = apply(&start(&file(), now), &text, (1, now)).unwrap();
+        assert_eq!(addresses(&next), addresses(&before));
+        assert_eq!(write(&next), text);
     }
 
     #[test]

@@ -111,7 +111,10 @@ fn of_backend(text: &mut String, backend: &Backend) {
     let mut missing = written(backend);
     for server in &backend.servers {
         let name = &*server.spec.name;
-        missing.remove(name);
+        // One that was added may have the name of a server of the file that was removed.
+        if server.added.is_none() {
+            missing.remove(name);
+        }
         let Some(file) = backend.written(server) else {
             continue;
         };
