@@ -239,6 +239,14 @@ fn a_server_gets_another_name() {
             ("set server be/nope name x", "No such server.\n\n"),
             ("set server be/s1 name x/y", invalid),
             (&long, "Server name too long.\n\n"),
+            (
+                "set server be/s1 name FRONTEND",
+                "`FRONTEND` cannot be the name of a server.\n\n",
+            ),
+            (
+                "add server be/BACKEND 127.0.0.1:9",
+                "`BACKEND` cannot be the name of a server.\n\n",
+            ),
             ("set server be/s1 name new", maint),
             ("set server be/s1 state maint", "\n"),
             ("set server be/s1 name s1", "Server name updated.\n\n"),

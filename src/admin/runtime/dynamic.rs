@@ -61,7 +61,7 @@ fn read(
     if backend.servers.iter().any(|one| *one.spec.name == *name) {
         return Err("Already exists a server with the same name in backend.\n".to_owned());
     }
-    units::name(name).map_err(|problem| format!("{}.\n", problem.message))?;
+    units::server_name(name).map_err(|problem| format!("{}.\n", problem.message))?;
     let spec = parse(backend, name, words).map_err(|text| text + "\n")?;
     Ok((backend.id, spec))
 }

@@ -7,6 +7,7 @@ use super::set::leading_number;
 use super::{CommandContext, names, set};
 use crate::config::address;
 use crate::config::model::{Check, ServerAddress, ServerPort};
+use crate::config::units;
 use crate::state::{AdminRequest, Endpoint, Forced, RuntimeChange, Server};
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -90,6 +91,9 @@ async fn rename(context: &CommandContext, path: &str, name: &str) -> Reply {
     }
     if name.len() > NAME_MAX {
         return Reply::error("Server name too long.\n");
+    }
+    if let Err(problem) = units::server_name(name) {
+        return Reply::error(format!("{}.\n", problem.message));
     }
     if !server.status.admin.is_maint() {
         return Reply::error(

@@ -77,6 +77,24 @@ pub fn mode(text: &str) -> Result<u32, Problem> {
         })
 }
 
+/// Whether every proxy has a row of this name in the statistics.
+pub fn is_row(name: &str) -> bool {
+    ["FRONTEND", "BACKEND"].contains(&name)
+}
+
+/// Checks the name of a server.
+///
+/// # Errors
+/// Those of [`name`], and a name for which [`is_row`] holds.
+pub fn server_name(text: &str) -> Result<(), Problem> {
+    if is_row(text) {
+        return Err(Problem::new(format!(
+            "`{text}` cannot be the name of a server"
+        )));
+    }
+    name(text)
+}
+
 /// Checks the name of a proxy, listener or server: HAProxy's characters, which every output format can contain.
 pub fn name(text: &str) -> Result<(), Problem> {
     if text.is_empty() {

@@ -12,7 +12,7 @@ use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::{Located, Short};
 use crate::config::source::Place;
-use crate::config::units::Problem;
+use crate::config::units::{self, Problem};
 use crate::config::words;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -297,9 +297,6 @@ fn checkable(
     );
 }
 
-/// Names of rows that every proxy has in the statistics.
-const ROWS: [&str; 2] = ["FRONTEND", "BACKEND"];
-
 fn unique(validator: &mut Validator<'_>, backend: &str, drafts: &[Draft]) {
     let mut names: HashMap<&str, Option<&Place>> = HashMap::new();
     let mut ids: HashMap<u32, &Place> = HashMap::new();
@@ -308,7 +305,7 @@ fn unique(validator: &mut Validator<'_>, backend: &str, drafts: &[Draft]) {
         if name.is_empty() {
             continue;
         }
-        if let (true, Some(place)) = (ROWS.contains(&name), &draft.name_at) {
+        if let (true, Some(place)) = (units::is_row(name), &draft.name_at) {
             let message = format!("`{name}` cannot be the name of a server");
             let diagnostic = Diagnostic::error("name", message)
                 .at(place.clone())
