@@ -11,7 +11,7 @@ use crate::config::diff::server_starts_over;
 use crate::config::model::Config;
 use crate::live::CheckReport;
 use crate::state::inbox::INBOX_MAX;
-use crate::state::{CarryOver, Server, Snapshot, ToControl};
+use crate::state::{CarryOver, Server, Snapshot, ToControl, overrides};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -59,6 +59,7 @@ impl Control {
         );
         let next = Arc::new(next);
         self.parts.snapshot.store(Arc::clone(&next));
+        server_events::log_dropped(overrides::ended(&base, &next));
         // Limits may have been raised.
         next.global.freed.notify_waiters();
 

@@ -4,6 +4,7 @@ use super::status::{AdminState, Rules, ServerStatus};
 use crate::config::model;
 use crate::live::ServerLive;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -155,6 +156,12 @@ impl Usable {
             &mut self.active
         }
     }
+}
+
+/// Servers of a file by their names.
+pub(super) fn by_name(servers: &[model::Server]) -> HashMap<&str, &model::Server> {
+    let servers = servers.iter();
+    servers.map(|server| (&*server.name, server)).collect()
 }
 
 /// As written in a configuration.

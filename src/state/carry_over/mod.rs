@@ -8,13 +8,13 @@
 
 use super::dynamic;
 use super::ids::{BackendId, FrontendId, Table};
-use super::server::{Endpoint, Server, Usable};
+use super::server::{Endpoint, Server, Usable, by_name};
 use super::snapshot::{Api, Backend, Frontend, Origin, Route, Snapshot, picker_for};
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
 use crate::config::model::{self, ServerAddress};
 use crate::live::{FrontendLive, ServerLive};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -206,53 +206,11 @@ fn merge_backend(
     if *before.spec == *spec {
         return Arc::clone(before);
     }
-    let known: HashMap<&str, &Arc<Server>> = before
-        .servers
-        .iter()
-        .map(|server| (&*server.spec.name, server))
-        .collect();
-    let written = before.spec.servers.iter();
-    let written: HashMap<&str, &model::Server> =
-        written.map(|server| (&*server.name, server)).collect();
-    let renamed: HashMap<&str, &Arc<Server>> = before
-        .servers
-        .iter()
-        .filter_map(|server| Some((server.name_in_file.as_deref()?, server)))
-        .collect();
-    let servers: Vec<Arc<Server>> = spec
-        .servers
-        .iter()
-        .filter_map(|server| {
-            let was = written.get(&*server.name).copied();
-            match known.get(&*server.name) {
-                Some(before) => {
-                    let was = was.unwrap_or(&before.spec);
-                    Some(merge_server(before, was, server, carry))
-                }
-                // An operator has removed or renamed it, and the file says of it what it said before.
-                None if was == Some(server) => None,
-                None => Some(match (was, renamed.get(&*server.name)) {
-                    (Some(was), Some(before)) => merge_server(before, was, server, carry),
-                    _ => new_server(server, carry),
-                }),
-            }
-        })
-        .collect();
-    let file: HashSet<&str> = spec.servers.iter().map(|server| &*server.name).collect();
-    let added = before
-        .servers
-        .iter()
-        .filter(|server| server.added.is_some());
-    let added = added.filter(|server| !file.contains(&*server.spec.name));
-    // One that was renamed has its name as long as the file says of it what it said before.
-    let added = added.filter(|server| {
-        server.name_in_file.as_deref().is_none_or(|name| {
-            let mut file = spec.servers.iter();
-            let now = file.find(|one| *one.name == *name);
-            now.is_some() && now == written.get(name).copied()
-        })
-    });
-    let mut servers: Vec<Arc<Server>> = servers.into_iter().chain(added.cloned()).collect();
+    let known = KnownServers::of(before, spec);
+    let servers = spec.servers.iter();
+    let servers = servers.filter_map(|server| known.follow(server, carry));
+    let added = before.servers.iter().filter(|server| known.stays(server));
+    let mut servers: Vec<Arc<Server>> = servers.chain(added.cloned()).collect();
     dynamic::give_ids(&spec.servers, &mut servers);
     let (generation, renewals) = before.renew(&mut servers);
     let up = is_up(&servers);
@@ -271,6 +229,68 @@ fn merge_backend(
         servers,
         spec: Arc::new(spec.clone()),
     })
+}
+
+/// The servers of a backend before a reload and in the new file, by their names.
+struct KnownServers<'a> {
+    /// By the names that are in force.
+    in_force: HashMap<&'a str, &'a Arc<Server>>,
+    /// Those that have another name than in the file, by their names in the file.
+    renamed: HashMap<&'a str, &'a Arc<Server>>,
+    /// As the file had them.
+    written: HashMap<&'a str, &'a model::Server>,
+    /// As the file has them now.
+    file: HashMap<&'a str, &'a model::Server>,
+}
+
+impl<'a> KnownServers<'a> {
+    fn of(before: &'a Backend, spec: &'a model::Backend) -> Self {
+        let in_force = before.servers.iter();
+        let renamed = before.servers.iter();
+        Self {
+            in_force: in_force.map(|one| (&*one.spec.name, one)).collect(),
+            renamed: renamed
+                .filter_map(|one| Some((one.name_in_file.as_deref()?, one)))
+                .collect(),
+            written: by_name(&before.spec.servers),
+            file: by_name(&spec.servers),
+        }
+    }
+
+    /// Whether a server keeps a name that the file does not have: it was added, or renamed and the file says of it what
+    /// it said before.
+    fn stays(&self, server: &Server) -> bool {
+        let unchanged = |name: &Arc<str>| {
+            let now = self.file.get(&**name);
+            now.is_some() && now == self.written.get(&**name)
+        };
+        server.added.is_some()
+            && !self.file.contains_key(&*server.spec.name)
+            && server.name_in_file.as_ref().is_none_or(unchanged)
+    }
+
+    /// Whether the file has a server of the name that an operator has given to this one, beside this one: then this one
+    /// gets the file's name again.
+    fn goes_back(&self, server: &Server) -> bool {
+        let mut name = server.name_in_file.iter();
+        name.any(|name| self.file.contains_key(&**name) && !self.in_force.contains_key(&**name))
+    }
+
+    /// The server that follows for one of the file; `None`: an operator has removed or renamed it, and the file says of
+    /// it what it said before.
+    fn follow(&self, server: &model::Server, carry: &CarryOver<'_>) -> Option<Arc<Server>> {
+        let was = self.written.get(&*server.name).copied();
+        let in_force = self.in_force.get(&*server.name);
+        let before = match (in_force, self.renamed.get(&*server.name)) {
+            (Some(one), _) if self.goes_back(one) => return Some(new_server(server, carry)),
+            (None, Some(one)) if self.stays(one) => return None,
+            (Some(one), _) | (None, Some(one)) => one,
+            (None, None) if was == Some(server) => return None,
+            (None, None) => return Some(new_server(server, carry)),
+        };
+        let was = was.unwrap_or(&before.spec);
+        Some(merge_server(before, was, server, carry))
+    }
 }
 
 /// HAProxy's rule: a backend without servers counts as up.

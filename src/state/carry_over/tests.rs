@@ -5,7 +5,7 @@ use crate::config::model::{BackendIndex, Check, Config};
 use crate::live::GlobalLive;
 use crate::state::status::{OperState, Rules};
 use crate::state::test_config::{backend, check, config, frontend, server};
-use crate::state::{ServerStatus, Usable};
+use crate::state::{RuntimeState, ServerState, ServerStatus, Usable, overrides};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -298,4 +298,109 @@ fn a_new_rise_or_fall_keeps_the_verdict() {
     assert_eq!(under(1, 1, 1), 0, "down stays down");
     assert_eq!(under(2, 5, 2), 5, "one failure before down");
     assert_eq!(under(3, 1, 2), 2, "two failures, as far as the limit goes");
+}
+
+/// The file's server was gone, and another one had its sessions.
+#[test]
+fn a_renamed_server_has_its_own_name_again_when_the_file_has_a_server_of_the_other() {
+    let now = Instant::now();
+    let mut file = two();
+    file.backends[0].servers[0].disabled = true;
+    let first = start(&file, now);
+    let uid = server_of(&first, 0, 0).live.uid;
+    let renamed = dynamic::rename(&first, uid, &"x".into(), now).unwrap();
+    let renamed = with_status(renamed, 0, |server| server.weight = 7);
+    assert_eq!(&*server_of(&renamed, 0, 0).spec.name, "x");
+    let mut more = file.clone();
+    more.backends[0].servers.push(server("x"));
+    let after = next(&renamed, &more, now);
+    let shown = |snapshot: &Snapshot| {
+        let servers = &snapshot.backends[0].as_ref().unwrap().servers;
+        let servers = servers.iter();
+        let shown = servers.map(|one| {
+            assert_eq!((&one.added, &one.name_in_file), (&None, &None));
+            let label = one.status_label().into_owned();
+            (one.spec.name.to_string(), label, one.weight)
+        });
+        shown.collect::<Vec<_>>()
+    };
+    let row = |name: &str, label: &str, weight| (name.to_owned(), label.to_owned(), weight);
+    let expected = [
+        row("s1", "MAINT", 7),
+        row("s2", "UP 1/3", 1),
+        row("x", "UP 1/3", 1),
+    ];
+    assert_eq!(shown(&after), expected);
+    assert_eq!(server_of(&after, 0, 0).live.uid, uid);
+    let dropped = overrides::ended(&renamed, &after);
+    let dropped: Vec<_> = dropped.iter().map(|it| (&*it.object, it.setting)).collect();
+    assert_eq!(dropped, [("server b0/x", "name")], "its weight stays");
+
+    // The same by an upgrade with the other file; also when that says something else of the server itself.
+    let mut other = more.clone();
+    other.backends[0].servers.pop();
+    other.backends[0].servers[0].backup = true;
+    let state = ServerState {
+        backend: "b0".into(),
+        server: "x".into(),
+        address: Some([127, 0, 0, 1].into()),
+        name: None,
+        port: 9,
+        oper: OperState::Stopped,
+        admin: server_of(&renamed, 0, 0).status.admin,
+        weight: 7,
+        configured_weight: 1,
+        lasting: Duration::ZERO,
+        health: 0,
+        check: None,
+    };
+    let state = RuntimeState {
+        overrides: overrides::write(&renamed),
+        servers: vec![state],
+    };
+    for (file, servers) in [(&more, 3), (&other, 2)] {
+        let fresh = Arc::new(start(file, now));
+        let upgraded = state.apply(&RuntimeState::default(), &fresh, (1, now));
+        let upgraded = upgraded.unwrap();
+        assert_eq!(shown(&upgraded), expected[..servers]);
+        let again = state.apply(&state, &upgraded, (1, now));
+        assert!(again.is_none(), "nothing has changed since");
+    }
+}
+
+#[test]
+fn what_a_reload_cannot_keep_is_told() {
+    let now = Instant::now();
+    let first = start(&two(), now);
+    let id = BackendId::first(0);
+    let added = Arc::new(model::Server {
+        id: dynamic::CHOSEN,
+        ..server("n")
+    });
+    let set = dynamic::add(&first, id, &added, (1, now)).unwrap();
+    let set = with_status(set, 0, |server| server.weight = 7);
+    let set = with_status(set, 1, |server| server.weight = 8);
+    let mut builder = crate::state::SnapshotBuilder::new(Arc::new(set));
+    builder.process_mut().rate_limits.sessions = 5;
+    builder.frontend_mut(FrontendId::first(0)).unwrap().maxconn = Some(5);
+    builder.frontend_mut(FrontendId::first(1)).unwrap().maxconn = Some(5);
+    let set = builder.finish().unwrap();
+    let mut file = two();
+    file.backends[0].servers[0].weight = 3;
+    file.backends[0].servers.push(server("n"));
+    file.frontends[0].maxconn = Some(9);
+    file.frontends[1].name = "gone".into();
+    let after = next(&set, &file, now);
+    let told = overrides::ended(&set, &after);
+    let told: Vec<_> = told.iter().map(|it| (&*it.object, it.setting)).collect();
+    let expected = [
+        ("frontend f0", "maxconn"),
+        ("server b0/s1", "weight"),
+        ("server b0/n", "server"),
+        ("server b0/n", "check"),
+    ];
+    assert_eq!(told, expected);
+    // Nothing is told of what stays.
+    let set = with_status(first, 0, |server| server.weight = 7);
+    assert_eq!(overrides::ended(&set, &next(&set, &two(), now)), []);
 }

@@ -7,7 +7,8 @@
 use super::text::{ServerSetting, Setting, read};
 use super::{drop_all, list};
 use crate::config::model;
-use crate::state::{Backend, BackendId, Endpoint, Server, Snapshot, SnapshotBuilder, dynamic};
+use crate::state::server::by_name;
+use crate::state::{BackendId, Endpoint, Server, Snapshot, SnapshotBuilder, dynamic};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +19,7 @@ pub fn apply(
     text: &str,
     (shards, now): (usize, Instant),
 ) -> Option<Snapshot> {
-    let settings = read(text);
+    let settings = as_reload(base, read(text));
     let mut next = Arc::clone(base);
     if !list(base).is_empty() {
         let mut builder = SnapshotBuilder::new(Arc::clone(&next));
@@ -31,6 +32,85 @@ pub fn apply(
     values(&mut builder, &settings, now);
     next = builder.finish().map_or(next, Arc::new);
     (!Arc::ptr_eq(base, &next)).then(|| Arc::unwrap_or_clone(next))
+}
+
+/// The names of servers that have the name of the file again, with that name, each with its backend's.
+type BackToFile<'a> = HashMap<(&'a str, &'a str), &'a Arc<str>>;
+
+/// The servers that an operator has given another name and that have the file's here, because the file has a server of
+/// the other name, or does not say of them what it said before.
+fn back<'a>(base: &Snapshot, settings: &'a [Setting]) -> BackToFile<'a> {
+    let backends = base.backends.iter().flatten();
+    let backends: HashMap<&str, _> = backends
+        .map(|backend| {
+            let file = by_name(&backend.spec.servers);
+            (&*backend.spec.name, file)
+        })
+        .collect();
+    let added: HashSet<(&str, &str)> = settings.iter().filter_map(added).collect();
+    let back = settings.iter().filter_map(|one| {
+        let Setting::Server {
+            backend,
+            server,
+            setting:
+                ServerSetting::Added {
+                    spec,
+                    name_in_file: Some(name),
+                },
+        } = one
+        else {
+            return None;
+        };
+        let file = backends.get(&**backend)?;
+        let written = file.get(&**name)?;
+        let stays = !file.contains_key(&**server) && is_renamed(written, spec);
+        let free = !added.contains(&(&**backend, &**name));
+        (!stays && free).then_some(((&**backend, &**server), name))
+    });
+    back.collect()
+}
+
+/// The names, with the one of the file, that [`back`] has for the text of [`super::text::write`]; each with its
+/// backend's.
+pub fn back_to_file(base: &Snapshot, text: &str) -> HashMap<(Box<str>, Box<str>), Arc<str>> {
+    let settings = read(text);
+    let back = back(base, &settings).into_iter();
+    back.map(|((backend, server), name)| ((backend.into(), server.into()), Arc::clone(name)))
+        .collect()
+}
+
+/// The settings, those of servers that have the name of the file again under that name.
+fn as_reload(base: &Snapshot, settings: Vec<Setting>) -> Vec<Setting> {
+    let back = back(base, &settings);
+    if back.is_empty() {
+        return settings;
+    }
+    let removed: HashSet<(&str, &str)> = back
+        .iter()
+        .map(|((backend, _), name)| (*backend, &***name))
+        .collect();
+    let settings = settings.iter().filter_map(|one| {
+        let Setting::Server {
+            backend,
+            server,
+            setting,
+        } = one
+        else {
+            return Some(one.clone());
+        };
+        let named = back.get(&(&**backend, &**server));
+        match (setting, named) {
+            (ServerSetting::Removed(_), _) if removed.contains(&(&**backend, &**server)) => None,
+            (ServerSetting::Added { .. }, Some(_)) => None,
+            (_, Some(name)) => Some(Setting::Server {
+                backend: backend.clone(),
+                server: (&***name).into(),
+                setting: setting.clone(),
+            }),
+            (_, None) => Some(one.clone()),
+        }
+    });
+    settings.collect()
 }
 
 /// The servers that were added and removed.
@@ -51,18 +131,26 @@ fn servers(base: &Snapshot, settings: &[Setting], of: (usize, Instant)) -> Optio
         };
         let mut servers = backend.servers.clone();
         // First, because one that was added may have the name of one that was removed.
-        for setting in settings {
-            if let ServerSetting::Removed(was) = setting {
-                servers.retain(|one| one.spec != *was);
-            }
-        }
+        let removed = settings.iter().filter_map(|setting| match setting {
+            ServerSetting::Removed(was) => Some((&*was.name, was)),
+            _ => None,
+        });
+        let removed: HashMap<&str, &Arc<model::Server>> = removed.collect();
+        servers.retain(|one| removed.get(&*one.spec.name) != Some(&&one.spec));
+        let mut names: HashSet<Arc<str>> = servers
+            .iter()
+            .map(|one| Arc::clone(&one.spec.name))
+            .collect();
+        let file = by_name(&backend.spec.servers);
         for setting in settings {
             let ServerSetting::Added { spec, name_in_file } = setting else {
                 continue;
             };
-            let is_free = !servers.iter().any(|one| one.spec.name == spec.name);
-            let named = name_in_file.as_deref();
-            if is_free && named.is_none_or(|name| has(backend, name, spec)) {
+            let written = |name: &Arc<str>| file.get(&**name).copied();
+            let stays = name_in_file
+                .as_ref()
+                .is_none_or(|name| written(name).is_some_and(|it| is_renamed(it, spec)));
+            if stays && names.insert(Arc::clone(&spec.name)) {
                 let mut server = dynamic::added(spec, of);
                 server.name_in_file.clone_from(name_in_file);
                 servers.push(Arc::new(server));
@@ -78,18 +166,13 @@ fn servers(base: &Snapshot, settings: &[Setting], of: (usize, Instant)) -> Optio
     (!backends.is_empty()).then(|| dynamic::replaced(base, backends))
 }
 
-/// Whether the file says of the server `name` what it said when an operator gave it another name.
-fn has(backend: &Backend, name: &str, spec: &model::Server) -> bool {
-    let mut file = backend.spec.servers.iter();
-    file.any(|one| {
-        *one.name == *name && {
-            let renamed = model::Server {
-                name: Arc::clone(&spec.name),
-                ..one.clone()
-            };
-            renamed == *spec
-        }
-    })
+/// Whether the file says of a server, now as `written`, what it said when an operator gave it the name of `spec`.
+fn is_renamed(written: &model::Server, spec: &model::Server) -> bool {
+    let renamed = model::Server {
+        name: Arc::clone(&spec.name),
+        ..written.clone()
+    };
+    renamed == *spec
 }
 
 /// Everything else.

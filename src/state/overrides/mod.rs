@@ -6,14 +6,14 @@
 mod apply;
 mod text;
 
-pub use apply::apply;
+pub use apply::{apply, back_to_file};
 pub use text::write;
 
-use super::server::{Endpoint, Server};
+use super::server::{Endpoint, Server, by_name};
 use super::status::AdminState;
-use super::{Backend, BackendId, FrontendState, RateLimits, Snapshot, SnapshotBuilder};
+use super::{Backend, BackendId, FrontendId, FrontendState, RateLimits, Snapshot, SnapshotBuilder};
 use crate::config::model::{self, Check, ServerAddress, ServerPort};
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,107 +30,167 @@ pub struct Override {
     pub now: String,
 }
 
-/// All of it: the process, the frontends and the servers, each in the order of the file.
-pub fn list(snapshot: &Snapshot) -> Vec<Override> {
-    let mut found = Vec::new();
-    let (file, now) = (snapshot.hard_maxconn, snapshot.maxconn);
-    add(
-        &mut found,
-        ("global", "maxconn"),
-        (file.to_string(), now.to_string()),
-    );
-    let RateLimits {
-        connections,
-        sessions,
-    } = snapshot.rate_limits;
-    for (setting, set) in [
-        ("connections-rate", connections),
-        ("sessions-rate", sessions),
-    ] {
-        add(&mut found, ("global", setting), (none(), rate(set)));
-    }
-    if let (Some(stats), Some(set)) = (&snapshot.stats, snapshot.stats_maxconn) {
-        let object = format!("frontend {}", stats.name);
-        let values = (stats.maxconn.to_string(), set.to_string());
-        add(&mut found, (&object, "maxconn"), values);
-    }
-    let mut frontends: Vec<_> = snapshot.frontends.iter().flatten().collect();
-    frontends.sort_by_key(|one| one.spec.order);
-    for one in frontends {
-        let shown = |limit: Option<u32>| limit.map_or_else(none, |limit| limit.to_string());
-        let object = format!("frontend {}", one.spec.name);
-        let values = (shown(one.spec.maxconn), shown(one.maxconn));
-        add(&mut found, (&object, "maxconn"), values);
-        let states = (
-            frontend_state(FrontendState::Open),
-            frontend_state(one.state),
-        );
-        add(&mut found, (&object, "state"), states);
-    }
-    let mut backends: Vec<_> = snapshot.backends.iter().flatten().collect();
-    backends.sort_by_key(|one| one.spec.order);
-    for backend in backends {
-        let object = format!("backend {}", backend.spec.name);
-        let values = (published(true), published(backend.published));
-        add(&mut found, (&object, "state"), values);
-        of_servers(&mut found, backend);
-    }
-    found
+/// What something was set of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Object {
+    Process,
+    Stats,
+    Frontend(FrontendId),
+    Backend(BackendId),
+    /// By its uid.
+    Server(u64),
+    /// A server of the file that was removed.
+    Removed(BackendId, Arc<str>),
 }
 
-fn of_servers(found: &mut Vec<Override>, backend: &Backend) {
-    let mut missing = written(backend);
-    for server in &backend.servers {
-        missing.remove(&*server.spec.name);
-        let Some(file) = backend.written(server) else {
-            continue;
-        };
-        let object = format!("server {}/{}", backend.spec.name, server.spec.name);
+/// All of it: the process, the frontends and the servers, each in the order of the file.
+pub fn list(snapshot: &Snapshot) -> Vec<Override> {
+    let found = Found::of(snapshot).0;
+    found.into_iter().map(|(_, one)| one).collect()
+}
+
+/// Those of `base` that the reload to `next` has not kept. An object that the file no longer has is not among them.
+pub fn ended(base: &Snapshot, next: &Snapshot) -> Vec<Override> {
+    let mut before = Found::of(base).0;
+    if before.is_empty() {
+        return Vec::new();
+    }
+    let now = Found::of(next).0;
+    let kept: HashSet<_> = now.iter().map(|(of, one)| (of, one.setting)).collect();
+    let servers = next.backends.iter().flatten().flat_map(|it| &it.servers);
+    let servers: HashSet<u64> = servers.map(|one| one.live.uid).collect();
+    let is_there = |object: &Object| match object {
+        Object::Process => true,
+        Object::Stats => next.stats.is_some(),
+        Object::Frontend(id) => next.frontend(*id).is_some(),
+        Object::Backend(id) => next.backend(*id).is_some(),
+        Object::Server(uid) => servers.contains(uid),
+        Object::Removed(id, name) => next.backend(*id).is_some_and(|it| it.is_written(name)),
+    };
+    before.retain(|(of, one)| !kept.contains(&(of, one.setting)) && is_there(of));
+    before.into_iter().map(|(_, one)| one).collect()
+}
+
+/// What was found, and of what.
+struct Found(Vec<(Object, Override)>);
+
+impl Found {
+    fn of(snapshot: &Snapshot) -> Self {
+        let mut found = Self(Vec::new());
+        found.of_process(snapshot);
+        let mut frontends: Vec<_> = snapshot.frontends.iter().flatten().collect();
+        frontends.sort_by_key(|one| one.spec.order);
+        for one in frontends {
+            let shown = |limit: Option<u32>| limit.map_or_else(none, |limit| limit.to_string());
+            let name = format!("frontend {}", one.spec.name);
+            let of = (Object::Frontend(one.id), &*name);
+            let values = (shown(one.spec.maxconn), shown(one.maxconn));
+            found.add(&of, "maxconn", values);
+            let states = (
+                frontend_state(FrontendState::Open),
+                frontend_state(one.state),
+            );
+            found.add(&of, "state", states);
+        }
+        let mut backends: Vec<_> = snapshot.backends.iter().flatten().collect();
+        backends.sort_by_key(|one| one.spec.order);
+        for backend in backends {
+            let name = format!("backend {}", backend.spec.name);
+            let of = (Object::Backend(backend.id), &*name);
+            let values = (published(true), published(backend.published));
+            found.add(&of, "state", values);
+            found.of_servers(backend);
+        }
+        found
+    }
+
+    fn of_process(&mut self, snapshot: &Snapshot) {
+        let of = (Object::Process, "global");
+        let (file, now) = (snapshot.hard_maxconn, snapshot.maxconn);
+        self.add(&of, "maxconn", (file.to_string(), now.to_string()));
+        let RateLimits {
+            connections,
+            sessions,
+        } = snapshot.rate_limits;
+        self.add(&of, "connections-rate", (none(), rate(connections)));
+        self.add(&of, "sessions-rate", (none(), rate(sessions)));
+        if let (Some(stats), Some(set)) = (&snapshot.stats, snapshot.stats_maxconn) {
+            let name = format!("frontend {}", stats.name);
+            let values = (stats.maxconn.to_string(), set.to_string());
+            self.add(&(Object::Stats, &name), "maxconn", values);
+        }
+    }
+
+    fn of_servers(&mut self, backend: &Backend) {
+        let file = by_name(&backend.spec.servers);
+        let mut missing = file.clone();
+        for server in &backend.servers {
+            missing.remove(&*server.spec.name);
+            if let Some(name) = &server.name_in_file {
+                missing.remove(&**name);
+            }
+            let written = server.added.as_deref();
+            let written = written.or_else(|| file.get(&*server.spec.name).copied());
+            if let Some(written) = written {
+                self.of_server((backend, server), written);
+            }
+        }
+        let file = backend.spec.servers.iter();
+        for gone in file.filter(|one| missing.contains_key(&*one.name)) {
+            let name = format!("server {}/{}", backend.spec.name, gone.name);
+            let of = (Object::Removed(backend.id, Arc::clone(&gone.name)), &*name);
+            self.add(&of, "server", (address(&gone.address), none()));
+        }
+    }
+
+    fn of_server(&mut self, (backend, server): (&Backend, &Server), file: &model::Server) {
+        let states = (state(configured(file)), state(server.status.admin));
+        if server.added.is_none()
+            && states.0 == states.1
+            && file.weight == server.weight
+            && file.address == server.spec.address
+            && file.check == server.spec.check
+        {
+            return;
+        }
+        let name = format!("server {}/{}", backend.spec.name, server.spec.name);
+        let of = (Object::Server(server.live.uid), &*name);
         if let Some(name) = &server.name_in_file {
-            missing.remove(&**name);
             let values = (name.to_string(), server.spec.name.to_string());
-            add(found, (&object, "name"), values);
+            self.add(&of, "name", values);
         } else if server.added.is_some() {
             let values = (none(), address(&server.spec.address));
-            add(found, (&object, "server"), values);
+            self.add(&of, "server", values);
         }
         let weights = (file.weight.to_string(), server.weight.to_string());
-        add(found, (&object, "weight"), weights);
-        let states = (state(configured(file)), state(server.status.admin));
-        add(
-            found,
-            (&object, "state"),
-            (states.0.to_owned(), states.1.to_owned()),
-        );
+        self.add(&of, "weight", weights);
+        self.add(&of, "state", (states.0.to_owned(), states.1.to_owned()));
         let addresses = (address(&file.address), address(&server.spec.address));
-        add(found, (&object, "address"), addresses);
+        self.add(&of, "address", addresses);
         let checks = (
             check(file.check.as_ref()),
             check(server.spec.check.as_ref()),
         );
-        add(found, (&object, "check"), checks);
+        self.add(&of, "check", checks);
     }
-    let file = backend.spec.servers.iter();
-    for gone in file.filter(|one| missing.contains_key(&*one.name)) {
-        let object = format!("server {}/{}", backend.spec.name, gone.name);
-        add(found, (&object, "server"), (address(&gone.address), none()));
-    }
-}
 
-/// Adds a setting whose two values differ.
-fn add(
-    found: &mut Vec<Override>,
-    (object, setting): (&str, &'static str),
-    (file, now): (String, String),
-) {
-    if file != now {
-        let object = object.to_owned();
-        found.push(Override {
-            object,
-            setting,
-            file,
-            now,
-        });
+    /// Adds a setting whose two values differ.
+    fn add(
+        &mut self,
+        (of, name): &(Object, &str),
+        setting: &'static str,
+        (file, now): (String, String),
+    ) {
+        if file != now {
+            let object = (*name).to_owned();
+            let one = Override {
+                object,
+                setting,
+                file,
+                now,
+            };
+            self.0.push((of.clone(), one));
+        }
     }
 }
 
@@ -181,7 +241,7 @@ pub fn drop_limits(builder: &mut SnapshotBuilder) {
 pub fn overridden(builder: &SnapshotBuilder, now: Instant) -> Vec<Overridden> {
     let mut found = Vec::new();
     for backend in builder.base().backends.iter().flatten() {
-        let file = written(backend);
+        let file = by_name(&backend.spec.servers);
         for (index, before) in builder.servers(backend.id).iter().enumerate() {
             let Some(file) = file.get(&*before.spec.name) else {
                 continue;
@@ -223,12 +283,6 @@ pub(super) fn as_written(server: &mut Server, file: &model::Server, now: Instant
     if admin != server.status.admin {
         server.status.set_admin(admin, server.rules(), now);
     }
-}
-
-/// The servers of a backend as the file has them, by name.
-fn written(backend: &Backend) -> HashMap<&str, &model::Server> {
-    let servers = backend.spec.servers.iter();
-    servers.map(|server| (&*server.name, server)).collect()
 }
 
 /// The administrative state that a server of the file begins with.

@@ -5,9 +5,9 @@
 //! and takes for the default what is missing in a server. A setting whose text has a tab or a line break (the path
 //! of a unix socket can) is left out.
 
-use super::written;
 use crate::config::address;
 use crate::config::model::{Check, CheckKind, Server, ServerAddress};
+use crate::state::server::by_name;
 use crate::state::{Backend, FrontendState, RateLimits, Snapshot};
 use std::fmt::Write;
 use std::num::ParseIntError;
@@ -108,14 +108,16 @@ fn of_backend(text: &mut String, backend: &Backend) {
     if !backend.published {
         line(text, &["unpublished", of]);
     }
-    let mut missing = written(backend);
+    let written = by_name(&backend.spec.servers);
+    let mut missing = written.clone();
     for server in &backend.servers {
         let name = &*server.spec.name;
         // One that was added may have the name of a server of the file that was removed.
         if server.added.is_none() {
             missing.remove(name);
         }
-        let Some(file) = backend.written(server) else {
+        let file = server.added.as_deref();
+        let Some(file) = file.or_else(|| written.get(name).copied()) else {
             continue;
         };
         if server.added.is_some() {
