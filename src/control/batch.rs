@@ -3,6 +3,7 @@
 //! Control thread only. Invariant: log lines and orders to workers are sent after the snapshot with the change has
 //! been published, so that the statistics agree with them.
 
+use super::frontends::Followed;
 use super::server_events::{self, LogLine, ServerEvent};
 use super::server_index::{ServerIndex, ServerRef};
 use crate::check::probe::Target;
@@ -11,7 +12,7 @@ use crate::config::model::{Check, ServerAddress};
 use crate::live::{CheckReport, CheckStatus, WorkerToken};
 use crate::state::overrides::{Overridden, Override};
 use crate::state::{
-    AdminRequest, AdminState, BackendChange, BackendId, Endpoint, Forced, FrontendId,
+    AdminRequest, AdminState, BackendChange, BackendId, Endpoint, Forced, Frontend, FrontendId,
     FrontendState, OperState, RuntimeChange, Server, ServerStatus, Snapshot, SnapshotBuilder,
     overrides,
 };
@@ -47,7 +48,9 @@ pub(super) struct Outcome {
     /// Addresses or checks of servers have changed.
     pub(super) specs_changed: bool,
     /// Frontends that are as the file says again, and did not accept before.
-    pub(super) frontends_opened: Vec<FrontendId>,
+    pub(super) frontends_opened: Vec<Followed>,
+    /// Frontends that cannot listen and are disabled therefore.
+    pub(super) frontends_paused: Vec<FrontendId>,
     /// Backends whose servers have come up or gone down.
     pub(super) backends_changed: Vec<BackendId>,
 }
@@ -194,9 +197,25 @@ impl<'a> Batch<'a> {
             return false;
         };
         frontend.state = state;
-        let line = server_events::frontend_set(self.builder.base(), id, state);
-        self.outcome.lines.extend(line);
+        // Whether it has been opened is known, and logged, when its sockets have followed.
+        if state != FrontendState::Open {
+            let line = server_events::frontend_set(self.builder.base(), id, state);
+            self.outcome.lines.extend(line);
+        }
         true
+    }
+
+    /// A socket of a frontend cannot listen again: the frontend is disabled, unless it is so already.
+    pub(super) fn cannot_listen(&mut self, id: FrontendId, port: Option<u16>) {
+        let is_open = |frontend: &Frontend| frontend.state() == FrontendState::Open;
+        if self.builder.frontend(id).is_some_and(is_open)
+            && let Some(frontend) = self.builder.frontend_mut(id)
+        {
+            frontend.state = FrontendState::Paused;
+            let line = server_events::cannot_listen(self.builder.base(), id, port);
+            self.outcome.lines.extend(line);
+            self.outcome.frontends_paused.push(id);
+        }
     }
 
     /// An operator forces a server's health.
@@ -242,7 +261,13 @@ impl<'a> Batch<'a> {
     fn drop_overrides(&mut self) {
         self.outcome.dropped = overrides::list(self.builder.base());
         overrides::drop_limits(&mut self.builder);
-        self.outcome.frontends_opened = self.builder.frontends_changed();
+        let base = self.builder.base();
+        let opened = self.builder.frontends_changed().into_iter();
+        let opened = opened.map(|id| Followed {
+            id,
+            line: server_events::frontend_set(base, id, FrontendState::Open),
+        });
+        self.outcome.frontends_opened = opened.collect();
         for Overridden {
             backend,
             index,

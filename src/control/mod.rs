@@ -9,6 +9,7 @@ pub mod admin_listeners;
 mod batch;
 mod changes;
 mod commit;
+mod frontends;
 pub mod handover;
 pub mod inherited;
 pub mod listeners;
@@ -24,8 +25,8 @@ use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
 use crate::live::{Cause, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
 use crate::state::{
-    BackendId, ControlHandle, FrontendId, RuntimeChange, RuntimeState, Snapshot, ToControl, clear,
-    dynamic,
+    BackendId, ControlHandle, FrontendId, FrontendState, RuntimeChange, RuntimeState, Snapshot,
+    ToControl, clear, dynamic,
 };
 use crate::sys::limits::DescriptorReserve;
 use crate::worker::order::{Order, ServerSet, Workers};
@@ -33,6 +34,7 @@ use arc_swap::ArcSwap;
 use batch::{Batch, Outcome};
 use changes::OperatorChanges;
 use commit::Commit;
+use frontends::{Followed, Told};
 use rates::RateMaxima;
 use resolve::{FirstRound, Resolver, Until};
 use server_events::LogLine;
@@ -81,6 +83,8 @@ struct Pending {
     decided: Option<(RuntimeState, RuntimeState)>,
     /// Changes at run time, whether their object was found, and who is to be told.
     changes: Vec<(RuntimeChange, bool, oneshot::Sender<bool>)>,
+    /// Frontends that cannot listen again, and who waits until they are disabled.
+    cannot_listen: Vec<(FrontendId, oneshot::Sender<bool>)>,
 }
 
 impl Pending {
@@ -101,6 +105,14 @@ impl Pending {
             ToControl::Change { change, done } => {
                 let found = batch.change_runtime(&change);
                 self.changes.push((change, found, done));
+            }
+            ToControl::CannotListen {
+                frontend,
+                port,
+                done,
+            } => {
+                batch.cannot_listen(frontend, port);
+                self.cannot_listen.extend(done.map(|done| (frontend, done)));
             }
             // The control task has done what they say.
             ToControl::HoldChanges { .. } | ToControl::ResumeChanges | ToControl::HandedOver => {}
@@ -309,24 +321,17 @@ impl Control {
         if outcome.specs_changed {
             self.follow_specs(&base);
         }
-        if let Some((before, state)) = pending.decided {
+        if let Some((before, state)) = pending.decided.take() {
             self.apply_decided(&before, &state, now);
         }
-        for text in pending.counted {
+        for text in std::mem::take(&mut pending.counted) {
             let base = self.parts.snapshot.load_full();
             let next = handover::counters::add(&text, &base, &self.parts.token, now);
             if let Some(snapshot) = next {
                 self.parts.snapshot.store(Arc::new(snapshot));
             }
         }
-        for (change, found, done) in pending.changes {
-            if let (RuntimeChange::FrontendState(id, _), true) = (&change, found) {
-                self.follow_frontend(*id, Some(done)).await;
-                continue;
-            }
-            let made = self.changed_at_run_time(&change).await;
-            pending.answers.push((done, found && made));
-        }
+        self.make_changes(&base, &mut pending, &mut outcome).await;
         for name in std::mem::take(&mut outcome.look_up) {
             self.look_up(&name, Until::Once);
         }
@@ -337,6 +342,41 @@ impl Control {
         for (done, found) in pending.answers {
             // Whoever asked may have gone.
             let _ = done.send(found);
+        }
+    }
+
+    /// Makes changes at run time that the batch cannot make, and has the workers follow those of frontends.
+    async fn make_changes(
+        &mut self,
+        base: &Snapshot,
+        pending: &mut Pending,
+        outcome: &mut Outcome,
+    ) {
+        for (change, found, done) in std::mem::take(&mut pending.changes) {
+            let answer = found && self.changed_at_run_time(&change).await;
+            let followed = match change {
+                RuntimeChange::FrontendState(id, state) if found => {
+                    let opened = state == FrontendState::Open;
+                    let line = opened.then(|| server_events::frontend_set(base, id, state));
+                    let line = line.flatten();
+                    vec![Followed { id, line }]
+                }
+                RuntimeChange::DropOverrides => std::mem::take(&mut outcome.frontends_opened),
+                _ => {
+                    pending.answers.push((done, answer));
+                    continue;
+                }
+            };
+            self.follow_frontends(followed, Some(Told { done, answer }))
+                .await;
+        }
+        for (id, done) in std::mem::take(&mut pending.cannot_listen) {
+            let told = Told {
+                done,
+                answer: false,
+            };
+            let followed = Followed { id, line: None };
+            self.follow_frontends(vec![followed], Some(told)).await;
         }
     }
 
@@ -397,25 +437,6 @@ impl Control {
         }
     }
 
-    /// Has the workers follow the state of a frontend, and tells `done` once they have. A worker may have to accept
-    /// what is queued first, so the control task does not wait for it.
-    async fn follow_frontend(&self, id: FrontendId, done: Option<oneshot::Sender<bool>>) {
-        let (reply, mut replies) = mpsc::channel(self.parts.workers.count().max(1));
-        let order = Order::FollowFrontend { id, reply };
-        self.parts.workers.tell_all(&order).await;
-        drop(order);
-        self.tasks.spawn_local(async move {
-            let mut followed = true;
-            while let Some(one) = replies.recv().await {
-                followed &= one;
-            }
-            if let Some(done) = done {
-                // Whoever asked may have gone.
-                let _ = done.send(followed);
-            }
-        });
-    }
-
     /// A message before the start: only names are looked up then.
     fn start_turn(&mut self, message: ToControl) {
         if let ToControl::Resolved { name, addresses } = message {
@@ -454,9 +475,9 @@ impl Control {
     /// Does what follows from a publication: log lines and orders to workers.
     async fn follow(&self, outcome: Outcome) {
         server_events::log_dropped(outcome.dropped);
-        for id in outcome.frontends_opened {
-            self.follow_frontend(id, None).await;
-        }
+        let paused = outcome.frontends_paused.into_iter();
+        let paused = paused.map(|id| Followed { id, line: None }).collect();
+        self.follow_frontends(paused, None).await;
         for line in outcome.lines {
             self.log(line);
         }

@@ -69,6 +69,15 @@ pub enum ToControl {
         /// Told when the change is published; `false`: the object is not there any more.
         done: oneshot::Sender<bool>,
     },
+    /// A socket of a frontend that was to accept connections again cannot listen.
+    CannotListen {
+        /// The frontend.
+        frontend: FrontendId,
+        /// The socket's port; `None`: it has none, or a worker has told it before.
+        port: Option<u16>,
+        /// Told `false` when the frontend is disabled.
+        done: Option<oneshot::Sender<bool>>,
+    },
     /// What operators change waits from now on, because what is in force is being handed over.
     HoldChanges {
         /// Told when everything before it is published.

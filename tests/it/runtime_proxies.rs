@@ -315,12 +315,21 @@ fn a_frontend_that_takes_over_the_sockets_of_a_disabled_one_listens() {
     fixture.rlb.stop();
 }
 
+/// It was shown as open after `reload reset-overrides`, and nobody could enable it; the log said that it was resumed.
 #[test]
 fn a_frontend_whose_address_is_taken_meanwhile_stays_disabled() {
     let (fixture, _peer) = echoing();
     let address = fixture.rlb.address();
     assert_eq!(fixture.ask("disable frontend fe"), "\n");
     let other = TcpListener::bind(address).expect("the address may be taken");
+    let reset = fixture.ask("reload reset-overrides");
+    assert!(
+        reset.contains(
+            "\nfrontend fe cannot listen again and stays disabled\noverrides dropped: 0\n"
+        ),
+        "{reset}"
+    );
+    assert_eq!(status(&fixture.rlb), "PAUSED");
     let failed = "Failed to resume frontend, check logs for precise cause (port conflict?).\n\n";
     assert_eq!(fixture.ask("enable frontend fe"), failed);
     assert_eq!(status(&fixture.rlb), "PAUSED");
@@ -333,6 +342,24 @@ fn a_frontend_whose_address_is_taken_meanwhile_stays_disabled() {
     drop(other);
     assert_eq!(fixture.ask("enable frontend fe"), "\n");
     is_served(address);
+    let events = fixture.rlb.events();
+    let resumed = || events.with("Resumed frontend fe.").len();
+    eventually_eq(STOP_WITHIN, &1, resumed);
+    let busy = format!(
+        "Port {} busy while trying to enable frontend fe.",
+        address.port()
+    );
+    assert_eq!(events.with(&busy).len(), 2, "one for each attempt");
+    // The other way: a frontend that was shut down can be enabled then.
+    assert_eq!(fixture.ask("shutdown frontend fe"), "\n");
+    let other = TcpListener::bind(address).expect("the address may be taken");
+    fixture.ask("reload reset-overrides");
+    assert_eq!(status(&fixture.rlb), "PAUSED");
+    drop(other);
+    let reset = fixture.ask("reload reset-overrides");
+    assert!(reset.ends_with("\noverrides dropped: 1\n\n"), "{reset}");
+    is_served(address);
+    eventually_eq(STOP_WITHIN, &2, resumed);
     fixture.rlb.stop();
 }
 

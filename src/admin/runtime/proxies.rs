@@ -59,8 +59,6 @@ pub(super) async fn enable(context: &CommandContext, args: &[&str]) -> Reply {
     if answer.failure() != Some(names::NO_SERVER.trim_end()) {
         return answer;
     }
-    // Some sockets may listen now.
-    change(context, id, FrontendState::Paused).await;
     Reply::error("Failed to resume frontend, check logs for precise cause (port conflict?).\n")
 }
 

@@ -66,8 +66,15 @@ pub(super) async fn reload_without_overrides(context: &CommandContext) -> Reply 
         return success(None);
     };
     if answer.done {
-        let dropped = overrides::list(&context.shared.snapshot.load()).len();
+        let set = || overrides::list(&context.shared.snapshot.load());
+        let before = set().len();
         change(context, RuntimeChange::DropOverrides).await;
+        let left = set();
+        let dropped = before.saturating_sub(left.len());
+        for one in left.iter().filter(|one| one.is_state_of_frontend()) {
+            let line = format!("{} cannot listen again and stays disabled", one.object);
+            answer.lines.push(line);
+        }
         answer.lines.push(format!("overrides dropped: {dropped}"));
     }
     success(Some(answer))

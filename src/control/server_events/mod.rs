@@ -12,12 +12,13 @@ use crate::config::model::Severity;
 use crate::live::{CheckReport, FrontendLive, LogEntry, LogQueue, Shards, Traffic};
 use crate::state::overrides::Override;
 use crate::state::{
-    AdminState, Endpoint, FrontendId, FrontendState, OperState, Server, ServerStatus, Snapshot,
-    Usable,
+    AdminState, Backend, Endpoint, Frontend, FrontendId, FrontendState, OperState, Server,
+    ServerStatus, Snapshot, Usable,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,13 +168,7 @@ fn proxy_stopped(name: &str, (connections, sessions): (u64, u64)) -> LogLine {
 pub fn frontend_set(snapshot: &Snapshot, id: FrontendId, state: FrontendState) -> Option<LogLine> {
     let frontend = snapshot.frontend(id)?;
     let name = &*frontend.spec.name;
-    let mut backends = snapshot.backends.iter().flatten();
-    let listen = backends.find(|one| one.spec.id == frontend.spec.id);
-    let kind = if listen.is_some() {
-        "proxy"
-    } else {
-        "frontend"
-    };
+    let (kind, listen) = kind(snapshot, frontend);
     let word = match state {
         FrontendState::Open => "Resumed",
         FrontendState::Paused => "Paused",
@@ -188,6 +183,36 @@ pub fn frontend_set(snapshot: &Snapshot, id: FrontendId, state: FrontendState) -
         text: format!("{word} {kind} {name}."),
         fields: Fields::of_backend(name),
     })
+}
+
+/// A frontend was to accept connections again, and a socket of it, at this port if it has one, cannot listen. It stays
+/// disabled.
+pub fn cannot_listen(snapshot: &Snapshot, id: FrontendId, port: Option<u16>) -> Option<LogLine> {
+    let frontend = snapshot.frontend(id)?;
+    let name = &*frontend.spec.name;
+    let (kind, _) = kind(snapshot, frontend);
+    let what = port.map_or_else(
+        || "Bind on socket".to_owned(),
+        |port| format!("Port {port}"),
+    );
+    Some(LogLine {
+        severity: Severity::Warning,
+        planned: false,
+        text: format!("{what} busy while trying to enable {kind} {name}."),
+        fields: Fields::of_backend(name),
+    })
+}
+
+/// What HAProxy calls a frontend, and its backend if it is half of a `[[listen]]`.
+fn kind<'a>(
+    snapshot: &'a Snapshot,
+    frontend: &Frontend,
+) -> (&'static str, Option<&'a Arc<Backend>>) {
+    let mut backends = snapshot.backends.iter().flatten();
+    match backends.find(|one| one.spec.id == frontend.spec.id) {
+        Some(backend) => ("proxy", Some(backend)),
+        None => ("frontend", None),
+    }
 }
 
 /// A server's name has an address at last; follows the line about the server's state.

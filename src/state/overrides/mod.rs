@@ -30,6 +30,13 @@ pub struct Override {
     pub now: String,
 }
 
+impl Override {
+    /// Whether it is the state of a frontend.
+    pub fn is_state_of_frontend(&self) -> bool {
+        self.setting == "state" && self.object.starts_with("frontend ")
+    }
+}
+
 /// What something was set of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Object {

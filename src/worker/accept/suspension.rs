@@ -6,7 +6,7 @@
 //! clients wait in the queue, as in HAProxy. Sessions go on.
 
 use super::Acceptor;
-use crate::state::FrontendState;
+use crate::state::{FrontendState, ToControl};
 use crate::sys::raw::{self, Owned};
 use crate::sys::{accept, socket};
 use socket2::{SockRef, Socket};
@@ -57,6 +57,8 @@ impl ListenState {
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Suspension {
     is_on: Cell<bool>,
+    /// The task has done what it says.
+    is_followed: Cell<bool>,
     changed: Notify,
     /// Ends accepting when the suspension begins.
     round: RefCell<CancellationToken>,
@@ -72,10 +74,15 @@ impl Suspension {
         reply: Option<mpsc::Sender<bool>>,
     ) {
         let on = state != FrontendState::Open;
-        if on == self.is_on.replace(on) {
+        let is_same = on == self.is_on.replace(on);
+        if is_same && self.is_followed.get() {
             return;
         }
         self.waiting.borrow_mut().extend(reply);
+        if is_same {
+            return;
+        }
+        self.is_followed.set(false);
         if on {
             self.round.borrow().cancel();
         }
@@ -111,6 +118,7 @@ impl Suspension {
 
     /// Tells whoever waits whether the task could follow.
     async fn answer(&self, followed: bool) {
+        self.is_followed.set(true);
         let waiting = self.waiting.take();
         for one in waiting {
             // Whoever asked may have gone.
@@ -158,6 +166,7 @@ impl Acceptor {
             if let Err(error) = self.resume() {
                 self.tell(&error, "listening socket cannot listen again");
                 self.suspension.is_on.set(true);
+                self.report_deaf().await;
                 self.suspension.answer(false).await;
                 continue;
             }
@@ -173,6 +182,19 @@ impl Acceptor {
                 return Ok(());
             }
         }
+    }
+
+    /// Control disables the frontend.
+    async fn report_deaf(&self) {
+        let address = SockRef::from(self.socket.get_ref()).local_addr();
+        let address = address.ok().and_then(|it| it.as_socket());
+        let message = ToControl::CannotListen {
+            frontend: self.frontend.borrow().id,
+            port: address.map(|it| it.port()),
+            done: None,
+        };
+        // Control ends only with the process.
+        self.worker.control.report(message).await;
     }
 
     fn tell(&self, error: &io::Error, what: &str) {
