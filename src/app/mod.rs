@@ -32,6 +32,7 @@ use crate::sys::service_manager::ServiceManager;
 use crate::worker::order::Workers;
 use core::Core;
 use running::{Running, Stops};
+use rustix::process::Signal;
 use sd_notify::NotifyState;
 use signals::Signals;
 use std::fmt::Write as _;
@@ -98,11 +99,12 @@ pub struct RunOptions {
     pub start: Start,
 }
 
-/// Runs until a signal or an upgrade ends it.
+/// Runs until a signal or an upgrade ends it. Returns the signal that has ended it at once, without waiting for
+/// sessions.
 ///
 /// # Errors
 /// When it cannot start. After the start it has no errors.
-pub fn run(options: RunOptions) -> Result<(), Error> {
+pub fn run(options: RunOptions) -> Result<Option<Signal>, Error> {
     // First, because the sockets that are taken over may be more than the soft limit allows.
     let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
     let capacity = descriptors::capacity(&options.config, u64::from(nofile))?;
@@ -128,11 +130,8 @@ pub fn run(options: RunOptions) -> Result<(), Error> {
             pipes: capacity.pipes,
             reserve: Arc::new(reserve),
         };
-        start(options, limits, (manager, inherited))
-            .await?
-            .until_stopped()
-            .await;
-        Ok(())
+        let running = start(options, limits, (manager, inherited)).await?;
+        Ok(running.until_stopped().await)
     });
     // A name that is still being resolved must not delay the end.
     runtime.shutdown_background();

@@ -13,6 +13,7 @@ use crate::stats::Phase;
 use crate::sys::service_manager::ServiceManager;
 use crate::worker;
 use arc_swap::ArcSwap;
+use rustix::process::Signal;
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -46,8 +47,9 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Waits for a signal to stop or for the end of a handover, and stops everything in order.
-    pub(super) async fn until_stopped(mut self) {
+    /// Waits for a signal to stop or for the end of a handover, and stops everything in order. Returns the signal
+    /// that has ended it at once.
+    pub(super) async fn until_stopped(mut self) -> Option<Signal> {
         // The reload task drops the listening sockets when it ends, so that they close when the workers no
         // longer need them. A panic of that task would have ended the process.
         let (signal, left) = tokio::select! {
@@ -94,7 +96,7 @@ impl Running {
             }
             end.hard_stop_after = snapshot.hard_stop_after;
         }
-        end_sessions(end, &mut self.signals, &self.stops, self.threads).await;
+        let ended_by = end_sessions(end, &mut self.signals, &self.stops, self.threads).await;
         if let Some(watchdog) = self.watchdog {
             watchdog.abort();
         }
@@ -115,6 +117,10 @@ impl Running {
             tracing::info!("old process ended");
         } else {
             tracing::info!("stopped");
+        }
+        match ended_by {
+            Some(Stop::Now(signal)) => Some(signal),
+            Some(Stop::Soft) | None => None,
         }
     }
 
@@ -180,7 +186,7 @@ async fn withdraw(
     tracing::info!(?delay, "stopping: not ready any more, still listening");
     tokio::select! {
         () = tokio::time::sleep(delay) => how,
-        () = signals.now(reload) => Stop::Now,
+        now = signals.now(reload) => now,
     }
 }
 
@@ -244,18 +250,18 @@ impl End<'_> {
         if self.is_old && self.signal.is_none() {
             return signals.stop_old(self.reload).await;
         }
-        signals.now(self.reload).await;
-        Stop::Now
+        signals.now(self.reload).await
     }
 }
 
-/// Stops accepting and waits until the sessions have ended, their limit is over, or a signal ends them.
+/// Stops accepting and waits until the sessions have ended, their limit is over, or a signal ends them. Returns the
+/// last signal that told it to stop.
 async fn end_sessions(
     mut end: End<'_>,
     signals: &mut Signals,
     stops: &Stops,
     threads: Vec<JoinHandle<()>>,
-) {
+) -> Option<Stop> {
     stops.workers.drain.cancel();
     let ended = spawn_blocking(move || {
         for thread in threads {
@@ -268,22 +274,22 @@ async fn end_sessions(
         let from_now = Limit::new("hard-stop-after", end.hard_stop_after);
         end.limit = end.limit.or_earlier(from_now);
     }
-    if end.signal != Some(Stop::Now) {
+    if !end.signal.is_some_and(Stop::is_now) {
         tracing::info!("waiting for the sessions that run");
         loop {
             let limit = end.limit;
             tokio::select! {
-                _ = &mut ended => return,
+                _ = &mut ended => return end.signal,
                 () = limit.over() => {
                     tracing::warn!("{} is over: ending the sessions left", limit.key);
                     break;
                 }
                 how = end.signal(signals) => {
-                    if how == Stop::Now {
+                    end.signal = Some(how);
+                    if how.is_now() {
                         tracing::warn!("told to stop now: ending the sessions left");
                         break;
                     }
-                    end.signal = Some(how);
                     let from_now = Limit::new("hard-stop-after", end.hard_stop_after);
                     end.limit = limit.or_earlier(from_now);
                     tracing::info!("old process stopping: a second SIGTERM ends its sessions");
@@ -293,4 +299,5 @@ async fn end_sessions(
     }
     stops.workers.kill.cancel();
     let _ = ended.await;
+    end.signal
 }

@@ -2,8 +2,8 @@
 //!
 //! | signal | `rlb run` | under the name `haproxy` |
 //! |---|---|---|
-//! | TERM | waits for sessions; a second one ends them | ends at once |
-//! | INT | ends at once | the same |
+//! | TERM | waits for sessions; a second one ends them | ends at once, by the signal without `-W` |
+//! | INT | ends at once | ends at once, by the signal without `-W` |
 //! | USR1 | waits for sessions | the same; the statistics and the runtime socket close now |
 //! | HUP | reloads | reloads with `-W` or `-Ws`, otherwise logs the state of the servers |
 //! | USR2 | hands over to a new process | reloads with `-W` or `-Ws` |
@@ -25,8 +25,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) enum Stop {
     /// Wait for sessions to end.
     Soft,
-    /// At once.
-    Now,
+    /// At once, because of this signal.
+    Now(Number),
+}
+
+impl Stop {
+    pub(super) fn is_now(self) -> bool {
+        matches!(self, Self::Now(_))
+    }
 }
 
 /// The signals that rlb handles, from the creation of this value on.
@@ -80,10 +86,10 @@ impl Signals {
             tokio::select! {
                 _ = self.term.recv() => return match meaning {
                     SignalMeaning::Rlb => Stop::Soft,
-                    SignalMeaning::Haproxy { .. } => Stop::Now,
+                    SignalMeaning::Haproxy { .. } => Stop::Now(Number::TERM),
                 },
                 _ = self.usr1.recv() => return Stop::Soft,
-                _ = self.int.recv() => return Stop::Now,
+                _ = self.int.recv() => return Stop::Now(Number::INT),
                 _ = self.hup.recv() => if reloads {
                     reload.signalled();
                 } else {
@@ -108,13 +114,13 @@ impl Signals {
     pub(super) async fn stop_old(&mut self, reload: &ReloadHandle) -> Stop {
         let term = match self.meaning {
             SignalMeaning::Rlb => Stop::Soft,
-            SignalMeaning::Haproxy { .. } => Stop::Now,
+            SignalMeaning::Haproxy { .. } => Stop::Now(Number::TERM),
         };
         loop {
             tokio::select! {
                 _ = self.term.recv() => return term,
                 _ = self.usr1.recv() => return Stop::Soft,
-                _ = self.int.recv() => return Stop::Now,
+                _ = self.int.recv() => return Stop::Now(Number::INT),
                 _ = self.hup.recv() => refuse("SIGHUP", NOT_READ, reload),
                 _ = self.usr2.recv() => refuse("SIGUSR2", NOT_STARTED, reload),
                 _ = self.pause.recv() => {}
@@ -124,11 +130,11 @@ impl Signals {
     }
 
     /// Waits for a signal that ends a soft stop: a SIGTERM or a SIGINT.
-    pub(super) async fn now(&mut self, reload: &ReloadHandle) {
+    pub(super) async fn now(&mut self, reload: &ReloadHandle) -> Stop {
         loop {
             tokio::select! {
-                _ = self.term.recv() => return,
-                _ = self.int.recv() => return,
+                _ = self.term.recv() => return Stop::Now(Number::TERM),
+                _ = self.int.recv() => return Stop::Now(Number::INT),
                 _ = self.usr1.recv() => {}
                 _ = self.hup.recv() => refuse("SIGHUP", NOT_READ, reload),
                 _ = self.usr2.recv() => refuse("SIGUSR2", NOT_STARTED, reload),

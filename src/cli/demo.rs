@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     log.flush(FLUSH_MAX);
     let tally = demo.stop();
     match result {
-        Ok(()) => {
+        Ok(_) => {
             let _ = writeln!(std::io::stdout(), "\n{}", summary(&tally));
             ExitCode::SUCCESS
         }

@@ -7,6 +7,7 @@ use crate::config::{self, InputFiles, Limits, Load, Severity, descriptors};
 use crate::control::handover::{self, Predecessor, Program};
 use crate::convert::Report;
 use crate::log::events::{self, EventFormat, EventLog};
+use crate::sys::raw;
 use clap::ValueEnum;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ enum LogFormat {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
+    raw::unblock_signals();
     if let Err(refused) = args.haproxy.judge() {
         return refused;
     }
@@ -101,7 +103,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         start,
     };
     let code = match app::run(options) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             if let Some(predecessor) = predecessor {
                 predecessor.refuse(&error.to_string());

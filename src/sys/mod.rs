@@ -3,6 +3,8 @@
 pub mod abort;
 pub mod accept;
 pub mod channel;
+pub mod getsocks;
+pub mod haproxy_master;
 pub mod launcher;
 pub mod limits;
 pub mod listen_fds;

@@ -111,6 +111,21 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
     }
 }
 
+/// The number of the process that has connected a unix socket to its peer, or listens there; 0: it has none in this pid
+/// namespace.
+///
+/// # Errors
+/// Those of `getsockopt`; none is expected of a unix socket.
+pub fn peer_pid(socket: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
+    let nobody = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let option = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    Ok(get_option(socket, option, nobody)?.pid)
+}
+
 /// Bounds the kernel's pauses between retransmissions and between window probes of a TCP socket
 /// (`TCP_RTO_MAX_MS`, since Linux 6.15).
 ///
@@ -218,6 +233,7 @@ trait OptionValue: Copy {}
 impl OptionValue for libc::c_int {}
 impl OptionValue for u64 {}
 impl OptionValue for Md5Key {}
+impl OptionValue for libc::ucred {}
 
 fn set_option<T: OptionValue>(
     socket: BorrowedFd<'_>,
@@ -299,6 +315,28 @@ pub fn trim_heap() {
     // SAFETY: takes no pointer; the allocator locks its own data.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Has this thread, and those that it starts, receive all signals. Whoever has started the program may have blocked
+/// them, and they stay blocked over an exec.
+pub fn unblock_signals() {
+    // SAFETY: the set is plain data that `sigemptyset` fills and that outlives both calls; the old mask is not asked for.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Ends this process by a signal, as if the program did not handle it. Returns only where the kernel does not end it so:
+/// the first process of a pid namespace, and a signal that is blocked.
+pub fn end_by(signal: rustix::process::Signal) {
+    let number = signal.as_raw();
+    // SAFETY: sets a disposition and sends a signal; takes no pointer. Its default action runs no code of this program.
+    unsafe {
+        libc::signal(number, libc::SIG_DFL);
+        libc::raise(number);
     }
 }
 

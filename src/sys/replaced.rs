@@ -2,21 +2,24 @@
 //! duplicated, and they are signalled once the new process listens.
 //!
 //! HAProxy's pid file names the master (`-W`), and its workers have the sockets: they are looked at too. The master
-//! tells them what it is told, so they are not signalled.
+//! tells them what it is told, so they are not signalled. Where a HAProxy master has executed this program in its place,
+//! its workers are this process's own children.
 //!
 //! A duplicate is the same socket, so nothing that waits in it is lost when the old process closes
 //! its own. The kernel allows to duplicate (`pidfd_getfd(2)`, since Linux 5.6) where it allows to
 //! trace: root may, and another user of the same id unless the system forbids it. Where it does not,
 //! a new socket joins the old one's address. Control thread, before anything is announced.
 
+use super::haproxy_master::HaproxyMaster;
+use super::raw;
 use super::socket::{self, Address, Options, is_abstract, unix_address};
 use rustix::event::{Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, PidfdGetfdFlags, Signal, getpid, kill_process, pidfd_getfd, pidfd_open,
-    pidfd_send_signal,
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions, getpid, kill_process, pidfd_getfd,
+    pidfd_open, pidfd_send_signal, waitpid,
 };
 use socket2::{Domain, Socket, Type};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
@@ -35,6 +38,10 @@ const LEAVE_RETRY: Timespec = Timespec {
 #[derive(Debug)]
 pub struct ReplacedProcesses {
     processes: Vec<ReplacedProcess>,
+    /// The sockets that one of them has given by itself (`-x`); `None`: they are duplicated.
+    given: RefCell<Option<Vec<Socket>>>,
+    /// What keeps alive the workers of the HAProxy master that this process was.
+    master: HaproxyMaster,
     /// What they are told when the new process serves; `None`: they are told nothing.
     signal: Option<Signal>,
     /// Since when they have been told to leave their addresses.
@@ -116,9 +123,20 @@ impl ReplacedProcesses {
         });
         Self {
             processes: processes.collect(),
+            given: RefCell::default(),
+            master: HaproxyMaster::default(),
             signal,
             paused: Cell::new(None),
         }
+    }
+
+    /// The same, with what keeps HAProxy's workers alive, and with the sockets that were given (`None`: they are
+    /// duplicated).
+    #[must_use]
+    pub fn with(mut self, master: HaproxyMaster, given: Option<Vec<Socket>>) -> Self {
+        self.master = master;
+        self.given = RefCell::new(given);
+        self
     }
 
     /// Whether there is none.
@@ -126,9 +144,11 @@ impl ReplacedProcesses {
         self.processes.is_empty()
     }
 
-    /// Duplicates of their listening sockets, and the reason for each process whose sockets cannot
-    /// be had.
+    /// Their listening sockets, once, and the reason for each process whose sockets cannot be had.
     pub fn sockets(&self) -> (Vec<Socket>, Vec<(i32, io::Error)>) {
+        if let Some(given) = self.given.take() {
+            return (given, Vec::new());
+        }
         let mut refused = Vec::new();
         let mut sockets = Vec::new();
         let workers: Vec<_> = self
@@ -191,11 +211,14 @@ impl ReplacedProcesses {
     }
 
     /// Tells them that the new process serves.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
         if let Some(signal) = self.signal {
             self.tell(signal);
         }
         self.paused.set(None);
+        let pids = self.processes.iter().map(|process| process.pid);
+        let children = pids.filter(|pid| parent_of(*pid) == Some(getpid()));
+        reap(children.collect(), std::mem::take(&mut self.master));
     }
 
     /// Whether one of them was told.
@@ -214,6 +237,25 @@ impl Drop for ReplacedProcesses {
         if self.paused.get().is_some() {
             self.tell(Signal::TTIN);
         }
+    }
+}
+
+/// Waits for the end of children of this process, one after the other, on a thread of its own, and keeps them alive
+/// until then.
+fn reap(children: Vec<Pid>, master: HaproxyMaster) {
+    if children.is_empty() {
+        return;
+    }
+    let wait = move || {
+        for child in children {
+            // It exists until it is waited for.
+            let _ = waitpid(Some(child), WaitOptions::empty());
+        }
+        drop(master);
+    };
+    let thread = std::thread::Builder::new().name("reap".to_owned());
+    if let Err(error) = thread.spawn(wait) {
+        tracing::warn!(%error, "the old processes stay in the table of processes when they have ended");
     }
 }
 
@@ -246,14 +288,13 @@ fn program_of(pid: Pid) -> Option<String> {
     Some(path.strip_suffix(" (deleted)").unwrap_or(path).to_owned())
 }
 
-/// The process that listens on the unix socket at `path`.
+/// The process that listens on the unix socket at `path`; `None` when this one cannot see it, too.
 pub fn listener_of(path: &Path) -> Option<Pid> {
     let address = unix_address(path).ok()?;
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None).ok()?;
     probe.set_nonblocking(true).ok()?;
     probe.connect(&address).ok()?;
-    let peer = rustix::net::sockopt::socket_peercred(probe.as_fd()).ok()?;
-    Some(peer.pid)
+    Pid::from_raw(raw::peer_pid(probe.as_fd()).ok()?)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -481,6 +482,65 @@ fn usr1_waits_for_sessions_and_hup_without_w_tells_the_servers() {
     assert!(process.wait(STOP_WITHIN).success());
 }
 
+/// Whether a process handles a signal: HAProxy's master does so some time after its worker listens.
+pub(crate) fn handles(pid: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let has = |field: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix(field));
+        let mask = u64::from_str_radix(mask.expect("a mask").trim(), 16).expect("hexadecimal");
+        mask & (1 << (signal as i32 - 1)) != 0
+    };
+    has("SigCgt:") && !has("SigBlk:")
+}
+
+/// Without `-W` the process ended with 0 after TERM and INT, which end HAProxy by the signal.
+#[test]
+fn the_exit_status_after_a_signal_is_haproxys() {
+    let peer = Peer::start(Behaviour::Echo);
+    let haproxy = Haproxy::new(peer.address());
+    let debian = needs::program("haproxy");
+    let programs: Vec<PathBuf> = debian.into_iter().chain([haproxy.path("haproxy")]).collect();
+    let [term, int, usr1] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1];
+    let by = |signal: Signal| (Some(signal as i32), None);
+    let exit = |code| (None, Some(code));
+    let cases = [
+        (&["-db"][..], &[term][..], by(term)),
+        (&["-db"], &[int], by(int)),
+        (&["-db"], &[usr1, term], by(term)),
+        (&["-db"], &[usr1], exit(0)),
+        (&["-W", "-db"], &[term], exit(0)),
+        (&["-W", "-db"], &[int], exit(130)),
+        (&["-W", "-db"], &[usr1, int], exit(130)),
+        (&["-W", "-db"], &[usr1], exit(0)),
+    ];
+    for program in programs {
+        for (mode, signals, expected) in cases {
+            let words = [mode, &["-f", "haproxy.cfg"]].concat();
+            let mut process = Process::start(haproxy.command_of(&program, &words), None, false);
+            let handled = if mode[0] == "-W" { term } else { usr1 };
+            eventually_true(READY_WITHIN, "a listening process", || {
+                TcpStream::connect(haproxy.address).is_ok() && handles(process.id(), handled)
+            });
+            let mut open = connect(haproxy.address);
+            echo(&mut open, b"held");
+            for signal in signals {
+                process.signal(*signal);
+                if *signal == usr1 {
+                    eventually_true(STOP_WITHIN, "nobody listens", || {
+                        !ports::is_listened_on(haproxy.address)
+                    });
+                }
+            }
+            if signals == [usr1] {
+                drop(open);
+            }
+            let status = process.wait(STOP_WITHIN);
+            let what = format!("{} {mode:?} {signals:?}", program.display());
+            assert_eq!((status.signal(), status.code()), expected, "{what}");
+        }
+    }
+}
+
 #[test]
 fn a_start_in_the_background_is_over_when_it_serves_or_has_failed() {
     let peer = Peer::start(Behaviour::Says("one"));
@@ -514,13 +574,13 @@ fn a_start_in_the_background_is_over_when_it_serves_or_has_failed() {
     process.wait_end();
     let mut foreground = haproxy.start(&["-f", "haproxy.cfg", "-db"]);
     foreground.signal(Signal::SIGINT);
-    assert!(foreground.wait(STOP_WITHIN).success());
+    assert_eq!(foreground.wait(STOP_WITHIN).signal(), Some(2));
 }
 
 /// A server that is one byte of its own: what a client sends comes back.
-pub(crate) fn loaded(haproxy: &Haproxy, restart: impl FnOnce()) {
+pub(crate) fn loaded<T>(haproxy: &Haproxy, restart: impl FnOnce() -> T) -> T {
     let load = Load::start(haproxy.address, 4);
-    restart();
+    let restarted = restart();
     let (served, failures) = load.end();
     assert!(
         failures.is_empty(),
@@ -528,6 +588,7 @@ pub(crate) fn loaded(haproxy: &Haproxy, restart: impl FnOnce()) {
         failures.len()
     );
     assert!(served > 0);
+    restarted
 }
 
 #[test]
@@ -590,7 +651,7 @@ pub(crate) fn answers_at(socket: &Path, process: &Background) {
 }
 
 /// The `Pid:` of an answer.
-fn pid_at(socket: &Path) -> Option<i32> {
+pub(crate) fn pid_at(socket: &Path) -> Option<i32> {
     use std::io::{Read, Write};
     let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
     stream.write_all(b"show info\n").ok()?;

@@ -1,15 +1,18 @@
-//! What becomes of the sockets that `-sf` takes over from HAProxy and from rlb.
+//! What becomes of the sockets that `-sf` and `-x` take over from HAProxy and from rlb.
 
-use crate::haproxy_name::{Background, Haproxy, answers_at, loaded};
+use crate::haproxy_name::{Background, Haproxy, answers_at, handles, loaded, pid_at};
 use crate::harness::client::{connect, echo};
 use crate::harness::eventually::eventually_true;
 use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
-use nix::sys::signal::Signal;
+use crate::harness::process::Process;
+use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -136,4 +139,109 @@ fn sf_takes_back_the_mode_of_a_unix_socket() {
         // HAProxy does not remove it.
         let _ = fs::remove_file(&socket);
     }
+}
+
+/// A reload of HAProxy executes its program file again. When that was exchanged, rlb ended with an error, and the workers
+/// with it.
+#[test]
+fn a_reload_of_haproxy_whose_program_was_exchanged_goes_over_to_rlb() {
+    let Some(debian) = needs::program("haproxy") else {
+        return;
+    };
+    let peer = Peer::start(Behaviour::Echo);
+    let haproxy = Haproxy::new(peer.address());
+    let socket = haproxy.path("rt.sock");
+    let runtime = format!("  stats socket {} level admin\n", socket.display());
+    haproxy.write(peer.address(), &runtime);
+    let program = haproxy.path("program");
+    symlink(&debian, &program).expect("a link");
+    let master = haproxy.path("m.sock").display().to_string();
+    let words = ["-W", "-db", "-f", "haproxy.cfg", "-p", "pid", "-S", &master];
+    // HAProxy executes what it was started as.
+    let folder = haproxy.path("bin");
+    fs::create_dir(&folder).expect("a folder");
+    let started_as = folder.join("haproxy");
+    symlink(&program, &started_as).expect("a link");
+    let mut process = Process::start(haproxy.command_of(&started_as, &words), None, false);
+    eventually_true(WITHIN, "HAProxy's worker", || {
+        TcpStream::connect(haproxy.address).is_ok() && handles(process.id(), Signal::SIGUSR2)
+    });
+    let mut held = connect(haproxy.address);
+    echo(&mut held, b"held");
+    let workers = children(process.id());
+    assert_eq!(workers.len(), 1, "{workers:?}");
+    fs::remove_file(&program).expect("removed");
+    symlink(PROGRAM, &program).expect("a link");
+    loaded(&haproxy, || {
+        process.signal(Signal::SIGUSR2);
+        process.stderr.wait_for("ready version=");
+        eventually_true(WITHIN, "answers of rlb", || {
+            pid_at(&socket) == Some(process.id().cast_signed())
+        });
+        echo(&mut held, b"a session of HAProxy's goes on");
+    });
+    assert_eq!(children(process.id()), workers, "it has the session");
+    drop(held);
+    eventually_true(STOP_WITHIN, "the end of HAProxy's worker", || {
+        children(process.id()).is_empty()
+    });
+    assert!(haproxy.path("m.sock").exists());
+    // Signals reach it: HAProxy's master had blocked them.
+    loaded(&haproxy, || {
+        process.signal(Signal::SIGUSR2);
+        process.stderr.wait_for("reloaded");
+    });
+    process.signal(Signal::SIGTERM);
+    assert!(process.wait(STOP_WITHIN).success());
+}
+
+/// The children of a process, those too that nobody has waited for.
+fn children(pid: u32) -> Vec<String> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = fs::read_to_string(path).expect("the process lives");
+    text.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+/// `-x` asks for the sockets with HAProxy's protocol: here nothing else leads to them, because rlb is in a pid namespace
+/// in which HAProxy has no number.
+#[test]
+fn x_takes_sockets_from_a_haproxy_in_another_container() {
+    let Some(debian) = needs::program("haproxy") else {
+        return;
+    };
+    if !needs::root() {
+        return;
+    }
+    let peer = Peer::start(Behaviour::Echo);
+    let haproxy = Haproxy::new(peer.address());
+    let socket = haproxy.path("rt.sock");
+    let socket_words = |words: &str| format!("  stats socket {}{words}\n", socket.display());
+    let path = haproxy.path("haproxy");
+    let path = path.display().to_string();
+    let x = socket.display().to_string();
+    let words = ["--pid", "--fork", "--kill-child", &path, "-db", "-f", "haproxy.cfg", "-x", &x];
+    let container = || haproxy.command_of(Path::new("unshare"), &words);
+    let start = |words: &str| {
+        haproxy.write(peer.address(), &socket_words(words));
+        let command = haproxy.command_of(&debian, &["-db", "-f", "haproxy.cfg"]);
+        let process = Process::start(command, None, false);
+        eventually_true(WITHIN, "HAProxy", || {
+            TcpStream::connect(haproxy.address).is_ok()
+        });
+        process
+    };
+    // It does not give them, and rlb cannot see it.
+    let mut closed = start(" level admin");
+    let refused = container().output().expect("it starts");
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    closed.kill();
+    let mut open = start(" level admin expose-fd listeners");
+    let _ours = loaded(&haproxy, || {
+        let ours = Process::start(container(), None, false);
+        ours.stderr.wait_for("ready version=");
+        open.signal(Signal::SIGUSR1);
+        open.wait(STOP_WITHIN);
+        echo(&mut connect(haproxy.address), b"served by rlb");
+        ours
+    });
 }

@@ -1,16 +1,23 @@
 """An echo server, or clients that connect to one all the time and count what goes wrong.
 
-load.py serve PORT         echoes on 127.0.0.1:PORT until it is ended
-load.py connect PORT FILE  connects every 5 ms until FILE appears; prints "TOTAL REFUSED UNANSWERED CUT"
+load.py serve ADDRESS:PORT...         echoes there until it is ended
+load.py connect ADDRESS:PORT... FILE  connects to each in turn, every 5 ms, until FILE appears; prints
+                                      "TOTAL REFUSED UNANSWERED CUT"
 
 A connection that stood when its balancer was killed is "cut", and counted apart: it cannot be kept.
 """
 
+import itertools
 import os
 import socket
 import sys
 import threading
 import time
+
+
+def address(text):
+    host, port = text.rsplit(":", 1)
+    return host, int(port)
 
 
 def echo(connection):
@@ -22,8 +29,8 @@ def echo(connection):
             pass
 
 
-def serve(port):
-    listener = socket.create_server(("127.0.0.1", port), backlog=512)
+def serve(target):
+    listener = socket.create_server(address(target), backlog=512)
     while True:
         connection, _ = listener.accept()
         threading.Thread(target=echo, args=(connection,), daemon=True).start()
@@ -39,10 +46,10 @@ class Count:
             setattr(self, name, getattr(self, name) + 1)
 
 
-def once(port, count):
+def once(target, count):
     count.add("total")
     try:
-        client = socket.create_connection(("127.0.0.1", port), timeout=15)
+        client = socket.create_connection(target, timeout=15)
     except OSError:
         return count.add("refused")
     with client:
@@ -57,11 +64,13 @@ def once(port, count):
             count.add("cut")
 
 
-def connect(port, end):
+def connect(targets, end):
     count = Count()
     threads = []
-    while not os.path.exists(end):
-        thread = threading.Thread(target=once, args=(port, count))
+    for target in itertools.cycle(address(target) for target in targets):
+        if os.path.exists(end):
+            break
+        thread = threading.Thread(target=once, args=(target, count))
         thread.start()
         threads.append(thread)
         # The pace of the load: 200 connections a second at most.
@@ -72,6 +81,8 @@ def connect(port, end):
 
 
 if sys.argv[1] == "serve":
-    serve(int(sys.argv[2]))
+    for target in sys.argv[3:]:
+        threading.Thread(target=serve, args=(target,), daemon=True).start()
+    serve(sys.argv[2])
 else:
-    connect(int(sys.argv[2]), sys.argv[3])
+    connect(sys.argv[2:-1], sys.argv[-1])

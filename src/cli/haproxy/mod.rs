@@ -14,11 +14,16 @@ use crate::config::{Limits, Load};
 use crate::control::handover::{self, Predecessor, Program};
 use crate::convert::{self, Conversion, Converted, HaproxyFiles, Input, NoListener, ProcessWords};
 use crate::log::events::{self, EventFormat};
+use crate::sys::haproxy_master::HaproxyMaster;
 use crate::sys::launcher::{self, Launcher};
+use crate::sys::limits::raise_nofile;
 use crate::sys::replaced::{ReplacedProcesses, listener_of};
+use crate::sys::socket::unix_address;
+use crate::sys::{getsocks, raw};
 use arguments::{Arguments, Refused, Request};
 use messages::Messages;
 use rustix::process::Signal;
+use socket2::Socket;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,6 +41,11 @@ const NO_LISTENER: &str = "no-listener";
 /// Exit code of a condition that cannot be read.
 const EXIT_CONDITION: u8 = 2;
 
+/// What a shell adds to the number of the signal that has ended a process.
+const SIGNALLED: u8 = 128;
+/// The number of SIGINT.
+const INTERRUPTED: u8 = 2;
+
 /// How long writing the last events may take.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 
@@ -48,6 +58,8 @@ pub(super) fn words() -> Option<Vec<OsString>> {
 
 /// Does what the words ask for.
 pub(super) fn run(words: &[OsString]) -> ExitCode {
+    // Those of a HAProxy master that executes this program are blocked.
+    raw::unblock_signals();
     // The program that goes into the background is started by its own path. `pgrep -x haproxy` finds it too.
     let _ = rustix::thread::set_name(c"haproxy");
     let (name, rest) = words.split_first().unzip();
@@ -288,21 +300,38 @@ impl Arguments {
         } else {
             Signal::USR1
         };
-        let old = match (&self.old[..], &self.sockets_of) {
-            ([], None) => return Ok(None),
-            (pids, Some(path)) => {
-                let Some(listener) = listener_of(path) else {
-                    messages.alert("Failed to get the sockets from the old process!");
+        let master = HaproxyMaster::of_this_process();
+        let sockets = self.sockets_of.as_deref();
+        // HAProxy's word for no socket.
+        let sockets = sockets.filter(|path| *path != Path::new("/dev/null"));
+        let sockets = sockets.map_or(Ok(SocketsOf::Duplicated), |path| {
+            // They may be more than the soft limit allows. A start that cannot raise it fails later, with the reason.
+            let _ = raise_nofile();
+            SocketsOf::listener(path, &master).ok_or(path)
+        });
+        let sockets = match sockets {
+            Ok(sockets) => sockets,
+            Err(path) => {
+                messages.alert("Failed to get the sockets from the old process!");
+                // HAProxy's master goes on without them, too.
+                if !self.master_worker {
                     return Err(Told);
-                };
-                match pids {
-                    [] => ReplacedProcesses::new(&[listener.as_raw_nonzero().get()], None),
-                    pids => ReplacedProcesses::new(pids, Some(signal)),
                 }
+                tracing::error!(path = %path.display(), "no sockets: new ones are opened");
+                SocketsOf::Duplicated
             }
-            (pids, None) => ReplacedProcesses::new(pids, Some(signal)),
         };
-        Ok((!old.is_empty()).then(|| Rc::new(old)))
+        let (others, given) = match sockets {
+            SocketsOf::Duplicated => (vec![], None),
+            SocketsOf::Process(pid) => (vec![pid], None),
+            SocketsOf::Given(sockets, pid) => (pid.into_iter().collect(), Some(sockets)),
+        };
+        let old = match &self.old[..] {
+            [] => ReplacedProcesses::new(&others, None),
+            pids => ReplacedProcesses::new(pids, Some(signal)),
+        };
+        let none = old.is_empty() && given.is_none();
+        Ok((!none).then(|| Rc::new(old.with(master, given))))
     }
 
     fn level(&self) -> LevelFilter {
@@ -312,6 +341,31 @@ impl Arguments {
             LevelFilter::WARN
         } else {
             LevelFilter::INFO
+        }
+    }
+}
+
+/// Where the sockets of the old processes come from.
+enum SocketsOf {
+    /// They are duplicated.
+    Duplicated,
+    /// Those of this process are: it does not give them.
+    Process(i32),
+    /// They were given by this process, if it can be seen.
+    Given(Vec<Socket>, Option<i32>),
+}
+
+impl SocketsOf {
+    /// Those of whoever listens at the path of `-x`.
+    fn listener(path: &Path, master: &HaproxyMaster) -> Option<Self> {
+        if let Some(pair) = master.pair(&path.to_string_lossy()) {
+            return Some(Self::Given(getsocks::take_by_pair(pair).ok()?, None));
+        }
+        let pid = listener_of(path).map(|pid| pid.as_raw_nonzero().get());
+        match getsocks::take(&unix_address(path).ok()?) {
+            Ok(sockets) => Some(Self::Given(sockets, pid)),
+            // It may be without `expose-fd listeners`.
+            Err(_) => pid.map(Self::Process),
         }
     }
 }
@@ -382,13 +436,28 @@ fn serve(
     };
     let ended = app::run(options);
     log.flush(FLUSH_MAX);
-    ended.map(|()| ExitCode::SUCCESS).map_err(|error| {
+    let code = |signal| exit_code(signal, reloads);
+    ended.map(code).map_err(|error| {
         if let Some(predecessor) = predecessor {
             predecessor.refuse(&error.to_string());
         }
         tell_failure(&error, &messages);
         Told
     })
+}
+
+/// Ends the process as HAProxy ends: without `-W` by the signal that has ended it at once, so that this does not
+/// return. With it, HAProxy's master reports only an interrupt.
+fn exit_code(signal: Option<Signal>, reloads: bool) -> ExitCode {
+    match signal {
+        Some(signal) if !reloads => {
+            raw::end_by(signal);
+            // The kernel does not end the first process of a container by a signal.
+            ExitCode::from(SIGNALLED + u8::try_from(signal.as_raw()).unwrap_or_default())
+        }
+        Some(Signal::INT) => ExitCode::from(SIGNALLED + INTERRUPTED),
+        Some(_) | None => ExitCode::SUCCESS,
+    }
 }
 
 fn tell_failure(error: &app::Error, messages: &Messages) {
