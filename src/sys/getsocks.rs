@@ -159,7 +159,12 @@ fn send(stream: BorrowedFd<'_>, mut text: &[u8], fds: &[BorrowedFd<'_>]) -> io::
     }
     while !text.is_empty() {
         wait(stream, PollFlags::OUT)?;
-        match sendmsg(stream, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL) {
+        match sendmsg(
+            stream,
+            &[IoSlice::new(text)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        ) {
             Ok(sent) => {
                 text = &text[sent..];
                 control.clear();
@@ -174,7 +179,10 @@ fn send(stream: BorrowedFd<'_>, mut text: &[u8], fds: &[BorrowedFd<'_>]) -> io::
 /// Waits until the stream can be read or written, or has ended.
 fn wait(stream: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
     loop {
-        match poll(&mut [PollFd::from_borrowed_fd(stream, what)], Some(&STEP_MAX)) {
+        match poll(
+            &mut [PollFd::from_borrowed_fd(stream, what)],
+            Some(&STEP_MAX),
+        ) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
@@ -234,7 +242,12 @@ mod tests {
         assert!(kinds[0] == io::ErrorKind::InvalidData, "{kinds:?}");
         assert!(kinds[1..].iter().all(|kind| {
             // A client that writes to one that has closed.
-            [end, io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset].contains(kind)
+            [
+                end,
+                io::ErrorKind::BrokenPipe,
+                io::ErrorKind::ConnectionReset,
+            ]
+            .contains(kind)
         }));
         answering.join().unwrap();
     }

@@ -29,7 +29,8 @@ impl HaproxyMaster {
             return Self::default();
         }
         let processes = env::var(PROCESSES).unwrap_or_default();
-        let owned = numbers(&processes).filter_map(|number| Some((number, raw::adopt(number).ok()?)));
+        let owned =
+            numbers(&processes).filter_map(|number| Some((number, raw::adopt(number).ok()?)));
         Self(owned.collect())
     }
 

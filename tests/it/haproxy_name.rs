@@ -499,7 +499,10 @@ fn the_exit_status_after_a_signal_is_haproxys() {
     let peer = Peer::start(Behaviour::Echo);
     let haproxy = Haproxy::new(peer.address());
     let debian = needs::program("haproxy");
-    let programs: Vec<PathBuf> = debian.into_iter().chain([haproxy.path("haproxy")]).collect();
+    let programs: Vec<PathBuf> = debian
+        .into_iter()
+        .chain([haproxy.path("haproxy")])
+        .collect();
     let [term, int, usr1] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1];
     let by = |signal: Signal| (Some(signal as i32), None);
     let exit = |code| (None, Some(code));

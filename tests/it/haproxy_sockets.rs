@@ -8,8 +8,7 @@ use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
 use crate::harness::process::Process;
 use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -219,7 +218,17 @@ fn x_takes_sockets_from_a_haproxy_in_another_container() {
     let path = haproxy.path("haproxy");
     let path = path.display().to_string();
     let x = socket.display().to_string();
-    let words = ["--pid", "--fork", "--kill-child", &path, "-db", "-f", "haproxy.cfg", "-x", &x];
+    let words = [
+        "--pid",
+        "--fork",
+        "--kill-child",
+        &path,
+        "-db",
+        "-f",
+        "haproxy.cfg",
+        "-x",
+        &x,
+    ];
     let container = || haproxy.command_of(Path::new("unshare"), &words);
     let start = |words: &str| {
         haproxy.write(peer.address(), &socket_words(words));
