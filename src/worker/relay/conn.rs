@@ -7,6 +7,7 @@ use crate::worker::session_stats::SessionStats;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -93,8 +94,8 @@ pub(super) struct SideState {
     /// Last time that a byte came from it or was written to it; while it has pending bytes, last time that it
     /// took some.
     pub(super) active: u64,
-    /// Since when bytes that were written to it are unacknowledged.
-    pub(super) unacked_since: Option<u64>,
+    /// Since when bytes that were written to it are unacknowledged. The engine's clock is never 0.
+    pub(super) unacked_since: Option<NonZeroU64>,
 }
 
 impl SideState {
@@ -142,7 +143,7 @@ impl SideState {
     pub(super) fn written(&mut self, now: u64) {
         self.active = now;
         if self.kind == Kind::Tcp && self.unacked_since.is_none() {
-            self.unacked_since = Some(now);
+            self.unacked_since = NonZeroU64::new(now);
         }
     }
 
@@ -242,6 +243,9 @@ pub(super) struct Conn {
     /// The last round of moving in which another process did not take it; 0: none.
     pub(super) refused: u32,
 }
+
+// Most of the memory of an idle session, which docs/performance.md states.
+const _: () = assert!(size_of::<Conn>() <= 360);
 
 impl Conn {
     pub(super) fn new(

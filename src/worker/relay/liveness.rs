@@ -11,6 +11,7 @@ use crate::config::model::Keepalive;
 use crate::sys::raw::{self, TcpInfo};
 use crate::sys::socket::keepalive;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -72,7 +73,8 @@ pub(super) fn next_look(conn: &Conn, age: u64, now: u64) -> u64 {
         .sides
         .iter()
         .filter_map(|side| side.unacked_since)
-        .min();
+        .min()
+        .map(NonZeroU64::get);
     let keepalive =
         (!conn.side(Side::Server).kept_alive).then(|| now + KEEPALIVE_AFTER_MS.saturating_sub(age));
     [
@@ -121,7 +123,7 @@ fn keep_server_alive(conn: &mut Conn) {
 
 /// Checks whether a side still acknowledges. The error with which it is given up, if it is.
 fn check_acks(side: &mut SideState, now: u64) -> Option<io::Error> {
-    let since = side.unacked_since?;
+    let since = side.unacked_since?.get();
     if side.kind != Kind::Tcp || now < since + SILENCE_MAX_MS {
         return None;
     }
@@ -132,7 +134,7 @@ fn check_acks(side: &mut SideState, now: u64) -> Option<io::Error> {
         AckState::Silent(silence) => {
             let next =
                 (now + SILENCE_MAX_MS - silence.min(SILENCE_MAX_MS)).max(now + LOOK_AGAIN_MS);
-            side.unacked_since = Some(next - SILENCE_MAX_MS);
+            side.unacked_since = NonZeroU64::new(next - SILENCE_MAX_MS);
             if info.unacked == 0 {
                 // Not supported before Linux 6.15, where the kernel's own pauses stay.
                 let _ = raw::set_rto_max(side.fd.as_fd(), PROBE_PAUSE_MAX);

@@ -6,6 +6,7 @@
 use super::Relay;
 use super::conn::{Kind, SideState, Unsent};
 use crate::worker::session_stats::SessionStats;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 
 /// A session that is in no relay.
@@ -154,7 +155,7 @@ impl SideState {
         debug_assert!(self.pipe.is_none(), "what is in a pipe stays behind");
         DetachedSide {
             silent: now.saturating_sub(self.active),
-            unacked: self.unacked_since.map(|since| now.saturating_sub(since)),
+            unacked: self.unacked_since.map(|since| now.saturating_sub(since.get())),
             facts: SideFacts {
                 unix: self.kind == Kind::Unix,
                 ended: self.ended,
@@ -186,7 +187,9 @@ impl SideState {
         state.kept_alive = facts.kept_alive;
         state.unsent = Unsent::of(side.unsent);
         state.active = now.saturating_sub(side.silent);
-        state.unacked_since = side.unacked.map(|ago| now.saturating_sub(ago));
+        state.unacked_since = side
+            .unacked
+            .and_then(|ago| NonZeroU64::new(now.saturating_sub(ago)));
         state
     }
 }

@@ -436,7 +436,7 @@ impl Engine {
         if conn
             .sides
             .iter()
-            .any(|side| side.unacked_since == Some(now))
+            .any(|side| side.unacked_since.is_some_and(|since| since.get() == now))
         {
             let due = tick_of(liveness::ack_due(now));
             if self.wheel.tick_of(key).is_some_and(|tick| tick > due) {
