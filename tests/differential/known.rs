@@ -12,7 +12,7 @@ struct Known {
     configurations: &'static [&'static str],
     /// Others that may show it too; a `*` stands for all.
     others: &'static [&'static str],
-    /// The keys of the differences; a `*` stands for any text.
+    /// The keys of the differences; a `*` stands for any text, and `<server>` for the name of a server.
     keys: &'static [&'static str],
     /// The subject of the row in `docs/differences.md`.
     subject: &'static str,
@@ -64,7 +64,13 @@ const KNOWN: &[Known] = &[
     Known {
         configurations: &["refused_redispatch", "dark_server"],
         others: &[],
-        keys: &["log retries", "stat */* connect", "stat */* wredis"],
+        keys: &[
+            "log retries",
+            "stat */<server> connect",
+            "stat */BACKEND connect",
+            "stat */<server> wredis",
+            "stat */BACKEND wredis",
+        ],
         subject: "three failed connects in a row",
         versions: ALL,
     },
@@ -111,33 +117,43 @@ const KNOWN: &[Known] = &[
             "dark_server",
         ],
         others: &[],
-        keys: &["stat */* stot", "stat */* lbtot"],
+        keys: &[
+            "stat */<server> stot",
+            "stat */<server> lbtot",
+            "stat */BACKEND lbtot",
+        ],
         subject: "`stot`, `lbtot` of a server",
         versions: ALL,
     },
     Known {
         configurations: &["refused_retries"],
         others: &[],
-        keys: &["log retries", "stat */* connect", "stat */* wretr"],
+        keys: &[
+            "log retries",
+            "stat */<server> connect",
+            "stat */BACKEND connect",
+            "stat */<server> wretr",
+            "stat */BACKEND wretr",
+        ],
         subject: "retry on the same server",
         versions: ALL,
     },
     Known {
         configurations: &["all_down", "dark_server_checked"],
         others: &[],
-        keys: &["stat */* chkfail"],
+        keys: &["stat */<server> chkfail"],
         subject: "`chkfail` of a server whose first check fails",
         versions: (3, 1)..=(u32::MAX, 0),
     },
     Known {
-        configurations: &["marked_down"],
+        configurations: &["marked_down", "marked_up"],
         others: &[],
         keys: &["client end Idle"],
         subject: "a session that an operator, `on-marked-down` or `on-marked-up` ends",
         versions: ALL,
     },
     Known {
-        configurations: &["marked_down"],
+        configurations: &["marked_down", "marked_up"],
         others: &[],
         keys: &["log letters"],
         subject: "letters of a session that was ended",
@@ -212,8 +228,14 @@ pub(crate) fn left_over(name: &str, version: Version, found: Vec<Difference>) ->
     left
 }
 
-/// Whether a text fits a pattern in which `*` stands for any text.
+/// Whether a text fits a pattern in which `*` stands for any text and `<server>` for the name of a server.
 fn fits(pattern: &str, text: &str) -> bool {
+    if pattern.contains("<server>") {
+        let of_a_server = !["/FRONTEND ", "/BACKEND "]
+            .iter()
+            .any(|row| text.contains(row));
+        return of_a_server && fits(&pattern.replace("<server>", "*"), text);
+    }
     let Some((before, after)) = pattern.split_once('*') else {
         return pattern == text;
     };
@@ -243,4 +265,6 @@ fn a_star_stands_for_any_text() {
     assert!(fits("stat */s1 lbtot", "stat be/s1 lbtot"));
     assert!(fits("log *", "log letters") && fits("log line", "log line"));
     assert!(!fits("stat */s1 lbtot", "stat be/s2 lbtot") && !fits("log", "log line"));
+    assert!(fits("stat */<server> stot", "stat be/s1 stot"));
+    assert!(!fits("stat */<server> stot", "stat be/BACKEND stot"));
 }

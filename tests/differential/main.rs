@@ -104,6 +104,7 @@ configurations! {
     log_unix,
     many_services,
     marked_down,
+    marked_up,
     one_thread,
     process_full,
     proxy_disabled,

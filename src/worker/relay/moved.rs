@@ -155,7 +155,9 @@ impl SideState {
         debug_assert!(self.pipe.is_none(), "what is in a pipe stays behind");
         DetachedSide {
             silent: now.saturating_sub(self.active),
-            unacked: self.unacked_since.map(|since| now.saturating_sub(since.get())),
+            unacked: self
+                .unacked_since
+                .map(|since| now.saturating_sub(since.get())),
             facts: SideFacts {
                 unix: self.kind == Kind::Unix,
                 ended: self.ended,
