@@ -104,9 +104,10 @@ pub(crate) fn runtime_command(bytes: &[u8]) {
     rlb::admin::runtime::exercise_line(bytes);
 }
 
-/// The bytes as the target of a request to the statistics page.
+/// The bytes as the target of a request to the statistics page, and as the body of an action there.
 pub(crate) fn stats_request(bytes: &[u8]) {
     rlb::admin::exercise_target(&String::from_utf8_lossy(bytes));
+    rlb::admin::exercise_form(bytes);
 }
 
 /// The bytes as the server states of an earlier process. Applied to a snapshot and written again, they are read

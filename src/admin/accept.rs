@@ -15,7 +15,7 @@ use crate::sys::socket;
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -84,11 +84,11 @@ impl Acceptor for StatsAcceptor {
         self.shared.reserve.with(accept)
     }
 
-    async fn admit(&self, (client, _): Connection, (): ()) {
+    async fn admit(&self, (client, address): Connection, (): ()) {
         let slot = wait_for_slot(&self.shared, &self.closing).await;
         if let (Some(slot), Ok(stream)) = (slot, TcpStream::from_std(client.into())) {
             tune(&stream);
-            start(&self.shared, (stream, slot), self.closing.clone());
+            start(&self.shared, (stream, slot, address), self.closing.clone());
         }
     }
 
@@ -148,7 +148,11 @@ fn evict_idlest(connections: &Connections) {
     }
 }
 
-fn start(shared: &Rc<Shared>, (stream, slot): (TcpStream, StatsSlot), closing: CancellationToken) {
+fn start(
+    shared: &Rc<Shared>,
+    (stream, slot, client): (TcpStream, StatsSlot, Option<SocketAddr>),
+    closing: CancellationToken,
+) {
     let (now, second) = (shared.millis(), shared.second());
     let traffic = slot.live().traffic.mine(&shared.token);
     traffic.conn_tot.add(1);
@@ -158,7 +162,7 @@ fn start(shared: &Rc<Shared>, (stream, slot): (TcpStream, StatsSlot), closing: C
     traffic.last_session.store(now + 1, Relaxed);
     let task = Rc::clone(shared);
     shared.tracker.spawn_local(async move {
-        let state = Rc::new(ConnectionState::new());
+        let state = Rc::new(ConnectionState::new(client));
         let key = task.connections.borrow_mut().insert(Rc::clone(&state));
         let _registration = Registration { shared: &task, key };
         serve(&task, (stream, slot), state, closing).await;

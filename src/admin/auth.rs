@@ -3,26 +3,33 @@
 use crate::config::model::Credentials;
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
-/// Whether `headers` match one of `accepted`; always if that is empty.
-pub(super) fn is_authorized(accepted: &[Credentials], headers: &HeaderMap) -> bool {
+/// A request without a valid user and password.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unauthorized;
+
+/// The user among `accepted` whose password `headers` have; `None` if no password is needed, because that is empty.
+///
+/// # Errors
+/// When they have the password of none.
+pub(super) fn user<'a>(
+    accepted: &'a [Credentials],
+    headers: &HeaderMap,
+) -> Result<Option<&'a str>, Unauthorized> {
     if accepted.is_empty() {
-        return true;
+        return Ok(None);
     }
-    let Some(given) = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-    else {
-        return false;
-    };
-    let Some((scheme, token)) = given.split_once(' ') else {
-        return false;
-    };
+    let given = headers.get(AUTHORIZATION).ok_or(Unauthorized)?;
+    let given = given.to_str().map_err(|_| Unauthorized)?;
+    let (scheme, token) = given.split_once(' ').ok_or(Unauthorized)?;
     let token = token.trim().as_bytes();
     // All are compared to their end, so that the time tells nothing of a password except its length.
     let matches = accepted
         .iter()
         .filter(|one| same(base64(one.0.as_bytes()).as_bytes(), token));
-    scheme.eq_ignore_ascii_case("basic") && matches.count() > 0
+    let found = matches.fold(None, |_, one| Some(one));
+    let found = found.filter(|_| scheme.eq_ignore_ascii_case("basic"));
+    let found = found.ok_or(Unauthorized)?;
+    Ok(found.0.split(':').next())
 }
 
 fn same(left: &[u8], right: &[u8]) -> bool {
@@ -74,9 +81,10 @@ mod tests {
         let asks = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, value.parse().unwrap());
-            is_authorized(&accepted, &headers)
+            user(&accepted, &headers).map(|user| user.map(str::to_owned))
         };
-        assert!(asks("Basic YWRtaW46YTpi") && asks("basic  Z3Vlc3Q6eA=="));
+        assert_eq!(asks("Basic YWRtaW46YTpi"), Ok(Some("admin".into())));
+        assert_eq!(asks("basic  Z3Vlc3Q6eA=="), Ok(Some("guest".into())));
         for wrong in [
             "Basic YWRtaW46YTpj",
             "Basic YWRtaW4",
@@ -84,9 +92,9 @@ mod tests {
             "Basic",
             "Basic ",
         ] {
-            assert!(!asks(wrong), "{wrong}");
+            assert_eq!(asks(wrong), Err(Unauthorized), "{wrong}");
         }
-        assert!(!is_authorized(&accepted, &HeaderMap::new()));
-        assert!(is_authorized(&[], &HeaderMap::new()));
+        assert_eq!(user(&accepted, &HeaderMap::new()), Err(Unauthorized));
+        assert_eq!(user(&[], &HeaderMap::new()), Ok(None));
     }
 }

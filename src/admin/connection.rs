@@ -3,8 +3,8 @@
 //! Invariants: whatever its client does, no connection lasts longer than [`HEAD_MAX_TIME`] without a request or
 //! [`STALL_MAX_TIME`] without a byte moving. A client that sends FIN after a request gets the whole answer.
 
-use super::Shared;
-use super::http::{ResponseBody, ResponseSources, respond};
+use super::http::{Answer, ResponseBody, ResponseSources, acted, respond};
+use super::{Shared, action};
 use crate::live::Traffic;
 use crate::live::slot::StatsSlot;
 use hyper::body::Incoming;
@@ -17,7 +17,7 @@ use socket2::SockRef;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -78,6 +78,8 @@ pub(super) struct ConnectionState {
     blocked: Cell<bool>,
     /// Notified to end it.
     pub(super) evicted: Notify,
+    /// `None` when it has gone already.
+    client: Option<SocketAddr>,
 }
 
 impl ConnectionState {
@@ -86,14 +88,15 @@ impl ConnectionState {
         self.answering.get() || self.blocked.get()
     }
 
-    /// A connection that begins now.
-    pub(super) fn new() -> Self {
+    /// A connection of `client` that begins now.
+    pub(super) fn new(client: Option<SocketAddr>) -> Self {
         Self {
             last_byte: Cell::new(Instant::now()),
             silent: Cell::new(true),
             answering: Cell::new(false),
             blocked: Cell::new(false),
             evicted: Notify::new(),
+            client,
         }
     }
 }
@@ -143,7 +146,7 @@ async fn answer_requests(counted: CountedStream, closing: CancellationToken) -> 
     let state = Rc::clone(&counted.state);
     let service = service_fn(async |request| {
         state.answering.set(true);
-        let mut response = handle(&shared, &request);
+        let mut response = handle(&shared, &state, request).await;
         if closing.is_cancelled() || shared.stop.is_cancelled() {
             let last = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, last);
@@ -216,18 +219,30 @@ async fn linger(stream: &TcpStream) {
     }
 }
 
-fn handle(shared: &Shared, request: &Request<Incoming>) -> Response<ResponseBody> {
-    let target = request
-        .uri()
-        .path_and_query()
-        .map_or("", |target| target.as_str());
+async fn handle(
+    shared: &Shared,
+    state: &ConnectionState,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let (head, body) = request.into_parts();
+    let target = head.uri.path_and_query();
+    let target = target.map_or("", |target| target.as_str());
     let sources = ResponseSources {
         snapshot: shared.snapshot.load_full(),
         process: Arc::clone(&shared.process),
         requests: Arc::clone(&shared.requests),
         now: Instant::now(),
+        client: state.client,
     };
-    let response = respond(sources, request.method(), target, request.headers());
+    let response = match respond(sources, &head.method, target, &head.headers) {
+        Answer::Response(response) => response,
+        Answer::Action(request) => {
+            let ended = action::perform(shared, &request.asker, &head.headers, body).await;
+            // Reading the body has reset it.
+            state.answering.set(true);
+            acted(&request, ended)
+        }
+    };
     shared
         .requests
         .count(response.status().as_u16(), shared.second());

@@ -3,21 +3,23 @@
 //! Invariant: an answer is made in chunks as the client takes them; a page of ten thousand servers is never in
 //! memory as a whole.
 
-use super::auth::is_authorized;
+use super::action::{Asker, Ended, is_admin};
+use super::auth;
 use super::ready::readiness;
 use super::target::{Resource, parse};
 use crate::config::model::StatsPage;
 use crate::state::Snapshot;
 use crate::stats::metrics::CONTENT_TYPE as METRICS_TYPE;
-use crate::stats::page::View;
+use crate::stats::page::{ActionResult, View};
 use crate::stats::{Metrics, Page, Process, Requests, Rows, Table, schema};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue, REFRESH, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, REFRESH, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Response, StatusCode};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,6 +31,9 @@ const UNAUTHORIZED: &str = "<!DOCTYPE html><html><body><h1>401 Unauthorized</h1>
 /// The page runs no script and loads nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; \
      form-action 'self'; base-uri 'none'";
+/// The same for a page with check boxes, which no other site may show: its visitors could be made to click there.
+const POLICY_WITH_CHECKBOXES: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'self'";
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain";
 const JSON: &str = "application/json";
@@ -40,6 +45,25 @@ pub(super) struct ResponseSources {
     pub(super) process: Arc<Process>,
     pub(super) requests: Arc<Requests>,
     pub(super) now: Instant,
+    /// `None` when it has gone already.
+    pub(super) client: Option<SocketAddr>,
+}
+
+/// What is to be done about a request.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// This is the answer.
+    Response(Response<ResponseBody>),
+    /// It asks for an action, whose result is the answer.
+    Action(Box<ActionRequest>),
+}
+
+/// A request for an action.
+#[derive(Debug)]
+pub(super) struct ActionRequest {
+    pub(super) asker: Asker,
+    view: View,
+    guarded: bool,
 }
 
 /// The answer to `method` on `target`; for `HEAD` without its body.
@@ -48,42 +72,95 @@ pub(super) fn respond(
     method: &Method,
     target: &str,
     headers: &HeaderMap,
-) -> Response<ResponseBody> {
+) -> Answer {
     let default = StatsPage::default();
     let snapshot = Arc::clone(&sources.snapshot);
     let page = snapshot
         .stats
         .as_ref()
         .map_or(&default, |stats| &stats.page);
-    let (mut resource, view) = parse(method, target, page);
+    let (mut resource, mut view) = parse(method, target, page);
     if snapshot.stats.is_none() && resource.is_guarded() {
         // The connection is older than a reload that has removed the statistics together with their passwords.
         resource = Resource::NotFound;
     }
-    let guarded = resource.is_guarded();
-    let refreshing = view.refreshing && resource.is_of_the_page();
-    let mut response = if guarded && !is_authorized(&page.auth, headers) {
-        unauthorized(page)
+    view.admin = is_admin(page, sources.client);
+    let user = if resource.is_guarded() {
+        auth::user(&page.auth, headers)
     } else {
-        let refresh = page.refresh.filter(|_| refreshing);
-        let mut response = build(resource, view, sources);
-        if let Some(refresh) = refresh {
-            response
-                .headers_mut()
-                .insert(REFRESH, refresh.as_secs().into());
-        }
-        response
+        Ok(None)
     };
     // Answers that need a password must not be cached.
-    let caching = if guarded && !page.auth.is_empty() {
-        "no-store"
-    } else {
-        "no-cache"
+    let guarded = resource.is_guarded() && !page.auth.is_empty();
+    let refreshing = view.refreshing && resource.is_of_the_page();
+    let mut response = match user {
+        Err(auth::Unauthorized) => unauthorized(page),
+        Ok(user) if resource == Resource::Action => {
+            let asker = Asker {
+                client: sources.client,
+                user: user.map(str::to_owned),
+                admin: view.admin,
+            };
+            return Answer::Action(Box::new(ActionRequest {
+                asker,
+                view,
+                guarded,
+            }));
+        }
+        Ok(_) => {
+            let mut response = build(resource, view, sources);
+            if let Some(refresh) = page.refresh.filter(|_| refreshing) {
+                response
+                    .headers_mut()
+                    .insert(REFRESH, refresh.as_secs().into());
+            }
+            response
+        }
     };
-    set(&mut response, CACHE_CONTROL, caching);
-    set(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    finish(&mut response, guarded);
     if method == Method::HEAD {
         *response.body_mut() = BodySource::Done.into();
+    }
+    Answer::Response(response)
+}
+
+/// Sets the headers of every answer.
+fn finish(response: &mut Response<ResponseBody>, guarded: bool) {
+    let caching = if guarded { "no-store" } else { "no-cache" };
+    set(response, CACHE_CONTROL, caching);
+    set(response, X_CONTENT_TYPE_OPTIONS, "nosniff");
+}
+
+/// The answer to a request for an action that has ended: HAProxy's redirection to the page, which shows the result.
+pub(super) fn acted(request: &ActionRequest, ended: Ended) -> Response<ResponseBody> {
+    let (result, close) = match ended {
+        Ended::Result(result, whole) => (Ok(result), !whole),
+        Ended::NotMade(reason) => (Err((StatusCode::SERVICE_UNAVAILABLE, reason)), true),
+        Ended::Timeout => {
+            let text = "the request did not come in time\n".to_owned();
+            (Err((StatusCode::REQUEST_TIMEOUT, text)), true)
+        }
+        Ended::BadBody => {
+            let text = "bad request\n".to_owned();
+            (Err((StatusCode::BAD_REQUEST, text)), true)
+        }
+    };
+    let mut response = match result {
+        Ok(result) => redirect(&request.view, result),
+        Err((status, text)) => with_body(status, TEXT, ResponseBody::text(text)),
+    };
+    if close {
+        set(&mut response, CONNECTION, "close");
+    }
+    finish(&mut response, request.guarded);
+    response
+}
+
+fn redirect(view: &View, result: ActionResult) -> Response<ResponseBody> {
+    let mut response = with_body(StatusCode::SEE_OTHER, TEXT, BodySource::Done);
+    // The configured path is of visible ASCII characters, and the view encodes the others.
+    if let Ok(location) = HeaderValue::from_str(&view.with_result(result)) {
+        response.headers_mut().insert(LOCATION, location);
     }
     response
 }
@@ -94,12 +171,18 @@ fn build(resource: Resource, view: View, sources: ResponseSources) -> Response<R
         process,
         requests,
         now,
+        client: _,
     } = sources;
     match resource {
         Resource::Page => {
+            let policy = if view.has_checkboxes() {
+                POLICY_WITH_CHECKBOXES
+            } else {
+                POLICY
+            };
             let page = Page::new(snapshot, process, requests, now, view);
             let mut response = with_body(StatusCode::OK, HTML, BodySource::Page(Box::new(page)));
-            set(&mut response, CONTENT_SECURITY_POLICY, POLICY);
+            set(&mut response, CONTENT_SECURITY_POLICY, policy);
             response
         }
         Resource::Table(format) => {
@@ -139,7 +222,8 @@ fn build(resource: Resource, view: View, sources: ResponseSources) -> Response<R
             TEXT,
             ResponseBody::text("not found\n"),
         ),
-        Resource::MethodNotAllowed => {
+        // An action is not answered here.
+        Resource::MethodNotAllowed | Resource::Action => {
             let words = ResponseBody::text("method not allowed\n");
             let mut response = with_body(StatusCode::METHOD_NOT_ALLOWED, TEXT, words);
             set(&mut response, ALLOW, "GET, HEAD");

@@ -5,6 +5,7 @@
 //! as their only writer.
 
 mod accept;
+mod action;
 mod auth;
 mod connection;
 mod http;
@@ -18,6 +19,7 @@ use crate::live::WorkerToken;
 use crate::state::Snapshot;
 use crate::stats::{Phase, Process, Requests, Sampler};
 use crate::sys::limits::DescriptorReserve;
+use action::Actions;
 use arc_swap::ArcSwap;
 use connection::Timeouts;
 use runtime::Runtime;
@@ -56,6 +58,7 @@ struct Shared {
     process: Arc<Process>,
     timeouts: Timeouts,
     connections: accept::Connections,
+    actions: Actions,
     /// Notified when a connection has ended.
     freed: Notify,
     stop: CancellationToken,
@@ -111,6 +114,8 @@ fn launch(
     let stopped = stop.clone();
     let process = Arc::new(Process::new(snapshot.load().global.start));
     let shown = Arc::clone(&process);
+    let runtime_api = listeners.runtime.as_ref();
+    let control = runtime_api.map(|it| (it.control.clone(), it.reload.clone()));
     let (limit, limits) = sync_channel(1);
     let (done, ended) = sync_channel(1);
     std::thread::Builder::new()
@@ -124,6 +129,7 @@ fn launch(
                 process: shown,
                 timeouts,
                 connections: accept::Connections::default(),
+                actions: Actions::new(control),
                 freed: Notify::new(),
                 stop: stopped,
                 tracker: TaskTracker::new(),
@@ -205,6 +211,12 @@ pub fn exercise_target(target: &str) {
         let scope = view.filter.scope.unwrap_or_default();
         assert!(scope.len() <= 4 * crate::stats::filter::SCOPE_BYTES_MAX);
     }
+}
+
+/// Parses `body` like that of a POST to the page, and changes nothing. For fuzzing: it must not panic.
+#[doc(hidden)]
+pub fn exercise_form(body: &[u8]) {
+    action::exercise(body);
 }
 
 #[cfg(test)]

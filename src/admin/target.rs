@@ -7,7 +7,7 @@
 use crate::config::model::StatsPage;
 use crate::stats::filter::SCOPE_BYTES_MAX;
 use crate::stats::metrics::Select;
-use crate::stats::page::View;
+use crate::stats::page::{ActionResult, View};
 use crate::stats::{Filter, Format};
 use hyper::Method;
 
@@ -30,7 +30,9 @@ pub(super) enum Resource {
     BadRequest,
     /// No such page.
     NotFound,
-    /// Neither GET nor HEAD.
+    /// An action on servers: POST to the page.
+    Action,
+    /// Neither GET nor HEAD, nor POST to the page.
     MethodNotAllowed,
 }
 
@@ -42,7 +44,10 @@ impl Resource {
 
     /// Whether the answer may make a browser refresh.
     pub(super) fn is_of_the_page(&self) -> bool {
-        matches!(self, Self::Page | Self::Table(_) | Self::Schema)
+        matches!(
+            self,
+            Self::Page | Self::Table(_) | Self::Schema | Self::Action
+        )
     }
 }
 
@@ -59,12 +64,16 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resourc
         hide_version: page.hide_version,
         show_node: page.show_node,
         legends: page.legends,
+        admin: false,
+        result: None,
     };
-    if method != Method::GET && method != Method::HEAD {
+    let posts = method == Method::POST;
+    if method != Method::GET && method != Method::HEAD && !posts {
         return (Resource::MethodNotAllowed, view);
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     match path {
+        "/metrics" | "/healthz" | "/readyz" if posts => return (Resource::MethodNotAllowed, view),
         "/metrics" => {
             let metrics = Select::of(query).map(Resource::Metrics);
             return (metrics.unwrap_or(Resource::BadRequest), view);
@@ -74,7 +83,12 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resourc
         _ => {}
     }
     let Some(options) = target.strip_prefix(&*page.uri) else {
-        return (Resource::NotFound, view);
+        let other = if posts {
+            Resource::MethodNotAllowed
+        } else {
+            Resource::NotFound
+        };
+        return (other, view);
     };
     let mut resource = Resource::Page;
     for option in options.split([';', '?', '&']).skip(1) {
@@ -90,9 +104,14 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resourc
             _ => {
                 if let Some(scope) = option.strip_prefix("scope=") {
                     view.filter.scope = scope_of(scope);
+                } else if let Some(code) = option.strip_prefix("st=") {
+                    view.result = view.result.or_else(|| ActionResult::parse(code));
                 }
             }
         }
+    }
+    if posts {
+        resource = Resource::Action;
     }
     (resource, view)
 }
@@ -167,8 +186,15 @@ mod tests {
         for target in ["", "*", "csv"] {
             assert_eq!(resource(target, "/"), Resource::NotFound, "{target}");
         }
-        let refused = parse(&Method::POST, "/;csv", &StatsPage::default()).0;
-        assert_eq!(refused, Resource::MethodNotAllowed);
+        let with = |method, target: &str| parse(&method, target, &StatsPage::default()).0;
+        for target in ["/", "/;csv", "/nosuch", "/;st=DONE;up"] {
+            assert_eq!(with(Method::POST, target), Resource::Action, "{target}");
+            assert_eq!(with(Method::PUT, target), Resource::MethodNotAllowed);
+        }
+        for target in ["/metrics", "/healthz", "/readyz", "*"] {
+            let refused = with(Method::POST, target);
+            assert_eq!(refused, Resource::MethodNotAllowed, "{target}");
+        }
     }
 
     #[test]
@@ -208,6 +234,11 @@ mod tests {
         let scope = |target: &str| view(target).filter.scope;
         assert_eq!(scope("/?scope=post"), Some("post".into()));
         assert_eq!(scope("/;csv;scope=a%2Fb+c%zz%"), Some("a/b c%zz%".into()));
+        assert_eq!(
+            view("/;st=PART;up;st=DONE").result,
+            Some(ActionResult::Part)
+        );
+        assert_eq!(view("/;st=x").result, None);
         assert_eq!(scope("/;scope="), None);
         let long = scope(&format!("/;scope={}", "x".repeat(100)));
         assert_eq!(long.map(|text| text.len()), Some(SCOPE_BYTES_MAX));

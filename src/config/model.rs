@@ -11,7 +11,7 @@ pub use super::keys::meant::{
 };
 pub use super::values::{
     ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility, LogFormat,
-    LogSink, ProxyId, ServerAddress, ServerPort, Severity,
+    LogSink, PageAdmin, ProxyId, ServerAddress, ServerPort, Severity,
 };
 
 /// A whole configuration.

@@ -464,3 +464,46 @@ impl JsonSchema for CheckWord {
         json_schema!({ "enum": [true, false, "tcp"] })
     }
 }
+
+/// Who may change servers on the page: `false`, `true` or `"localhost"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageAdminWord(pub values::PageAdmin);
+
+impl<'de> Deserialize<'de> for PageAdminWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = PageAdminWord;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or \"localhost\"")
+            }
+
+            fn visit_bool<E: Error>(self, on: bool) -> Result<PageAdminWord, E> {
+                Ok(PageAdminWord(if on {
+                    values::PageAdmin::Everyone
+                } else {
+                    values::PageAdmin::Nobody
+                }))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<PageAdminWord, E> {
+                match text {
+                    "localhost" => Ok(PageAdminWord(values::PageAdmin::Localhost)),
+                    _ => Err(E::unknown_variant(text, &["localhost"])),
+                }
+            }
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+impl JsonSchema for PageAdminWord {
+    fn schema_name() -> Cow<'static, str> {
+        "PageAdminWord".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": [true, false, "localhost"] })
+    }
+}

@@ -101,6 +101,29 @@ impl ApiLevel {
     }
 }
 
+/// Who may change servers on the page of the statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum PageAdmin {
+    /// Nobody: the page is read-only.
+    #[default]
+    Nobody,
+    /// Clients on this machine.
+    Localhost,
+    /// Everyone who may see it.
+    Everyone,
+}
+
+impl PageAdmin {
+    /// The value in the file.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Nobody => "false",
+            Self::Localhost => "\"localhost\"",
+            Self::Everyone => "true",
+        }
+    }
+}
+
 /// A user and a password, joined as in HTTP's basic authentication. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials(pub Arc<str>);

@@ -13,8 +13,8 @@ use crate::live::{CheckReport, CheckStatus, WorkerToken};
 use crate::state::overrides::{Overridden, Override};
 use crate::state::{
     AdminRequest, AdminState, BackendChange, BackendId, Endpoint, Forced, Frontend, FrontendId,
-    FrontendState, OperState, RuntimeChange, Server, ServerStatus, Snapshot, SnapshotBuilder,
-    overrides,
+    FrontendState, Interface, OperState, RuntimeChange, Server, ServerStatus, Snapshot,
+    SnapshotBuilder, overrides,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub(super) struct Batch<'a> {
     servers: &'a ServerIndex,
     token: &'a WorkerToken,
     now: Instant,
+    /// Where the operator's change that is being made was asked for.
+    interface: Interface,
     outcome: Outcome,
 }
 
@@ -68,6 +70,7 @@ impl<'a> Batch<'a> {
             servers,
             token,
             now,
+            interface: Interface::Cli,
             outcome: Outcome::default(),
         }
     }
@@ -128,6 +131,9 @@ impl<'a> Batch<'a> {
                 .without(AdminState::FDRAIN),
             AdminRequest::Drain => admin.without(AdminState::FMAINT).with(AdminState::FDRAIN),
             AdminRequest::Maint => admin.with(AdminState::FMAINT),
+            AdminRequest::EndMaint => admin.without(AdminState::FMAINT),
+            AdminRequest::AddDrain => admin.with(AdminState::FDRAIN),
+            AdminRequest::EndDrain => admin.without(AdminState::FDRAIN),
         };
         if admin != server.status.admin {
             server.status.set_admin(admin, rules, self.now);
@@ -174,7 +180,7 @@ impl<'a> Batch<'a> {
                 self.builder.process_mut().stats_maxconn = Some(maxconn);
                 true
             }
-            RuntimeChange::Health(uid, to) => self.force(uid, to),
+            RuntimeChange::Health(uid, to, by) => self.force(uid, to, by),
             RuntimeChange::Address(uid, ref address, ref endpoint) => {
                 self.set_address(uid, (address, endpoint))
             }
@@ -219,14 +225,16 @@ impl<'a> Batch<'a> {
     }
 
     /// An operator forces a server's health.
-    fn force(&mut self, uid: u64, to: Forced) -> bool {
+    fn force(&mut self, uid: u64, to: Forced, by: Interface) -> bool {
         let Some((at, before)) = self.find(uid) else {
             return false;
         };
         let mut server = Server::clone(&before);
         server.status.force(to, before.rules(), self.now);
         if server.status != before.status {
+            self.interface = by;
             self.change(at, &before.status, server, None);
+            self.interface = Interface::Cli;
         }
         true
     }
@@ -448,6 +456,7 @@ impl<'a> Batch<'a> {
             server,
             usable,
             check_is_logged: backend.spec.log_health_checks,
+            interface: self.interface,
         };
         let said = server_events::changed(before, event, check);
         self.outcome.lines.extend(said);
@@ -471,6 +480,7 @@ impl<'a> Batch<'a> {
             server,
             usable: self.builder.usable(id),
             check_is_logged: true,
+            interface: self.interface,
         };
         let line = server_events::health_check(event, report, passed);
         self.outcome.lines.push(line);

@@ -13,7 +13,7 @@ pub(super) enum OperatorChanges {
     /// It is made.
     #[default]
     Made,
-    /// It waits here. Each client of the runtime socket waits for one.
+    /// It waits here. Each client of the runtime socket waits for one, and the page for those of one action.
     Held(Vec<ToControl>),
     /// It is dropped: another process serves.
     Refused,

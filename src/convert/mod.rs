@@ -38,6 +38,7 @@ pub use report::{At, Entry, Outcome, Report};
 pub use sections::Input;
 
 use crate::config::haproxy::{Becomes, Index};
+use crate::config::model::PageAdmin;
 use crate::config::{Diagnostic, Limits, Loader, Severity};
 use choice::Choice;
 use context::Context;
@@ -475,6 +476,11 @@ fn pages(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) -> Vec<
         });
     }
     pages.retain(|page| !page.binds.is_empty());
+    let admin = page::common_admin(&pages, report);
+    if let (Some(first), true) = (pages.first_mut(), admin > PageAdmin::Nobody) {
+        let keys = &mut first.settings.page.keys;
+        keys.insert("admin", admin.text().to_owned());
+    }
     pages
 }
 

@@ -2,12 +2,13 @@
 
 use super::context::{Context, keyword};
 use super::proxy::Proxy;
-use super::report::Outcome;
+use super::report::{Outcome, Report};
 use super::sections::Statement;
 
 use super::toml_string::{quote, string};
 use super::units::Unit;
 use crate::config::haproxy::Place;
+use crate::config::model::PageAdmin;
 
 /// Reads one statement. All of them switch the page on.
 pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
@@ -56,6 +57,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
             };
             page.scope.push(name);
         }
+        "admin" => return admin(context, proxy, statement, &keyword),
         "hide-version" => switch(proxy, "hide-version"),
         "show-node" => switch(proxy, "show-node"),
         "show-legends" => switch(proxy, "show-legends"),
@@ -72,6 +74,136 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     let entry = context.kept(statement.at, keyword);
     proxy.settings.page.entries.push(entry);
     proxy.settings.page.enabled = true;
+}
+
+/// `stats admin if|unless <condition>`. Several of them allow it when one of them does.
+fn admin(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement, keyword: &str) {
+    let words: Vec<&str> = statement.words[2..]
+        .iter()
+        .map(|word| word.text.as_str())
+        .collect();
+    let page = &mut proxy.settings.page;
+    let entry = match admin_access(&words, &page.redefined) {
+        Err(problem) => return context.report.error(statement.at(2), keyword, problem),
+        Ok(Some(PageAdmin::Nobody)) => context.report.push(
+            statement.at,
+            keyword,
+            Outcome::NotNeeded,
+            "it allows nothing",
+        ),
+        Ok(Some(access)) => {
+            page.admin = page.admin.max(access);
+            let entry = context.kept(statement.at, keyword);
+            page.admin_entries.push(entry);
+            entry
+        }
+        Ok(None) => {
+            let text = format!(
+                "rlb does not evaluate `{}`, so this allows nothing: servers are changed over the runtime \
+                 socket, or write `admin = \"localhost\"` or `admin = true` in `[stats]`",
+                words.join(" ")
+            );
+            context
+                .report
+                .push(statement.at, keyword, Outcome::Unsupported, text)
+        }
+    };
+    page.entries.push(entry);
+    page.enabled = true;
+}
+
+/// The predefined conditions that rlb evaluates, and for whom each holds.
+const PREDEFINED: [(&str, PageAdmin); 3] = [
+    ("TRUE", PageAdmin::Everyone),
+    ("FALSE", PageAdmin::Nobody),
+    ("LOCALHOST", PageAdmin::Localhost),
+];
+
+/// Notes that the proxy has an `acl` called `name`.
+pub(super) fn note_condition(proxy: &mut Proxy, name: &str) {
+    let redefined = &mut proxy.settings.page.redefined;
+    let predefined = PREDEFINED.iter().find(|(known, _)| *known == name);
+    if let Some((known, _)) = predefined.filter(|(known, _)| !redefined.contains(known)) {
+        redefined.push(known);
+    }
+}
+
+/// For whom the condition of `stats admin` holds, unless it uses one of the `redefined` conditions.
+/// `None`: rlb cannot tell, and nobody gets more than in HAProxy.
+///
+/// # Errors
+/// What HAProxy misses.
+fn admin_access(words: &[&str], redefined: &[&str]) -> Result<Option<PageAdmin>, String> {
+    let (negated, terms) = match words {
+        ["if", terms @ ..] => (false, terms),
+        ["unless", terms @ ..] => (true, terms),
+        _ => return Err("`if` or `unless` and a condition are needed".to_owned()),
+    };
+    if terms.is_empty() {
+        return Err("a condition is needed".to_owned());
+    }
+    let mut any = Some(PageAdmin::Nobody);
+    for all in terms.split(|term| ["or", "||"].contains(term)) {
+        let mut every = Some(PageAdmin::Everyone);
+        let mut not = false;
+        for term in all {
+            let name = term.trim_start_matches('!');
+            not ^= (term.len() - name.len()) % 2 == 1;
+            if name.is_empty() {
+                continue;
+            }
+            let known = PREDEFINED.iter().find(|(known, _)| *known == name);
+            let known = known.filter(|(known, _)| !redefined.contains(known));
+            let holds = known.map(|(_, access)| *access);
+            let holds = if not { opposite(holds) } else { holds };
+            every = match (every, holds) {
+                (Some(PageAdmin::Nobody), _) | (_, Some(PageAdmin::Nobody)) => {
+                    Some(PageAdmin::Nobody)
+                }
+                (Some(every), Some(holds)) => Some(every.min(holds)),
+                _ => None,
+            };
+            not = false;
+        }
+        any = match (any, every) {
+            (Some(PageAdmin::Everyone), _) | (_, Some(PageAdmin::Everyone)) => {
+                Some(PageAdmin::Everyone)
+            }
+            (Some(any), Some(every)) => Some(any.max(every)),
+            _ => None,
+        };
+    }
+    Ok(if negated { opposite(any) } else { any })
+}
+
+/// For whom a condition does not hold; `None`: rlb has no word for them.
+fn opposite(access: Option<PageAdmin>) -> Option<PageAdmin> {
+    match access? {
+        PageAdmin::Nobody => Some(PageAdmin::Everyone),
+        PageAdmin::Everyone => Some(PageAdmin::Nobody),
+        PageAdmin::Localhost => None,
+    }
+}
+
+/// Who may change servers on the one page that all of `pages` become: nobody who may not on each of them. When that is
+/// less than a statement said, its entry says so.
+pub(super) fn common_admin(pages: &[Proxy], report: &mut Report) -> PageAdmin {
+    let all = || pages.iter().map(|proxy| &proxy.settings.page);
+    let Some(first) = all().next() else {
+        return PageAdmin::Nobody;
+    };
+    // On the one page the users of each may see what those of the others may.
+    let same = all().all(|page| page.auth == first.auth && page.scope == first.scope);
+    let least = all().map(|page| page.admin).min().filter(|_| same);
+    let least = least.unwrap_or(PageAdmin::Nobody);
+    for page in all().filter(|page| page.admin > least) {
+        for entry in &page.admin_entries {
+            let text = "the pages become one, and not every user of them may change servers: write \
+                        `admin = true` or `admin = \"localhost\"` in `[stats]` when all may";
+            report.raise(*entry, Outcome::Unsupported, text, false);
+        }
+    }
+    least
 }
 
 /// A statement without a key.
@@ -94,4 +226,47 @@ fn is_plain(realm: &str) -> bool {
 
 fn switch(proxy: &mut Proxy, key: &'static str) {
     proxy.settings.page.keys.insert(key, "true".to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_never_allows_more_than_in_haproxy() {
+        use PageAdmin::{Everyone, Localhost, Nobody};
+        for (text, expected) in [
+            ("if TRUE", Some(Everyone)),
+            ("unless FALSE", Some(Everyone)),
+            ("if FALSE", Some(Nobody)),
+            ("unless TRUE", Some(Nobody)),
+            ("if LOCALHOST", Some(Localhost)),
+            ("unless LOCALHOST", None),
+            ("if !LOCALHOST", None),
+            ("if ! LOCALHOST", None),
+            ("if !FALSE", Some(Everyone)),
+            ("if ! FALSE", Some(Everyone)),
+            ("if !!FALSE", Some(Nobody)),
+            ("if TRUE LOCALHOST", Some(Localhost)),
+            ("if LOCALHOST FALSE", Some(Nobody)),
+            ("if LOCALHOST || TRUE", Some(Everyone)),
+            ("if LOCALHOST or FALSE", Some(Localhost)),
+            ("if MINE", None),
+            ("unless MINE", None),
+            ("if MINE || TRUE", Some(Everyone)),
+            ("if MINE || LOCALHOST", None),
+            ("if MINE FALSE", Some(Nobody)),
+            ("if { src 127.0.0.1 }", None),
+            ("if LOCALHOST { src 127.0.0.1 }", None),
+            ("if true", None),
+        ] {
+            let words: Vec<&str> = text.split(' ').collect();
+            assert_eq!(admin_access(&words, &[]), Ok(expected), "{text}");
+        }
+        let own = admin_access(&["if", "TRUE"], &["TRUE"]);
+        assert_eq!(own, Ok(None));
+        for bad in [&[][..], &["if"], &["unless"], &["TRUE"]] {
+            assert!(admin_access(bad, &[]).is_err(), "{bad:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 use super::report::At;
 use super::sections::Kind;
 use crate::config::haproxy::Words;
+use crate::config::model::PageAdmin;
 use std::collections::{BTreeMap, HashMap};
 
 /// A word of the table in a statement.
@@ -92,6 +93,11 @@ pub(super) struct Page {
     /// Contents of TOML strings.
     pub(super) auth: Vec<String>,
     pub(super) scope: Vec<String>,
+    /// Who may change servers, and the entries of the statements that say so.
+    pub(super) admin: PageAdmin,
+    pub(super) admin_entries: Vec<usize>,
+    /// The predefined conditions of which the proxy has one of its own, each once.
+    pub(super) redefined: Vec<&'static str>,
     /// The statements, by their entries.
     pub(super) entries: Vec<usize>,
 }

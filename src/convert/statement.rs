@@ -68,6 +68,9 @@ fn by_table(
             .push(statement.at, keyword, Outcome::NotNeeded, text);
         return;
     }
+    if statement.word(0) == "acl" {
+        page::note_condition(proxy, statement.word(1));
+    }
     let bare = keyword.strip_prefix("no ").unwrap_or(keyword);
     let compresses = statement.word(0) == "filter" && statement.word(1) == "compression";
     let name = if compresses { "compression" } else { bare };

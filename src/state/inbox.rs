@@ -132,7 +132,7 @@ pub enum RuntimeChange {
     /// Most connections to the statistics; 0: none is accepted.
     StatsMaxconn(u32),
     /// The health of the server with this uid; later checks may change it again.
-    Health(u64, Forced),
+    Health(u64, Forced, Interface),
     /// The address of the server with this uid, and where its connections go.
     Address(u64, ServerAddress, Endpoint),
     /// The check of the server with this uid; `None`: it is not checked.
@@ -149,6 +149,15 @@ pub enum RuntimeChange {
     ClearCounters(Clear),
 }
 
+/// Where an operator makes a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interface {
+    /// On a runtime socket.
+    Cli,
+    /// On the page of the statistics.
+    Web,
+}
+
 /// The administrative state that an operator sets (`set server … state`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminRequest {
@@ -158,6 +167,12 @@ pub enum AdminRequest {
     Drain,
     /// Out of service.
     Maint,
+    /// Not out of service any more; a drain stays (HAProxy's old action `enable` of the page).
+    EndMaint,
+    /// In addition no new sessions; maintenance stays (`stop` of the page).
+    AddDrain,
+    /// Not drained any more; maintenance stays (`start` of the page).
+    EndDrain,
 }
 
 /// The sender of the inbox; cheap to clone.

@@ -20,7 +20,7 @@ pub mod status;
 pub use builder::{BackendChange, SnapshotBuilder};
 pub use carry_over::CarryOver;
 pub use ids::{BackendId, FrontendId};
-pub use inbox::{AdminRequest, ControlHandle, RuntimeChange, ToControl};
+pub use inbox::{AdminRequest, ControlHandle, Interface, RuntimeChange, ToControl};
 pub use runtime_state::RuntimeState;
 pub use server::{Endpoint, Server, Usable};
 pub use server_state::ServerState;

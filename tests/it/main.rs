@@ -28,6 +28,7 @@ mod logs;
 mod lost_objects;
 mod old_processes;
 mod packaging;
+mod page_admin;
 mod process;
 mod relay;
 mod reload;

@@ -15,9 +15,9 @@ use tokio::net::UnixStream;
 use tracing::field::DisplayValue;
 
 /// Most characters of a command or an answer that an event shows.
-pub(super) const LOGGED_CHARS_MAX: usize = 1024;
+pub(in crate::admin) const LOGGED_CHARS_MAX: usize = 1024;
 /// Seconds between two events about refused clients.
-pub(super) const REFUSED_EVERY: u64 = 1;
+pub(in crate::admin) const REFUSED_EVERY: u64 = 1;
 
 /// Who is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +163,7 @@ pub(super) fn log_refusal(socket: &str, peer: &Peer, unlogged: u64) {
 
 /// At most `chars_max` characters of `text`, with control characters as `\xNN`, because a client's text goes to
 /// terminals and logs.
-pub(super) fn printable(text: &str, chars_max: usize) -> String {
+pub(in crate::admin) fn printable(text: &str, chars_max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(chars_max));
     for character in text.chars().take(chars_max) {
         if character.is_control() {

@@ -7,7 +7,7 @@
 //! nothing itself: changes are messages to the control task, and are answered when they are published. Every command
 //! that needs the level admin is logged with its peer before it runs.
 
-mod access;
+pub(super) mod access;
 mod commands;
 mod config;
 mod counters;
@@ -17,7 +17,7 @@ mod framing;
 mod grammar;
 mod inspect;
 mod maxconn;
-mod names;
+pub(super) mod names;
 mod process;
 mod proxies;
 mod reply;
@@ -25,7 +25,7 @@ mod reply;
 mod robust;
 mod server;
 mod sessions;
-mod set;
+pub(super) mod set;
 mod show;
 mod waiting;
 

@@ -16,7 +16,10 @@ fn is(text: &str, name: &str, id: u32) -> bool {
 }
 
 /// A backend.
-pub(super) fn backend<'a>(snapshot: &'a Snapshot, text: &str) -> Option<&'a Arc<Backend>> {
+pub(in crate::admin) fn backend<'a>(
+    snapshot: &'a Snapshot,
+    text: &str,
+) -> Option<&'a Arc<Backend>> {
     let mut all = snapshot.backends.iter().flatten();
     all.find(|one| is(text, &one.spec.name, one.spec.id))
 }
@@ -28,7 +31,7 @@ pub(super) fn frontend<'a>(snapshot: &'a Snapshot, text: &str) -> Option<&'a Arc
 }
 
 /// Whether it is the stats proxy, which is a frontend and a backend without servers.
-pub(super) fn is_stats(snapshot: &Snapshot, text: &str) -> bool {
+pub(in crate::admin) fn is_stats(snapshot: &Snapshot, text: &str) -> bool {
     let stats = snapshot.stats.as_ref();
     stats.is_some_and(|stats| is(text, &stats.name, stats.id))
 }

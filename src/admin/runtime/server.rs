@@ -8,7 +8,7 @@ use super::{CommandContext, names, set};
 use crate::config::address;
 use crate::config::model::{Check, ServerAddress, ServerPort};
 use crate::config::units;
-use crate::state::{AdminRequest, Endpoint, Forced, RuntimeChange, Server};
+use crate::state::{AdminRequest, Endpoint, Forced, Interface, RuntimeChange, Server};
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -138,7 +138,11 @@ async fn health(context: &CommandContext, server: &Server, args: &[&str]) -> Rep
             return Reply::error(text);
         }
     };
-    set::change(context, RuntimeChange::Health(server.live.uid, to)).await
+    set::change(
+        context,
+        RuntimeChange::Health(server.live.uid, to, Interface::Cli),
+    )
+    .await
 }
 
 /// `enable health` and `disable health`.

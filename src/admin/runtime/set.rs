@@ -4,7 +4,7 @@
 use super::CommandContext;
 use super::names::{self, NO_SERVER};
 use super::reply::Reply;
-use crate::control::reload::Answer;
+use crate::control::reload::{Answer, ReloadHandle};
 use crate::state::{AdminRequest, RuntimeChange, Server, ToControl, overrides};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 /// The largest weight, HAProxy's `SRV_UWGHT_MAX`.
 const WEIGHT_LARGEST: u32 = 256;
 /// The answer when the control task has ended because the process stops.
-pub(super) const STOPPING: &str = "The process is stopping.\n";
+pub(in crate::admin) const STOPPING: &str = "The process is stopping.\n";
 pub(super) const NO_WEIGHT: &str = "Require <weight> or <weight%>.\n";
 const RANGE: &str = "Absolute weight can only be between 0 and 256 inclusive.\n";
 
@@ -178,23 +178,23 @@ async fn ask(
 ) -> Reply {
     let (done, answer) = oneshot::channel();
     if !context.control.report(message(done)).await {
-        return not_made(context);
+        return Reply::error(not_made(&context.reload));
     }
     match answer.await {
         Ok(true) => Reply::Done,
         // A reload has removed it meanwhile.
         Ok(false) => Reply::error(NO_SERVER),
-        Err(_) => not_made(context),
+        Err(_) => Reply::error(not_made(&context.reload)),
     }
 }
 
 /// The answer when the control task makes no change any more.
-fn not_made(context: &CommandContext) -> Reply {
-    match context.reload.new_process() {
-        Some(pid) => Reply::error(format!(
+pub(in crate::admin) fn not_made(reload: &ReloadHandle) -> String {
+    match reload.new_process() {
+        Some(pid) => format!(
             "Process {pid} has taken over from this one. Nothing was changed: ask again, it answers.\n"
-        )),
-        None => Reply::error(STOPPING),
+        ),
+        None => STOPPING.to_owned(),
     }
 }
 

@@ -37,12 +37,6 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Proxy,
-        Changed,
-        "change servers over the runtime socket: `[runtime-api]`",
-        &["stats admin"],
-    ),
-    words(
-        Proxy,
         NotNeeded,
         "the page of rlb shows what it has",
         &["stats show-modules", "stats show-version"],

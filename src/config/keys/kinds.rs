@@ -13,9 +13,10 @@ use crate::config::address;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::key::Key;
 use crate::config::scope::{Scope, Validator, Written};
-use crate::config::shapes::{Maybe, Timespan, WordList};
+use crate::config::shapes::{Maybe, PageAdminWord, Timespan, WordList};
 use crate::config::show;
 use crate::config::units::{self, Problem, format_duration};
+use crate::config::values::PageAdmin;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
@@ -260,6 +261,13 @@ kind! {
     read |validator, scope, _, field| {
         parsed(validator, scope, field, ("value", "expected a file mode"), units::mode)
     }
+}
+
+kind! {
+    /// Who may change servers on the page: `true`, `false` or `"localhost"`.
+    AdminSwitch: PageAdminWord => PageAdmin, "switch or \"localhost\"", default PageAdmin,
+    show |it| it.text().to_owned(), text |it| it.text().to_owned(), make |it| it,
+    read |_, scope, _, field| written(scope, field, |it| it.0)
 }
 
 kind! {

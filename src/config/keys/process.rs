@@ -2,7 +2,9 @@
 
 use super::bind::{Bind, Binds, NOWHERE};
 use super::declare::prelude::*;
-use super::kinds::{Mode, Name, Number, Optional, Raw, Span, SpanOrZero, Switch, Text, Word};
+use super::kinds::{
+    AdminSwitch, Mode, Name, Number, Optional, Raw, Span, SpanOrZero, Switch, Text, Word,
+};
 use super::proxy::MAXCONN_BOUNDS;
 use crate::config::key::Effect::{
     AtOnce, NewSocket, NextCommand, NextConnection, NextLine, Restart,
@@ -14,7 +16,7 @@ use crate::config::shapes::{
 };
 use crate::config::show::{duration, number, optional_number, optional_text, text};
 use crate::config::values::{
-    ApiLevel, BindAddress, Credentials, Facility, LogFormat, LogSink, ProxyId, Severity,
+    ApiLevel, BindAddress, Credentials, Facility, LogFormat, LogSink, PageAdmin, ProxyId, Severity,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -191,6 +193,9 @@ keys! {
         description: Optional<Text> = "none", haproxy: &["stats show-desc"], reload: AtOnce;
     }
     meant {
+        /// Who may change servers on the page: everyone who may see it (`true`), clients on this machine
+        /// (`"localhost"`), or nobody.
+        admin: AdminSwitch = PageAdmin::Nobody, haproxy: &["stats admin"], reload: AtOnce;
         /// Do not tell the version on the page.
         hide_version: Switch = false, haproxy: &["stats hide-version"], reload: AtOnce;
         /// Show the name of this machine.

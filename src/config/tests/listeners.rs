@@ -72,6 +72,42 @@ fn fault_19_open_statistics_are_warned_of() {
     }
 }
 
+#[test]
+fn a_page_that_others_may_change_without_a_password_is_warned_of() {
+    let with = |stats: &str| codes(&format!("[stats]\n{stats}\n{LISTEN}"));
+    for bind in [
+        "'*:81'",
+        "'10.0.0.1:81'",
+        "'[2001:db8::1]:81'",
+        "['127.0.0.1:81', '10.0.0.1:82']",
+        "{ address = '*:81', interface = 'eth1' }",
+    ] {
+        let admin = format!("bind = {bind}\nadmin = true");
+        assert_eq!(with(&admin), ["open-admin"], "{bind}");
+        assert!(with(&format!("{admin}\nauth = 'a:b'")).is_empty(), "{bind}");
+        let open = with(&format!("bind = {bind}"));
+        for less in ["false", "'localhost'"] {
+            let found = with(&format!("bind = {bind}\nadmin = {less}"));
+            assert_eq!(found, open, "{bind} {less}");
+        }
+    }
+    for bind in [
+        "'127.0.0.1:81'",
+        "'127.9.9.9:81'",
+        "'[::1]:81'",
+        "{ address = '*:81', interface = 'lo' }",
+    ] {
+        let admin = format!("bind = {bind}\nadmin = true");
+        assert!(with(&admin).is_empty(), "{bind}");
+    }
+    for bad in ["'yes'", "1", "'true'"] {
+        let found = codes(&format!(
+            "[stats]\nbind = '127.0.0.1:81'\nadmin = {bad}\n{LISTEN}"
+        ));
+        assert_eq!(found.len(), 1, "{bad}: {found:?}");
+    }
+}
+
 /// Fault 40: two rows with one name, and impossible ports.
 #[test]
 fn fault_40_names_of_rows_and_impossible_ports() {

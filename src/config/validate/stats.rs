@@ -5,7 +5,7 @@ use super::once::once;
 use crate::config::address::{self, BindText};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{ReadinessLayer, StatsLayer, StatsPageKeys, StatsPageLayer, StatsTable};
-use crate::config::model::{Credentials, Global, ProxyId, Readiness, Stats, StatsPage};
+use crate::config::model::{Credentials, Global, PageAdmin, ProxyId, Readiness, Stats, StatsPage};
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written, expected, flag};
 use crate::config::shapes::{Located, OneOrMany, Short};
@@ -59,33 +59,66 @@ pub(super) fn stats(
     })
 }
 
-/// Warns about statistics on all addresses without a password.
+/// Warns about a page without a password: one that can be changed from other machines, or that is on all addresses.
 fn open_to_everyone(validator: &mut Validator<'_>, scope: Scope<'_>, table: &StatsTable) {
     if table.page.auth.is_some() {
         return;
     }
+    let admin = table.page.admin.as_ref().map(|admin| admin.value.0);
+    let changes = admin == Some(PageAdmin::Everyone);
     for written in table.bind.iter().flat_map(|list| &list.0) {
-        let text = match &written.value {
-            Short::Short(text) => text,
-            Short::Table(table) if table.interface.is_some() => continue,
-            Short::Table(table) => match &table.address {
-                Some(address) => &address.value,
-                None => continue,
-            },
+        let (address, device) = match &written.value {
+            Short::Short(text) => (Some(text), None),
+            Short::Table(table) => (
+                table.address.as_ref().map(|address| &address.value),
+                table.interface.as_ref().map(|device| device.value.as_str()),
+            ),
         };
-        let everywhere = address::bind(text)
-            .is_ok_and(|text| matches!(text, BindText::Tcp(ip, _) if ip.is_unspecified()));
-        if everywhere {
-            let message = "the statistics are on every address of this machine, without a password";
-            let diagnostic = Diagnostic::warning("open-stats", message)
-                .label("everyone who reaches it may see them")
-                .hint(
-                    "listen on one address, as \"127.0.0.1:8080\", or add \
-                     `auth = \"admin:${file:/etc/rlb/stats-password}\"`",
-                );
-            validator.report.push_quoting(scope.of(written), diagnostic);
-            return;
+        let address = address.and_then(|text| address::bind(text).ok());
+        let exposure = exposure(address.as_ref(), device);
+        let (message, label) = match exposure {
+            Some(Exposure::Everywhere) if !changes => (
+                "the statistics are on every address of this machine, without a password",
+                "everyone who reaches it may see them",
+            ),
+            Some(Exposure::Everywhere | Exposure::OtherMachines) if changes => (
+                "servers can be changed from other machines, without a password",
+                "everyone who reaches it may take servers out of service",
+            ),
+            _ => continue,
+        };
+        let code = if changes { "open-admin" } else { "open-stats" };
+        let hint = if changes {
+            "add `auth = \"admin:${file:/etc/rlb/stats-password}\"`, write `admin = \"localhost\"`, or \
+             listen on \"127.0.0.1:8080\""
+        } else {
+            "listen on one address, as \"127.0.0.1:8080\", or add \
+             `auth = \"admin:${file:/etc/rlb/stats-password}\"`"
+        };
+        let diagnostic = Diagnostic::warning(code, message).label(label).hint(hint);
+        validator.report.push_quoting(scope.of(written), diagnostic);
+        return;
+    }
+}
+
+/// From where an address can be reached.
+enum Exposure {
+    /// Over every address of the machine.
+    Everywhere,
+    /// From other machines.
+    OtherMachines,
+}
+
+/// From where a bind can be reached; `None`: only from this machine, or it is not valid.
+fn exposure(address: Option<&BindText>, device: Option<&str>) -> Option<Exposure> {
+    match (address?, device) {
+        (BindText::Tcp(ip, _), None) if ip.is_unspecified() => Some(Exposure::Everywhere),
+        (BindText::Tcp(ip, _), device) => {
+            let local = device == Some("lo") || ip.to_canonical().is_loopback();
+            (!local).then_some(Exposure::OtherMachines)
         }
+        // Not possible for the statistics, which is an error of its own.
+        (BindText::Descriptor(_) | BindText::Unix(_), _) => None,
     }
 }
 

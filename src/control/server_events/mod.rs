@@ -12,8 +12,8 @@ use crate::config::model::Severity;
 use crate::live::{CheckReport, FrontendLive, LogEntry, LogQueue, Shards, Traffic};
 use crate::state::overrides::Override;
 use crate::state::{
-    AdminState, Backend, Endpoint, Frontend, FrontendId, FrontendState, OperState, Server,
-    ServerStatus, Snapshot, Usable,
+    AdminState, Backend, Endpoint, Frontend, FrontendId, FrontendState, Interface, OperState,
+    Server, ServerStatus, Snapshot, Usable,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -55,6 +55,8 @@ pub struct ServerEvent<'a> {
     pub usable: Usable,
     /// `log-health-checks`: a line of its own has given the reason of the check already.
     pub check_is_logged: bool,
+    /// Where an operator has made the change, unless a check has.
+    pub interface: Interface,
 }
 
 /// Lines about the step from `before` to the server as it is now: at most one for the operational and
@@ -268,7 +270,10 @@ fn operational(
         OperState::Starting | OperState::Running => "UP",
     };
     let cause = match check {
-        None => ", changed from CLI".to_owned(),
+        None => match event.interface {
+            Interface::Cli => ", changed from CLI".to_owned(),
+            Interface::Web => ", changed from Web interface".to_owned(),
+        },
         Some(_) if event.check_is_logged => String::new(),
         Some(report) => reason(report),
     };

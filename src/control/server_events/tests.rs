@@ -31,6 +31,7 @@ fn told(
         server,
         usable,
         check_is_logged: false,
+        interface: Interface::Cli,
     };
     changed(&before, event, check)
         .into_iter()
@@ -225,6 +226,7 @@ fn every_step_of_the_counter() {
             server,
             usable: left(1, 0),
             check_is_logged: true,
+            interface: Interface::Cli,
         };
         health_check(event, report, passed).text
     };
@@ -271,6 +273,7 @@ fn fault_29_events_of_servers_have_fields() {
         server: &server,
         usable: left(2, 1),
         check_is_logged: false,
+        interface: Interface::Cli,
     };
     let [down] = changed(&before, event, Some(&refused()))
         .try_into()
@@ -308,6 +311,7 @@ fn fault_29_maintenance_by_an_operator_is_planned() {
         server: &server,
         usable: left(0, 0),
         check_is_logged: false,
+        interface: Interface::Cli,
     };
     let [line] = changed(&before, event, None).try_into().unwrap();
     assert_eq!((line.severity, line.planned), (Severity::Alert, true));
@@ -327,6 +331,7 @@ fn fault_49_the_reason_of_a_logged_check_is_not_repeated() {
         server: &server,
         usable: left(2, 0),
         check_is_logged: true,
+        interface: Interface::Cli,
     };
     let lines = changed(&before, event, Some(&refused()));
     assert_eq!(

@@ -17,6 +17,8 @@ pub(super) struct Cell {
     pub(super) centred: bool,
     /// In italics.
     pub(super) italic: bool,
+    /// The server that its check box is for; empty: it has none.
+    pub(super) checkbox: String,
     /// Target of the link; empty: no link.
     pub(super) link: String,
     /// It is the status, which stays visible when the table is wider than the window.
@@ -33,6 +35,7 @@ impl Cell {
             span: 1,
             centred: false,
             italic: false,
+            checkbox: String::new(),
             link: String::new(),
             status: false,
         }

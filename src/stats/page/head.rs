@@ -1,6 +1,7 @@
 //! The head of the page: the process, the legend, and links to other views.
 
 use super::render;
+use super::result::{ActionResult, Message};
 use super::text::{age, bit_rate};
 use crate::live::{LastReload, ReloadEnd};
 use crate::state::{OperState, Server, Snapshot};
@@ -39,9 +40,29 @@ pub struct View {
     pub show_node: bool,
     /// Show addresses, ids and algorithms in tooltips.
     pub legends: bool,
+    /// Whoever asks may change servers.
+    pub admin: bool,
+    /// The result of an action, to be shown.
+    pub result: Option<ActionResult>,
 }
 
 impl View {
+    /// Whether servers have check boxes. Not on a page that refreshes itself, because that would clear them.
+    pub fn has_checkboxes(&self) -> bool {
+        self.admin && !self.refreshing
+    }
+
+    /// The URL of this view that shows the result of an action.
+    pub fn with_result(&self, result: ActionResult) -> String {
+        self.link(&format!(";st={}", result.code()))
+    }
+
+    /// The URL of this view with check boxes, if this one has none.
+    pub(super) fn changing(&self) -> Option<String> {
+        let link = || self.with(|view| view.refreshing = false).link("");
+        (self.admin && self.refreshing).then(link)
+    }
+
     /// The URL of this view, with `format` after the configured one.
     pub(super) fn link(&self, format: &str) -> String {
         let mut link = format!("{}{format}", self.uri);
@@ -146,6 +167,8 @@ struct Head<'a> {
     scope: &'a str,
     filter: &'a Filter,
     refreshing: bool,
+    admin: bool,
+    message: Option<Message>,
 }
 
 /// A process before this one that still has sessions.
@@ -206,6 +229,8 @@ pub(super) fn write(text: &mut String, facts: &Facts<'_>, view: &View) {
         scope: view.filter.scope.as_deref().unwrap_or_default(),
         filter: &view.filter,
         refreshing: view.refreshing,
+        admin: view.admin,
+        message: view.result.map(ActionResult::message),
     };
     render(text, &head);
 }

@@ -5,10 +5,12 @@
 
 mod cells;
 mod head;
+mod result;
 mod row;
 mod text;
 
 pub use head::View;
+pub use result::ActionResult;
 pub use text::age;
 
 use super::info::Facts;
@@ -24,8 +26,7 @@ use std::time::Instant;
 
 /// A chunk ends after this many bytes, at the end of a row.
 const CHUNK: usize = 16 * 1024;
-/// The end of a table, and the end of the page.
-const TABLE_END: &str = "</tbody></table></section>\n";
+/// The end of the page, and what it says when it shows no table.
 const NO_PROBLEMS: &str = "<p>No problems: every server that is checked is up.</p>\n";
 const PAGE_END: &str = "</div></body></html>\n";
 
@@ -39,6 +40,10 @@ pub struct Page {
     now: Instant,
     view: View,
     progress: Progress,
+    /// The backend of the table that is being written, once a server of it is.
+    backend: Option<Arc<str>>,
+    /// The page with check boxes, if this one has none and there may be some.
+    changing: Option<String>,
 }
 
 /// How much of the page is written.
@@ -52,6 +57,19 @@ enum Progress {
     End,
 }
 
+/// The actions of the form and their texts, HAProxy's but those for agents, which servers of rlb do not have.
+const ACTIONS: [(&str, &str); 9] = [
+    ("ready", "Set state to READY"),
+    ("drain", "Set state to DRAIN"),
+    ("maint", "Set state to MAINT"),
+    ("dhlth", "Health: disable checks"),
+    ("ehlth", "Health: enable checks"),
+    ("hrunn", "Health: force UP"),
+    ("hnolb", "Health: force NOLB"),
+    ("hdown", "Health: force DOWN"),
+    ("shutdown", "Kill Sessions"),
+];
+
 impl Page {
     /// The page of `snapshot` as of `now`, for `view`.
     pub fn new(
@@ -64,6 +82,8 @@ impl Page {
         let rows = Rows::new(Arc::clone(&snapshot), Arc::clone(&requests), now);
         Self {
             rows: rows.filtered(view.filter.clone()),
+            changing: view.changing(),
+            backend: None,
             snapshot,
             process,
             requests,
@@ -92,7 +112,7 @@ impl Page {
         while text.len() < CHUNK {
             let Some(row) = self.rows.next() else {
                 if let Progress::Inside(_) = self.progress {
-                    text.push_str(TABLE_END);
+                    end_table(&mut text, &self.view, (&mut self.backend, &self.changing));
                 } else if self.view.filter.problems {
                     text.push_str(NO_PROBLEMS);
                 }
@@ -100,41 +120,64 @@ impl Page {
                 self.progress = Progress::End;
                 break;
             };
-            let legends = self.view.legends;
-            self.progress = section(&mut text, &row, self.progress, legends);
-            render(&mut text, &row::of(&row, legends));
+            let id = row.ids().0;
+            if self.progress != Progress::Inside(id) {
+                if let Progress::Inside(_) = self.progress {
+                    end_table(&mut text, &self.view, (&mut self.backend, &self.changing));
+                }
+                begin_table(&mut text, &row, &self.view);
+                self.progress = Progress::Inside(id);
+            }
+            if let Object::Server(backend, _) = row.object
+                && self.view.admin
+                && self.backend.is_none()
+            {
+                self.backend = Some(Arc::clone(&backend.spec.name));
+            }
+            let (legends, checkboxes) = (self.view.legends, self.view.has_checkboxes());
+            render(&mut text, &row::of(&row, legends, checkboxes));
         }
         text
     }
 }
 
-/// Ends the table before and begins that of `row`, unless both rows are in the same table.
-fn section(text: &mut String, row: &Row<'_>, progress: Progress, legends: bool) -> Progress {
+/// Begins the table of `row`.
+fn begin_table(text: &mut String, row: &Row<'_>, view: &View) {
     let id = row.ids().0;
-    if progress == Progress::Inside(id) {
-        return progress;
-    }
-    if let Progress::Inside(_) = progress {
-        text.push_str(TABLE_END);
-    }
     let mode = if row.is_http() { "http" } else { "tcp" };
     let side = match row.object {
         Object::Frontend(_) | Object::StatsFrontend(_) => "frontend",
         Object::Backend(_) | Object::StatsBackend(_) | Object::Server(..) => "backend",
     };
-    let tips = if legends {
+    let tips = if view.legends {
         format!("{side}, mode: {mode}, id: {id}")
     } else {
         String::new()
     };
-    render(
-        text,
-        &Section {
-            name: row.proxy(),
-            tips,
-        },
-    );
-    Progress::Inside(id)
+    let section = Section {
+        name: row.proxy(),
+        tips,
+        form: view.has_checkboxes(),
+    };
+    render(text, &section);
+}
+
+/// Ends a table, in which servers of `backend` are, if any. They have check boxes, or the link leads to a page on which
+/// they have.
+fn end_table(
+    text: &mut String,
+    view: &View,
+    (backend, changing): (&mut Option<Arc<str>>, &Option<String>),
+) {
+    let backend = backend.take();
+    let link = backend.as_ref().zip(changing.as_ref());
+    let end = TableEnd {
+        form: view.has_checkboxes(),
+        link: link.map(|(backend, link)| format!("{link}#{backend}")),
+        backend: backend.as_deref().filter(|_| view.has_checkboxes()),
+        actions: &ACTIONS,
+    };
+    render(text, &end);
 }
 
 /// The start of a table.
@@ -143,6 +186,19 @@ fn section(text: &mut String, row: &Row<'_>, progress: Progress, legends: bool) 
 struct Section<'a> {
     name: &'a str,
     tips: String,
+    form: bool,
+}
+
+/// The end of a table.
+#[derive(Template)]
+#[template(path = "stats/table_end.html")]
+struct TableEnd<'a> {
+    form: bool,
+    /// With check boxes: the backend of the form.
+    backend: Option<&'a str>,
+    /// Without: where they are.
+    link: Option<String>,
+    actions: &'a [(&'a str, &'a str)],
 }
 
 /// A row of a table.

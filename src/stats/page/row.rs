@@ -7,8 +7,8 @@ use crate::state::{Backend, Endpoint, OperState, Server};
 use crate::stats::row::{Object, Row};
 use std::fmt::Write;
 
-/// The row, with addresses and ids in tooltips if `legends`.
-pub(super) fn of(row: &Row<'_>, legends: bool) -> RowText {
+/// The row: with addresses and ids in tooltips if `legends`, and with the check box of a server if `checkboxes`.
+pub(super) fn of(row: &Row<'_>, legends: bool, checkboxes: bool) -> RowText {
     let (class, label, cells) = match row.object {
         Object::Server(_, server) => (
             class(server),
@@ -24,6 +24,9 @@ pub(super) fn of(row: &Row<'_>, legends: bool) -> RowText {
     let mut cells = cells;
     if let Some(name) = cells.first_mut() {
         name.link = format!("#{id}");
+        if checkboxes && row.server().is_some() {
+            row.service().clone_into(&mut name.checkbox);
+        }
     }
     RowText { class, id, cells }
 }

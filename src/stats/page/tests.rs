@@ -545,3 +545,123 @@ fn fault_31_states_can_be_told_apart_in_light_and_in_dark() {
         }
     }
 }
+
+#[test]
+fn a_page_that_may_be_changed_has_a_form_for_each_backend() {
+    let admin = |view: View| View {
+        admin: true,
+        ..view
+    };
+    let text = whole(seed(2), admin(View::default()));
+    for part in [
+        "<form method=\"post\"><table class=\"rows\">",
+        "<input type=\"checkbox\" name=\"s\" value=\"node2\" aria-label=\"node2\"> <a href=\"#postgres/node2\">node2</a>",
+        "<option value=\"maint\">Set state to MAINT</option>",
+        "<input type=\"hidden\" name=\"b\" value=\"postgres\"> <input type=\"submit\" value=\"Apply\">",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert_eq!(
+        text.matches("type=\"checkbox\"").count(),
+        2,
+        "servers alone"
+    );
+    assert_eq!(text.matches("<select").count(), 1, "not for the statistics");
+    assert_eq!(
+        text.matches("<form").count(),
+        text.matches("</form>").count()
+    );
+    assert_eq!(row(&text, "postgres/node1").1[0], " node1");
+    // A refresh would clear the check boxes.
+    let refreshing = View {
+        refreshable: true,
+        refreshing: true,
+        ..View::default()
+    };
+    let text = whole(seed(2), admin(refreshing.clone()));
+    assert!(!text.contains("checkbox") && !text.contains("method=\"post\""));
+    let link = "<a href=\"/;norefresh#postgres\">Change servers</a>";
+    assert_eq!(text.matches(link).count(), 1, "{text}");
+    let stopped = View {
+        refreshing: false,
+        ..refreshing.clone()
+    };
+    assert!(whole(seed(2), admin(stopped)).contains("checkbox"));
+    for view in [View::default(), refreshing] {
+        let text = whole(seed(2), view);
+        assert!(!text.contains("checkbox") && !text.contains("Change servers"));
+    }
+    // Servers that are not shown cannot be changed.
+    let healthy = View {
+        filter: Filter {
+            problems: true,
+            ..Filter::default()
+        },
+        ..View::default()
+    };
+    let all_up = one(|_| {}, fail(0));
+    assert!(!whole(all_up, admin(healthy)).contains("<select"));
+}
+
+#[test]
+fn a_result_is_told_with_haproxys_words_until_it_is_removed() {
+    for (code, class, words) in [
+        ("DONE", "active_up", "Action processed successfully."),
+        ("NONE", "active_going_down", "Nothing has changed."),
+        (
+            "PART",
+            "active_going_down",
+            "Action partially processed.<br>Some server names are probably unknown or ambiguous (duplicated \
+             names in the backend).",
+        ),
+        (
+            "ERRP",
+            "active_down",
+            "Action not processed because of invalid parameters.<ul><li>The action is maybe unknown.</li>",
+        ),
+        (
+            "EXCD",
+            "active_down",
+            "Action not processed : the buffer couldn&#39;t store all the data.<br>You should retry with less \
+             servers at a time.",
+        ),
+        ("DENY", "active_down", "Action denied."),
+        (
+            "IVAL",
+            "active_down",
+            "Invalid requests (unsupported method or chunked encoded request).",
+        ),
+        ("UNKN", "active_no_check", "Unexpected result."),
+    ] {
+        let view = View {
+            result: ActionResult::parse(code),
+            filter: Filter {
+                up: true,
+                ..Filter::default()
+            },
+            ..View::default()
+        };
+        let text = whole(seed(1), view);
+        let start = format!(
+            "<div class=\"message {class}\"><a href=\"/;up\" title=\"Remove this message\">[X]</a> {words}"
+        );
+        assert!(text.contains(&start), "{start}\n{text}");
+    }
+    assert!(!whole(seed(1), View::default()).contains("message active"));
+}
+
+#[test]
+fn a_result_leads_to_the_same_view() {
+    let view = View {
+        uri: "/haproxy?stats".into(),
+        refreshable: true,
+        filter: Filter {
+            up: true,
+            scope: Some("a b".into()),
+            ..Filter::default()
+        },
+        ..View::default()
+    };
+    let location = view.with_result(ActionResult::Part);
+    assert_eq!(location, "/haproxy?stats;st=PART;up;norefresh;scope=a%20b");
+}

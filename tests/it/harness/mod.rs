@@ -18,3 +18,4 @@ pub(crate) mod rlb;
 pub(crate) mod runtime;
 pub(crate) mod syslog;
 pub(crate) mod terminal;
+pub(crate) mod webdriver;

@@ -1,5 +1,7 @@
 //! The stats listener over real sockets.
 
+mod actions;
+
 use super::*;
 use crate::stats::test_snapshot::{config, snapshot};
 use crate::worker::ListenerId;
@@ -135,8 +137,18 @@ fn pages_and_statuses() {
         &running,
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
     );
-    assert!(refused.starts_with("HTTP/1.1 405 "), "{refused}");
-    assert!(refused.contains("allow: GET, HEAD\r\n"), "{refused}");
+    assert!(refused.starts_with("HTTP/1.1 303 "), "{refused}");
+    assert!(refused.contains("location: /;st=DENY\r\n"), "{refused}");
+    for head in ["PUT /", "POST /healthz", "POST /metrics"] {
+        let refused = ask(
+            &running,
+            &format!(
+                "{head} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            ),
+        );
+        assert!(refused.starts_with("HTTP/1.1 405 "), "{refused}");
+        assert!(refused.contains("allow: GET, HEAD\r\n"), "{refused}");
+    }
     assert!(running.handle.stop(LONG));
 }
 
@@ -281,7 +293,7 @@ fn fault_42_bytes_after_the_last_request_do_not_destroy_its_answer() {
     let body = "x".repeat(100_000);
     for _ in 0..20 {
         let request = format!(
-            "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            "POST /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
         let answer = ask_and_half_close(&running, &request);
