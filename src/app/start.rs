@@ -6,6 +6,7 @@
 use super::{Error, system};
 use crate::config::Diagnostic;
 use crate::log::events::EventLog;
+use crate::sys::identity::Identity;
 use crate::sys::launcher::Launcher;
 use crate::sys::replaced::ReplacedProcesses;
 use std::fmt::Write as _;
@@ -43,6 +44,8 @@ pub struct Start {
     pub launcher: Option<(Launcher, EventLog)>,
     /// What `show startup-logs` answers.
     pub startup_logs: String,
+    /// Whom the process becomes when it serves.
+    pub identity: Option<Identity>,
 }
 
 /// What `show startup-logs` answers, in HAProxy's form: the program, and the warnings about the configuration.
@@ -85,8 +88,12 @@ impl Start {
         }
     }
 
-    /// Tells the old processes and the one that waits that this process serves.
-    pub(super) fn tell(self) {
+    /// Tells the old processes and the one that waits that this process serves. Then it gives up root, if it is to: old
+    /// processes may be root's, and reloads come afterwards.
+    ///
+    /// # Errors
+    /// When it cannot give up root; none is expected after [`Identity::may_take`].
+    pub(super) fn tell(self) -> Result<(), Error> {
         // The table of sockets was the other owner.
         if let Some(old) = self.old.and_then(Rc::into_inner) {
             old.finish();
@@ -97,6 +104,8 @@ impl Start {
                 tracing::warn!(%error, "standard output and error stay open");
             }
         }
+        let taken = self.identity.map_or(Ok(()), Identity::take);
+        taken.map_err(system("cannot give up root"))
     }
 }
 

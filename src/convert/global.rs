@@ -52,6 +52,10 @@ pub struct ProcessWords {
     pub quiet: bool,
     /// `zero-warning`: a warning is an error.
     pub zero_warning: bool,
+    /// The first of `user` and `uid`, a name or a number.
+    pub user: Option<String>,
+    /// The first of `group` and `gid`.
+    pub group: Option<String>,
 }
 
 impl ProcessWords {
@@ -62,6 +66,14 @@ impl ProcessWords {
             "pidfile" => self.pid_file = Some(statement.word(1).to_owned()),
             "quiet" => self.quiet = true,
             "zero-warning" => self.zero_warning = true,
+            "user" | "uid" => drop(
+                self.user
+                    .get_or_insert_with(|| statement.word(1).to_owned()),
+            ),
+            "group" | "gid" => drop(
+                self.group
+                    .get_or_insert_with(|| statement.word(1).to_owned()),
+            ),
             _ => {}
         }
     }

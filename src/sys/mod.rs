@@ -5,6 +5,7 @@ pub mod accept;
 pub mod channel;
 pub mod getsocks;
 pub mod haproxy_master;
+pub mod identity;
 pub mod launcher;
 pub mod limits;
 pub mod listen_fds;

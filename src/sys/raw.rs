@@ -329,6 +329,41 @@ pub fn unblock_signals() {
     }
 }
 
+/// Leaves this process without supplementary groups, all of its threads.
+///
+/// # Errors
+/// `EPERM` without `CAP_SETGID`.
+pub fn clear_groups() -> io::Result<()> {
+    // SAFETY: with a count of 0 the list is not read.
+    done(unsafe { libc::setgroups(0, std::ptr::null()) })
+}
+
+/// Sets the group of this process, of all of its threads.
+///
+/// # Errors
+/// `EPERM` without `CAP_SETGID`.
+pub fn set_group(group: libc::gid_t) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    done(unsafe { libc::setgid(group) })
+}
+
+/// Sets the user of this process, of all of its threads.
+///
+/// # Errors
+/// `EPERM` without `CAP_SETUID`.
+pub fn set_user(user: libc::uid_t) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    done(unsafe { libc::setuid(user) })
+}
+
+fn done(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Ends this process by a signal, as if the program did not handle it. Returns only where the kernel does not end it so:
 /// the first process of a pid namespace, and a signal that is blocked.
 pub fn end_by(signal: rustix::process::Signal) {

@@ -18,6 +18,7 @@ mod files;
 mod haproxy_files;
 mod haproxy_name;
 mod haproxy_sockets;
+mod haproxy_user;
 mod harness;
 mod image;
 mod kernel;

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod messages;
+mod old_processes;
 mod version;
 
 use super::limits;
@@ -14,20 +15,16 @@ use crate::config::{Limits, Load};
 use crate::control::handover::{self, Predecessor, Program};
 use crate::convert::{self, Conversion, Converted, HaproxyFiles, Input, NoListener, ProcessWords};
 use crate::log::events::{self, EventFormat};
-use crate::sys::haproxy_master::HaproxyMaster;
+use crate::sys::identity::Identity;
 use crate::sys::launcher::{self, Launcher};
-use crate::sys::limits::raise_nofile;
-use crate::sys::replaced::{ReplacedProcesses, listener_of};
-use crate::sys::socket::unix_address;
-use crate::sys::{getsocks, raw};
+use crate::sys::{raw, users};
 use arguments::{Arguments, Refused, Request};
 use messages::Messages;
-use rustix::process::Signal;
-use socket2::Socket;
+use rustix::process::{Signal, geteuid};
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
@@ -134,7 +131,7 @@ impl StartedBy {
     }
 }
 
-fn or_alert<T>(messages: &Messages, what: &str, done: std::io::Result<T>) -> Result<T, Told> {
+fn or_alert<T>(messages: &Messages, what: &str, done: io::Result<T>) -> Result<T, Told> {
     done.map_err(|error| {
         messages.alert(&format!("[haproxy.main()] {what}: {error}"));
         Told
@@ -237,6 +234,10 @@ fn checked(arguments: &Arguments, messages: &Messages) -> Result<Checked, Told> 
         messages.alert("config : Fatal errors found in configuration.");
         return Err(Told);
     }
+    if identity_of(&process, messages).is_err() {
+        messages.alert("config : Fatal errors found in configuration.");
+        return Err(Told);
+    }
     if messages.warned() && (arguments.zero_warning || process.zero_warning) {
         let text = "config : Some warnings were found and 'zero-warning' is set. Aborting.";
         messages.alert(text);
@@ -293,47 +294,6 @@ impl Arguments {
         })
     }
 
-    /// The processes to take over from.
-    fn old_processes(&self, messages: &Messages) -> Result<Option<Rc<ReplacedProcesses>>, Told> {
-        let signal = if self.terminate {
-            Signal::TERM
-        } else {
-            Signal::USR1
-        };
-        let master = HaproxyMaster::of_this_process();
-        let sockets = self.sockets_of.as_deref();
-        // HAProxy's word for no socket.
-        let sockets = sockets.filter(|path| *path != Path::new("/dev/null"));
-        let sockets = sockets.map_or(Ok(SocketsOf::Duplicated), |path| {
-            // They may be more than the soft limit allows. A start that cannot raise it fails later, with the reason.
-            let _ = raise_nofile();
-            SocketsOf::listener(path, &master).ok_or(path)
-        });
-        let sockets = match sockets {
-            Ok(sockets) => sockets,
-            Err(path) => {
-                messages.alert("Failed to get the sockets from the old process!");
-                // HAProxy's master goes on without them, too.
-                if !self.master_worker {
-                    return Err(Told);
-                }
-                tracing::error!(path = %path.display(), "no sockets: new ones are opened");
-                SocketsOf::Duplicated
-            }
-        };
-        let (others, given) = match sockets {
-            SocketsOf::Duplicated => (vec![], None),
-            SocketsOf::Process(pid) => (vec![pid], None),
-            SocketsOf::Given(sockets, pid) => (pid.into_iter().collect(), Some(sockets)),
-        };
-        let old = match &self.old[..] {
-            [] => ReplacedProcesses::new(&others, None),
-            pids => ReplacedProcesses::new(pids, Some(signal)),
-        };
-        let none = old.is_empty() && given.is_none();
-        Ok((!none).then(|| Rc::new(old.with(master, given))))
-    }
-
     fn level(&self) -> LevelFilter {
         if self.debug {
             LevelFilter::DEBUG
@@ -341,31 +301,6 @@ impl Arguments {
             LevelFilter::WARN
         } else {
             LevelFilter::INFO
-        }
-    }
-}
-
-/// Where the sockets of the old processes come from.
-enum SocketsOf {
-    /// They are duplicated.
-    Duplicated,
-    /// Those of this process are: it does not give them.
-    Process(i32),
-    /// They were given by this process, if it can be seen.
-    Given(Vec<Socket>, Option<i32>),
-}
-
-impl SocketsOf {
-    /// Those of whoever listens at the path of `-x`.
-    fn listener(path: &Path, master: &HaproxyMaster) -> Option<Self> {
-        if let Some(pair) = master.pair(&path.to_string_lossy()) {
-            return Some(Self::Given(getsocks::take_by_pair(pair).ok()?, None));
-        }
-        let pid = listener_of(path).map(|pid| pid.as_raw_nonzero().get());
-        match getsocks::take(&unix_address(path).ok()?) {
-            Ok(sockets) => Some(Self::Given(sockets, pid)),
-            // It may be without `expose-fd listeners`.
-            Err(_) => pid.map(Self::Process),
         }
     }
 }
@@ -398,7 +333,7 @@ fn serve(
     let log = or_alert(
         &messages,
         "cannot write events",
-        log.map_err(std::io::Error::other),
+        log.map_err(io::Error::other),
     )?;
     let daemon = checked.daemon(arguments);
     let Checked {
@@ -411,6 +346,7 @@ fn serve(
     let Ok((config, warnings)) = load.loaded else {
         return Err(Told);
     };
+    let identity = identity(&process, &messages)?;
     let startup_logs = app::startup_logs(&program.path, &warnings);
     let reloads = arguments.master_worker || process.master_worker;
     let pid_file = arguments.pid_file.clone();
@@ -432,6 +368,7 @@ fn serve(
             pid_file: pid_file.filter(|_| daemon || reloads),
             launcher: launcher.map(|launcher| (launcher, log.clone())),
             startup_logs,
+            identity,
         },
     };
     let ended = app::run(options);
@@ -444,6 +381,33 @@ fn serve(
         tell_failure(&error, &messages);
         Told
     })
+}
+
+/// Whom a process that was started as root is to become, which it must be able to.
+fn identity(process: &ProcessWords, messages: &Messages) -> Result<Option<Identity>, Told> {
+    let identity = identity_of(process, messages)?;
+    if let Some(identity) = identity {
+        let what = "Cannot set the user and the group of `global`";
+        or_alert(messages, what, identity.may_take())?;
+    }
+    Ok(identity)
+}
+
+/// Whom a process that was started as root is to become. Names have to exist only then.
+fn identity_of(process: &ProcessWords, messages: &Messages) -> Result<Option<Identity>, Told> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let find = |what: &str, text: Option<&String>, find: fn(&str) -> io::Result<u32>| {
+        let number = text.map(|text| find(text)).transpose();
+        number.map_err(|error| {
+            messages.alert(&format!("config : cannot find {what} id for {error}"));
+            Told
+        })
+    };
+    let user = find("user", process.user.as_ref(), users::user)?;
+    let group = find("group", process.group.as_ref(), users::group)?;
+    Ok(Identity::to_take(user, group))
 }
 
 /// Ends the process as HAProxy ends: without `-W` by the signal that has ended it at once, so that this does not

@@ -104,13 +104,13 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Global,
         NotNeeded,
-        "the service manager sets the user: see its unit file",
+        "it holds under the name `haproxy`; otherwise the service manager sets the user: see its unit file",
         &["user", "uid"],
     ),
     words(
         Global,
         NotNeeded,
-        "the service manager sets the group: see its unit file",
+        "it holds under the name `haproxy`; otherwise the service manager sets the group: see its unit file",
         &["group", "gid"],
     ),
     words(

@@ -1,0 +1,102 @@
+//! Giving up the user root: a process that was started as root becomes another user once its sockets are open, and keeps
+//! one right, to listen on ports below 1024, so that reloads go on working.
+//!
+//! Control thread, once, when the process serves. The C library changes the user of all threads. The right belongs to the
+//! calling thread and to those that it starts from then on; those that run already lose all. Processes that it starts
+//! have it too (ambient capabilities), as the new process of an upgrade.
+
+use super::raw;
+use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, configure_capability_in_ambient_set,
+    set_capabilities, set_keep_capabilities,
+};
+use std::io;
+
+/// What is kept.
+const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
+
+/// The user and the group that a process is to run as; `None`: as it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    user: Option<u32>,
+    group: Option<u32>,
+}
+
+impl Identity {
+    /// Of a process that runs as root; `None`: it does not, or is to go on as root. 0 is as if it was not there, as in
+    /// HAProxy.
+    pub fn to_take(user: Option<u32>, group: Option<u32>) -> Option<Self> {
+        let [user, group] = [user, group].map(|number| number.filter(|number| *number != 0));
+        let changes = user.is_some() || group.is_some();
+        (changes && geteuid().is_root()).then_some(Self { user, group })
+    }
+
+    /// Whether this process may take it.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, in a container without the right.
+    pub fn may_take(self) -> io::Result<()> {
+        let needed = [
+            self.user.map(|_| CapabilitySet::SETUID),
+            self.group.map(|_| CapabilitySet::SETGID),
+        ];
+        let needed: CapabilitySet = needed.into_iter().flatten().collect();
+        if capabilities(None)?.effective.contains(needed) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+    }
+
+    /// Takes it.
+    ///
+    /// # Errors
+    /// Those of the calls; none is expected after [`Self::may_take`].
+    pub fn take(self) -> io::Result<()> {
+        let kept = capabilities(None)?.permitted & KEPT;
+        if let Some(group) = self.group {
+            raw::clear_groups()?;
+            raw::set_group(group)?;
+        }
+        if let Some(user) = self.user {
+            set_keep_capabilities(true)?;
+            raw::set_user(user)?;
+            set_capabilities(
+                None,
+                CapabilitySets {
+                    effective: kept,
+                    permitted: kept,
+                    inheritable: kept,
+                },
+            )?;
+            set_keep_capabilities(false)?;
+            // Neither is needed to serve.
+            if !kept.is_empty() && configure_capability_in_ambient_set(kept, true).is_err() {
+                tracing::warn!("after an upgrade no ports below 1024 can be opened");
+            }
+            // Otherwise its own files in /proc are root's.
+            let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
+        }
+        tracing::info!(
+            user = self.user,
+            group = self.group,
+            "root privileges given up"
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_nothing_to_become() {
+        assert_eq!(Identity::to_take(None, None), None);
+        assert_eq!(Identity::to_take(Some(0), Some(0)), None);
+        let identity = Identity::to_take(Some(65534), Some(0));
+        assert_eq!(identity.is_some(), geteuid().is_root());
+        assert!(identity.is_none_or(|identity| identity.group.is_none()));
+    }
+}

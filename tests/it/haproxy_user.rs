@@ -1,0 +1,177 @@
+//! `user` and `group` of a haproxy.cfg under the name `haproxy`: the process gives up root. Needs root.
+
+use crate::haproxy_name::pid_at;
+use crate::harness::client::{connect, echo};
+use crate::harness::eventually::eventually_true;
+use crate::harness::needs;
+use crate::harness::netns::Netns;
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::process::Process;
+use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const WITHIN: Duration = Duration::from_secs(10);
+/// `nobody` and `nogroup`, which every Debian has.
+const NOBODY: &str = "65534";
+/// `CAP_NET_BIND_SERVICE`, as a mask.
+const BIND_LOW_PORTS: &str = "0000000000000400";
+
+fn config(socket: &Path, server: SocketAddr, words: &str, ports: &[u16]) -> String {
+    let binds: Vec<String> = ports
+        .iter()
+        .map(|port| format!("  bind 127.0.0.1:{port}\n"))
+        .collect();
+    format!(
+        "global\n{words}  stats socket {} level admin\ndefaults\n  mode tcp\n  timeout connect 2s\n  \
+         timeout client 1m\n  timeout server 1m\nlisten fe\n{}  server s0 {server}\n",
+        socket.display(),
+        binds.concat()
+    )
+}
+
+/// A field of the status of a thread, its words separated by single blanks.
+fn field(status: &str, name: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let words: Vec<&str> = line.expect("the field").split_whitespace().collect();
+    words.join(" ")
+}
+
+/// Every thread has given up root, and the first has kept the right to listen on low ports.
+#[track_caller]
+fn is_nobody(pid: i32) {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
+    for task in tasks {
+        let path = task.expect("a thread").path();
+        let Ok(status) = fs::read_to_string(path.join("status")) else {
+            // It has ended.
+            continue;
+        };
+        let same = [NOBODY; 4].join(" ");
+        assert_eq!(field(&status, "Uid:"), same, "{status}");
+        assert_eq!(field(&status, "Gid:"), same, "{status}");
+        assert_eq!(field(&status, "Groups:"), "", "{status}");
+        let allowed = field(&status, "CapPrm:");
+        let is_first = path.ends_with(pid.to_string());
+        let none = !is_first && allowed == "0000000000000000";
+        assert!(none || allowed == BIND_LOW_PORTS, "{status}");
+    }
+}
+
+/// A folder that everybody can read, with the program and its file, in a network namespace.
+struct Setup {
+    netns: Netns,
+    peer: Peer,
+    folder: TempDir,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let netns = Netns::loopback();
+        let peer = netns.enter(|| Peer::start(Behaviour::Echo));
+        let folder = tempfile::tempdir().expect("a folder");
+        let readable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder.path(), readable).expect("set");
+        // The program may be where only root can read.
+        fs::copy(PROGRAM, folder.path().join("haproxy")).expect("copied");
+        Self {
+            netns,
+            peer,
+            folder,
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("rt.sock")
+    }
+
+    /// Writes the file, with these words of `global`.
+    fn write(&self, words: &str, ports: &[u16]) {
+        let text = config(&self.socket(), self.peer.address(), words, ports);
+        fs::write(self.folder.path().join("haproxy.cfg"), text).expect("written");
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(self.folder.path().join("haproxy"));
+        command.current_dir(self.folder.path()).args(words);
+        command.env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    #[track_caller]
+    fn served(&self, port: u16) {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        self.netns.enter(|| {
+            eventually_true(WITHIN, "the port", || TcpStream::connect(address).is_ok());
+            echo(&mut connect(address), b"here");
+        });
+    }
+}
+
+#[test]
+fn a_user_that_does_not_exist_is_refused() {
+    if !needs::root() {
+        return;
+    }
+    let setup = Setup::new();
+    setup.write("  user nobody-is-called-this\n", &[81]);
+    for mode in ["-c", "-db"] {
+        let refused = setup.command(&[mode, "-f", "haproxy.cfg"]).output();
+        let refused = refused.expect("it starts");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert!(said.contains("cannot find user id for"), "{said}");
+    }
+}
+
+/// The process stayed root, where HAProxy does not. Reloads open low ports afterwards, in the process after an upgrade
+/// too.
+#[test]
+fn root_is_given_up_and_reloads_go_on_opening_low_ports() {
+    if !needs::root() {
+        return;
+    }
+    let setup = Setup::new();
+    let words = "  user nobody\n  group nogroup\n";
+    setup.write(words, &[81]);
+    let run = setup.command(&["-W", "-db", "-f", "haproxy.cfg", "-p", "pid"]);
+    let mut process = Process::start(run, Some(&setup.netns), false);
+    process.stderr.wait_for("ready version=");
+    let first = process.id().cast_signed();
+    is_nobody(first);
+    let pid = fs::read_to_string(setup.folder.path().join("pid"));
+    assert_eq!(pid.ok(), Some(format!("{first}\n")));
+    setup.served(81);
+    setup.write(words, &[81, 82]);
+    process.signal(Signal::SIGUSR2);
+    setup.served(82);
+    is_nobody(first);
+
+    let socket = setup.socket();
+    let upgraded = Command::new(PROGRAM)
+        .args(["upgrade", "--socket"])
+        .arg(&socket)
+        .output();
+    let upgraded = upgraded.expect("it starts");
+    assert!(upgraded.status.success(), "{upgraded:?}");
+    eventually_true(WITHIN, "answers of the new process", || {
+        pid_at(&socket).is_some_and(|pid| pid != first)
+    });
+    let next = pid_at(&socket).expect("it answers");
+    is_nobody(next);
+    setup.write(words, &[81, 82, 83]);
+    kill(Pid::from_raw(next), Signal::SIGUSR2).expect("it lives");
+    setup.served(83);
+    kill(Pid::from_raw(next), Signal::SIGTERM).expect("it lives");
+    process.wait(STOP_WITHIN);
+    eventually_true(STOP_WITHIN, "the end of the new process", || {
+        pid_at(&socket).is_none()
+    });
+}
