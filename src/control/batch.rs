@@ -16,6 +16,7 @@ use crate::state::{
     FrontendState, Interface, OperState, RuntimeChange, Server, ServerStatus, Snapshot,
     SnapshotBuilder, overrides,
 };
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +30,8 @@ pub(super) struct Batch<'a> {
     now: Instant,
     /// Where the operator's change that is being made was asked for.
     interface: Interface,
+    /// Backends of which the sessions of backup servers are to end because a primary came up.
+    backups_end: BTreeSet<BackendId>,
     outcome: Outcome,
 }
 
@@ -71,12 +74,20 @@ impl<'a> Batch<'a> {
             token,
             now,
             interface: Interface::Cli,
+            backups_end: BTreeSet::new(),
             outcome: Outcome::default(),
         }
     }
 
     /// The new snapshot, if anything has changed, and what is to be done once it is published.
     pub(super) fn finish(mut self) -> (Option<Snapshot>, Outcome) {
+        for backend in &self.backups_end {
+            let servers = self.builder.servers(*backend).iter();
+            let backups = servers.filter(|server| server.spec.backup);
+            self.outcome
+                .up
+                .extend(backups.map(|server| server.live.uid));
+        }
         self.outcome.backends_changed = self.builder.backends_changed();
         (self.builder.finish(), self.outcome)
     }
@@ -411,22 +422,12 @@ impl<'a> Batch<'a> {
         }
         let turned = self.builder.replace(at.backend, at.index, server, self.now);
         if before.oper != after.oper && usable && shutdown_up {
-            self.end_backups(at.backend);
+            self.backups_end.insert(at.backend);
         }
         self.log_change(at, before, check);
         if turned == BackendChange::Down {
             self.backend_down(at.backend);
         }
-    }
-
-    fn end_backups(&mut self, backend: BackendId) {
-        let backups = self
-            .builder
-            .servers(backend)
-            .iter()
-            .filter(|server| server.spec.backup)
-            .map(|server| server.live.uid);
-        self.outcome.up.extend(backups);
     }
 
     fn backend_down(&mut self, id: BackendId) {

@@ -113,13 +113,14 @@ impl Control {
 
     /// Backends that have lost their last server by the reload.
     fn tell_of_backends(&self, base: &Snapshot, next: &Snapshot) {
+        let frontends = next.frontends.iter().flatten();
+        let frontends: HashSet<u32> = frontends.map(|one| one.spec.id).collect();
         for backend in next.backends.iter().flatten() {
             let was_up = base.backend(backend.id).is_none_or(|was| was.status.up);
             if was_up && !backend.status.up {
                 let traffic = backend.live.traffic.mine(&self.parts.token);
                 traffic.chkdown.add(1);
-                let mut frontends = next.frontends.iter().flatten();
-                let listen = frontends.any(|one| one.spec.id == backend.spec.id);
+                let listen = frontends.contains(&backend.spec.id);
                 self.log(server_events::no_server(&backend.spec.name, listen));
             }
         }

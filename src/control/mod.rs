@@ -39,6 +39,7 @@ use rates::RateMaxima;
 use resolve::{FirstRound, Resolver, Until};
 use server_events::LogLine;
 use server_index::ServerIndex;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -142,7 +143,7 @@ pub struct Control {
     servers: ServerIndex,
     maxima: RateMaxima,
     /// Suspected servers whose suspicion no check clears, and since when.
-    suspects: Vec<(Arc<ServerLive>, Instant)>,
+    suspects: HashMap<u64, (Arc<ServerLive>, Instant)>,
     tasks: TaskTracker,
     stop_tasks: CancellationToken,
     check_context: Rc<CheckContext>,
@@ -170,7 +171,7 @@ impl Control {
             parts,
             servers,
             maxima: RateMaxima::default(),
-            suspects: Vec::new(),
+            suspects: HashMap::new(),
             tasks: TaskTracker::new(),
             stop_tasks,
             check_context,
@@ -458,9 +459,8 @@ impl Control {
                 return;
             }
         }
-        let known = |live: &ServerLive| self.suspects.iter().any(|(one, _)| one.uid == live.uid);
-        if let Some(live) = self.live(uid).filter(|live| !known(live)) {
-            self.suspects.push((live, now));
+        if let Some(live) = self.live(uid) {
+            self.suspects.entry(uid).or_insert((live, now));
         }
     }
 
@@ -530,7 +530,7 @@ impl Control {
         let snapshot = self.parts.snapshot.load();
         self.maxima.update(&snapshot, snapshot.global.millis(now));
         self.parts.reserve.refill();
-        self.suspects.retain(|(live, since)| {
+        self.suspects.retain(|_, (live, since)| {
             let stays = now.duration_since(*since) < SUSPECT_TTL;
             if !stays {
                 live.trust();

@@ -368,7 +368,8 @@ async fn an_unchecked_suspect_is_trusted_again_in_time() {
     assert_eq!(control.suspects.len(), 1);
     control.tick();
     assert!(live.is_suspect());
-    control.suspects[0].1 = now.checked_sub(SUSPECT_TTL).unwrap();
+    let (_, since) = control.suspects.values_mut().next().unwrap();
+    *since = now.checked_sub(SUSPECT_TTL).unwrap();
     control.tick();
     assert!(!live.is_suspect() && control.suspects.is_empty());
 }

@@ -7,7 +7,7 @@ use super::status::AdminState;
 use super::{Backend, BackendId, Route, Snapshot, overrides};
 use crate::config::model;
 use crate::live::ServerLive;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -132,12 +132,14 @@ pub fn as_written(snapshot: &Snapshot, (shards, now): (usize, Instant)) -> Optio
         if !added && file.iter().all(|one| names.contains(&*one.name)) {
             continue;
         }
+        let in_file = backend.servers.iter().filter(|one| one.added.is_none());
+        let in_file: HashMap<&str, _> = in_file.map(|one| (&*one.spec.name, one)).collect();
+        let renamed = backend.servers.iter();
+        let renamed = renamed.filter_map(|one| Some((one.name_in_file.as_deref()?, one)));
+        let renamed: HashMap<&str, _> = renamed.collect();
         let server = |spec: &model::Server| {
-            let mut known = backend.servers.iter();
-            let known = known.find(|one| one.added.is_none() && one.spec.name == spec.name);
-            let mut renamed = backend.servers.iter();
-            let renamed = renamed.find(|one| one.name_in_file.as_ref() == Some(&spec.name));
-            match (known, renamed) {
+            let name = &*spec.name;
+            match (in_file.get(name), renamed.get(name)) {
                 (Some(known), _) => Arc::clone(known),
                 (None, Some(renamed)) => Arc::new(named_as_written(renamed, spec, now)),
                 (None, None) => {
@@ -154,11 +156,12 @@ pub fn as_written(snapshot: &Snapshot, (shards, now): (usize, Instant)) -> Optio
 /// `snapshot` with these backends in the place of those with the same id, also where frontends lead to them.
 pub(super) fn replaced(snapshot: &Snapshot, changed: Vec<Backend>) -> Snapshot {
     let mut next = snapshot.clone();
-    let changed: Vec<Arc<Backend>> = changed.into_iter().map(Arc::new).collect();
-    for backend in &changed {
-        next.backends[backend.id.index()] = Some(Arc::clone(backend));
+    let changed = changed.into_iter().map(|one| (one.id, Arc::new(one)));
+    let changed: HashMap<BackendId, Arc<Backend>> = changed.collect();
+    for (id, backend) in &changed {
+        next.backends[id.index()] = Some(Arc::clone(backend));
     }
-    let find = |id: BackendId| changed.iter().find(|one| one.id == id).cloned();
+    let find = |id: BackendId| changed.get(&id).cloned();
     for frontend in next.frontends.iter_mut().flatten() {
         if let Some(route) = Route::with(&frontend.route, find) {
             *frontend = Arc::new(frontend.routed(route));

@@ -9,7 +9,7 @@ use super::Reloader;
 use crate::config::model::Config;
 use crate::live::ReloadEnd;
 use crate::state::{Backend, OperState, Snapshot};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,12 +51,15 @@ impl RollbackWatch {
             until: Instant::now(),
         });
         watch.until = Instant::now() + window;
+        let known = watch.before.backends.iter();
+        let known: HashMap<&str, _> = known.map(|one| (&*one.name, one)).collect();
+        let up = snapshot.backends.iter().flatten();
+        let up = up.filter(|one| one.status.up).map(|one| &*one.spec.name);
+        let up: HashSet<&str> = up.collect();
         for spec in &after.backends {
-            let was = watch.before.backends.iter().find(|it| it.name == spec.name);
-            let changed = was.is_some_and(|was| was != spec);
-            let mut backends = snapshot.backends.iter().flatten();
-            let up = backends.any(|it| it.spec.name == spec.name && it.status.up);
-            if changed && up {
+            let was = known.get(&*spec.name);
+            let changed = was.is_some_and(|was| *was != spec);
+            if changed && up.contains(&*spec.name) {
                 watch.backends.insert(Arc::clone(&spec.name));
             }
         }

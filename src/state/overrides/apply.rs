@@ -8,7 +8,7 @@ use super::text::{ServerSetting, Setting, read};
 use super::{drop_all, list};
 use crate::config::model;
 use crate::state::server::by_name;
-use crate::state::{BackendId, Endpoint, Server, Snapshot, SnapshotBuilder, dynamic};
+use crate::state::{Backend, BackendId, Endpoint, Server, Snapshot, SnapshotBuilder, dynamic};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -179,11 +179,15 @@ fn is_renamed(written: &model::Server, spec: &model::Server) -> bool {
 fn values(builder: &mut SnapshotBuilder, settings: &[Setting], now: Instant) {
     let base = Arc::clone(builder.base());
     let frontends = base.frontends_by_name();
-    let backends: HashMap<&str, BackendId> = base
+    let servers: HashSet<&str> = settings.iter().filter_map(server_of).collect();
+    let backends: HashMap<&str, Known<'_>> = base
         .backends
         .iter()
         .flatten()
-        .map(|backend| (&*backend.spec.name, backend.id))
+        .map(|backend| {
+            let name = &*backend.spec.name;
+            (name, Known::of(backend, servers.contains(name)))
+        })
         .collect();
     let added: HashSet<(&str, &str)> = settings.iter().filter_map(added).collect();
     for setting in settings {
@@ -216,8 +220,8 @@ fn values(builder: &mut SnapshotBuilder, settings: &[Setting], now: Instant) {
                 }
             }
             Setting::Unpublished { backend } => {
-                if let Some(id) = backends.get(&**backend) {
-                    builder.publish(*id, false);
+                if let Some(known) = backends.get(&**backend) {
+                    builder.publish(known.id, false);
                 }
             }
             Setting::Server {
@@ -226,8 +230,8 @@ fn values(builder: &mut SnapshotBuilder, settings: &[Setting], now: Instant) {
                 setting,
             } => {
                 let was_added = added.contains(&(&**backend, &**server));
-                if let Some(id) = backends.get(&**backend) {
-                    set(builder, (*id, server, was_added), setting, now);
+                if let Some(known) = backends.get(&**backend) {
+                    set(builder, (known, server, was_added), setting, now);
                 }
             }
             Setting::Maxconn { .. } | Setting::StatsMaxconn { .. } => {}
@@ -247,28 +251,61 @@ fn added(setting: &Setting) -> Option<(&str, &str)> {
     }
 }
 
+/// The name of the backend of a server that something was set of.
+fn server_of(setting: &Setting) -> Option<&str> {
+    match setting {
+        Setting::Server { backend, .. } => Some(backend),
+        _ => None,
+    }
+}
+
+/// A backend, and where its servers are and as what the file has them, by their names.
+struct Known<'a> {
+    id: BackendId,
+    positions: HashMap<&'a str, usize>,
+    written: HashMap<&'a str, &'a model::Server>,
+}
+
+impl<'a> Known<'a> {
+    /// Without the servers unless they are needed.
+    fn of(backend: &'a Backend, servers: bool) -> Self {
+        let (mut positions, mut written) = (HashMap::new(), HashMap::new());
+        if servers {
+            let names = backend.servers.iter().map(|one| &*one.spec.name);
+            positions = names.zip(0..).collect();
+            written = by_name(&backend.spec.servers);
+        }
+        Self {
+            id: backend.id,
+            positions,
+            written,
+        }
+    }
+}
+
 /// The address or the check of a server, unless it was added then and is in the file now.
 fn set(
     builder: &mut SnapshotBuilder,
-    (id, name, was_added): (BackendId, &str, bool),
+    (known, name, was_added): (&Known<'_>, &str, bool),
     setting: &ServerSetting,
     now: Instant,
 ) {
-    let mut servers = builder.servers(id).iter();
-    let Some(index) = servers.position(|one| *one.spec.name == *name) else {
+    let id = known.id;
+    let Some(&index) = known.positions.get(name) else {
         return;
     };
-    let (Some(backend), Some(before)) = (builder.backend(id), builder.server(id, index)) else {
+    let Some(before) = builder.server(id, index).map(Arc::clone) else {
         return;
     };
-    let Some(written) = backend.written(before).cloned() else {
+    let written = before.added.as_deref();
+    let Some(written) = written.or_else(|| known.written.get(name).copied()) else {
         return;
     };
     if was_added != before.added.is_some() {
         return;
     }
-    let mut server = Server::clone(before);
-    if change(&mut server, &written, setting, now) {
+    let mut server = Server::clone(&before);
+    if change(&mut server, written, setting, now) {
         builder.replace(id, index, server, now);
     }
 }

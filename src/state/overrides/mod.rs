@@ -4,6 +4,8 @@
 //! Pure. Health that an operator has forced is not among it, because the next checks decide it anew.
 
 mod apply;
+#[cfg(test)]
+mod many_servers;
 mod text;
 
 pub use apply::{apply, back_to_file};
