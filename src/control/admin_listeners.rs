@@ -7,7 +7,7 @@
 use super::inherited::Inherited;
 use super::loss;
 use crate::config::model::{BindAddress, RuntimeSocket as RuntimeApiSocket};
-use crate::sys::socket::{self, Address, Adjust, FileId, Options};
+use crate::sys::socket::{self, Address, Adjust, FileId, Options, UnusedFile};
 use crate::worker::ListenerId;
 use socket2::Socket;
 use std::io;
@@ -150,7 +150,10 @@ impl RuntimeListeners {
                     let kept = known.get_mut(index).and_then(Option::take);
                     self.open.extend(kept);
                 }
-                NextRuntime::Opened(opened) => {
+                NextRuntime::Opened(opened, file) => {
+                    if let Some(file) = file {
+                        file.keep();
+                    }
                     let OpenedRuntime {
                         listener,
                         socket,
@@ -237,7 +240,7 @@ pub(super) enum NextRuntime {
     /// The one at this position stays.
     Kept(usize),
     /// It is new.
-    Opened(Box<OpenedRuntime>),
+    Opened(Box<OpenedRuntime>, Option<UnusedFile>),
 }
 
 /// The runtime sockets of `wanted`, those that are new opened.
@@ -258,7 +261,10 @@ pub(super) fn prepare_runtime(
         }
         let listen = || Ok(socket::listen(&runtime_options(api), 1)?.swap_remove(0));
         match opened(api, listen) {
-            Ok(opened) => next.push(NextRuntime::Opened(Box::new(opened))),
+            Ok(opened) => {
+                let file = path_of(api).and_then(UnusedFile::of);
+                next.push(NextRuntime::Opened(Box::new(opened), file));
+            }
             Err(problem) => problems.push(problem),
         }
     }

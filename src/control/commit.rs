@@ -35,7 +35,7 @@ pub(super) struct Commit {
 
 impl Control {
     /// Brings a prepared configuration into force.
-    pub(super) async fn commit(&mut self, commit: Commit, messages: &mut Vec<ToControl>) {
+    pub(super) async fn commit(&mut self, mut commit: Commit, messages: &mut Vec<ToControl>) {
         while messages.len() < INBOX_MAX
             && let Ok(message) = self.parts.inbox.try_recv()
         {
@@ -65,6 +65,7 @@ impl Control {
 
         self.follow_servers(&base, &next);
         self.follow_names(&next);
+        commit.listeners.keep_files();
         commit.listeners.tune();
         let orders = commit
             .listeners

@@ -396,10 +396,10 @@ fn commit_of(config: Config) -> Commit {
         None,
     );
     let (table, _) = listeners::Listeners::open(&config, 100, &mut inherited).unwrap();
+    let snapshot = Fixture::new(&config).snapshot.load_full();
+    let reopen = listeners::Reopen::All;
     Commit {
-        listeners: table
-            .prepare(&config, 100, &listeners::Reopen::All)
-            .unwrap(),
+        listeners: table.prepare(&config, (100, &reopen), &snapshot).unwrap(),
         config: Arc::new(config),
         maxconn: 100,
         addresses: std::collections::HashMap::new(),
@@ -422,7 +422,7 @@ async fn a_name_that_resolves_in_the_middle_of_a_reload_is_the_new_servers_too()
             let commit = commit_of(config(vec![backend("b", both)]));
             let found = resolved(HOST, Ipv4Addr::LOCALHOST);
             fixture.handle.report(found).await;
-            control.commit(commit, &mut Vec::new()).await;
+            Box::pin(control.commit(commit, &mut Vec::new())).await;
             assert!(
                 fixture.server(0).is_usable(),
                 "it was told before the commit"

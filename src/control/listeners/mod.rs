@@ -17,10 +17,10 @@ use super::admin_listeners::{AdminListener, ListenerChange};
 use super::inherited::Inherited;
 use super::loss::{Loss, LostBind, Reopened};
 use crate::config::diff::{BindAction, BindOf, Side, binds, match_binds};
-use crate::config::model::{Bind, Config};
+use crate::config::model::{Bind, BindAddress, Config};
 use crate::state::{FrontendState, Snapshot};
 use crate::sys::service_manager::ServiceManager;
-use crate::sys::socket::{self, Adjust, Options};
+use crate::sys::socket::{self, Adjust, Options, UnusedFile};
 use crate::worker::{Listener, ListenerId};
 use entry::{Entry, Tuning, Tunings, options, shown};
 use socket2::Socket;
@@ -78,7 +78,8 @@ impl Listeners {
             manager: inherited.manager(),
             adjust: inherited.adjust_later(),
         };
-        let open = |bind: &Bind, options: &Options, shards| inherited.listen(bind, options, shards);
+        let open =
+            |of: &BindOf, options: &Options, shards| inherited.listen(&of.bind, options, shards);
         let prepared = table.prepare_by(config, (maxconn, &Reopen::All), open)?;
         prepared.announce();
         // They are stored once they serve.
@@ -156,17 +157,42 @@ impl Listeners {
         }
     }
 
-    /// Opens what `config` needs beside the sockets there are, and those that are lost again as `reopen` says.
-    /// Changes nothing.
+    /// Opens what `config` needs beside the sockets there are, and those that are lost again as `reopen` says. Those of
+    /// frontends that are disabled in `snapshot` do not listen. Changes nothing: what was opened is gone with the result,
+    /// unless that comes into force.
     pub(super) fn prepare(
         &self,
         config: &Config,
-        maxconn: u32,
-        reopen: &Reopen,
+        (maxconn, reopen): (u32, &Reopen),
+        snapshot: &Snapshot,
     ) -> Result<Prepared, Vec<String>> {
-        self.prepare_by(config, (maxconn, reopen), |_, options, shards| {
-            socket::listen(options, shards)
-        })
+        let frontends = snapshot.frontends_by_name();
+        let is_open = |of: &BindOf| {
+            let frontend = frontends
+                .get(&*of.proxy)
+                .filter(|_| of.side == Side::Traffic);
+            // Not whether the file before disabled it.
+            frontend.is_none_or(|it| it.state == FrontendState::Open)
+        };
+        let mut files = Vec::new();
+        let open = |of: &BindOf, options: &Options, shards| {
+            let options = Options {
+                listens: is_open(of),
+                ..options.clone()
+            };
+            let sockets = socket::listen(&options, shards)?;
+            if let BindAddress::Unix(path) = &of.bind.address {
+                files.extend(UnusedFile::of(path));
+            }
+            Ok(sockets)
+        };
+        let mut prepared = self.prepare_by(config, (maxconn, reopen), open)?;
+        prepared.files = files;
+        let fresh = prepared.fresh.iter().map(|index| &prepared.entries[*index]);
+        for entry in fresh.filter(|entry| !is_open(&entry.of)) {
+            entry.state.set_suspended(true);
+        }
+        Ok(prepared)
     }
 
     /// The same, opening sockets by `open`.
@@ -174,7 +200,7 @@ impl Listeners {
         &self,
         config: &Config,
         (maxconn, reopen): (u32, &Reopen),
-        mut open: impl FnMut(&Bind, &Options, usize) -> io::Result<Vec<Socket>>,
+        mut open: impl FnMut(&BindOf, &Options, usize) -> io::Result<Vec<Socket>>,
     ) -> Result<Prepared, Vec<String>> {
         let old: Vec<BindOf> = self.entries.iter().map(|entry| entry.of.clone()).collect();
         let new = binds(config);
@@ -185,6 +211,7 @@ impl Listeners {
             tuned: Vec::new(),
             closed: Vec::new(),
             reopened: Vec::new(),
+            files: Vec::new(),
             admin: ListenerChange::default(),
             next: self.next,
         };
@@ -219,7 +246,7 @@ impl Listeners {
                 }
                 BindAction::Opens { beside } => {
                     let options = options(&of.bind, tuning, beside);
-                    open(&of.bind, &options, self.shards(of.side))
+                    open(&of, &options, self.shards(of.side))
                         .and_then(|sockets| prepared.opened(of.side, sockets))
                 }
             };
@@ -252,15 +279,11 @@ impl Listeners {
         &self,
         (of, tuning): (&BindOf, Tuning),
         loss: Loss,
-        open: &mut impl FnMut(&Bind, &Options, usize) -> io::Result<Vec<Socket>>,
+        open: &mut impl FnMut(&BindOf, &Options, usize) -> io::Result<Vec<Socket>>,
         prepared: &mut Prepared,
     ) -> Option<(ListenerId, Vec<Arc<Socket>>)> {
-        let opened = open(
-            &of.bind,
-            &options(&of.bind, tuning, true),
-            self.shards(of.side),
-        )
-        .and_then(|sockets| prepared.opened(of.side, sockets));
+        let opened = open(of, &options(&of.bind, tuning, true), self.shards(of.side))
+            .and_then(|sockets| prepared.opened(of.side, sockets));
         let (opened, error) = match opened {
             Ok(opened) => (Some(opened), None),
             Err(error) => (None, Some(error)),

@@ -7,6 +7,7 @@ use super::super::loss::Reopened;
 use super::entry::{Entry, announce};
 use crate::config::diff::Side;
 use crate::state::{Frontend, Snapshot};
+use crate::sys::socket::UnusedFile;
 use crate::worker::order::Order;
 use crate::worker::{Closing, ListenerId};
 use socket2::Socket;
@@ -28,6 +29,8 @@ pub(in crate::control) struct Prepared {
     pub(super) closed: Vec<Closed>,
     /// What stayed the same and was opened again.
     pub(super) reopened: Vec<Reopened>,
+    /// The files of new unix sockets, until they are in force.
+    pub(super) files: Vec<UnusedFile>,
     /// What the admin thread is to change.
     pub(super) admin: ListenerChange,
     pub(super) next: u64,
@@ -129,6 +132,13 @@ impl Prepared {
                 open.chain(close).collect()
             })
             .collect()
+    }
+
+    /// The files of new sockets stay from now on.
+    pub(in crate::control) fn keep_files(&mut self) {
+        std::mem::take(&mut self.files)
+            .into_iter()
+            .for_each(UnusedFile::keep);
     }
 
     /// Changes what can be changed of sockets that stay. What the system refuses is logged, and

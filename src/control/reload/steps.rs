@@ -194,7 +194,9 @@ impl Reloader {
     ) -> Result<Prepared, Vec<String>> {
         let maxconn = maxconn(&config, self.nofile);
         let maxconn = maxconn.map_err(|error| vec![error.to_string()])?;
-        let listeners = self.state.listeners.prepare(&config, maxconn, reopen)?;
+        let snapshot = self.snapshot.load_full();
+        let listeners = &self.state.listeners;
+        let listeners = listeners.prepare(&config, (maxconn, reopen), &snapshot)?;
         let node = config.global.node.as_deref();
         let log = self.state.log.plan_change(&config.log, node);
         // A file system may take its time, and health checks are not to wait for it.

@@ -8,7 +8,9 @@ mod suspend;
 mod unix;
 
 pub use suspend::{resume, suspend};
-pub use unix::{FileId, file_id, is_abstract, is_listened_on, set_mode, system_path, unix_address};
+pub use unix::{
+    FileId, UnusedFile, file_id, is_abstract, is_listened_on, set_mode, system_path, unix_address,
+};
 
 use super::raw;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -50,7 +52,8 @@ pub struct Options {
     pub owner: (Option<Arc<str>>, Option<Arc<str>>),
     /// Keepalive that accepted sockets inherit: idle, interval, probes.
     pub keepalive: Option<(Duration, Duration, u32)>,
-    /// Whether it is to listen: not while its frontend is disabled. A new one listens in any case.
+    /// Whether it is to listen: not while its frontend is disabled. A new unix socket, and a passed descriptor that
+    /// listens, do in any case.
     pub listens: bool,
     /// Another socket of this process has the port, on this or an overlapping address: join it instead of being
     /// refused.
@@ -95,7 +98,9 @@ fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Resu
     let first = tcp_socket(address, options)?;
     first.set_reuse_port(options.join)?;
     first.bind(&address.into())?;
-    first.listen(backlog(options.backlog))?;
+    if options.listens {
+        first.listen(backlog(options.backlog))?;
+    }
     // From now on sockets of the same user may join; only those of this process do.
     first.set_reuse_port(true)?;
     let mut sockets = vec![first];
@@ -136,7 +141,9 @@ pub fn join(first: &Socket, options: &Options) -> io::Result<Socket> {
     let shard = tcp_socket(*address, options)?;
     shard.set_reuse_port(true)?;
     shard.bind(&first.local_addr()?)?;
-    shard.listen(backlog(options.backlog))?;
+    if options.listens {
+        shard.listen(backlog(options.backlog))?;
+    }
     Ok(shard)
 }
 

@@ -37,9 +37,29 @@ pub fn resume(socket: &Socket, wanted: u32) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{loopback, options};
-    use super::super::{accept, listen};
+    use super::super::{Address, Options, accept, listen};
     use super::*;
     use std::net::TcpStream;
+
+    /// A socket that a reload added to a disabled frontend listened for a moment.
+    #[test]
+    fn a_new_socket_need_not_listen() {
+        let quiet = |address| Options {
+            listens: false,
+            ..options(address)
+        };
+        let sockets = listen(&quiet(loopback(0)), 2).unwrap();
+        let address = sockets[0].local_addr().unwrap().as_socket().unwrap();
+        assert!(sockets.iter().all(|socket| !socket.is_listener().unwrap()));
+        assert!(TcpStream::connect(address).is_err());
+        for socket in &sockets {
+            resume(socket, 16).unwrap();
+        }
+        let error = listen(&quiet(Address::Tcp(address)), 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let _client = TcpStream::connect(address).unwrap();
+        assert!(sockets.iter().any(|socket| accept(socket).is_ok()));
+    }
 
     /// One of two whose port the kernel had chosen listened on another port then.
     #[test]

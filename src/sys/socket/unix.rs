@@ -7,7 +7,7 @@ use super::{Options, backlog};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::borrow::Cow;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 pub(super) fn listen(path: &Path, options: &Options) -> io::Result<Socket> {
@@ -21,9 +21,48 @@ pub(super) fn listen(path: &Path, options: &Options) -> io::Result<Socket> {
         }
         result => result?,
     }
+    let file = UnusedFile::of(path);
     set_mode(path, options)?;
     socket.listen(backlog(options.backlog))?;
+    if let Some(file) = file {
+        file.keep();
+    }
     Ok(socket)
+}
+
+/// The file of a new unix socket that is not in use yet. Dropping it removes the file, if it is still there.
+#[derive(Debug)]
+pub struct UnusedFile {
+    path: PathBuf,
+    /// `None`: it is kept.
+    id: Option<FileId>,
+}
+
+impl UnusedFile {
+    /// The file at `path`, where a socket has been bound just now. `None`: it has none.
+    pub fn of(path: &Path) -> Option<Self> {
+        if is_abstract(path) {
+            return None;
+        }
+        let id = file_id(path).ok()?;
+        let path = path.to_owned();
+        id.map(|id| Self { path, id: Some(id) })
+    }
+
+    /// It is in use from now on.
+    pub fn keep(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for UnusedFile {
+    fn drop(&mut self) {
+        let mine = self.id.is_some();
+        if mine && file_id(&self.path).is_ok_and(|now| now == self.id) {
+            // What cannot be removed is replaced the next time.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Gives the file of a unix socket the owner and the mode of `options`, if they have them.
@@ -141,6 +180,31 @@ mod tests {
     use super::super::{Address, accept, listen};
     use super::*;
     use std::time::Duration;
+
+    /// A reload that was refused left the files of its sockets behind.
+    #[test]
+    fn the_file_of_a_socket_that_is_not_used_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let address = Address::Unix(path.clone());
+        let mut wrong = options(address.clone());
+        wrong.owner = (Some("no-such-user".into()), None);
+        listen(&wrong, 1).unwrap_err();
+        assert!(!path.exists(), "it was bound and never listened");
+        let socket = listen(&options(address.clone()), 1).unwrap();
+        drop(UnusedFile::of(&path));
+        assert!(!path.exists());
+        drop(socket);
+        let _socket = listen(&options(address), 1).unwrap();
+        UnusedFile::of(&path).unwrap().keep();
+        assert!(path.exists());
+        let unused = UnusedFile::of(&path);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "another's").unwrap();
+        drop(unused);
+        assert!(path.exists());
+        assert!(UnusedFile::of(std::path::Path::new("@name")).is_none());
+    }
 
     #[test]
     fn a_left_over_unix_socket_is_replaced_and_a_live_one_is_not() {
