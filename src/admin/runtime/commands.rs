@@ -167,7 +167,7 @@ fn set_timeout(reply: &mut ReplyWriter, args: &[&str]) -> Reply {
 
 /// `enable agent` and `disable agent`: no server has an agent.
 fn agent(context: &CommandContext, args: &[&str], enable: bool) -> Reply {
-    match names::server(&context.shared.snapshot.load(), args.first().copied()) {
+    match names::server_to_change(&context.shared.snapshot.load(), args.first().copied()) {
         Err(problem) => Reply::error(problem),
         Ok(_) if enable => {
             Reply::error("Agent was not configured on this server, cannot enable.\n")

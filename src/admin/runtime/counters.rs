@@ -24,7 +24,7 @@ pub(super) async fn clear(context: &CommandContext, what: Clear) -> Reply {
 
 /// `clear counters server <backend>/<server> [force]`.
 pub(super) async fn clear_server(context: &CommandContext, args: &[&str]) -> Reply {
-    let found = names::server(&context.shared.snapshot.load(), args.first().copied());
+    let found = names::server_to_change(&context.shared.snapshot.load(), args.first().copied());
     let server = match found {
         Ok((_, server)) => server,
         Err(problem) => return Reply::error(problem),

@@ -13,6 +13,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// The letters for kinds of descriptors in `show fd`, and those that turn their meaning round.
+const FD_KINDS: &str = "!-plcfbs";
+
 /// Descriptors that are looked at in one turn.
 const FDS_A_TURN: usize = 500;
 
@@ -130,16 +133,41 @@ impl Thread {
     }
 }
 
+/// The descriptor that `show fd` is asked for; `None`: all. HAProxy's words for kinds of descriptors select none here.
+fn wanted_descriptor(args: &[&str]) -> Result<Option<i64>, &'static str> {
+    let is_number = |word: &&str| word.starts_with(|it: char| it.is_ascii_digit() || it == '/');
+    let kinds = args.iter().take_while(|word| !is_number(word));
+    if kinds
+        .clone()
+        .any(|word| word.contains(|it| !FD_KINDS.contains(it)))
+    {
+        return Err("Invalid FD type\n");
+    }
+    let Some(word) = args.get(kinds.count()) else {
+        return Ok(None);
+    };
+    let number = |text| leading_number(text).map(|(number, _)| number);
+    match word.split_once('/') {
+        None => Ok(number(word)),
+        // There is one group of threads.
+        Some((group, _)) if !group.is_empty() && number(group) != Some(1) => Err("Invalid TGID.\n"),
+        Some((_, "")) => Ok(None),
+        Some((_, text)) => Ok(Some(number(text).unwrap_or(0))),
+    }
+}
+
 /// `show fd [<number>]`: the descriptors of the process and what they are.
 pub(super) async fn descriptors(
     context: &CommandContext,
     reply: &mut ReplyWriter,
     args: &[&str],
 ) -> io::Result<()> {
-    // HAProxy's filters of kinds are not known here; a word that is no number is passed over, as there.
-    let wanted = args.iter().find_map(|word| leading_number(word));
+    let wanted = match wanted_descriptor(args) {
+        Ok(wanted) => wanted,
+        Err(problem) => return reply.send(Reply::error(problem)).await,
+    };
     let mut numbers: Vec<i64> = match wanted {
-        Some((number, _)) => vec![number],
+        Some(number) => vec![number],
         None => fs::read_dir("/proc/self/fd")?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .collect(),
@@ -186,6 +214,31 @@ pub(super) fn default_server(context: &CommandContext, args: &[&str]) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each answer is that of HAProxy 3.5.
+    #[test]
+    fn a_descriptor_is_named_as_in_haproxy() {
+        let invalid = Err("Invalid FD type\n");
+        for (words, wanted) in [
+            ("", Ok(None)),
+            ("3", Ok(Some(3))),
+            ("3x", Ok(Some(3))),
+            ("3 foo", Ok(Some(3))),
+            ("p", Ok(None)),
+            ("! 4", Ok(Some(4))),
+            ("l 3", Ok(Some(3))),
+            ("/3", Ok(Some(3))),
+            ("1/3", Ok(Some(3))),
+            ("1/", Ok(None)),
+            ("2/3", Err("Invalid TGID.\n")),
+            ("foo", invalid),
+            ("-1", invalid),
+            ("p foo", invalid),
+        ] {
+            let args: Vec<&str> = words.split(' ').filter(|word| !word.is_empty()).collect();
+            assert_eq!(wanted_descriptor(&args), wanted, "{words}");
+        }
+    }
 
     #[test]
     fn a_thread_is_read_whatever_its_name_is() {

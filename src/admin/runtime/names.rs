@@ -1,10 +1,11 @@
 //! Finds the proxies and servers that a command names: by name, or as `#` and the number. Pure.
 
-use crate::state::{Backend, Frontend, Server, Snapshot};
+use crate::state::{Backend, Frontend, FrontendState, Server, Snapshot};
 use std::sync::Arc;
 
 pub(super) const NO_BACKEND: &str = "No such backend.\n";
 pub(super) const NO_FRONTEND: &str = "No such frontend.\n";
+const DISABLED: &str = "Proxy is disabled.\n";
 pub(super) const NO_SERVER: &str = "No such server.\n";
 
 /// Whether `text` names an object with this name and number.
@@ -34,6 +35,24 @@ pub(super) fn frontend<'a>(snapshot: &'a Snapshot, text: &str) -> Option<&'a Arc
 pub(in crate::admin) fn is_stats(snapshot: &Snapshot, text: &str) -> bool {
     let stats = snapshot.stats.as_ref();
     stats.is_some_and(|stats| is(text, &stats.name, stats.id))
+}
+
+/// A server that a command is to change, by `backend/server`.
+///
+/// # Errors
+/// HAProxy's answer when there is none, or when it belongs to a `[[listen]]` that was shut down.
+pub(super) fn server_to_change(
+    snapshot: &Snapshot,
+    text: Option<&str>,
+) -> Result<(Arc<Backend>, Arc<Server>), &'static str> {
+    let (backend, server) = server(snapshot, text)?;
+    let mut frontends = snapshot.frontends.iter().flatten();
+    // The two halves of a `[[listen]]` have one number.
+    let listen = frontends.find(|one| one.spec.id == backend.spec.id);
+    if listen.is_some_and(|it| it.state() == FrontendState::Stopped) {
+        return Err(DISABLED);
+    }
+    Ok((backend, server))
 }
 
 /// A server by `backend/server`.

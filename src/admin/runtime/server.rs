@@ -147,7 +147,7 @@ async fn health(context: &CommandContext, server: &Server, args: &[&str]) -> Rep
 
 /// `enable health` and `disable health`.
 pub(super) async fn check(context: &CommandContext, args: &[&str], enable: bool) -> Reply {
-    let found = names::server(&context.shared.snapshot.load(), args.first().copied());
+    let found = names::server_to_change(&context.shared.snapshot.load(), args.first().copied());
     let (backend, server) = match found {
         Ok(found) => found,
         Err(problem) => return Reply::error(problem),

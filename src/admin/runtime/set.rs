@@ -35,8 +35,8 @@ pub(super) async fn weight(context: &CommandContext, args: &[&str]) -> Reply {
 
 /// `get weight <bk>/<srv>`.
 pub(super) fn get_weight(context: &CommandContext, args: &[&str]) -> Reply {
-    match find(context, args) {
-        Ok(server) => {
+    match names::server(&context.shared.snapshot.load(), args.first().copied()) {
+        Ok((_, server)) => {
             let (now, initial) = (server.weight, server.spec.weight);
             Reply::Text(format!("{now} (initial {initial})\n"))
         }
@@ -99,10 +99,10 @@ pub(super) fn success(answer: Option<Answer>) -> Reply {
     }
 }
 
-/// The server that the first argument names.
+/// The server that the first argument names, to change it.
 pub(super) fn find(context: &CommandContext, args: &[&str]) -> Result<Arc<Server>, &'static str> {
     let snapshot = context.shared.snapshot.load();
-    names::server(&snapshot, args.first().copied()).map(|(_, server)| server)
+    names::server_to_change(&snapshot, args.first().copied()).map(|(_, server)| server)
 }
 
 /// Has the control task make `change`.
