@@ -148,8 +148,13 @@ fn reloads_and_upgrades_keep_a_disabled_frontend() {
     );
     assert_eq!(fixture.ask("set maxconn frontend fe 77"), "\n");
     assert_eq!(fixture.ask("set rate-limit sessions global 500"), "\n");
-    fixture.rlb.reload(&config.clone().frontend("backlog = 7"));
+    // A socket that is added does not listen for a moment.
+    let added = ports::free();
+    let more = Refused::begin(added);
+    let next = config.clone().frontend("backlog = 7").bind(added);
+    fixture.rlb.reload(&next);
     assert!(is_refused(address));
+    more.end();
     assert_eq!(status(&fixture.rlb), "PAUSED");
     assert_eq!(fixture.ask("enable frontend fe"), "\n");
     assert_eq!(hear(address).0, "", "the backend is not published");
@@ -414,6 +419,86 @@ fn clients_of_a_disabled_unix_frontend_wait() {
     stream.read_exact(&mut echoed).expect("served");
     assert_eq!(&echoed, b"waits");
     drop(stream);
+    fixture.rlb.stop();
+}
+
+fn open_descriptors(rlb: &Rlb) -> usize {
+    let all = std::fs::read_dir(format!("/proc/{}/fd", rlb.process.id()));
+    all.expect("the process is there").count()
+}
+
+/// One that a worker has accepted before, because no slot was free, was disconnected.
+#[test]
+fn a_client_in_hand_of_a_disabled_unix_frontend_waits_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("fe.sock");
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new()
+        .bind(format!("unix:{}", path.display()))
+        .frontend("maxconn = 1")
+        .server_with(peer.address(), "check = false");
+    let fixture = Fixture::new(config, "admin");
+    let client = || {
+        let mut stream = UnixStream::connect(&path).expect("queued");
+        stream.write_all(b"waits").expect("sent");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        stream
+    };
+    let is_echoed = |stream: &mut UnixStream| {
+        let mut echoed = [0; 5];
+        stream.read_exact(&mut echoed).expect("served");
+        assert_eq!(&echoed, b"waits");
+    };
+    let mut served = client();
+    is_echoed(&mut served);
+    let before = open_descriptors(&fixture.rlb);
+    let mut waits = client();
+    eventually_true(STOP_WITHIN, "it is in hand", || {
+        open_descriptors(&fixture.rlb) > before
+    });
+    assert_eq!(fixture.ask("disable frontend fe"), "\n");
+    drop(served);
+    let sessions = || fixture.rlb.csv().row("fe", "FRONTEND").number("scur");
+    eventually_eq(STOP_WITHIN, &0, sessions);
+    waits.set_nonblocking(true).expect("non-blocking");
+    let error = waits.read(&mut [0]).expect_err("it waits");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    waits.set_nonblocking(false).expect("blocking");
+    assert_eq!(fixture.ask("enable frontend fe"), "\n");
+    is_echoed(&mut waits);
+    drop(waits);
+    fixture.rlb.stop();
+}
+
+/// The answers of HAProxy 3.5.
+#[test]
+fn servers_of_a_listen_that_was_shut_down_are_not_changed() {
+    let peer = Peer::start(Behaviour::Echo);
+    let listen = format!(
+        "[[listen]]\nname = \"lst\"\nbind = [\"127.0.0.1:0\"]\n\
+         servers = [{{ name = \"a\", address = \"{}\", check = false }}]",
+        peer.address()
+    );
+    let config = Config::new()
+        .server_with(peer.address(), "check = false")
+        .table(&listen);
+    let fixture = Fixture::new(config, "admin");
+    let disabled = "Proxy is disabled.\n\n";
+    asked(
+        &fixture,
+        &[
+            ("shutdown frontend lst", "\n"),
+            ("disable server lst/a", disabled),
+            ("set server lst/a state maint", disabled),
+            ("set weight lst/a 5", disabled),
+            ("disable health lst/a", disabled),
+            ("clear counters server lst/a", disabled),
+            ("get weight lst/a", "1 (initial 1)\n\n"),
+            ("shutdown frontend fe", "\n"),
+            ("disable server be/s1", "\n"),
+            ("show fd foo", "Invalid FD type\n\n"),
+        ],
+    );
     fixture.rlb.stop();
 }
 

@@ -35,7 +35,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use waiting::{InHand, Waiting};
+use waiting::{InHand, InHandPlace, Kept, Waiting};
 
 /// How long a shortage of descriptors may last before the waiting clients are refused.
 const SHORTAGE_MAX: Duration = Duration::from_secs(1);
@@ -153,6 +153,7 @@ pub(super) async fn run(
         suspension,
         listens,
         rate: Cell::default(),
+        kept: RefCell::default(),
         shortage: Cell::new(None),
     };
     acceptor.run().await?;
@@ -191,6 +192,8 @@ struct Acceptor {
     listens: Listens,
     /// Most connections that the process accepts in a second, as it was read last; 0: no limit.
     rate: Cell<u32>,
+    /// A connection that waits until the frontend is enabled.
+    kept: RefCell<Option<Kept>>,
     /// Since when a shortage on this machine has prevented accepting.
     shortage: Cell<Option<Instant>>,
 }
@@ -208,8 +211,13 @@ impl accept::Acceptor for Acceptor {
         loop {
             let (slot, in_hand) = self.wait_for_slot(stop).await;
             // The configuration may have changed during the wait, so it is read again.
-            if let Some(InHand { connection, .. }) = in_hand {
-                self.admit(connection, self.now()).await;
+            if let Some(InHand { connection, place }) = in_hand {
+                self.worker
+                    .worker_stats
+                    .global
+                    .count_accepted(self.rate.get());
+                let of = (connection, Some(place));
+                self.admit_or_keep(of, self.now()).await;
             }
             if !slot {
                 return None;
@@ -231,37 +239,10 @@ impl accept::Acceptor for Acceptor {
     }
 
     /// Gives a connection its slot and its session.
-    async fn admit(
-        &self,
-        (client, peer): Connection,
-        (frontend, limits): (Arc<Frontend>, ConnLimits),
-    ) {
-        self.shortage.set(None);
-        self.worker
-            .worker_stats
-            .global
-            .count_accepted(self.rate.get());
-        // Another worker may have taken the last slot meanwhile. Then this connection waits here, and the
-        // others wait in the kernel.
-        let (frontend, slot) = match self.take(&frontend, limits) {
-            Some(slot) => (frontend, slot),
-            None => match self.slot().await {
-                Some(taken) => taken,
-                // It ends like those in the kernel's queue.
-                None => return,
-            },
-        };
-        let accepted = Accepted {
-            client,
-            kind: self.kind,
-            peer,
-            frontend,
-            slot,
-        };
-        let load = &self.worker.worker_stats.global.load;
-        if let Some(accepted) = self.worker.peers.hand_over(accepted, load) {
-            begin(accepted, &self.worker, &self.sessions);
-        }
+    async fn admit(&self, connection: Connection, room: Self::Room) {
+        let global = &self.worker.worker_stats.global;
+        global.count_accepted(self.rate.get());
+        self.admit_or_keep((connection, None), room).await;
     }
 
     /// `accept` has failed, mostly by a shortage on this machine: reports it at most once a second and pauses.
@@ -300,6 +281,36 @@ impl accept::Acceptor for Acceptor {
 }
 
 impl Acceptor {
+    /// The same for one that is counted already, and may have been in hand.
+    async fn admit_or_keep(
+        &self,
+        ((client, peer), place): (Connection, Option<InHandPlace>),
+        (frontend, limits): (Arc<Frontend>, ConnLimits),
+    ) {
+        self.shortage.set(None);
+        // Another worker may have taken the last slot meanwhile. Then this connection waits here, and the
+        // others wait in the kernel.
+        let (frontend, slot) = match self.take(&frontend, limits) {
+            Some(slot) => (frontend, slot),
+            None => match self.slot().await {
+                Some(taken) => taken,
+                // It waits or ends like those in the kernel's queue.
+                None => return self.keep((client, peer), place),
+            },
+        };
+        let accepted = Accepted {
+            client,
+            kind: self.kind,
+            peer,
+            frontend,
+            slot,
+        };
+        let load = &self.worker.worker_stats.global.load;
+        if let Some(accepted) = self.worker.peers.hand_over(accepted, load) {
+            begin(accepted, &self.worker, &self.sessions);
+        }
+    }
+
     /// Accepts the connections whose handshakes have begun. New ones go to other sockets.
     async fn finish_handshakes(&self) -> io::Result<()> {
         let is_shared = listen_fds::others_have_them();

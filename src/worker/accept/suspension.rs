@@ -158,7 +158,13 @@ impl Acceptor {
                 self.suspend();
                 self.suspension.answer(true).await;
                 tokio::select! {
-                    () = drain.cancelled() => return Ok(()),
+                    () = drain.cancelled() => {
+                        // Another process that has the queue does not have this one.
+                        if self.stop.queue_moved.is_cancelled() {
+                            self.serve_kept().await;
+                        }
+                        return Ok(());
+                    }
                     () = self.suspension.changed() => {}
                 }
                 continue;
@@ -172,6 +178,7 @@ impl Acceptor {
             }
             self.suspension.answer(true).await;
             let round = self.suspension.begin(&drain);
+            self.serve_kept().await;
             if self.suspension.is_on() {
                 continue;
             }

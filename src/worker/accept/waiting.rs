@@ -15,10 +15,12 @@ use crate::state::Frontend;
 use crate::sys::accept::{Acceptor as _, Connection, Failure, PAUSE};
 use crate::sys::socket::close_in_order;
 use crate::worker::client_watch::ClientWatch;
-use std::cell::Cell;
+use crate::worker::context::WorkerContext;
+use crate::worker::relay::Kind;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
@@ -30,41 +32,49 @@ use tokio_util::sync::CancellationToken;
 const IN_HAND_AFTER: Duration = Duration::from_millis(20);
 
 /// A connection that waits for a slot outside of the kernel's queue.
-#[derive(Debug)]
-pub(super) struct InHand<'a> {
+pub(super) struct InHand {
     pub(super) connection: Connection,
-    _place: InHandPlace<'a>,
+    pub(super) place: InHandPlace,
 }
 
 /// One of the [`IN_HAND_MAX`] connections that a worker may have in hand.
-#[derive(Debug)]
-struct InHandPlace<'a>(&'a Cell<u32>);
+pub(super) struct InHandPlace(Rc<WorkerContext>);
 
-impl<'a> InHandPlace<'a> {
+impl InHandPlace {
     /// `None`: the worker has as many as it may have.
-    fn take(taken: &'a Cell<u32>) -> Option<Self> {
+    fn take(worker: &Rc<WorkerContext>) -> Option<Self> {
+        let taken = &worker.in_hand;
         if taken.get() >= IN_HAND_MAX {
             return None;
         }
         taken.set(taken.get() + 1);
-        Some(Self(taken))
+        Some(Self(Rc::clone(worker)))
     }
 }
 
-impl Drop for InHandPlace<'_> {
+impl Drop for InHandPlace {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        let taken = &self.0.in_hand;
+        taken.set(taken.get() - 1);
     }
+}
+
+/// A connection that was accepted and has no slot when its frontend is disabled. Only of a unix socket, whose clients
+/// wait until it is enabled.
+pub(super) struct Kept {
+    pub(super) connection: Connection,
+    /// `None`: there was room for it when it was accepted.
+    pub(super) place: Option<InHandPlace>,
 }
 
 /// What an acceptor that has no slot has waited for.
-enum Waited<'a> {
+enum Waited {
     /// There is a slot.
     Slot,
     /// Accepting ends.
     Stopped,
     /// There is a connection in hand.
-    InHand(InHand<'a>),
+    InHand(InHand),
     /// The client of the one in hand has gone, with an error if there was one.
     Gone(Option<io::Error>),
 }
@@ -95,15 +105,12 @@ impl Acceptor {
     /// Waits until there is a slot to be had, because a session ended or a limit was raised: `true`;
     /// `false` when draining has begun instead. With it the connection in hand, if there is one: the
     /// next slot is for it.
-    pub(super) async fn wait_for_slot(
-        &self,
-        drain: &CancellationToken,
-    ) -> (bool, Option<InHand<'_>>) {
+    pub(super) async fn wait_for_slot(&self, drain: &CancellationToken) -> (bool, Option<InHand>) {
         self.count_pause();
         self.report_maxconn();
         let waiting = Waiting::new(&self.worker.worker_stats.global);
         let in_hand_from = Instant::now() + IN_HAND_AFTER;
-        let mut in_hand: Option<InHand<'_>> = None;
+        let mut in_hand: Option<InHand> = None;
         loop {
             let waited = {
                 // Without the watch the client's end is noticed when it has a slot.
@@ -138,12 +145,12 @@ impl Acceptor {
     }
 
     /// Waits for a slot, for the end of accepting, or for `next`.
-    async fn wait_beside<'a>(
+    async fn wait_beside(
         &self,
-        next: impl Future<Output = Waited<'a>>,
+        next: impl Future<Output = Waited>,
         waiting: &Waiting<'_>,
         drain: &CancellationToken,
-    ) -> Waited<'a> {
+    ) -> Waited {
         let mut next = pin!(next);
         loop {
             let freed = waiting.0.freed.notified();
@@ -171,9 +178,9 @@ impl Acceptor {
     }
 
     /// Accepts the next connection that comes, as soon as the worker may have one more in hand.
-    async fn take_in_hand(&self) -> InHand<'_> {
+    async fn take_in_hand(&self) -> InHand {
         let place = loop {
-            match InHandPlace::take(&self.worker.in_hand) {
+            match InHandPlace::take(&self.worker) {
                 Some(place) => break place,
                 None => tokio::time::sleep(PAUSE).await,
             }
@@ -185,10 +192,7 @@ impl Acceptor {
             };
             match self.accept() {
                 Ok(connection) => {
-                    return InHand {
-                        connection,
-                        _place: place,
-                    };
+                    return InHand { connection, place };
                 }
                 Err(error) => match Failure::of(&error) {
                     Failure::Empty => ready.clear_ready(),
@@ -214,6 +218,23 @@ impl Acceptor {
         let worker_stats = &self.worker.worker_stats;
         let process = worker_stats.global.traffic.mine(&worker_stats.token);
         process.paused.add(1);
+    }
+
+    /// Keeps a connection that got no slot until its frontend is enabled, if clients wait for that.
+    pub(super) fn keep(&self, connection: Connection, place: Option<InHandPlace>) {
+        let waits = self.suspension.is_on() && matches!(self.kind, Kind::Unix);
+        if waits && !self.stop.drain.is_cancelled() {
+            *self.kept.borrow_mut() = Some(Kept { connection, place });
+        }
+    }
+
+    /// Serves the connection that was kept, if there is one: its frontend is enabled, or nobody else accepts in its
+    /// place.
+    pub(super) async fn serve_kept(&self) {
+        let kept = self.kept.take();
+        if let Some(Kept { connection, place }) = kept {
+            self.admit_or_keep((connection, place), self.now()).await;
+        }
     }
 
     /// Waits for a slot and takes it. Once the queue has moved, limits no longer apply to the connection that
