@@ -154,8 +154,9 @@ fn a_reload_opens_and_closes_sockets() {
     assert_eq!(ask(&third, "show cli level"), "admin\n\n");
     // The one that is asked for the reload goes by it, and answers.
     rlb.rewrite(&config.clone().table(&table(&[socket(&second, "")])));
-    let said = ask(&first, "reload");
+    let said = ask(&first, "reload;show cli level");
     assert!(said.contains("Success=1"), "{said}");
+    assert!(said.ends_with("\n\nadmin\n\n"), "as before: {said}");
     is_closed(&first);
     // What cannot be opened leaves everything as it was.
     std::fs::remove_file(&third).expect("it is left");
@@ -183,6 +184,39 @@ fn a_reload_opens_and_closes_sockets() {
     next.stop();
     let status = rlb.process.wait(STOP_WITHIN);
     assert_eq!(status.code(), Some(0));
+}
+
+/// The files of new runtime sockets and of new binds were left.
+#[test]
+fn a_reload_that_is_refused_leaves_no_files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [socket, other, frontend, file] =
+        ["1.sock", "2.sock", "fe.sock", "file"].map(|name| directory.path().join(name));
+    std::fs::write(&file, "a file").expect("written");
+    let table = |all: &[&Path]| {
+        let sockets = all
+            .iter()
+            .map(|path| format!("{{ socket = \"{}\" }}", path.display()));
+        let sockets: Vec<String> = sockets.collect();
+        format!("[runtime-api]\nsockets = [{}]", sockets.join(", "))
+    };
+    let (config, _peer) = base();
+    let rlb = Rlb::start(&config.clone().table(&table(&[&socket])));
+    let bind = format!(
+        "[[frontend]]\nname = \"other\"\nbind = [\"unix:{}\"]\ndefault-backend = \"be\"",
+        frontend.display()
+    );
+    let next = config.table(&table(&[&socket, &other, &file])).table(&bind);
+    rlb.rewrite(&next);
+    let said = ask(&socket, "reload");
+    assert!(said.contains("cannot listen on"), "{said}");
+    assert!(!other.exists() && !frontend.exists(), "no file is left");
+    assert!(file.exists());
+    std::fs::remove_file(&file).expect("removed");
+    let said = ask(&socket, "reload");
+    assert!(said.contains("Success=1"), "{said}");
+    assert!(other.exists() && frontend.exists() && file.exists());
+    rlb.stop();
 }
 
 /// A file that is written in steps lacks its last tables for a while: the watch waits for the rest.

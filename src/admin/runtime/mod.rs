@@ -119,6 +119,8 @@ struct Served {
     name: String,
     /// As configured.
     address: BindAddress,
+    /// The level of its clients, as it was when a command was last run.
+    level: Cell<ApiLevel>,
     /// Cancelled: a reload has removed it.
     removed: CancellationToken,
 }
@@ -145,12 +147,15 @@ impl CommandContext {
         granted.unwrap_or_else(|| own.map_or(ApiLevel::User, |own| self.level_of(own)))
     }
 
-    /// The level of clients of a socket now; of one that a reload has removed the lowest.
+    /// The level of clients of a socket now; of one that a reload has removed, the level that it had last: its clients
+    /// have sent their commands before.
     fn level_of(&self, socket: &Served) -> ApiLevel {
         let snapshot = self.shared.snapshot.load();
         let api = snapshot.api.as_ref();
-        let access = api.and_then(|api| api.access(&socket.address));
-        access.map_or(ApiLevel::User, |access| access.level)
+        if let Some(access) = api.and_then(|api| api.access(&socket.address)) {
+            socket.level.set(access.level);
+        }
+        socket.level.get()
     }
 
     /// The sockets that are open, in the order of the configuration.
@@ -274,6 +279,7 @@ pub(super) fn start(shared: &Rc<Shared>, runtime: Runtime) {
         let own = Rc::new(Served {
             name,
             address,
+            level: Cell::new(ApiLevel::User),
             removed,
         });
         let context = context(Some(Rc::clone(&own)));
