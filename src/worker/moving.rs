@@ -31,6 +31,35 @@ const SIDES: [&str; 2] = ["client", "server"];
 /// A later version may write this name for a session that a reader must know more about than what stands here.
 const NEEDS: &str = "needs";
 
+/// The names that servers have now which operators have added or renamed, by their uids. A session has the one that
+/// its server had when it began.
+#[derive(Debug, Default)]
+pub struct ServerNames(HashMap<u64, ServerName>);
+
+#[derive(Debug)]
+struct ServerName {
+    now: Arc<str>,
+    /// Its name in the file, if it is another.
+    in_file: Option<Arc<str>>,
+}
+
+impl ServerNames {
+    /// Those of the servers of `snapshot`.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let servers = snapshot.backends.iter().flatten();
+        let servers = servers.flat_map(|backend| &backend.servers);
+        let added = servers.filter(|server| server.added.is_some());
+        let names = added.map(|server| {
+            let name = ServerName {
+                now: Arc::clone(&server.spec.name),
+                in_file: server.name_in_file.clone(),
+            };
+            (server.live.uid, name)
+        });
+        Self(names.collect())
+    }
+}
+
 /// A session that was taken out of the relay of its worker.
 #[derive(Debug)]
 pub struct LeavingSession {
@@ -47,7 +76,7 @@ impl LeavingSession {
     }
 
     /// Appends its line to `lines` and its bytes to `bytes`.
-    pub fn write(&self, lines: &mut String, bytes: &mut Vec<u8>) {
+    pub fn write(&self, names: &ServerNames, (lines, bytes): (&mut String, &mut Vec<u8>)) {
         let Detached { sides, stats } = &self.session;
         let mut line = Line(lines);
         line.put("frontend", &stats.frontend.spec.name);
@@ -55,7 +84,11 @@ impl LeavingSession {
             line.put("backend", &backend.spec.name);
         }
         if let Some(server) = &stats.server {
-            line.put("server", &server.spec.name);
+            let name = names.0.get(&server.slot.live().uid);
+            line.put("server", name.map_or(&server.spec.name, |name| &name.now));
+            if let Some(in_file) = name.and_then(|name| name.in_file.as_ref()) {
+                line.put("server_in_file", in_file);
+            }
         }
         if let Some(peer) = stats.peer {
             line.put("peer", peer);
@@ -167,6 +200,12 @@ impl ArrivingSession {
         })
     }
 
+    /// The name that its server has here.
+    #[cfg(test)]
+    pub(super) fn server_name(&self) -> &str {
+        &self.server.spec.name
+    }
+
     /// For how long it has been in neither process.
     pub(super) fn pause(&self) -> Duration {
         monotonic().saturating_sub(self.left)
@@ -232,7 +271,17 @@ impl<'a> Fields<'a> {
         let frontend = frontends.find(|it| &*it.spec.name == frontend)?;
         let mut backends = snapshot.backends.iter().flatten();
         let backend = backends.find(|it| &*it.spec.name == backend)?;
-        let server = backend.servers.iter().find(|it| &*it.spec.name == server)?;
+        let named = |name: &str| {
+            let mut servers = backend.servers.iter();
+            servers.find(|it| &*it.spec.name == name)
+        };
+        // A server that was renamed there may have the file's name here, and another one its name.
+        let server = match name("server_in_file") {
+            Some(in_file) => named(server)
+                .filter(|it| it.name_in_file.as_deref() == Some(in_file))
+                .or_else(|| named(in_file)),
+            None => named(server),
+        }?;
         Some((
             Arc::clone(frontend),
             Arc::clone(backend),

@@ -173,6 +173,12 @@ impl SessionStats {
         }
     }
 
+    /// Why it has to end, if all sessions of its server were ended since it has been there.
+    pub(super) fn missed_end(&self) -> Option<Cause> {
+        let established = self.accepted + self.connect?;
+        self.server.as_ref()?.slot.live().ended_since(established)
+    }
+
     /// Counts the session on its backend.
     pub(super) fn enter_backend(
         &mut self,

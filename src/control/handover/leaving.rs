@@ -27,10 +27,11 @@
 use super::link::{Link, value, word};
 use super::successor::memory_file;
 use crate::sys::channel::FDS_MAX;
-use crate::worker::moving::{DetachFrom, LeavingSession};
+use crate::worker::moving::{DetachFrom, LeavingSession, ServerNames};
 use crate::worker::order::Workers;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -58,6 +59,8 @@ pub(super) struct Leaving {
     /// Counts the processes that sessions were given to. A session that one of them has refused is tried again with
     /// the next.
     pub(super) round: u32,
+    /// Of servers that were renamed.
+    pub(super) names: Arc<ServerNames>,
 }
 
 /// What became of the sessions of one pass.
@@ -210,7 +213,7 @@ impl Leaving {
     fn send(&self, sessions: &[LeavingSession]) -> io::Result<()> {
         let (mut lines, mut bytes) = (String::new(), Vec::new());
         for session in sessions {
-            session.write(&mut lines, &mut bytes);
+            session.write(&self.names, (&mut lines, &mut bytes));
         }
         let file = memory_file("sessions", &[lines.as_bytes(), &bytes])?;
         let sockets = sessions.iter().flat_map(LeavingSession::sockets);
@@ -266,7 +269,6 @@ mod tests {
     use crate::sys::channel::Channel;
     use rustix::net::{SendFlags, send};
     use std::os::fd::OwnedFd;
-    use std::sync::Arc;
 
     /// The old process's part, and the new process's end of the channel.
     fn leaving() -> (Leaving, OwnedFd) {
@@ -276,6 +278,7 @@ mod tests {
             workers: Workers::new(0).0,
             worker: 0,
             round: 1,
+            names: Arc::default(),
         };
         (leaving, theirs)
     }

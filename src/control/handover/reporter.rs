@@ -11,6 +11,7 @@ use super::link::{Link, value, word};
 use super::old_processes::{Asker, OldProcesses, OlderChannel, PassedConnection};
 use crate::state::Snapshot;
 use crate::sys::channel::{Channel, Message, TEXT_MAX};
+use crate::worker::moving::ServerNames;
 use crate::worker::order::Workers;
 use arc_swap::ArcSwap;
 use std::collections::VecDeque;
@@ -189,6 +190,8 @@ impl Reporter {
             return;
         };
         self.followers += 1;
+        // They do not change any more: this process has handed over.
+        let names = Arc::new(ServerNames::of(&parts.snapshot.load()));
         for worker in 0..workers.count() {
             let begun = Channel::pair().and_then(|(ours, theirs)| {
                 let ours = Link::new(Arc::new(ours))?;
@@ -202,6 +205,7 @@ impl Reporter {
                         workers: workers.clone(),
                         worker,
                         round: self.followers,
+                        names: Arc::clone(&names),
                     };
                     // It ends with its worker.
                     tokio::task::spawn_local(leaving.run());

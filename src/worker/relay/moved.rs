@@ -130,10 +130,14 @@ impl Relay {
     }
 
     /// What became of `count` sessions that were taken out: those in `back` were refused in this `round` and go on
-    /// here, the others were moved.
+    /// here, the others were moved. Those whose server has lost its sessions meanwhile end: the order did not find them.
     pub(in crate::worker) fn decided(&self, count: usize, back: Vec<Detached>, round: u32) {
         for session in back {
+            let (id, missed) = (session.stats.id, session.stats.missed_end());
             self.engine.borrow_mut().attach(session, round);
+            if let Some(cause) = missed {
+                self.end_session(id, cause);
+            }
         }
         self.away.set(self.away.get().saturating_sub(count));
         self.announce();

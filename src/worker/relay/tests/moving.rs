@@ -2,7 +2,8 @@
 
 use super::super::moved::{DetachFrom, Detached, SideFacts};
 use super::*;
-use crate::worker::moving::{ArrivingSession, LeavingSession};
+use crate::state::{BackendId, Server, SnapshotBuilder};
+use crate::worker::moving::{ArrivingSession, LeavingSession, ServerNames};
 use std::os::fd::BorrowedFd;
 
 /// The beginning of a round.
@@ -39,7 +40,7 @@ impl Fixture {
     /// A session as it comes to another process.
     fn written_and_read(&self, session: &LeavingSession) -> Detached {
         let (mut lines, mut bytes) = (String::new(), Vec::new());
-        session.write(&mut lines, &mut bytes);
+        session.write(&ServerNames::default(), (&mut lines, &mut bytes));
         let copy = |socket: BorrowedFd<'_>| socket.try_clone_to_owned().unwrap();
         let (line, mut rest) = (lines.trim_end(), &bytes[..]);
         let sockets = session.sockets().map(copy);
@@ -260,7 +261,7 @@ fn what_ends_all_sessions_of_a_server_ends_those_on_their_way() {
     let fixture = Fixture::new();
     let session = LeavingSession::new(detached(&fixture.relay).pop().unwrap());
     let (mut text, mut bytes) = (String::new(), Vec::new());
-    session.write(&mut text, &mut bytes);
+    session.write(&ServerNames::default(), (&mut text, &mut bytes));
     let parse = |snapshot: &Snapshot| {
         let copy = |socket: BorrowedFd<'_>| socket.try_clone_to_owned().unwrap();
         let sockets = session.sockets().map(copy);
@@ -278,13 +279,65 @@ fn what_ends_all_sessions_of_a_server_ends_those_on_their_way() {
     assert_eq!(parse(&fixture.snapshot).end(), Some(Cause::Killed));
 }
 
+/// An order to end the sessions of the server came when this one was on its way, and the other process did not take it.
+#[test]
+fn what_ends_all_sessions_of_a_server_ends_those_that_come_back() {
+    let mut fixture = Fixture::new();
+    fixture.turn();
+    fixture.refuse_session();
+    fixture.turn();
+    assert!(!fixture.is_over(), "nobody has ended it");
+    let sessions = detached(&fixture.relay);
+    let backend = fixture.snapshot.backends[0].clone().unwrap();
+    backend.servers[0]
+        .live
+        .end_sessions(Instant::now(), Cause::Killed);
+    fixture.relay.decided(1, sessions, 1);
+    fixture.until("it has ended", Fixture::is_over);
+}
+
+/// A server's sessions stayed in the old process once an operator had given it another name.
+#[test]
+fn sessions_find_a_server_that_was_renamed() {
+    let fixture = Fixture::new();
+    let session = LeavingSession::new(detached(&fixture.relay).pop().unwrap());
+    let renamed = |snapshot: &Snapshot, to: &str| {
+        let mut builder = SnapshotBuilder::new(Arc::new(snapshot.clone()));
+        let id = BackendId::first(0);
+        let mut server = Server::clone(builder.server(id, 0).unwrap());
+        server.name_in_file = Some(Arc::clone(&server.spec.name));
+        let spec = Arc::make_mut(&mut server.spec);
+        spec.name = to.into();
+        server.added = Some(Arc::new(spec.clone()));
+        builder.replace(id, 0, server, Instant::now());
+        builder.finish().unwrap()
+    };
+    let names = ServerNames::of(&renamed(&fixture.snapshot, "x"));
+    let (mut line, mut bytes) = (String::new(), Vec::new());
+    session.write(&names, (&mut line, &mut bytes));
+    let parse = |snapshot: &Snapshot| {
+        let copy = |socket: BorrowedFd<'_>| socket.try_clone_to_owned().unwrap();
+        let sockets = session.sockets().map(copy);
+        let read = ArrivingSession::parse(line.trim_end(), &mut &bytes[..], sockets, (snapshot, 0));
+        read.map(|it| it.server_name().to_owned())
+    };
+    let (old, new) = ("s".to_owned(), "x".to_owned());
+    assert_eq!(parse(&renamed(&fixture.snapshot, "x")), Some(new));
+    assert_eq!(
+        parse(&fixture.snapshot),
+        Some(old),
+        "it has the file's name here"
+    );
+    assert_eq!(parse(&renamed(&fixture.snapshot, "y")), None);
+}
+
 /// What a process cannot go on with stays where it is, and takes nothing from the others.
 #[test]
 fn a_line_that_cannot_be_followed_is_refused() {
     let fixture = Fixture::new();
     let session = LeavingSession::new(detached(&fixture.relay).pop().unwrap());
     let (mut line, mut bytes) = (String::new(), Vec::new());
-    session.write(&mut line, &mut bytes);
+    session.write(&ServerNames::default(), (&mut line, &mut bytes));
     let line = line.trim_end();
     let parse = |line: &str, mut bytes: &[u8]| {
         let copy = |socket: BorrowedFd<'_>| socket.try_clone_to_owned().unwrap();
