@@ -336,11 +336,7 @@ fn a_mouse_changes_servers_in_chromium() {
     browser.open(&format!("http://ops:secret@{stats}/"));
     assert!(!browser.source().contains("checkbox"));
     browser.click("section:has([id=be]) p.act a");
-    assert!(
-        browser.url().ends_with("/;norefresh#be"),
-        "{}",
-        browser.url()
-    );
+    browser.wait_for("/;norefresh#be");
     let boxes = "return document.querySelectorAll('input[type=checkbox]').length";
     assert_eq!(browser.evaluate(boxes), 3);
     // In a narrow window what is needed is in sight.
@@ -350,11 +346,7 @@ fn a_mouse_changes_servers_in_chromium() {
     assert_eq!(browser.evaluate(hidden), 0);
     assert_eq!(browser.evaluate("return innerWidth <= 700"), true);
     apply(&browser, &["s1", "s2"], "maint");
-    assert!(
-        browser.url().ends_with("/;st=DONE;norefresh#be"),
-        "{}",
-        browser.url()
-    );
+    browser.wait_for("/;st=DONE;norefresh#be");
     let message = "[X] Action processed successfully.";
     assert_eq!(browser.text(".message"), message);
     // It is in sight at the table, too.
@@ -371,18 +363,19 @@ fn a_mouse_changes_servers_in_chromium() {
     }
     assert_eq!(seen(&browser, "s3").0, "active_no_check");
     browser.click(".message a");
-    assert!(browser.url().ends_with("/;norefresh"), "{}", browser.url());
+    browser.wait_for("/;norefresh");
     assert!(!browser.source().contains(message));
     // In the view of one proxy the result is shown in that view.
     browser.open(&format!("http://{stats}/;norefresh;scope=be"));
     apply(&browser, &["s2", "s1"], "ready");
-    assert!(browser.url().ends_with("/;st=DONE;norefresh;scope=be"));
+    browser.wait_for("/;st=DONE;norefresh;scope=be");
     for server in ["s1", "s2"] {
         let (_, shown) = seen(&browser, server);
         assert!(shown.ends_with("UP") || shown.contains("UP "), "{shown}");
     }
     // Nothing checked: HAProxy's answer.
     apply(&browser, &[], "drain");
+    browser.wait_for("/;st=NONE;norefresh;scope=be");
     assert_eq!(browser.text(".message"), "[X] Nothing has changed.");
     let events = rlb.events().with("\"page action\"");
     assert_eq!(events.len(), 2, "{events:?}");
@@ -409,6 +402,7 @@ fn a_mouse_ends_the_sessions_of_a_server_in_chromium() {
     let browser = Browser::start((&driver, &chromium), 1500);
     browser.open(&format!("http://{}/", rlb.addresses("stats")[0]));
     apply(&browser, &["s1"], "shutdown");
+    browser.wait_for("/;st=DONE");
     assert_eq!(
         browser.text(".message"),
         "[X] Action processed successfully."
@@ -505,12 +499,13 @@ fn a_form_of_another_site_is_refused_in_chromium() {
     browser.open(&format!("http://{stats}/"));
     browser.open(&format!("http://{}/", other.address));
     browser.click("input[type=submit]");
-    assert_eq!(browser.url(), format!("http://{stats}/;st=DENY"));
+    browser.wait_for(&format!("http://{stats}/;st=DENY"));
     assert_eq!(browser.text(".message"), "[X] Action denied.");
     assert_ne!(states(stats)[0], "MAINT");
     rlb.events().wait_for("request of another site");
     // The page itself may.
     apply(&browser, &["s1"], "maint");
+    browser.wait_for("/;st=DONE");
     assert_eq!(states(stats)[0], "MAINT");
     drop((browser, other));
     rlb.stop_after(peer);

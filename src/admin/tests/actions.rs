@@ -209,3 +209,24 @@ fn other_sites_and_those_without_the_right_are_refused() {
         assert!(running.handle.stop(LONG));
     }
 }
+
+/// A process that makes no changes any more says so, because a result of HAProxy's would be read as one of the action.
+#[test]
+fn what_cannot_be_changed_any_more_is_no_result() {
+    let running = start_admin();
+    for (body, location_of, status) in [
+        ("s=node1&action=maint&b=postgres", None, "503"),
+        ("s=node9&action=boom&b=postgres", Some("/;st=ERRP"), "303"),
+    ] {
+        let lines = format!("content-length: {}\r\n", body.len());
+        let found = answer(&running, "/", &lines, body);
+        assert!(found.starts_with(&format!("HTTP/1.1 {status} ")), "{found}");
+        assert_eq!(location(&found), location_of, "{found}");
+    }
+    let body = "s=node1&action=maint&b=postgres";
+    let lines = format!("content-length: {}\r\n", body.len());
+    let found = ask(&running, &post("/", &lines, body));
+    assert!(found.contains("connection: close\r\n"), "{found}");
+    assert!(found.ends_with("The process is stopping.\n"), "{found}");
+    assert!(running.handle.stop(LONG));
+}

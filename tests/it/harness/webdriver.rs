@@ -82,11 +82,13 @@ impl Browser {
         self.ask("POST", "/url", &json!({ "url": url }));
     }
 
-    /// The URL of the page.
+    /// Waits for a page whose URL ends with this: a click may come back before the page that it leads to is there.
     #[track_caller]
-    pub(crate) fn url(&self) -> String {
-        let url = self.ask("GET", "/url", &Value::Null);
-        url.as_str().expect("a text").to_owned()
+    pub(crate) fn wait_for(&self, end: &str) {
+        eventually_true(BROWSER_WITHIN, &format!("a page at …{end}"), || {
+            let url = self.ask("GET", "/url", &Value::Null);
+            url.as_str().is_some_and(|url| url.ends_with(end))
+        });
     }
 
     /// The page as it is now.
@@ -104,8 +106,7 @@ impl Browser {
         Element(found[ELEMENT].as_str().expect("an element").to_owned())
     }
 
-    /// Clicks the first element that the CSS selector takes, and waits for the page that this loads. The element must be
-    /// in sight once it is scrolled to.
+    /// Clicks the first element that the CSS selector takes. It must be in sight once it is scrolled to.
     #[track_caller]
     pub(crate) fn click(&self, selector: &str) {
         let Element(id) = self.find(selector);
