@@ -55,14 +55,14 @@ pub(super) fn address(value: &ServerAddress) -> String {
         ServerAddress::Ip(std::net::IpAddr::V6(ip), port) => with_port(format!("[{ip}]"), port),
         ServerAddress::Ip(ip, port) => with_port(ip.to_string(), port),
         ServerAddress::Name(name, port) => with_port(name.to_string(), port),
-        ServerAddress::Unix(path) => format!("unix:{}", path.display()),
+        ServerAddress::Unix(path) => super::address::unix_text(path),
     }
 }
 
 pub(super) fn bind_address(address: &BindAddress) -> String {
     match address {
         BindAddress::Tcp(address) => address.to_string(),
-        BindAddress::Unix(path) => format!("unix:{}", path.display()),
+        BindAddress::Unix(path) => super::address::unix_text(path),
         BindAddress::Descriptor(number) => format!("fd@{number}"),
     }
 }

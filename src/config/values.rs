@@ -36,7 +36,7 @@ impl std::fmt::Display for LogSink {
             Self::Stdout => out.write_str("stdout"),
             Self::Stderr => out.write_str("stderr"),
             Self::File(path) => write!(out, "file:{}", path.display()),
-            Self::Unix(path) => write!(out, "unix:{}", path.display()),
+            Self::Unix(path) => out.write_str(&super::address::unix_text(path)),
             Self::Udp(address) => write!(out, "udp:{address}"),
         }
     }

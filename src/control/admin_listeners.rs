@@ -80,7 +80,7 @@ pub struct RuntimeSocket {
 /// Where the admin thread hears of a runtime socket.
 #[derive(Debug)]
 pub struct RuntimePlace {
-    /// As HAProxy writes it: `unix@/run/rlb/admin.sock`, `abns@name`, `ipv4@127.0.0.1:9999`.
+    /// As HAProxy writes it: `unix@/run/rlb/admin.sock`, `abnsz@name`, `ipv4@127.0.0.1:9999`.
     pub name: String,
     /// As configured.
     pub address: BindAddress,
@@ -281,7 +281,8 @@ fn name(socket: &Socket, api: &RuntimeApiSocket) -> String {
         BindAddress::Unix(path) => {
             let path = path.display().to_string();
             match path.strip_prefix('@') {
-                Some(name) => format!("abns@{name}"),
+                Some(name) => format!("abnsz@{name}"),
+                None if socket::is_abstract(Path::new(&path)) => path,
                 None => format!("unix@{path}"),
             }
         }

@@ -17,6 +17,8 @@ pub(super) enum Address {
     Unix(String),
     /// An abstract name.
     Abstract(String),
+    /// An abstract name that is padded with zeros (`abns@`).
+    Padded(String),
     /// An inherited descriptor.
     Descriptor(String),
     /// Something that rlb cannot use; why.
@@ -72,7 +74,8 @@ pub(super) fn parse(text: &str) -> Address {
         "ipv6" | "tcp6" | "udp6" => host(rest, true),
         "mptcp" | "mptcp4" | "mptcp6" => host(rest, family == "mptcp6"),
         "unix" | "uxst" | "uxdg" => Address::Unix(rest.to_owned()),
-        "abns" | "abnsz" => Address::Abstract(rest.to_owned()),
+        "abns" => Address::Padded(rest.to_owned()),
+        "abnsz" => Address::Abstract(rest.to_owned()),
         "fd" => Address::Descriptor(rest.to_owned()),
         _ => Address::Unusable(format!("rlb has no addresses with `{family}@`")),
     }
@@ -154,6 +157,7 @@ fn render(address: &Address) -> Option<String> {
         Address::Host { host, port: None } => host.clone(),
         Address::Unix(path) => format!("unix:{path}"),
         Address::Abstract(name) => format!("unix:@{name}"),
+        Address::Padded(name) => format!("abns@{name}"),
         Address::Descriptor(number) => format!("fd@{number}"),
         Address::Unusable(_) => return None,
     })
@@ -241,7 +245,8 @@ mod tests {
             ("tcp@db.example:5432", "db.example:5432"),
             ("/run/a.sock", "unix:/run/a.sock"),
             ("unix@/run/a.sock", "unix:/run/a.sock"),
-            ("abns@name", "unix:@name"),
+            ("abns@name", "abns@name"),
+            ("abnsz@name", "unix:@name"),
             ("10.0.0.1", "10.0.0.1"),
             ("10.0.0.1:", "10.0.0.1"),
             ("10.0.0.1:+1000", "10.0.0.1:+1000"),

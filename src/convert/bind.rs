@@ -51,7 +51,6 @@ pub(super) fn read(
     let keys = words(context, proxy, statement, first + 1);
     for piece in pieces(&word) {
         let at = statement.at(first);
-        context.tell_abstract(at, "bind", &piece.text);
         if let Some(address) = listen(context, proxy, at, &piece) {
             let keys = suitable(&keys, &address);
             proxy.binds.push(Bind { at, address, keys });
@@ -223,7 +222,7 @@ fn suitable(
     keys: &BTreeMap<&'static str, String>,
     address: &str,
 ) -> BTreeMap<&'static str, String> {
-    let unix = address.starts_with("unix:");
+    let unix = address.starts_with("unix:") || address.starts_with("abns@");
     let mut keys = keys.clone();
     if address.starts_with("fd@") {
         keys.retain(|key, _| ["name", "id", "backlog"].contains(key));
@@ -231,7 +230,7 @@ fn suitable(
     if unix {
         keys.retain(|key, _| !["v6only", "interface", "freebind"].contains(key));
     }
-    if !unix || address.starts_with("unix:@") {
+    if !unix || address.starts_with("unix:@") || address.starts_with("abns@") {
         keys.remove("mode");
     }
     if !address.starts_with('[') {

@@ -78,15 +78,6 @@ impl Context<'_, '_> {
         true
     }
 
-    /// Tells what an abstract name is to rlb; HAProxy pads those of `abns@` with zeros.
-    pub(super) fn tell_abstract(&mut self, at: At, keyword: &str, address: &str) {
-        if address.contains("abns@") {
-            let text = "HAProxy pads this name with zeros to 107 bytes, rlb does not: only rlb, and \
-                        what writes `abnsz@`, meet there";
-            self.report.push(at, keyword, Outcome::Changed, text);
-        }
-    }
-
     /// Reports a word of the table; nothing has been done about it yet.
     pub(super) fn mark(&mut self, at: At, keyword: &str, row: &'static Words) -> Mark {
         let outcome = match row.becomes {

@@ -193,7 +193,11 @@ fn process(proxies: &[&Proxy], pages: &[Proxy], global: &Global, report: &mut Re
 /// Whether the keys are those of a unix socket.
 fn is_unix(socket: &BTreeMap<&'static str, String>) -> bool {
     let address = socket.get("socket");
-    address.is_some_and(|address| address.trim_start_matches('"').starts_with(['/', '@']))
+    let begins = ["/", "@", "abns@"];
+    address.is_some_and(|address| {
+        let address = address.trim_start_matches('"');
+        begins.iter().any(|begin| address.starts_with(begin))
+    })
 }
 
 fn tell_of(report: &mut Report, names: &[String], text: &str) {

@@ -217,10 +217,10 @@ fn socket(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statem
             .error(statement.at, keyword, "an address is missing");
     };
     let word = address::filled_in(word, context.environment);
-    context.tell_abstract(statement.at(2), keyword, &word.text);
     let socket = match address::parse(&word.text) {
         Address::Unix(path) => path,
         Address::Abstract(name) => format!("@{name}"),
+        Address::Padded(name) => format!("abns@{name}"),
         Address::Host {
             host,
             port: Some(port),

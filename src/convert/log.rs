@@ -112,6 +112,7 @@ fn sink(context: &mut Context<'_, '_>, statement: &Statement, word: &Word) -> Op
     let to = match address::parse_for(&word.text, Use::Log) {
         Address::Unix(path) => format!("unix:{path}"),
         Address::Abstract(name) => format!("unix:@{name}"),
+        Address::Padded(name) => format!("abns@{name}"),
         Address::Descriptor(_) | Address::Unusable(_) => {
             unsupported(context, format!("no lines go to `{}`", word.text));
             return None;

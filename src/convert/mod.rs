@@ -465,7 +465,7 @@ fn pages(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) -> Vec<
             report.entries[page.entry].text = text.into();
         }
         page.binds.retain(|bind| {
-            let other = ["unix:", "fd@"]
+            let other = ["unix:", "abns@", "fd@"]
                 .iter()
                 .any(|it| bind.address.starts_with(it));
             if other {

@@ -74,7 +74,6 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     };
     words(context, &mut keys, statement, at + 1);
     let word = address::filled_in(word, context.environment);
-    context.tell_abstract(statement.at(at), keyword, &word.text);
     let Some(address) = reached(context, proxy, statement, at, &word) else {
         return;
     };

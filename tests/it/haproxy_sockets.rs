@@ -10,6 +10,7 @@ use crate::harness::process::Process;
 use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
 use nix::sys::signal::Signal;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -252,5 +253,44 @@ fn x_takes_sockets_from_a_haproxy_in_another_container() {
         open.wait(STOP_WITHIN);
         echo(&mut connect(haproxy.address), b"served by rlb");
         ours
+    });
+}
+
+/// The abstract names of HAProxy's `abns@` are padded with zeros: a name that was not padded reached nobody. From one rlb
+/// to HAProxy, and from there to another rlb.
+#[test]
+fn abstract_names_are_haproxys() {
+    let Some(debian) = needs::program("haproxy") else {
+        return;
+    };
+    let peer = Peer::start(Behaviour::Echo);
+    let haproxy = Haproxy::new(peer.address());
+    let names = ["a", "b"].map(|name| format!("abns@rlb-{}-{name}", std::process::id()));
+    let [near, far] = &names;
+    let first = haproxy.address.to_string();
+    let last = peer.address().to_string();
+    let chain = [
+        (haproxy.path("haproxy"), far.as_str(), last.as_str()),
+        (debian, near, far),
+        (haproxy.path("haproxy"), &first, near),
+    ];
+    let mut processes = Vec::new();
+    for (number, (program, bind, server)) in chain.iter().enumerate() {
+        let text = format!(
+            "defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 1m\n  timeout server 1m\n\
+             listen fe\n  bind {bind}\n  server s0 {server} check\n"
+        );
+        let file = format!("{number}.cfg");
+        fs::write(haproxy.path(&file), text).expect("written");
+        let command = haproxy.command_of(program, &["-db", "-f", &file]);
+        processes.push(Process::start(command, None, false));
+    }
+    eventually_true(WITHIN, "an answer through all three", || {
+        let answer = TcpStream::connect(haproxy.address).and_then(|mut stream| {
+            stream.write_all(b"there")?;
+            let mut answer = [0; 5];
+            stream.read_exact(&mut answer).map(|()| answer)
+        });
+        answer.is_ok_and(|answer| answer == *b"there")
     });
 }

@@ -72,7 +72,7 @@ fn fault_15_an_abstract_socket_has_its_mode_and_changes_are_logged_with_their_au
     assert_eq!(rlb.status("s1"), "MAINT");
     let line = rlb.events().wait_for("runtime command");
     for part in [
-        &*format!("abns@{}", &name[1..]),
+        &*format!("abnsz@{}", &name[1..]),
         "\"uid\":65534",
         "\"pid\":",
         maint,

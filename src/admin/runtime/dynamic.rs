@@ -235,7 +235,7 @@ mod tests {
                 "unix@/run/a.sock",
                 ServerAddress::Unix("/run/a.sock".into()),
             ),
-            ("abns@name", ServerAddress::Unix("@name".into())),
+            ("abnsz@name", ServerAddress::Unix("@name".into())),
             (
                 "::1:80",
                 ServerAddress::Ip(Ipv6Addr::LOCALHOST.into(), ServerPort::Fixed(80)),
@@ -264,8 +264,8 @@ mod tests {
                  process hold.",
             ),
             (
-                "abnsz@name",
-                "`abnsz@` is not a form of address that rlb knows.",
+                "sockpair@4",
+                "`sockpair@` is not a form of address that rlb knows.",
             ),
             ("127.0.0.1:80 weight", "'weight' expects an argument."),
             (

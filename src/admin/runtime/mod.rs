@@ -125,8 +125,8 @@ struct Served {
     removed: CancellationToken,
 }
 
-/// HAProxy's prefix of an abstract name.
-const ABSTRACT: &str = "abns@";
+/// HAProxy's prefixes of an abstract name, `abns@` and `abnsz@`, begin so.
+const ABSTRACT: &str = "abns";
 
 impl CommandContext {
     /// The name in events of the socket that `peer` has connected to.

@@ -26,7 +26,8 @@ pub(in crate::cli) struct SocketArgs {
 
 /// A socket that a command line names: as in the file, or a path from the directory of now.
 pub(in crate::cli) fn socket(text: &str) -> Result<BindAddress, String> {
-    let as_in_file = text.starts_with(['/', '@']) || text.contains(':') || text.is_empty();
+    let is_path = text.starts_with(['/', '@']) || text.starts_with("abns@");
+    let as_in_file = is_path || text.contains(':') || text.is_empty();
     let address = if as_in_file {
         address::runtime(text)
     } else {

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`bind`] | `*:80`, `:80`, `127.0.0.1:80`, `[::]:80`, `*:8000-8010`, `unix:/path`, `unix:@name`, `fd@3` |
 //! | [`server`] | `10.0.0.1:5432`, `[::1]:80`, `name:80`, `name`, `name:+1000`, `unix:/path`, `unix:@name` |
-//! | [`haproxy_server`] | those of [`server`], `/path`, `unix@/path`, `abns@name`, `ipv4@10.0.0.1:80`, `::1:80` |
+//! | [`haproxy_server`] | those of [`server`], `/path`, `unix@/path`, `abnsz@name`, `ipv4@10.0.0.1:80`, `::1:80` |
 //! | [`node`] | `10.0.0.1`, `[::1]`, `name` |
 //! | [`ip_alone`] | `10.0.0.1`, `::1`, `[::1]` |
 //! | [`socket`] | `/path`, `@name`, `unix:/path`, `unix:@name` |
@@ -22,7 +22,7 @@ use super::units::Problem;
 use super::values::{BindAddress, LogSink, ServerAddress, ServerPort};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Longest path of a unix socket, in bytes (`sun_path` without the terminating zero).
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -42,6 +42,9 @@ pub enum BindText {
     Descriptor(i32),
 }
 
+/// Begins an abstract name that is padded with zeros, HAProxy's.
+const PADDED: &str = "abns@";
+
 const BIND_FORMS: &str = "write \"*:80\", \"127.0.0.1:80\", \"[::]:80\", \"*:8000-8010\" or \
                           \"unix:/path\"";
 
@@ -56,8 +59,7 @@ enum Form<'t> {
 /// HAProxy's forms that rlb writes otherwise or does not have, and what to write for them; `None`:
 /// there is nothing.
 const HAPROXY_FORMS: &[(&str, Option<&str>)] = &[
-    ("abns@", Some("unix:@")),
-    ("abnsz@", None),
+    ("abnsz@", Some("unix:@")),
     ("fd@", None),
     ("ipv4@", Some("")),
     ("ipv6@", Some("")),
@@ -75,6 +77,9 @@ const HAPROXY_FORMS: &[(&str, Option<&str>)] = &[
 fn form(text: &str) -> Result<Form<'_>, Problem> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(Form::Unix(path));
+    }
+    if text.starts_with(PADDED) {
+        return Ok(Form::Unix(text));
     }
     if text.starts_with('/') {
         return Err(Problem::new(format!("`{text}` is a path, not an address"))
@@ -264,7 +269,7 @@ pub fn socket(text: &str) -> Result<PathBuf, Problem> {
 /// # Errors
 /// The problem with it.
 pub fn runtime(text: &str) -> Result<BindAddress, Problem> {
-    let unix = ["/", "@", "unix:"];
+    let unix = ["/", "@", "unix:", PADDED];
     if unix.iter().any(|start| text.starts_with(start)) || !text.contains(':') {
         return socket(text).map(BindAddress::Unix);
     }
@@ -383,7 +388,23 @@ fn server_port(text: &str) -> Result<ServerPort, Problem> {
     }
 }
 
-/// The path of a unix socket, or an abstract name that begins with `@`.
+/// The address of a unix socket in the form that is accepted everywhere.
+pub fn unix_text(path: &Path) -> String {
+    let path = path.display().to_string();
+    if path.starts_with(PADDED) {
+        path
+    } else {
+        format!("unix:{path}")
+    }
+}
+
+/// Whether the address of a unix socket is an abstract name.
+pub fn is_abstract(path: &Path) -> bool {
+    path.to_str()
+        .is_some_and(|path| path.starts_with('@') || path.starts_with(PADDED))
+}
+
+/// The path of a unix socket, or an abstract name that begins with `@`, or with `abns@` if it is padded.
 fn unix_path(text: &str) -> Result<PathBuf, Problem> {
     if text.contains('\0') {
         return Err(Problem::new("a path cannot hold a zero byte"));
@@ -395,6 +416,7 @@ fn unix_path(text: &str) -> Result<PathBuf, Problem> {
     }
     match text.as_bytes() {
         [b'/' | b'@', _, ..] => Ok(PathBuf::from(text)),
+        _ if text.len() > PADDED.len() && text.starts_with(PADDED) => Ok(PathBuf::from(text)),
         _ => Err(Problem::new(format!("`{text}` is not an absolute path"))
             .hint("write \"unix:/path\", or \"unix:@name\" for an abstract socket")),
     }
@@ -405,6 +427,7 @@ pub fn log_sink(text: &str) -> Result<LogSink, Problem> {
     const FORMS: &str = "write \"stdout\", \"stderr\", \"file:/var/log/rlb.log\", \
                          \"unix:/dev/log\" or \"udp:127.0.0.1:514\"";
     match text.split_once(':') {
+        _ if text.starts_with(PADDED) => unix_path(text).map(LogSink::Unix),
         None if text == "stdout" => Ok(LogSink::Stdout),
         None if text == "stderr" => Ok(LogSink::Stderr),
         Some(("file", path)) if path.starts_with('/') && !path.contains('\0') => {

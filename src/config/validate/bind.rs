@@ -236,7 +236,7 @@ fn suits(
             refuse("v6only", table.v6only.as_ref().map(|v| &v.span), what);
             refuse("interface", table.interface.as_ref().map(|v| &v.span), what);
             refuse("freebind", table.freebind.as_ref().map(|v| &v.span), what);
-            if path.to_string_lossy().starts_with('@') {
+            if crate::config::address::is_abstract(path) {
                 refuse(
                     "mode",
                     table.mode.as_ref().map(|v| &v.span),

@@ -86,7 +86,13 @@ pub fn set_mode(path: &Path, options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// The address of a unix socket: a path, or an abstract name that begins with `@`.
+/// Begins an abstract name that is padded with zeros, as HAProxy writes it.
+const PADDED: &[u8] = b"abns@";
+/// The kernel's room for a path or an abstract name.
+const ROOM: usize = 108;
+
+/// The address of a unix socket: a path, an abstract name that begins with `@`, or one that begins with `abns@` and is
+/// padded with zeros to the whole room, as HAProxy pads it.
 ///
 /// # Errors
 /// When the path is longer than the kernel allows (107 bytes).
@@ -94,21 +100,29 @@ pub fn unix_address(path: &Path) -> io::Result<SockAddr> {
     SockAddr::unix(system_path(path))
 }
 
-/// A unix address as the kernel wants it: an abstract name begins with a zero byte, not with `@`.
+/// A unix address as the kernel wants it: an abstract name begins with a zero byte.
 pub fn system_path(path: &Path) -> Cow<'_, Path> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     if !is_abstract(path) {
         return Cow::Borrowed(path);
     }
-    let mut name = path.as_os_str().as_bytes().to_vec();
-    name[0] = 0;
+    let bytes = path.as_os_str().as_bytes();
+    let name = match bytes.strip_prefix(PADDED) {
+        Some(name) => {
+            let mut padded = [&[0], name].concat();
+            padded.resize(padded.len().max(ROOM), 0);
+            padded
+        }
+        None => [&[0], &bytes[1..]].concat(),
+    };
     Cow::Owned(std::ffi::OsString::from_vec(name).into())
 }
 
 /// Whether a unix address has no file.
 pub fn is_abstract(path: &Path) -> bool {
     use std::os::unix::ffi::OsStrExt;
-    path.as_os_str().as_bytes().first() == Some(&b'@')
+    let bytes = path.as_os_str().as_bytes();
+    bytes.starts_with(b"@") || bytes.starts_with(PADDED)
 }
 
 /// Removes the socket at `path` if no process listens on it, because a killed process leaves its socket file.
@@ -263,6 +277,16 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
         assert_eq!(std::fs::read_link(&link).unwrap(), target);
         assert!(directory.is_dir());
+    }
+
+    #[test]
+    fn a_padded_name_has_the_whole_room() {
+        let address = unix_address(Path::new("abns@name")).unwrap();
+        let name = address.as_abstract_namespace().unwrap();
+        assert_eq!((name.len(), &name[..5]), (ROOM - 1, &b"name\0"[..]));
+        let other = unix_address(Path::new("@name")).unwrap();
+        assert_eq!(other.as_abstract_namespace(), Some(&b"name"[..]));
+        assert!(is_abstract(Path::new("abns@name")));
     }
 
     #[test]
