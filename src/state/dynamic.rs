@@ -173,9 +173,8 @@ pub(super) fn replaced(snapshot: &Snapshot, changed: Vec<Backend>) -> Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::GlobalLive;
-    use crate::state::test_config::{backend, config, frontend, server};
-    use crate::state::{CarryOver, Origin};
+    use crate::state::CarryOver;
+    use crate::state::test_config::{backend, config, frontend, origin, server};
     use std::collections::HashMap;
 
     fn names(snapshot: &Snapshot) -> Vec<&str> {
@@ -204,12 +203,7 @@ mod tests {
             "b",
             vec![numbered("s1", 1), numbered("s2", 2)],
         )]);
-        let origin = Origin {
-            global: Arc::new(GlobalLive::new(now, 1)),
-            maxconn: 100,
-            shards: 1,
-            now,
-        };
+        let origin = origin(now);
         let first = Snapshot::initial(&file, &origin);
         let id = BackendId::first(0);
         let add =
@@ -251,12 +245,7 @@ mod tests {
         let now = Instant::now();
         let mut file = config(vec![backend("b", vec![server("s1"), server("s2")])]);
         file.frontends.push(frontend("f", 7));
-        let origin = Origin {
-            global: Arc::new(GlobalLive::new(now, 1)),
-            maxconn: 100,
-            shards: 1,
-            now,
-        };
+        let origin = origin(now);
         let first = Snapshot::initial(&file, &origin);
         let id = BackendId::first(0);
         let spec = Arc::new(model::Server {
@@ -305,12 +294,7 @@ mod tests {
     /// The names of the servers in this process, in the next one, and after the overrides are dropped.
     fn names_everywhere(snapshot: &Snapshot, file: &model::Config) -> [Vec<String>; 3] {
         let now = Instant::now();
-        let origin = Origin {
-            global: Arc::new(GlobalLive::new(now, 1)),
-            maxconn: 100,
-            shards: 1,
-            now,
-        };
+        let origin = origin(now);
         let text = overrides::write(snapshot);
         let fresh = Arc::new(Snapshot::initial(file, &origin));
         let next = overrides::apply(&fresh, &text, (1, now));
@@ -333,12 +317,7 @@ mod tests {
         };
         let mut file = config(vec![backend("b", vec![down, two])]);
         file.frontends.push(frontend("f", 7));
-        let origin = Origin {
-            global: Arc::new(GlobalLive::new(now, 1)),
-            maxconn: 100,
-            shards: 1,
-            now,
-        };
+        let origin = origin(now);
         let first = Snapshot::initial(&file, &origin);
         let servers = &first.backends[0].as_ref().unwrap().servers;
         let uids: Vec<u64> = servers.iter().map(|one| one.live.uid).collect();

@@ -166,18 +166,10 @@ impl ServerState {
 mod tests {
     use super::*;
     use crate::config::model::Config;
-    use crate::live::GlobalLive;
-    use crate::state::snapshot::Origin;
-    use crate::state::test_config::{backend, config, server};
+    use crate::state::test_config::{backend, config, origin, server};
 
     fn start(config: &Config, now: Instant) -> Arc<Snapshot> {
-        let origin = Origin {
-            global: Arc::new(GlobalLive::new(now, 1)),
-            maxconn: 100,
-            shards: 1,
-            now,
-        };
-        Arc::new(Snapshot::initial(config, &origin))
+        Arc::new(Snapshot::initial(config, &origin(now)))
     }
 
     /// The state of `s1` of `be`, as `test_config` has it.

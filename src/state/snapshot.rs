@@ -362,13 +362,8 @@ impl Backend {
     /// Whether one of its servers has this name, here or in the file.
     pub fn has_name(&self, name: &str) -> bool {
         let mut servers = self.servers.iter();
-        servers.any(|one| *one.spec.name == *name) || self.is_written(name)
-    }
-
-    /// Whether the file has a server of this name.
-    pub(super) fn is_written(&self, name: &str) -> bool {
         let mut file = self.spec.servers.iter();
-        file.any(|one| *one.name == *name)
+        servers.any(|one| *one.spec.name == *name) || file.any(|one| *one.name == *name)
     }
 
     /// This backend with other servers at `now`.

@@ -3,7 +3,21 @@
 use crate::config::model::{
     Backend, BackendIndex, Check, Config, Frontend, Global, Log, Server, ServerAddress, ServerPort,
 };
+use crate::live::GlobalLive;
+use crate::state::Origin;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A process with one shard that starts at `now`.
+pub(crate) fn origin(now: Instant) -> Origin {
+    Origin {
+        global: Arc::new(GlobalLive::new(now, 1)),
+        maxconn: 100,
+        shards: 1,
+        now,
+    }
+}
 
 pub(crate) fn config(backends: Vec<Backend>) -> Config {
     Config {

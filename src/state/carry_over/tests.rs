@@ -2,21 +2,14 @@
 
 use super::*;
 use crate::config::model::{BackendIndex, Check, Config};
-use crate::live::GlobalLive;
 use crate::state::status::{OperState, Rules};
-use crate::state::test_config::{backend, check, config, frontend, server};
+use crate::state::test_config::{backend, check, config, frontend, origin, server};
 use crate::state::{RuntimeState, ServerState, ServerStatus, Usable, overrides};
 use std::collections::HashSet;
 use std::time::Duration;
 
 fn start(config: &Config, now: Instant) -> Snapshot {
-    let origin = Origin {
-        global: Arc::new(GlobalLive::new(now, 1)),
-        maxconn: 100,
-        shards: 1,
-        now,
-    };
-    Snapshot::initial(config, &origin)
+    Snapshot::initial(config, &origin(now))
 }
 
 fn next(before: &Snapshot, config: &Config, now: Instant) -> Snapshot {

@@ -340,18 +340,11 @@ mod tests {
     use super::super::text::write;
     use super::*;
     use crate::config::model::{Check, Config, ServerAddress, ServerPort, Stats};
-    use crate::live::GlobalLive;
-    use crate::state::test_config::{backend, config, frontend, server};
-    use crate::state::{FrontendId, Origin};
+    use crate::state::FrontendId;
+    use crate::state::test_config::{backend, config, frontend, origin, server};
 
     fn start(config: &Config, now: Instant) -> Arc<Snapshot> {
-        let origin = Origin {
-            global: Arc::new(GlobalLive::new(now, 1)),
-            maxconn: 100,
-            shards: 1,
-            now,
-        };
-        Arc::new(Snapshot::initial(config, &origin))
+        Arc::new(Snapshot::initial(config, &origin(now)))
     }
 
     fn file() -> Config {

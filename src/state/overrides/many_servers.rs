@@ -2,9 +2,8 @@
 
 use super::{apply, ended, list, write};
 use crate::config::model::{Config, Server as Spec, ServerAddress, ServerPort};
-use crate::live::GlobalLive;
-use crate::state::test_config::{backend, config, server};
-use crate::state::{BackendId, Endpoint, Origin, Server, Snapshot, SnapshotBuilder, dynamic};
+use crate::state::test_config::{backend, config, origin, server};
+use crate::state::{BackendId, Endpoint, Server, Snapshot, SnapshotBuilder, dynamic};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,13 +27,7 @@ fn file(count: u32) -> Config {
 }
 
 fn start(config: &Config, now: Instant) -> Arc<Snapshot> {
-    let origin = Origin {
-        global: Arc::new(GlobalLive::new(now, 1)),
-        maxconn: 100,
-        shards: 1,
-        now,
-    };
-    Arc::new(Snapshot::initial(config, &origin))
+    Arc::new(Snapshot::initial(config, &origin(now)))
 }
 
 /// Every server has another address and weight; a fifth are removed, and as many added.

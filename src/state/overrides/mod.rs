@@ -15,7 +15,7 @@ use super::server::{Endpoint, Server, by_name};
 use super::status::AdminState;
 use super::{Backend, BackendId, FrontendId, FrontendState, RateLimits, Snapshot, SnapshotBuilder};
 use crate::config::model::{self, Check, ServerAddress, ServerPort};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -68,13 +68,22 @@ pub fn ended(base: &Snapshot, next: &Snapshot) -> Vec<Override> {
     let kept: HashSet<_> = now.iter().map(|(of, one)| (of, one.setting)).collect();
     let servers = next.backends.iter().flatten().flat_map(|it| &it.servers);
     let servers: HashSet<u64> = servers.map(|one| one.live.uid).collect();
+    let mut written = HashMap::new();
+    for (of, _) in &before {
+        if let Object::Removed(id, _) = of
+            && let Some(backend) = next.backend(*id)
+        {
+            let servers = || by_name(&backend.spec.servers);
+            written.entry(*id).or_insert_with(servers);
+        }
+    }
     let is_there = |object: &Object| match object {
         Object::Process => true,
         Object::Stats => next.stats.is_some(),
         Object::Frontend(id) => next.frontend(*id).is_some(),
         Object::Backend(id) => next.backend(*id).is_some(),
         Object::Server(uid) => servers.contains(uid),
-        Object::Removed(id, name) => next.backend(*id).is_some_and(|it| it.is_written(name)),
+        Object::Removed(id, name) => written.get(id).is_some_and(|it| it.contains_key(&**name)),
     };
     before.retain(|(of, one)| !kept.contains(&(of, one.setting)) && is_there(of));
     before.into_iter().map(|(_, one)| one).collect()
@@ -368,21 +377,15 @@ fn none() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::GlobalLive;
-    use crate::state::test_config::{backend, config, frontend, server};
-    use crate::state::{FrontendId, Origin};
+    use crate::state::FrontendId;
+    use crate::state::test_config::{backend, config, frontend, origin, server};
 
     #[test]
     fn what_was_set_is_listed_and_dropped() {
         let now = Instant::now();
         let mut config = config(vec![backend("b", vec![server("s1"), server("s2")])]);
         config.frontends.push(frontend("f", 7));
-        let origin = Origin {
-            global: Arc::new(GlobalLive::new(now, 1)),
-            maxconn: 100,
-            shards: 1,
-            now,
-        };
+        let origin = origin(now);
         let first = Arc::new(Snapshot::initial(&config, &origin));
         assert_eq!(list(&first), []);
         let mut builder = SnapshotBuilder::new(Arc::clone(&first));
