@@ -89,7 +89,7 @@ impl Known {
     /// file.
     pub(super) fn shared() -> &'static Self {
         static KNOWN: LazyLock<Known> = LazyLock::new(|| Known {
-            schema: schemars::schema_for!(File).to_value(),
+            schema: shape_only(schemars::schema_for!(File).to_value()),
             tables: keys::tables(),
         });
         &KNOWN
@@ -177,6 +177,32 @@ impl Known {
             Some(instead(table.place, key))
         })
     }
+}
+
+/// What [`Known::shape`] reads of a schema. The rest, which has the documentation of every key, is dropped: this
+/// value stays in memory.
+fn shape_only(schema: Value) -> Value {
+    let Value::Object(object) = schema else {
+        return schema;
+    };
+    let kept: Map<String, Value> = object
+        .into_iter()
+        .filter_map(|(word, value)| {
+            let value = match (word.as_str(), value) {
+                ("$ref", value) => value,
+                ("type", value) if value == "null" => value,
+                ("properties" | "$defs", Value::Object(named)) => named
+                    .into_iter()
+                    .map(|(name, value)| (name, shape_only(value)))
+                    .collect(),
+                ("anyOf", Value::Array(all)) => all.into_iter().map(shape_only).collect(),
+                ("items" | "additionalProperties", value) => shape_only(value),
+                _ => return None,
+            };
+            Some((word, value))
+        })
+        .collect();
+    Value::Object(kept)
 }
 
 /// Reports and removes every unknown key.
