@@ -2,14 +2,15 @@
 //! one right, to listen on ports below 1024, so that reloads go on working.
 //!
 //! Control thread, once, when the process serves. The C library changes the user of all threads. The right belongs to the
-//! calling thread and to those that it starts from then on; those that run already lose all. Processes that it starts
+//! calling thread and to those that it starts from then on; those that run already lose all (in the process after an
+//! upgrade all threads have it). Processes that it starts
 //! have it too (ambient capabilities), as the new process of an upgrade.
 
 use super::raw;
-use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Gid, Uid, geteuid, getgroups, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, configure_capability_in_ambient_set,
-    set_capabilities, set_keep_capabilities,
+    set_capabilities, set_keep_capabilities, set_thread_gid, set_thread_uid,
 };
 use std::io;
 
@@ -32,21 +33,26 @@ impl Identity {
         (changes && geteuid().is_root()).then_some(Self { user, group })
     }
 
-    /// Whether this process may take it.
+    /// Whether this process may take it. It is tried on a thread of its own, which alone it changes.
     ///
     /// # Errors
-    /// `PermissionDenied`, in a container without the right.
+    /// `PermissionDenied`, in a container without the right; `InvalidInput`, for a number that is none here.
     pub fn may_take(self) -> io::Result<()> {
-        let needed = [
-            self.user.map(|_| CapabilitySet::SETUID),
-            self.group.map(|_| CapabilitySet::SETGID),
-        ];
-        let needed: CapabilitySet = needed.into_iter().flatten().collect();
-        if capabilities(None)?.effective.contains(needed) {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::PermissionDenied.into())
+        if [self.user, self.group].contains(&Some(u32::MAX)) {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
+        let tried = std::thread::spawn(move || {
+            if let Some(group) = self.group {
+                set_thread_gid(Gid::from_raw(group))?;
+            }
+            if let Some(user) = self.user {
+                set_thread_uid(Uid::from_raw(user))?;
+            }
+            Ok(())
+        });
+        tried
+            .join()
+            .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
     }
 
     /// Takes it.
@@ -56,7 +62,12 @@ impl Identity {
     pub fn take(self) -> io::Result<()> {
         let kept = capabilities(None)?.permitted & KEPT;
         if let Some(group) = self.group {
-            raw::clear_groups()?;
+            // Some containers do not allow it, and HAProxy goes on then, too.
+            if !getgroups()?.is_empty()
+                && let Err(error) = raw::clear_groups()
+            {
+                tracing::warn!(%error, "supplementary groups stay");
+            }
             raw::set_group(group)?;
         }
         if let Some(user) = self.user {
@@ -81,7 +92,7 @@ impl Identity {
         tracing::info!(
             user = self.user,
             group = self.group,
-            "root privileges given up"
+            "user and group changed"
         );
         Ok(())
     }
@@ -98,5 +109,17 @@ mod tests {
         let identity = Identity::to_take(Some(65534), Some(0));
         assert_eq!(identity.is_some(), geteuid().is_root());
         assert!(identity.is_none_or(|identity| identity.group.is_none()));
+    }
+
+    /// It was noticed after the process before this one had ended.
+    #[test]
+    fn a_number_that_is_no_user_is_refused_and_a_trial_changes_nothing() {
+        let Some(identity) = Identity::to_take(Some(65534), Some(65534)) else {
+            return;
+        };
+        identity.may_take().unwrap();
+        assert!(geteuid().is_root());
+        let nobody = Identity::to_take(Some(u32::MAX), None).unwrap();
+        assert!(nobody.may_take().is_err());
     }
 }

@@ -8,6 +8,7 @@ use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::process::Process;
 use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
+use crate::harness::runtime::ask;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -24,6 +25,7 @@ const NOBODY: &str = "65534";
 /// `CAP_NET_BIND_SERVICE`, as a mask.
 const BIND_LOW_PORTS: &str = "0000000000000400";
 
+/// The server with a name has the process start a thread before it gives up root.
 fn config(socket: &Path, server: SocketAddr, words: &str, ports: &[u16]) -> String {
     let binds: Vec<String> = ports
         .iter()
@@ -31,9 +33,11 @@ fn config(socket: &Path, server: SocketAddr, words: &str, ports: &[u16]) -> Stri
         .collect();
     format!(
         "global\n{words}  stats socket {} level admin\ndefaults\n  mode tcp\n  timeout connect 2s\n  \
-         timeout client 1m\n  timeout server 1m\nlisten fe\n{}  server s0 {server}\n",
+         timeout client 1m\n  timeout server 1m\nlisten fe\n{}  server s0 {server}\n  \
+         server named localhost:{} disabled\n",
         socket.display(),
-        binds.concat()
+        binds.concat(),
+        server.port()
     )
 }
 
@@ -148,6 +152,11 @@ fn root_is_given_up_and_reloads_go_on_opening_low_ports() {
     is_nobody(first);
     let pid = fs::read_to_string(setup.folder.path().join("pid"));
     assert_eq!(pid.ok(), Some(format!("{first}\n")));
+    setup.served(81);
+    // Its workers may not bind low ports any more.
+    for (command, answer) in [("disable frontend fe", true), ("enable frontend fe", true)] {
+        assert_eq!(ask(&setup.socket(), command).trim().is_empty(), answer);
+    }
     setup.served(81);
     setup.write(words, &[81, 82]);
     process.signal(Signal::SIGUSR2);

@@ -13,6 +13,7 @@ use crate::state::ToControl;
 use crate::sys::channel::Channel;
 use sd_notify::NotifyState;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
@@ -128,7 +129,13 @@ async fn start(
     let (channel, theirs) = Channel::pair().map_err(|error| error.to_string())?;
     let channel = Arc::new(channel);
     let ours = Arc::clone(&channel);
-    let mut starting = spawn_blocking(move || Successor::start(&program, (ours, theirs), &payload));
+    let (done, mut starting) = oneshot::channel();
+    // A thread of its own: those of the runtime may be older than the change of the user, and what they start may then
+    // not listen on ports below 1024 ([`crate::sys::identity`]).
+    thread::Builder::new()
+        .name("upgrade".to_owned())
+        .spawn(move || done.send(Successor::start(&program, (ours, theirs), &payload)))
+        .map_err(|error| error.to_string())?;
     let successor = tokio::select! {
         successor = &mut starting => successor,
         () = stop.cancelled() => {

@@ -27,8 +27,11 @@ pub fn resume(socket: &Socket, wanted: u32) -> io::Result<()> {
     }
     // The kernel gives up a port that it has chosen itself, and still tells it.
     match socket.bind(&socket.local_addr()?) {
-        // It is still bound.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+        // It is still bound. Without the right to ports below 1024, which a thread may have given up, the kernel refuses
+        // before it looks; a socket that is not bound could not listen on its port then.
+        Err(error)
+            if [io::ErrorKind::InvalidInput, io::ErrorKind::PermissionDenied]
+                .contains(&error.kind()) => {}
         result => result?,
     }
     socket.listen(backlog(wanted))
