@@ -4,9 +4,10 @@
 //! [`STALL_MAX_TIME`] without a byte moving. A client that sends FIN after a request gets the whole answer.
 
 use super::http::{Answer, ResponseBody, ResponseSources, acted, respond};
+use super::request_line::{AnswerEnd, RequestLines, Service};
 use super::{Shared, action};
-use crate::live::Traffic;
 use crate::live::slot::StatsSlot;
+use crate::live::{Cause, Traffic};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
@@ -80,6 +81,8 @@ pub(super) struct ConnectionState {
     pub(super) evicted: Notify,
     /// `None` when it has gone already.
     client: Option<SocketAddr>,
+    /// The lines of its requests.
+    pub(super) lines: RequestLines,
 }
 
 impl ConnectionState {
@@ -97,6 +100,7 @@ impl ConnectionState {
             blocked: Cell::new(false),
             evicted: Notify::new(),
             client,
+            lines: RequestLines::default(),
         }
     }
 }
@@ -128,6 +132,7 @@ pub(super) async fn serve(
         () = stalled(&state, shared.timeouts.stall) => {}
         () = serving => {}
     }
+    state.lines.end(shared, state.client);
 }
 
 /// How the requests of a connection ended.
@@ -168,7 +173,7 @@ async fn answer_requests(counted: CountedStream, closing: CancellationToken) -> 
         tokio::select! {
             result = connection.as_mut() => {
                 if let Err(error) = result {
-                    failed(&shared, &slot, &error);
+                    failed(&shared, (&slot, &state), &error);
                 }
                 return Ended::ByItself;
             }
@@ -220,8 +225,8 @@ async fn linger(stream: &TcpStream) {
 }
 
 async fn handle(
-    shared: &Shared,
-    state: &ConnectionState,
+    shared: &Rc<Shared>,
+    state: &Rc<ConnectionState>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let (head, body) = request.into_parts();
@@ -234,11 +239,21 @@ async fn handle(
         now: Instant::now(),
         client: state.client,
     };
-    let response = match respond(sources, &head.method, target, &head.headers) {
-        Answer::Response(response) => response,
+    let begin = |service: Option<Service>| {
+        if let Some(service) = service.filter(|_| shared.logs_requests()) {
+            state.lines.begin(service);
+        }
+    };
+    let mut response = match respond(sources, &head.method, target, &head.headers) {
+        Answer::Response(response, service) => {
+            begin(service);
+            response
+        }
         Answer::Action(request) => {
-            let ended = action::perform(shared, &request.asker, &head.headers, body).await;
+            begin(Some(Service::Stats));
             // Reading the body has reset it.
+            let whole = || state.answering.set(true);
+            let ended = action::perform(shared, &request.asker, &head.headers, body, whole).await;
             state.answering.set(true);
             acted(&request, ended)
         }
@@ -246,12 +261,19 @@ async fn handle(
     shared
         .requests
         .count(response.status().as_u16(), shared.second());
+    response.body_mut().ends(AnswerEnd(Rc::clone(state)));
     response
 }
 
 /// An invalid request: hyper has answered it (400, 431) or closed.
-fn failed(shared: &Shared, slot: &StatsSlot, error: &hyper::Error) {
+fn failed(shared: &Shared, (slot, state): (&StatsSlot, &ConnectionState), error: &hyper::Error) {
     if error.is_parse() || error.is_incomplete_message() {
+        let cause = if error.is_parse() {
+            Cause::Proxy
+        } else {
+            Cause::Client
+        };
+        state.lines.unreadable(shared, state.client, cause);
         slot.live().traffic.mine(&shared.token).ereq.add(1);
     }
     if error.is_parse() {
@@ -325,6 +347,7 @@ impl AsyncWrite for CountedStream {
                 Ok(written) => {
                     self.state.last_byte.set(Instant::now());
                     self.traffic().bout.add(written as u64);
+                    self.state.lines.wrote(written);
                     return Poll::Ready(Ok(written));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -334,7 +357,9 @@ impl AsyncWrite for CountedStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes after a whole answer, or when it has no more of it for now.
+        // hyper flushes after a whole answer, or when it has no more of it for now. Everything is written then.
+        let state = &self.state;
+        state.lines.flushed(&self.shared, state.client);
         Poll::Ready(Ok(()))
     }
 

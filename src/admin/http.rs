@@ -6,6 +6,7 @@
 use super::action::{Asker, Ended, is_admin};
 use super::auth;
 use super::ready::readiness;
+use super::request_line::{AnswerEnd, Service};
 use super::target::{Resource, parse};
 use crate::config::model::StatsPage;
 use crate::state::Snapshot;
@@ -21,6 +22,7 @@ use hyper::{Method, Response, StatusCode};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -52,8 +54,8 @@ pub(super) struct ResponseSources {
 /// What is to be done about a request.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// This is the answer.
-    Response(Response<ResponseBody>),
+    /// This is the answer, and what its line in the log names.
+    Response(Response<ResponseBody>, Option<Service>),
     /// It asks for an action, whose result is the answer.
     Action(Box<ActionRequest>),
 }
@@ -61,7 +63,7 @@ pub(super) enum Answer {
 /// A request for an action.
 #[derive(Debug)]
 pub(super) struct ActionRequest {
-    pub(super) asker: Asker,
+    pub(super) asker: Rc<Asker>,
     view: View,
     guarded: bool,
 }
@@ -93,6 +95,7 @@ pub(super) fn respond(
     // Answers that need a password must not be cached.
     let guarded = resource.is_guarded() && !page.auth.is_empty();
     let refreshing = view.refreshing && resource.is_of_the_page();
+    let service = Service::of(&resource);
     let mut response = match user {
         Err(auth::Unauthorized) => unauthorized(page),
         Ok(user) if resource == Resource::Action => {
@@ -102,7 +105,7 @@ pub(super) fn respond(
                 admin: view.admin,
             };
             return Answer::Action(Box::new(ActionRequest {
-                asker,
+                asker: Rc::new(asker),
                 view,
                 guarded,
             }));
@@ -121,7 +124,7 @@ pub(super) fn respond(
     if method == Method::HEAD {
         *response.body_mut() = BodySource::Done.into();
     }
-    Answer::Response(response)
+    Answer::Response(response, service)
 }
 
 /// Sets the headers of every answer.
@@ -264,6 +267,8 @@ fn set(response: &mut Response<ResponseBody>, name: HeaderName, value: &'static 
 #[derive(Debug)]
 pub(super) struct ResponseBody {
     source: BodySource,
+    /// Dropped with the body, when hyper has taken all of it.
+    end: Option<AnswerEnd>,
     /// A chunk was made in this turn; the next one is made after other connections had their turn.
     chunk_made: bool,
 }
@@ -286,6 +291,7 @@ impl From<BodySource> for ResponseBody {
     fn from(source: BodySource) -> Self {
         Self {
             source,
+            end: None,
             chunk_made: false,
         }
     }
@@ -294,6 +300,11 @@ impl From<BodySource> for ResponseBody {
 impl ResponseBody {
     fn text(text: impl Into<Bytes>) -> Self {
         BodySource::Text(text.into()).into()
+    }
+
+    /// `end` is dropped when hyper has taken the whole answer.
+    pub(super) fn ends(&mut self, end: AnswerEnd) {
+        self.end = Some(end);
     }
 }
 

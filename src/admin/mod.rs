@@ -11,11 +11,12 @@ mod connection;
 mod http;
 mod listeners;
 mod ready;
+mod request_line;
 pub mod runtime;
 mod target;
 
 use crate::control::admin_listeners::{AdminListener, ListenerChange};
-use crate::live::WorkerToken;
+use crate::live::{LogQueue, WorkerToken};
 use crate::state::Snapshot;
 use crate::stats::{Phase, Process, Requests, Sampler};
 use crate::sys::limits::DescriptorReserve;
@@ -55,6 +56,7 @@ struct Shared {
     /// Shard 0 of the stats proxy's counters, which no worker writes. Never used for another object.
     token: WorkerToken,
     requests: Arc<Requests>,
+    log: LogQueue,
     process: Arc<Process>,
     timeouts: Timeouts,
     connections: accept::Connections,
@@ -66,6 +68,12 @@ struct Shared {
 }
 
 impl Shared {
+    /// Whether requests have lines in the log.
+    fn logs_requests(&self) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.stats.as_ref().is_some_and(|stats| stats.page.log)
+    }
+
     /// Milliseconds of the process's clock.
     fn millis(&self) -> u64 {
         self.snapshot.load().global.millis(Instant::now())
@@ -94,17 +102,25 @@ pub struct AdminListenerSet {
 /// When the system refuses a thread or an event loop.
 pub fn spawn(
     listeners: AdminListenerSet,
-    snapshot: Arc<ArcSwap<Snapshot>>,
+    (snapshot, log): (Arc<ArcSwap<Snapshot>>, LogQueue),
     reserve: Arc<DescriptorReserve>,
 ) -> io::Result<Handle> {
-    launch(listeners, snapshot, reserve, Timeouts::default())
+    let runtime_api = listeners.runtime.as_ref();
+    let control = runtime_api.map(|it| (it.control.clone(), it.reload.clone()));
+    let actions = Actions::new(control);
+    launch(
+        listeners,
+        (snapshot, log),
+        reserve,
+        (actions, Timeouts::default()),
+    )
 }
 
 fn launch(
     listeners: AdminListenerSet,
-    snapshot: Arc<ArcSwap<Snapshot>>,
+    (snapshot, log): (Arc<ArcSwap<Snapshot>>, LogQueue),
     reserve: Arc<DescriptorReserve>,
-    timeouts: Timeouts,
+    (actions, timeouts): (Actions, Timeouts),
 ) -> io::Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -114,8 +130,6 @@ fn launch(
     let stopped = stop.clone();
     let process = Arc::new(Process::new(snapshot.load().global.start));
     let shown = Arc::clone(&process);
-    let runtime_api = listeners.runtime.as_ref();
-    let control = runtime_api.map(|it| (it.control.clone(), it.reload.clone()));
     let (limit, limits) = sync_channel(1);
     let (done, ended) = sync_channel(1);
     std::thread::Builder::new()
@@ -126,10 +140,11 @@ fn launch(
                 reserve,
                 token: WorkerToken::new(0),
                 requests: Arc::new(Requests::default()),
+                log,
                 process: shown,
                 timeouts,
                 connections: accept::Connections::default(),
-                actions: Actions::new(control),
+                actions,
                 freed: Notify::new(),
                 stop: stopped,
                 tracker: TaskTracker::new(),

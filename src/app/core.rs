@@ -105,8 +105,12 @@ impl Core {
             changes,
             runtime: Some(runtime),
         };
-        admin::spawn(listeners, Arc::clone(&self.snapshot), reserve)
-            .map_err(system("cannot start the stats listener"))
+        admin::spawn(
+            listeners,
+            (Arc::clone(&self.snapshot), self.log.clone()),
+            reserve,
+        )
+        .map_err(system("cannot start the stats listener"))
     }
 
     pub(super) fn spawn_workers(

@@ -141,7 +141,8 @@ impl<'a> Batch<'a> {
                 .without(AdminState::FMAINT)
                 .without(AdminState::FDRAIN),
             AdminRequest::Drain => admin.without(AdminState::FMAINT).with(AdminState::FDRAIN),
-            AdminRequest::Maint => admin.with(AdminState::FMAINT),
+            AdminRequest::Maint => admin.without(AdminState::FDRAIN).with(AdminState::FMAINT),
+            AdminRequest::AddMaint => admin.with(AdminState::FMAINT),
             AdminRequest::EndMaint => admin.without(AdminState::FMAINT),
             AdminRequest::AddDrain => admin.with(AdminState::FDRAIN),
             AdminRequest::EndDrain => admin.without(AdminState::FDRAIN),

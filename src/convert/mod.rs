@@ -481,6 +481,16 @@ fn pages(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) -> Vec<
         let keys = &mut first.settings.page.keys;
         keys.insert("admin", admin.text().to_owned());
     }
+    // HAProxy does not write requests that went well with this option.
+    let writes = |page: &Proxy| {
+        let normal = page.settings.keys.get("dontlog-normal");
+        page.settings.logs() && normal.is_none_or(|value| value != "true")
+    };
+    let log = pages.iter().any(writes);
+    if let (Some(first), true) = (pages.first_mut(), log) {
+        let keys = &mut first.settings.page.keys;
+        keys.insert("log", "true".to_owned());
+    }
     pages
 }
 

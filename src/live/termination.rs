@@ -16,6 +16,8 @@ pub enum Cause {
     Server,
     /// `P`: the proxy refused it.
     Proxy,
+    /// `L`: the proxy has answered it itself.
+    Local,
     /// `R`: this machine ran short of something.
     Resource,
     /// `I`: an internal error.
@@ -127,6 +129,7 @@ impl Cause {
             Self::Client => 'C',
             Self::Server => 'S',
             Self::Proxy => 'P',
+            Self::Local => 'L',
             Self::Resource => 'R',
             Self::Internal => 'I',
             Self::Down => 'D',

@@ -165,8 +165,10 @@ pub enum AdminRequest {
     Ready,
     /// Checked, but receives no new sessions.
     Drain,
-    /// Out of service.
+    /// Out of service, and not drained any more.
     Maint,
+    /// Out of service; a drain stays (`disable` of the page).
+    AddMaint,
     /// Not out of service any more; a drain stays (HAProxy's old action `enable` of the page).
     EndMaint,
     /// In addition no new sessions; maintenance stays (`stop` of the page).

@@ -3,7 +3,8 @@
 //!
 //! Invariants: a change goes the way of a runtime command: a message to the control task, answered when it is published.
 //! It is logged with the client and its user before it is made. One action is in progress at a time. A body is at most
-//! [`BODY_BYTES_MAX`] long and comes within the time that a request's head has.
+//! [`BODY_BYTES_MAX`] long and comes within the time that a request's head has. An action that has begun is made for all
+//! servers of its form, whatever becomes of its connection.
 
 mod form;
 mod origin;
@@ -26,12 +27,16 @@ use hyper::header::HeaderMap;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::timeout;
 
 /// Longest body, HAProxy's buffer.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Why an action is refused on a page that changes nothing.
+const NO_RIGHT: &str = "no right to change servers";
 
 /// What actions need of the thread.
 #[derive(Debug, Default)]
@@ -89,15 +94,16 @@ pub(super) fn is_admin(page: &StatsPage, client: Option<SocketAddr>) -> bool {
     }
 }
 
-/// Does what the form in `body` asks for.
+/// Does what the form in `body` asks for; `whole` is called when the body was read.
 pub(super) async fn perform(
-    shared: &Shared,
-    asker: &Asker,
+    shared: &Rc<Shared>,
+    asker: &Rc<Asker>,
     headers: &HeaderMap,
     body: impl Body<Data = Bytes>,
+    whole: impl FnOnce(),
 ) -> Ended {
     let refused = if !asker.admin {
-        Some("no right to change servers")
+        Some(NO_RIGHT)
     } else if !origin::is_same(headers) {
         Some("request of another site")
     } else {
@@ -119,14 +125,22 @@ pub(super) async fn perform(
             return Ended::Result(ActionResult::BadParameter, true);
         }
     };
-    let _turn = shared.actions.turn.lock().await;
-    match apply(shared, asker, &form).await {
-        Ok(result) => Ended::Result(result, true),
-        Err(reason) => {
-            log_failure(asker, reason.trim_end());
-            Ended::NotMade(reason)
+    whole();
+    // A task of its own, because this one ends with its connection.
+    let (task, asker) = (Rc::clone(shared), Rc::clone(asker));
+    let made = shared.tracker.spawn_local(async move {
+        let _turn = task.actions.turn.lock().await;
+        match apply(&task, &asker, &form).await {
+            Ok(result) => Ended::Result(result, true),
+            Err(reason) => {
+                log_failure(&asker, reason.trim_end());
+                Ended::NotMade(reason)
+            }
         }
-    }
+    });
+    // It fails only when the thread ends.
+    made.await
+        .unwrap_or_else(|_| Ended::NotMade(STOPPING.to_owned()))
 }
 
 /// The whole body.
@@ -162,6 +176,12 @@ async fn next<B: Body>(
 /// Why nothing was changed, as text for people.
 async fn apply(shared: &Shared, asker: &Asker, form: &Form) -> Result<ActionResult, String> {
     let snapshot = shared.snapshot.load_full();
+    // A reload may have changed it while the body came.
+    let stats = snapshot.stats.as_ref();
+    if !stats.is_some_and(|stats| is_admin(&stats.page, asker.client)) {
+        log_refusal(shared, asker, NO_RIGHT);
+        return Ok(ActionResult::Denied);
+    }
     let Wanted { backend, action } = match wanted(&snapshot, form) {
         Ok(Some(wanted)) => wanted,
         Ok(None) => return Ok(ActionResult::Nothing),
@@ -170,13 +190,13 @@ async fn apply(shared: &Shared, asker: &Asker, form: &Form) -> Result<ActionResu
             return Ok(result);
         }
     };
-    log_action(asker, form);
     let Some((control, reload)) = &shared.actions.control else {
         return Err(STOPPING.to_owned());
     };
     let servers = backend.iter().flat_map(|backend| &backend.servers);
     let servers: HashMap<&str, &Arc<Server>> =
         servers.map(|server| (&*server.spec.name, server)).collect();
+    log_action(asker, form, |name| servers.contains_key(name));
     let mut counts = Counts::default();
     let mut answers = Vec::new();
     for name in &form.servers {
@@ -324,7 +344,7 @@ fn change(action: Action, server: &Server, check: Option<&Check>) -> Change {
         Action::Drain => Change::admin(uid, AdminRequest::Drain),
         Action::Maint => Change::admin(uid, AdminRequest::Maint),
         Action::Disable if !admin.has(AdminState::FMAINT) => {
-            Change::admin(uid, AdminRequest::Maint)
+            Change::admin(uid, AdminRequest::AddMaint)
         }
         Action::Enable if admin.has(AdminState::FMAINT) => {
             Change::admin(uid, AdminRequest::EndMaint)
@@ -357,14 +377,24 @@ fn change(action: Action, server: &Server, check: Option<&Check>) -> Change {
     }
 }
 
-/// Logs that servers are about to be changed.
-fn log_action(asker: &Asker, form: &Form) {
+/// Logs that servers are about to be changed: all of those that exist, in several events when they are many.
+fn log_action(asker: &Asker, form: &Form, exists: impl Fn(&str) -> bool) {
     let (client, user) = asker.fields();
     let backend = form.backend.as_deref().unwrap_or_default();
     let action = form.action.as_ref().map(|(_, word)| word.as_str());
     let backend = printable(backend, LOGGED_CHARS_MAX);
-    let servers = printable(&form.servers.join(" "), LOGGED_CHARS_MAX);
-    tracing::info!(client, user, backend, action, servers, "page action");
+    let mut names = form.servers.iter().filter(|name| exists(name)).peekable();
+    loop {
+        let mut servers = names.next().cloned().unwrap_or_default();
+        while let Some(name) = names.next_if(|name| servers.len() + name.len() < LOGGED_CHARS_MAX) {
+            servers.push(' ');
+            servers.push_str(name);
+        }
+        tracing::info!(client, user, backend, action, servers, "page action");
+        if names.peek().is_none() {
+            break;
+        }
+    }
 }
 
 /// Logs that an action failed, or was done for some servers only.

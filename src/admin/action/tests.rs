@@ -54,7 +54,7 @@ fn each_action_is_haproxys() {
         (Action::Ready, ready, "Ready"),
         (Action::Drain, drain, "Drain"),
         (Action::Maint, maint, "Maint"),
-        (Action::Disable, ready, "Maint"),
+        (Action::Disable, ready, "AddMaint"),
         (Action::Disable, maint, "none"),
         (Action::Enable, both, "EndMaint"),
         (Action::Enable, drain, "none"),

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::config::model::PageAdmin;
+use crate::state::inbox::INBOX_MAX;
 
 fn start_admin() -> Running {
     start_with(1, |stats| stats.page.admin = PageAdmin::Everyone)
@@ -213,7 +214,8 @@ fn other_sites_and_those_without_the_right_are_refused() {
 /// A process that makes no changes any more says so, because a result of HAProxy's would be read as one of the action.
 #[test]
 fn what_cannot_be_changed_any_more_is_no_result() {
-    let running = start_admin();
+    let mut running = start_admin();
+    running.requests.close();
     for (body, location_of, status) in [
         ("s=node1&action=maint&b=postgres", None, "503"),
         ("s=node9&action=boom&b=postgres", Some("/;st=ERRP"), "303"),
@@ -228,5 +230,45 @@ fn what_cannot_be_changed_any_more_is_no_result() {
     let found = ask(&running, &post("/", &lines, body));
     assert!(found.contains("connection: close\r\n"), "{found}");
     assert!(found.ends_with("The process is stopping.\n"), "{found}");
+    assert!(running.handle.stop(LONG));
+}
+
+/// The connection counted as idle while the control task did not answer: another one took its place, and the action ended
+/// half made.
+#[test]
+fn an_action_is_made_for_all_servers_when_its_connection_is_closed_for_another() {
+    let servers = u32::try_from(INBOX_MAX).unwrap() + 100;
+    let mut running = start_with(servers, |stats| {
+        stats.page.admin = PageAdmin::Everyone;
+        stats.maxconn = 1;
+    });
+    let names: Vec<String> = (1..=servers)
+        .map(|number| format!("s=node{number}"))
+        .collect();
+    let body = format!("{}&action=maint&b=postgres", names.join("&"));
+    let mut asking = connect(&running);
+    let length = format!("content-length: {}\r\n", body.len());
+    asking
+        .write_all(post("/", &length, &body).as_bytes())
+        .unwrap();
+    eventually("the control task is asked", || {
+        running.requests.len() == INBOX_MAX
+    });
+    assert!(get(&running, "/healthz").ends_with("ok\n"));
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "", "its connection has given way");
+    let (begun, mut asked) = (Instant::now(), 0);
+    while asked < servers {
+        assert!(begun.elapsed() < LONG, "{asked} of {servers}");
+        match running.requests.try_recv() {
+            Ok(ToControl::SetAdmin { done, .. }) => {
+                asked += 1;
+                assert!(done.send(true).is_ok(), "it waits for its answers");
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => std::thread::yield_now(),
+        }
+    }
     assert!(running.handle.stop(LONG));
 }

@@ -1,8 +1,12 @@
 //! The stats listener over real sockets.
 
 mod actions;
+mod lines;
 
 use super::*;
+use crate::control::reload::ReloadHandle;
+use crate::live::LogEntry;
+use crate::state::{ControlHandle, ToControl};
 use crate::stats::test_snapshot::{config, snapshot};
 use crate::worker::ListenerId;
 use std::io::{Read, Write};
@@ -23,6 +27,10 @@ struct Running {
     snapshot: Arc<ArcSwap<Snapshot>>,
     changes: mpsc::Sender<ListenerChange>,
     handle: Handle,
+    /// What is sent to the log.
+    lines: Receiver<LogEntry>,
+    /// What is asked of the control task.
+    requests: mpsc::Receiver<ToControl>,
 }
 
 fn start(servers: u32, maxconn: u32) -> Running {
@@ -49,12 +57,23 @@ fn start_with(servers: u32, change: impl FnOnce(&mut crate::config::model::Stats
         changes,
         runtime: None,
     };
-    let handle = launch(listeners, Arc::clone(&snapshot), reserve, timeouts).unwrap();
+    let (log, lines) = LogQueue::new(Arc::clone(&snapshot.load().global));
+    let (control, requests) = ControlHandle::new();
+    let actions = Actions::new(Some((control, ReloadHandle::unattended())));
+    let handle = launch(
+        listeners,
+        (Arc::clone(&snapshot), log),
+        reserve,
+        (actions, timeouts),
+    )
+    .unwrap();
     Running {
         address,
         snapshot,
         changes: sender,
         handle,
+        lines,
+        requests,
     }
 }
 

@@ -196,6 +196,8 @@ keys! {
         /// Who may change servers on the page: everyone who may see it (`true`), clients on this machine
         /// (`"localhost"`), or nobody.
         admin: AdminSwitch = PageAdmin::Nobody, haproxy: &["stats admin"], reload: AtOnce;
+        /// Write a line to the log for each request of the page and the metrics.
+        log: Switch = false, haproxy: &["log"], reload: AtOnce;
         /// Do not tell the version on the page.
         hide_version: Switch = false, haproxy: &["stats hide-version"], reload: AtOnce;
         /// Show the name of this machine.

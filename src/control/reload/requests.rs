@@ -179,6 +179,12 @@ pub struct ReloadHandle {
 }
 
 impl ReloadHandle {
+    /// One whose requests nobody answers.
+    #[cfg(test)]
+    pub(crate) fn unattended() -> Self {
+        Requests::new().0
+    }
+
     /// A signal asks: the answer goes to the log. During an upgrade it is kept: when the upgrade fails the
     /// files are read then, otherwise the new process gets the signal.
     pub fn signalled(&self) {
