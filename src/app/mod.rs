@@ -167,6 +167,7 @@ async fn start(
         predecessor,
         start,
     } = options;
+    let read = files.looked_at.clone();
     let source = Source::new((input, files), limits, nofile);
     let config = Arc::new(config);
     let signals = Signals::new(start.signals).map_err(system("cannot handle signals"))?;
@@ -212,7 +213,7 @@ async fn start(
     admin.enter(Phase::Ready);
     manager.notify(&[NotifyState::Ready]);
     inherited.store();
-    start.tell()?;
+    start.tell(&read)?;
     let reloads = spawn_critical(reloader.run(stops.reloads.clone(), stops.admin.clone()));
     let watchdog = watchdog.map(|it| it.start(core.control.clone(), manager.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");

@@ -89,11 +89,11 @@ impl Start {
     }
 
     /// Tells the old processes and the one that waits that this process serves. Then it gives up root, if it is to: old
-    /// processes may be root's, and reloads come afterwards.
+    /// processes may be root's, and reloads come afterwards. It warns of those `files` that reloads cannot read then.
     ///
     /// # Errors
     /// When it cannot give up root; none is expected after [`Identity::may_take`].
-    pub(super) fn tell(self) -> Result<(), Error> {
+    pub(super) fn tell(self, files: &[PathBuf]) -> Result<(), Error> {
         // The table of sockets was the other owner.
         if let Some(old) = self.old.and_then(Rc::into_inner) {
             old.finish();
@@ -104,9 +104,25 @@ impl Start {
                 tracing::warn!(%error, "standard output and error stay open");
             }
         }
-        let taken = self.identity.map_or(Ok(()), Identity::take);
-        taken.map_err(system("cannot give up root"))
+        if let Some(identity) = self.identity {
+            let taken = identity.take();
+            taken.map_err(system("cannot give up root"))?;
+            for path in files.iter().filter(|path| is_denied(path)) {
+                tracing::warn!(path = %path.display(), "reloads cannot read a file");
+            }
+        }
+        Ok(())
     }
+}
+
+/// Whether this process may not read a file.
+fn is_denied(path: &Path) -> bool {
+    let read = fs::metadata(path).and_then(|found| {
+        // What is no file, a pipe for example, is not opened.
+        let opened = found.is_file().then(|| fs::File::open(path).map(drop));
+        opened.unwrap_or(Ok(()))
+    });
+    read.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// Replaces the file, so that a link at its path is not followed.

@@ -184,3 +184,21 @@ fn root_is_given_up_and_reloads_go_on_opening_low_ports() {
         pid_at(&socket).is_none()
     });
 }
+
+/// It was noticed at the first reload, which was refused.
+#[test]
+fn a_file_that_reloads_cannot_read_is_warned_of() {
+    if !needs::root() {
+        return;
+    }
+    let setup = Setup::new();
+    setup.write("  user nobody\n", &[81]);
+    let file = setup.folder.path().join("haproxy.cfg");
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("set");
+    let run = setup.command(&["-W", "-db", "-f", "haproxy.cfg"]);
+    let mut process = Process::start(run, Some(&setup.netns), false);
+    let told = process.stderr.wait_for("reloads cannot read a file");
+    assert!(told.contains("haproxy.cfg"), "{told}");
+    process.signal(Signal::SIGTERM);
+    process.wait(STOP_WITHIN);
+}
