@@ -109,6 +109,7 @@ fn fault_33_a_bind_whose_interface_is_made_again_is_opened_again() {
     make_v0(&here, &there);
     gate.open();
     let next = Next::of(&rlb);
+    rlb.events().wait_for("inherited socket closed");
     let closed = rlb.events().with("inherited socket closed");
     let said = |line: &String| line.contains("its interface was deleted and made again");
     assert!(!closed.is_empty() && closed.iter().all(said), "{closed:?}");
