@@ -1,5 +1,5 @@
-//! HAProxy's protocol by which a process gives its listening sockets to another one (`_getsocks`, `haproxy -x`), both
-//! ends.
+//! HAProxy's protocol by which a process gives its listening sockets to another one (`_getsocks`, `haproxy -x`): the
+//! end that takes them.
 //!
 //! | message | from | has |
 //! |---|---|---|
@@ -15,12 +15,9 @@
 use super::channel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -125,57 +122,6 @@ fn receive(stream: BorrowedFd<'_>) -> io::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-/// Gives these sockets to the client of `stream`, which has sent the command.
-///
-/// # Errors
-/// When it goes, or does not take them in time.
-pub fn give(stream: impl AsFd, sockets: &[Socket]) -> io::Result<()> {
-    let stream = stream.as_fd();
-    let count = i32::try_from(sockets.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    send(stream, &count.to_ne_bytes(), &[])?;
-    for part in sockets.chunks(FDS_MAX) {
-        let mut text = Vec::new();
-        for socket in part {
-            let interface = socket.device().ok().flatten().unwrap_or_default();
-            let length = u8::try_from(interface.len()).map_err(|_| io::ErrorKind::InvalidData)?;
-            // No name of a network namespace: it is that of both processes.
-            text.extend_from_slice(&[0, length]);
-            text.extend_from_slice(&interface);
-            text.extend_from_slice(&[0; 4]);
-        }
-        let fds: Vec<_> = part.iter().map(AsFd::as_fd).collect();
-        send(stream, &text, &fds)?;
-        number(stream)?;
-    }
-    Ok(())
-}
-
-/// Sends all bytes, with these descriptors.
-fn send(stream: BorrowedFd<'_>, mut text: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(fds));
-    }
-    while !text.is_empty() {
-        wait(stream, PollFlags::OUT)?;
-        match sendmsg(
-            stream,
-            &[IoSlice::new(text)],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        ) {
-            Ok(sent) => {
-                text = &text[sent..];
-                control.clear();
-            }
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
 /// Waits until the stream can be read or written, or has ended.
 fn wait(stream: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
     loop {
@@ -194,8 +140,59 @@ fn wait(stream: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::io::IoSlice;
     use std::net::{SocketAddr, TcpListener};
     use std::os::unix::net::UnixListener;
+
+    /// The other end: gives these sockets to the client of `stream`, which has sent the command.
+    fn give(stream: impl AsFd, sockets: &[Socket]) -> io::Result<()> {
+        let stream = stream.as_fd();
+        let count = i32::try_from(sockets.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        send(stream, &count.to_ne_bytes(), &[])?;
+        for part in sockets.chunks(FDS_MAX) {
+            let mut text = Vec::new();
+            for socket in part {
+                let interface = socket.device().ok().flatten().unwrap_or_default();
+                let length =
+                    u8::try_from(interface.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+                // No name of a network namespace: it is that of both processes.
+                text.extend_from_slice(&[0, length]);
+                text.extend_from_slice(&interface);
+                text.extend_from_slice(&[0; 4]);
+            }
+            let fds: Vec<_> = part.iter().map(AsFd::as_fd).collect();
+            send(stream, &text, &fds)?;
+            number(stream)?;
+        }
+        Ok(())
+    }
+
+    /// Sends all bytes, with these descriptors.
+    fn send(stream: BorrowedFd<'_>, mut text: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        while !text.is_empty() {
+            wait(stream, PollFlags::OUT)?;
+            match sendmsg(
+                stream,
+                &[IoSlice::new(text)],
+                &mut control,
+                SendFlags::NOSIGNAL,
+            ) {
+                Ok(sent) => {
+                    text = &text[sent..];
+                    control.clear();
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
 
     fn address(socket: &Socket) -> Option<SocketAddr> {
         socket.local_addr().ok()?.as_socket()

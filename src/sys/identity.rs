@@ -2,9 +2,8 @@
 //! one right, to listen on ports below 1024, so that reloads go on working.
 //!
 //! Control thread, once, when the process serves. The C library changes the user of all threads. The right belongs to the
-//! calling thread and to those that it starts from then on; those that run already lose all (in the process after an
-//! upgrade all threads have it). Processes that it starts
-//! have it too (ambient capabilities), as the new process of an upgrade.
+//! calling thread and to those that it starts from then on; those that run already lose it. Processes that it starts have
+//! the right too (ambient capabilities): in the process after an upgrade all threads have it.
 
 use super::raw;
 use rustix::process::{DumpableBehavior, Gid, Uid, geteuid, getgroups, set_dumpable_behavior};

@@ -10,22 +10,25 @@ use std::time::Duration;
 /// Longest time for a browser to start and render.
 pub(crate) const BROWSER_WITHIN: Duration = Duration::from_secs(90);
 
+/// Chromium's options for a run without a screen and without the network's other uses.
+pub(crate) const HEADLESS: [&str; 7] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+];
+
 /// Runs a headless Chromium on `url` and returns what it prints.
 pub(crate) fn browse(chromium: &Path, url: &str, arguments: &[&str]) -> String {
     let profile = tempfile::tempdir().expect("a directory for the browser");
     let output = profile.path().join("output");
     let file = std::fs::File::create(&output).expect("a file for its words");
     let mut browser = Command::new(chromium)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--hide-scrollbars",
-        ])
+        .args(HEADLESS)
+        .arg("--hide-scrollbars")
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .args(arguments)
         .arg(url)

@@ -1,6 +1,6 @@
 //! A headless Chromium that a test drives with a mouse: chromedriver, over the protocol of W3C's `WebDriver`.
 
-use super::browser::BROWSER_WITHIN;
+use super::browser::{BROWSER_WITHIN, HEADLESS};
 use super::client::connect;
 use super::eventually::eventually_true;
 use super::ports;
@@ -40,19 +40,17 @@ impl Browser {
         eventually_true(BROWSER_WITHIN, "chromedriver listens", || {
             TcpStream::connect(driver).is_ok()
         });
-        let options = json!({
-            "binary": chromium,
-            "args": [
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--no-first-run",
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
+        let arguments: Vec<String> = HEADLESS
+            .map(str::to_owned)
+            .into_iter()
+            .chain([
                 format!("--window-size={width},900"),
                 format!("--user-data-dir={}", profile.path().display()),
-            ],
+            ])
+            .collect();
+        let options = json!({
+            "binary": chromium,
+            "args": arguments,
         });
         let wanted = json!({ "alwaysMatch": { "goog:chromeOptions": options } });
         let begun = request(
