@@ -13,7 +13,7 @@ pub(crate) const SLACK: f64 = 2.0;
 
 /// The first lines of the file.
 const HEAD: &str = "# User-space instructions per operation, by profile: the guard's bounds.\n\
-    # Written by `cargo bench --bench instructions -- --update`.\n";
+    # Written by `cargo run --release -p rlb-instructions -- --update`.\n";
 
 /// Bounds by profile and name.
 #[derive(Debug, Default, PartialEq)]

@@ -38,7 +38,7 @@ pub(crate) enum Load {
 ///
 /// One worker and one session line a session over UDP, as in production; no health checks, because they run by
 /// the clock.
-pub(crate) fn count(load: Load, times: u64, folder: &Path) -> io::Result<u64> {
+pub(crate) fn count(program: &Path, load: Load, times: u64, folder: &Path) -> io::Result<u64> {
     let lines = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     lines.set_read_timeout(Some(TIMEOUT))?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -58,7 +58,7 @@ pub(crate) fn count(load: Load, times: u64, folder: &Path) -> io::Result<u64> {
     let mut command = Command::new("env");
     let mut rlb = Running(
         callgrind::count_into(&mut command, folder)
-            .arg(env!("CARGO_BIN_EXE_rlb"))
+            .arg(program)
             .args(["run", "--log-level", "error", "--config"])
             .arg(&config)
             .stdin(Stdio::null())

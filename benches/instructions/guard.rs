@@ -5,11 +5,13 @@
 //! first line.
 //!
 //! ```text
-//! cargo bench --bench instructions
-//! cargo bench --bench instructions -- --update     # write new bounds
-//! cargo bench --bench instructions -- --rounds 10  # shows how far counts differ
-//! cargo bench --bench instructions -- session      # only names with this word
+//! cargo run --release -p rlb-instructions
+//! cargo run --release -p rlb-instructions -- --update     # write new bounds
+//! cargo run --release -p rlb-instructions -- --rounds 10  # shows how far counts differ
+//! cargo run --release -p rlb-instructions -- session      # only names with this word
 //! ```
+//!
+//! Under the name rlb this program is rlb, so one link-time optimization, which takes minutes, serves both.
 //!
 //! These figures leave out the kernel's part, and so the cost of system calls: `benches/compare` has it.
 
@@ -34,7 +36,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 /// Where the bounds are.
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.toml");
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../instructions.toml");
 
 /// How often a count outside its bound is repeated. The least decides: rlb's periodic work, more of it on a
 /// busy machine, can only add.
@@ -62,6 +64,10 @@ enum Kind {
 }
 
 fn main() -> ExitCode {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&name).file_name() == Some("rlb".as_ref()) {
+        return rlb::cli::main();
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if let ["exercise", name, times] = words[..] {
@@ -100,8 +106,6 @@ impl<'a> Options<'a> {
         let mut words = words.iter();
         while let Some(&word) = words.next() {
             match word {
-                // cargo adds it.
-                "--bench" => {}
                 "--update" => options.update = true,
                 "--rounds" => {
                     let rounds = words.next().and_then(|number| number.parse().ok());
@@ -125,7 +129,7 @@ impl<'a> Options<'a> {
 
 fn guard(options: &Options) -> io::Result<ExitCode> {
     let mut bounds = Bounds::read(FILE)?;
-    let profile = profile();
+    let profile = profile()?;
     let (mut failed, mut stale) = (false, false);
     println!("instructions in user space per operation, profile {profile}");
     for (name, kind, few, many) in COUNTED {
@@ -173,11 +177,11 @@ fn guard(options: &Options) -> io::Result<ExitCode> {
     })
 }
 
-/// The profile that rlb and this program were built with: the name of their folder.
-fn profile() -> String {
-    let rlb = Path::new(env!("CARGO_BIN_EXE_rlb"));
-    let folder = rlb.parent().and_then(Path::file_name).unwrap_or_default();
-    folder.to_string_lossy().into_owned()
+/// The profile that this program was built with: the name of its folder.
+fn profile() -> io::Result<String> {
+    let this = std::env::current_exe()?;
+    let folder = this.parent().and_then(Path::file_name).unwrap_or_default();
+    Ok(folder.to_string_lossy().into_owned())
 }
 
 /// One figure as it is printed.
@@ -205,10 +209,12 @@ fn line(name: &str, counts: &[f64], bound: Option<f64>, verdict: Verdict) -> Str
 /// Instructions of one more operation.
 fn cost(name: &str, kind: Kind, few: u64, many: u64) -> io::Result<f64> {
     let folder = tempfile::tempdir()?;
+    let rlb = folder.path().join("rlb");
+    std::os::unix::fs::symlink(std::env::current_exe()?, &rlb)?;
     let run = |times: u64| -> io::Result<(u64, u64)> {
         let count = match kind {
             Kind::Function => exercise_counted(name, times, folder.path()),
-            Kind::Through(load) => proxy::count(load, times, folder.path()),
+            Kind::Through(load) => proxy::count(&rlb, load, times, folder.path()),
         }?;
         Ok((times, count))
     };
