@@ -8,6 +8,7 @@
 //! | HUP | reloads | reloads with `-W` or `-Ws`, otherwise logs the state of the servers |
 //! | USR2 | hands over to a new process | reloads with `-W` or `-Ws` |
 //! | TTOU, TTIN | nothing | the same |
+//! | QUIT | ends at once, with a core file | nothing: HAProxy logs its memory pools |
 //!
 //! A process that has handed over to a new one follows TERM, INT and USR1 likewise. What HUP and USR2 ask for is the
 //! new process's to do: the log says which one that is.
@@ -47,6 +48,8 @@ pub(super) struct Signals {
     /// Sent by a HAProxy that finds an address in use (`-sf`). It would suspend the process otherwise.
     pause: Signal,
     resume: Signal,
+    /// Under the name `haproxy` alone.
+    quit: Option<Signal>,
 }
 
 impl Signals {
@@ -61,6 +64,10 @@ impl Signals {
             usr2: signal(SignalKind::user_defined2())?,
             pause: by_number(Number::TTOU)?,
             resume: by_number(Number::TTIN)?,
+            quit: match meaning {
+                SignalMeaning::Rlb => None,
+                SignalMeaning::Haproxy { .. } => Some(signal(SignalKind::quit())?),
+            },
         })
     }
 
@@ -105,6 +112,9 @@ impl Signals {
                 _ = self.pause.recv() => {
                     tracing::warn!("SIGTTOU: listening sockets are not paused");
                 }
+                () = received(self.quit.as_mut()) => {
+                    tracing::warn!("SIGQUIT: there are no memory pools to tell of");
+                }
                 _ = self.resume.recv() => {}
             }
         }
@@ -142,6 +152,16 @@ impl Signals {
                 _ = self.resume.recv() => {}
             }
         }
+    }
+}
+
+/// Waits for a signal, for ever without one.
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -470,6 +470,8 @@ fn usr1_waits_for_sessions_and_hup_without_w_tells_the_servers() {
     // A HAProxy that cannot bind sends it; it would suspend the process.
     process.signal(Signal::SIGTTOU);
     process.stderr.wait_for("SIGTTOU");
+    process.signal(Signal::SIGQUIT);
+    process.stderr.wait_for("SIGQUIT");
 
     let mut open = connect(haproxy.address);
     echo(&mut open, b"before");

@@ -265,7 +265,8 @@ fn abstract_names_are_haproxys() {
     };
     let peer = Peer::start(Behaviour::Echo);
     let haproxy = Haproxy::new(peer.address());
-    let names = ["a", "b"].map(|name| format!("abns@rlb-{}-{name}", std::process::id()));
+    // As long as HAProxy takes them.
+    let names = ["a", "b"].map(|name| format!("abns@{name}-{:0>105}", std::process::id()));
     let [near, far] = &names;
     let first = haproxy.address.to_string();
     let last = peer.address().to_string();

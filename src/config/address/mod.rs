@@ -24,7 +24,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-/// Longest path of a unix socket, in bytes (`sun_path` without the terminating zero).
+/// Longest path or abstract name of a unix socket, in bytes (`sun_path` without the zero after a path or before a name).
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Longest host name, in bytes (RFC 1035).
 const HOST_BYTES_MAX: usize = 253;
@@ -409,7 +409,8 @@ fn unix_path(text: &str) -> Result<PathBuf, Problem> {
     if text.contains('\0') {
         return Err(Problem::new("a path cannot hold a zero byte"));
     }
-    if text.len() > UNIX_PATH_BYTES_MAX {
+    let name = text.strip_prefix(PADDED).or_else(|| text.strip_prefix('@'));
+    if name.unwrap_or(text).len() > UNIX_PATH_BYTES_MAX {
         return Err(Problem::new(format!(
             "the path is too long for a unix socket, {UNIX_PATH_BYTES_MAX} bytes at most"
         )));

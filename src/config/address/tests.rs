@@ -213,4 +213,9 @@ fn unix_paths_are_bounded() {
     assert!(bind(&long).is_err() && socket(&long).is_err());
     assert!(bind(&long[..long.len() - 1]).is_ok());
     assert!(server("unix:@").is_err());
+    let name = "x".repeat(UNIX_PATH_BYTES_MAX);
+    for prefix in ["unix:@", "abns@"] {
+        assert!(bind(&format!("{prefix}{name}")).is_ok(), "{prefix}");
+        assert!(bind(&format!("{prefix}{name}x")).is_err(), "{prefix}");
+    }
 }
