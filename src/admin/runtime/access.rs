@@ -161,14 +161,16 @@ pub(super) fn log_refusal(socket: &str, peer: &Peer, unlogged: u64) {
     tracing::warn!(socket, uid, pid, client, unlogged, "runtime client refused");
 }
 
-/// At most `chars_max` characters of `text`, with control characters as `\xNN`, because a client's text goes to
-/// terminals and logs.
+/// At most `chars_max` characters of `text`, because a client's text goes to terminals and logs. Control characters are
+/// `\xNN`, and those that change the direction of the text after them `\u{NNNN}`.
 pub(in crate::admin) fn printable(text: &str, chars_max: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(chars_max));
     for character in text.chars().take(chars_max) {
         if character.is_control() {
             // Writing to a string cannot fail.
             let _ = write!(shown, "\\x{:02x}", u32::from(character));
+        } else if changes_direction(character) {
+            shown.extend(character.escape_unicode());
         } else {
             shown.push(character);
         }
@@ -177,6 +179,14 @@ pub(in crate::admin) fn printable(text: &str, chars_max: usize) -> String {
         shown.push('…');
     }
     shown
+}
+
+/// Whether a character has the property `Bidi_Control` (Unicode Standard Annex 9).
+fn changes_direction(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 #[cfg(test)]
@@ -215,6 +225,7 @@ mod tests {
             printable("a\0b\x1b[31m\u{85}é", 99),
             "a\\x00b\\x1b[31m\\x85é"
         );
+        assert_eq!(printable("a\u{202e}b\u{2066}", 99), "a\\u{202e}b\\u{2066}");
         assert_eq!(printable("abcd", 3), "abc…");
         assert_eq!(printable("abc", 3), "abc");
     }
