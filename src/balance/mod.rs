@@ -1,9 +1,16 @@
 //! Chooses a server among the usable ones. Pure except for the cursor. Workers call it; the control thread
 //! builds the pickers.
 
+pub mod hash;
+pub mod map;
+pub mod ring;
 pub mod rotation;
 
+use crate::config::model::{Balance, HashType};
+use map::Map;
+use ring::Ring;
 use rotation::Rotation;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// What the picker needs to know of a server.
@@ -11,12 +18,27 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub struct Candidate {
     /// Position in the backend's list of servers.
     pub index: u32,
+    /// Its number in the statistics (`id`), by which it has its lookup on a ring.
+    pub id: u32,
     /// Weight in force; a server with weight 0 is not chosen.
     pub weight: u32,
+    /// Weight as it is written, before operators changed it.
+    pub written: u32,
     /// Used only when no other is usable.
     pub backup: bool,
     /// May receive new sessions: not down, not in maintenance, not draining.
     pub usable: bool,
+}
+
+/// How a backend chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// The algorithm.
+    pub balance: Balance,
+    /// How an algorithm that hashes finds the server of a hash.
+    pub hash_type: HashType,
+    /// Use all backup servers at once instead of the first.
+    pub allbackups: bool,
 }
 
 /// The servers that may be chosen now, and the algorithm that chooses.
@@ -27,6 +49,24 @@ pub struct Candidate {
 pub enum Picker {
     /// `balance = "roundrobin"`.
     RoundRobin(Rotation),
+    /// `balance = "static-rr"`.
+    StaticRr(Map),
+    /// `balance = "source"`.
+    Source {
+        /// Where hashes lead.
+        lookup: Lookup,
+        /// Whether a hash is spread before it is used.
+        avalanche: bool,
+    },
+}
+
+/// Where hashes lead.
+#[derive(Debug, Clone)]
+pub enum Lookup {
+    /// `hash-type = "map-based"`.
+    Map(Map),
+    /// `hash-type = "consistent"`.
+    Ring(Ring),
 }
 
 /// What is known of a session when its server is chosen. Retries and second attempts use the same input.
@@ -34,13 +74,15 @@ pub enum Picker {
 pub struct PickInput {
     /// Its position in the rotation. Retries go on from there.
     pub cursor: RotationCursor,
+    /// The client's address; `None` of a unix socket's, which takes turns where others are hashed, as in HAProxy.
+    pub client: Option<IpAddr>,
 }
 
 impl PickInput {
     /// The input of a new session: advances the backend's cursor. Called once per session.
-    pub fn take(cursor: &AtomicUsize) -> Self {
+    pub fn take(cursor: &AtomicUsize, client: Option<IpAddr>) -> Self {
         let cursor = RotationCursor(cursor.fetch_add(1, Relaxed));
-        Self { cursor }
+        Self { cursor, client }
     }
 }
 
@@ -50,26 +92,41 @@ pub struct RotationCursor(usize);
 
 impl Picker {
     /// A picker over the usable `candidates`.
-    pub fn new(candidates: &[Candidate], allbackups: bool) -> Self {
+    pub fn new(candidates: &[Candidate], choice: Choice) -> Self {
         let usable = |backup: bool| {
             candidates
                 .iter()
                 .filter(move |c| c.usable && c.weight > 0 && c.backup == backup)
-                .map(|c| (c.index, c.weight))
+                .copied()
         };
-        let mut chosen: Vec<(u32, u32)> = usable(false).collect();
+        let mut chosen: Vec<Candidate> = usable(false).collect();
         if chosen.is_empty() {
-            chosen = usable(true)
-                .take(if allbackups { usize::MAX } else { 1 })
-                .collect();
+            let most = if choice.allbackups { usize::MAX } else { 1 };
+            chosen = usable(true).take(most).collect();
         }
-        Self::RoundRobin(Rotation::new(&chosen))
+        match choice.balance {
+            Balance::RoundRobin => Self::RoundRobin(Rotation::new(&chosen)),
+            Balance::StaticRr => Self::StaticRr(Map::new(&chosen, candidates)),
+            Balance::Source => Self::Source {
+                lookup: if choice.hash_type.consistent {
+                    Lookup::Ring(Ring::new(&chosen))
+                } else {
+                    Lookup::Map(Map::new(&chosen, candidates))
+                },
+                avalanche: choice.hash_type.avalanche,
+            },
+        }
     }
 
     /// Whether no server can be chosen.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::RoundRobin(rotation) => rotation.slots().is_empty(),
+            Self::StaticRr(map) => map.slots().is_empty(),
+            Self::Source { lookup, .. } => match lookup {
+                Lookup::Map(map) => map.slots().is_empty(),
+                Lookup::Ring(ring) => ring.is_empty(),
+            },
         }
     }
 
@@ -78,15 +135,38 @@ impl Picker {
     /// # Hot path: usually the first one.
     pub fn pick(&self, input: &PickInput, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
         match self {
-            Self::RoundRobin(rotation) => {
-                let slots = rotation.slots();
-                let start = input.cursor.0.checked_rem(slots.len())?;
-                let (before, from) = slots.split_at(start);
-                let mut order = from.iter().chain(before).copied();
-                order.find(|&index| accept(index))
+            Self::RoundRobin(rotation) => from(rotation.slots(), input.cursor.0, accept),
+            Self::StaticRr(map) => from(map.slots(), input.cursor.0, accept),
+            Self::Source { lookup, avalanche } => {
+                let hash = input.client.map(|client| {
+                    let hash = hash::of_address(client);
+                    if *avalanche {
+                        hash::avalanche(hash)
+                    } else {
+                        hash
+                    }
+                });
+                match lookup {
+                    Lookup::Map(map) => {
+                        let start = hash.map_or(input.cursor.0, |hash| hash as usize);
+                        from(map.slots(), start, accept)
+                    }
+                    Lookup::Ring(ring) => {
+                        let start = hash.map_or(input.cursor.0, |hash| ring.nearest(hash));
+                        ring.from(start).find(|&index| accept(index))
+                    }
+                }
             }
         }
     }
+}
+
+/// The first one that `accept` accepts of the slots from `start` on, once round.
+fn from(slots: &[u32], start: usize, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
+    let start = start.checked_rem(slots.len())?;
+    let (before, from) = slots.split_at(start);
+    let mut order = from.iter().chain(before).copied();
+    order.find(|&index| accept(index))
 }
 
 #[cfg(test)]

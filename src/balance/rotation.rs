@@ -4,6 +4,7 @@
 //! whose next share has begun, the one whose share ends first is next. Each server gets exactly its weight per
 //! rotation and is never a whole turn ahead of or behind its share: 3/1/1 gives a b a c a.
 
+use super::Candidate;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -19,19 +20,17 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// The rotation of `(index, weight)` pairs. Weights are at least 1.
-    pub fn new(servers: &[(u32, u32)]) -> Self {
+    /// The rotation of these servers. Weights are at least 1.
+    pub(super) fn new(servers: &[Candidate]) -> Self {
         let divisor = servers
             .iter()
-            .fold(0, |divisor, &(_, weight)| gcd(divisor, weight))
+            .fold(0, |divisor, server| gcd(divisor, server.weight))
             .max(1);
-        let whole: u64 = servers
-            .iter()
-            .map(|&(_, weight)| u64::from(weight / divisor))
-            .sum();
+        let share = |server: &Candidate| u64::from(server.weight / divisor);
+        let whole: u64 = servers.iter().map(share).sum();
         let shares: Vec<(u32, u64)> = servers
             .iter()
-            .map(|&(index, weight)| (index, scaled(u64::from(weight / divisor), whole)))
+            .map(|server| (server.index, scaled(share(server), whole)))
             .collect();
         Self {
             slots: order(&shares).into_boxed_slice(),
@@ -123,6 +122,6 @@ fn order(shares: &[(u32, u64)]) -> Vec<u32> {
     slots
 }
 
-fn gcd(a: u32, b: u32) -> u32 {
+pub(super) fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -10,8 +10,8 @@ pub use super::keys::meant::{
     RuntimeSocket, Server, Stats, StatsPage,
 };
 pub use super::values::{
-    ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility, LogFormat,
-    LogSink, PageAdmin, ProxyId, ServerAddress, ServerPort, Severity,
+    ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility, HashType,
+    LogFormat, LogSink, PageAdmin, ProxyId, ServerAddress, ServerPort, Severity,
 };
 
 /// A whole configuration.

@@ -331,6 +331,18 @@ words! {
     /// An algorithm that chooses a server.
     BalanceWord(values::Balance) {
         "roundrobin" => values::Balance::RoundRobin,
+        "static-rr" => values::Balance::StaticRr,
+        "source" => values::Balance::Source,
+    }
+}
+
+words! {
+    /// How the server of a hash is found: HAProxy's words.
+    HashTypeWord(values::HashType) {
+        "map-based" => values::HashType { consistent: false, avalanche: false },
+        "map-based sdbm avalanche" => values::HashType { consistent: false, avalanche: true },
+        "consistent" => values::HashType { consistent: true, avalanche: true },
+        "consistent sdbm" => values::HashType { consistent: true, avalanche: false },
     }
 }
 

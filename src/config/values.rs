@@ -151,6 +151,10 @@ pub enum BindAddress {
 pub enum Balance {
     /// Weighted round robin over all workers.
     RoundRobin,
+    /// Weighted round robin in the order of HAProxy's `static-rr`.
+    StaticRr,
+    /// By the hash of the client's address.
+    Source,
 }
 
 impl Balance {
@@ -158,6 +162,29 @@ impl Balance {
     pub fn name(self) -> &'static str {
         match self {
             Self::RoundRobin => "roundrobin",
+            Self::StaticRr => "static-rr",
+            Self::Source => "source",
+        }
+    }
+}
+
+/// `hash-type`: how the server of a hash is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HashType {
+    /// On a ring, so that a server that comes or goes moves few clients; otherwise by the remainder of a division.
+    pub consistent: bool,
+    /// Whether the hash is spread over all 32 bits first.
+    pub avalanche: bool,
+}
+
+impl HashType {
+    /// HAProxy's words.
+    pub fn name(self) -> &'static str {
+        match (self.consistent, self.avalanche) {
+            (false, false) => "map-based",
+            (false, true) => "map-based sdbm avalanche",
+            (true, false) => "consistent sdbm",
+            (true, true) => "consistent",
         }
     }
 }

@@ -115,10 +115,8 @@ pub(super) fn instead(key: &str) -> Option<&'static str> {
 
 /// HAProxy's algorithms that this version does not have.
 const ALGORITHMS: &[&str] = &[
-    "static-rr",
     "leastconn",
     "first",
-    "source",
     "uri",
     "url_param",
     "hdr",
@@ -133,5 +131,5 @@ const ALGORITHMS: &[&str] = &[
 pub(super) fn haproxy_value(value: &str) -> Option<String> {
     ALGORITHMS
         .contains(&value)
-        .then(|| "this version of rlb has only `roundrobin`".to_owned())
+        .then(|| "this version of rlb has only `roundrobin`, `static-rr` and `source`".to_owned())
 }

@@ -224,7 +224,6 @@ fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut V
     let known = [
         "leastconn",
         "first",
-        "source",
         "random",
         "hash",
         "uri",
@@ -235,11 +234,7 @@ fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut V
         "sticky",
     ];
     match name {
-        "" | "roundrobin" => {}
-        "static-rr" => {
-            let text = "`roundrobin`: a weight may change at run time too";
-            report.raise(*entry, Outcome::Changed, text, false);
-        }
+        "" | "roundrobin" | "static-rr" | "source" => {}
         _ if !known.contains(&name) => {
             let text = format!("HAProxy has no algorithm `{name}`");
             report.raise(*entry, Outcome::Error, text, false);

@@ -4,9 +4,11 @@ use super::context::{Context, keyword};
 use super::proxy::{CheckKind, Keepalive, Mark, Mode, Proxy};
 use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
+use super::toml_string::quote;
 use super::units::{Span, Unit};
 use super::{bind, log, page, server};
 use crate::config::haproxy::{Becomes, Place};
+use crate::config::model::HashType;
 
 /// Reads one statement into `proxy`.
 pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
@@ -20,7 +22,14 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         "balance" => {
             let entry = context.kept(statement.at, keyword);
             proxy.settings.balance = Some((statement.word(1).to_owned(), entry));
+            match statement.word(1) {
+                word @ ("source" | "static-rr") => {
+                    proxy.settings.keys.insert("balance", quote(word));
+                }
+                _ => drop(proxy.settings.keys.remove("balance")),
+            }
         }
+        "hash-type" => hash_type(context, proxy, statement),
         "maxconn" | "backlog" | "fullconn" | "retries" | "id" => {
             number(context, proxy, statement);
         }
@@ -206,6 +215,27 @@ pub(super) fn settle_route(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
         let text = "a `use_backend` without a condition takes every connection";
         context.report.raise(entry, Outcome::NotNeeded, text, false);
     }
+}
+
+/// `hash-type METHOD [FUNCTION [avalanche]]`. The function is for `balance hash` alone: `source` has one of its own.
+fn hash_type(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    const METHODS: [&str; 2] = ["map-based", "consistent"];
+    const FUNCTIONS: [&str; 6] = ["", "sdbm", "djb2", "wt6", "crc32", "none"];
+    let [method, function, modifier] = [1, 2, 3].map(|index| statement.word(index));
+    let known = METHODS.contains(&method)
+        && FUNCTIONS.contains(&function)
+        && ["", "avalanche"].contains(&modifier);
+    if !known {
+        let text = "write `map-based` or `consistent`, a function, and `avalanche`";
+        return context.report.error(statement.at, "hash-type", text);
+    }
+    let consistent = method == "consistent";
+    let meant = HashType {
+        consistent,
+        avalanche: modifier == "avalanche" || (consistent && function.is_empty()),
+    };
+    context.kept(statement.at, "hash-type");
+    proxy.settings.keys.insert("hash-type", quote(meant.name()));
 }
 
 fn number(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {

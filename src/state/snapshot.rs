@@ -5,7 +5,7 @@
 
 use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
-use crate::balance::{Candidate, Picker};
+use crate::balance::{Candidate, Choice, Picker};
 use crate::config::model;
 use crate::live::{BackendLive, FrontendLive, GlobalLive, ServerLive};
 use std::cmp::Reverse;
@@ -322,7 +322,7 @@ impl Backend {
         Self {
             id,
             live: Arc::new(BackendLive::new(Arc::clone(&spec.name), origin.shards)),
-            picker: picker_for(&servers, spec.allbackups),
+            picker: picker_for(&servers, spec),
             status: BackendStatus {
                 up: servers.is_empty() || !usable.is_empty(),
                 since: origin.now,
@@ -378,7 +378,7 @@ impl Backend {
             self.status.turned(up, now)
         };
         Self {
-            picker: picker_for(&servers, self.spec.allbackups),
+            picker: picker_for(&servers, &self.spec),
             status,
             generation,
             renewals,
@@ -413,18 +413,25 @@ impl Backend {
     }
 }
 
-/// A picker over the usable ones of `servers`.
-pub(super) fn picker_for(servers: &[Arc<Server>], allbackups: bool) -> Picker {
+/// A picker over the usable ones of `servers`, as the backend `spec` chooses.
+pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Picker {
     let candidates: Vec<Candidate> = (0u32..)
         .zip(servers)
         .map(|(index, server)| Candidate {
             index,
+            id: server.spec.id,
             weight: server.weight,
+            written: server.spec.weight,
             backup: server.spec.backup,
             usable: server.is_usable(),
         })
         .collect();
-    Picker::new(&candidates, allbackups)
+    let choice = Choice {
+        balance: spec.balance,
+        hash_type: spec.hash_type,
+        allbackups: spec.allbackups,
+    };
+    Picker::new(&candidates, choice)
 }
 
 fn frontend_id(index: usize) -> FrontendId {

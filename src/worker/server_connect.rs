@@ -17,6 +17,7 @@ use crate::live::{FailureCause, Traffic, WorkerToken};
 use crate::state::{Backend, BackendId, OperState, Server};
 use crate::sys::limits::Shortage;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -105,8 +106,8 @@ pub(crate) struct ServerConnect<C> {
 }
 
 impl<C> ServerConnect<C> {
-    /// Begins to connect to a server of `backend` at `now`.
-    pub(crate) fn new(backend: &Arc<Backend>, now: Instant) -> Self {
+    /// Begins to connect to a server of `backend` at `now`, for the client with this address.
+    pub(crate) fn new(backend: &Arc<Backend>, client: Option<IpAddr>, now: Instant) -> Self {
         let limits = Limits {
             retries: backend.spec.retries,
             budget: backend.spec.timeout_connect,
@@ -114,7 +115,7 @@ impl<C> ServerConnect<C> {
         };
         Self {
             backend: Arc::clone(backend),
-            input: PickInput::take(&backend.live.cursor),
+            input: PickInput::take(&backend.live.cursor, client),
             passed: 0,
             policy: ConnectPolicy::new(limits, now),
             generation: backend.generation,

@@ -104,8 +104,10 @@ impl Session {
     /// Steps 5 to 7: [`ServerConnect`] with sockets.
     async fn connect(&self, backend: &Arc<Backend>) -> Result<Attempt<Connecting>, Termination> {
         let begun = Instant::now();
-        self.pending
-            .with(|session| session.connect = Some(ServerConnect::new(backend, begun)));
+        self.pending.with(|session| {
+            let client = session.stats.peer.map(|peer| peer.ip());
+            session.connect = Some(ServerConnect::new(backend, client, begun));
+        });
         let mut client = None;
         let mut left = None;
         loop {

@@ -46,10 +46,10 @@ fn a_file_of_haproxys_is_run_and_read_again_by_a_reload() {
 #[test]
 fn a_start_with_what_is_not_carried_over_is_refused() {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
-    let text = haproxy("  balance source\n", &[nobody, nobody]);
+    let text = haproxy("  balance url_param id\n", &[nobody, nobody]);
     let (status, said) = Start::new(&text).haproxy().exits();
     assert_eq!(status.code(), Some(78), "{said:#?}");
-    assert!(said.join("\n").contains("not `source`"), "{said:#?}");
+    assert!(said.join("\n").contains("not `url_param`"), "{said:#?}");
 }
 
 #[test]

@@ -223,7 +223,10 @@ mod tests {
             "string or table or list of string or table"
         );
         assert_eq!(kind("Check", "interval"), "duration");
-        assert_eq!(kind("Backend", "balance"), "\"roundrobin\"");
+        assert_eq!(
+            kind("Backend", "balance"),
+            "\"roundrobin\" or \"static-rr\" or \"source\""
+        );
     }
 
     #[test]

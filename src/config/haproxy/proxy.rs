@@ -157,9 +157,6 @@ pub(super) const WORDS: &[Words] = &[
             "timeout client-hs",
             "timeout server-hs",
             "timeout tarpit",
-            "hash-type",
-            "hash-balance-factor",
-            "hash-preserve-affinity",
             "dynamic-cookie-key",
             "crt",
             "ssl-f-use",
@@ -263,6 +260,12 @@ pub(super) const WORDS: &[Words] = &[
         &["stick", "stick-table", "appsession", "persist"],
     ),
     words(Proxy, Weaker, "sessions begin at any rate", &["rate-limit"]),
+    words(
+        Proxy,
+        Weaker,
+        "a hash leads to its server however busy it is",
+        &["hash-balance-factor", "hash-preserve-affinity"],
+    ),
     words(
         Proxy,
         Weaker,

@@ -9,9 +9,9 @@ use super::kinds::{IdleSpan, Number, Optional, Port, Raw, Seconds, Span, Switch,
 use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
 use crate::config::key::Effect::NextConnection;
 use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
-use crate::config::shapes::{BalanceWord, Expected, Located, Maybe, Short};
+use crate::config::shapes::{BalanceWord, Expected, HashTypeWord, Located, Maybe, Short};
 use crate::config::show::{bool_word, duration, number, secs};
-use crate::config::values::{BackendIndex, Balance, ProxyId};
+use crate::config::values::{BackendIndex, Balance, HashType, ProxyId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,6 +159,9 @@ keys! {
         /// How a server is chosen.
         balance: Word<BalanceWord> = Balance::RoundRobin,
             haproxy: &["balance"], reload: NextConnection;
+        /// How the server of a hash is found.
+        hash_type: Word<HashTypeWord> = HashType::default(),
+            haproxy: &["hash-type"], reload: NextConnection;
         /// Connection attempts after the first, each at another server while there is one.
         retries: Number = 3,
             bounds: Some((0, RETRIES_MAX)), haproxy: &["retries"], reload: NextConnection;

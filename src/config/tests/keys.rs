@@ -364,8 +364,8 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "on-marked-down") => "\"shutdown-sessions\"",
         ("word", "on-marked-up") => "\"shutdown-backup-sessions\"",
         ("word", "type") => "\"tcp\"",
-        // There is only one word.
-        ("word", "balance") => return None,
+        ("word", "balance") => "\"source\"",
+        ("word", "hash-type") => "\"consistent\"",
         ("table", "require") => "{ b = 1 }",
         // The keys below are tested as a table of their own.
         ("table" | "list of tables", _) => return None,

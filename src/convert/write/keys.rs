@@ -44,7 +44,14 @@ fn keepalive(keepalive: &Keepalive) -> Option<String> {
 pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pairs) {
     let mut own = Pairs::new();
     let fronts = ["maxconn", "backlog", "dontlognull", "dontlog-normal"];
-    let backs = ["retries", "allbackups", "fullconn", "log-health-checks"];
+    let backs = [
+        "balance",
+        "hash-type",
+        "retries",
+        "allbackups",
+        "fullconn",
+        "log-health-checks",
+    ];
     let chosen = |keys: &[&'static str], on: bool| -> Pairs {
         let keys = keys.iter().filter(|_| on);
         keys.filter_map(|key| Some((*key, settings.keys.get(key)?.clone())))
@@ -52,6 +59,11 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
     };
     own.extend(chosen(&fronts, front));
     own.extend(chosen(&backs, back));
+    let hashes = settings
+        .keys
+        .get("balance")
+        .is_some_and(|it| it.contains("source"));
+    own.retain(|(key, _)| hashes || *key != "hash-type");
     let client = keepalive(&settings.client_keepalive).filter(|_| front);
     let server = keepalive(&settings.server_keepalive).filter(|_| back);
     // One key for both sides: the one that says more.
@@ -80,7 +92,7 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
 }
 
 /// Keys of a proxy that `[defaults]` does not have.
-const OWN: [&str; 3] = ["backlog", "allbackups", "fullconn"];
+const OWN: [&str; 5] = ["balance", "hash-type", "backlog", "allbackups", "fullconn"];
 
 /// The `check` of a server; `rules`: its backend has `option tcp-check`.
 pub(super) fn check(server: &Server, rules: bool) -> Option<String> {

@@ -278,7 +278,7 @@ impl Touched {
         let renewals = self.renewals();
         let before = self.before;
         let picker = if self.turns_changed {
-            picker_for(&self.servers, before.spec.allbackups)
+            picker_for(&self.servers, &before.spec)
         } else {
             before.picker.clone()
         };

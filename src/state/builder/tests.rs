@@ -62,7 +62,7 @@ fn a_batch_touches_only_what_it_changes() {
     );
     let mut picked = Vec::new();
     new.picker.pick(
-        &crate::balance::PickInput::take(&new.live.cursor),
+        &crate::balance::PickInput::take(&new.live.cursor, None),
         |index| {
             picked.push(index);
             false

@@ -142,7 +142,7 @@ impl Snapshot {
                 *server = Arc::new(known);
             }
         }
-        backend.picker = picker_for(&backend.servers, spec.allbackups);
+        backend.picker = picker_for(&backend.servers, spec);
         backend.status.up = is_up(&backend.servers);
         Arc::new(backend)
     }
@@ -217,7 +217,7 @@ fn merge_backend(
     Arc::new(Backend {
         id: before.id,
         live: Arc::clone(&before.live),
-        picker: picker_for(&servers, spec.allbackups),
+        picker: picker_for(&servers, spec),
         status: if up == before.status.up {
             before.status
         } else {

@@ -1,15 +1,36 @@
 //! Properties of the rotation: fairness, smoothness, stability.
 
+mod clients;
+mod source;
+
 use super::rotation::{Rotation, SLOTS_MAX};
 use super::*;
 use proptest::prelude::*;
+
+const ROUND_ROBIN: Choice = Choice {
+    balance: Balance::RoundRobin,
+    hash_type: HashType {
+        consistent: false,
+        avalanche: false,
+    },
+    allbackups: false,
+};
+
+fn choice(allbackups: bool) -> Choice {
+    Choice {
+        allbackups,
+        ..ROUND_ROBIN
+    }
+}
 
 fn candidates(weights: &[u32]) -> Vec<Candidate> {
     (0..)
         .zip(weights)
         .map(|(index, &weight)| Candidate {
             index,
+            id: index + 1,
             weight,
+            written: weight,
             backup: false,
             usable: true,
         })
@@ -19,6 +40,7 @@ fn candidates(weights: &[u32]) -> Vec<Candidate> {
 fn at(position: usize) -> PickInput {
     PickInput {
         cursor: RotationCursor(position),
+        client: None,
     }
 }
 
@@ -26,7 +48,7 @@ fn picks(picker: &Picker, cursor: &AtomicUsize, count: usize) -> Vec<u32> {
     (0..count)
         .map(|_| {
             picker
-                .pick(&PickInput::take(cursor), |_| true)
+                .pick(&PickInput::take(cursor, None), |_| true)
                 .expect("there is a server")
         })
         .collect()
@@ -35,7 +57,7 @@ fn picks(picker: &Picker, cursor: &AtomicUsize, count: usize) -> Vec<u32> {
 #[test]
 fn three_one_one_is_never_three_in_a_row() {
     assert_eq!(
-        Rotation::new(&[(0, 3), (1, 1), (2, 1)]).slots(),
+        Rotation::new(&candidates(&[3, 1, 1])).slots(),
         [0, 1, 0, 2, 0]
     );
 }
@@ -43,14 +65,14 @@ fn three_one_one_is_never_three_in_a_row() {
 #[test]
 fn equal_weights_rotate_in_order_and_divide_by_their_common_divisor() {
     assert_eq!(
-        Rotation::new(&[(0, 100), (1, 100), (2, 100)]).slots(),
+        Rotation::new(&candidates(&[100, 100, 100])).slots(),
         [0, 1, 2]
     );
 }
 
 #[test]
 fn three_hundred_turns_over_three_equal_servers_are_a_hundred_each() {
-    let picker = Picker::new(&candidates(&[1, 1, 1]), false);
+    let picker = Picker::new(&candidates(&[1, 1, 1]), ROUND_ROBIN);
     let cursor = AtomicUsize::new(usize::MAX - 100);
     let mut counts = [0; 3];
     for index in picks(&picker, &cursor, 102) {
@@ -66,7 +88,7 @@ fn backups_serve_only_when_no_active_server_can() {
     all[3].backup = true;
     let cursor = AtomicUsize::new(0);
     let served = |all: &[Candidate], allbackups| {
-        let mut seen = picks(&Picker::new(all, allbackups), &cursor, 20);
+        let mut seen = picks(&Picker::new(all, choice(allbackups)), &cursor, 20);
         seen.sort_unstable();
         seen.dedup();
         seen
@@ -80,13 +102,17 @@ fn backups_serve_only_when_no_active_server_can() {
     all[2].usable = false;
     assert_eq!(served(&all, false), [3]);
     all[3].usable = false;
-    assert!(Picker::new(&all, true).is_empty());
-    assert!(Picker::new(&all, true).pick(&at(5), |_| true).is_none());
+    assert!(Picker::new(&all, choice(true)).is_empty());
+    assert!(
+        Picker::new(&all, choice(true))
+            .pick(&at(5), |_| true)
+            .is_none()
+    );
 }
 
 #[test]
 fn a_refused_server_is_skipped_without_moving_the_rotation() {
-    let picker = Picker::new(&candidates(&[1, 1, 1]), false);
+    let picker = Picker::new(&candidates(&[1, 1, 1]), ROUND_ROBIN);
     let turn = &at(1);
     assert_eq!(picker.pick(turn, |_| true), Some(1));
     assert_eq!(picker.pick(turn, |index| index != 1), Some(2));
@@ -96,10 +122,10 @@ fn a_refused_server_is_skipped_without_moving_the_rotation() {
 
 #[test]
 fn huge_sums_are_scaled_and_each_server_keeps_a_slot() {
-    let servers: Vec<(u32, u32)> = (0..1000).map(|i| (i, 1 + (i * 7919) % 256)).collect();
-    let rotation = Rotation::new(&servers);
-    assert!(rotation.slots().len() <= SLOTS_MAX + servers.len());
-    let mut seen = vec![false; servers.len()];
+    let weights: Vec<u32> = (0..1000).map(|i| 1 + (i * 7919) % 256).collect();
+    let rotation = Rotation::new(&candidates(&weights));
+    assert!(rotation.slots().len() <= SLOTS_MAX + weights.len());
+    let mut seen = vec![false; weights.len()];
     for &index in rotation.slots() {
         seen[index as usize] = true;
     }
@@ -111,12 +137,11 @@ proptest! {
     fn each_server_gets_exactly_its_weight_in_a_rotation(
         weights in prop::collection::vec(1u32..=256, 1..12)
     ) {
-        let servers: Vec<_> = (0..).zip(weights.iter().copied()).collect();
-        let rotation = Rotation::new(&servers);
+        let rotation = Rotation::new(&candidates(&weights));
         let sum: u32 = weights.iter().sum();
         let unit = sum as usize / rotation.slots().len();
         prop_assert_eq!(unit * rotation.slots().len(), sum as usize);
-        for &(index, weight) in &servers {
+        for (index, weight) in (0..).zip(weights) {
             let turns = rotation.slots().iter().filter(|&&slot| slot == index).count();
             prop_assert_eq!(turns * unit, weight as usize);
         }
@@ -126,8 +151,7 @@ proptest! {
     fn no_server_is_ever_a_whole_turn_from_its_share(
         weights in prop::collection::vec(1u32..=64, 1..12)
     ) {
-        let servers: Vec<_> = (0..).zip(weights.iter().copied()).collect();
-        let rotation = Rotation::new(&servers);
+        let rotation = Rotation::new(&candidates(&weights));
         let sum: u32 = weights.iter().sum();
         let mut counts = vec![0u32; weights.len()];
         for (turn, &index) in (1..).zip(rotation.slots()) {
@@ -145,11 +169,11 @@ proptest! {
     ) {
         let mut all = candidates(&weights);
         let cursor = AtomicUsize::new(offset);
-        let before = Picker::new(&all, false);
+        let before = Picker::new(&all, ROUND_ROBIN);
         picks(&before, &cursor, offset % 97);
         let gone = gone % all.len();
         all[gone].usable = false;
-        let during = Picker::new(&all, false);
+        let during = Picker::new(&all, ROUND_ROBIN);
         let left: u32 = weights.iter().sum::<u32>() - weights[gone];
         let served = picks(&during, &cursor, left as usize * 3);
         for (index, weight) in (0..).zip(&weights) {
