@@ -29,9 +29,10 @@ impl Reloader {
             tracing::warn!("reload: [{kind}] {keys} needs a restart and stays as it is");
         }
         let summary = changes.summary();
-        tracing::info!("reloaded: {summary}");
-        lines.push(summary);
+        lines.push(summary.clone());
+        // Before the last event: whoever waits for that one finds the result in the statistics.
         self.note(ReloadEnd::Done, lines.clone());
+        tracing::info!("reloaded: {summary}");
         let lines = notes.into_iter().chain(lines).collect();
         Answer { done: true, lines }
     }
@@ -42,6 +43,9 @@ impl Reloader {
         // A watched file that stays wrong is reported once, not each time it is written.
         if trigger != Trigger::Watch || self.refused != lines {
             self.refused.clone_from(&lines);
+            let texts = lines.iter().map(|line| line.text.clone());
+            let texts = texts.chain([UNCHANGED.to_owned()]).collect();
+            self.note(ReloadEnd::Refused, texts);
             let (errors, warnings): (Vec<&Line>, Vec<&Line>) =
                 lines.iter().partition(|line| line.is_error());
             // The errors are why it was refused: warnings are not to push them out.
@@ -51,9 +55,6 @@ impl Reloader {
                 tracing::error!("reload: and {more} more problems");
             }
             tracing::error!("reload refused: {UNCHANGED}");
-            let lines = lines.into_iter().map(|line| line.text);
-            let lines = lines.chain([UNCHANGED.to_owned()]).collect();
-            self.note(ReloadEnd::Refused, lines);
         }
         shown.push(UNCHANGED.to_owned());
         Answer {
