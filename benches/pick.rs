@@ -16,9 +16,9 @@ fn pick(criterion: &mut Criterion) {
         let backend = snapshot.backend(BackendId::first(0)).expect("there is one");
         group.bench_function(BenchmarkId::new("first", servers), |bencher| {
             bencher.iter(|| {
-                let turn = &PickInput::take(&backend.live.cursor, None);
+                let turn = &PickInput::take(&backend.live.cursor);
                 let trusted = |index: u32| !backend.servers[index as usize].live.is_suspect();
-                black_box(backend.picker.pick(turn, trusted))
+                black_box(backend.picker.pick(turn, None, trusted))
             });
         });
     }
@@ -28,8 +28,12 @@ fn pick(criterion: &mut Criterion) {
         let backend = snapshot.backend(BackendId::first(0)).expect("there is one");
         group.bench_function(BenchmarkId::new("last", servers), |bencher| {
             bencher.iter(|| {
-                let turn = &PickInput::take(&backend.live.cursor, None);
-                black_box(backend.picker.pick(turn, |index| index == servers - 1))
+                let turn = &PickInput::take(&backend.live.cursor);
+                black_box(
+                    backend
+                        .picker
+                        .pick(turn, None, |index| index == servers - 1),
+                )
             });
         });
     }

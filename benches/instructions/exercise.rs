@@ -25,9 +25,9 @@ fn pick(servers: u32, times: u64) {
     let snapshot = fixture::snapshot(1, servers);
     let backend = snapshot.backend(BackendId::first(0)).expect("there is one");
     for _ in 0..times {
-        let turn = &PickInput::take(&backend.live.cursor, None);
+        let turn = &PickInput::take(&backend.live.cursor);
         let trusted = |index: u32| !backend.servers[index as usize].live.is_suspect();
-        black_box(backend.picker.pick(turn, trusted));
+        black_box(backend.picker.pick(turn, None, trusted));
     }
 }
 

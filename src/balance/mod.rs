@@ -46,6 +46,8 @@ pub struct Choice {
 /// Active servers if any is usable; else the first usable backup, or all of them with `allbackups`
 /// (HAProxy's rule).
 #[derive(Debug, Clone)]
+// A tag of its own: round robin is told by one comparison.
+#[repr(u8)]
 pub enum Picker {
     /// `balance = "roundrobin"`.
     RoundRobin(Rotation),
@@ -74,15 +76,13 @@ pub enum Lookup {
 pub struct PickInput {
     /// Its position in the rotation. Retries go on from there.
     pub cursor: RotationCursor,
-    /// The client's address; `None` of a unix socket's, which takes turns where others are hashed, as in HAProxy.
-    pub client: Option<IpAddr>,
 }
 
 impl PickInput {
     /// The input of a new session: advances the backend's cursor. Called once per session.
-    pub fn take(cursor: &AtomicUsize, client: Option<IpAddr>) -> Self {
+    pub fn take(cursor: &AtomicUsize) -> Self {
         let cursor = RotationCursor(cursor.fetch_add(1, Relaxed));
-        Self { cursor, client }
+        Self { cursor }
     }
 }
 
@@ -130,15 +130,35 @@ impl Picker {
         }
     }
 
-    /// The first server that `accept` accepts, in the order of the algorithm.
+    /// The first server that `accept` accepts, in the order of the algorithm. `client` is the client's address; one of a
+    /// unix socket has none, and takes turns where others are hashed, as in HAProxy.
     ///
-    /// # Hot path: usually the first one.
-    pub fn pick(&self, input: &PickInput, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
+    /// # Hot path: usually the first one, by round robin.
+    pub fn pick(
+        &self,
+        input: &PickInput,
+        client: Option<IpAddr>,
+        accept: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        if let Self::RoundRobin(rotation) = self {
+            return from(rotation.slots(), input.cursor.0, accept);
+        }
+        self.pick_otherwise(*input, client, accept)
+    }
+
+    /// The same for the other algorithms, so that they cost round robin no more than a comparison.
+    #[inline(never)]
+    fn pick_otherwise(
+        &self,
+        input: PickInput,
+        client: Option<IpAddr>,
+        mut accept: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
         match self {
             Self::RoundRobin(rotation) => from(rotation.slots(), input.cursor.0, accept),
             Self::StaticRr(map) => from(map.slots(), input.cursor.0, accept),
             Self::Source { lookup, avalanche } => {
-                let hash = input.client.map(|client| {
+                let hash = client.map(|client| {
                     let hash = hash::of_address(client);
                     if *avalanche {
                         hash::avalanche(hash)

@@ -199,9 +199,9 @@ async fn everybody_knows_it_is_down(fixture: &mut Fixture) {
             .contains("0 active and 1 backup servers left. Running on backup.")
     );
     let backend = fixture.backend();
-    let turn = &crate::balance::PickInput::take(&backend.live.cursor, None);
+    let turn = &crate::balance::PickInput::take(&backend.live.cursor);
     let mut picked = Vec::new();
-    backend.picker.pick(turn, |index| {
+    backend.picker.pick(turn, None, |index| {
         picked.push(index);
         false
     });

@@ -89,6 +89,8 @@ pub(crate) struct ServerConnect<C> {
     /// As it was when the session was routed. The session uses it when a reload has removed it meanwhile.
     backend: Arc<Backend>,
     input: PickInput,
+    /// The client's address; `None` of a unix socket's.
+    client: Option<IpAddr>,
     /// By how much the rotation was moved on for the servers that were passed over.
     passed: usize,
     policy: ConnectPolicy,
@@ -115,7 +117,8 @@ impl<C> ServerConnect<C> {
         };
         Self {
             backend: Arc::clone(backend),
-            input: PickInput::take(&backend.live.cursor, client),
+            input: PickInput::take(&backend.live.cursor),
+            client,
             passed: 0,
             policy: ConnectPolicy::new(limits, now),
             generation: backend.generation,
@@ -241,10 +244,10 @@ impl<C> ServerConnect<C> {
                 passed += usize::from(!trusted);
                 trusted
             };
-            let chosen = backend.picker.pick(&self.input, trusted);
+            let chosen = backend.picker.pick(&self.input, self.client, trusted);
             let chosen = chosen.or_else(|| {
                 passed = 0;
-                backend.picker.pick(&self.input, accepts)
+                backend.picker.pick(&self.input, self.client, accepts)
             });
             chosen
                 .map(|index| (index, Arc::clone(server(index)), passed))

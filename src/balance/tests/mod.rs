@@ -40,7 +40,6 @@ fn candidates(weights: &[u32]) -> Vec<Candidate> {
 fn at(position: usize) -> PickInput {
     PickInput {
         cursor: RotationCursor(position),
-        client: None,
     }
 }
 
@@ -48,7 +47,7 @@ fn picks(picker: &Picker, cursor: &AtomicUsize, count: usize) -> Vec<u32> {
     (0..count)
         .map(|_| {
             picker
-                .pick(&PickInput::take(cursor, None), |_| true)
+                .pick(&PickInput::take(cursor), None, |_| true)
                 .expect("there is a server")
         })
         .collect()
@@ -105,7 +104,7 @@ fn backups_serve_only_when_no_active_server_can() {
     assert!(Picker::new(&all, choice(true)).is_empty());
     assert!(
         Picker::new(&all, choice(true))
-            .pick(&at(5), |_| true)
+            .pick(&at(5), None, |_| true)
             .is_none()
     );
 }
@@ -114,10 +113,10 @@ fn backups_serve_only_when_no_active_server_can() {
 fn a_refused_server_is_skipped_without_moving_the_rotation() {
     let picker = Picker::new(&candidates(&[1, 1, 1]), ROUND_ROBIN);
     let turn = &at(1);
-    assert_eq!(picker.pick(turn, |_| true), Some(1));
-    assert_eq!(picker.pick(turn, |index| index != 1), Some(2));
-    assert_eq!(picker.pick(turn, |index| index == 0), Some(0));
-    assert_eq!(picker.pick(turn, |_| false), None);
+    assert_eq!(picker.pick(turn, None, |_| true), Some(1));
+    assert_eq!(picker.pick(turn, None, |index| index != 1), Some(2));
+    assert_eq!(picker.pick(turn, None, |index| index == 0), Some(0));
+    assert_eq!(picker.pick(turn, None, |_| false), None);
 }
 
 #[test]

@@ -36,13 +36,6 @@ fn source(hash_type: HashType) -> Choice {
     }
 }
 
-fn of(client: IpAddr) -> PickInput {
-    PickInput {
-        cursor: RotationCursor(0),
-        client: Some(client),
-    }
-}
-
 fn server(index: u32, text: &str) -> Candidate {
     let usable = !text.ends_with('!');
     let text = text.trim_end_matches('!');
@@ -78,7 +71,7 @@ fn every_client_goes_to_the_server_of_haproxys() {
         let picker = Picker::new(&servers, source(hash_type.expect("a hash type")));
         let found: String = (0..)
             .zip(chosen.chars())
-            .filter_map(|(number, _)| picker.pick(&of(client(number)), |_| true))
+            .filter_map(|(number, _)| picker.pick(&at(0), Some(client(number)), |_| true))
             .filter_map(|index| char::from_digit(index, 10))
             .collect();
         assert_eq!(found, chosen, "{name} {servers:?}");
@@ -132,8 +125,8 @@ proptest! {
         all[gone].usable = false;
         let after = Picker::new(&all, source(hash_type));
         for number in 0..500 {
-            let input = of(client(number));
-            let (old, new) = (before.pick(&input, |_| true), after.pick(&input, |_| true));
+            let client = Some(client(number));
+            let (old, new) = (before.pick(&at(0), client, |_| true), after.pick(&at(0), client, |_| true));
             let stays = old.is_some_and(|old| old as usize != gone);
             prop_assert!(!stays || old == new, "{} {:?} {:?}", number, old, new);
             prop_assert!(new.is_some_and(|new| new as usize != gone));

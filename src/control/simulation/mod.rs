@@ -336,8 +336,8 @@ impl Simulation {
     fn note_rotation(&mut self) {
         let backend = self.backend();
         let mut now_in = vec![false; backend.servers.len()];
-        let turn = &PickInput::take(&Arc::default(), None);
-        backend.picker.pick(turn, |index| {
+        let turn = &PickInput::take(&Arc::default());
+        backend.picker.pick(turn, None, |index| {
             now_in[index as usize] = true;
             false
         });

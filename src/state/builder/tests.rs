@@ -62,7 +62,8 @@ fn a_batch_touches_only_what_it_changes() {
     );
     let mut picked = Vec::new();
     new.picker.pick(
-        &crate::balance::PickInput::take(&new.live.cursor, None),
+        &crate::balance::PickInput::take(&new.live.cursor),
+        None,
         |index| {
             picked.push(index);
             false
