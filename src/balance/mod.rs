@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub struct Candidate {
     /// Position in the backend's list of servers.
     pub index: u32,
-    /// Its number in the statistics (`id`), by which it has its lookup on a ring.
+    /// Its number in the statistics (`id`), by which it has its places on a ring.
     pub id: u32,
     /// Weight in force; a server with weight 0 is not chosen.
     pub weight: u32,
@@ -146,7 +146,7 @@ impl Picker {
         self.pick_otherwise(*input, client, accept)
     }
 
-    /// The same for the other algorithms, so that they cost round robin no more than a comparison.
+    /// The same for the other algorithms, so that they cost round robin little more than a comparison.
     #[inline(never)]
     fn pick_otherwise(
         &self,

@@ -492,8 +492,8 @@ fn fault_10_a_sigterm_in_the_last_step_gives_the_upgrade_up() {
 }
 
 /// Fault 10, its kind: after a stop that gave an upgrade up, clients were queued for the new process, which
-/// ended without accepting them. Nearly every client of every round was reset then. One that comes in the moment
-/// between the last `accept` and the end of the socket still is, as at any stop.
+/// ended without accepting them. A client that comes in the moment between the last `accept` and the end of the socket
+/// is still reset, as at any stop. The signal mostly comes before the new process has the sockets.
 #[test]
 fn fault_10_a_stop_while_the_new_process_starts_resets_nobody() {
     const ROUNDS: u32 = 10;
