@@ -10,6 +10,7 @@ use rlb::config::model::Config;
 use rlb::config::{Limits, Loader, address, units};
 use rlb::convert::{Conversion, Input, Options, Outside, convert};
 use rlb::live::GlobalLive;
+use rlb::proto::proxy::{self, Parsed};
 use rlb::state::{Origin, Snapshot};
 use rlb::stats::servers_state;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub(crate) type Target = fn(&[u8]);
 pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("config_toml", config_toml),
     ("haproxy_cfg", haproxy_cfg),
+    ("proxy_header", proxy_header),
     ("runtime_command", runtime_command),
     ("server_state", server_state),
     ("stats_request", stats_request),
@@ -95,6 +97,38 @@ pub(crate) fn haproxy_cfg(bytes: &[u8]) {
                 problems.all(|it| it.code == "no-listener" && !listens),
                 "{toml}"
             );
+        }
+    }
+}
+
+/// The bytes as the begin of a client's connection. A header that was read is read as the same when it is written
+/// again, and what is refused is refused whatever follows.
+pub(crate) fn proxy_header(bytes: &[u8]) {
+    match proxy::parse(bytes) {
+        Parsed::NeedMore(least) => assert!(least > bytes.len() && least <= proxy::HEADER_MAX),
+        Parsed::Refused(problem) => {
+            let more = [bytes, b"\r\nmore"].concat();
+            assert_eq!(proxy::parse(&more), Parsed::Refused(problem));
+        }
+        Parsed::Done(header, length) => {
+            assert!(length <= bytes.len());
+            let same = Parsed::Done(header.clone(), length);
+            assert_eq!(proxy::parse(&bytes[..length]), same);
+            let others = header.tlvs.filter(|it| it.kind != proxy::tlv::CRC32C);
+            let crc = length + 7 <= proxy::HEADER_MAX;
+            let mut written = Vec::new();
+            proxy::write_v2(&mut written, header.addresses, others.clone(), crc);
+            let Parsed::Done(again, _) = proxy::parse(&written) else {
+                panic!("{written:?} is not read");
+            };
+            assert_eq!(again.addresses, header.addresses);
+            assert!(again.tlvs.take(others.clone().count()).eq(others));
+            written.clear();
+            proxy::write_v1(&mut written, header.addresses);
+            let Parsed::Done(again, _) = proxy::parse(&written) else {
+                panic!("{written:?} is not read");
+            };
+            assert_eq!(again.addresses, header.addresses);
         }
     }
 }

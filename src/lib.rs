@@ -11,6 +11,7 @@ compile_error!("rlb needs epoll, splice and TCP_INFO: Linux only");
 pub mod balance;
 pub mod config;
 pub mod live;
+pub mod proto;
 pub mod state;
 pub mod sys;
 

@@ -1,0 +1,7 @@
+//! Runs `targets::proxy_header` under libFuzzer.
+#![no_main]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::proxy_header(bytes));

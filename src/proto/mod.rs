@@ -1,0 +1,3 @@
+//! Protocols that rlb reads or writes itself. Pure: bytes in, values out, and back.
+
+pub mod proxy;
