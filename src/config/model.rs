@@ -5,13 +5,15 @@
 //! comparison of a reload depends on. The tables are declared in [`crate::config::keys`] together with their
 //! keys.
 
+pub use super::address::Network;
 pub use super::keys::meant::{
     Backend, Bind, Check, Frontend, Global, Keepalive, Log, LogTarget, Readiness, RuntimeApi,
     RuntimeSocket, Server, Stats, StatsPage,
 };
 pub use super::values::{
-    ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility, HashType,
-    LogFormat, LogSink, PageAdmin, ProxyId, ServerAddress, ServerPort, Severity,
+    AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,
+    HashType, LogFormat, LogSink, PageAdmin, ProxyId, SendProxy, ServerAddress, ServerPort,
+    Severity,
 };
 
 /// A whole configuration.

@@ -347,6 +347,32 @@ words! {
 }
 
 words! {
+    /// Which clients begin with a header of the PROXY protocol.
+    AcceptProxyWord(values::AcceptProxy) {
+        "off" => values::AcceptProxy::Off,
+        "required" => values::AcceptProxy::Required,
+        "optional" => values::AcceptProxy::Optional,
+    }
+}
+
+words! {
+    /// With which PROXY header connections to a server begin.
+    SendProxyWord(values::SendProxy) {
+        "off" => values::SendProxy::Off,
+        "v1" => values::SendProxy::V1,
+        "v2" => values::SendProxy::V2,
+    }
+}
+
+words! {
+    /// What a PROXY header of version 2 has beside addresses.
+    ProxyV2Options(bool) {
+        "none" => false,
+        "crc32c" => true,
+    }
+}
+
+words! {
     /// The type of a health check.
     CheckType(values::CheckKind) {
         "tcp" => values::CheckKind::Tcp,

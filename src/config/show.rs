@@ -1,10 +1,12 @@
 //! Values as people read them in a comparison of two configurations, similar to how they are written. Pure.
 #![expect(
     clippy::ref_option,
+    clippy::ptr_arg,
     clippy::trivially_copy_pass_by_ref,
     reason = "each takes a field of the model as it stands"
 )]
 
+use super::address::Network;
 use super::values::{BindAddress, ServerAddress, ServerPort};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +59,15 @@ pub(super) fn address(value: &ServerAddress) -> String {
         ServerAddress::Name(name, port) => with_port(name.to_string(), port),
         ServerAddress::Unix(path) => super::address::unix_text(path),
     }
+}
+
+/// All networks without a list of them.
+pub(super) fn networks(value: &Vec<Network>) -> String {
+    if value.is_empty() {
+        return "all".to_owned();
+    }
+    let shown: Vec<String> = value.iter().map(number).collect();
+    shown.join(" ")
 }
 
 pub(super) fn bind_address(address: &BindAddress) -> String {

@@ -146,6 +146,48 @@ pub enum BindAddress {
     Descriptor(i32),
 }
 
+/// Which clients of a bind begin with a header of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AcceptProxy {
+    /// None.
+    #[default]
+    Off,
+    /// All of them, or those from some networks.
+    Required,
+    /// Those from some networks may.
+    Optional,
+}
+
+/// With which PROXY header connections to a server begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SendProxy {
+    /// None.
+    #[default]
+    Off,
+    /// Of version 1.
+    V1,
+    /// Of version 2.
+    V2,
+}
+
+impl SendProxy {
+    const ALL: [Self; 3] = [Self::Off, Self::V1, Self::V2];
+
+    /// The word in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+
+    /// The value of a word.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == name)
+    }
+}
+
 /// `balance`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {

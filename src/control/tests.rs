@@ -94,7 +94,7 @@ impl Fixture {
             .try_iter()
             .map(|entry| match entry {
                 LogEntry::Event { severity, text } => (severity, text.into_string()),
-                LogEntry::Session(_) => panic!("control logs no sessions"),
+                LogEntry::Session(_) | LogEntry::Embryonic(_) => panic!("control logs no sessions"),
             })
             .collect()
     }

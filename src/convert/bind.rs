@@ -177,6 +177,9 @@ fn words(
                     keys.insert(key, number.max(1).to_string());
                 }
             }
+            "accept-proxy" => {
+                keys.insert("accept-proxy", "\"required\"".to_owned());
+            }
             "v6only" => {
                 keys.insert("v6only", "true".to_owned());
             }
@@ -225,7 +228,7 @@ fn suitable(
     let unix = address.starts_with("unix:") || address.starts_with("abns@");
     let mut keys = keys.clone();
     if address.starts_with("fd@") {
-        keys.retain(|key, _| ["name", "id", "backlog"].contains(key));
+        keys.retain(|key, _| ["name", "id", "backlog", "accept-proxy"].contains(key));
     }
     if unix {
         keys.retain(|key, _| !["v6only", "interface", "freebind"].contains(key));

@@ -206,6 +206,11 @@ fn judge(proxy: &Proxy, role: Role, options: Options, report: &mut Report) -> Ve
 fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, LeftOut> {
     let blocked = judge(proxy, Role::Page, options, report);
     let Some(entry) = blocked.first() else {
+        let mut binds = proxy.binds.iter();
+        if binds.any(|bind| bind.keys.contains_key("accept-proxy")) {
+            let why = "`accept-proxy` is not possible for `[stats]`".to_owned();
+            return Err(LeftOut { why, counts: true });
+        }
         return Ok(Choice::Page);
     };
     let keyword = &report.entries[*entry].keyword;

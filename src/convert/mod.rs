@@ -16,6 +16,7 @@ mod condition;
 mod context;
 mod defaults;
 mod environment;
+mod expect_proxy;
 mod files;
 mod global;
 mod lexer;
@@ -369,6 +370,7 @@ fn one(
     // Only statements ask for them.
     proxy.names = HashMap::new();
     statement::settle_route(context, &mut proxy);
+    expect_proxy::settle(&mut proxy);
     proxy
 }
 

@@ -122,6 +122,10 @@ pub(super) struct Settings {
     pub(super) tunnel: Option<(super::units::Span, usize)>,
     pub(super) client_keepalive: Keepalive,
     pub(super) server_keepalive: Keepalive,
+    /// The networks of `tcp-request connection expect-proxy`; empty: all clients.
+    pub(super) expect_proxy: Option<Vec<String>>,
+    /// A rule before it may have accepted a client.
+    pub(super) accepts_early: bool,
     /// The algorithm, and its entry.
     pub(super) balance: Option<(String, usize)>,
     pub(super) check: CheckKind,

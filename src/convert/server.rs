@@ -81,6 +81,12 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         address::parse_for(&word.text, Use::Server),
         Address::Host { host, .. } if address::is_name(&host)
     );
+    if keys.keys.get("send-proxy") != Some(&quote("v2")) {
+        // It is about the second version alone.
+        keys.keys.remove("proxy-v2-options");
+        keys.marks
+            .retain(|mark| !mark.row.words.contains(&"proxy-v2-options ssl"));
+    }
     let checked = keys.check;
     keys.marks.retain(|mark| {
         let has = |word: &str| mark.row.words.contains(&word);
@@ -245,12 +251,69 @@ fn own(
         "on-marked-up" if value == "shutdown-backup-sessions" => {
             keys.keys.insert("on-marked-up", quote(value));
         }
+        _ if header(keys, name) => {}
+        "proxy-v2-options" => return v2_options(context, keys, statement, index),
         "on-marked-down" | "on-marked-up" => {
             let text = format!("HAProxy has no `{value}` for it");
             let keyword = format!("server {name}");
             context.report.error(statement.at(index), keyword, text);
         }
         _ => return false,
+    }
+    true
+}
+
+/// A word about the PROXY header. Whether it is one.
+fn header(keys: &mut ServerKeys, name: &str) -> bool {
+    match name {
+        "send-proxy" | "send-proxy-v2" => {
+            // As in HAProxy the second version goes before the first.
+            let version = if name == "send-proxy" { "v1" } else { "v2" };
+            let known = keys.keys.entry("send-proxy").or_default();
+            if *known != quote("v2") {
+                *known = quote(version);
+            }
+        }
+        "no-send-proxy" | "no-send-proxy-v2" => {
+            let version = if name == "no-send-proxy" { "v1" } else { "v2" };
+            if keys.keys.get("send-proxy") == Some(&quote(version)) {
+                keys.keys.remove("send-proxy");
+            }
+        }
+        "check-send-proxy" => {
+            keys.checks.insert("send-proxy", "true".to_owned());
+        }
+        "no-check-send-proxy" => drop(keys.checks.remove("send-proxy")),
+        _ => return false,
+    }
+    true
+}
+
+/// `proxy-v2-options`. What rlb cannot say of a client is looked up in the table.
+fn v2_options(
+    context: &mut Context<'_, '_>,
+    keys: &mut ServerKeys,
+    statement: &Statement,
+    index: usize,
+) -> bool {
+    for option in statement.word(index).split(',') {
+        match option {
+            "crc32c" => drop(keys.keys.insert("proxy-v2-options", quote("crc32c"))),
+            // A name that a client's header has is always passed on, and there is no other.
+            "authority" => {}
+            _ => {
+                let word = format!("proxy-v2-options {option}");
+                let Some(row) = context.index.find(Place::Server, &word) else {
+                    let text = format!("HAProxy has no option `{option}`");
+                    let keyword = "server proxy-v2-options";
+                    context.report.error(statement.at(index), keyword, text);
+                    continue;
+                };
+                let keyword = format!("server {word}");
+                let mark = context.mark(statement.at(index), &keyword, row);
+                keys.marks.push(mark);
+            }
+        }
     }
     true
 }

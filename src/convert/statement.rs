@@ -6,7 +6,7 @@ use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
 use super::toml_string::quote;
 use super::units::{Span, Unit};
-use super::{bind, log, page, server};
+use super::{bind, expect_proxy, log, page, server};
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::model::HashType;
 
@@ -53,6 +53,13 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
                 _ => CheckKind::Http,
             };
             check(context, proxy, statement, &keyword, kind);
+        }
+        "tcp-request" if statement.word(1) == "connection" => {
+            let expects = statement.word(2) == "expect-proxy";
+            proxy.settings.accepts_early |= statement.word(2) == "accept";
+            if !expects || !expect_proxy::read(context, proxy, statement) {
+                by_table(context, proxy, statement, &keyword);
+            }
         }
         _ => by_table(context, proxy, statement, &keyword),
     }
@@ -290,6 +297,7 @@ fn timeout(
         "server" | "srvtimeout" => "server",
         "connect" | "contimeout" => "connect",
         "client-fin" => "client-fin",
+        "client-hs" => "client-hs",
         "server-fin" => "server-fin",
         "check" => "check",
         "tunnel" => "tunnel",
@@ -317,6 +325,11 @@ fn timeout(
             };
             change(context, "for ever is 24 days");
             proxy.settings.timeouts.insert(key, forever);
+            return;
+        }
+        "client-hs" if span.is_zero() => {
+            proxy.settings.timeouts.remove(key);
+            change(context, "0 stands for the default");
             return;
         }
         "check" if span.is_zero() => {

@@ -5,7 +5,7 @@
 //! replaced ends for its reader after the last line that was sent into it.
 
 use super::objects::GlobalLive;
-use super::record::SessionRecord;
+use super::record::{EmbryonicRecord, SessionRecord};
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,6 +23,8 @@ pub type SeverityCode = u8;
 pub enum LogEntry {
     /// A session has ended.
     Session(Box<SessionRecord>),
+    /// A connection has ended before it was a session.
+    Embryonic(Box<EmbryonicRecord>),
     /// An event of the service; the text is HAProxy's.
     Event {
         /// Its severity.

@@ -3,7 +3,7 @@
 //! A worker makes it and sends it over a bounded channel to the log thread, which formats it. Names are shared,
 //! so that a record copies no text.
 
-use super::termination::{Cause, Phase};
+use super::termination::{Cause, HeaderFailure, Phase};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -47,4 +47,19 @@ pub struct SessionRecord {
     pub retries: u32,
     /// Another server than the first was used: the retries are printed with a `+`.
     pub redispatched: bool,
+}
+
+/// A connection that ended before it was a session: the input of HAProxy's error line.
+#[derive(Debug, Clone)]
+pub struct EmbryonicRecord {
+    /// The client; `None` for a unix socket.
+    pub client: Option<SocketAddr>,
+    /// When it was accepted, wall clock.
+    pub accepted: SystemTime,
+    /// Frontend.
+    pub frontend: Arc<str>,
+    /// Name of the listener.
+    pub listener: Arc<str>,
+    /// Why.
+    pub failure: HeaderFailure,
 }

@@ -3,6 +3,7 @@
 //! [`Termination`] is the only error of the data path. Log text and counters follow from it. The letters are
 //! those of HAProxy's `%ts`.
 
+use crate::proto::proxy::Problem;
 use std::io;
 
 /// Who ended the session (first letter).
@@ -49,6 +50,39 @@ pub enum Phase {
     Data,
     /// `L`: the last data to the client, after the server has ended.
     Last,
+}
+
+/// Why a client's PROXY header did not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderFailure {
+    /// The client has ended before its first byte.
+    Empty,
+    /// The client's connection has failed.
+    Aborted,
+    /// It was waited for long enough.
+    TimedOut,
+    /// The client has ended within the header.
+    Truncated,
+    /// What came is none.
+    Refused(Problem),
+}
+
+impl HeaderFailure {
+    /// HAProxy's words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Empty => "Connection closed while waiting for PROXY protocol header",
+            Self::Aborted => "Connection error while waiting for PROXY protocol header",
+            Self::TimedOut => "Timeout while waiting for PROXY protocol header",
+            Self::Truncated => "Truncated PROXY protocol header received",
+            Self::Refused(problem) => problem.text(),
+        }
+    }
+
+    /// Whether the client has sent nothing: `dontlognull` leaves its line out.
+    pub fn is_null(self) -> bool {
+        matches!(self, Self::Empty | Self::Aborted)
+    }
 }
 
 /// How a session ended.

@@ -235,6 +235,11 @@ impl Logger {
                 tcplog::write(&mut self.text, session, &mut self.clock);
                 (SESSION_SEVERITY, self.text.as_str())
             }
+            LogEntry::Embryonic(connection) => {
+                self.text.clear();
+                tcplog::write_embryonic(&mut self.text, connection, &mut self.clock);
+                (SESSION_SEVERITY, self.text.as_str())
+            }
             LogEntry::Event { severity, text } => (*severity, &**text),
         };
         for target in &mut self.targets {

@@ -3,27 +3,18 @@
 //! `%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq`, byte for byte.
 
 use super::clock::Clock;
-use crate::live::SessionRecord;
+use crate::live::{EmbryonicRecord, SessionRecord};
 use itoa::{Buffer, Integer};
 use std::fmt::Write;
-use std::net::IpAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
 
 /// Appends the line of `session`, without its end; times are those of `clock`.
 ///
 /// Written without `write!`, whose machinery costs as much for one line as everything else that rlb does for a
 /// short session.
 pub(super) fn write(line: &mut String, session: &SessionRecord, clock: &mut Clock) {
-    match session.client {
-        Some(client) => {
-            address(line, client.ip());
-            after(line, ':', client.port());
-        }
-        None => line.push_str("unix:1"),
-    }
-    line.push_str(" [");
-    clock.write(line, session.accepted);
-    line.push_str("] ");
+    begin(line, session.client, session.accepted, clock);
     line.push_str(&session.frontend);
     line.push(' ');
     line.push_str(&session.backend);
@@ -49,6 +40,34 @@ pub(super) fn write(line: &mut String, session: &SessionRecord, clock: &mut Cloc
     line.push_str(Buffer::new().format(session.retries));
     // Queue positions: rlb has no queue yet, and HAProxy prints zeros then.
     line.push_str(" 0/0");
+}
+
+/// Appends the line of a connection that was no session: `%ci:%cp [%t] %ft/%b: error`, as in HAProxy.
+pub(super) fn write_embryonic(line: &mut String, ended: &EmbryonicRecord, clock: &mut Clock) {
+    begin(line, ended.client, ended.accepted, clock);
+    for part in [
+        &*ended.frontend,
+        "/",
+        &*ended.listener,
+        ": ",
+        ended.failure.text(),
+    ] {
+        line.push_str(part);
+    }
+}
+
+/// Appends the client and the time.
+fn begin(line: &mut String, client: Option<SocketAddr>, accepted: SystemTime, clock: &mut Clock) {
+    match client {
+        Some(client) => {
+            address(line, client.ip());
+            after(line, ':', client.port());
+        }
+        None => line.push_str("unix:1"),
+    }
+    line.push_str(" [");
+    clock.write(line, accepted);
+    line.push_str("] ");
 }
 
 fn after(line: &mut String, separator: char, number: impl Integer) {
@@ -87,7 +106,7 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::live::{Cause, Phase};
+    use crate::live::{Cause, HeaderFailure, Phase};
     use jiff::Timestamp;
     use jiff::tz::TimeZone;
 
@@ -128,6 +147,25 @@ pub(super) mod tests {
             line(&record(), &TimeZone::UTC),
             "127.0.0.1:47384 [22/Nov/2026:06:51:57.997] app-direct app-direct/app-direct-node03 \
              1/0/4 7389 -- 19/9/8/3/0 0/0"
+        );
+    }
+
+    /// The line that HAProxy 3.5 wrote.
+    #[test]
+    fn a_connection_without_its_header_is_haproxys_error_line() {
+        let ended = EmbryonicRecord {
+            client: record().client,
+            accepted: record().accepted,
+            frontend: "fe".into(),
+            listener: "b1".into(),
+            failure: HeaderFailure::TimedOut,
+        };
+        let mut line = String::new();
+        write_embryonic(&mut line, &ended, &mut Clock::new(TimeZone::UTC));
+        assert_eq!(
+            line,
+            "127.0.0.1:47384 [22/Nov/2026:06:51:57.997] fe/b1: Timeout while waiting for PROXY \
+             protocol header"
         );
     }
 

@@ -1,15 +1,19 @@
 //! Step 7: connects to servers with sockets. Runs on a worker.
 
 use super::context::WorkerContext;
+use super::header_rule::Announced;
 use super::relay::{Connecting, Kind};
 use super::server_connect::Dialer;
 use super::session_stats::{SessionStats, WorkerStats};
-use crate::config::model::ServerPort;
+use crate::config::model::{self, SendProxy, ServerPort};
 use crate::live::{FailureCause, ServerName, ShortageStep, WorkerToken};
+use crate::proto::proxy::{self, Addresses, Tlvs};
 use crate::state::server::Endpoint;
 use crate::state::{Backend, BackendId, Server, ToControl};
 use crate::sys::limits::{Shortage, out_of_descriptors};
 use crate::sys::socket::unix_address;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -17,11 +21,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// Room for a header without TLVs, of either version.
+const HEADER_USUAL: usize = 128;
+
 /// Connects a worker's sessions.
 pub(super) struct SocketDialer<'a> {
     pub(super) worker: &'a Rc<WorkerContext>,
     /// The client's socket. Its destination port is used when the server has none of its own.
     pub(super) client: &'a OwnedFd,
+    /// What the client's PROXY header has said; its destination port goes before the socket's.
+    pub(super) announced: Option<&'a Announced>,
     /// Where the server that is tried is noted.
     pub(super) stats: &'a mut SessionStats,
 }
@@ -33,7 +42,7 @@ impl Dialer for SocketDialer<'_> {
         if !self.worker.worker_stats.global.may_take_descriptors() {
             return Err(out_of_descriptors());
         }
-        let (address, kind) = address_of(server, self.client)?;
+        let (address, kind) = address_of(server, || self.client_port())?;
         let (domain, protocol) = match kind {
             Kind::Tcp => (address.domain(), Some(Protocol::TCP)),
             Kind::Unix => (Domain::UNIX, None),
@@ -114,12 +123,70 @@ pub(super) fn is_self_connected(connection: &impl AsFd) -> bool {
     })
 }
 
-fn address_of(server: &Server, client: &OwnedFd) -> io::Result<(SockAddr, Kind)> {
+impl SocketDialer<'_> {
+    /// Step 8: sends the PROXY header with which `server` has connections begin, and returns what its socket has not
+    /// taken.
+    ///
+    /// # Errors
+    /// Those of the server's connection.
+    pub(super) fn announce(
+        &self,
+        server: &model::Server,
+        connection: &Connecting,
+    ) -> io::Result<Option<Box<[u8]>>> {
+        let announced = self.announced;
+        let known = announced.and_then(|announced| announced.addresses);
+        let addresses = match (known, self.stats.peer) {
+            (Some(addresses), _) => Some(addresses),
+            (None, Some(source)) => {
+                let local = SocketAddr::try_from(rustix::net::getsockname(self.client)?);
+                local.ok().map(|destination| Addresses {
+                    source,
+                    destination,
+                })
+            }
+            (None, None) => None,
+        };
+        let mut header = Vec::with_capacity(HEADER_USUAL);
+        if server.send_proxy == SendProxy::V1 {
+            proxy::write_v1(&mut header, addresses);
+        } else {
+            let tlvs = announced.map_or(&[][..], |announced| &announced.tlvs);
+            // These two are about the header that they were in.
+            let own = [proxy::tlv::CRC32C, proxy::tlv::NOOP];
+            let tlvs = Tlvs::new(tlvs).filter(|tlv| !own.contains(&tlv.kind));
+            proxy::write_v2(&mut header, addresses, tlvs, server.proxy_v2_crc32c);
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let sent = match send(connection, &header, flags) {
+            Ok(sent) => sent,
+            Err(Errno::WOULDBLOCK | Errno::INTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        Ok((sent < header.len()).then(|| header[sent..].into()))
+    }
+
+    /// The port that the client connected to. A client on a unix socket has none; `rlb check` warns about this.
+    fn client_port(&self) -> io::Result<u16> {
+        let announced = self.announced.and_then(|announced| announced.addresses);
+        if let Some(addresses) = announced {
+            return Ok(addresses.destination.port());
+        }
+        let local = SocketAddr::try_from(rustix::net::getsockname(self.client)?);
+        Ok(local.map_or(0, |address| address.port()))
+    }
+}
+
+fn address_of(
+    server: &Server,
+    client_port: impl FnOnce() -> io::Result<u16>,
+) -> io::Result<(SockAddr, Kind)> {
     match &server.endpoint {
         Some(Endpoint::Ip(ip, port)) => {
             let port = match *port {
                 ServerPort::Fixed(port) => port,
-                ServerPort::FromClient(offset) => port_from_client(client, offset)?,
+                ServerPort::FromClient(offset) => u16::try_from(i32::from(client_port()?) + offset)
+                    .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no such port"))?,
             };
             Ok((SocketAddr::new(*ip, port).into(), Kind::Tcp))
         }
@@ -130,14 +197,6 @@ fn address_of(server: &Server, client: &OwnedFd) -> io::Result<(SockAddr, Kind)>
             "the server's name is not resolved",
         )),
     }
-}
-
-fn port_from_client(client: &OwnedFd, offset: i32) -> io::Result<u16> {
-    let local = SocketAddr::try_from(rustix::net::getsockname(client)?);
-    // A client on a unix socket has no port; `rlb check` warns about this.
-    let port = local.map_or(0, |address| address.port());
-    u16::try_from(i32::from(port) + offset)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "no such port"))
 }
 
 #[cfg(test)]

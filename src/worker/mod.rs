@@ -10,10 +10,12 @@ mod connect;
 pub mod connect_policy;
 mod context;
 pub mod hand_off;
+mod header_rule;
 pub mod moving;
 pub mod order;
 mod pending;
 mod pending_guard;
+mod proxy_header;
 mod relay;
 pub(crate) mod server_connect;
 mod session;
@@ -22,6 +24,7 @@ mod session_stats;
 pub mod sessions;
 
 pub use accept::{Closing, ListenState, Listener, ListenerId};
+pub use header_rule::HeaderRule;
 
 use crate::live::pulse::Pulse;
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};

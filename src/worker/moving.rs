@@ -102,6 +102,9 @@ impl LeavingSession {
         line.put("out", stats.bytes_out);
         line.put("retries", stats.retries);
         line.put("redispatched", u8::from(stats.redispatched));
+        if stats.handshake > 0 {
+            line.put("handshake_ms", stats.handshake);
+        }
         line.put("left_ns", self.left.as_nanos());
         for (name, side) in SIDES.into_iter().zip(sides) {
             line.put(&format!("{name}_facts"), side.facts.letters());
@@ -311,6 +314,7 @@ impl<'a> Fields<'a> {
             bytes_out: self.get("out")?,
             retries: self.get("retries").unwrap_or(0),
             redispatched: self.get("redispatched") == Some(1_u8),
+            handshake: self.get("handshake_ms").unwrap_or(0),
         })
     }
 

@@ -8,6 +8,7 @@
 //! Invariant: the register is borrowed for one access, never across an await.
 
 use super::connect_policy::AttemptSlot;
+use super::header_rule::Announced;
 use super::order::ServerSet;
 use super::relay::Connecting;
 use super::server_connect::ServerConnect;
@@ -43,6 +44,8 @@ pub(super) struct PendingSession {
     pub(super) stats: SessionStats,
     /// Its state of connecting, once it is routed.
     pub(super) connect: Option<ServerConnect<Connecting>>,
+    /// What its PROXY header has said. Boxed because few sessions have one.
+    pub(super) announced: Option<Box<Announced>>,
     /// The client's descriptor.
     client: i32,
     /// Orders that it has not carried out yet.
@@ -134,6 +137,7 @@ impl PendingSessions {
         self.records.borrow_mut().insert(PendingSession {
             stats,
             connect: None,
+            announced: None,
             client,
             orders,
             waker: None,

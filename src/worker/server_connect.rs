@@ -147,6 +147,12 @@ impl<C> ServerConnect<C> {
             .map(|attempt| &attempt.connection)
     }
 
+    /// The server that is tried in `slot`.
+    pub(crate) fn server(&self, slot: AttemptSlot) -> Option<&Arc<Server>> {
+        let attempt = self.attempts[slot as usize].as_ref();
+        attempt.map(|attempt| &attempt.server)
+    }
+
     /// Whether the connection in `slot` could be connected to itself: impossible when the server is known to
     /// answer.
     pub(crate) fn may_be_self_connected(&self, slot: AttemptSlot) -> bool {

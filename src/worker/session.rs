@@ -4,11 +4,14 @@ use super::client_watch::ClientWatch;
 use super::connect::{SocketDialer, is_self_connected};
 use super::connect_policy::{AttemptSlot, ConnectFailure};
 use super::context::WorkerContext;
-use super::pending::Event;
+use super::header_rule::{Announced, HeaderRule};
+use super::pending::{Event, PendingSession};
 use super::pending_guard::PendingGuard;
+use super::proxy_header::{self, SessionEnd};
 use super::relay::{Connecting, Established, Kind};
 use super::server_connect::{Attempt, Next, ServerConnect};
 use super::session_stats::SessionStats;
+use crate::config::model::SendProxy;
 use crate::live::{Cause, Phase, Termination};
 use crate::state::{Backend, FrontendId, Route};
 use crate::sys::socket::close_in_order;
@@ -26,10 +29,15 @@ use std::time::{Duration, Instant};
 /// the watch.
 const WATCH_AFTER: Duration = Duration::from_millis(20);
 
+/// What of a PROXY header the server's socket has not taken.
+type Unsent = Option<Box<[u8]>>;
+
 /// One client connection.
 pub(super) struct Session {
     client: OwnedFd,
     kind: Kind,
+    /// It begins with a PROXY header.
+    header: Option<Arc<HeaderRule>>,
     /// The rest of its state until the relay takes it.
     pending: PendingGuard,
 }
@@ -38,13 +46,14 @@ impl Session {
     /// The session of a connection that step 1 has accepted.
     pub(super) fn new(
         worker: Rc<WorkerContext>,
-        (client, kind): (OwnedFd, Kind),
+        (client, kind, header): (OwnedFd, Kind, Option<Arc<HeaderRule>>),
         stats: SessionStats,
     ) -> Self {
         let pending = PendingGuard::take(worker, stats, client.as_raw_fd());
         Self {
             client,
             kind,
+            header,
             pending,
         }
     }
@@ -61,13 +70,13 @@ impl Session {
     /// Runs the session and hands it to the relay, or ends it.
     async fn run_to_relay(self) {
         match self.run().await {
-            Ok(server) => {
+            Ok((server, unsent)) => {
                 let worker = Rc::clone(&self.pending.worker);
                 worker.relay.adopt(Established {
                     client: (self.client, self.kind),
                     server,
                     stats: self.pending.leave(),
-                    prefix: [None, None],
+                    prefix: [None, unsent],
                 });
             }
             Err(end) => self.end(&end),
@@ -76,13 +85,36 @@ impl Session {
 
     /// The ten steps of a client connection. Start reading rlb here.
     ///
-    /// The caller has done step 1, accept. The client's address (2) came with the connection. Step 3 (inspect)
-    /// and step 8 (announce) do not exist yet.
-    async fn run(&self) -> Result<Connecting, Termination> {
+    /// The caller has done step 1, accept. Step 3 (inspect) does not exist yet.
+    async fn run(&self) -> Result<(Connecting, Unsent), SessionEnd> {
+        self.identify().await?; //                               2 who the client is
         let backend = self.route()?; //                          4 where to: a backend
-        let attempt = self.connect(&backend).await?; //          5 select, 6 reserve, 7 connect
-        Ok(self.establish(attempt)) //                           9 the relay moves the bytes
+        let (attempt, unsent) = self.connect(&backend).await?; // 5 select, 6 reserve, 7 connect, 8 announce
+        Ok((self.establish(attempt), unsent)) //                 9 the relay moves the bytes
     } //                                                        10 finish, whenever it ends
+
+    /// Step 2: the client's address came with the connection, unless the listener demands a PROXY header.
+    async fn identify(&self) -> Result<(), SessionEnd> {
+        let Some(rule) = &self.header else {
+            return Ok(());
+        };
+        // Boxed, so that sessions without a header do not have its room in their futures.
+        let announced = Box::pin(self.announced(rule)).await?;
+        let worker_stats = &self.pending.worker.worker_stats;
+        self.pending.with(|session| {
+            let addresses = announced.as_ref().and_then(|announced| announced.addresses);
+            let source = addresses.map(|addresses| addresses.source);
+            session.stats.announced(source, worker_stats);
+            session.announced = announced.map(Box::new);
+        });
+        Ok(())
+    }
+
+    async fn announced(&self, rule: &HeaderRule) -> Result<Option<Announced>, SessionEnd> {
+        let frontend = |session: &mut PendingSession| session.stats.frontend.spec.timeout_client_hs;
+        let limit = self.pending.with(frontend);
+        proxy_header::receive(&self.client, &self.pending, rule, limit).await
+    }
 
     /// Step 4: the backend of the frontend that accepted the connection, even when a reload has changed or
     /// removed them meanwhile. As in HAProxy a `[[listen]]` uses its own backend even when an operator has
@@ -101,8 +133,11 @@ impl Session {
         })
     }
 
-    /// Steps 5 to 7: [`ServerConnect`] with sockets.
-    async fn connect(&self, backend: &Arc<Backend>) -> Result<Attempt<Connecting>, Termination> {
+    /// Steps 5 to 8: [`ServerConnect`] with sockets.
+    async fn connect(
+        &self,
+        backend: &Arc<Backend>,
+    ) -> Result<(Attempt<Connecting>, Unsent), Termination> {
         let begun = Instant::now();
         self.pending.with(|session| {
             let client = session.stats.peer.map(|peer| peer.ip());
@@ -123,8 +158,8 @@ impl Session {
             };
             match self.wait(until, client.as_ref()).await {
                 Waited::Event(Event::Answered(slot)) => {
-                    if let Some(attempt) = self.answered(slot) {
-                        return Ok(attempt);
+                    if let Some(answered) = self.answered(slot) {
+                        return Ok(answered);
                     }
                 }
                 Waited::Event(Event::Failed(slot, error)) => {
@@ -155,7 +190,9 @@ impl Session {
     }
 
     /// A server has answered. `None`: the answer does not count, and another server is tried.
-    fn answered(&self, slot: AttemptSlot) -> Option<Attempt<Connecting>> {
+    ///
+    /// Step 8 is here, because as in HAProxy a server that does not take its PROXY header has not answered.
+    fn answered(&self, slot: AttemptSlot) -> Option<(Attempt<Connecting>, Unsent)> {
         self.drive(|connect, dialer, now| {
             if connect.may_be_self_connected(slot)
                 && connect.connection(slot).is_some_and(is_self_connected)
@@ -164,7 +201,21 @@ impl Session {
                 connect.failed(slot, &refused, dialer, now);
                 return None;
             }
-            connect.answered(slot, dialer, now)
+            let mut unsent = None;
+            if let Some(server) = connect.server(slot)
+                && server.spec.send_proxy != SendProxy::Off
+                && let Some(connection) = connect.connection(slot)
+            {
+                match dialer.announce(&server.spec, connection) {
+                    Ok(rest) => unsent = rest,
+                    Err(error) => {
+                        connect.failed(slot, &error, dialer, now);
+                        return None;
+                    }
+                }
+            }
+            let attempt = connect.answered(slot, dialer, now)?;
+            Some((attempt, unsent))
         })
     }
 
@@ -179,6 +230,7 @@ impl Session {
             let mut dialer = SocketDialer {
                 worker: &self.pending.worker,
                 client: &self.client,
+                announced: session.announced.as_deref(),
                 stats: &mut session.stats,
             };
             step(connect, &mut dialer, Instant::now())
@@ -216,11 +268,23 @@ impl Session {
         connection
     }
 
-    /// The session ends without a server: the client gets an orderly end.
-    fn end(self, end: &Termination) {
-        close_in_order(self.client);
+    /// The session ends without a server: the client gets an orderly end. One whose header did not come gets a reset
+    /// if it has sent anything, as from HAProxy.
+    fn end(self, end: &SessionEnd) {
         let worker = Rc::clone(&self.pending.worker);
-        self.pending.leave().finish(end, &worker.worker_stats);
+        let worker_stats = &worker.worker_stats;
+        match (end, &self.header) {
+            (SessionEnd::NoHeader(failure), Some(rule)) => {
+                drop(self.client);
+                let stats = self.pending.leave();
+                stats.finish_embryonic(&rule.listener, *failure, worker_stats);
+            }
+            (SessionEnd::NoHeader(_), None) => {}
+            (SessionEnd::Terminated(end), _) => {
+                close_in_order(self.client);
+                self.pending.leave().finish(end, worker_stats);
+            }
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use super::session_id::SessionId;
 use crate::config::model;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::live::{
-    Cause, EndCounters, FailureCause, GlobalLive, GlobalTraffic, LogEntry, LogQueue, SessionRecord,
-    ShortageStep, Termination, Traffic, WorkerToken,
+    Cause, EmbryonicRecord, EndCounters, FailureCause, GlobalLive, GlobalTraffic, HeaderFailure,
+    LogEntry, LogQueue, SessionRecord, ShortageStep, Termination, Traffic, WorkerToken,
 };
 use crate::state::{Frontend, Server};
 use crate::sys::limits::Shortage;
@@ -91,6 +91,9 @@ pub(super) struct SessionStats {
     pub(super) retries: u32,
     /// Another server than the first was used.
     pub(super) redispatched: bool,
+    /// Milliseconds from accept until its PROXY header had come. It is no part of the connect time; of more than a
+    /// minute the rest is.
+    pub(super) handshake: u16,
 }
 
 /// What a session brings along from another process; the fields are those of [`SessionStats`].
@@ -104,10 +107,11 @@ pub(super) struct Moved {
     pub(super) bytes_out: u64,
     pub(super) retries: u32,
     pub(super) redispatched: bool,
+    pub(super) handshake: u16,
 }
 
 impl SessionStats {
-    /// Begins the statistics of a connection that was accepted just now.
+    /// Begins the statistics of a session that begins with its connection, which was accepted just now.
     pub(super) fn open(
         id: SessionId,
         conn: ConnSlot,
@@ -115,14 +119,24 @@ impl SessionStats {
         peer: Option<SocketAddr>,
         worker_stats: &WorkerStats,
     ) -> Self {
+        let stats = Self::accepted(id, conn, frontend, peer, worker_stats);
+        stats.enter_frontend(worker_stats);
+        stats
+    }
+
+    /// Begins the statistics of a connection that was accepted just now, and is no session yet.
+    pub(super) fn accepted(
+        id: SessionId,
+        conn: ConnSlot,
+        frontend: Arc<Frontend>,
+        peer: Option<SocketAddr>,
+        worker_stats: &WorkerStats,
+    ) -> Self {
         let accepted = Instant::now();
-        let second = worker_stats.second(accepted);
         worker_stats.process().conn_tot.add(1);
         let traffic = frontend.live.traffic.mine(&worker_stats.token);
         traffic.conn_tot.add(1);
-        traffic.stot.add(1);
-        traffic.rate.count(second);
-        traffic.conn_rate.count(second);
+        traffic.conn_rate.count(worker_stats.second(accepted));
         Self {
             id,
             peer,
@@ -138,7 +152,23 @@ impl SessionStats {
             bytes_out: 0,
             retries: 0,
             redispatched: false,
+            handshake: 0,
         }
+    }
+
+    /// Counts the session on its frontend. As in HAProxy a connection is a session once it has its header.
+    pub(super) fn enter_frontend(&self, worker_stats: &WorkerStats) {
+        let traffic = self.frontend.live.traffic.mine(&worker_stats.token);
+        traffic.stot.add(1);
+        traffic.rate.count(worker_stats.second(self.accepted));
+    }
+
+    /// The client's header has come: `source` is the client.
+    pub(super) fn announced(&mut self, source: Option<SocketAddr>, worker_stats: &WorkerStats) {
+        self.peer = source.or(self.peer);
+        let waited = self.accepted.elapsed().as_millis();
+        self.handshake = u16::try_from(waited).unwrap_or(u16::MAX);
+        self.enter_frontend(worker_stats);
     }
 
     /// The statistics of a session that another process has accepted and counted, with its slots here.
@@ -170,6 +200,7 @@ impl SessionStats {
             bytes_out: moved.bytes_out,
             retries: moved.retries,
             redispatched: moved.redispatched,
+            handshake: moved.handshake,
         }
     }
 
@@ -256,6 +287,33 @@ impl SessionStats {
         }
     }
 
+    /// The connection ends before it is a session: logs it, and frees its slots. It counts nowhere else, as in HAProxy.
+    pub(super) fn finish_embryonic(
+        self,
+        listener: &Arc<str>,
+        failure: HeaderFailure,
+        worker_stats: &WorkerStats,
+    ) {
+        if self.frontend.spec.dontlognull && failure.is_null() {
+            return;
+        }
+        worker_stats.log.send_with(|| {
+            LogEntry::Embryonic(Box::new(EmbryonicRecord {
+                client: self.peer,
+                accepted: self.accepted_at,
+                frontend: Arc::clone(&self.frontend.spec.name),
+                listener: Arc::clone(listener),
+                failure,
+            }))
+        });
+    }
+
+    /// Time from the begin of the session to the server's answer.
+    fn connect_time(&self) -> Option<Duration> {
+        let before = Duration::from_millis(self.handshake.into());
+        self.connect.map(|connect| connect.saturating_sub(before))
+    }
+
     fn count_end(&self, end: &Termination, total: Duration, worker_stats: &WorkerStats) {
         let reached = self.server.is_some();
         match end.counters() {
@@ -281,7 +339,7 @@ impl SessionStats {
             EndCounters::InternalError => self.each(worker_stats, |traffic| traffic.eint.add(1)),
         }
         if reached {
-            let connect = self.connect.unwrap_or_default();
+            let connect = self.connect_time().unwrap_or_default();
             self.behind(worker_stats, |traffic| {
                 traffic.ctime.add(millis(connect));
                 traffic.ctime_max.see(millis32(connect));
@@ -325,7 +383,7 @@ impl SessionStats {
             backend: Arc::clone(backend.map_or(&self.frontend.spec.name, |on| &on.spec.name)),
             server: asked.map(|spec| Arc::clone(&spec.name)),
             wait: asked.map(|_| Duration::ZERO),
-            connect: self.connect,
+            connect: self.connect_time(),
             total,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,

@@ -7,12 +7,14 @@
 //! second. The probe looks for the answer at once, because a server on this machine has given it by then. Only
 //! an answer that is not there yet is waited for in the runtime's epoll instance.
 
-use crate::config::model::{CheckKind, Server as Spec, ServerAddress, ServerPort};
+use crate::config::model::{CheckKind, SendProxy, Server as Spec, ServerAddress, ServerPort};
 use crate::live::CheckStatus;
+use crate::proto::proxy::{self, Addresses};
 use crate::state::Endpoint;
 use crate::sys::limits::{self, DescriptorReserve};
 use crate::sys::raw::{self, Owned};
 use crate::sys::socket::system_path;
+use rustix::net::{SendFlags, send};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::cell::RefCell;
 use std::fmt;
@@ -144,6 +146,8 @@ pub struct ProbeOptions<'a> {
     pub limit: Duration,
     /// What the configuration calls the check: it decides the words of a failure.
     pub kind: Option<CheckKind>,
+    /// The PROXY header that it begins with.
+    pub header: SendProxy,
 }
 
 /// The result of a probe.
@@ -204,10 +208,39 @@ async fn connect_tcp(address: SocketAddr, options: ProbeOptions<'_>) -> Answer {
     // that ends with RST never reaches the server's accept queue.
     socket.set_tcp_quickack(false)?;
     let answer = join(&socket, address).await;
+    if options.header != SendProxy::Off && matches!(answer, Ok(Ok(()))) {
+        return announce(socket, options.header);
+    }
     if let (Some(idle), Ok(Ok(()))) = (options.reset, &answer) {
         idle.reset(socket, address);
     }
     answer
+}
+
+/// Sends the header, and ends in order: a reset could discard it.
+#[expect(clippy::needless_pass_by_value, reason = "it is closed at the end")]
+fn announce(socket: Socket, header: SendProxy) -> Answer {
+    socket.set_linger(None)?;
+    let mut bytes = Vec::new();
+    match header {
+        SendProxy::Off => {}
+        // As in HAProxy, the ends of the check's own connection.
+        SendProxy::V1 => {
+            let end = |address: io::Result<SockAddr>| address.ok().and_then(|it| it.as_socket());
+            let ends = end(socket.local_addr()).zip(end(socket.peer_addr()));
+            let addresses = ends.map(|(source, destination)| Addresses {
+                source,
+                destination,
+            });
+            proxy::write_v1(&mut bytes, addresses);
+        }
+        SendProxy::V2 => proxy::write_v2(&mut bytes, None, std::iter::empty(), false),
+    }
+    // It fits into the buffer of a new socket.
+    match send(&socket, &bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+        Ok(_) => Ok(Ok(())),
+        Err(error) => judge(error.into()),
+    }
 }
 
 fn open(address: SocketAddr, options: ProbeOptions<'_>) -> io::Result<Socket> {
@@ -268,6 +301,9 @@ async fn connect_unix(path: &Path, options: ProbeOptions<'_>) -> Answer {
     loop {
         let socket = options.reserve.with(UnixSocket::new_stream)?;
         match socket.connect(&path).await {
+            Ok(stream) if options.header != SendProxy::Off => {
+                return announce(stream.into_std()?.into(), options.header);
+            }
             Ok(_) => return Ok(Ok(())),
             // The server's queue is full. A TCP server would leave the connection unanswered; this one is tried
             // again until the timeout.

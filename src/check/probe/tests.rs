@@ -31,6 +31,7 @@ async fn ask_as(
         reset,
         limit,
         kind,
+        header: SendProxy::Off,
     };
     match probe(&target, options).await {
         Outcome::Verdict { status, info } => (status, info),

@@ -310,6 +310,7 @@ async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Tar
         reset: context.reset.get().then_some(&context.idle),
         limit: server.check.timeout,
         kind: server.check.kind,
+        header: server.check.header,
     };
     match probe(target, options).await {
         Outcome::Local(error) => {

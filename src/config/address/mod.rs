@@ -11,12 +11,17 @@
 //! | [`haproxy_server`] | those of [`server`], `/path`, `unix@/path`, `abnsz@name`, `ipv4@10.0.0.1:80`, `::1:80` |
 //! | [`node`] | `10.0.0.1`, `[::1]`, `name` |
 //! | [`ip_alone`] | `10.0.0.1`, `::1`, `[::1]` |
+//! | [`network()`] | `10.0.0.0/8`, `2001:db8::/32`, `10.0.0.1` |
 //! | [`socket`] | `/path`, `@name`, `unix:/path`, `unix:@name` |
 //! | [`runtime`] | those of [`socket`], `127.0.0.1:9999`, `[::1]:9999`, `*:9999` |
 //! | [`log_sink`] | `stdout`, `stderr`, `file:/path`, `unix:/path`, `unix:@name`, `udp:127.0.0.1:514`, `udp:[::1]` |
 //!
 //! An abstract name begins with `@` in every value that is made here; what the kernel wants in its
 //! place is made by `sys::socket`.
+
+mod network;
+
+pub use network::{Network, network};
 
 use super::units::Problem;
 use super::values::{BindAddress, LogSink, ServerAddress, ServerPort};

@@ -14,8 +14,8 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Bind,
         Missing,
-        "rlb reads no PROXY header yet",
-        &["accept-proxy", "accept-netscaler-cip"],
+        "rlb reads PROXY headers, and not NetScaler's header with the client's address",
+        &["accept-netscaler-cip"],
     ),
     words(
         Bind,
@@ -150,26 +150,36 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Server,
         Missing,
-        "rlb sends no PROXY header yet",
+        "rlb ends no TLS and numbers no connections, so it cannot say this of a client; what came in the client's own \
+         PROXY header is passed on",
         &[
-            "send-proxy",
-            "send-proxy-v2",
             "send-proxy-v2-ssl",
             "send-proxy-v2-ssl-cn",
+            "proxy-v2-options ssl",
+            "proxy-v2-options cert-cn",
+            "proxy-v2-options cert-key",
+            "proxy-v2-options cert-sig",
+            "proxy-v2-options ssl-cipher",
+            "proxy-v2-options unique-id",
         ],
     ),
     words(
         Server,
+        Missing,
+        "rlb makes no TLVs; those that came in the client's own PROXY header are passed on",
+        &["set-proxy-v2-tlv-fmt*"],
+    ),
+    words(
+        Server,
+        Kept,
+        "`send-proxy = \"off\"`",
+        &["no-send-proxy", "no-send-proxy-v2"],
+    ),
+    words(
+        Server,
         NotNeeded,
-        "it is a part of `send-proxy`",
-        &[
-            "proxy-v2-options",
-            "set-proxy-v2-tlv-fmt*",
-            "no-send-proxy",
-            "no-send-proxy-v2",
-            "no-send-proxy-v2-ssl",
-            "no-send-proxy-v2-ssl-cn",
-        ],
+        "there is no such header",
+        &["no-send-proxy-v2-ssl", "no-send-proxy-v2-ssl-cn"],
     ),
     words(
         Server,
@@ -235,19 +245,13 @@ pub(super) const WORDS: &[Words] = &[
             "check-reuse-pool",
             "no-check-reuse-pool",
             "no-check-ssl",
-            "no-check-send-proxy",
         ],
     ),
     words(
         Server,
         Weaker,
         "a check is a connection alone",
-        &[
-            "check-ssl",
-            "check-send-proxy",
-            "check-via-socks4",
-            "healthcheck",
-        ],
+        &["check-ssl", "check-via-socks4", "healthcheck"],
     ),
     words(
         Server,

@@ -154,7 +154,6 @@ pub(super) const WORDS: &[Words] = &[
             "declare",
             "capture",
             "filter-sequence",
-            "timeout client-hs",
             "timeout server-hs",
             "timeout tarpit",
             "dynamic-cookie-key",
@@ -211,6 +210,18 @@ pub(super) const WORDS: &[Words] = &[
             "tcp-request content set-nice",
             "tcp-response content set-nice",
         ],
+    ),
+    words(
+        Proxy,
+        Missing,
+        "write `accept-proxy` and `accept-proxy-from` in the bind: `if { src NETWORK … }` alone becomes that",
+        &["tcp-request connection expect-proxy"],
+    ),
+    words(
+        Proxy,
+        Missing,
+        "rlb reads PROXY headers, and not NetScaler's header with the client's address",
+        &["tcp-request connection expect-netscaler-cip"],
     ),
     words(
         Proxy,

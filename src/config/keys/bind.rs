@@ -1,12 +1,13 @@
 //! The keys of listening addresses.
 
 use super::declare::prelude::*;
-use super::kinds::{Device, Mode, Number, Optional, Raw, Switch};
+use super::kinds::{Device, Mode, Number, Optional, Raw, Switch, Word};
+use crate::config::address::Network;
 use crate::config::key::Effect::{NewSocket, SameSocket};
 use crate::config::key::{ID_BOUNDS, REQUIRED};
-use crate::config::shapes::{Expected, Maybe, OneOrMany, Short};
+use crate::config::shapes::{AcceptProxyWord, Expected, Maybe, OneOrMany, Short};
 use crate::config::show;
-use crate::config::values::BindAddress;
+use crate::config::values::{AcceptProxy, BindAddress};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -29,6 +30,9 @@ keys! {
         /// Name of the listener. A range of ports adds `:PORT`.
         name: Raw<Maybe<String>> = "the address", kind: "name", haproxy: &["name"],
             reload: SameSocket;
+        /// The networks from which a header of the PROXY protocol is taken. Other clients have none.
+        accept_proxy_from: Raw<Option<OneOrMany<String>>> = "all",
+            kind: "network or list", reload: SameSocket;
     }
     read {
         /// Number among the listeners of its frontend. A range of ports counts on from it.
@@ -46,6 +50,9 @@ keys! {
         interface: Optional<Device> = "any", haproxy: &["interface"], reload: NewSocket;
         /// Bind an address that this machine does not have yet (`IP_FREEBIND`).
         freebind: Switch = false, reload: NewSocket;
+        /// Whether clients begin with a header of the PROXY protocol, which has the client's address.
+        accept_proxy: Word<AcceptProxyWord> = AcceptProxy::Off,
+            haproxy: &["accept-proxy"], reload: SameSocket;
         /// File mode of a unix socket, octal, as `"0660"`.
         mode: Optional<Mode> = "by the umask", haproxy: &["mode"], reload: SameSocket;
     }
@@ -58,6 +65,9 @@ keys! {
         id: u32 = 0, BindTable::id => show::number;
         /// Where.
         address: BindAddress = NOWHERE;
+        /// The networks from which a PROXY header is taken; empty: all.
+        accept_proxy_from: Vec<Network> = Vec::new(),
+            BindTable::accept_proxy_from => show::networks;
     }
 }
 

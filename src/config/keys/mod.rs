@@ -41,7 +41,7 @@ pub(super) use process::{
     StatsLayer, StatsPageLayer,
 };
 pub(super) use proxy::{
-    BackendLayer, CONNECT, CONNECT_ATTEMPT, ClientTimeoutLayer, FrontendLayer, IDLE,
+    BackendLayer, CLIENT_HS, CONNECT, CONNECT_ATTEMPT, ClientTimeoutLayer, FrontendLayer, IDLE,
     KeepaliveLayer, ListenerLayer, ProxyLayer, ServerTimeoutLayer, ServersLayer,
 };
 pub(super) use server::{

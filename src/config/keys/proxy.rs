@@ -23,6 +23,8 @@ pub(super) const MAXCONN_BOUNDS: (i64, i64) = (1, MAXCONN_MAX);
 pub const RETRIES_MAX: i64 = 100;
 /// Default of idle timeouts.
 pub(in crate::config) const IDLE: Duration = Duration::from_secs(60 * 60);
+/// Default of `timeout client-hs`; `timeout client` when that is shorter.
+pub(in crate::config) const CLIENT_HS: Duration = Duration::from_secs(10);
 /// Default of `timeout connect`.
 pub(in crate::config) const CONNECT: Duration = Duration::from_secs(5);
 /// Default of `timeout connect-attempt`; half of `timeout connect` when that is shorter, so that a second server is
@@ -69,6 +71,8 @@ keys! {
         /// Client idle timeout once one direction has ended; `None`: off.
         timeout_client_fin: Option<Duration> = Some(IDLE),
             ClientTimeouts::client_fin => duration;
+        /// How long a client's PROXY header is waited for.
+        timeout_client_hs: Duration = CLIENT_HS, ClientTimeouts::client_hs => secs;
         /// TCP keepalive towards clients.
         keepalive: Option<Keepalive> = Some(Keepalive::default()),
             FrontendTable::keepalive => Keepalive::text;
@@ -140,6 +144,10 @@ keys! {
         /// Longest silence of a client that was told that the server has ended, `client` at most.
         client_fin: Optional<IdleSpan> = "as client", label: Some("timeout client-fin"),
             example: Some("\"30s\""), haproxy: &["timeout client-fin"], reload: NextConnection;
+        /// How long a client's PROXY header is waited for.
+        client_hs: Optional<Span> = "the shorter of client and \"10s\"",
+            label: Some("timeout client-hs"), example: Some("\"10s\""),
+            haproxy: &["timeout client-hs"], reload: NextConnection;
     }
 }
 

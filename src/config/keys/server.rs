@@ -5,9 +5,12 @@ use super::declare::prelude::*;
 use super::kinds::{Ip, Number, Optional, Port, Raw, Span, Switch, Word};
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
-use crate::config::shapes::{CheckType, CheckWord, Expected, MarkedDown, MarkedUp, Maybe, Short};
+use crate::config::shapes::{
+    CheckType, CheckWord, Expected, MarkedDown, MarkedUp, Maybe, ProxyV2Options, SendProxyWord,
+    Short,
+};
 use crate::config::show::{self, secs};
-use crate::config::values::{ServerAddress, ServerPort};
+use crate::config::values::{SendProxy, ServerAddress, ServerPort};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -49,6 +52,12 @@ keys! {
         /// What happens to the sessions of backup servers when a server comes up.
         shutdown_backup_sessions_on_up: Word<MarkedUp> = false,
             name: "on-marked-up", haproxy: &["on-marked-up"], reload: NextConnection;
+        /// With which PROXY header, which has the client's address, connections to it begin.
+        send_proxy: Word<SendProxyWord> = SendProxy::Off,
+            haproxy: &["send-proxy", "send-proxy-v2"], reload: NextConnection;
+        /// What a header of version 2 has beside the addresses.
+        proxy_v2_crc32c: Word<ProxyV2Options> = false,
+            name: "proxy-v2-options", haproxy: &["proxy-v2-options"], reload: NextConnection;
     }
     /// One server of a backend.
     #[derive(Debug, Clone, PartialEq)]
@@ -124,6 +133,9 @@ keys! {
         /// How long one check may take, `interval` at most.
         timeout: Optional<Span> = "the shorter of interval and \"1s\"",
             label: Some("check timeout"), reload: NextConnection;
+        /// Begin with a PROXY header, of the server's version or of the first.
+        send_proxy: Optional<Switch> = "as the server, unless port or address is set",
+            haproxy: &["check-send-proxy", "no-check-send-proxy"], reload: NextConnection;
     }
     meant {
         /// What is asked of the server: a connection, with or without `"tcp"`. With it the check's
@@ -153,6 +165,8 @@ keys! {
         down_interval: Duration = CHECK_INTERVAL, CheckTable::down_interval => secs;
         /// How long one check may take; default the shorter of `interval` and 1 s.
         timeout: Duration = CHECK_TIMEOUT, CheckTable::timeout => secs;
+        /// The PROXY header that it begins with.
+        header: SendProxy = SendProxy::Off, CheckTable::send_proxy => Word::<SendProxyWord>::show;
     }
 }
 
@@ -211,6 +225,13 @@ impl Check {
             " rise {} fall {} timeout {timeout}",
             self.rise, self.fall
         );
+        if self.header != SendProxy::Off {
+            let _ = write!(
+                text,
+                " send-proxy {}",
+                Word::<SendProxyWord>::show(&self.header)
+            );
+        }
         if let Some(port) = self.port {
             let _ = write!(text, " port {port}");
         }

@@ -366,6 +366,10 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "type") => "\"tcp\"",
         ("word", "balance") => "\"source\"",
         ("word", "hash-type") => "\"consistent\"",
+        ("word", "accept-proxy") => "\"required\"",
+        ("word", "send-proxy") => "\"v2\"",
+        ("word", "proxy-v2-options") => "\"crc32c\"",
+        ("network or list", _) => "\"10.0.0.0/8\"",
         ("table", "require") => "{ b = 1 }",
         // The keys below are tested as a table of their own.
         ("table" | "list of tables", _) => return None,

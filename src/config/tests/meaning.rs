@@ -4,8 +4,8 @@ use super::{diagnostics, limits, load, load_with};
 use crate::config::Limits;
 use crate::config::descriptors::{capacity, needed};
 use crate::config::model::{
-    BindAddress, Check, CheckKind, Config, Facility, Keepalive, LogFormat, LogSink, ServerAddress,
-    ServerPort, Severity,
+    BindAddress, Check, CheckKind, Config, Facility, Keepalive, LogFormat, LogSink, SendProxy,
+    ServerAddress, ServerPort, Severity,
 };
 use std::net::IpAddr;
 use std::time::Duration;
@@ -66,6 +66,7 @@ fn defaults_are_the_documented_ones() {
         timeout: SECOND,
         port: None,
         address: None,
+        header: SendProxy::Off,
     };
     assert_eq!(backend.servers[0].check, Some(check));
     assert_eq!((backend.servers[0].weight, backend.servers[0].id), (1, 1));

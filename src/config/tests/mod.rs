@@ -7,6 +7,7 @@ mod files;
 mod keys;
 mod listeners;
 mod meaning;
+mod proxy_headers;
 mod robust;
 mod stats;
 

@@ -1,5 +1,6 @@
 //! `bind`: addresses to listen on, with ranges expanded, and their collisions.
 
+use super::accept_proxy;
 use crate::config::address::{self, BindText};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{BindLayer, BindTable, Binds};
@@ -132,7 +133,18 @@ fn one(
         return None;
     }
     remember(validator, scope, table, id.map(|id| (id, sockets)), seen);
-    let meant = Bind::from_layer(&layer);
+    let meant = Bind {
+        accept_proxy_from: accept_proxy::read(
+            validator,
+            scope,
+            table,
+            (
+                layer.accept_proxy.as_ref(),
+                owner.tcp_only.then_some(&*owner.what),
+            ),
+        ),
+        ..Bind::from_layer(&layer)
+    };
     let backlog = meant.backlog.or(owner.backlog);
     let make = |index: u32, address: BindAddress, written: String, suffix: Option<u16>| Bind {
         name: match (&name, suffix) {

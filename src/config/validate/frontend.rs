@@ -5,7 +5,9 @@ use super::layers::KeepaliveSettings;
 use super::once::Inherited;
 use super::{FrontendSide, Half, limits};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::keys::{ClientTimeoutLayer, ClientTimeouts, FrontendLayer, IDLE, ListenerLayer};
+use crate::config::keys::{
+    CLIENT_HS, ClientTimeoutLayer, ClientTimeouts, FrontendLayer, IDLE, ListenerLayer,
+};
 use crate::config::model::{BackendIndex, Frontend};
 use crate::config::scope::{Validator, Written, flag, or_default};
 use crate::config::source::Place;
@@ -32,6 +34,8 @@ pub(super) fn frontend(
         .over(&inherited.client);
     let (client, fin) = (timeout.client.as_ref(), timeout.client_fin.as_ref());
     let (timeout_client, timeout_client_fin) = idle_pair(validator, "client", client, fin);
+    let shortest = timeout_client.unwrap_or(CLIENT_HS).min(CLIENT_HS);
+    let (timeout_client_hs, _) = or_default(timeout.client_hs.as_ref(), shortest);
     let own = ListenerLayer::read(validator, scope, table.own);
     limits::backlog(validator, own.backlog.as_ref());
     let keys = FrontendLayer::read(validator, scope, table.keys).over(&inherited.frontend);
@@ -55,6 +59,7 @@ pub(super) fn frontend(
         default_backend,
         timeout_client,
         timeout_client_fin,
+        timeout_client_hs,
         keepalive: keepalive.finish(),
         ..Frontend::from_layer(&keys)
     };

@@ -8,7 +8,7 @@ use crate::config::keys::{
     CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, CheckSetting, KeepaliveLayer, KeepaliveSetting,
     ServerKeys, ServerLayer,
 };
-use crate::config::model::{Check, CheckKind, Keepalive};
+use crate::config::model::{Check, CheckKind, Keepalive, SendProxy};
 use crate::config::scope::{Scope, Validator, Written, or_default};
 use crate::config::shapes::{CheckWord, Maybe, Short};
 use crate::config::units::format_duration;
@@ -69,7 +69,13 @@ impl CheckSettings {
     }
 
     /// The check with rlb's defaults; `None` when there is none.
-    pub(super) fn finish(&self, validator: &mut Validator<'_>) -> Option<Check> {
+    ///
+    /// `traffic`: the PROXY header of its server's connections.
+    pub(super) fn finish(
+        &self,
+        validator: &mut Validator<'_>,
+        traffic: SendProxy,
+    ) -> Option<Check> {
         if self.on != Some(true) {
             return None;
         }
@@ -109,7 +115,16 @@ impl CheckSettings {
                     .label("a change would be confirmed late"),
             );
         }
+        // As in HAProxy, one that goes to another place is another protocol's.
+        let elsewhere = keys.port.is_some() || keys.address.is_some();
+        let header = match (keys.send_proxy.as_ref().map(|it| it.value), traffic) {
+            (Some(true), SendProxy::Off) => SendProxy::V1,
+            (Some(true), traffic) => traffic,
+            (None, traffic) if !elsewhere => traffic,
+            _ => SendProxy::Off,
+        };
         Some(Check {
+            header,
             interval,
             fast_interval: or_default(keys.fast_interval.as_ref(), interval).0,
             down_interval: or_default(keys.down_interval.as_ref(), interval).0,

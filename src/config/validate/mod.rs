@@ -9,6 +9,7 @@
     reason = "a key is handed on as it stands, written or not"
 )]
 
+mod accept_proxy;
 mod backend;
 mod bind;
 mod frontend;

@@ -7,7 +7,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
     NOWHERE, NodeGroup, NodeOwnLayer, NodeTable, ServerOwnLayer, ServerTable,
 };
-use crate::config::model::{Check, Server, ServerAddress, ServerPort};
+use crate::config::model::{Check, SendProxy, Server, ServerAddress, ServerPort};
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::{Located, Short};
@@ -252,7 +252,9 @@ fn build(
     address_at: &Place,
     settings: &ServerSettings,
 ) -> Server {
-    let check = settings.check.finish(validator);
+    let meant = Server::from_layer(&settings.keys);
+    let check = settings.check.finish(validator, meant.send_proxy);
+    options(validator, settings, meant.send_proxy);
     if let Some(check) = &check {
         checkable(validator, &name, &address, address_at, check);
     }
@@ -260,7 +262,19 @@ fn build(
         name,
         address,
         check,
-        ..Server::from_layer(&settings.keys)
+        ..meant
+    }
+}
+
+/// Refuses options of a header that is not sent.
+fn options(validator: &mut Validator<'_>, settings: &ServerSettings, header: SendProxy) {
+    if let Some(crc) = &settings.keys.proxy_v2_crc32c
+        && crc.value
+        && header != SendProxy::V2
+    {
+        let message = "`proxy-v2-options` has no meaning without `send-proxy = \"v2\"`";
+        let diagnostic = Diagnostic::error("no-meaning", message).at(crc.place.clone());
+        validator.report.push(diagnostic);
     }
 }
 

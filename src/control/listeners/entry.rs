@@ -8,7 +8,7 @@ use crate::config::model::{Bind, BindAddress, Config, Keepalive};
 use crate::state::Frontend;
 use crate::sys::service_manager;
 use crate::sys::socket::{self, Address, Adjust, FileId, Options};
-use crate::worker::{ListenState, Listener, ListenerId};
+use crate::worker::{HeaderRule, ListenState, Listener, ListenerId};
 use socket2::Socket;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl Entry {
         shards: Vec<Arc<Socket>>,
     ) -> Self {
         Self {
-            state: ListenState::new(tuning.backlog),
+            state: ListenState::new(tuning.backlog, HeaderRule::of(&of.bind)),
             file: loss::file_of(&of.bind),
             of,
             id,
@@ -101,7 +101,13 @@ impl Entry {
     /// Changes what can be changed while it listens.
     pub(super) fn tune(&self) {
         self.state.set_backlog(self.tuning.backlog);
+        self.state.set_header(HeaderRule::of(&self.of.bind));
         self.set_options(socket::retune);
+    }
+
+    /// Whether clients of `bind` begin otherwise.
+    pub(super) fn has_other_header(&self, bind: &Bind) -> bool {
+        HeaderRule::of(&self.of.bind) != HeaderRule::of(bind)
     }
 
     pub(super) fn loss(&self, thorough: bool) -> Option<Loss> {

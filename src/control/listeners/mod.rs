@@ -233,7 +233,7 @@ impl Listeners {
                 BindAction::Keeps(index) => {
                     stays[index] = true;
                     let before = &self.entries[index];
-                    if before.tuning != tuning {
+                    if before.tuning != tuning || before.has_other_header(&of.bind) {
                         prepared.tuned.push(prepared.entries.len());
                     }
                     Ok((before.id, before.shards.clone()))

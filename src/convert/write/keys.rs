@@ -77,6 +77,7 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
     let timeouts = [
         ("client", front),
         ("client-fin", front),
+        ("client-hs", front),
         ("server", back),
         ("server-fin", back),
         ("connect", back),
@@ -116,6 +117,7 @@ pub(super) fn check(server: &Server, rules: bool) -> Option<String> {
         "timeout",
         "port",
         "address",
+        "send-proxy",
     ];
     let keys = order.into_iter();
     let keys = keys.filter_map(|key| Some((key, server.keys.checks.get(key)?)));
@@ -134,7 +136,14 @@ pub(super) fn shared(servers: &[Server]) -> BTreeMap<&'static str, String> {
     }
     let mut shared = first.keys.keys.clone();
     shared.retain(|key, value| {
-        let common = ["weight", "on-marked-down", "on-marked-up"].contains(key);
+        let common = [
+            "weight",
+            "on-marked-down",
+            "on-marked-up",
+            "send-proxy",
+            "proxy-v2-options",
+        ]
+        .contains(key);
         common
             && rest
                 .iter()

@@ -6,7 +6,7 @@
 //! of a unix socket can) is left out.
 
 use crate::config::address;
-use crate::config::model::{Check, CheckKind, Server, ServerAddress};
+use crate::config::model::{Check, CheckKind, SendProxy, Server, ServerAddress};
 use crate::state::server::by_name;
 use crate::state::{Backend, FrontendState, RateLimits, Snapshot};
 use std::fmt::Write;
@@ -178,12 +178,16 @@ fn words(server: &Server) -> String {
         disabled,
         shutdown_sessions_on_down,
         shutdown_backup_sessions_on_up,
+        send_proxy,
+        proxy_v2_crc32c,
         check,
     } = server;
+    let send_proxy = send_proxy.name();
     format!(
         "id={id} weight={weight} backup={backup} disabled={disabled} \
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
-         shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} {}",
+         shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
+         send-proxy={send_proxy} proxy-v2-crc32c={proxy_v2_crc32c} {}",
         check_words(check.as_ref())
     )
 }
@@ -203,6 +207,7 @@ fn check_words(check: Option<&Check>) -> String {
         fall,
         port,
         address,
+        header,
     } = check;
     let [interval, fast, down, timeout] =
         [interval, fast_interval, down_interval, timeout].map(Duration::as_micros);
@@ -218,6 +223,9 @@ fn check_words(check: Option<&Check>) -> String {
     }
     if let Some(address) = address {
         let _ = write!(text, " check-address={address}");
+    }
+    if *header != SendProxy::Off {
+        let _ = write!(text, " check-send-proxy={}", header.name());
     }
     text
 }
@@ -326,6 +334,8 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
             "shutdown-backup-sessions-on-up" => {
                 server.shutdown_backup_sessions_on_up = value.parse().ok()?;
             }
+            "send-proxy" => server.send_proxy = SendProxy::of_name(value)?,
+            "proxy-v2-crc32c" => server.proxy_v2_crc32c = value.parse().ok()?,
             _ => {}
         }
     }
@@ -359,6 +369,7 @@ fn read_check_values<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Opt
             "fall" => check.fall = value.parse().ok()?,
             "port" => check.port = Some(value.parse().ok()?),
             "check-address" => check.address = Some(value.parse().ok()?),
+            "check-send-proxy" => check.header = SendProxy::of_name(value)?,
             "type" if value == "tcp" => check.kind = Some(CheckKind::Tcp),
             _ => {}
         }
@@ -383,6 +394,7 @@ mod tests {
             fall: 5,
             port: Some(81),
             address: Some(IpAddr::from([127, 0, 0, 9])),
+            header: SendProxy::V2,
         }
     }
 
@@ -396,6 +408,8 @@ mod tests {
             disabled: true,
             shutdown_sessions_on_down: true,
             shutdown_backup_sessions_on_up: true,
+            send_proxy: SendProxy::V1,
+            proxy_v2_crc32c: true,
             check: Some(check()),
             ..test_config::server("s1")
         };

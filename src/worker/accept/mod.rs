@@ -171,10 +171,14 @@ pub(super) fn begin(accepted: Accepted, worker: &Rc<WorkerContext>, sessions: &T
         peer,
         frontend,
         slot,
+        header,
     } = accepted;
     let id = worker.pending.number(worker.peers.position());
-    let stats = SessionStats::open(id, slot, frontend, peer, &worker.worker_stats);
-    let session = Session::new(Rc::clone(worker), (client, kind), stats);
+    let stats = SessionStats::accepted(id, slot, frontend, peer, &worker.worker_stats);
+    if header.is_none() {
+        stats.enter_frontend(&worker.worker_stats);
+    }
+    let session = Session::new(Rc::clone(worker), (client, kind, header), stats);
     sessions.spawn_local(session.run_guarded());
 }
 
@@ -304,6 +308,7 @@ impl Acceptor {
             peer,
             frontend,
             slot,
+            header: self.listens.state().header(peer),
         };
         let load = &self.worker.worker_stats.global.load;
         if let Some(accepted) = self.worker.peers.hand_over(accepted, load) {

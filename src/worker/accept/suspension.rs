@@ -9,9 +9,12 @@ use super::Acceptor;
 use crate::state::{FrontendState, ToControl};
 use crate::sys::raw::{self, Owned};
 use crate::sys::{accept, socket};
+use crate::worker::header_rule::HeaderRule;
+use arc_swap::ArcSwapOption;
 use socket2::{SockRef, Socket};
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -26,15 +29,40 @@ pub struct ListenState {
     backlog: AtomicU32,
     /// It does not listen, because its frontend is disabled.
     suspended: AtomicBool,
+    /// Whether there is a `header`: this is cheaper to ask.
+    has_header: AtomicBool,
+    /// Clients begin with a PROXY header.
+    header: ArcSwapOption<HeaderRule>,
 }
 
 impl ListenState {
     /// A listener that listens.
-    pub fn new(backlog: u32) -> Arc<Self> {
+    pub fn new(backlog: u32, header: Option<Arc<HeaderRule>>) -> Arc<Self> {
         Arc::new(Self {
             backlog: AtomicU32::new(backlog),
             suspended: AtomicBool::new(false),
+            has_header: AtomicBool::new(header.is_some()),
+            header: ArcSwapOption::new(header),
         })
+    }
+
+    /// From now on clients begin with a PROXY header as this says; `None`: with none.
+    pub fn set_header(&self, header: Option<Arc<HeaderRule>>) {
+        self.has_header.store(header.is_some(), Relaxed);
+        self.header.store(header);
+    }
+
+    /// How the connection of `peer` begins; `None`: with its own bytes.
+    ///
+    /// # Hot path: a load and a branch where no header is demanded.
+    pub(super) fn header(&self, peer: Option<SocketAddr>) -> Option<Arc<HeaderRule>> {
+        if !self.has_header.load(Relaxed) {
+            return None;
+        }
+        let rule = self.header.load();
+        let rule = rule.as_ref()?;
+        rule.concerns(peer.map(|peer| peer.ip()))
+            .then(|| Arc::clone(rule))
     }
 
     /// Another length of the accept queue is configured.

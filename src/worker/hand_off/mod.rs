@@ -10,6 +10,7 @@
 //! all workers hand a burst to the same one. When the other worker cannot take it, the worker that has accepted
 //! it keeps it. A stop loses no connection: an inbox is closed first and emptied afterwards.
 
+use super::header_rule::HeaderRule;
 use super::relay::Kind;
 use crate::live::Load;
 use crate::live::slot::ConnSlot;
@@ -41,6 +42,8 @@ pub(super) struct Accepted {
     pub(super) frontend: Arc<Frontend>,
     /// Its slot in the process and the frontend.
     pub(super) slot: ConnSlot,
+    /// It begins with a PROXY header.
+    pub(super) header: Option<Arc<HeaderRule>>,
 }
 
 /// What one worker needs to hand off and to receive connections.

@@ -59,6 +59,7 @@ impl Fixture {
             peer: None,
             frontend: Arc::clone(&self.frontend),
             slot,
+            header: None,
         };
         let peers = &self.hand_offs[worker].peers;
         let kept = peers.hand_over(accepted, &self.global.load);
