@@ -4,6 +4,7 @@
 
 use arc_swap::{ArcSwap, Cache};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use rlb::config::model::Balance;
 use rlb::state::{AdminState, BackendId, Server, Snapshot, SnapshotBuilder};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,7 +13,11 @@ use std::time::Instant;
 mod fixture;
 
 fn load(criterion: &mut Criterion) {
-    let published = Arc::new(ArcSwap::from_pointee(fixture::snapshot(1, 10)));
+    let published = Arc::new(ArcSwap::from_pointee(fixture::snapshot(
+        1,
+        10,
+        Balance::RoundRobin,
+    )));
     let mut cache = Cache::new(Arc::clone(&published));
     criterion.bench_function("snapshot/load", |bencher| {
         bencher.iter(|| black_box(cache.load().maxconn));
@@ -24,7 +29,8 @@ fn publish(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("snapshot/publish");
     // Many backends of ten servers each, then one backend of as many servers.
     for (backends, servers) in [(1, 10), (100, 10), (1_000, 10), (1, 1_000), (1, 10_000)] {
-        let published = ArcSwap::from_pointee(fixture::snapshot(backends, servers));
+        let published =
+            ArcSwap::from_pointee(fixture::snapshot(backends, servers, Balance::RoundRobin));
         let last = BackendId::first(backends - 1);
         let id = BenchmarkId::from_parameter(format!("{backends}x{servers}"));
         group.bench_function(id, |bencher| {

@@ -2,8 +2,11 @@
 
 use crate::{check, fixture};
 use rlb::balance::PickInput;
+use rlb::config::model::Balance;
+use rlb::live::slot::Slot;
 use rlb::live::{Shards, Traffic, WorkerToken};
 use rlb::state::BackendId;
+use std::collections::VecDeque;
 use std::hint::black_box;
 
 /// Runs the operation `name` `times` times; `false` when there is no such operation.
@@ -13,6 +16,9 @@ pub(crate) fn run(name: &str, times: u64) -> bool {
         "pick-100" => pick(100, times),
         "pick-1000" => pick(1_000, times),
         "pick-10000" => pick(10_000, times),
+        "leastconn-3" => sessions(3, Balance::LeastConn, times),
+        "leastconn-100" => sessions(100, Balance::LeastConn, times),
+        "leastconn-1000" => sessions(1_000, Balance::LeastConn, times),
         "counter-add" => add(times),
         "check" => check::run(times).expect("the checks pass and tell nobody"),
         _ => return false,
@@ -22,12 +28,32 @@ pub(crate) fn run(name: &str, times: u64) -> bool {
 
 /// Chooses among servers that are all usable.
 fn pick(servers: u32, times: u64) {
-    let snapshot = fixture::snapshot(1, servers);
+    let snapshot = fixture::snapshot(1, servers, Balance::RoundRobin);
     let backend = snapshot.backend(BackendId::first(0)).expect("there is one");
     for _ in 0..times {
         let turn = &PickInput::take(&backend.live.cursor);
         let trusted = |index: u32| !backend.servers[index as usize].live.is_suspect();
-        black_box(backend.picker.pick(turn, None, trusted));
+        black_box(backend.picker.pick(turn, None, |_| 0, trusted));
+    }
+}
+
+/// Sessions that come to servers and leave them in the same order; each server has one or two.
+fn sessions(servers: u32, balance: Balance, times: u64) {
+    let snapshot = fixture::snapshot(1, servers, balance);
+    let backend = snapshot.backend(BackendId::first(0)).expect("there is one");
+    let token = WorkerToken::new(0);
+    let live = |index: u32| &backend.servers[index as usize].live;
+    let come = || {
+        let turn = &PickInput::take(&backend.live.cursor);
+        let trusted = |index: u32| !live(index).is_suspect();
+        let load = |index: u32| live(index).load();
+        let chosen = backend.picker.pick(turn, None, load, trusted);
+        Slot::take(live(chosen.expect("a server")), &token)
+    };
+    let mut slots: VecDeque<Slot> = (0..servers * 3 / 2).map(|_| come()).collect();
+    for _ in 0..times {
+        slots.push_back(come());
+        black_box(slots.pop_front());
     }
 }
 

@@ -43,9 +43,12 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../instructions.toml");
 const DOUBTS: usize = 3;
 
 /// What is counted: name, and how often in the short and the long run.
-const COUNTED: [(&str, Kind, u64, u64); 9] = [
+const COUNTED: [(&str, Kind, u64, u64); 12] = [
     ("check", Kind::Function, 100, 2_100),
     ("counter-add", Kind::Function, 1_000, 101_000),
+    ("leastconn-3", Kind::Function, 3_000, 103_000),
+    ("leastconn-100", Kind::Function, 3_000, 103_000),
+    ("leastconn-1000", Kind::Function, 3_000, 103_000),
     ("pick-3", Kind::Function, 1_000, 101_000),
     ("pick-100", Kind::Function, 1_000, 101_000),
     ("pick-1000", Kind::Function, 1_000, 101_000),

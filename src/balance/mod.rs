@@ -3,14 +3,18 @@
 
 pub mod hash;
 pub mod map;
+pub mod random;
 pub mod ring;
 pub mod rotation;
 
 use crate::config::model::{Balance, HashType};
+use crate::live::LoadOrder;
 use map::Map;
+use random::Random;
 use ring::Ring;
 use rotation::Rotation;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// What the picker needs to know of a server.
@@ -37,6 +41,8 @@ pub struct Choice {
     pub balance: Balance,
     /// How an algorithm that hashes finds the server of a hash.
     pub hash_type: HashType,
+    /// How many servers `random` draws.
+    pub draws: u32,
     /// Use all backup servers at once instead of the first.
     pub allbackups: bool,
 }
@@ -53,6 +59,17 @@ pub enum Picker {
     RoundRobin(Rotation),
     /// `balance = "static-rr"`.
     StaticRr(Map),
+    /// `balance = "first"`: in the order of their numbers.
+    First(Box<[u32]>),
+    /// `balance = "random"`.
+    Random(Random),
+    /// `balance = "leastconn"`.
+    LeastConn {
+        /// The order of the chosen ones.
+        order: Arc<LoadOrder>,
+        /// Their indices, by their positions in the order.
+        servers: Box<[u32]>,
+    },
     /// `balance = "source"`.
     Source {
         /// Where hashes lead.
@@ -91,8 +108,12 @@ impl PickInput {
 pub struct RotationCursor(usize);
 
 impl Picker {
-    /// A picker over the usable `candidates`.
-    pub fn new(candidates: &[Candidate], choice: Choice) -> Self {
+    /// A picker over the usable `candidates`. `order` makes the order of the loads of some of them, if one is needed.
+    pub fn new(
+        candidates: &[Candidate],
+        choice: Choice,
+        order: impl FnOnce(&[Candidate]) -> Arc<LoadOrder>,
+    ) -> Self {
         let usable = |backup: bool| {
             candidates
                 .iter()
@@ -107,6 +128,15 @@ impl Picker {
         match choice.balance {
             Balance::RoundRobin => Self::RoundRobin(Rotation::new(&chosen)),
             Balance::StaticRr => Self::StaticRr(Map::new(&chosen, candidates)),
+            Balance::First => {
+                chosen.sort_by_key(|server| server.id);
+                Self::First(chosen.iter().map(|server| server.index).collect())
+            }
+            Balance::Random => Self::Random(Random::new(&chosen, choice.draws)),
+            Balance::LeastConn => Self::LeastConn {
+                order: order(&chosen),
+                servers: chosen.iter().map(|server| server.index).collect(),
+            },
             Balance::Source => Self::Source {
                 lookup: if choice.hash_type.consistent {
                     Lookup::Ring(Ring::new(&chosen))
@@ -123,6 +153,8 @@ impl Picker {
         match self {
             Self::RoundRobin(rotation) => rotation.slots().is_empty(),
             Self::StaticRr(map) => map.slots().is_empty(),
+            Self::First(servers) | Self::LeastConn { servers, .. } => servers.is_empty(),
+            Self::Random(random) => random.is_empty(),
             Self::Source { lookup, .. } => match lookup {
                 Lookup::Map(map) => map.slots().is_empty(),
                 Lookup::Ring(ring) => ring.is_empty(),
@@ -130,20 +162,26 @@ impl Picker {
         }
     }
 
+    /// Whether it chooses by an order of loads, and the server with this index is in it.
+    pub fn orders(&self, index: u32) -> bool {
+        matches!(self, Self::LeastConn { servers, .. } if servers.binary_search(&index).is_ok())
+    }
+
     /// The first server that `accept` accepts, in the order of the algorithm. `client` is the client's address; one of a
-    /// unix socket has none, and takes turns where others are hashed, as in HAProxy.
+    /// unix socket has none, and takes turns where others are hashed, as in HAProxy. `load` tells the load of a server.
     ///
     /// # Hot path: usually the first one, by round robin.
     pub fn pick(
         &self,
         input: &PickInput,
         client: Option<IpAddr>,
+        load: impl Fn(u32) -> u32,
         accept: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
         if let Self::RoundRobin(rotation) = self {
             return from(rotation.slots(), input.cursor.0, accept);
         }
-        self.pick_otherwise(*input, client, accept)
+        self.pick_otherwise(*input, client, load, accept)
     }
 
     /// The same for the other algorithms, so that they cost round robin little more than a comparison.
@@ -152,11 +190,21 @@ impl Picker {
         &self,
         input: PickInput,
         client: Option<IpAddr>,
+        load: impl Fn(u32) -> u32,
         mut accept: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
         match self {
             Self::RoundRobin(rotation) => from(rotation.slots(), input.cursor.0, accept),
             Self::StaticRr(map) => from(map.slots(), input.cursor.0, accept),
+            Self::First(servers) => servers.iter().copied().find(|&index| accept(index)),
+            Self::Random(random) => random.pick(|| fastrand::u32(..), load, accept),
+            Self::LeastConn { order, servers } => {
+                let chosen = order.pick(
+                    |position| load(servers[position]),
+                    |position| accept(servers[position]),
+                );
+                chosen.map(|position| servers[position])
+            }
             Self::Source { lookup, avalanche } => {
                 let hash = client.map(|client| {
                     let hash = hash::of_address(client);

@@ -332,6 +332,9 @@ words! {
     BalanceWord(values::Balance) {
         "roundrobin" => values::Balance::RoundRobin,
         "static-rr" => values::Balance::StaticRr,
+        "first" => values::Balance::First,
+        "random" => values::Balance::Random,
+        "leastconn" => values::Balance::LeastConn,
         "source" => values::Balance::Source,
     }
 }

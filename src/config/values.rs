@@ -195,6 +195,12 @@ pub enum Balance {
     RoundRobin,
     /// Weighted round robin in the order of HAProxy's `static-rr`.
     StaticRr,
+    /// The first one by number.
+    First,
+    /// The one with the least load of some that are drawn.
+    Random,
+    /// The one with the least load.
+    LeastConn,
     /// By the hash of the client's address.
     Source,
 }
@@ -205,6 +211,9 @@ impl Balance {
         match self {
             Self::RoundRobin => "roundrobin",
             Self::StaticRr => "static-rr",
+            Self::First => "first",
+            Self::Random => "random",
+            Self::LeastConn => "leastconn",
             Self::Source => "source",
         }
     }

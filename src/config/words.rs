@@ -115,12 +115,9 @@ pub(super) fn instead(key: &str) -> Option<&'static str> {
 
 /// HAProxy's algorithms that this version does not have.
 const ALGORITHMS: &[&str] = &[
-    "leastconn",
-    "first",
     "uri",
     "url_param",
     "hdr",
-    "random",
     "hash",
     "rdp-cookie",
     "log-hash",
@@ -131,5 +128,5 @@ const ALGORITHMS: &[&str] = &[
 pub(super) fn haproxy_value(value: &str) -> Option<String> {
     ALGORITHMS
         .contains(&value)
-        .then(|| "this version of rlb has only `roundrobin`, `static-rr` and `source`".to_owned())
+        .then(|| "this version of rlb has `roundrobin`, `static-rr`, `leastconn`, `first`, `random` and `source`".to_owned())
 }

@@ -201,10 +201,15 @@ async fn everybody_knows_it_is_down(fixture: &mut Fixture) {
     let backend = fixture.backend();
     let turn = &crate::balance::PickInput::take(&backend.live.cursor);
     let mut picked = Vec::new();
-    backend.picker.pick(turn, None, |index| {
-        picked.push(index);
-        false
-    });
+    backend.picker.pick(
+        turn,
+        None,
+        |_| 0,
+        |index| {
+            picked.push(index);
+            false
+        },
+    );
     assert_eq!(picked, [1], "only the backup is left to be picked");
 }
 

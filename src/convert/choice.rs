@@ -227,9 +227,6 @@ fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut V
     };
     let name = algorithm.split('(').next().unwrap_or_default();
     let known = [
-        "leastconn",
-        "first",
-        "random",
         "hash",
         "uri",
         "url_param",
@@ -239,7 +236,7 @@ fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut V
         "sticky",
     ];
     match name {
-        "" | "roundrobin" | "static-rr" | "source" => {}
+        "" | "roundrobin" | "static-rr" | "first" | "random" | "leastconn" | "source" => {}
         _ if !known.contains(&name) => {
             let text = format!("HAProxy has no algorithm `{name}`");
             report.raise(*entry, Outcome::Error, text, false);

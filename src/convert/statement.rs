@@ -22,12 +22,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         "balance" => {
             let entry = context.kept(statement.at, keyword);
             proxy.settings.balance = Some((statement.word(1).to_owned(), entry));
-            match statement.word(1) {
-                word @ ("source" | "static-rr") => {
-                    proxy.settings.keys.insert("balance", quote(word));
-                }
-                _ => drop(proxy.settings.keys.remove("balance")),
-            }
+            algorithm(context, proxy, statement, entry);
         }
         "hash-type" => hash_type(context, proxy, statement),
         "maxconn" | "backlog" | "fullconn" | "retries" | "id" => {
@@ -221,6 +216,38 @@ pub(super) fn settle_route(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
     if let Some(entry) = proxy.default_entry {
         let text = "a `use_backend` without a condition takes every connection";
         context.report.raise(entry, Outcome::NotNeeded, text, false);
+    }
+}
+
+/// What rlb writes for `balance`. [`super::choice`] judges the algorithms that it does not have.
+fn algorithm(
+    context: &mut Context<'_, '_>,
+    proxy: &mut Proxy,
+    statement: &Statement,
+    entry: usize,
+) {
+    let keys = &mut proxy.settings.keys;
+    keys.remove("balance");
+    keys.remove("random-draws");
+    let (name, argument) = match statement.word(1).split_once('(') {
+        Some((name, rest)) => (name, rest.strip_suffix(')')),
+        None => (statement.word(1), Some("")),
+    };
+    if ["source", "static-rr", "first", "random", "leastconn"].contains(&name) {
+        keys.insert("balance", quote(name));
+    }
+    match argument {
+        Some("") => {}
+        Some(number) if name == "random" => {
+            let draws = number.parse().unwrap_or(0);
+            if (1..=crate::config::DRAWS_MAX).contains(&draws) {
+                keys.insert("random-draws", draws.to_string());
+            } else {
+                let text = "`random` draws a number of servers from 1 on";
+                context.report.raise(entry, Outcome::Error, text, false);
+            }
+        }
+        _ => {}
     }
 }
 

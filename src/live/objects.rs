@@ -8,6 +8,7 @@ use super::counters::Traffic;
 use super::failures::{FailedSessions, FailureReports, Shortages, Throttle};
 use super::gauge::Gauge;
 use super::load::Load;
+use super::load_order::OrderPlace;
 use super::old_processes::OldProcess;
 use super::reloads::Reloads;
 use super::sharded::{Counter, Level, Shards};
@@ -217,6 +218,8 @@ pub struct ServerLive {
     suspect: AtomicBool,
     /// Smoothed time of a connect, µs; 0 before the first.
     usual_connect: AtomicU32,
+    /// Where it is in the order of loads of its backend.
+    pub order: OrderPlace,
     /// When all its sessions were ended last, and why.
     sessions_ended: Mutex<Option<(Instant, Cause)>>,
 }
@@ -234,8 +237,22 @@ impl ServerLive {
             failed_connects: AtomicU32::new(0),
             suspect: AtomicBool::new(false),
             usual_connect: AtomicU32::new(0),
+            order: OrderPlace::default(),
             sessions_ended: Mutex::new(None),
         }
+    }
+
+    /// What algorithms compare that choose by load: its sessions, those that connect included.
+    pub fn load(&self) -> u32 {
+        self.active.get()
+    }
+
+    /// Its load has changed. To be called after each change.
+    ///
+    /// # Hot path: a load of a value that is hardly ever written, unless its backend chooses by the order of loads.
+    #[inline]
+    pub(super) fn load_changed(&self) {
+        self.order.changed(|| self.load());
     }
 
     /// All sessions that it has had until `now` end. To be called before the workers are told so.

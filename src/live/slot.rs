@@ -165,6 +165,7 @@ impl Slot {
     /// Counts a session on `server`.
     pub fn take(server: &Arc<ServerLive>, token: &WorkerToken) -> Self {
         let now = server.active.raise();
+        server.load_changed();
         server.traffic.mine(token).smax.see(now);
         Self(Arc::clone(server))
     }
@@ -178,6 +179,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.active.lower();
+        self.0.load_changed();
     }
 }
 

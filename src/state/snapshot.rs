@@ -7,7 +7,7 @@ use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
 use crate::balance::{Candidate, Choice, Picker};
 use crate::config::model;
-use crate::live::{BackendLive, FrontendLive, GlobalLive, ServerLive};
+use crate::live::{BackendLive, FrontendLive, GlobalLive, LoadOrder, ServerLive};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -413,7 +413,8 @@ impl Backend {
     }
 }
 
-/// A picker over the usable ones of `servers`, as the backend `spec` chooses.
+/// A picker over the usable ones of `servers`, as the backend `spec` chooses. It is to be published: the servers' loads are
+/// ordered for it alone from now on.
 pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Picker {
     let candidates: Vec<Candidate> = (0u32..)
         .zip(servers)
@@ -429,9 +430,21 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
     let choice = Choice {
         balance: spec.balance,
         hash_type: spec.hash_type,
+        draws: spec.random_draws,
         allbackups: spec.allbackups,
     };
-    Picker::new(&candidates, choice)
+    let picker = Picker::new(&candidates, choice, |chosen| {
+        let live = |it: &Candidate| &servers[it.index as usize].live;
+        let places = chosen.iter().map(|it| (&live(it).order, it.weight));
+        let load = |position: usize| live(&chosen[position]).load();
+        LoadOrder::of(&places.collect::<Vec<_>>(), load)
+    });
+    for (index, server) in (0..).zip(servers) {
+        if !picker.orders(index) {
+            server.live.order.leave();
+        }
+    }
+    picker
 }
 
 fn frontend_id(index: usize) -> FrontendId {

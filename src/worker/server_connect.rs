@@ -243,6 +243,7 @@ impl<C> ServerConnect<C> {
     fn select(&self, dialer: &impl Dialer) -> Result<(u32, Arc<Server>, usize), bool> {
         let select = |backend: &Backend| {
             let server = |index: u32| &backend.servers[index as usize];
+            let load = |index| server(index).live.load();
             let accepts = |index| self.policy.accepts(server(index).live.uid);
             let mut passed = 0;
             let trusted = |index| {
@@ -250,10 +251,11 @@ impl<C> ServerConnect<C> {
                 passed += usize::from(!trusted);
                 trusted
             };
-            let chosen = backend.picker.pick(&self.input, self.client, trusted);
+            let chosen = backend.picker.pick(&self.input, self.client, load, trusted);
             let chosen = chosen.or_else(|| {
                 passed = 0;
-                backend.picker.pick(&self.input, self.client, accepts)
+                let picker = &backend.picker;
+                picker.pick(&self.input, self.client, load, accepts)
             });
             chosen
                 .map(|index| (index, Arc::clone(server(index)), passed))

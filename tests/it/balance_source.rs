@@ -1,4 +1,4 @@
-//! `balance source` and `balance static-rr` beside HAProxy: both read the same file, and the same clients get the same
+//! `balance source`, `static-rr` and `first` beside HAProxy: both read the same file, and the same clients get the same
 //! servers.
 
 #[path = "../../src/balance/tests/clients.rs"]
@@ -59,11 +59,13 @@ fn backends() -> Vec<Backend> {
             servers,
         })
     });
-    let static_rr = SERVERS.iter().map(|servers| Backend {
-        balance: "static-rr".to_owned(),
-        servers,
+    let plain = ["static-rr", "first"].iter().flat_map(|balance| {
+        SERVERS.iter().map(|servers| Backend {
+            balance: (*balance).to_owned(),
+            servers,
+        })
     });
-    source.chain(static_rr).collect()
+    source.chain(plain).collect()
 }
 
 struct Setup {

@@ -3,6 +3,7 @@
 
 mod accept;
 mod balance;
+mod balance_leastconn;
 mod balance_source;
 mod checks;
 mod cluster;

@@ -68,10 +68,10 @@ fn every_client_goes_to_the_server_of_haproxys() {
             .zip(servers.split(','))
             .map(|(index, text)| server(index, text))
             .collect();
-        let picker = Picker::new(&servers, source(hash_type.expect("a hash type")));
+        let picker = picker(&servers, source(hash_type.expect("a hash type")));
         let found: String = (0..)
             .zip(chosen.chars())
-            .filter_map(|(number, _)| picker.pick(&at(0), Some(client(number)), |_| true))
+            .filter_map(|(number, _)| picker.pick(&at(0), Some(client(number)), idle, |_| true))
             .filter_map(|index| char::from_digit(index, 10))
             .collect();
         assert_eq!(found, chosen, "{name} {servers:?}");
@@ -83,7 +83,7 @@ fn every_client_goes_to_the_server_of_haproxys() {
 #[test]
 fn a_client_without_an_address_takes_turns() {
     for hash_type in HASH_TYPES {
-        let picker = Picker::new(&candidates(&[1, 1, 1]), source(hash_type));
+        let picker = picker(&candidates(&[1, 1, 1]), source(hash_type));
         let mut served = picks(&picker, &AtomicUsize::new(0), 48);
         served.sort_unstable();
         assert_eq!(
@@ -121,12 +121,12 @@ proptest! {
         let mut all = candidates(&weights);
         let gone = gone % all.len();
         let hash_type = HashType { consistent: true, avalanche: true };
-        let before = Picker::new(&all, source(hash_type));
+        let before = picker(&all, source(hash_type));
         all[gone].usable = false;
-        let after = Picker::new(&all, source(hash_type));
+        let after = picker(&all, source(hash_type));
         for number in 0..500 {
             let client = Some(client(number));
-            let (old, new) = (before.pick(&at(0), client, |_| true), after.pick(&at(0), client, |_| true));
+            let (old, new) = (before.pick(&at(0), client, idle, |_| true), after.pick(&at(0), client, idle, |_| true));
             let stays = old.is_some_and(|old| old as usize != gone);
             prop_assert!(!stays || old == new, "{} {:?} {:?}", number, old, new);
             prop_assert!(new.is_some_and(|new| new as usize != gone));

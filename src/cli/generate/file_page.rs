@@ -224,8 +224,8 @@ mod tests {
         );
         assert_eq!(kind("Check", "interval"), "duration");
         assert_eq!(
-            kind("Backend", "balance"),
-            "\"roundrobin\" or \"static-rr\" or \"source\""
+            kind("Server", "on-marked-down"),
+            "\"none\" or \"shutdown-sessions\""
         );
     }
 

@@ -26,9 +26,9 @@ pub use process::{
     RuntimeSocketTable, StatsPageKeys, StatsTable, THREADS_MAX,
 };
 pub use proxy::{
-    BackendKeys, BackendTable, ClientTimeouts, DefaultsTable, FrontendKeys, FrontendTable,
-    KeepaliveSetting, KeepaliveTable, ListenTable, ListenerKeys, MAXCONN_MAX, ProxyKeys,
-    RETRIES_MAX, ServerTimeouts, ServersKeys, TimeoutTable,
+    BackendKeys, BackendTable, ClientTimeouts, DRAWS_MAX, DefaultsTable, FrontendKeys,
+    FrontendTable, KeepaliveSetting, KeepaliveTable, ListenTable, ListenerKeys, MAXCONN_MAX,
+    ProxyKeys, RETRIES_MAX, ServerTimeouts, ServersKeys, TimeoutTable,
 };
 pub use server::{
     CheckSetting, CheckTable, NodeTable, RISE_FALL_MAX, ServerKeys, ServerTable, WEIGHT_MAX,

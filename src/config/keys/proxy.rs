@@ -21,6 +21,8 @@ pub const MAXCONN_MAX: i64 = 100_000_000;
 pub(super) const MAXCONN_BOUNDS: (i64, i64) = (1, MAXCONN_MAX);
 /// Highest `retries`.
 pub const RETRIES_MAX: i64 = 100;
+/// Most servers that `random` draws.
+pub const DRAWS_MAX: i64 = 100;
 /// Default of idle timeouts.
 pub(in crate::config) const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Default of `timeout client-hs`; `timeout client` when that is shorter.
@@ -167,6 +169,9 @@ keys! {
         /// How a server is chosen.
         balance: Word<BalanceWord> = Balance::RoundRobin,
             haproxy: &["balance"], reload: NextConnection;
+        /// How many servers `random` draws, to take the one with the least load.
+        random_draws: Number = 2,
+            bounds: Some((1, DRAWS_MAX)), reload: NextConnection;
         /// How the server of a hash is found.
         hash_type: Word<HashTypeWord> = HashType::default(),
             haproxy: &["hash-type"], reload: NextConnection;

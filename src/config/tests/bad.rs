@@ -246,8 +246,8 @@ fn words() {
         ],
     );
     before(
-        "[defaults]\nbalance = 'leastconn'",
-        &[(2, 11, "has only `roundrobin`")],
+        "[defaults]\nbalance = 'uri'",
+        &[(2, 11, "this version of rlb has `roundrobin`")],
     );
     before(
         "[defaults]\ndefault-server = { on-marked-down = 'shutdown' }",

@@ -337,10 +337,15 @@ impl Simulation {
         let backend = self.backend();
         let mut now_in = vec![false; backend.servers.len()];
         let turn = &PickInput::take(&Arc::default());
-        backend.picker.pick(turn, None, |index| {
-            now_in[index as usize] = true;
-            false
-        });
+        backend.picker.pick(
+            turn,
+            None,
+            |_| 0,
+            |index| {
+                now_in[index as usize] = true;
+                false
+            },
+        );
         for (since, is_in) in self.rotation.iter_mut().zip(now_in) {
             *since = is_in.then(|| since.unwrap_or(self.now));
         }

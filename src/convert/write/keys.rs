@@ -46,6 +46,7 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
     let fronts = ["maxconn", "backlog", "dontlognull", "dontlog-normal"];
     let backs = [
         "balance",
+        "random-draws",
         "hash-type",
         "retries",
         "allbackups",
@@ -93,7 +94,14 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
 }
 
 /// Keys of a proxy that `[defaults]` does not have.
-const OWN: [&str; 5] = ["balance", "hash-type", "backlog", "allbackups", "fullconn"];
+const OWN: [&str; 6] = [
+    "balance",
+    "random-draws",
+    "hash-type",
+    "backlog",
+    "allbackups",
+    "fullconn",
+];
 
 /// The `check` of a server; `rules`: its backend has `option tcp-check`.
 pub(super) fn check(server: &Server, rules: bool) -> Option<String> {

@@ -64,6 +64,7 @@ fn a_batch_touches_only_what_it_changes() {
     new.picker.pick(
         &crate::balance::PickInput::take(&new.live.cursor),
         None,
+        |_| 0,
         |index| {
             picked.push(index);
             false
