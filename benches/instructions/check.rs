@@ -4,7 +4,7 @@
 use rlb::check::probe::Target;
 use rlb::check::schedule::IntervalKind;
 use rlb::check::task::{self, CheckContext, CheckHandle, CheckParts, CheckedServer};
-use rlb::config::model::{Check, CheckKind};
+use rlb::config::model::{Check, CheckKind, SendProxy};
 use rlb::live::{CheckReport, CheckStatus, GlobalLive, ServerLive, WorkerToken};
 use rlb::state::{BackendId, ControlHandle};
 use rlb::sys::limits::DescriptorReserve;
@@ -85,5 +85,6 @@ fn check() -> Check {
         timeout: Duration::from_secs(1),
         port: None,
         address: None,
+        header: SendProxy::Off,
     }
 }
