@@ -31,7 +31,7 @@ pub(super) struct Global {
     pub(super) sockets: Vec<BTreeMap<&'static str, String>>,
     /// `withdraw-delay` of `[readiness]`.
     pub(super) withdraw_delay: Option<String>,
-    /// `maxconnrate` and its like.
+    /// What is not carried over.
     pub(super) marks: Vec<Mark>,
     /// What it says about the process itself.
     pub(super) process: ProcessWords,
@@ -108,6 +108,8 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
             }
         },
         "maxconn" => number(context, global, statement, ("maxconn", MAXCONN_MAX)),
+        "maxconnrate" => number(context, global, statement, ("maxconnrate", MAXCONN_MAX)),
+        "maxsessrate" => number(context, global, statement, ("maxsessrate", MAXCONN_MAX)),
         "nbthread" => number(context, global, statement, ("threads", THREADS_MAX)),
         "hard-stop-after" | "grace" => {
             if let Some(span) = context.span(statement, 1, Unit::Milliseconds) {

@@ -28,6 +28,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         "maxconn" | "backlog" | "fullconn" | "retries" | "id" => {
             number(context, proxy, statement);
         }
+        "rate-limit" => rate_limit(context, proxy, statement),
         "timeout" => timeout(context, proxy, statement, statement.word(1), 2),
         "clitimeout" => timeout(context, proxy, statement, "client", 1),
         "contimeout" => timeout(context, proxy, statement, "connect", 1),
@@ -116,7 +117,6 @@ fn by_table(
 /// The sides of a proxy that a word is about.
 fn sides(first: &str, phrase: &str) -> (bool, bool) {
     let front = [
-        "rate-limit",
         "monitor-net",
         "monitor",
         "monitor-uri",
@@ -308,6 +308,36 @@ fn number(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
         proxy.id = Some(meant.to_string());
     } else {
         proxy.settings.keys.insert(key, meant.to_string());
+    }
+}
+
+/// `rate-limit sessions NUMBER`.
+fn rate_limit(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    let keyword = "rate-limit";
+    if statement.word(1) != "sessions" {
+        let text = "only `sessions` can be limited";
+        return context.report.error(statement.at(1), keyword, text);
+    }
+    let Some(number) = context.number(statement, 2) else {
+        return;
+    };
+    if number <= 0 {
+        proxy.settings.keys.remove("rate-limit-sessions");
+        let text = "0 is no limit";
+        context
+            .report
+            .push(statement.at, keyword, Outcome::NotNeeded, text);
+        return;
+    }
+    let limit = number.min(crate::config::MAXCONN_MAX).to_string();
+    proxy.settings.keys.insert("rate-limit-sessions", limit);
+    if proxy.kind == Kind::Backend {
+        let text = "it is for frontends";
+        context
+            .report
+            .push(statement.at, keyword, Outcome::NotNeeded, text);
+    } else {
+        context.kept(statement.at, keyword);
     }
 }
 

@@ -71,8 +71,8 @@ pub struct GlobalLive {
     /// Set while descriptors that are kept back for health checks and the statistics are lent. Workers open no
     /// descriptor then.
     pub reserve_lent: Arc<AtomicBool>,
-    /// Limits the rate at which connections are accepted, if there is a limit.
-    accept_rate: AcceptRate,
+    /// Connections of the last two seconds, while their rate is limited.
+    pub accept_rate: AcceptRate,
     /// Limits the log events about failures.
     pub(super) reports: FailureReports,
 }
@@ -114,23 +114,6 @@ impl GlobalLive {
         !self.reserve_lent.load(Relaxed)
     }
 
-    /// How long no connection may be accepted, with at most `limit` a second; 0: no limit.
-    ///
-    /// # Hot path: nothing is read while there is no limit.
-    pub fn rate_pause(&self, limit: u32) -> Duration {
-        if limit == 0 {
-            return Duration::ZERO;
-        }
-        self.accept_rate.pause(limit, self.start.elapsed())
-    }
-
-    /// A connection was accepted, with at most `limit` a second; 0: no limit.
-    pub fn count_accepted(&self, limit: u32) {
-        if limit > 0 {
-            self.accept_rate.count(limit, self.start.elapsed());
-        }
-    }
-
     /// Milliseconds from the start of the process to `now`.
     pub fn millis(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
@@ -146,6 +129,8 @@ pub struct FrontendLive {
     pub active: Gauge,
     /// Per-shard counts.
     pub traffic: Shards<Traffic>,
+    /// Connections of the last two seconds, while their rate is limited.
+    pub accept_rate: AcceptRate,
     /// Most sessions in one second so far (`rate_max`); control thread only.
     pub rate_max: AtomicU32,
     /// Most connections in one second so far (`conn_rate_max`); control thread only.
@@ -161,6 +146,7 @@ impl FrontendLive {
             name,
             active: Gauge::default(),
             traffic: Shards::new(shards),
+            accept_rate: AcceptRate::default(),
             rate_max: AtomicU32::new(0),
             conn_rate_max: AtomicU32::new(0),
             maxconn_report: Throttle::default(),

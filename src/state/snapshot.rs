@@ -72,8 +72,11 @@ pub struct Snapshot {
     pub maxconn: u32,
     /// Most sessions of the process: as configured, or what the descriptor limit allows.
     pub hard_maxconn: u32,
-    /// Most connections that are accepted in a second, as an operator has set it (`set rate-limit`).
+    /// Most connections that are accepted in a second: as configured, or what an operator has set since
+    /// (`set rate-limit`).
     pub rate_limits: RateLimits,
+    /// The same as configured.
+    pub written_rate_limits: RateLimits,
     /// The stats proxy; `None`: no stats listener.
     pub stats: Option<Arc<model::Stats>>,
     /// Most connections to the statistics, if an operator has set it; 0: none is accepted.
@@ -99,13 +102,30 @@ pub struct Snapshot {
 /// Limits of rates of the process. 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RateLimits {
-    /// `set rate-limit connections global`.
+    /// `maxconnrate`, `set rate-limit connections global`.
     pub connections: u32,
-    /// `set rate-limit sessions global`. Each connection has one session.
+    /// `maxsessrate`, `set rate-limit sessions global`. Each connection has one session.
     pub sessions: u32,
 }
 
 impl RateLimits {
+    /// As configured.
+    pub(super) fn of(global: &model::Global) -> Self {
+        Self {
+            connections: global.maxconnrate.unwrap_or(0),
+            sessions: global.maxsessrate.unwrap_or(0),
+        }
+    }
+
+    /// These, where the file said and says the same (`before`, `after`); elsewhere what it says now.
+    pub(super) fn kept(self, before: Self, after: Self) -> Self {
+        let keep = |now, before, after| if before == after { now } else { after };
+        Self {
+            connections: keep(self.connections, before.connections, after.connections),
+            sessions: keep(self.sessions, before.sessions, after.sessions),
+        }
+    }
+
     /// The lower one that is set; 0: none.
     pub fn lowest(self) -> u32 {
         match (self.connections, self.sessions) {
@@ -145,7 +165,8 @@ impl Snapshot {
             global: Arc::clone(&origin.global),
             maxconn: origin.maxconn,
             hard_maxconn: origin.maxconn,
-            rate_limits: RateLimits::default(),
+            rate_limits: RateLimits::of(&config.global),
+            written_rate_limits: RateLimits::of(&config.global),
             stats_maxconn: None,
             stats,
             stats_live: Arc::new(FrontendLive::new(stats_name, origin.shards)),

@@ -322,6 +322,14 @@ impl<'a> Row<'a> {
         .max(self.rate(|traffic| &traffic.rate))
     }
 
+    /// Most sessions that may begin in a second, of a frontend; 0: no limit.
+    pub fn rate_limit(&self) -> u32 {
+        match self.object {
+            Object::Frontend(frontend) => frontend.spec.rate_limit_sessions.unwrap_or(0),
+            _ => 0,
+        }
+    }
+
     /// Most connections in one second so far, of a frontend.
     pub fn conn_rate_max(&self) -> u32 {
         self.frontend()

@@ -278,12 +278,6 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Global,
-        Weaker,
-        "connections are accepted at any rate",
-        &["maxconnrate", "maxsessrate"],
-    ),
-    words(
-        Global,
         NotNeeded,
         "rlb reads no file that HAProxy's configuration names",
         &["default-path"],

@@ -270,7 +270,6 @@ pub(super) const WORDS: &[Words] = &[
         "a client's connections are no longer kept on one server",
         &["stick", "stick-table", "appsession", "persist"],
     ),
-    words(Proxy, Weaker, "sessions begin at any rate", &["rate-limit"]),
     words(
         Proxy,
         Weaker,

@@ -5,7 +5,7 @@ use super::declare::prelude::*;
 use super::kinds::{
     AdminSwitch, Mode, Name, Number, Optional, Raw, Span, SpanOrZero, Switch, Text, Word,
 };
-use super::proxy::MAXCONN_BOUNDS;
+use super::proxy::{MAXCONN_BOUNDS, RATE_BOUNDS};
 use crate::config::key::Effect::{
     AtOnce, NewSocket, NextCommand, NextConnection, NextLine, Restart,
 };
@@ -53,6 +53,12 @@ keys! {
             bounds: Some(MAXCONN_BOUNDS), haproxy: &["maxconn"], reload: AtOnce;
     }
     meant {
+        /// Most connections that are accepted in a second. Further clients wait in the kernel's accept queue.
+        maxconnrate: Optional<Number> = "no limit",
+            bounds: Some(RATE_BOUNDS), haproxy: &["maxconnrate"], reload: AtOnce;
+        /// Most sessions that begin in a second, likewise.
+        maxsessrate: Optional<Number> = "no limit",
+            bounds: Some(RATE_BOUNDS), haproxy: &["maxsessrate"], reload: AtOnce;
         /// How long sessions may go on after a graceful stop has begun.
         hard_stop_after: Optional<Span> = "for ever",
             haproxy: &["hard-stop-after"], reload: AtOnce;

@@ -19,6 +19,8 @@ use std::time::Duration;
 pub const MAXCONN_MAX: i64 = 100_000_000;
 /// The bounds of `maxconn`.
 pub(super) const MAXCONN_BOUNDS: (i64, i64) = (1, MAXCONN_MAX);
+/// The bounds of rates.
+pub(super) const RATE_BOUNDS: (i64, i64) = MAXCONN_BOUNDS;
 /// Highest `retries`.
 pub const RETRIES_MAX: i64 = 100;
 /// Most servers that `random` draws.
@@ -48,6 +50,9 @@ keys! {
         /// Most concurrent sessions of a frontend. Further ones wait in the kernel's accept queue.
         maxconn: Optional<Number> = "the global limit alone",
             bounds: Some(MAXCONN_BOUNDS), haproxy: &["maxconn"], reload: NextConnection;
+        /// Most sessions that begin in a second. Further clients wait in the kernel's accept queue.
+        rate_limit_sessions: Optional<Number> = "no limit",
+            bounds: Some(RATE_BOUNDS), haproxy: &["rate-limit"], reload: NextConnection;
         /// Do not log sessions that carried no byte and ended normally.
         dontlognull: Switch = false, haproxy: &["option dontlognull"], reload: NextConnection;
         /// Do not log sessions that ended normally.

@@ -43,7 +43,13 @@ fn keepalive(keepalive: &Keepalive) -> Option<String> {
 /// The keys of both sides that `settings` has, those of `timeout` apart.
 pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pairs) {
     let mut own = Pairs::new();
-    let fronts = ["maxconn", "backlog", "dontlognull", "dontlog-normal"];
+    let fronts = [
+        "maxconn",
+        "rate-limit-sessions",
+        "backlog",
+        "dontlognull",
+        "dontlog-normal",
+    ];
     let backs = [
         "balance",
         "random-draws",

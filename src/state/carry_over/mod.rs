@@ -9,7 +9,9 @@
 use super::dynamic;
 use super::ids::{BackendId, FrontendId, Table};
 use super::server::{Endpoint, Server, Usable, by_name};
-use super::snapshot::{Api, Backend, Frontend, Origin, Route, Snapshot, picker_for};
+use super::snapshot::{
+    Api, Backend, Frontend, Origin, RateLimits, Route, Snapshot, picker_for,
+};
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
 use crate::config::model::{self, ServerAddress};
@@ -38,6 +40,7 @@ impl Snapshot {
     pub fn next_snapshot(&self, config: &model::Config, carry: &CarryOver<'_>) -> Self {
         let (backends, targets) = self.merge_backends(config, carry);
         let stats = config.stats.clone().map(Arc::new);
+        let rates = RateLimits::of(&config.global);
         Self {
             global: Arc::clone(&self.global),
             maxconn: if self.hard_maxconn == carry.maxconn {
@@ -46,7 +49,8 @@ impl Snapshot {
                 carry.maxconn
             },
             hard_maxconn: carry.maxconn,
-            rate_limits: self.rate_limits,
+            rate_limits: self.rate_limits.kept(self.written_rate_limits, rates),
+            written_rate_limits: rates,
             stats_maxconn: self.stats_maxconn.filter(|_| {
                 let written =
                     |stats: &Option<Arc<model::Stats>>| stats.as_ref().map(|it| it.maxconn);

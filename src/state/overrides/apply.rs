@@ -212,7 +212,9 @@ fn values(builder: &mut SnapshotBuilder, settings: &[Setting], now: Instant) {
                     frontend.maxconn = *now;
                 }
             }
-            Setting::RateLimits(limits) => builder.process_mut().rate_limits = *limits,
+            Setting::RateLimits { file, now } => {
+                builder.process_mut().rate_limits = now.kept(*file, base.written_rate_limits);
+            }
             Setting::FrontendState { frontend, now } => {
                 let known = frontends.get(&**frontend);
                 if let Some(frontend) = known.and_then(|it| builder.frontend_mut(it.id)) {

@@ -13,7 +13,7 @@ pub use text::write;
 
 use super::server::{Endpoint, Server, by_name};
 use super::status::AdminState;
-use super::{Backend, BackendId, FrontendId, FrontendState, RateLimits, Snapshot, SnapshotBuilder};
+use super::{Backend, BackendId, FrontendId, FrontendState, Snapshot, SnapshotBuilder};
 use crate::config::model::{self, Check, ServerAddress, ServerPort};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -126,12 +126,11 @@ impl Found {
         let of = (Object::Process, "global");
         let (file, now) = (snapshot.hard_maxconn, snapshot.maxconn);
         self.add(&of, "maxconn", (file.to_string(), now.to_string()));
-        let RateLimits {
-            connections,
-            sessions,
-        } = snapshot.rate_limits;
-        self.add(&of, "connections-rate", (none(), rate(connections)));
-        self.add(&of, "sessions-rate", (none(), rate(sessions)));
+        let (file, now) = (snapshot.written_rate_limits, snapshot.rate_limits);
+        let values = (rate(file.connections), rate(now.connections));
+        self.add(&of, "connections-rate", values);
+        let values = (rate(file.sessions), rate(now.sessions));
+        self.add(&of, "sessions-rate", values);
         if let (Some(stats), Some(set)) = (&snapshot.stats, snapshot.stats_maxconn) {
             let name = format!("frontend {}", stats.name);
             let values = (stats.maxconn.to_string(), set.to_string());
@@ -237,7 +236,7 @@ pub fn drop_limits(builder: &mut SnapshotBuilder) {
     let base = Arc::clone(builder.base());
     let process = builder.process_mut();
     process.maxconn = base.hard_maxconn;
-    process.rate_limits = RateLimits::default();
+    process.rate_limits = base.written_rate_limits;
     process.stats_maxconn = None;
     for one in base.frontends.iter().flatten() {
         let now = builder.frontend(one.id).map(|it| (it.maxconn, it.state));

@@ -30,8 +30,8 @@ pub(super) enum Setting {
         file: Option<u32>,
         now: Option<u32>,
     },
-    /// Most connections and most sessions that begin in a second; no file has them.
-    RateLimits(RateLimits),
+    /// Most connections and most sessions that begin in a second.
+    RateLimits { file: RateLimits, now: RateLimits },
     /// A frontend does not accept connections; no file says that of one that is started.
     FrontendState {
         frontend: Box<str>,
@@ -81,10 +81,13 @@ pub fn write(snapshot: &Snapshot) -> String {
         let file = stats.maxconn.to_string();
         line(&mut text, &["stats-maxconn", &file, &now.to_string()]);
     }
-    let limits = snapshot.rate_limits;
-    if limits != RateLimits::default() {
-        let (connections, sessions) = (limits.connections.to_string(), limits.sessions.to_string());
-        line(&mut text, &["rate-limits", &connections, &sessions]);
+    let (file, now) = (snapshot.written_rate_limits, snapshot.rate_limits);
+    if file != now {
+        let [now, file] = [now, file].map(|it| [it.connections, it.sessions].map(|n| n.to_string()));
+        line(
+            &mut text,
+            &["rate-limits", &now[0], &now[1], &file[0], &file[1]],
+        );
     }
     for one in snapshot.frontends.iter().flatten() {
         if one.state != FrontendState::Open {
@@ -259,10 +262,15 @@ fn setting(fields: &[&str]) -> Option<Setting> {
             file: read_limit(file).ok()?,
             now: read_limit(now).ok()?,
         },
-        ["rate-limits", connections, sessions] => Setting::RateLimits(RateLimits {
-            connections: connections.parse().ok()?,
-            sessions: sessions.parse().ok()?,
-        }),
+        // Earlier versions had no limits in the file.
+        ["rate-limits", now @ ..] if now.len() == 2 => Setting::RateLimits {
+            file: RateLimits::default(),
+            now: read_rates(now)?,
+        },
+        ["rate-limits", both @ ..] if both.len() == 4 => Setting::RateLimits {
+            file: read_rates(&both[2..])?,
+            now: read_rates(&both[..2])?,
+        },
         ["frontend-state", frontend, now] => Setting::FrontendState {
             frontend: (*frontend).into(),
             now: FrontendState::of_label(now)?,
@@ -302,6 +310,16 @@ fn server_setting(kind: &str, name: &str, (file, now): (&str, &str)) -> Option<S
             now: read_check(now).ok()?,
         },
         _ => return None,
+    })
+}
+
+fn read_rates(fields: &[&str]) -> Option<RateLimits> {
+    let [connections, sessions] = fields else {
+        return None;
+    };
+    Some(RateLimits {
+        connections: connections.parse().ok()?,
+        sessions: sessions.parse().ok()?,
     })
 }
 

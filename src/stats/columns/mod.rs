@@ -117,7 +117,7 @@ pub static COLUMNS: [Column; 119] = [
     never("tracked", "CNSV:str"),
     column("type", "CGSV:u32", F|B|S, |row| n(row.kind() as u64)),
     column("rate", "MRPP:u32", F|B|S, |row| u(row.rate(|t| &t.rate))),
-    zero("rate_lim", "CLPV:u32", F),
+    column("rate_lim", "CLPV:u32", F, |row| u(row.rate_limit())),
     column("rate_max", "MMPV:u32", F|B|S, |row| u(row.rate_max())),
     column("check_status", "MOPV:str", S, check_status),
     never("check_code", "MOPV:u32"),

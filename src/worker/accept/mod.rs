@@ -1,8 +1,10 @@
 //! Step 1: accepts connections while `maxconn` and the descriptor limit allow it. Runs on a worker.
 //!
 //! Connections above a limit wait in the kernel's accept queue, which costs nothing and loses none;
-//! `waiting` has what happens while no slot is free. A pause ends when a slot is freed; nothing polls.
+//! `waiting` has what happens while no slot is free, `rate` the limits of rates. A pause ends when a slot is freed or the
+//! rate allows one more; nothing polls.
 
+mod rate;
 mod suspension;
 mod waiting;
 
@@ -23,6 +25,7 @@ use crate::sys::limits::{is_out_of_descriptors, out_of_descriptors};
 use crate::sys::listen_fds;
 use crate::sys::raw::{self, Owned};
 use crate::sys::socket;
+use rate::{RatePlace, Rates};
 use socket2::Socket;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -152,7 +155,7 @@ pub(super) async fn run(
         stop,
         suspension,
         listens,
-        rate: Cell::default(),
+        rates: Cell::default(),
         kept: RefCell::default(),
         shortage: Cell::new(None),
     };
@@ -194,8 +197,8 @@ struct Acceptor {
     suspension: Rc<Suspension>,
     /// Whether the socket listens.
     listens: Listens,
-    /// Most connections that the process accepts in a second, as it was read last; 0: no limit.
-    rate: Cell<u32>,
+    /// The limits of rates, as they were read last.
+    rates: Cell<Rates>,
     /// A connection that waits until the frontend is enabled.
     kept: RefCell<Option<Kept>>,
     /// Since when a shortage on this machine has prevented accepting.
@@ -203,12 +206,20 @@ struct Acceptor {
 }
 
 impl accept::Acceptor for Acceptor {
-    /// The frontend and the limits that the connection is admitted by.
-    type Room = (Arc<Frontend>, ConnLimits);
+    /// The frontend and the limits that the connection is admitted by, and its place where rates are limited.
+    type Room = (Arc<Frontend>, ConnLimits, Option<RatePlace>);
 
     fn room(&self) -> Option<Self::Room> {
         let (frontend, limits) = self.now();
-        (!self.is_full(&frontend, limits)).then_some((frontend, limits))
+        if self.is_full(&frontend, limits) {
+            return None;
+        }
+        let place = if self.is_rate_limited() {
+            Some(self.rate_place(&frontend)?)
+        } else {
+            None
+        };
+        Some((frontend, limits, place))
     }
 
     async fn wait_for_room(&self, stop: &CancellationToken) -> Option<Self::Room> {
@@ -216,12 +227,12 @@ impl accept::Acceptor for Acceptor {
             let (slot, in_hand) = self.wait_for_slot(stop).await;
             // The configuration may have changed during the wait, so it is read again.
             if let Some(InHand { connection, place }) = in_hand {
-                self.worker
-                    .worker_stats
-                    .global
-                    .count_accepted(self.rate.get());
                 let of = (connection, Some(place));
-                self.admit_or_keep(of, self.now()).await;
+                let now = self.now();
+                if let Some(place) = self.rate_place(&now.0) {
+                    place.used();
+                }
+                self.admit_or_keep(of, now).await;
             }
             if !slot {
                 return None;
@@ -243,10 +254,12 @@ impl accept::Acceptor for Acceptor {
     }
 
     /// Gives a connection its slot and its session.
-    async fn admit(&self, connection: Connection, room: Self::Room) {
-        let global = &self.worker.worker_stats.global;
-        global.count_accepted(self.rate.get());
-        self.admit_or_keep((connection, None), room).await;
+    async fn admit(&self, connection: Connection, (frontend, limits, place): Self::Room) {
+        if let Some(place) = place {
+            place.used();
+        }
+        self.admit_or_keep((connection, None), (frontend, limits))
+            .await;
     }
 
     /// `accept` has failed, mostly by a shortage on this machine: reports it at most once a second and pauses.
@@ -339,7 +352,7 @@ impl Acceptor {
     fn now(&self) -> (Arc<Frontend>, ConnLimits) {
         let mut frontend = self.frontend.borrow_mut();
         let removed = self.stop.last.borrow();
-        let (global, rate) = self.worker.read(|snapshot| {
+        let (global, process) = self.worker.read(|snapshot| {
             let now = snapshot.frontend(frontend.id).or(removed.as_ref());
             if let Some(now) = now
                 && !Arc::ptr_eq(now, &frontend)
@@ -348,7 +361,10 @@ impl Acceptor {
             }
             (snapshot.maxconn, snapshot.rate_limits.lowest())
         });
-        self.rate.set(rate);
+        self.rates.set(Rates {
+            process,
+            frontend: frontend.spec.rate_limit_sessions.unwrap_or(0),
+        });
         let limits = ConnLimits {
             global,
             frontend: frontend.maxconn,

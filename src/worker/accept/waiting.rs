@@ -80,13 +80,24 @@ enum Waited {
 }
 
 impl Acceptor {
+    /// Whether no connection may be accepted now.
     pub(super) fn is_full(&self, frontend: &Frontend, limits: ConnLimits) -> bool {
+        self.has_no_slot(frontend, limits) || !self.rate_pause(frontend).is_zero()
+    }
+
+    /// Whether the process or the frontend has as many sessions as it may have.
+    fn has_no_slot(&self, frontend: &Frontend, limits: ConnLimits) -> bool {
         let global = &self.worker.worker_stats.global;
         global.active.get() >= limits.global
-            || !global.rate_pause(self.rate.get()).is_zero()
             || limits
                 .frontend
                 .is_some_and(|limit| frontend.live.active.get() >= limit)
+    }
+
+    /// The same for the frontend and the limits of now.
+    fn has_no_slot_now(&self) -> bool {
+        let (frontend, limits) = self.now();
+        self.has_no_slot(&frontend, limits)
     }
 
     /// Reports which `maxconn` makes clients wait.
@@ -106,8 +117,10 @@ impl Acceptor {
     /// `false` when draining has begun instead. With it the connection in hand, if there is one: the
     /// next slot is for it.
     pub(super) async fn wait_for_slot(&self, drain: &CancellationToken) -> (bool, Option<InHand>) {
-        self.count_pause();
-        self.report_maxconn();
+        if self.has_no_slot_now() {
+            self.count_pause();
+            self.report_maxconn();
+        }
         let waiting = Waiting::new(&self.worker.worker_stats.global);
         let in_hand_from = Instant::now() + IN_HAND_AFTER;
         let mut in_hand: Option<InHand> = None;
@@ -125,6 +138,10 @@ impl Acceptor {
                         Some(Err(_)) => pending().await,
                         None => {
                             tokio::time::sleep_until(in_hand_from.into()).await;
+                            // Whoever waits for a rate waits in the queue: it passes by itself.
+                            while !self.has_no_slot_now() {
+                                tokio::time::sleep(IN_HAND_AFTER).await;
+                            }
                             Waited::InHand(self.take_in_hand().await)
                         }
                     }
@@ -163,7 +180,7 @@ impl Acceptor {
             if self.never_accepts_again() {
                 return Waited::Stopped;
             }
-            let pause = self.worker.worker_stats.global.rate_pause(self.rate.get());
+            let pause = self.rate_pause(&frontend);
             tokio::select! {
                 () = tokio::time::sleep(pause), if !pause.is_zero() => {}
                 () = freed => {}
