@@ -27,6 +27,7 @@ fn parse(criterion: &mut Criterion) {
         nofile: Some(20_000),
         somaxconn: Some(4096),
         cores: 2,
+        net_admin: true,
     };
     let loader = Loader {
         limits,

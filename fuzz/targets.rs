@@ -184,6 +184,7 @@ fn load(text: &str) -> rlb::config::Loaded {
             nofile: Some(20_000),
             somaxconn: Some(4096),
             cores: 2,
+            net_admin: true,
         },
         environment: &|name| name.starts_with('A').then(|| name.to_owned()),
         disk: false,

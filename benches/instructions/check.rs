@@ -50,6 +50,7 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
         name: "s1".into(),
         live: Arc::clone(&live),
         check: check(),
+        source: None,
         handle: Rc::clone(&handle),
     };
     let stop = CancellationToken::new();

@@ -12,6 +12,7 @@ pub(super) fn of_this_machine() -> Limits {
         // No limit is a limit that no configuration can exceed.
         nofile: Some(getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)),
         somaxconn: somaxconn.and_then(|text| text.trim().parse().ok()),
+        net_admin: crate::sys::limits::has_net_admin(),
         ..Limits::unknown()
     }
 }

@@ -62,6 +62,8 @@ pub struct Limits {
     pub somaxconn: Option<u32>,
     /// Usable cores: default of `threads`.
     pub cores: usize,
+    /// Whether this process may use addresses of others (`CAP_NET_ADMIN` or `CAP_NET_RAW`); `true` when not known.
+    pub net_admin: bool,
 }
 
 /// Descriptor limit that is assumed when the real one is unknown: systemd's default hard limit.
@@ -75,6 +77,7 @@ impl Limits {
             nofile: None,
             somaxconn: None,
             cores,
+            net_admin: true,
         }
     }
 }

@@ -13,7 +13,7 @@ pub use super::keys::meant::{
 pub use super::values::{
     AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,
     HashType, LogFormat, LogSink, PageAdmin, ProxyId, SendProxy, ServerAddress, ServerPort,
-    Severity,
+    Severity, Source, SourceAddress, UseSrc,
 };
 
 /// A whole configuration.

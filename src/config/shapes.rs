@@ -340,6 +340,14 @@ words! {
 }
 
 words! {
+    /// What of the client's address a connection to a server has: HAProxy's words.
+    UseSrcWord(values::UseSrc) {
+        "client" => values::UseSrc::Client,
+        "clientip" => values::UseSrc::ClientIp,
+    }
+}
+
+words! {
     /// How the server of a hash is found: HAProxy's words.
     HashTypeWord(values::HashType) {
         "map-based" => values::HashType { consistent: false, avalanche: false },

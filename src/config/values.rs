@@ -260,6 +260,71 @@ pub enum ServerPort {
     FromClient(i32),
 }
 
+/// From where connections to a server come; never empty. Each connection takes the next one.
+pub type Source = Arc<[SourceAddress]>;
+
+/// One source address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceAddress {
+    /// `None`: the system chooses.
+    pub ip: Option<std::net::IpAddr>,
+    /// The first and the last of the ports that connections may have; `None`: the system chooses.
+    pub ports: Option<(u16, u16)>,
+    /// Device that connections go through.
+    pub interface: Option<Arc<str>>,
+    /// Connections have the client's address instead, if there is one.
+    pub usesrc: Option<UseSrc>,
+}
+
+impl SourceAddress {
+    /// Whether connections to `to` may come from it.
+    pub fn fits(&self, to: std::net::IpAddr) -> bool {
+        self.ip.is_none_or(|ip| ip.is_ipv4() == to.is_ipv4())
+    }
+}
+
+/// HAProxy's words, which stand after `source`.
+impl std::fmt::Display for SourceAddress {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.ip {
+            None => out.write_str("*")?,
+            Some(std::net::IpAddr::V6(ip)) if self.ports.is_some() => write!(out, "[{ip}]")?,
+            Some(ip) => ip.fmt(out)?,
+        }
+        match self.ports {
+            Some((first, last)) if first == last => write!(out, ":{first}")?,
+            Some((first, last)) => write!(out, ":{first}-{last}")?,
+            None => {}
+        }
+        if let Some(usesrc) = self.usesrc {
+            write!(out, " usesrc {}", usesrc.name())?;
+        }
+        match &self.interface {
+            Some(interface) => write!(out, " interface {interface}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What of the client's address a connection to a server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UseSrc {
+    /// Address and port.
+    Client,
+    /// The address alone.
+    ClientIp,
+}
+
+impl UseSrc {
+    /// HAProxy's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::ClientIp => "clientip",
+        }
+    }
+}
+
 /// The type of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckKind {

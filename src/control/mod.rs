@@ -273,6 +273,7 @@ impl Control {
                     name: Arc::clone(&server.spec.name),
                     live: Arc::clone(&server.live),
                     check,
+                    source: backend.source_of(server).cloned(),
                     handle,
                 };
                 Some((subject, stop))

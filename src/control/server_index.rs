@@ -88,12 +88,14 @@ impl ServerIndex {
             }
             let was = old.get(uid).and_then(|at| {
                 let backend = before.backend(at.backend)?;
-                backend.servers.get(at.index)
+                Some((backend, backend.servers.get(at.index)?))
             });
-            let same = was.is_some_and(|was| {
+            let source = after.backend(at.backend).map(|it| it.source_of(server));
+            let same = was.is_some_and(|(backend, was)| {
                 // A check task says the server's name.
                 was.spec.name == server.spec.name
                     && was.spec.check == server.spec.check
+                    && Some(backend.source_of(was)) == source
                     && target(was) == target(server)
             });
             let checked = match old.checks.remove(&uid) {

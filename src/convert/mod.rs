@@ -26,6 +26,7 @@ mod proxy;
 mod report;
 mod sections;
 mod server;
+mod source;
 mod statement;
 mod toml_string;
 mod units;

@@ -189,6 +189,15 @@ fn words(
         if !is_flag(name) {
             index += 1;
         }
+        if name == "source" {
+            let keyword = format!("{} source", statement.word(0));
+            let place = (Place::Server, keyword.as_str());
+            let read = super::source::read(context, statement, place, index);
+            keys.keys.extend(read.value.map(|value| ("source", value)));
+            keys.marks.extend(read.mark);
+            index = read.last + 1;
+            continue;
+        }
         if !own(context, keys, statement, name, index)
             && !other(context, keys, statement, name, index)
         {
@@ -379,10 +388,6 @@ fn other(
 ) -> bool {
     let at = statement.at(if is_flag(name) { index } else { index - 1 });
     let keyword = format!("{} {name}", statement.word(0));
-    // `source ADDRESS interface DEVICE`.
-    if name == "interface" {
-        return true;
-    }
     let Some(row) = context.index.find(Place::Server, name) else {
         context.unknown(at, Place::Server, &keyword);
         return false;

@@ -6,7 +6,7 @@ use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
 use super::toml_string::quote;
 use super::units::{Span, Unit};
-use super::{bind, expect_proxy, log, page, server};
+use super::{bind, expect_proxy, log, page, server, source};
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::model::HashType;
 
@@ -29,6 +29,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
             number(context, proxy, statement);
         }
         "rate-limit" => rate_limit(context, proxy, statement),
+        "source" => source::of_proxy(context, proxy, statement),
         "timeout" => timeout(context, proxy, statement, statement.word(1), 2),
         "clitimeout" => timeout(context, proxy, statement, "client", 1),
         "contimeout" => timeout(context, proxy, statement, "connect", 1),
@@ -130,7 +131,6 @@ fn sides(first: &str, phrase: &str) -> (bool, bool) {
     let back = [
         "stick",
         "stick-table",
-        "source",
         "use-server",
         "dispatch",
         "cookie",

@@ -47,6 +47,7 @@ impl FailureCause {
         Self::Shortage(Shortage::ALL[2]),
         Self::Shortage(Shortage::ALL[3]),
         Self::Shortage(Shortage::ALL[4]),
+        Self::Shortage(Shortage::ALL[5]),
     ];
 
     /// The cause of a connect that has failed by `error`.
@@ -173,6 +174,8 @@ pub struct FailureReports {
     shortages: [Throttle; Shortage::ALL.len()],
     /// The `maxconn` of the process.
     pub(super) maxconn: Throttle,
+    /// Source addresses whose ports are used up, and those that cannot be used.
+    pub(super) sources: [Throttle; 2],
 }
 
 /// The names and the address of a server, for an event.

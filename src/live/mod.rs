@@ -25,6 +25,8 @@ pub mod record;
 pub mod reloads;
 pub mod sharded;
 pub mod slot;
+pub mod source;
+pub mod source_failures;
 pub mod termination;
 pub mod timing;
 

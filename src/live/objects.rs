@@ -12,6 +12,7 @@ use super::load_order::OrderPlace;
 use super::old_processes::OldProcess;
 use super::reloads::Reloads;
 use super::sharded::{Counter, Level, Shards};
+use super::source_failures::SourceFailures;
 use super::termination::Cause;
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
@@ -73,6 +74,8 @@ pub struct GlobalLive {
     pub reserve_lent: Arc<AtomicBool>,
     /// Connections of the last two seconds, while their rate is limited.
     pub accept_rate: AcceptRate,
+    /// How often a source address could not be used.
+    pub source_failures: SourceFailures,
     /// Limits the log events about failures.
     pub(super) reports: FailureReports,
 }
@@ -93,6 +96,7 @@ impl GlobalLive {
             pipes_max: PIPES_MAX,
             reserve_lent: Arc::default(),
             accept_rate: AcceptRate::default(),
+            source_failures: SourceFailures::default(),
             reports: FailureReports::default(),
         }
     }
@@ -206,6 +210,8 @@ pub struct ServerLive {
     usual_connect: AtomicU32,
     /// Where it is in the order of loads of its backend.
     pub order: OrderPlace,
+    /// Connections that were begun from a configured source address.
+    pub source_turn: AtomicU32,
     /// When all its sessions were ended last, and why.
     sessions_ended: Mutex<Option<(Instant, Cause)>>,
 }
@@ -224,6 +230,7 @@ impl ServerLive {
             suspect: AtomicBool::new(false),
             usual_connect: AtomicU32::new(0),
             order: OrderPlace::default(),
+            source_turn: AtomicU32::new(0),
             sessions_ended: Mutex::new(None),
         }
     }

@@ -357,6 +357,11 @@ impl Backend {
         }
     }
 
+    /// From where connections to a server come, if the file says it.
+    pub fn source_of<'a>(&'a self, server: &'a Server) -> Option<&'a model::Source> {
+        server.spec.source.as_ref().or(self.spec.source.as_ref())
+    }
+
     /// The server with this uid, which was at `index` when it was last seen.
     pub fn server(&self, index: u32, uid: u64) -> Option<&Arc<Server>> {
         let is_it = |server: &&Arc<Server>| server.live.uid == uid;

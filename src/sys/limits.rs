@@ -29,6 +29,15 @@ pub fn raise_nofile() -> io::Result<u32> {
     Ok(nofile())
 }
 
+/// Whether this process has `CAP_NET_ADMIN` or `CAP_NET_RAW`: either lets it use addresses of others. `true` when that
+/// cannot be told.
+pub fn has_net_admin() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    let own = capabilities(None);
+    let either = CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+    own.map_or(true, |own| own.effective.intersects(either))
+}
+
 /// The current soft descriptor limit.
 pub fn nofile() -> u32 {
     getrlimit(Resource::Nofile)
@@ -50,21 +59,45 @@ pub enum Shortage {
     Memory,
     /// `fs.epoll.max_user_watches` is reached.
     EpollWatches,
+    /// The configured source address, its device or the client's address cannot be used.
+    SourceAddress,
 }
+
+/// Why a source address cannot be used: no fault of the server's.
+#[derive(Debug)]
+pub struct SourceRefused {
+    /// What was tried, in words: `bind to 10.0.0.5`.
+    pub step: String,
+    /// The system's error.
+    pub error: io::Error,
+}
+
+impl std::fmt::Display for SourceRefused {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "cannot {}: {}", self.step, self.error)
+    }
+}
+
+impl std::error::Error for SourceRefused {}
 
 impl Shortage {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::SourcePorts,
         Self::Descriptors,
         Self::OpenFiles,
         Self::Memory,
         Self::EpollWatches,
+        Self::SourceAddress,
     ];
 
     /// The shortage that `error` reports, if it reports one.
     pub fn of(error: &io::Error) -> Option<Self> {
-        match error.raw_os_error()? {
+        let Some(code) = error.raw_os_error() else {
+            let refused = error.get_ref()?.downcast_ref::<SourceRefused>();
+            return refused.map(|_| Self::SourceAddress);
+        };
+        match code {
             // connect(2) returns either of them.
             libc::EADDRNOTAVAIL | libc::EAGAIN => Some(Self::SourcePorts),
             libc::EMFILE => Some(Self::Descriptors),
@@ -83,6 +116,7 @@ impl Shortage {
             Self::OpenFiles => "open_files",
             Self::Memory => "memory",
             Self::EpollWatches => "epoll_watches",
+            Self::SourceAddress => "source_address",
         }
     }
 
@@ -94,6 +128,7 @@ impl Shortage {
             Self::OpenFiles => "no free open files on this machine",
             Self::Memory => "no free memory",
             Self::EpollWatches => "no free epoll watches",
+            Self::SourceAddress => "source address cannot be used",
         }
     }
 
@@ -107,6 +142,10 @@ impl Shortage {
             Self::OpenFiles => "raise fs.file-max",
             Self::Memory => "lower maxconn, or raise net.ipv4.tcp_mem or the memory limit",
             Self::EpollWatches => "raise fs.epoll.max_user_watches",
+            Self::SourceAddress => {
+                "see the event `source address refused`: the address must be one of this machine, and `usesrc` and \
+                 `interface` need CAP_NET_ADMIN"
+            }
         }
     }
 }

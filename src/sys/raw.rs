@@ -179,6 +179,18 @@ pub fn tcp_option(socket: BorrowedFd<'_>, option: TcpOption) -> io::Result<libc:
     get_option(socket, (libc::IPPROTO_TCP, option.number()), 0)
 }
 
+/// Has `bind` leave the port to `connect`, which knows the other address (`IP_BIND_ADDRESS_NO_PORT`).
+///
+/// # Errors
+/// Those of `setsockopt`; `ENOPROTOOPT` before Linux 4.2.
+pub fn leave_port_to_connect(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(
+        socket,
+        (libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT),
+        &1,
+    )
+}
+
 /// A number that tells network namespaces apart (`SO_NETNS_COOKIE`, since Linux 5.14).
 ///
 /// # Errors

@@ -5,7 +5,8 @@ use super::header_rule::Announced;
 use super::relay::{Connecting, Kind};
 use super::server_connect::Dialer;
 use super::session_stats::{SessionStats, WorkerStats};
-use crate::config::model::{self, SendProxy, ServerPort};
+use crate::config::model::{self, SendProxy, ServerPort, Source};
+use crate::live::source::Connect;
 use crate::live::{FailureCause, ServerName, ShortageStep, WorkerToken};
 use crate::proto::proxy::{self, Addresses, Tlvs};
 use crate::state::server::Endpoint;
@@ -47,7 +48,14 @@ impl Dialer for SocketDialer<'_> {
             Kind::Tcp => (address.domain(), Some(Protocol::TCP)),
             Kind::Unix => (Domain::UNIX, None),
         };
-        let socket = Socket::new(domain, Type::STREAM.nonblocking(), protocol)?;
+        let open = || Socket::new(domain, Type::STREAM.nonblocking(), protocol);
+        if let Some(source) = self.source_of(server)
+            && let Some(to) = address.as_socket()
+        {
+            let socket = self.connect_from(source, server, to, open)?;
+            return Connecting::new(&self.worker.relay, socket.into(), kind);
+        }
+        let socket = open()?;
         // TCP_QUICKACK stays as it is. Without it the handshake's ACK would travel with the first bytes and
         // save a segment; but a server that answers in two pieces would wait 40 ms, and one that speaks first
         // 200 ms.
@@ -110,6 +118,34 @@ impl Dialer for SocketDialer<'_> {
 
     fn token(&self) -> &WorkerToken {
         &self.worker.worker_stats.token
+    }
+}
+
+impl SocketDialer<'_> {
+    /// From where connections to a server come, if the file says it.
+    fn source_of<'s>(&'s self, server: &'s Server) -> Option<&'s Source> {
+        let backend = self.stats.backend.as_ref();
+        let of_backend = || backend.and_then(|backend| backend.spec.source.as_ref());
+        server.spec.source.as_ref().or_else(of_backend)
+    }
+
+    fn connect_from(
+        &self,
+        source: &Source,
+        server: &Server,
+        to: SocketAddr,
+        open: impl FnMut() -> io::Result<Socket>,
+    ) -> io::Result<Socket> {
+        let backend = self.stats.backend.as_ref();
+        let backend = backend.map_or("", |backend| &*backend.spec.name);
+        let connect = Connect {
+            global: &self.worker.worker_stats.global,
+            live: &server.live,
+            names: (backend, &*server.spec.name),
+            client: self.stats.peer,
+            to,
+        };
+        connect.start(source, open)
     }
 }
 

@@ -50,6 +50,7 @@ mod session_end;
 mod session_orders;
 mod session_timeouts;
 mod show_sess;
+mod source;
 mod stats;
 mod timeouts;
 mod unix;

@@ -7,7 +7,7 @@ use super::names::{self, NO_BACKEND, NO_SERVER};
 use super::reply::Reply;
 use super::{CommandContext, duration, set};
 use crate::config::haproxy::{self, Place};
-use crate::config::model::{Check, Server, ServerAddress};
+use crate::config::model::{Check, Server, ServerAddress, Source, SourceAddress, UseSrc};
 use crate::config::{address, units};
 use crate::state::dynamic::CHOSEN;
 use crate::state::{Backend, BackendId, RuntimeChange, Snapshot};
@@ -118,6 +118,11 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
             "no-backup" => draft.server.backup = false,
             // It begins in maintenance anyhow.
             "disabled" | "enabled" => {}
+            "source" => {
+                let (source, more) = source(rest)?;
+                draft.server.source = Some(source);
+                rest = more;
+            }
             word if !VALUES.contains(&word) => return Err(unknown(word)),
             word => {
                 let [value, more @ ..] = rest else {
@@ -129,6 +134,38 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
         }
     }
     Ok(draft.finish())
+}
+
+/// The words behind `source`, and what follows them.
+fn source<'a, 'w>(words: &'w [&'a str]) -> Result<(Source, &'w [&'a str]), String> {
+    let [address, rest @ ..] = words else {
+        return Err("'source' expects an argument.".to_owned());
+    };
+    let (ip, ports) =
+        address::source(address).map_err(|problem| format!("{}.", problem.message))?;
+    let (mut usesrc, mut interface) = (None, None);
+    let mut rest = rest;
+    while let [word, more @ ..] = rest
+        && ["usesrc", "interface"].contains(word)
+    {
+        let [value, more @ ..] = more else {
+            return Err(format!("'{word}' expects an argument."));
+        };
+        rest = more;
+        match (*word, *value) {
+            ("interface", device) => interface = Some(device.into()),
+            (_, "client") => usesrc = Some(UseSrc::Client),
+            (_, "clientip") => usesrc = Some(UseSrc::ClientIp),
+            (_, other) => return Err(format!("'usesrc {other}' is not supported.")),
+        }
+    }
+    let source = SourceAddress {
+        ip,
+        ports,
+        interface,
+        usesrc,
+    };
+    Ok((Arc::new([source]), rest))
 }
 
 /// A server while its words are read.
@@ -212,6 +249,29 @@ mod tests {
     use crate::config::model::ServerPort;
     use crate::stats::test_snapshot::seed;
     use std::net::Ipv6Addr;
+
+    #[test]
+    fn a_source_has_words_of_its_own() {
+        let snapshot = seed(2);
+        let backend = snapshot.backends[0].as_ref().unwrap();
+        let source = "10.0.0.5:1000-2000 usesrc clientip interface eth1";
+        let line = format!("127.0.0.1:80 source {source} weight 3");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let server = parse(backend, "n1", &words).unwrap();
+        assert_eq!(server.weight, 3);
+        assert_eq!(server.source.unwrap()[0].to_string(), source);
+        for (line, text) in [
+            ("127.0.0.1:80 source", "'source' expects an argument."),
+            (
+                "127.0.0.1:80 source 10.0.0.5 usesrc hdr_ip(x)",
+                "'usesrc hdr_ip(x)' is not supported.",
+            ),
+        ] {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let found = parse(backend, "n1", &words).map(|server| server.id);
+            assert_eq!(found, Err(text.to_owned()));
+        }
+    }
 
     #[test]
     fn the_words_of_a_server_are_haproxys() {

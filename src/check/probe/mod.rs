@@ -7,8 +7,11 @@
 //! second. The probe looks for the answer at once, because a server on this machine has given it by then. Only
 //! an answer that is not there yet is waited for in the runtime's epoll instance.
 
-use crate::config::model::{CheckKind, SendProxy, Server as Spec, ServerAddress, ServerPort};
-use crate::live::CheckStatus;
+use crate::config::model::{
+    CheckKind, SendProxy, Server as Spec, ServerAddress, ServerPort, Source,
+};
+use crate::live::source::Connect;
+use crate::live::{CheckStatus, GlobalLive, ServerLive};
 use crate::proto::proxy::{self, Addresses};
 use crate::state::Endpoint;
 use crate::sys::limits::{self, DescriptorReserve};
@@ -144,10 +147,25 @@ pub struct ProbeOptions<'a> {
     pub reset: Option<&'a IdleSockets>,
     /// The check's timeout.
     pub limit: Duration,
+    /// From where it connects, if the file says it.
+    pub source: Option<CheckSource<'a>>,
     /// What the configuration calls the check: it decides the words of a failure.
     pub kind: Option<CheckKind>,
     /// The PROXY header that it begins with.
     pub header: SendProxy,
+}
+
+/// From where a check connects, and for which server.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckSource<'a> {
+    /// The addresses.
+    pub source: &'a Source,
+    /// The counters of the process.
+    pub global: &'a GlobalLive,
+    /// The server.
+    pub live: &'a ServerLive,
+    /// Its names.
+    pub names: (&'a str, &'a str),
 }
 
 /// The result of a probe.
@@ -200,6 +218,9 @@ fn verdict(status: CheckStatus, info: &str) -> Outcome {
 type Answer = io::Result<Result<(), Option<io::Error>>>;
 
 async fn connect_tcp(address: SocketAddr, options: ProbeOptions<'_>) -> Answer {
+    if let Some(of) = options.source {
+        return connect_from(of, address, options).await;
+    }
     let socket = match options.reset.and_then(|idle| idle.take(address)) {
         Some(socket) => socket,
         None => open(address, options)?,
@@ -241,6 +262,37 @@ fn announce(socket: Socket, header: SendProxy) -> Answer {
         Ok(_) => Ok(Ok(())),
         Err(error) => judge(error.into()),
     }
+}
+
+/// The same from a source address. The socket is not kept: it stays bound.
+async fn connect_from(of: CheckSource<'_>, to: SocketAddr, options: ProbeOptions<'_>) -> Answer {
+    let CheckSource {
+        source,
+        global,
+        live,
+        names,
+    } = of;
+    let connect = Connect {
+        global,
+        live,
+        names,
+        client: None,
+        to,
+    };
+    let opened = connect.start(source, || {
+        let socket = open(to, options)?;
+        socket.set_tcp_quickack(false)?;
+        Ok(socket)
+    });
+    let socket = match opened {
+        Ok(socket) => socket,
+        Err(error) => return judge(error),
+    };
+    let answer = join(&socket, to).await;
+    if options.header != SendProxy::Off && matches!(answer, Ok(Ok(()))) {
+        return announce(socket, options.header);
+    }
+    answer
 }
 
 fn open(address: SocketAddr, options: ProbeOptions<'_>) -> io::Result<Socket> {

@@ -30,6 +30,7 @@ async fn ask_as(
         reserve: &reserve,
         reset,
         limit,
+        source: None,
         kind,
         header: SendProxy::Off,
     };

@@ -6,10 +6,10 @@
 //! full counter, is only noted; nearly every check is such.
 
 use super::permits::CheckPermits;
-use super::probe::{IdleSockets, Outcome, ProbeOptions, Target, probe};
+use super::probe::{CheckSource, IdleSockets, Outcome, ProbeOptions, Target, probe};
 use super::schedule::{Grid, IntervalKind};
 use crate::config::descriptors::checks_at_once;
-use crate::config::model::Check;
+use crate::config::model::{Check, Source};
 use crate::live::{
     CheckReport, CheckStatus, GlobalLive, ServerLive, ServerName, ShortageStep, WorkerToken,
 };
@@ -266,6 +266,8 @@ pub struct CheckedServer {
     pub live: Arc<ServerLive>,
     /// Its check.
     pub check: Check,
+    /// From where checks connect, if the file says it.
+    pub source: Option<Source>,
     /// How control steers its checks.
     pub handle: Rc<CheckHandle>,
 }
@@ -311,6 +313,12 @@ async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Tar
         limit: server.check.timeout,
         kind: server.check.kind,
         header: server.check.header,
+        source: server.source.as_ref().map(|source| CheckSource {
+            source,
+            global: &context.parts.global,
+            live,
+            names: (&*server.backend_name, &*server.name),
+        }),
     };
     match probe(target, options).await {
         Outcome::Local(error) => {

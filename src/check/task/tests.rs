@@ -51,6 +51,7 @@ fn started(address: SocketAddr) -> Fixture {
             timeout: Duration::from_millis(300),
             ..check()
         },
+        source: None,
         handle: Rc::clone(&handle),
     };
     let context = context(control);
@@ -192,6 +193,7 @@ async fn a_task_ends_with_control() {
                 name: "s1".into(),
                 live: Arc::new(ServerLive::new(1)),
                 check: check(),
+                source: None,
                 handle: CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address))),
             };
             let context = context(control);

@@ -10,6 +10,7 @@
 //! | [`server`] | `10.0.0.1:5432`, `[::1]:80`, `name:80`, `name`, `name:+1000`, `unix:/path`, `unix:@name` |
 //! | [`haproxy_server`] | those of [`server`], `/path`, `unix@/path`, `abnsz@name`, `ipv4@10.0.0.1:80`, `::1:80` |
 //! | [`node`] | `10.0.0.1`, `[::1]`, `name` |
+//! | [`source`] | `10.0.0.1`, `::1`, `[::1]`, `10.0.0.1:1024-65535`, `[::1]:5000`, `*`, `*:1024-65535` |
 //! | [`ip_alone`] | `10.0.0.1`, `::1`, `[::1]` |
 //! | [`network()`] | `10.0.0.0/8`, `2001:db8::/32`, `10.0.0.1` |
 //! | [`socket`] | `/path`, `@name`, `unix:/path`, `unix:@name` |
@@ -259,6 +260,32 @@ pub fn ip_alone(text: &str) -> Result<IpAddr, Problem> {
         None => text.parse().ok(),
     }
     .ok_or_else(|| Problem::new(format!("`{text}` is not an IP address")))
+}
+
+/// The address that connections come from, and the first and the last of their ports.
+pub type SourceText = (Option<IpAddr>, Option<(u16, u16)>);
+
+/// Where connections come from: the address, and the first and the last of the ports that they may have. `None`: the
+/// system chooses.
+///
+/// # Errors
+/// The problem with it.
+pub fn source(text: &str) -> Result<SourceText, Problem> {
+    let (host, ports) = match split_port(text) {
+        Some((host, ports)) => (host, Some(port_range(ports)?)),
+        None => (text, None),
+    };
+    let ip = match host {
+        "*" | "" => None,
+        _ => Some(ip_alone(host).map_err(|problem| {
+            problem.hint("write \"10.0.0.5\", \"10.0.0.5:1024-65535\" or \"[fd00::5]:1024-65535\"")
+        })?),
+    };
+    let ports = ports.map(RangeInclusive::into_inner);
+    Ok((
+        ip.filter(|ip| !ip.is_unspecified()),
+        ports.filter(|ports| *ports != (0, 0)),
+    ))
 }
 
 /// A unix socket where nothing else can stand: `unix:` may be left out.

@@ -9,6 +9,7 @@ fn load(text: &str) -> Config {
             nofile: None,
             somaxconn: None,
             cores: 2,
+            net_admin: true,
         },
         environment: &|_| None,
         disk: false,

@@ -322,12 +322,6 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Server,
-        Weaker,
-        "rlb lets the system choose the source address",
-        &["source", "usesrc"],
-    ),
-    words(
-        Server,
         Changed,
         "rlb finds vanished peers by itself, within 35 s",
         &["tcp-ut"],
@@ -435,5 +429,11 @@ pub(super) const WORDS: &[Words] = &[
             "ciphersuites",
             "strict-sni",
         ],
+    ),
+    words(
+        Server,
+        Weaker,
+        "rlb connects with the client's address or with its own, not with another one",
+        &["usesrc *"],
     ),
 ];

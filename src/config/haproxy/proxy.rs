@@ -297,12 +297,6 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Proxy,
         Weaker,
-        "rlb lets the system choose the source address",
-        &["source", "usesrc"],
-    ),
-    words(
-        Proxy,
-        Weaker,
         "one server is written, with the first address of the name",
         &["server-template"],
     ),
@@ -418,5 +412,11 @@ pub(super) const WORDS: &[Words] = &[
             "rspirep",
             "rsprep",
         ],
+    ),
+    words(
+        Proxy,
+        Weaker,
+        "rlb connects with the client's address or with its own, not with another one",
+        &["usesrc *"],
     ),
 ];

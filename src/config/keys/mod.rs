@@ -16,6 +16,7 @@ mod kinds;
 mod process;
 mod proxy;
 mod server;
+mod source;
 
 pub use bind::{BACKLOG_MAX, BindTable, Binds};
 pub use declare::{Listed, Table};
@@ -33,6 +34,7 @@ pub use proxy::{
 pub use server::{
     CheckSetting, CheckTable, NodeTable, RISE_FALL_MAX, ServerKeys, ServerTable, WEIGHT_MAX,
 };
+pub use source::{SourceSetting, SourceTable};
 use std::sync::LazyLock;
 
 pub(super) use bind::BindLayer;
@@ -104,6 +106,7 @@ fn all_tables() -> Vec<TableKeys> {
         of::<CheckTable>(),
         of::<TimeoutTable>(),
         of::<KeepaliveTable>(),
+        of::<SourceTable>(),
         of::<ServerKeys>(),
         of::<NodeTable>(),
         of::<ClientTimeouts>(),

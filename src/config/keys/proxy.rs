@@ -7,6 +7,7 @@ use super::bind::{BACKLOG_BOUNDS, Bind, Binds};
 use super::declare::prelude::*;
 use super::kinds::{IdleSpan, Number, Optional, Port, Raw, Seconds, Span, Switch, Word};
 use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
+use super::source::SourceKind;
 use crate::config::key::Effect::NextConnection;
 use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{BalanceWord, Expected, HashTypeWord, Located, Maybe, Short};
@@ -186,6 +187,9 @@ keys! {
         /// Log each result of a health check that changes a counter, not only changes of state.
         log_health_checks: Switch = false,
             haproxy: &["option log-health-checks"], reload: NextConnection;
+        /// From where connections to servers come that have no `source` of their own.
+        source: Optional<SourceKind> = "the system chooses", haproxy: &["source"],
+            reload: NextConnection;
     }
     /// `[[backend]]`, or the backend half of `[[listen]]`.
     #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,7 @@
 
 use super::declare::prelude::*;
 use super::kinds::{Ip, Number, Optional, Port, Raw, Span, Switch, Word};
+use super::source::SourceKind;
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{
@@ -58,6 +59,10 @@ keys! {
         /// What a header of version 2 has beside the addresses.
         proxy_v2_crc32c: Word<ProxyV2Options> = false,
             name: "proxy-v2-options", haproxy: &["proxy-v2-options"], reload: NextConnection;
+        /// From where its connections come: `"10.0.0.5"`, `"10.0.0.5:1024-65535"`, a table, or a list of them, of
+        /// which each connection takes the next one.
+        source: Optional<SourceKind> = "the backend's", haproxy: &["source"],
+            reload: NextConnection;
     }
     /// One server of a backend.
     #[derive(Debug, Clone, PartialEq)]

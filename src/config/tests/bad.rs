@@ -562,6 +562,7 @@ fn limits_of_the_machine() {
         nofile: Some(1000),
         somaxconn: Some(128),
         cores: 2,
+        net_admin: true,
     };
     let text = format!(
         "[global]\nmaxconn = 500\nthreads = 2\n[[frontend]]\nname = 'g'\nmaxconn = 300\n\

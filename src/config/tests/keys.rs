@@ -246,7 +246,7 @@ fn file(schema: &str, line: &str) -> String {
          [[backend]]\nname = 'b'\nservers = [{server}]\nnodes = 'g'\nport = 80\n\
          check = {{ {} }}\ndefault-server = {{ {} }}\ntimeout = {{ {} }}\n{}\n\
          [[listen]]\nname = 'l'\nbind = '*:81'\nservers = [{{ name = 's', address = 'a:1' }}]\n\
-         timeout = {{ {} }}\nkeepalive = {{ {} }}\n{}\n",
+         timeout = {{ {} }}\nkeepalive = {{ {} }}\nsource = {{ {} }}\n{}\n",
         at("Global"),
         at("Log"),
         at("LogTarget"),
@@ -265,6 +265,7 @@ fn file(schema: &str, line: &str) -> String {
         at("Backend"),
         at("Timeouts"),
         at("Keepalive"),
+        at("Source"),
         at("Listen"),
     )
 }
@@ -364,6 +365,7 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "on-marked-down") => "\"shutdown-sessions\"",
         ("word", "on-marked-up") => "\"shutdown-backup-sessions\"",
         ("word", "type") => "\"tcp\"",
+        ("word", "usesrc") => "\"clientip\"",
         ("word", "balance") => "\"source\"",
         ("word", "hash-type") => "\"consistent\"",
         ("word", "accept-proxy") => "\"required\"",

@@ -19,6 +19,7 @@ pub(super) fn limits() -> Limits {
         nofile: Some(1_000_000),
         somaxconn: Some(65_535),
         cores: 2,
+        net_admin: true,
     }
 }
 

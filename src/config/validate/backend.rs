@@ -41,6 +41,11 @@ pub(super) fn backend(
         KeepaliveSettings::read(validator, scope, table.keepalive).over(&inherited.keepalive);
     let base = server_base(validator, half, check_timeout, inherited);
     let servers = server::servers(validator, half, own.port.as_ref(), &base, groups);
+    if let Some(source) = &keys.source {
+        for server in servers.iter().filter(|server| server.source.is_none()) {
+            server::fits(validator, (&server.name, &server.address), source);
+        }
+    }
     let backend = Backend {
         name: half.name(),
         id: half.id,

@@ -7,7 +7,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
     NOWHERE, NodeGroup, NodeOwnLayer, NodeTable, ServerOwnLayer, ServerTable,
 };
-use crate::config::model::{Check, SendProxy, Server, ServerAddress, ServerPort};
+use crate::config::model::{Check, SendProxy, Server, ServerAddress, ServerPort, Source};
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::{Located, Short};
@@ -258,6 +258,9 @@ fn build(
     if let Some(check) = &check {
         checkable(validator, &name, &address, address_at, check);
     }
+    if let Some(source) = &settings.keys.source {
+        fits(validator, (&name, &address), source);
+    }
     Server {
         name,
         address,
@@ -276,6 +279,29 @@ fn options(validator: &mut Validator<'_>, settings: &ServerSettings, header: Sen
         let diagnostic = Diagnostic::error("no-meaning", message).at(crc.place.clone());
         validator.report.push(diagnostic);
     }
+}
+
+/// A server is reached from an address of its own family.
+pub(super) fn fits(
+    validator: &mut Validator<'_>,
+    (name, address): (&str, &ServerAddress),
+    source: &Written<Source>,
+) {
+    let ServerAddress::Ip(ip, _) = address else {
+        return;
+    };
+    if source.value.iter().any(|one| one.fits(*ip)) {
+        return;
+    }
+    let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    let message = format!("server `{name}` cannot be reached from this `source`");
+    validator.report.push(
+        Diagnostic::error("source", message)
+            .at(source.place.clone())
+            .label(format!(
+                "expected an {family} address, as that of the server"
+            )),
+    );
 }
 
 /// A check needs a port to connect to.

@@ -58,6 +58,7 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
         "allbackups",
         "fullconn",
         "log-health-checks",
+        "source",
     ];
     let chosen = |keys: &[&'static str], on: bool| -> Pairs {
         let keys = keys.iter().filter(|_| on);
@@ -156,6 +157,7 @@ pub(super) fn shared(servers: &[Server]) -> BTreeMap<&'static str, String> {
             "on-marked-up",
             "send-proxy",
             "proxy-v2-options",
+            "source",
         ]
         .contains(key);
         common

@@ -9,9 +9,7 @@
 use super::dynamic;
 use super::ids::{BackendId, FrontendId, Table};
 use super::server::{Endpoint, Server, Usable, by_name};
-use super::snapshot::{
-    Api, Backend, Frontend, Origin, RateLimits, Route, Snapshot, picker_for,
-};
+use super::snapshot::{Api, Backend, Frontend, Origin, RateLimits, Route, Snapshot, picker_for};
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
 use crate::config::model::{self, ServerAddress};

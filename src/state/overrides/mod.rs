@@ -6,6 +6,7 @@
 mod apply;
 #[cfg(test)]
 mod many_servers;
+mod source_text;
 mod text;
 
 pub use apply::{apply, back_to_file};

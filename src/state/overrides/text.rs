@@ -5,6 +5,7 @@
 //! and takes for the default what is missing in a server. A setting whose text has a tab or a line break (the path
 //! of a unix socket can) is left out.
 
+use super::source_text;
 use crate::config::address;
 use crate::config::model::{Check, CheckKind, SendProxy, Server, ServerAddress};
 use crate::state::server::by_name;
@@ -83,7 +84,8 @@ pub fn write(snapshot: &Snapshot) -> String {
     }
     let (file, now) = (snapshot.written_rate_limits, snapshot.rate_limits);
     if file != now {
-        let [now, file] = [now, file].map(|it| [it.connections, it.sessions].map(|n| n.to_string()));
+        let [now, file] =
+            [now, file].map(|it| [it.connections, it.sessions].map(|n| n.to_string()));
         line(
             &mut text,
             &["rate-limits", &now[0], &now[1], &file[0], &file[1]],
@@ -184,13 +186,15 @@ fn words(server: &Server) -> String {
         send_proxy,
         proxy_v2_crc32c,
         check,
+        source,
     } = server;
     let send_proxy = send_proxy.name();
+    let source = source.as_ref().map_or_else(String::new, source_text::write);
     format!(
         "id={id} weight={weight} backup={backup} disabled={disabled} \
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
          shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
-         send-proxy={send_proxy} proxy-v2-crc32c={proxy_v2_crc32c} {}",
+         send-proxy={send_proxy} proxy-v2-crc32c={proxy_v2_crc32c}{source} {}",
         check_words(check.as_ref())
     )
 }
@@ -348,6 +352,7 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
             "weight" => server.weight = value.parse().ok()?,
             "backup" => server.backup = value.parse().ok()?,
             "disabled" => server.disabled = value.parse().ok()?,
+            "source" => server.source = Some(source_text::read(value)?),
             "shutdown-sessions-on-down" => server.shutdown_sessions_on_down = value.parse().ok()?,
             "shutdown-backup-sessions-on-up" => {
                 server.shutdown_backup_sessions_on_up = value.parse().ok()?;

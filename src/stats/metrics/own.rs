@@ -3,6 +3,7 @@
 use super::families::Family;
 use super::pair;
 use super::source::Source;
+use crate::live::source_failures::SourceFailure;
 use crate::live::{Gauge, ReloadEnd, ShortageStep};
 use crate::stats::columns::Value;
 use crate::stats::info::{Facts, Kind};
@@ -10,6 +11,8 @@ use crate::stats::process::{Phase, resources};
 use crate::stats::row;
 use crate::sys::limits::Shortage;
 use prometheus::proto::LabelPair;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Labels and value of each sample; empty when there is no value.
@@ -25,7 +28,7 @@ pub(super) enum RlbMetric {
 }
 
 /// rlb's own metrics, in order.
-pub(super) static RLB_METRICS: [RlbMetric; 16] = [
+pub(super) static RLB_METRICS: [RlbMetric; 17] = [
     RlbMetric::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
@@ -123,6 +126,12 @@ pub(super) static RLB_METRICS: [RlbMetric; 16] = [
         "Times that rlb could not have something of its own, by the step that wanted it and by what it was",
         shortages,
     ),
+    RlbMetric::Process(
+        "rlb_source_failures_total",
+        Kind::Counter,
+        "Times that a configured source address could not be used: its ports were used up, or it was refused",
+        source_failures,
+    ),
     RlbMetric::Rows(
         "rlb_backend_failed_sessions_total",
         row::Kind::Backend,
@@ -189,6 +198,31 @@ fn shortages(facts: &Facts<'_>) -> Samples {
         let labels = vec![pair("step", step.name()), pair("cause", shortage.name())];
         Some((labels, value))
     };
+    pairs.filter_map(sample).collect()
+}
+
+/// Every address of the configuration has a series from the start. The one that the system chooses is `*`.
+fn source_failures(facts: &Facts<'_>) -> Samples {
+    let backends = facts.snapshot.backends.iter().flatten();
+    let sources = backends.flat_map(|backend| {
+        let of_servers = backend
+            .servers
+            .iter()
+            .filter_map(|it| it.spec.source.as_ref());
+        of_servers.chain(&backend.spec.source)
+    });
+    let addresses: BTreeSet<Option<IpAddr>> =
+        sources.flat_map(|all| all.iter().map(|it| it.ip)).collect();
+    let counts = &facts.snapshot.global.source_failures;
+    let sample = |(ip, failure): (Option<IpAddr>, SourceFailure)| {
+        let value = super::source::number(&Value::Number(counts.of(ip, failure)))?;
+        let address = ip.map_or_else(|| "*".to_owned(), |ip| ip.to_string());
+        let labels = vec![pair("address", &address), pair("cause", failure.name())];
+        Some((labels, value))
+    };
+    let pairs = addresses
+        .into_iter()
+        .flat_map(|ip| SourceFailure::ALL.map(|failure| (ip, failure)));
     pairs.filter_map(sample).collect()
 }
 

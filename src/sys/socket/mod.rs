@@ -4,9 +4,11 @@
 //! refuses an address that anybody uses, a second rlb included. The shards of the other workers join
 //! afterwards. Usable from any thread; no call here waits for another process.
 
+mod source;
 mod suspend;
 mod unix;
 
+pub use source::{Own, bind_own, of_client};
 pub use suspend::{resume, suspend};
 pub use unix::{
     FileId, UnusedFile, file_id, is_abstract, is_listened_on, set_mode, system_path, unix_address,

@@ -211,6 +211,7 @@ fn every_configuration_in_a_document_is_valid() {
             nofile: Some(20_000),
             somaxconn: Some(65_535),
             cores: 2,
+            net_admin: true,
         },
         environment: &|name| Some(name.to_lowercase()),
         disk: true,
