@@ -22,7 +22,7 @@ fn pick(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let turn = &PickInput::take(&backend.live.cursor);
                 let trusted = |index: u32| !backend.servers[index as usize].live.is_suspect();
-                black_box(backend.picker.pick(turn, None, |_| 0, trusted))
+                black_box(backend.picker.pick(turn, |_| 0, trusted))
             });
         });
     }
@@ -36,7 +36,7 @@ fn pick(criterion: &mut Criterion) {
                 black_box(
                     backend
                         .picker
-                        .pick(turn, None, |_| 0, |index| index == servers - 1),
+                        .pick(turn, |_| 0, |index| index == servers - 1),
                 )
             });
         });
@@ -52,7 +52,7 @@ fn pick(criterion: &mut Criterion) {
                 let live = |index: u32| &backend.servers[index as usize].live;
                 let trusted = |index: u32| !live(index).is_suspect();
                 let load = |index: u32| live(index).load();
-                let chosen = backend.picker.pick(turn, None, load, trusted);
+                let chosen = backend.picker.pick(turn, load, trusted);
                 Slot::take(live(chosen.expect("a server")), &token)
             };
             let mut slots: VecDeque<Slot> = (0..servers * 3 / 2).map(|_| come()).collect();

@@ -33,7 +33,7 @@ fn pick(servers: u32, times: u64) {
     for _ in 0..times {
         let turn = &PickInput::take(&backend.live.cursor);
         let trusted = |index: u32| !backend.servers[index as usize].live.is_suspect();
-        black_box(backend.picker.pick(turn, None, |_| 0, trusted));
+        black_box(backend.picker.pick(turn, |_| 0, trusted));
     }
 }
 
@@ -47,7 +47,7 @@ fn sessions(servers: u32, balance: Balance, times: u64) {
         let turn = &PickInput::take(&backend.live.cursor);
         let trusted = |index: u32| !live(index).is_suspect();
         let load = |index: u32| live(index).load();
-        let chosen = backend.picker.pick(turn, None, load, trusted);
+        let chosen = backend.picker.pick(turn, load, trusted);
         Slot::take(live(chosen.expect("a server")), &token)
     };
     let mut slots: VecDeque<Slot> = (0..servers * 3 / 2).map(|_| come()).collect();

@@ -1,19 +1,21 @@
 //! Chooses a server among the usable ones. Pure except for the cursor. Workers call it; the control thread
 //! builds the pickers.
 
+pub mod bound;
 pub mod hash;
+pub mod hashing;
 pub mod map;
 pub mod random;
 pub mod ring;
 pub mod rotation;
 
-use crate::config::model::{Balance, HashType};
-use crate::live::LoadOrder;
+use crate::config::model::{Balance, HashOn, HashType, Sample};
+use crate::live::{BackendLive, LoadOrder};
+use hash::Value;
+use hashing::Hashing;
 use map::Map;
 use random::Random;
-use ring::Ring;
 use rotation::Rotation;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -22,8 +24,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 pub struct Candidate {
     /// Position in the backend's list of servers.
     pub index: u32,
-    /// Its number in the statistics (`id`), by which it has its places on a ring.
+    /// Its number in the statistics (`id`).
     pub id: u32,
+    /// The number from which its places on a ring follow ([`hash::of_server`]).
+    pub key: u32,
     /// Weight in force; a server with weight 0 is not chosen.
     pub weight: u32,
     /// Weight as it is written, before operators changed it.
@@ -41,6 +45,10 @@ pub struct Choice {
     pub balance: Balance,
     /// How an algorithm that hashes finds the server of a hash.
     pub hash_type: HashType,
+    /// What `hash` hashes.
+    pub hash_on: HashOn,
+    /// Sessions of a server, in percent of its share, above which a hash leads to the next one; 0: no limit.
+    pub hash_balance_factor: u32,
     /// How many servers `random` draws.
     pub draws: u32,
     /// Use all backup servers at once instead of the first.
@@ -70,36 +78,47 @@ pub enum Picker {
         /// Their indices, by their positions in the order.
         servers: Box<[u32]>,
     },
-    /// `balance = "source"`.
-    Source {
-        /// Where hashes lead.
-        lookup: Lookup,
-        /// Whether a hash is spread before it is used.
-        avalanche: bool,
-    },
-}
-
-/// Where hashes lead.
-#[derive(Debug, Clone)]
-pub enum Lookup {
-    /// `hash-type = "map-based"`.
-    Map(Map),
-    /// `hash-type = "consistent"`.
-    Ring(Ring),
+    /// `balance = "source"` and `"hash"`.
+    Hash(Box<Hashing>),
 }
 
 /// What is known of a session when its server is chosen. Retries and second attempts use the same input.
 #[derive(Debug, Clone, Copy)]
 pub struct PickInput {
     /// Its position in the rotation. Retries go on from there.
-    pub cursor: RotationCursor,
+    cursor: RotationCursor,
+    /// Its hash, for an algorithm that hashes. `None`: it takes turns there too.
+    hash: Option<u32>,
+    /// The sessions of the backend with this one, for an algorithm with a bound.
+    sessions: u32,
 }
 
 impl PickInput {
-    /// The input of a new session: advances the backend's cursor. Called once per session.
+    /// The input of a new session for an algorithm that takes turns: advances the backend's cursor. Called once per
+    /// session.
     pub fn take(cursor: &AtomicUsize) -> Self {
-        let cursor = RotationCursor(cursor.fetch_add(1, Relaxed));
-        Self { cursor }
+        Self {
+            cursor: RotationCursor(cursor.fetch_add(1, Relaxed)),
+            hash: None,
+            sessions: 0,
+        }
+    }
+
+    /// The same for `picker`, the one of the backend. `sample` tells what is known of the session; as in HAProxy it takes
+    /// turns when that is nothing, such as the address of a unix socket's client.
+    pub fn new(
+        backend: &BackendLive,
+        picker: &Picker,
+        sample: impl FnOnce(Sample) -> Option<Value>,
+    ) -> Self {
+        let mut input = Self::take(&backend.cursor);
+        if let Picker::Hash(hashing) = picker {
+            input.hash = hashing.hash(sample);
+            if hashing.is_bounded() {
+                input.sessions = backend.active.get();
+            }
+        }
+        input
     }
 }
 
@@ -137,14 +156,9 @@ impl Picker {
                 order: order(&chosen),
                 servers: chosen.iter().map(|server| server.index).collect(),
             },
-            Balance::Source => Self::Source {
-                lookup: if choice.hash_type.consistent {
-                    Lookup::Ring(Ring::new(&chosen))
-                } else {
-                    Lookup::Map(Map::new(&chosen, candidates))
-                },
-                avalanche: choice.hash_type.avalanche,
-            },
+            Balance::Source | Balance::Hash => {
+                Self::Hash(Box::new(Hashing::new(&chosen, candidates, choice)))
+            }
         }
     }
 
@@ -155,10 +169,7 @@ impl Picker {
             Self::StaticRr(map) => map.slots().is_empty(),
             Self::First(servers) | Self::LeastConn { servers, .. } => servers.is_empty(),
             Self::Random(random) => random.is_empty(),
-            Self::Source { lookup, .. } => match lookup {
-                Lookup::Map(map) => map.slots().is_empty(),
-                Lookup::Ring(ring) => ring.is_empty(),
-            },
+            Self::Hash(hashing) => hashing.is_empty(),
         }
     }
 
@@ -167,21 +178,19 @@ impl Picker {
         matches!(self, Self::LeastConn { servers, .. } if servers.binary_search(&index).is_ok())
     }
 
-    /// The first server that `accept` accepts, in the order of the algorithm. `client` is the client's address; one of a
-    /// unix socket has none, and takes turns where others are hashed, as in HAProxy. `load` tells the load of a server.
+    /// The first server that `accept` accepts, in the order of the algorithm. `load` tells the load of a server.
     ///
     /// # Hot path: usually the first one, by round robin.
     pub fn pick(
         &self,
         input: &PickInput,
-        client: Option<IpAddr>,
         load: impl Fn(u32) -> u32,
         accept: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
         if let Self::RoundRobin(rotation) = self {
             return from(rotation.slots(), input.cursor.0, accept);
         }
-        self.pick_otherwise(*input, client, load, accept)
+        self.pick_otherwise(*input, load, accept)
     }
 
     /// The same for the other algorithms, so that they cost round robin little more than a comparison.
@@ -189,7 +198,6 @@ impl Picker {
     fn pick_otherwise(
         &self,
         input: PickInput,
-        client: Option<IpAddr>,
         load: impl Fn(u32) -> u32,
         mut accept: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
@@ -205,26 +213,7 @@ impl Picker {
                 );
                 chosen.map(|position| servers[position])
             }
-            Self::Source { lookup, avalanche } => {
-                let hash = client.map(|client| {
-                    let hash = hash::of_address(client);
-                    if *avalanche {
-                        hash::avalanche(hash)
-                    } else {
-                        hash
-                    }
-                });
-                match lookup {
-                    Lookup::Map(map) => {
-                        let start = hash.map_or(input.cursor.0, |hash| hash as usize);
-                        from(map.slots(), start, accept)
-                    }
-                    Lookup::Ring(ring) => {
-                        let start = hash.map_or(input.cursor.0, |hash| ring.nearest(hash));
-                        ring.from(start).find(|&index| accept(index))
-                    }
-                }
-            }
+            Self::Hash(hashing) => hashing.pick(input, load, accept),
         }
     }
 }

@@ -7,9 +7,6 @@ use super::hash::avalanche;
 
 /// Places of a server for each unit of its weight.
 const PLACES: u32 = 16;
-/// The first places of two servers with neighbouring ids are so far apart before they are spread: the most places that a
-/// server can have.
-const PLACES_MAX: u32 = 256 * PLACES;
 
 /// The servers' places, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +26,8 @@ impl Ring {
         let mut places: Vec<Place> = servers
             .iter()
             .flat_map(|server| {
-                let first = server.id.wrapping_mul(PLACES_MAX);
                 (0..server.weight * PLACES).map(move |number| Place {
-                    hash: avalanche(first.wrapping_add(number)),
+                    hash: avalanche(server.key.wrapping_add(number)),
                     server: server.index,
                 })
             })

@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod diff;
 mod disk;
 pub mod haproxy;
+pub mod hash_on;
 mod include;
 mod input_files;
 mod interpolate;
@@ -37,8 +38,8 @@ pub use input_files::InputFiles;
 pub use interpolate::{REFERENCE_BYTES_MAX, REFERENCE_VALUES_MAX, SECRET_FILE_BYTES_MAX};
 pub use key::{Difference, Effect, Key};
 pub use keys::{
-    API_MAXCONN_MAX, BACKLOG_MAX, DRAWS_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX, THREADS_MAX,
-    WEIGHT_MAX,
+    API_MAXCONN_MAX, BACKLOG_MAX, DRAWS_MAX, FACTOR_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX,
+    THREADS_MAX, WEIGHT_MAX,
 };
 #[cfg(test)]
 pub(crate) use read::processor_time;

@@ -6,14 +6,15 @@
 //! keys.
 
 pub use super::address::Network;
+pub use super::hash_on::{HashOn, Sample};
 pub use super::keys::meant::{
     Backend, Bind, Check, Frontend, Global, Keepalive, Log, LogTarget, Readiness, RuntimeApi,
     RuntimeSocket, Server, Stats, StatsPage,
 };
 pub use super::values::{
     AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,
-    HashType, LogFormat, LogSink, PageAdmin, ProxyId, SendProxy, ServerAddress, ServerPort,
-    Severity, Source, SourceAddress, UseSrc,
+    HashFunction, HashKey, HashType, LogFormat, LogSink, PageAdmin, ProxyId, SendProxy,
+    ServerAddress, ServerPort, Severity, Source, SourceAddress, UseSrc,
 };
 
 /// A whole configuration.

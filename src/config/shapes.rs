@@ -5,7 +5,7 @@
 //! what was expected. [`crate::config::keys`] builds the tables of the file from them.
 
 use crate::config::units;
-use crate::config::values;
+use crate::config::values::{self, HashFunction};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{
@@ -336,6 +336,7 @@ words! {
         "random" => values::Balance::Random,
         "leastconn" => values::Balance::LeastConn,
         "source" => values::Balance::Source,
+        "hash" => values::Balance::Hash,
     }
 }
 
@@ -348,12 +349,69 @@ words! {
 }
 
 words! {
-    /// How the server of a hash is found: HAProxy's words.
+    /// How the server of a hash is found: HAProxy's words. The last ones are other words for the first of a method.
     HashTypeWord(values::HashType) {
-        "map-based" => values::HashType { consistent: false, avalanche: false },
-        "map-based sdbm avalanche" => values::HashType { consistent: false, avalanche: true },
-        "consistent" => values::HashType { consistent: true, avalanche: true },
-        "consistent sdbm" => values::HashType { consistent: true, avalanche: false },
+        "map-based" => hash_type(false, HashFunction::Sdbm, false),
+        "map-based sdbm avalanche" => hash_type(false, HashFunction::Sdbm, true),
+        "map-based djb2" => hash_type(false, HashFunction::Djb2, false),
+        "map-based djb2 avalanche" => hash_type(false, HashFunction::Djb2, true),
+        "map-based wt6" => hash_type(false, HashFunction::Wt6, false),
+        "map-based wt6 avalanche" => hash_type(false, HashFunction::Wt6, true),
+        "map-based crc32" => hash_type(false, HashFunction::Crc32, false),
+        "map-based crc32 avalanche" => hash_type(false, HashFunction::Crc32, true),
+        "map-based none" => hash_type(false, HashFunction::None, false),
+        "map-based none avalanche" => hash_type(false, HashFunction::None, true),
+        "consistent" => hash_type(true, HashFunction::Sdbm, true),
+        "consistent sdbm" => hash_type(true, HashFunction::Sdbm, false),
+        "consistent djb2" => hash_type(true, HashFunction::Djb2, false),
+        "consistent djb2 avalanche" => hash_type(true, HashFunction::Djb2, true),
+        "consistent wt6" => hash_type(true, HashFunction::Wt6, false),
+        "consistent wt6 avalanche" => hash_type(true, HashFunction::Wt6, true),
+        "consistent crc32" => hash_type(true, HashFunction::Crc32, false),
+        "consistent crc32 avalanche" => hash_type(true, HashFunction::Crc32, true),
+        "consistent none" => hash_type(true, HashFunction::None, false),
+        "consistent none avalanche" => hash_type(true, HashFunction::None, true),
+        "map-based sdbm" => hash_type(false, HashFunction::Sdbm, false),
+        "consistent sdbm avalanche" => hash_type(true, HashFunction::Sdbm, true),
+    }
+}
+
+const fn hash_type(consistent: bool, function: HashFunction, avalanche: bool) -> values::HashType {
+    values::HashType {
+        consistent,
+        function,
+        avalanche,
+    }
+}
+
+impl values::HashKey {
+    const ALL: [Self; 4] = [Self::Id, Self::Id32, Self::Addr, Self::AddrPort];
+
+    /// HAProxy's word.
+    pub fn name(self) -> &'static str {
+        HashKeyWord::of(self).text()
+    }
+
+    /// The one with this word.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|key| key.name() == name)
+    }
+}
+
+impl values::HashType {
+    /// HAProxy's words.
+    pub fn name(self) -> &'static str {
+        HashTypeWord::of(self).text()
+    }
+}
+
+words! {
+    /// What decides about a server's places on a ring.
+    HashKeyWord(values::HashKey) {
+        "id" => values::HashKey::Id,
+        "id32" => values::HashKey::Id32,
+        "addr" => values::HashKey::Addr,
+        "addr-port" => values::HashKey::AddrPort,
     }
 }
 

@@ -203,6 +203,8 @@ pub enum Balance {
     LeastConn,
     /// By the hash of the client's address.
     Source,
+    /// By the hash of `hash-on`.
+    Hash,
 }
 
 impl Balance {
@@ -215,6 +217,7 @@ impl Balance {
             Self::Random => "random",
             Self::LeastConn => "leastconn",
             Self::Source => "source",
+            Self::Hash => "hash",
         }
     }
 }
@@ -224,20 +227,40 @@ impl Balance {
 pub struct HashType {
     /// On a ring, so that a server that comes or goes moves few clients; otherwise by the remainder of a division.
     pub consistent: bool,
+    /// The function that makes the hash, but for `balance = "source"`.
+    pub function: HashFunction,
     /// Whether the hash is spread over all 32 bits first.
     pub avalanche: bool,
 }
 
-impl HashType {
-    /// HAProxy's words.
-    pub fn name(self) -> &'static str {
-        match (self.consistent, self.avalanche) {
-            (false, false) => "map-based",
-            (false, true) => "map-based sdbm avalanche",
-            (true, false) => "consistent sdbm",
-            (true, true) => "consistent",
-        }
-    }
+/// A function of `hash-type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HashFunction {
+    /// That of SDBM.
+    #[default]
+    Sdbm,
+    /// Daniel Bernstein's.
+    Djb2,
+    /// HAProxy's own.
+    Wt6,
+    /// The checksum of Ethernet.
+    Crc32,
+    /// The number itself.
+    None,
+}
+
+/// `hash-key`: what decides about a server's places on a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HashKey {
+    /// Its number.
+    #[default]
+    Id,
+    /// Its number, spread over 32 bits.
+    Id32,
+    /// Its address.
+    Addr,
+    /// Its address and its port.
+    AddrPort,
 }
 
 /// The address of a server.

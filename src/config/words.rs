@@ -118,7 +118,6 @@ const ALGORITHMS: &[&str] = &[
     "uri",
     "url_param",
     "hdr",
-    "hash",
     "rdp-cookie",
     "log-hash",
     "sticky",
@@ -128,5 +127,5 @@ const ALGORITHMS: &[&str] = &[
 pub(super) fn haproxy_value(value: &str) -> Option<String> {
     ALGORITHMS
         .contains(&value)
-        .then(|| "this version of rlb has `roundrobin`, `static-rr`, `leastconn`, `first`, `random` and `source`".to_owned())
+        .then(|| "this version of rlb has `roundrobin`, `static-rr`, `leastconn`, `first`, `random`, `source` and `hash`".to_owned())
 }

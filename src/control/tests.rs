@@ -203,7 +203,6 @@ async fn everybody_knows_it_is_down(fixture: &mut Fixture) {
     let mut picked = Vec::new();
     backend.picker.pick(
         turn,
-        None,
         |_| 0,
         |index| {
             picked.push(index);

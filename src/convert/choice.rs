@@ -237,6 +237,7 @@ fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut V
     ];
     match name {
         "" | "roundrobin" | "static-rr" | "first" | "random" | "leastconn" | "source" => {}
+        "hash" if proxy.settings.keys.contains_key("hash-on") => {}
         _ if !known.contains(&name) => {
             let text = format!("HAProxy has no algorithm `{name}`");
             report.raise(*entry, Outcome::Error, text, false);

@@ -41,6 +41,9 @@ const FLAGS: &[&str] = &[
     "tls-tickets",
 ];
 
+/// The values of `hash-key` that rlb has too.
+const HASH_KEYS: [&str; 4] = ["id", "id32", "addr", "addr-port"];
+
 fn is_flag(word: &str) -> bool {
     FLAGS.contains(&word) || word.starts_with("no-") || word.starts_with("force-")
 }
@@ -253,6 +256,17 @@ fn own(
             index,
             ("id", 1, i64::from(i32::MAX)),
         ),
+        "hash-key" if HASH_KEYS.contains(&value) => {
+            keys.keys.insert("hash-key", quote(value));
+        }
+        "hash-key" => {
+            let text =
+                "it is for servers with `guid`, which rlb does not have; their numbers decide";
+            let at = statement.at(index);
+            context
+                .report
+                .push(at, "server hash-key", Outcome::Changed, text);
+        }
         "addr" => check_address(context, keys, statement, index),
         "on-marked-down" if value == "shutdown-sessions" => {
             keys.keys.insert("on-marked-down", quote(value));

@@ -8,7 +8,7 @@ use super::toml_string::quote;
 use super::units::{Span, Unit};
 use super::{bind, expect_proxy, log, page, server, source};
 use crate::config::haproxy::{Becomes, Place};
-use crate::config::model::HashType;
+use crate::config::model::{HashFunction, HashOn, HashType};
 
 /// Reads one statement into `proxy`.
 pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
@@ -25,6 +25,16 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
             algorithm(context, proxy, statement, entry);
         }
         "hash-type" => hash_type(context, proxy, statement),
+        "hash-balance-factor" => {
+            let factor = statement.word(1).parse().unwrap_or(1);
+            if factor != 0 && !(101..=crate::config::FACTOR_MAX).contains(&factor) {
+                let text = "write 0 or more than 100";
+                return context.report.error(statement.at, keyword, text);
+            }
+            context.kept(statement.at, keyword);
+            let factor = factor.to_string();
+            proxy.settings.keys.insert("hash-balance-factor", factor);
+        }
         "maxconn" | "backlog" | "fullconn" | "retries" | "id" => {
             number(context, proxy, statement);
         }
@@ -229,6 +239,13 @@ fn algorithm(
     let keys = &mut proxy.settings.keys;
     keys.remove("balance");
     keys.remove("random-draws");
+    keys.remove("hash-on");
+    if statement.word(1) == "hash"
+        && let Ok(hash_on) = HashOn::parse(statement.word(2))
+    {
+        keys.insert("balance", quote("hash"));
+        keys.insert("hash-on", quote(&hash_on.to_string()));
+    }
     let (name, argument) = match statement.word(1).split_once('(') {
         Some((name, rest)) => (name, rest.strip_suffix(')')),
         None => (statement.word(1), Some("")),
@@ -251,7 +268,7 @@ fn algorithm(
     }
 }
 
-/// `hash-type METHOD [FUNCTION [avalanche]]`. The function is for `balance hash` alone: `source` has one of its own.
+/// `hash-type METHOD [FUNCTION [avalanche]]`.
 fn hash_type(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
     const METHODS: [&str; 2] = ["map-based", "consistent"];
     const FUNCTIONS: [&str; 6] = ["", "sdbm", "djb2", "wt6", "crc32", "none"];
@@ -264,9 +281,18 @@ fn hash_type(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &State
         return context.report.error(statement.at, "hash-type", text);
     }
     let consistent = method == "consistent";
+    let is_default = function.is_empty();
+    let function = match function {
+        "djb2" => HashFunction::Djb2,
+        "wt6" => HashFunction::Wt6,
+        "crc32" => HashFunction::Crc32,
+        "none" => HashFunction::None,
+        _ => HashFunction::Sdbm,
+    };
     let meant = HashType {
         consistent,
-        avalanche: modifier == "avalanche" || (consistent && function.is_empty()),
+        function,
+        avalanche: modifier == "avalanche" || (consistent && is_default),
     };
     context.kept(statement.at, "hash-type");
     proxy.settings.keys.insert("hash-type", quote(meant.name()));

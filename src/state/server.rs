@@ -1,6 +1,7 @@
 //! A server with its specification, resolved address and status; and how many servers of a backend are usable.
 
 use super::status::{AdminState, Rules, ServerStatus};
+use crate::balance::hash;
 use crate::config::model;
 use crate::live::ServerLive;
 use std::borrow::Cow;
@@ -85,6 +86,19 @@ impl Server {
     /// Whether clients may reach it now and could not reach it, or reached another address, when it was `before`.
     pub(super) fn is_renewed(&self, before: &Self) -> bool {
         self.is_usable() && (!before.is_usable() || before.endpoint != self.endpoint)
+    }
+
+    /// The number from which its places on a ring follow.
+    pub(super) fn hash_key(&self) -> u32 {
+        let address = match &self.endpoint {
+            Some(Endpoint::Ip(ip, model::ServerPort::Fixed(port))) => Some((*ip, u32::from(*port))),
+            // HAProxy's port of such a server is the offset.
+            Some(Endpoint::Ip(ip, model::ServerPort::FromClient(offset))) => {
+                Some((*ip, offset.cast_unsigned()))
+            }
+            Some(Endpoint::Unix(_)) | None => None,
+        };
+        hash::of_server(self.spec.hash_key, self.spec.id, address)
     }
 
     /// The limits of its health counter; HAProxy's defaults if it is not checked.

@@ -447,6 +447,7 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
         .map(|(index, server)| Candidate {
             index,
             id: server.spec.id,
+            key: server.hash_key(),
             weight: server.weight,
             written: server.spec.weight,
             backup: server.spec.backup,
@@ -456,6 +457,8 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
     let choice = Choice {
         balance: spec.balance,
         hash_type: spec.hash_type,
+        hash_on: spec.hash_on,
+        hash_balance_factor: spec.hash_balance_factor,
         draws: spec.random_draws,
         allbackups: spec.allbackups,
     };

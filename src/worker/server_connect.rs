@@ -12,12 +12,13 @@
 use super::connect_policy::{AttemptSlot, ConnectFailure, ConnectPolicy, Limits, Step};
 use super::order::ServerSet;
 use crate::balance::PickInput;
+use crate::balance::hash::Value;
+use crate::config::model::Sample;
 use crate::live::slot::Slot;
 use crate::live::{FailureCause, Traffic, WorkerToken};
 use crate::state::{Backend, BackendId, OperState, Server};
 use crate::sys::limits::Shortage;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -89,8 +90,6 @@ pub(crate) struct ServerConnect<C> {
     /// As it was when the session was routed. The session uses it when a reload has removed it meanwhile.
     backend: Arc<Backend>,
     input: PickInput,
-    /// The client's address; `None` of a unix socket's.
-    client: Option<IpAddr>,
     /// By how much the rotation was moved on for the servers that were passed over.
     passed: usize,
     policy: ConnectPolicy,
@@ -108,8 +107,12 @@ pub(crate) struct ServerConnect<C> {
 }
 
 impl<C> ServerConnect<C> {
-    /// Begins to connect to a server of `backend` at `now`, for the client with this address.
-    pub(crate) fn new(backend: &Arc<Backend>, client: Option<IpAddr>, now: Instant) -> Self {
+    /// Begins to connect a session to a server of `backend` at `now`. `sample` tells what an algorithm hashes of it.
+    pub(crate) fn new(
+        backend: &Arc<Backend>,
+        sample: impl FnOnce(Sample) -> Option<Value>,
+        now: Instant,
+    ) -> Self {
         let limits = Limits {
             retries: backend.spec.retries,
             budget: backend.spec.timeout_connect,
@@ -117,8 +120,7 @@ impl<C> ServerConnect<C> {
         };
         Self {
             backend: Arc::clone(backend),
-            input: PickInput::take(&backend.live.cursor),
-            client,
+            input: PickInput::new(&backend.live, &backend.picker, sample),
             passed: 0,
             policy: ConnectPolicy::new(limits, now),
             generation: backend.generation,
@@ -251,11 +253,11 @@ impl<C> ServerConnect<C> {
                 passed += usize::from(!trusted);
                 trusted
             };
-            let chosen = backend.picker.pick(&self.input, self.client, load, trusted);
+            let chosen = backend.picker.pick(&self.input, load, trusted);
             let chosen = chosen.or_else(|| {
                 passed = 0;
                 let picker = &backend.picker;
-                picker.pick(&self.input, self.client, load, accepts)
+                picker.pick(&self.input, load, accepts)
             });
             chosen
                 .map(|index| (index, Arc::clone(server(index)), passed))

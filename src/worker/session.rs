@@ -11,12 +11,14 @@ use super::proxy_header::{self, SessionEnd};
 use super::relay::{Connecting, Established, Kind};
 use super::server_connect::{Attempt, Next, ServerConnect};
 use super::session_stats::SessionStats;
-use crate::config::model::SendProxy;
+use crate::balance::hash::Value;
+use crate::config::model::{Sample, SendProxy};
 use crate::live::{Cause, Phase, Termination};
 use crate::state::{Backend, FrontendId, Route};
 use crate::sys::socket::close_in_order;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -141,7 +143,10 @@ impl Session {
         let begun = Instant::now();
         self.pending.with(|session| {
             let client = session.stats.peer.map(|peer| peer.ip());
-            session.connect = Some(ServerConnect::new(backend, client, begun));
+            let announced = session.announced.as_ref().and_then(|it| it.addresses);
+            let announced = announced.map(|addresses| addresses.destination);
+            let sample = |sample| sample_of((&self.client, announced), client, sample);
+            session.connect = Some(ServerConnect::new(backend, sample, begun));
         });
         let mut client = None;
         let mut left = None;
@@ -286,6 +291,24 @@ impl Session {
             }
         }
     }
+}
+
+/// What an algorithm hashes of a session of `peer`, whose connection is `client`. `announced`: the destination in its PROXY
+/// header. `None`: it has no addresses.
+fn sample_of(
+    (client, announced): (&OwnedFd, Option<SocketAddr>),
+    peer: Option<IpAddr>,
+    sample: Sample,
+) -> Option<Value> {
+    if sample == Sample::Source {
+        return peer.map(Value::Address);
+    }
+    let own = || SocketAddr::try_from(rustix::net::getsockname(client).ok()?).ok();
+    let local = announced.or_else(own)?;
+    Some(match sample {
+        Sample::DestinationPort => Value::Number(local.port().into()),
+        Sample::Source | Sample::Destination => Value::Address(local.ip()),
+    })
 }
 
 /// What [`Session::wait`] waits for.

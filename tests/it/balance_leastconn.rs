@@ -195,17 +195,7 @@ impl Backend {
 
 /// Whether servers with the same key take turns: since 3.2 HAProxy chooses one of them at random.
 fn takes_turns(haproxy: &Path) -> bool {
-    let output = Command::new(haproxy).arg("-v").output().expect("it runs");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let number = text
-        .split_whitespace()
-        .nth(2)
-        .expect("a version")
-        .to_owned();
-    let mut parts = number
-        .split(['.', '-'])
-        .map_while(|part| part.parse::<u32>().ok());
-    (parts.next(), parts.next()) < (Some(3), Some(2))
+    needs::version(haproxy) < (3, 2)
 }
 
 #[test]

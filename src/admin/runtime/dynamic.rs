@@ -7,7 +7,7 @@ use super::names::{self, NO_BACKEND, NO_SERVER};
 use super::reply::Reply;
 use super::{CommandContext, duration, set};
 use crate::config::haproxy::{self, Place};
-use crate::config::model::{Check, Server, ServerAddress, Source, SourceAddress, UseSrc};
+use crate::config::model::{Check, HashKey, Server, ServerAddress, Source, SourceAddress, UseSrc};
 use crate::config::{address, units};
 use crate::state::dynamic::CHOSEN;
 use crate::state::{Backend, BackendId, RuntimeChange, Snapshot};
@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The words that have a value.
-const VALUES: [&str; 9] = [
+const VALUES: [&str; 10] = [
     "weight",
+    "hash-key",
     "id",
     "rise",
     "fall",
@@ -184,6 +185,11 @@ impl Draft {
     fn set(&mut self, backend: &Backend, word: &str, value: &str) -> Result<(), String> {
         match word {
             "weight" => self.server.weight = number(word, value, (0, 256))?,
+            "hash-key" => {
+                let key = HashKey::of_name(value);
+                let problem = "'hash-key' has to be 'id', 'id32', 'addr', or 'addr-port'.";
+                self.server.hash_key = key.ok_or_else(|| problem.to_owned())?;
+            }
             "id" => self.server.id = own_id(backend, value)?,
             "rise" => self.check.rise = number(word, value, (1, 65_535))?,
             "fall" => self.check.fall = number(word, value, (1, 65_535))?,

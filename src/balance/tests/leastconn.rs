@@ -52,7 +52,7 @@ impl Backend {
 
     fn pick(&self, accept: impl FnMut(u32) -> bool) -> Option<u32> {
         let load = |index: u32| self.lives[index as usize].load();
-        self.picker.pick(&at(0), None, load, accept)
+        self.picker.pick(&at(0), load, accept)
     }
 
     fn come(&mut self) -> u32 {

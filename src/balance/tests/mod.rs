@@ -1,20 +1,26 @@
 //! Properties of the rotation: fairness, smoothness, stability.
 
 mod clients;
+mod hash_on;
 mod leastconn;
 mod source;
 mod steps;
 
+use super::map::Map;
 use super::rotation::{Rotation, SLOTS_MAX};
 use super::*;
+use crate::config::model::{HashFunction, HashKey};
 use proptest::prelude::*;
 
 const ROUND_ROBIN: Choice = Choice {
     balance: Balance::RoundRobin,
     hash_type: HashType {
         consistent: false,
+        function: HashFunction::Sdbm,
         avalanche: false,
     },
+    hash_on: HashOn::SOURCE,
+    hash_balance_factor: 0,
     draws: 2,
     allbackups: false,
 };
@@ -40,6 +46,7 @@ fn candidates(weights: &[u32]) -> Vec<Candidate> {
         .map(|(index, &weight)| Candidate {
             index,
             id: index + 1,
+            key: hash::of_server(HashKey::Id, index + 1, None),
             weight,
             written: weight,
             backup: false,
@@ -51,6 +58,8 @@ fn candidates(weights: &[u32]) -> Vec<Candidate> {
 fn at(position: usize) -> PickInput {
     PickInput {
         cursor: RotationCursor(position),
+        hash: None,
+        sessions: 0,
     }
 }
 
@@ -58,7 +67,7 @@ fn picks(picker: &Picker, cursor: &AtomicUsize, count: usize) -> Vec<u32> {
     (0..count)
         .map(|_| {
             picker
-                .pick(&PickInput::take(cursor), None, idle, |_| true)
+                .pick(&PickInput::take(cursor), idle, |_| true)
                 .expect("there is a server")
         })
         .collect()
@@ -115,7 +124,7 @@ fn backups_serve_only_when_no_active_server_can() {
     assert!(picker(&all, choice(true)).is_empty());
     assert!(
         picker(&all, choice(true))
-            .pick(&at(5), None, idle, |_| true)
+            .pick(&at(5), idle, |_| true)
             .is_none()
     );
 }
@@ -124,10 +133,10 @@ fn backups_serve_only_when_no_active_server_can() {
 fn a_refused_server_is_skipped_without_moving_the_rotation() {
     let picker = picker(&candidates(&[1, 1, 1]), ROUND_ROBIN);
     let turn = &at(1);
-    assert_eq!(picker.pick(turn, None, idle, |_| true), Some(1));
-    assert_eq!(picker.pick(turn, None, idle, |index| index != 1), Some(2));
-    assert_eq!(picker.pick(turn, None, idle, |index| index == 0), Some(0));
-    assert_eq!(picker.pick(turn, None, idle, |_| false), None);
+    assert_eq!(picker.pick(turn, idle, |_| true), Some(1));
+    assert_eq!(picker.pick(turn, idle, |index| index != 1), Some(2));
+    assert_eq!(picker.pick(turn, idle, |index| index == 0), Some(0));
+    assert_eq!(picker.pick(turn, idle, |_| false), None);
 }
 
 #[test]
@@ -155,7 +164,7 @@ fn the_first_by_number_is_chosen_until_it_is_gone() {
     all[1].usable = false;
     assert_eq!(picks(&picker(&all, first), &cursor, 2), [2, 2]);
     let left = picker(&all, first);
-    assert_eq!(left.pick(&at(0), None, idle, |it| it != 2), Some(0));
+    assert_eq!(left.pick(&at(0), idle, |it| it != 2), Some(0));
 }
 
 fn random(draws: u32) -> Choice {
@@ -185,15 +194,15 @@ fn one_draw_follows_the_weights() {
 fn of_those_that_are_drawn_the_least_busy_for_its_weight_is_taken() {
     let all = picker(&candidates(&[1, 2, 2]), random(100));
     let busy = |index: u32| [5, 8, 9][index as usize];
-    let chosen = (0..200).filter(|_| all.pick(&at(0), None, busy, |_| true) == Some(1));
+    let chosen = (0..200).filter(|_| all.pick(&at(0), busy, |_| true) == Some(1));
     assert_eq!(
         chosen.count(),
         200,
         "8 for 2 is less than 5 for 1 and 9 for 2"
     );
-    let other = all.pick(&at(0), None, busy, |index| index != 1);
+    let other = all.pick(&at(0), busy, |index| index != 1);
     assert_eq!(other, Some(2), "9 for 2 is less than 5 for 1");
-    assert_eq!(all.pick(&at(0), None, busy, |_| false), None);
+    assert_eq!(all.pick(&at(0), busy, |_| false), None);
 }
 
 #[test]
@@ -202,7 +211,7 @@ fn two_draws_keep_the_busiest_near_the_others() {
         let all = picker(&candidates(&[1; 50]), random(draws));
         let mut loads = [0_u32; 50];
         for _ in 0..5_000 {
-            let chosen = all.pick(&at(0), None, |it| loads[it as usize], |_| true);
+            let chosen = all.pick(&at(0), |it| loads[it as usize], |_| true);
             loads[chosen.expect("a server") as usize] += 1;
         }
         loads.into_iter().max()

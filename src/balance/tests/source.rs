@@ -3,29 +3,26 @@
 use super::clients::client;
 use super::*;
 use proptest::prelude::*;
+use std::net::IpAddr;
 
 /// The choices of HAProxy that `tests/it/balance_source.rs` has recorded: a line for each backend. Its words are the hash
 /// type (with `_` for blanks), the servers as `ID*WEIGHT`, with `b` for a backup and then `!` for one that is down, and
 /// the positions of the servers that the [`client`]s got, a digit each.
 const RECORDED: &str = include_str!("source.txt");
 
+const fn hash_type(consistent: bool, avalanche: bool) -> HashType {
+    HashType {
+        consistent,
+        function: HashFunction::Sdbm,
+        avalanche,
+    }
+}
+
 const HASH_TYPES: [HashType; 4] = [
-    HashType {
-        consistent: false,
-        avalanche: false,
-    },
-    HashType {
-        consistent: false,
-        avalanche: true,
-    },
-    HashType {
-        consistent: true,
-        avalanche: false,
-    },
-    HashType {
-        consistent: true,
-        avalanche: true,
-    },
+    hash_type(false, false),
+    hash_type(false, true),
+    hash_type(true, false),
+    hash_type(true, true),
 ];
 
 fn source(hash_type: HashType) -> Choice {
@@ -36,7 +33,7 @@ fn source(hash_type: HashType) -> Choice {
     }
 }
 
-fn server(index: u32, text: &str) -> Candidate {
+pub(super) fn server(index: u32, text: &str) -> Candidate {
     let usable = !text.ends_with('!');
     let text = text.trim_end_matches('!');
     let backup = text.ends_with('b');
@@ -45,9 +42,11 @@ fn server(index: u32, text: &str) -> Candidate {
         .split_once('*')
         .expect("ID*WEIGHT");
     let weight = weight.parse().expect("a weight");
+    let id = id.parse().expect("an id");
     Candidate {
         index,
-        id: id.parse().expect("an id"),
+        id,
+        key: hash::of_server(HashKey::Id, id, None),
         weight,
         written: weight,
         backup,
@@ -71,7 +70,7 @@ fn every_client_goes_to_the_server_of_haproxys() {
         let picker = picker(&servers, source(hash_type.expect("a hash type")));
         let found: String = (0..)
             .zip(chosen.chars())
-            .filter_map(|(number, _)| picker.pick(&at(0), Some(client(number)), idle, |_| true))
+            .filter_map(|(number, _)| picker.pick(&from(&picker, client(number)), idle, |_| true))
             .filter_map(|index| char::from_digit(index, 10))
             .collect();
         assert_eq!(found, chosen, "{name} {servers:?}");
@@ -101,6 +100,12 @@ fn servers_that_are_down_keep_the_length_of_the_map() {
     assert_eq!(map.slots(), [0, 1, 1, 0, 1, 1], "six slots, not three");
 }
 
+/// The input of a session from this address.
+pub(super) fn from(picker: &Picker, client: IpAddr) -> PickInput {
+    let live = BackendLive::new("b".into(), 1);
+    PickInput::new(&live, picker, |_| Some(Value::Address(client)))
+}
+
 proptest! {
     #[test]
     fn every_server_has_its_share_of_the_map(weights in prop::collection::vec(1u32..=64, 1..12)) {
@@ -120,13 +125,13 @@ proptest! {
     ) {
         let mut all = candidates(&weights);
         let gone = gone % all.len();
-        let hash_type = HashType { consistent: true, avalanche: true };
+        let hash_type = hash_type(true, true);
         let before = picker(&all, source(hash_type));
         all[gone].usable = false;
         let after = picker(&all, source(hash_type));
         for number in 0..500 {
-            let client = Some(client(number));
-            let (old, new) = (before.pick(&at(0), client, idle, |_| true), after.pick(&at(0), client, idle, |_| true));
+            let of = |it: &Picker| it.pick(&from(it, client(number)), idle, |_| true);
+            let (old, new) = (of(&before), of(&after));
             let stays = old.is_some_and(|old| old as usize != gone);
             prop_assert!(!stays || old == new, "{} {:?} {:?}", number, old, new);
             prop_assert!(new.is_some_and(|new| new as usize != gone));

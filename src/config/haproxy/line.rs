@@ -338,7 +338,6 @@ pub(super) const WORDS: &[Words] = &[
             "no-check",
             "guid",
             "shard",
-            "hash-key",
             "pool-*",
             "max-reuse",
             "idle-ping",

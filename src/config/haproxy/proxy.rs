@@ -273,8 +273,8 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Proxy,
         Weaker,
-        "a hash leads to its server however busy it is",
-        &["hash-balance-factor", "hash-preserve-affinity"],
+        "a client whose server is full waits for no other one",
+        &["hash-preserve-affinity"],
     ),
     words(
         Proxy,

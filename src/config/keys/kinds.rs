@@ -11,6 +11,7 @@
 
 use crate::config::address;
 use crate::config::diagnostic::Diagnostic;
+use crate::config::hash_on::HashOn;
 use crate::config::key::Key;
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::{Maybe, PageAdminWord, Timespan, WordList};
@@ -286,6 +287,32 @@ kind! {
     show show::text, text |it| format!("{it:?}"), make Arc::from,
     read |validator, scope, _, field| {
         parsed(validator, scope, field, ("value", "expected a device as \"eth0\""), device)
+    }
+}
+
+kind! {
+    /// One of HAProxy's expressions.
+    Expression: String => HashOn, "expression", default HashOn,
+    show |it| it.to_string(), text |it| format!("\"{it}\""), make |it| it,
+    read |validator, scope, _, field| {
+        parsed(validator, scope, field, ("value", "expected an expression"), HashOn::parse)
+    }
+}
+
+kind! {
+    /// 0, or a number of percent above 100, within the bounds of its key.
+    Factor: i64 => u32, "number", default u32,
+    show show::number, text |it| it.to_string(), make |it| it,
+    read |validator, scope, key, field| {
+        let written = validator.number(scope, key, field)?;
+        if (1..=100).contains(&written.value) {
+            let message = format!("{} {} leaves too little room", key.name, written.value);
+            let problem = Diagnostic::error("out-of-range", message).at(written.place);
+            let problem = problem.label("expected 0, or more than 100");
+            validator.report.push(problem.hint("150 is usual; 0 is no limit"));
+            return None;
+        }
+        Some(written)
     }
 }
 

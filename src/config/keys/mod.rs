@@ -27,7 +27,7 @@ pub use process::{
     RuntimeSocketTable, StatsPageKeys, StatsTable, THREADS_MAX,
 };
 pub use proxy::{
-    BackendKeys, BackendTable, ClientTimeouts, DRAWS_MAX, DefaultsTable, FrontendKeys,
+    BackendKeys, BackendTable, ClientTimeouts, DRAWS_MAX, DefaultsTable, FACTOR_MAX, FrontendKeys,
     FrontendTable, KeepaliveSetting, KeepaliveTable, ListenTable, ListenerKeys, MAXCONN_MAX,
     ProxyKeys, RETRIES_MAX, ServerTimeouts, ServersKeys, TimeoutTable,
 };

@@ -5,9 +5,12 @@
 
 use super::bind::{BACKLOG_BOUNDS, Bind, Binds};
 use super::declare::prelude::*;
-use super::kinds::{IdleSpan, Number, Optional, Port, Raw, Seconds, Span, Switch, Word};
+use super::kinds::{
+    Expression, Factor, IdleSpan, Number, Optional, Port, Raw, Seconds, Span, Switch, Word,
+};
 use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
 use super::source::SourceKind;
+use crate::config::hash_on::HashOn;
 use crate::config::key::Effect::NextConnection;
 use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{BalanceWord, Expected, HashTypeWord, Located, Maybe, Short};
@@ -26,6 +29,8 @@ pub(super) const RATE_BOUNDS: (i64, i64) = MAXCONN_BOUNDS;
 pub const RETRIES_MAX: i64 = 100;
 /// Most servers that `random` draws.
 pub const DRAWS_MAX: i64 = 100;
+/// Highest `hash-balance-factor`.
+pub const FACTOR_MAX: i64 = 100_000;
 /// Default of idle timeouts.
 pub(in crate::config) const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Default of `timeout client-hs`; `timeout client` when that is shorter.
@@ -181,6 +186,13 @@ keys! {
         /// How the server of a hash is found.
         hash_type: Word<HashTypeWord> = HashType::default(),
             haproxy: &["hash-type"], reload: NextConnection;
+        /// What `hash` hashes: `"src"`, `"src,ipmask(24)"`, `"src,ipmask(24,64)"`, the same with `dst`, or `"dst_port"`.
+        hash_on: Expression = HashOn::SOURCE, example: Some("\"src,ipmask(24)\""),
+            reload: NextConnection;
+        /// Sessions of a server, in percent of its share, above which a hash on a ring leads to the next server; 0: no
+        /// limit.
+        hash_balance_factor: Factor = 0,
+            bounds: Some((0, FACTOR_MAX)), haproxy: &["hash-balance-factor"], reload: NextConnection;
         /// Connection attempts after the first, each at another server while there is one.
         retries: Number = 3,
             bounds: Some((0, RETRIES_MAX)), haproxy: &["retries"], reload: NextConnection;

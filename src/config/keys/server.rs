@@ -7,11 +7,11 @@ use super::source::SourceKind;
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{
-    CheckType, CheckWord, Expected, MarkedDown, MarkedUp, Maybe, ProxyV2Options, SendProxyWord,
-    Short,
+    CheckType, CheckWord, Expected, HashKeyWord, MarkedDown, MarkedUp, Maybe, ProxyV2Options,
+    SendProxyWord, Short,
 };
 use crate::config::show::{self, secs};
-use crate::config::values::{SendProxy, ServerAddress, ServerPort};
+use crate::config::values::{HashKey, SendProxy, ServerAddress, ServerPort};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -43,6 +43,9 @@ keys! {
         /// Share of the connections, 0 to 256; 0 takes no new ones.
         weight: Number = 1,
             bounds: Some((0, WEIGHT_MAX)), haproxy: &["weight"], reload: NextConnection;
+        /// What decides about its places on a ring: `"id"`, `"id32"`, `"addr"` or `"addr-port"`.
+        hash_key: Word<HashKeyWord> = HashKey::Id,
+            haproxy: &["hash-key"], reload: NextConnection;
         /// Use only when no other server is usable.
         backup: Switch = false, haproxy: &["backup"], reload: NextConnection;
         /// Start in maintenance.

@@ -340,6 +340,7 @@ fn declared_bounds_hold() {
 #[expect(clippy::match_same_arms, reason = "one arm, one reason")]
 fn sample(schema: &str, key: &Key) -> Option<String> {
     let text = match (key.kind, key.name) {
+        ("number", "hash-balance-factor") => "150",
         ("number", _) => {
             let (least, most) = key.bounds.expect("a number has bounds");
             return Some(7.clamp(least, most).to_string());
@@ -368,6 +369,8 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "usesrc") => "\"clientip\"",
         ("word", "balance") => "\"source\"",
         ("word", "hash-type") => "\"consistent\"",
+        ("word", "hash-key") => "\"addr\"",
+        ("expression", _) => "\"dst_port\"",
         ("word", "accept-proxy") => "\"required\"",
         ("word", "send-proxy") => "\"v2\"",
         ("word", "proxy-v2-options") => "\"crc32c\"",

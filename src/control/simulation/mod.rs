@@ -339,7 +339,6 @@ impl Simulation {
         let turn = &PickInput::take(&Arc::default());
         backend.picker.pick(
             turn,
-            None,
             |_| 0,
             |index| {
                 now_in[index as usize] = true;

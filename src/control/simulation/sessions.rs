@@ -128,7 +128,7 @@ impl Simulation {
     pub(super) fn arrive(&mut self) {
         let backend = self.backend();
         self.sessions.push(Some(Session {
-            connect: ServerConnect::new(&backend, None, self.now),
+            connect: ServerConnect::new(&backend, |_| None, self.now),
             begun: self.now,
             tried: Vec::new(),
             short: Vec::new(),

@@ -54,6 +54,8 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
         "balance",
         "random-draws",
         "hash-type",
+        "hash-on",
+        "hash-balance-factor",
         "retries",
         "allbackups",
         "fullconn",
@@ -70,8 +72,8 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
     let hashes = settings
         .keys
         .get("balance")
-        .is_some_and(|it| it.contains("source"));
-    own.retain(|(key, _)| hashes || *key != "hash-type");
+        .is_some_and(|it| it.contains("source") || it.contains("hash"));
+    own.retain(|(key, _)| hashes || !key.starts_with("hash-"));
     let client = keepalive(&settings.client_keepalive).filter(|_| front);
     let server = keepalive(&settings.server_keepalive).filter(|_| back);
     // One key for both sides: the one that says more.
@@ -101,10 +103,12 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
 }
 
 /// Keys of a proxy that `[defaults]` does not have.
-const OWN: [&str; 6] = [
+const OWN: [&str; 8] = [
     "balance",
     "random-draws",
     "hash-type",
+    "hash-on",
+    "hash-balance-factor",
     "backlog",
     "allbackups",
     "fullconn",
@@ -153,6 +157,7 @@ pub(super) fn shared(servers: &[Server]) -> BTreeMap<&'static str, String> {
     shared.retain(|key, value| {
         let common = [
             "weight",
+            "hash-key",
             "on-marked-down",
             "on-marked-up",
             "send-proxy",

@@ -240,7 +240,8 @@ impl Touched {
             self.renewed.extend(u32::try_from(index));
         }
         self.servers_changed |= renewed || was != is || place.status.oper != server.status.oper;
-        self.turns_changed |= was != is || (is && place.weight != server.weight);
+        self.turns_changed |= was != is
+            || (is && (place.weight != server.weight || place.hash_key() != server.hash_key()));
         if was {
             *self.usable.of_kind(place.spec.backup) -= 1;
         }

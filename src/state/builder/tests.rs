@@ -63,7 +63,6 @@ fn a_batch_touches_only_what_it_changes() {
     let mut picked = Vec::new();
     new.picker.pick(
         &crate::balance::PickInput::take(&new.live.cursor),
-        None,
         |_| 0,
         |index| {
             picked.push(index);

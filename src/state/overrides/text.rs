@@ -7,7 +7,7 @@
 
 use super::source_text;
 use crate::config::address;
-use crate::config::model::{Check, CheckKind, SendProxy, Server, ServerAddress};
+use crate::config::model::{Check, CheckKind, HashKey, SendProxy, Server, ServerAddress};
 use crate::state::server::by_name;
 use crate::state::{Backend, FrontendState, RateLimits, Snapshot};
 use std::fmt::Write;
@@ -179,6 +179,7 @@ fn words(server: &Server) -> String {
         address: _,
         id,
         weight,
+        hash_key,
         backup,
         disabled,
         shutdown_sessions_on_down,
@@ -188,10 +189,10 @@ fn words(server: &Server) -> String {
         check,
         source,
     } = server;
-    let send_proxy = send_proxy.name();
+    let (send_proxy, hash_key) = (send_proxy.name(), hash_key.name());
     let source = source.as_ref().map_or_else(String::new, source_text::write);
     format!(
-        "id={id} weight={weight} backup={backup} disabled={disabled} \
+        "id={id} weight={weight} hash-key={hash_key} backup={backup} disabled={disabled} \
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
          shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
          send-proxy={send_proxy} proxy-v2-crc32c={proxy_v2_crc32c}{source} {}",
@@ -357,6 +358,7 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
             "shutdown-backup-sessions-on-up" => {
                 server.shutdown_backup_sessions_on_up = value.parse().ok()?;
             }
+            "hash-key" => server.hash_key = HashKey::of_name(value)?,
             "send-proxy" => server.send_proxy = SendProxy::of_name(value)?,
             "proxy-v2-crc32c" => server.proxy_v2_crc32c = value.parse().ok()?,
             _ => {}
@@ -427,6 +429,7 @@ mod tests {
         let server = Server {
             id: 7,
             weight: 9,
+            hash_key: HashKey::AddrPort,
             backup: true,
             disabled: true,
             shutdown_sessions_on_down: true,

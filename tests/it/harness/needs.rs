@@ -3,7 +3,8 @@
 //! A test whose program is not installed prints that and passes. `tests/run` installs the programs and sets
 //! [`MUST_RUN`]: then a test that cannot run fails.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Set by `tests/run`: a missing program fails the test.
 const MUST_RUN: &str = "RLB_TESTS_MUST_RUN";
@@ -30,6 +31,16 @@ pub(crate) fn program(program: &str) -> Option<PathBuf> {
 pub(crate) fn haproxy() -> Option<PathBuf> {
     let named = std::env::var_os("HAPROXY_BIN").map(PathBuf::from);
     named.or_else(|| program("haproxy"))
+}
+
+/// The first two numbers of the version of a HAProxy.
+pub(crate) fn version(haproxy: &Path) -> (u32, u32) {
+    let output = Command::new(haproxy).arg("-v").output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let number = text.split_whitespace().nth(2).expect("a version");
+    let mut parts = number.split(['.', '-']).map(str::parse);
+    let mut part = || parts.next().and_then(Result::ok).expect("a number");
+    (part(), part())
 }
 
 /// The static program that `tests/run` has linked: `RLB_STATIC`, of `packaging/build-static`.
@@ -61,7 +72,6 @@ fn missing(what: &str) {
 
 #[test]
 fn what_is_missing_fails_where_tests_must_run() {
-    use std::process::Command;
     let program = std::env::current_exe().expect("this program");
     let run = |must: bool| {
         let mut command = Command::new(&program);

@@ -1,0 +1,105 @@
+//! `balance = "source"` and `"hash"`: from what is known of a session to its server.
+
+use super::bound::Bound;
+use super::hash::{self, Value};
+use super::map::Map;
+use super::ring::Ring;
+use super::{Candidate, Choice, PickInput, from};
+use crate::config::model::{Balance, HashOn, HashType, Sample};
+
+/// How servers are found by hashes.
+#[derive(Debug, Clone)]
+pub struct Hashing {
+    /// What is hashed; `None`: the client's address, by the hash of `source`.
+    hash_on: Option<HashOn>,
+    hash_type: HashType,
+    lookup: Lookup,
+    bound: Option<Bound>,
+}
+
+/// Where hashes lead.
+#[derive(Debug, Clone)]
+enum Lookup {
+    /// `hash-type = "map-based"`.
+    Map(Map),
+    /// `hash-type = "consistent"`.
+    Ring(Ring),
+}
+
+impl Hashing {
+    /// The servers that are `chosen` of `all`.
+    pub(super) fn new(chosen: &[Candidate], all: &[Candidate], choice: Choice) -> Self {
+        let consistent = choice.hash_type.consistent;
+        Self {
+            hash_on: (choice.balance == Balance::Hash).then_some(choice.hash_on),
+            hash_type: choice.hash_type,
+            lookup: if consistent {
+                Lookup::Ring(Ring::new(chosen))
+            } else {
+                Lookup::Map(Map::new(chosen, all))
+            },
+            bound: Bound::new(chosen, choice.hash_balance_factor).filter(|_| consistent),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.lookup {
+            Lookup::Map(map) => map.slots().is_empty(),
+            Lookup::Ring(ring) => ring.is_empty(),
+        }
+    }
+
+    /// Whether the number of the backend's sessions matters.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.bound.is_some()
+    }
+
+    /// The hash of a session of which `sample` tells something; `None`: it takes turns.
+    pub(super) fn hash(&self, sample: impl FnOnce(Sample) -> Option<Value>) -> Option<u32> {
+        let hash = match self.hash_on {
+            None => match sample(Sample::Source)? {
+                Value::Address(address) => hash::of_address(address),
+                Value::Number(_) => return None,
+            },
+            Some(hash_on) => {
+                let value = match sample(hash_on.sample)? {
+                    Value::Address(address) => Value::Address(hash_on.masked(address)?),
+                    number @ Value::Number(_) => number,
+                };
+                hash::of_value(self.hash_type.function, value)
+            }
+        };
+        Some(if self.hash_type.avalanche {
+            hash::avalanche(hash)
+        } else {
+            hash
+        })
+    }
+
+    /// The first server that `accept` accepts, from the place of the hash on. One without room is passed over if
+    /// another one has room.
+    pub(super) fn pick(
+        &self,
+        input: PickInput,
+        load: impl Fn(u32) -> u32,
+        mut accept: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        let turn = input.cursor.0;
+        match &self.lookup {
+            Lookup::Map(map) => {
+                let start = input.hash.map_or(turn, |hash| hash as usize);
+                from(map.slots(), start, accept)
+            }
+            Lookup::Ring(ring) => {
+                let start = input.hash.map_or(turn, |hash| ring.nearest(hash));
+                let Some(bound) = &self.bound else {
+                    return ring.from(start).find(|&index| accept(index));
+                };
+                let has_room = |index| bound.has_room(index, load(index), input.sessions);
+                let mut with_room = ring.from(start).filter(|&index| has_room(index));
+                let found = with_room.find(|&index| accept(index));
+                found.or_else(|| ring.from(start).find(|&index| accept(index)))
+            }
+        }
+    }
+}
