@@ -128,7 +128,6 @@ fn sent_by(program: &Path, netns: &Netns, folder: &Path) -> Vec<Vec<u8>> {
         let mut sent = Vec::new();
         for (at, (_, bind, more)) in (0..).zip(WORDS) {
             let to: SocketAddr = bind.parse().expect("an address");
-            let from = SocketAddr::new(to.ip(), 7300 + at);
             let headers: &[&[u8]] = if more.is_empty() {
                 &[b""]
             } else {
@@ -138,7 +137,9 @@ fn sent_by(program: &Path, netns: &Netns, folder: &Path) -> Vec<Vec<u8>> {
                     b"PROXY UNKNOWN\r\n",
                 ]
             };
-            for header in headers {
+            for (number, header) in (0..).zip(headers) {
+                // A port of its own for each: the proxy may not have seen the end of the one before.
+                let from = SocketAddr::new(to.ip(), 7300 + 10 * at + number);
                 greeted(from, to, header);
                 sent.push(next(&heard_there));
             }
