@@ -29,7 +29,7 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
         IntervalKind::Normal,
         Some(Target::Tcp(listener.local_addr()?)),
     );
-    let live = Arc::new(ServerLive::new(2));
+    let live = Arc::new(ServerLive::new(&Arc::default(), 2));
     let known = CheckReport {
         status: CheckStatus::L4Ok,
         duration: Some(HOUR),

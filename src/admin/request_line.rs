@@ -156,6 +156,7 @@ impl Line {
         let server = self.service.name();
         shared.log.send_with(|| {
             LogEntry::Session(Box::new(SessionRecord {
+                queue_positions: (0, 0),
                 client: self.client,
                 accepted: self.accepted,
                 frontend: Arc::clone(&live.name),

@@ -55,10 +55,7 @@ pub struct Choice {
     pub allbackups: bool,
 }
 
-/// The servers that may be chosen now, and the algorithm that chooses.
-///
-/// Active servers if any is usable; else the first usable backup, or all of them with `allbackups`
-/// (HAProxy's rule).
+/// The servers that may be chosen now ([`in_use`]), and the algorithm that chooses.
 #[derive(Debug, Clone)]
 // A tag of its own: round robin is told by one comparison.
 #[repr(u8)]
@@ -133,17 +130,7 @@ impl Picker {
         choice: Choice,
         order: impl FnOnce(&[Candidate]) -> Arc<LoadOrder>,
     ) -> Self {
-        let usable = |backup: bool| {
-            candidates
-                .iter()
-                .filter(move |c| c.usable && c.weight > 0 && c.backup == backup)
-                .copied()
-        };
-        let mut chosen: Vec<Candidate> = usable(false).collect();
-        if chosen.is_empty() {
-            let most = if choice.allbackups { usize::MAX } else { 1 };
-            chosen = usable(true).take(most).collect();
-        }
+        let mut chosen = in_use(candidates, choice.allbackups);
         match choice.balance {
             Balance::RoundRobin => Self::RoundRobin(Rotation::new(&chosen)),
             Balance::StaticRr => Self::StaticRr(Map::new(&chosen, candidates)),
@@ -176,6 +163,12 @@ impl Picker {
     /// Whether it chooses by an order of loads, and the server with this index is in it.
     pub fn orders(&self, index: u32) -> bool {
         matches!(self, Self::LeastConn { servers, .. } if servers.binary_search(&index).is_ok())
+    }
+
+    /// Whether this session has a server of its own, for which it waits when that is full. With the other algorithms it
+    /// waits for the first free slot.
+    pub fn is_by_hash(&self, input: &PickInput) -> bool {
+        matches!(self, Self::Hash(_)) && input.hash.is_some()
     }
 
     /// The first server that `accept` accepts, in the order of the algorithm. `load` tells the load of a server.
@@ -216,6 +209,23 @@ impl Picker {
             Self::Hash(hashing) => hashing.pick(input, load, accept),
         }
     }
+}
+
+/// The candidates that may be chosen now: the usable active ones; when there is none the first usable backup, or all of
+/// them with `allbackups` (HAProxy's rule).
+pub fn in_use(candidates: &[Candidate], allbackups: bool) -> Vec<Candidate> {
+    let usable = |backup: bool| {
+        candidates
+            .iter()
+            .filter(move |c| c.usable && c.weight > 0 && c.backup == backup)
+            .copied()
+    };
+    let active: Vec<Candidate> = usable(false).collect();
+    if !active.is_empty() {
+        return active;
+    }
+    let most = if allbackups { usize::MAX } else { 1 };
+    usable(true).take(most).collect()
 }
 
 /// The first one that `accept` accepts of the slots from `start` on, once round.

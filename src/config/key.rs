@@ -32,6 +32,9 @@ pub(super) const REQUIRED: &str = "required";
 
 /// Ids of proxies, listeners and servers: HAProxy's are signed 32-bit numbers.
 pub(super) const ID_BOUNDS: (i64, i64) = (1, i32::MAX as i64);
+/// Highest `maxconn`.
+pub const MAXCONN_MAX: i64 = 100_000_000;
+
 /// Ports of TCP.
 pub(super) const PORT_BOUNDS: (i64, i64) = (1, u16::MAX as i64);
 

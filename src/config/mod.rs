@@ -36,10 +36,10 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use include::{ENTRIES_MAX, FILES_MAX};
 pub use input_files::InputFiles;
 pub use interpolate::{REFERENCE_BYTES_MAX, REFERENCE_VALUES_MAX, SECRET_FILE_BYTES_MAX};
-pub use key::{Difference, Effect, Key};
+pub use key::{Difference, Effect, Key, MAXCONN_MAX};
 pub use keys::{
-    API_MAXCONN_MAX, BACKLOG_MAX, DRAWS_MAX, FACTOR_MAX, MAXCONN_MAX, RETRIES_MAX, RISE_FALL_MAX,
-    THREADS_MAX, WEIGHT_MAX,
+    API_MAXCONN_MAX, BACKLOG_MAX, DRAWS_MAX, FACTOR_MAX, RETRIES_MAX, RISE_FALL_MAX, THREADS_MAX,
+    WEIGHT_MAX,
 };
 #[cfg(test)]
 pub(crate) use read::processor_time;

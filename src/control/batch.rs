@@ -167,6 +167,19 @@ impl<'a> Batch<'a> {
         true
     }
 
+    /// An operator sets how many sessions a server may have; 0: no limit. `false`: it is not there (any more).
+    fn set_maxconn(&mut self, uid: u64, maxconn: u32) -> bool {
+        let Some((at, before)) = self.find(uid) else {
+            return false;
+        };
+        if before.spec.maxconn != maxconn {
+            let mut server = Server::clone(&before);
+            server.set_maxconn(maxconn);
+            self.change(at, &before.status, server, None);
+        }
+        true
+    }
+
     /// An operator changes something else. `false`: it is not there (any more).
     pub(super) fn change_runtime(&mut self, change: &RuntimeChange) -> bool {
         match *change {
@@ -196,6 +209,7 @@ impl<'a> Batch<'a> {
             RuntimeChange::Address(uid, ref address, ref endpoint) => {
                 self.set_address(uid, (address, endpoint))
             }
+            RuntimeChange::ServerMaxconn(uid, maxconn) => self.set_maxconn(uid, maxconn),
             RuntimeChange::Check(uid, ref check) => self.set_check(uid, check.clone()),
             RuntimeChange::DropOverrides => {
                 self.drop_overrides();

@@ -58,7 +58,7 @@ impl Control {
             },
         );
         let next = Arc::new(next);
-        self.parts.snapshot.store(Arc::clone(&next));
+        self.publish(&next);
         server_events::log_dropped(overrides::ended(&base, &next));
         // Limits may have been raised.
         next.global.freed.notify_waiters();

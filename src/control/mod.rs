@@ -158,6 +158,7 @@ impl Control {
     /// Control over the snapshot that is published now. Starts nothing yet.
     pub fn new(parts: Parts) -> Self {
         let stop_tasks = CancellationToken::new();
+        parts.snapshot.load().begin_queues();
         let servers = ServerIndex::of(&parts.snapshot.load(), &stop_tasks);
         let check_context = CheckContext::new(CheckParts {
             control: parts.handle.clone(),
@@ -180,6 +181,13 @@ impl Control {
             commits,
             committer,
         }
+    }
+
+    /// Brings a snapshot into force. The queues follow it.
+    fn publish(&self, next: &Arc<Snapshot>) {
+        let base = self.parts.snapshot.load_full();
+        self.parts.snapshot.store(Arc::clone(next));
+        next.update_queues(&base);
     }
 
     /// Looks up the names of servers, all at once. Returns when each has been tried, at the latest
@@ -212,7 +220,7 @@ impl Control {
         let base = self.parts.snapshot.load_full();
         let of = (self.parts.token.shard() + 1, Instant::now());
         if let Some(next) = state.apply(&RuntimeState::default(), &base, of) {
-            self.parts.snapshot.store(Arc::clone(&next));
+            self.publish(&next);
             self.servers.update(&base, &next, &self.stop_tasks);
             let servers = &self.servers;
             self.resolver.retain(|name| !servers.named(name).is_empty());
@@ -224,7 +232,7 @@ impl Control {
         let base = self.parts.snapshot.load_full();
         let of = (self.parts.token.shard() + 1, now);
         if let Some(next) = state.apply(before, &base, of) {
-            self.parts.snapshot.store(next);
+            self.publish(&next);
             self.follow_specs(&base);
         }
     }
@@ -318,7 +326,7 @@ impl Control {
         }
         let (snapshot, mut outcome) = batch.finish();
         if let Some(snapshot) = snapshot {
-            self.parts.snapshot.store(Arc::new(snapshot));
+            self.publish(&Arc::new(snapshot));
         }
         if outcome.specs_changed {
             self.follow_specs(&base);
@@ -330,7 +338,7 @@ impl Control {
             let base = self.parts.snapshot.load_full();
             let next = handover::counters::add(&text, &base, &self.parts.token, now);
             if let Some(snapshot) = next {
-                self.parts.snapshot.store(Arc::new(snapshot));
+                self.publish(&Arc::new(snapshot));
             }
         }
         self.make_changes(&base, &mut pending, &mut outcome).await;
@@ -415,7 +423,7 @@ impl Control {
 
     /// Publishes `next`, in which servers have come or gone since `base`.
     async fn follow_dynamic(&mut self, base: &Snapshot, next: Snapshot) {
-        self.parts.snapshot.store(Arc::new(next));
+        self.publish(&Arc::new(next));
         self.follow_specs(base);
         let next = self.parts.snapshot.load_full();
         self.tell_backends_changed(base, &next).await;
@@ -446,7 +454,7 @@ impl Control {
             let mut batch = Batch::new(base, &self.servers, &self.parts.token, Instant::now());
             batch.resolved_at_start(&name, &addresses);
             if let (Some(snapshot), _) = batch.finish() {
-                self.parts.snapshot.store(Arc::new(snapshot));
+                self.publish(&Arc::new(snapshot));
             }
         }
     }

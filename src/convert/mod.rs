@@ -28,6 +28,7 @@ mod sections;
 mod server;
 mod source;
 mod statement;
+mod timeouts;
 mod toml_string;
 mod units;
 mod write;

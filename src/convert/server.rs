@@ -11,7 +11,7 @@ use super::toml_string::quote;
 use super::units::Unit;
 use crate::config::address as addresses;
 use crate::config::haproxy::{Becomes, Place};
-use crate::config::{RISE_FALL_MAX, WEIGHT_MAX};
+use crate::config::{MAXCONN_MAX, RISE_FALL_MAX, WEIGHT_MAX};
 
 /// Words behind an address that have no value.
 const FLAGS: &[&str] = &[
@@ -210,6 +210,18 @@ fn words(
     }
 }
 
+/// The words whose values are numbers, and the bounds of these.
+const NUMBERS: [(&str, i64, i64); 8] = [
+    ("rise", 1, RISE_FALL_MAX),
+    ("fall", 1, RISE_FALL_MAX),
+    ("port", 1, 65_535),
+    ("weight", 0, WEIGHT_MAX),
+    ("maxconn", 0, MAXCONN_MAX),
+    ("minconn", 0, MAXCONN_MAX),
+    ("maxqueue", 0, MAXCONN_MAX),
+    ("id", 1, i32::MAX as i64),
+];
+
 /// A word that has a key; `index` is that of its value.
 fn own(
     context: &mut Context<'_, '_>,
@@ -219,6 +231,10 @@ fn own(
     index: usize,
 ) -> bool {
     let value = statement.word(index);
+    if let Some(bounds) = NUMBERS.iter().find(|(key, ..)| *key == name) {
+        number(context, keys, statement, index, *bounds);
+        return true;
+    }
     match name {
         "check" => keys.check = true,
         "no-check" => keys.check = false,
@@ -245,17 +261,6 @@ fn own(
                 }
             }
         }
-        "rise" => number(context, keys, statement, index, ("rise", 1, RISE_FALL_MAX)),
-        "fall" => number(context, keys, statement, index, ("fall", 1, RISE_FALL_MAX)),
-        "port" => number(context, keys, statement, index, ("port", 1, 65_535)),
-        "weight" => number(context, keys, statement, index, ("weight", 0, WEIGHT_MAX)),
-        "id" => number(
-            context,
-            keys,
-            statement,
-            index,
-            ("id", 1, i64::from(i32::MAX)),
-        ),
         "hash-key" if HASH_KEYS.contains(&value) => {
             keys.keys.insert("hash-key", quote(value));
         }
@@ -408,9 +413,7 @@ fn other(
     };
     let mark = context.mark(at, &keyword, row);
     let silent = matches!(row.becomes, Becomes::Changed | Becomes::NotNeeded);
-    // A limit of 0 is none.
-    let unlimited = name.ends_with("conn") && statement.word(index) == "0";
-    if !silent && !unlimited {
+    if !silent {
         keys.marks.push(mark);
     }
     true

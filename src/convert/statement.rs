@@ -5,8 +5,8 @@ use super::proxy::{CheckKind, Keepalive, Mark, Mode, Proxy};
 use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
 use super::toml_string::quote;
-use super::units::{Span, Unit};
-use super::{bind, expect_proxy, log, page, server, source};
+use super::units::Unit;
+use super::{bind, expect_proxy, log, page, server, source, timeouts};
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::model::{HashFunction, HashOn, HashType};
 
@@ -40,10 +40,11 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         }
         "rate-limit" => rate_limit(context, proxy, statement),
         "source" => source::of_proxy(context, proxy, statement),
-        "timeout" => timeout(context, proxy, statement, statement.word(1), 2),
-        "clitimeout" => timeout(context, proxy, statement, "client", 1),
-        "contimeout" => timeout(context, proxy, statement, "connect", 1),
-        "srvtimeout" => timeout(context, proxy, statement, "server", 1),
+        "timeout" | "clitimeout" | "contimeout" | "srvtimeout" => {
+            if !timeouts::read(context, proxy, statement) {
+                by_table(context, proxy, statement, &keyword);
+            }
+        }
         word if word.starts_with("clitcpka-") || word.starts_with("srvtcpka-") => {
             keepalive(context, proxy, statement);
         }
@@ -367,64 +368,6 @@ fn rate_limit(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
     }
 }
 
-fn timeout(
-    context: &mut Context<'_, '_>,
-    proxy: &mut Proxy,
-    statement: &Statement,
-    which: &str,
-    index: usize,
-) {
-    let keyword = keyword(statement);
-    let key = match which {
-        "client" | "clitimeout" => "client",
-        "server" | "srvtimeout" => "server",
-        "connect" | "contimeout" => "connect",
-        "client-fin" => "client-fin",
-        "client-hs" => "client-hs",
-        "server-fin" => "server-fin",
-        "check" => "check",
-        "tunnel" => "tunnel",
-        _ => return by_table(context, proxy, statement, &keyword),
-    };
-    let Some(span) = context.span(statement, index, Unit::Milliseconds) else {
-        return;
-    };
-    let entry = context.kept(statement.at, keyword);
-    let change = |context: &mut Context<'_, '_>, text: &'static str| {
-        context.report.raise(entry, Outcome::Changed, text, false);
-    };
-    match key {
-        "tunnel" => {
-            let text = "`client` and `server` hold for the whole session: they have this value \
-                        where theirs is shorter";
-            change(context, text);
-            proxy.settings.tunnel = Some((span, entry));
-            return;
-        }
-        "connect" if span.is_zero() => {
-            let forever = Span {
-                text: "24d".to_owned(),
-                milliseconds: 24 * 86_400_000,
-            };
-            change(context, "for ever is 24 days");
-            proxy.settings.timeouts.insert(key, forever);
-            return;
-        }
-        "client-hs" if span.is_zero() => {
-            proxy.settings.timeouts.remove(key);
-            change(context, "0 stands for the default");
-            return;
-        }
-        "check" if span.is_zero() => {
-            proxy.settings.timeouts.remove(key);
-            change(context, "a check has a timeout of its own");
-            return;
-        }
-        _ => {}
-    }
-    proxy.settings.timeouts.insert(key, span);
-}
-
 fn keepalive(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
     let (side, what) = statement.word(0).split_once('-').unwrap_or_default();
     let value = match what {
@@ -461,6 +404,7 @@ fn option(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
         "dontlog-normal" => switch("dontlog-normal"),
         "log-health-checks" => switch("log-health-checks"),
         "allbackups" => switch("allbackups"),
+        "abortonclose" => switch("abortonclose"),
         "clitcpka" => settings.client_keepalive.on = set.then_some(on),
         "srvtcpka" => settings.server_keepalive.on = set.then_some(on),
         "tcpka" => {

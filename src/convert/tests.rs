@@ -164,12 +164,16 @@ const SEED_DIFFERENCES: &[&str] = &[
     "+ bind stats 0.0.0.0:8080 (is opened beside the socket that this process has there)",
     "- bind stats 127.0.0.1:8080 (accepts what is queued and closes; answers on their way are \
      finished)",
-    "~ backend app-direct-backend: timeout.connect 5s -> 1m (holds for the next connection)",
+    "~ backend app-direct-backend: timeout.connect 5s -> 1m, \
+     timeout.queue 5s -> 1m (holds for the next connection)",
     "~ backend postgres-backend: timeout.server 1h -> 1m, timeout.server-fin 1h -> 1m, \
-     timeout.connect 5s -> 1m (holds for the next connection)",
-    "~ backend replicated-backend: timeout.connect 5s -> 1m (holds for the next connection)",
+     timeout.connect 5s -> 1m, \
+     timeout.queue 5s -> 1m (holds for the next connection)",
+    "~ backend replicated-backend: timeout.connect 5s -> 1m, \
+     timeout.queue 5s -> 1m (holds for the next connection)",
     "~ backend kube-api-backend: timeout.server 1h -> 1m, timeout.server-fin 1h -> 1m, \
-     timeout.connect 5s -> 1m (holds for the next connection)",
+     timeout.connect 5s -> 1m, \
+     timeout.queue 5s -> 1m (holds for the next connection)",
 ];
 
 /// A warning about what a file becomes names the statement that it was made from.

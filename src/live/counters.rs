@@ -45,6 +45,10 @@ pub struct Traffic {
     pub chkdown: Counter,
     /// Most concurrent sessions (`smax`).
     pub smax: Maximum,
+    /// Most sessions that waited at once (`qmax`).
+    pub qmax: Maximum,
+    /// Longest time in queues, ms (`qtime_max`).
+    pub qtime_max: Maximum,
     /// Longest connect time, ms (`ctime_max`).
     pub ctime_max: Maximum,
     /// Longest session, ms (`ttime_max`).
@@ -53,6 +57,8 @@ pub struct Traffic {
     pub rate: Rate,
     /// Connections per second (frontend: `conn_rate`).
     pub conn_rate: Rate,
+    /// Time in queues, ms (`qtime`).
+    pub qtime: Average,
     /// Time to connect, ms (`ctime`).
     pub ctime: Average,
     /// Time of a whole session, ms (`ttime`).
@@ -82,6 +88,7 @@ impl Traffic {
         self.clear_maxima();
         self.rate.clear();
         self.conn_rate.clear();
+        self.qtime.clear();
         self.ctime.clear();
         self.ttime.clear();
         self.last_session.store(0, Relaxed);
@@ -122,8 +129,10 @@ pub const COUNTERS: [NamedCounter; 16] = [
 ];
 
 /// Every maximum.
-pub const MAXIMA: [NamedMaximum; 3] = [
+pub const MAXIMA: [NamedMaximum; 5] = [
     ("smax", |traffic| &traffic.smax),
+    ("qmax", |traffic| &traffic.qmax),
+    ("qtime_max", |traffic| &traffic.qtime_max),
     ("ctime_max", |traffic| &traffic.ctime_max),
     ("ttime_max", |traffic| &traffic.ttime_max),
 ];

@@ -1,7 +1,7 @@
 //! Why sessions got no server, and what this machine ran short of: counters by cause, and log events, at most
 //! one per cause in [`REPORT_EVERY`]. Called by workers and by the control thread, on failures only.
 //!
-//! Every cause of a session that ends as `SC`, `sC` or `RC` is a [`FailureCause`]. A shortage is counted twice:
+//! Every cause of a session that ends as `SC`, `sC`, `SQ`, `sQ` or `RC` is a [`FailureCause`]. A shortage is counted twice:
 //! each time that a step lacks something ([`Shortages`]), and for each session that fails by it
 //! ([`FailedSessions`]).
 
@@ -30,18 +30,21 @@ pub enum FailureCause {
     ConnectError,
     /// No server answered within `timeout.connect` (`sC`).
     Timeout,
+    /// All servers that could be chosen were full for `timeout.queue` (`sQ`), or `maxqueue` was reached (`SQ`).
+    Queue,
     /// A shortage on this machine (`RC`).
     Shortage(Shortage),
 }
 
 impl FailureCause {
     /// All causes, in the order of [`FailureCause::index`].
-    pub const ALL: [Self; 5 + Shortage::ALL.len()] = [
+    pub const ALL: [Self; 6 + Shortage::ALL.len()] = [
         Self::NoServer,
         Self::Refused,
         Self::Unreachable,
         Self::ConnectError,
         Self::Timeout,
+        Self::Queue,
         Self::Shortage(Shortage::ALL[0]),
         Self::Shortage(Shortage::ALL[1]),
         Self::Shortage(Shortage::ALL[2]),
@@ -72,6 +75,7 @@ impl FailureCause {
             Self::Unreachable => "unreachable",
             Self::ConnectError => "connect_error",
             Self::Timeout => "timeout",
+            Self::Queue => "queue",
             Self::Shortage(shortage) => shortage.name(),
         }
     }
@@ -83,7 +87,8 @@ impl FailureCause {
             Self::Unreachable => 2,
             Self::ConnectError => 3,
             Self::Timeout => 4,
-            Self::Shortage(shortage) => 5 + shortage as usize,
+            Self::Queue => 5,
+            Self::Shortage(shortage) => 6 + shortage as usize,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! two kinds of number, never mixed:
 //!
 //! - **Gauges decide** (maxconn, and how many sessions a server has). They are shared and exact, and change
-//!   only in the constructor and drop of a guard ([`slot`]), so that they stay right after a panic, a kill and
+//!   only in the constructor and drop of a guard ([`slot`], [`queue`]), so that they stay right after a panic, a kill and
 //!   an early return.
 //! - **Counters only inform.** Each worker writes its own shard with plain stores ([`sharded`]); readers add
 //!   the shards up. No decision depends on a counter.
@@ -27,6 +27,7 @@ pub mod sharded;
 pub mod slot;
 pub mod source;
 pub mod source_failures;
+mod sync;
 pub mod termination;
 pub mod timing;
 
@@ -37,6 +38,7 @@ pub use gauge::Gauge;
 pub use load::Load;
 pub use load_order::LoadOrder;
 pub use log_queue::{LogEntry, LogQueue, LogSender, log_queue};
+pub use objects::queue;
 pub use objects::{BackendLive, FrontendLive, GlobalLive, GlobalTraffic, PIPES_MAX, ServerLive};
 pub use old_processes::OldProcess;
 pub use record::{EmbryonicRecord, SessionRecord};

@@ -23,10 +23,13 @@ pub struct SessionRecord {
     pub server: Option<Arc<str>>,
     /// `Tw`: time in queues; `None` prints -1.
     pub wait: Option<Duration>,
-    /// `Tc`: time until the server answered; `None` prints -1.
+    /// `Tc`: time from then until the server answered; `None` prints -1.
     pub connect: Option<Duration>,
     /// `Tt`: accept to end.
     pub total: Duration,
+    /// How many sessions have got a slot before it, and itself, in the queue of its server and in that of the backend
+    /// (`srv_queue`, `backend_queue`); 0: it has not waited there.
+    pub queue_positions: (u32, u32),
     /// Bytes from the client.
     pub bytes_in: u64,
     /// Bytes to the client.

@@ -1,9 +1,11 @@
 //! Guards, the only way to change a gauge. Taken and dropped on a worker, except for [`ConnSlot::reserve`].
 //!
-//! A [`ConnSlot`] is a client connection's slot in the process and its frontend, a [`Slot`] a session's slot on
-//! a backend or server. Dropping one frees the slot, however the session ended.
+//! A [`ConnSlot`] is a client connection's slot in the process and its frontend, a [`BackendSlot`] a session's slot on
+//! a backend, a [`Slot`] one on a server ([`super::queue`]). Dropping one frees the slot, however the session ended.
 
 use super::objects::{BackendLive, FrontendLive, GlobalLive, ServerLive};
+pub use super::queue::Slot;
+use super::queue::SlotLimit;
 use super::sharded::WorkerToken;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -157,29 +159,29 @@ impl Drop for BackendSlot {
     }
 }
 
-/// A session's slot on a server.
-#[derive(Debug)]
-pub struct Slot(Arc<ServerLive>);
-
 impl Slot {
-    /// Counts a session on `server`.
+    /// Counts a session on `server`, whatever its limit is.
     pub fn take(server: &Arc<ServerLive>, token: &WorkerToken) -> Self {
-        let now = server.active.raise();
-        server.load_changed();
-        server.traffic.mine(token).smax.see(now);
-        Self(Arc::clone(server))
+        let slot = Self::over_limit(server);
+        slot.count_maximum(token);
+        slot
     }
 
-    /// The server.
-    pub fn live(&self) -> &Arc<ServerLive> {
-        &self.0
+    /// A slot on `server`, or `None`: it has as many sessions as it may have.
+    pub fn take_below(
+        server: &Arc<ServerLive>,
+        limit: SlotLimit,
+        token: &WorkerToken,
+    ) -> Option<Self> {
+        let slot = Self::below(server, limit)?;
+        slot.count_maximum(token);
+        Some(slot)
     }
-}
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.active.lower();
-        self.0.load_changed();
+    /// Has the sessions of the server count for their maximum.
+    pub fn count_maximum(&self, token: &WorkerToken) {
+        let server = self.live();
+        server.traffic.mine(token).smax.see(server.active.get());
     }
 }
 

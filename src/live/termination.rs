@@ -145,7 +145,9 @@ impl Termination {
     pub fn counters(&self) -> EndCounters {
         match (self.cause, self.phase) {
             (Cause::Client, Phase::Request) => EndCounters::RequestError,
-            (Cause::Client, Phase::Connect) if self.error.is_none() => EndCounters::Nothing,
+            (Cause::Client, Phase::Queue | Phase::Connect) if self.error.is_none() => {
+                EndCounters::Nothing
+            }
             (Cause::Client | Cause::ClientTimeout, _) => EndCounters::ClientAbort,
             (Cause::Server, Phase::Data | Phase::Last) => EndCounters::ServerError,
             (Cause::ServerTimeout, Phase::Data | Phase::Last) => EndCounters::ServerAbort,
@@ -200,6 +202,7 @@ mod tests {
         for (cause, phase, expected) in [
             (C::Normal, P::Done, E::Nothing),
             (C::Client, P::Request, E::RequestError),
+            (C::Client, P::Queue, E::Nothing),
             (C::Client, P::Connect, E::Nothing),
             (C::Client, P::Data, E::ClientAbort),
             (C::ClientTimeout, P::Data, E::ClientAbort),

@@ -38,8 +38,9 @@ pub(super) fn write(line: &mut String, session: &SessionRecord, clock: &mut Cloc
         line.push('+');
     }
     line.push_str(Buffer::new().format(session.retries));
-    // Queue positions: rlb has no queue yet, and HAProxy prints zeros then.
-    line.push_str(" 0/0");
+    let (server, backend) = session.queue_positions;
+    after(line, ' ', server);
+    after(line, '/', backend);
 }
 
 /// Appends the line of a connection that was no session: `%ci:%cp [%t] %ft/%b: error`, as in HAProxy.
@@ -122,6 +123,7 @@ pub(super) mod tests {
             wait: Some(Duration::from_millis(1)),
             connect: Some(Duration::ZERO),
             total: Duration::from_micros(4_900),
+            queue_positions: (0, 0),
             bytes_in: 1234,
             bytes_out: 7389,
             cause: Cause::Normal,

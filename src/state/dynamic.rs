@@ -7,6 +7,7 @@ use super::status::AdminState;
 use super::{Backend, BackendId, Route, Snapshot, overrides};
 use crate::config::model;
 use crate::live::ServerLive;
+use crate::live::queue::Queue;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +29,7 @@ pub fn add(
         return None;
     }
     let mut servers = before.servers.clone();
-    servers.push(Arc::new(added(spec, (shards, now))));
+    servers.push(Arc::new(added(spec, &before.live.queue, (shards, now))));
     give_ids(&before.spec.servers, &mut servers);
     Some(replaced(snapshot, vec![before.with_servers(servers, now)]))
 }
@@ -59,9 +60,13 @@ pub(super) fn give_ids(file: &[model::Server], servers: &mut [Arc<Server>]) {
     }
 }
 
-/// A server that is added: in maintenance and not checked.
-pub(super) fn added(spec: &Arc<model::Server>, (shards, now): (usize, Instant)) -> Server {
-    let live = Arc::new(ServerLive::new(shards));
+/// A server that is added to the backend with this `queue`: in maintenance and not checked.
+pub(super) fn added(
+    spec: &Arc<model::Server>,
+    queue: &Arc<Queue>,
+    (shards, now): (usize, Instant),
+) -> Server {
+    let live = Arc::new(ServerLive::new(queue, shards));
     let mut first = model::Server::clone(spec);
     first.check = None;
     let mut server = Server::new(first, live, now);
@@ -143,7 +148,7 @@ pub fn as_written(snapshot: &Snapshot, (shards, now): (usize, Instant)) -> Optio
                 (Some(known), _) => Arc::clone(known),
                 (None, Some(renamed)) => Arc::new(named_as_written(renamed, spec, now)),
                 (None, None) => {
-                    let live = Arc::new(ServerLive::new(shards));
+                    let live = Arc::new(ServerLive::new(&backend.live.queue, shards));
                     Arc::new(Server::new(spec.clone(), live, now))
                 }
             }

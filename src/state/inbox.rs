@@ -135,6 +135,8 @@ pub enum RuntimeChange {
     Health(u64, Forced, Interface),
     /// The address of the server with this uid, and where its connections go.
     Address(u64, ServerAddress, Endpoint),
+    /// Most sessions of the server with this uid; 0: no limit.
+    ServerMaxconn(u64, u32),
     /// The check of the server with this uid; `None`: it is not checked.
     Check(u64, Option<Check>),
     /// One server more in a backend, in maintenance.

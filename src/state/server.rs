@@ -78,6 +78,15 @@ impl Server {
         self.status.set_rules(rules, self.rules());
     }
 
+    /// Gives it another limit of sessions; 0: none. As in HAProxy a `minconn` that is the same as `maxconn` goes along.
+    pub fn set_maxconn(&mut self, maxconn: u32) {
+        let spec = Arc::make_mut(&mut self.spec);
+        if spec.minconn == spec.maxconn {
+            spec.minconn = maxconn;
+        }
+        spec.maxconn = maxconn;
+    }
+
     /// Whether new connections may go to it.
     pub fn is_usable(&self) -> bool {
         self.endpoint.is_some() && self.status.is_usable(self.weight)

@@ -174,8 +174,23 @@ impl<'a> Row<'a> {
             Object::StatsBackend(stats) => Some(stats.maxconn.div_ceil(10).max(1)),
             Object::Frontend(frontend) => Some(frontend.maxconn.unwrap_or(self.snapshot.maxconn)),
             Object::Backend(backend) => Some(backend.spec.fullconn),
-            Object::Server(..) => None,
+            Object::Server(_, server) => Some(server.spec.maxconn).filter(|limit| *limit > 0),
         }
+    }
+
+    /// `qcur`.
+    pub fn queued(&self) -> u32 {
+        match self.object {
+            Object::Backend(backend) => backend.live.queue.waiting_for_any(),
+            Object::Server(_, server) => server.live.queued.load(Relaxed),
+            Object::Frontend(_) | Object::StatsFrontend(_) | Object::StatsBackend(_) => 0,
+        }
+    }
+
+    /// `qlimit`.
+    pub fn queue_limit(&self) -> Option<u32> {
+        let limit = self.server()?.spec.maxqueue;
+        (limit > 0).then_some(limit)
     }
 
     /// `status`.

@@ -14,28 +14,37 @@ use tokio::io::unix::AsyncFd;
 
 /// A client that is watched.
 #[derive(Debug)]
-pub(super) struct ClientWatch<'a>(AsyncFd<Owned<BorrowedFd<'a>>>);
+pub(super) struct ClientWatch<'a> {
+    socket: AsyncFd<Owned<BorrowedFd<'a>>>,
+    /// A client that has sent FIN has gone, whatever it has sent before (`option abortonclose`).
+    any_end: bool,
+}
 
 impl<'a> ClientWatch<'a> {
-    /// Watches the client's socket.
+    /// Watches the client's socket. `any_end`: a client that has sent FIN has gone, whatever it has sent before.
     ///
     /// # Errors
     /// Those of `epoll_ctl`.
-    pub(super) fn new(client: &'a OwnedFd) -> io::Result<Self> {
-        raw::watch(Owned::new(client.as_fd()), Interest::READABLE).map(Self)
+    pub(super) fn new(client: &'a OwnedFd, any_end: bool) -> io::Result<Self> {
+        let socket = raw::watch(Owned::new(client.as_fd()), Interest::READABLE)?;
+        Ok(Self { socket, any_end })
     }
 
     /// Completes when the client has gone, with the error if there was one.
     pub(super) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Option<io::Error>> {
         loop {
-            let Ok(mut event) = ready!(self.0.poll_read_ready(context)) else {
+            let Ok(mut event) = ready!(self.socket.poll_read_ready(context)) else {
                 // The runtime is shutting down.
                 return Poll::Pending;
             };
-            let client = self.0.get_ref().as_fd();
+            let client = self.socket.get_ref().as_fd();
             match sockopt::socket_error(client) {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) | Err(error) => return Poll::Ready(Some(error.into())),
+            }
+            // The kernel says so of a socket that was shut down for reading, by either side.
+            if self.any_end && event.ready().is_read_closed() {
+                return Poll::Ready(None);
             }
             match recv(client, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Poll::Ready(None),

@@ -3,7 +3,7 @@
 use super::context::WorkerContext;
 use super::header_rule::Announced;
 use super::relay::{Connecting, Kind};
-use super::server_connect::Dialer;
+use super::server_connect::{Dialer, QueueStay};
 use super::session_stats::{SessionStats, WorkerStats};
 use crate::config::model::{self, SendProxy, ServerPort, Source};
 use crate::live::source::Connect;
@@ -112,8 +112,11 @@ impl Dialer for SocketDialer<'_> {
 
     fn asks(&mut self, server: &Server, retries: u32, redispatched: bool) {
         self.stats.asked = Some(Arc::clone(&server.spec));
-        self.stats.retries = retries;
-        self.stats.redispatched = redispatched;
+        self.stats.count_attempt(retries, redispatched);
+    }
+
+    fn waited(&mut self, stay: QueueStay) {
+        self.stats.count_wait(stay);
     }
 
     fn token(&self) -> &WorkerToken {

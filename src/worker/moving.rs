@@ -11,7 +11,7 @@
 
 use super::relay::moved::{Detached, DetachedSide, SideFacts};
 use super::session_id::SessionId;
-use super::session_stats::{Moved, SessionStats, WorkerStats};
+use super::session_stats::{Delays, Moved, SessionStats, WorkerStats};
 use crate::live::Cause;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::state::{Backend, Frontend, OperState, Server, Snapshot};
@@ -98,12 +98,18 @@ impl LeavingSession {
         line.put("began_ns", began.as_nanos());
         line.put("date_ns", date.unwrap_or_default().as_nanos());
         line.put("connect_ns", stats.connect.unwrap_or_default().as_nanos());
+        let delays = stats.delays();
+        if let Some(time) = delays.queue {
+            line.put("queue_ns", time.as_nanos());
+            line.put("srv_queue", delays.server_position);
+            line.put("backend_queue", delays.backend_position);
+        }
         line.put("in", stats.bytes_in);
         line.put("out", stats.bytes_out);
-        line.put("retries", stats.retries);
-        line.put("redispatched", u8::from(stats.redispatched));
-        if stats.handshake > 0 {
-            line.put("handshake_ms", stats.handshake);
+        line.put("retries", delays.retries);
+        line.put("redispatched", u8::from(delays.redispatched));
+        if delays.handshake > 0 {
+            line.put("handshake_ms", delays.handshake);
         }
         line.put("left_ns", self.left.as_nanos());
         for (name, side) in SIDES.into_iter().zip(sides) {
@@ -310,11 +316,17 @@ impl<'a> Fields<'a> {
             accepted: now.checked_sub(age).unwrap_or(now),
             accepted_at: UNIX_EPOCH + self.nanos("date_ns")?,
             connect: self.nanos("connect_ns")?,
+            delays: Delays {
+                retries: self.get("retries").unwrap_or(0),
+                redispatched: self.get("redispatched") == Some(1_u8),
+                queue: self.nanos("queue_ns"),
+                server_position: self.get("srv_queue").unwrap_or(0),
+                backend_position: self.get("backend_queue").unwrap_or(0),
+                handshake: self.get("handshake_ms").unwrap_or(0),
+                ..Delays::default()
+            },
             bytes_in: self.get("in")?,
             bytes_out: self.get("out")?,
-            retries: self.get("retries").unwrap_or(0),
-            redispatched: self.get("redispatched") == Some(1_u8),
-            handshake: self.get("handshake_ms").unwrap_or(0),
         })
     }
 

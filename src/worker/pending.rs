@@ -16,6 +16,7 @@ use super::session_id::SessionId;
 use super::session_stats::SessionStats;
 use super::sessions::{Cursor, PLACES_MAX, Page, VIEWS_MAX, View, Wanted};
 use crate::live::Cause;
+use crate::live::queue::Granted;
 use crate::state::BackendId;
 use slab::Slab;
 use std::cell::{Cell, RefCell};
@@ -75,6 +76,8 @@ pub(super) enum Event {
     Answered(AttemptSlot),
     /// A connect has failed.
     Failed(AttemptSlot, io::Error),
+    /// A slot has come that it has waited for in a queue; `None`: it has to choose again.
+    Granted(Option<Granted>),
 }
 
 impl PendingSessions {
@@ -199,7 +202,10 @@ impl PendingSession {
         if std::mem::take(&mut self.orders.servers_changed) {
             return Poll::Ready(Event::ServersChanged);
         }
-        if let Some(connect) = &self.connect {
+        if let Some(connect) = &mut self.connect {
+            if let Poll::Ready(granted) = connect.poll_granted(context) {
+                return Poll::Ready(Event::Granted(granted));
+            }
             for slot in AttemptSlot::BOTH {
                 let connection = connect.connection(slot);
                 match connection.map(|connection| connection.poll_answered(context)) {

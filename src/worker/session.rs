@@ -170,28 +170,41 @@ impl Session {
                 Waited::Event(Event::Failed(slot, error)) => {
                     self.drive(|connect, dialer, now| connect.failed(slot, &error, dialer, now));
                 }
+                Waited::Event(Event::Granted(granted)) => {
+                    self.drive(|connect, dialer, now| connect.granted(granted, dialer, now));
+                }
                 Waited::Event(Event::ServersChanged) => {
-                    self.drive(|connect, dialer, _| connect.servers_changed(dialer));
+                    self.drive(|connect, dialer, now| connect.servers_changed(dialer, now));
                 }
                 Waited::Event(Event::Leave(servers, cause)) => {
                     left = Some(cause);
                     self.drive(|connect, dialer, _| connect.leave_servers(&servers, dialer));
                 }
-                Waited::Event(Event::End(cause)) => {
-                    self.drive(|connect, dialer, _| connect.cancel(dialer));
-                    return Err(Termination::new(cause, Phase::Connect));
-                }
+                Waited::Event(Event::End(cause)) => return Err(self.cancel(cause)),
                 Waited::ClientGone(error) => {
-                    self.drive(|connect, dialer, _| connect.cancel(dialer));
-                    let mut end = Termination::new(Cause::Client, Phase::Connect);
-                    end.error = error;
-                    return Err(end);
+                    let end = self.cancel(Cause::Client);
+                    return Err(Termination { error, ..end });
                 }
                 // Without the watch the relay notices the client's end.
-                Waited::Time if client.is_none() => client = ClientWatch::new(&self.client).ok(),
+                Waited::Time if client.is_none() => {
+                    client = ClientWatch::new(&self.client, backend.spec.abortonclose).ok();
+                }
                 Waited::Time => {}
             }
         }
+    }
+
+    /// The session ends for a reason that no server caused.
+    fn cancel(&self, cause: Cause) -> Termination {
+        self.drive(|connect, dialer, now| {
+            let phase = if connect.is_queued() {
+                Phase::Queue
+            } else {
+                Phase::Connect
+            };
+            connect.cancel(dialer, now);
+            Termination::new(cause, phase)
+        })
     }
 
     /// A server has answered. `None`: the answer does not count, and another server is tried.
@@ -321,13 +334,17 @@ enum Waited {
 /// How a session ends that no server has answered. `left`: why it was ordered to leave the servers that it had
 /// tried, if it was.
 fn no_server(failure: ConnectFailure, left: Option<Cause>) -> Termination {
+    let phase = match failure {
+        ConnectFailure::QueueTimeout | ConnectFailure::QueueFull => Phase::Queue,
+        _ => Phase::Connect,
+    };
     let cause = match failure {
         ConnectFailure::NoServer => left.unwrap_or(Cause::Server),
-        ConnectFailure::Refused => Cause::Server,
-        ConnectFailure::Timeout => Cause::ServerTimeout,
+        ConnectFailure::Refused | ConnectFailure::QueueFull => Cause::Server,
+        ConnectFailure::Timeout | ConnectFailure::QueueTimeout => Cause::ServerTimeout,
         ConnectFailure::Shortage => Cause::Resource,
     };
-    Termination::new(cause, Phase::Connect)
+    Termination::new(cause, phase)
 }
 
 /// Runs a session's future, so that a panic ends only this session.

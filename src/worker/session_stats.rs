@@ -3,6 +3,7 @@
 //! Runs on a worker. [`SessionStats::finish`] is step 10, the only place where an ended session is counted and
 //! logged.
 
+use super::server_connect::QueueStay;
 use super::session_id::SessionId;
 use crate::config::model;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
@@ -83,10 +84,17 @@ pub(super) struct SessionStats {
     pub(super) conn: ConnSlot,
     /// Time from accept to the server's answer.
     pub(super) connect: Option<Duration>,
+    /// What has delayed it, if anything has.
+    pub(super) delays: Option<Box<Delays>>,
     /// Bytes from the client.
     pub(super) bytes_in: u64,
     /// Bytes to the client.
     pub(super) bytes_out: u64,
+}
+
+/// What has delayed a session before a server has answered: few have any of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Delays {
     /// Connection attempts after the first.
     pub(super) retries: u32,
     /// Another server than the first was used.
@@ -94,6 +102,14 @@ pub(super) struct SessionStats {
     /// Milliseconds from accept until its PROXY header had come. It is no part of the connect time; of more than a
     /// minute the rest is.
     pub(super) handshake: u16,
+    /// How long it has waited in queues (`Tw`); `None`: it has not.
+    pub(super) queue: Option<Duration>,
+    /// How many sessions have got a slot in the queue of its server meanwhile, itself counted (`srv_queue`).
+    pub(super) server_position: u32,
+    /// The same in the queue of the backend (`backend_queue`).
+    pub(super) backend_position: u32,
+    /// Sessions of the server that it has waited for last.
+    pub(super) server_sessions: u32,
 }
 
 /// What a session brings along from another process; the fields are those of [`SessionStats`].
@@ -103,11 +119,9 @@ pub(super) struct Moved {
     pub(super) accepted: Instant,
     pub(super) accepted_at: SystemTime,
     pub(super) connect: Duration,
+    pub(super) delays: Delays,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
-    pub(super) retries: u32,
-    pub(super) redispatched: bool,
-    pub(super) handshake: u16,
 }
 
 impl SessionStats {
@@ -148,11 +162,9 @@ impl SessionStats {
             asked: None,
             server: None,
             connect: None,
+            delays: None,
             bytes_in: 0,
             bytes_out: 0,
-            retries: 0,
-            redispatched: false,
-            handshake: 0,
         }
     }
 
@@ -167,7 +179,10 @@ impl SessionStats {
     pub(super) fn announced(&mut self, source: Option<SocketAddr>, worker_stats: &WorkerStats) {
         self.peer = source.or(self.peer);
         let waited = self.accepted.elapsed().as_millis();
-        self.handshake = u16::try_from(waited).unwrap_or(u16::MAX);
+        if waited > 0 {
+            let delays = self.delays.get_or_insert_default();
+            delays.handshake = u16::try_from(waited).unwrap_or(u16::MAX);
+        }
         self.enter_frontend(worker_stats);
     }
 
@@ -196,11 +211,9 @@ impl SessionStats {
                 slot: server_slot,
             }),
             connect: Some(moved.connect),
+            delays: (moved.delays != Delays::default()).then(|| Box::new(moved.delays)),
             bytes_in: moved.bytes_in,
             bytes_out: moved.bytes_out,
-            retries: moved.retries,
-            redispatched: moved.redispatched,
-            handshake: moved.handshake,
         }
     }
 
@@ -223,6 +236,41 @@ impl SessionStats {
             spec: Arc::clone(&backend.spec),
             slot: BackendSlot::take(&backend.live, &worker_stats.token),
         });
+    }
+
+    /// What has delayed it so far.
+    pub(super) fn delays(&self) -> Delays {
+        self.delays.as_deref().copied().unwrap_or_default()
+    }
+
+    /// A server is tried, or has answered, after `retries` attempts before it. `redispatched`: another one was tried
+    /// first.
+    pub(super) fn count_attempt(&mut self, retries: u32, redispatched: bool) {
+        if retries == 0 && !redispatched && self.delays.is_none() {
+            return;
+        }
+        let delays = self.delays.get_or_insert_default();
+        delays.retries = retries;
+        delays.redispatched = redispatched;
+    }
+
+    /// It has waited in a queue.
+    pub(super) fn count_wait(&mut self, stay: QueueStay) {
+        let delays = self.delays.get_or_insert_default();
+        *delays.queue.get_or_insert_default() += stay.time;
+        let position = if stay.for_one_server {
+            &mut delays.server_position
+        } else {
+            &mut delays.backend_position
+        };
+        *position = position.saturating_add(stay.position);
+        delays.server_sessions = stay.sessions;
+    }
+
+    /// Time in queues.
+    fn queue_time(&self) -> Duration {
+        let delays = self.delays.as_ref();
+        delays.and_then(|it| it.queue).unwrap_or_default()
     }
 
     /// Counts the session on the server that has answered.
@@ -308,9 +356,9 @@ impl SessionStats {
         });
     }
 
-    /// Time from the begin of the session to the server's answer.
+    /// Time from the begin of the session, or from the end of the queues, to the server's answer.
     fn connect_time(&self) -> Option<Duration> {
-        let before = Duration::from_millis(self.handshake.into());
+        let before = Duration::from_millis(self.delays().handshake.into()) + self.queue_time();
         self.connect.map(|connect| connect.saturating_sub(before))
     }
 
@@ -340,7 +388,10 @@ impl SessionStats {
         }
         if reached {
             let connect = self.connect_time().unwrap_or_default();
+            let queue = self.queue_time();
             self.behind(worker_stats, |traffic| {
+                traffic.qtime.add(millis(queue));
+                traffic.qtime_max.see(millis32(queue));
                 traffic.ctime.add(millis(connect));
                 traffic.ctime_max.see(millis32(connect));
                 traffic.ttime.add(millis(total));
@@ -376,14 +427,16 @@ impl SessionStats {
         let backend = self.backend.as_ref();
         let server = self.server.as_ref();
         let asked = self.server_spec();
+        let delays = self.delays();
         SessionRecord {
             client: self.peer,
             accepted: self.accepted_at,
             frontend: Arc::clone(&self.frontend.spec.name),
             backend: Arc::clone(backend.map_or(&self.frontend.spec.name, |on| &on.spec.name)),
             server: asked.map(|spec| Arc::clone(&spec.name)),
-            wait: asked.map(|_| Duration::ZERO),
+            wait: delays.queue.or(asked.map(|_| Duration::ZERO)),
             connect: self.connect_time(),
+            queue_positions: (delays.server_position, delays.backend_position),
             total,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,
@@ -393,9 +446,11 @@ impl SessionStats {
             frontend_active: self.frontend.live.active.get(),
             // As in HAProxy, where a session has left its server and backend before it is logged.
             backend_active: backend.map_or(0, |on| on.slot.live().active.get().saturating_sub(1)),
-            server_active: server.map_or(0, |on| on.slot.live().active.get().saturating_sub(1)),
-            retries: self.retries,
-            redispatched: self.redispatched,
+            server_active: server.map_or(delays.server_sessions, |on| {
+                on.slot.live().active.get().saturating_sub(1)
+            }),
+            retries: delays.retries,
+            redispatched: delays.redispatched,
         }
     }
 }

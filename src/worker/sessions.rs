@@ -115,7 +115,7 @@ impl View {
             frontend: Arc::clone(&stats.frontend),
             backend: stats.backend.as_ref().map(|on| Arc::clone(&on.spec)),
             server: stats.server_spec().cloned(),
-            retries: stats.retries,
+            retries: stats.delays().retries,
             bytes_in: stats.bytes_in,
             bytes_out: stats.bytes_out,
             left,

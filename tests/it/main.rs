@@ -34,6 +34,7 @@ mod packaging;
 mod page_admin;
 mod process;
 mod proxy_header;
+mod queues;
 mod rates;
 mod relay;
 mod reload;

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 fn server(admin: AdminState) -> Server {
-    let live = Arc::new(ServerLive::new(1));
+    let live = Arc::new(ServerLive::new(&Arc::default(), 1));
     let mut server = Server::new(test_config::server("s1"), live, Instant::now());
     server.status.admin = admin;
     server

@@ -71,6 +71,7 @@ async fn administer(
         Verb::EnableAgent => agent(context, args, true),
         Verb::DisableAgent => agent(context, args, false),
         Verb::ReloadResetOverrides => set::reload_without_overrides(context).await,
+        Verb::SetMaxconnServer => maxconn::server(context, args).await,
         Verb::SetMaxconnGlobal => maxconn::global(context, args).await,
         Verb::SetRateLimit => maxconn::rate_limit(context, args).await,
         Verb::DisableFrontend => proxies::disable(context, args).await,

@@ -15,10 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The words that have a value.
-const VALUES: [&str; 10] = [
+const VALUES: [&str; 13] = [
     "weight",
     "hash-key",
     "id",
+    "maxconn",
+    "minconn",
+    "maxqueue",
     "rise",
     "fall",
     "port",
@@ -27,6 +30,9 @@ const VALUES: [&str; 10] = [
     "fastinter",
     "downinter",
 ];
+
+/// The bounds of limits; 0: none.
+const LIMITS: (u32, u32) = (0, 100_000_000);
 
 const ATTACHED: &str = "Server still has connections attached to it, cannot remove it.\n";
 
@@ -191,6 +197,9 @@ impl Draft {
                 self.server.hash_key = key.ok_or_else(|| problem.to_owned())?;
             }
             "id" => self.server.id = own_id(backend, value)?,
+            "maxconn" => self.server.maxconn = number(word, value, LIMITS)?,
+            "minconn" => self.server.minconn = number(word, value, LIMITS)?,
+            "maxqueue" => self.server.maxqueue = number(word, value, LIMITS)?,
             "rise" => self.check.rise = number(word, value, (1, 65_535))?,
             "fall" => self.check.fall = number(word, value, (1, 65_535))?,
             "port" => {
@@ -325,9 +334,8 @@ mod tests {
             ("127.0.0.1:80 bogus", "unknown keyword 'bogus'."),
             ("127.0.0.1:80 bogus 1", "unknown keyword 'bogus'."),
             (
-                "127.0.0.1:80 maxconn 5",
-                "'maxconn' is not supported: sessions of a server have no limit: those of the frontend and of the \
-                 process hold.",
+                "127.0.0.1:80 slowstart 5s",
+                "'slowstart' is not supported: rlb has no slow start yet.",
             ),
             (
                 "sockpair@4",

@@ -1,4 +1,4 @@
-//! `set maxconn` and `set rate-limit`: the most sessions of the process and of a frontend, and the most connections that are
+//! `set maxconn` and `set rate-limit`: the most sessions of the process, of a frontend and of a server, and the most connections that are
 //! accepted in a second. Admin thread.
 
 use super::CommandContext;
@@ -52,6 +52,33 @@ pub(super) async fn global(context: &CommandContext, args: &[&str]) -> Reply {
             set::change(context, RuntimeChange::Maxconn(maxconn)).await
         }
         _ => Reply::error(OUT_OF_RANGE),
+    }
+}
+
+/// `set maxconn server <backend>/<server> <value>`; 0: no limit. The column `slim` follows.
+pub(super) async fn server(context: &CommandContext, args: &[&str]) -> Reply {
+    let found = names::server(&context.shared.snapshot.load(), args.first().copied());
+    let server = match found {
+        Ok((_, server)) => server,
+        Err(problem) => return Reply::error(problem),
+    };
+    let Some(value) = args.get(1) else {
+        return Reply::error("Require <maxconn>.\n");
+    };
+    match leading_number(value) {
+        None => Reply::error("maxconn string empty or preceded by garbage\n"),
+        Some((_, rest)) if !rest.is_empty() => Reply::error("Trailing garbage in maxconn string\n"),
+        Some((number, _)) => match u32::try_from(number) {
+            Ok(maxconn) => {
+                set::change(
+                    context,
+                    RuntimeChange::ServerMaxconn(server.live.uid, maxconn),
+                )
+                .await
+            }
+            // HAProxy takes a negative number for one above four billion.
+            Err(_) => Reply::error(OUT_OF_RANGE),
+        },
     }
 }
 

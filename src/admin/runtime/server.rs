@@ -312,7 +312,7 @@ mod tests {
     use std::time::Instant;
 
     fn server() -> Server {
-        let live = Arc::new(ServerLive::new(1));
+        let live = Arc::new(ServerLive::new(&Arc::default(), 1));
         Server::new(test_config::server("s1"), live, Instant::now())
     }
 

@@ -24,7 +24,7 @@ struct Backend {
 impl Backend {
     fn new(weights: &[u32]) -> Self {
         let all = candidates(weights);
-        let live = |_: &Candidate| Arc::new(ServerLive::new(1));
+        let live = |_: &Candidate| Arc::new(ServerLive::new(&Arc::default(), 1));
         let mut backend = Self {
             lives: all.iter().map(live).collect(),
             picker: picker(&[], LEAST),

@@ -39,7 +39,7 @@ fn context(control: ControlHandle) -> Rc<CheckContext> {
 fn started(address: SocketAddr) -> Fixture {
     let (control, inbox) = ControlHandle::new();
     let handle = CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address)));
-    let live = Arc::new(ServerLive::new(1));
+    let live = Arc::new(ServerLive::new(&Arc::default(), 1));
     let stop = CancellationToken::new();
     let server = CheckedServer {
         backend: BackendId::first(0),
@@ -191,7 +191,7 @@ async fn a_task_ends_with_control() {
                 backend: BackendId::first(0),
                 backend_name: "b".into(),
                 name: "s1".into(),
-                live: Arc::new(ServerLive::new(1)),
+                live: Arc::new(ServerLive::new(&Arc::default(), 1)),
                 check: check(),
                 source: None,
                 handle: CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address))),
@@ -243,7 +243,7 @@ async fn suspicion_asks_for_one_check_in_a_fast_interval() {
 #[test]
 fn a_check_that_asks_elsewhere_clears_no_suspicion() {
     let handle = CheckHandle::new(IntervalKind::Normal, None);
-    let live = ServerLive::new(1);
+    let live = ServerLive::new(&Arc::default(), 1);
     live.check.store(CheckReport {
         status: CheckStatus::L4Ok,
         duration: Some(Duration::ZERO),

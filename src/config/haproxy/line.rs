@@ -273,15 +273,9 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Server,
-        Weaker,
-        "sessions of a server have no limit: those of the frontend and of the process hold",
-        &["maxconn", "minconn", "strict-maxconn"],
-    ),
-    words(
-        Server,
         NotNeeded,
-        "connections over the limit wait in the kernel's accept queue",
-        &["maxqueue"],
+        "each session has a connection of its own, and counts",
+        &["strict-maxconn"],
     ),
     words(Server, Weaker, "rlb has no slow start yet", &["slowstart"]),
     words(

@@ -117,12 +117,8 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Proxy,
         NotNeeded,
-        "connections over the limit wait in the kernel's accept queue",
-        &[
-            "timeout queue",
-            "option abortonclose",
-            "max-keep-alive-queue",
-        ],
+        "each session has a connection of its own",
+        &["max-keep-alive-queue"],
     ),
     words(
         Proxy,

@@ -106,6 +106,6 @@ fn a_whole_word_is_found_before_its_family() {
         find(Place::Global, "tune.bufsize"),
         Some(Becomes::NotNeeded)
     );
-    assert_eq!(find(Place::Server, "maxconn"), Some(Becomes::Weaker));
+    assert_eq!(find(Place::Server, "agent-check"), Some(Becomes::Weaker));
     assert_eq!(find(Place::Bind, "weight"), None);
 }

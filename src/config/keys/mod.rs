@@ -28,8 +28,8 @@ pub use process::{
 };
 pub use proxy::{
     BackendKeys, BackendTable, ClientTimeouts, DRAWS_MAX, DefaultsTable, FACTOR_MAX, FrontendKeys,
-    FrontendTable, KeepaliveSetting, KeepaliveTable, ListenTable, ListenerKeys, MAXCONN_MAX,
-    ProxyKeys, RETRIES_MAX, ServerTimeouts, ServersKeys, TimeoutTable,
+    FrontendTable, KeepaliveSetting, KeepaliveTable, ListenTable, ListenerKeys, ProxyKeys,
+    RETRIES_MAX, ServerTimeouts, ServersKeys, TimeoutTable,
 };
 pub use server::{
     CheckSetting, CheckTable, NodeTable, RISE_FALL_MAX, ServerKeys, ServerTable, WEIGHT_MAX,

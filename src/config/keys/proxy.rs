@@ -12,15 +12,13 @@ use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
 use super::source::SourceKind;
 use crate::config::hash_on::HashOn;
 use crate::config::key::Effect::NextConnection;
-use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
+use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{BalanceWord, Expected, HashTypeWord, Located, Maybe, Short};
 use crate::config::show::{bool_word, duration, number, secs};
 use crate::config::values::{BackendIndex, Balance, HashType, ProxyId};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Highest `maxconn`.
-pub const MAXCONN_MAX: i64 = 100_000_000;
 /// The bounds of `maxconn`.
 pub(super) const MAXCONN_BOUNDS: (i64, i64) = (1, MAXCONN_MAX);
 /// The bounds of rates.
@@ -196,6 +194,9 @@ keys! {
         /// Connection attempts after the first, each at another server while there is one.
         retries: Number = 3,
             bounds: Some((0, RETRIES_MAX)), haproxy: &["retries"], reload: NextConnection;
+        /// End a session whose client has ended its side before a server has answered, also when it has sent bytes.
+        abortonclose: Switch = false,
+            haproxy: &["option abortonclose"], reload: NextConnection;
         /// Log each result of a health check that changes a counter, not only changes of state.
         log_health_checks: Switch = false,
             haproxy: &["option log-health-checks"], reload: NextConnection;
@@ -224,6 +225,8 @@ keys! {
             ServerTimeouts::server_fin => duration;
         /// Whole budget for reaching a server.
         timeout_connect: Duration = CONNECT, ServerTimeouts::connect => secs;
+        /// Longest time that a session waits in queues; default `timeout connect`.
+        timeout_queue: Duration = CONNECT, ServerTimeouts::queue => secs;
         /// How long one server may leave a connection unanswered before the next is asked too.
         connect_attempt: Duration = CONNECT_ATTEMPT, ServerTimeouts::connect_attempt => secs;
         /// TCP keepalive towards servers.
@@ -291,6 +294,9 @@ keys! {
         /// `connect` at most.
         connect_attempt: Span = CONNECT_ATTEMPT, label: Some("timeout connect-attempt"),
             example: Some("\"300ms\""), reload: NextConnection;
+        /// Longest time that a session waits in queues for a server with `maxconn`. It is no part of `connect`.
+        queue: Optional<Span> = "as connect", label: Some("timeout queue"), example: Some("\"5s\""),
+            haproxy: &["timeout queue"], reload: NextConnection;
         /// How long one health check may take.
         check: Optional<Span> = "the shorter of the interval and \"1s\"",
             label: Some("timeout check"), example: Some("\"1s\""),

@@ -5,7 +5,7 @@ use super::declare::prelude::*;
 use super::kinds::{Ip, Number, Optional, Port, Raw, Span, Switch, Word};
 use super::source::SourceKind;
 use crate::config::key::Effect::{HealthAnew, NextConnection};
-use crate::config::key::{ID_BOUNDS, PORT_BOUNDS, REQUIRED};
+use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{
     CheckType, CheckWord, Expected, HashKeyWord, MarkedDown, MarkedUp, Maybe, ProxyV2Options,
     SendProxyWord, Short,
@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// Highest weight, as in HAProxy.
 pub const WEIGHT_MAX: i64 = 256;
+/// The bounds of limits that 0 takes away.
+const LIMIT_BOUNDS: (i64, i64) = (0, MAXCONN_MAX);
 /// Highest `rise` and `fall`.
 pub const RISE_FALL_MAX: i64 = 65_535;
 /// Default time between two checks.
@@ -46,6 +48,16 @@ keys! {
         /// What decides about its places on a ring: `"id"`, `"id32"`, `"addr"` or `"addr-port"`.
         hash_key: Word<HashKeyWord> = HashKey::Id,
             haproxy: &["hash-key"], reload: NextConnection;
+        /// Most concurrent sessions; further ones wait in a queue. 0: no limit.
+        maxconn: Number = 0,
+            bounds: Some(LIMIT_BOUNDS), haproxy: &["maxconn"], reload: NextConnection;
+        /// Most concurrent sessions while the backend has few: the limit grows with the backend's sessions, up to
+        /// `maxconn` at `fullconn`. 0: always `maxconn`.
+        minconn: Number = 0,
+            bounds: Some(LIMIT_BOUNDS), haproxy: &["minconn"], reload: NextConnection;
+        /// Most sessions that wait for this server alone, with a `balance` by hash. Further ones end. 0: no limit.
+        maxqueue: Number = 0,
+            bounds: Some(LIMIT_BOUNDS), haproxy: &["maxqueue"], reload: NextConnection;
         /// Use only when no other server is usable.
         backup: Switch = false, haproxy: &["backup"], reload: NextConnection;
         /// Start in maintenance.

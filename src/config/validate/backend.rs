@@ -55,6 +55,9 @@ pub(super) fn backend(
         timeout_server,
         timeout_server_fin,
         timeout_connect,
+        timeout_queue: timeout
+            .queue
+            .map_or(timeout_connect, |written| written.value),
         connect_attempt,
         keepalive: keepalive.finish(),
         servers,

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A line for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -370,7 +371,7 @@ impl ServerEvent<'_> {
         }
     }
 
-    /// HAProxy's `srv_append_more`. Nothing is ever queued for a server, so nothing is requeued.
+    /// HAProxy's `srv_append_more`. What waited for the server chooses again.
     fn what_is_left(&self) -> String {
         let Usable { active, backup } = self.usable;
         let on_backup = if self.usable.on_backup() {
@@ -379,10 +380,11 @@ impl ServerEvent<'_> {
             ""
         };
         if self.server.status.oper == OperState::Stopped {
-            let sessions = self.server.live.active.get();
+            let live = &self.server.live;
+            let (sessions, waiting) = (live.active.get(), live.queued.load(Relaxed));
             format!(
                 ". {active} active and {backup} backup servers left.{on_backup} \
-                 {sessions} sessions active, 0 requeued, 0 remaining in queue"
+                 {sessions} sessions active, {waiting} requeued, 0 remaining in queue"
             )
         } else {
             format!(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 fn made(spec: model::Server) -> Server {
-    let live = Arc::new(ServerLive::new(1));
+    let live = Arc::new(ServerLive::new(&Arc::default(), 1));
     Server::new(spec, live, Instant::now())
 }
 

@@ -18,7 +18,7 @@ use crate::live::{CheckReport, CheckStatus, GlobalLive, WorkerToken};
 use crate::state::test_config::{backend, check, config, server};
 use crate::state::{Backend, BackendId, Origin, Server, Snapshot};
 use sessions::Session;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -70,8 +70,10 @@ struct Checker {
 /// What a seed makes of a simulation.
 #[derive(Debug, Clone, Copy)]
 struct Faults {
-    faults: bool,
+    nodes: bool,
     shortages: bool,
+    /// Servers have `maxconn`.
+    limits: bool,
 }
 
 struct Simulation {
@@ -92,8 +94,13 @@ struct Simulation {
     sessions: Vec<Option<Session>>,
     shortage: bool,
     shortage_since: Instant,
+    /// Sessions that may wait in a queue.
+    queued: BTreeSet<usize>,
     served: u32,
     lost: u32,
+    /// Sessions that have waited in a queue, and those that have for too long.
+    waited: u32,
+    late: u32,
     refused_here: u32,
 }
 
@@ -115,11 +122,15 @@ impl Simulation {
             let mut spec = server(&format!("s{index}"));
             spec.check = Some(check.clone());
             spec.weight = random.u32(1..=3);
+            spec.maxconn = if faults.limits { random.u32(1..=4) } else { 0 };
             spec.backup = index > 0 && random.u32(..8) == 0;
             spec
         });
         let mut backend = backend("b", servers.collect());
         backend.retries = random.u32(1..=5);
+        if faults.limits {
+            backend.timeout_queue = ms(random.u64(50..3_000));
+        }
         let config = config(vec![backend]);
         let start = Instant::now();
         let origin = Origin {
@@ -129,6 +140,7 @@ impl Simulation {
             now: start,
         };
         let snapshot = Arc::new(Snapshot::initial(&config, &origin));
+        snapshot.begin_queues();
         let total = u32::try_from(count).unwrap();
         let mut simulation = Self {
             start,
@@ -153,8 +165,11 @@ impl Simulation {
             sessions: Vec::new(),
             shortage: false,
             shortage_since: start,
+            queued: BTreeSet::new(),
             served: 0,
             lost: 0,
+            waited: 0,
+            late: 0,
             refused_here: 0,
             random,
         };
@@ -167,7 +182,7 @@ impl Simulation {
         let end = self.start + FAULTS;
         for index in 0..self.nodes.len() {
             self.schedule_check(index);
-            for _ in 0..if faults.faults { 8 } else { 0 } {
+            for _ in 0..if faults.nodes { 8 } else { 0 } {
                 let at = self.start + ms(self.random.u64(..horizon));
                 let node = match self.random.u32(..5) {
                     0 => Node::Dark,
@@ -211,6 +226,8 @@ impl Simulation {
             let ((at, _), event) = entry.remove_entry();
             self.now = at;
             self.happen(event);
+            self.serve_granted();
+            self.must_use_every_slot();
         }
         self.now = end;
     }
@@ -322,7 +339,9 @@ impl Simulation {
             batch.checked(uid, &report);
         }
         if let (Some(snapshot), outcome) = batch.finish() {
-            self.snapshot = Arc::new(snapshot);
+            let base = std::mem::replace(&mut self.snapshot, Arc::new(snapshot));
+            self.snapshot.update_queues(&base);
+            self.serve_granted();
             self.note_rotation();
             for index in 0..self.nodes.len() {
                 self.schedule_check(index);

@@ -6,10 +6,11 @@ use crate::live::slot::{BackendSlot, Slot};
 use crate::live::{FailureCause, WorkerToken};
 use crate::state::{Backend, BackendId, OperState, Server};
 use crate::sys::limits::Shortage;
-use crate::worker::connect_policy::AttemptSlot;
-use crate::worker::server_connect::{Dialer, Next, ServerConnect};
+use crate::worker::connect_policy::{AttemptSlot, ConnectFailure};
+use crate::worker::server_connect::{Dialer, Next, QueueStay, ServerConnect};
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 /// One session that connects, or is established.
@@ -49,7 +50,9 @@ impl Dialer for SimulatedDialer<'_> {
             OperState::Stopped,
             "a DOWN server got a connection"
         );
-        self.must_be_new(server);
+        if !self.simulation.backend().limited {
+            self.must_be_new(server);
+        }
         let uid = server.live.uid;
         let simulation = &mut *self.simulation;
         if simulation.falls_short() {
@@ -90,6 +93,11 @@ impl Dialer for SimulatedDialer<'_> {
     fn gave_up(&mut self, _: FailureCause, _: Option<&Server>) {}
 
     fn asks(&mut self, _: &Server, _: u32, _: bool) {}
+
+    fn waited(&mut self, stay: QueueStay) {
+        assert!(stay.time <= self.simulation.backend().spec.timeout_queue);
+        self.simulation.waited += 1;
+    }
 
     fn token(&self) -> &WorkerToken {
         &self.simulation.tokens[0]
@@ -167,8 +175,12 @@ impl Simulation {
                 self.counter += 1;
                 session.wake = self.counter;
                 self.at(until, Event::Wake(id, session.wake));
+                if session.connect.is_queued() {
+                    self.queued.insert(id);
+                }
                 self.sessions[id] = Some(session);
             }
+            Next::GiveUp(ConnectFailure::QueueTimeout) => self.late += 1,
             Next::GiveUp(_) => {
                 self.must_be_hopeless(&session);
                 self.lost += 1;
@@ -212,6 +224,53 @@ impl Simulation {
         self.at(self.now + stays, Event::Leave(id));
     }
 
+    /// Slots have come that sessions wait for, or they have to choose again.
+    pub(super) fn serve_granted(&mut self) {
+        let mut after = 0;
+        while let Some(&id) = self.queued.range(after..).next() {
+            after = id + 1;
+            let mut context = Context::from_waker(Waker::noop());
+            let session = self.sessions[id].as_mut();
+            let Some(session) = session.filter(|session| session.connect.is_queued()) else {
+                self.queued.remove(&id);
+                continue;
+            };
+            let Poll::Ready(granted) = session.connect.poll_granted(&mut context) else {
+                continue;
+            };
+            let mut session = self.sessions[id].take().expect("just seen");
+            self.drive(id, &mut session, |connect, dialer, now| {
+                connect.granted(granted, dialer, now);
+            });
+            self.sessions[id] = Some(session);
+            self.step(id);
+            // A slot that it has given up may have come to another one.
+            after = 0;
+        }
+    }
+
+    /// No server has more sessions than it may have, and nobody waits for one that has a slot.
+    pub(super) fn must_use_every_slot(&self) {
+        let backend = self.backend();
+        if !backend.limited {
+            return;
+        }
+        let waiting = self.queued.iter();
+        let waiting = waiting.filter_map(|id| self.sessions[*id].as_ref());
+        let waiting: Vec<&Session> = waiting.filter(|it| it.connect.is_queued()).collect();
+        for (index, server) in backend.servers.iter().enumerate() {
+            let (active, most) = (server.live.active.get(), server.spec.maxconn);
+            assert!(active <= most, "{active} of {most}");
+            let in_use = self.rotation[index].is_some();
+            let takes_it = |session: &&Session| !session.connect.has_tried(server.live.uid);
+            let waits = waiting.iter().any(takes_it);
+            assert!(
+                active == most || !in_use || !waits,
+                "one waits for s{index}"
+            );
+        }
+    }
+
     /// Servers have come up or gone down: every session that connects is told.
     pub(super) fn tell_servers_changed(&mut self) {
         for id in 0..self.sessions.len() {
@@ -220,8 +279,8 @@ impl Simulation {
                 continue;
             }
             let mut session = self.sessions[id].take().expect("just seen");
-            self.drive(id, &mut session, |connect, dialer, _| {
-                connect.servers_changed(dialer);
+            self.drive(id, &mut session, |connect, dialer, now| {
+                connect.servers_changed(dialer, now);
             });
             self.sessions[id] = Some(session);
             self.step(id);
@@ -242,7 +301,8 @@ impl Simulation {
         let begun = session.begun;
         let short = self.shortage || self.shortage_since >= begun;
         let attempts = self.backend().spec.retries as usize + 1;
-        if short {
+        // Where servers have limits, one that is full is not tried.
+        if short || self.backend().limited {
             return;
         }
         for (index, (node, since)) in self.nodes.iter().enumerate() {

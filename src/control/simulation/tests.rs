@@ -1,6 +1,7 @@
 //! Many seeds, and what must hold at the end of each.
 
 use super::*;
+use std::cell::Cell;
 
 impl Simulation {
     fn labels(&self) -> Vec<String> {
@@ -52,8 +53,9 @@ fn explore(seeds: std::ops::Range<u64>, faults: Faults, visit: impl Fn(&mut Simu
 #[test]
 fn whatever_fails_is_left_alone_and_comes_back() {
     let faults = Faults {
-        faults: true,
+        nodes: true,
         shortages: true,
+        limits: false,
     };
     explore(0..150, faults, |simulation| {
         simulation.run(simulation.start + FAULTS);
@@ -66,8 +68,9 @@ fn whatever_fails_is_left_alone_and_comes_back() {
 #[test]
 fn nobody_waits_in_vain_for_dead_servers() {
     let faults = Faults {
-        faults: true,
+        nodes: true,
         shortages: false,
+        limits: false,
     };
     explore(1_000..1_150, faults, |simulation| {
         simulation.run(simulation.start + FAULTS);
@@ -79,8 +82,9 @@ fn nobody_waits_in_vain_for_dead_servers() {
 #[test]
 fn shortages_of_our_own_are_held_against_nobody() {
     let faults = Faults {
-        faults: false,
+        nodes: false,
         shortages: true,
+        limits: false,
     };
     explore(2_000..2_050, faults, |simulation| {
         while simulation.now < simulation.start + FAULTS {
@@ -100,4 +104,28 @@ fn shortages_of_our_own_are_held_against_nobody() {
         simulation.must_be_empty();
         assert_eq!(simulation.lost, 0, "a short shortage costs no session");
     });
+}
+
+/// Servers with `maxconn`, which fail and come back: no limit is exceeded, and after every event no session waits for a
+/// server that has a slot for it.
+#[test]
+fn queues_use_every_slot_and_lose_none() {
+    let (waited, late) = (Cell::new(0), Cell::new(0));
+    for (first, nodes) in [(3_000, false), (3_100, true)] {
+        let faults = Faults {
+            nodes,
+            shortages: nodes,
+            limits: true,
+        };
+        explore(first..first + 25, faults, |simulation| {
+            simulation.must_recover();
+            simulation.must_be_empty();
+            assert!(!simulation.backend().live.queue.is_waiting());
+            waited.set(waited.get() + simulation.waited);
+            late.set(late.get() + simulation.late);
+        });
+    }
+    let (waited, late) = (waited.get(), late.get());
+    assert!(waited > 1_500, "{waited} have waited");
+    assert!(late > 20, "{late} have waited for too long");
 }

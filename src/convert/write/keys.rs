@@ -59,6 +59,7 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
         "retries",
         "allbackups",
         "fullconn",
+        "abortonclose",
         "log-health-checks",
         "source",
     ];
@@ -92,6 +93,7 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
         ("server-fin", back),
         ("connect", back),
         ("connect-attempt", back),
+        ("queue", back),
         ("check", back),
     ];
     let timeouts = timeouts.into_iter().filter(|(_, on)| *on);
@@ -158,6 +160,9 @@ pub(super) fn shared(servers: &[Server]) -> BTreeMap<&'static str, String> {
         let common = [
             "weight",
             "hash-key",
+            "maxconn",
+            "minconn",
+            "maxqueue",
             "on-marked-down",
             "on-marked-up",
             "send-proxy",

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use std::collections::VecDeque;
 
 fn lives(count: usize) -> Vec<Arc<ServerLive>> {
-    (0..count).map(|_| Arc::new(ServerLive::new(4))).collect()
+    (0..count)
+        .map(|_| Arc::new(ServerLive::new(&Arc::default(), 4)))
+        .collect()
 }
 
 fn order_of(lives: &[Arc<ServerLive>], weights: &[u32]) -> Arc<LoadOrder> {

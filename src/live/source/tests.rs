@@ -14,7 +14,7 @@ impl Setup {
     fn new() -> Self {
         Self {
             global: GlobalLive::new(Instant::now(), 1),
-            live: ServerLive::new(1),
+            live: ServerLive::new(&std::sync::Arc::default(), 1),
             server: TcpListener::bind("127.0.0.1:0").unwrap(),
         }
     }

@@ -7,7 +7,7 @@
 
 use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
-use super::snapshot::{Backend, BackendStatus, Frontend, Snapshot, picker_for};
+use super::snapshot::{Backend, BackendStatus, Frontend, Snapshot, is_limited, picker_for};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -283,12 +283,14 @@ impl Touched {
         } else {
             before.picker.clone()
         };
+        let limited = is_limited(&self.servers);
         Backend {
             id: before.id,
             spec: Arc::clone(&before.spec),
             live: Arc::clone(&before.live),
             servers: self.servers,
             picker,
+            limited,
             status: self.status,
             published: self.published,
             generation: before.generation + 1,

@@ -9,10 +9,13 @@
 use super::dynamic;
 use super::ids::{BackendId, FrontendId, Table};
 use super::server::{Endpoint, Server, Usable, by_name};
-use super::snapshot::{Api, Backend, Frontend, Origin, RateLimits, Route, Snapshot, picker_for};
+use super::snapshot::{
+    Api, Backend, Frontend, Origin, RateLimits, Route, Snapshot, is_limited, picker_for,
+};
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
 use crate::config::model::{self, ServerAddress};
+use crate::live::queue::Queue;
 use crate::live::{FrontendLive, ServerLive};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -220,6 +223,7 @@ fn merge_backend(
         id: before.id,
         live: Arc::clone(&before.live),
         picker: picker_for(&servers, spec),
+        limited: is_limited(&servers),
         status: if up == before.status.up {
             before.status
         } else {
@@ -235,6 +239,8 @@ fn merge_backend(
 
 /// The servers of a backend before a reload and in the new file, by their names.
 struct KnownServers<'a> {
+    /// The queues of the backend.
+    queue: &'a Arc<Queue>,
     /// By the names that are in force.
     in_force: HashMap<&'a str, &'a Arc<Server>>,
     /// Those that have another name than in the file, by their names in the file.
@@ -250,6 +256,7 @@ impl<'a> KnownServers<'a> {
         let in_force = before.servers.iter();
         let renamed = before.servers.iter();
         Self {
+            queue: &before.live.queue,
             in_force: in_force.map(|one| (&*one.spec.name, one)).collect(),
             renamed: renamed
                 .filter_map(|one| Some((one.name_in_file.as_deref()?, one)))
@@ -284,29 +291,29 @@ impl<'a> KnownServers<'a> {
         let was = self.written.get(&*server.name).copied();
         let in_force = self.in_force.get(&*server.name);
         let before = match (in_force, self.renamed.get(&*server.name)) {
-            (Some(one), _) if self.goes_back(one) => return Some(new_server(server, carry)),
+            (Some(one), _) if self.goes_back(one) => return Some(self.new_server(server, carry)),
             (None, Some(one)) if self.stays(one) => return None,
             (Some(one), _) | (None, Some(one)) => one,
             (None, None) if was == Some(server) => return None,
-            (None, None) => return Some(new_server(server, carry)),
+            (None, None) => return Some(self.new_server(server, carry)),
         };
         let was = was.unwrap_or(&before.spec);
         Some(merge_server(before, was, server, carry))
+    }
+
+    fn new_server(&self, spec: &model::Server, carry: &CarryOver<'_>) -> Arc<Server> {
+        let live = Arc::new(ServerLive::new(self.queue, carry.shards));
+        let mut server = Server::new(spec.clone(), live, carry.now);
+        if let Some(endpoint) = known_address(&server.spec.address, carry) {
+            set_address(&mut server, endpoint, carry);
+        }
+        Arc::new(server)
     }
 }
 
 /// HAProxy's rule: a backend without servers counts as up.
 fn is_up(servers: &[Arc<Server>]) -> bool {
     servers.is_empty() || !Usable::count(servers.iter().map(AsRef::as_ref)).is_empty()
-}
-
-fn new_server(spec: &model::Server, carry: &CarryOver<'_>) -> Arc<Server> {
-    let live = Arc::new(ServerLive::new(carry.shards));
-    let mut server = Server::new(spec.clone(), live, carry.now);
-    if let Some(endpoint) = known_address(&server.spec.address, carry) {
-        set_address(&mut server, endpoint, carry);
-    }
-    Arc::new(server)
 }
 
 /// `was`: the server as the file had it. What an operator has set since stays as long as the file's own value does.
@@ -329,6 +336,9 @@ fn merge_server(
         next.check.clone_from(&before.spec.check);
     }
     server.spec = Arc::new(next);
+    if was.maxconn == spec.maxconn && before.spec.maxconn != was.maxconn {
+        server.set_maxconn(before.spec.maxconn);
+    }
     if was.weight != spec.weight {
         server.weight = spec.weight;
     }

@@ -151,7 +151,7 @@ fn servers(base: &Snapshot, settings: &[Setting], of: (usize, Instant)) -> Optio
                 .as_ref()
                 .is_none_or(|name| written(name).is_some_and(|it| is_renamed(it, spec)));
             if stays && names.insert(Arc::clone(&spec.name)) {
-                let mut server = dynamic::added(spec, of);
+                let mut server = dynamic::added(spec, &backend.live.queue, of);
                 server.name_in_file.clone_from(name_in_file);
                 servers.push(Arc::new(server));
             }
@@ -332,6 +332,10 @@ fn change(
             file,
             now: in_force,
         } if written.check == *file => server.set_check(in_force.clone()),
+        ServerSetting::Maxconn {
+            file,
+            now: in_force,
+        } if written.maxconn == *file => server.set_maxconn(*in_force),
         _ => return false,
     }
     true

@@ -49,7 +49,11 @@ fn touched(first: &Arc<Snapshot>, now: Instant) -> Arc<Snapshot> {
     servers.truncate(servers.len() - count);
     for number in 0..count {
         let spec = Arc::new(server(&format!("n{number}")));
-        servers.push(Arc::new(dynamic::added(&spec, (1, now))));
+        servers.push(Arc::new(dynamic::added(
+            &spec,
+            &backend.live.queue,
+            (1, now),
+        )));
     }
     let next = dynamic::replaced(&next, vec![backend.with_servers(servers, now)]);
     Arc::new(next)

@@ -128,9 +128,9 @@ impl Found {
         let (file, now) = (snapshot.hard_maxconn, snapshot.maxconn);
         self.add(&of, "maxconn", (file.to_string(), now.to_string()));
         let (file, now) = (snapshot.written_rate_limits, snapshot.rate_limits);
-        let values = (rate(file.connections), rate(now.connections));
+        let values = (limit(file.connections), limit(now.connections));
         self.add(&of, "connections-rate", values);
-        let values = (rate(file.sessions), rate(now.sessions));
+        let values = (limit(file.sessions), limit(now.sessions));
         self.add(&of, "sessions-rate", values);
         if let (Some(stats), Some(set)) = (&snapshot.stats, snapshot.stats_maxconn) {
             let name = format!("frontend {}", stats.name);
@@ -168,6 +168,7 @@ impl Found {
             && file.weight == server.weight
             && file.address == server.spec.address
             && file.check == server.spec.check
+            && file.maxconn == server.spec.maxconn
         {
             return;
         }
@@ -185,6 +186,8 @@ impl Found {
         self.add(&of, "state", (states.0.to_owned(), states.1.to_owned()));
         let addresses = (address(&file.address), address(&server.spec.address));
         self.add(&of, "address", addresses);
+        let limits = (limit(file.maxconn), limit(server.spec.maxconn));
+        self.add(&of, "maxconn", limits);
         let checks = (
             check(file.check.as_ref()),
             check(server.spec.check.as_ref()),
@@ -363,7 +366,7 @@ fn published(published: bool) -> String {
 }
 
 /// A limit of a rate; 0: none.
-fn rate(limit: u32) -> String {
+fn limit(limit: u32) -> String {
     if limit == 0 {
         return none();
     }

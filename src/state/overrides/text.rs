@@ -63,6 +63,8 @@ pub(super) enum ServerSetting {
         file: ServerAddress,
         now: ServerAddress,
     },
+    /// Most sessions of it.
+    Maxconn { file: u32, now: u32 },
     /// Its check.
     Check {
         file: Option<Check>,
@@ -137,6 +139,10 @@ fn of_backend(text: &mut String, backend: &Backend) {
             let (file, now) = (address_text(file), address_text(&server.spec));
             line(text, &["address", of, name, &file, &now]);
         }
+        if file.maxconn != server.spec.maxconn {
+            let (file, now) = (file.maxconn.to_string(), server.spec.maxconn.to_string());
+            line(text, &["server-maxconn", of, name, &file, &now]);
+        }
         // One that was added begins without its check.
         let begins_with = match server.added {
             Some(_) => &None,
@@ -182,6 +188,9 @@ fn words(server: &Server) -> String {
         hash_key,
         backup,
         disabled,
+        maxconn,
+        minconn,
+        maxqueue,
         shutdown_sessions_on_down,
         shutdown_backup_sessions_on_up,
         send_proxy,
@@ -193,6 +202,7 @@ fn words(server: &Server) -> String {
     let source = source.as_ref().map_or_else(String::new, source_text::write);
     format!(
         "id={id} weight={weight} hash-key={hash_key} backup={backup} disabled={disabled} \
+         maxconn={maxconn} minconn={minconn} maxqueue={maxqueue} \
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
          shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
          send-proxy={send_proxy} proxy-v2-crc32c={proxy_v2_crc32c}{source} {}",
@@ -310,6 +320,10 @@ fn server_setting(kind: &str, name: &str, (file, now): (&str, &str)) -> Option<S
             file: address(file)?,
             now: address(now)?,
         },
+        "server-maxconn" => ServerSetting::Maxconn {
+            file: file.parse().ok()?,
+            now: now.parse().ok()?,
+        },
         "check" => ServerSetting::Check {
             file: read_check(file).ok()?,
             now: read_check(now).ok()?,
@@ -354,6 +368,9 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
             "backup" => server.backup = value.parse().ok()?,
             "disabled" => server.disabled = value.parse().ok()?,
             "source" => server.source = Some(source_text::read(value)?),
+            "maxconn" => server.maxconn = value.parse().ok()?,
+            "minconn" => server.minconn = value.parse().ok()?,
+            "maxqueue" => server.maxqueue = value.parse().ok()?,
             "shutdown-sessions-on-down" => server.shutdown_sessions_on_down = value.parse().ok()?,
             "shutdown-backup-sessions-on-up" => {
                 server.shutdown_backup_sessions_on_up = value.parse().ok()?;

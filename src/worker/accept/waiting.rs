@@ -129,7 +129,7 @@ impl Acceptor {
                 // Without the watch the client's end is noticed when it has a slot.
                 let client = in_hand
                     .as_ref()
-                    .map(|it| ClientWatch::new(&it.connection.0));
+                    .map(|it| ClientWatch::new(&it.connection.0, false));
                 let next = async {
                     match &client {
                         Some(Ok(client)) => {

@@ -14,6 +14,9 @@
 //! - The connect timeout has passed: give up.
 //! - An attempt at a server that is DOWN or in maintenance is hopeless. When no other attempt is in flight, try
 //!   the next server at once; when there is none, give up.
+//! - All servers that could be tried have as many sessions as they may have: wait in a queue, when nothing else is in
+//!   flight. The time in queues is no part of the connect timeout and has a limit of its own. A server that has refused
+//!   is tried again meanwhile, as without a queue. A second attempt does not wait in a queue: it is made later.
 //! - A shortage on this machine does not count against the server and costs no retry. The server is tried again
 //!   after [`SHORTAGE_PAUSE`] when no other is left. After [`SHORTAGE_MAX`] of nothing but shortages: give up.
 
@@ -71,6 +74,10 @@ pub enum ConnectFailure {
     Timeout,
     /// A shortage on this machine has lasted too long.
     Shortage,
+    /// The session has waited in queues for too long.
+    QueueTimeout,
+    /// As many sessions wait for its server as may.
+    QueueFull,
 }
 
 /// Limits of connecting for one session.
@@ -82,6 +89,8 @@ pub struct Limits {
     pub budget: Duration,
     /// Least time that a server has to answer before the next one is tried too.
     pub attempt: Duration,
+    /// The time in queues.
+    pub queue: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +123,10 @@ pub struct ConnectPolicy {
     pass_attempts: u32,
     /// Passes that have ended in refusals.
     passes: u32,
+    /// Since when the session waits in a queue.
+    queued: Option<Instant>,
+    /// How long it waited in queues before.
+    waited: Duration,
     /// As the servers are now, none that [`ConnectPolicy::accepts`] can be chosen.
     exhausted: bool,
     /// As the servers are now, none can be chosen at all.
@@ -134,6 +147,8 @@ impl ConnectPolicy {
             attempts: 0,
             pass_attempts: 0,
             passes: 0,
+            queued: None,
+            waited: Duration::ZERO,
             exhausted: false,
             none_usable: false,
         }
@@ -141,6 +156,9 @@ impl ConnectPolicy {
 
     /// What to do at `now`.
     pub fn step(&mut self, now: Instant) -> Step {
+        if let Some(since) = self.queued {
+            return self.step_queued(since, now);
+        }
         if now >= self.deadline {
             return Step::GiveUp(if self.is_connecting() {
                 ConnectFailure::Timeout
@@ -162,6 +180,27 @@ impl ConnectPolicy {
         match step {
             Step::Wait(until) => Step::Wait(until.min(self.deadline)),
             step => step,
+        }
+    }
+
+    /// The session waits in a queue.
+    fn step_queued(&mut self, since: Instant, now: Instant) -> Step {
+        let end = since + self.limits.queue.saturating_sub(self.waited);
+        if now >= end {
+            return Step::GiveUp(ConnectFailure::QueueTimeout);
+        }
+        match self.next_pass() {
+            Some(at) if now < at => Step::Wait(end.min(at)),
+            Some(_) => {
+                // Those that have refused may be chosen again, too. When they are full, the next pass comes after the
+                // next pause.
+                self.exhausted = true;
+                if let Some((_, last)) = &mut self.refusals {
+                    *last = now;
+                }
+                self.begin_pass(AttemptSlot::A)
+            }
+            None => Step::Wait(end),
         }
     }
 
@@ -279,6 +318,45 @@ impl ConnectPolicy {
         }
     }
 
+    /// All servers that can be chosen are full, and an attempt is in flight: the next one is made later.
+    pub fn postponed(&mut self, now: Instant) {
+        let newest = self.in_flight.iter_mut().flatten();
+        if let Some(newest) = newest.max_by_key(|attempt| attempt.started) {
+            newest.timeout = now + self.limits.attempt;
+        }
+    }
+
+    /// All servers that can be chosen are full: the session waits in a queue. Nothing is in flight.
+    pub fn queued(&mut self, now: Instant) {
+        debug_assert!(!self.is_connecting(), "a session waits or connects");
+        self.queued = Some(now);
+    }
+
+    /// The session does not wait in a queue any more. Returns for how long it has.
+    pub fn left_queue(&mut self, now: Instant) -> Duration {
+        let Some(since) = self.queued.take() else {
+            return Duration::ZERO;
+        };
+        let waited = now.saturating_duration_since(since);
+        self.waited += waited;
+        self.deadline += waited;
+        waited
+    }
+
+    /// Whether the session waits in a queue.
+    pub fn is_queued(&self) -> bool {
+        self.queued.is_some()
+    }
+
+    /// The servers that may not be chosen now.
+    pub fn refused_servers(&self) -> Box<[u64]> {
+        self.tried
+            .all()
+            .map(|(server, _)| *server)
+            .chain(self.short.iter().copied())
+            .collect()
+    }
+
     /// Servers have come UP or gone DOWN, or the list of them has changed.
     pub fn servers_changed(&mut self) {
         self.exhausted = false;
@@ -364,9 +442,12 @@ impl ConnectPolicy {
         self.attempts.saturating_sub(1)
     }
 
-    /// When the connect timeout has passed.
+    /// When the connect timeout has passed, or the time in queues.
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        match self.queued {
+            Some(since) => since + self.limits.queue.saturating_sub(self.waited),
+            None => self.deadline,
+        }
     }
 
     /// Whether an attempt is in this slot.
@@ -374,12 +455,13 @@ impl ConnectPolicy {
         self.in_flight[slot as usize].is_some()
     }
 
-    fn is_connecting(&self) -> bool {
+    /// Whether anything is in flight.
+    pub fn is_connecting(&self) -> bool {
         self.in_flight.iter().any(Option::is_some)
     }
 
     /// Something is in flight, and every attempt is at a server that is DOWN or in maintenance.
-    fn is_hopeless(&self) -> bool {
+    pub fn is_hopeless(&self) -> bool {
         let mut attempts = self.in_flight.iter().flatten();
         self.is_connecting() && attempts.all(|attempt| attempt.hopeless)
     }

@@ -6,6 +6,7 @@ const LIMITS: Limits = Limits {
     retries: 3,
     budget: Duration::from_secs(5),
     attempt: Duration::from_millis(300),
+    queue: Duration::from_secs(2),
 };
 
 fn ms(n: u64) -> Duration {
@@ -264,4 +265,55 @@ fn fault_5_a_shortage_of_our_own_pauses_costs_no_retry_and_is_told() {
     assert_eq!(fixture.policy.retries(), 0);
     let told = Step::GiveUp(ConnectFailure::Shortage);
     assert_eq!(fixture.go(1_500).0, told);
+}
+
+#[test]
+fn the_time_in_queues_has_its_own_limit_and_is_no_part_of_the_connect_timeout() {
+    let mut fixture = Fixture::new(1);
+    assert_eq!(
+        fixture.policy.step(fixture.begun),
+        Step::Start(AttemptSlot::A)
+    );
+    fixture.policy.queued(fixture.begun);
+    assert_eq!(fixture.go(0).0, Step::Wait(fixture.at(2_000)));
+    let waited = fixture.policy.left_queue(fixture.at(1_500));
+    assert_eq!(waited, ms(1_500));
+    assert_eq!(fixture.go(1_500).1, Some(1));
+    assert_eq!(fixture.policy.deadline(), fixture.at(6_500));
+    fixture.policy.refused(AttemptSlot::A, fixture.at(1_500));
+    // It waits once more: half a second is left.
+    fixture.policy.queued(fixture.at(1_500));
+    assert_eq!(fixture.policy.deadline(), fixture.at(2_000));
+    let late = Step::GiveUp(ConnectFailure::QueueTimeout);
+    assert_eq!(fixture.go(2_000).0, late);
+}
+
+/// What refuses is tried again while the others are full, with growing pauses.
+#[test]
+fn a_server_that_refuses_is_tried_again_while_the_session_waits() {
+    let mut fixture = Fixture::new(1);
+    assert_eq!(fixture.go(0).1, Some(1));
+    fixture.policy.refused(AttemptSlot::A, fixture.at(0));
+    fixture.policy.queued(fixture.at(0));
+    assert_eq!(fixture.policy.refused_servers(), [1].into());
+    assert_eq!(fixture.go(0).0, Step::Wait(fixture.at(20)));
+    let again = fixture.policy.step(fixture.at(20));
+    assert_eq!(again, Step::Start(AttemptSlot::A));
+    assert!(fixture.policy.refused_servers().is_empty());
+    // It is full, too.
+    fixture.policy.left_queue(fixture.at(20));
+    fixture.policy.queued(fixture.at(20));
+    assert_eq!(fixture.go(20).0, Step::Wait(fixture.at(60)));
+}
+
+/// A second attempt is made later, not waited for: the first may be answered.
+#[test]
+fn a_second_attempt_that_finds_the_servers_full_is_made_later() {
+    let mut fixture = Fixture::new(2);
+    assert_eq!(fixture.go(0).1, Some(1));
+    let step = fixture.policy.step(fixture.at(300));
+    assert_eq!(step, Step::Start(AttemptSlot::B));
+    fixture.policy.postponed(fixture.at(300));
+    assert_eq!(fixture.go(300).0, Step::Wait(fixture.at(600)));
+    assert_eq!(fixture.go(600), (Step::Start(AttemptSlot::B), Some(2)));
 }

@@ -236,8 +236,15 @@ fn what_is_logged_goes_along() {
     session.stats.connect = Some(Duration::from_micros(1234));
     session.stats.bytes_in = 5;
     session.stats.bytes_out = u64::MAX;
-    session.stats.retries = 2;
-    session.stats.redispatched = true;
+    session.stats.count_attempt(2, true);
+    session
+        .stats
+        .count_wait(crate::worker::server_connect::QueueStay {
+            time: Duration::from_millis(3),
+            for_one_server: false,
+            position: 7,
+            sessions: 0,
+        });
     let session = LeavingSession::new(session);
     let read = fixture.written_and_read(&session);
     let (left, came) = (&session.session.stats, read.stats);
@@ -245,7 +252,7 @@ fn what_is_logged_goes_along() {
     assert_eq!(came.accepted_at, left.accepted_at);
     let moved = came.accepted.saturating_duration_since(left.accepted);
     assert!(moved < Duration::from_millis(100), "{moved:?}");
-    let counts = |it: &SessionStats| (it.bytes_in, it.bytes_out, it.retries, it.redispatched);
+    let counts = |it: &SessionStats| (it.bytes_in, it.bytes_out, it.delays());
     assert_eq!(counts(&came), counts(left));
     assert_eq!(came.connect, left.connect);
     // Both have it for a moment.

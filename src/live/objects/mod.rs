@@ -2,6 +2,8 @@
 //!
 //! All threads share them through `Arc`; a name keeps them over reloads.
 
+pub mod queue;
+
 use super::accept_rate::AcceptRate;
 use super::check_report::LastCheck;
 use super::counters::Traffic;
@@ -16,6 +18,7 @@ use super::source_failures::SourceFailures;
 use super::termination::Cause;
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
+use queue::Queue;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -163,8 +166,10 @@ impl FrontendLive {
 pub struct BackendLive {
     /// Its name.
     pub name: Arc<str>,
-    /// Sessions now (`scur`).
-    pub active: Gauge,
+    /// Sessions now (`scur`), those that wait for a slot included.
+    pub active: Arc<Gauge>,
+    /// Its sessions that wait for a slot.
+    pub queue: Arc<Queue>,
     /// Per-shard counts.
     pub traffic: Shards<Traffic>,
     /// Sessions that got no server, by cause.
@@ -178,9 +183,11 @@ pub struct BackendLive {
 impl BackendLive {
     /// All counters at 0.
     pub fn new(name: Arc<str>, shards: usize) -> Self {
+        let active = Arc::<Gauge>::default();
         Self {
             name,
-            active: Gauge::default(),
+            queue: Arc::new(Queue::new(Arc::clone(&active))),
+            active,
             traffic: Shards::new(shards),
             failed_sessions: Shards::new(shards),
             rate_max: AtomicU32::new(0),
@@ -196,6 +203,10 @@ pub struct ServerLive {
     pub uid: u64,
     /// Sessions now (`scur`).
     pub active: Gauge,
+    /// The queues of its backend.
+    pub queue: Arc<Queue>,
+    /// Sessions that wait for it alone (`qcur`). Written under the lock of the queue.
+    pub queued: AtomicU32,
     /// Per-shard counts.
     pub traffic: Shards<Traffic>,
     /// Most sessions in one second so far (`rate_max`); control thread only.
@@ -217,12 +228,14 @@ pub struct ServerLive {
 }
 
 impl ServerLive {
-    /// All counters at 0.
-    pub fn new(shards: usize) -> Self {
+    /// All counters at 0, for a server of the backend with these queues.
+    pub fn new(queue: &Arc<Queue>, shards: usize) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             uid: NEXT.fetch_add(1, Relaxed),
             active: Gauge::default(),
+            queue: Arc::clone(queue),
+            queued: AtomicU32::new(0),
             traffic: Shards::new(shards),
             rate_max: AtomicU32::new(0),
             check: LastCheck::default(),
@@ -235,9 +248,9 @@ impl ServerLive {
         }
     }
 
-    /// What algorithms compare that choose by load: its sessions, those that connect included.
+    /// What algorithms compare that choose by load: its sessions, those that connect or wait for it included.
     pub fn load(&self) -> u32 {
-        self.active.get()
+        self.active.get() + self.queued.load(Relaxed)
     }
 
     /// Its load has changed. To be called after each change.
@@ -320,7 +333,7 @@ mod tests {
 
     #[test]
     fn the_third_failure_in_a_row_makes_a_suspect_and_is_reported_once() {
-        let server = ServerLive::new(1);
+        let server = ServerLive::new(&Arc::default(), 1);
         assert!(!server.connect_failed());
         assert!(!server.connect_failed());
         server.connect_succeeded(Duration::from_millis(1));
@@ -336,7 +349,7 @@ mod tests {
 
     #[test]
     fn the_usual_connect_time_follows_the_link() {
-        let server = ServerLive::new(1);
+        let server = ServerLive::new(&Arc::default(), 1);
         assert_eq!(server.usual_connect(), Duration::ZERO);
         server.connect_succeeded(Duration::from_millis(8));
         assert_eq!(server.usual_connect(), Duration::from_millis(8));

@@ -3,6 +3,10 @@
 //! A worker loads it once per connection and clones the `Arc`s that it needs. So a session that lasts for days
 //! keeps its frontend, backend and server alive, not an old snapshot.
 
+mod queues;
+
+pub(super) use queues::is_limited;
+
 use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
 use crate::balance::{Candidate, Choice, Picker};
@@ -318,6 +322,8 @@ pub struct Backend {
     pub servers: Vec<Arc<Server>>,
     /// Chooses among the usable `servers`, by position.
     pub picker: Picker,
+    /// Whether any of the servers may have only so many sessions (`maxconn`).
+    pub limited: bool,
     /// Whether it is up, and since when.
     pub status: BackendStatus,
     /// Whether frontends that name it as their backend may use it; an operator may have set otherwise (`unpublish
@@ -331,19 +337,21 @@ pub struct Backend {
 
 impl Backend {
     pub(super) fn initial(id: BackendId, spec: &model::Backend, origin: &Origin) -> Self {
+        let live = Arc::new(BackendLive::new(Arc::clone(&spec.name), origin.shards));
         let servers: Vec<Arc<Server>> = spec
             .servers
             .iter()
             .map(|server| {
-                let live = Arc::new(ServerLive::new(origin.shards));
+                let live = Arc::new(ServerLive::new(&live.queue, origin.shards));
                 Arc::new(Server::new(server.clone(), live, origin.now))
             })
             .collect();
         let usable = Usable::count(servers.iter().map(AsRef::as_ref));
         Self {
             id,
-            live: Arc::new(BackendLive::new(Arc::clone(&spec.name), origin.shards)),
+            live,
             picker: picker_for(&servers, spec),
+            limited: is_limited(&servers),
             status: BackendStatus {
                 up: servers.is_empty() || !usable.is_empty(),
                 since: origin.now,
@@ -405,6 +413,7 @@ impl Backend {
         };
         Self {
             picker: picker_for(&servers, &self.spec),
+            limited: is_limited(&servers),
             status,
             generation,
             renewals,
@@ -442,18 +451,6 @@ impl Backend {
 /// A picker over the usable ones of `servers`, as the backend `spec` chooses. It is to be published: the servers' loads are
 /// ordered for it alone from now on.
 pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Picker {
-    let candidates: Vec<Candidate> = (0u32..)
-        .zip(servers)
-        .map(|(index, server)| Candidate {
-            index,
-            id: server.spec.id,
-            key: server.hash_key(),
-            weight: server.weight,
-            written: server.spec.weight,
-            backup: server.spec.backup,
-            usable: server.is_usable(),
-        })
-        .collect();
     let choice = Choice {
         balance: spec.balance,
         hash_type: spec.hash_type,
@@ -462,7 +459,7 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
         draws: spec.random_draws,
         allbackups: spec.allbackups,
     };
-    let picker = Picker::new(&candidates, choice, |chosen| {
+    let picker = Picker::new(&candidates(servers), choice, |chosen| {
         let live = |it: &Candidate| &servers[it.index as usize].live;
         let places = chosen.iter().map(|it| (&live(it).order, it.weight));
         let load = |position: usize| live(&chosen[position]).load();
@@ -474,6 +471,22 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
         }
     }
     picker
+}
+
+/// What the picker needs to know of `servers`.
+pub(super) fn candidates(servers: &[Arc<Server>]) -> Vec<Candidate> {
+    (0u32..)
+        .zip(servers)
+        .map(|(index, server)| Candidate {
+            index,
+            id: server.spec.id,
+            key: server.hash_key(),
+            weight: server.weight,
+            written: server.spec.weight,
+            backup: server.spec.backup,
+            usable: server.is_usable(),
+        })
+        .collect()
 }
 
 fn frontend_id(index: usize) -> FrontendId {

@@ -9,11 +9,16 @@
 //!
 //! Invariant: the policy has an attempt in a slot exactly when this has a connection in it.
 
+mod queues;
+
+pub(crate) use queues::QueueStay;
+
 use super::connect_policy::{AttemptSlot, ConnectFailure, ConnectPolicy, Limits, Step};
 use super::order::ServerSet;
 use crate::balance::PickInput;
 use crate::balance::hash::Value;
 use crate::config::model::Sample;
+use crate::live::queue::{Rank, Ticket, Wanted};
 use crate::live::slot::Slot;
 use crate::live::{FailureCause, Traffic, WorkerToken};
 use crate::state::{Backend, BackendId, OperState, Server};
@@ -54,6 +59,9 @@ pub(crate) trait Dialer {
     /// was tried first.
     fn asks(&mut self, server: &Server, retries: u32, redispatched: bool);
 
+    /// The session has waited in a queue.
+    fn waited(&mut self, stay: QueueStay);
+
     /// Permits counting in this worker's shards.
     fn token(&self) -> &WorkerToken;
 }
@@ -73,6 +81,8 @@ pub(crate) struct Attempt<C> {
     order: u32,
     /// Where the server was in the backend when it was chosen.
     index: u32,
+    /// Its slot was waited for.
+    from_queue: bool,
 }
 
 /// What the session does next.
@@ -96,6 +106,14 @@ pub(crate) struct ServerConnect<C> {
     /// The generation of the backend that was looked at last.
     generation: u64,
     attempts: [Option<Attempt<C>>; 2],
+    /// Its place in a queue, while it waits there.
+    ticket: Option<Ticket>,
+    /// Its place in the order of the queues, once it has waited.
+    rank: Option<Rank>,
+    /// The server that it waits for in a queue, or would wait for if fewer did.
+    queued_for: Option<Arc<Server>>,
+    /// As many sessions wait for that server as may.
+    queue_full: bool,
     /// The server that was tried first.
     first: Option<u64>,
     /// The server that has refused last, until it is known whether another is tried instead.
@@ -104,6 +122,40 @@ pub(crate) struct ServerConnect<C> {
     last_failure: Option<FailureCause>,
     /// The last shortage on this machine.
     last_shortage: Option<Shortage>,
+}
+
+/// A server that is tried next.
+struct Chosen {
+    /// Its position in the backend.
+    index: u32,
+    server: Arc<Server>,
+    /// The session's slot on it.
+    slot: Slot,
+    /// The slot was waited for.
+    from_queue: bool,
+}
+
+/// What step 5 finds.
+enum Selected {
+    /// A server without a limit, by its position, and how many places of the rotation were passed over for it.
+    Server(u32, Arc<Server>, usize),
+    /// A server, and a slot on it.
+    Reserved(Chosen),
+    /// All that could be chosen are full; and the server if it is for one alone.
+    Full(Wanted, Option<Arc<Server>>),
+    /// None can be chosen.
+    None {
+        /// Nor could any other session choose one.
+        none_usable: bool,
+    },
+}
+
+impl Selected {
+    fn none(backend: &Backend) -> Self {
+        Self::None {
+            none_usable: backend.picker.is_empty(),
+        }
+    }
 }
 
 impl<C> ServerConnect<C> {
@@ -117,6 +169,7 @@ impl<C> ServerConnect<C> {
             retries: backend.spec.retries,
             budget: backend.spec.timeout_connect,
             attempt: backend.spec.connect_attempt,
+            queue: backend.spec.timeout_queue,
         };
         Self {
             backend: Arc::clone(backend),
@@ -125,6 +178,10 @@ impl<C> ServerConnect<C> {
             policy: ConnectPolicy::new(limits, now),
             generation: backend.generation,
             attempts: [None, None],
+            ticket: None,
+            rank: None,
+            queued_for: None,
+            queue_full: false,
             first: None,
             refused: None,
             last_failure: None,
@@ -137,7 +194,7 @@ impl<C> ServerConnect<C> {
         self.backend.id
     }
 
-    /// When the connect timeout has passed.
+    /// When the connect timeout has passed, or the time in queues.
     pub(crate) fn deadline(&self) -> Instant {
         self.policy.deadline()
     }
@@ -180,11 +237,15 @@ impl<C> ServerConnect<C> {
     ) -> Next {
         loop {
             self.assert_slots();
+            if self.queue_full {
+                self.give_up(ConnectFailure::QueueFull, dialer, now);
+                return Next::GiveUp(ConnectFailure::QueueFull);
+            }
             match self.policy.step(now) {
                 Step::Start(slot) => self.start(slot, dialer, now),
                 Step::Wait(until) => return Next::Wait(until),
                 Step::GiveUp(failure) => {
-                    self.give_up(failure, dialer);
+                    self.give_up(failure, dialer, now);
                     return Next::GiveUp(failure);
                 }
             }
@@ -193,13 +254,38 @@ impl<C> ServerConnect<C> {
 
     /// Steps 5 and 6, and the start of step 7.
     fn start(&mut self, slot: AttemptSlot, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
-        let (index, server) = match self.select(dialer) {
-            Ok((index, server, passed)) => {
+        self.leave_queue(dialer, now);
+        match self.select(dialer) {
+            Selected::Server(index, server, passed) => {
                 self.pass_over(passed);
-                (index, server)
+                let chosen = Chosen {
+                    index,
+                    slot: Slot::take(&server.live, dialer.token()),
+                    server,
+                    from_queue: false,
+                };
+                self.begin(slot, chosen, dialer, now);
             }
-            Err(none_usable) => return self.policy.exhausted(none_usable),
-        };
+            Selected::Reserved(chosen) => self.begin(slot, chosen, dialer, now),
+            Selected::Full(wanted, server) => self.wait_in_queue(wanted, server, dialer, now),
+            Selected::None { none_usable } => self.policy.exhausted(none_usable),
+        }
+    }
+
+    /// The start of step 7, with a slot on the server.
+    fn begin(
+        &mut self,
+        slot: AttemptSlot,
+        chosen: Chosen,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) {
+        let Chosen {
+            index,
+            server,
+            slot: server_slot,
+            from_queue,
+        } = chosen;
         // Only now that there is a server: an attempt that may still be answered is closed only for another
         // one.
         if let Some(silent) = self.attempts[slot as usize].take() {
@@ -224,7 +310,6 @@ impl<C> ServerConnect<C> {
         }
         let order = self.policy.retries();
         dialer.asks(&server, order, self.first != Some(uid));
-        let server_slot = Slot::take(&server.live, dialer.token());
         match dialer.dial(&server) {
             Ok(connection) => {
                 self.attempts[slot as usize] = Some(Attempt {
@@ -233,6 +318,7 @@ impl<C> ServerConnect<C> {
                     connection,
                     order,
                     index,
+                    from_queue,
                     server,
                 });
             }
@@ -240,10 +326,12 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// Step 5: the next server in the rotation that the policy accepts, suspected ones last, and how many places
-    /// were passed over for it. The error tells whether no server of the backend is usable at all.
-    fn select(&self, dialer: &impl Dialer) -> Result<(u32, Arc<Server>, usize), bool> {
+    /// Step 5: the next server in the rotation that the policy accepts, suspected ones last.
+    fn select(&self, dialer: &impl Dialer) -> Selected {
         let select = |backend: &Backend| {
+            if backend.limited {
+                return self.select_limited(backend, dialer.token());
+            }
             let server = |index: u32| &backend.servers[index as usize];
             let load = |index| server(index).live.load();
             let accepts = |index| self.policy.accepts(server(index).live.uid);
@@ -259,9 +347,10 @@ impl<C> ServerConnect<C> {
                 let picker = &backend.picker;
                 picker.pick(&self.input, load, accepts)
             });
-            chosen
-                .map(|index| (index, Arc::clone(server(index)), passed))
-                .ok_or(backend.picker.is_empty())
+            match chosen {
+                Some(index) => Selected::Server(index, Arc::clone(server(index)), passed),
+                None => Selected::none(backend),
+            }
         };
         let now = dialer.backend(self.backend.id, select);
         // A backend that was removed still serves its sessions with the servers that it had.
@@ -307,7 +396,11 @@ impl<C> ServerConnect<C> {
                 dialer.abort(loser.connection);
             }
         }
-        self.count(&winner.server, dialer, |traffic| traffic.lbtot.add(1));
+        // As in HAProxy a server that a session has waited for was chosen when it began to wait; a slot of any server
+        // was not chosen at all.
+        if !winner.from_queue {
+            self.count(&winner.server, dialer, |traffic| traffic.lbtot.add(1));
+        }
         let redispatched = self.first != Some(winner.server.live.uid);
         dialer.asks(&winner.server, winner.order, redispatched);
         Some(winner)
@@ -329,7 +422,11 @@ impl<C> ServerConnect<C> {
     /// The servers of the backend have changed. An attempt at a server that is DOWN or in maintenance is
     /// hopeless now. A server that has come UP or got another address since the attempt, whatever became of that, is
     /// tried again. Looks only at the servers that are tried and at those that were renewed since the last time.
-    pub(crate) fn servers_changed(&mut self, dialer: &mut impl Dialer<Connection = C>) {
+    pub(crate) fn servers_changed(
+        &mut self,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) {
         let (policy, attempts, seen) = (&mut self.policy, &self.attempts, self.generation);
         let mut stale = [None; 2];
         let looked = dialer.backend(self.backend.id, |backend| {
@@ -377,6 +474,10 @@ impl<C> ServerConnect<C> {
                 }
             }
         }
+        // What it does not take may have changed. Who takes every server is told by the queue.
+        if !self.policy.refused_servers().is_empty() {
+            self.leave_queue(dialer, now);
+        }
     }
 
     /// Closes the attempts at these servers, whose sessions are to end. This does not count as their failure.
@@ -396,8 +497,9 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// Closes the attempts in flight: the session ends for a reason that no server caused.
-    pub(crate) fn cancel(&mut self, dialer: &mut impl Dialer<Connection = C>) {
+    /// Closes the attempts in flight and leaves the queue, for a reason that no server caused.
+    pub(crate) fn cancel(&mut self, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
+        self.leave_queue(dialer, now);
         for slot in AttemptSlot::BOTH {
             if let Some(attempt) = self.attempts[slot as usize].take() {
                 self.policy.withdrawn(slot);
@@ -451,8 +553,14 @@ impl<C> ServerConnect<C> {
 
     /// No server was reached: closes the attempts that are left, and counts the failure on the server that was
     /// tried last.
-    fn give_up(&mut self, failure: ConnectFailure, dialer: &mut impl Dialer<Connection = C>) {
-        let mut last = self.refused.take();
+    fn give_up(
+        &mut self,
+        failure: ConnectFailure,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) {
+        let mut last = self.refused.take().or(self.queued_for.clone());
+        self.leave_queue(dialer, now);
         for slot in AttemptSlot::BOTH {
             let Some(attempt) = self.attempts[slot as usize].take() else {
                 continue;
@@ -473,6 +581,7 @@ impl<C> ServerConnect<C> {
             ConnectFailure::Refused => refused,
             ConnectFailure::Timeout => FailureCause::Timeout,
             ConnectFailure::Shortage => shortage.unwrap_or(refused),
+            ConnectFailure::QueueTimeout | ConnectFailure::QueueFull => FailureCause::Queue,
         };
         dialer.gave_up(cause, last.as_deref());
     }

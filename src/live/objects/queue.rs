@@ -1,0 +1,497 @@
+//! The queues of a backend: its sessions that wait for a slot on a server with `maxconn`. Any worker calls it, and the
+//! control thread when servers have changed.
+//!
+//! A session waits for the first free slot of the backend, or of one server. Whoever frees a slot gives it to the session
+//! that has waited longest, so that one session is woken for one slot.
+//!
+//! Invariant: while nobody holds the lock and no slot is being freed, no session waits for a server that has a free
+//! slot for it. A slot is freed by lowering a gauge and then reading [`Queue::waiting`]; a session begins to wait by
+//! raising `waiting` and then reading the gauges. Of the two, one sees the other.
+
+use super::super::gauge::Gauge;
+use super::super::sync::{Arc, Mutex, MutexGuard, Ordering::Relaxed, PoisonError};
+use super::ServerLive;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+/// How many sessions a server may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotLimit {
+    /// However few sessions the backend has (`minconn`).
+    min: u32,
+    /// When the backend has [`SlotLimit::full`] sessions or more (`maxconn`).
+    max: u32,
+    /// `fullconn`.
+    full: u32,
+}
+
+impl SlotLimit {
+    /// No limit.
+    pub const NONE: Self = Self {
+        min: u32::MAX,
+        max: u32::MAX,
+        full: 0,
+    };
+
+    /// Of a server with these keys; 0: not set. As in HAProxy, a `minconn` above `maxconn` stands for both.
+    pub fn new(maxconn: u32, minconn: u32, fullconn: u32) -> Self {
+        if maxconn == 0 && minconn == 0 {
+            return Self::NONE;
+        }
+        let max = maxconn.max(minconn);
+        Self {
+            min: if minconn == 0 { max } else { minconn },
+            max,
+            full: fullconn,
+        }
+    }
+
+    /// Whether there is one.
+    pub fn exists(self) -> bool {
+        self != Self::NONE
+    }
+
+    /// Whether it depends on how many sessions the backend has.
+    fn is_dynamic(self) -> bool {
+        self.min != self.max
+    }
+
+    /// The limit while the backend has this many sessions, those that wait included. HAProxy's `srv_dynamic_maxconn`.
+    pub fn at(self, sessions: u32) -> u32 {
+        if !self.is_dynamic() || sessions >= self.full {
+            return self.max;
+        }
+        let share = u64::from(sessions) * u64::from(self.max) / u64::from(self.full);
+        // Below `max`, because there are fewer sessions than `full`.
+        u32::try_from(share).unwrap_or(self.max).max(self.min)
+    }
+}
+
+/// A session's slot on a server. Dropping it frees the slot.
+#[derive(Debug)]
+pub struct Slot(Option<Arc<ServerLive>>);
+
+impl Slot {
+    /// Counts a session on `server`, whatever its limit is.
+    pub(in super::super) fn over_limit(server: &Arc<ServerLive>) -> Self {
+        server.active.raise();
+        server.load_changed();
+        Self(Some(Arc::clone(server)))
+    }
+
+    /// A slot on `server`, or `None`: it has as many sessions as it may have.
+    pub(in super::super) fn below(server: &Arc<ServerLive>, limit: SlotLimit) -> Option<Self> {
+        let most = limit.at(server.queue.sessions.get());
+        server.active.raise_below(most)?;
+        server.load_changed();
+        Some(Self(Some(Arc::clone(server))))
+    }
+
+    /// The server.
+    pub fn live(&self) -> &Arc<ServerLive> {
+        self.0.as_ref().expect("it has one until it is dropped")
+    }
+
+    /// Frees the slot, and gives it to nobody. For whoever has the lock of the queue.
+    fn free(mut self) {
+        if let Some(server) = self.0.take() {
+            server.active.lower();
+            server.load_changed();
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let Some(server) = self.0.take() else {
+            return;
+        };
+        server.active.lower();
+        server.load_changed();
+        if server.queue.waiting.get_in_order() != 0 {
+            server.queue.give(server.uid);
+        }
+    }
+}
+
+/// The queues of a backend.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// Sessions that wait, for whichever server.
+    waiting: Gauge,
+    /// Sessions of the backend, those that wait included (`scur`).
+    sessions: Arc<Gauge>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The servers of the backend by their uids.
+    servers: BTreeMap<u64, Place>,
+    /// Sessions that take the first free slot.
+    any: Line,
+    /// How many sessions have begun to wait so far.
+    begun: u64,
+    /// How many sessions in `any` do not take every server.
+    choosy: usize,
+}
+
+/// A server, and the sessions that wait for it alone.
+#[derive(Debug)]
+struct Place {
+    server: Arc<ServerLive>,
+    /// Its position in the backend.
+    index: u32,
+    limit: SlotLimit,
+    line: Line,
+}
+
+/// Sessions in the order in which they began to wait.
+#[derive(Debug, Default)]
+struct Line {
+    waiters: BTreeMap<Rank, Waiter>,
+    /// How many have got a slot from here so far.
+    served: u32,
+}
+
+/// A session's place in the order. It keeps the place when it has to wait again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(u64);
+
+#[derive(Debug)]
+struct Waiter {
+    slot: oneshot::Sender<Granted>,
+    /// The servers that it does not take.
+    not: Box<[u64]>,
+    /// [`Line::served`] when it began to wait.
+    served: u32,
+}
+
+/// A server of the backend as it is now.
+#[derive(Debug)]
+pub struct Candidate {
+    /// Its counters.
+    pub server: Arc<ServerLive>,
+    /// Its position in the backend.
+    pub index: u32,
+    /// How many sessions it may have.
+    pub limit: SlotLimit,
+}
+
+/// What a session waits for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// The first free slot, but not of these servers.
+    AnyBut(Box<[u64]>),
+    /// A slot of this server.
+    Server {
+        /// Its [`ServerLive::uid`].
+        uid: u64,
+        /// Most sessions that may wait for it; 0: no limit (`maxqueue`).
+        most: u32,
+    },
+}
+
+/// As many sessions wait for the server as may (`maxqueue`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+/// A slot that a session has waited for.
+#[derive(Debug)]
+pub struct Granted {
+    /// The slot.
+    pub slot: Slot,
+    /// The server's position in the backend.
+    pub index: u32,
+    /// How many sessions have got a slot there since it began to wait, itself counted (`srv_queue`, `backend_queue`).
+    pub position: u32,
+}
+
+/// A session's place in a queue. Dropping it gives the place up, and passes a slot on that has just come.
+#[derive(Debug)]
+pub struct Ticket {
+    queue: Arc<Queue>,
+    /// The server that is waited for; `None`: any.
+    server: Option<u64>,
+    rank: Rank,
+    granted: oneshot::Receiver<Granted>,
+}
+
+impl Queue {
+    /// Queues of a backend whose sessions are counted here.
+    pub fn new(sessions: Arc<Gauge>) -> Self {
+        Self {
+            sessions,
+            ..Self::default()
+        }
+    }
+
+    /// Whether any session waits.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.get() != 0
+    }
+
+    /// Whether it knows the servers of its backend, because they have had limits.
+    pub fn has_servers(&self) -> bool {
+        !self.lock().servers.is_empty()
+    }
+
+    /// How many sessions wait, for whichever server.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.get()
+    }
+
+    /// How many sessions wait for the first free slot (`qcur` of the backend).
+    pub fn waiting_for_any(&self) -> u32 {
+        number(self.lock().any.waiters.len())
+    }
+
+    /// Begins to wait. `rank`: the session's place, if it has waited before. The second value says how many sessions wait
+    /// now in that queue.
+    ///
+    /// # Errors
+    /// When too many wait for that server.
+    pub fn join(
+        self: &Arc<Self>,
+        wanted: Wanted,
+        rank: Option<Rank>,
+    ) -> Result<(Ticket, u32), Full> {
+        let mut state = self.lock();
+        let (server, not) = match wanted {
+            Wanted::AnyBut(not) => (None, not),
+            Wanted::Server { uid, most } => {
+                let waiting = |place: &Place| place.line.waiters.len();
+                let waiting = state.servers.get(&uid).map_or(0, waiting);
+                if most != 0 && waiting >= most as usize {
+                    return Err(Full);
+                }
+                // A server that has left the backend meanwhile: the session chooses again.
+                (Some(uid), Box::default())
+            }
+        };
+        state.begun += 1;
+        let rank = rank.unwrap_or(Rank(state.begun));
+        let (slot, granted) = oneshot::channel();
+        let choosy = !not.is_empty();
+        let ticket = Ticket {
+            queue: Arc::clone(self),
+            server,
+            rank,
+            granted,
+        };
+        let Some(line) = state.line(server) else {
+            return Ok((ticket, 0));
+        };
+        let first = line.waiters.is_empty();
+        let waiter = Waiter {
+            slot,
+            not,
+            served: line.served,
+        };
+        line.waiters.insert(rank, waiter);
+        let length = number(line.waiters.len());
+        state.choosy += usize::from(choosy);
+        state.count_waiting(server);
+        self.waiting.raise();
+        match server {
+            Some(uid) => self.fill(&mut state, uid),
+            // Otherwise every server that may be used was full when the session before began to wait.
+            None if first || state.choosy > 0 || state.is_dynamic() => self.fill_all(&mut state),
+            None => {}
+        }
+        drop(state);
+        Ok((ticket, length))
+    }
+
+    /// The servers that may be used now. Sessions that wait for one that may not, or for any while none may, choose again.
+    /// Control thread, whenever servers or limits have changed. `limited`: one of them has a limit.
+    pub fn set_servers(&self, candidates: Vec<Candidate>, limited: bool) {
+        let mut state = self.lock();
+        let mut before = mem::take(&mut state.servers);
+        for Candidate {
+            server,
+            index,
+            limit,
+        } in candidates
+        {
+            let uid = server.uid;
+            let line = before.remove(&uid).map(|place| place.line);
+            let line = line.unwrap_or_default();
+            let place = Place {
+                server,
+                index,
+                limit,
+                line,
+            };
+            state.servers.insert(uid, place);
+        }
+        let mut freed: Vec<Waiter> = Vec::new();
+        for place in before.into_values() {
+            place.server.queued.store(0, Relaxed);
+            place.server.load_changed();
+            freed.extend(place.line.waiters.into_values());
+        }
+        if state.servers.is_empty() {
+            state.choosy = 0;
+            freed.extend(mem::take(&mut state.any.waiters).into_values());
+        }
+        for _ in &freed {
+            self.waiting.lower();
+        }
+        self.fill_all(&mut state);
+        if !limited {
+            // Nobody waits any more.
+            state.servers.clear();
+        }
+        drop(state);
+        // Their sessions wake.
+        drop(freed);
+    }
+
+    /// A slot of the server `uid` has become free.
+    fn give(&self, uid: u64) {
+        let mut state = self.lock();
+        self.fill(&mut state, uid);
+    }
+
+    fn fill_all(&self, state: &mut State) {
+        let all: Vec<u64> = state.servers.keys().copied().collect();
+        for uid in all {
+            self.fill(state, uid);
+        }
+    }
+
+    /// Gives the free slots of a server to those that have waited longest for them.
+    fn fill(&self, state: &mut State, uid: u64) {
+        let mut in_hand: Option<Slot> = None;
+        while let Some((line, rank)) = state.first_for(uid)
+            && let Some(place) = state.servers.get(&uid)
+            && let Some(slot) = in_hand
+                .take()
+                .or_else(|| Slot::below(&place.server, place.limit))
+        {
+            let index = place.index;
+            let (waiter, position) = state.serve(line, rank);
+            self.waiting.lower();
+            let granted = Granted {
+                slot,
+                index,
+                position,
+            };
+            // Otherwise it has just gone.
+            if let Err(granted) = waiter.slot.send(granted) {
+                in_hand = Some(granted.slot);
+            }
+        }
+        if let Some(slot) = in_hand {
+            slot.free();
+        }
+    }
+
+    /// Takes a session out that has got no slot. `None`: it has one, or has to choose again.
+    fn leave(&self, ticket: &Ticket) -> Option<u32> {
+        let mut state = self.lock();
+        let line = state.line(ticket.server)?;
+        let waiter = line.waiters.remove(&ticket.rank)?;
+        let position = line.served.wrapping_sub(waiter.served) + 1;
+        state.taken(ticket.server, &waiter);
+        self.waiting.lower();
+        Some(position)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The sessions that wait for a server, or for any.
+    fn line(&mut self, server: Option<u64>) -> Option<&mut Line> {
+        match server {
+            Some(uid) => self.servers.get_mut(&uid).map(|place| &mut place.line),
+            None => Some(&mut self.any),
+        }
+    }
+
+    /// The session that has waited longest for this server: where it waits, and its place.
+    fn first_for(&self, uid: u64) -> Option<(Option<u64>, Rank)> {
+        let own = self.servers.get(&uid)?.line.waiters.keys().next();
+        let own = own.map(|rank| (Some(uid), *rank));
+        let mut any = self.any.waiters.iter();
+        let any = any.find(|(_, waiter)| !waiter.not.contains(&uid));
+        let any = any.map(|(rank, _)| (None, *rank));
+        own.into_iter().chain(any).min_by_key(|(_, rank)| *rank)
+    }
+
+    /// Takes out a session that gets a slot, and says how many sessions have got one there since it began to wait.
+    fn serve(&mut self, server: Option<u64>, rank: Rank) -> (Waiter, u32) {
+        let found = self.line(server).and_then(|line| {
+            line.served = line.served.wrapping_add(1);
+            let waiter = line.waiters.remove(&rank)?;
+            let position = line.served.wrapping_sub(waiter.served);
+            Some((waiter, position))
+        });
+        let (waiter, position) = found.expect("it was just found there");
+        self.taken(server, &waiter);
+        (waiter, position)
+    }
+
+    /// A session was taken out of this line.
+    fn taken(&mut self, server: Option<u64>, waiter: &Waiter) {
+        self.choosy -= usize::from(!waiter.not.is_empty());
+        self.count_waiting(server);
+    }
+
+    /// Shows how many sessions wait for the server.
+    fn count_waiting(&self, server: Option<u64>) {
+        if let Some(place) = server.and_then(|uid| self.servers.get(&uid)) {
+            let waiting = number(place.line.waiters.len());
+            place.server.queued.store(waiting, Relaxed);
+            place.server.load_changed();
+        }
+    }
+
+    /// Whether a limit depends on how many sessions there are.
+    fn is_dynamic(&self) -> bool {
+        let mut places = self.servers.values();
+        places.any(|place| place.limit.is_dynamic())
+    }
+}
+
+impl Ticket {
+    /// The session's place in the order.
+    pub fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    /// Whether it waits for one server.
+    pub fn is_for_one_server(&self) -> bool {
+        self.server.is_some()
+    }
+
+    /// The slot, once it comes. `None`: the session has to choose again, because the servers have changed.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Granted>> {
+        Pin::new(&mut self.granted).poll(context).map(Result::ok)
+    }
+
+    /// Gives the place up, and says how many sessions have got a slot there since the session began to wait, itself
+    /// counted.
+    pub fn leave(self) -> u32 {
+        // A slot that has just come is passed on.
+        self.queue.leave(&self).unwrap_or(1)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.queue.leave(self);
+    }
+}
+
+fn number(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,195 @@
+//! Steps 5 and 6 where servers have limits (`maxconn`): the session takes a slot, or waits in a queue for one.
+
+use super::{Chosen, Dialer, Selected, ServerConnect};
+use crate::live::WorkerToken;
+use crate::live::queue::{Granted, Wanted};
+use crate::live::slot::Slot;
+use crate::state::{Backend, Server};
+use crate::worker::connect_policy::AttemptSlot;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// How often a slot is tried to be had that another session is quicker to take, before the session waits in the queue.
+const RACES_MAX: usize = 8;
+
+/// How a session has waited in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct QueueStay {
+    /// For how long.
+    pub(crate) time: Duration,
+    /// For one server, not for any of the backend.
+    pub(crate) for_one_server: bool,
+    /// How many sessions have got a slot there meanwhile, itself counted.
+    pub(crate) position: u32,
+    /// Sessions that the server has at the end; 0 if it waited for any.
+    pub(crate) sessions: u32,
+}
+
+impl<C> ServerConnect<C> {
+    /// Whether it waits in a queue.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// Whether it does not take this server, because it has refused.
+    #[cfg(test)]
+    pub(crate) fn has_tried(&self, uid: u64) -> bool {
+        !self.policy.accepts(uid)
+    }
+
+    /// The slot that it waits for in a queue, once it comes. `None`: it has to choose again.
+    pub(crate) fn poll_granted(&mut self, context: &mut Context<'_>) -> Poll<Option<Granted>> {
+        match &mut self.ticket {
+            Some(ticket) => ticket.poll(context),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Steps 5 and 6 where servers have limits: with algorithms by hash the session waits for its server, with the others
+    /// it takes the first one in the rotation that is not full. While sessions wait, it waits behind them.
+    #[inline(never)]
+    pub(super) fn select_limited(&self, backend: &Backend, token: &WorkerToken) -> Selected {
+        let server = |index: u32| &backend.servers[index as usize];
+        let accepts = |index: u32| self.policy.accepts(server(index).live.uid);
+        let trusts = |index: u32| accepts(index) && !server(index).live.is_suspect();
+        let limit = |index: u32| server(index).slot_limit(backend.spec.fullconn);
+        let load = |index: u32| server(index).live.load();
+        let pick = |accept: &dyn Fn(u32) -> bool| {
+            let picker = &backend.picker;
+            picker.pick(&self.input, load, accept)
+        };
+        let reserve = |index: u32| {
+            let server = server(index);
+            let slot = Slot::take_below(&server.live, limit(index), token)?;
+            Some(Selected::Reserved(Chosen {
+                index,
+                slot,
+                server: Arc::clone(server),
+                from_queue: false,
+            }))
+        };
+        let Some(first) = pick(&trusts).or_else(|| pick(&accepts)) else {
+            return Selected::none(backend);
+        };
+        if backend.picker.is_by_hash(&self.input) {
+            let waited_for = server(first).live.queued.load(Relaxed) > 0;
+            let reserved = if waited_for { None } else { reserve(first) };
+            return reserved.unwrap_or_else(|| {
+                let (uid, most) = (server(first).live.uid, server(first).spec.maxqueue);
+                let wanted = Wanted::Server { uid, most };
+                Selected::Full(wanted, Some(Arc::clone(server(first))))
+            });
+        }
+        let has_room = |index: u32| {
+            let sessions = backend.live.active.get();
+            server(index).live.active.get() < limit(index).at(sessions)
+        };
+        for _ in 0..RACES_MAX {
+            if backend.live.queue.is_waiting() {
+                break;
+            }
+            let roomy = pick(&|index| trusts(index) && has_room(index));
+            let Some(index) = roomy.or_else(|| pick(&|index| accepts(index) && has_room(index)))
+            else {
+                break;
+            };
+            if let Some(reserved) = reserve(index) {
+                return reserved;
+            }
+        }
+        Selected::Full(Wanted::AnyBut(self.policy.refused_servers()), None)
+    }
+
+    /// All servers that can be chosen are full. An attempt that may still be answered is not given up for a place in a
+    /// queue.
+    pub(super) fn wait_in_queue(
+        &mut self,
+        wanted: Wanted,
+        server: Option<Arc<Server>>,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) {
+        if self.policy.is_connecting() && !self.policy.is_hopeless() {
+            return self.policy.postponed(now);
+        }
+        self.cancel(dialer, now);
+        if let Some(server) = &server {
+            let order = self.policy.retries();
+            let first = *self.first.get_or_insert(server.live.uid);
+            dialer.asks(server, order, first != server.live.uid);
+            self.count(server, dialer, |traffic| traffic.lbtot.add(1));
+        }
+        self.queued_for = server;
+        let Ok((ticket, waiting)) = self.backend.live.queue.join(wanted, self.rank) else {
+            self.queue_full = true;
+            return dialer.waited(self.stay(true, Duration::ZERO, 0));
+        };
+        let backend = &self.backend.live.traffic;
+        let of = self.queued_for.as_ref();
+        let of = of.map_or(backend, |server| &server.live.traffic);
+        of.mine(dialer.token()).qmax.see(waiting);
+        self.rank = Some(ticket.rank());
+        self.ticket = Some(ticket);
+        self.policy.queued(now);
+    }
+
+    /// Leaves the queue, if it waits in one.
+    pub(super) fn leave_queue(&mut self, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
+        if let Some(ticket) = self.ticket.take() {
+            let time = self.policy.left_queue(now);
+            let one = ticket.is_for_one_server();
+            dialer.waited(self.stay(one, time, ticket.leave()));
+        }
+        self.queued_for = None;
+    }
+
+    fn stay(&self, for_one_server: bool, time: Duration, position: u32) -> QueueStay {
+        let server = self.queued_for.as_ref();
+        QueueStay {
+            time,
+            for_one_server,
+            position,
+            sessions: server.map_or(0, |server| server.live.active.get()),
+        }
+    }
+
+    /// A slot has come that the session has waited for; `None`: it has to choose again.
+    pub(crate) fn granted(
+        &mut self,
+        granted: Option<Granted>,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) {
+        let Some(granted) = granted else {
+            // It counts as tried: another one is chosen in its place.
+            self.refused = self.queued_for.take().or(self.refused.take());
+            return self.leave_queue(dialer, now);
+        };
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let time = self.policy.left_queue(now);
+        let one = ticket.is_for_one_server();
+        dialer.waited(self.stay(one, time, granted.position));
+        self.queued_for = None;
+        let uid = granted.slot.live().uid;
+        let find = |backend: &Backend| {
+            let server = backend.server(granted.index, uid)?;
+            server.is_usable().then(|| Arc::clone(server))
+        };
+        let now_there = dialer.backend(self.backend.id, find);
+        // Otherwise it has just become unusable: the slot is passed on, and another server chosen.
+        if let Some(server) = now_there.unwrap_or_else(|| find(&self.backend)) {
+            granted.slot.count_maximum(dialer.token());
+            let chosen = Chosen {
+                index: granted.index,
+                slot: granted.slot,
+                server,
+                from_queue: true,
+            };
+            self.begin(AttemptSlot::A, chosen, dialer, now);
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Servers with `maxconn`: sessions that wait in queues. HAProxy and rlb under its name run the same file, see the same
+//! clients, and must tell the same.
+
+use crate::harness::client::{End, read_to_end, reset};
+use crate::harness::csv::Csv;
+use crate::harness::eventually::{eventually_eq, eventually_true};
+use crate::harness::needs;
+use crate::harness::netns::Netns;
+use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::ports::is_listened_on;
+use crate::harness::process::Process;
+use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
+use crate::harness::runtime::ask;
+use crate::harness::syslog::Syslog;
+use nix::sys::signal::Signal;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const PORT: u16 = 7000;
+const WORDS: [&str; 3] = ["0", "1", "2"];
+const WITHIN: Duration = Duration::from_secs(5);
+/// The columns that are compared.
+const COLUMNS: [&str; 12] = [
+    "qcur", "qmax", "scur", "smax", "slim", "stot", "econ", "wretr", "wredis", "qlimit", "lbtot",
+    "cli_abrt",
+];
+
+/// One of the two programs with a service `fe` of these lines.
+struct Balancer {
+    netns: Netns,
+    folder: TempDir,
+    process: Process,
+    log: Syslog,
+    _peers: Vec<Peer>,
+    /// What was seen of it.
+    seen: Vec<String>,
+}
+
+/// A client, and what its server has said.
+struct Client {
+    stream: TcpStream,
+}
+
+impl Balancer {
+    fn start(program: &Path, lines: &str, servers: &[&str]) -> Self {
+        let netns = Netns::loopback();
+        let folder = tempfile::tempdir().expect("a folder");
+        std::os::unix::fs::symlink(PROGRAM, folder.path().join("haproxy")).expect("a link");
+        let (peers, log): (Vec<Peer>, _) = netns.enter(|| {
+            let peers = WORDS.map(|word| Peer::start(Behaviour::SpeaksFirst(word)));
+            (peers.into(), Syslog::udp())
+        });
+        let mut text = format!(
+            "global\n  nbthread 1\n  maxconn 1000\n  stats socket {}/socket level admin\n  log {} local0\n\
+             defaults\n  mode tcp\n  log global\n  option tcplog\n  timeout connect 2s\n  \
+             timeout client 1m\n  timeout server 1m\nlisten fe\n  bind 127.0.0.1:{PORT}\n{lines}",
+            folder.path().display(),
+            log.address(),
+        );
+        for ((index, words), peer) in servers.iter().enumerate().zip(&peers) {
+            let _ = writeln!(text, "  server s{index} {} {words}", peer.address());
+        }
+        std::fs::write(folder.path().join("haproxy.cfg"), text).expect("written");
+        let mut command = Command::new(program);
+        command
+            .args(["-db", "-f", "haproxy.cfg"])
+            .current_dir(&folder);
+        let process = Process::start(command, Some(&netns), false);
+        let balancer = Self {
+            netns,
+            folder,
+            process,
+            log,
+            _peers: peers,
+            seen: Vec::new(),
+        };
+        eventually_true(WITHIN, "it answers", || {
+            std::os::unix::net::UnixStream::connect(balancer.socket()).is_ok()
+                && balancer
+                    .netns
+                    .enter(|| is_listened_on((Ipv4Addr::LOCALHOST, PORT).into()))
+        });
+        balancer
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    fn ask(&self, line: &str) -> String {
+        ask(&self.socket(), line)
+    }
+
+    fn stat(&self) -> Csv {
+        Csv::parse(&self.ask("show stat"))
+    }
+
+    fn number(&self, row: &str, column: &str) -> u64 {
+        self.stat().row("fe", row).number(column)
+    }
+
+    /// Waits until a column of a row has this value.
+    #[track_caller]
+    fn wait(&self, row: &str, column: &str, value: u64) {
+        eventually_eq(WITHIN, &value, || self.number(row, column));
+    }
+
+    /// A client that does not speak.
+    fn client(&self) -> Client {
+        let stream = self
+            .netns
+            .enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).expect("connected"));
+        stream.set_read_timeout(Some(WITHIN)).expect("a timeout");
+        Client { stream }
+    }
+
+    /// Notes what the statistics say.
+    fn note(&mut self, of: &str) {
+        let csv = self.stat();
+        for row in csv.rows().filter(|row| row.text("pxname") == "fe") {
+            let name = row.text("svname");
+            if name != "FRONTEND" {
+                let values = COLUMNS.map(|column| format!("{column}={}", row.text(column)));
+                self.seen.push(format!("{of}: {name} {}", values.join(" ")));
+            }
+        }
+    }
+
+    /// Notes the line of the session that ends next, without its times; and whether it has waited.
+    fn note_line(&mut self) {
+        let line = self.log.next_with(" fe ");
+        let line = line.split(" fe ").nth(1).expect("a session's line");
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let times: Vec<i64> = fields[1]
+            .split('/')
+            .map(|time| time.parse().expect("a time"))
+            .collect();
+        let waited = if times[0] > 150 { "waited" } else { "at once" };
+        let connected = times[1] >= 0;
+        self.seen.push(format!(
+            "{} {waited} connected={connected} {}",
+            fields[0],
+            fields[2..].join(" ")
+        ));
+    }
+
+    fn stop(mut self) -> Vec<String> {
+        self.process.signal(Signal::SIGTERM);
+        self.process.wait(STOP_WITHIN);
+        self.seen
+    }
+}
+
+impl Client {
+    /// The number of the server that it has.
+    fn server(&mut self) -> String {
+        let mut word = [0];
+        self.stream
+            .read_exact(&mut word)
+            .expect("its server speaks");
+        char::from(word[0]).to_string()
+    }
+
+    /// Whether it waits still.
+    fn waits(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("non-blocking");
+        let read = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("blocking");
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    fn end(mut self) -> End {
+        read_to_end(&mut self.stream).1
+    }
+}
+
+/// Runs `script` with rlb, and with HAProxy if it is installed; both must be seen to do the same. Returns what was seen.
+fn both(lines: &str, servers: &[&str], script: impl Fn(&mut Balancer)) -> Vec<String> {
+    if !needs::root() {
+        return Vec::new();
+    }
+    let run = |program: &Path| {
+        let mut balancer = Balancer::start(program, lines, servers);
+        script(&mut balancer);
+        balancer.stop()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let ours = folder.path().join("haproxy");
+    std::os::unix::fs::symlink(PROGRAM, &ours).expect("a link");
+    let ours = run(&ours);
+    if let Some(haproxy) = needs::haproxy() {
+        let theirs = run(&haproxy);
+        assert_eq!(ours, theirs, "rlb's is the first");
+    }
+    ours
+}
+
+#[test]
+fn clients_wait_in_the_order_in_which_they_came_and_the_lines_say_so() {
+    // With `roundrobin` HAProxy 3.5 lets the second client wait now and then although a server is free.
+    let seen = both(
+        "  balance static-rr\n  timeout queue 10s\n",
+        &["maxconn 1", "maxconn 1"],
+        |balancer| {
+            let mut one = balancer.client();
+            let mut servers = vec![one.server()];
+            let mut two = balancer.client();
+            servers.push(two.server());
+            let mut waiting = Vec::new();
+            for count in 1..=4 {
+                waiting.push(balancer.client());
+                balancer.wait("BACKEND", "qcur", count);
+            }
+            balancer.note("full");
+            drop(one);
+            let mut three = waiting.remove(0);
+            assert_eq!(three.server(), servers[0]);
+            balancer.wait("BACKEND", "qcur", 3);
+            assert!(waiting.iter().all(Client::waits));
+            balancer.note_line();
+            drop(two);
+            let mut four = waiting.remove(0);
+            assert_eq!(four.server(), servers[1]);
+            balancer.note_line();
+            drop(three);
+            assert_eq!(waiting[0].server(), servers[0]);
+            balancer.note_line();
+            drop(waiting.remove(0));
+            assert_eq!(waiting[0].server(), servers[0]);
+            balancer.note_line();
+            drop(waiting);
+            balancer.note_line();
+            drop(four);
+            balancer.note_line();
+            balancer.wait("BACKEND", "scur", 0);
+            balancer.note("empty");
+        },
+    );
+    if !seen.is_empty() {
+        let lines: Vec<&str> = seen.iter().map(|line| &**line).collect();
+        assert!(
+            lines.contains(&"fe/s0 at once connected=true 1 -- 4/4/3/0/0 0/1"),
+            "{lines:#?}"
+        );
+    }
+}
+
+#[test]
+fn clients_that_wait_for_too_long_or_leave_are_told_and_counted() {
+    let seen = both("  timeout queue 300ms\n", &["maxconn 1"], |balancer| {
+        let mut first = balancer.client();
+        first.server();
+        let late = balancer.client();
+        balancer.wait("BACKEND", "qcur", 1);
+        assert_eq!(late.end(), End::Eof);
+        balancer.note_line();
+        let gone = balancer.client();
+        balancer.wait("BACKEND", "qcur", 1);
+        drop(gone);
+        balancer.note_line();
+        let gone = balancer.client();
+        balancer.wait("BACKEND", "qcur", 1);
+        reset(gone.stream);
+        balancer.note_line();
+        // HAProxy tells a reset from a FIN by its second letter.
+        let line = balancer.seen.last_mut().expect("just noted");
+        *line = line.replace(" CD ", " CQ ");
+        balancer.wait("BACKEND", "qcur", 0);
+        balancer.note("they have gone");
+        drop(first);
+        balancer.note_line();
+    });
+    if !seen.is_empty() {
+        assert!(
+            seen[0].starts_with("fe/<NOSRV> waited connected=false 0 sQ "),
+            "{seen:#?}"
+        );
+        assert!(seen[1].contains(" CQ "), "{seen:#?}");
+    }
+}
+
+#[test]
+fn a_request_waits_although_its_client_sends_no_more_unless_abortonclose_says_so() {
+    for (option, served) in [("", true), ("  option abortonclose\n", false)] {
+        both(option, &["maxconn 1"], |balancer| {
+            let mut first = balancer.client();
+            first.server();
+            let mut second = balancer.client();
+            second.stream.write_all(b"x").expect("sent");
+            second.stream.shutdown(Shutdown::Write).expect("a FIN");
+            if served {
+                balancer.wait("BACKEND", "qcur", 1);
+                drop(first);
+                assert_eq!(second.server(), "0");
+                assert_eq!(read_to_end(&mut second.stream), (b"x".into(), End::Eof));
+                balancer.note_line();
+            } else {
+                assert_eq!(second.end(), End::Eof);
+                drop(first);
+            }
+            balancer.note_line();
+        });
+    }
+}
+
+#[test]
+fn a_server_by_hash_has_a_queue_of_its_own() {
+    let seen = both(
+        "  balance source\n  timeout queue 10s\n",
+        &["maxconn 1 maxqueue 1", "maxconn 1 maxqueue 1"],
+        |balancer| {
+            let mut first = balancer.client();
+            let server = format!("s{}", first.server());
+            let mut second = balancer.client();
+            balancer.wait(&server, "qcur", 1);
+            balancer.note("one waits");
+            assert_eq!(balancer.client().end(), End::Eof);
+            balancer.note_line();
+            drop(first);
+            second.server();
+            balancer.note_line();
+            balancer.note("none waits");
+            drop(second);
+            balancer.note_line();
+        },
+    );
+    if !seen.is_empty() {
+        assert!(seen.iter().any(|line| line.contains(" SQ ")), "{seen:#?}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_server_that_leaves_is_served_by_another() {
+    // HAProxy 2.6 does so with this option alone, 3.5 only without it.
+    let version = needs::haproxy().map(|haproxy| {
+        let said = Command::new(haproxy).arg("-v").output().expect("it runs");
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    });
+    let old = version.is_some_and(|version| version.contains("version 2."));
+    let option = if old { "  option redispatch\n" } else { "" };
+    both(
+        &format!("  balance source\n{option}  timeout queue 10s\n"),
+        &["maxconn 1", "maxconn 1"],
+        |balancer| {
+            let mut first = balancer.client();
+            let server = first.server();
+            let mut second = balancer.client();
+            balancer.wait(&format!("s{server}"), "qcur", 1);
+            balancer.ask(&format!("set server fe/s{server} state maint"));
+            let other = second.server();
+            assert_ne!(other, server);
+            balancer.note("it has left");
+            drop(second);
+            balancer.note_line();
+            drop(first);
+            balancer.note_line();
+        },
+    );
+}
+
+#[test]
+fn an_operator_sets_the_limit_and_the_first_in_the_queue_get_the_slots() {
+    both("  timeout queue 10s\n", &["maxconn 1"], |balancer| {
+        let mut first = balancer.client();
+        first.server();
+        let mut waiting: Vec<Client> = Vec::new();
+        for count in 1..=3 {
+            waiting.push(balancer.client());
+            balancer.wait("BACKEND", "qcur", count);
+        }
+        assert_eq!(balancer.ask("set maxconn server fe/s0 3").trim(), "");
+        // Three have slots now: with HAProxy the second one that waits gets its slot when another one ends.
+        waiting[0].server();
+        balancer.ask("set maxconn server fe/s0 4");
+        waiting[1].server();
+        for wrong in ["fe/s0 x", "fe/s0 5x", "fe/s0", "fe/s9 1", "nowhere/s0 1"] {
+            let answer = balancer.ask(&format!("set maxconn server {wrong}"));
+            balancer.seen.push(answer.trim().to_owned());
+        }
+        drop(first);
+        waiting[2].server();
+        balancer.wait("BACKEND", "scur", 3);
+        balancer.note("none waits");
+        balancer.ask("set maxconn server fe/s0 0");
+        balancer.note("no limit");
+    });
+}
+
+#[test]
+fn a_dynamic_limit_grows_with_the_sessions_of_the_backend() {
+    both(
+        "  fullconn 10\n  timeout queue 10s\n",
+        &["minconn 1 maxconn 5"],
+        |balancer| {
+            // 5 of 10: half of maxconn is 2.
+            let mut clients: Vec<Client> = Vec::new();
+            for _ in 1..=5 {
+                clients.push(balancer.client());
+            }
+            balancer.wait("BACKEND", "scur", 5);
+            let mut first = clients.remove(0);
+            first.server();
+            drop(first);
+            balancer.wait("s0", "scur", 2);
+            balancer.wait("BACKEND", "qcur", 2);
+            balancer.note("two of four");
+            // HAProxy lets the last one pass those that wait, or has it wait although there is a slot.
+            for line in &mut balancer.seen {
+                let fields = line.split(' ');
+                let same = |it: &&str| !it.starts_with("lbtot") && !it.starts_with("qmax");
+                *line = fields.filter(same).collect::<Vec<_>>().join(" ");
+            }
+        },
+    );
+}
