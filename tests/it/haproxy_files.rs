@@ -32,7 +32,7 @@ fn a_file_of_haproxys_is_run_and_read_again_by_a_reload() {
     rlb.reload(&haproxy("", &[two]));
     assert_eq!(hear(rlb.address()).0, "two");
     // What would be weaker is refused, and what is in force stays.
-    rlb.reload_refused(&haproxy("  balance leastconn\n", &[one, two]));
+    rlb.reload_refused(&haproxy("  balance url_param id\n", &[one, two]));
     let events = rlb.events().all().join("\n");
     assert!(
         events.contains("rlb.toml:8:3: not supported yet: balance"),
@@ -60,8 +60,8 @@ fn check_and_diff_take_files_of_haproxys() {
     let other = SocketAddr::from(([127, 0, 0, 1], 10));
     let (good, weak, toml) = (path("good.cfg"), path("weak.cfg"), path("rlb.toml"));
     fs::write(&good, haproxy("", &[nobody])).expect("written");
-    let least = "  balance leastconn\n";
-    fs::write(&weak, haproxy(least, &[nobody, other])).expect("written");
+    let weak_lines = "  balance url_param id\n";
+    fs::write(&weak, haproxy(weak_lines, &[nobody, other])).expect("written");
     let said = |arguments: &[&str]| {
         let output = command(arguments);
         let [out, err] =
@@ -73,7 +73,7 @@ fn check_and_diff_take_files_of_haproxys() {
     assert_eq!((code, out), (Some(0), format!("{good} is valid\n")));
     let (code, _, err) = said(&["check", "--haproxy", &weak]);
     assert_eq!(code, Some(78));
-    assert!(err.contains("not `leastconn`"), "{err}");
+    assert!(err.contains("not `url_param`"), "{err}");
     assert_eq!(
         said(&["check", "--haproxy", &weak, "--allow-degraded"]).0,
         Some(0)
@@ -149,6 +149,8 @@ const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
     ("old-http-words", "words of older versions"),
     ("old-words", "words of older versions"),
     ("options", "the file of an error page is missing"),
+    ("proxy-headers", "a timeout of newer versions"),
+    ("rates-refused", "a word of newer versions"),
     (
         "options-no",
         "`no option tcpka` is refused: it can only mean one thing",

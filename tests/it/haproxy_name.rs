@@ -224,7 +224,7 @@ fn messages_have_haproxys_form() {
     let good = config(haproxy.address, nobody(), "");
     let weak = good.replace(
         "listen fe\n",
-        "listen fe\n  balance leastconn\n  server s1 127.0.0.1:9\n",
+        "listen fe\n  balance url_param id\n  server s1 127.0.0.1:9\n",
     );
     fs::write(haproxy.path("weak.cfg"), weak).expect("written");
     let refused = haproxy.output(&["-c", "-f", "weak.cfg"]);
@@ -332,7 +332,7 @@ fn as_the_unit_starts_it_it_notifies_reloads_and_ends_at_once() {
         assert_eq!(hear_word(haproxy.address), word);
     }
     // What HAProxy refuses, or what would be weaker, leaves what is in force.
-    let weak = "  maxconnrate 5\n";
+    let weak = "  harden.reject-privileged-ports.tcp on\n";
     haproxy.write(two.address(), weak);
     process.signal(Signal::SIGUSR2);
     process.stderr.wait_for("reload refused");

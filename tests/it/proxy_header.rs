@@ -107,10 +107,16 @@ const READY: u16 = 7103;
 impl Subject {
     fn start(program: &Path, netns: &Netns, folder: &Path, server: SocketAddr) -> Self {
         let log = netns.enter(Syslog::udp);
+        // HAProxy 2.6 has one timeout of clients, which holds here too.
+        let timeouts = if needs::version(program) < (3, 0) {
+            "timeout client 300ms"
+        } else {
+            "timeout client 1m\n  timeout client-hs 300ms"
+        };
         let text = format!(
             "global\n  log {} format raw local0\n  stats socket {}/stats.sock level admin\n\
              defaults\n  mode tcp\n  log global\n  option tcplog\n  timeout connect 2s\n  \
-             timeout client 1m\n  timeout client-hs 300ms\n  timeout server 1m\n\
+             {timeouts}\n  timeout server 1m\n\
              frontend fe\n  bind 127.0.0.1:{FE} accept-proxy name b1\n  default_backend be\n\
              frontend null\n  bind 127.0.0.1:{NULL} accept-proxy name b2\n  option dontlognull\n  default_backend be\n\
              frontend rule\n  bind 127.0.0.1:{RULE} name b3\n  \
@@ -216,9 +222,13 @@ fn hear(stream: &mut TcpStream) -> String {
 }
 
 /// All that is compared: of each client what it gets and its line; then the counters.
-fn compared(subject: &Subject) -> Vec<String> {
+/// `old`: HAProxy is older than 3.0, and lets a LOCAL header with a broken TLV pass.
+fn compared(subject: &Subject, old: bool) -> Vec<String> {
     let mut seen = Vec::new();
     for bytes in alike() {
+        if old && bytes.ends_with(b"\x20\x00\x00\x02ab") {
+            continue;
+        }
         let (got, line) = subject.told(FE, &bytes);
         seen.push(format!("{}: {got}, {line}", bytes.escape_ascii()));
     }
@@ -276,10 +286,11 @@ fn headers_are_taken_refused_logged_and_counted_as_by_haproxy() {
     let folder: TempDir = tempfile::tempdir().expect("a folder");
     let rlb = folder.path().join("haproxy");
     std::os::unix::fs::symlink(PROGRAM, &rlb).expect("a link");
+    let old = needs::version(&haproxy) < (3, 0);
     let run = |program: &Path| {
         let subject = Subject::start(program, &netns, folder.path(), server.address());
         let seen = netns.enter(|| {
-            let seen = compared(&subject);
+            let seen = compared(&subject, old);
             let rest = otherwise().into_iter();
             let rest: Vec<_> = rest.map(|(bytes, ..)| subject.told(FE, &bytes)).collect();
             (seen, rest)
@@ -298,7 +309,9 @@ fn headers_are_taken_refused_logged_and_counted_as_by_haproxy() {
     for (((bytes, at_haproxy, here), theirs), ours) in
         otherwise().into_iter().zip(their_rest).zip(our_rest)
     {
-        for (expected, (got, line)) in [(at_haproxy, theirs), (here, ours)] {
+        // What is expected of HAProxy is what 3.5 does.
+        let theirs = (!old).then_some((at_haproxy, theirs));
+        for (expected, (got, line)) in theirs.into_iter().chain([(here, ours)]) {
             let shown = bytes.escape_ascii();
             assert_eq!(got == "hello", expected.is_empty(), "{shown}: {got} {line}");
             assert!(line.ends_with(expected), "{shown}: {line}");
