@@ -112,7 +112,9 @@ impl PickInput {
         if let Picker::Hash(hashing) = picker {
             input.hash = hashing.hash(sample);
             if hashing.is_bounded() {
-                input.sessions = backend.active.get();
+                // As in HAProxy those that wait do not count.
+                let waiting = backend.queue.waiting();
+                input.sessions = backend.active.get().saturating_sub(waiting);
             }
         }
         input

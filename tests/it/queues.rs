@@ -1,7 +1,8 @@
 //! Servers with `maxconn`: sessions that wait in queues. HAProxy and rlb under its name run the same file, see the same
 //! clients, and must tell the same.
 
-use crate::harness::client::{End, read_to_end, reset};
+use crate::harness::client::{End, connect, read_to_end, reset};
+use crate::harness::config::Config;
 use crate::harness::csv::Csv;
 use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::needs;
@@ -9,7 +10,7 @@ use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports::is_listened_on;
 use crate::harness::process::Process;
-use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
+use crate::harness::rlb::{PROGRAM, Rlb, STOP_WITHIN};
 use crate::harness::runtime::ask;
 use crate::harness::syslog::Syslog;
 use nix::sys::signal::Signal;
@@ -337,11 +338,7 @@ fn a_server_by_hash_has_a_queue_of_its_own() {
 #[test]
 fn who_waits_for_a_server_that_leaves_is_served_by_another() {
     // HAProxy 2.6 does so with this option alone, 3.5 only without it.
-    let version = needs::haproxy().map(|haproxy| {
-        let said = Command::new(haproxy).arg("-v").output().expect("it runs");
-        String::from_utf8_lossy(&said.stdout).into_owned()
-    });
-    let old = version.is_some_and(|version| version.contains("version 2."));
+    let old = needs::haproxy().is_some_and(|haproxy| needs::version(&haproxy) < (3, 0));
     let option = if old { "  option redispatch\n" } else { "" };
     both(
         &format!("  balance source\n{option}  timeout queue 10s\n"),
@@ -417,4 +414,74 @@ fn a_dynamic_limit_grows_with_the_sessions_of_the_backend() {
             }
         },
     );
+}
+
+/// A backend whose server may have so many sessions.
+fn limited(peer: &Peer, maxconn: u32) -> Config {
+    let limit = format!("maxconn = {maxconn}");
+    let config = Config::new().timeout("queue = \"20s\"");
+    config.server_with(peer.address(), &limit)
+}
+
+#[test]
+fn a_reload_that_raises_the_limit_serves_those_that_wait_and_one_that_lowers_it_ends_nobody() {
+    let peer = Peer::start(Behaviour::SpeaksFirst("x"));
+    let mut rlb = Rlb::start(&limited(&peer, 1));
+    let speaks = |stream: &mut TcpStream| stream.read_exact(&mut [0]).expect("its server speaks");
+    let mut first = connect(rlb.address());
+    speaks(&mut first);
+    let mut waiting: Vec<TcpStream> = Vec::new();
+    for count in 1..=3 {
+        waiting.push(connect(rlb.address()));
+        eventually_eq(WITHIN, &count, || rlb.number("BACKEND", "qcur"));
+    }
+    rlb.reload(&limited(&peer, 3));
+    speaks(&mut waiting[0]);
+    speaks(&mut waiting[1]);
+    assert_eq!(rlb.number("BACKEND", "qcur"), 1);
+    // Fewer than there are: nobody gets a slot before there are fewer sessions.
+    rlb.reload(&limited(&peer, 2));
+    drop(first);
+    eventually_eq(WITHIN, &2, || rlb.number("s1", "scur"));
+    assert_eq!(rlb.number("BACKEND", "qcur"), 1);
+    drop(waiting.remove(0));
+    speaks(&mut waiting[1]);
+    // Without a limit nobody waits.
+    let late: Vec<TcpStream> = (0..3).map(|_| connect(rlb.address())).collect();
+    eventually_eq(WITHIN, &3, || rlb.number("BACKEND", "qcur"));
+    rlb.reload(&limited(&peer, 0));
+    for mut stream in late {
+        speaks(&mut stream);
+    }
+    drop(waiting);
+    eventually_eq(WITHIN, &0, || rlb.number("BACKEND", "scur"));
+    assert_eq!(rlb.number("s1", "scur"), 0);
+    rlb.stop();
+}
+
+/// A thousand sessions, forty at once, over four slots: each is served, none twice, and nothing is left behind.
+#[test]
+fn a_thousand_sessions_over_four_slots_are_all_served() {
+    let peers = WORDS.map(|word| Peer::start(Behaviour::Says(word)));
+    let mut config = Config::new().timeout("queue = \"60s\"");
+    for (peer, maxconn) in peers.iter().zip([1, 2, 1]) {
+        config = config.server_with(peer.address(), &format!("maxconn = {maxconn}"));
+    }
+    let rlb = Rlb::start(&config);
+    let address = rlb.address();
+    let client = move || {
+        let answers = (0..25).map(|_| read_to_end(&mut connect(address)).0);
+        answers.filter(|said| said.len() == 1).count()
+    };
+    let clients: Vec<_> = (0..40).map(|_| std::thread::spawn(client)).collect();
+    let served = clients.into_iter().map(|it| it.join().expect("it ends"));
+    let served: usize = served.sum();
+    assert_eq!(served, 1_000);
+    assert_eq!(peers.iter().map(Peer::accepted).sum::<usize>(), 1_000);
+    let most = ["s1", "s2", "s3"].map(|server| rlb.number(server, "smax"));
+    assert_eq!(most, [1, 2, 1]);
+    assert!(rlb.number("BACKEND", "qmax") > 4);
+    eventually_eq(WITHIN, &0, || rlb.number("BACKEND", "scur"));
+    assert_eq!(rlb.number("BACKEND", "qcur"), 0);
+    rlb.stop();
 }

@@ -132,12 +132,17 @@ pub struct Queue {
 struct State {
     /// The servers of the backend by their uids.
     servers: BTreeMap<u64, Place>,
-    /// Sessions that take the first free slot.
-    any: Line,
+    /// Sessions that take the first free slot, by the servers that they do not take: few combinations, however many
+    /// sessions. None is empty.
+    any: BTreeMap<Box<[u64]>, BTreeMap<Rank, Waiter>>,
+    /// How many sessions are in `any`.
+    any_waiting: u32,
+    /// How many have got a slot from there so far.
+    any_served: u32,
     /// How many sessions have begun to wait so far.
     begun: u64,
-    /// How many sessions in `any` do not take every server.
-    choosy: usize,
+    /// Whether a limit depends on how many sessions there are.
+    dynamic: bool,
 }
 
 /// A server, and the sessions that wait for it alone.
@@ -165,10 +170,17 @@ pub struct Rank(u64);
 #[derive(Debug)]
 struct Waiter {
     slot: oneshot::Sender<Granted>,
-    /// The servers that it does not take.
-    not: Box<[u64]>,
-    /// [`Line::served`] when it began to wait.
+    /// How many had got a slot from there when it began to wait.
     served: u32,
+}
+
+/// Where a session waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Where {
+    /// For any server but these, in ascending order.
+    AnyBut(Box<[u64]>),
+    /// For this server.
+    Server(u64),
 }
 
 /// A server of the backend as it is now.
@@ -215,8 +227,7 @@ pub struct Granted {
 #[derive(Debug)]
 pub struct Ticket {
     queue: Arc<Queue>,
-    /// The server that is waited for; `None`: any.
-    server: Option<u64>,
+    waits: Where,
     rank: Rank,
     granted: oneshot::Receiver<Granted>,
 }
@@ -247,7 +258,7 @@ impl Queue {
 
     /// How many sessions wait for the first free slot (`qcur` of the backend).
     pub fn waiting_for_any(&self) -> u32 {
-        number(self.lock().any.waiters.len())
+        self.lock().any_waiting
     }
 
     /// Begins to wait. `rank`: the session's place, if it has waited before. The second value says how many sessions wait
@@ -261,49 +272,45 @@ impl Queue {
         rank: Option<Rank>,
     ) -> Result<(Ticket, u32), Full> {
         let mut state = self.lock();
-        let (server, not) = match wanted {
-            Wanted::AnyBut(not) => (None, not),
+        let waits = match wanted {
+            Wanted::AnyBut(mut not) => {
+                not.sort_unstable();
+                Where::AnyBut(not)
+            }
             Wanted::Server { uid, most } => {
                 let waiting = |place: &Place| place.line.waiters.len();
                 let waiting = state.servers.get(&uid).map_or(0, waiting);
                 if most != 0 && waiting >= most as usize {
                     return Err(Full);
                 }
-                // A server that has left the backend meanwhile: the session chooses again.
-                (Some(uid), Box::default())
+                Where::Server(uid)
             }
         };
         state.begun += 1;
         let rank = rank.unwrap_or(Rank(state.begun));
         let (slot, granted) = oneshot::channel();
-        let choosy = !not.is_empty();
+        // Otherwise every server that it takes was full when one before began to wait.
+        let looks = state.dynamic || !state.waits_for_any();
+        let length = state.insert(&waits, rank, slot);
+        if length > 0 {
+            self.waiting.raise();
+            match &waits {
+                Where::Server(uid) => self.fill(&mut state, *uid),
+                Where::AnyBut(not) if looks || !not.is_empty() || state.any.len() > 1 => {
+                    for uid in state.with_room(not) {
+                        self.fill(&mut state, uid);
+                    }
+                }
+                Where::AnyBut(_) => {}
+            }
+        }
+        let queue = Arc::clone(self);
         let ticket = Ticket {
-            queue: Arc::clone(self),
-            server,
+            queue,
+            waits,
             rank,
             granted,
         };
-        let Some(line) = state.line(server) else {
-            return Ok((ticket, 0));
-        };
-        let first = line.waiters.is_empty();
-        let waiter = Waiter {
-            slot,
-            not,
-            served: line.served,
-        };
-        line.waiters.insert(rank, waiter);
-        let length = number(line.waiters.len());
-        state.choosy += usize::from(choosy);
-        state.count_waiting(server);
-        self.waiting.raise();
-        match server {
-            Some(uid) => self.fill(&mut state, uid),
-            // Otherwise every server that may be used was full when the session before began to wait.
-            None if first || state.choosy > 0 || state.is_dynamic() => self.fill_all(&mut state),
-            None => {}
-        }
-        drop(state);
         Ok((ticket, length))
     }
 
@@ -311,6 +318,7 @@ impl Queue {
     /// Control thread, whenever servers or limits have changed. `limited`: one of them has a limit.
     pub fn set_servers(&self, candidates: Vec<Candidate>, limited: bool) {
         let mut state = self.lock();
+        state.dynamic = candidates.iter().any(|it| it.limit.is_dynamic());
         let mut before = mem::take(&mut state.servers);
         for Candidate {
             server,
@@ -336,13 +344,16 @@ impl Queue {
             freed.extend(place.line.waiters.into_values());
         }
         if state.servers.is_empty() {
-            state.choosy = 0;
-            freed.extend(mem::take(&mut state.any.waiters).into_values());
+            let all = mem::take(&mut state.any).into_values();
+            freed.extend(all.flat_map(BTreeMap::into_values));
+            state.any_waiting = 0;
         }
         for _ in &freed {
             self.waiting.lower();
         }
-        self.fill_all(&mut state);
+        for uid in state.with_room(&[]) {
+            self.fill(&mut state, uid);
+        }
         if !limited {
             // Nobody waits any more.
             state.servers.clear();
@@ -358,24 +369,17 @@ impl Queue {
         self.fill(&mut state, uid);
     }
 
-    fn fill_all(&self, state: &mut State) {
-        let all: Vec<u64> = state.servers.keys().copied().collect();
-        for uid in all {
-            self.fill(state, uid);
-        }
-    }
-
     /// Gives the free slots of a server to those that have waited longest for them.
     fn fill(&self, state: &mut State, uid: u64) {
         let mut in_hand: Option<Slot> = None;
-        while let Some((line, rank)) = state.first_for(uid)
+        while let Some((waits, rank)) = state.first_for(uid)
             && let Some(place) = state.servers.get(&uid)
             && let Some(slot) = in_hand
                 .take()
                 .or_else(|| Slot::below(&place.server, place.limit))
         {
             let index = place.index;
-            let (waiter, position) = state.serve(line, rank);
+            let (waiter, position) = state.serve(&waits, rank);
             self.waiting.lower();
             let granted = Granted {
                 slot,
@@ -395,12 +399,9 @@ impl Queue {
     /// Takes a session out that has got no slot. `None`: it has one, or has to choose again.
     fn leave(&self, ticket: &Ticket) -> Option<u32> {
         let mut state = self.lock();
-        let line = state.line(ticket.server)?;
-        let waiter = line.waiters.remove(&ticket.rank)?;
-        let position = line.served.wrapping_sub(waiter.served) + 1;
-        state.taken(ticket.server, &waiter);
+        let (waiter, served) = state.remove(&ticket.waits, ticket.rank)?;
         self.waiting.lower();
-        Some(position)
+        Some(served.wrapping_sub(waiter.served) + 1)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -409,56 +410,100 @@ impl Queue {
 }
 
 impl State {
-    /// The sessions that wait for a server, or for any.
-    fn line(&mut self, server: Option<u64>) -> Option<&mut Line> {
-        match server {
-            Some(uid) => self.servers.get_mut(&uid).map(|place| &mut place.line),
-            None => Some(&mut self.any),
+    fn waits_for_any(&self) -> bool {
+        self.any_waiting > 0
+    }
+
+    /// Puts a session into its line. Returns how many wait there now; 0: its server has left the backend meanwhile, and
+    /// the session chooses again.
+    fn insert(&mut self, waits: &Where, rank: Rank, slot: oneshot::Sender<Granted>) -> u32 {
+        match waits {
+            Where::AnyBut(not) => {
+                let served = self.any_served;
+                let waiters = self.any.entry(not.clone()).or_default();
+                waiters.insert(rank, Waiter { slot, served });
+                self.any_waiting += 1;
+                self.any_waiting
+            }
+            Where::Server(uid) => {
+                let Some(place) = self.servers.get_mut(uid) else {
+                    return 0;
+                };
+                let served = place.line.served;
+                place.line.waiters.insert(rank, Waiter { slot, served });
+                place.show_waiting()
+            }
+        }
+    }
+
+    /// Takes a session out, if it is there, and says how many have got a slot there so far.
+    fn remove(&mut self, waits: &Where, rank: Rank) -> Option<(Waiter, u32)> {
+        match waits {
+            Where::AnyBut(not) => {
+                let waiters = self.any.get_mut(not)?;
+                let waiter = waiters.remove(&rank)?;
+                if waiters.is_empty() {
+                    self.any.remove(not);
+                }
+                self.any_waiting -= 1;
+                Some((waiter, self.any_served))
+            }
+            Where::Server(uid) => {
+                let place = self.servers.get_mut(uid)?;
+                let waiter = place.line.waiters.remove(&rank)?;
+                place.show_waiting();
+                Some((waiter, place.line.served))
+            }
         }
     }
 
     /// The session that has waited longest for this server: where it waits, and its place.
-    fn first_for(&self, uid: u64) -> Option<(Option<u64>, Rank)> {
+    fn first_for(&self, uid: u64) -> Option<(Where, Rank)> {
         let own = self.servers.get(&uid)?.line.waiters.keys().next();
-        let own = own.map(|rank| (Some(uid), *rank));
-        let mut any = self.any.waiters.iter();
-        let any = any.find(|(_, waiter)| !waiter.not.contains(&uid));
-        let any = any.map(|(rank, _)| (None, *rank));
-        own.into_iter().chain(any).min_by_key(|(_, rank)| *rank)
-    }
-
-    /// Takes out a session that gets a slot, and says how many sessions have got one there since it began to wait.
-    fn serve(&mut self, server: Option<u64>, rank: Rank) -> (Waiter, u32) {
-        let found = self.line(server).and_then(|line| {
-            line.served = line.served.wrapping_add(1);
-            let waiter = line.waiters.remove(&rank)?;
-            let position = line.served.wrapping_sub(waiter.served);
-            Some((waiter, position))
-        });
-        let (waiter, position) = found.expect("it was just found there");
-        self.taken(server, &waiter);
-        (waiter, position)
-    }
-
-    /// A session was taken out of this line.
-    fn taken(&mut self, server: Option<u64>, waiter: &Waiter) {
-        self.choosy -= usize::from(!waiter.not.is_empty());
-        self.count_waiting(server);
-    }
-
-    /// Shows how many sessions wait for the server.
-    fn count_waiting(&self, server: Option<u64>) {
-        if let Some(place) = server.and_then(|uid| self.servers.get(&uid)) {
-            let waiting = number(place.line.waiters.len());
-            place.server.queued.store(waiting, Relaxed);
-            place.server.load_changed();
+        let any = self.any.iter().filter(|(not, _)| !not.contains(&uid));
+        let any = any.filter_map(|(not, waiters)| Some((waiters.keys().next()?, not)));
+        match (own, any.min()) {
+            (Some(own), Some((rank, _))) if own < rank => Some((Where::Server(uid), *own)),
+            (_, Some((rank, not))) => Some((Where::AnyBut(not.clone()), *rank)),
+            (Some(own), None) => Some((Where::Server(uid), *own)),
+            (None, None) => None,
         }
     }
 
-    /// Whether a limit depends on how many sessions there are.
-    fn is_dynamic(&self) -> bool {
-        let mut places = self.servers.values();
-        places.any(|place| place.limit.is_dynamic())
+    /// Takes out a session that gets a slot, and says how many sessions have got one there since it began to wait.
+    fn serve(&mut self, waits: &Where, rank: Rank) -> (Waiter, u32) {
+        let served = match waits {
+            Where::AnyBut(_) => Some(&mut self.any_served),
+            Where::Server(uid) => self.servers.get_mut(uid).map(|it| &mut it.line.served),
+        };
+        if let Some(served) = served {
+            *served = served.wrapping_add(1);
+        }
+        let (waiter, served) = self.remove(waits, rank).expect("it was just found there");
+        let position = served.wrapping_sub(waiter.served);
+        (waiter, position)
+    }
+
+    /// The servers, but for these, that have a free slot.
+    fn with_room(&self, not: &[u64]) -> Vec<u64> {
+        let servers = self.servers.iter();
+        let servers = servers.filter(|(uid, place)| !not.contains(uid) && place.has_room());
+        servers.map(|(uid, _)| *uid).collect()
+    }
+}
+
+impl Place {
+    fn has_room(&self) -> bool {
+        let sessions = self.server.queue.sessions.get();
+        self.server.active.get_in_order() < self.limit.at(sessions)
+    }
+
+    /// Shows how many sessions wait for the server, and returns it.
+    fn show_waiting(&self) -> u32 {
+        let waiting = number(self.line.waiters.len());
+        self.server.queued.store(waiting, Relaxed);
+        self.server.load_changed();
+        waiting
     }
 }
 
@@ -470,7 +515,7 @@ impl Ticket {
 
     /// Whether it waits for one server.
     pub fn is_for_one_server(&self) -> bool {
-        self.server.is_some()
+        matches!(self.waits, Where::Server(_))
     }
 
     /// The slot, once it comes. `None`: the session has to choose again, because the servers have changed.

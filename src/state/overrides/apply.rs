@@ -389,6 +389,7 @@ mod tests {
         builder.replace(id, 0, s1, now);
         let mut s2 = Server::clone(builder.server(id, 1).unwrap());
         s2.set_check(None);
+        s2.set_maxconn(7);
         builder.replace(id, 1, s2, now);
         Arc::new(builder.finish().unwrap())
     }
@@ -398,7 +399,7 @@ mod tests {
     fn what_was_set_is_in_force_in_the_next_process() {
         let now = Instant::now();
         let before = touched(now);
-        assert_eq!(list(&before).len(), 8, "{:?}", list(&before));
+        assert_eq!(list(&before).len(), 9, "{:?}", list(&before));
         let text = write(&before);
         let fresh = start(&file(), now);
         let next = Arc::new(apply(&fresh, &text, (1, now)).unwrap());
@@ -456,6 +457,7 @@ mod tests {
             rise: 9,
             ..Check::default()
         });
+        servers[1].maxconn = 5;
         servers[2].weight = 8;
         servers.push(server("n1"));
         let fresh = start(&other, now);

@@ -401,6 +401,7 @@ mod tests {
         let backend = first.backends[0].as_ref().unwrap();
         let mut changed = Server::clone(&backend.servers[1]);
         changed.weight = 7;
+        changed.set_maxconn(3);
         let maint = AdminState::READY.with(AdminState::FMAINT);
         changed.status.set_admin(maint, changed.rules(), now);
         Arc::make_mut(&mut changed.spec).check = None;
@@ -424,6 +425,7 @@ mod tests {
                 "server b/s2 weight 1 7",
                 "server b/s2 state ready maint",
                 "server b/s2 address 127.0.0.1:9 127.0.0.2:9",
+                "server b/s2 maxconn none 3",
                 "server b/s2 check on off",
             ]
         );
