@@ -226,10 +226,13 @@ impl Relay {
 
     /// Takes turns until one is idle. `false` when that took too long and other tasks are to run. The next turn
     /// finds what arrives during one, without going through the runtime.
+    ///
+    /// The last turn is not followed by a busy poll. An event that one has found would be served by the next call. That
+    /// call would not ask the kernel, and yet clear the readiness that the runtime has noted meanwhile for a later event.
     fn turns(&self) -> io::Result<bool> {
         let mut engine = self.engine.borrow_mut();
-        for _ in 0..TURNS_MAX {
-            if engine.turn()? == Polled::Idle && !engine.busy_poll()? {
+        for turn in 1..=TURNS_MAX {
+            if engine.turn()? == Polled::Idle && turn < TURNS_MAX && !engine.busy_poll()? {
                 return Ok(true);
             }
         }

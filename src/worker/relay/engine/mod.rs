@@ -41,7 +41,7 @@ const EVENTS_MAX: usize = 256;
 /// The sessions of one worker.
 pub(super) struct Engine {
     epoll: OwnedFd,
-    /// Events that were taken and not handled yet.
+    /// Events that were taken and not handled yet: those that a busy poll has found, until the turn that follows it.
     events: Vec<epoll::Event>,
     conns: Table,
     /// Sessions to be served in this turn.
@@ -122,6 +122,12 @@ impl Engine {
     #[cfg(test)]
     pub(super) fn pass(&mut self, time: std::time::Duration) {
         self.start -= time;
+    }
+
+    /// Whether there are events that were taken and not handled.
+    #[cfg(test)]
+    pub(super) fn keeps_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Whether the client and the server of some session have bytes to take.

@@ -575,6 +575,37 @@ fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
     });
 }
 
+/// Otherwise the runtime could forget an event that comes before they are handled, and a session would stand still.
+#[test]
+fn turns_leave_no_event_that_a_busy_poll_has_found() {
+    // Each of two sessions is the server and the client of the other one, and a byte goes round: every turn makes one
+    // event, which the next busy poll finds.
+    let pair = || {
+        let (one, two) = connection(Kind::Tcp, SOCKET_BUFFER);
+        two.set_nonblocking(true).unwrap();
+        [one, two.into()]
+    };
+    let ([first_server, second_client], [second_server, first_client]) = (pair(), pair());
+    let (mut first, _snapshot, worker_stats, _ends) = session(SOCKET_BUFFER);
+    let (mut second, _other, _, _other_ends) = session(SOCKET_BUFFER);
+    (first.client, first.server) = (first_client, first_server);
+    (second.client, second.server) = (second_client, second_server);
+    first.prefix = [None, Some((*b"x").into())];
+    let (relay, _events) = Relay::new(worker_stats).unwrap();
+    second.go(&relay);
+    first.go(&relay);
+    let deadline = Instant::now() + TIMEOUT;
+    let mut idle = true;
+    while idle {
+        assert!(
+            Instant::now() < deadline,
+            "it never polls until its last turn"
+        );
+        idle = relay.turns().unwrap();
+        assert!(!relay.engine.borrow().keeps_events());
+    }
+}
+
 #[test]
 fn a_session_with_more_than_its_share_of_data_goes_on_without_an_event() {
     in_a_runtime(async {
