@@ -6,6 +6,7 @@
 
 use crate::sys::raw::{self, Owned};
 use rustix::net::{RecvFlags, recv, sockopt};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
@@ -18,6 +19,8 @@ pub(super) struct ClientWatch<'a> {
     socket: AsyncFd<Owned<BorrowedFd<'a>>>,
     /// A client that has sent FIN has gone, whatever it has sent before (`option abortonclose`).
     any_end: bool,
+    /// It has sent bytes and then FIN.
+    half_closed: Cell<bool>,
 }
 
 impl<'a> ClientWatch<'a> {
@@ -27,32 +30,53 @@ impl<'a> ClientWatch<'a> {
     /// Those of `epoll_ctl`.
     pub(super) fn new(client: &'a OwnedFd, any_end: bool) -> io::Result<Self> {
         let socket = raw::watch(Owned::new(client.as_fd()), Interest::READABLE)?;
-        Ok(Self { socket, any_end })
+        Ok(Self {
+            socket,
+            any_end,
+            half_closed: Cell::new(false),
+        })
     }
 
     /// Completes when the client has gone, with the error if there was one.
     pub(super) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Option<io::Error>> {
-        loop {
+        let client = self.socket.get_ref().as_fd();
+        while !self.half_closed.get() {
             let Ok(mut event) = ready!(self.socket.poll_read_ready(context)) else {
                 // The runtime is shutting down.
                 return Poll::Pending;
             };
-            let client = self.socket.get_ref().as_fd();
-            match sockopt::socket_error(client) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) | Err(error) => return Poll::Ready(Some(error.into())),
+            if let Some(error) = error_of(client) {
+                return Poll::Ready(Some(error));
             }
             // The kernel says so of a socket that was shut down for reading, by either side.
-            if self.any_end && event.ready().is_read_closed() {
+            let has_ended = event.ready().is_read_closed();
+            if self.any_end && has_ended {
                 return Poll::Ready(None);
             }
             match recv(client, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Poll::Ready(None),
+                // The runtime keeps this readiness for ever, so it tells nothing new.
+                Ok(_) if has_ended => self.half_closed.set(true),
                 Ok(_) | Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {
                     event.clear_ready();
                 }
                 Err(error) => return Poll::Ready(Some(error.into())),
             }
         }
+        // Only a reset can follow. It ends this direction, too.
+        match self.socket.poll_write_ready(context) {
+            Poll::Ready(Ok(_)) => {
+                error_of(client).map_or(Poll::Pending, |it| Poll::Ready(Some(it)))
+            }
+            _ => Poll::Pending,
+        }
+    }
+}
+
+/// The error that the socket has pending, if any.
+fn error_of(client: BorrowedFd<'_>) -> Option<io::Error> {
+    match sockopt::socket_error(client) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) | Err(error) => Some(error.into()),
     }
 }

@@ -249,12 +249,39 @@ fn a_client_that_half_closes_behind_its_request_is_served() {
     client.write_all(b"request").expect("sent");
     half_close(&client);
     eventually_eq(STOP_WITHIN, &1, || rlb.number("FRONTEND", "scur"));
-    steadily(Duration::from_millis(300), "the session connects", || {
+    let before = rlb.process.cpu_time();
+    let watched = Duration::from_millis(500);
+    steadily(watched, "the session connects", || {
         rlb.number("FRONTEND", "scur") == 1
     });
+    let used = rlb.process.cpu_time().saturating_sub(before);
+    assert!(used < watched / 2, "no worker is busy: {used:?}");
     let _answering = dark.answers("answer");
     assert_eq!(read_to_end(&mut client).0, b"answer");
     rlb.stop_after(client);
+}
+
+#[test]
+fn a_client_that_half_closes_behind_its_request_and_resets_is_noticed() {
+    let dark = Unanswering::start();
+    let config = Config::new()
+        .server_with(dark.address(), "check = false")
+        .timeout("connect = \"60s\"");
+    let rlb = Rlb::start(&config);
+    let mut client = connect(rlb.address());
+    client.write_all(b"request").expect("sent");
+    half_close(&client);
+    eventually_eq(STOP_WITHIN, &1, || rlb.number("FRONTEND", "scur"));
+    // The FIN is seen before the reset comes.
+    steadily(Duration::from_millis(200), "the session connects", || {
+        rlb.number("FRONTEND", "scur") == 1
+    });
+    client::reset(client);
+    eventually_eq(Duration::from_secs(1), &0, || {
+        rlb.number("FRONTEND", "scur")
+    });
+    assert_eq!(rlb.number("BACKEND", "cli_abrt"), 1);
+    rlb.stop();
 }
 
 /// Fault 6: a backend whose one server restarts for a second under 50 connections a second loses nobody,
