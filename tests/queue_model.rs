@@ -206,6 +206,53 @@ mod live {
             });
         }
 
+        /// The servers leave, or lose their limits, while a session begins to wait: it gets a slot or chooses again.
+        #[test]
+        fn nobody_waits_for_servers_that_have_gone() {
+            for stays in [false, true] {
+                explore(move || {
+                    let backend = Arc::new(Backend::new(&[1]));
+                    let held = backend.take(0, 1).expect("free");
+                    let theirs = Arc::clone(&backend);
+                    let waits = thread::spawn(move || theirs.join());
+                    let candidates = backend.servers.iter().map(|server| Candidate {
+                        server: Arc::clone(server),
+                        index: 0,
+                        limit: SlotLimit::NONE,
+                    });
+                    let candidates = candidates.take(usize::from(stays));
+                    backend.queue.set_servers(candidates.collect(), false);
+                    let mut ticket = waits.join().expect("it ends");
+                    let answer = ticket.poll(&mut Context::from_waker(Waker::noop()));
+                    assert!(answer.is_ready());
+                    assert!(!backend.queue.is_waiting());
+                    drop((answer, ticket, held));
+                    assert_eq!(backend.active(), 0);
+                });
+            }
+        }
+
+        /// The only server that a session takes leaves while it waits.
+        #[test]
+        fn who_takes_none_of_the_servers_that_are_left_chooses_again() {
+            explore(|| {
+                let backend = Backend::new(&[1, 1]);
+                let held = [0, 1].map(|index| backend.take(index, 1).expect("free"));
+                let wanted = Wanted::AnyBut(Box::new([1]));
+                let (mut ticket, _) = backend.queue.join(wanted, None).expect("no limit");
+                assert!(granted(&mut ticket).is_none());
+                let stays = Candidate {
+                    server: Arc::clone(&backend.servers[0]),
+                    index: 0,
+                    limit: SlotLimit::new(1, 0, 0),
+                };
+                backend.queue.set_servers(vec![stays], true);
+                let answer = ticket.poll(&mut Context::from_waker(Waker::noop()));
+                assert!(matches!(answer, Poll::Ready(None)));
+                drop((held, ticket));
+            });
+        }
+
         /// Sessions that come and go at once never exceed the limit, and leave nothing behind.
         #[test]
         fn no_slot_is_given_twice() {

@@ -335,29 +335,50 @@ fn a_server_by_hash_has_a_queue_of_its_own() {
     }
 }
 
-#[test]
-fn who_waits_for_a_server_that_leaves_is_served_by_another() {
+/// A backend in which whoever waits for a server that leaves goes to another one.
+fn by_source() -> String {
     // HAProxy 2.6 does so with this option alone, 3.5 only without it.
     let old = needs::haproxy().is_some_and(|haproxy| needs::version(&haproxy) < (3, 0));
     let option = if old { "  option redispatch\n" } else { "" };
-    both(
-        &format!("  balance source\n{option}  timeout queue 10s\n"),
-        &["maxconn 1", "maxconn 1"],
-        |balancer| {
-            let mut first = balancer.client();
-            let server = first.server();
-            let mut second = balancer.client();
-            balancer.wait(&format!("s{server}"), "qcur", 1);
-            balancer.ask(&format!("set server fe/s{server} state maint"));
-            let other = second.server();
-            assert_ne!(other, server);
-            balancer.note("it has left");
-            drop(second);
-            balancer.note_line();
-            drop(first);
-            balancer.note_line();
-        },
-    );
+    format!("  balance source\n{option}  timeout queue 10s\n")
+}
+
+#[test]
+fn an_order_to_end_the_sessions_of_a_server_leaves_those_that_have_waited_for_it() {
+    both(&by_source(), &["maxconn 1", "maxconn 1"], |balancer| {
+        let mut first = balancer.client();
+        let server = first.server();
+        let mut waiting = Vec::new();
+        for count in 1..=2 {
+            waiting.push(balancer.client());
+            balancer.wait(&format!("s{server}"), "qcur", count);
+        }
+        balancer.ask(&format!("set server fe/s{server} state maint"));
+        let other = waiting[0].server();
+        balancer.wait(&format!("s{other}"), "qcur", 1);
+        balancer.ask(&format!("shutdown sessions server fe/s{server}"));
+        first.end();
+        drop(waiting.remove(0));
+        assert_eq!(waiting[0].server(), other);
+    });
+}
+
+#[test]
+fn who_waits_for_a_server_that_leaves_is_served_by_another() {
+    both(&by_source(), &["maxconn 1", "maxconn 1"], |balancer| {
+        let mut first = balancer.client();
+        let server = first.server();
+        let mut second = balancer.client();
+        balancer.wait(&format!("s{server}"), "qcur", 1);
+        balancer.ask(&format!("set server fe/s{server} state maint"));
+        let other = second.server();
+        assert_ne!(other, server);
+        balancer.note("it has left");
+        drop(second);
+        balancer.note_line();
+        drop(first);
+        balancer.note_line();
+    });
 }
 
 #[test]

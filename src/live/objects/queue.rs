@@ -314,7 +314,7 @@ impl Queue {
         Ok((ticket, length))
     }
 
-    /// The servers that may be used now. Sessions that wait for one that may not, or for any while none may, choose again.
+    /// The servers that may be used now. Sessions that wait for others choose again.
     /// Control thread, whenever servers or limits have changed. `limited`: one of them has a limit.
     pub fn set_servers(&self, candidates: Vec<Candidate>, limited: bool) {
         let mut state = self.lock();
@@ -343,11 +343,7 @@ impl Queue {
             place.server.load_changed();
             freed.extend(place.line.waiters.into_values());
         }
-        if state.servers.is_empty() {
-            let all = mem::take(&mut state.any).into_values();
-            freed.extend(all.flat_map(BTreeMap::into_values));
-            state.any_waiting = 0;
-        }
+        freed.extend(state.take_unserved());
         for _ in &freed {
             self.waiting.lower();
         }
@@ -414,11 +410,31 @@ impl State {
         self.any_waiting > 0
     }
 
-    /// Puts a session into its line. Returns how many wait there now; 0: its server has left the backend meanwhile, and
-    /// the session chooses again.
+    /// Whether there is a server but these.
+    fn serves(&self, not: &[u64]) -> bool {
+        self.servers.keys().any(|uid| !not.contains(uid))
+    }
+
+    /// Takes out the sessions that take none of the servers.
+    fn take_unserved(&mut self) -> Vec<Waiter> {
+        let lines = mem::take(&mut self.any).into_iter();
+        let (any, unserved): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            lines.partition(|(not, _)| self.serves(not));
+        self.any = any;
+        let waiters = unserved.into_values().flat_map(BTreeMap::into_values);
+        let waiters: Vec<Waiter> = waiters.collect();
+        self.any_waiting -= number(waiters.len());
+        waiters
+    }
+
+    /// Puts a session into its line. Returns how many wait there now; 0: the servers that it takes have left the backend
+    /// meanwhile, and it chooses again.
     fn insert(&mut self, waits: &Where, rank: Rank, slot: oneshot::Sender<Granted>) -> u32 {
         match waits {
             Where::AnyBut(not) => {
+                if !self.serves(not) {
+                    return 0;
+                }
                 let served = self.any_served;
                 let waiters = self.any.entry(not.clone()).or_default();
                 waiters.insert(rank, Waiter { slot, served });

@@ -220,10 +220,11 @@ impl<C> ServerConnect<C> {
     }
 
     /// Whether the session is at one of these servers: an attempt at it is in flight, or none is and it has
-    /// refused the last one.
+    /// refused the last one. As in HAProxy a session that waits in a queue is at none.
     pub(crate) fn is_at(&self, servers: &ServerSet) -> bool {
         let mut asked = self.attempts.iter().flatten().peekable();
-        let refused = self.refused.iter().filter(|_| asked.peek().is_none());
+        let waits = self.is_queued() || asked.peek().is_some();
+        let refused = self.refused.iter().filter(|_| !waits);
         let refused = refused.map(|server| server.live.uid).next();
         let mut all = asked.map(|attempt| attempt.server.live.uid).chain(refused);
         all.any(|uid| servers.contains(uid))
