@@ -28,6 +28,7 @@ use crate::state::{ControlHandle, RuntimeState, ToControl};
 use crate::stats::Phase;
 use crate::sys::abort::AbortOnPanic;
 use crate::sys::limits::{self, DescriptorReserve};
+use crate::sys::raw;
 use crate::sys::service_manager::ServiceManager;
 use crate::worker::order::Workers;
 use core::Core;
@@ -131,11 +132,20 @@ pub fn run(options: RunOptions) -> Result<Option<Signal>, Error> {
             reserve: Arc::new(reserve),
         };
         let running = start(options, limits, (manager, inherited)).await?;
+        release_memory();
         Ok(running.until_stopped().await)
     });
     // A name that is still being resolved must not delay the end.
     runtime.shutdown_background();
     result
+}
+
+/// Gives back memory that only the start has used.
+fn release_memory() {
+    raw::trim_heap();
+    if let Err(error) = raw::release_code() {
+        tracing::debug!(%error, "the program's code stays in memory");
+    }
 }
 
 /// Descriptors and their limit.

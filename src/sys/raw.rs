@@ -9,6 +9,7 @@
 use socket2::SockAddr;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -328,6 +329,32 @@ pub fn trim_heap() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Takes the program's code out of the resident memory of this process. Most of it was for the start. What is called from
+/// now on is mapped again, from the page cache.
+///
+/// # Errors
+/// When `/proc/self/maps` cannot be read, or the kernel refuses.
+pub fn release_code() -> io::Result<()> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let here = release_code as fn() -> io::Result<()> as usize;
+    let lines = maps.lines().filter(|line| line.contains(" r-xp "));
+    let mut code = lines.filter_map(|line| range(line.split(' ').next()?));
+    let Some(code) = code.find(|code| code.contains(&here)) else {
+        return Ok(());
+    };
+    let start = std::ptr::with_exposed_provenance_mut(code.start);
+    // SAFETY: nothing can have written to a private mapping of a file that can only be read and run. So the kernel maps the
+    // same bytes again when they are needed.
+    done(unsafe { libc::madvise(start, code.len(), libc::MADV_DONTNEED) })
+}
+
+/// The range of addresses at the beginning of a line of `/proc/PID/maps`.
+fn range(text: &str) -> Option<Range<usize>> {
+    let (start, end) = text.split_once('-')?;
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    Some(address(start)?..address(end)?)
 }
 
 /// Has this thread, and those that it starts, receive all signals. Whoever has started the program may have blocked

@@ -5,10 +5,9 @@ use crate::harness::client::{connect, echo};
 use crate::harness::config::Config;
 use crate::harness::eventually::pace_until;
 use crate::harness::peer::{Behaviour, Peer};
-use crate::harness::rlb::{Start, command};
+use crate::harness::rlb::{Start, command, release};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -19,11 +18,6 @@ const MEMORY_MAX: u64 = 500_000;
 
 /// About as many bytes as the largest file has.
 const SIZE: usize = 10_000_000;
-
-fn release() -> PathBuf {
-    let path = std::env::var_os("RLB_RELEASE").expect("RLB_RELEASE: the path of a release build");
-    path.into()
-}
 
 /// So many bytes of lines.
 fn lines(line: impl Fn(usize) -> String) -> String {

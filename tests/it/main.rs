@@ -39,6 +39,7 @@ mod rates;
 mod relay;
 mod reload;
 mod reload_services;
+mod resident;
 mod runtime_access;
 mod runtime_api;
 mod runtime_changes;

@@ -33,6 +33,12 @@ const PASS_ON: &str = "exec 3<&0 4<&1 </dev/null >/dev/null; \
 /// The same for one socket as descriptor 3, and no word about it in the environment.
 const PASS_ONE: &str = "exec 3<&0 </dev/null; exec \"$@\"";
 
+/// The release build, whose path `tests/run` gives.
+pub(crate) fn release() -> PathBuf {
+    let path = std::env::var_os("RLB_RELEASE").expect("RLB_RELEASE: the path of a release build");
+    path.into()
+}
+
 /// How to start it.
 #[derive(Debug)]
 pub(crate) struct Start<'a> {
