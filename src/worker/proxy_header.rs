@@ -60,7 +60,12 @@ pub(super) async fn receive(
     match found {
         Seen::Header(announced) => Ok(Some(announced)),
         // It has sent something else, or not enough.
-        Seen::Failed(HeaderFailure::Refused(proxy::Problem::NotAHeader)) | Seen::Nothing
+        Seen::Failed(
+            HeaderFailure::Refused(proxy::Problem::NotAHeader)
+            | HeaderFailure::Empty
+            | HeaderFailure::Truncated,
+        )
+        | Seen::Nothing
             if !rule.required =>
         {
             Ok(None)

@@ -362,12 +362,17 @@ fn an_optional_header_may_be_missing() {
     let mut answer = [0; 5];
     stream.read_exact(&mut answer).expect("answered");
     assert_eq!(&answer, b"PROXY");
+    // Without a wait where the client sends nothing more.
+    let mut ended = client::connect(rlb.address());
+    ended.write_all(b"P").expect("sent");
+    client::half_close(&ended);
+    assert_eq!(client::read_to_end(&mut ended), (b"P".to_vec(), End::Eof));
     assert_eq!(
         (
             rlb.number("FRONTEND", "stot"),
             rlb.number("FRONTEND", "conn_tot")
         ),
-        (3, 4)
+        (4, 5)
     );
 }
 

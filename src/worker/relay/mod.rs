@@ -198,6 +198,10 @@ impl Relay {
         let mut engine = self.engine.borrow_mut();
         engine.tick();
         clock.reset(engine.next_tick().into());
+        if engine.is_unfinished() {
+            // No event will tell of the work that is left.
+            self.arrived.set(true);
+        }
     }
 
     /// Waits for something to do. Written by hand, because every wake-up of a worker pays for it.
