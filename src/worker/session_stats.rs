@@ -9,7 +9,7 @@ use crate::config::model;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::live::{
     Cause, EmbryonicRecord, EndCounters, FailureCause, GlobalLive, GlobalTraffic, HeaderFailure,
-    LogEntry, LogQueue, SessionRecord, ShortageStep, Termination, Traffic, WorkerToken,
+    LogEntry, LogQueue, Phase, SessionRecord, ShortageStep, Termination, Traffic, WorkerToken,
 };
 use crate::state::{Frontend, Server};
 use crate::sys::limits::Shortage;
@@ -257,7 +257,9 @@ impl SessionStats {
     /// It has waited in a queue.
     pub(super) fn count_wait(&mut self, stay: QueueStay) {
         let delays = self.delays.get_or_insert_default();
-        *delays.queue.get_or_insert_default() += stay.time;
+        if let Some(time) = stay.time {
+            *delays.queue.get_or_insert_default() += time;
+        }
         let position = if stay.for_one_server {
             &mut delays.server_position
         } else {
@@ -428,13 +430,15 @@ impl SessionStats {
         let server = self.server.as_ref();
         let asked = self.server_spec();
         let delays = self.delays();
+        // Not of one that a full queue has turned away.
+        let at_once = asked.is_some() && end.phase != Phase::Queue;
         SessionRecord {
             client: self.peer,
             accepted: self.accepted_at,
             frontend: Arc::clone(&self.frontend.spec.name),
             backend: Arc::clone(backend.map_or(&self.frontend.spec.name, |on| &on.spec.name)),
             server: asked.map(|spec| Arc::clone(&spec.name)),
-            wait: delays.queue.or(asked.map(|_| Duration::ZERO)),
+            wait: delays.queue.or(at_once.then_some(Duration::ZERO)),
             connect: self.connect_time(),
             queue_positions: (delays.server_position, delays.backend_position),
             total,
@@ -476,7 +480,6 @@ fn millis32(time: Duration) -> u32 {
 mod tests {
     use super::*;
     use crate::config::{Limits, Loader};
-    use crate::live::Phase;
     use crate::live::slot::ConnLimits;
     use crate::state::Snapshot;
     use crate::state::snapshot::Origin;

@@ -141,7 +141,11 @@ impl Balancer {
             .split('/')
             .map(|time| time.parse().expect("a time"))
             .collect();
-        let waited = if times[0] > 150 { "waited" } else { "at once" };
+        let waited = match times[0] {
+            ..0 => "not queued",
+            0..=150 => "at once",
+            _ => "waited",
+        };
         let connected = times[1] >= 0;
         self.seen.push(format!(
             "{} {waited} connected={connected} {}",

@@ -95,7 +95,7 @@ impl Dialer for SimulatedDialer<'_> {
     fn asks(&mut self, _: &Server, _: u32, _: bool) {}
 
     fn waited(&mut self, stay: QueueStay) {
-        assert!(stay.time <= self.simulation.backend().spec.timeout_queue);
+        assert!(stay.time.unwrap_or_default() <= self.simulation.backend().spec.timeout_queue);
         self.simulation.waited += 1;
     }
 

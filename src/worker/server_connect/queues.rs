@@ -17,8 +17,8 @@ const RACES_MAX: usize = 8;
 /// How a session has waited in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct QueueStay {
-    /// For how long.
-    pub(crate) time: Duration,
+    /// For how long; `None`: it was not let in, because as many sessions waited as may.
+    pub(crate) time: Option<Duration>,
     /// For one server, not for any of the backend.
     pub(crate) for_one_server: bool,
     /// How many sessions have got a slot there meanwhile, itself counted.
@@ -124,7 +124,7 @@ impl<C> ServerConnect<C> {
         self.queued_for = server;
         let Ok((ticket, waiting)) = self.backend.live.queue.join(wanted, self.rank) else {
             self.queue_full = true;
-            return dialer.waited(self.stay(true, Duration::ZERO, 0));
+            return dialer.waited(self.stay(true, None, 0));
         };
         let backend = &self.backend.live.traffic;
         let of = self.queued_for.as_ref();
@@ -140,12 +140,12 @@ impl<C> ServerConnect<C> {
         if let Some(ticket) = self.ticket.take() {
             let time = self.policy.left_queue(now);
             let one = ticket.is_for_one_server();
-            dialer.waited(self.stay(one, time, ticket.leave()));
+            dialer.waited(self.stay(one, Some(time), ticket.leave()));
         }
         self.queued_for = None;
     }
 
-    fn stay(&self, for_one_server: bool, time: Duration, position: u32) -> QueueStay {
+    fn stay(&self, for_one_server: bool, time: Option<Duration>, position: u32) -> QueueStay {
         let server = self.queued_for.as_ref();
         QueueStay {
             time,
@@ -172,7 +172,7 @@ impl<C> ServerConnect<C> {
         };
         let time = self.policy.left_queue(now);
         let one = ticket.is_for_one_server();
-        dialer.waited(self.stay(one, time, granted.position));
+        dialer.waited(self.stay(one, Some(time), granted.position));
         self.queued_for = None;
         let uid = granted.slot.live().uid;
         let find = |backend: &Backend| {

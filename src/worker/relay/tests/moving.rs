@@ -240,7 +240,7 @@ fn what_is_logged_goes_along() {
     session
         .stats
         .count_wait(crate::worker::server_connect::QueueStay {
-            time: Duration::from_millis(3),
+            time: Some(Duration::from_millis(3)),
             for_one_server: false,
             position: 7,
             sessions: 0,
