@@ -51,6 +51,7 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
         live: Arc::clone(&live),
         check: check(),
         source: None,
+        socket: None,
         handle: Rc::clone(&handle),
     };
     let stop = CancellationToken::new();

@@ -14,7 +14,7 @@ pub use super::keys::meant::{
 pub use super::values::{
     AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,
     HashFunction, HashKey, HashType, LogFormat, LogSink, PageAdmin, ProxyId, SendProxy,
-    ServerAddress, ServerPort, Severity, Source, SourceAddress, UseSrc,
+    ServerAddress, ServerPort, ServerSocket, Severity, Source, SourceAddress, UseSrc,
 };
 
 /// A whole configuration.

@@ -286,6 +286,19 @@ pub enum ServerPort {
 /// From where connections to a server come; never empty. Each connection takes the next one.
 pub type Source = Arc<[SourceAddress]>;
 
+/// Options of the sockets that connect to a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerSocket {
+    /// How the kernel controls congestion (`TCP_CONGESTION`).
+    pub cc: Option<Arc<str>>,
+    /// How long what was sent may stay without acknowledgement (`TCP_USER_TIMEOUT`).
+    pub tcp_ut: Option<std::time::Duration>,
+    /// The network namespace that they are in; `None`: that of the process.
+    pub namespace: Option<Arc<str>>,
+    /// MPTCP instead of TCP.
+    pub mptcp: bool,
+}
+
 /// One source address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceAddress {

@@ -7,7 +7,7 @@
 use super::inherited::Inherited;
 use super::loss;
 use crate::config::model::{BindAddress, RuntimeSocket as RuntimeApiSocket};
-use crate::sys::socket::{self, Address, Adjust, FileId, Options, UnusedFile};
+use crate::sys::socket::{self, Address, Adjust, FileId, Options, TcpOptions, UnusedFile};
 use crate::worker::ListenerId;
 use socket2::Socket;
 use std::io;
@@ -392,6 +392,9 @@ fn runtime_options(api: &RuntimeApiSocket) -> Options {
         v6only: None,
         interface: None,
         freebind: false,
+        tcp: TcpOptions::default(),
+        namespace: None,
+        mptcp: false,
         mode: Some(api.mode),
         owner: (api.owner.clone(), api.group.clone()),
         keepalive: matches!(api.address, BindAddress::Tcp(_)).then_some(RUNTIME_KEEPALIVE),

@@ -1,11 +1,12 @@
 //! What a listening socket can lose while the configuration stays the same: its network interface is deleted (and
-//! another of the same name is made), the file of a unix socket is removed or replaced, or a process that shares the
+//! another of the same name is made), or its network namespace is, the file of a unix socket is removed or replaced, or a process that shares the
 //! socket shuts it down.
 //!
 //! Control thread; asked at each reload of every socket that stays, and once a second of those that have an
-//! interface or a file.
+//! interface, a namespace or a file.
 
 use crate::config::model::{Bind, BindAddress};
+use crate::sys::namespace;
 use crate::sys::socket::{self, FileId};
 use crate::worker::ListenerId;
 use socket2::Socket;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 pub(super) enum Loss {
     /// The interface of this name is not the one that the socket was bound to, or is gone.
     Interface(Arc<str>),
+    /// The network namespace of this name is not the one in which it was opened.
+    Namespace(Arc<str>),
     /// Its path leads to another file, or to none.
     File,
     /// It does not listen any more.
@@ -34,6 +37,12 @@ impl Loss {
         shards: &[Arc<Socket>],
         thorough: bool,
     ) -> Option<Self> {
+        // All of them are in the same one.
+        if let (Some(name), Some(one)) = (&bind.namespace, shards.first())
+            && namespace::is_another(name, one)
+        {
+            return Some(Self::Namespace(Arc::clone(name)));
+        }
         if let Some(interface) = &bind.interface {
             let bound = |one: &Arc<Socket>| {
                 let device = one.device();
@@ -55,9 +64,9 @@ impl Loss {
     /// Whether opening the sockets of `bind` again may help now.
     pub(super) fn can_be_opened(&self, bind: &Bind) -> bool {
         match self {
-            Self::Interface(name) => socket::interface_exists(name),
+            Self::Interface(name) => socket::interface_exists(name, bind.namespace.as_deref()),
             Self::File => file_path(bind).is_some_and(is_path_free),
-            Self::Listening => true,
+            Self::Namespace(_) | Self::Listening => true,
         }
     }
 }
@@ -71,6 +80,10 @@ impl fmt::Display for Loss {
                     "interface {name} was deleted since it was opened"
                 )
             }
+            Self::Namespace(name) => write!(
+                formatter,
+                "the network namespace {name} was deleted and made again"
+            ),
             Self::File => formatter.write_str("the socket's file was removed or replaced"),
             Self::Listening => formatter.write_str("it did not listen any more"),
         }

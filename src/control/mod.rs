@@ -282,6 +282,7 @@ impl Control {
                     live: Arc::clone(&server.live),
                     check,
                     source: backend.source_of(server).cloned(),
+                    socket: server.spec.socket.clone(),
                     handle,
                 };
                 Some((subject, stop))

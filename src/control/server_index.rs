@@ -95,6 +95,7 @@ impl ServerIndex {
                 // A check task says the server's name.
                 was.spec.name == server.spec.name
                     && was.spec.check == server.spec.check
+                    && was.spec.socket == server.spec.socket
                     && Some(backend.source_of(was)) == source
                     && target(was) == target(server)
             });

@@ -52,6 +52,12 @@ pub(super) fn parse_for(text: &str, usage: Use) -> Address {
     }
 }
 
+/// Whether `text` is an address of MPTCP.
+pub(super) fn is_mptcp(text: &str) -> bool {
+    let family = text.split_once('@').map(|(family, _)| family);
+    matches!(family, Some("mptcp" | "mptcp4" | "mptcp6"))
+}
+
 /// Tells the form of `text`.
 pub(super) fn parse(text: &str) -> Address {
     let mut text = text;

@@ -6,9 +6,10 @@ use super::lexer::Word;
 use super::proxy::{Bind, Mark, Proxy};
 use super::report::{At, Outcome};
 use super::sections::Statement;
-use super::toml_string::string;
+use super::toml_string::{quote, string};
+use super::units::Unit;
 use crate::config::haproxy::{Becomes, Place};
-use crate::config::{address as addresses, units as rlb};
+use crate::config::{MSS_BOUNDS, address as addresses, units as rlb};
 use std::collections::BTreeMap;
 
 /// Words behind an address that have no value.
@@ -52,7 +53,17 @@ pub(super) fn read(
     for piece in pieces(&word) {
         let at = statement.at(first);
         if let Some(address) = listen(context, proxy, at, &piece) {
-            let keys = suitable(&keys, &address);
+            let is_abstract = address.starts_with("unix:@") || address.starts_with("abns@");
+            if is_abstract && keys.contains_key("namespace") {
+                let text = "the abstract name is in the network namespace of rlb itself";
+                context
+                    .report
+                    .push(at, "bind namespace", Outcome::Changed, text);
+            }
+            let mut keys = suitable(&keys, &address);
+            if address::is_mptcp(&piece.text) {
+                keys.insert("mptcp", "true".to_owned());
+            }
             proxy.binds.push(Bind { at, address, keys });
         }
     }
@@ -181,11 +192,14 @@ fn words(
                 keys.insert("accept-proxy", "\"required\"".to_owned());
             }
             "v6only" => {
+                // It goes before `v4v6`.
                 keys.insert("v6only", "true".to_owned());
             }
             "interface" => {
                 keys.insert("interface", quoted(statement, index));
             }
+            "v4v6" => drop(keys.entry("v6only").or_insert("false".to_owned())),
+            _ if option(context, &mut keys, statement, (name, index)) => {}
             "mode" => match rlb::mode(statement.word(index)) {
                 Ok(_) => {
                     keys.insert("mode", quoted(statement, index));
@@ -193,10 +207,8 @@ fn words(
                 Err(problem) => context.report.error(at, keyword, problem.message),
             },
             _ => {
-                if name == "transparent" {
-                    keys.insert("freebind", "true".to_owned());
-                }
-                let Some(row) = context.index.find(Place::Bind, name) else {
+                let word = if name == "mss" { "mss -" } else { name };
+                let Some(row) = context.index.find(Place::Bind, word) else {
                     context.unknown(at, Place::Bind, &keyword);
                     // What a word that nobody knows is followed by is not known either.
                     return keys;
@@ -215,10 +227,84 @@ fn words(
     keys
 }
 
+/// A word that is an option of the socket; `index` is that of its value. Whether it is one.
+fn option(
+    context: &mut Context<'_, '_>,
+    keys: &mut BTreeMap<&'static str, String>,
+    statement: &Statement,
+    (name, index): (&str, usize),
+) -> bool {
+    let keyword = format!("bind {name}");
+    match name {
+        "defer-accept" => drop(keys.insert("defer-accept", "true".to_owned())),
+        "tfo" => drop(keys.insert("tfo", "true".to_owned())),
+        "transparent" => drop(keys.insert("transparent", "true".to_owned())),
+        "namespace" => match rlb::namespace(statement.word(index)) {
+            Ok(_) => drop(keys.insert("namespace", quoted(statement, index))),
+            Err(problem) => {
+                context
+                    .report
+                    .error(statement.at(index), keyword, problem.message);
+            }
+        },
+        "mss" => return mss(context, keys, statement, index),
+        "cc" => match rlb::algorithm(statement.word(index)) {
+            Ok(_) => drop(keys.insert("cc", quoted(statement, index))),
+            Err(problem) => {
+                context
+                    .report
+                    .error(statement.at(index), keyword, problem.message);
+            }
+        },
+        "tcp-ut" => {
+            if let Some(span) = context.span(statement, index, Unit::Milliseconds) {
+                // HAProxy's 0 is the kernel's limit.
+                keys.remove("tcp-ut");
+                if !span.is_zero() {
+                    keys.insert("tcp-ut", quote(&span.text));
+                }
+            }
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// `mss`. HAProxy's negative one, a number of bytes less than the connection's own, is looked up in the table.
+fn mss(
+    context: &mut Context<'_, '_>,
+    keys: &mut BTreeMap<&'static str, String>,
+    statement: &Statement,
+    index: usize,
+) -> bool {
+    if statement.word(index).starts_with('-') {
+        return false;
+    }
+    let (least, most) = MSS_BOUNDS;
+    match context.number(statement, index) {
+        Some(number) if (least..=most).contains(&number) => {
+            keys.insert("mss", number.to_string());
+        }
+        Some(number) => {
+            let text = format!("the kernel takes {least} to {most}, and {number} from neither");
+            context
+                .report
+                .push(statement.at(index), "bind mss", Outcome::Changed, text);
+        }
+        None => {}
+    }
+    true
+}
+
 fn quoted(statement: &Statement, index: usize) -> String {
     let text = statement.words.get(index).map(string);
-    super::toml_string::quote(&text.unwrap_or_default())
+    quote(&text.unwrap_or_default())
 }
+
+/// Keys of sockets that rlb opens itself.
+const OPENED: [&str; 4] = ["v6only", "interface", "transparent", "namespace"];
+/// Keys of TCP. HAProxy ignores them elsewhere.
+const OF_TCP: [&str; 5] = ["defer-accept", "tfo", "mss", "cc", "tcp-ut"];
 
 /// The keys that have a meaning for this address.
 fn suitable(
@@ -228,10 +314,10 @@ fn suitable(
     let unix = address.starts_with("unix:") || address.starts_with("abns@");
     let mut keys = keys.clone();
     if address.starts_with("fd@") {
-        keys.retain(|key, _| ["name", "id", "backlog", "accept-proxy"].contains(key));
+        keys.retain(|key, _| !OPENED.contains(key));
     }
     if unix {
-        keys.retain(|key, _| !["v6only", "interface", "freebind"].contains(key));
+        keys.retain(|key, _| !OPENED.contains(key) && !OF_TCP.contains(key));
     }
     if !unix || address.starts_with("unix:@") || address.starts_with("abns@") {
         keys.remove("mode");

@@ -11,7 +11,7 @@ use super::toml_string::quote;
 use super::units::Unit;
 use crate::config::address as addresses;
 use crate::config::haproxy::{Becomes, Place};
-use crate::config::{MAXCONN_MAX, RISE_FALL_MAX, WEIGHT_MAX};
+use crate::config::{MAXCONN_MAX, RISE_FALL_MAX, WEIGHT_MAX, units as rlb};
 
 /// Words behind an address that have no value.
 const FLAGS: &[&str] = &[
@@ -80,6 +80,17 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     let Some(address) = reached(context, proxy, statement, at, &word) else {
         return;
     };
+    if address::is_mptcp(&word.text) {
+        keys.keys.insert("mptcp", "true".to_owned());
+    }
+    if matches!(
+        address::parse(&word.text),
+        Address::Unix(_) | Address::Abstract(_) | Address::Padded(_)
+    ) {
+        // HAProxy ignores them there.
+        keys.keys
+            .retain(|key, _| !["cc", "tcp-ut", "namespace"].contains(key));
+    }
     let by_name = matches!(
         address::parse_for(&word.text, Use::Server),
         Address::Host { host, .. } if address::is_name(&host)
@@ -281,6 +292,7 @@ fn own(
         }
         _ if header(keys, name) => {}
         "proxy-v2-options" => return v2_options(context, keys, statement, index),
+        "cc" | "tcp-ut" | "namespace" => return option(context, keys, statement, (name, index)),
         "on-marked-down" | "on-marked-up" => {
             let text = format!("HAProxy has no `{value}` for it");
             let keyword = format!("server {name}");
@@ -313,6 +325,50 @@ fn header(keys: &mut ServerKeys, name: &str) -> bool {
         }
         "no-check-send-proxy" => drop(keys.checks.remove("send-proxy")),
         _ => return false,
+    }
+    true
+}
+
+/// An option of the sockets. Whether it is one that rlb has.
+fn option(
+    context: &mut Context<'_, '_>,
+    keys: &mut ServerKeys,
+    statement: &Statement,
+    (name, index): (&str, usize),
+) -> bool {
+    let value = statement.word(index);
+    let read = match name {
+        "cc" => rlb::algorithm(value),
+        "namespace" if value == "*" => {
+            // The client's PROXY header says it.
+            let Some(row) = context.index.find(Place::Server, "namespace of a header") else {
+                return false;
+            };
+            let mark = context.mark(statement.at(index), "server namespace", row);
+            keys.marks.push(mark);
+            return true;
+        }
+        "namespace" => rlb::namespace(value),
+        _ => {
+            if let Some(span) = context.span(statement, index, Unit::Milliseconds) {
+                // HAProxy's 0 is the kernel's limit.
+                keys.keys.remove("tcp-ut");
+                if !span.is_zero() {
+                    keys.keys.insert("tcp-ut", quote(&span.text));
+                }
+            }
+            return true;
+        }
+    };
+    let key = if name == "cc" { "cc" } else { "namespace" };
+    match read {
+        Ok(_) => drop(keys.keys.insert(key, quote(value))),
+        Err(problem) => {
+            let keyword = format!("server {name}");
+            context
+                .report
+                .error(statement.at(index), keyword, problem.message);
+        }
     }
     true
 }

@@ -51,6 +51,7 @@ impl FailureCause {
         Self::Shortage(Shortage::ALL[3]),
         Self::Shortage(Shortage::ALL[4]),
         Self::Shortage(Shortage::ALL[5]),
+        Self::Shortage(Shortage::ALL[6]),
     ];
 
     /// The cause of a connect that has failed by `error`.
@@ -181,6 +182,8 @@ pub struct FailureReports {
     pub(super) maxconn: Throttle,
     /// Source addresses whose ports are used up, and those that cannot be used.
     pub(super) sources: [Throttle; 2],
+    /// Options of servers' sockets that were refused.
+    pub(super) sockets: Throttle,
 }
 
 /// The names and the address of a server, for an event.

@@ -23,6 +23,7 @@ pub mod pulse;
 pub mod rate;
 pub mod record;
 pub mod reloads;
+pub mod server_socket;
 pub mod sharded;
 pub mod slot;
 pub mod source;

@@ -61,7 +61,26 @@ pub enum Shortage {
     EpollWatches,
     /// The configured source address, its device or the client's address cannot be used.
     SourceAddress,
+    /// The socket cannot be opened as it is configured: in a network namespace, or for MPTCP.
+    Socket,
 }
+
+/// Why a socket cannot be opened as it is configured.
+#[derive(Debug)]
+pub struct RefusedSocket {
+    /// What was tried, in words: `enter the namespace blue`.
+    pub what: String,
+    /// The system's error.
+    pub error: io::Error,
+}
+
+impl std::fmt::Display for RefusedSocket {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "cannot {}: {}", self.what, self.error)
+    }
+}
+
+impl std::error::Error for RefusedSocket {}
 
 /// Why a source address cannot be used: no fault of the server's.
 #[derive(Debug)]
@@ -82,20 +101,24 @@ impl std::error::Error for SourceRefused {}
 
 impl Shortage {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SourcePorts,
         Self::Descriptors,
         Self::OpenFiles,
         Self::Memory,
         Self::EpollWatches,
         Self::SourceAddress,
+        Self::Socket,
     ];
 
     /// The shortage that `error` reports, if it reports one.
     pub fn of(error: &io::Error) -> Option<Self> {
         let Some(code) = error.raw_os_error() else {
-            let refused = error.get_ref()?.downcast_ref::<SourceRefused>();
-            return refused.map(|_| Self::SourceAddress);
+            let inner = error.get_ref()?;
+            if inner.is::<SourceRefused>() {
+                return Some(Self::SourceAddress);
+            }
+            return inner.is::<RefusedSocket>().then_some(Self::Socket);
         };
         match code {
             // connect(2) returns either of them.
@@ -117,6 +140,7 @@ impl Shortage {
             Self::Memory => "memory",
             Self::EpollWatches => "epoll_watches",
             Self::SourceAddress => "source_address",
+            Self::Socket => "socket",
         }
     }
 
@@ -129,6 +153,7 @@ impl Shortage {
             Self::Memory => "no free memory",
             Self::EpollWatches => "no free epoll watches",
             Self::SourceAddress => "source address cannot be used",
+            Self::Socket => "no socket with the options of the server",
         }
     }
 
@@ -145,6 +170,10 @@ impl Shortage {
             Self::SourceAddress => {
                 "see the event `source address refused`: the address must be one of this machine, and `usesrc` and \
                  `interface` need CAP_NET_ADMIN"
+            }
+            Self::Socket => {
+                "see the event `socket option refused`: `namespace` needs CAP_SYS_ADMIN and a namespace of that name, \
+                 `mptcp` needs net.mptcp.enabled"
             }
         }
     }

@@ -9,6 +9,7 @@ pub mod identity;
 pub mod launcher;
 pub mod limits;
 pub mod listen_fds;
+pub mod namespace;
 pub mod raw;
 pub mod replaced;
 pub mod reset;

@@ -4,6 +4,7 @@
 //! Control thread. Not set here, because they have no effect on a socket that is bound: `IP_FREEBIND`, `SO_REUSEADDR`. A
 //! bind with another interface or another `v6only` does not take the socket over.
 
+use super::namespace;
 use super::raw::{self, TcpOption};
 use super::socket::{self, Address, Options};
 use rustix::process::{getegid, geteuid};
@@ -23,16 +24,10 @@ pub fn can_be_taken_over(socket: &Socket) -> bool {
     if socket::is_unix(socket) {
         let address = socket.local_addr();
         // A path leads to it from everywhere.
-        return is_here(socket) || address.is_ok_and(|address| address.as_pathname().is_some());
+        return namespace::has(None, socket)
+            || address.is_ok_and(|address| address.as_pathname().is_some());
     }
-    is_here(socket) && socket.protocol().is_ok_and(|it| it == Some(Protocol::TCP))
-}
-
-/// Whether it is in this network namespace. A kernel that does not tell (before Linux 5.14): yes.
-fn is_here(socket: &Socket) -> bool {
-    let cookie = |socket: &Socket| raw::network_cookie(socket.as_fd()).ok();
-    let here = Socket::new(Domain::UNIX, Type::STREAM, None);
-    here.is_ok_and(|here| cookie(&here) == cookie(socket))
+    namespace::has(None, socket) && socket.protocol().is_ok_and(|it| it == Some(Protocol::TCP))
 }
 
 /// Does the same as [`socket::adjust`], and takes back what rlb does not set.
@@ -166,6 +161,9 @@ mod tests {
             v6only: None,
             interface: None,
             freebind: false,
+            tcp: socket::TcpOptions::default(),
+            namespace: None,
+            mptcp: false,
             mode: None,
             owner: (None, None),
             keepalive: None,

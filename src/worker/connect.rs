@@ -5,7 +5,8 @@ use super::header_rule::Announced;
 use super::relay::{Connecting, Kind};
 use super::server_connect::{Dialer, QueueStay};
 use super::session_stats::{SessionStats, WorkerStats};
-use crate::config::model::{self, SendProxy, ServerPort, Source};
+use crate::config::model::{self, SendProxy, ServerPort, ServerSocket, Source};
+use crate::live::server_socket;
 use crate::live::source::Connect;
 use crate::live::{FailureCause, ServerName, ShortageStep, WorkerToken};
 use crate::proto::proxy::{self, Addresses, Tlvs};
@@ -48,6 +49,10 @@ impl Dialer for SocketDialer<'_> {
             Kind::Tcp => (address.domain(), Some(Protocol::TCP)),
             Kind::Unix => (Domain::UNIX, None),
         };
+        if let Some(options) = &server.spec.socket {
+            let socket = self.connect_with(options, server, &address)?;
+            return Connecting::new(&self.worker.relay, socket.into(), kind);
+        }
         let open = || Socket::new(domain, Type::STREAM.nonblocking(), protocol);
         if let Some(source) = self.source_of(server)
             && let Some(to) = address.as_socket()
@@ -130,6 +135,31 @@ impl SocketDialer<'_> {
         let backend = self.stats.backend.as_ref();
         let of_backend = || backend.and_then(|backend| backend.spec.source.as_ref());
         server.spec.source.as_ref().or_else(of_backend)
+    }
+
+    /// A socket with options of the server that is connecting, or has connected.
+    #[cold]
+    fn connect_with(
+        &self,
+        options: &ServerSocket,
+        server: &Server,
+        address: &SockAddr,
+    ) -> io::Result<Socket> {
+        let backend = self.stats.backend.as_ref();
+        let backend = backend.map_or("", |backend| &*backend.spec.name);
+        let names = (backend, &*server.spec.name);
+        let global = &self.worker.worker_stats.global;
+        let open = || server_socket::open(options, address.domain(), (global, names));
+        if let Some(source) = self.source_of(server)
+            && let Some(to) = address.as_socket()
+        {
+            return self.connect_from(source, server, to, open);
+        }
+        let socket = open()?;
+        match socket.connect(address) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
+            result => result.map(|()| socket),
+        }
     }
 
     fn connect_from(

@@ -156,6 +156,10 @@ const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
         "`no option tcpka` is refused: it can only mean one thing",
     ),
     ("rates", "the server that is tracked is missing"),
+    (
+        "socket-options",
+        "words of newer versions; nobody passes the descriptor, and the namespace is missing",
+    ),
     ("sections-others", "the file of an error page is missing"),
     ("servers", "the name of a server does not resolve"),
     ("servers-inert", "the resolvers are missing"),

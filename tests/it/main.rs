@@ -52,6 +52,7 @@ mod session_end;
 mod session_orders;
 mod session_timeouts;
 mod show_sess;
+mod socket_options;
 mod source;
 mod stats;
 mod timeouts;

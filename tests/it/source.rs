@@ -43,13 +43,13 @@ fn told(stream: &TcpStream) -> Option<SocketAddr> {
 }
 
 /// Starts `program` under HAProxy's name with the file.
-struct Balancer {
-    process: Process,
+pub(crate) struct Balancer {
+    pub(crate) process: Process,
     _folder: TempDir,
 }
 
 impl Balancer {
-    fn start(program: &Path, netns: &Netns, file: &str, ready: SocketAddr) -> Self {
+    pub(crate) fn start(program: &Path, netns: &Netns, file: &str, ready: SocketAddr) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("haproxy.cfg"), file).expect("written");
         let name = folder.path().join("haproxy");
@@ -70,14 +70,14 @@ impl Balancer {
         }
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.process.signal(Signal::SIGTERM);
         self.process.wait(STOP_WITHIN);
     }
 }
 
 /// Both programs; `None`: a test cannot run here.
-fn programs() -> Option<[PathBuf; 2]> {
+pub(crate) fn programs() -> Option<[PathBuf; 2]> {
     if !needs::root() {
         return None;
     }

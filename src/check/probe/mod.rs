@@ -8,8 +8,9 @@
 //! an answer that is not there yet is waited for in the runtime's epoll instance.
 
 use crate::config::model::{
-    CheckKind, SendProxy, Server as Spec, ServerAddress, ServerPort, Source,
+    CheckKind, SendProxy, Server as Spec, ServerAddress, ServerPort, ServerSocket, Source,
 };
+use crate::live::server_socket;
 use crate::live::source::Connect;
 use crate::live::{CheckStatus, GlobalLive, ServerLive};
 use crate::proto::proxy::{self, Addresses};
@@ -147,19 +148,21 @@ pub struct ProbeOptions<'a> {
     pub reset: Option<&'a IdleSockets>,
     /// The check's timeout.
     pub limit: Duration,
-    /// From where it connects, if the file says it.
-    pub source: Option<CheckSource<'a>>,
+    /// What it has of its own: by reference, because these options are copied.
+    pub own: Option<&'a CheckOptions<'a>>,
     /// What the configuration calls the check: it decides the words of a failure.
     pub kind: Option<CheckKind>,
     /// The PROXY header that it begins with.
     pub header: SendProxy,
 }
 
-/// From where a check connects, and for which server.
+/// What the connection of a check has of its own, and for which server.
 #[derive(Debug, Clone, Copy)]
-pub struct CheckSource<'a> {
-    /// The addresses.
-    pub source: &'a Source,
+pub struct CheckOptions<'a> {
+    /// From where it connects, if the file says it.
+    pub source: Option<&'a Source>,
+    /// The options of its socket, if the server has some.
+    pub socket: Option<&'a ServerSocket>,
     /// The counters of the process.
     pub global: &'a GlobalLive,
     /// The server.
@@ -218,21 +221,25 @@ fn verdict(status: CheckStatus, info: &str) -> Outcome {
 type Answer = io::Result<Result<(), Option<io::Error>>>;
 
 async fn connect_tcp(address: SocketAddr, options: ProbeOptions<'_>) -> Answer {
-    if let Some(of) = options.source {
-        return connect_from(of, address, options).await;
+    if let Some(own) = options.own
+        && let Some(source) = own.source
+    {
+        return connect_from((own, source), address, options).await;
     }
-    let socket = match options.reset.and_then(|idle| idle.take(address)) {
+    // The sockets that are kept have no options.
+    let kept = options.reset.filter(|_| options.own.is_none());
+    let socket = match kept.and_then(|idle| idle.take(address)) {
         Some(socket) => socket,
         None => open(address, options)?,
     };
     // As in HAProxy, the end of the check acknowledges the server's SYN-ACK. That saves a packet, and a check
     // that ends with RST never reaches the server's accept queue.
-    socket.set_tcp_quickack(false)?;
+    acknowledge_later(&socket, options)?;
     let answer = join(&socket, address).await;
     if options.header != SendProxy::Off && matches!(answer, Ok(Ok(()))) {
         return announce(socket, options.header);
     }
-    if let (Some(idle), Ok(Ok(()))) = (options.reset, &answer) {
+    if let (Some(idle), Ok(Ok(()))) = (kept, &answer) {
         idle.reset(socket, address);
     }
     answer
@@ -265,23 +272,21 @@ fn announce(socket: Socket, header: SendProxy) -> Answer {
 }
 
 /// The same from a source address. The socket is not kept: it stays bound.
-async fn connect_from(of: CheckSource<'_>, to: SocketAddr, options: ProbeOptions<'_>) -> Answer {
-    let CheckSource {
-        source,
-        global,
-        live,
-        names,
-    } = of;
+async fn connect_from(
+    (own, source): (&CheckOptions<'_>, &Source),
+    to: SocketAddr,
+    options: ProbeOptions<'_>,
+) -> Answer {
     let connect = Connect {
-        global,
-        live,
-        names,
+        global: own.global,
+        live: own.live,
+        names: own.names,
         client: None,
         to,
     };
     let opened = connect.start(source, || {
         let socket = open(to, options)?;
-        socket.set_tcp_quickack(false)?;
+        acknowledge_later(&socket, options)?;
         Ok(socket)
     });
     let socket = match opened {
@@ -297,13 +302,29 @@ async fn connect_from(of: CheckSource<'_>, to: SocketAddr, options: ProbeOptions
 
 fn open(address: SocketAddr, options: ProbeOptions<'_>) -> io::Result<Socket> {
     let (domain, kind) = (Domain::for_address(address), Type::STREAM.nonblocking());
-    let socket = options
-        .reserve
-        .with(|| Socket::new(domain, kind, Some(Protocol::TCP)))?;
+    let socket = options.reserve.with(|| match socket_of(options) {
+        None => Socket::new(domain, kind, Some(Protocol::TCP)),
+        Some((own, socket)) => server_socket::open(socket, domain, (own.global, own.names)),
+    })?;
     if options.reset.is_some() {
         socket.set_linger(Some(Duration::ZERO))?;
     }
     Ok(socket)
+}
+
+/// The options of its socket, if the server has some.
+fn socket_of(options: ProbeOptions<'_>) -> Option<(&CheckOptions<'_>, &ServerSocket)> {
+    let own = options.own?;
+    Some((own, own.socket?))
+}
+
+/// Leaves the acknowledgement of the server's SYN-ACK to what follows it.
+fn acknowledge_later(socket: &Socket, options: ProbeOptions<'_>) -> io::Result<()> {
+    match socket_of(options) {
+        // MPTCP does not have the option.
+        Some((_, socket)) if socket.mptcp => Ok(()),
+        _ => socket.set_tcp_quickack(false),
+    }
 }
 
 async fn join(socket: &Socket, address: SocketAddr) -> Answer {

@@ -30,7 +30,7 @@ async fn ask_as(
         reserve: &reserve,
         reset,
         limit,
-        source: None,
+        own: None,
         kind,
         header: SendProxy::Off,
     };

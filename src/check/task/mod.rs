@@ -6,10 +6,10 @@
 //! full counter, is only noted; nearly every check is such.
 
 use super::permits::CheckPermits;
-use super::probe::{CheckSource, IdleSockets, Outcome, ProbeOptions, Target, probe};
+use super::probe::{CheckOptions, IdleSockets, Outcome, ProbeOptions, Target, probe};
 use super::schedule::{Grid, IntervalKind};
 use crate::config::descriptors::checks_at_once;
-use crate::config::model::{Check, Source};
+use crate::config::model::{Check, ServerSocket, Source};
 use crate::live::{
     CheckReport, CheckStatus, GlobalLive, ServerLive, ServerName, ShortageStep, WorkerToken,
 };
@@ -268,8 +268,16 @@ pub struct CheckedServer {
     pub check: Check,
     /// From where checks connect, if the file says it.
     pub source: Option<Source>,
+    /// The options of the server's sockets.
+    pub socket: Option<Arc<ServerSocket>>,
     /// How control steers its checks.
     pub handle: Rc<CheckHandle>,
+}
+
+impl CheckedServer {
+    fn has_own_options(&self) -> bool {
+        self.source.is_some() || self.socket.is_some()
+    }
 }
 
 /// Checks one server from `first` on, until `stop` or until control has ended.
@@ -307,18 +315,20 @@ async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Tar
     };
     live.check.begin();
     let started = Instant::now();
+    let own = server.has_own_options().then(|| CheckOptions {
+        source: server.source.as_ref(),
+        socket: server.socket.as_deref(),
+        global: &context.parts.global,
+        live,
+        names: (&*server.backend_name, &*server.name),
+    });
     let options = ProbeOptions {
         reserve: &context.parts.reserve,
         reset: context.reset.get().then_some(&context.idle),
         limit: server.check.timeout,
         kind: server.check.kind,
         header: server.check.header,
-        source: server.source.as_ref().map(|source| CheckSource {
-            source,
-            global: &context.parts.global,
-            live,
-            names: (&*server.backend_name, &*server.name),
-        }),
+        own: own.as_ref(),
     };
     match probe(target, options).await {
         Outcome::Local(error) => {

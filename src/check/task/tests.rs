@@ -52,6 +52,7 @@ fn started(address: SocketAddr) -> Fixture {
             ..check()
         },
         source: None,
+        socket: None,
         handle: Rc::clone(&handle),
     };
     let context = context(control);
@@ -194,6 +195,7 @@ async fn a_task_ends_with_control() {
                 live: Arc::new(ServerLive::new(&Arc::default(), 1)),
                 check: check(),
                 source: None,
+                socket: None,
                 handle: CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address))),
             };
             let context = context(control);

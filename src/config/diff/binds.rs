@@ -31,11 +31,18 @@ pub struct BindOf {
 impl BindOf {
     /// What must be equal for a socket to stay with its proxy. There is only one stats proxy, so its name does
     /// not matter.
-    fn key(&self) -> (Option<&str>, &BindAddress) {
+    fn key(&self) -> (Option<&str>, Where<'_>) {
         let frontend = (self.side == Side::Traffic).then_some(&*self.proxy);
-        (frontend, &self.bind.address)
+        (frontend, self.place())
+    }
+
+    fn place(&self) -> Where<'_> {
+        (&self.bind.address, self.bind.namespace.as_deref())
     }
 }
+
+/// An address, and the network namespace that it is in.
+type Where<'a> = (&'a BindAddress, Option<&'a str>);
 
 /// What a reload does with a bind of the new configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,10 +100,10 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindAction> {
         .collect();
     // No socket moves between traffic and statistics: each worker has a socket of an address, the statistics
     // have only one.
-    let mut left: HashMap<&BindAddress, usize> = HashMap::new();
+    let mut left: HashMap<Where<'_>, usize> = HashMap::new();
     for (index, one) in old.iter().enumerate() {
         if one.side == Side::Traffic && !taken[index] && !is_any_port(&one.bind.address) {
-            left.insert(&one.bind.address, index);
+            left.insert(one.place(), index);
         }
     }
     let ports = Ports::of(old);
@@ -104,17 +111,17 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindAction> {
         if action.is_some() {
             continue;
         }
-        let moved = left.get(&one.bind.address).copied();
+        let moved = left.get(&one.place()).copied();
         let moved = moved
             .filter(|_| one.side == Side::Traffic)
             .filter(|index| Bind::is_same_socket(&old[*index].bind, &one.bind));
         *action = Some(match moved {
             Some(index) => {
-                left.remove(&one.bind.address);
+                left.remove(&one.place());
                 BindAction::Moves(index)
             }
             None => BindAction::Opens {
-                beside: ports.has(&one.bind.address),
+                beside: ports.has(one),
             },
         });
     }
@@ -126,27 +133,29 @@ fn is_any_port(address: &BindAddress) -> bool {
 }
 
 /// The TCP addresses of old binds, by port.
-struct Ports(HashMap<u16, Vec<IpAddr>>);
+struct Ports<'a>(HashMap<(u16, Option<&'a str>), Vec<IpAddr>>);
 
-impl Ports {
-    fn of(old: &[BindOf]) -> Self {
-        let mut ports: HashMap<u16, Vec<IpAddr>> = HashMap::new();
+impl<'a> Ports<'a> {
+    fn of(old: &'a [BindOf]) -> Self {
+        let mut ports: HashMap<_, Vec<IpAddr>> = HashMap::new();
         for one in old {
             if let BindAddress::Tcp(address) = &one.bind.address
                 && address.port() != 0
             {
-                ports.entry(address.port()).or_default().push(address.ip());
+                let port = (address.port(), one.bind.namespace.as_deref());
+                ports.entry(port).or_default().push(address.ip());
             }
         }
         Self(ports)
     }
 
-    /// Whether one of them overlaps `address`, so that the kernel would refuse it.
-    fn has(&self, address: &BindAddress) -> bool {
-        let BindAddress::Tcp(address) = address else {
+    /// Whether one of them overlaps the address of `one`, so that the kernel would refuse it.
+    fn has(&self, one: &'a BindOf) -> bool {
+        let BindAddress::Tcp(address) = &one.bind.address else {
             return false;
         };
-        let (ip, all) = (address.ip(), self.0.get(&address.port()));
+        let port = (address.port(), one.bind.namespace.as_deref());
+        let (ip, all) = (address.ip(), self.0.get(&port));
         let overlaps = |old: &IpAddr| *old == ip || old.is_unspecified() || ip.is_unspecified();
         all.is_some_and(|all| all.iter().any(overlaps))
     }

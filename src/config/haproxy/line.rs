@@ -76,23 +76,9 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Bind,
-        Changed,
-        "`freebind = true`: an address that this machine does not have yet is listened on",
-        &["transparent"],
-    ),
-    words(
-        Bind,
-        Changed,
-        "rlb finds vanished peers by itself, within 35 s",
-        &["tcp-ut"],
-    ),
-    words(
-        Bind,
         NotNeeded,
         "rlb does this by itself, or it changes no traffic",
         &[
-            "defer-accept",
-            "tfo",
             "nice",
             "process",
             "thread",
@@ -105,7 +91,6 @@ pub(super) const WORDS: &[Words] = &[
             "severity-output",
             "idle-ping",
             "nbconn",
-            "v4v6",
             "quic-*",
             "tcp-ss",
         ],
@@ -119,20 +104,15 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Bind,
         Weaker,
-        "the kernel's own value is used",
-        &["mss", "cc"],
+        "`mss` is a number of bytes, and cannot be so many less than each connection has",
+        &["mss -*"],
     ),
+    words(Bind, Kept, "`v6only = false`", &["v4v6"]),
     words(
         Bind,
         Weaker,
         "the socket belongs to the user and group that rlb runs as",
         &["user", "group", "uid", "gid"],
-    ),
-    words(
-        Bind,
-        Missing,
-        "rlb listens in its own network namespace",
-        &["namespace"],
     ),
     words(Bind, Missing, "rlb signs no segments", &["tcp-md5sig"]),
     words(
@@ -316,12 +296,6 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Server,
-        Changed,
-        "rlb finds vanished peers by itself, within 35 s",
-        &["tcp-ut"],
-    ),
-    words(
-        Server,
         NotNeeded,
         "rlb does this by itself, or it changes no traffic",
         &[
@@ -340,11 +314,15 @@ pub(super) const WORDS: &[Words] = &[
             "log-proto",
             "log-bufsize",
             "no-tfo",
-            "tfo",
             "no-disabled",
         ],
     ),
-    words(Server, Weaker, "the kernel's own value is used", &["cc"]),
+    words(
+        Server,
+        NotNeeded,
+        "rlb reads nothing from a client before a server has answered, so the first packet has no bytes",
+        &["tfo"],
+    ),
     words(
         Server,
         HttpDecides,
@@ -360,8 +338,14 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Server,
         Missing,
-        "connections go out of rlb's own network namespace, straight to the server",
-        &["namespace", "socks4", "tcp-md5sig"],
+        "connections go straight to the server, and rlb signs no segments",
+        &["socks4", "tcp-md5sig"],
+    ),
+    words(
+        Server,
+        Missing,
+        "the network namespace of a server is named in the file, and not in the client's PROXY header",
+        &["namespace *"],
     ),
     words(
         Socket,

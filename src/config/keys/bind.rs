@@ -1,7 +1,7 @@
 //! The keys of listening addresses.
 
 use super::declare::prelude::*;
-use super::kinds::{Device, Mode, Number, Optional, Raw, Switch, Word};
+use super::kinds::{Algorithm, Device, Mode, Namespace, Number, Optional, Raw, Span, Switch, Word};
 use crate::config::address::Network;
 use crate::config::key::Effect::{NewSocket, SameSocket};
 use crate::config::key::{ID_BOUNDS, REQUIRED};
@@ -15,6 +15,9 @@ use std::sync::Arc;
 pub const BACKLOG_MAX: i64 = 1_000_000;
 /// What `backlog` may be.
 pub(super) const BACKLOG_BOUNDS: (i64, i64) = (1, BACKLOG_MAX);
+
+/// What the kernel takes for `TCP_MAXSEG`.
+pub const MSS_BOUNDS: (i64, i64) = (88, 32_767);
 
 /// A list of addresses to listen on, or one of them.
 pub type Binds = OneOrMany<Short<String, BindTable>>;
@@ -50,6 +53,24 @@ keys! {
         interface: Optional<Device> = "any", haproxy: &["interface"], reload: NewSocket;
         /// Bind an address that this machine does not have yet (`IP_FREEBIND`).
         freebind: Switch = false, reload: NewSocket;
+        /// Bind an address that is not this machine's, and take the connections to it that are led here
+        /// (`IP_TRANSPARENT`).
+        transparent: Switch = false, haproxy: &["transparent"], reload: SameSocket;
+        /// Listen in this network namespace, of those that `ip netns` lists.
+        namespace: Optional<Namespace> = "rlb's own", haproxy: &["namespace"], reload: NewSocket;
+        /// Listen for MPTCP, and for TCP from clients without it.
+        mptcp: Switch = false, reload: NewSocket;
+        /// Take a connection once its client has sent something, or a second later (`TCP_DEFER_ACCEPT`).
+        defer_accept: Switch = false, haproxy: &["defer-accept"], reload: SameSocket;
+        /// Take bytes that clients send with the first packet (`TCP_FASTOPEN`), `backlog` clients at once.
+        tfo: Switch = false, haproxy: &["tfo"], reload: SameSocket;
+        /// Most bytes of a segment, from clients and to them (`TCP_MAXSEG`).
+        mss: Optional<Number> = "the kernel's",
+            bounds: Some(MSS_BOUNDS), haproxy: &["mss"], reload: SameSocket;
+        /// How the kernel controls congestion towards clients (`TCP_CONGESTION`), as `"bbr"`.
+        cc: Optional<Algorithm> = "the kernel's", haproxy: &["cc"], reload: SameSocket;
+        /// How long what was sent to a client may stay without acknowledgement (`TCP_USER_TIMEOUT`).
+        tcp_ut: Optional<Span> = "the kernel's limit", haproxy: &["tcp-ut"], reload: SameSocket;
         /// Whether clients begin with a header of the PROXY protocol, which has the client's address.
         accept_proxy: Word<AcceptProxyWord> = AcceptProxy::Off,
             haproxy: &["accept-proxy"], reload: SameSocket;

@@ -291,6 +291,24 @@ kind! {
 }
 
 kind! {
+    /// The name of a congestion control algorithm.
+    Algorithm: String => Arc<str>, "string", default &'static str,
+    show show::text, text |it| format!("{it:?}"), make Arc::from,
+    read |validator, scope, _, field| {
+        parsed(validator, scope, field, ("value", "expected a name as \"bbr\""), units::algorithm)
+    }
+}
+
+kind! {
+    /// The name of a network namespace.
+    Namespace: String => Arc<str>, "string", default &'static str,
+    show show::text, text |it| format!("{it:?}"), make Arc::from,
+    read |validator, scope, _, field| {
+        parsed(validator, scope, field, ("value", "expected a name"), units::namespace)
+    }
+}
+
+kind! {
     /// One of HAProxy's expressions.
     Expression: String => HashOn, "expression", default HashOn,
     show |it| it.to_string(), text |it| format!("\"{it}\""), make |it| it,
@@ -324,6 +342,8 @@ impl Absent for Text {}
 impl Absent for Mode {}
 impl Absent for Ip {}
 impl Absent for Device {}
+impl Absent for Algorithm {}
+impl Absent for Namespace {}
 
 impl Absent for IdleSpan {}
 impl Absent for Span {

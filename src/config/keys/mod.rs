@@ -18,7 +18,7 @@ mod proxy;
 mod server;
 mod source;
 
-pub use bind::{BACKLOG_MAX, BindTable, Binds};
+pub use bind::{BACKLOG_MAX, BindTable, Binds, MSS_BOUNDS};
 pub use declare::{Listed, Table};
 pub use file::{File, NodeGroup};
 pub use kinds::{Kind, Plain};

@@ -2,7 +2,7 @@
 //! health checks.
 
 use super::declare::prelude::*;
-use super::kinds::{Ip, Number, Optional, Port, Raw, Span, Switch, Word};
+use super::kinds::{Algorithm, Ip, Namespace, Number, Optional, Port, Raw, Span, Switch, Word};
 use super::source::SourceKind;
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
@@ -11,7 +11,7 @@ use crate::config::shapes::{
     SendProxyWord, Short,
 };
 use crate::config::show::{self, secs};
-use crate::config::values::{HashKey, SendProxy, ServerAddress, ServerPort};
+use crate::config::values::{HashKey, SendProxy, ServerAddress, ServerPort, ServerSocket};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -40,6 +40,18 @@ keys! {
         check: Raw<Maybe<CheckSetting>> = "the backend's",
             kind: "switch, \"tcp\" or table", haproxy: &["check"],
             reload: NextConnection;
+    }
+    read {
+        /// How the kernel controls congestion towards it (`TCP_CONGESTION`), as `"bbr"`.
+        cc: Optional<Algorithm> = "the kernel's", haproxy: &["cc"], reload: NextConnection;
+        /// How long what was sent to it may stay without acknowledgement (`TCP_USER_TIMEOUT`).
+        tcp_ut: Optional<Span> = "the kernel's limit", haproxy: &["tcp-ut"],
+            reload: NextConnection;
+        /// Connect from this network namespace, of those that `ip netns` lists.
+        namespace: Optional<Namespace> = "rlb's own", haproxy: &["namespace"],
+            reload: NextConnection;
+        /// Connect by MPTCP, or by TCP to a server without it.
+        mptcp: Switch = false, reload: NextConnection;
     }
     meant {
         /// Share of the connections, 0 to 256; 0 takes no new ones.
@@ -90,6 +102,8 @@ keys! {
         address: ServerAddress = NOWHERE, ServerTable::address => show::address;
         /// Health check; `None`: always up, shown as `no check`.
         check: Option<Check> = None;
+        /// Options of its sockets; `None`: it has none, or is a unix socket.
+        socket: Option<Arc<ServerSocket>> = None;
     }
 }
 
@@ -206,7 +220,38 @@ impl Server {
         found.compare_as(&key.path(), effect, checks, |check| {
             show::optional(check.as_ref(), Check::text)
         });
+        ServerSocket::compare((old, new), &mut found);
         found
+    }
+}
+
+impl ServerSocket {
+    /// The options of `layer`; `None`: there are none.
+    pub(in crate::config) fn of(layer: &ServerLayer) -> Option<Arc<Self>> {
+        let socket = Self {
+            cc: layer.cc.as_ref().map(|it| Arc::clone(&it.value)),
+            tcp_ut: layer.tcp_ut.as_ref().map(|it| it.value),
+            namespace: layer.namespace.as_ref().map(|it| Arc::clone(&it.value)),
+            mptcp: layer.mptcp.as_ref().is_some_and(|it| it.value),
+        };
+        (socket != Self::default()).then(|| Arc::new(socket))
+    }
+
+    fn compare((old, new): (&Server, &Server), found: &mut Differences) {
+        let of = |server: &Server| server.socket.as_deref().cloned().unwrap_or_default();
+        let (old, new) = (of(old), of(new));
+        let texts = (&old.cc, &new.cc);
+        found.compare(&ServerKeys::cc, texts, <Optional<Algorithm> as Plain>::show);
+        let times = (&old.tcp_ut, &new.tcp_ut);
+        found.compare(&ServerKeys::tcp_ut, times, <Optional<Span> as Plain>::show);
+        let names = (&old.namespace, &new.namespace);
+        found.compare(
+            &ServerKeys::namespace,
+            names,
+            <Optional<Namespace> as Plain>::show,
+        );
+        let switches = (&old.mptcp, &new.mptcp);
+        found.compare(&ServerKeys::mptcp, switches, <Switch as Plain>::show);
     }
 }
 

@@ -508,6 +508,46 @@ fn keys_without_a_meaning() {
     );
 }
 
+#[test]
+fn options_of_sockets() {
+    check(
+        "[[listen]]\nname = 'l'\nbind = [\n\
+         { address = 'unix:/run/l', transparent = true, namespace = 'a', mptcp = true, cc = 'bbr' },\n\
+         { address = 'unix:/run/m', defer-accept = true, tfo = true, mss = 1400, tcp-ut = '3s' },\n\
+         { address = '*:81', mss = 87 },\n\
+         { address = '*:82', mss = 32768 },\n\
+         { address = '*:83', cc = 'a name that is too long' },\n\
+         { address = '*:84', namespace = '../etc' },\n\
+         { address = '*:85', tcp-ut = '0s' },\n\
+         ]\n\
+         servers = [\n\
+         { name = 's1', address = 'unix:/run/s', cc = 'bbr', namespace = 'a', mptcp = true },\n\
+         { name = 's2', address = 'a:1', cc = '', tcp-ut = '25d' },\n\
+         ]\n\
+         default-server = { tcp-ut = '3s' }",
+        &[
+            (4, 42, "`transparent` has no meaning for a unix socket"),
+            (4, 60, "`namespace` has no meaning for a unix socket"),
+            (4, 73, "`mptcp` has no meaning for a unix socket"),
+            (4, 84, "`cc` has no meaning for a unix socket"),
+            (5, 43, "`defer-accept` has no meaning for a unix socket"),
+            (5, 55, "`tfo` has no meaning for a unix socket"),
+            (5, 67, "`mss` has no meaning for a unix socket"),
+            (5, 82, "`tcp-ut` has no meaning for a unix socket"),
+            (6, 27, "mss 87 is out of range"),
+            (7, 27, "mss 32768 is out of range"),
+            (8, 26, "is not the name of an algorithm"),
+            (9, 33, "is not the name of a network namespace"),
+            (10, 30, "tcp-ut cannot be zero"),
+            (13, 46, "`cc` has no meaning for a unix socket"),
+            (13, 65, "`namespace` has no meaning for a unix socket"),
+            (13, 78, "`mptcp` has no meaning for a unix socket"),
+            (14, 38, "is not the name of an algorithm"),
+            (14, 51, "is too long"),
+        ],
+    );
+}
+
 /// Binds of two frontends, and whether they collide.
 #[test]
 fn collisions() {
@@ -528,6 +568,8 @@ fn collisions() {
         ("'10.0.0.1:80'", "'[::ffff:10.0.0.1]:80'", true),
         ("'*:70-90'", "'127.0.0.1:85-95'", true),
         ("'*:70-79'", "'*:80-90'", false),
+        ("'*:80'", "{ address = '*:80', namespace = 'blue' }", false),
+        ("'*:80'", "{ address = '*:80', mptcp = true }", true),
         (lo, eth, false),
         (lo, "'*:80'", true),
         ("'unix:/run/x'", "'unix:/run/x'", true),

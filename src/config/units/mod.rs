@@ -2,6 +2,7 @@
 //!
 //! Pure functions from text to a value or a [`Problem`]; used while a file is validated.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest duration: a signed 32-bit number of milliseconds, as in HAProxy.
@@ -113,6 +114,35 @@ pub fn name(text: &str) -> Result<(), Problem> {
                 .hint("names are made of letters, digits, `-`, `_`, `.` and `:`"),
         ),
     }
+}
+
+/// Reads the name of a network namespace: that of a file in the folder of `ip netns`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn namespace(text: &str) -> Result<Arc<str>, Problem> {
+    let bad = |c: char| c == '/' || c == '\0' || c.is_whitespace();
+    if (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.contains(bad) && !text.starts_with('.') {
+        return Ok(text.into());
+    }
+    let problem = Problem::new(format!("`{text}` is not the name of a network namespace"));
+    Err(problem.hint("`ip netns` lists them"))
+}
+
+/// Longest name of a congestion control algorithm (`TCP_CA_NAME_MAX` without the terminating zero).
+const ALGORITHM_BYTES_MAX: usize = 15;
+
+/// Reads the name of a congestion control algorithm.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn algorithm(text: &str) -> Result<Arc<str>, Problem> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if (1..=ALGORITHM_BYTES_MAX).contains(&text.len()) && text.bytes().all(good) {
+        return Ok(text.into());
+    }
+    let problem = Problem::new(format!("`{text}` is not the name of an algorithm"));
+    Err(problem.hint("`sysctl net.ipv4.tcp_available_congestion_control` lists them"))
 }
 
 #[cfg(test)]

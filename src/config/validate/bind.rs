@@ -39,6 +39,7 @@ pub(super) struct Bound {
     address: BindAddress,
     v6only: bool,
     interface: Option<Arc<str>>,
+    namespace: Option<Arc<str>>,
 }
 
 /// The binds of `owner`; all addresses that it listens on are added to `bound`.
@@ -76,6 +77,7 @@ pub(super) fn binds(
                 address: bind.address.clone(),
                 v6only: bind.v6only == Some(true),
                 interface: bind.interface.clone(),
+                namespace: bind.namespace.clone(),
             }));
         }
         binds.extend(expanded.into_iter().map(|bind| {
@@ -125,6 +127,7 @@ fn one(
     let id = layer.id.as_ref();
     let (address, text) = address(validator, scope, table, span)?;
     suits(validator, owner, table, address, &text);
+    privileges(validator, &layer);
     let sockets = match &text {
         BindText::Unix(_) | BindText::Descriptor(_) => 1,
         BindText::Tcp(_, ports) => ports.clone().count(),
@@ -234,62 +237,88 @@ fn suits(
     text: &BindText,
 ) {
     let scope = owner.scope;
-    let mut refuse = |key: &str, span: Option<&Range<usize>>, what: &str| {
-        let Some(span) = span else { return };
+    let is_abstract = matches!(text, BindText::Unix(path) if address::is_abstract(path));
+    for (key, span, suits) in restricted(table) {
+        let what = match (text, suits) {
+            (BindText::Unix(_), Suits::File) if is_abstract => "an abstract socket",
+            (BindText::Unix(_), Suits::File) | (BindText::Descriptor(_), Suits::Tcp) => continue,
+            (BindText::Unix(_), _) => "a unix socket",
+            (BindText::Descriptor(_), _) => "a socket that is passed",
+            (BindText::Tcp(..), Suits::File) => "a TCP address",
+            (BindText::Tcp(ip, _), Suits::OpenedV6) if ip.is_ipv4() => "an IPv4 address",
+            (BindText::Tcp(..), _) => continue,
+        };
+        let Some(span) = span else { continue };
         let message = format!("`{key}` has no meaning for {what}");
-        let place = scope.place(span);
+        let place = scope.place(&span);
         validator
             .report
             .push(Diagnostic::error("no-meaning", message).at(place));
-    };
-    match text {
-        BindText::Unix(path) => {
-            let what = "a unix socket";
-            refuse("v6only", table.v6only.as_ref().map(|v| &v.span), what);
-            refuse("interface", table.interface.as_ref().map(|v| &v.span), what);
-            refuse("freebind", table.freebind.as_ref().map(|v| &v.span), what);
-            if crate::config::address::is_abstract(path) {
-                refuse(
-                    "mode",
-                    table.mode.as_ref().map(|v| &v.span),
-                    "an abstract socket",
-                );
-            }
-            if owner.tcp_only {
-                let message = format!("{} listens on TCP only", owner.what);
-                validator
-                    .report
-                    .push(Diagnostic::error("address", message).at(scope.of(address)));
-            }
-        }
-        BindText::Descriptor(_) => {
-            let what = "a socket that is passed";
-            refuse("v6only", table.v6only.as_ref().map(|v| &v.span), what);
-            refuse("interface", table.interface.as_ref().map(|v| &v.span), what);
-            refuse("freebind", table.freebind.as_ref().map(|v| &v.span), what);
-            refuse("mode", table.mode.as_ref().map(|v| &v.span), what);
-            if owner.tcp_only {
-                let message = format!("{} opens its own sockets", owner.what);
-                validator
-                    .report
-                    .push(Diagnostic::error("address", message).at(scope.of(address)));
-            }
-        }
-        BindText::Tcp(ip, _) => {
-            refuse(
-                "mode",
-                table.mode.as_ref().map(|v| &v.span),
-                "a TCP address",
-            );
-            if ip.is_ipv4() {
-                refuse(
-                    "v6only",
-                    table.v6only.as_ref().map(|v| &v.span),
-                    "an IPv4 address",
-                );
-            }
-        }
     }
+    let message = match text {
+        BindText::Unix(_) => format!("{} listens on TCP only", owner.what),
+        BindText::Descriptor(_) => format!("{} opens its own sockets", owner.what),
+        BindText::Tcp(..) => return,
+    };
+    if owner.tcp_only {
+        validator
+            .report
+            .push(Diagnostic::error("address", message).at(scope.of(address)));
+    }
+}
+
+/// Warns of what this process may not do. As in HAProxy the bind listens all the same.
+fn privileges(validator: &mut Validator<'_>, layer: &BindLayer) {
+    let transparent = layer.transparent.as_ref().filter(|it| it.value);
+    if let (false, Some(transparent)) = (validator.limits.net_admin, transparent) {
+        let what = "rlb needs CAP_NET_ADMIN or CAP_NET_RAW for this";
+        validator.report.push(
+            Diagnostic::warning("capability", what)
+                .at(transparent.place.clone())
+                .label("this process has neither: the address is bound as by `freebind`")
+                .hint("add `AmbientCapabilities=CAP_NET_ADMIN` to the unit of the service"),
+        );
+    }
+}
+
+/// The addresses for which a key has a meaning.
+#[derive(Clone, Copy)]
+enum Suits {
+    /// TCP, also of a socket that is passed.
+    Tcp,
+    /// TCP that rlb opens itself.
+    Opened,
+    /// The same over IPv6.
+    OpenedV6,
+    /// The path of a unix socket.
+    File,
+}
+
+/// The keys of `table` that have no meaning for every address, where they are written, and what they suit.
+fn restricted(table: &BindTable) -> [(&'static str, Option<Range<usize>>, Suits); 12] {
+    macro_rules! key {
+        ($field:ident, $suits:ident) => {
+            (
+                BindTable::$field.name,
+                table.$field.as_ref().map(|written| written.span.clone()),
+                Suits::$suits,
+            )
+        };
+    }
+    [
+        key!(v6only, OpenedV6),
+        key!(interface, Opened),
+        key!(freebind, Opened),
+        key!(mode, File),
+        key!(transparent, Opened),
+        key!(namespace, Opened),
+        key!(mptcp, Opened),
+        key!(defer_accept, Tcp),
+        key!(tfo, Tcp),
+        key!(mss, Tcp),
+        key!(cc, Tcp),
+        key!(tcp_ut, Tcp),
+    ]
 }
 
 fn remember(
@@ -390,6 +419,9 @@ fn collide(one: &Bound, other: &Bound) -> bool {
     let (BindAddress::Tcp(a), BindAddress::Tcp(b)) = (&one.address, &other.address) else {
         return false;
     };
+    if one.namespace != other.namespace {
+        return false;
+    }
     if let (Some(device), Some(other)) = (&one.interface, &other.interface)
         && device != other
     {

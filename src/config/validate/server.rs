@@ -5,9 +5,11 @@ use super::{BackendSide, Half};
 use crate::config::address;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
-    NOWHERE, NodeGroup, NodeOwnLayer, NodeTable, ServerOwnLayer, ServerTable,
+    NOWHERE, NodeGroup, NodeOwnLayer, NodeTable, ServerKeys, ServerOwnLayer, ServerTable,
 };
-use crate::config::model::{Check, SendProxy, Server, ServerAddress, ServerPort, Source};
+use crate::config::model::{
+    Check, SendProxy, Server, ServerAddress, ServerPort, ServerSocket, Source,
+};
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::{Located, Short};
@@ -101,7 +103,7 @@ fn listed(
     base: &ServerSettings,
 ) -> Draft {
     let table = &written.value;
-    let settings = ServerSettings::read(validator, scope, &table.keys).over(base);
+    let own = ServerSettings::read(validator, scope, &table.keys);
     let id = ServerOwnLayer::read(validator, scope, table).id;
     let name = validator.name(scope, &table.name).unwrap_or_else(|| {
         validator.missing(scope, &written.span, "the server", "name = \"s1\"");
@@ -119,6 +121,10 @@ fn listed(
         );
         NOWHERE
     };
+    if let ServerAddress::Unix(_) = address {
+        only_tcp(validator, &own);
+    }
+    let settings = own.over(base);
     let address_at = table
         .address
         .as_ref()
@@ -261,11 +267,37 @@ fn build(
     if let Some(source) = &settings.keys.source {
         fits(validator, (&name, &address), source);
     }
+    let is_unix = matches!(address, ServerAddress::Unix(_));
     Server {
         name,
         address,
         check,
+        // As in HAProxy, those of a `default-server` are for TCP.
+        socket: ServerSocket::of(&settings.keys).filter(|_| !is_unix),
         ..meant
+    }
+}
+
+/// Refuses options of TCP that a unix socket has itself.
+fn only_tcp(validator: &mut Validator<'_>, own: &ServerSettings) {
+    let keys = &own.keys;
+    let written = [
+        (&ServerKeys::cc, keys.cc.as_ref().map(|it| &it.place)),
+        (
+            &ServerKeys::tcp_ut,
+            keys.tcp_ut.as_ref().map(|it| &it.place),
+        ),
+        (
+            &ServerKeys::namespace,
+            keys.namespace.as_ref().map(|it| &it.place),
+        ),
+        (&ServerKeys::mptcp, keys.mptcp.as_ref().map(|it| &it.place)),
+    ];
+    for (key, place) in written {
+        let Some(place) = place else { continue };
+        let message = format!("`{}` has no meaning for a unix socket", key.name);
+        let diagnostic = Diagnostic::error("no-meaning", message).at(place.clone());
+        validator.report.push(diagnostic);
     }
 }
 

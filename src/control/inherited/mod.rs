@@ -11,11 +11,12 @@ use super::handover::Predecessor;
 use crate::config::model::{Bind, BindAddress, Config};
 use crate::state::RuntimeState;
 use crate::sys::listen_fds::{self, PassedSocket};
+use crate::sys::namespace;
 use crate::sys::replaced::ReplacedProcesses;
 use crate::sys::reset;
 use crate::sys::service_manager::{self, ServiceManager, lasts};
 use crate::sys::socket::{self, Address, Adjust, Options};
-use socket2::{SockAddr, Socket, Type};
+use socket2::{Protocol, SockAddr, Socket, Type};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
@@ -420,7 +421,15 @@ fn fits(socket: &Socket, bind: &Bind) -> bool {
     let BindAddress::Tcp(address) = &bind.address else {
         return true;
     };
-    same_v6(socket, address, bind.v6only) && is_on_interface(socket, bind)
+    let protocol = if bind.mptcp {
+        Protocol::MPTCP
+    } else {
+        Protocol::TCP
+    };
+    same_v6(socket, address, bind.v6only)
+        && is_on_interface(socket, bind)
+        && socket.protocol().is_ok_and(|it| it == Some(protocol))
+        && namespace::has(bind.namespace.as_deref(), socket)
 }
 
 /// The same for a runtime socket, which has no such options.
@@ -435,7 +444,7 @@ fn fits_api(socket: &Socket) -> bool {
 fn is_on_interface(socket: &Socket, bind: &Bind) -> bool {
     match (socket.device(), bind.interface.as_deref()) {
         (Ok(device), wanted) => device.as_deref() == wanted.map(str::as_bytes),
-        (Err(_), Some(wanted)) => !socket::interface_exists(wanted),
+        (Err(_), Some(wanted)) => !socket::interface_exists(wanted, bind.namespace.as_deref()),
         (Err(_), None) => false,
     }
 }

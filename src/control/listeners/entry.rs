@@ -7,10 +7,11 @@ use crate::config::diff::{BindOf, Side};
 use crate::config::model::{Bind, BindAddress, Config, Keepalive};
 use crate::state::Frontend;
 use crate::sys::service_manager;
-use crate::sys::socket::{self, Address, Adjust, FileId, Options};
+use crate::sys::socket::{self, Address, FileId, Options, TcpOptions};
 use crate::worker::{HeaderRule, ListenState, Listener, ListenerId};
 use socket2::Socket;
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 /// A bind and its sockets.
@@ -28,10 +29,11 @@ pub(super) struct Entry {
 }
 
 /// What can be changed while a socket listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tuning {
     backlog: u32,
     keepalive: Option<Keepalive>,
+    pub(super) tcp: TcpOptions,
     mode: Option<u32>,
 }
 
@@ -62,6 +64,14 @@ impl<'a> Tunings<'a> {
         Tuning {
             backlog: of.bind.backlog.unwrap_or(backlog),
             keepalive,
+            tcp: TcpOptions {
+                transparent: of.bind.transparent,
+                defer_accept: of.bind.defer_accept,
+                tfo: of.bind.tfo,
+                mss: of.bind.mss,
+                cc: of.bind.cc.clone(),
+                tcp_ut: of.bind.tcp_ut,
+            },
             mode: of.bind.mode,
         }
     }
@@ -85,10 +95,10 @@ impl Entry {
     }
 
     /// Sets the options of its sockets by `set`. What the system refuses is logged, and leaves that socket as it was.
-    pub(super) fn set_options(&self, set: Adjust) {
+    pub(super) fn set_options(&self, set: impl Fn(&Socket, &Options) -> io::Result<()>) {
         let options = Options {
             listens: !self.state.is_suspended(),
-            ..options(&self.of.bind, self.tuning, false)
+            ..options(&self.of.bind, &self.tuning, false)
         };
         for shard in &self.shards {
             if let Err(error) = set(shard, &options) {
@@ -98,11 +108,11 @@ impl Entry {
         }
     }
 
-    /// Changes what can be changed while it listens.
-    pub(super) fn tune(&self) {
+    /// Changes what can be changed while it listens. `had`: what connections have inherited so far.
+    pub(super) fn tune(&self, had: &TcpOptions) {
         self.state.set_backlog(self.tuning.backlog);
         self.state.set_header(HeaderRule::of(&self.of.bind));
-        self.set_options(socket::retune);
+        self.set_options(|socket, options| socket::retune(socket, options, had));
     }
 
     /// Whether clients of `bind` begin otherwise.
@@ -149,7 +159,8 @@ impl Entry {
         };
         let (ip, other_ip) = (mine.ip(), others.ip());
         let meet = ip == other_ip || ip.is_unspecified() || other_ip.is_unspecified();
-        mine.port() != 0 && mine.port() == others.port() && meet
+        let together = self.of.bind.namespace == other.of.bind.namespace;
+        mine.port() != 0 && mine.port() == others.port() && meet && together
     }
 
     /// Its name in the service manager's store, if it is to be there.
@@ -167,13 +178,16 @@ pub(super) fn address(bind: &Bind) -> Address {
     }
 }
 
-pub(super) fn options(bind: &Bind, tuning: Tuning, join: bool) -> Options {
+pub(super) fn options(bind: &Bind, tuning: &Tuning, join: bool) -> Options {
     Options {
         address: address(bind),
         backlog: tuning.backlog,
         v6only: bind.v6only,
         interface: bind.interface.as_deref().map(str::to_owned),
         freebind: bind.freebind,
+        tcp: tuning.tcp.clone(),
+        namespace: bind.namespace.clone(),
+        mptcp: bind.mptcp,
         mode: tuning.mode,
         owner: (None, None),
         keepalive: tuning

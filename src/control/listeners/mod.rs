@@ -224,7 +224,7 @@ impl Listeners {
                 && reopen.includes(self.entries[index].id)
                 && let Some(loss) = self.entries[index].loss(true)
                 && let Some((id, shards)) =
-                    self.reopen((&of, tuning), loss, &mut open, &mut prepared)
+                    self.reopen((&of, &tuning), loss, &mut open, &mut prepared)
             {
                 prepared.entries.push(Entry::new(of, id, tuning, shards));
                 continue;
@@ -233,19 +233,18 @@ impl Listeners {
                 BindAction::Keeps(index) => {
                     stays[index] = true;
                     let before = &self.entries[index];
-                    if before.tuning != tuning || before.has_other_header(&of.bind) {
-                        prepared.tuned.push(prepared.entries.len());
-                    }
+                    prepared.tuned_from(before, &tuning, &of.bind);
                     Ok((before.id, before.shards.clone()))
                 }
                 // The old frontend's listener and the new one's each need a descriptor of their own.
                 BindAction::Moves(index) => {
                     moves[index] = true;
-                    duplicates(&self.entries[index].shards)
-                        .map(|shards| (prepared.fresh_id(), shards))
+                    let before = &self.entries[index];
+                    prepared.tuned_from(before, &tuning, &of.bind);
+                    duplicates(&before.shards).map(|shards| (prepared.fresh_id(), shards))
                 }
                 BindAction::Opens { beside } => {
-                    let options = options(&of.bind, tuning, beside);
+                    let options = options(&of.bind, &tuning, beside);
                     open(&of, &options, self.shards(of.side))
                         .and_then(|sockets| prepared.opened(of.side, sockets))
                 }
@@ -277,7 +276,7 @@ impl Listeners {
     /// it cannot be opened now, and stays as it is.
     fn reopen(
         &self,
-        (of, tuning): (&BindOf, Tuning),
+        (of, tuning): (&BindOf, &Tuning),
         loss: Loss,
         open: &mut impl FnMut(&BindOf, &Options, usize) -> io::Result<Vec<Socket>>,
         prepared: &mut Prepared,
@@ -374,6 +373,13 @@ fn problem(proxy: &str, bind: &Bind, error: &io::Error) -> String {
     let address = shown(bind);
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => ": another process (or another rlb) listens there",
+        // It says by itself what was tried.
+        io::ErrorKind::Other if bind.mptcp && bind.namespace.is_none() => {
+            ": this kernel has no MPTCP, or net.mptcp.enabled is 0"
+        }
+        io::ErrorKind::Other if bind.namespace.is_some() => {
+            ": `ip netns` lists the namespaces; to enter one, rlb needs CAP_SYS_ADMIN"
+        }
         io::ErrorKind::PermissionDenied => {
             ": ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
         }

@@ -4,10 +4,11 @@
 
 use super::super::admin_listeners::{AdminListener, ListenerChange};
 use super::super::loss::Reopened;
-use super::entry::{Entry, announce};
+use super::entry::{Entry, Tuning, announce};
 use crate::config::diff::Side;
+use crate::config::model::Bind;
 use crate::state::{Frontend, Snapshot};
-use crate::sys::socket::UnusedFile;
+use crate::sys::socket::{TcpOptions, UnusedFile};
 use crate::worker::order::Order;
 use crate::worker::{Closing, ListenerId};
 use socket2::Socket;
@@ -23,8 +24,8 @@ pub(in crate::control) struct Prepared {
     pub(super) entries: Vec<Entry>,
     /// Positions in it that workers do not know yet, in ascending order.
     pub(super) fresh: Vec<usize>,
-    /// Positions in it whose tuning changes.
-    pub(super) tuned: Vec<usize>,
+    /// Positions in it whose tuning changes, and what their connections have inherited so far.
+    pub(super) tuned: Vec<(usize, TcpOptions)>,
     /// What is to be closed.
     pub(super) closed: Vec<Closed>,
     /// What stayed the same and was opened again.
@@ -104,6 +105,14 @@ impl Prepared {
         Ok((id, sockets.into_iter().map(Arc::new).collect()))
     }
 
+    /// Notes that the next entry has the sockets of `before`, whose tuning may change.
+    pub(super) fn tuned_from(&mut self, before: &Entry, tuning: &Tuning, bind: &Bind) {
+        if before.tuning != *tuning || before.has_other_header(bind) {
+            let had = before.tuning.tcp.clone();
+            self.tuned.push((self.entries.len(), had));
+        }
+    }
+
     pub(super) fn fresh_id(&mut self) -> ListenerId {
         let id = ListenerId(self.next);
         self.next += 1;
@@ -144,8 +153,8 @@ impl Prepared {
     /// Changes what can be changed of sockets that stay. What the system refuses is logged, and
     /// leaves that socket as it was.
     pub(in crate::control) fn tune(&self) {
-        for entry in self.tuned.iter().map(|index| &self.entries[*index]) {
-            entry.tune();
+        for (index, had) in &self.tuned {
+            self.entries[*index].tune(had);
         }
     }
 

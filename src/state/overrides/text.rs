@@ -7,7 +7,9 @@
 
 use super::source_text;
 use crate::config::address;
-use crate::config::model::{Check, CheckKind, HashKey, SendProxy, Server, ServerAddress};
+use crate::config::model::{
+    Check, CheckKind, HashKey, SendProxy, Server, ServerAddress, ServerSocket,
+};
 use crate::state::server::by_name;
 use crate::state::{Backend, FrontendState, RateLimits, Snapshot};
 use std::fmt::Write;
@@ -197,7 +199,9 @@ fn words(server: &Server) -> String {
         proxy_v2_crc32c,
         check,
         source,
+        socket,
     } = server;
+    let socket = socket.as_deref().map_or_else(String::new, socket_words);
     let (send_proxy, hash_key) = (send_proxy.name(), hash_key.name());
     let source = source.as_ref().map_or_else(String::new, source_text::write);
     format!(
@@ -205,9 +209,48 @@ fn words(server: &Server) -> String {
          maxconn={maxconn} minconn={minconn} maxqueue={maxqueue} \
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
          shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
-         send-proxy={send_proxy} proxy-v2-crc32c={proxy_v2_crc32c}{source} {}",
+         send-proxy={send_proxy} proxy-v2-crc32c={proxy_v2_crc32c}{source}{socket} {}",
         check_words(check.as_ref())
     )
+}
+
+/// The options of a server's sockets as words, each after a space; the time in microseconds.
+fn socket_words(socket: &ServerSocket) -> String {
+    let ServerSocket {
+        cc,
+        tcp_ut,
+        namespace,
+        mptcp,
+    } = socket;
+    let mut text = String::new();
+    if let Some(cc) = cc {
+        let _ = write!(text, " cc={cc}");
+    }
+    if let Some(tcp_ut) = tcp_ut {
+        let _ = write!(text, " tcp-ut={}", tcp_ut.as_micros());
+    }
+    if let Some(namespace) = namespace {
+        let _ = write!(text, " namespace={namespace}");
+    }
+    if *mptcp {
+        text.push_str(" mptcp=true");
+    }
+    text
+}
+
+/// The options of a server's sockets from its words.
+fn read_socket(words: &str) -> Option<ServerSocket> {
+    let mut socket = ServerSocket::default();
+    for (name, value) in pairs(words) {
+        match name {
+            "cc" => socket.cc = Some(value.into()),
+            "tcp-ut" => socket.tcp_ut = Some(Duration::from_micros(value.parse().ok()?)),
+            "namespace" => socket.namespace = Some(value.into()),
+            "mptcp" => socket.mptcp = value.parse().ok()?,
+            _ => {}
+        }
+    }
+    Some(socket)
 }
 
 /// A check as words; times in microseconds.
@@ -355,10 +398,12 @@ fn pairs(words: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server> {
+    let socket = read_socket(words)?;
     let mut server = Server {
         name: name.into(),
         address,
         check: read_check(words).ok()?,
+        socket: (socket != ServerSocket::default()).then(|| Arc::new(socket)),
         ..Server::default()
     };
     for (name, value) in pairs(words) {

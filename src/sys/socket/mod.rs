@@ -6,15 +6,18 @@
 
 mod source;
 mod suspend;
+mod tcp;
 mod unix;
 
 pub use source::{Own, bind_own, of_client};
 pub use suspend::{resume, suspend};
+pub use tcp::{RefusedOption, TcpOptions};
 pub use unix::{
     FileId, UnusedFile, file_id, is_abstract, is_listened_on, set_mode, system_path, unix_address,
 };
 
-use super::raw;
+use super::limits::{RefusedSocket, is_out_of_descriptors};
+use super::{listen_fds, namespace, raw};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
@@ -37,6 +40,7 @@ pub enum Address {
 
 /// How to listen.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub struct Options {
     /// The address.
     pub address: Address,
@@ -48,6 +52,12 @@ pub struct Options {
     pub interface: Option<String>,
     /// `IP_FREEBIND`.
     pub freebind: bool,
+    /// What accepted connections inherit.
+    pub tcp: TcpOptions,
+    /// The network namespace to listen in; `None`: that of the process.
+    pub namespace: Option<Arc<str>>,
+    /// Listen for MPTCP, and for TCP from clients without it.
+    pub mptcp: bool,
     /// File mode of a unix socket.
     pub mode: Option<u32>,
     /// User and group of the file of a unix socket: names or numbers.
@@ -97,7 +107,7 @@ pub fn is_unix(socket: &Socket) -> bool {
 }
 
 fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Result<Vec<Socket>> {
-    let first = tcp_socket(address, options)?;
+    let (first, refused) = tcp_socket(address, options)?;
     first.set_reuse_port(options.join)?;
     first.bind(&address.into())?;
     if options.listens {
@@ -105,6 +115,7 @@ fn listen_tcp(address: SocketAddr, options: &Options, shards: usize) -> io::Resu
     }
     // From now on sockets of the same user may join; only those of this process do.
     first.set_reuse_port(true)?;
+    tcp::tell(&first, &refused);
     let mut sockets = vec![first];
     for _ in 1..shards {
         sockets.push(join(&sockets[0], options)?);
@@ -122,10 +133,13 @@ pub fn bind_beside(
     options: &Options,
     shards: usize,
 ) -> io::Result<Vec<Socket>> {
-    let bound = (0..shards).map(|_| {
-        let socket = tcp_socket(address, options)?;
+    let bound = (0..shards).map(|index| {
+        let (socket, refused) = tcp_socket(address, options)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.into())?;
+        if index == 0 {
+            tcp::tell(&socket, &refused);
+        }
         Ok(socket)
     });
     bound.collect()
@@ -140,7 +154,8 @@ pub fn join(first: &Socket, options: &Options) -> io::Result<Socket> {
     let Address::Tcp(address) = &options.address else {
         return first.try_clone();
     };
-    let shard = tcp_socket(*address, options)?;
+    // What is refused was refused for the first one.
+    let (shard, _) = tcp_socket(*address, options)?;
     shard.set_reuse_port(true)?;
     shard.bind(&first.local_addr()?)?;
     if options.listens {
@@ -158,32 +173,79 @@ pub type Adjust = fn(&Socket, &Options) -> io::Result<()>;
 /// Those of `setsockopt` and `listen`.
 pub fn adjust(socket: &Socket, options: &Options) -> io::Result<()> {
     socket.set_nonblocking(true)?;
-    if !is_unix(socket) {
-        inherited(socket)?;
+    if is_unix(socket) {
+        return retune(socket, options, &TcpOptions::default());
     }
-    retune(socket, options)
+    inherited(socket)?;
+    // Whoever has opened a socket of a socket unit has decided what nothing is said of here.
+    let had = if listen_fds::others_have_them() {
+        TcpOptions::default()
+    } else {
+        TcpOptions::of(socket)?
+    };
+    retune(socket, options, &had)
 }
 
 /// Sets what accepted sockets inherit and what is never changed. Each saves a call per connection.
 fn inherited(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     // An urgent byte may be the first of a stream, and so be there before anybody looks at the connection.
-    socket.set_out_of_band_inline(true)
+    match socket.set_out_of_band_inline(true) {
+        // MPTCP has no urgent bytes, and so no such option.
+        Err(_) if socket.protocol()? == Some(Protocol::MPTCP) => Ok(()),
+        result => result,
+    }
 }
 
-fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+/// Opens a socket of TCP or MPTCP in a network namespace; `None`: in that of the process.
+///
+/// # Errors
+/// Those of `socket`, and [`RefusedSocket`] where the namespace cannot be entered or the kernel has no MPTCP.
+pub fn open(domain: Domain, (namespace, mptcp): (Option<&str>, bool)) -> io::Result<Socket> {
+    let protocol = if mptcp {
+        Protocol::MPTCP
+    } else {
+        Protocol::TCP
+    };
+    let opened = namespace::within(namespace, || {
+        Ok(Socket::new(domain, Type::STREAM, Some(protocol)))
+    });
+    let of = |what, error| io::Error::other(RefusedSocket { what, error });
+    match (opened, namespace) {
+        (Err(error), _) if is_out_of_descriptors(&error) => Err(error),
+        (Err(error), Some(name)) => Err(of(format!("enter the namespace {name}"), error)),
+        (Err(error), None) => Err(error),
+        (Ok(Err(error)), _) if mptcp && has_no_protocol(&error) => {
+            Err(of("open a socket for MPTCP".to_owned(), error))
+        }
+        (Ok(socket), _) => socket,
+    }
+}
+
+/// The kernel does not have it, or `net.mptcp.enabled` is 0.
+fn has_no_protocol(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [libc::EPROTONOSUPPORT, libc::ENOPROTOOPT, libc::EINVAL]
+        .map(Some)
+        .contains(&code)
+}
+
+/// A socket that is not bound yet, and the options that the kernel has refused.
+fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<(Socket, Vec<RefusedOption>)> {
+    let domain = Domain::for_address(address);
+    let socket = open(domain, (options.namespace.as_deref(), options.mptcp))?;
     socket.set_nonblocking(true)?;
     // Addresses of sessions in TIME_WAIT may be bound again, an address that is listened on may not.
     socket.set_reuse_address(true)?;
     if let (SocketAddr::V6(_), Some(v6only)) = (address, options.v6only) {
         socket.set_only_v6(v6only)?;
     }
-    if options.freebind {
+    let refused = options
+        .tcp
+        .set(&socket, &TcpOptions::default(), options.backlog);
+    // As in HAProxy, what may not be transparent can be bound all the same.
+    let no_transparency = refused.iter().any(|it| it.option == "transparent");
+    if options.freebind || no_transparency {
         match address {
             SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
             SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
@@ -197,25 +259,28 @@ fn tcp_socket(address: SocketAddr, options: &Options) -> io::Result<Socket> {
         // Accepted sockets inherit it.
         socket.set_tcp_keepalive(&keepalive(idle, interval, probes))?;
     }
-    Ok(socket)
+    Ok((socket, refused))
 }
 
-/// Changes what can be changed of a listening socket: accept queue, keepalive, file mode. A file mode that is
-/// no longer configured stays.
+/// Changes what can be changed of a listening socket: accept queue, keepalive, what connections inherit, file mode. A
+/// file mode that is no longer configured stays. `had`: what connections have inherited so far.
 ///
 /// # Errors
 /// Those of `listen`, `setsockopt` and `chmod`.
-pub fn retune(socket: &Socket, options: &Options) -> io::Result<()> {
+pub fn retune(socket: &Socket, options: &Options, had: &TcpOptions) -> io::Result<()> {
     if options.listens {
         socket.listen(backlog(options.backlog))?;
     }
     match (&options.address, options.keepalive) {
-        (Address::Unix(path), _) => set_mode(path, options),
-        (Address::Descriptor(_), _) if is_unix(socket) => Ok(()),
-        (_, Some((idle, interval, probes))) => {
+        (Address::Unix(path), _) => return set_mode(path, options),
+        (Address::Descriptor(_), _) if is_unix(socket) => return Ok(()),
+        _ => tcp::change(socket, options, had),
+    }
+    match options.keepalive {
+        Some((idle, interval, probes)) => {
             socket.set_tcp_keepalive(&keepalive(idle, interval, probes))
         }
-        (_, None) => socket.set_keepalive(false),
+        None => socket.set_keepalive(false),
     }
 }
 
@@ -241,9 +306,9 @@ pub fn keepalive(idle: Duration, interval: Duration, probes: u32) -> TcpKeepaliv
         .with_retries(probes)
 }
 
-/// Whether this machine has a network interface with this name now.
-pub fn interface_exists(name: &str) -> bool {
-    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None);
+/// Whether there is a network interface with this name now, in a namespace or in that of the process.
+pub fn interface_exists(name: &str, namespace: Option<&str>) -> bool {
+    let socket = namespace::within(namespace, || Socket::new(Domain::UNIX, Type::DGRAM, None));
     socket.is_ok_and(|socket| rustix::net::netdevice::name_to_index(&socket, name).is_ok())
 }
 
@@ -312,6 +377,9 @@ mod tests {
             v6only: None,
             interface: None,
             freebind: false,
+            tcp: TcpOptions::default(),
+            namespace: None,
+            mptcp: false,
             mode: None,
             owner: (None, None),
             keepalive: None,
