@@ -226,8 +226,8 @@ fn fifty_reloads_while_a_node_is_dark_cost_nobody_anything() {
     assert_eq!(result.last.processes, 1, "{result}");
     let grown = result
         .last
-        .resident_kb
-        .saturating_sub(result.settled.resident_kb);
+        .anonymous_kb
+        .saturating_sub(result.settled.anonymous_kb);
     assert!(grown <= 2048, "{grown} kB: {result}");
 }
 

@@ -415,7 +415,7 @@ fn slow_readers_cost_little_memory() {
     first
         .read_exact(&mut [0; 4096])
         .expect("the relay has worked once");
-    let before = rlb.process.memory_kb("VmRSS");
+    let before = rlb.process.memory_kb("RssAnon");
     let mut clients: Vec<TcpStream> = (0..READERS)
         .map(|_| connect_with_receive_buffer(rlb.address(), 64 << 10))
         .collect();
@@ -425,7 +425,7 @@ fn slow_readers_cost_little_memory() {
         for client in &mut clients {
             client.read_exact(&mut buffer).expect("bytes come");
         }
-        highest = highest.max(rlb.process.memory_kb("VmRSS"));
+        highest = highest.max(rlb.process.memory_kb("RssAnon"));
     }
     // Then all of them stop reading, until no byte moves any more.
     let mut moved = rlb.number("s1", "bout");
@@ -438,7 +438,7 @@ fn slow_readers_cost_little_memory() {
         }
         quiet_since.elapsed() > Duration::from_millis(500)
     });
-    highest = highest.max(rlb.process.memory_kb("VmRSS"));
+    highest = highest.max(rlb.process.memory_kb("RssAnon"));
     let per_session = highest.saturating_sub(before) / READERS;
     eprintln!("slow readers: {per_session} KB resident a session");
     assert!(

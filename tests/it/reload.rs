@@ -400,10 +400,10 @@ fn fifty_reloads_under_load_lose_nothing() {
             echo(stream, format!("round {round}").as_bytes());
         }
         if round == 10 {
-            memory = rlb.process.memory_kb("VmRSS");
+            memory = rlb.process.memory_kb("RssAnon");
         }
     }
-    let grown = rlb.process.memory_kb("VmRSS").saturating_sub(memory);
+    let grown = rlb.process.memory_kb("RssAnon").saturating_sub(memory);
     let (served, failures) = load.end();
     eprintln!("{served} served, {grown} kB more between the 10th and the 50th reload");
     assert!(failures.is_empty(), "{failures:#?}");
@@ -530,7 +530,7 @@ fn a_reload_gives_back_the_memory_of_what_it_replaced() {
         config
     };
     let mut rlb = Rlb::start(&config(1));
-    let before = rlb.process.memory_kb("VmRSS");
+    let before = rlb.process.memory_kb("RssAnon");
     for weight in 2..5 {
         rlb.reload(&config(weight));
     }
@@ -541,7 +541,7 @@ fn a_reload_gives_back_the_memory_of_what_it_replaced() {
     // A third more is fragmentation of the allocator; two configurations would be twice as much.
     let most = before + before / 3;
     eventually_true(TIMEOUT, "the memory is given back", || {
-        rlb.process.memory_kb("VmRSS") <= most
+        rlb.process.memory_kb("RssAnon") <= most
     });
     rlb.stop();
 }

@@ -156,7 +156,8 @@ impl Process {
         drop(self.child.wait());
     }
 
-    /// A field of `/proc/<id>/status` in kB, such as `VmRSS`.
+    /// A field of `/proc/<id>/status` in kB, such as `RssAnon`: what is resident without pages of files, which come and
+    /// go as code is used.
     pub(crate) fn memory_kb(&self, field: &str) -> u64 {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the process lives");
@@ -203,6 +204,8 @@ pub(crate) struct Footprint {
     pub(crate) resident_kb: u64,
     /// The same, with shared memory divided among the processes.
     pub(crate) proportional_kb: u64,
+    /// Resident memory that is in no file.
+    pub(crate) anonymous_kb: u64,
 }
 
 impl Footprint {
@@ -223,6 +226,7 @@ impl Footprint {
             sum.processes += 1;
             sum.resident_kb += field("Rss:").unwrap_or_default();
             sum.proportional_kb += field("Pss:").unwrap_or_default();
+            sum.anonymous_kb += field("Anonymous:").unwrap_or_default();
         }
         sum
     }
