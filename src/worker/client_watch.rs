@@ -63,7 +63,8 @@ impl<'a> ClientWatch<'a> {
                 Err(error) => return Poll::Ready(Some(error.into())),
             }
         }
-        // Only a reset can follow. It ends this direction, too.
+        // Only a reset can follow. It ends this direction, too. So does a unix client that has closed its socket: without an
+        // error that is no reset, and nothing follows.
         match self.socket.poll_write_ready(context) {
             Poll::Ready(Ok(_)) => {
                 error_of(client).map_or(Poll::Pending, |it| Poll::Ready(Some(it)))

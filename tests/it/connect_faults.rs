@@ -237,9 +237,8 @@ fn fault_5_a_client_that_goes_while_its_session_connects_is_noticed() {
     rlb.stop();
 }
 
-/// A client that has sent a request and FIN waits for the answer.
-#[test]
-fn a_client_that_half_closes_behind_its_request_is_served() {
+/// A server that does not answer, and a client that has sent a request and FIN and whose session connects to it.
+fn with_a_half_closed_client() -> (Unanswering, Rlb, TcpStream) {
     let dark = Unanswering::start();
     let config = Config::new()
         .server_with(dark.address(), "check = false")
@@ -249,11 +248,23 @@ fn a_client_that_half_closes_behind_its_request_is_served() {
     client.write_all(b"request").expect("sent");
     half_close(&client);
     eventually_eq(STOP_WITHIN, &1, || rlb.number("FRONTEND", "scur"));
-    let before = rlb.process.cpu_time();
-    let watched = Duration::from_millis(500);
-    steadily(watched, "the session connects", || {
+    (dark, rlb, client)
+}
+
+/// The session goes on to connect for so long.
+fn goes_on_connecting(rlb: &Rlb, length: Duration) {
+    steadily(length, "the session connects", || {
         rlb.number("FRONTEND", "scur") == 1
     });
+}
+
+/// A client that has sent a request and FIN waits for the answer.
+#[test]
+fn a_client_that_half_closes_behind_its_request_is_served() {
+    let (dark, rlb, mut client) = with_a_half_closed_client();
+    let before = rlb.process.cpu_time();
+    let watched = Duration::from_millis(500);
+    goes_on_connecting(&rlb, watched);
     let used = rlb.process.cpu_time().saturating_sub(before);
     assert!(used < watched / 2, "no worker is busy: {used:?}");
     let _answering = dark.answers("answer");
@@ -263,19 +274,9 @@ fn a_client_that_half_closes_behind_its_request_is_served() {
 
 #[test]
 fn a_client_that_half_closes_behind_its_request_and_resets_is_noticed() {
-    let dark = Unanswering::start();
-    let config = Config::new()
-        .server_with(dark.address(), "check = false")
-        .timeout("connect = \"60s\"");
-    let rlb = Rlb::start(&config);
-    let mut client = connect(rlb.address());
-    client.write_all(b"request").expect("sent");
-    half_close(&client);
-    eventually_eq(STOP_WITHIN, &1, || rlb.number("FRONTEND", "scur"));
+    let (_dark, rlb, client) = with_a_half_closed_client();
     // The FIN is seen before the reset comes.
-    steadily(Duration::from_millis(200), "the session connects", || {
-        rlb.number("FRONTEND", "scur") == 1
-    });
+    goes_on_connecting(&rlb, Duration::from_millis(200));
     client::reset(client);
     eventually_eq(Duration::from_secs(1), &0, || {
         rlb.number("FRONTEND", "scur")
