@@ -7,6 +7,7 @@ use crate::harness::needs;
 use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::process::Process;
+use crate::harness::program_file;
 use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
 use crate::harness::runtime::ask;
 use nix::sys::signal::{Signal, kill};
@@ -84,7 +85,7 @@ impl Setup {
         let readable = fs::Permissions::from_mode(0o755);
         fs::set_permissions(folder.path(), readable).expect("set");
         // The program may be where only root can read.
-        fs::copy(PROGRAM, folder.path().join("haproxy")).expect("copied");
+        program_file::copy(PROGRAM, &folder.path().join("haproxy"));
         Self {
             netns,
             peer,

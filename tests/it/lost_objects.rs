@@ -8,6 +8,7 @@ use crate::harness::needs;
 use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
+use crate::harness::program_file;
 use crate::harness::rlb::{PROGRAM, Rlb, Start, command};
 use crate::harness::runtime::{Fixture, ask};
 use crate::upgrade::{Next, STAY};
@@ -16,7 +17,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,9 +58,7 @@ impl Gate {
             gate.display()
         );
         let program = dir.path().join("rlb");
-        std::fs::write(&program, script).expect("a script");
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(&program, mode).expect("it can be run");
+        program_file::script(&program, &script);
         Self(dir)
     }
 

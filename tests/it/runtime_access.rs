@@ -4,6 +4,7 @@ use crate::harness::client::TIMEOUT;
 use crate::harness::config::Config;
 use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::program_file;
 use crate::harness::rlb::{PROGRAM, Rlb, command};
 use crate::harness::runtime::{Fixture, ask};
 use std::io::{Read, Write};
@@ -49,7 +50,7 @@ fn fault_15_an_abstract_socket_has_its_mode_and_changes_are_logged_with_their_au
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(directory.path(), open).expect("its mode");
     let program = directory.path().join("rlb");
-    std::fs::copy(PROGRAM, &program).expect("a copy of the program");
+    program_file::copy(PROGRAM, &program);
     let ctl = |uid: u32, gid: u32, line: &str| {
         let output = Command::new(&program)
             .args(["ctl", "--socket", &name, line])

@@ -6,6 +6,7 @@ use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, pace_until};
 use crate::harness::peer::{Behaviour, Peer, Refuses};
 use crate::harness::ports;
+use crate::harness::program_file;
 use crate::harness::rlb::{PROGRAM, Rlb, STOP_WITHIN, Start};
 use crate::harness::runtime::{Fixture, ask};
 use crate::upgrade::{Next, on, upgrade};
@@ -13,7 +14,7 @@ use nix::sys::signal::Signal;
 use rlb::sys::channel::Channel;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -497,8 +498,7 @@ fn upgraded_to_an_impostor(does: &str) -> (Rlb, Vec<TcpStream>, Peer) {
         "#!/bin/bash\nexec 3<&0\n{IMPOSTOR}='{does}' {} --exact upgrade_moves::impostor --ignored <&3 >/dev/null &\n",
         own.display()
     );
-    std::fs::write(&script, text).expect("written");
-    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).expect("executable");
+    program_file::script(&script, &text);
     std::fs::remove_file(&path).expect("a link");
     symlink(&script, &path).expect("a link");
     rlb.signal(Signal::SIGUSR2);

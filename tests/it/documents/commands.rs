@@ -6,6 +6,7 @@ use crate::harness::eventually::eventually;
 use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
+use crate::harness::program_file;
 use crate::harness::rlb::PROGRAM;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -135,10 +136,7 @@ impl Installed {
             ),
         ];
         for (name, text) in commands {
-            use std::os::unix::fs::PermissionsExt;
-            let file = self.dir.path().join("bin").join(name);
-            fs::write(&file, text).expect("a script");
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a mode");
+            program_file::script(&self.dir.path().join("bin").join(name), &text);
         }
     }
 

@@ -14,6 +14,7 @@ pub(crate) mod netns;
 pub(crate) mod peer;
 pub(crate) mod ports;
 pub(crate) mod process;
+pub(crate) mod program_file;
 pub(crate) mod rlb;
 pub(crate) mod runtime;
 pub(crate) mod syslog;
