@@ -1,6 +1,16 @@
-//! Sliding averages of times, as HAProxy's `swrate`. One writer per shard.
+//! Times as statistics and logs count them: whole milliseconds, and sliding averages, as HAProxy's `swrate`. One writer
+//! per shard.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// The whole milliseconds of `time`.
+///
+/// # Hot path: [`Duration::as_millis`] calculates with 128 bits.
+pub fn millis(time: Duration) -> u64 {
+    let whole = time.as_secs().saturating_mul(1000);
+    whole.saturating_add(time.subsec_millis().into())
+}
 
 /// Sessions in the window of an average (HAProxy's `TIME_STATS_SAMPLES`).
 const SAMPLES_MAX: u64 = 512;

@@ -3,6 +3,7 @@
 //! `%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq`, byte for byte.
 
 use super::clock::Clock;
+use crate::live::timing::millis;
 use crate::live::{EmbryonicRecord, SessionRecord};
 use itoa::{Buffer, Integer};
 use std::fmt::Write;
@@ -97,11 +98,6 @@ fn millis_or_none(line: &mut String, time: Option<Duration>) {
         Some(time) => line.push_str(Buffer::new().format(millis(time))),
         None => line.push_str("-1"),
     }
-}
-
-/// Whole milliseconds.
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::session_id::SessionId;
 use super::session_stats::{Delays, Moved, SessionStats, WorkerStats};
 use crate::live::Cause;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
+use crate::live::timing::millis;
 use crate::state::{Backend, Frontend, OperState, Server, Snapshot};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
@@ -235,7 +236,7 @@ impl ArrivingSession {
     pub(super) fn detached(self, id: SessionId, worker_stats: &WorkerStats) -> Detached {
         let token = &worker_stats.token;
         // What a side was silent for counts on while the session is in neither process.
-        let away = u64::try_from(self.pause().as_millis()).unwrap_or(u64::MAX);
+        let away = millis(self.pause());
         self.conn.count_maximum(token);
         let backend = BackendSlot::take(&self.backend.live, token);
         let server = Slot::take(&self.server.live, token);

@@ -42,9 +42,9 @@ pub(super) struct PendingSessions {
 #[derive(Debug)]
 pub(super) struct PendingSession {
     /// What it is counted on.
-    pub(super) stats: SessionStats,
-    /// Its state of connecting, once it is routed.
-    pub(super) connect: Option<ServerConnect<Connecting>>,
+    pub(super) stats: Box<SessionStats>,
+    /// Its state of connecting, once it is routed. Boxed because records are moved.
+    pub(super) connect: Option<Box<ServerConnect<Connecting>>>,
     /// What its PROXY header has said. Boxed because few sessions have one.
     pub(super) announced: Option<Box<Announced>>,
     /// The client's descriptor.
@@ -125,14 +125,14 @@ impl PendingSessions {
             let connect = session.connect.as_ref();
             let concerns =
                 |connect: &ServerConnect<_>| backends.binary_search(&connect.backend()).is_ok();
-            if connect.is_some_and(concerns) {
+            if connect.is_some_and(|connect| concerns(connect)) {
                 session.order(|orders| orders.servers_changed = true);
             }
         }
     }
 
     /// Takes a record for a session that begins, and returns its key.
-    pub(super) fn insert(&self, stats: SessionStats, client: i32) -> usize {
+    pub(super) fn insert(&self, stats: Box<SessionStats>, client: i32) -> usize {
         let orders = Orders {
             end: self.closed.get().then_some(Cause::Killed),
             ..Orders::default()
@@ -225,7 +225,7 @@ impl PendingSession {
     }
 
     fn view(&self, wanted: &Wanted, now: Instant) -> Option<View> {
-        let until = self.connect.as_ref().map(ServerConnect::deadline);
+        let until = self.connect.as_ref().map(|connect| connect.deadline());
         let left = until.map(|until| until.saturating_duration_since(now));
         let asked_for = wanted.has(&self.stats) && wanted.has_time(left);
         asked_for.then(|| View::new(&self.stats, self.client, left))

@@ -16,7 +16,7 @@ pub(super) struct PendingGuard {
 
 impl PendingGuard {
     /// Takes a record for a session that begins; `client` is the client's descriptor.
-    pub(super) fn take(worker: Rc<WorkerContext>, stats: SessionStats, client: i32) -> Self {
+    pub(super) fn take(worker: Rc<WorkerContext>, stats: Box<SessionStats>, client: i32) -> Self {
         let key = Some(worker.pending.insert(stats, client));
         Self { worker, key }
     }
@@ -33,7 +33,7 @@ impl PendingGuard {
     }
 
     /// Gives the record back and keeps the session's statistics.
-    pub(super) fn leave(mut self) -> SessionStats {
+    pub(super) fn leave(mut self) -> Box<SessionStats> {
         self.give_back().expect("a record is given back once").stats
     }
 

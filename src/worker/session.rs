@@ -49,7 +49,7 @@ impl Session {
     pub(super) fn new(
         worker: Rc<WorkerContext>,
         (client, kind, header): (OwnedFd, Kind, Option<Arc<HeaderRule>>),
-        stats: SessionStats,
+        stats: Box<SessionStats>,
     ) -> Self {
         let pending = PendingGuard::take(worker, stats, client.as_raw_fd());
         Self {
@@ -146,7 +146,7 @@ impl Session {
             let announced = session.announced.as_ref().and_then(|it| it.addresses);
             let announced = announced.map(|addresses| addresses.destination);
             let sample = |sample| sample_of((&self.client, announced), client, sample);
-            session.connect = Some(ServerConnect::new(backend, sample, begun));
+            session.connect = Some(Box::new(ServerConnect::new(backend, sample, begun)));
         });
         let mut client = None;
         let mut left = None;

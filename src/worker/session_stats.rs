@@ -7,6 +7,7 @@ use super::server_connect::QueueStay;
 use super::session_id::SessionId;
 use crate::config::model;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
+use crate::live::timing::millis;
 use crate::live::{
     Cause, EmbryonicRecord, EndCounters, FailureCause, GlobalLive, GlobalTraffic, HeaderFailure,
     LogEntry, LogQueue, Phase, SessionRecord, ShortageStep, Termination, Traffic, WorkerToken,
@@ -38,8 +39,13 @@ impl WorkerStats {
 
     /// Second of the process's clock, for rates.
     pub(super) fn second(&self, now: Instant) -> u32 {
-        u32::try_from(self.global.millis(now) / 1000).unwrap_or(u32::MAX - 1)
+        second_of(self.global.millis(now))
     }
+}
+
+/// The second of the process's clock in which this millisecond is.
+fn second_of(millis: u64) -> u32 {
+    u32::try_from(millis / 1000).unwrap_or(u32::MAX - 1)
 }
 
 /// The backend's part of a [`SessionStats`].
@@ -69,6 +75,8 @@ pub(super) struct SessionStats {
     pub(super) peer: Option<SocketAddr>,
     /// When it was accepted.
     pub(super) accepted: Instant,
+    /// The second of the process's clock at that time, for rates.
+    second: u32,
     /// The same by the wall clock, for the log line. Later changes of that clock do not move it.
     pub(super) accepted_at: SystemTime,
     /// The frontend that accepted it.
@@ -132,29 +140,33 @@ impl SessionStats {
         frontend: Arc<Frontend>,
         peer: Option<SocketAddr>,
         worker_stats: &WorkerStats,
-    ) -> Self {
+    ) -> Box<Self> {
         let stats = Self::accepted(id, conn, frontend, peer, worker_stats);
         stats.enter_frontend(worker_stats);
         stats
     }
 
     /// Begins the statistics of a connection that was accepted just now, and is no session yet.
+    ///
+    /// Boxed because they go from owner to owner.
     pub(super) fn accepted(
         id: SessionId,
         conn: ConnSlot,
         frontend: Arc<Frontend>,
         peer: Option<SocketAddr>,
         worker_stats: &WorkerStats,
-    ) -> Self {
+    ) -> Box<Self> {
         let accepted = Instant::now();
+        let second = worker_stats.second(accepted);
         worker_stats.process().conn_tot.add(1);
         let traffic = frontend.live.traffic.mine(&worker_stats.token);
         traffic.conn_tot.add(1);
-        traffic.conn_rate.count(worker_stats.second(accepted));
-        Self {
+        traffic.conn_rate.count(second);
+        Box::new(Self {
             id,
             peer,
             accepted,
+            second,
             accepted_at: wall_clock(),
             frontend,
             conn,
@@ -165,14 +177,14 @@ impl SessionStats {
             delays: None,
             bytes_in: 0,
             bytes_out: 0,
-        }
+        })
     }
 
     /// Counts the session on its frontend. As in HAProxy a connection is a session once it has its header.
     pub(super) fn enter_frontend(&self, worker_stats: &WorkerStats) {
         let traffic = self.frontend.live.traffic.mine(&worker_stats.token);
         traffic.stot.add(1);
-        traffic.rate.count(worker_stats.second(self.accepted));
+        traffic.rate.count(self.second);
     }
 
     /// The client's header has come: `source` is the client.
@@ -193,11 +205,13 @@ impl SessionStats {
         (backend, backend_slot): (Arc<model::Backend>, BackendSlot),
         (server, server_slot): (Arc<model::Server>, Slot),
         moved: Moved,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             id,
             peer: moved.peer,
             accepted: moved.accepted,
+            // It was counted where it was accepted.
+            second: 0,
             accepted_at: moved.accepted_at,
             frontend,
             conn,
@@ -214,7 +228,7 @@ impl SessionStats {
             delays: (moved.delays != Delays::default()).then(|| Box::new(moved.delays)),
             bytes_in: moved.bytes_in,
             bytes_out: moved.bytes_out,
-        }
+        })
     }
 
     /// Why it has to end, if all sessions of its server were ended since it has been there.
@@ -231,7 +245,7 @@ impl SessionStats {
     ) {
         let traffic = backend.live.traffic.mine(&worker_stats.token);
         traffic.stot.add(1);
-        traffic.rate.count(worker_stats.second(self.accepted));
+        traffic.rate.count(self.second);
         self.backend = Some(OnBackend {
             spec: Arc::clone(&backend.spec),
             slot: BackendSlot::take(&backend.live, &worker_stats.token),
@@ -280,8 +294,9 @@ impl SessionStats {
         let now = Instant::now();
         let traffic = server.live.traffic.mine(&worker_stats.token);
         traffic.stot.add(1);
-        traffic.rate.count(worker_stats.second(now));
-        let stamp = worker_stats.global.millis(now) + 1;
+        let at = worker_stats.global.millis(now);
+        traffic.rate.count(second_of(at));
+        let stamp = at + 1;
         self.behind(worker_stats, |traffic| {
             traffic.last_session.store(stamp, Relaxed);
         });
@@ -328,7 +343,8 @@ impl SessionStats {
     }
 
     /// Step 10: counts how the session ended, logs it, and frees its slots.
-    pub(super) fn finish(self, end: &Termination, worker_stats: &WorkerStats) {
+    #[expect(clippy::boxed_local, reason = "taking it out of its box would copy it")]
+    pub(super) fn finish(self: Box<Self>, end: &Termination, worker_stats: &WorkerStats) {
         let total = self.accepted.elapsed();
         self.count_end(end, total, worker_stats);
         if !self.is_unwanted(end) {
@@ -338,8 +354,9 @@ impl SessionStats {
     }
 
     /// The connection ends before it is a session: logs it, and frees its slots. It counts nowhere else, as in HAProxy.
+    #[expect(clippy::boxed_local, reason = "taking it out of its box would copy it")]
     pub(super) fn finish_embryonic(
-        self,
+        self: Box<Self>,
         listener: &Arc<str>,
         failure: HeaderFailure,
         worker_stats: &WorkerStats,
@@ -360,6 +377,9 @@ impl SessionStats {
 
     /// Time from the begin of the session, or from the end of the queues, to the server's answer.
     fn connect_time(&self) -> Option<Duration> {
+        if self.delays.is_none() {
+            return self.connect;
+        }
         let before = Duration::from_millis(self.delays().handshake.into()) + self.queue_time();
         self.connect.map(|connect| connect.saturating_sub(before))
     }
@@ -389,15 +409,16 @@ impl SessionStats {
             EndCounters::InternalError => self.each(worker_stats, |traffic| traffic.eint.add(1)),
         }
         if reached {
-            let connect = self.connect_time().unwrap_or_default();
-            let queue = self.queue_time();
+            let connect = millis(self.connect_time().unwrap_or_default());
+            let queue = millis(self.queue_time());
+            let total = millis(total);
             self.behind(worker_stats, |traffic| {
-                traffic.qtime.add(millis(queue));
-                traffic.qtime_max.see(millis32(queue));
-                traffic.ctime.add(millis(connect));
-                traffic.ctime_max.see(millis32(connect));
-                traffic.ttime.add(millis(total));
-                traffic.ttime_max.see(millis32(total));
+                traffic.qtime.add(queue);
+                traffic.qtime_max.see(saturated(queue));
+                traffic.ctime.add(connect);
+                traffic.ctime_max.see(saturated(connect));
+                traffic.ttime.add(total);
+                traffic.ttime_max.see(saturated(total));
             });
         }
     }
@@ -468,12 +489,8 @@ fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
 
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn millis32(time: Duration) -> u32 {
-    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+fn saturated(millis: u64) -> u32 {
+    u32::try_from(millis).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

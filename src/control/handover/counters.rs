@@ -10,6 +10,7 @@
 
 use crate::live::counters::{COUNTERS, MAXIMA};
 use crate::live::failures::{FailureCause, ShortageStep};
+use crate::live::timing::millis;
 use crate::live::{Counter, FrontendLive, GlobalTraffic, Shards, Traffic, WorkerToken};
 use crate::state::{BackendId, Server, Snapshot, SnapshotBuilder};
 use crate::sys::limits::Shortage;
@@ -98,10 +99,6 @@ fn of<'a>(
     let counters = COUNTERS.map(|(name, counter)| (name, traffic.sum(counter)));
     let maxima = MAXIMA.map(|(name, maximum)| (name, u64::from(traffic.max(maximum))));
     counters.into_iter().chain(maxima).chain(rates)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Writes what is not 0; nothing where all is.

@@ -4,6 +4,7 @@
 use super::{LogLine, ServerEvent};
 use crate::config::model::Severity;
 use crate::live::CheckReport;
+use crate::live::timing::millis;
 use crate::log::events::IN_WORDS;
 use crate::state::{AdminState, ServerStatus};
 use std::net::IpAddr;
@@ -167,8 +168,4 @@ impl LogLine {
             Severity::Debug => event!(debug, self),
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,6 +16,7 @@ use super::reloads::Reloads;
 use super::sharded::{Counter, Level, Shards};
 use super::source_failures::SourceFailures;
 use super::termination::Cause;
+use crate::live::timing::millis;
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use queue::Queue;
@@ -123,7 +124,7 @@ impl GlobalLive {
 
     /// Milliseconds from the start of the process to `now`.
     pub fn millis(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
+        millis(now.saturating_duration_since(self.start))
     }
 }
 

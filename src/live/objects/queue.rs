@@ -73,45 +73,58 @@ impl SlotLimit {
 
 /// A session's slot on a server. Dropping it frees the slot.
 #[derive(Debug)]
-pub struct Slot(Option<Arc<ServerLive>>);
+pub struct Slot {
+    server: Arc<ServerLive>,
+    /// Whether it was freed already. A flag, because the hot path looks at the server.
+    is_free: bool,
+}
 
 impl Slot {
     /// Counts a session on `server`, whatever its limit is.
     pub(in super::super) fn over_limit(server: &Arc<ServerLive>) -> Self {
         server.active.raise();
-        server.load_changed();
-        Self(Some(Arc::clone(server)))
+        Self::counted(server)
     }
 
     /// A slot on `server`, or `None`: it has as many sessions as it may have.
     pub(in super::super) fn below(server: &Arc<ServerLive>, limit: SlotLimit) -> Option<Self> {
         let most = limit.at(server.queue.sessions.get());
         server.active.raise_below(most)?;
-        server.load_changed();
-        Some(Self(Some(Arc::clone(server))))
+        Some(Self::counted(server))
     }
 
-    /// The server.
+    fn counted(server: &Arc<ServerLive>) -> Self {
+        server.load_changed();
+        Self {
+            server: Arc::clone(server),
+            is_free: false,
+        }
+    }
+
+    /// The server. # Hot path
     pub fn live(&self) -> &Arc<ServerLive> {
-        self.0.as_ref().expect("it has one until it is dropped")
+        &self.server
     }
 
     /// Frees the slot, and gives it to nobody. For whoever has the lock of the queue.
     fn free(mut self) {
-        if let Some(server) = self.0.take() {
-            server.active.lower();
-            server.load_changed();
-        }
+        self.release();
+    }
+
+    fn release(&mut self) {
+        self.is_free = true;
+        self.server.active.lower();
+        self.server.load_changed();
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Some(server) = self.0.take() else {
+        if self.is_free {
             return;
-        };
-        server.active.lower();
-        server.load_changed();
+        }
+        self.release();
+        let server = &self.server;
         if server.queue.waiting.get_in_order() != 0 {
             server.queue.give(server.uid);
         }

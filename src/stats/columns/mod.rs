@@ -8,6 +8,7 @@
 use super::requests::Requests;
 use super::row::{Kind, Row};
 use crate::live::CheckReport;
+use crate::live::timing::millis;
 use crate::state::Server;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -295,9 +296,7 @@ fn check_status<'a>(row: &'a Row<'_>) -> Value<'a> {
 /// Milliseconds; absent before the first result.
 fn check_duration<'a>(row: &Row<'_>) -> Value<'a> {
     let duration = row.check().and_then(|report| report.duration);
-    duration.map_or(Value::Absent, |time| {
-        n(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-    })
+    duration.map_or(Value::Absent, |time| n(millis(time)))
 }
 
 fn health<'a>(row: &Row<'_>, value: impl Fn(&Server) -> u32) -> Value<'a> {

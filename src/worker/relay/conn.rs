@@ -28,7 +28,7 @@ pub(in crate::worker) struct Established {
     /// The server's socket; the server has answered.
     pub(in crate::worker) server: Connecting,
     /// Its statistics.
-    pub(in crate::worker) stats: SessionStats,
+    pub(in crate::worker) stats: Box<SessionStats>,
     /// Bytes to send to the client and to the server before anything else: data that was read ahead from the
     /// other side, or a header. The one who has read them has counted them.
     pub(in crate::worker) prefix: [Option<Box<[u8]>>; 2],
@@ -235,7 +235,7 @@ pub(super) struct Conn {
     /// It is in the list of sessions to serve.
     pub(super) queued: bool,
     pub(super) sides: [SideState; 2],
-    pub(super) stats: SessionStats,
+    pub(super) stats: Box<SessionStats>,
     /// It is in the list of sessions that are served by time ([`super::engine`]), not by events alone.
     pub(super) rechecked: bool,
     /// See [`super::lifecycle`].
@@ -251,7 +251,7 @@ impl Conn {
     pub(super) fn new(
         (key, generation): (u32, u32),
         [client, server]: [(OwnedFd, Kind); 2],
-        stats: SessionStats,
+        stats: Box<SessionStats>,
         now: u64,
     ) -> Self {
         let mut server = SideState::new(server, now);
@@ -273,7 +273,7 @@ impl Conn {
     pub(super) fn attached(
         (key, generation): (u32, u32),
         sides: [SideState; 2],
-        stats: SessionStats,
+        stats: Box<SessionStats>,
     ) -> Self {
         let ended = sides.iter().filter(|side| side.ended).count();
         Self {

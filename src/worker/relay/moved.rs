@@ -15,7 +15,7 @@ pub(in crate::worker) struct Detached {
     /// The client's and the server's.
     pub(in crate::worker) sides: [DetachedSide; 2],
     /// Its statistics: it is counted where they are.
-    pub(in crate::worker) stats: SessionStats,
+    pub(in crate::worker) stats: Box<SessionStats>,
 }
 
 /// One side of it.

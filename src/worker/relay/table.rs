@@ -26,10 +26,6 @@ pub(super) struct ConnectState {
 }
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all entries are sessions, which a box would cost an allocation each"
-)]
 enum Entry {
     Connecting(ConnectState),
     Session(Conn),

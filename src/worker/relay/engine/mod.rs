@@ -20,6 +20,7 @@ use super::liveness;
 use super::splice::TransferMode;
 use super::table::{Subject, Table, token};
 use super::wheel::Wheel;
+use crate::live::timing::millis;
 use crate::live::{Cause, Phase, Termination};
 use crate::worker::session_stats::WorkerStats;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -56,8 +57,8 @@ pub(super) struct Engine {
     now: u64,
     /// When the tables were last checked for memory to free, ms.
     shrunk: u64,
-    /// When the last turn began.
-    turned: Instant,
+    /// When the last turn began, since `start`.
+    turned: Duration,
     busy_poll: BusyPoll,
     worker_stats: Rc<WorkerStats>,
 }
@@ -88,11 +89,11 @@ impl Engine {
             start,
             now: 0,
             shrunk: 0,
-            turned: begun,
+            turned: Duration::ZERO,
             busy_poll: BusyPoll::new(),
             worker_stats,
         };
-        engine.read_clock();
+        engine.turned = engine.read_clock();
         engine.shrunk = engine.now;
         engine.wheel.advance(engine.now / TICK_MS, &mut Vec::new());
         Ok((engine, watched))
@@ -255,7 +256,7 @@ impl Engine {
         if taken > 0 {
             let one = taken == 1 && served == 1 && finished;
             let alone = first.filter(|&key| one && !self.is_bulk(key));
-            let since = now.saturating_duration_since(before);
+            let since = now.saturating_sub(before);
             self.busy_poll.turned(alone, since);
         }
         Ok(if all && served < FEW && finished {
@@ -459,10 +460,11 @@ impl Engine {
         }
     }
 
-    fn read_clock(&mut self) -> Instant {
-        let now = Instant::now();
-        self.now = u64::try_from((now - self.start).as_millis()).unwrap_or(u64::MAX);
-        now
+    /// The time since `start`.
+    fn read_clock(&mut self) -> Duration {
+        let elapsed = self.start.elapsed();
+        self.now = millis(elapsed);
+        elapsed
     }
 }
 

@@ -3,6 +3,7 @@
 use super::super::lifecycle::Draining;
 use super::super::liveness::{self, Verdict};
 use super::Engine;
+use crate::live::timing::millis;
 use std::time::{Duration, Instant};
 
 impl Engine {
@@ -78,7 +79,7 @@ impl Engine {
             self.serve(key);
             return;
         }
-        let age = u64::try_from(conn.stats.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let age = millis(conn.stats.accepted.elapsed());
         match liveness::look(conn, age, self.now) {
             Verdict::Next(at) => self.wheel.schedule(key, tick_of(at)),
             Verdict::Idle(side) => match conn.time_out(side) {

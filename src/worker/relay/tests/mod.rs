@@ -147,7 +147,7 @@ struct Ready {
     client: OwnedFd,
     server: OwnedFd,
     kind: Kind,
-    stats: SessionStats,
+    stats: Box<SessionStats>,
     prefix: [Option<Box<[u8]>>; 2],
 }
 
