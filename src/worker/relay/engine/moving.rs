@@ -17,8 +17,9 @@ const PLACES_MAX: usize = 4096;
 const BYTES_MAX: usize = 32 * CHUNK_MAX;
 
 impl Engine {
-    /// Takes out up to `most` sessions, from an entry on. Those that drain end here, and those that were refused in
-    /// this round stay.
+    /// Takes out up to `most` sessions, from an entry on. Those that drain end here. Those that were refused in this
+    /// round stay, and for now those of backends in which others wait: a slot that became free here would be given to
+    /// one of them, although its session goes on at the server.
     pub(in super::super) fn detach(&mut self, from: DetachFrom, most: usize) -> DetachedPart {
         self.read_clock();
         let entries = self.conns.entries();
@@ -47,7 +48,9 @@ impl Engine {
     /// Takes a session out, if it can be moved.
     fn take_out(&mut self, key: u32, round: u32) -> Option<Detached> {
         let conn = self.conns.get(key)?;
-        if conn.draining().is_some() || conn.refused == round {
+        let backend = conn.stats.backend.as_ref();
+        let awaited = backend.is_some_and(|backend| backend.slot.live().queue.is_waiting());
+        if conn.draining().is_some() || conn.refused == round || awaited {
             return None;
         }
         for side in Side::BOTH {
