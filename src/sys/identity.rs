@@ -32,6 +32,11 @@ impl Identity {
         (changes && geteuid().is_root()).then_some(Self { user, group })
     }
 
+    /// Whether the process is another user than root afterwards.
+    pub fn gives_up_root(self) -> bool {
+        self.user.is_some()
+    }
+
     /// Whether this process may take it. It is tried on a thread of its own, which alone it changes.
     ///
     /// # Errors

@@ -19,9 +19,11 @@ const FOLDER: &str = "/var/run/netns";
 /// Those of `open`, and those of `open` and `setns` for the namespace.
 pub fn within<T>(name: Option<&str>, open: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Some(name) = name else { return open() };
-    let back = Back(File::open("/proc/thread-self/ns/net")?);
+    let here = File::open("/proc/thread-self/ns/net")?;
     let there = File::open(format!("{FOLDER}/{name}"))?;
     enter(&there)?;
+    // Not before: a process that may not enter one may not go back either.
+    let back = Back(here);
     let result = open();
     drop(back);
     result

@@ -13,8 +13,10 @@ use crate::harness::runtime::ask;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -184,6 +186,68 @@ fn root_is_given_up_and_reloads_go_on_opening_low_ports() {
     eventually_true(STOP_WITHIN, "the end of the new process", || {
         pid_at(&socket).is_none()
     });
+}
+
+/// The first session ended the process: it may not enter the namespace.
+#[test]
+fn servers_in_namespaces_need_root() {
+    if !needs::root() {
+        return;
+    }
+    let setup = Setup::new();
+    let other = Netns::alone("rooted");
+    setup.write("  user nobody\n", &[81]);
+    let file = setup.folder.path().join("haproxy.cfg");
+    let text = fs::read_to_string(&file).expect("readable");
+    let server = setup.peer.address();
+    let (plain, moved) = (
+        format!("  server s0 {server}\n"),
+        format!("  server s0 {server} namespace {}\n", other.name()),
+    );
+    assert!(text.contains(&plain));
+    fs::write(&file, text.replace(&plain, &moved)).expect("written");
+    let refused = setup.command(&["-db", "-f", "haproxy.cfg"]);
+    let mut refused = Process::start(refused, Some(&setup.netns), false);
+    refused
+        .stderr
+        .wait_for("require full privileges, so global.uid cannot be changed");
+    assert_eq!(refused.wait(STOP_WITHIN).code(), Some(1));
+}
+
+/// Each use of a namespace ended the process.
+#[test]
+fn a_process_that_may_enter_no_namespace_serves_the_others() {
+    if !needs::root() {
+        return;
+    }
+    let setup = Setup::new();
+    let other = Netns::alone("barred");
+    let text = format!(
+        "[[listen]]\nname = \"a\"\nbind = \"127.0.0.1:8100\"\n\
+         servers = [{{ name = \"s\", address = \"{0}\", namespace = \"{1}\" }}]\n\
+         [[listen]]\nname = \"b\"\nbind = \"127.0.0.1:8101\"\n\
+         servers = [{{ name = \"s\", address = \"{0}\" }}]\n",
+        setup.peer.address(),
+        other.name(),
+    );
+    let file = setup.folder.path().join("config.toml");
+    fs::write(&file, text).expect("written");
+    // What is not called haproxy reads this format.
+    let program = setup.folder.path().join("rlb");
+    fs::rename(setup.folder.path().join("haproxy"), &program).expect("renamed");
+    let mut command = Command::new(program);
+    command.arg("run").arg("--config").arg(file);
+    command.env_remove("NOTIFY_SOCKET").uid(65534).gid(65534);
+    let mut process = Process::start(command, Some(&setup.netns), false);
+    process.stderr.wait_for("ready version=");
+    setup.netns.enter(|| {
+        let mut stream = connect(([127, 0, 0, 1], 8100).into());
+        assert_eq!(stream.read(&mut [0]).ok(), Some(0), "it is closed");
+        drop(stream);
+        echo(&mut connect(([127, 0, 0, 1], 8101).into()), b"served");
+    });
+    process.signal(Signal::SIGTERM);
+    assert!(process.wait(STOP_WITHIN).success());
 }
 
 /// It was noticed at the first reload, which was refused.

@@ -11,6 +11,7 @@ mod version;
 
 use super::limits;
 use crate::app::{self, SignalMeaning, Start};
+use crate::config::model::{Config, Server, Source};
 use crate::config::{Limits, Load};
 use crate::control::handover::{self, Predecessor, Program};
 use crate::convert::{self, Conversion, Converted, HaproxyFiles, Input, NoListener, ProcessWords};
@@ -347,6 +348,17 @@ fn serve(
         return Err(Told);
     };
     let identity = identity(&process, &messages)?;
+    if identity.is_some_and(Identity::gives_up_root) && needs_root(&config) {
+        // HAProxy's words.
+        let text =
+            "Some configuration options require full privileges, so global.uid cannot be changed.";
+        messages.alert(&format!("[haproxy.main()] {text}"));
+        messages.alert(
+            "[haproxy.main()] rlb has no 'setcap': `namespace` and `usesrc` of servers need a process that is started as \
+             another user with the capabilities.",
+        );
+        return Err(Told);
+    }
     let startup_logs = app::startup_logs(&program.path, &warnings);
     let reloads = arguments.master_worker || process.master_worker;
     let pid_file = arguments.pid_file.clone();
@@ -381,6 +393,20 @@ fn serve(
         tell_failure(&error, &messages);
         Told
     })
+}
+
+/// Whether connections to servers need rights that are given up with root.
+fn needs_root(config: &Config) -> bool {
+    let foreign = |source: &Option<Source>| {
+        let mut addresses = source.iter().flat_map(|source| source.iter());
+        addresses.any(|address| address.usesrc.is_some())
+    };
+    let needs = |server: &Server| {
+        let socket = server.socket.as_ref();
+        socket.is_some_and(|socket| socket.namespace.is_some()) || foreign(&server.source)
+    };
+    let mut backends = config.backends.iter();
+    backends.any(|backend| foreign(&backend.source) || backend.servers.iter().any(needs))
 }
 
 /// Whom a process that was started as root is to become, which it must be able to.

@@ -135,7 +135,7 @@ fn address_of(
             )
             .at(place.clone())
             .label("this process has neither: connections will fail")
-            .hint("add `AmbientCapabilities=CAP_NET_ADMIN` to the unit of the service"),
+            .hint("add `AmbientCapabilities=CAP_NET_ADMIN` and `CapabilityBoundingSet=CAP_NET_ADMIN` to the unit of the service"),
         );
     }
     Some(SourceAddress {

@@ -276,7 +276,7 @@ fn privileges(validator: &mut Validator<'_>, layer: &BindLayer) {
             Diagnostic::warning("capability", what)
                 .at(transparent.place.clone())
                 .label("this process has neither: the address is bound as by `freebind`")
-                .hint("add `AmbientCapabilities=CAP_NET_ADMIN` to the unit of the service"),
+                .hint("add `AmbientCapabilities=CAP_NET_ADMIN` and `CapabilityBoundingSet=CAP_NET_ADMIN` to the unit of the service"),
         );
     }
 }
