@@ -399,7 +399,7 @@ fn mptcp_is_spoken_on_both_sides() {
     });
     let at = ports::free();
     let of_server = "check = false, mptcp = true";
-    let rlb = Rlb::start(&config(at, ", mptcp = true", server, of_server));
+    let mut rlb = Rlb::start(&config(at, ", mptcp = true", server, of_server));
     let found = listening(rlb.process.id(), at);
     assert!(!found.is_empty());
     let protocol = |socket: &Socket| socket.protocol().expect("a socket");
@@ -424,7 +424,19 @@ fn mptcp_is_spoken_on_both_sides() {
             rlb.number("s1", "scur") == 0
         });
     }
-    rlb.stop();
+    // What such a socket has not is no reason to leave it as it was.
+    rlb.rewrite(&config(
+        at,
+        ", mptcp = true, backlog = 99",
+        server,
+        of_server,
+    ));
+    rlb.signal(Signal::SIGUSR2);
+    let next = Next::of(&rlb);
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+    let left = rlb.events().with("a listening socket stays as it was");
+    assert!(left.is_empty(), "{left:?}");
+    next.stop();
     serve.join().expect("both sessions were served");
 }
 

@@ -12,18 +12,23 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether `ip` is in it. An IPv4 address that stands in an IPv6 one is an IPv4 address.
+    /// Whether `ip` is in it. An IPv4 address that stands in an IPv6 one is an IPv4 address, and is in the IPv6 networks of
+    /// such addresses too (`::ffff:0:0/96`).
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.address, ip.to_canonical()) {
             (IpAddr::V4(mine), IpAddr::V4(other)) => {
                 let differ = u32::from(mine) ^ u32::from(other);
                 differ.leading_zeros() >= u32::from(self.bits)
             }
-            (IpAddr::V6(mine), IpAddr::V6(other)) => {
+            (IpAddr::V6(mine), other) => {
+                let other = match other {
+                    IpAddr::V4(other) => other.to_ipv6_mapped(),
+                    IpAddr::V6(other) => other,
+                };
                 let differ = u128::from(mine) ^ u128::from(other);
                 differ.leading_zeros() >= u32::from(self.bits)
             }
-            _ => false,
+            (IpAddr::V4(_), IpAddr::V6(_)) => false,
         }
     }
 }
@@ -72,6 +77,8 @@ mod tests {
             ("10.0.0.1", "10.0.0.1", "10.0.0.2"),
             ("10.0.0.0/8", "::ffff:10.0.0.1", "::ffff:11.0.0.1"),
             ("2001:db8::/32", "2001:db8:1::", "2001:db9::"),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", "11.0.0.1"),
+            ("::ffff:10.0.0.1", "::ffff:10.0.0.1", "10.0.0.2"),
             ("::1", "::1", "::2"),
             ("192.0.2.0/25", "192.0.2.127", "192.0.2.128"),
         ] {
@@ -82,6 +89,11 @@ mod tests {
                 "{text} {outside}"
             );
         }
+        assert!(
+            network("::/0")
+                .unwrap()
+                .contains("10.0.0.1".parse().unwrap())
+        );
         let all = network("0.0.0.0/0").unwrap();
         assert!(all.contains("255.1.2.3".parse().unwrap()));
         assert!(!all.contains("::2".parse().unwrap()));

@@ -115,6 +115,8 @@ fn headers_of_version_2_that_are_taken() {
         (binary(0x20, 0x00, b"\x04\0\x01a"), None, 1),
         (binary(0x20, 0x11, &BLOCK_4), None, 0),
         (binary(0x20, 0x11, b""), None, 0),
+        (binary(0x20, 0x41, b""), None, 0),
+        (binary(0x20, 0xF1, b"\x04\0\x01a"), None, 1),
         (binary(0x21, 0x00, b""), None, 0),
         (binary(0x21, 0x00, b"\x04\0\x01a"), None, 1),
         (binary(0x21, 0x12, &BLOCK_4), None, 0),

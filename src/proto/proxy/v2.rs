@@ -97,6 +97,8 @@ fn content(header: &[u8]) -> Option<Header<'_>> {
         1 => 12,
         2 => 36,
         3 => 216,
+        // That of LOCAL is to be ignored.
+        _ if command == LOCAL => 0,
         _ => return None,
     };
     let (block, tlvs) = match command {

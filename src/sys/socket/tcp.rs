@@ -49,17 +49,22 @@ impl TcpOptions {
         let new = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         // A kernel that does not have the option has not set it.
         let is_on = |option| raw::tcp_option(socket.as_fd(), option).is_ok_and(|value| value != 0);
-        let (mss, cc) = (socket.tcp_mss()?, socket.tcp_congestion()?);
+        let (mss, cc) = (
+            of_kind(socket.tcp_mss())?,
+            of_kind(socket.tcp_congestion())?,
+        );
+        let (usual_mss, usual_cc) = (new.tcp_mss()?, new.tcp_congestion()?);
+        let transparent = match domain {
+            Domain::IPV6 => socket.ip_transparent_v6(),
+            _ => socket.ip_transparent_v4(),
+        };
         Ok(Self {
-            transparent: match domain {
-                Domain::IPV6 => socket.ip_transparent_v6()?,
-                _ => socket.ip_transparent_v4()?,
-            },
+            transparent: of_kind(transparent)?.unwrap_or_default(),
             defer_accept: is_on(TcpOption::DeferAccept),
             tfo: is_on(TcpOption::FastOpen),
-            mss: (mss != new.tcp_mss()?).then_some(mss),
-            cc: (cc != new.tcp_congestion()?).then(|| text(&cc).into()),
-            tcp_ut: socket.tcp_user_timeout()?,
+            mss: mss.filter(|mss| *mss != usual_mss),
+            cc: cc.filter(|cc| *cc != usual_cc).map(|cc| text(&cc).into()),
+            tcp_ut: of_kind(socket.tcp_user_timeout())?.flatten(),
         })
     }
 
@@ -109,6 +114,14 @@ impl TcpOptions {
             &|| socket.set_tcp_user_timeout(self.tcp_ut),
         );
         refused
+    }
+}
+
+/// The value of an option; `None`: sockets of this kind have it not, as those of MPTCP have no `TCP_USER_TIMEOUT`.
+fn of_kind<T>(value: io::Result<T>) -> io::Result<Option<T>> {
+    match value.as_ref().map_err(io::Error::raw_os_error) {
+        Err(Some(libc::EOPNOTSUPP | libc::ENOPROTOOPT)) => Ok(None),
+        _ => value.map(Some),
     }
 }
 
