@@ -13,7 +13,7 @@ pub use super::keys::meant::{
 };
 pub use super::values::{
     AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,
-    HashFunction, HashKey, HashType, LogFormat, LogSink, PageAdmin, ProxyId, SendProxy,
+    HashFunction, HashKey, HashType, LogFormat, LogSink, NoServer, PageAdmin, ProxyId, SendProxy,
     ServerAddress, ServerPort, ServerSocket, Severity, Source, SourceAddress, UseSrc,
 };
 

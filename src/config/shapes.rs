@@ -425,6 +425,14 @@ words! {
 }
 
 words! {
+    /// What becomes of a client when no server is usable.
+    NoServerWord(values::NoServer) {
+        "close" => values::NoServer::Close,
+        "reset" => values::NoServer::Reset,
+    }
+}
+
+words! {
     /// With which PROXY header connections to a server begin.
     SendProxyWord(values::SendProxy) {
         "off" => values::SendProxy::Off,

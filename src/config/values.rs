@@ -158,6 +158,16 @@ pub enum AcceptProxy {
     Optional,
 }
 
+/// What becomes of a client when no server of its backend is usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NoServer {
+    /// An orderly end, as from HAProxy.
+    #[default]
+    Close,
+    /// A reset.
+    Reset,
+}
+
 /// With which PROXY header connections to a server begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SendProxy {

@@ -12,10 +12,11 @@ use super::relay::{Connecting, Established, Kind};
 use super::server_connect::{Attempt, Next, ServerConnect};
 use super::session_stats::SessionStats;
 use crate::balance::hash::Value;
-use crate::config::model::{Sample, SendProxy};
+use crate::config::model::{NoServer, Sample, SendProxy};
 use crate::live::{Cause, Phase, Termination};
 use crate::state::{Backend, FrontendId, Route};
-use crate::sys::socket::close_in_order;
+use crate::sys::socket::{close_in_order, close_with_reset};
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +41,8 @@ pub(super) struct Session {
     kind: Kind,
     /// It begins with a PROXY header.
     header: Option<Arc<HeaderRule>>,
+    /// Whether it ends by a reset when no server has answered it.
+    resets: Cell<bool>,
     /// The rest of its state until the relay takes it.
     pending: PendingGuard,
 }
@@ -56,6 +59,7 @@ impl Session {
             client,
             kind,
             header,
+            resets: Cell::new(false),
             pending,
         }
     }
@@ -153,7 +157,12 @@ impl Session {
         loop {
             let until = match self.drive(|connect, dialer, now| connect.advance(dialer, now)) {
                 Next::Wait(until) => until,
-                Next::GiveUp(failure) => return Err(no_server(failure, left)),
+                Next::GiveUp(failure) => {
+                    let none = failure == ConnectFailure::NoServer;
+                    self.resets
+                        .set(none && backend.spec.no_server == NoServer::Reset);
+                    return Err(no_server(failure, left));
+                }
             };
             let watch_from = begun + WATCH_AFTER;
             let until = if client.is_none() {
@@ -286,8 +295,8 @@ impl Session {
         connection
     }
 
-    /// The session ends without a server: the client gets an orderly end. One whose header did not come gets a reset
-    /// if it has sent anything, as from HAProxy.
+    /// The session ends without a server: the client gets an orderly end, or a reset where the backend says so. One whose
+    /// header did not come gets a reset if it has sent anything, as from HAProxy.
     fn end(self, end: &SessionEnd) {
         let worker = Rc::clone(&self.pending.worker);
         let worker_stats = &worker.worker_stats;
@@ -299,7 +308,11 @@ impl Session {
             }
             (SessionEnd::NoHeader(_), None) => {}
             (SessionEnd::Terminated(end), _) => {
-                close_in_order(self.client);
+                if self.resets.get() {
+                    close_with_reset(self.client);
+                } else {
+                    close_in_order(self.client);
+                }
                 self.pending.leave().finish(end, worker_stats);
             }
         }

@@ -29,6 +29,7 @@ mod large_files;
 mod limits;
 mod logs;
 mod lost_objects;
+mod no_server;
 mod old_processes;
 mod packaging;
 mod page_admin;

@@ -13,9 +13,11 @@ use super::source::SourceKind;
 use crate::config::hash_on::HashOn;
 use crate::config::key::Effect::NextConnection;
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
-use crate::config::shapes::{BalanceWord, Expected, HashTypeWord, Located, Maybe, Short};
+use crate::config::shapes::{
+    BalanceWord, Expected, HashTypeWord, Located, Maybe, NoServerWord, Short,
+};
 use crate::config::show::{bool_word, duration, number, secs};
-use crate::config::values::{BackendIndex, Balance, HashType, ProxyId};
+use crate::config::values::{BackendIndex, Balance, HashType, NoServer, ProxyId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -197,6 +199,8 @@ keys! {
         /// End a session whose client has ended its side before a server has answered, also when it has sent bytes.
         abortonclose: Switch = false,
             haproxy: &["option abortonclose"], reload: NextConnection;
+        /// What becomes of a client when no server of the backend is usable.
+        no_server: Word<NoServerWord> = NoServer::Close, reload: NextConnection;
         /// Log each result of a health check that changes a counter, not only changes of state.
         log_health_checks: Switch = false,
             haproxy: &["option log-health-checks"], reload: NextConnection;
@@ -227,6 +231,8 @@ keys! {
         timeout_connect: Duration = CONNECT, ServerTimeouts::connect => secs;
         /// Longest time that a session waits in queues; default `timeout connect`.
         timeout_queue: Duration = CONNECT, ServerTimeouts::queue => secs;
+        /// How long a session is held while no server is usable.
+        timeout_no_server: Duration = Duration::ZERO, ServerTimeouts::no_server => secs;
         /// How long one server may leave a connection unanswered before the next is asked too.
         connect_attempt: Duration = CONNECT_ATTEMPT, ServerTimeouts::connect_attempt => secs;
         /// TCP keepalive towards servers.
@@ -297,6 +303,9 @@ keys! {
         /// Longest time that a session waits in queues for a server with `maxconn`. It is no part of `connect`.
         queue: Optional<Span> = "as connect", label: Some("timeout queue"), example: Some("\"5s\""),
             haproxy: &["timeout queue"], reload: NextConnection;
+        /// How long a client is held while no server is usable, until one is. It is no part of `connect`.
+        no_server: Optional<Span> = "not held", label: Some("timeout no-server"), example: Some("\"10s\""),
+            reload: NextConnection;
         /// How long one health check may take.
         check: Optional<Span> = "the shorter of the interval and \"1s\"",
             label: Some("timeout check"), example: Some("\"1s\""),

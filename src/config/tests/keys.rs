@@ -369,6 +369,7 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "usesrc") => "\"clientip\"",
         ("word", "balance") => "\"source\"",
         ("word", "hash-type") => "\"consistent\"",
+        ("word", "no-server") => "\"reset\"",
         ("word", "hash-key") => "\"addr\"",
         ("expression", _) => "\"dst_port\"",
         ("word", "accept-proxy") => "\"required\"",

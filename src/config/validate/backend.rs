@@ -58,6 +58,7 @@ pub(super) fn backend(
         timeout_queue: timeout
             .queue
             .map_or(timeout_connect, |written| written.value),
+        timeout_no_server: timeout.no_server.map_or(Duration::ZERO, |it| it.value),
         connect_attempt,
         keepalive: keepalive.finish(),
         servers,

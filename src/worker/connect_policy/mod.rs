@@ -10,7 +10,7 @@
 //! - No server is tried twice before all were tried.
 //! - All servers that could be tried have refused: try them again after a pause that grows from [`PAUSE_MIN`]
 //!   to [`PAUSE_MAX`], for as long as HAProxy would go on with its `retries` and its turn-around of
-//!   [`TURN_AROUND`]. When no server of the backend is usable, give up at once.
+//!   [`TURN_AROUND`]. When no server of the backend is usable, give up at once, or hold the session first until one is.
 //! - The connect timeout has passed: give up.
 //! - An attempt at a server that is DOWN or in maintenance is hopeless. When no other attempt is in flight, try
 //!   the next server at once; when there is none, give up.
@@ -91,6 +91,8 @@ pub struct Limits {
     pub attempt: Duration,
     /// The time in queues.
     pub queue: Duration,
+    /// The time while no server is usable.
+    pub hold: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +129,10 @@ pub struct ConnectPolicy {
     queued: Option<Instant>,
     /// How long it waited in queues before.
     waited: Duration,
+    /// Since when the session is held because no server is usable.
+    held: Option<Instant>,
+    /// How long it was held before.
+    held_before: Duration,
     /// As the servers are now, none that [`ConnectPolicy::accepts`] can be chosen.
     exhausted: bool,
     /// As the servers are now, none can be chosen at all.
@@ -149,6 +155,8 @@ impl ConnectPolicy {
             passes: 0,
             queued: None,
             waited: Duration::ZERO,
+            held: None,
+            held_before: Duration::ZERO,
             exhausted: false,
             none_usable: false,
         }
@@ -158,6 +166,19 @@ impl ConnectPolicy {
     pub fn step(&mut self, now: Instant) -> Step {
         if let Some(since) = self.queued {
             return self.step_queued(since, now);
+        }
+        if let Some(since) = self.held {
+            let end = self.end_of_hold(since);
+            if !self.none_usable {
+                self.held = None;
+                let held = now.saturating_duration_since(since);
+                self.held_before += held;
+                self.deadline += held;
+            } else if now < end {
+                return Step::Wait(end);
+            } else {
+                return Step::GiveUp(ConnectFailure::NoServer);
+            }
         }
         if now >= self.deadline {
             return Step::GiveUp(if self.is_connecting() {
@@ -177,10 +198,20 @@ impl ConnectPolicy {
             }
             Some(_) => self.step_silent(now),
         };
+        let end = self.end_of_hold(now);
+        if step == Step::GiveUp(ConnectFailure::NoServer) && self.none_usable && now < end {
+            self.held = Some(now);
+            return Step::Wait(end);
+        }
         match step {
             Step::Wait(until) => Step::Wait(until.min(self.deadline)),
             step => step,
         }
+    }
+
+    /// Until when a session is held that is held since then.
+    fn end_of_hold(&self, since: Instant) -> Instant {
+        since + self.limits.hold.saturating_sub(self.held_before)
     }
 
     /// The session waits in a queue.
@@ -442,11 +473,12 @@ impl ConnectPolicy {
         self.attempts.saturating_sub(1)
     }
 
-    /// When the connect timeout has passed, or the time in queues.
+    /// When the connect timeout has passed, or the time in queues or without a usable server.
     pub fn deadline(&self) -> Instant {
-        match self.queued {
-            Some(since) => since + self.limits.queue.saturating_sub(self.waited),
-            None => self.deadline,
+        match (self.queued, self.held) {
+            (Some(since), _) => since + self.limits.queue.saturating_sub(self.waited),
+            (None, Some(since)) => self.end_of_hold(since),
+            (None, None) => self.deadline,
         }
     }
 

@@ -7,6 +7,7 @@ const LIMITS: Limits = Limits {
     budget: Duration::from_secs(5),
     attempt: Duration::from_millis(300),
     queue: Duration::from_secs(2),
+    hold: Duration::ZERO,
 };
 
 fn ms(n: u64) -> Duration {
@@ -33,6 +34,16 @@ impl Fixture {
     fn with_retries(servers: u64, retries: u32) -> Self {
         let mut fixture = Self::new(servers);
         let limits = Limits { retries, ..LIMITS };
+        fixture.policy = ConnectPolicy::new(limits, fixture.begun);
+        fixture
+    }
+
+    fn held(servers: u64, hold: u64) -> Self {
+        let mut fixture = Self::new(servers);
+        let limits = Limits {
+            hold: ms(hold),
+            ..LIMITS
+        };
         fixture.policy = ConnectPolicy::new(limits, fixture.begun);
         fixture
     }
@@ -108,6 +119,28 @@ fn fault_6_a_refusing_server_is_asked_again_until_the_retries_are_over() {
 fn no_server_at_all_ends_at_once() {
     let none = Step::GiveUp(ConnectFailure::NoServer);
     assert_eq!(Fixture::new(0).go(0).0, none);
+}
+
+/// The time without a usable server is no part of the connect timeout, and has a limit of its own over all of them.
+#[test]
+fn a_held_session_waits_for_a_usable_server() {
+    let mut fixture = Fixture::held(0, 10_000);
+    assert_eq!(fixture.go(0).0, Step::Wait(fixture.at(10_000)));
+    assert_eq!(fixture.policy.deadline(), fixture.at(10_000));
+    // Nothing that helps has changed.
+    fixture.policy.servers_changed();
+    assert_eq!(fixture.go(2_000).0, Step::Wait(fixture.at(10_000)));
+    fixture.servers = 1;
+    fixture.policy.servers_changed();
+    assert_eq!(fixture.go(6_000).1, Some(1));
+    assert_eq!(fixture.policy.deadline(), fixture.at(11_000));
+    // It refuses and is down. 6 s are used up.
+    fixture.policy.refused(AttemptSlot::A, fixture.at(6_000));
+    fixture.servers = 0;
+    fixture.policy.servers_changed();
+    assert_eq!(fixture.go(7_000).0, Step::Wait(fixture.at(11_000)));
+    let end = Step::GiveUp(ConnectFailure::NoServer);
+    assert_eq!(fixture.go(11_000).0, end);
 }
 
 /// Fault 5: a session that waits for a server that has refused ends at once when the last usable server goes

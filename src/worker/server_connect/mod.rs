@@ -170,6 +170,7 @@ impl<C> ServerConnect<C> {
             budget: backend.spec.timeout_connect,
             attempt: backend.spec.connect_attempt,
             queue: backend.spec.timeout_queue,
+            hold: backend.spec.timeout_no_server,
         };
         Self {
             backend: Arc::clone(backend),
