@@ -5,8 +5,6 @@ use super::Candidate;
 
 /// Hundredths of a session.
 const PERCENT: u64 = 100;
-/// HAProxy's units of weight.
-const SCALE: u64 = 16;
 
 /// How many sessions each server may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +24,7 @@ impl Bound {
         let mut shares = vec![(0, 0); last as usize + 1];
         let mut sum = 0;
         for server in servers {
-            let weight = u64::from(server.weight) * SCALE;
+            let weight = u64::from(server.eweight);
             shares[server.index as usize] = (weight, sum);
             sum += weight;
         }
@@ -62,6 +60,7 @@ mod tests {
             id: index + 1,
             key: 0,
             weight,
+            eweight: 16 * weight,
             written: weight,
             backup: false,
             usable: true,

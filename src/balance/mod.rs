@@ -28,8 +28,10 @@ pub struct Candidate {
     pub id: u32,
     /// The number from which its places on a ring follow ([`hash::of_server`]).
     pub key: u32,
-    /// Weight in force; a server with weight 0 is not chosen.
+    /// Weight without a slow start; a server with weight 0 is not chosen.
     pub weight: u32,
+    /// Weight in force in sixteenths: less than 16 for each unit of weight during a slow start. HAProxy's `eweight`.
+    pub eweight: u32,
     /// Weight as it is written, before operators changed it.
     pub written: u32,
     /// Used only when no other is usable.

@@ -19,7 +19,7 @@ impl Random {
         let last = servers.iter().map(|server| server.index).max();
         let mut weights = vec![0; last.map_or(0, |last| last as usize + 1)];
         for server in servers {
-            weights[server.index as usize] = server.weight;
+            weights[server.index as usize] = server.eweight;
         }
         Self {
             ring: Ring::new(servers),

@@ -1,12 +1,9 @@
-//! HAProxy's ring for consistent hashing: each server has 16 places for each unit of its weight, and a client goes to the
+//! HAProxy's ring for consistent hashing: each server has 16 places for each unit of its weight (fewer in a slow start), and a client goes to the
 //! server of the place that is nearest to its hash. A server that comes or goes moves only the clients of its own places.
 //! It is computed once per change.
 
 use super::Candidate;
 use super::hash::avalanche;
-
-/// Places of a server for each unit of its weight.
-const PLACES: u32 = 16;
 
 /// The servers' places, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +23,7 @@ impl Ring {
         let mut places: Vec<Place> = servers
             .iter()
             .flat_map(|server| {
-                (0..server.weight * PLACES).map(move |number| Place {
+                (0..server.eweight).map(move |number| Place {
                     hash: avalanche(server.key.wrapping_add(number)),
                     server: server.index,
                 })

@@ -24,9 +24,9 @@ impl Rotation {
     pub(super) fn new(servers: &[Candidate]) -> Self {
         let divisor = servers
             .iter()
-            .fold(0, |divisor, server| gcd(divisor, server.weight))
+            .fold(0, |divisor, server| gcd(divisor, server.eweight))
             .max(1);
-        let share = |server: &Candidate| u64::from(server.weight / divisor);
+        let share = |server: &Candidate| u64::from(server.eweight / divisor);
         let whole: u64 = servers.iter().map(share).sum();
         let shares: Vec<(u32, u64)> = servers
             .iter()

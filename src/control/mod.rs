@@ -25,8 +25,8 @@ use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
 use crate::live::{Cause, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
 use crate::state::{
-    BackendId, ControlHandle, FrontendId, FrontendState, RuntimeChange, RuntimeState, Snapshot,
-    ToControl, clear, dynamic,
+    BackendId, ControlHandle, FrontendId, FrontendState, OperState, RuntimeChange, RuntimeState,
+    Snapshot, ToControl, clear, dynamic,
 };
 use crate::sys::limits::DescriptorReserve;
 use crate::worker::order::{Order, ServerSet, Workers};
@@ -253,7 +253,7 @@ impl Control {
                     self.turn(&mut messages).await;
                 }
                 Some(commit) = self.commits.recv() => self.commit(commit, &mut messages).await,
-                _ = tick.tick() => self.tick(),
+                _ = tick.tick() => self.tick().await,
             }
         }
         self.stop_tasks.cancel();
@@ -535,9 +535,9 @@ impl Control {
     }
 
     /// Once a second.
-    fn tick(&mut self) {
+    async fn tick(&mut self) {
         let now = Instant::now();
-        let snapshot = self.parts.snapshot.load();
+        let snapshot = self.parts.snapshot.load_full();
         self.maxima.update(&snapshot, snapshot.global.millis(now));
         self.parts.reserve.refill();
         self.suspects.retain(|_, (live, since)| {
@@ -547,6 +547,26 @@ impl Control {
             }
             stays
         });
+        self.warm_up(snapshot, now).await;
+    }
+
+    /// Slow starts go on. HAProxy's `server_warmup` comes once a second too.
+    async fn warm_up(&mut self, base: Arc<Snapshot>, now: Instant) {
+        let servers = base.backends.iter().flatten().flat_map(|it| &it.servers);
+        let starting = servers.filter(|server| server.status.oper == OperState::Starting);
+        let starting: Vec<u64> = starting.map(|server| server.live.uid).collect();
+        if starting.is_empty() {
+            return;
+        }
+        let mut batch = Batch::new(base, &self.servers, &self.parts.token, now);
+        for uid in starting {
+            batch.warm_up(uid);
+        }
+        let (snapshot, outcome) = batch.finish();
+        if let Some(snapshot) = snapshot {
+            self.publish(&Arc::new(snapshot));
+        }
+        self.follow(outcome).await;
     }
 
     /// When the running second of the process's clock is over.

@@ -1,6 +1,7 @@
 //! Control with real checks against real listeners on loopback, and what the outside sees of it.
 
 use super::*;
+use crate::balance::Picker;
 use crate::config::model::{Check, Config, Server as Spec, ServerAddress, ServerPort};
 use crate::live::log_queue::LogEntry;
 use crate::live::{CheckReport, CheckStatus, GlobalLive};
@@ -370,12 +371,83 @@ async fn an_unchecked_suspect_is_trusted_again_in_time() {
     control.suspected(live.uid, now);
     control.suspected(live.uid, now);
     assert_eq!(control.suspects.len(), 1);
-    control.tick();
+    control.tick().await;
     assert!(live.is_suspect());
     let (_, since) = control.suspects.values_mut().next().unwrap();
     *since = now.checked_sub(SUSPECT_TTL).unwrap();
-    control.tick();
+    control.tick().await;
     assert!(!live.is_suspect() && control.suspects.is_empty());
+}
+
+/// A server in a slow start gets its turns step by step, its `maxconn` grows, and its end is logged.
+#[tokio::test]
+async fn a_slow_start_goes_on_with_the_seconds() {
+    let mut spec = Spec {
+        check: None,
+        maxconn: 50,
+        ..server("s1")
+    };
+    let other = Spec {
+        name: "s2".into(),
+        ..spec.clone()
+    };
+    spec.slowstart = Duration::from_secs(4);
+    let mut fixture = Fixture::new(&config(vec![backend("b", vec![spec, other])]));
+    let mut control = fixture.control.take().unwrap();
+    let uid = fixture.server(0).live.uid;
+    let local = LocalSet::new();
+    for to in [AdminRequest::Maint, AdminRequest::Ready] {
+        let (done, _answer) = oneshot::channel();
+        let message = ToControl::SetAdmin {
+            server: uid,
+            to,
+            done,
+        };
+        let mut messages = vec![message];
+        local.run_until(control.turn(&mut messages)).await;
+    }
+    let since = fixture.server(0).status.since;
+    let seen = |fixture: &Fixture| {
+        let backend = fixture.backend();
+        let Picker::RoundRobin(rotation) = &backend.picker else {
+            panic!("round robin");
+        };
+        let turns = rotation.slots();
+        let of_first = turns.iter().filter(|it| **it == 0).count();
+        let limit = fixture.server(0).slot_limit(backend.spec.fullconn).at(0);
+        (of_first, turns.len(), limit)
+    };
+    let mut steps = vec![seen(&fixture)];
+    for millis in [999, 1_500, 2_000, 3_999, 4_001] {
+        let now = since + Duration::from_millis(millis);
+        let base = fixture.snapshot.load_full();
+        local.run_until(control.warm_up(base, now)).await;
+        steps.push(seen(&fixture));
+    }
+    // 1, 5, 9, 13 and all 16 sixteenths beside 16.
+    let expected = [
+        (1, 17, 1),
+        (1, 17, 1),
+        (5, 21, 12),
+        (9, 25, 25),
+        (13, 29, 37),
+        (1, 2, 50),
+    ];
+    assert_eq!(steps, expected);
+    let server = fixture.server(0);
+    assert_eq!(server.status.oper, OperState::Running);
+    let mut lines = Vec::new();
+    while let Ok(LogEntry::Event { text, .. }) = fixture.log.try_recv() {
+        lines.push(text);
+    }
+    let last = "Server b/s1 is UP. 2 active and 0 backup servers online. \
+                0 sessions requeued, 0 total in queue.";
+    assert_eq!(lines.last().map(|text| &**text), Some(last));
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    // Nothing is left to do.
+    let before = fixture.snapshot.load_full();
+    local.run_until(control.tick()).await;
+    assert!(Arc::ptr_eq(&before, &fixture.snapshot.load_full()));
 }
 
 fn named(name: &str, host: &str) -> Spec {

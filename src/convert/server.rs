@@ -272,6 +272,14 @@ fn own(
                 }
             }
         }
+        "slowstart" => {
+            if let Some(span) = context.span(statement, index, Unit::Milliseconds) {
+                keys.keys.remove("slowstart");
+                if !span.is_zero() {
+                    keys.keys.insert("slowstart", quote(&span.text));
+                }
+            }
+        }
         "hash-key" if HASH_KEYS.contains(&value) => {
             keys.keys.insert("hash-key", quote(value));
         }

@@ -1,8 +1,8 @@
 //! A server with its specification, resolved address and status; and how many servers of a backend are usable.
 
-use super::status::{AdminState, Rules, ServerStatus};
+use super::status::{AdminState, Rules, SHARES, ServerStatus};
 use crate::balance::hash;
-use crate::config::model;
+use crate::config::model::{self, Balance};
 use crate::live::ServerLive;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ pub struct Server {
     pub endpoint: Option<Endpoint>,
     /// Health and administrative state.
     pub status: ServerStatus,
-    /// Weight in force; administrative drain does not change it.
+    /// Weight as in the file or as an operator has set it; neither administrative drain nor a slow start changes it.
     pub weight: u32,
     /// The generation of its backend in which it last became usable or, being usable, got another address. 0: neither
     /// has happened since the backend exists.
@@ -47,7 +47,7 @@ impl Server {
         if endpoint.is_none() {
             admin = admin.with(AdminState::RMAINT);
         }
-        let rules = Rules::of(spec.check.as_ref());
+        let rules = Rules::of(&spec);
         Self {
             endpoint,
             status: ServerStatus::initial(admin, rules, now),
@@ -110,15 +110,35 @@ impl Server {
         hash::of_server(self.spec.hash_key, self.spec.id, address)
     }
 
-    /// The limits of its health counter; HAProxy's defaults if it is not checked.
+    /// What its keys say about its states; the limits of its health counter are HAProxy's defaults if it is not checked.
     pub fn rules(&self) -> Rules {
-        Rules::of(self.spec.check.as_ref())
+        Rules::of(&self.spec)
+    }
+
+    /// Its weight in force in sixteenths, HAProxy's `eweight`: less during a slow start, if the `backend` chooses by an
+    /// algorithm that follows weights.
+    pub fn eweight(&self, backend: &model::Backend) -> u32 {
+        let shares = if has_dynamic_weights(backend) {
+            self.status.shares(self.rules())
+        } else {
+            SHARES
+        };
+        self.weight * shares
     }
 
     /// The `status` column of the statistics.
     pub fn status_label(&self) -> Cow<'static, str> {
         self.status
-            .label(self.spec.check.as_ref().map(|check| Rules::of(Some(check))))
+            .label(self.spec.check.is_some().then(|| self.rules()))
+    }
+}
+
+/// Whether weights may change at any time with this algorithm: HAProxy's `BE_LB_PROP_DYN`. A map has whole units of weight.
+fn has_dynamic_weights(backend: &model::Backend) -> bool {
+    match backend.balance {
+        Balance::StaticRr => false,
+        Balance::Source | Balance::Hash => backend.hash_type.consistent,
+        Balance::RoundRobin | Balance::First | Balance::Random | Balance::LeastConn => true,
     }
 }
 

@@ -126,16 +126,16 @@ impl ServerState {
                 status.force(Forced::Down, rules, now);
                 status.health = self.health.min(rules.rise.saturating_sub(1));
             } else {
-                let forced = match self.oper {
-                    OperState::Stopping => Forced::Stopping,
-                    _ => Forced::Up,
-                };
-                status.force(forced, rules, now);
+                match self.oper {
+                    OperState::Stopping => status.force(Forced::Stopping, rules, now),
+                    oper => status.resume(oper == OperState::Starting, rules, now),
+                }
                 status.health = self.health.clamp(rules.rise, rules.full());
             }
         }
         if down == (status.oper == OperState::Stopped) {
             status.since = now.checked_sub(self.lasting).unwrap_or(now);
+            status.step(rules, now);
         }
     }
 

@@ -5,7 +5,9 @@ use crate::config::model;
 use crate::live::rate::{Rate, per_second};
 use crate::live::timing::{Average, average};
 use crate::live::{CheckReport, Counter, FrontendLive, Gauge, Shards, Traffic};
-use crate::state::{Backend, Endpoint, Frontend, FrontendState, Server, Snapshot};
+use crate::state::{
+    Backend, Endpoint, Frontend, FrontendState, OperState, SHARES, Server, Snapshot,
+};
 use crate::stats::Requests;
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -213,13 +215,37 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// `weight`: that of a server; for a backend the sum of those in the rotation.
+    /// `weight`: the one in force of a server; for a backend the sum of those in the rotation. HAProxy rounds up.
     pub fn weight(&self) -> u32 {
+        let eweight = match self.object {
+            Object::Server(backend, server) => server.eweight(&backend.spec),
+            Object::Backend(backend) => sum_in_use(backend, |it| it.eweight(&backend.spec)),
+            _ => 0,
+        };
+        eweight.div_ceil(SHARES)
+    }
+
+    /// `uweight`: the same without slow starts.
+    pub fn user_weight(&self) -> u32 {
         match self.object {
             Object::Server(_, server) => server.weight,
-            Object::Backend(backend) => backend_weight(backend),
+            Object::Backend(backend) => sum_in_use(backend, |it| it.weight),
             _ => 0,
         }
+    }
+
+    /// `throttle`: percent of its weight that a server has in a slow start. HAProxy's `server_throttle_rate`, which rounds up
+    /// by less than one percent.
+    pub fn throttle(&self) -> Option<u32> {
+        let Object::Server(backend, server) = self.object else {
+            return None;
+        };
+        let status = &server.status;
+        if status.oper != OperState::Starting || status.admin.is_drain() || server.weight == 0 {
+            return None;
+        }
+        let eweight = server.eweight(&backend.spec);
+        Some((100 * eweight + SHARES - 1) / (SHARES * server.weight))
     }
 
     /// `act` and `bck`: the role of a server; for a backend how many are usable.
@@ -392,13 +418,13 @@ impl<'a> Row<'a> {
 }
 
 /// Sum of the weights in the rotation: of the usable active servers, or of the backups that replace them.
-fn backend_weight(backend: &Backend) -> u32 {
+fn sum_in_use(backend: &Backend, weight: impl Fn(&Server) -> u32) -> u32 {
     let in_role = |backup: bool| {
         let servers = backend.servers.iter();
         servers.filter(move |server| server.spec.backup == backup && server.is_usable())
     };
     if in_role(false).next().is_some() {
-        return in_role(false).map(|server| server.weight).sum();
+        return in_role(false).map(|server| weight(server)).sum();
     }
     let backups = if backend.spec.allbackups {
         usize::MAX
@@ -407,6 +433,6 @@ fn backend_weight(backend: &Backend) -> u32 {
     };
     in_role(true)
         .take(backups)
-        .map(|server| server.weight)
+        .map(|server| weight(server))
         .sum()
 }

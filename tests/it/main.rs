@@ -53,6 +53,7 @@ mod session_end;
 mod session_orders;
 mod session_timeouts;
 mod show_sess;
+mod slowstart;
 mod socket_options;
 mod source;
 mod stats;

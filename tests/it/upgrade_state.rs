@@ -172,6 +172,52 @@ fn overrides_survive_upgrades_by_the_rules_of_a_reload() {
     third.stop();
 }
 
+/// A slow start begins once, and goes on in the next process.
+#[test]
+fn a_slow_start_goes_on_over_reloads_and_upgrades() {
+    let peer = Peer::start(Behaviour::Echo);
+    let (address, stats) = (ports::free(), ports::free());
+    let config = |slowstart: &str| {
+        let config = on(address, &[]).stats_at(stats);
+        config.server_with(
+            peer.address(),
+            &format!("weight = 16, slowstart = \"{slowstart}\""),
+        )
+    };
+    let fixture = Fixture::new(config("200s"), "admin");
+    let socket = fixture.socket();
+    let rlb = &fixture.rlb;
+    let shown = || rlb.csv().row("be", "s1").text("throttle").to_owned();
+    assert_eq!(shown(), "", "not at the start");
+    fixture.ask("disable server be/s1; enable server be/s1");
+    assert_eq!(shown(), "6");
+    eventually_true(TIMEOUT, "a second is over", || {
+        rlb.number("s1", "lastchg") >= 1
+    });
+    let table = format!(
+        "[runtime-api]\nsocket = \"{}\"\nlevel = \"admin\"",
+        socket.display()
+    );
+    // Another time applies to the seconds that are over.
+    rlb.rewrite(&config("8s").table(&table));
+    rlb.signal(Signal::SIGHUP);
+    eventually_true(TIMEOUT, "another step", || shown() != "6");
+    assert_ne!(shown(), "");
+    let lasting = rlb.number("s1", "lastchg");
+    assert!(upgrade(&socket).status.success());
+    let next = Next::logged(rlb, 1);
+    assert!(rlb.number("s1", "lastchg") >= lasting, "it is the same one");
+    let text = ask(&socket, "show servers state be");
+    assert!(text.contains(" s1 127.0.0.1 1 0 16 16 "), "{text}");
+    let mut seen = Vec::new();
+    eventually_true(2 * TIMEOUT, "the end", || {
+        seen.extend(shown().parse::<u32>());
+        shown().is_empty() && rlb.number("s1", "weight") == 16
+    });
+    assert!(seen.is_sorted() && seen[0] >= 18, "{seen:?}");
+    next.stop();
+}
+
 /// The mode of a unix socket that the running process listens on was changed before it was known whether the new
 /// process could serve.
 #[test]

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The words that have a value.
-const VALUES: [&str; 13] = [
+const VALUES: [&str; 14] = [
     "weight",
     "hash-key",
     "id",
     "maxconn",
     "minconn",
     "maxqueue",
+    "slowstart",
     "rise",
     "fall",
     "port",
@@ -200,6 +201,7 @@ impl Draft {
             "maxconn" => self.server.maxconn = number(word, value, LIMITS)?,
             "minconn" => self.server.minconn = number(word, value, LIMITS)?,
             "maxqueue" => self.server.maxqueue = number(word, value, LIMITS)?,
+            "slowstart" => self.server.slowstart = span_or_zero(word, value)?,
             "rise" => self.check.rise = number(word, value, (1, 65_535))?,
             "fall" => self.check.fall = number(word, value, (1, 65_535))?,
             "port" => {
@@ -245,8 +247,15 @@ fn number(word: &str, value: &str, (least, most): (u32, u32)) -> Result<u32, Str
 }
 
 fn span(word: &str, value: &str) -> Result<Duration, String> {
+    let span = span_or_zero(word, value)?;
+    if span.is_zero() {
+        return Err(format!("'{word}' expects a duration, not '{value}'."));
+    }
+    Ok(span)
+}
+
+fn span_or_zero(word: &str, value: &str) -> Result<Duration, String> {
     let span = duration::parse(value, Duration::from_millis(1));
-    let span = span.filter(|span| !span.is_zero());
     span.ok_or_else(|| format!("'{word}' expects a duration, not '{value}'."))
 }
 
@@ -304,6 +313,10 @@ mod tests {
         assert_eq!(check.fast_interval, check.interval);
         assert!(check.timeout <= check.interval);
         assert!(read("127.0.0.1:80 inter 5s").unwrap().check.is_none());
+        for (word, time) in [("5s", 5_000), ("1500", 1_500), ("0", 0)] {
+            let server = read(&format!("127.0.0.1:80 slowstart {word}")).unwrap();
+            assert_eq!(server.slowstart, Duration::from_millis(time));
+        }
         for (address, expected) in [
             ("/run/a.sock", ServerAddress::Unix("/run/a.sock".into())),
             (
@@ -334,8 +347,8 @@ mod tests {
             ("127.0.0.1:80 bogus", "unknown keyword 'bogus'."),
             ("127.0.0.1:80 bogus 1", "unknown keyword 'bogus'."),
             (
-                "127.0.0.1:80 slowstart 5s",
-                "'slowstart' is not supported: rlb has no slow start yet.",
+                "127.0.0.1:80 slowstart fast",
+                "'slowstart' expects a duration, not 'fast'.",
             ),
             (
                 "sockpair@4",

@@ -39,7 +39,7 @@ impl Backend {
     fn renew(&mut self) {
         let live = |it: &Candidate| &self.lives[it.index as usize];
         self.picker = Picker::new(&self.all, LEAST, |chosen| {
-            let places = chosen.iter().map(|it| (&live(it).order, it.weight));
+            let places = chosen.iter().map(|it| (&live(it).order, it.eweight));
             let load = |position: usize| live(&chosen[position]).load();
             LoadOrder::of(&places.collect::<Vec<_>>(), load)
         });
@@ -74,7 +74,8 @@ impl Backend {
                 self.renew();
             }
             Step::Weigh(which, weight) => {
-                self.all[which % servers].weight = weight;
+                let server = &mut self.all[which % servers];
+                (server.weight, server.eweight) = (weight, 16 * weight);
                 self.renew();
             }
         }

@@ -48,6 +48,7 @@ fn candidates(weights: &[u32]) -> Vec<Candidate> {
             id: index + 1,
             key: hash::of_server(HashKey::Id, index + 1, None),
             weight,
+            eweight: 16 * weight,
             written: weight,
             backup: false,
             usable: true,
@@ -271,4 +272,39 @@ proptest! {
             prop_assert_eq!(turns, due);
         }
     }
+}
+
+/// During a slow start a server has some sixteenths of its weight, with the algorithms that follow weights in HAProxy.
+#[test]
+fn a_slow_start_takes_turns_and_places_away() {
+    let mut all = candidates(&[1, 1]);
+    all[1].eweight = 4;
+    let share = |balance, hash_type| {
+        let choice = Choice {
+            balance,
+            hash_type,
+            ..ROUND_ROBIN
+        };
+        let picker = picker(&all, choice);
+        let picks = (0..20_000_u32).filter(|number| {
+            let input = PickInput {
+                hash: Some(hash::avalanche(*number)),
+                ..at(*number as usize)
+            };
+            picker.pick(&input, idle, |_| true) == Some(1)
+        });
+        picks.count() / 200
+    };
+    let consistent = HashType {
+        consistent: true,
+        ..HashType::default()
+    };
+    let map = HashType::default();
+    assert_eq!(share(Balance::RoundRobin, map), 20);
+    assert_eq!(share(Balance::StaticRr, map), 50);
+    let by_map = share(Balance::Source, map);
+    assert!((48..=52).contains(&by_map), "{by_map}");
+    // A ring of 20 places is rough.
+    let by_ring = share(Balance::Source, consistent);
+    assert!((2..40).contains(&by_ring), "{by_ring}");
 }

@@ -48,6 +48,7 @@ pub(super) fn server(index: u32, text: &str) -> Candidate {
         id,
         key: hash::of_server(HashKey::Id, id, None),
         weight,
+        eweight: 16 * weight,
         written: weight,
         backup,
         usable,

@@ -61,7 +61,7 @@ fn each_state_has_its_interval() {
 #[test]
 fn at_the_normal_interval_a_passed_check_changes_nothing() {
     let now = Instant::now();
-    let rules = Rules { rise: 2, fall: 3 };
+    let rules = Rules::DEFAULT;
     let (mut normal, mut held) = (0, 0);
     for admin in 0..0x40 {
         for oper in [

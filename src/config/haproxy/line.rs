@@ -257,7 +257,6 @@ pub(super) const WORDS: &[Words] = &[
         "each session has a connection of its own, and counts",
         &["strict-maxconn"],
     ),
-    words(Server, Weaker, "rlb has no slow start yet", &["slowstart"]),
     words(
         Server,
         Changed,

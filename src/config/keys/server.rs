@@ -2,7 +2,9 @@
 //! health checks.
 
 use super::declare::prelude::*;
-use super::kinds::{Algorithm, Ip, Namespace, Number, Optional, Port, Raw, Span, Switch, Word};
+use super::kinds::{
+    Algorithm, Ip, Namespace, Number, Optional, Port, Raw, Span, SpanOrZero, Switch, Word,
+};
 use super::source::SourceKind;
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
@@ -70,6 +72,10 @@ keys! {
         /// Most sessions that wait for this server alone, with a `balance` by hash. Further ones end. 0: no limit.
         maxqueue: Number = 0,
             bounds: Some(LIMIT_BOUNDS), haproxy: &["maxqueue"], reload: NextConnection;
+        /// How long its weight and `maxconn` grow once it is no longer down or in maintenance, rounded up to seconds.
+        slowstart: SpanOrZero = Duration::ZERO, haproxy: &["slowstart"], reload: NextConnection;
+        /// The same when rlb starts, and for a server that a reload adds.
+        slowstart_at_start: Switch = false, reload: NextConnection;
         /// Use only when no other server is usable.
         backup: Switch = false, haproxy: &["backup"], reload: NextConnection;
         /// Start in maintenance.

@@ -398,3 +398,28 @@ fn a_frontend_and_a_backend_may_share_a_name() {
                 [[backend]]\nname = 'x'\nservers = [{ name = 's', address = 'a:1' }]";
     assert!(diagnostics(load(text)).is_empty());
 }
+
+/// A slow start is inherited, 0 takes it away, and one at the start must have a time.
+#[test]
+fn slow_starts() {
+    let text = |defaults: &str| {
+        format!(
+            "[[listen]]\nname = 'l'\nbind = '*:80'\ndefault-server = {{ {defaults} }}\nservers = [\n\
+             {{ name = 'a', address = '10.0.0.1:80' }},\n\
+             {{ name = 'b', address = '10.0.0.2:80', slowstart = '0s' }}]"
+        )
+    };
+    let found = config(&text("slowstart = '1500ms'"));
+    let times = found.backends[0].servers.iter().map(|it| it.slowstart);
+    let expected = [Duration::from_millis(1500), Duration::ZERO];
+    assert_eq!(times.collect::<Vec<_>>(), expected);
+    let warnings = |defaults: &str| {
+        let (_, found) = load(&text(defaults)).expect("no error");
+        let codes = found.iter().map(|it| it.code);
+        codes.collect::<Vec<_>>()
+    };
+    assert_eq!(warnings("slowstart = '1s'"), [""; 0]);
+    // Of the server that has none.
+    let at_start = "slowstart = '1s', slowstart-at-start = true";
+    assert_eq!(warnings(at_start), ["no-meaning"]);
+}

@@ -18,6 +18,7 @@ use crate::config::units::{self, Problem};
 use crate::config::words;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Most servers of a configuration. Those of a node group count for each backend that uses it.
 pub const SERVERS_MAX: usize = 65_536;
@@ -261,6 +262,7 @@ fn build(
     let meant = Server::from_layer(&settings.keys);
     let check = settings.check.finish(validator, meant.send_proxy);
     options(validator, settings, meant.send_proxy);
+    at_start(validator, settings, meant.slowstart);
     if let Some(check) = &check {
         checkable(validator, &name, &address, address_at, check);
     }
@@ -297,6 +299,18 @@ fn only_tcp(validator: &mut Validator<'_>, own: &ServerSettings) {
         let Some(place) = place else { continue };
         let message = format!("`{}` has no meaning for a unix socket", key.name);
         let diagnostic = Diagnostic::error("no-meaning", message).at(place.clone());
+        validator.report.push(diagnostic);
+    }
+}
+
+/// Warns of a slow start at the start that takes no time.
+fn at_start(validator: &mut Validator<'_>, settings: &ServerSettings, slowstart: Duration) {
+    if let Some(written) = &settings.keys.slowstart_at_start
+        && written.value
+        && slowstart.is_zero()
+    {
+        let message = "`slowstart-at-start` has no meaning without `slowstart`";
+        let diagnostic = Diagnostic::warning("no-meaning", message).at(written.place.clone());
         validator.report.push(diagnostic);
     }
 }

@@ -6,7 +6,7 @@ use crate::config::model::Severity;
 use crate::live::CheckReport;
 use crate::live::timing::millis;
 use crate::log::events::IN_WORDS;
-use crate::state::{AdminState, ServerStatus};
+use crate::state::{AdminState, OperState, ServerStatus};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ pub struct Fields {
     pub status_before: Option<String>,
     /// How long the server was up or down before.
     pub lasted: Option<Duration>,
-    /// What brought the change about: the check's result in words, `runtime command` or
-    /// `name resolution`.
+    /// What brought the change about: the check's result in words, `runtime command`,
+    /// `name resolution` or `end of slow start`.
     pub reason: Option<&'static str>,
     /// As in the `check_status` column.
     pub check_status: Option<&'static str>,
@@ -94,10 +94,10 @@ impl Fields {
             Some(report) => Self::of_check(event, report),
             None => Self {
                 status: Some(server.status.label(rules).into_owned()),
-                reason: Some(if resolved {
-                    "name resolution"
-                } else {
-                    "runtime command"
+                reason: Some(match (before.oper, server.status.oper) {
+                    _ if resolved => "name resolution",
+                    (OperState::Starting, OperState::Running) => "end of slow start",
+                    _ => "runtime command",
                 }),
                 ..Self::of_server(event.backend, &server.spec.name)
             },

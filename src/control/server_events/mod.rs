@@ -271,6 +271,10 @@ fn operational(
         OperState::Starting | OperState::Running => "UP",
     };
     let cause = match check {
+        // The end of a slow start.
+        None if before.oper == OperState::Starting && after.oper == OperState::Running => {
+            String::new()
+        }
         None => match event.interface {
             Interface::Cli => ", changed from CLI".to_owned(),
             Interface::Web => ", changed from Web interface".to_owned(),

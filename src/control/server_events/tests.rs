@@ -340,3 +340,40 @@ fn fault_49_the_reason_of_a_logged_check_is_not_repeated() {
          requeued, 0 remaining in queue."
     );
 }
+
+/// HAProxy says twice that the server is up, the second time without a cause.
+#[test]
+fn the_end_of_a_slow_start_is_told() {
+    let mut server = made(model::Server {
+        slowstart: Duration::from_secs(5),
+        ..server("s1")
+    });
+    let (rules, now) = (server.rules(), Instant::now());
+    let status = &mut server.status;
+    status.set_admin(AdminState::FMAINT, rules, now);
+    let lines = told(&mut server, left(4, 0), None, |status| {
+        status.set_admin(AdminState::READY, rules, now);
+    });
+    let text = "Server postgres/s1 is UP/READY (leaving forced maintenance).";
+    assert_eq!(lines, [(Severity::Notice, text.to_owned())]);
+    let lines = told(&mut server, left(4, 0), None, |status| {
+        status.step(rules, now + Duration::from_secs(4));
+    });
+    assert_eq!(lines, []);
+    let before = server.status.clone();
+    let lines = told(&mut server, left(4, 0), None, |status| {
+        status.step(rules, now + Duration::from_secs(5));
+    });
+    let text = "Server postgres/s1 is UP. 4 active and 0 backup servers online. \
+                0 sessions requeued, 0 total in queue.";
+    assert_eq!(lines, [(Severity::Notice, text.to_owned())]);
+    let event = ServerEvent {
+        backend: "postgres",
+        server: &server,
+        usable: left(4, 0),
+        check_is_logged: false,
+        interface: Interface::Cli,
+    };
+    let fields = Fields::of_change(&before, event, None);
+    assert_eq!(fields.reason, Some("end of slow start"));
+}

@@ -9,14 +9,14 @@ mod sessions;
 
 mod tests;
 
-use super::batch::Batch;
+use super::batch::{Batch, Outcome};
 use super::server_index::ServerIndex;
 use crate::balance::PickInput;
 use crate::check::schedule::{Due, Grid, IntervalKind, first_start};
-use crate::config::model::Check;
+use crate::config::model::{self, Check};
 use crate::live::{CheckReport, CheckStatus, GlobalLive, WorkerToken};
 use crate::state::test_config::{backend, check, config, server};
-use crate::state::{Backend, BackendId, Origin, Server, Snapshot};
+use crate::state::{Backend, BackendId, Origin, SHARES, Server, Snapshot};
 use sessions::Session;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,6 +51,8 @@ enum Event {
     CheckEnd(usize, CheckStatus, Duration),
     /// Control takes its turn.
     Turn,
+    /// A second of slow starts may be over.
+    Second,
     Arrive,
     /// A session's wait is over.
     Wake(usize, u64),
@@ -72,8 +74,32 @@ struct Checker {
 struct Faults {
     nodes: bool,
     shortages: bool,
-    /// Servers have `maxconn`.
-    limits: bool,
+    limits: Limits,
+}
+
+/// How many sessions servers may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limits {
+    None,
+    /// They have `maxconn`.
+    Maxconn,
+    /// They have `slowstart` too.
+    SlowStart,
+}
+
+/// The server at `index`.
+fn spec(index: usize, check: &Check, limits: Limits, random: &mut fastrand::Rng) -> model::Server {
+    let mut spec = server(&format!("s{index}"));
+    spec.check = Some(check.clone());
+    spec.weight = random.u32(1..=3);
+    if limits != Limits::None {
+        spec.maxconn = random.u32(1..=4);
+    }
+    if limits == Limits::SlowStart {
+        spec.slowstart = ms(random.u64(0..5_000));
+    }
+    spec.backup = index > 0 && random.u32(..8) == 0;
+    spec
 }
 
 struct Simulation {
@@ -101,6 +127,8 @@ struct Simulation {
     /// Sessions that have waited in a queue, and those that have for too long.
     waited: u32,
     late: u32,
+    /// Seconds of slow starts.
+    slowed: u32,
     refused_here: u32,
 }
 
@@ -118,17 +146,10 @@ impl Simulation {
             timeout: interval.min(ms(1_000)),
             ..check()
         };
-        let servers = (0..count).map(|index| {
-            let mut spec = server(&format!("s{index}"));
-            spec.check = Some(check.clone());
-            spec.weight = random.u32(1..=3);
-            spec.maxconn = if faults.limits { random.u32(1..=4) } else { 0 };
-            spec.backup = index > 0 && random.u32(..8) == 0;
-            spec
-        });
+        let servers = (0..count).map(|index| spec(index, &check, faults.limits, &mut random));
         let mut backend = backend("b", servers.collect());
         backend.retries = random.u32(1..=5);
-        if faults.limits {
+        if faults.limits != Limits::None {
             backend.timeout_queue = ms(random.u64(50..3_000));
         }
         let config = config(vec![backend]);
@@ -170,6 +191,7 @@ impl Simulation {
             lost: 0,
             waited: 0,
             late: 0,
+            slowed: 0,
             refused_here: 0,
             random,
         };
@@ -206,6 +228,9 @@ impl Simulation {
         }
         self.at(end, Event::Shortage(false));
         self.at(self.start, Event::Arrive);
+        if faults.limits == Limits::SlowStart {
+            self.at(self.start + ms(1_000), Event::Second);
+        }
         self.note_rotation();
     }
 
@@ -246,6 +271,7 @@ impl Simulation {
             Event::CheckDue(index, schedule, due) => self.check_due(index, schedule, due),
             Event::CheckEnd(index, status, took) => self.check_end(index, status, took),
             Event::Turn => self.turn(),
+            Event::Second => self.second(),
             Event::Arrive => {
                 self.arrive();
                 let next = self.now + Duration::from_micros(self.random.u64(1_000..60_000));
@@ -338,7 +364,25 @@ impl Simulation {
         for (uid, report) in self.inbox.drain(..) {
             batch.checked(uid, &report);
         }
-        if let (Some(snapshot), outcome) = batch.finish() {
+        let (snapshot, outcome) = batch.finish();
+        self.follow(snapshot, &outcome);
+    }
+
+    fn second(&mut self) {
+        let base = Arc::clone(&self.snapshot);
+        let mut batch = Batch::new(base, &self.servers, &self.tokens[1], self.now);
+        for server in &self.backend().servers {
+            let shares = server.status.shares(server.rules());
+            self.slowed += u32::from(shares < SHARES);
+            batch.warm_up(server.live.uid);
+        }
+        let (snapshot, outcome) = batch.finish();
+        self.follow(snapshot, &outcome);
+        self.at(self.now + ms(1_000), Event::Second);
+    }
+
+    fn follow(&mut self, snapshot: Option<Snapshot>, outcome: &Outcome) {
+        if let Some(snapshot) = snapshot {
             let base = std::mem::replace(&mut self.snapshot, Arc::new(snapshot));
             self.snapshot.update_queues(&base);
             self.serve_granted();

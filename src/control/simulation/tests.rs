@@ -1,6 +1,7 @@
 //! Many seeds, and what must hold at the end of each.
 
 use super::*;
+use crate::state::OperState;
 use std::cell::Cell;
 
 impl Simulation {
@@ -55,7 +56,7 @@ fn whatever_fails_is_left_alone_and_comes_back() {
     let faults = Faults {
         nodes: true,
         shortages: true,
-        limits: false,
+        limits: Limits::None,
     };
     explore(0..150, faults, |simulation| {
         simulation.run(simulation.start + FAULTS);
@@ -70,7 +71,7 @@ fn nobody_waits_in_vain_for_dead_servers() {
     let faults = Faults {
         nodes: true,
         shortages: false,
-        limits: false,
+        limits: Limits::None,
     };
     explore(1_000..1_150, faults, |simulation| {
         simulation.run(simulation.start + FAULTS);
@@ -84,7 +85,7 @@ fn shortages_of_our_own_are_held_against_nobody() {
     let faults = Faults {
         nodes: false,
         shortages: true,
-        limits: false,
+        limits: Limits::None,
     };
     explore(2_000..2_050, faults, |simulation| {
         while simulation.now < simulation.start + FAULTS {
@@ -110,12 +111,16 @@ fn shortages_of_our_own_are_held_against_nobody() {
 /// server that has a slot for it.
 #[test]
 fn queues_use_every_slot_and_lose_none() {
-    let (waited, late) = (Cell::new(0), Cell::new(0));
-    for (first, nodes) in [(3_000, false), (3_100, true)] {
+    let (waited, late, slowed) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    for (first, nodes, limits) in [
+        (3_000, false, Limits::Maxconn),
+        (3_100, true, Limits::Maxconn),
+        (3_200, true, Limits::SlowStart),
+    ] {
         let faults = Faults {
             nodes,
             shortages: nodes,
-            limits: true,
+            limits,
         };
         explore(first..first + 25, faults, |simulation| {
             simulation.must_recover();
@@ -123,9 +128,15 @@ fn queues_use_every_slot_and_lose_none() {
             assert!(!simulation.backend().live.queue.is_waiting());
             waited.set(waited.get() + simulation.waited);
             late.set(late.get() + simulation.late);
+            slowed.set(slowed.get() + simulation.slowed);
+            let servers = &simulation.backend().servers;
+            let oper = |server: &Arc<Server>| server.status.oper;
+            assert!(servers.iter().all(|it| oper(it) == OperState::Running));
         });
     }
     let (waited, late) = (waited.get(), late.get());
     assert!(waited > 1_500, "{waited} have waited");
     assert!(late > 20, "{late} have waited for too long");
+    let slowed = slowed.get();
+    assert!(slowed > 50, "{slowed} seconds of slow starts");
 }

@@ -163,6 +163,7 @@ pub(super) fn shared(servers: &[Server]) -> BTreeMap<&'static str, String> {
             "maxconn",
             "minconn",
             "maxqueue",
+            "slowstart",
             "on-marked-down",
             "on-marked-up",
             "send-proxy",

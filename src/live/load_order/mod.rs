@@ -20,8 +20,9 @@ use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence,
 };
 
-/// Weight by which the sessions of a server are divided after they were multiplied with it: the highest one.
-const WEIGHT_MAX: u64 = 256;
+/// Weight by which the sessions of a server are divided after they were multiplied with it: the highest one, 256 in
+/// sixteenths.
+const WEIGHT_MAX: u64 = 4096;
 /// Bits of an entry for the server's position. As many servers can be in an order.
 const POSITION_BITS: u32 = 20;
 /// Bits of an entry for the number of the change. The numbers begin again from 0; two of them are compared by the
@@ -90,7 +91,7 @@ impl PartialOrd for Entry {
 /// Servers in the order of their loads. A server is known by its position in the order.
 #[derive(Debug)]
 pub struct LoadOrder {
-    /// The weights, at least 1.
+    /// The weights in sixteenths, at least 1.
     weights: Box<[u32]>,
     /// The root is at 1, the children of a node at twice its position and behind that. The leaves are the second half.
     nodes: Box<[AtomicU64]>,

@@ -14,7 +14,7 @@ fn lives(count: usize) -> Vec<Arc<ServerLive>> {
 
 fn order_of(lives: &[Arc<ServerLive>], weights: &[u32]) -> Arc<LoadOrder> {
     let servers = lives.iter().map(|live| &live.order);
-    let servers = servers.zip(weights.iter().copied());
+    let servers = servers.zip(weights.iter().map(|weight| 16 * weight));
     LoadOrder::of(&servers.collect::<Vec<_>>(), |it| lives[it].load())
 }
 

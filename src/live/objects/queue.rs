@@ -27,6 +27,8 @@ pub struct SlotLimit {
     max: u32,
     /// `fullconn`.
     full: u32,
+    /// How much of it is in force: less than 100 during a slow start.
+    percent: u32,
 }
 
 impl SlotLimit {
@@ -35,6 +37,7 @@ impl SlotLimit {
         min: u32::MAX,
         max: u32::MAX,
         full: 0,
+        percent: 100,
     };
 
     /// Of a server with these keys; 0: not set. As in HAProxy, a `minconn` above `maxconn` stands for both.
@@ -47,7 +50,17 @@ impl SlotLimit {
             min: if minconn == 0 { max } else { minconn },
             max,
             full: fullconn,
+            percent: 100,
         }
+    }
+
+    /// With only so many percent of it in force, but at least one session.
+    #[must_use]
+    pub fn reduced(self, percent: u32) -> Self {
+        if !self.exists() {
+            return self;
+        }
+        Self { percent, ..self }
     }
 
     /// Whether there is one.
@@ -62,6 +75,15 @@ impl SlotLimit {
 
     /// The limit while the backend has this many sessions, those that wait included. HAProxy's `srv_dynamic_maxconn`.
     pub fn at(self, sessions: u32) -> u32 {
+        let whole = self.whole_at(sessions);
+        if self.percent == 100 {
+            return whole;
+        }
+        let part = u64::from(whole) * u64::from(self.percent) / 100;
+        u32::try_from(part).unwrap_or(whole).max(1)
+    }
+
+    fn whole_at(self, sessions: u32) -> u32 {
         if !self.is_dynamic() || sessions >= self.full {
             return self.max;
         }

@@ -215,6 +215,12 @@ impl SnapshotBuilder {
     }
 }
 
+/// Whether the operational state is another one. The end of a slow start is no change for sessions that connect.
+fn has_turned(before: &Server, server: &Server) -> bool {
+    let (before, after) = (before.status.oper, server.status.oper);
+    before != after && !(before.is_up() && after.is_up())
+}
+
 impl Touched {
     fn new(before: &Arc<Backend>) -> Self {
         Self {
@@ -239,9 +245,12 @@ impl Touched {
             server.renewed = self.before.generation + 1;
             self.renewed.extend(u32::try_from(index));
         }
-        self.servers_changed |= renewed || was != is || place.status.oper != server.status.oper;
+        self.servers_changed |= renewed || was != is || has_turned(place, &server);
+        let spec = &self.before.spec;
+        let weights = |server: &Server| (server.weight, server.eweight(spec));
         self.turns_changed |= was != is
-            || (is && (place.weight != server.weight || place.hash_key() != server.hash_key()));
+            || (is
+                && (weights(place) != weights(&server) || place.hash_key() != server.hash_key()));
         if was {
             *self.usable.of_kind(place.spec.backup) -= 1;
         }

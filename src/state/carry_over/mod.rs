@@ -368,6 +368,8 @@ fn merge_server(
     if server_starts_over(was, spec) {
         server.status.start_over(rules, carry.now);
     }
+    // The time of a slow start that is under way may be another one.
+    server.status.step(rules, carry.now);
     Arc::new(server)
 }
 

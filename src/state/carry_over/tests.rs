@@ -279,11 +279,18 @@ fn a_new_rise_or_fall_keeps_the_verdict() {
     let now = Instant::now();
     let status = |health| ServerStatus {
         health,
-        ..ServerStatus::initial(AdminState::READY, Rules { rise: 2, fall: 3 }, now)
+        ..ServerStatus::initial(AdminState::READY, Rules::DEFAULT, now)
     };
     let under = |health, rise, fall| {
         let mut status = status(health);
-        status.set_rules(Rules { rise: 2, fall: 3 }, Rules { rise, fall });
+        status.set_rules(
+            Rules::DEFAULT,
+            Rules {
+                rise,
+                fall,
+                ..Rules::DEFAULT
+            },
+        );
         status.health
     };
     assert_eq!(under(4, 3, 5), 7, "full stays full");
@@ -396,4 +403,68 @@ fn what_a_reload_cannot_keep_is_told() {
     // Nothing is told of what stays.
     let set = with_status(first, 0, |server| server.weight = 7);
     assert_eq!(overrides::ended(&set, &next(&set, &two(), now)), []);
+}
+
+/// A slow start goes on over a reload, over an upgrade, and with another time.
+#[test]
+fn a_slow_start_goes_on() {
+    let start_of = Instant::now();
+    let at = |seconds| start_of + Duration::from_secs(seconds);
+    let with = |seconds: u64| {
+        let mut config = two();
+        config.backends[0].servers[0].slowstart = Duration::from_secs(seconds);
+        config
+    };
+    let before = with_status(start(&with(20), start_of), 0, |server| {
+        let rules = server.rules();
+        server.status.set_admin(AdminState::FMAINT, rules, start_of);
+        server.status.set_admin(AdminState::READY, rules, start_of);
+        server.status.step(rules, at(10));
+    });
+    let share = |snapshot: &Snapshot| {
+        let server = server_of(snapshot, 0, 0);
+        let backend = snapshot.backends[0].as_ref().unwrap();
+        (server.status.oper, server.eweight(&backend.spec))
+    };
+    assert_eq!(share(&before), (OperState::Starting, 9));
+    let mut other = with(20);
+    other.backends[0].servers[0].maxconn = 7;
+    assert_eq!(share(&next(&before, &other, at(10))), share(&before));
+    let slower = next(&before, &with(40), at(10));
+    assert_eq!(share(&slower), (OperState::Starting, 5));
+    let ended = next(&before, &two(), at(10));
+    assert_eq!(share(&ended), (OperState::Running, 16));
+
+    let known = |oper| ServerState {
+        backend: "b0".into(),
+        server: "s1".into(),
+        address: Some([127, 0, 0, 1].into()),
+        name: None,
+        port: 9,
+        oper,
+        admin: AdminState::READY,
+        weight: 1,
+        configured_weight: 1,
+        lasting: Duration::from_secs(15),
+        health: 4,
+        check: Some((0, None)),
+    };
+    let taken = |oper, config: &Config| {
+        let base = Arc::new(start(config, start_of));
+        let next = crate::state::server_state::apply(&base, &[known(oper)], at(30));
+        share(&next.unwrap())
+    };
+    let mut asked = with(20);
+    asked.backends[0].servers[0].slowstart_at_start = true;
+    let begins = start(&asked, start_of);
+    assert_eq!(share(&begins), (OperState::Starting, 1));
+    for config in [with(20), asked] {
+        let going_on = taken(OperState::Starting, &config);
+        assert_eq!(going_on, (OperState::Starting, 13));
+        assert_eq!(taken(OperState::Running, &config), (OperState::Running, 16));
+    }
+    assert_eq!(
+        taken(OperState::Starting, &with(9)),
+        (OperState::Running, 16)
+    );
 }

@@ -193,6 +193,8 @@ fn words(server: &Server) -> String {
         maxconn,
         minconn,
         maxqueue,
+        slowstart,
+        slowstart_at_start,
         shutdown_sessions_on_down,
         shutdown_backup_sessions_on_up,
         send_proxy,
@@ -204,9 +206,11 @@ fn words(server: &Server) -> String {
     let socket = socket.as_deref().map_or_else(String::new, socket_words);
     let (send_proxy, hash_key) = (send_proxy.name(), hash_key.name());
     let source = source.as_ref().map_or_else(String::new, source_text::write);
+    let slowstart = slowstart.as_micros();
     format!(
         "id={id} weight={weight} hash-key={hash_key} backup={backup} disabled={disabled} \
          maxconn={maxconn} minconn={minconn} maxqueue={maxqueue} \
+         slowstart={slowstart} slowstart-at-start={slowstart_at_start} \
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
          shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
          send-proxy={send_proxy} proxy-v2-crc32c={proxy_v2_crc32c}{source}{socket} {}",
@@ -416,6 +420,8 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
             "maxconn" => server.maxconn = value.parse().ok()?,
             "minconn" => server.minconn = value.parse().ok()?,
             "maxqueue" => server.maxqueue = value.parse().ok()?,
+            "slowstart" => server.slowstart = Duration::from_micros(value.parse().ok()?),
+            "slowstart-at-start" => server.slowstart_at_start = value.parse().ok()?,
             "shutdown-sessions-on-down" => server.shutdown_sessions_on_down = value.parse().ok()?,
             "shutdown-backup-sessions-on-up" => {
                 server.shutdown_backup_sessions_on_up = value.parse().ok()?;
@@ -494,6 +500,8 @@ mod tests {
             hash_key: HashKey::AddrPort,
             backup: true,
             disabled: true,
+            slowstart: Duration::from_millis(1500),
+            slowstart_at_start: true,
             shutdown_sessions_on_down: true,
             shutdown_backup_sessions_on_up: true,
             send_proxy: SendProxy::V1,

@@ -459,9 +459,9 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
         draws: spec.random_draws,
         allbackups: spec.allbackups,
     };
-    let picker = Picker::new(&candidates(servers), choice, |chosen| {
+    let picker = Picker::new(&candidates(servers, spec), choice, |chosen| {
         let live = |it: &Candidate| &servers[it.index as usize].live;
-        let places = chosen.iter().map(|it| (&live(it).order, it.weight));
+        let places = chosen.iter().map(|it| (&live(it).order, it.eweight));
         let load = |position: usize| live(&chosen[position]).load();
         LoadOrder::of(&places.collect::<Vec<_>>(), load)
     });
@@ -473,8 +473,8 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
     picker
 }
 
-/// What the picker needs to know of `servers`.
-pub(super) fn candidates(servers: &[Arc<Server>]) -> Vec<Candidate> {
+/// What the picker needs to know of `servers` of the backend `spec`.
+pub(super) fn candidates(servers: &[Arc<Server>], spec: &model::Backend) -> Vec<Candidate> {
     (0u32..)
         .zip(servers)
         .map(|(index, server)| Candidate {
@@ -482,6 +482,7 @@ pub(super) fn candidates(servers: &[Arc<Server>]) -> Vec<Candidate> {
             id: server.spec.id,
             key: server.hash_key(),
             weight: server.weight,
+            eweight: server.eweight(spec),
             written: server.spec.weight,
             backup: server.spec.backup,
             usable: server.is_usable(),

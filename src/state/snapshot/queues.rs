@@ -7,12 +7,17 @@ use super::{Backend, Snapshot, candidates};
 use crate::balance::in_use;
 use crate::live::queue::{Candidate, SlotLimit};
 use crate::state::server::Server;
+use crate::state::status::OperState;
 use std::sync::Arc;
 
 impl Server {
     /// How many sessions it may have, in a backend with this `fullconn`.
     pub fn slot_limit(&self, fullconn: u32) -> SlotLimit {
-        SlotLimit::new(self.spec.maxconn, self.spec.minconn, fullconn)
+        let limit = SlotLimit::new(self.spec.maxconn, self.spec.minconn, fullconn);
+        if self.status.oper == OperState::Starting {
+            return limit.reduced(self.status.maxconn_percent(self.rules()));
+        }
+        limit
     }
 }
 
@@ -48,7 +53,7 @@ impl Backend {
         if !self.limited && !queue.has_servers() {
             return;
         }
-        let in_use = in_use(&candidates(&self.servers), self.spec.allbackups);
+        let in_use = in_use(&candidates(&self.servers, &self.spec), self.spec.allbackups);
         let servers = in_use.iter().map(|one| {
             let server = &self.servers[one.index as usize];
             Candidate {

@@ -73,25 +73,70 @@ pub enum OperState {
     Stopping = 3,
 }
 
-/// The limits of a server's health counter.
+impl OperState {
+    /// Up, and receives new sessions.
+    pub fn is_up(self) -> bool {
+        matches!(self, Self::Running | Self::Starting)
+    }
+}
+
+/// Sixteenths of its weight in which a server's slow start goes: HAProxy's `BE_WEIGHT_SCALE`.
+pub const SHARES: u32 = 16;
+
+/// What the keys of a server say about its states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// Passed checks in a row that bring it up; at least 1.
     pub rise: u32,
     /// Failed checks in a row that take it down; at least 1.
     pub fall: u32,
+    /// Seconds of its slow start; 0: it has none.
+    pub slowstart: u32,
+    /// It begins with a slow start too.
+    pub slowstart_at_start: bool,
 }
 
 impl Rules {
     /// HAProxy's defaults, also for a server that is not checked.
-    pub const DEFAULT: Self = Self { rise: 2, fall: 3 };
+    pub const DEFAULT: Self = Self {
+        rise: 2,
+        fall: 3,
+        slowstart: 0,
+        slowstart_at_start: false,
+    };
 
-    /// The limits of a server's check.
-    pub fn of(check: Option<&model::Check>) -> Self {
-        check.map_or(Self::DEFAULT, |check| Self {
-            rise: check.rise,
-            fall: check.fall,
-        })
+    /// The rules of a server.
+    pub fn of(spec: &model::Server) -> Self {
+        let (rise, fall) = match &spec.check {
+            Some(check) => (check.rise, check.fall),
+            None => (Self::DEFAULT.rise, Self::DEFAULT.fall),
+        };
+        // HAProxy counts whole seconds, and more are begun.
+        let seconds = spec.slowstart.as_secs() + u64::from(spec.slowstart.subsec_nanos() > 0);
+        Self {
+            rise,
+            fall,
+            slowstart: u32::try_from(seconds).unwrap_or(u32::MAX),
+            slowstart_at_start: spec.slowstart_at_start,
+        }
+    }
+
+    /// The state of a server that comes up.
+    fn coming_up(self) -> OperState {
+        if self.slowstart > 0 {
+            OperState::Starting
+        } else {
+            OperState::Running
+        }
+    }
+
+    /// The state of a server that begins.
+    fn beginning(self) -> OperState {
+        if self.slowstart_at_start {
+            self.coming_up()
+        } else {
+            OperState::Running
+        }
     }
 
     /// The highest value of the health counter.
@@ -124,6 +169,8 @@ pub struct ServerStatus {
     pub since: Instant,
     /// Time spent down before `since`.
     pub down_before: Duration,
+    /// Whole seconds of a slow start that were over at its last step.
+    pub warmed: u32,
 }
 
 impl ServerStatus {
@@ -132,7 +179,7 @@ impl ServerStatus {
         let (oper, health) = if admin.is_maint() {
             (OperState::Stopped, 0)
         } else {
-            (OperState::Running, rules.rise)
+            (rules.beginning(), rules.rise)
         };
         Self {
             admin,
@@ -140,6 +187,7 @@ impl ServerStatus {
             health,
             since: now,
             down_before: Duration::ZERO,
+            warmed: 0,
         }
     }
 
@@ -155,9 +203,8 @@ impl ServerStatus {
                 self.health = rules.full();
             }
         }
-        let coming = matches!(self.oper, OperState::Stopped | OperState::Stopping);
-        if coming && self.health >= rules.rise {
-            self.enter(OperState::Running, now);
+        if self.health >= rules.rise {
+            self.come_up(rules, now);
         }
         self.health != before
     }
@@ -178,7 +225,7 @@ impl ServerStatus {
     }
 
     /// Sets the administrative flags. Entering maintenance stops the server. Leaving it starts the server
-    /// again: up at once, and checked at once.
+    /// again: up at once, with a slow start if it has one, and checked at once.
     pub fn set_admin(&mut self, admin: AdminState, rules: Rules, now: Instant) {
         let (was, is) = (self.admin.is_maint(), admin.is_maint());
         self.admin = admin;
@@ -187,7 +234,7 @@ impl ServerStatus {
             self.enter(OperState::Stopped, now);
         } else if was && !is {
             self.health = rules.rise;
-            self.enter(OperState::Running, now);
+            self.come_up(rules, now);
         }
     }
 
@@ -196,20 +243,64 @@ impl ServerStatus {
         if self.admin.is_maint() {
             return;
         }
-        let (health, oper) = match to {
-            Forced::Up => (rules.full(), OperState::Running),
-            Forced::Stopping => (rules.full(), OperState::Stopping),
-            Forced::Down => (0, OperState::Stopped),
+        match to {
+            Forced::Up => self.come_up(rules, now),
+            Forced::Stopping => self.enter(OperState::Stopping, now),
+            Forced::Down => self.enter(OperState::Stopped, now),
+        }
+        self.health = if to == Forced::Down { 0 } else { rules.full() };
+    }
+
+    /// It is up as it was in an earlier process; `starting`: with a slow start, which goes on once `since` is known.
+    pub fn resume(&mut self, starting: bool, rules: Rules, now: Instant) {
+        let oper = if starting {
+            rules.coming_up()
+        } else {
+            OperState::Running
         };
-        self.health = health;
         self.enter(oper, now);
     }
 
-    /// Earlier checks no longer apply: up until a check fails. Does nothing in maintenance.
+    /// A second of a slow start may be over, and with the last one the slow start. HAProxy's `server_warmup`.
+    pub fn step(&mut self, rules: Rules, now: Instant) {
+        if self.oper != OperState::Starting {
+            return;
+        }
+        let over = now.saturating_duration_since(self.since).as_secs();
+        match u32::try_from(over) {
+            Ok(over) if over < rules.slowstart => self.warmed = over,
+            _ => self.enter(OperState::Running, now),
+        }
+    }
+
+    /// Seconds that are over of a slow start, and all that it has; `None`: there is none under way.
+    fn warming(&self, rules: Rules) -> Option<(u64, u64)> {
+        let starting = self.oper == OperState::Starting && self.warmed < rules.slowstart;
+        starting.then(|| (self.warmed.into(), rules.slowstart.into()))
+    }
+
+    /// Sixteenths of its weight that are in force. HAProxy's `server_recalc_eweight`.
+    pub fn shares(&self, rules: Rules) -> u32 {
+        let Some((over, all)) = self.warming(rules) else {
+            return SHARES;
+        };
+        let shares = u64::from(SHARES) * over / all + 1;
+        u32::try_from(shares).map_or(SHARES, |shares| shares.min(SHARES))
+    }
+
+    /// Percent of its `maxconn` that are in force. HAProxy's `srv_dynamic_maxconn`.
+    pub fn maxconn_percent(&self, rules: Rules) -> u32 {
+        let percent = self.warming(rules).map(|(over, all)| 100 * over / all);
+        percent.map_or(100, |percent| u32::try_from(percent).unwrap_or(100))
+    }
+
+    /// Earlier checks no longer apply: up until a check fails. A slow start goes on. Does nothing in maintenance.
     pub fn start_over(&mut self, rules: Rules, now: Instant) {
         if !self.admin.is_maint() {
             self.health = rules.rise;
-            self.enter(OperState::Running, now);
+            if self.oper != OperState::Starting {
+                self.enter(rules.beginning(), now);
+            }
         }
     }
 
@@ -229,8 +320,7 @@ impl ServerStatus {
 
     /// Whether new connections may go to it, given its weight in force.
     pub fn is_usable(&self, weight: u32) -> bool {
-        let open = matches!(self.oper, OperState::Running | OperState::Starting);
-        open && weight > 0 && !self.admin.is_maint() && !self.admin.is_drain()
+        self.oper.is_up() && weight > 0 && !self.admin.is_maint() && !self.admin.is_drain()
     }
 
     /// Time spent down until `now`, the current outage included.
@@ -278,6 +368,13 @@ impl ServerStatus {
         }
     }
 
+    /// Comes up, with a slow start if it has one. Does nothing when it is up.
+    fn come_up(&mut self, rules: Rules, now: Instant) {
+        if !self.oper.is_up() {
+            self.enter(rules.coming_up(), now);
+        }
+    }
+
     /// Changes the operational state and updates the times, as HAProxy's `srv_update_status`.
     fn enter(&mut self, oper: OperState, now: Instant) {
         if self.oper == oper {
@@ -286,6 +383,7 @@ impl ServerStatus {
         self.down_before = self.downtime(now);
         self.oper = oper;
         self.since = now;
+        self.warmed = 0;
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const RULES: Rules = Rules { rise: 2, fall: 3 };
+const RULES: Rules = Rules::DEFAULT;
 
 fn fresh(now: Instant) -> ServerStatus {
     ServerStatus::initial(AdminState::READY, RULES, now)
@@ -73,7 +73,11 @@ fn a_check_returns_whether_the_counter_changed() {
 #[test]
 fn rise_and_fall_of_one() {
     let now = Instant::now();
-    let rules = Rules { rise: 1, fall: 1 };
+    let rules = Rules {
+        rise: 1,
+        fall: 1,
+        ..RULES
+    };
     let mut status = ServerStatus::initial(AdminState::READY, rules, now);
     assert_eq!(status.label(Some(rules)), "UP");
     status.check_failed(rules, now);
@@ -223,7 +227,7 @@ struct Plain {
 
 impl Plain {
     fn step(&mut self, event: Event, rules: Rules) {
-        let Rules { rise, fall } = rules;
+        let Rules { rise, fall, .. } = rules;
         match event {
             Event::Set(flags) => {
                 let maint = flags & 0b10_0011 != 0;
@@ -269,7 +273,7 @@ impl Plain {
     }
 
     fn label(&self, rules: Rules) -> String {
-        let Rules { rise, fall } = rules;
+        let Rules { rise, fall, .. } = rules;
         let with = |word: &str, left: u32| {
             if left == fall {
                 word.to_owned()
@@ -308,9 +312,9 @@ fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
 proptest! {
     #[test]
     fn the_counter_and_the_plain_rules_agree(
-        events in events(), rise in 1u32..6, fall in 1u32..6,
+        events in events(), rise in 1u32..6, fall in 1u32..6, slowstart in 0u32..10,
     ) {
-        let rules = Rules { rise, fall };
+        let rules = Rules { rise, fall, slowstart, ..RULES };
         let start = Instant::now();
         let mut now = start;
         let mut status = ServerStatus::initial(AdminState::READY, rules, start);
@@ -322,6 +326,7 @@ proptest! {
                 plain.down_ms += wait;
             }
             now += Duration::from_millis(wait);
+            status.step(rules, now);
             match event {
                 Event::Pass => { status.check_passed(rules, now); }
                 Event::Fail => { status.check_failed(rules, now); }
@@ -332,7 +337,131 @@ proptest! {
             prop_assert_eq!(status.label(Some(rules)).into_owned(), plain.label(rules));
             prop_assert_eq!(status.is_usable(1), plain.is_usable());
             prop_assert!(status.health <= rules.full());
+            prop_assert!((1..=SHARES).contains(&status.shares(rules)));
+            prop_assert!(status.oper == OperState::Starting || status.shares(rules) == SHARES);
             prop_assert_eq!(status.downtime(now), Duration::from_millis(plain.down_ms));
         }
+    }
+}
+
+const SLOW: Rules = Rules {
+    slowstart: 20,
+    ..RULES
+};
+
+fn second(start: Instant, seconds: u64) -> Instant {
+    start + Duration::from_secs(seconds)
+}
+
+/// A server that has just come up after an outage of a minute.
+fn starting(now: Instant) -> ServerStatus {
+    let before = now.checked_sub(Duration::from_secs(60)).unwrap();
+    let mut status = ServerStatus::initial(AdminState::FMAINT, SLOW, before);
+    status.set_admin(AdminState::READY, SLOW, now);
+    status
+}
+
+/// The steps that HAProxy 3.5 shows with `slowstart 20s`.
+#[test]
+fn a_slow_start_goes_in_haproxys_steps() {
+    let now = Instant::now();
+    let mut status = starting(now);
+    assert_eq!((status.oper, status.since), (OperState::Starting, now));
+    let mut steps = Vec::new();
+    let mut percents = Vec::new();
+    for seconds in 0..20 {
+        status.step(SLOW, second(now, seconds) + Duration::from_millis(999));
+        assert!(status.is_usable(1));
+        steps.push(status.shares(SLOW));
+        percents.push(status.maxconn_percent(SLOW));
+    }
+    let expected = [
+        1, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 13, 14, 15, 16,
+    ];
+    assert_eq!(steps, expected);
+    assert_eq!(percents, (0..20).map(|it| 5 * it).collect::<Vec<_>>());
+    let end = second(now, 20);
+    status.step(SLOW, end);
+    assert_eq!((status.oper, status.since), (OperState::Running, end));
+    assert_eq!(
+        (status.shares(SLOW), status.maxconn_percent(SLOW)),
+        (16, 100)
+    );
+    assert_eq!(status.downtime(end), Duration::from_secs(60));
+}
+
+#[test]
+fn a_slow_start_begins_whenever_a_server_comes_up_and_not_at_the_start() {
+    let now = Instant::now();
+    let oper = |status: &ServerStatus| status.oper;
+    assert_eq!(
+        oper(&ServerStatus::initial(AdminState::READY, SLOW, now)),
+        OperState::Running
+    );
+    let asked = Rules {
+        slowstart_at_start: true,
+        ..SLOW
+    };
+    let status = ServerStatus::initial(AdminState::READY, asked, now);
+    assert_eq!(oper(&status), OperState::Starting);
+
+    let mut status = ServerStatus::initial(AdminState::READY, SLOW, now);
+    status.check_failed(SLOW, now);
+    assert_eq!(oper(&status), OperState::Stopped);
+    status.check_passed(SLOW, now);
+    assert_eq!(oper(&status), OperState::Stopped);
+    status.check_passed(SLOW, now);
+    assert_eq!(
+        (oper(&status), &*label(&status)),
+        (OperState::Starting, "UP")
+    );
+
+    // It goes on whatever says that the server is up.
+    let later = second(now, 10);
+    status.step(SLOW, later);
+    status.force(Forced::Up, SLOW, later);
+    status.check_passed(SLOW, later);
+    status.start_over(SLOW, later);
+    assert_eq!((oper(&status), status.since), (OperState::Starting, now));
+    assert_eq!(status.shares(SLOW), 9);
+    // Drain does not touch it.
+    status.set_admin(AdminState::FDRAIN, SLOW, later);
+    status.set_admin(AdminState::READY, SLOW, later);
+    assert_eq!(status.shares(SLOW), 9);
+    // It begins anew after another outage, and after the server was stopping.
+    for forced in [Forced::Down, Forced::Stopping] {
+        status.force(forced, SLOW, later);
+        assert_eq!(status.shares(SLOW), 16, "no slow start");
+        status.force(Forced::Up, SLOW, second(later, 30));
+        assert_eq!(
+            (oper(&status), status.shares(SLOW)),
+            (OperState::Starting, 1)
+        );
+    }
+}
+
+#[test]
+fn another_time_of_a_slow_start_applies_to_the_one_under_way() {
+    let now = Instant::now();
+    let later = second(now, 10);
+    for (slowstart, expected) in [(40, Some(5)), (11, Some(15)), (10, None), (0, None)] {
+        let rules = Rules { slowstart, ..SLOW };
+        let mut status = starting(now);
+        status.step(SLOW, later);
+        status.step(rules, later);
+        let starting = status.oper == OperState::Starting;
+        let shares = starting.then(|| status.shares(rules));
+        assert_eq!(shares, expected, "{slowstart}");
+    }
+}
+
+#[test]
+fn the_time_of_a_slow_start_is_rounded_up_to_seconds() {
+    for (millis, seconds) in [(0, 0), (1, 1), (1_000, 1), (1_001, 2), (60_000, 60)] {
+        let spec = model::Server {
+            slowstart: Duration::from_millis(millis),
+            ..model::Server::default()
+        };
+        assert_eq!(Rules::of(&spec).slowstart, seconds);
     }
 }

@@ -192,3 +192,81 @@ fn a_running_check_has_a_star() {
     }
     panic!("no row node1");
 }
+
+/// What a server is shown with: `weight`, `uweight` and `throttle`.
+fn weights(rows: &mut Rows, service: &str) -> [Value<'static>; 3] {
+    while let Some(row) = rows.next() {
+        if row.service() == service && row.proxy() == "postgres" {
+            return ["weight", "uweight", "throttle"].map(|name| match named(name).value(&row) {
+                Value::Number(number) => Value::Number(number),
+                _ => Value::Absent,
+            });
+        }
+    }
+    panic!("no row {service}");
+}
+
+/// Weights of servers, with `weight` and `throttle` of HAProxy 2.6 and 3.5 in each second of their `slowstart`, as they were
+/// recorded.
+#[rustfmt::skip] // a table
+const SLOW_STARTS: [(u32, &[(u64, u64)]); 3] = [
+    (10, &[
+        (1, 6), (1, 6), (2, 12), (2, 18), (3, 25), (4, 31), (4, 31), (4, 37), (5, 43), (5, 50),
+        (6, 56), (6, 56), (7, 62), (7, 68), (8, 75), (9, 81), (9, 81), (9, 87), (10, 93), (10, 100),
+    ]),
+    (1, &[(1, 7), (1, 19), (1, 32), (1, 44), (1, 63), (1, 75), (1, 88)]),
+    (256, &[
+        (16, 6), (32, 12), (48, 18), (64, 25), (80, 31), (112, 43), (128, 50), (144, 56), (160, 62),
+        (192, 75), (208, 81), (224, 87), (240, 93),
+    ]),
+];
+
+/// The rows of a backend that chooses like this, of which the first server has been back for `second` seconds.
+fn slow_start(
+    (weight, all): (u32, u64),
+    (second, admin): (u64, AdminState),
+    balance: model::Balance,
+) -> Rows {
+    let slow = |spec: &mut model::Server| {
+        spec.weight = weight;
+        spec.slowstart = Duration::from_secs(all);
+    };
+    let mut snapshot = changed_spec(slow, |server| {
+        let (rules, since) = (server.rules(), server.status.since);
+        server.status.set_admin(AdminState::FMAINT, rules, since);
+        server.status.set_admin(admin, rules, since);
+        let now = since + Duration::from_secs(second);
+        server.status.step(rules, now);
+    });
+    let mut backend = Backend::clone(snapshot.backends[0].as_ref().unwrap());
+    Arc::make_mut(&mut backend.spec).balance = balance;
+    snapshot.backends[0] = Some(Arc::new(backend));
+    rows(snapshot)
+}
+
+#[test]
+fn a_slow_start_is_shown_as_in_haproxy() {
+    let number = |number: u64| Value::Number(number);
+    for (weight, steps) in SLOW_STARTS {
+        let server = (weight, steps.len() as u64);
+        let whole = number(weight.into());
+        let at = |second, balance| slow_start(server, (second, AdminState::READY), balance);
+        for (second, &(in_force, throttle)) in (0..).zip(steps) {
+            let mut rows = at(second, model::Balance::LeastConn);
+            let expected = [number(in_force), whole.clone(), number(throttle)];
+            assert_eq!(weights(&mut rows, "node1"), expected);
+            let sum = number(in_force + 2);
+            assert_eq!(weights(&mut rows, "BACKEND")[0], sum, "{second}");
+        }
+        // A map does not follow, and HAProxy says so.
+        let mut rows = at(0, model::Balance::StaticRr);
+        let expected = [whole.clone(), whole.clone(), number(100)];
+        assert_eq!(weights(&mut rows, "node1"), expected);
+        let drain = (0, AdminState::FDRAIN);
+        let mut rows = slow_start(server, drain, model::Balance::RoundRobin);
+        assert_eq!(weights(&mut rows, "node1")[2], Value::Absent, "drain");
+        let mut rows = at(server.1, model::Balance::RoundRobin);
+        let expected = [whole.clone(), whole, Value::Absent];
+        assert_eq!(weights(&mut rows, "node1"), expected);
+    }
+}

@@ -199,7 +199,7 @@ fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
     cells.extend([
         status(row, server).status(),
         last_check(row),
-        Cell::centre(format!("{}/{}", row.weight(), server.spec.weight)),
+        Cell::centre(format!("{}/{}", row.weight(), row.user_weight())),
         mark(!server.spec.backup),
         mark(server.spec.backup),
     ]);
@@ -211,8 +211,8 @@ fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
     } else {
         cells.push(Cell::empty(3));
     }
-    let throttle = shown(row, "throttle", "-");
-    cells.push(Cell::centre(throttle));
+    let throttle = row.throttle().map(|percent| format!("{percent} %"));
+    cells.push(Cell::centre(throttle.unwrap_or_else(|| "-".to_owned())));
     cells
 }
 
@@ -236,7 +236,11 @@ fn state(row: &Row<'_>, server: &Server) -> Cell {
     let arrow = match status.oper {
         OperState::Stopping => " ↓",
         OperState::Stopped if changing && status.health > 0 => " ↑",
-        OperState::Running if changing && status.health < server.rules().full() => " ↓",
+        OperState::Running | OperState::Starting
+            if changing && status.health < server.rules().full() =>
+        {
+            " ↓"
+        }
         _ => "",
     };
     Cell::centre(format!("{} {text}{arrow}", age(row.last_change())))
