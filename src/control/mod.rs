@@ -547,7 +547,10 @@ impl Control {
             }
             stays
         });
-        self.warm_up(snapshot, now).await;
+        // After a handover the next process makes the steps, and logs their end.
+        if !self.stop_tasks.is_cancelled() {
+            self.warm_up(snapshot, now).await;
+        }
     }
 
     /// Slow starts go on. HAProxy's `server_warmup` comes once a second too.
