@@ -38,8 +38,8 @@ pub use input_files::InputFiles;
 pub use interpolate::{REFERENCE_BYTES_MAX, REFERENCE_VALUES_MAX, SECRET_FILE_BYTES_MAX};
 pub use key::{Difference, Effect, Key, MAXCONN_MAX};
 pub use keys::{
-    API_MAXCONN_MAX, BACKLOG_MAX, DRAWS_MAX, FACTOR_MAX, MSS_BOUNDS, RETRIES_MAX, RISE_FALL_MAX,
-    THREADS_MAX, WEIGHT_MAX,
+    API_MAXCONN_MAX, BACKLOG_MAX, DRAWS_MAX, ERROR_LIMIT_MAX, FACTOR_MAX, MSS_BOUNDS, RETRIES_MAX,
+    RISE_FALL_MAX, THREADS_MAX, WEIGHT_MAX,
 };
 #[cfg(test)]
 pub(crate) use read::processor_time;

@@ -534,6 +534,24 @@ words! {
     }
 }
 
+words! {
+    /// Which failures of sessions count for a server's health.
+    ObserveWord(bool) {
+        "none" => false,
+        "layer4" => true,
+    }
+}
+
+words! {
+    /// What follows from too many failed connects in a row.
+    OnErrorWord(values::OnError) {
+        "fastinter" => values::OnError::FastInter,
+        "fail-check" => values::OnError::FailCheck,
+        "sudden-death" => values::OnError::SuddenDeath,
+        "mark-down" => values::OnError::MarkDown,
+    }
+}
+
 /// The short forms of `check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckWord {

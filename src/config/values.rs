@@ -198,6 +198,44 @@ impl SendProxy {
     }
 }
 
+/// `on-error`: what follows from as many failed connects in a row as `error-limit` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// The next check comes within the fast interval. So it does with each of the others.
+    FastInter,
+    /// As a failed check.
+    #[default]
+    FailCheck,
+    /// As a failed check, after which one more takes the server down.
+    SuddenDeath,
+    /// The server goes down.
+    MarkDown,
+}
+
+impl OnError {
+    const ALL: [Self; 4] = [
+        Self::FastInter,
+        Self::FailCheck,
+        Self::SuddenDeath,
+        Self::MarkDown,
+    ];
+
+    /// HAProxy's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FastInter => "fastinter",
+            Self::FailCheck => "fail-check",
+            Self::SuddenDeath => "sudden-death",
+            Self::MarkDown => "mark-down",
+        }
+    }
+
+    /// The value of a word.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == name)
+    }
+}
+
 /// `balance`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {

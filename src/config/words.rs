@@ -125,6 +125,10 @@ const ALGORITHMS: &[&str] = &[
 
 /// What rlb says for HAProxy's `value`.
 pub(super) fn haproxy_value(value: &str) -> Option<String> {
+    if value == "layer7" {
+        let text = "rlb does not read what sessions say: `layer4` is what it can observe";
+        return Some(text.to_owned());
+    }
     ALGORITHMS
         .contains(&value)
         .then(|| "this version of rlb has `roundrobin`, `static-rr`, `leastconn`, `first`, `random`, `source` and `hash`".to_owned())

@@ -8,7 +8,7 @@ use super::server_events::{self, LogLine, ServerEvent};
 use super::server_index::{ServerIndex, ServerRef};
 use crate::check::probe::Target;
 use crate::check::schedule::IntervalKind;
-use crate::config::model::{Check, ServerAddress};
+use crate::config::model::{Check, OnError, ServerAddress};
 use crate::live::{CheckReport, CheckStatus, WorkerToken};
 use crate::state::overrides::{Overridden, Override};
 use crate::state::{
@@ -112,10 +112,53 @@ impl<'a> Batch<'a> {
             if handle.is_some_and(|handle| handle.clears_suspicion()) {
                 server.live.trust();
             }
+            server.live.clear_errors();
             server.status.check_passed(rules, self.now)
         } else {
             server.status.check_failed(rules, self.now)
         };
+        self.conclude((at, &before), server, report, moved);
+    }
+
+    /// So many connects to server `uid` have failed in a row.
+    pub(super) fn observed(&mut self, uid: u64, errors: u32) {
+        let Some((at, before)) = self.find(uid) else {
+            return;
+        };
+        if before.spec.error_limit().is_none() {
+            // A reload has come before.
+            return;
+        }
+        before.live.traffic.mine(self.token).hanafail.add(1);
+        if before.status.admin.is_maint() {
+            return;
+        }
+        let on_error = before.spec.on_error;
+        if on_error != OnError::FastInter {
+            let report = CheckReport {
+                status: CheckStatus::HealthAnalyze,
+                duration: None,
+                info: server_events::consecutive_errors(errors),
+                in_progress: before.live.check.load().in_progress,
+            };
+            let mut server = Server::clone(&before);
+            let moved = server.status.observed(on_error, before.rules(), self.now);
+            self.conclude((at, &before), server, &report, moved);
+        }
+        if let Some(handle) = self.servers.check_handle(uid) {
+            handle.check_soon(self.now);
+        }
+    }
+
+    /// `report` has made `server` of `before`; `moved`: its health counter is another.
+    fn conclude(
+        &mut self,
+        (at, before): (ServerRef, &Server),
+        server: Server,
+        report: &CheckReport,
+        moved: bool,
+    ) {
+        let passed = report.status == CheckStatus::L4Ok;
         if moved && !passed {
             server.live.traffic.mine(self.token).chkfail.add(1);
         }

@@ -56,6 +56,8 @@ impl OperatorChanges {
                 None
             }
             Self::Refused if is_change => None,
+            // What is found out about servers here has no meaning any more.
+            Self::Refused if matches!(message, ToControl::Observed { .. }) => None,
             _ => Some(message),
         }
     }
@@ -113,5 +115,10 @@ mod tests {
                 .is_err_and(|it| it == oneshot::error::TryRecvError::Closed)
         );
         assert!(changes.admit(change(6).0).is_none());
+        let found_out = ToControl::Observed {
+            server: 1,
+            errors: 10,
+        };
+        assert!(changes.admit(found_out).is_none());
     }
 }

@@ -93,6 +93,7 @@ impl Pending {
     fn take(&mut self, batch: &mut Batch<'_>, message: ToControl) {
         match message {
             ToControl::Checked { server, report, .. } => batch.checked(server, &report),
+            ToControl::Observed { server, errors } => batch.observed(server, errors),
             ToControl::Resolved { name, addresses } => batch.resolved(&name, &addresses),
             ToControl::CheckNow { server, .. } => self.suspects.push(server),
             ToControl::SetAdmin { server, to, done } => {

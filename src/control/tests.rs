@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::balance::Picker;
-use crate::config::model::{Check, Config, Server as Spec, ServerAddress, ServerPort};
+use crate::config::model::{Check, Config, OnError, Server as Spec, ServerAddress, ServerPort};
 use crate::live::log_queue::LogEntry;
-use crate::live::{CheckReport, CheckStatus, GlobalLive};
+use crate::live::{CheckReport, CheckStatus, Counter, GlobalLive, Traffic};
 use crate::state::test_config::{backend, check, config, frontend, server, server_at};
 use crate::state::{AdminRequest, Backend, BackendId, Origin, Server};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -280,6 +280,103 @@ async fn a_suspicion_is_checked_at_once() {
                     !live.is_suspect()
                 })
                 .await;
+        })
+        .await;
+}
+
+/// A server whose errors count, with a counter that the first check has filled.
+fn observed(on_error: OnError, address: SocketAddr) -> Spec {
+    let hour = Duration::from_secs(3_600);
+    Spec {
+        observe: true,
+        on_error,
+        check: Some(Check {
+            interval: hour,
+            fast_interval: hour,
+            down_interval: hour,
+            ..check()
+        }),
+        ..server_at("s1", address)
+    }
+}
+
+#[tokio::test]
+async fn errors_of_sessions_take_a_server_down_and_a_check_brings_it_up() {
+    let (_listener, address) = listen();
+    let spec = observed(OnError::MarkDown, address);
+    LocalSet::new()
+        .run_until(async {
+            let mut fixture = Fixture::new(&config(vec![backend("b", vec![spec])]));
+            fixture.start();
+            fixture.until_label(0, "UP").await;
+            let live = Arc::clone(&fixture.server(0).live);
+            let server = live.uid;
+            let told = ToControl::Observed { server, errors: 10 };
+            assert!(fixture.handle.offer(told));
+            fixture.until_label(0, "DOWN").await;
+            let count = |counter: fn(&Traffic) -> &Counter| live.traffic.sum(counter);
+            assert_eq!(count(|t| &t.hanafail), 1);
+            assert_eq!((count(|t| &t.chkfail), count(|t| &t.chkdown)), (1, 1));
+            let logged = fixture.logged();
+            let reason = "Server b/s1 is DOWN, reason: Health analyze, info: \"Detected 10 \
+                          consecutive errors, last one was: L4 unsuccessful connection\". 0 active";
+            assert!(logged[0].1.starts_with(reason), "{logged:?}");
+            let report = live.check.load();
+            assert_eq!(
+                (report.status, report.duration),
+                (CheckStatus::HealthAnalyze, None)
+            );
+            assert!(!live.is_suspect());
+            for _ in 0..fixture.server(0).rules().rise {
+                let report = CheckReport {
+                    status: CheckStatus::L4Ok,
+                    ..CheckReport::default()
+                };
+                let backend = BackendId::first(0);
+                assert_eq!(live.connect_error(2), None);
+                let passed = ToControl::Checked {
+                    backend,
+                    server,
+                    report,
+                };
+                assert!(fixture.handle.report(passed).await);
+                fixture
+                    .until("the errors begin again", |_| fixture.handle.is_idle())
+                    .await;
+            }
+            fixture.until_label(0, "UP").await;
+            assert_eq!(live.connect_error(2), None, "a check has passed");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn errors_that_ask_for_a_check_alone_change_no_state_and_none_counts_in_maintenance() {
+    let (_listener, address) = listen();
+    let mut disabled = observed(OnError::MarkDown, address);
+    disabled.name = "s2".into();
+    disabled.disabled = true;
+    let spec = observed(OnError::FastInter, address);
+    LocalSet::new()
+        .run_until(async {
+            let mut fixture = Fixture::new(&config(vec![backend("b", vec![spec, disabled])]));
+            fixture.start();
+            fixture.until_label(0, "UP").await;
+            for index in 0..2 {
+                let live = Arc::clone(&fixture.server(index).live);
+                let before = (fixture.server(index).status.clone(), live.check.status());
+                let told = ToControl::Observed {
+                    server: live.uid,
+                    errors: 10,
+                };
+                assert!(fixture.handle.offer(told));
+                fixture
+                    .until("counted", |_| live.traffic.sum(|t| &t.hanafail) == 1)
+                    .await;
+                let after = (fixture.server(index).status.clone(), live.check.status());
+                assert_eq!(after, before);
+            }
+            assert_eq!(fixture.logged(), []);
         })
         .await;
 }

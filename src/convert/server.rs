@@ -11,7 +11,8 @@ use super::toml_string::quote;
 use super::units::Unit;
 use crate::config::address as addresses;
 use crate::config::haproxy::{Becomes, Place};
-use crate::config::{MAXCONN_MAX, RISE_FALL_MAX, WEIGHT_MAX, units as rlb};
+use crate::config::model::OnError;
+use crate::config::{ERROR_LIMIT_MAX, MAXCONN_MAX, RISE_FALL_MAX, WEIGHT_MAX, units as rlb};
 
 /// Words behind an address that have no value.
 const FLAGS: &[&str] = &[
@@ -102,6 +103,9 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
             .retain(|mark| !mark.row.words.contains(&"proxy-v2-options ssl"));
     }
     let checked = keys.check;
+    if !checked {
+        unobserved(context, &mut keys, statement);
+    }
     keys.marks.retain(|mark| {
         let has = |word: &str| mark.row.words.contains(&word);
         (checked || !has("check-ssl")) && (by_name || !(has("resolvers") || has("init-addr")))
@@ -222,7 +226,7 @@ fn words(
 }
 
 /// The words whose values are numbers, and the bounds of these.
-const NUMBERS: [(&str, i64, i64); 8] = [
+const NUMBERS: [(&str, i64, i64); 9] = [
     ("rise", 1, RISE_FALL_MAX),
     ("fall", 1, RISE_FALL_MAX),
     ("port", 1, 65_535),
@@ -230,6 +234,7 @@ const NUMBERS: [(&str, i64, i64); 8] = [
     ("maxconn", 0, MAXCONN_MAX),
     ("minconn", 0, MAXCONN_MAX),
     ("maxqueue", 0, MAXCONN_MAX),
+    ("error-limit", 1, ERROR_LIMIT_MAX),
     ("id", 1, i32::MAX as i64),
 ];
 
@@ -292,6 +297,10 @@ fn own(
                 .push(at, "server hash-key", Outcome::Changed, text);
         }
         "addr" => check_address(context, keys, statement, index),
+        "observe" => return observe(context, keys, statement, index),
+        "on-error" if OnError::of_name(value).is_some() => {
+            keys.keys.insert("on-error", quote(value));
+        }
         "on-marked-down" if value == "shutdown-sessions" => {
             keys.keys.insert("on-marked-down", quote(value));
         }
@@ -301,7 +310,7 @@ fn own(
         _ if header(keys, name) => {}
         "proxy-v2-options" => return v2_options(context, keys, statement, index),
         "cc" | "tcp-ut" | "namespace" => return option(context, keys, statement, (name, index)),
-        "on-marked-down" | "on-marked-up" => {
+        "on-error" | "on-marked-down" | "on-marked-up" => {
             let text = format!("HAProxy has no `{value}` for it");
             let keyword = format!("server {name}");
             context.report.error(statement.at(index), keyword, text);
@@ -309,6 +318,44 @@ fn own(
         _ => return false,
     }
     true
+}
+
+/// `observe`. Whether it is followed by one of HAProxy's words.
+fn observe(
+    context: &mut Context<'_, '_>,
+    keys: &mut ServerKeys,
+    statement: &Statement,
+    index: usize,
+) -> bool {
+    match statement.word(index) {
+        "none" => drop(keys.keys.remove("observe")),
+        "layer4" => drop(keys.keys.insert("observe", quote("layer4"))),
+        "layer7" => {
+            let Some(row) = context.index.find(Place::Server, "observe layer7") else {
+                return false;
+            };
+            let mark = context.mark(statement.at(index), "server observe", row);
+            keys.marks.push(mark);
+        }
+        other => {
+            let text = format!("HAProxy has no `{other}` for it");
+            context
+                .report
+                .error(statement.at(index), "server observe", text);
+        }
+    }
+    true
+}
+
+/// Takes away what has no effect on a server without a check.
+fn unobserved(context: &mut Context<'_, '_>, keys: &mut ServerKeys, statement: &Statement) {
+    let observed = keys.keys.remove("observe").is_some();
+    keys.keys
+        .retain(|key, _| !["error-limit", "on-error"].contains(key));
+    if observed && let Some(row) = context.index.find(Place::Server, "observe without check") {
+        let mark = context.mark(statement.at, "server observe", row);
+        keys.marks.push(mark);
+    }
 }
 
 /// A word about the PROXY header. Whether it is one.

@@ -13,6 +13,8 @@ pub enum CheckStatus {
     Unknown = 0,
     /// `INI`: configured, no result yet.
     Initializing = 1,
+    /// `HANA`: failed connects of sessions have counted as a failed check (`observe`).
+    HealthAnalyze = 4,
     /// `SOCKERR`: a local failure, or a reset after the connection was established.
     SocketError = 5,
     /// `L4OK`
@@ -29,6 +31,7 @@ impl CheckStatus {
         match self {
             Self::Unknown => "UNK",
             Self::Initializing => "INI",
+            Self::HealthAnalyze => "HANA",
             Self::SocketError => "SOCKERR",
             Self::L4Ok => "L4OK",
             Self::L4Timeout => "L4TOUT",
@@ -41,6 +44,7 @@ impl CheckStatus {
         match self {
             Self::Unknown => "Unknown",
             Self::Initializing => "Initializing",
+            Self::HealthAnalyze => "Health analyze",
             Self::SocketError => "Socket error",
             Self::L4Ok => "Layer4 check passed",
             Self::L4Timeout => "Layer4 timeout",
@@ -54,7 +58,7 @@ impl CheckStatus {
 pub struct CheckReport {
     /// Verdict of the last finished check.
     pub status: CheckStatus,
-    /// How long it took; `None` before the first.
+    /// How long it took; `None` before the first, and if it was none ([`CheckStatus::HealthAnalyze`]).
     pub duration: Option<Duration>,
     /// What the system said, in HAProxy's wording; empty for a passed check.
     pub info: String,

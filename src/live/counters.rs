@@ -43,6 +43,8 @@ pub struct Traffic {
     pub chkfail: Counter,
     /// Changes from up to down (`chkdown`); control thread only.
     pub chkdown: Counter,
+    /// Times that as many connects in a row have failed as `error-limit` says (`hanafail`); control thread only.
+    pub hanafail: Counter,
     /// Most concurrent sessions (`smax`).
     pub smax: Maximum,
     /// Most sessions that waited at once (`qmax`).
@@ -109,7 +111,7 @@ pub type NamedCounter = (&'static str, fn(&Traffic) -> &Counter);
 pub type NamedMaximum = (&'static str, fn(&Traffic) -> &Maximum);
 
 /// Every counter.
-pub const COUNTERS: [NamedCounter; 16] = [
+pub const COUNTERS: [NamedCounter; 17] = [
     ("conn_tot", |traffic| &traffic.conn_tot),
     ("stot", |traffic| &traffic.stot),
     ("lbtot", |traffic| &traffic.lbtot),
@@ -126,6 +128,7 @@ pub const COUNTERS: [NamedCounter; 16] = [
     ("eint", |traffic| &traffic.eint),
     ("chkfail", |traffic| &traffic.chkfail),
     ("chkdown", |traffic| &traffic.chkdown),
+    ("hanafail", |traffic| &traffic.hanafail),
 ];
 
 /// Every maximum.

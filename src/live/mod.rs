@@ -12,6 +12,7 @@
 pub mod accept_rate;
 pub mod check_report;
 pub mod counters;
+mod failed_connects;
 pub mod failures;
 pub mod gauge;
 pub mod load;

@@ -28,6 +28,13 @@ pub enum ToControl {
         /// Its [`crate::live::ServerLive::uid`].
         server: u64,
     },
+    /// As many connects to a server have failed in a row as its `error-limit` says.
+    Observed {
+        /// Its [`crate::live::ServerLive::uid`].
+        server: u64,
+        /// How many.
+        errors: u32,
+    },
     /// A health check has ended.
     Checked {
         /// Its backend.
@@ -190,10 +197,15 @@ impl ControlHandle {
         (Self(sender), receiver)
     }
 
+    /// Sends a message; `false` when the inbox is full.
+    pub fn offer(&self, message: ToControl) -> bool {
+        self.0.try_send(message).is_ok()
+    }
+
     /// Sends a hint; drops it when the inbox is full.
     pub fn hint(&self, message: ToControl) {
         // A full inbox means that control is busy with changes. The next connection sends the hint again.
-        let _ = self.0.try_send(message);
+        let _ = self.offer(message);
     }
 
     /// Whether the control task has taken out every message.

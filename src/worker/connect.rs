@@ -95,6 +95,13 @@ impl Dialer for SocketDialer<'_> {
         self.worker.control.hint(check);
     }
 
+    fn observed(&mut self, server: &Server, errors: u32) -> bool {
+        let server = server.live.uid;
+        self.worker
+            .control
+            .offer(ToControl::Observed { server, errors })
+    }
+
     fn short_of(&mut self, shortage: Shortage, server: &Server) {
         let WorkerStats { token, global, .. } = &*self.worker.worker_stats;
         let backend = self.stats.backend.as_ref();

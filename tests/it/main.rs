@@ -30,6 +30,7 @@ mod limits;
 mod logs;
 mod lost_objects;
 mod no_server;
+mod observe;
 mod old_processes;
 mod packaging;
 mod page_admin;

@@ -7,7 +7,9 @@ use super::names::{self, NO_BACKEND, NO_SERVER};
 use super::reply::Reply;
 use super::{CommandContext, duration, set};
 use crate::config::haproxy::{self, Place};
-use crate::config::model::{Check, HashKey, Server, ServerAddress, Source, SourceAddress, UseSrc};
+use crate::config::model::{
+    Check, HashKey, OnError, Server, ServerAddress, Source, SourceAddress, UseSrc,
+};
 use crate::config::{address, units};
 use crate::state::dynamic::CHOSEN;
 use crate::state::{Backend, BackendId, RuntimeChange, Snapshot};
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The words that have a value.
-const VALUES: [&str; 14] = [
+const VALUES: [&str; 17] = [
     "weight",
     "hash-key",
     "id",
@@ -30,6 +32,9 @@ const VALUES: [&str; 14] = [
     "inter",
     "fastinter",
     "downinter",
+    "observe",
+    "error-limit",
+    "on-error",
 ];
 
 /// The bounds of limits; 0: none.
@@ -212,6 +217,18 @@ impl Draft {
                 let ip = address::ip_alone(value);
                 self.check.address = Some(ip.map_err(|_| format!("invalid addr '{value}'"))?);
             }
+            "observe" => self.server.observe = observed(value)?,
+            "error-limit" => {
+                let most = u32::try_from(i32::MAX).unwrap_or(u32::MAX);
+                self.server.error_limit = number(word, value, (1, most))?;
+            }
+            "on-error" => {
+                let on_error = OnError::of_name(value);
+                self.server.on_error = on_error.ok_or_else(|| {
+                    let all = "'fastinter', 'fail-check', 'sudden-death' or 'mark-down'";
+                    format!("'on-error' expects one of {all} but got '{value}'")
+                })?;
+            }
             "fastinter" => self.fast = Some(span(word, value)?),
             "downinter" => self.down = Some(span(word, value)?),
             _ => self.check.interval = span(word, value)?,
@@ -259,6 +276,18 @@ fn span_or_zero(word: &str, value: &str) -> Result<Duration, String> {
     span.ok_or_else(|| format!("'{word}' expects a duration, not '{value}'."))
 }
 
+/// Whether failed connects count for the health.
+fn observed(value: &str) -> Result<bool, String> {
+    match value {
+        "none" => Ok(false),
+        "layer4" => Ok(true),
+        "layer7" => Err("'layer7' can only be used in http proxies.".to_owned()),
+        _ => Err(format!(
+            "'observe' expects one of 'none', 'layer4', 'layer7' but got '{value}'"
+        )),
+    }
+}
+
 fn own_id(backend: &Backend, value: &str) -> Result<u32, String> {
     let id = number("id", value, (1, 2_147_483_647))?;
     if backend.servers.iter().any(|one| one.spec.id == id) {
@@ -294,6 +323,42 @@ mod tests {
             let words: Vec<&str> = line.split_whitespace().collect();
             let found = parse(backend, "n1", &words).map(|server| server.id);
             assert_eq!(found, Err(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn sessions_of_an_added_server_may_count_for_its_health() {
+        let snapshot = seed(2);
+        let backend = snapshot.backends[0].as_ref().unwrap();
+        let read = |words: &str| {
+            let words: Vec<&str> = words.split_whitespace().collect();
+            parse(backend, "n1", &[&["127.0.0.1:80"], &*words].concat())
+        };
+        let server = read("check observe layer4 error-limit 4 on-error mark-down").unwrap();
+        assert_eq!(server.error_limit(), Some(4));
+        assert_eq!(server.on_error, OnError::MarkDown);
+        let unchecked = read("observe layer4").unwrap();
+        assert_eq!(unchecked.error_limit(), None);
+        for (words, text) in [
+            (
+                "observe layer7",
+                "'layer7' can only be used in http proxies.",
+            ),
+            (
+                "observe all",
+                "'observe' expects one of 'none', 'layer4', 'layer7' but got 'all'",
+            ),
+            (
+                "error-limit 0",
+                "'error-limit' expects a number from 1 to 2147483647, not '0'.",
+            ),
+            (
+                "on-error down",
+                "'on-error' expects one of 'fastinter', 'fail-check', 'sudden-death' or 'mark-down' but got 'down'",
+            ),
+        ] {
+            let found = read(words).map(|server| server.id);
+            assert_eq!(found, Err(text.to_owned()), "{words}");
         }
     }
 

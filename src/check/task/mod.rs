@@ -34,6 +34,8 @@ enum Extra {
     Now,
     /// Connections of sessions have failed.
     Suspicion,
+    /// As many of them as `error-limit` says had failed by then: the fast interval is for the next check.
+    Errors(Instant),
 }
 
 /// How control steers a check task.
@@ -81,6 +83,15 @@ impl CheckHandle {
         }
     }
 
+    /// As many connections of sessions have failed by `now` as `error-limit` says: the next check comes within the fast
+    /// interval, unless the server is down.
+    pub fn check_soon(&self, now: Instant) {
+        if self.wanted.get().is_none() {
+            self.wanted.set(Some(Extra::Errors(now)));
+            self.changed.notify_one();
+        }
+    }
+
     /// Whether the check connects to where the traffic goes ([`Target::is_of_traffic`]). Only then does a
     /// passed one clear a suspicion.
     pub fn set_asks_traffic_target(&self, asks: bool) {
@@ -100,6 +111,8 @@ impl CheckHandle {
                 let last = self.suspicion_checked.get();
                 Some(last.map_or(now, |last| last + check.fast_interval))
             }
+            Extra::Errors(_) if self.interval_kind.get() == IntervalKind::Down => None,
+            Extra::Errors(since) => Some(since + check.fast_interval),
         }
     }
 
@@ -130,6 +143,9 @@ impl CheckHandle {
         let again = settled && live.check.passed_again(took);
         if again && self.clears_suspicion() {
             live.trust();
+        }
+        if again {
+            live.clear_errors();
         }
         again
     }

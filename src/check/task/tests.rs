@@ -241,6 +241,54 @@ async fn suspicion_asks_for_one_check_in_a_fast_interval() {
     );
 }
 
+#[tokio::test]
+async fn errors_bring_the_next_check_within_the_fast_interval() {
+    let (_listener, address) = listener(16);
+    let handle = CheckHandle::new(IntervalKind::Normal, Some(Target::Tcp(address)));
+    let check = Check {
+        interval: HOUR,
+        fast_interval: Duration::from_secs(60),
+        ..check()
+    };
+    let now = Instant::now();
+    handle.check_soon(now);
+    let soon = now + check.fast_interval;
+    assert_eq!(handle.extra_due(&check, now), Some(soon));
+    handle.check_soon(now + Duration::from_secs(1));
+    assert_eq!(
+        handle.extra_due(&check, now),
+        Some(soon),
+        "the first counts"
+    );
+    handle.set_interval_kind(IntervalKind::Down);
+    assert_eq!(handle.extra_due(&check, now), None);
+    handle.set_interval_kind(IntervalKind::Held);
+    handle.check_now();
+    handle.check_soon(now);
+    assert!(
+        handle.extra_due(&check, now).unwrap() < soon,
+        "an operator waits not"
+    );
+}
+
+/// As in HAProxy, wherever the check connects to.
+#[test]
+fn a_check_that_passes_again_begins_the_errors_again() {
+    let handle = CheckHandle::new(IntervalKind::Normal, None);
+    handle.set_asks_traffic_target(false);
+    let live = ServerLive::new(&Arc::default(), 1);
+    live.check.store(CheckReport {
+        status: CheckStatus::L4Ok,
+        duration: Some(Duration::ZERO),
+        info: String::new(),
+        in_progress: false,
+    });
+    assert_eq!(live.connect_error(2), None);
+    assert!(handle.passed_again(&live, Duration::ZERO));
+    assert_eq!(live.connect_error(2), None);
+    assert_eq!(live.connect_error(2), Some(2));
+}
+
 /// Fault 14: a passed check of another port cleared the suspicion, so that every client paid for it.
 #[test]
 fn a_check_that_asks_elsewhere_clears_no_suspicion() {

@@ -259,9 +259,15 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Server,
-        Changed,
-        "rlb suspects a server whose connects fail by itself",
-        &["observe", "on-error", "error-limit"],
+        NotNeeded,
+        "it is for HTTP: HAProxy says so, and ignores it",
+        &["observe layer7"],
+    ),
+    words(
+        Server,
+        NotNeeded,
+        "without a `check` it has no effect, as in HAProxy",
+        &["observe without check"],
     ),
     words(
         Server,

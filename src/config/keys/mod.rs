@@ -32,7 +32,8 @@ pub use proxy::{
     RETRIES_MAX, ServerTimeouts, ServersKeys, TimeoutTable,
 };
 pub use server::{
-    CheckSetting, CheckTable, NodeTable, RISE_FALL_MAX, ServerKeys, ServerTable, WEIGHT_MAX,
+    CheckSetting, CheckTable, ERROR_LIMIT_MAX, NodeTable, RISE_FALL_MAX, ServerKeys, ServerTable,
+    WEIGHT_MAX,
 };
 pub use source::{SourceSetting, SourceTable};
 use std::sync::LazyLock;

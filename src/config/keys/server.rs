@@ -9,11 +9,11 @@ use super::source::SourceKind;
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{
-    CheckType, CheckWord, Expected, HashKeyWord, MarkedDown, MarkedUp, Maybe, ProxyV2Options,
-    SendProxyWord, Short,
+    CheckType, CheckWord, Expected, HashKeyWord, MarkedDown, MarkedUp, Maybe, ObserveWord,
+    OnErrorWord, ProxyV2Options, SendProxyWord, Short,
 };
 use crate::config::show::{self, secs};
-use crate::config::values::{HashKey, SendProxy, ServerAddress, ServerPort, ServerSocket};
+use crate::config::values::{HashKey, OnError, SendProxy, ServerAddress, ServerPort, ServerSocket};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -23,6 +23,8 @@ use std::time::Duration;
 pub const WEIGHT_MAX: i64 = 256;
 /// The bounds of limits that 0 takes away.
 const LIMIT_BOUNDS: (i64, i64) = (0, MAXCONN_MAX);
+/// Highest `error-limit`.
+pub const ERROR_LIMIT_MAX: i64 = i32::MAX as i64;
 /// Highest `rise` and `fall`.
 pub const RISE_FALL_MAX: i64 = 65_535;
 /// Default time between two checks.
@@ -86,6 +88,16 @@ keys! {
         /// What happens to the sessions of backup servers when a server comes up.
         shutdown_backup_sessions_on_up: Word<MarkedUp> = false,
             name: "on-marked-up", haproxy: &["on-marked-up"], reload: NextConnection;
+        /// Whether its sessions count for its health: with `"layer4"` a failed connect is an error, and `error-limit`
+        /// of them in a row are what `on-error` says. Needs a `check`.
+        observe: Word<ObserveWord> = false, haproxy: &["observe"], reload: NextConnection;
+        /// How many errors in a row.
+        error_limit: Number = 10,
+            bounds: Some((1, ERROR_LIMIT_MAX)), haproxy: &["error-limit"], reload: NextConnection;
+        /// What they are: `"fail-check"` a failed check, `"sudden-death"` one after which the next takes the server down,
+        /// `"mark-down"` the end of it: it goes down, `"fastinter"` nothing. With each of them the next check comes soon.
+        on_error: Word<OnErrorWord> = OnError::FailCheck,
+            haproxy: &["on-error"], reload: NextConnection;
         /// With which PROXY header, which has the client's address, connections to it begin.
         send_proxy: Word<SendProxyWord> = SendProxy::Off,
             haproxy: &["send-proxy", "send-proxy-v2"], reload: NextConnection;
@@ -216,6 +228,12 @@ impl Expected for CheckTable {
 }
 
 impl Server {
+    /// How many connects may fail in a row before it is as if a check had failed; `None`: failed connects do not count
+    /// for its health, or nothing would bring it up again.
+    pub fn error_limit(&self) -> Option<u32> {
+        (self.observe && self.check.is_some()).then_some(self.error_limit)
+    }
+
     /// The differences of two servers with the same name.
     pub(in crate::config) fn differences(old: &Self, new: &Self) -> Differences {
         let mut found = Differences::default();

@@ -250,6 +250,10 @@ fn words() {
         &[(2, 11, "this version of rlb has `roundrobin`")],
     );
     before(
+        "[defaults]\ndefault-server = { observe = 'layer7' }",
+        &[(2, 30, "`layer4` is what it can observe")],
+    );
+    before(
         "[defaults]\ndefault-server = { on-marked-down = 'shutdown' }",
         &[(2, 37, "did you mean `shutdown-sessions`?")],
     );
@@ -596,6 +600,28 @@ fn collisions() {
         "[[frontend]]\nname = 'g'\ndisabled = true\nbind = '*:80'\ndefault-backend = 'b'{TAIL}"
     );
     check(&off, &[]);
+}
+
+/// HAProxy says nothing, and it has no effect.
+#[test]
+fn observe_without_a_check() {
+    let servers = |observe: &str, check: bool| {
+        format!(
+            "[[listen]]\nname = 'l'\nbind = '*:81'\ndefault-server = {{ observe = 'layer4' }}\n\
+             servers = [\n{{ name = 'a', address = 'a:80', check = false }},\n\
+             {{ name = 'b', address = 'b:80', check = {check}{observe} }},\n\
+             {{ name = 'c', address = 'c:80', check = false }},\n]{TAIL}"
+        )
+    };
+    check(
+        &servers(", observe = 'layer4'", false),
+        &[
+            (4, 30, "no server of listen `l` is checked"),
+            (7, 58, "server `b` is not checked"),
+        ],
+    );
+    check(&servers(", observe = 'layer4'", true), &[]);
+    check(&servers("", true), &[]);
 }
 
 #[test]

@@ -365,6 +365,8 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "level") => "\"user\"",
         ("word", "on-marked-down") => "\"shutdown-sessions\"",
         ("word", "on-marked-up") => "\"shutdown-backup-sessions\"",
+        ("word", "observe") => "\"layer4\"",
+        ("word", "on-error") => "\"mark-down\"",
         ("word", "type") => "\"tcp\"",
         ("word", "usesrc") => "\"clientip\"",
         ("word", "balance") => "\"source\"",

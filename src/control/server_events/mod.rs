@@ -111,6 +111,11 @@ pub fn health_check(event: ServerEvent<'_>, report: &CheckReport, passed: bool) 
     }
 }
 
+/// What HAProxy says of a server whose sessions have failed to connect.
+pub fn consecutive_errors(errors: u32) -> String {
+    format!("Detected {errors} consecutive errors, last one was: L4 unsuccessful connection")
+}
+
 /// A backend has lost its last usable server. `listen`: it is half of a `[[listen]]`.
 pub fn no_server(backend: &str, listen: bool) -> LogLine {
     let kind = if listen { "proxy" } else { "backend" };

@@ -88,6 +88,10 @@ impl Dialer for SimulatedDialer<'_> {
         }
     }
 
+    fn observed(&mut self, _: &Server, _: u32) -> bool {
+        unreachable!("no server of the simulation has `observe`")
+    }
+
     fn short_of(&mut self, _: Shortage, _: &Server) {}
 
     fn gave_up(&mut self, _: FailureCause, _: Option<&Server>) {}

@@ -7,6 +7,7 @@ pub mod queue;
 use super::accept_rate::AcceptRate;
 use super::check_report::LastCheck;
 use super::counters::Traffic;
+use super::failed_connects::FailedConnects;
 use super::failures::{FailedSessions, FailureReports, Shortages, Throttle};
 use super::gauge::Gauge;
 use super::load::Load;
@@ -215,7 +216,7 @@ pub struct ServerLive {
     /// The last check; the control thread writes it.
     pub check: LastCheck,
     /// Failed connects since the last that succeeded.
-    failed_connects: AtomicU32,
+    failed_connects: FailedConnects,
     /// Picked last until a check or a connect succeeds.
     suspect: AtomicBool,
     /// Smoothed time of a connect, µs; 0 before the first.
@@ -240,7 +241,7 @@ impl ServerLive {
             traffic: Shards::new(shards),
             rate_max: AtomicU32::new(0),
             check: LastCheck::default(),
-            failed_connects: AtomicU32::new(0),
+            failed_connects: FailedConnects::default(),
             suspect: AtomicBool::new(false),
             usual_connect: AtomicU32::new(0),
             order: OrderPlace::default(),
@@ -283,14 +284,29 @@ impl ServerLive {
     /// A connect has failed by the server's fault, or got no answer in time. `true` when the server becomes
     /// suspected now; it is to be checked at once.
     pub fn connect_failed(&self) -> bool {
-        let failed = self.failed_connects.fetch_add(1, Relaxed).saturating_add(1);
-        failed >= SUSPECT_AFTER && !self.suspect.swap(true, Relaxed)
+        self.failed_connects.add() >= SUSPECT_AFTER && !self.suspect.swap(true, Relaxed)
+    }
+
+    /// The same for a server whose failed connects count for its health (`observe`). `Some`: these are as many in a row
+    /// as its `error-limit`, or more; control is to be told, and they begin again.
+    pub fn connect_error(&self, limit: u32) -> Option<u32> {
+        self.failed_connects.add_error(limit)
+    }
+
+    /// Control could not be told of so many errors: the next error tells it.
+    pub fn errors_not_told(&self, errors: u32) {
+        self.failed_connects.put_back(errors);
+    }
+
+    /// A check has passed, wherever it connects to: as in HAProxy errors before it do not count.
+    pub fn clear_errors(&self) {
+        self.failed_connects.clear_errors();
     }
 
     /// A connect has succeeded after `took`: the server is trusted, and its usual time is updated.
     pub fn connect_succeeded(&self, took: Duration) {
         // Plain stores: workers that race may lose a sample of the smoothing, never a verdict.
-        if self.failed_connects.load(Relaxed) != 0 {
+        if !self.failed_connects.is_none() {
             self.trust();
         }
         let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
@@ -306,15 +322,15 @@ impl ServerLive {
     /// A check has passed, or the server was put back into service: earlier failures no longer count.
     pub fn trust(&self) {
         // Workers read these. A store of the same value would take the cache line from them.
-        if self.failed_connects.load(Relaxed) != 0 || self.is_suspect() {
-            self.failed_connects.store(0, Relaxed);
+        if !self.failed_connects.is_none() || self.is_suspect() {
+            self.failed_connects.clear();
             self.suspect.store(false, Relaxed);
         }
     }
 
     /// Whether the server is known to listen: the last connect was answered.
     pub fn is_answering(&self) -> bool {
-        self.failed_connects.load(Relaxed) == 0 && self.usual_connect.load(Relaxed) != 0
+        self.failed_connects.is_none() && self.usual_connect.load(Relaxed) != 0
     }
 
     /// Whether it is picked last.

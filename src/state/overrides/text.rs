@@ -8,7 +8,7 @@
 use super::source_text;
 use crate::config::address;
 use crate::config::model::{
-    Check, CheckKind, HashKey, SendProxy, Server, ServerAddress, ServerSocket,
+    Check, CheckKind, HashKey, OnError, SendProxy, Server, ServerAddress, ServerSocket,
 };
 use crate::state::server::by_name;
 use crate::state::{Backend, FrontendState, RateLimits, Snapshot};
@@ -197,12 +197,16 @@ fn words(server: &Server) -> String {
         slowstart_at_start,
         shutdown_sessions_on_down,
         shutdown_backup_sessions_on_up,
+        observe,
+        error_limit,
+        on_error,
         send_proxy,
         proxy_v2_crc32c,
         check,
         source,
         socket,
     } = server;
+    let on_error = on_error.name();
     let socket = socket.as_deref().map_or_else(String::new, socket_words);
     let (send_proxy, hash_key) = (send_proxy.name(), hash_key.name());
     let source = source.as_ref().map_or_else(String::new, source_text::write);
@@ -213,6 +217,7 @@ fn words(server: &Server) -> String {
          slowstart={slowstart} slowstart-at-start={slowstart_at_start} \
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
          shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
+         observe={observe} error-limit={error_limit} on-error={on_error} \
          send-proxy={send_proxy} proxy-v2-crc32c={proxy_v2_crc32c}{source}{socket} {}",
         check_words(check.as_ref())
     )
@@ -426,6 +431,9 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
             "shutdown-backup-sessions-on-up" => {
                 server.shutdown_backup_sessions_on_up = value.parse().ok()?;
             }
+            "observe" => server.observe = value.parse().ok()?,
+            "error-limit" => server.error_limit = value.parse().ok()?,
+            "on-error" => server.on_error = OnError::of_name(value)?,
             "hash-key" => server.hash_key = HashKey::of_name(value)?,
             "send-proxy" => server.send_proxy = SendProxy::of_name(value)?,
             "proxy-v2-crc32c" => server.proxy_v2_crc32c = value.parse().ok()?,
@@ -504,6 +512,9 @@ mod tests {
             slowstart_at_start: true,
             shutdown_sessions_on_down: true,
             shutdown_backup_sessions_on_up: true,
+            observe: true,
+            error_limit: 4,
+            on_error: OnError::SuddenDeath,
             send_proxy: SendProxy::V1,
             proxy_v2_crc32c: true,
             check: Some(check()),

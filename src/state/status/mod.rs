@@ -6,7 +6,7 @@
 //! Invariants: in maintenance the server is [`OperState::Stopped`] with health 0. A checked server is stopped
 //! exactly while its health is below `rise`, unless an operator has forced another state.
 
-use crate::config::model;
+use crate::config::model::{self, OnError};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -222,6 +222,26 @@ impl ServerStatus {
             self.enter(OperState::Stopped, now);
         }
         self.health != before
+    }
+
+    /// As many connects of sessions have failed as `error-limit` says, which counts as a failed check
+    /// (`on-error`). Returns what [`ServerStatus::check_failed`] does.
+    pub fn observed(&mut self, on_error: OnError, rules: Rules, now: Instant) -> bool {
+        if self.admin.is_maint() {
+            return false;
+        }
+        match on_error {
+            OnError::FastInter => return false,
+            OnError::FailCheck => {}
+            OnError::SuddenDeath => {
+                if self.health > rules.rise {
+                    self.health = rules.rise.saturating_add(1);
+                }
+            }
+            // As in HAProxy also where it is down: that counts as a failed check again.
+            OnError::MarkDown => self.health = rules.rise,
+        }
+        self.check_failed(rules, now)
     }
 
     /// Sets the administrative flags. Entering maintenance stops the server. Leaving it starts the server

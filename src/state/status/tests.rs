@@ -70,6 +70,40 @@ fn a_check_returns_whether_the_counter_changed() {
     );
 }
 
+/// Gives the label after each time, of a server with a full counter.
+fn observed(on_error: OnError, times: usize) -> Vec<String> {
+    let now = Instant::now();
+    let mut status = fresh(now);
+    status.check_passed(RULES, now);
+    let mut once = || {
+        let moved = status.observed(on_error, RULES, now);
+        format!("{} {moved}", label(&status))
+    };
+    (0..times).map(|_| once()).collect()
+}
+
+#[test]
+fn failed_connects_are_what_on_error_says() {
+    assert_eq!(observed(OnError::FastInter, 1), ["UP false"]);
+    let steps = ["UP 2/3 true", "UP 1/3 true", "DOWN true", "DOWN false"];
+    assert_eq!(observed(OnError::FailCheck, 4), steps);
+    assert_eq!(observed(OnError::SuddenDeath, 3), steps[1..]);
+    assert_eq!(
+        observed(OnError::MarkDown, 2),
+        ["DOWN true", "DOWN true"],
+        "as in HAProxy it counts as a failed check where it is down too"
+    );
+}
+
+#[test]
+fn failed_connects_change_nothing_in_maintenance() {
+    let now = Instant::now();
+    let mut status = ServerStatus::initial(AdminState::FMAINT, RULES, now);
+    let before = status.clone();
+    assert!(!status.observed(OnError::MarkDown, RULES, now));
+    assert_eq!(status, before);
+}
+
 #[test]
 fn rise_and_fall_of_one() {
     let now = Instant::now();

@@ -7,12 +7,13 @@
 
 use super::requests::Requests;
 use super::row::{Kind, Row};
-use crate::live::CheckReport;
 use crate::live::timing::millis;
+use crate::live::{CheckReport, CheckStatus};
 use crate::state::Server;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// The value of a column in a row.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,7 +130,7 @@ pub static COLUMNS: [Column; 119] = [
     column("hrsp_4xx", "MCPP:u64", FH|BH, |row| answered(row, 4)),
     column("hrsp_5xx", "MCPP:u64", FH|BH, |row| answered(row, 5)),
     column("hrsp_other", "MCPP:u64", FH|BH, |row| answered(row, 0)),
-    never("hanafail", "MCPV:u64"),
+    column("hanafail", "MCPP:u64", S, hanafail),
     column("req_rate", "MRPP:u32", F, |row| requests(row, |r, now| r.per_second(now).into())),
     column("req_rate_max", "MMPV:u32", F, |row| requests(row, |r, _| r.rate_max().into())),
     column("req_tot", "MCPP:u64", F|BH, |row| requests(row, |r, _| r.total.get())),
@@ -276,6 +277,16 @@ fn chkdown<'a>(row: &Row<'_>) -> Value<'a> {
     }
 }
 
+/// As in HAProxy shown where `observe` is set, with a check or without.
+fn hanafail<'a>(row: &Row<'_>) -> Value<'a> {
+    let observed = row.server().is_some_and(|server| server.spec.observe);
+    if observed {
+        n(row.count(|t| &t.hanafail))
+    } else {
+        Value::Absent
+    }
+}
+
 /// A value of the last check, if it is shown.
 fn check<'a>(row: &'a Row<'_>, value: impl Fn(&'a CheckReport) -> Value<'a>) -> Value<'a> {
     row.check().map_or(Value::Absent, value)
@@ -293,9 +304,12 @@ fn check_status<'a>(row: &'a Row<'_>) -> Value<'a> {
     })
 }
 
-/// Milliseconds; absent before the first result.
+/// Milliseconds; absent before the first result. As in HAProxy 0 where failed connects have counted as a check.
 fn check_duration<'a>(row: &Row<'_>) -> Value<'a> {
-    let duration = row.check().and_then(|report| report.duration);
+    let duration = row.check().and_then(|report| match report.status {
+        CheckStatus::HealthAnalyze => Some(Duration::ZERO),
+        _ => report.duration,
+    });
     duration.map_or(Value::Absent, |time| n(millis(time)))
 }
 

@@ -172,6 +172,31 @@ fn servers_in_maintenance_drain_and_without_a_check_have_what_haproxys_have() {
     }
 }
 
+/// As in HAProxy the number is there where `observe` is, and such a check has taken no time.
+#[test]
+fn an_observed_server_has_a_number_more() {
+    let snapshot = changed_spec(
+        |spec| spec.observe = true,
+        |server| {
+            server.live.check.store(CheckReport {
+                status: CheckStatus::HealthAnalyze,
+                ..CheckReport::default()
+            });
+        },
+    );
+    let mut rows = rows(snapshot);
+    let mut seen = Vec::new();
+    while let Some(row) = rows.next() {
+        let number = hanafail(&row);
+        if number != Value::Absent {
+            seen.push((row.service().to_owned(), number));
+            assert_eq!(check_status(&row), Value::Text("HANA".into()));
+            assert_eq!(check_duration(&row), Value::Number(0));
+        }
+    }
+    assert_eq!(seen, [("node1".to_owned(), Value::Number(0))]);
+}
+
 #[test]
 fn a_running_check_has_a_star() {
     let snapshot = changed(|server| {

@@ -28,7 +28,7 @@ pub(super) enum RlbMetric {
 }
 
 /// rlb's own metrics, in order.
-pub(super) static RLB_METRICS: [RlbMetric; 17] = [
+pub(super) static RLB_METRICS: [RlbMetric; 18] = [
     RlbMetric::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
@@ -148,6 +148,15 @@ pub(super) static RLB_METRICS: [RlbMetric; 17] = [
             Kind::Gauge,
             Source::Address,
             "Address that connections to the server go to, as a label; always 1",
+        ),
+    ),
+    RlbMetric::Rows(
+        "rlb_server_observed_errors_total",
+        row::Kind::Server,
+        Family::of_servers(
+            Kind::Counter,
+            Source::Column("hanafail"),
+            "Times that as many connects in a row have failed as error-limit says, where observe is set",
         ),
     ),
     RlbMetric::Rows(

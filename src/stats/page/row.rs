@@ -204,8 +204,7 @@ fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
         mark(server.spec.backup),
     ]);
     if server.spec.check.is_some() {
-        let failed = vec!["Failed Health Checks".to_owned()];
-        cells.push(number(row, "chkfail").tip(failed));
+        cells.push(failed_checks(row, server));
         cells.push(number(row, "chkdown"));
         cells.push(ago(row, "downtime"));
     } else {
@@ -214,6 +213,16 @@ fn server_row(row: &Row<'_>, server: &Server, legends: bool) -> Vec<Cell> {
     let throttle = row.throttle().map(|percent| format!("{percent} %"));
     cells.push(Cell::centre(throttle.unwrap_or_else(|| "-".to_owned())));
     cells
+}
+
+/// Failed checks; then, where sessions count for the health, how often they have.
+fn failed_checks(row: &Row<'_>, server: &Server) -> Cell {
+    if server.spec.observe {
+        let both = ["chkfail", "hanafail"].map(|name| shown(row, name, "0"));
+        let tip = "Failed Health Checks/Health Analyses".to_owned();
+        return Cell::right(both.join("/")).tip(vec![tip]);
+    }
+    number(row, "chkfail").tip(vec!["Failed Health Checks".to_owned()])
 }
 
 /// The time since the last change, the state, and an arrow while it changes; then a mark if the server takes

@@ -49,6 +49,9 @@ pub(crate) trait Dialer {
     /// Several connects to the server have failed in a row: asks for a check of it.
     fn suspect(&mut self, backend: BackendId, server: &Server);
 
+    /// So many connects to the server have failed in a row that they count for its health. Whether control is told.
+    fn observed(&mut self, server: &Server, errors: u32) -> bool;
+
     /// A shortage on this machine has prevented a connect to `server`.
     fn short_of(&mut self, shortage: Shortage, server: &Server);
 
@@ -547,9 +550,20 @@ impl<C> ServerConnect<C> {
         dialer.abort(attempt.connection);
     }
 
+    /// Where failed connects count for the health of a server, they make no suspicion: a server that is asked last
+    /// would have too few errors, and a check that passes elsewhere would clear them.
     fn record_failure(&self, server: &Server, dialer: &mut impl Dialer<Connection = C>) {
-        if server.live.connect_failed() {
-            dialer.suspect(self.backend.id, server);
+        let live = &server.live;
+        let Some(limit) = server.spec.error_limit() else {
+            if live.connect_failed() {
+                dialer.suspect(self.backend.id, server);
+            }
+            return;
+        };
+        if let Some(errors) = live.connect_error(limit)
+            && !dialer.observed(server, errors)
+        {
+            live.errors_not_told(errors);
         }
     }
 
