@@ -143,11 +143,34 @@ impl<'a> Batch<'a> {
             };
             let mut server = Server::clone(&before);
             let moved = server.status.observed(on_error, before.rules(), self.now);
-            self.conclude((at, &before), server, &report, moved);
+            let ejects = server.status.ejected && !before.status.ejected;
+            if !ejects || self.may_eject(at.backend, &before.spec.name) {
+                self.conclude((at, &before), server, &report, moved);
+            }
         }
         if let Some(handle) = self.servers.check_handle(uid) {
             handle.check_soon(self.now);
         }
+    }
+
+    /// Whether `server` of the backend may be taken down because its sessions fail, beside those that are. Otherwise it is
+    /// told.
+    fn may_eject(&self, id: BackendId, server: &str) -> bool {
+        let Some(backend) = self.builder.backend(id) else {
+            return true;
+        };
+        let servers = self.builder.servers(id).iter();
+        let servers = servers.filter(|one| !one.status.admin.is_maint());
+        let (all, ejected) = servers.fold((0u64, 0u64), |(all, ejected), one| {
+            (all + 1, ejected + u64::from(one.status.ejected))
+        });
+        let most = u64::from(backend.spec.max_ejected);
+        let may = (ejected + 1) * 100 <= all * most;
+        if !may {
+            let global = &self.builder.base().global;
+            global.not_ejected(&backend.spec.name, server, most);
+        }
+        may
     }
 
     /// `report` has made `server` of `before`; `moved`: its health counter is another.

@@ -350,6 +350,50 @@ async fn errors_of_sessions_take_a_server_down_and_a_check_brings_it_up() {
         .await;
 }
 
+/// As many as `max-ejected` says; a server that a check has found down too does not count.
+#[tokio::test]
+async fn errors_of_sessions_leave_servers_to_a_backend() {
+    let (_listener, address) = listen();
+    let named = |name: &str| Spec {
+        name: name.into(),
+        ..observed(OnError::MarkDown, address)
+    };
+    let mut one = backend("b", vec![named("s1"), named("s2"), named("s3")]);
+    one.max_ejected = 50;
+    LocalSet::new()
+        .run_until(async {
+            let mut fixture = Fixture::new(&config(vec![one]));
+            fixture.start();
+            for index in 0..3 {
+                fixture.until_label(index, "UP").await;
+            }
+            let errors = |index: usize| ToControl::Observed {
+                server: fixture.server(index).live.uid,
+                errors: 10,
+            };
+            let found = |index: usize, times: u64| {
+                fixture.server(index).live.traffic.sum(|t| &t.hanafail) == times
+            };
+            assert!(fixture.handle.offer(errors(0)));
+            fixture.until_label(0, "DOWN").await;
+            assert!(fixture.handle.offer(errors(1)));
+            fixture.until("counted", |_| found(1, 1)).await;
+            assert_eq!(fixture.server(1).status_label(), "UP");
+            let refused = ToControl::Checked {
+                backend: BackendId::first(0),
+                server: fixture.server(0).live.uid,
+                report: CheckReport {
+                    status: CheckStatus::L4Con,
+                    ..CheckReport::default()
+                },
+            };
+            assert!(fixture.handle.report(refused).await);
+            assert!(fixture.handle.offer(errors(1)));
+            fixture.until_label(1, "DOWN").await;
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn errors_that_ask_for_a_check_alone_change_no_state_and_none_counts_in_maintenance() {
     let (_listener, address) = listen();

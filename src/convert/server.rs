@@ -254,14 +254,8 @@ fn own(
     match name {
         "check" => keys.check = true,
         "no-check" => keys.check = false,
-        "backup" | "disabled" => {
-            let key = if name == "backup" {
-                "backup"
-            } else {
-                "disabled"
-            };
-            keys.keys.insert(key, "true".to_owned());
-        }
+        "backup" => drop(keys.keys.insert("backup", "true".to_owned())),
+        "disabled" => drop(keys.keys.insert("disabled", "true".to_owned())),
         "no-backup" => drop(keys.keys.remove("backup")),
         "enabled" => drop(keys.keys.remove("disabled")),
         "inter" | "fastinter" | "downinter" => {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Seconds between two events about the same cause.
 pub const REPORT_EVERY: u64 = 1;
 
-/// Seconds between two events about the same `maxconn`.
+/// Seconds between two events about the same `maxconn`, or about `max-ejected`.
 pub const MAXCONN_REPORT_EVERY: u64 = 10;
 
 /// Why a session got no server.
@@ -182,6 +182,8 @@ pub struct FailureReports {
     pub(super) maxconn: Throttle,
     /// Source addresses whose ports are used up, and those that cannot be used.
     pub(super) sources: [Throttle; 2],
+    /// Servers that stay up although their sessions fail.
+    ejections: Throttle,
     /// Options of servers' sockets that were refused.
     pub(super) sockets: Throttle,
 }
@@ -276,6 +278,20 @@ impl GlobalLive {
         let throttle = &self.reports.maxconn;
         if let Some(and_others) = throttle.allow(self.second(), MAXCONN_REPORT_EVERY) {
             tracing::warn!(maxconn, and_others, "maxconn of process reached");
+        }
+    }
+
+    /// Writes an event: connects to `server` fail, and it stays up because of `max-ejected`.
+    pub fn not_ejected(&self, backend: &str, server: &str, max_ejected: u64) {
+        let throttle = &self.reports.ejections;
+        if let Some(and_others) = throttle.allow(self.second(), MAXCONN_REPORT_EVERY) {
+            tracing::warn!(
+                backend,
+                server,
+                max_ejected,
+                and_others,
+                "server not taken down: max-ejected reached"
+            );
         }
     }
 

@@ -405,6 +405,40 @@ fn a_server_that_is_added_may_be_observed() {
     fixture.rlb.stop();
 }
 
+/// Of two servers that refuse one stays, until the file says otherwise.
+#[test]
+fn not_all_servers_are_taken_down() {
+    let checked = Peer::start(Behaviour::Sink);
+    let servers = [Refuses::start(), Refuses::start()];
+    let keys = ", observe = \"layer4\", error-limit = 2, on-error = \"mark-down\"";
+    let with = |most: u32| {
+        let config = config(servers[0].address(), checked.address(), keys);
+        let port = checked.address().port();
+        let check = format!("check = {{ interval = \"1h\", port = {port} }}{keys}");
+        let config = config.server_with(servers[1].address(), &check);
+        config.backend(&format!("max-ejected = {most}"))
+    };
+    let mut rlb = Rlb::start(&with(50));
+    for server in ["s1", "s2"] {
+        rlb.wait_status(server, "UP");
+    }
+    let states = || ["s1", "s2"].map(|server| rlb.status(server));
+    let found = || ["s1", "s2"].map(|server| rlb.number(server, "hanafail"));
+    eventually_true(TIMEOUT, "both are found out", || {
+        refused(rlb.address(), 1);
+        found().iter().all(|times| *times > 0)
+    });
+    let mut seen = states();
+    seen.sort();
+    assert_eq!(seen, ["DOWN", "UP"]);
+    rlb.reload(&with(100));
+    eventually_true(TIMEOUT, "both are DOWN", || {
+        refused(rlb.address(), 1);
+        ["s1", "s2"].map(|server| rlb.status(server)) == ["DOWN", "DOWN"]
+    });
+    rlb.stop();
+}
+
 /// A server in front of one that answers is taken out, and no client has noticed.
 #[test]
 fn clients_are_served_while_a_server_is_found_out() {

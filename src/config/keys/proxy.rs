@@ -193,6 +193,8 @@ keys! {
         /// limit.
         hash_balance_factor: Factor = 0,
             bounds: Some((0, FACTOR_MAX)), haproxy: &["hash-balance-factor"], reload: NextConnection;
+        /// How many of its servers `observe` may take down at once, in percent of those that are not in maintenance.
+        max_ejected: Number = 100, bounds: Some((0, 100)), reload: NextConnection;
         /// Connection attempts after the first, each at another server while there is one.
         retries: Number = 3,
             bounds: Some((0, RETRIES_MAX)), haproxy: &["retries"], reload: NextConnection;

@@ -171,6 +171,8 @@ pub struct ServerStatus {
     pub down_before: Duration,
     /// Whole seconds of a slow start that were over at its last step.
     pub warmed: u32,
+    /// It is down because connects of sessions have failed, and no check has failed since.
+    pub ejected: bool,
 }
 
 impl ServerStatus {
@@ -188,6 +190,7 @@ impl ServerStatus {
             since: now,
             down_before: Duration::ZERO,
             warmed: 0,
+            ejected: false,
         }
     }
 
@@ -215,6 +218,7 @@ impl ServerStatus {
         if self.admin.is_maint() {
             return false;
         }
+        self.ejected = false;
         let before = self.health;
         self.health = self.health.saturating_sub(1);
         if self.health < rules.rise {
@@ -241,7 +245,10 @@ impl ServerStatus {
             // As in HAProxy also where it is down: that counts as a failed check again.
             OnError::MarkDown => self.health = rules.rise,
         }
-        self.check_failed(rules, now)
+        let ejected = self.ejected || self.oper != OperState::Stopped;
+        let moved = self.check_failed(rules, now);
+        self.ejected = ejected && self.oper == OperState::Stopped;
+        moved
     }
 
     /// Sets the administrative flags. Entering maintenance stops the server. Leaving it starts the server
@@ -251,6 +258,7 @@ impl ServerStatus {
         self.admin = admin;
         if is && !was {
             self.health = 0;
+            self.ejected = false;
             self.enter(OperState::Stopped, now);
         } else if was && !is {
             self.health = rules.rise;
@@ -269,6 +277,7 @@ impl ServerStatus {
             Forced::Down => self.enter(OperState::Stopped, now),
         }
         self.health = if to == Forced::Down { 0 } else { rules.full() };
+        self.ejected = false;
     }
 
     /// It is up as it was in an earlier process; `starting`: with a slow start, which goes on once `since` is known.
@@ -401,6 +410,7 @@ impl ServerStatus {
             return;
         }
         self.down_before = self.downtime(now);
+        self.ejected = false;
         self.oper = oper;
         self.since = now;
         self.warmed = 0;

@@ -96,6 +96,37 @@ fn failed_connects_are_what_on_error_says() {
 }
 
 #[test]
+fn a_server_is_ejected_until_a_check_or_an_operator_decides() {
+    let now = Instant::now();
+    let mut ejected = fresh(now);
+    ejected.observed(OnError::FailCheck, RULES, now);
+    assert!(ejected.ejected);
+    ejected.observed(OnError::MarkDown, RULES, now);
+    assert!(ejected.ejected, "errors of sessions that were there before");
+    ejected.check_passed(RULES, now);
+    assert!(ejected.ejected, "on its way up");
+    let after = |change: fn(&mut ServerStatus, Instant)| {
+        let mut status = ejected.clone();
+        change(&mut status, now);
+        status.ejected
+    };
+    let passed = |it: &mut ServerStatus, now| assert!(it.check_passed(RULES, now));
+    assert!(!after(passed), "UP");
+    let failed = |it: &mut ServerStatus, now| assert!(it.check_failed(RULES, now));
+    assert!(!after(failed));
+    assert!(!after(|it, now| it.force(Forced::Down, RULES, now)));
+    assert!(!after(|it, now| it.set_admin(
+        AdminState::FMAINT,
+        RULES,
+        now
+    )));
+    let mut down = fresh(now);
+    down.check_failed(RULES, now);
+    down.observed(OnError::MarkDown, RULES, now);
+    assert!(!down.ejected, "a check had taken it down");
+}
+
+#[test]
 fn failed_connects_change_nothing_in_maintenance() {
     let now = Instant::now();
     let mut status = ServerStatus::initial(AdminState::FMAINT, RULES, now);
