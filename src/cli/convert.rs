@@ -91,8 +91,7 @@ pub(super) fn tell(report: &Report) {
 /// How files of HAProxy's are converted.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct How {
-    /// Carry over what rlb has only in a weaker form: a leastconn as round robin, an HTTP check as a
-    /// connection
+    /// Carry over what rlb has only in a weaker form: an HTTP check as a connection
     #[arg(long)]
     allow_degraded: bool,
     /// What to do with HTTP proxies: without it those are carried over, as TCP, that only pass
