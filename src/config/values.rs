@@ -268,6 +268,16 @@ impl Balance {
             Self::Hash => "hash",
         }
     }
+
+    /// Whether it is computed for the weights that are written, so that other ones would lead most clients to other
+    /// servers: HAProxy's static algorithms.
+    pub fn is_static(self, hash_type: HashType) -> bool {
+        match self {
+            Self::StaticRr => true,
+            Self::Source | Self::Hash => !hash_type.consistent,
+            Self::RoundRobin | Self::First | Self::Random | Self::LeastConn => false,
+        }
+    }
 }
 
 /// `hash-type`: how the server of a hash is found.

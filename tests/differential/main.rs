@@ -122,6 +122,7 @@ configurations! {
     weights,
     weights_at_run_time,
     weights_equal,
+    weights_of_static,
 }
 
 #[test]

@@ -15,14 +15,15 @@ use std::net::IpAddr;
 /// `set server <bk>/<srv> state|weight …`.
 pub(super) async fn set_server(context: &CommandContext, args: &[&str]) -> Reply {
     let found = match set::find(context, args) {
-        Ok(server) => server,
+        Ok(found) => found,
         Err(problem) => return Reply::error(problem),
     };
+    let server = &*found.1;
     match args.get(1..).unwrap_or_default() {
         ["state", wish, ..] => match *wish {
-            "ready" => set::state_of(context, &found, AdminRequest::Ready).await,
-            "drain" => set::state_of(context, &found, AdminRequest::Drain).await,
-            "maint" => set::state_of(context, &found, AdminRequest::Maint).await,
+            "ready" => set::state_of(context, server, AdminRequest::Ready).await,
+            "drain" => set::state_of(context, server, AdminRequest::Drain).await,
+            "maint" => set::state_of(context, server, AdminRequest::Maint).await,
             _ => Reply::error(EXPECTED),
         },
         ["state"] => Reply::error(EXPECTED),
@@ -30,8 +31,8 @@ pub(super) async fn set_server(context: &CommandContext, args: &[&str]) -> Reply
         ["weight"] => Reply::error(set::NO_WEIGHT),
         ["name", name, ..] if !name.is_empty() => rename(context, args[0], name).await,
         ["name", ..] => Reply::error("set server <b>/<s> name requires a new name.\n"),
-        ["health", rest @ ..] => health(context, &found, rest).await,
-        ["addr", rest @ ..] => address(context, &found, rest).await,
+        ["health", rest @ ..] => health(context, server, rest).await,
+        ["addr", rest @ ..] => address(context, server, rest).await,
         ["check-addr"] => Reply::error(
             "set server <b>/<s> check-addr requires an address and optionally a port.\n",
         ),
@@ -40,10 +41,10 @@ pub(super) async fn set_server(context: &CommandContext, args: &[&str]) -> Reply
                 ["port", port, ..] => Some(*port),
                 _ => None,
             };
-            check_target(context, &found, (Some(*address), port)).await
+            check_target(context, server, (Some(*address), port)).await
         }
         ["check-port"] => Reply::error("set server <b>/<s> check-port requires a port.\n"),
-        ["check-port", port, ..] => check_target(context, &found, (None, Some(*port))).await,
+        ["check-port", port, ..] => check_target(context, server, (None, Some(*port))).await,
         other => missing(other),
     }
 }

@@ -5,7 +5,7 @@ use super::CommandContext;
 use super::names::{self, NO_SERVER};
 use super::reply::Reply;
 use crate::control::reload::{Answer, ReloadHandle};
-use crate::state::{AdminRequest, RuntimeChange, Server, ToControl, overrides};
+use crate::state::{AdminRequest, Backend, RuntimeChange, Server, ToControl, overrides};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -14,12 +14,15 @@ const WEIGHT_LARGEST: u32 = 256;
 /// The answer when the control task has ended because the process stops.
 pub(in crate::admin) const STOPPING: &str = "The process is stopping.\n";
 pub(super) const NO_WEIGHT: &str = "Require <weight> or <weight%>.\n";
+/// The answer for an algorithm whose weights stay as they are written: with other ones its clients would all move.
+const FIXED: &str =
+    "Backend is using a static LB algorithm and only accepts weights '0%' and '100%'.\n";
 const RANGE: &str = "Absolute weight can only be between 0 and 256 inclusive.\n";
 
 /// `enable server` and `disable server`.
 pub(super) async fn state(context: &CommandContext, args: &[&str], to: AdminRequest) -> Reply {
     match find(context, args) {
-        Ok(server) => state_of(context, &server, to).await,
+        Ok((_, server)) => state_of(context, &server, to).await,
         Err(problem) => Reply::error(problem),
     }
 }
@@ -29,7 +32,7 @@ pub(super) async fn weight(context: &CommandContext, args: &[&str]) -> Reply {
     match (find(context, args), args.get(1)) {
         (Err(problem), _) => Reply::error(problem),
         (Ok(_), None) => Reply::error(NO_WEIGHT),
-        (Ok(server), Some(weight)) => weight_of(context, &server, weight).await,
+        (Ok(found), Some(weight)) => weight_of(context, &found, weight).await,
     }
 }
 
@@ -47,7 +50,7 @@ pub(super) fn get_weight(context: &CommandContext, args: &[&str]) -> Reply {
 /// `shutdown sessions server <bk>/<srv>`.
 pub(super) async fn shutdown_sessions(context: &CommandContext, args: &[&str]) -> Reply {
     match find(context, args) {
-        Ok(server) => {
+        Ok((_, server)) => {
             let server = server.live.uid;
             ask(context, |done| ToControl::KillSessions { server, done }).await
         }
@@ -99,10 +102,13 @@ pub(super) fn success(answer: Option<Answer>) -> Reply {
     }
 }
 
+/// A server, and the backend that has it.
+pub(super) type Found = (Arc<Backend>, Arc<Server>);
+
 /// The server that the first argument names, to change it.
-pub(super) fn find(context: &CommandContext, args: &[&str]) -> Result<Arc<Server>, &'static str> {
+pub(super) fn find(context: &CommandContext, args: &[&str]) -> Result<Found, &'static str> {
     let snapshot = context.shared.snapshot.load();
-    names::server_to_change(&snapshot, args.first().copied()).map(|(_, server)| server)
+    names::server_to_change(&snapshot, args.first().copied())
 }
 
 /// Has the control task make `change`.
@@ -115,11 +121,19 @@ pub(super) async fn state_of(context: &CommandContext, server: &Server, to: Admi
     ask(context, |done| ToControl::SetAdmin { server, to, done }).await
 }
 
-pub(super) async fn weight_of(context: &CommandContext, server: &Server, text: &str) -> Reply {
-    let weight = match parse_weight(text, server.spec.weight) {
+pub(super) async fn weight_of(
+    context: &CommandContext,
+    (backend, server): &Found,
+    text: &str,
+) -> Reply {
+    let (spec, written) = (&backend.spec, server.spec.weight);
+    let weight = match parse_weight(text, written) {
         Ok(weight) => weight,
         Err(problem) => return Reply::error(problem),
     };
+    if weight != 0 && weight != written && spec.balance.is_static(spec.hash_type) {
+        return Reply::error(FIXED);
+    }
     let server = server.live.uid;
     ask(context, |done| ToControl::SetWeight {
         server,
