@@ -249,7 +249,27 @@ mod live {
                 backend.queue.set_servers(vec![stays], true);
                 let answer = ticket.poll(&mut Context::from_waker(Waker::noop()));
                 assert!(matches!(answer, Poll::Ready(None)));
+                assert_eq!(backend.queue.waiting_for_any(), 0);
                 drop((held, ticket));
+            });
+        }
+
+        /// Of two that wait the first begins to wait again: it is still before the second.
+        #[test]
+        fn who_waits_again_keeps_its_place() {
+            explore(|| {
+                let backend = Backend::new(&[1]);
+                let held = backend.take(0, 1).expect("free");
+                let first = backend.join();
+                let mut second = backend.join();
+                let rank = Some(first.rank());
+                drop(first);
+                let again = backend.queue.join(Wanted::AnyBut(Box::default()), rank);
+                let (mut again, _) = again.expect("no limit");
+                drop(held);
+                assert!(granted(&mut second).is_none());
+                assert!(granted(&mut again).is_some());
+                drop((again, second));
             });
         }
 

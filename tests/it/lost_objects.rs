@@ -119,6 +119,31 @@ fn fault_33_a_bind_whose_interface_is_made_again_is_opened_again() {
 }
 
 /// Whether a session through the unix socket at `path` echoes.
+/// The interface is looked for in the namespace of the bind: the one of rlb has none of that name.
+#[test]
+fn a_bind_in_a_namespace_whose_interface_is_made_again_is_opened_again() {
+    if !needs::root() {
+        return;
+    }
+    let (here, there) = (Netns::alone("here"), Netns::alone("there"));
+    make_v0(&here, &there);
+    let peer = Peer::start(Behaviour::Echo);
+    let config = Config::new().server_with(peer.address(), "check = false");
+    let bind = format!(
+        "{{ address = \"0.0.0.0:9000\", interface = \"v0\", namespace = \"{}\" }}",
+        here.name()
+    );
+    let rlb = Start::new(&with_bind(&config, &bind)).ready();
+    let address: SocketAddr = "10.99.0.1:9000".parse().expect("an address");
+    there.enter(|| echo(&mut connect(address), b"before"));
+    here.ip(&["link", "del", "v0"]);
+    rlb.events().wait_for(LOST);
+    make_v0(&here, &there);
+    rlb.events().wait_for(REOPENED);
+    there.enter(|| echo(&mut connect(address), b"after"));
+    rlb.stop();
+}
+
 fn echoes(path: &Path) -> bool {
     let Ok(mut stream) = UnixStream::connect(path) else {
         return false;

@@ -273,6 +273,21 @@ fn a_transparent_bind_listens_on_an_address_of_another_machine() {
     assert!(!found.is_empty());
     assert!(found.iter().all(|socket| seen(socket).0));
     rlb.stop();
+
+    // A reload takes it back.
+    let at = ports::free();
+    let [with, plain] =
+        [", transparent = true", ""].map(|keys| config(at, keys, peer.address(), "check = false"));
+    let mut rlb = Rlb::start(&with);
+    let all = |rlb: &Rlb, transparent| {
+        let found = listening(rlb.process.id(), at);
+        assert!(!found.is_empty());
+        found.iter().all(|socket| seen(socket).0 == transparent)
+    };
+    assert!(all(&rlb, true));
+    rlb.reload(&plain);
+    assert!(all(&rlb, false));
+    rlb.stop();
 }
 
 /// rlb listens in one namespace and reaches a server in another, both with the same address, and checks it there.

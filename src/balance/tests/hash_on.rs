@@ -3,6 +3,9 @@
 use super::clients::client;
 use super::source::{from, server};
 use super::*;
+use crate::live::queue::{self, SlotLimit, Wanted};
+use crate::live::slot::{BackendSlot, Slot};
+use crate::live::{ServerLive, WorkerToken};
 
 /// The choices of HAProxy that `tests/it/balance_source.rs` has recorded: a line for each backend. Its words are the
 /// expression, the hash type (with `_` for blanks), `hash-balance-factor`, the servers as in the other file, and the
@@ -149,4 +152,33 @@ fn places_follow_from_the_key_of_a_server() {
         7 * 4096,
         "a unix socket"
     );
+}
+
+/// As in HAProxy: those that wait for a slot have no server yet.
+#[test]
+fn sessions_that_wait_do_not_count_for_the_share() {
+    let choice = Choice {
+        balance: Balance::Source,
+        hash_type: hash_type("consistent"),
+        hash_balance_factor: 110,
+        ..ROUND_ROBIN
+    };
+    let bounded = picker(&candidates(&[1, 1]), choice);
+    let token = WorkerToken::new(0);
+    let backend = Arc::new(BackendLive::new("b".into(), 1));
+    let server = Arc::new(ServerLive::new(&backend.queue, 1));
+    let full = queue::Candidate {
+        server: Arc::clone(&server),
+        index: 0,
+        limit: SlotLimit::new(1, 0, 0),
+    };
+    backend.queue.set_servers(vec![full], true);
+    let sessions = [(); 3].map(|()| BackendSlot::take(&backend, &token));
+    let slot = Slot::take(&server, &token);
+    let wanted = Wanted::AnyBut(Box::default());
+    let waits = backend.queue.join(wanted, None).expect("no limit");
+    let client = || Value::Address([10, 0, 0, 1].into());
+    let input = PickInput::new(&backend, &bounded, |_| Some(client()));
+    assert_eq!(input.sessions, 2);
+    drop((waits, slot, sessions));
 }

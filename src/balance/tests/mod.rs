@@ -206,6 +206,32 @@ fn of_those_that_are_drawn_the_least_busy_for_its_weight_is_taken() {
     assert_eq!(all.pick(&at(0), busy, |_| false), None);
 }
 
+/// docs/differences.md says what HAProxy does.
+#[test]
+fn of_two_with_the_same_load_the_one_that_is_drawn_last_is_taken() {
+    let all = candidates(&[1, 1]);
+    let leads_to = |number| Random::new(&all, 1).pick(|| number, idle, |_| true);
+    let mut numbers = (0..u32::MAX).step_by(1 << 20);
+    let mut number = |index| numbers.find(|number| leads_to(*number) == Some(index));
+    let [one, other] = [0, 1].map(|index| number(index).expect("each has places"));
+    let two = Random::new(&all, 2);
+    for (order, last) in [([one, other], 1), ([other, one], 0)] {
+        let mut numbers = order.into_iter();
+        let drawn = two.pick(|| numbers.next().expect("two draws"), |_| 7, |_| true);
+        assert_eq!(drawn, Some(last));
+    }
+}
+
+/// A weight that an upgrade brings along may be below the divisor of the written ones.
+#[test]
+fn a_small_weight_has_a_slot_in_the_map() {
+    let mut all = candidates(&[10, 20]);
+    all[0].weight = 3;
+    let map = Map::new(&all, &all);
+    let slots = |index| map.slots().iter().filter(|it| **it == index).count();
+    assert_eq!([slots(0), slots(1)], [1, 2]);
+}
+
 #[test]
 fn two_draws_keep_the_busiest_near_the_others() {
     let most = |draws| {

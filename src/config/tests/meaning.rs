@@ -423,3 +423,18 @@ fn slow_starts() {
     let at_start = "slowstart = '1s', slowstart-at-start = true";
     assert_eq!(warnings(at_start), ["no-meaning"]);
 }
+
+/// As in HAProxy they are for the servers that have TCP.
+#[test]
+fn socket_options_of_a_default_server_are_not_those_of_a_unix_socket() {
+    let config = config(
+        "[[listen]]\nname = 'l'\nbind = '*:80'\ncheck = false\n\
+         default-server = { tcp-ut = '3s', mptcp = true }\nservers = [\n\
+         { name = 'a', address = '10.0.0.1:80' },\n\
+         { name = 'b', address = 'unix:/run/b' },\n]",
+    );
+    let servers = &config.backends[0].servers;
+    let socket = servers[0].socket.as_ref().expect("it has options");
+    assert_eq!((socket.tcp_ut, socket.mptcp), (Some(3 * SECOND), true));
+    assert_eq!(servers[1].socket, None);
+}

@@ -168,6 +168,8 @@ fn a_socket_that_listens_otherwise_does_not_belong() {
     assert!(belongs(&socket, &bind(&both)));
     assert!(belongs(&socket, &bind(&format!("\"{address}\""))));
     assert!(!belongs(&socket, &bind(&only)));
+    let mptcp = format!("{{ address = \"{address}\", mptcp = true }}");
+    assert!(!belongs(&socket, &bind(&mptcp)), "it speaks TCP alone");
 
     let unbound = Socket::from(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
     let there = unbound.local_addr().unwrap().as_socket().unwrap();

@@ -44,11 +44,18 @@ fn with_tlv(kind: u8, length: u16, value: &[u8]) -> Vec<u8> {
     binary(0x21, 0x11, &body)
 }
 
+/// A line of this length. The longest of the protocol's document has 107 bytes.
+fn line_of(length: usize) -> String {
+    format!("PROXY UNKNOWN {:x<1$}\r\n", "", length - 16)
+}
+
 /// Each was sent to HAProxy 3.5 too; the ones where rlb differs are in docs/differences.md.
 #[test]
 fn lines_of_version_1_that_are_taken() {
     let known = addresses("1.2.3.4:1111", "5.6.7.8:2222");
+    let longest = line_of(107);
     for (line, expected) in [
+        (longest.as_str(), None),
         ("PROXY TCP4 1.2.3.4 5.6.7.8 1111 2222\r\n", Some(known)),
         ("PROXY TCP4 01.2.003.4 5.6.7.8 01111 2222\r\n", Some(known)),
         (
@@ -77,6 +84,7 @@ fn lines_of_version_1_that_are_taken() {
 fn lines_of_version_1_that_are_refused() {
     use Problem::{Invalid, NotAHeader, OtherProtocol};
     let long = format!("PROXY TCP6 ::1 ::2 {}1 2\r\n", "0".repeat(200));
+    let longer = line_of(108);
     for (line, problem) in [
         ("PROXY TCP4 1.2.3.4 5.6.7.8 1111 2222\n", Invalid),
         ("PROXY TCP4 1.2.3.4 5.6.7.8 1111 2222\r \n", Invalid),
@@ -93,6 +101,7 @@ fn lines_of_version_1_that_are_refused() {
         ("PROXY TCP6 1.2.3.4 ::2 1 2\r\n", Invalid),
         ("PROXY TCP6 ::1 ::2 1 2 3\r\n", Invalid),
         (&long, Invalid),
+        (&longer, Invalid),
         ("PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n", OtherProtocol),
         ("PROXY UNKNOWNS\r\n", OtherProtocol),
         ("proxy TCP4 1.2.3.4 5.6.7.8 1 2\r\n", NotAHeader),
@@ -210,6 +219,21 @@ fn a_header_has_a_bound() {
     write_v2(&mut out, None, many, true);
     let (_, tlvs, length) = done(&out);
     assert!(length <= HEADER_MAX && tlvs.len() == 16, "{length}");
+
+    // What is left behind fifteen of them has just room for one more, and a checksum takes 7 bytes of it.
+    let room = HEADER_MAX - 16 - 15 * (3 + TLV_VALUE_MAX);
+    for (crc, spare, kept) in [(false, 0, 16), (true, 7, 17), (true, 6, 16)] {
+        let sizes = [TLV_VALUE_MAX; 15].into_iter().chain([room - 3 - spare]);
+        let fill = sizes.map(|size| Tlv {
+            kind: 0xEA,
+            value: &value[..size],
+        });
+        let mut out = Vec::new();
+        write_v2(&mut out, None, fill, crc);
+        let (_, tlvs, length) = done(&out);
+        assert_eq!(tlvs.len(), kept, "{length}");
+        assert_eq!(length == HEADER_MAX, spare != 6, "{length}");
+    }
 }
 
 fn any_addresses() -> impl Strategy<Value = Option<Addresses>> {

@@ -517,7 +517,16 @@ mod tests {
             on_error: OnError::SuddenDeath,
             send_proxy: SendProxy::V1,
             proxy_v2_crc32c: true,
+            maxconn: 5,
+            minconn: 3,
+            maxqueue: 4,
             check: Some(check()),
+            socket: Some(Arc::new(ServerSocket {
+                cc: Some("bbr".into()),
+                tcp_ut: Some(Duration::from_micros(1_500)),
+                namespace: Some("other".into()),
+                mptcp: true,
+            })),
             ..test_config::server("s1")
         };
         for server in [server, test_config::server("s1"), Server::default()] {

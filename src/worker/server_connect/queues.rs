@@ -193,3 +193,63 @@ impl<C> ServerConnect<C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::hash::Value;
+    use crate::config::model::Balance;
+    use crate::live::queue::{Candidate, SlotLimit};
+    use crate::state::test_config::{backend, config, origin, server};
+    use crate::state::{BackendId, Snapshot};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    /// A backend whose only server may have two sessions. Its queues do not know that yet, as it is for a moment after
+    /// the limit was raised from one.
+    fn raised(balance: Balance) -> Arc<Backend> {
+        let mut one = server("s1");
+        one.maxconn = 2;
+        let mut spec = backend("b", vec![one]);
+        spec.balance = balance;
+        let snapshot = Snapshot::initial(&config(vec![spec]), &origin(Instant::now()));
+        let backend = snapshot.backend(BackendId::first(0)).expect("just made");
+        let before = Candidate {
+            server: Arc::clone(&backend.servers[0].live),
+            index: 0,
+            limit: SlotLimit::new(1, 0, 0),
+        };
+        backend.live.queue.set_servers(vec![before], true);
+        Arc::clone(backend)
+    }
+
+    fn select(backend: &Arc<Backend>) -> Selected {
+        let client = Value::Address(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let connect = ServerConnect::<()>::new(backend, |_| Some(client), Instant::now());
+        connect.select_limited(backend, &WorkerToken::new(0))
+    }
+
+    /// While a session waits there, one that has just come finds the free slot taken. Otherwise it would pass those that
+    /// wait.
+    #[track_caller]
+    fn waits_behind(balance: Balance, wanted: impl FnOnce(u64) -> Wanted) {
+        let backend = raised(balance);
+        let live = &backend.servers[0].live;
+        let held = Slot::take(live, &WorkerToken::new(0));
+        assert!(matches!(select(&backend), Selected::Reserved(_)));
+        let waits = backend.live.queue.join(wanted(live.uid), None);
+        assert!(matches!(select(&backend), Selected::Full(..)));
+        drop(waits);
+        assert!(matches!(select(&backend), Selected::Reserved(_)));
+        drop(held);
+    }
+
+    #[test]
+    fn nobody_takes_a_slot_while_another_session_waits_for_one() {
+        waits_behind(Balance::RoundRobin, |_| Wanted::AnyBut(Box::default()));
+    }
+
+    #[test]
+    fn nobody_takes_a_slot_of_a_server_that_another_session_waits_for() {
+        waits_behind(Balance::Source, |uid| Wanted::Server { uid, most: 0 });
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::super::direction::is_no_memory;
 use super::*;
+use crate::live::Termination;
 
 /// From an order to end a session until both sides are closed.
 const ENDED_WITHIN: Duration = Duration::from_millis(200);
@@ -394,4 +395,38 @@ proptest! {
             }
         }
     }
+}
+
+/// As in HAProxy the connect time begins when the client's header is there.
+#[test]
+fn the_time_that_a_header_took_is_no_connect_time() {
+    let (session, snapshot, worker_stats, _ends) = session(SOCKET_BUFFER);
+    let mut stats = session.stats;
+    stats.connect = Some(Duration::from_millis(100));
+    stats.delays.get_or_insert_default().handshake = 30;
+    stats.finish(&Termination::normal(), &worker_stats);
+    let backend = snapshot.backends[0].as_ref().unwrap();
+    let traffic = &backend.servers[0].live.traffic;
+    assert_eq!(traffic.max(|shard| &shard.ctime_max), 70);
+}
+
+/// A session that a tick serves may have more to do than its share; no event tells of that.
+#[test]
+fn what_a_tick_leaves_is_gone_on_with_without_an_event() {
+    in_a_runtime(async {
+        let mut fixture = Fixture::with_buffers(8 * 1024);
+        fixture.fill(&[0], [true; 2]);
+        let relay = Rc::clone(&fixture.relay);
+        {
+            let mut engine = relay.engine.borrow_mut();
+            engine.lacks_memory();
+            engine.set_share(0);
+        }
+        // There is room for what the kernel had no memory for.
+        fixture.ends[1].read(1, 200_000);
+        relay.arrived.set(false);
+        relay.tick(std::pin::pin!(tokio::time::sleep(TIMEOUT)));
+        assert!(relay.engine.borrow().is_unfinished());
+        assert!(relay.arrived.get());
+    });
 }

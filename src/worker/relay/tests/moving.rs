@@ -245,6 +245,7 @@ fn what_is_logged_goes_along() {
             position: 7,
             sessions: 0,
         });
+    session.stats.delays.get_or_insert_default().handshake = 30;
     let session = LeavingSession::new(session);
     let read = fixture.written_and_read(&session);
     let (left, came) = (&session.session.stats, read.stats);
