@@ -12,9 +12,9 @@ use crate::upgrade::Next;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -275,9 +275,11 @@ struct Refused {
 }
 
 impl Refused {
+    /// It has connected once when this returns.
     fn begin(address: SocketAddr) -> Self {
         let ends = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&ends);
+        let (begun, begins) = mpsc::sync_channel(1);
         let client = std::thread::spawn(move || {
             let (mut refused, mut others) = (0, 0);
             while !over.load(Relaxed) {
@@ -286,9 +288,12 @@ impl Refused {
                 } else {
                     others += 1;
                 }
+                // Nobody takes all but the first.
+                let _ = begun.try_send(());
             }
             (refused, others)
         });
+        begins.recv().expect("it connects");
         Self { ends, client }
     }
 
