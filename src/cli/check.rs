@@ -11,7 +11,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::net::ToSocketAddrs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments of `rlb check`.
@@ -24,6 +24,15 @@ pub(super) struct Args {
         default_value = "/etc/rlb/rlb.toml"
     )]
     file: PathBuf,
+    /// The same, as of `rlb run`
+    #[arg(
+        long = "config",
+        short = 'c',
+        id = "config-option",
+        value_name = "FILE",
+        conflicts_with = "config"
+    )]
+    option: Option<PathBuf>,
     #[command(flatten)]
     haproxy: HaproxyArgs,
     /// How to print what was found
@@ -50,11 +59,16 @@ enum Format {
 }
 
 impl Args {
+    /// The file of rlb's.
+    fn path(&self) -> &Path {
+        self.option.as_ref().unwrap_or(&self.file)
+    }
+
     /// What is checked.
     fn name(&self) -> String {
         let input = self.haproxy.input();
         input.map_or_else(
-            || self.file.display().to_string(),
+            || self.path().display().to_string(),
             |input| input.name().to_owned(),
         )
     }
@@ -68,7 +82,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let limits = limits::of_this_machine();
     let loaded = match args.haproxy.input() {
         Some(input) => input.load(&limits).loaded,
-        None => config::load_or_pipe(&args.file, &limits),
+        None => config::load_or_pipe(args.path(), &limits),
     };
     let (valid, mut diagnostics) = match loaded {
         Ok((config, mut warnings)) => {

@@ -23,6 +23,9 @@ pub(super) struct Args {
     /// The configuration file
     #[arg(long, short, value_name = "FILE", default_value = "/etc/rlb/rlb.toml")]
     config: PathBuf,
+    /// The same, as of `rlb check`
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     haproxy: HaproxyArgs,
     /// How events are written to stderr
@@ -135,7 +138,7 @@ fn tell(problems: &[config::Diagnostic], log: &EventLog) {
 /// The files that are run, and what was read; of files of HAProxy's what became of the statements.
 fn read(args: &Args, limits: &Limits) -> (InputFiles, Load, Option<Report>) {
     let Some(files) = args.haproxy.files() else {
-        let input = InputFiles::file(args.config.clone());
+        let input = InputFiles::file(args.file.as_ref().unwrap_or(&args.config).clone());
         let load = input.load(limits);
         return (input, load, None);
     };

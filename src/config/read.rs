@@ -405,6 +405,24 @@ fn type_hint(found: &str, expected: &str, place: &Place) -> Option<String> {
             let fits = bare.parse::<i64>().is_ok() || bare.parse::<bool>().is_ok();
             fits.then(|| format!("write {bare}, without quotes"))
         }
+        (_, "a table" | "a list") => example(expected, place),
+        _ => None,
+    }
+}
+
+/// What to write where a list of tables, or one of them, is written as its most important value.
+fn example(expected: &str, place: &Place) -> Option<String> {
+    let (before, written) = (&place.source.text[..place.span.start], place.text());
+    let (before, _) = before.rsplit_once('=')?;
+    let mut words = before.trim_end().rsplit(|it: char| !it.is_alphanumeric());
+    match (words.next()?, expected) {
+        ("servers", "a list") => Some(format!(
+            "write servers = [{{ name = \"s1\", address = {written} }}]"
+        )),
+        ("servers", _) => Some(format!("write {{ name = \"s1\", address = {written} }}")),
+        ("target", _) => Some(
+            "write [[log.target]] and `to = \"unix:/dev/log\"` as a key of that table".to_owned(),
+        ),
         _ => None,
     }
 }

@@ -17,7 +17,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 /// Most tables that a hint names for a key that is in the wrong table.
-const HOMES_MAX: usize = 3;
+const HOMES_MAX: usize = 5;
 
 /// The keys that a file may have, as a JSON schema.
 pub(super) struct Known {

@@ -94,8 +94,12 @@ const OTHERS: &[(&str, &str)] = &[
         "option",
         "rlb writes each option as a key of its own: `dontlognull = true`",
     ),
+    ("send-proxy-v2", "it is `send-proxy = \"v2\"`"),
     ("tcp-check", "it is `check = \"tcp\"`"),
-    ("timeouts", "it is `timeout`"),
+    (
+        "timeouts",
+        "it is `timeout`, a key of [defaults], [[frontend]], [[backend]] and [[listen]]",
+    ),
     ("tunnel", "`client` and `server` hold for the whole session"),
     (
         "queue",

@@ -158,6 +158,15 @@ fn exit_codes_tell_kinds_of_failure_apart() {
     assert_eq!(command(&["check", &good]).status.code(), Some(0));
     assert_eq!(command(&["check", &bad]).status.code(), Some(78));
     assert_eq!(command(&["run", "--config", &bad]).status.code(), Some(78));
+    // Each takes the file as the other does.
+    assert_eq!(
+        command(&["check", "--config", &good]).status.code(),
+        Some(0)
+    );
+    assert_eq!(command(&["check", "-c", &bad]).status.code(), Some(78));
+    assert_eq!(command(&["run", &bad]).status.code(), Some(78));
+    let both = command(&["check", &good, "--config", &good]);
+    assert_eq!(both.status.code(), Some(2));
     assert_eq!(command(&["no-such-command"]).status.code(), Some(2));
     assert_eq!(
         command(&["check", "/nonexistent/rlb.toml"]).status.code(),

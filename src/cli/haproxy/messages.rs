@@ -7,6 +7,9 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+/// Codes of what [`Messages::tell_report`] tells, and of warnings where HAProxy says nothing.
+const UNTOLD: [&str; 3] = ["haproxy", "no-effect", "no-weight"];
+
 /// Where messages go, and whether they do.
 #[derive(Debug)]
 pub(super) struct Messages {
@@ -109,9 +112,10 @@ impl Messages {
         }
     }
 
-    /// What a load found, without what [`Messages::tell_report`] told.
+    /// What a load found, without [`UNTOLD`].
     pub(super) fn tell_load(&self, problems: &[Diagnostic]) {
-        for problem in problems.iter().filter(|problem| problem.code != "haproxy") {
+        let told = |problem: &&Diagnostic| !UNTOLD.contains(&problem.code);
+        for problem in problems.iter().filter(told) {
             let text = format!("config : {}", place_and_text(problem));
             match problem.severity {
                 Severity::Error => self.alert(&text),

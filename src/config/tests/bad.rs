@@ -229,6 +229,22 @@ fn wrong_types() {
             (4, 15, "expected a boolean"),
         ],
     );
+    check(
+        "[log]\ntarget = '/dev/log'\n[[listen]]\nname = 'l'\nbind = '*:81'\n\
+         servers = ['10.0.0.1:80']\n[[listen]]\nname = 'm'\nbind = '*:82'\n\
+         servers = '10.0.0.1:80'\n[[listen]]\nname = 'n'\nbind = '*:83'\n\
+         servers = [{ name = 's', address = '10.0.0.1:80', check = ['x'] }]",
+        &[
+            (2, 10, "write [[log.target]] and `to = \"unix:/dev/log\"`"),
+            (6, 12, "write { name = \"s1\", address = '10.0.0.1:80' }"),
+            (
+                10,
+                11,
+                "write servers = [{ name = \"s1\", address = '10.0.0.1:80' }]",
+            ),
+            (14, 59, "a boolean, \"tcp\" or a table"),
+        ],
+    );
     before("[stats]\nbind = 80", &[(2, 8, "an address as \"*:80\"")]);
     before("[defaults]\ncheck = 'tpc'", &[(2, 9, "a boolean, \"tcp\"")]);
 }
@@ -702,4 +718,57 @@ fn secrets_stay_secret() {
             }
         }
     }
+}
+
+/// Each says which tables have the key, or what is to be written.
+#[test]
+fn keys_of_other_tables() {
+    let homes = "[defaults], [[frontend]], [[backend]] and [[listen]]";
+    before("[timeouts]\nclient = '1s'", &[(1, 2, homes)]);
+    before(
+        "[timeout]\nclient = '1s'",
+        &[(1, 2, "[[frontend]], [[backend]], [[listen]], [defaults]")],
+    );
+    before(
+        "[defaults]\ndefault-server = { send-proxy-v2 = true }",
+        &[(2, 20, "it is `send-proxy = \"v2\"`")],
+    );
+}
+
+/// What is set in [defaults] is for those backends that have the algorithm.
+#[test]
+fn keys_without_an_effect() {
+    check(
+        "[defaults]\nhash-type = 'consistent'\nrandom-draws = 3\n[[listen]]\nname = 'l'\n\
+         bind = '*:81'\nhash-type = 'consistent'\nhash-on = 'dst'\nhash-balance-factor = 150\n\
+         random-draws = 3\nservers = [\n\
+         { name = 'a', address = '10.0.0.1:80', maxqueue = 3 },\n\
+         { name = 'b', address = '10.0.0.1:81', maxqueue = 3, maxconn = 1 },\n]",
+        &[
+            (7, 13, "`hash-type` has no effect"),
+            (8, 11, "`hash-on` has no effect"),
+            (9, 23, "`hash-balance-factor` has no effect with `balance"),
+            (
+                10,
+                16,
+                "`random-draws` has no effect with `balance = \"roundrobin\"`",
+            ),
+            (12, 51, "`maxqueue` has no effect without `maxconn`"),
+        ],
+    );
+    check(
+        "[[listen]]\nname = 'l'\nbind = '*:81'\nbalance = 'source'\n\
+         hash-type = 'map-based djb2'\nhash-balance-factor = 150\nhash-on = 'dst'\n\
+         servers = [{ name = 'a', address = '10.0.0.1:80' }]",
+        &[
+            (6, 23, "with `hash-type = \"map-based djb2\"`"),
+            (7, 11, "`hash-on` has no effect with `balance = \"source\"`"),
+        ],
+    );
+    check(
+        "[[listen]]\nname = 'l'\nbind = '*:81'\nbalance = 'random'\nrandom-draws = 3\n\
+         servers = [{ name = 'a', address = '10.0.0.1:80', weight = 0 }]\n\
+         default-server = { maxqueue = 3 }",
+        &[(1, 1, "every server of listen `l` has weight 0")],
+    );
 }

@@ -7,10 +7,12 @@ use super::server::{self, Groups};
 use super::{BackendSide, Half};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
-    BackendLayer, CONNECT, CONNECT_ATTEMPT, ServerTimeoutLayer, ServerTimeouts, ServersLayer,
+    BackendKeys, BackendLayer, CONNECT, CONNECT_ATTEMPT, ServerTimeoutLayer, ServerTimeouts,
+    ServersLayer,
 };
-use crate::config::model::Backend;
+use crate::config::model::{Backend, Balance};
 use crate::config::scope::{Validator, Written, flag, or_default};
+use crate::config::source::Place;
 use std::time::Duration;
 
 /// A backend, and the values that are checked together with its frontends. Its `fullconn` is 0 if it was not
@@ -36,7 +38,8 @@ pub(super) fn backend(
     let (timeout_server, timeout_server_fin) = idle_pair(validator, "server", server, fin);
     let (timeout_connect, connect_attempt) = connect(validator, &timeout);
     let own = ServersLayer::read(validator, scope, table.own);
-    let keys = BackendLayer::read(validator, scope, table.keys).over(&inherited.backend);
+    let written = BackendLayer::read(validator, scope, table.keys);
+    let keys = written.clone().over(&inherited.backend);
     let keepalive =
         KeepaliveSettings::read(validator, scope, table.keepalive).over(&inherited.keepalive);
     let base = server_base(validator, half, check_timeout, inherited);
@@ -64,9 +67,59 @@ pub(super) fn backend(
         servers,
         ..Backend::from_layer(&keys)
     };
+    without_effect(validator, &written, &backend);
     Draft {
         backend,
         server: timeout.server,
+    }
+}
+
+/// Warns about keys of the backend itself that its algorithm does not look at.
+fn without_effect(validator: &mut Validator<'_>, written: &BackendLayer, backend: &Backend) {
+    fn changed<T: PartialEq>(written: Option<&Written<T>>, default: &T) -> Option<Place> {
+        let changed = written.filter(|it| it.value != *default);
+        changed.map(|it| it.place.clone())
+    }
+    let default = Backend::default();
+    let (balance, hash_type) = (backend.balance, backend.hash_type);
+    let hashes = matches!(balance, Balance::Source | Balance::Hash);
+    let keys = [
+        (
+            &BackendKeys::random_draws,
+            changed(written.random_draws.as_ref(), &default.random_draws),
+            balance == Balance::Random,
+        ),
+        (
+            &BackendKeys::hash_type,
+            changed(written.hash_type.as_ref(), &default.hash_type),
+            hashes,
+        ),
+        (
+            &BackendKeys::hash_on,
+            changed(written.hash_on.as_ref(), &default.hash_on),
+            balance == Balance::Hash,
+        ),
+        (
+            &BackendKeys::hash_balance_factor,
+            changed(
+                written.hash_balance_factor.as_ref(),
+                &default.hash_balance_factor,
+            ),
+            hashes && hash_type.consistent,
+        ),
+    ];
+    for (key, place, effective) in keys {
+        let Some(place) = place.filter(|_| !effective) else {
+            continue;
+        };
+        let beside = if hashes && key.name != BackendKeys::hash_on.name {
+            format!("`hash-type = \"{}\"`", hash_type.name())
+        } else {
+            format!("`balance = \"{}\"`", balance.name())
+        };
+        let message = format!("`{}` has no effect with {beside}", key.name);
+        let diagnostic = Diagnostic::warning("no-effect", message).at(place);
+        validator.report.push(diagnostic);
     }
 }
 
@@ -110,7 +163,7 @@ fn server_base(
     }
 }
 
-/// Warns about a backend without servers.
+/// Warns about a backend without servers, or whose servers all have weight 0.
 pub(super) fn empty(
     validator: &mut Validator<'_>,
     half: &Half<'_, BackendSide<'_>>,
@@ -130,7 +183,17 @@ pub(super) fn empty(
         || removed("servers")
         || removed("nodes")
         || removed("port");
-    if draft.backend.servers.is_empty() && !removed {
+    let servers = &draft.backend.servers;
+    if !servers.is_empty() && servers.iter().all(|server| server.weight == 0) {
+        let message = format!("every server of {} has weight 0", half.what());
+        validator.report.push(
+            Diagnostic::warning("no-weight", message)
+                .at(half.place())
+                .label("every connection to it fails")
+                .hint("write a `weight` of 1 to 256 at one of them"),
+        );
+    }
+    if servers.is_empty() && !removed {
         validator.report.push(
             Diagnostic::warning("no-server", format!("{} has no server", half.what()))
                 .at(half.place())

@@ -128,7 +128,9 @@ fn listed(
     if let ServerAddress::Unix(_) = address {
         only_tcp(validator, &own);
     }
+    let maxqueue = own.keys.maxqueue.clone();
     let settings = own.over(base);
+    without_queue(validator, maxqueue.as_ref(), &settings);
     let address_at = table
         .address
         .as_ref()
@@ -218,7 +220,10 @@ fn one_node(
             None,
         ),
         Short::Table(table) => {
-            let settings = ServerSettings::read(validator, scope, &table.keys).over(base);
+            let own = ServerSettings::read(validator, scope, &table.keys);
+            let maxqueue = own.keys.maxqueue.clone();
+            let settings = own.over(base);
+            without_queue(validator, maxqueue.as_ref(), &settings);
             let id = NodeOwnLayer::read(validator, scope, table).id;
             let Some(host) = table.host.clone() else {
                 validator.missing(scope, &node.span, "the node", "host = \"10.0.0.1\"");
@@ -312,6 +317,22 @@ fn not_observed(
             .at(place.clone())
             .label("`observe` has no effect without a check")
             .hint("write a `check`: it brings the server up again");
+        validator.report.push(diagnostic);
+    }
+}
+
+/// Warns about a `maxqueue` of a server for which nobody waits, because it has no limit.
+fn without_queue(
+    validator: &mut Validator<'_>,
+    maxqueue: Option<&Written<u32>>,
+    settings: &ServerSettings,
+) {
+    let is_set = |key: Option<&Written<u32>>| key.is_some_and(|it| it.value > 0);
+    let keys = &settings.keys;
+    let limited = is_set(keys.maxconn.as_ref()) || is_set(keys.minconn.as_ref());
+    if let Some(maxqueue) = maxqueue.filter(|it| it.value > 0 && !limited) {
+        let message = "`maxqueue` has no effect without `maxconn`";
+        let diagnostic = Diagnostic::warning("no-effect", message).at(maxqueue.place.clone());
         validator.report.push(diagnostic);
     }
 }
