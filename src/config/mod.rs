@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod diff;
 mod disk;
 pub mod haproxy;
+mod hash_names;
 pub mod hash_on;
 mod include;
 mod input_files;

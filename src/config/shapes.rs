@@ -384,27 +384,6 @@ const fn hash_type(consistent: bool, function: HashFunction, avalanche: bool) ->
     }
 }
 
-impl values::HashKey {
-    const ALL: [Self; 4] = [Self::Id, Self::Id32, Self::Addr, Self::AddrPort];
-
-    /// HAProxy's word.
-    pub fn name(self) -> &'static str {
-        HashKeyWord::of(self).text()
-    }
-
-    /// The one with this word.
-    pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|key| key.name() == name)
-    }
-}
-
-impl values::HashType {
-    /// HAProxy's words.
-    pub fn name(self) -> &'static str {
-        HashTypeWord::of(self).text()
-    }
-}
-
 words! {
     /// What decides about a server's places on a ring.
     HashKeyWord(values::HashKey) {

@@ -19,14 +19,15 @@ pub mod reload;
 pub mod resolve;
 pub mod server_events;
 mod server_index;
+mod slow_starts;
 
 use crate::check::schedule::{ends_with_reset, first_start};
 use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
 use crate::live::{Cause, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
 use crate::state::{
-    BackendId, ControlHandle, FrontendId, FrontendState, OperState, RuntimeChange, RuntimeState,
-    Snapshot, ToControl, clear, dynamic,
+    BackendId, ControlHandle, FrontendId, FrontendState, RuntimeChange, RuntimeState, Snapshot,
+    ToControl, clear, dynamic,
 };
 use crate::sys::limits::DescriptorReserve;
 use crate::worker::order::{Order, ServerSet, Workers};
@@ -552,25 +553,6 @@ impl Control {
         if !self.stop_tasks.is_cancelled() {
             self.warm_up(snapshot, now).await;
         }
-    }
-
-    /// Slow starts go on. HAProxy's `server_warmup` comes once a second too.
-    async fn warm_up(&mut self, base: Arc<Snapshot>, now: Instant) {
-        let servers = base.backends.iter().flatten().flat_map(|it| &it.servers);
-        let starting = servers.filter(|server| server.status.oper == OperState::Starting);
-        let starting: Vec<u64> = starting.map(|server| server.live.uid).collect();
-        if starting.is_empty() {
-            return;
-        }
-        let mut batch = Batch::new(base, &self.servers, &self.parts.token, now);
-        for uid in starting {
-            batch.warm_up(uid);
-        }
-        let (snapshot, outcome) = batch.finish();
-        if let Some(snapshot) = snapshot {
-            self.publish(&Arc::new(snapshot));
-        }
-        self.follow(outcome).await;
     }
 
     /// When the running second of the process's clock is over.

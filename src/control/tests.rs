@@ -6,7 +6,7 @@ use crate::config::model::{Check, Config, OnError, Server as Spec, ServerAddress
 use crate::live::log_queue::LogEntry;
 use crate::live::{CheckReport, CheckStatus, Counter, GlobalLive, Traffic};
 use crate::state::test_config::{backend, check, config, frontend, server, server_at};
-use crate::state::{AdminRequest, Backend, BackendId, Origin, Server};
+use crate::state::{AdminRequest, Backend, BackendId, OperState, Origin, Server};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use tokio::task::LocalSet;
 

@@ -71,7 +71,7 @@ const KNOWN: &[Known] = &[
             "stat */<server> wredis",
             "stat */BACKEND wredis",
         ],
-        subject: "three failed connects in a row",
+        subject: "three failed connects in a row, without `observe layer4`",
         versions: ALL,
     },
     Known {

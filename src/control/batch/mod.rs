@@ -3,6 +3,8 @@
 //! Control thread only. Invariant: log lines and orders to workers are sent after the snapshot with the change has
 //! been published, so that the statistics agree with them.
 
+mod slow_start;
+
 use super::frontends::Followed;
 use super::server_events::{self, LogLine, ServerEvent};
 use super::server_index::{ServerIndex, ServerRef};
@@ -192,25 +194,6 @@ impl<'a> Batch<'a> {
         }
         if server.status != before.status {
             self.change(at, &before.status, server, Some(report));
-        }
-    }
-
-    /// A second of the server's slow start may be over.
-    pub(super) fn warm_up(&mut self, uid: u64) {
-        let Some((at, before)) = self.find(uid) else {
-            return;
-        };
-        let Some(backend) = self.builder.backend(at.backend) else {
-            return;
-        };
-        let mut server = Server::clone(&before);
-        server.status.step(before.rules(), self.now);
-        let spec = &backend.spec;
-        let in_force = |it: &Server| (it.eweight(spec), it.slot_limit(spec.fullconn));
-        if server.status.oper != before.status.oper {
-            self.change(at, &before.status, server, None);
-        } else if in_force(&server) != in_force(&before) {
-            self.builder.replace(at.backend, at.index, server, self.now);
         }
     }
 
