@@ -8,6 +8,7 @@ use crate::harness::eventually::eventually_true;
 use crate::harness::needs;
 use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::ports::is_listened_on;
 use crate::harness::process::Process;
 use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
 use clients::client;
@@ -222,8 +223,9 @@ impl Setup {
         let mut process = Process::start(command, Some(&self.netns), false);
         let choices = self.netns.enter(|| {
             let last = ports(backends).last().map_or(0, |(port, _)| port);
+            // A connection would count where there is a bound.
             eventually_true(STOP_WITHIN, "it listens", || {
-                TcpStream::connect((Ipv4Addr::LOCALHOST, last)).is_ok()
+                is_listened_on(SocketAddr::from((Ipv4Addr::LOCALHOST, last)))
             });
             std::thread::scope(|scope| {
                 let of = |port, backend: &Backend| {
