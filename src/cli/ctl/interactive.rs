@@ -22,11 +22,11 @@ const PROMPT: &str = "rlb> ";
 /// Most commands that are remembered.
 const HISTORY_MAX: usize = 1000;
 
-/// Reads and sends commands. A command that fails ends nothing.
+/// Reads and sends commands. A command that fails ends nothing. Returns whether all of them have succeeded.
 ///
 /// # Errors
 /// When the terminal cannot be used.
-pub(super) fn run(sender: &Sender) -> anyhow::Result<()> {
+pub(super) fn run(sender: &Sender) -> anyhow::Result<bool> {
     let config = rustyline::Config::builder()
         .max_history_size(HISTORY_MAX)?
         .history_ignore_space(true)
@@ -40,6 +40,7 @@ pub(super) fn run(sender: &Sender) -> anyhow::Result<()> {
         // The first time there is none.
         let _ = editor.load_history(path);
     }
+    let mut succeeded = true;
     loop {
         let line = match editor.readline(PROMPT) {
             Ok(line) => line,
@@ -54,9 +55,10 @@ pub(super) fn run(sender: &Sender) -> anyhow::Result<()> {
             // Several, when they are pasted.
             lines => {
                 for line in lines.lines() {
-                    if let Err(error) = sender.send(line) {
+                    succeeded &= sender.send(line).unwrap_or_else(|error| {
                         super::failed(&error);
-                    }
+                        false
+                    });
                 }
             }
         }
@@ -65,7 +67,7 @@ pub(super) fn run(sender: &Sender) -> anyhow::Result<()> {
             let _ = editor.append_history(path);
         }
     }
-    Ok(())
+    Ok(succeeded)
 }
 
 /// The file of the history, as the XDG base directories say: `~/.local/state/rlb/ctl-history`.

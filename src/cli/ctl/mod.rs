@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let done = if !args.command.is_empty() {
         sender.send(&args.command.join(" "))
     } else if std::io::stdin().is_terminal() {
-        interactive::run(&sender).map(|()| true)
+        interactive::run(&sender)
     } else {
         sender.send_lines(std::io::stdin().lock())
     };
