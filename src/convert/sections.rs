@@ -118,6 +118,28 @@ impl Block {
     }
 }
 
+/// The blocks that have begun and not ended, each with whether all around it are taken: there may be millions.
+#[derive(Default)]
+struct Blocks(Vec<(Block, bool)>);
+
+impl Blocks {
+    /// Whether lines count here.
+    fn are_taken(&self) -> bool {
+        let last = self.0.last();
+        last.is_none_or(|(block, outer)| *outer && block.is_taken())
+    }
+
+    /// Whether those around the last one are taken.
+    fn outer_are_taken(&self) -> bool {
+        self.0.last().is_none_or(|(_, outer)| *outer)
+    }
+
+    fn begin(&mut self, block: Block) {
+        let outer = self.are_taken();
+        self.0.push((block, outer));
+    }
+}
+
 /// Takes the sections one after the other, each with the environment as it is at its end.
 pub(super) type Sink<'a, 'e> = dyn FnMut(&Section, &Environment<'e>, &mut Report) + 'a;
 
@@ -142,7 +164,7 @@ pub(super) fn read<'e>(
             begun,
             words,
             section: None,
-            blocks: Vec::new(),
+            blocks: Blocks::default(),
         };
         reader.file(&input.bytes);
         reader.end_section();
@@ -165,7 +187,7 @@ struct Reader<'a, 's, 'e> {
     words: usize,
     /// The section that is being read.
     section: Option<Section>,
-    blocks: Vec<Block>,
+    blocks: Blocks,
 }
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
@@ -206,7 +228,7 @@ impl Reader<'_, '_, '_> {
                 return;
             }
         }
-        if !self.blocks.is_empty() {
+        if !self.blocks.0.is_empty() {
             let at = At {
                 line: number.max(1),
                 ..first
@@ -236,7 +258,7 @@ impl Reader<'_, '_, '_> {
         let words = match lexer::split(line, self.environment) {
             Ok(words) => words,
             Err(problem) => {
-                if self.blocks.iter().all(|block| block.is_taken()) {
+                if self.blocks.are_taken() {
                     let at = At {
                         column: problem.column,
                         ..at
@@ -262,7 +284,7 @@ impl Reader<'_, '_, '_> {
         if first.text.starts_with('.') && self.condition(at, &words) {
             return;
         }
-        if !self.blocks.iter().all(|block| block.is_taken()) {
+        if !self.blocks.are_taken() {
             return;
         }
         if first.text.starts_with('.') {
@@ -285,14 +307,11 @@ impl Reader<'_, '_, '_> {
     /// Whether it was one; then it was dealt with.
     fn condition(&mut self, at: At, words: &[Word]) -> bool {
         let name = words[0].text.as_str();
-        let outer = self
-            .blocks
-            .split_last()
-            .is_none_or(|(_, outer)| outer.iter().all(|block| block.is_taken()));
-        let all = self.blocks.iter().all(|block| block.is_taken());
+        let outer = self.blocks.outer_are_taken();
+        let all = self.blocks.are_taken();
         match name {
             ".if" => {
-                if self.blocks.len() >= NESTED_MAX {
+                if self.blocks.0.len() >= NESTED_MAX {
                     let text = format!("more than {NESTED_MAX} conditions inside each other");
                     self.report.error(at, name, text);
                 }
@@ -301,10 +320,10 @@ impl Reader<'_, '_, '_> {
                     true => Block::Passed,
                     false => Block::Skipped,
                 };
-                self.blocks.push(block);
+                self.blocks.begin(block);
             }
             ".elif" | ".else" => {
-                let Some(last) = self.blocks.last().copied() else {
+                let Some((last, _)) = self.blocks.0.last().copied() else {
                     self.report.error(at, name, "there is no `.if` before it");
                     return true;
                 };
@@ -319,12 +338,12 @@ impl Reader<'_, '_, '_> {
                     Block::Passed if outer && self.holds(at, words) => Block::Taken,
                     Block::Passed => Block::Passed,
                 };
-                if let Some(last) = self.blocks.last_mut() {
+                if let Some((last, _)) = self.blocks.0.last_mut() {
                     *last = next;
                 }
             }
             ".endif" => {
-                if self.blocks.pop().is_none() {
+                if self.blocks.0.pop().is_none() {
                     self.report.error(at, name, "there is no `.if` before it");
                 }
             }

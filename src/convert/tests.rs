@@ -217,7 +217,7 @@ fn warnings_name_lines_of_the_files_that_were_converted() {
 }
 
 /// Files of one kind, of about so many bytes.
-fn long_files(size: usize) -> [(&'static str, Vec<u8>); 8] {
+fn long_files(size: usize) -> [(&'static str, Vec<u8>); 9] {
     let repeated = |head: &str, line: &str| {
         let count = (size - head.len()) / line.len();
         [head, &line.repeat(count)].concat().into_bytes()
@@ -262,6 +262,7 @@ fn long_files(size: usize) -> [(&'static str, Vec<u8>); 8] {
             [b"a".repeat(size / 2), b"\\x41\xc3\xa9".repeat(size / 12)].concat(),
         ),
         ("conditions", repeated("", ".if (((((1\n")),
+        ("nested conditions", repeated("", ".if 1\n")),
         ("servers", numbered("listen web\n  bind *:80\n", &server)),
         ("proxies", numbered("", &proxy)),
         ("http", numbered("", &http)),

@@ -9,6 +9,9 @@ use super::environment::{Environment, Variable};
 /// Most words of a line, as in HAProxy.
 pub(super) const WORDS_MAX: usize = 64;
 
+/// Most bytes that variables fill in on a line. `setenv` could double the length of one with every line.
+const FILLED_MAX: usize = 1024 * 1024;
+
 /// A word of a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Word {
@@ -54,6 +57,7 @@ pub(super) fn split(line: &[u8], environment: &Environment<'_>) -> Result<Vec<Wo
         words: Vec::new(),
         word: None,
         columns: (0, 1),
+        filled: 0,
     };
     lexer.run()?;
     Ok(lexer.words)
@@ -80,6 +84,8 @@ struct Lexer<'a> {
     word: Option<Draft>,
     /// Byte of which the column is known, and that column.
     columns: (usize, usize),
+    /// Bytes that variables have filled in.
+    filled: usize,
 }
 
 /// As C's `isspace`.
@@ -274,6 +280,11 @@ impl Lexer<'_> {
             (Variable::Removed, None) => (Vec::new(), false),
             (Variable::Unset, None) => (Vec::new(), true),
         };
+        self.filled += value.len();
+        if self.filled > FILLED_MAX {
+            let text = format!("the variables of this line have more than {FILLED_MAX} bytes");
+            return Err(self.problem(self.at, text));
+        }
         if let Some((_, _, empty)) = &mut self.quote {
             *empty = false;
         }

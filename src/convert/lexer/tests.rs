@@ -59,6 +59,18 @@ fn bytes_that_are_no_utf_8_are_latin_1() {
     assert_eq!((&*words[0].text, &*words[1].text), ("café", "é"));
 }
 
+/// Each line could double a value: a short file took all memory.
+#[test]
+fn variables_fill_in_no_more_than_a_bound() {
+    let mut environment = Environment::new(&process, &[]);
+    let value = "x".repeat(FILLED_MAX / 2);
+    environment.set("HALF", &value);
+    let twice = split(br#"a "${HALF}${HALF}""#, &environment).expect("it fits");
+    assert_eq!(twice[1].text.len(), 2 * value.len());
+    let more = split(br#"a "${HALF}${HALF}${HALF}""#, &environment);
+    assert!(more.is_err_and(|problem| problem.message.contains("more than")));
+}
+
 #[test]
 fn what_cannot_be_read_has_its_place() {
     for (line, column) in [
