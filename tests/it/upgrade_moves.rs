@@ -584,6 +584,10 @@ fn a_new_process_that_ends_or_hangs_or_refuses_leaves_sessions_where_they_were()
         let mut wanted: Vec<Logged> = streams.iter().map(|it| (port(it), 11)).collect();
         drop(streams);
         let _ = rlb.process.wait(STOP_WITHIN);
+        // Its last lines may not have been read yet.
+        eventually_true(TIMEOUT, "the lines of the sessions", || {
+            logged(&rlb).len() + lost >= SESSIONS
+        });
         let logged = logged(&rlb);
         wanted.sort_unstable();
         wanted.retain(|it| lost == 0 || logged.contains(it));
