@@ -1,6 +1,6 @@
-//! HAProxy's ring for consistent hashing: each server has 16 places for each unit of its weight (fewer in a slow start), and a client goes to the
-//! server of the place that is nearest to its hash. A server that comes or goes moves only the clients of its own places.
-//! It is computed once per change.
+//! HAProxy's ring for consistent hashing: each server has 16 places for each unit of its weight (fewer in a slow start), and
+//! a client goes to the server of the place that is nearest to its hash. A server that comes or goes moves only the clients of
+//! its own places. It is computed once per change.
 
 use super::Candidate;
 use super::hash::avalanche;

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Seconds between two events about the same cause.
 pub const REPORT_EVERY: u64 = 1;
 
-/// Seconds between two events about the same `maxconn`, or about `max-ejected`.
-pub const MAXCONN_REPORT_EVERY: u64 = 10;
+/// Seconds between two events about the same limit: a `maxconn`, or `max-ejected`.
+pub const LIMIT_REPORT_EVERY: u64 = 10;
 
 /// Why a session got no server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,7 +267,7 @@ impl GlobalLive {
     /// Writes an event: `frontend` has as many sessions as its `maxconn` allows, and further clients wait.
     pub fn frontend_maxconn_reached(&self, frontend: &FrontendLive, maxconn: u32) {
         let throttle = &frontend.maxconn_report;
-        if let Some(and_others) = throttle.allow(self.second(), MAXCONN_REPORT_EVERY) {
+        if let Some(and_others) = throttle.allow(self.second(), LIMIT_REPORT_EVERY) {
             let frontend = &*frontend.name;
             tracing::warn!(frontend, maxconn, and_others, "maxconn of frontend reached");
         }
@@ -276,7 +276,7 @@ impl GlobalLive {
     /// Writes an event: the process has as many sessions as its `maxconn` allows.
     pub fn process_maxconn_reached(&self, maxconn: u32) {
         let throttle = &self.reports.maxconn;
-        if let Some(and_others) = throttle.allow(self.second(), MAXCONN_REPORT_EVERY) {
+        if let Some(and_others) = throttle.allow(self.second(), LIMIT_REPORT_EVERY) {
             tracing::warn!(maxconn, and_others, "maxconn of process reached");
         }
     }
@@ -284,7 +284,7 @@ impl GlobalLive {
     /// Writes an event: connects to `server` fail, and it stays up because of `max-ejected`.
     pub fn not_ejected(&self, backend: &str, server: &str, max_ejected: u64) {
         let throttle = &self.reports.ejections;
-        if let Some(and_others) = throttle.allow(self.second(), MAXCONN_REPORT_EVERY) {
+        if let Some(and_others) = throttle.allow(self.second(), LIMIT_REPORT_EVERY) {
             tracing::warn!(
                 backend,
                 server,

@@ -13,7 +13,7 @@ use crate::proto::proxy::{self, Addresses, Tlvs};
 use crate::state::server::Endpoint;
 use crate::state::{Backend, BackendId, Server, ToControl};
 use crate::sys::limits::{Shortage, out_of_descriptors};
-use crate::sys::socket::unix_address;
+use crate::sys::socket::{reset_when_closed, unix_address};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -49,11 +49,10 @@ impl Dialer for SocketDialer<'_> {
             Kind::Tcp => (address.domain(), Some(Protocol::TCP)),
             Kind::Unix => (Domain::UNIX, None),
         };
-        if let Some(options) = &server.spec.socket {
-            let socket = self.connect_with(options, server, &address)?;
-            return Connecting::new(&self.worker.relay, socket.into(), kind);
-        }
-        let open = || Socket::new(domain, Type::STREAM.nonblocking(), protocol);
+        let open = || match &server.spec.socket {
+            None => Socket::new(domain, Type::STREAM.nonblocking(), protocol),
+            Some(options) => self.open_with(options, server, domain),
+        };
         if let Some(source) = self.source_of(server)
             && let Some(to) = address.as_socket()
         {
@@ -78,9 +77,7 @@ impl Dialer for SocketDialer<'_> {
 
     fn abort(&mut self, connection: Connecting) {
         if connection.kind() == Kind::Tcp {
-            let linger = Some(std::time::Duration::ZERO);
-            // Refused only by a socket that is gone already.
-            let _ = rustix::net::sockopt::set_socket_linger(connection.fd(), linger);
+            reset_when_closed(&connection.fd());
         }
     }
 
@@ -144,29 +141,23 @@ impl SocketDialer<'_> {
         server.spec.source.as_ref().or_else(of_backend)
     }
 
-    /// A socket with options of the server that is connecting, or has connected.
+    /// The names of the backend and of a server.
+    fn names<'s>(&'s self, server: &'s Server) -> (&'s str, &'s str) {
+        let backend = self.stats.backend.as_ref();
+        let backend = backend.map_or("", |backend| &*backend.spec.name);
+        (backend, &*server.spec.name)
+    }
+
+    /// A socket with options of the server.
     #[cold]
-    fn connect_with(
+    fn open_with(
         &self,
         options: &ServerSocket,
         server: &Server,
-        address: &SockAddr,
+        domain: Domain,
     ) -> io::Result<Socket> {
-        let backend = self.stats.backend.as_ref();
-        let backend = backend.map_or("", |backend| &*backend.spec.name);
-        let names = (backend, &*server.spec.name);
         let global = &self.worker.worker_stats.global;
-        let open = || server_socket::open(options, address.domain(), (global, names));
-        if let Some(source) = self.source_of(server)
-            && let Some(to) = address.as_socket()
-        {
-            return self.connect_from(source, server, to, open);
-        }
-        let socket = open()?;
-        match socket.connect(address) {
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
-            result => result.map(|()| socket),
-        }
+        server_socket::open(options, domain, (global, self.names(server)))
     }
 
     fn connect_from(
@@ -176,12 +167,10 @@ impl SocketDialer<'_> {
         to: SocketAddr,
         open: impl FnMut() -> io::Result<Socket>,
     ) -> io::Result<Socket> {
-        let backend = self.stats.backend.as_ref();
-        let backend = backend.map_or("", |backend| &*backend.spec.name);
         let connect = Connect {
             global: &self.worker.worker_stats.global,
             live: &server.live,
-            names: (backend, &*server.spec.name),
+            names: self.names(server),
             client: self.stats.peer,
             to,
         };

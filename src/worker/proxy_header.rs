@@ -29,6 +29,8 @@ const LOOK: usize = 256;
 pub(super) enum SessionEnd {
     /// Its header did not come.
     NoHeader(HeaderFailure),
+    /// No server is usable, and its backend has `no-server = "reset"`.
+    Reset(Termination),
     /// Any other end.
     Terminated(Termination),
 }

@@ -15,8 +15,7 @@ use crate::balance::hash::Value;
 use crate::config::model::{NoServer, Sample, SendProxy};
 use crate::live::{Cause, Phase, Termination};
 use crate::state::{Backend, FrontendId, Route};
-use crate::sys::socket::{close_in_order, close_with_reset};
-use std::cell::Cell;
+use crate::sys::socket::{close_in_order, reset_when_closed};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -41,8 +40,6 @@ pub(super) struct Session {
     kind: Kind,
     /// It begins with a PROXY header.
     header: Option<Arc<HeaderRule>>,
-    /// Whether it ends by a reset when no server has answered it.
-    resets: Cell<bool>,
     /// The rest of its state until the relay takes it.
     pending: PendingGuard,
 }
@@ -59,7 +56,6 @@ impl Session {
             client,
             kind,
             header,
-            resets: Cell::new(false),
             pending,
         }
     }
@@ -143,7 +139,7 @@ impl Session {
     async fn connect(
         &self,
         backend: &Arc<Backend>,
-    ) -> Result<(Attempt<Connecting>, Unsent), Termination> {
+    ) -> Result<(Attempt<Connecting>, Unsent), SessionEnd> {
         let begun = Instant::now();
         self.pending.with(|session| {
             let client = session.stats.peer.map(|peer| peer.ip());
@@ -158,10 +154,12 @@ impl Session {
             let until = match self.drive(|connect, dialer, now| connect.advance(dialer, now)) {
                 Next::Wait(until) => until,
                 Next::GiveUp(failure) => {
-                    let none = failure == ConnectFailure::NoServer;
-                    self.resets
-                        .set(none && backend.spec.no_server == NoServer::Reset);
-                    return Err(no_server(failure, left));
+                    let end = no_server(failure, left);
+                    let resets = backend.spec.no_server == NoServer::Reset;
+                    return Err(match failure {
+                        ConnectFailure::NoServer if resets => SessionEnd::Reset(end),
+                        _ => end.into(),
+                    });
                 }
             };
             let watch_from = begun + WATCH_AFTER;
@@ -189,10 +187,10 @@ impl Session {
                     left = Some(cause);
                     self.drive(|connect, dialer, _| connect.leave_servers(&servers, dialer));
                 }
-                Waited::Event(Event::End(cause)) => return Err(self.cancel(cause)),
+                Waited::Event(Event::End(cause)) => return Err(self.cancel(cause).into()),
                 Waited::ClientGone(error) => {
                     let end = self.cancel(Cause::Client);
-                    return Err(Termination { error, ..end });
+                    return Err(Termination { error, ..end }.into());
                 }
                 // Without the watch the relay notices the client's end.
                 Waited::Time if client.is_none() => {
@@ -307,12 +305,13 @@ impl Session {
                 stats.finish_embryonic(&rule.listener, *failure, worker_stats);
             }
             (SessionEnd::NoHeader(_), None) => {}
+            (SessionEnd::Reset(end), _) => {
+                reset_when_closed(&self.client);
+                drop(self.client);
+                self.pending.leave().finish(end, worker_stats);
+            }
             (SessionEnd::Terminated(end), _) => {
-                if self.resets.get() {
-                    close_with_reset(self.client);
-                } else {
-                    close_in_order(self.client);
-                }
+                close_in_order(self.client);
                 self.pending.leave().finish(end, worker_stats);
             }
         }

@@ -10,7 +10,7 @@ use crate::config::haproxy::{self, Place};
 use crate::config::model::{
     Check, HashKey, OnError, Server, ServerAddress, Source, SourceAddress, UseSrc,
 };
-use crate::config::{address, units};
+use crate::config::{ERROR_LIMIT_MAX, address, units};
 use crate::state::dynamic::CHOSEN;
 use crate::state::{Backend, BackendId, RuntimeChange, Snapshot};
 use std::sync::Arc;
@@ -219,7 +219,7 @@ impl Draft {
             }
             "observe" => self.server.observe = observed(value)?,
             "error-limit" => {
-                let most = u32::try_from(i32::MAX).unwrap_or(u32::MAX);
+                let most = u32::try_from(ERROR_LIMIT_MAX).unwrap_or(u32::MAX);
                 self.server.error_limit = number(word, value, (1, most))?;
             }
             "on-error" => {

@@ -366,11 +366,10 @@ pub fn close_in_order(client: OwnedFd) {
     }
 }
 
-/// Closes a socket so that its peer receives a reset. A unix socket's peer finds its end.
-#[expect(clippy::needless_pass_by_value, reason = "it is closed at the end")]
-pub fn close_with_reset(socket: OwnedFd) {
-    // Refused only by a socket that is gone already, and without an effect on a unix socket.
-    let _ = rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+/// Makes the coming close of a TCP socket a reset. A unix socket stays as it is.
+pub fn reset_when_closed(socket: &impl AsFd) {
+    // Refused only by a socket that is gone already.
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 #[cfg(test)]

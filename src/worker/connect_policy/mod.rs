@@ -105,6 +105,50 @@ struct Attempt {
     hopeless: bool,
 }
 
+/// Time that is no part of the connect timeout and has a limit of its own, over several stays together.
+#[derive(Debug)]
+struct Stay {
+    limit: Duration,
+    /// Since when the one lasts that is under way.
+    since: Option<Instant>,
+    /// How long those before it have lasted.
+    before: Duration,
+}
+
+impl Stay {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            since: None,
+            before: Duration::ZERO,
+        }
+    }
+
+    /// When the one that is under way ends at the latest.
+    fn end(&self) -> Option<Instant> {
+        let since = self.since?;
+        Some(since + self.limit.saturating_sub(self.before))
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.before >= self.limit
+    }
+
+    /// Begins one. When it ends at the latest.
+    fn begin(&mut self, now: Instant) -> Instant {
+        self.since = Some(now);
+        now + self.limit.saturating_sub(self.before)
+    }
+
+    /// Ends the one that is under way, if there is one. How long it has lasted.
+    fn leave(&mut self, now: Instant) -> Duration {
+        let since = self.since.take().unwrap_or(now);
+        let lasted = now.saturating_duration_since(since);
+        self.before += lasted;
+        lasted
+    }
+}
+
 /// The state of connecting for one session.
 #[derive(Debug)]
 pub struct ConnectPolicy {
@@ -125,14 +169,10 @@ pub struct ConnectPolicy {
     pass_attempts: u32,
     /// Passes that have ended in refusals.
     passes: u32,
-    /// Since when the session waits in a queue.
-    queued: Option<Instant>,
-    /// How long it waited in queues before.
-    waited: Duration,
-    /// Since when the session is held because no server is usable.
-    held: Option<Instant>,
-    /// How long it was held before.
-    held_before: Duration,
+    /// In queues.
+    queue: Stay,
+    /// Without a usable server.
+    hold: Stay,
     /// As the servers are now, none that [`ConnectPolicy::accepts`] can be chosen.
     exhausted: bool,
     /// As the servers are now, none can be chosen at all.
@@ -153,10 +193,8 @@ impl ConnectPolicy {
             attempts: 0,
             pass_attempts: 0,
             passes: 0,
-            queued: None,
-            waited: Duration::ZERO,
-            held: None,
-            held_before: Duration::ZERO,
+            queue: Stay::new(limits.queue),
+            hold: Stay::new(limits.hold),
             exhausted: false,
             none_usable: false,
         }
@@ -164,16 +202,12 @@ impl ConnectPolicy {
 
     /// What to do at `now`.
     pub fn step(&mut self, now: Instant) -> Step {
-        if let Some(since) = self.queued {
-            return self.step_queued(since, now);
+        if let Some(end) = self.queue.end() {
+            return self.step_queued(end, now);
         }
-        if let Some(since) = self.held {
-            let end = self.end_of_hold(since);
+        if let Some(end) = self.hold.end() {
             if !self.none_usable {
-                self.held = None;
-                let held = now.saturating_duration_since(since);
-                self.held_before += held;
-                self.deadline += held;
+                self.deadline += self.hold.leave(now);
             } else if now < end {
                 return Step::Wait(end);
             } else {
@@ -198,25 +232,19 @@ impl ConnectPolicy {
             }
             Some(_) => self.step_silent(now),
         };
-        let end = self.end_of_hold(now);
-        if step == Step::GiveUp(ConnectFailure::NoServer) && self.none_usable && now < end {
-            self.held = Some(now);
-            return Step::Wait(end);
-        }
         match step {
             Step::Wait(until) => Step::Wait(until.min(self.deadline)),
+            Step::GiveUp(ConnectFailure::NoServer)
+                if self.none_usable && !self.hold.is_used_up() =>
+            {
+                Step::Wait(self.hold.begin(now))
+            }
             step => step,
         }
     }
 
-    /// Until when a session is held that is held since then.
-    fn end_of_hold(&self, since: Instant) -> Instant {
-        since + self.limits.hold.saturating_sub(self.held_before)
-    }
-
-    /// The session waits in a queue.
-    fn step_queued(&mut self, since: Instant, now: Instant) -> Step {
-        let end = since + self.limits.queue.saturating_sub(self.waited);
+    /// The session waits in a queue, until then at most.
+    fn step_queued(&mut self, end: Instant, now: Instant) -> Step {
         if now >= end {
             return Step::GiveUp(ConnectFailure::QueueTimeout);
         }
@@ -360,23 +388,19 @@ impl ConnectPolicy {
     /// All servers that can be chosen are full: the session waits in a queue. Nothing is in flight.
     pub fn queued(&mut self, now: Instant) {
         debug_assert!(!self.is_connecting(), "a session waits or connects");
-        self.queued = Some(now);
+        self.queue.begin(now);
     }
 
     /// The session does not wait in a queue any more. Returns for how long it has.
     pub fn left_queue(&mut self, now: Instant) -> Duration {
-        let Some(since) = self.queued.take() else {
-            return Duration::ZERO;
-        };
-        let waited = now.saturating_duration_since(since);
-        self.waited += waited;
+        let waited = self.queue.leave(now);
         self.deadline += waited;
         waited
     }
 
     /// Whether the session waits in a queue.
     pub fn is_queued(&self) -> bool {
-        self.queued.is_some()
+        self.queue.end().is_some()
     }
 
     /// The servers that may not be chosen now.
@@ -475,11 +499,8 @@ impl ConnectPolicy {
 
     /// When the connect timeout has passed, or the time in queues or without a usable server.
     pub fn deadline(&self) -> Instant {
-        match (self.queued, self.held) {
-            (Some(since), _) => since + self.limits.queue.saturating_sub(self.waited),
-            (None, Some(since)) => self.end_of_hold(since),
-            (None, None) => self.deadline,
-        }
+        let stays = self.queue.end().or(self.hold.end());
+        stays.unwrap_or(self.deadline)
     }
 
     /// Whether an attempt is in this slot.

@@ -17,8 +17,8 @@ use super::direction::{Flow, IoContext, flow, flush};
 use super::splice::TransferMode;
 use crate::live::{Cause, Phase, Termination};
 use crate::sys::raw;
+use crate::sys::socket::reset_when_closed;
 use crate::worker::session_stats::WorkerStats;
-use rustix::net::sockopt;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -349,8 +349,7 @@ fn unacknowledged(side: &SideState) -> u64 {
 /// Makes the coming close of a TCP socket a reset.
 pub(super) fn reset(side: &SideState) {
     if side.kind == Kind::Tcp {
-        // Fails only when the socket is gone already.
-        let _ = sockopt::set_socket_linger(&side.fd, Some(Duration::ZERO));
+        reset_when_closed(&side.fd);
     }
 }
 
