@@ -2,37 +2,24 @@
 //! same file, see the same clients, and must tell the same. The server refuses; its check has a port of its own, which is
 //! fine.
 
+use crate::harness::beside::{self, Beside, WITHIN};
 use crate::harness::client::{TIMEOUT, connect, read_to_end};
 use crate::harness::config::Config;
-use crate::harness::csv::Csv;
 use crate::harness::eventually::{eventually_eq, eventually_true};
-use crate::harness::needs;
 use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer, Refuses};
-use crate::harness::ports::is_listened_on;
-use crate::harness::process::Process;
-use crate::harness::rlb::{PROGRAM, Rlb, STOP_WITHIN};
-use crate::harness::runtime::{self, ask};
-use crate::harness::syslog::Syslog;
-use nix::sys::signal::Signal;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
-use tempfile::TempDir;
+use crate::harness::rlb::Rlb;
+use crate::harness::runtime;
+use std::net::SocketAddr;
+use std::path::Path;
 
-const PORT: u16 = 7000;
-const WITHIN: Duration = Duration::from_secs(5);
 /// No check comes by itself.
 const RARELY: &str = "inter 1h rise 2 fall 3";
 const ERRORS: &str = "Detected 3 consecutive errors, last one was: L4 unsuccessful connection";
 
 /// One of the two programs with a service `fe` and one server.
 struct Balancer {
-    netns: Netns,
-    folder: TempDir,
-    process: Process,
-    log: Syslog,
+    beside: Beside,
     /// Where the server is, while nothing listens there.
     port: Option<Refuses>,
     /// What is checked.
@@ -45,51 +32,25 @@ impl Balancer {
     /// The server is checked once, and has these words behind its check.
     fn start(program: &Path, words: &str) -> Self {
         let netns = Netns::loopback();
-        let folder = tempfile::tempdir().expect("a folder");
-        let (checked, port, log) = netns.enter(|| {
-            let checked = Peer::start(Behaviour::Sink);
-            (checked, Refuses::start(), Syslog::udp())
-        });
-        let text = format!(
-            "global\n  nbthread 1\n  maxconn 1000\n  stats socket {}/socket level admin\n  log {} local0\n\
-             defaults\n  mode tcp\n  log global\n  retries 0\n  timeout connect 2s\n  timeout client 1m\n  \
-             timeout server 1m\nlisten fe\n  bind 127.0.0.1:{PORT}\n  default-server observe layer4\n  \
-             server s1 {} check port {} {words}\n",
-            folder.path().display(),
-            log.address(),
+        let checked = netns.enter(|| Peer::start(Behaviour::Sink));
+        let port = netns.enter(Refuses::start);
+        let service = format!(
+            "  default-server observe layer4\n  server s1 {} check port {} {words}\n",
             port.address(),
             checked.address().port(),
         );
-        std::fs::write(folder.path().join("haproxy.cfg"), text).expect("written");
-        let mut command = Command::new(program);
-        command
-            .args(["-db", "-f", "haproxy.cfg"])
-            .current_dir(&folder);
-        let process = Process::start(command, Some(&netns), false);
         let balancer = Self {
-            netns,
-            folder,
-            process,
-            log,
+            beside: Beside::start(program, netns, ("  retries 0\n", &service)),
             port: Some(port),
             checked: Some(checked),
             seen: Vec::new(),
         };
-        let address = (Ipv4Addr::LOCALHOST, PORT).into();
-        eventually_true(WITHIN, "it answers", || {
-            let socket = std::os::unix::net::UnixStream::connect(balancer.socket());
-            socket.is_ok() && balancer.netns.enter(|| is_listened_on(address))
-        });
         balancer.wait("check_status", "L4OK");
         balancer
     }
 
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("socket")
-    }
-
     fn column(&self, column: &str) -> String {
-        let csv = Csv::parse(&ask(&self.socket(), "show stat"));
+        let csv = self.beside.stat();
         let text = csv.row("fe", "s1").text(column);
         // HAProxy 2.6 writes its -1 without a sign.
         let text = text.replace("18446744073709551615", "0");
@@ -106,9 +67,7 @@ impl Balancer {
     #[track_caller]
     fn refused(&self, clients: u32) {
         for _ in 0..clients {
-            let mut client = self
-                .netns
-                .enter(|| connect((Ipv4Addr::LOCALHOST, PORT).into()));
+            let mut client = self.beside.connect();
             assert!(read_to_end(&mut client).0.is_empty());
         }
     }
@@ -118,11 +77,10 @@ impl Balancer {
     fn served(&mut self) {
         let port = self.port.take().expect("nothing listens");
         let peer = self
+            .beside
             .netns
             .enter(|| Peer::start_on(port, Behaviour::Says("hello")));
-        let mut client = self
-            .netns
-            .enter(|| connect((Ipv4Addr::LOCALHOST, PORT).into()));
+        let mut client = self.beside.connect();
         assert_eq!(read_to_end(&mut client).0, b"hello");
         self.port = Some(peer.stop());
     }
@@ -147,7 +105,7 @@ impl Balancer {
 
     /// Notes the line of the log that says this.
     fn note_line(&mut self, part: &str) {
-        let line = self.log.next_with(part);
+        let line = self.beside.log.next_with(part);
         let text = line.split_once("]: ").map_or("", |(_, text)| text);
         // The session that has failed last may be counted yet.
         let text = text.split(" sessions active").next().unwrap_or_default();
@@ -155,32 +113,19 @@ impl Balancer {
         self.seen.push(text.to_owned());
     }
 
-    fn stop(mut self) -> Vec<String> {
-        self.process.signal(Signal::SIGTERM);
-        self.process.wait(STOP_WITHIN);
+    fn stop(self) -> Vec<String> {
+        self.beside.stop();
         self.seen
     }
 }
 
-/// Runs `script` with rlb, and with HAProxy if it is installed; both must be seen to do the same. Returns what was seen.
+/// Runs `script` with both. Returns what was seen.
 fn both(words: &str, script: impl Fn(&mut Balancer)) -> Vec<String> {
-    if !needs::root() {
-        return Vec::new();
-    }
-    let run = |program: &Path| {
+    beside::both(|program| {
         let mut balancer = Balancer::start(program, words);
         script(&mut balancer);
         balancer.stop()
-    };
-    let folder = tempfile::tempdir().expect("a folder");
-    let ours = folder.path().join("haproxy");
-    std::os::unix::fs::symlink(PROGRAM, &ours).expect("a link");
-    let ours = run(&ours);
-    if let Some(haproxy) = needs::haproxy() {
-        let theirs = run(&haproxy);
-        assert_eq!(ours, theirs, "rlb's is the first");
-    }
-    ours
+    })
 }
 
 /// What the statistics say after errors.
@@ -311,12 +256,12 @@ fn other_outputs_are_haproxys_too() {
         balancer.refused(3);
         balancer.note(1);
         balancer.note_line(" failed, reason");
-        let state = ask(&balancer.socket(), "show servers state fe");
+        let state = balancer.beside.ask("show servers state fe");
         let line = state.lines().find(|line| line.contains(" s1 "));
         let fields: Vec<&str> = line.expect("a line").split(' ').collect();
         // The status of the check, its result, the health and the state.
         balancer.seen.push(fields[10..14].join(" "));
-        let typed = ask(&balancer.socket(), "show stat typed");
+        let typed = balancer.beside.ask("show stat typed");
         let line = typed.lines().find(|line| line.contains(".hanafail."));
         // Where it is, what it is, its type and the number. HAProxy 2.6 has a letter less.
         let fields: Vec<&str> = line.expect("a line").split(':').collect();

@@ -1,30 +1,20 @@
 //! Servers with `maxconn`: sessions that wait in queues. HAProxy and rlb under its name run the same file, see the same
 //! clients, and must tell the same.
 
+use crate::harness::beside::{self, Beside, WITHIN};
 use crate::harness::client::{End, connect, read_to_end, reset};
 use crate::harness::config::Config;
-use crate::harness::csv::Csv;
-use crate::harness::eventually::{eventually_eq, eventually_true};
+use crate::harness::eventually::eventually_eq;
 use crate::harness::needs;
 use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer};
-use crate::harness::ports::is_listened_on;
-use crate::harness::process::Process;
-use crate::harness::rlb::{PROGRAM, Rlb, STOP_WITHIN};
-use crate::harness::runtime::ask;
-use crate::harness::syslog::Syslog;
-use nix::sys::signal::Signal;
+use crate::harness::rlb::Rlb;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
-use tempfile::TempDir;
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
 
-const PORT: u16 = 7000;
 const WORDS: [&str; 3] = ["0", "1", "2"];
-const WITHIN: Duration = Duration::from_secs(5);
 /// The columns that are compared.
 const COLUMNS: [&str; 12] = [
     "qcur", "qmax", "scur", "smax", "slim", "stot", "econ", "wretr", "wredis", "qlimit", "lbtot",
@@ -33,11 +23,8 @@ const COLUMNS: [&str; 12] = [
 
 /// One of the two programs with a service `fe` of these lines.
 struct Balancer {
-    netns: Netns,
-    folder: TempDir,
-    process: Process,
-    log: Syslog,
-    _peers: Vec<Peer>,
+    beside: Beside,
+    _peers: [Peer; 3],
     /// What was seen of it.
     seen: Vec<String>,
 }
@@ -50,59 +37,20 @@ struct Client {
 impl Balancer {
     fn start(program: &Path, lines: &str, servers: &[&str]) -> Self {
         let netns = Netns::loopback();
-        let folder = tempfile::tempdir().expect("a folder");
-        std::os::unix::fs::symlink(PROGRAM, folder.path().join("haproxy")).expect("a link");
-        let (peers, log): (Vec<Peer>, _) = netns.enter(|| {
-            let peers = WORDS.map(|word| Peer::start(Behaviour::SpeaksFirst(word)));
-            (peers.into(), Syslog::udp())
-        });
-        let mut text = format!(
-            "global\n  nbthread 1\n  maxconn 1000\n  stats socket {}/socket level admin\n  log {} local0\n\
-             defaults\n  mode tcp\n  log global\n  option tcplog\n  timeout connect 2s\n  \
-             timeout client 1m\n  timeout server 1m\nlisten fe\n  bind 127.0.0.1:{PORT}\n{lines}",
-            folder.path().display(),
-            log.address(),
-        );
+        let peers = WORDS.map(|word| netns.enter(|| Peer::start(Behaviour::SpeaksFirst(word))));
+        let mut service = lines.to_owned();
         for ((index, words), peer) in servers.iter().enumerate().zip(&peers) {
-            let _ = writeln!(text, "  server s{index} {} {words}", peer.address());
+            let _ = writeln!(service, "  server s{index} {} {words}", peer.address());
         }
-        std::fs::write(folder.path().join("haproxy.cfg"), text).expect("written");
-        let mut command = Command::new(program);
-        command
-            .args(["-db", "-f", "haproxy.cfg"])
-            .current_dir(&folder);
-        let process = Process::start(command, Some(&netns), false);
-        let balancer = Self {
-            netns,
-            folder,
-            process,
-            log,
+        Self {
+            beside: Beside::start(program, netns, ("  option tcplog\n", &service)),
             _peers: peers,
             seen: Vec::new(),
-        };
-        eventually_true(WITHIN, "it answers", || {
-            std::os::unix::net::UnixStream::connect(balancer.socket()).is_ok()
-                && balancer
-                    .netns
-                    .enter(|| is_listened_on((Ipv4Addr::LOCALHOST, PORT).into()))
-        });
-        balancer
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("socket")
-    }
-
-    fn ask(&self, line: &str) -> String {
-        ask(&self.socket(), line)
-    }
-
-    fn stat(&self) -> Csv {
-        Csv::parse(&self.ask("show stat"))
+        }
     }
 
     fn number(&self, row: &str, column: &str) -> u64 {
-        self.stat().row("fe", row).number(column)
+        self.beside.stat().row("fe", row).number(column)
     }
 
     /// Waits until a column of a row has this value.
@@ -113,16 +61,13 @@ impl Balancer {
 
     /// A client that does not speak.
     fn client(&self) -> Client {
-        let stream = self
-            .netns
-            .enter(|| TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).expect("connected"));
-        stream.set_read_timeout(Some(WITHIN)).expect("a timeout");
+        let stream = self.beside.connect();
         Client { stream }
     }
 
     /// Notes what the statistics say.
     fn note(&mut self, of: &str) {
-        let csv = self.stat();
+        let csv = self.beside.stat();
         for row in csv.rows().filter(|row| row.text("pxname") == "fe") {
             let name = row.text("svname");
             if name != "FRONTEND" {
@@ -134,7 +79,7 @@ impl Balancer {
 
     /// Notes the line of the session that ends next, without its times; and whether it has waited.
     fn note_line(&mut self) {
-        let line = self.log.next_with(" fe ");
+        let line = self.beside.log.next_with(" fe ");
         let line = line.split(" fe ").nth(1).expect("a session's line");
         let fields: Vec<&str> = line.split_whitespace().collect();
         let times: Vec<i64> = fields[1]
@@ -155,9 +100,8 @@ impl Balancer {
         ));
     }
 
-    fn stop(mut self) -> Vec<String> {
-        self.process.signal(Signal::SIGTERM);
-        self.process.wait(STOP_WITHIN);
+    fn stop(self) -> Vec<String> {
+        self.beside.stop();
         self.seen
     }
 }
@@ -185,25 +129,13 @@ impl Client {
     }
 }
 
-/// Runs `script` with rlb, and with HAProxy if it is installed; both must be seen to do the same. Returns what was seen.
+/// Runs `script` with both. Returns what was seen.
 fn both(lines: &str, servers: &[&str], script: impl Fn(&mut Balancer)) -> Vec<String> {
-    if !needs::root() {
-        return Vec::new();
-    }
-    let run = |program: &Path| {
+    beside::both(|program| {
         let mut balancer = Balancer::start(program, lines, servers);
         script(&mut balancer);
         balancer.stop()
-    };
-    let folder = tempfile::tempdir().expect("a folder");
-    let ours = folder.path().join("haproxy");
-    std::os::unix::fs::symlink(PROGRAM, &ours).expect("a link");
-    let ours = run(&ours);
-    if let Some(haproxy) = needs::haproxy() {
-        let theirs = run(&haproxy);
-        assert_eq!(ours, theirs, "rlb's is the first");
-    }
-    ours
+    })
 }
 
 #[test]
@@ -358,10 +290,14 @@ fn an_order_to_end_the_sessions_of_a_server_leaves_those_that_have_waited_for_it
             waiting.push(balancer.client());
             balancer.wait(&format!("s{server}"), "qcur", count);
         }
-        balancer.ask(&format!("set server fe/s{server} state maint"));
+        balancer
+            .beside
+            .ask(&format!("set server fe/s{server} state maint"));
         let other = waiting[0].server();
         balancer.wait(&format!("s{other}"), "qcur", 1);
-        balancer.ask(&format!("shutdown sessions server fe/s{server}"));
+        balancer
+            .beside
+            .ask(&format!("shutdown sessions server fe/s{server}"));
         first.end();
         drop(waiting.remove(0));
         assert_eq!(waiting[0].server(), other);
@@ -375,7 +311,9 @@ fn who_waits_for_a_server_that_leaves_is_served_by_another() {
         let server = first.server();
         let mut second = balancer.client();
         balancer.wait(&format!("s{server}"), "qcur", 1);
-        balancer.ask(&format!("set server fe/s{server} state maint"));
+        balancer
+            .beside
+            .ask(&format!("set server fe/s{server} state maint"));
         let other = second.server();
         assert_ne!(other, server);
         balancer.note("it has left");
@@ -396,20 +334,20 @@ fn an_operator_sets_the_limit_and_the_first_in_the_queue_get_the_slots() {
             waiting.push(balancer.client());
             balancer.wait("BACKEND", "qcur", count);
         }
-        assert_eq!(balancer.ask("set maxconn server fe/s0 3").trim(), "");
+        assert_eq!(balancer.beside.ask("set maxconn server fe/s0 3").trim(), "");
         // Three have slots now: with HAProxy the second one that waits gets its slot when another one ends.
         waiting[0].server();
-        balancer.ask("set maxconn server fe/s0 4");
+        balancer.beside.ask("set maxconn server fe/s0 4");
         waiting[1].server();
         for wrong in ["fe/s0 x", "fe/s0 5x", "fe/s0", "fe/s9 1", "nowhere/s0 1"] {
-            let answer = balancer.ask(&format!("set maxconn server {wrong}"));
+            let answer = balancer.beside.ask(&format!("set maxconn server {wrong}"));
             balancer.seen.push(answer.trim().to_owned());
         }
         drop(first);
         waiting[2].server();
         balancer.wait("BACKEND", "scur", 3);
         balancer.note("none waits");
-        balancer.ask("set maxconn server fe/s0 0");
+        balancer.beside.ask("set maxconn server fe/s0 0");
         balancer.note("no limit");
     });
 }

@@ -1,8 +1,8 @@
 //! The relay: bytes, half-closes and resets in both directions, and its memory.
 
 use crate::harness::client::{
-    End, TIMEOUT, connect, connect_with_receive_buffer, echo, end_of, half_close, read_to_end,
-    reset,
+    End, TIMEOUT, connect, connect_with_receive_buffer, echo, end_of, half_close, read_some,
+    read_to_end, reset,
 };
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually, eventually_eq, eventually_true, pace_until};
@@ -54,7 +54,7 @@ fn read_and_compare(stream: &mut TcpStream, seed: u64) -> (u64, End) {
     let mut position = 0;
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        match stream.read(&mut buffer) {
+        match read_some(stream, &mut buffer) {
             Ok(0) => return (position, End::Eof),
             Ok(length) => {
                 let expected = stretch(seed, position, length);

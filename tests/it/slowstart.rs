@@ -1,28 +1,16 @@
 //! `slowstart` beside HAProxy: both read the same file, and their servers get the same weights in the same seconds.
 
-use crate::harness::csv::{Csv, Row};
+use crate::harness::beside::{self, Beside, WITHIN};
+use crate::harness::csv::Row;
 use crate::harness::eventually::{eventually, eventually_true};
-use crate::harness::needs;
 use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer, Refuses};
-use crate::harness::ports::is_listened_on;
-use crate::harness::process::Process;
-use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
-use crate::harness::runtime::ask;
-use crate::harness::syslog::Syslog;
-use nix::sys::signal::Signal;
 use std::fmt::Write as _;
 use std::io::Read as _;
-use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
-const PORT: u16 = 7000;
 const WORDS: [&str; 2] = ["0", "1"];
-const WITHIN: Duration = Duration::from_secs(5);
 /// Weight of the server that has a slow start.
 const WEIGHT: u64 = 16;
 /// How late a step may be.
@@ -30,10 +18,7 @@ const LATE_MAX: Duration = Duration::from_millis(500);
 
 /// One of the two programs with a service `fe` that has two servers.
 struct Balancer {
-    netns: Netns,
-    folder: TempDir,
-    process: Process,
-    log: Syslog,
+    beside: Beside,
     peers: Vec<Peer>,
 }
 
@@ -41,59 +26,24 @@ impl Balancer {
     /// The first server has these words behind its address.
     fn start(program: &Path, balance: &str, words: &str) -> Self {
         let netns = Netns::loopback();
-        let folder = tempfile::tempdir().expect("a folder");
-        let (peers, log): (Vec<Peer>, _) = netns.enter(|| {
-            let peers = WORDS.map(|word| Peer::start(Behaviour::SpeaksFirst(word)));
-            (peers.into(), Syslog::udp())
-        });
-        let mut text = format!(
-            "global\n  nbthread 1\n  maxconn 1000\n  stats socket {}/socket level admin\n  log {} local0\n\
-             defaults\n  mode tcp\n  log global\n  timeout connect 2s\n  timeout client 1m\n  \
-             timeout server 1m\nlisten fe\n  bind 127.0.0.1:{PORT}\n  balance {balance}\n",
-            folder.path().display(),
-            log.address(),
-        );
+        let peers = WORDS.map(|word| netns.enter(|| Peer::start(Behaviour::SpeaksFirst(word))));
+        let mut service = format!("  balance {balance}\n");
         for ((index, words), peer) in [words, ""].iter().enumerate().zip(&peers) {
             let address = peer.address();
-            let _ = writeln!(text, "  server s{index} {address} weight {WEIGHT} {words}");
+            let _ = writeln!(
+                service,
+                "  server s{index} {address} weight {WEIGHT} {words}"
+            );
         }
-        std::fs::write(folder.path().join("haproxy.cfg"), text).expect("written");
-        let mut command = Command::new(program);
-        command
-            .args(["-db", "-f", "haproxy.cfg"])
-            .current_dir(&folder);
-        let process = Process::start(command, Some(&netns), false);
-        let balancer = Self {
-            netns,
-            folder,
-            process,
-            log,
-            peers,
-        };
-        eventually_true(WITHIN, "it answers", || {
-            UnixStream::connect(balancer.socket()).is_ok()
-                && balancer
-                    .netns
-                    .enter(|| is_listened_on((Ipv4Addr::LOCALHOST, PORT).into()))
-        });
-        balancer
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("socket")
-    }
-
-    fn ask(&self, line: &str) -> String {
-        ask(&self.socket(), line)
-    }
-
-    fn stat(&self) -> Csv {
-        Csv::parse(&self.ask("show stat"))
+        Self {
+            beside: Beside::start(program, netns, ("", &service)),
+            peers: peers.into(),
+        }
     }
 
     /// The values of these columns of a row.
     fn values(&self, row: &str, columns: &[&str]) -> Vec<String> {
-        let csv = self.stat();
+        let csv = self.beside.stat();
         let row = csv.row("fe", row);
         columns
             .iter()
@@ -110,48 +60,28 @@ impl Balancer {
         port
     }
 
-    /// A client, and the number of its server once that has spoken.
-    fn client(&self) -> TcpStream {
-        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).expect("connected");
-        let stream = self.netns.enter(connect);
-        stream.set_read_timeout(Some(WITHIN)).expect("a timeout");
-        stream
-    }
-
     /// How many of so many clients get the first server.
     fn served_by_first(&self, clients: usize) -> usize {
         let served = (0..clients).map(|_| {
             let mut word = [0];
-            self.client().read_exact(&mut word).expect("a server");
+            self.beside
+                .connect()
+                .read_exact(&mut word)
+                .expect("a server");
             word
         });
         served.filter(|word| word == b"0").count()
     }
-
-    fn stop(mut self) {
-        self.process.signal(Signal::SIGTERM);
-        self.process.wait(STOP_WITHIN);
-    }
 }
 
-/// Runs `script` with rlb, and with HAProxy if it is installed; both must be seen to do the same.
+/// Runs `script` with both.
 fn both(balance: &str, words: &str, script: impl Fn(&mut Balancer) -> Vec<String>) {
-    if !needs::root() {
-        return;
-    }
-    let run = |program: &Path| {
+    beside::both(|program| {
         let mut balancer = Balancer::start(program, balance, words);
         let seen = script(&mut balancer);
-        balancer.stop();
+        balancer.beside.stop();
         seen
-    };
-    let folder = tempfile::tempdir().expect("a folder");
-    let ours = folder.path().join("haproxy");
-    std::os::unix::fs::symlink(PROGRAM, &ours).expect("a link");
-    let ours = run(&ours);
-    if let Some(haproxy) = needs::haproxy() {
-        assert_eq!(ours, run(&haproxy), "rlb's is the first");
-    }
+    });
 }
 
 /// HAProxy's weight and `throttle` once `over` of `all` seconds of a slow start are over.
@@ -176,15 +106,15 @@ fn after_an_outage_the_weight_grows_as_in_haproxy() {
     both("roundrobin", words, |balancer| {
         let port = balancer.take_down();
         let start = || Peer::start_on(port, Behaviour::SpeaksFirst("0"));
-        let peer = balancer.netns.enter(start);
+        let peer = balancer.beside.netns.enter(start);
         let begun = eventually(WITHIN, "it comes up", || {
-            let csv = balancer.stat();
+            let csv = balancer.beside.stat();
             let row = csv.row("fe", "s0");
             (row.text("status") == "UP").then(Instant::now)
         });
         let (mut weights, mut late) = (Vec::new(), None);
         let took = eventually(2 * WITHIN, "the end of the slow start", || {
-            let csv = balancer.stat();
+            let csv = balancer.beside.stat();
             let row = csv.row("fe", "s0");
             if row.text("throttle").is_empty() {
                 return Some(begun.elapsed());
@@ -213,7 +143,7 @@ fn after_an_outage_the_weight_grows_as_in_haproxy() {
         assert!(last.parse::<u64>().expect("seconds") < 3, "{last}");
         // It is up for the second time.
         let texts = [" is DOWN", " is UP", " is UP"].map(|text| {
-            let line = balancer.log.next_with(text);
+            let line = balancer.beside.log.next_with(text);
             let line = line.split("Server ").nth(1).expect("a server's line");
             // Versions have different texts for what the system says.
             let end = line.find(", info").or(line.find(", check duration"));
@@ -232,10 +162,10 @@ fn after_maintenance_turns_and_maxconn_are_reduced_as_in_haproxy() {
         let columns = ["weight", "uweight", "throttle", "status", "slim"];
         let mut seen = vec![format!("{:?}", balancer.values("s0", &columns))];
         for command in ["disable server fe/s0", "enable server fe/s0"] {
-            seen.push(balancer.ask(command));
+            seen.push(balancer.beside.ask(command));
         }
         let state = |balancer: &Balancer| {
-            let text = balancer.ask("show servers state fe");
+            let text = balancer.beside.ask("show servers state fe");
             let line = text.lines().find(|line| line.contains(" s0 "));
             let line: Vec<&str> = line.expect("the server").split(' ').collect();
             // srv_op_state to srv_iweight.
@@ -253,17 +183,17 @@ fn after_maintenance_turns_and_maxconn_are_reduced_as_in_haproxy() {
             "set server fe/s0 weight 0",
             "set server fe/s0 weight 16",
         ] {
-            seen.push(format!("{command}: {}", balancer.ask(command)));
+            seen.push(format!("{command}: {}", balancer.beside.ask(command)));
             seen.push(format!("{:?}", balancer.values("s0", &columns)));
         }
-        seen.push(balancer.ask("set server fe/s1 state maint"));
-        seen.push(balancer.ask("set server fe/s0 state maint"));
-        seen.push(balancer.ask("set server fe/s0 state ready"));
+        seen.push(balancer.beside.ask("set server fe/s1 state maint"));
+        seen.push(balancer.beside.ask("set server fe/s0 state maint"));
+        seen.push(balancer.beside.ask("set server fe/s0 state ready"));
         seen.push(state(balancer));
         // One session, and one percent of 90 more is less than another one.
-        let mut first = balancer.client();
+        let mut first = balancer.beside.connect();
         first.read_exact(&mut [0]).expect("a server");
-        let others = [balancer.client(), balancer.client()];
+        let others = [balancer.beside.connect(), balancer.beside.connect()];
         eventually_true(WITHIN, "two wait", || {
             balancer.values("BACKEND", &["qcur"]) == ["2"]
         });
@@ -278,15 +208,15 @@ fn after_maintenance_turns_and_maxconn_are_reduced_as_in_haproxy() {
 fn static_algorithms_and_added_servers_are_as_in_haproxy() {
     let columns = ["weight", "uweight", "throttle", "status"];
     both("static-rr", "slowstart 100s", |balancer| {
-        balancer.ask("disable server fe/s0");
-        balancer.ask("enable server fe/s0");
+        balancer.beside.ask("disable server fe/s0");
+        balancer.beside.ask("enable server fe/s0");
         vec![format!("{:?}", balancer.values("s0", &columns))]
     });
     both("leastconn", "", |balancer| {
         let added = "add server fe/n 127.0.0.1:9 slowstart 100s weight 20";
-        let mut seen = vec![balancer.ask(added).trim().to_owned()];
+        let mut seen = vec![balancer.beside.ask(added).trim().to_owned()];
         seen.push(format!("{:?}", balancer.values("n", &["status"])));
-        seen.push(balancer.ask("enable server fe/n"));
+        seen.push(balancer.beside.ask("enable server fe/n"));
         seen.push(format!("{:?}", balancer.values("n", &columns)));
         seen
     });

@@ -1,7 +1,7 @@
 //! At an upgrade the sessions go to the new process: no byte is lost or doubled, the old process ends, and each
 //! session is counted and logged once. What cannot go over goes on in the old process.
 
-use crate::harness::client::{TIMEOUT, connect, echo, half_close, read_to_end};
+use crate::harness::client::{TIMEOUT, connect, echo, half_close, read_some, read_to_end};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, pace_until};
 use crate::harness::peer::{Behaviour, Peer, Refuses};
@@ -39,7 +39,7 @@ fn read_checked(stream: &mut TcpStream, most: u64) -> u64 {
     let mut buffer = vec![0; 64 * 1024];
     let mut read = 0;
     while read < most {
-        let count = stream.read(&mut buffer).expect("a byte or the end");
+        let count = read_some(stream, &mut buffer).expect("a byte or the end");
         if count == 0 {
             break;
         }
@@ -68,7 +68,7 @@ fn servers() -> (Peer, Arc<AtomicU64>) {
             // Sends everything back, to the end.
             b'e' => {
                 let mut buffer = vec![0; 64 * 1024];
-                while let Ok(count) = stream.read(&mut buffer) {
+                while let Ok(count) = read_some(&mut stream, &mut buffer) {
                     if count == 0 || stream.write_all(&buffer[..count]).is_err() {
                         return;
                     }

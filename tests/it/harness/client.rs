@@ -52,12 +52,22 @@ pub(crate) fn connect_with_receive_buffer(address: SocketAddr, bytes: usize) -> 
     stream
 }
 
+/// Reads what is there. A machine that was stopped and goes on interrupts reads that have a timeout.
+pub(crate) fn read_some(stream: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Reads until the stream ends, and returns how.
 pub(crate) fn read_to_end(stream: &mut impl Read) -> (Vec<u8>, End) {
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        match stream.read(&mut buffer) {
+        match read_some(stream, &mut buffer) {
             Ok(0) => return (bytes, End::Eof),
             Ok(length) => bytes.extend_from_slice(&buffer[..length]),
             Err(error) => return (bytes, end_of(&error)),

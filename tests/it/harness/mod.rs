@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stderr, reason = "a test says why it fails")]
 
+pub(crate) mod beside;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod config;

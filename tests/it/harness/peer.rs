@@ -5,7 +5,7 @@ use super::client;
 use super::eventually::pace_until;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -59,7 +59,7 @@ impl Behaviour {
                 drain(&mut stream);
             }
             Self::Resets => {
-                drop(stream.read(&mut [0]));
+                drop(client::read_some(&mut stream, &mut [0]));
                 client::reset(stream);
             }
             Self::Sink => drain(&mut stream),
@@ -70,7 +70,7 @@ impl Behaviour {
 
 fn echo(mut stream: TcpStream) {
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(length) = stream.read(&mut buffer) {
+    while let Ok(length) = client::read_some(&mut stream, &mut buffer) {
         if length == 0 || stream.write_all(&buffer[..length]).is_err() {
             return;
         }
@@ -79,7 +79,7 @@ fn echo(mut stream: TcpStream) {
 
 fn drain(stream: &mut TcpStream) {
     let mut buffer = vec![0; 64 * 1024];
-    while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
+    while client::read_some(stream, &mut buffer).is_ok_and(|length| length > 0) {}
 }
 
 #[derive(Default)]
