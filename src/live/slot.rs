@@ -10,11 +10,12 @@ use super::sharded::WorkerToken;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-/// A client connection's slot in the process and in its frontend.
+/// A client connection's slot in the process and in its frontend. It holds whatever has the frontend's counters, so
+/// that a session has one reference to its frontend.
 #[derive(Debug)]
-pub struct ConnSlot {
+pub struct ConnSlot<F: AsRef<FrontendLive>> {
     global: Arc<GlobalLive>,
-    frontend: Arc<FrontendLive>,
+    frontend: Arc<F>,
     /// Number of the worker that it counts for.
     worker: usize,
 }
@@ -36,31 +37,32 @@ impl ConnLimits {
     };
 }
 
-impl ConnSlot {
+impl<F: AsRef<FrontendLive>> ConnSlot<F> {
     /// A slot, or `None` when the process or the frontend is full.
     ///
     /// # Hot path
     pub fn take(
         global: &Arc<GlobalLive>,
-        frontend: &Arc<FrontendLive>,
+        frontend: Arc<F>,
         limits: ConnLimits,
         token: &WorkerToken,
     ) -> Option<Self> {
         global.active.raise_below(limits.global)?;
+        let live = (*frontend).as_ref();
         let count = match limits.frontend {
-            Some(limit) => frontend.active.raise_below(limit),
-            None => Some(frontend.active.raise()),
+            Some(limit) => live.active.raise_below(limit),
+            None => Some(live.active.raise()),
         };
         let Some(now) = count else {
             global.active.lower();
             return None;
         };
-        frontend.traffic.mine(token).smax.see(now);
+        live.traffic.mine(token).smax.see(now);
         let worker = token.shard();
         global.load.of(worker).raise();
         Some(Self {
             global: Arc::clone(global),
-            frontend: Arc::clone(frontend),
+            frontend,
             worker,
         })
     }
@@ -70,40 +72,37 @@ impl ConnSlot {
     /// [`ConnSlot::count_maximum`].
     pub fn reserve(
         global: &Arc<GlobalLive>,
-        frontend: &Arc<FrontendLive>,
+        frontend: Arc<F>,
         limit: u32,
         worker: usize,
     ) -> Option<Self> {
         global.active.raise_below(limit)?;
-        frontend.active.raise();
+        (*frontend).as_ref().active.raise();
         global.load.of(worker).raise();
         Some(Self {
             global: Arc::clone(global),
-            frontend: Arc::clone(frontend),
+            frontend,
             worker,
         })
     }
 
     /// Has the sessions of the frontend count for their maximum.
     pub fn count_maximum(&self, token: &WorkerToken) {
-        let now = self.frontend.active.get();
-        self.frontend.traffic.mine(token).smax.see(now);
+        let frontend = self.live();
+        let now = frontend.active.get();
+        frontend.traffic.mine(token).smax.see(now);
     }
 
     /// A place beside all limits, for a connection that has ended before there was one for it: it is
     /// counted, but is no part of the maximum of sessions.
-    pub fn over_limits(
-        global: &Arc<GlobalLive>,
-        frontend: &Arc<FrontendLive>,
-        token: &WorkerToken,
-    ) -> Self {
+    pub fn over_limits(global: &Arc<GlobalLive>, frontend: Arc<F>, token: &WorkerToken) -> Self {
         global.active.raise();
-        frontend.active.raise();
+        (*frontend).as_ref().active.raise();
         let worker = token.shard();
         global.load.of(worker).raise();
         Self {
             global: Arc::clone(global),
-            frontend: Arc::clone(frontend),
+            frontend,
             worker,
         }
     }
@@ -115,16 +114,30 @@ impl ConnSlot {
         self.worker = worker;
     }
 
+    /// Whatever has the frontend's counters.
+    pub fn frontend(&self) -> &Arc<F> {
+        &self.frontend
+    }
+
+    fn live(&self) -> &FrontendLive {
+        (*self.frontend).as_ref()
+    }
+
+    /// The counters of the process.
+    pub fn global(&self) -> &GlobalLive {
+        &self.global
+    }
+
     /// Sessions of the process now, this one included.
     pub fn global_active(&self) -> u32 {
         self.global.active.get()
     }
 }
 
-impl Drop for ConnSlot {
+impl<F: AsRef<FrontendLive>> Drop for ConnSlot<F> {
     fn drop(&mut self) {
         self.global.load.of(self.worker).lower();
-        self.frontend.active.lower();
+        self.live().active.lower();
         self.global.active.lower();
         // Pairs with the increment of `waiting`, after which its owner reads the gauges again: either it reads
         // the lowered gauge, or this reads the increment.
@@ -222,7 +235,7 @@ mod tests {
             global: 3,
             frontend: None,
         };
-        let mut slot = ConnSlot::take(&global, &frontend, limits, &WorkerToken::new(0)).unwrap();
+        let mut slot = ConnSlot::take(&global, frontend, limits, &WorkerToken::new(0)).unwrap();
         let loads = || [0, 1].map(|worker| global.load.of(worker).get());
         assert_eq!(loads(), [1, 0]);
         slot.move_to(1);
@@ -240,7 +253,7 @@ mod tests {
             global: 3,
             frontend: Some(2),
         };
-        let take = || ConnSlot::take(&global, &frontend, limits, &token);
+        let take = || ConnSlot::take(&global, Arc::clone(&frontend), limits, &token);
         let (one, two) = (take(), take());
         assert!(one.is_some() && two.is_some());
         assert!(take().is_none(), "the frontend is full");

@@ -80,7 +80,7 @@ impl LeavingSession {
     pub fn write(&self, names: &ServerNames, (lines, bytes): (&mut String, &mut Vec<u8>)) {
         let Detached { sides, stats } = &self.session;
         let mut line = Line(lines);
-        line.put("frontend", &stats.frontend.spec.name);
+        line.put("frontend", &stats.frontend().spec.name);
         if let Some(backend) = &stats.backend {
             line.put("backend", &backend.spec.name);
         }
@@ -94,11 +94,11 @@ impl LeavingSession {
         if let Some(peer) = stats.peer {
             line.put("peer", peer);
         }
-        let began = monotonic().saturating_sub(stats.accepted.elapsed());
-        let date = stats.accepted_at.duration_since(UNIX_EPOCH);
+        let began = monotonic().saturating_sub(stats.age());
+        let date = stats.accepted_at().duration_since(UNIX_EPOCH);
         line.put("began_ns", began.as_nanos());
         line.put("date_ns", date.unwrap_or_default().as_nanos());
-        line.put("connect_ns", stats.connect.unwrap_or_default().as_nanos());
+        line.put("connect_ns", stats.connect().unwrap_or_default().as_nanos());
         let delays = stats.delays();
         if let Some(time) = delays.queue {
             line.put("queue_ns", time.as_nanos());
@@ -159,8 +159,7 @@ fn monotonic() -> Duration {
 /// beginning, so that clients that are accepted meanwhile do not get it.
 #[derive(Debug)]
 pub struct ArrivingSession {
-    frontend: Arc<Frontend>,
-    conn: ConnSlot,
+    conn: ConnSlot<Frontend>,
     backend: Arc<Backend>,
     server: Arc<Server>,
     moved: Moved,
@@ -200,8 +199,7 @@ impl ArrivingSession {
         let moved = fields.moved()?;
         let (global, maxconn) = (&snapshot.global, snapshot.maxconn);
         Some(Self {
-            conn: ConnSlot::reserve(global, &frontend.live, maxconn, worker)?,
-            frontend,
+            conn: ConnSlot::reserve(global, frontend, maxconn, worker)?,
             backend,
             server,
             moved,
@@ -242,7 +240,7 @@ impl ArrivingSession {
         let server = Slot::take(&self.server.live, token);
         let stats = SessionStats::moved(
             id,
-            (self.frontend, self.conn),
+            self.conn,
             (Arc::clone(&self.backend.spec), backend),
             (Arc::clone(&self.server.spec), server),
             self.moved,

@@ -65,7 +65,7 @@ impl Session {
     /// Boxed because the runtime copies the future several times.
     pub(super) fn run_guarded(self) -> impl Future<Output = ()> {
         let worker = Rc::clone(&self.pending.worker);
-        let frontend = self.pending.with(|session| session.stats.frontend.id);
+        let frontend = self.pending.with(|session| session.stats.frontend().id);
         guarded(worker, frontend, Box::pin(self.run_to_relay()))
     }
 
@@ -113,7 +113,8 @@ impl Session {
     }
 
     async fn announced(&self, rule: &HeaderRule) -> Result<Option<Announced>, SessionEnd> {
-        let frontend = |session: &mut PendingSession| session.stats.frontend.spec.timeout_client_hs;
+        let frontend =
+            |session: &mut PendingSession| session.stats.frontend().spec.timeout_client_hs;
         let limit = self.pending.with(frontend);
         proxy_header::receive(&self.client, &self.pending, rule, limit).await
     }
@@ -124,7 +125,7 @@ impl Session {
     fn route(&self) -> Result<Arc<Backend>, Termination> {
         let worker_stats = &self.pending.worker.worker_stats;
         self.pending.with(|session| {
-            let frontend = &session.stats.frontend;
+            let frontend = session.stats.frontend();
             let Route::To(backend) = &frontend.route;
             if !backend.published && backend.spec.id != frontend.spec.id {
                 return Err(Termination::new(Cause::Server, Phase::Connect));

@@ -46,10 +46,10 @@ impl Wanted {
         let backend = stats.backend.as_ref().map(|on| &on.spec.name);
         let server = stats.server_spec().map(|spec| &spec.name);
         self.id.is_none_or(|id| id == stats.id)
-            && named(&self.frontend, Some(&stats.frontend.spec.name))
+            && named(&self.frontend, Some(&stats.frontend().spec.name))
             && named(&self.backend, backend)
             && named(&self.server, server)
-            && (self.older.is_zero() || stats.accepted.elapsed() >= self.older)
+            && (self.older.is_zero() || stats.age() >= self.older)
     }
 
     /// Whether a session with this much time left is wanted.
@@ -111,8 +111,8 @@ impl View {
         Self {
             id: stats.id,
             peer: stats.peer,
-            accepted: stats.accepted,
-            frontend: Arc::clone(&stats.frontend),
+            accepted: stats.began(),
+            frontend: Arc::clone(stats.frontend()),
             backend: stats.backend.as_ref().map(|on| Arc::clone(&on.spec)),
             server: stats.server_spec().cloned(),
             retries: stats.delays().retries,

@@ -48,9 +48,9 @@ fn begin(
     backend: usize,
     token: &WorkerToken,
     second: u32,
-) -> (ConnSlot, BackendSlot) {
+) -> (ConnSlot<FrontendLive>, BackendSlot) {
     let frontend = &snapshot.frontends[0].as_ref().unwrap().live;
-    let place = ConnSlot::take(&snapshot.global, frontend, LIMITS, token).unwrap();
+    let place = ConnSlot::take(&snapshot.global, Arc::clone(frontend), LIMITS, token).unwrap();
     snapshot.global.traffic.mine(token).conn_tot.add(1);
     frontend.traffic.mine(token).rate.count(second);
     frontend.traffic.mine(token).conn_rate.count(second);

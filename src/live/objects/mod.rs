@@ -17,7 +17,7 @@ use super::reloads::Reloads;
 use super::sharded::{Counter, Level, Shards};
 use super::source_failures::SourceFailures;
 use super::termination::Cause;
-use crate::live::timing::millis;
+use crate::live::timing::{millis, nanos};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use queue::Queue;
@@ -127,6 +127,26 @@ impl GlobalLive {
     pub fn millis(&self, now: Instant) -> u64 {
         millis(now.saturating_duration_since(self.start))
     }
+
+    /// Nanoseconds from the start of the process to `time`; below 0 of a session that began in an earlier process.
+    pub fn nanos(&self, time: Instant) -> i64 {
+        let signed = |time| i64::try_from(nanos(time)).unwrap_or(i64::MAX);
+        match time.checked_duration_since(self.start) {
+            Some(after) => signed(after),
+            None => -signed(self.start.duration_since(time)),
+        }
+    }
+
+    /// The time that has these nanoseconds.
+    pub fn instant(&self, nanos: i64) -> Instant {
+        let distance = Duration::from_nanos(nanos.unsigned_abs());
+        let time = if nanos < 0 {
+            self.start.checked_sub(distance)
+        } else {
+            self.start.checked_add(distance)
+        };
+        time.unwrap_or(self.start)
+    }
 }
 
 /// The counters of a frontend.
@@ -146,6 +166,12 @@ pub struct FrontendLive {
     pub conn_rate_max: AtomicU32,
     /// Limits the log events about its `maxconn`.
     pub(super) maxconn_report: Throttle,
+}
+
+impl AsRef<Self> for FrontendLive {
+    fn as_ref(&self) -> &Self {
+        self
+    }
 }
 
 impl FrontendLive {

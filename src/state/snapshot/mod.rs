@@ -227,6 +227,12 @@ pub struct Frontend {
     pub live: Arc<FrontendLive>,
 }
 
+impl AsRef<FrontendLive> for Frontend {
+    fn as_ref(&self) -> &FrontendLive {
+        &self.live
+    }
+}
+
 /// Whether a frontend accepts connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FrontendState {

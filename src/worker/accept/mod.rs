@@ -172,12 +172,11 @@ pub(super) fn begin(accepted: Accepted, worker: &Rc<WorkerContext>, sessions: &T
         client,
         kind,
         peer,
-        frontend,
         slot,
         header,
     } = accepted;
     let id = worker.pending.number(worker.peers.position());
-    let stats = SessionStats::accepted(id, slot, frontend, peer, &worker.worker_stats);
+    let stats = SessionStats::accepted(id, slot, peer, &worker.worker_stats);
     if header.is_none() {
         stats.enter_frontend(&worker.worker_stats);
     }
@@ -307,8 +306,8 @@ impl Acceptor {
         self.shortage.set(None);
         // Another worker may have taken the last slot meanwhile. Then this connection waits here, and the
         // others wait in the kernel.
-        let (frontend, slot) = match self.take(&frontend, limits) {
-            Some(slot) => (frontend, slot),
+        let slot = match self.take(frontend, limits) {
+            Some(slot) => slot,
             None => match self.slot().await {
                 Some(taken) => taken,
                 // It waits or ends like those in the kernel's queue.
@@ -319,7 +318,6 @@ impl Acceptor {
             client,
             kind: self.kind,
             peer,
-            frontend,
             slot,
             header: self.listens.state().header(peer),
         };
@@ -383,14 +381,9 @@ impl Acceptor {
         self.suspension.is_on() || (self.stop.drain.is_cancelled() && none())
     }
 
-    fn take(&self, frontend: &Arc<Frontend>, limits: ConnLimits) -> Option<ConnSlot> {
+    fn take(&self, frontend: Arc<Frontend>, limits: ConnLimits) -> Option<ConnSlot<Frontend>> {
         let worker_stats = &self.worker.worker_stats;
-        ConnSlot::take(
-            &worker_stats.global,
-            &frontend.live,
-            limits,
-            &worker_stats.token,
-        )
+        ConnSlot::take(&worker_stats.global, frontend, limits, &worker_stats.token)
     }
 
     /// Accepts and closes the queued connections one by one, with the worker's spare descriptor: there is none
@@ -408,22 +401,17 @@ impl Acceptor {
             let Ok(peer) = peer else {
                 return;
             };
-            if let Some(slot) = self.take(&frontend, limits) {
+            if let Some(slot) = self.take(frontend, limits) {
                 let end = Termination::new(Cause::Resource, Phase::Connect);
-                self.count_ended((frontend, slot), peer, &end);
+                self.count_ended(slot, peer, &end);
             }
         }
     }
 
     /// Counts and logs a client that has come to its end without a session.
-    fn count_ended(
-        &self,
-        (frontend, slot): (Arc<Frontend>, ConnSlot),
-        peer: Option<SocketAddr>,
-        end: &Termination,
-    ) {
+    fn count_ended(&self, slot: ConnSlot<Frontend>, peer: Option<SocketAddr>, end: &Termination) {
         let id = self.worker.pending.number(self.worker.peers.position());
         let stats = &self.worker.worker_stats;
-        SessionStats::open(id, slot, frontend, peer, stats).finish(end, stats);
+        SessionStats::open(id, slot, peer, stats).finish(end, stats);
     }
 }

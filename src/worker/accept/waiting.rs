@@ -21,7 +21,6 @@ use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
 use std::time::{Duration, Instant};
@@ -225,10 +224,10 @@ impl Acceptor {
         close_in_order(client);
         let (frontend, _) = self.now();
         let stats = &self.worker.worker_stats;
-        let slot = ConnSlot::over_limits(&stats.global, &frontend.live, &stats.token);
+        let slot = ConnSlot::over_limits(&stats.global, frontend, &stats.token);
         let mut end = Termination::new(Cause::Client, Phase::Connect);
         end.error = error;
-        self.count_ended((frontend, slot), peer, &end);
+        self.count_ended(slot, peer, &end);
     }
 
     pub(super) fn count_pause(&self) {
@@ -256,7 +255,7 @@ impl Acceptor {
 
     /// Waits for a slot and takes it. Once the queue has moved, limits no longer apply to the connection that
     /// waits here: no other is accepted, and existing sessions may last for days. `None`: there will be no slot.
-    pub(super) async fn slot(&self) -> Option<(Arc<Frontend>, ConnSlot)> {
+    pub(super) async fn slot(&self) -> Option<ConnSlot<Frontend>> {
         let waiting = Waiting::new(&self.worker.worker_stats.global);
         loop {
             let freed = waiting.0.freed.notified();
@@ -266,8 +265,8 @@ impl Acceptor {
             if self.stop.queue_moved.is_cancelled() {
                 limits = ConnLimits::NONE;
             }
-            if let Some(slot) = self.take(&frontend, limits) {
-                return Some((frontend, slot));
+            if let Some(slot) = self.take(frontend, limits) {
+                return Some(slot);
             }
             if self.never_accepts_again() {
                 return None;

@@ -39,9 +39,8 @@ pub(super) struct Accepted {
     pub(super) kind: Kind,
     /// `None` for a unix socket.
     pub(super) peer: Option<SocketAddr>,
-    pub(super) frontend: Arc<Frontend>,
     /// Its slot in the process and the frontend.
-    pub(super) slot: ConnSlot,
+    pub(super) slot: ConnSlot<Frontend>,
     /// It begins with a PROXY header.
     pub(super) header: Option<Arc<HeaderRule>>,
 }

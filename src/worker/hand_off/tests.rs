@@ -51,13 +51,13 @@ impl Fixture {
             frontend: None,
         };
         let token = WorkerToken::new(worker);
-        let slot = ConnSlot::take(&self.global, &self.frontend.live, limits, &token).unwrap();
+        let slot =
+            ConnSlot::take(&self.global, Arc::clone(&self.frontend), limits, &token).unwrap();
         let (client, _) = std::os::unix::net::UnixStream::pair().unwrap();
         let accepted = Accepted {
             client: client.into(),
             kind: Kind::Unix,
             peer: None,
-            frontend: Arc::clone(&self.frontend),
             slot,
             header: None,
         };

@@ -188,39 +188,46 @@ impl SideState {
     }
 }
 
-/// Bytes that were read from one side and not yet taken by the other. Does not allocate when empty.
+/// Bytes that were read from one side and not yet taken by the other. Boxed twice, because most sides have none.
 #[derive(Debug, Default)]
-pub(super) struct Unsent {
+pub(super) struct Unsent(Option<Box<Kept>>);
+
+/// Bytes that are kept, never none.
+#[derive(Debug)]
+struct Kept {
     bytes: Box<[u8]>,
     taken: usize,
 }
 
 impl Unsent {
     pub(super) fn keep(bytes: &[u8]) -> Self {
-        Self {
-            bytes: bytes.into(),
-            taken: 0,
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.taken == self.bytes.len()
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.taken..]
+        Self::of(bytes.into())
     }
 
     /// Bytes that were in a pipe.
     pub(super) fn of(bytes: Box<[u8]>) -> Self {
-        Self { bytes, taken: 0 }
+        let kept = (!bytes.is_empty()).then(|| Box::new(Kept { bytes, taken: 0 }));
+        Self(kept)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Some(kept) => &kept.bytes[kept.taken..],
+            None => &[],
+        }
     }
 
     /// `count` more bytes were taken.
     pub(super) fn take(&mut self, count: usize) {
-        self.taken += count;
-        if self.is_empty() {
-            *self = Self::default();
+        if let Some(kept) = &mut self.0 {
+            kept.taken += count;
+            if kept.taken == kept.bytes.len() {
+                self.0 = None;
+            }
         }
     }
 }
@@ -245,7 +252,7 @@ pub(super) struct Conn {
 }
 
 // Most of the memory of an idle session, which docs/performance.md states.
-const _: () = assert!(size_of::<Conn>() <= 360);
+const _: () = assert!(size_of::<Conn>() <= 152);
 
 impl Conn {
     pub(super) fn new(
@@ -306,7 +313,7 @@ impl Conn {
     /// sessions, as in HAProxy.
     pub(super) fn idle_timeout_of(&self, side: Side) -> Option<Duration> {
         let half_closed = self.side(side).shut;
-        let frontend = &self.stats.frontend.spec;
+        let frontend = &self.stats.frontend().spec;
         let backend = self.stats.backend.as_ref().map(|on| &on.spec);
         match (side, half_closed) {
             (Side::Client, false) => frontend.timeout_client,

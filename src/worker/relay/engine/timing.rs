@@ -79,7 +79,7 @@ impl Engine {
             self.serve(key);
             return;
         }
-        let age = millis(conn.stats.accepted.elapsed());
+        let age = millis(conn.stats.age());
         match liveness::look(conn, age, self.now) {
             Verdict::Next(at) => self.wheel.schedule(key, tick_of(at)),
             Verdict::Idle(side) => match conn.time_out(side) {

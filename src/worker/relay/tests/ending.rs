@@ -3,6 +3,7 @@
 use super::super::direction::is_no_memory;
 use super::*;
 use crate::live::Termination;
+use std::num::NonZeroU64;
 
 /// From an order to end a session until both sides are closed.
 const ENDED_WITHIN: Duration = Duration::from_millis(200);
@@ -402,7 +403,7 @@ proptest! {
 fn the_time_that_a_header_took_is_no_connect_time() {
     let (session, snapshot, worker_stats, _ends) = session(SOCKET_BUFFER);
     let mut stats = session.stats;
-    stats.connect = Some(Duration::from_millis(100));
+    stats.connect = NonZeroU64::new(100_000_000);
     stats.delays.get_or_insert_default().handshake = 30;
     stats.finish(&Termination::normal(), &worker_stats);
     let backend = snapshot.backends[0].as_ref().unwrap();

@@ -236,13 +236,13 @@ fn session_of(
     };
     let slot = ConnSlot::take(
         &worker_stats.global,
-        &frontend.live,
+        Arc::clone(frontend),
         limits,
         &worker_stats.token,
     )
     .unwrap();
     let id = SessionId::new(1, (0, 1));
-    let mut stats = SessionStats::open(id, slot, Arc::clone(frontend), None, &worker_stats);
+    let mut stats = SessionStats::open(id, slot, None, &worker_stats);
     stats.enter_backend(backend, &worker_stats);
     let server = &backend.servers[0];
     stats.enter_server(

@@ -4,6 +4,7 @@ use super::super::moved::{DetachFrom, Detached, SideFacts};
 use super::*;
 use crate::state::{BackendId, Server, SnapshotBuilder};
 use crate::worker::moving::{ArrivingSession, LeavingSession, ServerNames};
+use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 
 /// The beginning of a round.
@@ -232,8 +233,8 @@ fn what_is_logged_goes_along() {
     let fixture = Fixture::new();
     let mut session = detached(&fixture.relay).pop().unwrap();
     session.stats.peer = Some("[2001:db8::1]:4711".parse().unwrap());
-    session.stats.accepted -= Duration::from_secs(3600);
-    session.stats.connect = Some(Duration::from_micros(1234));
+    session.stats.accepted -= 3_600_000_000_000;
+    session.stats.connect = NonZeroU64::new(1_234_000);
     session.stats.bytes_in = 5;
     session.stats.bytes_out = u64::MAX;
     session.stats.count_attempt(2, true);
@@ -250,8 +251,8 @@ fn what_is_logged_goes_along() {
     let read = fixture.written_and_read(&session);
     let (left, came) = (&session.session.stats, read.stats);
     assert_eq!(came.peer, left.peer);
-    assert_eq!(came.accepted_at, left.accepted_at);
-    let moved = came.accepted.saturating_duration_since(left.accepted);
+    assert_eq!(came.accepted_at(), left.accepted_at());
+    let moved = came.began().saturating_duration_since(left.began());
     assert!(moved < Duration::from_millis(100), "{moved:?}");
     let counts = |it: &SessionStats| (it.bytes_in, it.bytes_out, it.delays());
     assert_eq!(counts(&came), counts(left));
@@ -278,7 +279,7 @@ fn what_ends_all_sessions_of_a_server_ends_those_on_their_way() {
     let arriving = parse(&fixture.snapshot);
     let live = &fixture.snapshot.backends[0].as_ref().unwrap().servers[0].live;
     let stats = &session.session.stats;
-    let established = stats.accepted + stats.connect.unwrap();
+    let established = stats.began() + stats.connect().unwrap();
     let before = established.checked_sub(Duration::from_secs(1)).unwrap();
     live.end_sessions(before, Cause::Up);
     assert_eq!(arriving.end(), None, "it came after that");
