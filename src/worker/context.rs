@@ -4,6 +4,7 @@ use super::hand_off::PeerWorkers;
 use super::pending::PendingSessions;
 use super::relay::Relay;
 use super::session_stats::WorkerStats;
+use super::unserved::UnservedSessions;
 use crate::state::{ControlHandle, Snapshot};
 use arc_swap::ArcSwap;
 use std::cell::{Cell, RefCell};
@@ -18,6 +19,8 @@ pub(super) struct WorkerContext {
     pub(super) relay: Rc<Relay>,
     /// Sessions that are not established yet.
     pub(super) pending: PendingSessions,
+    /// Those that have left for another process and were not given away yet.
+    pub(super) unserved: UnservedSessions,
     pub(super) control: ControlHandle,
     pub(super) peers: PeerWorkers,
     /// Cancelled when all sessions are to end.
@@ -42,6 +45,7 @@ impl WorkerContext {
             worker_stats,
             relay,
             pending: PendingSessions::default(),
+            unserved: UnservedSessions::default(),
             control,
             peers,
             kill,

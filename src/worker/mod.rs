@@ -22,21 +22,23 @@ mod session;
 pub mod session_id;
 mod session_stats;
 pub mod sessions;
+mod unserved;
 
 pub use accept::{Closing, ListenState, Listener, ListenerId};
 pub use header_rule::HeaderRule;
 
 use crate::live::pulse::Pulse;
-use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
+use crate::live::{Cause, GlobalLive, LogQueue, Phase, Termination, WorkerToken};
 use crate::state::{ControlHandle, Frontend, FrontendId, Snapshot, clear};
 use crate::sys::abort::AbortOnPanic;
 use accept::{StopAccepting, Suspension};
 use arc_swap::ArcSwap;
 use context::WorkerContext;
 use hand_off::HandOff;
-use moving::{ArrivingSession, DetachFrom, LeavingSession};
+use moving::{ArrivingSession, DetachFrom, Leaving, LeavingSession};
 use order::{LeavingPart, Order};
 use relay::Relay;
+use session::Session;
 use session_stats::WorkerStats;
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -48,6 +50,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use unserved::Unserved;
 
 /// What a worker is started with.
 #[derive(Debug)]
@@ -140,8 +143,14 @@ async fn run(parts: Parts) -> io::Result<()> {
     let running = Rc::clone(&relay);
     let mut relaying = tokio::task::spawn_local(async move { running.run(events).await });
     let mut over = pin!(async {
-        sessions.wait().await;
-        relay.empty().await;
+        loop {
+            sessions.wait().await;
+            relay.empty().await;
+            // A session that waits for a server may have come back from its way to another process.
+            if sessions.is_empty() {
+                return;
+            }
+        }
     });
     let mut stage = Stage::Accepting;
     loop {
@@ -170,6 +179,12 @@ async fn run(parts: Parts) -> io::Result<()> {
 async fn end_all(worker: &WorkerContext, sessions: &TaskTracker) {
     worker.relay.end_all(Cause::Killed);
     worker.pending.end_all();
+    for session in worker.unserved.take(usize::MAX) {
+        session.end(
+            &Termination::new(Cause::Killed, Phase::Queue),
+            &worker.worker_stats,
+        );
+    }
     sessions.close();
     sessions.wait().await;
     worker.relay.end_all(Cause::Killed);
@@ -212,16 +227,21 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             let found = worker.pending.end(id) || worker.relay.end_session(id, killed);
             let _ = reply.try_send(found);
         }
-        Order::Detach { from, most, reply } => detach(worker, from, most, &reply),
+        Order::Detach { from, most, reply } => acceptors.detach(from, most, &reply),
         Order::Decided { count, back, round } => {
             let back = back.take().unwrap_or_default();
-            let back = back.into_iter().map(|leaving| leaving.session).collect();
-            worker.relay.decided(count, back, round);
+            acceptors.decided(count, back, round);
+        }
+        Order::Resume => {
+            let unserved = worker.unserved.take(usize::MAX);
+            let count = unserved.len();
+            let back = unserved.into_iter().map(LeavingSession::unserved).collect();
+            acceptors.decided(count, back, 0);
         }
         Order::Arrive { sessions, pauses } => {
             let sessions = sessions.take().unwrap_or_default();
             // For a log event only.
-            let _ = pauses.try_send(arrive(worker, sessions));
+            let _ = pauses.try_send(acceptors.arrive(sessions));
         }
         Order::ClearCounters { what, reply } => {
             let token = &worker.worker_stats.token;
@@ -238,45 +258,6 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
         }
         Order::Close { id, frontend, how } => acceptors.close(id, frontend, how),
     }
-}
-
-/// Takes sessions out of the relay.
-fn detach(
-    worker: &WorkerContext,
-    from: DetachFrom,
-    most: usize,
-    reply: &mpsc::Sender<LeavingPart>,
-) {
-    let part = worker.relay.detach(from, most);
-    let count = part.sessions.len();
-    let sessions = part.sessions.into_iter().map(LeavingSession::new);
-    let part = LeavingPart {
-        sessions: sessions.collect(),
-        next: part.next,
-    };
-    if let Err(unsent) = reply.try_send(part) {
-        // The one who asked has gone.
-        let back = unsent.into_inner().sessions.into_iter();
-        let back = back.map(|leaving| leaving.session).collect();
-        worker.relay.decided(count, back, from.round);
-    }
-}
-
-/// Goes on with sessions of another process. For how long each was in neither.
-fn arrive(worker: &WorkerContext, sessions: Vec<ArrivingSession>) -> Vec<Duration> {
-    let mut pauses = Vec::with_capacity(sessions.len());
-    for session in sessions {
-        pauses.push(session.pause());
-        let end = session.end();
-        let id = worker.pending.number(worker.peers.position());
-        worker
-            .relay
-            .attach(session.detached(id, &worker.worker_stats));
-        if let Some(cause) = end {
-            worker.relay.end_session(id, cause);
-        }
-    }
-    pauses
 }
 
 /// The listeners that this worker accepts from.
@@ -322,6 +303,74 @@ impl Acceptors {
         let ends = (open.stop.clone(), suspension);
         let acceptor = accept::run(listener, worker, self.sessions.clone(), ends);
         self.open.spawn_local(acceptor);
+    }
+
+    /// Takes up to `most` sessions out: those of the relay first, so that they have their servers' slots in the other
+    /// process before those that wait for one.
+    fn detach(&self, from: DetachFrom, most: usize, reply: &mpsc::Sender<LeavingPart>) {
+        let worker = &self.worker;
+        let mut sessions = Vec::new();
+        // While others of their backend wait in its queues, those of the relay stay. The ones that depart leave the
+        // queues by themselves, before the next order.
+        let next = if worker.pending.depart(from.round) > 0 {
+            Some(from.place)
+        } else {
+            let part = worker.relay.detach(from, most);
+            let relayed = part.sessions.into_iter();
+            sessions.extend(relayed.map(LeavingSession::relayed));
+            part.next.or_else(|| {
+                let unserved = worker.unserved.take(most - sessions.len()).into_iter();
+                sessions.extend(unserved.map(LeavingSession::unserved));
+                let is_over = worker.unserved.is_empty();
+                (!is_over).then_some(DetachFrom::BEHIND_THE_RELAY)
+            })
+        };
+        let count = sessions.len();
+        if let Err(unsent) = reply.try_send(LeavingPart { sessions, next }) {
+            // The one who asked has gone.
+            self.decided(count, unsent.into_inner().sessions, from.round);
+        }
+    }
+
+    /// What became of `count` sessions that were taken out: those in `back` were refused in this `round` and go on
+    /// here.
+    fn decided(&self, count: usize, back: Vec<LeavingSession>, round: u32) {
+        let mut relayed = Vec::new();
+        for session in back {
+            match session.what {
+                Leaving::Relayed(session) => relayed.push(session),
+                Leaving::Unserved(mut session) => {
+                    session.resumed.refused = round;
+                    self.resume(session);
+                }
+            }
+        }
+        self.worker.relay.decided(count, relayed, round);
+    }
+
+    /// Goes on with a session that waits for a server.
+    fn resume(&self, session: Unserved) {
+        let session = Session::resume(Rc::clone(&self.worker), session);
+        self.sessions.spawn_local(session.run_guarded());
+    }
+
+    /// Goes on with sessions of another process. For how long each was in neither.
+    fn arrive(&self, sessions: Vec<ArrivingSession>) -> Vec<Duration> {
+        let worker = &self.worker;
+        let mut pauses = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            pauses.push(session.pause());
+            let end = session.end();
+            let id = worker.pending.number(worker.peers.position());
+            match session.leaving(id, &worker.worker_stats) {
+                Leaving::Relayed(session) => worker.relay.attach(session),
+                Leaving::Unserved(session) => self.resume(session),
+            }
+            if let Some(cause) = end {
+                worker.relay.end_session(id, cause);
+            }
+        }
+        pauses
     }
 
     /// A frontend may have begun or ceased to accept connections.

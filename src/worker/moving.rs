@@ -9,12 +9,17 @@
 //! Times: the age of a session goes along as the time of its accept on the monotonic clock, which all processes of a
 //! machine share until it is restarted. What a side's timeouts need goes along as times that have passed.
 
+use super::connect_policy::Waited;
+use super::header_rule::Announced;
+use super::relay::Kind;
 use super::relay::moved::{Detached, DetachedSide, SideFacts};
 use super::session_id::SessionId;
-use super::session_stats::{Delays, Moved, SessionStats, WorkerStats};
+use super::session_stats::{Delays, Moved, OnBackend, OnServer, SessionStats, WorkerStats};
+use super::unserved::{Resumed, Unserved};
 use crate::live::Cause;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::live::timing::millis;
+use crate::proto::proxy::Addresses;
 use crate::state::{Backend, Frontend, OperState, Server, Snapshot};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
@@ -28,6 +33,9 @@ pub use super::relay::moved::DetachFrom;
 
 /// The sides, as the names in a line begin.
 const SIDES: [&str; 2] = ["client", "server"];
+
+/// What a session needs that waits for a server: steps 5 to 9.
+const UNSERVED: &str = "server";
 
 /// A later version may write this name for a session that a reader must know more about than what stands here.
 const NEEDS: &str = "needs";
@@ -61,24 +69,50 @@ impl ServerNames {
     }
 }
 
-/// A session that was taken out of the relay of its worker.
+/// A session that was taken out of its worker.
 #[derive(Debug)]
 pub struct LeavingSession {
-    pub(super) session: Detached,
+    pub(super) what: Leaving,
     /// When it was taken out, by the monotonic clock.
     left: Duration,
 }
 
+/// A session that is in no worker.
+#[derive(Debug)]
+pub(super) enum Leaving {
+    /// It was in the relay.
+    Relayed(Detached),
+    /// It waits for a server.
+    Unserved(Unserved),
+}
+
 impl LeavingSession {
-    /// A session that was taken out just now.
-    pub(super) fn new(session: Detached) -> Self {
-        let left = monotonic();
-        Self { session, left }
+    /// A session that was taken out of the relay just now.
+    pub(super) fn relayed(session: Detached) -> Self {
+        Self {
+            what: Leaving::Relayed(session),
+            left: monotonic(),
+        }
+    }
+
+    /// A session that waits for a server, and was taken out just now.
+    pub(super) fn unserved(session: Unserved) -> Self {
+        Self {
+            what: Leaving::Unserved(session),
+            left: monotonic(),
+        }
+    }
+
+    pub(super) fn stats(&self) -> &SessionStats {
+        match &self.what {
+            Leaving::Relayed(session) => &session.stats,
+            Leaving::Unserved(session) => &session.stats,
+        }
     }
 
     /// Appends its line to `lines` and its bytes to `bytes`.
     pub fn write(&self, names: &ServerNames, (lines, bytes): (&mut String, &mut Vec<u8>)) {
-        let Detached { sides, stats } = &self.session;
+        let stats = self.stats();
         let mut line = Line(lines);
         line.put("frontend", &stats.frontend().spec.name);
         if let Some(backend) = &stats.backend {
@@ -98,7 +132,6 @@ impl LeavingSession {
         let date = stats.accepted_at().duration_since(UNIX_EPOCH);
         line.put("began_ns", began.as_nanos());
         line.put("date_ns", date.unwrap_or_default().as_nanos());
-        line.put("connect_ns", stats.connect().unwrap_or_default().as_nanos());
         let delays = stats.delays();
         if let Some(time) = delays.queue {
             line.put("queue_ns", time.as_nanos());
@@ -113,24 +146,23 @@ impl LeavingSession {
             line.put("handshake_ms", delays.handshake);
         }
         line.put("left_ns", self.left.as_nanos());
-        for (name, side) in SIDES.into_iter().zip(sides) {
-            line.put(&format!("{name}_facts"), side.facts.letters());
-            line.put(&format!("{name}_silent_ms"), side.silent);
-            if let Some(ago) = side.unacked {
-                line.put(&format!("{name}_unacked_ms"), ago);
+        match &self.what {
+            Leaving::Relayed(session) => {
+                let connect = stats.connect().unwrap_or_default();
+                line.put("connect_ns", connect.as_nanos());
+                line.put_sides(&session.sides, bytes);
             }
-            line.put(&format!("{name}_unsent"), side.unsent.len());
-            bytes.extend_from_slice(&side.unsent);
+            Leaving::Unserved(session) => line.put_unserved(session),
         }
         lines.push('\n');
     }
 
-    /// Its sockets, the client's and the server's.
+    /// Its sockets, the client's and the server's. Without a server twice the client's, because a reader takes two.
     pub fn sockets(&self) -> [BorrowedFd<'_>; 2] {
-        self.session
-            .sides
-            .each_ref()
-            .map(|side| side.socket.as_fd())
+        match &self.what {
+            Leaving::Relayed(session) => session.sides.each_ref().map(|side| side.socket.as_fd()),
+            Leaving::Unserved(session) => [session.client.as_fd(); 2],
+        }
     }
 }
 
@@ -145,6 +177,63 @@ impl Line<'_> {
         };
         // A string takes everything.
         let _ = write!(self.0, "{tab}{name}={value}");
+    }
+
+    fn put_sides(&mut self, sides: &[DetachedSide; 2], bytes: &mut Vec<u8>) {
+        for (name, side) in SIDES.into_iter().zip(sides) {
+            self.put(&format!("{name}_facts"), side.facts.letters());
+            self.put(&format!("{name}_silent_ms"), side.silent);
+            if let Some(ago) = side.unacked {
+                self.put(&format!("{name}_unacked_ms"), ago);
+            }
+            self.put(&format!("{name}_unsent"), side.unsent.len());
+            bytes.extend_from_slice(&side.unsent);
+        }
+    }
+
+    fn put_unserved(&mut self, session: &Unserved) {
+        self.put(NEEDS, UNSERVED);
+        if session.kind == Kind::Unix {
+            self.put("unix", 1);
+        }
+        let Resumed {
+            waited, announced, ..
+        } = &session.resumed;
+        self.put("queued_ns", waited.queue.as_nanos());
+        self.put("held_ns", waited.hold.as_nanos());
+        if let Some(announced) = announced {
+            if let Some(Addresses {
+                source,
+                destination,
+            }) = announced.addresses
+            {
+                self.put("announced_source", source);
+                self.put("announced_destination", destination);
+            }
+            self.put("announced_tlvs", Hex(&announced.tlvs));
+        }
+        for name in SIDES {
+            self.put(&format!("{name}_unsent"), 0);
+        }
+    }
+}
+
+/// Bytes as hexadecimal digits.
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Hex<'_> {
+    fn read(digits: &str) -> Option<Box<[u8]>> {
+        let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+        let value = |digit: u8| char::from(digit).to_digit(16);
+        let byte = |[high, low]: &[u8; 2]| u8::try_from(value(*high)? * 16 + value(*low)?).ok();
+        let bytes = pairs.iter().map(byte).collect::<Option<_>>();
+        bytes.filter(|_| rest.is_empty())
     }
 }
 
@@ -161,11 +250,20 @@ fn monotonic() -> Duration {
 pub struct ArrivingSession {
     conn: ConnSlot<Frontend>,
     backend: Arc<Backend>,
-    server: Arc<Server>,
     moved: Moved,
-    sides: [DetachedSide; 2],
+    what: Arriving,
     /// When it was taken out in the other process, by the monotonic clock.
     left: Duration,
+}
+
+#[derive(Debug)]
+enum Arriving {
+    Relayed(Arc<Server>, [DetachedSide; 2]),
+    Unserved {
+        client: (OwnedFd, Kind),
+        waited: Waited,
+        announced: Option<Box<Announced>>,
+    },
 }
 
 impl ArrivingSession {
@@ -184,26 +282,28 @@ impl ArrivingSession {
             *bytes = &[];
             return None;
         };
-        if fields.0.contains_key(NEEDS) {
+        let (frontend, backend) = fields.proxies(snapshot)?;
+        let what = match fields.0.get(NEEDS) {
+            None => {
+                let server = fields.server(&backend)?;
+                let sides = SIDES.into_iter().zip(sockets).zip(unsent);
+                let sides = sides.map(|((name, socket), unsent)| fields.side(name, socket, unsent));
+                let sides = sides.collect::<Option<Vec<_>>>()?.try_into().ok()?;
+                Arriving::Relayed(server, sides)
+            }
+            Some(&UNSERVED) => fields.unserved(sockets)?,
+            Some(_) => return None,
+        };
+        let moved = fields.moved()?;
+        if matches!(what, Arriving::Relayed(..)) && moved.connect.is_none() {
             return None;
         }
-        let (frontend, backend, server) = fields.objects(snapshot)?;
-        let [client, server_side] = SIDES
-            .into_iter()
-            .zip(sockets)
-            .zip(unsent)
-            .map(|((name, socket), unsent)| fields.side(name, socket, unsent))
-            .collect::<Option<Vec<_>>>()?
-            .try_into()
-            .ok()?;
-        let moved = fields.moved()?;
         let (global, maxconn) = (&snapshot.global, snapshot.maxconn);
         Some(Self {
             conn: ConnSlot::reserve(global, frontend, maxconn, worker)?,
             backend,
-            server,
             moved,
-            sides: [client, server_side],
+            what,
             left: fields.nanos("left_ns").unwrap_or_else(monotonic),
         })
     }
@@ -211,7 +311,10 @@ impl ArrivingSession {
     /// The name that its server has here.
     #[cfg(test)]
     pub(super) fn server_name(&self) -> &str {
-        &self.server.spec.name
+        match &self.what {
+            Arriving::Relayed(server, _) => &server.spec.name,
+            Arriving::Unserved { .. } => "",
+        }
     }
 
     /// For how long it has been in neither process.
@@ -222,35 +325,65 @@ impl ArrivingSession {
     /// Why it has to end, if it has: its server has gone DOWN, or what ended all sessions of its server came when this
     /// one was on its way.
     pub(super) fn end(&self) -> Option<Cause> {
-        let established = self.moved.accepted + self.moved.connect;
-        let missed = self.server.live.ended_since(established);
-        let status = &self.server.status;
+        let Arriving::Relayed(server, _) = &self.what else {
+            return None;
+        };
+        let established = self.moved.accepted + self.moved.connect?;
+        let missed = server.live.ended_since(established);
+        let status = &server.status;
         // Maintenance ends no sessions.
         let down = status.oper == OperState::Stopped && !status.admin.is_maint();
-        missed.or((down && self.server.spec.shutdown_sessions_on_down).then_some(Cause::Down))
+        missed.or((down && server.spec.shutdown_sessions_on_down).then_some(Cause::Down))
     }
 
-    /// As the relay of a worker takes it.
-    pub(super) fn detached(self, id: SessionId, worker_stats: &WorkerStats) -> Detached {
+    /// As the worker takes it.
+    pub(super) fn leaving(self, id: SessionId, worker_stats: &WorkerStats) -> Leaving {
         let token = &worker_stats.token;
         // What a side was silent for counts on while the session is in neither process.
         let away = millis(self.pause());
-        self.conn.count_maximum(token);
-        let backend = BackendSlot::take(&self.backend.live, token);
-        let server = Slot::take(&self.server.live, token);
-        let stats = SessionStats::moved(
-            id,
-            self.conn,
-            (Arc::clone(&self.backend.spec), backend),
-            (Arc::clone(&self.server.spec), server),
-            self.moved,
-        );
-        let sides = self.sides.map(|side| DetachedSide {
-            silent: side.silent.saturating_add(away),
-            unacked: side.unacked.map(|ago| ago.saturating_add(away)),
-            ..side
-        });
-        Detached { sides, stats }
+        let Self {
+            conn,
+            backend,
+            moved,
+            what,
+            ..
+        } = self;
+        conn.count_maximum(token);
+        let on_backend = OnBackend {
+            spec: Arc::clone(&backend.spec),
+            slot: BackendSlot::take(&backend.live, token),
+        };
+        match what {
+            Arriving::Relayed(server, sides) => {
+                let on_server = OnServer {
+                    spec: Arc::clone(&server.spec),
+                    slot: Slot::take(&server.live, token),
+                };
+                let stats = SessionStats::moved(id, conn, on_backend, Some(on_server), moved);
+                let sides = sides.map(|side| DetachedSide {
+                    silent: side.silent.saturating_add(away),
+                    unacked: side.unacked.map(|ago| ago.saturating_add(away)),
+                    ..side
+                });
+                Leaving::Relayed(Detached { sides, stats })
+            }
+            Arriving::Unserved {
+                client: (client, kind),
+                waited,
+                announced,
+            } => Leaving::Unserved(Unserved {
+                client,
+                kind,
+                stats: SessionStats::moved(id, conn, on_backend, None, moved),
+                resumed: Resumed {
+                    backend,
+                    announced,
+                    waited,
+                    rank: None,
+                    refused: 0,
+                },
+            }),
+        }
     }
 }
 
@@ -271,14 +404,21 @@ impl<'a> Fields<'a> {
         self.get(name).map(Duration::from_nanos)
     }
 
-    /// Its frontend, backend and server, if they are here.
-    fn objects(&self, snapshot: &Snapshot) -> Option<(Arc<Frontend>, Arc<Backend>, Arc<Server>)> {
+    /// Its frontend and backend, if they are here.
+    fn proxies(&self, snapshot: &Snapshot) -> Option<(Arc<Frontend>, Arc<Backend>)> {
         let name = |name| self.0.get(name).copied();
-        let (frontend, backend, server) = (name("frontend")?, name("backend")?, name("server")?);
+        let (frontend, backend) = (name("frontend")?, name("backend")?);
         let mut frontends = snapshot.frontends.iter().flatten();
         let frontend = frontends.find(|it| &*it.spec.name == frontend)?;
         let mut backends = snapshot.backends.iter().flatten();
         let backend = backends.find(|it| &*it.spec.name == backend)?;
+        Some((Arc::clone(frontend), Arc::clone(backend)))
+    }
+
+    /// Its server, if that is here.
+    fn server(&self, backend: &Backend) -> Option<Arc<Server>> {
+        let name = |name| self.0.get(name).copied();
+        let server = name("server")?;
         let named = |name: &str| {
             let mut servers = backend.servers.iter();
             servers.find(|it| &*it.spec.name == name)
@@ -290,11 +430,33 @@ impl<'a> Fields<'a> {
                 .or_else(|| named(in_file)),
             None => named(server),
         }?;
-        Some((
-            Arc::clone(frontend),
-            Arc::clone(backend),
-            Arc::clone(server),
-        ))
+        Some(Arc::clone(server))
+    }
+
+    /// A session that waits for a server. `sockets`: twice the client's.
+    fn unserved(&self, [client, _]: [OwnedFd; 2]) -> Option<Arriving> {
+        let is_unix = self.get("unix") == Some(1_u8);
+        let announced = match self.0.get("announced_tlvs") {
+            None => None,
+            Some(tlvs) => {
+                let source = self.get("announced_source");
+                let addresses = source.zip(self.get("announced_destination"));
+                let addresses = addresses.map(|(source, destination)| Addresses {
+                    source,
+                    destination,
+                });
+                let tlvs = Hex::read(tlvs)?;
+                Some(Box::new(Announced { addresses, tlvs }))
+            }
+        };
+        Some(Arriving::Unserved {
+            client: (client, if is_unix { Kind::Unix } else { Kind::Tcp }),
+            waited: Waited {
+                queue: self.nanos("queued_ns")?,
+                hold: self.nanos("held_ns")?,
+            },
+            announced,
+        })
     }
 
     /// The bytes of both sides, taken from the beginning of `bytes`.
@@ -314,7 +476,7 @@ impl<'a> Fields<'a> {
             peer: self.get("peer"),
             accepted: now.checked_sub(age).unwrap_or(now),
             accepted_at: UNIX_EPOCH + self.nanos("date_ns")?,
-            connect: self.nanos("connect_ns")?,
+            connect: self.nanos("connect_ns"),
             delays: Delays {
                 retries: self.get("retries").unwrap_or(0),
                 redispatched: self.get("redispatched") == Some(1_u8),

@@ -72,7 +72,7 @@ pub enum Order {
     /// Servers of these backends, in ascending order, have come UP or gone DOWN or got other addresses, or the lists
     /// have changed: sessions that are connecting choose again.
     ServersChanged(Arc<[BackendId]>),
-    /// Take sessions out of the relay, for another process to go on with them. [`Order::Decided`] must follow for
+    /// Take sessions out, those of the relay before those that wait for a server, for another process to go on with them. [`Order::Decided`] must follow for
     /// all of them; the worker lasts until then.
     Detach {
         /// Where to begin.
@@ -91,6 +91,8 @@ pub enum Order {
         /// The round in which the other process did not take them.
         round: u32,
     },
+    /// Go on with the sessions that were to be taken out and were not.
+    Resume,
     /// Go on with sessions of another process.
     Arrive {
         /// The sessions.
@@ -130,7 +132,7 @@ impl<T> Clone for Carried<T> {
     }
 }
 
-/// Sessions that were taken out of the relay of a worker.
+/// Sessions that were taken out of a worker.
 #[derive(Debug)]
 pub struct LeavingPart {
     /// The sessions.
@@ -201,7 +203,7 @@ impl Workers {
         found.recv().await.unwrap_or(false)
     }
 
-    /// Takes sessions out of the relay of a worker; `None` when it has ended. [`Workers::decided`] must follow.
+    /// Takes sessions out of a worker; `None` when it has ended. [`Workers::decided`] must follow.
     pub async fn detach(
         &self,
         worker: usize,
@@ -225,6 +227,11 @@ impl Workers {
         let back = Carried::new(back);
         self.tell(worker, Order::Decided { count, back, round })
             .await;
+    }
+
+    /// Has a worker go on with the sessions that were to be taken out and were not.
+    pub async fn resume(&self, worker: usize) {
+        self.tell(worker, Order::Resume).await;
     }
 
     /// Has a worker go on with sessions of another process. `pauses` receives for how long each was in neither.

@@ -49,6 +49,8 @@ pub(super) struct PendingSession {
     pub(super) announced: Option<Box<Announced>>,
     /// The client's descriptor.
     client: i32,
+    /// The round of moving in which another process did not take it; 0: none.
+    pub(super) refused: u32,
     /// Orders that it has not carried out yet.
     orders: Orders,
     /// Wakes its task, once that waits.
@@ -61,6 +63,8 @@ struct Orders {
     end: Option<Cause>,
     leave: Option<(ServerSet, Cause)>,
     servers_changed: bool,
+    /// Another process is to have it, if it still waits for a server.
+    depart: bool,
 }
 
 /// What a session that is connecting waits for.
@@ -70,6 +74,8 @@ pub(super) enum Event {
     End(Cause),
     /// The session is to leave these servers and try others.
     Leave(ServerSet, Cause),
+    /// Another process is to have the session, if it waits for a server.
+    Depart,
     /// Servers of its backend have come UP or gone DOWN or got other addresses, or the list of them has changed.
     ServersChanged,
     /// A server has answered.
@@ -131,6 +137,19 @@ impl PendingSessions {
         }
     }
 
+    /// Has those depart that wait for a server, and that another process has not refused in this `round`. How many
+    /// have not departed yet.
+    pub(super) fn depart(&self, round: u32) -> usize {
+        let mut departing = 0;
+        for (_, session) in &mut *self.records.borrow_mut() {
+            if session.waits_for_a_server() && session.refused != round {
+                session.order(|orders| orders.depart = true);
+                departing += 1;
+            }
+        }
+        departing
+    }
+
     /// Takes a record for a session that begins, and returns its key.
     pub(super) fn insert(&self, stats: Box<SessionStats>, client: i32) -> usize {
         let orders = Orders {
@@ -142,6 +161,7 @@ impl PendingSessions {
             connect: None,
             announced: None,
             client,
+            refused: 0,
             orders,
             waker: None,
         })
@@ -190,6 +210,12 @@ impl PendingSession {
         }
     }
 
+    /// Whether it waits for a server, and no attempt is in flight.
+    pub(super) fn waits_for_a_server(&mut self) -> bool {
+        let connect = self.connect.as_ref();
+        connect.is_some_and(|connect| connect.waits_for_a_server())
+    }
+
     /// What has happened. Orders come first, so that a session that is to end does not go on when a server
     /// answers in that moment.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
@@ -198,6 +224,9 @@ impl PendingSession {
         }
         if let Some((servers, cause)) = self.orders.leave.take() {
             return Poll::Ready(Event::Leave(servers, cause));
+        }
+        if std::mem::take(&mut self.orders.depart) {
+            return Poll::Ready(Event::Depart);
         }
         if std::mem::take(&mut self.orders.servers_changed) {
             return Poll::Ready(Event::ServersChanged);

@@ -37,6 +37,11 @@ impl PendingGuard {
         self.give_back().expect("a record is given back once").stats
     }
 
+    /// Gives the record back and keeps it.
+    pub(super) fn leave_with_record(mut self) -> PendingSession {
+        self.give_back().expect("a record is given back once")
+    }
+
     fn give_back(&mut self) -> Option<PendingSession> {
         Some(self.worker.pending.remove(self.key.take()?))
     }

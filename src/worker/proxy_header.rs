@@ -31,6 +31,8 @@ pub(super) enum SessionEnd {
     NoHeader(HeaderFailure),
     /// No server is usable, and its backend has `no-server = "reset"`.
     Reset(Termination),
+    /// It waits for a server, and goes on in another process.
+    Departs,
     /// Any other end.
     Terminated(Termination),
 }

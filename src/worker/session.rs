@@ -11,6 +11,7 @@ use super::proxy_header::{self, SessionEnd};
 use super::relay::{Connecting, Established, Kind};
 use super::server_connect::{Attempt, Next, ServerConnect};
 use super::session_stats::SessionStats;
+use super::unserved::{Resumed, Unserved};
 use crate::balance::hash::Value;
 use crate::config::model::{NoServer, Sample, SendProxy};
 use crate::live::{Cause, Phase, Termination};
@@ -40,6 +41,8 @@ pub(super) struct Session {
     kind: Kind,
     /// It begins with a PROXY header.
     header: Option<Arc<HeaderRule>>,
+    /// It has done the steps before the fifth elsewhere. Boxed because few have.
+    resumed: Option<Box<Resumed>>,
     /// The rest of its state until the relay takes it.
     pending: PendingGuard,
 }
@@ -56,6 +59,29 @@ impl Session {
             client,
             kind,
             header,
+            resumed: None,
+            pending,
+        }
+    }
+
+    /// A session that has waited for a server in another process, or that no other process has taken.
+    pub(super) fn resume(worker: Rc<WorkerContext>, session: Unserved) -> Self {
+        let Unserved {
+            client,
+            kind,
+            stats,
+            mut resumed,
+        } = session;
+        let pending = PendingGuard::take(worker, stats, client.as_raw_fd());
+        pending.with(|session| {
+            session.announced = resumed.announced.take();
+            session.refused = resumed.refused;
+        });
+        Self {
+            client,
+            kind,
+            header: None,
+            resumed: Some(Box::new(resumed)),
             pending,
         }
     }
@@ -89,8 +115,12 @@ impl Session {
     ///
     /// The caller has done step 1, accept. Step 3 (inspect) does not exist yet.
     async fn run(&self) -> Result<(Connecting, Unsent), SessionEnd> {
-        self.identify().await?; //                               2 who the client is
-        let backend = self.route()?; //                          4 where to: a backend
+        let backend = if let Some(resumed) = &self.resumed {
+            Arc::clone(&resumed.backend) // Steps 2 and 4 were done elsewhere.
+        } else {
+            self.identify().await?; //                           2 who the client is
+            self.route()? //                                     4 where to: a backend
+        };
         let (attempt, unsent) = self.connect(&backend).await?; // 5 select, 6 reserve, 7 connect, 8 announce
         Ok((self.establish(attempt), unsent)) //                 9 the relay moves the bytes
     } //                                                        10 finish, whenever it ends
@@ -147,7 +177,11 @@ impl Session {
             let announced = session.announced.as_ref().and_then(|it| it.addresses);
             let announced = announced.map(|addresses| addresses.destination);
             let sample = |sample| sample_of((&self.client, announced), client, sample);
-            session.connect = Some(Box::new(ServerConnect::new(backend, sample, begun)));
+            let mut connect = Box::new(ServerConnect::new(backend, sample, begun));
+            if let Some(resumed) = &self.resumed {
+                connect.resume(resumed.waited, resumed.rank);
+            }
+            session.connect = Some(connect);
         });
         let mut client = None;
         let mut left = None;
@@ -187,6 +221,11 @@ impl Session {
                 Waited::Event(Event::Leave(servers, cause)) => {
                     left = Some(cause);
                     self.drive(|connect, dialer, _| connect.leave_servers(&servers, dialer));
+                }
+                Waited::Event(Event::Depart) => {
+                    if self.pending.with(PendingSession::waits_for_a_server) {
+                        return Err(SessionEnd::Departs);
+                    }
                 }
                 Waited::Event(Event::End(cause)) => return Err(self.cancel(cause).into()),
                 Waited::ClientGone(error) => {
@@ -294,6 +333,35 @@ impl Session {
         connection
     }
 
+    /// The session leaves its queue, to go on in another process or to come back.
+    fn depart(self) {
+        let (backend, waited, rank) = self.drive(|connect, dialer, now| {
+            let waited = connect.waited(now);
+            connect.cancel(dialer, now);
+            (Arc::clone(connect.routed_to()), waited, connect.rank())
+        });
+        let worker = Rc::clone(&self.pending.worker);
+        let PendingSession {
+            stats,
+            announced,
+            refused,
+            ..
+        } = self.pending.leave_with_record();
+        worker.relay.lasts_for_one_more();
+        worker.unserved.put(Unserved {
+            client: self.client,
+            kind: self.kind,
+            stats,
+            resumed: Resumed {
+                backend,
+                announced,
+                waited,
+                rank,
+                refused,
+            },
+        });
+    }
+
     /// The session ends without a server: the client gets an orderly end, or a reset where the backend says so. One whose
     /// header did not come gets a reset if it has sent anything, as from HAProxy.
     fn end(self, end: &SessionEnd) {
@@ -306,6 +374,7 @@ impl Session {
                 stats.finish_embryonic(&rule.listener, *failure, worker_stats);
             }
             (SessionEnd::NoHeader(_), None) => {}
+            (SessionEnd::Departs, _) => self.depart(),
             (SessionEnd::Reset(end), _) => {
                 reset_when_closed(&self.client);
                 drop(self.client);

@@ -134,7 +134,8 @@ pub(super) struct Moved {
     pub(super) peer: Option<SocketAddr>,
     pub(super) accepted: Instant,
     pub(super) accepted_at: SystemTime,
-    pub(super) connect: Duration,
+    /// `None`: no server has it.
+    pub(super) connect: Option<Duration>,
     pub(super) delays: Delays,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
@@ -205,8 +206,8 @@ impl SessionStats {
     pub(super) fn moved(
         id: SessionId,
         conn: ConnSlot<Frontend>,
-        (backend, backend_slot): (Arc<model::Backend>, BackendSlot),
-        (server, server_slot): (Arc<model::Server>, Slot),
+        backend: OnBackend,
+        server: Option<OnServer>,
         moved: Moved,
     ) -> Box<Self> {
         Box::new(Self {
@@ -215,16 +216,10 @@ impl SessionStats {
             accepted: conn.global().nanos(moved.accepted),
             accepted_at: since_1970(moved.accepted_at),
             conn,
-            backend: Some(OnBackend {
-                spec: backend,
-                slot: backend_slot,
-            }),
+            backend: Some(backend),
             asked: None,
-            server: Some(OnServer {
-                spec: server,
-                slot: server_slot,
-            }),
-            connect: Some(not_zero(moved.connect)),
+            server,
+            connect: moved.connect.map(not_zero),
             delays: (moved.delays != Delays::default()).then(|| Box::new(moved.delays)),
             bytes_in: moved.bytes_in,
             bytes_out: moved.bytes_out,

@@ -65,4 +65,5 @@ mod upgrade_binds;
 mod upgrade_moves;
 mod upgrade_scale;
 mod upgrade_state;
+mod upgrade_unserved;
 mod workers;

@@ -382,62 +382,6 @@ fn a_session_that_connects_moves_later() {
     next.stop();
 }
 
-/// Sessions that moved left their slots to those that waited: these moved, too, and the server got all at once.
-#[test]
-fn maxconn_of_a_server_holds_while_clients_wait_in_the_old_process() {
-    const CLIENTS: usize = 7;
-    let (limited, free) = (Peer::start(Behaviour::Echo), Peer::start(Behaviour::Echo));
-    let (address, other) = (ports::free(), ports::free());
-    let listen = format!(
-        "[[listen]]\nname = \"other\"\nbind = \"{other}\"\n\
-         servers = [{{ name = \"s\", address = \"{}\" }}]",
-        free.address()
-    );
-    let config = Config::default()
-        .global("threads = 1")
-        .bind(address)
-        .server_with(limited.address(), "check = false, maxconn = 2")
-        .timeout("queue = \"1m\"")
-        .table(&listen);
-    let fixture = Fixture::new(config, "admin");
-    let socket = fixture.socket();
-    let mut rlb = fixture.rlb;
-    let mut goes_on = connect(other);
-    echo(&mut goes_on, b"before");
-    let mut clients: Vec<TcpStream> = Vec::new();
-    for number in 1..=CLIENTS {
-        // One after the other, so that they wait in this order.
-        clients.push(connect(address));
-        eventually_eq(TIMEOUT, &number, || sessions(&socket));
-    }
-    for client in &mut clients[..2] {
-        echo(client, b"served");
-    }
-
-    assert!(upgrade(&socket).status.success());
-    let next = Next::logged(&rlb, 1);
-    let moved = rlb.events().wait_for("sessions moved away");
-    assert!(moved.contains(r#""moved":1,"refused":0,"#), "{moved}");
-    echo(&mut goes_on, b"moved");
-    let mut new = connect(address);
-    echo(&mut new, b"the new process has slots of its own");
-    assert_eq!(limited.accepted(), 3);
-
-    for served in 2..CLIENTS {
-        // Its slot goes to the first one that waits.
-        clients.remove(0);
-        echo(&mut clients[1], b"served");
-        assert_eq!(limited.accepted(), served + 2);
-    }
-    // Nobody waits any more.
-    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
-    for client in &mut clients {
-        echo(client, b"moved");
-    }
-    drop((clients, new, goes_on));
-    next.stop();
-}
-
 /// The silence of a session goes on in the new process, and an order ends it there.
 #[test]
 fn timeouts_and_orders_hold_for_sessions_that_have_moved() {

@@ -22,7 +22,7 @@
 //!   in time, and says `back` if it did not.
 //!
 //! A session that was refused goes on here, and is not tried again. Sessions that were still connecting are given
-//! in a later pass.
+//! in a later pass; those that wait for a server, after the others of their worker.
 
 use super::link::{Link, value, word};
 use super::successor::memory_file;
@@ -105,6 +105,10 @@ impl Leaving {
         loop {
             let mut pass = Pass::default();
             let ended = self.pass(&mut pass).await;
+            if ended != PassEnd::Complete {
+                // Those that were to follow go on in this process.
+                self.workers.resume(self.worker).await;
+            }
             let Pass { moved, refused } = pass;
             if moved + refused > 0 {
                 let (worker, took) = (self.worker, begun.elapsed());

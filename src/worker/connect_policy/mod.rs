@@ -140,6 +140,12 @@ impl Stay {
         now + self.limit.saturating_sub(self.before)
     }
 
+    /// How long they have lasted together until `now`.
+    fn total(&self, now: Instant) -> Duration {
+        let lasted = |since| now.saturating_duration_since(since);
+        self.before + self.since.map_or(Duration::ZERO, lasted)
+    }
+
     /// Ends the one that is under way, if there is one. How long it has lasted.
     fn leave(&mut self, now: Instant) -> Duration {
         let since = self.since.take().unwrap_or(now);
@@ -147,6 +153,15 @@ impl Stay {
         self.before += lasted;
         lasted
     }
+}
+
+/// How long a session has waited so far, of which there are limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waited {
+    /// In queues.
+    pub queue: Duration,
+    /// Without a usable server.
+    pub hold: Duration,
 }
 
 /// The state of connecting for one session.
@@ -396,6 +411,25 @@ impl ConnectPolicy {
         let waited = self.queue.leave(now);
         self.deadline += waited;
         waited
+    }
+
+    /// How long the session has waited until `now`.
+    pub fn waited(&self, now: Instant) -> Waited {
+        Waited {
+            queue: self.queue.total(now),
+            hold: self.hold.total(now),
+        }
+    }
+
+    /// The session has waited elsewhere before it has begun here.
+    pub fn has_waited(&mut self, waited: Waited) {
+        self.queue.before = waited.queue;
+        self.hold.before = waited.hold;
+    }
+
+    /// Whether the session waits because no server is usable.
+    pub fn is_held(&self) -> bool {
+        self.hold.end().is_some()
     }
 
     /// Whether the session waits in a queue.

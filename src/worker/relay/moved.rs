@@ -110,6 +110,11 @@ pub struct DetachFrom {
     pub place: usize,
 }
 
+impl DetachFrom {
+    /// The place of what waits for a server: behind all entries.
+    pub(in crate::worker) const BEHIND_THE_RELAY: usize = usize::MAX;
+}
+
 /// Sessions that were detached at once.
 #[derive(Debug)]
 pub(in crate::worker) struct DetachedPart {
@@ -127,6 +132,12 @@ impl Relay {
         self.away.set(self.away.get() + part.sessions.len());
         self.announce_recheck();
         part
+    }
+
+    /// A session that is in no relay goes to another process, or comes back: the worker lasts until [`Relay::decided`]
+    /// has been called for it.
+    pub(in crate::worker) fn lasts_for_one_more(&self) {
+        self.away.set(self.away.get() + 1);
     }
 
     /// What became of `count` sessions that were taken out: those in `back` were refused in this `round` and go on

@@ -3,7 +3,7 @@
 use super::super::moved::{DetachFrom, Detached, SideFacts};
 use super::*;
 use crate::state::{BackendId, Server, SnapshotBuilder};
-use crate::worker::moving::{ArrivingSession, LeavingSession, ServerNames};
+use crate::worker::moving::{ArrivingSession, Leaving, LeavingSession, ServerNames};
 use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 
@@ -30,7 +30,7 @@ impl Fixture {
             // It has ended, or it drains.
             return;
         };
-        let session = self.written_and_read(&LeavingSession::new(session));
+        let session = self.written_and_read(&LeavingSession::relayed(session));
         let (relay, _events) = Relay::new(Rc::clone(&self.worker_stats)).unwrap();
         relay.attach(session);
         self.relay.decided(1, Vec::new(), 1);
@@ -48,7 +48,10 @@ impl Fixture {
         let read = ArrivingSession::parse(line, &mut rest, sockets, (&self.snapshot, 0));
         assert!(rest.is_empty());
         let id = SessionId::new(7, (0, 1));
-        read.unwrap().detached(id, &self.worker_stats)
+        match read.unwrap().leaving(id, &self.worker_stats) {
+            Leaving::Relayed(session) => session,
+            Leaving::Unserved(_) => panic!("it has a server"),
+        }
     }
 
     /// Its session is taken out and comes back.
@@ -247,9 +250,9 @@ fn what_is_logged_goes_along() {
             sessions: 0,
         });
     session.stats.delays.get_or_insert_default().handshake = 30;
-    let session = LeavingSession::new(session);
+    let session = LeavingSession::relayed(session);
     let read = fixture.written_and_read(&session);
-    let (left, came) = (&session.session.stats, read.stats);
+    let (left, came) = (&session.stats(), read.stats);
     assert_eq!(came.peer, left.peer);
     assert_eq!(came.accepted_at(), left.accepted_at());
     let moved = came.began().saturating_duration_since(left.began());
@@ -268,7 +271,7 @@ fn what_is_logged_goes_along() {
 #[test]
 fn what_ends_all_sessions_of_a_server_ends_those_on_their_way() {
     let fixture = Fixture::new();
-    let session = LeavingSession::new(detached(&fixture.relay).pop().unwrap());
+    let session = LeavingSession::relayed(detached(&fixture.relay).pop().unwrap());
     let (mut text, mut bytes) = (String::new(), Vec::new());
     session.write(&ServerNames::default(), (&mut text, &mut bytes));
     let parse = |snapshot: &Snapshot| {
@@ -278,7 +281,7 @@ fn what_ends_all_sessions_of_a_server_ends_those_on_their_way() {
     };
     let arriving = parse(&fixture.snapshot);
     let live = &fixture.snapshot.backends[0].as_ref().unwrap().servers[0].live;
-    let stats = &session.session.stats;
+    let stats = &session.stats();
     let established = stats.began() + stats.connect().unwrap();
     let before = established.checked_sub(Duration::from_secs(1)).unwrap();
     live.end_sessions(before, Cause::Up);
@@ -309,7 +312,7 @@ fn what_ends_all_sessions_of_a_server_ends_those_that_come_back() {
 #[test]
 fn sessions_find_a_server_that_was_renamed() {
     let fixture = Fixture::new();
-    let session = LeavingSession::new(detached(&fixture.relay).pop().unwrap());
+    let session = LeavingSession::relayed(detached(&fixture.relay).pop().unwrap());
     let renamed = |snapshot: &Snapshot, to: &str| {
         let mut builder = SnapshotBuilder::new(Arc::new(snapshot.clone()));
         let id = BackendId::first(0);
@@ -344,7 +347,7 @@ fn sessions_find_a_server_that_was_renamed() {
 #[test]
 fn a_line_that_cannot_be_followed_is_refused() {
     let fixture = Fixture::new();
-    let session = LeavingSession::new(detached(&fixture.relay).pop().unwrap());
+    let session = LeavingSession::relayed(detached(&fixture.relay).pop().unwrap());
     let (mut line, mut bytes) = (String::new(), Vec::new());
     session.write(&ServerNames::default(), (&mut line, &mut bytes));
     let line = line.trim_end();
