@@ -117,3 +117,13 @@ fn on_a_terminal_it_remembers_commands() {
     );
     fixture.rlb.stop();
 }
+
+#[test]
+fn on_a_terminal_an_unreachable_socket_is_an_error() {
+    let line = format!("{PROGRAM} ctl --socket /nonexistent/rlb.sock");
+    let Some(terminal) = Terminal::start(&line, &[]) else {
+        return;
+    };
+    terminal.wait_for("cannot reach /nonexistent/rlb.sock");
+    assert!(!terminal.ended_well(), "nobody listens there");
+}

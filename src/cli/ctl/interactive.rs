@@ -25,8 +25,9 @@ const HISTORY_MAX: usize = 1000;
 /// Reads and sends commands. A command that fails ends nothing. Returns whether all of them have succeeded.
 ///
 /// # Errors
-/// When the terminal cannot be used.
+/// When the terminal cannot be used, or the socket cannot be reached at the beginning.
 pub(super) fn run(sender: &Sender) -> anyhow::Result<bool> {
+    let commands = Commands::of(sender)?;
     let config = rustyline::Config::builder()
         .max_history_size(HISTORY_MAX)?
         .history_ignore_space(true)
@@ -34,7 +35,7 @@ pub(super) fn run(sender: &Sender) -> anyhow::Result<bool> {
         .build();
     let mut editor: Editor<Commands, FileHistory> =
         Editor::with_config(config).context("cannot use the terminal")?;
-    editor.set_helper(Some(Commands::of(sender)));
+    editor.set_helper(Some(commands));
     let history = history();
     if let Some(path) = &history {
         // The first time there is none.
@@ -93,19 +94,22 @@ struct Commands {
 }
 
 impl Commands {
-    /// Asks the process; when it does not answer there is nothing to complete.
-    fn of(sender: &Sender) -> Self {
+    /// Asks the process. What it refuses cannot be completed.
+    ///
+    /// # Errors
+    /// When it does not answer at all.
+    fn of(sender: &Sender) -> anyhow::Result<Self> {
+        let help = sender.target.ask("help")?;
         let ask = |command: &str| sender.target.ask(command).unwrap_or_default();
-        let help = ask("help");
         let conn = ask("show servers conn");
         let (conn, _) = unmarked(&format!("\n{conn}"));
         let stat = ask("show stat -1 1 -1");
         let (stat, _) = unmarked(&format!("\n{stat}"));
-        Self {
+        Ok(Self {
             words: fixed_words(&help),
             names: names(&conn),
             frontends: first_fields("show stat", &stat),
-        }
+        })
     }
 
     /// What can follow the words of `line` before the last one, which has begun.

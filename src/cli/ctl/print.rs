@@ -82,6 +82,10 @@ fn chosen(
 ) -> (Vec<String>, Vec<Vec<String>>) {
     let wanted: &[&str] = match fields::words(command)[..] {
         ["show", "stat", ..] => &STAT_COLUMNS,
+        // The answer names columns with each session alone.
+        ["show", "sess", ..] if rows.is_empty() => {
+            return (SESSION_COLUMNS.map(str::to_owned).into(), rows);
+        }
         ["show", "sess", ..] => &SESSION_COLUMNS,
         _ => return (columns, rows),
     };
@@ -187,6 +191,8 @@ mod tests {
         assert_eq!(table, expected);
         let values = shown("show info", "Pid: 7\nUptime: 5\n\n", true, Format::Table);
         assert_eq!(values, "Pid     7\nUptime  5\n");
+        let none = "id  proto  src  fe  be  srv  age  calls  exp\n";
+        assert_eq!(shown("show sess", "\n", true, Format::Table), none);
         let text = "No such proxy.\n\n";
         assert_eq!(shown("show stat x", text, false, Format::Table), text);
         assert_eq!(shown("show stat", text, true, Format::Raw), text);
