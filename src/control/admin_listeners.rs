@@ -9,9 +9,9 @@ use super::loss;
 use crate::config::model::{BindAddress, RuntimeSocket as RuntimeApiSocket};
 use crate::sys::socket::{self, Address, Adjust, FileId, Options, TcpOptions, UnusedFile};
 use crate::worker::ListenerId;
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -286,14 +286,30 @@ fn name(socket: &Socket, api: &RuntimeApiSocket) -> String {
                 None => format!("unix@{path}"),
             }
         }
-        BindAddress::Descriptor(number) => format!("fd@{number}"),
+        BindAddress::Descriptor(number) => {
+            let address = socket.local_addr().ok();
+            let name = address.as_ref().and_then(name_of_address);
+            name.unwrap_or_else(|| format!("fd@{number}"))
+        }
         BindAddress::Tcp(configured) => {
             let address = socket.local_addr().ok().and_then(|it| it.as_socket());
-            let address = address.unwrap_or(*configured);
-            let family = if address.is_ipv6() { "ipv6" } else { "ipv4" };
-            format!("{family}@{address}")
+            name_of_tcp(address.unwrap_or(*configured))
         }
     }
+}
+
+fn name_of_tcp(address: SocketAddr) -> String {
+    let family = if address.is_ipv6() { "ipv6" } else { "ipv4" };
+    format!("{family}@{address}")
+}
+
+/// The name of a socket that was passed.
+fn name_of_address(address: &SockAddr) -> Option<String> {
+    let path = || Some(format!("unix@{}", address.as_pathname()?.display()));
+    let name = || address.as_abstract_namespace().map(String::from_utf8_lossy);
+    let tcp = address.as_socket().map(name_of_tcp);
+    tcp.or_else(path)
+        .or_else(|| Some(format!("abnsz@{}", name()?)))
 }
 
 type Opened = (Arc<Socket>, Option<FileId>, RuntimeSocket);
@@ -328,6 +344,14 @@ impl RuntimeListener {
     pub(super) fn adjust(&self, api: &RuntimeApiSocket, adjust: Adjust) {
         if let Err(error) = adjust(&self.socket, &runtime_options(api)) {
             tracing::warn!(path = api.place(), %error, "runtime socket stays as it was");
+        }
+    }
+
+    /// The number under which it was passed.
+    pub(super) fn number(&self) -> Option<i32> {
+        match self.address {
+            BindAddress::Descriptor(number) => Some(number),
+            BindAddress::Tcp(_) | BindAddress::Unix(_) => None,
         }
     }
 
@@ -397,7 +421,8 @@ fn runtime_options(api: &RuntimeApiSocket) -> Options {
         mptcp: false,
         mode: Some(api.mode),
         owner: (api.owner.clone(), api.group.clone()),
-        keepalive: matches!(api.address, BindAddress::Tcp(_)).then_some(RUNTIME_KEEPALIVE),
+        // A passed unix socket takes none.
+        keepalive: (!matches!(api.address, BindAddress::Unix(_))).then_some(RUNTIME_KEEPALIVE),
         listens: true,
         join: false,
     }

@@ -234,11 +234,19 @@ fn socket(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statem
             };
             format!("{host}:{port}")
         }
-        _ => {
+        Address::Descriptor(number) => format!("fd@{number}"),
+        Address::Host { port: None, .. } => {
             let text = "a runtime socket has a path, or an address and a port";
-            context
-                .report
-                .push(statement.at, keyword, Outcome::Unsupported, text);
+            return context.report.error(statement.at(2), keyword, text);
+        }
+        Address::Unusable(why) => {
+            match context.index.find(Place::Socket, &word.text) {
+                Some(row) => {
+                    let mark = context.mark(statement.at, keyword, row);
+                    global.marks.push(mark);
+                }
+                None => context.report.error(statement.at(2), keyword, why),
+            }
             return;
         }
     };

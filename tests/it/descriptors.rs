@@ -3,10 +3,12 @@
 use crate::harness::client::{connect, echo, hear};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Start, command};
+use crate::harness::runtime::ask;
 use crate::upgrade::Next;
 use nix::sys::signal::Signal;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 
 fn config(bind: &str, server: SocketAddr) -> String {
     format!(
@@ -75,6 +77,44 @@ fn a_descriptor_that_nobody_passes_is_an_error_of_the_start_and_not_of_a_check()
     std::fs::write(&path, text).expect("written");
     let path = path.display().to_string();
     assert!(command(&["check", &path]).status.success());
+}
+
+/// A runtime socket that is passed is served, with its level, over reloads and upgrades; who connects before the start waits
+/// in it.
+#[test]
+fn a_descriptor_is_a_runtime_socket_and_stays_over_reloads_and_upgrades() {
+    let peer = Peer::start(Behaviour::Echo);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("passed.sock");
+    let socket = UnixListener::bind(&path).expect("bound");
+    let text = |level: &str| {
+        let line = format!("[runtime-api]\nsocket = \"fd@3\"\n{level}");
+        config("127.0.0.1:0", peer.address()) + &line
+    };
+    let early = {
+        let path = path.clone();
+        std::thread::spawn(move || ask(&path, "show cli level"))
+    };
+    let mut rlb = Start::new(&text("")).descriptor(socket.into()).ready();
+    assert_eq!(early.join().expect("a client"), "operator\n\n");
+    let sockets = ask(&path, "show cli sockets");
+    let line = format!("unix@{} operator all\n", path.display());
+    assert!(sockets.contains(&line), "{sockets}");
+    rlb.reload(&text("level = \"admin\"\n"));
+    assert_eq!(ask(&path, "show cli level"), "admin\n\n");
+    let said = ask(&path, "upgrade");
+    assert!(said.starts_with("Success=1"), "{said}");
+    let next = Next::of(&rlb);
+    let pid = format!("Pid: {}\n", next.pid());
+    assert!(ask(&path, "show info").contains(&pid));
+    assert_eq!(ask(&path, "show cli level"), "admin\n\n");
+    // Whoever has passed it knows where it is, and not the file.
+    let file = rlb.config_path().display().to_string();
+    let said = command(&["ctl", "--config", &file, "show info"]);
+    assert_eq!(said.status.code(), Some(1));
+    let error = String::from_utf8(said.stderr).expect("text");
+    assert!(error.contains("only sockets that are passed"), "{error}");
+    next.stop();
 }
 
 /// The first three bytes that a server says.

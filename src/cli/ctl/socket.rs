@@ -144,6 +144,11 @@ fn connect(address: &BindAddress, timeout: Duration) -> std::io::Result<Socket> 
     Ok(socket)
 }
 
+/// Whether the address says where the socket is.
+fn can_be_reached(address: &BindAddress) -> bool {
+    !matches!(address, BindAddress::Descriptor(_))
+}
+
 /// The sockets that a configuration names and that may do the most. Also reads them from a file that is not valid (any
 /// more).
 fn configured(path: &Path) -> anyhow::Result<Vec<BindAddress>> {
@@ -157,14 +162,21 @@ fn configured(path: &Path) -> anyhow::Result<Vec<BindAddress>> {
         });
     }
     if let Ok((config, _)) = config::load(path) {
-        let sockets = config.runtime_api.map_or_else(Vec::new, |api| api.sockets);
+        let mut sockets = config.runtime_api.map_or_else(Vec::new, |api| api.sockets);
+        let is_passed = !sockets.is_empty();
+        sockets.retain(|one| can_be_reached(&one.address));
         let Some(most) = sockets.iter().map(|one| one.level).max() else {
+            anyhow::ensure!(
+                !is_passed,
+                "{shown} names only sockets that are passed, and not where they are: use --socket"
+            );
             anyhow::bail!("{shown} names no socket: write a [runtime-api] table, or use --socket");
         };
         let best = sockets.into_iter().filter(|one| one.level == most);
         return Ok(best.map(|one| one.address).collect());
     }
-    let named = config::runtime_sockets(path);
+    let mut named = config::runtime_sockets(path);
+    named.retain(can_be_reached);
     anyhow::ensure!(
         !named.is_empty(),
         "{shown} is not valid, and no socket can be read from it: \

@@ -296,11 +296,14 @@ pub fn socket(text: &str) -> Result<PathBuf, Problem> {
     unix_path(text.strip_prefix("unix:").unwrap_or(text))
 }
 
-/// A socket for commands: a unix socket as in [`socket`], or an address and one port.
+/// A socket for commands: a unix socket as in [`socket`], an address and one port, or a descriptor.
 ///
 /// # Errors
 /// The problem with it.
 pub fn runtime(text: &str) -> Result<BindAddress, Problem> {
+    if let Some(number) = text.strip_prefix("fd@") {
+        return descriptor(number).map(BindAddress::Descriptor);
+    }
     let unix = ["/", "@", "unix:", PADDED];
     if unix.iter().any(|start| text.starts_with(start)) || !text.contains(':') {
         return socket(text).map(BindAddress::Unix);
@@ -312,9 +315,7 @@ pub fn runtime(text: &str) -> Result<BindAddress, Problem> {
         }
         BindText::Tcp(..) => Err(Problem::new(format!("`{text}` is a range of ports"))
             .hint("a socket for commands has one port")),
-        BindText::Descriptor(_) => Err(Problem::new(format!(
-            "`{text}` cannot be a socket for commands: rlb opens it itself"
-        ))),
+        BindText::Descriptor(number) => Ok(BindAddress::Descriptor(number)),
     }
 }
 

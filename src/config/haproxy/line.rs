@@ -413,6 +413,12 @@ pub(super) const WORDS: &[Words] = &[
         ],
     ),
     words(
+        Socket,
+        Weaker,
+        "rlb takes no commands at addresses of this kind: the runtime socket is left out",
+        &["sockpair@*", "rhttp@*", "quic*"],
+    ),
+    words(
         Server,
         Weaker,
         "rlb connects with the client's address or with its own, not with another one",

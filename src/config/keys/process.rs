@@ -291,13 +291,14 @@ keys! {
     table RuntimeSocketTable, "RuntimeSocket", "a socket table";
     layer RuntimeSocketLayer;
     raw {
-        /// Where it is: `"/run/rlb/admin.sock"`, `"@name"` for an abstract one, or `"127.0.0.1:9999"`.
+        /// Where it is: `"/run/rlb/admin.sock"`, `"@name"` for an abstract one, `"127.0.0.1:9999"`, or `"fd@3"`, a socket
+        /// that is passed.
         socket: Raw<Maybe<String>> = REQUIRED,
             kind: "address", haproxy: &["stats socket"], reload: NewSocket;
     }
     read {
         /// The rights of its clients: `"user"`, `"operator"` or `"admin"`.
-        level: Optional<Word<ApiLevelWord>> = "\"admin\"; over TCP \"operator\"",
+        level: Optional<Word<ApiLevelWord>> = "\"admin\"; over TCP and of a descriptor \"operator\"",
             haproxy: &["level"], reload: NextCommand;
     }
     meant {

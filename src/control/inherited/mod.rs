@@ -89,7 +89,10 @@ impl Inherited {
         }
         let mut sockets = passed.sockets;
         // A number that the configuration has is meant, whatever the name is.
-        let numbers: HashSet<i32> = binds(config).filter_map(number).collect();
+        let api = config.runtime_api.iter().flat_map(|api| &api.sockets);
+        let api = api.map(|socket| &socket.address);
+        let all = binds(config).map(|bind| &bind.address).chain(api);
+        let numbers: HashSet<i32> = all.filter_map(number).collect();
         if !numbers.is_empty()
             || sockets
                 .iter()
@@ -167,7 +170,7 @@ impl Inherited {
         let mut unused = Vec::new();
         for (index, PassedSocket { name, socket }) in passed.into_iter().enumerate() {
             let numbered = service_manager::descriptor_of(&name).map(ListenAddress::Descriptor);
-            let numbered = numbered.filter(|address| wanted.contains_key(address));
+            let numbered = numbered.filter(|it| wanted.contains_key(it) || api.contains(it));
             let is_duplicate = name.is_empty();
             let address = numbered.or_else(|| ListenAddress::of(&socket, !is_duplicate));
             let binds = address.as_ref().and_then(|address| wanted.get(address));
@@ -337,8 +340,8 @@ fn binds(config: &Config) -> impl Iterator<Item = &Bind> {
     stats.chain(frontends.flat_map(|frontend| &frontend.binds))
 }
 
-fn number(bind: &Bind) -> Option<i32> {
-    match bind.address {
+fn number(address: &BindAddress) -> Option<i32> {
+    match *address {
         BindAddress::Descriptor(number) => Some(number),
         BindAddress::Tcp(_) | BindAddress::Unix(_) => None,
     }

@@ -11,6 +11,8 @@ use super::super::handover::{
 use super::{Answer, HandedOver, Reloader};
 use crate::state::ToControl;
 use crate::sys::channel::Channel;
+use crate::sys::service_manager;
+use crate::sys::socket::Address;
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::thread;
@@ -65,7 +67,11 @@ impl Reloader {
         let program = program.ok_or("what runs here is not a service (`rlb run`)")?;
         tracing::info!(program = %program.path.display(), "upgrade: starting the new process");
         let runtime = self.state.runtime.open.iter();
-        let runtime = runtime.map(|runtime| (RUNTIME.to_owned(), Arc::clone(&runtime.socket)));
+        let runtime = runtime.map(|runtime| {
+            let numbered = runtime.number().map(Address::Descriptor);
+            let name = numbered.map_or_else(|| RUNTIME.to_owned(), |it| service_manager::name(&it));
+            (name, Arc::clone(&runtime.socket))
+        });
         let payload = HandoverPayload {
             sockets: self.state.listeners.lasting().chain(runtime).collect(),
             state: StateTexts::of(&self.snapshot.load(), Instant::now()),
