@@ -1,7 +1,7 @@
 //! Which rows are shown: `;up`, `;no-maint`, `;problems` and `scope=` of a URL, and `scope` of `[stats]`.
 
 use super::row::{Kind, Object, Row};
-use crate::state::{AdminState, Backend, OperState, Server};
+use crate::state::{AdminState, Backend, Frontend, FrontendState, OperState, Server};
 use std::sync::Arc;
 
 /// Longest text of `scope=`, as in HAProxy.
@@ -14,7 +14,8 @@ pub struct Filter {
     pub up: bool,
     /// No servers in maintenance.
     pub no_maint: bool,
-    /// Only servers with a problem ([`has_problem`]), and backends that are down or have such servers.
+    /// Only servers with a problem ([`has_problem`]), backends that are down, unpublished or have such servers, and
+    /// frontends that an operator has closed or that are full.
     pub problems: bool,
     /// Only proxies whose name contains this.
     pub scope: Option<String>,
@@ -86,8 +87,15 @@ fn is_problem(row: &Row<'_>) -> bool {
     match row.object {
         Object::Server(_, server) => has_problem(server),
         Object::Backend(backend) => backend_has_problem(backend),
-        Object::Frontend(_) | Object::StatsFrontend(_) | Object::StatsBackend(_) => false,
+        Object::Frontend(frontend) => frontend.state != FrontendState::Open || is_full(frontend),
+        Object::StatsFrontend(_) | Object::StatsBackend(_) => false,
     }
+}
+
+/// Whether a frontend has as many sessions as it may have.
+pub fn is_full(frontend: &Frontend) -> bool {
+    let limit = frontend.maxconn;
+    limit.is_some_and(|limit| frontend.live.active.get() >= limit)
 }
 
 /// Whether a server has a problem: it is down, going down or coming up, suspected because connects to it fail,
@@ -103,5 +111,5 @@ pub fn has_problem(server: &Server) -> bool {
 
 fn backend_has_problem(backend: &Backend) -> bool {
     let down = !backend.status.up && !backend.servers.is_empty();
-    down || backend.servers.iter().any(|server| has_problem(server))
+    down || !backend.published || backend.servers.iter().any(|server| has_problem(server))
 }

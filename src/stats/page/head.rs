@@ -3,8 +3,8 @@
 use super::render;
 use super::result::{ActionResult, Message};
 use super::text::{age, bit_rate};
+use super::trouble::Trouble;
 use crate::live::{LastReload, ReloadEnd};
-use crate::state::{OperState, Server, Snapshot};
 use crate::stats::filter::Filter;
 use crate::stats::info::Facts;
 use crate::stats::info::RELEASED;
@@ -15,9 +15,6 @@ use std::sync::Arc;
 
 /// Most characters of a failed reload's reason that the page shows.
 const REASON_MAX: usize = 300;
-
-/// Most backends that the line about servers that are down names.
-const DOWN_BACKENDS_MAX: usize = 10;
 
 /// Most old processes that the page names.
 const OLD_PROCESSES_MAX: usize = 10;
@@ -162,7 +159,7 @@ struct Head<'a> {
     idle: u32,
     old_processes: Vec<OldLine>,
     failed_reload: Option<String>,
-    down: Option<Down>,
+    trouble: Trouble,
     links: Links,
     scope: &'a str,
     filter: &'a Filter,
@@ -177,24 +174,6 @@ struct OldLine {
     sessions: u64,
     /// For how long it has taken no new sessions.
     since: String,
-}
-
-/// Servers that are down, for the line at the top.
-struct Down {
-    servers: usize,
-    of: usize,
-    /// The backends with the most such servers.
-    backends: Vec<DownIn>,
-    /// How many further backends have such servers.
-    more: usize,
-}
-
-/// The servers of one backend that are down.
-struct DownIn {
-    name: Arc<str>,
-    servers: usize,
-    /// None of its servers is usable.
-    all: bool,
 }
 
 /// Appends the head.
@@ -224,7 +203,7 @@ pub(super) fn write(text: &mut String, facts: &Facts<'_>, view: &View) {
         idle: facts.process.idle_percent(),
         old_processes: old_processes(facts),
         failed_reload: failed_reload(facts),
-        down: down(facts.snapshot, &view.filter),
+        trouble: Trouble::of(facts.snapshot, &view.filter),
         links: view.links(),
         scope: view.filter.scope.as_deref().unwrap_or_default(),
         filter: &view.filter,
@@ -243,40 +222,6 @@ fn old_processes(facts: &Facts<'_>) -> Vec<OldLine> {
         since: age(facts.now.saturating_duration_since(process.since).as_secs()),
     });
     lines.collect()
-}
-
-/// The servers that are down in the proxies that are shown, without those in maintenance; `None` when there are
-/// none.
-fn down(snapshot: &Snapshot, filter: &Filter) -> Option<Down> {
-    let (mut servers, mut of, mut backends) = (0, 0, Vec::new());
-    let all = snapshot.backends.iter().flatten();
-    for backend in all.filter(|backend| filter.shows_proxy(&backend.spec.name)) {
-        let down = |server: &&Arc<Server>| {
-            server.status.oper == OperState::Stopped && !server.status.admin.is_maint()
-        };
-        let count = backend.servers.iter().filter(down).count();
-        of += backend.servers.len();
-        servers += count;
-        if count > 0 {
-            backends.push(DownIn {
-                name: Arc::clone(&backend.spec.name),
-                servers: count,
-                all: !backend.status.up,
-            });
-        }
-    }
-    backends.sort_by(|one, other| {
-        let key = |it: &DownIn| (!it.all, std::cmp::Reverse(it.servers));
-        key(one).cmp(&key(other)).then(one.name.cmp(&other.name))
-    });
-    let more = backends.len().saturating_sub(DOWN_BACKENDS_MAX);
-    backends.truncate(DOWN_BACKENDS_MAX);
-    (servers > 0).then_some(Down {
-        servers,
-        of,
-        backends,
-        more,
-    })
 }
 
 /// When and why the last reload failed, in one line; `None` if it did not.

@@ -8,6 +8,7 @@ mod head;
 mod result;
 mod row;
 mod text;
+mod trouble;
 
 pub use head::View;
 pub use result::ActionResult;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::model;
 use crate::live::{CheckReport, CheckStatus, LastReload, ReloadEnd};
-use crate::state::{AdminState, Backend, Forced, OperState, Server};
+use crate::state::{AdminState, Backend, Forced, Frontend, FrontendState, OperState, Server};
 use crate::stats::Filter;
 use crate::stats::test_snapshot::{config, seed, snapshot};
 use std::time::Duration;
@@ -410,10 +410,8 @@ fn troubled() -> Snapshot {
 /// Fault 31.
 #[test]
 fn fault_31_a_line_at_the_top_says_how_many_servers_are_down_and_where() {
-    let text = whole(troubled(), View::default());
-    let line = text.split("<p class=\"alert\">").nth(1).unwrap();
     assert_eq!(
-        line.split("</p>").next().unwrap(),
+        alerts(troubled())[1],
         "2 of 4 servers are DOWN, in <a href=\"#redis\">redis</a> (all 1), \
          <a href=\"#postgres\">postgres</a> (1)."
     );
@@ -426,6 +424,61 @@ fn fault_31_a_line_at_the_top_says_how_many_servers_are_down_and_where() {
     };
     assert!(whole(troubled(), scope("redis")).contains("1 of 1 servers is DOWN, in "));
     assert!(!whole(seed(2), View::default()).contains("class=\"alert\""));
+}
+
+/// The alerts at the top.
+fn alerts(snapshot: Snapshot) -> Vec<String> {
+    let text = whole(snapshot, View::default());
+    let alerts = text.split("<p class=\"alert\">").skip(1);
+    let alerts = alerts.map(|it| it.split("</p>").next().unwrap().to_owned());
+    alerts.collect()
+}
+
+#[test]
+fn lines_at_the_top_name_what_takes_no_sessions_and_why() {
+    let mut snapshot = seed(4);
+    let change = |snapshot: &mut Snapshot, index: usize, admin| {
+        let mut changed = Backend::clone(snapshot.backends[0].as_ref().unwrap());
+        Arc::make_mut(&mut changed.servers[index]).status.admin = admin;
+        snapshot.backends[0] = Some(Arc::new(changed));
+    };
+    for index in 0..3 {
+        change(&mut snapshot, index, AdminState::FDRAIN);
+    }
+    assert_eq!(alerts(snapshot.clone()), [""; 0]);
+    change(&mut snapshot, 3, AdminState::FMAINT);
+    let unusable = "No usable server in <a href=\"#postgres\">postgres</a> (3 DRAIN, 1 MAINT).";
+    assert_eq!(alerts(snapshot.clone()), [unusable]);
+    // What is down is one of four, and not all.
+    let mut changed = Backend::clone(snapshot.backends[0].as_ref().unwrap());
+    let server = Arc::make_mut(&mut changed.servers[3]);
+    server.status.admin = AdminState::default();
+    for _ in 0..3 {
+        let since = server.status.since;
+        server.status.check_failed(server.rules(), since);
+    }
+    changed.published = false;
+    snapshot.backends[0] = Some(Arc::new(changed));
+    let mut frontend = Frontend::clone(snapshot.frontends[0].as_ref().unwrap());
+    frontend.state = FrontendState::Paused;
+    let name = Arc::clone(&frontend.spec.name);
+    snapshot.frontends[0] = Some(Arc::new(frontend.clone()));
+    let closed = |why: &str| {
+        format!(
+            "No new sessions in <a href=\"#{name}\">{name}</a> ({why}), \
+             <a href=\"#postgres\">postgres</a> (unpublished)."
+        )
+    };
+    let unusable = "No usable server in <a href=\"#postgres\">postgres</a> (1 DOWN, 3 DRAIN).";
+    let down = "1 of 4 servers is DOWN, in <a href=\"#postgres\">postgres</a> (1).";
+    assert_eq!(
+        alerts(snapshot.clone()),
+        [unusable, &closed("PAUSED"), down]
+    );
+    frontend.state = FrontendState::Open;
+    frontend.maxconn = Some(0);
+    snapshot.frontends[0] = Some(Arc::new(frontend));
+    assert_eq!(alerts(snapshot)[1], closed("FULL: 0 sessions at most"));
 }
 
 /// Fault 31.
