@@ -367,6 +367,37 @@ fn promise_is_kept(nofile: u64, threads: usize, binds: usize) -> Option<usize> {
     Some(maxconn)
 }
 
+/// No memory is kept for descriptors that nobody has opened yet.
+#[test]
+fn the_highest_descriptor_limit_costs_no_memory() {
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open").expect("the kernel has it");
+    let most = most.trim();
+    // Without CAP_SYS_RESOURCE the limit of this process is the highest.
+    let raised = std::process::Command::new("sh")
+        .args(["-c", &format!("ulimit -n {most} 2>&1")])
+        .output();
+    let own = rustix::process::getrlimit(Resource::Nofile).maximum;
+    let highest = match raised {
+        Ok(output) if output.status.success() => most.parse().expect("a number"),
+        _ => own.expect("a hard limit"),
+    };
+    let config = Config::new().server_with("127.0.0.1:9", "check = false");
+    let anonymous = |nofile: u64| {
+        let rlb = Start::new(&config).nofile(nofile).ready();
+        let page = rlb.http_get("/").is_ok_and(|(status, _)| status == 200);
+        assert!(page, "{nofile}");
+        let memory = rlb.process.memory_kb("RssAnon");
+        rlb.stop();
+        memory
+    };
+    let (few, many) = (anonymous(4096), anonymous(highest));
+    // Two starts differ by a few pages.
+    assert!(
+        many <= few + few / 4,
+        "{few} kB with 4096 descriptors, {many} kB with {highest}"
+    );
+}
+
 /// Both ends of all sessions are in this process.
 fn raise_own_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
