@@ -9,6 +9,7 @@ use crate::control::reload::ReloadHandle;
 use crate::control::{Control, Parts as ControlParts};
 use crate::live::pulse::Pulse;
 use crate::live::{GlobalLive, LogQueue, WorkerToken};
+use crate::log::events::RecentEvents;
 use crate::state::snapshot::Origin;
 use crate::state::{ControlHandle, Snapshot, ToControl};
 use crate::sys::limits::DescriptorReserve;
@@ -81,7 +82,7 @@ impl Core {
         &self,
         sockets: RuntimePlaces,
         (connections, reload): (Receiver<PassedConnection>, &ReloadHandle),
-        startup_logs: &str,
+        recent: RecentEvents,
     ) -> Runtime {
         Runtime {
             sockets,
@@ -90,7 +91,7 @@ impl Core {
             control: self.control.clone(),
             reload: reload.clone(),
             workers: self.workers.clone(),
-            startup_logs: startup_logs.into(),
+            recent,
         }
     }
 

@@ -10,7 +10,7 @@ mod signals;
 mod start;
 mod watchdog;
 
-pub use start::{SignalMeaning, Start, startup_logs};
+pub use start::{SignalMeaning, Start};
 
 use crate::config::descriptors::{self, TooFewDescriptors};
 use crate::config::model::Config;
@@ -209,7 +209,7 @@ async fn start(
     };
     let (mut reloader, reload) = control.reloader(source, config, reload_state);
     let (passed, connections) = channel(PASSED_MAX);
-    let runtime = core.runtime(api.places, (connections, &reload), &start.startup_logs);
+    let runtime = core.runtime(api.places, (connections, &reload), start.recent.clone());
     let admin = core.spawn_admin((changes, runtime), reserve)?;
     let control = spawn_critical(control.run(stops.checks.clone()));
     take_over(predecessor.as_ref(), &core, (decided, inherited.unused())).await?;

@@ -4,12 +4,10 @@
 //! Main thread, then control thread. `rlb run` has none of it; a start under the name `haproxy` does.
 
 use super::{Error, system};
-use crate::config::Diagnostic;
-use crate::log::events::EventLog;
+use crate::log::events::{EventLog, RecentEvents, start_line};
 use crate::sys::identity::Identity;
 use crate::sys::launcher::Launcher;
 use crate::sys::replaced::ReplacedProcesses;
-use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -42,33 +40,20 @@ pub struct Start {
     /// The process that waits until this one serves, and the events, which go to its standard error
     /// until then.
     pub launcher: Option<(Launcher, EventLog)>,
-    /// What `show startup-logs` answers.
-    pub startup_logs: String,
+    /// The events in memory, with what was told at the start.
+    pub recent: RecentEvents,
     /// Whom the process becomes when it serves.
     pub identity: Option<Identity>,
 }
 
-/// What `show startup-logs` answers, in HAProxy's form: the program, and the warnings about the configuration.
-pub fn startup_logs(program: &Path, warnings: &[Diagnostic]) -> String {
-    let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION"));
-    let path = program.display();
-    let mut text = format!(
-        "[NOTICE]   ({pid}) : rlb version is {version}\n\
-         [NOTICE]   ({pid}) : path to executable is {path}\n"
-    );
-    for warning in warnings {
-        let line = warning.line();
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "[WARNING]  ({pid}) : config : {line}");
-    }
-    text
-}
-
 impl Start {
-    /// A start of `rlb run`.
-    pub fn telling(program: &Path, warnings: &[Diagnostic]) -> Self {
+    /// A start of `rlb run`, with the events that are emitted from now on.
+    pub fn telling(program: &Path, recent: RecentEvents) -> Self {
+        let path = format!("path to executable is {}", program.display());
+        let version = format!("rlb version is {}", env!("CARGO_PKG_VERSION"));
+        recent.begin_start(&(start_line("NOTICE", &version) + &start_line("NOTICE", &path)));
         Self {
-            startup_logs: startup_logs(program, warnings),
+            recent,
             ..Self::default()
         }
     }
@@ -111,6 +96,7 @@ impl Start {
                 tracing::warn!(path = %path.display(), "reloads cannot read a file");
             }
         }
+        self.recent.end_start();
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use super::{EXIT_CONFIG, limits};
 use crate::app;
 use crate::config::{Files, InputFiles, Loader};
 use crate::demo::{Demo, Kind, LONG_MAX, NODES, Options, RATE, Tally};
-use crate::log::events;
+use crate::log::events::{self, RecentEvents};
 use humantime::format_duration;
 use std::io::Write;
 use std::process::ExitCode;
@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Ok(demo) => demo,
         Err(error) => return failed(&error),
     };
-    let started = match load(&demo) {
+    let started = match load(&demo, log.recent()) {
         Ok(started) => started,
         Err(code) => return code,
     };
@@ -76,7 +76,7 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn load(demo: &Demo) -> Result<app::RunOptions, ExitCode> {
+fn load(demo: &Demo, recent: RecentEvents) -> Result<app::RunOptions, ExitCode> {
     let limits = limits::of_this_machine();
     let loader = Loader {
         limits: limits.clone(),
@@ -92,7 +92,10 @@ fn load(demo: &Demo) -> Result<app::RunOptions, ExitCode> {
             limits,
             program: None,
             predecessor: None,
-            start: app::Start::default(),
+            start: app::Start {
+                recent,
+                ..app::Start::default()
+            },
         }),
         Err(problems) => {
             for problem in &problems {

@@ -95,7 +95,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     if let Some(report) = report {
         convert::tell(&report);
     }
-    let start = app::Start::telling(&program.path, &warnings);
+    let start = app::Start::telling(&program.path, log.recent());
     let options = app::RunOptions {
         config,
         input,

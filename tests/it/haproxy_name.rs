@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -765,4 +765,46 @@ fn an_upgrade_keeps_the_name() {
     assert_eq!(hear(haproxy.address).0, "one");
     next.signal(Signal::SIGTERM);
     next.wait_end();
+}
+
+/// `show startup-logs` has what was written at the start, in HAProxy's form.
+#[test]
+fn what_was_told_at_the_start_can_be_asked_for() {
+    let peer = Peer::start(Behaviour::Says("one"));
+    let haproxy = Haproxy::new(peer.address());
+    let socket = haproxy.path("sock");
+    let global = format!("  stats socket {}\n", socket.display());
+    for quiet in [&[][..], &["-q"]] {
+        haproxy.write(peer.address(), &global);
+        let words = [quiet, &["-f", "haproxy.cfg"]].concat();
+        let ready = || {
+            eventually_true(READY_WITHIN, "it serves", || {
+                UnixStream::connect(&socket).is_ok()
+            });
+        };
+        let mut process = Process::start(haproxy.command(&words), None, false);
+        ready();
+        assert_eq!(ask(&socket, "show startup-logs"), "\n", "nothing was told");
+        process.signal(Signal::SIGTERM);
+        process.wait(STOP_WITHIN);
+        fs::remove_file(&socket).expect("it was there");
+        let resolvers = format!("{global}resolvers dns\n  nameserver a 127.0.0.1:53\n");
+        haproxy.write(peer.address(), &resolvers);
+        let process = Process::start(haproxy.command(&words), None, false);
+        ready();
+        let said = ask(&socket, "show startup-logs");
+        let pid = process.id();
+        let lines: Vec<&str> = said.lines().collect();
+        let begins = [
+            format!("[NOTICE]   ({pid}) : haproxy version is "),
+            format!("[NOTICE]   ({pid}) : path to executable is /"),
+            format!("[WARNING]  ({pid}) : config : parsing [haproxy.cfg:4] : 'resolvers' : "),
+        ];
+        assert_eq!(lines.len(), begins.len() + 1, "{said}");
+        for (line, begin) in lines.iter().zip(&begins) {
+            assert!(line.starts_with(begin), "{line}");
+            let written = process.stderr.with(line).len();
+            assert_eq!(written, usize::from(quiet.is_empty()), "{line}");
+        }
+    }
 }

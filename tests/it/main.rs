@@ -53,6 +53,7 @@ mod service;
 mod session_end;
 mod session_orders;
 mod session_timeouts;
+mod show_events;
 mod show_sess;
 mod slowstart;
 mod socket_options;

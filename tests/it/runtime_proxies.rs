@@ -665,11 +665,6 @@ fn the_process_is_looked_at() {
             ("show default-server", "\n"),
             ("show default-server be", "\n"),
             ("show default-server nope", "Can't find backend.\n\n"),
-            (
-                "show events",
-                "Events are not kept in memory: they are on standard error (the journal) and in \
-                 the log.\n\n",
-            ),
             ("user;show activity", "\nPermission denied\n\n"),
             ("user;show fd", "\nPermission denied\n\n"),
             ("user;show startup-logs", "\nPermission denied\n\n"),

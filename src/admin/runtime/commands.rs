@@ -1,11 +1,11 @@
 //! Runs one command: checks the level, logs what needs the level admin, and writes the answer. Admin thread.
 
-use super::access::{self, Peer};
+use super::access;
 use super::grammar::{self, Verb};
 use super::reply::{Reply, ReplyWriter, SeverityOutput};
 use super::{
-    CommandContext, DENIED, Sender, config, counters, duration, dynamic, inspect, maxconn, names,
-    process, proxies, server, sessions, set, show, waiting,
+    CommandContext, DENIED, Sender, config, counters, duration, dynamic, events, inspect, maxconn,
+    names, process, proxies, server, sessions, set, show, waiting,
 };
 use crate::config::model::ApiLevel;
 use crate::live::counters::Clear;
@@ -31,7 +31,7 @@ pub(super) async fn execute(
         } else if entry.level == ApiLevel::Admin {
             administer(context, reply, sender, (entry.verb, args, &words)).await?;
         } else {
-            dispatch(context, reply, sender.peer, (entry.verb, args, level)).await?;
+            dispatch(context, reply, sender, (entry.verb, args, level)).await?;
         }
     } else if !words.is_empty() {
         let text = grammar::unknown(&words, level);
@@ -100,9 +100,10 @@ async fn administer(
 async fn dispatch(
     context: &CommandContext,
     reply: &mut ReplyWriter,
-    peer: &Peer,
+    sender: Sender<'_>,
     (verb, args, level): (Verb, &[&str], ApiLevel),
 ) -> io::Result<()> {
+    let peer = sender.peer;
     let answer = match verb {
         Verb::Help => Reply::Info(grammar::help(args, level)),
         Verb::Operator => {
@@ -129,9 +130,9 @@ async fn dispatch(
         Verb::Echo => Reply::Text(args.join(" ") + "\n"),
         Verb::ShowActivity => inspect::activity(context),
         Verb::ShowThreads => inspect::threads(context),
-        Verb::ShowEvents => inspect::events(),
+        Verb::ShowEvents => return events::show(context, reply, sender, (args, level)).await,
         Verb::ShowDefaultServer => inspect::default_server(context, args),
-        Verb::ShowStartupLogs => Reply::Text(context.startup_logs.to_string()),
+        Verb::ShowStartupLogs => Reply::Text(context.recent.of_start()),
         Verb::ShowFd => return inspect::descriptors(context, reply, args).await,
         Verb::ShowOverrides => Reply::Text(show::overrides(context)),
         Verb::ShowCliSockets => Reply::Text(show::sockets(context, peer)),

@@ -29,6 +29,20 @@ impl Input {
         }
     }
 
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(half) => half.readable().await,
+            Self::Tcp(half) => half.readable().await,
+        }
+    }
+
+    fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(half) => half.try_read(buffer),
+            Self::Tcp(half) => half.try_read(buffer),
+        }
+    }
+
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Unix(half) => half.as_ref().as_fd(),
@@ -61,6 +75,38 @@ impl Lines {
                 return;
             }
         }
+    }
+
+    /// Whether something is read behind the last line.
+    pub(super) fn has_more(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Completes when the client has sent something, which is thrown away, when it has ended what it sends, and when it
+    /// has gone.
+    pub(super) async fn drained(&self) {
+        loop {
+            // What fails is found by whoever reads or writes next.
+            let _ = self.input.readable().await;
+            match self.drain() {
+                Ok(0) => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Throws away what the client has sent; how many bytes. An error: there will be no more.
+    fn drain(&self) -> io::Result<usize> {
+        let (mut buffer, mut length) = ([0; READ_BYTES], 0);
+        while length < LINE_BYTES_MAX {
+            match self.input.try_read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(more) => length += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(length)
     }
 
     /// The next line without its end. `None` at the end of the stream: as in HAProxy an incomplete line is

@@ -138,7 +138,7 @@ const TABLE: &[Entry] = &[
     entry((&["show", "default-server"], "show default-server [<backend>]"), "list default-server instances in all or a single backend", User, Verb::ShowDefaultServer),
     entry((&["show", "env"], "show env [var]"), "dump environment variables known to the process", Admin, Verb::ShowEnv),
     entry((&["show", "errors"], "show errors [<px>] [request|response]"), "report last request and/or response errors for each proxy", User, Verb::ShowErrors),
-    entry((&["show", "events"], ""), "", User, Verb::ShowEvents),
+    entry((&["show", "events"], "show events [<sink>] [-w] [-n] [-0]"), "show event sink state", User, Verb::ShowEvents),
     entry((&["show", "fd"], "show fd [num]"), "dump list of file descriptors in use or a specific one", Operator, Verb::ShowFd),
     entry((&["show", "info"], "show info [desc|json|typed|float]*"), "report information about the running process", User, Verb::ShowInfo),
     entry((&["show", "overrides"], "show overrides"), "list what was set at run time and the file says otherwise", User, Verb::ShowOverrides),

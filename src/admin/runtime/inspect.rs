@@ -1,5 +1,5 @@
 //! What people look at at night: `show activity`, `show threads`, `show fd`, `show startup-logs`, `show
-//! default-server`; and `show events`, which is refused. Admin thread. The forms are HAProxy's; what rlb does not have is left out.
+//! default-server`. Admin thread. The forms are HAProxy's; what rlb does not have is left out.
 
 use super::CommandContext;
 use super::names;
@@ -191,13 +191,6 @@ pub(super) async fn descriptors(
         }
     }
     Ok(())
-}
-
-/// `show events [<sink>]`: refused, because rlb has no rings of events in memory.
-pub(super) fn events() -> Reply {
-    Reply::error(
-        "Events are not kept in memory: they are on standard error (the journal) and in the log.\n",
-    )
 }
 
 /// `show default-server [<backend>]`: a server has no named defaults, so there is none to list.

@@ -13,6 +13,7 @@ mod config;
 mod counters;
 mod duration;
 mod dynamic;
+mod events;
 mod framing;
 mod grammar;
 mod inspect;
@@ -35,6 +36,7 @@ use crate::control::admin_listeners::{RuntimePlace, RuntimePlaces, RuntimeSocket
 use crate::control::handover::{OldProcesses, PassedConnection};
 use crate::control::reload::ReloadHandle;
 use crate::live::failures::Throttle;
+use crate::log::events::RecentEvents;
 use crate::state::ControlHandle;
 use crate::sys::accept::{self, Acceptor, Connection, Failure};
 use crate::sys::raw::{self, Owned};
@@ -50,7 +52,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncWrite, Interest};
@@ -91,8 +92,8 @@ pub struct Runtime {
     pub reload: ReloadHandle,
     /// For listing and ending sessions.
     pub workers: Workers,
-    /// What was told at the start, a line each.
-    pub startup_logs: Arc<str>,
+    /// The events in memory.
+    pub recent: RecentEvents,
 }
 
 /// What the commands of one socket need.
@@ -101,7 +102,7 @@ struct CommandContext {
     control: ControlHandle,
     reload: ReloadHandle,
     workers: Workers,
-    startup_logs: Arc<str>,
+    recent: RecentEvents,
     old_processes: OldProcesses,
     /// All sockets that are open.
     served: Rc<RefCell<Vec<Rc<Served>>>>,
@@ -247,7 +248,7 @@ pub(super) fn start(shared: &Rc<Shared>, runtime: Runtime) {
         control,
         reload,
         workers,
-        startup_logs,
+        recent,
     } = runtime;
     let (served, slots) = (Rc::default(), Rc::new(ClientSlots::default()));
     let of = Rc::clone(shared);
@@ -261,7 +262,7 @@ pub(super) fn start(shared: &Rc<Shared>, runtime: Runtime) {
             served: Rc::clone(&served),
             own,
             slots: Rc::clone(&slots),
-            startup_logs: Arc::clone(&startup_logs),
+            recent: recent.clone(),
             refusals: Throttle::default(),
         })
     };

@@ -40,6 +40,16 @@ pub(super) fn words(command: &str) -> Vec<&str> {
     words.skip_while(|word| word.starts_with('@')).collect()
 }
 
+/// Whether the answer goes on until something ends it.
+pub(super) fn follows(command: &str) -> bool {
+    match words(command)[..] {
+        ["show", "events", _, ref options @ ..] => {
+            options.iter().any(|it| ["-w", "-nw", "-wn"].contains(it))
+        }
+        _ => false,
+    }
+}
+
 /// The fields of the answer to `command`.
 pub(super) fn fields(command: &str, text: &str) -> Fields {
     let text = text.trim_end_matches('\n');

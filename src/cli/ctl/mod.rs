@@ -117,6 +117,10 @@ impl Sender {
             Format::Table | Format::Json => fields::commands(line),
         };
         for command in commands {
+            if fields::follows(&command) {
+                succeeded &= self.follow(&command)?;
+                continue;
+            }
             let asked = print::asked(&command, self.format);
             let answer = self.target.ask(&format!("{MARK_ERRORS};{asked}"))?;
             let (text, good) = unmarked(&answer);
@@ -126,6 +130,39 @@ impl Sender {
             let _ = std::io::stdout().write_all(out.as_bytes());
         }
         Ok(succeeded)
+    }
+
+    /// Prints the answer to `command` as it comes. Returns whether the command has succeeded.
+    fn follow(&self, command: &str) -> anyhow::Result<bool> {
+        let ends_with_nul = fields::words(command).contains(&"-0");
+        let (mut begin, mut succeeded) = (Some(String::new()), None);
+        let end = if ends_with_nul { b'\0' } else { b'\n' };
+        let taken = |piece: &[u8]| {
+            let mut piece = String::from_utf8_lossy(piece).into_owned();
+            if let Some(first) = &mut begin {
+                first.push_str(&piece);
+                // The answer to [`MARK_ERRORS`].
+                if first == "\n" {
+                    return true;
+                }
+                let (text, good) = unmarked(first);
+                (begin, piece, succeeded) = (None, text, Some(good));
+            }
+            let good = succeeded.unwrap_or_default();
+            let out = match self.format {
+                Format::Json if piece.trim_end_matches(['\n', '\0']).is_empty() => String::new(),
+                Format::Json => print::shown(command, &piece, good, self.format),
+                Format::Raw | Format::Table => piece,
+            };
+            let mut stdout = std::io::stdout();
+            // A reader that stops early (head) is no failure.
+            let written = stdout.write_all(out.as_bytes());
+            written.and_then(|()| stdout.flush()).is_ok()
+        };
+        let line = format!("{MARK_ERRORS};{command}");
+        self.target.follow(&line, end, taken)?;
+        // Without any event, the answer to [`MARK_ERRORS`] says that the command was taken.
+        Ok(succeeded.unwrap_or_else(|| begin.is_some_and(|begin| begin == "\n")))
     }
 
     /// Sends the lines of a pipe or a file, also those behind one that fails. Empty lines and comments are

@@ -3,8 +3,9 @@
 use crate::config::model::BindAddress;
 use crate::config::{self, address, units};
 use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{SockAddr, Socket, Type};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
 use std::net::Shutdown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -106,6 +107,41 @@ impl Target {
         Ok(answer)
     }
 
+    /// Sends a line and hands over the pieces of its answer as they come, each with its `end`, until the answer ends or
+    /// something is typed, until nobody reads what is printed, or until one is not `taken`.
+    ///
+    /// # Errors
+    /// When the socket cannot be reached, or the connection fails.
+    pub(super) fn follow(
+        &self,
+        line: &str,
+        end: u8,
+        mut taken: impl FnMut(&[u8]) -> bool,
+    ) -> anyhow::Result<()> {
+        let (address, connected) = self.connect();
+        let stream = connected.with_context(|| format!("cannot reach {}", shown(address)))?;
+        stream.set_read_timeout(None)?;
+        let mut stream = BufReader::new(stream);
+        // What it sends ends the answer, and so does the end of what it sends.
+        let line = line.replace(['\r', '\n'], " ");
+        stream
+            .get_mut()
+            .write_all(format!("{line}\n").as_bytes())
+            .context("no whole answer")?;
+        let mut piece = Vec::new();
+        loop {
+            if stream.buffer().is_empty() && ended_before(stream.get_ref()) {
+                return Ok(());
+            }
+            let ended = stream.read_until(end, &mut piece);
+            let length = ended.context("no whole answer")?;
+            if length == 0 || !taken(&piece) {
+                return Ok(());
+            }
+            piece.clear();
+        }
+    }
+
     /// Connects to the first address that somebody listens on; without one, what came of the first of all.
     fn connect(&self) -> (&BindAddress, std::io::Result<Socket>) {
         let nobody = |result: &std::io::Result<Socket>| {
@@ -124,6 +160,42 @@ impl Target {
         }
         tried.find(|(_, result)| !nobody(result)).unwrap_or(first)
     }
+}
+
+/// Waits until `stream` has something to read. `true`: before, a line was typed on the terminal, which is thrown away, or
+/// the reader of standard output has gone.
+fn ended_before(stream: &Socket) -> bool {
+    let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+    let typed = if stdin.is_terminal() {
+        PollFlags::IN
+    } else {
+        PollFlags::empty()
+    };
+    let mut fds = [
+        PollFd::new(stream, PollFlags::IN),
+        PollFd::new(&stdout, PollFlags::empty()),
+        PollFd::new(&stdin, typed),
+    ];
+    // Without a terminal the end of the input is no reason to end.
+    let fds = if typed.is_empty() {
+        &mut fds[..2]
+    } else {
+        &mut fds[..]
+    };
+    // A call that fails says nothing: the next read waits.
+    let _ = poll(fds, None);
+    let told = |index: usize| {
+        fds.get(index)
+            .is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty())
+    };
+    if told(0) {
+        return false;
+    }
+    if told(2) {
+        // What cannot be read has ended, too.
+        let _ = stdin.read_line(&mut String::new());
+    }
+    told(1) || told(2)
 }
 
 /// In the place of a socket where there is none.

@@ -2,8 +2,9 @@
 
 use crate::config::{Diagnostic, Severity};
 use crate::convert::{Entry, Outcome, Report};
+use crate::log::events::start_line;
 use crate::stats::info::VERSION;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -18,6 +19,8 @@ pub(super) struct Messages {
     /// A first message is preceded by the version.
     begun: Cell<bool>,
     warned: Cell<bool>,
+    /// What was told, printed or not.
+    told: RefCell<String>,
 }
 
 impl Messages {
@@ -26,7 +29,13 @@ impl Messages {
             quiet,
             begun: Cell::new(false),
             warned: Cell::new(false),
+            told: RefCell::default(),
         }
+    }
+
+    /// What was told since the last call.
+    pub(super) fn take_told(&self) -> String {
+        self.told.take()
     }
 
     /// Whether a warning was told, printed or not.
@@ -70,10 +79,11 @@ impl Messages {
     }
 
     fn print(&self, severity: &str, text: &str) {
+        let line = start_line(severity, text);
         if !self.quiet {
-            let severity = format!("[{severity}]");
-            eprintln!("{severity:<10} ({}) : {text}", std::process::id());
+            eprint!("{line}");
         }
+        self.told.borrow_mut().push_str(&line);
     }
 
     /// What became of the statements. `all`: also what is kept and means something else.

@@ -170,7 +170,7 @@ fn run_or_check(arguments: &Arguments, words: &[OsString]) -> Result<ExitCode, T
         let text = format!("-m {memory}: rlb limits its memory by `maxconn` alone");
         messages.notice(&text);
     }
-    serve(arguments, checked, program, started_by)
+    serve(arguments, checked, (program, started_by), &messages)
 }
 
 /// Files that could be run.
@@ -320,19 +320,19 @@ fn quoted(word: &str) -> String {
 fn serve(
     arguments: &Arguments,
     checked: Checked,
-    program: Program,
-    StartedBy {
+    (program, started_by): (Program, StartedBy),
+    messages: &Messages,
+) -> Result<ExitCode, Told> {
+    let StartedBy {
         predecessor,
         launcher,
-    }: StartedBy,
-) -> Result<ExitCode, Told> {
-    let messages = Messages::new(arguments.quiet && !arguments.verbose);
+    } = started_by;
     let log = events::init(events::Options {
         format: EventFormat::Human,
         level: arguments.level(),
     });
     let log = or_alert(
-        &messages,
+        messages,
         "cannot write events",
         log.map_err(io::Error::other),
     )?;
@@ -344,10 +344,10 @@ fn serve(
         process,
         ..
     } = checked;
-    let Ok((config, warnings)) = load.loaded else {
+    let Ok((config, _)) = load.loaded else {
         return Err(Told);
     };
-    let identity = identity(&process, &messages)?;
+    let identity = identity(&process, messages)?;
     if identity.is_some_and(Identity::gives_up_root) && needs_root(&config) {
         // HAProxy's words.
         let text =
@@ -359,10 +359,15 @@ fn serve(
         );
         return Err(Told);
     }
-    let startup_logs = app::startup_logs(&program.path, &warnings);
     let reloads = arguments.master_worker || process.master_worker;
     let pid_file = arguments.pid_file.clone();
     let pid_file = pid_file.or_else(|| process.pid_file.map(PathBuf::from));
+    // The process before has dealt with them.
+    let old = match predecessor {
+        None => arguments.old_processes(messages)?,
+        Some(_) => None,
+    };
+    log.recent().begin_start(&messages.take_told());
     let options = app::RunOptions {
         config,
         input: files.input(),
@@ -372,14 +377,10 @@ fn serve(
         predecessor: predecessor.clone(),
         start: Start {
             signals: SignalMeaning::Haproxy { reloads },
-            // The process before has dealt with them.
-            old: match predecessor {
-                None => arguments.old_processes(&messages)?,
-                Some(_) => None,
-            },
+            old,
             pid_file: pid_file.filter(|_| daemon || reloads),
             launcher: launcher.map(|launcher| (launcher, log.clone())),
-            startup_logs,
+            recent: log.recent(),
             identity,
         },
     };
@@ -390,7 +391,7 @@ fn serve(
         if let Some(predecessor) = predecessor {
             predecessor.refuse(&error.to_string());
         }
-        tell_failure(&error, &messages);
+        tell_failure(&error, messages);
         Told
     })
 }

@@ -5,6 +5,10 @@
 //! (`output::PENDING_MAX`), which a thread of its own writes. Above that bound events are dropped, and the next
 //! one that can be written tells how many.
 
+mod recent;
+
+pub use recent::{RecentEvents, start_line};
+
 use super::output::{Destination, Output};
 use jiff::{Timestamp, Zoned};
 use std::fmt;
@@ -77,6 +81,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 pub struct EventLog {
     shared: Arc<Shared>,
     style: Style,
+    recent: RecentEvents,
 }
 
 #[derive(Debug)]
@@ -141,6 +146,7 @@ fn is_journal(journal_stream: Option<&str>) -> bool {
 
 fn subscriber(log: EventLog, level: LevelFilter) -> impl Subscriber + Send + Sync {
     let layer = tracing_subscriber::fmt::layer();
+    let recent = log.recent.clone();
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match log.style {
         Style::Json => Box::new(
             layer
@@ -159,7 +165,11 @@ fn subscriber(log: EventLog, level: LevelFilter) -> impl Subscriber + Send + Syn
                 .with_writer(log),
         ),
     };
-    Registry::default().with(layer.with_filter(level))
+    // An operator asks for these, however little is written.
+    let recent = recent.with_filter(level.max(LevelFilter::INFO));
+    Registry::default()
+        .with(layer.with_filter(level))
+        .with(recent)
 }
 
 impl EventLog {
@@ -171,6 +181,7 @@ impl EventLog {
         Self {
             shared: Arc::new(shared),
             style,
+            recent: RecentEvents::default(),
         }
     }
 
@@ -206,6 +217,11 @@ impl EventLog {
         builder.spawn(drain).map(drop)
     }
 
+    /// The events in memory.
+    pub fn recent(&self) -> RecentEvents {
+        self.recent.clone()
+    }
+
     /// Whether events are read by people as they are written: what has several lines may be printed.
     pub fn is_for_people(&self) -> bool {
         matches!(self.style, Style::Plain { .. })
@@ -227,7 +243,9 @@ impl EventLog {
         self.catch_up(&mut state);
         state.output.push(line, false);
         let written = state.output.flush();
-        state.lost += state.output.losses().lines;
+        let lost = state.output.losses().lines;
+        state.lost += lost;
+        self.recent.add_lost(lost);
         drop(state);
         if !written {
             self.shared.waits.notify_one();
