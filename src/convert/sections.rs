@@ -50,6 +50,11 @@ impl Kind {
     }
 }
 
+/// Whether `word` begins a section.
+pub(super) fn is_section(word: &str, index: &Index) -> bool {
+    Kind::of(word, index).is_some()
+}
+
 /// `no` and `default` before a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Modifier {
@@ -190,7 +195,8 @@ struct Reader<'a, 's, 'e> {
     blocks: Blocks,
 }
 
-const BOM: &[u8] = b"\xEF\xBB\xBF";
+/// A byte order mark.
+pub(super) const BOM: &[u8] = b"\xEF\xBB\xBF";
 
 impl Reader<'_, '_, '_> {
     fn file(&mut self, bytes: &[u8]) {

@@ -294,6 +294,78 @@ fn versions_conditions_and_mistakes_exit_as_haproxys() {
     assert!(text(&haproxy.output(&["-c"]).stderr).contains("Usage : "));
 }
 
+/// Switches that show something: what they print of the files, and how they end, beside a HAProxy that has all of them.
+#[test]
+fn switches_that_show_something_end_as_haproxys() {
+    let haproxy = Haproxy::new(nobody());
+    let words = "# a comment\nglobal\n  presetenv A \"x${HOME}\" # b\n.if defined(A)\n  maxconn ${B}\n.endif\n\
+                 listen a\n  bind :\"${PORT-80}\" name x\\ y\n";
+    fs::write(haproxy.path("words.cfg"), words).expect("written");
+    fs::write(haproxy.path("quote.cfg"), "listen a\n  bind \"x\n").expect("written");
+    let other = needs::haproxy().filter(|program| needs::version(program) >= (3, 0));
+    for line in [
+        "-dMhelp",
+        "-dMfail,help",
+        "-dMfoo -f haproxy.cfg -c",
+        "-dMno-merge,tag -f haproxy.cfg -c",
+        "-dthelp -f haproxy.cfg",
+        "-dt help -f haproxy.cfg -c",
+        "-dthelp -f nothing.cfg",
+        "-dA -f haproxy.cfg -c",
+        "-dAlibraries.tar -f haproxy.cfg -c",
+        "-dL -f haproxy.cfg -c",
+        "-dKhelp -f haproxy.cfg -c",
+        "-dKcfg -f haproxy.cfg -c -q",
+        "-dC -f haproxy.cfg",
+        "-dC -f words.cfg -f haproxy.cfg -c",
+        "-dCline -f words.cfg",
+        "-dC -q -f words.cfg",
+        "-dC -f quote.cfg",
+        "-dC -f nothing.cfg",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ours = haproxy.output(&words);
+        let shown = text(&ours.stdout);
+        let silent = ["-dC -q", "quote", "nothing", "-dMno", "-dMfoo", "-dA -f"];
+        let valid = shown.replace("Configuration file is valid\n", "");
+        let is_silent = silent.iter().any(|part| line.contains(part));
+        assert_eq!(valid.is_empty(), is_silent, "{line}: {shown}");
+        let Some(program) = &other else { continue };
+        let theirs = haproxy.command_of(program, &words).output();
+        let theirs = theirs.expect("it starts");
+        assert_eq!(ours.status.code(), theirs.status.code(), "{line}");
+        // HAProxy reads files twice and prints them each time.
+        if line.starts_with("-dC") && !line.contains("quote") {
+            assert_eq!(shown.repeat(2), text(&theirs.stdout), "{line}");
+        }
+    }
+    let listed = text(&haproxy.output(&["-dL", "-c", "-f", "haproxy.cfg"]).stdout);
+    assert!(
+        listed.starts_with("List of loaded object files:\n/"),
+        "{listed}"
+    );
+    let keywords = text(
+        &haproxy
+            .output(&["-dKcfg", "-c", "-f", "haproxy.cfg"])
+            .stdout,
+    );
+    for word in [
+        "global\n",
+        "\n\tmaxconn\n",
+        "\n\tbind <addr> interface\n",
+        "\n\tbalance\n",
+    ] {
+        assert!(keywords.contains(word), "{word}: {keywords}");
+    }
+    // The archive holds the program, byte for byte.
+    haproxy.output(&["-dAours.tar", "-c", "-f", "haproxy.cfg"]);
+    let archive = fs::read(haproxy.path("ours.tar")).expect("an archive");
+    let program = fs::read(PROGRAM).expect("the program");
+    assert_eq!(&archive[257..262], b"ustar");
+    assert!(archive[512..].starts_with(&program));
+    assert_eq!(archive.len() % 512, 0);
+}
+
 /// Debian's unit: `-Ws`, a pid file, a check and SIGUSR2 for a reload.
 #[test]
 fn as_the_unit_starts_it_it_notifies_reloads_and_ends_at_once() {

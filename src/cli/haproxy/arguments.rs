@@ -3,6 +3,7 @@
 //! As in HAProxy, most options are known by their first letter. Switches that only choose among means
 //! of HAProxy's (`-de`, `-dM…`) are accepted and have no effect.
 
+use super::help::MEMORY;
 use crate::convert::Options;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -14,6 +15,8 @@ pub(super) enum Request {
     Version(Version),
     /// `-cc`: whether a condition of configuration files holds.
     Condition(String),
+    /// `-dMhelp`.
+    MemoryHelp,
     /// To run, or with `-c` to check.
     Run(Box<Arguments>),
 }
@@ -68,6 +71,16 @@ pub(super) struct Arguments {
     pub(super) zero_warning: bool,
     /// `-dD`.
     pub(super) diagnostic: bool,
+    /// `-dC`: show the words of the files; `true`: with the numbers of lines.
+    pub(super) dump: Option<bool>,
+    /// `-dL`, `-dA`: list the files that the program was loaded from.
+    pub(super) libraries: bool,
+    /// `-dA`: copy them into this archive.
+    pub(super) archive: Option<PathBuf>,
+    /// `-dthelp`: say what may stand behind `-dt`, and end.
+    pub(super) traces_help: bool,
+    /// `-dK`: the classes of keywords to list.
+    pub(super) keywords: Option<String>,
     /// `-p`.
     pub(super) pid_file: Option<PathBuf>,
     /// `-C`.
@@ -101,11 +114,13 @@ pub(super) fn parse(words: &[OsString]) -> Result<Request, Refused> {
         match (letters.next().unwrap_or_default(), letters.as_str()) {
             ('v', rest) => return Ok(Request::Version(version(rest))),
             ('d', rest) => {
-                let is_word = |word: &&OsString| !word.to_string_lossy().starts_with('-');
-                if rest == "t" && words.peek().is_some_and(is_word) {
-                    words.next();
+                if rest == "t" {
+                    let sources = words.next_if(|word| !starts_with_dash(word));
+                    arguments.traces_help |= sources.is_some_and(|sources| sources == "help");
                 }
-                debugging(&mut arguments, rest)?;
+                if let Some(help) = debugging(&mut arguments, rest)? {
+                    return Ok(help);
+                }
             }
             ('V', _) => arguments.verbose = true,
             ('c', rest) if rest.starts_with('c') => {
@@ -161,24 +176,39 @@ fn version(rest: &str) -> Version {
     }
 }
 
-/// `-d` and what stands behind it in the same word.
-fn debugging(arguments: &mut Arguments, rest: &str) -> Result<(), Refused> {
-    /// Means of HAProxy's, and what it prints beside running: epoll, poll, splice, getaddrinfo,
-    /// SO_REUSEPORT, CPUs, fast forward, forks, TLS verification, zero copy, memory, names that do not
-    /// resolve, libraries, keywords, traces, kTLS.
-    const WITHOUT_EFFECT: &str = "epSGRcFIVZMrLKtTkv";
-    match rest.chars().next() {
+/// `-d` and what stands behind it in the same word; what it explains instead of running.
+fn debugging(arguments: &mut Arguments, rest: &str) -> Result<Option<Request>, Refused> {
+    /// Means of HAProxy's: epoll, poll, splice, getaddrinfo, SO_REUSEPORT, CPUs, fast forward, forks, TLS
+    /// verification, zero copy, names that do not resolve, kTLS.
+    const WITHOUT_EFFECT: &str = "epSGRcFIVZrTkv";
+    let mut letters = rest.chars();
+    let letter = letters.next();
+    let value = letters.as_str();
+    match letter {
         Some('b') => arguments.foreground = true,
         Some('D') => arguments.diagnostic = true,
         Some('W') => arguments.zero_warning = true,
         Some('C') => {
-            let text = "-dC: `rlb convert` shows what a configuration becomes";
+            // As C's atoll.
+            if value.starts_with(|c: char| ('1'..='9').contains(&c)) {
+                let text = "-dC: rlb makes no names anonymous";
+                return Err(Refused::Alert(text.to_owned()));
+            }
+            arguments.dump = Some(value.split(',').any(|word| word == "line"));
+        }
+        Some('A') if value.is_empty() => {
+            let text = "-dA: missing output file name";
             return Err(Refused::Alert(text.to_owned()));
         }
         Some('A') => {
-            let text = "-dA: rlb has no libraries to collect";
-            return Err(Refused::Alert(text.to_owned()));
+            arguments.libraries = true;
+            arguments.archive = Some(PathBuf::from(value));
         }
+        Some('L') => arguments.libraries = true,
+        Some('K') => arguments.keywords = Some(value.to_owned()),
+        Some('M') => return memory(value),
+        // rlb has no traces.
+        Some('t') => arguments.traces_help |= value == "help",
         Some(letter) if WITHOUT_EFFECT.contains(letter) => {}
         // As in HAProxy, what is not known is `-d`.
         None | Some(_) => {
@@ -186,7 +216,29 @@ fn debugging(arguments: &mut Arguments, rest: &str) -> Result<(), Refused> {
             arguments.foreground = true;
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// What stands behind `-dM`: a number, and words. Nothing of it has an effect.
+fn memory(value: &str) -> Result<Option<Request>, Refused> {
+    let (first, rest) = value.split_once(',').unwrap_or((value, ""));
+    let digits = first.trim_start_matches("0x");
+    let is_number = digits.chars().all(|c| c.is_ascii_hexdigit())
+        && first.starts_with(|c: char| c.is_ascii_digit());
+    let words = if is_number { rest } else { value };
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        if word == "help" {
+            return Ok(Some(Request::MemoryHelp));
+        }
+        if !MEMORY
+            .iter()
+            .any(|(set, clear)| [*set, *clear].contains(&word))
+        {
+            let text = format!("-dM: unknown pool debugging feature <{word}>");
+            return Err(Refused::Alert(text));
+        }
+    }
+    Ok(None)
 }
 
 /// The options of `rlb convert`, which HAProxy does not have.
@@ -310,8 +362,11 @@ mod tests {
             "-dS",
             "-dR",
             "-dV",
-            "-dKall",
+            "-dM5,fail,no-merge",
+            "-dM0x50",
+            "-dM,tag",
             "-dt",
+            "-dth1:user",
         ] {
             assert_eq!(run(&format!("-f a {switch}")), plain, "{switch}");
         }
@@ -319,7 +374,31 @@ mod tests {
         assert!(run("-f a -d").debug && run("-f a -dx").debug);
         assert!(run("-f a -db").foreground && run("-f a -dW").zero_warning);
         assert!(run("-f a -dD").diagnostic);
-        assert!(matches!(request("-f a -dC"), Err(Refused::Alert(_))));
+    }
+
+    #[test]
+    fn what_is_shown_is_told_from_what_runs() {
+        for switch in ["-dMhelp", "-dMfail,help -f a"] {
+            assert_eq!(request(switch), Ok(Request::MemoryHelp), "{switch}");
+        }
+        for switch in ["-dthelp", "-dt help"] {
+            assert!(run(&format!("{switch} -f a")).traces_help, "{switch}");
+        }
+        for (switch, text) in [
+            ("-dA", "-dA: missing output file name"),
+            ("-dMfoo", "-dM: unknown pool debugging feature <foo>"),
+            ("-dM5x", "-dM: unknown pool debugging feature <5x>"),
+            ("-dC7", "-dC: rlb makes no names anonymous"),
+        ] {
+            let refused = Err(Refused::Alert(text.to_owned()));
+            assert_eq!(request(&format!("-f a {switch}")), refused, "{switch}");
+        }
+        assert_eq!(run("-f a -dC").dump, Some(false));
+        assert_eq!(run("-f a -dC0,line").dump, Some(true));
+        assert_eq!(run("-f a -dKcfg").keywords.as_deref(), Some("cfg"));
+        assert!(run("-f a -dL").libraries);
+        let archive = run("-f a -dA/tmp/x");
+        assert!(archive.libraries && archive.archive == Some("/tmp/x".into()));
     }
 
     #[test]

@@ -38,6 +38,11 @@ impl Messages {
         self.told.take()
     }
 
+    /// Whether nothing is printed.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Whether a warning was told, printed or not.
     pub(super) fn warned(&self) -> bool {
         self.warned.get()

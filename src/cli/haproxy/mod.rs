@@ -5,6 +5,8 @@
 //! unless `--allow-degraded` or `--http=drop` stand on the command line. Main thread.
 
 mod arguments;
+mod help;
+mod libraries;
 mod messages;
 mod old_processes;
 mod version;
@@ -23,7 +25,7 @@ use arguments::{Arguments, Refused, Request};
 use messages::Messages;
 use rustix::process::{Signal, geteuid};
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -69,6 +71,10 @@ pub(super) fn run(words: &[OsString]) -> ExitCode {
     match request {
         Request::Version(which) => {
             print!("{}", version::text(which));
+            ExitCode::SUCCESS
+        }
+        Request::MemoryHelp => {
+            print_whole(&help::memory());
             ExitCode::SUCCESS
         }
         Request::Condition(text) => match convert::condition_holds(&text) {
@@ -153,12 +159,22 @@ fn run_or_check(arguments: &Arguments, words: &[OsString]) -> Result<ExitCode, T
         let what = format!("Could not change to directory {}", directory.display());
         or_alert(&messages, &what, std::env::set_current_dir(directory))?;
     }
+    if let Some(numbers) = arguments.dump {
+        return dump(arguments, numbers, &messages);
+    }
     let result = checked(arguments, &messages);
     let checked = result.inspect_err(|Told| {
         if let Some(predecessor) = &started_by.predecessor {
             predecessor.refuse("the configuration is not valid: what it has logged says why");
         }
     })?;
+    if !started_by.is_rlb() {
+        show(arguments, &messages)?;
+    }
+    if arguments.traces_help {
+        print_whole(help::TRACES);
+        return Ok(ExitCode::SUCCESS);
+    }
     if arguments.check {
         return Ok(checked.verdict(arguments, &messages));
     }
@@ -171,6 +187,49 @@ fn run_or_check(arguments: &Arguments, words: &[OsString]) -> Result<ExitCode, T
         messages.notice(&text);
     }
     serve(arguments, checked, (program, started_by), &messages)
+}
+
+/// `-dC`: the words of the files, which are not judged.
+fn dump(arguments: &Arguments, numbers: bool, messages: &Messages) -> Result<ExitCode, Told> {
+    if let Some(why) = messages::unreadable(&arguments.files) {
+        messages.alert(&why);
+        return Err(Told);
+    }
+    let inputs = convert::read(&arguments.files);
+    let text =
+        inputs.and_then(|inputs| convert::dump(&inputs, numbers, convert::of_this_process()));
+    let text = text.map_err(|why| {
+        messages.alert(&format!("config : {why}"));
+        messages.alert("config : Fatal errors found in configuration.");
+        Told
+    })?;
+    if !messages.is_quiet() {
+        print_whole(&text);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `-dL`, `-dA` and `-dK` show of a program whose files are valid.
+fn show(arguments: &Arguments, messages: &Messages) -> Result<(), Told> {
+    if arguments.libraries {
+        let files = or_alert(messages, "cannot list what is loaded", libraries::list())?;
+        if let Some(path) = &arguments.archive {
+            let what = "Cannot create output file to dump dependencies";
+            or_alert(messages, what, libraries::copy(&files, path))?;
+        }
+        messages.say("List of loaded object files:");
+        let lines = files.iter().map(|file| format!("{}\n", file.display()));
+        print_whole(&lines.collect::<String>());
+    }
+    if let Some(classes) = &arguments.keywords {
+        print_whole(&help::keywords(classes));
+    }
+    Ok(())
+}
+
+/// Prints `text`. A reader that has seen enough (head) is no failure.
+fn print_whole(text: &str) {
+    let _ = io::stdout().lock().write_all(text.as_bytes());
 }
 
 /// Files that could be run.

@@ -9,7 +9,7 @@ mod line;
 mod proxy;
 
 use super::keys;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 use std::sync::LazyLock;
 
@@ -225,6 +225,41 @@ pub fn document() -> String {
                 row.becomes.text(),
                 row.say.replace('|', "\\|")
             );
+        }
+    }
+    text
+}
+
+/// The words of HAProxy's that rlb carries over, in the form of `-dKcfg`.
+pub fn keywords() -> String {
+    let mut places: BTreeMap<(usize, &str), BTreeSet<&str>> = BTreeMap::new();
+    let place = |place: Place| match place {
+        Place::Section | Place::Global => (0, "global"),
+        Place::Socket => (0, "stats socket <addr>"),
+        Place::Proxy => (1, "listen"),
+        Place::Bind => (1, "bind <addr>"),
+        Place::Server => (1, "server <name> <addr>"),
+    };
+    let rows = table().filter(|row| {
+        row.place != Place::Section && matches!(row.becomes, Becomes::Kept | Becomes::Changed)
+    });
+    let of_rows = rows.flat_map(|row| row.words.iter().map(|word| (row.place, *word)));
+    let of_keys = declared_at().map(|(place, word, _)| (place, word));
+    for (at, word) in of_rows.chain(of_keys) {
+        places.entry(place(at)).or_default().insert(word);
+    }
+    let mut text = String::new();
+    for (section, name) in [(0, "global"), (1, "listen")] {
+        let _ = writeln!(text, "{name}");
+        for ((_, begin), words) in places.iter().filter(|((of, _), _)| *of == section) {
+            for word in words {
+                let begin = if *begin == name {
+                    String::new()
+                } else {
+                    format!("{begin} ")
+                };
+                let _ = writeln!(text, "\t{begin}{word}");
+            }
         }
     }
     text
