@@ -109,9 +109,16 @@ pub(super) fn backends(found: &mut Found, old: &Config, new: &Config) {
         let object = ("backend", backend.name.to_string());
         match before.get(&*backend.name) {
             None => {
-                found.push(Action::Add, object, "its servers are checked and used");
+                let checked = backend.servers.iter().any(|server| server.check.is_some());
+                let effect = if checked {
+                    "its servers are checked and used"
+                } else {
+                    "its servers are used"
+                };
+                found.push(Action::Add, object, effect);
                 for server in &backend.servers {
-                    found.push(Action::Add, server_name(backend, server), SERVER_ADDED);
+                    let object = server_name(backend, server);
+                    found.push(Action::Add, object, added(server));
                 }
             }
             Some(was) => {
@@ -129,7 +136,13 @@ pub(super) fn backends(found: &mut Found, old: &Config, new: &Config) {
 }
 
 /// The effect of an added server on connections.
-const SERVER_ADDED: &str = "takes its share at once; a check decides";
+fn added(server: &model::Server) -> &'static str {
+    if server.check.is_some() {
+        "takes its share at once; a check decides"
+    } else {
+        "takes its share at once"
+    }
+}
 
 fn server_name(backend: &model::Backend, server: &model::Server) -> (&'static str, String) {
     ("server", format!("{}/{}", backend.name, server.name))
@@ -154,7 +167,7 @@ fn servers(found: &mut Found, old: &model::Backend, new: &model::Backend) {
     for server in &new.servers {
         let object = server_name(new, server);
         match before.get(&*server.name) {
-            None => found.push(Action::Add, object, SERVER_ADDED),
+            None => found.push(Action::Add, object, added(server)),
             Some(was) => {
                 let keys = model::Server::differences(was, server);
                 found.changed("server", &object.1, keys);

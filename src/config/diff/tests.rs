@@ -78,8 +78,18 @@ fn servers_come_and_go() {
     assert_eq!(
         edited("name = \"s2\"", "name = \"s3\""),
         [
-            "+ server app/s3 (takes its share at once; a check decides)",
+            "+ server app/s3 (takes its share at once)",
             "- server app/s2 (is used no more; its sessions end by themselves)",
+        ]
+    );
+    assert_eq!(
+        edited(
+            "name = \"s1\", address = \"10.0.0.1:80\"",
+            "name = \"s3\", address = \"10.0.0.1:80\""
+        ),
+        [
+            "+ server app/s3 (takes its share at once; a check decides)",
+            "- server app/s1 (is used no more; its sessions end by themselves)",
         ]
     );
 }
