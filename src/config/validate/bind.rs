@@ -356,7 +356,7 @@ fn remember(
 
 /// Reports addresses that cannot be listened on at once, once for each two entries.
 pub(super) fn collisions(validator: &mut Validator<'_>, bound: &[Bound]) {
-    let mut ports: HashMap<u16, Vec<&Bound>> = HashMap::new();
+    let mut ports: HashMap<(u16, Option<&str>), SamePort<'_>> = HashMap::new();
     let mut paths: HashMap<&PathBuf, &Bound> = HashMap::new();
     let mut descriptors: HashMap<i32, &Bound> = HashMap::new();
     let mut told = HashSet::new();
@@ -366,13 +366,9 @@ pub(super) fn collisions(validator: &mut Validator<'_>, bound: &[Bound]) {
             BindAddress::Descriptor(number) => descriptors.insert(*number, later),
             BindAddress::Tcp(address) if address.port() == 0 => None,
             BindAddress::Tcp(address) => {
-                let same_port = ports.entry(address.port()).or_default();
-                let earlier = same_port
-                    .iter()
-                    .copied()
-                    .find(|earlier| collide(earlier, later));
-                same_port.push(later);
-                earlier
+                let port = (address.port(), later.namespace.as_deref());
+                let same_port = ports.entry(port).or_default();
+                same_port.add(address.ip().to_canonical(), later)
             }
         };
         let Some(earlier) = earlier else { continue };
@@ -380,6 +376,42 @@ pub(super) fn collisions(validator: &mut Validator<'_>, bound: &[Bound]) {
         if told.insert((key(earlier), key(later))) {
             tell(validator, earlier, later);
         }
+    }
+}
+
+/// The TCP addresses with one port in one network namespace, in the order of the file. Thousands may have it, each with
+/// an address of its own.
+#[derive(Default)]
+struct SamePort<'a> {
+    all: Vec<&'a Bound>,
+    /// Positions of those with a wildcard.
+    wildcards: Vec<usize>,
+    /// Positions of the others by their address.
+    own: HashMap<IpAddr, Vec<usize>>,
+}
+
+impl<'a> SamePort<'a> {
+    /// Adds `later`, whose address is `ip`; the first one with which it collides.
+    fn add(&mut self, ip: IpAddr, later: &'a Bound) -> Option<&'a Bound> {
+        let position = self.all.len();
+        let collides = |earlier: &usize| collide(self.all[*earlier], later);
+        let earlier = if ip.is_unspecified() {
+            (0..position).find(collides)
+        } else {
+            let own = self.own.get(&ip).into_iter().flatten();
+            let own = own.copied().find(collides);
+            let wildcard = self.wildcards.iter().copied().find(collides);
+            own.into_iter().chain(wildcard).min()
+        };
+        let earlier = earlier.map(|earlier| self.all[earlier]);
+        let same = if ip.is_unspecified() {
+            &mut self.wildcards
+        } else {
+            self.own.entry(ip).or_default()
+        };
+        same.push(position);
+        self.all.push(later);
+        earlier
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::model::{ApiLevel, BindAddress, RuntimeApi, RuntimeSocket};
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator};
 use crate::config::shapes::{Located, Short};
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// `[runtime-api]`; `None` when it is not written, or none of its sockets is valid.
@@ -47,17 +48,18 @@ fn sockets(
         all.push((socket, &one.span));
     }
     let mut sockets: Vec<RuntimeSocket> = Vec::new();
+    let mut known = HashSet::new();
     for (table, span) in all {
         let socket = self::socket(validator, scope, (&table, span));
         let Some(socket) = socket else { continue };
-        if sockets.iter().any(|one| one.address == socket.address) {
+        if known.insert(socket.address.clone()) {
+            sockets.push(socket);
+        } else {
             let message = format!("two sockets for commands at {}", socket.place());
             let diagnostic = Diagnostic::error("duplicate-address", message)
                 .at(scope.place(span))
                 .label("each needs an address of its own");
             validator.report.push(diagnostic);
-        } else {
-            sockets.push(socket);
         }
     }
     sockets
