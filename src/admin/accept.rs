@@ -8,6 +8,7 @@
 
 use super::Shared;
 use super::connection::{ConnectionState, serve};
+use crate::config::model::Bind;
 use crate::live::slot::StatsSlot;
 use crate::sys::accept::{self, Acceptor, Connection, Failure};
 use crate::sys::raw::Owned;
@@ -15,7 +16,7 @@ use crate::sys::socket;
 use socket2::SockRef;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -41,13 +42,14 @@ pub(super) type Connections = RefCell<slab::Slab<Rc<ConnectionState>>>;
 
 /// Accepts on `listener` until the stop, or until `closing`. A client that is queued by then is served.
 pub(super) async fn run(
-    shared: Rc<Shared>,
+    (shared, bind): (Rc<Shared>, Rc<Bind>),
     listener: AsyncFd<Owned<TcpListener>>,
     closing: CancellationToken,
 ) {
     let stop = shared.stop.clone();
     let acceptor = StatsAcceptor {
         shared,
+        bind,
         listener,
         closing: closing.clone(),
         reported: Cell::new(None),
@@ -60,6 +62,8 @@ pub(super) async fn run(
 /// The acceptor of one socket.
 struct StatsAcceptor {
     shared: Rc<Shared>,
+    /// What it listens for.
+    bind: Rc<Bind>,
     listener: AsyncFd<Owned<TcpListener>>,
     closing: CancellationToken,
     /// When errors were last told of.
@@ -88,7 +92,8 @@ impl Acceptor for StatsAcceptor {
         let slot = wait_for_slot(&self.shared, &self.closing).await;
         if let (Some(slot), Ok(stream)) = (slot, TcpStream::from_std(client.into())) {
             tune(&stream);
-            start(&self.shared, (stream, slot, address), self.closing.clone());
+            let state = ConnectionState::new(address, Rc::clone(&self.bind));
+            start(&self.shared, (stream, slot, state), self.closing.clone());
         }
     }
 
@@ -150,7 +155,7 @@ fn evict_idlest(connections: &Connections) {
 
 fn start(
     shared: &Rc<Shared>,
-    (stream, slot, client): (TcpStream, StatsSlot, Option<SocketAddr>),
+    (stream, slot, state): (TcpStream, StatsSlot, ConnectionState),
     closing: CancellationToken,
 ) {
     let (now, second) = (shared.millis(), shared.second());
@@ -162,7 +167,7 @@ fn start(
     traffic.last_session.store(now + 1, Relaxed);
     let task = Rc::clone(shared);
     shared.tracker.spawn_local(async move {
-        let state = Rc::new(ConnectionState::new(client));
+        let state = Rc::new(state);
         let key = task.connections.borrow_mut().insert(Rc::clone(&state));
         let _registration = Registration { shared: &task, key };
         serve(&task, (stream, slot), state, closing).await;

@@ -6,6 +6,7 @@
 use super::http::{Answer, ResponseBody, ResponseSources, acted, respond};
 use super::request_line::{AnswerEnd, RequestLines, Service};
 use super::{Shared, action};
+use crate::config::model::Bind;
 use crate::live::slot::StatsSlot;
 use crate::live::{Cause, Traffic};
 use hyper::body::Incoming;
@@ -81,6 +82,8 @@ pub(super) struct ConnectionState {
     pub(super) evicted: Notify,
     /// `None` when it has gone already.
     client: Option<SocketAddr>,
+    /// Where it was accepted.
+    bind: Rc<Bind>,
     /// The lines of its requests.
     pub(super) lines: RequestLines,
 }
@@ -91,8 +94,8 @@ impl ConnectionState {
         self.answering.get() || self.blocked.get()
     }
 
-    /// A connection of `client` that begins now.
-    pub(super) fn new(client: Option<SocketAddr>) -> Self {
+    /// A connection of `client` to `bind` that begins now.
+    pub(super) fn new(client: Option<SocketAddr>, bind: Rc<Bind>) -> Self {
         Self {
             last_byte: Cell::new(Instant::now()),
             silent: Cell::new(true),
@@ -100,6 +103,7 @@ impl ConnectionState {
             blocked: Cell::new(false),
             evicted: Notify::new(),
             client,
+            bind,
             lines: RequestLines::default(),
         }
     }
@@ -238,9 +242,10 @@ async fn handle(
         requests: Arc::clone(&shared.requests),
         now: Instant::now(),
         client: state.client,
+        bind: Rc::clone(&state.bind),
     };
     let begin = |service: Option<Service>| {
-        if let Some(service) = service.filter(|_| shared.logs_requests()) {
+        if let Some(service) = service.filter(|_| shared.logs_requests(&state.bind)) {
             state.lines.begin(service);
         }
     };
@@ -273,7 +278,9 @@ fn failed(shared: &Shared, (slot, state): (&StatsSlot, &ConnectionState), error:
         } else {
             Cause::Client
         };
-        state.lines.unreadable(shared, state.client, cause);
+        state
+            .lines
+            .unreadable(shared, (state.client, &state.bind), cause);
         slot.live().traffic.mine(&shared.token).ereq.add(1);
     }
     if error.is_parse() {

@@ -8,7 +8,7 @@ use super::auth;
 use super::ready::readiness;
 use super::request_line::{AnswerEnd, Service};
 use super::target::{Resource, parse};
-use crate::config::model::StatsPage;
+use crate::config::model::{Bind, StatsPage};
 use crate::state::Snapshot;
 use crate::stats::metrics::CONTENT_TYPE as METRICS_TYPE;
 use crate::stats::page::{ActionResult, View};
@@ -49,6 +49,8 @@ pub(super) struct ResponseSources {
     pub(super) now: Instant,
     /// `None` when it has gone already.
     pub(super) client: Option<SocketAddr>,
+    /// Where it was accepted.
+    pub(super) bind: Rc<Bind>,
 }
 
 /// What is to be done about a request.
@@ -77,13 +79,12 @@ pub(super) fn respond(
 ) -> Answer {
     let default = StatsPage::default();
     let snapshot = Arc::clone(&sources.snapshot);
-    let page = snapshot
-        .stats
-        .as_ref()
-        .map_or(&default, |stats| &stats.page);
+    let own = snapshot.stats.as_ref();
+    let own = own.and_then(|stats| stats.page_at(&sources.bind));
+    let page = own.unwrap_or(&default);
     let (mut resource, mut view) = parse(method, target, page);
-    if snapshot.stats.is_none() && resource.is_guarded() {
-        // The connection is older than a reload that has removed the statistics together with their passwords.
+    if own.is_none() && resource.is_guarded() {
+        // The connection is older than a reload that has removed the page together with its passwords.
         resource = Resource::NotFound;
     }
     view.admin = is_admin(page, sources.client);
@@ -103,6 +104,7 @@ pub(super) fn respond(
                 client: sources.client,
                 user: user.map(str::to_owned),
                 admin: view.admin,
+                bind: Rc::clone(&sources.bind),
             };
             return Answer::Action(Box::new(ActionRequest {
                 asker: Rc::new(asker),
@@ -175,6 +177,7 @@ fn build(resource: Resource, view: View, sources: ResponseSources) -> Response<R
         requests,
         now,
         client: _,
+        bind: _,
     } = sources;
     match resource {
         Resource::Page => {

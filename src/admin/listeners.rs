@@ -47,7 +47,8 @@ pub(super) async fn run(
 fn listen(shared: &Rc<Shared>, opened: AdminListener, closing: CancellationToken) {
     match raw::watch(Owned::new(opened.listener), Interest::READABLE) {
         Ok(listener) => {
-            let task = accept::run(Rc::clone(shared), listener, closing);
+            let bind = Rc::new(opened.bind);
+            let task = accept::run((Rc::clone(shared), bind), listener, closing);
             shared.tracker.spawn_local(task);
         }
         Err(error) => tracing::error!(%error, "stats listener cannot be watched"),

@@ -15,6 +15,7 @@ mod request_line;
 pub mod runtime;
 mod target;
 
+use crate::config::model::Bind;
 use crate::control::admin_listeners::{AdminListener, ListenerChange};
 use crate::live::{LogQueue, WorkerToken};
 use crate::state::Snapshot;
@@ -68,10 +69,11 @@ struct Shared {
 }
 
 impl Shared {
-    /// Whether requests have lines in the log.
-    fn logs_requests(&self) -> bool {
+    /// Whether requests that came over `bind` have lines in the log.
+    fn logs_requests(&self, bind: &Bind) -> bool {
         let snapshot = self.snapshot.load();
-        snapshot.stats.as_ref().is_some_and(|stats| stats.page.log)
+        let page = snapshot.stats.as_ref().and_then(|it| it.page_at(bind));
+        page.is_some_and(|page| page.log)
     }
 
     /// Milliseconds of the process's clock.

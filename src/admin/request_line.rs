@@ -7,6 +7,7 @@
 
 use super::Shared;
 use super::target::Resource;
+use crate::config::model::Bind;
 use crate::live::{Cause, LogEntry, Phase, SessionRecord};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -111,9 +112,14 @@ impl RequestLines {
     }
 
     /// A request that hyper could not read has ended the connection.
-    pub(super) fn unreadable(&self, shared: &Shared, client: Option<SocketAddr>, cause: Cause) {
+    pub(super) fn unreadable(
+        &self,
+        shared: &Shared,
+        (client, bind): (Option<SocketAddr>, &Bind),
+        cause: Cause,
+    ) {
         // A request that is being answered has its own line.
-        if !shared.logs_requests() || self.open.borrow().is_some() {
+        if !shared.logs_requests(bind) || self.open.borrow().is_some() {
             return;
         }
         let record = Line {

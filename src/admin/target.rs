@@ -63,6 +63,7 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resourc
         refreshing: page.refresh.is_some(),
         hide_version: page.hide_version,
         show_node: page.show_node,
+        description: page.description.clone(),
         legends: page.legends,
         admin: false,
         result: None,

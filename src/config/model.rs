@@ -8,8 +8,8 @@
 pub use super::address::Network;
 pub use super::hash_on::{HashOn, Sample};
 pub use super::keys::meant::{
-    Backend, Bind, Check, Frontend, Global, Keepalive, Log, LogTarget, Readiness, RuntimeApi,
-    RuntimeSocket, Server, Stats, StatsPage,
+    Backend, Bind, Check, Frontend, FurtherPage, Global, Keepalive, Log, LogTarget, Readiness,
+    RuntimeApi, RuntimeSocket, Server, Stats, StatsPage,
 };
 pub use super::values::{
     AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,

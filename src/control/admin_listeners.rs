@@ -6,7 +6,7 @@
 
 use super::inherited::Inherited;
 use super::loss;
-use crate::config::model::{BindAddress, RuntimeSocket as RuntimeApiSocket};
+use crate::config::model::{Bind, BindAddress, RuntimeSocket as RuntimeApiSocket};
 use crate::sys::socket::{self, Address, Adjust, FileId, Options, TcpOptions, UnusedFile};
 use crate::worker::ListenerId;
 use socket2::{SockAddr, Socket};
@@ -34,6 +34,8 @@ pub const CHANGES_MAX: usize = 4;
 pub struct AdminListener {
     /// Names it when it is to be closed.
     pub id: ListenerId,
+    /// What it was opened for, which says which page is served there.
+    pub bind: Bind,
     /// Listening, non-blocking; a descriptor of the admin thread's own.
     pub listener: TcpListener,
 }

@@ -121,6 +121,7 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
             why: "it is an HTTP proxy".to_owned(),
             counts: false,
         });
+                unused(proxy, own, report);
     }
     let role = if http { Role::Http } else { Role::Tcp };
     let mut blocked = judge(proxy, role, options, report);
@@ -146,6 +147,28 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
         }
         None if proxy.broken => Err(LeftOut {
             why: "its mode".to_owned(),
+/// Says which statements of a page have no effect, whose entries are among `own`.
+fn unused(proxy: &Proxy, own: &[usize], report: &mut Report) {
+    for index in own.iter().filter(|index| **index != proxy.entry) {
+        let entry = &report.entries[*index];
+        let keyword = entry.keyword.trim_start_matches("no ");
+        let used = ["mode", "maxconn", "log", "option dontlog-normal"].contains(&keyword)
+            || keyword.starts_with("bind")
+            || keyword.starts_with("stats ");
+        if entry.outcome != Outcome::Kept || used {
+            continue;
+        }
+        let (outcome, text) = match keyword {
+            "id" | "rate-limit" | "backlog" => (Outcome::Changed, "`[stats]` has no such key"),
+            _ => (
+                Outcome::NotNeeded,
+                "the page has times and limits of its own",
+            ),
+        };
+        report.raise(*index, outcome, text, false);
+    }
+}
+
             counts: true,
         }),
         None => Ok(Choice::Carried),
@@ -268,6 +291,12 @@ fn twice(proxies: &[Proxy], report: &mut Report) {
             let keyword = report.entries[proxy.entry].keyword.clone();
             report.error(proxy.at, keyword, text);
         }
+    }
+    if proxy.settings.disabled {
+        return Err(LeftOut {
+            why: "it is disabled".to_owned(),
+            counts: false,
+        });
     }
 }
 

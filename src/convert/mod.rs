@@ -43,7 +43,6 @@ pub use report::{At, Entry, Outcome, Report};
 pub use sections::Input;
 
 use crate::config::haproxy::{Becomes, Index};
-use crate::config::model::PageAdmin;
 use crate::config::{Diagnostic, Limits, Loader, Severity};
 use choice::Choice;
 use context::Context;
@@ -142,8 +141,8 @@ fn carry_over(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conve
     } = Read::of(inputs, outside, &mut report);
     judge_global(&global, options, &mut report);
     let choices = choice::choose(&proxies, options, &mut report);
-    let mut draft = fit(defaults, proxies, &choices, options, &mut report);
-    let mut pages = pages(&mut draft.proxies, &choices, &mut report);
+    let draft = fit(defaults, proxies, &choices, options, &mut report);
+    let mut pages = page::pages(&draft.proxies, &choices, &mut report);
     if options.haproxy_defaults {
         defaults::fill_in_global(&mut global, &mut pages);
     }
@@ -455,49 +454,6 @@ fn finish(proxy: &mut Proxy, tunnel: Option<&units::Span>, options: Options) -> 
     });
     defaults::fit_checks(proxy, options.haproxy_defaults);
     shorter
-}
-
-/// The proxies that are the page of the statistics.
-fn pages(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) -> Vec<Proxy> {
-    let all = proxies.iter().zip(choices);
-    let mut pages: Vec<Proxy> = all
-        .filter(|(_, choice)| **choice == Choice::Page)
-        .map(|(proxy, _)| proxy.clone())
-        .collect();
-    for (index, page) in pages.iter_mut().enumerate() {
-        if index > 0 {
-            let text = "its addresses are those of `[stats]` too, with the settings of the first";
-            report.raise(page.entry, Outcome::Changed, text, false);
-            report.entries[page.entry].text = text.into();
-        }
-        page.binds.retain(|bind| {
-            let other = ["unix:", "abns@", "fd@"]
-                .iter()
-                .any(|it| bind.address.starts_with(it));
-            if other {
-                let text = "`[stats]` listens on TCP addresses alone";
-                report.push(bind.at, "bind", Outcome::Unsupported, text);
-            }
-            !other
-        });
-    }
-    pages.retain(|page| !page.binds.is_empty());
-    let admin = page::common_admin(&pages, report);
-    if let (Some(first), true) = (pages.first_mut(), admin > PageAdmin::Nobody) {
-        let keys = &mut first.settings.page.keys;
-        keys.insert("admin", admin.text().to_owned());
-    }
-    // HAProxy does not write requests that went well with this option.
-    let writes = |page: &Proxy| {
-        let normal = page.settings.keys.get("dontlog-normal");
-        page.settings.logs() && normal.is_none_or(|value| value != "true")
-    };
-    let log = pages.iter().any(writes);
-    if let (Some(first), true) = (pages.first_mut(), log) {
-        let keys = &mut first.settings.page.keys;
-        keys.insert("log", "true".to_owned());
-    }
-    pages
 }
 
 /// Whether something that is carried over listens.

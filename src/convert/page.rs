@@ -1,14 +1,15 @@
 //! `stats …` in a proxy: the page of the statistics.
 
+use super::choice::Choice;
 use super::context::{Context, keyword};
-use super::proxy::Proxy;
+use super::proxy::{Bind, Proxy};
 use super::report::{Outcome, Report};
 use super::sections::Statement;
-
 use super::toml_string::{quote, string};
 use super::units::Unit;
 use crate::config::haproxy::Place;
 use crate::config::model::PageAdmin;
+use std::collections::{HashMap, HashSet};
 
 /// Reads one statement. All of them switch the page on.
 pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
@@ -185,25 +186,115 @@ fn opposite(access: Option<PageAdmin>) -> Option<PageAdmin> {
     }
 }
 
-/// Who may change servers on the one page that all of `pages` become: nobody who may not on each of them. When that is
-/// less than a statement said, its entry says so.
-pub(super) fn common_admin(pages: &[Proxy], report: &mut Report) -> PageAdmin {
-    let all = || pages.iter().map(|proxy| &proxy.settings.page);
-    let Some(first) = all().next() else {
-        return PageAdmin::Nobody;
-    };
-    // On the one page the users of each may see what those of the others may.
-    let same = all().all(|page| page.auth == first.auth && page.scope == first.scope);
-    let least = all().map(|page| page.admin).min().filter(|_| same);
-    let least = least.unwrap_or(PageAdmin::Nobody);
-    for page in all().filter(|page| page.admin > least) {
-        for entry in &page.admin_entries {
-            let text = "the pages become one, and not every user of them may change servers: write \
-                        `admin = true` or `admin = \"localhost\"` in `[stats]` when all may";
-            report.raise(*entry, Outcome::Unsupported, text, false);
+/// The proxies that are pages of the statistics. The first of them is `[stats]` itself.
+pub(super) fn pages(proxies: &[Proxy], choices: &[Choice], report: &mut Report) -> Vec<Proxy> {
+    let all = proxies.iter().zip(choices);
+    let mut pages: Vec<Proxy> = all
+        .filter(|(_, choice)| **choice == Choice::Page)
+        .map(|(proxy, _)| proxy.clone())
+        .collect();
+    // A connection to a port that the kernel has chosen does not show which of two pages it is for.
+    let mut any_port: HashMap<(String, Option<String>), usize> = HashMap::new();
+    for (index, page) in pages.iter_mut().enumerate() {
+        page.binds.retain(|bind| {
+            let text = if has_no_page(bind) {
+                "`[stats]` listens on TCP addresses alone"
+            } else if is_taken(&mut any_port, bind, index) {
+                "two pages of the statistics have this address and no port: write one"
+            } else {
+                return true;
+            };
+            report.push(bind.at, "bind", Outcome::Unsupported, text);
+            false
+        });
+    }
+    pages.retain(|page| !page.binds.is_empty());
+    let names: HashSet<String> = pages.iter().map(|page| page.name.clone()).collect();
+    let carried = proxies.iter().zip(choices);
+    let carried = carried.filter(|(_, choice)| **choice == Choice::Carried);
+    let carried: HashSet<&str> = carried.map(|(proxy, _)| proxy.name.as_str()).collect();
+    let row = pages.first_mut().map(|page| {
+        rename(page, &carried, report);
+        page.name.clone()
+    });
+    let row = row.unwrap_or_default();
+    let limits = report.by_section(|entry| *entry.keyword == *"maxconn");
+    for (index, page) in pages.iter_mut().enumerate() {
+        if index > 0 {
+            further(page, &row, &limits, report);
+        }
+        let settings = &mut page.settings;
+        // The pages have one row.
+        for name in std::mem::take(&mut settings.page.scope) {
+            let own = names.contains(&name).then(|| row.clone());
+            let other = own.is_none() || carried.contains(name.as_str());
+            settings.page.scope.extend(own);
+            settings.page.scope.extend(other.then_some(name));
+        }
+        let keys = &mut settings.page.keys;
+        if settings.page.admin > PageAdmin::Nobody {
+            keys.insert("admin", settings.page.admin.text().to_owned());
+        }
+        // HAProxy does not write requests that went well with this option.
+        let normal = settings.keys.get("dontlog-normal");
+        if normal.is_none_or(|value| value != "true") && settings.logs() {
+            settings.page.keys.insert("log", "true".to_owned());
         }
     }
-    least
+    pages
+}
+
+/// Gives the row of the statistics another name when a proxy has its name, which a backend may in HAProxy.
+fn rename(page: &mut Proxy, carried: &HashSet<&str>, report: &mut Report) {
+    if !carried.contains(page.name.as_str()) {
+        return;
+    }
+    let numbers = (2..).map(|number| format!("{}-{number}", page.name));
+    let mut names = std::iter::once("stats".to_owned()).chain(numbers);
+    // Each number is another name, and proxies are not without end.
+    let free = names.find(|name| !carried.contains(name.as_str()));
+    let free = free.unwrap_or_default();
+    let text = format!(
+        "it is `[stats]`, and its row is `{free}`: `{}` is taken",
+        page.name
+    );
+    let entry = &mut report.entries[page.entry];
+    entry.outcome = entry.outcome.max(Outcome::Changed);
+    entry.text = text.into();
+    page.name = free;
+}
+
+/// Says what a page shares with the first one.
+fn further(page: &Proxy, first: &str, limits: &[Vec<usize>], report: &mut Report) {
+    let text =
+        format!("it is a `[[stats.page]]`: the row of `{first}` in the statistics counts it");
+    let entry = &mut report.entries[page.entry];
+    entry.outcome = entry.outcome.max(Outcome::Changed);
+    entry.text = text.into();
+    for entry in limits.get(page.section).into_iter().flatten() {
+        let text = format!("the limit is that of `{first}`, for all pages together");
+        report.raise(*entry, Outcome::Changed, text, false);
+    }
+}
+
+/// Whether the statistics cannot listen there.
+fn has_no_page(bind: &Bind) -> bool {
+    let mut other = ["unix:", "abns@", "fd@"].iter();
+    other.any(|begin| bind.address.starts_with(begin))
+}
+
+/// Whether another page than `page` has this address with a port that the kernel chooses.
+fn is_taken(
+    any_port: &mut HashMap<(String, Option<String>), usize>,
+    bind: &Bind,
+    page: usize,
+) -> bool {
+    if !bind.address.ends_with(":0") {
+        return false;
+    }
+    let namespace = bind.keys.get("namespace").cloned();
+    let place = (bind.address.clone(), namespace);
+    *any_port.entry(place).or_insert(page) != page
 }
 
 /// A statement without a key.

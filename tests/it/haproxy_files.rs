@@ -1,9 +1,10 @@
 //! Configurations of HAProxy's: `rlb convert`, `rlb run --haproxy` with its reloads, `rlb check` and
 //! `rlb diff`.
 
-use crate::harness::client::hear;
+use crate::harness::client::{hear, http_get};
 use crate::harness::needs;
 use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::ports;
 use crate::harness::rlb::{Start, command};
 use std::fs;
 use std::net::SocketAddr;
@@ -40,6 +41,34 @@ fn a_file_of_haproxys_is_run_and_read_again_by_a_reload() {
     );
     rlb.reload_refused(&haproxy("  ballance roundrobin\n", &[one]));
     assert_eq!(hear(rlb.address()).0, "two");
+    rlb.stop();
+}
+
+/// Each page of the statistics stays at its own addresses with its own path and users, over reloads too.
+#[test]
+fn each_page_of_the_statistics_keeps_its_path() {
+    let [one, two] = [(); 2].map(|()| ports::free());
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+    let text = |second: &str| {
+        let pages = format!(
+            "listen one\n  mode http\n  bind {one}\n  stats enable\n  stats uri /a\n  stats hide-version\n\
+             listen two\n  mode http\n  bind {two}\n  stats enable\n{second}"
+        );
+        format!("{}{pages}", haproxy("", &[nobody]))
+    };
+    let status = |address, path: &str| http_get(address, path).expect("an answer").0;
+    let mut rlb = Start::new(&text("  stats uri /b\n")).haproxy().ready();
+    let all = [(one, "/a"), (one, "/b"), (two, "/a"), (two, "/b")];
+    let statuses = || all.map(|(address, path)| status(address, path));
+    assert_eq!(statuses(), [200, 404, 404, 200]);
+    let versions = [(one, "/a"), (two, "/b")].map(|(address, path)| {
+        let (_, page) = http_get(address, path).expect("an answer");
+        page.contains(env!("CARGO_PKG_VERSION"))
+    });
+    assert_eq!(versions, [false, true]);
+    rlb.reload(&text("  stats uri /a\n  stats auth admin:secret\n"));
+    // Nobody is told without a password what is there.
+    assert_eq!(statuses(), [200, 404, 401, 401]);
     rlb.stop();
 }
 

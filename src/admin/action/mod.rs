@@ -13,7 +13,7 @@ use super::Shared;
 use super::runtime::access::{LOGGED_CHARS_MAX, REFUSED_EVERY, printable};
 use super::runtime::names;
 use super::runtime::set::{STOPPING, not_made};
-use crate::config::model::{Check, PageAdmin, StatsPage};
+use crate::config::model::{Bind, Check, PageAdmin, StatsPage};
 use crate::control::reload::ReloadHandle;
 use crate::live::failures::Throttle;
 use crate::state::{
@@ -68,6 +68,8 @@ pub(super) struct Asker {
     pub(super) user: Option<String>,
     /// It may change servers.
     pub(super) admin: bool,
+    /// Where it was accepted.
+    pub(super) bind: Rc<Bind>,
 }
 
 /// How a request for an action ended.
@@ -177,12 +179,14 @@ async fn next<B: Body>(
 async fn apply(shared: &Shared, asker: &Asker, form: &Form) -> Result<ActionResult, String> {
     let snapshot = shared.snapshot.load_full();
     // A reload may have changed it while the body came.
-    let stats = snapshot.stats.as_ref();
-    if !stats.is_some_and(|stats| is_admin(&stats.page, asker.client)) {
+    let page = snapshot.stats.as_ref();
+    let page = page.and_then(|stats| stats.page_at(&asker.bind));
+    let page = page.filter(|page| is_admin(page, asker.client));
+    let Some(page) = page else {
         log_refusal(shared, asker, NO_RIGHT);
         return Ok(ActionResult::Denied);
-    }
-    let Wanted { backend, action } = match wanted(&snapshot, form) {
+    };
+    let Wanted { backend, action } = match wanted(&snapshot, page, form) {
         Ok(Some(wanted)) => wanted,
         Ok(None) => return Ok(ActionResult::Nothing),
         Err((result, reason)) => {
@@ -246,9 +250,13 @@ struct Wanted {
 ///
 /// # Errors
 /// The result, and the reason.
-fn wanted(snapshot: &Snapshot, form: &Form) -> Result<Option<Wanted>, (ActionResult, String)> {
+fn wanted(
+    snapshot: &Snapshot,
+    page: &StatsPage,
+    form: &Form,
+) -> Result<Option<Wanted>, (ActionResult, String)> {
     let backend = form.backend.as_ref().map(|name| {
-        backend(snapshot, name).map_err(|result| (result, format!("no backend {name}")))
+        backend(snapshot, page, name).map_err(|result| (result, format!("no backend {name}")))
     });
     let backend = backend.transpose()?;
     let action = form.action.as_ref().map(|(action, word)| {
@@ -294,11 +302,15 @@ impl Counts {
 
 /// The backend that a form names; `None`: the statistics' own, which has no servers. In a page with a `scope` only
 /// those of it may be changed, and nothing is told about others.
-fn backend(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<Backend>>, ActionResult> {
+fn backend(
+    snapshot: &Snapshot,
+    page: &StatsPage,
+    name: &str,
+) -> Result<Option<Arc<Backend>>, ActionResult> {
     let found = names::backend(snapshot, name);
     let own = names::is_stats(snapshot, name);
     let stats = snapshot.stats.as_ref();
-    let scope = stats.map_or(&[][..], |stats| &stats.page.scope);
+    let scope = &page.scope;
     let shown = |name: &str| scope.is_empty() || scope.iter().any(|one| **one == *name);
     match (found, stats) {
         (Some(backend), _) if shown(&backend.spec.name) => Ok(Some(Arc::clone(backend))),

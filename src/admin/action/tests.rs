@@ -107,7 +107,8 @@ fn a_form_names_what_the_page_shows() {
     let mut config = config(1);
     let of = |config: &crate::config::model::Config, name: &str| {
         let snapshot = snapshot(config);
-        backend(&snapshot, name).map(|found| found.map(|it| it.spec.name.to_string()))
+        let page = &config.stats.as_ref().unwrap().page;
+        backend(&snapshot, page, name).map(|found| found.map(|it| it.spec.name.to_string()))
     };
     for name in ["postgres", "#3"] {
         assert_eq!(of(&config, name), Ok(Some("postgres".into())), "{name}");

@@ -53,7 +53,7 @@ fn start_with(servers: u32, change: impl FnOnce(&mut crate::config::model::Stats
     let id = ListenerId(0);
     let (sender, changes) = mpsc::channel(1);
     let listeners = AdminListenerSet {
-        open: vec![AdminListener { id, listener }],
+        open: vec![admin_listener(id, listener)],
         changes,
         runtime: None,
     };
@@ -75,6 +75,12 @@ fn start_with(servers: u32, change: impl FnOnce(&mut crate::config::model::Stats
         lines,
         requests,
     }
+}
+
+/// A listener of the statistics' first page.
+fn admin_listener(id: ListenerId, listener: TcpListener) -> AdminListener {
+    let bind = crate::config::model::Bind::default();
+    AdminListener { id, bind, listener }
 }
 
 fn connect(running: &Running) -> TcpStream {
@@ -491,6 +497,64 @@ fn a_password_guards_all_but_health_and_readiness() {
     assert!(running.handle.stop(LONG));
 }
 
+#[test]
+fn each_page_is_served_at_its_own_addresses() {
+    use crate::config::model::{Bind, BindAddress, Credentials, FurtherPage, StatsPage};
+    let at = |port: u16| Bind {
+        address: BindAddress::Tcp(([127, 0, 0, 1], port).into()),
+        ..Bind::default()
+    };
+    let mut running = start_with(1, |stats| {
+        stats.page.uri = "/a".into();
+        stats.binds = vec![Bind::default(), at(1)];
+        stats.further.push(FurtherPage {
+            binds: 1..2,
+            page: StatsPage {
+                uri: "/b".into(),
+                auth: vec![Credentials("admin:secret".into())],
+                description: Some("the second".into()),
+                ..StatsPage::default()
+            },
+        });
+    });
+    let secret = "authorization: Basic YWRtaW46c2VjcmV0\r\n";
+    let with = |running: &Running, target: &str| {
+        ask(
+            running,
+            &format!("GET {target} HTTP/1.1\r\nhost: x\r\n{secret}connection: close\r\n\r\n"),
+        )
+    };
+    let open = |bind: Bind, id: u64| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (address, id) = (listener.local_addr().unwrap(), ListenerId(id));
+        let opened = AdminListener { id, bind, listener };
+        (address, opened)
+    };
+    let (second, opened) = open(at(1), 1);
+    let (gone, removed) = open(at(2), 2);
+    change(&running, vec![opened, removed], vec![]);
+    assert!(get(&running, "/a").starts_with("HTTP/1.1 200"));
+    assert!(get(&running, "/b").starts_with("HTTP/1.1 404"));
+    running.address = second;
+    assert!(get(&running, "/b").starts_with("HTTP/1.1 401"));
+    assert!(get(&running, "/metrics").starts_with("HTTP/1.1 401"));
+    let page = with(&running, "/b");
+    assert!(page.starts_with("HTTP/1.1 200") && page.contains("the second"));
+    assert!(with(&running, "/a").starts_with("HTTP/1.1 404"));
+    assert!(get(&running, "/healthz").ends_with("ok\n"));
+    // Its bind is in no page any more.
+    running.address = gone;
+    for target in ["/a", "/b", "/metrics"] {
+        assert!(
+            get(&running, target).starts_with("HTTP/1.1 404"),
+            "{target}"
+        );
+    }
+    assert!(get(&running, "/healthz").ends_with("ok\n"));
+    assert!(running.handle.stop(LONG));
+}
+
 fn change(running: &Running, open: Vec<AdminListener>, close: Vec<ListenerId>) {
     let change = ListenerChange { open, close };
     running.changes.blocking_send(change).unwrap();
@@ -517,7 +581,7 @@ fn a_listener_that_closes_finishes_the_answer_in_progress() {
     listener.set_nonblocking(true).unwrap();
     let (second, id) = (listener.local_addr().unwrap(), ListenerId(1));
     let first = running.address;
-    change(&running, vec![AdminListener { id, listener }], vec![]);
+    change(&running, vec![admin_listener(id, listener)], vec![]);
     let mut idle = connect(&running);
     assert!(ask_once(&mut idle, "/healthz").ends_with("ok\n"));
     running.address = second;

@@ -16,8 +16,9 @@ pub use logs::match_targets;
 
 use super::key::{Differences, Effect};
 use super::model::{self, Config};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 
 /// What happens to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,6 +266,33 @@ fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stat
     model::StatsPage::compare(&old.page, &new.page, &mut keys);
     model::Readiness::compare(&old.readiness, &new.readiness, &mut keys);
     found.changed("stats", "", keys);
+    further_pages(found, old, new);
+}
+
+/// Compares the further pages, each named by its first address.
+fn further_pages(found: &mut Found, old: &model::Stats, new: &model::Stats) {
+    fn by_address(stats: &model::Stats) -> BTreeMap<Arc<str>, &model::StatsPage> {
+        let named = stats.further.iter().filter_map(|page| {
+            let bind = stats.binds.get(page.binds.start)?;
+            Some((Arc::clone(&bind.name), &page.page))
+        });
+        named.collect()
+    }
+    let (old, new) = (by_address(old), by_address(new));
+    for (address, page) in &new {
+        let Some(before) = old.get(address) else {
+            let object = ("stats page", address.to_string());
+            found.push(Action::Add, object, "answers at once");
+            continue;
+        };
+        let mut keys = Differences::default();
+        model::StatsPage::compare(before, page, &mut keys);
+        found.changed("stats page", address, keys);
+    }
+    for address in old.keys().filter(|address| !new.contains_key(*address)) {
+        let effect = "answers no more; those on their way are finished";
+        found.push(Action::Remove, ("stats page", address.to_string()), effect);
+    }
 }
 
 /// Compares the order of the proxies that are in both files. Positions are not compared, because one new proxy

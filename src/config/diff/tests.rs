@@ -291,6 +291,41 @@ fn binds_of_the_statistics_come_and_go() {
 }
 
 #[test]
+fn pages_are_compared_by_their_first_address() {
+    let page = |lines: &str| {
+        let stats = "[stats]\nbind = \"127.0.0.1:8080\"\n";
+        BASE.replacen(stats, &format!("{stats}{lines}"), 1)
+    };
+    let one = page("[[stats.page]]\nbind = \"127.0.0.1:8081\"\nuri = \"/a\"\n");
+    let other = page("[[stats.page]]\nbind = \"127.0.0.1:8081\"\nuri = \"/b\"\n");
+    assert_eq!(
+        lines(&one, &other),
+        ["~ stats page 127.0.0.1:8081: uri \"/a\" -> \"/b\" (holds at once)"]
+    );
+    assert_eq!(
+        lines(BASE, &one),
+        [
+            "+ stats page 127.0.0.1:8081 (answers at once)",
+            "+ bind stats 127.0.0.1:8081 (is opened before anything else changes)",
+        ]
+    );
+    assert_eq!(
+        lines(&one, BASE),
+        [
+            "- stats page 127.0.0.1:8081 (answers no more; those on their way are finished)",
+            "- bind stats 127.0.0.1:8081 (accepts what is queued and closes; answers on their way \
+             are finished)",
+        ]
+    );
+    // What is the first page's alone changes the first page.
+    let first = page("uri = \"/x\"\n[[stats.page]]\nbind = \"127.0.0.1:8081\"\nuri = \"/a\"\n");
+    assert_eq!(
+        lines(&one, &first),
+        ["~ stats: uri \"/\" -> \"/x\" (holds at once)"]
+    );
+}
+
+#[test]
 fn the_statistics_come_and_go() {
     let none = BASE.replacen("[stats]\nbind = \"127.0.0.1:8080\"\n", "", 1);
     let ours = |old: &str, new: &str| -> Vec<String> {

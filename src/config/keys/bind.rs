@@ -111,4 +111,9 @@ impl Bind {
         Self::compare(old, new, &mut found);
         found.effect() < Some(NewSocket)
     }
+
+    /// Whether both are the same address of the same network namespace.
+    pub fn is_same_place(one: &Self, other: &Self) -> bool {
+        (&one.address, &one.namespace) == (&other.address, &other.namespace)
+    }
 }

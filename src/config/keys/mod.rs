@@ -23,8 +23,8 @@ pub use declare::{Listed, Table};
 pub use file::{File, NodeGroup};
 pub use kinds::{Kind, Plain};
 pub use process::{
-    API_MAXCONN_MAX, GlobalTable, LogTable, LogTargetTable, ReadinessTable, RuntimeApiTable,
-    RuntimeSocketTable, StatsPageKeys, StatsTable, THREADS_MAX,
+    API_MAXCONN_MAX, FurtherPageTable, GlobalTable, LogTable, LogTargetTable, ReadinessTable,
+    RuntimeApiTable, RuntimeSocketTable, StatsPageKeys, StatsTable, THREADS_MAX,
 };
 pub use proxy::{
     BackendKeys, BackendTable, ClientTimeouts, DRAWS_MAX, DefaultsTable, FACTOR_MAX, FrontendKeys,
@@ -55,7 +55,7 @@ pub(super) use server::{
 pub(super) mod meant {
     pub use super::bind::Bind;
     pub use super::process::{
-        Global, Log, LogTarget, Readiness, RuntimeApi, RuntimeSocket, Stats, StatsPage,
+        FurtherPage, Global, Log, LogTarget, Readiness, RuntimeApi, RuntimeSocket, Stats, StatsPage,
     };
     pub use super::proxy::{Backend, Frontend, Keepalive};
     pub use super::server::{Check, Server};
@@ -95,6 +95,7 @@ fn all_tables() -> Vec<TableKeys> {
         of::<LogTable>(),
         of::<LogTargetTable>(),
         of::<StatsTable>(),
+        of::<FurtherPageTable>(),
         of::<ReadinessTable>(),
         of::<RuntimeApiTable>(),
         of::<RuntimeSocketTable>(),

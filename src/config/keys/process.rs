@@ -19,6 +19,7 @@ use crate::config::values::{
     ApiLevel, BindAddress, Credentials, Facility, LogFormat, LogSink, PageAdmin, ProxyId, Severity,
 };
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,6 +147,9 @@ keys! {
     raw {
         /// Where it listens, TCP only.
         bind: Raw<Option<Binds>> = REQUIRED, kind: "address, table or list", haproxy: &["bind"];
+        /// Further pages, on addresses of their own.
+        further: Raw<Vec<Located<FurtherPageTable>>> = "none",
+            name: "page", kind: "list of tables", reload: AtOnce;
     }
     meant {
         /// Name of its row in the statistics.
@@ -159,10 +163,12 @@ keys! {
     model Stats {
         /// Its number in the statistics.
         id: ProxyId = 0, STATS_ID => number;
-        /// Where it listens. TCP only.
+        /// Where it listens, the addresses of further pages at the end. TCP only.
         binds: Vec<Bind> = Vec::new();
         /// What its page shows and to whom.
         page: StatsPage = StatsPage::default();
+        /// Further pages.
+        further: Vec<FurtherPage> = Vec::new();
         /// When `/readyz` says yes.
         readiness: Readiness = Readiness::default();
     }
@@ -173,6 +179,46 @@ const STATS_ID: Key = Key {
     reload: AtOnce,
     ..Key::new("id", "", "number", String::new)
 };
+
+keys! {
+    /// A page of the statistics on addresses of its own. What it does not say is the default.
+    table FurtherPageTable, "FurtherPage", "[[stats.page]]";
+    groups { page: StatsPageKeys; }
+    raw {
+        /// Where it listens, TCP only.
+        bind: Raw<Option<Binds>> = REQUIRED, kind: "address, table or list", haproxy: &["bind"];
+    }
+}
+
+/// One `[[stats.page]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FurtherPage {
+    /// Which of the statistics' binds are its own.
+    pub binds: Range<usize>,
+    /// What it shows and to whom.
+    pub page: StatsPage,
+}
+
+impl Stats {
+    /// The page that is served at `bind`. `None`: the statistics do not listen there any more, and have several
+    /// pages now.
+    pub fn page_at(&self, bind: &Bind) -> Option<&StatsPage> {
+        if self.further.is_empty() {
+            return Some(&self.page);
+        }
+        let mut binds = self.binds.iter();
+        let position = binds.position(|own| Bind::is_same_place(own, bind))?;
+        let mut further = self.further.iter();
+        let page = further.find(|page| page.binds.contains(&position));
+        Some(page.map_or(&self.page, |page| &page.page))
+    }
+
+    /// All of its pages.
+    pub fn pages(&self) -> impl Iterator<Item = &StatsPage> {
+        let further = self.further.iter().map(|page| &page.page);
+        std::iter::once(&self.page).chain(further)
+    }
+}
 
 keys! {
     /// What the page of the statistics shows and to whom.

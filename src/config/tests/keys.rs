@@ -61,6 +61,7 @@ const DOCUMENTED: &[(&str, &str, &str)] = &[
     ("## `log`", "key of a target", "LogTarget"),
     ("## `runtime-api`", "key", "RuntimeApi"),
     ("## `stats`", "key", "Stats"),
+    ("## `stats`", "key of a page", "FurtherPage"),
     ("## `readiness`", "key", "Readiness"),
     ("## `frontend`", "key", "Frontend"),
     ("### `bind`", "key of a bind table", "Bind"),
@@ -238,6 +239,7 @@ fn file(schema: &str, line: &str) -> String {
     );
     format!(
         "[global]\n{}\n[log]\n{}\n[[log.target]]\nto = 'stdout'\n{}\n[stats]\nbind = '127.0.0.1:9000'\n{}\n\
+         [[stats.page]]\nbind = '127.0.0.1:9001'\n{}\n\
          [readiness]\n{}\n[runtime-api]\nsocket = '/run/x'\n\
          sockets = {{ socket = '/run/y'{} }}\n{}\n\
          [defaults]\n{}\n[node-group.g]\nn = {{ host = '10.0.0.2'{} }}\n\
@@ -251,6 +253,7 @@ fn file(schema: &str, line: &str) -> String {
         at("Log"),
         at("LogTarget"),
         at("Stats"),
+        at("FurtherPage"),
         at("Readiness"),
         comma(at("RuntimeSocket")),
         at("RuntimeApi"),
@@ -474,6 +477,7 @@ fn a_reload_does_what_is_declared() {
 /// backend has already.
 const SILENT: &[&str] = &[
     "Stats.show-desc",
+    "FurtherPage.show-desc",
     "Server.check",
     "Timeouts.check",
     "ServerDefaults.check",

@@ -58,6 +58,50 @@ fn every_key_arrives() {
 }
 
 #[test]
+fn each_page_has_its_own_addresses_and_keys() {
+    let stats = config(
+        "[stats]\nbind = ['*:81', '127.0.0.1:82']\nuri = '/a'\nrefresh = '9s'\n\
+         [[stats.page]]\nbind = '*:83'\nuri = '/b'\nauth = 'a:b'\nscope = 'stats'\n\
+         [[stats.page]]\nbind = ['*:84', '*:85']\nhide-version = true",
+    );
+    let stats = stats.stats.unwrap();
+    let ports = [(81, "/a"), (82, "/a"), (83, "/b"), (84, "/"), (85, "/")];
+    assert_eq!(stats.binds.len(), ports.len());
+    for (bind, (port, uri)) in stats.binds.iter().zip(ports) {
+        let page = stats.page_at(bind).unwrap();
+        assert_eq!(&*page.uri, uri, "{port}");
+        assert_eq!(page.refresh.is_some(), uri == "/a", "{port}");
+        assert_eq!(page.auth.len(), usize::from(uri == "/b"), "{port}");
+        assert_eq!(page.hide_version, uri == "/", "{port}");
+        assert_eq!(page.scope.len(), usize::from(uri == "/b"), "{port}");
+    }
+    let elsewhere = crate::config::model::Bind::default();
+    assert_eq!(stats.page_at(&elsewhere), None);
+    let one = config("[stats]\nbind = '*:81'").stats.unwrap();
+    assert_eq!(one.page_at(&elsewhere), Some(&one.page));
+    assert_eq!(stats.pages().count(), 3);
+}
+
+#[test]
+fn pages_are_judged_each() {
+    for (lines, part) in [
+        ("", "has no `bind`"),
+        ("bind = '*:81'", "already taken by [stats]"),
+        ("bind = '127.0.0.1:0'", "two pages of the statistics"),
+        ("bind = '*:82'\nuri = 'x'", "a uri is a path"),
+        ("bind = '*:82'\nscope = 'dv'", "did you mean `db`?"),
+        ("bind = '*:82'", "on every address of this machine"),
+        ("bind = '*:82'\nname = 'x'", "name"),
+        ("bind = 'unix:/run/x'", "[[stats.page]] listens on TCP only"),
+    ] {
+        let words = words(&format!(
+            "[stats]\nbind = ['*:81', '127.0.0.1:0']\nauth = 'a:b'\n[[stats.page]]\n{lines}"
+        ));
+        assert!(words.contains(part), "{lines}: {words}");
+    }
+}
+
+#[test]
 fn passwords_are_not_printed_for_debugging() {
     let stats = config("[stats]\nbind = '*:81'\nauth = 'admin:hunter2'").stats;
     let text = format!("{stats:?}");

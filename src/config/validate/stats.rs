@@ -4,14 +4,19 @@ use super::bind;
 use super::once::once;
 use crate::config::address::{self, BindText};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::keys::{ReadinessLayer, StatsLayer, StatsPageKeys, StatsPageLayer, StatsTable};
-use crate::config::model::{Credentials, Global, PageAdmin, ProxyId, Readiness, Stats, StatsPage};
+use crate::config::keys::{Binds, ReadinessLayer, StatsLayer, StatsPageKeys, StatsPageLayer};
+use crate::config::model::{
+    Bind, BindAddress, Credentials, FurtherPage, Global, PageAdmin, ProxyId, Readiness, Stats,
+    StatsPage,
+};
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written, expected, flag};
 use crate::config::shapes::{Located, OneOrMany, Short};
+use crate::config::source::Place;
 use crate::config::units::Problem;
 use crate::config::words;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,77 +32,133 @@ pub(super) fn stats(
 ) -> Option<Draft> {
     let (scope, table) = once(validator, files, "stats", |file| &file.stats)?;
     let layer = StatsLayer::read(validator, scope, &table.value);
-    open_to_everyone(validator, scope, &table.value);
-    let owner = bind::Owner {
-        scope,
-        table: &table.span,
-        what: "[stats]".to_owned(),
-        backlog: None,
-        tcp_only: true,
-        started: true,
+    let mut stats = Stats::from_layer(&layer);
+    let mut shown = Vec::new();
+    let first = PageOf {
+        what: "[stats]",
+        span: &table.span,
+        bind: table.value.bind.as_ref(),
+        keys: &table.value.page,
     };
-    let stats = Stats {
-        binds: bind::binds(validator, &owner, table.value.bind.as_ref(), bound),
-        page: page(validator, scope, &table.value.page, global),
-        ..Stats::from_layer(&layer)
-    };
-    let shown = table
-        .value
-        .page
-        .scope
-        .as_ref()
-        .map_or(&[][..], |list| &list.0);
-    Some(Draft {
-        stats,
-        shown: shown
-            .iter()
-            .map(|name| Written {
-                value: name.value.clone(),
-                place: scope.of(name),
-            })
-            .collect(),
-    })
+    stats.page = first.read(validator, scope, global, (&mut stats.binds, bound));
+    shown.push(first.shown(scope));
+    for further in &table.value.further {
+        let before = stats.binds.len();
+        let its = PageOf {
+            what: "[[stats.page]]",
+            span: &further.span,
+            bind: further.value.bind.as_ref(),
+            keys: &further.value.page,
+        };
+        let page = its.read(validator, scope, global, (&mut stats.binds, bound));
+        shown.push(its.shown(scope));
+        let binds = before..stats.binds.len();
+        tell_apart(validator, scope.place(its.span), &stats.binds, before);
+        stats.further.push(FurtherPage { binds, page });
+    }
+    Some(Draft { stats, shown })
 }
 
-/// Warns about a page without a password: one that can be changed from other machines, or that is on all addresses.
-fn open_to_everyone(validator: &mut Validator<'_>, scope: Scope<'_>, table: &StatsTable) {
-    if table.page.auth.is_some() {
-        return;
+/// A page as it is written.
+struct PageOf<'a> {
+    what: &'static str,
+    span: &'a Range<usize>,
+    bind: Option<&'a Binds>,
+    keys: &'a StatsPageKeys,
+}
+
+impl PageOf<'_> {
+    /// The page; its binds are added to `binds`.
+    fn read(
+        &self,
+        validator: &mut Validator<'_>,
+        scope: Scope<'_>,
+        global: &Global,
+        (binds, bound): (&mut Vec<Bind>, &mut Vec<bind::Bound>),
+    ) -> StatsPage {
+        self.open_to_everyone(validator, scope);
+        let owner = bind::Owner {
+            scope,
+            table: self.span,
+            what: self.what.to_owned(),
+            backlog: None,
+            tcp_only: true,
+            started: true,
+        };
+        binds.extend(bind::binds(validator, &owner, self.bind, bound));
+        page(validator, scope, self.keys, global)
     }
-    let admin = table.page.admin.as_ref().map(|admin| admin.value.0);
-    let changes = admin == Some(PageAdmin::Everyone);
-    for written in table.bind.iter().flat_map(|list| &list.0) {
-        let (address, device) = match &written.value {
-            Short::Short(text) => (Some(text), None),
-            Short::Table(table) => (
-                table.address.as_ref().map(|address| &address.value),
-                table.interface.as_ref().map(|device| device.value.as_str()),
-            ),
+
+    /// The names in its `scope`.
+    fn shown(&self, scope: Scope<'_>) -> Vec<Written<String>> {
+        let names = self.keys.scope.iter().flat_map(|list| &list.0);
+        let written = |name: &Located<String>| Written {
+            value: name.value.clone(),
+            place: scope.of(name),
         };
-        let address = address.and_then(|text| address::bind(text).ok());
-        let exposure = exposure(address.as_ref(), device);
-        let (message, label) = match exposure {
-            Some(Exposure::Everywhere) if !changes => (
-                "the statistics are on every address of this machine, without a password",
-                "everyone who reaches it may see them",
-            ),
-            Some(Exposure::Everywhere | Exposure::OtherMachines) if changes => (
-                "servers can be changed from other machines, without a password",
-                "everyone who reaches it may take servers out of service",
-            ),
-            _ => continue,
-        };
-        let code = if changes { "open-admin" } else { "open-stats" };
-        let hint = if changes {
-            "add `auth = \"admin:${file:/etc/rlb/stats-password}\"`, write `admin = \"localhost\"`, or \
+        names.map(written).collect()
+    }
+}
+
+/// Refuses a page whose binds, those from `first` on, are written like binds before them: a connection would not
+/// show which page it is for. Only a port that the kernel chooses can be written twice.
+fn tell_apart(validator: &mut Validator<'_>, place: Place, binds: &[Bind], first: usize) {
+    let (before, own) = binds.split_at(first);
+    let any_port =
+        |bind: &&Bind| matches!(bind.address, BindAddress::Tcp(address) if address.port() == 0);
+    let again = |bind: &Bind| before.iter().any(|other| Bind::is_same_place(other, bind));
+    if own.iter().filter(any_port).any(again) {
+        let message =
+            "two pages of the statistics have the same address with a port that the kernel chooses";
+        let diagnostic = Diagnostic::error("duplicate-address", message)
+            .at(place)
+            .label("rlb could not tell which page is asked for")
+            .hint("write a port");
+        validator.report.push(diagnostic);
+    }
+}
+
+impl PageOf<'_> {
+    /// Warns about a page without a password: one that can be changed from other machines, or that is on all addresses.
+    fn open_to_everyone(&self, validator: &mut Validator<'_>, scope: Scope<'_>) {
+        if self.keys.auth.is_some() {
+            return;
+        }
+        let admin = self.keys.admin.as_ref().map(|admin| admin.value.0);
+        let changes = admin == Some(PageAdmin::Everyone);
+        for written in self.bind.iter().flat_map(|list| &list.0) {
+            let (address, device) = match &written.value {
+                Short::Short(text) => (Some(text), None),
+                Short::Table(table) => (
+                    table.address.as_ref().map(|address| &address.value),
+                    table.interface.as_ref().map(|device| device.value.as_str()),
+                ),
+            };
+            let address = address.and_then(|text| address::bind(text).ok());
+            let exposure = exposure(address.as_ref(), device);
+            let (message, label) = match exposure {
+                Some(Exposure::Everywhere) if !changes => (
+                    "the statistics are on every address of this machine, without a password",
+                    "everyone who reaches it may see them",
+                ),
+                Some(Exposure::Everywhere | Exposure::OtherMachines) if changes => (
+                    "servers can be changed from other machines, without a password",
+                    "everyone who reaches it may take servers out of service",
+                ),
+                _ => continue,
+            };
+            let code = if changes { "open-admin" } else { "open-stats" };
+            let hint = if changes {
+                "add `auth = \"admin:${file:/etc/rlb/stats-password}\"`, write `admin = \"localhost\"`, or \
              listen on \"127.0.0.1:8080\""
-        } else {
-            "listen on one address, as \"127.0.0.1:8080\", or add \
+            } else {
+                "listen on one address, as \"127.0.0.1:8080\", or add \
              `auth = \"admin:${file:/etc/rlb/stats-password}\"`"
-        };
-        let diagnostic = Diagnostic::warning(code, message).label(label).hint(hint);
-        validator.report.push_quoting(scope.of(written), diagnostic);
-        return;
+            };
+            let diagnostic = Diagnostic::warning(code, message).label(label).hint(hint);
+            validator.report.push_quoting(scope.of(written), diagnostic);
+            return;
+        }
     }
 }
 
@@ -122,10 +183,11 @@ fn exposure(address: Option<&BindText>, device: Option<&str>) -> Option<Exposure
     }
 }
 
-/// `[stats]`, and the names of the proxies in its `scope`.
+/// `[stats]`, and the names of the proxies in the `scope` of each page.
 pub(super) struct Draft {
     pub(super) stats: Stats,
-    shown: Vec<Written<String>>,
+    /// Of each page.
+    shown: Vec<Vec<Written<String>>>,
 }
 
 impl Draft {
@@ -137,7 +199,7 @@ impl Draft {
         proxies: &(impl Iterator<Item = &'a str> + Clone),
     ) -> Stats {
         let known: HashSet<&str> = proxies.clone().collect();
-        for name in &self.shown {
+        for name in self.shown.iter().flatten() {
             if name.value != *self.stats.name && !known.contains(name.value.as_str()) {
                 validator.report.push_error(|| {
                     let message = format!("there is no proxy `{}`", name.value);
@@ -148,8 +210,12 @@ impl Draft {
                 });
             }
         }
-        let names = self.shown.iter().map(|name| name.value.as_str().into());
-        self.stats.page.scope = names.collect();
+        let further = self.stats.further.iter_mut().map(|page| &mut page.page);
+        let pages = std::iter::once(&mut self.stats.page).chain(further);
+        for (page, shown) in pages.zip(&self.shown) {
+            let names = shown.iter().map(|name| name.value.as_str().into());
+            page.scope = names.collect();
+        }
         self.stats.id = id;
         self.stats
     }

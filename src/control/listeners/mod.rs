@@ -246,7 +246,7 @@ impl Listeners {
                 BindAction::Opens { beside } => {
                     let options = options(&of.bind, &tuning, beside);
                     open(&of, &options, self.shards(of.side))
-                        .and_then(|sockets| prepared.opened(of.side, sockets))
+                        .and_then(|sockets| prepared.opened(&of, sockets))
                 }
             };
             match entry {
@@ -282,7 +282,7 @@ impl Listeners {
         prepared: &mut Prepared,
     ) -> Option<(ListenerId, Vec<Arc<Socket>>)> {
         let opened = open(of, &options(&of.bind, tuning, true), self.shards(of.side))
-            .and_then(|sockets| prepared.opened(of.side, sockets));
+            .and_then(|sockets| prepared.opened(of, sockets));
         let (opened, error) = match opened {
             Ok(opened) => (Some(opened), None),
             Err(error) => (None, Some(error)),

@@ -5,7 +5,7 @@
 use super::super::admin_listeners::{AdminListener, ListenerChange};
 use super::super::loss::Reopened;
 use super::entry::{Entry, Tuning, announce};
-use crate::config::diff::Side;
+use crate::config::diff::{BindOf, Side};
 use crate::config::model::Bind;
 use crate::state::{Frontend, Snapshot};
 use crate::sys::socket::{TcpOptions, UnusedFile};
@@ -86,10 +86,10 @@ impl Prepared {
     /// An entry of new sockets; of one of the statistics the admin thread gets a copy.
     pub(super) fn opened(
         &mut self,
-        side: Side,
+        of: &BindOf,
         sockets: Vec<Socket>,
     ) -> io::Result<(ListenerId, Vec<Arc<Socket>>)> {
-        let copies = match side {
+        let copies = match of.side {
             Side::Traffic => Vec::new(),
             Side::Stats => {
                 let copies = sockets.iter().map(Socket::try_clone);
@@ -99,6 +99,7 @@ impl Prepared {
         let id = self.fresh_id();
         let copies = copies.into_iter().map(|copy| AdminListener {
             id,
+            bind: of.bind.clone(),
             listener: TcpListener::from(copy),
         });
         self.admin.open.extend(copies);

@@ -81,7 +81,7 @@ struct Writer<'a> {
     lines: Vec<Origin>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
     fn line(&mut self, text: &str) {
         self.line_from(text, self.from.1);
     }
@@ -257,7 +257,7 @@ impl Writer<'_> {
     }
 
     fn stats(&mut self) {
-        self.page();
+        self.pages();
         if let Some(delay) = &self.carried.global.withdraw_delay {
             self.line("");
             self.line("[readiness]");
@@ -265,48 +265,55 @@ impl Writer<'_> {
         }
     }
 
-    fn page(&mut self) {
-        let Some(first) = self.carried.pages.first() else {
-            return;
-        };
-        for page in self.carried.pages {
+    /// `[stats]`, and a `[[stats.page]]` for each further page.
+    fn pages(&mut self) {
+        let shown = self.shown();
+        for (index, page) in self.carried.pages.iter().enumerate() {
             self.section(page);
+            if index == 0 {
+                self.line("[stats]");
+                self.key("name", &quote(&page.name));
+            } else {
+                self.line("[[stats.page]]");
+            }
+            self.binds(&page.binds);
+            let maxconn = page.settings.keys.get("maxconn");
+            if let Some(maxconn) = maxconn.filter(|_| index == 0) {
+                self.key("maxconn", maxconn);
+            }
+            self.page(page, &shown);
         }
-        self.line("[stats]");
-        self.key("name", &quote(&first.name));
-        let binds = self.carried.pages.iter().flat_map(|page| &page.binds);
-        let binds: Vec<Bind> = binds.cloned().collect();
-        self.binds(&binds);
-        let keys = &first.settings.keys;
-        if let Some(maxconn) = keys.get("maxconn") {
-            self.key("maxconn", maxconn);
-        }
-        let keys = first.settings.page.keys.clone();
-        for (key, value) in &keys {
+    }
+
+    /// The keys of a page.
+    fn page(&mut self, page: &Proxy, shown: &HashSet<&str>) {
+        let page = &page.settings.page;
+        for (key, value) in &page.keys {
             self.key(key, value);
         }
-        let shown = self.shown();
         let mut known: HashSet<&str> = HashSet::new();
-        let pages = self.carried.pages.iter();
-        let auth = pages.flat_map(|page| &page.settings.page.auth);
-        let auth = auth.filter(|one| known.insert(one.as_str()));
+        let auth = page.auth.iter().filter(|one| known.insert(one.as_str()));
         let auth: Vec<String> = auth.map(|one| quote(one)).collect();
-        let pages = self.carried.pages.iter();
-        let scope = pages.flat_map(|page| &page.settings.page.scope);
-        let scope = scope.filter(|name| shown.contains(name.as_str()));
-        let mut scope: Vec<String> = scope.map(|name| quote(name)).collect();
         if !auth.is_empty() {
             self.comment("a file of its own keeps a password better: \"admin:$${file:/path}\"");
             self.key("auth", &format!("[{}]", auth.join(", ")));
         }
+        let mut known: HashSet<&str> = HashSet::new();
+        let scope = page.scope.iter().map(String::as_str);
+        let scope = scope.filter(|name| shown.contains(name) && known.insert(name));
+        let mut scope: Vec<String> = scope.map(quote).collect();
+        let own = self.carried.pages.first().map(|page| page.name.as_str());
+        if let (true, false, Some(own)) = (scope.is_empty(), page.scope.is_empty(), own) {
+            // None of them is carried over: no scope would show all.
+            scope.push(quote(own));
+        }
         if !scope.is_empty() {
-            scope.dedup();
             self.key("scope", &format!("[{}]", scope.join(", ")));
         }
     }
 
     /// The names that the statistics have a row of.
-    fn shown(&self) -> HashSet<&str> {
+    fn shown(&self) -> HashSet<&'a str> {
         let carried = self.carried.proxies.iter().zip(self.carried.choices);
         let carried = carried.filter(|(_, choice)| **choice == Choice::Carried);
         let carried = carried.map(|(proxy, _)| proxy.name.as_str());

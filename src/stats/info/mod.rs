@@ -13,7 +13,6 @@ pub use write::{Form, Layout, write};
 use super::columns::Value;
 use super::process::{Process, connections_per_second};
 use super::requests::Requests;
-use crate::config::model::StatsPage;
 use crate::state::Snapshot;
 use std::time::Instant;
 
@@ -123,11 +122,6 @@ impl Facts<'_> {
     /// Description of the process; empty when there is none.
     pub fn description(&self) -> &str {
         self.snapshot.description.as_deref().unwrap_or_default()
-    }
-
-    /// The configuration of the page, if there is one.
-    pub fn page(&self) -> Option<&StatsPage> {
-        self.snapshot.stats.as_ref().map(|stats| &stats.page)
     }
 
     fn connections_total(&self) -> u64 {

@@ -35,6 +35,8 @@ pub struct View {
     pub hide_version: bool,
     /// Show the name of this machine.
     pub show_node: bool,
+    /// Text on the page.
+    pub description: Option<Arc<str>>,
     /// Show addresses, ids and algorithms in tooltips.
     pub legends: bool,
     /// Whoever asks may change servers.
@@ -184,10 +186,7 @@ pub(super) fn write(text: &mut String, facts: &Facts<'_>, view: &View) {
         released: RELEASED,
         hide_version: view.hide_version,
         node: view.show_node.then(|| facts.node()),
-        description: facts
-            .page()
-            .and_then(|page| page.description.as_deref())
-            .unwrap_or_default(),
+        description: view.description.as_deref().unwrap_or_default(),
         pid: facts.process.pid,
         threads: threads(facts.snapshot),
         uptime: facts.uptime_text(),
