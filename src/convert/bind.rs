@@ -9,7 +9,7 @@ use super::sections::Statement;
 use super::toml_string::{quote, string};
 use super::units::Unit;
 use crate::config::haproxy::{Becomes, Place};
-use crate::config::{MSS_BOUNDS, address as addresses, units as rlb};
+use crate::config::{BINDS_MAX, MSS_BOUNDS, address as addresses, units as rlb};
 use std::collections::BTreeMap;
 
 /// Words behind an address that have no value.
@@ -50,8 +50,13 @@ pub(super) fn read(
     let word = address::filled_in(word, context.environment);
     context.kept(statement.at, "bind");
     let keys = words(context, proxy, statement, first + 1);
+    let at = statement.at(first);
     for piece in pieces(&word) {
-        let at = statement.at(first);
+        if proxy.binds.len() >= BINDS_MAX {
+            let text =
+                format!("more than {BINDS_MAX} addresses to listen on: the others are left out");
+            return context.report.error(at, "bind", text);
+        }
         if let Some(address) = listen(context, proxy, at, &piece) {
             let is_abstract = address.starts_with("unix:@") || address.starts_with("abns@");
             if is_abstract && keys.contains_key("namespace") {
@@ -61,6 +66,13 @@ pub(super) fn read(
                     .push(at, "bind namespace", Outcome::Changed, text);
             }
             let mut keys = suitable(&keys, &address);
+            if let Some(name) = keys.get("name")
+                && !proxy.bind_names.insert(name.clone())
+            {
+                keys.remove("name");
+                let text = "its address is its name: another listener has this one";
+                context.report.push(at, "bind name", Outcome::Changed, text);
+            }
             if address::is_mptcp(&piece.text) {
                 keys.insert("mptcp", "true".to_owned());
             }
@@ -69,17 +81,18 @@ pub(super) fn read(
     }
 }
 
-/// The addresses of a list.
-fn pieces(word: &Word) -> Vec<Word> {
-    let texts: Vec<&str> = word.text.split(',').collect();
-    let written: Option<Vec<&str>> = word.written.as_ref().map(|it| it.split(',').collect());
-    let written = written.filter(|written| written.len() == texts.len());
-    let piece = |(index, text): (usize, &&str)| Word {
-        text: (*text).to_owned(),
-        written: written.as_ref().map(|it| it[index].to_owned()),
-        ..word.clone()
-    };
-    texts.iter().enumerate().map(piece).collect()
+/// The addresses of a list. There may be millions: each is made when it is asked for.
+fn pieces(word: &Word) -> impl Iterator<Item = Word> {
+    let count = |text: &String| text.split(',').count();
+    let written = word.written.as_ref();
+    let written = written.filter(|written| count(written) == count(&word.text));
+    let mut written = written.map(|written| written.split(','));
+    word.text.split(',').map(move |text| Word {
+        text: text.to_owned(),
+        written: written.as_mut().and_then(Iterator::next).map(str::to_owned),
+        unset: word.unset.clone(),
+        column: word.column,
+    })
 }
 
 /// One address, as the content of a TOML string.

@@ -30,20 +30,83 @@ struct LeftOut {
 }
 
 /// What becomes of each proxy.
-pub(super) fn choose(proxies: &[Proxy], options: Options, report: &mut Report) -> Vec<Choice> {
+pub(super) fn choose(
+    proxies: &[Proxy],
+    refused: &HashSet<At>,
+    options: Options,
+    report: &mut Report,
+) -> Vec<Choice> {
     let mut choices: Vec<Result<Choice, LeftOut>> = proxies
         .iter()
         .map(|proxy| alone(proxy, options, report))
         .collect();
-    twice(proxies, report);
+    twice(proxies, &mut choices, report);
+    refuse(proxies, &mut choices, refused);
     together(proxies, &mut choices, report);
     let sections = report.by_section(|_| true);
     let told = proxies.iter().zip(choices);
-    told.map(|(proxy, choice)| {
-        let own = sections.get(proxy.section).map_or(&[][..], Vec::as_slice);
-        tell(proxy, choice, own, report)
-    })
-    .collect()
+    let choices: Vec<Choice> = told
+        .map(|(proxy, choice)| {
+            let own = sections.get(proxy.section).map_or(&[][..], Vec::as_slice);
+            tell(proxy, choice, own, report)
+        })
+        .collect();
+    name_http(proxies, &choices, report);
+    choices
+}
+
+/// Leaves out the proxies that begin at one of the places `refused`.
+fn refuse(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], refused: &HashSet<At>) {
+    for (proxy, choice) in proxies.iter().zip(choices) {
+        if refused.contains(&proxy.at) {
+            *choice = Err(LeftOut {
+                why: "what it becomes is not valid".to_owned(),
+                counts: true,
+            });
+        }
+    }
+}
+
+/// Whether a frontend for TCP leads to a backend for HTTP.
+fn leads_to_http(proxy: &Proxy, backend: &Proxy) -> bool {
+    let front = proxy.is_front() && proxy.settings.mode == Mode::Tcp;
+    front && backend.settings.mode == Mode::Http
+}
+
+/// Names each frontend for TCP that leads to a backend for HTTP.
+fn name_http(proxies: &[Proxy], choices: &[Choice], report: &mut Report) {
+    let backs = proxies.iter().filter(|proxy| proxy.is_back());
+    let mut backends: HashMap<&str, &Proxy> = HashMap::new();
+    for backend in backs {
+        backends.entry(&backend.name).or_insert(backend);
+    }
+    for (proxy, choice) in proxies.iter().zip(choices) {
+        let default = proxy.settings.default_backend.iter();
+        let word = if proxy.leads_by_route {
+            "use_backend"
+        } else {
+            "default_backend"
+        };
+        let default = default.map(|led| (led, word));
+        let routes = proxy.routes.iter().map(|led| (led, "use_backend"));
+        for ((name, at), keyword) in default.chain(routes) {
+            let backend = backends.get(name.as_str()).copied();
+            let Some(backend) = backend.filter(|backend| leads_to_http(proxy, backend)) else {
+                continue;
+            };
+            let what = backend.what();
+            let (outcome, text) = if *choice == Choice::Carried {
+                let text = format!("TCP is led to {what}, whose HTTP is carried over as TCP");
+                (Outcome::Changed, text)
+            } else {
+                let text = format!("TCP is led to {what}, which is for HTTP");
+                (Outcome::Information, text)
+            };
+            // An inherited one is said of the frontend.
+            let index = report.push((*at).max(proxy.at), keyword, outcome, text);
+            report.entries[index].section = proxy.section;
+        }
+    }
 }
 
 /// Says in the report what became of a proxy as a whole, whose entries are `own`.
@@ -58,6 +121,7 @@ fn tell(
             if choice == Choice::Page {
                 let text = "it is `[stats]`";
                 report.raise(proxy.entry, Outcome::Changed, text, false);
+                unused(proxy, own, report);
             } else if proxy.settings.mode == Mode::Http {
                 let text = "its HTTP is carried over as TCP: a connection stays on one server, \
                             and no header tells the client's address";
@@ -83,6 +147,28 @@ fn tell(
     }
 }
 
+/// Says which statements of a page have no effect, whose entries are among `own`.
+fn unused(proxy: &Proxy, own: &[usize], report: &mut Report) {
+    for index in own.iter().filter(|index| **index != proxy.entry) {
+        let entry = &report.entries[*index];
+        let keyword = entry.keyword.trim_start_matches("no ");
+        let used = ["mode", "maxconn", "log", "option dontlog-normal"].contains(&keyword)
+            || keyword.starts_with("bind")
+            || keyword.starts_with("stats ");
+        if entry.outcome != Outcome::Kept || used {
+            continue;
+        }
+        let (outcome, text) = match keyword {
+            "id" | "rate-limit" | "backlog" => (Outcome::Changed, "`[stats]` has no such key"),
+            _ => (
+                Outcome::NotNeeded,
+                "the page has times and limits of its own",
+            ),
+        };
+        report.raise(*index, outcome, text, false);
+    }
+}
+
 /// Whether nothing but the page of the statistics answers here.
 fn is_page(proxy: &Proxy) -> bool {
     proxy.settings.mode == Mode::Http
@@ -97,6 +183,12 @@ fn is_page(proxy: &Proxy) -> bool {
 /// What becomes of a proxy by its own words.
 fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, LeftOut> {
     let http = proxy.settings.mode == Mode::Http;
+    if let Some(broken) = proxy.broken {
+        return Err(LeftOut {
+            why: broken.to_owned(),
+            counts: true,
+        });
+    }
     if is_page(proxy) {
         return page(proxy, options, report);
     }
@@ -121,7 +213,6 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
             why: "it is an HTTP proxy".to_owned(),
             counts: false,
         });
-                unused(proxy, own, report);
     }
     let role = if http { Role::Http } else { Role::Tcp };
     let mut blocked = judge(proxy, role, options, report);
@@ -145,32 +236,6 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
                 counts: true,
             })
         }
-        None if proxy.broken => Err(LeftOut {
-            why: "its mode".to_owned(),
-/// Says which statements of a page have no effect, whose entries are among `own`.
-fn unused(proxy: &Proxy, own: &[usize], report: &mut Report) {
-    for index in own.iter().filter(|index| **index != proxy.entry) {
-        let entry = &report.entries[*index];
-        let keyword = entry.keyword.trim_start_matches("no ");
-        let used = ["mode", "maxconn", "log", "option dontlog-normal"].contains(&keyword)
-            || keyword.starts_with("bind")
-            || keyword.starts_with("stats ");
-        if entry.outcome != Outcome::Kept || used {
-            continue;
-        }
-        let (outcome, text) = match keyword {
-            "id" | "rate-limit" | "backlog" => (Outcome::Changed, "`[stats]` has no such key"),
-            _ => (
-                Outcome::NotNeeded,
-                "the page has times and limits of its own",
-            ),
-        };
-        report.raise(*index, outcome, text, false);
-    }
-}
-
-            counts: true,
-        }),
         None => Ok(Choice::Carried),
     }
 }
@@ -227,6 +292,12 @@ fn judge(proxy: &Proxy, role: Role, options: Options, report: &mut Report) -> Ve
 
 /// A proxy that shows the statistics.
 fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, LeftOut> {
+    if proxy.settings.disabled {
+        return Err(LeftOut {
+            why: "it is disabled".to_owned(),
+            counts: false,
+        });
+    }
     let blocked = judge(proxy, Role::Page, options, report);
     let Some(entry) = blocked.first() else {
         let mut binds = proxy.binds.iter();
@@ -277,10 +348,10 @@ fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut V
     }
 }
 
-/// Reports two proxies of one name on the same side.
-fn twice(proxies: &[Proxy], report: &mut Report) {
+/// Reports two proxies of one name on the same side, and leaves the second one out.
+fn twice(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: &mut Report) {
     let mut names: HashSet<(bool, &str)> = HashSet::new();
-    for proxy in proxies {
+    for (proxy, choice) in proxies.iter().zip(choices) {
         let sides = [(true, proxy.kind.is_front()), (false, proxy.is_back())];
         let again = sides
             .iter()
@@ -290,13 +361,11 @@ fn twice(proxies: &[Proxy], report: &mut Report) {
             let text = format!("there is a second {}", proxy.what());
             let keyword = report.entries[proxy.entry].keyword.clone();
             report.error(proxy.at, keyword, text);
+            *choice = Err(LeftOut {
+                why: "another proxy has its name".to_owned(),
+                counts: true,
+            });
         }
-    }
-    if proxy.settings.disabled {
-        return Err(LeftOut {
-            why: "it is disabled".to_owned(),
-            counts: false,
-        });
     }
 }
 
@@ -322,6 +391,7 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
         for (name, at) in &proxy.named {
             exists(name, *at, "use_backend", &backends, report);
         }
+        http_to_tcp(proxy, (proxies, &backends), report);
         let target = target(proxy, &backends, report);
         if choices[index].is_ok()
             && let Some(left_out) = unreachable(proxy, target, proxies, choices)
@@ -332,7 +402,7 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
         let routes = proxy
             .routes
             .iter()
-            .filter_map(|name| backends.get(name.as_str()));
+            .filter_map(|(name, _)| backends.get(name.as_str()));
         let targets = target.iter().chain(routes).copied().collect::<Vec<_>>();
         for target in targets.into_iter().filter(|target| *target != index) {
             let (some, kept) = led_to.entry(target).or_default();
@@ -347,6 +417,28 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
                 why: "nothing that is carried over leads to it".to_owned(),
                 counts: false,
             });
+        }
+    }
+}
+
+/// Reports that a frontend for HTTP leads to a backend for TCP.
+fn http_to_tcp(
+    proxy: &Proxy,
+    (proxies, backends): (&[Proxy], &HashMap<&str, usize>),
+    report: &mut Report,
+) {
+    if !proxy.is_front() || proxy.settings.mode != Mode::Http {
+        return;
+    }
+    let default = proxy.settings.default_backend.iter();
+    let default = default.map(|led| (led, "default_backend"));
+    let routes = proxy.routes.iter().map(|led| (led, "use_backend"));
+    for ((name, at), keyword) in default.chain(routes) {
+        let backend = backends.get(name.as_str()).map(|index| &proxies[*index]);
+        if let Some(backend) = backend.filter(|backend| backend.settings.mode == Mode::Tcp) {
+            let text = format!("HTTP cannot be led to {}, which is for TCP", backend.what());
+            // An inherited one is said of the frontend.
+            report.error((*at).max(proxy.at), keyword, text);
         }
     }
 }
@@ -391,9 +483,19 @@ fn unreachable(
     match target {
         Some(target) => {
             let drop = choices[target].as_ref().err()?;
+            let backend = &proxies[target];
+            // Who drops what is HTTP has not said so of TCP.
+            let http = leads_to_http(proxy, backend) && !backend.settings.disabled;
             Some(LeftOut {
-                why: format!("{} is not", proxies[target].what()),
-                counts: drop.counts,
+                why: if http {
+                    format!(
+                        "it leads to {}, which is for HTTP and left out",
+                        backend.what()
+                    )
+                } else {
+                    format!("{} is not", backend.what())
+                },
+                counts: drop.counts || http,
             })
         }
         None if proxy.settings.default_backend.is_some() => {

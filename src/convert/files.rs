@@ -3,6 +3,7 @@
 
 use super::environment::LOCAL_PEER;
 use super::lexer;
+use super::prove::origin;
 use super::report::{At, ERRORS_MAX, Report};
 use super::sections::Input;
 use super::{Conversion, NoListener, Options, Origin, Outside, carry_over, look_up};
@@ -192,16 +193,7 @@ impl<'a> Origins<'a> {
         if place.source.name != self.converted {
             return;
         }
-        let before = &place.source.text[..place.span.start];
-        let column = before.len() - before.rfind('\n').map_or(0, |newline| newline + 1);
-        let at = match self.lines.get(place.start().line - 1) {
-            None | Some(Origin::Nothing) => None,
-            Some(Origin::Statement(at)) => Some(*at),
-            Some(Origin::Parts(parts)) => {
-                let begun = parts.iter().rfind(|(from, _)| *from <= column);
-                begun.or(parts.first()).map(|(_, at)| *at)
-            }
-        };
+        let at = origin(self.lines, place);
         if let Some(found) = at.and_then(|at| self.statement(at)) {
             *place = found;
         }

@@ -13,7 +13,7 @@ use crate::config::haproxy::{Becomes, Place};
 use crate::config::{
     API_MAXCONN_MAX, MAXCONN_MAX, THREADS_MAX, address as addresses, units as rlb,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What `global` says, as rlb writes it.
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ pub(super) struct Global {
     pub(super) api: BTreeMap<&'static str, String>,
     /// The keys of each of its sockets.
     pub(super) sockets: Vec<BTreeMap<&'static str, String>>,
+    /// The addresses of all lines for sockets.
+    socket_addresses: HashSet<String>,
     /// `withdraw-delay` of `[readiness]`.
     pub(super) withdraw_delay: Option<String>,
     /// What is not carried over.
@@ -261,8 +263,7 @@ fn socket(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statem
             .error(statement.at(2), keyword, problem.message);
     }
     let address = quote(&written.unwrap_or(socket));
-    let mut others = global.sockets.iter();
-    if others.any(|one| one.get("socket") == Some(&address)) {
+    if !global.socket_addresses.insert(address.clone()) {
         let text = "another line has this address";
         return context.report.error(statement.at(2), keyword, text);
     }

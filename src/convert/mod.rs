@@ -23,6 +23,7 @@ mod global;
 mod lexer;
 mod log;
 mod page;
+mod prove;
 mod proxy;
 mod report;
 mod sections;
@@ -36,22 +37,23 @@ mod write;
 
 pub use address::look_up;
 pub use condition::{FEATURES, condition_holds};
-pub use files::{Converted, HaproxyFiles, of_this_process, read};
 pub use dump::dump;
+pub use files::{Converted, HaproxyFiles, of_this_process, read};
 pub use global::ProcessWords;
 pub use report::{At, Entry, Outcome, Report};
 pub use sections::Input;
 
+use crate::config::BINDS_MAX;
 use crate::config::haproxy::{Becomes, Index};
-use crate::config::{Diagnostic, Limits, Loader, Severity};
 use choice::Choice;
 use context::Context;
 use environment::Environment;
 use global::Global;
+use prove::{LeftOut, problems};
 use proxy::{Proxy, Settings};
 use sections::{Kind, Section};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 /// How to convert.
@@ -118,17 +120,75 @@ pub struct Outside<'a> {
     pub address: &'a dyn Fn(&str) -> Option<IpAddr>,
 }
 
-/// Converts files, and proves that the result is valid.
+/// How often what is not valid is left out before nothing is written: a backend, what leads to it, and once more.
+const ATTEMPTS_MAX: usize = 4;
+/// Most bytes of files that are converted more than once.
+const ATTEMPTED_AGAIN_MAX: usize = 1_000_000;
+
+/// Converts files, and proves that the result is valid: a proxy that becomes something that is not is an error of the
+/// conversion, and left out.
 pub fn convert(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conversion {
-    let mut conversion = carry_over(inputs, options, outside);
-    if !conversion.report.failed() {
-        prove(&mut conversion, outside.variable);
+    let mut left_out = LeftOut::default();
+    let size: usize = inputs.iter().map(|input| input.bytes.len()).sum();
+    let most = if size > ATTEMPTED_AGAIN_MAX {
+        1
+    } else {
+        ATTEMPTS_MAX
+    };
+    loop {
+        let (mut conversion, heads) = attempt(inputs, options, &left_out, outside);
+        let problems = problems(&conversion, outside.variable);
+        let more = left_out.add(&problems, &heads);
+        if problems.is_empty() {
+            return conversion;
+        }
+        if more && left_out.attempts < most {
+            continue;
+        }
+        NOTHING_WRITTEN.clone_into(&mut conversion.toml);
+        conversion.lines = vec![Origin::Nothing];
+        conversion.report.entries.extend(problems);
+        conversion.report.sort();
+        return conversion;
     }
-    conversion
+}
+
+/// What is written when nothing that is valid can be.
+const NOTHING_WRITTEN: &str = "# Nothing is written: what these files become is not valid.\n";
+
+/// A conversion that ends with an error in `report`.
+fn nothing(mut report: Report, process: ProcessWords) -> Conversion {
+    report.sort();
+    report.tell_errors_left();
+    Conversion {
+        toml: NOTHING_WRITTEN.to_owned(),
+        lines: vec![Origin::Nothing],
+        report,
+        process,
+        listens: true,
+    }
+}
+
+/// The first address of what is carried over that is more than rlb takes. Nothing else need be done then.
+fn one_too_many(proxies: &[Proxy], choices: &[Choice]) -> Option<At> {
+    let all = proxies.iter().zip(choices);
+    let carried = all.filter(|(_, choice)| !matches!(choice, Choice::Dropped(_)));
+    let binds = carried.flat_map(|(proxy, _)| &proxy.binds);
+    binds.map(|bind| bind.at).nth(BINDS_MAX)
 }
 
 /// Converts files, for one who loads the result.
 fn carry_over(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conversion {
+    attempt(inputs, options, &LeftOut::default(), outside).0
+}
+
+/// Converts files without what is to be left out; and where each proxy begins.
+fn attempt(
+    inputs: &[Input],
+    options: Options,
+    left_out: &LeftOut,
+    outside: Outside<'_>,
+) -> (Conversion, Vec<At>) {
     let mut report = Report {
         files: inputs.iter().map(|input| input.name.clone()).collect(),
         ..Report::default()
@@ -140,7 +200,12 @@ fn carry_over(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conve
         ..
     } = Read::of(inputs, outside, &mut report);
     judge_global(&global, options, &mut report);
-    let choices = choice::choose(&proxies, options, &mut report);
+    let choices = choice::choose(&proxies, &left_out.heads, options, &mut report);
+    if let Some(at) = one_too_many(&proxies, &choices) {
+        let text = format!("more than {BINDS_MAX} addresses to listen on: nothing is written");
+        report.error(at, "bind", text);
+        return (nothing(report, global.process), Vec::new());
+    }
     let draft = fit(defaults, proxies, &choices, options, &mut report);
     let mut pages = page::pages(&draft.proxies, &choices, &mut report);
     if options.haproxy_defaults {
@@ -170,6 +235,7 @@ fn carry_over(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conve
             "nothing listens: rlb runs this only with `allow-no-listener = true` in `[global]`";
         report.information(text.to_owned());
     }
+    report.entries.extend_from_slice(&left_out.problems);
     report.sort();
     report.tell_errors_left();
     let carried = write::Carried {
@@ -181,40 +247,15 @@ fn carry_over(inputs: &[Input], options: Options, outside: Outside<'_>) -> Conve
         silent,
     };
     let write::Written { toml, lines } = write::toml(&carried, &report);
-    Conversion {
+    let conversion = Conversion {
         listens: listens || others,
         process: global.process,
         toml,
         lines,
         report,
-    }
-}
-
-/// Loads what was written. What is wrong with it then is an error of the conversion.
-fn prove(conversion: &mut Conversion, process: &dyn Fn(&str) -> Option<String>) {
-    let loader = Loader {
-        limits: Limits::unknown(),
-        environment: process,
-        disk: false,
     };
-    let Err(problems) = loader.load_text("rlb.toml", &conversion.toml) else {
-        return;
-    };
-    // A variable that is not set here was told, and so was that nothing is left that listens.
-    let told = |problem: &Diagnostic| problem.code == "reference" || problem.code == "no-listener";
-    let report = &mut conversion.report;
-    for problem in problems {
-        if problem.severity == Severity::Error && !told(&problem) {
-            report.entries.push(Entry {
-                at: None,
-                section: 0,
-                keyword: "".into(),
-                outcome: Outcome::Error,
-                text: format!("what it becomes is not valid: {}", problem.message).into(),
-                traffic: false,
-            });
-        }
-    }
+    let heads = draft.proxies.iter().map(|proxy| proxy.at);
+    (conversion, heads.collect())
 }
 
 /// What the sections say that were read so far.
@@ -340,19 +381,23 @@ fn one(
         settings,
         id: None,
         binds: Vec::new(),
+        bind_names: HashSet::new(),
         listens: false,
         servers: Vec::new(),
         names: HashMap::new(),
+        taken_back: HashMap::new(),
         routes: Vec::new(),
         leads_to: None,
+        leads_by_route: false,
         default_entry: None,
         named: Vec::new(),
-        broken: false,
+        broken: None,
     };
     if section.kind != Kind::Defaults
         && let Err(problem) = crate::config::units::name(name)
     {
         context.report.error(head.at(1), keyword, problem.message);
+        proxy.broken = Some("its name");
     }
     // `listen NAME ADDRESS:PORT`, as in HAProxy 1.4.
     if section.kind != Kind::Defaults && head.words.len() > 2 && head.word(2) != "from" {
@@ -372,6 +417,8 @@ fn one(
     }
     // Only statements ask for them.
     proxy.names = HashMap::new();
+    proxy.bind_names = HashSet::new();
+    statement::settle_options(context, &mut proxy);
     statement::settle_route(context, &mut proxy);
     expect_proxy::settle(&mut proxy);
     proxy

@@ -7,7 +7,7 @@ use super::report::At;
 use super::sections::Kind;
 use crate::config::haproxy::Words;
 use crate::config::model::PageAdmin;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A word of the table in a statement.
 #[derive(Debug, Clone)]
@@ -162,22 +162,28 @@ pub(super) struct Proxy {
     pub(super) settings: Settings,
     pub(super) id: Option<String>,
     pub(super) binds: Vec<Bind>,
+    /// The names of its binds. Only statements ask for them.
+    pub(super) bind_names: HashSet<String>,
     /// It has a `bind`, valid or not.
     pub(super) listens: bool,
     pub(super) servers: Vec<Server>,
     /// The names of its servers, and the number with which a name that is taken is tried next.
     pub(super) names: HashMap<String, u32>,
+    /// Options that a `no` has taken back, and how many marks stood before it.
+    pub(super) taken_back: HashMap<String, usize>,
     /// Backends that conditions lead to.
-    pub(super) routes: Vec<String>,
+    pub(super) routes: Vec<(String, At)>,
     /// The backend of the first `use_backend` without a condition: it gets what no condition before it
     /// takes.
     pub(super) leads_to: Option<(String, At)>,
+    /// It took the place of `default_backend`.
+    pub(super) leads_by_route: bool,
     /// Entry of its own `default_backend`.
     pub(super) default_entry: Option<usize>,
     /// Backends that it names and never asks; HAProxy demands that they exist.
     pub(super) named: Vec<(String, At)>,
-    /// Something in it cannot be read: it is not carried over.
-    pub(super) broken: bool,
+    /// What in it cannot be read, so that it is not carried over.
+    pub(super) broken: Option<&'static str>,
 }
 
 impl Proxy {

@@ -66,6 +66,10 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         let text = "a name and an address are needed";
         return context.report.error(statement.at, keyword, text);
     };
+    if let Err(problem) = rlb::name(statement.word(1)) {
+        let at = statement.at(1);
+        return context.report.error(at, keyword, problem.message);
+    }
     let mut keys = proxy.settings.server.clone();
     let name = if template {
         if let Some(row) = context.index.find(Place::Proxy, keyword) {

@@ -105,10 +105,8 @@ fn by_table(
     };
     if statement.modifier != Modifier::None && statement.word(0) == "option" {
         context.kept(statement.at, keyword);
-        proxy.settings.marks.retain(|mark| {
-            let same = std::ptr::eq(mark.row, row);
-            !same || *context.report.entries[mark.entry].keyword != *bare
-        });
+        let before = proxy.settings.marks.len();
+        proxy.taken_back.insert(bare.to_owned(), before);
         return;
     }
     let (front, back) = sides(statement.word(0), bare);
@@ -170,7 +168,7 @@ fn mode(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement)
         }
         other => {
             let known = ["health", "log", "spop", "haterm"].contains(&other);
-            proxy.broken = true;
+            proxy.broken = Some("its mode");
             let text = if known {
                 format!("rlb balances TCP: it has no mode `{other}`")
             } else {
@@ -212,9 +210,24 @@ fn route(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
         context.kept(statement.at, keyword);
         proxy.leads_to = Some((name, statement.at(1)));
     } else {
-        proxy.routes.push(name);
+        proxy.routes.push((name, statement.at(1)));
         by_table(context, proxy, statement, keyword);
     }
+}
+
+/// Forgets the marks of options that a `no` or `default` behind them has taken back.
+pub(super) fn settle_options(context: &Context<'_, '_>, proxy: &mut Proxy) {
+    let taken_back = std::mem::take(&mut proxy.taken_back);
+    if taken_back.is_empty() {
+        return;
+    }
+    let mut index = 0;
+    proxy.settings.marks.retain(|mark| {
+        let keyword = &*context.report.entries[mark.entry].keyword;
+        let before = taken_back.get(keyword);
+        index += 1;
+        before.is_none_or(|before| index > *before)
+    });
 }
 
 /// Lets a `use_backend` without a condition take the place of `default_backend`, which is never asked then.
@@ -222,6 +235,7 @@ pub(super) fn settle_route(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
     let Some(leads_to) = proxy.leads_to.take() else {
         return;
     };
+    proxy.leads_by_route = true;
     let never = proxy.settings.default_backend.replace(leads_to);
     proxy.named.extend(never);
     if let Some(entry) = proxy.default_entry {

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::config::diff::plan;
-use crate::config::processor_time;
+use crate::config::{Diagnostic, Limits, Loader, Severity, processor_time};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -216,22 +216,69 @@ fn warnings_name_lines_of_the_files_that_were_converted() {
     );
 }
 
+fn repeated(size: usize, head: &str, line: &str) -> Vec<u8> {
+    let count = (size - head.len()) / line.len();
+    [head, &line.repeat(count)].concat().into_bytes()
+}
+
+fn numbered(size: usize, head: &str, line: &dyn Fn(u32, [u8; 4]) -> String) -> Vec<u8> {
+    let mut text = head.to_owned();
+    for number in 0.. {
+        if text.len() >= size {
+            break;
+        }
+        text += &line(number, number.to_be_bytes());
+    }
+    text.into_bytes()
+}
+
+/// Files in which much is compared with much, of about so many bytes.
+fn wide_files(size: usize) -> [(&'static str, Vec<u8>); 5] {
+    let repeated = |head: &str, line: &str| repeated(size, head, line);
+    let numbered = |head: &str, line: &dyn Fn(u32, [u8; 4]) -> String| numbered(size, head, line);
+    let page = |number, [_, a, b, c]: [u8; 4]| {
+        format!(
+            "listen p{number}\n  mode http\n  bind 10.{a}.{b}.{c}:80\n  stats uri /{number}\n  \
+             stats scope p{number}\n"
+        )
+    };
+    let address = |_, [_, a, b, c]: [u8; 4]| format!("10.{a}.{b}.{c}:80,");
+    let repeated_halves = |head: &str, first: &str, second: &str| {
+        let half = size / 2;
+        let (first, second) = (
+            first.repeat(half / first.len()),
+            second.repeat(half / second.len()),
+        );
+        [head, &first, &second].concat().into_bytes()
+    };
+    [
+        ("pages", numbered("", &page)),
+        ("one bind", numbered("listen web\n  bind *:81,", &address)),
+        (
+            "one bind of one port",
+            repeated("listen web\n  bind *:81,", ":80,"),
+        ),
+        (
+            "sockets",
+            numbered("global\n", &|number, _| {
+                format!("  stats socket /run/s{number}\n")
+            }),
+        ),
+        (
+            "options",
+            repeated_halves(
+                "listen web\n  bind *:81\n",
+                "  option http-server-close\n",
+                "  no option httpclose\n",
+            ),
+        ),
+    ]
+}
+
 /// Files of one kind, of about so many bytes.
 fn long_files(size: usize) -> [(&'static str, Vec<u8>); 9] {
-    let repeated = |head: &str, line: &str| {
-        let count = (size - head.len()) / line.len();
-        [head, &line.repeat(count)].concat().into_bytes()
-    };
-    let numbered = |head: &str, line: &dyn Fn(u32, [u8; 4]) -> String| {
-        let mut text = head.to_owned();
-        for number in 0.. {
-            if text.len() >= size {
-                break;
-            }
-            text += &line(number, number.to_be_bytes());
-        }
-        text.into_bytes()
-    };
+    let repeated = |head: &str, line: &str| repeated(size, head, line);
+    let numbered = |head: &str, line: &dyn Fn(u32, [u8; 4]) -> String| numbered(size, head, line);
     let server = |number, [_, a, b, c]: [u8; 4]| {
         format!("  server s{number} 10.{a}.{b}.{c}:80 check inter 2s rise 3 weight 7\n")
     };
@@ -281,10 +328,9 @@ fn time_grows_with_the_size_alone() {
         });
         times.min().unwrap_or_default()
     };
-    let short = long_files(30_000);
-    let long = long_files(240_000);
-    for ((name, short), (_, long)) in short.iter().zip(&long) {
-        let (short, long) = (time(short), time(long));
+    let files = |size| long_files(size).into_iter().chain(wide_files(size));
+    for ((name, short), (_, long)) in files(30_000).zip(files(240_000)) {
+        let (short, long) = (time(&short), time(&long));
         // What is quadratic takes 64 times as long.
         let most = short * 24 + Duration::from_millis(5);
         assert!(long < most, "{name}: {short:?} and {long:?}");
@@ -318,6 +364,31 @@ fn more_words_than_are_read_are_one_error() {
     let errors = errors(files(&"  disabled\n".repeat(60 * 60)));
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("what follows was not read"));
+}
+
+/// Every error has a place in a file, and what is written is valid although what is in error is left out.
+#[test]
+fn errors_have_a_place_and_are_left_out() {
+    let mut failed = 0;
+    for (name, bytes) in inputs() {
+        let Conversion { toml, report, .. } = converted(&name, &bytes);
+        if !report.failed() {
+            continue;
+        }
+        failed += 1;
+        let mut entries = report.entries.iter();
+        let placed = entries.all(|entry| entry.outcome != Outcome::Error || entry.at.is_some());
+        assert!(placed, "{name}: {}", report.text(false));
+        let Err(problems) = load(&toml) else {
+            continue;
+        };
+        for problem in problems {
+            let told = ["no-listener", "reference"].contains(&problem.code);
+            let told = told || problem.severity == Severity::Warning;
+            assert!(told, "{name}: {}\n{toml}", problem.line());
+        }
+    }
+    assert!(failed > 5, "{failed}");
 }
 
 proptest::proptest! {

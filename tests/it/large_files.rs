@@ -62,16 +62,36 @@ fn odd_files() -> [(&'static str, String); 6] {
     ]
 }
 
+fn ip(index: usize) -> String {
+    let [a, b, c] = [16, 8, 0].map(|bits| index >> bits & 255);
+    format!("10.{a}.{b}.{c}")
+}
+
+/// Files of HAProxy's with more addresses to listen on than rlb takes.
+fn wide_files() -> [(&'static str, String); 4] {
+    let listen = |it| {
+        let address = ip(it);
+        format!("listen l{it}\n  bind {address}:80\n  server s{it} 127.0.0.1:80 check\n")
+    };
+    let page = |it| {
+        let address = ip(it);
+        format!("listen p{it}\n  mode http\n  bind {address}:80\n  stats uri /{it}\n")
+    };
+    let binds = lines(|it| format!("{}:80,", ip(it)));
+    let sockets = lines(|it| format!("  stats socket /run/s{it}\n"));
+    [
+        ("listens", lines(listen)),
+        ("pages", lines(page)),
+        (
+            "one bind",
+            format!("listen a\n  mode tcp\n  bind {binds}:81\n"),
+        ),
+        ("sockets", format!("global\n{sockets}")),
+    ]
+}
+
 /// Files of HAProxy's, and the exit status of a check.
 fn haproxy_files() -> [(&'static str, String, i32); 8] {
-    let ip = |index: usize| {
-        format!(
-            "10.{}.{}.{}",
-            index >> 16 & 255,
-            index >> 8 & 255,
-            index & 255
-        )
-    };
     let backends = lines(|it| {
         format!(
             "backend b{it}\n  mode tcp\n  balance roundrobin\n  server s1 {}:80 check inter 2s\n  \
@@ -128,8 +148,11 @@ fn fault_45_a_check_of_any_file_is_bounded() {
     let odd = odd.map(|(name, text)| (name, text, "check", 78));
     let haproxy = haproxy_files();
     let haproxy = haproxy.map(|(name, text, code)| (name, text, "check --haproxy", code));
+    let wide = wide_files().into_iter().flat_map(|(name, text)| {
+        ["check --haproxy", "convert"].map(|what| (name, text.clone(), what, 78))
+    });
     let mut missed = Vec::new();
-    for (name, text, what, code) in odd.into_iter().chain(haproxy) {
+    for (name, text, what, code) in odd.into_iter().chain(haproxy).chain(wide) {
         let path = directory.path().join(name);
         fs::write(&path, text).expect("written");
         let limits = format!("ulimit -v {MEMORY_MAX} -t {SECONDS_MAX}; exec \"$0\" {what} \"$1\"");
