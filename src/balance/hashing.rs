@@ -5,7 +5,7 @@ use super::hash::{self, Value};
 use super::map::Map;
 use super::ring::Ring;
 use super::{Candidate, Choice, PickInput, from};
-use crate::config::model::{Balance, HashOn, HashType, Sample};
+use crate::config::model::{Balance, HashOn, HashType, PreserveAffinity, Sample};
 
 /// How servers are found by hashes.
 #[derive(Debug, Clone)]
@@ -15,6 +15,7 @@ pub struct Hashing {
     hash_type: HashType,
     lookup: Lookup,
     bound: Option<Bound>,
+    preserve_affinity: PreserveAffinity,
 }
 
 /// Where hashes lead.
@@ -39,6 +40,11 @@ impl Hashing {
                 Lookup::Map(Map::new(chosen, all))
             },
             bound: Bound::new(chosen, choice.hash_balance_factor).filter(|_| consistent),
+            preserve_affinity: if consistent {
+                choice.preserve_affinity
+            } else {
+                PreserveAffinity::Always
+            },
         }
     }
 
@@ -52,6 +58,11 @@ impl Hashing {
     /// Whether the number of the backend's sessions matters.
     pub(super) fn is_bounded(&self) -> bool {
         self.bound.is_some()
+    }
+
+    /// Which servers a hash passes over.
+    pub(super) fn preserve_affinity(&self) -> PreserveAffinity {
+        self.preserve_affinity
     }
 
     /// The hash of a session of which `sample` tells something; `None`: it takes turns.
@@ -99,6 +110,21 @@ impl Hashing {
                 let mut with_room = ring.from(start).filter(|&index| has_room(index));
                 let found = with_room.find(|&index| accept(index));
                 found.or_else(|| ring.from(start).find(|&index| accept(index)))
+            }
+        }
+    }
+
+    /// The last server before the place of the hash of those that `accept` accepts.
+    pub(super) fn pick_before(
+        &self,
+        input: PickInput,
+        mut accept: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        match &self.lookup {
+            Lookup::Map(_) => None,
+            Lookup::Ring(ring) => {
+                let start = ring.nearest(input.hash?);
+                ring.before(start).find(|&index| accept(index))
             }
         }
     }

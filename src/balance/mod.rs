@@ -9,7 +9,7 @@ pub mod random;
 pub mod ring;
 pub mod rotation;
 
-use crate::config::model::{Balance, HashOn, HashType, Sample};
+use crate::config::model::{Balance, HashOn, HashType, PreserveAffinity, Sample};
 use crate::live::{BackendLive, LoadOrder};
 use hash::Value;
 use hashing::Hashing;
@@ -51,6 +51,8 @@ pub struct Choice {
     pub hash_on: HashOn,
     /// Sessions of a server, in percent of its share, above which a hash leads to the next one; 0: no limit.
     pub hash_balance_factor: u32,
+    /// Which servers a hash on a ring passes over.
+    pub preserve_affinity: PreserveAffinity,
     /// How many servers `random` draws.
     pub draws: u32,
     /// Use all backup servers at once instead of the first.
@@ -169,10 +171,22 @@ impl Picker {
         matches!(self, Self::LeastConn { servers, .. } if servers.binary_search(&index).is_ok())
     }
 
-    /// Whether this session has a server of its own, for which it waits when that is full. With the other algorithms it
-    /// waits for the first free slot.
-    pub fn is_by_hash(&self, input: &PickInput) -> bool {
-        matches!(self, Self::Hash(_)) && input.hash.is_some()
+    /// Whether this session has a server of its own: which ones its hash passes over, and if it comes to a full one it
+    /// waits for that. `None`, as with the other algorithms: it waits for the first free slot.
+    pub fn affinity(&self, input: &PickInput) -> Option<PreserveAffinity> {
+        match self {
+            Self::Hash(hashing) if input.hash.is_some() => Some(hashing.preserve_affinity()),
+            _ => None,
+        }
+    }
+
+    /// The server for which a session waits whose hash passes over all: of those that `accept` accepts the last one
+    /// before the place of the hash. `None` with an algorithm that passes over none.
+    pub fn pick_before(&self, input: &PickInput, accept: impl FnMut(u32) -> bool) -> Option<u32> {
+        match self {
+            Self::Hash(hashing) => hashing.pick_before(*input, accept),
+            _ => None,
+        }
     }
 
     /// The first server that `accept` accepts, in the order of the algorithm. `load` tells the load of a server.

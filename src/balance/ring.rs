@@ -54,8 +54,13 @@ impl Ring {
         }
     }
 
+    /// The servers of the places before `start`, the nearest first, once round.
+    pub(super) fn before(&self, start: usize) -> impl Iterator<Item = u32> {
+        self.from(start).rev()
+    }
+
     /// The servers of the places from `start` on, once round. `start` may be any number.
-    pub(super) fn from(&self, start: usize) -> impl Iterator<Item = u32> {
+    pub(super) fn from(&self, start: usize) -> impl DoubleEndedIterator<Item = u32> {
         let start = start.checked_rem(self.places.len()).unwrap_or(0);
         let (before, from) = self.places.split_at(start);
         from.iter().chain(before).map(|place| place.server)

@@ -13,8 +13,9 @@ pub use super::keys::meant::{
 };
 pub use super::values::{
     AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,
-    HashFunction, HashKey, HashType, LogFormat, LogSink, NoServer, OnError, PageAdmin, ProxyId,
-    SendProxy, ServerAddress, ServerPort, ServerSocket, Severity, Source, SourceAddress, UseSrc,
+    HashFunction, HashKey, HashType, LogFormat, LogSink, NoServer, OnError, PageAdmin,
+    PreserveAffinity, ProxyId, SendProxy, ServerAddress, ServerPort, ServerSocket, Severity,
+    Source, SourceAddress, UseSrc,
 };
 
 /// A whole configuration.

@@ -341,6 +341,15 @@ words! {
 }
 
 words! {
+    /// Which servers a hash passes over.
+    PreserveAffinityWord(values::PreserveAffinity) {
+        "always" => values::PreserveAffinity::Always,
+        "maxconn" => values::PreserveAffinity::MaxConn,
+        "maxqueue" => values::PreserveAffinity::MaxQueue,
+    }
+}
+
+words! {
     /// What of the client's address a connection to a server has: HAProxy's words.
     UseSrcWord(values::UseSrc) {
         "client" => values::UseSrc::Client,

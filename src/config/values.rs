@@ -280,6 +280,18 @@ impl Balance {
     }
 }
 
+/// `hash-preserve-affinity`: which servers a hash passes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PreserveAffinity {
+    /// None: a session waits for its server.
+    #[default]
+    Always,
+    /// Those that have as many sessions as they may have.
+    MaxConn,
+    /// Those for which as many sessions wait as may.
+    MaxQueue,
+}
+
 /// `hash-type`: how the server of a hash is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HashType {

@@ -35,6 +35,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
             let factor = factor.to_string();
             proxy.settings.keys.insert("hash-balance-factor", factor);
         }
+        "hash-preserve-affinity" => preserve_affinity(context, proxy, statement),
         "maxconn" | "backlog" | "fullconn" | "retries" | "id" => {
             number(context, proxy, statement);
         }
@@ -311,6 +312,17 @@ fn hash_type(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &State
     };
     context.kept(statement.at, "hash-type");
     proxy.settings.keys.insert("hash-type", quote(meant.name()));
+}
+
+/// `hash-preserve-affinity WORD`.
+fn preserve_affinity(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    let (word, key) = (statement.word(1), "hash-preserve-affinity");
+    if !["always", "maxconn", "maxqueue"].contains(&word) {
+        let text = "write `always`, `maxconn` or `maxqueue`";
+        return context.report.error(statement.at, key, text);
+    }
+    context.kept(statement.at, key);
+    proxy.settings.keys.insert(key, quote(word));
 }
 
 fn number(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {

@@ -8,10 +8,10 @@ use crate::harness::eventually::eventually_eq;
 use crate::harness::needs;
 use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer};
-use crate::harness::rlb::Rlb;
+use crate::harness::rlb::{PROGRAM, Rlb};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::path::Path;
 
 const WORDS: [&str; 3] = ["0", "1", "2"];
@@ -270,6 +270,103 @@ fn a_server_by_hash_has_a_queue_of_its_own() {
     if !seen.is_empty() {
         assert!(seen.iter().any(|line| line.contains(" SQ ")), "{seen:#?}");
     }
+}
+
+/// A client with an address of its own, of which a ring of servers makes a choice.
+fn from_address(balancer: &Balancer, number: u8) -> Client {
+    let client = Ipv4Addr::new(127, 0, 7 * number, 13 * number + 1);
+    let stream = balancer.beside.connect_from(client);
+    Client { stream }
+}
+
+/// Runs `script` with both in a backend by hash with this word, whose servers may have a session each. Its first three
+/// clients are at them.
+fn preserving_affinity(word: &str, script: impl Fn(&mut Balancer, [Client; 3])) -> Vec<String> {
+    let lines = format!(
+        "  balance source\n  hash-type consistent\n  hash-preserve-affinity {word}\n  timeout queue 300ms\n"
+    );
+    beside::both_since((3, 2), |program| {
+        let mut balancer = Balancer::start(program, &lines, &["maxconn 1 maxqueue 2"; 3]);
+        let mut first = [0, 1, 2].map(|number| from_address(&balancer, number));
+        let servers = first.each_mut().map(Client::server);
+        balancer.seen.push(format!("first: {servers:?}"));
+        script(&mut balancer, first);
+        balancer.stop()
+    })
+}
+
+#[test]
+fn a_hash_passes_over_servers_that_are_full() {
+    let seen = preserving_affinity("maxconn", |balancer, [one, two, _three]| {
+        balancer.note("full");
+        // The place before its own is also HAProxy's for a client whose hash passes over all.
+        let late = from_address(balancer, 6);
+        balancer.wait("s1", "qcur", 1);
+        balancer.note("one waits");
+        assert_eq!(late.end(), End::Eof);
+        balancer.note_line();
+        for (leaves, comes) in [(one, 3), (two, 5)] {
+            drop(leaves);
+            balancer.note_line();
+            let mut client = from_address(balancer, comes);
+            let server = client.server();
+            balancer.seen.push(format!("{comes} is at {server}"));
+            drop(client);
+            balancer.note_line();
+        }
+        balancer.note("all have left");
+    });
+    if !seen.is_empty() {
+        assert_eq!(seen[0], r#"first: ["1", "0", "2"]"#);
+        assert!(seen.iter().any(|line| line.contains(" sQ ")), "{seen:#?}");
+    }
+}
+
+#[test]
+fn a_hash_passes_over_servers_whose_queues_are_full() {
+    let seen = preserving_affinity("maxqueue", |balancer, _first| {
+        // The servers that the clients wait for, as HAProxy 3.5 chooses them.
+        let mut waiting = Vec::new();
+        for (number, server, count) in [
+            (3, "s1", 1),
+            (4, "s0", 1),
+            (5, "s1", 2),
+            (6, "s0", 2),
+            (7, "s2", 1),
+            (8, "s2", 2),
+        ] {
+            waiting.push(from_address(balancer, number));
+            balancer.wait(server, "qcur", count);
+        }
+        balancer.note("as many wait as may");
+        let late = from_address(balancer, 6);
+        assert_eq!(late.end(), End::Eof);
+        balancer.note_line();
+        drop(waiting);
+    });
+    if !seen.is_empty() {
+        assert!(seen.iter().any(|line| line.contains(" SQ ")), "{seen:#?}");
+    }
+}
+
+/// Where HAProxy 3.5 has all of them wait for one server, whatever their hashes are: docs/differences.md.
+#[test]
+fn clients_whose_hashes_pass_over_all_wait_for_several_servers() {
+    if !needs::root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("haproxy");
+    std::os::unix::fs::symlink(PROGRAM, &program).expect("a link");
+    let lines = "  balance source\n  hash-type consistent\n  hash-preserve-affinity maxconn\n";
+    let balancer = Balancer::start(&program, lines, &["maxconn 1"; 3]);
+    let clients: Vec<Client> = (0..19).map(|it| from_address(&balancer, it)).collect();
+    balancer.wait("BACKEND", "scur", 19);
+    let waiting = ["s0", "s1", "s2"].map(|server| balancer.number(server, "qcur"));
+    assert_eq!(waiting.iter().sum::<u64>(), 16);
+    assert!(waiting.iter().all(|&count| count >= 3), "{waiting:?}");
+    drop(clients);
+    balancer.stop();
 }
 
 /// A backend in which whoever waits for a server that leaves goes to another one.

@@ -109,6 +109,49 @@ fn nobody_has_much_more_than_the_share() {
     assert!(most(&bounded) <= Some(220) && most(&free) > Some(240));
 }
 
+#[test]
+fn who_is_passed_over_by_all_waits_at_the_place_before_its_own() {
+    let consistent = Choice {
+        balance: Balance::Source,
+        hash_type: hash_type("consistent"),
+        preserve_affinity: PreserveAffinity::MaxConn,
+        ..ROUND_ROBIN
+    };
+    let ring = picker(&candidates(&[1, 2, 1]), consistent);
+    let mut waiting = [0; 3];
+    for number in 0..300 {
+        let input = from(&ring, client(number));
+        assert_eq!(ring.affinity(&input), Some(PreserveAffinity::MaxConn));
+        let mut order = Vec::new();
+        ring.pick(&input, idle, |index| {
+            order.push(index);
+            false
+        });
+        let before = ring.pick_before(&input, |_| true);
+        assert_eq!(before, order.last().copied());
+        let other = ring.pick_before(&input, |index| Some(index) != before);
+        assert_eq!(
+            other,
+            order.iter().rev().copied().find(|&it| Some(it) != before)
+        );
+        waiting[before.expect("a server") as usize] += 1;
+    }
+    assert!(waiting.iter().all(|count| *count > 40), "{waiting:?}");
+    let map = Choice {
+        hash_type: hash_type("map-based"),
+        ..consistent
+    };
+    let map = picker(&candidates(&[1, 2, 1]), map);
+    let input = from(&map, client(0));
+    assert_eq!(map.affinity(&input), Some(PreserveAffinity::Always));
+    assert_eq!(
+        map.pick_before(&input, |_| true),
+        None,
+        "nobody is passed over"
+    );
+    assert_eq!(map.affinity(&at(0)), None, "it takes turns");
+}
+
 /// The values are those of HAProxy's own functions.
 #[test]
 fn the_functions_are_haproxys() {

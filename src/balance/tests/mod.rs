@@ -21,6 +21,7 @@ const ROUND_ROBIN: Choice = Choice {
     },
     hash_on: HashOn::SOURCE,
     hash_balance_factor: 0,
+    preserve_affinity: PreserveAffinity::Always,
     draws: 2,
     allbackups: false,
 };

@@ -269,12 +269,6 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Proxy,
         Weaker,
-        "a client whose server is full waits for no other one",
-        &["hash-preserve-affinity"],
-    ),
-    words(
-        Proxy,
-        Weaker,
         "a check is a connection alone",
         &[
             "option httpchk",

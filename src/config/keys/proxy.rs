@@ -14,10 +14,10 @@ use crate::config::hash_on::HashOn;
 use crate::config::key::Effect::NextConnection;
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{
-    BalanceWord, Expected, HashTypeWord, Located, Maybe, NoServerWord, Short,
+    BalanceWord, Expected, HashTypeWord, Located, Maybe, NoServerWord, PreserveAffinityWord, Short,
 };
 use crate::config::show::{bool_word, duration, number, secs};
-use crate::config::values::{BackendIndex, Balance, HashType, NoServer, ProxyId};
+use crate::config::values::{BackendIndex, Balance, HashType, NoServer, PreserveAffinity, ProxyId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,6 +193,10 @@ keys! {
         /// limit.
         hash_balance_factor: Factor = 0,
             bounds: Some((0, FACTOR_MAX)), haproxy: &["hash-balance-factor"], reload: NextConnection;
+        /// Whether a hash on a ring leads to the next server where a session would have to wait: `"always"` no,
+        /// `"maxconn"` when the server is full, `"maxqueue"` when no more sessions may wait for it.
+        hash_preserve_affinity: Word<PreserveAffinityWord> = PreserveAffinity::Always,
+            haproxy: &["hash-preserve-affinity"], reload: NextConnection;
         /// How many of its servers `observe` may take down at once, in percent of those that are not in maintenance.
         max_ejected: Number = 100, bounds: Some((0, 100)), reload: NextConnection;
         /// Connection attempts after the first, each at another server while there is one.

@@ -741,7 +741,7 @@ fn keys_without_an_effect() {
     check(
         "[defaults]\nhash-type = 'consistent'\nrandom-draws = 3\n[[listen]]\nname = 'l'\n\
          bind = '*:81'\nhash-type = 'consistent'\nhash-on = 'dst'\nhash-balance-factor = 150\n\
-         random-draws = 3\nservers = [\n\
+         random-draws = 3\nhash-preserve-affinity = 'maxconn'\nservers = [\n\
          { name = 'a', address = '10.0.0.1:80', maxqueue = 3 },\n\
          { name = 'b', address = '10.0.0.1:81', maxqueue = 3, maxconn = 1 },\n]",
         &[
@@ -753,7 +753,8 @@ fn keys_without_an_effect() {
                 16,
                 "`random-draws` has no effect with `balance = \"roundrobin\"`",
             ),
-            (12, 51, "`maxqueue` has no effect without `maxconn`"),
+            (11, 26, "`hash-preserve-affinity` has no effect with"),
+            (13, 51, "`maxqueue` has no effect without `maxconn`"),
         ],
     );
     check(

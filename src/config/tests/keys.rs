@@ -374,6 +374,7 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "usesrc") => "\"clientip\"",
         ("word", "balance") => "\"source\"",
         ("word", "hash-type") => "\"consistent\"",
+        ("word", "hash-preserve-affinity") => "\"maxconn\"",
         ("word", "no-server") => "\"reset\"",
         ("word", "hash-key") => "\"addr\"",
         ("expression", _) => "\"dst_port\"",

@@ -107,6 +107,14 @@ fn without_effect(validator: &mut Validator<'_>, written: &BackendLayer, backend
             ),
             hashes && hash_type.consistent,
         ),
+        (
+            &BackendKeys::hash_preserve_affinity,
+            changed(
+                written.hash_preserve_affinity.as_ref(),
+                &default.hash_preserve_affinity,
+            ),
+            hashes && hash_type.consistent,
+        ),
     ];
     for (key, place, effective) in keys {
         let Some(place) = place.filter(|_| !effective) else {

@@ -56,6 +56,7 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
         "hash-type",
         "hash-on",
         "hash-balance-factor",
+        "hash-preserve-affinity",
         "retries",
         "allbackups",
         "fullconn",
@@ -105,12 +106,13 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
 }
 
 /// Keys of a proxy that `[defaults]` does not have.
-const OWN: [&str; 8] = [
+const OWN: [&str; 9] = [
     "balance",
     "random-draws",
     "hash-type",
     "hash-on",
     "hash-balance-factor",
+    "hash-preserve-affinity",
     "backlog",
     "allbackups",
     "fullconn",

@@ -462,6 +462,7 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
         hash_type: spec.hash_type,
         hash_on: spec.hash_on,
         hash_balance_factor: spec.hash_balance_factor,
+        preserve_affinity: spec.hash_preserve_affinity,
         draws: spec.random_draws,
         allbackups: spec.allbackups,
     };

@@ -1,11 +1,13 @@
 //! Steps 5 and 6 where servers have limits (`maxconn`): the session takes a slot, or waits in a queue for one.
 
 use super::{Chosen, Dialer, Selected, ServerConnect};
+use crate::balance::PickInput;
+use crate::config::model::PreserveAffinity;
 use crate::live::WorkerToken;
 use crate::live::queue::{Granted, Wanted};
 use crate::live::slot::Slot;
 use crate::state::{Backend, Server};
-use crate::worker::connect_policy::AttemptSlot;
+use crate::worker::connect_policy::{AttemptSlot, ConnectPolicy};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
@@ -25,6 +27,104 @@ pub(crate) struct QueueStay {
     pub(crate) position: u32,
     /// Sessions that the server has at the end; 0 if it waited for any.
     pub(crate) sessions: u32,
+}
+
+/// The servers of a backend where they have limits, as a session sees them.
+struct Candidates<'a> {
+    backend: &'a Backend,
+    policy: &'a ConnectPolicy,
+    input: &'a PickInput,
+}
+
+impl Candidates<'_> {
+    fn server(&self, index: u32) -> &Arc<Server> {
+        &self.backend.servers[index as usize]
+    }
+
+    fn accepts(&self, index: u32) -> bool {
+        self.policy.accepts(self.server(index).live.uid)
+    }
+
+    fn trusts(&self, index: u32) -> bool {
+        self.accepts(index) && !self.server(index).live.is_suspect()
+    }
+
+    /// The first server in the order of the algorithm that `suits` too, suspected ones last.
+    fn pick(&self, suits: &dyn Fn(u32) -> bool) -> Option<u32> {
+        let picker = &self.backend.picker;
+        let load = |index| self.server(index).live.load();
+        let trusted = picker.pick(self.input, load, |it| self.trusts(it) && suits(it));
+        trusted.or_else(|| picker.pick(self.input, load, |it| self.accepts(it) && suits(it)))
+    }
+
+    /// The server for which a session waits whose hash passes over all.
+    fn pick_before(&self) -> Option<u32> {
+        let picker = &self.backend.picker;
+        let trusted = picker.pick_before(self.input, |it| self.trusts(it));
+        trusted.or_else(|| picker.pick_before(self.input, |it| self.accepts(it)))
+    }
+
+    /// How many sessions a server may have now.
+    fn limit(&self, index: u32) -> u32 {
+        let limit = self.server(index).slot_limit(self.backend.spec.fullconn);
+        limit.at(self.backend.live.active.get())
+    }
+
+    fn has_room(&self, index: u32) -> bool {
+        self.server(index).live.active.get() < self.limit(index)
+    }
+
+    /// Whether one more session may wait for the server.
+    fn has_room_in_queue(&self, index: u32) -> bool {
+        let server = self.server(index);
+        let (most, load) = (server.spec.maxqueue, server.live.load());
+        most == 0 || load < self.limit(index).saturating_add(most)
+    }
+
+    fn reserve(&self, index: u32, token: &WorkerToken) -> Option<Selected> {
+        let server = self.server(index);
+        let limit = server.slot_limit(self.backend.spec.fullconn);
+        let slot = Slot::take_below(&server.live, limit, token)?;
+        Some(Selected::Reserved(Chosen {
+            index,
+            slot,
+            server: Arc::clone(server),
+            from_queue: false,
+        }))
+    }
+
+    /// A slot on the session's server, or that it waits there.
+    fn select_by_hash(&self, affinity: PreserveAffinity, token: &WorkerToken) -> Selected {
+        let mut races = 0;
+        loop {
+            let found = self.pick(&|index| match affinity {
+                PreserveAffinity::Always => true,
+                PreserveAffinity::MaxConn => self.has_room(index),
+                PreserveAffinity::MaxQueue => self.has_room_in_queue(index),
+            });
+            let Some(index) = found.or_else(|| self.pick_before()) else {
+                return Selected::none(self.backend);
+            };
+            let server = self.server(index);
+            let waited_for = server.live.queued.load(Relaxed) > 0;
+            let reserved = if waited_for {
+                None
+            } else {
+                self.reserve(index, token)
+            };
+            if let Some(reserved) = reserved {
+                return reserved;
+            }
+            // Another session was quicker: the hash passes the server over now.
+            let passes = affinity == PreserveAffinity::MaxConn && !self.has_room(index);
+            if !(passes && found.is_some() && races < RACES_MAX) {
+                let (uid, most) = (server.live.uid, server.spec.maxqueue);
+                let wanted = Wanted::Server { uid, most };
+                return Selected::Full(wanted, Some(Arc::clone(server)));
+            }
+            races += 1;
+        }
+    }
 }
 
 impl<C> ServerConnect<C> {
@@ -51,51 +151,25 @@ impl<C> ServerConnect<C> {
     /// it takes the first one in the rotation that is not full. While sessions wait, it waits behind them.
     #[inline(never)]
     pub(super) fn select_limited(&self, backend: &Backend, token: &WorkerToken) -> Selected {
-        let server = |index: u32| &backend.servers[index as usize];
-        let accepts = |index: u32| self.policy.accepts(server(index).live.uid);
-        let trusts = |index: u32| accepts(index) && !server(index).live.is_suspect();
-        let limit = |index: u32| server(index).slot_limit(backend.spec.fullconn);
-        let load = |index: u32| server(index).live.load();
-        let pick = |accept: &dyn Fn(u32) -> bool| {
-            let picker = &backend.picker;
-            picker.pick(&self.input, load, accept)
+        let candidates = Candidates {
+            backend,
+            policy: &self.policy,
+            input: &self.input,
         };
-        let reserve = |index: u32| {
-            let server = server(index);
-            let slot = Slot::take_below(&server.live, limit(index), token)?;
-            Some(Selected::Reserved(Chosen {
-                index,
-                slot,
-                server: Arc::clone(server),
-                from_queue: false,
-            }))
-        };
-        let Some(first) = pick(&trusts).or_else(|| pick(&accepts)) else {
-            return Selected::none(backend);
-        };
-        if backend.picker.is_by_hash(&self.input) {
-            let waited_for = server(first).live.queued.load(Relaxed) > 0;
-            let reserved = if waited_for { None } else { reserve(first) };
-            return reserved.unwrap_or_else(|| {
-                let (uid, most) = (server(first).live.uid, server(first).spec.maxqueue);
-                let wanted = Wanted::Server { uid, most };
-                Selected::Full(wanted, Some(Arc::clone(server(first))))
-            });
+        if let Some(affinity) = backend.picker.affinity(&self.input) {
+            return candidates.select_by_hash(affinity, token);
         }
-        let has_room = |index: u32| {
-            let sessions = backend.live.active.get();
-            server(index).live.active.get() < limit(index).at(sessions)
-        };
+        if candidates.pick(&|_| true).is_none() {
+            return Selected::none(backend);
+        }
         for _ in 0..RACES_MAX {
             if backend.live.queue.is_waiting() {
                 break;
             }
-            let roomy = pick(&|index| trusts(index) && has_room(index));
-            let Some(index) = roomy.or_else(|| pick(&|index| accepts(index) && has_room(index)))
-            else {
+            let Some(index) = candidates.pick(&|index| candidates.has_room(index)) else {
                 break;
             };
-            if let Some(reserved) = reserve(index) {
+            if let Some(reserved) = candidates.reserve(index, token) {
                 return reserved;
             }
         }

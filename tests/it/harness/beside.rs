@@ -11,6 +11,7 @@ use super::rlb::{PROGRAM, STOP_WITHIN};
 use super::runtime;
 use super::syslog::Syslog;
 use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -88,6 +89,22 @@ impl Beside {
         stream
     }
 
+    /// A client with this address.
+    #[track_caller]
+    pub(crate) fn connect_from(&self, client: Ipv4Addr) -> TcpStream {
+        let socket = self.netns.enter(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            let any_port = SocketAddr::from((client, 0));
+            socket.bind(&any_port.into()).expect("bound");
+            let to = SocketAddr::from(ADDRESS);
+            socket.connect(&to.into()).expect("connected");
+            socket
+        });
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(WITHIN)).expect("a timeout");
+        stream
+    }
+
     pub(crate) fn stop(mut self) {
         self.process.signal(Signal::SIGTERM);
         self.process.wait(STOP_WITHIN);
@@ -98,6 +115,12 @@ impl Beside {
 /// do the same.
 #[track_caller]
 pub(crate) fn both(run: impl Fn(&Path) -> Vec<String>) -> Vec<String> {
+    both_since((0, 0), run)
+}
+
+/// The same for what HAProxy has since this version.
+#[track_caller]
+pub(crate) fn both_since(since: (u32, u32), run: impl Fn(&Path) -> Vec<String>) -> Vec<String> {
     if !needs::root() {
         return Vec::new();
     }
@@ -105,7 +128,7 @@ pub(crate) fn both(run: impl Fn(&Path) -> Vec<String>) -> Vec<String> {
     let ours = folder.path().join("haproxy");
     std::os::unix::fs::symlink(PROGRAM, &ours).expect("a link");
     let ours = run(&ours);
-    if let Some(haproxy) = needs::haproxy() {
+    if let Some(haproxy) = needs::haproxy().filter(|it| needs::version(it) >= since) {
         assert_eq!(ours, run(&haproxy), "rlb's is the first");
     }
     ours
