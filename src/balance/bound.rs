@@ -59,6 +59,7 @@ mod tests {
             index,
             id: index + 1,
             key: 0,
+            name: 0,
             weight,
             eweight: 16 * weight,
             written: weight,

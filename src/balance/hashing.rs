@@ -1,7 +1,8 @@
-//! `balance = "source"` and `"hash"`: from what is known of a session to its server.
+//! `balance = "source"`, `"hash"` and `"maglev"`: from what is known of a session to its server.
 
 use super::bound::Bound;
 use super::hash::{self, Value};
+use super::maglev::{self, Maglev};
 use super::map::Map;
 use super::ring::Ring;
 use super::{Candidate, Choice, PickInput, from};
@@ -25,25 +26,28 @@ enum Lookup {
     Map(Map),
     /// `hash-type = "consistent"`.
     Ring(Ring),
+    /// `balance = "maglev"`.
+    Maglev(Maglev),
 }
 
 impl Hashing {
     /// The servers that are `chosen` of `all`.
     pub(super) fn new(chosen: &[Candidate], all: &[Candidate], choice: Choice) -> Self {
-        let consistent = choice.hash_type.consistent;
+        let lookup = match (choice.balance, choice.hash_type.consistent) {
+            (Balance::Maglev, _) => Lookup::Maglev(Maglev::new(chosen, choice.table_size)),
+            (_, true) => Lookup::Ring(Ring::new(chosen)),
+            (_, false) => Lookup::Map(Map::new(chosen, all)),
+        };
+        let is_map = matches!(lookup, Lookup::Map(_));
         Self {
-            hash_on: (choice.balance == Balance::Hash).then_some(choice.hash_on),
+            hash_on: (choice.balance != Balance::Source).then_some(choice.hash_on),
             hash_type: choice.hash_type,
-            lookup: if consistent {
-                Lookup::Ring(Ring::new(chosen))
-            } else {
-                Lookup::Map(Map::new(chosen, all))
-            },
-            bound: Bound::new(chosen, choice.hash_balance_factor).filter(|_| consistent),
-            preserve_affinity: if consistent {
-                choice.preserve_affinity
-            } else {
+            lookup,
+            bound: Bound::new(chosen, choice.hash_balance_factor).filter(|_| !is_map),
+            preserve_affinity: if is_map {
                 PreserveAffinity::Always
+            } else {
+                choice.preserve_affinity
             },
         }
     }
@@ -52,6 +56,7 @@ impl Hashing {
         match &self.lookup {
             Lookup::Map(map) => map.slots().is_empty(),
             Lookup::Ring(ring) => ring.is_empty(),
+            Lookup::Maglev(table) => table.is_empty(),
         }
     }
 
@@ -77,6 +82,9 @@ impl Hashing {
                     Value::Address(address) => Value::Address(hash_on.masked(address)?),
                     number @ Value::Number(_) => number,
                 };
+                if let Lookup::Maglev(_) = self.lookup {
+                    return Some(maglev::of_value(value));
+                }
                 hash::of_value(self.hash_type.function, value)
             }
         };
@@ -93,7 +101,7 @@ impl Hashing {
         &self,
         input: PickInput,
         load: impl Fn(u32) -> u32,
-        mut accept: impl FnMut(u32) -> bool,
+        accept: impl FnMut(u32) -> bool,
     ) -> Option<u32> {
         let turn = input.cursor.0;
         match &self.lookup {
@@ -103,15 +111,29 @@ impl Hashing {
             }
             Lookup::Ring(ring) => {
                 let start = input.hash.map_or(turn, |hash| ring.nearest(hash));
-                let Some(bound) = &self.bound else {
-                    return ring.from(start).find(|&index| accept(index));
-                };
-                let has_room = |index| bound.has_room(index, load(index), input.sessions);
-                let mut with_room = ring.from(start).filter(|&index| has_room(index));
-                let found = with_room.find(|&index| accept(index));
-                found.or_else(|| ring.from(start).find(|&index| accept(index)))
+                self.pick_within(|| ring.from(start), input.sessions, load, accept)
+            }
+            Lookup::Maglev(table) => {
+                let start = input.hash.map_or(turn, |hash| hash as usize);
+                self.pick_within(|| table.from(start), input.sessions, load, accept)
             }
         }
+    }
+
+    /// The first one in this order that `accept` accepts. One without room is passed over if another one has room.
+    fn pick_within<I: Iterator<Item = u32>>(
+        &self,
+        order: impl Fn() -> I,
+        sessions: u32,
+        load: impl Fn(u32) -> u32,
+        mut accept: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        let found = self.bound.as_ref().and_then(|bound| {
+            let has_room = |index| bound.has_room(index, load(index), sessions);
+            let mut with_room = order().filter(|&index| has_room(index));
+            with_room.find(|&index| accept(index))
+        });
+        found.or_else(|| order().find(|&index| accept(index)))
     }
 
     /// The last server before the place of the hash of those that `accept` accepts.
@@ -125,6 +147,10 @@ impl Hashing {
             Lookup::Ring(ring) => {
                 let start = ring.nearest(input.hash?);
                 ring.before(start).find(|&index| accept(index))
+            }
+            Lookup::Maglev(table) => {
+                let mut order = table.from(input.hash? as usize).rev();
+                order.find(|&index| accept(index))
             }
         }
     }

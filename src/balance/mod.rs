@@ -4,6 +4,7 @@
 pub mod bound;
 pub mod hash;
 pub mod hashing;
+pub mod maglev;
 pub mod map;
 pub mod random;
 pub mod ring;
@@ -28,6 +29,8 @@ pub struct Candidate {
     pub id: u32,
     /// The number from which its places on a ring follow ([`hash::of_server`]).
     pub key: u32,
+    /// The hash of its name ([`maglev::of_name`]), where its backend chooses by a table.
+    pub name: u64,
     /// Weight without a slow start; a server with weight 0 is not chosen.
     pub weight: u32,
     /// Weight in force in sixteenths: less than 16 for each unit of weight during a slow start. HAProxy's `eweight`.
@@ -53,6 +56,8 @@ pub struct Choice {
     pub hash_balance_factor: u32,
     /// Which servers a hash on a ring passes over.
     pub preserve_affinity: PreserveAffinity,
+    /// How many slots the table of `maglev` has: a prime number.
+    pub table_size: u32,
     /// How many servers `random` draws.
     pub draws: u32,
     /// Use all backup servers at once instead of the first.
@@ -79,7 +84,7 @@ pub enum Picker {
         /// Their indices, by their positions in the order.
         servers: Box<[u32]>,
     },
-    /// `balance = "source"` and `"hash"`.
+    /// `balance = "source"`, `"hash"` and `"maglev"`.
     Hash(Box<Hashing>),
 }
 
@@ -149,7 +154,7 @@ impl Picker {
                 order: order(&chosen),
                 servers: chosen.iter().map(|server| server.index).collect(),
             },
-            Balance::Source | Balance::Hash => {
+            Balance::Source | Balance::Hash | Balance::Maglev => {
                 Self::Hash(Box::new(Hashing::new(&chosen, candidates, choice)))
             }
         }

@@ -337,6 +337,7 @@ words! {
         "leastconn" => values::Balance::LeastConn,
         "source" => values::Balance::Source,
         "hash" => values::Balance::Hash,
+        "maglev" => values::Balance::Maglev,
     }
 }
 

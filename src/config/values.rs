@@ -253,6 +253,8 @@ pub enum Balance {
     Source,
     /// By the hash of `hash-on`.
     Hash,
+    /// The same, with a table that follows from the servers' names.
+    Maglev,
 }
 
 impl Balance {
@@ -266,6 +268,7 @@ impl Balance {
             Self::LeastConn => "leastconn",
             Self::Source => "source",
             Self::Hash => "hash",
+            Self::Maglev => "maglev",
         }
     }
 
@@ -275,7 +278,7 @@ impl Balance {
         match self {
             Self::StaticRr => true,
             Self::Source | Self::Hash => !hash_type.consistent,
-            Self::RoundRobin | Self::First | Self::Random | Self::LeastConn => false,
+            Self::RoundRobin | Self::First | Self::Random | Self::LeastConn | Self::Maglev => false,
         }
     }
 }

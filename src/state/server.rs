@@ -138,7 +138,11 @@ fn has_dynamic_weights(backend: &model::Backend) -> bool {
     match backend.balance {
         Balance::StaticRr => false,
         Balance::Source | Balance::Hash => backend.hash_type.consistent,
-        Balance::RoundRobin | Balance::First | Balance::Random | Balance::LeastConn => true,
+        Balance::RoundRobin
+        | Balance::First
+        | Balance::Random
+        | Balance::LeastConn
+        | Balance::Maglev => true,
     }
 }
 

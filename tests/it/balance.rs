@@ -1,10 +1,11 @@
 //! Which server gets a connection: rotation over all workers, weights, weight 0.
 
-use crate::harness::client::{End, hear};
+use crate::harness::client::{End, connect_from, hear, read_to_end};
 use crate::harness::config::Config;
 use crate::harness::eventually::eventually_eq;
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
+use std::net::Ipv4Addr;
 
 fn three() -> [Peer; 3] {
     ["s1", "s2", "s3"].map(|name| Peer::start(Behaviour::Says(name)))
@@ -100,4 +101,48 @@ fn weight_0_gets_nothing_and_stays_up() {
     rlb.wait_status("s3", "UP");
     assert_eq!(peers[0].accepted(), 0);
     rlb.stop();
+}
+
+/// What 100 clients with different addresses hear.
+fn heard_by_clients(rlb: &Rlb) -> Vec<String> {
+    let hear = |number| {
+        let client = Ipv4Addr::new(127, 1, number, 7 * (number % 30) + 1);
+        let (said, end) = read_to_end(&mut connect_from(client, rlb.address()));
+        assert_eq!(end, End::Eof);
+        String::from_utf8(said).expect("a name")
+    };
+    (0..100).map(hear).collect()
+}
+
+/// Two balancers that list the same servers in another order, and with other numbers, serve each client by the same one,
+/// also when servers go.
+#[test]
+fn two_balancers_with_maglev_choose_alike() {
+    let peers = three();
+    let names = ["s1", "s2", "s3"];
+    let config = |order: &[usize]| {
+        let config = Config::new().backend("balance = \"maglev\"");
+        order.iter().fold(config, |config, &at| {
+            config.server_named(names[at], peers[at].address(), "check = false")
+        })
+    };
+    let mut one = Rlb::start(&config(&[0, 1, 2]));
+    let mut other = Rlb::start(&config(&[2, 0, 1]));
+    let all = heard_by_clients(&one);
+    assert_eq!(all, heard_by_clients(&other));
+    for name in names {
+        let served = all.iter().filter(|it| *it == name).count();
+        assert!((20..=47).contains(&served), "{name} {served}");
+    }
+    one.reload(&config(&[0, 2]));
+    other.reload(&config(&[2, 0]));
+    let left = heard_by_clients(&one);
+    assert_eq!(left, heard_by_clients(&other));
+    let before_and_after = || all.iter().zip(&left);
+    assert!(before_and_after().all(|(before, after)| before == "s2" || before == after));
+    assert!(!left.contains(&"s2".to_owned()));
+    one.reload(&config(&[1, 2, 0]));
+    assert_eq!(all, heard_by_clients(&one));
+    one.stop();
+    other.stop();
 }

@@ -283,7 +283,7 @@ fn from_address(balancer: &Balancer, number: u8) -> Client {
 /// clients are at them.
 fn preserving_affinity(word: &str, script: impl Fn(&mut Balancer, [Client; 3])) -> Vec<String> {
     let lines = format!(
-        "  balance source\n  hash-type consistent\n  hash-preserve-affinity {word}\n  timeout queue 300ms\n"
+        "  balance source\n  hash-type consistent\n  hash-preserve-affinity {word}\n  timeout queue 1s\n"
     );
     beside::both_since((3, 2), |program| {
         let mut balancer = Balancer::start(program, &lines, &["maxconn 1 maxqueue 2"; 3]);

@@ -3,6 +3,7 @@
 mod clients;
 mod hash_on;
 mod leastconn;
+mod maglev;
 mod source;
 mod steps;
 
@@ -22,6 +23,7 @@ const ROUND_ROBIN: Choice = Choice {
     hash_on: HashOn::SOURCE,
     hash_balance_factor: 0,
     preserve_affinity: PreserveAffinity::Always,
+    table_size: 65_537,
     draws: 2,
     allbackups: false,
 };
@@ -48,6 +50,7 @@ fn candidates(weights: &[u32]) -> Vec<Candidate> {
             index,
             id: index + 1,
             key: hash::of_server(HashKey::Id, index + 1, None),
+            name: super::maglev::of_name(&format!("app-{index}")),
             weight,
             eweight: 16 * weight,
             written: weight,

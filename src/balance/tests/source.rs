@@ -47,6 +47,7 @@ pub(super) fn server(index: u32, text: &str) -> Candidate {
         index,
         id,
         key: hash::of_server(HashKey::Id, id, None),
+        name: 0,
         weight,
         eweight: 16 * weight,
         written: weight,

@@ -6,7 +6,7 @@
 use super::bind::{BACKLOG_BOUNDS, Bind, Binds};
 use super::declare::prelude::*;
 use super::kinds::{
-    Expression, Factor, IdleSpan, Number, Optional, Port, Raw, Seconds, Span, Switch, Word,
+    Expression, Factor, IdleSpan, Number, Optional, Port, Prime, Raw, Seconds, Span, Switch, Word,
 };
 use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
 use super::source::SourceKind;
@@ -29,6 +29,10 @@ pub(super) const RATE_BOUNDS: (i64, i64) = MAXCONN_BOUNDS;
 pub const RETRIES_MAX: i64 = 100;
 /// Most servers that `random` draws.
 pub const DRAWS_MAX: i64 = 100;
+/// Least and highest `maglev-table-size`: prime numbers.
+const TABLE_MIN: i64 = 251;
+const TABLE_MAX: i64 = 5_000_011;
+
 /// Highest `hash-balance-factor`.
 pub const FACTOR_MAX: i64 = 100_000;
 /// Default of idle timeouts.
@@ -197,6 +201,9 @@ keys! {
         /// `"maxconn"` when the server is full, `"maxqueue"` when no more sessions may wait for it.
         hash_preserve_affinity: Word<PreserveAffinityWord> = PreserveAffinity::Always,
             haproxy: &["hash-preserve-affinity"], reload: NextConnection;
+        /// How many slots the table of `maglev` has: a prime number, at least a hundred times the number of servers.
+        maglev_table_size: Prime = 65_537,
+            bounds: Some((TABLE_MIN, TABLE_MAX)), reload: NextConnection;
         /// How many of its servers `observe` may take down at once, in percent of those that are not in maintenance.
         max_ejected: Number = 100, bounds: Some((0, 100)), reload: NextConnection;
         /// Connection attempts after the first, each at another server while there is one.

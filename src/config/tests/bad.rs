@@ -741,7 +741,7 @@ fn keys_without_an_effect() {
     check(
         "[defaults]\nhash-type = 'consistent'\nrandom-draws = 3\n[[listen]]\nname = 'l'\n\
          bind = '*:81'\nhash-type = 'consistent'\nhash-on = 'dst'\nhash-balance-factor = 150\n\
-         random-draws = 3\nhash-preserve-affinity = 'maxconn'\nservers = [\n\
+         random-draws = 3\nhash-preserve-affinity = 'maxconn'\nmaglev-table-size = 257\nservers = [\n\
          { name = 'a', address = '10.0.0.1:80', maxqueue = 3 },\n\
          { name = 'b', address = '10.0.0.1:81', maxqueue = 3, maxconn = 1 },\n]",
         &[
@@ -754,7 +754,8 @@ fn keys_without_an_effect() {
                 "`random-draws` has no effect with `balance = \"roundrobin\"`",
             ),
             (11, 26, "`hash-preserve-affinity` has no effect with"),
-            (13, 51, "`maxqueue` has no effect without `maxconn`"),
+            (12, 21, "`maglev-table-size` has no effect with `balance"),
+            (14, 51, "`maxqueue` has no effect without `maxconn`"),
         ],
     );
     check(
@@ -765,6 +766,20 @@ fn keys_without_an_effect() {
             (6, 23, "with `hash-type = \"map-based djb2\"`"),
             (7, 11, "`hash-on` has no effect with `balance = \"source\"`"),
         ],
+    );
+    check(
+        "[[listen]]\nname = 'l'\nbind = '*:81'\nbalance = 'maglev'\nhash-type = 'consistent'\n\
+         hash-preserve-affinity = 'maxconn'\nhash-on = 'dst'\nhash-balance-factor = 150\n\
+         maglev-table-size = 257\nservers = [{ name = 'a', address = '10.0.0.1:80' }]",
+        &[(
+            5,
+            13,
+            "`hash-type` has no effect with `balance = \"maglev\"`",
+        )],
+    );
+    before(
+        "[defaults]\nmaglev-table-size = 65536",
+        &[(2, 21, "maglev-table-size 65536 is no prime number")],
     );
     check(
         "[[listen]]\nname = 'l'\nbind = '*:81'\nbalance = 'random'\nrandom-draws = 3\n\

@@ -344,6 +344,7 @@ fn declared_bounds_hold() {
 fn sample(schema: &str, key: &Key) -> Option<String> {
     let text = match (key.kind, key.name) {
         ("number", "hash-balance-factor") => "150",
+        ("number", "maglev-table-size") => "257",
         ("number", _) => {
             let (least, most) = key.bounds.expect("a number has bounds");
             return Some(7.clamp(least, most).to_string());

@@ -83,6 +83,7 @@ fn without_effect(validator: &mut Validator<'_>, written: &BackendLayer, backend
     let default = Backend::default();
     let (balance, hash_type) = (backend.balance, backend.hash_type);
     let hashes = matches!(balance, Balance::Source | Balance::Hash);
+    let moves_few = (hashes && hash_type.consistent) || balance == Balance::Maglev;
     let keys = [
         (
             &BackendKeys::random_draws,
@@ -97,7 +98,15 @@ fn without_effect(validator: &mut Validator<'_>, written: &BackendLayer, backend
         (
             &BackendKeys::hash_on,
             changed(written.hash_on.as_ref(), &default.hash_on),
-            balance == Balance::Hash,
+            matches!(balance, Balance::Hash | Balance::Maglev),
+        ),
+        (
+            &BackendKeys::maglev_table_size,
+            changed(
+                written.maglev_table_size.as_ref(),
+                &default.maglev_table_size,
+            ),
+            balance == Balance::Maglev,
         ),
         (
             &BackendKeys::hash_balance_factor,
@@ -105,7 +114,7 @@ fn without_effect(validator: &mut Validator<'_>, written: &BackendLayer, backend
                 written.hash_balance_factor.as_ref(),
                 &default.hash_balance_factor,
             ),
-            hashes && hash_type.consistent,
+            moves_few,
         ),
         (
             &BackendKeys::hash_preserve_affinity,
@@ -113,14 +122,18 @@ fn without_effect(validator: &mut Validator<'_>, written: &BackendLayer, backend
                 written.hash_preserve_affinity.as_ref(),
                 &default.hash_preserve_affinity,
             ),
-            hashes && hash_type.consistent,
+            moves_few,
         ),
     ];
     for (key, place, effective) in keys {
         let Some(place) = place.filter(|_| !effective) else {
             continue;
         };
-        let beside = if hashes && key.name != BackendKeys::hash_on.name {
+        let of_type = [
+            BackendKeys::hash_on.name,
+            BackendKeys::maglev_table_size.name,
+        ];
+        let beside = if hashes && !of_type.contains(&key.name) {
             format!("`hash-type = \"{}\"`", hash_type.name())
         } else {
             format!("`balance = \"{}\"`", balance.name())

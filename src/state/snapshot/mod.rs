@@ -9,8 +9,8 @@ pub(super) use queues::is_limited;
 
 use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
-use crate::balance::{Candidate, Choice, Picker};
-use crate::config::model;
+use crate::balance::{Candidate, Choice, Picker, maglev};
+use crate::config::model::{self, Balance};
 use crate::live::{BackendLive, FrontendLive, GlobalLive, LoadOrder, ServerLive};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -463,6 +463,7 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
         hash_on: spec.hash_on,
         hash_balance_factor: spec.hash_balance_factor,
         preserve_affinity: spec.hash_preserve_affinity,
+        table_size: spec.maglev_table_size,
         draws: spec.random_draws,
         allbackups: spec.allbackups,
     };
@@ -488,6 +489,11 @@ pub(super) fn candidates(servers: &[Arc<Server>], spec: &model::Backend) -> Vec<
             index,
             id: server.spec.id,
             key: server.hash_key(),
+            name: if spec.balance == Balance::Maglev {
+                maglev::of_name(&server.spec.name)
+            } else {
+                0
+            },
             weight: server.weight,
             eweight: server.eweight(spec),
             written: server.spec.weight,

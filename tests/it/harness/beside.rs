@@ -1,6 +1,7 @@
 //! HAProxy and rlb under its name with the same file, one after the other, each in a network namespace: what they are seen to
 //! do must be the same.
 
+use super::client;
 use super::csv::Csv;
 use super::eventually::eventually_true;
 use super::needs;
@@ -11,7 +12,6 @@ use super::rlb::{PROGRAM, STOP_WITHIN};
 use super::runtime;
 use super::syslog::Syslog;
 use nix::sys::signal::Signal;
-use socket2::{Domain, Socket, Type};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -92,15 +92,8 @@ impl Beside {
     /// A client with this address.
     #[track_caller]
     pub(crate) fn connect_from(&self, client: Ipv4Addr) -> TcpStream {
-        let socket = self.netns.enter(|| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-            let any_port = SocketAddr::from((client, 0));
-            socket.bind(&any_port.into()).expect("bound");
-            let to = SocketAddr::from(ADDRESS);
-            socket.connect(&to.into()).expect("connected");
-            socket
-        });
-        let stream = TcpStream::from(socket);
+        let connect = || client::connect_from(client, ADDRESS.into());
+        let stream = self.netns.enter(connect);
         stream.set_read_timeout(Some(WITHIN)).expect("a timeout");
         stream
     }

@@ -1,7 +1,8 @@
 //! Clients: connect, talk, and report how a connection ended.
 
+use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// A test fails when it gets no answer within this time.
@@ -30,6 +31,19 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
         .set_write_timeout(Some(TIMEOUT))
         .expect("a write timeout can be set");
     stream.set_nodelay(true).expect("TCP_NODELAY can be set");
+    stream
+}
+
+/// Connects from this address of the loopback.
+#[track_caller]
+pub(crate) fn connect_from(client: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any_port = SocketAddr::from((client, 0));
+    socket.bind(&any_port.into()).expect("bound");
+    socket.connect(&to.into()).expect("connected");
+    let stream = TcpStream::from(socket);
+    let timeout = stream.set_read_timeout(Some(TIMEOUT));
+    timeout.expect("a read timeout can be set");
     stream
 }
 

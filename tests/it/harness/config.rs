@@ -72,11 +72,17 @@ impl Config {
 
     /// A server at `address` with further keys, as `weight = 3`.
     #[must_use]
-    pub(crate) fn server_with(mut self, address: impl Display, keys: &str) -> Self {
-        let number = self.servers.len() + 1;
+    pub(crate) fn server_with(self, address: impl Display, keys: &str) -> Self {
+        let name = format!("s{}", self.servers.len() + 1);
+        self.server_named(&name, address, keys)
+    }
+
+    /// The same with this name.
+    #[must_use]
+    pub(crate) fn server_named(mut self, name: &str, address: impl Display, keys: &str) -> Self {
         let comma = if keys.is_empty() { "" } else { ", " };
         self.servers.push(format!(
-            "{{ name = \"s{number}\", address = \"{address}\"{comma}{keys} }}"
+            "{{ name = \"{name}\", address = \"{address}\"{comma}{keys} }}"
         ));
         self
     }
