@@ -49,7 +49,7 @@ pub struct Traffic {
     pub smax: Maximum,
     /// Most sessions that waited at once (`qmax`).
     pub qmax: Maximum,
-    /// Longest time in queues, ms (`qtime_max`).
+    /// Longest time in queues and without a usable server, ms (`qtime_max`).
     pub qtime_max: Maximum,
     /// Longest connect time, ms (`ctime_max`).
     pub ctime_max: Maximum,
@@ -59,7 +59,7 @@ pub struct Traffic {
     pub rate: Rate,
     /// Connections per second (frontend: `conn_rate`).
     pub conn_rate: Rate,
-    /// Time in queues, ms (`qtime`).
+    /// Time in queues and without a usable server, ms (`qtime`).
     pub qtime: Average,
     /// Time to connect, ms (`ctime`).
     pub ctime: Average,

@@ -21,7 +21,7 @@ pub struct SessionRecord {
     pub backend: Arc<str>,
     /// Server; `None` prints `<NOSRV>`.
     pub server: Option<Arc<str>>,
-    /// `Tw`: time in queues; `None` prints -1.
+    /// `Tw`: time in queues and without a usable server; `None` prints -1.
     pub wait: Option<Duration>,
     /// `Tc`: time from then until the server answered; `None` prints -1.
     pub connect: Option<Duration>,

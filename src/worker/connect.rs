@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Room for a header without TLVs, of either version.
 const HEADER_USUAL: usize = 128;
@@ -126,6 +127,10 @@ impl Dialer for SocketDialer<'_> {
 
     fn waited(&mut self, stay: QueueStay) {
         self.stats.count_wait(stay);
+    }
+
+    fn held(&mut self, time: Duration) {
+        self.stats.count_hold(time);
     }
 
     fn token(&self) -> &WorkerToken {

@@ -118,7 +118,7 @@ pub(super) struct Delays {
     /// Milliseconds from accept until its PROXY header had come. It is no part of the connect time; of more than a
     /// minute the rest is.
     pub(super) handshake: u16,
-    /// How long it has waited in queues (`Tw`); `None`: it has not.
+    /// How long it has waited in queues, and without a usable server (`Tw`); `None`: it has not.
     pub(super) queue: Option<Duration>,
     /// How many sessions have got a slot in the queue of its server meanwhile, itself counted (`srv_queue`).
     pub(super) server_position: u32,
@@ -304,7 +304,13 @@ impl SessionStats {
         delays.server_sessions = stay.sessions;
     }
 
-    /// Time in queues.
+    /// It has waited for a usable server.
+    pub(super) fn count_hold(&mut self, time: Duration) {
+        let delays = self.delays.get_or_insert_default();
+        *delays.queue.get_or_insert_default() += time;
+    }
+
+    /// Time in queues and holds.
     fn queue_time(&self) -> Duration {
         let delays = self.delays.as_ref();
         delays.and_then(|it| it.queue).unwrap_or_default()

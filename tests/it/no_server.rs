@@ -2,7 +2,7 @@
 
 use crate::harness::client::{End, connect, echo, end_of, half_close, read_to_end};
 use crate::harness::config::Config;
-use crate::harness::eventually::eventually_eq;
+use crate::harness::eventually::{eventually_eq, eventually_true, steadily};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::runtime::{Fixture, ask};
 use crate::harness::syslog::Syslog;
@@ -28,6 +28,16 @@ fn end_at(address: SocketAddr) -> End {
         }
         Err(error) => end_of(&error),
     }
+}
+
+/// The times of a line: waiting, connecting, all.
+fn times(line: &str) -> [i64; 3] {
+    let times = line.split(' ').find_map(|field| {
+        let times: Result<Vec<i64>, _> = field.split('/').map(str::parse).collect();
+        times.ok().filter(|times| times.len() == 3)
+    });
+    let times = times.expect("the times");
+    times.try_into().expect("three")
 }
 
 #[test]
@@ -71,13 +81,23 @@ fn clients_are_held_until_a_server_is_usable() {
     assert!(said.contains(" CC "), "{said}");
     eventually_eq(WITHIN, &3, || fixture.rlb.number("BACKEND", "scur"));
 
+    // That time is waiting, as in a queue.
+    steadily(Duration::from_millis(100), "they are held", || {
+        fixture.rlb.number("BACKEND", "scur") == 3
+    });
     assert_eq!(ask(&socket, "enable server be/s1").trim(), "");
     half_close(&held[0]);
     half_close(&held[2]);
     for stream in &mut held {
         assert_eq!(read_to_end(stream), (b"early".to_vec(), End::Eof));
-        assert!(log.next_with(" fe be/s1 ").contains(" -- "));
+        let said = log.next_with(" fe be/s1 ");
+        assert!(said.contains(" -- "), "{said}");
+        let [wait, reached, total] = times(&said);
+        assert!(wait >= 100 && wait + reached <= total, "{said}");
     }
+    eventually_true(WITHIN, "the longest time", || {
+        fixture.rlb.number("BACKEND", "qtime_max") >= 100
+    });
 
     assert_eq!(ask(&socket, "disable server be/s1").trim(), "");
     let short = fixture.config.to_string();
@@ -86,7 +106,10 @@ fn clients_are_held_until_a_server_is_usable() {
     let began = Instant::now();
     assert_eq!(end_at(address), End::Reset);
     assert!(began.elapsed() >= Duration::from_millis(300));
-    assert!(log.next_with(" fe be/<NOSRV> ").contains(" SC "));
+    let said = log.next_with(" fe be/<NOSRV> ");
+    assert!(said.contains(" SC "));
+    let [waited, reached, _] = times(&said);
+    assert!(waited >= 300 && reached == -1, "{said}");
     assert_eq!(ask(&socket, "enable server be/s1").trim(), "");
     echo(&mut connect(address), b"served");
     fixture.rlb.stop();

@@ -11,7 +11,7 @@ use crate::worker::server_connect::{Dialer, Next, QueueStay, ServerConnect};
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One session that connects, or is established.
 #[derive(Debug)]
@@ -101,6 +101,10 @@ impl Dialer for SimulatedDialer<'_> {
     fn waited(&mut self, stay: QueueStay) {
         assert!(stay.time.unwrap_or_default() <= self.simulation.backend().spec.timeout_queue);
         self.simulation.waited += 1;
+    }
+
+    fn held(&mut self, _: Duration) {
+        unreachable!("the backend of the simulation has no `timeout no-server`")
     }
 
     fn token(&self) -> &WorkerToken {

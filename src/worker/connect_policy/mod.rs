@@ -11,6 +11,7 @@
 //! - All servers that could be tried have refused: try them again after a pause that grows from [`PAUSE_MIN`]
 //!   to [`PAUSE_MAX`], for as long as HAProxy would go on with its `retries` and its turn-around of
 //!   [`TURN_AROUND`]. When no server of the backend is usable, give up at once, or hold the session first until one is.
+//!   The time in queues and in holds is no part of these times.
 //! - The connect timeout has passed: give up.
 //! - An attempt at a server that is DOWN or in maintenance is hopeless. When no other attempt is in flight, try
 //!   the next server at once; when there is none, give up.
@@ -105,7 +106,7 @@ struct Attempt {
     hopeless: bool,
 }
 
-/// Time that is no part of the connect timeout and has a limit of its own, over several stays together.
+/// Time that is no part of the other limits and has one of its own, over several stays together.
 #[derive(Debug)]
 struct Stay {
     limit: Duration,
@@ -164,6 +165,17 @@ pub struct Waited {
     pub hold: Duration,
 }
 
+/// What servers have refused.
+#[derive(Debug, Clone, Copy)]
+struct Refusals {
+    /// The first refusal.
+    first: Instant,
+    /// The last one, or when the last pass would have begun in a queue.
+    last: Instant,
+    /// How long the stays since the first one have lasted together.
+    stays: Duration,
+}
+
 /// The state of connecting for one session.
 #[derive(Debug)]
 pub struct ConnectPolicy {
@@ -176,8 +188,7 @@ pub struct ConnectPolicy {
     short: Vec<u64>,
     /// While attempts end in nothing but shortages: the time of the first and of the last one.
     shortage: Option<(Instant, Instant)>,
-    /// The first refusal, and the last.
-    refusals: Option<(Instant, Instant)>,
+    refusals: Option<Refusals>,
     /// Attempts so far.
     attempts: u32,
     /// Attempts in this pass over the servers.
@@ -188,6 +199,8 @@ pub struct ConnectPolicy {
     queue: Stay,
     /// Without a usable server.
     hold: Stay,
+    /// How long holds have lasted that have ended, and that [`ConnectPolicy::left_hold`] has not told yet.
+    held: Duration,
     /// As the servers are now, none that [`ConnectPolicy::accepts`] can be chosen.
     exhausted: bool,
     /// As the servers are now, none can be chosen at all.
@@ -210,6 +223,7 @@ impl ConnectPolicy {
             passes: 0,
             queue: Stay::new(limits.queue),
             hold: Stay::new(limits.hold),
+            held: Duration::ZERO,
             exhausted: false,
             none_usable: false,
         }
@@ -222,7 +236,7 @@ impl ConnectPolicy {
         }
         if let Some(end) = self.hold.end() {
             if !self.none_usable {
-                self.deadline += self.hold.leave(now);
+                self.end_hold(now);
             } else if now < end {
                 return Step::Wait(end);
             } else {
@@ -263,14 +277,14 @@ impl ConnectPolicy {
         if now >= end {
             return Step::GiveUp(ConnectFailure::QueueTimeout);
         }
-        match self.next_pass() {
+        match self.next_pass_queued() {
             Some(at) if now < at => Step::Wait(end.min(at)),
             Some(_) => {
                 // Those that have refused may be chosen again, too. When they are full, the next pass comes after the
                 // next pause.
                 self.exhausted = true;
-                if let Some((_, last)) = &mut self.refusals {
-                    *last = now;
+                if let Some(refusals) = &mut self.refusals {
+                    refusals.last = now;
                 }
                 self.begin_pass(AttemptSlot::A)
             }
@@ -333,6 +347,18 @@ impl ConnectPolicy {
         Step::Wait(self.deadline)
     }
 
+    /// A stay has lasted so long: that time counts for no limit that runs while servers are tried.
+    fn stayed(&mut self, lasted: Duration, now: Instant) {
+        self.deadline += lasted;
+        if let Some(refusals) = &mut self.refusals {
+            let most = now.saturating_duration_since(refusals.first);
+            refusals.stays = (refusals.stays + lasted).min(most);
+        }
+        if let Some((since, _)) = &mut self.shortage {
+            *since = (*since + lasted).min(now);
+        }
+    }
+
     /// Tries again the servers that a shortage prevented, or waits until that is due.
     fn after_shortage(&mut self, last: Instant, now: Instant, slot: AttemptSlot) -> Step {
         let again = last + SHORTAGE_PAUSE;
@@ -346,9 +372,20 @@ impl ConnectPolicy {
 
     /// When servers that have refused are tried again. `None`: not again, or none has refused.
     fn next_pass(&self) -> Option<Instant> {
-        let (first, last) = self.refusals?;
-        let at = last + self.pause();
-        (at <= first + TURN_AROUND.saturating_mul(self.limits.retries)).then_some(at)
+        self.pass_within(self.refusals?.stays)
+    }
+
+    /// The same while the session waits in a queue: not for all of that time, or many sessions would ask for long.
+    fn next_pass_queued(&self) -> Option<Instant> {
+        self.pass_within(Duration::ZERO)
+    }
+
+    /// When the next pass begins, if that is before the retries are over. They last for `longer`.
+    fn pass_within(&self, longer: Duration) -> Option<Instant> {
+        let refusals = self.refusals?;
+        let at = refusals.last + self.pause();
+        let most = TURN_AROUND.saturating_mul(self.limits.retries) + longer;
+        (at <= refusals.first + most).then_some(at)
     }
 
     fn begin_pass(&mut self, slot: AttemptSlot) -> Step {
@@ -385,10 +422,10 @@ impl ConnectPolicy {
         let pause = self.pause();
         if self.passes > 0
             && self.pass_attempts == 0
-            && let Some((_, last)) = &mut self.refusals
+            && let Some(refusals) = &mut self.refusals
         {
             // No server could be tried in this pass. The next pass comes after the next pause.
-            *last += pause;
+            refusals.last += pause;
         }
     }
 
@@ -409,7 +446,7 @@ impl ConnectPolicy {
     /// The session does not wait in a queue any more. Returns for how long it has.
     pub fn left_queue(&mut self, now: Instant) -> Duration {
         let waited = self.queue.leave(now);
-        self.deadline += waited;
+        self.stayed(waited, now);
         waited
     }
 
@@ -430,6 +467,19 @@ impl ConnectPolicy {
     /// Whether the session waits because no server is usable.
     pub fn is_held(&self) -> bool {
         self.hold.end().is_some()
+    }
+
+    /// A hold is over, if there is one.
+    fn end_hold(&mut self, now: Instant) {
+        let held = self.hold.leave(now);
+        self.stayed(held, now);
+        self.held += held;
+    }
+
+    /// The session is not held any more. Returns for how long it was since the last call.
+    pub fn left_hold(&mut self, now: Instant) -> Duration {
+        self.end_hold(now);
+        std::mem::take(&mut self.held)
     }
 
     /// Whether the session waits in a queue.
@@ -505,8 +555,12 @@ impl ConnectPolicy {
         debug_assert!(self.in_flight[slot as usize].is_some(), "nothing was asked");
         self.in_flight[slot as usize] = None;
         self.shortage = None;
-        let first = self.refusals.map_or(now, |(first, _)| first);
-        self.refusals = Some((first, now));
+        let refusals = self.refusals.get_or_insert(Refusals {
+            first: now,
+            last: now,
+            stays: Duration::ZERO,
+        });
+        refusals.last = now;
     }
 
     /// The attempt in `slot` has ended for a reason that no server caused.

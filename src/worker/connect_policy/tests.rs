@@ -67,6 +67,22 @@ impl Fixture {
             self.go(offset)
         }
     }
+
+    /// From `offset` on all servers refuse, until the session ends. When that is.
+    fn refuses_from(&mut self, mut offset: u64) -> u64 {
+        loop {
+            match self.go(offset) {
+                (Step::Start(slot), Some(_)) => self.policy.refused(slot, self.at(offset)),
+                (Step::Wait(until), _) => {
+                    offset = u64::try_from((until - self.begun).as_millis()).unwrap();
+                }
+                (end, _) => {
+                    assert_eq!(end, Step::GiveUp(ConnectFailure::Refused));
+                    return offset;
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -141,6 +157,104 @@ fn a_held_session_waits_for_a_usable_server() {
     assert_eq!(fixture.go(7_000).0, Step::Wait(fixture.at(11_000)));
     let end = Step::GiveUp(ConnectFailure::NoServer);
     assert_eq!(fixture.go(11_000).0, end);
+}
+
+/// A hold takes nothing of the retries, wherever it comes: what was refused before it is tried again after it for as long
+/// as without it.
+#[test]
+fn the_time_in_a_hold_is_no_part_of_the_retries() {
+    for held in [0, 6_000] {
+        let mut fixture = Fixture::held(1, 30_000);
+        assert_eq!(fixture.go(0).1, Some(1));
+        fixture.policy.refused(AttemptSlot::A, fixture.at(0));
+        if held > 0 {
+            fixture.servers = 0;
+            fixture.policy.servers_changed();
+            assert_eq!(fixture.go(10).0, Step::Wait(fixture.at(30_010)));
+            fixture.servers = 1;
+            fixture.policy.renewed(1);
+        }
+        let last = fixture.refuses_from(10 + held);
+        assert!((2_750 + held..=3_000 + held).contains(&last), "{last}");
+        let told = fixture.policy.left_hold(fixture.at(last));
+        assert_eq!(told, ms(held));
+    }
+}
+
+/// The same of a shortage on this machine.
+#[test]
+fn the_time_in_a_hold_is_no_part_of_a_shortage() {
+    let mut fixture = Fixture::held(1, 30_000);
+    assert_eq!(fixture.go(0).1, Some(1));
+    fixture.policy.local_error(AttemptSlot::A, fixture.at(0));
+    assert_eq!(fixture.go(0).0, Step::Wait(fixture.at(50)));
+    fixture.servers = 0;
+    fixture.policy.servers_changed();
+    assert_eq!(fixture.go(50).0, Step::Wait(fixture.at(30_050)));
+    fixture.servers = 1;
+    fixture.policy.renewed(1);
+    assert_eq!(fixture.go(6_000).1, Some(1));
+    fixture
+        .policy
+        .local_error(AttemptSlot::A, fixture.at(6_000));
+    assert_eq!(fixture.go(6_000).0, Step::Wait(fixture.at(6_050)));
+}
+
+/// What is told of holds is the sum of those that have ended since the last time.
+#[test]
+fn the_time_in_holds_is_told_once() {
+    let mut fixture = Fixture::held(0, 10_000);
+    fixture.go(0);
+    fixture.servers = 1;
+    fixture.policy.servers_changed();
+    assert_eq!(fixture.go(1_000).1, Some(1));
+    fixture.policy.withdrawn(AttemptSlot::A);
+    fixture.servers = 0;
+    fixture.policy.servers_changed();
+    assert_eq!(fixture.go(3_000).0, Step::Wait(fixture.at(12_000)));
+    assert_eq!(fixture.policy.left_hold(fixture.at(3_500)), ms(1_500));
+    assert_eq!(fixture.policy.left_hold(fixture.at(4_000)), ms(0));
+}
+
+/// The time in a queue is no part of the retries either, but while it lasts servers are not tried again for longer.
+#[test]
+fn the_time_in_a_queue_is_no_part_of_the_retries() {
+    let mut fixture = Fixture::new(2);
+    let limits = Limits {
+        queue: ms(60_000),
+        ..LIMITS
+    };
+    fixture.policy = ConnectPolicy::new(limits, fixture.begun);
+    assert_eq!(fixture.go(0).1, Some(1));
+    fixture.policy.refused(AttemptSlot::A, fixture.at(0));
+    // The second is full.
+    let (mut offset, mut passes) = (0, 0);
+    fixture.policy.queued(fixture.at(0));
+    loop {
+        match fixture.policy.step(fixture.at(offset)) {
+            Step::Wait(until) if until == fixture.at(60_000) => break,
+            Step::Wait(until) => {
+                offset = u64::try_from((until - fixture.begun).as_millis()).unwrap();
+            }
+            Step::Start(_) => {
+                passes += 1;
+                fixture.policy.left_queue(fixture.at(offset));
+                fixture.policy.queued(fixture.at(offset));
+            }
+            end @ Step::GiveUp(_) => panic!("{end:?}"),
+        }
+    }
+    assert!((2_500..=3_000).contains(&offset), "{offset}");
+    assert!(passes > 10, "{passes}");
+    // It gets a slot there, and that one refuses too.
+    let now = fixture.at(20_000);
+    fixture.policy.left_queue(now);
+    fixture
+        .policy
+        .started(AttemptSlot::A, (2, 0), Duration::ZERO, now);
+    fixture.policy.refused(AttemptSlot::A, now);
+    let last = fixture.refuses_from(20_000);
+    assert!((22_500..=23_000).contains(&last), "{last}");
 }
 
 /// Fault 5: a session that waits for a server that has refused ends at once when the last usable server goes

@@ -26,7 +26,7 @@ use crate::sys::limits::Shortage;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Connects to servers, and gives access to what connecting needs to know.
 pub(crate) trait Dialer {
@@ -64,6 +64,9 @@ pub(crate) trait Dialer {
 
     /// The session has waited in a queue.
     fn waited(&mut self, stay: QueueStay);
+
+    /// The session was held for so long, because no server was usable.
+    fn held(&mut self, time: Duration);
 
     /// Permits counting in this worker's shards.
     fn token(&self) -> &WorkerToken;
@@ -287,6 +290,7 @@ impl<C> ServerConnect<C> {
     /// Steps 5 and 6, and the start of step 7.
     fn start(&mut self, slot: AttemptSlot, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
         self.leave_queue(dialer, now);
+        self.leave_hold(dialer, now);
         match self.select(dialer) {
             Selected::Server(index, server, passed) => {
                 self.pass_over(passed);
@@ -415,6 +419,7 @@ impl<C> ServerConnect<C> {
             return None;
         }
         self.policy.withdrawn(slot);
+        self.leave_hold(dialer, now);
         let took = now.saturating_duration_since(winner.started);
         winner.server.live.connect_succeeded(took);
         for other in AttemptSlot::BOTH {
@@ -529,14 +534,23 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// Closes the attempts in flight and leaves the queue, for a reason that no server caused.
+    /// Closes the attempts in flight and leaves the queue and the hold, for a reason that no server caused.
     pub(crate) fn cancel(&mut self, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
         self.leave_queue(dialer, now);
+        self.leave_hold(dialer, now);
         for slot in AttemptSlot::BOTH {
             if let Some(attempt) = self.attempts[slot as usize].take() {
                 self.policy.withdrawn(slot);
                 dialer.abort(attempt.connection);
             }
+        }
+    }
+
+    /// The session is not held any more, if it was.
+    fn leave_hold(&mut self, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
+        let time = self.policy.left_hold(now);
+        if !time.is_zero() {
+            dialer.held(time);
         }
     }
 
@@ -604,6 +618,7 @@ impl<C> ServerConnect<C> {
     ) {
         let mut last = self.refused.take().or(self.queued_for.clone());
         self.leave_queue(dialer, now);
+        self.leave_hold(dialer, now);
         for slot in AttemptSlot::BOTH {
             let Some(attempt) = self.attempts[slot as usize].take() else {
                 continue;
