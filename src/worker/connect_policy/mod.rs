@@ -263,9 +263,7 @@ impl ConnectPolicy {
         };
         match step {
             Step::Wait(until) => Step::Wait(until.min(self.deadline)),
-            Step::GiveUp(ConnectFailure::NoServer)
-                if self.none_usable && !self.hold.is_used_up() =>
-            {
+            Step::GiveUp(ConnectFailure::NoServer) if !self.hold.is_used_up() => {
                 Step::Wait(self.hold.begin(now))
             }
             step => step,
@@ -306,7 +304,7 @@ impl ConnectPolicy {
                 self.after_shortage(last, now, AttemptSlot::A)
             };
         }
-        if self.none_usable || self.attempts == 0 {
+        if self.none_usable {
             return Step::GiveUp(ConnectFailure::NoServer);
         }
         match self.next_pass() {
@@ -342,7 +340,8 @@ impl ConnectPolicy {
             }
         }
         if self.is_hopeless() {
-            return Step::GiveUp(ConnectFailure::NoServer);
+            // Another server is usable, but the retries are used up.
+            return Step::GiveUp(ConnectFailure::Refused);
         }
         Step::Wait(self.deadline)
     }

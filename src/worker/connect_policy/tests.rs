@@ -257,6 +257,27 @@ fn the_time_in_a_queue_is_no_part_of_the_retries() {
     assert!((22_500..=23_000).contains(&last), "{last}");
 }
 
+/// Where another server is usable, a session whose retries are used up ends as one that was refused: it is not held, and
+/// its client gets no reset.
+#[test]
+fn a_session_without_retries_is_not_held_while_a_server_is_usable() {
+    let mut fixture = Fixture::new(2);
+    let limits = Limits {
+        retries: 0,
+        hold: ms(10_000),
+        ..LIMITS
+    };
+    fixture.policy = ConnectPolicy::new(limits, fixture.begun);
+    assert_eq!(fixture.go(0).1, Some(1));
+    assert_eq!(fixture.go(300).1, Some(2));
+    fixture.policy.refused(AttemptSlot::B, fixture.at(300));
+    assert_eq!(fixture.go(310).0, Step::Wait(fixture.at(5_000)));
+    fixture.policy.set_hopeless(AttemptSlot::A, true);
+    fixture.policy.servers_changed();
+    let refused = Step::GiveUp(ConnectFailure::Refused);
+    assert_eq!(fixture.go(600).0, refused);
+}
+
 /// Fault 5: a session that waits for a server that has refused ends at once when the last usable server goes
 /// DOWN.
 #[test]
