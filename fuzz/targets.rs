@@ -147,12 +147,14 @@ pub(crate) fn stats_request(bytes: &[u8]) {
 /// The bytes as the server states of an earlier process. Applied to a snapshot and written again, they are read
 /// as one line for each server.
 pub(crate) fn server_state(bytes: &[u8]) {
-    let known = servers_state::read(&String::from_utf8_lossy(bytes));
     let now = Instant::now() + Duration::from_secs(3_600);
+    let clock = (now, Duration::from_secs(7_200));
+    let known = servers_state::read(&String::from_utf8_lossy(bytes), clock);
     let base = Arc::new(snapshot(now));
     let next = rlb::state::server_state::apply(&base, &known, now).map_or(base, Arc::new);
-    let written = servers_state::whole(&next, now);
-    assert_eq!(servers_state::read(&written).len(), 3, "{written}");
+    let written = servers_state::for_next_process(&next, clock);
+    let again = servers_state::read(&written, clock);
+    assert_eq!(again.len(), 3, "{written}");
 }
 
 /// The bytes as each of the small languages inside strings. A duration that rlb has written is read as the same

@@ -1,6 +1,7 @@
 //! Times as statistics and logs count them: whole milliseconds, and sliding averages, as HAProxy's `swrate`. One writer
-//! per shard.
+//! per shard. And the clock that all processes of a machine share.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -18,6 +19,13 @@ pub fn millis(time: Duration) -> u64 {
 pub fn nanos(time: Duration) -> u64 {
     let whole = time.as_secs().saturating_mul(1_000_000_000);
     whole.saturating_add(time.subsec_nanos().into())
+}
+
+/// The monotonic clock's time, by which processes tell each other when something began.
+pub fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// Sessions in the window of an average (HAProxy's `TIME_STATS_SAMPLES`).

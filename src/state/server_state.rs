@@ -12,7 +12,7 @@ use crate::config::model::{ServerAddress, ServerPort};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The state of a server in an earlier process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +35,10 @@ pub struct ServerState {
     pub weight: u32,
     /// Weight in the file.
     pub configured_weight: u32,
-    /// How long its operational state had lasted.
-    pub lasting: Duration,
+    /// When its operational state began.
+    pub since: Instant,
+    /// It was down because connects of sessions had failed.
+    pub ejected: bool,
     /// Health counter.
     pub health: u32,
     /// Port (0: the server's) and address of its check; `None`: it was not checked.
@@ -86,18 +88,19 @@ fn by_name(states: &[ServerState]) -> HashMap<(&str, &str), &ServerState> {
 }
 
 impl ServerState {
-    /// Whether both say the same, except for how long it has lasted.
+    /// Whether both say the same, except for when it began.
     fn is_same(&self, other: &Self) -> bool {
-        let lasting = self.lasting;
+        let since = self.since;
         *self
             == Self {
-                lasting,
+                since,
                 ..other.clone()
             }
     }
 
     fn has_same_health(&self, other: &Self) -> bool {
-        let of = |state: &Self| (state.oper, state.health, state.admin.is_maint());
+        let maint = |state: &Self| state.admin.is_maint();
+        let of = |state: &Self| (state.oper, state.health, state.ejected, maint(state));
         of(self) == of(other)
     }
 
@@ -125,6 +128,7 @@ impl ServerState {
             if down {
                 status.force(Forced::Down, rules, now);
                 status.health = self.health.min(rules.rise.saturating_sub(1));
+                status.ejected = self.ejected;
             } else {
                 match self.oper {
                     OperState::Stopping => status.force(Forced::Stopping, rules, now),
@@ -134,7 +138,7 @@ impl ServerState {
             }
         }
         if down == (status.oper == OperState::Stopped) {
-            status.since = now.checked_sub(self.lasting).unwrap_or(now);
+            status.since = self.since.min(now);
             status.step(rules, now);
         }
     }
@@ -167,6 +171,9 @@ mod tests {
     use super::*;
     use crate::config::model::Config;
     use crate::state::test_config::{backend, config, origin, server};
+    use std::time::Duration;
+
+    const LASTING: Duration = Duration::from_millis(7_500);
 
     fn start(config: &Config, now: Instant) -> Arc<Snapshot> {
         Arc::new(Snapshot::initial(config, &origin(now)))
@@ -184,15 +191,20 @@ mod tests {
             admin: AdminState::READY,
             weight: 1,
             configured_weight: 1,
-            lasting: Duration::from_secs(7),
+            since: Instant::now(),
+            ejected: false,
             health: 4,
             check: Some((0, None)),
         }
     }
 
-    /// `s1` after `known` is applied to `config`, ten seconds after the clock's start.
+    /// `s1` after `known` is applied to `config`, ten seconds after the clock's start and 7.5 s after its state began.
     fn taken(known: ServerState, config: &Config) -> (Server, Arc<Snapshot>, Instant) {
         let now = Instant::now() + Duration::from_secs(10);
+        let known = ServerState {
+            since: now.checked_sub(LASTING).unwrap(),
+            ..known
+        };
         let base = start(config, now);
         let next = apply(&base, &[known], now).map_or(base, Arc::new);
         let server = &next.backends[0].as_ref().unwrap().servers[0];
@@ -207,7 +219,7 @@ mod tests {
     fn health_and_the_time_of_its_last_change_stay() {
         let (up, _, now) = taken(known(), &two());
         assert_eq!((up.status.oper, up.status.health), (OperState::Running, 4));
-        assert_eq!(now - up.status.since, Duration::from_secs(7));
+        assert_eq!(now - up.status.since, LASTING);
         let down = ServerState {
             oper: OperState::Stopped,
             health: 1,
@@ -218,10 +230,34 @@ mod tests {
             (down.status.oper, down.status.health),
             (OperState::Stopped, 1)
         );
-        assert_eq!(now - down.status.since, Duration::from_secs(7));
+        assert_eq!(now - down.status.since, LASTING);
         let backend = next.backends[0].as_ref().unwrap();
         assert_eq!(backend.usable().active, 1, "and is not chosen");
         assert!(backend.servers[1].is_usable(), "the other is as it begins");
+    }
+
+    /// `max-ejected` counts it in the next process too.
+    #[test]
+    fn a_server_that_sessions_have_taken_down_stays_ejected() {
+        let ejected = ServerState {
+            oper: OperState::Stopped,
+            health: 0,
+            ejected: true,
+            ..known()
+        };
+        let (server, ..) = taken(ejected.clone(), &two());
+        assert!(server.status.ejected);
+        let elsewhere = ServerState {
+            port: 10,
+            ..ejected.clone()
+        };
+        assert!(!taken(elsewhere, &two()).0.status.ejected);
+        let up = ServerState {
+            oper: OperState::Running,
+            health: 4,
+            ..ejected
+        };
+        assert!(!taken(up, &two()).0.status.ejected);
     }
 
     #[test]
@@ -334,7 +370,7 @@ mod tests {
         };
         let apply = |state| apply_changes(&base, &[known()], (&[state], now));
         let later = ServerState {
-            lasting: Duration::from_secs(8),
+            since: now.checked_sub(LASTING).unwrap(),
             ..known()
         };
         assert!(apply(later).is_none());

@@ -18,10 +18,9 @@ use super::session_stats::{Delays, Moved, OnBackend, OnServer, SessionStats, Wor
 use super::unserved::{Resumed, Unserved};
 use crate::live::Cause;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
-use crate::live::timing::millis;
+use crate::live::timing::{millis, monotonic};
 use crate::proto::proxy::Addresses;
 use crate::state::{Backend, Frontend, OperState, Server, Snapshot};
-use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -235,13 +234,6 @@ impl Hex<'_> {
         let bytes = pairs.iter().map(byte).collect::<Option<_>>();
         bytes.filter(|_| rest.is_empty())
     }
-}
-
-/// The monotonic clock's time.
-fn monotonic() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 /// A session that comes from another process. It has its slot of this process and of its frontend from the

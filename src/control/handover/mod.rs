@@ -9,7 +9,7 @@
 //! | new | `pid N` | its pidfd |
 //! | old | `from N`, and in the next lines `sockets N` and `reads unused` | |
 //! | old | names, a line each; until there were as many as announced | as many listening sockets |
-//! | old | `servers` | two files: what operators have set ([`crate::state::overrides`]), and the text of `show servers state` |
+//! | old | `servers` | two files: what operators have set ([`crate::state::overrides`]), and the text of `show servers state` with what else the next process is told of servers ([`crate::stats::servers_state`]) |
 //! | new | if the old one reads it: `unused` and positions of sockets that it does not listen on, in any number of messages | |
 //! | new | `ready`, or `failed` and why | |
 //! | old | `go` | three files: the same two as they are then, and what was counted ([`counters`]) |

@@ -1,6 +1,7 @@
 //! The new process's side up to `go`: takes over what it is given, and reports when it is ready to serve.
 
 use super::{BEGIN, OldProcesses, READS_UNUSED, SERVE, VARIABLE, path_of};
+use crate::live::timing::monotonic;
 use crate::state::RuntimeState;
 use crate::stats::servers_state;
 use crate::sys::channel::{Channel, Message, TEXT_MAX};
@@ -13,7 +14,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long each message of the old process may take. Before `go` it waits for the service manager.
 const MESSAGE_MAX: Duration = Duration::from_secs(10);
@@ -126,7 +127,7 @@ impl Predecessor {
         if text != "servers" || fds.is_empty() {
             return Err(unexpected(&text));
         }
-        let servers = servers_state::read(&next_file(&mut fds)?);
+        let servers = servers_state::read(&next_file(&mut fds)?, clock());
         let overrides = next_file(&mut fds)?;
         let state = RuntimeState { overrides, servers };
         Ok(Received {
@@ -160,7 +161,7 @@ impl Predecessor {
             })
         };
         let counters = next("counters");
-        let servers = servers_state::read(&next("servers"));
+        let servers = servers_state::read(&next("servers"), clock());
         let overrides = next("overrides");
         Ok(Go {
             counters,
@@ -185,6 +186,11 @@ impl Predecessor {
         let gone = || io::Error::other("the process that was to hand over is gone");
         self.0.receive()?.ok_or_else(gone)
     }
+}
+
+/// Now, by the clock of this process and by the one that all share.
+fn clock() -> (Instant, Duration) {
+    (Instant::now(), monotonic())
 }
 
 /// The text of the last file, which is taken out; empty when there is none.

@@ -4,6 +4,7 @@
 //! pidfd and not by its number.
 
 use super::{BEGIN, Program, READS_UNUSED, Reporter, VARIABLE};
+use crate::live::timing::monotonic;
 use crate::state::{Snapshot, overrides};
 use crate::stats::servers_state;
 use crate::sys::channel::{Channel, FDS_MAX, Message};
@@ -41,7 +42,7 @@ pub(in crate::control) struct HandoverPayload {
 pub(in crate::control) struct StateTexts {
     /// As [`overrides::write`] has it.
     overrides: String,
-    /// As `show servers state` has it.
+    /// As [`servers_state::for_next_process`] has it.
     servers: String,
 }
 
@@ -50,7 +51,7 @@ impl StateTexts {
     pub(in crate::control) fn of(snapshot: &Snapshot, now: Instant) -> Self {
         Self {
             overrides: overrides::write(snapshot),
-            servers: servers_state::whole(snapshot, now),
+            servers: servers_state::for_next_process(snapshot, (now, monotonic())),
         }
     }
 

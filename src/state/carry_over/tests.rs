@@ -350,7 +350,8 @@ fn a_renamed_server_has_its_own_name_again_when_the_file_has_a_server_of_the_oth
         admin: server_of(&renamed, 0, 0).status.admin,
         weight: 7,
         configured_weight: 1,
-        lasting: Duration::ZERO,
+        since: now,
+        ejected: false,
         health: 0,
         check: None,
     };
@@ -445,7 +446,8 @@ fn a_slow_start_goes_on() {
         admin: AdminState::READY,
         weight: 1,
         configured_weight: 1,
-        lasting: Duration::from_secs(15),
+        since: at(15),
+        ejected: false,
         health: 4,
         check: Some((0, None)),
     };

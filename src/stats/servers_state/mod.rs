@@ -1,5 +1,12 @@
 //! `show servers state`, HAProxy's format of a server-state file: shows what operators and checks have decided,
-//! and passes it to the next process.
+//! and passes it to the next process. For that one a line has more words at its end, each `NAME=VALUE`:
+//!
+//! | word | |
+//! |---|---|
+//! | `since_ns` | when the operational state began, by the monotonic clock, which all processes of a machine share |
+//! | `ejected` | 1: down because connects of sessions failed |
+//!
+//! A version that does not know a word ignores it.
 //!
 //! Pure.
 
@@ -11,7 +18,11 @@ use crate::config::model::{ServerAddress, ServerPort};
 use crate::live::CheckStatus;
 use crate::state::{Backend, Endpoint, Server, Snapshot};
 use std::fmt::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The words that only the next process gets.
+const SINCE: &str = "since_ns";
+const EJECTED: &str = "ejected";
 
 /// Version of the format of `show servers state`, and its header.
 pub const HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state \
@@ -20,12 +31,23 @@ pub const HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_sta
     srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port srv_check_addr \
     srv_agent_addr srv_agent_port\n";
 
-/// The whole text.
-pub fn whole(snapshot: &Snapshot, now: Instant) -> String {
-    let backends = snapshot.backends.iter().flatten();
-    std::iter::once(HEADER.to_owned())
-        .chain(backends.map(|backend| of_backend(backend, now)))
-        .collect()
+/// The whole text for the next process. `now` is `monotonic` by the monotonic clock.
+pub fn for_next_process(snapshot: &Snapshot, (now, monotonic): (Instant, Duration)) -> String {
+    let mut text = HEADER.to_owned();
+    for backend in snapshot.backends.iter().flatten() {
+        for server in &backend.servers {
+            line(&mut text, (backend, server), now);
+            let age = now.saturating_duration_since(server.status.since);
+            let since = monotonic.saturating_sub(age).as_nanos();
+            // Writing to a string cannot fail.
+            let _ = write!(text, " {SINCE}={since}");
+            if server.status.ejected {
+                let _ = write!(text, " {EJECTED}=1");
+            }
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// The lines of a backend's servers.
@@ -33,11 +55,12 @@ pub fn of_backend(backend: &Backend, now: Instant) -> String {
     let mut text = String::new();
     for server in &backend.servers {
         line(&mut text, (backend, server), now);
+        text.push('\n');
     }
     text
 }
 
-/// The line of a server.
+/// The line of a server, without its end.
 fn line(text: &mut String, (backend, server): (&Backend, &Server), now: Instant) {
     let address = match &server.endpoint {
         Some(Endpoint::Ip(ip, _)) => ip.to_string(),
@@ -56,7 +79,7 @@ fn line(text: &mut String, (backend, server): (&Backend, &Server), now: Instant)
     let status = &server.status;
     let since = now.saturating_duration_since(status.since).as_secs();
     // Writing to a string cannot fail.
-    let _ = writeln!(
+    let _ = write!(
         text,
         "{} {} {} {} {address} {} {} {} {} {since} {} {} {} {} 0 0 0 {name} {port} - 0 {} {} - 0",
         backend.spec.id,

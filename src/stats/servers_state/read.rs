@@ -1,28 +1,32 @@
-//! Reads what [`super::whole`] has written, and files of HAProxy.
+//! Reads what [`super::for_next_process`] has written, also by other versions, and files of HAProxy.
 
+use super::{EJECTED, SINCE};
 use crate::state::{AdminState, OperState, ServerState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The only version of the format.
 const VERSION: &str = "1";
 /// Columns that are needed; HAProxy has added more at the end.
 const COLUMNS_MIN: usize = 19;
+/// Columns of `show servers state`, behind which further words may follow.
+const COLUMNS: usize = 25;
 /// `CHK_ST_CONFIGURED` of `srv_check_state`.
 const CHECKED: u8 = 2;
 
-/// The servers of a text. Lines that are not valid are left out: checks find out what is not known of a server.
-pub fn read(text: &str) -> Vec<ServerState> {
+/// The servers of a text. Lines that are not valid are left out: checks find out what is not known of a server. `now` is
+/// `monotonic` by the monotonic clock.
+pub fn read(text: &str, clock: (Instant, Duration)) -> Vec<ServerState> {
     let mut lines = text.lines();
     if lines.next() != Some(VERSION) {
         return Vec::new();
     }
     lines
         .filter(|line| !line.starts_with('#'))
-        .filter_map(server)
+        .filter_map(|line| server(line, clock))
         .collect()
 }
 
-fn server(line: &str) -> Option<ServerState> {
+fn server(line: &str, (now, monotonic): (Instant, Duration)) -> Option<ServerState> {
     let columns: Vec<&str> = line.split_whitespace().collect();
     if columns.len() < COLUMNS_MIN {
         return None;
@@ -34,6 +38,18 @@ fn server(line: &str) -> Option<ServerState> {
         let port = columns.get(21).and_then(|port| port.parse().ok());
         let address = given(22).and_then(|address| address.parse().ok());
         (port.unwrap_or(0), address)
+    });
+    let word = |name: &str| {
+        let mut words = columns
+            .iter()
+            .skip(COLUMNS)
+            .filter_map(|word| word.split_once('='));
+        words.find_map(|(found, value)| (found == name).then_some(value))
+    };
+    let seconds = Duration::from_secs(columns[9].parse().ok()?);
+    let began = word(SINCE).and_then(|began| began.parse().ok());
+    let lasting = began.map_or(seconds, |began| {
+        monotonic.saturating_sub(Duration::from_nanos(began))
     });
     Some(ServerState {
         backend: columns[1].into(),
@@ -49,7 +65,8 @@ fn server(line: &str) -> Option<ServerState> {
         admin: AdminState(small(6)?),
         weight: number(7)?,
         configured_weight: number(8)?,
-        lasting: Duration::from_secs(columns[9].parse().ok()?),
+        since: now.checked_sub(lasting).unwrap_or(now),
+        ejected: word(EJECTED) == Some("1"),
         health: number(12)?,
         name: given(17).map(|name| (*name).into()),
         port: columns[18].parse().ok()?,

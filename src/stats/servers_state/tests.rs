@@ -1,36 +1,62 @@
 //! What is written is read unchanged, and what is not valid is left out.
 
 use super::*;
-use crate::state::{AdminState, OperState, ServerState};
+use crate::state::{AdminState, OperState, ServerState, SnapshotBuilder};
 use crate::stats::test_snapshot::seed;
+use std::sync::Arc;
 
+/// A clock that all share, at this process's `now`.
+const MONOTONIC: Duration = Duration::from_secs(1_000);
+
+fn read(text: &str) -> Vec<ServerState> {
+    super::read(text, (Instant::now(), MONOTONIC))
+}
+
+/// The next process is told the same, to the nanosecond, however long it takes to read it.
 #[test]
 fn what_is_written_is_read() {
-    let snapshot = seed(3);
-    let later = Instant::now() + std::time::Duration::from_secs(90);
-    let servers = read(&whole(&snapshot, later));
+    let mut builder = SnapshotBuilder::new(Arc::new(seed(3)));
+    let backend = Arc::clone(builder.base().backends[0].as_ref().unwrap());
+    let began = backend.servers[0].status.since;
+    let written_at = began + Duration::from_millis(1_700);
+    let mut down = Server::clone(&backend.servers[1]);
+    (down.status.oper, down.status.health) = (OperState::Stopped, 0);
+    down.status.ejected = true;
+    builder.replace(backend.id, 1, down, began);
+    let snapshot = builder.finish().unwrap();
+    let text = for_next_process(&snapshot, (written_at, MONOTONIC));
+    let later = Duration::from_millis(800);
+    let read_at = (written_at + later, MONOTONIC + later);
+    let servers = super::read(&text, read_at);
     let names: Vec<&str> = servers.iter().map(|one| &*one.server).collect();
     assert_eq!(names, ["node1", "node2", "node3"]);
-    let first = servers[0].clone();
-    let lasting = first.lasting;
-    assert!((89..=90).contains(&lasting.as_secs()), "{lasting:?}");
-    assert_eq!(
-        first,
-        ServerState {
-            backend: "postgres".into(),
-            server: "node1".into(),
-            address: Some([127, 0, 0, 1].into()),
-            name: None,
-            port: 9,
-            oper: OperState::Running,
-            admin: AdminState::READY,
-            weight: 1,
-            configured_weight: 1,
-            lasting,
-            health: 2,
-            check: Some((0, None)),
-        }
-    );
+    let first = ServerState {
+        backend: "postgres".into(),
+        server: "node1".into(),
+        address: Some([127, 0, 0, 1].into()),
+        name: None,
+        port: 9,
+        oper: OperState::Running,
+        admin: AdminState::READY,
+        weight: 1,
+        configured_weight: 1,
+        since: began,
+        ejected: false,
+        health: 2,
+        check: Some((0, None)),
+    };
+    assert_eq!(servers[0], first);
+    let second = &servers[1];
+    assert_eq!((second.oper, second.ejected), (OperState::Stopped, true));
+    // A version that has only HAProxy's columns; operators see no others.
+    let columns = |line: &str| line.split(' ').take(25).collect::<Vec<_>>().join(" ");
+    let mut plain: Vec<String> = text.lines().skip(2).map(columns).collect();
+    let shown = of_backend(snapshot.backends[0].as_ref().unwrap(), written_at);
+    assert_eq!(shown.lines().collect::<Vec<_>>(), plain);
+    plain.insert(0, "1".to_owned());
+    let servers = super::read(&plain.join("\n"), read_at);
+    assert_eq!(read_at.0 - servers[0].since, Duration::from_secs(1));
+    assert!(!servers[1].ejected);
 }
 
 /// Recorded from HAProxy 2.6 and 3.x, whose lines end differently.
