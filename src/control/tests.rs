@@ -2,11 +2,15 @@
 
 use super::*;
 use crate::balance::Picker;
-use crate::config::model::{Check, Config, OnError, Server as Spec, ServerAddress, ServerPort};
+use crate::config::model::{
+    Balance, Check, Config, OnError, Server as Spec, ServerAddress, ServerPort,
+};
 use crate::live::log_queue::LogEntry;
 use crate::live::{CheckReport, CheckStatus, Counter, GlobalLive, Traffic};
 use crate::state::test_config::{backend, check, config, frontend, server, server_at};
-use crate::state::{AdminRequest, Backend, BackendId, OperState, Origin, Server};
+use crate::state::{
+    AdminRequest, AdminState, Backend, BackendId, OperState, Origin, Server, SnapshotBuilder,
+};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use tokio::task::LocalSet;
 
@@ -589,6 +593,75 @@ async fn a_slow_start_goes_on_with_the_seconds() {
     let before = fixture.snapshot.load_full();
     local.run_until(control.tick()).await;
     assert!(Arc::ptr_eq(&before, &fixture.snapshot.load_full()));
+}
+
+/// What is not in force during a slow start grows nevertheless: a weight or a limit that is set later is that of its time.
+/// With `static-rr` the limit alone grows.
+#[tokio::test]
+async fn what_is_set_during_a_slow_start_is_that_of_its_time() {
+    let slow = Spec {
+        check: None,
+        slowstart: Duration::from_secs(10),
+        ..server("s1")
+    };
+    let weightless = Spec {
+        weight: 0,
+        ..slow.clone()
+    };
+    let limited = Spec {
+        maxconn: 50,
+        ..slow.clone()
+    };
+    let mut fixed = backend("f", vec![slow, limited]);
+    fixed.servers[1].name = "s2".into();
+    fixed.balance = Balance::StaticRr;
+    let turning = backend("r", vec![weightless]);
+    let mut fixture = Fixture::new(&config(vec![fixed, turning]));
+    let control = fixture.control.as_mut().unwrap();
+    let server = |snapshot: &Snapshot, backend: usize, index: usize| {
+        let backend = snapshot.backends[backend].as_ref().unwrap();
+        let server = Arc::clone(&backend.servers[index]);
+        let limit = server.slot_limit(backend.spec.fullconn).at(0);
+        let eweight = server.eweight(&backend.spec);
+        (server, eweight, limit)
+    };
+    let places = [(0, 0), (0, 1), (1, 0)];
+    let now = Instant::now();
+    let mut builder = SnapshotBuilder::new(fixture.snapshot.load_full());
+    for (backend, index) in places {
+        let (one, ..) = server(&fixture.snapshot.load(), backend, index);
+        let mut one = Server::clone(&one);
+        let rules = one.rules();
+        for admin in [AdminState::FMAINT, AdminState::READY] {
+            one.status.set_admin(admin, rules, now);
+        }
+        let id = fixture.snapshot.load().backends[backend]
+            .as_ref()
+            .unwrap()
+            .id;
+        builder.replace(id, index, one, now);
+    }
+    control.publish(&Arc::new(builder.finish().unwrap()));
+    let base = fixture.snapshot.load_full();
+    let at = now + Duration::from_millis(6_200);
+    let warmed = control.warm_up(Arc::clone(&base), at);
+    LocalSet::new().run_until(warmed).await;
+    let warm = fixture.snapshot.load_full();
+    assert_eq!(server(&warm, 0, 1).2, 30, "60 percent of 50");
+    assert!(Arc::ptr_eq(&server(&base, 1, 0).0, &server(&warm, 1, 0).0));
+
+    let [unlimited, weightless] = [(0, 0), (1, 0)].map(|(backend, index)| {
+        let (one, ..) = server(&warm, backend, index);
+        one.live.uid
+    });
+    let mut batch = Batch::new(warm, &control.servers, &control.parts.token, at);
+    assert!(batch.set_weight(weightless, 100));
+    assert!(batch.change_runtime(&RuntimeChange::ServerMaxconn(unlimited, 20)));
+    let (set, _) = batch.finish();
+    let set = set.unwrap();
+    // 10 of 16 sixteenths, and 60 percent.
+    assert_eq!(server(&set, 1, 0).1, 1_000);
+    assert_eq!(server(&set, 0, 0).2, 12);
 }
 
 fn named(name: &str, host: &str) -> Spec {

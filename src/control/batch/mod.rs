@@ -228,7 +228,7 @@ impl<'a> Batch<'a> {
             return false;
         };
         if before.weight != weight {
-            let mut server = Server::clone(&before);
+            let mut server = self.as_of_now(&before);
             server.weight = weight;
             self.change(at, &before.status, server, None);
         }
@@ -241,7 +241,7 @@ impl<'a> Batch<'a> {
             return false;
         };
         if before.spec.maxconn != maxconn {
-            let mut server = Server::clone(&before);
+            let mut server = self.as_of_now(&before);
             server.set_maxconn(maxconn);
             self.change(at, &before.status, server, None);
         }
