@@ -440,8 +440,9 @@ words! {
 
 words! {
     /// The type of a health check.
-    CheckType(values::CheckKind) {
-        "tcp" => values::CheckKind::Tcp,
+    CheckType(Option<values::CheckKind>) {
+        "connect" => None,
+        "tcp" => Some(values::CheckKind::Tcp),
     }
 }
 

@@ -97,7 +97,7 @@ impl<K: Plain<Value = V, Meant = V> + Absent, V: Clone + Debug + PartialEq> Plai
     type Meant = Option<V>;
 
     fn meant(value: Option<V>, _: &'static str) -> Option<V> {
-        value
+        value.filter(|value| !K::is_absent(value))
     }
 
     fn show(meant: &Option<V>) -> String {
@@ -120,10 +120,15 @@ impl<K: Read + Plain<Value = V, Meant = V> + Absent, V: Clone + Debug + PartialE
     }
 }
 
-/// The text for an absent value.
-pub trait Absent {
-    /// In a comparison.
+/// A value that may be absent. For one that is inherited there has to be a value that stands for none.
+pub trait Absent: Plain {
+    /// Its text in a comparison.
     const ABSENT: &'static str = show::NONE;
+
+    /// Whether a value stands for none, where the bounds of its key allow it.
+    fn is_absent(_: &Self::Value) -> bool {
+        false
+    }
 }
 
 /// Defines a kind: its type, how it is written, its value, its name, its default, how it is shown, and how it
@@ -300,12 +305,26 @@ kind! {
 }
 
 kind! {
+    /// The same, or an empty text for none.
+    AlgorithmOrNone: String => Arc<str>, "string", default &'static str,
+    show show::text, text |it| format!("{it:?}"), make Arc::from,
+    read |validator, scope, key, field| none_or(scope, field, || Algorithm::read(validator, scope, key, field))
+}
+
+kind! {
     /// The name of a network namespace.
     Namespace: String => Arc<str>, "string", default &'static str,
     show show::text, text |it| format!("{it:?}"), make Arc::from,
     read |validator, scope, _, field| {
         parsed(validator, scope, field, ("value", "expected a name"), units::namespace)
     }
+}
+
+kind! {
+    /// The same, or an empty text for none.
+    NamespaceOrNone: String => Arc<str>, "string", default &'static str,
+    show show::text, text |it| format!("{it:?}"), make Arc::from,
+    read |validator, scope, key, field| none_or(scope, field, || Namespace::read(validator, scope, key, field))
 }
 
 kind! {
@@ -356,13 +375,50 @@ kind! {
     }
 }
 
-impl Absent for Number {}
-impl Absent for Port {}
+/// As in HAProxy 0 stands for no limit, or the server's port.
+impl Absent for Number {
+    fn is_absent(value: &u32) -> bool {
+        *value == 0
+    }
+}
+
+impl Absent for Port {
+    fn is_absent(value: &u16) -> bool {
+        *value == 0
+    }
+}
+
+/// As in HAProxy.
+impl Absent for Ip {
+    fn is_absent(value: &IpAddr) -> bool {
+        value.is_unspecified()
+    }
+}
+
+impl Absent for AlgorithmOrNone {
+    fn is_absent(value: &Arc<str>) -> bool {
+        value.is_empty()
+    }
+}
+
+impl Absent for NamespaceOrNone {
+    fn is_absent(value: &Arc<str>) -> bool {
+        value.is_empty()
+    }
+}
+
+impl Absent for SpanOrZero {
+    const ABSENT: &'static str = Span::ABSENT;
+
+    fn is_absent(value: &Duration) -> bool {
+        value.is_zero()
+    }
+}
+
 impl Absent for Switch {}
 impl Absent for Name {}
 impl Absent for Text {}
 impl Absent for Mode {}
-impl Absent for Ip {}
 impl Absent for Device {}
 impl Absent for Algorithm {}
 impl Absent for Namespace {}
@@ -402,7 +458,10 @@ where
     }
 }
 
-impl<W> Absent for Word<W> {}
+impl<W: WordList + Debug + DeserializeOwned + JsonSchema> Absent for Word<W> where
+    W::Value: Clone + Debug + PartialEq
+{
+}
 
 impl<W: WordList + Debug + DeserializeOwned + JsonSchema> Read for Word<W>
 where
@@ -474,6 +533,18 @@ fn seconds(
 
 /// Longest name of a network device (`IFNAMSIZ` without the terminating zero).
 const DEVICE_BYTES_MAX: usize = 15;
+
+/// An empty text stands for none; of another one it is what `read` makes of it.
+fn none_or(
+    scope: Scope<'_>,
+    field: &Maybe<String>,
+    read: impl FnOnce() -> Option<Written<Arc<str>>>,
+) -> Option<Written<Arc<str>>> {
+    if field.as_ref().is_some_and(|text| text.value.is_empty()) {
+        return written(scope, field, |text| text.as_str().into());
+    }
+    read()
+}
 
 fn device(text: &str) -> Result<Arc<str>, Problem> {
     let bad = |c: char| c == '/' || c == '\0' || c.is_whitespace();

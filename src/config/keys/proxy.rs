@@ -6,7 +6,8 @@
 use super::bind::{BACKLOG_BOUNDS, Bind, Binds};
 use super::declare::prelude::*;
 use super::kinds::{
-    Expression, Factor, IdleSpan, Number, Optional, Port, Prime, Raw, Seconds, Span, Switch, Word,
+    Expression, Factor, IdleSpan, Number, Optional, Port, Prime, Raw, Seconds, Span, SpanOrZero,
+    Switch, Word,
 };
 use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
 use super::source::SourceKind;
@@ -57,12 +58,13 @@ keys! {
     table FrontendKeys, "FrontendDefaults", "[defaults]";
     layer FrontendLayer;
     meant {
-        /// Most concurrent sessions of a frontend. Further ones wait in the kernel's accept queue.
+        /// Most concurrent sessions of a frontend. Further ones wait in the kernel's accept queue. 0: the global limit
+        /// alone.
         maxconn: Optional<Number> = "the global limit alone",
-            bounds: Some(MAXCONN_BOUNDS), haproxy: &["maxconn"], reload: NextConnection;
-        /// Most sessions that begin in a second. Further clients wait in the kernel's accept queue.
+            bounds: Some((0, MAXCONN_MAX)), haproxy: &["maxconn"], reload: NextConnection;
+        /// Most sessions that begin in a second. Further clients wait in the kernel's accept queue. 0: no limit.
         rate_limit_sessions: Optional<Number> = "no limit",
-            bounds: Some(RATE_BOUNDS), haproxy: &["rate-limit"], reload: NextConnection;
+            bounds: Some((0, MAXCONN_MAX)), haproxy: &["rate-limit"], reload: NextConnection;
         /// Do not log sessions that carried no byte and ended normally.
         dontlognull: Switch = false, haproxy: &["option dontlognull"], reload: NextConnection;
         /// Do not log sessions that ended normally.
@@ -316,8 +318,9 @@ keys! {
         /// Longest time that a session waits in queues for a server with `maxconn`. It is no part of `connect`.
         queue: Optional<Span> = "as connect", label: Some("timeout queue"), example: Some("\"5s\""),
             haproxy: &["timeout queue"], reload: NextConnection;
-        /// How long a client is held while no server is usable, until one is. It is no part of `connect`.
-        no_server: Optional<Span> = "not held", label: Some("timeout no-server"), example: Some("\"10s\""),
+        /// How long a client is held while no server is usable, until one is. It is no part of `connect`. `"0s"`: it is
+        /// not held.
+        no_server: SpanOrZero = Duration::ZERO, label: Some("timeout no-server"), example: Some("\"10s\""),
             reload: NextConnection;
         /// How long one health check may take.
         check: Optional<Span> = "the shorter of the interval and \"1s\"",

@@ -3,7 +3,8 @@
 
 use super::declare::prelude::*;
 use super::kinds::{
-    Algorithm, Ip, Namespace, Number, Optional, Port, Raw, Span, SpanOrZero, Switch, Word,
+    Absent, AlgorithmOrNone, Ip, NamespaceOrNone, Number, Optional, Port, Raw, Span, SpanOrZero,
+    Switch, Word,
 };
 use super::source::SourceKind;
 use crate::config::key::Effect::{HealthAnew, NextConnection};
@@ -46,13 +47,13 @@ keys! {
             reload: NextConnection;
     }
     read {
-        /// How the kernel controls congestion towards it (`TCP_CONGESTION`), as `"bbr"`.
-        cc: Optional<Algorithm> = "the kernel's", haproxy: &["cc"], reload: NextConnection;
-        /// How long what was sent to it may stay without acknowledgement (`TCP_USER_TIMEOUT`).
-        tcp_ut: Optional<Span> = "the kernel's limit", haproxy: &["tcp-ut"],
+        /// How the kernel controls congestion towards it (`TCP_CONGESTION`), as `"bbr"`; `""`: as it does for others.
+        cc: Optional<AlgorithmOrNone> = "the kernel's", haproxy: &["cc"], reload: NextConnection;
+        /// How long what was sent to it may stay without acknowledgement (`TCP_USER_TIMEOUT`); `"0s"`: the kernel's limit.
+        tcp_ut: Optional<SpanOrZero> = "the kernel's limit", haproxy: &["tcp-ut"],
             reload: NextConnection;
-        /// Connect from this network namespace, of those that `ip netns` lists.
-        namespace: Optional<Namespace> = "rlb's own", haproxy: &["namespace"],
+        /// Connect from this network namespace, of those that `ip netns` lists; `""`: from rlb's own.
+        namespace: Optional<NamespaceOrNone> = "rlb's own", haproxy: &["namespace"],
             reload: NextConnection;
         /// Connect by MPTCP, or by TCP to a server without it.
         mptcp: Switch = false, reload: NextConnection;
@@ -190,9 +191,9 @@ keys! {
             haproxy: &["check-send-proxy", "no-check-send-proxy"], reload: NextConnection;
     }
     meant {
-        /// What is asked of the server: a connection, with or without `"tcp"`. With it the check's
-        /// texts are those of `option tcp-check`.
-        kind: Optional<Word<CheckType>> = "a connection",
+        /// What is asked of the server: a connection, in either case. With `"tcp"` the check's texts are those of
+        /// `option tcp-check`.
+        kind: Word<CheckType> = None,
             name: "type", haproxy: &["option tcp-check"], reload: NextConnection;
         /// Passed checks in a row that bring a server up.
         rise: Number = 2, bounds: Some((1, RISE_FALL_MAX)), haproxy: &["rise"],
@@ -200,10 +201,10 @@ keys! {
         /// Failed checks in a row that take a server down.
         fall: Number = 3, bounds: Some((1, RISE_FALL_MAX)), haproxy: &["fall"],
             reload: NextConnection;
-        /// Port to check instead of the server's.
-        port: Optional<Port> = "the server's", bounds: Some(PORT_BOUNDS), haproxy: &["port"],
+        /// Port to check instead of the server's; 0: the server's.
+        port: Optional<Port> = "the server's", bounds: Some((0, PORT_BOUNDS.1)), haproxy: &["port"],
             reload: HealthAnew;
-        /// Address to check instead of the server's.
+        /// Address to check instead of the server's; `"0.0.0.0"`: the server's.
         address: Optional<Ip> = "the server's", haproxy: &["addr"], reload: HealthAnew;
     }
     /// A health check.
@@ -249,13 +250,19 @@ impl Server {
     }
 }
 
+/// The value of a key, unless it stands for none.
+fn present<K: Absent>(written: Option<&Written<K::Value>>) -> Option<K::Value> {
+    let value = &written?.value;
+    (!K::is_absent(value)).then(|| value.clone())
+}
+
 impl ServerSocket {
     /// The options of `layer`; `None`: there are none.
     pub(in crate::config) fn of(layer: &ServerLayer) -> Option<Arc<Self>> {
         let socket = Self {
-            cc: layer.cc.as_ref().map(|it| Arc::clone(&it.value)),
-            tcp_ut: layer.tcp_ut.as_ref().map(|it| it.value),
-            namespace: layer.namespace.as_ref().map(|it| Arc::clone(&it.value)),
+            cc: present::<AlgorithmOrNone>(layer.cc.as_ref()),
+            tcp_ut: present::<SpanOrZero>(layer.tcp_ut.as_ref()),
+            namespace: present::<NamespaceOrNone>(layer.namespace.as_ref()),
             mptcp: layer.mptcp.as_ref().is_some_and(|it| it.value),
         };
         (socket != Self::default()).then(|| Arc::new(socket))
@@ -265,14 +272,22 @@ impl ServerSocket {
         let of = |server: &Server| server.socket.as_deref().cloned().unwrap_or_default();
         let (old, new) = (of(old), of(new));
         let texts = (&old.cc, &new.cc);
-        found.compare(&ServerKeys::cc, texts, <Optional<Algorithm> as Plain>::show);
+        found.compare(
+            &ServerKeys::cc,
+            texts,
+            <Optional<AlgorithmOrNone> as Plain>::show,
+        );
         let times = (&old.tcp_ut, &new.tcp_ut);
-        found.compare(&ServerKeys::tcp_ut, times, <Optional<Span> as Plain>::show);
+        found.compare(
+            &ServerKeys::tcp_ut,
+            times,
+            <Optional<SpanOrZero> as Plain>::show,
+        );
         let names = (&old.namespace, &new.namespace);
         found.compare(
             &ServerKeys::namespace,
             names,
-            <Optional<Namespace> as Plain>::show,
+            <Optional<NamespaceOrNone> as Plain>::show,
         );
         let switches = (&old.mptcp, &new.mptcp);
         found.compare(&ServerKeys::mptcp, switches, <Switch as Plain>::show);
@@ -298,9 +313,7 @@ impl Check {
     fn text(&self) -> String {
         let mut text = format!(
             "{} every {}",
-            self.kind
-                .as_ref()
-                .map_or_else(|| "connect".to_owned(), Word::<CheckType>::show),
+            Word::<CheckType>::show(&self.kind),
             secs(&self.interval)
         );
         for (word, other) in [("fast", self.fast_interval), ("down", self.down_interval)] {

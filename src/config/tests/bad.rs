@@ -191,7 +191,7 @@ fn a_misspelt_key_is_not_also_missing() {
 #[test]
 fn a_misspelt_key_hides_nothing() {
     check(
-        "[[fronted]]\nname = 'f'\nbnd = '*:70000'\ndefault_backend = 'c'\nmaxcon = 0\n\
+        "[[fronted]]\nname = 'f'\nbnd = '*:70000'\ndefault_backend = 'c'\nmaxcon = -1\n\
          [[backend]]\nname = 'b'\nchek = { inteval = '1' }\nservers = []",
         &[
             (1, 3, "did you mean `frontend`?"),
@@ -200,7 +200,7 @@ fn a_misspelt_key_hides_nothing() {
             (4, 1, "did you mean `default-backend`?"),
             (4, 19, "there is no backend `c`"),
             (5, 1, "did you mean `maxconn`?"),
-            (5, 10, "maxconn 0 is out of range"),
+            (5, 10, "maxconn -1 is out of range"),
             (6, 1, "backend `b` has no server"),
             (8, 1, "did you mean `check`?"),
             (8, 10, "did you mean `interval`?"),
@@ -542,7 +542,7 @@ fn options_of_sockets() {
          ]\n\
          servers = [\n\
          { name = 's1', address = 'unix:/run/s', cc = 'bbr', namespace = 'a', mptcp = true },\n\
-         { name = 's2', address = 'a:1', cc = '', tcp-ut = '25d' },\n\
+         { name = 's2', address = 'a:1', cc = ' ', tcp-ut = '25d' },\n\
          ]\n\
          default-server = { tcp-ut = '3s' }",
         &[
@@ -563,7 +563,7 @@ fn options_of_sockets() {
             (13, 65, "`namespace` has no meaning for a unix socket"),
             (13, 78, "`mptcp` has no meaning for a unix socket"),
             (14, 38, "is not the name of an algorithm"),
-            (14, 51, "is too long"),
+            (14, 52, "is too long"),
         ],
     );
 }

@@ -224,7 +224,12 @@ fn gather(
 
 /// A valid configuration with `line` (`key = value`, or nothing) in the table with that definition.
 fn file(schema: &str, line: &str) -> String {
-    let mut at = BTreeMap::from([(schema, line)]);
+    file_with(&[(schema, line)])
+}
+
+/// The same with a line in each of several tables.
+fn file_with(lines: &[(&str, &str)]) -> String {
+    let mut at: BTreeMap<&str, &str> = lines.iter().copied().collect();
     let mut at = |name: &str| at.remove(name).unwrap_or_default().to_owned();
     let comma = |line: String| {
         if line.is_empty() {
@@ -280,10 +285,14 @@ fn is_the_frames(problem: &Diagnostic) -> bool {
 
 /// The loaded configuration; `None` when the frame does not allow the key.
 fn config(schema: &str, line: &str) -> Option<Config> {
-    match load(&file(schema, line)) {
+    config_with(&[(schema, line)])
+}
+
+fn config_with(lines: &[(&str, &str)]) -> Option<Config> {
+    match load(&file_with(lines)) {
         Ok((config, _)) => Some(config),
         Err(found) if found.iter().all(is_the_frames) => None,
-        Err(found) => panic!("{line} in {schema}: {found:#?}"),
+        Err(found) => panic!("{lines:?}: {found:#?}"),
     }
 }
 
@@ -441,6 +450,79 @@ fn inherited_keys_are_inherited() {
         }
     }
     assert!(tried > 10, "{tried}");
+}
+
+/// The value with which a table that has inherited another one is as if nothing was written. `None`: its default is
+/// another key's value, which can be written, or what can be written is the same in other words (`source = "*"`).
+fn undone(key: &Key) -> Option<String> {
+    let default = (key.default)();
+    let quoted = default.starts_with('"') && !default.contains(' ');
+    if quoted || default.parse::<i64>().is_ok() || default.parse::<bool>().is_ok() {
+        return Some(default);
+    }
+    let text = match key.name {
+        "maxconn" | "rate-limit-sessions" | "port" => "0",
+        "tcp-ut" => "\"0s\"",
+        "cc" | "namespace" => "\"\"",
+        "address" => "\"0.0.0.0\"",
+        "client-fin" | "client-hs" | "server-fin" | "queue" | "check" | "fast-interval"
+        | "down-interval" | "timeout" | "send-proxy" | "source" => return None,
+        name => panic!("what undoes an inherited `{name}`?"),
+    };
+    Some(text.to_owned())
+}
+
+/// What is inherited can be undone: there is a value for each key with which a table is as if nothing was inherited.
+#[test]
+fn what_is_inherited_can_be_undone() {
+    let mut tried = 0;
+    for (schema, from, within) in [
+        ("Frontend", "Defaults", ""),
+        ("FrontendTimeouts", "Defaults", "timeout"),
+        ("Backend", "Defaults", ""),
+        ("BackendTimeouts", "Defaults", "timeout"),
+        ("Check", "Defaults", "check"),
+        ("Server", "ServerDefaults", ""),
+        ("Node", "ServerDefaults", ""),
+    ] {
+        let of = |config: &Config| {
+            if schema.starts_with("Frontend") {
+                format!("{:?}", config.frontends[0])
+            } else if schema == "Node" {
+                format!("{:?}", config.backends[0].servers[1])
+            } else if schema == "Server" {
+                format!("{:?}", config.backends[0].servers[0])
+            } else {
+                format!("{:?}", config.backends[0])
+            }
+        };
+        for Listed { key, from: said } in &table(schema).keys {
+            let inherited = !within.is_empty() || !said.is_empty();
+            let (Some(value), true) = (sample(schema, key), inherited) else {
+                continue;
+            };
+            let Some(undone) = undone(key) else { continue };
+            let above = format!("{} = {value}", key.name);
+            let above = match within {
+                "" => above,
+                within => format!("{within} = {{ {above} }}"),
+            };
+            let own = format!("{} = {undone}", key.name);
+            let (Some(plain), Some(inherits), Some(undone)) = (
+                config_with(&[]),
+                config(from, &above),
+                config_with(&[(from, &above), (schema, &own)]),
+            ) else {
+                continue;
+            };
+            let what = format!("{above} in {from}, {own} in {schema}");
+            if of(&inherits) != of(&plain) {
+                assert_eq!(of(&undone), of(&plain), "{what}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 40, "{tried}");
 }
 
 /// A value other than the default changes the configuration, appears in a comparison, and is applied by a

@@ -47,7 +47,7 @@ impl CheckSettings {
                         .as_ref()
                         .filter(|_| *word == CheckWord::Tcp)
                         .map(|written| Written {
-                            value: CheckKind::Tcp,
+                            value: Some(CheckKind::Tcp),
                             place: scope.of(written),
                         }),
                     ..CheckLayer::default()
@@ -116,7 +116,8 @@ impl CheckSettings {
             );
         }
         // As in HAProxy, one that goes to another place is another protocol's.
-        let elsewhere = keys.port.is_some() || keys.address.is_some();
+        let written = Check::from_layer(keys);
+        let elsewhere = written.port.is_some() || written.address.is_some();
         let header = match (keys.send_proxy.as_ref().map(|it| it.value), traffic) {
             (Some(true), SendProxy::Off) => SendProxy::V1,
             (Some(true), traffic) => traffic,
@@ -129,7 +130,7 @@ impl CheckSettings {
             fast_interval: or_default(keys.fast_interval.as_ref(), interval).0,
             down_interval: or_default(keys.down_interval.as_ref(), interval).0,
             timeout,
-            ..Check::from_layer(keys)
+            ..written
         })
     }
 }
