@@ -398,6 +398,101 @@ async fn errors_of_sessions_leave_servers_to_a_backend() {
         .await;
 }
 
+/// Servers in maintenance are none of those of which so many may be taken down.
+#[tokio::test]
+async fn servers_in_maintenance_do_not_count_for_max_ejected() {
+    let (_listener, address) = listen();
+    let named = |name: &str| Spec {
+        name: name.into(),
+        ..observed(OnError::MarkDown, address)
+    };
+    let disabled = Spec {
+        disabled: true,
+        ..named("s3")
+    };
+    let mut one = backend("b", vec![named("s1"), named("s2"), disabled]);
+    // One of three may go, and none of two.
+    one.max_ejected = 34;
+    LocalSet::new()
+        .run_until(async {
+            let mut fixture = Fixture::new(&config(vec![one]));
+            fixture.start();
+            for index in 0..2 {
+                fixture.until_label(index, "UP").await;
+            }
+            let live = Arc::clone(&fixture.server(0).live);
+            let told = ToControl::Observed {
+                server: live.uid,
+                errors: 10,
+            };
+            assert!(fixture.handle.offer(told));
+            fixture
+                .until("counted", |_| live.traffic.sum(|t| &t.hanafail) == 1)
+                .await;
+            assert_eq!(fixture.server(0).status_label(), "UP");
+        })
+        .await;
+}
+
+/// Errors bring the next check also where they change nothing: here the server may not be taken down.
+#[tokio::test]
+async fn errors_bring_the_next_check_whatever_they_are() {
+    let (listener, address) = listen_at(Ipv4Addr::new(127, 0, 99, 7));
+    let mut spec = observed(OnError::MarkDown, address);
+    spec.check.as_mut().unwrap().fast_interval = Duration::from_millis(20);
+    let mut one = backend("b", vec![spec]);
+    one.max_ejected = 0;
+    LocalSet::new()
+        .run_until(async {
+            let mut fixture = Fixture::new(&config(vec![one]));
+            fixture.start();
+            fixture.until_label(0, "UP").await;
+            drop(listener);
+            let live = Arc::clone(&fixture.server(0).live);
+            let told = ToControl::Observed {
+                server: live.uid,
+                errors: 10,
+            };
+            assert!(fixture.handle.offer(told));
+            fixture
+                .until("a check, an hour before its time", |_| {
+                    live.check.status() == CheckStatus::L4Con
+                })
+                .await;
+        })
+        .await;
+}
+
+/// A check that passes begins the errors again, also one that connects elsewhere and says nothing about suspicion.
+#[tokio::test]
+async fn a_check_of_another_port_begins_the_errors_again() {
+    let (_listener, address) = listen();
+    let mut spec = observed(OnError::MarkDown, SocketAddr::from((address.ip(), 1)));
+    spec.check.as_mut().unwrap().port = Some(address.port());
+    LocalSet::new()
+        .run_until(async {
+            let mut fixture = Fixture::new(&config(vec![backend("b", vec![spec])]));
+            fixture.start();
+            fixture.until_label(0, "UP").await;
+            let live = Arc::clone(&fixture.server(0).live);
+            assert_eq!(live.connect_error(2), None);
+            let passed = ToControl::Checked {
+                backend: BackendId::first(0),
+                server: live.uid,
+                report: CheckReport {
+                    status: CheckStatus::L4Ok,
+                    ..CheckReport::default()
+                },
+            };
+            assert!(fixture.handle.report(passed).await);
+            fixture
+                .until("the report is read", |_| fixture.handle.is_idle())
+                .await;
+            assert_eq!(live.connect_error(2), None, "a check has passed");
+        })
+        .await;
+}
+
 #[tokio::test]
 async fn errors_that_ask_for_a_check_alone_change_no_state_and_none_counts_in_maintenance() {
     let (_listener, address) = listen();

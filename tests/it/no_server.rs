@@ -40,6 +40,20 @@ fn times(line: &str) -> [i64; 3] {
     times.try_into().expect("three")
 }
 
+/// A reset tells that no server is usable, and nothing else.
+#[test]
+fn a_client_whose_server_refuses_gets_an_end() {
+    let peer = Peer::start(Behaviour::Echo);
+    let address = peer.address();
+    let _port = peer.stop();
+    let config = Config::new()
+        .server_with(address, "check = false")
+        .backend("no-server = \"reset\"\nretries = 0");
+    let fixture = Fixture::new(config, "admin");
+    assert_eq!(end_at(fixture.rlb.address()), End::Eof);
+    fixture.rlb.stop();
+}
+
 #[test]
 fn a_client_gets_an_end_or_a_reset() {
     let peer = Peer::start(Behaviour::Echo);

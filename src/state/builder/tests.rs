@@ -4,7 +4,7 @@ use super::*;
 use crate::config::model;
 use crate::live::GlobalLive;
 use crate::state::snapshot::Origin;
-use crate::state::status::AdminState;
+use crate::state::status::{AdminState, OperState};
 use crate::state::test_config::{backend, config, server};
 use std::time::Duration;
 
@@ -206,4 +206,29 @@ fn renewed_servers_are_found_without_the_others() {
         .collect();
     assert_eq!(renewed, ["s4", "s1"]);
     assert_eq!(fewer.generation, backend.generation + 1);
+}
+
+/// Sessions that connect choose again when servers come up or go down. The end of a slow start is neither.
+#[test]
+fn the_end_of_a_slow_start_is_no_change_for_sessions() {
+    let now = Instant::now();
+    let slow = model::Server {
+        slowstart: Duration::from_secs(1),
+        ..server("s1")
+    };
+    let base = snapshot(vec![slow], now);
+    let mut builder = SnapshotBuilder::new(base);
+    change(&mut builder, 0, AdminState::FMAINT, now);
+    let base = Arc::new(builder.finish().unwrap());
+    let mut builder = SnapshotBuilder::new(base);
+    change(&mut builder, 0, AdminState::READY, now);
+    assert_eq!(builder.backends_changed(), [B0]);
+    let base = Arc::new(builder.finish().unwrap());
+    let mut builder = SnapshotBuilder::new(base);
+    let mut server = Server::clone(builder.server(B0, 0).unwrap());
+    let rules = server.rules();
+    server.status.step(rules, now + Duration::from_secs(1));
+    assert_eq!(server.status.oper, OperState::Running);
+    builder.replace(B0, 0, server, now);
+    assert_eq!(builder.backends_changed(), []);
 }

@@ -664,3 +664,6 @@ impl<C> ServerConnect<C> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! What a session tells of servers, with connects that fail at once.
+
+use super::*;
+use crate::config::model::Server as Spec;
+use crate::state::Snapshot;
+use crate::state::test_config::{backend, config, origin, server};
+
+/// Every connect is refused. Control takes what it is told while it has room.
+struct Refusing {
+    backend: Arc<Backend>,
+    token: WorkerToken,
+    room: bool,
+    told: Vec<u32>,
+}
+
+impl Dialer for Refusing {
+    type Connection = ();
+
+    fn dial(&mut self, _: &Arc<Server>) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
+    }
+
+    fn abort(&mut self, (): ()) {}
+
+    fn backend<T>(&self, _: BackendId, look: impl FnOnce(&Backend) -> T) -> Option<T> {
+        Some(look(&self.backend))
+    }
+
+    fn suspect(&mut self, _: BackendId, _: &Server) {
+        unreachable!("the server is observed")
+    }
+
+    fn observed(&mut self, _: &Server, errors: u32) -> bool {
+        self.told.push(errors);
+        self.room
+    }
+
+    fn short_of(&mut self, _: Shortage, _: &Server) {}
+
+    fn gave_up(&mut self, _: FailureCause, _: Option<&Server>) {}
+
+    fn asks(&mut self, _: &Server, _: u32, _: bool) {}
+
+    fn waited(&mut self, _: QueueStay) {}
+
+    fn held(&mut self, _: Duration) {}
+
+    fn token(&self) -> &WorkerToken {
+        &self.token
+    }
+}
+
+/// Where control has no room for the errors in a row, the next error tells them all.
+#[test]
+fn errors_that_could_not_be_told_are_told_with_the_next_one() {
+    let observed = Spec {
+        observe: true,
+        error_limit: 2,
+        ..server("s1")
+    };
+    let mut spec = backend("b", vec![observed]);
+    spec.retries = 0;
+    let now = Instant::now();
+    let snapshot = Snapshot::initial(&config(vec![spec]), &origin(now));
+    let backend = Arc::clone(snapshot.backend(BackendId::first(0)).expect("just made"));
+    let mut dialer = Refusing {
+        backend: Arc::clone(&backend),
+        token: WorkerToken::new(0),
+        room: false,
+        told: Vec::new(),
+    };
+    for session in 1..=5 {
+        dialer.room = session > 2;
+        let mut connect = ServerConnect::new(&backend, |_| None, now);
+        let end = connect.advance(&mut dialer, now);
+        assert_eq!(end, Next::GiveUp(ConnectFailure::Refused));
+    }
+    assert_eq!(dialer.told, [2, 3, 2]);
+}
