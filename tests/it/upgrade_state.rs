@@ -96,6 +96,10 @@ fn the_old_process_refuses_changes_and_says_who_serves() {
         let expected = format!("Process {} has taken over", next.pid());
         assert!(answer.starts_with(&expected), "{command}: {answer}");
     }
+    // It tells the new one of itself when that serves already.
+    eventually_true(TIMEOUT, "the new one knows the old one", || {
+        ask(&socket, "show proc").contains(&own)
+    });
     let passed = ask(&socket, &format!("@!{own} disable server be/s1"));
     assert!(passed.contains("Nothing was changed"), "{passed}");
     assert!(ask(&socket, "show overrides").lines().count() <= 2);

@@ -18,6 +18,7 @@ pub(crate) mod process;
 pub(crate) mod program_file;
 pub(crate) mod rlb;
 pub(crate) mod runtime;
+pub(crate) mod stalls;
 pub(crate) mod syslog;
 pub(crate) mod terminal;
 pub(crate) mod webdriver;
