@@ -10,10 +10,11 @@
 //! Invariant: the policy has an attempt in a slot exactly when this has a connection in it.
 
 mod queues;
+mod resume;
 
 pub(crate) use queues::QueueStay;
 
-use super::connect_policy::{AttemptSlot, ConnectFailure, ConnectPolicy, Limits, Step, Waited};
+use super::connect_policy::{AttemptSlot, ConnectFailure, ConnectPolicy, Limits, Step};
 use super::order::ServerSet;
 use crate::balance::PickInput;
 use crate::balance::hash::Value;
@@ -194,33 +195,6 @@ impl<C> ServerConnect<C> {
             last_failure: None,
             last_shortage: None,
         }
-    }
-
-    /// The session goes on here: it has `waited` already, and has this place in the order of the queues.
-    pub(crate) fn resume(&mut self, waited: Waited, rank: Option<Rank>) {
-        self.policy.has_waited(waited);
-        self.rank = rank;
-    }
-
-    /// Whether the session waits for a server, in a queue or because none is usable, and no attempt is in flight.
-    pub(crate) fn waits_for_a_server(&self) -> bool {
-        let waits = self.is_queued() || self.policy.is_held();
-        waits && self.attempts.iter().all(Option::is_none)
-    }
-
-    /// How long it has waited until `now`.
-    pub(crate) fn waited(&self, now: Instant) -> Waited {
-        self.policy.waited(now)
-    }
-
-    /// Its place in the order of the queues, if it has waited there.
-    pub(crate) fn rank(&self) -> Option<Rank> {
-        self.rank
-    }
-
-    /// The backend as it was when the session was routed.
-    pub(crate) fn routed_to(&self) -> &Arc<Backend> {
-        &self.backend
     }
 
     /// The backend.
