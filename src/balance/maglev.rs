@@ -8,6 +8,8 @@
 
 use super::Candidate;
 use super::hash::Value;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -24,11 +26,11 @@ pub struct Maglev {
     servers: Arc<[u32]>,
 }
 
-/// What a server has while the table is made.
-struct Turn {
+/// A server's order of preference while the table is made.
+struct Order {
     index: u32,
     weight: u64,
-    /// The slot of its order that comes next, and the distance to the one after it.
+    /// The slot that comes next, and the distance to the one after it.
     next: usize,
     skip: usize,
     /// It sits out until its weight times the number of the turn is so much.
@@ -74,11 +76,11 @@ fn slots(servers: &[&Candidate], size: u32) -> Vec<u32> {
     };
     let size = u64::from(size);
     let place = |number: u64| usize::try_from(number).expect("less than the size of a table");
-    let mut turns: Vec<Turn> = servers
+    let mut orders: Vec<Order> = servers
         .iter()
-        .map(|server| Turn {
+        .map(|server| Order {
             index: server.index,
-            weight: u64::from(server.eweight),
+            weight: u64::from(server.eweight).max(1),
             next: place(server.name % size),
             skip: place(mix(!server.name) % (size - 1) + 1),
             due: 0,
@@ -86,24 +88,25 @@ fn slots(servers: &[&Candidate], size: u32) -> Vec<u32> {
         .collect();
     let size = place(size);
     let mut slots: Vec<Option<u32>> = vec![None; size];
-    let mut free = size;
-    for number in 1.. {
-        for turn in &mut turns {
-            if number * turn.weight < turn.due {
-                continue;
-            }
-            if free == 0 {
-                return slots.into_iter().flatten().collect();
-            }
-            turn.due += most;
-            while slots[turn.next].is_some() {
-                turn.next = (turn.next + turn.skip) % size;
-            }
-            slots[turn.next] = Some(turn.index);
-            free -= 1;
+    // The turns to come, by their numbers and then in the order of the servers. A heap, so that the turns that servers sit
+    // out cost nothing.
+    let mut turns: BinaryHeap<Reverse<(u64, usize)>> = (0..orders.len())
+        .map(|position| Reverse((1, position)))
+        .collect();
+    for _ in 0..size {
+        let Some(Reverse((number, position))) = turns.pop() else {
+            break;
+        };
+        let order = &mut orders[position];
+        while slots[order.next].is_some() {
+            order.next = (order.next + order.skip) % size;
         }
+        slots[order.next] = Some(order.index);
+        order.due += most;
+        let next = order.due.div_ceil(order.weight).max(number + 1);
+        turns.push(Reverse((next, position)));
     }
-    Vec::new()
+    slots.into_iter().flatten().collect()
 }
 
 /// What a table knows of the name of a server.

@@ -178,6 +178,9 @@ fn nobody_has_much_more_than_the_share() {
 }
 
 proptest! {
+    // Each makes a table or two.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     #[test]
     fn every_server_has_its_share_of_the_table(weights in prop::collection::vec(1u32..=256, 1..12)) {
         let all = candidates(&weights);
