@@ -42,7 +42,12 @@ fn pick(criterion: &mut Criterion) {
         });
     }
     // A session comes and the oldest one leaves; each server has one or two.
-    for balance in [Balance::RoundRobin, Balance::Random, Balance::LeastConn] {
+    for balance in [
+        Balance::RoundRobin,
+        Balance::Random,
+        Balance::LeastConn,
+        Balance::Ewma,
+    ] {
         for servers in [3, 100, 1_000, 10_000] {
             let snapshot = fixture::snapshot(1, servers, balance);
             let backend = snapshot.backend(BackendId::first(0)).expect("there is one");

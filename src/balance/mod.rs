@@ -2,6 +2,7 @@
 //! builds the pickers.
 
 pub mod bound;
+pub mod ewma;
 pub mod hash;
 pub mod hashing;
 pub mod maglev;
@@ -11,7 +12,9 @@ pub mod ring;
 pub mod rotation;
 
 use crate::config::model::{Balance, HashOn, HashType, PreserveAffinity, Sample};
-use crate::live::{BackendLive, LoadOrder};
+use crate::live::connect_time::Tick;
+use crate::live::{BackendLive, LoadOrder, ServerLive};
+use ewma::Ewma;
 use hash::Value;
 use hashing::Hashing;
 use map::Map;
@@ -19,6 +22,7 @@ use random::Random;
 use rotation::Rotation;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 /// What the picker needs to know of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +90,8 @@ pub enum Picker {
     },
     /// `balance = "source"`, `"hash"` and `"maglev"`.
     Hash(Box<Hashing>),
+    /// `balance = "ewma"`.
+    Ewma(Ewma),
 }
 
 /// What is known of a session when its server is chosen. Retries and second attempts use the same input.
@@ -95,7 +101,8 @@ pub struct PickInput {
     cursor: RotationCursor,
     /// Its hash, for an algorithm that hashes. `None`: it takes turns there too.
     hash: Option<u32>,
-    /// The sessions of the backend with this one, for an algorithm with a bound.
+    /// The sessions of the backend with this one, for an algorithm with a bound; for one by times the number of the
+    /// [`Tick`] at which it began.
     sessions: u32,
 }
 
@@ -116,17 +123,36 @@ impl PickInput {
         backend: &BackendLive,
         picker: &Picker,
         sample: impl FnOnce(Sample) -> Option<Value>,
+        now: Instant,
     ) -> Self {
         let mut input = Self::take(&backend.cursor);
-        if let Picker::Hash(hashing) = picker {
-            input.hash = hashing.hash(sample);
-            if hashing.is_bounded() {
-                // As in HAProxy those that wait do not count.
-                let waiting = backend.queue.waiting();
-                input.sessions = backend.active.get().saturating_sub(waiting);
-            }
+        // One comparison for round robin.
+        if !matches!(picker, Picker::RoundRobin(_)) {
+            input.complete(backend, picker, sample, now);
         }
         input
+    }
+
+    #[inline(never)]
+    fn complete(
+        &mut self,
+        backend: &BackendLive,
+        picker: &Picker,
+        sample: impl FnOnce(Sample) -> Option<Value>,
+        now: Instant,
+    ) {
+        match picker {
+            Picker::Hash(hashing) => {
+                self.hash = hashing.hash(sample);
+                if hashing.is_bounded() {
+                    // As in HAProxy those that wait do not count.
+                    let waiting = backend.queue.waiting();
+                    self.sessions = backend.active.get().saturating_sub(waiting);
+                }
+            }
+            Picker::Ewma(_) => self.sessions = backend.tick(now).number(),
+            _ => {}
+        }
     }
 }
 
@@ -135,11 +161,13 @@ impl PickInput {
 pub struct RotationCursor(usize);
 
 impl Picker {
-    /// A picker over the usable `candidates`. `order` makes the order of the loads of some of them, if one is needed.
+    /// A picker over the usable `candidates`. `order` makes the order of the loads of some of them, if one is needed, and
+    /// `live` has the counters of one.
     pub fn new(
         candidates: &[Candidate],
         choice: Choice,
         order: impl FnOnce(&[Candidate]) -> Arc<LoadOrder>,
+        live: impl Fn(&Candidate) -> Arc<ServerLive>,
     ) -> Self {
         let mut chosen = in_use(candidates, choice.allbackups);
         match choice.balance {
@@ -157,6 +185,7 @@ impl Picker {
             Balance::Source | Balance::Hash | Balance::Maglev => {
                 Self::Hash(Box::new(Hashing::new(&chosen, candidates, choice)))
             }
+            Balance::Ewma => Self::Ewma(Ewma::new(&chosen, live)),
         }
     }
 
@@ -168,6 +197,7 @@ impl Picker {
             Self::First(servers) | Self::LeastConn { servers, .. } => servers.is_empty(),
             Self::Random(random) => random.is_empty(),
             Self::Hash(hashing) => hashing.is_empty(),
+            Self::Ewma(ewma) => ewma.is_empty(),
         }
     }
 
@@ -192,6 +222,16 @@ impl Picker {
             Self::Hash(hashing) => hashing.pick_before(*input, accept),
             _ => None,
         }
+    }
+
+    /// When the session began, if the algorithm chooses by times.
+    pub fn began(&self, input: &PickInput) -> Option<Tick> {
+        self.is_by_time().then(|| Tick::numbered(input.sessions))
+    }
+
+    /// Whether it chooses by the times of connects, so that they are to be learnt.
+    pub fn is_by_time(&self) -> bool {
+        matches!(self, Self::Ewma(_))
     }
 
     /// The first server that `accept` accepts, in the order of the algorithm. `load` tells the load of a server.
@@ -230,6 +270,10 @@ impl Picker {
                 chosen.map(|position| servers[position])
             }
             Self::Hash(hashing) => hashing.pick(input, load, accept),
+            Self::Ewma(ewma) => {
+                let began = Tick::numbered(input.sessions);
+                ewma.pick(began, || fastrand::u32(..), load, accept)
+            }
         }
     }
 }

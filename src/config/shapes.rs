@@ -338,6 +338,7 @@ words! {
         "source" => values::Balance::Source,
         "hash" => values::Balance::Hash,
         "maglev" => values::Balance::Maglev,
+        "ewma" => values::Balance::Ewma,
     }
 }
 

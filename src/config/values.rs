@@ -255,6 +255,8 @@ pub enum Balance {
     Hash,
     /// The same, with a table that follows from the servers' names.
     Maglev,
+    /// The one whose connects take less time, for its load, of two that are drawn.
+    Ewma,
 }
 
 impl Balance {
@@ -269,6 +271,7 @@ impl Balance {
             Self::Source => "source",
             Self::Hash => "hash",
             Self::Maglev => "maglev",
+            Self::Ewma => "ewma",
         }
     }
 
@@ -278,7 +281,12 @@ impl Balance {
         match self {
             Self::StaticRr => true,
             Self::Source | Self::Hash => !hash_type.consistent,
-            Self::RoundRobin | Self::First | Self::Random | Self::LeastConn | Self::Maglev => false,
+            Self::RoundRobin
+            | Self::First
+            | Self::Random
+            | Self::LeastConn
+            | Self::Maglev
+            | Self::Ewma => false,
         }
     }
 }

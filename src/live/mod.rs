@@ -11,6 +11,7 @@
 
 pub mod accept_rate;
 pub mod check_report;
+pub mod connect_time;
 pub mod counters;
 mod failed_connects;
 pub mod failures;

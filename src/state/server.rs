@@ -142,7 +142,8 @@ fn has_dynamic_weights(backend: &model::Backend) -> bool {
         | Balance::First
         | Balance::Random
         | Balance::LeastConn
-        | Balance::Maglev => true,
+        | Balance::Maglev
+        | Balance::Ewma => true,
     }
 }
 

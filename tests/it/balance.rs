@@ -1,9 +1,9 @@
 //! Which server gets a connection: rotation over all workers, weights, weight 0.
 
-use crate::harness::client::{End, connect_from, hear, read_to_end};
+use crate::harness::client::{End, connect, connect_from, hear, read_to_end};
 use crate::harness::config::Config;
 use crate::harness::eventually::eventually_eq;
-use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::peer::{Behaviour, Peer, Unanswering};
 use crate::harness::rlb::{Rlb, STOP_WITHIN};
 use std::net::Ipv4Addr;
 
@@ -145,4 +145,40 @@ fn two_balancers_with_maglev_choose_alike() {
     assert_eq!(all, heard_by_clients(&one));
     one.stop();
     other.stop();
+}
+
+/// With round robin it delays as many as make a suspect of it.
+#[test]
+fn a_server_that_does_not_answer_delays_one_session_with_ewma() {
+    let dark = Unanswering::start();
+    let quick = Peer::start(Behaviour::Says("quick"));
+    let config = Config::new()
+        .backend("balance = \"ewma\"")
+        .timeout("connect-attempt = \"200ms\"")
+        .server_with(dark.address(), "check = false")
+        .server_with(quick.address(), "check = false, weight = 2");
+    let rlb = Rlb::start(&config);
+    assert!(sequence(&rlb, 40).iter().all(|name| name == "quick"));
+    // Another one if a connect to the quick one took as long.
+    let delayed = rlb.number("s1", "wredis");
+    assert!((1..=2).contains(&delayed), "{delayed}");
+    eventually_eq(STOP_WITHIN, &40, || rlb.number("s2", "lbtot"));
+    rlb.stop();
+}
+
+#[test]
+fn ewma_spreads_sessions_that_stay() {
+    let stay = ["s1", "s2", "s3"].map(|name| Peer::start(Behaviour::SpeaksFirst(name)));
+    let config = stay.iter().fold(
+        Config::new().backend("balance = \"ewma\""),
+        |config, peer| config.server_with(peer.address(), "check = false, maxconn = 20"),
+    );
+    let rlb = Rlb::start(&config);
+    let clients: Vec<_> = (0..60).map(|_| connect(rlb.address())).collect();
+    // As many as there is room for: nobody waits.
+    for name in ["s1", "s2", "s3"] {
+        eventually_eq(STOP_WITHIN, &20, || rlb.number(name, "scur"));
+    }
+    assert_eq!(rlb.number("BACKEND", "qmax"), 0);
+    rlb.stop_after(clients);
 }

@@ -80,7 +80,7 @@ fn what_has_no_value_takes_turns() {
     let served: Vec<_> = (0..6)
         .map(|_| {
             let client = "fd00::1".parse().expect("an address");
-            let input = PickInput::new(&live, &picker, |_| Some(Value::Address(client)));
+            let input = PickInput::new(&live, &picker, |_| Some(Value::Address(client)), now());
             picker.pick(&input, idle, |_| true)
         })
         .collect();
@@ -221,7 +221,7 @@ fn sessions_that_wait_do_not_count_for_the_share() {
     let wanted = Wanted::AnyBut(Box::default());
     let waits = backend.queue.join(wanted, None).expect("no limit");
     let client = || Value::Address([10, 0, 0, 1].into());
-    let input = PickInput::new(&backend, &bounded, |_| Some(client()));
+    let input = PickInput::new(&backend, &bounded, |_| Some(client()), now());
     assert_eq!(input.sessions, 2);
     drop((waits, slot, sessions));
 }

@@ -38,11 +38,12 @@ impl Backend {
     /// Makes the picker anew, as [`crate::state`] does.
     fn renew(&mut self) {
         let live = |it: &Candidate| &self.lives[it.index as usize];
-        self.picker = Picker::new(&self.all, LEAST, |chosen| {
+        let order = |chosen: &[Candidate]| {
             let places = chosen.iter().map(|it| (&live(it).order, it.eweight));
             let load = |position: usize| live(&chosen[position]).load();
             LoadOrder::of(&places.collect::<Vec<_>>(), load)
-        });
+        };
+        self.picker = Picker::new(&self.all, LEAST, order, |it| Arc::clone(live(it)));
         for (index, live) in (0..).zip(&self.lives) {
             if !self.picker.orders(index) {
                 live.order.leave();

@@ -1,6 +1,7 @@
 //! Properties of the rotation: fairness, smoothness, stability.
 
 mod clients;
+mod ewma;
 mod hash_on;
 mod leastconn;
 mod maglev;
@@ -29,7 +30,12 @@ const ROUND_ROBIN: Choice = Choice {
 };
 
 fn picker(candidates: &[Candidate], choice: Choice) -> Picker {
-    Picker::new(candidates, choice, |_| LoadOrder::of(&[], |_| 0))
+    let live = |_: &Candidate| Arc::new(ServerLive::new(&Arc::default(), 1));
+    Picker::new(candidates, choice, |_| LoadOrder::of(&[], |_| 0), live)
+}
+
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn idle(_: u32) -> u32 {

@@ -105,7 +105,7 @@ fn servers_that_are_down_keep_the_length_of_the_map() {
 /// The input of a session from this address.
 pub(super) fn from(picker: &Picker, client: IpAddr) -> PickInput {
     let live = BackendLive::new("b".into(), 1);
-    PickInput::new(&live, picker, |_| Some(Value::Address(client)))
+    PickInput::new(&live, picker, |_| Some(Value::Address(client)), now())
 }
 
 proptest! {

@@ -6,6 +6,7 @@ pub mod queue;
 
 use super::accept_rate::AcceptRate;
 use super::check_report::LastCheck;
+use super::connect_time::{ConnectTime, Tick};
 use super::counters::Traffic;
 use super::failed_connects::FailedConnects;
 use super::failures::{FailedSessions, FailureReports, Shortages, Throttle};
@@ -206,6 +207,8 @@ pub struct BackendLive {
     pub rate_max: AtomicU32,
     /// Cursor of the round robin: advances once per session.
     pub cursor: CachePadded<AtomicUsize>,
+    /// When it came to be. The times of connects are relative to it.
+    begun: Instant,
 }
 
 impl BackendLive {
@@ -220,7 +223,13 @@ impl BackendLive {
             failed_sessions: Shards::new(shards),
             rate_max: AtomicU32::new(0),
             cursor: CachePadded::new(AtomicUsize::new(0)),
+            begun: Instant::now(),
         }
+    }
+
+    /// `now` as [`ServerLive::connect_time`] of its servers has it.
+    pub fn tick(&self, now: Instant) -> Tick {
+        Tick::of(now, self.begun)
     }
 }
 
@@ -247,6 +256,8 @@ pub struct ServerLive {
     suspect: AtomicBool,
     /// Smoothed time of a connect, µs; 0 before the first.
     usual_connect: AtomicU32,
+    /// How long connects take, where its backend chooses by that.
+    pub connect_time: ConnectTime,
     /// Where it is in the order of loads of its backend.
     pub order: OrderPlace,
     /// Connections that were begun from a configured source address.
@@ -270,6 +281,7 @@ impl ServerLive {
             failed_connects: FailedConnects::default(),
             suspect: AtomicBool::new(false),
             usual_connect: AtomicU32::new(0),
+            connect_time: ConnectTime::default(),
             order: OrderPlace::default(),
             source_turn: AtomicU32::new(0),
             sessions_ended: Mutex::new(None),

@@ -7,7 +7,9 @@
 
 use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
-use super::snapshot::{Backend, BackendStatus, Frontend, Snapshot, is_limited, picker_for};
+use super::snapshot::{
+    Backend, BackendStatus, Frontend, Snapshot, is_by_slot, is_limited, picker_for,
+};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -293,6 +295,7 @@ impl Touched {
             before.picker.clone()
         };
         let limited = is_limited(&self.servers);
+        let by_slot = is_by_slot(&self.servers, &before.spec);
         Backend {
             id: before.id,
             spec: Arc::clone(&before.spec),
@@ -300,6 +303,7 @@ impl Touched {
             servers: self.servers,
             picker,
             limited,
+            by_slot,
             status: self.status,
             published: self.published,
             generation: before.generation + 1,

@@ -10,7 +10,7 @@ use super::dynamic;
 use super::ids::{BackendId, FrontendId, Table};
 use super::server::{Endpoint, Server, Usable, by_name};
 use super::snapshot::{
-    Api, Backend, Frontend, Origin, RateLimits, Route, Snapshot, is_limited, picker_for,
+    Api, Backend, Frontend, Origin, RateLimits, Route, Snapshot, is_by_slot, is_limited, picker_for,
 };
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
@@ -224,6 +224,7 @@ fn merge_backend(
         live: Arc::clone(&before.live),
         picker: picker_for(&servers, spec),
         limited: is_limited(&servers),
+        by_slot: is_by_slot(&servers, spec),
         status: if up == before.status.up {
             before.status
         } else {

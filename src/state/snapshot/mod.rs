@@ -5,7 +5,7 @@
 
 mod queues;
 
-pub(super) use queues::is_limited;
+pub(super) use queues::{is_by_slot, is_limited};
 
 use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
@@ -330,6 +330,9 @@ pub struct Backend {
     pub picker: Picker,
     /// Whether any of the servers may have only so many sessions (`maxconn`).
     pub limited: bool,
+    /// Whether a session takes more steps to a slot on its server than the one to choose it: servers have limits, or the
+    /// times of connects are learnt.
+    pub by_slot: bool,
     /// Whether it is up, and since when.
     pub status: BackendStatus,
     /// Whether frontends that name it as their backend may use it; an operator may have set otherwise (`unpublish
@@ -358,6 +361,7 @@ impl Backend {
             live,
             picker: picker_for(&servers, spec),
             limited: is_limited(&servers),
+            by_slot: is_by_slot(&servers, spec),
             status: BackendStatus {
                 up: servers.is_empty() || !usable.is_empty(),
                 since: origin.now,
@@ -420,6 +424,7 @@ impl Backend {
         Self {
             picker: picker_for(&servers, &self.spec),
             limited: is_limited(&servers),
+            by_slot: is_by_slot(&servers, &self.spec),
             status,
             generation,
             renewals,
@@ -467,12 +472,14 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
         draws: spec.random_draws,
         allbackups: spec.allbackups,
     };
-    let picker = Picker::new(&candidates(servers, spec), choice, |chosen| {
-        let live = |it: &Candidate| &servers[it.index as usize].live;
+    let live = |it: &Candidate| &servers[it.index as usize].live;
+    let order = |chosen: &[Candidate]| {
         let places = chosen.iter().map(|it| (&live(it).order, it.eweight));
         let load = |position: usize| live(&chosen[position]).load();
         LoadOrder::of(&places.collect::<Vec<_>>(), load)
-    });
+    };
+    let all = candidates(servers, spec);
+    let picker = Picker::new(&all, choice, order, |it| Arc::clone(live(it)));
     for (index, server) in (0..).zip(servers) {
         if !picker.orders(index) {
             server.live.order.leave();

@@ -5,6 +5,7 @@
 
 use super::{Backend, Snapshot, candidates};
 use crate::balance::in_use;
+use crate::config::model::{self, Balance};
 use crate::live::queue::{Candidate, SlotLimit};
 use crate::state::server::Server;
 use crate::state::status::OperState;
@@ -25,6 +26,11 @@ impl Server {
 pub(in crate::state) fn is_limited(servers: &[Arc<Server>]) -> bool {
     let mut servers = servers.iter();
     servers.any(|server| server.slot_limit(0).exists())
+}
+
+/// [`Backend::by_slot`] of a backend `spec` with these servers.
+pub(in crate::state) fn is_by_slot(servers: &[Arc<Server>], spec: &model::Backend) -> bool {
+    spec.balance == Balance::Ewma || is_limited(servers)
 }
 
 impl Snapshot {

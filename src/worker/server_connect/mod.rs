@@ -11,6 +11,7 @@
 
 mod queues;
 mod resume;
+mod times;
 
 pub(crate) use queues::QueueStay;
 
@@ -28,6 +29,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use times::ChosenBy;
 
 /// Connects to servers, and gives access to what connecting needs to know.
 pub(crate) trait Dialer {
@@ -88,8 +90,7 @@ pub(crate) struct Attempt<C> {
     order: u32,
     /// Where the server was in the backend when it was chosen.
     index: u32,
-    /// Its slot was waited for.
-    from_queue: bool,
+    by: ChosenBy,
 }
 
 /// What the session does next.
@@ -138,8 +139,7 @@ struct Chosen {
     server: Arc<Server>,
     /// The session's slot on it.
     slot: Slot,
-    /// The slot was waited for.
-    from_queue: bool,
+    by: ChosenBy,
 }
 
 /// What step 5 finds.
@@ -181,7 +181,7 @@ impl<C> ServerConnect<C> {
         };
         Self {
             backend: Arc::clone(backend),
-            input: PickInput::new(&backend.live, &backend.picker, sample),
+            input: PickInput::new(&backend.live, &backend.picker, sample, now),
             passed: 0,
             policy: ConnectPolicy::new(limits, now),
             generation: backend.generation,
@@ -272,7 +272,7 @@ impl<C> ServerConnect<C> {
                     index,
                     slot: Slot::take(&server.live, dialer.token()),
                     server,
-                    from_queue: false,
+                    by: ChosenBy::Turn,
                 };
                 self.begin(slot, chosen, dialer, now);
             }
@@ -294,12 +294,12 @@ impl<C> ServerConnect<C> {
             index,
             server,
             slot: server_slot,
-            from_queue,
+            by,
         } = chosen;
         // Only now that there is a server: an attempt that may still be answered is closed only for another
         // one.
         if let Some(silent) = self.attempts[slot as usize].take() {
-            self.leave(silent, dialer);
+            self.leave(silent, dialer, now);
         }
         let uid = server.live.uid;
         let usual = server.live.usual_connect();
@@ -328,7 +328,7 @@ impl<C> ServerConnect<C> {
                     connection,
                     order,
                     index,
-                    from_queue,
+                    by,
                     server,
                 });
             }
@@ -339,7 +339,7 @@ impl<C> ServerConnect<C> {
     /// Step 5: the next server in the rotation that the policy accepts, suspected ones last.
     fn select(&self, dialer: &impl Dialer) -> Selected {
         let select = |backend: &Backend| {
-            if backend.limited {
+            if backend.by_slot {
                 return self.select_limited(backend, dialer.token());
             }
             let server = |index: u32| &backend.servers[index as usize];
@@ -402,15 +402,20 @@ impl<C> ServerConnect<C> {
             };
             self.policy.withdrawn(other);
             if loser.started < winner.started {
-                self.leave(loser, dialer);
+                self.leave(loser, dialer, now);
             } else {
                 dialer.abort(loser.connection);
             }
         }
-        // As in HAProxy a server that a session has waited for was chosen when it began to wait; a slot of any server
-        // was not chosen at all.
-        if !winner.from_queue {
-            self.count(&winner.server, dialer, |traffic| traffic.lbtot.add(1));
+        match winner.by {
+            ChosenBy::Turn => self.count_choice(&winner, dialer),
+            ChosenBy::Time => {
+                self.learn_time(&winner, now);
+                self.count_choice(&winner, dialer);
+            }
+            // As in HAProxy a server that a session has waited for was chosen when it began to wait; a slot of any
+            // server was not chosen at all.
+            ChosenBy::Queue => self.learn_time(&winner, now),
         }
         let redispatched = self.first != Some(winner.server.live.uid);
         dialer.asks(&winner.server, winner.order, redispatched);
@@ -559,10 +564,15 @@ impl<C> ServerConnect<C> {
     }
 
     /// Closes an attempt that got no answer, because another server is tried or has answered.
-    fn leave(&self, attempt: Attempt<C>, dialer: &mut impl Dialer<Connection = C>) {
+    fn leave(&self, attempt: Attempt<C>, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
+        self.learn_time(&attempt, now);
         self.count(&attempt.server, dialer, |traffic| traffic.wredis.add(1));
         self.record_failure(&attempt.server, dialer);
         dialer.abort(attempt.connection);
+    }
+
+    fn count_choice(&self, attempt: &Attempt<C>, dialer: &impl Dialer) {
+        self.count(&attempt.server, dialer, |traffic| traffic.lbtot.add(1));
     }
 
     /// Where failed connects count for the health of a server, they make no suspicion: a server that is asked last
@@ -598,6 +608,7 @@ impl<C> ServerConnect<C> {
                 continue;
             };
             self.policy.withdrawn(slot);
+            self.learn_time(&attempt, now);
             self.record_failure(&attempt.server, dialer);
             last = Some(Arc::clone(&attempt.server));
             dialer.abort(attempt.connection);

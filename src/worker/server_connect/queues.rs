@@ -1,5 +1,6 @@
 //! Steps 5 and 6 where servers have limits (`maxconn`): the session takes a slot, or waits in a queue for one.
 
+use super::times::ChosenBy;
 use super::{Chosen, Dialer, Selected, ServerConnect};
 use crate::balance::PickInput;
 use crate::config::model::PreserveAffinity;
@@ -85,11 +86,18 @@ impl Candidates<'_> {
         let server = self.server(index);
         let limit = server.slot_limit(self.backend.spec.fullconn);
         let slot = Slot::take_below(&server.live, limit, token)?;
+        let by = match self.backend.picker.began(self.input) {
+            None => ChosenBy::Turn,
+            Some(tick) => {
+                server.live.connect_time.ask(tick);
+                ChosenBy::Time
+            }
+        };
         Some(Selected::Reserved(Chosen {
             index,
             slot,
             server: Arc::clone(server),
-            from_queue: false,
+            by,
         }))
     }
 
@@ -147,8 +155,9 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// Steps 5 and 6 where servers have limits: with algorithms by hash the session waits for its server, with the others
-    /// it takes the first one in the rotation that is not full. While sessions wait, it waits behind them.
+    /// Steps 5 and 6 where servers have limits, or the times of connects are learnt: with algorithms by hash the session
+    /// waits for its server, with the others it takes the first one in the rotation that is not full. While sessions wait,
+    /// it waits behind them.
     #[inline(never)]
     pub(super) fn select_limited(&self, backend: &Backend, token: &WorkerToken) -> Selected {
         let candidates = Candidates {
@@ -261,7 +270,7 @@ impl<C> ServerConnect<C> {
                 index: granted.index,
                 slot: granted.slot,
                 server,
-                from_queue: true,
+                by: ChosenBy::Queue,
             };
             self.begin(AttemptSlot::A, chosen, dialer, now);
         }
