@@ -46,7 +46,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -228,15 +228,19 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             let _ = reply.try_send(found);
         }
         Order::Detach { from, most, reply } => acceptors.detach(from, most, &reply),
-        Order::Decided { count, back, round } => {
+        Order::Decided {
+            count,
+            back,
+            refused,
+        } => {
             let back = back.take().unwrap_or_default();
-            acceptors.decided(count, back, round);
+            acceptors.decided(count, back, refused);
         }
         Order::Resume => {
             let unserved = worker.unserved.take(usize::MAX);
             let count = unserved.len();
             let back = unserved.into_iter().map(LeavingSession::unserved).collect();
-            acceptors.decided(count, back, 0);
+            acceptors.decided(count, back, (0, 0));
         }
         Order::Arrive { sessions, pauses } => {
             let sessions = sessions.take().unwrap_or_default();
@@ -312,7 +316,7 @@ impl Acceptors {
         let mut sessions = Vec::new();
         // While others of their backend wait in its queues, those of the relay stay. The ones that depart leave the
         // queues by themselves, before the next order.
-        let next = if worker.pending.depart(from.round) > 0 {
+        let next = if worker.pending.depart(from.pass) > 0 {
             Some(from.place)
         } else {
             let part = worker.relay.detach(from, most);
@@ -328,19 +332,19 @@ impl Acceptors {
         let count = sessions.len();
         if let Err(unsent) = reply.try_send(LeavingPart { sessions, next }) {
             // The one who asked has gone.
-            self.decided(count, unsent.into_inner().sessions, from.round);
+            self.decided(count, unsent.into_inner().sessions, (from.round, from.pass));
         }
     }
 
-    /// What became of `count` sessions that were taken out: those in `back` were refused in this `round` and go on
-    /// here.
-    fn decided(&self, count: usize, back: Vec<LeavingSession>, round: u32) {
+    /// What became of `count` sessions that were taken out: those in `back` were refused in this round and pass, and go
+    /// on here.
+    fn decided(&self, count: usize, back: Vec<LeavingSession>, (round, pass): (u32, u32)) {
         let mut relayed = Vec::new();
         for session in back {
             match session.what {
                 Leaving::Relayed(session) => relayed.push(session),
                 Leaving::Unserved(mut session) => {
-                    session.resumed.refused = round;
+                    session.resumed.refused = pass;
                     self.resume(session);
                 }
             }
@@ -349,7 +353,8 @@ impl Acceptors {
     }
 
     /// Goes on with a session that waits for a server.
-    fn resume(&self, session: Unserved) {
+    fn resume(&self, mut session: Unserved) {
+        session.count_way(Instant::now());
         let session = Session::resume(Rc::clone(&self.worker), session);
         self.sessions.spawn_local(session.run_guarded());
     }

@@ -95,7 +95,8 @@ impl LeavingSession {
     }
 
     /// A session that waits for a server, and was taken out just now.
-    pub(super) fn unserved(session: Unserved) -> Self {
+    pub(super) fn unserved(mut session: Unserved) -> Self {
+        session.count_way(Instant::now());
         Self {
             what: Leaving::Unserved(session),
             left: monotonic(),
@@ -196,10 +197,14 @@ impl Line<'_> {
             self.put("unix", 1);
         }
         let Resumed {
-            waited, announced, ..
+            waited,
+            in_queue,
+            announced,
+            ..
         } = &session.resumed;
         self.put("queued_ns", waited.queue.as_nanos());
         self.put("held_ns", waited.hold.as_nanos());
+        self.put("in_queue", u8::from(*in_queue));
         if let Some(announced) = announced {
             if let Some(Addresses {
                 source,
@@ -254,6 +259,7 @@ enum Arriving {
     Unserved {
         client: (OwnedFd, Kind),
         waited: Waited,
+        in_queue: bool,
         announced: Option<Box<Announced>>,
     },
 }
@@ -332,7 +338,7 @@ impl ArrivingSession {
     pub(super) fn leaving(self, id: SessionId, worker_stats: &WorkerStats) -> Leaving {
         let token = &worker_stats.token;
         // What a side was silent for counts on while the session is in neither process.
-        let away = millis(self.pause());
+        let (away, now) = (self.pause(), Instant::now());
         let Self {
             conn,
             backend,
@@ -353,8 +359,8 @@ impl ArrivingSession {
                 };
                 let stats = SessionStats::moved(id, conn, on_backend, Some(on_server), moved);
                 let sides = sides.map(|side| DetachedSide {
-                    silent: side.silent.saturating_add(away),
-                    unacked: side.unacked.map(|ago| ago.saturating_add(away)),
+                    silent: side.silent.saturating_add(millis(away)),
+                    unacked: side.unacked.map(|ago| ago.saturating_add(millis(away))),
                     ..side
                 });
                 Leaving::Relayed(Detached { sides, stats })
@@ -362,6 +368,7 @@ impl ArrivingSession {
             Arriving::Unserved {
                 client: (client, kind),
                 waited,
+                in_queue,
                 announced,
             } => Leaving::Unserved(Unserved {
                 client,
@@ -371,6 +378,8 @@ impl ArrivingSession {
                     backend,
                     announced,
                     waited,
+                    since: now.checked_sub(away).unwrap_or(now),
+                    in_queue,
                     rank: None,
                     refused: 0,
                 },
@@ -447,6 +456,7 @@ impl<'a> Fields<'a> {
                 queue: self.nanos("queued_ns")?,
                 hold: self.nanos("held_ns")?,
             },
+            in_queue: self.get("in_queue") == Some(1_u8),
             announced,
         })
     }

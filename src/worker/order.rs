@@ -88,8 +88,8 @@ pub enum Order {
         count: usize,
         /// Those that go on here.
         back: Carried<Vec<LeavingSession>>,
-        /// The round in which the other process did not take them.
-        round: u32,
+        /// The round and the pass in which the other process did not take them.
+        refused: (u32, u32),
     },
     /// Go on with the sessions that were to be taken out and were not.
     Resume,
@@ -215,18 +215,22 @@ impl Workers {
         part.recv().await
     }
 
-    /// Tells a worker what became of `count` sessions that were taken out: those in `back` were refused in this
-    /// `round` and go on there.
+    /// Tells a worker what became of `count` sessions that were taken out: those in `back` were refused in this round
+    /// and pass and go on there.
     pub async fn decided(
         &self,
         worker: usize,
         count: usize,
         back: Vec<LeavingSession>,
-        round: u32,
+        refused: (u32, u32),
     ) {
         let back = Carried::new(back);
-        self.tell(worker, Order::Decided { count, back, round })
-            .await;
+        let order = Order::Decided {
+            count,
+            back,
+            refused,
+        };
+        self.tell(worker, order).await;
     }
 
     /// Has a worker go on with the sessions that were to be taken out and were not.

@@ -49,7 +49,7 @@ pub(super) struct PendingSession {
     pub(super) announced: Option<Box<Announced>>,
     /// The client's descriptor.
     client: i32,
-    /// The round of moving in which another process did not take it; 0: none.
+    /// The pass of moving in which another process did not take it; 0: none.
     pub(super) refused: u32,
     /// Orders that it has not carried out yet.
     orders: Orders,
@@ -137,12 +137,12 @@ impl PendingSessions {
         }
     }
 
-    /// Has those depart that wait for a server, and that another process has not refused in this `round`. How many
-    /// have not departed yet.
-    pub(super) fn depart(&self, round: u32) -> usize {
+    /// Has those depart that wait for a server, and that another process has not refused in this `pass`. How many have
+    /// not departed yet.
+    pub(super) fn depart(&self, pass: u32) -> usize {
         let mut departing = 0;
         for (_, session) in &mut *self.records.borrow_mut() {
-            if session.waits_for_a_server() && session.refused != round {
+            if session.waits_for_a_server() && session.refused != pass {
                 session.order(|orders| orders.depart = true);
                 departing += 1;
             }

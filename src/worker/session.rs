@@ -335,10 +335,17 @@ impl Session {
 
     /// The session leaves its queue, to go on in another process or to come back.
     fn depart(self) {
-        let (backend, waited, rank) = self.drive(|connect, dialer, now| {
-            let waited = connect.waited(now);
-            connect.cancel(dialer, now);
-            (Arc::clone(connect.routed_to()), waited, connect.rank())
+        let resumed = self.drive(|connect, dialer, now| {
+            let (waited, in_queue) = connect.depart(dialer, now);
+            Resumed {
+                backend: Arc::clone(connect.routed_to()),
+                announced: None,
+                waited,
+                since: now,
+                in_queue,
+                rank: connect.rank(),
+                refused: 0,
+            }
         });
         let worker = Rc::clone(&self.pending.worker);
         let PendingSession {
@@ -353,11 +360,9 @@ impl Session {
             kind: self.kind,
             stats,
             resumed: Resumed {
-                backend,
                 announced,
-                waited,
-                rank,
                 refused,
+                ..resumed
             },
         });
     }

@@ -304,7 +304,7 @@ impl SessionStats {
         delays.server_sessions = stay.sessions;
     }
 
-    /// It has waited for a usable server.
+    /// It has waited for a usable server, or on its way to one.
     pub(super) fn count_hold(&mut self, time: Duration) {
         let delays = self.delays.get_or_insert_default();
         *delays.queue.get_or_insert_default() += time;

@@ -16,6 +16,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A session that no server has.
 #[derive(Debug)]
@@ -30,6 +31,24 @@ pub(super) struct Unserved {
 }
 
 impl Unserved {
+    /// The time until `now`, on its way, counts as waiting.
+    pub(super) fn count_way(&mut self, now: Instant) {
+        let Resumed {
+            waited,
+            since,
+            in_queue,
+            ..
+        } = &mut self.resumed;
+        let lasted = now.saturating_duration_since(*since);
+        *since = now;
+        if *in_queue {
+            waited.queue += lasted;
+        } else {
+            waited.hold += lasted;
+        }
+        self.stats.count_hold(lasted);
+    }
+
     /// Ends it here.
     pub(super) fn end(self, end: &Termination, worker_stats: &WorkerStats) {
         close_in_order(self.client);
@@ -44,11 +63,15 @@ pub(super) struct Resumed {
     pub(super) backend: Arc<Backend>,
     /// What its PROXY header has said.
     pub(super) announced: Option<Box<Announced>>,
-    /// How long it has waited.
+    /// How long it has waited, until `since`.
     pub(super) waited: Waited,
+    /// The time from then on counts, too.
+    pub(super) since: Instant,
+    /// It waits in a queue; otherwise because no server is usable.
+    pub(super) in_queue: bool,
     /// Its place in the order of the queues, if it has waited there in this process.
     pub(super) rank: Option<Rank>,
-    /// The round of moving in which another process did not take it; 0: none.
+    /// The pass of moving in which another process did not take it; 0: none.
     pub(super) refused: u32,
 }
 

@@ -2,10 +2,10 @@
 
 use crate::harness::beside::{self, Beside, WITHIN};
 use crate::harness::csv::Row;
-use crate::harness::eventually::{eventually, eventually_true};
+use crate::harness::eventually::eventually_true;
 use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer, Refuses};
-use crate::harness::stalls::Stalls;
+use crate::harness::stalls::{Stalls, eventually_if_idle};
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::Path;
@@ -55,8 +55,8 @@ impl Balancer {
     /// Takes the first server down and waits until its check says so.
     fn take_down(&mut self) -> Refuses {
         let port = self.peers.remove(0).stop();
-        eventually_true(WITHIN, "DOWN", || {
-            self.values("s0", &["status"]) == ["DOWN"]
+        eventually_if_idle(WITHIN, "DOWN", || {
+            (self.values("s0", &["status"]) == ["DOWN"]).then_some(())
         });
         port
     }
@@ -108,14 +108,14 @@ fn after_an_outage_the_weight_grows_as_in_haproxy() {
         let port = balancer.take_down();
         let start = || Peer::start_on(port, Behaviour::SpeaksFirst("0"));
         let peer = balancer.beside.netns.enter(start);
-        let begun = eventually(WITHIN, "it comes up", || {
+        let begun = eventually_if_idle(WITHIN, "it comes up", || {
             let csv = balancer.beside.stat();
             let row = csv.row("fe", "s0");
             (row.text("status") == "UP").then(Instant::now)
         });
         let (mut weights, mut late) = (Vec::new(), None);
         let stalls = Stalls::begin();
-        let took = eventually(2 * WITHIN, "the end of the slow start", || {
+        let took = eventually_if_idle(2 * WITHIN, "the end of the slow start", || {
             let csv = balancer.beside.stat();
             let row = csv.row("fe", "s0");
             if row.text("throttle").is_empty() {

@@ -19,6 +19,13 @@ fn sessions(socket: &Path) -> usize {
     text.lines().filter(|line| line.contains(" fe=fe ")).count()
 }
 
+/// The time in queues of a log line.
+fn waited(line: &str) -> u32 {
+    let times = line.split(' ').nth(4);
+    let waited = times.and_then(|times| times.split('/').next()?.parse().ok());
+    waited.unwrap_or_else(|| panic!("{line}"))
+}
+
 /// Sessions that have a backend and no server.
 fn waiting(socket: &Path) -> usize {
     let text = ask(socket, "show sess");
@@ -72,11 +79,7 @@ fn those_in_a_queue_keep_their_order_and_the_server_its_maxconn() {
     // The time in both processes, and the place in the new one's queue.
     drop(clients);
     let line = log.next_with(" fe be/s1 ");
-    let times = line.split(' ').find(|word| word.matches('/').count() == 2);
-    assert!(
-        times.is_some_and(|times| !times.starts_with("0/")),
-        "{line}"
-    );
+    assert!(waited(&line) > 0, "{line}");
     next.stop();
 }
 
@@ -162,6 +165,9 @@ fn what_the_new_process_does_not_have_waits_in_the_old_one() {
     assert_eq!(read_to_end(&mut waits), (Vec::new(), End::Eof));
     let said = log.next_with(" gone gone/<NOSRV> ");
     assert!(said.contains(" sQ "), "{said}");
+    // All of its time counts, and once.
+    assert!((2_000..2_900).contains(&waited(&said)), "{said}");
+    assert!(said.trim_end().ends_with(" 0/1"), "{said}");
     echo(&mut served, b"goes on");
     drop(served);
     assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));

@@ -21,7 +21,7 @@
 //! - The new process does not answer for [`TAKEN_MAX`]: this one stops receiving, which decides whether `taken` came
 //!   in time, and says `back` if it did not.
 //!
-//! A session that was refused goes on here, and is not tried again. Sessions that were still connecting are given
+//! A session that was refused goes on here. It is not tried again if it has a server. Sessions that were still connecting are given
 //! in a later pass; those that wait for a server, after the others of their worker.
 
 use super::link::{Link, value, word};
@@ -102,9 +102,9 @@ impl Leaving {
         let mut is_first = true;
         let mut is_told = false;
         let mut pause = PASS_AGAIN;
-        loop {
+        for number in 1.. {
             let mut pass = Pass::default();
-            let ended = self.pass(&mut pass).await;
+            let ended = self.pass(number, &mut pass).await;
             if ended != PassEnd::Complete {
                 // Those that were to follow go on in this process.
                 self.workers.resume(self.worker).await;
@@ -157,9 +157,13 @@ impl Leaving {
     }
 
     /// Gives the sessions that there are now.
-    async fn pass(&self, pass: &mut Pass) -> PassEnd {
+    async fn pass(&self, number: u32, pass: &mut Pass) -> PassEnd {
         let (worker, round) = (self.worker, self.round);
-        let mut from = DetachFrom { round, place: 0 };
+        let mut from = DetachFrom {
+            round,
+            pass: number,
+            place: 0,
+        };
         loop {
             let part = self.workers.detach(worker, from, SESSIONS_MAX).await;
             let Some(part) = part else {
@@ -172,11 +176,12 @@ impl Leaving {
                 pass.moved += count - back.len();
                 if let (Answer::Later(reason), true) = (&answer, goes_on) {
                     // Round 0: they are given again.
-                    self.workers.decided(worker, count, back, 0).await;
+                    self.workers.decided(worker, count, back, (0, 0)).await;
                     return PassEnd::Later(reason.clone());
                 }
                 pass.refused += back.len();
-                self.workers.decided(worker, count, back, round).await;
+                let refused = (round, number);
+                self.workers.decided(worker, count, back, refused).await;
                 if !goes_on {
                     return PassEnd::Last;
                 }

@@ -106,6 +106,9 @@ impl SideFacts {
 pub struct DetachFrom {
     /// The round of moving, not 0. A session that was refused in this round stays.
     pub round: u32,
+    /// The pass over all sessions, not 0. A session that waits for a server and was refused in this pass stays: the
+    /// reason may be gone in the next one, and in this process it learns of no server that becomes usable.
+    pub pass: u32,
     /// Entry of the relay's table.
     pub place: usize,
 }

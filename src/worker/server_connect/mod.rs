@@ -118,6 +118,8 @@ pub(crate) struct ServerConnect<C> {
     ticket: Option<Ticket>,
     /// Its place in the order of the queues, once it has waited.
     rank: Option<Rank>,
+    /// It has waited elsewhere, and not here yet.
+    resumed: bool,
     /// The server that it waits for in a queue, or would wait for if fewer did.
     queued_for: Option<Arc<Server>>,
     /// As many sessions wait for that server as may.
@@ -188,6 +190,7 @@ impl<C> ServerConnect<C> {
             attempts: [None, None],
             ticket: None,
             rank: None,
+            resumed: false,
             queued_for: None,
             queue_full: false,
             first: None,
@@ -522,14 +525,6 @@ impl<C> ServerConnect<C> {
                 self.policy.withdrawn(slot);
                 dialer.abort(attempt.connection);
             }
-        }
-    }
-
-    /// The session is not held any more, if it was.
-    fn leave_hold(&mut self, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
-        let time = self.policy.left_hold(now);
-        if !time.is_zero() {
-            dialer.held(time);
         }
     }
 

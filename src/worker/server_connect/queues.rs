@@ -1,4 +1,5 @@
-//! Steps 5 and 6 where servers have limits (`maxconn`): the session takes a slot, or waits in a queue for one.
+//! Steps 5 and 6 where servers have limits (`maxconn`): the session takes a slot, or waits in a queue for one. And
+//! the time for which it was held because no server is usable.
 
 use super::times::ChosenBy;
 use super::{Chosen, Dialer, Selected, ServerConnect};
@@ -9,6 +10,7 @@ use crate::live::queue::{Granted, Wanted};
 use crate::live::slot::Slot;
 use crate::state::{Backend, Server};
 use crate::worker::connect_policy::{AttemptSlot, ConnectPolicy};
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
@@ -202,7 +204,10 @@ impl<C> ServerConnect<C> {
             let order = self.policy.retries();
             let first = *self.first.get_or_insert(server.live.uid);
             dialer.asks(server, order, first != server.live.uid);
-            self.count(server, dialer, |traffic| traffic.lbtot.add(1));
+            // It was counted where it began to wait.
+            if !mem::take(&mut self.resumed) {
+                self.count(server, dialer, |traffic| traffic.lbtot.add(1));
+            }
         }
         self.queued_for = server;
         let Ok((ticket, waiting)) = self.backend.live.queue.join(wanted, self.rank) else {
@@ -228,7 +233,20 @@ impl<C> ServerConnect<C> {
         self.queued_for = None;
     }
 
-    fn stay(&self, for_one_server: bool, time: Option<Duration>, position: u32) -> QueueStay {
+    /// The session is not held any more, if it was.
+    pub(super) fn leave_hold(&mut self, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
+        let time = self.policy.left_hold(now);
+        if !time.is_zero() {
+            dialer.held(time);
+        }
+    }
+
+    pub(super) fn stay(
+        &self,
+        for_one_server: bool,
+        time: Option<Duration>,
+        position: u32,
+    ) -> QueueStay {
         let server = self.queued_for.as_ref();
         QueueStay {
             time,

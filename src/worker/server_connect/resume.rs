@@ -1,6 +1,6 @@
 //! A session that waits for a server and goes on elsewhere: what it takes along, and how it begins there.
 
-use super::ServerConnect;
+use super::{Dialer, ServerConnect};
 use crate::live::queue::Rank;
 use crate::state::Backend;
 use crate::worker::connect_policy::Waited;
@@ -12,6 +12,7 @@ impl<C> ServerConnect<C> {
     pub(crate) fn resume(&mut self, waited: Waited, rank: Option<Rank>) {
         self.policy.has_waited(waited);
         self.rank = rank;
+        self.resumed = true;
     }
 
     /// Whether the session waits for a server, in a queue or because none is usable, and no attempt is in flight.
@@ -20,9 +21,22 @@ impl<C> ServerConnect<C> {
         waits && self.attempts.iter().all(Option::is_none)
     }
 
-    /// How long it has waited until `now`.
-    pub(crate) fn waited(&self, now: Instant) -> Waited {
-        self.policy.waited(now)
+    /// It leaves its queue, to go on elsewhere. How long it has waited, and whether in a queue.
+    pub(crate) fn depart(
+        &mut self,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) -> (Waited, bool) {
+        let (waited, in_queue) = (self.policy.waited(now), self.is_queued());
+        if let Some(ticket) = self.ticket.take() {
+            let time = self.policy.left_queue(now);
+            let one = ticket.is_for_one_server();
+            // It counts itself where it gets its slot.
+            let position = ticket.leave().saturating_sub(1);
+            dialer.waited(self.stay(one, Some(time), position));
+        }
+        self.cancel(dialer, now);
+        (waited, in_queue)
     }
 
     /// Its place in the order of the queues, if it has waited there.

@@ -3,13 +3,13 @@
 
 use super::client;
 use super::csv::Csv;
-use super::eventually::eventually_true;
 use super::needs;
 use super::netns::Netns;
 use super::ports::is_listened_on;
 use super::process::Process;
 use super::rlb::{PROGRAM, STOP_WITHIN};
 use super::runtime;
+use super::stalls::eventually_if_idle;
 use super::syslog::Syslog;
 use nix::sys::signal::Signal;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -59,9 +59,10 @@ impl Beside {
             folder,
             process,
         };
-        eventually_true(WITHIN, "it answers", || {
-            UnixStream::connect(beside.socket()).is_ok()
-                && beside.netns.enter(|| is_listened_on(ADDRESS.into()))
+        eventually_if_idle(WITHIN, "it answers", || {
+            let answers = UnixStream::connect(beside.socket()).is_ok()
+                && beside.netns.enter(|| is_listened_on(ADDRESS.into()));
+            answers.then_some(())
         });
         beside
     }

@@ -8,7 +8,11 @@ use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 
 /// The beginning of a round.
-const FROM: DetachFrom = DetachFrom { round: 1, place: 0 };
+const FROM: DetachFrom = DetachFrom {
+    round: 1,
+    pass: 1,
+    place: 0,
+};
 
 /// Takes all sessions out that can be moved.
 fn detached(relay: &Relay) -> Vec<Detached> {
@@ -56,7 +60,11 @@ impl Fixture {
 
     /// Its session is taken out and comes back.
     pub(super) fn refuse_session(&mut self) {
-        let from = DetachFrom { round: 2, place: 0 };
+        let from = DetachFrom {
+            round: 2,
+            pass: 1,
+            place: 0,
+        };
         let sessions = self.relay.detach(from, usize::MAX).sessions;
         // Not refused, so that it can be taken out again.
         self.relay.decided(sessions.len(), sessions, 0);
@@ -172,7 +180,11 @@ fn a_session_that_was_refused_is_offered_again_in_another_round_only() {
     fixture.relay.decided(1, sessions, 1);
     assert!(detached(&fixture.relay).is_empty());
     assert!(!fixture.is_over(), "it goes on");
-    let next = DetachFrom { round: 2, place: 0 };
+    let next = DetachFrom {
+        round: 2,
+        pass: 1,
+        place: 0,
+    };
     assert_eq!(fixture.relay.detach(next, 1).sessions.len(), 1);
 }
 
