@@ -356,7 +356,9 @@ impl Acceptors {
     fn resume(&self, mut session: Unserved) {
         session.count_way(Instant::now());
         let session = Session::resume(Rc::clone(&self.worker), session);
-        self.sessions.spawn_local(session.run_guarded());
+        // Boxed, so that this is another function than where connections are accepted: that one is compiled into its
+        // only caller.
+        self.sessions.spawn_local(Box::pin(session.run_guarded()));
     }
 
     /// Goes on with sessions of another process. For how long each was in neither.

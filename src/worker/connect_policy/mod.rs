@@ -475,6 +475,13 @@ impl ConnectPolicy {
         self.held += held;
     }
 
+    /// Whether there is a hold, or one that [`ConnectPolicy::left_hold`] has not told yet.
+    ///
+    /// # Hot path: few sessions are ever held.
+    pub fn was_held(&self) -> bool {
+        self.hold.since.is_some() || !self.held.is_zero()
+    }
+
     /// The session is not held any more. Returns for how long it was since the last call.
     pub fn left_hold(&mut self, now: Instant) -> Duration {
         self.end_hold(now);

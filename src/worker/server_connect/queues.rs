@@ -235,9 +235,8 @@ impl<C> ServerConnect<C> {
 
     /// The session is not held any more, if it was.
     pub(super) fn leave_hold(&mut self, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
-        let time = self.policy.left_hold(now);
-        if !time.is_zero() {
-            dialer.held(time);
+        if self.policy.was_held() {
+            dialer.held(self.policy.left_hold(now));
         }
     }
 
