@@ -35,7 +35,9 @@ fn a_graceful_stop_lets_sessions_go_on() {
     let (mut rlb, _peer, mut stream) = with_a_session("hard-stop-after = \"60s\"");
     rlb.signal(Signal::SIGTERM);
     refuses_new_clients(&rlb);
-    assert!(rlb.notified("STOPPING=1"), "systemd is told");
+    eventually_true(STOP_WITHIN, "systemd is told", || {
+        rlb.notified("STOPPING=1")
+    });
     echo(&mut stream, b"after the signal");
     assert!(rlb.process.ended().is_none());
     drop(stream);

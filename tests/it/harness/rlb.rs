@@ -402,12 +402,13 @@ impl Rlb {
         self.stop();
     }
 
-    /// Whether a `NAME=value` line has come on the notify socket.
+    /// Whether a `NAME=value` line has come on the notify socket; `NAME=` stands for any value.
     pub(crate) fn notified(&self, line: &str) -> bool {
         let mut buffer = [0; 4096];
         while let Ok(length) = self.notify.recv(&mut buffer) {
             let text = String::from_utf8_lossy(&buffer[..length]);
-            if text.lines().any(|it| it == line) {
+            let is_it = |it: &str| it == line || (line.ends_with('=') && it.starts_with(line));
+            if text.lines().any(is_it) {
                 return true;
             }
         }
