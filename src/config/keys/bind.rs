@@ -112,6 +112,12 @@ impl Bind {
         found.effect() < Some(NewSocket)
     }
 
+    /// Whether a socket that was opened for `one` is what `other` listens on. Two binds may have one address, each on a
+    /// network device of its own.
+    pub fn is_same_listener(one: &Self, other: &Self) -> bool {
+        Self::is_same_place(one, other) && Self::is_same_socket(one, other)
+    }
+
     /// Whether both are the same address of the same network namespace.
     pub fn is_same_place(one: &Self, other: &Self) -> bool {
         (&one.address, &one.namespace) == (&other.address, &other.namespace)

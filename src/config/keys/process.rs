@@ -200,14 +200,14 @@ pub struct FurtherPage {
 }
 
 impl Stats {
-    /// The page that is served at `bind`. `None`: the statistics do not listen there any more, and have several
-    /// pages now.
+    /// The page that is served on a socket that was opened for `bind`. `None`: the statistics do not listen there any
+    /// more, and have several pages now.
     pub fn page_at(&self, bind: &Bind) -> Option<&StatsPage> {
         if self.further.is_empty() {
             return Some(&self.page);
         }
         let mut binds = self.binds.iter();
-        let position = binds.position(|own| Bind::is_same_place(own, bind))?;
+        let position = binds.position(|own| Bind::is_same_listener(own, bind))?;
         let mut further = self.further.iter();
         let page = further.find(|page| page.binds.contains(&position));
         Some(page.map_or(&self.page, |page| &page.page))

@@ -82,6 +82,37 @@ fn each_page_has_its_own_addresses_and_keys() {
     assert_eq!(stats.pages().count(), 3);
 }
 
+/// An address without a device would collide with both; with one each, they are two sockets.
+#[test]
+fn pages_of_one_address_on_two_devices_are_told_apart() {
+    let text = |freebind: &str| {
+        config(&format!(
+            "[stats]\nbind = {{ address = '*:81', interface = 'lo' }}\nadmin = true\n\
+             [[stats.page]]\nbind = {{ address = '*:81', interface = 'v0', backlog = 9{freebind} }}\n\
+             auth = 'a:b'"
+        ))
+    };
+    let stats = text("").stats.unwrap();
+    let page = |bind| stats.page_at(bind).unwrap();
+    let open: Vec<bool> = stats
+        .binds
+        .iter()
+        .map(|it| page(it).auth.is_empty())
+        .collect();
+    assert_eq!(open, [true, false]);
+    assert_eq!(
+        page(&stats.binds[1]).admin,
+        crate::config::model::PageAdmin::Nobody
+    );
+    // A socket that is closed, because another one takes its place, has neither page.
+    let other = text(", freebind = true").stats.unwrap();
+    assert_eq!(stats.page_at(&other.binds[1]), None);
+    // What can be changed while it listens does not matter.
+    let mut tuned = stats.binds[1].clone();
+    tuned.backlog = Some(10);
+    assert_eq!(page(&tuned).auth.len(), 1);
+}
+
 #[test]
 fn pages_are_judged_each() {
     for (lines, part) in [
