@@ -2,12 +2,13 @@
 //!
 //! Pure. `rlb diff` and every reload print it. The code that the declaration of a key makes
 //! ([`crate::config::keys`]) compares the keys of an object; this module compares the objects, and what has no
-//! key. Invariant: configurations that are not equal differ in at least one [`Change`].
+//! key. Invariant: configurations that do not do the same differ in at least one [`Change`].
 
 mod binds;
 mod json;
 mod logs;
 mod numbers;
+mod pages;
 mod proxies;
 
 pub use super::key::Difference;
@@ -16,9 +17,8 @@ pub use logs::match_targets;
 
 use super::key::{Differences, Effect};
 use super::model::{self, Config};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 
 /// What happens to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +59,11 @@ impl Action {
 pub struct Change {
     /// What happens.
     pub action: Action,
-    /// `global`, `log`, `log target`, `runtime-api`, `stats`, `frontend`, `bind`, `backend`,
+    /// `global`, `log`, `log target`, `runtime-api`, `stats`, `stats page`, `frontend`, `bind`, `backend`,
     /// `server` or `statistics` (the order of their rows).
     pub kind: &'static str,
     /// Its name: `backend/server` for a server, `proxy address` for a bind, the destination for a log target, the
-    /// address for a runtime socket; empty for tables that exist once.
+    /// address for a runtime socket and for a page; empty for tables that exist once.
     pub name: String,
     /// The keys that differ; empty for an object that is added or removed.
     pub keys: Vec<Difference>,
@@ -263,36 +263,8 @@ fn stats(found: &mut Found, old: Option<&model::Stats>, new: Option<&model::Stat
     // Its binds are compared with those of the frontends.
     let mut keys = Differences::default();
     model::Stats::compare(old, new, &mut keys);
-    model::StatsPage::compare(&old.page, &new.page, &mut keys);
     model::Readiness::compare(&old.readiness, &new.readiness, &mut keys);
-    found.changed("stats", "", keys);
-    further_pages(found, old, new);
-}
-
-/// Compares the further pages, each named by its first address.
-fn further_pages(found: &mut Found, old: &model::Stats, new: &model::Stats) {
-    fn by_address(stats: &model::Stats) -> BTreeMap<Arc<str>, &model::StatsPage> {
-        let named = stats.further.iter().filter_map(|page| {
-            let bind = stats.binds.get(page.binds.start)?;
-            Some((Arc::clone(&bind.name), &page.page))
-        });
-        named.collect()
-    }
-    let (old, new) = (by_address(old), by_address(new));
-    for (address, page) in &new {
-        let Some(before) = old.get(address) else {
-            let object = ("stats page", address.to_string());
-            found.push(Action::Add, object, "answers at once");
-            continue;
-        };
-        let mut keys = Differences::default();
-        model::StatsPage::compare(before, page, &mut keys);
-        found.changed("stats page", address, keys);
-    }
-    for address in old.keys().filter(|address| !new.contains_key(*address)) {
-        let effect = "answers no more; those on their way are finished";
-        found.push(Action::Remove, ("stats page", address.to_string()), effect);
-    }
+    pages::pages(found, keys, (old, new));
 }
 
 /// Compares the order of the proxies that are in both files. Positions are not compared, because one new proxy

@@ -290,8 +290,84 @@ fn binds_of_the_statistics_come_and_go() {
     );
 }
 
+/// What matters is who may see and change what at an address.
 #[test]
-fn pages_are_compared_by_their_first_address() {
+fn pages_are_compared_by_each_address() {
+    let with = |stats: &str| BASE.replacen("bind = \"127.0.0.1:8080\"\n", stats, 1);
+    let pages = |first: &str, second: &str, third: &str| {
+        with(&format!(
+            "bind = [{first}]\nuri = \"/one\"\nauth = \"a:b\"\n\
+             [[stats.page]]\nbind = [{second}]\nadmin = true\n\
+             [[stats.page]]\nbind = [{third}]\nadmin = \"localhost\"\nauth = \"x:y\"\n"
+        ))
+    };
+    let [a, b, c, d] = [1, 2, 4, 5].map(|port| format!("\"127.0.0.1:900{port}\""));
+    let before = pages(&format!("{a}, {d}"), &b, &c);
+    // From a password to an open page.
+    let said = lines(&before, &pages(&a, &format!("{b}, {d}"), &c));
+    assert_eq!(
+        said,
+        [
+            "~ stats page 127.0.0.1:9005: uri \"/one\" -> \"/\", auth 1 users -> 0 users, \
+          admin false -> true (holds at once)"
+        ]
+    );
+    // To another password.
+    let said = lines(&before, &pages(&a, &b, &format!("{c}, {d}")));
+    assert!(
+        said.iter()
+            .any(|line| line.starts_with("~ stats page 127.0.0.1:9005: ")
+                && line.contains("auth 1 users -> 1 users")),
+        "{said:#?}"
+    );
+    // Exchanged between further pages, and with the first one.
+    let said = lines(&before, &pages(&format!("{a}, {d}"), &c, &b));
+    assert_eq!(said.len(), 3, "{said:#?}");
+    assert!(said[0].starts_with("~ stats: order "), "{said:#?}");
+    assert!(
+        said[1].contains("page 127.0.0.1:9004: auth 1 users -> 0 users"),
+        "{said:#?}"
+    );
+    assert!(
+        said[2].contains("page 127.0.0.1:9002: auth 0 users -> 1 users"),
+        "{said:#?}"
+    );
+    let said = lines(&pages(&a, &b, &c), &pages(&b, &a, &c));
+    assert_eq!(said.len(), 3, "{said:#?}");
+    assert!(!said[0].contains("uri"), "{said:#?}");
+    assert!(
+        said[1].contains("page 127.0.0.1:9002: uri \"/\" -> \"/one\""),
+        "{said:#?}"
+    );
+    assert!(
+        said[2].contains("page 127.0.0.1:9001: uri \"/one\" -> \"/\""),
+        "{said:#?}"
+    );
+    // The same pages in another order.
+    let two = "bind = \"127.0.0.1:9001\"\nuri = \"/one\"\n[[stats.page]]\nbind = \"127.0.0.1:9002\"\nuri = \"/two\"\n";
+    let turned = "bind = \"127.0.0.1:9002\"\nuri = \"/two\"\n[[stats.page]]\nbind = \"127.0.0.1:9001\"\nuri = \"/one\"\n";
+    assert_eq!(
+        lines(&with(two), &with(turned)),
+        [
+            "~ stats: order 127.0.0.1:9001 127.0.0.1:9002 -> 127.0.0.1:9002 127.0.0.1:9001 \
+          (holds at once)"
+        ]
+    );
+    // One address on two devices.
+    let devices = |first: &str, second: &str| {
+        with(&format!(
+            "bind = {{ address = \"*:9001\", interface = \"{first}\" }}\nadmin = true\n\
+             [[stats.page]]\nbind = {{ address = \"*:9001\", interface = \"{second}\" }}\nauth = \"a:b\"\n"
+        ))
+    };
+    let said = lines(&devices("lo", "v0"), &devices("v0", "lo"));
+    let open =
+        "~ stats page 0.0.0.0:9001 interface v0: auth 1 users -> 0 users, admin false -> true";
+    assert!(said.iter().any(|line| line.starts_with(open)), "{said:#?}");
+}
+
+#[test]
+fn pages_come_and_go() {
     let page = |lines: &str| {
         let stats = "[stats]\nbind = \"127.0.0.1:8080\"\n";
         BASE.replacen(stats, &format!("{stats}{lines}"), 1)
