@@ -298,6 +298,12 @@ fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, 
             counts: false,
         });
     }
+    if let Some((keyword, at)) = &proxy.settings.page.broken {
+        return Err(LeftOut {
+            why: format!("`{keyword}` in line {} is not valid", at.line),
+            counts: true,
+        });
+    }
     let blocked = judge(proxy, Role::Page, options, report);
     let Some(entry) = blocked.first() else {
         let mut binds = proxy.binds.iter();

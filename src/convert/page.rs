@@ -11,8 +11,20 @@ use crate::config::haproxy::Place;
 use crate::config::model::PageAdmin;
 use std::collections::{HashMap, HashSet};
 
-/// Reads one statement. All of them switch the page on.
+/// Reads one statement. All of them switch the page on. One in error keeps the page from being carried over: without
+/// it more could be seen or changed there, and by more people.
 pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    let errors = context.report.errors;
+    read_valid(context, proxy, statement);
+    if context.report.errors > errors {
+        let page = &mut proxy.settings.page;
+        page.broken
+            .get_or_insert((keyword(statement), statement.at));
+        page.enabled = true;
+    }
+}
+
+fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
     let keyword = keyword(statement);
     let page = &mut proxy.settings.page;
     let value = statement.words.get(2).map(string).unwrap_or_default();

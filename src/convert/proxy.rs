@@ -100,6 +100,8 @@ pub(super) struct Page {
     pub(super) redefined: Vec<&'static str>,
     /// The statements, by their entries.
     pub(super) entries: Vec<usize>,
+    /// The first statement in error.
+    pub(super) broken: Option<(String, At)>,
 }
 
 /// Where lines go.

@@ -391,6 +391,38 @@ fn errors_have_a_place_and_are_left_out() {
     assert!(failed > 5, "{failed}");
 }
 
+/// Without a statement that is in error more people could see or change more than was meant.
+#[test]
+fn a_page_that_is_in_error_is_left_out() {
+    for (line, keyword) in [
+        ("stats auth nocolon", "stats auth"),
+        ("stats auth ${NOTSET}", "stats auth"),
+        ("stats auth", "stats auth"),
+        (
+            "stats http-requst deny if { src 10.0.0.1 }",
+            "stats http-requst",
+        ),
+    ] {
+        let text = format!(
+            "listen web\n bind *:80\n server s1 10.0.0.1:80\n\
+             listen page\n mode http\n bind 127.0.0.1:81\n {line}\n stats admin if TRUE\n\
+             listen other\n mode http\n bind 127.0.0.1:82\n stats enable\n"
+        );
+        let one = converted("page.cfg", text.as_bytes());
+        assert_eq!(exit(&one.report), 78, "{line}");
+        let why = format!("listen `page` is not carried over: `{keyword}` in line 7 is not valid");
+        assert!(one.report.text(false).contains(&why), "{line}");
+        assert!(one.toml.contains(&why), "{line}");
+        assert_eq!(
+            one.toml.matches("bind = \"127.0.0.1:82\"").count(),
+            1,
+            "{line}"
+        );
+        assert!(!one.toml.contains("admin"), "{}", one.toml);
+        assert!(!one.toml.contains("127.0.0.1:81"), "{}", one.toml);
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_file_is_too_strange(bytes: Vec<u8>) {
