@@ -108,7 +108,9 @@ impl Context<'_, '_> {
         self.unknown += 1;
         let sought = self.unknown <= SUGGESTIONS_MAX && longest <= LONGEST_SUGGESTED;
         let known = sought.then(|| self.index.known(place));
-        let found = known.into_iter().flatten().min_by_key(near);
+        // The table has no order; of several that are as near one must always be the same.
+        let found = known.into_iter().flatten();
+        let found = found.min_by_key(|word| (near(word), std::cmp::Reverse(*word)));
         let close = found.filter(|word| near(word) <= (longest / 3).clamp(1, 3));
         let text = match close {
             Some(word) => format!("HAProxy has no `{last}` here; did you mean `{word}`?"),

@@ -423,6 +423,12 @@ fn a_page_that_is_in_error_is_left_out() {
     }
 }
 
+#[test]
+fn a_near_word_is_the_same_in_every_run() {
+    let said = || converted("x.cfg", b"global\n id 1\n").report.text(true);
+    assert!(said().contains("did you mean `uid`?"), "{}", said());
+}
+
 proptest::proptest! {
     #[test]
     fn no_file_is_too_strange(bytes: Vec<u8>) {
