@@ -184,7 +184,9 @@ impl<'a> Origins<'a> {
                 self.move_place(place);
             }
             if let Some((place, _)) = &mut problem.related {
+                let before = place.short();
                 self.move_place(place);
+                problem.message = problem.message.replace(&before, &place.short());
             }
         }
     }

@@ -216,6 +216,31 @@ fn warnings_name_lines_of_the_files_that_were_converted() {
     );
 }
 
+/// The second place of a problem is in the files that were converted, too.
+#[test]
+fn both_places_of_a_problem_are_in_the_files_that_were_converted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("haproxy.cfg");
+    let listen = |name| format!("listen {name}\n  bind 127.0.0.1:80\n  server s1 10.0.0.1:80\n");
+    fs::write(&path, [listen("a"), listen("b")].concat()).expect("written");
+    let files = HaproxyFiles {
+        paths: vec![path.clone()],
+        more: None,
+        options: Options::default(),
+    };
+    let load = files.load(&Limits::unknown()).load;
+    let problems = load.loaded.expect_err("two listen there");
+    let taken = problems.iter().find(|it| it.code == "bind-collision");
+    let taken = taken.expect("it is told");
+    assert!(
+        taken
+            .message
+            .ends_with(&format!(" in {}:2", path.display())),
+        "{}",
+        taken.message
+    );
+}
+
 fn repeated(size: usize, head: &str, line: &str) -> Vec<u8> {
     let count = (size - head.len()) / line.len();
     [head, &line.repeat(count)].concat().into_bytes()
