@@ -389,16 +389,18 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
             });
         }
     }
+    let mut missing = Missing::default();
     let mut led_to: HashMap<usize, (bool, bool)> = HashMap::new();
     for (index, proxy) in proxies.iter().enumerate() {
         if matches!(choices[index], Ok(Choice::Page)) || proxy.kind == Kind::Backend {
             continue;
         }
-        for (name, at) in &proxy.named {
-            exists(name, *at, "use_backend", &backends, report);
+        // HAProxy does not look where one leads that is disabled.
+        if !proxy.settings.disabled {
+            missing.tell(proxy, &backends, report);
+            http_to_tcp(proxy, (proxies, &backends), report);
         }
-        http_to_tcp(proxy, (proxies, &backends), report);
-        let target = target(proxy, &backends, report);
+        let target = proxy.target().and_then(|name| backends.get(name).copied());
         if choices[index].is_ok()
             && let Some(left_out) = unreachable(proxy, target, proxies, choices)
         {
@@ -449,21 +451,26 @@ fn http_to_tcp(
     }
 }
 
-/// The backend that a frontend has by name; one that does not exist is reported.
-fn target(proxy: &Proxy, backends: &HashMap<&str, usize>, report: &mut Report) -> Option<usize> {
-    let (name, at) = proxy.settings.default_backend.as_ref()?;
-    let found = backends.get(name.as_str()).copied();
-    if proxy.is_front() {
-        exists(name, *at, "default_backend", backends, report);
-    }
-    found
-}
+/// The statements of which a backend that does not exist was told: all proxies have what a `defaults` says.
+#[derive(Default)]
+struct Missing(HashSet<At>);
 
-/// Reports a backend that does not exist.
-fn exists(name: &str, at: At, keyword: &str, backends: &HashMap<&str, usize>, report: &mut Report) {
-    if !backends.contains_key(name) {
-        let text = format!("there is no backend `{name}`");
-        report.error(at, keyword, text);
+impl Missing {
+    /// Reports the backends that a proxy names and that do not exist.
+    fn tell(&mut self, proxy: &Proxy, backends: &HashMap<&str, usize>, report: &mut Report) {
+        // What follows from the connection is not known yet.
+        let routes = proxy.routes.iter().filter(|(name, _)| !name.contains("%["));
+        let routes = proxy.named.iter().chain(routes);
+        let routes = routes.map(|led| (led, "use_backend"));
+        let default = proxy.settings.default_backend.iter();
+        let default = default.filter(|_| proxy.is_front());
+        let default = default.map(|led| (led, "default_backend"));
+        for ((name, at), keyword) in routes.chain(default) {
+            if !backends.contains_key(name.as_str()) && self.0.insert(*at) {
+                let text = format!("there is no backend `{name}`");
+                report.error(*at, keyword, text);
+            }
+        }
     }
 }
 

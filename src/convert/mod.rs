@@ -9,12 +9,14 @@
 //! Invariant: a configuration that is written without an error is one that `config` accepts; it is
 //! loaded before it is handed out.
 
+mod acl;
 mod address;
 mod bind;
 mod choice;
 mod condition;
 mod context;
 mod defaults;
+mod defaults_words;
 mod dump;
 mod environment;
 mod expect_proxy;
@@ -382,6 +384,7 @@ fn one(
         id: None,
         binds: Vec::new(),
         bind_names: HashSet::new(),
+        acls: HashSet::new(),
         listens: false,
         servers: Vec::new(),
         names: HashMap::new(),
@@ -418,6 +421,7 @@ fn one(
     // Only statements ask for them.
     proxy.names = HashMap::new();
     proxy.bind_names = HashSet::new();
+    proxy.acls = HashSet::new();
     statement::settle_options(context, &mut proxy);
     statement::settle_route(context, &mut proxy);
     expect_proxy::settle(&mut proxy);

@@ -1,5 +1,6 @@
 //! `stats …` in a proxy: the page of the statistics.
 
+use super::acl;
 use super::choice::Choice;
 use super::context::{Context, keyword};
 use super::proxy::{Bind, Proxy};
@@ -29,6 +30,14 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
     let page = &mut proxy.settings.page;
     let value = statement.words.get(2).map(string).unwrap_or_default();
     match statement.word(1) {
+        "uri" | "realm" | "scope" if value.is_empty() => {
+            let text = "a value is missing";
+            return context.report.error(statement.at, keyword, text);
+        }
+        "" => {
+            let text = "what of the page is missing";
+            return context.report.error(statement.at, keyword, text);
+        }
         "enable" => {}
         "uri" => {
             page.keys.insert("uri", quote(&value));
@@ -53,16 +62,11 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
                 page.keys.insert("refresh", format!("\"{seconds}s\""));
             }
         }
-        "auth" => {
-            let full = value
-                .split_once(':')
-                .is_some_and(|(user, password)| !user.is_empty() && !password.is_empty());
-            if !full {
-                let text = "a user, a colon and a password are needed";
-                return context.report.error(statement.at(2), keyword, text);
-            }
-            page.auth.push(value);
+        "auth" if !is_user_and_password(&value) => {
+            let text = "a user, a colon and a password are needed";
+            return context.report.error(statement.at(2), keyword, text);
         }
+        "auth" => page.auth.push(value),
         "scope" => {
             let name = match &*value {
                 "." => proxy.name.clone(),
@@ -95,6 +99,11 @@ fn admin(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
         .iter()
         .map(|word| word.text.as_str())
         .collect();
+    if let Some((word, problem)) = acl::unknown(words.get(1..).unwrap_or_default(), &proxy.acls) {
+        return context
+            .report
+            .error(statement.at(3 + word), keyword, problem);
+    }
     let page = &mut proxy.settings.page;
     let entry = match admin_access(&words, &page.redefined) {
         Err(problem) => return context.report.error(statement.at(2), keyword, problem),
@@ -134,6 +143,7 @@ const PREDEFINED: [(&str, PageAdmin); 3] = [
 
 /// Notes that the proxy has an `acl` called `name`.
 pub(super) fn note_condition(proxy: &mut Proxy, name: &str) {
+    proxy.acls.insert(name.to_owned());
     let redefined = &mut proxy.settings.page.redefined;
     let predefined = PREDEFINED.iter().find(|(known, _)| *known == name);
     if let Some((known, _)) = predefined.filter(|(known, _)| !redefined.contains(known)) {
@@ -156,19 +166,13 @@ fn admin_access(words: &[&str], redefined: &[&str]) -> Result<Option<PageAdmin>,
         return Err("a condition is needed".to_owned());
     }
     let mut any = Some(PageAdmin::Nobody);
-    for all in terms.split(|term| ["or", "||"].contains(term)) {
+    for all in acl::alternatives(terms)? {
         let mut every = Some(PageAdmin::Everyone);
-        let mut not = false;
         for term in all {
-            let name = term.trim_start_matches('!');
-            not ^= (term.len() - name.len()) % 2 == 1;
-            if name.is_empty() {
-                continue;
-            }
-            let known = PREDEFINED.iter().find(|(known, _)| *known == name);
-            let known = known.filter(|(known, _)| !redefined.contains(known));
+            let known = PREDEFINED.iter().find(|(name, _)| Some(*name) == term.name);
+            let known = known.filter(|(name, _)| !redefined.contains(name));
             let holds = known.map(|(_, access)| *access);
-            let holds = if not { opposite(holds) } else { holds };
+            let holds = if term.negated { opposite(holds) } else { holds };
             every = match (every, holds) {
                 (Some(PageAdmin::Nobody), _) | (_, Some(PageAdmin::Nobody)) => {
                     Some(PageAdmin::Nobody)
@@ -176,7 +180,6 @@ fn admin_access(words: &[&str], redefined: &[&str]) -> Result<Option<PageAdmin>,
                 (Some(every), Some(holds)) => Some(every.min(holds)),
                 _ => None,
             };
-            not = false;
         }
         any = match (any, every) {
             (Some(PageAdmin::Everyone), _) | (_, Some(PageAdmin::Everyone)) => {
@@ -209,7 +212,7 @@ pub(super) fn pages(proxies: &[Proxy], choices: &[Choice], report: &mut Report) 
     let mut any_port: HashMap<(String, Option<String>), usize> = HashMap::new();
     for (index, page) in pages.iter_mut().enumerate() {
         page.binds.retain(|bind| {
-            let text = if has_no_page(bind) {
+            let text = if !bind.is_tcp() {
                 "`[stats]` listens on TCP addresses alone"
             } else if is_taken(&mut any_port, bind, index) {
                 "two pages of the statistics have this address and no port: write one"
@@ -289,12 +292,6 @@ fn further(page: &Proxy, first: &str, limits: &[Vec<usize>], report: &mut Report
     }
 }
 
-/// Whether the statistics cannot listen there.
-fn has_no_page(bind: &Bind) -> bool {
-    let mut other = ["unix:", "abns@", "fd@"].iter();
-    other.any(|begin| bind.address.starts_with(begin))
-}
-
 /// Whether another page than `page` has this address with a port that the kernel chooses.
 fn is_taken(
     any_port: &mut HashMap<(String, Option<String>), usize>,
@@ -319,6 +316,11 @@ fn other(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
     if statement.word(1) == "http-request" {
         proxy.settings.marks.push(mark);
     }
+}
+
+fn is_user_and_password(text: &str) -> bool {
+    let parts = text.split_once(':');
+    parts.is_some_and(|(user, password)| !user.is_empty() && !password.is_empty())
 }
 
 /// Whether a realm can go into a header, between quotes.
@@ -361,6 +363,7 @@ mod tests {
             ("if MINE FALSE", Some(Nobody)),
             ("if { src 127.0.0.1 }", None),
             ("if LOCALHOST { src 127.0.0.1 }", None),
+            ("if { path or TRUE or x }", None),
             ("if true", None),
         ] {
             let words: Vec<&str> = text.split(' ').collect();

@@ -84,6 +84,14 @@ pub(super) struct Bind {
     pub(super) keys: BTreeMap<&'static str, String>,
 }
 
+impl Bind {
+    /// Whether it is a TCP address: the statistics listen nowhere else.
+    pub(super) fn is_tcp(&self) -> bool {
+        let mut others = ["unix:", "abns@", "fd@"].iter();
+        !others.any(|begin| self.address.starts_with(begin))
+    }
+}
+
 /// The statistics page of a proxy.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Page {
@@ -166,6 +174,8 @@ pub(super) struct Proxy {
     pub(super) binds: Vec<Bind>,
     /// The names of its binds. Only statements ask for them.
     pub(super) bind_names: HashSet<String>,
+    /// The names of its ACLs. Only statements ask for them.
+    pub(super) acls: HashSet<String>,
     /// It has a `bind`, valid or not.
     pub(super) listens: bool,
     pub(super) servers: Vec<Server>,

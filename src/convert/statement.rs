@@ -6,13 +6,18 @@ use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
 use super::toml_string::quote;
 use super::units::Unit;
-use super::{bind, expect_proxy, log, page, server, source, timeouts};
+use super::{acl, bind, defaults_words, expect_proxy, log, page, server, source, timeouts};
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::model::{HashFunction, HashOn, HashType};
 
 /// Reads one statement into `proxy`.
 pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
     let keyword = keyword(statement);
+    if proxy.kind == Kind::Defaults
+        && let Some(problem) = defaults_words::refused(statement, proxy.name.is_empty())
+    {
+        return context.report.error(statement.at, keyword, problem);
+    }
     match statement.word(0) {
         "mode" => mode(context, proxy, statement),
         "bind" if proxy.kind != Kind::Backend => bind::read(context, proxy, statement, 1),
@@ -194,6 +199,10 @@ fn route(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
     if name.is_empty() {
         let text = "the name of a backend is missing";
         return context.report.error(statement.at, keyword, text);
+    }
+    if let Some((index, problem)) = acl::behind_a_backend(statement, &proxy.acls) {
+        let at = statement.at(index);
+        context.report.error(at, keyword, problem);
     }
     let always = statement.words.len() == 2 && !name.contains("%[");
     if statement.word(0) == "default_backend" {

@@ -448,6 +448,98 @@ fn a_page_that_is_in_error_is_left_out() {
     }
 }
 
+/// The exit status of files, and whether their report has `part`. They begin with a `defaults` and a listen `web`.
+#[track_caller]
+fn assert_exit(defaults: &str, text: &str, expected: u8, part: &str) -> Conversion {
+    let text = format!(
+        "defaults\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n{defaults}\
+         listen web\n mode tcp\n bind 127.0.0.1:80\n server a 127.0.0.1:1\n{text}"
+    );
+    let one = converted("some.cfg", text.as_bytes());
+    let said = one.report.text(true);
+    assert_eq!(exit(&one.report), expected, "{text}\n{said}");
+    assert!(said.contains(part), "{text}\n{said}");
+    one
+}
+
+const PAGE: &str = "listen page\n mode http\n bind 127.0.0.1:81\n stats enable\n";
+
+#[test]
+fn what_haproxy_refuses_is_an_error() {
+    let defaults = "it cannot stand in `defaults`";
+    for line in [
+        "server a 1.1.1.1:1",
+        "bind :1",
+        "use_backend web",
+        "stats admin if TRUE",
+        "stats http-request deny",
+        "id 7",
+        "monitor fail if TRUE",
+        "stick on src",
+        "acl x src 1.1.1.1",
+        "tcp-request inspect-delay 5s",
+    ] {
+        assert_exit(&format!(" {line}\n"), "", 78, defaults);
+    }
+    let named = "defaults d\n acl x src 1.1.1.1\n tcp-request inspect-delay 5s\n\
+                 listen last from d\n mode tcp\n bind :2\n server a 127.0.0.1:1\n";
+    let one = assert_exit("", named, 0, "");
+    assert!(!one.report.text(true).contains(defaults));
+    for (line, part) in [
+        (" stats scope\n", "stats scope: a value is missing"),
+        (" stats uri\n", "stats uri: a value is missing"),
+        (" stats\n", "what of the page is missing"),
+        (" stats admin if nope\n", "there is no ACL `nope` before it"),
+        (
+            " stats admin if nope\n acl nope src 1.1.1.1\n",
+            "no ACL `nope`",
+        ),
+    ] {
+        let one = assert_exit("", &format!("{PAGE}{line}"), 78, part);
+        assert!(!one.toml.contains("[stats]"), "{line}");
+    }
+    let frontend = "frontend f\n mode tcp\n bind :81\n default_backend web\n";
+    for (line, part) in [
+        (
+            "use_backend web unless nope",
+            "there is no ACL `nope` before it",
+        ),
+        (
+            "use_backend web if { src 1.1.1.1",
+            "a closing brace is missing",
+        ),
+        ("use_backend nope if TRUE", "there is no backend `nope`"),
+        ("use_backend web TRUE", "only `if` and `unless` can follow"),
+        ("default_backend web if TRUE", "nothing can follow the name"),
+    ] {
+        assert_exit("", &format!("{frontend} {line}\n"), 78, part);
+    }
+    let known = " acl x src 1.1.1.1\n use_backend web if x !HTTP or { src 1.1.1.2 }\n";
+    assert_exit(
+        "",
+        &format!("{frontend}{known}"),
+        1,
+        "frontend `f` is not carried over",
+    );
+}
+
+#[test]
+fn a_backend_that_does_not_exist_is_told_of_as_by_haproxy() {
+    let several = "frontend f\n bind :81\nfrontend g\n bind :82\n";
+    let one = assert_exit(
+        " mode tcp\n default_backend nope\n",
+        several,
+        78,
+        "no backend `nope`",
+    );
+    assert_eq!(
+        one.report.text(true).matches("there is no backend").count(),
+        1
+    );
+    let disabled = "listen last\n bind :81\n server a 127.0.0.1:1\n use_backend nope\n disabled\n";
+    assert_exit("", disabled, 0, "leads to a backend that does not exist");
+}
+
 #[test]
 fn a_near_word_is_the_same_in_every_run() {
     let said = || converted("x.cfg", b"global\n id 1\n").report.text(true);
