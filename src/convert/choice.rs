@@ -4,7 +4,7 @@
 //! says nothing where no server is checked. What leads to a proxy that is dropped is dropped too.
 
 use super::Options;
-use super::proxy::{Mode, Proxy};
+use super::proxy::{Bind, Mode, Proxy};
 use super::report::{At, Outcome, Report};
 use super::sections::Kind;
 use crate::config::haproxy::Becomes;
@@ -180,6 +180,15 @@ fn is_page(proxy: &Proxy) -> bool {
         && proxy.listens
 }
 
+/// Whether a backend answers with the page of the statistics and has no servers.
+fn is_page_of_frontends(proxy: &Proxy) -> bool {
+    proxy.settings.mode == Mode::Http
+        && proxy.settings.page.enabled
+        && proxy.kind == Kind::Backend
+        && proxy.servers.is_empty()
+        && !proxy.settings.disabled
+}
+
 /// What becomes of a proxy by its own words.
 fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, LeftOut> {
     let http = proxy.settings.mode == Mode::Http;
@@ -211,6 +220,12 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
     if http && options.http_drop {
         return Err(LeftOut {
             why: "it is an HTTP proxy".to_owned(),
+            counts: false,
+        });
+    }
+    if is_page_of_frontends(proxy) {
+        return Err(LeftOut {
+            why: "it is a page of the statistics: give `[stats]` its own `bind`".to_owned(),
             counts: false,
         });
     }
@@ -303,6 +318,10 @@ fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, 
             why: format!("`{keyword}` in line {} is not valid", at.line),
             counts: true,
         });
+    }
+    if !proxy.binds.is_empty() && !proxy.binds.iter().any(Bind::is_tcp) {
+        let why = "`[stats]` listens on TCP addresses alone".to_owned();
+        return Err(LeftOut { why, counts: true });
     }
     let blocked = judge(proxy, Role::Page, options, report);
     let Some(entry) = blocked.first() else {
@@ -495,8 +514,17 @@ fn unreachable(
     }
     match target {
         Some(target) => {
-            let drop = choices[target].as_ref().err()?;
             let backend = &proxies[target];
+            let drop = match &choices[target] {
+                Ok(Choice::Page) => {
+                    return Some(LeftOut {
+                        why: format!("{} is a page of the statistics", backend.what()),
+                        counts: true,
+                    });
+                }
+                Ok(_) => return None,
+                Err(drop) => drop,
+            };
             // Who drops what is HTTP has not said so of TCP.
             let http = leads_to_http(proxy, backend) && !backend.settings.disabled;
             Some(LeftOut {
@@ -508,7 +536,7 @@ fn unreachable(
                 } else {
                     format!("{} is not", backend.what())
                 },
-                counts: drop.counts || http,
+                counts: drop.counts || http || is_page_of_frontends(backend),
             })
         }
         None if proxy.settings.default_backend.is_some() => {

@@ -3,9 +3,9 @@
 use super::acl;
 use super::choice::Choice;
 use super::context::{Context, keyword};
-use super::proxy::{Bind, Proxy};
+use super::proxy::{Bind, Page, Proxy};
 use super::report::{Outcome, Report};
-use super::sections::Statement;
+use super::sections::{Kind, Statement};
 use super::toml_string::{quote, string};
 use super::units::Unit;
 use crate::config::haproxy::Place;
@@ -15,6 +15,7 @@ use std::collections::{HashMap, HashSet};
 /// Reads one statement. All of them switch the page on. One in error keeps the page from being carried over: without
 /// it more could be seen or changed there, and by more people.
 pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    detach(context, proxy, statement);
     let errors = context.report.errors;
     read_valid(context, proxy, statement);
     if context.report.errors > errors {
@@ -23,6 +24,27 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
             .get_or_insert((keyword(statement), statement.at));
         page.enabled = true;
     }
+}
+
+/// The first `stats` of a proxy: nothing of what its `defaults` say of the page holds any more, as in HAProxy.
+fn detach(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    let page = &mut proxy.settings.page;
+    if proxy.kind == Kind::Defaults || std::mem::replace(&mut page.own, true) {
+        return;
+    }
+    if !page.auth.is_empty() {
+        let text = "as in HAProxy, no `stats` of its `defaults` holds any more, their `stats auth` neither";
+        let keyword = keyword(statement);
+        context
+            .report
+            .push(statement.at, keyword, Outcome::Information, text);
+    }
+    proxy.settings.page = Page {
+        own: true,
+        redefined: std::mem::take(&mut page.redefined),
+        broken: page.broken.take(),
+        ..Page::default()
+    };
 }
 
 fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
@@ -219,7 +241,8 @@ pub(super) fn pages(proxies: &[Proxy], choices: &[Choice], report: &mut Report) 
             } else {
                 return true;
             };
-            report.push(bind.at, "bind", Outcome::Unsupported, text);
+            let entry = report.push(bind.at, "bind", Outcome::Unsupported, text);
+            report.entries[entry].traffic = true;
             false
         });
     }

@@ -96,6 +96,8 @@ impl Bind {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Page {
     pub(super) enabled: bool,
+    /// It has a statement in the proxy itself.
+    pub(super) own: bool,
     /// Keys of `[stats]` but `auth` and `scope`, as rlb writes them.
     pub(super) keys: BTreeMap<&'static str, String>,
     /// Contents of TOML strings.

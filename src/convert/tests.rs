@@ -464,6 +464,64 @@ fn assert_exit(defaults: &str, text: &str, expected: u8, part: &str) -> Conversi
 
 const PAGE: &str = "listen page\n mode http\n bind 127.0.0.1:81\n stats enable\n";
 
+/// HAProxy serves these pages, and rlb does not.
+#[test]
+fn a_page_that_cannot_be_served_is_no_success() {
+    let unix = "listen page\n mode http\n bind /run/x\n stats enable\n";
+    assert_exit(
+        "",
+        unix,
+        1,
+        "listen `page` is not carried over: `[stats]` listens on TCP",
+    );
+    let both = format!("{PAGE} bind /run/x\n");
+    let one = assert_exit("", &both, 1, "`[stats]` listens on TCP addresses alone");
+    assert!(one.toml.contains("bind = \"127.0.0.1:81\""), "{}", one.toml);
+    let frontend = "frontend f\n mode http\n bind 127.0.0.1:82\n default_backend b\n";
+    let backend = "backend b\n mode http\n stats enable\n";
+    let all = format!("{frontend}{backend}");
+    assert_exit(
+        "",
+        &all,
+        1,
+        "frontend `f` is not carried over: backend `b` is not",
+    );
+    // Nothing leads there.
+    assert_exit(
+        "",
+        backend,
+        0,
+        "backend `b` is not carried over: it is a page of the statistics",
+    );
+    let led = "frontend f\n mode tcp\n bind 127.0.0.1:82\n default_backend page\n";
+    let part = "frontend `f` is not carried over: listen `page` is a page of the statistics";
+    assert_exit("", &format!("{PAGE}{led}"), 1, part);
+    assert_exit(
+        "",
+        &format!("{PAGE}{}", led.replace("tcp", "http")),
+        1,
+        part,
+    );
+}
+
+#[test]
+fn the_page_of_a_defaults_ends_with_the_first_statement_of_the_proxy() {
+    let defaults = " mode http\n stats enable\n stats uri /d\n stats auth a:b\n";
+    let own = "listen page\n bind 127.0.0.1:81\n stats refresh 5s\n stats hide-version\n\
+               listen other\n bind 127.0.0.1:82\n";
+    let one = assert_exit(defaults, own, 0, "their `stats auth` neither");
+    let (page, other) = one.toml.split_once("[[stats.page]]").expect("two pages");
+    assert!(
+        page.contains("5s") && page.contains("hide-version"),
+        "{page}"
+    );
+    assert!(
+        !page.contains("\"/d\"") && !page.contains("auth = "),
+        "{page}"
+    );
+    assert!(other.contains("\"/d\"") && other.contains("a:b"), "{other}");
+}
+
 #[test]
 fn what_haproxy_refuses_is_an_error() {
     let defaults = "it cannot stand in `defaults`";
