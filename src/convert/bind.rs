@@ -76,9 +76,35 @@ pub(super) fn read(
             if address::is_mptcp(&piece.text) {
                 keys.insert("mptcp", "true".to_owned());
             }
-            proxy.binds.push(Bind { at, address, keys });
+            let bind = Bind { at, address, keys };
+            if is_again(proxy, &bind) {
+                let text = "it listens there already: rlb has one listener for it";
+                context.report.push(at, "bind", Outcome::Changed, text);
+            } else {
+                proxy.binds.push(bind);
+            }
         }
     }
+}
+
+/// Whether the proxy has listened there so far, with the same keys. HAProxy takes that: each gets a share of the clients.
+fn is_again(proxy: &mut Proxy, bind: &Bind) -> bool {
+    if bind.address.ends_with(":0") {
+        return false;
+    }
+    let key = |key| bind.keys.get(key).cloned();
+    let place = (bind.address.clone(), key("namespace"), key("interface"));
+    let next = proxy.binds.len();
+    let index = *proxy.places.entry(place).or_insert(next);
+    let Some(first) = proxy.binds.get(index) else {
+        return false;
+    };
+    let without_name = |bind: &Bind| {
+        let mut keys = bind.keys.clone();
+        keys.retain(|key, _| !["name", "id"].contains(key));
+        keys
+    };
+    without_name(first) == without_name(bind)
 }
 
 /// The addresses of a list. There may be millions: each is made when it is asked for.

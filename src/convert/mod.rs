@@ -384,6 +384,7 @@ fn one(
         id: None,
         binds: Vec::new(),
         bind_names: HashSet::new(),
+        places: HashMap::new(),
         acls: HashSet::new(),
         listens: false,
         servers: Vec::new(),
@@ -421,6 +422,7 @@ fn one(
     // Only statements ask for them.
     proxy.names = HashMap::new();
     proxy.bind_names = HashSet::new();
+    proxy.places = HashMap::new();
     proxy.acls = HashSet::new();
     statement::settle_options(context, &mut proxy);
     statement::settle_route(context, &mut proxy);

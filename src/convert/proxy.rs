@@ -92,6 +92,9 @@ impl Bind {
     }
 }
 
+/// An address, and the namespace and the device that it is in.
+pub(super) type BindPlace = (String, Option<String>, Option<String>);
+
 /// The statistics page of a proxy.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Page {
@@ -176,6 +179,8 @@ pub(super) struct Proxy {
     pub(super) binds: Vec<Bind>,
     /// The names of its binds. Only statements ask for them.
     pub(super) bind_names: HashSet<String>,
+    /// Its binds by their places. Only statements ask for them.
+    pub(super) places: HashMap<BindPlace, usize>,
     /// The names of its ACLs. Only statements ask for them.
     pub(super) acls: HashSet<String>,
     /// It has a `bind`, valid or not.

@@ -599,6 +599,17 @@ fn a_backend_that_does_not_exist_is_told_of_as_by_haproxy() {
 }
 
 #[test]
+fn a_bind_that_is_written_again_is_left_out() {
+    let again = format!("{PAGE} bind 127.0.0.1:81 name x\n");
+    let one = assert_exit("", &again, 0, "it listens there already");
+    assert_eq!(one.toml.matches("127.0.0.1:81").count(), 1, "{}", one.toml);
+    assert!(load(&one.toml).is_ok());
+    // They are not the same.
+    let other = "listen last\n bind :81\n bind :81 tfo\n server a 127.0.0.1:1\n";
+    assert_exit("", other, 78, "already taken");
+}
+
+#[test]
 fn a_near_word_is_the_same_in_every_run() {
     let said = || converted("x.cfg", b"global\n id 1\n").report.text(true);
     assert!(said().contains("did you mean `uid`?"), "{}", said());
