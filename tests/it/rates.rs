@@ -6,6 +6,7 @@ use crate::harness::eventually::{eventually_true, steadily};
 use crate::harness::needs;
 use crate::harness::netns::Netns;
 use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::ports;
 use crate::harness::process::Process;
 use crate::harness::rlb::{PROGRAM, STOP_WITHIN};
 use crate::harness::runtime::Fixture;
@@ -44,8 +45,9 @@ fn served(program: &Path, file: &str) -> Vec<Duration> {
     let mut process = Process::start(command, Some(&netns), false);
     let times = netns.enter(|| {
         eventually_true(STOP_WITHIN, "it listens", || {
-            // Not a client: it is no connection of the limited frontend.
-            TcpStream::connect((Ipv4Addr::LOCALHOST, 7001)).is_ok()
+            // Not a client: it is no connection of the limited frontend, which may listen later.
+            ports::is_listened_on(ADDRESS)
+                && TcpStream::connect((Ipv4Addr::LOCALHOST, 7001)).is_ok()
         });
         let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| connect(ADDRESS)).collect();
         std::thread::scope(|scope| {
@@ -79,7 +81,7 @@ fn as_in_haproxy(global: &str, frontend: &str) {
     let Some(haproxy) = needs::haproxy() else {
         return;
     };
-    // The other frontend tells when both listen; it counts for the limits of the process too.
+    // The other frontend tells when it serves; it counts for the limits of the process too.
     let file = format!(
         "global\n  nbthread 2\n{global}\ndefaults\n  mode tcp\n  timeout connect 2s\n  \
          timeout client 1m\n  timeout server 1m\nfrontend other\n  bind 127.0.0.1:7001\n  \
