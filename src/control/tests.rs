@@ -94,6 +94,20 @@ impl Fixture {
         .await;
     }
 
+    /// Ten connects of sessions to the server have failed in a row.
+    fn tell_of_errors(&self, index: usize) {
+        let server = self.server(index).live.uid;
+        let told = ToControl::Observed { server, errors: 10 };
+        assert!(self.handle.offer(told));
+    }
+
+    /// They have counted for the server's health so many times.
+    async fn until_errors_counted(&self, index: usize, times: u64) {
+        let live = Arc::clone(&self.server(index).live);
+        self.until("counted", |_| live.traffic.sum(|t| &t.hanafail) == times)
+            .await;
+    }
+
     fn logged(&self) -> Vec<(u8, String)> {
         self.log
             .try_iter()
@@ -314,9 +328,7 @@ async fn errors_of_sessions_take_a_server_down_and_a_check_brings_it_up() {
             fixture.start();
             fixture.until_label(0, "UP").await;
             let live = Arc::clone(&fixture.server(0).live);
-            let server = live.uid;
-            let told = ToControl::Observed { server, errors: 10 };
-            assert!(fixture.handle.offer(told));
+            fixture.tell_of_errors(0);
             fixture.until_label(0, "DOWN").await;
             let count = |counter: fn(&Traffic) -> &Counter| live.traffic.sum(counter);
             assert_eq!(count(|t| &t.hanafail), 1);
@@ -340,7 +352,7 @@ async fn errors_of_sessions_take_a_server_down_and_a_check_brings_it_up() {
                 assert_eq!(live.connect_error(2), None);
                 let passed = ToControl::Checked {
                     backend,
-                    server,
+                    server: live.uid,
                     report,
                 };
                 assert!(fixture.handle.report(passed).await);
@@ -371,17 +383,10 @@ async fn errors_of_sessions_leave_servers_to_a_backend() {
             for index in 0..3 {
                 fixture.until_label(index, "UP").await;
             }
-            let errors = |index: usize| ToControl::Observed {
-                server: fixture.server(index).live.uid,
-                errors: 10,
-            };
-            let found = |index: usize, times: u64| {
-                fixture.server(index).live.traffic.sum(|t| &t.hanafail) == times
-            };
-            assert!(fixture.handle.offer(errors(0)));
+            fixture.tell_of_errors(0);
             fixture.until_label(0, "DOWN").await;
-            assert!(fixture.handle.offer(errors(1)));
-            fixture.until("counted", |_| found(1, 1)).await;
+            fixture.tell_of_errors(1);
+            fixture.until_errors_counted(1, 1).await;
             assert_eq!(fixture.server(1).status_label(), "UP");
             let refused = ToControl::Checked {
                 backend: BackendId::first(0),
@@ -392,7 +397,7 @@ async fn errors_of_sessions_leave_servers_to_a_backend() {
                 },
             };
             assert!(fixture.handle.report(refused).await);
-            assert!(fixture.handle.offer(errors(1)));
+            fixture.tell_of_errors(1);
             fixture.until_label(1, "DOWN").await;
         })
         .await;
@@ -420,15 +425,8 @@ async fn servers_in_maintenance_do_not_count_for_max_ejected() {
             for index in 0..2 {
                 fixture.until_label(index, "UP").await;
             }
-            let live = Arc::clone(&fixture.server(0).live);
-            let told = ToControl::Observed {
-                server: live.uid,
-                errors: 10,
-            };
-            assert!(fixture.handle.offer(told));
-            fixture
-                .until("counted", |_| live.traffic.sum(|t| &t.hanafail) == 1)
-                .await;
+            fixture.tell_of_errors(0);
+            fixture.until_errors_counted(0, 1).await;
             assert_eq!(fixture.server(0).status_label(), "UP");
         })
         .await;
@@ -449,11 +447,7 @@ async fn errors_bring_the_next_check_whatever_they_are() {
             fixture.until_label(0, "UP").await;
             drop(listener);
             let live = Arc::clone(&fixture.server(0).live);
-            let told = ToControl::Observed {
-                server: live.uid,
-                errors: 10,
-            };
-            assert!(fixture.handle.offer(told));
+            fixture.tell_of_errors(0);
             fixture
                 .until("a check, an hour before its time", |_| {
                     live.check.status() == CheckStatus::L4Con
@@ -508,14 +502,8 @@ async fn errors_that_ask_for_a_check_alone_change_no_state_and_none_counts_in_ma
             for index in 0..2 {
                 let live = Arc::clone(&fixture.server(index).live);
                 let before = (fixture.server(index).status.clone(), live.check.status());
-                let told = ToControl::Observed {
-                    server: live.uid,
-                    errors: 10,
-                };
-                assert!(fixture.handle.offer(told));
-                fixture
-                    .until("counted", |_| live.traffic.sum(|t| &t.hanafail) == 1)
-                    .await;
+                fixture.tell_of_errors(index);
+                fixture.until_errors_counted(index, 1).await;
                 let after = (fixture.server(index).status.clone(), live.check.status());
                 assert_eq!(after, before);
             }

@@ -28,7 +28,7 @@ pub use accept::{Closing, ListenState, Listener, ListenerId};
 pub use header_rule::HeaderRule;
 
 use crate::live::pulse::Pulse;
-use crate::live::{Cause, GlobalLive, LogQueue, Phase, Termination, WorkerToken};
+use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};
 use crate::state::{ControlHandle, Frontend, FrontendId, Snapshot, clear};
 use crate::sys::abort::AbortOnPanic;
 use accept::{StopAccepting, Suspension};
@@ -180,10 +180,7 @@ async fn end_all(worker: &WorkerContext, sessions: &TaskTracker) {
     worker.relay.end_all(Cause::Killed);
     worker.pending.end_all();
     for session in worker.unserved.take(usize::MAX) {
-        session.end(
-            &Termination::new(Cause::Killed, Phase::Queue),
-            &worker.worker_stats,
-        );
+        session.kill(&worker.worker_stats);
     }
     sessions.close();
     sessions.wait().await;
@@ -355,10 +352,15 @@ impl Acceptors {
     /// Goes on with a session that waits for a server.
     fn resume(&self, mut session: Unserved) {
         session.count_way(Instant::now());
-        let session = Session::resume(Rc::clone(&self.worker), session);
-        // Boxed, so that this is another function than where connections are accepted: that one is compiled into its
-        // only caller.
-        self.sessions.spawn_local(Box::pin(session.run_guarded()));
+        let Unserved {
+            client,
+            kind,
+            stats,
+            resumed,
+        } = session;
+        let client = (client, kind, None);
+        let resumed = Some(Box::new(resumed));
+        Session::spawn((&self.worker, &self.sessions), client, stats, resumed);
     }
 
     /// Goes on with sessions of another process. For how long each was in neither.

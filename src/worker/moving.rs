@@ -9,7 +9,7 @@
 //! Times: the age of a session goes along as the time of its accept on the monotonic clock, which all processes of a
 //! machine share until it is restarted. What a side's timeouts need goes along as times that have passed.
 
-use super::connect_policy::Waited;
+use super::connect_policy::StayTimes;
 use super::header_rule::Announced;
 use super::relay::Kind;
 use super::relay::moved::{Detached, DetachedSide, SideFacts};
@@ -258,7 +258,7 @@ enum Arriving {
     Relayed(Arc<Server>, [DetachedSide; 2]),
     Unserved {
         client: (OwnedFd, Kind),
-        waited: Waited,
+        waited: StayTimes,
         in_queue: bool,
         announced: Option<Box<Announced>>,
     },
@@ -452,7 +452,7 @@ impl<'a> Fields<'a> {
         };
         Some(Arriving::Unserved {
             client: (client, if is_unix { Kind::Unix } else { Kind::Tcp }),
-            waited: Waited {
+            waited: StayTimes {
                 queue: self.nanos("queued_ns")?,
                 hold: self.nanos("held_ns")?,
             },

@@ -27,6 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+use tokio_util::task::TaskTracker;
 
 /// How long a session connects before its client is watched. Most are connected earlier and save the cost of
 /// the watch.
@@ -48,48 +49,35 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The session of a connection that step 1 has accepted.
-    pub(super) fn new(
-        worker: Rc<WorkerContext>,
+    /// Begins the session of a client, one of `sessions` of the worker: of a connection that step 1 has accepted, or one
+    /// that has done the steps before the fifth elsewhere.
+    pub(super) fn spawn(
+        (worker, sessions): (&Rc<WorkerContext>, &TaskTracker),
         (client, kind, header): (OwnedFd, Kind, Option<Arc<HeaderRule>>),
         stats: Box<SessionStats>,
-    ) -> Self {
-        let pending = PendingGuard::take(worker, stats, client.as_raw_fd());
-        Self {
+        mut resumed: Option<Box<Resumed>>,
+    ) {
+        let pending = PendingGuard::take(Rc::clone(worker), stats, client.as_raw_fd());
+        if let Some(resumed) = &mut resumed {
+            pending.with(|session| {
+                session.announced = resumed.announced.take();
+                session.refused = resumed.refused;
+            });
+        }
+        let session = Self {
             client,
             kind,
             header,
-            resumed: None,
+            resumed,
             pending,
-        }
-    }
-
-    /// A session that has waited for a server in another process, or that no other process has taken.
-    pub(super) fn resume(worker: Rc<WorkerContext>, session: Unserved) -> Self {
-        let Unserved {
-            client,
-            kind,
-            stats,
-            mut resumed,
-        } = session;
-        let pending = PendingGuard::take(worker, stats, client.as_raw_fd());
-        pending.with(|session| {
-            session.announced = resumed.announced.take();
-            session.refused = resumed.refused;
-        });
-        Self {
-            client,
-            kind,
-            header: None,
-            resumed: Some(Box::new(resumed)),
-            pending,
-        }
+        };
+        sessions.spawn_local(session.run_guarded());
     }
 
     /// Runs the session until the relay takes it. A panic ends this session and no other.
     ///
     /// Boxed because the runtime copies the future several times.
-    pub(super) fn run_guarded(self) -> impl Future<Output = ()> {
+    fn run_guarded(self) -> impl Future<Output = ()> {
         let worker = Rc::clone(&self.pending.worker);
         let frontend = self.pending.with(|session| session.stats.frontend().id);
         guarded(worker, frontend, Box::pin(self.run_to_relay()))
@@ -179,7 +167,7 @@ impl Session {
             let sample = |sample| sample_of((&self.client, announced), client, sample);
             let mut connect = Box::new(ServerConnect::new(backend, sample, begun));
             if let Some(resumed) = &self.resumed {
-                connect.resume(resumed.waited, resumed.rank);
+                connect.resume(resumed.waited, resumed.in_queue, resumed.rank);
             }
             session.connect = Some(connect);
         });

@@ -4,12 +4,12 @@
 //! A session leaves the register of its worker ([`super::pending`]) when another process is to have it, and goes on in
 //! one of the two from step 5 on. Its place in the queue is given up meanwhile.
 
-use super::connect_policy::Waited;
+use super::connect_policy::StayTimes;
 use super::header_rule::Announced;
 use super::relay::Kind;
 use super::session_stats::{SessionStats, WorkerStats};
-use crate::live::Termination;
 use crate::live::queue::Rank;
+use crate::live::{Cause, Phase, Termination};
 use crate::state::Backend;
 use crate::sys::socket::close_in_order;
 use std::cell::RefCell;
@@ -49,10 +49,17 @@ impl Unserved {
         self.stats.count_hold(lasted);
     }
 
-    /// Ends it here.
-    pub(super) fn end(self, end: &Termination, worker_stats: &WorkerStats) {
+    /// Ends it here, because all sessions are to end.
+    pub(super) fn kill(mut self, worker_stats: &WorkerStats) {
+        self.count_way(Instant::now());
+        let phase = if self.resumed.in_queue {
+            Phase::Queue
+        } else {
+            Phase::Connect
+        };
         close_in_order(self.client);
-        self.stats.finish(end, worker_stats);
+        let end = Termination::new(Cause::Killed, phase);
+        self.stats.finish(&end, worker_stats);
     }
 }
 
@@ -64,7 +71,7 @@ pub(super) struct Resumed {
     /// What its PROXY header has said.
     pub(super) announced: Option<Box<Announced>>,
     /// How long it has waited, until `since`.
-    pub(super) waited: Waited,
+    pub(super) waited: StayTimes,
     /// The time from then on counts, too.
     pub(super) since: Instant,
     /// It waits in a queue; otherwise because no server is usable.

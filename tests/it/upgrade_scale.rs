@@ -57,9 +57,14 @@ impl Kind {
     }
 }
 
+/// Clients that may be ahead of the server.
+const QUEUED: u64 = 500;
+
 /// What both ends of all sessions share.
 struct Shared {
     begun: Instant,
+    /// Sessions that the server has accepted.
+    accepted: AtomicU64,
     stop: AtomicBool,
     /// Messages to and from the server of each session.
     counts: Vec<[AtomicU64; 2]>,
@@ -259,6 +264,7 @@ fn start_servers(address: SocketAddr, shared: Arc<Shared>) {
             let mut sessions = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
+                shared.accepted.fetch_add(1, SeqCst);
                 sessions.spawn(serve(stream, Arc::clone(&shared)));
             }
         });
@@ -276,6 +282,10 @@ async fn connect_all(address: SocketAddr, shared: &Arc<Shared>) -> JoinSet<()> {
         let stream = TcpStream::connect(address).await.expect("connected");
         stream.set_nodelay(true).expect("TCP_NODELAY");
         sessions.spawn(use_session(stream, Arc::clone(shared), index));
+        // More than the server's queue holds would be reset by the kernel, which sends SYN cookies then.
+        while u64::from(index) > shared.accepted.load(SeqCst) + QUEUED {
+            tokio::task::yield_now().await;
+        }
     }
     sessions
 }
@@ -311,6 +321,7 @@ fn shared() -> Arc<Shared> {
     let count: usize = wanted.map_or(5000, |count| count.parse().expect("a number"));
     Arc::new(Shared {
         begun: Instant::now(),
+        accepted: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         counts: (0..count).map(|_| Default::default()).collect(),
         times: Mutex::default(),

@@ -21,8 +21,8 @@
 //! - The new process does not answer for [`TAKEN_MAX`]: this one stops receiving, which decides whether `taken` came
 //!   in time, and says `back` if it did not.
 //!
-//! A session that was refused goes on here. It is not tried again if it has a server. Sessions that were still connecting are given
-//! in a later pass; those that wait for a server, after the others of their worker.
+//! A session that was refused goes on here. If it has a server it is not tried again. Sessions that were still connecting
+//! are given in a later pass; those that wait for a server, in each pass after the others of their worker.
 
 use super::link::{Link, value, word};
 use super::successor::memory_file;

@@ -180,8 +180,7 @@ pub(super) fn begin(accepted: Accepted, worker: &Rc<WorkerContext>, sessions: &T
     if header.is_none() {
         stats.enter_frontend(&worker.worker_stats);
     }
-    let session = Session::new(Rc::clone(worker), (client, kind, header), stats);
-    sessions.spawn_local(session.run_guarded());
+    Session::spawn((worker, sessions), (client, kind, header), stats, None);
 }
 
 struct Acceptor {

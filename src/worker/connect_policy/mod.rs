@@ -156,9 +156,9 @@ impl Stay {
     }
 }
 
-/// How long a session has waited so far, of which there are limits.
+/// How long the stays of a session have lasted so far, of which there are limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Waited {
+pub struct StayTimes {
     /// In queues.
     pub queue: Duration,
     /// Without a usable server.
@@ -450,15 +450,15 @@ impl ConnectPolicy {
     }
 
     /// How long the session has waited until `now`.
-    pub fn waited(&self, now: Instant) -> Waited {
-        Waited {
+    pub fn waited(&self, now: Instant) -> StayTimes {
+        StayTimes {
             queue: self.queue.total(now),
             hold: self.hold.total(now),
         }
     }
 
     /// The session has waited elsewhere before it has begun here.
-    pub fn has_waited(&mut self, waited: Waited) {
+    pub fn has_waited(&mut self, waited: StayTimes) {
         self.queue.before = waited.queue;
         self.hold.before = waited.hold;
     }

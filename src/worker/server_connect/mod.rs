@@ -118,8 +118,8 @@ pub(crate) struct ServerConnect<C> {
     ticket: Option<Ticket>,
     /// Its place in the order of the queues, once it has waited.
     rank: Option<Rank>,
-    /// It has waited elsewhere, and not here yet.
-    resumed: bool,
+    /// It has waited in a queue elsewhere, and in none here yet.
+    queued_elsewhere: bool,
     /// The server that it waits for in a queue, or would wait for if fewer did.
     queued_for: Option<Arc<Server>>,
     /// As many sessions wait for that server as may.
@@ -190,7 +190,7 @@ impl<C> ServerConnect<C> {
             attempts: [None, None],
             ticket: None,
             rank: None,
-            resumed: false,
+            queued_elsewhere: false,
             queued_for: None,
             queue_full: false,
             first: None,

@@ -205,7 +205,7 @@ impl<C> ServerConnect<C> {
             let first = *self.first.get_or_insert(server.live.uid);
             dialer.asks(server, order, first != server.live.uid);
             // It was counted where it began to wait.
-            if !mem::take(&mut self.resumed) {
+            if !mem::take(&mut self.queued_elsewhere) {
                 self.count(server, dialer, |traffic| traffic.lbtot.add(1));
             }
         }
@@ -234,6 +234,7 @@ impl<C> ServerConnect<C> {
     }
 
     /// The session is not held any more, if it was.
+    #[inline]
     pub(super) fn leave_hold(&mut self, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
         if self.policy.was_held() {
             dialer.held(self.policy.left_hold(now));

@@ -3,16 +3,17 @@
 use super::{Dialer, ServerConnect};
 use crate::live::queue::Rank;
 use crate::state::Backend;
-use crate::worker::connect_policy::Waited;
+use crate::worker::connect_policy::StayTimes;
 use std::sync::Arc;
 use std::time::Instant;
 
 impl<C> ServerConnect<C> {
-    /// The session goes on here: it has `waited` already, and has this place in the order of the queues.
-    pub(crate) fn resume(&mut self, waited: Waited, rank: Option<Rank>) {
+    /// The session goes on here: it has `waited` already, last in a queue or not, and has this place in the order of the
+    /// queues.
+    pub(crate) fn resume(&mut self, waited: StayTimes, in_queue: bool, rank: Option<Rank>) {
         self.policy.has_waited(waited);
         self.rank = rank;
-        self.resumed = true;
+        self.queued_elsewhere = in_queue;
     }
 
     /// Whether the session waits for a server, in a queue or because none is usable, and no attempt is in flight.
@@ -26,7 +27,7 @@ impl<C> ServerConnect<C> {
         &mut self,
         dialer: &mut impl Dialer<Connection = C>,
         now: Instant,
-    ) -> (Waited, bool) {
+    ) -> (StayTimes, bool) {
         let (waited, in_queue) = (self.policy.waited(now), self.is_queued());
         if let Some(ticket) = self.ticket.take() {
             let time = self.policy.left_queue(now);
