@@ -46,7 +46,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -313,7 +313,7 @@ impl Acceptors {
         let mut sessions = Vec::new();
         // While others of their backend wait in its queues, those of the relay stay. The ones that depart leave the
         // queues by themselves, before the next order.
-        let next = if worker.pending.depart(from.pass) > 0 {
+        let next = if worker.pending.depart((from.round, from.pass)) > 0 {
             Some(from.place)
         } else {
             let part = worker.relay.detach(from, most);
@@ -335,23 +335,22 @@ impl Acceptors {
 
     /// What became of `count` sessions that were taken out: those in `back` were refused in this round and pass, and go
     /// on here.
-    fn decided(&self, count: usize, back: Vec<LeavingSession>, (round, pass): (u32, u32)) {
+    fn decided(&self, count: usize, back: Vec<LeavingSession>, refused: (u32, u32)) {
         let mut relayed = Vec::new();
         for session in back {
             match session.what {
                 Leaving::Relayed(session) => relayed.push(session),
                 Leaving::Unserved(mut session) => {
-                    session.resumed.refused = pass;
+                    session.resumed.refused = refused;
                     self.resume(session);
                 }
             }
         }
-        self.worker.relay.decided(count, relayed, round);
+        self.worker.relay.decided(count, relayed, refused.0);
     }
 
     /// Goes on with a session that waits for a server.
-    fn resume(&self, mut session: Unserved) {
-        session.count_way(Instant::now());
+    fn resume(&self, session: Unserved) {
         let Unserved {
             client,
             kind,

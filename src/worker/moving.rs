@@ -15,7 +15,7 @@ use super::relay::Kind;
 use super::relay::moved::{Detached, DetachedSide, SideFacts};
 use super::session_id::SessionId;
 use super::session_stats::{Delays, Moved, OnBackend, OnServer, SessionStats, WorkerStats};
-use super::unserved::{Resumed, Unserved};
+use super::unserved::{Progress, Resumed, Unserved, Wait};
 use crate::live::Cause;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
 use crate::live::timing::{millis, monotonic};
@@ -95,8 +95,7 @@ impl LeavingSession {
     }
 
     /// A session that waits for a server, and was taken out just now.
-    pub(super) fn unserved(mut session: Unserved) -> Self {
-        session.count_way(Instant::now());
+    pub(super) fn unserved(session: Unserved) -> Self {
         Self {
             what: Leaving::Unserved(session),
             left: monotonic(),
@@ -197,14 +196,21 @@ impl Line<'_> {
             self.put("unix", 1);
         }
         let Resumed {
-            waited,
-            in_queue,
+            progress,
             announced,
             ..
         } = &session.resumed;
+        let Wait {
+            waited,
+            in_queue,
+            is_counted,
+            stay,
+        } = progress.wait(Instant::now());
         self.put("queued_ns", waited.queue.as_nanos());
         self.put("held_ns", waited.hold.as_nanos());
-        self.put("in_queue", u8::from(*in_queue));
+        self.put("in_queue", u8::from(in_queue));
+        self.put("counted", u8::from(is_counted));
+        self.put("stay_ns", stay.as_nanos());
         if let Some(announced) = announced {
             if let Some(Addresses {
                 source,
@@ -258,8 +264,7 @@ enum Arriving {
     Relayed(Arc<Server>, [DetachedSide; 2]),
     Unserved {
         client: (OwnedFd, Kind),
-        waited: StayTimes,
-        in_queue: bool,
+        wait: Wait,
         announced: Option<Box<Announced>>,
     },
 }
@@ -338,7 +343,7 @@ impl ArrivingSession {
     pub(super) fn leaving(self, id: SessionId, worker_stats: &WorkerStats) -> Leaving {
         let token = &worker_stats.token;
         // What a side was silent for counts on while the session is in neither process.
-        let (away, now) = (self.pause(), Instant::now());
+        let away = self.pause();
         let Self {
             conn,
             backend,
@@ -367,23 +372,30 @@ impl ArrivingSession {
             }
             Arriving::Unserved {
                 client: (client, kind),
-                waited,
-                in_queue,
+                mut wait,
                 announced,
-            } => Leaving::Unserved(Unserved {
-                client,
-                kind,
-                stats: SessionStats::moved(id, conn, on_backend, None, moved),
-                resumed: Resumed {
-                    backend,
-                    announced,
-                    waited,
-                    since: now.checked_sub(away).unwrap_or(now),
-                    in_queue,
-                    rank: None,
-                    refused: 0,
-                },
-            }),
+            } => {
+                // The time on its way is time that it waits.
+                let stay = if wait.in_queue {
+                    &mut wait.waited.queue
+                } else {
+                    &mut wait.waited.hold
+                };
+                *stay += away;
+                let mut stats = SessionStats::moved(id, conn, on_backend, None, moved);
+                stats.count_hold(wait.stay + away);
+                Leaving::Unserved(Unserved {
+                    client,
+                    kind,
+                    stats,
+                    resumed: Resumed {
+                        backend,
+                        announced,
+                        progress: Progress::Elsewhere(wait),
+                        refused: (0, 0),
+                    },
+                })
+            }
         }
     }
 }
@@ -452,11 +464,15 @@ impl<'a> Fields<'a> {
         };
         Some(Arriving::Unserved {
             client: (client, if is_unix { Kind::Unix } else { Kind::Tcp }),
-            waited: StayTimes {
-                queue: self.nanos("queued_ns")?,
-                hold: self.nanos("held_ns")?,
+            wait: Wait {
+                waited: StayTimes {
+                    queue: self.nanos("queued_ns")?,
+                    hold: self.nanos("held_ns")?,
+                },
+                in_queue: self.get("in_queue") == Some(1_u8),
+                is_counted: self.get("counted") == Some(1_u8),
+                stay: self.nanos("stay_ns")?,
             },
-            in_queue: self.get("in_queue") == Some(1_u8),
             announced,
         })
     }

@@ -72,8 +72,8 @@ pub enum Order {
     /// Servers of these backends, in ascending order, have come UP or gone DOWN or got other addresses, or the lists
     /// have changed: sessions that are connecting choose again.
     ServersChanged(Arc<[BackendId]>),
-    /// Take sessions out, those of the relay before those that wait for a server, for another process to go on with them. [`Order::Decided`] must follow for
-    /// all of them; the worker lasts until then.
+    /// Take sessions out, those of the relay before those that wait for a server, for another process to go on with
+    /// them. [`Order::Decided`] must follow for all of them; the worker lasts until then.
     Detach {
         /// Where to begin.
         from: DetachFrom,

@@ -49,8 +49,8 @@ pub(super) struct PendingSession {
     pub(super) announced: Option<Box<Announced>>,
     /// The client's descriptor.
     client: i32,
-    /// The pass of moving in which another process did not take it; 0: none.
-    pub(super) refused: u32,
+    /// The round and the pass of moving in which another process did not take it.
+    pub(super) refused: (u32, u32),
     /// Orders that it has not carried out yet.
     orders: Orders,
     /// Wakes its task, once that waits.
@@ -137,9 +137,9 @@ impl PendingSessions {
         }
     }
 
-    /// Has those depart that wait for a server, and that another process has not refused in this `pass`. How many have
-    /// not departed yet.
-    pub(super) fn depart(&self, pass: u32) -> usize {
+    /// Has those depart that wait for a server, and that another process has not refused in this round and pass. How
+    /// many have not departed yet.
+    pub(super) fn depart(&self, pass: (u32, u32)) -> usize {
         let mut departing = 0;
         for (_, session) in &mut *self.records.borrow_mut() {
             if session.waits_for_a_server() && session.refused != pass {
@@ -161,7 +161,7 @@ impl PendingSessions {
             connect: None,
             announced: None,
             client,
-            refused: 0,
+            refused: (0, 0),
             orders,
             waker: None,
         })

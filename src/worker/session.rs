@@ -11,7 +11,7 @@ use super::proxy_header::{self, SessionEnd};
 use super::relay::{Connecting, Established, Kind};
 use super::server_connect::{Attempt, Next, ServerConnect};
 use super::session_stats::SessionStats;
-use super::unserved::{Resumed, Unserved};
+use super::unserved::{Progress, Resumed, Unserved, Wait};
 use crate::balance::hash::Value;
 use crate::config::model::{NoServer, Sample, SendProxy};
 use crate::live::{Cause, Phase, Termination};
@@ -42,33 +42,55 @@ pub(super) struct Session {
     kind: Kind,
     /// It begins with a PROXY header.
     header: Option<Arc<HeaderRule>>,
-    /// It has done the steps before the fifth elsewhere. Boxed because few have.
-    resumed: Option<Box<Resumed>>,
+    /// It has done the steps before the fifth already. Boxed because few have.
+    begun: Option<Box<Begun>>,
     /// The rest of its state until the relay takes it.
     pending: PendingGuard,
 }
 
+/// A session that goes on from step 5.
+struct Begun {
+    /// Where it was routed to.
+    backend: Arc<Backend>,
+    /// How it has waited in another process, if it comes from there.
+    wait: Option<Wait>,
+}
+
 impl Session {
     /// Begins the session of a client, one of `sessions` of the worker: of a connection that step 1 has accepted, or one
-    /// that has done the steps before the fifth elsewhere.
+    /// that has done the steps before the fifth already.
     pub(super) fn spawn(
         (worker, sessions): (&Rc<WorkerContext>, &TaskTracker),
         (client, kind, header): (OwnedFd, Kind, Option<Arc<HeaderRule>>),
         stats: Box<SessionStats>,
-        mut resumed: Option<Box<Resumed>>,
+        resumed: Option<Box<Resumed>>,
     ) {
         let pending = PendingGuard::take(Rc::clone(worker), stats, client.as_raw_fd());
-        if let Some(resumed) = &mut resumed {
-            pending.with(|session| {
-                session.announced = resumed.announced.take();
-                session.refused = resumed.refused;
+        let begun = resumed.map(|resumed| {
+            let Resumed {
+                backend,
+                announced,
+                progress,
+                refused,
+            } = *resumed;
+            let wait = pending.with(|session| {
+                session.announced = announced;
+                session.refused = refused;
+                match progress {
+                    Progress::Here(connect) => {
+                        session.connect = Some(Box::new(connect.without_connections()));
+                        None
+                    }
+                    Progress::Elsewhere(wait) => Some(wait),
+                }
             });
-        }
+            Box::new(Begun { backend, wait })
+        });
         let session = Self {
             client,
             kind,
             header,
-            resumed,
+            begun,
             pending,
         };
         sessions.spawn_local(session.run_guarded());
@@ -103,8 +125,8 @@ impl Session {
     ///
     /// The caller has done step 1, accept. Step 3 (inspect) does not exist yet.
     async fn run(&self) -> Result<(Connecting, Unsent), SessionEnd> {
-        let backend = if let Some(resumed) = &self.resumed {
-            Arc::clone(&resumed.backend) // Steps 2 and 4 were done elsewhere.
+        let backend = if let Some(begun) = &self.begun {
+            Arc::clone(&begun.backend) // Steps 2 and 4 are done.
         } else {
             self.identify().await?; //                           2 who the client is
             self.route()? //                                     4 where to: a backend
@@ -160,17 +182,7 @@ impl Session {
         backend: &Arc<Backend>,
     ) -> Result<(Attempt<Connecting>, Unsent), SessionEnd> {
         let begun = Instant::now();
-        self.pending.with(|session| {
-            let client = session.stats.peer.map(|peer| peer.ip());
-            let announced = session.announced.as_ref().and_then(|it| it.addresses);
-            let announced = announced.map(|addresses| addresses.destination);
-            let sample = |sample| sample_of((&self.client, announced), client, sample);
-            let mut connect = Box::new(ServerConnect::new(backend, sample, begun));
-            if let Some(resumed) = &self.resumed {
-                connect.resume(resumed.waited, resumed.in_queue, resumed.rank);
-            }
-            session.connect = Some(connect);
-        });
+        self.begin_to_connect(backend, begun);
         let mut client = None;
         let mut left = None;
         loop {
@@ -226,6 +238,28 @@ impl Session {
                 }
                 Waited::Time => {}
             }
+        }
+    }
+
+    /// Makes what connects, or takes it along if the session comes back.
+    fn begin_to_connect(&self, backend: &Arc<Backend>, begun: Instant) {
+        let comes_back = self.pending.with(|session| {
+            if session.connect.is_some() {
+                return true;
+            }
+            let client = session.stats.peer.map(|peer| peer.ip());
+            let announced = session.announced.as_ref().and_then(|it| it.addresses);
+            let announced = announced.map(|addresses| addresses.destination);
+            let sample = |sample| sample_of((&self.client, announced), client, sample);
+            let mut connect = Box::new(ServerConnect::new(backend, sample, begun));
+            if let Some(wait) = self.begun.as_ref().and_then(|begun| begun.wait.as_ref()) {
+                connect.has_waited(wait);
+            }
+            session.connect = Some(connect);
+            false
+        });
+        if comes_back {
+            self.drive(|connect, dialer, now| connect.come_back(dialer, now));
         }
     }
 
@@ -321,36 +355,28 @@ impl Session {
         connection
     }
 
-    /// The session leaves its queue, to go on in another process or to come back.
+    /// The session gives its place in the queue up, to go on in another process or to come back.
     fn depart(self) {
-        let resumed = self.drive(|connect, dialer, now| {
-            let (waited, in_queue) = connect.depart(dialer, now);
-            Resumed {
-                backend: Arc::clone(connect.routed_to()),
-                announced: None,
-                waited,
-                since: now,
-                in_queue,
-                rank: connect.rank(),
-                refused: 0,
-            }
-        });
+        self.drive(|connect, dialer, _| connect.give_up_place(dialer));
         let worker = Rc::clone(&self.pending.worker);
         let PendingSession {
             stats,
             announced,
             refused,
+            connect,
             ..
         } = self.pending.leave_with_record();
+        let connect = connect.expect("it is there from step 4 to the end");
         worker.relay.lasts_for_one_more();
         worker.unserved.put(Unserved {
             client: self.client,
             kind: self.kind,
             stats,
             resumed: Resumed {
+                backend: Arc::clone(connect.routed_to()),
                 announced,
+                progress: Progress::Here(Box::new(connect.without_connections())),
                 refused,
-                ..resumed
             },
         });
     }

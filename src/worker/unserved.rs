@@ -7,8 +7,8 @@
 use super::connect_policy::StayTimes;
 use super::header_rule::Announced;
 use super::relay::Kind;
+use super::server_connect::ServerConnect;
 use super::session_stats::{SessionStats, WorkerStats};
-use crate::live::queue::Rank;
 use crate::live::{Cause, Phase, Termination};
 use crate::state::Backend;
 use crate::sys::socket::close_in_order;
@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A session that no server has.
 #[derive(Debug)]
@@ -30,29 +30,60 @@ pub(super) struct Unserved {
     pub(super) resumed: Resumed,
 }
 
-impl Unserved {
-    /// The time until `now`, on its way, counts as waiting.
-    pub(super) fn count_way(&mut self, now: Instant) {
-        let Resumed {
-            waited,
-            since,
-            in_queue,
-            ..
-        } = &mut self.resumed;
-        let lasted = now.saturating_duration_since(*since);
-        *since = now;
-        if *in_queue {
-            waited.queue += lasted;
-        } else {
-            waited.hold += lasted;
-        }
-        self.stats.count_hold(lasted);
-    }
+/// What a session needs that goes on from step 5.
+#[derive(Debug)]
+pub(super) struct Resumed {
+    /// Where it was routed to.
+    pub(super) backend: Arc<Backend>,
+    /// What its PROXY header has said.
+    pub(super) announced: Option<Box<Announced>>,
+    pub(super) progress: Progress,
+    /// The round and the pass of moving in which another process did not take it.
+    pub(super) refused: (u32, u32),
+}
 
+/// How far a session has come with connecting.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// In this process: it goes on with that.
+    Here(Box<ServerConnect<NoConnection>>),
+    /// In another one, which has told this.
+    Elsewhere(Wait),
+}
+
+/// A session that waits has no connection, so that it may be looked at on another thread.
+#[derive(Debug)]
+pub(super) enum NoConnection {}
+
+/// What one process tells the other of a session that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// How long it has waited.
+    pub(super) waited: StayTimes,
+    /// It waits in a queue; otherwise because no server is usable.
+    pub(super) in_queue: bool,
+    /// It was counted as chosen by the algorithm (`lbtot`).
+    pub(super) is_counted: bool,
+    /// For how long the stay lasts that is under way. It is in no statistics yet.
+    pub(super) stay: Duration,
+}
+
+impl Progress {
+    /// How the session waits at `now`.
+    pub(super) fn wait(&self, now: Instant) -> Wait {
+        match self {
+            Self::Here(connect) => connect.wait(now),
+            Self::Elsewhere(wait) => *wait,
+        }
+    }
+}
+
+impl Unserved {
     /// Ends it here, because all sessions are to end.
     pub(super) fn kill(mut self, worker_stats: &WorkerStats) {
-        self.count_way(Instant::now());
-        let phase = if self.resumed.in_queue {
+        let wait = self.resumed.progress.wait(Instant::now());
+        self.stats.count_hold(wait.stay);
+        let phase = if wait.in_queue {
             Phase::Queue
         } else {
             Phase::Connect
@@ -61,25 +92,6 @@ impl Unserved {
         let end = Termination::new(Cause::Killed, phase);
         self.stats.finish(&end, worker_stats);
     }
-}
-
-/// What a session needs that goes on from step 5.
-#[derive(Debug)]
-pub(super) struct Resumed {
-    /// Where it was routed to.
-    pub(super) backend: Arc<Backend>,
-    /// What its PROXY header has said.
-    pub(super) announced: Option<Box<Announced>>,
-    /// How long it has waited, until `since`.
-    pub(super) waited: StayTimes,
-    /// The time from then on counts, too.
-    pub(super) since: Instant,
-    /// It waits in a queue; otherwise because no server is usable.
-    pub(super) in_queue: bool,
-    /// Its place in the order of the queues, if it has waited there in this process.
-    pub(super) rank: Option<Rank>,
-    /// The pass of moving in which another process did not take it; 0: none.
-    pub(super) refused: u32,
 }
 
 /// Those of a worker that have left its register and were not given away yet.

@@ -175,3 +175,51 @@ fn what_the_new_process_does_not_have_waits_in_the_old_one() {
     assert!(matches!(waits.read(&mut byte), Ok(0) | Err(_)));
     next.stop();
 }
+
+/// A session that was chosen for a server in one process is not counted again when it has its slot in the other.
+#[test]
+fn what_was_counted_in_the_old_process_is_not_counted_again() {
+    let peer = Peer::start(Behaviour::Echo);
+    let config = |maxconn: u32| {
+        Config::new()
+            .backend("balance = \"source\"")
+            .timeout("queue = \"1m\"")
+            .server_with(
+                peer.address(),
+                &format!("check = false, maxconn = {maxconn}"),
+            )
+    };
+    let stats = ports::free();
+    let fixture = Fixture::new(config(1).stats_at(stats).bind(ports::free()), "admin");
+    let socket = fixture.socket();
+    let mut rlb = fixture.rlb;
+    let address = rlb.address();
+    let mut clients: Vec<TcpStream> = Vec::new();
+    for number in 1..=5 {
+        clients.push(connect(address));
+        eventually_eq(TIMEOUT, &number, || sessions(&socket));
+    }
+    let chosen = || {
+        let text = ask(&socket, "show stat be 4 -1");
+        let columns = text.lines().next().expect("a header").split(',');
+        let column = columns
+            .clone()
+            .position(|it| it == "lbtot")
+            .expect("it is there");
+        let row = text.lines().nth(1).expect("a row");
+        row.split(',').nth(column).map(str::to_owned)
+    };
+    assert_eq!(chosen(), Some("5".to_owned()));
+
+    let text = std::fs::read_to_string(rlb.config_path()).expect("the file");
+    rlb.rewrite(&text.replace("maxconn = 1 ", "maxconn = 9 "));
+    assert!(upgrade(&socket).status.success());
+    let next = Next::logged(&rlb, 1);
+    for client in &mut clients {
+        echo(client, b"served");
+    }
+    assert_eq!(rlb.process.wait(STOP_WITHIN).code(), Some(0));
+    assert_eq!(chosen(), Some("5".to_owned()));
+    drop(clients);
+    next.stop();
+}

@@ -457,6 +457,14 @@ impl ConnectPolicy {
         }
     }
 
+    /// How long the stay lasts that is under way, until `now`.
+    pub fn stay(&self, now: Instant) -> Duration {
+        let since = self.queue.since.or(self.hold.since);
+        since.map_or(self.held, |since| {
+            self.held + now.saturating_duration_since(since)
+        })
+    }
+
     /// The session has waited elsewhere before it has begun here.
     pub fn has_waited(&mut self, waited: StayTimes) {
         self.queue.before = waited.queue;

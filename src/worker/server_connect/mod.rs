@@ -9,6 +9,7 @@
 //!
 //! Invariant: the policy has an attempt in a slot exactly when this has a connection in it.
 
+mod choice;
 mod queues;
 mod resume;
 mod times;
@@ -20,11 +21,12 @@ use super::order::ServerSet;
 use crate::balance::PickInput;
 use crate::balance::hash::Value;
 use crate::config::model::Sample;
-use crate::live::queue::{Rank, Ticket, Wanted};
+use crate::live::queue::{Rank, Ticket};
 use crate::live::slot::Slot;
 use crate::live::{FailureCause, Traffic, WorkerToken};
 use crate::state::{Backend, BackendId, OperState, Server};
 use crate::sys::limits::Shortage;
+use choice::{Chosen, Selected};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -118,8 +120,8 @@ pub(crate) struct ServerConnect<C> {
     ticket: Option<Ticket>,
     /// Its place in the order of the queues, once it has waited.
     rank: Option<Rank>,
-    /// It has waited in a queue elsewhere, and in none here yet.
-    queued_elsewhere: bool,
+    /// It was counted as chosen (`lbtot`) when it began to wait for the server.
+    is_counted: bool,
     /// The server that it waits for in a queue, or would wait for if fewer did.
     queued_for: Option<Arc<Server>>,
     /// As many sessions wait for that server as may.
@@ -132,39 +134,6 @@ pub(crate) struct ServerConnect<C> {
     last_failure: Option<FailureCause>,
     /// The last shortage on this machine.
     last_shortage: Option<Shortage>,
-}
-
-/// A server that is tried next.
-struct Chosen {
-    /// Its position in the backend.
-    index: u32,
-    server: Arc<Server>,
-    /// The session's slot on it.
-    slot: Slot,
-    by: ChosenBy,
-}
-
-/// What step 5 finds.
-enum Selected {
-    /// A server without a limit, by its position, and how many places of the rotation were passed over for it.
-    Server(u32, Arc<Server>, usize),
-    /// A server, and a slot on it.
-    Reserved(Chosen),
-    /// All that could be chosen are full; and the server if it is for one alone.
-    Full(Wanted, Option<Arc<Server>>),
-    /// None can be chosen.
-    None {
-        /// Nor could any other session choose one.
-        none_usable: bool,
-    },
-}
-
-impl Selected {
-    fn none(backend: &Backend) -> Self {
-        Self::None {
-            none_usable: backend.picker.is_empty(),
-        }
-    }
 }
 
 impl<C> ServerConnect<C> {
@@ -190,7 +159,7 @@ impl<C> ServerConnect<C> {
             attempts: [None, None],
             ticket: None,
             rank: None,
-            queued_elsewhere: false,
+            is_counted: false,
             queued_for: None,
             queue_full: false,
             first: None,
@@ -266,7 +235,7 @@ impl<C> ServerConnect<C> {
 
     /// Steps 5 and 6, and the start of step 7.
     fn start(&mut self, slot: AttemptSlot, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
-        self.leave_queue(dialer, now);
+        self.leave_queue_to_try(dialer, now);
         self.leave_hold(dialer, now);
         match self.select(dialer) {
             Selected::Server(index, server, passed) => {
@@ -275,7 +244,7 @@ impl<C> ServerConnect<C> {
                     index,
                     slot: Slot::take(&server.live, dialer.token()),
                     server,
-                    by: ChosenBy::Turn,
+                    by: ChosenBy::Algorithm,
                 };
                 self.begin(slot, chosen, dialer, now);
             }
@@ -339,37 +308,6 @@ impl<C> ServerConnect<C> {
         }
     }
 
-    /// Step 5: the next server in the rotation that the policy accepts, suspected ones last.
-    fn select(&self, dialer: &impl Dialer) -> Selected {
-        let select = |backend: &Backend| {
-            if backend.by_slot {
-                return self.select_limited(backend, dialer.token());
-            }
-            let server = |index: u32| &backend.servers[index as usize];
-            let load = |index| server(index).live.load();
-            let accepts = |index| self.policy.accepts(server(index).live.uid);
-            let mut passed = 0;
-            let trusted = |index| {
-                let trusted = accepts(index) && !server(index).live.is_suspect();
-                passed += usize::from(!trusted);
-                trusted
-            };
-            let chosen = backend.picker.pick(&self.input, load, trusted);
-            let chosen = chosen.or_else(|| {
-                passed = 0;
-                let picker = &backend.picker;
-                picker.pick(&self.input, load, accepts)
-            });
-            match chosen {
-                Some(index) => Selected::Server(index, Arc::clone(server(index)), passed),
-                None => Selected::none(backend),
-            }
-        };
-        let now = dialer.backend(self.backend.id, select);
-        // A backend that was removed still serves its sessions with the servers that it had.
-        now.unwrap_or_else(|| select(&self.backend))
-    }
-
     /// Moves the rotation on for the next sessions by the places that this one has passed over. As in HAProxy a
     /// server that is tried in place of another one has had its turn; otherwise it would serve the share of a
     /// server before it that refuses too.
@@ -411,7 +349,7 @@ impl<C> ServerConnect<C> {
             }
         }
         match winner.by {
-            ChosenBy::Turn => self.count_choice(&winner, dialer),
+            ChosenBy::Algorithm => self.count_choice(&winner, dialer),
             ChosenBy::Time => {
                 self.learn_time(&winner, now);
                 self.count_choice(&winner, dialer);
@@ -567,7 +505,9 @@ impl<C> ServerConnect<C> {
     }
 
     fn count_choice(&self, attempt: &Attempt<C>, dialer: &impl Dialer) {
-        self.count(&attempt.server, dialer, |traffic| traffic.lbtot.add(1));
+        if !self.is_counted {
+            self.count(&attempt.server, dialer, |traffic| traffic.lbtot.add(1));
+        }
     }
 
     /// Where failed connects count for the health of a server, they make no suspicion: a server that is asked last

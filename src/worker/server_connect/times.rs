@@ -10,7 +10,7 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChosenBy {
     /// By an algorithm that learns nothing.
-    Turn,
+    Algorithm,
     /// By the times of connects.
     Time,
     /// Its slot was waited for, with any algorithm.
