@@ -1,6 +1,6 @@
 //! The words for how hashes find servers, as text of statistics and commands. Pure.
 
-use super::shapes::{HashKeyWord, HashTypeWord, WordList};
+use super::choices::{HashKeyWord, HashTypeWord, WordList};
 use super::values::{HashKey, HashType};
 
 impl HashKey {

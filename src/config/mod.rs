@@ -4,6 +4,7 @@
 //! problems, each with its place.
 
 pub mod address;
+mod choices;
 pub mod descriptors;
 pub mod diagnostic;
 pub mod diff;

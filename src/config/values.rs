@@ -166,6 +166,8 @@ pub enum NoServer {
     Close,
     /// A reset.
     Reset,
+    /// A refusal by the kernel: the frontends that lead to the backend do not listen.
+    StopListening,
 }
 
 /// With which PROXY header connections to a server begin.

@@ -75,6 +75,7 @@ impl Control {
                 self.parts.workers.tell(worker, order).await;
             }
         }
+        self.follow_backends(&base, &next).await;
         self.tell_backends_changed(&base, &next).await;
         self.tell_of_backends(&base, &next);
         // A reloader that has ended meanwhile, at a stop, needs them no more.

@@ -1,13 +1,15 @@
-//! Has the workers follow the states of frontends (`disable frontend`, `enable frontend`, `shutdown frontend`).
+//! Has the workers follow the states of frontends: `disable frontend`, `enable frontend`, `shutdown frontend`, and where a
+//! backend says so (`no-server = "stop-listening"`) whether a session would find a server.
 //!
 //! Control thread. Whether a socket can listen again is known only when its worker has tried it. Invariant: a frontend
 //! that is shown as open has sockets that listen: when one of them cannot, the worker says so
 //! ([`ToControl::CannotListen`]), and the frontend is disabled, whoever has opened it.
 
 use super::Control;
-use super::server_events::LogLine;
-use crate::state::{FrontendId, ToControl};
+use super::server_events::{self, LogLine};
+use crate::state::{Frontend, FrontendId, FrontendState, Snapshot, ToControl};
 use crate::worker::order::Order;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// A frontend whose state has changed.
@@ -70,5 +72,22 @@ impl Control {
                 }
             }
         });
+    }
+    /// The same for frontends whose sessions would find a server in `next` and not in `base`, or the other way round.
+    pub(super) async fn follow_backends(&self, base: &Snapshot, next: &Snapshot) {
+        let frontends = next.frontends.iter().flatten();
+        let turned = frontends.filter_map(|frontend| {
+            let before = base.frontend(frontend.id)?;
+            let is_same = Arc::ptr_eq(before, frontend) || before.listens() == frontend.listens();
+            let is_open = |it: &Frontend| it.state() == FrontendState::Open;
+            (!is_same && is_open(before) && is_open(frontend)).then(|| Followed {
+                id: frontend.id,
+                line: server_events::frontend_follows(next, frontend.id),
+            })
+        });
+        let turned: Vec<Followed> = turned.collect();
+        if !turned.is_empty() {
+            self.follow_frontends(turned, None).await;
+        }
     }
 }

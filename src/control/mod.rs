@@ -352,6 +352,8 @@ impl Control {
             self.suspected(server, now);
         }
         self.follow(outcome).await;
+        let next = self.parts.snapshot.load_full();
+        self.follow_backends(&base, &next).await;
         for (done, found) in pending.answers {
             // Whoever asked may have gone.
             let _ = done.send(found);

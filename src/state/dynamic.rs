@@ -4,7 +4,7 @@
 
 use super::server::Server;
 use super::status::AdminState;
-use super::{Backend, BackendId, Route, Snapshot, overrides};
+use super::{Backend, BackendId, Snapshot, overrides};
 use crate::config::model;
 use crate::live::ServerLive;
 use crate::live::queue::Queue;
@@ -168,7 +168,7 @@ pub(super) fn replaced(snapshot: &Snapshot, changed: Vec<Backend>) -> Snapshot {
     }
     let find = |id: BackendId| changed.get(&id).cloned();
     for frontend in next.frontends.iter_mut().flatten() {
-        if let Some(route) = Route::with(&frontend.route, find) {
+        if let Some(route) = frontend.route.with(&find) {
             *frontend = Arc::new(frontend.routed(route));
         }
     }
@@ -184,7 +184,7 @@ mod tests {
 
     fn names(snapshot: &Snapshot) -> Vec<&str> {
         let backend = snapshot.backends[0].as_ref().unwrap();
-        let Route::To(routed) = &snapshot.frontends[0].as_ref().unwrap().route;
+        let routed = snapshot.frontends[0].as_ref().unwrap().route.backend();
         assert!(Arc::ptr_eq(backend, routed), "the frontend leads to it");
         backend.servers.iter().map(|one| &*one.spec.name).collect()
     }

@@ -87,7 +87,9 @@ fn is_problem(row: &Row<'_>) -> bool {
     match row.object {
         Object::Server(_, server) => has_problem(server),
         Object::Backend(backend) => backend_has_problem(backend),
-        Object::Frontend(frontend) => frontend.state != FrontendState::Open || is_full(frontend),
+        Object::Frontend(frontend) => {
+            frontend.state != FrontendState::Open || frontend.route.is_closed() || is_full(frontend)
+        }
         Object::StatsFrontend(_) | Object::StatsBackend(_) => false,
     }
 }

@@ -199,7 +199,7 @@ impl<'a> Row<'a> {
     pub fn status(&self) -> Cow<'static, str> {
         match self.object {
             Object::StatsFrontend(_) => FrontendState::Open.label().into(),
-            Object::Frontend(frontend) => frontend.state().label().into(),
+            Object::Frontend(frontend) => frontend.label().into(),
             Object::StatsBackend(_) => "UP".into(),
             Object::Backend(backend) => {
                 let word = if backend.status.up { "UP" } else { "DOWN" };

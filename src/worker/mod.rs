@@ -383,15 +383,15 @@ impl Acceptors {
 
     /// A frontend may have begun or ceased to accept connections.
     fn follow(&self, id: FrontendId, reply: &mpsc::Sender<bool>) {
-        let state = self
+        let listens = self
             .worker
-            .read(|snapshot| snapshot.frontend(id).map(|it| it.state()));
-        let Some(state) = state else {
+            .read(|snapshot| snapshot.frontend(id).map(|it| it.listens()));
+        let Some(listens) = listens else {
             return;
         };
         let its = self.listeners.values().filter(|one| one.frontend == id);
         for suspension in its.flat_map(|one| &one.suspensions) {
-            suspension.follow(state, Some(reply.clone()));
+            suspension.follow(listens, Some(reply.clone()));
         }
     }
 

@@ -29,8 +29,8 @@ const LOOK: usize = 256;
 pub(super) enum SessionEnd {
     /// Its header did not come.
     NoHeader(HeaderFailure),
-    /// No server is usable, and its backend has `no-server = "reset"`.
-    Reset(Termination),
+    /// No server of its backend is usable.
+    NoServer(Termination),
     /// It waits for a server, and goes on in another process.
     Departs,
     /// Any other end.

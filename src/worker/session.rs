@@ -15,7 +15,7 @@ use super::unserved::{Progress, Resumed, Unserved, Wait};
 use crate::balance::hash::Value;
 use crate::config::model::{NoServer, Sample, SendProxy};
 use crate::live::{Cause, Phase, Termination};
-use crate::state::{Backend, FrontendId, Route};
+use crate::state::{Backend, FrontendId};
 use crate::sys::socket::{close_in_order, reset_when_closed};
 use std::future::{Future, poll_fn};
 use std::io;
@@ -125,15 +125,21 @@ impl Session {
     ///
     /// The caller has done step 1, accept. Step 3 (inspect) does not exist yet.
     async fn run(&self) -> Result<(Connecting, Unsent), SessionEnd> {
-        let backend = if let Some(begun) = &self.begun {
+        let mut backend = if let Some(begun) = &self.begun {
             Arc::clone(&begun.backend) // Steps 2 and 4 are done.
         } else {
-            self.identify().await?; //                           2 who the client is
-            self.route()? //                                     4 where to: a backend
+            self.identify().await?; //                     2 who the client is
+            self.route()? //                               4 where to: a backend
         };
-        let (attempt, unsent) = self.connect(&backend).await?; // 5 select, 6 reserve, 7 connect, 8 announce
-        Ok((self.establish(attempt), unsent)) //                 9 the relay moves the bytes
-    } //                                                        10 finish, whenever it ends
+        let (attempt, unsent) = loop {
+            match self.connect(&backend).await {
+                //        5 select, 6 reserve, 7 connect, 8 announce
+                Err(SessionEnd::NoServer(end)) => backend = self.route_on(&backend, end)?, // 4
+                reached => break reached?,
+            }
+        };
+        Ok((self.establish(attempt), unsent)) //           9 the relay moves the bytes
+    } //                                                  10 finish, whenever it ends
 
     /// Step 2: the client's address came with the connection, unless the listener demands a PROXY header.
     async fn identify(&self) -> Result<(), SessionEnd> {
@@ -166,13 +172,27 @@ impl Session {
         let worker_stats = &self.pending.worker.worker_stats;
         self.pending.with(|session| {
             let frontend = session.stats.frontend();
-            let Route::To(backend) = &frontend.route;
+            let backend = frontend.route.of_now();
             if !backend.published && backend.spec.id != frontend.spec.id {
                 return Err(Termination::new(Cause::Server, Phase::Connect));
             }
             let backend = Arc::clone(backend);
             session.stats.enter_backend(&backend, worker_stats);
             Ok(backend)
+        })
+    }
+
+    /// Step 4 once more: the backend that stands in for `backend`, where the session has found no server.
+    fn route_on(&self, backend: &Backend, end: Termination) -> Result<Arc<Backend>, SessionEnd> {
+        let worker_stats = &self.pending.worker.worker_stats;
+        self.pending.with(|session| {
+            let next = session.stats.frontend().route.instead_of(backend.id);
+            let Some(next) = next.filter(|_| end.cause != Cause::Killed).cloned() else {
+                return Err(SessionEnd::NoServer(end));
+            };
+            session.connect = None;
+            session.stats.enter_backend(&next, worker_stats);
+            Ok(next)
         })
     }
 
@@ -190,9 +210,8 @@ impl Session {
                 Next::Wait(until) => until,
                 Next::GiveUp(failure) => {
                     let end = no_server(failure, left);
-                    let resets = backend.spec.no_server == NoServer::Reset;
                     return Err(match failure {
-                        ConnectFailure::NoServer if resets => SessionEnd::Reset(end),
+                        ConnectFailure::NoServer => SessionEnd::NoServer(end),
                         _ => end.into(),
                     });
                 }
@@ -252,7 +271,13 @@ impl Session {
             let announced = announced.map(|addresses| addresses.destination);
             let sample = |sample| sample_of((&self.client, announced), client, sample);
             let mut connect = Box::new(ServerConnect::new(backend, sample, begun));
-            if let Some(wait) = self.begun.as_ref().and_then(|begun| begun.wait.as_ref()) {
+            if let Some(Begun {
+                backend: first,
+                wait,
+            }) = self.begun.as_deref()
+                && Arc::ptr_eq(first, backend)
+                && let Some(wait) = wait
+            {
                 connect.has_waited(wait);
             }
             session.connect = Some(connect);
@@ -394,10 +419,16 @@ impl Session {
             }
             (SessionEnd::NoHeader(_), None) => {}
             (SessionEnd::Departs, _) => self.depart(),
-            (SessionEnd::Reset(end), _) => {
-                reset_when_closed(&self.client);
-                drop(self.client);
-                self.pending.leave().finish(end, worker_stats);
+            (SessionEnd::NoServer(end), _) => {
+                let stats = self.pending.leave();
+                let backend = stats.backend.as_ref();
+                if backend.is_some_and(|it| it.spec.no_server == NoServer::Reset) {
+                    reset_when_closed(&self.client);
+                    drop(self.client);
+                } else {
+                    close_in_order(self.client);
+                }
+                stats.finish(end, worker_stats);
             }
             (SessionEnd::Terminated(end), _) => {
                 close_in_order(self.client);

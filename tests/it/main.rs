@@ -58,6 +58,7 @@ mod show_sess;
 mod slowstart;
 mod socket_options;
 mod source;
+mod stand_ins;
 mod stats;
 mod timeouts;
 mod unix;

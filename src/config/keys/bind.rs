@@ -3,9 +3,10 @@
 use super::declare::prelude::*;
 use super::kinds::{Algorithm, Device, Mode, Namespace, Number, Optional, Raw, Span, Switch, Word};
 use crate::config::address::Network;
+use crate::config::choices::AcceptProxyWord;
 use crate::config::key::Effect::{NewSocket, SameSocket};
 use crate::config::key::{ID_BOUNDS, REQUIRED};
-use crate::config::shapes::{AcceptProxyWord, Expected, Maybe, OneOrMany, Short};
+use crate::config::shapes::{Expected, Maybe, OneOrMany, Short};
 use crate::config::show;
 use crate::config::values::{AcceptProxy, BindAddress};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -10,11 +10,12 @@
 )]
 
 use crate::config::address;
+use crate::config::choices::{PageAdminWord, WordList};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::hash_on::HashOn;
 use crate::config::key::Key;
 use crate::config::scope::{Scope, Validator, Written};
-use crate::config::shapes::{Maybe, PageAdminWord, Timespan, WordList};
+use crate::config::shapes::{Maybe, Timespan};
 use crate::config::show;
 use crate::config::units::{self, Problem, format_duration};
 use crate::config::values::PageAdmin;

@@ -6,14 +6,12 @@ use super::kinds::{
     AdminSwitch, Mode, Name, Number, Optional, Raw, Span, SpanOrZero, Switch, Text, Word,
 };
 use super::proxy::{MAXCONN_BOUNDS, RATE_BOUNDS};
+use crate::config::choices::{ApiLevelWord, FacilityWord, FormatWord, LevelWord, WordList};
 use crate::config::key::Effect::{
     AtOnce, NewSocket, NextCommand, NextConnection, NextLine, Restart,
 };
 use crate::config::key::REQUIRED;
-use crate::config::shapes::{
-    ApiLevelWord, Expected, FacilityWord, FormatWord, LevelWord, Located, Maybe, OneOrMany, Short,
-    WordList,
-};
+use crate::config::shapes::{Expected, Located, Maybe, OneOrMany, Short};
 use crate::config::show::{duration, number, optional_number, optional_text, text};
 use crate::config::values::{
     ApiLevel, BindAddress, Credentials, Facility, LogFormat, LogSink, PageAdmin, ProxyId, Severity,

@@ -11,13 +11,12 @@ use super::kinds::{
 };
 use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
 use super::source::SourceKind;
+use crate::config::choices::{BalanceWord, HashTypeWord, NoServerWord, PreserveAffinityWord};
 use crate::config::hash_on::HashOn;
 use crate::config::key::Effect::NextConnection;
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
-use crate::config::shapes::{
-    BalanceWord, Expected, HashTypeWord, Located, Maybe, NoServerWord, PreserveAffinityWord, Short,
-};
-use crate::config::show::{bool_word, duration, number, secs};
+use crate::config::shapes::{Expected, Located, Maybe, Short};
+use crate::config::show::{bool_word, duration, number, optional_text, secs};
 use crate::config::values::{BackendIndex, Balance, HashType, NoServer, PreserveAffinity, ProxyId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,6 +252,8 @@ keys! {
         /// TCP keepalive towards servers.
         keepalive: Option<Keepalive> = Some(Keepalive::default()),
             BackendTable::keepalive => Keepalive::text;
+        /// Name of the backend where sessions go while this one has no usable server. No backend leads to itself.
+        sorry_backend: Option<Arc<str>> = None, ServersKeys::sorry_backend => optional_text;
         /// In file order, names unique.
         servers: Vec<Server> = Vec::new();
     }
@@ -268,6 +269,8 @@ keys! {
             kind: "list of tables", haproxy: &["server"];
         /// Name of a node group whose hosts are servers here, at `port`, behind those of `servers`.
         nodes: Raw<Maybe<String>> = "none", kind: "name";
+        /// Name of the backend where sessions go while this one has no usable server.
+        sorry_backend: Raw<Maybe<String>> = "none", kind: "name", reload: NextConnection;
     }
     read {
         /// Port of the servers that come from `nodes`.

@@ -7,12 +7,13 @@ use super::kinds::{
     Switch, Word,
 };
 use super::source::SourceKind;
+use crate::config::choices::{
+    CheckType, CheckWord, HashKeyWord, MarkedDown, MarkedUp, ObserveWord, OnErrorWord,
+    ProxyV2Options, SendProxyWord,
+};
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
-use crate::config::shapes::{
-    CheckType, CheckWord, Expected, HashKeyWord, MarkedDown, MarkedUp, Maybe, ObserveWord,
-    OnErrorWord, ProxyV2Options, SendProxyWord, Short,
-};
+use crate::config::shapes::{Expected, Maybe, Short};
 use crate::config::show::{self, secs};
 use crate::config::values::{HashKey, OnError, SendProxy, ServerAddress, ServerPort, ServerSocket};
 use std::fmt::Write;

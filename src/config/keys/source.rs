@@ -3,10 +3,11 @@
 use super::declare::prelude::*;
 use super::kinds::{Absent, Device, Kind, Optional, Plain, Raw, Read, Word};
 use crate::config::address;
+use crate::config::choices::UseSrcWord;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::key::Effect::NextConnection;
 use crate::config::key::Key;
-use crate::config::shapes::{Expected, Located, Maybe, OneOrMany, Short, UseSrcWord};
+use crate::config::shapes::{Expected, Located, Maybe, OneOrMany, Short};
 use crate::config::values::{Source, SourceAddress};
 use std::sync::Arc;
 

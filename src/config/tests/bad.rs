@@ -209,6 +209,33 @@ fn a_misspelt_key_hides_nothing() {
     );
 }
 
+/// A backend that stands in has servers of its own at the end, and is used as one that a frontend names.
+#[test]
+fn backends_stand_in_for_each_other() {
+    let frontend = "[[frontend]]\nname = 'f'\nbind = '*:80'\ndefault-backend = 'a'\n";
+    let backend = |name: &str, sorry: &str| {
+        format!(
+            "[[backend]]\nname = '{name}'\nservers = [{{ name = 's', address = '10.0.0.1:80' }}]\n\
+             sorry-backend = '{sorry}'\n"
+        )
+    };
+    let last = "[[backend]]\nname = 'd'\nservers = [{ name = 's', address = '10.0.0.1:80' }]\n";
+    let chain = [backend("a", "b"), backend("b", "d")].concat();
+    check(&[frontend, &chain, last].concat(), &[]);
+    let wrong = [backend("a", "b"), backend("b", "a"), backend("c", "c"), backend("e", "dd")];
+    check(
+        &[frontend, &wrong.concat(), last].concat(),
+        &[
+            (12, 17, "the `sorry-backend` of backend `b` leads back to it"),
+            (14, 8, "nothing leads to backend `c`"),
+            (16, 17, "the `sorry-backend` of backend `c` leads back to it"),
+            (18, 8, "nothing leads to backend `e`"),
+            (20, 17, "did you mean `d`?"),
+            (22, 8, "nothing leads to backend `d`"),
+        ],
+    );
+}
+
 #[test]
 fn wrong_types() {
     before(

@@ -253,7 +253,8 @@ fn file_with(lines: &[(&str, &str)]) -> String {
          [[backend]]\nname = 'b'\nservers = [{server}]\nnodes = 'g'\nport = 80\n\
          check = {{ {} }}\ndefault-server = {{ {} }}\ntimeout = {{ {} }}\n{}\n\
          [[listen]]\nname = 'l'\nbind = '*:81'\nservers = [{{ name = 's', address = 'a:1' }}]\n\
-         timeout = {{ {} }}\nkeepalive = {{ {} }}\nsource = {{ {} }}\n{}\n",
+         timeout = {{ {} }}\nkeepalive = {{ {} }}\nsource = {{ {} }}\n{}\n\
+         [[listen]]\nname = 'l2'\nbind = '*:82'\nservers = [{{ name = 's', address = 'a:1' }}]\n",
         at("Global"),
         at("Log"),
         at("LogTarget"),
@@ -365,6 +366,7 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("name" | "name or list", "scope") => "\"f\"",
         // It needs a port, and a port needs it.
         ("name", "nodes") => return None,
+        ("name", "sorry-backend") => "\"l2\"",
         ("name", _) => "\"x1\"",
         ("string", "mode") => "\"0640\"",
         ("string", "interface") => "\"lo\"",

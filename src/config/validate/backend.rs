@@ -64,6 +64,11 @@ pub(super) fn backend(
         timeout_no_server: timeout.no_server.map_or(Duration::ZERO, |it| it.value),
         connect_attempt,
         keepalive: keepalive.finish(),
+        sorry_backend: table
+            .own
+            .sorry_backend
+            .as_ref()
+            .map(|it| it.value.as_str().into()),
         servers,
         ..Backend::from_layer(&keys)
     };

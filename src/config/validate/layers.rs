@@ -3,6 +3,7 @@
 //! The values of one table are a layer, whose struct is made by its declaration. `over` puts one layer over
 //! another: the value nearest to the server wins. `finish` fills in the defaults.
 
+use crate::config::choices::CheckWord;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
     CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, CheckSetting, KeepaliveLayer, KeepaliveSetting,
@@ -10,7 +11,7 @@ use crate::config::keys::{
 };
 use crate::config::model::{Check, CheckKind, Keepalive, SendProxy};
 use crate::config::scope::{Scope, Validator, Written, or_default};
-use crate::config::shapes::{CheckWord, Maybe, Short};
+use crate::config::shapes::{Maybe, Short};
 use crate::config::units::format_duration;
 use std::time::Duration;
 

@@ -6,7 +6,8 @@ use crate::config::descriptors;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::IDLE;
 use crate::config::model::{BackendIndex, BindAddress, Config, ServerAddress, ServerPort};
-use crate::config::scope::{Validator, Written, or_default};
+use crate::config::scope::{Scope, Validator, Written, or_default};
+use crate::config::shapes::Located;
 use crate::config::units::format_duration;
 use crate::config::words;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -50,9 +51,19 @@ pub(super) fn default_backend(
         validator.missing(half.scope, &half.span, &half.what(), example);
         return nowhere;
     };
+    named(validator, (half.scope, written), index, complete).unwrap_or(nowhere)
+}
+
+/// The backend of a name that is `written`. `complete`: see [`default_backend`].
+fn named(
+    validator: &mut Validator<'_>,
+    (scope, written): (Scope<'_>, &Located<String>),
+    index: &Index<'_>,
+    complete: bool,
+) -> Option<BackendIndex> {
     let name = written.value.as_str();
     if let Some(found) = index.get(name) {
-        return *found;
+        return Some(*found);
     }
     if complete {
         validator.report.push_error(|| {
@@ -66,12 +77,53 @@ pub(super) fn default_backend(
                 many => format!("none of the {many} backends has a name like it"),
             });
             Diagnostic::error("unknown-backend", format!("there is no backend `{name}`"))
-                .at(half.scope.of(written))
+                .at(scope.of(written))
                 .label("expected the name of a backend")
                 .hint(hint)
         });
     }
-    nowhere
+    None
+}
+
+/// Which backend stands in for which (`sorry-backend`), by position.
+pub(super) struct StandIns(Vec<Option<usize>>);
+
+impl StandIns {
+    /// As the files say. No backend stands in for itself: a name that leads back is an error, and leads nowhere.
+    pub(super) fn new(
+        validator: &mut Validator<'_>,
+        backends: &[Half<'_, BackendSide<'_>>],
+        index: &Index<'_>,
+        complete: bool,
+    ) -> Self {
+        let mut all = Self(vec![None; backends.len()]);
+        for (at, half) in backends.iter().enumerate() {
+            let Some(written) = &half.table.own.sorry_backend else {
+                continue;
+            };
+            let target = named(validator, (half.scope, written), index, complete);
+            let Some(BackendIndex(target)) = target else {
+                continue;
+            };
+            if all.reached(target).any(|one| one == at) {
+                let message = format!("the `sorry-backend` of {} leads back to it", half.what());
+                let diagnostic = Diagnostic::error("loop", message)
+                    .at(half.scope.of(written))
+                    .label("its sessions would come back")
+                    .hint("name a backend with servers of its own");
+                validator.report.push(diagnostic);
+                continue;
+            }
+            all.0[at] = Some(target);
+        }
+        all
+    }
+
+    /// A backend, and those that stand in for it, in their order.
+    pub(super) fn reached(&self, backend: usize) -> impl Iterator<Item = usize> + '_ {
+        let stands_in = |at: &usize| self.0.get(*at).copied().flatten();
+        std::iter::successors(Some(backend), stands_in)
+    }
 }
 
 /// Checks each frontend together with its backend.
@@ -79,13 +131,16 @@ pub(super) fn judge(
     validator: &mut Validator<'_>,
     proxies: &Proxies<'_>,
     frontends: &[frontend::Draft],
-    backends: &[backend::Draft],
+    (backends, stand_ins): (&[backend::Draft], &StandIns),
 ) {
     let mut used = HashSet::new();
     let mut told = HashSet::new();
     let mut offsets_of = HashMap::new();
-    for (half, draft) in proxies.frontends.iter().zip(frontends) {
-        let target = draft.frontend.default_backend.0;
+    let pairs = proxies.frontends.iter().zip(frontends).flat_map(|pair| {
+        let reached = stand_ins.reached(pair.1.frontend.default_backend.0);
+        reached.map(move |target| (pair, target))
+    });
+    for ((half, draft), target) in pairs {
         let (Some(backend), Some(backend_half)) =
             (backends.get(target), proxies.backends.get(target))
         else {
@@ -127,7 +182,7 @@ pub(super) fn judge(
                     .name
                     .as_ref()
                     .map_or_else(|| half.place(), |n| half.scope.of(n)))
-                .label("no frontend has it as its default-backend"),
+                .label("it is no default-backend and no sorry-backend"),
             );
         }
     }
@@ -228,14 +283,16 @@ fn idle(
 
 /// Sets `fullconn` where none was written: a tenth, rounded up, of the sum of the maxconn of the frontends with
 /// this backend that are not disabled, as HAProxy does.
-pub(super) fn fullconn(validator: &Validator<'_>, config: &mut Config) {
+pub(super) fn fullconn(validator: &Validator<'_>, config: &mut Config, stand_ins: &StandIns) {
     let nofile = validator.limits.nofile.unwrap_or(NOFILE_UNKNOWN);
     let fits = || descriptors::capacity(config, nofile).map_or(1, |fits| fits.maxconn);
     let global = config.global.maxconn.unwrap_or_else(fits);
     let mut sums = vec![0u64; config.backends.len()];
     for frontend in config.frontends.iter().filter(|one| !one.disabled) {
-        if let Some(sum) = sums.get_mut(frontend.default_backend.0) {
-            *sum += u64::from(frontend.maxconn.unwrap_or(global));
+        for target in stand_ins.reached(frontend.default_backend.0) {
+            if let Some(sum) = sums.get_mut(target) {
+                *sum += u64::from(frontend.maxconn.unwrap_or(global));
+            }
         }
     }
     for (backend, sum) in config.backends.iter_mut().zip(sums) {

@@ -4,6 +4,7 @@
 //! Pure. Finds what the file alone shows: addresses that are written, and loopback addresses with a wildcard
 //! bind. It is a warning, because the file may be for another machine.
 
+use super::links::StandIns;
 use super::{Proxies, backend, frontend};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::model::{BindAddress, Server, ServerAddress, ServerPort};
@@ -94,25 +95,27 @@ pub(super) fn warn(
     validator: &mut Validator<'_>,
     proxies: &Proxies<'_>,
     frontends: &[frontend::Draft],
-    backends: &[backend::Draft],
+    (backends, stand_ins): (&[backend::Draft], &StandIns),
 ) {
     let listeners = Listeners::new(frontends);
     let edges: Vec<Vec<Edge<'_>>> = frontends
         .iter()
         .map(|draft| {
-            let target = draft.frontend.default_backend.0;
-            let servers = backends.get(target).map(|it| it.backend.servers.iter());
+            let reached = stand_ins.reached(draft.frontend.default_backend.0);
+            let servers = reached.filter_map(|target| {
+                let servers = backends.get(target)?.backend.servers.iter();
+                Some(servers.map(move |server| (target, server)))
+            });
             let mut seen = HashSet::new();
-            let edge = |server| {
+            let edge = |(backend, server)| {
                 let to = listeners.find(server, draft)?;
-                let backend = target;
                 seen.insert(to).then_some(Edge {
                     server,
                     backend,
                     to,
                 })
             };
-            servers.into_iter().flatten().filter_map(edge).collect()
+            servers.flatten().filter_map(edge).collect()
         })
         .collect();
     for (from, back) in loops(&edges) {

@@ -158,8 +158,9 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
             frontend::frontend(validator, half, &inherited, target, &mut bound)
         })
         .collect();
-    links::judge(validator, &proxies, &frontends, &backends);
-    loops::warn(validator, &proxies, &frontends, &backends);
+    let stand_ins = links::StandIns::new(validator, &proxies.backends, &index, complete);
+    links::judge(validator, &proxies, &frontends, (&backends, &stand_ins));
+    loops::warn(validator, &proxies, &frontends, (&backends, &stand_ins));
     bind::collisions(validator, &bound);
     let servers = backends.iter().map(|draft| &draft.backend);
     let servers = servers.map(|backend| (&*backend.name, backend.servers.len()));
@@ -174,7 +175,7 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
         backends: backends.into_iter().map(|draft| draft.backend).collect(),
     };
     no_listener(validator, files, &config);
-    links::fullconn(validator, &mut config);
+    links::fullconn(validator, &mut config, &stand_ins);
     limits::global(validator, maxconn.as_ref(), &config);
     config
 }

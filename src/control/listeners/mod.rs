@@ -97,7 +97,7 @@ impl Listeners {
         for entry in &self.entries {
             let traffic = entry.of.side == Side::Traffic;
             let frontend = frontends.get(&*entry.of.proxy).filter(|_| traffic);
-            if frontend.is_some_and(|it| it.state() != FrontendState::Open) {
+            if frontend.is_some_and(|it| !it.listens()) {
                 entry.state.set_suspended(true);
             }
             entry.set_options(adjust);
@@ -172,7 +172,7 @@ impl Listeners {
                 .get(&*of.proxy)
                 .filter(|_| of.side == Side::Traffic);
             // Not whether the file before disabled it.
-            frontend.is_none_or(|it| it.state == FrontendState::Open)
+            frontend.is_none_or(|it| it.state == FrontendState::Open && !it.route.is_closed())
         };
         let mut files = Vec::new();
         let open = |of: &BindOf, options: &Options, shards| {

@@ -193,6 +193,25 @@ pub fn frontend_set(snapshot: &Snapshot, id: FrontendId, state: FrontendState) -
     })
 }
 
+/// A frontend has begun or ceased to listen, because its sessions would find a server or would not.
+pub fn frontend_follows(snapshot: &Snapshot, id: FrontendId) -> Option<LogLine> {
+    let frontend = snapshot.frontend(id)?;
+    let name = &*frontend.spec.name;
+    let (kind, _) = kind(snapshot, frontend);
+    let backend = &frontend.route.backend().spec.name;
+    let text = if frontend.listens() {
+        format!("Resumed {kind} {name}: backend {backend} has a server again.")
+    } else {
+        format!("Paused {kind} {name}: backend {backend} has no server available.")
+    };
+    Some(LogLine {
+        severity: Severity::Warning,
+        planned: false,
+        text,
+        fields: Fields::of_backend(name),
+    })
+}
+
 /// A frontend was to accept connections again, and a socket of it, at this port if it has one, cannot listen. It stays
 /// disabled.
 pub fn cannot_listen(snapshot: &Snapshot, id: FrontendId, port: Option<u16>) -> Option<LogLine> {

@@ -209,7 +209,7 @@ impl SnapshotBuilder {
             next.frontends[id.index()] = Some(Arc::new(frontend));
         }
         for frontend in next.frontends.iter_mut().flatten() {
-            if let Some(route) = frontend.route.with(changed) {
+            if let Some(route) = frontend.route.with(&changed) {
                 *frontend = Arc::new(frontend.routed(route));
             }
         }

@@ -159,8 +159,10 @@ impl Snapshot {
         carry: &CarryOver<'_>,
     ) -> Vec<Option<Arc<Frontend>>> {
         let known = self.frontends_by_name();
-        let route =
-            |spec: &model::Frontend| Route::To(Arc::clone(&targets[spec.default_backend.0]));
+        let by_name: HashMap<&str, &Arc<Backend>> =
+            targets.iter().map(|one| (&*one.spec.name, one)).collect();
+        let find = |name: &str| by_name.get(name).copied();
+        let route = |spec: &model::Frontend| Route::new(&targets[spec.default_backend.0], find);
         let kept = config.frontends.iter().filter_map(|spec| {
             let before = known.get(&*spec.name)?;
             let frontend = merge_frontend(before, spec, route(spec));

@@ -86,7 +86,7 @@ fn what_does_not_change_is_the_same_object() {
 
 /// The backend that a frontend's sessions go to.
 fn backend_of(frontend: &Frontend) -> BackendId {
-    let Route::To(backend) = &frontend.route;
+    let backend = frontend.route.backend();
     backend.id
 }
 

@@ -4,8 +4,10 @@
 //! keeps its frontend, backend and server alive, not an old snapshot.
 
 mod queues;
+mod route;
 
 pub(super) use queues::{is_by_slot, is_limited};
+pub use route::Route;
 
 use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
@@ -180,7 +182,9 @@ impl Snapshot {
             api: Api::of(config.runtime_api.as_ref()),
             frontends: frontends
                 .map(|(index, spec)| {
-                    let route = Route::To(Arc::clone(&backends[spec.default_backend.0]));
+                    let route = Route::new(&backends[spec.default_backend.0], |name| {
+                        backends.iter().find(|one| *one.spec.name == *name)
+                    });
                     let id = frontend_id(index);
                     Some(Arc::new(Frontend::new(id, route, spec, origin.shards)))
                 })
@@ -262,29 +266,6 @@ impl FrontendState {
     }
 }
 
-/// Where the sessions of a frontend go. A session keeps the route that its frontend had at the accept.
-#[derive(Debug, Clone)]
-pub enum Route {
-    /// All to this backend, as it is in the snapshot of the frontend.
-    To(Arc<Backend>),
-}
-
-impl Route {
-    /// This route with the backends that `changed` knows replaced; `None` when it leads to none of them.
-    pub(super) fn with(&self, changed: impl Fn(BackendId) -> Option<Arc<Backend>>) -> Option<Self> {
-        match self {
-            Self::To(backend) => changed(backend.id).map(Self::To),
-        }
-    }
-
-    /// Whether both lead to the same backends, unchanged.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::To(one), Self::To(other)) => Arc::ptr_eq(one, other),
-        }
-    }
-}
-
 impl Frontend {
     pub(super) fn new(id: FrontendId, route: Route, spec: &model::Frontend, shards: usize) -> Self {
         Self {
@@ -297,12 +278,26 @@ impl Frontend {
         }
     }
 
+    /// Whether its sockets listen: the file and the operators let them, and where a backend says so
+    /// (`no-server = "stop-listening"`), a session would find a server.
+    pub fn listens(&self) -> bool {
+        self.state() == FrontendState::Open && !self.route.is_closed()
+    }
+
     /// Whether it accepts connections, as the file and the operators say.
     pub fn state(&self) -> FrontendState {
         if self.spec.disabled {
             FrontendState::Stopped
         } else {
             self.state
+        }
+    }
+
+    /// As in the column `status`.
+    pub fn label(&self) -> &'static str {
+        match self.state() {
+            FrontendState::Open if !self.listens() => FrontendState::Paused.label(),
+            state => state.label(),
         }
     }
 

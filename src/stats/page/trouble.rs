@@ -162,6 +162,9 @@ fn reason(server: &Server) -> &'static str {
 /// Why a frontend takes no connections; `None` when it does, or when its file says so.
 fn closed_by(frontend: &Frontend) -> Option<String> {
     match frontend.state {
+        FrontendState::Open if frontend.route.is_closed() => {
+            Some(format!("{}: no server", frontend.label()))
+        }
         FrontendState::Open if !is_full(frontend) => None,
         FrontendState::Open => {
             let limit = frontend.maxconn.unwrap_or_default();

@@ -143,7 +143,7 @@ pub(super) async fn run(
         return Ok(());
     };
     let kind = if unix { Kind::Unix } else { Kind::Tcp };
-    suspension.follow(frontend.state(), None);
+    suspension.follow(frontend.listens(), None);
     let listens = Listens::new(state, &socket);
     let socket = raw::watch(Owned::new(socket), Interest::READABLE)?;
     let mut acceptor = Acceptor {

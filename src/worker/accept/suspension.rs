@@ -1,12 +1,12 @@
-//! What a listening socket does while its frontend is disabled (`disable frontend`, `shutdown frontend`). Runs on a
-//! worker.
+//! What a listening socket does while its frontend does not listen: it is disabled (`disable frontend`, `shutdown
+//! frontend`), or no session would find a server (`no-server = "stop-listening"`). Runs on a worker.
 //!
 //! The task of the socket accepts what is queued, as far as there is room, and makes the socket stop listening. It stays
 //! bound, so that nobody needs a privilege or a free address to enable it again. A unix socket cannot stop listening: its
 //! clients wait in the queue, as in HAProxy. Sessions go on.
 
 use super::Acceptor;
-use crate::state::{FrontendState, ToControl};
+use crate::state::ToControl;
 use crate::sys::raw::{self, Owned};
 use crate::sys::{accept, socket};
 use crate::worker::header_rule::HeaderRule;
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub struct ListenState {
     /// The length of the accept queue that is configured.
     backlog: AtomicU32,
-    /// It does not listen, because its frontend is disabled.
+    /// It does not listen, because its frontend does not.
     suspended: AtomicBool,
     /// Whether there is a `header`: this is cheaper to ask.
     has_header: AtomicBool,
@@ -70,12 +70,12 @@ impl ListenState {
         self.backlog.store(backlog, Relaxed);
     }
 
-    /// It does not listen from now on, because its frontend is disabled; or it listens.
+    /// It does not listen from now on, because its frontend does not; or it listens.
     pub fn set_suspended(&self, suspended: bool) {
         self.suspended.store(suspended, Relaxed);
     }
 
-    /// Whether it does not listen because its frontend is disabled.
+    /// Whether it does not listen because its frontend does not.
     pub fn is_suspended(&self) -> bool {
         self.suspended.load(Relaxed)
     }
@@ -95,13 +95,9 @@ pub(in crate::worker) struct Suspension {
 }
 
 impl Suspension {
-    /// The frontend is in this state now. `reply` is told once the socket's task has followed.
-    pub(in crate::worker) fn follow(
-        &self,
-        state: FrontendState,
-        reply: Option<mpsc::Sender<bool>>,
-    ) {
-        let on = state != FrontendState::Open;
+    /// Whether the frontend listens now. `reply` is told once the socket's task has followed.
+    pub(in crate::worker) fn follow(&self, listens: bool, reply: Option<mpsc::Sender<bool>>) {
+        let on = !listens;
         let is_same = on == self.is_on.replace(on);
         if is_same && self.is_followed.get() {
             return;
@@ -118,7 +114,7 @@ impl Suspension {
         self.changed.notify_one();
     }
 
-    /// Whether the frontend is disabled.
+    /// Whether the frontend does not listen.
     pub(super) fn is_on(&self) -> bool {
         self.is_on.get()
     }
@@ -178,7 +174,7 @@ impl Listens {
 }
 
 impl Acceptor {
-    /// Accepts until the stop, while the frontend is not disabled.
+    /// Accepts until the stop, while the frontend listens.
     pub(super) async fn run(&mut self) -> io::Result<()> {
         let drain = self.stop.drain.clone();
         loop {

@@ -1,0 +1,391 @@
+//! Values of the file that are one of several words. Each type reads itself with serde, describes itself for `rlb schema`,
+//! and names the words in its error. Plain data.
+
+use crate::config::values::{self, HashFunction};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use std::borrow::Cow;
+use std::fmt;
+
+/// A type whose values are words of a list.
+pub trait WordList: Copy {
+    /// The meaning of a word.
+    type Value;
+
+    /// The word for `value`.
+    fn of(value: Self::Value) -> Self;
+
+    /// The meaning of this word.
+    fn value(self) -> Self::Value;
+
+    /// The word in the file.
+    fn text(self) -> &'static str;
+}
+
+/// Defines a type whose values are words of a list.
+macro_rules! words {
+    ($(#[doc = $doc:literal])+ $name:ident($value:ty) { $($word:literal => $meaning:expr,)+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        pub struct $name(pub $value);
+
+        impl WordList for $name {
+            type Value = $value;
+
+            fn of(value: $value) -> Self {
+                Self(value)
+            }
+
+            fn value(self) -> $value {
+                self.0
+            }
+
+            fn text(self) -> &'static str {
+                match self.0 {
+                    $(value if value == $meaning => $word,)+
+                    _ => "?",
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct V;
+                impl Visitor<'_> for V {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str(concat!("a word in quotes: ", words!(@list $($word)+)))
+                    }
+
+                    fn visit_str<E: Error>(self, text: &str) -> Result<$name, E> {
+                        match text {
+                            $($word => Ok($name($meaning)),)+
+                            _ => Err(E::unknown_variant(text, &[$($word),+])),
+                        }
+                    }
+                }
+                deserializer.deserialize_str(V)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "enum": [$($word),+] })
+            }
+        }
+    };
+    (@list $first:literal $($rest:literal)*) => {
+        concat!("`", $first, "`" $(, ", `", $rest, "`")*)
+    };
+}
+
+words! {
+    /// An algorithm that chooses a server.
+    BalanceWord(values::Balance) {
+        "roundrobin" => values::Balance::RoundRobin,
+        "static-rr" => values::Balance::StaticRr,
+        "first" => values::Balance::First,
+        "random" => values::Balance::Random,
+        "leastconn" => values::Balance::LeastConn,
+        "source" => values::Balance::Source,
+        "hash" => values::Balance::Hash,
+        "maglev" => values::Balance::Maglev,
+        "ewma" => values::Balance::Ewma,
+    }
+}
+
+words! {
+    /// Which servers a hash passes over.
+    PreserveAffinityWord(values::PreserveAffinity) {
+        "always" => values::PreserveAffinity::Always,
+        "maxconn" => values::PreserveAffinity::MaxConn,
+        "maxqueue" => values::PreserveAffinity::MaxQueue,
+    }
+}
+
+words! {
+    /// What of the client's address a connection to a server has: HAProxy's words.
+    UseSrcWord(values::UseSrc) {
+        "client" => values::UseSrc::Client,
+        "clientip" => values::UseSrc::ClientIp,
+    }
+}
+
+words! {
+    /// How the server of a hash is found: HAProxy's words. The last ones are other words for the first of a method.
+    HashTypeWord(values::HashType) {
+        "map-based" => hash_type(false, HashFunction::Sdbm, false),
+        "map-based sdbm avalanche" => hash_type(false, HashFunction::Sdbm, true),
+        "map-based djb2" => hash_type(false, HashFunction::Djb2, false),
+        "map-based djb2 avalanche" => hash_type(false, HashFunction::Djb2, true),
+        "map-based wt6" => hash_type(false, HashFunction::Wt6, false),
+        "map-based wt6 avalanche" => hash_type(false, HashFunction::Wt6, true),
+        "map-based crc32" => hash_type(false, HashFunction::Crc32, false),
+        "map-based crc32 avalanche" => hash_type(false, HashFunction::Crc32, true),
+        "map-based none" => hash_type(false, HashFunction::None, false),
+        "map-based none avalanche" => hash_type(false, HashFunction::None, true),
+        "consistent" => hash_type(true, HashFunction::Sdbm, true),
+        "consistent sdbm" => hash_type(true, HashFunction::Sdbm, false),
+        "consistent djb2" => hash_type(true, HashFunction::Djb2, false),
+        "consistent djb2 avalanche" => hash_type(true, HashFunction::Djb2, true),
+        "consistent wt6" => hash_type(true, HashFunction::Wt6, false),
+        "consistent wt6 avalanche" => hash_type(true, HashFunction::Wt6, true),
+        "consistent crc32" => hash_type(true, HashFunction::Crc32, false),
+        "consistent crc32 avalanche" => hash_type(true, HashFunction::Crc32, true),
+        "consistent none" => hash_type(true, HashFunction::None, false),
+        "consistent none avalanche" => hash_type(true, HashFunction::None, true),
+        "map-based sdbm" => hash_type(false, HashFunction::Sdbm, false),
+        "consistent sdbm avalanche" => hash_type(true, HashFunction::Sdbm, true),
+    }
+}
+
+const fn hash_type(consistent: bool, function: HashFunction, avalanche: bool) -> values::HashType {
+    values::HashType {
+        consistent,
+        function,
+        avalanche,
+    }
+}
+
+words! {
+    /// What decides about a server's places on a ring.
+    HashKeyWord(values::HashKey) {
+        "id" => values::HashKey::Id,
+        "id32" => values::HashKey::Id32,
+        "addr" => values::HashKey::Addr,
+        "addr-port" => values::HashKey::AddrPort,
+    }
+}
+
+words! {
+    /// Which clients begin with a header of the PROXY protocol.
+    AcceptProxyWord(values::AcceptProxy) {
+        "off" => values::AcceptProxy::Off,
+        "required" => values::AcceptProxy::Required,
+        "optional" => values::AcceptProxy::Optional,
+    }
+}
+
+words! {
+    /// What becomes of a client when no server is usable.
+    NoServerWord(values::NoServer) {
+        "close" => values::NoServer::Close,
+        "reset" => values::NoServer::Reset,
+        "stop-listening" => values::NoServer::StopListening,
+    }
+}
+
+words! {
+    /// With which PROXY header connections to a server begin.
+    SendProxyWord(values::SendProxy) {
+        "off" => values::SendProxy::Off,
+        "v1" => values::SendProxy::V1,
+        "v2" => values::SendProxy::V2,
+    }
+}
+
+words! {
+    /// What a PROXY header of version 2 has beside addresses.
+    ProxyV2Options(bool) {
+        "none" => false,
+        "crc32c" => true,
+    }
+}
+
+words! {
+    /// The type of a health check.
+    CheckType(Option<values::CheckKind>) {
+        "connect" => None,
+        "tcp" => Some(values::CheckKind::Tcp),
+    }
+}
+
+words! {
+    /// The format of log lines.
+    FormatWord(values::LogFormat) {
+        "raw" => values::LogFormat::Raw,
+        "rfc3164" => values::LogFormat::Rfc3164,
+        "rfc5424" => values::LogFormat::Rfc5424,
+    }
+}
+
+words! {
+    /// A syslog severity.
+    LevelWord(values::Severity) {
+        "emerg" => values::Severity::Emerg,
+        "alert" => values::Severity::Alert,
+        "crit" => values::Severity::Crit,
+        "err" => values::Severity::Err,
+        "warning" => values::Severity::Warning,
+        "notice" => values::Severity::Notice,
+        "info" => values::Severity::Info,
+        "debug" => values::Severity::Debug,
+    }
+}
+
+words! {
+    /// The rights of a client of the runtime socket.
+    ApiLevelWord(values::ApiLevel) {
+        "user" => values::ApiLevel::User,
+        "operator" => values::ApiLevel::Operator,
+        "admin" => values::ApiLevel::Admin,
+    }
+}
+
+words! {
+    /// A syslog facility, by HAProxy's names.
+    FacilityWord(values::Facility) {
+        "kern" => values::Facility(0),
+        "user" => values::Facility(1),
+        "mail" => values::Facility(2),
+        "daemon" => values::Facility(3),
+        "auth" => values::Facility(4),
+        "syslog" => values::Facility(5),
+        "lpr" => values::Facility(6),
+        "news" => values::Facility(7),
+        "uucp" => values::Facility(8),
+        "cron" => values::Facility(9),
+        "auth2" => values::Facility(10),
+        "ftp" => values::Facility(11),
+        "ntp" => values::Facility(12),
+        "audit" => values::Facility(13),
+        "alert" => values::Facility(14),
+        "cron2" => values::Facility(15),
+        "local0" => values::Facility(16),
+        "local1" => values::Facility(17),
+        "local2" => values::Facility(18),
+        "local3" => values::Facility(19),
+        "local4" => values::Facility(20),
+        "local5" => values::Facility(21),
+        "local6" => values::Facility(22),
+        "local7" => values::Facility(23),
+    }
+}
+
+words! {
+    /// What happens to a server's sessions when it goes down.
+    MarkedDown(bool) {
+        "none" => false,
+        "shutdown-sessions" => true,
+    }
+}
+
+words! {
+    /// What happens to the sessions of backup servers when a server comes up.
+    MarkedUp(bool) {
+        "none" => false,
+        "shutdown-backup-sessions" => true,
+    }
+}
+
+words! {
+    /// Which failures of sessions count for a server's health.
+    ObserveWord(bool) {
+        "none" => false,
+        "layer4" => true,
+    }
+}
+
+words! {
+    /// What follows from too many failed connects in a row.
+    OnErrorWord(values::OnError) {
+        "fastinter" => values::OnError::FastInter,
+        "fail-check" => values::OnError::FailCheck,
+        "sudden-death" => values::OnError::SuddenDeath,
+        "mark-down" => values::OnError::MarkDown,
+    }
+}
+
+/// The short forms of `check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckWord {
+    /// `false`.
+    Off,
+    /// `true`.
+    On,
+    /// `"tcp"`.
+    Tcp,
+}
+
+impl<'de> Deserialize<'de> for CheckWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = CheckWord;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or \"tcp\"")
+            }
+
+            fn visit_bool<E: Error>(self, on: bool) -> Result<CheckWord, E> {
+                Ok(if on { CheckWord::On } else { CheckWord::Off })
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<CheckWord, E> {
+                match text {
+                    "tcp" => Ok(CheckWord::Tcp),
+                    _ => Err(E::unknown_variant(text, &["tcp"])),
+                }
+            }
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+impl JsonSchema for CheckWord {
+    fn schema_name() -> Cow<'static, str> {
+        "CheckWord".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": [true, false, "tcp"] })
+    }
+}
+
+/// Who may change servers on the page: `false`, `true` or `"localhost"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageAdminWord(pub values::PageAdmin);
+
+impl<'de> Deserialize<'de> for PageAdminWord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = PageAdminWord;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or \"localhost\"")
+            }
+
+            fn visit_bool<E: Error>(self, on: bool) -> Result<PageAdminWord, E> {
+                Ok(PageAdminWord(if on {
+                    values::PageAdmin::Everyone
+                } else {
+                    values::PageAdmin::Nobody
+                }))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<PageAdminWord, E> {
+                match text {
+                    "localhost" => Ok(PageAdminWord(values::PageAdmin::Localhost)),
+                    _ => Err(E::unknown_variant(text, &["localhost"])),
+                }
+            }
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+impl JsonSchema for PageAdminWord {
+    fn schema_name() -> Cow<'static, str> {
+        "PageAdminWord".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": [true, false, "localhost"] })
+    }
+}
