@@ -222,13 +222,26 @@ fn backends_stand_in_for_each_other() {
     let last = "[[backend]]\nname = 'd'\nservers = [{ name = 's', address = '10.0.0.1:80' }]\n";
     let chain = [backend("a", "b"), backend("b", "d")].concat();
     check(&[frontend, &chain, last].concat(), &[]);
-    let wrong = [backend("a", "b"), backend("b", "a"), backend("c", "c"), backend("e", "dd")];
+    let wrong = [
+        backend("a", "b"),
+        backend("b", "a"),
+        backend("c", "c"),
+        backend("e", "dd"),
+    ];
     check(
         &[frontend, &wrong.concat(), last].concat(),
         &[
-            (12, 17, "the `sorry-backend` of backend `b` leads back to it"),
+            (
+                12,
+                17,
+                "the `sorry-backend` of backend `b` leads back to it",
+            ),
             (14, 8, "nothing leads to backend `c`"),
-            (16, 17, "the `sorry-backend` of backend `c` leads back to it"),
+            (
+                16,
+                17,
+                "the `sorry-backend` of backend `c` leads back to it",
+            ),
             (18, 8, "nothing leads to backend `e`"),
             (20, 17, "did you mean `d`?"),
             (22, 8, "nothing leads to backend `d`"),

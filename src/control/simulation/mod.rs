@@ -19,6 +19,7 @@ use crate::state::test_config::{backend, check, config, server};
 use crate::state::{Backend, BackendId, Origin, SHARES, Server, Snapshot};
 use sessions::Session;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -122,6 +123,11 @@ struct Simulation {
     shortage_since: Instant,
     /// Sessions that may wait in a queue.
     queued: BTreeSet<usize>,
+    /// Time between two sessions, in microseconds.
+    pace: Range<u64>,
+    /// How often servers were asked, and how long sessions have connected.
+    dials: u32,
+    connect_times: Vec<Duration>,
     served: u32,
     lost: u32,
     /// Sessions that have waited in a queue, and those that have for too long.
@@ -187,6 +193,9 @@ impl Simulation {
             shortage: false,
             shortage_since: start,
             queued: BTreeSet::new(),
+            pace: 1_000..60_000,
+            dials: 0,
+            connect_times: Vec::new(),
             served: 0,
             lost: 0,
             waited: 0,
@@ -274,7 +283,7 @@ impl Simulation {
             Event::Second => self.second(),
             Event::Arrive => {
                 self.arrive();
-                let next = self.now + Duration::from_micros(self.random.u64(1_000..60_000));
+                let next = self.now + Duration::from_micros(self.random.u64(self.pace.clone()));
                 if next < self.start + ARRIVALS {
                     self.at(next, Event::Arrive);
                 }

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Session {
     connect: ServerConnect<Connection>,
     begun: Instant,
-    /// Servers that were asked, and when.
-    tried: Vec<(u64, Instant)>,
+    /// Servers that were asked, and when each was renewed last at that time.
+    tried: Vec<(u64, u64)>,
     short: Vec<u64>,
     /// Number of the wait that it is in; 0 once it is established.
     pub(super) wake: u64,
@@ -37,7 +37,7 @@ struct SimulatedDialer<'a> {
     simulation: &'a mut Simulation,
     id: usize,
     begun: Instant,
-    tried: &'a mut Vec<(u64, Instant)>,
+    tried: &'a mut Vec<(u64, u64)>,
     short: &'a mut Vec<u64>,
 }
 
@@ -59,8 +59,9 @@ impl Dialer for SimulatedDialer<'_> {
             self.short.push(uid);
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
-        self.tried.push((uid, simulation.now));
+        self.tried.push((uid, server.renewed));
         simulation.counter += 1;
+        simulation.dials += 1;
         let number = simulation.counter;
         let position = simulation.servers.get(uid).expect("it is in the backend");
         let (now, id) = (simulation.now, self.id);
@@ -120,9 +121,7 @@ impl SimulatedDialer<'_> {
         let Some((_, last)) = asked.clone().find(|(uid, _)| *uid == server.live.uid) else {
             return;
         };
-        let position = self.simulation.servers.get(server.live.uid);
-        let since = position.and_then(|position| self.simulation.rotation[position.index]);
-        if since.is_some_and(|since| since > *last) {
+        if server.renewed > *last {
             return;
         }
         let tried = |uid: u64| asked.clone().any(|(other, _)| *other == uid);
@@ -228,6 +227,8 @@ impl Simulation {
         }
         self.sessions[id].as_mut().expect("just put there").wake = 0;
         self.served += 1;
+        let begun = self.sessions[id].as_ref().map_or(self.now, |it| it.begun);
+        self.connect_times.push(self.now - begun);
         let stays = ms(self.random.u64(..500));
         self.at(self.now + stays, Event::Leave(id));
     }

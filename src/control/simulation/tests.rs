@@ -140,3 +140,63 @@ fn queues_use_every_slot_and_lose_none() {
     let slowed = slowed.get();
     assert!(slowed > 50, "{slowed} seconds of slow starts");
 }
+
+/// Five hundred sessions a second over three nodes, and what `happens` to the first after ten seconds.
+fn five_hundred_a_second(seed: u64, happens: Node) -> Simulation {
+    let none = Faults {
+        nodes: false,
+        shortages: false,
+        limits: Limits::None,
+    };
+    let mut simulation = (seed..seed + 100)
+        .map(|seed| Simulation::new(seed, none))
+        .find(|it| it.nodes.len() == 3 && it.backend().usable().active == 3)
+        .expect("a third of the seeds have three nodes");
+    simulation.pace = 1_000..3_000;
+    simulation.at(simulation.start + ms(10_000), Event::Node(0, happens));
+    simulation.run(simulation.start + ms(20_000));
+    simulation.connect_times.sort_unstable();
+    simulation
+}
+
+/// The time that all but a thousandth have connected within, and the longest.
+fn longest(times: &[Duration]) -> (Duration, Duration) {
+    let all_but_few = times.len() - 1 - times.len() / 1_000;
+    (times[all_but_few], times[times.len() - 1])
+}
+
+/// A node that dies dark costs hardly anything: the next server is asked soon, and the dead one last.
+#[test]
+fn a_node_that_dies_dark_delays_few_clients_and_not_for_long() {
+    for seed in 0..10 {
+        let simulation = five_hundred_a_second(4_000 + 10 * seed, Node::Dark);
+        assert_eq!(simulation.lost, 0);
+        let (few, most) = longest(&simulation.connect_times);
+        assert!(
+            few <= ms(30) && most <= ms(100),
+            "{seed}: {few:?}, {most:?}"
+        );
+    }
+}
+
+/// No server is asked in vain while all is well, nor when one of them becomes slow for good, which keeps its share.
+#[test]
+fn servers_that_answer_are_hardly_ever_asked_in_vain() {
+    for seed in 0..5 {
+        for slow in [1, 12, 60, 250] {
+            let simulation = five_hundred_a_second(5_000 + 10 * seed, Node::Up(ms(slow)));
+            let (dials, served) = (simulation.dials, simulation.served);
+            assert!(served > 9_000, "{served}");
+            let more = dials - served;
+            let most = if slow == 1 { 10 } else { served / 100 };
+            assert!(more <= most, "{slow} ms: {more} of {served} more than one");
+            let backend = simulation.backend();
+            let weights: u32 = backend.servers.iter().map(|it| it.weight).sum();
+            let first = &backend.servers[0];
+            let has = first.live.traffic.sum(|traffic| &traffic.connect);
+            let share = u64::from(served) * u64::from(first.weight) / u64::from(weights);
+            // Until a check has passed and its new time is known it is asked last: for less than one of the 20 seconds.
+            assert!(has + share / 20 >= share, "{slow} ms: {has} of {share}");
+        }
+    }
+}

@@ -357,6 +357,18 @@ impl ServerLive {
         self.usual_connect.store(next.max(1), Relaxed);
     }
 
+    /// A connect has `waited` so long without an answer: the next one waits longer, so that a server that has become slow
+    /// is not given up again and again. Four times the usual time become `most` at most.
+    pub fn connect_unanswered(&self, waited: Duration, most: Duration) {
+        let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let usual = self.usual_connect.load(Relaxed);
+        let longer = (usual - usual / 8).saturating_add(micros(waited) / 4);
+        let longer = longer.min(micros(most / 4));
+        if usual != 0 && usual < longer {
+            self.usual_connect.store(longer, Relaxed);
+        }
+    }
+
     /// A check has passed, or the server was put back into service: earlier failures no longer count.
     pub fn trust(&self) {
         // Workers read these. A store of the same value would take the cache line from them.

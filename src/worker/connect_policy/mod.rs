@@ -3,7 +3,8 @@
 //! The clock and the outcomes are arguments, so that a simulation can drive it. Rules:
 //!
 //! - Refused: try the next server at once, up to `retries` servers after the first.
-//! - No answer within the attempt's timeout: try the next server too, and keep the first attempt open. At most
+//! - No answer within the attempt's timeout, which follows from what a connect to the server usually takes
+//!   ([`Limits::patience`]): try the next server too, and keep the first attempt open. At most
 //!   one attempt is in flight beside the oldest. When that one gets no answer either, it is closed for the next
 //!   server, if there is one. The first second attempt is made even with `retries = 0`, because nothing has
 //!   failed yet.
@@ -88,12 +89,34 @@ pub struct Limits {
     pub retries: u32,
     /// The connect timeout, over all attempts.
     pub budget: Duration,
-    /// Least time that a server has to answer before the next one is tried too.
+    /// How long a server may leave a connect unanswered before the next one is tried too.
     pub attempt: Duration,
+    /// That time is shorter for a server of which it is known what a connect usually takes. Not where a session has a
+    /// server of its own.
+    pub hedges: bool,
     /// The time in queues.
     pub queue: Duration,
     /// The time while no server is usable.
     pub hold: Duration,
+}
+
+/// A connect that takes so many times what it usually takes is unusual.
+const USUAL_TIMES: u32 = 4;
+
+/// Least time for a connect that is expected to be fast: scheduling alone may take a few milliseconds.
+pub const PATIENCE_MIN: Duration = Duration::from_millis(5);
+
+impl Limits {
+    /// How long an answer of a server is waited for to which a connect usually takes `usual` (zero: unknown), before the
+    /// next one is tried too. A server that is far away has three times that, or each connect to it would be two.
+    pub fn patience(&self, usual: Duration) -> Duration {
+        let most = self.attempt.max(usual.saturating_mul(USUAL_TIMES - 1));
+        if usual.is_zero() || !self.hedges {
+            return most;
+        }
+        let soon = usual.saturating_mul(USUAL_TIMES);
+        soon.clamp(PATIENCE_MIN.min(most), most)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -552,7 +575,7 @@ impl ConnectPolicy {
         usual: Duration,
         now: Instant,
     ) {
-        let timeout = now + self.limits.attempt.max(usual.saturating_mul(3));
+        let timeout = now + self.limits.patience(usual);
         self.in_flight[slot as usize] = Some(Attempt {
             server,
             started: now,

@@ -6,6 +6,7 @@ const LIMITS: Limits = Limits {
     retries: 3,
     budget: Duration::from_secs(5),
     attempt: Duration::from_millis(300),
+    hedges: true,
     queue: Duration::from_secs(2),
     hold: Duration::ZERO,
 };
@@ -392,6 +393,38 @@ fn a_refusal_beside_a_silent_server_is_repeated_after_pauses() {
         fixture.go(3_400).0,
         Step::Wait(end),
         "three turn-arounds are over"
+    );
+}
+
+/// The next server is asked after four times what a connect usually takes, within bounds.
+#[test]
+fn an_attempt_has_the_time_that_is_usual_for_its_server() {
+    let patience = |hedges, usual| {
+        let limits = Limits { hedges, ..LIMITS };
+        limits.patience(Duration::from_micros(usual))
+    };
+    for (usual, soon) in [
+        (0, 300),
+        (1, 5),
+        (1_250, 5),
+        (2_000, 8),
+        (75_000, 300),
+        (90_000, 300),
+        (200_000, 600),
+    ] {
+        assert_eq!(patience(true, usual), ms(soon), "{usual} µs");
+    }
+    for (usual, late) in [(0, 300), (1, 300), (75_000, 300), (200_000, 600)] {
+        assert_eq!(patience(false, usual), ms(late), "{usual} µs");
+    }
+    let short = Limits {
+        attempt: ms(2),
+        ..LIMITS
+    };
+    assert_eq!(
+        short.patience(Duration::from_micros(10)),
+        ms(2),
+        "the file bounds it"
     );
 }
 

@@ -143,16 +143,18 @@ impl<C> ServerConnect<C> {
         sample: impl FnOnce(Sample) -> Option<Value>,
         now: Instant,
     ) -> Self {
+        let input = PickInput::new(&backend.live, &backend.picker, sample, now);
         let limits = Limits {
             retries: backend.spec.retries,
             budget: backend.spec.timeout_connect,
             attempt: backend.spec.connect_attempt,
+            hedges: backend.picker.affinity(&input).is_none(),
             queue: backend.spec.timeout_queue,
             hold: backend.spec.timeout_no_server,
         };
         Self {
             backend: Arc::clone(backend),
-            input: PickInput::new(&backend.live, &backend.picker, sample, now),
+            input,
             passed: 0,
             policy: ConnectPolicy::new(limits, now),
             generation: backend.generation,
@@ -498,10 +500,26 @@ impl<C> ServerConnect<C> {
 
     /// Closes an attempt that got no answer, because another server is tried or has answered.
     fn leave(&self, attempt: Attempt<C>, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
-        self.learn_time(&attempt, now);
         self.count(&attempt.server, dialer, |traffic| traffic.wredis.add(1));
-        self.record_failure(&attempt.server, dialer);
+        self.unanswered(&attempt, dialer, now);
         dialer.abort(attempt.connection);
+    }
+
+    /// An attempt got no answer in the time that it had.
+    fn unanswered(
+        &self,
+        attempt: &Attempt<C>,
+        dialer: &mut impl Dialer<Connection = C>,
+        now: Instant,
+    ) {
+        self.learn_time(attempt, now);
+        let waited = now.saturating_duration_since(attempt.started);
+        let most = self.backend.spec.connect_attempt;
+        attempt.server.live.connect_unanswered(waited, most);
+        // A connect that takes longer than usual is no error for HAProxy.
+        if waited >= most || attempt.server.spec.error_limit().is_none() {
+            self.record_failure(&attempt.server, dialer);
+        }
     }
 
     fn count_choice(&self, attempt: &Attempt<C>, dialer: &impl Dialer) {
@@ -543,8 +561,7 @@ impl<C> ServerConnect<C> {
                 continue;
             };
             self.policy.withdrawn(slot);
-            self.learn_time(&attempt, now);
-            self.record_failure(&attempt.server, dialer);
+            self.unanswered(&attempt, dialer, now);
             last = Some(Arc::clone(&attempt.server));
             dialer.abort(attempt.connection);
         }
