@@ -12,6 +12,7 @@ mod connect;
 mod connect_faults;
 mod consumers;
 mod ctl;
+mod dark_node;
 mod dashboard;
 mod demo;
 mod descriptors;
