@@ -10,19 +10,27 @@ use std::collections::HashSet;
 pub(super) struct Term<'a> {
     /// It must not hold.
     pub(super) negated: bool,
-    /// Its index among the words.
-    pub(super) word: usize,
     /// The name of an ACL; `None`: it is written in braces.
     pub(super) name: Option<&'a str>,
 }
 
-/// The terms that must hold together, for each alternative.
+/// Terms that must hold together. There is at least one: HAProxy begins them with their first term.
+type Suite<'a> = Vec<Term<'a>>;
+
+/// The suites of a condition, of which one must hold; without any it does not hold. `known` are the ACLs of the
+/// statements before it.
 ///
 /// # Errors
-/// What HAProxy says of it.
-pub(super) fn alternatives<'a>(words: &[&'a str]) -> Result<Vec<Vec<Term<'a>>>, String> {
-    let (mut all, mut terms) = (Vec::new(), Vec::new());
-    let mut negated = false;
+/// What HAProxy says of it, and at which word.
+pub(super) fn suites<'a>(
+    words: &[&'a str],
+    known: &HashSet<String>,
+) -> Result<Vec<Suite<'a>>, (usize, String)> {
+    let mut suites: Vec<Suite<'_>> = Vec::new();
+    let (mut begins, mut negated) = (true, false);
+    // HAProxy's list of words ends with an empty one.
+    let end = words.iter().position(|word| word.is_empty());
+    let words = &words[..end.unwrap_or(words.len())];
     let mut index = 0;
     while let Some(written) = words.get(index) {
         let word = index;
@@ -33,26 +41,33 @@ pub(super) fn alternatives<'a>(words: &[&'a str]) -> Result<Vec<Vec<Term<'a>>>, 
             continue;
         }
         if name == "||" || name.eq_ignore_ascii_case("or") {
-            all.push(std::mem::take(&mut terms));
-            negated = false;
+            (begins, negated) = (true, false);
             continue;
         }
         let name = if name == "{" {
             let end = words[index..].iter().position(|word| *word == "}");
-            let end = end.ok_or_else(|| "a closing brace is missing".to_owned())?;
+            let end = end.ok_or_else(|| (word, "a closing brace is missing".to_owned()))?;
+            if end == 0 {
+                return Err((word, "nothing stands between the braces".to_owned()));
+            }
             index += end + 1;
             None
-        } else {
+        } else if PREDEFINED.contains(&name) || known.contains(name) {
             Some(name)
+        } else {
+            return Err((word, format!("there is no ACL `{name}` before it")));
         };
-        terms.push(Term {
+        let term = Term {
             negated: std::mem::take(&mut negated),
-            word,
             name,
-        });
+        };
+        match suites.last_mut().filter(|_| !begins) {
+            Some(suite) => suite.push(term),
+            None => suites.push(vec![term]),
+        }
+        begins = false;
     }
-    all.push(terms);
-    Ok(all)
+    Ok(suites)
 }
 
 /// The ACLs that HAProxy has without a statement.
@@ -82,20 +97,6 @@ const PREDEFINED: [&str; 23] = [
     "WAIT_END",
 ];
 
-/// The first word of the condition that HAProxy does not know, where `known` are the ACLs of the statements before it,
-/// and what is wrong with it.
-pub(super) fn unknown(words: &[&str], known: &HashSet<String>) -> Option<(usize, String)> {
-    let alternatives = match alternatives(words) {
-        Ok(alternatives) => alternatives,
-        Err(problem) => return Some((0, problem)),
-    };
-    let terms = alternatives.into_iter().flatten();
-    let mut named = terms.filter_map(|term| Some((term.word, term.name?)));
-    let (word, name) =
-        named.find(|(_, name)| !PREDEFINED.contains(name) && !known.contains(*name))?;
-    Some((word, format!("there is no ACL `{name}` before it")))
-}
-
 /// What is wrong behind the name of a backend, and at which word.
 pub(super) fn behind_a_backend(
     statement: &Statement,
@@ -106,7 +107,7 @@ pub(super) fn behind_a_backend(
         ("use_backend", "if" | "unless") => {
             let words = statement.words[3..].iter();
             let words: Vec<&str> = words.map(|word| word.text.as_str()).collect();
-            let (word, problem) = unknown(&words, known)?;
+            let (word, problem) = suites(&words, known).err()?;
             Some((3 + word, problem))
         }
         ("use_backend", _) => Some((2, "only `if` and `unless` can follow the name".to_owned())),
@@ -119,12 +120,13 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> Vec<Vec<String>> {
-        let words: Vec<&str> = text.split_whitespace().collect();
+        let known = ["a", "b", "c"].map(str::to_owned).into();
+        let words: Vec<&str> = text.split(' ').collect();
         let one = |term: Term<'_>| {
             let not = if term.negated { "!" } else { "" };
             format!("{not}{}", term.name.unwrap_or("{}"))
         };
-        let all = alternatives(&words).expect("it is valid").into_iter();
+        let all = suites(&words, &known).expect("it is valid").into_iter();
         all.map(|terms| terms.into_iter().map(one).collect())
             .collect()
     }
@@ -135,25 +137,34 @@ mod tests {
             ("a", vec![vec!["a"]]),
             ("a !b or c", vec![vec!["a", "!b"], vec!["c"]]),
             ("! a !! b !!!c", vec![vec!["!a", "b", "!c"]]),
-            ("a OR || !or b", vec![vec!["a"], vec![], vec![], vec!["b"]]),
+            ("a OR || !or b", vec![vec!["a"], vec!["b"]]),
+            ("a or", vec![vec!["a"]]),
+            ("|| a", vec![vec!["a"]]),
+            ("a ! or", vec![vec!["a"]]),
+            ("a or ! b or !", vec![vec!["a"], vec!["!b"]]),
             ("{ path or a } !{ b } c", vec![vec!["{}", "!{}", "c"]]),
-            ("", vec![vec![]]),
+            ("!", vec![]),
+            ("or", vec![]),
+            ("", vec![]),
+            // The words end with an empty one.
+            ("a  or b", vec![vec!["a"]]),
         ] {
             assert_eq!(shown(text), expected, "{text}");
         }
-        assert!(alternatives(&["{", "a"]).is_err());
     }
 
     #[test]
-    fn an_acl_that_does_not_stand_before_it_is_found() {
+    fn what_haproxy_refuses_in_a_condition_is_found() {
         let known = HashSet::from(["mine".to_owned()]);
         let said = |text: &str| {
-            let words: Vec<&str> = text.split_whitespace().collect();
-            unknown(&words, &known)
+            let words: Vec<&str> = text.split(' ').collect();
+            suites(&words, &known).err()
         };
         assert_eq!(said("mine !TRUE or { other }"), None);
         let (word, text) = said("mine or !other").expect("it is not known");
         assert_eq!((word, &*text), (2, "there is no ACL `other` before it"));
-        assert!(said("true").is_some() && said("{").is_some());
+        for bad in ["true", "{", "{ a", "{ }", "mine { }", "{  }"] {
+            assert!(said(bad).is_some(), "{bad}");
+        }
     }
 }

@@ -41,7 +41,6 @@ fn detach(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
     }
     proxy.settings.page = Page {
         own: true,
-        redefined: std::mem::take(&mut page.redefined),
         broken: page.broken.take(),
         ..Page::default()
     };
@@ -117,31 +116,44 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
 
 /// `stats admin if|unless <condition>`. Several of them allow it when one of them does.
 fn admin(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement, keyword: &str) {
-    let words: Vec<&str> = statement.words[2..]
-        .iter()
-        .map(|word| word.text.as_str())
-        .collect();
-    if let Some((word, problem)) = acl::unknown(words.get(1..).unwrap_or_default(), &proxy.acls) {
-        return context
-            .report
-            .error(statement.at(3 + word), keyword, problem);
+    let written = &statement.words[2..];
+    if let Some(name) = written.iter().find_map(|word| word.unset.as_ref()) {
+        let text = format!("the variable `{name}` is not set");
+        return context.report.error(statement.at(2), keyword, text);
     }
+    let words: Vec<&str> = written.iter().map(|word| word.text.as_str()).collect();
+    let (unless, terms) = match words[..] {
+        ["if", ref terms @ ..] => (false, terms),
+        ["unless", ref terms @ ..] => (true, terms),
+        _ => {
+            let text = "`if` or `unless` and a condition are needed";
+            return context.report.error(statement.at(2), keyword, text);
+        }
+    };
+    let suites = match acl::suites(terms, &proxy.acls) {
+        Ok(suites) => suites,
+        Err((word, problem)) => {
+            let at = statement.at(3 + word);
+            return context.report.error(at, keyword, problem);
+        }
+    };
+    let access = holds_for(&suites, &proxy.acls);
+    let access = if unless { opposite(access) } else { access };
     let page = &mut proxy.settings.page;
-    let entry = match admin_access(&words, &page.redefined) {
-        Err(problem) => return context.report.error(statement.at(2), keyword, problem),
-        Ok(Some(PageAdmin::Nobody)) => context.report.push(
+    let entry = match access {
+        Some(PageAdmin::Nobody) => context.report.push(
             statement.at,
             keyword,
             Outcome::NotNeeded,
             "it allows nothing",
         ),
-        Ok(Some(access)) => {
+        Some(access) => {
             page.admin = page.admin.max(access);
             let entry = context.kept(statement.at, keyword);
             page.admin_entries.push(entry);
             entry
         }
-        Ok(None) => {
+        None => {
             let text = format!(
                 "rlb does not evaluate `{}`, so this allows nothing: servers are changed over the runtime \
                  socket, or write `admin = \"localhost\"` or `admin = true` in `[stats]`",
@@ -156,44 +168,41 @@ fn admin(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
     page.enabled = true;
 }
 
-/// The predefined conditions that rlb evaluates, and for whom each holds.
-const PREDEFINED: [(&str, PageAdmin); 3] = [
-    ("TRUE", PageAdmin::Everyone),
-    ("FALSE", PageAdmin::Nobody),
-    ("LOCALHOST", PageAdmin::Localhost),
-];
-
-/// Notes that the proxy has an `acl` called `name`.
-pub(super) fn note_condition(proxy: &mut Proxy, name: &str) {
+/// Notes that the proxy has an `acl` called `name`. One that HAProxy has itself, and that a statement before it has used,
+/// gets one more alternative there: what was made of it does not hold any more.
+pub(super) fn note_acl(context: &mut Context<'_, '_>, proxy: &mut Proxy, name: &str) {
     proxy.acls.insert(name.to_owned());
-    let redefined = &mut proxy.settings.page.redefined;
-    let predefined = PREDEFINED.iter().find(|(known, _)| *known == name);
-    if let Some((known, _)) = predefined.filter(|(known, _)| !redefined.contains(known)) {
-        redefined.push(known);
+    if predefined(name).is_none() {
+        return;
+    }
+    let page = &mut proxy.settings.page;
+    page.admin = PageAdmin::Nobody;
+    for entry in page.admin_entries.drain(..) {
+        let text = format!("`acl {name}` changes it, so this allows nothing");
+        let unsupported = Outcome::Unsupported;
+        context.report.raise(entry, unsupported, text, false);
     }
 }
 
-/// For whom the condition of `stats admin` holds, unless it uses one of the `redefined` conditions.
-/// `None`: rlb cannot tell, and nobody gets more than in HAProxy.
-///
-/// # Errors
-/// What HAProxy misses.
-fn admin_access(words: &[&str], redefined: &[&str]) -> Result<Option<PageAdmin>, String> {
-    let (negated, terms) = match words {
-        ["if", terms @ ..] => (false, terms),
-        ["unless", terms @ ..] => (true, terms),
-        _ => return Err("`if` or `unless` and a condition are needed".to_owned()),
-    };
-    if terms.is_empty() {
-        return Err("a condition is needed".to_owned());
+/// For whom an ACL that HAProxy has itself holds; `None`: rlb does not evaluate it.
+fn predefined(name: &str) -> Option<PageAdmin> {
+    match name {
+        "TRUE" => Some(PageAdmin::Everyone),
+        "FALSE" => Some(PageAdmin::Nobody),
+        "LOCALHOST" => Some(PageAdmin::Localhost),
+        _ => None,
     }
+}
+
+/// For whom a condition holds in a proxy with its `own` ACLs. `None`: rlb cannot tell, and nobody gets more than in
+/// HAProxy.
+fn holds_for(suites: &[Vec<acl::Term<'_>>], own: &HashSet<String>) -> Option<PageAdmin> {
     let mut any = Some(PageAdmin::Nobody);
-    for all in acl::alternatives(terms)? {
+    for suite in suites {
         let mut every = Some(PageAdmin::Everyone);
-        for term in all {
-            let known = PREDEFINED.iter().find(|(name, _)| Some(*name) == term.name);
-            let known = known.filter(|(name, _)| !redefined.contains(name));
-            let holds = known.map(|(_, access)| *access);
+        for term in suite {
+            let name = term.name.filter(|name| !own.contains(*name));
+            let holds = name.and_then(predefined);
             let holds = if term.negated { opposite(holds) } else { holds };
             every = match (every, holds) {
                 (Some(PageAdmin::Nobody), _) | (_, Some(PageAdmin::Nobody)) => {
@@ -211,7 +220,7 @@ fn admin_access(words: &[&str], redefined: &[&str]) -> Result<Option<PageAdmin>,
             _ => None,
         };
     }
-    Ok(if negated { opposite(any) } else { any })
+    any
 }
 
 /// For whom a condition does not hold; `None`: rlb has no word for them.
@@ -354,48 +363,4 @@ fn is_plain(realm: &str) -> bool {
 
 fn switch(proxy: &mut Proxy, key: &'static str) {
     proxy.settings.page.keys.insert(key, "true".to_owned());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_condition_never_allows_more_than_in_haproxy() {
-        use PageAdmin::{Everyone, Localhost, Nobody};
-        for (text, expected) in [
-            ("if TRUE", Some(Everyone)),
-            ("unless FALSE", Some(Everyone)),
-            ("if FALSE", Some(Nobody)),
-            ("unless TRUE", Some(Nobody)),
-            ("if LOCALHOST", Some(Localhost)),
-            ("unless LOCALHOST", None),
-            ("if !LOCALHOST", None),
-            ("if ! LOCALHOST", None),
-            ("if !FALSE", Some(Everyone)),
-            ("if ! FALSE", Some(Everyone)),
-            ("if !!FALSE", Some(Nobody)),
-            ("if TRUE LOCALHOST", Some(Localhost)),
-            ("if LOCALHOST FALSE", Some(Nobody)),
-            ("if LOCALHOST || TRUE", Some(Everyone)),
-            ("if LOCALHOST or FALSE", Some(Localhost)),
-            ("if MINE", None),
-            ("unless MINE", None),
-            ("if MINE || TRUE", Some(Everyone)),
-            ("if MINE || LOCALHOST", None),
-            ("if MINE FALSE", Some(Nobody)),
-            ("if { src 127.0.0.1 }", None),
-            ("if LOCALHOST { src 127.0.0.1 }", None),
-            ("if { path or TRUE or x }", None),
-            ("if true", None),
-        ] {
-            let words: Vec<&str> = text.split(' ').collect();
-            assert_eq!(admin_access(&words, &[]), Ok(expected), "{text}");
-        }
-        let own = admin_access(&["if", "TRUE"], &["TRUE"]);
-        assert_eq!(own, Ok(None));
-        for bad in [&[][..], &["if"], &["unless"], &["TRUE"]] {
-            assert!(admin_access(bad, &[]).is_err(), "{bad:?}");
-        }
-    }
 }

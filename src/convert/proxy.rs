@@ -109,8 +109,6 @@ pub(super) struct Page {
     /// Who may change servers, and the entries of the statements that say so.
     pub(super) admin: PageAdmin,
     pub(super) admin_entries: Vec<usize>,
-    /// The predefined conditions of which the proxy has one of its own, each once.
-    pub(super) redefined: Vec<&'static str>,
     /// The statements, by their entries.
     pub(super) entries: Vec<usize>,
     /// The first statement in error.

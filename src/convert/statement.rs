@@ -99,7 +99,7 @@ fn by_table(
         return;
     }
     if statement.word(0) == "acl" {
-        page::note_condition(proxy, statement.word(1));
+        page::note_acl(context, proxy, statement.word(1));
     }
     let bare = keyword.strip_prefix("no ").unwrap_or(keyword);
     let compresses = statement.word(0) == "filter" && statement.word(1) == "compression";

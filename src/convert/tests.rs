@@ -609,6 +609,92 @@ fn a_bind_that_is_written_again_is_left_out() {
     assert_exit("", other, 78, "already taken");
 }
 
+/// Who may change servers by the page of a proxy with these statements; `None`: nobody, and the report says why.
+fn admin_of(statements: &[&str]) -> Option<&'static str> {
+    let text = format!("{PAGE} {}\n", statements.join("\n "));
+    let one = assert_exit("", &text, 0, "");
+    let (config, _) = load(&one.toml).expect("it loads");
+    let admin = config.stats.expect("a page").page.admin.text();
+    let said = one.report.text(true);
+    (admin != "false" || !said.contains("this allows nothing")).then_some(admin)
+}
+
+#[test]
+fn a_condition_never_allows_more_than_in_haproxy() {
+    let (everyone, localhost, nobody) = (Some("true"), Some("\"localhost\""), Some("false"));
+    for (condition, expected) in [
+        ("if TRUE", everyone),
+        ("unless FALSE", everyone),
+        ("if FALSE", nobody),
+        ("unless TRUE", nobody),
+        ("if LOCALHOST", localhost),
+        ("unless LOCALHOST", None),
+        ("if !LOCALHOST", None),
+        ("if ! LOCALHOST", None),
+        ("if !FALSE", everyone),
+        ("if ! FALSE", everyone),
+        ("if !!FALSE", nobody),
+        ("if TRUE LOCALHOST", localhost),
+        ("if LOCALHOST FALSE", nobody),
+        ("if LOCALHOST || TRUE", everyone),
+        ("if LOCALHOST or FALSE", localhost),
+        ("if METH_GET", None),
+        ("unless METH_GET", None),
+        ("if METH_GET || TRUE", everyone),
+        ("if METH_GET || LOCALHOST", None),
+        ("if METH_GET FALSE", nobody),
+        ("if { src 127.0.0.1 }", None),
+        ("if LOCALHOST { src 127.0.0.1 }", None),
+        ("if { path or TRUE or x }", None),
+        // Without terms there is no alternative.
+        ("if LOCALHOST or", localhost),
+        ("if || LOCALHOST", localhost),
+        ("if !or LOCALHOST", localhost),
+        ("if FALSE or", nobody),
+        ("if or FALSE", nobody),
+        ("if FALSE || || FALSE", nobody),
+        ("if FALSE ! or", nobody),
+        ("if FALSE or !", nobody),
+        ("if !", nobody),
+        ("if or", nobody),
+        ("if", nobody),
+        ("unless !", everyone),
+        ("unless or", everyone),
+        ("unless", everyone),
+        ("unless LOCALHOST or", None),
+    ] {
+        let line = format!("stats admin {condition}");
+        assert_eq!(admin_of(&[&line]), expected, "{condition}");
+    }
+    for bad in [
+        "",
+        " TRUE",
+        " if true",
+        " if {",
+        " if { }",
+        " if TRUE if FALSE",
+        " if LOCALHOST ${NOTSET} or TRUE",
+    ] {
+        let page = format!("{PAGE} stats admin{bad}\n");
+        let one = assert_exit("", &page, 78, "");
+        assert!(!one.toml.contains("[stats]"), "{bad}");
+    }
+}
+
+/// HAProxy takes an `acl` of the proxy in place of its own, and adds it to its own where that was used before.
+#[test]
+fn an_acl_of_the_proxy_changes_one_of_haproxys() {
+    for name in ["TRUE", "FALSE", "LOCALHOST"] {
+        let acl = format!("acl {name} src 10.0.0.1");
+        for condition in [format!("if {name}"), format!("unless {name}")] {
+            let admin = format!("stats admin {condition}");
+            assert_eq!(admin_of(&[&acl, &admin]), None, "{condition}");
+            let other = "stats admin if LOCALHOST";
+            assert_eq!(admin_of(&[&admin, other, &acl]), None, "{condition}");
+        }
+    }
+}
+
 #[test]
 fn a_near_word_is_the_same_in_every_run() {
     let said = || converted("x.cfg", b"global\n id 1\n").report.text(true);
