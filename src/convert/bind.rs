@@ -7,7 +7,7 @@ use super::proxy::{Bind, Mark, Proxy};
 use super::report::{At, Outcome};
 use super::sections::Statement;
 use super::toml_string::{quote, string};
-use super::units::Unit;
+use super::units::{self, Unit};
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::{BINDS_MAX, MSS_BOUNDS, address as addresses, units as rlb};
 use std::collections::BTreeMap;
@@ -30,7 +30,7 @@ const FLAGS: &[&str] = &[
 ];
 
 /// Whether `word` stands alone, without a value behind it.
-fn is_flag(word: &str) -> bool {
+pub(super) fn is_flag(word: &str) -> bool {
     FLAGS.contains(&word) || word.starts_with("no-") || word.starts_with("force-")
 }
 
@@ -108,7 +108,7 @@ fn is_again(proxy: &mut Proxy, bind: &Bind) -> bool {
 }
 
 /// The addresses of a list. There may be millions: each is made when it is asked for.
-fn pieces(word: &Word) -> impl Iterator<Item = Word> {
+pub(super) fn pieces(word: &Word) -> impl Iterator<Item = Word> {
     let count = |text: &String| text.split(',').count();
     let written = word.written.as_ref();
     let written = written.filter(|written| count(written) == count(&word.text));
@@ -239,11 +239,12 @@ fn words(
             }
             "v4v6" => drop(keys.entry("v6only").or_insert("false".to_owned())),
             _ if option(context, &mut keys, statement, (name, index)) => {}
-            "mode" => match rlb::mode(statement.word(index)) {
-                Ok(_) => {
-                    keys.insert("mode", quoted(statement, index));
+            "mode" => match units::file_mode(statement.word(index)) {
+                Ok(mode) => {
+                    keys.remove("mode");
+                    keys.extend(mode.map(|mode| ("mode", quote(&mode))));
                 }
-                Err(problem) => context.report.error(at, keyword, problem.message),
+                Err(problem) => context.report.error(at, keyword, problem),
             },
             _ => {
                 let word = if name == "mss" { "mss -" } else { name };

@@ -6,7 +6,7 @@ use super::proxy::{Keepalive, Proxy, Settings};
 use super::report::Report;
 use super::toml_string::quote;
 use super::units::Span;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 /// Names that are told in one line.
 const NAMES_MAX: usize = 5;
@@ -170,13 +170,11 @@ fn process(proxies: &[&Proxy], pages: &[Proxy], global: &Global, report: &mut Re
             "no proxy has a `log`: no session is written, only events of servers",
         );
     }
-    // Over TCP the level is HAProxy's.
-    let unix = global.sockets.iter().filter(|one| is_unix(one));
-    let mut unix = unix.filter(|one| !one.contains_key("level"));
-    if unix.next().is_some() {
+    let mut sockets = global.sockets.iter();
+    if sockets.any(|one| !one.contains_key("level")) {
         say(
             vec!["stats socket".to_owned()],
-            "rlb's level is `admin`, HAProxy's `operator`",
+            "rlb's level is `admin`, with the file mode 0600; HAProxy's is `operator`",
         );
     }
     let pages = pages.iter().filter(|page| {
@@ -188,16 +186,6 @@ fn process(proxies: &[&Proxy], pages: &[Proxy], global: &Global, report: &mut Re
         pages,
         "the page is at `/`; HAProxy's is at `/haproxy?stats`, which rlb answers too",
     );
-}
-
-/// Whether the keys are those of a unix socket.
-fn is_unix(socket: &BTreeMap<&'static str, String>) -> bool {
-    let address = socket.get("socket");
-    let begins = ["/", "@", "abns@"];
-    address.is_some_and(|address| {
-        let address = address.trim_start_matches('"');
-        begins.iter().any(|begin| address.starts_with(begin))
-    })
 }
 
 fn tell_of(report: &mut Report, names: &[String], text: &str) {

@@ -1,18 +1,15 @@
 //! The statements of `global`.
 
-use super::address::{self, Address};
 use super::context::{Context, keyword};
-use super::log;
 use super::proxy::{Mark, Target};
 use super::report::Outcome;
 use super::sections::{Section, Statement};
+use super::{log, socket};
 
 use super::toml_string::{quote, string};
 use super::units::Unit;
-use crate::config::haproxy::{Becomes, Place};
-use crate::config::{
-    API_MAXCONN_MAX, MAXCONN_MAX, THREADS_MAX, address as addresses, units as rlb,
-};
+use crate::config::haproxy::Place;
+use crate::config::{API_MAXCONN_MAX, MAXCONN_MAX, THREADS_MAX, units as rlb};
 use std::collections::{BTreeMap, HashSet};
 
 /// What `global` says, as rlb writes it.
@@ -28,9 +25,9 @@ pub(super) struct Global {
     /// Keys of `[runtime-api]` that all sockets have.
     pub(super) api: BTreeMap<&'static str, String>,
     /// The keys of each of its sockets.
-    pub(super) sockets: Vec<BTreeMap<&'static str, String>>,
+    pub(super) sockets: Vec<socket::Keys>,
     /// The addresses of all lines for sockets.
-    socket_addresses: HashSet<String>,
+    pub(super) socket_addresses: HashSet<String>,
     /// `withdraw-delay` of `[readiness]`.
     pub(super) withdraw_delay: Option<String>,
     /// What is not carried over.
@@ -136,7 +133,7 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
             global.keys.insert("description", quote(&texts.join(" ")));
             context.kept(statement.at, word);
         }
-        "stats" if statement.word(1) == "socket" => socket(context, global, statement),
+        "stats" if statement.word(1) == "socket" => socket::read(context, global, statement),
         "stats" if ["timeout", "maxconn"].contains(&statement.word(1)) => {
             socket_limit(context, global, statement);
         }
@@ -210,120 +207,4 @@ fn socket_limit(context: &mut Context<'_, '_>, global: &mut Global, statement: &
         }
     }
     context.kept(statement.at, keyword);
-}
-
-/// `stats socket ADDRESS …`: a socket of `[runtime-api]`.
-fn socket(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement) {
-    let keyword = "stats socket";
-    let Some(word) = statement.words.get(2) else {
-        return context
-            .report
-            .error(statement.at, keyword, "an address is missing");
-    };
-    let word = address::filled_in(word, context.environment);
-    let socket = match address::parse(&word.text) {
-        Address::Unix(path) => path,
-        Address::Abstract(name) => format!("@{name}"),
-        Address::Padded(name) => format!("abns@{name}"),
-        Address::Host {
-            host,
-            port: Some(port),
-        } => {
-            let host = if host.is_empty() {
-                "*".to_owned()
-            } else {
-                host
-            };
-            format!("{host}:{port}")
-        }
-        Address::Descriptor(number) => format!("fd@{number}"),
-        Address::Host { port: None, .. } => {
-            let text = "a runtime socket has a path, or an address and a port";
-            return context.report.error(statement.at(2), keyword, text);
-        }
-        Address::Unusable(why) => {
-            match context.index.find(Place::Socket, &word.text) {
-                Some(row) => {
-                    let mark = context.mark(statement.at, keyword, row);
-                    global.marks.push(mark);
-                }
-                None => context.report.error(statement.at(2), keyword, why),
-            }
-            return;
-        }
-    };
-    let written = match &word.written {
-        Some(_) => address::content(&word, context.environment)
-            .map(|content| content.trim_start_matches("unix:").to_owned()),
-        None => Some(address::escaped(&socket)),
-    };
-    if let Err(problem) = addresses::runtime(&socket) {
-        return context
-            .report
-            .error(statement.at(2), keyword, problem.message);
-    }
-    let address = quote(&written.unwrap_or(socket));
-    if !global.socket_addresses.insert(address.clone()) {
-        let text = "another line has this address";
-        return context.report.error(statement.at(2), keyword, text);
-    }
-    context.kept(statement.at, keyword);
-    let mut keys = BTreeMap::from([("socket", address)]);
-    let closed = socket_words(context, &mut keys, statement);
-    if closed.is_empty() {
-        global.sockets.push(keys);
-    }
-    global.marks.extend(closed);
-}
-
-/// What stands behind the address of a `stats socket`. Returns what closes it to clients that rlb would let in.
-fn socket_words(
-    context: &mut Context<'_, '_>,
-    keys: &mut BTreeMap<&'static str, String>,
-    statement: &Statement,
-) -> Vec<Mark> {
-    let mut closed = Vec::new();
-    let mut index = 3;
-    while index < statement.words.len() {
-        let (name, value) = (statement.word(index), statement.word(index + 1));
-        let at = statement.at(index);
-        let keyword = format!("stats socket {name}");
-        match name {
-            "mode" => match rlb::mode(value) {
-                Ok(_) => drop(keys.insert("mode", quote(value))),
-                Err(problem) => context.report.error(at, keyword, problem.message),
-            },
-            "user" | "uid" => drop(keys.insert("owner", quote(value))),
-            "group" | "gid" => drop(keys.insert("group", quote(value))),
-            "level" if ["user", "operator", "admin"].contains(&value) => {
-                keys.insert("level", quote(value));
-            }
-            "level" => {
-                let text = format!("HAProxy has no level `{value}`");
-                context.report.error(at, keyword, text);
-            }
-            _ => {
-                let Some(row) = context.index.find(Place::Socket, name) else {
-                    context.unknown(at, Place::Socket, &keyword);
-                    return closed;
-                };
-                let mark = context.mark(at, &keyword, row);
-                if row.becomes == Becomes::Weaker {
-                    closed.push(mark);
-                }
-            }
-        }
-        let flags = [
-            "accept-proxy",
-            "v4v6",
-            "v6only",
-            "ssl",
-            "tfo",
-            "transparent",
-            "defer-accept",
-            "strict-sni",
-        ];
-        index += if flags.contains(&name) { 1 } else { 2 };
-    }
-    closed
 }

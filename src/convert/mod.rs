@@ -30,6 +30,7 @@ mod proxy;
 mod report;
 mod sections;
 mod server;
+mod socket;
 mod source;
 mod statement;
 mod timeouts;

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::config::diff::plan;
+use crate::config::model::{ApiLevel, RuntimeSocket};
 use crate::config::{Diagnostic, Limits, Loader, Severity, processor_time};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -460,6 +461,80 @@ fn assert_exit(defaults: &str, text: &str, expected: u8, part: &str) -> Conversi
     assert_eq!(exit(&one.report), expected, "{text}\n{said}");
     assert!(said.contains(part), "{text}\n{said}");
     one
+}
+
+/// The `[runtime-api]` that a `stats socket` with these words becomes.
+#[track_caller]
+fn sockets_of(words: &str, expected: u8, part: &str) -> Vec<RuntimeSocket> {
+    let one = assert_exit(
+        "",
+        &format!("global\n stats socket {words}\n"),
+        expected,
+        part,
+    );
+    let (config, _) = load(&one.toml).expect("it loads");
+    config.runtime_api.map_or_else(Vec::new, |api| api.sockets)
+}
+
+#[test]
+fn a_runtime_socket_for_others_has_haproxys_level() {
+    use ApiLevel::{Admin, Operator, User};
+    for (words, level) in [
+        ("/run/s mode 666", Operator),
+        ("/run/s mode 0", Admin),
+        ("/run/s user haproxy", Operator),
+        ("/run/s gid 7", Operator),
+        ("127.0.0.1:9999", Operator),
+        ("fd@3", Operator),
+        ("/run/s", Admin),
+        ("/run/s mode 666 level admin", Admin),
+        ("/run/s level user mode 666", User),
+    ] {
+        let sockets = sockets_of(words, 0, "");
+        assert_eq!(sockets.len(), 1, "{words}");
+        assert_eq!(sockets[0].level, level, "{words}");
+    }
+}
+
+/// Without a word that is in error more people could do more than was meant.
+#[test]
+fn a_runtime_socket_in_error_is_left_out() {
+    for words in [
+        "level",
+        "level usr",
+        "levl user",
+        "level user level",
+        "mode 8",
+        "mode",
+        "mode 600 admin",
+        "user",
+        "group",
+        "uid",
+        "expose-fd",
+        "name",
+        "nice 1 foo",
+        "interface",
+    ] {
+        let part = "stats socket: it is left out: something in it is in error";
+        let sockets = sockets_of(&format!("/run/s {words}"), 78, part);
+        assert!(sockets.is_empty(), "{words}");
+    }
+    let sockets = sockets_of(
+        "/run/a,nothing,/run/b",
+        78,
+        "a path, or an address and a port",
+    );
+    assert!(sockets.is_empty());
+}
+
+#[test]
+fn a_stats_socket_with_several_addresses_is_several_sockets() {
+    let sockets = sockets_of("/run/a,127.0.0.1:9999,abns@b level user", 0, "");
+    let places: Vec<String> = sockets.iter().map(RuntimeSocket::place).collect();
+    assert_eq!(places[..2], ["/run/a", "127.0.0.1:9999"]);
+    assert_eq!(places.len(), 3);
+    let user = ApiLevel::User;
+    assert!(sockets.iter().all(|one| one.level == user));
 }
 
 const PAGE: &str = "listen page\n mode http\n bind 127.0.0.1:81\n stats enable\n";

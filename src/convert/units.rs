@@ -75,6 +75,20 @@ pub(super) fn number(text: &str) -> Result<i64, String> {
     value.map_err(|_| format!("`{text}` is not a number"))
 }
 
+/// A file mode as HAProxy reads it, octal, and as rlb writes it. `None`: 0 leaves the file as it is.
+pub(super) fn file_mode(text: &str) -> Result<Option<String>, String> {
+    let mode = u32::from_str_radix(text, 8);
+    let mode = mode.ok().filter(|mode| *mode <= 0o777);
+    let Some(mode) = mode.filter(|_| !text.starts_with('+')) else {
+        return Err(format!("`{text}` is not a file mode"));
+    };
+    let written = match text.len() {
+        3 | 4 => text.to_owned(),
+        _ => format!("{mode:04o}"),
+    };
+    Ok((mode != 0).then_some(written))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +119,18 @@ mod tests {
         assert_eq!(number("2000k"), Ok(2000));
         assert_eq!(number("-1"), Ok(-1));
         assert!(number("many").is_err());
+    }
+
+    #[test]
+    fn a_file_mode_is_octal() {
+        let mode = |text: &str| file_mode(text).expect("it is one");
+        assert_eq!(mode("660").as_deref(), Some("660"));
+        assert_eq!(mode("0660").as_deref(), Some("0660"));
+        assert_eq!(mode("00660").as_deref(), Some("0660"));
+        assert_eq!(mode("7").as_deref(), Some("0007"));
+        assert_eq!(mode("0"), None);
+        for wrong in ["", "8", "6x6", "1777", "-1", "+7", "0x1ff"] {
+            assert!(file_mode(wrong).is_err(), "{wrong}");
+        }
     }
 }
