@@ -314,8 +314,12 @@ fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, 
         });
     }
     if let Some((keyword, at)) = &proxy.settings.page.broken {
+        let what = match &**keyword {
+            "" => "line".to_owned(),
+            keyword => format!("`{keyword}` in line"),
+        };
         return Err(LeftOut {
-            why: format!("`{keyword}` in line {} is not valid", at.line),
+            why: format!("{what} {} is not valid", at.line),
             counts: true,
         });
     }

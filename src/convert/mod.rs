@@ -425,6 +425,10 @@ fn one(
     proxy.bind_names = HashSet::new();
     proxy.places = HashMap::new();
     proxy.acls = HashSet::new();
+    let page = &mut proxy.settings.page;
+    if page.broken.is_none() {
+        page.broken.clone_from(&context.report.first_error);
+    }
     statement::settle_options(context, &mut proxy);
     statement::settle_route(context, &mut proxy);
     expect_proxy::settle(&mut proxy);

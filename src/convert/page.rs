@@ -12,18 +12,12 @@ use crate::config::haproxy::Place;
 use crate::config::model::PageAdmin;
 use std::collections::{HashMap, HashSet};
 
-/// Reads one statement. All of them switch the page on. One in error keeps the page from being carried over: without
-/// it more could be seen or changed there, and by more people.
+/// Reads one statement. All of them switch the page on, those in error too.
 pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
     detach(context, proxy, statement);
     let errors = context.report.errors;
     read_valid(context, proxy, statement);
-    if context.report.errors > errors {
-        let page = &mut proxy.settings.page;
-        page.broken
-            .get_or_insert((keyword(statement), statement.at));
-        page.enabled = true;
-    }
+    proxy.settings.page.enabled |= context.report.errors > errors;
 }
 
 /// The first `stats` of a proxy: nothing of what its `defaults` say of the page holds any more, as in HAProxy.

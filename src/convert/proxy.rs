@@ -8,6 +8,7 @@ use super::sections::Kind;
 use crate::config::haproxy::Words;
 use crate::config::model::PageAdmin;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// A word of the table in a statement.
 #[derive(Debug, Clone)]
@@ -111,8 +112,9 @@ pub(super) struct Page {
     pub(super) admin_entries: Vec<usize>,
     /// The statements, by their entries.
     pub(super) entries: Vec<usize>,
-    /// The first statement in error.
-    pub(super) broken: Option<(String, At)>,
+    /// The first statement of the proxy or of its `defaults` that is in error, whatever it is about. Without it more
+    /// could be seen or changed on the page, and by more people.
+    pub(super) broken: Option<(Arc<str>, At)>,
 }
 
 /// Where lines go.

@@ -92,6 +92,8 @@ pub struct Report {
     pub entries: Vec<Entry>,
     /// The section that is being read.
     pub(super) section: usize,
+    /// The first error since the section that is being read has begun: its keyword and its place.
+    pub(super) first_error: Option<(Arc<str>, At)>,
     /// How many errors there are.
     pub(super) errors: usize,
     /// The keywords of all entries.
@@ -164,8 +166,17 @@ impl Report {
         text: impl Into<Cow<'static, str>>,
     ) {
         self.errors += 1;
+        let keyword = self.keyword(keyword.as_ref());
+        self.note_error(&keyword, at);
         if self.errors <= ERRORS_MAX {
             self.push(at, keyword, Outcome::Error, text);
+        }
+    }
+
+    fn note_error(&mut self, keyword: &Arc<str>, at: At) {
+        let before = self.first_error.as_ref();
+        if before.is_none_or(|(_, before)| at < *before) {
+            self.first_error = Some((Arc::clone(keyword), at));
         }
     }
 
@@ -211,6 +222,10 @@ impl Report {
             entry.text = text.into();
         }
         entry.traffic |= traffic;
+        if let (Outcome::Error, Some(at)) = (outcome, entry.at) {
+            let keyword = Arc::clone(&entry.keyword);
+            self.note_error(&keyword, at);
+        }
     }
 
     /// Puts the entries in the order of the files.

@@ -448,6 +448,7 @@ impl Reader<'_, '_, '_> {
 
     fn begin(&mut self, kind: Kind, head: Statement) {
         self.end_section();
+        self.report.first_error = None;
         self.begun += 1;
         let name = usize::from(head.words.len() > 1);
         head.word(name).clone_into(&mut self.environment.section);

@@ -420,14 +420,22 @@ fn errors_have_a_place_and_are_left_out() {
 /// Without a statement that is in error more people could see or change more than was meant.
 #[test]
 fn a_page_that_is_in_error_is_left_out() {
-    for (line, keyword) in [
-        ("stats auth nocolon", "stats auth"),
-        ("stats auth ${NOTSET}", "stats auth"),
-        ("stats auth", "stats auth"),
+    for (line, what) in [
+        ("stats auth nocolon", "`stats auth` in line"),
+        ("stats auth ${NOTSET}", "`stats auth` in line"),
+        ("stats auth", "`stats auth` in line"),
         (
             "stats http-requst deny if { src 10.0.0.1 }",
-            "stats http-requst",
+            "`stats http-requst` in line",
         ),
+        // Whatever is in error, it may have closed the page to somebody.
+        ("http-requst deny unless LOCALHOST", "`http-requst` in line"),
+        ("statsauth a:b", "`statsauth` in line"),
+        ("no stats auth a:b", "`stats` in line"),
+        ("default stats auth a:b", "`stats` in line"),
+        ("stats auth \"a:b", "line"),
+        ("http-request \"\" deny", "`http-request` in line"),
+        ("bind 127.0.0.1:81 interfce lo", "`bind interfce` in line"),
     ] {
         let text = format!(
             "listen web\n bind *:80\n server s1 10.0.0.1:80\n\
@@ -436,7 +444,7 @@ fn a_page_that_is_in_error_is_left_out() {
         );
         let one = converted("page.cfg", text.as_bytes());
         assert_eq!(exit(&one.report), 78, "{line}");
-        let why = format!("listen `page` is not carried over: `{keyword}` in line 7 is not valid");
+        let why = format!("listen `page` is not carried over: {what} 7 is not valid");
         assert!(one.report.text(false).contains(&why), "{line}");
         assert!(one.toml.contains(&why), "{line}");
         assert_eq!(
@@ -447,6 +455,13 @@ fn a_page_that_is_in_error_is_left_out() {
         assert!(!one.toml.contains("admin"), "{}", one.toml);
         assert!(!one.toml.contains("127.0.0.1:81"), "{}", one.toml);
     }
+    // What it inherits counts, and what stands in another proxy does not.
+    let page = "listen page\n mode http\n bind 127.0.0.1:81\n stats enable\n";
+    let one = assert_exit(" timeout clint 5s\n", page, 78, "`timeout clint` in line 5 is not");
+    assert!(!one.toml.contains("[stats]"), "{}", one.toml);
+    let other = format!("frontend f\n mode tcp\n nothing\n bind 127.0.0.1:82\n{page}");
+    let one = assert_exit("", &other, 78, "HAProxy has no `nothing` here");
+    assert!(one.toml.contains("[stats]"), "{}", one.toml);
 }
 
 /// The exit status of files, and whether their report has `part`. They begin with a `defaults` and a listen `web`.
