@@ -57,7 +57,11 @@ pub(super) fn read(
                 format!("more than {BINDS_MAX} addresses to listen on: the others are left out");
             return context.report.error(at, "bind", text);
         }
+        let piece = context.unix_bind.prefixed(piece);
         if let Some(address) = listen(context, proxy, at, &piece) {
+            if address.starts_with("unix:") && !address.starts_with("unix:@") {
+                owned(context, proxy, at);
+            }
             let is_abstract = address.starts_with("unix:@") || address.starts_with("abns@");
             if is_abstract && keys.contains_key("namespace") {
                 let text = "the abstract name is in the network namespace of rlb itself";
@@ -84,6 +88,19 @@ pub(super) fn read(
                 proxy.binds.push(bind);
             }
         }
+    }
+}
+
+/// Reports that `unix-bind` gives a unix socket an owner, which rlb cannot, as for the words of a bind.
+fn owned(context: &mut Context<'_, '_>, proxy: &mut Proxy, at: At) {
+    let owner = context.unix_bind.owner;
+    let row = owner.and_then(|word| context.index.find(Place::Bind, word));
+    if let (Some(owner), Some(row)) = (owner, row) {
+        let mark = context.mark(at, &format!("unix-bind {owner}"), row);
+        proxy.settings.marks.push(Mark {
+            back: false,
+            ..mark
+        });
     }
 }
 
@@ -204,7 +221,7 @@ fn words(
     statement: &Statement,
     first: usize,
 ) -> BTreeMap<&'static str, String> {
-    let mut keys = BTreeMap::new();
+    let mut keys = context.unix_bind.keys();
     let mut index = first;
     while index < statement.words.len() {
         let name = statement.word(index);

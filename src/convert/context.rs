@@ -7,6 +7,7 @@ use super::proxy::Mark;
 use super::report::{At, Outcome, Report};
 use super::sections::{Modifier, Statement};
 use super::units::{self, Span, Unit};
+use super::unix_bind::UnixBind;
 use crate::config::haproxy::{Becomes, Index, Place, Words};
 
 /// What statements are read with.
@@ -16,6 +17,8 @@ pub(super) struct Context<'a, 'e> {
     pub(super) environment: &'a Environment<'e>,
     /// The address of a host name.
     pub(super) resolve: &'a dyn Fn(&str) -> Option<std::net::IpAddr>,
+    /// What `unix-bind` says so far.
+    pub(super) unix_bind: UnixBind,
     /// How many words nobody knew.
     pub(super) unknown: usize,
 }

@@ -8,6 +8,7 @@ use super::{log, socket};
 
 use super::toml_string::{quote, string};
 use super::units::Unit;
+use super::unix_bind::UnixBind;
 use crate::config::haproxy::Place;
 use crate::config::{API_MAXCONN_MAX, MAXCONN_MAX, THREADS_MAX, units as rlb};
 use std::collections::{BTreeMap, HashSet};
@@ -28,6 +29,7 @@ pub(super) struct Global {
     pub(super) sockets: Vec<socket::Keys>,
     /// The addresses of all lines for sockets.
     pub(super) socket_addresses: HashSet<String>,
+    pub(super) unix_bind: UnixBind,
     /// `withdraw-delay` of `[readiness]`.
     pub(super) withdraw_delay: Option<String>,
     /// What is not carried over.
@@ -137,6 +139,7 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
         "stats" if ["timeout", "maxconn"].contains(&statement.word(1)) => {
             socket_limit(context, global, statement);
         }
+        "unix-bind" => global.unix_bind.read(context, statement),
         "harden.reject-privileged-ports.tcp" if statement.word(1) == "off" => {
             let text = "it is off in rlb too";
             context

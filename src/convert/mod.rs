@@ -36,6 +36,7 @@ mod statement;
 mod timeouts;
 mod toml_string;
 mod units;
+mod unix_bind;
 mod write;
 
 pub use address::look_up;
@@ -283,6 +284,7 @@ impl Read {
                 index,
                 environment,
                 resolve: outside.address,
+                unix_bind: read.global.unix_bind.clone(),
                 unknown,
             };
             read.section(&mut context, section);

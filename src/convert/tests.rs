@@ -457,7 +457,12 @@ fn a_page_that_is_in_error_is_left_out() {
     }
     // What it inherits counts, and what stands in another proxy does not.
     let page = "listen page\n mode http\n bind 127.0.0.1:81\n stats enable\n";
-    let one = assert_exit(" timeout clint 5s\n", page, 78, "`timeout clint` in line 5 is not");
+    let one = assert_exit(
+        " timeout clint 5s\n",
+        page,
+        78,
+        "`timeout clint` in line 5 is not",
+    );
     assert!(!one.toml.contains("[stats]"), "{}", one.toml);
     let other = format!("frontend f\n mode tcp\n nothing\n bind 127.0.0.1:82\n{page}");
     let one = assert_exit("", &other, 78, "HAProxy has no `nothing` here");
@@ -550,6 +555,65 @@ fn a_stats_socket_with_several_addresses_is_several_sockets() {
     assert_eq!(places.len(), 3);
     let user = ApiLevel::User;
     assert!(sockets.iter().all(|one| one.level == user));
+}
+
+#[test]
+fn unix_bind_holds_for_the_unix_sockets_of_binds() {
+    let one = |words: &str, bind: &str, expected: u8, part: &str| {
+        let text = format!(
+            "global\n unix-bind {words}\nlisten last\n mode tcp\n bind {bind}\n server a 127.0.0.1:1\n"
+        );
+        assert_exit("", &text, expected, part).toml
+    };
+    for (words, bind, written) in [
+        (
+            "mode 600",
+            "/run/a",
+            r#"{ address = "unix:/run/a", mode = "600" }"#,
+        ),
+        (
+            "mode 600",
+            "/run/a mode 0660",
+            r#"{ address = "unix:/run/a", mode = "0660" }"#,
+        ),
+        ("mode 600", "/run/a mode 0", r#""unix:/run/a""#),
+        ("mode 600", ":81", r#""*:81""#),
+        ("mode 600", "abns@a", r#""abns@a""#),
+        ("prefix /chroot", "/run/a", r#""unix:/chroot/run/a""#),
+        ("prefix /chroot/", "unix@a", r#""unix:/chroot/a""#),
+        ("prefix /chroot", "abns@a", r#""abns@a""#),
+        ("prefix /a", "/run/b", r#""unix:/a/run/b""#),
+        ("user root", ":81", r#""*:81""#),
+        ("gid 0", "abns@a", r#""abns@a""#),
+    ] {
+        let toml = one(words, bind, 0, "");
+        assert!(
+            toml.contains(&format!("bind = {written}\n")),
+            "{words}: {toml}"
+        );
+    }
+    for owner in ["user", "uid", "group", "gid"] {
+        let part = format!("`unix-bind {owner}` in line");
+        let toml = one(&format!("{owner} 0"), "/run/a", 1, &part);
+        assert!(!toml.contains("unix:"), "{toml}");
+    }
+    for wrong in [
+        "mode",
+        "mode 8",
+        "prefix",
+        "user",
+        "prefix /a prefix /b",
+        "level user",
+    ] {
+        one(wrong, ":81", 78, "unix-bind");
+    }
+    // Those before it do not have it, and no runtime socket has it.
+    let text = "listen last\n mode tcp\n bind /run/a\n server a 127.0.0.1:1\n\
+                global\n unix-bind mode 600 prefix /c\n stats socket /run/b\n";
+    let toml = assert_exit("", text, 0, "").toml;
+    assert!(toml.contains("\"unix:/run/a\""), "{toml}");
+    assert!(toml.contains("socket = \"/run/b\"\n"), "{toml}");
+    assert!(!toml.contains("mode ="), "{toml}");
 }
 
 const PAGE: &str = "listen page\n mode http\n bind 127.0.0.1:81\n stats enable\n";

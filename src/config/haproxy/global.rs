@@ -284,8 +284,8 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Global,
-        Aside,
-        "the bind's own `mode` holds; owner and prefix are not set",
+        Kept,
+        "`mode` and `prefix` are written in the unix sockets of the binds behind it; an owner is as in a bind",
         &["unix-bind"],
     ),
 ];
