@@ -81,6 +81,15 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
             let text = "a user, a colon and a password are needed";
             return context.report.error(statement.at(2), keyword, text);
         }
+        "auth" if !page.users.insert(user(statement).to_owned()) => {
+            let text = "the first password of a user holds, as in HAProxy";
+            let entry = context
+                .report
+                .push(statement.at, keyword, Outcome::NotNeeded, text);
+            page.entries.push(entry);
+            page.enabled = true;
+            return;
+        }
         "auth" => page.auth.push(value),
         "scope" => {
             let name = match &*value {
@@ -342,6 +351,12 @@ fn other(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
     if statement.word(1) == "http-request" {
         proxy.settings.marks.push(mark);
     }
+}
+
+/// The user of a `stats auth`.
+fn user(statement: &Statement) -> &str {
+    let text = statement.word(2);
+    text.split_once(':').map_or(text, |(user, _)| user)
 }
 
 fn is_user_and_password(text: &str) -> bool {

@@ -106,6 +106,8 @@ pub(super) struct Page {
     pub(super) keys: BTreeMap<&'static str, String>,
     /// Contents of TOML strings.
     pub(super) auth: Vec<String>,
+    /// The users in `auth`.
+    pub(super) users: HashSet<String>,
     pub(super) scope: Vec<String>,
     /// Who may change servers, and the entries of the statements that say so.
     pub(super) admin: PageAdmin,

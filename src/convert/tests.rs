@@ -763,6 +763,14 @@ fn a_bind_that_is_written_again_is_left_out() {
     assert_exit("", other, 78, "already taken");
 }
 
+#[test]
+fn the_first_password_of_a_user_holds() {
+    let page = format!("{PAGE} stats auth a:b\n stats auth a:c\n stats auth b:a\n stats auth a:b\n");
+    let part = "some.cfg:14:2, 16: needs nothing: stats auth: the first password of a user holds";
+    let one = assert_exit("", &page, 0, part);
+    assert!(one.toml.contains("auth = [\"a:b\", \"b:a\"]"), "{}", one.toml);
+}
+
 /// Who may change servers by the page of a proxy with these statements; `None`: nobody, and the report says why.
 fn admin_of(statements: &[&str]) -> Option<&'static str> {
     let text = format!("{PAGE} {}\n", statements.join("\n "));
