@@ -180,11 +180,12 @@ fn is_page(proxy: &Proxy) -> bool {
         && proxy.listens
 }
 
-/// Whether a backend answers with the page of the statistics and has no servers.
+/// Whether a backend, or a `listen` that does not listen, answers with the page of the statistics and has no servers.
 fn is_page_of_frontends(proxy: &Proxy) -> bool {
     proxy.settings.mode == Mode::Http
         && proxy.settings.page.enabled
-        && proxy.kind == Kind::Backend
+        && proxy.is_back()
+        && !proxy.is_front()
         && proxy.servers.is_empty()
         && !proxy.settings.disabled
 }
@@ -201,15 +202,9 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
     if is_page(proxy) {
         return page(proxy, options, report);
     }
-    for entry in &proxy.settings.page.entries {
-        let (outcome, text) = if http {
-            let text =
-                "a page beside other traffic is not carried over: give `[stats]` its own `bind`";
-            (Outcome::Changed, text)
-        } else {
-            (Outcome::NotNeeded, "it has no effect on TCP")
-        };
-        report.raise(*entry, outcome, text, false);
+    for entry in proxy.settings.page.entries.iter().filter(|_| !http) {
+        let text = "it has no effect on TCP";
+        report.raise(*entry, Outcome::NotNeeded, text, false);
     }
     if let (Some(target), Kind::Listen, false) =
         (proxy.target(), proxy.kind, proxy.servers.is_empty())
@@ -231,6 +226,10 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
     }
     let role = if http { Role::Http } else { Role::Tcp };
     let mut blocked = judge(proxy, role, options, report);
+    for entry in proxy.settings.page.entries.iter().filter(|_| http) {
+        let say = "a page beside other traffic is not carried over: give `[stats]` its own `bind`";
+        weaker(*entry, say, options, report, &mut blocked);
+    }
     if proxy.is_back() {
         balance(proxy, options, report, &mut blocked);
     }

@@ -62,9 +62,10 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
         }
         "realm" => {
             let text = "the realm is the usual one: this one is not of ASCII letters";
-            context
+            let entry = context
                 .report
                 .push(statement.at, keyword, Outcome::Changed, text);
+            page.entries.push(entry);
             page.enabled = true;
             return;
         }
@@ -347,7 +348,8 @@ fn other(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
         return context.unknown(statement.at, Place::Proxy, keyword);
     };
     let mark = context.mark(statement.at, keyword, row);
-    proxy.settings.page.enabled |= statement.word(1) != "timeout";
+    proxy.settings.page.enabled = true;
+    proxy.settings.page.entries.push(mark.entry);
     if statement.word(1) == "http-request" {
         proxy.settings.marks.push(mark);
     }

@@ -647,6 +647,24 @@ fn a_page_that_cannot_be_served_is_no_success() {
         0,
         "backend `b` is not carried over: it is a page of the statistics",
     );
+    // So does a `listen` that does not listen.
+    let listen = frontend.replace("default_backend b", "default_backend page");
+    let page = PAGE.replace(" bind 127.0.0.1:81\n", "");
+    let part = "frontend `f` is not carried over: listen `page` is not";
+    assert_exit("", &format!("{listen}{page}"), 1, part);
+    // A page beside other traffic.
+    for line in ["stats enable", "stats show-modules", "stats realm ü", "stats auth a:b"] {
+        let beside = format!(
+            "{frontend} {line}\nbackend b\n mode http\n server s 127.0.0.1:1\n"
+        );
+        let part = "a page beside other traffic is not carried over";
+        let one = assert_exit("", &beside, 1, part);
+        assert!(!one.toml.contains("127.0.0.1:82"), "{line}: {}", one.toml);
+        let allowed = format!("#: --allow-degraded\n{beside}");
+        let one = converted("allowed.cfg", allowed.as_bytes());
+        assert_eq!(exit(&one.report), 0, "{line}");
+        assert!(one.toml.contains("127.0.0.1:82"), "{line}: {}", one.toml);
+    }
     let led = "frontend f\n mode tcp\n bind 127.0.0.1:82\n default_backend page\n";
     let part = "frontend `f` is not carried over: listen `page` is a page of the statistics";
     assert_exit("", &format!("{PAGE}{led}"), 1, part);

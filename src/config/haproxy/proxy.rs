@@ -156,7 +156,6 @@ pub(super) const WORDS: &[Words] = &[
             "crt",
             "ssl-f-use",
             "option rdp-cookie",
-            "stats timeout",
         ],
     ),
     words(
