@@ -29,6 +29,19 @@ const FLAGS: &[&str] = &[
     "v6only",
 ];
 
+/// Words with a value that are keys of rlb's.
+const KEYS: [&str; 9] = [
+    "backlog",
+    "cc",
+    "id",
+    "interface",
+    "mode",
+    "mss",
+    "name",
+    "namespace",
+    "tcp-ut",
+];
+
 /// Whether `word` stands alone, without a value behind it.
 pub(super) fn is_flag(word: &str) -> bool {
     FLAGS.contains(&word) || word.starts_with("no-") || word.starts_with("force-")
@@ -51,6 +64,7 @@ pub(super) fn read(
     context.kept(statement.at, "bind");
     let keys = words(context, proxy, statement, first + 1);
     let at = statement.at(first);
+    let listeners = proxy.binds.len();
     for piece in pieces(&word) {
         if proxy.binds.len() >= BINDS_MAX {
             let text =
@@ -88,6 +102,11 @@ pub(super) fn read(
                 proxy.binds.push(bind);
             }
         }
+    }
+    let added = &proxy.binds[listeners..];
+    if keys.contains_key("id") && (added.len() > 1 || added.iter().any(Bind::is_range)) {
+        let text = "it can only be used with a single address and port";
+        context.report.error(at, "bind id", text);
     }
 }
 
@@ -230,6 +249,10 @@ fn words(
         if !is_flag(name) {
             index += 1;
         }
+        if index >= statement.words.len() && is_known(context, name) {
+            context.report.error(at, keyword, "a value is missing");
+            return keys;
+        }
         match name {
             "name" if rlb::name(statement.word(index)).is_ok() => {
                 keys.insert("name", quoted(statement, index));
@@ -238,10 +261,15 @@ fn words(
                 let text = "its address is its name: it is not of letters and digits alone";
                 context.report.push(at, keyword, Outcome::Changed, text);
             }
-            "id" | "backlog" => {
-                let key = if name == "id" { "id" } else { "backlog" };
+            "id" => {
                 if let Some(number) = context.number(statement, index) {
-                    keys.insert(key, number.max(1).to_string());
+                    number_of(context, proxy, (at, number));
+                    keys.insert("id", number.max(1).to_string());
+                }
+            }
+            "backlog" => {
+                if let Some(number) = context.number(statement, index) {
+                    keys.insert("backlog", number.max(1).to_string());
                 }
             }
             "accept-proxy" => {
@@ -282,6 +310,23 @@ fn words(
         index += 1;
     }
     keys
+}
+
+/// Whether HAProxy has this word behind a `bind`.
+fn is_known(context: &Context<'_, '_>, name: &str) -> bool {
+    KEYS.contains(&name) || context.index.find(Place::Bind, name).is_some()
+}
+
+/// Reports a number of a listener that HAProxy refuses.
+fn number_of(context: &mut Context<'_, '_>, proxy: &mut Proxy, (at, number): (At, i64)) {
+    let text = if number <= 0 {
+        "it has to be greater than 0"
+    } else if !proxy.bind_ids.insert(number) {
+        "another bind of the proxy has this number"
+    } else {
+        return;
+    };
+    context.report.error(at, "bind id", text);
 }
 
 /// A word that is an option of the socket; `index` is that of its value. Whether it is one.

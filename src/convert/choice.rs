@@ -73,6 +73,15 @@ fn leads_to_http(proxy: &Proxy, backend: &Proxy) -> bool {
     front && backend.settings.mode == Mode::Http
 }
 
+/// The word that says where a proxy leads when no condition decides.
+fn default_word(proxy: &Proxy) -> &'static str {
+    if proxy.leads_by_route {
+        "use_backend"
+    } else {
+        "default_backend"
+    }
+}
+
 /// Names each frontend for TCP that leads to a backend for HTTP.
 fn name_http(proxies: &[Proxy], choices: &[Choice], report: &mut Report) {
     let backs = proxies.iter().filter(|proxy| proxy.is_back());
@@ -82,11 +91,7 @@ fn name_http(proxies: &[Proxy], choices: &[Choice], report: &mut Report) {
     }
     for (proxy, choice) in proxies.iter().zip(choices) {
         let default = proxy.settings.default_backend.iter();
-        let word = if proxy.leads_by_route {
-            "use_backend"
-        } else {
-            "default_backend"
-        };
+        let word = default_word(proxy);
         let default = default.map(|led| (led, word));
         let routes = proxy.routes.iter().map(|led| (led, "use_backend"));
         for ((name, at), keyword) in default.chain(routes) {
@@ -414,13 +419,16 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
     let mut missing = Missing::default();
     let mut led_to: HashMap<usize, (bool, bool)> = HashMap::new();
     for (index, proxy) in proxies.iter().enumerate() {
-        if matches!(choices[index], Ok(Choice::Page)) || proxy.kind == Kind::Backend {
+        if matches!(choices[index], Ok(Choice::Page)) {
             continue;
         }
         // HAProxy does not look where one leads that is disabled.
         if !proxy.settings.disabled {
             missing.tell(proxy, &backends, report);
             http_to_tcp(proxy, (proxies, &backends), report);
+        }
+        if proxy.kind == Kind::Backend {
+            continue;
         }
         let target = proxy.target().and_then(|name| backends.get(name).copied());
         if choices[index].is_ok()
@@ -460,8 +468,9 @@ fn http_to_tcp(
     if !proxy.is_front() || proxy.settings.mode != Mode::Http {
         return;
     }
+    let word = default_word(proxy);
     let default = proxy.settings.default_backend.iter();
-    let default = default.map(|led| (led, "default_backend"));
+    let default = default.map(|led| (led, word));
     let routes = proxy.routes.iter().map(|led| (led, "use_backend"));
     for ((name, at), keyword) in default.chain(routes) {
         let backend = backends.get(name.as_str()).map(|index| &proxies[*index]);
@@ -482,12 +491,16 @@ impl Missing {
     fn tell(&mut self, proxy: &Proxy, backends: &HashMap<&str, usize>, report: &mut Report) {
         // What follows from the connection is not known yet.
         let routes = proxy.routes.iter().filter(|(name, _)| !name.contains("%["));
-        let routes = proxy.named.iter().chain(routes);
-        let routes = routes.map(|led| (led, "use_backend"));
+        let routes = routes.map(|(name, at)| (name, at, "use_backend"));
+        let named = proxy.named.iter();
+        let named = named.map(|(name, at, keyword)| (name, at, *keyword));
+        // A backend has it without an effect, and does not inherit it.
+        let own = proxy.default_entry.is_some() || proxy.leads_by_route;
         let default = proxy.settings.default_backend.iter();
-        let default = default.filter(|_| proxy.is_front());
-        let default = default.map(|led| (led, "default_backend"));
-        for ((name, at), keyword) in routes.chain(default) {
+        let default = default.filter(|_| proxy.kind.is_front() || own);
+        let word = default_word(proxy);
+        let default = default.map(|(name, at)| (name, at, word));
+        for (name, at, keyword) in named.chain(routes).chain(default) {
             if !backends.contains_key(name.as_str()) && self.0.insert(*at) {
                 let text = format!("there is no backend `{name}`");
                 report.error(*at, keyword, text);

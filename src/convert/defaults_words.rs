@@ -3,7 +3,7 @@
 use super::sections::Statement;
 
 /// What HAProxy takes in no `defaults`: a word, or two.
-const NEVER_IN_DEFAULTS: [&str; 19] = [
+const NEVER_IN_DEFAULTS: [&str; 20] = [
     "bind",
     "capture",
     "declare",
@@ -11,6 +11,7 @@ const NEVER_IN_DEFAULTS: [&str; 19] = [
     "dispatch",
     "filter",
     "force-persist",
+    "guid",
     "id",
     "ignore-persist",
     "monitor fail",

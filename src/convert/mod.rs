@@ -387,6 +387,7 @@ fn one(
         id: None,
         binds: Vec::new(),
         bind_names: HashSet::new(),
+        bind_ids: HashSet::new(),
         places: HashMap::new(),
         acls: HashSet::new(),
         listens: false,
@@ -425,6 +426,7 @@ fn one(
     // Only statements ask for them.
     proxy.names = HashMap::new();
     proxy.bind_names = HashSet::new();
+    proxy.bind_ids = HashSet::new();
     proxy.places = HashMap::new();
     proxy.acls = HashSet::new();
     let page = &mut proxy.settings.page;

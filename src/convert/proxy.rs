@@ -91,6 +91,12 @@ impl Bind {
         let mut others = ["unix:", "abns@", "fd@"].iter();
         !others.any(|begin| self.address.starts_with(begin))
     }
+
+    /// Whether it is a range of ports.
+    pub(super) fn is_range(&self) -> bool {
+        let port = self.address.rsplit_once(':').map(|(_, port)| port);
+        self.is_tcp() && port.is_some_and(|port| port.contains('-'))
+    }
 }
 
 /// An address, and the namespace and the device that it is in.
@@ -181,6 +187,8 @@ pub(super) struct Proxy {
     pub(super) binds: Vec<Bind>,
     /// The names of its binds. Only statements ask for them.
     pub(super) bind_names: HashSet<String>,
+    /// The numbers of its binds. Only statements ask for them.
+    pub(super) bind_ids: HashSet<i64>,
     /// Its binds by their places. Only statements ask for them.
     pub(super) places: HashMap<BindPlace, usize>,
     /// The names of its ACLs. Only statements ask for them.
@@ -201,8 +209,8 @@ pub(super) struct Proxy {
     pub(super) leads_by_route: bool,
     /// Entry of its own `default_backend`.
     pub(super) default_entry: Option<usize>,
-    /// Backends that it names and never asks; HAProxy demands that they exist.
-    pub(super) named: Vec<(String, At)>,
+    /// Backends that it names and never asks, and by which word; HAProxy demands that they exist.
+    pub(super) named: Vec<(String, At, &'static str)>,
     /// What in it cannot be read, so that it is not carried over.
     pub(super) broken: Option<&'static str>,
 }

@@ -214,7 +214,7 @@ fn route(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
             .report
             .push(statement.at, keyword, Outcome::NotNeeded, text);
         if !name.contains("%[") {
-            proxy.named.push((name, statement.at(1)));
+            proxy.named.push((name, statement.at(1), "use_backend"));
         }
     } else if always && proxy.routes.is_empty() {
         context.kept(statement.at, keyword);
@@ -247,7 +247,12 @@ pub(super) fn settle_route(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
     };
     proxy.leads_by_route = true;
     let never = proxy.settings.default_backend.replace(leads_to);
-    proxy.named.extend(never);
+    // A backend does not inherit it.
+    let has = proxy.kind != Kind::Backend || proxy.default_entry.is_some();
+    let never = never.filter(|_| has);
+    proxy
+        .named
+        .extend(never.map(|(name, at)| (name, at, "default_backend")));
     if let Some(entry) = proxy.default_entry {
         let text = "a `use_backend` without a condition takes every connection";
         context.report.raise(entry, Outcome::NotNeeded, text, false);

@@ -653,10 +653,13 @@ fn a_page_that_cannot_be_served_is_no_success() {
     let part = "frontend `f` is not carried over: listen `page` is not";
     assert_exit("", &format!("{listen}{page}"), 1, part);
     // A page beside other traffic.
-    for line in ["stats enable", "stats show-modules", "stats realm ü", "stats auth a:b"] {
-        let beside = format!(
-            "{frontend} {line}\nbackend b\n mode http\n server s 127.0.0.1:1\n"
-        );
+    for line in [
+        "stats enable",
+        "stats show-modules",
+        "stats realm ü",
+        "stats auth a:b",
+    ] {
+        let beside = format!("{frontend} {line}\nbackend b\n mode http\n server s 127.0.0.1:1\n");
         let part = "a page beside other traffic is not carried over";
         let one = assert_exit("", &beside, 1, part);
         assert!(!one.toml.contains("127.0.0.1:82"), "{line}: {}", one.toml);
@@ -708,6 +711,7 @@ fn what_haproxy_refuses_is_an_error() {
         "stick on src",
         "acl x src 1.1.1.1",
         "tcp-request inspect-delay 5s",
+        "guid x",
     ] {
         assert_exit(&format!(" {line}\n"), "", 78, defaults);
     }
@@ -718,6 +722,8 @@ fn what_haproxy_refuses_is_an_error() {
     for (line, part) in [
         (" stats scope\n", "stats scope: a value is missing"),
         (" stats uri\n", "stats uri: a value is missing"),
+        (" stats timeout 5s\n", "HAProxy has no `timeout` here"),
+        (" grace 5s\n", "HAProxy has no `grace` here"),
         (" stats\n", "what of the page is missing"),
         (" stats admin if nope\n", "there is no ACL `nope` before it"),
         (
@@ -770,6 +776,74 @@ fn a_backend_that_does_not_exist_is_told_of_as_by_haproxy() {
     assert_exit("", disabled, 0, "leads to a backend that does not exist");
 }
 
+/// Also where it is never asked.
+#[test]
+fn a_backend_that_is_named_by_a_backend_must_exist() {
+    let default = "default_backend: there is no backend `nowhere`";
+    let by_rule = "use_backend: there is no backend `nowhere`";
+    let backend = "backend b\n mode tcp\n server s 127.0.0.1:1\n";
+    for (text, part) in [
+        (format!("{backend} default_backend nowhere\n"), default),
+        (format!("{backend} use_backend nowhere if TRUE\n"), by_rule),
+        (format!("{backend} use_backend nowhere\n"), by_rule),
+        (
+            "listen l\n mode tcp\n server s 127.0.0.1:1\n default_backend nowhere\n".to_owned(),
+            default,
+        ),
+        (
+            "frontend f\n mode tcp\n bind :81\n use_backend web\n default_backend nowhere\n"
+                .to_owned(),
+            default,
+        ),
+    ] {
+        assert_exit("", &text, 78, part);
+    }
+    assert_exit(
+        "",
+        &format!("{backend} default_backend nowhere\n disabled\n"),
+        0,
+        "",
+    );
+    // A backend does not inherit it.
+    let inherited = format!("defaults\n default_backend nowhere\n{backend}");
+    assert_exit("", &inherited, 0, "");
+    assert_exit("", &format!("{inherited} use_backend web\n"), 0, "");
+}
+
+#[test]
+fn the_number_of_a_bind_is_its_own() {
+    let page = |lines: &str| format!("listen last\n mode tcp\n server a 127.0.0.1:1\n{lines}");
+    for (lines, part) in [
+        (
+            " bind :81 id 3\n bind :82 id 3\n",
+            "another bind of the proxy has this number",
+        ),
+        (
+            " bind :81 id 3\n bind :81 id 3\n",
+            "another bind of the proxy has this number",
+        ),
+        (" bind :81 id 0\n", "it has to be greater than 0"),
+        (" bind :81 id -1\n", "it has to be greater than 0"),
+        (" bind :81-83 id 1\n", "a single address and port"),
+        (" bind :81,:82 id 1\n", "a single address and port"),
+        (" bind :81 id\n", "bind id: a value is missing"),
+        (" bind :81 name\n", "bind name: a value is missing"),
+        (
+            " bind :81 interface\n",
+            "bind interface: a value is missing",
+        ),
+        (" bind :81 user\n", "bind user: a value is missing"),
+    ] {
+        assert_exit("", &page(lines), 78, part);
+    }
+    assert_exit(
+        "",
+        &page(" bind :81 id 3\n bind :81 id 4\n"),
+        0,
+        "it listens there already",
+    );
+}
+
 #[test]
 fn a_bind_that_is_written_again_is_left_out() {
     let again = format!("{PAGE} bind 127.0.0.1:81 name x\n");
@@ -783,10 +857,15 @@ fn a_bind_that_is_written_again_is_left_out() {
 
 #[test]
 fn the_first_password_of_a_user_holds() {
-    let page = format!("{PAGE} stats auth a:b\n stats auth a:c\n stats auth b:a\n stats auth a:b\n");
+    let page =
+        format!("{PAGE} stats auth a:b\n stats auth a:c\n stats auth b:a\n stats auth a:b\n");
     let part = "some.cfg:14:2, 16: needs nothing: stats auth: the first password of a user holds";
     let one = assert_exit("", &page, 0, part);
-    assert!(one.toml.contains("auth = [\"a:b\", \"b:a\"]"), "{}", one.toml);
+    assert!(
+        one.toml.contains("auth = [\"a:b\", \"b:a\"]"),
+        "{}",
+        one.toml
+    );
 }
 
 /// Who may change servers by the page of a proxy with these statements; `None`: nobody, and the report says why.

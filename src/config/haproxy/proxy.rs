@@ -142,7 +142,6 @@ pub(super) const WORDS: &[Words] = &[
             "guid",
             "id-hash",
             "bind-process",
-            "grace",
             "external-check *",
             "email-alert*",
             "load-server-state-from-file",
