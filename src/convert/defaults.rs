@@ -47,6 +47,36 @@ pub(super) fn fit(settings: &mut Settings, tunnel: Option<&Span>) -> Vec<&'stati
     shorter
 }
 
+/// Writes in a proxy what undoes those values of its `defaults`, which are written for all, that it has taken back by 0.
+pub(super) fn undo(settings: &mut Settings, common: &Settings) {
+    for key in ["maxconn", "rate-limit-sessions"] {
+        if common.keys.contains_key(key) {
+            let own = settings.keys.entry(key);
+            own.or_insert_with(|| "0".to_owned());
+        }
+    }
+    let span = |text: &str, milliseconds| Span {
+        text: text.to_owned(),
+        milliseconds,
+    };
+    let timeouts = &mut settings.timeouts;
+    // The defaults of these depend on other values.
+    let connect = timeouts.get("connect").cloned();
+    let connect = connect.unwrap_or_else(|| span("5s", 5000));
+    let shake = span("10s", 10_000);
+    let client = timeouts.get("client").filter(|client| !client.is_zero());
+    let shake = match client {
+        Some(client) if client.milliseconds < shake.milliseconds => client.clone(),
+        _ => shake,
+    };
+    let check = span("1s", 1000);
+    for (key, default) in [("queue", connect), ("client-hs", shake), ("check", check)] {
+        if common.timeouts.contains_key(key) {
+            timeouts.entry(key).or_insert(default);
+        }
+    }
+}
+
 /// Gives each server a check timeout that is not longer than its interval.
 pub(super) fn fit_checks(proxy: &mut Proxy, haproxy: bool) {
     let timeout = proxy.settings.timeouts.get("check").cloned();

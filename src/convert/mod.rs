@@ -471,10 +471,22 @@ fn fit(
             Some((proxy.name.clone(), span))
         })
         .collect();
+    let carried = proxies.iter().zip(choices);
+    let mut used: Vec<Option<usize>> = carried
+        .filter(|(_, choice)| **choice == Choice::Carried)
+        .map(|(proxy, _)| proxy.defaults)
+        .collect();
+    used.sort_unstable();
+    used.dedup();
+    let common = match used[..] {
+        [Some(one)] => Some(one),
+        _ => None,
+    };
     for proxy in &mut proxies {
         let target = proxy.target().unwrap_or(&proxy.name);
         let tunnel = tunnels.get(target).cloned();
-        for key in finish(proxy, tunnel.as_ref(), options) {
+        let common = common.map(|one| &defaults[one].settings);
+        for key in finish(proxy, common, tunnel.as_ref(), options) {
             let whole = key.trim_end_matches("-fin");
             let text = format!(
                 "{}: `timeout {key}` is shortened to `timeout {whole}`, which is the most",
@@ -485,29 +497,28 @@ fn fit(
     }
     for proxy in &mut defaults {
         let tunnel = proxy.settings.tunnel.clone().map(|(span, _)| span);
-        finish(proxy, tunnel.as_ref(), options);
+        finish(proxy, None, tunnel.as_ref(), options);
     }
-    let carried = proxies.iter().zip(choices);
-    let mut used: Vec<Option<usize>> = carried
-        .filter(|(_, choice)| **choice == Choice::Carried)
-        .map(|(proxy, _)| proxy.defaults)
-        .collect();
-    used.sort_unstable();
-    used.dedup();
-    let common = match used[..] {
-        [Some(one)] => Some(defaults.swap_remove(one)),
-        _ => None,
-    };
+    let common = common.map(|one| defaults.swap_remove(one));
     Draft { proxies, common }
 }
 
-fn finish(proxy: &mut Proxy, tunnel: Option<&units::Span>, options: Options) -> Vec<&'static str> {
+/// Completes what a proxy says. `common`: what its `defaults` say, when it is written for all proxies.
+fn finish(
+    proxy: &mut Proxy,
+    common: Option<&Settings>,
+    tunnel: Option<&units::Span>,
+    options: Options,
+) -> Vec<&'static str> {
     if options.haproxy_defaults {
         defaults::fill_in(&mut proxy.settings);
     }
     if let (Some(most), true) = (options.frontend_maxconn, proxy.is_front()) {
         let keys = &mut proxy.settings.keys;
         keys.entry("maxconn").or_insert_with(|| most.to_string());
+    }
+    if let Some(common) = common {
+        defaults::undo(&mut proxy.settings, common);
     }
     let mut shorter = defaults::fit(&mut proxy.settings, tunnel);
     shorter.retain(|key| match *key {

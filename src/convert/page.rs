@@ -74,6 +74,7 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
                 return;
             };
             let seconds = span.milliseconds.div_ceil(1000);
+            page.keys.remove("refresh");
             if seconds > 0 {
                 page.keys.insert("refresh", format!("\"{seconds}s\""));
             }

@@ -466,6 +466,11 @@ fn number(
     let Some(number) = context.number(statement, index) else {
         return;
     };
+    if (key, number) == ("port", 0) {
+        // That of the server, whatever a `default-server` says.
+        keys.checks.remove(key);
+        return;
+    }
     let meant = number.clamp(least, most);
     if meant != number {
         let text = format!("{meant} instead of {number}: {least} to {most} is possible");
@@ -500,7 +505,12 @@ fn check_address(
         let text = format!("the name `{host}` does not resolve");
         return context.report.error(at, "server addr", text);
     };
-    keys.checks.insert("address", quote(&ip.to_string()));
+    if ip.is_unspecified() {
+        // That of the server.
+        keys.checks.remove("address");
+    } else {
+        keys.checks.insert("address", quote(&ip.to_string()));
+    }
     if let Some(port) = port.filter(|port| port.bytes().all(|byte| byte.is_ascii_digit())) {
         keys.checks.insert("port", port);
     }

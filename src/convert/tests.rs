@@ -811,6 +811,48 @@ fn a_backend_that_is_named_by_a_backend_must_exist() {
 }
 
 #[test]
+fn a_zero_takes_back_what_the_defaults_say() {
+    let defaults = " maxconn 500\n rate-limit sessions 7\n timeout queue 9s\n timeout check 8s\n \
+                    timeout client-hs 3s\n default-server port 82 addr 10.0.0.9\n";
+    let zeros = " maxconn 0\n rate-limit sessions 0\n timeout queue 0\n timeout check 0\n \
+                 timeout client-hs 0\n";
+    let own = format!(
+        "listen own\n mode tcp\n bind :81\n{zeros} server a 10.0.0.1:1 check\n \
+         server b 10.0.0.2:1 check port 0 addr 0.0.0.0\n server c 10.0.0.3:1 check addr ::0:7\n"
+    );
+    let values = |defaults: &str| {
+        let one = assert_exit(defaults, &own, 0, "");
+        let (config, _) = load(&one.toml).expect("it loads");
+        let (frontend, backend) = (&config.frontends[1], &config.backends[1]);
+        let limits = (frontend.maxconn, frontend.rate_limit_sessions);
+        let times = (frontend.timeout_client_hs, backend.timeout_queue);
+        let checks: Vec<_> = backend.servers.iter().map(|it| it.check.clone()).collect();
+        (limits, times, checks)
+    };
+    let (limits, times, checks) = values(defaults);
+    let (limits_alone, times_alone, checks_alone) = values("");
+    assert_eq!(limits, limits_alone);
+    assert_eq!(times, times_alone);
+    let port = |check: &Option<crate::config::model::Check>| {
+        let check = check.as_ref().expect("it is checked");
+        (check.port, check.address)
+    };
+    assert_eq!(port(&checks[0]), (Some(82), Some([10, 0, 0, 9].into())));
+    assert_eq!(port(&checks[1]), (None, None));
+    assert_eq!(port(&checks[2]), (Some(7), None));
+    assert_eq!(checks[1], checks_alone[1]);
+    let one = assert_exit(defaults, PAGE, 0, "");
+    assert!(one.toml.contains("maxconn = 500"), "{}", one.toml);
+    // Nothing needs to be taken back.
+    let one = assert_exit("", &own, 0, "");
+    assert!(
+        !one.toml.contains("maxconn = ") && !one.toml.contains("queue = "),
+        "{}",
+        one.toml
+    );
+}
+
+#[test]
 fn the_number_of_a_bind_is_its_own() {
     let page = |lines: &str| format!("listen last\n mode tcp\n server a 127.0.0.1:1\n{lines}");
     for (lines, part) in [
