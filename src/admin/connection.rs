@@ -234,8 +234,10 @@ async fn handle(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let (head, body) = request.into_parts();
-    let target = head.uri.path_and_query();
-    let target = target.map_or("", |target| target.as_str());
+    let path = head.uri.path_and_query();
+    let path = path.map_or("", |path| path.as_str());
+    let whole = head.uri.scheme().map(|_| head.uri.to_string());
+    let target = whole.as_deref().unwrap_or(path);
     let sources = ResponseSources {
         snapshot: shared.snapshot.load_full(),
         process: Arc::clone(&shared.process),

@@ -2,7 +2,8 @@
 //!
 //! The configured `uri` is a prefix: everything that begins with it is the page, and options follow a `;` (or a
 //! `?` or `&`) anywhere after it. Unknown options are ignored. `/metrics`, `/healthz` and `/readyz` do not
-//! depend on it.
+//! depend on it. Of a whole URL (`http://host/path`), as clients of a proxy ask, a `uri` that is a path is
+//! compared with the path, any other one with all of it.
 
 use crate::config::model::StatsPage;
 use crate::stats::filter::SCOPE_BYTES_MAX;
@@ -51,7 +52,18 @@ impl Resource {
     }
 }
 
-/// The resource and the view that `method` on `target` (path and query) asks for.
+/// Path and query of a target that may be a whole URL.
+fn of_path(target: &str) -> &str {
+    let Some((_, host)) = target
+        .split_once("://")
+        .filter(|_| !target.starts_with('/'))
+    else {
+        return target;
+    };
+    host.find(['/', '?']).map_or("/", |begin| &host[begin..])
+}
+
+/// The resource and the view that `method` on `target` (path and query, or a whole URL) asks for.
 pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resource, View) {
     let mut view = View {
         filter: Filter {
@@ -72,6 +84,8 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resourc
     if method != Method::GET && method != Method::HEAD && !posts {
         return (Resource::MethodNotAllowed, view);
     }
+    let whole = target;
+    let target = of_path(whole);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     match path {
         "/metrics" | "/healthz" | "/readyz" if posts => return (Resource::MethodNotAllowed, view),
@@ -83,7 +97,12 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resourc
         "/readyz" => return (Resource::Ready, view),
         _ => {}
     }
-    let Some(options) = target.strip_prefix(&*page.uri) else {
+    let compared = if page.uri.starts_with('/') {
+        target
+    } else {
+        whole
+    };
+    let Some(options) = compared.strip_prefix(&*page.uri) else {
         let other = if posts {
             Resource::MethodNotAllowed
         } else {
@@ -196,6 +215,22 @@ mod tests {
             let refused = with(Method::POST, target);
             assert_eq!(refused, Resource::MethodNotAllowed, "{target}");
         }
+    }
+
+    #[test]
+    fn a_whole_url_is_compared_with_a_whole_uri() {
+        let uri = "http://stats/";
+        let csv = Resource::Table(Format::Csv);
+        assert_eq!(resource("http://stats/", uri), Resource::Page);
+        assert_eq!(resource("http://stats/a;csv", uri), csv);
+        for target in ["/", "http://other/", "https://stats/", "/http://stats/"] {
+            assert_eq!(resource(target, uri), Resource::NotFound, "{target}");
+        }
+        assert_eq!(resource("http://stats/healthz", uri), Resource::Health);
+        assert_eq!(resource("http://stats/s;csv", "/s"), csv);
+        assert_eq!(resource("http://stats", "/"), Resource::Page);
+        assert_eq!(resource("http://stats/", "/s"), Resource::NotFound);
+        assert_eq!(resource("/s?://x/", "/s"), Resource::Page);
     }
 
     #[test]

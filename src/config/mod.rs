@@ -46,7 +46,7 @@ pub use keys::{
 #[cfg(test)]
 pub(crate) use read::processor_time;
 pub use read::{BYTES_MAX, INCLUDE_DEPTH_MAX, MARKS_MAX};
-pub use validate::{BINDS_MAX, SERVERS_MAX};
+pub use validate::{BINDS_MAX, SERVERS_MAX, uri_problem};
 
 use model::Config;
 use source::Source;

@@ -4,7 +4,7 @@
 //! says nothing where no server is checked. What leads to a proxy that is dropped is dropped too.
 
 use super::Options;
-use super::proxy::{Bind, Mode, Proxy};
+use super::proxy::{Bind, Hidden, Mode, Proxy};
 use super::report::{At, Outcome, Report};
 use super::sections::Kind;
 use crate::config::haproxy::Becomes;
@@ -231,7 +231,9 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
     }
     let role = if http { Role::Http } else { Role::Tcp };
     let mut blocked = judge(proxy, role, options, report);
-    for entry in proxy.settings.page.entries.iter().filter(|_| http) {
+    let hidden = proxy.settings.page.hidden.as_ref();
+    let is_lost = http && hidden.is_none_or(|hidden| hidden.is_lost);
+    for entry in proxy.settings.page.entries.iter().filter(|_| is_lost) {
         let say = "a page beside other traffic is not carried over: give `[stats]` its own `bind`";
         weaker(*entry, say, options, report, &mut blocked);
     }
@@ -325,6 +327,12 @@ fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, 
         return Err(LeftOut {
             why: format!("{what} {} is not valid", at.line),
             counts: true,
+        });
+    }
+    if let Some(Hidden { why, is_lost }) = &proxy.settings.page.hidden {
+        return Err(LeftOut {
+            why: why.clone(),
+            counts: *is_lost,
         });
     }
     if !proxy.binds.is_empty() && !proxy.binds.iter().any(Bind::is_tcp) {

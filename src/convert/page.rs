@@ -3,13 +3,14 @@
 use super::acl;
 use super::choice::Choice;
 use super::context::{Context, keyword};
-use super::proxy::{Bind, Page, Proxy};
+use super::proxy::{Bind, Hidden, Page, Proxy};
 use super::report::{Outcome, Report};
 use super::sections::{Kind, Statement};
 use super::toml_string::{quote, string};
-use super::units::Unit;
+use super::units;
 use crate::config::haproxy::Place;
 use crate::config::model::PageAdmin;
+use crate::config::{units::DURATION_MAX, uri_problem};
 use std::collections::{HashMap, HashSet};
 
 /// Reads one statement. All of them switch the page on, those in error too.
@@ -44,6 +45,7 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
     let keyword = keyword(statement);
     let page = &mut proxy.settings.page;
     let value = statement.words.get(2).map(string).unwrap_or_default();
+    let (mut outcome, mut text) = (Outcome::Kept, "");
     match statement.word(1) {
         "uri" | "realm" | "scope" if value.is_empty() => {
             let text = "a value is missing";
@@ -56,43 +58,28 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
         "enable" => {}
         "uri" => {
             page.keys.insert("uri", quote(&value));
+            page.hidden = hidden(statement.word(2));
         }
         "realm" if is_plain(&value) => {
             page.keys.insert("realm", quote(&value));
         }
         "realm" => {
-            let text = "the realm is the usual one: this one is not of ASCII letters";
-            let entry = context
-                .report
-                .push(statement.at, keyword, Outcome::Changed, text);
-            page.entries.push(entry);
-            page.enabled = true;
-            return;
+            text = "the realm is the usual one: this one is not of ASCII letters";
+            outcome = Outcome::Changed;
         }
-        "refresh" => {
-            let Some(span) = context.span(statement, 2, Unit::Seconds) else {
-                return;
-            };
-            let seconds = span.milliseconds.div_ceil(1000);
-            page.keys.remove("refresh");
-            if seconds > 0 {
-                page.keys.insert("refresh", format!("\"{seconds}s\""));
-            }
-        }
+        "refresh" => match refresh(context, page, statement) {
+            Some(told) => (outcome, text) = told,
+            None => return,
+        },
         "auth" if !is_user_and_password(&value) => {
             let text = "a user, a colon and a password are needed";
             return context.report.error(statement.at(2), keyword, text);
         }
-        "auth" if !page.users.insert(user(statement).to_owned()) => {
-            let text = "the first password of a user holds, as in HAProxy";
-            let entry = context
-                .report
-                .push(statement.at, keyword, Outcome::NotNeeded, text);
-            page.entries.push(entry);
-            page.enabled = true;
-            return;
+        "auth" if page.users.insert(user(statement).to_owned()) => page.auth.push(value),
+        "auth" => {
+            text = "the first password of a user holds, as in HAProxy";
+            outcome = Outcome::NotNeeded;
         }
-        "auth" => page.auth.push(value),
         "scope" => {
             let name = match &*value {
                 "." => proxy.name.clone(),
@@ -101,22 +88,56 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
             page.scope.push(name);
         }
         "admin" => return admin(context, proxy, statement, &keyword),
-        "hide-version" => switch(proxy, "hide-version"),
-        "show-node" => switch(proxy, "show-node"),
-        "show-legends" => switch(proxy, "show-legends"),
+        "hide-version" => switch(page, "hide-version"),
+        "show-node" => switch(page, "show-node"),
+        "show-legends" => switch(page, "show-legends"),
+        "show-desc" if statement.words.len() == 2 => switch(page, "show-desc"),
         "show-desc" => {
             let texts: Vec<String> = statement.words[2..].iter().map(string).collect();
-            if texts.is_empty() {
-                switch(proxy, "show-desc");
-            } else {
-                page.keys.insert("description", quote(&texts.join(" ")));
-            }
+            page.keys.insert("description", quote(&texts.join(" ")));
         }
         _ => return other(context, proxy, statement, &keyword),
     }
-    let entry = context.kept(statement.at, keyword);
+    let entry = context.report.push(statement.at, keyword, outcome, text);
     proxy.settings.page.entries.push(entry);
     proxy.settings.page.enabled = true;
+}
+
+/// `stats refresh`. What became of it; `None`: it is in error.
+fn refresh(
+    context: &mut Context<'_, '_>,
+    page: &mut Page,
+    statement: &Statement,
+) -> Option<(Outcome, &'static str)> {
+    let read = units::seconds(statement.word(2));
+    let written = context.checked(statement, 2, read)?;
+    let seconds = written.min(DURATION_MAX.as_secs());
+    page.keys.remove("refresh");
+    if seconds > 0 {
+        page.keys.insert("refresh", format!("\"{seconds}s\""));
+    }
+    Some(if seconds == written {
+        (Outcome::Kept, "")
+    } else {
+        (Outcome::Changed, "24 days are the longest time")
+    })
+}
+
+/// Why a page with this `stats uri` is not carried over.
+fn hidden(uri: &str) -> Option<Hidden> {
+    let whole = ["http://", "https://"];
+    let can_begin = |begin: &&str| begin.starts_with(uri) || uri.starts_with(begin);
+    let asked = uri.starts_with('/') || whole.iter().any(can_begin);
+    if !asked || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Some(Hidden {
+            why: format!("no client asks for `{uri}`, so HAProxy does not show it either"),
+            is_lost: false,
+        });
+    }
+    uri_problem(uri).map(|problem| Hidden {
+        why: format!("`[stats]` cannot have its uri: {}", problem.message),
+        is_lost: true,
+    })
 }
 
 /// `stats admin if|unless <condition>`. Several of them allow it when one of them does.
@@ -373,6 +394,6 @@ fn is_plain(realm: &str) -> bool {
     realm.chars().all(plain)
 }
 
-fn switch(proxy: &mut Proxy, key: &'static str) {
-    proxy.settings.page.keys.insert(key, "true".to_owned());
+fn switch(page: &mut Page, key: &'static str) {
+    page.keys.insert(key, "true".to_owned());
 }

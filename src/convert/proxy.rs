@@ -102,6 +102,14 @@ impl Bind {
 /// An address, and the namespace and the device that it is in.
 pub(super) type BindPlace = (String, Option<String>, Option<String>);
 
+/// Why a page that is valid is not carried over.
+#[derive(Debug, Clone)]
+pub(super) struct Hidden {
+    pub(super) why: String,
+    /// HAProxy shows it.
+    pub(super) is_lost: bool,
+}
+
 /// The statistics page of a proxy.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Page {
@@ -110,6 +118,8 @@ pub(super) struct Page {
     pub(super) own: bool,
     /// Keys of `[stats]` but `auth` and `scope`, as rlb writes them.
     pub(super) keys: BTreeMap<&'static str, String>,
+    /// Its `uri` cannot be had.
+    pub(super) hidden: Option<Hidden>,
     /// Contents of TOML strings.
     pub(super) auth: Vec<String>,
     /// The users in `auth`.

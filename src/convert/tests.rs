@@ -898,6 +898,50 @@ fn a_bind_that_is_written_again_is_left_out() {
 }
 
 #[test]
+fn a_uri_that_is_no_path_is_no_error() {
+    for (uri, kept) in [("http://x/", true), ("https://x", true), ("/a?b", true)] {
+        let one = assert_exit("", &format!("{PAGE} stats uri {uri}\n"), 0, "");
+        assert_eq!(
+            one.toml.contains(&format!("uri = \"{uri}\"")),
+            kept,
+            "{uri}"
+        );
+    }
+    for uri in ["x", "?x", "*", "/ä", "x://y/", "\"/a b\""] {
+        let part = "so HAProxy does not show it either";
+        let one = assert_exit("", &format!("{PAGE} stats uri {uri}\n"), 0, part);
+        assert!(!one.toml.contains("[stats]"), "{uri}");
+        let later = format!("{PAGE} stats uri {uri}\n stats uri /x\n");
+        assert!(assert_exit("", &later, 0, "").toml.contains("uri = \"/x\""));
+    }
+    for uri in ["/s;a", "/metrics", "http:", "h"] {
+        let part = "`[stats]` cannot have its uri";
+        let one = assert_exit("", &format!("{PAGE} stats uri {uri}\n"), 1, part);
+        assert!(!one.toml.contains("\n[stats]\n"), "{uri}");
+    }
+}
+
+#[test]
+fn a_refresh_is_counted_in_seconds() {
+    let page = PAGE.replace(" stats enable\n", "");
+    for (written, expected) in [("100d", "2147483s"), ("7", "7s"), ("1500ms", "2s")] {
+        let one = assert_exit("", &format!("{page} stats refresh {written}\n"), 0, "");
+        assert!(
+            one.toml.contains(&format!("refresh = \"{expected}\"")),
+            "{}",
+            one.toml
+        );
+        assert!(load(&one.toml).is_ok());
+    }
+    assert_exit(
+        "",
+        &format!("{page} stats refresh 2147483648\n"),
+        78,
+        "68 years",
+    );
+}
+
+#[test]
 fn the_first_password_of_a_user_holds() {
     let page =
         format!("{PAGE} stats auth a:b\n stats auth a:c\n stats auth b:a\n stats auth a:b\n");

@@ -27,12 +27,25 @@ const MILLISECONDS_MAX: u64 = i32::MAX as u64;
 
 /// `30s`, `500ms`, `5000`: what is written is kept, with its unit.
 pub(super) fn span(text: &str, unit: Unit) -> Result<Span, String> {
+    span_within(text, unit, (MILLISECONDS_MAX, "24 days"))
+}
+
+/// A number of seconds, which HAProxy counts in seconds, up to 68 years. Parts of a second are one more.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
+    let most = (MILLISECONDS_MAX * 1000, "68 years");
+    let span = span_within(text, Unit::Seconds, most)?;
+    Ok(span.milliseconds.div_ceil(1000))
+}
+
+/// A duration of `most` milliseconds, which are so long in words.
+fn span_within(text: &str, unit: Unit, most: (u64, &str)) -> Result<Span, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, rest) = text.split_at(digits);
     if number.is_empty() {
         return Err(format!("`{text}` is not a duration"));
     }
-    let too_long = || format!("`{text}` is too long, the longest duration is 24 days");
+    let (most, in_words) = most;
+    let too_long = || format!("`{text}` is too long, the longest duration is {in_words}");
     let value: u64 = number.parse().map_err(|_| too_long())?;
     let rest = match (rest, unit) {
         ("", Unit::Milliseconds) => "ms",
@@ -55,9 +68,7 @@ pub(super) fn span(text: &str, unit: Unit) -> Result<Span, String> {
             ));
         }
     };
-    let milliseconds = milliseconds
-        .filter(|it| *it <= MILLISECONDS_MAX)
-        .ok_or_else(too_long)?;
+    let milliseconds = milliseconds.filter(|it| *it <= most).ok_or_else(too_long)?;
     let text = match (rest, milliseconds) {
         (_, 0) => "0s".to_owned(),
         ("us", _) => format!("{milliseconds}ms"),
@@ -112,6 +123,14 @@ mod tests {
         for wrong in ["", "s", "1y", "25d", "99999999999999999999s"] {
             assert!(span(wrong, Unit::Milliseconds).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn seconds_are_counted_in_seconds() {
+        assert_eq!(seconds("100d"), Ok(8_640_000));
+        assert_eq!(seconds("1500ms"), Ok(2));
+        assert_eq!(seconds("2147483647"), Ok(2_147_483_647));
+        assert!(seconds("2147483648").is_err() && seconds("x").is_err());
     }
 
     #[test]

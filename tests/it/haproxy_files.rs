@@ -181,6 +181,10 @@ const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
     ("proxy-headers", "a timeout of newer versions"),
     ("rates-refused", "a word of newer versions"),
     (
+        "stats-not-valid",
+        "a port that the kernel chooses is refused",
+    ),
+    (
         "options-no",
         "`no option tcpka` is refused: it can only mean one thing",
     ),

@@ -231,7 +231,7 @@ keys! {
             kind: "name or list", haproxy: &["stats scope"], reload: AtOnce;
     }
     read {
-        /// Where the page is: the beginning of its path.
+        /// Where the page is: the beginning of its path, or of the whole URL that clients of a proxy ask for.
         uri: Text = "/", kind: "path", haproxy: &["stats uri"], reload: AtOnce;
         /// How often a browser asks again, whole seconds.
         refresh: Optional<Span> = "not by itself", haproxy: &["stats refresh"], reload: AtOnce;

@@ -24,6 +24,7 @@ mod stats;
 
 pub use bind::BINDS_MAX;
 pub use server::SERVERS_MAX;
+pub use stats::uri_problem;
 
 use super::Limits;
 use super::diagnostic::{Diagnostic, Report};

@@ -258,12 +258,15 @@ fn text(
     None
 }
 
-fn uri_problem(uri: &str) -> Option<Problem> {
+/// What is wrong with the `uri` of a page.
+pub fn uri_problem(uri: &str) -> Option<Problem> {
     if TAKEN.contains(&uri) {
         return Some(Problem::new(format!("`{uri}` has a page of its own")));
     }
-    if !uri.starts_with('/') || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let problem = Problem::new("a uri is a path without blanks");
+    let mut begins = ["/", "http://", "https://"].iter();
+    let begins = begins.any(|begin| uri.starts_with(begin));
+    if !begins || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let problem = Problem::new("a uri is a path without blanks, or a URL");
         return Some(problem.hint("write it as `/stats` or `/haproxy?stats`"));
     }
     let option = uri.contains([';', '#']);
