@@ -120,7 +120,7 @@ pub(super) fn fill_in(settings: &mut Settings) {
 /// The same in `global`.
 pub(super) fn fill_in_global(global: &mut Global, pages: &mut [Proxy]) {
     for socket in &mut global.sockets {
-        let level = socket.entry("level");
+        let level = socket.keys.entry("level");
         level.or_insert_with(|| quote("operator"));
     }
     global.tag.get_or_insert_with(|| "haproxy".to_owned());
@@ -201,7 +201,7 @@ fn process(proxies: &[&Proxy], pages: &[Proxy], global: &Global, report: &mut Re
         );
     }
     let mut sockets = global.sockets.iter();
-    if sockets.any(|one| !one.contains_key("level")) {
+    if sockets.any(|one| !one.keys.contains_key("level")) {
         say(
             vec!["stats socket".to_owned()],
             "rlb's level is `admin`, with the file mode 0600; HAProxy's is `operator`",

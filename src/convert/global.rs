@@ -7,7 +7,7 @@ use super::sections::{Section, Statement};
 use super::{log, socket};
 
 use super::toml_string::{quote, string};
-use super::units::Unit;
+use super::units::{self, Unit};
 use super::unix_bind::UnixBind;
 use crate::config::haproxy::Place;
 use crate::config::{API_MAXCONN_MAX, MAXCONN_MAX, THREADS_MAX, units as rlb};
@@ -26,9 +26,9 @@ pub(super) struct Global {
     /// Keys of `[runtime-api]` that all sockets have.
     pub(super) api: BTreeMap<&'static str, String>,
     /// The keys of each of its sockets.
-    pub(super) sockets: Vec<socket::Keys>,
+    pub(super) sockets: Vec<socket::Socket>,
     /// The addresses of all lines for sockets.
-    pub(super) socket_addresses: HashSet<String>,
+    socket_addresses: HashSet<String>,
     pub(super) unix_bind: UnixBind,
     /// `withdraw-delay` of `[readiness]`.
     pub(super) withdraw_delay: Option<String>,
@@ -113,15 +113,7 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
         "maxsessrate" => number(context, global, statement, ("maxsessrate", MAXCONN_MAX)),
         "nbthread" => number(context, global, statement, ("threads", THREADS_MAX)),
         "hard-stop-after" | "grace" => {
-            if let Some(span) = context.span(statement, 1, Unit::Milliseconds) {
-                context.kept(statement.at, word);
-                let value = (!span.is_zero()).then(|| quote(&span.text));
-                match (word, value) {
-                    ("grace", value) => global.withdraw_delay = value,
-                    (_, Some(value)) => drop(global.keys.insert("hard-stop-after", value)),
-                    (_, None) => drop(global.keys.remove("hard-stop-after")),
-                }
-            }
+            stop_time(context, global, statement);
         }
         "node" => match rlb::name(statement.word(1)) {
             Ok(()) => {
@@ -135,11 +127,15 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
             global.keys.insert("description", quote(&texts.join(" ")));
             context.kept(statement.at, word);
         }
-        "stats" if statement.word(1) == "socket" => socket::read(context, global, statement),
+        "stats" if statement.word(1) == "socket" => {
+            let sockets = (&mut global.sockets, &mut global.socket_addresses);
+            let marks = socket::read(context, sockets, statement);
+            global.marks.extend(marks);
+        }
         "stats" if ["timeout", "maxconn"].contains(&statement.word(1)) => {
             socket_limit(context, global, statement);
         }
-        "unix-bind" => global.unix_bind.read(context, statement),
+        "unix-bind" => unix_bind(context, &mut global.unix_bind, statement),
         "harden.reject-privileged-ports.tcp" if statement.word(1) == "off" => {
             let text = "it is off in rlb too";
             context
@@ -160,6 +156,21 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
                 None => context.unknown(statement.at, Place::Global, bare),
             }
         }
+    }
+}
+
+/// `hard-stop-after` and `grace`.
+fn stop_time(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement) {
+    let word = statement.word(0);
+    let Some(span) = context.span(statement, 1, Unit::Milliseconds) else {
+        return;
+    };
+    context.kept(statement.at, word);
+    let value = (!span.is_zero()).then(|| quote(&span.text));
+    match (word, value) {
+        ("grace", value) => global.withdraw_delay = value,
+        (_, Some(value)) => drop(global.keys.insert("hard-stop-after", value)),
+        (_, None) => drop(global.keys.remove("hard-stop-after")),
     }
 }
 
@@ -210,4 +221,38 @@ fn socket_limit(context: &mut Context<'_, '_>, global: &mut Global, statement: &
         }
     }
     context.kept(statement.at, keyword);
+}
+
+/// `unix-bind`; several add up.
+fn unix_bind(context: &mut Context<'_, '_>, own: &mut UnixBind, statement: &Statement) {
+    context.kept(statement.at, "unix-bind");
+    let mut index = 1;
+    while index < statement.words.len() {
+        let (name, value) = (statement.word(index), statement.word(index + 1));
+        let at = statement.at(index);
+        let keyword = format!("unix-bind {name}");
+        let owner = ["user", "uid", "group", "gid"];
+        match name {
+            "prefix" | "mode" | "user" | "uid" | "group" | "gid" if value.is_empty() => {
+                return context.report.error(at, keyword, "a value is missing");
+            }
+            "prefix" if own.prefix.is_some() => {
+                let text = "another one stands before it";
+                context.report.error(at, keyword, text);
+            }
+            "prefix" => own.prefix = Some(value.to_owned()),
+            "mode" => match units::file_mode(value) {
+                Ok(mode) => own.mode = mode,
+                Err(problem) => context.report.error(at, keyword, problem),
+            },
+            _ => {
+                let Some(word) = owner.into_iter().find(|word| *word == name) else {
+                    let text = "write `prefix`, `mode`, `uid`, `gid`, `user` or `group`";
+                    return context.report.error(at, keyword, text);
+                };
+                own.owner = Some(word);
+            }
+        }
+        index += 2;
+    }
 }

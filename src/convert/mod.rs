@@ -29,6 +29,7 @@ mod prove;
 mod proxy;
 mod report;
 mod sections;
+mod routes;
 mod server;
 mod socket;
 mod source;

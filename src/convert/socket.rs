@@ -6,45 +6,60 @@
 use super::address::{self, Address};
 use super::bind;
 use super::context::Context;
-use super::global::Global;
 use super::lexer::Word;
 use super::proxy::Mark;
-use super::report::Outcome;
+use super::report::{At, Outcome};
 use super::sections::Statement;
 use super::toml_string::quote;
 use super::units;
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::{BINDS_MAX, address as addresses};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// The keys of a socket, as rlb writes them.
-pub(super) type Keys = BTreeMap<&'static str, String>;
+type Keys = BTreeMap<&'static str, String>;
 
-/// Reads one line.
-pub(super) fn read(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement) {
+/// A socket of `[runtime-api]`.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) at: At,
+    pub(super) keys: Keys,
+}
+
+/// Reads one line into the sockets, of which the addresses are known. What it has that is not carried over.
+pub(super) fn read(
+    context: &mut Context<'_, '_>,
+    (all, known): (&mut Vec<Socket>, &mut HashSet<String>),
+    statement: &Statement,
+) -> Vec<Mark> {
     let keyword = "stats socket";
     let Some(word) = statement.words.get(2) else {
-        return context
+        context
             .report
             .error(statement.at, keyword, "an address is missing");
+        return Vec::new();
     };
     let errors = context.report.errors;
     let word = address::filled_in(word, context.environment);
     let entry = context.kept(statement.at, keyword);
-    let (keys, closed) = words(context, statement);
-    let mut sockets: Vec<Keys> = Vec::new();
+    let (keys, mut marks) = words(context, statement);
+    let is_closed = !marks.is_empty();
+    let mut sockets: Vec<Socket> = Vec::new();
     for piece in bind::pieces(&word) {
-        if global.sockets.len() + sockets.len() >= BINDS_MAX {
+        if all.len() + sockets.len() >= BINDS_MAX {
             let text = format!("more than {BINDS_MAX} sockets for commands");
             context.report.error(statement.at(2), keyword, text);
             break;
         }
-        if let Some(address) = listen(context, global, statement, &piece) {
-            sockets.push(with_level(&keys, address));
+        if let Some(address) = listen(context, (known, &mut marks), statement, &piece) {
+            sockets.push(Socket {
+                at: statement.at,
+                keys: with_level(&keys, address),
+            });
         }
     }
     let in_error = context.report.errors > errors;
-    if in_error || !closed.is_empty() {
+    if in_error || is_closed {
         sockets.clear();
     }
     if sockets.is_empty() {
@@ -55,8 +70,8 @@ pub(super) fn read(context: &mut Context<'_, '_>, global: &mut Global, statement
         };
         context.report.raise(entry, Outcome::Dropped, text, false);
     }
-    global.sockets.extend(sockets);
-    global.marks.extend(closed);
+    all.extend(sockets);
+    marks
 }
 
 /// The keys of the socket at `address`. Where the line says who may connect, or everybody may who reaches it, the level is
@@ -82,7 +97,7 @@ fn is_unix(address: &str) -> bool {
 /// One address, as rlb writes it.
 fn listen(
     context: &mut Context<'_, '_>,
-    global: &mut Global,
+    (known, marks): (&mut HashSet<String>, &mut Vec<Mark>),
     statement: &Statement,
     word: &Word,
 ) -> Option<String> {
@@ -108,7 +123,7 @@ fn listen(
             match context.index.find(Place::Socket, &word.text) {
                 Some(row) => {
                     let mark = context.mark(statement.at, keyword, row);
-                    global.marks.push(mark);
+                    marks.push(mark);
                 }
                 None => context.report.error(at, keyword, why),
             }
@@ -125,7 +140,7 @@ fn listen(
         return None;
     }
     let address = quote(&written.unwrap_or(socket));
-    if !global.socket_addresses.insert(address.clone()) {
+    if !known.insert(address.clone()) {
         let text = "another line has this address";
         context.report.error(at, keyword, text);
         return None;

@@ -14,10 +14,11 @@ use super::global::Global;
 use super::proxy::{Bind, CheckKind, Proxy, Server, Target};
 use super::report::{At, Outcome, Report};
 use super::sections::Kind;
+use super::socket::Socket;
 use super::toml_string::quote;
 use keys::{Pairs, check, inherited, inline, pairs, shared};
 use statements::StatementIndex;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 /// What is written.
 pub(super) struct Carried<'a> {
@@ -193,21 +194,21 @@ impl<'a> Writer<'a> {
         let Global { api, sockets, .. } = self.carried.global;
         self.line("");
         self.line("[runtime-api]");
-        let ordered = |socket: &'_ BTreeMap<&'static str, String>| -> Pairs {
+        let ordered = |socket: &Socket| -> Pairs {
             let keys = ["socket", "mode", "owner", "group", "level"].into_iter();
-            keys.filter_map(|key| Some((key, socket.get(key)?.clone())))
+            keys.filter_map(|key| Some((key, socket.keys.get(key)?.clone())))
                 .collect()
         };
         let (first, others) = (&sockets[0], &sockets[1..]);
         for (key, value) in ordered(first) {
-            self.key(key, &value);
+            self.key_from(key, &value, Some(first.at));
         }
         if !others.is_empty() {
             self.line("sockets = [");
             for socket in others {
                 let keys = ordered(socket);
                 let keys = inline(keys.iter().map(|(key, value)| (*key, value)));
-                self.line(&format!("    {keys},"));
+                self.line_from(&format!("    {keys},"), Some(socket.at));
             }
             self.line("]");
         }
