@@ -776,6 +776,25 @@ fn a_backend_that_does_not_exist_is_told_of_as_by_haproxy() {
     assert_exit("", disabled, 0, "leads to a backend that does not exist");
 }
 
+/// The start would fail.
+#[test]
+fn a_proxy_at_the_address_of_a_runtime_socket_is_in_error() {
+    for (socket, bind) in [
+        ("127.0.0.1:81", "*:81"),
+        ("/run/x", "/run/x"),
+        ("fd@3", "fd@3"),
+    ] {
+        let text = format!(
+            "listen last\n mode tcp\n server a 127.0.0.1:1\n bind {bind}\n\
+             global\n stats socket {socket}\n"
+        );
+        let part = "is already taken by [runtime-api] in some.cfg:14";
+        let one = assert_exit("", &text, 78, part);
+        assert!(one.toml.contains("[runtime-api]"), "{}", one.toml);
+        assert!(load(&one.toml).is_ok(), "{}", one.toml);
+    }
+}
+
 /// Also where it is never asked.
 #[test]
 fn a_backend_that_is_named_by_a_backend_must_exist() {

@@ -658,6 +658,46 @@ fn collisions() {
     check(&off, &[]);
 }
 
+/// A socket for commands beside a bind of a frontend, of the statistics, and another socket for commands.
+#[test]
+fn sockets_for_commands_collide_with_every_other_listener() {
+    for (socket, other, collide) in [
+        ("127.0.0.1:90", "127.0.0.1:90", true),
+        ("127.0.0.1:90", "*:90", true),
+        ("*:90", "127.0.0.1:90", true),
+        ("*:90", "[::]:90", true),
+        ("[::ffff:127.0.0.1]:90", "127.0.0.1:90", true),
+        ("127.0.0.1:90", "127.0.0.2:90", false),
+        ("127.0.0.1:90", "127.0.0.1:91", false),
+        ("/run/x", "unix:/run/x", true),
+        ("/run/x", "unix:/run/y", false),
+        ("@x", "unix:@x", true),
+        ("abns@x", "abns@x", true),
+        ("@x", "unix:/run/x", false),
+        ("fd@3", "fd@3", true),
+        ("fd@3", "fd@4", false),
+    ] {
+        let command = other.strip_prefix("unix:").unwrap_or(other);
+        let frontend = format!("[[listen]]\nname = 'l'\nbind = '{other}'\nservers = []\n");
+        let page = format!("[stats]\nbind = '{other}'\n");
+        let is_tcp = other.contains(':') && !other.starts_with("unix");
+        let pages = is_tcp.then_some((page, 4));
+        let second = format!("sockets = ['{command}']\n");
+        for (more, line) in [(frontend, 5), (second, 3)].into_iter().chain(pages) {
+            let text = format!("[runtime-api]\nsocket = '{socket}'\n{more}{TAIL}");
+            let found = diagnostics(load(&text));
+            let found = found.iter().filter(|it| it.severity == Severity::Error);
+            let found: Vec<_> = found.collect();
+            assert_eq!(found.len(), usize::from(collide), "{text}: {found:?}");
+            if let Some(problem) = found.first() {
+                let codes = ["bind-collision", "duplicate-address"];
+                assert!(codes.contains(&problem.code), "{text}: {problem:?}");
+                assert_eq!(problem.place.as_ref().expect("a place").start().line, line);
+            }
+        }
+    }
+}
+
 /// HAProxy says nothing, and it has no effect.
 #[test]
 fn observe_without_a_check() {

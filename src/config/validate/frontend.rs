@@ -1,6 +1,7 @@
 //! `[[frontend]]`, and the frontend of a `[[listen]]`.
 
-use super::bind::{self, Bound};
+use super::bind;
+use super::collisions::Bound;
 use super::layers::KeepaliveSettings;
 use super::once::Inherited;
 use super::{FrontendSide, Half, limits};

@@ -12,6 +12,7 @@
 mod accept_proxy;
 mod backend;
 mod bind;
+mod collisions;
 mod frontend;
 mod layers;
 mod limits;
@@ -132,6 +133,7 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
     let log = once::log(validator, files);
     let inherited = once::defaults(validator, files);
     let mut bound = Vec::new();
+    let runtime_api = runtime_api::runtime_api(validator, files, &mut bound);
     let stats = stats::stats(validator, files, &global, &mut bound);
     let groups = server::groups(validator, files);
     let (proxies, stats_id) = proxies(validator, files, stats.is_some());
@@ -162,7 +164,7 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
     let stand_ins = links::StandIns::new(validator, &proxies.backends, &index, complete);
     links::judge(validator, &proxies, &frontends, (&backends, &stand_ins));
     loops::warn(validator, &proxies, &frontends, (&backends, &stand_ins));
-    bind::collisions(validator, &bound);
+    collisions::collisions(validator, &bound);
     let servers = backends.iter().map(|draft| &draft.backend);
     let servers = servers.map(|backend| (&*backend.name, backend.servers.len()));
     let readiness = stats::readiness(validator, files, stats.is_some(), &servers);
@@ -170,7 +172,7 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
     let mut config = Config {
         global,
         log,
-        runtime_api: runtime_api::runtime_api(validator, files),
+        runtime_api,
         stats,
         frontends: frontends.into_iter().map(|draft| draft.frontend).collect(),
         backends: backends.into_iter().map(|draft| draft.backend).collect(),

@@ -1,5 +1,6 @@
 //! `[runtime-api]`: the sockets for commands.
 
+use super::collisions::Bound;
 use super::once::once;
 use crate::config::address;
 use crate::config::diagnostic::Diagnostic;
@@ -17,10 +18,11 @@ use std::ops::Range;
 pub(super) fn runtime_api(
     validator: &mut Validator<'_>,
     files: &[ParsedFile],
+    bound: &mut Vec<Bound>,
 ) -> Option<RuntimeApi> {
     let (scope, table) = once(validator, files, "runtime-api", |file| &file.runtime_api)?;
     let api = RuntimeApi::from_layer(&RuntimeApiLayer::read(validator, scope, &table.value));
-    let sockets = sockets(validator, scope, table);
+    let sockets = sockets(validator, scope, table, bound);
     (!sockets.is_empty()).then_some(RuntimeApi { sockets, ..api })
 }
 
@@ -28,6 +30,7 @@ fn sockets(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
     table: &Located<RuntimeApiTable>,
+    bound: &mut Vec<Bound>,
 ) -> Vec<RuntimeSocket> {
     let (first, more) = (&table.value.first, &table.value.sockets);
     let mut all: Vec<(RuntimeSocketTable, &Range<usize>)> = Vec::new();
@@ -53,6 +56,9 @@ fn sockets(
         let socket = self::socket(validator, scope, (&table, span));
         let Some(socket) = socket else { continue };
         if known.insert(socket.address.clone()) {
+            let written = table.socket.as_ref();
+            let place = written.map_or_else(|| scope.place(span), |it| scope.of(it));
+            bound.push(Bound::of_socket(place, &socket));
             sockets.push(socket);
         } else {
             let message = format!("two sockets for commands at {}", socket.place());

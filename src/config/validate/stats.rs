@@ -1,6 +1,7 @@
 //! `[stats]` and `[readiness]`: the statistics listener, its page, and the conditions of `/readyz`.
 
 use super::bind;
+use super::collisions::Bound;
 use super::once::once;
 use crate::config::address::{self, BindText};
 use crate::config::diagnostic::Diagnostic;
@@ -28,7 +29,7 @@ pub(super) fn stats(
     validator: &mut Validator<'_>,
     files: &[ParsedFile],
     global: &Global,
-    bound: &mut Vec<bind::Bound>,
+    bound: &mut Vec<Bound>,
 ) -> Option<Draft> {
     let (scope, table) = once(validator, files, "stats", |file| &file.stats)?;
     let layer = StatsLayer::read(validator, scope, &table.value);
@@ -74,7 +75,7 @@ impl PageOf<'_> {
         validator: &mut Validator<'_>,
         scope: Scope<'_>,
         global: &Global,
-        (binds, bound): (&mut Vec<Bind>, &mut Vec<bind::Bound>),
+        (binds, bound): (&mut Vec<Bind>, &mut Vec<Bound>),
     ) -> StatsPage {
         self.open_to_everyone(validator, scope);
         let owner = bind::Owner {
