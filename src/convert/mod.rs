@@ -15,6 +15,7 @@ mod bind;
 mod choice;
 mod condition;
 mod context;
+mod covered;
 mod defaults;
 mod defaults_words;
 mod dump;
@@ -437,6 +438,7 @@ fn one(
     statement::settle_options(context, &mut proxy);
     statement::settle_route(context, &mut proxy);
     expect_proxy::settle(&mut proxy);
+    covered::leave_out(&mut proxy, context.report);
     proxy
 }
 

@@ -776,6 +776,53 @@ fn a_backend_that_does_not_exist_is_told_of_as_by_haproxy() {
     assert_exit("", disabled, 0, "leads to a backend that does not exist");
 }
 
+/// HAProxy listens on both, and their clients fare the same.
+#[test]
+fn a_bind_that_a_wildcard_of_its_proxy_covers_is_left_out() {
+    for (binds, kept) in [
+        (["*:81", "127.0.0.1:81"], "\"*:81\""),
+        (
+            ["127.0.0.1:81 name x", ":81 name y id 3"],
+            "{ address = \"*:81\", id = 3, name = \"y\" }",
+        ),
+        (["0.0.0.0:81", "10.0.0.1:81"], "\"0.0.0.0:81\""),
+        (
+            ["[::]:81 v6only", "[::1]:81"],
+            "{ address = \"[::]:81\", v6only = true }",
+        ),
+    ] {
+        let [one, other] = binds;
+        for text in [
+            format!("listen page\n mode http\n stats enable\n bind {one}\n bind {other}\n"),
+            format!("listen last\n mode tcp\n server a 127.0.0.1:1\n bind {one}\n bind {other}\n"),
+        ] {
+            let part = "of this proxy takes its clients";
+            let one = assert_exit("", &text, 0, part);
+            assert!(
+                one.toml.contains(&format!("bind = {kept}\n")),
+                "{}",
+                one.toml
+            );
+            assert!(load(&one.toml).is_ok(), "{}", one.toml);
+        }
+    }
+    for [one, other] in [
+        ["*:81", "127.0.0.1:81 interface lo"],
+        ["*:81", "127.0.0.1:82"],
+        ["*:0", "127.0.0.1:0"],
+        ["[::]:81 v6only", "127.0.0.1:81"],
+        ["*:81", "/run/x"],
+    ] {
+        let text =
+            format!("listen last\n mode tcp\n server a 127.0.0.1:1\n bind {one}\n bind {other}\n");
+        let converted = converted("some.cfg", text.as_bytes());
+        assert!(
+            !converted.report.text(true).contains("takes its clients"),
+            "{text}"
+        );
+    }
+}
+
 /// The start would fail.
 #[test]
 fn a_proxy_at_the_address_of_a_runtime_socket_is_in_error() {
