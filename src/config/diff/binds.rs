@@ -3,8 +3,9 @@
 //! Pure. The report of a reload and the table of listening sockets both use it, so that the report is true.
 //! Invariant: an old bind is matched at most once.
 
+use super::sockets::Sockets;
 use crate::config::model::{Bind, BindAddress, Config};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -29,20 +30,11 @@ pub struct BindOf {
 }
 
 impl BindOf {
-    /// What must be equal for a socket to stay with its proxy. There is only one stats proxy, so its name does
-    /// not matter.
-    fn key(&self) -> (Option<&str>, Where<'_>) {
-        let frontend = (self.side == Side::Traffic).then_some(&*self.proxy);
-        (frontend, self.place())
-    }
-
-    fn place(&self) -> Where<'_> {
-        (&self.bind.address, self.bind.namespace.as_deref())
+    /// With whom its socket stays. There is only one stats proxy, so its name does not matter.
+    fn owner(&self) -> Option<&str> {
+        (self.side == Side::Traffic).then_some(&*self.proxy)
     }
 }
-
-/// An address, and the network namespace that it is in.
-type Where<'a> = (&'a BindAddress, Option<&'a str>);
 
 /// What a reload does with a bind of the new configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,52 +72,38 @@ pub fn binds(config: &Config) -> Vec<BindOf> {
 
 /// The action for each of `new`. A bind of `old` that no action keeps or moves is closed.
 pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindAction> {
-    let mut own: HashMap<_, VecDeque<usize>> = HashMap::new();
-    for (index, one) in old.iter().enumerate() {
-        own.entry(one.key()).or_default().push_back(index);
-    }
-    let mut taken = vec![false; old.len()];
-    let mut actions: Vec<Option<BindAction>> = new
+    let numbered = || old.iter().enumerate();
+    let all = numbered().map(|(index, one)| (index, one.owner(), &one.bind));
+    let mut own = Sockets::of(all);
+    let kept: Vec<Option<usize>> = new
         .iter()
-        .map(|one| {
-            let waiting = own.get_mut(&one.key())?;
-            let index = *waiting.front()?;
-            if !Bind::is_same_socket(&old[index].bind, &one.bind) {
-                return None;
-            }
-            waiting.pop_front();
-            taken[index] = true;
-            Some(BindAction::Keeps(index))
-        })
+        .map(|one| own.take(one.owner(), &one.bind))
         .collect();
+    let mut taken = vec![false; old.len()];
+    for index in kept.iter().flatten() {
+        taken[*index] = true;
+    }
     // No socket moves between traffic and statistics: each worker has a socket of an address, the statistics
     // have only one.
-    let mut left: HashMap<Where<'_>, usize> = HashMap::new();
-    for (index, one) in old.iter().enumerate() {
-        if one.side == Side::Traffic && !taken[index] && !is_any_port(&one.bind.address) {
-            left.insert(one.place(), index);
-        }
-    }
+    let can_move = |one: &BindOf| one.side == Side::Traffic && !is_any_port(&one.bind.address);
+    let left = numbered().filter(|(index, one)| !taken[*index] && can_move(one));
+    let mut left = Sockets::of(left.map(|(index, one)| (index, (), &one.bind)));
     let ports = Ports::of(old);
-    for (action, one) in actions.iter_mut().zip(new) {
-        if action.is_some() {
-            continue;
+    let all = kept.into_iter().zip(new);
+    all.map(|(kept, one)| {
+        if let Some(index) = kept {
+            return BindAction::Keeps(index);
         }
-        let moved = left.get(&one.place()).copied();
-        let moved = moved
-            .filter(|_| one.side == Side::Traffic)
-            .filter(|index| Bind::is_same_socket(&old[*index].bind, &one.bind));
-        *action = Some(match moved {
-            Some(index) => {
-                left.remove(&one.place());
-                BindAction::Moves(index)
-            }
+        let traffic = one.side == Side::Traffic;
+        let moved = traffic.then(|| left.take((), &one.bind));
+        match moved.flatten() {
+            Some(index) => BindAction::Moves(index),
             None => BindAction::Opens {
                 beside: ports.has(one),
             },
-        });
-    }
-    actions.into_iter().flatten().collect()
+        }
+    })
+    .collect()
 }
 
 fn is_any_port(address: &BindAddress) -> bool {

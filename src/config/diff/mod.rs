@@ -10,6 +10,7 @@ mod logs;
 mod numbers;
 mod pages;
 mod proxies;
+mod sockets;
 
 pub use super::key::Difference;
 pub use binds::{BindAction, BindOf, Side, binds, match_binds};

@@ -2,11 +2,12 @@
 //!
 //! Invariant: where a socket stays and answers with other settings, a change names its address.
 
+use super::sockets::{Sockets, Where, place};
 use super::{Action, Found};
 use crate::config::key::{Differences, Effect};
-use crate::config::model::{Bind, BindAddress, Stats, StatsPage};
+use crate::config::model::{Bind, Stats, StatsPage};
 use crate::config::show;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// An address, the page that answers there, and whether that is `[stats]` itself.
 #[derive(Clone, Copy)]
@@ -31,27 +32,21 @@ fn answers(stats: &Stats) -> Vec<Answer<'_>> {
     first.chain(further).collect()
 }
 
-type Where<'a> = (&'a BindAddress, Option<&'a str>);
-
-fn place<'a>(answer: &Answer<'a>) -> Where<'a> {
-    (&answer.bind.address, answer.bind.namespace.as_deref())
-}
-
 /// For each of `new` the one of `old` at its address: that of the same socket, or else one that it takes the place of.
 fn matched(old: &[Answer<'_>], new: &[Answer<'_>]) -> Vec<Option<usize>> {
-    let mut known: HashMap<Where<'_>, VecDeque<usize>> = HashMap::new();
-    for (index, one) in old.iter().enumerate() {
-        known.entry(place(one)).or_default().push_back(index);
-    }
-    let same_socket = new.iter().map(|one| {
-        let there = known.get_mut(&place(one))?;
-        let same = |index: &usize| Bind::is_same_listener(old[*index].bind, one.bind);
-        there.remove(there.iter().position(same)?)
-    });
+    let all = old.iter().enumerate();
+    let mut sockets = Sockets::of(all.map(|(index, one)| (index, (), one.bind)));
+    let same_socket = new.iter().map(|one| sockets.take((), one.bind));
     let mut found: Vec<Option<usize>> = same_socket.collect();
+    let taken: HashSet<usize> = found.iter().flatten().copied().collect();
+    let mut left: HashMap<Where<'_>, VecDeque<usize>> = HashMap::new();
+    let all = old.iter().enumerate();
+    for (index, one) in all.filter(|(index, _)| !taken.contains(index)) {
+        left.entry(place(one.bind)).or_default().push_back(index);
+    }
     for (found, one) in found.iter_mut().zip(new) {
         if found.is_none() {
-            *found = known.get_mut(&place(one)).and_then(VecDeque::pop_front);
+            *found = left.get_mut(&place(one.bind)).and_then(VecDeque::pop_front);
         }
     }
     found

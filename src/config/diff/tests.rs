@@ -364,6 +364,36 @@ fn pages_are_compared_by_each_address() {
     let open =
         "~ stats page 0.0.0.0:9001 interface v0: auth 1 users -> 0 users, admin false -> true";
     assert!(said.iter().any(|line| line.starts_with(open)), "{said:#?}");
+    // Their sockets stay.
+    assert!(said.iter().all(|line| !line.contains("bind")), "{said:#?}");
+}
+
+/// One address on several network devices is several sockets, and each stays with its device.
+#[test]
+fn sockets_stay_with_their_devices() {
+    let on = |device: &str| format!("{{ address = \"*:81\", interface = \"{device}\" }}");
+    let with = |web: &[&str], db: &[&str]| {
+        let list = |devices: &[&str]| {
+            let all: Vec<String> = devices.iter().map(|device| on(device)).collect();
+            format!("[{}]", all.join(", "))
+        };
+        let text = BASE.replace("[\"127.0.0.1:80\", \"127.0.0.1:81\"]", &list(web));
+        binds(&load(&text.replace("\"127.0.0.1:5432\"", &list(db))))
+    };
+    let old = with(&["a", "b"], &["c", "d"]);
+    let (keeps, moves) = (BindAction::Keeps, BindAction::Moves);
+    let actions = |web: &[&str], db: &[&str]| match_binds(&old, &with(web, db))[1..].to_vec();
+    let all = [2, 1, 4, 3].map(keeps);
+    assert_eq!(actions(&["b", "a"], &["d", "c"]), all);
+    let all = [moves(4), moves(3), moves(2), moves(1)];
+    assert_eq!(actions(&["d", "c"], &["b", "a"]), all);
+    let all = [keeps(2), moves(3), moves(1), keeps(4)];
+    assert_eq!(actions(&["b", "c"], &["a", "d"]), all);
+    let opens = BindAction::Opens { beside: true };
+    assert_eq!(
+        actions(&["a", "x"], &["b", "d"]),
+        [keeps(1), opens, moves(2), keeps(4)]
+    );
 }
 
 #[test]
