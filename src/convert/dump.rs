@@ -2,54 +2,95 @@
 
 use super::Outside;
 use super::environment::Environment;
-use super::lexer;
+use super::lexer::{self, Word};
 use super::sections::{self, Input};
 use crate::config::haproxy::Index;
 use std::fmt::Write;
 
+/// A part of what is printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dumped {
+    /// Lines with the words.
+    Words(String),
+    /// A line whose words cannot be told: its file and number, and why.
+    Problem(String),
+    /// A file with such lines ends.
+    Broken(String),
+}
+
 /// A line for each line of `inputs` that is not empty: its words, quotes and variables resolved, without comments.
-/// `numbers`: each behind the number of its line. Nothing of it is judged.
-///
-/// # Errors
-/// The first line whose words cannot be told: its file and number, and why.
-pub fn dump(inputs: &[Input], numbers: bool, outside: Outside<'_>) -> Result<String, String> {
+/// `numbers`: each behind the number of its line. Nothing of it is judged. As in HAProxy a file ends at a zero byte.
+pub fn dump(inputs: &[Input], numbers: bool, outside: Outside<'_>) -> Vec<Dumped> {
     let files: Vec<String> = inputs.iter().map(|input| input.name.clone()).collect();
     let mut environment = Environment::new(outside.variable, &files);
     let index = Index::shared();
+    let mut parts = Vec::new();
     let mut out = String::new();
     for (file, input) in inputs.iter().enumerate() {
         environment.file.clone_from(&input.name);
         let bytes = input.bytes.as_slice();
         let bytes = bytes.strip_prefix(sections::BOM).unwrap_or(bytes);
+        let zero = bytes.iter().position(|byte| *byte == 0);
+        let bytes = &bytes[..zero.unwrap_or(bytes.len())];
+        let mut last = 0;
+        let mut broken = zero.is_some();
+        let mut problem = |out: &mut String, number: usize, text: &str| {
+            if !out.is_empty() {
+                parts.push(Dumped::Words(std::mem::take(out)));
+            }
+            let text = format!("parsing [{}:{number}] : {text}", files[file]);
+            parts.push(Dumped::Problem(text));
+        };
         for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
+            last = number;
             if line.is_empty() {
                 continue;
             }
             environment.line = number;
-            let words = lexer::split(line, &environment).map_err(|problem| {
-                format!("parsing [{}:{number}] : {}", files[file], problem.message)
-            })?;
-            if numbers {
-                let _ = write!(out, "{number}\t");
+            match lexer::split(line, &environment) {
+                Ok(words) => write(&mut out, &words, numbers.then_some(number), index),
+                Err(wrong) => {
+                    problem(&mut out, number, &wrong.message);
+                    broken = true;
+                }
             }
-            let first = words.first().map_or("", |word| &word.text);
-            if !sections::is_section(first, index) {
-                out.push('\t');
+        }
+        if zero.is_some() {
+            problem(&mut out, last, "a zero byte");
+        }
+        if broken {
+            if !out.is_empty() {
+                parts.push(Dumped::Words(std::mem::take(&mut out)));
             }
-            for word in &words {
-                let _ = write!(out, "{} ", word.text);
-            }
-            out.push('\n');
+            parts.push(Dumped::Broken(files[file].clone()));
         }
     }
-    Ok(out)
+    if !out.is_empty() {
+        parts.push(Dumped::Words(out));
+    }
+    parts
+}
+
+/// Writes the words of a line.
+fn write(out: &mut String, words: &[Word], number: Option<usize>, index: &Index) {
+    if let Some(number) = number {
+        let _ = write!(out, "{number}\t");
+    }
+    let first = words.first().map_or("", |word| &word.text);
+    if !sections::is_section(first, index) {
+        out.push('\t');
+    }
+    for word in words {
+        let _ = write!(out, "{} ", word.text);
+    }
+    out.push('\n');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn dumped(text: &str, numbers: bool) -> Result<String, String> {
+    fn dumped(text: &str, numbers: bool) -> Vec<Dumped> {
         let outside = Outside {
             variable: &|name| (name == "HOME").then(|| "/root".to_owned()),
             address: &|_| None,
@@ -69,11 +110,29 @@ mod tests {
                     acl x \"a$HOME\" 'b$HOME'\npeers p\n";
         let said = "\t\nglobal \n\tpresetenv Y /root \n\t.if defined(X) \n\tmaxconn ${HOME} \n\
                     \t.endif \nlisten a \n\tbind :80 name x y \n\tacl x a/root b$HOME \npeers p \n";
-        assert_eq!(dumped(text, false).as_deref(), Ok(said));
+        let words = |text: &str| vec![Dumped::Words(text.to_owned())];
+        assert_eq!(dumped(text, false), words(said));
         let said = "1\tglobal \n2\t\tmaxconn 1 \n4\tlisten a \n";
         let text = "global\n  maxconn 1\n\nlisten a\n";
-        assert_eq!(dumped(text, true).as_deref(), Ok(said));
-        let problem = dumped("global\n  maxconn \"1\n", false).unwrap_err();
-        assert!(problem.starts_with("parsing [a.cfg:2] : "), "{problem}");
+        assert_eq!(dumped(text, true), words(said));
+    }
+
+    /// The words around a bad line are printed, and those before a zero byte.
+    #[test]
+    fn a_bad_line_ends_no_file_and_a_zero_byte_does() {
+        let words = |text: &str| Dumped::Words(text.to_owned());
+        let broken = Dumped::Broken("a.cfg".to_owned());
+        let said = dumped("global\n  maxconn \"1\n  nbthread 1\n", false);
+        let problem = Dumped::Problem("parsing [a.cfg:2] : a quote that is not closed".to_owned());
+        let expected = [
+            words("global \n"),
+            problem,
+            words("\tnbthread 1 \n"),
+            broken.clone(),
+        ];
+        assert_eq!(said, expected);
+        let said = dumped("global\n  maxconn\0 1\n  nbthread 1\n", false);
+        let problem = Dumped::Problem("parsing [a.cfg:2] : a zero byte".to_owned());
+        assert_eq!(said, [words("global \n\tmaxconn \n"), problem, broken]);
     }
 }

@@ -29,8 +29,8 @@ mod page;
 mod prove;
 mod proxy;
 mod report;
-mod sections;
 mod routes;
+mod sections;
 mod server;
 mod socket;
 mod source;
@@ -43,7 +43,7 @@ mod write;
 
 pub use address::look_up;
 pub use condition::{FEATURES, condition_holds};
-pub use dump::dump;
+pub use dump::{Dumped, dump};
 pub use files::{Converted, HaproxyFiles, of_this_process, read};
 pub use global::ProcessWords;
 pub use report::{At, Entry, Outcome, Report};

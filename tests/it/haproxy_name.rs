@@ -301,13 +301,22 @@ fn switches_that_show_something_end_as_haproxys() {
     let words = "# a comment\nglobal\n  presetenv A \"x${HOME}\" # b\n.if defined(A)\n  maxconn ${B}\n.endif\n\
                  listen a\n  bind :\"${PORT-80}\" name x\\ y\n";
     fs::write(haproxy.path("words.cfg"), words).expect("written");
-    fs::write(haproxy.path("quote.cfg"), "listen a\n  bind \"x\n").expect("written");
+    for (name, content) in [
+        ("quote.cfg", "listen a\n  bind \"x\n"),
+        ("broken.cfg", "listen a\n  bind \"x\n  bind :1\n"),
+        ("zero.cfg", "listen a\n  bind\0 :1\n  bind :2\n"),
+    ] {
+        fs::write(haproxy.path(name), content).expect("written");
+    }
     let other = needs::haproxy().filter(|program| needs::version(program) >= (3, 0));
     for line in [
         "-dMhelp",
         "-dMfail,help",
         "-dMfoo -f haproxy.cfg -c",
         "-dMno-merge,tag -f haproxy.cfg -c",
+        "-dMno-merge,-5 -f haproxy.cfg -c",
+        "-dM-5 -f haproxy.cfg -c",
+        "-dM0X50,tag -f haproxy.cfg -c",
         "-dthelp -f haproxy.cfg",
         "-dt help -f haproxy.cfg -c",
         "-dthelp -f nothing.cfg",
@@ -321,12 +330,18 @@ fn switches_that_show_something_end_as_haproxys() {
         "-dCline -f words.cfg",
         "-dC -q -f words.cfg",
         "-dC -f quote.cfg",
+        "-dC -f broken.cfg -f words.cfg",
+        "-dC -f zero.cfg -f words.cfg",
+        "-dA/dev/full -f haproxy.cfg -c",
+        "-dA/nothing/x -f haproxy.cfg -c",
         "-dC -f nothing.cfg",
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         let ours = haproxy.output(&words);
         let shown = text(&ours.stdout);
-        let silent = ["-dC -q", "quote", "nothing", "-dMno", "-dMfoo", "-dA -f"];
+        let silent = [
+            "-dC -q", "nothing", "-dMno", "-dMfoo", "-dM-5", "-dM0X50", "-dA -f", "-dA/",
+        ];
         let valid = shown.replace("Configuration file is valid\n", "");
         let is_silent = silent.iter().any(|part| line.contains(part));
         assert_eq!(valid.is_empty(), is_silent, "{line}: {shown}");
@@ -334,11 +349,25 @@ fn switches_that_show_something_end_as_haproxys() {
         let theirs = haproxy.command_of(program, &words).output();
         let theirs = theirs.expect("it starts");
         assert_eq!(ours.status.code(), theirs.status.code(), "{line}");
-        // HAProxy reads files twice and prints them each time.
-        if line.starts_with("-dC") && !line.contains("quote") {
-            assert_eq!(shown.repeat(2), text(&theirs.stdout), "{line}");
+        // HAProxy reads files that are valid twice and prints them each time.
+        if line.starts_with("-dC") {
+            let times = if ours.status.success() { 2 } else { 1 };
+            assert_eq!(shown.repeat(times), text(&theirs.stdout), "{line}");
+        }
+        if line.starts_with("-dA/") {
+            let alert = |output: &Output| {
+                let said = text(&output.stderr);
+                let alert = said.lines().find(|line| line.contains("[ALERT]"));
+                alert.and_then(|line| line.split_once(" : ").map(|(_, it)| it.to_owned()))
+            };
+            assert_eq!(alert(&ours), alert(&theirs), "{line}");
         }
     }
+}
+
+#[test]
+fn what_the_switches_show_is_of_this_program() {
+    let haproxy = Haproxy::new(nobody());
     let listed = text(&haproxy.output(&["-dL", "-c", "-f", "haproxy.cfg"]).stdout);
     assert!(
         listed.starts_with("List of loaded object files:\n/"),

@@ -222,10 +222,7 @@ fn debugging(arguments: &mut Arguments, rest: &str) -> Result<Option<Request>, R
 /// What stands behind `-dM`: a number, and words. Nothing of it has an effect.
 fn memory(value: &str) -> Result<Option<Request>, Refused> {
     let (first, rest) = value.split_once(',').unwrap_or((value, ""));
-    let digits = first.trim_start_matches("0x");
-    let is_number = digits.chars().all(|c| c.is_ascii_hexdigit())
-        && first.starts_with(|c: char| c.is_ascii_digit());
-    let words = if is_number { rest } else { value };
+    let words = if is_number(first) { rest } else { value };
     for word in words.split(',').filter(|word| !word.is_empty()) {
         if word == "help" {
             return Ok(Some(Request::MemoryHelp));
@@ -239,6 +236,19 @@ fn memory(value: &str) -> Result<Option<Request>, Refused> {
         }
     }
     Ok(None)
+}
+
+/// Whether C's strtol reads all of `text`, in the base that it says itself.
+fn is_number(text: &str) -> bool {
+    let text = text.trim_ascii_start();
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let hexadecimal = ["0x", "0X"].iter().find_map(|it| digits.strip_prefix(it));
+    let (digits, base) = match hexadecimal {
+        Some(digits) => (digits, 16),
+        None if digits.starts_with('0') => (digits, 8),
+        None => (digits, 10),
+    };
+    !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(base))
 }
 
 /// The options of `rlb convert`, which HAProxy does not have.
@@ -364,6 +374,12 @@ mod tests {
             "-dV",
             "-dM5,fail,no-merge",
             "-dM0x50",
+            "-dM0X50,tag",
+            "-dM-5",
+            "-dM+5,",
+            "-dM010",
+            "-dM,,",
+            "-dM99999999999999999999",
             "-dM,tag",
             "-dt",
             "-dth1:user",
@@ -388,6 +404,10 @@ mod tests {
             ("-dA", "-dA: missing output file name"),
             ("-dMfoo", "-dM: unknown pool debugging feature <foo>"),
             ("-dM5x", "-dM: unknown pool debugging feature <5x>"),
+            ("-dM5a", "-dM: unknown pool debugging feature <5a>"),
+            ("-dM08", "-dM: unknown pool debugging feature <08>"),
+            ("-dM0x", "-dM: unknown pool debugging feature <0x>"),
+            ("-dM-,tag", "-dM: unknown pool debugging feature <->"),
             ("-dC7", "-dC: rlb makes no names anonymous"),
         ] {
             let refused = Err(Refused::Alert(text.to_owned()));

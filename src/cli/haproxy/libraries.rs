@@ -1,6 +1,7 @@
 //! The files that this program was loaded from: `-dL` lists them, `-dA` copies them into an archive that a debugger can
 //! be given together with a core. A static program is one file.
 
+use super::messages::text;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -33,14 +34,30 @@ pub(super) fn list() -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Why there is no archive, in HAProxy's words.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CopyError {
+    /// It cannot be made.
+    #[error("Cannot create output file to dump dependencies: {}.", text(.0))]
+    Create(io::Error),
+    /// It cannot be written, or a file not be read.
+    #[error("Failed to write dependencies to output file: {}.", text(.0))]
+    Write(io::Error),
+}
+
 /// Writes `files` into an archive at `path`.
 ///
 /// # Errors
 /// When one of them cannot be read, or the archive not be written.
-pub(super) fn copy(files: &[PathBuf], path: &Path) -> io::Result<()> {
+pub(super) fn copy(files: &[PathBuf], path: &Path) -> Result<(), CopyError> {
     let mut options = File::options();
     options.write(true).create(true).truncate(true).mode(0o700);
-    let mut archive = BufWriter::new(options.open(path)?);
+    let archive = options.open(path).map_err(CopyError::Create)?;
+    write(files, archive).map_err(CopyError::Write)
+}
+
+fn write(files: &[PathBuf], archive: File) -> io::Result<()> {
+    let mut archive = BufWriter::new(archive);
     for file in files {
         let mut source = File::open(file)?;
         let length = source.metadata()?.len();

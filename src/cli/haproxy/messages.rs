@@ -174,15 +174,20 @@ fn is_proxy(entry: &Entry) -> bool {
     ["frontend", "backend", "listen"].contains(&&*entry.keyword)
 }
 
+/// An error in the words of C's library.
+pub(super) fn text(error: &std::io::Error) -> String {
+    let text = rustix::io::Errno::from_io_error(error).map_or_else(
+        || error.to_string(),
+        |errno| std::io::Error::from(errno).to_string(),
+    );
+    let before = text.split(" (os error").next();
+    before.unwrap_or_default().to_owned()
+}
+
 /// Why files cannot be read: the first path that cannot be, in HAProxy's words.
 pub(super) fn unreadable(paths: &[PathBuf]) -> Option<String> {
     paths.iter().find_map(|path| {
-        let error = std::fs::metadata(path).err()?;
-        let error = rustix::io::Errno::from_io_error(&error).map_or_else(
-            || error.to_string(),
-            |errno| std::io::Error::from(errno).to_string(),
-        );
-        let error = error.split(" (os error").next().unwrap_or_default();
+        let error = text(&std::fs::metadata(path).err()?);
         let path = path.display();
         Some(format!(
             "config : Cannot open configuration file/directory {path} : {error}"

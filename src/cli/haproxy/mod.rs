@@ -16,7 +16,9 @@ use crate::app::{self, SignalMeaning, Start};
 use crate::config::model::{Config, Server, Source};
 use crate::config::{Limits, Load};
 use crate::control::handover::{self, Predecessor, Program};
-use crate::convert::{self, Conversion, Converted, HaproxyFiles, Input, NoListener, ProcessWords};
+use crate::convert::{
+    self, Conversion, Converted, Dumped, HaproxyFiles, Input, NoListener, ProcessWords,
+};
 use crate::log::events::{self, EventFormat};
 use crate::sys::identity::Identity;
 use crate::sys::launcher::{self, Launcher};
@@ -196,15 +198,27 @@ fn dump(arguments: &Arguments, numbers: bool, messages: &Messages) -> Result<Exi
         return Err(Told);
     }
     let inputs = convert::read(&arguments.files);
-    let text =
-        inputs.and_then(|inputs| convert::dump(&inputs, numbers, convert::of_this_process()));
-    let text = text.map_err(|why| {
+    let inputs = inputs.map_err(|why| {
         messages.alert(&format!("config : {why}"));
         messages.alert("config : Fatal errors found in configuration.");
         Told
     })?;
-    if !messages.is_quiet() {
-        print_whole(&text);
+    let mut broken = false;
+    for part in convert::dump(&inputs, numbers, convert::of_this_process()) {
+        match part {
+            Dumped::Words(_) if messages.is_quiet() => {}
+            Dumped::Words(text) => print_whole(&text),
+            Dumped::Problem(text) => messages.alert(&format!("config : {text}")),
+            Dumped::Broken(file) => {
+                broken = true;
+                let text = format!("config : Error(s) found in configuration file : {file}");
+                messages.alert(&text);
+            }
+        }
+    }
+    if broken {
+        messages.alert("config : Fatal errors found in configuration.");
+        return Err(Told);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -214,8 +228,10 @@ fn show(arguments: &Arguments, messages: &Messages) -> Result<(), Told> {
     if arguments.libraries {
         let files = or_alert(messages, "cannot list what is loaded", libraries::list())?;
         if let Some(path) = &arguments.archive {
-            let what = "Cannot create output file to dump dependencies";
-            or_alert(messages, what, libraries::copy(&files, path))?;
+            libraries::copy(&files, path).map_err(|failed| {
+                messages.alert(&failed.to_string());
+                Told
+            })?;
         }
         messages.say("List of loaded object files:");
         let lines = files.iter().map(|file| format!("{}\n", file.display()));
