@@ -356,6 +356,16 @@ impl Walk<'_> {
         }
     }
 
+    /// What to say of a key that the table around this one has, which appears once.
+    fn of_the_table_around(&self, name: &str) -> Option<String> {
+        let around = format!("[{}]", self.top);
+        let mut tables = self.known.tables.iter();
+        let table = tables.find(|table| table.place == around)?;
+        let mut keys = table.keys.iter();
+        let has = keys.any(|listed| listed.key.name == name);
+        has.then(|| format!("`{name}` is a key of {around}"))
+    }
+
     fn unknown(&mut self, name: &str, span: Range<usize>, shape: &Shape<'_>) {
         // Finding a hint is expensive, and it would not be shown.
         if self.report.is_full() {
@@ -369,6 +379,7 @@ impl Walk<'_> {
         } else if let Some(instead) = words::instead(name)
             .map(str::to_owned)
             .or_else(|| self.known.declared(name, shape))
+            .or_else(|| self.of_the_table_around(name))
             .or_else(|| haproxy::hint(name))
         {
             Some(instead)

@@ -150,6 +150,17 @@ fn unknown_keys() {
         "[defaults]\nservers = []",
         &[(2, 1, "`servers` is a key of [[backend]]")],
     );
+    // Keys of the table around.
+    before(
+        "[stats]\nbind = '127.0.0.1:81'\n[[stats.page]]\nbind = '127.0.0.1:82'\nmaxconn = 3\nname = 'x'\nurii = '/'\n\
+         [runtime-api]\nsocket = '/run/x'\nsockets = [{ socket = '/run/y', timeout = '5s' }]",
+        &[
+            (5, 1, "`maxconn` is a key of [stats]"),
+            (6, 1, "`name` is a key of [stats]"),
+            (7, 1, "did you mean `uri`?"),
+            (10, 33, "`timeout` is a key of [runtime-api]"),
+        ],
+    );
     // Fault 30: HAProxy's name for a key of another table, in a table with a key of that name.
     check(
         "[[listen]]\nname = 'l'\nbind = '*:80'\n\
