@@ -73,7 +73,6 @@ struct StatsAcceptor {
 impl Acceptor for StatsAcceptor {
     type Room = ();
 
-    /// One more may be in hand.
     /// Always: [`Self::admit`] waits for a slot, so that one connection more is in hand.
     fn room(&self) -> Option<()> {
         Some(())
