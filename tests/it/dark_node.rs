@@ -28,16 +28,16 @@ fn half(all: &[(Duration, Duration)], first: bool) -> Vec<Duration> {
     times
 }
 
-fn tell(what: &str, times: &[Duration]) {
+fn told(what: &str, times: &[Duration]) -> String {
     let at = |part: usize| times[(times.len() - 1) * part / 1000];
-    println!(
+    format!(
         "{what}: {} sessions, median {:?}, 99 % {:?}, 99.9 % {:?}, longest {:?}",
         times.len(),
         at(500),
         at(990),
         at(999),
         at(1000)
-    );
+    )
 }
 
 #[test]
@@ -89,8 +89,8 @@ fn a_node_dies_dark_under_five_hundred_sessions_a_second() {
     let took = took.into_inner().expect("no panic");
     let failed = took.iter().filter(|(_, _, served)| !served).count();
     let times: Vec<_> = took.iter().map(|&(begun, took, _)| (begun, took)).collect();
-    tell("all nodes answer", &half(&times, true));
-    tell("one is dark", &half(&times, false));
+    println!("{}", told("all nodes answer", &half(&times, true)));
+    println!("{}", told("one is dark", &half(&times, false)));
     println!(
         "{before} attempts for {} sessions before; {failed} failed",
         half(&times, true).len()

@@ -4,7 +4,7 @@
 //!
 //! - Refused: try the next server at once, up to `retries` servers after the first.
 //! - No answer within the attempt's timeout, which follows from what a connect to the server usually takes
-//!   ([`Limits::patience`]): try the next server too, and keep the first attempt open. At most
+//!   ([`Limits::answer_within`]): try the next server too, and keep the first attempt open. At most
 //!   one attempt is in flight beside the oldest. When that one gets no answer either, it is closed for the next
 //!   server, if there is one. The first second attempt is made even with `retries = 0`, because nothing has
 //!   failed yet.
@@ -22,7 +22,10 @@
 //! - A shortage on this machine does not count against the server and costs no retry. The server is tried again
 //!   after [`SHORTAGE_PAUSE`] when no other is left. After [`SHORTAGE_MAX`] of nothing but shortages: give up.
 
+mod tried;
+
 use std::time::{Duration, Instant};
+use tried::Tried;
 
 /// HAProxy's turn-around: it waits a second before it tries a server again that has refused.
 pub const TURN_AROUND: Duration = Duration::from_secs(1);
@@ -104,18 +107,18 @@ pub struct Limits {
 const USUAL_TIMES: u32 = 4;
 
 /// Least time for a connect that is expected to be fast: scheduling alone may take a few milliseconds.
-pub const PATIENCE_MIN: Duration = Duration::from_millis(5);
+pub const ANSWER_MIN: Duration = Duration::from_millis(5);
 
 impl Limits {
     /// How long an answer of a server is waited for to which a connect usually takes `usual` (zero: unknown), before the
     /// next one is tried too. A server that is far away has three times that, or each connect to it would be two.
-    pub fn patience(&self, usual: Duration) -> Duration {
+    pub fn answer_within(&self, usual: Duration) -> Duration {
         let most = self.attempt.max(usual.saturating_mul(USUAL_TIMES - 1));
         if usual.is_zero() || !self.hedges {
             return most;
         }
         let soon = usual.saturating_mul(USUAL_TIMES);
-        soon.clamp(PATIENCE_MIN.min(most), most)
+        soon.clamp(ANSWER_MIN.min(most), most)
     }
 }
 
@@ -575,7 +578,7 @@ impl ConnectPolicy {
         usual: Duration,
         now: Instant,
     ) {
-        let timeout = now + self.limits.patience(usual);
+        let timeout = now + self.limits.answer_within(usual);
         self.in_flight[slot as usize] = Some(Attempt {
             server,
             started: now,
@@ -663,51 +666,6 @@ impl ConnectPolicy {
             [Some(a), Some(b)] if a.started > b.started => AttemptSlot::A,
             _ => AttemptSlot::B,
         }
-    }
-}
-
-/// The servers that were tried, and when each was renewed last at that time. The first needs no allocation: most
-/// sessions try only one.
-#[derive(Debug, Default)]
-struct Tried {
-    first: Option<(u64, u64)>,
-    more: Vec<(u64, u64)>,
-}
-
-impl Tried {
-    fn all(&self) -> impl Iterator<Item = &(u64, u64)> {
-        self.first.iter().chain(&self.more)
-    }
-
-    fn contains(&self, server: u64) -> bool {
-        self.all().any(|&(tried, _)| tried == server)
-    }
-
-    /// When the server was renewed last, as it was at the last attempt.
-    fn last(&self, server: u64) -> Option<u64> {
-        let mut all = self.all();
-        let found = all.find(|&&(tried, _)| tried == server);
-        found.map(|&(_, renewed)| renewed)
-    }
-
-    fn insert(&mut self, server: u64, renewed: u64) {
-        self.remove(server);
-        if self.first.is_none() {
-            self.first = Some((server, renewed));
-        } else {
-            self.more.push((server, renewed));
-        }
-    }
-
-    fn remove(&mut self, server: u64) {
-        if self.first.is_some_and(|(first, _)| first == server) {
-            self.first = None;
-        }
-        self.more.retain(|&(other, _)| other != server);
-    }
-
-    fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 

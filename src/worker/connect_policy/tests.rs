@@ -399,9 +399,9 @@ fn a_refusal_beside_a_silent_server_is_repeated_after_pauses() {
 /// The next server is asked after four times what a connect usually takes, within bounds.
 #[test]
 fn an_attempt_has_the_time_that_is_usual_for_its_server() {
-    let patience = |hedges, usual| {
+    let time = |hedges, usual| {
         let limits = Limits { hedges, ..LIMITS };
-        limits.patience(Duration::from_micros(usual))
+        limits.answer_within(Duration::from_micros(usual))
     };
     for (usual, soon) in [
         (0, 300),
@@ -412,17 +412,17 @@ fn an_attempt_has_the_time_that_is_usual_for_its_server() {
         (90_000, 300),
         (200_000, 600),
     ] {
-        assert_eq!(patience(true, usual), ms(soon), "{usual} µs");
+        assert_eq!(time(true, usual), ms(soon), "{usual} µs");
     }
     for (usual, late) in [(0, 300), (1, 300), (75_000, 300), (200_000, 600)] {
-        assert_eq!(patience(false, usual), ms(late), "{usual} µs");
+        assert_eq!(time(false, usual), ms(late), "{usual} µs");
     }
     let short = Limits {
         attempt: ms(2),
         ..LIMITS
     };
     assert_eq!(
-        short.patience(Duration::from_micros(10)),
+        short.answer_within(Duration::from_micros(10)),
         ms(2),
         "the file bounds it"
     );
