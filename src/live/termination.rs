@@ -98,7 +98,7 @@ pub struct Termination {
 
 impl Termination {
     /// An end without a system error.
-    pub fn new(cause: Cause, phase: Phase) -> Self {
+    pub const fn new(cause: Cause, phase: Phase) -> Self {
         Self {
             cause,
             phase,

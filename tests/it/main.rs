@@ -51,6 +51,7 @@ mod runtime_sockets;
 mod runtime_tools;
 mod send_proxy;
 mod service;
+mod session_age;
 mod session_end;
 mod session_orders;
 mod session_timeouts;

@@ -213,6 +213,9 @@ keys! {
         /// End a session whose client has ended its side before a server has answered, also when it has sent bytes.
         abortonclose: Switch = false,
             haproxy: &["option abortonclose"], reload: NextConnection;
+        /// The age at which a session ends, at the next quiet moment: up to a tenth sooner or later, so that sessions that
+        /// began together do not end together. `"0s"`: at none.
+        max_session_age: SpanOrZero = Duration::ZERO, example: Some("\"8h\""), reload: NextConnection;
         /// What becomes of a client when no server of the backend is usable.
         no_server: Word<NoServerWord> = NoServer::Close, reload: NextConnection;
         /// Log each result of a health check that changes a counter, not only changes of state.

@@ -245,6 +245,8 @@ pub(super) struct Conn {
     pub(super) stats: Box<SessionStats>,
     /// It is in the list of sessions that are served by time ([`super::engine`]), not by events alone.
     pub(super) rechecked: bool,
+    /// The last byte came from the client, which may wait for an answer.
+    pub(super) client_spoke: bool,
     /// See [`super::lifecycle`].
     pub(super) state: State,
     /// The last round of moving in which another process did not take it; 0: none.
@@ -271,6 +273,7 @@ impl Conn {
             sides: [SideState::new(client, now), server],
             stats,
             rechecked: false,
+            client_spoke: false,
             state: State::Open,
             refused: 0,
         }
@@ -279,7 +282,7 @@ impl Conn {
     /// A session that was detached.
     pub(super) fn attached(
         (key, generation): (u32, u32),
-        sides: [SideState; 2],
+        (sides, client_spoke): ([SideState; 2], bool),
         stats: Box<SessionStats>,
     ) -> Self {
         let ended = sides.iter().filter(|side| side.ended).count();
@@ -290,6 +293,7 @@ impl Conn {
             sides,
             stats,
             rechecked: false,
+            client_spoke,
             state: State::of_ended(ended),
             refused: 0,
         }

@@ -240,6 +240,7 @@ fn deliver(
 }
 
 fn count_bytes(conn: &mut Conn, from: Side, count: u64, worker_stats: &WorkerStats) {
+    conn.client_spoke = from == Side::Client;
     match from {
         Side::Client => conn.stats.count_in(count, worker_stats),
         Side::Server => conn.stats.count_out(count, worker_stats),

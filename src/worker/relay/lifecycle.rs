@@ -222,17 +222,16 @@ impl Conn {
         None
     }
 
-    /// An order ends the session. If it drains already, its end stays. Returns `false` when an order has ended
-    /// it before.
-    pub(super) fn kill(&mut self, cause: Cause, now: u64) -> bool {
+    /// An order or its age ends the session, by `end`. If it drains already, its end stays. Returns `false` when an order
+    /// has ended it before.
+    pub(super) fn kill(&mut self, end: Termination, now: u64) -> bool {
         let end = match std::mem::replace(&mut self.state, State::Done) {
             State::Draining(draining) if draining.reason == Reason::Killed => {
                 self.state = State::Draining(draining);
                 return false;
             }
             State::Draining(draining) => draining.end,
-            // HAProxy's second letter for it, whatever the session was doing.
-            _ => Termination::new(cause, Phase::Connect),
+            _ => end,
         };
         let mut draining = Draining::new(Reason::Killed, end, now);
         draining.until = now.saturating_add(KILL_FLUSH_MAX_MS);

@@ -56,6 +56,8 @@ pub(in crate::worker) struct SideFacts {
     pub nodelay: bool,
     /// Keepalive was switched on, or is not wanted.
     pub kept_alive: bool,
+    /// It is the client's, and the last byte came from it.
+    pub spoke: bool,
 }
 
 impl SideFacts {
@@ -70,6 +72,7 @@ impl SideFacts {
             urgent_inline,
             nodelay,
             kept_alive,
+            spoke,
         } = self;
         let facts = [
             ('u', unix),
@@ -80,6 +83,7 @@ impl SideFacts {
             ('i', urgent_inline),
             ('n', nodelay),
             ('k', kept_alive),
+            ('l', spoke),
         ];
         let holding = facts.iter().filter(|(_, holds)| *holds);
         holding.map(|(letter, _)| letter).collect()
@@ -97,6 +101,7 @@ impl SideFacts {
             urgent_inline: has('i'),
             nodelay: has('n'),
             kept_alive: has('k'),
+            spoke: has('l'),
         }
     }
 }
@@ -168,8 +173,9 @@ impl Relay {
 }
 
 impl SideState {
-    /// The side as it goes on elsewhere, at `now`. Its pipe must be empty.
-    pub(super) fn detached(self, now: u64) -> DetachedSide {
+    /// The side as it goes on elsewhere, at `now`. Its pipe must be empty. `spoke`: it is the client's, and the last
+    /// byte came from it.
+    pub(super) fn detached(self, spoke: bool, now: u64) -> DetachedSide {
         debug_assert!(self.pipe.is_none(), "what is in a pipe stays behind");
         DetachedSide {
             silent: now.saturating_sub(self.active),
@@ -185,6 +191,7 @@ impl SideState {
                 urgent_inline: self.urgent_inline,
                 nodelay: self.writes >= 2,
                 kept_alive: self.kept_alive,
+                spoke,
             },
             unsent: self.unsent.bytes().into(),
             socket: self.fd,

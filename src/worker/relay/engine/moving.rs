@@ -59,7 +59,12 @@ impl Engine {
                 return None;
             }
         }
-        let Conn { sides, stats, .. } = self.conns.remove(key)?;
+        let Conn {
+            sides,
+            stats,
+            client_spoke,
+            ..
+        } = self.conns.remove(key)?;
         self.wheel.cancel(key);
         for side in &sides {
             // Closing this descriptor does not remove the socket: another process may have it open. An error would
@@ -67,7 +72,11 @@ impl Engine {
             let _ = epoll::delete(&self.epoll, &side.fd);
         }
         let now = self.now;
-        let sides = sides.map(|side| side.detached(now));
+        let [client, server] = sides;
+        let sides = [
+            client.detached(client_spoke, now),
+            server.detached(false, now),
+        ];
         Some(Detached { sides, stats })
     }
 
@@ -91,9 +100,10 @@ impl Engine {
         self.read_clock();
         let Detached { sides, stats } = session;
         let now = self.now;
+        let client_spoke = sides[Side::Client as usize].facts.spoke;
         let sides = sides.map(|side| SideState::attached(side, now));
         let key = self.conns.insert(|key, generation| {
-            let conn = Conn::attached((key, generation), sides, stats);
+            let conn = Conn::attached((key, generation), (sides, client_spoke), stats);
             Conn { refused, ..conn }
         });
         if let Err(error) = self.watch(key) {

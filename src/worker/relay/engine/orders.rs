@@ -36,7 +36,9 @@ impl Engine {
             .map(|(key, _)| key)
             .collect();
         for &key in &keys {
-            if self.conns[key].kill(cause, self.now) {
+            // HAProxy's second letter for it, whatever the session was doing.
+            let end = Termination::new(cause, Phase::Connect);
+            if self.conns[key].kill(end, self.now) {
                 self.begin_draining(key);
                 self.serve(key);
             }

@@ -4,6 +4,7 @@ use super::super::lifecycle::Draining;
 use super::super::liveness::{self, Verdict};
 use super::Engine;
 use crate::live::timing::millis;
+use crate::live::{Cause, Phase, Termination};
 use std::time::{Duration, Instant};
 
 impl Engine {
@@ -86,6 +87,13 @@ impl Engine {
                 Some(end) => self.remove(key, end),
                 None => self.begin_draining(key),
             },
+            Verdict::Old => self.remove(key, TOO_OLD),
+            Verdict::Latest => {
+                if conn.kill(TOO_OLD, self.now) {
+                    self.begin_draining(key);
+                    self.serve(key);
+                }
+            }
             Verdict::Vanished(side, error) => {
                 self.break_off(key, side, error);
                 self.serve(key);
@@ -102,6 +110,9 @@ impl Engine {
         }
     }
 }
+
+/// The end of a session that is too old: HAProxy's letters for what the proxy ends because of a limit.
+const TOO_OLD: Termination = Termination::new(Cause::Proxy, Phase::Data);
 
 /// Pause between two checks for memory to free, ms.
 const SHRINK_EVERY_MS: u64 = 10_000;

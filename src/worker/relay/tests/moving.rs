@@ -231,6 +231,10 @@ fn facts_are_the_same_after_they_were_written_and_read() {
             kept_alive: true,
             ..none
         },
+        SideFacts {
+            spoke: true,
+            ..none
+        },
     ];
     let mut letters = String::new();
     for facts in one_each {
