@@ -47,7 +47,8 @@ impl Ewma {
         self.places.is_empty()
     }
 
-    /// The server with the least cost of two that `accept` accepts and the `numbers` lead to.
+    /// The server with the least cost of two that `accept` accepts and the `numbers` lead to. In place of one that it does
+    /// not accept another one is drawn, by the weights: the next one would get its share.
     pub(super) fn pick(
         &self,
         now: Tick,
@@ -59,12 +60,12 @@ impl Ewma {
             return None;
         }
         let drawn = self.at(below(numbers(), self.sum));
-        let one = self.find(drawn, None, &mut accept)?;
+        let one = self.or_another(drawn, None, &mut numbers, &mut accept)?;
         let Place { before, weight, .. } = self.places[one];
         // Not the same one again.
         let number = below(numbers(), self.sum - weight);
         let drawn = self.at(number + if number < before { 0 } else { weight });
-        let Some(other) = self.find(drawn, Some(one), &mut accept) else {
+        let Some(other) = self.or_another(drawn, Some(one), &mut numbers, &mut accept) else {
             return Some(self.places[one].index);
         };
         let [first, second] = [one, other].map(|position| &self.places[position]);
@@ -86,16 +87,30 @@ impl Ewma {
         after.saturating_sub(1)
     }
 
-    /// The first one that is accepted, from a position on; but not this one.
-    fn find(
+    /// The one that is `drawn`, if it is accepted; else one of those that are, drawn by their weights. But not this one.
+    fn or_another(
         &self,
-        from: usize,
+        drawn: usize,
         but: Option<usize>,
+        numbers: &mut impl FnMut() -> u32,
         accept: &mut impl FnMut(u32) -> bool,
     ) -> Option<usize> {
-        let len = self.places.len();
-        let mut order = (0..len).map(|step| (from + step) % len);
-        order.find(|&position| Some(position) != but && accept(self.places[position].index))
+        let mut accepts =
+            |position: usize| Some(position) != but && accept(self.places[position].index);
+        if accepts(drawn) {
+            return Some(drawn);
+        }
+        // Each takes the place of the one before with the share that it has of them together: one look at each is enough.
+        let (mut found, mut sum) = (None, 0);
+        for (position, place) in self.places.iter().enumerate() {
+            if position != drawn && accepts(position) {
+                sum += place.weight;
+                if below(numbers(), sum) < place.weight {
+                    found = Some(position);
+                }
+            }
+        }
+        found
     }
 }
 

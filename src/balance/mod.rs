@@ -101,9 +101,10 @@ pub struct PickInput {
     cursor: RotationCursor,
     /// Its hash, for an algorithm that hashes. `None`: it takes turns there too.
     hash: Option<u32>,
-    /// The sessions of the backend with this one, for an algorithm with a bound; for one by times the number of the
-    /// [`Tick`] at which it began.
+    /// The sessions of the backend with this one, for an algorithm with a bound.
     sessions: u32,
+    /// When it began, for an algorithm that chooses by times.
+    began: Tick,
 }
 
 impl PickInput {
@@ -114,6 +115,7 @@ impl PickInput {
             cursor: RotationCursor(cursor.fetch_add(1, Relaxed)),
             hash: None,
             sessions: 0,
+            began: Tick::default(),
         }
     }
 
@@ -150,7 +152,7 @@ impl PickInput {
                     self.sessions = backend.active.get().saturating_sub(waiting);
                 }
             }
-            Picker::Ewma(_) => self.sessions = backend.tick(now).number(),
+            Picker::Ewma(_) => self.began = backend.tick(now),
             _ => {}
         }
     }
@@ -226,7 +228,7 @@ impl Picker {
 
     /// When the session began, if the algorithm chooses by times.
     pub fn began(&self, input: &PickInput) -> Option<Tick> {
-        self.is_by_time().then(|| Tick::numbered(input.sessions))
+        self.is_by_time().then_some(input.began)
     }
 
     /// Whether it chooses by the times of connects, so that they are to be learnt.
@@ -270,10 +272,7 @@ impl Picker {
                 chosen.map(|position| servers[position])
             }
             Self::Hash(hashing) => hashing.pick(input, load, accept),
-            Self::Ewma(ewma) => {
-                let began = Tick::numbered(input.sessions);
-                ewma.pick(began, || fastrand::u32(..), load, accept)
-            }
+            Self::Ewma(ewma) => ewma.pick(input.began, || fastrand::u32(..), load, accept),
         }
     }
 }

@@ -33,7 +33,7 @@ const fn ticks(millis: u32) -> u32 {
 }
 
 /// A point in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tick(u32);
 
 impl Tick {
@@ -44,13 +44,9 @@ impl Tick {
     }
 
     /// The one with this number.
-    pub fn numbered(number: u32) -> Self {
+    #[cfg(test)]
+    pub(crate) fn numbered(number: u32) -> Self {
         Self(number)
-    }
-
-    /// Its number.
-    pub fn number(self) -> u32 {
-        self.0
     }
 
     /// How many ticks it is behind another one; 0 if it is before that: sessions know the time at which they began.
@@ -206,7 +202,7 @@ mod tests {
         let time = ConnectTime::default();
         let last = Tick::numbered(u32::MAX - 4);
         time.learn(8 * MS, last);
-        let later = Tick::numbered(last.number().wrapping_add(ticks(5_000)));
+        let later = Tick::numbered(last.0.wrapping_add(ticks(5_000)));
         assert_eq!(time.expected(later), 4_000_000);
         assert_eq!(
             time.expected(Tick::numbered(u32::MAX - 9)),

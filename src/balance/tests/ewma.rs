@@ -154,6 +154,30 @@ fn who_refuses_is_not_chosen() {
     assert_eq!(none.ewma.pick(tick, || 7, idle, |_| true), None);
 }
 
+/// The next one in the file got the share of those that are full: it got half of the sessions here.
+#[test]
+fn the_share_of_full_servers_goes_to_the_others_by_their_weights() {
+    let weights = [1, 1, 1, 1, 1, 1, 1, 1, 4, 2, 1, 1];
+    let all = Simulation::new(&weights, &[1; 12]);
+    let mut random = fastrand::Rng::with_seed(7);
+    let has_room = |index: u32| index >= 8;
+    let mut counts = [0_u32; 12];
+    for _ in 0..16_000 {
+        // With this load the costs of all are the same, and the first of the two is taken.
+        let load = |index: u32| 16 * weights[index as usize] - 1;
+        let pick = all
+            .ewma
+            .pick(Tick::numbered(0), || random.u32(..), load, has_room);
+        counts[pick.expect("one with room") as usize] += 1;
+    }
+    assert!(counts[..8].iter().all(|count| *count == 0), "{counts:?}");
+    for (index, weight) in (8..).zip([4, 2, 1, 1]) {
+        let due = 2_000 * weight;
+        let range = due * 9 / 10..due * 11 / 10;
+        assert!(range.contains(&counts[index]), "{counts:?}");
+    }
+}
+
 proptest! {
     /// Each server is drawn as often as its weight says, and not twice for one session.
     #[test]

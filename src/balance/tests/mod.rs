@@ -71,6 +71,7 @@ fn at(position: usize) -> PickInput {
         cursor: RotationCursor(position),
         hash: None,
         sessions: 0,
+        began: Tick::default(),
     }
 }
 
