@@ -360,20 +360,24 @@ kind! {
     show show::number, text |it| it.to_string(), make |it| it,
     read |validator, scope, key, field| {
         let written = validator.number(scope, key, field)?;
-        let is_prime = |number: u32| {
-            let mut divisors = (2..).take_while(|it| it * it <= number);
-            number > 1 && !divisors.any(|it: u32| number.is_multiple_of(it))
-        };
-        if !is_prime(written.value) {
+        let next = prime_from(written.value);
+        if next != written.value {
             let message = format!("{} {} is no prime number", key.name, written.value);
             let problem = Diagnostic::error("value", message).at(written.place);
-            let mut greater = written.value..=u32::MAX;
-            let next = greater.find(|it| is_prime(*it)).unwrap_or(2);
             validator.report.push(problem.hint(format!("the next one is {next}")));
             return None;
         }
         Some(written)
     }
+}
+
+/// The first prime number from `number` on.
+pub(in crate::config) fn prime_from(number: u32) -> u32 {
+    let is_prime = |number: u32| {
+        let mut divisors = (2..).take_while(|it| it * it <= number);
+        number > 1 && !divisors.any(|it: u32| number.is_multiple_of(it))
+    };
+    (number..=u32::MAX).find(|it| is_prime(*it)).unwrap_or(2)
 }
 
 /// As in HAProxy 0 stands for no limit, or the server's port.

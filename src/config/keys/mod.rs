@@ -39,13 +39,14 @@ pub use source::{SourceSetting, SourceTable};
 use std::sync::LazyLock;
 
 pub(super) use bind::BindLayer;
+pub(super) use kinds::prime_from;
 pub(super) use process::{
     GlobalLayer, LogLayer, LogTargetLayer, ReadinessLayer, RuntimeApiLayer, RuntimeSocketLayer,
     StatsLayer, StatsPageLayer,
 };
 pub(super) use proxy::{
     BackendLayer, CLIENT_HS, CONNECT, CONNECT_ATTEMPT, ClientTimeoutLayer, FrontendLayer, IDLE,
-    KeepaliveLayer, ListenerLayer, ProxyLayer, ServerTimeoutLayer, ServersLayer,
+    KeepaliveLayer, ListenerLayer, ProxyLayer, ServerTimeoutLayer, ServersLayer, TABLE_MAX,
 };
 pub(super) use server::{
     CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, NOWHERE, NodeOwnLayer, ServerLayer, ServerOwnLayer,

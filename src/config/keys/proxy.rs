@@ -31,7 +31,7 @@ pub const RETRIES_MAX: i64 = 100;
 pub const DRAWS_MAX: i64 = 100;
 /// Least and highest `maglev-table-size`: prime numbers.
 const TABLE_MIN: i64 = 251;
-const TABLE_MAX: i64 = 1_000_003;
+pub(in crate::config) const TABLE_MAX: i64 = 1_000_003;
 
 /// Highest `hash-balance-factor`.
 pub const FACTOR_MAX: i64 = 100_000;

@@ -879,3 +879,48 @@ fn keys_without_an_effect() {
         &[(1, 1, "every server of listen `l` has weight 0")],
     );
 }
+
+/// Of 1,000 servers 749 got no client.
+#[test]
+fn tables_of_maglev_with_few_slots() {
+    let listen = |size: &str, servers: usize| {
+        let server = |number| format!("{{ name = 's{number}', address = '10.0.0.1:{number}' }}");
+        let servers: Vec<_> = (1..=servers).map(server).collect();
+        let servers = servers.join(",");
+        format!(
+            "[[listen]]\nname = 'l'\nbind = '*:81'\nbalance = 'maglev'\n{size}\nservers = [{servers}]"
+        )
+    };
+    let size = "maglev-table-size = 251";
+    check(&listen(size, 2), &[]);
+    check(
+        &listen(size, 3),
+        &[(5, 21, "is too small for the 3 servers of listen `l`")],
+    );
+    check(&listen(size, 3), &[(5, 21, "a server has 83 slots")]);
+    check(
+        &listen(size, 3),
+        &[(5, 21, "write `maglev-table-size = 307`")],
+    );
+    check(
+        &listen(size, 1_000),
+        &[(5, 21, "749 servers get no client")],
+    );
+    check(
+        &listen(size, 1_000),
+        &[(5, 21, "write `maglev-table-size = 100003`")],
+    );
+    check(&listen("", 655), &[]);
+    check(
+        &listen("", 656),
+        &[(1, 1, "maglev-table-size 65537 is too small")],
+    );
+    // There is no larger one.
+    let most = "maglev-table-size = 1000003";
+    check(&listen(most, 10_001), &[]);
+    let below = "maglev-table-size = 999983";
+    check(
+        &listen(below, 10_001),
+        &[(5, 21, "write `maglev-table-size = 1000003`")],
+    );
+}

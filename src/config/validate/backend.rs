@@ -8,7 +8,7 @@ use super::{BackendSide, Half};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
     BackendKeys, BackendLayer, CONNECT, CONNECT_ATTEMPT, ServerTimeoutLayer, ServerTimeouts,
-    ServersLayer,
+    ServersLayer, TABLE_MAX, prime_from,
 };
 use crate::config::model::{Backend, Balance};
 use crate::config::scope::{Validator, Written, flag, or_default};
@@ -73,6 +73,7 @@ pub(super) fn backend(
         ..Backend::from_layer(&keys)
     };
     without_effect(validator, &written, &backend);
+    few_slots(validator, half, &written, &backend);
     Draft {
         backend,
         server: timeout.server,
@@ -147,6 +148,45 @@ fn without_effect(validator: &mut Validator<'_>, written: &BackendLayer, backend
         let diagnostic = Diagnostic::warning("no-effect", message).at(place);
         validator.report.push(diagnostic);
     }
+}
+
+/// Slots of a table of `maglev` for each server, of which shares are rough if there are fewer.
+const SLOTS_EACH: u32 = 100;
+
+/// Warns about a table of `maglev` with few slots for its servers: with fewer slots than servers some get no client.
+fn few_slots(
+    validator: &mut Validator<'_>,
+    half: &Half<'_, BackendSide<'_>>,
+    written: &BackendLayer,
+    backend: &Backend,
+) {
+    let (size, count) = (backend.maglev_table_size, backend.servers.len());
+    let servers = u32::try_from(count).unwrap_or(u32::MAX);
+    let enough = servers.saturating_mul(SLOTS_EACH);
+    if backend.balance != Balance::Maglev || size >= enough {
+        return;
+    }
+    let most = u32::try_from(TABLE_MAX).unwrap_or(u32::MAX);
+    let next = prime_from(enough.min(most));
+    if size == next {
+        return;
+    }
+    let key = BackendKeys::maglev_table_size.name;
+    let message = format!(
+        "{key} {size} is too small for the {servers} servers of {}",
+        half.what()
+    );
+    let label = if size < servers {
+        format!("{} servers get no client", servers - size)
+    } else {
+        format!("a server has {} slots", size / servers)
+    };
+    let place = written.maglev_table_size.as_ref();
+    let diagnostic = Diagnostic::warning("too-small", message)
+        .at(place.map_or_else(|| half.place(), |it| it.place.clone()))
+        .label(label)
+        .hint(format!("write `{key} = {next}`"));
+    validator.report.push(diagnostic);
 }
 
 /// `timeout connect` and `connect-attempt`.
