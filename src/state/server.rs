@@ -1,6 +1,6 @@
 //! A server with its specification, resolved address and status; and how many servers of a backend are usable.
 
-use super::status::{AdminState, Rules, SHARES, ServerStatus};
+use super::status::{AdminState, OperState, Rules, SHARES, ServerStatus};
 use crate::balance::hash;
 use crate::config::model::{self, Balance};
 use crate::live::ServerLive;
@@ -85,6 +85,11 @@ impl Server {
             spec.minconn = maxconn;
         }
         spec.maxconn = maxconn;
+    }
+
+    /// Whether nothing is to be expected of a connection to it that is being made.
+    pub fn is_hopeless(&self) -> bool {
+        self.status.oper == OperState::Stopped || self.status.admin.is_maint()
     }
 
     /// Whether new connections may go to it.

@@ -24,7 +24,7 @@ use crate::config::model::Sample;
 use crate::live::queue::{Rank, Ticket};
 use crate::live::slot::Slot;
 use crate::live::{FailureCause, Traffic, WorkerToken};
-use crate::state::{Backend, BackendId, OperState, Server};
+use crate::state::{Backend, BackendId, Server};
 use crate::sys::limits::Shortage;
 use choice::{Chosen, Selected};
 use std::io;
@@ -386,6 +386,7 @@ impl<C> ServerConnect<C> {
         dialer: &mut impl Dialer<Connection = C>,
         now: Instant,
     ) {
+        let refused = !self.policy.refused_servers().is_empty();
         let (policy, attempts, seen) = (&mut self.policy, &self.attempts, self.generation);
         let mut stale = [None; 2];
         let looked = dialer.backend(self.backend.id, |backend| {
@@ -401,9 +402,7 @@ impl<C> ServerConnect<C> {
                 let Some(server) = backend.server(attempt.index, uid) else {
                     continue;
                 };
-                let status = &server.status;
-                let hopeless = status.oper == OperState::Stopped || status.admin.is_maint();
-                policy.set_hopeless(slot, hopeless);
+                policy.set_hopeless(slot, server.is_hopeless());
                 if server.is_usable() && server.renewed > attempt.server.renewed {
                     stale[slot as usize] = Some(uid);
                 }
@@ -434,7 +433,7 @@ impl<C> ServerConnect<C> {
             }
         }
         // What it does not take may have changed. Who takes every server is told by the queue.
-        if !self.policy.refused_servers().is_empty() {
+        if refused {
             self.leave_queue(dialer, now);
         }
     }

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::config::model::Server as Spec;
-use crate::state::Snapshot;
+use crate::live::slot::Slot;
 use crate::state::test_config::{backend, config, origin, server};
+use crate::state::{Forced, Snapshot, SnapshotBuilder};
 
 /// Every connect is refused. Control takes what it is told while it has room.
 struct Refusing {
@@ -26,9 +27,7 @@ impl Dialer for Refusing {
         Some(look(&self.backend))
     }
 
-    fn suspect(&mut self, _: BackendId, _: &Server) {
-        unreachable!("the server is observed")
-    }
+    fn suspect(&mut self, _: BackendId, _: &Server) {}
 
     fn observed(&mut self, _: &Server, errors: u32) -> bool {
         self.told.push(errors);
@@ -76,4 +75,46 @@ fn errors_that_could_not_be_told_are_told_with_the_next_one() {
         assert_eq!(end, Next::GiveUp(ConnectFailure::Refused));
     }
     assert_eq!(dialer.told, [2, 3, 2]);
+}
+
+/// A session waits in a queue, but not for a server that has refused it. When that one comes up again it takes its slot.
+/// Otherwise it waited for the others alone.
+#[test]
+fn a_server_that_has_refused_and_comes_up_serves_the_one_that_waits() {
+    let limited = |name: &str| Spec {
+        maxconn: 1,
+        ..server(name)
+    };
+    let spec = backend("b", vec![limited("s1"), limited("s2")]);
+    let now = Instant::now();
+    let first = Arc::new(Snapshot::initial(&config(vec![spec]), &origin(now)));
+    first.begin_queues();
+    let id = BackendId::first(0);
+    let of = |snapshot: &Snapshot| Arc::clone(snapshot.backend(id).expect("it stays"));
+    let mut dialer = Refusing {
+        backend: of(&first),
+        token: WorkerToken::new(0),
+        room: true,
+        told: Vec::new(),
+    };
+    let _full = Slot::take(&dialer.backend.servers[1].live, &dialer.token);
+    let mut connect = ServerConnect::new(&of(&first), |_| None, now);
+    assert!(matches!(connect.advance(&mut dialer, now), Next::Wait(_)));
+    let uid = dialer.backend.servers[0].live.uid;
+    assert!(connect.is_queued() && connect.has_tried(uid));
+    let mut base = first;
+    for to in [Forced::Down, Forced::Up] {
+        let mut builder = SnapshotBuilder::new(Arc::clone(&base));
+        let mut server = Server::clone(&base.backend(id).expect("it stays").servers[0]);
+        server.status.force(to, server.rules(), now);
+        builder.replace(id, 0, server, now);
+        let next = Arc::new(builder.finish().expect("a change"));
+        next.update_queues(&base);
+        base = next;
+    }
+    // The session hears of both at once.
+    dialer.backend = of(&base);
+    connect.servers_changed(&mut dialer, now);
+    assert!(!connect.has_tried(uid));
+    assert!(!connect.is_queued(), "it chooses again");
 }
