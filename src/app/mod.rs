@@ -106,6 +106,7 @@ pub struct RunOptions {
 /// # Errors
 /// When it cannot start. After the start it has no errors.
 pub fn run(options: RunOptions) -> Result<Option<Signal>, Error> {
+    raw::keep_heap_thresholds();
     // First, because the sockets that are taken over may be more than the soft limit allows.
     let nofile = limits::raise_nofile().map_err(system("cannot raise the descriptor limit"))?;
     let capacity = descriptors::capacity(&options.config, u64::from(nofile))?;

@@ -331,6 +331,22 @@ pub fn trim_heap() {
     }
 }
 
+/// Size of a piece of memory from which on the allocator asks the system for it alone, and of free memory at the end of a
+/// heap from which on it returns that: glibc's own values at the start.
+#[cfg(target_env = "gnu")]
+const HEAP_THRESHOLD: libc::c_int = 128 * 1024;
+
+/// Has the allocator keep its thresholds. glibc raises them when large pieces are freed, as after a file was read: then a
+/// thread's heap keeps up to 64 MB of free memory at its end, of which [`trim_heap`] takes none.
+pub fn keep_heap_thresholds() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointer; the allocator locks its own data.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, HEAP_THRESHOLD);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, HEAP_THRESHOLD);
+    }
+}
+
 /// Takes the program's code out of the resident memory of this process. Most of it was for the start. What is called from
 /// now on is mapped again, from the page cache.
 ///
