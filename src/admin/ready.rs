@@ -24,11 +24,13 @@ pub(super) fn readiness(phase: Phase, snapshot: &Snapshot) -> Result<(), String>
     for (name, required) in required {
         let backends = snapshot.backends.iter().flatten();
         let backend = { backends }.find(|backend| backend.spec.name == *name);
+        let least = backend.map_or(0, |backend| backend.spec.min_servers);
+        let required = (*required).max(least);
         let usable = backend.map_or(0, |backend| {
             let usable = backend.usable();
             usable.active + usable.backup
         });
-        if usable < *required {
+        if usable < required {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 why,

@@ -63,8 +63,10 @@ mod tests {
             weight,
             eweight: 16 * weight,
             written: weight,
+            priority: 0,
             backup: false,
             usable: true,
+            down: false,
         };
         let servers = [server(0, 1), server(2, 3)];
         let bound = Bound::new(&servers, 125).expect("a bound");

@@ -10,6 +10,7 @@ pub mod map;
 pub mod random;
 pub mod ring;
 pub mod rotation;
+pub mod tiers;
 
 use crate::config::model::{Balance, HashOn, HashType, PreserveAffinity, Sample};
 use crate::live::connect_time::Tick;
@@ -23,6 +24,7 @@ use rotation::Rotation;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
+use tiers::Tiers;
 
 /// What the picker needs to know of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +43,14 @@ pub struct Candidate {
     pub eweight: u32,
     /// Weight as it is written, before operators changed it.
     pub written: u32,
+    /// Its tier (`priority`); the lowest one is used first.
+    pub priority: u8,
     /// Used only when no other is usable.
     pub backup: bool,
-    /// May receive new sessions: not down, not in maintenance, not draining.
+    /// May receive new sessions: not in maintenance, not draining, and not down or not believed to be.
     pub usable: bool,
+    /// Usable although it is down by the checks, because its backend fails open.
+    pub down: bool,
 }
 
 /// How a backend chooses.
@@ -64,11 +70,11 @@ pub struct Choice {
     pub table_size: u32,
     /// How many servers `random` draws.
     pub draws: u32,
-    /// Use all backup servers at once instead of the first.
-    pub allbackups: bool,
+    /// Which of the usable servers are in use.
+    pub tiers: Tiers,
 }
 
-/// The servers that may be chosen now ([`in_use`]), and the algorithm that chooses.
+/// The servers that are in use now ([`tiers::in_use`]), and the algorithm that chooses.
 #[derive(Debug, Clone)]
 // A tag of its own: round robin is told by one comparison.
 #[repr(u8)]
@@ -171,7 +177,7 @@ impl Picker {
         order: impl FnOnce(&[Candidate]) -> Arc<LoadOrder>,
         live: impl Fn(&Candidate) -> Arc<ServerLive>,
     ) -> Self {
-        let mut chosen = in_use(candidates, choice.allbackups);
+        let mut chosen = tiers::in_use(candidates, choice.tiers);
         match choice.balance {
             Balance::RoundRobin => Self::RoundRobin(Rotation::new(&chosen)),
             Balance::StaticRr => Self::StaticRr(Map::new(&chosen, candidates)),
@@ -275,23 +281,6 @@ impl Picker {
             Self::Ewma(ewma) => ewma.pick(input.began, || fastrand::u32(..), load, accept),
         }
     }
-}
-
-/// The candidates that may be chosen now: the usable active ones; when there is none the first usable backup, or all of
-/// them with `allbackups` (HAProxy's rule).
-pub fn in_use(candidates: &[Candidate], allbackups: bool) -> Vec<Candidate> {
-    let usable = |backup: bool| {
-        candidates
-            .iter()
-            .filter(move |c| c.usable && c.weight > 0 && c.backup == backup)
-            .copied()
-    };
-    let active: Vec<Candidate> = usable(false).collect();
-    if !active.is_empty() {
-        return active;
-    }
-    let most = if allbackups { usize::MAX } else { 1 };
-    usable(true).take(most).collect()
 }
 
 /// The first one that `accept` accepts of the slots from `start` on, once round.

@@ -6,6 +6,7 @@
 
 use super::listeners::Prepared;
 use super::resolve::Until;
+use super::server_events::BackendEvent;
 use super::{Control, server_events};
 use crate::config::diff::server_starts_over;
 use crate::config::model::Config;
@@ -113,17 +114,30 @@ impl Control {
         }
     }
 
-    /// Backends that have lost their last server by the reload.
+    /// Backends that the reload has taken down or brought up, or whose checks are not believed by it, or again.
     fn tell_of_backends(&self, base: &Snapshot, next: &Snapshot) {
         let frontends = next.frontends.iter().flatten();
         let frontends: HashSet<u32> = frontends.map(|one| one.spec.id).collect();
         for backend in next.backends.iter().flatten() {
-            let was_up = base.backend(backend.id).is_none_or(|was| was.status.up);
-            if was_up && !backend.status.up {
+            let was = base.backend(backend.id);
+            let (was_up, failed_open) =
+                was.map_or((true, false), |was| (was.status.up, was.status.fail_open));
+            let event = BackendEvent {
+                spec: &backend.spec,
+                listen: frontends.contains(&backend.spec.id),
+                servers: &backend.servers,
+                usable: backend.usable(),
+            };
+            if backend.status.fail_open != failed_open {
+                self.log(event.fail_open(backend.status.fail_open));
+            }
+            let up = backend.status.up;
+            if was_up && !up {
                 let traffic = backend.live.traffic.mine(&self.parts.token);
                 traffic.chkdown.add(1);
-                let listen = frontends.contains(&backend.spec.id);
-                self.log(server_events::no_server(&backend.spec.name, listen));
+            }
+            if let Some(line) = event.turned(up).filter(|_| was_up != up) {
+                self.log(line);
             }
         }
     }

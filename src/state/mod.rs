@@ -15,6 +15,7 @@ pub mod runtime_state;
 pub mod server;
 pub mod server_state;
 pub mod snapshot;
+mod standing;
 pub mod status;
 
 pub use builder::{BackendChange, SnapshotBuilder};

@@ -26,6 +26,8 @@ pub struct Server {
     /// The generation of its backend in which it last became usable or, being usable, got another address. 0: neither
     /// has happened since the backend exists.
     pub renewed: u64,
+    /// Its backend fails open: that it is down is not believed. The builders of snapshots set it (`super::standing`).
+    pub fail_open: bool,
     /// Its counters.
     pub live: Arc<ServerLive>,
     /// As an operator has added it at run time; `None`: it is in the file.
@@ -53,6 +55,7 @@ impl Server {
             status: ServerStatus::initial(admin, rules, now),
             weight: spec.weight,
             renewed: 0,
+            fail_open: false,
             spec: Arc::new(spec),
             live,
             added: None,
@@ -87,19 +90,37 @@ impl Server {
         spec.maxconn = maxconn;
     }
 
-    /// Whether nothing is to be expected of a connection to it that is being made.
-    pub fn is_hopeless(&self) -> bool {
-        self.status.oper == OperState::Stopped || self.status.admin.is_maint()
-    }
-
     /// Whether new connections may go to it.
     pub fn is_usable(&self) -> bool {
+        if self.fail_open {
+            self.is_offered()
+        } else {
+            self.is_up()
+        }
+    }
+
+    /// Whether new connections may go to it as the checks say.
+    pub fn is_up(&self) -> bool {
         self.endpoint.is_some() && self.status.is_usable(self.weight)
     }
 
-    /// Whether clients may reach it now and could not reach it, or reached another address, when it was `before`.
+    /// Whether nothing is to be expected of a connection to it that is being made: it is in maintenance, or down and believed
+    /// to be.
+    pub fn is_hopeless(&self) -> bool {
+        let down = self.status.oper == OperState::Stopped;
+        (down && !self.fail_open) || self.status.admin.is_maint()
+    }
+
+    /// Whether new connections may go to it if it is not down: no operator has taken it out.
+    pub fn is_offered(&self) -> bool {
+        self.endpoint.is_some() && self.status.is_offered(self.weight)
+    }
+
+    /// Whether clients may reach it now and could not reach it, or reached another address, when it was `before`; or it has
+    /// come up while that it was down was not believed.
     pub(super) fn is_renewed(&self, before: &Self) -> bool {
-        self.is_usable() && (!before.is_usable() || before.endpoint != self.endpoint)
+        let came = !before.is_usable() || self.is_up() && !before.is_up();
+        self.is_usable() && (came || before.endpoint != self.endpoint)
     }
 
     /// The number from which its places on a ring follow.
@@ -172,7 +193,7 @@ impl Endpoint {
     }
 }
 
-/// Usable servers of a backend (`act` and `bck` of its row).
+/// Usable servers of a backend, as the checks say (`act` and `bck` of its row).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usable {
     /// Usable active servers.
@@ -185,7 +206,7 @@ impl Usable {
     /// Counts `servers`.
     pub fn count<'a>(servers: impl Iterator<Item = &'a Server>) -> Self {
         let mut usable = Self::default();
-        for server in servers.filter(|server| server.is_usable()) {
+        for server in servers.filter(|server| server.is_up()) {
             *usable.of_kind(server.spec.backup) += 1;
         }
         usable

@@ -135,6 +135,14 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// The backend, in the row of one with servers.
+    pub fn backend(&self) -> Option<&'a Backend> {
+        match self.object {
+            Object::Backend(backend) => Some(backend),
+            _ => None,
+        }
+    }
+
     /// The last check; `None` where HAProxy shows none.
     pub fn check(&self) -> Option<&CheckReport> {
         self.check.as_ref()
@@ -219,7 +227,7 @@ impl<'a> Row<'a> {
     pub fn weight(&self) -> u32 {
         let eweight = match self.object {
             Object::Server(backend, server) => server.eweight(&backend.spec),
-            Object::Backend(backend) => sum_in_use(backend, |it| it.eweight(&backend.spec)),
+            Object::Backend(backend) => backend.in_use().iter().map(|it| it.eweight).sum(),
             _ => 0,
         };
         eweight.div_ceil(SHARES)
@@ -229,7 +237,7 @@ impl<'a> Row<'a> {
     pub fn user_weight(&self) -> u32 {
         match self.object {
             Object::Server(_, server) => server.weight,
-            Object::Backend(backend) => sum_in_use(backend, |it| it.weight),
+            Object::Backend(backend) => backend.in_use().iter().map(|it| it.weight).sum(),
             _ => 0,
         }
     }
@@ -415,24 +423,4 @@ impl<'a> Row<'a> {
             Object::Server(_, server) => &server.live.traffic,
         }
     }
-}
-
-/// Sum of the weights in the rotation: of the usable active servers, or of the backups that replace them.
-fn sum_in_use(backend: &Backend, weight: impl Fn(&Server) -> u32) -> u32 {
-    let in_role = |backup: bool| {
-        let servers = backend.servers.iter();
-        servers.filter(move |server| server.spec.backup == backup && server.is_usable())
-    };
-    if in_role(false).next().is_some() {
-        return in_role(false).map(|server| weight(server)).sum();
-    }
-    let backups = if backend.spec.allbackups {
-        usize::MAX
-    } else {
-        1
-    };
-    in_role(true)
-        .take(backups)
-        .map(|server| weight(server))
-        .sum()
 }

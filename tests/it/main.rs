@@ -62,6 +62,7 @@ mod socket_options;
 mod source;
 mod stand_ins;
 mod stats;
+mod tiers;
 mod timeouts;
 mod unix;
 mod upgrade;

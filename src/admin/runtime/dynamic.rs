@@ -17,8 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The words that have a value.
-const VALUES: [&str; 17] = [
+const VALUES: [&str; 18] = [
     "weight",
+    "priority",
     "hash-key",
     "id",
     "maxconn",
@@ -146,6 +147,9 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
             }
         }
     }
+    if draft.server.backup && draft.server.priority > 0 {
+        return Err("'priority' has no meaning for a backup server.".to_owned());
+    }
     Ok(draft.finish())
 }
 
@@ -197,6 +201,10 @@ impl Draft {
     fn set(&mut self, backend: &Backend, word: &str, value: &str) -> Result<(), String> {
         match word {
             "weight" => self.server.weight = number(word, value, (0, 256))?,
+            "priority" => {
+                let priority = number(word, value, (0, u8::MAX.into()))?;
+                self.server.priority = u8::try_from(priority).unwrap_or(u8::MAX);
+            }
             "hash-key" => {
                 let key = HashKey::of_name(value);
                 let problem = "'hash-key' has to be 'id', 'id32', 'addr', or 'addr-port'.";
@@ -360,6 +368,22 @@ mod tests {
             let found = read(words).map(|server| server.id);
             assert_eq!(found, Err(text.to_owned()), "{words}");
         }
+    }
+
+    #[test]
+    fn a_priority_is_no_word_of_haproxys_and_is_taken() {
+        let snapshot = seed(2);
+        let backend = snapshot.backends[0].as_ref().unwrap();
+        let read = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            parse(backend, "n1", &words).map(|server| (server.priority, server.backup))
+        };
+        assert_eq!(read("127.0.0.1:80 priority 255"), Ok((255, false)));
+        assert_eq!(read("127.0.0.1:80 priority 0 backup"), Ok((0, true)));
+        let text = "'priority' expects a number from 0 to 255, not '256'.";
+        assert_eq!(read("127.0.0.1:80 priority 256"), Err(text.to_owned()));
+        let text = "'priority' has no meaning for a backup server.";
+        assert_eq!(read("127.0.0.1:80 backup priority 1"), Err(text.to_owned()));
     }
 
     #[test]

@@ -7,12 +7,19 @@ mod leastconn;
 mod maglev;
 mod source;
 mod steps;
+mod tiers;
 
 use super::map::Map;
 use super::rotation::{Rotation, SLOTS_MAX};
 use super::*;
 use crate::config::model::{HashFunction, HashKey};
 use proptest::prelude::*;
+
+const TIERS: Tiers = Tiers {
+    allbackups: false,
+    spill_below: 0,
+    min_servers: 1,
+};
 
 const ROUND_ROBIN: Choice = Choice {
     balance: Balance::RoundRobin,
@@ -26,7 +33,7 @@ const ROUND_ROBIN: Choice = Choice {
     preserve_affinity: PreserveAffinity::Always,
     table_size: 65_537,
     draws: 2,
-    allbackups: false,
+    tiers: TIERS,
 };
 
 fn picker(candidates: &[Candidate], choice: Choice) -> Picker {
@@ -44,7 +51,10 @@ fn idle(_: u32) -> u32 {
 
 fn choice(allbackups: bool) -> Choice {
     Choice {
-        allbackups,
+        tiers: Tiers {
+            allbackups,
+            ..TIERS
+        },
         ..ROUND_ROBIN
     }
 }
@@ -60,8 +70,10 @@ fn candidates(weights: &[u32]) -> Vec<Candidate> {
             weight,
             eweight: 16 * weight,
             written: weight,
+            priority: 0,
             backup: false,
             usable: true,
+            down: false,
         })
         .collect()
 }

@@ -51,8 +51,10 @@ pub(super) fn server(index: u32, text: &str) -> Candidate {
         weight,
         eweight: 16 * weight,
         written: weight,
+        priority: 0,
         backup,
         usable,
+        down: false,
     }
 }
 

@@ -212,6 +212,17 @@ kind! {
 }
 
 kind! {
+    /// A `priority`, within the bounds of its key. As small as it can be: there may be many servers.
+    Priority: i64 => u8, "number", default u8,
+    show show::number, text |it| it.to_string(), make |it| it,
+    read |validator, scope, key, field| {
+        let priority = validator.number(scope, key, field)?;
+        let value = u8::try_from(priority.value).ok()?;
+        Some(Written { value, place: priority.place })
+    }
+}
+
+kind! {
     /// `true` or `false`.
     Switch: bool => bool, "switch", default bool,
     show show::bool_word, text |it| it.to_string(), make |it| it,

@@ -32,6 +32,8 @@ pub const DRAWS_MAX: i64 = 100;
 /// Least and highest `maglev-table-size`: prime numbers.
 const TABLE_MIN: i64 = 251;
 pub(in crate::config) const TABLE_MAX: i64 = 1_000_003;
+/// Highest `min-servers`.
+const MIN_SERVERS_MAX: i64 = 65_536;
 
 /// Highest `hash-balance-factor`.
 pub const FACTOR_MAX: i64 = 100_000;
@@ -207,6 +209,14 @@ keys! {
             bounds: Some((TABLE_MIN, TABLE_MAX)), reload: NextConnection;
         /// How many of its servers `observe` may take down at once, in percent of those that are not in maintenance.
         max_ejected: Number = 100, bounds: Some((0, 100)), reload: NextConnection;
+        /// Servers of the next `priority` are used as well when less of the weight of one is usable, in percent. 0: when
+        /// none of its servers is usable.
+        spill_below: Number = 0, bounds: Some((0, 100)), reload: NextConnection;
+        /// The verdict of the checks is not believed when fewer servers are up, in percent: then all are used that are not
+        /// in maintenance or draining. 0: it is always believed.
+        fail_open_below: Number = 0, bounds: Some((0, 100)), reload: NextConnection;
+        /// When fewer servers are usable, the backend is DOWN, and new sessions get what `no-server` says.
+        min_servers: Number = 1, bounds: Some((1, MIN_SERVERS_MAX)), reload: NextConnection;
         /// Connection attempts after the first, each at another server while there is one.
         retries: Number = 3,
             bounds: Some((0, RETRIES_MAX)), haproxy: &["retries"], reload: NextConnection;

@@ -3,8 +3,8 @@
 
 use super::declare::prelude::*;
 use super::kinds::{
-    Absent, AlgorithmOrNone, Ip, NamespaceOrNone, Number, Optional, Port, Raw, Span, SpanOrZero,
-    Switch, Word,
+    Absent, AlgorithmOrNone, Ip, NamespaceOrNone, Number, Optional, Port, Priority, Raw, Span,
+    SpanOrZero, Switch, Word,
 };
 use super::source::SourceKind;
 use crate::config::choices::{
@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Highest weight, as in HAProxy.
 pub const WEIGHT_MAX: i64 = 256;
+/// Highest priority, which is used last.
+const PRIORITY_MAX: i64 = 255;
 /// The bounds of limits that 0 takes away.
 const LIMIT_BOUNDS: (i64, i64) = (0, MAXCONN_MAX);
 /// Highest `error-limit`.
@@ -80,7 +82,10 @@ keys! {
         slowstart: SpanOrZero = Duration::ZERO, haproxy: &["slowstart"], reload: NextConnection;
         /// The same when rlb starts, and for a server that a reload adds.
         slowstart_at_start: Switch = false, reload: NextConnection;
-        /// Use only when no other server is usable.
+        /// Servers of the lowest priority are used, others when too few of those are usable (`spill-below`).
+        priority: Priority = 0,
+            bounds: Some((0, PRIORITY_MAX)), reload: NextConnection;
+        /// Use only when no other server is usable, of whichever priority.
         backup: Switch = false, haproxy: &["backup"], reload: NextConnection;
         /// Start in maintenance.
         disabled: Switch = false, haproxy: &["disabled"], reload: NextConnection;

@@ -924,3 +924,54 @@ fn tables_of_maglev_with_few_slots() {
         &[(5, 21, "write `maglev-table-size = 1000003`")],
     );
 }
+
+#[test]
+fn tiers_that_are_none() {
+    let listen = |lines: &str, servers: &str| {
+        format!("[[listen]]\nname = 'l'\nbind = '*:81'\n{lines}\nservers = [{servers}]")
+    };
+    let one = "{ name = 'a', address = '10.0.0.1:80', priority = 1 }";
+    let other = "{ name = 'b', address = '10.0.0.1:81' }";
+    let backup = "{ name = 'c', address = '10.0.0.1:82', backup = true }";
+    check(
+        &listen("spill-below = 70", &format!("{one}, {other}, {backup}")),
+        &[],
+    );
+    check(
+        &listen("spill-below = 70", &format!("{one}, {backup}")),
+        &[(4, 15, "`spill-below` has no effect")],
+    );
+    check(
+        &listen("fail-open-below = 50", &format!("{one}, {other}")),
+        &[(4, 19, "no server is checked")],
+    );
+    check(&listen("fail-open-below = 50\ncheck = true", one), &[]);
+    check(
+        &listen("min-servers = 3", &format!("{one}, {other}")),
+        &[(1, 1, "listen `l` has 2 servers and `min-servers` 3")],
+    );
+    // What is set in [defaults] is for those that have tiers and checks.
+    check(
+        &format!(
+            "[defaults]\nspill-below = 70\nfail-open-below = 50\n{}",
+            listen("", other)
+        ),
+        &[],
+    );
+    check(
+        &listen(
+            "",
+            "{ name = 'a', address = '10.0.0.1:80', priority = 2, backup = true }",
+        ),
+        &[(5, 62, "`priority` has no meaning for a backup server")],
+    );
+    check(
+        &listen(
+            "default-server = { priority = 2 }",
+            &format!(
+                "{{ name = 'a', address = '10.0.0.1:80', priority = 0, backup = true }}, {backup}"
+            ),
+        ),
+        &[(4, 31, "write `priority = 0` at the server")],
+    );
+}

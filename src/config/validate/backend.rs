@@ -74,6 +74,7 @@ pub(super) fn backend(
     };
     without_effect(validator, &written, &backend);
     few_slots(validator, half, &written, &backend);
+    tiers(validator, &written, &backend);
     Draft {
         backend,
         server: timeout.server,
@@ -147,6 +148,42 @@ fn without_effect(validator: &mut Validator<'_>, written: &BackendLayer, backend
         let message = format!("`{}` has no effect with {beside}", key.name);
         let diagnostic = Diagnostic::warning("no-effect", message).at(place);
         validator.report.push(diagnostic);
+    }
+}
+
+/// Warns about keys of the backend itself that its servers leave without an effect.
+fn tiers(validator: &mut Validator<'_>, written: &BackendLayer, backend: &Backend) {
+    let servers = &backend.servers;
+    let mut active = servers.iter().filter(|server| !server.backup);
+    let first = active.next().map(|server| server.priority);
+    let has_tiers = active.any(|server| Some(server.priority) != first);
+    let is_checked = servers.iter().any(|server| server.check.is_some());
+    let keys = [
+        (
+            &BackendKeys::spill_below,
+            written.spill_below.as_ref(),
+            has_tiers,
+            "all servers that are no backups have the same priority",
+            "write `priority = 1` at those that are used when others are not enough",
+        ),
+        (
+            &BackendKeys::fail_open_below,
+            written.fail_open_below.as_ref(),
+            is_checked,
+            "no server is checked",
+            "write a `check`",
+        ),
+    ];
+    for (key, written, effective, why, hint) in keys {
+        let Some(written) = written.filter(|it| it.value > 0 && !effective) else {
+            continue;
+        };
+        if servers.is_empty() {
+            continue;
+        }
+        let message = format!("`{}` has no effect", key.name);
+        let diagnostic = Diagnostic::warning("no-effect", message).at(written.place.clone());
+        validator.report.push(diagnostic.label(why).hint(hint));
     }
 }
 
@@ -257,6 +294,20 @@ pub(super) fn empty(
                 .at(half.place())
                 .label("every connection to it fails")
                 .hint("write a `weight` of 1 to 256 at one of them"),
+        );
+    }
+    let least = draft.backend.min_servers;
+    if least as usize > servers.len() && !servers.is_empty() && !removed {
+        let message = format!(
+            "{} has {} servers and `min-servers` {least}",
+            half.what(),
+            servers.len()
+        );
+        validator.report.push(
+            Diagnostic::warning("no-server", message)
+                .at(half.place())
+                .label("it is always DOWN")
+                .hint("write a lower `min-servers`, or add servers"),
         );
     }
     if servers.is_empty() && !removed {

@@ -273,6 +273,7 @@ fn build(
     let check = settings.check.finish(validator, meant.send_proxy);
     options(validator, settings, meant.send_proxy);
     at_start(validator, settings, meant.slowstart);
+    in_no_tier(validator, settings, meant.backup);
     if let Some(check) = &check {
         checkable(validator, &name, &address, address_at, check);
     }
@@ -368,6 +369,21 @@ fn at_start(validator: &mut Validator<'_>, settings: &ServerSettings, slowstart:
     {
         let message = "`slowstart-at-start` has no meaning without `slowstart`";
         let diagnostic = Diagnostic::warning("no-meaning", message).at(written.place.clone());
+        validator.report.push(diagnostic);
+    }
+}
+
+/// Refuses a priority of a backup server, which is in no tier.
+fn in_no_tier(validator: &mut Validator<'_>, settings: &ServerSettings, backup: bool) {
+    if let Some(priority) = &settings.keys.priority
+        && priority.value > 0
+        && backup
+    {
+        let message = "`priority` has no meaning for a backup server";
+        let diagnostic = Diagnostic::error("no-meaning", message)
+            .at(priority.place.clone())
+            .label("backup servers are used after those of all priorities")
+            .hint("leave out one of the two, or write `priority = 0` at the server");
         validator.report.push(diagnostic);
     }
 }

@@ -3,6 +3,7 @@
 //! Control thread only. Invariant: log lines and orders to workers are sent after the snapshot with the change has
 //! been published, so that the statistics agree with them.
 
+mod backend;
 mod slow_start;
 
 use super::frontends::Followed;
@@ -83,6 +84,11 @@ impl<'a> Batch<'a> {
 
     /// The new snapshot, if anything has changed, and what is to be done once it is published.
     pub(super) fn finish(mut self) -> (Option<Snapshot>, Outcome) {
+        // That they are down is not believed.
+        self.outcome.down.retain(|uid| {
+            let at = self.servers.get(*uid);
+            !at.is_some_and(|at| self.builder.fails_open(at.backend))
+        });
         for backend in &self.backups_end {
             let servers = self.builder.servers(*backend).iter();
             let backups = servers.filter(|server| server.spec.backup);
@@ -503,30 +509,18 @@ impl<'a> Batch<'a> {
                 self.outcome.down.push(uid);
             }
         }
+        let failed_open = self.builder.fails_open(at.backend);
         let turned = self.builder.replace(at.backend, at.index, server, self.now);
         if before.oper != after.oper && usable && shutdown_up {
             self.backups_end.insert(at.backend);
         }
         self.log_change(at, before, check);
-        if turned == BackendChange::Down {
-            self.backend_down(at.backend);
+        if self.builder.fails_open(at.backend) != failed_open {
+            self.fail_open_changed(at.backend, failed_open);
         }
-    }
-
-    fn backend_down(&mut self, id: BackendId) {
-        let Some(backend) = self.builder.backend(id) else {
-            return;
-        };
-        backend.live.traffic.mine(self.token).chkdown.add(1);
-        let listen = self
-            .builder
-            .base()
-            .frontends
-            .iter()
-            .flatten()
-            .any(|frontend| frontend.spec.id == backend.spec.id);
-        let line = server_events::no_server(&backend.spec.name, listen);
-        self.outcome.lines.push(line);
+        if turned != BackendChange::None {
+            self.backend_turned(at.backend, turned);
+        }
     }
 
     fn log_change(&mut self, at: ServerRef, before: &ServerStatus, check: Option<&CheckReport>) {
@@ -570,3 +564,6 @@ impl<'a> Batch<'a> {
         self.outcome.lines.push(line);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,7 +85,9 @@ fn is_lost(backend: &Backend) -> bool {
     let by_checks = |server: &crate::state::Server| {
         server.status.oper == OperState::Stopped && !server.status.admin.is_maint()
     };
-    !backend.status.up && backend.servers.iter().any(|server| by_checks(server))
+    // One that fails open serves nobody either if none is up.
+    let none_up = !backend.status.up || backend.status.fail_open && backend.usable().is_empty();
+    none_up && backend.servers.iter().any(|server| by_checks(server))
 }
 
 /// Completes when it is time for a look; never without a watch.

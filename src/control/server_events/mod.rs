@@ -4,8 +4,10 @@
 //! Pure but for [`LogLine::emit_event`] and [`log_dropped`]; called by the control task with the state before and after a
 //! change. Scripts parse these lines as they do HAProxy's, so each byte is the same.
 
+mod backend;
 mod fields;
 
+pub use backend::BackendEvent;
 pub use fields::Fields;
 
 use crate::config::model::Severity;
@@ -114,17 +116,6 @@ pub fn health_check(event: ServerEvent<'_>, report: &CheckReport, passed: bool) 
 /// What HAProxy says of a server whose sessions have failed to connect.
 pub fn consecutive_errors(errors: u32) -> String {
     format!("Detected {errors} consecutive errors, last one was: L4 unsuccessful connection")
-}
-
-/// A backend has lost its last usable server. `listen`: it is half of a `[[listen]]`.
-pub fn no_server(backend: &str, listen: bool) -> LogLine {
-    let kind = if listen { "proxy" } else { "backend" };
-    LogLine {
-        severity: Severity::Emerg,
-        planned: false,
-        text: format!("{kind} {backend} has no server available!"),
-        fields: Fields::of_backend(backend),
-    }
 }
 
 /// Proxies stop, in the order of the file, as at HAProxy's stop. Those that an operator has shut down have been told of.

@@ -250,14 +250,34 @@ fn every_step_of_the_counter() {
 
 #[test]
 fn a_backend_without_servers() {
+    let down = |least, listen, usable| {
+        let spec = model::Backend {
+            name: "kube".into(),
+            min_servers: least,
+            ..model::Backend::default()
+        };
+        let event = BackendEvent {
+            spec: &spec,
+            listen,
+            servers: &[],
+            usable,
+        };
+        let text = |up| event.turned(up).map(|line| (line.severity, line.text));
+        (text(false).expect("a line"), text(true))
+    };
+    let (line, up) = down(1, false, left(0, 0));
+    let text = "backend kube has no server available!".to_owned();
+    assert_eq!((line, up), ((Severity::Emerg, text), None));
+    let ((_, text), _) = down(1, true, left(0, 0));
+    assert_eq!(text, "proxy kube has no server available!");
+    let ((_, text), _) = down(3, false, left(1, 1));
     assert_eq!(
-        no_server("kube", false).text,
-        "backend kube has no server available!"
+        text,
+        "backend kube has no server available! 2 usable, min-servers 3."
     );
-    assert_eq!(
-        no_server("kube", true).text,
-        "proxy kube has no server available!"
-    );
+    let (_, up) = down(3, false, left(2, 1));
+    let text = "backend kube is UP again: 3 servers usable, min-servers 3.".to_owned();
+    assert_eq!(up, Some((Severity::Notice, text)));
 }
 
 /// Fault 29: what a program is told of a server that goes down, and of one that comes up.

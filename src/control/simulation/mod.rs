@@ -76,6 +76,8 @@ struct Faults {
     nodes: bool,
     shortages: bool,
     limits: Limits,
+    /// Servers have priorities, and the backend the keys about them, about fail-open and the least number.
+    tiers: bool,
 }
 
 /// How many sessions servers may have.
@@ -101,6 +103,17 @@ fn spec(index: usize, check: &Check, limits: Limits, random: &mut fastrand::Rng)
     }
     spec.backup = index > 0 && random.u32(..8) == 0;
     spec
+}
+
+/// Gives the backend and its servers the keys of tiers.
+fn with_tiers(backend: &mut model::Backend, random: &mut fastrand::Rng) {
+    for server in backend.servers.iter_mut().filter(|server| !server.backup) {
+        server.priority = random.u8(..3);
+    }
+    backend.allbackups = random.bool();
+    backend.spill_below = random.u32(..=100);
+    backend.fail_open_below = random.u32(..4) * 25;
+    backend.min_servers = random.u32(1..=2);
 }
 
 struct Simulation {
@@ -136,6 +149,9 @@ struct Simulation {
     /// Seconds of slow starts.
     slowed: u32,
     refused_here: u32,
+    /// Turns of control in which the backend has failed open, or had too few servers.
+    failed_open: u32,
+    too_few: u32,
 }
 
 impl Simulation {
@@ -157,6 +173,9 @@ impl Simulation {
         backend.retries = random.u32(1..=5);
         if faults.limits != Limits::None {
             backend.timeout_queue = ms(random.u64(50..3_000));
+        }
+        if faults.tiers {
+            with_tiers(&mut backend, &mut random);
         }
         let config = config(vec![backend]);
         let start = Instant::now();
@@ -202,6 +221,8 @@ impl Simulation {
             late: 0,
             slowed: 0,
             refused_here: 0,
+            failed_open: 0,
+            too_few: 0,
             random,
         };
         simulation.plan_events(faults);
@@ -396,6 +417,9 @@ impl Simulation {
             self.snapshot.update_queues(&base);
             self.serve_granted();
             self.note_rotation();
+            let backend = self.backend();
+            self.failed_open += u32::from(backend.status.fail_open);
+            self.too_few += u32::from(!backend.status.up && !backend.usable().is_empty());
             for index in 0..self.nodes.len() {
                 self.schedule_check(index);
             }

@@ -57,6 +57,7 @@ fn whatever_fails_is_left_alone_and_comes_back() {
         nodes: true,
         shortages: true,
         limits: Limits::None,
+        tiers: false,
     };
     explore(0..150, faults, |simulation| {
         simulation.run(simulation.start + FAULTS);
@@ -72,6 +73,7 @@ fn nobody_waits_in_vain_for_dead_servers() {
         nodes: true,
         shortages: false,
         limits: Limits::None,
+        tiers: false,
     };
     explore(1_000..1_150, faults, |simulation| {
         simulation.run(simulation.start + FAULTS);
@@ -86,6 +88,7 @@ fn shortages_of_our_own_are_held_against_nobody() {
         nodes: false,
         shortages: true,
         limits: Limits::None,
+        tiers: false,
     };
     explore(2_000..2_050, faults, |simulation| {
         while simulation.now < simulation.start + FAULTS {
@@ -121,6 +124,7 @@ fn queues_use_every_slot_and_lose_none() {
             nodes,
             shortages: nodes,
             limits,
+            tiers: false,
         };
         explore(first..first + 25, faults, |simulation| {
             simulation.must_recover();
@@ -147,6 +151,7 @@ fn five_hundred_a_second(seed: u64, happens: Node) -> Simulation {
         nodes: false,
         shortages: false,
         limits: Limits::None,
+        tiers: false,
     };
     let mut simulation = (seed..seed + 100)
         .map(|seed| Simulation::new(seed, none))
@@ -199,4 +204,37 @@ fn servers_that_answer_are_hardly_ever_asked_in_vain() {
             assert!(has + share / 20 >= share, "{slow} ms: {has} of {share}");
         }
     }
+}
+
+/// Tiers, with and without `maxconn`: whatever becomes of the servers, sessions go to servers in use alone, use every slot
+/// there, and are lost only when none is.
+#[test]
+fn tiers_are_left_and_come_back() {
+    let (failed_open, too_few) = (Cell::new(0), Cell::new(0));
+    for (first, limits) in [
+        (4_000, Limits::None),
+        (4_100, Limits::Maxconn),
+        (4_200, Limits::SlowStart),
+    ] {
+        let faults = Faults {
+            nodes: true,
+            shortages: true,
+            limits,
+            tiers: true,
+        };
+        explore(first..first + 50, faults, |simulation| {
+            simulation.must_recover();
+            simulation.must_be_empty();
+            assert!(simulation.served > 0);
+            let backend = simulation.backend();
+            assert!(!backend.live.queue.is_waiting() && !backend.status.fail_open);
+            let first = backend.in_use();
+            assert!(first.iter().all(|one| !one.backup && !one.down));
+            failed_open.set(failed_open.get() + simulation.failed_open);
+            too_few.set(too_few.get() + simulation.too_few);
+        });
+    }
+    let (failed_open, too_few) = (failed_open.get(), too_few.get());
+    assert!(failed_open > 100, "{failed_open} turns");
+    assert!(too_few > 100, "{too_few} turns");
 }

@@ -10,6 +10,7 @@ use super::server::{Server, Usable};
 use super::snapshot::{
     Backend, BackendStatus, Frontend, Snapshot, is_by_slot, is_limited, picker_for,
 };
+use super::standing::Standing;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,9 +20,9 @@ use std::time::{Duration, Instant};
 pub enum BackendChange {
     /// It is up or down as before.
     None,
-    /// Its last usable server became unusable.
+    /// Too few servers are usable since then: usually its last one became unusable.
     Down,
-    /// Its first server became usable.
+    /// Enough servers are usable again.
     Up,
 }
 
@@ -30,7 +31,7 @@ pub enum BackendChange {
 struct Touched {
     before: Arc<Backend>,
     servers: Vec<Arc<Server>>,
-    usable: Usable,
+    standing: Standing,
     status: BackendStatus,
     turns_changed: bool,
     servers_changed: bool,
@@ -90,10 +91,21 @@ impl SnapshotBuilder {
         }
     }
 
-    /// How many servers of a backend are usable now.
+    /// Whether a backend fails open now.
+    pub fn fails_open(&self, id: BackendId) -> bool {
+        match self.touched.get(&id) {
+            Some(touched) => touched.status.fail_open,
+            None => self
+                .base
+                .backend(id)
+                .is_some_and(|backend| backend.status.fail_open),
+        }
+    }
+
+    /// How many servers of a backend are usable now, as the checks say.
     pub fn usable(&self, id: BackendId) -> Usable {
         match self.touched.get(&id) {
-            Some(touched) => touched.usable,
+            Some(touched) => touched.standing.usable(),
             None => Usable::count(self.servers(id).iter().map(AsRef::as_ref)),
         }
     }
@@ -228,7 +240,7 @@ impl Touched {
         Self {
             before: Arc::clone(before),
             servers: before.servers.clone(),
-            usable: Usable::count(before.servers.iter().map(AsRef::as_ref)),
+            standing: Standing::of(&before.servers),
             status: before.status,
             turns_changed: false,
             servers_changed: false,
@@ -238,9 +250,36 @@ impl Touched {
     }
 
     fn replace(&mut self, index: usize, mut server: Server, now: Instant) -> BackendChange {
-        let Some(place) = self.servers.get_mut(index) else {
+        let Some(place) = self.servers.get(index) else {
             return BackendChange::None;
         };
+        let spec = Arc::clone(&self.before.spec);
+        self.standing.remove(place);
+        self.standing.add(&server);
+        let fail_open = self.standing.fails_open(&spec);
+        server.fail_open = fail_open;
+        self.put(index, server);
+        if fail_open != self.status.fail_open {
+            for index in 0..self.servers.len() {
+                let server = Server {
+                    fail_open,
+                    ..Server::clone(&self.servers[index])
+                };
+                self.put(index, server);
+            }
+        }
+        let (was_up, up) = (self.status.up, self.standing.is_up(&spec));
+        self.status = self.status.after((fail_open, up), now);
+        match (was_up, up) {
+            (false, true) => BackendChange::Up,
+            (true, false) => BackendChange::Down,
+            _ => BackendChange::None,
+        }
+    }
+
+    /// Puts `server` in the place of the one at `index`.
+    fn put(&mut self, index: usize, mut server: Server) {
+        let place = &mut self.servers[index];
         let (was, is) = (place.is_usable(), server.is_usable());
         let renewed = server.is_renewed(place);
         if renewed {
@@ -250,26 +289,11 @@ impl Touched {
         self.servers_changed |= renewed || was != is || has_turned(place, &server);
         let spec = &self.before.spec;
         let weights = |server: &Server| (server.weight, server.eweight(spec));
-        self.turns_changed |= was != is
-            || (is
-                && (weights(place) != weights(&server) || place.hash_key() != server.hash_key()));
-        if was {
-            *self.usable.of_kind(place.spec.backup) -= 1;
-        }
-        if is {
-            *self.usable.of_kind(server.spec.backup) += 1;
-        }
+        // Also of one that is not usable: the weight of its tier is shared out by it.
+        self.turns_changed |= (was, place.is_up()) != (is, server.is_up())
+            || weights(place) != weights(&server)
+            || (is && place.hash_key() != server.hash_key());
         *place = Arc::new(server);
-        let up = !self.usable.is_empty();
-        if up == self.status.up {
-            return BackendChange::None;
-        }
-        self.status = self.status.turned(up, now);
-        if up {
-            BackendChange::Up
-        } else {
-            BackendChange::Down
-        }
     }
 
     /// The positions of all servers that were renewed, the latest first.

@@ -8,10 +8,11 @@
 
 use super::dynamic;
 use super::ids::{BackendId, FrontendId, Table};
-use super::server::{Endpoint, Server, Usable, by_name};
+use super::server::{Endpoint, Server, by_name};
 use super::snapshot::{
     Api, Backend, Frontend, Origin, RateLimits, Route, Snapshot, is_by_slot, is_limited, picker_for,
 };
+use super::standing::settle;
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
 use crate::config::model::{self, ServerAddress};
@@ -147,8 +148,8 @@ impl Snapshot {
                 *server = Arc::new(known);
             }
         }
+        (backend.status.fail_open, backend.status.up) = settle(&mut backend.servers, spec);
         backend.picker = picker_for(&backend.servers, spec);
-        backend.status.up = is_up(&backend.servers);
         Arc::new(backend)
     }
 
@@ -219,19 +220,15 @@ fn merge_backend(
     let added = before.servers.iter().filter(|server| known.stays(server));
     let mut servers: Vec<Arc<Server>> = servers.chain(added.cloned()).collect();
     dynamic::give_ids(&spec.servers, &mut servers);
+    let status = settle(&mut servers, spec);
     let (generation, renewals) = before.renew(&mut servers);
-    let up = is_up(&servers);
     Arc::new(Backend {
         id: before.id,
         live: Arc::clone(&before.live),
         picker: picker_for(&servers, spec),
         limited: is_limited(&servers),
         by_slot: is_by_slot(&servers, spec),
-        status: if up == before.status.up {
-            before.status
-        } else {
-            before.status.turned(up, carry.now)
-        },
+        status: before.status.after(status, carry.now),
         published: before.published,
         generation,
         renewals,
@@ -312,11 +309,6 @@ impl<'a> KnownServers<'a> {
         }
         Arc::new(server)
     }
-}
-
-/// HAProxy's rule: a backend without servers counts as up.
-fn is_up(servers: &[Arc<Server>]) -> bool {
-    servers.is_empty() || !Usable::count(servers.iter().map(AsRef::as_ref)).is_empty()
 }
 
 /// `was`: the server as the file had it. What an operator has set since stays as long as the file's own value does.

@@ -188,6 +188,7 @@ fn words(server: &Server) -> String {
         id,
         weight,
         hash_key,
+        priority,
         backup,
         disabled,
         maxconn,
@@ -212,7 +213,7 @@ fn words(server: &Server) -> String {
     let source = source.as_ref().map_or_else(String::new, source_text::write);
     let slowstart = slowstart.as_micros();
     format!(
-        "id={id} weight={weight} hash-key={hash_key} backup={backup} disabled={disabled} \
+        "id={id} weight={weight} hash-key={hash_key} priority={priority} backup={backup} disabled={disabled} \
          maxconn={maxconn} minconn={minconn} maxqueue={maxqueue} \
          slowstart={slowstart} slowstart-at-start={slowstart_at_start} \
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
@@ -419,6 +420,7 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
         match name {
             "id" => server.id = value.parse().ok()?,
             "weight" => server.weight = value.parse().ok()?,
+            "priority" => server.priority = value.parse().ok()?,
             "backup" => server.backup = value.parse().ok()?,
             "disabled" => server.disabled = value.parse().ok()?,
             "source" => server.source = Some(source_text::read(value)?),
@@ -506,6 +508,7 @@ mod tests {
             id: 7,
             weight: 9,
             hash_key: HashKey::AddrPort,
+            priority: 3,
             backup: true,
             disabled: true,
             slowstart: Duration::from_millis(1500),

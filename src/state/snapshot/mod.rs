@@ -11,6 +11,8 @@ pub use route::Route;
 
 use super::ids::{BackendId, FrontendId};
 use super::server::{Server, Usable};
+use super::standing::settle;
+use crate::balance::tiers::{self, Tiers};
 use crate::balance::{Candidate, Choice, Picker, maglev};
 use crate::config::model::{self, Balance};
 use crate::live::{BackendLive, FrontendLive, GlobalLive, LoadOrder, ServerLive};
@@ -342,7 +344,7 @@ pub struct Backend {
 impl Backend {
     pub(super) fn initial(id: BackendId, spec: &model::Backend, origin: &Origin) -> Self {
         let live = Arc::new(BackendLive::new(Arc::clone(&spec.name), origin.shards));
-        let servers: Vec<Arc<Server>> = spec
+        let mut servers: Vec<Arc<Server>> = spec
             .servers
             .iter()
             .map(|server| {
@@ -350,7 +352,7 @@ impl Backend {
                 Arc::new(Server::new(server.clone(), live, origin.now))
             })
             .collect();
-        let usable = Usable::count(servers.iter().map(AsRef::as_ref));
+        let (fail_open, up) = settle(&mut servers, spec);
         Self {
             id,
             live,
@@ -358,7 +360,8 @@ impl Backend {
             limited: is_limited(&servers),
             by_slot: is_by_slot(&servers, spec),
             status: BackendStatus {
-                up: servers.is_empty() || !usable.is_empty(),
+                up,
+                fail_open,
                 since: origin.now,
                 down_before: Duration::ZERO,
             },
@@ -408,14 +411,9 @@ impl Backend {
     /// This backend with other servers at `now`.
     #[must_use]
     pub(super) fn with_servers(&self, mut servers: Vec<Arc<Server>>, now: Instant) -> Self {
+        let (fail_open, up) = settle(&mut servers, &self.spec);
         let (generation, renewals) = self.renew(&mut servers);
-        let usable = Usable::count(servers.iter().map(AsRef::as_ref));
-        let up = servers.is_empty() || !usable.is_empty();
-        let status = if up == self.status.up {
-            self.status
-        } else {
-            self.status.turned(up, now)
-        };
+        let status = self.status.after((fail_open, up), now);
         Self {
             picker: picker_for(&servers, &self.spec),
             limited: is_limited(&servers),
@@ -448,9 +446,14 @@ impl Backend {
         (generation, renewals.into())
     }
 
-    /// How many of its servers are usable (`act` and `bck`).
+    /// How many of its servers are usable, as the checks say (`act` and `bck`).
     pub fn usable(&self) -> Usable {
         Usable::count(self.servers.iter().map(AsRef::as_ref))
+    }
+
+    /// The servers that new sessions are shared among.
+    pub fn in_use(&self) -> Vec<Candidate> {
+        tiers::in_use(&candidates(&self.servers, &self.spec), tiers_of(&self.spec))
     }
 }
 
@@ -465,7 +468,7 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
         preserve_affinity: spec.hash_preserve_affinity,
         table_size: spec.maglev_table_size,
         draws: spec.random_draws,
-        allbackups: spec.allbackups,
+        tiers: tiers_of(spec),
     };
     let live = |it: &Candidate| &servers[it.index as usize].live;
     let order = |chosen: &[Candidate]| {
@@ -483,8 +486,16 @@ pub(super) fn picker_for(servers: &[Arc<Server>], spec: &model::Backend) -> Pick
     picker
 }
 
+fn tiers_of(spec: &model::Backend) -> Tiers {
+    Tiers {
+        allbackups: spec.allbackups,
+        spill_below: spec.spill_below,
+        min_servers: spec.min_servers,
+    }
+}
+
 /// What the picker needs to know of `servers` of the backend `spec`.
-pub(super) fn candidates(servers: &[Arc<Server>], spec: &model::Backend) -> Vec<Candidate> {
+fn candidates(servers: &[Arc<Server>], spec: &model::Backend) -> Vec<Candidate> {
     (0u32..)
         .zip(servers)
         .map(|(index, server)| Candidate {
@@ -499,8 +510,10 @@ pub(super) fn candidates(servers: &[Arc<Server>], spec: &model::Backend) -> Vec<
             weight: server.weight,
             eweight: server.eweight(spec),
             written: server.spec.weight,
+            priority: server.spec.priority,
             backup: server.spec.backup,
             usable: server.is_usable(),
+            down: server.is_usable() && !server.is_up(),
         })
         .collect()
 }
@@ -518,8 +531,10 @@ fn backend_id(index: usize) -> BackendId {
 /// The status of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendStatus {
-    /// Some server is usable, or there is no server at all (HAProxy's rule).
+    /// Enough servers are usable (`min-servers`), or there is no server at all (HAProxy's rule).
     pub up: bool,
+    /// Too few servers are up for the checks to be believed (`fail-open-below`).
+    pub fail_open: bool,
     /// When `up` last changed, or the process started.
     pub since: Instant,
     /// Time spent down before `since`.
@@ -527,11 +542,15 @@ pub struct BackendStatus {
 }
 
 impl BackendStatus {
-    /// This status after a change to `up` at `now`.
+    /// This status when the backend fails open, or not, and is up, or not, from `now` on.
     #[must_use]
-    pub fn turned(self, up: bool, now: Instant) -> Self {
+    pub fn after(self, (fail_open, up): (bool, bool), now: Instant) -> Self {
+        if up == self.up {
+            return Self { fail_open, ..self };
+        }
         Self {
             up,
+            fail_open,
             since: now,
             down_before: self.downtime(now),
         }

@@ -3,8 +3,7 @@
 //! Control thread only. Invariant: the queues follow a snapshot after it is published. A session that begins to wait in
 //! between finds the servers of the one before, and gets its slot when the queues follow.
 
-use super::{Backend, Snapshot, candidates};
-use crate::balance::in_use;
+use super::{Backend, Snapshot};
 use crate::config::model::{self, Balance};
 use crate::live::queue::{Candidate, SlotLimit};
 use crate::state::server::Server;
@@ -59,7 +58,7 @@ impl Backend {
         if !self.limited && !queue.has_servers() {
             return;
         }
-        let in_use = in_use(&candidates(&self.servers, &self.spec), self.spec.allbackups);
+        let in_use = self.in_use();
         let servers = in_use.iter().map(|one| {
             let server = &self.servers[one.index as usize];
             Candidate {

@@ -349,7 +349,13 @@ impl ServerStatus {
 
     /// Whether new connections may go to it, given its weight in force.
     pub fn is_usable(&self, weight: u32) -> bool {
-        self.oper.is_up() && weight > 0 && !self.admin.is_maint() && !self.admin.is_drain()
+        self.oper.is_up() && self.is_offered(weight)
+    }
+
+    /// The same if it is not down.
+    pub fn is_offered(&self, weight: u32) -> bool {
+        let leaving = self.oper == OperState::Stopping || self.admin.is_drain();
+        weight > 0 && !leaving && !self.admin.is_maint()
     }
 
     /// Time spent down until `now`, the current outage included.

@@ -28,7 +28,7 @@ pub(super) enum RlbMetric {
 }
 
 /// rlb's own metrics, in order.
-pub(super) static RLB_METRICS: [RlbMetric; 18] = [
+pub(super) static RLB_METRICS: [RlbMetric; 20] = [
     RlbMetric::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
@@ -139,6 +139,24 @@ pub(super) static RLB_METRICS: [RlbMetric; 18] = [
             Kind::Counter,
             Source::FailedSessions,
             "Sessions that got no server, by cause",
+        ),
+    ),
+    RlbMetric::Rows(
+        "rlb_backend_fail_open",
+        row::Kind::Backend,
+        Family::of_backends(
+            Kind::Gauge,
+            Source::FailOpen,
+            "1 while too few servers are up for the checks to be believed, otherwise zero, where fail-open-below is set",
+        ),
+    ),
+    RlbMetric::Rows(
+        "rlb_backend_priority",
+        row::Kind::Backend,
+        Family::of_backends(
+            Kind::Gauge,
+            Source::Priority,
+            "Highest priority of the servers that new sessions are shared among, where servers have several",
         ),
     ),
     RlbMetric::Rows(

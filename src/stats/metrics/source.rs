@@ -56,6 +56,10 @@ pub(super) enum Source {
     FailedSessions,
     /// Always 1; the address of the server is a label.
     Address,
+    /// Whether the backend fails open, where it may.
+    FailOpen,
+    /// The last priority that is in use, where servers have several.
+    Priority,
 }
 
 /// A sample: an additional label, and the value.
@@ -90,6 +94,11 @@ impl Source {
             Self::ServerStates => of_servers(row, &SERVER_STATES, |one| Some(state(one)), take),
             Self::CheckStates => of_servers(row, &CHECK_STATES, checked, take),
             Self::FailedSessions => failed_sessions(row, take),
+            Self::FailOpen => {
+                let backend = row.backend().filter(|it| it.spec.fail_open_below > 0);
+                plain(backend.map(|it| u8::from(it.status.fail_open).into()), take);
+            }
+            Self::Priority => plain(row.backend().and_then(priority), take),
             Self::Suspect | Self::UsualConnect | Self::Address => own(self, row, take),
         }
     }
@@ -112,6 +121,19 @@ fn own(source: Source, row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
             }
         }
     }
+}
+
+/// The highest priority of the servers in use; `None`: all servers that are no backups have the same, or none of them is
+/// in use.
+fn priority(backend: &Backend) -> Option<f64> {
+    let mut servers = backend.servers.iter().filter(|server| !server.spec.backup);
+    let first = servers.next()?.spec.priority;
+    if servers.all(|server| server.spec.priority == first) {
+        return None;
+    }
+    let in_use = backend.in_use();
+    let active = in_use.iter().filter(|one| !one.backup);
+    active.map(|one| one.priority).max().map(f64::from)
 }
 
 fn plain(value: Option<f64>, take: &mut dyn FnMut(Sample<'_>)) {

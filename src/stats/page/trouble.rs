@@ -11,8 +11,10 @@ const NAMED_MAX: usize = 10;
 
 /// What is wrong now, in the proxies that are shown.
 pub(super) struct Trouble {
-    /// Backends without a usable server.
+    /// Backends without a usable server, or with too few.
     pub(super) unusable: Named,
+    /// Backends whose checks are not believed.
+    pub(super) fail_open: Named,
     /// Frontends that take no connections now, and backends that get no sessions.
     pub(super) closed: Named,
     pub(super) down: Option<Down>,
@@ -57,16 +59,20 @@ impl Trouble {
         let mut frontends: Vec<&Arc<Frontend>> = snapshot.frontends.iter().flatten().collect();
         frontends.retain(|frontend| filter.shows_proxy(&frontend.spec.name));
         frontends.sort_by_key(|frontend| frontend.spec.order);
-        let unusable = backends
-            .iter()
-            .filter(|backend| backend.usable().is_empty());
+        let unusable = backends.iter().filter(|backend| {
+            let none = backend.usable().is_empty() && !backend.status.fail_open;
+            none || !backend.status.up && !backend.servers.is_empty()
+        });
         let unusable = unusable.map(|it| (&it.spec.name, reasons(it)));
+        let fail_open = backends.iter().filter(|backend| backend.status.fail_open);
+        let fail_open = fail_open.map(|it| (&it.spec.name, up(it)));
         let closed = frontends.iter();
         let closed = closed.filter_map(|it| Some((&it.spec.name, closed_by(it)?)));
         let unpublished = backends.iter().filter(|backend| !backend.published);
         let unpublished = unpublished.map(|it| (&it.spec.name, "unpublished".to_owned()));
         Self {
             unusable: Named::of(unusable),
+            fail_open: Named::of(fail_open),
             closed: Named::of(closed.chain(unpublished)),
             down: Down::of(&backends),
         }
@@ -121,8 +127,21 @@ fn is_down(server: &Server) -> bool {
     server.status.oper == OperState::Stopped && !server.status.admin.is_maint()
 }
 
-/// Why none of the servers of a backend can be used: `1 DOWN, 3 DRAIN`.
+/// How many servers of a backend are up of those that no operator has taken out: `1 of 5 UP`.
+fn up(backend: &Backend) -> String {
+    let usable = backend.usable();
+    let offered = backend.servers.iter().filter(|server| server.is_offered());
+    let up = usable.active + usable.backup;
+    format!("{up} of {} UP", offered.count())
+}
+
+/// Why none of the servers of a backend can be used: `1 DOWN, 3 DRAIN`; or that too few can: `1 UP, min-servers 2`.
 fn reasons(backend: &Backend) -> String {
+    let usable = backend.usable();
+    if !usable.is_empty() {
+        let up = usable.active + usable.backup;
+        return format!("{up} UP, min-servers {}", backend.spec.min_servers);
+    }
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for server in &backend.servers {
         *counts.entry(reason(server)).or_default() += 1;
