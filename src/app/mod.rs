@@ -224,7 +224,7 @@ async fn start(
     admin.enter(Phase::Ready);
     manager.notify(&[NotifyState::Ready]);
     inherited.store();
-    start.tell(&read)?;
+    start.tell(&read, &core.workers).await?;
     let reloads = spawn_critical(reloader.run(stops.reloads.clone(), stops.admin.clone()));
     let watchdog = watchdog.map(|it| it.start(core.control.clone(), manager.clone()));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), maxconn, "ready");

@@ -5,9 +5,10 @@
 
 use super::{Error, system};
 use crate::log::events::{EventLog, RecentEvents, start_line};
-use crate::sys::identity::Identity;
+use crate::sys::identity::{Identity, Step};
 use crate::sys::launcher::Launcher;
 use crate::sys::replaced::ReplacedProcesses;
+use crate::worker::order::Workers;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -78,7 +79,7 @@ impl Start {
     ///
     /// # Errors
     /// When it cannot give up root; none is expected after [`Identity::may_take`].
-    pub(super) fn tell(self, files: &[PathBuf]) -> Result<(), Error> {
+    pub(super) async fn tell(self, files: &[PathBuf], workers: &Workers) -> Result<(), Error> {
         // The table of sockets was the other owner.
         if let Some(old) = self.old.and_then(Rc::into_inner) {
             old.finish();
@@ -90,7 +91,7 @@ impl Start {
             }
         }
         if let Some(identity) = self.identity {
-            let taken = identity.take();
+            let taken = take(identity, workers).await;
             taken.map_err(system("cannot give up root"))?;
             for path in files.iter().filter(|path| is_denied(path)) {
                 tracing::warn!(path = %path.display(), "reloads cannot read a file");
@@ -99,6 +100,18 @@ impl Start {
         self.recent.end_start();
         Ok(())
     }
+}
+
+/// Takes an identity. Workers keep what it says that they keep.
+async fn take(identity: Identity, workers: &Workers) -> io::Result<()> {
+    let Some(kept) = identity.kept_by_workers() else {
+        return identity.take();
+    };
+    workers.take(Step::Before).await?;
+    let taken = identity.take();
+    // Also after a failure: no worker goes on with more than these.
+    workers.take(Step::After(kept)).await?;
+    taken
 }
 
 /// Whether this process may not read a file.

@@ -57,7 +57,17 @@ pub struct ProcessWords {
     pub user: Option<String>,
     /// The first of `group` and `gid`.
     pub group: Option<String>,
+    /// The names of `setcap`: capabilities that stay when root is given up.
+    pub capabilities: Vec<String>,
 }
+
+/// The capabilities that HAProxy's `setcap` knows.
+const CAPABILITIES: [&str; 4] = [
+    "cap_net_raw",
+    "cap_net_admin",
+    "cap_net_bind_service",
+    "cap_sys_admin",
+];
 
 impl ProcessWords {
     fn read(&mut self, statement: &Statement) {
@@ -136,6 +146,7 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
             socket_limit(context, global, statement);
         }
         "unix-bind" => unix_bind(context, &mut global.unix_bind, statement),
+        "setcap" => capabilities(context, global, statement),
         "harden.reject-privileged-ports.tcp" if statement.word(1) == "off" => {
             let text = "it is off in rlb too";
             context
@@ -172,6 +183,25 @@ fn stop_time(context: &mut Context<'_, '_>, global: &mut Global, statement: &Sta
         (_, Some(value)) => drop(global.keys.insert("hard-stop-after", value)),
         (_, None) => drop(global.keys.remove("hard-stop-after")),
     }
+}
+
+/// `setcap NAME,NAME…`.
+fn capabilities(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement) {
+    let word = statement.word(0);
+    let names: Vec<&str> = statement.word(1).split(',').collect();
+    let known = |name: &&str| CAPABILITIES.contains(name);
+    if let Some(name) = names.iter().find(|name| !known(name)) {
+        let all = CAPABILITIES.join(", ");
+        let text = format!("HAProxy has no capability `{name}` here: there is {all}");
+        return context.report.error(statement.at(1), word, text);
+    }
+    let names = names.into_iter().map(str::to_owned);
+    global.process.capabilities.extend(names);
+    let Some(row) = context.index.find(Place::Global, word) else {
+        return context.unknown(statement.at, Place::Global, word);
+    };
+    let mark = context.mark(statement.at, word, row);
+    global.marks.push(mark);
 }
 
 fn number(

@@ -244,6 +244,10 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             // For a log event only.
             let _ = pauses.try_send(acceptors.arrive(sessions));
         }
+        Order::Identity { step, reply } => {
+            // Whoever has sent it may be gone.
+            let _ = reply.try_send(step.take());
+        }
         Order::ClearCounters { what, reply } => {
             let token = &worker.worker_stats.token;
             worker.read(|snapshot| clear::counters(snapshot, what, token));

@@ -9,7 +9,9 @@ use super::sessions::{Cursor, Page, Wanted};
 use crate::live::Cause;
 use crate::live::counters::Clear;
 use crate::state::{BackendId, Frontend, FrontendId};
+use crate::sys::identity::Step;
 use std::collections::HashSet;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -99,6 +101,13 @@ pub enum Order {
         sessions: Carried<Vec<ArrivingSession>>,
         /// Receives for how long each was in neither process.
         pauses: mpsc::Sender<Vec<Duration>>,
+    },
+    /// Take a step of the change of the process's user on its own thread.
+    Identity {
+        /// Which.
+        step: Step,
+        /// Receives how that went.
+        reply: mpsc::Sender<io::Result<()>>,
     },
     /// Clear counters, those of the worker.
     ClearCounters {
@@ -255,6 +264,20 @@ impl Workers {
         self.tell_all(&Order::ClearCounters { what, reply }).await;
         // Ends when every worker has answered or has ended.
         while done.recv().await.is_some() {}
+    }
+
+    /// Has every worker take a step of the change of the process's user.
+    ///
+    /// # Errors
+    /// The first of theirs.
+    pub async fn take(&self, step: Step) -> io::Result<()> {
+        let (reply, mut results) = mpsc::channel(self.count().max(1));
+        self.tell_all(&Order::Identity { step, reply }).await;
+        // Ends when every worker has answered or has ended.
+        while let Some(result) = results.recv().await {
+            result?;
+        }
+        Ok(())
     }
 
     /// Has every worker know what another process accepts.

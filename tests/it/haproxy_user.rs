@@ -211,7 +211,79 @@ fn servers_in_namespaces_need_root() {
     refused
         .stderr
         .wait_for("require full privileges, so global.uid cannot be changed");
+    refused.stderr.wait_for("write 'setcap cap_sys_admin'");
     assert_eq!(refused.wait(STOP_WITHIN).code(), Some(1));
+}
+
+/// Every worker, and every one of the process after an upgrade, enters a namespace.
+#[test]
+fn the_capabilities_of_setcap_stay() {
+    const MASK: &str = "0000000000201400";
+    if !needs::root() {
+        return;
+    }
+    let setup = Setup::new();
+    let other = Netns::alone("kept");
+    let peer = other.enter(|| Peer::start(Behaviour::Echo));
+    setup.write(
+        "  user nobody\n  nbthread 2\n  setcap cap_sys_admin,cap_net_admin\n",
+        &[81],
+    );
+    let file = setup.folder.path().join("haproxy.cfg");
+    let text = fs::read_to_string(&file).expect("readable");
+    let plain = format!("  server s0 {}\n", setup.peer.address());
+    let moved = format!(
+        "  server s0 {} namespace {}\n",
+        peer.address(),
+        other.name()
+    );
+    fs::write(&file, text.replace(&plain, &moved)).expect("written");
+    let run = setup.command(&["-W", "-db", "-f", "haproxy.cfg"]);
+    let mut process = Process::start(run, Some(&setup.netns), false);
+    process.stderr.wait_for("ready version=");
+    let serves = |pid: i32| {
+        // Each worker gets some of them.
+        for _ in 0..20 {
+            setup.served(81);
+        }
+        let mut workers = 0;
+        for task in fs::read_dir(format!("/proc/{pid}/task")).expect("it lives") {
+            let path = task.expect("a thread").path();
+            let Ok(status) = fs::read_to_string(path.join("status")) else {
+                continue;
+            };
+            assert_eq!(field(&status, "Uid:"), [NOBODY; 4].join(" "), "{status}");
+            let is_worker = field(&status, "Name:").starts_with("worker-");
+            let (permitted, effective) = (field(&status, "CapPrm:"), field(&status, "CapEff:"));
+            assert_eq!(permitted, effective, "{status}");
+            let allowed = u64::from_str_radix(&permitted, 16).expect("a mask");
+            let most = u64::from_str_radix(MASK, 16).expect("a mask");
+            assert_eq!(allowed & !most, 0, "{status}");
+            if is_worker {
+                workers += 1;
+                assert_eq!(allowed & 0x20_1000, 0x20_1000, "{status}");
+            }
+        }
+        assert_eq!(workers, 2);
+    };
+    let first = process.id().cast_signed();
+    serves(first);
+    let socket = setup.socket();
+    let upgraded = Command::new(PROGRAM)
+        .args(["upgrade", "--socket"])
+        .arg(&socket)
+        .output();
+    assert!(upgraded.expect("it starts").status.success());
+    eventually_true(WITHIN, "answers of the new process", || {
+        pid_at(&socket).is_some_and(|pid| pid != first)
+    });
+    let next = pid_at(&socket).expect("it answers");
+    serves(next);
+    kill(Pid::from_raw(next), Signal::SIGTERM).expect("it lives");
+    process.wait(STOP_WITHIN);
+    eventually_true(STOP_WITHIN, "the end of the new process", || {
+        pid_at(&socket).is_none()
+    });
 }
 
 /// Each use of a namespace ended the process.

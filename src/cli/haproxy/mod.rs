@@ -13,14 +13,14 @@ mod version;
 
 use super::limits;
 use crate::app::{self, SignalMeaning, Start};
-use crate::config::model::{Config, Server, Source};
+use crate::config::model::{Config, Source};
 use crate::config::{Limits, Load};
 use crate::control::handover::{self, Predecessor, Program};
 use crate::convert::{
     self, Conversion, Converted, Dumped, HaproxyFiles, Input, NoListener, ProcessWords,
 };
 use crate::log::events::{self, EventFormat};
-use crate::sys::identity::Identity;
+use crate::sys::identity::{Identity, Kept};
 use crate::sys::launcher::{self, Launcher};
 use crate::sys::{raw, users};
 use arguments::{Arguments, Refused, Request};
@@ -423,17 +423,7 @@ fn serve(
         return Err(Told);
     };
     let identity = identity(&process, messages)?;
-    if identity.is_some_and(Identity::gives_up_root) && needs_root(&config) {
-        // HAProxy's words.
-        let text =
-            "Some configuration options require full privileges, so global.uid cannot be changed.";
-        messages.alert(&format!("[haproxy.main()] {text}"));
-        messages.alert(
-            "[haproxy.main()] rlb has no 'setcap': `namespace` and `usesrc` of servers need a process that is started as \
-             another user with the capabilities.",
-        );
-        return Err(Told);
-    }
+    use_capabilities(&config, (identity, kept(&process)), messages)?;
     let reloads = arguments.master_worker || process.master_worker;
     let pid_file = arguments.pid_file.clone();
     let pid_file = pid_file.or_else(|| process.pid_file.map(PathBuf::from));
@@ -471,18 +461,50 @@ fn serve(
     })
 }
 
-/// Whether connections to servers need rights that are given up with root.
-fn needs_root(config: &Config) -> bool {
+/// Puts capabilities into force that are kept. Refuses a configuration that needs others than those, where root is given up.
+fn use_capabilities(
+    config: &Config,
+    (identity, kept): (Option<Identity>, Kept),
+    messages: &Messages,
+) -> Result<(), Told> {
+    if identity.is_some_and(Identity::gives_up_root)
+        && let Some(missing) = missing(config, kept)
+    {
+        // HAProxy's words.
+        let text =
+            "Some configuration options require full privileges, so global.uid cannot be changed.";
+        messages.alert(&format!("[haproxy.main()] {text}"));
+        messages.alert(&format!(
+            "[haproxy.main()] write 'setcap {missing}' in the 'global' section."
+        ));
+        return Err(Told);
+    }
+    let what = "Cannot use the capabilities of `setcap`";
+    or_alert(messages, what, kept.use_permitted())
+}
+
+/// The capability for connections to servers that is given up with root, unless it is among `kept`.
+fn missing(config: &Config, kept: Kept) -> Option<&'static str> {
     let foreign = |source: &Option<Source>| {
         let mut addresses = source.iter().flat_map(|source| source.iter());
         addresses.any(|address| address.usesrc.is_some())
     };
-    let needs = |server: &Server| {
+    let servers = || config.backends.iter().flat_map(|it| &it.servers);
+    let mut sources = config.backends.iter().map(|backend| &backend.source);
+    let foreign = sources.any(foreign) || servers().any(|server| foreign(&server.source));
+    let moved = servers().any(|server| {
         let socket = server.socket.as_ref();
-        socket.is_some_and(|socket| socket.namespace.is_some()) || foreign(&server.source)
-    };
-    let mut backends = config.backends.iter();
-    backends.any(|backend| foreign(&backend.source) || backend.servers.iter().any(needs))
+        socket.is_some_and(|socket| socket.namespace.is_some())
+    });
+    if foreign && !kept.has_foreign_addresses() {
+        return Some("cap_net_admin");
+    }
+    (moved && !kept.has_namespaces()).then_some("cap_sys_admin")
+}
+
+/// What is kept when root is given up.
+fn kept(process: &ProcessWords) -> Kept {
+    Kept::named(process.capabilities.iter().map(String::as_str))
 }
 
 /// Whom a process that was started as root is to become, which it must be able to.
@@ -509,7 +531,7 @@ fn identity_of(process: &ProcessWords, messages: &Messages) -> Result<Option<Ide
     };
     let user = find("user", process.user.as_ref(), users::user)?;
     let group = find("group", process.group.as_ref(), users::group)?;
-    Ok(Identity::to_take(user, group))
+    Ok(Identity::to_take(user, group, kept(process)))
 }
 
 /// Ends the process as HAProxy ends: without `-W` by the signal that has ended it at once, so that this does not

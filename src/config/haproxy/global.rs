@@ -99,7 +99,14 @@ pub(super) const WORDS: &[Words] = &[
         Global,
         NotNeeded,
         "the service manager confines rlb: see its unit file",
-        &["chroot", "setcap", "prealloc-fd"],
+        &["chroot", "prealloc-fd"],
+    ),
+    words(
+        Global,
+        NotNeeded,
+        "it holds under the name `haproxy`, with `user`; otherwise the service manager gives capabilities: \
+         `AmbientCapabilities` and `CapabilityBoundingSet` of its unit",
+        &["setcap"],
     ),
     words(
         Global,
