@@ -6,7 +6,8 @@
 
 #![allow(dead_code, reason = "a fuzz program has one target, the test has all")]
 
-use rlb::config::model::Config;
+use rlb::config::format::{Escape, Given};
+use rlb::config::model::{Config, Format, ProxyV2Options};
 use rlb::config::{Limits, Loader, address, units};
 use rlb::convert::{Conversion, Input, Options, Outside, convert};
 use rlb::live::GlobalLive;
@@ -122,8 +123,26 @@ pub(crate) fn proxy_header(bytes: &[u8]) {
                 panic!("{written:?} is not read");
             };
             assert_eq!(again.addresses, header.addresses);
-            assert!(again.tlvs.take(others.clone().count()).eq(others));
-            written.clear();
+            assert!(again.tlvs.take(others.clone().count()).eq(others.clone()));
+            // With what rlb puts before them, they are the same as far as there is room.
+            let own = [
+                (proxy::tlv::UNIQUE_ID, &b"id"[..]),
+                (proxy::tlv::NETNS, b"blue"),
+            ];
+            let own = own.map(|(kind, value)| proxy::Tlv { kind, value });
+            let all = own.into_iter().chain(others.clone());
+            let mut longer = Vec::new();
+            proxy::write_v2(&mut longer, header.addresses, all, false);
+            let Parsed::Done(again, _) = proxy::parse(&longer) else {
+                panic!("{longer:?} is not read");
+            };
+            assert!(longer.len() <= proxy::HEADER_MAX);
+            let mut again = again.tlvs;
+            assert!(again.by_ref().take(2).eq(own));
+            if length + 12 <= proxy::HEADER_MAX {
+                assert!(again.eq(others));
+            }
+            let mut written = Vec::new();
             proxy::write_v1(&mut written, header.addresses);
             let Parsed::Done(again, _) = proxy::parse(&written) else {
                 panic!("{written:?} is not read");
@@ -173,6 +192,22 @@ pub(crate) fn unit_string(bytes: &[u8]) {
     let _ = address::ip_alone(&text);
     let _ = address::log_sink(&text);
     let _ = units::mode(&text);
+    let _ = ProxyV2Options::parse(&text);
+    if let Ok(format) = Format::parse(&text) {
+        assert_eq!(Format::parse(format.text()).as_ref(), Ok(&format));
+        let given = |_| Given::Bytes(bytes.into());
+        for most in [0, 10, 1000] {
+            let escape = Escape::With('%');
+            assert!(format.write(most, escape, given).len() <= most);
+            assert!(
+                format
+                    .mandatory()
+                    .write(most, Escape::None, |_| Given::Nothing)
+                    .len()
+                    <= most
+            );
+        }
+    }
     if units::name(&text).is_ok() {
         assert!(text.len() <= units::NAME_BYTES_MAX);
     }

@@ -181,6 +181,7 @@ impl Line {
                 server_active: 0,
                 retries: 0,
                 redispatched: false,
+                suffix: None,
             }))
         });
     }

@@ -1,7 +1,7 @@
 //! Values of the file that are one of several words. Each type reads itself with serde, describes itself for `rlb schema`,
 //! and names the words in its error. Plain data.
 
-use crate::config::values::{self, HashFunction};
+use crate::config::values::{self, HashFunction, ProxyV2Options};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use std::borrow::Cow;
@@ -191,9 +191,11 @@ words! {
 
 words! {
     /// What a PROXY header of version 2 has beside addresses.
-    ProxyV2Options(bool) {
-        "none" => false,
-        "crc32c" => true,
+    ProxyV2OptionsWord(ProxyV2Options) {
+        "none" => ProxyV2Options::None,
+        "crc32c" => ProxyV2Options::Crc32c,
+        "unique-id" => ProxyV2Options::UniqueId,
+        "crc32c,unique-id" => ProxyV2Options::Both,
     }
 }
 

@@ -9,6 +9,7 @@ pub mod descriptors;
 pub mod diagnostic;
 pub mod diff;
 mod disk;
+pub mod format;
 pub mod haproxy;
 mod hash_names;
 pub mod hash_on;

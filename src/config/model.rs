@@ -6,6 +6,7 @@
 //! keys.
 
 pub use super::address::Network;
+pub use super::format::Format;
 pub use super::hash_on::{HashOn, Sample};
 pub use super::keys::meant::{
     Backend, Bind, Check, Frontend, FurtherPage, Global, Keepalive, Log, LogTarget, Readiness,
@@ -14,8 +15,8 @@ pub use super::keys::meant::{
 pub use super::values::{
     AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,
     HashFunction, HashKey, HashType, LogFormat, LogSink, NoServer, OnError, PageAdmin,
-    PreserveAffinity, ProxyId, SendProxy, ServerAddress, ServerPort, ServerSocket, Severity,
-    Source, SourceAddress, UseSrc,
+    PreserveAffinity, ProxyId, ProxyV2Options, SendProxy, ServerAddress, ServerPort, ServerSocket,
+    Severity, Source, SourceAddress, UseSrc,
 };
 
 /// A whole configuration.

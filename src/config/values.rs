@@ -198,6 +198,75 @@ impl SendProxy {
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|it| it.name() == name)
     }
+
+    /// The header of a check of a server with this one. `own`: what the check itself says; `elsewhere`: it goes to
+    /// another port or address. As in HAProxy, such a one is another protocol's.
+    #[must_use]
+    pub fn of_check(self, own: Option<bool>, elsewhere: bool) -> Self {
+        match (own, self) {
+            (Some(true), Self::Off) => Self::V1,
+            (Some(true), header) => header,
+            (None, header) if !elsewhere => header,
+            _ => Self::Off,
+        }
+    }
+}
+
+/// `proxy-v2-options`: what a PROXY header of version 2 has beside the addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProxyV2Options {
+    /// Nothing.
+    #[default]
+    None,
+    /// A checksum.
+    Crc32c,
+    /// What the frontend's `unique-id-format` has made.
+    UniqueId,
+    /// Both.
+    Both,
+}
+
+impl ProxyV2Options {
+    /// Whether a checksum.
+    pub fn crc32c(self) -> bool {
+        matches!(self, Self::Crc32c | Self::Both)
+    }
+
+    /// Whether a unique id.
+    pub fn unique_id(self) -> bool {
+        matches!(self, Self::UniqueId | Self::Both)
+    }
+
+    /// Adds HAProxy's `option`. Whether rlb has it.
+    pub fn add(&mut self, option: &str) -> bool {
+        *self = match (option, *self) {
+            ("crc32c", Self::None) => Self::Crc32c,
+            ("unique-id", Self::None) => Self::UniqueId,
+            ("crc32c", Self::UniqueId) | ("unique-id", Self::Crc32c) => Self::Both,
+            ("crc32c" | "unique-id", same) => same,
+            _ => return false,
+        };
+        true
+    }
+
+    /// Reads a list, as `crc32c,unique-id`; `none` is an empty one. `None`: it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut options = Self::None;
+        let mut all = text.split(',').filter(|_| text != "none");
+        all.all(|option| options.add(option)).then_some(options)
+    }
+}
+
+/// As in the file.
+impl std::fmt::Display for ProxyV2Options {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::None => "none",
+            Self::Crc32c => "crc32c",
+            Self::UniqueId => "unique-id",
+            Self::Both => "crc32c,unique-id",
+        })
+    }
 }
 
 /// `on-error`: what follows from as many failed connects in a row as `error-limit` says.

@@ -22,6 +22,7 @@ mod dump;
 mod environment;
 mod expect_proxy;
 mod files;
+mod format;
 mod global;
 mod lexer;
 mod log;

@@ -11,7 +11,7 @@ use super::toml_string::quote;
 use super::units::Unit;
 use crate::config::address as addresses;
 use crate::config::haproxy::{Becomes, Place};
-use crate::config::model::OnError;
+use crate::config::model::{OnError, ProxyV2Options};
 use crate::config::{ERROR_LIMIT_MAX, MAXCONN_MAX, RISE_FALL_MAX, WEIGHT_MAX, units as rlb};
 
 /// Words behind an address that have no value.
@@ -433,9 +433,15 @@ fn v2_options(
     statement: &Statement,
     index: usize,
 ) -> bool {
+    let key = "proxy-v2-options";
     for option in statement.word(index).split(',') {
+        let before = keys.keys.get(key).map(|text| text.trim_matches('"'));
+        let before = before.and_then(ProxyV2Options::parse);
+        let mut options = before.unwrap_or_default();
         match option {
-            "crc32c" => drop(keys.keys.insert("proxy-v2-options", quote("crc32c"))),
+            option if options.add(option) => {
+                keys.keys.insert(key, quote(&options.to_string()));
+            }
             // A name that a client's header has is always passed on, and there is no other.
             "authority" => {}
             _ => {

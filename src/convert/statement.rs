@@ -6,7 +6,7 @@ use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
 use super::toml_string::quote;
 use super::units::Unit;
-use super::{acl, bind, defaults_words, expect_proxy, log, page, server, source, timeouts};
+use super::{acl, bind, defaults_words, expect_proxy, format, log, page, server, source, timeouts};
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::model::{HashFunction, HashOn, HashType};
 
@@ -60,6 +60,8 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
             context.kept(statement.at, keyword);
         }
         "log" => log_statement(context, proxy, statement),
+        "unique-id-format" => format::unique_id(context, proxy, statement),
+        "log-format" if format::log(context, proxy, statement) => {}
         "stats" => page::read(context, proxy, statement),
         "tcp-check" | "http-check" => {
             let kind = match statement.word(0) {
@@ -459,6 +461,9 @@ fn option(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
             };
         }
         word => {
+            if ["tcplog", "httplog", "httpslog"].contains(&word) {
+                settings.keys.remove("log-suffix");
+            }
             let row = context.index.find(Place::Proxy, &format!("option {word}"));
             let checks = row.is_some_and(|row| row.words.contains(&"option httpchk"));
             if !checks {

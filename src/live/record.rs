@@ -50,6 +50,8 @@ pub struct SessionRecord {
     pub retries: u32,
     /// Another server than the first was used: the retries are printed with a `+`.
     pub redispatched: bool,
+    /// What the frontend's `log-suffix` has made of it.
+    pub suffix: Option<Box<str>>,
 }
 
 /// A connection that ended before it was a session: the input of HAProxy's error line.

@@ -42,6 +42,10 @@ pub(super) fn write(line: &mut String, session: &SessionRecord, clock: &mut Cloc
     let (server, backend) = session.queue_positions;
     after(line, ' ', server);
     after(line, '/', backend);
+    if let Some(suffix) = &session.suffix {
+        line.push(' ');
+        line.push_str(suffix);
+    }
 }
 
 /// Appends the line of a connection that was no session: `%ci:%cp [%t] %ft/%b: error`, as in HAProxy.
@@ -130,6 +134,7 @@ pub(super) mod tests {
             server_active: 3,
             retries: 0,
             redispatched: false,
+            suffix: None,
         }
     }
 
@@ -146,6 +151,16 @@ pub(super) mod tests {
             "127.0.0.1:47384 [22/Nov/2026:06:51:57.997] app-direct app-direct/app-direct-node03 \
              1/0/4 7389 -- 19/9/8/3/0 0/0"
         );
+    }
+
+    #[test]
+    fn what_a_frontend_adds_stands_behind_the_line() {
+        let session = SessionRecord {
+            suffix: Some("id-1 {name}".into()),
+            ..record()
+        };
+        let line = line(&session, &TimeZone::UTC);
+        assert!(line.ends_with(" 19/9/8/3/0 0/0 id-1 {name}"), "{line}");
     }
 
     /// The line that HAProxy 3.5 wrote.

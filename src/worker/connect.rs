@@ -5,11 +5,11 @@ use super::header_rule::Announced;
 use super::relay::{Connecting, Kind};
 use super::server_connect::{Dialer, QueueStay};
 use super::session_stats::{SessionStats, WorkerStats};
-use crate::config::model::{self, SendProxy, ServerPort, ServerSocket, Source};
+use crate::config::model::{self, ProxyV2Options, SendProxy, ServerPort, ServerSocket, Source};
 use crate::live::server_socket;
 use crate::live::source::Connect;
 use crate::live::{FailureCause, ServerName, ShortageStep, WorkerToken};
-use crate::proto::proxy::{self, Addresses, Tlvs};
+use crate::proto::proxy::{self, Addresses, Tlv, Tlvs, tlv};
 use crate::state::server::Endpoint;
 use crate::state::{Backend, BackendId, Server, ToControl};
 use crate::sys::limits::{Shortage, out_of_descriptors};
@@ -221,11 +221,8 @@ impl SocketDialer<'_> {
         if server.send_proxy == SendProxy::V1 {
             proxy::write_v1(&mut header, addresses);
         } else {
-            let tlvs = announced.map_or(&[][..], |announced| &announced.tlvs);
-            // These two are about the header that they were in.
-            let own = [proxy::tlv::CRC32C, proxy::tlv::NOOP];
-            let tlvs = Tlvs::new(tlvs).filter(|tlv| !own.contains(&tlv.kind));
-            proxy::write_v2(&mut header, addresses, tlvs, server.proxy_v2_crc32c);
+            let options = server.proxy_v2_options;
+            proxy::write_v2(&mut header, addresses, self.tlvs(options), options.crc32c());
         }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         let sent = match send(connection, &header, flags) {
@@ -234,6 +231,29 @@ impl SocketDialer<'_> {
             Err(error) => return Err(error.into()),
         };
         Ok((sent < header.len()).then(|| header[sent..].into()))
+    }
+
+    /// The TLVs of a header to a server with these options: those of rlb, and those of the client's own header.
+    fn tlvs(&self, options: ProxyV2Options) -> impl Iterator<Item = Tlv<'_>> {
+        let received = self.announced.map_or(&[][..], |announced| &announced.tlvs);
+        let received = Tlvs::new(received);
+        let notes = self.stats.notes().filter(|_| options.unique_id());
+        let unique_id = notes.and_then(|notes| notes.unique_id.as_deref());
+        // The header says from which namespace the client comes, if it says anything of it.
+        let namespace = self.announced.and_then(|it| it.namespace.as_deref());
+        let namespace = namespace.filter(|_| received.clone().all(|tlv| tlv.kind != tlv::NETNS));
+        let own = [(tlv::UNIQUE_ID, unique_id), (tlv::NETNS, namespace)];
+        let own = own.into_iter().filter_map(|(kind, value)| {
+            let value = value?.as_bytes();
+            Some(Tlv { kind, value })
+        });
+        let passed_on = received.filter(move |it| match it.kind {
+            // These two are about the header that they were in.
+            tlv::CRC32C | tlv::NOOP => false,
+            tlv::UNIQUE_ID => unique_id.is_none(),
+            _ => true,
+        });
+        own.chain(passed_on)
     }
 
     /// The port that the client connected to. A client on a unix socket has none; `rlb check` warns about this.

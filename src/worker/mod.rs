@@ -12,6 +12,7 @@ mod context;
 pub mod hand_off;
 mod header_rule;
 pub mod moving;
+mod notes;
 pub mod order;
 mod pending;
 mod pending_guard;

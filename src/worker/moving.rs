@@ -14,7 +14,7 @@ use super::header_rule::Announced;
 use super::relay::Kind;
 use super::relay::moved::{Detached, DetachedSide, SideFacts};
 use super::session_id::SessionId;
-use super::session_stats::{Delays, Moved, OnBackend, OnServer, SessionStats, WorkerStats};
+use super::session_stats::{Delays, Moved, Notes, OnBackend, OnServer, SessionStats, WorkerStats};
 use super::unserved::{Progress, Resumed, Unserved, Wait};
 use crate::live::Cause;
 use crate::live::slot::{BackendSlot, ConnSlot, Slot};
@@ -144,6 +144,17 @@ impl LeavingSession {
         if delays.handshake > 0 {
             line.put("handshake_ms", delays.handshake);
         }
+        if let Some(Notes {
+            unique_id,
+            log_suffix,
+        }) = stats.notes()
+        {
+            for (name, text) in [("unique_id", unique_id), ("log_suffix", log_suffix)] {
+                if let Some(text) = text {
+                    line.put(name, Hex(text.as_bytes()));
+                }
+            }
+        }
         line.put("left_ns", self.left.as_nanos());
         match &self.what {
             Leaving::Relayed(session) => {
@@ -221,6 +232,9 @@ impl Line<'_> {
                 self.put("announced_destination", destination);
             }
             self.put("announced_tlvs", Hex(&announced.tlvs));
+            if let Some(namespace) = &announced.namespace {
+                self.put("announced_netns", Hex(namespace.as_bytes()));
+            }
         }
         for name in SIDES {
             self.put(&format!("{name}_unsent"), 0);
@@ -413,6 +427,12 @@ impl<'a> Fields<'a> {
         self.0.get(name)?.parse().ok()
     }
 
+    /// A text that is written as hexadecimal digits.
+    fn text(&self, name: &str) -> Option<Box<str>> {
+        let bytes = Hex::read(self.0.get(name)?)?;
+        String::from_utf8(bytes.into()).ok().map(Box::from)
+    }
+
     fn nanos(&self, name: &str) -> Option<Duration> {
         self.get(name).map(Duration::from_nanos)
     }
@@ -459,7 +479,11 @@ impl<'a> Fields<'a> {
                     destination,
                 });
                 let tlvs = Hex::read(tlvs)?;
-                Some(Box::new(Announced { addresses, tlvs }))
+                Some(Box::new(Announced {
+                    addresses,
+                    tlvs,
+                    namespace: self.text("announced_netns").map(Arc::from),
+                }))
             }
         };
         Some(Arriving::Unserved {
@@ -503,6 +527,10 @@ impl<'a> Fields<'a> {
                 backend_position: self.get("backend_queue").unwrap_or(0),
                 handshake: self.get("handshake_ms").unwrap_or(0),
                 ..Delays::default()
+            },
+            notes: Notes {
+                unique_id: self.text("unique_id"),
+                log_suffix: self.text("log_suffix"),
             },
             bytes_in: self.get("in")?,
             bytes_out: self.get("out")?,

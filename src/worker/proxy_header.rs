@@ -44,9 +44,13 @@ impl From<Termination> for SessionEnd {
 }
 
 /// What the first bytes of a client are.
-enum Seen {
+#[derive(Debug)]
+pub enum Seen {
+    /// A header, which was taken.
     Header(Announced),
+    /// None yet.
     Nothing,
+    /// No header.
     Failed(HeaderFailure),
 }
 
@@ -61,21 +65,31 @@ pub(super) async fn receive(
         Seen::Nothing => wait(client, pending, limit).await?,
         found => found,
     };
-    match found {
-        Seen::Header(announced) => Ok(Some(announced)),
-        // It has sent something else, or not enough.
-        Seen::Failed(
-            HeaderFailure::Refused(proxy::Problem::NotAHeader)
-            | HeaderFailure::Empty
-            | HeaderFailure::Truncated,
-        )
-        | Seen::Nothing
-            if !rule.required =>
-        {
-            Ok(None)
+    rule.judge(found).map_err(SessionEnd::NoHeader)
+}
+
+impl HeaderRule {
+    /// What follows from the first bytes of a client, which were waited for. `None`: there is no header, and none is needed.
+    ///
+    /// # Errors
+    /// Why the connection ends.
+    pub fn judge(&self, found: Seen) -> Result<Option<Announced>, HeaderFailure> {
+        match found {
+            Seen::Header(announced) => Ok(Some(announced)),
+            // It has sent something else, or not enough.
+            Seen::Failed(
+                HeaderFailure::Refused(proxy::Problem::NotAHeader)
+                | HeaderFailure::Empty
+                | HeaderFailure::Truncated,
+            )
+            | Seen::Nothing
+                if !self.is_required() =>
+            {
+                Ok(None)
+            }
+            Seen::Failed(failure) => Err(failure),
+            Seen::Nothing => Err(HeaderFailure::TimedOut),
         }
-        Seen::Failed(failure) => Err(SessionEnd::NoHeader(failure)),
-        Seen::Nothing => Err(SessionEnd::NoHeader(HeaderFailure::TimedOut)),
     }
 }
 
@@ -111,7 +125,7 @@ async fn wait(
 }
 
 /// Looks at the first bytes of `client`, and takes the header if it is whole.
-fn look(client: &OwnedFd) -> Seen {
+pub fn look(client: &impl AsFd) -> Seen {
     let mut few = [0; LOOK];
     match look_into(client, &mut few) {
         Ok(seen) => seen,
@@ -121,7 +135,7 @@ fn look(client: &OwnedFd) -> Seen {
 }
 
 /// The same, into `buffer`. The error is the length that a buffer must have.
-fn look_into(client: &OwnedFd, buffer: &mut [u8]) -> Result<Seen, usize> {
+fn look_into(client: &impl AsFd, buffer: &mut [u8]) -> Result<Seen, usize> {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     let count = match recv(client, &mut *buffer, flags) {
         Ok((_, 0)) => return Ok(Seen::Failed(HeaderFailure::Empty)),
@@ -138,6 +152,7 @@ fn look_into(client: &OwnedFd, buffer: &mut [u8]) -> Result<Seen, usize> {
     let announced = Announced {
         addresses: header.addresses,
         tlvs: header.tlvs.bytes().into(),
+        namespace: None,
     };
     // These bytes are there, so they come at once.
     match recv(client, &mut buffer[..length], RecvFlags::DONTWAIT) {

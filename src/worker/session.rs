@@ -4,7 +4,8 @@ use super::client_watch::ClientWatch;
 use super::connect::{SocketDialer, is_self_connected};
 use super::connect_policy::{AttemptSlot, ConnectFailure};
 use super::context::WorkerContext;
-use super::header_rule::{Announced, HeaderRule};
+use super::header_rule::HeaderRule;
+use super::notes;
 use super::pending::{Event, PendingSession};
 use super::pending_guard::PendingGuard;
 use super::proxy_header::{self, SessionEnd};
@@ -40,7 +41,7 @@ type Unsent = Option<Box<[u8]>>;
 pub(super) struct Session {
     client: OwnedFd,
     kind: Kind,
-    /// It begins with a PROXY header.
+    /// What its listener says of it, as that it begins with a PROXY header.
     header: Option<Arc<HeaderRule>>,
     /// It has done the steps before the fifth already. Boxed because few have.
     begun: Option<Box<Begun>>,
@@ -146,8 +147,25 @@ impl Session {
         let Some(rule) = &self.header else {
             return Ok(());
         };
-        // Boxed, so that sessions without a header do not have its room in their futures.
-        let announced = Box::pin(self.announced(rule)).await?;
+        if rule.concerns(self.pending.with(|session| session.stats.peer)) {
+            // Boxed, so that sessions without a header do not have its room in their futures.
+            Box::pin(self.receive(rule)).await?;
+        }
+        if let Some(namespace) = &rule.namespace {
+            self.pending.with(|session| {
+                let announced = session.announced.get_or_insert_default();
+                announced.namespace = Some(Arc::clone(namespace));
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits for the header of the client, and takes it into account.
+    async fn receive(&self, rule: &HeaderRule) -> Result<(), SessionEnd> {
+        let frontend =
+            |session: &mut PendingSession| session.stats.frontend().spec.timeout_client_hs;
+        let limit = self.pending.with(frontend);
+        let announced = proxy_header::receive(&self.client, &self.pending, rule, limit).await?;
         let worker_stats = &self.pending.worker.worker_stats;
         self.pending.with(|session| {
             let addresses = announced.as_ref().and_then(|announced| announced.addresses);
@@ -156,13 +174,6 @@ impl Session {
             session.announced = announced.map(Box::new);
         });
         Ok(())
-    }
-
-    async fn announced(&self, rule: &HeaderRule) -> Result<Option<Announced>, SessionEnd> {
-        let frontend =
-            |session: &mut PendingSession| session.stats.frontend().spec.timeout_client_hs;
-        let limit = self.pending.with(frontend);
-        proxy_header::receive(&self.client, &self.pending, rule, limit).await
     }
 
     /// Step 4: the backend of the frontend that accepted the connection, even when a reload has changed or
@@ -178,6 +189,11 @@ impl Session {
             }
             let backend = Arc::clone(backend);
             session.stats.enter_backend(&backend, worker_stats);
+            notes::take(
+                &mut session.stats,
+                &self.client,
+                session.announced.as_deref(),
+            );
             Ok(backend)
         })
     }

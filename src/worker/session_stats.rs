@@ -97,8 +97,8 @@ pub(super) struct SessionStats {
     pub(super) conn: ConnSlot<Frontend>,
     /// Nanoseconds from accept to the server's answer.
     pub(super) connect: Option<NonZeroU64>,
-    /// What has delayed it, if anything has.
-    pub(super) delays: Option<Box<Delays>>,
+    /// What few sessions have.
+    pub(super) beside: Option<Box<Beside>>,
     /// Bytes from the client.
     pub(super) bytes_in: u64,
     /// Bytes to the client.
@@ -107,6 +107,24 @@ pub(super) struct SessionStats {
 
 // With the record of the relay this is most of the memory of an idle session, which docs/performance.md states.
 const _: () = assert!(size_of::<SessionStats>() <= 160);
+
+/// What few sessions have, in a box of its own.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// What has delayed it.
+    pub(super) delays: Delays,
+    /// What its frontend has it note.
+    pub(super) notes: Notes,
+}
+
+/// What a session has noted when it began ([`super::notes`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// What `unique-id-format` has made.
+    pub(super) unique_id: Option<Box<str>>,
+    /// What `log-suffix` has made.
+    pub(super) log_suffix: Option<Box<str>>,
+}
 
 /// What has delayed a session before a server has answered: few have any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -129,7 +147,7 @@ pub(super) struct Delays {
 }
 
 /// What a session brings along from another process; the fields are those of [`SessionStats`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Moved {
     pub(super) peer: Option<SocketAddr>,
     pub(super) accepted: Instant,
@@ -137,6 +155,7 @@ pub(super) struct Moved {
     /// `None`: no server has it.
     pub(super) connect: Option<Duration>,
     pub(super) delays: Delays,
+    pub(super) notes: Notes,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
 }
@@ -178,7 +197,7 @@ impl SessionStats {
             asked: None,
             server: None,
             connect: None,
-            delays: None,
+            beside: None,
             bytes_in: 0,
             bytes_out: 0,
         })
@@ -196,7 +215,7 @@ impl SessionStats {
         self.peer = source.or(self.peer);
         let waited = millis(self.age());
         if waited > 0 {
-            let delays = self.delays.get_or_insert_default();
+            let delays = self.delays_mut();
             delays.handshake = u16::try_from(waited).unwrap_or(u16::MAX);
         }
         self.enter_frontend(worker_stats);
@@ -210,6 +229,9 @@ impl SessionStats {
         server: Option<OnServer>,
         moved: Moved,
     ) -> Box<Self> {
+        let Moved { delays, notes, .. } = moved;
+        let is_plain = delays == Delays::default() && notes == Notes::default();
+        let beside = (!is_plain).then_some(Beside { delays, notes });
         Box::new(Self {
             id,
             peer: moved.peer,
@@ -220,7 +242,7 @@ impl SessionStats {
             asked: None,
             server,
             connect: moved.connect.map(not_zero),
-            delays: (moved.delays != Delays::default()).then(|| Box::new(moved.delays)),
+            beside: beside.map(Box::new),
             bytes_in: moved.bytes_in,
             bytes_out: moved.bytes_out,
         })
@@ -275,23 +297,33 @@ impl SessionStats {
 
     /// What has delayed it so far.
     pub(super) fn delays(&self) -> Delays {
-        self.delays.as_deref().copied().unwrap_or_default()
+        let beside = self.beside.as_deref();
+        beside.map_or_else(Delays::default, |beside| beside.delays)
+    }
+
+    pub(super) fn delays_mut(&mut self) -> &mut Delays {
+        &mut self.beside.get_or_insert_default().delays
+    }
+
+    /// What its frontend has it note, if anything.
+    pub(super) fn notes(&self) -> Option<&Notes> {
+        self.beside.as_deref().map(|beside| &beside.notes)
     }
 
     /// A server is tried, or has answered, after `retries` attempts before it. `redispatched`: another one was tried
     /// first.
     pub(super) fn count_attempt(&mut self, retries: u32, redispatched: bool) {
-        if retries == 0 && !redispatched && self.delays.is_none() {
+        if retries == 0 && !redispatched && self.beside.is_none() {
             return;
         }
-        let delays = self.delays.get_or_insert_default();
+        let delays = self.delays_mut();
         delays.retries = retries;
         delays.redispatched = redispatched;
     }
 
     /// It has waited in a queue.
     pub(super) fn count_wait(&mut self, stay: QueueStay) {
-        let delays = self.delays.get_or_insert_default();
+        let delays = self.delays_mut();
         if let Some(time) = stay.time {
             *delays.queue.get_or_insert_default() += time;
         }
@@ -306,14 +338,14 @@ impl SessionStats {
 
     /// It has waited for a usable server, or on its way to one.
     pub(super) fn count_hold(&mut self, time: Duration) {
-        let delays = self.delays.get_or_insert_default();
+        let delays = self.delays_mut();
         *delays.queue.get_or_insert_default() += time;
     }
 
     /// Time in queues and holds.
     fn queue_time(&self) -> Duration {
-        let delays = self.delays.as_ref();
-        delays.and_then(|it| it.queue).unwrap_or_default()
+        let beside = self.beside.as_deref();
+        beside.and_then(|it| it.delays.queue).unwrap_or_default()
     }
 
     /// Counts the session on the server that has answered.
@@ -405,7 +437,7 @@ impl SessionStats {
 
     /// Time from the begin of the session, or from the end of the queues, to the server's answer.
     fn connect_time(&self) -> Option<Duration> {
-        if self.delays.is_none() {
+        if self.beside.is_none() {
             return self.connect();
         }
         let before = Duration::from_millis(self.delays().handshake.into()) + self.queue_time();
@@ -504,6 +536,7 @@ impl SessionStats {
             }),
             retries: delays.retries,
             redispatched: delays.redispatched,
+            suffix: self.notes().and_then(|notes| notes.log_suffix.clone()),
         }
     }
 }

@@ -170,6 +170,7 @@ const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
         "conditions",
         "a line that a condition leaves out may hold anything",
     ),
+    ("unique-ids", "`setcap` and `fc_pp_tlv` came with 2.9"),
     ("http-passing", "the file of an error page is missing"),
     (
         "missing-things",

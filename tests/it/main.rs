@@ -64,6 +64,7 @@ mod stand_ins;
 mod stats;
 mod tiers;
 mod timeouts;
+mod unique_ids;
 mod unix;
 mod upgrade;
 mod upgrade_binds;

@@ -26,7 +26,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 const HEARD_MAX: usize = 1000;
 
 /// A server that reports what each connection sends up to `hello`, which it answers, or up to its end.
-fn heard() -> (Peer, Receiver<Vec<u8>>) {
+pub(crate) fn heard() -> (Peer, Receiver<Vec<u8>>) {
     let (sender, receiver) = sync_channel(HEARD_MAX);
     let peer = Peer::start(Behaviour::script(move |mut stream: TcpStream| {
         let (mut all, mut buffer) = (Vec::new(), [0; 4096]);
@@ -47,12 +47,12 @@ fn heard() -> (Peer, Receiver<Vec<u8>>) {
     (peer, receiver)
 }
 
-fn next(receiver: &Receiver<Vec<u8>>) -> Vec<u8> {
+pub(crate) fn next(receiver: &Receiver<Vec<u8>>) -> Vec<u8> {
     receiver.recv_timeout(TIMEOUT).expect("a connection")
 }
 
 /// A connection to `to` from this address, which sends `bytes` and `hello` and gets an answer.
-fn greeted(from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+pub(crate) fn greeted(from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("set");
     socket.bind(&from.into()).expect("bound");

@@ -130,8 +130,7 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Server,
         Missing,
-        "rlb ends no TLS and numbers no connections, so it cannot say this of a client; what came in the client's own \
-         PROXY header is passed on",
+        "rlb ends no TLS, so it cannot say this of a client; what came in the client's own PROXY header is passed on",
         &[
             "send-proxy-v2-ssl",
             "send-proxy-v2-ssl-cn",
@@ -140,7 +139,6 @@ pub(super) const WORDS: &[Words] = &[
             "proxy-v2-options cert-key",
             "proxy-v2-options cert-sig",
             "proxy-v2-options ssl-cipher",
-            "proxy-v2-options unique-id",
         ],
     ),
     words(

@@ -70,9 +70,13 @@ pub(super) const WORDS: &[Words] = &[
             "log-format-sd",
             "error-log-format",
             "log-steps",
-            "unique-id-format",
-            "unique-id-header",
         ],
+    ),
+    words(
+        Proxy,
+        Changed,
+        "rlb adds no headers: servers get the id with `proxy-v2-options = \"unique-id\"`",
+        &["unique-id-header"],
     ),
     words(
         Proxy,

@@ -12,6 +12,7 @@
 use crate::config::address;
 use crate::config::choices::{PageAdminWord, WordList};
 use crate::config::diagnostic::Diagnostic;
+use crate::config::format::Format;
 use crate::config::hash_on::HashOn;
 use crate::config::key::Key;
 use crate::config::scope::{Scope, Validator, Written};
@@ -349,6 +350,15 @@ kind! {
 }
 
 kind! {
+    /// A format in HAProxy's notation; an empty text for none.
+    FormatText: String => Format, "format", default Format,
+    show |it| it.to_string(), text |it| format!("\"{it}\""), make |it| it,
+    read |validator, scope, _, field| {
+        parsed(validator, scope, field, ("value", "expected a format"), Format::parse)
+    }
+}
+
+kind! {
     /// 0, or a number of percent above 100, within the bounds of its key.
     Factor: i64 => u32, "number", default u32,
     show show::number, text |it| it.to_string(), make |it| it,
@@ -419,6 +429,12 @@ impl Absent for AlgorithmOrNone {
 
 impl Absent for NamespaceOrNone {
     fn is_absent(value: &Arc<str>) -> bool {
+        value.is_empty()
+    }
+}
+
+impl Absent for FormatText {
+    fn is_absent(value: &Format) -> bool {
         value.is_empty()
     }
 }

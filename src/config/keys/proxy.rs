@@ -6,8 +6,8 @@
 use super::bind::{BACKLOG_BOUNDS, Bind, Binds};
 use super::declare::prelude::*;
 use super::kinds::{
-    Expression, Factor, IdleSpan, Number, Optional, Port, Prime, Raw, Seconds, Span, SpanOrZero,
-    Switch, Word,
+    Expression, Factor, FormatText, IdleSpan, Number, Optional, Port, Prime, Raw, Seconds, Span,
+    SpanOrZero, Switch, Word,
 };
 use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
 use super::source::SourceKind;
@@ -70,6 +70,12 @@ keys! {
         dontlognull: Switch = false, haproxy: &["option dontlognull"], reload: NextConnection;
         /// Do not log sessions that ended normally.
         dontlog_normal: Switch = false, haproxy: &["option dontlog-normal"], reload: NextConnection;
+        /// Number sessions by this format, as `"%ci:%cp_%Ts_%rt"`. Servers get it with `proxy-v2-options = "unique-id"`.
+        /// `""`: not.
+        unique_id_format: Optional<FormatText> = "none",
+            haproxy: &["unique-id-format"], reload: NextConnection;
+        /// Text behind the line of a session in the log, as `"%ID %[fc_pp_authority]"`. `""`: none.
+        log_suffix: Optional<FormatText> = "none", reload: NextConnection;
     }
     /// `[[frontend]]`, or the frontend half of `[[listen]]`.
     #[derive(Debug, Clone, PartialEq)]

@@ -9,13 +9,15 @@ use super::kinds::{
 use super::source::SourceKind;
 use crate::config::choices::{
     CheckType, CheckWord, HashKeyWord, MarkedDown, MarkedUp, ObserveWord, OnErrorWord,
-    ProxyV2Options, SendProxyWord,
+    ProxyV2OptionsWord, SendProxyWord,
 };
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{Expected, Maybe, Short};
 use crate::config::show::{self, secs};
-use crate::config::values::{HashKey, OnError, SendProxy, ServerAddress, ServerPort, ServerSocket};
+use crate::config::values::{
+    HashKey, OnError, ProxyV2Options, SendProxy, ServerAddress, ServerPort, ServerSocket,
+};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -108,9 +110,9 @@ keys! {
         /// With which PROXY header, which has the client's address, connections to it begin.
         send_proxy: Word<SendProxyWord> = SendProxy::Off,
             haproxy: &["send-proxy", "send-proxy-v2"], reload: NextConnection;
-        /// What a header of version 2 has beside the addresses.
-        proxy_v2_crc32c: Word<ProxyV2Options> = false,
-            name: "proxy-v2-options", haproxy: &["proxy-v2-options"], reload: NextConnection;
+        /// What a header of version 2 has beside the addresses: `"crc32c"`, `"unique-id"`, `"crc32c,unique-id"`.
+        proxy_v2_options: Word<ProxyV2OptionsWord> = ProxyV2Options::None,
+            haproxy: &["proxy-v2-options"], reload: NextConnection;
         /// From where its connections come: `"10.0.0.5"`, `"10.0.0.5:1024-65535"`, a table, or a list of them, of
         /// which each connection takes the next one.
         source: Optional<SourceKind> = "the backend's", haproxy: &["source"],

@@ -112,6 +112,11 @@ fn what_has_no_meaning_or_is_not_safe_is_refused() {
         "without `send-proxy",
     );
     refused("'*:80'", ", send-proxy = 'v3'", "`v1`, `v2`");
+    refused(
+        "'*:80'",
+        ", send-proxy = 'v2', proxy-v2-options = 'ssl'",
+        "`unique-id`",
+    );
     let stats = "[stats]\nbind = { address = '127.0.0.1:81', accept-proxy = 'required' }\n";
     let found = diagnostics(load(&format!("{stats}{}", text("'*:80'", "", ""))));
     assert!(
@@ -119,4 +124,38 @@ fn what_has_no_meaning_or_is_not_safe_is_refused() {
             .render(false)
             .contains("`accept-proxy` has no meaning for [stats]")
     );
+}
+
+#[test]
+fn ids_are_made_by_formats() {
+    let read = config(
+        "'*:80'",
+        ", send-proxy = 'v2', proxy-v2-options = 'crc32c,unique-id'",
+        "unique-id-format = '%{+X}o %ci_%rt'\nlog-suffix = '%ID'",
+    );
+    let options = read.backends[0].servers[0].proxy_v2_options;
+    assert!(options.unique_id() && options.crc32c());
+    let frontend = &read.frontends[0];
+    let format = frontend.unique_id_format.as_ref().unwrap();
+    assert_eq!(format.text(), "%{+X}o %ci_%rt");
+    let told = |server: &str, more: &str| -> Vec<String> {
+        let found = diagnostics(load(&text("'*:80'", server, more)));
+        found.iter().map(|one| one.render(false)).collect()
+    };
+    for (server, more, part) in [
+        ("", "unique-id-format = '%ID'", "the unique id itself"),
+        ("", "unique-id-format = '%Tt'", "`%Tt` is not known"),
+        ("", "log-suffix = '%ID'", "there is no `unique-id-format`"),
+        (
+            ", send-proxy = 'v2', proxy-v2-options = 'unique-id'",
+            "",
+            "has no `unique-id-format`",
+        ),
+    ] {
+        let told = told(server, more);
+        assert!(
+            told.iter().any(|one| one.contains(part)),
+            "{part}: {told:#?}"
+        );
+    }
 }

@@ -6,10 +6,11 @@ use super::layers::KeepaliveSettings;
 use super::once::Inherited;
 use super::{FrontendSide, Half, limits};
 use crate::config::diagnostic::Diagnostic;
+use crate::config::format::Value;
 use crate::config::keys::{
     CLIENT_HS, ClientTimeoutLayer, ClientTimeouts, FrontendLayer, IDLE, ListenerLayer,
 };
-use crate::config::model::{BackendIndex, Frontend};
+use crate::config::model::{BackendIndex, Format, Frontend};
 use crate::config::scope::{Validator, Written, flag, or_default};
 use crate::config::source::Place;
 use crate::config::units::format_duration;
@@ -51,6 +52,7 @@ pub(super) fn frontend(
     };
     let keepalive =
         KeepaliveSettings::read(validator, scope, table.keepalive).over(&inherited.keepalive);
+    let meant = Frontend::from_layer(&keys);
     let frontend = Frontend {
         name: half.name(),
         id: half.id,
@@ -62,12 +64,33 @@ pub(super) fn frontend(
         timeout_client_fin,
         timeout_client_hs,
         keepalive: keepalive.finish(),
-        ..Frontend::from_layer(&keys)
+        log_suffix: meant.log_suffix.as_ref().map(Format::mandatory),
+        ..meant
     };
     limits::frontend_maxconn(validator, scope, table, &frontend);
+    formats(validator, &keys);
     Draft {
         frontend,
         client: timeout.client,
+    }
+}
+
+/// Refuses a unique id that is a part of itself, and warns of one that nothing makes.
+fn formats(validator: &mut Validator<'_>, keys: &FrontendLayer) {
+    let written = |key: Option<&Written<Format>>| key.cloned().filter(|it| !it.value.is_empty());
+    let id = written(keys.unique_id_format.as_ref());
+    if let Some(id) = id.as_ref().filter(|id| id.value.has(Value::UniqueId)) {
+        let message = "`unique-id-format` has the unique id itself in it";
+        let diagnostic = Diagnostic::error("value", message).at(id.place.clone());
+        validator
+            .report
+            .push(diagnostic.hint("leave out `%ID` and `%[unique-id]`"));
+    }
+    let suffix = written(keys.log_suffix.as_ref());
+    if let Some(suffix) = suffix.filter(|it| id.is_none() && it.value.has(Value::UniqueId)) {
+        let message = "`log-suffix` has a unique id, and there is no `unique-id-format`";
+        let diagnostic = Diagnostic::warning("no-effect", message).at(suffix.place);
+        validator.report.push(diagnostic);
     }
 }
 

@@ -116,15 +116,9 @@ impl CheckSettings {
                     .label("a change would be confirmed late"),
             );
         }
-        // As in HAProxy, one that goes to another place is another protocol's.
         let written = Check::from_layer(keys);
         let elsewhere = written.port.is_some() || written.address.is_some();
-        let header = match (keys.send_proxy.as_ref().map(|it| it.value), traffic) {
-            (Some(true), SendProxy::Off) => SendProxy::V1,
-            (Some(true), traffic) => traffic,
-            (None, traffic) if !elsewhere => traffic,
-            _ => SendProxy::Off,
-        };
+        let header = traffic.of_check(keys.send_proxy.as_ref().map(|it| it.value), elsewhere);
         Some(Check {
             header,
             interval,

@@ -5,7 +5,7 @@ use crate::config::NOFILE_UNKNOWN;
 use crate::config::descriptors;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::IDLE;
-use crate::config::model::{BackendIndex, BindAddress, Config, ServerAddress, ServerPort};
+use crate::config::model::{BackendIndex, BindAddress, Config, Server, ServerAddress, ServerPort};
 use crate::config::scope::{Scope, Validator, Written, or_default};
 use crate::config::shapes::Located;
 use crate::config::units::format_duration;
@@ -135,6 +135,7 @@ pub(super) fn judge(
 ) {
     let mut used = HashSet::new();
     let mut told = HashSet::new();
+    let mut told_of_ids = HashSet::new();
     let mut offsets_of = HashMap::new();
     let pairs = proxies.frontends.iter().zip(frontends).flat_map(|pair| {
         let reached = stand_ins.reached(pair.1.frontend.default_backend.0);
@@ -147,6 +148,12 @@ pub(super) fn judge(
             continue;
         };
         used.insert(target);
+        without_id(
+            validator,
+            (half, draft),
+            (backend_half, backend),
+            &mut told_of_ids,
+        );
         idle(validator, draft.client.as_ref(), backend.server.as_ref());
         let offsets = offsets_of.entry(target).or_insert_with(|| offsets(backend));
         impossible_ports(validator, (half, draft), backend_half, offsets);
@@ -185,6 +192,27 @@ pub(super) fn judge(
                 .label("it is no default-backend and no sorry-backend"),
             );
         }
+    }
+}
+
+/// Warns once of a backend whose servers are to get the unique id of sessions that have none.
+fn without_id(
+    validator: &mut Validator<'_>,
+    (half, draft): (&Half<'_, FrontendSide<'_>>, &frontend::Draft),
+    (backend_half, backend): (&Half<'_, BackendSide<'_>>, &backend::Draft),
+    told: &mut HashSet<usize>,
+) {
+    let target = draft.frontend.default_backend.0;
+    let mut servers = backend.backend.servers.iter();
+    let sends = |server: &Server| server.proxy_v2_options.unique_id();
+    if draft.frontend.unique_id_format.is_none() && servers.any(sends) && told.insert(target) {
+        let message = format!(
+            "{} has servers with `proxy-v2-options = \"unique-id\"`, and {} has no `unique-id-format`",
+            backend_half.what(),
+            half.what()
+        );
+        let diagnostic = Diagnostic::warning("no-effect", message).at(half.place());
+        validator.report.push(diagnostic);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::keys::{
     NOWHERE, NodeGroup, NodeOwnLayer, NodeTable, ServerKeys, ServerOwnLayer, ServerTable,
 };
 use crate::config::model::{
-    Check, SendProxy, Server, ServerAddress, ServerPort, ServerSocket, Source,
+    Check, ProxyV2Options, SendProxy, Server, ServerAddress, ServerPort, ServerSocket, Source,
 };
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written};
@@ -390,12 +390,12 @@ fn in_no_tier(validator: &mut Validator<'_>, settings: &ServerSettings, backup: 
 
 /// Refuses options of a header that is not sent.
 fn options(validator: &mut Validator<'_>, settings: &ServerSettings, header: SendProxy) {
-    if let Some(crc) = &settings.keys.proxy_v2_crc32c
-        && crc.value
+    if let Some(options) = &settings.keys.proxy_v2_options
+        && options.value != ProxyV2Options::None
         && header != SendProxy::V2
     {
         let message = "`proxy-v2-options` has no meaning without `send-proxy = \"v2\"`";
-        let diagnostic = Diagnostic::error("no-meaning", message).at(crc.place.clone());
+        let diagnostic = Diagnostic::error("no-meaning", message).at(options.place.clone());
         validator.report.push(diagnostic);
     }
 }

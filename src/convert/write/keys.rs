@@ -49,6 +49,8 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
         "backlog",
         "dontlognull",
         "dontlog-normal",
+        "unique-id-format",
+        "log-suffix",
     ];
     let backs = [
         "balance",

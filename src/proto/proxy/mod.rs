@@ -31,6 +31,8 @@ pub mod tlv {
     pub const NOOP: u8 = 0x04;
     /// A number of the connection. At most 128 bytes.
     pub const UNIQUE_ID: u8 = 0x05;
+    /// The network namespace that the client has connected to.
+    pub const NETNS: u8 = 0x30;
 }
 
 /// The two ends of a client's connection.

@@ -8,7 +8,8 @@
 use super::source_text;
 use crate::config::address;
 use crate::config::model::{
-    Check, CheckKind, HashKey, OnError, SendProxy, Server, ServerAddress, ServerSocket,
+    Check, CheckKind, HashKey, OnError, ProxyV2Options, SendProxy, Server, ServerAddress,
+    ServerSocket,
 };
 use crate::state::server::by_name;
 use crate::state::{Backend, FrontendState, RateLimits, Snapshot};
@@ -202,7 +203,7 @@ fn words(server: &Server) -> String {
         error_limit,
         on_error,
         send_proxy,
-        proxy_v2_crc32c,
+        proxy_v2_options,
         check,
         source,
         socket,
@@ -219,7 +220,7 @@ fn words(server: &Server) -> String {
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
          shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
          observe={observe} error-limit={error_limit} on-error={on_error} \
-         send-proxy={send_proxy} proxy-v2-crc32c={proxy_v2_crc32c}{source}{socket} {}",
+         send-proxy={send_proxy} proxy-v2-options={proxy_v2_options}{source}{socket} {}",
         check_words(check.as_ref())
     )
 }
@@ -438,7 +439,11 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
             "on-error" => server.on_error = OnError::of_name(value)?,
             "hash-key" => server.hash_key = HashKey::of_name(value)?,
             "send-proxy" => server.send_proxy = SendProxy::of_name(value)?,
-            "proxy-v2-crc32c" => server.proxy_v2_crc32c = value.parse().ok()?,
+            "proxy-v2-options" => server.proxy_v2_options = ProxyV2Options::parse(value)?,
+            // As an earlier version wrote it.
+            "proxy-v2-crc32c" if value == "true" => {
+                server.proxy_v2_options.add("crc32c");
+            }
             _ => {}
         }
     }
@@ -519,7 +524,7 @@ mod tests {
             error_limit: 4,
             on_error: OnError::SuddenDeath,
             send_proxy: SendProxy::V1,
-            proxy_v2_crc32c: true,
+            proxy_v2_options: ProxyV2Options::parse("crc32c,unique-id").unwrap(),
             maxconn: 5,
             minconn: 3,
             maxqueue: 4,

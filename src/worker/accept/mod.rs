@@ -177,7 +177,7 @@ pub(super) fn begin(accepted: Accepted, worker: &Rc<WorkerContext>, sessions: &T
     } = accepted;
     let id = worker.pending.number(worker.peers.position());
     let stats = SessionStats::accepted(id, slot, peer, &worker.worker_stats);
-    if header.is_none() {
+    if header.as_ref().is_none_or(|rule| !rule.concerns(peer)) {
         stats.enter_frontend(&worker.worker_stats);
     }
     Session::spawn((worker, sessions), (client, kind, header), stats, None);
@@ -318,7 +318,7 @@ impl Acceptor {
             kind: self.kind,
             peer,
             slot,
-            header: self.listens.state().header(peer),
+            header: self.listens.state().header(),
         };
         let load = &self.worker.worker_stats.global.load;
         if let Some(accepted) = self.worker.peers.hand_over(accepted, load) {

@@ -14,7 +14,6 @@ use arc_swap::ArcSwapOption;
 use socket2::{SockRef, Socket};
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -31,7 +30,7 @@ pub struct ListenState {
     suspended: AtomicBool,
     /// Whether there is a `header`: this is cheaper to ask.
     has_header: AtomicBool,
-    /// Clients begin with a PROXY header.
+    /// What is said of clients, as that they begin with a PROXY header.
     header: ArcSwapOption<HeaderRule>,
 }
 
@@ -46,23 +45,20 @@ impl ListenState {
         })
     }
 
-    /// From now on clients begin with a PROXY header as this says; `None`: with none.
+    /// From now on this is said of clients; `None`: nothing.
     pub fn set_header(&self, header: Option<Arc<HeaderRule>>) {
         self.has_header.store(header.is_some(), Relaxed);
         self.header.store(header);
     }
 
-    /// How the connection of `peer` begins; `None`: with its own bytes.
+    /// What is said of its clients; `None`: nothing.
     ///
-    /// # Hot path: a load and a branch where no header is demanded.
-    pub(super) fn header(&self, peer: Option<SocketAddr>) -> Option<Arc<HeaderRule>> {
+    /// # Hot path: a load and a branch where nothing is.
+    pub(super) fn header(&self) -> Option<Arc<HeaderRule>> {
         if !self.has_header.load(Relaxed) {
             return None;
         }
-        let rule = self.header.load();
-        let rule = rule.as_ref()?;
-        rule.concerns(peer.map(|peer| peer.ip()))
-            .then(|| Arc::clone(rule))
+        self.header.load_full()
     }
 
     /// Another length of the accept queue is configured.

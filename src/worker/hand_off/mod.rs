@@ -41,7 +41,7 @@ pub(super) struct Accepted {
     pub(super) peer: Option<SocketAddr>,
     /// Its slot in the process and the frontend.
     pub(super) slot: ConnSlot<Frontend>,
-    /// It begins with a PROXY header.
+    /// What its listener says of it, as that it begins with a PROXY header.
     pub(super) header: Option<Arc<HeaderRule>>,
 }
 

@@ -404,7 +404,7 @@ fn the_time_that_a_header_took_is_no_connect_time() {
     let (session, snapshot, worker_stats, _ends) = session(SOCKET_BUFFER);
     let mut stats = session.stats;
     stats.connect = NonZeroU64::new(100_000_000);
-    stats.delays.get_or_insert_default().handshake = 30;
+    stats.delays_mut().handshake = 30;
     stats.finish(&Termination::normal(), &worker_stats);
     let backend = snapshot.backends[0].as_ref().unwrap();
     let traffic = &backend.servers[0].live.traffic;

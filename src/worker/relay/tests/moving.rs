@@ -4,6 +4,7 @@ use super::super::moved::{DetachFrom, Detached, SideFacts};
 use super::*;
 use crate::state::{BackendId, Server, SnapshotBuilder};
 use crate::worker::moving::{ArrivingSession, Leaving, LeavingSession, ServerNames};
+use crate::worker::session_stats::Notes;
 use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 
@@ -265,7 +266,11 @@ fn what_is_logged_goes_along() {
             position: 7,
             sessions: 0,
         });
-    session.stats.delays.get_or_insert_default().handshake = 30;
+    session.stats.delays_mut().handshake = 30;
+    session.stats.beside.as_mut().unwrap().notes = Notes {
+        unique_id: Some("7F000001:1".into()),
+        log_suffix: Some("a\tb\n=".into()),
+    };
     let session = LeavingSession::relayed(session);
     let read = fixture.written_and_read(&session);
     let (left, came) = (&session.stats(), read.stats);
@@ -275,6 +280,7 @@ fn what_is_logged_goes_along() {
     assert!(moved < Duration::from_millis(100), "{moved:?}");
     let counts = |it: &SessionStats| (it.bytes_in, it.bytes_out, it.delays());
     assert_eq!(counts(&came), counts(left));
+    assert_eq!(came.notes(), left.notes());
     assert_eq!(came.connect, left.connect);
     // Both have it for a moment.
     let frontend = fixture.snapshot.frontends[0].as_ref().unwrap();

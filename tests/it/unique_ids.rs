@@ -1,0 +1,103 @@
+//! Unique ids, the text behind a session's line, and the namespace of a bind: in PROXY headers to servers and in the log, as
+//! HAProxy's.
+
+use crate::harness::beside::{Beside, both, both_since};
+use crate::harness::netns::Netns;
+use crate::send_proxy::{greeted, heard, next};
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// Where a client with a PROXY header connects to.
+const WITH_HEADER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7001);
+/// What a header of version 2 begins with, up to its length.
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11";
+const ADDRESSES: [u8; 12] = [192, 0, 2, 1, 192, 0, 2, 2, 0x12, 0x67, 0x15, 0x38];
+/// Bytes of a header before its TLVs.
+const BEFORE_TLVS: usize = SIGNATURE.len() + 2 + ADDRESSES.len();
+
+const FORMAT: &str = "%{+X}o\\ %ci:%cp_%fi:%fp\\ \\ %{-X}fp:%[fc_pp_authority]:%f%%";
+const TCPLOG: &str = "%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq";
+const SUFFIX: &str = "%ID {%[fc_pp_authority]|%[fc_pp_tlv(0xE4),hex]|%[fc_pp_tlv(NETNS)]} %{+Q}f";
+
+/// A header of version 2 with these TLVs.
+fn header(tlvs: &[u8]) -> Vec<u8> {
+    let body = [&ADDRESSES[..], tlvs].concat();
+    let length = u16::try_from(body.len()).expect("short").to_be_bytes();
+    [SIGNATURE, &length[..], &body].concat()
+}
+
+/// The value of the TLV of this type in a header that a server has got; `None`: it has none.
+fn tlv(header: &[u8], kind: u8) -> Option<String> {
+    let mut rest = header.get(BEFORE_TLVS..)?;
+    while let [own, high, low, more @ ..] = rest {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let (value, after) = more.split_at_checked(length)?;
+        if *own == kind {
+            return Some(value.escape_ascii().to_string());
+        }
+        rest = after;
+    }
+    None
+}
+
+/// With a header of each version: the id that the server gets, and what stands behind the session's line.
+#[test]
+fn ids_and_what_stands_behind_a_line_are_haproxys() {
+    let seen = both_since((3, 0), |program| {
+        let netns = Netns::loopback();
+        let (server, heard) = netns.enter(heard);
+        let service = format!(
+            "  bind {WITH_HEADER} accept-proxy\n  unique-id-format {FORMAT}\n  \
+             log-format \"{TCPLOG} {SUFFIX}\"\n  \
+             server s {} send-proxy-v2 proxy-v2-options unique-id\n",
+            server.address()
+        );
+        let subject = Beside::start(program, netns, ("", &service));
+        let mut seen = Vec::new();
+        for bytes in [
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 5432\r\n".to_vec(),
+            header(b"\x02\0\x0adb.example\xE4\0\x02\x01\xFF\x05\0\x05other"),
+            // A line feed in a name.
+            header(b"\x02\0\x03a\nb"),
+        ] {
+            let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            subject.netns.enter(|| greeted(from, WITH_HEADER, &bytes));
+            let id = tlv(&next(&heard), 5);
+            let line = subject.log.next_with(" fe fe/s ");
+            let behind = line.split_once(" 0/0 ").map_or("", |(_, behind)| behind);
+            // In rlb's lines control characters are never as they are.
+            let is_text = !behind.contains("{a");
+            seen.push(format!("{id:?}: {}", if is_text { behind } else { "" }));
+        }
+        subject.stop();
+        seen
+    });
+    if let Some(first) = seen.first() {
+        let id = "C0000201:1267_C0000202:1538 5432::fe%";
+        assert!(first.contains(id) && first.contains("{-|-|-}"), "{seen:#?}");
+    }
+}
+
+/// Byte for byte.
+#[test]
+fn the_namespace_of_a_bind_is_told_as_by_haproxy() {
+    let inside = Netns::alone("told");
+    let seen = both(|program| {
+        let netns = Netns::loopback();
+        let (server, heard) = netns.enter(heard);
+        let service = format!(
+            "  bind {WITH_HEADER} namespace {}\n  server s {} send-proxy-v2\n",
+            inside.name(),
+            server.address()
+        );
+        let subject = Beside::start(program, netns, ("", &service));
+        let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 7002));
+        inside.enter(|| greeted(from, WITH_HEADER, b""));
+        let header = next(&heard);
+        subject.stop();
+        vec![header.escape_ascii().to_string()]
+    });
+    assert!(
+        seen.iter().all(|header| header.contains(inside.name())),
+        "{seen:?}"
+    );
+}
