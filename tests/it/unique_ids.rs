@@ -101,3 +101,48 @@ fn the_namespace_of_a_bind_is_told_as_by_haproxy() {
         "{seen:?}"
     );
 }
+
+/// A server that is added has the words of a file's.
+#[test]
+fn an_added_server_gets_headers_as_haproxys() {
+    let seen = both_since((3, 0), |program| {
+        let netns = Netns::loopback();
+        let (server, heard) = netns.enter(heard);
+        let service = format!(
+            "  bind {WITH_HEADER} accept-proxy\n  balance roundrobin\n  unique-id-format %ci\n  \
+             server s {} disabled\n",
+            server.address()
+        );
+        let subject = Beside::start(program, netns, ("", &service));
+        let mut seen = Vec::new();
+        for (at, words) in [
+            "send-proxy on-marked-down shutdown-sessions",
+            "send-proxy-v2 send-proxy proxy-v2-options unique-id",
+            "send-proxy-v2 proxy-v2-options crc32c,bogus",
+            "on-marked-down nothing",
+            "on-marked-up nothing",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let add = format!("add server fe/n{at} {} {words}", server.address());
+            let answer = subject.ask(&add);
+            seen.push(format!("{words}: {}", answer.trim()));
+            if !answer.contains("registered") {
+                continue;
+            }
+            subject.ask(&format!("enable server fe/n{at}"));
+            let client = b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 5432\r\n";
+            let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            subject.netns.enter(|| greeted(from, WITH_HEADER, client));
+            seen.push(next(&heard).escape_ascii().to_string());
+            subject.ask(&format!("disable server fe/n{at}"));
+        }
+        subject.stop();
+        seen
+    });
+    assert!(
+        seen.is_empty() || seen[0].ends_with("New server registered."),
+        "{seen:#?}"
+    );
+}

@@ -8,7 +8,8 @@ use super::reply::Reply;
 use super::{CommandContext, duration, set};
 use crate::config::haproxy::{self, Place};
 use crate::config::model::{
-    Check, HashKey, OnError, Server, ServerAddress, Source, SourceAddress, UseSrc,
+    Check, HashKey, OnError, SendProxy, Server, ServerAddress, ServerSocket, Source, SourceAddress,
+    UseSrc,
 };
 use crate::config::{ERROR_LIMIT_MAX, address, units};
 use crate::state::dynamic::CHOSEN;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The words that have a value.
-const VALUES: [&str; 18] = [
+const VALUES: [&str; 24] = [
     "weight",
     "priority",
     "hash-key",
@@ -36,6 +37,13 @@ const VALUES: [&str; 18] = [
     "observe",
     "error-limit",
     "on-error",
+    "on-marked-down",
+    "on-marked-up",
+    "proxy-v2-options",
+    // HAProxy refuses these.
+    "cc",
+    "tcp-ut",
+    "namespace",
 ];
 
 /// The bounds of limits; 0: none.
@@ -102,11 +110,12 @@ pub(super) async fn remove(context: &CommandContext, args: &[&str]) -> Reply {
 
 /// The server that the words behind its name describe, or what is wrong with them.
 pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Server, String> {
-    let [address, rest @ ..] = words else {
+    let [written, rest @ ..] = words else {
         let text = "'server' expects <name> and <addr>[:<port>] as arguments.";
         return Err(text.to_owned());
     };
-    let address = address::haproxy_server(address);
+    let (address, mptcp) = address::without_mptcp(written);
+    let address = address::haproxy_server(&address);
     let address = address.map_err(|problem| format!("{}.", problem.message))?;
     if let ServerAddress::Name(name, _) = &address {
         let text = format!("'{name}' is a name: a server that is added needs an address.");
@@ -120,6 +129,10 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
             disabled: true,
             ..Server::default()
         },
+        socket: ServerSocket {
+            mptcp,
+            ..ServerSocket::default()
+        },
         ..Draft::default()
     };
     let mut rest = rest;
@@ -132,6 +145,12 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
             "no-backup" => draft.server.backup = false,
             // It begins in maintenance anyhow.
             "disabled" | "enabled" => {}
+            "send-proxy" => draft.headers.0 = true,
+            "send-proxy-v2" => draft.headers.1 = true,
+            "no-send-proxy" => draft.headers.0 = false,
+            "no-send-proxy-v2" => draft.headers.1 = false,
+            "check-send-proxy" => draft.check_header = true,
+            "no-check-send-proxy" => draft.check_header = false,
             "source" => {
                 let (source, more) = source(rest)?;
                 draft.server.source = Some(source);
@@ -191,6 +210,12 @@ struct Draft {
     server: Server,
     check: Check,
     checked: bool,
+    /// Options of its sockets.
+    socket: ServerSocket,
+    /// Whether its connections begin with a PROXY header of version 1 and of version 2, which goes before the first.
+    headers: (bool, bool),
+    /// Whether its checks begin with one wherever they go.
+    check_header: bool,
     /// Intervals of its own while it goes down or comes up, and while it is down.
     fast: Option<Duration>,
     down: Option<Duration>,
@@ -237,6 +262,21 @@ impl Draft {
                     format!("'on-error' expects one of {all} but got '{value}'")
                 })?;
             }
+            "on-marked-down" => {
+                let text = "shutdown-sessions";
+                self.server.shutdown_sessions_on_down = only(word, value, text)?;
+            }
+            "on-marked-up" => {
+                let text = "shutdown-backup-sessions";
+                self.server.shutdown_backup_sessions_on_up = only(word, value, text)?;
+            }
+            "proxy-v2-options" => self.v2_options(value)?,
+            "cc" => self.socket.cc = Some(named(units::algorithm(value))?),
+            "namespace" => self.socket.namespace = Some(named(units::namespace(value))?),
+            "tcp-ut" => {
+                let span = span_or_zero(word, value)?;
+                self.socket.tcp_ut = (!span.is_zero()).then_some(span);
+            }
             "fastinter" => self.fast = Some(span(word, value)?),
             "downinter" => self.down = Some(span(word, value)?),
             _ => self.check.interval = span(word, value)?,
@@ -244,13 +284,42 @@ impl Draft {
         Ok(())
     }
 
+    /// What its header has, separated by commas. As in HAProxy an option without a header does nothing.
+    fn v2_options(&mut self, value: &str) -> Result<(), String> {
+        for option in value.split(',') {
+            // Where the client's header has an authority it is passed on anyhow.
+            if self.server.proxy_v2_options.add(option) || option == "authority" {
+                continue;
+            }
+            let word = format!("proxy-v2-options {option}");
+            let known = haproxy::Index::shared().find(Place::Server, &word);
+            return Err(match known.filter(|_| !option.is_empty()) {
+                Some(words) => format!("'{option}' is not supported: {}.", words.say),
+                None => format!("'{option}' : proxy v2 option not implemented."),
+            });
+        }
+        Ok(())
+    }
+
     fn finish(self) -> Server {
+        let send_proxy = match self.headers {
+            (_, true) => SendProxy::V2,
+            (true, false) => SendProxy::V1,
+            (false, false) => SendProxy::Off,
+        };
         let mut check = self.check;
+        let elsewhere = check.port.is_some() || check.address.is_some();
+        check.header = send_proxy.of_check(self.check_header.then_some(true), elsewhere);
         check.fast_interval = self.fast.unwrap_or(check.interval);
         check.down_interval = self.down.unwrap_or(check.interval);
         check.timeout = check.timeout.min(check.interval);
+        let is_unix = matches!(self.server.address, ServerAddress::Unix(_));
+        let socket = Some(self.socket).filter(|socket| *socket != ServerSocket::default());
         Server {
             check: self.checked.then_some(check),
+            send_proxy,
+            // As in a file of HAProxy's, they are for TCP.
+            socket: socket.filter(|_| !is_unix).map(Arc::new),
             ..self.server
         }
     }
@@ -262,6 +331,18 @@ fn unknown(word: &str) -> String {
         Some(words) => format!("'{word}' is not supported: {}.", words.say),
         None => format!("unknown keyword '{word}'."),
     }
+}
+
+/// Whether `value` is the only one that `word` has.
+fn only(word: &str, value: &str, text: &str) -> Result<bool, String> {
+    if value == text {
+        return Ok(true);
+    }
+    Err(format!("'{word}' expects '{text}' but got '{value}'."))
+}
+
+fn named(name: Result<Arc<str>, units::Problem>) -> Result<Arc<str>, String> {
+    name.map_err(|problem| format!("{}.", problem.message))
 }
 
 fn number(word: &str, value: &str, (least, most): (u32, u32)) -> Result<u32, String> {
@@ -368,6 +449,80 @@ mod tests {
             let found = read(words).map(|server| server.id);
             assert_eq!(found, Err(text.to_owned()), "{words}");
         }
+    }
+
+    /// The texts are those of HAProxy 3.5, which refuses `cc`, `tcp-ut` and `namespace` here.
+    #[test]
+    fn an_added_server_may_have_headers_and_options_of_sockets() {
+        let snapshot = seed(2);
+        let backend = snapshot.backends[0].as_ref().unwrap();
+        let read = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            parse(backend, "n1", &words)
+        };
+        let server = |words: &str| read(&format!("127.0.0.1:80 {words}")).unwrap();
+        for (words, header, of_check) in [
+            ("check send-proxy", SendProxy::V1, SendProxy::V1),
+            (
+                "check send-proxy-v2 send-proxy",
+                SendProxy::V2,
+                SendProxy::V2,
+            ),
+            (
+                "check send-proxy no-send-proxy",
+                SendProxy::Off,
+                SendProxy::Off,
+            ),
+            ("check send-proxy-v2 port 81", SendProxy::V2, SendProxy::Off),
+            (
+                "check send-proxy-v2 port 81 check-send-proxy",
+                SendProxy::V2,
+                SendProxy::V2,
+            ),
+            ("check check-send-proxy", SendProxy::Off, SendProxy::V1),
+        ] {
+            let server = server(words);
+            let check = server.check.unwrap().header;
+            assert_eq!((server.send_proxy, check), (header, of_check), "{words}");
+        }
+        let options = "send-proxy-v2 proxy-v2-options crc32c,unique-id,authority";
+        let options = server(options).proxy_v2_options;
+        assert!(options.crc32c() && options.unique_id());
+        let marked =
+            server("on-marked-down shutdown-sessions on-marked-up shutdown-backup-sessions");
+        assert!(marked.shutdown_sessions_on_down && marked.shutdown_backup_sessions_on_up);
+        let socket = server("cc reno tcp-ut 3s namespace blue").socket.unwrap();
+        let expected = ServerSocket {
+            cc: Some("reno".into()),
+            tcp_ut: Some(Duration::from_secs(3)),
+            namespace: Some("blue".into()),
+            mptcp: false,
+        };
+        assert_eq!(*socket, expected);
+        assert!(read("mptcp4@127.0.0.1:80").unwrap().socket.unwrap().mptcp);
+        assert_eq!(server("tcp-ut 0").socket, None);
+        assert_eq!(read("/run/a.sock cc reno").unwrap().socket, None);
+        for (words, text) in [
+            (
+                "on-marked-down x",
+                "'on-marked-down' expects 'shutdown-sessions' but got 'x'.",
+            ),
+            (
+                "on-marked-up x",
+                "'on-marked-up' expects 'shutdown-backup-sessions' but got 'x'.",
+            ),
+            (
+                "proxy-v2-options bogus",
+                "'bogus' : proxy v2 option not implemented.",
+            ),
+            ("cc /", "`/` is not the name of an algorithm."),
+            ("tcp-ut x", "'tcp-ut' expects a duration, not 'x'."),
+        ] {
+            let found = read(&format!("127.0.0.1:80 {words}")).map(|server| server.id);
+            assert_eq!(found, Err(text.to_owned()), "{words}");
+        }
+        let ssl = read("127.0.0.1:80 proxy-v2-options ssl").map(|server| server.id);
+        assert!(ssl.unwrap_err().starts_with("'ssl' is not supported: "));
     }
 
     #[test]

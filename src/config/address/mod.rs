@@ -194,6 +194,19 @@ pub fn haproxy_server(text: &str) -> Result<ServerAddress, Problem> {
     }
 }
 
+/// A server's address as HAProxy writes it, without the `mptcp@` before it, and whether that was there.
+pub fn without_mptcp(text: &str) -> (std::borrow::Cow<'_, str>, bool) {
+    const FAMILIES: [(&str, &str); 3] =
+        [("mptcp@", ""), ("mptcp4@", "ipv4@"), ("mptcp6@", "ipv6@")];
+    let found = FAMILIES
+        .iter()
+        .find_map(|(begin, instead)| Some((text.strip_prefix(begin)?, *instead)));
+    match found {
+        Some((rest, instead)) => (format!("{instead}{rest}").into(), true),
+        None => (text.into(), false),
+    }
+}
+
 /// A host of a node group, an address or a name, with `port`.
 pub fn node(text: &str, port: u16) -> Result<ServerAddress, Problem> {
     if let Some((host, own)) = split_port(text)
