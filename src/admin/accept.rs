@@ -18,7 +18,6 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
@@ -157,13 +156,9 @@ fn start(
     (stream, slot, state): (TcpStream, StatsSlot, ConnectionState),
     closing: CancellationToken,
 ) {
-    let (now, second) = (shared.millis(), shared.second());
     let traffic = slot.live().traffic.mine(&shared.token);
     traffic.conn_tot.add(1);
-    traffic.stot.add(1);
-    traffic.rate.count(second);
-    traffic.conn_rate.count(second);
-    traffic.last_session.store(now + 1, Relaxed);
+    traffic.conn_rate.count(shared.second());
     let task = Rc::clone(shared);
     shared.tracker.spawn_local(async move {
         let state = Rc::new(state);

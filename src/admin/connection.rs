@@ -5,7 +5,7 @@
 
 use super::http::{Answer, ResponseBody, ResponseSources, acted, respond};
 use super::request_line::{AnswerEnd, RequestLines, Service};
-use super::{Shared, action};
+use super::{Shared, action, header};
 use crate::config::model::Bind;
 use crate::live::slot::StatsSlot;
 use crate::live::{Cause, Traffic};
@@ -23,6 +23,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -80,8 +81,8 @@ pub(super) struct ConnectionState {
     blocked: Cell<bool>,
     /// Notified to end it.
     pub(super) evicted: Notify,
-    /// `None` when it has gone already.
-    client: Option<SocketAddr>,
+    /// `None` when it has gone already. What a PROXY header says, once it has come.
+    client: Cell<Option<SocketAddr>>,
     /// Where it was accepted.
     bind: Rc<Bind>,
     /// The lines of its requests.
@@ -102,7 +103,7 @@ impl ConnectionState {
             answering: Cell::new(false),
             blocked: Cell::new(false),
             evicted: Notify::new(),
-            client,
+            client: Cell::new(client),
             bind,
             lines: RequestLines::default(),
         }
@@ -126,6 +127,9 @@ pub(super) async fn serve(
         state: Rc::clone(&state),
     };
     let serving = async {
+        if !admitted(shared, &stream, &slot, &state).await {
+            return;
+        }
         if answer_requests(counted, closing).await == Ended::ByItself {
             let lingering = tokio::time::timeout(LINGER_MAX_TIME, linger(&stream));
             let _ = shared.stop.run_until_cancelled(lingering).await;
@@ -136,7 +140,33 @@ pub(super) async fn serve(
         () = stalled(&state, shared.timeouts.stall) => {}
         () = serving => {}
     }
-    state.lines.end(shared, state.client);
+    state.lines.end(shared, state.client.get());
+}
+
+/// Waits for its PROXY header, where the bind demands one, and counts it as a session. Whether it is one.
+async fn admitted(
+    shared: &Shared,
+    stream: &TcpStream,
+    slot: &StatsSlot,
+    state: &ConnectionState,
+) -> bool {
+    if let Some(rule) = header::rule(shared, &state.bind, state.client.get()) {
+        let receiving = header::receive(stream, &rule, shared.timeouts.head);
+        // A stop does not wait for a header.
+        match shared.stop.run_until_cancelled(receiving).await {
+            None => return false,
+            Some(Ok(client)) => state.client.set(client.or(state.client.get())),
+            Some(Err(failure)) => {
+                header::tell(shared, (&state.bind, state.client.get()), failure);
+                return false;
+            }
+        }
+    }
+    let traffic = slot.live().traffic.mine(&shared.token);
+    traffic.stot.add(1);
+    traffic.rate.count(shared.second());
+    traffic.last_session.store(shared.millis() + 1, Relaxed);
+    true
 }
 
 /// How the requests of a connection ended.
@@ -243,7 +273,7 @@ async fn handle(
         process: Arc::clone(&shared.process),
         requests: Arc::clone(&shared.requests),
         now: Instant::now(),
-        client: state.client,
+        client: state.client.get(),
         bind: Rc::clone(&state.bind),
     };
     let begin = |service: Option<Service>| {
@@ -282,7 +312,7 @@ fn failed(shared: &Shared, (slot, state): (&StatsSlot, &ConnectionState), error:
         };
         state
             .lines
-            .unreadable(shared, (state.client, &state.bind), cause);
+            .unreadable(shared, (state.client.get(), &state.bind), cause);
         slot.live().traffic.mine(&shared.token).ereq.add(1);
     }
     if error.is_parse() {
@@ -368,7 +398,7 @@ impl AsyncWrite for CountedStream {
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes after a whole answer, or when it has no more of it for now. Everything is written then.
         let state = &self.state;
-        state.lines.flushed(&self.shared, state.client);
+        state.lines.flushed(&self.shared, state.client.get());
         Poll::Ready(Ok(()))
     }
 

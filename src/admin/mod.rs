@@ -8,6 +8,7 @@ mod accept;
 mod action;
 mod auth;
 mod connection;
+mod header;
 mod http;
 mod listeners;
 mod ready;

@@ -191,6 +191,6 @@ impl Line {
     clippy::disallowed_methods,
     reason = "the accept date of a log line is wall time"
 )]
-fn wall_clock() -> SystemTime {
+pub(super) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }

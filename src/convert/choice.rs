@@ -333,11 +333,6 @@ fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, 
     }
     let blocked = judge(proxy, Role::Page, options, report);
     let Some(entry) = blocked.first() else {
-        let mut binds = proxy.binds.iter();
-        if binds.any(|bind| bind.keys.contains_key("accept-proxy")) {
-            let why = "`accept-proxy` is not possible for `[stats]`".to_owned();
-            return Err(LeftOut { why, counts: true });
-        }
         return Ok(Choice::Page);
     };
     let keyword = &report.entries[*entry].keyword;

@@ -27,6 +27,7 @@ mod unserved;
 
 pub use accept::{Closing, ListenState, Listener, ListenerId};
 pub use header_rule::HeaderRule;
+pub use proxy_header::{Seen, look};
 
 use crate::live::pulse::Pulse;
 use crate::live::{Cause, GlobalLive, LogQueue, WorkerToken};

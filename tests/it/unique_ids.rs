@@ -2,6 +2,7 @@
 //! HAProxy's.
 
 use crate::harness::beside::{Beside, both, both_since};
+use crate::harness::client;
 use crate::harness::netns::Netns;
 use crate::send_proxy::{greeted, heard, next};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -143,6 +144,58 @@ fn an_added_server_gets_headers_as_haproxys() {
     });
     assert!(
         seen.is_empty() || seen[0].ends_with("New server registered."),
+        "{seen:#?}"
+    );
+}
+
+/// The page of the statistics behind a proxy: the client of the header is in the log, and a connection without one ends.
+#[test]
+fn the_statistics_take_headers_as_haproxy() {
+    let seen = both(|program| {
+        let service = format!(
+            "  server s 127.0.0.1:9\nlisten page\n  mode http\n  option httplog\n  bind {WITH_HEADER} accept-proxy\n  \
+             bind 127.0.0.1:7003\n  stats enable\n  stats uri /\n"
+        );
+        let subject = Beside::start(program, Netns::loopback(), ("", &service));
+        let ask = |to: SocketAddr, begin: &str| {
+            subject.netns.enter(|| {
+                let mut stream = client::connect(to);
+                let request = format!("{begin}GET /;csv HTTP/1.0\r\n\r\n");
+                // The other end may have closed.
+                let _ = std::io::Write::write_all(&mut stream, request.as_bytes());
+                let (answer, _) = client::read_to_end(&mut stream);
+                String::from_utf8_lossy(&answer).contains("200 OK")
+            })
+        };
+        let mut seen = Vec::new();
+        for (begin, is_client) in [
+            (
+                "PROXY TCP4 192.0.2.1 192.0.2.2 4711 5432\r\n",
+                "192.0.2.1:4711",
+            ),
+            ("PROXY UNKNOWN\r\n", "127.0.0.1:"),
+            ("", "127.0.0.1:"),
+        ] {
+            let is_page = ask(WITH_HEADER, begin);
+            let line = subject.log.next_with(" page");
+            let text = line.rsplit_once(": ").map_or("", |(_, text)| text);
+            let error = if is_page { "" } else { text };
+            let named = line.contains(is_client);
+            seen.push(format!("{begin}: {is_page} {named} {error}"));
+        }
+        seen.push(ask(([127, 0, 0, 1], 7003).into(), "").to_string());
+        let row = subject.stat();
+        for column in ["stot", "conn_tot"] {
+            seen.push(format!(
+                "{column} {}",
+                row.row("page", "FRONTEND").number(column)
+            ));
+        }
+        subject.stop();
+        seen
+    });
+    assert!(
+        seen.is_empty() || seen[0].contains("true true"),
         "{seen:#?}"
     );
 }

@@ -211,6 +211,12 @@ impl Stats {
         Some(page.map_or(&self.page, |page| &page.page))
     }
 
+    /// The bind of the newest file for a socket that was opened for `bind`; `None`: there is none any more.
+    pub fn bind_like(&self, bind: &Bind) -> Option<&Bind> {
+        let mut binds = self.binds.iter();
+        binds.find(|own| Bind::is_same_listener(own, bind))
+    }
+
     /// All of its pages.
     pub fn pages(&self) -> impl Iterator<Item = &StatsPage> {
         let further = self.further.iter().map(|page| &page.page);

@@ -117,13 +117,18 @@ fn what_has_no_meaning_or_is_not_safe_is_refused() {
         ", send-proxy = 'v2', proxy-v2-options = 'ssl'",
         "`unique-id`",
     );
-    let stats = "[stats]\nbind = { address = '127.0.0.1:81', accept-proxy = 'required' }\n";
-    let found = diagnostics(load(&format!("{stats}{}", text("'*:80'", "", ""))));
-    assert!(
-        found[0]
-            .render(false)
-            .contains("`accept-proxy` has no meaning for [stats]")
-    );
+}
+
+#[test]
+fn the_statistics_may_demand_a_header() {
+    let binds = "[stats]\nbind = { address = '127.0.0.1:81', accept-proxy = 'required' }\n\
+                 [[stats.page]]\nbind = { address = '127.0.0.1:82', accept-proxy = 'optional', \
+                 accept-proxy-from = '127.0.0.2' }\n";
+    let (read, _) = load(&format!("{binds}{}", text("'*:80'", "", ""))).unwrap();
+    let binds = read.stats.unwrap().binds;
+    let accept = [AcceptProxy::Required, AcceptProxy::Optional];
+    assert_eq!([binds[0].accept_proxy, binds[1].accept_proxy], accept);
+    assert_eq!(binds[1].accept_proxy_from.len(), 1);
 }
 
 #[test]

@@ -7,12 +7,12 @@ use crate::config::model::AcceptProxy;
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::source::Place;
 
-/// The networks of `accept-proxy-from`. Reports what has no meaning or is not safe. `refused_for`: who takes no headers.
+/// The networks of `accept-proxy-from`. Reports what has no meaning or is not safe.
 pub(super) fn read(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
     table: &BindTable,
-    (accept, refused_for): (Option<&Written<AcceptProxy>>, Option<&str>),
+    accept: Option<&Written<AcceptProxy>>,
 ) -> Vec<Network> {
     let list = table.accept_proxy_from.as_ref();
     let mut networks = Vec::new();
@@ -32,10 +32,6 @@ pub(super) fn read(
         let text = address.value.as_str();
         text.starts_with("unix:") || text.starts_with("abns@")
     });
-    if let (Some(accept), Some(what)) = (on, refused_for) {
-        let message = format!("`accept-proxy` has no meaning for {what}");
-        refuse(validator, "no-meaning", message, &accept.place);
-    }
     match (on, listed_at) {
         (Some(_), Some(at)) if unix => {
             let message = "`accept-proxy-from` has no meaning for a unix socket";

@@ -121,15 +121,7 @@ fn one(
     }
     remember(validator, scope, table, id.map(|id| (id, sockets)), seen);
     let meant = Bind {
-        accept_proxy_from: accept_proxy::read(
-            validator,
-            scope,
-            table,
-            (
-                layer.accept_proxy.as_ref(),
-                owner.tcp_only.then_some(&*owner.what),
-            ),
-        ),
+        accept_proxy_from: accept_proxy::read(validator, scope, table, layer.accept_proxy.as_ref()),
         ..Bind::from_layer(&layer)
     };
     let backlog = meant.backlog.or(owner.backlog);
