@@ -90,6 +90,26 @@ enum Limits {
     SlowStart,
 }
 
+/// The sessions that come, and what became of them.
+struct Load {
+    /// Time between two of them, in microseconds.
+    pace: Range<u64>,
+    /// How often servers were asked.
+    dials: u32,
+    /// How long those have connected that were served.
+    connect_times: Vec<Duration>,
+}
+
+impl Load {
+    fn new() -> Self {
+        Self {
+            pace: 1_000..60_000,
+            dials: 0,
+            connect_times: Vec::new(),
+        }
+    }
+}
+
 /// The server at `index`.
 fn spec(index: usize, check: &Check, limits: Limits, random: &mut fastrand::Rng) -> model::Server {
     let mut spec = server(&format!("s{index}"));
@@ -136,11 +156,7 @@ struct Simulation {
     shortage_since: Instant,
     /// Sessions that may wait in a queue.
     queued: BTreeSet<usize>,
-    /// Time between two sessions, in microseconds.
-    pace: Range<u64>,
-    /// How often servers were asked, and how long sessions have connected.
-    dials: u32,
-    connect_times: Vec<Duration>,
+    load: Load,
     served: u32,
     lost: u32,
     /// Sessions that have waited in a queue, and those that have for too long.
@@ -212,9 +228,7 @@ impl Simulation {
             shortage: false,
             shortage_since: start,
             queued: BTreeSet::new(),
-            pace: 1_000..60_000,
-            dials: 0,
-            connect_times: Vec::new(),
+            load: Load::new(),
             served: 0,
             lost: 0,
             waited: 0,
@@ -304,7 +318,8 @@ impl Simulation {
             Event::Second => self.second(),
             Event::Arrive => {
                 self.arrive();
-                let next = self.now + Duration::from_micros(self.random.u64(self.pace.clone()));
+                let next =
+                    self.now + Duration::from_micros(self.random.u64(self.load.pace.clone()));
                 if next < self.start + ARRIVALS {
                     self.at(next, Event::Arrive);
                 }

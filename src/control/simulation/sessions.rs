@@ -60,7 +60,7 @@ impl Dialer for SimulatedDialer<'_> {
         }
         self.tried.push((uid, server.renewed));
         simulation.counter += 1;
-        simulation.dials += 1;
+        simulation.load.dials += 1;
         let number = simulation.counter;
         let position = simulation.servers.get(uid).expect("it is in the backend");
         let (now, id) = (simulation.now, self.id);
@@ -227,7 +227,7 @@ impl Simulation {
         self.sessions[id].as_mut().expect("just put there").wake = 0;
         self.served += 1;
         let begun = self.sessions[id].as_ref().map_or(self.now, |it| it.begun);
-        self.connect_times.push(self.now - begun);
+        self.load.connect_times.push(self.now - begun);
         let stays = ms(self.random.u64(..500));
         self.at(self.now + stays, Event::Leave(id));
     }

@@ -157,10 +157,10 @@ fn five_hundred_a_second(seed: u64, happens: Node) -> Simulation {
         .map(|seed| Simulation::new(seed, none))
         .find(|it| it.nodes.len() == 3 && it.backend().usable().active == 3)
         .expect("a third of the seeds have three nodes");
-    simulation.pace = 1_000..3_000;
+    simulation.load.pace = 1_000..3_000;
     simulation.at(simulation.start + ms(10_000), Event::Node(0, happens));
     simulation.run(simulation.start + ms(20_000));
-    simulation.connect_times.sort_unstable();
+    simulation.load.connect_times.sort_unstable();
     simulation
 }
 
@@ -176,7 +176,7 @@ fn a_node_that_dies_dark_delays_few_clients_and_not_for_long() {
     for seed in 0..10 {
         let simulation = five_hundred_a_second(4_000 + 10 * seed, Node::Dark);
         assert_eq!(simulation.lost, 0);
-        let (few, most) = longest(&simulation.connect_times);
+        let (few, most) = longest(&simulation.load.connect_times);
         assert!(
             few <= ms(30) && most <= ms(100),
             "{seed}: {few:?}, {most:?}"
@@ -190,7 +190,7 @@ fn servers_that_answer_are_hardly_ever_asked_in_vain() {
     for seed in 0..5 {
         for slow in [1, 12, 60, 250] {
             let simulation = five_hundred_a_second(5_000 + 10 * seed, Node::Up(ms(slow)));
-            let (dials, served) = (simulation.dials, simulation.served);
+            let (dials, served) = (simulation.load.dials, simulation.served);
             assert!(served > 9_000, "{served}");
             let more = dials - served;
             let most = if slow == 1 { 10 } else { served / 100 };
