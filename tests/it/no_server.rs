@@ -1,13 +1,13 @@
 //! What becomes of clients when no server is usable: an end, a reset, or a hold until one is.
 
-use crate::harness::client::{End, connect, echo, end_of, half_close, read_to_end};
+use crate::harness::client::{End, connect, echo, end_at, half_close, read_to_end};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true, steadily};
 use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::runtime::{Fixture, ask};
 use crate::harness::syslog::Syslog;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 const WITHIN: Duration = Duration::from_secs(10);
@@ -17,17 +17,6 @@ fn disabled(peer: &Peer, log: &Syslog) -> Config {
     Config::new()
         .server_with(peer.address(), "check = false, disabled = true")
         .log(format!("udp:{}", log.address()), "raw")
-}
-
-/// How a client ends that sends nothing. A reset may come before its `connect` returns.
-fn end_at(address: SocketAddr) -> End {
-    match TcpStream::connect(address) {
-        Ok(mut stream) => {
-            stream.set_read_timeout(Some(WITHIN)).expect("a timeout");
-            read_to_end(&mut stream).1
-        }
-        Err(error) => end_of(&error),
-    }
 }
 
 /// The times of a line: waiting, connecting, all.

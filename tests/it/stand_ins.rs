@@ -1,7 +1,7 @@
 //! Where sessions go while no server of their backend is usable: to another backend (`sorry-backend`), or nowhere, because
 //! the frontend does not listen (`no-server = "stop-listening"`).
 
-use crate::harness::client::{End, connect, echo, end_of, hear, read_to_end};
+use crate::harness::client::{End, connect, echo, end_at, hear, read_to_end};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::peer::{Behaviour, Peer};
@@ -77,11 +77,7 @@ fn sessions_go_to_the_sorry_backend_while_no_server_is_usable() {
     ask(&socket, "publish backend sorry");
     ask(&socket, "disable server sorry/page");
     // None is usable there either: the end is that of the sorry backend.
-    let end = match TcpStream::connect(address) {
-        Ok(mut stream) => read_to_end(&mut stream).1,
-        Err(error) => end_of(&error),
-    };
-    assert_eq!(end, End::Reset);
+    assert_eq!(end_at(address), End::Reset);
     log.next_with(" fe sorry/<NOSRV> ");
     ask(&socket, "enable server be/s1");
     assert_eq!(reads(address), "main");

@@ -1,7 +1,7 @@
 //! Tiers of servers (`priority`, `spill-below`), checks that are not believed (`fail-open-below`), and backends with too
 //! few servers (`min-servers`).
 
-use crate::harness::client::{End, connect, echo, hear, read_some, read_to_end};
+use crate::harness::client::{End, connect, echo, end_at, hear, read_some};
 use crate::harness::config::Config;
 use crate::harness::eventually::{eventually_eq, eventually_true};
 use crate::harness::peer::{Behaviour, Peer, Refuses};
@@ -201,8 +201,7 @@ fn too_few_servers_are_as_good_as_none() {
     assert!(page.contains("No usable server in <a href=\"#be\">be</a> (1 UP, min-servers 2)."));
     let no = "backend be: 1 usable servers, 2 required".to_owned();
     assert_eq!(ready(&fixture), (503, no));
-    let mut refused = connect(fixture.rlb.address());
-    assert_eq!(read_to_end(&mut refused).1, End::Reset);
+    assert_eq!(end_at(fixture.rlb.address()), End::Reset);
     eventually_eq(WITHIN, &1, || fixture.rlb.failed_sessions("no_server"));
     let alive = kept.iter_mut().filter_map(|stream| {
         use std::io::Write;

@@ -119,6 +119,13 @@ fn with_too_few_servers_up_all_are_used_until_enough_are_up() {
     assert!(steps.backend().status.fail_open);
     assert_eq!(steps.chosen(), [0, 1, 2, 3]);
     assert_eq!(steps.backend().usable().active, 1, "as the checks say");
+    let hopeless = |steps: &Steps| {
+        let servers = steps.backend().servers.iter();
+        servers
+            .map(|server| server.is_hopeless())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(hopeless(&steps), [false; 4], "connects to it go on");
     // Sessions that wait or have been refused try them: the one that has just gone down was in use all the while.
     assert_eq!(steps.renewed_since(before), [1, 2]);
     assert_eq!(steps.force(3, Forced::Down), BackendChange::None);
@@ -131,6 +138,7 @@ fn with_too_few_servers_up_all_are_used_until_enough_are_up() {
     steps.force(3, Forced::Up);
     assert!(!steps.backend().status.fail_open);
     assert_eq!(steps.chosen(), [1, 3]);
+    assert_eq!(hopeless(&steps), [true, false, true, false]);
 }
 
 #[test]

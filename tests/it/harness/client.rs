@@ -100,6 +100,17 @@ pub(crate) fn end_of(error: &std::io::Error) -> End {
     }
 }
 
+/// How a client ends that sends nothing. A reset may come before its `connect` returns.
+pub(crate) fn end_at(address: SocketAddr) -> End {
+    match TcpStream::connect(address) {
+        Ok(mut stream) => {
+            stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+            read_to_end(&mut stream).1
+        }
+        Err(error) => end_of(&error),
+    }
+}
+
 /// Connects, sends nothing, and reads until the end.
 #[track_caller]
 pub(crate) fn hear(address: SocketAddr) -> (String, End) {
