@@ -1,21 +1,22 @@
-//! The load: clients in closed loops, and the servers behind the proxies. Each runs in one thread, so that two
-//! cores are enough; every byte is checked.
+//! The load: clients in closed loops, in one thread, as the servers in `serve` are, so that two cores are enough.
+//! Every byte is checked.
 
 use crate::measure;
-use crate::wire::{DONE, HEADER, Pattern, Request};
+use crate::proxy_header;
+use crate::wire::{DONE, Pattern, Request};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinSet, LocalSet};
 
 /// Bytes written or read at once.
-const BLOCK: usize = 64 * 1024 - 512;
+pub const BLOCK: usize = 64 * 1024 - 512;
 
 /// The load's options.
 #[derive(clap::Args, Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct Args {
     /// Where the proxy listens
     #[arg(long)]
     pub target: SocketAddr,
-    /// rate, ping, bulk, idle, integrity
+    /// rate, ping, bulk, idle, queue, integrity
     #[arg(long)]
     pub kind: String,
     /// Connections at once
@@ -35,7 +36,7 @@ pub struct Args {
     /// Further downloads whose client stops reading after a megabyte (bulk)
     #[arg(long, default_value_t = 0)]
     pub stalled: usize,
-    /// Bytes of a message, or of a bulk transfer
+    /// Bytes of a message, or of a bulk transfer, or that a client sends before it waits (queue)
     #[arg(long, default_value_t = 64)]
     pub size: u64,
     /// Operations over all connections (rate, ping)
@@ -50,6 +51,12 @@ pub struct Args {
     /// Bytes that each idle connection moves both ways first
     #[arg(long, default_value_t = 0)]
     pub warm: u64,
+    /// Addresses that clients connect from in turn, 127.0.1.1 and those that follow; 0: one, 127.0.0.1 (rate)
+    #[arg(long, default_value_t = 0)]
+    pub sources: u8,
+    /// Begin each connection with a PROXY header of another client, which its server must get (rate)
+    #[arg(long)]
+    pub announce: bool,
 }
 
 /// The result of a load.
@@ -67,107 +74,12 @@ pub struct Outcome {
     pub broken: u64,
 }
 
-fn local<F: Future>(future: F) -> Result<F::Output> {
+/// Runs `future` and what it spawns in this thread.
+pub fn local<F: Future>(future: F) -> Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     Ok(LocalSet::new().block_on(&runtime, future))
-}
-
-/// Serves on the ports until the process ends.
-pub fn serve(ports: &[u16]) -> Result<()> {
-    measure::raise_nofile()?;
-    let shared = Rc::new(Shared {
-        pattern: Pattern::new(),
-        ended: Cell::new(0),
-    });
-    local(async {
-        for &port in ports {
-            let socket = TcpSocket::new_v4()?;
-            socket.set_reuseaddr(true)?;
-            socket.bind(SocketAddr::from(([127, 0, 0, 1], port)))?;
-            let listener = socket.listen(4096)?;
-            tokio::task::spawn_local(accept(listener, Rc::clone(&shared)));
-        }
-        println!("ready");
-        std::future::pending::<Result<()>>().await
-    })?
-}
-
-/// What all connections of the servers share.
-struct Shared {
-    pattern: Pattern,
-    /// See [`Request::Ended`].
-    ended: Cell<u64>,
-}
-
-async fn accept(listener: TcpListener, shared: Rc<Shared>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let shared = Rc::clone(&shared);
-        // Errors are expected: clients go away, and health checks send nothing.
-        tokio::task::spawn_local(async move { serve_one(stream, &shared).await });
-    }
-}
-
-async fn serve_one(mut stream: TcpStream, shared: &Shared) -> Result<()> {
-    let pattern = &shared.pattern;
-    stream.set_nodelay(true)?;
-    loop {
-        let mut header = [0; HEADER];
-        stream.read_exact(&mut header).await?;
-        match Request::parse(header).context("no such request")? {
-            Request::Hello => stream.write_all(DONE).await?,
-            Request::Echo => return echo(&mut stream).await,
-            Request::Download(bytes) => return send(&mut stream, pattern, bytes).await,
-            Request::Upload(bytes) => {
-                let broken = receive(&mut stream, pattern, bytes).await?;
-                ensure!(broken == 0, "an upload arrived broken");
-                return Ok(stream.write_all(DONE).await?);
-            }
-            Request::Leave(bytes) => {
-                send(&mut stream, pattern, bytes).await?;
-                stream.shutdown().await?;
-                let broken = receive(&mut stream, pattern, bytes).await?;
-                let end = stream.read(&mut [0]).await?;
-                shared.count_end(broken == 0 && end == 0);
-                return Ok(());
-            }
-            Request::Reset(bytes) => {
-                send(&mut stream, pattern, bytes).await?;
-                stream.read_exact(&mut [0]).await?;
-                return Ok(stream.set_zero_linger()?);
-            }
-            Request::Stay(bytes) => {
-                let broken = receive(&mut stream, pattern, bytes).await?;
-                stream.write_all(DONE).await?;
-                let end = stream.read(&mut [0]).await;
-                shared.count_end(broken == 0 && !matches!(end, Ok(1)));
-                return Ok(());
-            }
-            Request::Ended => stream.write_all(&shared.ended.get().to_le_bytes()).await?,
-        }
-    }
-}
-
-impl Shared {
-    fn count_end(&self, good: bool) {
-        self.ended.set(self.ended.get() + u64::from(good));
-    }
-}
-
-/// Sends back what it receives, until the client shuts down its sending half.
-async fn echo(stream: &mut TcpStream) -> Result<()> {
-    let mut buffer = vec![0; 4096];
-    loop {
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(());
-        }
-        stream.write_all(&buffer[..count]).await?;
-        if count == buffer.len() && count < BLOCK {
-            buffer.resize(BLOCK, 0);
-        }
-    }
 }
 
 /// Sends `bytes` bytes.
@@ -208,6 +120,7 @@ pub fn run(args: &Args) -> Result<()> {
             "ping" => ping(args).await?,
             "bulk" => bulk(args).await?,
             "idle" => idle(args).await?,
+            "queue" => (crate::workload::queue::run(args).await?, Vec::new()),
             "integrity" => (
                 crate::workload::integrity::run(args.target).await?,
                 Vec::new(),
@@ -308,7 +221,7 @@ impl Tally {
 }
 
 /// Runs `count` clients to their end; returns their results in no order.
-async fn all<T: 'static, F: Future<Output = Result<T>> + 'static>(
+pub async fn all<T: 'static, F: Future<Output = Result<T>> + 'static>(
     count: usize,
     client: impl Fn(usize) -> F,
 ) -> Result<Vec<T>> {
@@ -323,22 +236,51 @@ async fn all<T: 'static, F: Future<Output = Result<T>> + 'static>(
     Ok(left)
 }
 
+/// A connection from an address of this machine, or from the one that the kernel chooses.
+async fn connect_from(source: Option<Ipv4Addr>, target: SocketAddr) -> Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if let Some(source) = source {
+        socket.bind(SocketAddr::from((source, 0)))?;
+    }
+    Ok(socket.connect(target).await?)
+}
+
+/// The PROXY header of a client that has this number, and its request.
+fn announcement(number: u64, target: SocketAddr) -> Result<Vec<u8>> {
+    let SocketAddr::V4(target) = target else {
+        bail!("the header is one of IPv4");
+    };
+    // The network of RFC 2544, which is for such loads.
+    let [.., high, low] = (number as u32).to_be_bytes();
+    let client = SocketAddrV4::new(Ipv4Addr::new(198, 18, high, low), 1024 + u16::from(low));
+    let mut message = proxy_header::of(client, target);
+    message.extend(Request::Announced(client).header());
+    Ok(message)
+}
+
 /// Short connections (connect, one small exchange, close) beside silent ones.
 async fn rate(args: &Args) -> Result<(Outcome, Vec<TcpStream>)> {
     let tally = Tally::new(args.operations);
-    let (target, size) = (args.target, args.size as usize);
+    let (target, size, announce) = (args.target, args.size as usize, args.announce);
     let silent = silent(args).await?;
     let pattern = Rc::new(Pattern::new());
     let begun = begin()?;
-    all(args.connections, |_| {
+    all(args.connections, |index| {
         let (tally, pattern) = (Rc::clone(&tally), Rc::clone(&pattern));
+        let source = index
+            .checked_rem(usize::from(args.sources))
+            .map(|it| Ipv4Addr::new(127, 0, 1, 1 + it as u8));
         async move {
             let mut buffer = vec![0; size];
             while tally.next() {
                 let since = Instant::now();
-                let mut stream = TcpStream::connect(target).await?;
+                let mut stream = connect_from(source, target).await?;
                 stream.set_nodelay(true)?;
-                let mut message = Request::Echo.header().to_vec();
+                let mut message = if announce {
+                    announcement(tally.left.get(), target)?
+                } else {
+                    Request::Echo.header().to_vec()
+                };
                 message.extend_from_slice(&pattern.at(0)[..size]);
                 stream.write_all(&message).await?;
                 stream.read_exact(&mut buffer).await?;

@@ -18,8 +18,10 @@ mod growth;
 mod interrupt;
 mod load;
 mod measure;
+mod proxy_header;
 mod report;
 mod results;
+mod serve;
 mod subject;
 mod wire;
 mod workload;
@@ -42,7 +44,7 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     match &cli.command {
         Some(Sub::Load(args)) => return load::run(args),
-        Some(Sub::Serve { ports }) => return load::serve(ports),
+        Some(Sub::Serve { ports }) => return serve::run(ports),
         Some(Sub::Instructions(args)) => return count(&cli, args),
         Some(Sub::Inside { profile }) => return count_inside(&cli, *profile),
         Some(Sub::Chart { files }) => return draw(files),
@@ -168,6 +170,7 @@ fn compare(cli: &Cli) -> Result<()> {
     };
     let workloads = cli.workloads(Workload::all(cli.quick));
     let mut results = Results::new(&subjects, cli.cores, rounds, results::machine());
+    results.configured(&workloads, &subjects);
     let measured = run_rounds(
         &subjects,
         &workloads,

@@ -1,6 +1,7 @@
 //! Results, and tables of them: medians, ranges and ratios to HAProxy's best setting.
 
 use crate::subject::{BASE, Subject};
+use crate::workload::Workload;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,6 +53,18 @@ impl Results {
                 .map(|subject| subject.name.to_owned())
                 .collect(),
             came: Vec::new(),
+        }
+    }
+
+    /// Adds the configurations that workloads change, as "SUBJECT, WORKLOAD".
+    pub fn configured(&mut self, workloads: &[Workload], subjects: &[Subject]) {
+        for workload in workloads {
+            for subject in subjects.iter().filter(|it| workload.is_for(it)) {
+                if let Some(config) = workload.config(subject) {
+                    let name = format!("{}, {}", subject.name, workload.name);
+                    self.configurations.insert(name, config);
+                }
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! The protocol of clients and servers: a header, then bytes that both sides can compute.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 /// A client's request, in the first [`HEADER`] bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
@@ -21,6 +23,8 @@ pub enum Request {
     /// The server answers how many of [`Request::Leave`] and [`Request::Stay`] have ended correctly, in 8
     /// bytes.
     Ended,
+    /// As [`Request::Echo`], but only if a PROXY header has named this client.
+    Announced(SocketAddrV4),
 }
 
 /// Length of a header.
@@ -41,6 +45,10 @@ impl Request {
             Self::Reset(bytes) => (5, bytes),
             Self::Stay(bytes) => (6, bytes),
             Self::Ended => (7, 0),
+            Self::Announced(client) => {
+                let (address, port) = (client.ip().to_bits(), client.port());
+                (8, u64::from(address) << 16 | u64::from(port))
+            }
         };
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(&kind.to_le_bytes());
@@ -61,6 +69,10 @@ impl Request {
             5 => Some(Self::Reset(bytes)),
             6 => Some(Self::Stay(bytes)),
             7 => Some(Self::Ended),
+            8 => {
+                let address = Ipv4Addr::from_bits((bytes >> 16) as u32);
+                Some(Self::Announced(SocketAddrV4::new(address, bytes as u16)))
+            }
             _ => None,
         }
     }

@@ -117,7 +117,7 @@ fn init(wanted: &Wanted) -> String {
          echo {reserved} > /proc/sys/net/ipv4/ip_local_reserved_ports\n\
          echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse\n\
          echo 0 > /proc/sys/kernel/perf_cpu_time_max_percent\n\
-         ulimit -n 20000\n\
+         ulimit -n 40000\n\
          {preemption}\
          {haproxy}\
          rlb-compare inside {profile} --rounds {rounds} --cores {threads} {quick} {rlb}{subjects}{only} \

@@ -23,7 +23,7 @@ use crate::interrupt;
 use crate::measure::pause;
 use crate::report;
 use crate::results::Results;
-use crate::workload::{BUSIEST, CALLS, INSTRUCTIONS, MACHINE};
+use crate::workload::{BUSIEST, CALLS, INSTRUCTIONS, MACHINE, MOST_QUEUED, RESIDENT, USED};
 use anyhow::{Context, Result, bail, ensure};
 use guest::Note;
 use machine::{Folder, Machine};
@@ -55,12 +55,21 @@ pub fn run(wanted: &Wanted) -> Result<()> {
         wanted.args.preemption
     );
     let mut results = Results::new(wanted.subjects, wanted.threads, wanted.rounds, setting);
+    results.configured(wanted.workloads, wanted.subjects);
     let counted = count(&mut machine, wanted, &mut results);
     drop(machine);
     let console = fs::read_to_string(folder.path().join("console")).unwrap_or_default();
     // An interrupted run reports what it has; profiles are written already.
     if !results.workloads().is_empty() {
-        for figure in [INSTRUCTIONS, MACHINE, CALLS, BUSIEST] {
+        for figure in [
+            INSTRUCTIONS,
+            MACHINE,
+            CALLS,
+            BUSIEST,
+            RESIDENT,
+            USED,
+            MOST_QUEUED,
+        ] {
             print!("{}", results.matrix(figure));
         }
         eprintln!("written to {}", wanted.out.display());

@@ -62,7 +62,7 @@ pub fn reload(subject: &Subject, running: &mut Running, config: &str) -> Result<
         Kind::Nginx | Kind::Direct => bail!("{} has no reload here", subject.name),
     }
     let took = begun.elapsed();
-    wait_until("it serves again", || Ok(echoes(running.target)))?;
+    wait_until("it serves again", || Ok(echoes(running.target, false)))?;
     Ok(took)
 }
 

@@ -3,16 +3,25 @@
 //! All proxies check their servers, keep statistics and log every session in one line over UDP, as in
 //! production.
 
+mod config;
 pub mod large;
+pub mod setting;
+mod statistics;
+
+pub use setting::Setting;
+pub use statistics::Statistics;
 
 use crate::callgrind;
 use crate::interrupt;
 use crate::measure::wait_until;
+use crate::proxy_header;
 use crate::wire::Request;
 use anyhow::{Context, Result, ensure};
+use config::Tuning;
+use setting::PLAIN;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,11 +30,8 @@ use std::time::Duration;
 const PROXY_PORT: u16 = 9000;
 /// Where the servers listen.
 const SERVER_PORTS: [u16; 3] = [9101, 9102, 9103];
-/// Where log lines go: a socket is bound there but never read.
+/// Where log lines go: a socket is bound there, and read only by workloads that must have none.
 const LOG_PORT: u16 = 9514;
-/// Limit of concurrent sessions that every proxy is configured with.
-const MAXCONN: u32 = 9400;
-
 /// HAProxy's best setting, the base of every ratio.
 pub const BASE: &str = "haproxy tuned";
 
@@ -60,6 +66,9 @@ pub struct Subject {
     /// Its configuration, for the record.
     pub config: String,
     kind: Kind,
+    /// HAProxy's tuning.
+    tuning: Tuning,
+    setting: Setting,
     binary: PathBuf,
     cores: usize,
 }
@@ -85,33 +94,35 @@ impl Subject {
             .map_or_else(|| PathBuf::from("/usr/sbin/haproxy"), PathBuf::from);
         let haproxy = haproxy.canonicalize().unwrap_or(haproxy);
         let nginx = PathBuf::from("/usr/sbin/nginx");
-        let make = |name, kind, binary: &Path, config: String| -> Result<Self> {
+        let make = |name, kind, binary: &Path, tuning: Tuning| -> Result<Self> {
             let version = version(kind, binary)?;
-            Ok(Self {
+            let plain = Self {
                 name,
                 version,
-                config,
+                config: String::new(),
                 kind,
+                tuning,
+                setting: PLAIN,
                 binary: binary.to_owned(),
                 cores,
-            })
+            };
+            Ok(plain.with_config(plain.written()))
         };
         let splice = "  option splice-auto\n";
         let tuned_global = "  maxpipes 400\n  expose-experimental-directives\n  tune.bufsize 65536\n  tune.pipesize 262144\n  tune.fd.edge-triggered on\n";
         let tuned = "  option splice-auto\n  option tcp-smart-accept\n  option tcp-smart-connect\n";
-        let mut all = vec![make("rlb", Kind::Rlb, &rlb, rlb_config(cores))?];
+        let mut all = vec![make("rlb", Kind::Rlb, &rlb, ("", ""))?];
         if haproxy.exists() {
             for (name, global, defaults) in [
                 (BASE, tuned_global, tuned),
                 (BETWEEN, "  maxpipes 400\n", splice),
                 ("haproxy default", "", ""),
             ] {
-                let config = haproxy_config(cores, global, defaults);
-                all.push(make(name, Kind::Haproxy, &haproxy, config)?);
+                all.push(make(name, Kind::Haproxy, &haproxy, (global, defaults))?);
             }
         }
         if nginx.exists() {
-            all.push(make("nginx", Kind::Nginx, &nginx, nginx_config(cores))?);
+            all.push(make("nginx", Kind::Nginx, &nginx, ("", ""))?);
         }
         all.push(Self::direct());
         Ok(all)
@@ -124,6 +135,8 @@ impl Subject {
             version: String::new(),
             config: String::new(),
             kind: Kind::Direct,
+            tuning: ("", ""),
+            setting: PLAIN,
             binary: PathBuf::new(),
             cores: 1,
         }
@@ -141,8 +154,34 @@ impl Subject {
             version: self.version.clone(),
             config,
             kind: self.kind,
+            tuning: self.tuning,
+            setting: self.setting,
             binary: self.binary.clone(),
             cores: self.cores,
+        }
+    }
+
+    /// Whether a setting changes its configuration.
+    pub fn has_settings(&self) -> bool {
+        matches!(self.kind, Kind::Rlb | Kind::Haproxy)
+    }
+
+    /// The same with another setting.
+    pub fn with_setting(&self, setting: Setting) -> Self {
+        let other = Self {
+            setting,
+            ..self.with_config(String::new())
+        };
+        other.with_config(other.written())
+    }
+
+    /// Its configuration as its setting asks for it.
+    fn written(&self) -> String {
+        match self.kind {
+            Kind::Rlb => config::rlb(self.cores, &self.setting),
+            Kind::Haproxy => config::haproxy(self.cores, self.tuning, &self.setting),
+            Kind::Nginx => config::nginx(self.cores),
+            Kind::Direct => String::new(),
         }
     }
 
@@ -205,7 +244,8 @@ impl Subject {
             ),
             dir: Some(dir.clone()),
         };
-        let serves = wait_until(self.name, || Ok(echoes(running.target)));
+        let announced = self.setting.proxy_header;
+        let serves = wait_until(self.name, || Ok(echoes(running.target, announced)));
         serves.with_context(|| fs::read_to_string(dir.join("output")).unwrap_or_default())?;
         Ok(running)
     }
@@ -232,10 +272,15 @@ pub fn beside(cores: usize) -> Result<Command> {
     Ok(command)
 }
 
-fn echoes(target: SocketAddr) -> bool {
+/// Whether a byte comes back, after a PROXY header if one is announced.
+fn echoes(target: SocketAddr, announced: bool) -> bool {
     let try_once = || -> std::io::Result<()> {
         let mut stream = TcpStream::connect(target)?;
         stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        if announced {
+            let client = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1);
+            stream.write_all(&proxy_header::of(client, client))?;
+        }
         stream.write_all(&Request::Echo.header())?;
         stream.write_all(b"x")?;
         stream.read_exact(&mut [0])
@@ -257,6 +302,12 @@ impl Running {
         let file = self.dir.as_ref().map(|dir| dir.join("output"));
         file.and_then(|file| fs::read_to_string(file).ok())
             .unwrap_or_default()
+    }
+
+    /// Its statistics now. Only a configuration with a setting has the socket for them.
+    pub fn statistics(&self) -> Result<Statistics> {
+        let dir = self.dir.as_ref().context("a proxy has a folder")?;
+        Statistics::read(&dir.join("admin.sock"))
     }
 
     /// Its processes; none for a direct connection.
@@ -295,7 +346,7 @@ impl Drop for Running {
 /// The servers behind the proxies, and the log sink.
 pub struct Servers {
     child: Child,
-    _log: UdpSocket,
+    log: UdpSocket,
 }
 
 impl Servers {
@@ -310,10 +361,15 @@ impl Servers {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         ensure!(line == "ready\n", "the servers did not start");
-        Ok(Self {
-            child,
-            _log: UdpSocket::bind(("127.0.0.1", LOG_PORT))?,
-        })
+        let log = UdpSocket::bind(("127.0.0.1", LOG_PORT))?;
+        log.set_nonblocking(true)?;
+        Ok(Self { child, log })
+    }
+
+    /// Takes the log lines that wait, and says how many they were.
+    pub fn take_lines(&self) -> usize {
+        let mut line = [0; 2048];
+        std::iter::from_fn(|| self.log.recv(&mut line).ok()).count()
     }
 }
 
@@ -352,50 +408,4 @@ fn version(kind: Kind, binary: &Path) -> Result<String> {
         .next()
         .unwrap_or_default()
         .to_owned())
-}
-
-fn rlb_config(cores: usize) -> String {
-    let servers: String = SERVER_PORTS
-        .iter()
-        .map(|port| format!("  {{ name = \"s{port}\", address = \"127.0.0.1:{port}\" }},\n"))
-        .collect();
-    format!(
-        "[global]\nthreads = {cores}\nmaxconn = {MAXCONN}\n\
-         [[log.target]]\nto = \"udp:127.0.0.1:{LOG_PORT}\"\n\
-         [defaults]\ncheck = \"tcp\"\n\
-         timeout = {{ client = \"10m\", server = \"10m\", connect = \"5s\" }}\n\
-         [[listen]]\nname = \"load\"\nbind = \"127.0.0.1:{PROXY_PORT}\"\n\
-         servers = [\n{servers}]\n"
-    )
-}
-
-fn haproxy_config(cores: usize, global: &str, defaults: &str) -> String {
-    let servers: String = SERVER_PORTS
-        .iter()
-        .map(|port| format!("  server s{port} 127.0.0.1:{port} check\n"))
-        .collect();
-    format!(
-        "global\n  maxconn {MAXCONN}\n  nbthread {cores}\n  log 127.0.0.1:{LOG_PORT} local0\n{global}\
-         defaults\n  mode tcp\n  log global\n  option tcplog\n  timeout connect 5s\n  \
-         timeout client 10m\n  timeout server 10m\n{defaults}\
-         listen load\n  bind 127.0.0.1:{PROXY_PORT}\n  balance roundrobin\n  \
-         option tcp-check\n{servers}"
-    )
-}
-
-fn nginx_config(cores: usize) -> String {
-    let servers: String = SERVER_PORTS
-        .iter()
-        .map(|port| format!("    server 127.0.0.1:{port};\n"))
-        .collect();
-    format!(
-        "daemon off;\npid @DIR@/pid;\nerror_log stderr error;\nworker_processes {cores};\n\
-         worker_rlimit_nofile 20000;\nload_module {NGINX_STREAM};\n\
-         events {{ worker_connections 19500; }}\n\
-         stream {{\n  log_format line '$remote_addr $bytes_sent $status';\n  \
-         access_log syslog:server=127.0.0.1:{LOG_PORT} line;\n  \
-         upstream load {{\n{servers}  }}\n  \
-         server {{\n    listen 127.0.0.1:{PROXY_PORT} reuseport backlog=4096;\n    \
-         proxy_pass load;\n    proxy_half_close on;\n    tcp_nodelay on;\n  }}\n}}\n"
-    )
 }

@@ -2,9 +2,49 @@
 
 use super::{What, Workload};
 use crate::subject::BASE;
+use crate::subject::Setting;
+use crate::subject::setting::{self, Balance};
 
 /// Short connections, 32 at once.
 const RATE: &str = "--kind rate --connections 32";
+
+/// The same from 32 addresses, for algorithms that look at it.
+const FROM_MANY: &str = "--kind rate --connections 32 --sources 32";
+
+/// Short connections with something in the configuration of rlb and of HAProxy that is not as in the other workloads.
+const WITH: [(&str, Setting, &str); 9] = [
+    ("short with leastconn 3", setting::leastconn(3), RATE),
+    ("short with leastconn 100", setting::leastconn(100), RATE),
+    ("short with leastconn 1000", setting::leastconn(1_000), RATE),
+    (
+        "short with source",
+        setting::balance(Balance::Source),
+        FROM_MANY,
+    ),
+    (
+        "short with maglev",
+        setting::balance(Balance::Consistent),
+        FROM_MANY,
+    ),
+    ("short with ewma", setting::balance(Balance::OfTwo), RATE),
+    (
+        "short with full queue",
+        setting::queue(SLOTS, setting::PLAIN.maxconn),
+        "--kind rate --connections 64",
+    ),
+    (
+        "short with PROXY v2",
+        setting::PROXY_HEADER,
+        "--kind rate --connections 32 --announce",
+    ),
+    ("short with no log", setting::NO_LOG, RATE),
+];
+
+/// Sessions that a server may have while others wait.
+const SLOTS: u32 = 8;
+
+/// Sessions that a proxy takes beyond those of the load.
+const QUEUE_ROOM: u32 = 92;
 
 /// Divides `operations` by `by` if the load is to be small.
 fn fewer(small: bool, operations: u64, by: u64) -> u64 {
@@ -27,8 +67,18 @@ fn bulk(streams: u64, direction: &str, bytes: u64) -> String {
     format!("--kind bulk --connections {streams} --direction {direction} --size {size}")
 }
 
-fn idle(connections: u64, warm: u64) -> String {
+fn idle(connections: u32, warm: u64) -> String {
     format!("--kind idle --connections {connections} --warm {warm}")
+}
+
+/// Memory of `waiting` clients in a queue, each of which has sent `size` bytes; with `size` 0 they are silent.
+fn queue(name: &'static str, waiting: u32, size: u32) -> Workload {
+    let connections = waiting + SLOTS;
+    let arguments = format!("--kind queue --connections {connections} --size {size}");
+    Workload {
+        setting: Some(setting::queue(SLOTS, connections + QUEUE_ROOM)),
+        ..Workload::new(name, What::Waiting(waiting.into()), arguments)
+    }
 }
 
 impl Workload {
@@ -45,7 +95,7 @@ impl Workload {
         let memory = |name, arguments| Self::new(name, What::Memory, arguments);
         let pings = few(240_000);
         let bytes = few(4_000_000_000);
-        let (held, used) = if quick { (2_000, 200) } else { (9_000, 9_000) };
+        let (held, used): (u32, u32) = if quick { (2_000, 200) } else { (9_000, 9_000) };
         let mut all = vec![
             speed("short connections", rate(few(40_000))),
             calls("short connections, calls", rate(few(8_000))),
@@ -70,8 +120,15 @@ impl Workload {
             },
             memory("idle", idle(held, 0)),
             memory("idle after 1 MB", idle(used, 1_000_000)),
+            queue("queued, silent", held, 0),
+            queue("queued, with a request", held, 64),
             Self::new("integrity", What::Integrity, "--kind integrity".into()),
         ];
+        all.extend(WITH.map(|(name, setting, load)| Self {
+            setting: Some(setting),
+            only: quick.then_some(&["rlb", BASE]),
+            ..speed(name, format!("{load} --operations {}", few(40_000)))
+        }));
         if quick {
             for workload in all
                 .iter_mut()
@@ -94,7 +151,7 @@ impl Workload {
             ..counted(name, bulk(streams, direction, few(200_000_000)))
         };
         let pings = few(10_000);
-        vec![
+        let mut all = vec![
             Self {
                 warm: Some(rate(200)),
                 ..counted("short connections", rate(few(2_000)))
@@ -111,6 +168,20 @@ impl Workload {
             moved("bulk 1 up", 1, "up"),
             moved("bulk 8 down", 8, "down"),
             moved("bulk 8 up", 8, "up"),
-        ]
+        ];
+        all.extend(WITH.map(|(name, setting, load)| {
+            // Each server has had a connection before.
+            let warm = 200 + u64::from(setting.servers);
+            Self {
+                setting: Some(setting),
+                warm: Some(format!("{load} --operations {warm}")),
+                ..counted(name, format!("{load} --operations {}", few(2_000)))
+            }
+        }));
+        all.extend([
+            queue("queued, silent", 10_000, 0),
+            queue("queued, with a request", 10_000, 64),
+        ]);
+        all
     }
 }

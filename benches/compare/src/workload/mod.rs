@@ -1,15 +1,19 @@
 //! The workloads, and how one is run against one subject.
 
+mod effect;
 pub mod integrity;
 mod list;
+pub mod queue;
 mod running;
+#[cfg(test)]
+mod tests;
 pub mod user;
 
 pub use running::Load;
 
 use crate::callgrind;
 use crate::measure::{self, Perf, Profile, Strace};
-use crate::subject::{Servers, Subject};
+use crate::subject::{Servers, Setting, Subject};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -38,6 +42,10 @@ pub const RATE: &str = "op/s";
 pub const P50: &str = "p50 us";
 /// Resident bytes of the proxy per connection.
 pub const RESIDENT: &str = "RSS bytes/conn";
+/// Servers that have had a connection, where the workload has a setting.
+pub const USED: &str = "servers used";
+/// Most connections that have waited for a server, where the workload limits them.
+pub const MOST_QUEUED: &str = "most queued";
 /// Bytes lost, wrong or short.
 pub const BROKEN: &str = "broken";
 
@@ -49,6 +57,8 @@ pub struct Workload {
     /// A load that runs first and is not measured, so that the figures leave out the one-time cost of the first
     /// connections.
     warm: Option<String>,
+    /// What it changes in the configurations. Only rlb and HAProxy run it then.
+    setting: Option<Setting>,
     /// The only subjects that it runs with.
     only: Option<&'static [&'static str]>,
     /// Most rounds: figures that repeat need few.
@@ -69,6 +79,8 @@ enum What {
     User,
     /// Memory of open connections.
     Memory,
+    /// Memory of this many clients that wait in the proxy's queue.
+    Waiting(u64),
     /// Correct bytes only.
     Integrity,
 }
@@ -79,11 +91,12 @@ impl Workload {
             name,
             arguments,
             warm: None,
+            setting: None,
             only: None,
             most: match what {
                 What::Speed | What::Emulated => usize::MAX,
                 What::Calls | What::Integrity => 2,
-                What::Memory | What::User => 3,
+                What::Memory | What::Waiting(_) | What::User => 3,
             },
             what,
         }
@@ -97,6 +110,21 @@ impl Workload {
     /// Whether it runs with this subject.
     pub fn is_for(&self, subject: &Subject) -> bool {
         self.only.is_none_or(|names| names.contains(&subject.name))
+            && (self.setting.is_none() || subject.has_settings())
+    }
+
+    /// `subject` with this workload's setting, if it has one.
+    fn set(&self, subject: &Subject) -> Subject {
+        match self.setting {
+            Some(setting) => subject.with_setting(setting),
+            None => subject.with_config(subject.config.clone()),
+        }
+    }
+
+    /// The configuration of `subject`, if this workload changes it.
+    pub fn config(&self, subject: &Subject) -> Option<String> {
+        let is_changed = self.setting.is_some() && subject.has_settings();
+        is_changed.then(|| self.set(subject).config)
     }
 
     /// A workload with its own load, for CPU time and the rest of [`What::Speed`].
@@ -105,7 +133,7 @@ impl Workload {
     }
 
     /// Runs it once.
-    pub fn run(&self, subject: &Subject, _servers: &Servers, cores: usize) -> Result<Figures> {
+    pub fn run(&self, subject: &Subject, servers: &Servers, cores: usize) -> Result<Figures> {
         if self.what == What::User {
             let mut figures = Figures::new();
             if subject.is_proxy() && callgrind::is_installed() {
@@ -114,6 +142,10 @@ impl Workload {
             }
             return Ok(figures);
         }
+        let subject = &self.set(subject);
+        if self.setting.is_some_and(|setting| !setting.logs) {
+            servers.take_lines();
+        }
         let running = subject.start()?;
         let pids = running.pids();
         if let Some(warm) = &self.warm {
@@ -121,6 +153,9 @@ impl Workload {
         }
         let rss_before = measure::resident(&pids)?;
         let mut load = Load::start(&self.arguments, &running, cores)?;
+        if let What::Waiting(waiting) = self.what {
+            effect::wait_for_queue(&running, waiting)?;
+        }
         let rss_held = measure::resident(&pids)?;
         let calls = (self.what == What::Calls && !pids.is_empty())
             .then(|| Strace::start(&pids))
@@ -178,17 +213,26 @@ impl Workload {
                     Some(rss_held.saturating_sub(rss_before) as f64 / operations),
                 );
             }
+            What::Waiting(waiting) => {
+                note(
+                    RESIDENT,
+                    Some(rss_held.saturating_sub(rss_before) as f64 / waiting as f64),
+                );
+            }
             What::Memory | What::Integrity | What::User => {}
+        }
+        if let Some(setting) = &self.setting {
+            figures.extend(effect::check(setting, &running, servers)?);
         }
         Ok(figures)
     }
 
     /// Where the proxy spends its time under this load, as text; `None` for a direct connection.
     pub fn profile(&self, subject: &Subject, cores: usize) -> Result<Option<String>> {
-        if self.what != What::Emulated {
+        if self.what != What::Emulated || !self.is_for(subject) {
             return Ok(None);
         }
-        let running = subject.start()?;
+        let running = self.set(subject).start()?;
         let pids = running.pids();
         if let Some(warm) = &self.warm {
             Load::start(warm, &running, cores)?.go()?;
