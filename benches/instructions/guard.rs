@@ -43,7 +43,7 @@ const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../instructions.toml");
 const DOUBTS: usize = 3;
 
 /// What is counted: name, and how often in the short and the long run.
-const COUNTED: [(&str, Kind, u64, u64); 12] = [
+const COUNTED: [(&str, Kind, u64, u64); 16] = [
     ("check", Kind::Function, 100, 2_100),
     ("counter-add", Kind::Function, 1_000, 101_000),
     ("leastconn-3", Kind::Function, 3_000, 103_000),
@@ -53,6 +53,10 @@ const COUNTED: [(&str, Kind, u64, u64); 12] = [
     ("pick-100", Kind::Function, 1_000, 101_000),
     ("pick-1000", Kind::Function, 1_000, 101_000),
     ("pick-10000", Kind::Function, 1_000, 101_000),
+    ("pick-maglev-3", Kind::Function, 1_000, 101_000),
+    ("pick-maglev-1000", Kind::Function, 1_000, 101_000),
+    ("pick-ewma-3", Kind::Function, 1_000, 101_000),
+    ("pick-ewma-1000", Kind::Function, 1_000, 101_000),
     ("round-trip", Kind::Through(Load::RoundTrips), 100, 2_100),
     ("session", Kind::Through(Load::Sessions), 100, 1_100),
     ("turns-64", Kind::Through(Load::Turns), 10, 110),
@@ -206,7 +210,7 @@ fn line(name: &str, counts: &[f64], bound: Option<f64>, verdict: Verdict) -> Str
         Verdict::Improved => " improved",
         Verdict::Unbounded => "",
     };
-    format!("{name:<12} {count:>10.1}{range}{bound}{word}")
+    format!("{name:<16} {count:>10.1}{range}{bound}{word}")
 }
 
 /// Instructions of one more operation.
