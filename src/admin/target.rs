@@ -90,7 +90,8 @@ pub(super) fn parse(method: &Method, target: &str, page: &StatsPage) -> (Resourc
     match path {
         "/metrics" | "/healthz" | "/readyz" if posts => return (Resource::MethodNotAllowed, view),
         "/metrics" => {
-            let metrics = Select::of(query).map(Resource::Metrics);
+            let metrics = Select::of(query).map(|select| select.within(&page.scope));
+            let metrics = metrics.map(Resource::Metrics);
             return (metrics.unwrap_or(Resource::BadRequest), view);
         }
         "/healthz" => return (Resource::Health, view),
@@ -256,6 +257,19 @@ mod tests {
             resource("/metrics?no-maint", uri),
             Resource::Metrics(_)
         ));
+    }
+
+    #[test]
+    fn the_scope_of_a_page_is_that_of_its_metrics() {
+        let page = StatsPage {
+            scope: vec!["web".into()],
+            ..StatsPage::default()
+        };
+        let (resource, _) = parse(&Method::GET, "/metrics?scope=server", &page);
+        let select = Select::of("scope=server").expect("it is valid");
+        let all = Resource::Metrics(select.clone());
+        assert_ne!(resource, all);
+        assert_eq!(resource, Resource::Metrics(select.within(&page.scope)));
     }
 
     #[test]

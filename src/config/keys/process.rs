@@ -277,7 +277,7 @@ keys! {
         realm: Arc<str> = "rlb statistics".into(), StatsPageKeys::realm => text;
         /// Free text on the page.
         description: Option<Arc<str>> = None, StatsPageKeys::show_desc => optional_text;
-        /// The only proxies that are shown; empty: all.
+        /// The only proxies that are shown, in the metrics too; empty: all.
         scope: Vec<Arc<str>> = Vec::new(), StatsPageKeys::scope => |it| it.join(" ");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::stats::filter::Filter;
 use crate::stats::row::Kind;
+use std::sync::Arc;
 
 /// Most names of `metrics=` that are read.
 const NAMES_MAX: usize = 64;
@@ -20,6 +21,8 @@ pub struct Select {
     no_maint: bool,
     wanted: Vec<String>,
     unwanted: Vec<String>,
+    /// Only these proxies; empty: all.
+    only: Vec<Arc<str>>,
 }
 
 impl Select {
@@ -55,6 +58,15 @@ impl Select {
         Some(select)
     }
 
+    /// The same, of the proxies `only` alone, unless there are none.
+    #[must_use]
+    pub fn within(self, only: &[Arc<str>]) -> Self {
+        Self {
+            only: only.to_vec(),
+            ..self
+        }
+    }
+
     /// Adds a scope. An empty one removes those before it; `*` means all.
     fn add_scope(&mut self, scope: String) -> Option<()> {
         let scopes = self.scopes.get_or_insert_default();
@@ -72,6 +84,7 @@ impl Select {
     pub(super) fn filter(&self) -> Filter {
         Filter {
             no_maint: self.no_maint,
+            only: self.only.clone(),
             ..Filter::default()
         }
     }

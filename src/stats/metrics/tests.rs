@@ -222,3 +222,31 @@ fn many_servers_are_bounded_chunks_and_one_header_each() {
     }
     assert_eq!((samples, headers), (5 * 2000, 1));
 }
+
+/// Rows of other proxies are in no metric, rlb's own neither.
+#[test]
+fn a_scope_leaves_only_its_proxies() {
+    let snapshot = busy();
+    let all = whole(busy(), "");
+    let only: Vec<Arc<str>> = vec![Arc::clone(
+        &snapshot.backends[0].as_ref().unwrap().spec.name,
+    )];
+    let start = snapshot.global.start;
+    let mut metrics = Metrics::new(
+        Arc::new(snapshot),
+        Arc::new(Process::new(start)),
+        Arc::new(Requests::default()),
+        start + Duration::from_secs(10),
+        (Select::of("").unwrap().within(&only), true),
+    );
+    let chunks = std::iter::from_fn(|| Some(metrics.chunk()).filter(|it| !it.is_empty()));
+    let text: String = chunks.collect();
+    let others = |text: &str| {
+        let own = format!("proxy=\"{}\"", only[0]);
+        let lines = text.lines().filter(|line| line.contains("proxy=\""));
+        lines.filter(|line| !line.contains(&own)).count()
+    };
+    assert!(others(&all) > 0, "{all}");
+    assert_eq!(others(&text), 0, "{text}");
+    assert!(text.contains("haproxy_server_") && text.contains("haproxy_process_"));
+}
