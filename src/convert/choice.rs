@@ -203,12 +203,6 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
         let text = "it has no effect on TCP";
         report.raise(*entry, Outcome::NotNeeded, text, false);
     }
-    if let (Some(target), Kind::Listen, false) =
-        (proxy.target(), proxy.kind, proxy.servers.is_empty())
-    {
-        let text = format!("its own servers are not used: it leads to `{target}`");
-        report.raise(proxy.entry, Outcome::Changed, text, false);
-    }
     if http && options.http_drop {
         return Err(LeftOut {
             why: "it is an HTTP proxy".to_owned(),
@@ -228,6 +222,11 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
     for entry in proxy.settings.page.entries.iter().filter(|_| is_lost) {
         let say = "a page beside other traffic is not carried over: give `[stats]` its own `bind`";
         weaker(*entry, say, options, report, &mut blocked);
+    }
+    for exporter in proxy.settings.exporters.iter().filter(|_| http) {
+        let say =
+            "metrics beside other traffic are not carried over: give `[stats]` its own `bind`";
+        weaker(exporter.entry, say, options, report, &mut blocked);
     }
     if proxy.is_back() {
         balance(proxy, options, report, &mut blocked);
@@ -331,7 +330,8 @@ fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, 
         let why = "`[stats]` listens on TCP addresses alone".to_owned();
         return Err(LeftOut { why, counts: true });
     }
-    let blocked = judge(proxy, Role::Page, options, report);
+    let mut blocked = judge(proxy, Role::Page, options, report);
+    exporters(proxy, report, &mut blocked);
     let Some(entry) = blocked.first() else {
         return Ok(Choice::Page);
     };
@@ -340,6 +340,24 @@ fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, 
         why: format!("`{keyword}` is not possible for `[stats]`"),
         counts: true,
     })
+}
+
+/// The metrics of a page. `[stats]` answers with them at `/metrics`, to all who may see the page.
+fn exporters(proxy: &Proxy, report: &mut Report, blocked: &mut Vec<usize>) {
+    let has_users = !proxy.settings.page.auth.is_empty();
+    for exporter in &proxy.settings.exporters {
+        let entry = exporter.entry;
+        if !exporter.is_for_all {
+            let text = "`[stats]` has its metrics at `/metrics`, for all who may see the page";
+            report.raise(entry, Outcome::Dropped, text, true);
+            blocked.push(entry);
+        } else if has_users {
+            let text = "`/metrics` of `[stats]` asks for the users of `stats auth` too";
+            report.raise(entry, Outcome::Changed, text, false);
+        } else if report.entries[entry].outcome == Outcome::NotNeeded {
+            report.entries[entry].text = "`/metrics` of `[stats]` is always there".into();
+        }
+    }
 }
 
 /// `balance`.
@@ -443,6 +461,22 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
             *kept |= carried;
         }
     }
+    for (index, proxy) in proxies.iter().enumerate() {
+        let Some(target) = proxy.target().filter(|target| *target != proxy.name) else {
+            continue;
+        };
+        let has_servers = proxy.kind == Kind::Listen && !proxy.servers.is_empty();
+        if !has_servers || choices[index].is_err() {
+            continue;
+        }
+        let is_asked = led_to.get(&index).is_some_and(|(_, kept)| *kept);
+        let text = if is_asked {
+            format!("it is a frontend, which leads to `{target}`, and a backend for others")
+        } else {
+            format!("its own servers are not used: it leads to `{target}`")
+        };
+        report.raise(proxy.entry, Outcome::Changed, text, false);
+    }
     for (index, (some, kept)) in led_to {
         let alone = proxies[index].kind == Kind::Backend;
         if some && !kept && alone && choices[index].is_ok() {
@@ -502,6 +536,16 @@ fn unreachable(
         }
         None if proxy.settings.default_backend.is_some() => {
             nowhere("it leads to a backend that does not exist")
+        }
+        None if proxy.settings.mode == Mode::Http && proxy.servers.is_empty() => {
+            let missing = match proxy.kind {
+                Kind::Frontend => "`default_backend`",
+                _ => "servers",
+            };
+            Some(LeftOut {
+                why: format!("it has no {missing}: HAProxy answers every request itself"),
+                counts: !proxy.settings.disabled,
+            })
         }
         None if proxy.kind == Kind::Frontend => {
             nowhere("it has no `default_backend`, and HAProxy closes every connection to it")

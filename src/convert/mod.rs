@@ -486,9 +486,11 @@ fn fit(
         [Some(one)] => Some(one),
         _ => None,
     };
-    for proxy in &mut proxies {
+    for (proxy, choice) in proxies.iter_mut().zip(choices) {
         let target = proxy.target().unwrap_or(&proxy.name);
         let tunnel = tunnels.get(target).cloned();
+        // Pages do not have what `[defaults]` says.
+        let common = common.filter(|_| *choice != Choice::Page);
         let common = common.map(|one| &defaults[one].settings);
         for key in finish(proxy, common, tunnel.as_ref(), options) {
             let whole = key.trim_end_matches("-fin");

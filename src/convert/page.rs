@@ -3,7 +3,7 @@
 use super::acl;
 use super::choice::Choice;
 use super::context::{Context, keyword};
-use super::proxy::{Bind, Hidden, Page, Proxy};
+use super::proxy::{Bind, Exporter, Hidden, Page, Proxy};
 use super::report::{Outcome, Report};
 use super::sections::{Kind, Statement};
 use super::toml_string::{quote, string};
@@ -375,6 +375,33 @@ fn other(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
     if statement.word(1) == "http-request" {
         proxy.settings.marks.push(mark);
     }
+}
+
+/// Whether a statement has the metrics for Prometheus answer.
+pub(super) fn is_exporter(statement: &Statement) -> bool {
+    let words = ["http-request", "use-service", "prometheus-exporter"];
+    (0..)
+        .zip(words)
+        .all(|(at, word)| statement.word(at) == word)
+}
+
+/// Reads such a statement. [`super::choice`] says what becomes of it.
+pub(super) fn exporter(
+    context: &mut Context<'_, '_>,
+    proxy: &mut Proxy,
+    statement: &Statement,
+    keyword: &str,
+) {
+    let condition = statement.words[3..].iter();
+    let condition: Vec<&str> = condition.map(|word| word.text.as_str()).collect();
+    let text = "it has no effect on TCP";
+    let entry = context
+        .report
+        .push(statement.at, keyword, Outcome::NotNeeded, text);
+    proxy.settings.exporters.push(Exporter {
+        entry,
+        is_for_all: matches!(condition[..], [] | ["if", "{", "path", "/metrics", "}"]),
+    });
 }
 
 /// The user of a `stats auth`.

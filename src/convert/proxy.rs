@@ -135,6 +135,14 @@ pub(super) struct Page {
     pub(super) broken: Option<(Arc<str>, At)>,
 }
 
+/// `http-request use-service prometheus-exporter`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Exporter {
+    pub(super) entry: usize,
+    /// It answers at `/metrics`, whoever asks.
+    pub(super) is_for_all: bool,
+}
+
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Target {
@@ -170,6 +178,7 @@ pub(super) struct Settings {
     pub(super) targets: Vec<Target>,
     pub(super) log_global: bool,
     pub(super) page: Page,
+    pub(super) exporters: Vec<Exporter>,
     pub(super) disabled: bool,
     pub(super) marks: Vec<Mark>,
 }

@@ -88,17 +88,8 @@ fn by_table(
     statement: &Statement,
     keyword: &str,
 ) {
-    let exporter = statement.word(0) == "http-request"
-        && statement
-            .words
-            .iter()
-            .any(|word| word.text == "prometheus-exporter");
-    if exporter {
-        let text = "`/metrics` of `[stats]` is always there";
-        context
-            .report
-            .push(statement.at, keyword, Outcome::NotNeeded, text);
-        return;
+    if page::is_exporter(statement) {
+        return page::exporter(context, proxy, statement, keyword);
     }
     if statement.word(0) == "acl" {
         page::note_acl(context, proxy, statement.word(1));

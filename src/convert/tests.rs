@@ -776,6 +776,139 @@ fn a_backend_that_does_not_exist_is_told_of_as_by_haproxy() {
     assert_exit("", disabled, 0, "leads to a backend that does not exist");
 }
 
+/// Only these three words are about metrics: whoever may see the page must not become more.
+#[test]
+fn a_rule_that_only_mentions_the_exporter_is_an_access_rule() {
+    let beside = "frontend f\n mode http\n bind 127.0.0.1:81\n default_backend b\n\
+                  backend b\n mode http\n server s 127.0.0.1:1\n";
+    for rule in [
+        "deny unless { req.hdr(user-agent) -m str prometheus-exporter }",
+        "auth realm prometheus-exporter unless { http_auth(u) }",
+        "reject if { path prometheus-exporter }",
+        "use-service lua.x if { path prometheus-exporter }",
+        "set-path prometheus-exporter",
+        "use-service prometheus-exporter if { path /metrics } { src 10.0.0.0/8 }",
+        "use-service prometheus-exporter if { path /prom }",
+        "use-service prometheus-exporter unless { path /metrics }",
+    ] {
+        let page = format!("{PAGE} http-request {rule}\n");
+        let part = "`http-request` is not possible for `[stats]`";
+        let one = assert_exit("", &page, 1, part);
+        assert!(!one.toml.contains("127.0.0.1:81"), "{rule}: {}", one.toml);
+        let page = format!("#: --allow-degraded\n{page}");
+        let one = converted("allowed.cfg", page.as_bytes());
+        assert!(!one.toml.contains("127.0.0.1:81"), "{rule}: {}", one.toml);
+        for (from, to) in [(" default_backend", "f"), (" server", "b")] {
+            let line = format!(" http-request {rule}\n{from}");
+            let one = assert_exit(
+                "",
+                &beside.replace(from, &line),
+                1,
+                "`http-request` in line",
+            );
+            assert!(
+                !one.toml.contains("127.0.0.1:81"),
+                "{to} {rule}: {}",
+                one.toml
+            );
+        }
+    }
+}
+
+#[test]
+fn the_metrics_of_a_page_are_those_of_the_statistics() {
+    for condition in ["", " if { path /metrics }"] {
+        let rule = format!(" http-request use-service prometheus-exporter{condition}\n");
+        let part = "http-request: `/metrics` of `[stats]` is always there";
+        let one = assert_exit("", &format!("{PAGE}{rule}"), 0, part);
+        assert!(one.toml.contains("127.0.0.1:81"), "{}", one.toml);
+        // HAProxy asks for no password there.
+        let users = format!("{PAGE}{rule} stats auth a:b\n");
+        let part = "kept with another meaning: http-request: `/metrics` of `[stats]` asks";
+        assert_exit("", &users, 0, part);
+        // It has no effect on TCP.
+        let tcp = format!("listen l\n mode tcp\n bind :82\n server s 127.0.0.1:1\n{rule}");
+        assert_exit("", &tcp, 0, "http-request: it has no effect on TCP");
+        let beside = format!("listen l\n mode http\n bind :82\n server s 127.0.0.1:1\n{rule}");
+        let part = "metrics beside other traffic are not carried over";
+        let one = assert_exit("", &beside, 1, part);
+        assert!(!one.toml.contains("*:82"), "{}", one.toml);
+        let one = converted("a.cfg", format!("#: --allow-degraded\n{beside}").as_bytes());
+        assert_eq!(exit(&one.report), 0);
+        assert!(one.toml.contains("*:82"), "{}", one.toml);
+    }
+}
+
+/// A page has nothing of `[defaults]`, so nothing of it need be taken back there.
+#[test]
+fn a_page_without_a_limit_does_not_take_one_back() {
+    let text =
+        "defaults\n mode http\n timeout client 5s\n timeout connect 5s\n timeout server 5s\n";
+    for (page, part) in [
+        (format!("{text}{PAGE}"), ""),
+        (format!("{PAGE} maxconn 0\n"), "0 stands for the default"),
+    ] {
+        let one = assert_exit(" maxconn 500\n", &page, 0, part);
+        let (_, page) = one.toml.split_once("[stats]").expect("a page");
+        let (page, _) = page.split_once("[[").unwrap_or((page, ""));
+        assert!(!page.contains("maxconn = 0"), "{}", one.toml);
+        assert!(one.toml.contains("bind = \"127.0.0.1:81\""), "{}", one.toml);
+        assert!(load(&one.toml).is_ok(), "{}", one.toml);
+    }
+}
+
+/// HAProxy answers there, if only with an error.
+#[test]
+fn a_frontend_for_http_without_a_backend_is_traffic() {
+    for line in [
+        "monitor-uri /healthz",
+        "errorfile 503 /dev/null",
+        "http-request use-service prometheus-exporter",
+        "http-request return status 200",
+        "http-request redirect location /x",
+        "redirect location /x",
+        "option forwardfor",
+    ] {
+        let text = format!("frontend f\n mode http\n bind :81\n {line}\n");
+        let part = "frontend `f` is not carried over";
+        let one = assert_exit("", &text, 1, part);
+        assert!(
+            !one.report.text(true).contains("closes every connection"),
+            "{line}"
+        );
+        let listen = text.replace("frontend", "listen");
+        assert_exit("", &listen, 1, "listen `f` is not carried over");
+        let disabled = "frontend f\n mode http\n bind :81\n monitor-uri /a\n disabled\n";
+        assert_exit("", disabled, 0, part);
+    }
+    let text = "frontend f\n mode tcp\n bind :81\n";
+    assert_exit("", text, 0, "HAProxy closes every connection to it");
+}
+
+/// HAProxy asks the servers of a `listen` for others, wherever its own clients are led.
+#[test]
+fn a_listen_that_leads_elsewhere_serves_others() {
+    let text = "listen a\n mode tcp\n id 7\n bind :81\n default_backend b\n server own 127.0.0.1:2\n\
+                backend b\n mode tcp\n server s 127.0.0.1:3\n";
+    let other = "frontend z\n mode tcp\n bind :82\n default_backend a\n";
+    let part = "it is a frontend, which leads to `b`, and a backend for others";
+    for text in [format!("{text}{other}"), format!("{other}{text}")] {
+        let one = assert_exit("", &text, 0, part);
+        let (config, _) = load(&one.toml).expect("it loads");
+        let led = |name: &str| {
+            let mut frontends = config.frontends.iter();
+            let frontend = frontends.find(|it| &*it.name == name).expect("a frontend");
+            let backend = &config.backends[frontend.default_backend.0];
+            backend.servers[0].name.to_string()
+        };
+        assert_eq!((led("a"), led("z")), ("s".into(), "own".into()));
+    }
+    assert_exit("", text, 0, "its own servers are not used: it leads to `b`");
+    let own = text.replace("default_backend b", "default_backend a");
+    let one = assert_exit("", &format!("{own}{other}"), 0, "");
+    assert!(load(&one.toml).is_ok(), "{}", one.toml);
+}
+
 /// HAProxy listens on both, and their clients fare the same.
 #[test]
 fn a_bind_that_a_wildcard_of_its_proxy_covers_is_left_out() {

@@ -53,9 +53,10 @@ pub(super) fn toml(carried: &Carried<'_>, report: &Report) -> Written {
     writer.process();
     writer.stats();
     writer.defaults();
+    let asked = asked(carried);
     for (proxy, choice) in carried.proxies.iter().zip(carried.choices) {
         match choice {
-            Choice::Carried => writer.proxy(proxy),
+            Choice::Carried => writer.proxy(proxy, asked.contains(proxy.name.as_str())),
             Choice::Dropped(why) => writer.dropped(proxy, why),
             Choice::Page => {}
         }
@@ -64,6 +65,17 @@ pub(super) fn toml(carried: &Carried<'_>, report: &Report) -> Written {
         toml: writer.out,
         lines: writer.lines,
     }
+}
+
+/// The names of the backends that others which are carried over lead to.
+fn asked<'a>(carried: &Carried<'a>) -> HashSet<&'a str> {
+    let proxies = carried.proxies.iter().zip(carried.choices);
+    let proxies = proxies.filter(|(_, choice)| **choice == Choice::Carried);
+    let targets = proxies.filter_map(|(proxy, _)| {
+        let target = proxy.target().filter(|_| proxy.is_front());
+        target.filter(|target| *target != proxy.name)
+    });
+    targets.collect()
 }
 
 /// By section: the entries that a reader of the new file should know of.
@@ -365,21 +377,33 @@ impl<'a> Writer<'a> {
         ));
     }
 
-    fn proxy(&mut self, proxy: &Proxy) {
-        let leads = proxy.target().is_some() && proxy.is_front();
+    /// A proxy. A `listen` that leads elsewhere, and that others lead to, becomes two tables.
+    fn proxy(&mut self, proxy: &Proxy, is_asked: bool) {
+        let target = proxy.target().filter(|target| *target != proxy.name);
+        let leads = target.is_some() && proxy.is_front();
         let (front, back) = match proxy.kind {
             Kind::Frontend => (true, false),
             Kind::Listen => (proxy.is_front(), !leads),
             _ => (false, true),
         };
         self.section(proxy);
+        self.sides(proxy, (front, back));
+        if proxy.kind == Kind::Listen && !back && is_asked {
+            self.line("");
+            self.sides(proxy, (false, true));
+        }
+    }
+
+    /// The table of one side of a proxy, or of both.
+    fn sides(&mut self, proxy: &Proxy, (front, back): (bool, bool)) {
         self.line(match (front, back) {
             (true, true) => "[[listen]]",
             (true, false) => "[[frontend]]",
             _ => "[[backend]]",
         });
         self.key("name", &quote(&proxy.name));
-        if let Some(id) = &proxy.id {
+        // Of two tables the frontend has the number.
+        if let Some(id) = proxy.id.as_ref().filter(|_| front || !proxy.is_front()) {
             self.key("id", id);
         }
         if front {
@@ -388,7 +412,7 @@ impl<'a> Writer<'a> {
                 self.key("disabled", "true");
             }
         }
-        if let (false, Some(target)) = (back, proxy.target()) {
+        if let (true, false, Some(target)) = (front, back, proxy.target()) {
             self.key("default-backend", &quote(target));
         }
         let (mut pairs, mut timeouts) = pairs(&proxy.settings, front, back);
