@@ -154,13 +154,17 @@ pub(super) fn filled_in(word: &Word, environment: &Environment<'_>) -> Word {
 }
 
 /// An address as rlb writes it.
-fn render(address: &Address) -> Option<String> {
+pub(super) fn render(address: &Address) -> Option<String> {
     Some(match address {
         Address::Host {
             host,
             port: Some(port),
         } => format!("{}:{port}", if host.is_empty() { "*" } else { host }),
         Address::Host { host, port: None } => host.clone(),
+        // Behind `unix:` it would be an abstract name, which it is not in HAProxy.
+        Address::Unix(path) if path.starts_with('@') || path.starts_with("abns@") => {
+            format!("unix:./{path}")
+        }
         Address::Unix(path) => format!("unix:{path}"),
         Address::Abstract(name) => format!("unix:@{name}"),
         Address::Padded(name) => format!("abns@{name}"),

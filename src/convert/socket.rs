@@ -3,7 +3,7 @@
 //! Invariant: of a line that is in error nothing is written. Without one of its words more people could give commands,
 //! or more of them.
 
-use super::address::{self, Address};
+use super::address::{self, Address, Use};
 use super::bind;
 use super::context::Context;
 use super::lexer::Word;
@@ -15,6 +15,7 @@ use super::units;
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::{BINDS_MAX, address as addresses};
 use std::collections::{BTreeMap, HashSet};
+use std::net::Ipv6Addr;
 
 /// The keys of a socket, as rlb writes them.
 type Keys = BTreeMap<&'static str, String>;
@@ -42,7 +43,7 @@ pub(super) fn read(
     let errors = context.report.errors;
     let word = address::filled_in(word, context.environment);
     let entry = context.kept(statement.at, keyword);
-    let (keys, mut marks) = words(context, statement);
+    let (keys, mut marks) = words(context, statement, &word);
     let is_closed = !marks.is_empty();
     let mut sockets: Vec<Socket> = Vec::new();
     for piece in bind::pieces(&word) {
@@ -89,9 +90,27 @@ fn with_level(keys: &Keys, address: String) -> Keys {
 
 /// Whether an address, as rlb writes it, is that of a unix socket.
 fn is_unix(address: &str) -> bool {
-    let begins = ["/", "@", "abns@"];
+    let begins = ["/", "@", "abns@", "unix:"];
     let address = address.trim_start_matches('"');
     begins.iter().any(|begin| address.starts_with(begin))
+}
+
+/// An address without `unix:`, where nothing else can be meant.
+fn bare(address: String) -> String {
+    match address.strip_prefix("unix:") {
+        Some(path) if path.starts_with(['/', '@']) => path.to_owned(),
+        _ => address,
+    }
+}
+
+/// Whether `v6only` closes an address to clients.
+fn is_v6_wildcard(text: &str) -> bool {
+    let Address::Host { host, .. } = address::parse_for(text, Use::Bind) else {
+        return false;
+    };
+    let host = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let ip = host.and_then(|host| host.parse::<Ipv6Addr>().ok());
+    ip.is_some_and(|ip| ip.is_unspecified())
 }
 
 /// One address, as rlb writes it.
@@ -102,18 +121,9 @@ fn listen(
     word: &Word,
 ) -> Option<String> {
     let (at, keyword) = (statement.at(2), "stats socket");
-    let socket = match address::parse(&word.text) {
-        Address::Unix(path) => path,
-        Address::Abstract(name) => format!("@{name}"),
-        Address::Padded(name) => format!("abns@{name}"),
-        Address::Host {
-            host,
-            port: Some(port),
-        } => {
-            let host = if host.is_empty() { "*" } else { &host };
-            format!("{host}:{port}")
-        }
-        Address::Descriptor(number) => format!("fd@{number}"),
+    let parsed = address::parse_for(&word.text, Use::Bind);
+    let rendered = address::render(&parsed);
+    let socket = match parsed {
         Address::Host { port: None, .. } => {
             let text = "a runtime socket has a path, or an address and a port";
             context.report.error(at, keyword, text);
@@ -129,10 +139,10 @@ fn listen(
             }
             return None;
         }
+        _ => bare(rendered.unwrap_or_default()),
     };
     let written = match &word.written {
-        Some(_) => address::content(word, context.environment)
-            .map(|content| content.trim_start_matches("unix:").to_owned()),
+        Some(_) => address::content(word, context.environment).map(bare),
         None => Some(address::escaped(&socket)),
     };
     if let Err(problem) = addresses::runtime(&socket) {
@@ -149,7 +159,11 @@ fn listen(
 }
 
 /// What stands behind the addresses, and what closes them to clients that rlb would let in.
-fn words(context: &mut Context<'_, '_>, statement: &Statement) -> (Keys, Vec<Mark>) {
+fn words(
+    context: &mut Context<'_, '_>,
+    statement: &Statement,
+    addresses: &Word,
+) -> (Keys, Vec<Mark>) {
     let (mut keys, mut closed) = (Keys::new(), Vec::new());
     let mut index = 3;
     while index < statement.words.len() {
@@ -186,7 +200,9 @@ fn words(context: &mut Context<'_, '_>, statement: &Statement) -> (Keys, Vec<Mar
                     break;
                 };
                 let mark = context.mark(at, &keyword, row);
-                if row.becomes == Becomes::Weaker {
+                let mut pieces = addresses.text.split(',');
+                let has_effect = name != "v6only" || pieces.any(is_v6_wildcard);
+                if row.becomes == Becomes::Weaker && has_effect {
                     closed.push(mark);
                 }
             }

@@ -885,6 +885,61 @@ fn a_frontend_for_http_without_a_backend_is_traffic() {
     assert_exit("", text, 0, "HAProxy closes every connection to it");
 }
 
+#[test]
+fn a_runtime_socket_for_ipv6_alone_is_left_out() {
+    for words in [
+        ":::9999 level admin v6only",
+        "[::]:9999 v6only",
+        "ipv6@:9999 v6only",
+        "::0:9999 v6only",
+        "/run/x,:::9999 v6only",
+    ] {
+        let part = "stats socket v6only: the runtime socket cannot be closed";
+        assert!(sockets_of(words, 1, part).is_empty(), "{words}");
+    }
+    for words in ["127.0.0.1:9999 v6only", "::1:9999 v6only", "/run/x v6only"] {
+        assert_eq!(sockets_of(words, 0, "").len(), 1, "{words}");
+    }
+}
+
+/// A runtime socket at another address than in the file would be open to others.
+#[test]
+fn the_family_of_an_address_is_kept() {
+    for address in [
+        "unix@10.9.0.1:9990",
+        "unix@*:9990",
+        "unix@fd@3",
+        "unix@@foo",
+        "unix@abns@foo",
+    ] {
+        let sockets = sockets_of(address, 78, "is not an absolute path");
+        assert!(sockets.is_empty(), "{address}: {sockets:?}");
+        let text = format!("listen l\n mode tcp\n bind {address}\n server s 127.0.0.1:1\n");
+        let one = assert_exit("", &text, 78, "is not an absolute path");
+        assert!(!one.toml.contains("foo\""), "{address}: {}", one.toml);
+    }
+    for address in [
+        "udp@127.0.0.1:9990",
+        "udp4@127.0.0.1:9990",
+        "udp6@::1:9990",
+        "dgram+127.0.0.1:9990",
+        "dgram+unix@/run/x",
+        "uxdg@/run/x",
+    ] {
+        let sockets = sockets_of(address, 78, "it knows no datagrams");
+        assert!(sockets.is_empty(), "{address}: {sockets:?}");
+    }
+    for (address, place) in [
+        ("stream+127.0.0.1:9990", "127.0.0.1:9990"),
+        ("unix@/run/x", "/run/x"),
+        ("uxst@/run/x", "/run/x"),
+    ] {
+        let sockets = sockets_of(address, 0, "");
+        let places: Vec<String> = sockets.iter().map(RuntimeSocket::place).collect();
+        assert_eq!(places, [place]);
+    }
+}
+
 /// HAProxy asks the servers of a `listen` for others, wherever its own clients are led.
 #[test]
 fn a_listen_that_leads_elsewhere_serves_others() {
