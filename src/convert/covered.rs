@@ -1,7 +1,8 @@
 //! Binds that another bind of the same proxy covers. Pure but for the report.
 //!
 //! HAProxy listens on `*:80` and on `127.0.0.1:80` of one proxy, and the kernel gives each the clients of its address. They
-//! fare the same where the binds say the same, so rlb needs only the wildcard.
+//! fare the same where the binds say the same, so rlb needs only the wildcard. `[::]:80` takes those of IPv4 too, unless it
+//! has `v6only`.
 
 use super::proxy::{Bind, Proxy};
 use super::report::{Outcome, Report};
@@ -13,29 +14,42 @@ type Service<'a> = (&'a str, bool, BTreeMap<&'static str, &'a str>);
 
 /// Leaves out the binds that a wildcard covers.
 pub(super) fn leave_out(proxy: &mut Proxy, report: &mut Report) {
-    let mut wildcards: HashMap<Service<'_>, &str> = HashMap::new();
-    for bind in &proxy.binds {
+    let mut wildcards: HashMap<Service<'_>, usize> = HashMap::new();
+    for (index, bind) in proxy.binds.iter().enumerate() {
         if let Some((ip, service)) = service(bind)
             && ip.is_unspecified()
         {
-            wildcards.entry(service).or_insert(&bind.address);
+            wildcards.entry(service).or_insert(index);
         }
     }
+    let of_both = |(port, _, keys): Service<'_>| {
+        let by = *wildcards.get(&(port, false, keys))?;
+        let v6only = proxy.binds[by].keys.get("v6only");
+        v6only.is_none_or(|v6only| v6only == "false").then_some(by)
+    };
     let covered = |bind: &Bind| {
         let (ip, service) = service(bind)?;
         let by = wildcards.get(&service).filter(|_| !ip.is_unspecified());
-        by.map(|by| (*by).to_owned())
+        let by = by.copied();
+        by.or_else(|| ip.is_ipv4().then(|| of_both(service))?)
     };
-    let covered: Vec<Option<String>> = proxy.binds.iter().map(covered).collect();
+    let covered: Vec<Option<usize>> = proxy.binds.iter().map(covered).collect();
+    for (index, by) in covered.iter().enumerate() {
+        let Some(by) = *by else { continue };
+        let is_v4 = !proxy.binds[index].address.starts_with('[');
+        let wildcard = &mut proxy.binds[by];
+        if is_v4 && wildcard.address.starts_with('[') {
+            // The system may say otherwise where the bind says nothing.
+            let keys = &mut wildcard.keys;
+            keys.insert("v6only", "false".to_owned());
+        }
+        let text = format!("`{}` of this proxy takes its clients", wildcard.address);
+        report.push(proxy.binds[index].at, "bind", Outcome::Changed, text);
+    }
     let mut covered = covered.into_iter();
-    proxy.binds.retain(|bind| {
-        let Some(Some(by)) = covered.next() else {
-            return true;
-        };
-        let text = format!("`{by}` of this proxy takes its clients");
-        report.push(bind.at, "bind", Outcome::Changed, text);
-        false
-    });
+    proxy
+        .binds
+        .retain(|_| covered.next().is_none_or(|by| by.is_none()));
 }
 
 /// The address of a bind of TCP with one port, and what it offers.

@@ -978,6 +978,14 @@ fn a_bind_that_a_wildcard_of_its_proxy_covers_is_left_out() {
             ["[::]:81 v6only", "[::1]:81"],
             "{ address = \"[::]:81\", v6only = true }",
         ),
+        (
+            ["*:81", ":::81"],
+            "{ address = \"[::]:81\", v6only = false }",
+        ),
+        (
+            [":::81 v4v6 name x", "10.0.0.1:81"],
+            "{ address = \"[::]:81\", name = \"x\", v6only = false }",
+        ),
     ] {
         let [one, other] = binds;
         for text in [
@@ -999,6 +1007,7 @@ fn a_bind_that_a_wildcard_of_its_proxy_covers_is_left_out() {
         ["*:81", "127.0.0.1:82"],
         ["*:0", "127.0.0.1:0"],
         ["[::]:81 v6only", "127.0.0.1:81"],
+        ["[::]:81 v6only", "*:81"],
         ["*:81", "/run/x"],
     ] {
         let text =
