@@ -158,7 +158,9 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
             let keyword = keyword(statement);
             let bare = keyword.strip_prefix("no ").unwrap_or(&keyword);
             let found = context.index.find(Place::Global, bare);
-            let found = found.or_else(|| context.index.find(Place::Global, word));
+            // `stats` alone says nothing.
+            let other = (word != "stats").then_some(word);
+            let found = found.or_else(|| context.index.find(Place::Global, other?));
             match found {
                 Some(row) => {
                     let mark = context.mark(statement.at, &keyword, row);

@@ -886,6 +886,27 @@ fn a_frontend_for_http_without_a_backend_is_traffic() {
 }
 
 #[test]
+fn a_word_behind_stats_that_nobody_knows_is_an_error() {
+    for (line, word) in [
+        ("stats sockt /run/x level admin", "sockt"),
+        ("stats timeot 5s", "timeot"),
+        ("stats maxcon 5", "maxcon"),
+        ("stats", "stats"),
+    ] {
+        let part = format!("HAProxy has no `{word}` here");
+        assert_exit("", &format!("global\n {line}\n"), 78, &part);
+    }
+    for line in ["stats bind-process 1", "stats calculate-max-counters off"] {
+        assert_exit(
+            "",
+            &format!("global\n {line}\n"),
+            0,
+            "needs nothing: stats ",
+        );
+    }
+}
+
+#[test]
 fn a_runtime_socket_for_ipv6_alone_is_left_out() {
     for words in [
         ":::9999 level admin v6only",

@@ -286,6 +286,12 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Global,
         NotNeeded,
+        "rlb always counts them",
+        &["stats calculate-max-counters"],
+    ),
+    words(
+        Global,
+        NotNeeded,
         "rlb reads no file that HAProxy's configuration names",
         &["default-path"],
     ),
