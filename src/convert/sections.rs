@@ -123,25 +123,37 @@ impl Block {
     }
 }
 
-/// The blocks that have begun and not ended, each with whether all around it are taken: there may be millions.
+/// The blocks that have begun and not ended, each with whether all around it are taken, and whether the conditions so far
+/// ask for the program: there may be millions.
 #[derive(Default)]
-struct Blocks(Vec<(Block, bool)>);
+struct Blocks(Vec<(Block, bool, bool)>);
+
+/// A block that is left out because of what rlb is.
+struct LeftOut {
+    /// Where it begins, and with which word.
+    at: At,
+    word: &'static str,
+    /// How many blocks are open in it.
+    depth: usize,
+    /// Its first and its last line that say something.
+    lines: Option<(usize, usize)>,
+}
 
 impl Blocks {
     /// Whether lines count here.
     fn are_taken(&self) -> bool {
         let last = self.0.last();
-        last.is_none_or(|(block, outer)| *outer && block.is_taken())
+        last.is_none_or(|(block, outer, _)| *outer && block.is_taken())
     }
 
     /// Whether those around the last one are taken.
     fn outer_are_taken(&self) -> bool {
-        self.0.last().is_none_or(|(_, outer)| *outer)
+        self.0.last().is_none_or(|(_, outer, _)| *outer)
     }
 
-    fn begin(&mut self, block: Block) {
+    fn begin(&mut self, block: Block, asks: bool) {
         let outer = self.are_taken();
-        self.0.push((block, outer));
+        self.0.push((block, outer, asks));
     }
 }
 
@@ -170,6 +182,7 @@ pub(super) fn read<'e>(
             words,
             section: None,
             blocks: Blocks::default(),
+            left_out: None,
         };
         reader.file(&input.bytes);
         reader.end_section();
@@ -193,6 +206,8 @@ struct Reader<'a, 's, 'e> {
     /// The section that is being read.
     section: Option<Section>,
     blocks: Blocks,
+    /// The block that is being left out because of what rlb is.
+    left_out: Option<LeftOut>,
 }
 
 /// A byte order mark.
@@ -291,6 +306,10 @@ impl Reader<'_, '_, '_> {
             return;
         }
         if !self.blocks.are_taken() {
+            if let Some(left_out) = &mut self.left_out {
+                let first = left_out.lines.map_or(at.line, |(first, _)| first);
+                left_out.lines = Some((first, at.line));
+            }
             return;
         }
         if first.text.starts_with('.') {
@@ -315,6 +334,13 @@ impl Reader<'_, '_, '_> {
         let name = words[0].text.as_str();
         let outer = self.blocks.outer_are_taken();
         let all = self.blocks.are_taken();
+        let conditions = words[1..].iter();
+        let asks = conditions
+            .map(|word| word.text.as_str())
+            .any(condition::asks_for_the_program);
+        if name != ".if" {
+            self.tell_left_out();
+        }
         match name {
             ".if" => {
                 if self.blocks.0.len() >= NESTED_MAX {
@@ -326,10 +352,10 @@ impl Reader<'_, '_, '_> {
                     true => Block::Passed,
                     false => Block::Skipped,
                 };
-                self.blocks.begin(block);
+                self.blocks.begin(block, asks);
             }
             ".elif" | ".else" => {
-                let Some((last, _)) = self.blocks.0.last().copied() else {
+                let Some((last, ..)) = self.blocks.0.last().copied() else {
                     self.report.error(at, name, "there is no `.if` before it");
                     return true;
                 };
@@ -344,8 +370,9 @@ impl Reader<'_, '_, '_> {
                     Block::Passed if outer && self.holds(at, words) => Block::Taken,
                     Block::Passed => Block::Passed,
                 };
-                if let Some((last, _)) = self.blocks.0.last_mut() {
+                if let Some((last, _, asked)) = self.blocks.0.last_mut() {
                     *last = next;
+                    *asked |= asks;
                 }
             }
             ".endif" => {
@@ -358,7 +385,43 @@ impl Reader<'_, '_, '_> {
         if name != ".if" && name != ".elif" && words.len() > 1 {
             self.report.error(at, name, "nothing may stand behind it");
         }
+        self.note_left_out(at, name);
         true
+    }
+
+    /// Notes that the block which the directive `name` begins is left out because of what rlb is.
+    fn note_left_out(&mut self, at: At, name: &str) {
+        let words = [".if", ".elif", ".else"];
+        let Some(word) = words.into_iter().find(|word| *word == name) else {
+            return;
+        };
+        if let Some((block, true, true)) = self.blocks.0.last()
+            && !block.is_taken()
+        {
+            self.left_out = Some(LeftOut {
+                at,
+                word,
+                depth: self.blocks.0.len(),
+                lines: None,
+            });
+        }
+    }
+
+    /// Says which lines are left out in a block that ends: HAProxy may take them.
+    fn tell_left_out(&mut self) {
+        let depth = self.blocks.0.len();
+        let Some(left_out) = self.left_out.take_if(|it| it.depth == depth) else {
+            return;
+        };
+        if let Some((first, last)) = left_out.lines {
+            let lines = match last - first {
+                0 => format!("line {first} is"),
+                _ => format!("lines {first} to {last} are"),
+            };
+            let text = format!("{lines} left out: rlb answers for HAProxy 3.0 without TLS");
+            let changed = Outcome::Changed;
+            self.report.push(left_out.at, left_out.word, changed, text);
+        }
     }
 
     fn holds(&mut self, at: At, words: &[Word]) -> bool {

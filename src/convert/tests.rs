@@ -985,6 +985,42 @@ fn a_listen_that_leads_elsewhere_serves_others() {
     assert!(load(&one.toml).is_ok(), "{}", one.toml);
 }
 
+/// HAProxy of another version, or with TLS, takes them.
+#[test]
+fn lines_that_are_left_out_because_of_rlb_are_told() {
+    let rule = " tcp-request connection reject if !{ src 127.0.0.1 }\n";
+    let begin = "listen l\n mode tcp\n bind :81\n server s 127.0.0.1:1\n";
+    for (lines, part) in [
+        (
+            format!(".if feature(OPENSSL)\n{rule}{rule}.endif\n"),
+            "some.cfg:13:1: kept with another meaning: .if: lines 14 to 15 are left out",
+        ),
+        (
+            format!(".if version_atleast(3.1)\n\n{rule}.endif\n"),
+            "some.cfg:13:1: kept with another meaning: .if: line 15 is left out",
+        ),
+        (
+            format!(".if !feature(OPENSSL)\n.else\n{rule}.endif\n"),
+            "some.cfg:14:1: kept with another meaning: .else: line 15 is left out",
+        ),
+        (
+            format!(".if 0\n.elif version_atleast(3.1)\n.if 1\n{rule}.endif\n.endif\n"),
+            "some.cfg:14:1: kept with another meaning: .elif: line 16 is left out",
+        ),
+    ] {
+        let one = assert_exit("", &format!("{begin}{lines}"), 0, part);
+        assert!(one.report.text(false).contains(part), "{lines}");
+    }
+    for lines in [
+        format!(".if defined(NOTSET)\n{rule}.endif\n"),
+        ".if feature(OPENSSL)\n\n# nothing\n.endif\n".to_owned(),
+        ".if !feature(OPENSSL)\n option dontlognull\n.endif\n".to_owned(),
+    ] {
+        let one = assert_exit("", &format!("{begin}{lines}"), 0, "");
+        assert!(!one.report.text(false).contains("left out:"), "{lines}");
+    }
+}
+
 /// HAProxy listens on both, and their clients fare the same.
 #[test]
 fn a_bind_that_a_wildcard_of_its_proxy_covers_is_left_out() {

@@ -52,6 +52,12 @@ pub(super) fn holds(text: &str, environment: &Environment<'_>) -> Result<bool, S
     }
 }
 
+/// Whether what a condition says depends on the program that reads it.
+pub(super) fn asks_for_the_program(text: &str) -> bool {
+    let predicates = ["version_", "feature(", "enabled("];
+    predicates.iter().any(|name| text.contains(name))
+}
+
 struct Reader<'a> {
     rest: &'a str,
     environment: &'a Environment<'a>,
