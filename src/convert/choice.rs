@@ -471,7 +471,11 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
         }
         let is_asked = led_to.get(&index).is_some_and(|(_, kept)| *kept);
         let text = if is_asked {
-            format!("it is a frontend, which leads to `{target}`, and a backend for others")
+            let number = proxy
+                .id
+                .as_ref()
+                .map_or("", |_| "; the frontend has its `id`");
+            format!("it is a frontend, which leads to `{target}`, and a backend for others{number}")
         } else {
             format!("its own servers are not used: it leads to `{target}`")
         };

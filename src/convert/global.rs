@@ -157,11 +157,11 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
             global.process.read(statement);
             let keyword = keyword(statement);
             let bare = keyword.strip_prefix("no ").unwrap_or(&keyword);
-            let found = context.index.find(Place::Global, bare);
             // `stats` alone says nothing.
-            let other = (word != "stats").then_some(word);
-            let found = found.or_else(|| context.index.find(Place::Global, other?));
-            match found {
+            let alone = |word: &&str| *word != "stats";
+            let words = [bare, word].into_iter().filter(alone);
+            let mut found = words.filter_map(|word| context.index.find(Place::Global, word));
+            match found.next() {
                 Some(row) => {
                     let mark = context.mark(statement.at, &keyword, row);
                     global.marks.push(mark);

@@ -967,7 +967,7 @@ fn a_listen_that_leads_elsewhere_serves_others() {
     let text = "listen a\n mode tcp\n id 7\n bind :81\n default_backend b\n server own 127.0.0.1:2\n\
                 backend b\n mode tcp\n server s 127.0.0.1:3\n";
     let other = "frontend z\n mode tcp\n bind :82\n default_backend a\n";
-    let part = "it is a frontend, which leads to `b`, and a backend for others";
+    let part = "which leads to `b`, and a backend for others; the frontend has its `id`";
     for text in [format!("{text}{other}"), format!("{other}{text}")] {
         let one = assert_exit("", &text, 0, part);
         let (config, _) = load(&one.toml).expect("it loads");
