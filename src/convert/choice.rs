@@ -461,6 +461,26 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
             *kept |= carried;
         }
     }
+    tell_of_servers(proxies, choices, &led_to, report);
+    for (index, (some, kept)) in led_to {
+        let alone = proxies[index].kind == Kind::Backend;
+        if some && !kept && alone && choices[index].is_ok() {
+            choices[index] = Err(LeftOut {
+                why: "nothing that is carried over leads to it".to_owned(),
+                counts: false,
+            });
+        }
+    }
+}
+
+/// Says what becomes of the servers of a `listen` that leads elsewhere. `led_to`: the backends that others lead to, and
+/// whether one of those is carried over.
+fn tell_of_servers(
+    proxies: &[Proxy],
+    choices: &[Result<Choice, LeftOut>],
+    led_to: &HashMap<usize, (bool, bool)>,
+    report: &mut Report,
+) {
     for (index, proxy) in proxies.iter().enumerate() {
         let Some(target) = proxy.target().filter(|target| *target != proxy.name) else {
             continue;
@@ -480,15 +500,6 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
             format!("its own servers are not used: it leads to `{target}`")
         };
         report.raise(proxy.entry, Outcome::Changed, text, false);
-    }
-    for (index, (some, kept)) in led_to {
-        let alone = proxies[index].kind == Kind::Backend;
-        if some && !kept && alone && choices[index].is_ok() {
-            choices[index] = Err(LeftOut {
-                why: "nothing that is carried over leads to it".to_owned(),
-                counts: false,
-            });
-        }
     }
 }
 
