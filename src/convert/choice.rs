@@ -166,27 +166,6 @@ fn unused(proxy: &Proxy, own: &[usize], report: &mut Report) {
     }
 }
 
-/// Whether nothing but the page of the statistics answers here.
-fn is_page(proxy: &Proxy) -> bool {
-    proxy.settings.mode == Mode::Http
-        && proxy.settings.page.enabled
-        && proxy.kind != Kind::Backend
-        && proxy.servers.is_empty()
-        && proxy.routes.is_empty()
-        && proxy.target().is_none()
-        && proxy.listens
-}
-
-/// Whether a backend, or a `listen` that does not listen, answers with the page of the statistics and has no servers.
-fn is_page_of_frontends(proxy: &Proxy) -> bool {
-    proxy.settings.mode == Mode::Http
-        && proxy.settings.page.enabled
-        && proxy.is_back()
-        && !proxy.is_front()
-        && proxy.servers.is_empty()
-        && !proxy.settings.disabled
-}
-
 /// What becomes of a proxy by its own words.
 fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, LeftOut> {
     let http = proxy.settings.mode == Mode::Http;
@@ -196,7 +175,7 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
             counts: true,
         });
     }
-    if is_page(proxy) {
+    if proxy.is_page() {
         return page(proxy, options, report);
     }
     for entry in proxy.settings.page.entries.iter().filter(|_| !http) {
@@ -209,7 +188,7 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
             counts: false,
         });
     }
-    if is_page_of_frontends(proxy) {
+    if proxy.is_page_of_frontends() {
         return Err(LeftOut {
             why: "it is a page of the statistics: give `[stats]` its own `bind`".to_owned(),
             counts: false,
@@ -546,7 +525,7 @@ fn unreachable(
                 } else {
                     format!("{} is not", backend.what())
                 },
-                counts: drop.counts || http || is_page_of_frontends(backend),
+                counts: drop.counts || http || backend.is_page_of_frontends(),
             })
         }
         None if proxy.settings.default_backend.is_some() => {

@@ -235,6 +235,27 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
+    /// Whether nothing but the page of the statistics answers here.
+    pub(super) fn is_page(&self) -> bool {
+        self.settings.mode == Mode::Http
+            && self.settings.page.enabled
+            && self.kind != Kind::Backend
+            && self.servers.is_empty()
+            && self.routes.is_empty()
+            && self.target().is_none()
+            && self.listens
+    }
+
+    /// Whether a backend, or a `listen` that does not listen, answers with the page of the statistics and has no servers.
+    pub(super) fn is_page_of_frontends(&self) -> bool {
+        self.settings.mode == Mode::Http
+            && self.settings.page.enabled
+            && self.is_back()
+            && !self.is_front()
+            && self.servers.is_empty()
+            && !self.settings.disabled
+    }
+
     pub(super) fn is_front(&self) -> bool {
         self.kind == Kind::Frontend || (self.kind == Kind::Listen && self.listens)
     }
