@@ -84,6 +84,27 @@ fn a_session_ends_at_a_quiet_moment_after_its_age() {
     next.stop();
 }
 
+/// A client whose answer comes after the age has it, and then an orderly end.
+#[test]
+fn a_session_that_waits_for_an_answer_ends_after_it() {
+    let peer = Peer::start(Behaviour::script(|mut stream: TcpStream| {
+        let begun = Instant::now();
+        if stream.read_exact(&mut [0]).is_ok() {
+            pace_until(begun + Duration::from_millis(3_600));
+            let _ = stream.write_all(b"answer");
+            let _ = stream.read(&mut [0]);
+        }
+    }));
+    let config = Config::new()
+        .backend("max-session-age = \"3s\"")
+        .server_with(peer.address(), "check = false");
+    let fixture = Fixture::new(config, "admin");
+    let mut stream = connect(fixture.rlb.address());
+    stream.write_all(b"?").expect("sent");
+    assert_eq!(read_to_end(&mut stream), (b"answer".to_vec(), End::Eof));
+    fixture.rlb.stop_after(stream);
+}
+
 /// A session that is younger goes on, however quiet it is.
 #[test]
 fn a_young_session_goes_on() {

@@ -127,9 +127,10 @@ impl Ages {
         })
     }
 
-    /// When the session ends, whatever moves: at twice the age.
+    /// When the session ends, whatever moves: at twice the age, and not before it could have been quiet.
     fn latest(&self, now: u64) -> u64 {
-        (now + self.limit.saturating_mul(2)).saturating_sub(self.age)
+        let latest = self.limit.saturating_mul(2).max(self.limit + 2 * QUIET_MS);
+        now.saturating_add(latest).saturating_sub(self.age)
     }
 
     /// When the session ends if nothing moves until then. It waits for a quiet moment: nothing is to be delivered, nobody
@@ -137,10 +138,11 @@ impl Ages {
     fn end(&self, conn: &Conn, now: u64) -> u64 {
         let latest = self.latest(now);
         let owes = |side: &SideState| side.has_pending() || side.ended;
-        if conn.client_spoke || conn.sides.iter().any(owes) {
-            return latest;
-        }
         let old = (now + self.limit).saturating_sub(self.age);
+        if conn.client_spoke || conn.sides.iter().any(owes) {
+            // What it waits for makes no entry in the wheel: it is looked at again.
+            return old.max(now + QUIET_MS).min(latest);
+        }
         let quiet = conn.sides.iter().map(|side| side.active + QUIET_MS);
         quiet.fold(old, u64::max).min(latest)
     }
