@@ -12,8 +12,9 @@ use std::path::PathBuf;
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Sub>,
-    /// Few rounds and small loads: under two minutes for the comparison. Leaves out "haproxy splice" unless it
-    /// is named; user space and stalled readers only for rlb and "haproxy tuned"
+    /// Few rounds and small loads: some two minutes for the comparison. Leaves out "haproxy splice" unless it
+    /// is named; user space, stalled readers and changed configurations only for rlb and
+    /// "haproxy tuned"
     #[arg(long, global = true)]
     pub quick: bool,
     /// Rounds; default 15, with --quick 2; for growth 5 and 1; for instructions, which repeat, 2 and 1

@@ -121,3 +121,50 @@ async fn echo(stream: &mut TcpStream) -> Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Shared, serve_one};
+    use crate::proxy_header;
+    use crate::wire::{Pattern, Request};
+    use std::cell::Cell;
+    use std::net::{SocketAddr, SocketAddrV4};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Whether a server sends back a byte to one that asks for this client behind this header.
+    async fn answers(header: &[u8], client: SocketAddrV4) -> bool {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .await
+            .unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let request = [header, &Request::Announced(client).header(), b"x"].concat();
+        stream.write_all(&request).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let shared = Shared {
+            pattern: Pattern::new(),
+            ended: Cell::new(0),
+        };
+        let (accepted, _) = listener.accept().await.unwrap();
+        let _ = serve_one(accepted, &shared).await;
+        let mut answer = Vec::new();
+        // A server that refuses leaves bytes unread, which makes its end a reset.
+        let _ = stream.read_to_end(&mut answer).await;
+        answer == b"x"
+    }
+
+    #[test]
+    fn a_server_answers_only_behind_the_right_header() {
+        let client = "198.18.0.7:1031".parse().unwrap();
+        let other = "198.18.0.8:1031".parse().unwrap();
+        let server = "127.0.0.1:9000".parse().unwrap();
+        crate::load::local(async {
+            assert!(answers(&proxy_header::of(client, server), client).await);
+            assert!(!answers(&proxy_header::of(other, server), client).await);
+            assert!(!answers(&[], client).await);
+        })
+        .unwrap();
+    }
+}

@@ -1,9 +1,8 @@
 //! The list of workloads: those of the comparison, and those of the emulated machine.
 
 use super::{What, Workload};
-use crate::subject::BASE;
-use crate::subject::Setting;
 use crate::subject::setting::{self, Balance};
+use crate::subject::{BASE, Setting};
 
 /// Short connections, 32 at once.
 const RATE: &str = "--kind rate --connections 32";
@@ -126,15 +125,17 @@ impl Workload {
         ];
         all.extend(WITH.map(|(name, setting, load)| Self {
             setting: Some(setting),
-            only: quick.then_some(&["rlb", BASE]),
+            most: if quick { 1 } else { usize::MAX },
             ..speed(name, format!("{load} --operations {}", few(40_000)))
         }));
         if quick {
-            for workload in all
-                .iter_mut()
-                .filter(|workload| workload.what != What::Speed)
-            {
-                workload.most = 1;
+            for workload in &mut all {
+                if workload.what != What::Speed {
+                    workload.most = 1;
+                }
+                if workload.setting.is_some() {
+                    workload.only = Some(&["rlb", BASE]);
+                }
             }
         }
         all
@@ -182,6 +183,11 @@ impl Workload {
             queue("queued, silent", 10_000, 0),
             queue("queued, with a request", 10_000, 64),
         ]);
+        if quick {
+            for workload in all.iter_mut().filter(|it| it.setting.is_some()) {
+                workload.only = Some(&["rlb", BASE]);
+            }
+        }
         all
     }
 }

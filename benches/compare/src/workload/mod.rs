@@ -151,6 +151,10 @@ impl Workload {
         if let Some(warm) = &self.warm {
             Load::start(warm, &running, cores)?.go()?;
         }
+        if matches!(self.what, What::Waiting(_)) {
+            // The memory that the statistics take is no client's.
+            effect::wait_for_queue(&running, 0)?;
+        }
         let rss_before = measure::resident(&pids)?;
         let mut load = Load::start(&self.arguments, &running, cores)?;
         if let What::Waiting(waiting) = self.what {
