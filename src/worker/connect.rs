@@ -13,7 +13,7 @@ use crate::proto::proxy::{self, Addresses, Tlv, Tlvs, tlv};
 use crate::state::server::Endpoint;
 use crate::state::{Backend, BackendId, Server, ToControl};
 use crate::sys::limits::{Shortage, out_of_descriptors};
-use crate::sys::socket::{reset_when_closed, unix_address};
+use crate::sys::socket::{is_connected, reset_when_closed, unix_address};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -80,6 +80,10 @@ impl Dialer for SocketDialer<'_> {
         if connection.kind() == Kind::Tcp {
             reset_when_closed(&connection.fd());
         }
+    }
+
+    fn is_answered(&self, connection: &Connecting) -> bool {
+        is_connected(connection.as_fd())
     }
 
     fn backend<T>(&self, id: BackendId, look: impl FnOnce(&Backend) -> T) -> Option<T> {

@@ -88,6 +88,8 @@ impl Balancer {
     /// Notes what the statistics say of the server once it has been found out `times` that connects fail.
     fn note(&mut self, times: u32) {
         self.wait("hanafail", &times.to_string());
+        // It is counted before its consequences are published, and a change is answered after them.
+        self.beside.ask("set maxconn frontend fe 1000");
         let columns = [
             "status",
             "check_status",

@@ -74,6 +74,10 @@ impl Dialer for SimulatedDialer<'_> {
 
     fn abort(&mut self, _: Connection) {}
 
+    fn is_answered(&self, _: &Connection) -> bool {
+        false
+    }
+
     fn backend<T>(&self, _: BackendId, look: impl FnOnce(&Backend) -> T) -> Option<T> {
         self.simulation
             .snapshot

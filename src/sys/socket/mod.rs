@@ -287,7 +287,17 @@ pub fn retune(socket: &Socket, options: &Options, had: &TcpOptions) -> io::Resul
 /// Whether the other end has closed the connection (unix) or reset it (TCP). The end of what it sends is not enough:
 /// over TCP a FIN does not tell whether it still reads.
 pub fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::empty())];
+    state_now(socket, PollFlags::empty()).intersects(PollFlags::HUP | PollFlags::ERR)
+}
+
+/// Whether a connect that was begun is over, with or without success.
+pub fn is_connected(socket: BorrowedFd<'_>) -> bool {
+    !state_now(socket, PollFlags::OUT).is_empty()
+}
+
+/// Which of `flags` hold for a socket now, and whether it is hung up or has an error.
+fn state_now(socket: BorrowedFd<'_>, flags: PollFlags) -> PollFlags {
+    let mut fds = [PollFd::from_borrowed_fd(socket, flags)];
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -295,7 +305,7 @@ pub fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
     // A call that fails says nothing about the connection.
     let _ = poll(&mut fds, Some(&now));
     let [fd] = fds;
-    fd.revents().intersects(PollFlags::HUP | PollFlags::ERR)
+    fd.revents()
 }
 
 /// socket2's keepalive parameters.

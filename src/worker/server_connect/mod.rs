@@ -33,6 +33,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use times::ChosenBy;
 
+/// How long the event of an answer may be on its way before it is looked for again.
+const EVENT_WITHIN: Duration = Duration::from_millis(5);
+
 /// Connects to servers, and gives access to what connecting needs to know.
 pub(crate) trait Dialer {
     /// A connection that is being made or is established. Dropping it closes it.
@@ -47,6 +50,9 @@ pub(crate) trait Dialer {
 
     /// Closes a connection that is given up, by a reset if it is established.
     fn abort(&mut self, connection: Self::Connection);
+
+    /// Whether the server has answered or refused already, so that the event is on its way.
+    fn is_answered(&self, connection: &Self::Connection) -> bool;
 
     /// Looks at the backend as it is now; `None` when it was removed.
     fn backend<T>(&self, id: BackendId, look: impl FnOnce(&Backend) -> T) -> Option<T>;
@@ -225,6 +231,10 @@ impl<C> ServerConnect<C> {
                 return Next::GiveUp(ConnectFailure::QueueFull);
             }
             match self.policy.step(now) {
+                Step::Start(_) if self.is_answered(dialer) => {
+                    // This thread is late, not the server.
+                    return Next::Wait(now + EVENT_WITHIN);
+                }
                 Step::Start(slot) => self.start(slot, dialer, now),
                 Step::Wait(until) => return Next::Wait(until),
                 Step::GiveUp(failure) => {
@@ -233,6 +243,12 @@ impl<C> ServerConnect<C> {
                 }
             }
         }
+    }
+
+    /// Whether an attempt that is in flight was answered, of which no event has told yet.
+    fn is_answered(&self, dialer: &impl Dialer<Connection = C>) -> bool {
+        let mut in_flight = self.attempts.iter().flatten();
+        in_flight.any(|attempt| dialer.is_answered(&attempt.connection))
     }
 
     /// Steps 5 and 6, and the start of step 7.

@@ -23,6 +23,10 @@ impl Dialer for Refusing {
 
     fn abort(&mut self, (): ()) {}
 
+    fn is_answered(&self, (): &()) -> bool {
+        false
+    }
+
     fn backend<T>(&self, _: BackendId, look: impl FnOnce(&Backend) -> T) -> Option<T> {
         Some(look(&self.backend))
     }
