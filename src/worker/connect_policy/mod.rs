@@ -96,14 +96,14 @@ pub struct Limits {
     pub attempt: Duration,
     /// That time is shorter for a server of which it is known what a connect usually takes. Not where a session has a
     /// server of its own.
-    pub hedges: bool,
+    pub by_usual: bool,
     /// The time in queues.
     pub queue: Duration,
     /// The time while no server is usable.
     pub hold: Duration,
 }
 
-/// A connect that takes so many times what it usually takes is unusual.
+/// A connect to a server takes so many times what it usually takes before the next one is tried too.
 const USUAL_TIMES: u32 = 4;
 
 /// Least time for a connect that is expected to be fast: scheduling alone may take a few milliseconds.
@@ -114,7 +114,7 @@ impl Limits {
     /// next one is tried too. A server that is far away has three times that, or each connect to it would be two.
     pub fn answer_within(&self, usual: Duration) -> Duration {
         let most = self.attempt.max(usual.saturating_mul(USUAL_TIMES - 1));
-        if usual.is_zero() || !self.hedges {
+        if usual.is_zero() || !self.by_usual {
             return most;
         }
         let soon = usual.saturating_mul(USUAL_TIMES);

@@ -6,7 +6,7 @@ const LIMITS: Limits = Limits {
     retries: 3,
     budget: Duration::from_secs(5),
     attempt: Duration::from_millis(300),
-    hedges: true,
+    by_usual: true,
     queue: Duration::from_secs(2),
     hold: Duration::ZERO,
 };
@@ -399,8 +399,8 @@ fn a_refusal_beside_a_silent_server_is_repeated_after_pauses() {
 /// The next server is asked after four times what a connect usually takes, within bounds.
 #[test]
 fn an_attempt_has_the_time_that_is_usual_for_its_server() {
-    let time = |hedges, usual| {
-        let limits = Limits { hedges, ..LIMITS };
+    let time = |by_usual, usual| {
+        let limits = Limits { by_usual, ..LIMITS };
         limits.answer_within(Duration::from_micros(usual))
     };
     for (usual, soon) in [

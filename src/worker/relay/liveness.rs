@@ -6,15 +6,15 @@
 //! `TCP_INFO` decides: a peer is gone when nothing was acknowledged for [`SILENCE_MAX_MS`] and the kernel has
 //! asked several times.
 
+use super::age::Ages;
 use super::conn::{Conn, Kind, Side, SideState};
 use crate::config::model::Keepalive;
-use crate::live::timing::millis;
 use crate::sys::raw::{self, TcpInfo};
 use crate::sys::socket::keepalive;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 /// After this silence a peer that data is being sent to is given up, ms. Longer than a network split of 12 s
 /// and the longest pause between retransmissions after it. With the delay of a check it stays below the 35 s
@@ -35,9 +35,6 @@ const KEEPALIVE_AFTER_MS: u64 = 4_000;
 /// unnoticed.
 const PROBE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// After so long without a byte a session is quiet, ms.
-const QUIET_MS: u64 = 1_000;
-
 /// The result of checking a session.
 #[derive(Debug)]
 pub(super) enum Verdict {
@@ -45,10 +42,11 @@ pub(super) enum Verdict {
     Next(u64),
     /// This side was silent for too long.
     Idle(Side),
-    /// It is too old, and at a quiet moment.
-    Old,
-    /// It ends at the latest now, because of its age.
-    Latest,
+    /// It is too old, and at a quiet moment, or so old that it ends without one.
+    Old {
+        /// It is at a quiet moment.
+        is_quiet: bool,
+    },
     /// The peer on this side has vanished; the other side is reset.
     Vanished(Side, io::Error),
 }
@@ -60,13 +58,11 @@ pub(super) fn look(conn: &mut Conn, age: u64, now: u64) -> Verdict {
             return Verdict::Idle(side);
         }
     }
-    if let Some(ages) = Ages::of(conn) {
-        if now >= ages.latest(now) {
-            return Verdict::Latest;
-        }
-        if now >= ages.end(conn, now) {
-            return Verdict::Old;
-        }
+    if let Some(ages) = Ages::of(conn)
+        && now >= ages.end(conn, now)
+    {
+        let is_quiet = now < ages.latest(now);
+        return Verdict::Old { is_quiet };
     }
     if age >= KEEPALIVE_AFTER_MS {
         keep_server_alive(conn);
@@ -93,66 +89,20 @@ pub(super) fn next_look(conn: &Conn, age: u64, now: u64) -> u64 {
         .map(NonZeroU64::get);
     let keepalive =
         (!conn.side(Side::Server).kept_alive).then(|| now + KEEPALIVE_AFTER_MS.saturating_sub(age));
-    [
+    let next = [
         idle,
-        Ages::of(conn).map(|ages| ages.end(conn, now)),
         unacked.map(|since| (since + SILENCE_MAX_MS).max(now + 1)),
         keepalive,
     ]
     .into_iter()
     .flatten()
     .min()
-    .unwrap_or(u64::MAX)
-}
-
-/// The age of a session whose backend has `max-session-age`, and its limit, ms.
-struct Ages {
-    age: u64,
-    limit: u64,
-}
-
-impl Ages {
-    fn of(conn: &Conn) -> Option<Self> {
-        let spec = &conn.stats.backend.as_ref()?.spec;
-        if spec.max_session_age.is_zero() {
-            return None;
-        }
-        let began = conn.stats.accepted_at();
-        let nanos = began
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |it| it.subsec_nanos());
-        Some(Self {
-            age: millis(conn.stats.age()),
-            limit: spread(millis(spec.max_session_age), nanos),
-        })
+    .unwrap_or(u64::MAX);
+    // Not in the list: its cost there is every session's.
+    match Ages::of(conn) {
+        None => next,
+        Some(ages) => next.min(ages.end(conn, now)),
     }
-
-    /// When the session ends, whatever moves: at twice the age, and not before it could have been quiet.
-    fn latest(&self, now: u64) -> u64 {
-        let latest = self.limit.saturating_mul(2).max(self.limit + 2 * QUIET_MS);
-        now.saturating_add(latest).saturating_sub(self.age)
-    }
-
-    /// When the session ends if nothing moves until then. It waits for a quiet moment: nothing is to be delivered, nobody
-    /// may wait for an answer, and no byte has come for a while.
-    fn end(&self, conn: &Conn, now: u64) -> u64 {
-        let latest = self.latest(now);
-        let owes = |side: &SideState| side.has_pending() || side.ended;
-        let old = (now + self.limit).saturating_sub(self.age);
-        if conn.client_spoke || conn.sides.iter().any(owes) {
-            // What it waits for makes no entry in the wheel: it is looked at again.
-            return old.max(now + QUIET_MS).min(latest);
-        }
-        let quiet = conn.sides.iter().map(|side| side.active + QUIET_MS);
-        quiet.fold(old, u64::max).min(latest)
-    }
-}
-
-/// An age of which a tenth is spread: `number` is any number of the session's own.
-fn spread(age: u64, number: u32) -> u64 {
-    // Multiplied by a constant of Knuth's hash, because clocks may count in larger steps.
-    let part = u64::from(number.wrapping_mul(2_654_435_761) >> 16) * 200 / (1 << 16);
-    age.saturating_mul(900 + part) / 1_000
 }
 
 /// When bytes that were written at `since` and not acknowledged are checked.
@@ -249,22 +199,6 @@ mod tests {
             retransmits: asked.0,
             probes: asked.1,
         }
-    }
-
-    /// Sessions that began together end over a fifth of the age, evenly.
-    #[test]
-    fn ages_are_spread() {
-        let ages: Vec<u64> = (0..1_000).map(|n| spread(1_000_000, n * 1_000)).collect();
-        assert!(ages.iter().all(|age| (900_000..1_100_000).contains(age)));
-        for tenth in 0..10 {
-            let from = 900_000 + 20_000 * tenth;
-            let many = ages
-                .iter()
-                .filter(|age| (from..from + 20_000).contains(*age));
-            let many = many.count();
-            assert!((50..200).contains(&many), "{many} from {from} on");
-        }
-        assert_eq!(spread(u64::MAX, 7), u64::MAX / 1_000);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!
 //! Invariant: the engine is borrowed for the length of a turn, never across an await.
 
+mod age;
 mod busy_poll;
 mod conn;
 mod connecting;

@@ -154,7 +154,7 @@ impl<C> ServerConnect<C> {
             retries: backend.spec.retries,
             budget: backend.spec.timeout_connect,
             attempt: backend.spec.connect_attempt,
-            hedges: backend.picker.affinity(&input).is_none(),
+            by_usual: backend.picker.affinity(&input).is_none(),
             queue: backend.spec.timeout_queue,
             hold: backend.spec.timeout_no_server,
         };

@@ -87,8 +87,8 @@ impl Engine {
                 Some(end) => self.remove(key, end),
                 None => self.begin_draining(key),
             },
-            Verdict::Old => self.remove(key, TOO_OLD),
-            Verdict::Latest => {
+            Verdict::Old { is_quiet: true } => self.remove(key, TOO_OLD),
+            Verdict::Old { is_quiet: false } => {
                 if conn.kill(TOO_OLD, self.now) {
                     self.begin_draining(key);
                     self.serve(key);
