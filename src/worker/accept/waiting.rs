@@ -173,13 +173,14 @@ impl Acceptor {
             tokio::pin!(freed);
             freed.as_mut().enable();
             let (frontend, limits) = self.now();
-            if !self.is_full(&frontend, limits) {
+            // Asked once: it may have become zero since, and nothing else would end the wait then.
+            let pause = self.rate_pause(&frontend);
+            if pause.is_zero() && !self.has_no_slot(&frontend, limits) {
                 return Waited::Slot;
             }
             if self.never_accepts_again() {
                 return Waited::Stopped;
             }
-            let pause = self.rate_pause(&frontend);
             tokio::select! {
                 () = tokio::time::sleep(pause), if !pause.is_zero() => {}
                 () = freed => {}
