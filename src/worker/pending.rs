@@ -125,12 +125,16 @@ impl PendingSessions {
         }
     }
 
-    /// Tells the sessions of these backends, which are in ascending order, that their servers have changed.
+    /// Tells the sessions of these backends, which are in ascending order, that their servers have changed; and those
+    /// that are held elsewhere and may go there.
     pub(super) fn servers_changed(&self, backends: &[BackendId]) {
         for (_, session) in &mut *self.records.borrow_mut() {
             let connect = session.connect.as_ref();
-            let concerns =
-                |connect: &ServerConnect<_>| backends.binary_search(&connect.backend()).is_ok();
+            let route = &session.stats.frontend().route;
+            let concerns = |connect: &ServerConnect<_>| {
+                let own = backends.binary_search(&connect.backend()).is_ok();
+                own || connect.is_held() && route.leads_to(backends)
+            };
             if connect.is_some_and(|connect| concerns(connect)) {
                 session.order(|orders| orders.servers_changed = true);
             }
@@ -232,9 +236,6 @@ impl PendingSession {
             return Poll::Ready(Event::ServersChanged);
         }
         if let Some(connect) = &mut self.connect {
-            if let Poll::Ready(granted) = connect.poll_granted(context) {
-                return Poll::Ready(Event::Granted(granted));
-            }
             for slot in AttemptSlot::BOTH {
                 let connection = connect.connection(slot);
                 match connection.map(|connection| connection.poll_answered(context)) {
@@ -244,6 +245,10 @@ impl PendingSession {
                     }
                     Some(Poll::Pending) | None => {}
                 }
+            }
+            // After the answers: a slot that is not needed any more goes to the next one that waits.
+            if let Poll::Ready(granted) = connect.poll_granted(context) {
+                return Poll::Ready(Event::Granted(granted));
             }
         }
         match &mut self.waker {

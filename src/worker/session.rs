@@ -16,7 +16,7 @@ use super::unserved::{Progress, Resumed, Unserved, Wait};
 use crate::balance::hash::Value;
 use crate::config::model::{NoServer, Sample, SendProxy};
 use crate::live::{Cause, Phase, Termination};
-use crate::state::{Backend, FrontendId};
+use crate::state::{Backend, FrontendId, Route};
 use crate::sys::socket::{close_in_order, reset_when_closed};
 use std::future::{Future, poll_fn};
 use std::io;
@@ -135,8 +135,8 @@ impl Session {
         let (attempt, unsent) = loop {
             match self.connect(&backend).await {
                 //        5 select, 6 reserve, 7 connect, 8 announce
-                Err(SessionEnd::NoServer(end)) => backend = self.route_on(&backend, end)?, // 4
-                reached => break reached?,
+                Ok(reached) => break reached,
+                Err(end) => backend = self.route_on(&backend, end)?, //          4
             }
         };
         Ok((self.establish(attempt), unsent)) //           9 the relay moves the bytes
@@ -183,7 +183,12 @@ impl Session {
         let worker_stats = &self.pending.worker.worker_stats;
         self.pending.with(|session| {
             let frontend = session.stats.frontend();
-            let backend = frontend.route.of_now();
+            // A header may have taken its time.
+            let now = self
+                .header
+                .as_ref()
+                .and_then(|_| self.as_of_now(&frontend.route));
+            let backend = now.as_ref().unwrap_or(&frontend.route).of_now();
             if !backend.published && backend.spec.id != frontend.spec.id {
                 return Err(Termination::new(Cause::Server, Phase::Connect));
             }
@@ -198,13 +203,27 @@ impl Session {
         })
     }
 
-    /// Step 4 once more: the backend that stands in for `backend`, where the session has found no server.
-    fn route_on(&self, backend: &Backend, end: Termination) -> Result<Arc<Backend>, SessionEnd> {
+    /// A route with its backends as they are now; `None`: as they were.
+    fn as_of_now(&self, route: &Route) -> Option<Route> {
+        let worker = &self.pending.worker;
+        worker.read(|snapshot| route.with(&|id| snapshot.backend(id).cloned()))
+    }
+
+    /// Step 4 once more: the backend that stands in for `backend`, where the session has found no server, or that has a
+    /// server now.
+    fn route_on(&self, backend: &Backend, end: Unconnected) -> Result<Arc<Backend>, SessionEnd> {
         let worker_stats = &self.pending.worker.worker_stats;
         self.pending.with(|session| {
-            let next = session.stats.frontend().route.instead_of(backend.id);
-            let Some(next) = next.filter(|_| end.cause != Cause::Killed).cloned() else {
-                return Err(SessionEnd::NoServer(end));
+            let next = match end {
+                Unconnected::Ends(end) => return Err(end),
+                Unconnected::Elsewhere(next) => next,
+                Unconnected::NoServer(end) => {
+                    let route = &session.stats.frontend().route;
+                    let now = self.as_of_now(route);
+                    let next = now.as_ref().unwrap_or(route).instead_of(backend.id);
+                    let next = next.filter(|_| end.cause != Cause::Killed).cloned();
+                    next.ok_or(SessionEnd::NoServer(end))?
+                }
             };
             session.connect = None;
             session.stats.enter_backend(&next, worker_stats);
@@ -216,7 +235,7 @@ impl Session {
     async fn connect(
         &self,
         backend: &Arc<Backend>,
-    ) -> Result<(Attempt<Connecting>, Unsent), SessionEnd> {
+    ) -> Result<(Attempt<Connecting>, Unsent), Unconnected> {
         let begun = Instant::now();
         self.begin_to_connect(backend, begun);
         let mut client = None;
@@ -227,7 +246,7 @@ impl Session {
                 Next::GiveUp(failure) => {
                     let end = no_server(failure, left);
                     return Err(match failure {
-                        ConnectFailure::NoServer => SessionEnd::NoServer(end),
+                        ConnectFailure::NoServer => Unconnected::NoServer(end),
                         _ => end.into(),
                     });
                 }
@@ -252,6 +271,10 @@ impl Session {
                 }
                 Waited::Event(Event::ServersChanged) => {
                     self.drive(|connect, dialer, now| connect.servers_changed(dialer, now));
+                    if let Some(next) = self.usable_elsewhere(backend) {
+                        self.drive(|connect, dialer, now| connect.cancel(dialer, now));
+                        return Err(Unconnected::Elsewhere(next));
+                    }
                 }
                 Waited::Event(Event::Leave(servers, cause)) => {
                     left = Some(cause);
@@ -259,7 +282,7 @@ impl Session {
                 }
                 Waited::Event(Event::Depart) => {
                     if self.pending.with(PendingSession::waits_for_a_server) {
-                        return Err(SessionEnd::Departs);
+                        return Err(SessionEnd::Departs.into());
                     }
                 }
                 Waited::Event(Event::End(cause)) => return Err(self.cancel(cause).into()),
@@ -274,6 +297,19 @@ impl Session {
                 Waited::Time => {}
             }
         }
+    }
+
+    /// The backend of its route that has a usable server, while the session is held in `backend`, which has none.
+    fn usable_elsewhere(&self, backend: &Backend) -> Option<Arc<Backend>> {
+        self.pending.with(|session| {
+            session
+                .connect
+                .as_ref()
+                .filter(|connect| connect.is_held())?;
+            let route = self.as_of_now(&session.stats.frontend().route)?;
+            let next = route.usable()?;
+            (next.id != backend.id).then(|| Arc::clone(next))
+        })
     }
 
     /// Makes what connects, or takes it along if the session comes back.
@@ -307,7 +343,7 @@ impl Session {
     /// The session ends for a reason that no server caused.
     fn cancel(&self, cause: Cause) -> Termination {
         self.drive(|connect, dialer, now| {
-            let phase = if connect.is_queued() {
+            let phase = if connect.is_queued() && !connect.asks_a_server() {
                 Phase::Queue
             } else {
                 Phase::Connect
@@ -470,6 +506,22 @@ fn sample_of(
         Sample::DestinationPort => Value::Number(local.port().into()),
         Sample::Source | Sample::Destination => Value::Address(local.ip()),
     })
+}
+
+/// Why a session has reached no server in a backend.
+enum Unconnected {
+    /// No server of the backend is usable.
+    NoServer(Termination),
+    /// It was held there, and another backend of its route has a usable server now.
+    Elsewhere(Arc<Backend>),
+    /// The session ends.
+    Ends(SessionEnd),
+}
+
+impl<E: Into<SessionEnd>> From<E> for Unconnected {
+    fn from(end: E) -> Self {
+        Self::Ends(end.into())
+    }
 }
 
 /// What [`Session::wait`] waits for.

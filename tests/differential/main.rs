@@ -24,12 +24,19 @@ mod script;
 mod server;
 
 use crate::program::Kind;
+use crate::run::{Observation, Observed};
 use crate::script::Script;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Least number of connections of a script, through each program.
 const CONNECTIONS_MIN: usize = 1000;
+
+/// How often a script is run where an answer has taken long.
+const RUNS_MAX: usize = 3;
+
+/// Connections of a script that may have an answer that takes long.
+const LATE_MAX: usize = 5;
 
 /// The folder of the configurations.
 fn folder() -> &'static Path {
@@ -52,16 +59,33 @@ fn compare(name: &str) {
         "{name} has {connections} connections"
     );
     let version = program::version(&haproxy);
-    let (theirs, ours) = std::thread::scope(|scope| {
-        let theirs = scope.spawn(|| run::run(Kind::Haproxy(&haproxy), &script));
-        let ours = run::run(Kind::Rlb, &script);
-        let theirs = theirs.join();
-        let theirs = theirs.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (theirs, ours)
-    });
-    let found = differences::between(&theirs, &ours);
-    let unknown = known::left_over(name, version, found);
-    assert!(unknown.is_empty(), "{name}: {}", unknown.join("\n"));
+    for run in 1..=RUNS_MAX {
+        let (theirs, ours) = std::thread::scope(|scope| {
+            let theirs = scope.spawn(|| run::run(Kind::Haproxy(&haproxy), &script));
+            let ours = run::run(Kind::Rlb, &script);
+            let theirs = theirs.join();
+            let theirs = theirs.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (theirs, ours)
+        });
+        let found = differences::between(&theirs, &ours);
+        let unknown = known::left_over(name, version, found);
+        if unknown.is_empty() {
+            return;
+        }
+        let once_more = run < RUNS_MAX && asks_more_servers(&theirs, &ours);
+        assert!(once_more, "{name}: {}", unknown.join("\n"));
+    }
+}
+
+/// Whether rlb alone has asked a second server in few connections. It does so when one has not answered within 5 ms
+/// (`docs/differences.md`: time for one server), which happens now and then on a busy machine; all servers after it are
+/// others then.
+fn asks_more_servers(theirs: &Observed, ours: &Observed) -> bool {
+    let pairs = theirs.connections.iter().zip(&ours.connections);
+    let at_once = |it: &Observation| it.line.as_ref().is_some_and(|it| it.has("retries", "0"));
+    let again = |it: &Observation| it.line.as_ref().is_some_and(|it| it.has("retries", "+1"));
+    let more = pairs.filter(|(theirs, ours)| at_once(theirs) && again(ours));
+    (1..=LATE_MAX).contains(&more.count())
 }
 
 /// A test for each configuration, and the list of them.

@@ -7,7 +7,7 @@ use crate::harness::config::Config;
 use crate::harness::eventually::eventually_eq;
 use crate::harness::needs;
 use crate::harness::netns::Netns;
-use crate::harness::peer::{Behaviour, Peer};
+use crate::harness::peer::{Behaviour, Peer, Unanswering};
 use crate::harness::rlb::{PROGRAM, Rlb};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -551,5 +551,32 @@ fn a_thousand_sessions_over_four_slots_are_all_served() {
     assert!(rlb.number("BACKEND", "qmax") > 4);
     eventually_eq(WITHIN, &0, || rlb.number("BACKEND", "scur"));
     assert_eq!(rlb.number("BACKEND", "qcur"), 0);
+    rlb.stop();
+}
+
+/// One server leaves clients without an answer, and the other is full: they wait for its slots, also after the connect
+/// timeout has ended their attempts.
+#[test]
+fn clients_of_a_server_that_does_not_answer_wait_for_the_slots_of_another() {
+    let (dark, peer) = (
+        Unanswering::start(),
+        Peer::start(Behaviour::SpeaksFirst("x")),
+    );
+    let config = Config::new()
+        .timeout("connect = \"1s\", queue = \"20s\"")
+        .server_with(dark.address(), "check = false, maxconn = 4")
+        .server_with(peer.address(), "check = false, maxconn = 2");
+    let rlb = Rlb::start(&config);
+    let speaks = |stream: &mut TcpStream| stream.read_exact(&mut [0]).expect("its server speaks");
+    let mut served = [(); 2].map(|()| connect(rlb.address()));
+    served.iter_mut().for_each(speaks);
+    let mut waiting = [(); 2].map(|()| connect(rlb.address()));
+    eventually_eq(WITHIN, &2, || rlb.number("BACKEND", "qcur"));
+    eventually_eq(WITHIN, &0, || rlb.number("s1", "scur"));
+    assert_eq!(rlb.number("BACKEND", "qcur"), 2);
+    drop(served);
+    waiting.iter_mut().for_each(speaks);
+    drop(waiting);
+    assert_eq!(rlb.number("BACKEND", "econ"), 0);
     rlb.stop();
 }

@@ -9,7 +9,7 @@ use crate::harness::ports;
 use crate::harness::runtime::{Fixture, ask};
 use crate::harness::syslog::Syslog;
 use crate::upgrade::{Next, upgrade};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
@@ -124,6 +124,53 @@ fn a_session_that_was_held_goes_to_the_sorry_backend() {
     assert_eq!(counted("econ"), ("1".into(), "0".into()));
     drop(held);
     next.stop();
+}
+
+/// A session that is held by the sorry backend goes back to its own once that has a server.
+#[test]
+fn a_session_held_by_the_sorry_backend_goes_back() {
+    let (main, page) = (greets("main"), greets("sorry"));
+    let log = Syslog::udp();
+    let config = Config::new()
+        .backend("sorry-backend = \"sorry\"")
+        .server_with(main.address(), "check = false, disabled = true")
+        .log(format!("udp:{}", log.address()), "raw")
+        .table(&sorry(&page, "timeout = { no-server = \"60s\" }"));
+    let fixture = Fixture::new(config, "admin");
+    let (socket, address) = (fixture.socket(), fixture.rlb.address());
+    ask(&socket, "disable server sorry/page");
+    let mut held = connect(address);
+    eventually_eq(WITHIN, &"1".to_owned(), || {
+        column(&socket, "sorry", "BACKEND", "scur")
+    });
+    ask(&socket, "enable server be/s1");
+    assert_eq!(read_to_end(&mut held).0, b"main");
+    drop(held);
+    log.next_with(" fe be/s1 ");
+    assert_eq!(column(&socket, "sorry", "BACKEND", "scur"), "0");
+    fixture.rlb.stop();
+}
+
+/// The backend is chosen when the PROXY header has come, not at the accept.
+#[test]
+fn a_client_whose_header_comes_late_goes_where_a_server_is_usable_then() {
+    let (main, page) = (greets("main"), greets("sorry"));
+    let config = Config::new()
+        .bind_with("accept-proxy = \"required\"")
+        .backend("sorry-backend = \"sorry\"")
+        .server_with(main.address(), "check = false")
+        .table(&sorry(&page, ""));
+    let fixture = Fixture::new(config, "admin");
+    let (socket, address) = (fixture.socket(), fixture.rlb.address());
+    let mut client = connect(address);
+    eventually_eq(WITHIN, &"1".to_owned(), || {
+        column(&socket, "fe", "FRONTEND", "conn_tot")
+    });
+    ask(&socket, "disable server be/s1");
+    client.write_all(b"PROXY UNKNOWN\r\n").expect("it listens");
+    assert_eq!(read_to_end(&mut client).0, b"sorry");
+    drop(client);
+    fixture.rlb.stop();
 }
 
 /// Whether the kernel refuses clients.

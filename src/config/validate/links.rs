@@ -5,7 +5,9 @@ use crate::config::NOFILE_UNKNOWN;
 use crate::config::descriptors;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::IDLE;
-use crate::config::model::{BackendIndex, BindAddress, Config, Server, ServerAddress, ServerPort};
+use crate::config::model::{
+    BackendIndex, BindAddress, Config, NoServer, Server, ServerAddress, ServerPort,
+};
 use crate::config::scope::{Scope, Validator, Written, or_default};
 use crate::config::shapes::Located;
 use crate::config::units::format_duration;
@@ -177,7 +179,12 @@ pub(super) fn judge(
     let complete = frontends
         .iter()
         .all(|draft| draft.frontend.default_backend.0 < backends.len());
+    let targets = frontends.iter().map(|it| it.frontend.default_backend.0);
+    let named: HashSet<usize> = targets.collect();
     for (at, half) in proxies.backends.iter().enumerate() {
+        if used.contains(&at) && !named.contains(&at) {
+            no_frontend_to_pause(validator, half, &backends[at]);
+        }
         let whole = complete && !half.scope.removed.names_below("frontend");
         if !used.contains(&at) && half.section == "backend" && whole {
             validator.report.push(
@@ -193,6 +200,27 @@ pub(super) fn judge(
             );
         }
     }
+}
+
+/// Warns of `no-server = "stop-listening"` in a backend that stands in for others and that no frontend names.
+fn no_frontend_to_pause(
+    validator: &mut Validator<'_>,
+    half: &Half<'_, BackendSide<'_>>,
+    draft: &backend::Draft,
+) {
+    let written = half.table.keys.no_server.as_ref();
+    let stops = draft.backend.no_server == NoServer::StopListening;
+    let Some(written) = written.filter(|_| stops) else {
+        return;
+    };
+    let message = format!(
+        "{} has `no-server = \"stop-listening\"`, and no frontend has it as its `default-backend`",
+        half.what()
+    );
+    let diagnostic = Diagnostic::warning("no-effect", message)
+        .at(half.scope.of(written))
+        .hint("the backend that a frontend names says whether the frontend listens");
+    validator.report.push(diagnostic);
 }
 
 /// Warns once of a backend whose servers are to get the unique id of sessions that have none.

@@ -7,7 +7,7 @@ use std::iter::successors;
 use std::sync::Arc;
 
 /// Where the sessions of a frontend go: to one backend, or to others while it has no usable server (`sorry-backend`). A
-/// session keeps the route that its frontend had at the accept.
+/// session keeps the route that its frontend had at the accept, and looks at the backends as they are when it needs one.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// As it is in the snapshot of the frontend.
@@ -67,6 +67,18 @@ impl Route {
         rest.find(|one| self.may_use(one))
     }
 
+    /// The first backend that has a usable server.
+    pub fn usable(&self) -> Option<&Arc<Backend>> {
+        let mut named = self.backends().filter(|one| self.may_use(one));
+        named.find(|one| !one.picker.is_empty())
+    }
+
+    /// Whether it leads to one of these backends, which are in ascending order.
+    pub fn leads_to(&self, backends: &[BackendId]) -> bool {
+        let mut own = self.backends();
+        own.any(|one| backends.binary_search(&one.id).is_ok())
+    }
+
     fn may_use(&self, backend: &Arc<Backend>) -> bool {
         backend.published || Arc::ptr_eq(backend, &self.backend)
     }
@@ -79,10 +91,7 @@ impl Route {
     }
 
     /// This route with the backends that `changed` knows replaced; `None` when it leads to none of them.
-    pub(in crate::state) fn with(
-        &self,
-        changed: &impl Fn(BackendId) -> Option<Arc<Backend>>,
-    ) -> Option<Self> {
+    pub fn with(&self, changed: &impl Fn(BackendId) -> Option<Arc<Backend>>) -> Option<Self> {
         let backend = changed(self.backend.id);
         let sorry = self.sorry.as_ref().and_then(|route| route.with(changed));
         if backend.is_none() && sorry.is_none() {

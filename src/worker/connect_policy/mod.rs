@@ -16,9 +16,10 @@
 //! - The connect timeout has passed: give up.
 //! - An attempt at a server that is DOWN or in maintenance is hopeless. When no other attempt is in flight, try
 //!   the next server at once; when there is none, give up.
-//! - All servers that could be tried have as many sessions as they may have: wait in a queue, when nothing else is in
-//!   flight. The time in queues is no part of the connect timeout and has a limit of its own. A server that has refused
-//!   is tried again meanwhile, as without a queue. A second attempt does not wait in a queue: it is made later.
+//! - All servers that could be tried have as many sessions as they may have: wait in a queue. The time in queues is no
+//!   part of the connect timeout and has a limit of its own. A server that has refused is tried again meanwhile, as
+//!   without a queue. An attempt that has got no answer yet stays open beside the queue until the connect timeout has
+//!   passed, or a slot has come and a newer attempt needs its place.
 //! - A shortage on this machine does not count against the server and costs no retry. The server is tried again
 //!   after [`SHORTAGE_PAUSE`] when no other is left. After [`SHORTAGE_MAX`] of nothing but shortages: give up.
 
@@ -64,6 +65,11 @@ pub enum Step {
     Start(AttemptSlot),
     /// Wait for an outcome, at most until then.
     Wait(Instant),
+    /// Close the attempts that have got no answer, and tell [`ConnectPolicy::withdrawn`]. The session goes on waiting in
+    /// its queue.
+    LeaveServers,
+    /// Leave the queue, and tell [`ConnectPolicy::left_queue`]. An attempt may still be answered.
+    LeaveQueue,
     /// End the session.
     GiveUp(ConnectFailure),
 }
@@ -298,9 +304,21 @@ impl ConnectPolicy {
 
     /// The session waits in a queue, until then at most.
     fn step_queued(&mut self, end: Instant, now: Instant) -> Step {
+        let connects = self.is_connecting();
+        if now >= end && connects && !self.is_hopeless() {
+            return Step::LeaveQueue;
+        }
         if now >= end {
             return Step::GiveUp(ConnectFailure::QueueTimeout);
         }
+        if connects && now >= self.deadline {
+            return Step::LeaveServers;
+        }
+        let end = if connects {
+            end.min(self.deadline)
+        } else {
+            end
+        };
         match self.next_pass_queued() {
             Some(at) if now < at => Step::Wait(end.min(at)),
             Some(_) => {
@@ -310,7 +328,7 @@ impl ConnectPolicy {
                 if let Some(refusals) = &mut self.refusals {
                     refusals.last = now;
                 }
-                self.begin_pass(AttemptSlot::A)
+                self.begin_pass(self.slot_for_next())
             }
             None => Step::Wait(end),
         }
@@ -454,7 +472,13 @@ impl ConnectPolicy {
         }
     }
 
-    /// All servers that can be chosen are full, and an attempt is in flight: the next one is made later.
+    /// Whether the session may wait in a queue beside an attempt: without time for that it would leave it at once.
+    pub fn may_queue(&self) -> bool {
+        !self.queue.is_used_up()
+    }
+
+    /// All servers that can be chosen are full, and the session does not wait in a queue beside its attempt: the next
+    /// one is made later.
     pub fn postponed(&mut self, now: Instant) {
         let newest = self.in_flight.iter_mut().flatten();
         if let Some(newest) = newest.max_by_key(|attempt| attempt.started) {
@@ -462,9 +486,8 @@ impl ConnectPolicy {
         }
     }
 
-    /// All servers that can be chosen are full: the session waits in a queue. Nothing is in flight.
+    /// All servers that can be chosen are full: the session waits in a queue.
     pub fn queued(&mut self, now: Instant) {
-        debug_assert!(!self.is_connecting(), "a session waits or connects");
         self.queue.begin(now);
     }
 
@@ -529,10 +552,14 @@ impl ConnectPolicy {
 
     /// The servers that may not be chosen now.
     pub fn refused_servers(&self) -> Box<[u64]> {
+        let asked = self.in_flight.iter().flatten();
+        let asked = asked.map(|attempt| attempt.server);
+        let asked = asked.filter(|server| !self.tried.contains(*server));
         self.tried
             .all()
             .map(|(server, _)| *server)
             .chain(self.short.iter().copied())
+            .chain(asked)
             .collect()
     }
 
@@ -660,7 +687,7 @@ impl ConnectPolicy {
     }
 
     /// A free slot, or that of the newer attempt: the older one stays open.
-    fn slot_for_next(&self) -> AttemptSlot {
+    pub fn slot_for_next(&self) -> AttemptSlot {
         match &self.in_flight {
             [None, _] => AttemptSlot::A,
             [Some(a), Some(b)] if a.started > b.started => AttemptSlot::A,

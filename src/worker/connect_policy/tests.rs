@@ -242,7 +242,7 @@ fn the_time_in_a_queue_is_no_part_of_the_retries() {
                 fixture.policy.left_queue(fixture.at(offset));
                 fixture.policy.queued(fixture.at(offset));
             }
-            end @ Step::GiveUp(_) => panic!("{end:?}"),
+            end => panic!("{end:?}"),
         }
     }
     assert!((2_500..=3_000).contains(&offset), "{offset}");
@@ -507,7 +507,37 @@ fn a_server_that_refuses_is_tried_again_while_the_session_waits() {
     assert_eq!(fixture.go(20).0, Step::Wait(fixture.at(60)));
 }
 
-/// A second attempt is made later, not waited for: the first may be answered.
+/// The time in queues is over before the connect timeout: the attempt beside the queue goes on alone, and a second one is
+/// made later.
+#[test]
+fn an_attempt_goes_on_when_the_time_in_the_queue_beside_it_is_over() {
+    let mut fixture = Fixture::new(2);
+    assert_eq!(fixture.go(0).1, Some(1));
+    assert_eq!(
+        fixture.policy.step(fixture.at(300)),
+        Step::Start(AttemptSlot::B)
+    );
+    fixture.policy.queued(fixture.at(300));
+    assert_eq!(fixture.go(300).0, Step::Wait(fixture.at(2_300)));
+    assert_eq!(fixture.go(2_300).0, Step::LeaveQueue);
+    fixture.policy.left_queue(fixture.at(2_300));
+    assert!(!fixture.policy.may_queue());
+    let step = fixture.policy.step(fixture.at(2_300));
+    assert_eq!(step, Step::Start(AttemptSlot::B));
+    fixture.policy.postponed(fixture.at(2_300));
+    assert_eq!(fixture.go(2_300).0, Step::Wait(fixture.at(2_600)));
+}
+
+/// A server that has not answered is not waited for either.
+#[test]
+fn no_slot_is_waited_for_at_a_server_that_is_asked() {
+    let mut fixture = Fixture::new(1);
+    assert_eq!(fixture.go(0).1, Some(1));
+    fixture.policy.queued(fixture.at(300));
+    assert_eq!(fixture.policy.refused_servers(), [1].into());
+}
+
+/// A second attempt that may not wait is made later: the first may be answered.
 #[test]
 fn a_second_attempt_that_finds_the_servers_full_is_made_later() {
     let mut fixture = Fixture::new(2);

@@ -237,6 +237,8 @@ impl<C> ServerConnect<C> {
                 }
                 Step::Start(slot) => self.start(slot, dialer, now),
                 Step::Wait(until) => return Next::Wait(until),
+                Step::LeaveServers => self.leave_silent(dialer, now),
+                Step::LeaveQueue => self.leave_queue(dialer, now),
                 Step::GiveUp(failure) => {
                     self.give_up(failure, dialer, now);
                     return Next::GiveUp(failure);
@@ -352,6 +354,9 @@ impl<C> ServerConnect<C> {
             return None;
         }
         self.policy.withdrawn(slot);
+        if self.is_queued() {
+            self.leave_queue(dialer, now);
+        }
         self.leave_hold(dialer, now);
         let took = now.saturating_duration_since(winner.started);
         winner.server.live.connect_succeeded(took);

@@ -30,6 +30,16 @@ impl<C> ServerConnect<C> {
         self.ticket.is_some()
     }
 
+    /// Whether it waits because no server of its backend is usable.
+    pub(crate) fn is_held(&self) -> bool {
+        self.policy.is_held()
+    }
+
+    /// Whether an attempt is in flight.
+    pub(crate) fn asks_a_server(&self) -> bool {
+        self.attempts.iter().any(Option::is_some)
+    }
+
     /// Whether it does not take this server, because it has refused.
     #[cfg(test)]
     pub(crate) fn has_tried(&self, uid: u64) -> bool {
@@ -45,7 +55,7 @@ impl<C> ServerConnect<C> {
     }
 
     /// All servers that can be chosen are full. An attempt that may still be answered is not given up for a place in a
-    /// queue.
+    /// queue, but goes on beside it: its server may have died, and a slot elsewhere is free before that is sure.
     pub(super) fn wait_in_queue(
         &mut self,
         wanted: Wanted,
@@ -53,10 +63,16 @@ impl<C> ServerConnect<C> {
         dialer: &mut impl Dialer<Connection = C>,
         now: Instant,
     ) {
-        if self.policy.is_connecting() && !self.policy.is_hopeless() {
+        let may_be_answered = self.policy.is_connecting() && !self.policy.is_hopeless();
+        if !may_be_answered {
+            self.cancel(dialer, now);
+        } else if !self.policy.may_queue() {
             return self.policy.postponed(now);
         }
-        self.cancel(dialer, now);
+        let joined = self.backend.live.queue.join(wanted, self.rank);
+        if joined.is_err() && may_be_answered {
+            return self.policy.postponed(now);
+        }
         if let Some(server) = &server {
             let order = self.policy.retries();
             let first = *self.first.get_or_insert(server.live.uid);
@@ -66,7 +82,7 @@ impl<C> ServerConnect<C> {
             }
         }
         self.queued_for = server;
-        let Ok((ticket, waiting)) = self.backend.live.queue.join(wanted, self.rank) else {
+        let Ok((ticket, waiting)) = joined else {
             self.queue_full = true;
             return dialer.waited(self.stay(true, None, 0));
         };
@@ -142,7 +158,9 @@ impl<C> ServerConnect<C> {
         let Some(granted) = granted else {
             // It counts as tried: another one is chosen in its place.
             self.refused = self.queued_for.take().or(self.refused.take());
-            return self.leave_queue(dialer, now);
+            self.leave_queue(dialer, now);
+            // The queue tells of it sooner than the order that says that servers have changed.
+            return self.servers_changed(dialer, now);
         };
         let Some(ticket) = self.ticket.take() else {
             return;
@@ -166,7 +184,17 @@ impl<C> ServerConnect<C> {
                 server,
                 by: ChosenBy::Queue,
             };
-            self.begin(AttemptSlot::A, chosen, dialer, now);
+            self.begin(self.policy.slot_for_next(), chosen, dialer, now);
+        }
+    }
+
+    /// The connect timeout has passed for the attempts that go on beside the queue.
+    pub(super) fn leave_silent(&mut self, dialer: &mut impl Dialer<Connection = C>, now: Instant) {
+        for slot in AttemptSlot::BOTH {
+            if let Some(silent) = self.attempts[slot as usize].take() {
+                self.policy.withdrawn(slot);
+                self.leave(silent, dialer, now);
+            }
         }
     }
 }

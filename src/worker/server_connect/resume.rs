@@ -11,7 +11,7 @@ impl<C> ServerConnect<C> {
     /// Whether the session waits for a server, in a queue or because none is usable, and no attempt is in flight.
     pub(crate) fn waits_for_a_server(&self) -> bool {
         let waits = self.is_queued() || self.policy.is_held();
-        waits && self.attempts.iter().all(Option::is_none)
+        waits && !self.asks_a_server()
     }
 
     /// Gives its place in the queue up, if it has one. Its stay goes on: it comes back, or waits elsewhere.
@@ -52,7 +52,7 @@ impl<C> ServerConnect<C> {
 
     /// The same with connections of another kind: it has none.
     pub(crate) fn without_connections<D>(self) -> ServerConnect<D> {
-        debug_assert!(self.attempts.iter().all(Option::is_none), "it waits");
+        debug_assert!(!self.asks_a_server(), "it waits");
         let Self {
             backend,
             input,

@@ -1,24 +1,49 @@
-//! What a session tells of servers, with connects that fail at once.
+//! What a session tells of servers and of its queue, with connects that fail at once or are not answered.
 
 use super::*;
 use crate::config::model::Server as Spec;
+use crate::live::queue::Granted;
 use crate::live::slot::Slot;
 use crate::state::test_config::{backend, config, origin, server};
 use crate::state::{Forced, Snapshot, SnapshotBuilder};
+use std::task::{Context, Poll, Waker};
 
-/// Every connect is refused. Control takes what it is told while it has room.
-struct Refusing {
+/// Every connect is refused, or none is answered. Control takes what it is told while it has room.
+struct Unserved {
     backend: Arc<Backend>,
     token: WorkerToken,
+    refuses: bool,
     room: bool,
     told: Vec<u32>,
 }
 
-impl Dialer for Refusing {
+impl Unserved {
+    fn refusing(backend: Arc<Backend>) -> Self {
+        Self {
+            backend,
+            token: WorkerToken::new(0),
+            refuses: true,
+            room: true,
+            told: Vec::new(),
+        }
+    }
+
+    fn silent(backend: Arc<Backend>) -> Self {
+        Self {
+            refuses: false,
+            ..Self::refusing(backend)
+        }
+    }
+}
+
+impl Dialer for Unserved {
     type Connection = ();
 
     fn dial(&mut self, _: &Arc<Server>) -> io::Result<()> {
-        Err(io::Error::from_raw_os_error(libc::ECONNREFUSED))
+        if self.refuses {
+            return Err(io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        }
+        Ok(())
     }
 
     fn abort(&mut self, (): ()) {}
@@ -66,12 +91,7 @@ fn errors_that_could_not_be_told_are_told_with_the_next_one() {
     let now = Instant::now();
     let snapshot = Snapshot::initial(&config(vec![spec]), &origin(now));
     let backend = Arc::clone(snapshot.backend(BackendId::first(0)).expect("just made"));
-    let mut dialer = Refusing {
-        backend: Arc::clone(&backend),
-        token: WorkerToken::new(0),
-        room: false,
-        told: Vec::new(),
-    };
+    let mut dialer = Unserved::refusing(Arc::clone(&backend));
     for session in 1..=5 {
         dialer.room = session > 2;
         let mut connect = ServerConnect::new(&backend, |_| None, now);
@@ -95,12 +115,7 @@ fn a_server_that_has_refused_and_comes_up_serves_the_one_that_waits() {
     first.begin_queues();
     let id = BackendId::first(0);
     let of = |snapshot: &Snapshot| Arc::clone(snapshot.backend(id).expect("it stays"));
-    let mut dialer = Refusing {
-        backend: of(&first),
-        token: WorkerToken::new(0),
-        room: true,
-        told: Vec::new(),
-    };
+    let mut dialer = Unserved::refusing(of(&first));
     let _full = Slot::take(&dialer.backend.servers[1].live, &dialer.token);
     let mut connect = ServerConnect::new(&of(&first), |_| None, now);
     assert!(matches!(connect.advance(&mut dialer, now), Next::Wait(_)));
@@ -121,4 +136,82 @@ fn a_server_that_has_refused_and_comes_up_serves_the_one_that_waits() {
     connect.servers_changed(&mut dialer, now);
     assert!(!connect.has_tried(uid));
     assert!(!connect.is_queued(), "it chooses again");
+}
+
+/// Of two servers with a limit one leaves a session without an answer, and the other is full: `then` goes on with it once
+/// it waits in the queue beside its attempt.
+#[track_caller]
+fn beside_an_attempt(then: impl FnOnce(ServerConnect<()>, Unserved, Slot, Instant)) {
+    let limited = |name: &str| Spec {
+        maxconn: 1,
+        ..server(name)
+    };
+    let spec = backend("b", vec![limited("s1"), limited("s2")]);
+    let now = Instant::now();
+    let snapshot = Snapshot::initial(&config(vec![spec]), &origin(now));
+    snapshot.begin_queues();
+    let backend = Arc::clone(snapshot.backend(BackendId::first(0)).expect("just made"));
+    let mut dialer = Unserved::silent(Arc::clone(&backend));
+    let full = Slot::take(&backend.servers[1].live, &dialer.token);
+    let mut connect = ServerConnect::new(&backend, |_| None, now);
+    let Next::Wait(until) = connect.advance(&mut dialer, now) else {
+        panic!("it is asked");
+    };
+    assert!(!connect.is_queued());
+    connect.advance(&mut dialer, until);
+    assert!(connect.is_queued() && connect.asks_a_server());
+    then(connect, dialer, full, until);
+}
+
+fn granted(connect: &mut ServerConnect<()>) -> Option<Granted> {
+    let mut context = Context::from_waker(Waker::noop());
+    match connect.poll_granted(&mut context) {
+        Poll::Ready(granted) => granted,
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn a_slot_is_waited_for_beside_an_attempt_without_an_answer() {
+    beside_an_attempt(|mut connect, mut dialer, full, now| {
+        drop(full);
+        let granted = granted(&mut connect);
+        assert!(granted.is_some());
+        connect.granted(granted, &mut dialer, now);
+        let asked = AttemptSlot::BOTH.map(|slot| connect.server(slot).map(|it| &*it.spec.name));
+        assert_eq!(asked, [Some("s1"), Some("s2")]);
+        assert!(!connect.is_queued());
+    });
+}
+
+/// The place in the queue is given up, and the slot that has just come with it.
+#[test]
+fn an_answer_ends_the_stay_in_the_queue_beside_it() {
+    beside_an_attempt(|mut connect, mut dialer, full, now| {
+        drop(full);
+        let answered = connect.answered(AttemptSlot::A, &mut dialer, now);
+        assert_eq!(&*answered.expect("it counts").server.spec.name, "s1");
+        assert!(!connect.is_queued());
+        let backend = &dialer.backend;
+        assert!(!backend.live.queue.is_waiting());
+        assert_eq!(backend.servers[1].live.active.get(), 0);
+    });
+}
+
+/// The connect timeout ends the attempt, and the time in the queue goes on.
+#[test]
+fn the_connect_timeout_ends_an_attempt_and_not_the_stay_in_the_queue_beside_it() {
+    beside_an_attempt(|mut connect, mut dialer, full, now| {
+        let Next::Wait(until) = connect.advance(&mut dialer, now) else {
+            panic!("it waits");
+        };
+        let Next::Wait(end) = connect.advance(&mut dialer, until) else {
+            panic!("it goes on waiting");
+        };
+        assert!(connect.is_queued() && !connect.asks_a_server());
+        drop(full);
+        let granted = granted(&mut connect);
+        connect.granted(granted, &mut dialer, end);
+        assert!(connect.asks_a_server());
+    });
 }

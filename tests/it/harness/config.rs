@@ -53,7 +53,15 @@ impl Config {
     /// A bind instead of `127.0.0.1:0`.
     #[must_use]
     pub(crate) fn bind(mut self, address: impl Display) -> Self {
-        self.binds.push(address.to_string());
+        self.binds.push(format!("{:?}", address.to_string()));
+        self
+    }
+
+    /// A bind on a port that the kernel chooses, with these keys.
+    #[must_use]
+    pub(crate) fn bind_with(mut self, keys: &str) -> Self {
+        let bind = format!("{{ address = \"127.0.0.1:0\", {keys} }}");
+        self.binds.push(bind);
         self
     }
 
@@ -109,11 +117,7 @@ impl Display for Config {
         let binds = if self.binds.is_empty() {
             "\"127.0.0.1:0\"".to_owned()
         } else {
-            self.binds
-                .iter()
-                .map(|bind| format!("{bind:?}"))
-                .collect::<Vec<_>>()
-                .join(", ")
+            self.binds.join(", ")
         };
         let stats = self
             .stats
