@@ -19,6 +19,7 @@ mod interpolate;
 mod key;
 pub mod keys;
 pub mod model;
+pub mod own_tlv;
 mod read;
 mod scope;
 mod shapes;

@@ -10,8 +10,11 @@ use super::sections::Statement;
 use super::toml_string::quote;
 use super::units::Unit;
 use crate::config::address as addresses;
+use crate::config::format::Format;
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::model::{OnError, ProxyV2Options};
+use crate::config::own_tlv::OwnTlv;
+use crate::config::units::Problem;
 use crate::config::{ERROR_LIMIT_MAX, MAXCONN_MAX, RISE_FALL_MAX, WEIGHT_MAX, units as rlb};
 
 /// Words behind an address that have no value.
@@ -103,6 +106,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     if keys.keys.get("send-proxy") != Some(&quote("v2")) {
         // It is about the second version alone.
         keys.keys.remove("proxy-v2-options");
+        keys.keys.remove("proxy-v2-tlvs");
         keys.marks
             .retain(|mark| !mark.row.words.contains(&"proxy-v2-options ssl"));
     }
@@ -253,6 +257,10 @@ fn own(
     let value = statement.word(index);
     if let Some(bounds) = NUMBERS.iter().find(|(key, ..)| *key == name) {
         number(context, keys, statement, index, *bounds);
+        return true;
+    }
+    if let Some(kind) = OwnTlv::haproxy_type(name) {
+        own_tlv(context, keys, statement, (kind, index));
         return true;
     }
     match name {
@@ -459,6 +467,32 @@ fn v2_options(
         }
     }
     true
+}
+
+/// `set-proxy-v2-tlv-fmt(TYPE) FORMAT`, behind those before it.
+fn own_tlv(
+    context: &mut Context<'_, '_>,
+    keys: &mut ServerKeys,
+    statement: &Statement,
+    (kind, index): (Result<u8, Problem>, usize),
+) {
+    let key = "proxy-v2-tlvs";
+    let read = kind.and_then(|kind| {
+        let value = Format::parse(statement.word(index))?;
+        Ok(OwnTlv { kind, value }.to_string())
+    });
+    match read {
+        Ok(text) => {
+            let before = keys.keys.get(key).and_then(|list| list.strip_suffix(']'));
+            let begin = before.map_or_else(|| "[".to_owned(), |before| format!("{before}, "));
+            keys.keys.insert(key, format!("{begin}{}]", quote(&text)));
+        }
+        Err(problem) => {
+            let at = statement.at(index);
+            let keyword = "server set-proxy-v2-tlv-fmt";
+            context.report.error(at, keyword, problem.message);
+        }
+    }
 }
 
 /// A number with its bounds; outside of them it is the nearest that is possible.

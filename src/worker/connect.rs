@@ -2,6 +2,7 @@
 
 use super::context::WorkerContext;
 use super::header_rule::Announced;
+use super::notes;
 use super::relay::{Connecting, Kind};
 use super::server_connect::{Dialer, QueueStay};
 use super::session_stats::{SessionStats, WorkerStats};
@@ -226,7 +227,10 @@ impl SocketDialer<'_> {
             proxy::write_v1(&mut header, addresses);
         } else {
             let options = server.proxy_v2_options;
-            proxy::write_v2(&mut header, addresses, self.tlvs(options), options.crc32c());
+            let own = server.proxy_v2_tlvs.as_deref().unwrap_or_default();
+            let own = notes::own_tlvs(self.stats, self.client, self.announced, own);
+            let tlvs = self.tlvs(options, &own);
+            proxy::write_v2(&mut header, addresses, tlvs, options.crc32c());
         }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         let sent = match send(connection, &header, flags) {
@@ -237,8 +241,14 @@ impl SocketDialer<'_> {
         Ok((sent < header.len()).then(|| header[sent..].into()))
     }
 
-    /// The TLVs of a header to a server with these options: those of rlb, and those of the client's own header.
-    fn tlvs(&self, options: ProxyV2Options) -> impl Iterator<Item = Tlv<'_>> {
+    /// The TLVs of a header to a server with these options: those of rlb, and those of the client's own header. `set` has
+    /// the place of those of their types.
+    fn tlvs<'s>(
+        &'s self,
+        options: ProxyV2Options,
+        set: &'s [(u8, Vec<u8>)],
+    ) -> impl Iterator<Item = Tlv<'s>> {
+        let is_free = move |kind| set.iter().all(|(own, _)| *own != kind);
         let received = self.announced.map_or(&[][..], |announced| &announced.tlvs);
         let received = Tlvs::new(received);
         let notes = self.stats.notes().filter(|_| options.unique_id());
@@ -251,13 +261,15 @@ impl SocketDialer<'_> {
             let value = value?.as_bytes();
             Some(Tlv { kind, value })
         });
+        let own = own.filter(move |it| is_free(it.kind));
         let passed_on = received.filter(move |it| match it.kind {
             // These two are about the header that they were in.
             tlv::CRC32C | tlv::NOOP => false,
-            tlv::UNIQUE_ID => unique_id.is_none(),
-            _ => true,
+            tlv::UNIQUE_ID if unique_id.is_some() => false,
+            kind => is_free(kind),
         });
-        own.chain(passed_on)
+        let set = set.iter().map(|(kind, value)| Tlv { kind: *kind, value });
+        set.chain(own).chain(passed_on)
     }
 
     /// The port that the client connected to. A client on a unix socket has none; `rlb check` warns about this.

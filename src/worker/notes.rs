@@ -1,13 +1,14 @@
-//! What a session's frontend has it note when it begins: its unique id, and the text behind its line in the log. Runs on a
-//! worker, in step 4.
+//! What a session's frontend has it note when it begins: its unique id, and the text behind its line in the log; and what
+//! a server's PROXY header says of it. Runs on a worker, in step 4, and in step 8 for a header.
 //!
-//! Both are made at once and kept, because the id is the same for each server that is tried and in the log, and because
+//! The first two are made at once and kept, because the id is the same for each server that is tried and in the log, and because
 //! another process may write the line.
 
 use super::header_rule::Announced;
 use super::session_stats::{Notes, SessionStats};
 use crate::config::format::{Escape, Given, UNIQUE_ID_MAX, Value};
-use crate::proto::proxy::Tlvs;
+use crate::config::own_tlv::OwnTlv;
+use crate::proto::proxy::{TLV_VALUE_MAX, Tlvs};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::UNIX_EPOCH;
@@ -53,6 +54,30 @@ fn noted(stats: &SessionStats, client: &OwnedFd, announced: Option<&Announced>) 
         unique_id,
         log_suffix,
     }
+}
+
+/// The TLVs that a server's header has: their types, and what they say of the session of `client`.
+pub(super) fn own_tlvs(
+    stats: &SessionStats,
+    client: &OwnedFd,
+    announced: Option<&Announced>,
+    tlvs: &[OwnTlv],
+) -> Vec<(u8, Vec<u8>)> {
+    if tlvs.is_empty() {
+        return Vec::new();
+    }
+    let values = Values {
+        stats,
+        local: local(client, announced),
+        tlvs: announced.map_or(&[], |announced| &announced.tlvs),
+    };
+    let unique_id = stats.notes().and_then(|notes| notes.unique_id.as_deref());
+    let given = |value| values.given(value, unique_id);
+    let all = tlvs.iter().map(|tlv| {
+        let value = tlv.value.write(TLV_VALUE_MAX, Escape::None, given);
+        (tlv.kind, value)
+    });
+    all.collect()
 }
 
 /// Where the client has connected to; `None`: a unix socket.

@@ -103,6 +103,43 @@ fn the_namespace_of_a_bind_is_told_as_by_haproxy() {
     );
 }
 
+/// Byte for byte: values of the session, text, a TLV of the client's that is passed on, and an empty one.
+#[test]
+fn tlvs_of_its_own_are_haproxys() {
+    let seen = both_since((3, 0), |program| {
+        let netns = Netns::loopback();
+        let (server, heard) = netns.enter(heard);
+        let service = format!(
+            "  bind {WITH_HEADER} accept-proxy\n  unique-id-format %ci\n  \
+             default-server set-proxy-v2-tlv-fmt(0xE1) \"%[src]:%cp to %fi %%\"\n  \
+             server s {} send-proxy-v2 proxy-v2-options crc32c \
+             set-proxy-v2-tlv-fmt(228) %[fc_pp_tlv(0xE4)] set-proxy-v2-tlv-fmt(0345) %[fc_pp_authority] \
+             set-proxy-v2-tlv-fmt(5) %ID\n",
+            server.address()
+        );
+        let subject = Beside::start(program, netns, ("", &service));
+        let mut seen = Vec::new();
+        for bytes in [
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 5432\r\n".to_vec(),
+            header(b"\xE4\0\x02\x01\xFF\x05\0\x05other"),
+        ] {
+            let from = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            subject.netns.enter(|| greeted(from, WITH_HEADER, &bytes));
+            seen.push(next(&heard).escape_ascii().to_string());
+        }
+        subject.stop();
+        seen
+    });
+    if let [first, second] = &seen[..] {
+        let own = "\\xe1\\x00\\x1d192.0.2.1:4711 to 192.0.2.2 %\\xe4\\x00\\x00";
+        assert!(first.contains(own), "{first}");
+        assert!(
+            second.contains("\\xe4\\x00\\x02\\x01\\xff\\xe5\\x00\\x00"),
+            "{second}"
+        );
+    }
+}
+
 /// A server that is added has the words of a file's.
 #[test]
 fn an_added_server_gets_headers_as_haproxys() {
@@ -120,6 +157,7 @@ fn an_added_server_gets_headers_as_haproxys() {
             "send-proxy on-marked-down shutdown-sessions",
             "send-proxy-v2 send-proxy proxy-v2-options unique-id",
             "send-proxy-v2 proxy-v2-options crc32c,bogus",
+            "send-proxy-v2 set-proxy-v2-tlv-fmt(0xE3) %[src]:%f",
             "on-marked-down nothing",
             "on-marked-up nothing",
         ]

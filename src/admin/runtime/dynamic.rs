@@ -6,11 +6,13 @@
 use super::names::{self, NO_BACKEND, NO_SERVER};
 use super::reply::Reply;
 use super::{CommandContext, duration, set};
+use crate::config::format::Format;
 use crate::config::haproxy::{self, Place};
 use crate::config::model::{
     Check, HashKey, OnError, SendProxy, Server, ServerAddress, ServerSocket, Source, SourceAddress,
     UseSrc,
 };
+use crate::config::own_tlv::OwnTlv;
 use crate::config::{ERROR_LIMIT_MAX, address, units};
 use crate::state::dynamic::CHOSEN;
 use crate::state::{Backend, BackendId, RuntimeChange, Snapshot};
@@ -138,6 +140,17 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
     let mut rest = rest;
     while let [word, more @ ..] = rest {
         rest = more;
+        if let Some(kind) = OwnTlv::haproxy_type(word) {
+            let [value, more @ ..] = rest else {
+                return Err(format!("'{word}' expects an argument."));
+            };
+            rest = more;
+            draft.tlvs.push(OwnTlv {
+                kind: named(kind)?,
+                value: named(Format::parse(value))?,
+            });
+            continue;
+        }
         match *word {
             "check" => draft.checked = true,
             "no-check" => draft.checked = false,
@@ -214,6 +227,8 @@ struct Draft {
     socket: ServerSocket,
     /// Whether its connections begin with a PROXY header of version 1 and of version 2, which goes before the first.
     headers: (bool, bool),
+    /// What a header of version 2 has beside what its options say.
+    tlvs: Vec<OwnTlv>,
     /// Whether its checks begin with one wherever they go.
     check_header: bool,
     /// Intervals of its own while it goes down or comes up, and while it is down.
@@ -318,6 +333,7 @@ impl Draft {
         Server {
             check: self.checked.then_some(check),
             send_proxy,
+            proxy_v2_tlvs: (!self.tlvs.is_empty()).then(|| self.tlvs.into()),
             // As in a file of HAProxy's, they are for TCP.
             socket: socket.filter(|_| !is_unix).map(Arc::new),
             ..self.server
@@ -341,8 +357,8 @@ fn only(word: &str, value: &str, text: &str) -> Result<bool, String> {
     Err(format!("'{word}' expects '{text}' but got '{value}'."))
 }
 
-fn named(name: Result<Arc<str>, units::Problem>) -> Result<Arc<str>, String> {
-    name.map_err(|problem| format!("{}.", problem.message))
+fn named<T>(read: Result<T, units::Problem>) -> Result<T, String> {
+    read.map_err(|problem| format!("{}.", problem.message))
 }
 
 fn number(word: &str, value: &str, (least, most): (u32, u32)) -> Result<u32, String> {

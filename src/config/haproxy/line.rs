@@ -143,12 +143,6 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Server,
-        Missing,
-        "rlb makes no TLVs; those that came in the client's own PROXY header are passed on",
-        &["set-proxy-v2-tlv-fmt*"],
-    ),
-    words(
-        Server,
         Kept,
         "`send-proxy = \"off\"`",
         &["no-send-proxy", "no-send-proxy-v2"],

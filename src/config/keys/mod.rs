@@ -17,6 +17,7 @@ mod process;
 mod proxy;
 mod server;
 mod source;
+mod tlvs;
 
 pub use bind::{BACKLOG_MAX, BindTable, Binds, MSS_BOUNDS};
 pub use declare::{Listed, Table};

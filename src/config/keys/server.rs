@@ -7,6 +7,7 @@ use super::kinds::{
     SpanOrZero, Switch, Word,
 };
 use super::source::SourceKind;
+use super::tlvs::TlvList;
 use crate::config::choices::{
     CheckType, CheckWord, HashKeyWord, MarkedDown, MarkedUp, ObserveWord, OnErrorWord,
     ProxyV2OptionsWord, SendProxyWord,
@@ -113,6 +114,10 @@ keys! {
         /// What a header of version 2 has beside the addresses: `"crc32c"`, `"unique-id"`, `"crc32c,unique-id"`.
         proxy_v2_options: Word<ProxyV2OptionsWord> = ProxyV2Options::None,
             haproxy: &["proxy-v2-options"], reload: NextConnection;
+        /// TLVs of a header of version 2, in the place of those of their types in the client's header: `"0xE1=%[src]"`,
+        /// a type and a format, or a list of them. `""`: none.
+        proxy_v2_tlvs: Optional<TlvList> = "none", haproxy: &["set-proxy-v2-tlv-fmt"],
+            reload: NextConnection;
         /// From where its connections come: `"10.0.0.5"`, `"10.0.0.5:1024-65535"`, a table, or a list of them, of
         /// which each connection takes the next one.
         source: Optional<SourceKind> = "the backend's", haproxy: &["source"],

@@ -394,6 +394,7 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "send-proxy") => "\"v2\"",
         ("word", "proxy-v2-options") => "\"crc32c\"",
         ("format", _) => "\"%ci\"",
+        ("TLV or list", _) => "\"0xE1=%ci\"",
         ("network or list", _) => "\"10.0.0.0/8\"",
         ("table", "require") => "{ b = 1 }",
         // The keys below are tested as a table of their own.
@@ -466,7 +467,7 @@ fn undone(key: &Key) -> Option<String> {
     let text = match key.name {
         "maxconn" | "rate-limit-sessions" | "port" => "0",
         "tcp-ut" => "\"0s\"",
-        "cc" | "namespace" | "unique-id-format" | "log-suffix" => "\"\"",
+        "cc" | "namespace" | "unique-id-format" | "log-suffix" | "proxy-v2-tlvs" => "\"\"",
         "address" => "\"0.0.0.0\"",
         "client-fin" | "client-hs" | "server-fin" | "queue" | "check" | "fast-interval"
         | "down-interval" | "timeout" | "send-proxy" | "source" => return None,

@@ -388,7 +388,7 @@ fn in_no_tier(validator: &mut Validator<'_>, settings: &ServerSettings, backup: 
     }
 }
 
-/// Refuses options of a header that is not sent.
+/// Refuses options and TLVs of a header that is not sent.
 fn options(validator: &mut Validator<'_>, settings: &ServerSettings, header: SendProxy) {
     if let Some(options) = &settings.keys.proxy_v2_options
         && options.value != ProxyV2Options::None
@@ -396,6 +396,14 @@ fn options(validator: &mut Validator<'_>, settings: &ServerSettings, header: Sen
     {
         let message = "`proxy-v2-options` has no meaning without `send-proxy = \"v2\"`";
         let diagnostic = Diagnostic::error("no-meaning", message).at(options.place.clone());
+        validator.report.push(diagnostic);
+    }
+    if let Some(tlvs) = &settings.keys.proxy_v2_tlvs
+        && !tlvs.value.is_empty()
+        && header != SendProxy::V2
+    {
+        let message = "`proxy-v2-tlvs` has no meaning without `send-proxy = \"v2\"`";
+        let diagnostic = Diagnostic::error("no-meaning", message).at(tlvs.place.clone());
         validator.report.push(diagnostic);
     }
 }

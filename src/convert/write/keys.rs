@@ -175,6 +175,7 @@ pub(super) fn shared(servers: &[Server]) -> BTreeMap<&'static str, String> {
             "on-error",
             "send-proxy",
             "proxy-v2-options",
+            "proxy-v2-tlvs",
             "source",
         ]
         .contains(key);

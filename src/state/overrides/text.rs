@@ -11,6 +11,7 @@ use crate::config::model::{
     Check, CheckKind, HashKey, OnError, ProxyV2Options, SendProxy, Server, ServerAddress,
     ServerSocket,
 };
+use crate::config::own_tlv::{OwnTlv, OwnTlvs};
 use crate::state::server::by_name;
 use crate::state::{Backend, FrontendState, RateLimits, Snapshot};
 use std::fmt::Write;
@@ -204,10 +205,12 @@ fn words(server: &Server) -> String {
         on_error,
         send_proxy,
         proxy_v2_options,
+        proxy_v2_tlvs,
         check,
         source,
         socket,
     } = server;
+    let tlvs = proxy_v2_tlvs.as_deref().map_or_else(String::new, tlv_words);
     let on_error = on_error.name();
     let socket = socket.as_deref().map_or_else(String::new, socket_words);
     let (send_proxy, hash_key) = (send_proxy.name(), hash_key.name());
@@ -220,9 +223,33 @@ fn words(server: &Server) -> String {
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
          shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
          observe={observe} error-limit={error_limit} on-error={on_error} \
-         send-proxy={send_proxy} proxy-v2-options={proxy_v2_options}{source}{socket} {}",
+         send-proxy={send_proxy} proxy-v2-options={proxy_v2_options}{tlvs}{source}{socket} {}",
         check_words(check.as_ref())
     )
+}
+
+/// ` proxy-v2-tlvs=HEX,…`: each TLV as in the file, in hexadecimal digits, because it may have spaces.
+fn tlv_words(tlvs: &[OwnTlv]) -> String {
+    let hex = |one: &OwnTlv| {
+        let text = one.to_string();
+        text.bytes().fold(String::new(), |mut digits, byte| {
+            let _ = write!(digits, "{byte:02x}");
+            digits
+        })
+    };
+    let all: Vec<String> = tlvs.iter().map(hex).collect();
+    format!(" proxy-v2-tlvs={}", all.join(","))
+}
+
+/// Reads what [`tlv_words`] has written behind the `=`.
+fn tlvs_of(text: &str) -> Option<OwnTlvs> {
+    let one = |digits: &str| {
+        let pairs = digits.as_bytes().chunks(2);
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let bytes: Option<Vec<u8>> = pairs.map(byte).collect();
+        OwnTlv::parse(&String::from_utf8(bytes?).ok()?).ok()
+    };
+    text.split(',').map(one).collect()
 }
 
 /// The options of a server's sockets as words, each after a space; the time in microseconds.
@@ -440,6 +467,7 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
             "hash-key" => server.hash_key = HashKey::of_name(value)?,
             "send-proxy" => server.send_proxy = SendProxy::of_name(value)?,
             "proxy-v2-options" => server.proxy_v2_options = ProxyV2Options::parse(value)?,
+            "proxy-v2-tlvs" => server.proxy_v2_tlvs = Some(tlvs_of(value)?),
             // As an earlier version wrote it.
             "proxy-v2-crc32c" if value == "true" => {
                 server.proxy_v2_options.add("crc32c");
@@ -525,6 +553,11 @@ mod tests {
             on_error: OnError::SuddenDeath,
             send_proxy: SendProxy::V1,
             proxy_v2_options: ProxyV2Options::parse("crc32c,unique-id").unwrap(),
+            proxy_v2_tlvs: Some(
+                ["0xE1=%[src] a,b", "2=", "0xE2=ü"]
+                    .map(|text| OwnTlv::parse(text).unwrap())
+                    .into(),
+            ),
             maxconn: 5,
             minconn: 3,
             maxqueue: 4,
