@@ -33,6 +33,7 @@ mod report;
 mod routes;
 mod sections;
 mod server;
+mod server_header;
 mod socket;
 mod source;
 mod statement;

@@ -7,14 +7,12 @@ use super::lexer::Word;
 use super::proxy::{Proxy, Server, ServerKeys};
 use super::report::Outcome;
 use super::sections::Statement;
+use super::server_header;
 use super::toml_string::quote;
 use super::units::Unit;
 use crate::config::address as addresses;
-use crate::config::format::Format;
 use crate::config::haproxy::{Becomes, Place};
-use crate::config::model::{OnError, ProxyV2Options};
-use crate::config::own_tlv::OwnTlv;
-use crate::config::units::Problem;
+use crate::config::model::OnError;
 use crate::config::{ERROR_LIMIT_MAX, MAXCONN_MAX, RISE_FALL_MAX, WEIGHT_MAX, units as rlb};
 
 /// Words behind an address that have no value.
@@ -103,13 +101,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         address::parse_for(&word.text, Use::Server),
         Address::Host { host, .. } if address::is_name(&host)
     );
-    if keys.keys.get("send-proxy") != Some(&quote("v2")) {
-        // It is about the second version alone.
-        keys.keys.remove("proxy-v2-options");
-        keys.keys.remove("proxy-v2-tlvs");
-        keys.marks
-            .retain(|mark| !mark.row.words.contains(&"proxy-v2-options ssl"));
-    }
+    server_header::finish(&mut keys);
     let checked = keys.check;
     if !checked {
         unobserved(context, &mut keys, statement);
@@ -259,8 +251,7 @@ fn own(
         number(context, keys, statement, index, *bounds);
         return true;
     }
-    if let Some(kind) = OwnTlv::haproxy_type(name) {
-        own_tlv(context, keys, statement, (kind, index));
+    if server_header::word(context, keys, statement, (name, index)) {
         return true;
     }
     match name {
@@ -313,8 +304,6 @@ fn own(
         "on-marked-up" if value == "shutdown-backup-sessions" => {
             keys.keys.insert("on-marked-up", quote(value));
         }
-        _ if header(keys, name) => {}
-        "proxy-v2-options" => return v2_options(context, keys, statement, index),
         "cc" | "tcp-ut" | "namespace" => return option(context, keys, statement, (name, index)),
         "on-error" | "on-marked-down" | "on-marked-up" => {
             let text = format!("HAProxy has no `{value}` for it");
@@ -364,32 +353,6 @@ fn unobserved(context: &mut Context<'_, '_>, keys: &mut ServerKeys, statement: &
     }
 }
 
-/// A word about the PROXY header. Whether it is one.
-fn header(keys: &mut ServerKeys, name: &str) -> bool {
-    match name {
-        "send-proxy" | "send-proxy-v2" => {
-            // As in HAProxy the second version goes before the first.
-            let version = if name == "send-proxy" { "v1" } else { "v2" };
-            let known = keys.keys.entry("send-proxy").or_default();
-            if *known != quote("v2") {
-                *known = quote(version);
-            }
-        }
-        "no-send-proxy" | "no-send-proxy-v2" => {
-            let version = if name == "no-send-proxy" { "v1" } else { "v2" };
-            if keys.keys.get("send-proxy") == Some(&quote(version)) {
-                keys.keys.remove("send-proxy");
-            }
-        }
-        "check-send-proxy" => {
-            keys.checks.insert("send-proxy", "true".to_owned());
-        }
-        "no-check-send-proxy" => drop(keys.checks.remove("send-proxy")),
-        _ => return false,
-    }
-    true
-}
-
 /// An option of the sockets. Whether it is one that rlb has.
 fn option(
     context: &mut Context<'_, '_>,
@@ -432,67 +395,6 @@ fn option(
         }
     }
     true
-}
-
-/// `proxy-v2-options`. What rlb cannot say of a client is looked up in the table.
-fn v2_options(
-    context: &mut Context<'_, '_>,
-    keys: &mut ServerKeys,
-    statement: &Statement,
-    index: usize,
-) -> bool {
-    let key = "proxy-v2-options";
-    for option in statement.word(index).split(',') {
-        let before = keys.keys.get(key).map(|text| text.trim_matches('"'));
-        let before = before.and_then(ProxyV2Options::parse);
-        let mut options = before.unwrap_or_default();
-        match option {
-            option if options.add(option) => {
-                keys.keys.insert(key, quote(&options.to_string()));
-            }
-            // A name that a client's header has is always passed on, and there is no other.
-            "authority" => {}
-            _ => {
-                let word = format!("proxy-v2-options {option}");
-                let Some(row) = context.index.find(Place::Server, &word) else {
-                    let text = format!("HAProxy has no option `{option}`");
-                    let keyword = "server proxy-v2-options";
-                    context.report.error(statement.at(index), keyword, text);
-                    continue;
-                };
-                let keyword = format!("server {word}");
-                let mark = context.mark(statement.at(index), &keyword, row);
-                keys.marks.push(mark);
-            }
-        }
-    }
-    true
-}
-
-/// `set-proxy-v2-tlv-fmt(TYPE) FORMAT`, behind those before it.
-fn own_tlv(
-    context: &mut Context<'_, '_>,
-    keys: &mut ServerKeys,
-    statement: &Statement,
-    (kind, index): (Result<u8, Problem>, usize),
-) {
-    let key = "proxy-v2-tlvs";
-    let read = kind.and_then(|kind| {
-        let value = Format::parse(statement.word(index))?;
-        Ok(OwnTlv { kind, value }.to_string())
-    });
-    match read {
-        Ok(text) => {
-            let before = keys.keys.get(key).and_then(|list| list.strip_suffix(']'));
-            let begin = before.map_or_else(|| "[".to_owned(), |before| format!("{before}, "));
-            keys.keys.insert(key, format!("{begin}{}]", quote(&text)));
-        }
-        Err(problem) => {
-            let at = statement.at(index);
-            let keyword = "server set-proxy-v2-tlv-fmt";
-            context.report.error(at, keyword, problem.message);
-        }
-    }
 }
 
 /// A number with its bounds; outside of them it is the nearest that is possible.

@@ -99,6 +99,8 @@ impl Listeners {
             let frontend = frontends.get(&*entry.of.proxy).filter(|_| traffic);
             if frontend.is_some_and(|it| !it.listens()) {
                 entry.state.set_suspended(true);
+                // It was announced before it was known that the process before did not listen either.
+                tracing::info!(proxy = &*entry.of.proxy, "not listening: the frontend is paused");
             }
             entry.set_options(adjust);
         }
