@@ -1,11 +1,9 @@
 //! When a session ends because of its age (`max-session-age`). Pure but for the clock.
 
-use super::conn::{Conn, SideState};
+use super::conn::Conn;
+use super::quiet::{QUIET_MS, quiet_from};
 use crate::live::timing::millis;
 use std::time::{Duration, UNIX_EPOCH};
-
-/// After so long without a byte a session is quiet, ms.
-const QUIET_MS: u64 = 1_000;
 
 /// The age of a session whose backend has `max-session-age`, and its limit, ms.
 pub(super) struct Ages {
@@ -40,18 +38,13 @@ impl Ages {
         now.saturating_add(latest).saturating_sub(self.age)
     }
 
-    /// When the session ends if nothing moves until then. It waits for a quiet moment: nothing is to be delivered, nobody
-    /// may wait for an answer, and no byte has come for a while.
+    /// When the session ends if nothing moves until then. It waits for a quiet moment.
     pub(super) fn end(&self, conn: &Conn, now: u64) -> u64 {
         let latest = self.latest(now);
-        let owes = |side: &SideState| side.has_pending() || side.ended;
         let old = (now + self.limit).saturating_sub(self.age);
-        if conn.client_spoke || conn.sides.iter().any(owes) {
-            // What it waits for makes no entry in the wheel: it is looked at again.
-            return old.max(now + QUIET_MS).min(latest);
-        }
-        let quiet = conn.sides.iter().map(|side| side.active + QUIET_MS);
-        quiet.fold(old, u64::max).min(latest)
+        // What it waits for makes no entry in the wheel: it is looked at again.
+        let quiet = quiet_from(conn).unwrap_or(now + QUIET_MS);
+        old.max(quiet).min(latest)
     }
 }
 

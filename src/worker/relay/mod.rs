@@ -15,6 +15,7 @@ mod engine;
 mod lifecycle;
 mod liveness;
 pub(super) mod moved;
+mod quiet;
 mod splice;
 mod table;
 mod wheel;
