@@ -23,6 +23,7 @@ mod session;
 pub mod session_id;
 mod session_stats;
 pub mod sessions;
+pub mod surplus;
 mod unserved;
 
 pub use accept::{Closing, ListenState, Listener, ListenerId};
@@ -207,6 +208,7 @@ fn obey(order: Order, acceptors: &mut Acceptors) {
             worker.relay.end_sessions(&servers, cause);
             worker.pending.end_on(&servers, cause);
         }
+        Order::EndSurplus(surplus) => worker.relay.end_surplus(&surplus),
         Order::ServersChanged(backends) => worker.pending.servers_changed(&backends),
         Order::List {
             from,

@@ -6,6 +6,7 @@ use super::accept::{Closing, Listener, ListenerId};
 use super::moving::{ArrivingSession, DetachFrom, LeavingSession};
 use super::session_id::SessionId;
 use super::sessions::{Cursor, Page, Wanted};
+use super::surplus::Surplus;
 use crate::live::Cause;
 use crate::live::counters::Clear;
 use crate::state::{BackendId, Frontend, FrontendId};
@@ -29,6 +30,8 @@ pub enum Order {
         /// First letter of the sessions' termination state: `D`, `U` or `K`.
         cause: Cause,
     },
+    /// End these of the sessions that are quiet.
+    EndSurplus(Arc<Surplus>),
     /// List sessions.
     List {
         /// Where to begin.

@@ -30,6 +30,7 @@ use super::order::ServerSet;
 use super::session_id::SessionId;
 use super::session_stats::WorkerStats;
 use super::sessions::{Page, Wanted};
+use super::surplus::Surplus;
 use crate::live::Cause;
 use crate::sys::raw::{self, Owned};
 use engine::{Engine, Polled};
@@ -101,6 +102,12 @@ impl Relay {
     /// Ends the sessions on these servers.
     pub(super) fn end_sessions(&self, servers: &ServerSet, cause: Cause) {
         self.engine.borrow_mut().end_sessions(servers, cause);
+        self.announce_recheck();
+    }
+
+    /// Ends some of the sessions that servers have too many of, at quiet moments.
+    pub(super) fn end_surplus(&self, surplus: &Surplus) {
+        self.engine.borrow_mut().end_surplus(surplus);
         self.announce_recheck();
     }
 

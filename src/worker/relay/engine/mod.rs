@@ -11,6 +11,7 @@
 mod ending;
 mod moving;
 mod orders;
+mod surplus;
 mod timing;
 
 use super::busy_poll::{AWAKE, BusyPoll, MESSAGE_MAX};
@@ -60,6 +61,8 @@ pub(super) struct Engine {
     /// When the last turn began, since `start`.
     turned: Duration,
     busy_poll: BusyPoll,
+    /// The entry of the table where the next look at sessions for [`Engine::end_surplus`] begins.
+    surplus_from: usize,
     worker_stats: Rc<WorkerStats>,
 }
 
@@ -91,6 +94,7 @@ impl Engine {
             shrunk: 0,
             turned: Duration::ZERO,
             busy_poll: BusyPoll::new(),
+            surplus_from: 0,
             worker_stats,
         };
         engine.turned = engine.read_clock();

@@ -3,6 +3,7 @@
 
 mod ending;
 mod moving;
+mod surplus;
 mod urgent;
 
 use super::Relay;
