@@ -87,6 +87,7 @@ impl Running {
             reports = Some(self.leave(handed_over).await);
         } else {
             tracing::info!("stopping");
+            self.core.control.report(ToControl::Stopping).await;
             let how = signal.unwrap_or(Stop::Soft);
             end.signal =
                 Some(withdraw(how, (&mut self.signals, &self.reload), &self.core.snapshot).await);

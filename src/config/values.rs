@@ -346,6 +346,14 @@ impl Balance {
         }
     }
 
+    /// Whether each server has its share of the sessions by its weight, and a new session goes to whichever lacks some.
+    pub fn shares_by_weight(self) -> bool {
+        match self {
+            Self::RoundRobin | Self::StaticRr | Self::Random | Self::LeastConn => true,
+            Self::First | Self::Source | Self::Hash | Self::Maglev | Self::Ewma => false,
+        }
+    }
+
     /// Whether it is computed for the weights that are written, so that other ones would lead most clients to other
     /// servers: HAProxy's static algorithms.
     pub fn is_static(self, hash_type: HashType) -> bool {

@@ -15,6 +15,7 @@ pub mod inherited;
 pub mod listeners;
 mod loss;
 mod rates;
+mod rebalance;
 pub mod reload;
 pub mod resolve;
 pub mod server_events;
@@ -37,6 +38,7 @@ use changes::OperatorChanges;
 use commit::Commit;
 use frontends::{Followed, Told};
 use rates::RateMaxima;
+use rebalance::Rebalances;
 use resolve::{FirstRound, Resolver, Until};
 use server_events::LogLine;
 use server_index::ServerIndex;
@@ -118,7 +120,10 @@ impl Pending {
                 self.cannot_listen.extend(done.map(|done| (frontend, done)));
             }
             // The control task has done what they say.
-            ToControl::HoldChanges { .. } | ToControl::ResumeChanges | ToControl::HandedOver => {}
+            ToControl::HoldChanges { .. }
+            | ToControl::ResumeChanges
+            | ToControl::HandedOver
+            | ToControl::Stopping => {}
             ToControl::ApplyState {
                 before,
                 state,
@@ -151,6 +156,7 @@ pub struct Control {
     check_context: Rc<CheckContext>,
     resolver: Resolver,
     changes: OperatorChanges,
+    rebalances: Rebalances,
     commits: mpsc::Receiver<Commit>,
     /// For the reloader.
     committer: mpsc::Sender<Commit>,
@@ -180,6 +186,7 @@ impl Control {
             check_context,
             resolver,
             changes: OperatorChanges::default(),
+            rebalances: Rebalances::default(),
             commits,
             committer,
         }
@@ -319,7 +326,9 @@ impl Control {
                 ToControl::HandedOver => {
                     self.stop_tasks.cancel();
                     self.changes.refuse();
+                    self.rebalances.stop(&self.parts.token);
                 }
+                ToControl::Stopping => self.rebalances.stop(&self.parts.token),
                 message => {
                     if let Some(message) = self.changes.admit(message) {
                         pending.take(&mut batch, message);
@@ -555,6 +564,7 @@ impl Control {
         if !self.stop_tasks.is_cancelled() {
             self.warm_up(snapshot, now).await;
         }
+        self.rebalance().await;
     }
 
     /// When the running second of the process's clock is over.

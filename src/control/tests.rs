@@ -17,17 +17,17 @@ use tokio::task::LocalSet;
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Everything around a control task.
-struct Fixture {
-    snapshot: Arc<ArcSwap<Snapshot>>,
+pub(super) struct Fixture {
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     handle: ControlHandle,
     log: std::sync::mpsc::Receiver<LogEntry>,
-    orders: Vec<mpsc::Receiver<Order>>,
+    pub(super) orders: Vec<mpsc::Receiver<Order>>,
     stop: CancellationToken,
-    control: Option<Control>,
+    pub(super) control: Option<Control>,
 }
 
 impl Fixture {
-    fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let now = Instant::now();
         let global = Arc::new(GlobalLive::new(now, 2));
         let origin = Origin {
@@ -65,11 +65,11 @@ impl Fixture {
         tokio::task::spawn_local(control.run(self.stop.clone()));
     }
 
-    fn backend(&self) -> Arc<Backend> {
+    pub(super) fn backend(&self) -> Arc<Backend> {
         Arc::clone(self.snapshot.load().backend(BackendId::first(0)).unwrap())
     }
 
-    fn server(&self, index: usize) -> Arc<Server> {
+    pub(super) fn server(&self, index: usize) -> Arc<Server> {
         Arc::clone(&self.backend().servers[index])
     }
 
@@ -108,7 +108,7 @@ impl Fixture {
             .await;
     }
 
-    fn logged(&self) -> Vec<(u8, String)> {
+    pub(super) fn logged(&self) -> Vec<(u8, String)> {
         self.log
             .try_iter()
             .map(|entry| match entry {

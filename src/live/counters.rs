@@ -45,6 +45,8 @@ pub struct Traffic {
     pub chkdown: Counter,
     /// Times that as many connects in a row have failed as `error-limit` says (`hanafail`); control thread only.
     pub hanafail: Counter,
+    /// Sessions that were ended so that other servers have their shares again (`rebalance`); control thread only.
+    pub rebalanced: Counter,
     /// Most concurrent sessions (`smax`).
     pub smax: Maximum,
     /// Most sessions that waited at once (`qmax`).
@@ -111,7 +113,7 @@ pub type NamedCounter = (&'static str, fn(&Traffic) -> &Counter);
 pub type NamedMaximum = (&'static str, fn(&Traffic) -> &Maximum);
 
 /// Every counter.
-pub const COUNTERS: [NamedCounter; 17] = [
+pub const COUNTERS: [NamedCounter; 18] = [
     ("conn_tot", |traffic| &traffic.conn_tot),
     ("stot", |traffic| &traffic.stot),
     ("lbtot", |traffic| &traffic.lbtot),
@@ -129,6 +131,7 @@ pub const COUNTERS: [NamedCounter; 17] = [
     ("chkfail", |traffic| &traffic.chkfail),
     ("chkdown", |traffic| &traffic.chkdown),
     ("hanafail", |traffic| &traffic.hanafail),
+    ("rebalanced", |traffic| &traffic.rebalanced),
 ];
 
 /// Every maximum.

@@ -95,6 +95,8 @@ pub enum ToControl {
     /// Another process serves: no check is made and no change of an operator any more; those that wait are told so.
     /// What is asked for the sessions here is still done.
     HandedOver,
+    /// The process stops: a client whose session ends could not come back.
+    Stopping,
     /// This process takes over what the one before has decided.
     ApplyState {
         /// What it has taken over already.

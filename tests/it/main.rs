@@ -39,6 +39,7 @@ mod process;
 mod proxy_header;
 mod queues;
 mod rates;
+mod rebalance;
 mod relay;
 mod reload;
 mod reload_services;

@@ -13,7 +13,7 @@ use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
 use super::source::SourceKind;
 use crate::config::choices::{BalanceWord, HashTypeWord, NoServerWord, PreserveAffinityWord};
 use crate::config::hash_on::HashOn;
-use crate::config::key::Effect::NextConnection;
+use crate::config::key::Effect::{AtOnce, NextConnection};
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{Expected, Located, Maybe, Short};
 use crate::config::show::{bool_word, duration, number, optional_text, secs};
@@ -232,6 +232,9 @@ keys! {
         /// The age at which a session ends, at the next quiet moment: up to a tenth sooner or later, so that sessions that
         /// began together do not end together. `"0s"`: at none.
         max_session_age: SpanOrZero = Duration::ZERO, example: Some("\"8h\""), reload: NextConnection;
+        /// How many sessions may be ended in a minute, at quiet moments, so that servers have their shares of the sessions
+        /// again, in percent of those of the backend. 0: none.
+        rebalance: Number = 0, bounds: Some((0, 100)), reload: AtOnce;
         /// What becomes of a client when no server of the backend is usable.
         no_server: Word<NoServerWord> = NoServer::Close, reload: NextConnection;
         /// Log each result of a health check that changes a counter, not only changes of state.

@@ -880,6 +880,43 @@ fn keys_without_an_effect() {
     );
 }
 
+/// Sessions that end would come back to where they were. In [defaults] it is for those backends that have shares.
+#[test]
+fn rebalance_where_there_are_no_shares() {
+    let listen = |keys: &str| {
+        let servers = "servers = [{ name = 'a', address = '10.0.0.1:80' }]";
+        format!("[[listen]]\nname = 'l'\nbind = '*:81'\n{keys}\n{servers}")
+    };
+    for (balance, why) in [
+        ("source", "a client would come to the same server again"),
+        ("hash", "a client would come to the same server again"),
+        ("maglev", "a client would come to the same server again"),
+        ("first", "it fills one server after the other"),
+        ("ewma", "its shares follow the times of connects"),
+    ] {
+        let keys = format!("balance = '{balance}'\nrebalance = 10");
+        let message = "`rebalance` has no meaning with `balance = ";
+        check(&listen(&keys), &[(5, 13, message)]);
+        check(&listen(&keys), &[(5, 13, why)]);
+        check(
+            &listen(&format!("balance = '{balance}'\nrebalance = 0")),
+            &[],
+        );
+        let listen = listen(&format!("balance = '{balance}'"));
+        let (config, warnings) = load(&format!("[defaults]\nrebalance = 10\n{listen}")).unwrap();
+        assert_eq!((config.backends[0].rebalance, warnings.len()), (0, 0));
+    }
+    for balance in ["roundrobin", "static-rr", "random", "leastconn"] {
+        check(
+            &listen(&format!("balance = '{balance}'\nrebalance = 100")),
+            &[],
+        );
+    }
+    check(&listen("rebalance = 101"), &[(4, 13, "rebalance")]);
+    check(&listen("rebalance = '10%'"), &[(4, 13, "a number")]);
+    check(&listen("rebalance = true"), &[(4, 13, "a number")]);
+}
+
 /// Of 1,000 servers 749 got no client.
 #[test]
 fn tables_of_maglev_with_few_slots() {

@@ -49,7 +49,7 @@ pub(super) fn backend(
             server::fits(validator, (&server.name, &server.address), source);
         }
     }
-    let backend = Backend {
+    let mut backend = Backend {
         name: half.name(),
         id: half.id,
         order: half.order,
@@ -75,6 +75,10 @@ pub(super) fn backend(
     without_effect(validator, &written, &backend);
     few_slots(validator, half, &written, &backend);
     tiers(validator, &written, &backend);
+    if !backend.balance.shares_by_weight() {
+        no_shares(validator, &written, backend.balance);
+        backend.rebalance = 0;
+    }
     Draft {
         backend,
         server: timeout.server,
@@ -185,6 +189,24 @@ fn tiers(validator: &mut Validator<'_>, written: &BackendLayer, backend: &Backen
         let diagnostic = Diagnostic::warning("no-effect", message).at(written.place.clone());
         validator.report.push(diagnostic.label(why).hint(hint));
     }
+}
+
+/// Refuses `rebalance` of the backend itself with an algorithm that has no shares by weight.
+fn no_shares(validator: &mut Validator<'_>, written: &BackendLayer, balance: Balance) {
+    let Some(written) = written.rebalance.as_ref().filter(|it| it.value > 0) else {
+        return;
+    };
+    let name = balance.name();
+    let why = match balance {
+        Balance::First => "it fills one server after the other",
+        Balance::Ewma => "its shares follow the times of connects",
+        _ => "a client would come to the same server again",
+    };
+    let message = format!("`rebalance` has no meaning with `balance = \"{name}\"`");
+    let diagnostic = Diagnostic::error("no-meaning", message).at(written.place.clone());
+    let diagnostic = diagnostic.label(why);
+    let hint = "write `balance = \"leastconn\"`, \"roundrobin\", \"static-rr\" or \"random\", or leave it out";
+    validator.report.push(diagnostic.hint(hint));
 }
 
 /// Slots of a table of `maglev` for each server, of which shares are rough if there are fewer.

@@ -53,6 +53,27 @@ impl BackendEvent<'_> {
         }
     }
 
+    /// Sessions are ended from now on, because this server has `sessions` and its share of `total` is `share`.
+    pub fn rebalances(self, server: &str, (sessions, share, total): (u32, u32, u64)) -> LogLine {
+        let (name, percent) = (self.name(), self.spec.rebalance);
+        let text = format!(
+            "{name} rebalances: server {server} has {sessions} sessions, its share of {total} is {share}. \
+             Up to {percent} % end in a minute."
+        );
+        self.line(Severity::Notice, text)
+    }
+
+    /// None is ended any more, after so many. `even`: servers have their shares.
+    pub fn rebalanced(self, sessions: u64, even: bool) -> LogLine {
+        let name = self.name();
+        let text = if even {
+            format!("{name} has rebalanced: {sessions} sessions ended, all shares are within 10 %.")
+        } else {
+            format!("{name} rebalances no longer: {sessions} sessions ended.")
+        };
+        self.line(Severity::Notice, text)
+    }
+
     /// How many servers are up of those that no operator has taken out: `1 of 5`.
     fn up(self) -> String {
         let offered = self.servers.iter().filter(|server| server.is_offered());

@@ -27,8 +27,11 @@ pub(super) enum RlbMetric {
     Rows(&'static str, row::Kind, Family),
 }
 
+const REBALANCED: &str =
+    "Sessions that were ended so that all servers have their shares again, where rebalance is set";
+
 /// rlb's own metrics, in order.
-pub(super) static RLB_METRICS: [RlbMetric; 20] = [
+pub(super) static RLB_METRICS: [RlbMetric; 22] = [
     RlbMetric::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
@@ -158,6 +161,16 @@ pub(super) static RLB_METRICS: [RlbMetric; 20] = [
             Source::Priority,
             "Highest priority of the servers that new sessions are shared among, where servers have several",
         ),
+    ),
+    RlbMetric::Rows(
+        "rlb_backend_rebalanced_sessions_total",
+        row::Kind::Backend,
+        Family::of_backends(Kind::Counter, Source::Rebalanced, REBALANCED),
+    ),
+    RlbMetric::Rows(
+        "rlb_server_rebalanced_sessions_total",
+        row::Kind::Server,
+        Family::of_servers(Kind::Counter, Source::Rebalanced, REBALANCED),
     ),
     RlbMetric::Rows(
         "rlb_server_info",

@@ -60,6 +60,8 @@ pub(super) enum Source {
     FailOpen,
     /// The last priority that is in use, where servers have several.
     Priority,
+    /// Sessions that were ended by `rebalance`, where it is set or has ended any.
+    Rebalanced,
 }
 
 /// A sample: an additional label, and the value.
@@ -99,6 +101,7 @@ impl Source {
                 plain(backend.map(|it| u8::from(it.status.fail_open).into()), take);
             }
             Self::Priority => plain(row.backend().and_then(priority), take),
+            Self::Rebalanced => plain(rebalanced(row), take),
             Self::Suspect | Self::UsualConnect | Self::Address => own(self, row, take),
         }
     }
@@ -134,6 +137,17 @@ fn priority(backend: &Backend) -> Option<f64> {
     let in_use = backend.in_use();
     let active = in_use.iter().filter(|one| !one.backup);
     active.map(|one| one.priority).max().map(f64::from)
+}
+
+/// Sessions that were ended by `rebalance`.
+fn rebalanced(row: &Row<'_>) -> Option<f64> {
+    let spec = match row.object {
+        Object::Server(backend, _) | Object::Backend(backend) => &backend.spec,
+        _ => return None,
+    };
+    let sessions = row.count(|traffic| &traffic.rebalanced);
+    let shown = spec.rebalance > 0 || sessions > 0;
+    number(&Value::Number(sessions)).filter(|_| shown)
 }
 
 fn plain(value: Option<f64>, take: &mut dyn FnMut(Sample<'_>)) {
