@@ -415,6 +415,10 @@ impl<C> ServerConnect<C> {
                 return seen;
             }
             policy.servers_changed();
+            if backend.picker.is_empty() {
+                // Nor will a server be chosen that has refused and is to be tried again.
+                policy.exhausted(true);
+            }
             for slot in AttemptSlot::BOTH {
                 let Some(attempt) = &attempts[slot as usize] else {
                     continue;
