@@ -551,7 +551,9 @@ impl Control {
     async fn tick(&mut self) {
         let now = Instant::now();
         let snapshot = self.parts.snapshot.load_full();
-        self.maxima.update(&snapshot, snapshot.global.millis(now));
+        let millis = snapshot.global.millis(now);
+        self.maxima.update(&snapshot, millis);
+        rates::note_attempts(&snapshot, millis / 1000);
         self.parts.reserve.refill();
         self.suspects.retain(|_, (live, since)| {
             let stays = now.duration_since(*since) < SUSPECT_TTL;

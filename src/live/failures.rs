@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Seconds between two events about the same cause.
 pub const REPORT_EVERY: u64 = 1;
 
-/// Seconds between two events about the same limit: a `maxconn`, or `max-ejected`.
+/// Seconds between two events about the same limit: a `maxconn`, `max-ejected`, or `retry-budget`.
 pub const LIMIT_REPORT_EVERY: u64 = 10;
 
 /// Why a session got no server.
@@ -184,6 +184,8 @@ pub struct FailureReports {
     pub(super) sources: [Throttle; 2],
     /// Servers that stay up although their sessions fail.
     ejections: Throttle,
+    /// Retries that were not made.
+    retries: Throttle,
     /// Options of servers' sockets that were refused.
     pub(super) sockets: Throttle,
 }
@@ -291,6 +293,21 @@ impl GlobalLive {
                 max_ejected,
                 and_others,
                 "server not taken down: max-ejected reached"
+            );
+        }
+    }
+
+    /// Counts a retry that was not made because of `retry-budget`, and writes an event.
+    pub fn retry_denied(&self, backend: &BackendLive, retry_budget: u32) {
+        backend.retries.count_denied();
+        let throttle = &self.reports.retries;
+        if let Some(and_others) = throttle.allow(self.second(), LIMIT_REPORT_EVERY) {
+            let backend = &*backend.name;
+            tracing::warn!(
+                backend,
+                retry_budget,
+                and_others,
+                "no retry: retry-budget used up"
             );
         }
     }

@@ -7,7 +7,7 @@
 //!   only in the constructor and drop of a guard ([`slot`], [`queue`]), so that they stay right after a panic, a kill and
 //!   an early return.
 //! - **Counters only inform.** Each worker writes its own shard with plain stores ([`sharded`]); readers add
-//!   the shards up. No decision depends on a counter.
+//!   the shards up. No decision depends on a counter, but for [`retry_budget`], which needs no exact number.
 
 pub mod accept_rate;
 pub mod check_report;
@@ -25,6 +25,7 @@ pub mod pulse;
 pub mod rate;
 pub mod record;
 pub mod reloads;
+pub mod retry_budget;
 pub mod server_socket;
 pub mod sharded;
 pub mod slot;
@@ -46,5 +47,6 @@ pub use objects::{BackendLive, FrontendLive, GlobalLive, GlobalTraffic, PIPES_MA
 pub use old_processes::OldProcess;
 pub use record::{EmbryonicRecord, SessionRecord};
 pub use reloads::{LastReload, ReloadEnd, Reloads};
+pub use retry_budget::RetryBudget;
 pub use sharded::{Counter, Shards, WorkerToken};
 pub use termination::{Cause, EndCounters, HeaderFailure, Phase, Termination};

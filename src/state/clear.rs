@@ -24,6 +24,7 @@ pub fn counters(snapshot: &Snapshot, clear: Clear, token: &WorkerToken) {
         traffic(backend.live.traffic.mine(token));
         if clear == Clear::All {
             backend.live.failed_sessions.mine(token).clear();
+            backend.live.retries.clear_denied();
         }
         for server in &backend.servers {
             traffic(server.live.traffic.mine(token));

@@ -125,6 +125,11 @@ impl Dialer for SocketDialer<'_> {
         }
     }
 
+    fn retry_denied(&mut self, backend: &Backend, retry_budget: u32) {
+        let global = &self.worker.worker_stats.global;
+        global.retry_denied(&backend.live, retry_budget);
+    }
+
     fn asks(&mut self, server: &Server, retries: u32, redispatched: bool) {
         self.stats.asked = Some(Arc::clone(&server.spec));
         self.stats.count_attempt(retries, redispatched);

@@ -44,6 +44,7 @@ mod relay;
 mod reload;
 mod reload_services;
 mod resident;
+mod retry_budget;
 mod runtime_access;
 mod runtime_api;
 mod runtime_changes;

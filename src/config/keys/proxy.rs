@@ -226,6 +226,10 @@ keys! {
         /// Connection attempts after the first, each at another server while there is one.
         retries: Number = 3,
             bounds: Some((0, RETRIES_MAX)), haproxy: &["retries"], reload: NextConnection;
+        /// Most attempts after the first of all sessions together, in percent of the first ones in the last ten seconds, and
+        /// 100 beside them. 0: no limit.
+        retry_budget: Optional<Number> = "no limit",
+            bounds: Some((0, 100)), reload: NextConnection;
         /// End a session whose client has ended its side before a server has answered, also when it has sent bytes.
         abortonclose: Switch = false,
             haproxy: &["option abortonclose"], reload: NextConnection;

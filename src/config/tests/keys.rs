@@ -465,7 +465,7 @@ fn undone(key: &Key) -> Option<String> {
         return Some(default);
     }
     let text = match key.name {
-        "maxconn" | "rate-limit-sessions" | "port" => "0",
+        "maxconn" | "rate-limit-sessions" | "retry-budget" | "port" => "0",
         "tcp-ut" => "\"0s\"",
         "cc" | "namespace" | "unique-id-format" | "log-suffix" | "proxy-v2-tlvs" => "\"\"",
         "address" => "\"0.0.0.0\"",

@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// The version of the text: a reader that knows another takes nothing.
 const VERSION: &str = "1";
 
+/// The name of the number of retries that were not made.
+const DENIED: &str = "denied";
+
 /// A counter of the process by its name.
 type NamedCounter = (&'static str, fn(&GlobalTraffic) -> &Counter);
 
@@ -77,6 +80,8 @@ pub(in crate::control) fn write(snapshot: &Snapshot, now: Instant) -> String {
             .into_iter()
             .map(|it| (it.name(), total(it)));
         line(&mut text, &["failed_sessions", &live.name], failed);
+        let denied = [(DENIED, live.retries.denied())];
+        line(&mut text, &["retries", &live.name], denied.into_iter());
         for server in &backend.servers {
             let live = &server.live;
             let down = [("downtime_ms", millis(server.status.downtime(now)))];
@@ -231,6 +236,9 @@ pub(in crate::control) fn add(
                 mine.of(cause).add(count(counts, cause.name()));
             }
         }
+        if let Some(counts) = counted.get(&["retries", &live.name][..]) {
+            live.retries.add_denied(count(counts, DENIED));
+        }
         for (index, server) in backend.servers.iter().enumerate() {
             let names = ["server", &backend.live.name, &server.spec.name];
             if let Some(counts) = counted.get(&names[..]) {
@@ -333,6 +341,16 @@ mod tests {
         first.global.reloads.succeeded.store(3, Relaxed);
         let dark = &first.backends[0].as_ref().unwrap().live.failed_sessions;
         dark.mine(&token).of(FailureCause::ALL[0]).add(8);
+        let retries = |snapshot: &Snapshot| {
+            let backend = snapshot.backends[0].as_ref().unwrap();
+            backend.live.retries.denied()
+        };
+        first.backends[0]
+            .as_ref()
+            .unwrap()
+            .live
+            .retries
+            .add_denied(4);
         let short = &first.global.traffic.mine(&token).shortages;
         short.of(ShortageStep::Check, Shortage::ALL[0]).add(2);
         let mut text = write(&first, now);
@@ -358,6 +376,7 @@ mod tests {
             assert_eq!(next.global.reloads.succeeded.load(Relaxed), 3);
             let dark = &next.backends[0].as_ref().unwrap().live.failed_sessions;
             assert_eq!(dark.sum(|failed| failed.of(FailureCause::ALL[0])), 8);
+            assert_eq!(retries(&next), 4);
             let short = &next.global.traffic.mine(&last).shortages;
             assert_eq!(short.of(ShortageStep::Check, Shortage::ALL[0]).get(), 2);
             text = write(&next, now);

@@ -77,6 +77,15 @@ impl RateMaxima {
     }
 }
 
+/// A second is over, and `second` has begun: the attempts in it count for the retries of the next ones (`retry-budget`).
+pub(super) fn note_attempts(snapshot: &Snapshot, second: u64) {
+    let backends = snapshot.backends.iter().flatten();
+    for backend in backends.filter(|it| it.spec.retry_budget.is_some()) {
+        let live = &backend.live;
+        live.retries.second(second, &live.traffic);
+    }
+}
+
 /// Whether there are sessions: of the process, or of one backend.
 #[derive(Debug, Default)]
 struct Activity {

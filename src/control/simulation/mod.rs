@@ -10,6 +10,7 @@ mod sessions;
 mod tests;
 
 use super::batch::{Batch, Outcome};
+use super::rates;
 use super::server_index::ServerIndex;
 use crate::balance::PickInput;
 use crate::check::schedule::{Due, Grid, IntervalKind, first_start};
@@ -55,6 +56,8 @@ enum Event {
     /// A second of slow starts may be over.
     Second,
     Arrive,
+    /// A second of the window of retries is over.
+    Attempts,
     /// A session's wait is over.
     Wake(usize, u64),
     /// An attempt has been answered (`true`) or refused.
@@ -78,6 +81,8 @@ struct Faults {
     limits: Limits,
     /// Servers have priorities, and the backend the keys about them, about fail-open and the least number.
     tiers: bool,
+    /// The backend's.
+    retry_budget: Option<u32>,
 }
 
 /// How many sessions servers may have.
@@ -96,6 +101,8 @@ struct Load {
     pace: Range<u64>,
     /// How often servers were asked.
     dials: u32,
+    /// How often one was not asked because the budget of retries was used up.
+    denied: u32,
     /// How long those have connected that were served.
     connect_times: Vec<Duration>,
 }
@@ -105,6 +112,7 @@ impl Load {
         Self {
             pace: 1_000..60_000,
             dials: 0,
+            denied: 0,
             connect_times: Vec::new(),
         }
     }
@@ -190,6 +198,7 @@ impl Simulation {
         if faults.limits != Limits::None {
             backend.timeout_queue = ms(random.u64(50..3_000));
         }
+        backend.retry_budget = faults.retry_budget;
         if faults.tiers {
             with_tiers(&mut backend, &mut random);
         }
@@ -275,6 +284,9 @@ impl Simulation {
         if faults.limits == Limits::SlowStart {
             self.at(self.start + ms(1_000), Event::Second);
         }
+        if faults.retry_budget.is_some() {
+            self.at(self.start + ms(1_000), Event::Attempts);
+        }
         self.note_rotation();
     }
 
@@ -323,6 +335,11 @@ impl Simulation {
                 if next < self.start + ARRIVALS {
                     self.at(next, Event::Arrive);
                 }
+            }
+            Event::Attempts => {
+                let second = self.now.duration_since(self.start).as_secs();
+                rates::note_attempts(&self.snapshot, second);
+                self.at(self.now + ms(1_000), Event::Attempts);
             }
             Event::Wake(session, wake) => {
                 let due = self.sessions[session].as_ref().map(|session| session.wake);

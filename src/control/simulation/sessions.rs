@@ -100,6 +100,11 @@ impl Dialer for SimulatedDialer<'_> {
 
     fn gave_up(&mut self, _: FailureCause, _: Option<&Server>) {}
 
+    fn retry_denied(&mut self, backend: &Backend, _: u32) {
+        assert!(backend.spec.retry_budget.is_some(), "it has no budget");
+        self.simulation.load.denied += 1;
+    }
+
     fn asks(&mut self, _: &Server, _: u32, _: bool) {}
 
     fn waited(&mut self, stay: QueueStay) {
@@ -322,8 +327,8 @@ impl Simulation {
         let begun = session.begun;
         let short = self.shortage || self.shortage_since >= begun;
         let attempts = self.backend().spec.retries as usize + 1;
-        // Where servers have limits, one that is full is not tried.
-        if short || self.backend().limited {
+        // Where servers have limits, one that is full is not tried. Nor is any where no retry is left.
+        if short || self.backend().limited || self.backend().spec.retry_budget.is_some() {
             return;
         }
         for (index, (node, since)) in self.nodes.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Many seeds, and what must hold at the end of each.
 
 use super::*;
+use crate::live::retry_budget::LEAST;
 use crate::state::OperState;
 use std::cell::Cell;
 
@@ -58,6 +59,7 @@ fn whatever_fails_is_left_alone_and_comes_back() {
         shortages: true,
         limits: Limits::None,
         tiers: false,
+        retry_budget: None,
     };
     explore(0..150, faults, |simulation| {
         simulation.run(simulation.start + FAULTS);
@@ -74,6 +76,7 @@ fn nobody_waits_in_vain_for_dead_servers() {
         shortages: false,
         limits: Limits::None,
         tiers: false,
+        retry_budget: None,
     };
     explore(1_000..1_150, faults, |simulation| {
         simulation.run(simulation.start + FAULTS);
@@ -89,6 +92,7 @@ fn shortages_of_our_own_are_held_against_nobody() {
         shortages: true,
         limits: Limits::None,
         tiers: false,
+        retry_budget: None,
     };
     explore(2_000..2_050, faults, |simulation| {
         while simulation.now < simulation.start + FAULTS {
@@ -125,6 +129,7 @@ fn queues_use_every_slot_and_lose_none() {
             shortages: nodes,
             limits,
             tiers: false,
+            retry_budget: None,
         };
         explore(first..first + 25, faults, |simulation| {
             simulation.must_recover();
@@ -152,6 +157,7 @@ fn five_hundred_a_second(seed: u64, happens: Node) -> Simulation {
         shortages: false,
         limits: Limits::None,
         tiers: false,
+        retry_budget: None,
     };
     let mut simulation = (seed..seed + 100)
         .map(|seed| Simulation::new(seed, none))
@@ -221,6 +227,7 @@ fn tiers_are_left_and_come_back() {
             shortages: true,
             limits,
             tiers: true,
+            retry_budget: None,
         };
         explore(first..first + 50, faults, |simulation| {
             simulation.must_recover();
@@ -237,4 +244,51 @@ fn tiers_are_left_and_come_back() {
     let (failed_open, too_few) = (failed_open.get(), too_few.get());
     assert!(failed_open > 100, "{failed_open} turns");
     assert!(too_few > 100, "{too_few} turns");
+}
+
+/// All nodes refuse for two seconds, or answer nothing: servers are asked by no more than the first attempts and the
+/// budget, in every ten seconds, and all is well afterwards.
+#[test]
+fn a_dead_backend_is_asked_no_more_than_the_budget_says() {
+    let denied = Cell::new(0);
+    let percent = 20;
+    for (first, node) in [(6_000, Node::Refusing), (6_100, Node::Dark)] {
+        let faults = Faults {
+            nodes: false,
+            shortages: false,
+            limits: Limits::None,
+            tiers: false,
+            retry_budget: Some(percent),
+        };
+        explore(first..first + 20, faults, |simulation| {
+            simulation.load.pace = 1_000..3_000;
+            let dead = simulation.start + ms(12_500);
+            for index in 0..simulation.nodes.len() {
+                simulation.at(dead, Event::Node(index, node));
+                let back = dead + ms(2_000);
+                simulation.at(back, Event::Node(index, Node::Up(ms(1))));
+            }
+            simulation.run(dead);
+            let (dials, sessions) = (simulation.load.dials, simulation.sessions.len());
+            simulation.run(dead + ms(5_000));
+            let dials = u64::from(simulation.load.dials - dials);
+            let begun = (simulation.sessions.len() - sessions) as u64;
+            // The window has the ten seconds before, too, and the second that is under way.
+            let all = simulation.sessions.len() as u64;
+            let most = LEAST + all * u64::from(percent) / 100;
+            // A session whose server goes DOWN unanswered tries another one in its place, and one that comes UP.
+            let most = if node == Node::Dark {
+                most + begun
+            } else {
+                most
+            };
+            let again = dials.saturating_sub(begun);
+            assert!(again <= most, "{again} of {most}");
+            denied.set(denied.get() + simulation.load.denied);
+            simulation.must_recover();
+            simulation.must_be_empty();
+        });
+    }
+    let denied = denied.get();
+    assert!(denied > 1_000, "{denied}");
 }

@@ -15,6 +15,7 @@ use super::load::Load;
 use super::load_order::OrderPlace;
 use super::old_processes::OldProcess;
 use super::reloads::Reloads;
+use super::retry_budget::RetryBudget;
 use super::sharded::{Counter, Level, Shards};
 use super::source_failures::SourceFailures;
 use super::termination::Cause;
@@ -203,6 +204,8 @@ pub struct BackendLive {
     pub traffic: Shards<Traffic>,
     /// Sessions that got no server, by cause.
     pub failed_sessions: Shards<FailedSessions>,
+    /// How many retries its sessions may make.
+    pub retries: RetryBudget,
     /// Most sessions in one second so far (`rate_max`); control thread only.
     pub rate_max: AtomicU32,
     /// Cursor of the round robin: advances once per session.
@@ -221,6 +224,7 @@ impl BackendLive {
             active,
             traffic: Shards::new(shards),
             failed_sessions: Shards::new(shards),
+            retries: RetryBudget::default(),
             rate_max: AtomicU32::new(0),
             cursor: CachePadded::new(AtomicUsize::new(0)),
             begun: Instant::now(),

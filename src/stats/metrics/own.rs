@@ -31,7 +31,7 @@ const REBALANCED: &str =
     "Sessions that were ended so that all servers have their shares again, where rebalance is set";
 
 /// rlb's own metrics, in order.
-pub(super) static RLB_METRICS: [RlbMetric; 22] = [
+pub(super) static RLB_METRICS: [RlbMetric; 23] = [
     RlbMetric::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
@@ -171,6 +171,15 @@ pub(super) static RLB_METRICS: [RlbMetric; 22] = [
         "rlb_server_rebalanced_sessions_total",
         row::Kind::Server,
         Family::of_servers(Kind::Counter, Source::Rebalanced, REBALANCED),
+    ),
+    RlbMetric::Rows(
+        "rlb_backend_retries_denied_total",
+        row::Kind::Backend,
+        Family::of_backends(
+            Kind::Counter,
+            Source::RetriesDenied,
+            "Times that no server was tried after the first, because retry-budget was used up, where it is set",
+        ),
     ),
     RlbMetric::Rows(
         "rlb_server_info",

@@ -54,6 +54,8 @@ pub(super) enum Source {
     UsualConnect,
     /// Sessions of a backend that got no server, one sample per cause.
     FailedSessions,
+    /// Retries that a backend's sessions have not made, where they have a budget.
+    RetriesDenied,
     /// Always 1; the address of the server is a label.
     Address,
     /// Whether the backend fails open, where it may.
@@ -99,6 +101,11 @@ impl Source {
             Self::FailOpen => {
                 let backend = row.backend().filter(|it| it.spec.fail_open_below > 0);
                 plain(backend.map(|it| u8::from(it.status.fail_open).into()), take);
+            }
+            Self::RetriesDenied => {
+                let backend = row.backend().filter(|it| it.spec.retry_budget.is_some());
+                let denied = backend.map(|it| Value::Number(it.live.retries.denied()));
+                plain(denied.as_ref().and_then(number), take);
             }
             Self::Priority => plain(row.backend().and_then(priority), take),
             Self::Rebalanced => plain(rebalanced(row), take),

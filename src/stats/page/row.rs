@@ -147,9 +147,21 @@ fn traffic(row: &Row<'_>) -> Vec<Cell> {
         Cell::empty(1),
         number(row, "econ"),
         number(row, "eresp").tip(vec![resets]),
-        number(row, "wretr"),
+        retries(row),
         number(row, "wredis"),
     ]
+}
+
+/// Retries; of a backend with a `retry-budget` those too that it has not allowed.
+fn retries(row: &Row<'_>) -> Cell {
+    let cell = number(row, "wretr");
+    match row.object {
+        Object::Backend(backend) if backend.spec.retry_budget.is_some() => {
+            let denied = backend.live.retries.denied();
+            cell.tip(vec![format!("Not made because of retry-budget: {denied}")])
+        }
+        _ => cell,
+    }
 }
 
 fn current(row: &Row<'_>, server: &Server) -> Vec<String> {

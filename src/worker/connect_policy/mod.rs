@@ -20,6 +20,8 @@
 //!   part of the connect timeout and has a limit of its own. A server that has refused is tried again meanwhile, as
 //!   without a queue. An attempt that has got no answer yet stays open beside the queue until the connect timeout has
 //!   passed, or a slot has come and a newer attempt needs its place.
+//! - The sessions of the backend have made as many retries as they may together (`retry-budget`): a session whose attempt
+//!   fails has none left, and no second attempt is made beside one without an answer.
 //! - A shortage on this machine does not count against the server and costs no retry. The server is tried again
 //!   after [`SHORTAGE_PAUSE`] when no other is left. After [`SHORTAGE_MAX`] of nothing but shortages: give up.
 
@@ -628,6 +630,19 @@ impl ConnectPolicy {
             stays: Duration::ZERO,
         });
         refusals.last = now;
+    }
+
+    /// Whether an attempt follows the one that has just failed.
+    pub fn retries_again(&self, now: Instant) -> bool {
+        let at_once = !self.exhausted && self.may_try();
+        now < self.deadline && (at_once || self.next_pass().is_some())
+    }
+
+    /// No attempt may follow the one that has just failed, as if there were no retries left. The session has what is in
+    /// flight, and servers that come UP.
+    pub fn retry_denied(&mut self) {
+        self.exhausted = true;
+        self.refusals = None;
     }
 
     /// The attempt in `slot` has ended for a reason that no server caused.

@@ -548,3 +548,34 @@ fn a_second_attempt_that_finds_the_servers_full_is_made_later() {
     assert_eq!(fixture.go(300).0, Step::Wait(fixture.at(600)));
     assert_eq!(fixture.go(600), (Step::Start(AttemptSlot::B), Some(2)));
 }
+
+#[test]
+fn without_a_budget_a_failed_attempt_is_the_last() {
+    let mut fixture = Fixture::new(3);
+    assert_eq!(fixture.go(0), (Step::Start(AttemptSlot::A), Some(1)));
+    fixture.policy.refused(AttemptSlot::A, fixture.at(0));
+    assert!(fixture.policy.retries_again(fixture.at(0)));
+    fixture.policy.retry_denied();
+    let end = Step::GiveUp(ConnectFailure::Refused);
+    assert_eq!(fixture.go(0).0, end);
+    let mut none = Fixture::with_retries(3, 0);
+    none.go(0);
+    none.policy.refused(AttemptSlot::A, none.at(0));
+    assert!(!none.policy.retries_again(none.at(0)), "there is none");
+    assert_eq!(none.go(0).0, end, "it is as without retries");
+}
+
+/// What is in flight may be answered yet, and a server that comes up is tried.
+#[test]
+fn without_a_budget_what_is_in_flight_goes_on() {
+    let mut fixture = Fixture::new(3);
+    fixture.go(0);
+    assert_eq!(fixture.go(300), (Step::Start(AttemptSlot::B), Some(2)));
+    fixture.policy.refused(AttemptSlot::B, fixture.at(301));
+    assert!(fixture.policy.retries_again(fixture.at(301)));
+    fixture.policy.retry_denied();
+    assert_eq!(fixture.go(301).0, Step::Wait(fixture.at(5_000)));
+    assert_eq!(fixture.go(4_000).0, Step::Wait(fixture.at(5_000)));
+    fixture.policy.renewed(2);
+    assert_eq!(fixture.go(4_001), (Step::Start(AttemptSlot::B), Some(2)));
+}

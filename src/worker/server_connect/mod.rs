@@ -12,6 +12,7 @@
 mod choice;
 mod queues;
 mod resume;
+mod retries;
 mod times;
 
 pub(crate) use queues::QueueStay;
@@ -68,6 +69,9 @@ pub(crate) trait Dialer {
 
     /// No server was reached; `server` was tried last.
     fn gave_up(&mut self, cause: FailureCause, server: Option<&Server>);
+
+    /// An attempt that was due was not made, because the `retry-budget` of the backend is used up.
+    fn retry_denied(&mut self, backend: &Backend, retry_budget: u32);
 
     /// `server` is tried, or has answered, after `retries` attempts before it. `redispatched`: another server
     /// was tried first.
@@ -231,9 +235,12 @@ impl<C> ServerConnect<C> {
                 return Next::GiveUp(ConnectFailure::QueueFull);
             }
             match self.policy.step(now) {
-                Step::Start(_) if self.is_answered(dialer) => {
-                    // This thread is late, not the server.
-                    return Next::Wait(now + EVENT_WITHIN);
+                Step::Start(slot) if self.is_asking() => {
+                    if self.is_answered(dialer) {
+                        // This thread is late, not the server.
+                        return Next::Wait(now + EVENT_WITHIN);
+                    }
+                    self.start_beside(slot, dialer, now);
                 }
                 Step::Start(slot) => self.start(slot, dialer, now),
                 Step::Wait(until) => return Next::Wait(until),
@@ -245,6 +252,11 @@ impl<C> ServerConnect<C> {
                 }
             }
         }
+    }
+
+    /// Whether an attempt is in flight.
+    fn is_asking(&self) -> bool {
+        self.attempts.iter().any(Option::is_some)
     }
 
     /// Whether an attempt that is in flight was answered, of which no event has told yet.
@@ -518,6 +530,7 @@ impl<C> ServerConnect<C> {
         }
         self.last_failure = Some(cause);
         self.policy.refused(slot, now);
+        self.ask_to_retry(dialer, now);
         self.record_failure(server, dialer);
         self.refused = Some(Arc::clone(server));
     }

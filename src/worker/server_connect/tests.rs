@@ -3,9 +3,10 @@
 use super::*;
 use crate::config::model::Server as Spec;
 use crate::live::queue::Granted;
+use crate::live::retry_budget::LEAST;
 use crate::live::slot::Slot;
 use crate::state::test_config::{backend, config, origin, server};
-use crate::state::{Forced, Snapshot, SnapshotBuilder};
+use crate::state::{Forced, Origin, Snapshot, SnapshotBuilder};
 use std::task::{Context, Poll, Waker};
 
 /// Every connect is refused, or none is answered. Control takes what it is told while it has room.
@@ -15,6 +16,7 @@ struct Unserved {
     refuses: bool,
     room: bool,
     told: Vec<u32>,
+    denied: u32,
 }
 
 impl Unserved {
@@ -25,6 +27,7 @@ impl Unserved {
             refuses: true,
             room: true,
             told: Vec::new(),
+            denied: 0,
         }
     }
 
@@ -66,6 +69,10 @@ impl Dialer for Unserved {
     fn short_of(&mut self, _: Shortage, _: &Server) {}
 
     fn gave_up(&mut self, _: FailureCause, _: Option<&Server>) {}
+
+    fn retry_denied(&mut self, _: &Backend, _: u32) {
+        self.denied += 1;
+    }
 
     fn asks(&mut self, _: &Server, _: u32, _: bool) {}
 
@@ -214,4 +221,85 @@ fn the_connect_timeout_ends_an_attempt_and_not_the_stay_in_the_queue_beside_it()
         connect.granted(granted, &mut dialer, end);
         assert!(connect.asks_a_server());
     });
+}
+
+/// A backend of so many servers, with this budget, and one worker.
+fn with_budget(servers: &[&str], percent: u32) -> Arc<Backend> {
+    let servers = servers.iter().map(|name| server(name)).collect();
+    let mut spec = backend("b", servers);
+    spec.retry_budget = Some(percent);
+    let origin = Origin {
+        shards: 2,
+        ..origin(Instant::now())
+    };
+    let snapshot = Snapshot::initial(&config(vec![spec]), &origin);
+    Arc::clone(snapshot.backend(BackendId::first(0)).expect("just made"))
+}
+
+fn attempts(backend: &Backend) -> u64 {
+    backend.live.traffic.sum(|traffic| &traffic.connect)
+}
+
+/// A backend that is dead gets the first attempts, and the retries of the budget.
+#[test]
+fn sessions_of_a_dead_backend_have_a_budget_for_their_retries() {
+    let backend = with_budget(&["s1", "s2", "s3"], 20);
+    let mut dialer = Unserved::refusing(Arc::clone(&backend));
+    let begun = Instant::now();
+    let sessions = 500;
+    let mut denied = 0;
+    for _ in 0..sessions {
+        let mut connect = ServerConnect::new(&backend, |_| None, begun);
+        let mut now = begun;
+        while let Next::Wait(until) = connect.advance(&mut dialer, now) {
+            now = until;
+        }
+        let before = std::mem::replace(&mut denied, dialer.denied);
+        assert!(denied - before <= 1, "it is told once");
+    }
+    // The few sessions that may try for long ask once more than they try.
+    let retries = attempts(&backend) - sessions;
+    let most = LEAST + sessions / 5;
+    assert!(
+        retries <= most && retries + 10 > most,
+        "{retries} of {most}"
+    );
+    assert!(u64::from(denied) > sessions / 2, "{denied}");
+    let econ = backend.live.traffic.sum(|traffic| &traffic.econ);
+    assert_eq!(econ, sessions, "they end as others that are refused");
+}
+
+/// No second server is asked, unless the silent one goes down. The budget may allow it later.
+#[test]
+fn without_a_budget_no_second_server_is_asked_for_an_answer() {
+    let backend = with_budget(&["s1", "s2"], 0);
+    let retries = &backend.live.retries;
+    while retries.take(0, &backend.live.traffic) {}
+    let mut dialer = Unserved::silent(Arc::clone(&backend));
+    let now = Instant::now();
+    let attempt = backend.spec.connect_attempt;
+    let mut connect = ServerConnect::new(&backend, |_| None, now);
+    for times in 1..=3 {
+        let next = connect.advance(&mut dialer, now + attempt * times);
+        assert_eq!(next, Next::Wait(now + attempt * (times + 1)));
+    }
+    assert_eq!((attempts(&backend), dialer.denied), (1, 2));
+    retries.give_back();
+    connect.advance(&mut dialer, now + attempt * 4);
+    assert_eq!((attempts(&backend), dialer.denied), (2, 2));
+}
+
+/// A second attempt that no server is left for uses nothing up.
+#[test]
+fn an_attempt_that_is_not_made_is_no_retry() {
+    let backend = with_budget(&["s1"], 0);
+    let mut dialer = Unserved::silent(Arc::clone(&backend));
+    let now = Instant::now();
+    for _ in 0..2 * LEAST {
+        let mut connect = ServerConnect::new(&backend, |_| None, now);
+        for at in [now, now + backend.spec.connect_attempt] {
+            assert!(matches!(connect.advance(&mut dialer, at), Next::Wait(_)));
+        }
+    }
+    assert_eq!((attempts(&backend), dialer.denied), (2 * LEAST, 0));
 }
