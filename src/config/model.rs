@@ -14,7 +14,7 @@ pub use super::keys::meant::{
 };
 pub use super::values::{
     AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,
-    HashFunction, HashKey, HashType, LogFormat, LogSink, NoServer, OnError, PageAdmin,
+    HashFunction, HashKey, HashType, HoldDown, LogFormat, LogSink, NoServer, OnError, PageAdmin,
     PreserveAffinity, ProxyId, ProxyV2Options, SendProxy, ServerAddress, ServerPort, ServerSocket,
     Severity, Source, SourceAddress, UseSrc,
 };

@@ -459,6 +459,26 @@ pub struct ServerSocket {
     pub mptcp: bool,
 }
 
+/// How long a server is held down that goes down again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldDown {
+    /// For the second time.
+    pub base: std::time::Duration,
+    /// The longest.
+    pub max: std::time::Duration,
+    /// For how long it has to stay up.
+    pub window: std::time::Duration,
+}
+
+impl HoldDown {
+    /// Of a server that is never held down.
+    pub const OFF: Self = Self {
+        base: std::time::Duration::ZERO,
+        max: std::time::Duration::ZERO,
+        window: std::time::Duration::ZERO,
+    };
+}
+
 /// One source address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceAddress {

@@ -284,7 +284,7 @@ impl GlobalLive {
     }
 
     /// Writes an event: connects to `server` fail, and it stays up because of `max-ejected`.
-    pub fn not_ejected(&self, backend: &str, server: &str, max_ejected: u64) {
+    pub fn not_ejected(&self, backend: &str, server: &str, max_ejected: u32) {
         let throttle = &self.reports.ejections;
         if let Some(and_others) = throttle.allow(self.second(), LIMIT_REPORT_EVERY) {
             tracing::warn!(

@@ -28,7 +28,7 @@ pub use server_state::ServerState;
 pub use snapshot::{
     Api, ApiAccess, Backend, Frontend, FrontendState, Origin, RateLimits, Route, Snapshot,
 };
-pub use status::{AdminState, Forced, OperState, Rules, SHARES, ServerStatus};
+pub use status::{AdminState, Flaps, Forced, OperState, Rules, SHARES, ServerStatus};
 
 #[cfg(test)]
 pub(crate) mod test_config;

@@ -7,7 +7,7 @@
 use super::builder::SnapshotBuilder;
 use super::server::Server;
 use super::snapshot::Snapshot;
-use super::status::{AdminState, Forced, OperState};
+use super::status::{AdminState, Flaps, Forced, OperState};
 use crate::config::model::{ServerAddress, ServerPort};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -39,6 +39,8 @@ pub struct ServerState {
     pub since: Instant,
     /// It was down because connects of sessions had failed.
     pub ejected: bool,
+    /// How often it had gone down, and whether it was held down.
+    pub flaps: Flaps,
     /// Health counter.
     pub health: u32,
     /// Port (0: the server's) and address of its check; `None`: it was not checked.
@@ -100,7 +102,10 @@ impl ServerState {
 
     fn has_same_health(&self, other: &Self) -> bool {
         let maint = |state: &Self| state.admin.is_maint();
-        let of = |state: &Self| (state.oper, state.health, state.ejected, maint(state));
+        let of = |state: &Self| {
+            let health = (state.oper, state.health, state.ejected, state.flaps);
+            (health, maint(state))
+        };
         of(self) == of(other)
     }
 
@@ -136,6 +141,7 @@ impl ServerState {
                 }
                 status.health = self.health.clamp(rules.rise, rules.full());
             }
+            status.flaps = self.flaps;
         }
         if down == (status.oper == OperState::Stopped) {
             status.since = self.since.min(now);
@@ -169,7 +175,7 @@ impl ServerState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::Config;
+    use crate::config::model::{Config, HoldDown};
     use crate::state::test_config::{backend, config, origin, server};
     use std::time::Duration;
 
@@ -193,6 +199,7 @@ mod tests {
             configured_weight: 1,
             since: Instant::now(),
             ejected: false,
+            flaps: Flaps::default(),
             health: 4,
             check: Some((0, None)),
         }
@@ -258,6 +265,47 @@ mod tests {
             ..ejected
         };
         assert!(!taken(up, &two()).0.status.ejected);
+    }
+
+    /// The time for which it is held down goes on, and so does the count of one that is up.
+    #[test]
+    fn a_server_that_flaps_does_so_in_the_next_process_too() {
+        let held = ServerState {
+            oper: OperState::Stopped,
+            health: 1,
+            flaps: Flaps {
+                count: 3,
+                held: true,
+            },
+            ..known()
+        };
+        let mut file = two();
+        file.backends[0].servers[0].hold_down = Some(Arc::new(HoldDown {
+            base: Duration::from_secs(10),
+            max: Duration::from_secs(60),
+            window: Duration::from_secs(60),
+        }));
+        let (server, _, now) = taken(held.clone(), &file);
+        let left = server.status.held_for(server.rules(), now);
+        assert_eq!(
+            left.map(|left| left + LASTING),
+            Some(Duration::from_secs(20))
+        );
+        let elsewhere = ServerState {
+            port: 10,
+            ..held.clone()
+        };
+        assert_eq!(taken(elsewhere, &file).0.status.flaps, Flaps::default());
+        let up = ServerState {
+            oper: OperState::Running,
+            health: 4,
+            flaps: Flaps {
+                count: 3,
+                held: false,
+            },
+            ..held
+        };
+        assert_eq!(taken(up, &file).0.status.flaps.count, 3);
     }
 
     #[test]

@@ -279,6 +279,12 @@ impl<'a> Row<'a> {
         self.now.saturating_duration_since(since).as_secs()
     }
 
+    /// How much longer a server is held down; `None`: it is not.
+    pub fn held_for(&self) -> Option<Duration> {
+        let server = self.server()?;
+        server.status.held_for(server.rules(), self.now)
+    }
+
     /// `downtime`: seconds spent down. Absent for a proxy without servers and a server without a check.
     pub fn downtime(&self) -> Option<u64> {
         let down: Duration = match self.object {

@@ -23,6 +23,7 @@ mod haproxy_name;
 mod haproxy_sockets;
 mod haproxy_user;
 mod harness;
+mod hold_down;
 mod image;
 mod kernel;
 mod lab;

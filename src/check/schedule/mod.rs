@@ -56,7 +56,7 @@ pub enum IntervalKind {
     Held,
     /// It is coming up or going down.
     Fast,
-    /// It is down.
+    /// It is down, or held down.
     Down,
     /// It is in maintenance and is not checked.
     Paused,
@@ -72,7 +72,7 @@ impl IntervalKind {
                 OperState::Running | OperState::Starting => Self::Normal,
                 OperState::Stopping | OperState::Stopped => Self::Held,
             }
-        } else if status.oper == OperState::Stopped && status.health == 0 {
+        } else if status.oper == OperState::Stopped && (status.health == 0 || status.flaps.held) {
             Self::Down
         } else {
             Self::Fast

@@ -50,7 +50,8 @@ pub(super) use proxy::{
     KeepaliveLayer, ListenerLayer, ProxyLayer, ServerTimeoutLayer, ServersLayer, TABLE_MAX,
 };
 pub(super) use server::{
-    CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, NOWHERE, NodeOwnLayer, ServerLayer, ServerOwnLayer,
+    CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, FLAP_WINDOW, HOLD_DOWN_MAX, NOWHERE, NodeOwnLayer,
+    ServerLayer, ServerOwnLayer,
 };
 
 /// The structs of the model.

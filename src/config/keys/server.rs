@@ -17,7 +17,7 @@ use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{Expected, Maybe, Short};
 use crate::config::show::{self, secs};
 use crate::config::values::{
-    HashKey, OnError, ProxyV2Options, SendProxy, ServerAddress, ServerPort, ServerSocket,
+    HashKey, HoldDown, OnError, ProxyV2Options, SendProxy, ServerAddress, ServerPort, ServerSocket,
 };
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,6 +38,11 @@ pub const RISE_FALL_MAX: i64 = 65_535;
 pub(in crate::config) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Default timeout of a check; the interval when that is shorter.
 pub(in crate::config) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Default of `hold-down-max`.
+pub(in crate::config) const HOLD_DOWN_MAX: Duration = Duration::from_secs(5 * 60);
+/// Default of `flap-window`.
+pub(in crate::config) const FLAP_WINDOW: Duration = Duration::from_secs(60);
 
 /// `check`: a boolean, ``"tcp"``, or a table.
 pub type CheckSetting = Short<CheckWord, CheckTable>;
@@ -63,6 +68,13 @@ keys! {
             reload: NextConnection;
         /// Connect by MPTCP, or by TCP to a server without it.
         mptcp: Switch = false, reload: NextConnection;
+        /// How long no check brings it up that goes down again within `flap-window`; each further time twice as long.
+        /// `"0s"`: it is not held down.
+        hold_down: SpanOrZero = Duration::ZERO, example: Some("\"10s\""), reload: NextConnection;
+        /// The longest time for which it is held down.
+        hold_down_max: Span = HOLD_DOWN_MAX, reload: NextConnection;
+        /// How long it has to stay up, or going down again is once more; each such time takes one of them back.
+        flap_window: Span = FLAP_WINDOW, reload: NextConnection;
     }
     meant {
         /// Share of the connections, 0 to 256; 0 takes no new ones.
@@ -136,6 +148,8 @@ keys! {
         check: Option<Check> = None;
         /// Options of its sockets; `None`: it has none, or is a unix socket.
         socket: Option<Arc<ServerSocket>> = None;
+        /// How long it is held down; `None`: it is not. As small as it can be: there may be many servers.
+        hold_down: Option<Arc<HoldDown>> = None;
     }
 }
 
@@ -259,6 +273,7 @@ impl Server {
             show::optional(check.as_ref(), Check::text)
         });
         ServerSocket::compare((old, new), &mut found);
+        HoldDown::compare((old, new), &mut found);
         found
     }
 }
@@ -304,6 +319,22 @@ impl ServerSocket {
         );
         let switches = (&old.mptcp, &new.mptcp);
         found.compare(&ServerKeys::mptcp, switches, <Switch as Plain>::show);
+    }
+}
+
+impl HoldDown {
+    fn compare((old, new): (&Server, &Server), found: &mut Differences) {
+        let default = Self {
+            base: Duration::ZERO,
+            max: HOLD_DOWN_MAX,
+            window: FLAP_WINDOW,
+        };
+        let of = |server: &Server| server.hold_down.as_deref().copied().unwrap_or(default);
+        let (old, new) = (of(old), of(new));
+        found.compare(&ServerKeys::hold_down, (&old.base, &new.base), secs);
+        found.compare(&ServerKeys::hold_down_max, (&old.max, &new.max), secs);
+        let windows = (&old.window, &new.window);
+        found.compare(&ServerKeys::flap_window, windows, secs);
     }
 }
 

@@ -732,6 +732,45 @@ fn observe_without_a_check() {
 }
 
 #[test]
+fn servers_that_are_held_down() {
+    let servers = |keys: &str, own: &str| {
+        format!(
+            "[[listen]]\nname = 'l'\nbind = '*:81'\ndefault-server = {{ {keys} }}\n\
+             servers = [{{ name = 'a', address = 'a:80'{own} }}]{TAIL}"
+        )
+    };
+    let checked = ", check = true";
+    check(
+        &servers("hold-down = '10s', hold-down-max = '9s'", checked),
+        &[(4, 32, "hold-down of 10s is longer than hold-down-max of 9s")],
+    );
+    check(
+        &servers("hold-down = '10m'", checked),
+        &[(
+            4,
+            32,
+            "hold-down of 10m is longer than hold-down-max of 5m (the default)",
+        )],
+    );
+    check(
+        &servers("hold-down = '10s'", ""),
+        &[(4, 32, "no server of listen `l` is checked")],
+    );
+    check(
+        &servers("hold-down = '10s'", ", check = true, hold-down-max = '1m'"),
+        &[],
+    );
+    check(
+        &servers("hold-down-max = '1s'", ", check = true, hold-down = '0s'"),
+        &[],
+    );
+    check(
+        &servers("flap-window = '0s'", checked),
+        &[(4, 34, "flap-window cannot be zero")],
+    );
+}
+
+#[test]
 fn limits_of_the_machine() {
     let small = Limits {
         nofile: Some(1000),

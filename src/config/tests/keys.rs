@@ -561,15 +561,21 @@ fn a_reload_does_what_is_declared() {
     assert!(tried > 80, "{tried}");
 }
 
-/// Keys that change nothing in the frame: they show something that does not exist, or enable the check that the
-/// backend has already.
+/// Keys that change nothing in the frame: they show something that does not exist, enable the check that the
+/// backend has already, or say more about `hold-down`, which is not there.
 const SILENT: &[&str] = &[
     "Stats.show-desc",
     "FurtherPage.show-desc",
     "Server.check",
+    "Server.hold-down-max",
+    "Server.flap-window",
     "Timeouts.check",
     "ServerDefaults.check",
+    "ServerDefaults.hold-down-max",
+    "ServerDefaults.flap-window",
     "Node.check",
+    "Node.hold-down-max",
+    "Node.flap-window",
 ];
 
 /// HAProxy's name for a key gives a hint with the key.

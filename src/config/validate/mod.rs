@@ -14,6 +14,7 @@ mod backend;
 mod bind;
 mod collisions;
 mod frontend;
+mod health;
 mod layers;
 mod limits;
 mod links;

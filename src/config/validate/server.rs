@@ -1,5 +1,6 @@
 //! Servers: those of a backend's list, and those of its node group.
 
+use super::health::{self, HealthKeys};
 use super::layers::ServerSettings;
 use super::{BackendSide, Half};
 use crate::config::address;
@@ -56,8 +57,8 @@ struct Draft {
     server: Server,
     id: Option<Written<u32>>,
     name_at: Option<Place>,
-    /// Where `observe` is written that holds for it.
-    observe_at: Option<Place>,
+    /// Where its keys about health are written.
+    health: HealthKeys,
 }
 
 /// The servers of one backend: `servers` first, then those of `nodes`.
@@ -77,7 +78,9 @@ pub(super) fn servers(
         }
     }
     drafts.extend(from_group(validator, half, port, base, groups));
-    not_observed(validator, &half.what(), &drafts, base);
+    let of_health = drafts.iter().map(|draft| (&draft.server, &draft.health));
+    let of_health: Vec<_> = of_health.collect();
+    health::not_checked(validator, &half.what(), &of_health, &base.keys);
     unique(validator, &half.what(), &drafts);
     number(drafts)
 }
@@ -141,7 +144,7 @@ fn listed(
         server,
         id,
         name_at,
-        observe_at: settings.keys.observe.map(|it| it.place),
+        health: HealthKeys::of(&settings.keys),
     }
 }
 
@@ -244,7 +247,7 @@ fn one_node(
         server,
         id,
         name_at: Some(scope.of(name)),
-        observe_at: settings.keys.observe.map(|it| it.place),
+        health: HealthKeys::of(&settings.keys),
     })
 }
 
@@ -287,38 +290,8 @@ fn build(
         check,
         // As in HAProxy, those of a `default-server` are for TCP.
         socket: ServerSocket::of(&settings.keys).filter(|_| !is_unix),
+        hold_down: health::hold_down(validator, &settings.keys),
         ..meant
-    }
-}
-
-/// Warns of `observe` where only a check would bring a server up again. One that is inherited is for those that have a
-/// check, if any has.
-fn not_observed(
-    validator: &mut Validator<'_>,
-    what: &str,
-    drafts: &[Draft],
-    base: &ServerSettings,
-) {
-    let inherited = base.keys.observe.as_ref().map(|it| &it.place);
-    let observed = || drafts.iter().filter(|draft| draft.server.observe);
-    let mut told = observed().any(|draft| draft.server.check.is_some());
-    for draft in observed().filter(|draft| draft.server.check.is_none()) {
-        let Some(place) = &draft.observe_at else {
-            continue;
-        };
-        let message = if Some(place) == inherited {
-            if std::mem::replace(&mut told, true) {
-                continue;
-            }
-            format!("no server of {what} is checked")
-        } else {
-            format!("server `{}` is not checked", draft.server.name)
-        };
-        let diagnostic = Diagnostic::warning("no-check", message)
-            .at(place.clone())
-            .label("`observe` has no effect without a check")
-            .hint("write a `check`: it brings the server up again");
-        validator.report.push(diagnostic);
     }
 }
 

@@ -4,6 +4,7 @@
 //! been published, so that the statistics agree with them.
 
 mod backend;
+mod hold_down;
 mod slow_start;
 
 use super::frontends::Followed;
@@ -121,10 +122,12 @@ impl<'a> Batch<'a> {
                 server.live.trust();
             }
             server.live.clear_errors();
+            self.release_if_needed(at.backend, &mut server);
             server.status.check_passed(rules, self.now)
         } else {
             server.status.check_failed(rules, self.now)
         };
+        self.bound_hold_down((at.backend, &before.status), &mut server);
         self.conclude((at, &before), server, report, moved);
     }
 
@@ -153,32 +156,13 @@ impl<'a> Batch<'a> {
             let moved = server.status.observed(on_error, before.rules(), self.now);
             let ejects = server.status.ejected && !before.status.ejected;
             if !ejects || self.may_eject(at.backend, &before.spec.name) {
+                self.bound_hold_down((at.backend, &before.status), &mut server);
                 self.conclude((at, &before), server, &report, moved);
             }
         }
         if let Some(handle) = self.servers.check_handle(uid) {
             handle.check_soon(self.now);
         }
-    }
-
-    /// Whether `server` of the backend may be taken down because its sessions fail, beside those that are. Otherwise it is
-    /// told.
-    fn may_eject(&self, id: BackendId, server: &str) -> bool {
-        let Some(backend) = self.builder.backend(id) else {
-            return true;
-        };
-        let servers = self.builder.servers(id).iter();
-        let servers = servers.filter(|one| !one.status.admin.is_maint());
-        let (all, ejected) = servers.fold((0u64, 0u64), |(all, ejected), one| {
-            (all + 1, ejected + u64::from(one.status.ejected))
-        });
-        let most = u64::from(backend.spec.max_ejected);
-        let may = (ejected + 1) * 100 <= all * most;
-        if !may {
-            let global = &self.builder.base().global;
-            global.not_ejected(&backend.spec.name, server, most);
-        }
-        may
     }
 
     /// `report` has made `server` of `before`; `moved`: its health counter is another.
@@ -199,7 +183,9 @@ impl<'a> Batch<'a> {
             self.log_health_check(at.backend, &server, report, passed);
         }
         if server.status != before.status {
+            let flaps = server.status.flaps;
             self.change(at, &before.status, server, Some(report));
+            self.tell_of_hold_down(at, (before.status.flaps, flaps));
         }
     }
 
@@ -221,9 +207,22 @@ impl<'a> Batch<'a> {
             AdminRequest::AddDrain => admin.with(AdminState::FDRAIN),
             AdminRequest::EndDrain => admin.without(AdminState::FDRAIN),
         };
+        if to == AdminRequest::Ready {
+            server.status.forgive();
+        }
         if admin != server.status.admin {
             server.status.set_admin(admin, rules, self.now);
+        }
+        if server.status != before.status {
+            let flaps = server.status.flaps;
             self.change(at, &before.status, server, None);
+            self.tell_of_hold_down(at, (before.status.flaps, flaps));
+        }
+        if to == AdminRequest::Ready
+            && before.status.flaps.held
+            && let Some(handle) = self.servers.check_handle(uid)
+        {
+            handle.check_now();
         }
         true
     }

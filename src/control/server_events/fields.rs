@@ -38,6 +38,10 @@ pub struct Fields {
     pub active_servers: Option<u32>,
     /// Usable backup servers of the backend.
     pub backup_servers: Option<u32>,
+    /// How much longer the server is held down.
+    pub held_for: Option<Duration>,
+    /// How often it has gone down, as far as that counts.
+    pub flaps: Option<u8>,
     /// The address that a name led to before.
     pub address_before: Option<IpAddr>,
     /// The address that it leads to.
@@ -129,6 +133,8 @@ macro_rules! event {
             sessions,
             active_servers,
             backup_servers,
+            held_for,
+            flaps,
             address_before,
             address,
         } = &$line.fields;
@@ -146,6 +152,8 @@ macro_rules! event {
             sessions,
             active_servers,
             backup_servers,
+            held_for_ms = held_for.map(millis),
+            flaps,
             address_before = address_before.map(tracing::field::display),
             address = address.map(tracing::field::display),
             "{}",

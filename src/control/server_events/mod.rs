@@ -6,9 +6,11 @@
 
 mod backend;
 mod fields;
+mod hold_down;
 
 pub use backend::BackendEvent;
 pub use fields::Fields;
+pub use hold_down::held_down;
 
 use crate::config::model::Severity;
 use crate::live::{CheckReport, FrontendLive, LogEntry, LogQueue, Shards, Traffic};

@@ -102,6 +102,17 @@ impl SnapshotBuilder {
         }
     }
 
+    /// Whether enough servers of a backend are usable now; one that does not exist has enough.
+    pub fn is_up(&self, id: BackendId) -> bool {
+        match self.touched.get(&id) {
+            Some(touched) => touched.status.up,
+            None => self
+                .base
+                .backend(id)
+                .is_none_or(|backend| backend.status.up),
+        }
+    }
+
     /// How many servers of a backend are usable now, as the checks say.
     pub fn usable(&self, id: BackendId) -> Usable {
         match self.touched.get(&id) {

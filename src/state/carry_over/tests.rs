@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::model::{BackendIndex, Check, Config};
+use crate::state::Flaps;
 use crate::state::status::{OperState, Rules};
 use crate::state::test_config::{backend, check, config, frontend, origin, server};
 use crate::state::{RuntimeState, ServerState, ServerStatus, Usable, overrides};
@@ -352,6 +353,7 @@ fn a_renamed_server_has_its_own_name_again_when_the_file_has_a_server_of_the_oth
         configured_weight: 1,
         since: now,
         ejected: false,
+        flaps: Flaps::default(),
         health: 0,
         check: None,
     };
@@ -448,6 +450,7 @@ fn a_slow_start_goes_on() {
         configured_weight: 1,
         since: at(15),
         ejected: false,
+        flaps: Flaps::default(),
         health: 4,
         check: Some((0, None)),
     };

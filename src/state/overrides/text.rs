@@ -8,7 +8,7 @@
 use super::source_text;
 use crate::config::address;
 use crate::config::model::{
-    Check, CheckKind, HashKey, OnError, ProxyV2Options, SendProxy, Server, ServerAddress,
+    Check, CheckKind, HashKey, HoldDown, OnError, ProxyV2Options, SendProxy, Server, ServerAddress,
     ServerSocket,
 };
 use crate::config::own_tlv::{OwnTlv, OwnTlvs};
@@ -209,6 +209,7 @@ fn words(server: &Server) -> String {
         check,
         source,
         socket,
+        hold_down,
     } = server;
     let tlvs = proxy_v2_tlvs.as_deref().map_or_else(String::new, tlv_words);
     let on_error = on_error.name();
@@ -216,6 +217,7 @@ fn words(server: &Server) -> String {
     let (send_proxy, hash_key) = (send_proxy.name(), hash_key.name());
     let source = source.as_ref().map_or_else(String::new, source_text::write);
     let slowstart = slowstart.as_micros();
+    let hold_down = hold_down.as_deref().map_or_else(String::new, hold_words);
     format!(
         "id={id} weight={weight} hash-key={hash_key} priority={priority} backup={backup} disabled={disabled} \
          maxconn={maxconn} minconn={minconn} maxqueue={maxqueue} \
@@ -223,7 +225,7 @@ fn words(server: &Server) -> String {
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
          shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
          observe={observe} error-limit={error_limit} on-error={on_error} \
-         send-proxy={send_proxy} proxy-v2-options={proxy_v2_options}{tlvs}{source}{socket} {}",
+         send-proxy={send_proxy} proxy-v2-options={proxy_v2_options}{tlvs}{source}{socket}{hold_down} {}",
         check_words(check.as_ref())
     )
 }
@@ -274,6 +276,26 @@ fn socket_words(socket: &ServerSocket) -> String {
         text.push_str(" mptcp=true");
     }
     text
+}
+
+/// How long a server is held down, as words, each after a space; the times in microseconds.
+fn hold_words(hold_down: &HoldDown) -> String {
+    let HoldDown { base, max, window } = *hold_down;
+    let [base, max, window] = [base, max, window].map(|it| it.as_micros());
+    format!(" hold-down={base} hold-down-max={max} flap-window={window}")
+}
+
+/// The same from its words; `None`: it is not held down.
+fn read_hold(words: &str) -> Option<Arc<HoldDown>> {
+    let time = |wanted: &str| {
+        let (_, value) = pairs(words).find(|(name, _)| *name == wanted)?;
+        value.parse().ok().map(Duration::from_micros)
+    };
+    Some(Arc::new(HoldDown {
+        base: time("hold-down")?,
+        max: time("hold-down-max")?,
+        window: time("flap-window")?,
+    }))
 }
 
 /// The options of a server's sockets from its words.
@@ -442,6 +464,7 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
         address,
         check: read_check(words).ok()?,
         socket: (socket != ServerSocket::default()).then(|| Arc::new(socket)),
+        hold_down: read_hold(words),
         ..Server::default()
     };
     for (name, value) in pairs(words) {
@@ -567,6 +590,11 @@ mod tests {
                 tcp_ut: Some(Duration::from_micros(1_500)),
                 namespace: Some("other".into()),
                 mptcp: true,
+            })),
+            hold_down: Some(Arc::new(HoldDown {
+                base: Duration::from_micros(1_500),
+                max: Duration::from_secs(9),
+                window: Duration::from_secs(8),
             })),
             ..test_config::server("s1")
         };

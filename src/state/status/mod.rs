@@ -6,7 +6,11 @@
 //! Invariants: in maintenance the server is [`OperState::Stopped`] with health 0. A checked server is stopped
 //! exactly while its health is below `rise`, unless an operator has forced another state.
 
-use crate::config::model::{self, OnError};
+mod flaps;
+
+pub use flaps::Flaps;
+
+use crate::config::model::{self, HoldDown, OnError};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -94,6 +98,8 @@ pub struct Rules {
     pub slowstart: u32,
     /// It begins with a slow start too.
     pub slowstart_at_start: bool,
+    /// How long it is held down when it goes down again and again.
+    pub hold_down: HoldDown,
 }
 
 impl Rules {
@@ -103,6 +109,7 @@ impl Rules {
         fall: 3,
         slowstart: 0,
         slowstart_at_start: false,
+        hold_down: HoldDown::OFF,
     };
 
     /// The rules of a server.
@@ -118,6 +125,7 @@ impl Rules {
             fall,
             slowstart: u32::try_from(seconds).unwrap_or(u32::MAX),
             slowstart_at_start: spec.slowstart_at_start,
+            hold_down: spec.hold_down.as_deref().copied().unwrap_or(HoldDown::OFF),
         }
     }
 
@@ -173,6 +181,8 @@ pub struct ServerStatus {
     pub warmed: u32,
     /// It is down because connects of sessions have failed, and no check has failed since.
     pub ejected: bool,
+    /// How often it has gone down, and whether it is held down therefore.
+    pub flaps: Flaps,
 }
 
 impl ServerStatus {
@@ -191,6 +201,7 @@ impl ServerStatus {
             down_before: Duration::ZERO,
             warmed: 0,
             ejected: false,
+            flaps: Flaps::default(),
         }
     }
 
@@ -200,6 +211,11 @@ impl ServerStatus {
             return false;
         }
         let before = self.health;
+        if self.held_for(rules, now).is_some() {
+            // The next passed check after that brings it up.
+            self.health = (self.health + 1).min(rules.rise.saturating_sub(1));
+            return self.health != before;
+        }
         if self.health < rules.full() {
             self.health += 1;
             if self.health >= rules.rise {
@@ -223,7 +239,12 @@ impl ServerStatus {
         self.health = self.health.saturating_sub(1);
         if self.health < rules.rise {
             self.health = 0;
+            let was = self.oper;
+            let up = now.saturating_duration_since(self.since);
             self.enter(OperState::Stopped, now);
+            if was != OperState::Stopped {
+                self.flaps.went_down(up, rules.hold_down);
+            }
         }
         self.health != before
     }
@@ -259,6 +280,7 @@ impl ServerStatus {
         if is && !was {
             self.health = 0;
             self.ejected = false;
+            self.forgive();
             self.enter(OperState::Stopped, now);
         } else if was && !is {
             self.health = rules.rise;
@@ -278,6 +300,7 @@ impl ServerStatus {
         }
         self.health = if to == Forced::Down { 0 } else { rules.full() };
         self.ejected = false;
+        self.forgive();
     }
 
     /// It is up as it was in an earlier process; `starting`: with a slow start, which goes on once `since` is known.
@@ -325,6 +348,7 @@ impl ServerStatus {
 
     /// Earlier checks no longer apply: up until a check fails. A slow start goes on. Does nothing in maintenance.
     pub fn start_over(&mut self, rules: Rules, now: Instant) {
+        self.forgive();
         if !self.admin.is_maint() {
             self.health = rules.rise;
             if self.oper != OperState::Starting {
@@ -417,6 +441,7 @@ impl ServerStatus {
         }
         self.down_before = self.downtime(now);
         self.ejected = false;
+        self.flaps.held = false;
         self.oper = oper;
         self.since = now;
         self.warmed = 0;

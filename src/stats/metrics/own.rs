@@ -31,7 +31,7 @@ const REBALANCED: &str =
     "Sessions that were ended so that all servers have their shares again, where rebalance is set";
 
 /// rlb's own metrics, in order.
-pub(super) static RLB_METRICS: [RlbMetric; 23] = [
+pub(super) static RLB_METRICS: [RlbMetric; 24] = [
     RlbMetric::Process("rlb_build_info", Kind::Gauge, "Version of rlb", |_| {
         vec![(vec![pair("version", env!("CARGO_PKG_VERSION"))], 1.0)]
     }),
@@ -188,6 +188,15 @@ pub(super) static RLB_METRICS: [RlbMetric; 23] = [
             Kind::Gauge,
             Source::Address,
             "Address that connections to the server go to, as a label; always 1",
+        ),
+    ),
+    RlbMetric::Rows(
+        "rlb_server_held_down_seconds",
+        row::Kind::Server,
+        Family::of_servers(
+            Kind::Gauge,
+            Source::HeldDown,
+            "How much longer the server is held down because it has gone down again and again, where hold-down is set",
         ),
     ),
     RlbMetric::Rows(

@@ -56,6 +56,8 @@ pub(super) enum Source {
     FailedSessions,
     /// Retries that a backend's sessions have not made, where they have a budget.
     RetriesDenied,
+    /// How much longer a server is held down, where it may be.
+    HeldDown,
     /// Always 1; the address of the server is a label.
     Address,
     /// Whether the backend fails open, where it may.
@@ -109,7 +111,9 @@ impl Source {
             }
             Self::Priority => plain(row.backend().and_then(priority), take),
             Self::Rebalanced => plain(rebalanced(row), take),
-            Self::Suspect | Self::UsualConnect | Self::Address => own(self, row, take),
+            Self::Suspect | Self::UsualConnect | Self::HeldDown | Self::Address => {
+                own(self, row, take);
+            }
         }
     }
 }
@@ -121,6 +125,10 @@ fn own(source: Source, row: &Row<'_>, take: &mut dyn FnMut(Sample<'_>)) {
     };
     match source {
         Source::Suspect => plain(Some(u8::from(server.live.is_suspect()).into()), take),
+        Source::HeldDown => {
+            let left = row.held_for().unwrap_or_default().as_secs_f64();
+            plain(server.spec.hold_down.as_ref().map(|_| left), take);
+        }
         Source::UsualConnect => {
             let usual = server.live.usual_connect();
             plain((!usual.is_zero()).then_some(usual.as_secs_f64()), take);

@@ -238,9 +238,14 @@ fn failed_checks(row: &Row<'_>, server: &Server) -> Cell {
 }
 
 /// The time since the last change, the state, and an arrow while it changes; then a mark if the server takes
-/// traffic, but is suspected and so asked last.
+/// traffic, but is suspected and so asked last, or how long it is held down.
 fn status(row: &Row<'_>, server: &Server) -> Cell {
     let cell = state(row, server);
+    if let Some(left) = row.held_for() {
+        // A time that is not over is none of 0 seconds.
+        let left = age(left.as_secs() + 1);
+        return cell.loud(format!(" held {left}"));
+    }
     if server.is_usable() && server.live.is_suspect() {
         return cell.loud(" asked last");
     }

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `since_ns` | when the operational state began, by the monotonic clock, which all processes of a machine share |
 //! | `ejected` | 1: down because connects of sessions failed |
+//! | `flaps` | how often it has gone down, for `hold-down` |
+//! | `held` | 1: it is held down |
 //!
 //! A version that does not know a word ignores it.
 //!
@@ -16,13 +18,15 @@ pub use read::read;
 
 use crate::config::model::{ServerAddress, ServerPort};
 use crate::live::CheckStatus;
-use crate::state::{Backend, Endpoint, Server, Snapshot};
+use crate::state::{Backend, Endpoint, Flaps, Server, Snapshot};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 /// The words that only the next process gets.
 const SINCE: &str = "since_ns";
 const EJECTED: &str = "ejected";
+const FLAPS: &str = "flaps";
+const HELD: &str = "held";
 
 /// Version of the format of `show servers state`, and its header.
 pub const HEADER: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state \
@@ -43,6 +47,13 @@ pub fn for_next_process(snapshot: &Snapshot, (now, monotonic): (Instant, Duratio
             let _ = write!(text, " {SINCE}={since}");
             if server.status.ejected {
                 let _ = write!(text, " {EJECTED}=1");
+            }
+            let Flaps { count, held } = server.status.flaps;
+            if count > 0 {
+                let _ = write!(text, " {FLAPS}={count}");
+            }
+            if held {
+                let _ = write!(text, " {HELD}=1");
             }
             text.push('\n');
         }

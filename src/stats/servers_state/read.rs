@@ -1,7 +1,7 @@
 //! Reads what [`super::for_next_process`] has written, also by other versions, and files of HAProxy.
 
-use super::{EJECTED, SINCE};
-use crate::state::{AdminState, OperState, ServerState};
+use super::{EJECTED, FLAPS, HELD, SINCE};
+use crate::state::{AdminState, Flaps, OperState, ServerState};
 use std::time::{Duration, Instant};
 
 /// The only version of the format.
@@ -67,6 +67,10 @@ fn server(line: &str, (now, monotonic): (Instant, Duration)) -> Option<ServerSta
         configured_weight: number(8)?,
         since: now.checked_sub(lasting).unwrap_or(now),
         ejected: word(EJECTED) == Some("1"),
+        flaps: Flaps {
+            count: word(FLAPS).and_then(|it| it.parse().ok()).unwrap_or(0),
+            held: word(HELD) == Some("1"),
+        },
         health: number(12)?,
         name: given(17).map(|name| (*name).into()),
         port: columns[18].parse().ok()?,

@@ -1,7 +1,7 @@
 //! What is written is read unchanged, and what is not valid is left out.
 
 use super::*;
-use crate::state::{AdminState, OperState, ServerState, SnapshotBuilder};
+use crate::state::{AdminState, Flaps, OperState, ServerState, SnapshotBuilder};
 use crate::stats::test_snapshot::seed;
 use std::sync::Arc;
 
@@ -22,6 +22,11 @@ fn what_is_written_is_read() {
     let mut down = Server::clone(&backend.servers[1]);
     (down.status.oper, down.status.health) = (OperState::Stopped, 0);
     down.status.ejected = true;
+    let flaps = Flaps {
+        count: 3,
+        held: true,
+    };
+    down.status.flaps = flaps;
     builder.replace(backend.id, 1, down, began);
     let snapshot = builder.finish().unwrap();
     let text = for_next_process(&snapshot, (written_at, MONOTONIC));
@@ -42,12 +47,14 @@ fn what_is_written_is_read() {
         configured_weight: 1,
         since: began,
         ejected: false,
+        flaps: Flaps::default(),
         health: 2,
         check: Some((0, None)),
     };
     assert_eq!(servers[0], first);
     let second = &servers[1];
     assert_eq!((second.oper, second.ejected), (OperState::Stopped, true));
+    assert_eq!(second.flaps, flaps);
     // A version that has only HAProxy's columns; operators see no others.
     let columns = |line: &str| line.split(' ').take(25).collect::<Vec<_>>().join(" ");
     let mut plain: Vec<String> = text.lines().skip(2).map(columns).collect();
@@ -56,7 +63,7 @@ fn what_is_written_is_read() {
     plain.insert(0, "1".to_owned());
     let servers = super::read(&plain.join("\n"), read_at);
     assert_eq!(read_at.0 - servers[0].since, Duration::from_secs(1));
-    assert!(!servers[1].ejected);
+    assert!(!servers[1].ejected && servers[1].flaps == Flaps::default());
 }
 
 /// Recorded from HAProxy 2.6 and 3.x, whose lines end differently.
