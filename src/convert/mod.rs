@@ -30,6 +30,7 @@ mod page;
 mod prove;
 mod proxy;
 mod report;
+mod retry_on;
 mod routes;
 mod sections;
 mod server;
@@ -524,6 +525,7 @@ fn finish(
         let keys = &mut proxy.settings.keys;
         keys.entry("maxconn").or_insert_with(|| most.to_string());
     }
+    retry_on::settle(&mut proxy.settings, common);
     if let Some(common) = common {
         defaults::undo(&mut proxy.settings, common);
     }

@@ -157,6 +157,8 @@ pub(super) struct Settings {
     pub(super) mode: Mode,
     /// `maxconn`, `retries`, `dontlognull` …, as rlb writes them.
     pub(super) keys: BTreeMap<&'static str, String>,
+    /// Whether `retry-on` has failed connects among its words; `None`: there is none.
+    pub(super) retries_connects: Option<bool>,
     /// Milliseconds and text of each timeout of rlb's.
     pub(super) timeouts: BTreeMap<&'static str, super::units::Span>,
     /// `timeout tunnel`, and its entry.

@@ -6,7 +6,9 @@ use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
 use super::toml_string::quote;
 use super::units::Unit;
-use super::{acl, bind, defaults_words, expect_proxy, format, log, page, server, source, timeouts};
+use super::{
+    acl, bind, defaults_words, expect_proxy, format, log, page, retry_on, server, source, timeouts,
+};
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::model::{HashFunction, HashOn, HashType};
 
@@ -44,6 +46,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         "maxconn" | "backlog" | "fullconn" | "retries" | "id" => {
             number(context, proxy, statement);
         }
+        "retry-on" if retry_on::read(context, proxy, statement) => {}
         "rate-limit" => rate_limit(context, proxy, statement),
         "source" => source::of_proxy(context, proxy, statement),
         "timeout" | "clitimeout" | "contimeout" | "srvtimeout" => {

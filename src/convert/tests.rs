@@ -364,6 +364,28 @@ fn time_grows_with_the_size_alone() {
 }
 
 /// What follows is not read, in later files neither.
+/// As in HAProxy.
+#[test]
+fn what_retry_on_does_not_know_is_an_error() {
+    for (proxy, words, problem) in [
+        ("listen", "", "a value is missing"),
+        ("listen", "none conn-failure", "`none` stands alone"),
+        (
+            "listen",
+            "conn-failures",
+            "HAProxy has no `conn-failures` for it",
+        ),
+        ("frontend", "none", "it is for backends"),
+    ] {
+        let text = format!("{proxy} a\n  mode tcp\n  bind :81\n  retry-on {words}\n");
+        let report = converted("a.cfg", text.as_bytes()).report;
+        let mut errors = report.entries.iter();
+        let error = errors.find(|entry| entry.outcome == report::Outcome::Error);
+        let error = error.expect("an error");
+        assert_eq!((&*error.keyword, &*error.text), ("retry-on", problem));
+    }
+}
+
 #[test]
 fn more_words_than_are_read_are_one_error() {
     let line = format!("  http-request deny {}\n", "a ".repeat(58));

@@ -51,7 +51,13 @@ pub(super) const WORDS: &[Words] = &[
         Proxy,
         NotNeeded,
         "rlb always asks another server: see `retries`",
-        &["option redispatch", "redispatch", "redisp", "retry-on"],
+        &["option redispatch", "redispatch", "redisp"],
+    ),
+    words(
+        Proxy,
+        NotNeeded,
+        "rlb always asks another server; without `conn-failure` it becomes `retries = 0`",
+        &["retry-on"],
     ),
     words(
         Proxy,

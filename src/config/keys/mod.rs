@@ -29,7 +29,7 @@ pub use process::{
 };
 pub use proxy::{
     BackendKeys, BackendTable, ClientTimeouts, DRAWS_MAX, DefaultsTable, FACTOR_MAX, FrontendKeys,
-    FrontendTable, KeepaliveSetting, KeepaliveTable, ListenTable, ListenerKeys, ProxyKeys,
+    FrontendTable, KeepaliveSetting, KeepaliveTable, ListenTable, ListenerKeys, ProxyKeys, RETRIES,
     RETRIES_MAX, ServerTimeouts, ServersKeys, TimeoutTable,
 };
 pub use server::{

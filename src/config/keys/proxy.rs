@@ -25,6 +25,8 @@ use std::time::Duration;
 pub(super) const MAXCONN_BOUNDS: (i64, i64) = (1, MAXCONN_MAX);
 /// The bounds of rates.
 pub(super) const RATE_BOUNDS: (i64, i64) = MAXCONN_BOUNDS;
+/// Default of `retries`.
+pub const RETRIES: u32 = 3;
 /// Highest `retries`.
 pub const RETRIES_MAX: i64 = 100;
 /// Most servers that `random` draws.
@@ -224,7 +226,7 @@ keys! {
         /// When fewer servers are usable, the backend is DOWN, and new sessions get what `no-server` says.
         min_servers: Number = 1, bounds: Some((1, MIN_SERVERS_MAX)), reload: NextConnection;
         /// Connection attempts after the first, each at another server while there is one.
-        retries: Number = 3,
+        retries: Number = RETRIES,
             bounds: Some((0, RETRIES_MAX)), haproxy: &["retries"], reload: NextConnection;
         /// Most attempts after the first of all sessions together, in percent of the first ones in the last ten seconds, and
         /// 100 beside them. 0: no limit.
