@@ -63,6 +63,7 @@ pub(crate) fn haproxy_cfg(bytes: &[u8]) {
     let outside = Outside {
         variable: &variable,
         address: &|_| None,
+        folder: None,
     };
     for allow_degraded in [false, true] {
         let options = Options {

@@ -3,6 +3,7 @@
 use super::address::{self, Address, Use};
 use super::context::Context;
 use super::lexer::Word;
+use super::listen_address;
 use super::proxy::{Bind, Mark, Proxy};
 use super::report::{At, Outcome};
 use super::sections::Statement;
@@ -72,6 +73,7 @@ pub(super) fn read(
             return context.report.error(at, "bind", text);
         }
         let piece = context.unix_bind.prefixed(piece);
+        let piece = listen_address::in_folder(context, (at, "bind"), piece);
         if let Some(address) = listen(context, proxy, at, &piece) {
             if address.starts_with("unix:") && !address.starts_with("unix:@") {
                 owned(context, proxy, at);
@@ -177,22 +179,7 @@ fn listen(context: &mut Context<'_, '_>, proxy: &mut Proxy, at: At, word: &Word)
             host,
             port: Some(port),
         } if address::is_name(host) => {
-            // What cannot be a name is not asked for.
-            if let Err(problem) = addresses::server(host) {
-                context.report.error(at, "bind", problem.message);
-                return None;
-            }
-            let Some(ip) = (context.resolve)(host) else {
-                let text = format!("the name `{host}` does not resolve");
-                context.report.error(at, "bind", text);
-                return None;
-            };
-            let text = format!("`{host}` is looked up now: it is {ip}");
-            context.report.push(at, "bind", Outcome::Changed, text);
-            let host = match ip {
-                std::net::IpAddr::V4(ip) => ip.to_string(),
-                std::net::IpAddr::V6(ip) => format!("[{ip}]"),
-            };
+            let host = listen_address::of_name(context, (at, "bind"), &word.text, host)?;
             format!("{host}:{port}")
         }
         _ => address::content(&Word::plain(word.text.clone(), 1), context.environment)?,

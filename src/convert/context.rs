@@ -17,6 +17,8 @@ pub(super) struct Context<'a, 'e> {
     pub(super) environment: &'a Environment<'e>,
     /// The address of a host name.
     pub(super) resolve: &'a dyn Fn(&str) -> Option<std::net::IpAddr>,
+    /// The folder that relative paths of sockets are in.
+    pub(super) folder: Option<&'a str>,
     /// What `unix-bind` says so far.
     pub(super) unix_bind: UnixBind,
     /// How many words nobody knew.

@@ -1,9 +1,10 @@
-//! Binds that another bind of the same proxy covers. Pure but for the report.
+//! Binds that another bind covers. Pure but for the report.
 //!
 //! HAProxy listens on `*:80` and on `127.0.0.1:80` of one proxy, and the kernel gives each the clients of its address. They
 //! fare the same where the binds say the same, so rlb needs only the wildcard. `[::]:80` takes those of IPv4 too, unless it
 //! has `v6only`.
 
+use super::choice::Choice;
 use super::proxy::{Bind, Proxy};
 use super::report::{Outcome, Report};
 use std::collections::{BTreeMap, HashMap};
@@ -50,6 +51,44 @@ pub(super) fn leave_out(proxy: &mut Proxy, report: &mut Report) {
     proxy
         .binds
         .retain(|_| covered.next().is_none_or(|by| by.is_none()));
+}
+
+/// A port or a range of them, and the device and the namespace that they are in.
+type Ports = (String, Option<String>, Option<String>);
+
+/// Gives a bind of `[::]` the clients of IPv6 alone where another bind takes those of IPv4 at its port: HAProxy listens
+/// on both, and the kernel gives each the clients of its family.
+pub(super) fn take_one_family(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) {
+    let is_open = |(proxy, choice): &(&Proxy, &Choice)| {
+        let carried = !matches!(choice, Choice::Dropped(_));
+        carried && proxy.is_front() && !proxy.settings.disabled
+    };
+    let open = proxies.iter().zip(choices).filter(is_open);
+    let binds = open.flat_map(|(proxy, _)| proxy.binds.iter().map(move |bind| (proxy, bind)));
+    let of_v4 = binds.filter_map(|(proxy, bind)| Some((ports(bind, "*")?, proxy.what())));
+    let of_v4: HashMap<Ports, String> = of_v4.collect();
+    let open = proxies.iter_mut().zip(choices);
+    for (proxy, _) in open.filter(|(proxy, choice)| is_open(&(proxy, choice))) {
+        for bind in &mut proxy.binds {
+            let takes_both = bind.keys.get("v6only").is_none_or(|only| only == "false");
+            let other = ports(bind, "[::]").filter(|_| takes_both);
+            let Some(other) = other.and_then(|ports| of_v4.get(&ports)) else {
+                continue;
+            };
+            bind.keys.insert("v6only", "true".to_owned());
+            let text = format!("{other} takes the clients of IPv4 at this port");
+            report.push(bind.at, "bind", Outcome::Changed, text);
+        }
+    }
+}
+
+/// The ports of a bind whose host is `wildcard`.
+fn ports(bind: &Bind, wildcard: &str) -> Option<Ports> {
+    let (host, ports) = bind.address.rsplit_once(':')?;
+    let host = if host == "0.0.0.0" { "*" } else { host };
+    let key = |key| bind.keys.get(key).cloned();
+    (host == wildcard && ports != "0")
+        .then(|| (ports.to_owned(), key("interface"), key("namespace")))
 }
 
 /// The address of a bind of TCP with one port, and what it offers.

@@ -94,6 +94,7 @@ mod tests {
         let outside = Outside {
             variable: &|name| (name == "HOME").then(|| "/root".to_owned()),
             address: &|_| None,
+            folder: None,
         };
         let input = Input {
             name: "a.cfg".to_owned(),

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Most bytes of all files together.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -73,12 +73,23 @@ fn file(path: &Path, left: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The variables and the resolver of this process.
+/// The variables, the resolver and the folder of this process.
 pub fn of_this_process() -> Outside<'static> {
     Outside {
         variable: &variable,
         address: &look_up,
+        folder: folder(),
     }
+}
+
+/// The folder that the process was started in, for all of its life: its name must not follow from a reload. What
+/// `-C` says is set before.
+fn folder() -> Option<&'static str> {
+    static FOLDER: LazyLock<Option<String>> = LazyLock::new(|| {
+        let folder = std::env::current_dir().ok()?;
+        folder.to_str().map(str::to_owned)
+    });
+    FOLDER.as_deref()
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -11,7 +11,7 @@ use super::units::{self, Unit};
 use super::unix_bind::UnixBind;
 use crate::config::haproxy::Place;
 use crate::config::{API_MAXCONN_MAX, MAXCONN_MAX, THREADS_MAX, units as rlb};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 /// What `global` says, as rlb writes it.
 #[derive(Debug, Default)]
@@ -27,8 +27,6 @@ pub(super) struct Global {
     pub(super) api: BTreeMap<&'static str, String>,
     /// The keys of each of its sockets.
     pub(super) sockets: Vec<socket::Socket>,
-    /// The addresses of all lines for sockets.
-    socket_addresses: HashSet<String>,
     pub(super) unix_bind: UnixBind,
     /// `withdraw-delay` of `[readiness]`.
     pub(super) withdraw_delay: Option<String>,
@@ -138,8 +136,7 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
             context.kept(statement.at, word);
         }
         "stats" if statement.word(1) == "socket" => {
-            let sockets = (&mut global.sockets, &mut global.socket_addresses);
-            let marks = socket::read(context, sockets, statement);
+            let marks = socket::read(context, &mut global.sockets, statement);
             global.marks.extend(marks);
         }
         "stats" if ["timeout", "maxconn"].contains(&statement.word(1)) => {

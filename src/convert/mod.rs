@@ -25,6 +25,7 @@ mod files;
 mod format;
 mod global;
 mod lexer;
+mod listen_address;
 mod log;
 mod page;
 mod prove;
@@ -127,6 +128,8 @@ pub struct Outside<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// The address of a host name.
     pub address: &'a dyn Fn(&str) -> Option<IpAddr>,
+    /// The folder that relative paths of sockets are in; `None`: they are errors.
+    pub folder: Option<&'a str>,
 }
 
 /// How often what is not valid is left out before nothing is written: a backend, what leads to it, and once more.
@@ -208,6 +211,7 @@ fn attempt(
         proxies,
         ..
     } = Read::of(inputs, outside, &mut report);
+    socket::settle(&mut global.sockets, &mut report);
     judge_global(&global, options, &mut report);
     let choices = choice::choose(&proxies, &left_out.heads, options, &mut report);
     if let Some(at) = one_too_many(&proxies, &choices) {
@@ -215,7 +219,8 @@ fn attempt(
         report.error(at, "bind", text);
         return (nothing(report, global.process), Vec::new());
     }
-    let draft = fit(defaults, proxies, &choices, options, &mut report);
+    let mut draft = fit(defaults, proxies, &choices, options, &mut report);
+    covered::take_one_family(&mut draft.proxies, &choices, &mut report);
     let mut pages = page::pages(&draft.proxies, &choices, &mut report);
     if options.haproxy_defaults {
         defaults::fill_in_global(&mut global, &mut pages);
@@ -289,6 +294,7 @@ impl Read {
                 index,
                 environment,
                 resolve: outside.address,
+                folder: outside.folder,
                 unix_bind: read.global.unix_bind.clone(),
                 unknown,
             };

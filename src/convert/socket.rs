@@ -1,21 +1,24 @@
 //! `stats socket ADDRESS[,ADDRESS…] …` in `global`: sockets of `[runtime-api]`.
 //!
 //! Invariant: of a line that is in error nothing is written. Without one of its words more people could give commands,
-//! or more of them.
+//! or more of them. And nobody may do more than in HAProxy where two lines have one address.
 
 use super::address::{self, Address, Use};
 use super::bind;
 use super::context::Context;
 use super::lexer::Word;
+use super::listen_address;
 use super::proxy::Mark;
-use super::report::{At, Outcome};
+use super::report::{At, Outcome, Report};
 use super::sections::Statement;
 use super::toml_string::quote;
 use super::units;
+use crate::config::address::BindText;
 use crate::config::haproxy::{Becomes, Place};
+use crate::config::model::BindAddress;
 use crate::config::{BINDS_MAX, address as addresses};
-use std::collections::{BTreeMap, HashSet};
-use std::net::Ipv6Addr;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The keys of a socket, as rlb writes them.
 type Keys = BTreeMap<&'static str, String>;
@@ -25,12 +28,16 @@ type Keys = BTreeMap<&'static str, String>;
 pub(super) struct Socket {
     pub(super) at: At,
     pub(super) keys: Keys,
+    address: BindAddress,
 }
 
-/// Reads one line into the sockets, of which the addresses are known. What it has that is not carried over.
+/// The levels of clients, from the one that may do least.
+const LEVELS: [&str; 3] = ["user", "operator", "admin"];
+
+/// Reads one line into the sockets. What it has that is not carried over.
 pub(super) fn read(
     context: &mut Context<'_, '_>,
-    (all, known): (&mut Vec<Socket>, &mut HashSet<String>),
+    all: &mut Vec<Socket>,
     statement: &Statement,
 ) -> Vec<Mark> {
     let keyword = "stats socket";
@@ -47,16 +54,20 @@ pub(super) fn read(
     let is_closed = !marks.is_empty();
     let mut sockets: Vec<Socket> = Vec::new();
     for piece in bind::pieces(&word) {
-        if all.len() + sockets.len() >= BINDS_MAX {
-            let text = format!("more than {BINDS_MAX} sockets for commands");
-            context.report.error(statement.at(2), keyword, text);
-            break;
-        }
-        if let Some(address) = listen(context, (known, &mut marks), statement, &piece) {
+        for (address, text) in listen(context, &mut marks, statement, &piece) {
+            if all.len() + sockets.len() >= BINDS_MAX {
+                let text = format!("more than {BINDS_MAX} sockets for commands");
+                context.report.error(statement.at(2), keyword, text);
+                break;
+            }
             sockets.push(Socket {
                 at: statement.at,
-                keys: with_level(&keys, address),
+                keys: with_level(&keys, quote(&text), &address),
+                address,
             });
+        }
+        if all.len() + sockets.len() >= BINDS_MAX && context.report.errors > errors {
+            break;
         }
     }
     let in_error = context.report.errors > errors;
@@ -77,22 +88,16 @@ pub(super) fn read(
 
 /// The keys of the socket at `address`. Where the line says who may connect, or everybody may who reaches it, the level is
 /// HAProxy's.
-fn with_level(keys: &Keys, address: String) -> Keys {
+fn with_level(keys: &Keys, text: String, address: &BindAddress) -> Keys {
     let mut keys = keys.clone();
     let mut words = ["mode", "owner", "group"].iter();
-    if !is_unix(&address) || words.any(|word| keys.contains_key(word)) {
+    let is_unix = matches!(address, BindAddress::Unix(_));
+    if !is_unix || words.any(|word| keys.contains_key(word)) {
         let level = keys.entry("level");
         level.or_insert_with(|| quote("operator"));
     }
-    keys.insert("socket", address);
+    keys.insert("socket", text);
     keys
-}
-
-/// Whether an address, as rlb writes it, is that of a unix socket.
-fn is_unix(address: &str) -> bool {
-    let begins = ["/", "@", "abns@", "unix:"];
-    let address = address.trim_start_matches('"');
-    begins.iter().any(|begin| address.starts_with(begin))
 }
 
 /// An address without `unix:`, where nothing else can be meant.
@@ -113,21 +118,22 @@ fn is_v6_wildcard(text: &str) -> bool {
     ip.is_some_and(|ip| ip.is_unspecified())
 }
 
-/// One address, as rlb writes it.
+/// The sockets of one address: what they are, and as rlb writes them. A range of ports is one socket for each.
 fn listen(
     context: &mut Context<'_, '_>,
-    (known, marks): (&mut HashSet<String>, &mut Vec<Mark>),
+    marks: &mut Vec<Mark>,
     statement: &Statement,
     word: &Word,
-) -> Option<String> {
+) -> Vec<(BindAddress, String)> {
     let (at, keyword) = (statement.at(2), "stats socket");
+    let word = &listen_address::in_folder(context, (at, keyword), word.clone());
     let parsed = address::parse_for(&word.text, Use::Bind);
     let rendered = address::render(&parsed);
-    let socket = match parsed {
+    let (socket, written) = match &parsed {
         Address::Host { port: None, .. } => {
             let text = "a runtime socket has a path, or an address and a port";
             context.report.error(at, keyword, text);
-            return None;
+            return Vec::new();
         }
         Address::Unusable(why) => {
             match context.index.find(Place::Socket, &word.text) {
@@ -135,27 +141,160 @@ fn listen(
                     let mark = context.mark(statement.at, keyword, row);
                     marks.push(mark);
                 }
-                None => context.report.error(at, keyword, why),
+                None => context.report.error(at, keyword, why.clone()),
             }
-            return None;
+            return Vec::new();
         }
-        _ => bare(rendered.unwrap_or_default()),
+        Address::Host {
+            host,
+            port: Some(port),
+        } if address::is_name(host) && !context.is_unset(at, keyword, word) => {
+            let Some(ip) = listen_address::of_name(context, (at, keyword), &word.text, host) else {
+                return Vec::new();
+            };
+            (format!("{ip}:{port}"), None)
+        }
+        _ => {
+            let socket = bare(rendered.unwrap_or_default());
+            let written = word.written.as_ref();
+            let written = written.and_then(|_| address::content(word, context.environment));
+            (socket, written.map(bare))
+        }
     };
-    let written = match &word.written {
-        Some(_) => address::content(word, context.environment).map(bare),
-        None => Some(address::escaped(&socket)),
+    if address::is_mptcp(&word.text) {
+        let text = "commands are taken over TCP: a client of MPTCP falls back to it";
+        context.report.push(at, keyword, Outcome::Changed, text);
+    }
+    match sockets(&socket, written) {
+        Ok(sockets) => sockets,
+        Err(problem) => {
+            context.report.error(at, keyword, problem);
+            Vec::new()
+        }
+    }
+}
+
+/// The sockets of an address of rlb's, which is written otherwise where a variable of the process is in it.
+fn sockets(socket: &str, written: Option<String>) -> Result<Vec<(BindAddress, String)>, String> {
+    let is_range = !socket.starts_with(['/', '@']) && !socket.starts_with("unix:");
+    let range = is_range.then(|| addresses::bind(socket).ok()).flatten();
+    let Some(BindText::Tcp(ip, ports)) = range else {
+        let address = addresses::runtime(socket).map_err(|problem| problem.message)?;
+        let text = written.unwrap_or_else(|| address::escaped(socket));
+        return Ok(vec![(address, text)]);
     };
-    if let Err(problem) = addresses::runtime(&socket) {
-        context.report.error(at, keyword, problem.message);
-        return None;
+    if *ports.start() == 0 {
+        return Err("HAProxy takes no port 0: write the port".to_owned());
     }
-    let address = quote(&written.unwrap_or(socket));
-    if !known.insert(address.clone()) {
-        let text = "another line has this address";
-        context.report.error(at, keyword, text);
-        return None;
+    if ports.start() == ports.end() {
+        let text = written.unwrap_or_else(|| address::escaped(socket));
+        let address = BindAddress::Tcp(SocketAddr::new(ip, *ports.start()));
+        return Ok(vec![(address, text)]);
     }
-    Some(address)
+    let range = format!(":{}-{}", ports.start(), ports.end());
+    let host = written
+        .as_deref()
+        .and_then(|text| text.strip_suffix(&range));
+    let host = host.map_or_else(|| host_of(ip), str::to_owned);
+    let one = |port| {
+        let address = BindAddress::Tcp(SocketAddr::new(ip, port));
+        (address, format!("{host}:{port}"))
+    };
+    Ok(ports.map(one).collect())
+}
+
+fn host_of(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => "*".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+/// What the sockets at one TCP port are.
+#[derive(Default)]
+struct Port {
+    /// The socket of each address.
+    own: HashMap<IpAddr, usize>,
+}
+
+impl Port {
+    /// The socket that takes the clients of `ip` when there is none for it alone. `[::]` takes those of IPv4 too.
+    fn wildcard(&self, ip: IpAddr) -> Option<usize> {
+        let v4 = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let of = |wildcard: IpAddr| self.own.get(&wildcard).copied();
+        of(v6).or_else(|| ip.is_ipv4().then(|| of(v4)).flatten())
+    }
+}
+
+/// Leaves one socket of those that take each other's clients. HAProxy opens all of them: the clients of a TCP address
+/// go to the socket that has it alone, or to any of several; those of a path to the last line that has it. A socket
+/// of rlb's that takes the clients of others has the level of the one that lets them do least.
+pub(super) fn settle(sockets: &mut Vec<Socket>, report: &mut Report) {
+    let mut ports: HashMap<u16, Port> = HashMap::new();
+    let mut others: HashMap<BindAddress, usize> = HashMap::new();
+    let mut taken: Vec<Option<usize>> = vec![None; sockets.len()];
+    let mut refused: HashSet<At> = HashSet::new();
+    for (index, socket) in sockets.iter().enumerate() {
+        match &socket.address {
+            BindAddress::Tcp(address) => {
+                let port = ports.entry(address.port()).or_default();
+                let ip = address.ip().to_canonical();
+                taken[index] = Some(*port.own.entry(ip).or_insert(index));
+            }
+            other => {
+                let Some(earlier) = others.insert(other.clone(), index) else {
+                    continue;
+                };
+                if matches!(other, BindAddress::Unix(path) if !addresses::is_abstract(path)) {
+                    taken[earlier] = Some(index);
+                } else {
+                    let text = "another line has this address: it is left out";
+                    report.error(socket.at, "stats socket", text);
+                    refused.insert(socket.at);
+                }
+            }
+        }
+    }
+    for (index, socket) in sockets.iter().enumerate() {
+        if let BindAddress::Tcp(address) = &socket.address {
+            let port = ports.get(&address.port());
+            let ip = address.ip().to_canonical();
+            taken[index] = port.and_then(|port| port.wildcard(ip)).or(taken[index]);
+        }
+        taken[index] = taken[index].filter(|by| *by != index);
+    }
+    for (index, by) in taken.iter().enumerate() {
+        if let Some(by) = *by {
+            take_clients(sockets, (index, by), report);
+        }
+    }
+    let mut taken = taken.into_iter();
+    sockets.retain(|socket| {
+        let stays = taken.next().is_none_or(|by| by.is_none());
+        stays && !refused.contains(&socket.at)
+    });
+}
+
+/// Says that the socket `by` takes the clients of the socket `index`, and gives it the level that lets them do least.
+fn take_clients(sockets: &mut [Socket], (index, by): (usize, usize), report: &mut Report) {
+    let at = sockets[index].at;
+    let place = sockets[by].keys.get("socket").cloned().unwrap_or_default();
+    let place = place.trim_matches('"');
+    let text = match &sockets[by].address {
+        BindAddress::Tcp(_) => {
+            let level = |socket: &Socket| socket.keys.get("level").cloned().unwrap_or_default();
+            let rank = |level: &String| LEVELS.iter().position(|word| quote(word) == *level);
+            let levels = [level(&sockets[index]), level(&sockets[by])];
+            let least = levels.into_iter().min_by_key(rank).unwrap_or_default();
+            let text = format!("the socket at `{place}` takes its clients, with the level {least}");
+            sockets[by].keys.insert("level", least);
+            text.replace('"', "`")
+        }
+        _ => "a later line takes its path, as in HAProxy".to_owned(),
+    };
+    report.push(at, "stats socket", Outcome::Changed, text);
 }
 
 /// What stands behind the addresses, and what closes them to clients that rlb would let in.
@@ -187,7 +326,7 @@ fn words(
             },
             "user" | "uid" => drop(keys.insert("owner", quote(value))),
             "group" | "gid" => drop(keys.insert("group", quote(value))),
-            "level" if ["user", "operator", "admin"].contains(&value) => {
+            "level" if LEVELS.contains(&value) => {
                 keys.insert("level", quote(value));
             }
             "level" => {

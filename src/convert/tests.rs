@@ -56,6 +56,7 @@ fn converted(name: &str, bytes: &[u8]) -> Conversion {
     let outside = Outside {
         variable: &process,
         address: &|name| (name == "localhost").then(|| [127, 0, 0, 1].into()),
+        folder: None,
     };
     convert(&[input], options(bytes), outside)
 }
@@ -980,6 +981,82 @@ fn the_family_of_an_address_is_kept() {
         let sockets = sockets_of(address, 0, "");
         let places: Vec<String> = sockets.iter().map(RuntimeSocket::place).collect();
         assert_eq!(places, [place]);
+    }
+}
+
+/// HAProxy takes a relative path from the folder that it is started in.
+#[test]
+fn a_relative_path_of_a_socket_is_in_the_folder_of_the_process() {
+    let text = "global\n unix-bind prefix p/\n stats socket unix@a.sock,/run/b,unix@@c\n\
+                listen l\n mode tcp\n bind unix@x,unix@./y,/z\n server s 127.0.0.1:1\n";
+    for (folder, root) in [("/work", "/work"), ("/", "")] {
+        let input = Input {
+            name: "some.cfg".to_owned(),
+            bytes: text.as_bytes().to_vec(),
+        };
+        let outside = Outside {
+            variable: &process,
+            address: &|_| None,
+            folder: Some(folder),
+        };
+        let one = convert(&[input], Options::default(), outside);
+        let (config, _) = load(&one.toml).expect("it loads");
+        let sockets = config.runtime_api.expect("there are some").sockets;
+        let places: Vec<String> = sockets.iter().map(RuntimeSocket::place).collect();
+        assert_eq!(
+            places,
+            [
+                format!("{root}/a.sock"),
+                "/run/b".to_owned(),
+                format!("{root}/@c")
+            ]
+        );
+        let said = one.report.text(true);
+        for path in ["a.sock", "@c", "p/x", "p/./y", "p//z"] {
+            let path = format!("`{root}/{path}`");
+            assert!(said.contains(&path), "{path} in {said}");
+        }
+        assert_eq!(exit(&one.report), 0, "{said}");
+    }
+}
+
+/// Nobody may do more than in HAProxy where rlb has one socket for several.
+#[test]
+fn sockets_that_cover_each_other_are_one_with_the_lowest_level() {
+    use ApiLevel::{Admin, Operator, User};
+    for (lines, address, level) in [
+        (
+            ["127.0.0.1:9 level admin", "*:9 level user"],
+            "0.0.0.0:9",
+            User,
+        ),
+        (
+            ["*:9 level admin", "127.0.0.1:9 level user"],
+            "0.0.0.0:9",
+            User,
+        ),
+        (["*:9", "*:9 level admin"], "0.0.0.0:9", Operator),
+        (["*:9 level admin", ":::9 level admin"], "[::]:9", Admin),
+        (["/run/a level user", "/run/a level admin"], "/run/a", Admin),
+    ] {
+        let [one, other] = lines;
+        let words = format!("{one}\n stats socket {other}");
+        let sockets = sockets_of(&words, 0, "kept with another meaning: stats socket: ");
+        let places: Vec<String> = sockets.iter().map(RuntimeSocket::place).collect();
+        assert_eq!(
+            (places, sockets[0].level),
+            (vec![address.to_owned()], level),
+            "{words}"
+        );
+    }
+    for [one, other] in [
+        ["127.0.0.1:9", "127.0.0.2:9"],
+        ["*:9", "[::1]:9"],
+        ["/run/a", "@/run/a"],
+    ] {
+        let other = other.replace("@/", "abns@/");
+        let words = format!("{one}\n stats socket {other}");
+        assert_eq!(sockets_of(&words, 0, "").len(), 2, "{words}");
     }
 }
 

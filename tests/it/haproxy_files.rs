@@ -7,7 +7,8 @@ use crate::harness::peer::{Behaviour, Peer};
 use crate::harness::ports;
 use crate::harness::rlb::{Start, command};
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -41,6 +42,32 @@ fn a_file_of_haproxys_is_run_and_read_again_by_a_reload() {
     );
     rlb.reload_refused(&haproxy("  ballance roundrobin\n", &[one]));
     assert_eq!(hear(rlb.address()).0, "two");
+    rlb.stop();
+}
+
+/// As in HAProxy the clients of IPv4 and of IPv6 come to different proxies at one port, and every port of a range and
+/// every address of a runtime socket takes commands.
+#[test]
+fn binds_and_sockets_that_haproxy_opens_are_opened() {
+    let peers = ["four", "six"].map(|word| Peer::start(Behaviour::SpeaksFirst(word)));
+    let [four, six] = peers.each_ref().map(Peer::address);
+    let [port, one, two, three] = [(); 4].map(|()| ports::free().port());
+    let text = format!(
+        "global\n  stats socket localhost:{one} level user\n  stats socket 127.0.0.1:{two},*:{two} level admin\n  \
+         stats socket ipv4@localhost:{three}-{three}\n{}\
+         listen v4\n  bind *:{port}\n  server s {four}\nlisten v6\n  bind :::{port}\n  server s {six}\n",
+        haproxy("", &[four])
+    );
+    let rlb = Start::new(&text).haproxy().ready();
+    assert_eq!(hear(SocketAddr::from(([127, 0, 0, 1], port))).0, "four");
+    assert_eq!(hear(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).0, "six");
+    for (port, level) in [(one, "user"), (two, "admin"), (three, "operator")] {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        socket.write_all(b"show cli level\n").expect("written");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        assert_eq!(answer.trim(), level, "{port}");
+    }
     rlb.stop();
 }
 
