@@ -2,16 +2,21 @@
 //!
 //! As HAProxy's `parse_acl_cond`: what stands between braces is one term, and `!` negates the term that follows.
 
+use super::sample::{self, Asks};
 use super::sections::Statement;
 use std::collections::HashSet;
 
 /// One term of a condition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Term<'a> {
     /// It must not hold.
     pub(super) negated: bool,
     /// The name of an ACL; `None`: it is written in braces.
     pub(super) name: Option<&'a str>,
+    /// What stands in the braces.
+    pub(super) inside: Vec<&'a str>,
+    /// The backend that the braces ask about.
+    pub(super) asks: Asks<'a>,
 }
 
 /// Terms that must hold together. There is at least one: HAProxy begins them with their first term.
@@ -44,12 +49,16 @@ pub(super) fn suites<'a>(
             (begins, negated) = (true, false);
             continue;
         }
+        let (mut inside, mut asks) = (Vec::new(), Asks::Nothing);
         let name = if name == "{" {
             let end = words[index..].iter().position(|word| *word == "}");
             let end = end.ok_or_else(|| (word, "a closing brace is missing".to_owned()))?;
             if end == 0 {
                 return Err((word, "nothing stands between the braces".to_owned()));
             }
+            inside.extend_from_slice(&words[index..index + end]);
+            let checked = sample::check(&inside);
+            asks = checked.map_err(|(word, problem)| (index + word, problem))?;
             index += end + 1;
             None
         } else if PREDEFINED.contains(&name) || known.contains(name) {
@@ -60,6 +69,8 @@ pub(super) fn suites<'a>(
         let term = Term {
             negated: std::mem::take(&mut negated),
             name,
+            inside,
+            asks,
         };
         match suites.last_mut().filter(|_| !begins) {
             Some(suite) => suite.push(term),
@@ -97,19 +108,10 @@ const PREDEFINED: [&str; 23] = [
     "WAIT_END",
 ];
 
-/// What is wrong behind the name of a backend, and at which word.
-pub(super) fn behind_a_backend(
-    statement: &Statement,
-    known: &HashSet<String>,
-) -> Option<(usize, String)> {
+/// What is wrong behind the name of a backend, and at which word, but for the condition itself.
+pub(super) fn behind_a_backend(statement: &Statement) -> Option<(usize, String)> {
     match (statement.word(0), statement.word(2)) {
-        (_, "") => None,
-        ("use_backend", "if" | "unless") => {
-            let words = statement.words[3..].iter();
-            let words: Vec<&str> = words.map(|word| word.text.as_str()).collect();
-            let (word, problem) = suites(&words, known).err()?;
-            Some((3 + word, problem))
-        }
+        (_, "") | ("use_backend", "if" | "unless") => None,
         ("use_backend", _) => Some((2, "only `if` and `unless` can follow the name".to_owned())),
         _ => Some((2, "nothing can follow the name".to_owned())),
     }
@@ -142,7 +144,10 @@ mod tests {
             ("|| a", vec![vec!["a"]]),
             ("a ! or", vec![vec!["a"]]),
             ("a or ! b or !", vec![vec!["a"], vec!["!b"]]),
-            ("{ path or a } !{ b } c", vec![vec!["{}", "!{}", "c"]]),
+            (
+                "{ path or a } !{ src 10.0.0.1 } c",
+                vec![vec!["{}", "!{}", "c"]],
+            ),
             ("!", vec![]),
             ("or", vec![]),
             ("", vec![]),
@@ -160,10 +165,20 @@ mod tests {
             let words: Vec<&str> = text.split(' ').collect();
             suites(&words, &known).err()
         };
-        assert_eq!(said("mine !TRUE or { other }"), None);
+        assert_eq!(said("mine !TRUE or { path other }"), None);
         let (word, text) = said("mine or !other").expect("it is not known");
         assert_eq!((word, &*text), (2, "there is no ACL `other` before it"));
-        for bad in ["true", "{", "{ a", "{ }", "mine { }", "{  }"] {
+        let (word, text) = said("mine { src 1.1.1.1 300.1.1.1 }").expect("it is no address");
+        assert_eq!((word, &*text), (4, "`300.1.1.1` is not an address"));
+        for bad in [
+            "true",
+            "{",
+            "{ a",
+            "{ }",
+            "mine { }",
+            "{  }",
+            "{ srrc 1.1.1.1 }",
+        ] {
             assert!(said(bad).is_some(), "{bad}");
         }
     }

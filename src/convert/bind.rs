@@ -76,6 +76,13 @@ pub(super) fn read(
         let piece = listen_address::in_folder(context, (at, "bind"), piece);
         if let Some(address) = listen(context, proxy, at, &piece) {
             if address.starts_with("unix:") && !address.starts_with("unix:@") {
+                if let Some(line) = context.unix_bind.in_error {
+                    let text = format!(
+                        "it is left out: `unix-bind` in line {line} is in error, and says who may connect"
+                    );
+                    context.report.error(at, "bind", text);
+                    continue;
+                }
                 owned(context, proxy, at);
             }
             let is_abstract = address.starts_with("unix:@") || address.starts_with("abns@");
@@ -254,11 +261,7 @@ fn words(
                     keys.insert("id", number.max(1).to_string());
                 }
             }
-            "backlog" => {
-                if let Some(number) = context.number(statement, index) {
-                    keys.insert("backlog", number.max(1).to_string());
-                }
-            }
+            "backlog" => backlog(context, &mut keys, statement, index),
             "accept-proxy" => {
                 keys.insert("accept-proxy", "\"required\"".to_owned());
             }
@@ -297,6 +300,26 @@ fn words(
         index += 1;
     }
     keys
+}
+
+/// `backlog`. HAProxy's 0 stands for the default.
+fn backlog(
+    context: &mut Context<'_, '_>,
+    keys: &mut BTreeMap<&'static str, String>,
+    statement: &Statement,
+    index: usize,
+) {
+    match context.number_or_zero(statement, index) {
+        Some(..0) => {
+            let text = "it has to be greater than 0";
+            context
+                .report
+                .error(statement.at(index), "bind backlog", text);
+        }
+        Some(0) => drop(keys.remove("backlog")),
+        Some(number) => drop(keys.insert("backlog", number.to_string())),
+        None => {}
+    }
 }
 
 /// Whether HAProxy has this word behind a `bind`.
@@ -373,6 +396,10 @@ fn mss(
     match context.number(statement, index) {
         Some(number) if (least..=most).contains(&number) => {
             keys.insert("mss", number.to_string());
+        }
+        Some(number) if !(1..=65_535).contains(&number) => {
+            let text = format!("{number} is not within 1 and 65535");
+            context.report.error(statement.at(index), "bind mss", text);
         }
         Some(number) => {
             let text = format!("the kernel takes {least} to {most}, and {number} from neither");

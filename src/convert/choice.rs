@@ -345,23 +345,11 @@ fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut V
         return;
     };
     let name = algorithm.split('(').next().unwrap_or_default();
-    let known = [
-        "hash",
-        "uri",
-        "url_param",
-        "hdr",
-        "rdp-cookie",
-        "log-hash",
-        "sticky",
-    ];
     match name {
+        // It was told of the statement.
+        _ if report.entries[*entry].outcome == Outcome::Error => blocked.push(*entry),
         "" | "roundrobin" | "static-rr" | "first" | "random" | "leastconn" | "source" => {}
         "hash" if proxy.settings.keys.contains_key("hash-on") => {}
-        _ if !known.contains(&name) => {
-            let text = format!("HAProxy has no algorithm `{name}`");
-            report.raise(*entry, Outcome::Error, text, false);
-            blocked.push(*entry);
-        }
         _ if proxy.servers.len() < 2 => {
             let text = "one server is chosen by any algorithm";
             report.raise(*entry, Outcome::NotNeeded, text, false);
@@ -411,12 +399,14 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
     let mut missing = Missing::default();
     let mut led_to: HashMap<usize, (bool, bool)> = HashMap::new();
     for (index, proxy) in proxies.iter().enumerate() {
-        if matches!(choices[index], Ok(Choice::Page)) {
-            continue;
-        }
         // HAProxy does not look where one leads that is disabled.
         if !proxy.settings.disabled {
             missing.tell(proxy, &backends, report);
+        }
+        if matches!(choices[index], Ok(Choice::Page)) {
+            continue;
+        }
+        if !proxy.settings.disabled {
             http_to_tcp(proxy, (proxies, &backends), report);
         }
         if proxy.kind == Kind::Backend {

@@ -47,6 +47,21 @@ impl Context<'_, '_> {
         self.checked(statement, index, read)
     }
 
+    /// The number of word `index` as HAProxy's `atol` reads it: without digits it is 0. `None`: a variable in it has no
+    /// value, which is reported.
+    pub(super) fn number_or_zero(&mut self, statement: &Statement, index: usize) -> Option<i64> {
+        let word = statement.words.get(index);
+        let is_unset = word.is_none_or(|word| word.unset.is_some());
+        if is_unset || word.is_some_and(|word| word.text.contains(|c: char| c.is_ascii_digit())) {
+            let text = statement.word(index);
+            let begins = text.strip_prefix(['-', '+']).unwrap_or(text);
+            if is_unset || begins.starts_with(|c: char| c.is_ascii_digit()) {
+                return self.number(statement, index);
+            }
+        }
+        Some(0)
+    }
+
     /// A value that was read, or `None` once what is wrong with it is reported.
     pub(super) fn checked<T>(
         &mut self,

@@ -4,7 +4,7 @@ use super::context::{Context, keyword};
 use super::proxy::{Mark, Target};
 use super::report::Outcome;
 use super::sections::{Section, Statement};
-use super::{log, socket};
+use super::{argument_count, log, socket};
 
 use super::toml_string::{quote, string};
 use super::units::{self, Unit};
@@ -100,6 +100,9 @@ pub(super) fn read(context: &mut Context<'_, '_>, global: &mut Global, section: 
 
 fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement) {
     let word = statement.word(0);
+    if let Some((index, problem)) = argument_count::refused(Place::Global, statement) {
+        return context.report.error(statement.at(index), word, problem);
+    }
     match word {
         "log" => {
             global.targets.extend(log::read(context, statement));
@@ -210,9 +213,13 @@ fn number(
     (key, most): (&'static str, i64),
 ) {
     let word = statement.word(0);
-    let Some(number) = context.number(statement, 1) else {
+    let Some(number) = context.number_or_zero(statement, 1) else {
         return;
     };
+    if key == "threads" && !(1..=most).contains(&number) {
+        let text = format!("{number} is not within 1 and {most}");
+        return context.report.error(statement.at(1), word, text);
+    }
     if number <= 0 {
         let text = "0 stands for the default";
         context
@@ -240,7 +247,11 @@ fn socket_limit(context: &mut Context<'_, '_>, global: &mut Global, statement: &
         let Some(number) = context.number(statement, 2) else {
             return;
         };
-        let within = number.clamp(1, API_MAXCONN_MAX);
+        if number <= 0 {
+            let text = "it is greater than 0";
+            return context.report.error(statement.at(2), keyword, text);
+        }
+        let within = number.min(API_MAXCONN_MAX);
         global.api.insert("maxconn", within.to_string());
         if within != number {
             let text = format!("`maxconn` is {within}: rlb takes 1 to {API_MAXCONN_MAX}");
@@ -254,6 +265,14 @@ fn socket_limit(context: &mut Context<'_, '_>, global: &mut Global, statement: &
 
 /// `unix-bind`; several add up.
 fn unix_bind(context: &mut Context<'_, '_>, own: &mut UnixBind, statement: &Statement) {
+    let errors = context.report.errors;
+    unix_bind_words(context, own, statement);
+    if context.report.errors > errors {
+        own.in_error.get_or_insert(statement.at.line);
+    }
+}
+
+fn unix_bind_words(context: &mut Context<'_, '_>, own: &mut UnixBind, statement: &Statement) {
     context.kept(statement.at, "unix-bind");
     let mut index = 1;
     while index < statement.words.len() {
@@ -262,7 +281,7 @@ fn unix_bind(context: &mut Context<'_, '_>, own: &mut UnixBind, statement: &Stat
         let keyword = format!("unix-bind {name}");
         let owner = ["user", "uid", "group", "gid"];
         match name {
-            "prefix" | "mode" | "user" | "uid" | "group" | "gid" if value.is_empty() => {
+            "prefix" | "user" | "uid" | "group" | "gid" if value.is_empty() => {
                 return context.report.error(at, keyword, "a value is missing");
             }
             "prefix" if own.prefix.is_some() => {
@@ -270,10 +289,14 @@ fn unix_bind(context: &mut Context<'_, '_>, own: &mut UnixBind, statement: &Stat
                 context.report.error(at, keyword, text);
             }
             "prefix" => own.prefix = Some(value.to_owned()),
-            "mode" => match units::file_mode(value) {
-                Ok(mode) => own.mode = mode,
-                Err(problem) => context.report.error(at, keyword, problem),
-            },
+            "mode" => {
+                own.mode = units::leading_file_mode(value);
+                if !value.contains(|c: char| c.is_digit(8)) {
+                    let text = "it is no octal number, and so 0: the files are left as they are";
+                    let information = Outcome::Information;
+                    context.report.push(at, keyword, information, text);
+                }
+            }
             _ => {
                 let Some(word) = owner.into_iter().find(|word| *word == name) else {
                     let text = "write `prefix`, `mode`, `uid`, `gid`, `user` or `group`";

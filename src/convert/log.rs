@@ -15,6 +15,12 @@ const FACILITIES: [&str; 24] = [
     "ftp", "ntp", "audit", "alert", "cron2", "local0", "local1", "local2", "local3", "local4",
     "local5", "local6", "local7",
 ];
+/// HAProxy's formats.
+const FORMATS: [&str; 9] = [
+    "rfc3164", "rfc5424", "priority", "short", "timed", "iso", "raw", "local", "unspec",
+];
+/// HAProxy's lengths of lines.
+const LENGTHS: std::ops::RangeInclusive<u32> = 80..=65535;
 const LEVELS: [&str; 8] = [
     "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug",
 ];
@@ -28,34 +34,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, statement: &Statement) -> Opti
             .error(statement.at, "log", "an address is missing");
         return None;
     };
-    let mut keys = BTreeMap::new();
-    let mut index = 2;
-    while ["len", "format", "sample", "profile"].contains(&statement.word(index)) {
-        let at = statement.at(index);
-        let (word, value) = (statement.word(index), statement.word(index + 1));
-        match (word, value) {
-            ("format", "raw" | "rfc3164" | "rfc5424") => {
-                keys.insert("format", quote(value));
-            }
-            ("format", _) => {
-                let text = format!("rlb has no log format `{value}`: the usual one is used");
-                context
-                    .report
-                    .push(at, "log format", Outcome::Changed, text);
-            }
-            ("len", _) => {
-                let text = "a line is as long as it is";
-                context.report.push(at, "log len", Outcome::NotNeeded, text);
-            }
-            _ => {
-                let text = "every line is written";
-                context
-                    .report
-                    .push(at, format!("log {word}"), Outcome::Changed, text);
-            }
-        }
-        index += 2;
-    }
+    let (mut keys, index) = formats(context, statement)?;
     let facility = statement.word(index);
     if FACILITIES.contains(&facility) {
         keys.insert("facility", quote(facility));
@@ -74,7 +53,14 @@ pub(super) fn read(context: &mut Context<'_, '_>, statement: &Statement) -> Opti
         let text = format!("HAProxy has no level `{level}`");
         context.report.error(statement.at(index + 1), "log", text);
     }
-    if !statement.word(index + 2).is_empty() {
+    let least = statement.word(index + 2);
+    if !least.is_empty() && !LEVELS.contains(&least) {
+        let text = format!("HAProxy has no level `{least}`");
+        context.report.error(statement.at(index + 2), "log", text);
+    } else if let Some(more) = statement.words.get(index + 3) {
+        let text = format!("`{}` is not expected here", more.text);
+        context.report.error(statement.at(index + 3), "log", text);
+    } else if !least.is_empty() {
         let text = "lines keep their own level";
         context
             .report
@@ -90,6 +76,52 @@ pub(super) fn read(context: &mut Context<'_, '_>, statement: &Statement) -> Opti
         keys.remove("facility");
     }
     Some(Target { to, keys })
+}
+
+/// What stands before the facility: the keys that it becomes, and the index of the facility.
+fn formats(
+    context: &mut Context<'_, '_>,
+    statement: &Statement,
+) -> Option<(BTreeMap<&'static str, String>, usize)> {
+    let mut keys = BTreeMap::new();
+    let mut index = 2;
+    while ["len", "format", "sample", "profile"].contains(&statement.word(index)) {
+        let at = statement.at(index);
+        let (word, value) = (statement.word(index), statement.word(index + 1));
+        match (word, value) {
+            ("format", "raw" | "rfc3164" | "rfc5424") => {
+                keys.insert("format", quote(value));
+            }
+            ("format", other) if !FORMATS.contains(&other) => {
+                let text = format!("HAProxy has no log format `{other}`");
+                context.report.error(at, "log format", text);
+                return None;
+            }
+            ("format", _) => {
+                let text = format!("rlb has no log format `{value}`: the usual one is used");
+                context
+                    .report
+                    .push(at, "log format", Outcome::Changed, text);
+            }
+            ("len", _) if !value.parse().is_ok_and(|length| LENGTHS.contains(&length)) => {
+                let text = "a length is 80 to 65535";
+                context.report.error(at, "log len", text);
+                return None;
+            }
+            ("len", _) => {
+                let text = "a line is as long as it is";
+                context.report.push(at, "log len", Outcome::NotNeeded, text);
+            }
+            _ => {
+                let text = "every line is written";
+                context
+                    .report
+                    .push(at, format!("log {word}"), Outcome::Changed, text);
+            }
+        }
+        index += 2;
+    }
+    Some((keys, index))
 }
 
 /// The content of `to`.
@@ -120,7 +152,8 @@ fn sink(context: &mut Context<'_, '_>, statement: &Statement, word: &Word) -> Op
         Address::Host { host, port } => {
             let host = if address::is_name(&host) {
                 let Some(ip) = (context.resolve)(&host) else {
-                    unsupported(context, format!("the name `{host}` does not resolve"));
+                    let text = format!("the name `{host}` does not resolve");
+                    context.report.error(at, "log", text);
                     return None;
                 };
                 let text = format!("`{host}` is looked up now: it is {ip}");

@@ -11,6 +11,8 @@
 
 mod acl;
 mod address;
+mod argument_count;
+mod balance;
 mod bind;
 mod choice;
 mod condition;
@@ -33,6 +35,9 @@ mod proxy;
 mod report;
 mod retry_on;
 mod routes;
+mod rules;
+mod sample;
+mod sample_names;
 mod sections;
 mod server;
 mod server_header;

@@ -5,6 +5,7 @@ use super::choice::Choice;
 use super::context::{Context, keyword};
 use super::proxy::{Bind, Exporter, Hidden, Page, Proxy};
 use super::report::{Outcome, Report};
+use super::rules;
 use super::sections::{Kind, Statement};
 use super::toml_string::{quote, string};
 use super::units;
@@ -43,6 +44,9 @@ fn detach(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
 
 fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
     let keyword = keyword(statement);
+    if statement.word(1) == "http-request" && !is_rule(context, proxy, statement) {
+        return;
+    }
     let page = &mut proxy.settings.page;
     let value = statement.words.get(2).map(string).unwrap_or_default();
     let (mut outcome, mut text) = (Outcome::Kept, "");
@@ -101,6 +105,15 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
     let entry = context.report.push(statement.at, keyword, outcome, text);
     proxy.settings.page.entries.push(entry);
     proxy.settings.page.enabled = true;
+}
+
+/// Whether HAProxy takes the rule behind `stats`.
+fn is_rule(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) -> bool {
+    let rule = Statement {
+        words: statement.words[1..].to_vec(),
+        ..statement.clone()
+    };
+    rules::rule(context, proxy, &rule, "stats http-request")
 }
 
 /// `stats refresh`. What became of it; `None`: it is in error.

@@ -225,6 +225,15 @@ fn words(
     }
 }
 
+/// Numbers that HAProxy refuses outside of these bounds; of the others it takes the nearest that it can have.
+const REFUSED: [(&str, i64, i64); 5] = [
+    ("rise", 1, i64::MAX),
+    ("fall", 1, i64::MAX),
+    ("weight", 0, 256),
+    ("error-limit", 1, i64::MAX),
+    ("id", 1, u32::MAX as i64),
+];
+
 /// The words whose values are numbers, and the bounds of these.
 const NUMBERS: [(&str, i64, i64); 9] = [
     ("rise", 1, RISE_FALL_MAX),
@@ -261,19 +270,7 @@ fn own(
         "disabled" => drop(keys.keys.insert("disabled", "true".to_owned())),
         "no-backup" => drop(keys.keys.remove("backup")),
         "enabled" => drop(keys.keys.remove("disabled")),
-        "inter" | "fastinter" | "downinter" => {
-            if let Some(span) = context.span(statement, index, Unit::Milliseconds) {
-                let (key, milliseconds) = match name {
-                    "inter" => ("interval", Some(span.milliseconds)),
-                    "fastinter" => ("fast-interval", keys.interval),
-                    _ => ("down-interval", keys.interval),
-                };
-                keys.interval = milliseconds;
-                if !span.is_zero() {
-                    keys.checks.insert(key, quote(&span.text));
-                }
-            }
-        }
+        "inter" | "fastinter" | "downinter" => interval(context, keys, statement, (name, index)),
         "slowstart" => {
             if let Some(span) = context.span(statement, index, Unit::Milliseconds) {
                 keys.keys.remove("slowstart");
@@ -284,6 +281,12 @@ fn own(
         }
         "hash-key" if HASH_KEYS.contains(&value) => {
             keys.keys.insert("hash-key", quote(value));
+        }
+        "hash-key" if value != "guid" => {
+            let text = format!("HAProxy has no `{value}` for it");
+            context
+                .report
+                .error(statement.at(index), "server hash-key", text);
         }
         "hash-key" => {
             let text =
@@ -313,6 +316,30 @@ fn own(
         _ => return false,
     }
     true
+}
+
+/// `inter`, `fastinter` and `downinter`.
+fn interval(
+    context: &mut Context<'_, '_>,
+    keys: &mut ServerKeys,
+    statement: &Statement,
+    (name, index): (&str, usize),
+) {
+    let Some(span) = context.span(statement, index, Unit::Milliseconds) else {
+        return;
+    };
+    if span.is_zero() {
+        let keyword = format!("server {name}");
+        let text = "it is longer than 0";
+        return context.report.error(statement.at(index), keyword, text);
+    }
+    let (key, milliseconds) = match name {
+        "inter" => ("interval", Some(span.milliseconds)),
+        "fastinter" => ("fast-interval", keys.interval),
+        _ => ("down-interval", keys.interval),
+    };
+    keys.interval = milliseconds;
+    keys.checks.insert(key, quote(&span.text));
 }
 
 /// `observe`. Whether it is followed by one of HAProxy's words.
@@ -397,7 +424,7 @@ fn option(
     true
 }
 
-/// A number with its bounds; outside of them it is the nearest that is possible.
+/// A number with its bounds; outside of them it is the nearest that is possible, as in HAProxy.
 fn number(
     context: &mut Context<'_, '_>,
     keys: &mut ServerKeys,
@@ -405,9 +432,20 @@ fn number(
     index: usize,
     (key, least, most): (&'static str, i64, i64),
 ) {
-    let Some(number) = context.number(statement, index) else {
+    let Some(number) = context.number_or_zero(statement, index) else {
         return;
     };
+    let mut refused = REFUSED.iter();
+    if let Some((_, first, last)) = refused.find(|(word, ..)| *word == key)
+        && !(*first..=*last).contains(&number)
+    {
+        let text = match *last {
+            i64::MAX => format!("{number} is less than {first}"),
+            to => format!("{number} is not within {first} and {to}"),
+        };
+        let keyword = format!("server {key}");
+        return context.report.error(statement.at(index), keyword, text);
+    }
     if (key, number) == ("port", 0) {
         // That of the server, whatever a `default-server` says.
         keys.checks.remove(key);
@@ -458,6 +496,12 @@ fn check_address(
     }
 }
 
+/// The values of words that have no key, where there are only these.
+const VALUES: [(&str, &[&str]); 2] = [
+    ("log-proto", &["legacy", "octet-count"]),
+    ("ws", &["auto", "h1", "h2"]),
+];
+
 /// A word of the table. Whether it is known, and so what follows it.
 fn other(
     context: &mut Context<'_, '_>,
@@ -472,6 +516,15 @@ fn other(
         context.unknown(at, Place::Server, &keyword);
         return false;
     };
+    let value = statement.word(index);
+    if VALUES
+        .iter()
+        .any(|(word, values)| *word == name && !values.contains(&value))
+    {
+        let text = format!("HAProxy has no `{value}` for it");
+        context.report.error(statement.at(index), keyword, text);
+        return true;
+    }
     let mark = context.mark(at, &keyword, row);
     let silent = matches!(row.becomes, Becomes::Changed | Becomes::NotNeeded);
     if !silent {

@@ -4,21 +4,18 @@ use super::context::{Context, keyword};
 use super::proxy::{CheckKind, Keepalive, Mark, Mode, Proxy};
 use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
-use super::toml_string::quote;
 use super::units::Unit;
 use super::{
-    acl, bind, defaults_words, expect_proxy, format, log, page, retry_on, server, source, timeouts,
+    acl, argument_count, balance, bind, defaults_words, expect_proxy, format, log, page, retry_on, rules,
+    server, source, timeouts,
 };
 use crate::config::haproxy::{Becomes, Place};
-use crate::config::model::{HashFunction, HashOn, HashType};
 
 /// Reads one statement into `proxy`.
 pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
     let keyword = keyword(statement);
-    if proxy.kind == Kind::Defaults
-        && let Some(problem) = defaults_words::refused(statement, proxy.name.is_empty())
-    {
-        return context.report.error(statement.at, keyword, problem);
+    if is_refused(context, proxy, statement, &keyword) {
+        return;
     }
     match statement.word(0) {
         "mode" => mode(context, proxy, statement),
@@ -26,23 +23,10 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         "server" | "server-template" => server::read(context, proxy, statement),
         "default-server" => server::defaults(context, proxy, statement),
         "default_backend" | "use_backend" => route(context, proxy, statement, &keyword),
-        "balance" => {
-            let entry = context.kept(statement.at, keyword);
-            proxy.settings.balance = Some((statement.word(1).to_owned(), entry));
-            algorithm(context, proxy, statement, entry);
-        }
-        "hash-type" => hash_type(context, proxy, statement),
-        "hash-balance-factor" => {
-            let factor = statement.word(1).parse().unwrap_or(1);
-            if factor != 0 && !(101..=crate::config::FACTOR_MAX).contains(&factor) {
-                let text = "write 0 or more than 100";
-                return context.report.error(statement.at, keyword, text);
-            }
-            context.kept(statement.at, keyword);
-            let factor = factor.to_string();
-            proxy.settings.keys.insert("hash-balance-factor", factor);
-        }
-        "hash-preserve-affinity" => preserve_affinity(context, proxy, statement),
+        "balance" => balance::read(context, proxy, statement),
+        "hash-type" => balance::hash_type(context, proxy, statement),
+        "hash-balance-factor" => balance::factor(context, proxy, statement),
+        "hash-preserve-affinity" => balance::preserve_affinity(context, proxy, statement),
         "maxconn" | "backlog" | "fullconn" | "retries" | "id" => {
             number(context, proxy, statement);
         }
@@ -84,6 +68,28 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
     }
 }
 
+/// Whether HAProxy takes the statement nowhere, or not here, by its words alone, which is then reported.
+fn is_refused(
+    context: &mut Context<'_, '_>,
+    proxy: &mut Proxy,
+    statement: &Statement,
+    keyword: &str,
+) -> bool {
+    if proxy.kind == Kind::Defaults
+        && let Some(problem) = defaults_words::refused(statement, proxy.name.is_empty())
+    {
+        context.report.error(statement.at, keyword, problem);
+        return true;
+    }
+    if let Some((word, problem)) = argument_count::refused(Place::Proxy, statement) {
+        context.report.error(statement.at(word), keyword, problem);
+        return true;
+    }
+    // These have their own readers.
+    let is_rule = !["use_backend", "acl", "stats"].contains(&statement.word(0));
+    is_rule && !rules::rule(context, proxy, statement, keyword)
+}
+
 /// A statement of which the table says everything.
 fn by_table(
     context: &mut Context<'_, '_>,
@@ -95,6 +101,9 @@ fn by_table(
         return page::exporter(context, proxy, statement, keyword);
     }
     if statement.word(0) == "acl" {
+        if !rules::acl(context, proxy, statement) {
+            return;
+        }
         page::note_acl(context, proxy, statement.word(1));
     }
     let bare = keyword.strip_prefix("no ").unwrap_or(keyword);
@@ -176,12 +185,12 @@ fn mode(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement)
             } else {
                 format!("HAProxy has no mode `{other}`")
             };
-            let outcome = if known {
-                Outcome::Unsupported
+            if known {
+                let outcome = Outcome::Unsupported;
+                context.report.push(statement.at, "mode", outcome, text);
             } else {
-                Outcome::Error
-            };
-            context.report.push(statement.at, "mode", outcome, text);
+                context.report.error(statement.at, "mode", text);
+            }
             return;
         }
     };
@@ -196,9 +205,9 @@ fn route(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
         let text = "the name of a backend is missing";
         return context.report.error(statement.at, keyword, text);
     }
-    if let Some((index, problem)) = acl::behind_a_backend(statement, &proxy.acls) {
-        let at = statement.at(index);
-        context.report.error(at, keyword, problem);
+    match acl::behind_a_backend(statement) {
+        Some((index, problem)) => context.report.error(statement.at(index), keyword, problem),
+        None => drop(rules::rule(context, proxy, statement, keyword)),
     }
     let always = statement.words.len() == 2 && !name.contains("%[");
     if statement.word(0) == "default_backend" {
@@ -255,88 +264,8 @@ pub(super) fn settle_route(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
     }
 }
 
-/// What rlb writes for `balance`. [`super::choice`] judges the algorithms that it does not have.
-fn algorithm(
-    context: &mut Context<'_, '_>,
-    proxy: &mut Proxy,
-    statement: &Statement,
-    entry: usize,
-) {
-    let keys = &mut proxy.settings.keys;
-    keys.remove("balance");
-    keys.remove("random-draws");
-    keys.remove("hash-on");
-    if statement.word(1) == "hash"
-        && let Ok(hash_on) = HashOn::parse(statement.word(2))
-    {
-        keys.insert("balance", quote("hash"));
-        keys.insert("hash-on", quote(&hash_on.to_string()));
-    }
-    let (name, argument) = match statement.word(1).split_once('(') {
-        Some((name, rest)) => (name, rest.strip_suffix(')')),
-        None => (statement.word(1), Some("")),
-    };
-    if ["source", "static-rr", "first", "random", "leastconn"].contains(&name) {
-        keys.insert("balance", quote(name));
-    }
-    match argument {
-        Some("") => {}
-        Some(number) if name == "random" => {
-            let draws = number.parse().unwrap_or(0);
-            if (1..=crate::config::DRAWS_MAX).contains(&draws) {
-                keys.insert("random-draws", draws.to_string());
-            } else {
-                let text = "`random` draws a number of servers from 1 on";
-                context.report.raise(entry, Outcome::Error, text, false);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// `hash-type METHOD [FUNCTION [avalanche]]`.
-fn hash_type(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
-    const METHODS: [&str; 2] = ["map-based", "consistent"];
-    const FUNCTIONS: [&str; 6] = ["", "sdbm", "djb2", "wt6", "crc32", "none"];
-    let [method, function, modifier] = [1, 2, 3].map(|index| statement.word(index));
-    let known = METHODS.contains(&method)
-        && FUNCTIONS.contains(&function)
-        && ["", "avalanche"].contains(&modifier);
-    if !known {
-        let text = "write `map-based` or `consistent`, a function, and `avalanche`";
-        return context.report.error(statement.at, "hash-type", text);
-    }
-    let consistent = method == "consistent";
-    let is_default = function.is_empty();
-    let function = match function {
-        "djb2" => HashFunction::Djb2,
-        "wt6" => HashFunction::Wt6,
-        "crc32" => HashFunction::Crc32,
-        "none" => HashFunction::None,
-        _ => HashFunction::Sdbm,
-    };
-    let meant = HashType {
-        consistent,
-        function,
-        avalanche: modifier == "avalanche" || (consistent && is_default),
-    };
-    context.kept(statement.at, "hash-type");
-    proxy.settings.keys.insert("hash-type", quote(meant.name()));
-}
-
-/// `hash-preserve-affinity WORD`.
-fn preserve_affinity(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
-    let (word, key) = (statement.word(1), "hash-preserve-affinity");
-    if !["always", "maxconn", "maxqueue"].contains(&word) {
-        let text = "write `always`, `maxconn` or `maxqueue`";
-        return context.report.error(statement.at, key, text);
-    }
-    context.kept(statement.at, key);
-    proxy.settings.keys.insert(key, quote(word));
-}
-
 fn number(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
-    let Some(number) = context.number(statement, 1) else {
+    let Some(number) = context.number_or_zero(statement, 1) else {
         return;
     };
     let (key, most) = match statement.word(0) {
@@ -346,10 +275,14 @@ fn number(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
         "retries" => ("retries", crate::config::RETRIES_MAX),
         _ => ("id", i64::from(i32::MAX)),
     };
+    if key == "id" && number <= 0 {
+        let text = "the number is greater than 0";
+        return context.report.error(statement.at(1), key, text);
+    }
     let least = i64::from(key != "retries");
     let meant = number.clamp(least, most);
     match number {
-        0 if least == 1 && key != "id" => {
+        0 if least == 1 => {
             proxy.settings.keys.remove(key);
             let text = "0 stands for the default";
             context
@@ -444,16 +377,10 @@ fn option(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
         "clitcpka" => settings.client_keepalive.on = set.then_some(on),
         "srvtcpka" => settings.server_keepalive.on = set.then_some(on),
         "tcpka" => {
-            settings.client_keepalive.on = set.then_some(on);
-            settings.server_keepalive.on = set.then_some(on);
+            settings.client_keepalive.on = Some(true);
+            settings.server_keepalive.on = Some(true);
         }
-        "tcp-check" => {
-            settings.check = if on {
-                CheckKind::Rules
-            } else {
-                CheckKind::Connection
-            };
-        }
+        "tcp-check" => settings.check = CheckKind::Rules,
         word => {
             if ["tcplog", "httplog", "httpslog"].contains(&word) {
                 settings.keys.remove("log-suffix");
@@ -462,11 +389,6 @@ fn option(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
             let checks = row.is_some_and(|row| row.words.contains(&"option httpchk"));
             if !checks {
                 return by_table(context, proxy, statement, keyword);
-            }
-            if !on {
-                settings.check = CheckKind::Connection;
-                context.kept(statement.at, keyword);
-                return;
             }
             let kind = match word {
                 "httpchk" => CheckKind::Http,

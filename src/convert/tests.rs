@@ -621,14 +621,26 @@ fn unix_bind_holds_for_the_unix_sockets_of_binds() {
         assert!(!toml.contains("unix:"), "{toml}");
     }
     for wrong in [
-        "mode",
-        "mode 8",
         "prefix",
         "user",
         "prefix /a prefix /b",
         "level user",
+        "mode 600 level user",
     ] {
         one(wrong, ":81", 78, "unix-bind");
+        // What it says of their files is not known.
+        let toml = one(
+            wrong,
+            "/run/a,:82",
+            78,
+            "`unix-bind` in line 10 is in error",
+        );
+        assert!(!toml.contains("/run/a") && toml.contains("*:82"), "{toml}");
+    }
+    // HAProxy reads 0, and leaves the files as they are.
+    for wrong in ["mode", "mode 8", "mode x"] {
+        let toml = one(wrong, "/run/a", 0, "no octal number");
+        assert!(toml.contains("bind = \"unix:/run/a\"\n"), "{toml}");
     }
     // Those before it do not have it, and no runtime socket has it.
     let text = "listen last\n mode tcp\n bind /run/a\n server a 127.0.0.1:1\n\
@@ -975,6 +987,7 @@ fn the_family_of_an_address_is_kept() {
     }
     for (address, place) in [
         ("stream+127.0.0.1:9990", "127.0.0.1:9990"),
+        ("mptcp@127.0.0.1:9990", "127.0.0.1:9990"),
         ("unix@/run/x", "/run/x"),
         ("uxst@/run/x", "/run/x"),
     ] {

@@ -100,6 +100,25 @@ pub(super) fn file_mode(text: &str) -> Result<Option<String>, String> {
     Ok((mode != 0).then_some(written))
 }
 
+/// A file mode as HAProxy reads it in `unix-bind`, by `strtol`: what follows the octal digits is not looked at, and without
+/// any it is 0. The bits that are no access are left out.
+pub(super) fn leading_file_mode(text: &str) -> Option<String> {
+    if let Ok(mode) = file_mode(text) {
+        return mode;
+    }
+    let bare = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let digits = bare.bytes().take_while(|byte| (b'0'..=b'7').contains(byte));
+    let digits = &bare[..digits.count()];
+    let last = &digits[digits.len().saturating_sub(3)..];
+    let mode = u32::from_str_radix(last, 8).unwrap_or(0);
+    let mode = if text.starts_with('-') {
+        mode.wrapping_neg() & 0o777
+    } else {
+        mode
+    };
+    (mode != 0).then(|| format!("{mode:04o}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +167,18 @@ mod tests {
         assert_eq!(mode("00660").as_deref(), Some("0660"));
         assert_eq!(mode("7").as_deref(), Some("0007"));
         assert_eq!(mode("0"), None);
+        for (text, mode) in [
+            ("660", Some("660")),
+            ("1777", Some("0777")),
+            ("+7", Some("0007")),
+            ("-1", Some("0777")),
+            ("66x", Some("0066")),
+            ("888", None),
+            ("", None),
+            ("x", None),
+        ] {
+            assert_eq!(leading_file_mode(text).as_deref(), mode, "{text}");
+        }
         for wrong in ["", "8", "6x6", "1777", "-1", "+7", "0x1ff"] {
             assert!(file_mode(wrong).is_err(), "{wrong}");
         }

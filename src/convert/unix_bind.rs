@@ -16,6 +16,8 @@ pub(super) struct UnixBind {
     pub(super) mode: Option<String>,
     /// The word for the owner of the files.
     pub(super) owner: Option<&'static str>,
+    /// The first line of it that is in error: what it says of the files is not known.
+    pub(super) in_error: Option<usize>,
 }
 
 impl UnixBind {

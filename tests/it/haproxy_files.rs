@@ -180,19 +180,12 @@ fn check_recognises_a_file_of_haproxys_in_latin_1() {
 }
 
 /// Inputs of the converter that HAProxy takes, though rlb refuses them: why.
-const TAKEN_BY_HAPROXY: &[(&str, &str)] = &[(
-    "sockets-twice",
-    "two sockets of one address are found when HAProxy listens",
-)];
+const TAKEN_BY_HAPROXY: &[(&str, &str)] = &[];
 
 /// Inputs of the converter that are refused by HAProxy 2.6, though rlb takes them: why.
 const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
     ("bind-tls", "the certificate is missing"),
     ("binds-inherited", "nobody passes the descriptors"),
-    (
-        "check-plain",
-        "`no option httpchk` is refused: it can only mean one thing",
-    ),
     (
         "conditions",
         "a line that a condition leaves out may hold anything",
@@ -212,10 +205,6 @@ const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
         "stats-not-valid",
         "a port that the kernel chooses is refused",
     ),
-    (
-        "options-no",
-        "`no option tcpka` is refused: it can only mean one thing",
-    ),
     ("rates", "the server that is tracked is missing"),
     (
         "socket-options",
@@ -225,7 +214,6 @@ const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
     ("servers", "the name of a server does not resolve"),
     ("servers-inert", "the resolvers are missing"),
     ("servers-twice", "names that stand twice get a number"),
-    ("servers-weights", "weights over 256 are the greatest"),
     ("stats-guarded", "the list of users is missing"),
     ("stats-twice", "words of older versions"),
     ("syntax-bom", "a byte order mark is left out"),

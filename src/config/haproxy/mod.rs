@@ -139,7 +139,9 @@ impl Index {
         let exact = self.words.get(&(place, word)).copied();
         exact.or_else(|| {
             let mut families = self.families.iter();
-            let family = families.find(|(at, start, _)| *at == place && word.starts_with(start));
+            let listed = place != Place::Global || global::is_of_family(word);
+            let family =
+                families.find(|(at, start, _)| *at == place && listed && word.starts_with(start));
             family.map(|(_, _, row)| *row)
         })
     }
@@ -149,7 +151,10 @@ impl Index {
         let words = self.words.keys();
         let words = words.filter_map(move |(at, word)| (*at == place).then_some(*word));
         let with_key = declared_at().filter(move |(at, _, _)| *at == place);
-        words.chain(with_key.map(|(_, word, _)| word))
+        let of_families = global::of_families().filter(move |_| place == Place::Global);
+        words
+            .chain(with_key.map(|(_, word, _)| word))
+            .chain(of_families)
     }
 }
 
