@@ -380,7 +380,7 @@ impl Walk<'_> {
             .map(str::to_owned)
             .or_else(|| self.known.declared(name, shape))
             .or_else(|| self.of_the_table_around(name))
-            .or_else(|| haproxy::hint(name))
+            .or_else(|| haproxy::hint(name).filter(|_| homes.is_empty()))
         {
             Some(instead)
         } else if near.is_some() {

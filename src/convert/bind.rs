@@ -112,10 +112,13 @@ pub(super) fn read(
             }
         }
     }
-    let added = &proxy.binds[listeners..];
+    let added = &mut proxy.binds[listeners..];
     if keys.contains_key("id") && (added.len() > 1 || added.iter().any(Bind::is_range)) {
         let text = "it can only be used with a single address and port";
         context.report.error(at, "bind id", text);
+        for bind in added {
+            bind.keys.remove("id");
+        }
     }
 }
 
@@ -256,9 +259,10 @@ fn words(
                 context.report.push(at, keyword, Outcome::Changed, text);
             }
             "id" => {
-                if let Some(number) = context.number(statement, index) {
-                    number_of(context, proxy, (at, number));
-                    keys.insert("id", number.max(1).to_string());
+                if let Some(number) = context.number(statement, index)
+                    && number_of(context, proxy, (at, number))
+                {
+                    keys.insert("id", number.to_string());
                 }
             }
             "backlog" => backlog(context, &mut keys, statement, index),
@@ -327,16 +331,17 @@ fn is_known(context: &Context<'_, '_>, name: &str) -> bool {
     KEYS.contains(&name) || context.index.find(Place::Bind, name).is_some()
 }
 
-/// Reports a number of a listener that HAProxy refuses.
-fn number_of(context: &mut Context<'_, '_>, proxy: &mut Proxy, (at, number): (At, i64)) {
+/// Whether HAProxy takes this number of a listener; what is wrong with it is reported.
+fn number_of(context: &mut Context<'_, '_>, proxy: &mut Proxy, (at, number): (At, i64)) -> bool {
     let text = if number <= 0 {
         "it has to be greater than 0"
     } else if !proxy.bind_ids.insert(number) {
         "another bind of the proxy has this number"
     } else {
-        return;
+        return true;
     };
     context.report.error(at, "bind id", text);
+    false
 }
 
 /// A word that is an option of the socket; `index` is that of its value. Whether it is one.

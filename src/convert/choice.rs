@@ -202,9 +202,13 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
         let say = "a page beside other traffic is not carried over: give `[stats]` its own `bind`";
         weaker(*entry, say, options, report, &mut blocked);
     }
+    let answers_alone = proxy.is_front() && proxy.target().is_none() && proxy.servers.is_empty();
     for exporter in proxy.settings.exporters.iter().filter(|_| http) {
-        let say =
-            "metrics beside other traffic are not carried over: give `[stats]` its own `bind`";
+        let say = if answers_alone && proxy.routes.is_empty() {
+            "a proxy for metrics alone is not carried over: `/metrics` of `[stats]` has them"
+        } else {
+            "metrics beside other traffic are not carried over: give `[stats]` its own `bind`"
+        };
         weaker(exporter.entry, say, options, report, &mut blocked);
     }
     if proxy.is_back() {
@@ -417,6 +421,18 @@ fn together(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], report: 
             && let Some(left_out) = unreachable(proxy, target, proxies, choices)
         {
             choices[index] = Err(left_out);
+        }
+        // Without it clients would get nothing while there is no server.
+        let sorry = proxy.sorry_backend.as_ref();
+        let sorry = sorry.and_then(|name| backends.get(name.as_str()).copied());
+        if choices[index].is_ok()
+            && let Some(sorry) =
+                sorry.filter(|sorry| !matches!(choices[*sorry], Ok(Choice::Carried)))
+        {
+            choices[index] = Err(LeftOut {
+                why: format!("{} is not", proxies[sorry].what()),
+                counts: true,
+            });
         }
         let carried = choices[index].is_ok();
         let routes = proxy

@@ -14,11 +14,11 @@ const NAMES_MAX: usize = 5;
 /// The interval of checks when none is written, in milliseconds.
 const INTERVAL: u64 = 2000;
 
-/// Makes the values of `settings` fit each other. `tunnel`: that of the backend it leads to. What
+/// Makes the values of `settings` fit each other. `tunnels`: that of the backend it leads to, and its own. What
 /// has become shorter.
-pub(super) fn fit(settings: &mut Settings, tunnel: Option<&Span>) -> Vec<&'static str> {
-    if let Some(tunnel) = tunnel {
-        for key in ["client", "server"] {
+pub(super) fn fit(settings: &mut Settings, tunnels: [Option<&Span>; 2]) -> Vec<&'static str> {
+    for (key, tunnel) in ["client", "server"].into_iter().zip(tunnels) {
+        if let Some(tunnel) = tunnel {
             let shorter = settings
                 .timeouts
                 .get(key)

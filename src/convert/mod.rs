@@ -42,6 +42,7 @@ mod sections;
 mod server;
 mod server_header;
 mod socket;
+mod sorry;
 mod source;
 mod statement;
 mod timeouts;
@@ -98,6 +99,17 @@ pub enum NoListener {
     OfMaster,
     /// It may run.
     Accepted,
+}
+
+impl NoListener {
+    /// Whether the result may run, of files that say `master-worker` or not.
+    fn is_accepted(self, master_worker: bool) -> bool {
+        match self {
+            Self::Refused => false,
+            Self::OfMaster => master_worker,
+            Self::Accepted => true,
+        }
+    }
 }
 
 /// What came of it.
@@ -213,10 +225,11 @@ fn attempt(
     let Read {
         mut global,
         defaults,
-        proxies,
+        mut proxies,
         ..
     } = Read::of(inputs, outside, &mut report);
     socket::settle(&mut global.sockets, &mut report);
+    sorry::settle(&mut proxies, &mut report);
     judge_global(&global, options, &mut report);
     let choices = choice::choose(&proxies, &left_out.heads, options, &mut report);
     if let Some(at) = one_too_many(&proxies, &choices) {
@@ -242,12 +255,11 @@ fn attempt(
             .collect();
         defaults::tell(&carried, &pages, &global, &mut report);
     }
+    if !listens && pages.is_empty() && !options.http_drop {
+        tell_of_hidden(&draft.proxies, &mut report);
+    }
     let others = !pages.is_empty() || !global.sockets.is_empty();
-    let may_be_idle = match options.no_listener {
-        NoListener::Refused => false,
-        NoListener::OfMaster => global.process.master_worker,
-        NoListener::Accepted => true,
-    };
+    let may_be_idle = options.no_listener.is_accepted(global.process.master_worker);
     let silent = !listens && !report.changes_traffic() && (others || may_be_idle);
     if !listens && !silent && !report.changes_traffic() && !report.failed() {
         let text =
@@ -273,8 +285,7 @@ fn attempt(
         lines,
         report,
     };
-    let heads = draft.proxies.iter().map(|proxy| proxy.at);
-    (conversion, heads.collect())
+    (conversion, heads(&draft.proxies))
 }
 
 /// What the sections say that were read so far.
@@ -406,11 +417,14 @@ fn one(
         bind_ids: HashSet::new(),
         places: HashMap::new(),
         acls: HashSet::new(),
+        server_acls: HashMap::new(),
         listens: false,
         servers: Vec::new(),
         names: HashMap::new(),
         taken_back: HashMap::new(),
         routes: Vec::new(),
+        sorry_rule: None,
+        sorry_backend: None,
         leads_to: None,
         leads_by_route: false,
         default_entry: None,
@@ -445,6 +459,7 @@ fn one(
     proxy.bind_ids = HashSet::new();
     proxy.places = HashMap::new();
     proxy.acls = HashSet::new();
+    proxy.server_acls = HashMap::new();
     let page = &mut proxy.settings.page;
     if page.broken.is_none() {
         page.broken.clone_from(&context.report.first_error);
@@ -454,6 +469,11 @@ fn one(
     expect_proxy::settle(&mut proxy);
     covered::leave_out(&mut proxy, context.report);
     proxy
+}
+
+/// Where each proxy begins.
+fn heads(proxies: &[Proxy]) -> Vec<At> {
+    proxies.iter().map(|proxy| proxy.at).collect()
 }
 
 /// Judges the words of `global` that change traffic.
@@ -501,11 +521,12 @@ fn fit(
     };
     for (proxy, choice) in proxies.iter_mut().zip(choices) {
         let target = proxy.target().unwrap_or(&proxy.name);
-        let tunnel = tunnels.get(target).cloned();
+        // The servers of a `listen` that leads elsewhere are asked by others.
+        let sides = [target, &proxy.name].map(|name| tunnels.get(name).cloned());
         // Pages do not have what `[defaults]` says.
         let common = common.filter(|_| *choice != Choice::Page);
         let common = common.map(|one| &defaults[one].settings);
-        for key in finish(proxy, common, tunnel.as_ref(), options) {
+        for key in finish(proxy, common, sides.each_ref().map(Option::as_ref), options) {
             let whole = key.trim_end_matches("-fin");
             let text = format!(
                 "{}: `timeout {key}` is shortened to `timeout {whole}`, which is the most",
@@ -516,17 +537,18 @@ fn fit(
     }
     for proxy in &mut defaults {
         let tunnel = proxy.settings.tunnel.clone().map(|(span, _)| span);
-        finish(proxy, None, tunnel.as_ref(), options);
+        finish(proxy, None, [tunnel.as_ref(); 2], options);
     }
     let common = common.map(|one| defaults.swap_remove(one));
     Draft { proxies, common }
 }
 
-/// Completes what a proxy says. `common`: what its `defaults` say, when it is written for all proxies.
+/// Completes what a proxy says. `common`: what its `defaults` say, when it is written for all proxies; `tunnels`: that of
+/// the backend which its clients are led to, and its own.
 fn finish(
     proxy: &mut Proxy,
     common: Option<&Settings>,
-    tunnel: Option<&units::Span>,
+    tunnels: [Option<&units::Span>; 2],
     options: Options,
 ) -> Vec<&'static str> {
     if options.haproxy_defaults {
@@ -540,13 +562,24 @@ fn finish(
     if let Some(common) = common {
         defaults::undo(&mut proxy.settings, common);
     }
-    let mut shorter = defaults::fit(&mut proxy.settings, tunnel);
+    let mut shorter = defaults::fit(&mut proxy.settings, tunnels);
     shorter.retain(|key| match *key {
         "client-fin" => proxy.is_front(),
         _ => proxy.is_back(),
     });
     defaults::fit_checks(proxy, options.haproxy_defaults);
     shorter
+}
+
+/// Says of pages that no client can ask for that they count: HAProxy listens there, and nothing else is left that does.
+fn tell_of_hidden(proxies: &[Proxy], report: &mut Report) {
+    let hidden = proxies.iter().filter(|proxy| {
+        let settings = &proxy.settings;
+        proxy.is_page() && settings.page.hidden.is_some() && !settings.disabled
+    });
+    for proxy in hidden {
+        report.entries[proxy.entry].traffic = true;
+    }
 }
 
 /// Whether something that is carried over listens.

@@ -5,6 +5,7 @@
 
 use super::report::At;
 use super::sections::Kind;
+use super::sorry::{ServersLeft, SorryRule};
 use crate::config::haproxy::Words;
 use crate::config::model::PageAdmin;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -214,6 +215,8 @@ pub(super) struct Proxy {
     pub(super) places: HashMap<BindPlace, usize>,
     /// The names of its ACLs. Only statements ask for them.
     pub(super) acls: HashSet<String>,
+    /// Those that ask how many servers can be used; `None`: several have the name. Only statements ask for them.
+    pub(super) server_acls: HashMap<String, Option<ServersLeft>>,
     /// It has a `bind`, valid or not.
     pub(super) listens: bool,
     pub(super) servers: Vec<Server>,
@@ -223,6 +226,10 @@ pub(super) struct Proxy {
     pub(super) taken_back: HashMap<String, usize>,
     /// Backends that conditions lead to.
     pub(super) routes: Vec<(String, At)>,
+    /// The last of those rules, if a server that can be used decides it.
+    pub(super) sorry_rule: Option<SorryRule>,
+    /// The backend of its only rule, which is `sorry-backend` of the one that it leads to.
+    pub(super) sorry_backend: Option<String>,
     /// The backend of the first `use_backend` without a condition: it gets what no condition before it
     /// takes.
     pub(super) leads_to: Option<(String, At)>,

@@ -7,6 +7,7 @@ use super::proxy::Proxy;
 use super::report::At;
 use super::sample::{self, Asks};
 use super::sections::{Kind, Statement};
+use super::sorry::{self, ServersLeft};
 
 /// The actions of each kind of rule, as HAProxy 2.6 and 3.5 list them. What stands in parentheses belongs to none of the
 /// names. `track-sc0` and the like, and those of Lua, are actions everywhere.
@@ -123,7 +124,10 @@ pub(super) fn acl(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &
     let words = statement.words[2..].iter();
     let words: Vec<&str> = words.map(|word| word.text.as_str()).collect();
     match sample::check(&words) {
-        Ok(asked) => asks(context, proxy, (statement.at(2), "acl"), asked),
+        Ok(asked) => {
+            sorry::note_acl(proxy, name, &words);
+            asks(context, proxy, (statement.at(2), "acl"), asked)
+        }
         Err((word, problem)) => {
             context.report.error(statement.at(2 + word), "acl", problem);
             false
@@ -168,6 +172,17 @@ pub(super) fn rule(
     let place = (statement.at(first), statement_word(statement));
     let mut all = asked.into_iter();
     all.all(|asked| asks(context, proxy, place, asked))
+}
+
+/// The condition of a `use_backend`, if it is about the servers that can be used alone.
+pub(super) fn servers_left(proxy: &Proxy, statement: &Statement) -> Option<ServersLeft> {
+    if is_unset(statement) {
+        return None;
+    }
+    let words = statement.words.get(3..)?.iter();
+    let words: Vec<&str> = words.map(|word| word.text.as_str()).collect();
+    let suites = acl::suites(&words, &proxy.acls).ok()?;
+    ServersLeft::of_rule(statement.word(2), &suites, proxy)
 }
 
 fn is_unset(statement: &Statement) -> bool {

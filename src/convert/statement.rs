@@ -7,7 +7,7 @@ use super::sections::{Kind, Modifier, Statement};
 use super::units::Unit;
 use super::{
     acl, argument_count, balance, bind, defaults_words, expect_proxy, format, log, page, retry_on, rules,
-    server, source, timeouts,
+    server, sorry, source, timeouts,
 };
 use crate::config::haproxy::{Becomes, Place};
 
@@ -221,12 +221,16 @@ fn route(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement
         if !name.contains("%[") {
             proxy.named.push((name, statement.at(1), "use_backend"));
         }
-    } else if always && proxy.routes.is_empty() {
+    } else if always && proxy.routes.len() == usize::from(proxy.sorry_rule.is_some()) {
         context.kept(statement.at, keyword);
         proxy.leads_to = Some((name, statement.at(1)));
     } else {
         proxy.routes.push((name, statement.at(1)));
         by_table(context, proxy, statement, keyword);
+        let condition = rules::servers_left(proxy, statement);
+        if let Some(entry) = proxy.settings.marks.last().map(|mark| mark.entry) {
+            sorry::note_rule(proxy, condition, entry);
+        }
     }
 }
 

@@ -71,6 +71,27 @@ fn binds_and_sockets_that_haproxy_opens_are_opened() {
     rlb.stop();
 }
 
+/// The rule for when the servers of the backend are gone is `sorry-backend`, in the file and in effect.
+#[test]
+fn a_rule_about_the_servers_left_leads_to_the_sorry_backend() {
+    let peers = ["page", "web"].map(|word| Peer::start(Behaviour::SpeaksFirst(word)));
+    let [page, web] = peers.each_ref().map(Peer::address);
+    let port = ports::free().port();
+    let text = |state: &str| {
+        format!(
+            "{}frontend own\n  bind 127.0.0.1:{port}\n  use_backend sorry if {{ nbsrv(web) lt 1 }}\n  \
+             default_backend web\nbackend web\n  server s {web}{state}\nbackend sorry\n  server p {page}\n",
+            haproxy("", &[page])
+        )
+    };
+    let mut rlb = Start::new(&text("")).haproxy().ready();
+    let own = SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(hear(own).0, "web");
+    rlb.reload(&text(" disabled"));
+    assert_eq!(hear(own).0, "page");
+    rlb.stop();
+}
+
 /// Each page of the statistics stays at its own addresses with its own path and users, over reloads too.
 #[test]
 fn each_page_of_the_statistics_keeps_its_path() {

@@ -236,7 +236,8 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Proxy,
         Missing,
-        "a frontend has one `default-backend`",
+        "a frontend has one `default-backend`; a rule for when that has no server is its `sorry-backend`: \
+         `if { nbsrv(BACKEND) lt 1 }` alone becomes that",
         &["use_backend"],
     ),
     words(

@@ -709,6 +709,23 @@ fn sockets_for_commands_collide_with_every_other_listener() {
     }
 }
 
+/// Words of HAProxy's that are keys of rlb's elsewhere.
+#[test]
+fn the_hint_of_a_key_in_the_wrong_table_names_the_right_one() {
+    let text = format!(
+        "[[listen]]\nname = 'l'\nbind = '*:81'\nlevel = 'admin'\n\
+         servers = [{{ name = 'a', address = 'a:80', level = 'admin', accept-proxy = true }}]{TAIL}"
+    );
+    let found = diagnostics(load(&text));
+    let hints: Vec<&str> = found.iter().filter_map(|it| it.hint.as_deref()).collect();
+    let level = "`level` is a key of [[log.target]], [runtime-api], a socket table";
+    assert_eq!(hints[..2], [level; 2], "{hints:?}");
+    assert!(
+        hints[2].starts_with("`accept-proxy` is a key of a bind table"),
+        "{hints:?}"
+    );
+}
+
 /// HAProxy says nothing, and it has no effect.
 #[test]
 fn observe_without_a_check() {

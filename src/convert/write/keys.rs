@@ -65,6 +65,7 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
         "abortonclose",
         "log-health-checks",
         "source",
+        "sorry-backend",
     ];
     let chosen = |keys: &[&'static str], on: bool| -> Pairs {
         let keys = keys.iter().filter(|_| on);
@@ -108,7 +109,8 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
 }
 
 /// Keys of a proxy that `[defaults]` does not have.
-const OWN: [&str; 9] = [
+const OWN: [&str; 10] = [
+    "sorry-backend",
     "balance",
     "random-draws",
     "hash-type",
