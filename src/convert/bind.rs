@@ -104,7 +104,7 @@ pub(super) fn read(
                 keys.insert("mptcp", "true".to_owned());
             }
             let bind = Bind { at, address, keys };
-            if is_again(proxy, &bind) {
+            if is_covered_by_equal(proxy, &bind) {
                 let text = "it listens there already: rlb has one listener for it";
                 context.report.push(at, "bind", Outcome::Changed, text);
             } else {
@@ -136,7 +136,7 @@ fn owned(context: &mut Context<'_, '_>, proxy: &mut Proxy, at: At) {
 }
 
 /// Whether the proxy has listened there so far, with the same keys. HAProxy takes that: each gets a share of the clients.
-fn is_again(proxy: &mut Proxy, bind: &Bind) -> bool {
+fn is_covered_by_equal(proxy: &mut Proxy, bind: &Bind) -> bool {
     if bind.address.ends_with(":0") {
         return false;
     }
@@ -293,7 +293,7 @@ fn words(
                     return keys;
                 };
                 let mark = context.mark(at, &keyword, row);
-                if matches!(row.becomes, Becomes::Missing | Becomes::Weaker) {
+                if matches!(row.becomes, Becomes::Missing | Becomes::NeedsAllowDegraded) {
                     proxy.settings.marks.push(Mark {
                         back: false,
                         ..mark

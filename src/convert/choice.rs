@@ -4,7 +4,7 @@
 //! says nothing where no server is checked. What leads to a proxy that is dropped is dropped too.
 
 use super::Options;
-use super::proxy::{Bind, Hidden, Mode, Proxy};
+use super::proxy::{Bind, Mode, PageNotShown, Proxy};
 use super::report::{At, Outcome, Report};
 use super::routes::{Missing, default_word, http_to_tcp};
 use super::sections::Kind;
@@ -68,12 +68,6 @@ fn refuse(proxies: &[Proxy], choices: &mut [Result<Choice, LeftOut>], refused: &
     }
 }
 
-/// Whether a frontend for TCP leads to a backend for HTTP.
-fn leads_to_http(proxy: &Proxy, backend: &Proxy) -> bool {
-    let front = proxy.is_front() && proxy.settings.mode == Mode::Tcp;
-    front && backend.settings.mode == Mode::Http
-}
-
 /// Names each frontend for TCP that leads to a backend for HTTP.
 fn name_http(proxies: &[Proxy], choices: &[Choice], report: &mut Report) {
     let backs = proxies.iter().filter(|proxy| proxy.is_back());
@@ -88,7 +82,7 @@ fn name_http(proxies: &[Proxy], choices: &[Choice], report: &mut Report) {
         let routes = proxy.routes.iter().map(|led| (led, "use_backend"));
         for ((name, at), keyword) in default.chain(routes) {
             let backend = backends.get(name.as_str()).copied();
-            let Some(backend) = backend.filter(|backend| leads_to_http(proxy, backend)) else {
+            let Some(backend) = backend.filter(|backend| proxy.leads_to_http(backend)) else {
                 continue;
             };
             let what = backend.what();
@@ -169,9 +163,9 @@ fn unused(proxy: &Proxy, own: &[usize], report: &mut Report) {
 /// What becomes of a proxy by its own words.
 fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, LeftOut> {
     let http = proxy.settings.mode == Mode::Http;
-    if let Some(broken) = proxy.broken {
+    if let Some(part) = proxy.unreadable {
         return Err(LeftOut {
-            why: broken.to_owned(),
+            why: part.to_owned(),
             counts: true,
         });
     }
@@ -196,11 +190,11 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
     }
     let role = if http { Role::Http } else { Role::Tcp };
     let mut blocked = judge(proxy, role, options, report);
-    let hidden = proxy.settings.page.hidden.as_ref();
-    let is_lost = http && hidden.is_none_or(|hidden| hidden.is_lost);
-    for entry in proxy.settings.page.entries.iter().filter(|_| is_lost) {
+    let not_shown = proxy.settings.page.not_shown.as_ref();
+    let haproxy_shows = http && not_shown.is_none_or(|page| page.haproxy_shows);
+    for entry in proxy.settings.page.entries.iter().filter(|_| haproxy_shows) {
         let say = "a page beside other traffic is not carried over: give `[stats]` its own `bind`";
-        weaker(*entry, say, options, report, &mut blocked);
+        needs_allow_degraded(*entry, say, options, report, &mut blocked);
     }
     let answers_alone = proxy.is_front() && proxy.target().is_none() && proxy.servers.is_empty();
     for exporter in proxy.settings.exporters.iter().filter(|_| http) {
@@ -209,7 +203,7 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
         } else {
             "metrics beside other traffic are not carried over: give `[stats]` its own `bind`"
         };
-        weaker(exporter.entry, say, options, report, &mut blocked);
+        needs_allow_degraded(exporter.entry, say, options, report, &mut blocked);
     }
     if proxy.is_back() {
         balance(proxy, options, report, &mut blocked);
@@ -218,7 +212,7 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
         for (entry, kind) in &proxy.settings.checks {
             if *kind == proxy.settings.check {
                 let say = "a check is a connection alone";
-                weaker(*entry, say, options, report, &mut blocked);
+                needs_allow_degraded(*entry, say, options, report, &mut blocked);
             }
         }
     }
@@ -236,7 +230,7 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
 }
 
 /// A word without which its proxy is weaker.
-fn weaker(
+fn needs_allow_degraded(
     entry: usize,
     say: impl Into<Cow<'static, str>>,
     options: Options,
@@ -278,7 +272,9 @@ fn judge(proxy: &Proxy, role: Role, options: Options, report: &mut Report) -> Ve
                 report.raise(entry, Outcome::Unsupported, say, true);
                 blocked.push(entry);
             }
-            (Becomes::Weaker, _) => weaker(entry, say, options, report, &mut blocked),
+            (Becomes::NeedsAllowDegraded, _) => {
+                needs_allow_degraded(entry, say, options, report, &mut blocked);
+            }
             _ => {}
         }
     }
@@ -293,7 +289,7 @@ fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, 
             counts: false,
         });
     }
-    if let Some((keyword, at)) = &proxy.settings.page.broken {
+    if let Some((keyword, at)) = &proxy.settings.page.first_error {
         let what = match &**keyword {
             "" => "line".to_owned(),
             keyword => format!("`{keyword}` in line"),
@@ -303,10 +299,10 @@ fn page(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice, 
             counts: true,
         });
     }
-    if let Some(Hidden { why, is_lost }) = &proxy.settings.page.hidden {
+    if let Some(PageNotShown { why, haproxy_shows }) = &proxy.settings.page.not_shown {
         return Err(LeftOut {
             why: why.clone(),
-            counts: *is_lost,
+            counts: *haproxy_shows,
         });
     }
     if !proxy.binds.is_empty() && !proxy.binds.iter().any(Bind::is_tcp) {
@@ -360,7 +356,7 @@ fn balance(proxy: &Proxy, options: Options, report: &mut Report, blocked: &mut V
         }
         _ => {
             let text = format!("`roundrobin` chooses the server, not `{name}`");
-            weaker(*entry, text, options, report, blocked);
+            needs_allow_degraded(*entry, text, options, report, blocked);
         }
     }
 }
@@ -521,7 +517,7 @@ fn unreachable(
                 Err(drop) => drop,
             };
             // Who drops what is HTTP has not said so of TCP.
-            let http = leads_to_http(proxy, backend) && !backend.settings.disabled;
+            let http = proxy.leads_to_http(backend) && !backend.settings.disabled;
             Some(LeftOut {
                 why: if http {
                     format!(

@@ -103,13 +103,15 @@ impl Context<'_, '_> {
         let outcome = match row.becomes {
             Becomes::Kept => Outcome::Kept,
             Becomes::Changed => Outcome::Changed,
-            Becomes::Aside => Outcome::Unsupported,
+            Becomes::NoTrafficDependsOnIt => Outcome::Unsupported,
             _ => Outcome::NotNeeded,
         };
         let text = match row.becomes {
             Becomes::Kept => "",
             Becomes::Http | Becomes::HttpDecides => "it has no effect on TCP",
-            Becomes::Weaker | Becomes::Missing => "nothing that is carried over needs it",
+            Becomes::NeedsAllowDegraded | Becomes::Missing => {
+                "nothing that is carried over needs it"
+            }
             _ => row.say,
         };
         Mark {

@@ -48,7 +48,7 @@ pub(super) fn fit(settings: &mut Settings, tunnels: [Option<&Span>; 2]) -> Vec<&
 }
 
 /// Writes in a proxy what undoes those values of its `defaults`, which are written for all, that it has taken back by 0.
-pub(super) fn undo(settings: &mut Settings, common: &Settings) {
+pub(super) fn write_taken_back(settings: &mut Settings, common: &Settings) {
     for key in ["maxconn", "rate-limit-sessions"] {
         if common.keys.contains_key(key) {
             let own = settings.keys.entry(key);

@@ -41,6 +41,7 @@ mod sample_names;
 mod sections;
 mod server;
 mod server_header;
+mod server_values;
 mod socket;
 mod sorry;
 mod source;
@@ -256,10 +257,12 @@ fn attempt(
         defaults::tell(&carried, &pages, &global, &mut report);
     }
     if !listens && pages.is_empty() && !options.http_drop {
-        tell_of_hidden(&draft.proxies, &mut report);
+        tell_of_pages_not_shown(&draft.proxies, &mut report);
     }
     let others = !pages.is_empty() || !global.sockets.is_empty();
-    let may_be_idle = options.no_listener.is_accepted(global.process.master_worker);
+    let may_be_idle = options
+        .no_listener
+        .is_accepted(global.process.master_worker);
     let silent = !listens && !report.changes_traffic() && (others || may_be_idle);
     if !listens && !silent && !report.changes_traffic() && !report.failed() {
         let text =
@@ -429,13 +432,13 @@ fn one(
         leads_by_route: false,
         default_entry: None,
         named: Vec::new(),
-        broken: None,
+        unreadable: None,
     };
     if section.kind != Kind::Defaults
         && let Err(problem) = crate::config::units::name(name)
     {
         context.report.error(head.at(1), keyword, problem.message);
-        proxy.broken = Some("its name");
+        proxy.unreadable = Some("its name");
     }
     // `listen NAME ADDRESS:PORT`, as in HAProxy 1.4.
     if section.kind != Kind::Defaults && head.words.len() > 2 && head.word(2) != "from" {
@@ -461,8 +464,8 @@ fn one(
     proxy.acls = HashSet::new();
     proxy.server_acls = HashMap::new();
     let page = &mut proxy.settings.page;
-    if page.broken.is_none() {
-        page.broken.clone_from(&context.report.first_error);
+    if page.first_error.is_none() {
+        page.first_error.clone_from(&context.report.first_error);
     }
     statement::settle_options(context, &mut proxy);
     statement::settle_route(context, &mut proxy);
@@ -479,7 +482,7 @@ fn heads(proxies: &[Proxy]) -> Vec<At> {
 /// Judges the words of `global` that change traffic.
 fn judge_global(global: &Global, options: Options, report: &mut Report) {
     for mark in &global.marks {
-        if mark.row.becomes == Becomes::Weaker {
+        if mark.row.becomes == Becomes::NeedsAllowDegraded {
             let say = mark.row.say;
             let traffic = !options.allow_degraded;
             report.raise(mark.entry, Outcome::Unsupported, say, traffic);
@@ -560,7 +563,7 @@ fn finish(
     }
     retry_on::settle(&mut proxy.settings, common);
     if let Some(common) = common {
-        defaults::undo(&mut proxy.settings, common);
+        defaults::write_taken_back(&mut proxy.settings, common);
     }
     let mut shorter = defaults::fit(&mut proxy.settings, tunnels);
     shorter.retain(|key| match *key {
@@ -572,10 +575,10 @@ fn finish(
 }
 
 /// Says of pages that no client can ask for that they count: HAProxy listens there, and nothing else is left that does.
-fn tell_of_hidden(proxies: &[Proxy], report: &mut Report) {
+fn tell_of_pages_not_shown(proxies: &[Proxy], report: &mut Report) {
     let hidden = proxies.iter().filter(|proxy| {
         let settings = &proxy.settings;
-        proxy.is_page() && settings.page.hidden.is_some() && !settings.disabled
+        proxy.is_page() && settings.page.not_shown.is_some() && !settings.disabled
     });
     for proxy in hidden {
         report.entries[proxy.entry].traffic = true;

@@ -3,7 +3,7 @@
 use super::acl;
 use super::choice::Choice;
 use super::context::{Context, keyword};
-use super::proxy::{Bind, Exporter, Hidden, Page, Proxy};
+use super::proxy::{Bind, Exporter, Page, PageNotShown, Proxy};
 use super::report::{Outcome, Report};
 use super::rules;
 use super::sections::{Kind, Statement};
@@ -37,7 +37,7 @@ fn detach(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
     }
     proxy.settings.page = Page {
         own: true,
-        broken: page.broken.take(),
+        first_error: page.first_error.take(),
         ..Page::default()
     };
 }
@@ -62,7 +62,7 @@ fn read_valid(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
         "enable" => {}
         "uri" => {
             page.keys.insert("uri", quote(&value));
-            page.hidden = hidden(statement.word(2));
+            page.not_shown = not_shown(statement.word(2));
         }
         "realm" if is_plain(&value) => {
             page.keys.insert("realm", quote(&value));
@@ -137,19 +137,19 @@ fn refresh(
 }
 
 /// Why a page with this `stats uri` is not carried over.
-fn hidden(uri: &str) -> Option<Hidden> {
+fn not_shown(uri: &str) -> Option<PageNotShown> {
     let whole = ["http://", "https://"];
     let can_begin = |begin: &&str| begin.starts_with(uri) || uri.starts_with(begin);
     let asked = uri.starts_with('/') || whole.iter().any(can_begin);
     if !asked || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Some(Hidden {
+        return Some(PageNotShown {
             why: format!("no client asks for `{uri}`, so HAProxy does not show it either"),
-            is_lost: false,
+            haproxy_shows: false,
         });
     }
-    uri_problem(uri).map(|problem| Hidden {
+    uri_problem(uri).map(|problem| PageNotShown {
         why: format!("`[stats]` cannot have its uri: {}", problem.message),
-        is_lost: true,
+        haproxy_shows: true,
     })
 }
 

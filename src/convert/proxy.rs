@@ -5,7 +5,6 @@
 
 use super::report::At;
 use super::sections::Kind;
-use super::sorry::{ServersLeft, SorryRule};
 use crate::config::haproxy::Words;
 use crate::config::model::PageAdmin;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -105,10 +104,10 @@ pub(super) type BindPlace = (String, Option<String>, Option<String>);
 
 /// Why a page that is valid is not carried over.
 #[derive(Debug, Clone)]
-pub(super) struct Hidden {
+pub(super) struct PageNotShown {
     pub(super) why: String,
-    /// HAProxy shows it.
-    pub(super) is_lost: bool,
+    /// HAProxy shows it, and rlb cannot.
+    pub(super) haproxy_shows: bool,
 }
 
 /// The statistics page of a proxy.
@@ -120,7 +119,7 @@ pub(super) struct Page {
     /// Keys of `[stats]` but `auth` and `scope`, as rlb writes them.
     pub(super) keys: BTreeMap<&'static str, String>,
     /// Its `uri` cannot be had.
-    pub(super) hidden: Option<Hidden>,
+    pub(super) not_shown: Option<PageNotShown>,
     /// Contents of TOML strings.
     pub(super) auth: Vec<String>,
     /// The users in `auth`.
@@ -133,7 +132,7 @@ pub(super) struct Page {
     pub(super) entries: Vec<usize>,
     /// The first statement of the proxy or of its `defaults` that is in error, whatever it is about. Without it more
     /// could be seen or changed on the page, and by more people.
-    pub(super) broken: Option<(Arc<str>, At)>,
+    pub(super) first_error: Option<(Arc<str>, At)>,
 }
 
 /// `http-request use-service prometheus-exporter`.
@@ -142,6 +141,23 @@ pub(super) struct Exporter {
     pub(super) entry: usize,
     /// It answers at `/metrics`, whoever asks.
     pub(super) is_for_all: bool,
+}
+
+/// A condition about the number of a backend's servers that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServersLeft {
+    /// The backend; `None`: that of the proxy itself.
+    pub(super) backend: Option<String>,
+    /// Whether it holds when there is one, or when there is none.
+    pub(super) any: bool,
+}
+
+/// A rule that such a condition decides alone.
+#[derive(Debug, Clone)]
+pub(super) struct SorryRule {
+    pub(super) condition: ServersLeft,
+    /// The entry of the rule.
+    pub(super) entry: usize,
 }
 
 /// Where lines go.
@@ -240,7 +256,7 @@ pub(super) struct Proxy {
     /// Backends that it names and never asks, and by which word; HAProxy demands that they exist.
     pub(super) named: Vec<(String, At, &'static str)>,
     /// What in it cannot be read, so that it is not carried over.
-    pub(super) broken: Option<&'static str>,
+    pub(super) unreadable: Option<&'static str>,
 }
 
 impl Proxy {
@@ -271,6 +287,12 @@ impl Proxy {
 
     pub(super) fn is_back(&self) -> bool {
         matches!(self.kind, Kind::Backend | Kind::Listen)
+    }
+
+    /// Whether it is a frontend for TCP, and `backend`, which it leads to, for HTTP.
+    pub(super) fn leads_to_http(&self, backend: &Self) -> bool {
+        let front = self.is_front() && self.settings.mode == Mode::Tcp;
+        front && backend.settings.mode == Mode::Http
     }
 
     /// As HAProxy's word calls it.

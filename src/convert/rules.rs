@@ -3,11 +3,11 @@
 
 use super::acl;
 use super::context::Context;
-use super::proxy::Proxy;
+use super::proxy::{Proxy, ServersLeft};
 use super::report::At;
 use super::sample::{self, Asks};
 use super::sections::{Kind, Statement};
-use super::sorry::{self, ServersLeft};
+use super::sorry;
 
 /// The actions of each kind of rule, as HAProxy 2.6 and 3.5 list them. What stands in parentheses belongs to none of the
 /// names. `track-sc0` and the like, and those of Lua, are actions everywhere.

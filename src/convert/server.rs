@@ -8,12 +8,13 @@ use super::proxy::{Proxy, Server, ServerKeys};
 use super::report::Outcome;
 use super::sections::Statement;
 use super::server_header;
+use super::server_values;
 use super::toml_string::quote;
 use super::units::Unit;
 use crate::config::address as addresses;
 use crate::config::haproxy::{Becomes, Place};
 use crate::config::model::OnError;
-use crate::config::{ERROR_LIMIT_MAX, MAXCONN_MAX, RISE_FALL_MAX, WEIGHT_MAX, units as rlb};
+use crate::config::units as rlb;
 
 /// Words behind an address that have no value.
 const FLAGS: &[&str] = &[
@@ -225,28 +226,6 @@ fn words(
     }
 }
 
-/// Numbers that HAProxy refuses outside of these bounds; of the others it takes the nearest that it can have.
-const REFUSED: [(&str, i64, i64); 5] = [
-    ("rise", 1, i64::MAX),
-    ("fall", 1, i64::MAX),
-    ("weight", 0, 256),
-    ("error-limit", 1, i64::MAX),
-    ("id", 1, u32::MAX as i64),
-];
-
-/// The words whose values are numbers, and the bounds of these.
-const NUMBERS: [(&str, i64, i64); 9] = [
-    ("rise", 1, RISE_FALL_MAX),
-    ("fall", 1, RISE_FALL_MAX),
-    ("port", 1, 65_535),
-    ("weight", 0, WEIGHT_MAX),
-    ("maxconn", 0, MAXCONN_MAX),
-    ("minconn", 0, MAXCONN_MAX),
-    ("maxqueue", 0, MAXCONN_MAX),
-    ("error-limit", 1, ERROR_LIMIT_MAX),
-    ("id", 1, i32::MAX as i64),
-];
-
 /// A word that has a key; `index` is that of its value.
 fn own(
     context: &mut Context<'_, '_>,
@@ -256,8 +235,8 @@ fn own(
     index: usize,
 ) -> bool {
     let value = statement.word(index);
-    if let Some(bounds) = NUMBERS.iter().find(|(key, ..)| *key == name) {
-        number(context, keys, statement, index, *bounds);
+    if let Some(bounds) = server_values::NUMBERS.iter().find(|(key, ..)| *key == name) {
+        server_values::number(context, keys, statement, index, *bounds);
         return true;
     }
     if server_header::word(context, keys, statement, (name, index)) {
@@ -270,7 +249,9 @@ fn own(
         "disabled" => drop(keys.keys.insert("disabled", "true".to_owned())),
         "no-backup" => drop(keys.keys.remove("backup")),
         "enabled" => drop(keys.keys.remove("disabled")),
-        "inter" | "fastinter" | "downinter" => interval(context, keys, statement, (name, index)),
+        "inter" | "fastinter" | "downinter" => {
+            server_values::interval(context, keys, statement, (name, index));
+        }
         "slowstart" => {
             if let Some(span) = context.span(statement, index, Unit::Milliseconds) {
                 keys.keys.remove("slowstart");
@@ -316,30 +297,6 @@ fn own(
         _ => return false,
     }
     true
-}
-
-/// `inter`, `fastinter` and `downinter`.
-fn interval(
-    context: &mut Context<'_, '_>,
-    keys: &mut ServerKeys,
-    statement: &Statement,
-    (name, index): (&str, usize),
-) {
-    let Some(span) = context.span(statement, index, Unit::Milliseconds) else {
-        return;
-    };
-    if span.is_zero() {
-        let keyword = format!("server {name}");
-        let text = "it is longer than 0";
-        return context.report.error(statement.at(index), keyword, text);
-    }
-    let (key, milliseconds) = match name {
-        "inter" => ("interval", Some(span.milliseconds)),
-        "fastinter" => ("fast-interval", keys.interval),
-        _ => ("down-interval", keys.interval),
-    };
-    keys.interval = milliseconds;
-    keys.checks.insert(key, quote(&span.text));
 }
 
 /// `observe`. Whether it is followed by one of HAProxy's words.
@@ -422,48 +379,6 @@ fn option(
         }
     }
     true
-}
-
-/// A number with its bounds; outside of them it is the nearest that is possible, as in HAProxy.
-fn number(
-    context: &mut Context<'_, '_>,
-    keys: &mut ServerKeys,
-    statement: &Statement,
-    index: usize,
-    (key, least, most): (&'static str, i64, i64),
-) {
-    let Some(number) = context.number_or_zero(statement, index) else {
-        return;
-    };
-    let mut refused = REFUSED.iter();
-    if let Some((_, first, last)) = refused.find(|(word, ..)| *word == key)
-        && !(*first..=*last).contains(&number)
-    {
-        let text = match *last {
-            i64::MAX => format!("{number} is less than {first}"),
-            to => format!("{number} is not within {first} and {to}"),
-        };
-        let keyword = format!("server {key}");
-        return context.report.error(statement.at(index), keyword, text);
-    }
-    if (key, number) == ("port", 0) {
-        // That of the server, whatever a `default-server` says.
-        keys.checks.remove(key);
-        return;
-    }
-    let meant = number.clamp(least, most);
-    if meant != number {
-        let text = format!("{meant} instead of {number}: {least} to {most} is possible");
-        let keyword = format!("server {key}");
-        context
-            .report
-            .push(statement.at(index), keyword, Outcome::Changed, text);
-    }
-    let table = match key {
-        "rise" | "fall" | "port" => &mut keys.checks,
-        _ => &mut keys.keys,
-    };
-    table.insert(key, meant.to_string());
 }
 
 /// `addr`: where to check, an address or a name, with a port or without.

@@ -234,21 +234,21 @@ impl Port {
 pub(super) fn settle(sockets: &mut Vec<Socket>, report: &mut Report) {
     let mut ports: HashMap<u16, Port> = HashMap::new();
     let mut others: HashMap<BindAddress, usize> = HashMap::new();
-    let mut taken: Vec<Option<usize>> = vec![None; sockets.len()];
+    let mut covered_by: Vec<Option<usize>> = vec![None; sockets.len()];
     let mut refused: HashSet<At> = HashSet::new();
     for (index, socket) in sockets.iter().enumerate() {
         match &socket.address {
             BindAddress::Tcp(address) => {
                 let port = ports.entry(address.port()).or_default();
                 let ip = address.ip().to_canonical();
-                taken[index] = Some(*port.own.entry(ip).or_insert(index));
+                covered_by[index] = Some(*port.own.entry(ip).or_insert(index));
             }
             other => {
                 let Some(earlier) = others.insert(other.clone(), index) else {
                     continue;
                 };
                 if matches!(other, BindAddress::Unix(path) if !addresses::is_abstract(path)) {
-                    taken[earlier] = Some(index);
+                    covered_by[earlier] = Some(index);
                 } else {
                     let text = "another line has this address: it is left out";
                     report.error(socket.at, "stats socket", text);
@@ -261,24 +261,26 @@ pub(super) fn settle(sockets: &mut Vec<Socket>, report: &mut Report) {
         if let BindAddress::Tcp(address) = &socket.address {
             let port = ports.get(&address.port());
             let ip = address.ip().to_canonical();
-            taken[index] = port.and_then(|port| port.wildcard(ip)).or(taken[index]);
+            covered_by[index] = port
+                .and_then(|port| port.wildcard(ip))
+                .or(covered_by[index]);
         }
-        taken[index] = taken[index].filter(|by| *by != index);
+        covered_by[index] = covered_by[index].filter(|by| *by != index);
     }
-    for (index, by) in taken.iter().enumerate() {
+    for (index, by) in covered_by.iter().enumerate() {
         if let Some(by) = *by {
-            take_clients(sockets, (index, by), report);
+            tell_covered(sockets, (index, by), report);
         }
     }
-    let mut taken = taken.into_iter();
+    let mut covered_by = covered_by.into_iter();
     sockets.retain(|socket| {
-        let stays = taken.next().is_none_or(|by| by.is_none());
+        let stays = covered_by.next().is_none_or(|by| by.is_none());
         stays && !refused.contains(&socket.at)
     });
 }
 
 /// Says that the socket `by` takes the clients of the socket `index`, and gives it the level that lets them do least.
-fn take_clients(sockets: &mut [Socket], (index, by): (usize, usize), report: &mut Report) {
+fn tell_covered(sockets: &mut [Socket], (index, by): (usize, usize), report: &mut Report) {
     let at = sockets[index].at;
     let place = sockets[by].keys.get("socket").cloned().unwrap_or_default();
     let place = place.trim_matches('"');
@@ -341,7 +343,7 @@ fn words(
                 let mark = context.mark(at, &keyword, row);
                 let mut pieces = addresses.text.split(',');
                 let has_effect = name != "v6only" || pieces.any(is_v6_wildcard);
-                if row.becomes == Becomes::Weaker && has_effect {
+                if row.becomes == Becomes::NeedsAllowDegraded && has_effect {
                     closed.push(mark);
                 }
             }

@@ -5,27 +5,10 @@
 //! not carried over.)
 
 use super::acl::Term;
-use super::proxy::Proxy;
+use super::proxy::{Proxy, ServersLeft, SorryRule};
 use super::report::{Outcome, Report};
 use super::toml_string::quote;
 use std::collections::{HashMap, HashSet};
-
-/// A condition about the number of a backend's servers that can be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ServersLeft {
-    /// The backend; `None`: that of the proxy itself.
-    backend: Option<String>,
-    /// Whether it holds when there is one, or when there is none.
-    any: bool,
-}
-
-/// A rule that such a condition decides alone.
-#[derive(Debug, Clone)]
-pub(super) struct SorryRule {
-    condition: ServersLeft,
-    /// The entry of the rule.
-    entry: usize,
-}
 
 impl ServersLeft {
     /// The condition of these words of an ACL, without its name.

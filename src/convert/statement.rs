@@ -124,7 +124,7 @@ fn by_table(
     let mark = context.mark(statement.at, keyword, row);
     let silent = matches!(
         row.becomes,
-        Becomes::Kept | Becomes::NotNeeded | Becomes::Aside
+        Becomes::Kept | Becomes::NotNeeded | Becomes::NoTrafficDependsOnIt
     );
     if !silent {
         proxy.settings.marks.push(Mark {
@@ -179,7 +179,7 @@ fn mode(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement)
         }
         other => {
             let known = ["health", "log", "spop", "haterm"].contains(&other);
-            proxy.broken = Some("its mode");
+            proxy.unreadable = Some("its mode");
             let text = if known {
                 format!("rlb balances TCP: it has no mode `{other}`")
             } else {

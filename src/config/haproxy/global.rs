@@ -1,6 +1,6 @@
 //! Sections, and the statements of `global`.
 
-use super::Becomes::{Aside, Changed, Kept, NotNeeded, Weaker};
+use super::Becomes::{Changed, Kept, NeedsAllowDegraded, NoTrafficDependsOnIt, NotNeeded};
 use super::Place::{Global, Section};
 use super::{Words, words};
 
@@ -74,43 +74,43 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Section,
-        Aside,
+        NoTrafficDependsOnIt,
         "tables are not shared between machines yet",
         &["peers"],
     ),
     words(
         Section,
-        Aside,
+        NoTrafficDependsOnIt,
         "names are asked of the system's resolver",
         &["resolvers"],
     ),
     words(
         Section,
-        Aside,
+        NoTrafficDependsOnIt,
         "passwords of the statistics are `auth` in `[stats]`",
         &["userlist"],
     ),
     words(
         Section,
-        Aside,
+        NoTrafficDependsOnIt,
         "rlb sends no mail: alert on `/metrics`",
         &["mailers"],
     ),
     words(
         Section,
-        Aside,
+        NoTrafficDependsOnIt,
         "lines go to the targets of `[log]` directly",
         &["ring", "log-forward", "log-profile"],
     ),
     words(
         Section,
-        Aside,
+        NoTrafficDependsOnIt,
         "let the service manager start it",
         &["program"],
     ),
     words(
         Section,
-        Aside,
+        NoTrafficDependsOnIt,
         "servers that ask for it are checked with a connection",
         &["healthcheck"],
     ),
@@ -322,13 +322,13 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Global,
-        Weaker,
+        NeedsAllowDegraded,
         "clients are served whatever their source port is",
         &["harden.reject-privileged-ports.tcp"],
     ),
     words(
         Global,
-        Aside,
+        NoTrafficDependsOnIt,
         "syslog lines in HAProxy's form carry no host name",
         &["log-send-hostname"],
     ),

@@ -1,6 +1,8 @@
 //! The words behind the address of a `bind`, a `server` and a `stats socket`.
 
-use super::Becomes::{Aside, Changed, HttpDecides, Kept, Missing, NotNeeded, Weaker};
+use super::Becomes::{
+    Changed, HttpDecides, Kept, Missing, NeedsAllowDegraded, NoTrafficDependsOnIt, NotNeeded,
+};
 use super::Place::{Bind, Server, Socket};
 use super::{Words, words};
 
@@ -107,20 +109,20 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Bind,
-        Weaker,
+        NeedsAllowDegraded,
         "the limits of the frontend and of the process alone hold",
         &["maxconn"],
     ),
     words(
         Bind,
-        Weaker,
+        NeedsAllowDegraded,
         "`mss` is a number of bytes, and cannot be so many less than each connection has",
         &["mss -*"],
     ),
     words(Bind, Kept, "`v6only = false`", &["v4v6"]),
     words(
         Bind,
-        Weaker,
+        NeedsAllowDegraded,
         "the socket belongs to the user and group that rlb runs as",
         &["user", "group", "uid", "gid"],
     ),
@@ -239,13 +241,13 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Server,
-        Weaker,
+        NeedsAllowDegraded,
         "a check is a connection alone",
         &["check-ssl", "check-via-socks4", "healthcheck"],
     ),
     words(
         Server,
-        Weaker,
+        NeedsAllowDegraded,
         "rlb has no agent checks yet",
         &["agent-check"],
     ),
@@ -281,13 +283,13 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Server,
-        Weaker,
+        NeedsAllowDegraded,
         "rlb has no tracking yet: give the server a `check`",
         &["track"],
     ),
     words(
         Server,
-        Weaker,
+        NeedsAllowDegraded,
         "a name is looked up at the start, at each reload and when its server leaves maintenance",
         &["resolvers"],
     ),
@@ -379,7 +381,7 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Socket,
-        Aside,
+        NoTrafficDependsOnIt,
         "the runtime socket has no such setting yet",
         &[
             "name",
@@ -403,7 +405,7 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Socket,
-        Weaker,
+        NeedsAllowDegraded,
         "the runtime socket cannot be closed to others in this way: it is left out",
         &[
             "accept-proxy",
@@ -427,13 +429,13 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Socket,
-        Weaker,
+        NeedsAllowDegraded,
         "rlb takes no commands at addresses of this kind: the runtime socket is left out",
         &["sockpair@*", "rhttp@*", "quic4@*", "quic6@*"],
     ),
     words(
         Server,
-        Weaker,
+        NeedsAllowDegraded,
         "rlb connects with the client's address or with its own, not with another one",
         &["usesrc *"],
     ),

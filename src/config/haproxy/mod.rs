@@ -45,11 +45,11 @@ pub enum Becomes {
     /// It has no effect on TCP. An HTTP proxy that decides by it is not carried over.
     HttpDecides,
     /// Not supported yet; what happens instead is weaker.
-    Weaker,
+    NeedsAllowDegraded,
     /// Not supported yet, and nothing can stand for it: its proxy is not carried over.
     Missing,
     /// Not supported yet; no traffic depends on it.
-    Aside,
+    NoTrafficDependsOnIt,
 }
 
 impl Becomes {
@@ -61,9 +61,9 @@ impl Becomes {
             Self::NotNeeded => "needs nothing",
             Self::Http => "needs nothing; from an HTTP proxy dropped",
             Self::HttpDecides => "needs nothing; an HTTP proxy with it is dropped",
-            Self::Weaker => "not supported yet, weaker with `--allow-degraded`",
+            Self::NeedsAllowDegraded => "not supported yet, weaker with `--allow-degraded`",
             Self::Missing => "not supported yet, its proxy is dropped",
-            Self::Aside => "not supported yet, no traffic depends on it",
+            Self::NoTrafficDependsOnIt => "not supported yet, no traffic depends on it",
         }
     }
 }
@@ -167,7 +167,10 @@ pub(super) fn hint(key: &str) -> Option<String> {
         whole.or_else(|| rows().find(|row| row.words.iter().any(|word| begins(word, key))))?;
     let say = row.say;
     Some(match row.becomes {
-        Becomes::Kept | Becomes::Weaker | Becomes::Missing | Becomes::Aside => say.to_owned(),
+        Becomes::Kept
+        | Becomes::NeedsAllowDegraded
+        | Becomes::Missing
+        | Becomes::NoTrafficDependsOnIt => say.to_owned(),
         _ => format!("a keyword of HAProxy's that is no key of rlb's: {say}"),
     })
 }

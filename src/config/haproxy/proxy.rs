@@ -1,6 +1,8 @@
 //! The statements of proxies.
 
-use super::Becomes::{Aside, Changed, Http, HttpDecides, Kept, Missing, NotNeeded, Weaker};
+use super::Becomes::{
+    Changed, Http, HttpDecides, Kept, Missing, NeedsAllowDegraded, NoTrafficDependsOnIt, NotNeeded,
+};
 use super::Place::Proxy;
 use super::{Words, words};
 
@@ -98,7 +100,7 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Proxy,
-        Aside,
+        NoTrafficDependsOnIt,
         "lines of failed sessions have the level of the others",
         &["option log-separate-errors"],
     ),
@@ -271,13 +273,13 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Proxy,
-        Weaker,
+        NeedsAllowDegraded,
         "a client's connections are no longer kept on one server",
         &["stick", "stick-table", "appsession", "persist"],
     ),
     words(
         Proxy,
-        Weaker,
+        NeedsAllowDegraded,
         "a check is a connection alone",
         &[
             "option httpchk",
@@ -295,13 +297,13 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Proxy,
-        Weaker,
+        NeedsAllowDegraded,
         "one server is written, with the first address of the name",
         &["server-template"],
     ),
     words(
         Proxy,
-        Weaker,
+        NeedsAllowDegraded,
         "a backend is always taken as it is",
         &["be-unpublished"],
     ),
@@ -414,7 +416,7 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Proxy,
-        Weaker,
+        NeedsAllowDegraded,
         "rlb connects with the client's address or with its own, not with another one",
         &["usesrc *"],
     ),

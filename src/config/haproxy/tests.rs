@@ -21,7 +21,7 @@ fn no_word_with_a_key_is_not_supported_yet() {
     let lacks = |row: &Words| {
         matches!(
             row.becomes,
-            Becomes::Weaker | Becomes::Missing | Becomes::Aside
+            Becomes::NeedsAllowDegraded | Becomes::Missing | Becomes::NoTrafficDependsOnIt
         )
     };
     let wrong: Vec<String> = declared_at()
@@ -106,6 +106,9 @@ fn a_whole_word_is_found_before_its_family() {
         find(Place::Global, "tune.bufsize"),
         Some(Becomes::NotNeeded)
     );
-    assert_eq!(find(Place::Server, "agent-check"), Some(Becomes::Weaker));
+    assert_eq!(
+        find(Place::Server, "agent-check"),
+        Some(Becomes::NeedsAllowDegraded)
+    );
     assert_eq!(find(Place::Bind, "weight"), None);
 }
