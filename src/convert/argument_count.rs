@@ -53,7 +53,7 @@ const PROXY: [Counts; 6] = [
     (
         1,
         ANY,
-        "clitcpka-cnt clitcpka-idle clitcpka-intvl cookie description dispatch errorfiles filter guid hash-balance-factor \
+        "clitcpka-cnt clitcpka-idle clitcpka-intvl compression cookie description dispatch errorfiles filter guid hash-balance-factor \
          hash-preserve-affinity hash-type http-send-name-header load-server-state-from-file log log-tag \
          max-keep-alive-queue max-session-srv-conns persist redirect retry-on source srvtcpka-cnt srvtcpka-idle \
          srvtcpka-intvl stick unique-id-header",
@@ -62,7 +62,7 @@ const PROXY: [Counts; 6] = [
     (
         2,
         ANY,
-        "compression errorfile errorloc errorloc302 errorloc303 rate-limit stick-table tcp-request",
+        "errorfile errorloc errorloc302 errorloc303 rate-limit stick-table tcp-request",
     ),
 ];
 
@@ -93,7 +93,7 @@ const OPTIONS_WITH_WORDS: &str = "forwarded forwardfor http-restrict-req-hdr-nam
      originalto pgsql-check redispatch smtpchk tcplog";
 
 /// Options that `no` and `default` cannot stand before.
-const NOT_NEGATED: &str = "external-check forceclose forwarded forwardfor http-restrict-req-hdr-names http-tunnel httpchk \
+const NOT_NEGATED: &str = "external-check forceclose forwardfor http-restrict-req-hdr-names http-tunnel httpchk \
      httplog httpslog ldap-check mysql-check originalto pgsql-check redis-check smtpchk spop-check ssl-hello-chk tcp-check \
      tcpka tcplog";
 
@@ -207,6 +207,8 @@ mod tests {
             ("no option httpclose", None),
             ("http-reuse safe", None),
             ("http-reuse foo", Some(1)),
+            ("compression offload", None),
+            ("no option forwarded", None),
             ("anything at all", None),
         ] {
             assert_eq!(said(Place::Proxy, text), word, "{text}");

@@ -52,6 +52,10 @@ pub(super) fn expression(text: &str) -> Result<(Gives, Asks<'_>), String> {
     };
     let mut gives = gives;
     while let Some(converters) = rest.strip_prefix(',') {
+        // Behind a comma at its end the next word is a converter, which is not looked at.
+        if converters.is_empty() {
+            return Ok((Gives::Other, asks));
+        }
         let (name, _, after) = call(converters);
         if !is_converter(name) {
             return Err(format!("HAProxy has no converter `{name}`"));
@@ -166,6 +170,7 @@ mod tests {
             "src -- -x.example",
             "src -m str -i a b",
             "src,lower x",
+            "req.ssl_supported_groups, be2hex(:,2),lower -m sub 001d",
             "nbsrv(b) lt 1",
             "nbsrv(b) 1:5 7 ge 9",
             "dst_port 80 443 1000-2000",
