@@ -6,8 +6,8 @@ use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
 use super::units::Unit;
 use super::{
-    acl, argument_count, balance, bind, defaults_words, expect_proxy, format, log, page, retry_on, rules,
-    server, sorry, source, timeouts,
+    acl, argument_count, balance, bind, defaults_words, expect_proxy, format, log, page, retry_on,
+    rules, server, sorry, source, timeouts,
 };
 use crate::config::haproxy::{Becomes, Place};
 

@@ -100,7 +100,10 @@ impl Listeners {
             if frontend.is_some_and(|it| !it.listens()) {
                 entry.state.set_suspended(true);
                 // It was announced before it was known that the process before did not listen either.
-                tracing::info!(proxy = &*entry.of.proxy, "not listening: the frontend is paused");
+                tracing::info!(
+                    proxy = &*entry.of.proxy,
+                    "not listening: the frontend is paused"
+                );
             }
             entry.set_options(adjust);
         }
