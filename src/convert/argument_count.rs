@@ -67,7 +67,7 @@ const PROXY: [Counts; 6] = [
 ];
 
 /// Statements of proxies of which the first word behind the keyword is one of these.
-const VALUES: [(&str, &str); 8] = [
+const VALUES: [(&str, &str); 7] = [
     (
         "compression",
         "algo algo-req algo-res type type-req type-res direction minsize-req minsize-res offload",
@@ -81,11 +81,6 @@ const VALUES: [(&str, &str); 8] = [
         "code drop-query append-slash ignore-empty location prefix scheme set-cookie clear-cookie",
     ),
     ("stick", "match on store-request store-response"),
-    (
-        "retry-on",
-        "0rtt-rejected 401 403 404 408 421 425 429 500 501 502 503 504 all-retryable-errors conn-failure empty-response \
-         junk-response none response-timeout",
-    ),
 ];
 
 /// The words behind `option` that other words can follow.

@@ -587,8 +587,7 @@ fn tell_of_pages_not_shown(proxies: &[Proxy], report: &mut Report) {
 
 /// Whether something that is carried over listens.
 fn listens(proxies: &[Proxy], choices: &[Choice]) -> bool {
-    let mut carried = proxies.iter().zip(choices);
-    carried.any(|(proxy, choice)| {
+    proxies.iter().zip(choices).any(|(proxy, choice)| {
         *choice == Choice::Carried && proxy.is_front() && !proxy.settings.disabled
     })
 }
