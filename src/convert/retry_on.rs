@@ -47,7 +47,7 @@ pub(super) fn read(
     } else if words.len() > 1 && words.contains(&"none") {
         Some("`none` stands alone".to_owned())
     } else {
-        unknown.map(|word| format!("HAProxy has no `{word}` for it"))
+        unknown.map(|word| format!("HAProxy has no `{word}` behind `retry-on`"))
     };
     if let Some(problem) = problem {
         context.report.error(statement.at, "retry-on", problem);

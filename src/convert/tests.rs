@@ -374,7 +374,7 @@ fn what_retry_on_does_not_know_is_an_error() {
         (
             "listen",
             "conn-failures",
-            "HAProxy has no `conn-failures` for it",
+            "HAProxy has no `conn-failures` behind `retry-on`",
         ),
         ("frontend", "none", "it is for backends"),
     ] {
