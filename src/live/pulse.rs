@@ -2,9 +2,10 @@
 //! checks that all have changed.
 //!
 //! Written by the workers, read by the watchdog on the control thread. Invariant: a number changes only while
-//! the worker's runtime runs. A worker that has ended in order is not reported.
+//! the worker runs its tasks. A worker that has ended in order is not reported.
 
 use crossbeam_utils::CachePadded;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -20,13 +21,11 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Increments the number until it is dropped, which means that the worker has ended.
-    pub async fn beat(self) {
-        let mut ticks = tokio::time::interval(self.every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Increments the number until it is dropped, which means that the worker has ended. `sleep` is that of the worker.
+    pub async fn beat<S: Future<Output = ()>>(self, sleep: impl Fn(Duration) -> S) {
         loop {
-            ticks.tick().await;
             self.count();
+            sleep(self.every).await;
         }
     }
 
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn it_beats_by_the_clock_of_its_runtime() {
+    fn it_beats_by_the_clock_of_its_worker() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -125,7 +124,8 @@ mod tests {
         let (mut pulses, mut workers) = Pulses::new(1, Duration::from_millis(1));
         let pulse = workers.remove(0);
         runtime.block_on(async {
-            let _ = tokio::time::timeout(Duration::from_millis(20), pulse.beat()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(20), pulse.beat(tokio::time::sleep))
+                .await;
         });
         assert!(pulses.silent().is_empty());
     }

@@ -1,5 +1,5 @@
 //! The loop that accepts the connections of a listening socket, for the workers, the statistics and the
-//! runtime socket. It runs in the tokio runtime of its caller.
+//! runtime socket. It runs in the loop of its caller, a worker's or tokio's.
 //!
 //! Invariants: a turn takes [`BATCH_MAX`] connections at most, so that accepting does not starve the
 //! connections; no error ends the loop and none makes it spin: one that concerns one connection is
@@ -8,11 +8,13 @@
 
 use super::limits::Shortage;
 use super::raw::{self, Owned};
-use std::io;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::task::Poll;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
+use std::{io, mem};
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio_util::sync::CancellationToken;
 
 /// A connection, non-blocking, and the client's address; `None` for a unix socket.
@@ -92,6 +94,44 @@ pub trait Acceptor {
     fn may_drain(&self) -> bool;
 }
 
+/// A listening socket that is watched.
+#[expect(async_fn_in_trait, reason = "a loop stays on its thread")]
+pub trait Listening: AsFd {
+    /// That connections may wait.
+    type Ready<'a>: Readiness
+    where
+        Self: 'a;
+
+    /// Completes when connections may wait.
+    ///
+    /// # Errors
+    /// When the runtime shuts down.
+    async fn readable(&self) -> io::Result<Self::Ready<'_>>;
+}
+
+/// That connections may wait, until it is cleared.
+pub trait Readiness {
+    /// None waits: the next one is told.
+    fn clear(&mut self);
+}
+
+impl<S: AsFd> Listening for AsyncFd<Owned<S>> {
+    type Ready<'a>
+        = AsyncFdReadyGuard<'a, Owned<S>>
+    where
+        Self: 'a;
+
+    async fn readable(&self) -> io::Result<Self::Ready<'_>> {
+        AsyncFd::readable(self).await
+    }
+}
+
+impl<S: AsFd> Readiness for AsyncFdReadyGuard<'_, Owned<S>> {
+    fn clear(&mut self) {
+        self.clear_ready();
+    }
+}
+
 /// Whether more may be waiting after a turn.
 enum Turn {
     Drained,
@@ -102,8 +142,8 @@ enum Turn {
 ///
 /// # Errors
 /// When the runtime shuts down.
-pub async fn run<A: Acceptor, S: AsFd>(
-    socket: &AsyncFd<Owned<S>>,
+pub async fn run<A: Acceptor, L: Listening>(
+    socket: &L,
     acceptor: &A,
     stop: &CancellationToken,
 ) -> io::Result<()> {
@@ -115,8 +155,8 @@ pub async fn run<A: Acceptor, S: AsFd>(
         };
         let mut ready = ready?;
         match turn(acceptor, stop, &mut 0).await {
-            Turn::Drained => ready.clear_ready(),
-            Turn::More => tokio::task::yield_now().await,
+            Turn::Drained => ready.clear(),
+            Turn::More => yield_now().await,
         }
     }
     let (never, mut accepted) = (CancellationToken::new(), 0);
@@ -125,7 +165,7 @@ pub async fn run<A: Acceptor, S: AsFd>(
         // The event loop may not have reported the last ones yet: they are asked for.
         match turn(acceptor, &never, &mut accepted).await {
             Turn::Drained => break,
-            Turn::More => tokio::task::yield_now().await,
+            Turn::More => yield_now().await,
         }
     }
     Ok(())
@@ -160,10 +200,23 @@ async fn turn<A: Acceptor>(acceptor: &A, stop: &CancellationToken, accepted: &mu
     Turn::More
 }
 
+/// Lets other tasks run.
+pub async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Connections that wait to be accepted.
-fn queued<S: AsFd>(socket: &AsyncFd<Owned<S>>) -> usize {
+fn queued(socket: &impl AsFd) -> usize {
     // A unix socket does not tell.
-    raw::tcp_info(socket.get_ref().as_fd()).map_or(UNIX_DRAIN_MAX, |info| info.unacked as usize)
+    raw::tcp_info(socket.as_fd()).map_or(UNIX_DRAIN_MAX, |info| info.unacked as usize)
 }
 
 #[cfg(test)]

@@ -4,19 +4,18 @@
 //! seen only behind the data that was sent before it. A client that has sent a request and then FIN may be
 //! waiting for the answer, so it is served. A client that has sent FIN and no byte has gone, as in HAProxy.
 
-use crate::sys::raw::{self, Owned};
+use super::relay::{Relay, Watched};
 use rustix::net::{RecvFlags, recv, sockopt};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// A client that is watched.
 #[derive(Debug)]
 pub(super) struct ClientWatch<'a> {
-    socket: AsyncFd<Owned<BorrowedFd<'a>>>,
+    socket: Watched<BorrowedFd<'a>>,
     /// A client that has sent FIN has gone, whatever it has sent before (`option abortonclose`).
     any_end: bool,
     /// It has sent bytes and then FIN.
@@ -28,8 +27,8 @@ impl<'a> ClientWatch<'a> {
     ///
     /// # Errors
     /// Those of `epoll_ctl`.
-    pub(super) fn new(client: &'a OwnedFd, any_end: bool) -> io::Result<Self> {
-        let socket = raw::watch(Owned::new(client.as_fd()), Interest::READABLE)?;
+    pub(super) fn new(relay: &Rc<Relay>, client: &'a OwnedFd, any_end: bool) -> io::Result<Self> {
+        let socket = Watched::new(relay, client.as_fd())?;
         Ok(Self {
             socket,
             any_end,
@@ -39,38 +38,30 @@ impl<'a> ClientWatch<'a> {
 
     /// Completes when the client has gone, with the error if there was one.
     pub(super) fn poll_gone(&self, context: &mut Context<'_>) -> Poll<Option<io::Error>> {
-        let client = self.socket.get_ref().as_fd();
+        let client = self.socket.as_fd();
         while !self.half_closed.get() {
-            let Ok(mut event) = ready!(self.socket.poll_read_ready(context)) else {
-                // The runtime is shutting down.
-                return Poll::Pending;
-            };
+            // The kernel says so of a socket that was shut down for reading, by either side.
+            let has_ended = ready!(self.socket.poll_readable(context));
             if let Some(error) = error_of(client) {
                 return Poll::Ready(Some(error));
             }
-            // The kernel says so of a socket that was shut down for reading, by either side.
-            let has_ended = event.ready().is_read_closed();
             if self.any_end && has_ended {
                 return Poll::Ready(None);
             }
             match recv(client, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Poll::Ready(None),
-                // The runtime keeps this readiness for ever, so it tells nothing new.
+                // It is told from now on, so it tells nothing new.
                 Ok(_) if has_ended => self.half_closed.set(true),
                 Ok(_) | Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {
-                    event.clear_ready();
+                    self.socket.clear_readable();
                 }
                 Err(error) => return Poll::Ready(Some(error.into())),
             }
         }
         // Only a reset can follow. It ends this direction, too. So does a unix client that has closed its socket: without an
         // error that is no reset, and nothing follows.
-        match self.socket.poll_write_ready(context) {
-            Poll::Ready(Ok(_)) => {
-                error_of(client).map_or(Poll::Pending, |it| Poll::Ready(Some(it)))
-            }
-            _ => Poll::Pending,
-        }
+        ready!(self.socket.poll_broken(context));
+        error_of(client).map_or(Poll::Pending, |it| Poll::Ready(Some(it)))
     }
 }
 

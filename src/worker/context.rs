@@ -2,6 +2,7 @@
 
 use super::hand_off::PeerWorkers;
 use super::pending::PendingSessions;
+use super::reactor::{Reactor, Tasks, Timers};
 use super::relay::Relay;
 use super::session_stats::WorkerStats;
 use super::unserved::UnservedSessions;
@@ -17,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct WorkerContext {
     pub(super) worker_stats: Rc<WorkerStats>,
     pub(super) relay: Rc<Relay>,
+    pub(super) tasks: Rc<Tasks>,
+    pub(super) timers: Rc<Timers>,
     /// Sessions that are not established yet.
     pub(super) pending: PendingSessions,
     /// Those that have left for another process and were not given away yet.
@@ -35,7 +38,7 @@ pub(super) struct WorkerContext {
 impl WorkerContext {
     pub(super) fn new(
         worker_stats: Rc<WorkerStats>,
-        relay: Rc<Relay>,
+        reactor: &Reactor,
         (control, peers): (ControlHandle, PeerWorkers),
         kill: CancellationToken,
         snapshot: Arc<ArcSwap<Snapshot>>,
@@ -43,7 +46,9 @@ impl WorkerContext {
         let snapshot = RefCell::new(arc_swap::Cache::new(snapshot));
         Self {
             worker_stats,
-            relay,
+            relay: Rc::clone(&reactor.relay),
+            tasks: Rc::clone(&reactor.tasks),
+            timers: Rc::clone(&reactor.timers),
             pending: PendingSessions::default(),
             unserved: UnservedSessions::default(),
             control,

@@ -1,4 +1,4 @@
-//! The data path: one thread per core, each with its own runtime, listeners and sessions.
+//! The data path: one thread per core, each with its own loop ([`reactor`]), listeners and sessions.
 //!
 //! A connection may be handed to another worker right after its accept ([`hand_off`]). Its session connects and
 //! relays on one worker, which it leaves only at an upgrade, for another process ([`moving`]). Start reading at
@@ -17,6 +17,7 @@ pub mod order;
 mod pending;
 mod pending_guard;
 mod proxy_header;
+mod reactor;
 mod relay;
 pub(crate) mod server_connect;
 mod session;
@@ -40,6 +41,7 @@ use context::WorkerContext;
 use hand_off::HandOff;
 use moving::{ArrivingSession, DetachFrom, Leaving, LeavingSession};
 use order::{LeavingPart, Order};
+use reactor::Reactor;
 use relay::Relay;
 use session::Session;
 use session_stats::WorkerStats;
@@ -96,22 +98,28 @@ pub fn spawn(parts: Parts) -> io::Result<JoinHandle<()>> {
     let name = format!("worker-{}", parts.index);
     std::thread::Builder::new().name(name).spawn(move || {
         let _abort = AbortOnPanic;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build_local(tokio::runtime::LocalOptions::default())
-            .expect("a worker has no use without its runtime");
-        runtime
-            .block_on(run(parts))
-            .expect("a worker cannot do without epoll");
+        run(parts).expect("a worker cannot do without epoll");
     })
 }
 
-async fn run(parts: Parts) -> io::Result<()> {
+fn run(parts: Parts) -> io::Result<()> {
+    let worker_stats = Rc::new(WorkerStats {
+        token: WorkerToken::new(parts.index),
+        global: Arc::clone(&parts.global),
+        log: parts.log.clone(),
+    });
+    let relay = Relay::new(Rc::clone(&worker_stats))?;
+    let reactor = Reactor::new(relay)?;
+    reactor.block_on(serve(parts, worker_stats, &reactor))
+}
+
+/// Serves until the worker is to end.
+async fn serve(parts: Parts, worker_stats: Rc<WorkerStats>, reactor: &Reactor) {
     let Parts {
-        index,
+        index: _,
         snapshot,
-        global,
-        log,
+        global: _,
+        log: _,
         control,
         mut orders,
         hand_off,
@@ -119,19 +127,17 @@ async fn run(parts: Parts) -> io::Result<()> {
         stops,
     } = parts;
     if let Some(pulse) = pulse {
-        // Ends with the runtime, and so with the worker.
-        tokio::task::spawn_local(pulse.beat());
+        // Ends with the tasks, and so with the worker.
+        let timers = Rc::clone(&reactor.timers);
+        reactor
+            .tasks
+            .spawn(pulse.beat(move |time| timers.sleep(time)));
     }
-    let worker_stats = Rc::new(WorkerStats {
-        token: WorkerToken::new(index),
-        global,
-        log,
-    });
-    let (relay, events) = Relay::new(Rc::clone(&worker_stats))?;
+    let relay = &reactor.relay;
     let (peers, mut inbox) = (hand_off.peers, hand_off.inbox);
     let relations = (control, peers);
     let kill = stops.kill.clone();
-    let worker = WorkerContext::new(worker_stats, Rc::clone(&relay), relations, kill, snapshot);
+    let worker = WorkerContext::new(worker_stats, reactor, relations, kill, snapshot);
     let worker = Rc::new(worker);
     let sessions = TaskTracker::new();
     let mut acceptors = Acceptors::new(Rc::clone(&worker), sessions.clone(), stops.clone());
@@ -142,9 +148,6 @@ async fn run(parts: Parts) -> io::Result<()> {
         open.wait().await;
         sessions.close();
     });
-    // A task of its own, so that an event of a session wakes no other task.
-    let running = Rc::clone(&relay);
-    let mut relaying = tokio::task::spawn_local(async move { running.run(events).await });
     let mut over = pin!(async {
         loop {
             sessions.wait().await;
@@ -158,7 +161,6 @@ async fn run(parts: Parts) -> io::Result<()> {
     let mut stage = Stage::Accepting;
     loop {
         tokio::select! {
-            result = &mut relaying => return result.map_err(io::Error::other)?,
             Some(order) = orders.recv() => obey(order, &mut acceptors),
             handed = inbox.recv(), if stage != Stage::Ending => match handed {
                 Some(accepted) => accept::begin(accepted, &worker, &sessions),
@@ -168,10 +170,10 @@ async fn run(parts: Parts) -> io::Result<()> {
                 inbox.close();
                 stage = Stage::TakingOver;
             }
-            () = &mut over, if stage == Stage::Ending => return Ok(()),
+            () = &mut over, if stage == Stage::Ending => return,
             () = stops.kill.cancelled() => {
                 end_all(&worker, &sessions).await;
-                return Ok(());
+                return;
             }
         }
     }
@@ -311,7 +313,12 @@ impl Acceptors {
         let worker = Rc::clone(&self.worker);
         let ends = (open.stop.clone(), suspension);
         let acceptor = accept::run(listener, worker, self.sessions.clone(), ends);
-        self.open.spawn_local(acceptor);
+        let tasks = Rc::clone(&self.worker.tasks);
+        tasks.spawn(self.open.track_future(async {
+            if let Err(error) = acceptor.await {
+                tracing::error!(%error, "a listening socket cannot be watched");
+            }
+        }));
     }
 
     /// Takes up to `most` sessions out: those of the relay first, so that they have their servers' slots in the other

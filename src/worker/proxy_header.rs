@@ -9,9 +9,9 @@
 use super::header_rule::{Announced, HeaderRule};
 use super::pending::Event;
 use super::pending_guard::PendingGuard;
+use super::relay::Watched;
 use crate::live::{HeaderFailure, Phase, Termination};
 use crate::proto::proxy::{self, Parsed};
-use crate::sys::raw::{self, Owned};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::future::{Future, poll_fn};
@@ -19,7 +19,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::Interest;
 
 /// How much is looked at first. A header without many TLVs is shorter.
 const LOOK: usize = 256;
@@ -100,17 +99,16 @@ async fn wait(
     limit: Duration,
 ) -> Result<Seen, SessionEnd> {
     let failed = |_| SessionEnd::NoHeader(HeaderFailure::Aborted);
-    let watched = raw::watch(Owned::new(client.as_fd()), Interest::READABLE).map_err(failed)?;
-    let mut timer = pin!(tokio::time::sleep(limit));
+    let watched = Watched::new(&pending.worker.relay, client.as_fd()).map_err(failed)?;
+    let mut timer = pin!(pending.worker.timers.sleep(limit));
     poll_fn(|context| {
         if let Poll::Ready(Event::End(cause)) = pending.poll(context) {
             let end = Termination::new(cause, Phase::Request);
             return Poll::Ready(Err(SessionEnd::Terminated(end)));
         }
-        while let Poll::Ready(Ok(mut ready)) = watched.poll_read_ready(context) {
-            // Behind bytes that were only looked at, the end of the client cannot be read.
-            let has_ended = ready.ready().is_read_closed();
-            ready.clear_ready();
+        // Behind bytes that were only looked at, the end of the client cannot be read.
+        while let Poll::Ready(has_ended) = watched.poll_readable(context) {
+            watched.clear_readable();
             match look(client) {
                 Seen::Nothing if has_ended => {
                     return Poll::Ready(Ok(Seen::Failed(HeaderFailure::Truncated)));

@@ -94,7 +94,9 @@ impl Session {
             begun,
             pending,
         };
-        sessions.spawn_local(session.run_guarded());
+        worker
+            .tasks
+            .spawn(sessions.track_future(session.run_guarded()));
     }
 
     /// Runs the session until the relay takes it. A panic ends this session and no other.
@@ -292,7 +294,10 @@ impl Session {
                 }
                 // Without the watch the relay notices the client's end.
                 Waited::Time if client.is_none() => {
-                    client = ClientWatch::new(&self.client, backend.spec.abortonclose).ok();
+                    client = {
+                        let relay = &self.pending.worker.relay;
+                        ClientWatch::new(relay, &self.client, backend.spec.abortonclose).ok()
+                    };
                 }
                 Waited::Time => {}
             }
@@ -403,7 +408,7 @@ impl Session {
 
     /// Waits for the first event.
     async fn wait(&self, until: Instant, client: Option<&ClientWatch<'_>>) -> Waited {
-        let mut timer = pin!(tokio::time::sleep_until(until.into()));
+        let mut timer = pin!(self.pending.worker.timers.sleep_until(until));
         poll_fn(|context| {
             if let Poll::Ready(event) = self.pending.poll(context) {
                 return Poll::Ready(Waited::Event(event));

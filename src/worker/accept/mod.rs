@@ -14,7 +14,7 @@ pub(super) use suspension::Suspension;
 use super::Stops;
 use super::context::{WorkerContext, spare_descriptor};
 use super::hand_off::Accepted;
-use super::relay::Kind;
+use super::relay::{Kind, Watched};
 use super::session::Session;
 use super::session_stats::SessionStats;
 use crate::live::slot::{ConnLimits, ConnSlot};
@@ -23,7 +23,6 @@ use crate::state::{Frontend, FrontendId};
 use crate::sys::accept::{self, Connection, Failure};
 use crate::sys::limits::{is_out_of_descriptors, out_of_descriptors};
 use crate::sys::listen_fds;
-use crate::sys::raw::{self, Owned};
 use crate::sys::socket;
 use rate::{RatePlace, Rates};
 use socket2::Socket;
@@ -34,8 +33,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use suspension::Listens;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use waiting::{InHand, InHandPlace, Kept, Waiting};
@@ -145,7 +142,7 @@ pub(super) async fn run(
     let kind = if unix { Kind::Unix } else { Kind::Tcp };
     suspension.follow(frontend.listens(), None);
     let listens = Listens::new(state, &socket);
-    let socket = raw::watch(Owned::new(socket), Interest::READABLE)?;
+    let socket = Watched::new(&worker.relay, socket)?;
     let mut acceptor = Acceptor {
         frontend: RefCell::new(frontend),
         kind,
@@ -187,7 +184,7 @@ struct Acceptor {
     /// The frontend of the newest snapshot that was read.
     frontend: RefCell<Arc<Frontend>>,
     kind: Kind,
-    socket: AsyncFd<Owned<Arc<Socket>>>,
+    socket: Watched<Arc<Socket>>,
     worker: Rc<WorkerContext>,
     sessions: TaskTracker,
     stop: StopAccepting,
@@ -277,8 +274,10 @@ impl accept::Acceptor for Acceptor {
             self.refuse_waiting();
         }
         let waiting = Waiting::new(&worker_stats.global);
-        // Both outcomes are treated alike.
-        let _ = tokio::time::timeout(accept::PAUSE, waiting.0.freed.notified()).await;
+        tokio::select! {
+            () = self.worker.timers.sleep(accept::PAUSE) => {}
+            () = waiting.0.freed.notified() => {}
+        }
     }
 
     /// Not when another listener has the queue, sessions may not go on, or the frontend accepts nothing. The clients of
@@ -336,7 +335,7 @@ impl Acceptor {
         let over = CancellationToken::new();
         let accepting = accept::run(&self.socket, self, &over);
         let limit = async {
-            let handshakes = tokio::time::sleep(HANDSHAKE_MAX);
+            let handshakes = self.worker.timers.sleep(HANDSHAKE_MAX);
             self.worker.kill.run_until_cancelled(handshakes).await;
             over.cancel();
         };

@@ -7,9 +7,9 @@
 
 use super::Acceptor;
 use crate::state::ToControl;
-use crate::sys::raw::{self, Owned};
 use crate::sys::{accept, socket};
 use crate::worker::header_rule::HeaderRule;
+use crate::worker::relay::Watched;
 use arc_swap::ArcSwapOption;
 use socket2::{SockRef, Socket};
 use std::cell::{Cell, RefCell};
@@ -17,7 +17,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use tokio::io::Interest;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -245,8 +244,8 @@ impl Acceptor {
         let backlog = state.backlog.load(Relaxed);
         socket::resume(&socket, backlog)?;
         if self.listens.was_closed.get() {
-            let again = Owned::new(Arc::new(socket.try_clone()?));
-            self.socket = raw::watch(again, Interest::READABLE)?;
+            let again = Arc::new(socket.try_clone()?);
+            self.socket = Watched::new(&self.worker.relay, again)?;
             self.listens.was_closed.set(false);
         }
         state.set_suspended(false);

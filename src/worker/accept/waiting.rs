@@ -12,7 +12,7 @@ use crate::config::descriptors::IN_HAND_MAX;
 use crate::live::slot::{ConnLimits, ConnSlot};
 use crate::live::{Cause, GlobalLive, Phase, Termination};
 use crate::state::Frontend;
-use crate::sys::accept::{Acceptor as _, Connection, Failure, PAUSE};
+use crate::sys::accept::{Acceptor as _, Connection, Failure, Listening, PAUSE, Readiness};
 use crate::sys::socket::close_in_order;
 use crate::worker::client_watch::ClientWatch;
 use crate::worker::context::WorkerContext;
@@ -128,7 +128,7 @@ impl Acceptor {
                 // Without the watch the client's end is noticed when it has a slot.
                 let client = in_hand
                     .as_ref()
-                    .map(|it| ClientWatch::new(&it.connection.0, false));
+                    .map(|it| ClientWatch::new(&self.worker.relay, &it.connection.0, false));
                 let next = async {
                     match &client {
                         Some(Ok(client)) => {
@@ -136,10 +136,11 @@ impl Acceptor {
                         }
                         Some(Err(_)) => pending().await,
                         None => {
-                            tokio::time::sleep_until(in_hand_from.into()).await;
+                            let timers = &self.worker.timers;
+                            timers.sleep_until(in_hand_from).await;
                             // Whoever waits for a rate waits in the queue: it passes by itself.
                             while !self.has_no_slot_now() {
-                                tokio::time::sleep(IN_HAND_AFTER).await;
+                                timers.sleep(IN_HAND_AFTER).await;
                             }
                             Waited::InHand(self.take_in_hand().await)
                         }
@@ -182,7 +183,7 @@ impl Acceptor {
                 return Waited::Stopped;
             }
             tokio::select! {
-                () = tokio::time::sleep(pause), if !pause.is_zero() => {}
+                () = self.worker.timers.sleep(pause), if !pause.is_zero() => {}
                 () = freed => {}
                 () = drain.cancelled() => return Waited::Stopped,
                 () = self.stop.queue_moved.cancelled() => return Waited::Stopped,
@@ -199,7 +200,7 @@ impl Acceptor {
         let place = loop {
             match InHandPlace::take(&self.worker) {
                 Some(place) => break place,
-                None => tokio::time::sleep(PAUSE).await,
+                None => self.worker.timers.sleep(PAUSE).await,
             }
         };
         loop {
@@ -212,9 +213,11 @@ impl Acceptor {
                     return InHand { connection, place };
                 }
                 Err(error) => match Failure::of(&error) {
-                    Failure::Empty => ready.clear_ready(),
+                    Failure::Empty => ready.clear(),
                     Failure::OneConnection => {}
-                    Failure::Shortage(_) | Failure::Unknown => tokio::time::sleep(PAUSE).await,
+                    Failure::Shortage(_) | Failure::Unknown => {
+                        self.worker.timers.sleep(PAUSE).await;
+                    }
                 },
             }
         }

@@ -1,8 +1,8 @@
 //! Step 9: moves the bytes of established sessions.
 //!
-//! Runs on a worker. A session that the relay has taken ([`Relay::adopt`]) has no tokio task, timer or
-//! registration: it is a record in the [`engine::Engine`], whose epoll instance is one descriptor in tokio's.
-//! Outside this folder only the items of this file are visible.
+//! Runs on a worker. A session that the relay has taken ([`Relay::adopt`]) has no task and no timer: it is a record in the
+//! [`engine::Engine`]. Its epoll instance has all descriptors of the worker, those too that tasks wait for
+//! ([`Connecting`], [`Watched`]). Outside this folder only the items of this file are visible.
 //!
 //! Invariant: the engine is borrowed for the length of a turn, never across an await.
 
@@ -18,6 +18,7 @@ pub(super) mod moved;
 mod quiet;
 mod splice;
 mod table;
+mod watched;
 mod wheel;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod tests;
 
 pub(super) use conn::{Established, Kind};
 pub(super) use connecting::Connecting;
+pub(super) use watched::Watched;
 
 use super::order::ServerSet;
 use super::session_id::SessionId;
@@ -32,36 +34,25 @@ use super::session_stats::WorkerStats;
 use super::sessions::{Page, Wanted};
 use super::surplus::Surplus;
 use crate::live::Cause;
-use crate::sys::raw::{self, Owned};
 use engine::{Engine, Polled};
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::pin::{Pin, pin};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
-use tokio::time::Sleep;
 
 /// How often sessions are served that no event tells of.
 const RECHECK_EVERY: Duration = Duration::from_millis(5);
-
-/// Turns in a row before the runtime runs other tasks.
-const TURNS_MAX: usize = 8;
 
 /// The relay of one worker.
 #[derive(Debug)]
 pub(super) struct Relay {
     engine: RefCell<Engine>,
-    /// The first session has come, so the clock must be started; or a session has come that had more to do than
-    /// its share of a turn. An empty relay needs no clock.
-    arrived: Cell<bool>,
-    /// Wakes [`Relay::run`].
-    runner: RefCell<Option<Waker>>,
+    /// When the next tick is due, once that was calculated. An empty relay needs no clock.
+    clock: Cell<Option<Instant>>,
+    /// There was little to do in the last turn.
+    was_idle: Cell<bool>,
     /// Notified when the last session has ended, if [`Relay::awaited`].
     emptied: Notify,
     /// A stop waits for the end of the last session.
@@ -71,50 +62,44 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// An empty relay, and the descriptor to run it with.
+    /// An empty relay.
     ///
     /// # Errors
     /// When the kernel cannot create an epoll instance.
-    pub(super) fn new(worker_stats: Rc<WorkerStats>) -> io::Result<(Rc<Self>, OwnedFd)> {
-        let (engine, events) = Engine::new(worker_stats)?;
+    pub(super) fn new(worker_stats: Rc<WorkerStats>) -> io::Result<Rc<Self>> {
+        let engine = Engine::new(worker_stats)?;
         let relay = Self {
             engine: RefCell::new(engine),
-            arrived: Cell::new(false),
-            runner: RefCell::new(None),
+            clock: Cell::new(None),
+            was_idle: Cell::new(false),
             emptied: Notify::new(),
             awaited: Cell::new(false),
             away: Cell::new(0),
         };
-        Ok((Rc::new(relay), events))
+        Ok(Rc::new(relay))
     }
 
     /// Takes over an established session and moves what can be moved at once.
     pub(super) fn adopt(&self, session: Established) {
-        let mut engine = self.engine.borrow_mut();
-        let first = engine.is_empty();
-        engine.adopt(session);
-        if first || engine.is_unfinished() {
-            drop(engine);
-            self.announce();
-        }
+        self.engine.borrow_mut().adopt(session);
     }
 
     /// Ends the sessions on these servers.
     pub(super) fn end_sessions(&self, servers: &ServerSet, cause: Cause) {
         self.engine.borrow_mut().end_sessions(servers, cause);
-        self.announce_recheck();
+        self.notice_end();
     }
 
     /// Ends some of the sessions that servers have too many of, at quiet moments.
     pub(super) fn end_surplus(&self, surplus: &Surplus) {
         self.engine.borrow_mut().end_surplus(surplus);
-        self.announce_recheck();
+        self.notice_end();
     }
 
     /// Ends the session, if it is here.
     pub(super) fn end_session(&self, id: SessionId, cause: Cause) -> bool {
         let found = self.engine.borrow_mut().end_session(id, cause);
-        self.announce_recheck();
+        self.notice_end();
         found
     }
 
@@ -146,138 +131,72 @@ impl Relay {
         }
     }
 
-    /// Runs the relay until it fails.
+    /// A sleep in [`Relay::turn`] ends when `descriptor` becomes readable.
     ///
     /// # Errors
-    /// When the epoll instance cannot be watched or read, which is not expected.
-    pub(super) async fn run(&self, events: OwnedFd) -> io::Result<()> {
-        let events = raw::watch(Owned::new(events), Interest::READABLE)?;
-        let mut clock = pin!(tokio::time::sleep(RECHECK_EVERY));
-        loop {
-            let idle = self.engine.borrow().is_empty();
-            let idle_turn =
-                match poll_fn(|context| self.call(context, &events, clock.as_mut(), idle)).await? {
-                    Call::Events(mut ready) => {
-                        let idle_turn = self.turns()?;
-                        if idle_turn {
-                            ready.clear_ready();
-                        }
-                        idle_turn
-                    }
-                    Call::Clock => {
-                        self.tick(clock.as_mut());
-                        true
-                    }
-                    Call::Arrived => {
-                        if idle {
-                            clock
-                                .as_mut()
-                                .reset(self.engine.borrow().next_tick().into());
-                        }
-                        // No event will tell of the work that is left.
-                        let unfinished = self.engine.borrow().is_unfinished();
-                        let idle_turn = !unfinished || self.turns()?;
-                        self.arrived.set(!idle_turn);
-                        idle_turn
-                    }
-                };
-            if !idle_turn {
-                // The clock is polled last, so while sessions are busy it would never be seen.
-                if tokio::time::Instant::now() >= clock.deadline() {
-                    self.tick(clock.as_mut());
-                }
-                tokio::task::yield_now().await;
-            }
-            if self.engine.borrow().needs_recheck() {
-                let soon = tokio::time::Instant::now() + RECHECK_EVERY;
-                if soon < clock.deadline() {
-                    clock.as_mut().reset(soon);
-                }
-            }
-            // Checked in each round, also when the relay was empty before: a session may have come and gone
-            // within one round.
-            if self.awaited.get() && self.is_empty() {
-                self.emptied.notify_waiters();
-            }
-        }
+    /// Those of `epoll_ctl`.
+    pub(super) fn watch_wakes(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        self.engine.borrow().watch_wakes(descriptor)
     }
 
-    /// Does what is due by time, and sets the clock for the next tick.
-    fn tick(&self, clock: Pin<&mut Sleep>) {
-        let mut engine = self.engine.borrow_mut();
-        engine.tick();
-        clock.reset(engine.next_tick().into());
-        if engine.is_unfinished() {
-            // No event will tell of the work that is left.
-            self.arrived.set(true);
-        }
-    }
-
-    /// Waits for something to do. Written by hand, because every wake-up of a worker pays for it.
-    fn call<'a>(
-        &self,
-        context: &mut Context<'_>,
-        events: &'a AsyncFd<Owned<OwnedFd>>,
-        clock: Pin<&mut Sleep>,
-        idle: bool,
-    ) -> Poll<io::Result<Call<'a>>> {
-        if let Poll::Ready(ready) = events.poll_read_ready(context) {
-            return Poll::Ready(ready.map(Call::Events));
-        }
-        if self.arrived.take() {
-            return Poll::Ready(Ok(Call::Arrived));
-        }
-        if !idle && clock.poll(context).is_ready() {
-            return Poll::Ready(Ok(Call::Clock));
-        }
-        match &mut *self.runner.borrow_mut() {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
-        Poll::Pending
-    }
-
-    /// Takes turns until one is idle. `false` when that took too long and other tasks are to run. The next turn
-    /// finds what arrives during one, without going through the runtime.
+    /// Sleeps until there is an event, for `time` at most, and serves the sessions that have events. The time when it began
+    /// to do that.
     ///
-    /// The last turn is not followed by a busy poll. An event that one has found would be served by the next call. That
-    /// call would not ask the kernel, and yet clear the readiness that the runtime has noted meanwhile for a later event.
-    fn turns(&self) -> io::Result<bool> {
+    /// # Errors
+    /// When the epoll instance cannot be read, which is not expected.
+    pub(super) fn turn(&self, time: Option<Duration>) -> io::Result<Instant> {
         let mut engine = self.engine.borrow_mut();
-        for turn in 1..=TURNS_MAX {
-            if engine.turn()? == Polled::Idle && turn < TURNS_MAX && !engine.busy_poll()? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.was_idle.set(engine.turn_after(time)? == Polled::Idle);
+        let now = engine.clock();
+        drop(engine);
+        self.notice_end();
+        Ok(now)
     }
 
-    /// Tells [`Relay::run`] that sessions are to be served soon. An order to end them comes from outside the
-    /// relay, and the next tick may be far.
-    fn announce_recheck(&self) {
-        if self.engine.borrow().needs_recheck() {
-            self.announce();
+    /// Whether a session has more to do than its share of a turn.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.engine.borrow().is_unfinished()
+    }
+
+    /// After an idle turn: polls for the next event, where that pays. The next turn handles it.
+    ///
+    /// # Errors
+    /// As of [`Relay::turn`].
+    pub(super) fn busy_poll(&self) -> io::Result<()> {
+        if self.was_idle.get() {
+            self.engine.borrow_mut().busy_poll()?;
         }
-        if self.is_empty() {
+        Ok(())
+    }
+
+    /// When [`Relay::tick`] has something to do at the latest; `None`: there is no session.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let engine = self.engine.borrow();
+        if engine.is_empty() {
+            self.clock.set(None);
+            return None;
+        }
+        let mut at = self.clock.get().unwrap_or_else(|| engine.next_tick());
+        if engine.needs_recheck() {
+            at = at.min(Instant::now() + RECHECK_EVERY);
+        }
+        self.clock.set(Some(at));
+        Some(at)
+    }
+
+    /// Does what is due by time.
+    pub(super) fn tick(&self, now: Instant) {
+        if self.due().is_some_and(|at| at <= now) {
+            self.engine.borrow_mut().tick();
+            self.clock.set(None);
+            self.notice_end();
+        }
+    }
+
+    /// Tells a stop that waits for it that the last session has ended: also one that has come and gone within a turn.
+    fn notice_end(&self) {
+        if self.awaited.get() && self.is_empty() {
             self.emptied.notify_waiters();
         }
     }
-
-    /// Wakes [`Relay::run`]: a session has come, or there is something to do.
-    fn announce(&self) {
-        self.arrived.set(true);
-        if let Some(waker) = &*self.runner.borrow() {
-            waker.wake_by_ref();
-        }
-    }
-}
-
-/// Why [`Relay::run`] was woken.
-enum Call<'a> {
-    /// Sessions have events.
-    Events(AsyncFdReadyGuard<'a, Owned<OwnedFd>>),
-    /// It is time for [`Engine::tick`].
-    Clock,
-    /// [`Relay::announce`] was called.
-    Arrived,
 }

@@ -138,7 +138,7 @@ impl Relay {
     pub(in crate::worker) fn detach(&self, from: DetachFrom, most: usize) -> DetachedPart {
         let part = self.engine.borrow_mut().detach(from, most);
         self.away.set(self.away.get() + part.sessions.len());
-        self.announce_recheck();
+        self.notice_end();
         part
     }
 
@@ -159,7 +159,6 @@ impl Relay {
             }
         }
         self.away.set(self.away.get().saturating_sub(count));
-        self.announce();
         if self.is_empty() {
             self.emptied.notify_waiters();
         }
@@ -168,7 +167,6 @@ impl Relay {
     /// Goes on with a session of another relay.
     pub(in crate::worker) fn attach(&self, session: Detached) {
         self.engine.borrow_mut().attach(session, 0);
-        self.announce();
     }
 }
 

@@ -1,7 +1,8 @@
 //! The entries of one worker: what the token of an event refers to.
 //!
 //! An entry is taken when a connect to a server begins, and becomes a session when the server has answered. So
-//! the server's socket is registered once for both. Runs on a worker, inside the engine.
+//! the server's socket is registered once for both. Other descriptors that a task waits for have entries too. Runs on a
+//! worker, inside the engine.
 //!
 //! Invariant: a token refers to one use of one entry. It carries the entry's generation, so that an event that
 //! was taken before a session ended is not given to the next session in that entry.
@@ -88,6 +89,34 @@ impl Table {
             none => *none = Some(context.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// Those of `events` that there were. Wakes the task of `context` when there are others.
+    pub(super) fn poll_watched(
+        &mut self,
+        key: u32,
+        events: EventFlags,
+        context: &mut Context<'_>,
+    ) -> Poll<EventFlags> {
+        let Some(Entry::Connecting(watched)) = self.entries.get_mut(key as usize) else {
+            return Poll::Pending;
+        };
+        let heard = watched.heard.intersection(events);
+        if !heard.is_empty() {
+            return Poll::Ready(heard);
+        }
+        match &mut watched.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Nothing was left to read. What is for ever stays: ends and errors.
+    pub(super) fn clear_watched(&mut self, key: u32) {
+        if let Some(Entry::Connecting(watched)) = self.entries.get_mut(key as usize) {
+            watched.heard.remove(EventFlags::IN | EventFlags::PRI);
+        }
     }
 
     /// Gives back the entry of a server that was being connected to.

@@ -75,9 +75,8 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    pub(super) fn new(worker_stats: Rc<WorkerStats>) -> io::Result<(Self, OwnedFd)> {
+    pub(super) fn new(worker_stats: Rc<WorkerStats>) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let watched = epoll.try_clone()?;
         // A session may come that has been silent for longer than this process runs.
         let begun = Instant::now();
         let start = begun.checked_sub(EARLIER).unwrap_or(begun);
@@ -100,7 +99,57 @@ impl Engine {
         engine.turned = engine.read_clock();
         engine.shrunk = engine.now;
         engine.wheel.advance(engine.now / TICK_MS, &mut Vec::new());
-        Ok((engine, watched))
+        Ok(engine)
+    }
+
+    /// A sleep in [`Engine::turn_after`] ends when `descriptor` becomes readable.
+    pub(super) fn watch_wakes(&self, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let interest = EventFlags::IN | EventFlags::ET;
+        epoll::add(
+            &self.epoll,
+            descriptor,
+            EventData::new_u64(NO_ENTRY),
+            interest,
+        )?;
+        Ok(())
+    }
+
+    /// Watches a descriptor for reading, and returns the key of its entry.
+    pub(super) fn register_watched(&mut self, descriptor: BorrowedFd<'_>) -> io::Result<u32> {
+        let (key, token) = self.conns.register_connect();
+        if let Err(error) = epoll::add(&self.epoll, descriptor, EventData::new_u64(token), INTEREST)
+        {
+            self.conns.deregister_connect(key);
+            return Err(error.into());
+        }
+        Ok(key)
+    }
+
+    /// Those of `events` that a watched descriptor has had.
+    pub(super) fn poll_watched(
+        &mut self,
+        key: u32,
+        events: EventFlags,
+        context: &mut Context<'_>,
+    ) -> Poll<EventFlags> {
+        self.conns.poll_watched(key, events, context)
+    }
+
+    /// Nothing was left to read of a watched descriptor.
+    pub(super) fn clear_watched(&mut self, key: u32) {
+        self.conns.clear_watched(key);
+    }
+
+    /// Ends the watch of a descriptor, which is still open.
+    pub(super) fn deregister_watched(&mut self, key: u32, descriptor: BorrowedFd<'_>) {
+        // It can only fail when the kernel knows nothing of the descriptor any more.
+        let _ = epoll::delete(&self.epoll, descriptor);
+        self.conns.deregister_connect(key);
+    }
+
+    /// When the last turn began.
+    pub(super) fn clock(&self) -> Instant {
+        self.start + self.turned
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -127,12 +176,6 @@ impl Engine {
     #[cfg(test)]
     pub(super) fn pass(&mut self, time: std::time::Duration) {
         self.start -= time;
-    }
-
-    /// Whether there are events that were taken and not handled.
-    #[cfg(test)]
-    pub(super) fn keeps_events(&self) -> bool {
-        !self.events.is_empty()
     }
 
     /// Whether the client and the server of some session have bytes to take.
@@ -232,10 +275,17 @@ impl Engine {
         }
     }
 
-    /// Takes a batch of events, unless there is one already, and serves the sessions concerned.
+    /// Takes the events that are there, and serves the sessions concerned.
+    #[cfg(test)]
     pub(super) fn turn(&mut self) -> io::Result<Polled> {
+        self.turn_after(Some(Duration::ZERO))
+    }
+
+    /// Takes a batch of events, unless there is one already, and serves the sessions concerned. Sleeps until there is one,
+    /// for `time` at most; `None`: for ever.
+    pub(super) fn turn_after(&mut self, time: Option<Duration>) -> io::Result<Polled> {
         if self.events.is_empty() {
-            self.take_events()?;
+            self.take_events(time)?;
         }
         let mut events = std::mem::take(&mut self.events);
         let now = self.read_clock();
@@ -283,21 +333,19 @@ impl Engine {
         }
         let begun = Instant::now();
         while self.events.is_empty() && begun.elapsed() < AWAKE {
-            self.take_events()?;
+            self.take_events(Some(Duration::ZERO))?;
         }
         let found = !self.events.is_empty();
         self.busy_poll.ended(found);
         Ok(found)
     }
 
-    /// Takes the events that are there, without waiting.
-    fn take_events(&mut self) -> io::Result<()> {
-        let none = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+    /// Takes the events that are there, or waits for one, for `time` at most.
+    fn take_events(&mut self, time: Option<Duration>) -> io::Result<()> {
+        // What does not fit lasts longer than any process.
+        let time = time.and_then(|time| rustix::event::Timespec::try_from(time).ok());
         let spare = rustix::buffer::spare_capacity(&mut self.events);
-        match epoll::wait(&self.epoll, spare, Some(&none)) {
+        match epoll::wait(&self.epoll, spare, time.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -484,6 +532,9 @@ pub(super) enum Polled {
     /// There was little or nothing to do. Whatever happens from now on makes an event.
     Idle,
 }
+
+/// The token of a descriptor without an entry.
+const NO_ENTRY: u64 = u64::MAX;
 
 /// The events that are watched from the start.
 const INTEREST: EventFlags = EventFlags::IN

@@ -15,7 +15,9 @@ use crate::live::slot::{ConnLimits, ConnSlot, Slot};
 use crate::live::{Cause, GlobalLive, LogQueue, PIPES_MAX, WorkerToken};
 use crate::state::Snapshot;
 use crate::state::snapshot::Origin;
+use crate::sys::accept::yield_now;
 use crate::worker::order::ServerSet;
+use crate::worker::reactor::Reactor;
 use crate::worker::session_id::SessionId;
 use crate::worker::session_stats::{SessionStats, WorkerStats};
 use proptest::prelude::*;
@@ -26,6 +28,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot::{self, Receiver};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Small, so that writes are short and there is back-pressure.
@@ -178,13 +181,29 @@ impl Ready {
     }
 }
 
-/// Runs a test in a runtime like a worker's.
-fn in_a_runtime(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(tokio::runtime::LocalOptions::default())
-        .unwrap()
-        .block_on(test);
+/// Runs a test in a loop as a worker's, with the relay of a worker with these statistics.
+fn in_a_reactor(worker_stats: Rc<WorkerStats>, test: impl AsyncFnOnce(Rc<Relay>, &Reactor)) {
+    let reactor = Reactor::new(Relay::new(worker_stats).unwrap()).unwrap();
+    let relay = Rc::clone(&reactor.relay);
+    reactor.block_on(test(relay, &reactor)).unwrap();
+}
+
+/// Completes with `future`, which must not last for longer than [`TIMEOUT`].
+async fn soon<T>(reactor: &Reactor, what: &str, future: impl Future<Output = T>) -> T {
+    tokio::select! {
+        output = future => output,
+        () = reactor.timers.sleep(TIMEOUT) => panic!("{what}"),
+    }
+}
+
+/// Runs a future as a task, and completes with it.
+fn spawned(reactor: &Reactor, future: impl Future<Output = ()> + 'static) -> Receiver<()> {
+    let (sender, receiver) = oneshot::channel();
+    reactor.tasks.spawn(async move {
+        future.await;
+        let _ = sender.send(());
+    });
+    receiver
 }
 
 /// A session to be adopted, its statistics, and the far ends of its two connections.
@@ -275,7 +294,7 @@ impl Fixture {
 
     fn of(kind: Kind, buffer: usize, keys: &str) -> Self {
         let (session, snapshot, worker_stats, ends) = session_of(kind, buffer, keys);
-        let (relay, _events) = Relay::new(Rc::clone(&worker_stats)).unwrap();
+        let relay = Relay::new(Rc::clone(&worker_stats)).unwrap();
         session.go(&relay);
         Self {
             relay,
@@ -406,7 +425,7 @@ fn prefix_bytes_are_sent_first() {
     session.prefix = [Some((*b"220 ").into()), Some((*b"PROXY ").into())];
     client.write_all(b"question").unwrap();
     server.write_all(b"ready").unwrap();
-    let (relay, _events) = Relay::new(worker_stats).unwrap();
+    let relay = Relay::new(worker_stats).unwrap();
     session.go(&relay);
     relay.engine.borrow_mut().turn().unwrap();
     for (end, expected) in [
@@ -556,96 +575,49 @@ fn a_killed_session_is_reset_on_both_sides() {
 
 #[test]
 fn a_stop_notices_the_end_of_a_session_that_came_and_went_in_one_round() {
-    in_a_runtime(async {
-        let (session, _snapshot, worker_stats, ends) = session(SOCKET_BUFFER);
-        let (relay, events) = Relay::new(worker_stats).unwrap();
-        let running = Rc::clone(&relay);
-        tokio::task::spawn_local(async move { running.run(events).await });
+    let (session, _snapshot, worker_stats, ends) = session(SOCKET_BUFFER);
+    in_a_reactor(worker_stats, async |relay, reactor| {
         // The relay runs, and waits for its first session.
-        tokio::task::yield_now().await;
+        yield_now().await;
         drop(ends);
-        // Enough work before the relay's turn that the runtime polls descriptors meanwhile. Then the session's
-        // end reaches the relay together with the session.
-        for _ in 0..200 {
-            tokio::task::spawn_local(async {});
-        }
         session.go(&relay);
-        tokio::time::timeout(TIMEOUT, relay.empty())
-            .await
-            .expect("the stop hangs");
+        soon(reactor, "the stop hangs", relay.empty()).await;
     });
-}
-
-/// Otherwise the runtime could forget an event that comes before they are handled, and a session would stand still.
-#[test]
-fn turns_leave_no_event_that_a_busy_poll_has_found() {
-    // Each of two sessions is the server and the client of the other one, and a byte goes round: every turn makes one
-    // event, which the next busy poll finds.
-    let pair = || {
-        let (one, two) = connection(Kind::Tcp, SOCKET_BUFFER);
-        two.set_nonblocking(true).unwrap();
-        [one, two.into()]
-    };
-    let ([first_server, second_client], [second_server, first_client]) = (pair(), pair());
-    let (mut first, _snapshot, worker_stats, _ends) = session(SOCKET_BUFFER);
-    let (mut second, _other, _, _other_ends) = session(SOCKET_BUFFER);
-    (first.client, first.server) = (first_client, first_server);
-    (second.client, second.server) = (second_client, second_server);
-    first.prefix = [None, Some((*b"x").into())];
-    let (relay, _events) = Relay::new(worker_stats).unwrap();
-    second.go(&relay);
-    first.go(&relay);
-    let deadline = Instant::now() + TIMEOUT;
-    let mut idle = true;
-    while idle {
-        assert!(
-            Instant::now() < deadline,
-            "it never polls until its last turn"
-        );
-        idle = relay.turns().unwrap();
-        assert!(!relay.engine.borrow().keeps_events());
-    }
 }
 
 #[test]
 fn a_session_with_more_than_its_share_of_data_goes_on_without_an_event() {
-    in_a_runtime(async {
-        let (session, _snapshot, worker_stats, [mut client, mut server]) = session(512 * 1024);
-        let (relay, events) = Relay::new(worker_stats).unwrap();
+    let (session, _snapshot, worker_stats, [mut client, mut server]) = session(512 * 1024);
+    in_a_reactor(worker_stats, async |relay, reactor| {
         // Another session is there already: the relay is not told of the first that comes.
         let (other, _others, _, _ends) = self::session(SOCKET_BUFFER);
         other.go(&relay);
         relay.engine.borrow_mut().set_share(1);
-        let running = Rc::clone(&relay);
-        tokio::task::spawn_local(async move { running.run(events).await });
         // The server sends first, and all of it is there before the relay has the session. The event for it is
         // taken together with the server's answer, and nothing comes after it.
         let bytes = bytes(1, 0, 100_000);
         server.write_all(&bytes).unwrap();
         session.go_when_answered(&relay).await;
-        let client = tokio::task::spawn_blocking(move || {
+        let (sender, answer) = oneshot::channel();
+        std::thread::spawn(move || {
             client.set_read_timeout(Some(TIMEOUT)).unwrap();
             let mut received = vec![0; 100_000];
-            client.read_exact(&mut received).map(|()| received)
+            let _ = sender.send(client.read_exact(&mut received).map(|()| received));
         });
-        assert!(client.await.unwrap().expect("the rest is left behind") == bytes);
+        let received = soon(reactor, "another thread wakes nobody", answer).await;
+        assert!(received.unwrap().expect("the rest is left behind") == bytes);
         drop(server);
     });
 }
 
 #[test]
 fn timeouts_are_kept_however_busy_the_sessions_are() {
-    in_a_runtime(async {
-        let keys = "timeout = { client = '300ms', server = '300ms' }";
-        let (session, _snapshot, worker_stats, _ends) = session_with(SOCKET_BUFFER, keys);
-        let (relay, events) = Relay::new(worker_stats).unwrap();
+    let keys = "timeout = { client = '300ms', server = '300ms' }";
+    let (session, _snapshot, worker_stats, _ends) = session_with(SOCKET_BUFFER, keys);
+    in_a_reactor(worker_stats, async |relay, reactor| {
         // Without a share the session never finishes, and no turn is idle.
         relay.engine.borrow_mut().set_share(0);
-        let running = Rc::clone(&relay);
-        tokio::task::spawn_local(async move { running.run(events).await });
         session.go(&relay);
-        tokio::time::timeout(TIMEOUT, relay.empty())
-            .await
-            .expect("its idle timeout is missed");
+        soon(reactor, "its idle timeout is missed", relay.empty()).await;
     });
 }

@@ -36,7 +36,7 @@ impl Fixture {
             return;
         };
         let session = self.written_and_read(&LeavingSession::relayed(session));
-        let (relay, _events) = Relay::new(Rc::clone(&self.worker_stats)).unwrap();
+        let relay = Relay::new(Rc::clone(&self.worker_stats)).unwrap();
         relay.attach(session);
         self.relay.decided(1, Vec::new(), 1);
         assert!(self.is_over(), "all were taken out");
@@ -136,40 +136,32 @@ fn a_session_that_drains_stays() {
 
 #[test]
 fn a_worker_waits_for_sessions_that_may_come_back() {
-    in_a_runtime(async {
-        let (session, _snapshot, worker_stats, ends) = session(SOCKET_BUFFER);
-        let (relay, events) = Relay::new(worker_stats).unwrap();
-        let running = Rc::clone(&relay);
-        tokio::task::spawn_local(async move { running.run(events).await });
+    let (session, _snapshot, worker_stats, ends) = session(SOCKET_BUFFER);
+    in_a_reactor(worker_stats, async |relay, reactor| {
         session.go(&relay);
         let sessions = detached(&relay);
         let empty = {
             let relay = Rc::clone(&relay);
-            tokio::task::spawn_local(async move { relay.empty().await })
+            spawned(reactor, async move { relay.empty().await })
         };
         for _ in 0..10 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
-        assert!(!empty.is_finished(), "it is away");
+        assert!(empty.is_empty(), "it is away");
         relay.decided(sessions.len(), sessions, 1);
         for _ in 0..10 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
-        assert!(!empty.is_finished(), "it is back");
+        assert!(empty.is_empty(), "it is back");
         drop(ends);
-        tokio::time::timeout(TIMEOUT, empty)
-            .await
-            .expect("it has ended")
-            .unwrap();
+        soon(reactor, "it has ended", empty).await.unwrap();
         // Another is moved for good.
         let (session, _snapshot, _, _ends) = self::session(SOCKET_BUFFER);
         session.go(&relay);
         let sessions = detached(&relay);
         assert_eq!(sessions.len(), 1);
         relay.decided(1, Vec::new(), 1);
-        tokio::time::timeout(TIMEOUT, relay.empty())
-            .await
-            .expect("nothing is left");
+        soon(reactor, "nothing is left", relay.empty()).await;
     });
 }
 

@@ -108,18 +108,14 @@ fn sessions_of_other_servers_go_on() {
 
 #[test]
 fn a_stop_notices_that_the_last_session_has_ended() {
-    in_a_runtime(async {
-        let (session, snapshot, worker_stats, _ends) = session(SOCKET_BUFFER);
-        let (relay, events) = Relay::new(worker_stats).unwrap();
-        let running = Rc::clone(&relay);
-        tokio::task::spawn_local(async move { running.run(events).await });
+    let (session, snapshot, worker_stats, _ends) = session(SOCKET_BUFFER);
+    in_a_reactor(worker_stats, async |relay, reactor| {
         session.go_when_answered(&relay).await;
         relay.engine.borrow_mut().pass(QUIET);
         let waits = Rc::clone(&relay);
-        let empty = tokio::task::spawn_local(async move { waits.empty().await });
-        tokio::task::yield_now().await;
+        let empty = spawned(reactor, async move { waits.empty().await });
+        yield_now().await;
         relay.end_surplus(&Surplus::new(vec![(uid(&snapshot), 1)]));
-        let empty = tokio::time::timeout(TIMEOUT, empty).await;
-        empty.expect("the stop hangs").unwrap();
+        soon(reactor, "the stop hangs", empty).await.unwrap();
     });
 }

@@ -1,0 +1,280 @@
+//! The tasks of a worker: futures that run on its thread. Any thread may wake one.
+//!
+//! Invariant: a task that was woken is in the list until it runs. A worker that sleeps while one is put there is woken by
+//! its event descriptor: [`Tasks::may_sleep`] and [`Shared::push`] take the same lock, so one of the two sees the other.
+
+use rustix::event::{EventfdFlags, eventfd};
+use slab::Slab;
+use std::cell::RefCell;
+use std::future::Future;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::{io, mem};
+
+/// The place of the future that [`super::Reactor::block_on`] runs.
+const MAIN: usize = usize::MAX;
+
+/// What all threads see of the tasks.
+#[derive(Debug)]
+struct Shared {
+    woken: Mutex<Vec<Arc<Task>>>,
+    /// The worker sleeps, or is about to.
+    asleep: AtomicBool,
+    /// Wakes it.
+    event: OwnedFd,
+}
+
+impl Shared {
+    fn push(&self, task: Arc<Task>) {
+        self.list().push(task);
+        if self.asleep.swap(false, AcqRel) {
+            // It can only fail when the number overflows, and then the worker is about to wake.
+            let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Task>>> {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What wakes a task.
+#[derive(Debug)]
+struct Task {
+    place: usize,
+    /// It is in the list.
+    is_woken: AtomicBool,
+    shared: Arc<Shared>,
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        if !self.is_woken.swap(true, AcqRel) {
+            let shared = Arc::clone(&self.shared);
+            shared.push(self);
+        }
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_woken.swap(true, AcqRel) {
+            self.shared.push(Arc::clone(self));
+        }
+    }
+}
+
+/// A task that waits or runs.
+struct Place {
+    /// `None` while it runs.
+    future: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    waker: Waker,
+}
+
+/// The tasks of a worker.
+pub(in crate::worker) struct Tasks {
+    shared: Arc<Shared>,
+    places: RefCell<Slab<Place>>,
+    /// Those that run in this round.
+    round: RefCell<Vec<Arc<Task>>>,
+}
+
+impl Tasks {
+    /// No task yet.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                woken: Mutex::default(),
+                asleep: AtomicBool::new(false),
+                event,
+            }),
+            places: RefCell::default(),
+            round: RefCell::default(),
+        })
+    }
+
+    /// Becomes readable when the worker is to wake.
+    pub(super) fn event(&self) -> BorrowedFd<'_> {
+        self.shared.event.as_fd()
+    }
+
+    /// Runs a future as a task. A panic ends it and no other.
+    pub(in crate::worker) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        let mut places = self.places.borrow_mut();
+        let place = places.vacant_entry();
+        let task = self.task(place.key());
+        place.insert(Place {
+            future: Some(Box::pin(future)),
+            waker: Waker::from(Arc::clone(&task)),
+        });
+        task.wake();
+    }
+
+    /// A waker of the future that is no task.
+    pub(super) fn main(&self) -> Waker {
+        let task = self.task(MAIN);
+        task.wake_by_ref();
+        Waker::from(task)
+    }
+
+    fn task(&self, place: usize) -> Arc<Task> {
+        Arc::new(Task {
+            place,
+            is_woken: AtomicBool::new(false),
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    /// Runs the tasks that were woken before. Whether the future that is no task was among them.
+    pub(super) fn run(&self) -> bool {
+        let mut round = self.round.take();
+        mem::swap(&mut *self.shared.list(), &mut round);
+        let mut main = false;
+        for task in round.drain(..) {
+            // Before it runs, so that it can be woken meanwhile.
+            task.is_woken.store(false, Relaxed);
+            if task.place == MAIN {
+                main = true;
+            } else {
+                self.poll(task.place);
+            }
+        }
+        // Its memory is used again.
+        self.round.replace(round);
+        main
+    }
+
+    /// Runs a task. One that has ended may have been woken before, and another one has its place: that is woken for
+    /// nothing.
+    fn poll(&self, place: usize) {
+        let (mut future, waker) = {
+            let mut places = self.places.borrow_mut();
+            let Some(found) = places.get_mut(place) else {
+                return;
+            };
+            let Some(future) = found.future.take() else {
+                return;
+            };
+            (future, found.waker.clone())
+        };
+        let mut context = Context::from_waker(&waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+        if let Ok(Poll::Pending) = polled {
+            if let Some(found) = self.places.borrow_mut().get_mut(place) {
+                found.future = Some(future);
+            }
+            return;
+        }
+        if polled.is_err() {
+            tracing::error!("a task of a worker has ended by an internal error");
+        }
+        drop(future);
+        self.places.borrow_mut().try_remove(place);
+    }
+
+    /// Whether the worker may sleep: no task was woken. One that is woken from now on wakes it.
+    pub(super) fn may_sleep(&self) -> bool {
+        self.shared.asleep.store(true, Relaxed);
+        let may = self.shared.list().is_empty();
+        if !may {
+            self.awake();
+        }
+        may
+    }
+
+    /// Whether a task waits for its turn.
+    pub(super) fn is_woken(&self) -> bool {
+        !self.shared.list().is_empty()
+    }
+
+    /// The worker does not sleep any more.
+    pub(super) fn awake(&self) {
+        self.shared.asleep.store(false, Relaxed);
+    }
+
+    /// Drops all tasks.
+    pub(super) fn clear(&self) {
+        loop {
+            let all = mem::take(&mut *self.places.borrow_mut());
+            if all.is_empty() {
+                return;
+            }
+            drop(all);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::rc::Rc;
+
+    fn is_readable(tasks: &Tasks) -> bool {
+        rustix::io::read(tasks.event(), &mut [0; 8]).is_ok()
+    }
+
+    #[test]
+    fn a_task_runs_once_for_several_wakes_and_again_when_it_wakes_itself() {
+        let tasks = Tasks::new().unwrap();
+        let runs = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&runs);
+        tasks.spawn(poll_fn(move |context| {
+            counted.set(counted.get() + 1);
+            if counted.get() < 3 {
+                context.waker().wake_by_ref();
+                context.waker().wake_by_ref();
+            }
+            Poll::Pending
+        }));
+        for expected in [1, 2, 3, 3] {
+            assert!(!tasks.run());
+            assert_eq!(runs.get(), expected);
+        }
+        tasks.clear();
+        assert_eq!(Rc::strong_count(&runs), 1);
+    }
+
+    #[test]
+    fn a_wake_by_another_thread_ends_the_sleep() {
+        let tasks = Tasks::new().unwrap();
+        let main = tasks.main();
+        assert!(!tasks.may_sleep());
+        assert!(tasks.run() && tasks.may_sleep());
+        assert!(!is_readable(&tasks));
+        std::thread::spawn(move || main.wake()).join().unwrap();
+        assert!(is_readable(&tasks));
+        assert!(tasks.is_woken() && !tasks.may_sleep() && tasks.run());
+    }
+
+    #[test]
+    fn nobody_writes_to_the_descriptor_while_the_worker_runs() {
+        let tasks = Tasks::new().unwrap();
+        tasks.spawn(async {});
+        tasks.run();
+        assert!(tasks.may_sleep());
+        tasks.awake();
+        tasks.main().wake();
+        assert!(!is_readable(&tasks));
+    }
+
+    #[test]
+    fn a_panic_ends_one_task() {
+        let tasks = Tasks::new().unwrap();
+        let ran = Rc::new(Cell::new(false));
+        let runs = Rc::clone(&ran);
+        tasks.spawn(async { panic!("a bug") });
+        tasks.spawn(async move { runs.set(true) });
+        tasks.run();
+        assert!(ran.get());
+        assert!(tasks.places.borrow().is_empty());
+    }
+}
