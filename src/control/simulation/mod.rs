@@ -29,6 +29,8 @@ const ID: BackendId = BackendId::first(0);
 const REFUSAL: Duration = Duration::from_micros(200);
 /// Faults happen until then.
 const FAULTS: Duration = Duration::from_secs(20);
+/// No server is held down for longer.
+const HELD_MAX: Duration = Duration::from_millis(1_000);
 /// Sessions begin until then.
 const ARRIVALS: Duration = Duration::from_secs(30);
 
@@ -83,6 +85,8 @@ struct Faults {
     tiers: bool,
     /// The backend's.
     retry_budget: Option<u32>,
+    /// Servers have `observe`, `on-error = "mark-down"` and `hold-down`.
+    ejections: bool,
 }
 
 /// How many sessions servers may have.
@@ -133,6 +137,21 @@ fn spec(index: usize, check: &Check, limits: Limits, random: &mut fastrand::Rng)
     spec
 }
 
+/// Gives servers the keys of ejections.
+fn with_ejections(backend: &mut model::Backend, random: &mut fastrand::Rng) {
+    for server in &mut backend.servers {
+        server.observe = true;
+        server.error_limit = random.u32(2..=6);
+        server.on_error = model::OnError::MarkDown;
+        server.hold_down = Some(Arc::new(model::HoldDown {
+            base: ms(random.u64(50..500)),
+            max: HELD_MAX,
+            window: ms(random.u64(1_000..5_000)),
+        }));
+    }
+    backend.max_ejected = random.u32(0..=100);
+}
+
 /// Gives the backend and its servers the keys of tiers.
 fn with_tiers(backend: &mut model::Backend, random: &mut fastrand::Rng) {
     for server in backend.servers.iter_mut().filter(|server| !server.backup) {
@@ -159,6 +178,8 @@ struct Simulation {
     rotation: Vec<Option<Instant>>,
     checkers: Vec<Checker>,
     inbox: Vec<(u64, CheckReport)>,
+    /// Errors in a row that sessions have seen.
+    observed: Vec<(u64, u32)>,
     sessions: Vec<Option<Session>>,
     shortage: bool,
     shortage_since: Instant,
@@ -176,6 +197,8 @@ struct Simulation {
     /// Turns of control in which the backend has failed open, or had too few servers.
     failed_open: u32,
     too_few: u32,
+    /// In how many of them servers were out because of errors that sessions have seen.
+    ejected: u32,
 }
 
 impl Simulation {
@@ -199,6 +222,9 @@ impl Simulation {
             backend.timeout_queue = ms(random.u64(50..3_000));
         }
         backend.retry_budget = faults.retry_budget;
+        if faults.ejections {
+            with_ejections(&mut backend, &mut random);
+        }
         if faults.tiers {
             with_tiers(&mut backend, &mut random);
         }
@@ -233,6 +259,7 @@ impl Simulation {
                 })
                 .collect(),
             inbox: Vec::new(),
+            observed: Vec::new(),
             sessions: Vec::new(),
             shortage: false,
             shortage_since: start,
@@ -246,6 +273,7 @@ impl Simulation {
             refused_here: 0,
             failed_open: 0,
             too_few: 0,
+            ejected: 0,
             random,
         };
         simulation.plan_events(faults);
@@ -426,6 +454,9 @@ impl Simulation {
         for (uid, report) in self.inbox.drain(..) {
             batch.checked(uid, &report);
         }
+        for (uid, errors) in self.observed.drain(..) {
+            batch.observed(uid, errors);
+        }
         let (snapshot, outcome) = batch.finish();
         self.follow(snapshot, &outcome);
     }
@@ -452,6 +483,8 @@ impl Simulation {
             let backend = self.backend();
             self.failed_open += u32::from(backend.status.fail_open);
             self.too_few += u32::from(!backend.status.up && !backend.usable().is_empty());
+            let ejected = backend.servers.iter().filter(|it| it.status.ejected);
+            self.ejected += u32::try_from(ejected.count()).unwrap_or(0);
             for index in 0..self.nodes.len() {
                 self.schedule_check(index);
             }

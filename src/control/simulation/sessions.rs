@@ -92,8 +92,17 @@ impl Dialer for SimulatedDialer<'_> {
         }
     }
 
-    fn observed(&mut self, _: &Server, _: u32) -> bool {
-        unreachable!("no server of the simulation has `observe`")
+    fn observed(&mut self, server: &Server, errors: u32) -> bool {
+        assert!(server.spec.observe, "it is not observed");
+        let simulation = &mut *self.simulation;
+        // Control has no room now and then.
+        if simulation.random.u32(..4) == 0 {
+            return false;
+        }
+        simulation.observed.push((server.live.uid, errors));
+        let delay = Duration::from_micros(simulation.random.u64(..2_000));
+        simulation.at(simulation.now + delay, Event::Turn);
+        true
     }
 
     fn short_of(&mut self, _: Shortage, _: &Server) {}

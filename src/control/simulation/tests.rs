@@ -22,6 +22,13 @@ impl Simulation {
         } = self.check;
         // A check that was under way fails yet; each start may be late by its jitter.
         let slack = timeout + (interval / 20) * rise + ms(10);
+        // A connect from before may be given up, and blamed, until then.
+        let observed = self.backend().servers[0].spec.observe;
+        let slack = if observed {
+            slack + ms(5_000) + HELD_MAX
+        } else {
+            slack
+        };
         self.run(self.start + FAULTS + interval * rise + slack);
         let labels = self.labels();
         assert!(labels.iter().all(|label| label == "UP"), "{labels:?}");
@@ -60,6 +67,7 @@ fn whatever_fails_is_left_alone_and_comes_back() {
         limits: Limits::None,
         tiers: false,
         retry_budget: None,
+        ejections: false,
     };
     explore(0..150, faults, |simulation| {
         simulation.run(simulation.start + FAULTS);
@@ -77,6 +85,7 @@ fn nobody_waits_in_vain_for_dead_servers() {
         limits: Limits::None,
         tiers: false,
         retry_budget: None,
+        ejections: false,
     };
     explore(1_000..1_150, faults, |simulation| {
         simulation.run(simulation.start + FAULTS);
@@ -93,6 +102,7 @@ fn shortages_of_our_own_are_held_against_nobody() {
         limits: Limits::None,
         tiers: false,
         retry_budget: None,
+        ejections: false,
     };
     explore(2_000..2_050, faults, |simulation| {
         while simulation.now < simulation.start + FAULTS {
@@ -130,6 +140,7 @@ fn queues_use_every_slot_and_lose_none() {
             limits,
             tiers: false,
             retry_budget: None,
+            ejections: false,
         };
         explore(first..first + 25, faults, |simulation| {
             simulation.must_recover();
@@ -158,6 +169,7 @@ fn five_hundred_a_second(seed: u64, happens: Node) -> Simulation {
         limits: Limits::None,
         tiers: false,
         retry_budget: None,
+        ejections: false,
     };
     let mut simulation = (seed..seed + 100)
         .map(|seed| Simulation::new(seed, none))
@@ -228,6 +240,7 @@ fn tiers_are_left_and_come_back() {
             limits,
             tiers: true,
             retry_budget: None,
+            ejections: false,
         };
         explore(first..first + 50, faults, |simulation| {
             simulation.must_recover();
@@ -259,6 +272,7 @@ fn a_dead_backend_is_asked_no_more_than_the_budget_says() {
             limits: Limits::None,
             tiers: false,
             retry_budget: Some(percent),
+            ejections: false,
         };
         explore(first..first + 20, faults, |simulation| {
             simulation.load.pace = 1_000..3_000;
@@ -291,4 +305,35 @@ fn a_dead_backend_is_asked_no_more_than_the_budget_says() {
     }
     let denied = denied.get();
     assert!(denied > 1_000, "{denied}");
+}
+
+/// Servers that sessions have found dead are out at once, some of them for longer; whatever becomes of them, sessions use
+/// every slot of the others, and all come back.
+#[test]
+fn servers_are_ejected_and_come_back() {
+    let (ejected, served) = (Cell::new(0), Cell::new(0));
+    for (first, limits) in [
+        (7_000, Limits::None),
+        (7_100, Limits::Maxconn),
+        (7_200, Limits::SlowStart),
+    ] {
+        let faults = Faults {
+            nodes: true,
+            shortages: true,
+            limits,
+            tiers: first == 7_200,
+            retry_budget: None,
+            ejections: true,
+        };
+        explore(first..first + 25, faults, |simulation| {
+            simulation.must_recover();
+            simulation.must_be_empty();
+            assert!(!simulation.backend().live.queue.is_waiting());
+            ejected.set(ejected.get() + simulation.ejected);
+            served.set(served.get() + simulation.served);
+        });
+    }
+    let (ejected, served) = (ejected.get(), served.get());
+    assert!(ejected > 200, "{ejected} servers in all turns");
+    assert!(served > 25_000, "{served}");
 }
