@@ -8,6 +8,9 @@ use std::sync::Arc;
 /// HAProxy's word, before the type in parentheses.
 const WORD: &str = "set-proxy-v2-tlv-fmt";
 
+/// The type of a header's checksum.
+const CHECKSUM: u8 = 0x03;
+
 /// Those of a server, in their order.
 pub type OwnTlvs = Arc<[OwnTlv]>;
 
@@ -29,10 +32,20 @@ impl OwnTlv {
         let (kind, value) = text
             .split_once('=')
             .ok_or_else(|| Problem::new("`=` is missing behind the type of a TLV"))?;
-        Ok(Self {
-            kind: tlv_type(kind.trim())?,
-            value: Format::parse(value)?,
-        })
+        Self::new(tlv_type(kind.trim())?, value)
+    }
+
+    /// A TLV of this type with this format.
+    ///
+    /// # Errors
+    /// It is no format, or the type is that of the checksum: every receiver would refuse the header.
+    pub fn new(kind: u8, value: &str) -> Result<Self, Problem> {
+        if kind == CHECKSUM {
+            let problem = Problem::new("a checksum is not a text");
+            return Err(problem.hint("`proxy-v2-options = \"crc32c\"` makes it"));
+        }
+        let value = Format::parse(value)?;
+        Ok(Self { kind, value })
     }
 
     /// The type in HAProxy's `set-proxy-v2-tlv-fmt(0xE1)`, 0 without parentheses; `None`: it is another word.
@@ -85,7 +98,15 @@ mod tests {
         ] {
             assert_eq!(OwnTlv::parse(text).unwrap().to_string(), as_written);
         }
-        for text in ["", "0xE1", "0x100=a", "=a", "0xE1=%nothing", "-1=a"] {
+        for text in [
+            "",
+            "0xE1",
+            "0x100=a",
+            "=a",
+            "0xE1=%nothing",
+            "-1=a",
+            "CRC32C=x",
+        ] {
             assert!(OwnTlv::parse(text).is_err(), "{text}");
         }
     }

@@ -56,19 +56,24 @@ pub(super) fn leave_out(proxy: &mut Proxy, report: &mut Report) {
 /// A port or a range of them, and the device and the namespace that they are in.
 type Ports = (String, Option<String>, Option<String>);
 
+/// Settles which of the binds of several proxies get the clients of a port.
+pub(super) fn share_ports(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) {
+    take_one_family(proxies, choices, report);
+    tell_who_gets_clients(proxies, choices, report);
+}
+
 /// Gives a bind of `[::]` the clients of IPv6 alone where another bind takes those of IPv4 at its port: HAProxy listens
 /// on both, and the kernel gives each the clients of its family.
-pub(super) fn take_one_family(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) {
-    let is_open = |(proxy, choice): &(&Proxy, &Choice)| {
-        let carried = !matches!(choice, Choice::Dropped(_));
-        carried && proxy.is_front() && !proxy.settings.disabled
-    };
-    let open = proxies.iter().zip(choices).filter(is_open);
-    let binds = open.flat_map(|(proxy, _)| proxy.binds.iter().map(move |bind| (proxy, bind)));
+fn take_one_family(proxies: &mut [Proxy], choices: &[Choice], report: &mut Report) {
+    let is_open = |proxy: &Proxy| proxy.is_front() && !proxy.settings.disabled;
+    // Those that are not carried over, too: their clients are not the other's.
+    let open = proxies.iter().filter(|proxy| is_open(proxy));
+    let binds = open.flat_map(|proxy| proxy.binds.iter().map(move |bind| (proxy, bind)));
     let of_v4 = binds.filter_map(|(proxy, bind)| Some((ports(bind, "*")?, proxy.what())));
     let of_v4: HashMap<Ports, String> = of_v4.collect();
-    let open = proxies.iter_mut().zip(choices);
-    for (proxy, _) in open.filter(|(proxy, choice)| is_open(&(proxy, choice))) {
+    let carried = proxies.iter_mut().zip(choices);
+    let carried = carried.filter(|(_, choice)| !matches!(choice, Choice::Dropped(_)));
+    for (proxy, _) in carried.filter(|(proxy, _)| is_open(proxy)) {
         for bind in &mut proxy.binds {
             let takes_both = bind.keys.get("v6only").is_none_or(|only| only == "false");
             let other = ports(bind, "[::]").filter(|_| takes_both);
@@ -78,6 +83,36 @@ pub(super) fn take_one_family(proxies: &mut [Proxy], choices: &[Choice], report:
             bind.keys.insert("v6only", "true".to_owned());
             let text = format!("{other} takes the clients of IPv4 at this port");
             report.push(bind.at, "bind", Outcome::Changed, text);
+        }
+    }
+}
+
+/// Says of the binds of one address that are not carried over which proxy gets their clients: one that listens on all
+/// addresses of the port. That counts as traffic.
+fn tell_who_gets_clients(proxies: &[Proxy], choices: &[Choice], report: &mut Report) {
+    let open = proxies.iter().zip(choices);
+    let open = open.filter(|(proxy, _)| proxy.is_front() && !proxy.settings.disabled);
+    let (dropped, carried): (Vec<_>, Vec<_>) =
+        open.partition(|(_, choice)| matches!(choice, Choice::Dropped(_)));
+    let mut wildcards = HashMap::new();
+    for (proxy, _) in &carried {
+        for bind in &proxy.binds {
+            let both = ports(bind, "[::]").filter(|_| !bind.keys.contains_key("v6only"));
+            for ports in [ports(bind, "*"), both].into_iter().flatten() {
+                wildcards.entry(ports).or_insert_with(|| proxy.what());
+            }
+        }
+    }
+    for bind in dropped.iter().flat_map(|(proxy, _)| &proxy.binds) {
+        let Some((host, _)) = bind.address.rsplit_once(':') else {
+            continue;
+        };
+        let other = ports(bind, host).and_then(|ports| wildcards.get(&ports));
+        if let Some(other) = other.filter(|_| !host.starts_with('[')) {
+            let text =
+                format!("its clients come to {other} instead, which listens on all addresses");
+            let entry = report.push(bind.at, "bind", Outcome::Dropped, text);
+            report.entries[entry].traffic = true;
         }
     }
 }

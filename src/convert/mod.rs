@@ -239,7 +239,7 @@ fn attempt(
         return (nothing(report, global.process), Vec::new());
     }
     let mut draft = fit(defaults, proxies, &choices, options, &mut report);
-    covered::take_one_family(&mut draft.proxies, &choices, &mut report);
+    covered::share_ports(&mut draft.proxies, &choices, &mut report);
     let mut pages = page::pages(&draft.proxies, &choices, &mut report);
     if options.haproxy_defaults {
         defaults::fill_in_global(&mut global, &mut pages);
@@ -462,7 +462,7 @@ fn one(
     proxy.bind_ids = HashSet::new();
     proxy.places = HashMap::new();
     proxy.acls = HashSet::new();
-    proxy.server_acls = HashMap::new();
+    sorry::forget_acls(&mut proxy);
     let page = &mut proxy.settings.page;
     if page.first_error.is_none() {
         page.first_error.clone_from(&context.report.first_error);

@@ -156,6 +156,8 @@ pub(super) struct ServersLeft {
 #[derive(Debug, Clone)]
 pub(super) struct SorryRule {
     pub(super) condition: ServersLeft,
+    /// The name of the ACL that says it. It has no further lines, also behind the rule.
+    pub(super) acl: Option<String>,
     /// The entry of the rule.
     pub(super) entry: usize,
 }

@@ -175,7 +175,10 @@ pub(super) fn rule(
 }
 
 /// The condition of a `use_backend`, if it is about the servers that can be used alone.
-pub(super) fn servers_left(proxy: &Proxy, statement: &Statement) -> Option<ServersLeft> {
+pub(super) fn servers_left(
+    proxy: &Proxy,
+    statement: &Statement,
+) -> Option<(ServersLeft, Option<String>)> {
     if is_unset(statement) {
         return None;
     }

@@ -4,7 +4,6 @@ use super::context::Context;
 use super::proxy::ServerKeys;
 use super::sections::Statement;
 use super::toml_string::quote;
-use crate::config::format::Format;
 use crate::config::haproxy::Place;
 use crate::config::model::ProxyV2Options;
 use crate::config::own_tlv::OwnTlv;
@@ -98,10 +97,7 @@ fn own_tlv(
     (kind, index): (Result<u8, Problem>, usize),
 ) {
     let key = "proxy-v2-tlvs";
-    let read = kind.and_then(|kind| {
-        let value = Format::parse(statement.word(index))?;
-        Ok(OwnTlv { kind, value }.to_string())
-    });
+    let read = kind.and_then(|kind| Ok(OwnTlv::new(kind, statement.word(index))?.to_string()));
     match read {
         Ok(text) => {
             let before = keys.keys.get(key).and_then(|list| list.strip_suffix(']'));

@@ -37,8 +37,12 @@ impl ServersLeft {
         })
     }
 
-    /// The condition of a rule, whose words begin with `if` or `unless`, when it is one term.
-    pub(super) fn of_rule(word: &str, suites: &[Vec<Term<'_>>], proxy: &Proxy) -> Option<Self> {
+    /// The condition of a rule, whose words begin with `if` or `unless`, when it is one term; and the name of its ACL.
+    pub(super) fn of_rule(
+        word: &str,
+        suites: &[Vec<Term<'_>>],
+        proxy: &Proxy,
+    ) -> Option<(Self, Option<String>)> {
         let [suite] = suites else { return None };
         let [term] = &suite[..] else { return None };
         let mut condition = match term.name {
@@ -46,7 +50,7 @@ impl ServersLeft {
             Some(name) => proxy.server_acls.get(name)?.clone()?,
         };
         condition.any ^= term.negated ^ (word == "unless");
-        Some(condition)
+        Some((condition, term.name.map(str::to_owned)))
     }
 }
 
@@ -62,9 +66,26 @@ pub(super) fn note_acl(proxy: &mut Proxy, name: &str, words: &[&str]) {
 }
 
 /// Notes the rule of which `entry` tells.
-pub(super) fn note_rule(proxy: &mut Proxy, condition: Option<ServersLeft>, entry: usize) {
-    let condition = condition.filter(|condition| !condition.any);
-    proxy.sorry_rule = condition.map(|condition| SorryRule { condition, entry });
+pub(super) fn note_rule(
+    proxy: &mut Proxy,
+    condition: Option<(ServersLeft, Option<String>)>,
+    entry: usize,
+) {
+    let condition = condition.filter(|(condition, _)| !condition.any);
+    proxy.sorry_rule = condition.map(|(condition, acl)| SorryRule {
+        condition,
+        acl,
+        entry,
+    });
+}
+
+/// The proxy is over. As in HAProxy a line of an ACL behind the rule is a part of the ACL, too: then the rule asks more.
+pub(super) fn forget_acls(proxy: &mut Proxy) {
+    let acls = std::mem::take(&mut proxy.server_acls);
+    let is_whole = |name: &String| acls.get(name).is_some_and(Option::is_some);
+    proxy
+        .sorry_rule
+        .take_if(|rule| !rule.acl.as_ref().is_none_or(is_whole));
 }
 
 /// What the rules of the proxies that lead to a backend become.

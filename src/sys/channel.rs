@@ -126,7 +126,9 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut buffers = [IoSliceMut::new(&mut text)];
-        let mut receive = || recvmsg(&self.0, &mut buffers, &mut control, flags);
+        // A debugger, or a stop and its continuation, interrupts a receive that has a time limit.
+        let mut receive =
+            || rustix::io::retry_on_intr(|| recvmsg(&self.0, &mut buffers, &mut control, flags));
         let received = match receive() {
             // The other end was closed with unread data. The kernel reports that once, before the messages that
             // it had sent.

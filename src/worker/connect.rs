@@ -266,7 +266,6 @@ impl SocketDialer<'_> {
             let value = value?.as_bytes();
             Some(Tlv { kind, value })
         });
-        let own = own.filter(move |it| is_free(it.kind));
         let passed_on = received.filter(move |it| match it.kind {
             // These two are about the header that they were in.
             tlv::CRC32C | tlv::NOOP => false,

@@ -101,7 +101,7 @@ impl Session {
 
     /// Runs the session until the relay takes it. A panic ends this session and no other.
     ///
-    /// Boxed because the runtime copies the future several times.
+    /// Boxed because the future is copied several times on its way to the task.
     fn run_guarded(self) -> impl Future<Output = ()> {
         let worker = Rc::clone(&self.pending.worker);
         let frontend = self.pending.with(|session| session.stats.frontend().id);
@@ -241,6 +241,7 @@ impl Session {
         let begun = Instant::now();
         self.begin_to_connect(backend, begun);
         let mut client = None;
+        let mut watch_from = Some(begun + WATCH_AFTER);
         let mut left = None;
         loop {
             let until = match self.drive(|connect, dialer, now| connect.advance(dialer, now)) {
@@ -253,12 +254,7 @@ impl Session {
                     });
                 }
             };
-            let watch_from = begun + WATCH_AFTER;
-            let until = if client.is_none() {
-                until.min(watch_from)
-            } else {
-                until
-            };
+            let until = watch_from.map_or(until, |watch_from| until.min(watch_from));
             match self.wait(until, client.as_ref()).await {
                 Waited::Event(Event::Answered(slot)) => {
                     if let Some(answered) = self.answered(slot) {
@@ -292,12 +288,10 @@ impl Session {
                     let end = self.cancel(Cause::Client);
                     return Err(Termination { error, ..end }.into());
                 }
-                // Without the watch the relay notices the client's end.
-                Waited::Time if client.is_none() => {
-                    client = {
-                        let relay = &self.pending.worker.relay;
-                        ClientWatch::new(relay, &self.client, backend.spec.abortonclose).ok()
-                    };
+                // Tried once: without the watch the relay notices the client's end.
+                Waited::Time if watch_from.take_if(|from| *from <= Instant::now()).is_some() => {
+                    let relay = &self.pending.worker.relay;
+                    client = ClientWatch::new(relay, &self.client, backend.spec.abortonclose).ok();
                 }
                 Waited::Time => {}
             }
@@ -585,7 +579,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_runtime_copies_of_a_session_is_small() {
+    fn what_is_copied_of_a_session_is_small() {
         fn size<S, F>(_: impl Fn(S) -> F) -> usize {
             size_of::<F>()
         }

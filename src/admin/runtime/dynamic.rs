@@ -6,7 +6,6 @@
 use super::names::{self, NO_BACKEND, NO_SERVER};
 use super::reply::Reply;
 use super::{CommandContext, duration, set};
-use crate::config::format::Format;
 use crate::config::haproxy::{self, Place};
 use crate::config::model::{
     Check, HashKey, OnError, SendProxy, Server, ServerAddress, ServerSocket, Source, SourceAddress,
@@ -145,10 +144,7 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
                 return Err(format!("'{word}' expects an argument."));
             };
             rest = more;
-            draft.tlvs.push(OwnTlv {
-                kind: named(kind)?,
-                value: named(Format::parse(value))?,
-            });
+            draft.tlvs.push(named(OwnTlv::new(named(kind)?, value))?);
             continue;
         }
         match *word {

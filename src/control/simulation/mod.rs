@@ -30,7 +30,7 @@ const REFUSAL: Duration = Duration::from_micros(200);
 /// Faults happen until then.
 const FAULTS: Duration = Duration::from_secs(20);
 /// No server is held down for longer.
-const HELD_MAX: Duration = Duration::from_millis(1_000);
+const HELD_MAX: Duration = Duration::from_secs(1);
 /// Sessions begin until then.
 const ARRIVALS: Duration = Duration::from_secs(30);
 
@@ -77,6 +77,7 @@ struct Checker {
 
 /// What a seed makes of a simulation.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 struct Faults {
     nodes: bool,
     shortages: bool,
@@ -163,6 +164,20 @@ fn with_tiers(backend: &mut model::Backend, random: &mut fastrand::Rng) {
     backend.min_servers = random.u32(1..=2);
 }
 
+/// Gives the backend the keys that `faults` asks for.
+fn with_keys(backend: &mut model::Backend, faults: Faults, random: &mut fastrand::Rng) {
+    if faults.limits != Limits::None {
+        backend.timeout_queue = ms(random.u64(50..3_000));
+    }
+    backend.retry_budget = faults.retry_budget;
+    if faults.ejections {
+        with_ejections(backend, random);
+    }
+    if faults.tiers {
+        with_tiers(backend, random);
+    }
+}
+
 struct Simulation {
     random: fastrand::Rng,
     start: Instant,
@@ -218,16 +233,7 @@ impl Simulation {
         let servers = (0..count).map(|index| spec(index, &check, faults.limits, &mut random));
         let mut backend = backend("b", servers.collect());
         backend.retries = random.u32(1..=5);
-        if faults.limits != Limits::None {
-            backend.timeout_queue = ms(random.u64(50..3_000));
-        }
-        backend.retry_budget = faults.retry_budget;
-        if faults.ejections {
-            with_ejections(&mut backend, &mut random);
-        }
-        if faults.tiers {
-            with_tiers(&mut backend, &mut random);
-        }
+        with_keys(&mut backend, faults, &mut random);
         let config = config(vec![backend]);
         let start = Instant::now();
         let origin = Origin {

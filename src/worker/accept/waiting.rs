@@ -205,7 +205,7 @@ impl Acceptor {
         };
         loop {
             let Ok(mut ready) = self.socket.readable().await else {
-                // The runtime shuts down.
+                // Not of a socket that a worker watches.
                 return pending().await;
             };
             match self.accept() {

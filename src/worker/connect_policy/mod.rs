@@ -316,11 +316,7 @@ impl ConnectPolicy {
         if connects && now >= self.deadline {
             return Step::LeaveServers;
         }
-        let end = if connects {
-            end.min(self.deadline)
-        } else {
-            end
-        };
+        let end = end.min(if connects { self.deadline } else { end });
         match self.next_pass_queued() {
             Some(at) if now < at => Step::Wait(end.min(at)),
             Some(_) => {
@@ -495,8 +491,12 @@ impl ConnectPolicy {
 
     /// The session does not wait in a queue any more. Returns for how long it has.
     pub fn left_queue(&mut self, now: Instant) -> Duration {
+        let is_over = self.queue.end().is_some_and(|end| now >= end);
         let waited = self.queue.leave(now);
-        self.stayed(waited, now);
+        // The attempt that goes on alone had that time, too.
+        if !(is_over && self.is_connecting()) {
+            self.stayed(waited, now);
+        }
         waited
     }
 

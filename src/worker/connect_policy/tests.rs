@@ -522,6 +522,7 @@ fn an_attempt_goes_on_when_the_time_in_the_queue_beside_it_is_over() {
     assert_eq!(fixture.go(2_300).0, Step::LeaveQueue);
     fixture.policy.left_queue(fixture.at(2_300));
     assert!(!fixture.policy.may_queue());
+    assert_eq!(fixture.policy.deadline(), fixture.at(5_000));
     let step = fixture.policy.step(fixture.at(2_300));
     assert_eq!(step, Step::Start(AttemptSlot::B));
     fixture.policy.postponed(fixture.at(2_300));

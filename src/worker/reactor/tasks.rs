@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::{io, mem};
 
 /// The place of the future that [`super::Reactor::block_on`] runs.
@@ -138,8 +138,9 @@ impl Tasks {
         mem::swap(&mut *self.shared.list(), &mut round);
         let mut main = false;
         for task in round.drain(..) {
-            // Before it runs, so that it can be woken meanwhile.
-            task.is_woken.store(false, Relaxed);
+            // Before it runs, so that it can be woken meanwhile. Whoever has found it woken has done before what the task
+            // sees now: the swap of one reads that of the other.
+            task.is_woken.swap(false, AcqRel);
             if task.place == MAIN {
                 main = true;
             } else {
@@ -165,17 +166,21 @@ impl Tasks {
             (future, found.waker.clone())
         };
         let mut context = Context::from_waker(&waker);
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
-        if let Ok(Poll::Pending) = polled {
-            if let Some(found) = self.places.borrow_mut().get_mut(place) {
-                found.future = Some(future);
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let is_pending = future.as_mut().poll(&mut context).is_pending();
+            // What has ended is dropped here, too.
+            is_pending.then_some(future)
+        }));
+        match polled {
+            Ok(Some(future)) => {
+                if let Some(found) = self.places.borrow_mut().get_mut(place) {
+                    found.future = Some(future);
+                }
+                return;
             }
-            return;
+            Ok(None) => {}
+            Err(_) => tracing::error!("a task of a worker has ended by an internal error"),
         }
-        if polled.is_err() {
-            tracing::error!("a task of a worker has ended by an internal error");
-        }
-        drop(future);
         self.places.borrow_mut().try_remove(place);
     }
 
@@ -217,6 +222,7 @@ mod tests {
     use std::cell::Cell;
     use std::future::poll_fn;
     use std::rc::Rc;
+    use std::task::Poll;
 
     fn is_readable(tasks: &Tasks) -> bool {
         rustix::io::read(tasks.event(), &mut [0; 8]).is_ok()

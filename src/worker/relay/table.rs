@@ -16,9 +16,10 @@ use std::task::{Context, Poll, Waker};
 /// Below this many entries, memory of free ones is not given back.
 const SHRINK_MIN: usize = 1024;
 
-/// A server that is being connected to.
+/// A descriptor that a task waits for: a server that is being connected to, a listening socket, or a client without a
+/// server.
 #[derive(Debug)]
-pub(super) struct ConnectState {
+pub(super) struct WatchState {
     generation: u32,
     /// Flags of its events so far.
     heard: EventFlags,
@@ -28,7 +29,7 @@ pub(super) struct ConnectState {
 
 #[derive(Debug)]
 enum Entry {
-    Connecting(ConnectState),
+    Watched(WatchState),
     Session(Conn),
 }
 
@@ -44,7 +45,7 @@ pub(super) struct Table {
 pub(super) enum Subject<'a> {
     /// One side of a session.
     Session(u32, Side, &'a mut Conn),
-    /// Nothing to serve: a use of an entry that has ended, or a server that is being connected to, whose flags
+    /// Nothing to serve: a use of an entry that has ended, or a descriptor that a task waits for, whose flags
     /// were noted.
     Other,
 }
@@ -63,32 +64,17 @@ impl Table {
         self.sessions == 0
     }
 
-    /// Takes an entry for a server that is being connected to. Returns its key and the token of the socket.
-    pub(super) fn register_connect(&mut self) -> (u32, u64) {
+    /// Takes an entry for a descriptor that a task waits for. Returns its key and the token of the descriptor.
+    pub(super) fn register_watched(&mut self) -> (u32, u64) {
         self.generation = self.generation.wrapping_add(1) & (u32::MAX >> 1);
-        let connecting = ConnectState {
+        let watched = WatchState {
             generation: self.generation,
             heard: EventFlags::empty(),
             waker: None,
         };
-        let key = self.entries.insert(Entry::Connecting(connecting));
+        let key = self.entries.insert(Entry::Watched(watched));
         let key = u32::try_from(key).expect("descriptors are fewer than 2^32");
         (key, token(key, self.generation, Side::Server))
-    }
-
-    /// The flags of a server that is being connected to. Wakes the task of `context` when there are some.
-    pub(super) fn poll_connect(&mut self, key: u32, context: &mut Context<'_>) -> Poll<EventFlags> {
-        let Some(Entry::Connecting(connecting)) = self.entries.get_mut(key as usize) else {
-            return Poll::Pending;
-        };
-        if !connecting.heard.is_empty() {
-            return Poll::Ready(connecting.heard);
-        }
-        match &mut connecting.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
-        Poll::Pending
     }
 
     /// Those of `events` that there were. Wakes the task of `context` when there are others.
@@ -98,7 +84,7 @@ impl Table {
         events: EventFlags,
         context: &mut Context<'_>,
     ) -> Poll<EventFlags> {
-        let Some(Entry::Connecting(watched)) = self.entries.get_mut(key as usize) else {
+        let Some(Entry::Watched(watched)) = self.entries.get_mut(key as usize) else {
             return Poll::Pending;
         };
         let heard = watched.heard.intersection(events);
@@ -112,16 +98,16 @@ impl Table {
         Poll::Pending
     }
 
-    /// Nothing was left to read. What is for ever stays: ends and errors.
-    pub(super) fn clear_watched(&mut self, key: u32) {
-        if let Some(Entry::Connecting(watched)) = self.entries.get_mut(key as usize) {
-            watched.heard.remove(EventFlags::IN | EventFlags::PRI);
+    /// These events are no more.
+    pub(super) fn clear_watched(&mut self, key: u32, events: EventFlags) {
+        if let Some(Entry::Watched(watched)) = self.entries.get_mut(key as usize) {
+            watched.heard.remove(events);
         }
     }
 
-    /// Gives back the entry of a server that was being connected to.
-    pub(super) fn deregister_connect(&mut self, key: u32) {
-        if let Some(Entry::Connecting(_)) = self.entries.get(key as usize) {
+    /// Gives back the entry of a descriptor that a task has waited for.
+    pub(super) fn deregister_watched(&mut self, key: u32) {
+        if let Some(Entry::Watched(_)) = self.entries.get(key as usize) {
             self.entries.remove(key as usize);
         }
     }
@@ -134,10 +120,10 @@ impl Table {
         conn: impl FnOnce(u32) -> Conn,
     ) -> (EventFlags, u64) {
         let entry = &mut self.entries[key as usize];
-        let Entry::Connecting(connecting) = entry else {
+        let Entry::Watched(watched) = entry else {
             unreachable!("a server's entry is promoted by its one owner");
         };
-        let (generation, heard) = (connecting.generation, connecting.heard);
+        let (generation, heard) = (watched.generation, watched.heard);
         *entry = Entry::Session(conn(generation));
         self.sessions += 1;
         (heard, token(key, generation, Side::Client))
@@ -153,17 +139,17 @@ impl Table {
         key
     }
 
-    /// What the event of this token concerns. Flags of a server that is being connected to are noted here, and
-    /// the waiting task is woken.
+    /// What the event of this token concerns. Flags of a descriptor that a task waits for are noted here, and the task is
+    /// woken.
     pub(super) fn subject(&mut self, token: u64, flags: EventFlags) -> Subject<'_> {
         let (key, generation, side) = parts(token);
         match self.entries.get_mut(key as usize) {
             Some(Entry::Session(conn)) if conn.generation == generation => {
                 Subject::Session(key, side, conn)
             }
-            Some(Entry::Connecting(connecting)) if connecting.generation == generation => {
-                connecting.heard |= flags;
-                if let Some(waker) = connecting.waker.take() {
+            Some(Entry::Watched(watched)) if watched.generation == generation => {
+                watched.heard |= flags;
+                if let Some(waker) = watched.waker.take() {
                     waker.wake();
                 }
                 Subject::Other
@@ -210,7 +196,7 @@ impl Table {
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Conn)> {
         let sessions = self.entries.iter().filter_map(|(key, entry)| match entry {
             Entry::Session(conn) => Some((key, conn)),
-            Entry::Connecting(_) => None,
+            Entry::Watched(_) => None,
         });
         sessions.map(|(key, conn)| {
             let key = u32::try_from(key).expect("descriptors are fewer than 2^32");
@@ -226,7 +212,7 @@ impl Table {
                 self.sessions -= 1;
                 Some(conn)
             }
-            Entry::Connecting(_) => None,
+            Entry::Watched(_) => None,
         }
     }
 }

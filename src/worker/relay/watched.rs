@@ -65,9 +65,14 @@ impl<S: AsFd> Watched<S> {
         engine.poll_watched(self.key, events, context)
     }
 
-    /// Nothing was left to read: the next event tells of more.
+    /// Nothing was left to read: the next event tells of more. Ends and errors are for ever.
     pub(in crate::worker) fn clear_readable(&self) {
-        self.relay.engine.borrow_mut().clear_watched(self.key);
+        self.clear(EventFlags::IN | EventFlags::PRI);
+    }
+
+    fn clear(&self, events: EventFlags) {
+        let mut engine = self.relay.engine.borrow_mut();
+        engine.clear_watched(self.key, events);
     }
 }
 
@@ -97,7 +102,8 @@ impl<S: AsFd> Listening for Watched<S> {
 }
 
 impl<S: AsFd> Readiness for &Watched<S> {
+    /// A listening socket has no end for ever: another worker that shares it may make it stop listening for a while.
     fn clear(&mut self) {
-        self.clear_readable();
+        Watched::clear(self, EventFlags::all());
     }
 }

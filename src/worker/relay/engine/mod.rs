@@ -116,10 +116,10 @@ impl Engine {
 
     /// Watches a descriptor for reading, and returns the key of its entry.
     pub(super) fn register_watched(&mut self, descriptor: BorrowedFd<'_>) -> io::Result<u32> {
-        let (key, token) = self.conns.register_connect();
+        let (key, token) = self.conns.register_watched();
         if let Err(error) = epoll::add(&self.epoll, descriptor, EventData::new_u64(token), INTEREST)
         {
-            self.conns.deregister_connect(key);
+            self.conns.deregister_watched(key);
             return Err(error.into());
         }
         Ok(key)
@@ -135,16 +135,16 @@ impl Engine {
         self.conns.poll_watched(key, events, context)
     }
 
-    /// Nothing was left to read of a watched descriptor.
-    pub(super) fn clear_watched(&mut self, key: u32) {
-        self.conns.clear_watched(key);
+    /// A watched descriptor has these events no more.
+    pub(super) fn clear_watched(&mut self, key: u32, events: EventFlags) {
+        self.conns.clear_watched(key, events);
     }
 
     /// Ends the watch of a descriptor, which is still open.
     pub(super) fn deregister_watched(&mut self, key: u32, descriptor: BorrowedFd<'_>) {
         // It can only fail when the kernel knows nothing of the descriptor any more.
         let _ = epoll::delete(&self.epoll, descriptor);
-        self.conns.deregister_connect(key);
+        self.conns.deregister_watched(key);
     }
 
     /// When the last turn began.
@@ -216,10 +216,10 @@ impl Engine {
     /// It has write interest from the start, which reports the server's answer. Later that costs nothing: an
     /// edge comes only after a short write.
     pub(super) fn register_connect(&mut self, socket: BorrowedFd<'_>) -> io::Result<u32> {
-        let (key, token) = self.conns.register_connect();
+        let (key, token) = self.conns.register_watched();
         let interest = INTEREST | EventFlags::OUT;
         if let Err(error) = epoll::add(&self.epoll, socket, EventData::new_u64(token), interest) {
-            self.conns.deregister_connect(key);
+            self.conns.deregister_watched(key);
             return Err(error.into());
         }
         Ok(key)
@@ -227,12 +227,12 @@ impl Engine {
 
     /// The events of a server that is being connected to.
     pub(super) fn poll_connect(&mut self, key: u32, context: &mut Context<'_>) -> Poll<EventFlags> {
-        self.conns.poll_connect(key, context)
+        self.conns.poll_watched(key, EventFlags::all(), context)
     }
 
     /// Gives back the entry of a server that was being connected to. The caller closes the socket next.
     pub(super) fn deregister_connect(&mut self, key: u32) {
-        self.conns.deregister_connect(key);
+        self.conns.deregister_watched(key);
     }
 
     pub(super) fn adopt(&mut self, session: Established) {

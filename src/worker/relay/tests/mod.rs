@@ -10,12 +10,13 @@ use super::Relay;
 use super::conn::{Established, Kind};
 use super::connecting::Connecting;
 use super::direction::CHUNK_MAX;
+use super::watched::Watched;
 use crate::config::{Limits, Loader};
 use crate::live::slot::{ConnLimits, ConnSlot, Slot};
 use crate::live::{Cause, GlobalLive, LogQueue, PIPES_MAX, WorkerToken};
 use crate::state::Snapshot;
 use crate::state::snapshot::Origin;
-use crate::sys::accept::yield_now;
+use crate::sys::accept::{Listening, Readiness, yield_now};
 use crate::worker::order::ServerSet;
 use crate::worker::reactor::Reactor;
 use crate::worker::session_id::SessionId;
@@ -619,5 +620,35 @@ fn timeouts_are_kept_however_busy_the_sessions_are() {
         relay.engine.borrow_mut().set_share(0);
         session.go(&relay);
         soon(reactor, "its idle timeout is missed", relay.empty()).await;
+    });
+}
+
+/// Of a socket that workers share, one may make it stop listening, and listen again: the others are not at its end for
+/// ever.
+#[test]
+fn a_listening_socket_that_stops_and_listens_again_is_no_more_readable_than_others() {
+    let (_session, _snapshot, worker_stats, _ends) = session(SOCKET_BUFFER);
+    in_a_reactor(worker_stats, async |relay, reactor| {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener
+            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .unwrap();
+        listener.listen(8).unwrap();
+        let watched = Watched::new(&relay, listener.try_clone().unwrap()).unwrap();
+        listener.shutdown(Shutdown::Both).unwrap();
+        let mut ready = soon(reactor, "an end makes an event", watched.readable())
+            .await
+            .unwrap();
+        ready.clear();
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(watched.poll_readable(&mut context).is_pending());
+        // At another port: the system has chosen the first.
+        listener.listen(8).unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.connect(&address).unwrap();
+        soon(reactor, "nobody is told of a client", watched.readable())
+            .await
+            .unwrap();
     });
 }
