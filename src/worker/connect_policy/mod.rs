@@ -441,13 +441,12 @@ impl ConnectPolicy {
 
     /// Whether the server may be chosen now.
     pub fn accepts(&self, server: u64) -> bool {
-        !self.tried.contains(server)
-            && !self.short.contains(&server)
-            && !self
-                .in_flight
-                .iter()
-                .flatten()
-                .any(|attempt| attempt.server == server)
+        !self.tried.contains(server) && !self.short.contains(&server) && !self.is_asked(server)
+    }
+
+    fn is_asked(&self, server: u64) -> bool {
+        let mut asked = self.in_flight.iter().flatten();
+        asked.any(|attempt| attempt.server == server)
     }
 
     /// The pause before the next pass.
@@ -554,8 +553,7 @@ impl ConnectPolicy {
 
     /// The servers that may not be chosen now.
     pub fn refused_servers(&self) -> Box<[u64]> {
-        let asked = self.in_flight.iter().flatten();
-        let asked = asked.map(|attempt| attempt.server);
+        let asked = self.in_flight.iter().flatten().map(|it| it.server);
         let asked = asked.filter(|server| !self.tried.contains(*server));
         self.tried
             .all()
@@ -650,6 +648,13 @@ impl ConnectPolicy {
         self.in_flight[slot as usize] = None;
     }
 
+    /// The attempt in `slot` has ended by an order: others are tried, also when the retries are used up.
+    pub fn ordered_away(&mut self, slot: AttemptSlot) {
+        self.withdrawn(slot);
+        self.pass_attempts = 0;
+        self.servers_changed();
+    }
+
     /// The attempt in `slot` failed by a shortage on this machine.
     pub fn local_error(&mut self, slot: AttemptSlot, now: Instant) {
         if let Some(attempt) = self.in_flight[slot as usize].take() {
@@ -669,8 +674,8 @@ impl ConnectPolicy {
 
     /// When the connect timeout has passed, or the time in queues or without a usable server.
     pub fn deadline(&self) -> Instant {
-        let stays = self.queue.end().or(self.hold.end());
-        stays.unwrap_or(self.deadline)
+        let stay = self.queue.end().or(self.hold.end());
+        stay.unwrap_or(self.deadline)
     }
 
     /// Whether an attempt is in this slot.

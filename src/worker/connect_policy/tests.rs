@@ -529,6 +529,20 @@ fn an_attempt_goes_on_when_the_time_in_the_queue_beside_it_is_over() {
     assert_eq!(fixture.go(2_300).0, Step::Wait(fixture.at(2_600)));
 }
 
+/// A session whose only server has not answered, and has to leave it, tries the one that has come.
+#[test]
+fn who_is_ordered_away_tries_others_whatever_was_found_before() {
+    let mut fixture = Fixture::new(1);
+    assert_eq!(fixture.go(0).1, Some(1));
+    let step = fixture.policy.step(fixture.at(300));
+    assert_eq!(step, Step::Start(AttemptSlot::B));
+    fixture.policy.exhausted(false);
+    assert!(matches!(fixture.go(300).0, Step::Wait(_)));
+    fixture.policy.ordered_away(AttemptSlot::A);
+    let step = fixture.policy.step(fixture.at(400));
+    assert_eq!(step, Step::Start(AttemptSlot::A));
+}
+
 /// A server that has not answered is not waited for either.
 #[test]
 fn no_slot_is_waited_for_at_a_server_that_is_asked() {

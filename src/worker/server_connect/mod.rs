@@ -486,7 +486,7 @@ impl<C> ServerConnect<C> {
             if asked.is_some_and(|asked| servers.contains(asked.server.live.uid))
                 && let Some(attempt) = self.attempts[slot as usize].take()
             {
-                self.policy.withdrawn(slot);
+                self.policy.ordered_away(slot);
                 dialer.abort(attempt.connection);
             }
         }
