@@ -116,15 +116,13 @@ fn run(parts: Parts) -> io::Result<()> {
 /// Serves until the worker is to end.
 async fn serve(parts: Parts, worker_stats: Rc<WorkerStats>, reactor: &Reactor) {
     let Parts {
-        index: _,
         snapshot,
-        global: _,
-        log: _,
         control,
         mut orders,
         hand_off,
         pulse,
         stops,
+        ..
     } = parts;
     if let Some(pulse) = pulse {
         // Ends with the tasks, and so with the worker.

@@ -2,7 +2,7 @@
 //! fails: `max-ejected`, and servers that are held down (`hold-down`). Control thread.
 
 use super::Batch;
-use crate::control::server_events::{self, ServerEvent};
+use crate::control::server_events;
 use crate::control::server_index::ServerRef;
 use crate::state::{BackendId, Flaps, Server, ServerStatus};
 
@@ -57,18 +57,8 @@ impl Batch<'_> {
         if before.held == after.held {
             return;
         }
-        let server = self.builder.server(at.backend, at.index);
-        let (Some(backend), Some(server)) = (self.builder.backend(at.backend), server) else {
-            return;
-        };
-        let event = ServerEvent {
-            backend: &backend.spec.name,
-            server,
-            usable: self.builder.usable(at.backend),
-            check_is_logged: backend.spec.log_health_checks,
-            interface: self.interface,
-        };
-        let line = server_events::held_down(event, self.now);
+        let event = self.event_of(at);
+        let line = event.and_then(|event| server_events::held_down(event, self.now));
         self.outcome.lines.extend(line);
     }
 }

@@ -523,20 +523,23 @@ impl<'a> Batch<'a> {
     }
 
     fn log_change(&mut self, at: ServerRef, before: &ServerStatus, check: Option<&CheckReport>) {
-        let usable = self.builder.usable(at.backend);
-        let server = self.builder.server(at.backend, at.index);
-        let (Some(backend), Some(server)) = (self.builder.backend(at.backend), server) else {
+        let Some(event) = self.event_of(at) else {
             return;
-        };
-        let event = ServerEvent {
-            backend: &backend.spec.name,
-            server,
-            usable,
-            check_is_logged: backend.spec.log_health_checks,
-            interface: self.interface,
         };
         let said = server_events::changed(before, event, check);
         self.outcome.lines.extend(said);
+    }
+
+    /// What the log says of a server is made from this. `None`: it is gone.
+    fn event_of(&self, at: ServerRef) -> Option<ServerEvent<'_>> {
+        let backend = self.builder.backend(at.backend)?;
+        Some(ServerEvent {
+            backend: &backend.spec.name,
+            server: self.builder.server(at.backend, at.index)?,
+            usable: self.builder.usable(at.backend),
+            check_is_logged: backend.spec.log_health_checks,
+            interface: self.interface,
+        })
     }
 
     fn log_health_check(

@@ -66,13 +66,7 @@ impl Reactor {
         } else {
             let until = [self.timers.first(), self.relay.due()];
             let until = until.into_iter().flatten().min();
-            // Whole milliseconds, as epoll has them.
-            let time = until.map(|until| {
-                let time = until.saturating_duration_since(Instant::now());
-                Duration::from_millis(crate::live::timing::millis(
-                    time + Duration::from_nanos(999_999),
-                ))
-            });
+            let time = until.map(|until| until.saturating_duration_since(Instant::now()));
             let now = self.relay.turn(time)?;
             self.tasks.awake();
             now

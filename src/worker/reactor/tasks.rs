@@ -209,10 +209,12 @@ impl Tasks {
         loop {
             let all = mem::take(&mut *self.places.borrow_mut());
             if all.is_empty() {
-                return;
+                break;
             }
             drop(all);
         }
+        // A task in the list keeps the list, which would never be freed.
+        self.shared.list().clear();
     }
 }
 
@@ -245,8 +247,11 @@ mod tests {
             assert!(!tasks.run());
             assert_eq!(runs.get(), expected);
         }
+        tasks.spawn(async {});
+        assert!(tasks.is_woken());
         tasks.clear();
         assert_eq!(Rc::strong_count(&runs), 1);
+        assert_eq!(Arc::strong_count(&tasks.shared), 1);
     }
 
     #[test]

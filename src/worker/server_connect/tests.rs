@@ -10,7 +10,7 @@ use crate::state::{Forced, Origin, Snapshot, SnapshotBuilder};
 use std::task::{Context, Poll, Waker};
 
 /// Every connect is refused, or none is answered. Control takes what it is told while it has room.
-struct Unserved {
+struct FailingDialer {
     backend: Arc<Backend>,
     token: WorkerToken,
     refuses: bool,
@@ -19,7 +19,7 @@ struct Unserved {
     denied: u32,
 }
 
-impl Unserved {
+impl FailingDialer {
     fn refusing(backend: Arc<Backend>) -> Self {
         Self {
             backend,
@@ -39,7 +39,7 @@ impl Unserved {
     }
 }
 
-impl Dialer for Unserved {
+impl Dialer for FailingDialer {
     type Connection = ();
 
     fn dial(&mut self, _: &Arc<Server>) -> io::Result<()> {
@@ -98,7 +98,7 @@ fn errors_that_could_not_be_told_are_told_with_the_next_one() {
     let now = Instant::now();
     let snapshot = Snapshot::initial(&config(vec![spec]), &origin(now));
     let backend = Arc::clone(snapshot.backend(BackendId::first(0)).expect("just made"));
-    let mut dialer = Unserved::refusing(Arc::clone(&backend));
+    let mut dialer = FailingDialer::refusing(Arc::clone(&backend));
     for session in 1..=5 {
         dialer.room = session > 2;
         let mut connect = ServerConnect::new(&backend, |_| None, now);
@@ -122,7 +122,7 @@ fn a_server_that_has_refused_and_comes_up_serves_the_one_that_waits() {
     first.begin_queues();
     let id = BackendId::first(0);
     let of = |snapshot: &Snapshot| Arc::clone(snapshot.backend(id).expect("it stays"));
-    let mut dialer = Unserved::refusing(of(&first));
+    let mut dialer = FailingDialer::refusing(of(&first));
     let _full = Slot::take(&dialer.backend.servers[1].live, &dialer.token);
     let mut connect = ServerConnect::new(&of(&first), |_| None, now);
     assert!(matches!(connect.advance(&mut dialer, now), Next::Wait(_)));
@@ -148,7 +148,7 @@ fn a_server_that_has_refused_and_comes_up_serves_the_one_that_waits() {
 /// Of two servers with a limit one leaves a session without an answer, and the other is full: `then` goes on with it once
 /// it waits in the queue beside its attempt.
 #[track_caller]
-fn beside_an_attempt(then: impl FnOnce(ServerConnect<()>, Unserved, Slot, Instant)) {
+fn beside_an_attempt(then: impl FnOnce(ServerConnect<()>, FailingDialer, Slot, Instant)) {
     let limited = |name: &str| Spec {
         maxconn: 1,
         ..server(name)
@@ -158,7 +158,7 @@ fn beside_an_attempt(then: impl FnOnce(ServerConnect<()>, Unserved, Slot, Instan
     let snapshot = Snapshot::initial(&config(vec![spec]), &origin(now));
     snapshot.begin_queues();
     let backend = Arc::clone(snapshot.backend(BackendId::first(0)).expect("just made"));
-    let mut dialer = Unserved::silent(Arc::clone(&backend));
+    let mut dialer = FailingDialer::silent(Arc::clone(&backend));
     let full = Slot::take(&backend.servers[1].live, &dialer.token);
     let mut connect = ServerConnect::new(&backend, |_| None, now);
     let Next::Wait(until) = connect.advance(&mut dialer, now) else {
@@ -244,7 +244,7 @@ fn attempts(backend: &Backend) -> u64 {
 #[test]
 fn sessions_of_a_dead_backend_have_a_budget_for_their_retries() {
     let backend = with_budget(&["s1", "s2", "s3"], 20);
-    let mut dialer = Unserved::refusing(Arc::clone(&backend));
+    let mut dialer = FailingDialer::refusing(Arc::clone(&backend));
     let begun = Instant::now();
     let sessions = 500;
     let mut denied = 0;
@@ -275,7 +275,7 @@ fn without_a_budget_no_second_server_is_asked_for_an_answer() {
     let backend = with_budget(&["s1", "s2"], 0);
     let retries = &backend.live.retries;
     while retries.take(0, &backend.live.traffic) {}
-    let mut dialer = Unserved::silent(Arc::clone(&backend));
+    let mut dialer = FailingDialer::silent(Arc::clone(&backend));
     let now = Instant::now();
     let attempt = backend.spec.connect_attempt;
     let mut connect = ServerConnect::new(&backend, |_| None, now);
@@ -293,7 +293,7 @@ fn without_a_budget_no_second_server_is_asked_for_an_answer() {
 #[test]
 fn an_attempt_that_is_not_made_is_no_retry() {
     let backend = with_budget(&["s1"], 0);
-    let mut dialer = Unserved::silent(Arc::clone(&backend));
+    let mut dialer = FailingDialer::silent(Arc::clone(&backend));
     let now = Instant::now();
     for _ in 0..2 * LEAST {
         let mut connect = ServerConnect::new(&backend, |_| None, now);

@@ -342,7 +342,7 @@ impl Engine {
 
     /// Takes the events that are there, or waits for one, for `time` at most.
     fn take_events(&mut self, time: Option<Duration>) -> io::Result<()> {
-        // What does not fit lasts longer than any process.
+        // What does not fit lasts longer than any process. For the kernel it is rounded up to milliseconds.
         let time = time.and_then(|time| rustix::event::Timespec::try_from(time).ok());
         let spare = rustix::buffer::spare_capacity(&mut self.events);
         match epoll::wait(&self.epoll, spare, time.as_ref()) {
