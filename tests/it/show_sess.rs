@@ -190,7 +190,12 @@ fn a_session_that_is_still_connecting_is_listed_and_shut_down() {
         .log("stdout", "raw");
     let mut fixture = Fixture::new(config, "admin");
     let mut clients: Vec<TcpStream> = (0..3).map(|_| connect(fixture.rlb.address())).collect();
-    let all = listed(&fixture, "", 3);
+    // A session is in the list from its acceptance on, a moment before a server is chosen.
+    let all = eventually(STOP_WITHIN, "3 sessions with a server", || {
+        let all = list(&fixture, "");
+        let chosen = all.iter().all(|line| line.field("srv") != "<none>");
+        (all.len() == 3 && chosen).then_some(all)
+    });
     let left = |line: &Line| line.field("c_exp").strip_suffix('s')?.parse::<u64>().ok();
     for line in &all {
         let fields = ["fe", "be", "srv", "rc"].map(|name| line.field(name));
