@@ -6,15 +6,18 @@
 
 #![allow(dead_code, reason = "a fuzz program has one target, the test has all")]
 
+use rlb::check::script;
 use rlb::config::format::{Escape, Given};
 use rlb::config::model::{Config, Format, ProxyV2Options};
+use rlb::config::script::Script;
+use rlb::config::script::preset::{self, MysqlLogin};
 use rlb::config::{Limits, Loader, address, units};
 use rlb::convert::{Conversion, Input, Options, Outside, convert};
 use rlb::live::GlobalLive;
 use rlb::proto::proxy::{self, Parsed};
 use rlb::state::{Origin, Snapshot};
 use rlb::stats::servers_state;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A target: it takes any bytes.
@@ -22,6 +25,7 @@ pub(crate) type Target = fn(&[u8]);
 
 /// All targets, by the name of their program and of their corpus.
 pub(crate) const TARGETS: &[(&str, Target)] = &[
+    ("check_answer", check_answer),
     ("config_toml", config_toml),
     ("haproxy_cfg", haproxy_cfg),
     ("proxy_header", proxy_header),
@@ -30,6 +34,51 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("stats_request", stats_request),
     ("unit_string", unit_string),
 ];
+
+/// They are the same for every input.
+static SCRIPTS: OnceLock<Vec<(Script, bool)>> = OnceLock::new();
+
+/// The first byte as the choice of a script, the others as the answer to its check. Whatever comes has a result, and of a
+/// script that waits for more until the connection ends it is the same however the answer is cut into pieces.
+pub(crate) fn check_answer(bytes: &[u8]) {
+    let Some((choice, answer)) = bytes.split_first() else {
+        return;
+    };
+    let scripts = SCRIPTS.get_or_init(check_scripts);
+    let (script, patient) = &scripts[usize::from(*choice) % scripts.len()];
+    let whole = script::exercise(script, answer, usize::MAX);
+    assert!(whole.info.len() <= 127 && !whole.info.contains('\n'));
+    for piece in [1, 7] {
+        let cut = script::exercise(script, answer, piece);
+        assert!(!patient || cut == whole, "{script}: {cut:?}, {whole:?}");
+    }
+}
+
+/// Scripts of each kind, and whether none of their steps has `min-recv`.
+fn check_scripts() -> Vec<(Script, bool)> {
+    let text = "[[listen]]\nname = 'l'\nbind = '*:81'\nservers = [\n\
+        { name = 's1', address = '10.0.0.1:1', check = 'http' },\n\
+        { name = 's2', address = '10.0.0.1:1', check = { type = 'http', disable-on-404 = true, steps = [\n\
+        { expect-rstatus = '^[24]' }, { expect-header = 'x', header-value = 'a', header-match = 'sub' },\n\
+        { expect-rstring = 'a.*b' }, { expect-string = 'c', not = true } ] } },\n\
+        { name = 's3', address = '10.0.0.1:1', check = { type = 'tcp', steps = [\n\
+        { send = 'x' }, { expect-string = 'ab', not = true }, { expect-rbinary = '^61' },\n\
+        { expect-binary = '00', on-error = '%[res.payload(2,9),cut_crlf]' } ] } },\n]\n";
+    let config = load(text).expect("it is valid").0;
+    let servers = config.backends[0].servers.iter();
+    let own = servers.filter_map(|server| server.check.as_ref()?.script.as_deref().cloned());
+    let own = own.zip([true, true, false]);
+    let presets = [
+        (preset::redis(), true),
+        (preset::mysql(None, MysqlLogin::Since41), true),
+        (preset::mysql(Some("u"), MysqlLogin::Since41), true),
+        (preset::ldap(), false),
+        (preset::postgres("u"), false),
+        (preset::smtp("HELO a"), false),
+        (preset::tls_hello(), false),
+    ];
+    own.chain(presets).collect()
+}
 
 /// The bytes as a configuration file. Every problem has a position in the text and can be shown.
 pub(crate) fn config_toml(bytes: &[u8]) {

@@ -42,6 +42,7 @@ pub(crate) fn run(times: u64) -> io::Result<()> {
         reserve: Arc::new(DescriptorReserve::new()?),
         global: Arc::new(GlobalLive::new(Instant::now(), 2)),
         token: Rc::new(WorkerToken::new(1)),
+        snapshot: None,
     });
     context.set_reset(true);
     let server = CheckedServer {
@@ -88,5 +89,6 @@ fn check() -> Check {
         port: None,
         address: None,
         header: SendProxy::Off,
+        script: None,
     }
 }

@@ -1,6 +1,8 @@
 //! Values of the file that are one of several words. Each type reads itself with serde, describes itself for `rlb schema`,
 //! and names the words in its error. Plain data.
 
+use crate::config::script::preset::MysqlLogin;
+use crate::config::script::{MatchMethod, Verdict};
 use crate::config::values::{self, HashFunction, ProxyV2Options};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
@@ -204,6 +206,13 @@ words! {
     CheckType(Option<values::CheckKind>) {
         "connect" => None,
         "tcp" => Some(values::CheckKind::Tcp),
+        "http" => Some(values::CheckKind::Http),
+        "postgres" => Some(values::CheckKind::Postgres),
+        "mysql" => Some(values::CheckKind::Mysql),
+        "redis" => Some(values::CheckKind::Redis),
+        "smtp" => Some(values::CheckKind::Smtp),
+        "ldap" => Some(values::CheckKind::Ldap),
+        "tls-hello" => Some(values::CheckKind::TlsHello),
     }
 }
 
@@ -303,6 +312,56 @@ words! {
     }
 }
 
+words! {
+    /// What a MySQL check says as a client: HAProxy's words.
+    MysqlLoginWord(MysqlLogin) {
+        "pre-41" => MysqlLogin::Before41,
+        "post-41" => MysqlLogin::Since41,
+        "post-80" => MysqlLogin::Since80,
+    }
+}
+
+words! {
+    /// The result of a check that ends with a step.
+    OkStatusWord(Verdict) {
+        "L7OK" => Verdict::L7Ok,
+        "L7OKC" => Verdict::L7OkConditional,
+        "L6OK" => Verdict::L6Ok,
+        "L4OK" => Verdict::L4Ok,
+    }
+}
+
+words! {
+    /// The result of a check that fails at a step.
+    ErrorStatusWord(Verdict) {
+        "L7RSP" => Verdict::L7Response,
+        "L7STS" => Verdict::L7Status,
+        "L7OKC" => Verdict::L7OkConditional,
+        "L6RSP" => Verdict::L6Response,
+        "L4CON" => Verdict::L4Con,
+    }
+}
+
+words! {
+    /// The result of a check whose step gets no answer in time.
+    TimeoutStatusWord(Verdict) {
+        "L7TOUT" => Verdict::L7Timeout,
+        "L6TOUT" => Verdict::L6Timeout,
+        "L4TOUT" => Verdict::L4Timeout,
+    }
+}
+
+words! {
+    /// How the value of a header is compared: HAProxy's `-m`.
+    HeaderMatchWord(MatchMethod) {
+        "str" => MatchMethod::Same,
+        "beg" => MatchMethod::Begin,
+        "end" => MatchMethod::End,
+        "sub" => MatchMethod::Within,
+        "reg" => MatchMethod::Regex,
+    }
+}
+
 /// The short forms of `check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckWord {
@@ -310,8 +369,20 @@ pub enum CheckWord {
     Off,
     /// `true`.
     On,
-    /// `"tcp"`.
-    Tcp,
+    /// A type: `"tcp"`, `"http"`.
+    Of(values::CheckKind),
+}
+
+impl CheckWord {
+    const NAMES: [&'static str; values::CheckKind::ALL.len()] = {
+        let mut names = [""; values::CheckKind::ALL.len()];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = values::CheckKind::ALL[at].name();
+            at += 1;
+        }
+        names
+    };
 }
 
 impl<'de> Deserialize<'de> for CheckWord {
@@ -321,7 +392,7 @@ impl<'de> Deserialize<'de> for CheckWord {
             type Value = CheckWord;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, false or \"tcp\"")
+                f.write_str("true, false or a type as \"tcp\"")
             }
 
             fn visit_bool<E: Error>(self, on: bool) -> Result<CheckWord, E> {
@@ -329,10 +400,12 @@ impl<'de> Deserialize<'de> for CheckWord {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<CheckWord, E> {
-                match text {
-                    "tcp" => Ok(CheckWord::Tcp),
-                    _ => Err(E::unknown_variant(text, &["tcp"])),
-                }
+                const NAMES: &[&str] = &CheckWord::NAMES;
+                let mut all = values::CheckKind::ALL.into_iter();
+                let found = all.find(|kind| kind.name() == text);
+                found
+                    .map(CheckWord::Of)
+                    .ok_or_else(|| E::unknown_variant(text, NAMES))
             }
         }
         deserializer.deserialize_any(V)
@@ -345,7 +418,9 @@ impl JsonSchema for CheckWord {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "enum": [true, false, "tcp"] })
+        let mut words = vec![serde_json::Value::from(true), false.into()];
+        words.extend(Self::NAMES.map(serde_json::Value::from));
+        json_schema!({ "enum": words })
     }
 }
 

@@ -15,7 +15,7 @@ pub const RESERVED_DESCRIPTORS_MAX: u64 = 512;
 /// Most pipes of one worker; each has two descriptors.
 pub const PIPES_MAX: u32 = 16;
 
-/// For the process: the three standard streams, the runtimes of the control and the admin thread, events, the
+/// For the process: the three standard streams, the runtimes of the control, the admin and the checks thread, events, the
 /// service manager, watched files, lookups of names, and files that a reload reads.
 const PROCESS: u64 = 32;
 

@@ -22,6 +22,7 @@ pub mod model;
 pub mod own_tlv;
 mod read;
 mod scope;
+pub mod script;
 mod shapes;
 mod show;
 pub mod source;

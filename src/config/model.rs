@@ -12,6 +12,7 @@ pub use super::keys::meant::{
     Backend, Bind, Check, Frontend, FurtherPage, Global, Keepalive, Log, LogTarget, Readiness,
     RuntimeApi, RuntimeSocket, Server, Stats, StatsPage,
 };
+pub use super::script::Script;
 pub use super::values::{
     AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,
     HashFunction, HashKey, HashType, HoldDown, LogFormat, LogSink, NoServer, OnError, PageAdmin,

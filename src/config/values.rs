@@ -544,6 +544,48 @@ impl UseSrc {
 /// The type of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckKind {
-    /// A connect, as without it, with the texts of `option tcp-check` without rules.
+    /// A connect, as without it, with the texts of `option tcp-check`; or its rules.
     Tcp,
+    /// `option httpchk`, and the rules of `http-check`.
+    Http,
+    /// `option pgsql-check`.
+    Postgres,
+    /// `option mysql-check`.
+    Mysql,
+    /// `option redis-check`.
+    Redis,
+    /// `option smtpchk`.
+    Smtp,
+    /// `option ldap-check`.
+    Ldap,
+    /// `option ssl-hello-chk`.
+    TlsHello,
+}
+
+impl CheckKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Tcp,
+        Self::Http,
+        Self::Postgres,
+        Self::Mysql,
+        Self::Redis,
+        Self::Smtp,
+        Self::Ldap,
+        Self::TlsHello,
+    ];
+
+    /// Its name in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Postgres => "postgres",
+            Self::Mysql => "mysql",
+            Self::Redis => "redis",
+            Self::Smtp => "smtp",
+            Self::Ldap => "ldap",
+            Self::TlsHello => "tls-hello",
+        }
+    }
 }

@@ -173,6 +173,7 @@ impl Control {
             reserve: Arc::clone(&parts.reserve),
             global: Arc::clone(&parts.snapshot.load().global),
             token: Rc::clone(&parts.token),
+            snapshot: Some(Arc::clone(&parts.snapshot)),
         });
         let resolver = Resolver::new(parts.handle.clone());
         let (committer, commits) = mpsc::channel(1);

@@ -209,9 +209,11 @@ fn alone(proxy: &Proxy, options: Options, report: &mut Report) -> Result<Choice,
         balance(proxy, options, report, &mut blocked);
     }
     if proxy.is_checked() {
-        for (entry, kind) in &proxy.settings.checks {
-            if *kind == proxy.settings.check {
-                let say = "a check is a connection alone";
+        let asks = proxy.settings.asks();
+        for (entry, kind, lacks) in &proxy.settings.checks {
+            if !asks && *kind == proxy.settings.check {
+                let alone = Cow::from("what is not supported leaves the check a connection alone");
+                let say = lacks.clone().unwrap_or(alone);
                 needs_allow_degraded(*entry, say, options, report, &mut blocked);
             }
         }

@@ -14,6 +14,9 @@ mod address;
 mod argument_count;
 mod balance;
 mod bind;
+mod check;
+mod check_request;
+mod check_words;
 mod choice;
 mod condition;
 mod context;
@@ -403,39 +406,10 @@ fn one(
     let head = &section.head;
     let keyword = head.word(0);
     let settings = base.map_or_else(Settings::default, |base| defaults[base].settings.clone());
-    let anonymous = section.kind == Kind::Defaults && head.word(1) == "from";
-    let name = if anonymous { "" } else { head.word(1) };
     let entry = context.kept(head.at, keyword);
-    let mut proxy = Proxy {
-        kind: section.kind,
-        section: section.number,
-        at: head.at,
-        name: name.to_owned(),
-        entry,
-        defaults: base,
-        settings,
-        id: None,
-        binds: Vec::new(),
-        bind_names: HashSet::new(),
-        bind_ids: HashSet::new(),
-        places: HashMap::new(),
-        acls: HashSet::new(),
-        server_acls: HashMap::new(),
-        listens: false,
-        servers: Vec::new(),
-        names: HashMap::new(),
-        taken_back: HashMap::new(),
-        routes: Vec::new(),
-        sorry_rule: None,
-        sorry_backend: None,
-        leads_to: None,
-        leads_by_route: false,
-        default_entry: None,
-        named: Vec::new(),
-        unreadable: None,
-    };
+    let mut proxy = Proxy::new(section, entry, base, settings);
     if section.kind != Kind::Defaults
-        && let Err(problem) = crate::config::units::name(name)
+        && let Err(problem) = crate::config::units::name(&proxy.name)
     {
         context.report.error(head.at(1), keyword, problem.message);
         proxy.unreadable = Some("its name");
@@ -468,6 +442,7 @@ fn one(
         page.first_error.clone_from(&context.report.first_error);
     }
     statement::settle_options(context, &mut proxy);
+    server::settle_ports(context, &mut proxy);
     statement::settle_route(context, &mut proxy);
     expect_proxy::settle(&mut proxy);
     covered::leave_out(&mut proxy, context.report);

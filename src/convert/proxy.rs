@@ -4,9 +4,10 @@
 //! Plain data; `statement` fills it in, `choice` says what is carried over, `write` writes it.
 
 use super::report::At;
-use super::sections::Kind;
+use super::sections::{Kind, Section};
 use crate::config::haproxy::Words;
 use crate::config::model::PageAdmin;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -39,8 +40,39 @@ pub(super) enum CheckKind {
     Rules,
     /// `option httpchk`.
     Http,
+    /// One that rlb has a type for.
+    Preset,
     /// Another one.
     Other,
+}
+
+/// A rule of `http-check`.
+#[derive(Debug, Clone)]
+pub(super) enum Rule {
+    /// Keys of a step, as rlb writes them.
+    Step(Vec<(&'static str, String)>),
+    /// Those of a request, and its comment; without keys it is the one of the check.
+    Request(Vec<(&'static str, String)>, Option<String>),
+}
+
+impl Rule {
+    /// The keys of a step.
+    fn step(&self) -> Option<&Vec<(&'static str, String)>> {
+        match self {
+            Self::Step(keys) => Some(keys),
+            Self::Request(..) => None,
+        }
+    }
+}
+
+/// What `option httpchk` and `http-check` say.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HttpRules {
+    /// Keys of the check's request, as rlb writes them.
+    pub(super) request: Vec<(&'static str, String)>,
+    pub(super) rules: Vec<(Rule, At)>,
+    pub(super) disable_on_404: bool,
+    pub(super) send_state: bool,
 }
 
 /// TCP keepalive of one side.
@@ -73,6 +105,8 @@ pub(super) struct Server {
     /// Content of the TOML string.
     pub(super) address: String,
     pub(super) keys: ServerKeys,
+    /// It is checked, and only a rule can have the port to be checked at.
+    pub(super) needs_port: bool,
 }
 
 /// A listening address.
@@ -191,8 +225,13 @@ pub(super) struct Settings {
     /// The algorithm, and its entry.
     pub(super) balance: Option<(String, usize)>,
     pub(super) check: CheckKind,
-    /// The statements about checks, and for which kind they are.
-    pub(super) checks: Vec<(usize, CheckKind)>,
+    /// The statements about checks, for which kind they are, and what of them rlb does not have.
+    pub(super) checks: Vec<(usize, CheckKind, Option<Cow<'static, str>>)>,
+    /// The rules of `tcp-check` as steps, and where they stand.
+    pub(super) tcp_rules: Vec<(Vec<(&'static str, String)>, At)>,
+    pub(super) http: HttpRules,
+    /// The keys of a check that rlb has a type for.
+    pub(super) preset: Vec<(&'static str, String)>,
     pub(super) server: ServerKeys,
     pub(super) default_backend: Option<(String, At)>,
     /// Own log targets, and whether those of `global` hold too.
@@ -205,6 +244,30 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Whether checks ask what its statements say: rlb has all of it.
+    pub(super) fn asks(&self) -> bool {
+        let mut about = self
+            .checks
+            .iter()
+            .filter(|(_, kind, _)| *kind == self.check);
+        about.all(|(_, _, lacks)| lacks.is_none())
+    }
+
+    /// Whether checks connect by rules alone that have ports.
+    pub(super) fn connects_with_ports(&self) -> bool {
+        let steps: Vec<&Vec<(&'static str, String)>> = match self.check {
+            CheckKind::Rules => self.tcp_rules.iter().map(|(step, _)| step).collect(),
+            CheckKind::Http => {
+                let rules = self.http.rules.iter();
+                rules.filter_map(|(rule, _)| rule.step()).collect()
+            }
+            _ => return false,
+        };
+        let has = |step: &[(&'static str, String)], key| step.iter().any(|(name, _)| *name == key);
+        let mut connects = steps.iter().filter(|step| has(step, "connect")).peekable();
+        connects.peek().is_some() && connects.all(|step| has(step, "port"))
+    }
+
     pub(super) fn logs(&self) -> bool {
         self.log_global || !self.targets.is_empty()
     }
@@ -240,6 +303,8 @@ pub(super) struct Proxy {
     pub(super) servers: Vec<Server>,
     /// The names of its servers, and the number with which a name that is taken is tried next.
     pub(super) names: HashMap<String, u32>,
+    /// It has rules of `http-check`, and of `tcp-check`, of its own.
+    pub(super) own_rules: [bool; 2],
     /// Options that a `no` has taken back, and how many marks stood before it.
     pub(super) taken_back: HashMap<String, usize>,
     /// Backends that conditions lead to.
@@ -262,6 +327,47 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
+    /// One without statements, that has these settings of its `defaults`.
+    pub(super) fn new(
+        section: &Section,
+        entry: usize,
+        base: Option<usize>,
+        settings: Settings,
+    ) -> Self {
+        let head = &section.head;
+        let anonymous = section.kind == Kind::Defaults && head.word(1) == "from";
+        let name = if anonymous { "" } else { head.word(1) };
+        Self {
+            kind: section.kind,
+            section: section.number,
+            at: section.head.at,
+            name: name.to_owned(),
+            entry,
+            defaults: base,
+            settings,
+            id: None,
+            binds: Vec::new(),
+            bind_names: HashSet::new(),
+            bind_ids: HashSet::new(),
+            places: HashMap::new(),
+            acls: HashSet::new(),
+            server_acls: HashMap::new(),
+            listens: false,
+            servers: Vec::new(),
+            names: HashMap::new(),
+            own_rules: [false; 2],
+            taken_back: HashMap::new(),
+            routes: Vec::new(),
+            sorry_rule: None,
+            sorry_backend: None,
+            leads_to: None,
+            leads_by_route: false,
+            default_entry: None,
+            named: Vec::new(),
+            unreadable: None,
+        }
+    }
+
     /// Whether nothing but the page of the statistics answers here.
     pub(super) fn is_page(&self) -> bool {
         self.settings.mode == Mode::Http

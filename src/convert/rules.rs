@@ -66,7 +66,7 @@ const ACTIONS: [(&str, &str); 9] = [
     ),
     (
         "tcp-check",
-        "comment connect expect send send-binary set-var set-var-fmt unset-var",
+        "comment connect expect send send-binary send-binary-lf send-lf set-var set-var-fmt unset-var",
     ),
     (
         "http-check",

@@ -111,17 +111,28 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         let has = |word: &str| mark.row.words.contains(&word);
         (checked || !has("check-ssl")) && (by_name || !(has("resolvers") || has("init-addr")))
     });
-    let portless = is_portless(&word);
-    if checked && portless && !keys.checks.contains_key("port") {
-        let text = "it is checked, and has no port to be checked at";
-        return context.report.error(statement.at, keyword, text);
-    }
+    let needs_port = checked && is_portless(&word) && !keys.checks.contains_key("port");
     let name = free_name(context, proxy, statement, name);
     proxy.servers.push(Server {
         at: statement.at,
         name,
         address,
         keys,
+        needs_port,
+    });
+}
+
+/// Refuses the servers that are checked and have no port to be checked at, in no rule either.
+pub(super) fn settle_ports(context: &mut Context<'_, '_>, proxy: &mut Proxy) {
+    if proxy.settings.connects_with_ports() {
+        return;
+    }
+    proxy.servers.retain(|server| {
+        if server.needs_port {
+            let text = "it is checked, and has no port to be checked at";
+            context.report.error(server.at, "server", text);
+        }
+        !server.needs_port
     });
 }
 

@@ -1,13 +1,13 @@
 //! The statements of a proxy, one after another.
 
 use super::context::{Context, keyword};
-use super::proxy::{CheckKind, Keepalive, Mark, Mode, Proxy};
+use super::proxy::{Keepalive, Mark, Mode, Proxy};
 use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
 use super::units::Unit;
 use super::{
-    acl, argument_count, balance, bind, defaults_words, expect_proxy, format, log, page, retry_on,
-    rules, server, sorry, source, timeouts,
+    acl, argument_count, balance, bind, check, defaults_words, expect_proxy, format, log, page,
+    retry_on, rules, server, sorry, source, timeouts,
 };
 use crate::config::haproxy::{Becomes, Place};
 
@@ -50,13 +50,7 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         "unique-id-format" => format::unique_id(context, proxy, statement),
         "log-format" if format::log(context, proxy, statement) => {}
         "stats" => page::read(context, proxy, statement),
-        "tcp-check" | "http-check" => {
-            let kind = match statement.word(0) {
-                "tcp-check" => CheckKind::Rules,
-                _ => CheckKind::Http,
-            };
-            check(context, proxy, statement, &keyword, kind);
-        }
+        "tcp-check" | "http-check" => check::rule(context, proxy, statement, &keyword),
         "tcp-request" if statement.word(1) == "connection" => {
             let expects = statement.word(2) == "expect-proxy";
             proxy.settings.accepts_early |= statement.word(2) == "accept";
@@ -366,6 +360,9 @@ fn keepalive(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &State
 }
 
 fn option(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement, keyword: &str) {
+    if check::option(context, proxy, statement, keyword) {
+        return;
+    }
     let on = statement.modifier != Modifier::No;
     let set = statement.modifier != Modifier::Default;
     let settings = &mut proxy.settings;
@@ -384,50 +381,14 @@ fn option(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statemen
             settings.client_keepalive.on = Some(true);
             settings.server_keepalive.on = Some(true);
         }
-        "tcp-check" => settings.check = CheckKind::Rules,
         word => {
             if ["tcplog", "httplog", "httpslog"].contains(&word) {
                 settings.keys.remove("log-suffix");
             }
-            let row = context.index.find(Place::Proxy, &format!("option {word}"));
-            let checks = row.is_some_and(|row| row.words.contains(&"option httpchk"));
-            if !checks {
-                return by_table(context, proxy, statement, keyword);
-            }
-            let kind = match word {
-                "httpchk" => CheckKind::Http,
-                _ => CheckKind::Other,
-            };
-            settings.check = kind;
-            settings
-                .checks
-                .retain(|(_, other)| *other != CheckKind::Other);
-            return check(context, proxy, statement, keyword, kind);
+            return by_table(context, proxy, statement, keyword);
         }
     }
     context.kept(statement.at, keyword);
-}
-
-/// A statement that says what a check asks.
-fn check(
-    context: &mut Context<'_, '_>,
-    proxy: &mut Proxy,
-    statement: &Statement,
-    keyword: &str,
-    kind: CheckKind,
-) {
-    let bare = keyword.strip_prefix("no ").unwrap_or(keyword);
-    let Some(row) = context.index.find(Place::Proxy, bare) else {
-        return context.unknown(statement.at, Place::Proxy, bare);
-    };
-    let mark = context.mark(statement.at, keyword, row);
-    // A connection, and a remark about it, are what rlb does.
-    let plain = statement.word(0) == "tcp-check"
-        && (statement.word(1) == "comment"
-            || (statement.word(1) == "connect" && statement.words.len() == 2));
-    if !plain {
-        proxy.settings.checks.push((mark.entry, kind));
-    }
 }
 
 fn log_statement(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {

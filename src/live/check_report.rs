@@ -23,6 +23,22 @@ pub enum CheckStatus {
     L4Timeout = 7,
     /// `L4CON`: refused or unreachable.
     L4Con = 8,
+    /// `L6OK`: a step of a check names it (`ok-status`), or a TLS hello was answered.
+    L6Ok = 9,
+    /// `L6TOUT`
+    L6Timeout = 10,
+    /// `L6RSP`
+    L6Response = 11,
+    /// `L7TOUT`: no answer in time.
+    L7Timeout = 12,
+    /// `L7RSP`: an answer that is not what the check waits for.
+    L7Response = 13,
+    /// `L7OK`
+    L7Ok = 15,
+    /// `L7OKC`: the server is not to get new sessions.
+    L7OkConditional = 16,
+    /// `L7STS`: an answer in which the server says no.
+    L7Status = 17,
 }
 
 impl CheckStatus {
@@ -36,6 +52,14 @@ impl CheckStatus {
             Self::L4Ok => "L4OK",
             Self::L4Timeout => "L4TOUT",
             Self::L4Con => "L4CON",
+            Self::L6Ok => "L6OK",
+            Self::L6Timeout => "L6TOUT",
+            Self::L6Response => "L6RSP",
+            Self::L7Timeout => "L7TOUT",
+            Self::L7Response => "L7RSP",
+            Self::L7Ok => "L7OK",
+            Self::L7OkConditional => "L7OKC",
+            Self::L7Status => "L7STS",
         }
     }
 
@@ -49,7 +73,28 @@ impl CheckStatus {
             Self::L4Ok => "Layer4 check passed",
             Self::L4Timeout => "Layer4 timeout",
             Self::L4Con => "Layer4 connection problem",
+            Self::L6Ok => "Layer6 check passed",
+            Self::L6Timeout => "Layer6 timeout",
+            Self::L6Response => "Layer6 invalid response",
+            Self::L7Timeout => "Layer7 timeout",
+            Self::L7Response => "Layer7 invalid response",
+            Self::L7Ok => "Layer7 check passed",
+            Self::L7OkConditional => "Layer7 check conditionally passed",
+            Self::L7Status => "Layer7 wrong status",
         }
+    }
+
+    /// Whether the check has passed, conditionally too.
+    pub fn has_passed(self) -> bool {
+        matches!(
+            self,
+            Self::L4Ok | Self::L6Ok | Self::L7Ok | Self::L7OkConditional
+        )
+    }
+
+    /// Whether the answer has a number, which is shown (`check_code`).
+    pub fn has_code(self) -> bool {
+        matches!(self, Self::L7Ok | Self::L7OkConditional | Self::L7Status)
     }
 }
 
@@ -60,7 +105,9 @@ pub struct CheckReport {
     pub status: CheckStatus,
     /// How long it took; `None` before the first, and if it was none ([`CheckStatus::HealthAnalyze`]).
     pub duration: Option<Duration>,
-    /// What the system said, in HAProxy's wording; empty for a passed check.
+    /// The number that the answer had, if its status has one: a status of HTTP, an error of MySQL.
+    pub code: u16,
+    /// What the system or the server said, in HAProxy's wording; empty for a passed check of a connection.
     pub info: String,
     /// A check is running now (`* ` before the status).
     pub in_progress: bool,
@@ -71,9 +118,17 @@ impl Default for CheckReport {
         Self {
             status: CheckStatus::Initializing,
             duration: None,
+            code: 0,
             info: String::new(),
             in_progress: false,
         }
+    }
+}
+
+impl CheckReport {
+    /// Its number, if it has one.
+    pub fn code(&self) -> Option<u16> {
+        self.status.has_code().then_some(self.code)
     }
 }
 
@@ -108,7 +163,7 @@ impl LastCheck {
         let mut report = CheckReport::clone(&self.report.load());
         let nanos = self.passed_in.load(Relaxed);
         // The two are not read atomically, but a duration is only ever that of a passed check.
-        if report.status == CheckStatus::L4Ok && nanos != NOT_PASSED {
+        if report.status.has_passed() && nanos != NOT_PASSED {
             report.duration = Some(Duration::from_nanos(nanos));
         }
         report.in_progress = self.in_progress.load(Relaxed);
@@ -140,10 +195,21 @@ impl LastCheck {
         again
     }
 
+    /// The next check that passes makes a report, whatever the last one has said.
+    pub fn forget_pass(&self) {
+        self.passed_in.store(NOT_PASSED, Relaxed);
+    }
+
+    /// Whether the last check has ended with the same.
+    pub fn was(&self, status: CheckStatus, code: u16, info: &str) -> bool {
+        let last = self.report.load();
+        last.status == status && last.code == code && last.info == info
+    }
+
     /// Replaces the last check.
     pub fn store(&self, report: CheckReport) {
         let passed = match report.duration {
-            Some(took) if report.status == CheckStatus::L4Ok => nanos(took),
+            Some(took) if report.status.has_passed() => nanos(took),
             _ => NOT_PASSED,
         };
         self.in_progress.store(report.in_progress, Relaxed);
@@ -164,6 +230,7 @@ mod tests {
         CheckReport {
             status,
             duration: Some(Duration::from_millis(millis)),
+            code: 0,
             info: String::new(),
             in_progress: false,
         }

@@ -208,6 +208,10 @@ const REFUSED_BY_HAPROXY: &[(&str, &str)] = &[
     ("bind-tls", "the certificate is missing"),
     ("binds-inherited", "nobody passes the descriptors"),
     (
+        "check-httpchk-forms",
+        "a host behind the version came with 3.0, headers there went with it",
+    ),
+    (
         "conditions",
         "a line that a condition leaves out may hold anything",
     ),

@@ -6,6 +6,7 @@ mod balance;
 mod balance_leastconn;
 mod balance_source;
 mod checks;
+mod checks_that_ask;
 mod cluster;
 mod colours;
 mod connect;

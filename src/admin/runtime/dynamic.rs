@@ -178,7 +178,7 @@ pub(super) fn parse(backend: &Backend, name: &str, words: &[&str]) -> Result<Ser
     if draft.server.backup && draft.server.priority > 0 {
         return Err("'priority' has no meaning for a backup server.".to_owned());
     }
-    Ok(draft.finish())
+    Ok(draft.finish(backend))
 }
 
 /// The words behind `source`, and what follows them.
@@ -312,7 +312,7 @@ impl Draft {
         Ok(())
     }
 
-    fn finish(self) -> Server {
+    fn finish(self, backend: &Backend) -> Server {
         let send_proxy = match self.headers {
             (_, true) => SendProxy::V2,
             (true, false) => SendProxy::V1,
@@ -324,6 +324,12 @@ impl Draft {
         check.fast_interval = self.fast.unwrap_or(check.interval);
         check.down_interval = self.down.unwrap_or(check.interval);
         check.timeout = check.timeout.min(check.interval);
+        // As in HAProxy it is asked what the others are asked.
+        let mut others = backend.spec.servers.iter();
+        if let Some(asked) = others.find_map(|other| other.check.as_ref()) {
+            check.kind = asked.kind;
+            check.script.clone_from(&asked.script);
+        }
         let is_unix = matches!(self.server.address, ServerAddress::Unix(_));
         let socket = Some(self.socket).filter(|socket| *socket != ServerSocket::default());
         Server {

@@ -7,6 +7,7 @@
 //! second. The probe looks for the answer at once, because a server on this machine has given it by then. Only
 //! an answer that is not there yet is waited for in the runtime's epoll instance.
 
+use super::words;
 use crate::config::model::{
     CheckKind, SendProxy, Server as Spec, ServerAddress, ServerPort, ServerSocket, Source,
 };
@@ -23,7 +24,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -43,17 +44,22 @@ pub enum Target {
     Tcp(SocketAddr),
     /// A unix socket path, or an abstract name that begins with `@`.
     Unix(PathBuf),
-    /// There is no port to check: the server uses the port of the client's connection, and the check has none.
-    NoPort,
+    /// This address, and no port: the server uses the port of the client's connection, and the check has none. A step of
+    /// the check may have one.
+    NoPort(IpAddr),
 }
 
 impl Target {
-    /// Whether the check of `spec` connects to where its sessions do: it names no other address and no
-    /// other port.
+    /// Whether the check of `spec` connects to where its sessions do: neither it nor a step of it names another
+    /// address or another port.
     pub fn is_of_traffic(spec: &Spec) -> bool {
         let Some(check) = &spec.check else {
             return false;
         };
+        let steps = check.script.iter().flat_map(|script| script.connects());
+        let elsewhere = steps
+            .clone()
+            .any(|step| step.address.is_some() || step.port.is_some());
         let same_address = match (check.address, &spec.address) {
             (None, _) => true,
             (Some(own), ServerAddress::Ip(address, _)) => own == *address,
@@ -68,7 +74,7 @@ impl Target {
             ) => own == *port,
             (Some(_), _) => false,
         };
-        same_address && same_port
+        same_address && same_port && !elsewhere
     }
 
     /// The target of a server's check: the check's own address and port, otherwise the server's.
@@ -84,7 +90,9 @@ impl Target {
             (Endpoint::Ip(ip, ServerPort::Fixed(port)), address, None) => {
                 Self::Tcp((address.unwrap_or(*ip), *port).into())
             }
-            (Endpoint::Ip(_, ServerPort::FromClient(_)), _, None) => Self::NoPort,
+            (Endpoint::Ip(ip, ServerPort::FromClient(_)), address, None) => {
+                Self::NoPort(address.unwrap_or(*ip))
+            }
         }
     }
 }
@@ -94,7 +102,7 @@ impl fmt::Display for Target {
         match self {
             Self::Tcp(address) => address.fmt(formatter),
             Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
-            Self::NoPort => formatter.write_str("no port"),
+            Self::NoPort(_) => formatter.write_str("no port"),
         }
     }
 }
@@ -171,6 +179,18 @@ pub struct CheckOptions<'a> {
     pub names: (&'a str, &'a str),
 }
 
+impl<'a> CheckOptions<'a> {
+    fn connect(&self, to: SocketAddr) -> Connect<'a> {
+        Connect {
+            global: self.global,
+            live: self.live,
+            names: self.names,
+            client: None,
+            to,
+        }
+    }
+}
+
 /// The result of a probe.
 #[derive(Debug)]
 pub enum Outcome {
@@ -178,7 +198,9 @@ pub enum Outcome {
     Verdict {
         /// HAProxy's code.
         status: CheckStatus,
-        /// The system's error; empty for a passed check.
+        /// The number that an answer had, as a status of HTTP.
+        code: u16,
+        /// What the system or the server has said; empty for a passed check of a connection.
         info: String,
     },
     /// A local failure has prevented the check.
@@ -191,20 +213,20 @@ pub async fn probe(target: &Target, options: ProbeOptions<'_>) -> Outcome {
         match target {
             Target::Tcp(address) => connect_tcp(*address, options).await,
             Target::Unix(path) => connect_unix(path, options).await,
-            Target::NoPort => Ok(Err(None)),
+            Target::NoPort(_) => Ok(Err(None)),
         }
     };
     let step = match options.kind {
         Some(CheckKind::Tcp) => STEP,
-        None => "",
+        _ => "",
     };
     match timeout(options.limit, connected).await {
         Err(_) => verdict(CheckStatus::L4Timeout, step),
         Ok(Ok(Ok(()))) => verdict(CheckStatus::L4Ok, ""),
         Ok(Ok(Err(None))) => verdict(CheckStatus::SocketError, step),
         Ok(Ok(Err(Some(error)))) => {
-            let (status, code) = blame(target, &error);
-            verdict(status, &format!("{code} ({}){step}", system_text(&error)))
+            let (status, said) = blame(target, &error);
+            verdict(status, &format!("{said}{step}"))
         }
         Ok(Err(error)) => Outcome::Local(error),
     }
@@ -213,6 +235,7 @@ pub async fn probe(target: &Target, options: ProbeOptions<'_>) -> Outcome {
 fn verdict(status: CheckStatus, info: &str) -> Outcome {
     Outcome::Verdict {
         status,
+        code: 0,
         info: info.to_owned(),
     }
 }
@@ -247,12 +270,21 @@ async fn connect_tcp(address: SocketAddr, options: ProbeOptions<'_>) -> Answer {
 
 /// Sends the header, and ends in order: a reset could discard it.
 #[expect(clippy::needless_pass_by_value, reason = "it is closed at the end")]
-fn announce(socket: Socket, header: SendProxy) -> Answer {
+fn announce(socket: Socket, kind: SendProxy) -> Answer {
     socket.set_linger(None)?;
+    // It fits into the buffer of a new socket.
+    let bytes = header(&socket, kind);
+    match send(&socket, &bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+        Ok(_) => Ok(Ok(())),
+        Err(error) => judge(error.into()),
+    }
+}
+
+/// The header that a check begins with. As in HAProxy it has the ends of the check's own connection.
+pub(super) fn header(socket: &Socket, kind: SendProxy) -> Vec<u8> {
     let mut bytes = Vec::new();
-    match header {
+    match kind {
         SendProxy::Off => {}
-        // As in HAProxy, the ends of the check's own connection.
         SendProxy::V1 => {
             let end = |address: io::Result<SockAddr>| address.ok().and_then(|it| it.as_socket());
             let ends = end(socket.local_addr()).zip(end(socket.peer_addr()));
@@ -264,10 +296,70 @@ fn announce(socket: Socket, header: SendProxy) -> Answer {
         }
         SendProxy::V2 => proxy::write_v2(&mut bytes, None, std::iter::empty(), false),
     }
-    // It fits into the buffer of a new socket.
-    match send(&socket, &bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-        Ok(_) => Ok(Ok(())),
-        Err(error) => judge(error.into()),
+    bytes
+}
+
+/// Why a connection could not be made.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// HAProxy's code.
+    pub(super) status: CheckStatus,
+    /// Its words.
+    pub(super) said: String,
+}
+
+/// A connection on which a check goes on. The outer error is local.
+pub(super) async fn connection(
+    target: &Target,
+    options: ProbeOptions<'_>,
+) -> io::Result<Result<Socket, Refusal>> {
+    let connected = match target {
+        Target::Tcp(address) => stay_tcp(*address, options).await,
+        Target::Unix(path) => stay_unix(path, options).await,
+        Target::NoPort(_) => {
+            return Ok(Err(Refusal {
+                status: CheckStatus::SocketError,
+                said: String::new(),
+            }));
+        }
+    };
+    match connected {
+        Ok(socket) => Ok(Ok(socket)),
+        Err(error) if limits::is_local(&error) => Err(error),
+        Err(error) => {
+            let (status, said) = blame(target, &error);
+            Ok(Err(Refusal { status, said }))
+        }
+    }
+}
+
+async fn stay_tcp(address: SocketAddr, options: ProbeOptions<'_>) -> io::Result<Socket> {
+    let socket = match options.own.and_then(|own| Some((own, own.source?))) {
+        None => open(address, options)?,
+        Some((own, source)) => {
+            let connect = own.connect(address);
+            connect.start(source, || open(address, options))?
+        }
+    };
+    match join(&socket, address).await? {
+        Ok(()) => Ok(socket),
+        Err(Some(error)) => Err(error),
+        Err(None) => Err(io::ErrorKind::NotConnected.into()),
+    }
+}
+
+async fn stay_unix(path: &Path, options: ProbeOptions<'_>) -> io::Result<Socket> {
+    let path = system_path(path);
+    loop {
+        let socket = options.reserve.with(UnixSocket::new_stream)?;
+        match socket.connect(&path).await {
+            Ok(stream) => return Ok(stream.into_std()?.into()),
+            // As for a check of the connection alone.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -277,13 +369,7 @@ async fn connect_from(
     to: SocketAddr,
     options: ProbeOptions<'_>,
 ) -> Answer {
-    let connect = Connect {
-        global: own.global,
-        live: own.live,
-        names: own.names,
-        client: None,
-        to,
-    };
+    let connect = own.connect(to);
     let opened = connect.start(source, || {
         let socket = open(to, options)?;
         acknowledge_later(&socket, options)?;
@@ -397,30 +483,12 @@ fn judge(error: io::Error) -> Answer {
 }
 
 /// HAProxy's status and words for a failed connection. Of a unix socket it has one for all.
-fn blame(target: &Target, error: &io::Error) -> (CheckStatus, &'static str) {
-    const OTHER: &str = "General socket error";
+fn blame(target: &Target, error: &io::Error) -> (CheckStatus, String) {
     if let Target::Unix(_) = target {
-        return (CheckStatus::SocketError, OTHER);
+        let said = format!("{} ({})", words::OTHER, words::of_system(error));
+        return (CheckStatus::SocketError, said);
     }
-    let code = match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => "ECONNREFUSED returned by OS",
-        Some(libc::ECONNRESET) => "ECONNRESET returned by OS",
-        // HAProxy has one text for both.
-        Some(libc::EHOSTUNREACH | libc::ENETUNREACH) => "ENETUNREACH returned by OS",
-        Some(libc::EINVAL) => "EINVAL returned by OS",
-        Some(libc::EPIPE) => "EPIPE returned by OS",
-        _ => OTHER,
-    };
-    (CheckStatus::L4Con, code)
-}
-
-/// The system's own text, without the number.
-fn system_text(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text
-        .split_once(" (os error")
-        .map(|(text, _)| text.to_owned());
-    text.unwrap_or_else(|| error.to_string())
+    (CheckStatus::L4Con, words::of_error(error))
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ async fn ask_as(
         header: SendProxy::Off,
     };
     match probe(&target, options).await {
-        Outcome::Verdict { status, info } => (status, info),
+        Outcome::Verdict { status, info, .. } => (status, info),
         Outcome::Local(error) => panic!("a shortage in a test: {error}"),
     }
 }
@@ -299,7 +299,7 @@ fn the_check_s_own_address_and_port_come_first() {
     assert_eq!(of(Some(81), None, &fixed), tcp(1, 81));
     assert_eq!(of(None, Some(ip(2)), &fixed), tcp(2, 80));
     assert_eq!(of(Some(81), Some(ip(2)), &from_client), tcp(2, 81));
-    assert_eq!(of(None, None, &from_client), Target::NoPort);
+    assert_eq!(of(None, None, &from_client), Target::NoPort(ip(1)));
     assert_eq!(of(None, None, &unix), Target::Unix("/s".into()));
     assert_eq!(of(Some(81), Some(ip(2)), &unix), tcp(2, 81));
 }
@@ -309,8 +309,7 @@ fn errors_in_haproxys_words() {
     let target = Target::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 80)));
     let said = |code| {
         let error = io::Error::from_raw_os_error(code);
-        let (status, words) = blame(&target, &error);
-        (status, format!("{words} ({})", system_text(&error)))
+        blame(&target, &error)
     };
     let unreachable = "ENETUNREACH returned by OS (No route to host)".to_owned();
     assert_eq!(said(libc::EHOSTUNREACH), (CheckStatus::L4Con, unreachable));

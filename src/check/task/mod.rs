@@ -8,14 +8,17 @@
 use super::permits::CheckPermits;
 use super::probe::{CheckOptions, IdleSockets, Outcome, ProbeOptions, Target, probe};
 use super::schedule::{Grid, IntervalKind};
+use super::script::thread::{Job, ScriptThread};
+use super::script::{Facts, state};
 use crate::config::descriptors::checks_at_once;
-use crate::config::model::{Check, ServerSocket, Source};
+use crate::config::model::{Check, Script, ServerSocket, Source};
 use crate::live::{
     CheckReport, CheckStatus, GlobalLive, ServerLive, ServerName, ShortageStep, WorkerToken,
 };
-use crate::state::{BackendId, ControlHandle, ToControl};
+use crate::state::{BackendId, ControlHandle, OperState, Snapshot, ToControl};
 use crate::sys::limits::{DescriptorReserve, Shortage, nofile};
-use std::cell::{Cell, RefCell};
+use arc_swap::ArcSwap;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -203,6 +206,8 @@ pub struct CheckParts {
     pub global: Arc<GlobalLive>,
     /// Permits writing the control thread's shard.
     pub token: Rc<WorkerToken>,
+    /// What is in force, which checks with `send-state` and `disable-on-404` ask.
+    pub snapshot: Option<Arc<ArcSwap<Snapshot>>>,
 }
 
 /// What all check tasks share.
@@ -214,6 +219,8 @@ pub struct CheckContext {
     permits: CheckPermits,
     reset: Cell<bool>,
     idle: IdleSockets,
+    /// Begins with the first check that asks more than a connection.
+    scripts: OnceCell<ScriptThread>,
     origin: Instant,
     warned: Cell<Option<Instant>>,
     unreported: Cell<u64>,
@@ -227,6 +234,7 @@ impl CheckContext {
             permits: CheckPermits::new(checks_at_once(u64::from(nofile()))),
             reset: Cell::new(false),
             idle: IdleSockets::default(),
+            scripts: OnceCell::new(),
             origin: Instant::now(),
             warned: Cell::new(None),
             unreported: Cell::new(0),
@@ -238,6 +246,55 @@ impl CheckContext {
         self.reset.set(reset);
         // There may be fewer checks now than sockets that were kept for them.
         self.idle.clear();
+    }
+
+    /// The outcome of a check that asks more than a connection.
+    async fn ask(&self, server: &CheckedServer, target: &Target, script: &Arc<Script>) -> Outcome {
+        let thread = match self.scripts.get() {
+            Some(thread) => thread,
+            None => match ScriptThread::start() {
+                Ok(thread) => self.scripts.get_or_init(|| thread),
+                Err(error) => return Outcome::Local(error),
+            },
+        };
+        let job = Job {
+            script: Arc::clone(script),
+            facts: self.facts(server, script),
+            target: target.clone(),
+            limit: server.check.timeout,
+            header: server.check.header,
+            reset: self.reset.get(),
+            source: server.source.clone(),
+            socket: server.socket.clone(),
+            global: Arc::clone(&self.parts.global),
+            live: Arc::clone(&server.live),
+            reserve: Arc::clone(&self.parts.reserve),
+        };
+        thread.check(job).await
+    }
+
+    /// What a check may say of its server.
+    fn facts(&self, server: &CheckedServer, script: &Script) -> Facts {
+        let mut facts = Facts {
+            backend: server.backend_name.to_string(),
+            server: server.name.to_string(),
+            is_up: true,
+            state: None,
+        };
+        if !script.disable_on_404 && !script.send_state {
+            return facts;
+        }
+        let snapshot = self.parts.snapshot.as_ref().map(|it| it.load());
+        let backend = snapshot.as_ref().and_then(|it| it.backend(server.backend));
+        let found = backend.and_then(|backend| {
+            let mut all = backend.servers.iter();
+            Some((backend, all.find(|one| one.live.uid == server.live.uid)?))
+        });
+        if let Some((backend, found)) = found {
+            facts.is_up = found.status.oper != OperState::Stopped;
+            facts.state = script.send_state.then(|| state::line(backend, found));
+        }
+        facts
     }
 
     /// Warns that a check of `server` at `target` could not be made, at most once in [`WARN_EVERY`] for each
@@ -304,6 +361,10 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut grid = Grid::new(context.origin, first, server.live.uid);
+    if server.check.script.is_none() && server.live.check.status() != CheckStatus::L4Ok {
+        // What a check has said that asked more is news when it is a connection alone.
+        server.live.check.forget_pass();
+    }
     let checks = async {
         loop {
             let target = server.handle.due(&mut grid, &server.check).await;
@@ -346,15 +407,26 @@ async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Tar
         header: server.check.header,
         own: own.as_ref(),
     };
-    match probe(target, options).await {
+    let outcome = match &server.check.script {
+        None => probe(target, options).await,
+        // In a box, so that the checks of connections do not carry its state.
+        Some(script) => Box::pin(context.ask(server, target, script)).await,
+    };
+    match outcome {
         Outcome::Local(error) => {
             live.check.give_up();
             context.not_made(server, target, &error);
             true
         }
-        Outcome::Verdict { status, info } => {
-            let (passed, took) = (status == CheckStatus::L4Ok, started.elapsed());
-            if passed && handle.passed_again(live, took) {
+        Outcome::Verdict { status, code, info } => {
+            let (passed, took) = (status.has_passed(), started.elapsed());
+            let same = match &server.check.script {
+                None => passed,
+                // A server that wants no new sessions may be up for another reason meanwhile.
+                Some(_) if status == CheckStatus::L7OkConditional => false,
+                Some(_) => passed && live.check.was(status, code, &info),
+            };
+            if same && handle.passed_again(live, took) {
                 return true;
             }
             if !passed {
@@ -367,6 +439,7 @@ async fn check_once(server: &CheckedServer, context: &CheckContext, target: &Tar
                 report: CheckReport {
                     status,
                     duration: Some(took),
+                    code,
                     info,
                     in_progress: false,
                 },

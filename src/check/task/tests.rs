@@ -32,6 +32,7 @@ fn context(control: ControlHandle) -> Rc<CheckContext> {
         reserve: Arc::new(DescriptorReserve::new().unwrap()),
         global: Arc::new(GlobalLive::new(Instant::now(), 1)),
         token: Rc::new(WorkerToken::new(0)),
+        snapshot: None,
     })
 }
 
@@ -281,6 +282,7 @@ fn a_check_that_passes_again_begins_the_errors_again() {
         status: CheckStatus::L4Ok,
         duration: Some(Duration::ZERO),
         info: String::new(),
+        code: 0,
         in_progress: false,
     });
     assert_eq!(live.connect_error(2), None);
@@ -298,6 +300,7 @@ fn a_check_that_asks_elsewhere_clears_no_suspicion() {
         status: CheckStatus::L4Ok,
         duration: Some(Duration::ZERO),
         info: String::new(),
+        code: 0,
         in_progress: false,
     });
     while live.connect_failed() || !live.is_suspect() {}

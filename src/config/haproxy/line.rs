@@ -226,7 +226,7 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Server,
         NotNeeded,
-        "it is a part of checks that are more than a connection",
+        "it is a part of checks over TLS or HTTP/2",
         &[
             "check-alpn",
             "check-proto",
@@ -242,7 +242,7 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Server,
         NeedsAllowDegraded,
-        "a check is a connection alone",
+        "without TLS, SOCKS4 or the section a check is a connection alone",
         &["check-ssl", "check-via-socks4", "healthcheck"],
     ),
     words(

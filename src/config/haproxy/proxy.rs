@@ -280,20 +280,8 @@ pub(super) const WORDS: &[Words] = &[
     words(
         Proxy,
         NeedsAllowDegraded,
-        "a check is a connection alone",
-        &[
-            "option httpchk",
-            "option ssl-hello-chk",
-            "option mysql-check",
-            "option pgsql-check",
-            "option redis-check",
-            "option smtpchk",
-            "option ldap-check",
-            "option spop-check",
-            "option external-check",
-            "tcp-check",
-            "http-check",
-        ],
+        "rlb has no checks of this kind",
+        &["option spop-check", "option external-check"],
     ),
     words(
         Proxy,

@@ -1,5 +1,6 @@
 //! The tables at the top of the file.
 
+use super::check::CheckTable;
 use super::declare::prelude::*;
 use super::kinds::Raw;
 use super::process::{GlobalTable, LogTable, ReadinessTable, RuntimeApiTable, StatsTable};
@@ -33,6 +34,8 @@ keys! {
         /// Named sets of hosts, so that several backends can use the same: [node-group.NAME] with
         /// lines server-name = `"host"`.
         node_group: Raw<BTreeMap<Located<String>, Located<NodeGroup>>> = "";
+        /// Named checks, so that several backends can use the same: [check.NAME] with the keys of a check table.
+        check: Raw<BTreeMap<Located<String>, Located<CheckTable>>> = "";
         /// Where clients connect to.
         frontend: Raw<Vec<Located<FrontendTable>>> = "", haproxy: &["frontend"];
         /// Servers, and how one is chosen.

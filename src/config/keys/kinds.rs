@@ -190,6 +190,8 @@ macro_rules! kind {
     };
 }
 
+pub(super) use kind;
+
 /// A duration as the default is written in the file.
 fn quoted(value: Duration) -> String {
     format!("\"{}\"", format_duration(value))
@@ -510,7 +512,7 @@ where
 }
 
 /// The value as written, and its place.
-fn written<T, V>(
+pub(super) fn written<T, V>(
     scope: Scope<'_>,
     field: &Maybe<T>,
     value: impl FnOnce(&T) -> V,
@@ -523,7 +525,7 @@ fn written<T, V>(
 }
 
 /// The result of `parse` for the text; an error is reported with `code` and `expected`.
-fn parsed<V>(
+pub(super) fn parsed<V>(
     validator: &mut Validator<'_>,
     scope: Scope<'_>,
     field: &Maybe<String>,

@@ -10,6 +10,8 @@
 //! has the types of values.
 
 mod bind;
+mod check;
+mod check_values;
 mod declare;
 mod file;
 mod kinds;
@@ -17,9 +19,11 @@ mod process;
 mod proxy;
 mod server;
 mod source;
+mod step;
 mod tlvs;
 
 pub use bind::{BACKLOG_MAX, BindTable, Binds, MSS_BOUNDS};
+pub use check::{CheckSetting, CheckTable, RISE_FALL_MAX};
 pub use declare::{Listed, Table};
 pub use file::{File, NodeGroup};
 pub use kinds::{Kind, Plain};
@@ -32,14 +36,13 @@ pub use proxy::{
     FrontendTable, KeepaliveSetting, KeepaliveTable, ListenTable, ListenerKeys, ProxyKeys, RETRIES,
     RETRIES_MAX, ServerTimeouts, ServersKeys, TimeoutTable,
 };
-pub use server::{
-    CheckSetting, CheckTable, ERROR_LIMIT_MAX, NodeTable, RISE_FALL_MAX, ServerKeys, ServerTable,
-    WEIGHT_MAX,
-};
+pub use server::{ERROR_LIMIT_MAX, NodeTable, ServerKeys, ServerTable, WEIGHT_MAX};
 pub use source::{SourceSetting, SourceTable};
 use std::sync::LazyLock;
+pub use step::StepTable;
 
 pub(super) use bind::BindLayer;
+pub(super) use check::{CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer};
 pub(super) use kinds::prime_from;
 pub(super) use process::{
     GlobalLayer, LogLayer, LogTargetLayer, ReadinessLayer, RuntimeApiLayer, RuntimeSocketLayer,
@@ -50,18 +53,18 @@ pub(super) use proxy::{
     KeepaliveLayer, ListenerLayer, ProxyLayer, ServerTimeoutLayer, ServersLayer, TABLE_MAX,
 };
 pub(super) use server::{
-    CHECK_INTERVAL, CHECK_TIMEOUT, CheckLayer, FLAP_WINDOW, HOLD_DOWN_MAX, NOWHERE, NodeOwnLayer,
-    ServerLayer, ServerOwnLayer,
+    FLAP_WINDOW, HOLD_DOWN_MAX, NOWHERE, NodeOwnLayer, ServerLayer, ServerOwnLayer,
 };
 
 /// The structs of the model.
 pub(super) mod meant {
     pub use super::bind::Bind;
+    pub use super::check::Check;
     pub use super::process::{
         FurtherPage, Global, Log, LogTarget, Readiness, RuntimeApi, RuntimeSocket, Stats, StatsPage,
     };
     pub use super::proxy::{Backend, Frontend, Keepalive};
-    pub use super::server::{Check, Server};
+    pub use super::server::Server;
 }
 
 /// A table of the file, and the keys that it may have.
@@ -109,6 +112,7 @@ fn all_tables() -> Vec<TableKeys> {
         of::<ServerTable>(),
         of::<BindTable>(),
         of::<CheckTable>(),
+        of::<StepTable>(),
         of::<TimeoutTable>(),
         of::<KeepaliveTable>(),
         of::<SourceTable>(),

@@ -4,12 +4,13 @@
 //! added to a group exists in every table with that group.
 
 use super::bind::{BACKLOG_BOUNDS, Bind, Binds};
+use super::check::CheckSetting;
 use super::declare::prelude::*;
 use super::kinds::{
     Expression, Factor, FormatText, IdleSpan, Number, Optional, Port, Prime, Raw, Seconds, Span,
     SpanOrZero, Switch, Word,
 };
-use super::server::{CheckSetting, Server, ServerKeys, ServerTable};
+use super::server::{Server, ServerKeys, ServerTable};
 use super::source::SourceKind;
 use crate::config::choices::{BalanceWord, HashTypeWord, NoServerWord, PreserveAffinityWord};
 use crate::config::hash_on::HashOn;
@@ -184,9 +185,9 @@ keys! {
     table BackendKeys, "BackendDefaults", "[defaults]";
     layer BackendLayer;
     raw {
-        /// Health check of each server: true, `"tcp"`, or a table.
+        /// Health check of each server: true, a type as `"tcp"`, or a table.
         check: Raw<Maybe<CheckSetting>> = "none",
-            kind: "switch, \"tcp\" or table", haproxy: &["option tcp-check"],
+            kind: "switch, type or table", haproxy: &["option tcp-check"],
             reload: NextConnection;
         /// What every server inherits.
         default_server: Raw<Maybe<ServerKeys>> = "none", haproxy: &["default-server"];

@@ -1,25 +1,23 @@
-//! The keys of servers: those of each server and node, those that are inherited from a `default-server`, and
-//! health checks.
+//! The keys of servers: those of each server and node, and those that are inherited from a `default-server`.
 
+use super::check::{Check, CheckSetting};
 use super::declare::prelude::*;
 use super::kinds::{
-    Absent, AlgorithmOrNone, Ip, NamespaceOrNone, Number, Optional, Port, Priority, Raw, Span,
-    SpanOrZero, Switch, Word,
+    Absent, AlgorithmOrNone, NamespaceOrNone, Number, Optional, Priority, Raw, Span, SpanOrZero,
+    Switch, Word,
 };
 use super::source::SourceKind;
 use super::tlvs::TlvList;
 use crate::config::choices::{
-    CheckType, CheckWord, HashKeyWord, MarkedDown, MarkedUp, ObserveWord, OnErrorWord,
-    ProxyV2OptionsWord, SendProxyWord,
+    HashKeyWord, MarkedDown, MarkedUp, ObserveWord, OnErrorWord, ProxyV2OptionsWord, SendProxyWord,
 };
 use crate::config::key::Effect::{HealthAnew, NextConnection};
-use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
-use crate::config::shapes::{Expected, Maybe, Short};
+use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, REQUIRED};
+use crate::config::shapes::{Expected, Maybe};
 use crate::config::show::{self, secs};
 use crate::config::values::{
     HashKey, HoldDown, OnError, ProxyV2Options, SendProxy, ServerAddress, ServerPort, ServerSocket,
 };
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,20 +30,11 @@ const PRIORITY_MAX: i64 = 255;
 const LIMIT_BOUNDS: (i64, i64) = (0, MAXCONN_MAX);
 /// Highest `error-limit`.
 pub const ERROR_LIMIT_MAX: i64 = i32::MAX as i64;
-/// Highest `rise` and `fall`.
-pub const RISE_FALL_MAX: i64 = 65_535;
-/// Default time between two checks.
-pub(in crate::config) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// Default timeout of a check; the interval when that is shorter.
-pub(in crate::config) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Default of `hold-down-max`.
 pub(in crate::config) const HOLD_DOWN_MAX: Duration = Duration::from_secs(5 * 60);
 /// Default of `flap-window`.
 pub(in crate::config) const FLAP_WINDOW: Duration = Duration::from_secs(60);
-
-/// `check`: a boolean, ``"tcp"``, or a table.
-pub type CheckSetting = Short<CheckWord, CheckTable>;
 
 keys! {
     /// What servers inherit.
@@ -54,7 +43,7 @@ keys! {
     raw {
         /// Health check; overrides the backend's, key by key.
         check: Raw<Maybe<CheckSetting>> = "the backend's",
-            kind: "switch, \"tcp\" or table", haproxy: &["check"],
+            kind: "switch, type or table", haproxy: &["check"],
             reload: NextConnection;
     }
     read {
@@ -197,64 +186,6 @@ impl Expected for NodeTable {
         "a host in quotes or a table as { host = \"10.0.0.1\", weight = 2 }";
 }
 
-keys! {
-    /// A health check.
-    table CheckTable, "Check", "a check table";
-    layer CheckLayer;
-    read {
-        /// Time between the starts of two checks.
-        interval: Span = CHECK_INTERVAL, haproxy: &["inter"], reload: NextConnection;
-        /// The same while the server goes down or comes up.
-        fast_interval: Optional<Span> = "interval",
-            haproxy: &["fastinter"], reload: NextConnection;
-        /// The same while the server is down.
-        down_interval: Optional<Span> = "interval",
-            haproxy: &["downinter"], reload: NextConnection;
-        /// How long one check may take, `interval` at most.
-        timeout: Optional<Span> = "the shorter of interval and \"1s\"",
-            label: Some("check timeout"), reload: NextConnection;
-        /// Begin with a PROXY header, of the server's version or of the first.
-        send_proxy: Optional<Switch> = "as the server, unless port or address is set",
-            haproxy: &["check-send-proxy", "no-check-send-proxy"], reload: NextConnection;
-    }
-    meant {
-        /// What is asked of the server: a connection, in either case. With `"tcp"` the check's texts are those of
-        /// `option tcp-check`.
-        kind: Word<CheckType> = None,
-            name: "type", haproxy: &["option tcp-check"], reload: NextConnection;
-        /// Passed checks in a row that bring a server up.
-        rise: Number = 2, bounds: Some((1, RISE_FALL_MAX)), haproxy: &["rise"],
-            reload: NextConnection;
-        /// Failed checks in a row that take a server down.
-        fall: Number = 3, bounds: Some((1, RISE_FALL_MAX)), haproxy: &["fall"],
-            reload: NextConnection;
-        /// Port to check instead of the server's; 0: the server's.
-        port: Optional<Port> = "the server's", bounds: Some((0, PORT_BOUNDS.1)), haproxy: &["port"],
-            reload: HealthAnew;
-        /// Address to check instead of the server's; `"0.0.0.0"`: the server's.
-        address: Optional<Ip> = "the server's", haproxy: &["addr"], reload: HealthAnew;
-    }
-    /// A health check.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    model Check {
-        /// Time between the starts of two checks; default 2 s.
-        interval: Duration = CHECK_INTERVAL, CheckTable::interval => secs;
-        /// The same while the server goes down or comes up; default `interval`.
-        fast_interval: Duration = CHECK_INTERVAL, CheckTable::fast_interval => secs;
-        /// The same while the server is down; default `interval`.
-        down_interval: Duration = CHECK_INTERVAL, CheckTable::down_interval => secs;
-        /// How long one check may take; default the shorter of `interval` and 1 s.
-        timeout: Duration = CHECK_TIMEOUT, CheckTable::timeout => secs;
-        /// The PROXY header that it begins with.
-        header: SendProxy = SendProxy::Off, CheckTable::send_proxy => Word::<SendProxyWord>::show;
-    }
-}
-
-impl Expected for CheckTable {
-    const EXPECTED: &'static str =
-        "a boolean, \"tcp\" or a table as { interval = \"2s\", rise = 2, fall = 3 }";
-}
-
 impl Server {
     /// How many connects may fail in a row before it is as if a check had failed; `None`: failed connects do not count
     /// for its health, or nothing would bring it up again.
@@ -335,55 +266,5 @@ impl HoldDown {
         found.compare(&ServerKeys::hold_down_max, (&old.max, &new.max), secs);
         let windows = (&old.window, &new.window);
         found.compare(&ServerKeys::flap_window, windows, secs);
-    }
-}
-
-impl Check {
-    /// The effect on a check that differs; `None` when it does not. When the target or type of the check
-    /// changes, or the check is added or removed, earlier results no longer apply.
-    fn effect(old: Option<&Self>, new: Option<&Self>) -> Option<Effect> {
-        match (old, new) {
-            (Some(old), Some(new)) => {
-                let mut found = Differences::default();
-                Self::compare(old, new, &mut found);
-                found.effect()
-            }
-            (None, None) => None,
-            _ => Some(HealthAnew),
-        }
-    }
-
-    /// Its text in a comparison: `connect every 2s fast 1s down 5s rise 2 fall 3 timeout 1s port 81`.
-    fn text(&self) -> String {
-        let mut text = format!(
-            "{} every {}",
-            Word::<CheckType>::show(&self.kind),
-            secs(&self.interval)
-        );
-        for (word, other) in [("fast", self.fast_interval), ("down", self.down_interval)] {
-            if other != self.interval {
-                let _ = write!(text, " {word} {}", secs(&other));
-            }
-        }
-        let timeout = secs(&self.timeout);
-        let _ = write!(
-            text,
-            " rise {} fall {} timeout {timeout}",
-            self.rise, self.fall
-        );
-        if self.header != SendProxy::Off {
-            let _ = write!(
-                text,
-                " send-proxy {}",
-                Word::<SendProxyWord>::show(&self.header)
-            );
-        }
-        if let Some(port) = self.port {
-            let _ = write!(text, " port {port}");
-        }
-        if let Some(address) = self.address {
-            let _ = write!(text, " address {address}");
-        }
-        text
     }
 }

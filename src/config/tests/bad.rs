@@ -275,7 +275,7 @@ fn wrong_types() {
     before(
         "[defaults]\ncheck = 3\nkeepalive = '10s'\ndontlognull = 'yes'",
         &[
-            (2, 9, "a boolean, \"tcp\" or a table"),
+            (2, 9, "a boolean, a type as \"tcp\", or a table"),
             (3, 13, "a boolean or a table"),
             (4, 15, "expected a boolean"),
         ],
@@ -293,11 +293,14 @@ fn wrong_types() {
                 11,
                 "write servers = [{ name = \"s1\", address = '10.0.0.1:80' }]",
             ),
-            (14, 59, "a boolean, \"tcp\" or a table"),
+            (14, 59, "a boolean, a type as \"tcp\", or a table"),
         ],
     );
     before("[stats]\nbind = 80", &[(2, 8, "an address as \"*:80\"")]);
-    before("[defaults]\ncheck = 'tpc'", &[(2, 9, "a boolean, \"tcp\"")]);
+    before(
+        "[defaults]\ncheck = 'tpc'",
+        &[(2, 9, "a boolean, a type as \"tcp\"")],
+    );
 }
 
 #[test]
@@ -545,11 +548,15 @@ fn ports_that_servers_need() {
          { name = 'a', address = '10.0.0.1' },\n\
          { name = 'b', address = '10.0.0.1', check = { port = 80 } },\n\
          { name = 'c', address = 'host:+10', check = false },\n\
-         { name = 'd', address = 'unix:/run/d', check = { port = 80 } },\n]",
+         { name = 'd', address = 'unix:/run/d', check = { port = 80 } },\n\
+         { name = 'e', address = '10.0.0.1', check = { type = 'tcp', steps = [{ connect = true, port = 80 }] } },\n\
+         { name = 'f', address = '10.0.0.1', check = { type = 'tcp', steps = [{ connect = true, port = 80 }, { connect = true }] } },\n\
+         ]",
         &[
             (1, 1, "listens on a unix socket"),
             (6, 25, "server `a` is checked but has no port"),
             (9, 25, "only half of a TCP address"),
+            (11, 25, "server `f` is checked but has no port"),
         ],
     );
 }

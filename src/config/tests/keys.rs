@@ -68,6 +68,7 @@ const DOCUMENTED: &[(&str, &str, &str)] = &[
     ("## `backend`", "key", "Backend"),
     ("## `backend`", "key of a server", "Server"),
     ("### `check`", "key of a check table", "Check"),
+    ("### `check`", "key of a step", "CheckStep"),
     ("## `node-group`", "key of a node table", "Node"),
     ("### `timeout`", "key", "Timeouts"),
     ("### `keepalive`", "key", "Keepalive"),
@@ -247,6 +248,7 @@ fn file_with(lines: &[(&str, &str)]) -> String {
          [[stats.page]]\nbind = '127.0.0.1:9001'\n{}\n\
          [readiness]\n{}\n[runtime-api]\nsocket = '/run/x'\n\
          sockets = {{ socket = '/run/y'{} }}\n{}\n\
+         [check.x1]\ntype = 'tcp'\nsteps = [{{ connect = true{} }}]\n\
          [defaults]\n{}\n[node-group.g]\nn = {{ host = '10.0.0.2'{} }}\n\
          [[frontend]]\nname = 'f'\nbind = {{ address = '[::]:80'{} }}\ndefault-backend = 'b'\n\
          timeout = {{ {} }}\n{}\n\
@@ -254,7 +256,7 @@ fn file_with(lines: &[(&str, &str)]) -> String {
          check = {{ {} }}\ndefault-server = {{ {} }}\ntimeout = {{ {} }}\n{}\n\
          [[listen]]\nname = 'l'\nbind = '*:81'\nservers = [{{ name = 's', address = 'a:1' }}]\n\
          timeout = {{ {} }}\nkeepalive = {{ {} }}\nsource = {{ {} }}\n{}\n\
-         [[listen]]\nname = 'l2'\nbind = '*:82'\nservers = [{{ name = 's', address = 'a:1' }}]\n",
+         [[listen]]\nname = 'l2'\nbind = '*:82'\ncheck = {{ use = 'x1' }}\nservers = [{{ name = 's', address = 'a:1' }}]\n",
         at("Global"),
         at("Log"),
         at("LogTarget"),
@@ -263,6 +265,7 @@ fn file_with(lines: &[(&str, &str)]) -> String {
         at("Readiness"),
         comma(at("RuntimeSocket")),
         at("RuntimeApi"),
+        comma(at("CheckStep")),
         at("Defaults"),
         comma(at("Node")),
         comma(at("Bind")),
@@ -368,6 +371,7 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("name", "nodes") => return None,
         ("name", "sorry-backend") => "\"l2\"",
         ("name", _) => "\"x1\"",
+        ("string", "hello") => "\"EHLO a\"",
         ("string", "mode") => "\"0640\"",
         ("string", "interface") => "\"lo\"",
         ("string", _) => "\"x1\"",
@@ -383,6 +387,17 @@ fn sample(schema: &str, key: &Key) -> Option<String> {
         ("word", "observe") => "\"layer4\"",
         ("word", "on-error") => "\"mark-down\"",
         ("word", "type") => "\"tcp\"",
+        ("word", "mysql-login") => "\"pre-41\"",
+        ("word", "ok-status") => "\"L6OK\"",
+        ("word", "error-status") => "\"L7STS\"",
+        ("word", "tout-status") => "\"L6TOUT\"",
+        ("word", "header-match") => "\"beg\"",
+        ("word", "method" | "expect-header") => "\"GET\"",
+        ("hexadecimal digits", _) => "\"00ff\"",
+        ("regular expression", _) => "\"^a\"",
+        ("status codes", _) => "\"200\"",
+        ("version of HTTP", _) => "\"HTTP/1.1\"",
+        ("format", _) if schema == "CheckStep" => "\"%[srv_name]\"",
         ("word", "usesrc") => "\"clientip\"",
         ("word", "balance") => "\"source\"",
         ("word", "hash-type") => "\"consistent\"",
@@ -470,7 +485,10 @@ fn undone(key: &Key) -> Option<String> {
         "cc" | "namespace" | "unique-id-format" | "log-suffix" | "proxy-v2-tlvs" => "\"\"",
         "address" => "\"0.0.0.0\"",
         "client-fin" | "client-hs" | "server-fin" | "queue" | "check" | "fast-interval"
-        | "down-interval" | "timeout" | "send-proxy" | "source" => return None,
+        | "down-interval" | "timeout" | "send-proxy" | "source"
+        // A table that says what is asked says all of it.
+        | "use" | "steps" | "method" | "uri" | "version" | "headers" | "body" | "expect-status"
+        | "disable-on-404" | "send-state" | "user" | "mysql-login" | "hello" => return None,
         name => panic!("what undoes an inherited `{name}`?"),
     };
     Some(text.to_owned())

@@ -67,6 +67,7 @@ fn defaults_are_the_documented_ones() {
         port: None,
         address: None,
         header: SendProxy::Off,
+        script: None,
     };
     assert_eq!(backend.servers[0].check, Some(check));
     assert_eq!((backend.servers[0].weight, backend.servers[0].id), (1, 1));

@@ -1,7 +1,8 @@
 //! `[[backend]]`, and the backend of a `[[listen]]`.
 
+use super::check::CheckSettings;
 use super::frontend::{idle_pair, longer};
-use super::layers::{CheckSettings, KeepaliveSettings, ServerSettings};
+use super::layers::{KeepaliveSettings, ServerSettings};
 use super::once::Inherited;
 use super::server::{self, Groups};
 use super::{BackendSide, Half};

@@ -12,6 +12,7 @@
 mod accept_proxy;
 mod backend;
 mod bind;
+mod check;
 mod collisions;
 mod frontend;
 mod health;
@@ -132,7 +133,8 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
     let (global, maxconn) = once::global(validator, files);
     validator.threads = global.threads;
     let log = once::log(validator, files);
-    let inherited = once::defaults(validator, files);
+    let checks = check::named(validator, files);
+    let inherited = once::defaults(validator, files, &checks);
     let mut bound = Vec::new();
     let runtime_api = runtime_api::runtime_api(validator, files, &mut bound);
     let stats = stats::stats(validator, files, &global, &mut bound);

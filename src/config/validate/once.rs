@@ -1,6 +1,7 @@
 //! The tables that may exist once: `[global]`, `[log]`, `[defaults]`. `[stats]` has its own file.
 
-use super::layers::{CheckSettings, KeepaliveSettings, ServerSettings};
+use super::check::{CheckSettings, NamedChecks};
+use super::layers::{KeepaliveSettings, ServerSettings};
 use crate::config::address;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{
@@ -11,6 +12,7 @@ use crate::config::model::{Global, Log, LogFormat, LogSink, LogTarget};
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written};
 use crate::config::shapes::Located;
+use std::rc::Rc;
 
 /// The only `[key]` of all files. A second one is reported.
 pub(super) fn once<'a, T>(
@@ -127,10 +129,20 @@ pub(super) struct Inherited {
 }
 
 /// Reads `[defaults]`.
-pub(super) fn defaults(validator: &mut Validator<'_>, files: &[ParsedFile]) -> Inherited {
+pub(super) fn defaults(
+    validator: &mut Validator<'_>,
+    files: &[ParsedFile],
+    checks: &Rc<NamedChecks>,
+) -> Inherited {
     let found = once(validator, files, "defaults", |file| &file.defaults);
     let Some((scope, table)) = found else {
-        return Inherited::default();
+        return Inherited {
+            default_server: ServerSettings {
+                check: CheckSettings::bottom(checks),
+                ..ServerSettings::default()
+            },
+            ..Inherited::default()
+        };
     };
     let table = &table.value;
     let none = TimeoutTable::default();
@@ -138,6 +150,7 @@ pub(super) fn defaults(validator: &mut Validator<'_>, files: &[ParsedFile]) -> I
     let timeout = timeout.map_or(&none, |timeout| &timeout.value);
     let server = ServerTimeoutLayer::read(validator, scope, &timeout.server);
     let check_timeout = CheckSettings::timeout(server.check.clone());
+    let check_timeout = check_timeout.over(&CheckSettings::bottom(checks));
     let check = CheckSettings::read(validator, scope, &table.backend.check).over(&check_timeout);
     let below = ServerSettings {
         check,

@@ -404,7 +404,7 @@ pub(super) fn fits(
     );
 }
 
-/// A check needs a port to connect to.
+/// A check needs a port to connect to, of its own or in every step that connects.
 fn checkable(
     validator: &mut Validator<'_>,
     name: &str,
@@ -412,10 +412,12 @@ fn checkable(
     address_at: &Place,
     check: &Check,
 ) {
+    let script = check.script.as_deref();
+    let with_ports = script.is_some_and(|script| script.connects().all(|step| step.port.is_some()));
     let (message, hint) = match address {
         ServerAddress::Ip(_, ServerPort::FromClient(_))
         | ServerAddress::Name(_, ServerPort::FromClient(_))
-            if check.port.is_none() =>
+            if check.port.is_none() && !with_ports =>
         {
             (
                 format!("server `{name}` is checked but has no port of its own"),

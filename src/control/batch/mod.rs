@@ -114,7 +114,7 @@ impl<'a> Batch<'a> {
             before.live.check.give_up();
             return;
         }
-        let (rules, passed) = (before.rules(), report.status == CheckStatus::L4Ok);
+        let (rules, passed) = (before.rules(), report.status.has_passed());
         let mut server = Server::clone(&before);
         let moved = if passed {
             let handle = self.servers.check_handle(uid);
@@ -123,7 +123,11 @@ impl<'a> Batch<'a> {
             }
             server.live.clear_errors();
             self.release_if_needed(at.backend, &mut server);
-            server.status.check_passed(rules, self.now)
+            if report.status == CheckStatus::L7OkConditional {
+                server.status.check_passed_conditionally(rules, self.now)
+            } else {
+                server.status.check_passed(rules, self.now)
+            }
         } else {
             server.status.check_failed(rules, self.now)
         };
@@ -149,6 +153,7 @@ impl<'a> Batch<'a> {
             let report = CheckReport {
                 status: CheckStatus::HealthAnalyze,
                 duration: None,
+                code: 0,
                 info: server_events::consecutive_errors(errors),
                 in_progress: before.live.check.load().in_progress,
             };
@@ -173,14 +178,14 @@ impl<'a> Batch<'a> {
         report: &CheckReport,
         moved: bool,
     ) {
-        let passed = report.status == CheckStatus::L4Ok;
+        let passed = report.status.has_passed();
         if moved && !passed {
             server.live.traffic.mine(self.token).chkfail.add(1);
         }
         let last = server.live.check.status();
         server.live.check.store(report.clone());
         if moved || last != report.status {
-            self.log_health_check(at.backend, &server, report, passed);
+            self.log_health_check(at.backend, &server, report);
         }
         if server.status != before.status {
             let flaps = server.status.flaps;
@@ -542,13 +547,7 @@ impl<'a> Batch<'a> {
         })
     }
 
-    fn log_health_check(
-        &mut self,
-        id: BackendId,
-        server: &Server,
-        report: &CheckReport,
-        passed: bool,
-    ) {
+    fn log_health_check(&mut self, id: BackendId, server: &Server, report: &CheckReport) {
         let Some(backend) = self.builder.backend(id) else {
             return;
         };
@@ -562,7 +561,7 @@ impl<'a> Batch<'a> {
             check_is_logged: true,
             interface: self.interface,
         };
-        let line = server_events::health_check(event, report, passed);
+        let line = server_events::health_check(event, report);
         self.outcome.lines.push(line);
     }
 }

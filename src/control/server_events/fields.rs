@@ -28,7 +28,9 @@ pub struct Fields {
     pub reason: Option<&'static str>,
     /// As in the `check_status` column.
     pub check_status: Option<&'static str>,
-    /// The system's error of the check.
+    /// The number that the answer to the check had.
+    pub check_code: Option<u16>,
+    /// What the system or the server said.
     pub check_info: Option<String>,
     /// How long the check took.
     pub check_duration: Option<Duration>,
@@ -79,6 +81,7 @@ impl Fields {
         fields.status = Some(server.status.label(rules).into_owned());
         fields.reason = Some(report.status.description());
         fields.check_status = Some(report.status.code());
+        fields.check_code = report.code();
         fields.check_info = Some(report.info.clone()).filter(|info| !info.is_empty());
         fields.check_duration = report.duration;
         fields
@@ -128,6 +131,7 @@ macro_rules! event {
             lasted,
             reason,
             check_status,
+            check_code,
             check_info,
             check_duration,
             sessions,
@@ -147,6 +151,7 @@ macro_rules! event {
             lasted_ms = lasted.map(millis),
             reason,
             check_status,
+            check_code,
             check_info,
             check_duration_ms = check_duration.map(millis),
             sessions,

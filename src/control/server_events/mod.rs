@@ -13,12 +13,13 @@ pub use fields::Fields;
 pub use hold_down::held_down;
 
 use crate::config::model::Severity;
-use crate::live::{CheckReport, FrontendLive, LogEntry, LogQueue, Shards, Traffic};
+use crate::live::{CheckReport, CheckStatus, FrontendLive, LogEntry, LogQueue, Shards, Traffic};
 use crate::state::overrides::Override;
 use crate::state::{
     AdminState, Backend, Endpoint, Frontend, FrontendId, FrontendState, Interface, OperState,
     Server, ServerStatus, Snapshot, Usable,
 };
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -88,7 +89,7 @@ pub fn changed(
 }
 
 /// A health counter has moved, or the verdict is another than before (`log-health-checks`).
-pub fn health_check(event: ServerEvent<'_>, report: &CheckReport, passed: bool) -> LogLine {
+pub fn health_check(event: ServerEvent<'_>, report: &CheckReport) -> LogLine {
     let ServerEvent {
         backend, server, ..
     } = event;
@@ -104,7 +105,11 @@ pub fn health_check(event: ServerEvent<'_>, report: &CheckReport, passed: bool) 
         "Health check for {}server {backend}/{} {}{}, status: {of}/{most} {word}.",
         if server.spec.backup { "backup " } else { "" },
         server.spec.name,
-        if passed { "succeeded" } else { "failed" },
+        match report.status {
+            CheckStatus::L7OkConditional => "conditionally succeeded",
+            status if status.has_passed() => "succeeded",
+            _ => "failed",
+        },
         reason(report),
     );
     LogLine {
@@ -419,13 +424,33 @@ impl ServerEvent<'_> {
 /// HAProxy's `check_append_info`.
 fn reason(report: &CheckReport) -> String {
     let mut text = format!(", reason: {}", report.status.description());
+    if let Some(code) = report.code() {
+        let _ = write!(text, ", code: {code}");
+    }
     if !report.info.is_empty() {
-        let _ = write!(text, ", info: \"{}\"", report.info);
+        let _ = write!(text, ", info: \"{}\"", encoded(&report.info));
     }
     if let Some(duration) = report.duration {
         let _ = write!(text, ", check duration: {}ms", duration.as_millis());
     }
     text
+}
+
+/// HAProxy's `chunk_asciiencode`: what is not printable or has a meaning in a log, as its hexadecimal digits.
+fn encoded(info: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| (b' '..=b'~').contains(&byte) && !b"&<>\"".contains(&byte);
+    if info.bytes().all(plain) {
+        return info.into();
+    }
+    let mut out = String::with_capacity(info.len());
+    for byte in info.bytes() {
+        if plain(byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "<{byte:02X}>");
+        }
+    }
+    out.into()
 }
 
 /// No alarm is raised for a server that an operator was taking out already.

@@ -46,6 +46,7 @@ fn refused() -> CheckReport {
         info: "ECONNREFUSED returned by OS (Connection refused) at initial connection step of \
                tcp-check"
             .into(),
+        code: 0,
         in_progress: false,
     }
 }
@@ -55,6 +56,7 @@ fn passed() -> CheckReport {
         status: CheckStatus::L4Ok,
         duration: Some(Duration::from_millis(1)),
         info: String::new(),
+        code: 0,
         in_progress: false,
     }
 }
@@ -220,7 +222,7 @@ fn every_step_of_the_counter() {
     let (rules, now) = (server.rules(), Instant::now());
     server.status.check_passed(rules, now);
     server.status.check_failed(rules, now);
-    let say = |server: &Server, report: &CheckReport, passed| {
+    let say = |server: &Server, report: &CheckReport| {
         let event = ServerEvent {
             backend: "b",
             server,
@@ -228,9 +230,9 @@ fn every_step_of_the_counter() {
             check_is_logged: true,
             interface: Interface::Cli,
         };
-        health_check(event, report, passed).text
+        health_check(event, report).text
     };
-    let text = say(&server, &refused(), false);
+    let text = say(&server, &refused());
     assert!(text.starts_with("Health check for server b/s1 failed, reason: Layer4 connection"));
     assert!(
         text.ends_with(", check duration: 0ms, status: 2/3 UP."),
@@ -239,13 +241,13 @@ fn every_step_of_the_counter() {
     server.status.force(Forced::Down, rules, now);
     server.status.check_passed(rules, now);
     assert_eq!(
-        say(&server, &passed(), true),
+        say(&server, &passed()),
         "Health check for server b/s1 succeeded, reason: Layer4 check passed, check duration: \
          1ms, status: 1/2 DOWN."
     );
     server.status.check_passed(rules, now);
     server.weight = 0;
-    assert!(say(&server, &passed(), true).ends_with("status: 3/3 DRAIN."));
+    assert!(say(&server, &passed()).ends_with("status: 3/3 DRAIN."));
 }
 
 #[test]

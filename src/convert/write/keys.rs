@@ -1,6 +1,7 @@
 //! The keys of proxies, servers and checks as they are written. Pure.
 
-use crate::convert::proxy::{Keepalive, Server, Settings};
+use crate::convert::proxy::{CheckKind, Keepalive, Rule, Server, Settings};
+use crate::convert::report::At;
 use crate::convert::toml_string::quote;
 use std::collections::BTreeMap;
 
@@ -122,19 +123,88 @@ const OWN: [&str; 10] = [
     "fullconn",
 ];
 
-/// The `check` of a server; `rules`: its backend has `option tcp-check`.
-pub(super) fn check(server: &Server, rules: bool) -> Option<String> {
+/// What the checks of a proxy ask: its keys in a check table, and the steps that need a table of their own.
+pub(super) fn question(settings: &Settings) -> (Pairs, Vec<(String, At)>) {
+    let typed = |name: &str| vec![("type", quote(name))];
+    if !settings.asks() {
+        let of_tcp = settings.check == CheckKind::Rules;
+        return (if of_tcp { typed("tcp") } else { Pairs::new() }, Vec::new());
+    }
+    match settings.check {
+        CheckKind::Connection | CheckKind::Other => (Pairs::new(), Vec::new()),
+        CheckKind::Preset => (settings.preset.clone(), Vec::new()),
+        CheckKind::Rules => {
+            let is_plain = |pairs: &Pairs| pairs.len() == 1 && pairs[0].0 == "connect";
+            let rules = settings.tcp_rules.iter();
+            // A connection, and remarks about it, are what the type alone does.
+            let asked = rules.clone().filter(|(pairs, _)| pairs[0].0 != "comment");
+            let asked: Vec<&Pairs> = asked.map(|(pairs, _)| pairs).collect();
+            if asked.is_empty() || (asked.len() == 1 && is_plain(asked[0])) {
+                return (typed("tcp"), Vec::new());
+            }
+            let steps = rules.map(|(pairs, at)| (step(pairs), *at)).collect();
+            (typed("tcp"), steps)
+        }
+        CheckKind::Http => {
+            let http = &settings.http;
+            let mut pairs = typed("http");
+            let requests = http.rules.iter();
+            let requests = requests.filter(|(rule, _)| matches!(rule, Rule::Request(..)));
+            let in_steps = requests.count() > 1;
+            if !in_steps {
+                pairs.extend(http.request.iter().cloned());
+            }
+            let switches = [
+                ("disable-on-404", http.disable_on_404),
+                ("send-state", http.send_state),
+            ];
+            let switches = switches.into_iter().filter(|(_, on)| *on);
+            let switches = switches.map(|(key, _)| (key, "true".to_owned()));
+            let mut steps = Vec::new();
+            for (rule, at) in &http.rules {
+                match rule {
+                    Rule::Step(pairs) => steps.push((step(pairs), *at)),
+                    Rule::Request(own, comment) if in_steps => {
+                        let own = if own.is_empty() { &http.request } else { own };
+                        let mut own = own.clone();
+                        if own.is_empty() {
+                            own.push(("uri", quote("/")));
+                        }
+                        own.extend(comment.clone().map(|it| ("comment", it)));
+                        steps.push((step(&own), *at));
+                    }
+                    Rule::Request(..) => {}
+                }
+            }
+            if let [(Rule::Step(only), _)] = &http.rules[..]
+                && let [("expect-status", status)] = &only[..]
+            {
+                pairs.push(("expect-status", status.clone()));
+                steps.clear();
+            }
+            pairs.extend(switches);
+            (pairs, steps)
+        }
+    }
+}
+
+fn step(pairs: &Pairs) -> String {
+    inline(pairs.iter().map(|(key, value)| (*key, value)))
+}
+
+/// The `check` of a server; `asked`: the keys of what is asked of it.
+pub(super) fn check(server: &Server, asked: &Pairs) -> Option<String> {
     if !server.keys.check {
         return None;
     }
-    if server.keys.checks.is_empty() {
-        let word = if rules {
-            quote("tcp")
-        } else {
-            "true".to_owned()
-        };
-        return Some(word);
-    }
+    // What rlb cannot do as the server needs it would fail always.
+    let marks = server.keys.marks.iter();
+    let mut words = marks.flat_map(|mark| mark.row.words);
+    let asked = if words.any(|word| *word == "check-ssl") {
+        &Pairs::new()
+    } else {
+        asked
+    };
     let order = [
         "interval",
         "fast-interval",
@@ -148,9 +218,13 @@ pub(super) fn check(server: &Server, rules: bool) -> Option<String> {
     ];
     let keys = order.into_iter();
     let keys = keys.filter_map(|key| Some((key, server.keys.checks.get(key)?)));
-    let kind = quote("tcp");
-    let kind = rules.then_some(("type", &kind));
-    Some(inline(kind.into_iter().chain(keys)))
+    let asked = asked.iter().map(|(key, value)| (*key, value));
+    let mut all: Vec<(&str, &String)> = asked.chain(keys).collect();
+    Some(match &mut all[..] {
+        [] => "true".to_owned(),
+        [("type", kind)] => kind.clone(),
+        _ => inline(all),
+    })
 }
 
 /// The keys that all of several servers have.

@@ -11,12 +11,12 @@ mod statements;
 use super::Origin;
 use super::choice::Choice;
 use super::global::Global;
-use super::proxy::{Bind, CheckKind, Proxy, Server, Target};
+use super::proxy::{Bind, Proxy, Server, Target};
 use super::report::{At, Outcome, Report};
 use super::sections::Kind;
 use super::socket::Socket;
 use super::toml_string::quote;
-use keys::{Pairs, check, inherited, inline, pairs, shared};
+use keys::{Pairs, check, inherited, inline, pairs, question, shared};
 use statements::StatementIndex;
 use std::collections::HashSet;
 
@@ -394,8 +394,31 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// `[check.NAME]` for the checks of a proxy whose steps need a table of their own.
+    fn named_check(&mut self, proxy: &Proxy) {
+        let (keys, steps) = question(&proxy.settings);
+        if steps.is_empty() || !proxy.is_checked() {
+            return;
+        }
+        let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        let name = if proxy.name.bytes().all(bare) {
+            proxy.name.clone()
+        } else {
+            quote(&proxy.name)
+        };
+        self.line(&format!("[check.{name}]"));
+        for (key, value) in &keys {
+            self.key(key, value);
+        }
+        self.list("steps", &steps);
+        self.line("");
+    }
+
     /// The table of one side of a proxy, or of both.
     fn sides(&mut self, proxy: &Proxy, (front, back): (bool, bool)) {
+        if back {
+            self.named_check(proxy);
+        }
         self.line(match (front, back) {
             (true, true) => "[[listen]]",
             (true, false) => "[[frontend]]",
@@ -457,9 +480,12 @@ impl<'a> Writer<'a> {
 
     fn servers(&mut self, proxy: &Proxy) {
         let servers = &proxy.servers;
-        let rules = proxy.settings.check == CheckKind::Rules;
+        let (mut asked, steps) = question(&proxy.settings);
+        if !steps.is_empty() {
+            asked = vec![("use", quote(&proxy.name))];
+        }
         let checks: Vec<Option<String>> =
-            servers.iter().map(|server| check(server, rules)).collect();
+            servers.iter().map(|server| check(server, &asked)).collect();
         let same = checks.windows(2).all(|pair| pair[0] == pair[1]);
         let common = checks.first().cloned().flatten().filter(|_| same);
         let first = servers.first().map(|server| server.at);

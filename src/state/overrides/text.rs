@@ -8,8 +8,8 @@
 use super::source_text;
 use crate::config::address;
 use crate::config::model::{
-    Check, CheckKind, HashKey, HoldDown, OnError, ProxyV2Options, SendProxy, Server, ServerAddress,
-    ServerSocket,
+    Check, CheckKind, HashKey, HoldDown, OnError, ProxyV2Options, Script, SendProxy, Server,
+    ServerAddress, ServerSocket,
 };
 use crate::config::own_tlv::{OwnTlv, OwnTlvs};
 use crate::state::server::by_name;
@@ -24,6 +24,7 @@ const VERSION: &str = "1";
 
 /// A setting, as it was read.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "operators have set few of them")]
 pub(super) enum Setting {
     /// Most sessions of the process.
     Maxconn { file: u32, now: u32 },
@@ -232,25 +233,30 @@ fn words(server: &Server) -> String {
 
 /// ` proxy-v2-tlvs=HEX,…`: each TLV as in the file, in hexadecimal digits, because it may have spaces.
 fn tlv_words(tlvs: &[OwnTlv]) -> String {
-    let hex = |one: &OwnTlv| {
-        let text = one.to_string();
-        text.bytes().fold(String::new(), |mut digits, byte| {
-            let _ = write!(digits, "{byte:02x}");
-            digits
-        })
-    };
-    let all: Vec<String> = tlvs.iter().map(hex).collect();
+    let all: Vec<String> = tlvs.iter().map(|one| hex(&one.to_string())).collect();
     format!(" proxy-v2-tlvs={}", all.join(","))
+}
+
+/// A text in hexadecimal digits, because it may have spaces.
+fn hex(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut digits, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
+}
+
+/// Reads what [`hex`] has written.
+fn unhex(digits: &str) -> Option<String> {
+    let pairs = digits.as_bytes().chunks(2);
+    let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = pairs.map(byte).collect();
+    String::from_utf8(bytes?).ok()
 }
 
 /// Reads what [`tlv_words`] has written behind the `=`.
 fn tlvs_of(text: &str) -> Option<OwnTlvs> {
-    let one = |digits: &str| {
-        let pairs = digits.as_bytes().chunks(2);
-        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-        let bytes: Option<Vec<u8>> = pairs.map(byte).collect();
-        OwnTlv::parse(&String::from_utf8(bytes?).ok()?).ok()
-    };
+    let one = |digits: &str| OwnTlv::parse(&unhex(digits)?).ok();
     text.split(',').map(one).collect()
 }
 
@@ -329,16 +335,22 @@ fn check_words(check: Option<&Check>) -> String {
         port,
         address,
         header,
+        script,
     } = check;
     let [interval, fast, down, timeout] =
         [interval, fast_interval, down_interval, timeout].map(Duration::as_micros);
     let mut text = format!(
         "check=true interval={interval} fast={fast} down={down} timeout={timeout} rise={rise} fall={fall}"
     );
-    if let Some(CheckKind::Tcp) = kind {
-        text.push_str(" type=tcp");
-    }
     // Writing to a string cannot fail.
+    if let Some(kind) = kind {
+        let _ = write!(text, " type={}", kind.name());
+    }
+    if let Some(script) = script {
+        // It has nothing that JSON does not have.
+        let json = serde_json::to_string(&**script).unwrap_or_default();
+        let _ = write!(text, " script={}", hex(&json));
+    }
     if let Some(port) = port {
         let _ = write!(text, " port={port}");
     }
@@ -529,7 +541,14 @@ fn read_check_values<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Opt
             "port" => check.port = Some(value.parse().ok()?),
             "check-address" => check.address = Some(value.parse().ok()?),
             "check-send-proxy" => check.header = SendProxy::of_name(value)?,
-            "type" if value == "tcp" => check.kind = Some(CheckKind::Tcp),
+            "type" => {
+                let mut all = CheckKind::ALL.into_iter();
+                check.kind = all.find(|kind| kind.name() == value);
+            }
+            "script" => {
+                let script: Script = serde_json::from_str(&unhex(value)?).ok()?;
+                check.script = Some(Arc::new(script));
+            }
             _ => {}
         }
     }
@@ -554,6 +573,63 @@ mod tests {
             port: Some(81),
             address: Some(IpAddr::from([127, 0, 0, 9])),
             header: SendProxy::V2,
+            script: None,
+        }
+    }
+
+    /// Scripts with each kind of step.
+    fn scripts() -> Vec<Arc<Script>> {
+        let steps = "[check.a]\ntype = 'tcp'\nsteps = [\n{ connect = true, port = 81, address = '::1', linger = true },\n\
+            { send = \"a b\\r\\n\" }, { send-lf = '%[srv_name] %%' }, { send-binary = '00ff' },\n\
+            { expect-rstring = '^a b', not = true, min-recv = 4, comment = 'why' },\n\
+            { expect-binary = '00', on-error = '%[res.payload(1,2)]', ok-status = 'L6OK' },\n]\n\
+            [check.b]\ntype = 'http'\nuri = '/x'\nheaders = { Host = 'a b' }\ndisable-on-404 = true\nsteps = [\n\
+            { expect-status = '200,300-399' }, { expect-header = 'X', header-value = 'y', header-match = 'reg' },\n]\n";
+        let backend = |index: usize, check: &str| {
+            format!(
+                "[[listen]]\nname = 'l{index}'\nbind = '*:{}'\nservers = [{{ name = 's', address = '10.0.0.1:1' }}]\n\
+                 check = {check}\n",
+                81 + index
+            )
+        };
+        let checks = [
+            "{ use = 'a' }",
+            "{ use = 'b' }",
+            "{ type = 'postgres', user = 'u' }",
+            "{ type = 'mysql', user = 'u' }",
+            "'smtp'",
+            "'ldap'",
+            "'redis'",
+            "'tls-hello'",
+        ];
+        let backends = checks.iter().enumerate();
+        let backends: String = backends
+            .map(|(index, check)| backend(index, check))
+            .collect();
+        let loader = crate::config::Loader {
+            limits: crate::config::Limits::unknown(),
+            environment: &|_| None,
+            disk: false,
+        };
+        let read = loader.load_text("t.toml", &format!("{steps}{backends}"));
+        let (config, _) = read.unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let servers = config.backends.iter().flat_map(|it| &it.servers);
+        let checks = servers.filter_map(|it| it.check.as_ref());
+        checks.filter_map(|it| it.script.clone()).collect()
+    }
+
+    #[test]
+    fn a_check_that_asks_more_is_read_as_it_was_written() {
+        let scripts = scripts();
+        assert_eq!(scripts.len(), 8);
+        for script in scripts {
+            let check = Check {
+                kind: Some(CheckKind::Http),
+                script: Some(script),
+                ..check()
+            };
+            let words = check_words(Some(&check));
+            assert_eq!(read_check(&words).ok(), Some(Some(check)), "{words}");
         }
     }
 

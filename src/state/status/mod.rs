@@ -210,6 +210,27 @@ impl ServerStatus {
         if self.admin.is_maint() {
             return false;
         }
+        let moved = self.count_passed(rules, now);
+        if self.health >= rules.rise {
+            self.come_up(rules, now);
+        }
+        moved
+    }
+
+    /// A check has passed in which the server has said that it should get no new sessions. Returns the same.
+    pub fn check_passed_conditionally(&mut self, rules: Rules, now: Instant) -> bool {
+        if self.admin.is_maint() {
+            return false;
+        }
+        let moved = self.count_passed(rules, now);
+        if self.health >= rules.rise {
+            self.enter(OperState::Stopping, now);
+        }
+        moved
+    }
+
+    /// Counts a passed check. Returns whether the counter has changed.
+    fn count_passed(&mut self, rules: Rules, now: Instant) -> bool {
         let before = self.health;
         if self.held_for(rules, now).is_some() {
             // The next passed check after that brings it up.
@@ -221,9 +242,6 @@ impl ServerStatus {
             if self.health >= rules.rise {
                 self.health = rules.full();
             }
-        }
-        if self.health >= rules.rise {
-            self.come_up(rules, now);
         }
         self.health != before
     }

@@ -228,6 +228,37 @@ fn the_labels_of_unchecked_and_forced_servers() {
 }
 
 #[test]
+fn a_conditional_pass_takes_new_sessions_away_and_counts_as_a_pass() {
+    let now = Instant::now();
+    let mut status = fresh(now);
+    assert!(status.check_passed_conditionally(RULES, now));
+    assert_eq!(
+        (label(&status), status.oper),
+        ("NOLB".into(), OperState::Stopping)
+    );
+    assert!(!status.is_usable(1));
+    assert!(
+        !status.check_passed_conditionally(RULES, now),
+        "the counter is full"
+    );
+    status.check_failed(RULES, now);
+    assert_eq!(label(&status), "NOLB 2/3");
+    status.check_passed(RULES, now);
+    assert_eq!(
+        (label(&status), status.oper),
+        ("UP".into(), OperState::Running)
+    );
+    assert_eq!(labels(&mut status, "---", now).last().unwrap(), "DOWN");
+    status.check_passed_conditionally(RULES, now);
+    assert_eq!(label(&status), "DOWN 1/2", "it has to come up first");
+    status.check_passed_conditionally(RULES, now);
+    assert_eq!(label(&status), "NOLB");
+    status.set_admin(AdminState::FMAINT, RULES, now);
+    assert!(!status.check_passed_conditionally(RULES, now));
+    assert_eq!(label(&status), "MAINT");
+}
+
+#[test]
 fn weight_zero_is_shown_up_but_not_used() {
     let now = Instant::now();
     let mut status = fresh(now);

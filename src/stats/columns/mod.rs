@@ -122,7 +122,7 @@ pub static COLUMNS: [Column; 119] = [
     column("rate_lim", "CLPV:u32", F, |row| u(row.rate_limit())),
     column("rate_max", "MMPV:u32", F|B|S, |row| u(row.rate_max())),
     column("check_status", "MOPV:str", S, check_status),
-    never("check_code", "MOPV:u32"),
+    column("check_code", "MOPV:u32", S, check_code),
     column("check_duration", "MDPV:u64", S, check_duration),
     column("hrsp_1xx", "MCPP:u64", FH|BH, |row| answered(row, 1)),
     column("hrsp_2xx", "MCPP:u64", FH|BH, |row| answered(row, 2)),
@@ -302,6 +302,12 @@ fn check_status<'a>(row: &'a Row<'_>) -> Value<'a> {
             t(code)
         }
     })
+}
+
+/// The number that the answer had, if there is one.
+fn check_code<'a>(row: &Row<'_>) -> Value<'a> {
+    let code = row.check().and_then(CheckReport::code);
+    code.map_or(Value::Absent, |code| n(code.into()))
 }
 
 /// Milliseconds; absent before the first result. As in HAProxy 0 where failed connects have counted as a check.

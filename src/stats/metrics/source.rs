@@ -1,6 +1,6 @@
 //! The source of a metric's value, and the samples that it gives for a row.
 
-use crate::live::{CheckStatus, FailureCause};
+use crate::live::{CheckReport, CheckStatus, FailureCause};
 use crate::state::{AdminState, Backend, FrontendState, OperState, Server};
 use crate::stats::columns::{Value, named};
 use crate::stats::row::{Object, Row};
@@ -36,7 +36,7 @@ pub(super) enum Source {
     Limit(&'static str),
     /// This column, of proxies in HTTP mode only.
     Http(&'static str),
-    /// Code of the last check; rlb's checks have none, for which HAProxy writes 0.
+    /// Code of the last check; 0 where it has none, as in HAProxy.
     Code,
     /// One sample per state, 1 for the current one.
     Status,
@@ -80,7 +80,10 @@ impl Source {
             Self::Limit(name) => plain(Some(column(name, row).unwrap_or(f64::NAN)), take),
             Self::Http(name) if row.is_http() => plain(column(name, row), take),
             Self::Http(_) => {}
-            Self::Code => plain(row.check().map(|_| 0.0), take),
+            Self::Code => {
+                let code = |report: &CheckReport| f64::from(report.code().unwrap_or(0));
+                plain(row.check().map(code), take);
+            }
             Self::Status => status(row, take),
             Self::CheckStatus => {
                 if let Some(report) = row.check() {

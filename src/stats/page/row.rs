@@ -272,14 +272,17 @@ fn state(row: &Row<'_>, server: &Server) -> Cell {
     Cell::centre(format!("{} {text}{arrow}", age(row.last_change())))
 }
 
-/// `L4OK in 0ms`, with a description.
+/// `L4OK in 0ms` or `L7OK/200 in 1ms`, with a description.
 fn last_check(row: &Row<'_>) -> Cell {
     let Some(report) = row.check() else {
         return Cell::empty(1);
     };
     let mut text = shown(row, "check_status", "");
+    // Writing to a string cannot fail.
+    if let Some(code) = report.code() {
+        let _ = write!(text, "/{code}");
+    }
     if let Some(duration) = report.duration {
-        // Writing to a string cannot fail.
         let _ = write!(text, " in {}ms", duration.as_millis());
     }
     let description = report.status.description();

@@ -233,6 +233,7 @@ fn tooltips_show_addresses_and_reasons() {
             status: CheckStatus::L4Con,
             duration: Some(Duration::from_millis(7)),
             info: "Connection refused".into(),
+            code: 0,
             in_progress: true,
         });
     };

@@ -113,7 +113,7 @@ fn line(text: &mut String, (backend, server): (&Backend, &Server), now: Instant)
 /// The columns of a line that concern the check.
 struct Check {
     status: u8,
-    /// HAProxy's `enum chk_result`: 0 unknown, 2 failed, 3 passed.
+    /// HAProxy's `enum chk_result`: 0 unknown, 2 failed, 3 passed, 4 passed conditionally.
     result: u8,
     health: u32,
     /// HAProxy's `CHK_ST_*`: 1 in progress, 2 configured, 4 enabled, 8 paused.
@@ -140,7 +140,8 @@ impl Check {
             status: report.status as u8,
             result: match report.status {
                 CheckStatus::Unknown | CheckStatus::Initializing => 0,
-                CheckStatus::L4Ok => 3,
+                CheckStatus::L7OkConditional => 4,
+                status if status.has_passed() => 3,
                 _ => 2,
             },
             health: server.status.health,

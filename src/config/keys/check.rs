@@ -1,0 +1,214 @@
+//! The keys of health checks.
+
+use super::check_values::{
+    Headers, HttpVersion, RequestTarget, SmtpHello, Statuses, Token, UserName,
+};
+use super::declare::prelude::*;
+use super::kinds::{Ip, Number, Optional, Port, Span, Switch, Text, Word};
+use super::step::StepList;
+use crate::config::choices::{CheckType, CheckWord, MysqlLoginWord, SendProxyWord};
+use crate::config::key::Effect::{HealthAnew, NextConnection};
+use crate::config::key::PORT_BOUNDS;
+use crate::config::script::Script;
+use crate::config::shapes::{Expected, Short};
+use crate::config::show::{self, secs};
+use crate::config::values::SendProxy;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Highest `rise` and `fall`.
+pub const RISE_FALL_MAX: i64 = 65_535;
+/// Default time between two checks.
+pub(in crate::config) const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Default timeout of a check; the interval when that is shorter.
+pub(in crate::config) const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// `check`: a boolean, ``"tcp"``, or a table.
+pub type CheckSetting = Short<CheckWord, CheckTable>;
+
+keys! {
+    /// A health check.
+    table CheckTable, "Check", "a check table";
+    layer CheckLayer;
+    read {
+        /// The `[check.NAME]` table whose keys it has where it has none of its own.
+        named: Optional<Text> = "none", name: "use", example: Some("\"redis-primary\""), reload: HealthAnew;
+        /// Time between the starts of two checks.
+        interval: Span = CHECK_INTERVAL, haproxy: &["inter"], reload: NextConnection;
+        /// The same while the server goes down or comes up.
+        fast_interval: Optional<Span> = "interval",
+            haproxy: &["fastinter"], reload: NextConnection;
+        /// The same while the server is down.
+        down_interval: Optional<Span> = "interval",
+            haproxy: &["downinter"], reload: NextConnection;
+        /// How long one check may take, `interval` at most.
+        timeout: Optional<Span> = "the shorter of interval and \"1s\"",
+            label: Some("check timeout"), reload: NextConnection;
+        /// Begin with a PROXY header, of the server's version or of the first.
+        send_proxy: Optional<Switch> = "as the server, unless port or address is set",
+            haproxy: &["check-send-proxy", "no-check-send-proxy"], reload: NextConnection;
+        /// What it does on its connection, one table for each step, with the types `"tcp"` and `"http"`.
+        steps: Optional<StepList> = "what the type does", haproxy: &["tcp-check", "http-check"],
+            reload: HealthAnew;
+        /// The method of its request, with the type `"http"`.
+        method: Optional<Token> = "OPTIONS", reload: HealthAnew;
+        /// What it asks for.
+        uri: Optional<RequestTarget> = "/", example: Some("\"/readyz\""), reload: HealthAnew;
+        /// The version of HTTP that it speaks.
+        version: Optional<HttpVersion> = "HTTP/1.0", example: Some("\"HTTP/1.1\""),
+            reload: HealthAnew;
+        /// Headers of its request: `{ Host = "www.example.org" }`.
+        headers: Optional<Headers> = "none", reload: HealthAnew;
+        /// The body of its request.
+        body: Optional<Text> = "none", reload: HealthAnew;
+        /// The status of the answer: `"200"`, `"200,204"`, `"200-299"`.
+        expect_status: Optional<Statuses> = "200-399", example: Some("\"200\""), reload: HealthAnew;
+        /// A server that is up and answers 404 gets no new sessions; it is not down.
+        disable_on_404: Optional<Switch> = "no", haproxy: &["http-check disable-on-404"],
+            reload: HealthAnew;
+        /// The request has `X-Haproxy-Server-State`, which says what is known of the server.
+        send_state: Optional<Switch> = "no", haproxy: &["http-check send-state"],
+            reload: HealthAnew;
+        /// The user that it logs in as, with the types `"postgres"` and `"mysql"`. For `"postgres"` it must be there.
+        user: Optional<UserName> = "none", example: Some("\"rlb\""), reload: HealthAnew;
+        /// What it says as a client of MySQL, before 4.1 or since.
+        mysql_login: Optional<Word<MysqlLoginWord>> = "post-41", reload: HealthAnew;
+        /// What it says to an SMTP server, with `HELO` or `EHLO`.
+        hello: Optional<SmtpHello> = "HELO localhost", example: Some("\"EHLO mail.example.org\""),
+            reload: HealthAnew;
+    }
+    meant {
+        /// What is asked of the server: a connection (`"connect"`, and `"tcp"` without `steps`, in the words of `option
+        /// tcp-check`), or an answer in the protocol of this name.
+        kind: Word<CheckType> = None,
+            name: "type",
+            haproxy: &[
+                "option tcp-check", "option httpchk", "option pgsql-check", "option mysql-check",
+                "option redis-check", "option smtpchk", "option ldap-check",
+                "option ssl-hello-chk",
+            ],
+            reload: NextConnection;
+        /// Passed checks in a row that bring a server up.
+        rise: Number = 2, bounds: Some((1, RISE_FALL_MAX)), haproxy: &["rise"],
+            reload: NextConnection;
+        /// Failed checks in a row that take a server down.
+        fall: Number = 3, bounds: Some((1, RISE_FALL_MAX)), haproxy: &["fall"],
+            reload: NextConnection;
+        /// Port to check instead of the server's; 0: the server's.
+        port: Optional<Port> = "the server's", bounds: Some((0, PORT_BOUNDS.1)), haproxy: &["port"],
+            reload: HealthAnew;
+        /// Address to check instead of the server's; `"0.0.0.0"`: the server's.
+        address: Optional<Ip> = "the server's", haproxy: &["addr"], reload: HealthAnew;
+    }
+    /// A health check.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    model Check {
+        /// Time between the starts of two checks; default 2 s.
+        interval: Duration = CHECK_INTERVAL, CheckTable::interval => secs;
+        /// The same while the server goes down or comes up; default `interval`.
+        fast_interval: Duration = CHECK_INTERVAL, CheckTable::fast_interval => secs;
+        /// The same while the server is down; default `interval`.
+        down_interval: Duration = CHECK_INTERVAL, CheckTable::down_interval => secs;
+        /// How long one check may take; default the shorter of `interval` and 1 s.
+        timeout: Duration = CHECK_TIMEOUT, CheckTable::timeout => secs;
+        /// The PROXY header that it begins with.
+        header: SendProxy = SendProxy::Off, CheckTable::send_proxy => Word::<SendProxyWord>::show;
+        /// What it asks beyond a connection; `None`: nothing.
+        script: Option<Arc<Script>> = None, CheckTable::steps => script_text;
+    }
+}
+
+impl Expected for CheckTable {
+    const EXPECTED: &'static str =
+        "a boolean, a type as \"tcp\", or a table as { interval = \"2s\", rise = 2, fall = 3 }";
+}
+
+#[expect(
+    clippy::ref_option,
+    reason = "it takes the field of the model as it stands"
+)]
+fn script_text(script: &Option<Arc<Script>>) -> String {
+    show::optional(script.as_ref(), ToString::to_string)
+}
+
+impl CheckLayer {
+    /// Whether it says what is asked of the server, so that what an outer table says of that has no meaning.
+    pub(in crate::config) fn asks(&self) -> bool {
+        self.named.is_some() || self.kind.is_some()
+    }
+
+    /// Without what is asked of the server.
+    pub(in crate::config) fn without_question(self) -> Self {
+        Self {
+            named: None,
+            kind: None,
+            steps: None,
+            method: None,
+            uri: None,
+            version: None,
+            headers: None,
+            body: None,
+            expect_status: None,
+            disable_on_404: None,
+            send_state: None,
+            user: None,
+            mysql_login: None,
+            hello: None,
+            ..self
+        }
+    }
+}
+
+impl Check {
+    /// The effect on a check that differs; `None` when it does not. When the target or type of the check
+    /// changes, or the check is added or removed, earlier results no longer apply.
+    pub(super) fn effect(old: Option<&Self>, new: Option<&Self>) -> Option<Effect> {
+        match (old, new) {
+            (Some(old), Some(new)) => {
+                let mut found = Differences::default();
+                Self::compare(old, new, &mut found);
+                found.effect()
+            }
+            (None, None) => None,
+            _ => Some(HealthAnew),
+        }
+    }
+
+    /// Its text in a comparison: `connect every 2s fast 1s down 5s rise 2 fall 3 timeout 1s port 81`.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!(
+            "{} every {}",
+            Word::<CheckType>::show(&self.kind),
+            secs(&self.interval)
+        );
+        for (word, other) in [("fast", self.fast_interval), ("down", self.down_interval)] {
+            if other != self.interval {
+                let _ = write!(text, " {word} {}", secs(&other));
+            }
+        }
+        let timeout = secs(&self.timeout);
+        let _ = write!(
+            text,
+            " rise {} fall {} timeout {timeout}",
+            self.rise, self.fall
+        );
+        if let Some(script) = &self.script {
+            let _ = write!(text, " ({script})");
+        }
+        if self.header != SendProxy::Off {
+            let _ = write!(
+                text,
+                " send-proxy {}",
+                Word::<SendProxyWord>::show(&self.header)
+            );
+        }
+        if let Some(port) = self.port {
+            let _ = write!(text, " port {port}");
+        }
+        if let Some(address) = self.address {
+            let _ = write!(text, " address {address}");
+        }
+        text
+    }
+}
