@@ -103,9 +103,7 @@ impl Run<'_> {
         let last = self.is_whole();
         let answer = match http::parse(&self.input, self.bodiless, self.ended) {
             Parsed::Partial if !last => return Judged::Wait,
-            Parsed::Partial | Parsed::Invalid => {
-                return Judged::Failed(CheckStatus::L7Response, String::new());
-            }
+            Parsed::Partial | Parsed::Invalid => return broken(),
             Parsed::Answer(answer) => answer,
         };
         self.code = answer.status;
@@ -152,6 +150,9 @@ fn in_body(
     let body = &*answer.body;
     let or_own = |said| if expect.on_error.is_none() { said } else { "" };
     if body.is_empty() {
+        if answer.is_broken {
+            return Err(broken());
+        }
         if !is_last {
             return Err(Judged::Wait);
         }
@@ -169,12 +170,20 @@ fn in_body(
     if !is_last && (short || !found && expect.min_recv.is_none()) {
         return Err(Judged::Wait);
     }
+    if answer.is_broken && !found {
+        return Err(broken());
+    }
     let said = if expect.negated {
         "HTTP check matched unwanted content"
     } else {
         "HTTP content check did not match"
     };
     Ok((found, or_own(said)))
+}
+
+/// As of an answer that is none.
+fn broken() -> Judged {
+    Judged::Failed(CheckStatus::L7Response, String::new())
 }
 
 /// How many bytes an answer must have before it is judged.

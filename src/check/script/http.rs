@@ -32,6 +32,9 @@ pub struct Answer<'a> {
     pub body: Cow<'a, [u8]>,
     /// Nothing more of it comes.
     pub is_complete: bool,
+    /// What follows in the body is no chunk. The head stands all the same: the result of a check that waits for a status
+    /// must not depend on whether the fault has come with the head.
+    pub is_broken: bool,
 }
 
 /// Reads an answer. `bodiless`: it is one to `HEAD`; `ended`: nothing follows `input`.
@@ -60,18 +63,34 @@ pub fn parse(input: &[u8], bodiless: bool, ended: bool) -> Parsed<'_> {
         let Some(framing) = Framing::of(&headers, empty) else {
             return Parsed::Invalid;
         };
-        let Some((body, whole)) = framing.read(rest) else {
-            return Parsed::Invalid;
-        };
+        let (body, end) = framing.read(rest);
         return Parsed::Answer(Answer {
             status,
             reason: reason.as_bytes(),
             headers,
             body,
-            is_complete: whole || ended,
+            is_complete: end != End::More || ended,
+            is_broken: end == End::Broken,
         });
     }
     Parsed::Invalid
+}
+
+/// What stands behind the part of a body that has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// More of it.
+    More,
+    /// Nothing: it is whole.
+    Whole,
+    /// Something that is no chunk.
+    Broken,
+}
+
+impl End {
+    fn whole_if(is_whole: bool) -> Self {
+        if is_whole { Self::Whole } else { Self::More }
+    }
 }
 
 /// How the end of a body is found.
@@ -115,44 +134,44 @@ impl Framing {
         Some(length.map_or(Self::Close, Self::Length))
     }
 
-    /// The part of the body in `input`, and whether it is all of it; `None`: a chunk is not valid.
-    fn read(self, input: &[u8]) -> Option<(Cow<'_, [u8]>, bool)> {
+    /// The part of the body in `input`.
+    fn read(self, input: &[u8]) -> (Cow<'_, [u8]>, End) {
         match self {
-            Self::Close => Some((input.into(), false)),
+            Self::Close => (input.into(), End::More),
             Self::Length(length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 let body = &input[..length.min(input.len())];
-                Some((body.into(), input.len() >= length))
+                (body.into(), End::whole_if(input.len() >= length))
             }
             Self::Chunked => chunks(input),
         }
     }
 }
 
-/// The bytes of the chunks in `input`, and whether the last chunk is among them.
-fn chunks(mut input: &[u8]) -> Option<(Cow<'_, [u8]>, bool)> {
+/// The bytes of the chunks in `input`.
+fn chunks(mut input: &[u8]) -> (Cow<'_, [u8]>, End) {
     let mut body = Vec::new();
     loop {
         let (at, length) = match httparse::parse_chunk_size(input) {
             Ok(Status::Complete(read)) => read,
-            Ok(Status::Partial) => return Some((body.into(), false)),
-            Err(_) => return None,
+            Ok(Status::Partial) => return (body.into(), End::More),
+            Err(_) => return (body.into(), End::Broken),
         };
         if length == 0 {
-            return Some((body.into(), true));
+            return (body.into(), End::Whole);
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         input = &input[at..];
         if input.len() < length {
             body.extend_from_slice(input);
-            return Some((body.into(), false));
+            return (body.into(), End::More);
         }
         let (chunk, rest) = input.split_at(length);
         body.extend_from_slice(chunk);
         input = match rest {
             [b'\r', b'\n', rest @ ..] => rest,
-            [] | [b'\r'] => return Some((body.into(), false)),
-            _ => return None,
+            [] | [b'\r'] => return (body.into(), End::More),
+            _ => return (body.into(), End::Broken),
         };
     }
 }

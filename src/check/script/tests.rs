@@ -219,6 +219,8 @@ fn answers_of_http_in_haproxys_words() {
     let gone = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".as_slice();
     let chunks =
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".as_slice();
+    let broken =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n+\r\n".as_slice();
     let long = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nabc".as_slice();
     let role =
         b"HTTP/1.1 200 OK\r\nX-Role: x, primary\r\nContent-Length: 5\r\n\r\nhello".as_slice();
@@ -268,6 +270,9 @@ fn answers_of_http_in_haproxys_words() {
         ("disable-on-404 = true".into(), gone, Silence, "L7OKC 404 |"),
         (body("abc"), chunks, Silence, "L7OK 200 |"),
         (body("abd"), chunks, Silence, no),
+        (String::new(), broken, Silence, "L7OK 200 |"),
+        (body("abc"), broken, Silence, "L7OK 200 |"),
+        (body("abd"), broken, Silence, "L7RSP |"),
         (body("abd"), long, Silence, "L7TOUT |"),
         (body("abd"), gone, Silence, nobody),
         (
