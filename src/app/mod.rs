@@ -194,7 +194,7 @@ async fn start(
 
     let mut control = core.control(inbox, Arc::clone(&reserve));
     control.resolve_names().await;
-    control.begin_with(&decided);
+    control.begin_with(predecessor.as_ref().map(|_| &decided));
 
     let stops = Stops::default();
     let (watchdog, pulses) = Watchdog::new(config.global.threads);

@@ -313,6 +313,26 @@ words! {
 }
 
 words! {
+    /// Where the states of servers are kept.
+    StatesFromWord(values::StatesFrom) {
+        "none" => values::StatesFrom::None,
+        "global" => values::StatesFrom::Global,
+        "local" => values::StatesFrom::Local,
+    }
+}
+
+words! {
+    /// How a server begins.
+    InitStateWord(values::InitState) {
+        "none" => values::InitState::None,
+        "fully-up" => values::InitState::FullyUp,
+        "up" => values::InitState::Up,
+        "down" => values::InitState::Down,
+        "fully-down" => values::InitState::FullyDown,
+    }
+}
+
+words! {
     /// What a MySQL check says as a client: HAProxy's words.
     MysqlLoginWord(MysqlLogin) {
         "pre-41" => MysqlLogin::Before41,

@@ -26,6 +26,7 @@ pub mod script;
 mod shapes;
 mod show;
 pub mod source;
+pub mod state_files;
 mod syntax;
 mod tree;
 pub mod units;

@@ -13,11 +13,12 @@ pub use super::keys::meant::{
     RuntimeApi, RuntimeSocket, Server, Stats, StatsPage,
 };
 pub use super::script::Script;
+pub use super::state_files::StateFiles;
 pub use super::values::{
     AcceptProxy, ApiLevel, BackendIndex, Balance, BindAddress, CheckKind, Credentials, Facility,
-    HashFunction, HashKey, HashType, HoldDown, LogFormat, LogSink, NoServer, OnError, PageAdmin,
-    PreserveAffinity, ProxyId, ProxyV2Options, SendProxy, ServerAddress, ServerPort, ServerSocket,
-    Severity, Source, SourceAddress, UseSrc,
+    HashFunction, HashKey, HashType, HoldDown, InitState, LogFormat, LogSink, NoServer, OnError,
+    PageAdmin, PreserveAffinity, ProxyId, ProxyV2Options, SendProxy, ServerAddress, ServerPort,
+    ServerSocket, Severity, Source, SourceAddress, StatesFrom, UseSrc,
 };
 
 /// A whole configuration.

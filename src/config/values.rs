@@ -307,6 +307,60 @@ impl OnError {
     }
 }
 
+/// `load-server-state-from-file`: where the states of a backend's servers are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StatesFrom {
+    /// Nowhere: its servers begin as their keys say.
+    #[default]
+    None,
+    /// In `server-state-file` of the process.
+    Global,
+    /// In a file of its own.
+    Local,
+}
+
+/// `init-state`: how a server begins, and how it comes out of maintenance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InitState {
+    /// Up, with its slow start where it has one; the next failed check takes it down.
+    #[default]
+    None,
+    /// Up; `fall` failed checks take it down.
+    FullyUp,
+    /// Up; the next failed check takes it down.
+    Up,
+    /// Down; the next passed check brings it up.
+    Down,
+    /// Down; `rise` passed checks bring it up.
+    FullyDown,
+}
+
+impl InitState {
+    const ALL: [Self; 5] = [
+        Self::None,
+        Self::FullyUp,
+        Self::Up,
+        Self::Down,
+        Self::FullyDown,
+    ];
+
+    /// HAProxy's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::FullyUp => "fully-up",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::FullyDown => "fully-down",
+        }
+    }
+
+    /// The value of a word.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == name)
+    }
+}
+
 /// `balance`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {

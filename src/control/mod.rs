@@ -21,6 +21,7 @@ pub mod resolve;
 pub mod server_events;
 mod server_index;
 mod slow_starts;
+mod state_file;
 
 use crate::check::schedule::{ends_with_reset, first_start};
 use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
@@ -42,6 +43,8 @@ use rebalance::Rebalances;
 use resolve::{FirstRound, Resolver, Until};
 use server_events::LogLine;
 use server_index::ServerIndex;
+use state_file::StateFileWriter;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -157,6 +160,7 @@ pub struct Control {
     resolver: Resolver,
     changes: OperatorChanges,
     rebalances: Rebalances,
+    state_files: StateFileWriter,
     commits: mpsc::Receiver<Commit>,
     /// For the reloader.
     committer: mpsc::Sender<Commit>,
@@ -188,6 +192,7 @@ impl Control {
             resolver,
             changes: OperatorChanges::default(),
             rebalances: Rebalances::default(),
+            state_files: StateFileWriter::new(Instant::now()),
             commits,
             committer,
         }
@@ -225,9 +230,14 @@ impl Control {
         }
     }
 
-    /// Takes over what an earlier process has decided. Call it before [`Control::run`], which starts the checks.
-    pub fn begin_with(&mut self, state: &RuntimeState) {
+    /// Takes over what the process before has decided; `None`: there is none, and server-state files say it. Call it before
+    /// [`Control::run`], which starts the checks.
+    pub fn begin_with(&mut self, decided: Option<&RuntimeState>) {
         let base = self.parts.snapshot.load_full();
+        let state = match decided {
+            Some(decided) => Cow::Borrowed(decided),
+            None => Cow::Owned(state_file::read(&base, Instant::now())),
+        };
         let of = (self.parts.token.shard() + 1, Instant::now());
         if let Some(next) = state.apply(&RuntimeState::default(), &base, of) {
             self.publish(&next);
@@ -265,6 +275,11 @@ impl Control {
                 Some(commit) = self.commits.recv() => self.commit(commit, &mut messages).await,
                 _ = tick.tick() => self.tick().await,
             }
+        }
+        // After a handover the next process writes.
+        if !self.stop_tasks.is_cancelled() {
+            let snapshot = self.parts.snapshot.load_full();
+            self.state_files.finish(&snapshot).await;
         }
         self.stop_tasks.cancel();
         self.tasks.close();
@@ -565,6 +580,7 @@ impl Control {
         });
         // After a handover the next process makes the steps, and logs their end.
         if !self.stop_tasks.is_cancelled() {
+            self.state_files.tick(&snapshot, now).await;
             self.warm_up(snapshot, now).await;
         }
         self.rebalance().await;

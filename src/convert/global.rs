@@ -28,6 +28,9 @@ pub(super) struct Global {
     /// The keys of each of its sockets.
     pub(super) sockets: Vec<socket::Socket>,
     pub(super) unix_bind: UnixBind,
+    /// `server-state-file` and `server-state-base` as they are written.
+    pub(super) state_file: Option<String>,
+    pub(super) state_base: Option<String>,
     /// `withdraw-delay` of `[readiness]`.
     pub(super) withdraw_delay: Option<String>,
     /// What is not carried over.
@@ -133,11 +136,8 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
             }
             Err(problem) => context.report.error(statement.at(1), word, problem.message),
         },
-        "description" => {
-            let texts: Vec<String> = statement.words[1..].iter().map(string).collect();
-            global.keys.insert("description", quote(&texts.join(" ")));
-            context.kept(statement.at, word);
-        }
+        "server-state-file" | "server-state-base" => states(context, global, statement),
+        "description" => describe(context, global, statement),
         "stats" if statement.word(1) == "socket" => {
             let marks = socket::read(context, &mut global.sockets, statement);
             global.marks.extend(marks);
@@ -169,6 +169,46 @@ fn one(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement
                 None => context.unknown(statement.at, Place::Global, bare),
             }
         }
+    }
+}
+
+fn describe(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement) {
+    let texts: Vec<String> = statement.words[1..].iter().map(string).collect();
+    global.keys.insert("description", quote(&texts.join(" ")));
+    context.kept(statement.at, "description");
+}
+
+/// `server-state-file` and `server-state-base`.
+fn states(context: &mut Context<'_, '_>, global: &mut Global, statement: &Statement) {
+    let (word, path) = (statement.word(0), statement.word(1).to_owned());
+    context.kept(statement.at, word);
+    if word == "server-state-base" {
+        global.state_base = Some(path);
+    } else {
+        global.state_file = Some(path);
+    }
+}
+
+/// Writes the paths of server-state files. HAProxy takes a relative one from the folder that it is started in. `is_local`:
+/// a backend has a file of its own.
+pub(super) fn settle_states(folder: Option<&str>, global: &mut Global, is_local: bool) {
+    let is_relative = |path: &&String| !path.starts_with('/');
+    let needs_base = is_local
+        || global
+            .state_file
+            .as_ref()
+            .is_some_and(|it| is_relative(&it));
+    let base = match (&global.state_base, folder) {
+        (Some(base), Some(folder)) if is_relative(&base) => Some(format!("{folder}/{base}")),
+        (Some(base), _) => Some(base.clone()),
+        (None, folder) => folder.filter(|_| needs_base).map(str::to_owned),
+    };
+    let keys = [
+        ("server-state-base", base),
+        ("server-state-file", global.state_file.take()),
+    ];
+    for (key, path) in keys {
+        global.keys.extend(path.map(|path| (key, quote(&path))));
     }
 }
 

@@ -324,6 +324,9 @@ impl Read {
             unknown = context.unknown;
         };
         sections::read(inputs, &mut environment, index, report, &mut sink);
+        let mut proxies = read.proxies.iter();
+        let is_local = proxies.any(|proxy| proxy.settings.has_own_states());
+        global::settle_states(outside.folder, &mut read.global, is_local);
         read
     }
 

@@ -253,6 +253,12 @@ impl Settings {
         about.all(|(_, _, lacks)| lacks.is_none())
     }
 
+    /// Whether states of servers are kept in a file for them alone.
+    pub(super) fn has_own_states(&self) -> bool {
+        let from = self.keys.get("load-server-state-from-file");
+        from.is_some_and(|from| from == "\"local\"")
+    }
+
     /// Whether checks connect by rules alone that have ports.
     pub(super) fn connects_with_ports(&self) -> bool {
         let steps: Vec<&Vec<(&'static str, String)>> = match self.check {

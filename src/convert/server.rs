@@ -13,7 +13,7 @@ use super::toml_string::quote;
 use super::units::Unit;
 use crate::config::address as addresses;
 use crate::config::haproxy::{Becomes, Place};
-use crate::config::model::OnError;
+use crate::config::model::{InitState, OnError};
 use crate::config::units as rlb;
 
 /// Words behind an address that have no value.
@@ -293,6 +293,9 @@ fn own(
         "on-error" if OnError::of_name(value).is_some() => {
             keys.keys.insert("on-error", quote(value));
         }
+        "init-state" if InitState::of_name(value).is_some() => {
+            keys.keys.insert("init-state", quote(value));
+        }
         "on-marked-down" if value == "shutdown-sessions" => {
             keys.keys.insert("on-marked-down", quote(value));
         }
@@ -300,7 +303,7 @@ fn own(
             keys.keys.insert("on-marked-up", quote(value));
         }
         "cc" | "tcp-ut" | "namespace" => return option(context, keys, statement, (name, index)),
-        "on-error" | "on-marked-down" | "on-marked-up" => {
+        "on-error" | "init-state" | "on-marked-down" | "on-marked-up" => {
             let text = format!("HAProxy has no `{value}` for it");
             let keyword = format!("server {name}");
             context.report.error(statement.at(index), keyword, text);

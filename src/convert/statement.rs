@@ -4,6 +4,7 @@ use super::context::{Context, keyword};
 use super::proxy::{Keepalive, Mark, Mode, Proxy};
 use super::report::Outcome;
 use super::sections::{Kind, Modifier, Statement};
+use super::toml_string::quote;
 use super::units::Unit;
 use super::{
     acl, argument_count, balance, bind, check, defaults_words, expect_proxy, format, log, page,
@@ -29,6 +30,9 @@ pub(super) fn read(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: 
         "hash-preserve-affinity" => balance::preserve_affinity(context, proxy, statement),
         "maxconn" | "backlog" | "fullconn" | "retries" | "id" => {
             number(context, proxy, statement);
+        }
+        "load-server-state-from-file" | "server-state-file-name" => {
+            states(context, proxy, statement);
         }
         "retry-on" if retry_on::read(context, proxy, statement) => {}
         "rate-limit" => rate_limit(context, proxy, statement),
@@ -332,6 +336,31 @@ fn rate_limit(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Stat
             .push(statement.at, keyword, Outcome::NotNeeded, text);
     } else {
         context.kept(statement.at, keyword);
+    }
+}
+
+/// `load-server-state-from-file` and `server-state-file-name`.
+fn states(context: &mut Context<'_, '_>, proxy: &mut Proxy, statement: &Statement) {
+    let (keyword, value) = (statement.word(0), statement.word(1));
+    if proxy.kind == Kind::Frontend {
+        let text = "it is for backends";
+        context
+            .report
+            .push(statement.at, keyword, Outcome::NotNeeded, text);
+        return;
+    }
+    context.kept(statement.at, keyword);
+    let keys = &mut proxy.settings.keys;
+    match keyword {
+        "load-server-state-from-file" => {
+            keys.insert("load-server-state-from-file", quote(value));
+        }
+        _ if ["", "use-backend-name"].contains(&value) => {
+            keys.remove("server-state-file-name");
+        }
+        _ => {
+            keys.insert("server-state-file-name", quote(value));
+        }
     }
 }
 

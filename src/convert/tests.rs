@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::config::diff::plan;
-use crate::config::model::{ApiLevel, RuntimeSocket};
+use crate::config::model::{ApiLevel, RuntimeSocket, StateFiles};
 use crate::config::{Diagnostic, Limits, Loader, Severity, processor_time};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -994,6 +994,38 @@ fn the_family_of_an_address_is_kept() {
         let sockets = sockets_of(address, 0, "");
         let places: Vec<String> = sockets.iter().map(RuntimeSocket::place).collect();
         assert_eq!(places, [place]);
+    }
+}
+
+/// Server-state files likewise.
+#[test]
+fn a_relative_path_of_a_server_state_file_is_in_the_folder_of_the_process() {
+    let listen = "listen l\n mode tcp\n bind *:80\n server s 127.0.0.1:1\n load-server-state-from-file local\n";
+    for (global, file, own) in [
+        ("server-state-file x", Some("/work/x"), "/work/l"),
+        ("server-state-base b", None, "/work/b/l"),
+        (
+            "server-state-file /x\n server-state-base b/",
+            Some("/x"),
+            "/work/b/l",
+        ),
+        ("server-state-base /b", None, "/b/l"),
+    ] {
+        let input = Input {
+            name: "some.cfg".to_owned(),
+            bytes: format!("global\n {global}\n{listen}").into_bytes(),
+        };
+        let outside = Outside {
+            variable: &process,
+            address: &|_| None,
+            folder: Some("/work"),
+        };
+        let one = convert(&[input], Options::default(), outside);
+        let (config, _) = load(&one.toml).expect("it loads");
+        let files = StateFiles::of(&config.global);
+        assert_eq!(files.global(), file.map(PathBuf::from), "{global}");
+        let local = files.local(&config.backends[0]);
+        assert_eq!(local, Some(PathBuf::from(own)), "{global}");
     }
 }
 

@@ -54,6 +54,7 @@ mod runtime_proxies;
 mod runtime_sockets;
 mod runtime_tools;
 mod send_proxy;
+mod server_states;
 mod service;
 mod session_age;
 mod session_end;

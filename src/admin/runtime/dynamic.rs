@@ -8,8 +8,8 @@ use super::reply::Reply;
 use super::{CommandContext, duration, set};
 use crate::config::haproxy::{self, Place};
 use crate::config::model::{
-    Check, HashKey, OnError, SendProxy, Server, ServerAddress, ServerSocket, Source, SourceAddress,
-    UseSrc,
+    Check, HashKey, InitState, OnError, SendProxy, Server, ServerAddress, ServerSocket, Source,
+    SourceAddress, UseSrc,
 };
 use crate::config::own_tlv::OwnTlv;
 use crate::config::{ERROR_LIMIT_MAX, address, units};
@@ -271,6 +271,13 @@ impl Draft {
                 self.server.on_error = on_error.ok_or_else(|| {
                     let all = "'fastinter', 'fail-check', 'sudden-death' or 'mark-down'";
                     format!("'on-error' expects one of {all} but got '{value}'")
+                })?;
+            }
+            "init-state" => {
+                let state = InitState::of_name(value);
+                self.server.init_state = state.ok_or_else(|| {
+                    let all = "'none', 'fully-up', 'up', 'down', or 'fully-down'";
+                    format!("'init-state' expects one of {all} but got '{value}'")
                 })?;
             }
             "on-marked-down" => {

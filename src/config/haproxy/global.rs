@@ -284,13 +284,7 @@ pub(super) const WORDS: &[Words] = &[
         Global,
         NotNeeded,
         "a reload keeps what rlb knows of its servers, and so does an upgrade",
-        &[
-            "server-state-base",
-            "server-state-file",
-            "stats-file",
-            "shm-stats-file",
-            "shm-stats-file-max-objects",
-        ],
+        &["stats-file", "shm-stats-file", "shm-stats-file-max-objects"],
     ),
     words(
         Global,

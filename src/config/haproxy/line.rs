@@ -307,12 +307,6 @@ pub(super) const WORDS: &[Words] = &[
     ),
     words(
         Server,
-        Changed,
-        "the first check, within 0.2 s of the start, decides",
-        &["init-state"],
-    ),
-    words(
-        Server,
         NotNeeded,
         "rlb does this by itself, or it changes no traffic",
         &[

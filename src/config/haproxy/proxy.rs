@@ -156,8 +156,6 @@ pub(super) const WORDS: &[Words] = &[
             "bind-process",
             "external-check *",
             "email-alert*",
-            "load-server-state-from-file",
-            "server-state-file-name",
             "declare",
             "capture",
             "filter-sequence",

@@ -69,6 +69,13 @@ keys! {
         node: Optional<Name> = "host name", haproxy: &["node"], reload: AtOnce;
         /// Free text shown with the statistics.
         description: Optional<Text> = "none", haproxy: &["description"], reload: AtOnce;
+        /// The file in which the states of all servers are kept: written every minute, when an operator has changed one, and
+        /// at a stop. Backends with `load-server-state-from-file` begin with them.
+        server_state_file: Optional<Text> = "none", example: Some("\"/var/lib/rlb/servers\""),
+            haproxy: &["server-state-file"], reload: AtOnce;
+        /// The folder of such files whose paths do not begin with `/`.
+        server_state_base: Optional<Text> = "none", example: Some("\"/var/lib/rlb\""),
+            haproxy: &["server-state-base"], reload: AtOnce;
         /// Reload when the configuration's files change, or those that `${file:…}` reads.
         watch: Switch = false, reload: AtOnce;
         /// How long after a reload a backend that has lost all its servers by it brings the

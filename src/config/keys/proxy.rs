@@ -8,17 +8,21 @@ use super::check::CheckSetting;
 use super::declare::prelude::*;
 use super::kinds::{
     Expression, Factor, FormatText, IdleSpan, Number, Optional, Port, Prime, Raw, Seconds, Span,
-    SpanOrZero, Switch, Word,
+    SpanOrZero, Switch, Text, Word,
 };
 use super::server::{Server, ServerKeys, ServerTable};
 use super::source::SourceKind;
-use crate::config::choices::{BalanceWord, HashTypeWord, NoServerWord, PreserveAffinityWord};
+use crate::config::choices::{
+    BalanceWord, HashTypeWord, NoServerWord, PreserveAffinityWord, StatesFromWord,
+};
 use crate::config::hash_on::HashOn;
 use crate::config::key::Effect::{AtOnce, NextConnection};
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, PORT_BOUNDS, REQUIRED};
 use crate::config::shapes::{Expected, Located, Maybe, Short};
 use crate::config::show::{bool_word, duration, number, optional_text, secs};
-use crate::config::values::{BackendIndex, Balance, HashType, NoServer, PreserveAffinity, ProxyId};
+use crate::config::values::{
+    BackendIndex, Balance, HashType, NoServer, PreserveAffinity, ProxyId, StatesFrom,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -247,6 +251,10 @@ keys! {
         /// Log each result of a health check that changes a counter, not only changes of state.
         log_health_checks: Switch = false,
             haproxy: &["option log-health-checks"], reload: NextConnection;
+        /// With which states servers begin after a start: `"global"` those in `server-state-file` of `[global]`, `"local"`
+        /// those in a file of the backend's own, which is written likewise.
+        load_server_state_from_file: Word<StatesFromWord> = StatesFrom::None,
+            haproxy: &["load-server-state-from-file"], reload: NextConnection;
         /// From where connections to servers come that have no `source` of their own.
         source: Optional<SourceKind> = "the system chooses", haproxy: &["source"],
             reload: NextConnection;
@@ -283,6 +291,8 @@ keys! {
             BackendTable::keepalive => Keepalive::text;
         /// Name of the backend where sessions go while this one has no usable server. No backend leads to itself.
         sorry_backend: Option<Arc<str>> = None, ServersKeys::sorry_backend => optional_text;
+        /// Path of its file of states, with `load-server-state-from-file = "local"`; `None`: its name.
+        server_state_file_name: Option<Arc<str>> = None, ServersKeys::server_state_file_name => optional_text;
         /// In file order, names unique.
         servers: Vec<Server> = Vec::new();
     }
@@ -309,6 +319,9 @@ keys! {
         /// Session limit shown for the backend.
         fullconn: Optional<Number> = "a tenth of the maxconn of the frontends that lead here",
             bounds: Some(MAXCONN_BOUNDS), haproxy: &["fullconn"], reload: NextConnection;
+        /// With `load-server-state-from-file = "local"`: the path of the backend's file of states.
+        server_state_file_name: Optional<Text> = "the backend's name", example: Some("\"/var/lib/rlb/web\""),
+            haproxy: &["server-state-file-name"], reload: NextConnection;
     }
 }
 

@@ -9,14 +9,16 @@ use super::kinds::{
 use super::source::SourceKind;
 use super::tlvs::TlvList;
 use crate::config::choices::{
-    HashKeyWord, MarkedDown, MarkedUp, ObserveWord, OnErrorWord, ProxyV2OptionsWord, SendProxyWord,
+    HashKeyWord, InitStateWord, MarkedDown, MarkedUp, ObserveWord, OnErrorWord, ProxyV2OptionsWord,
+    SendProxyWord,
 };
 use crate::config::key::Effect::{HealthAnew, NextConnection};
 use crate::config::key::{ID_BOUNDS, MAXCONN_MAX, REQUIRED};
 use crate::config::shapes::{Expected, Maybe};
 use crate::config::show::{self, secs};
 use crate::config::values::{
-    HashKey, HoldDown, OnError, ProxyV2Options, SendProxy, ServerAddress, ServerPort, ServerSocket,
+    HashKey, HoldDown, InitState, OnError, ProxyV2Options, SendProxy, ServerAddress, ServerPort,
+    ServerSocket,
 };
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -93,6 +95,10 @@ keys! {
         backup: Switch = false, haproxy: &["backup"], reload: NextConnection;
         /// Start in maintenance.
         disabled: Switch = false, haproxy: &["disabled"], reload: NextConnection;
+        /// How it begins, and how it comes out of maintenance: `"up"` and `"fully-up"`, or `"down"` and `"fully-down"`, until
+        /// one check, or `fall` or `rise` of them, say otherwise. `"none"`: as `"up"`, with its slow start.
+        init_state: Word<InitStateWord> = InitState::None,
+            haproxy: &["init-state"], reload: NextConnection;
         /// What happens to a server's sessions when it goes down.
         shutdown_sessions_on_down: Word<MarkedDown> = false,
             name: "on-marked-down", haproxy: &["on-marked-down"], reload: NextConnection;

@@ -1075,3 +1075,41 @@ fn tiers_that_are_none() {
         &[(4, 31, "write `priority = 0` at the server")],
     );
 }
+
+#[test]
+fn server_state_files() {
+    let listen =
+        "[[listen]]\nname = 'l'\nbind = ':80'\nservers = [{ name = 's', address = '10.0.0.1:80'";
+    check(
+        &format!("[global]\nserver-state-file = 'states'\n{listen} }}]"),
+        &[(2, 21, "`server-state-file` has no folder: `states`")],
+    );
+    let local = "load-server-state-from-file = 'local'";
+    check(
+        &format!("{listen} }}]\n{local}"),
+        &[(1, 1, "the file of states of listen `l` has no folder: `l`")],
+    );
+    let base = "[global]\nserver-state-base = '/s'\nserver-state-file = 'l'\n";
+    check(
+        &format!("{base}{listen} }}]\n{local}"),
+        &[
+            (3, 21, "no backend begins with the states"),
+            (
+                4,
+                1,
+                "listen `l` has the file of states of the process: `/s/l`",
+            ),
+        ],
+    );
+    check(
+        &format!("{listen} }}]\nload-server-state-from-file = 'global'"),
+        &[(1, 1, "begins with the states in a file that is not named")],
+    );
+    check(
+        &format!("{listen}, init-state = 'down' }}]"),
+        &[(
+            4, 64,
+            "server `s` begins as down, and no check brings it up",
+        )],
+    );
+}

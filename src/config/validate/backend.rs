@@ -70,6 +70,7 @@ pub(super) fn backend(
             .sorry_backend
             .as_ref()
             .map(|it| it.value.as_str().into()),
+        server_state_file_name: own.server_state_file_name.map(|written| written.value),
         servers,
         ..Backend::from_layer(&keys)
     };

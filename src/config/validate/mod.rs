@@ -23,6 +23,7 @@ mod loops;
 mod once;
 mod runtime_api;
 mod server;
+mod state_files;
 mod stats;
 
 pub use bind::BINDS_MAX;
@@ -181,6 +182,7 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
         backends: backends.into_iter().map(|draft| draft.backend).collect(),
     };
     no_listener(validator, files, &config);
+    state_files::state_files(validator, files, &proxies.backends, &config);
     links::fullconn(validator, &mut config, &stand_ins);
     limits::global(validator, maxconn.as_ref(), &config);
     config

@@ -9,7 +9,8 @@ use crate::config::keys::{
     NOWHERE, NodeGroup, NodeOwnLayer, NodeTable, ServerKeys, ServerOwnLayer, ServerTable,
 };
 use crate::config::model::{
-    Check, ProxyV2Options, SendProxy, Server, ServerAddress, ServerPort, ServerSocket, Source,
+    Check, InitState, ProxyV2Options, SendProxy, Server, ServerAddress, ServerPort, ServerSocket,
+    Source,
 };
 use crate::config::read::ParsedFile;
 use crate::config::scope::{Scope, Validator, Written};
@@ -279,6 +280,8 @@ fn build(
     in_no_tier(validator, settings, meant.backup);
     if let Some(check) = &check {
         checkable(validator, &name, &address, address_at, check);
+    } else {
+        never_up(validator, settings, &name);
     }
     if let Some(source) = &settings.keys.source {
         fits(validator, (&name, &address), source);
@@ -342,6 +345,17 @@ fn at_start(validator: &mut Validator<'_>, settings: &ServerSettings, slowstart:
     {
         let message = "`slowstart-at-start` has no meaning without `slowstart`";
         let diagnostic = Diagnostic::warning("no-meaning", message).at(written.place.clone());
+        validator.report.push(diagnostic);
+    }
+}
+
+/// Warns about a server that begins as down and that no check brings up.
+fn never_up(validator: &mut Validator<'_>, settings: &ServerSettings, name: &str) {
+    if let Some(written) = &settings.keys.init_state
+        && matches!(written.value, InitState::Down | InitState::FullyDown)
+    {
+        let message = format!("server `{name}` begins as down, and no check brings it up");
+        let diagnostic = Diagnostic::warning("no-check", message).at(written.place.clone());
         validator.report.push(diagnostic);
     }
 }

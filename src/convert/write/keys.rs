@@ -67,6 +67,8 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
         "log-health-checks",
         "source",
         "sorry-backend",
+        "load-server-state-from-file",
+        "server-state-file-name",
     ];
     let chosen = |keys: &[&'static str], on: bool| -> Pairs {
         let keys = keys.iter().filter(|_| on);
@@ -110,7 +112,8 @@ pub(super) fn pairs(settings: &Settings, front: bool, back: bool) -> (Pairs, Pai
 }
 
 /// Keys of a proxy that `[defaults]` does not have.
-const OWN: [&str; 10] = [
+const OWN: [&str; 11] = [
+    "server-state-file-name",
     "sorry-backend",
     "balance",
     "random-draws",
@@ -244,6 +247,7 @@ pub(super) fn shared(servers: &[Server]) -> BTreeMap<&'static str, String> {
             "minconn",
             "maxqueue",
             "slowstart",
+            "init-state",
             "on-marked-down",
             "on-marked-up",
             "observe",

@@ -15,7 +15,7 @@ use super::snapshot::{
 use super::standing::settle;
 use super::status::AdminState;
 use crate::config::diff::server_starts_over;
-use crate::config::model::{self, ServerAddress};
+use crate::config::model::{self, ServerAddress, StateFiles};
 use crate::live::queue::Queue;
 use crate::live::{FrontendLive, ServerLive};
 use std::collections::HashMap;
@@ -63,6 +63,7 @@ impl Snapshot {
             hard_stop_after: config.global.hard_stop_after,
             node: config.global.node.clone(),
             description: config.global.description.clone(),
+            state_files: StateFiles::of(&config.global),
             api: Api::of(config.runtime_api.as_ref()),
             frontends: self.merge_frontends(config, &targets, carry),
             backends,

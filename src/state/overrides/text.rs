@@ -8,8 +8,8 @@
 use super::source_text;
 use crate::config::address;
 use crate::config::model::{
-    Check, CheckKind, HashKey, HoldDown, OnError, ProxyV2Options, Script, SendProxy, Server,
-    ServerAddress, ServerSocket,
+    Check, CheckKind, HashKey, HoldDown, InitState, OnError, ProxyV2Options, Script, SendProxy,
+    Server, ServerAddress, ServerSocket,
 };
 use crate::config::own_tlv::{OwnTlv, OwnTlvs};
 use crate::state::server::by_name;
@@ -199,6 +199,7 @@ fn words(server: &Server) -> String {
         maxqueue,
         slowstart,
         slowstart_at_start,
+        init_state,
         shutdown_sessions_on_down,
         shutdown_backup_sessions_on_up,
         observe,
@@ -213,7 +214,7 @@ fn words(server: &Server) -> String {
         hold_down,
     } = server;
     let tlvs = proxy_v2_tlvs.as_deref().map_or_else(String::new, tlv_words);
-    let on_error = on_error.name();
+    let (on_error, init_state) = (on_error.name(), init_state.name());
     let socket = socket.as_deref().map_or_else(String::new, socket_words);
     let (send_proxy, hash_key) = (send_proxy.name(), hash_key.name());
     let source = source.as_ref().map_or_else(String::new, source_text::write);
@@ -222,7 +223,7 @@ fn words(server: &Server) -> String {
     format!(
         "id={id} weight={weight} hash-key={hash_key} priority={priority} backup={backup} disabled={disabled} \
          maxconn={maxconn} minconn={minconn} maxqueue={maxqueue} \
-         slowstart={slowstart} slowstart-at-start={slowstart_at_start} \
+         slowstart={slowstart} slowstart-at-start={slowstart_at_start} init-state={init_state} \
          shutdown-sessions-on-down={shutdown_sessions_on_down} \
          shutdown-backup-sessions-on-up={shutdown_backup_sessions_on_up} \
          observe={observe} error-limit={error_limit} on-error={on_error} \
@@ -492,6 +493,7 @@ fn read_server(name: &str, address: ServerAddress, words: &str) -> Option<Server
             "maxqueue" => server.maxqueue = value.parse().ok()?,
             "slowstart" => server.slowstart = Duration::from_micros(value.parse().ok()?),
             "slowstart-at-start" => server.slowstart_at_start = value.parse().ok()?,
+            "init-state" => server.init_state = InitState::of_name(value)?,
             "shutdown-sessions-on-down" => server.shutdown_sessions_on_down = value.parse().ok()?,
             "shutdown-backup-sessions-on-up" => {
                 server.shutdown_backup_sessions_on_up = value.parse().ok()?;
@@ -645,6 +647,7 @@ mod tests {
             disabled: true,
             slowstart: Duration::from_millis(1500),
             slowstart_at_start: true,
+            init_state: InitState::FullyDown,
             shutdown_sessions_on_down: true,
             shutdown_backup_sessions_on_up: true,
             observe: true,

@@ -14,7 +14,7 @@ use super::server::{Server, Usable};
 use super::standing::settle;
 use crate::balance::tiers::{self, Tiers};
 use crate::balance::{Candidate, Choice, Picker, maglev};
-use crate::config::model::{self, Balance};
+use crate::config::model::{self, Balance, StateFiles};
 use crate::live::{BackendLive, FrontendLive, GlobalLive, LoadOrder, ServerLive};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -97,6 +97,8 @@ pub struct Snapshot {
     pub node: Option<Arc<str>>,
     /// Description of the process.
     pub description: Option<Arc<str>>,
+    /// Where the states of servers are kept.
+    pub state_files: StateFiles,
     /// The settings of the runtime sockets; `None`: there are none.
     pub api: Option<Arc<Api>>,
     /// By [`FrontendId`]; `None` where a frontend was removed and no other has come.
@@ -181,6 +183,7 @@ impl Snapshot {
             hard_stop_after: config.global.hard_stop_after,
             node: config.global.node.clone(),
             description: config.global.description.clone(),
+            state_files: StateFiles::of(&config.global),
             api: Api::of(config.runtime_api.as_ref()),
             frontends: frontends
                 .map(|(index, spec)| {

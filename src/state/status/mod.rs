@@ -10,7 +10,7 @@ mod flaps;
 
 pub use flaps::Flaps;
 
-use crate::config::model::{self, HoldDown, OnError};
+use crate::config::model::{self, HoldDown, InitState, OnError};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
@@ -98,6 +98,8 @@ pub struct Rules {
     pub slowstart: u32,
     /// It begins with a slow start too.
     pub slowstart_at_start: bool,
+    /// How it begins.
+    pub init: InitState,
     /// How long it is held down when it goes down again and again.
     pub hold_down: HoldDown,
 }
@@ -109,6 +111,7 @@ impl Rules {
         fall: 3,
         slowstart: 0,
         slowstart_at_start: false,
+        init: InitState::None,
         hold_down: HoldDown::OFF,
     };
 
@@ -125,6 +128,7 @@ impl Rules {
             fall,
             slowstart: u32::try_from(seconds).unwrap_or(u32::MAX),
             slowstart_at_start: spec.slowstart_at_start,
+            init: spec.init_state,
             hold_down: spec.hold_down.as_deref().copied().unwrap_or(HoldDown::OFF),
         }
     }
@@ -138,12 +142,24 @@ impl Rules {
         }
     }
 
-    /// The state of a server that begins.
-    fn beginning(self) -> OperState {
-        if self.slowstart_at_start {
+    /// The state and the health counter of a server that begins.
+    fn beginning(self) -> (OperState, u32) {
+        let up = if self.slowstart_at_start {
             self.coming_up()
         } else {
             OperState::Running
+        };
+        self.init().unwrap_or((up, self.rise))
+    }
+
+    /// What `init-state` says; `None`: nothing. As in HAProxy a server with one has no slow start then.
+    fn init(self) -> Option<(OperState, u32)> {
+        match self.init {
+            InitState::None => None,
+            InitState::FullyUp => Some((OperState::Running, self.full())),
+            InitState::Up => Some((OperState::Running, self.rise)),
+            InitState::Down => Some((OperState::Stopped, self.rise.saturating_sub(1))),
+            InitState::FullyDown => Some((OperState::Stopped, 0)),
         }
     }
 
@@ -186,12 +202,12 @@ pub struct ServerStatus {
 }
 
 impl ServerStatus {
-    /// At the start: up, and a single failed check takes it down; or in maintenance.
+    /// At the start: up, and a single failed check takes it down, or as `init-state` says; or in maintenance.
     pub fn initial(admin: AdminState, rules: Rules, now: Instant) -> Self {
         let (oper, health) = if admin.is_maint() {
             (OperState::Stopped, 0)
         } else {
-            (rules.beginning(), rules.rise)
+            rules.beginning()
         };
         Self {
             admin,
@@ -291,7 +307,7 @@ impl ServerStatus {
     }
 
     /// Sets the administrative flags. Entering maintenance stops the server. Leaving it starts the server
-    /// again: up at once, with a slow start if it has one, and checked at once.
+    /// again: up at once, with a slow start if it has one, or as `init-state` says, and checked at once.
     pub fn set_admin(&mut self, admin: AdminState, rules: Rules, now: Instant) {
         let (was, is) = (self.admin.is_maint(), admin.is_maint());
         self.admin = admin;
@@ -301,8 +317,13 @@ impl ServerStatus {
             self.forgive();
             self.enter(OperState::Stopped, now);
         } else if was && !is {
-            self.health = rules.rise;
-            self.come_up(rules, now);
+            if let Some((oper, health)) = rules.init() {
+                self.health = health;
+                self.enter(oper, now);
+            } else {
+                self.health = rules.rise;
+                self.come_up(rules, now);
+            }
         }
     }
 
@@ -364,13 +385,14 @@ impl ServerStatus {
         percent.map_or(100, |percent| u32::try_from(percent).unwrap_or(100))
     }
 
-    /// Earlier checks no longer apply: up until a check fails. A slow start goes on. Does nothing in maintenance.
+    /// Earlier checks no longer apply: up until a check fails, or as `init-state` says. A slow start goes on. Does nothing in maintenance.
     pub fn start_over(&mut self, rules: Rules, now: Instant) {
         self.forgive();
         if !self.admin.is_maint() {
-            self.health = rules.rise;
-            if self.oper != OperState::Starting {
-                self.enter(rules.beginning(), now);
+            let (oper, health) = rules.beginning();
+            self.health = health;
+            if self.oper != OperState::Starting || !oper.is_up() {
+                self.enter(oper, now);
             }
         }
     }

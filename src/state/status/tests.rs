@@ -457,6 +457,37 @@ fn starting(now: Instant) -> ServerStatus {
     status
 }
 
+#[test]
+fn init_state_says_how_a_server_begins_and_comes_out_of_maintenance() {
+    let now = Instant::now();
+    let cases = [
+        (InitState::None, OperState::Starting, 2),
+        (InitState::FullyUp, OperState::Running, 4),
+        (InitState::Up, OperState::Running, 2),
+        (InitState::Down, OperState::Stopped, 1),
+        (InitState::FullyDown, OperState::Stopped, 0),
+    ];
+    for (init, oper, health) in cases {
+        let rules = Rules {
+            init,
+            slowstart_at_start: true,
+            ..SLOW
+        };
+        let state = |status: &ServerStatus| (status.oper, status.health);
+        let mut status = ServerStatus::initial(AdminState::READY, rules, now);
+        assert_eq!(state(&status), (oper, health), "{init:?}");
+        status.set_admin(AdminState::FMAINT, rules, now);
+        assert_eq!(state(&status), (OperState::Stopped, 0), "{init:?}");
+        status.set_admin(AdminState::READY, rules, now);
+        assert_eq!(state(&status), (oper, health), "{init:?}");
+        status.force(Forced::Down, rules, now);
+        status.start_over(rules, now);
+        assert_eq!(state(&status), (oper, health), "{init:?}");
+        let disabled = ServerStatus::initial(AdminState::FMAINT, rules, now);
+        assert_eq!(state(&disabled), (OperState::Stopped, 0), "{init:?}");
+    }
+}
+
 /// The steps that HAProxy 3.5 shows with `slowstart 20s`.
 #[test]
 fn a_slow_start_goes_in_haproxys_steps() {

@@ -14,7 +14,7 @@
 
 mod read;
 
-pub use read::read;
+pub use read::{Unreadable, read, read_file};
 
 use crate::config::model::{ServerAddress, ServerPort};
 use crate::live::CheckStatus;
@@ -57,6 +57,15 @@ pub fn for_next_process(snapshot: &Snapshot, (now, monotonic): (Instant, Duratio
             }
             text.push('\n');
         }
+    }
+    text
+}
+
+/// The text of a server-state file with the servers of these backends.
+pub fn file<'a>(backends: impl Iterator<Item = &'a Backend>, now: Instant) -> String {
+    let mut text = HEADER.to_owned();
+    for backend in backends {
+        text.push_str(&of_backend(backend, now));
     }
     text
 }

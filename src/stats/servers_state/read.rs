@@ -2,6 +2,7 @@
 
 use super::{EJECTED, FLAPS, HELD, SINCE};
 use crate::state::{AdminState, Flaps, OperState, ServerState};
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// The only version of the format.
@@ -24,6 +25,57 @@ pub fn read(text: &str, clock: (Instant, Duration)) -> Vec<ServerState> {
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| server(line, clock))
         .collect()
+}
+
+/// The servers of a file, and those whose lines are not valid. The first line for a server counts.
+///
+/// # Errors
+/// Why nothing of the file can be used.
+pub fn read_file(
+    text: &str,
+    clock: (Instant, Duration),
+) -> Result<(Vec<ServerState>, Vec<String>), Unreadable> {
+    if text.is_empty() {
+        return Err(Unreadable::Empty);
+    }
+    let mut lines = text.split_inclusive('\n');
+    if lines.next().and_then(|line| line.strip_suffix('\n')) != Some(VERSION) {
+        return Err(Unreadable::Version);
+    }
+    let (mut servers, mut wrong) = (Vec::new(), Vec::new());
+    let mut seen = HashSet::new();
+    for (number, line) in (1..).zip(lines) {
+        if line
+            .trim_start_matches([' ', '\t'])
+            .starts_with(['#', '\n'])
+        {
+            continue;
+        }
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        if !line.ends_with('\n') || columns.len() < COLUMNS_MIN {
+            return Err(Unreadable::Line(number));
+        }
+        let (backend, name) = (columns[1], columns[3]);
+        if !seen.insert((backend, name)) {
+            continue;
+        }
+        match server(line, clock) {
+            Some(server) => servers.push(server),
+            None => wrong.push(format!("{backend}/{name}")),
+        }
+    }
+    Ok((servers, wrong))
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It has no byte.
+    Empty,
+    /// Its first line is not the version of the format.
+    Version,
+    /// This line is cut off; the one behind the version is the first.
+    Line(usize),
 }
 
 fn server(line: &str, (now, monotonic): (Instant, Duration)) -> Option<ServerState> {

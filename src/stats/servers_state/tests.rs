@@ -84,6 +84,36 @@ fn lines_of_haproxy_are_read() {
     assert_eq!((servers[2].address, servers[2].check), (None, None));
 }
 
+/// As HAProxy takes files: a line that is cut off makes all of it worthless, a value that is none only its server.
+#[test]
+fn a_file_is_taken_as_by_haproxy() {
+    let line = |name: &str, oper: u8| {
+        format!("3 be 1 {name} 10.0.0.1 {oper} 0 1 1 15 6 3 4 6 0 0 0 - 5432 - 0 0 - - 0\n")
+    };
+    let clock = (Instant::now(), Duration::ZERO);
+    let read = |text: &str| super::read_file(text, clock);
+    assert_eq!(read("").err(), Some(Unreadable::Empty));
+    for text in ["1", "2\n", "# be_id\n1\n", "1 \n"] {
+        assert_eq!(read(text).err(), Some(Unreadable::Version), "{text:?}");
+    }
+    assert_eq!(read("1\n"), Ok((Vec::new(), Vec::new())));
+    let good = format!(
+        "1\n# be_id\n\n \t# a remark\n{}{}{}{}",
+        line("a", 2),
+        line("b", 9),
+        line("a", 0),
+        line("c", 0)
+    );
+    let (servers, wrong) = read(&good).unwrap();
+    let servers: Vec<_> = servers.iter().map(|it| (&*it.server, it.oper)).collect();
+    let expected = [("a", OperState::Running), ("c", OperState::Stopped)];
+    assert_eq!(servers, expected, "the first line of a server counts");
+    assert_eq!(wrong, ["be/b"]);
+    assert_eq!(read(good.trim_end()).err(), Some(Unreadable::Line(7)));
+    let short = format!("1\n{}3 be 1 s\n", line("a", 2));
+    assert_eq!(read(&short).err(), Some(Unreadable::Line(2)));
+}
+
 #[test]
 fn what_is_not_valid_is_left_out() {
     let good = "3 be 1 s1 10.0.0.1 2 0 1 1 15 6 3 4 6 0 0 0 - 5432 - 0 0 - - 0";

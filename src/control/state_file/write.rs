@@ -1,0 +1,69 @@
+//! Replaces server-state files. A thread of the pool.
+
+use crate::state::Snapshot;
+use crate::stats::servers_state;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A file, and the name of the backend whose servers are in it; `None`: all servers.
+pub(super) type Target = (PathBuf, Option<Box<str>>);
+
+/// What has come of a file.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) path: PathBuf,
+    pub(super) result: io::Result<()>,
+}
+
+/// The files of a configuration.
+pub(super) fn targets(snapshot: &Snapshot) -> Vec<Target> {
+    let files = &snapshot.state_files;
+    let backends = snapshot.backends.iter().flatten();
+    let local = backends.filter_map(|backend| {
+        let path = files.local(&backend.spec)?;
+        Some((path, Some(Box::from(&*backend.spec.name))))
+    });
+    let global = files.global().map(|path| (path, None));
+    global.into_iter().chain(local).collect()
+}
+
+/// Writes them with the states of `snapshot`.
+pub(super) fn write(targets: Vec<Target>, snapshot: &Snapshot, now: Instant) -> Vec<Written> {
+    let one = |(path, only): Target| {
+        let backends = snapshot.backends.iter().flatten().filter(|backend| {
+            let name = &*backend.spec.name;
+            only.as_deref().is_none_or(|only| only == name)
+        });
+        let text = servers_state::file(backends.map(|backend| &**backend), now);
+        let result = replace(&path, &text);
+        Written { path, result }
+    };
+    targets.into_iter().map(one).collect()
+}
+
+/// Replaces a file by one beside it. A link leads to the file that is replaced.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut next = path.clone().into_os_string();
+    // An old process may be writing still.
+    next.push(format!(".{}.new", std::process::id()));
+    let next = PathBuf::from(next);
+    let replaced = fill(&next, text).and_then(|()| fs::rename(&next, &path));
+    if replaced.is_err() {
+        // It may not be there.
+        let _ = fs::remove_file(&next);
+    }
+    replaced
+}
+
+/// Makes the file. It is on the disk afterwards, so that no power failure leaves an empty one in the place of a full one.
+fn fill(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(0o644);
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_data()
+}
