@@ -281,6 +281,12 @@ impl Client {
         self.seen
     }
 
+    /// Ends a connection that was held by a reset.
+    pub(crate) fn reset(self) -> Seen {
+        self.stream.reset();
+        self.seen
+    }
+
     /// Sends an order and these bytes, and reads the server's name.
     fn order(&mut self, order: &str, bytes: &[u8]) -> bool {
         let first = [order.as_bytes(), b"\n", bytes].concat();

@@ -2,7 +2,7 @@
 
 use crate::harness::client::TIMEOUT;
 use crate::harness::csv::Csv;
-use crate::harness::eventually::{eventually, eventually_true};
+use crate::harness::eventually::{eventually, eventually_eq};
 use crate::harness::process::Process;
 use crate::harness::rlb::PROGRAM;
 use crate::harness::runtime::ask;
@@ -121,6 +121,15 @@ impl Program {
         });
     }
 
+    /// Waits until a column of a row, `BACKEND/SERVER`, has this value.
+    #[track_caller]
+    pub(crate) fn wait_count(&self, row: &str, column: &str, value: u64) {
+        let (backend, server) = row.split_once('/').expect("BACKEND/SERVER");
+        eventually_eq(WITHIN, &value, || {
+            self.rows().row(backend, server).number(column)
+        });
+    }
+
     /// Waits until every server that is checked was checked once.
     #[track_caller]
     pub(crate) fn wait_checked(&self) {
@@ -139,15 +148,13 @@ impl Program {
     /// Waits until this many sessions are left, for frontends and for backends.
     #[track_caller]
     pub(crate) fn wait_sessions(&self, count: usize) {
-        let is_reached = || self.sessions() == (count, count);
         // Usually the end of a session is counted a moment after its line was written.
         for _ in 0..SOON {
-            if is_reached() {
+            if self.sessions() == (count, count) {
                 return;
             }
         }
-        let what = format!("{count} sessions are left");
-        eventually_true(WITHIN, &what, is_reached);
+        eventually_eq(WITHIN, &(count, count), || self.sessions());
     }
 
     /// Sessions of all frontends, and of all backends.

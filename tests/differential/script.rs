@@ -7,6 +7,8 @@
 //! | `log unix`, `log none` | instead of UDP: a unix socket; no session is logged. `${LOG}` is its address |
 //! | `unlogged` | some sessions have no line; the last connection must have one |
 //! | `set NAME VALUE` | a variable |
+//! | `counted` | every session is over in the counters before the next one begins: they decide what is chosen |
+//! | `repeat N`, `done` | the statements between them N times |
 //! | `wait BACKEND/SERVER STATUS` | until `show stat` shows this status |
 //! | `stop a`, `start a` | the server refuses; it serves again |
 //! | `ask COMMAND` | a command of the runtime socket; its answer is compared |
@@ -15,6 +17,19 @@
 //! | `N full web` | the same, and one more that is served when the first has ended |
 //! | `cut N web COMMAND` | N connections at once, which the command ends |
 //! | `N crowd web` | N connections of eight clients at a time |
+//!
+//! These are for clients that stay while other steps run, each of which the script must end:
+//!
+//! | statement | meaning |
+//! |---|---|
+//! | `N come web` | N clients, one after another, which are served at once |
+//! | `N queue web BACKEND/SERVER` | N that wait in the queue of this row (`qcur`), and send nothing before they are served |
+//! | `N queue web BACKEND/SERVER asks` | the same, but they have sent what they want |
+//! | `count BACKEND/SERVER COLUMN N` | until `show stat` shows this number |
+//! | `served N` | the N that have waited longest are served by now |
+//! | `end N` | the N that came first end, one after another; one that has waited is served before |
+//! | `leave N`, `leave N reset` | the N that have waited longest leave, one after another |
+//! | `late N` | the N that have waited longest are ended by the balancer |
 //!
 //! `${SOCKET}` is the path of the runtime socket.
 
@@ -143,6 +158,15 @@ pub(crate) enum Log {
     None,
 }
 
+/// How a client leaves a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It ends its connection.
+    End,
+    /// It resets it.
+    Reset,
+}
+
 /// A step of the script.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
@@ -162,6 +186,20 @@ pub(crate) enum Step {
     Cut(String, usize, String),
     /// Connections of several clients at a time.
     Crowd(String, Vec<Connection>),
+    /// Waits for a number: row, column, number.
+    Count(String, String, u64),
+    /// Clients that stay and are served.
+    Come(String, usize),
+    /// Clients that wait: bind, number, row, whether they have sent their order.
+    Queue(String, usize, String, bool),
+    /// So many of them are served.
+    Served(usize),
+    /// So many that stay end.
+    End(usize),
+    /// So many that wait leave.
+    Leave(usize, Leave),
+    /// So many that wait are ended.
+    Late(usize),
 }
 
 /// A configuration and its script.
@@ -175,7 +213,11 @@ pub(crate) struct Script {
     pub(crate) log: Log,
     /// Every session has a line in the log.
     pub(crate) all_logged: bool,
+    /// Every session is over in the counters before the next one begins.
+    pub(crate) counted: bool,
     pub(crate) steps: Vec<Step>,
+    /// Where the open `repeat` begins, and how often it runs.
+    repeat: Option<(usize, usize)>,
 }
 
 impl Script {
@@ -191,7 +233,9 @@ impl Script {
             variables: Vec::new(),
             log: Log::Udp,
             all_logged: true,
+            counted: false,
             steps: Vec::new(),
+            repeat: None,
         };
         // The same for every run of a configuration.
         let seed = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -202,6 +246,7 @@ impl Script {
             let words: Vec<&str> = line.split_whitespace().collect();
             script.statement(&words, &mut random);
         }
+        assert_eq!(script.repeat, None, "no `done` after `repeat`");
         script.text = text;
         script
     }
@@ -233,6 +278,13 @@ impl Script {
                 self.all_logged = false;
             }
             ["unlogged"] => self.all_logged = false,
+            ["counted"] => self.counted = true,
+            ["repeat", times] => self.repeat = Some((self.steps.len(), number(times))),
+            ["done"] => {
+                let (from, times) = self.repeat.take().expect("`repeat` before `done`");
+                let part = self.steps[from..].to_vec();
+                self.steps.extend((1..times).flat_map(|_| part.clone()));
+            }
             ["set", name, value] => {
                 let pair = ((*name).to_owned(), (*value).to_owned());
                 self.variables.push(pair);
@@ -246,16 +298,16 @@ impl Script {
             ["start", name] => self.steps.push(Step::Start((*name).to_owned())),
             ["ask", command @ ..] => self.steps.push(Step::Ask(command.join(" "))),
             ["cut", count, bind, command @ ..] => {
-                let count = count.parse().expect("a number of connections");
-                let step = Step::Cut((*bind).to_owned(), count, command.join(" "));
+                let step = Step::Cut((*bind).to_owned(), number(count), command.join(" "));
                 self.steps.push(step);
             }
-            [count, what, bind] => {
-                let count = count.parse().expect("a number of connections");
-                let step = connections(count, what, bind, random);
+            _ => {
+                let step = held(words).unwrap_or_else(|| match words {
+                    [count, what, bind] => connections(number(count), what, bind, random),
+                    _ => panic!("no statement: {words:?}"),
+                });
                 self.steps.push(step);
             }
-            _ => panic!("no statement: {words:?}"),
         }
     }
 
@@ -264,7 +316,7 @@ impl Script {
         let steps = self.steps.iter().map(|step| match step {
             Step::Sequence(_, all) | Step::Crowd(_, all) => all.len(),
             Step::Hold(_, count, full) => count + usize::from(*full),
-            Step::Cut(_, count, _) => *count,
+            Step::Cut(_, count, _) | Step::Come(_, count) | Step::Queue(_, count, ..) => *count,
             _ => 0,
         });
         steps.sum()
@@ -275,6 +327,37 @@ impl Script {
         let mut steps = self.steps.iter();
         steps.any(|step| matches!(step, Step::Crowd(..)))
     }
+}
+
+fn number(word: &str) -> usize {
+    let number = word.parse();
+    number.unwrap_or_else(|_| panic!("no number: {word}"))
+}
+
+/// A statement about clients that stay.
+fn held(words: &[&str]) -> Option<Step> {
+    let step = match words {
+        ["count", row, column, value] => {
+            let value = value.parse().expect("a number");
+            Step::Count((*row).to_owned(), (*column).to_owned(), value)
+        }
+        [count, "come", bind] => Step::Come((*bind).to_owned(), number(count)),
+        [count, "queue", bind, row, asks @ ..] => {
+            let asks = match asks {
+                [] => false,
+                ["asks"] => true,
+                _ => panic!("clients that wait and {asks:?}"),
+            };
+            Step::Queue((*bind).to_owned(), number(count), (*row).to_owned(), asks)
+        }
+        ["served", count] => Step::Served(number(count)),
+        ["end", count] => Step::End(number(count)),
+        ["leave", count] => Step::Leave(number(count), Leave::End),
+        ["leave", count, "reset"] => Step::Leave(number(count), Leave::Reset),
+        ["late", count] => Step::Late(number(count)),
+        _ => return None,
+    };
+    Some(step)
 }
 
 /// The words `name` and `name=value`.

@@ -1,5 +1,7 @@
 //! A run of a script through one program, and what was seen.
 
+mod held;
+
 use crate::client::{Client, Seen, Target};
 use crate::harness::client::TIMEOUT;
 use crate::harness::csv::Csv;
@@ -9,6 +11,7 @@ use crate::log_line::{SessionLine, numberless};
 use crate::program::{Kind as ProgramKind, Program};
 use crate::script::{Bind, Connection, Kind, Log, Script, Step};
 use crate::server::{Kept, Server};
+use held::Held;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
@@ -121,6 +124,8 @@ struct Run<'a> {
     log: Receiver,
     /// Connections of servers that do not end.
     kept: Kept,
+    /// Clients that stay, in the order in which they came.
+    held: Vec<Held>,
     /// Addresses and paths, and what stands for them in what is compared.
     names: Vec<(String, String)>,
     connections: Vec<Observation>,
@@ -172,6 +177,7 @@ impl<'a> Run<'a> {
             targets,
             log,
             kept,
+            held: Vec::new(),
             names,
             connections: Vec::new(),
             unread: HashMap::new(),
@@ -187,6 +193,7 @@ impl<'a> Run<'a> {
             Step::Wait(backend, server, status) => {
                 self.program.wait_status(backend, server, status);
             }
+            Step::Count(row, column, value) => self.program.wait_count(row, column, *value),
             Step::Stop(name) => self.change(name, Server::stopped),
             Step::Start(name) => {
                 let kept = Kept::clone(&self.kept);
@@ -200,6 +207,12 @@ impl<'a> Run<'a> {
             Step::Hold(bind, count, full) => self.hold(bind, *count, *full),
             Step::Cut(bind, count, command) => self.cut(bind, *count, command),
             Step::Crowd(bind, all) => self.crowd(bind, all),
+            Step::Come(bind, count) => self.come(bind, *count),
+            Step::Queue(bind, count, row, asks) => self.queue(bind, *count, row, *asks),
+            Step::Served(count) => self.served(*count),
+            Step::End(count) => self.end(*count),
+            Step::Leave(count, how) => self.leave(*count, *how),
+            Step::Late(count) => self.late(*count),
         }
     }
 
@@ -207,7 +220,7 @@ impl<'a> Run<'a> {
     /// session is over in the counters too; the others do not tell how many sessions there were at their end.
     fn sequence(&mut self, bind: &str, all: &[Connection]) {
         let target = self.targets[bind].clone();
-        self.program.wait_sessions(0);
+        self.program.wait_sessions(self.held.len());
         for (number, connection) in all.iter().enumerate() {
             let accepted = self.accepted();
             let client = Client::connect(&target, number);
@@ -221,8 +234,9 @@ impl<'a> Run<'a> {
             let (seen, socket) = client.run(*connection);
             self.ended(bind, connection.kind, port, seen);
             drop(socket);
-            if number < COUNTED || !self.script.all_logged {
-                self.program.wait_sessions(0);
+            let is_counted = self.script.counted || !self.script.all_logged;
+            if number < COUNTED || is_counted {
+                self.program.wait_sessions(self.held.len());
             } else if let Some(last) = self.connections.last_mut() {
                 last.line = last.line.take().map(SessionLine::without_counts);
             }
@@ -253,7 +267,7 @@ impl<'a> Run<'a> {
             client.ask();
             client
         });
-        let mut open = count;
+        let mut open = self.held.len() + count;
         let mut clients = clients.into_iter();
         let mut end = |run: &mut Self, client: Client| {
             let port = client.port;
@@ -286,15 +300,20 @@ impl<'a> Run<'a> {
         }
         let answer = self.nameless(&self.program.ask(command));
         self.answers.push((command.to_owned(), answer));
-        self.program.wait_sessions(0);
-        let lines = (0..count).filter_map(|_| self.next_session(true));
+        self.ended_by_the_program(&format!("cut {bind}"), clients);
+    }
+
+    /// Reads to the ends of connections that the program ends, in any order.
+    fn ended_by_the_program(&mut self, what: &str, clients: Vec<Client>) {
+        self.program.wait_sessions(self.held.len());
+        let lines = clients.iter().filter_map(|_| self.next_session(true));
         let lines: Vec<SessionLine> = lines.collect();
         for client in clients {
             let line = lines.iter().find(|line| line.port == client.port);
             let line = line.cloned().map(SessionLine::without_counts);
             let number = self.connections.len();
             self.connections.push(Observation {
-                label: format!("connection {number} (cut {bind})"),
+                label: format!("connection {number} ({what})"),
                 kind: Kind::Idle,
                 seen: client.ended(),
                 line,
@@ -415,6 +434,7 @@ impl<'a> Run<'a> {
     }
 
     fn observed(mut self) -> Observed {
+        assert!(self.held.is_empty(), "clients are left");
         self.program.wait_sessions(0);
         let rows = Csv::parse(&self.nameless(&self.program.ask("show stat")));
         // Some sessions have no line. All lines have come when the last session's has.
