@@ -3,7 +3,10 @@
 //!
 //! So no event passes through two instances, and a sleep is one system call for accepting, connecting and relaying.
 
+mod sync;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 pub(super) use tasks::Tasks;

@@ -2,7 +2,9 @@
 //!
 //! Invariant: a task that was woken is in the list until it runs. A worker that sleeps while one is put there is woken by
 //! its event descriptor: [`Tasks::may_sleep`] and [`Shared::push`] take the same lock, so one of the two sees the other.
+//! `tests/tasks_model.rs` shows it for every order of threads.
 
+use super::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, PoisonError, set};
 use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 use std::cell::RefCell;
@@ -10,9 +12,6 @@ use std::future::Future;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::{io, mem};
 
@@ -21,8 +20,9 @@ const MAIN: usize = usize::MAX;
 
 /// What all threads see of the tasks.
 #[derive(Debug)]
-struct Shared {
-    woken: Mutex<Vec<Arc<Task>>>,
+pub(super) struct Shared {
+    /// `None` when the worker has ended: the list would keep a task that is put into it, and the task the list.
+    woken: Mutex<Option<Vec<Arc<Task>>>>,
     /// The worker sleeps, or is about to.
     asleep: AtomicBool,
     /// Wakes it.
@@ -31,14 +31,17 @@ struct Shared {
 
 impl Shared {
     fn push(&self, task: Arc<Task>) {
-        self.list().push(task);
-        if self.asleep.swap(false, AcqRel) {
+        match &mut *self.list() {
+            Some(list) => list.push(task),
+            None => return,
+        }
+        if self.asleep.swap(false, Ordering::AcqRel) {
             // It can only fail when the number overflows, and then the worker is about to wake.
             let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
     }
 
-    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Task>>> {
+    fn list(&self) -> MutexGuard<'_, Option<Vec<Arc<Task>>>> {
         self.woken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -54,21 +57,21 @@ struct Task {
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        if !self.is_woken.swap(true, AcqRel) {
+        if !self.is_woken.swap(true, Ordering::AcqRel) {
             let shared = Arc::clone(&self.shared);
             shared.push(self);
         }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_woken.swap(true, AcqRel) {
+        if !self.is_woken.swap(true, Ordering::AcqRel) {
             self.shared.push(Arc::clone(self));
         }
     }
 }
 
 /// A task that waits or runs.
-struct Place {
+pub(super) struct Place {
     /// `None` while it runs.
     future: Option<Pin<Box<dyn Future<Output = ()>>>>,
     waker: Waker,
@@ -76,8 +79,8 @@ struct Place {
 
 /// The tasks of a worker.
 pub(in crate::worker) struct Tasks {
-    shared: Arc<Shared>,
-    places: RefCell<Slab<Place>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) places: RefCell<Slab<Place>>,
     /// Those that run in this round.
     round: RefCell<Vec<Arc<Task>>>,
 }
@@ -91,7 +94,7 @@ impl Tasks {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                woken: Mutex::default(),
+                woken: Mutex::new(Some(Vec::new())),
                 asleep: AtomicBool::new(false),
                 event,
             }),
@@ -135,12 +138,14 @@ impl Tasks {
     /// Runs the tasks that were woken before. Whether the future that is no task was among them.
     pub(super) fn run(&self) -> bool {
         let mut round = self.round.take();
-        mem::swap(&mut *self.shared.list(), &mut round);
+        if let Some(list) = &mut *self.shared.list() {
+            mem::swap(list, &mut round);
+        }
         let mut main = false;
         for task in round.drain(..) {
             // Before it runs, so that it can be woken meanwhile. Whoever has found it woken has done before what the task
             // sees now: the swap of one reads that of the other.
-            task.is_woken.swap(false, AcqRel);
+            task.is_woken.swap(false, Ordering::AcqRel);
             if task.place == MAIN {
                 main = true;
             } else {
@@ -186,8 +191,8 @@ impl Tasks {
 
     /// Whether the worker may sleep: no task was woken. One that is woken from now on wakes it.
     pub(super) fn may_sleep(&self) -> bool {
-        self.shared.asleep.store(true, Relaxed);
-        let may = self.shared.list().is_empty();
+        set(&self.shared.asleep, true);
+        let may = !self.is_woken();
         if !may {
             self.awake();
         }
@@ -196,15 +201,16 @@ impl Tasks {
 
     /// Whether a task waits for its turn.
     pub(super) fn is_woken(&self) -> bool {
-        !self.shared.list().is_empty()
+        let list = self.shared.list();
+        list.as_ref().is_some_and(|list| !list.is_empty())
     }
 
     /// The worker does not sleep any more.
     pub(super) fn awake(&self) {
-        self.shared.asleep.store(false, Relaxed);
+        set(&self.shared.asleep, false);
     }
 
-    /// Drops all tasks.
+    /// Drops all tasks. None runs any more.
     pub(super) fn clear(&self) {
         loop {
             let all = mem::take(&mut *self.places.borrow_mut());
@@ -213,79 +219,6 @@ impl Tasks {
             }
             drop(all);
         }
-        // A task in the list keeps the list, which would never be freed.
-        self.shared.list().clear();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::Cell;
-    use std::future::poll_fn;
-    use std::rc::Rc;
-    use std::task::Poll;
-
-    fn is_readable(tasks: &Tasks) -> bool {
-        rustix::io::read(tasks.event(), &mut [0; 8]).is_ok()
-    }
-
-    #[test]
-    fn a_task_runs_once_for_several_wakes_and_again_when_it_wakes_itself() {
-        let tasks = Tasks::new().unwrap();
-        let runs = Rc::new(Cell::new(0));
-        let counted = Rc::clone(&runs);
-        tasks.spawn(poll_fn(move |context| {
-            counted.set(counted.get() + 1);
-            if counted.get() < 3 {
-                context.waker().wake_by_ref();
-                context.waker().wake_by_ref();
-            }
-            Poll::Pending
-        }));
-        for expected in [1, 2, 3, 3] {
-            assert!(!tasks.run());
-            assert_eq!(runs.get(), expected);
-        }
-        tasks.spawn(async {});
-        assert!(tasks.is_woken());
-        tasks.clear();
-        assert_eq!(Rc::strong_count(&runs), 1);
-        assert_eq!(Arc::strong_count(&tasks.shared), 1);
-    }
-
-    #[test]
-    fn a_wake_by_another_thread_ends_the_sleep() {
-        let tasks = Tasks::new().unwrap();
-        let main = tasks.main();
-        assert!(!tasks.may_sleep());
-        assert!(tasks.run() && tasks.may_sleep());
-        assert!(!is_readable(&tasks));
-        std::thread::spawn(move || main.wake()).join().unwrap();
-        assert!(is_readable(&tasks));
-        assert!(tasks.is_woken() && !tasks.may_sleep() && tasks.run());
-    }
-
-    #[test]
-    fn nobody_writes_to_the_descriptor_while_the_worker_runs() {
-        let tasks = Tasks::new().unwrap();
-        tasks.spawn(async {});
-        tasks.run();
-        assert!(tasks.may_sleep());
-        tasks.awake();
-        tasks.main().wake();
-        assert!(!is_readable(&tasks));
-    }
-
-    #[test]
-    fn a_panic_ends_one_task() {
-        let tasks = Tasks::new().unwrap();
-        let ran = Rc::new(Cell::new(false));
-        let runs = Rc::clone(&ran);
-        tasks.spawn(async { panic!("a bug") });
-        tasks.spawn(async move { runs.set(true) });
-        tasks.run();
-        assert!(ran.get());
-        assert!(tasks.places.borrow().is_empty());
+        *self.shared.list() = None;
     }
 }
