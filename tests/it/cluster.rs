@@ -7,9 +7,14 @@ use crate::harness::needs;
 use crate::harness::netns::{LB_ADDRESS, Lab};
 use crate::harness::peer::Behaviour;
 use crate::harness::rlb::STOP_WITHIN;
-use crate::lab::balancer::{BACKENDS, Balancer, Kind, SERVERS, csv, frontend, wait_states};
+use crate::lab::balancer::{
+    BACKENDS, Balancer, Kind, SERVERS, Variant, csv, frontend, wait_states,
+};
+use crate::lab::load::{Clients, Report};
 use crate::lab::reloads::{ReloadOptions, STREAMS, reloads};
-use crate::lab::scenarios::{Pinned, pinned_clients, power_off, service_stops, split, stopped};
+use crate::lab::scenarios::{
+    Pinned, PowerOff, pinned_clients, power_off, service_stops, split, stopped,
+};
 use crate::lab::services::{
     APP, CONSOLE, Database, KUBE_API, http_through_lb, https_through_lb, nginx, pgbench, psql,
     scripted, success,
@@ -152,6 +157,12 @@ fn a_stopped_service_costs_nobody_anything() {
     }
     let report = service_stops(Kind::Rlb);
     eprintln!("service stopped: {report}");
+    costs_nothing(&report);
+}
+
+/// What a stopped service costs: the requests that it had.
+#[track_caller]
+fn costs_nothing(report: &Report) {
     assert!(report.failed + report.failed_before <= 2, "{report}");
     assert_eq!(report.slow, 0, "{report}");
 }
@@ -179,6 +190,12 @@ fn a_node_without_power_costs_nobody_a_second() {
         "power on: {}; serves after {:?}",
         result.on, result.serves_again_after
     );
+    costs_no_second(&result);
+}
+
+/// What a node without power costs: the requests that it had.
+#[track_caller]
+fn costs_no_second(result: &PowerOff) {
     assert_eq!(
         (result.off.failed, result.off.slow),
         (0, 0),
@@ -196,6 +213,91 @@ fn a_node_without_power_costs_nobody_a_second() {
         "{:?}",
         result.serves_again_after
     );
+}
+
+/// The clients of the variants. What a node without power has of them is not waited for.
+const FEW: Clients = Clients {
+    per_second: 50,
+    timeout: Duration::from_secs(5),
+    pause: Duration::ZERO,
+    burst: 1,
+    addresses: 0,
+};
+
+/// The least busy server; one by the client's address, of sixteen; and servers that take one session each while five clients
+/// come at once, who keep two servers busy for three quarters of the time.
+static VARIANTS: [(&str, Variant); 3] = [
+    (
+        "leastconn",
+        Variant {
+            defaults: "balance = \"leastconn\"",
+            backend: "",
+            clients: FEW,
+        },
+    ),
+    (
+        "source",
+        Variant {
+            defaults: "balance = \"source\"",
+            backend: "",
+            clients: Clients {
+                addresses: 16,
+                ..FEW
+            },
+        },
+    ),
+    (
+        "queues",
+        Variant {
+            defaults: "",
+            backend: "default-server = { maxconn = 1, on-marked-down = \"shutdown-sessions\" }",
+            clients: Clients {
+                pause: Duration::from_millis(25),
+                burst: 5,
+                ..FEW
+            },
+        },
+    ),
+];
+
+/// The same faults and the same bounds as with `roundrobin`, all at once.
+#[test]
+fn other_ways_to_choose_and_full_servers_cost_nobody_more() {
+    if !needs::root() {
+        return;
+    }
+    let options = ReloadOptions {
+        reloads: 8,
+        dark: true,
+        timeout: FEW.timeout,
+    };
+    std::thread::scope(|scope| {
+        for (name, variant) in &VARIANTS {
+            let kind = Kind::Variant(variant);
+            scope.spawn(move || {
+                let report = service_stops(kind);
+                eprintln!("{name}, service stopped: {report}");
+                costs_nothing(&report);
+            });
+            scope.spawn(move || {
+                let result = power_off(kind);
+                let (off, on, waiting) = (result.off, result.on, result.most_waiting);
+                eprintln!("{name}, power off: {off}; on: {on}; {waiting} have waited");
+                costs_no_second(&result);
+                assert_eq!(waiting > 0, *name == "queues", "{waiting} have waited");
+            });
+            scope.spawn(move || {
+                let result = reloads(kind, options);
+                eprintln!("{name}, reloads in the dark: {result}");
+                assert_eq!(result.forgotten, 0, "the dark node stays DOWN");
+                assert_eq!((result.failed(), result.clients.slow), (0, 0), "{result}");
+                assert!(result.clients.begun >= 300, "{result}");
+                assert_eq!(result.at_extra_frontend.0, 4, "{result}");
+                assert_eq!(result.streams.broken, Vec::<String>::new());
+                assert!(result.streams.messages >= 50, "{result}");
+            });
+        }
+    });
 }
 
 /// One process keeps serving and keeps health: no client is sent to the node that is known to be down.

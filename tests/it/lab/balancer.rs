@@ -1,6 +1,7 @@
 //! The balancer under test: rlb with the kurl-ha configuration, or Debian's HAProxy with the original file, for
 //! comparison.
 
+use super::load::Clients;
 use crate::harness::client::http_get;
 use crate::harness::csv::Csv;
 use crate::harness::eventually::{eventually_eq, eventually_true};
@@ -20,7 +21,7 @@ const KURL_HA: &str = include_str!("../../../config/kurl-ha.toml");
 
 /// The same, with the statistics on the address that the client asks, and the runtime socket outside /run,
 /// which tests must not use.
-pub(super) fn kurl_ha() -> String {
+fn kurl_ha() -> String {
     let mut text = KURL_HA.to_owned();
     for (file, own) in [
         (
@@ -55,15 +56,61 @@ pub(crate) const BACKENDS: [(&str, u16); 4] = [
 pub(crate) enum Kind {
     /// The program of this repository.
     Rlb,
+    /// The same with other lines in its file, for other clients.
+    Variant(&'static Variant),
     /// Debian's package.
     Haproxy,
 }
 
+/// What is different in the configuration, and its clients.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Variant {
+    /// Lines of `[defaults]`.
+    pub(crate) defaults: &'static str,
+    /// Lines of the application's backend.
+    pub(crate) backend: &'static str,
+    /// The clients of the application.
+    pub(crate) clients: Clients,
+}
+
+impl Variant {
+    fn file(&self) -> String {
+        let mut text = kurl_ha();
+        for (table, lines) in [
+            ("[defaults]\n", self.defaults),
+            ("name = \"app-direct-backend\"\n", self.backend),
+        ] {
+            assert_eq!(text.matches(table).count(), 1, "the file has changed");
+            text = text.replace(table, &format!("{table}{lines}\n"));
+        }
+        text
+    }
+}
+
 impl Kind {
+    /// rlb's configuration.
+    pub(super) fn file(self) -> String {
+        match self {
+            Self::Variant(variant) => variant.file(),
+            Self::Rlb | Self::Haproxy => kurl_ha(),
+        }
+    }
+
+    /// The clients of the application: as many, unless the variant has its own.
+    pub(super) fn clients(self, per_second: u32, timeout: Duration) -> Clients {
+        match self {
+            Self::Variant(variant) => variant.clients,
+            Self::Rlb | Self::Haproxy => Clients::new(per_second, timeout),
+        }
+    }
+
     /// Starts it on the balancer's machine and waits until it serves.
     pub(crate) fn start(self, lab: &Lab) -> Balancer {
         match self {
-            Self::Rlb => Balancer::Rlb(Box::new(Start::new(&kurl_ha()).netns(&lab.lb).ready())),
+            Self::Rlb | Self::Variant(_) => {
+                let rlb = Start::new(&self.file()).netns(&lab.lb).ready();
+                Balancer::Rlb(Box::new(rlb))
+            }
             Self::Haproxy => {
                 let (process, _) = haproxy(lab, "-db");
                 Balancer::Haproxy(process)

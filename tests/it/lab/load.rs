@@ -3,6 +3,7 @@
 
 use crate::harness::eventually::pace_until;
 use crate::harness::netns::Netns;
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,45 @@ use std::time::{Duration, Instant};
 
 /// A connection that took longer is slow.
 pub(crate) const SLOW: Duration = Duration::from_secs(1);
+
+/// The first of the addresses of clients that have several.
+const FIRST_ADDRESS: [u8; 4] = [10, 240, 0, 201];
+
+/// Who connects, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Clients {
+    /// New connections a second.
+    pub(crate) per_second: u32,
+    /// How long one waits for anything.
+    pub(crate) timeout: Duration,
+    /// From the connect to the request.
+    pub(crate) pause: Duration,
+    /// So many come at once.
+    pub(crate) burst: u32,
+    /// They come from so many addresses in turn; 0: from the one of their machine.
+    pub(crate) addresses: u8,
+}
+
+impl Clients {
+    /// They come one by one from one address, and ask at once.
+    pub(crate) fn new(per_second: u32, timeout: Duration) -> Self {
+        Self {
+            per_second,
+            timeout,
+            pause: Duration::ZERO,
+            burst: 1,
+            addresses: 0,
+        }
+    }
+
+    /// The address of the one with this number, if it is not the machine's.
+    fn address(&self, number: u32) -> Option<SocketAddr> {
+        let number = number.checked_rem(self.addresses.into())?;
+        let mut address = FIRST_ADDRESS;
+        address[3] += u8::try_from(number).expect("less than a u8");
+        Some((address, 0).into())
+    }
+}
 
 /// The outcome of one connection.
 #[derive(Debug, Clone)]
@@ -38,13 +78,12 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Begins `per_second` connections a second to `address`; each requests `/` and gives up after `timeout`.
-    pub(crate) fn start(
-        from: &Netns,
-        address: SocketAddr,
-        per_second: u32,
-        timeout: Duration,
-    ) -> Self {
+    /// Clients begin to connect to `address`; each requests `/`.
+    pub(crate) fn start(from: &Netns, address: SocketAddr, clients: Clients) -> Self {
+        for number in 0..clients.addresses.into() {
+            let own = clients.address(number).expect("it has one").ip();
+            from.ip(&["addr", "replace", &format!("{own}/24"), "dev", "eth0"]);
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let outcomes = Arc::new(Mutex::new(Vec::new()));
         let (theirs, sink) = (Arc::clone(&stop), Arc::clone(&outcomes));
@@ -52,7 +91,8 @@ impl Load {
             let start = Instant::now();
             let mut running = Vec::new();
             for number in 0.. {
-                pace_until(start + Duration::from_secs(1) * number / per_second);
+                let burst = number - number % clients.burst;
+                pace_until(start + Duration::from_secs(1) * burst / clients.per_second);
                 if theirs.load(Ordering::Relaxed) {
                     break;
                 }
@@ -60,7 +100,7 @@ impl Load {
                 for ended in running.extract_if(.., |it: &mut JoinHandle<_>| it.is_finished()) {
                     ended.join().expect("a connection does not panic");
                 }
-                running.push(begin(address, timeout, Arc::clone(&sink)));
+                running.push(begin(address, clients, number, Arc::clone(&sink)));
             }
             running
         });
@@ -96,11 +136,16 @@ impl Load {
 }
 
 /// Runs one connection on a thread of its own, in the namespace of the caller.
-fn begin(address: SocketAddr, timeout: Duration, sink: Arc<Mutex<Vec<Outcome>>>) -> JoinHandle<()> {
+fn begin(
+    address: SocketAddr,
+    clients: Clients,
+    number: u32,
+    sink: Arc<Mutex<Vec<Outcome>>>,
+) -> JoinHandle<()> {
     std::thread::Builder::new()
         .stack_size(128 * 1024)
         .spawn(move || {
-            let outcome = once(address, timeout);
+            let outcome = once(address, clients, number);
             sink.lock().expect("no panic holds this lock").push(outcome);
         })
         .expect("a thread for a connection")
@@ -108,22 +153,28 @@ fn begin(address: SocketAddr, timeout: Duration, sink: Arc<Mutex<Vec<Outcome>>>)
 
 /// One connection in addition to the load.
 pub(crate) fn visit(from: &Netns, address: SocketAddr, timeout: Duration) -> JoinHandle<Outcome> {
-    from.spawn(move || once(address, timeout))
+    from.spawn(move || once(address, Clients::new(1, timeout), 0))
 }
 
-fn once(address: SocketAddr, timeout: Duration) -> Outcome {
+fn once(address: SocketAddr, clients: Clients, number: u32) -> Outcome {
     let begun = Instant::now();
-    let answer = ask(address, timeout).map_err(|error| error.to_string());
+    let answer = ask(address, clients, number).map_err(|error| error.to_string());
     Outcome {
         begun,
-        took: begun.elapsed(),
+        took: begun.elapsed().saturating_sub(clients.pause),
         answer,
     }
 }
 
-fn ask(address: SocketAddr, timeout: Duration) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
+fn ask(address: SocketAddr, clients: Clients, number: u32) -> std::io::Result<String> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if let Some(own) = clients.address(number) {
+        socket.bind(&own.into())?;
+    }
+    socket.connect_timeout(&address.into(), clients.timeout)?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(clients.timeout))?;
+    pace_until(Instant::now() + clients.pause);
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

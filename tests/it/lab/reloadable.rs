@@ -1,7 +1,7 @@
 //! A balancer that is reloaded while it runs, and the configurations of the reloads: the kurl-ha one, with
 //! objects of every kind added and removed.
 
-use super::balancer::{Kind, SEED_HAPROXY, haproxy, kurl_ha};
+use super::balancer::{Kind, SEED_HAPROXY, haproxy};
 use crate::harness::eventually::eventually_true;
 use crate::harness::netns::Lab;
 use crate::harness::process::{Footprint, Process};
@@ -28,8 +28,8 @@ pub(crate) fn has_extras(round: u32) -> bool {
 
 /// A running balancer that can be reloaded.
 pub(crate) enum Reloadable {
-    /// The program of this repository.
-    Rlb(Box<Rlb>),
+    /// The program of this repository, and its file before the first reload.
+    Rlb(Box<Rlb>, String),
     /// Debian's package as a master with workers, as Debian's unit runs it, and the directory of its file.
     Haproxy {
         /// The master.
@@ -43,7 +43,11 @@ impl Reloadable {
     /// Starts it on the balancer's machine and waits until it serves.
     pub(crate) fn start(kind: Kind, lab: &Lab) -> Self {
         match kind {
-            Kind::Rlb => Self::Rlb(Box::new(Start::new(&kurl_ha()).netns(&lab.lb).ready())),
+            Kind::Rlb | Kind::Variant(_) => {
+                let file = kind.file();
+                let rlb = Start::new(&file).netns(&lab.lb).ready();
+                Self::Rlb(Box::new(rlb), file)
+            }
             Kind::Haproxy => {
                 let (process, dir) = haproxy(lab, "-W");
                 Self::Haproxy { process, dir }
@@ -55,7 +59,7 @@ impl Reloadable {
     #[track_caller]
     pub(crate) fn reload(&mut self, round: u32) {
         match self {
-            Self::Rlb(rlb) => rlb.reload(&rlbs_file(round)),
+            Self::Rlb(rlb, file) => rlb.reload(&rlbs_file(file.clone(), round)),
             Self::Haproxy { process, dir } => {
                 std::fs::write(dir.path().join("haproxy.cfg"), haproxys_file(round))
                     .expect("written");
@@ -73,7 +77,7 @@ impl Reloadable {
     /// The resources of all its processes.
     pub(crate) fn footprint(&self) -> Footprint {
         match self {
-            Self::Rlb(rlb) => rlb.process.footprint(),
+            Self::Rlb(rlb, _) => rlb.process.footprint(),
             Self::Haproxy { process, dir: _ } => process.footprint(),
         }
     }
@@ -81,7 +85,7 @@ impl Reloadable {
     /// Ends all its processes, whatever is still open.
     pub(crate) fn stop(self) {
         let mut process = match self {
-            Self::Rlb(rlb) => rlb.process,
+            Self::Rlb(rlb, _) => rlb.process,
             Self::Haproxy { process, dir: _ } => process,
         };
         assert_eq!(process.ended(), None, "the balancer has ended");
@@ -91,9 +95,8 @@ impl Reloadable {
     }
 }
 
-fn rlbs_file(round: u32) -> String {
+fn rlbs_file(mut text: String, round: u32) -> String {
     let weight = 1 + round % WEIGHTS;
-    let mut text = kurl_ha();
     replace(
         &mut text,
         "app-direct-node02 = \"10.240.0.39\"",

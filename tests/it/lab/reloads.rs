@@ -116,7 +116,11 @@ pub(crate) fn reloads(kind: Kind, options: ReloadOptions) -> Reloads {
         wait(&lab, "DOWN");
     }
     let streams = Streams::start(&lab, STREAMS);
-    let load = Load::start(&lab.client, frontend(APP), RATE, options.timeout);
+    let load = Load::start(
+        &lab.client,
+        frontend(APP),
+        kind.clients(RATE, options.timeout),
+    );
     pace_until(Instant::now() + BEFORE);
     let fault = Instant::now();
     let (mut forgotten, mut settled, mut visits) = (0, balancer.footprint(), Vec::new());

@@ -1,7 +1,7 @@
 //! The faults of a cluster, each a function over the balancer under test, so that rlb's test and the comparison
 //! with HAProxy run the same.
 
-use super::balancer::{BACKENDS, Balancer, Kind, frontend, wait_states};
+use super::balancer::{BACKENDS, Balancer, Kind, csv, frontend, wait_states};
 use super::load::{Load, Outcome, Report};
 use super::services::{APP, CONSOLE, Nginx, nginx, scripted};
 use crate::harness::client::{End, connect, end_of};
@@ -50,7 +50,7 @@ fn three_nodes(kind: Kind) -> (Lab, Balancer, Vec<Option<Nginx>>) {
 /// A node's service stops: its port refuses from then on.
 pub(crate) fn service_stops(kind: Kind) -> Report {
     let (lab, mut balancer, mut services) = three_nodes(kind);
-    let load = Load::start(&lab.client, frontend(APP), RATE, TIMEOUT);
+    let load = Load::start(&lab.client, frontend(APP), kind.clients(RATE, TIMEOUT));
     pace_until(Instant::now() + BEFORE);
     let fault = Instant::now();
     services[0].take().expect("running").stop();
@@ -78,7 +78,7 @@ pub(crate) fn stopped() -> Stopped {
     let Balancer::Rlb(mut rlb) = balancer else {
         unreachable!("asked for above");
     };
-    let load = Load::start(&lab.client, frontend(APP), RATE, TIMEOUT);
+    let load = Load::start(&lab.client, frontend(APP), Kind::Rlb.clients(RATE, TIMEOUT));
     let mut stream = lab.client.enter(|| connect(frontend(APP)));
     stream.write_all(b"GET / HTTP/1.0\r\n").expect("sent");
     pace_until(Instant::now() + BEFORE);
@@ -117,13 +117,15 @@ pub(crate) struct PowerOff {
     pub(crate) on: Report,
     /// From the first answer of the node's service to its first served client.
     pub(crate) serves_again_after: Duration,
+    /// Most clients that have waited for a server at once.
+    pub(crate) most_waiting: u64,
 }
 
 /// A node is switched off: packets are lost, nothing answers. When the last affected client was served or has
 /// given up, the node returns under a new load.
 pub(crate) fn power_off(kind: Kind) -> PowerOff {
     let (mut lab, mut balancer, mut services) = three_nodes(kind);
-    let load = Load::start(&lab.client, frontend(APP), RATE, TIMEOUT);
+    let load = Load::start(&lab.client, frontend(APP), kind.clients(RATE, TIMEOUT));
     pace_until(Instant::now() + BEFORE);
     let fault = Instant::now();
     lab.power_off(0);
@@ -131,7 +133,7 @@ pub(crate) fn power_off(kind: Kind) -> PowerOff {
     pace_until(fault + AFTER);
     let off = Report::of(&load.finish(), fault);
 
-    let load = Load::start(&lab.client, frontend(APP), RATE, TIMEOUT);
+    let load = Load::start(&lab.client, frontend(APP), kind.clients(RATE, TIMEOUT));
     lab.power_on(0);
     services[0] = Some(nginx(&lab, 0, APP));
     let returned = Instant::now();
@@ -148,6 +150,7 @@ pub(crate) fn power_off(kind: Kind) -> PowerOff {
     });
     pace_until(Instant::now() + Duration::from_secs(2));
     let outcomes = load.finish();
+    let most_waiting = csv(&lab).row(BACKENDS[0].0, "BACKEND").number("qmax");
     balancer.lives();
     let first = outcomes
         .iter()
@@ -157,6 +160,7 @@ pub(crate) fn power_off(kind: Kind) -> PowerOff {
         off,
         on: Report::of(&outcomes, returned),
         serves_again_after: first.begun - returned,
+        most_waiting,
     }
 }
 
