@@ -60,6 +60,7 @@ mod session_age;
 mod session_end;
 mod session_orders;
 mod session_timeouts;
+mod shared_socket;
 mod show_events;
 mod show_sess;
 mod slowstart;
