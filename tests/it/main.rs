@@ -7,6 +7,7 @@ mod balance_leastconn;
 mod balance_source;
 mod checks;
 mod checks_that_ask;
+mod client_watch;
 mod cluster;
 mod colours;
 mod connect;

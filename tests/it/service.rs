@@ -181,7 +181,7 @@ fn the_watchdog_hears_from_us_until_the_end() {
 
 /// The thread of a process with this `name`. A thread gets its name when it first runs, which may be
 /// after the process has said that it is ready.
-fn thread(process: u32, name: &str) -> String {
+pub(crate) fn thread(process: u32, name: &str) -> String {
     let named = |path: &std::path::Path| {
         std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
     };
