@@ -1,7 +1,8 @@
 //! Where the states of servers are kept over a restart: HAProxy's `server-state-file`, `server-state-base`, and the files
 //! of backends. Pure: paths alone.
 
-use super::model::{Backend, Global, StatesFrom};
+use super::keys::meant::{Backend, Global};
+use super::values::StatesFrom;
 use std::path::PathBuf;
 use std::sync::Arc;
 

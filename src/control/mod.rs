@@ -14,6 +14,7 @@ pub mod handover;
 pub mod inherited;
 pub mod listeners;
 mod loss;
+mod pending;
 mod rates;
 mod rebalance;
 pub mod reload;
@@ -28,8 +29,8 @@ use crate::check::task::{self, CheckContext, CheckParts, CheckedServer};
 use crate::live::{Cause, LogQueue, ServerLive, WorkerToken};
 use crate::state::inbox::INBOX_MAX;
 use crate::state::{
-    BackendId, ControlHandle, FrontendId, FrontendState, RuntimeChange, RuntimeState, Snapshot,
-    ToControl, clear, dynamic,
+    BackendId, ControlHandle, FrontendState, RuntimeChange, RuntimeState, Snapshot, ToControl,
+    clear, dynamic,
 };
 use crate::sys::limits::DescriptorReserve;
 use crate::worker::order::{Order, ServerSet, Workers};
@@ -38,6 +39,7 @@ use batch::{Batch, Outcome};
 use changes::OperatorChanges;
 use commit::Commit;
 use frontends::{Followed, Told};
+use pending::Pending;
 use rates::RateMaxima;
 use rebalance::Rebalances;
 use resolve::{FirstRound, Resolver, Until};
@@ -49,7 +51,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -75,75 +77,6 @@ pub struct Parts {
     pub token: Rc<WorkerToken>,
     /// Descriptors kept back for checks; filled up again once a second.
     pub reserve: Arc<DescriptorReserve>,
-}
-
-/// What the messages of a turn leave to do after the publication.
-#[derive(Debug, Default)]
-struct Pending {
-    /// Servers that workers suspect.
-    suspects: Vec<u64>,
-    /// Who is to be told, and what.
-    answers: Vec<(oneshot::Sender<bool>, bool)>,
-    /// What the process before has counted.
-    counted: Vec<String>,
-    /// What the process before has decided, first what is taken over already.
-    decided: Option<(RuntimeState, RuntimeState)>,
-    /// Changes at run time, whether their object was found, and who is to be told.
-    changes: Vec<(RuntimeChange, bool, oneshot::Sender<bool>)>,
-    /// Frontends that cannot listen again, and who waits until they are disabled.
-    cannot_listen: Vec<(FrontendId, oneshot::Sender<bool>)>,
-}
-
-impl Pending {
-    /// Applies a message to `batch`.
-    fn take(&mut self, batch: &mut Batch<'_>, message: ToControl) {
-        match message {
-            ToControl::Checked { server, report, .. } => batch.checked(server, &report),
-            ToControl::Observed { server, errors } => batch.observed(server, errors),
-            ToControl::Resolved { name, addresses } => batch.resolved(&name, &addresses),
-            ToControl::CheckNow { server, .. } => self.suspects.push(server),
-            ToControl::SetAdmin { server, to, done } => {
-                self.answers.push((done, batch.set_admin(server, to)));
-            }
-            ToControl::SetWeight {
-                server,
-                weight,
-                done,
-            } => self.answers.push((done, batch.set_weight(server, weight))),
-            ToControl::Change { change, done } => {
-                let found = batch.change_runtime(&change);
-                self.changes.push((change, found, done));
-            }
-            ToControl::CannotListen {
-                frontend,
-                port,
-                done,
-            } => {
-                batch.cannot_listen(frontend, port);
-                self.cannot_listen.extend(done.map(|done| (frontend, done)));
-            }
-            // The control task has done what they say.
-            ToControl::HoldChanges { .. }
-            | ToControl::ResumeChanges
-            | ToControl::HandedOver
-            | ToControl::Stopping => {}
-            ToControl::ApplyState {
-                before,
-                state,
-                done,
-            } => {
-                self.decided = Some((before, state));
-                self.answers.push((done, true));
-            }
-            ToControl::AddCounters { text, done } => {
-                self.counted.push(text);
-                self.answers.push((done, true));
-            }
-            ToControl::KillSessions { server, done } => {
-                self.answers.push((done, batch.kill_sessions(server)));
-            }
-        }
-    }
 }
 
 /// The one writer of snapshots.

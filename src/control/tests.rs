@@ -625,7 +625,7 @@ async fn a_slow_start_goes_on_with_the_seconds() {
     let uid = fixture.server(0).live.uid;
     let local = LocalSet::new();
     for to in [AdminRequest::Maint, AdminRequest::Ready] {
-        let (done, _answer) = oneshot::channel();
+        let (done, _answer) = tokio::sync::oneshot::channel();
         let message = ToControl::SetAdmin {
             server: uid,
             to,

@@ -1108,7 +1108,8 @@ fn server_state_files() {
     check(
         &format!("{listen}, init-state = 'down' }}]"),
         &[(
-            4, 64,
+            4,
+            64,
             "server `s` begins as down, and no check brings it up",
         )],
     );
