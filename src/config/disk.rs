@@ -9,11 +9,22 @@ use rustix::fs::OFlags;
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long reading a pipe to its end may take.
 pub(super) const PIPE_MAX: Duration = Duration::from_millis(1500);
+
+/// The path of a file that may not exist yet, without symbolic links in its folder. The path itself, where the folder
+/// cannot be looked at.
+pub fn real_path(path: &Path) -> PathBuf {
+    let (folder, name) = (path.parent(), path.file_name());
+    let folder = folder.and_then(|folder| std::fs::canonicalize(folder).ok());
+    match (folder, name) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
+    }
+}
 
 /// The text of a regular file of at most `max` bytes, or why it cannot be read.
 pub(super) fn text(path: &Path, max: u64) -> Result<String, String> {

@@ -39,6 +39,7 @@ mod words;
 mod tests;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use disk::real_path;
 pub use include::{ENTRIES_MAX, FILES_MAX};
 pub use input_files::InputFiles;
 pub use interpolate::{REFERENCE_BYTES_MAX, REFERENCE_VALUES_MAX, SECRET_FILE_BYTES_MAX};
@@ -95,7 +96,7 @@ pub struct Loader<'a> {
     pub limits: Limits,
     /// Value of an environment variable.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
-    /// Whether `include` and `${file:…}` may read files.
+    /// Whether `include` and `${file:…}` may read files, and folders may be looked at.
     pub disk: bool,
 }
 
@@ -210,7 +211,7 @@ impl Loader<'_> {
 
     fn finish(&self, read: read::Read, mut report: diagnostic::Report) -> Load {
         let files = read.files;
-        let config = validate::validate(&files, &self.limits, &mut report);
+        let config = validate::validate(&files, (&self.limits, self.disk), &mut report);
         let failed = report.failed() || files.is_empty();
         let sources: Vec<_> = files.into_iter().map(|file| file.source).collect();
         let mut diagnostics = report.finish(&sources);

@@ -44,7 +44,7 @@ pub enum BindAction {
     /// The socket of this old bind stays, in another frontend than before.
     Moves(usize),
     /// A new socket is opened. `beside`: an old bind of this process has the port, on this or an overlapping
-    /// address, until the new socket is in place.
+    /// address, until the new socket is in place, or another new one has it, which says `overlap`.
     Opens {
         /// Whether it joins a port that this process has already.
         beside: bool,
@@ -89,8 +89,15 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindAction> {
     let left = numbered().filter(|(index, one)| !taken[*index] && can_move(one));
     let mut left = Sockets::of(left.map(|(index, one)| (index, (), &one.bind)));
     let ports = Ports::of(old);
+    // Those before it in the new configuration. Where no bind says so, none of them overlaps another.
+    let mut before = Ports::default();
+    let overlap = new.iter().any(|one| one.bind.overlap);
     let all = kept.into_iter().zip(new);
     all.map(|(kept, one)| {
+        let beside = ports.has(one) || before.has(one);
+        if overlap {
+            before.add(one);
+        }
         if let Some(index) = kept {
             return BindAction::Keeps(index);
         }
@@ -98,9 +105,7 @@ pub fn match_binds(old: &[BindOf], new: &[BindOf]) -> Vec<BindAction> {
         let moved = traffic.then(|| left.take((), &one.bind));
         match moved.flatten() {
             Some(index) => BindAction::Moves(index),
-            None => BindAction::Opens {
-                beside: ports.has(one),
-            },
+            None => BindAction::Opens { beside },
         }
     })
     .collect()
@@ -110,21 +115,26 @@ fn is_any_port(address: &BindAddress) -> bool {
     matches!(address, BindAddress::Tcp(address) if address.port() == 0)
 }
 
-/// The TCP addresses of old binds, by port.
+/// The TCP addresses of binds, by port.
+#[derive(Default)]
 struct Ports<'a>(HashMap<(u16, Option<&'a str>), Vec<IpAddr>>);
 
 impl<'a> Ports<'a> {
     fn of(old: &'a [BindOf]) -> Self {
-        let mut ports: HashMap<_, Vec<IpAddr>> = HashMap::new();
+        let mut ports = Self::default();
         for one in old {
-            if let BindAddress::Tcp(address) = &one.bind.address
-                && address.port() != 0
-            {
-                let port = (address.port(), one.bind.namespace.as_deref());
-                ports.entry(port).or_default().push(address.ip());
-            }
+            ports.add(one);
         }
-        Self(ports)
+        ports
+    }
+
+    fn add(&mut self, one: &'a BindOf) {
+        if let BindAddress::Tcp(address) = &one.bind.address
+            && address.port() != 0
+        {
+            let port = (address.port(), one.bind.namespace.as_deref());
+            self.0.entry(port).or_default().push(address.ip());
+        }
     }
 
     /// Whether one of them overlaps the address of `one`, so that the kernel would refuse it.

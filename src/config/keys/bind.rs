@@ -52,6 +52,8 @@ keys! {
         v6only: Optional<Switch> = "as the system", haproxy: &["v6only"], reload: NewSocket;
         /// Listen on this network device only (`SO_BINDTODEVICE`).
         interface: Optional<Device> = "any", haproxy: &["interface"], reload: NewSocket;
+        /// Another bind may have the port on all addresses or on this one: each client is the one's with its address.
+        overlap: Switch = false, reload: SameSocket;
         /// Bind an address that this machine does not have yet (`IP_FREEBIND`).
         freebind: Switch = false, reload: NewSocket;
         /// Bind an address that is not this machine's, and take the connections to it that are led here

@@ -1,7 +1,7 @@
 //! Bad files: every problem of each, with line, column and text.
 
 use super::{diagnostics, limits, load, load_with};
-use crate::config::{Limits, Severity};
+use crate::config::{Limits, Loader, Severity};
 
 /// A valid configuration around the text of a case.
 const TAIL: &str = "
@@ -632,7 +632,28 @@ fn collisions() {
     let v6 = "{ address = '[::]:80', v6only = true }";
     let lo = "{ address = '*:80', interface = 'lo' }";
     let eth = "{ address = '*:80', interface = 'eth0' }";
+    let wide = "{ address = '*:80', overlap = true }";
+    let narrow = "{ address = '127.0.0.1:80', overlap = true }";
     for (one, other, collide) in [
+        (wide, "'127.0.0.1:80'", false),
+        ("'127.0.0.1:80'", wide, false),
+        ("'*:80'", narrow, false),
+        (wide, "'*:80'", true),
+        (wide, wide, true),
+        (narrow, "'127.0.0.1:80'", true),
+        (narrow, "'[::ffff:127.0.0.1]:80'", true),
+        (wide, "'[::]:80'", false),
+        (wide, lo, false),
+        (
+            lo,
+            "{ address = '*:80', interface = 'lo', overlap = true }",
+            true,
+        ),
+        (
+            "'*:70-90'",
+            "{ address = '127.0.0.1:85-95', overlap = true }",
+            false,
+        ),
         ("'*:80'", "'*:80'", true),
         ("'*:80'", "'*:81'", false),
         ("'*:80'", "'127.0.0.1:80'", true),
@@ -676,6 +697,38 @@ fn collisions() {
     check(&off, &[]);
 }
 
+/// Two paths that lead to one file.
+#[test]
+fn one_file_by_two_paths_collides() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().display();
+    std::os::unix::fs::symlink(".", format!("{folder}/link")).expect("a link");
+    for (path, disk, errors) in [
+        ("link/a.sock", true, 1),
+        ("link/a.sock", false, 0),
+        ("link/b.sock", true, 0),
+        ("none/a.sock", true, 0),
+    ] {
+        let text = format!(
+            "[[listen]]\nname = 'l'\nbind = 'unix:{folder}/a.sock'\nservers = []\n\
+             [[listen]]\nname = 'm'\nbind = 'unix:{folder}/{path}'\nservers = []"
+        );
+        let loader = Loader {
+            limits: limits(),
+            environment: &|_| None,
+            disk,
+        };
+        let found = diagnostics(loader.load_text("rlb.toml", &text));
+        let found: Vec<_> = found
+            .iter()
+            .filter(|it| it.code == "bind-collision")
+            .collect();
+        assert_eq!(found.len(), errors, "{path}: {found:?}");
+        let hint = found.first().and_then(|it| it.hint.as_deref());
+        assert!(hint.is_none_or(|it| it.contains("leads to the same file")));
+    }
+}
+
 /// A socket for commands beside a bind of a frontend, of the statistics, and another socket for commands.
 #[test]
 fn sockets_for_commands_collide_with_every_other_listener() {
@@ -701,6 +754,11 @@ fn sockets_for_commands_collide_with_every_other_listener() {
         let is_tcp = other.contains(':') && !other.starts_with("unix");
         let pages = is_tcp.then_some((page, 4));
         let second = format!("sockets = ['{command}']\n");
+        let overlapping = format!(
+            "[[listen]]\nname = 'l'\nbind = {{ address = '{other}', overlap = true }}\nservers = []\n"
+        );
+        let overlapping = is_tcp.then_some((overlapping, 5));
+        let pages = pages.into_iter().chain(overlapping);
         for (more, line) in [(frontend, 5), (second, 3)].into_iter().chain(pages) {
             let text = format!("[runtime-api]\nsocket = '{socket}'\n{more}{TAIL}");
             let found = diagnostics(load(&text));
@@ -940,6 +998,12 @@ fn keys_without_an_effect() {
          servers = [{ name = 'a', address = '10.0.0.1:80', weight = 0 }]\n\
          default-server = { maxqueue = 3 }",
         &[(1, 1, "every server of listen `l` has weight 0")],
+    );
+    check(
+        "[[listen]]\nname = 'l'\nbind = '*:81'\nsorry-backend = 's'\n\
+         servers = [{ name = 'a', address = '10.0.0.1:80', weight = 0 }]\n\
+         [[backend]]\nname = 's'\nservers = [{ name = 'a', address = '10.0.0.1:80' }]",
+        &[],
     );
 }
 

@@ -290,7 +290,7 @@ fn server_base(
     }
 }
 
-/// Warns about a backend without servers, or whose servers all have weight 0.
+/// Warns about a backend without servers, or whose servers all have weight 0 while no other backend stands in for it.
 pub(super) fn empty(
     validator: &mut Validator<'_>,
     half: &Half<'_, BackendSide<'_>>,
@@ -311,7 +311,8 @@ pub(super) fn empty(
         || removed("nodes")
         || removed("port");
     let servers = &draft.backend.servers;
-    if !servers.is_empty() && servers.iter().all(|server| server.weight == 0) {
+    let stands_alone = draft.backend.sorry_backend.is_none();
+    if stands_alone && !servers.is_empty() && servers.iter().all(|server| server.weight == 0) {
         let message = format!("every server of {} has weight 0", half.what());
         validator.report.push(
             Diagnostic::warning("no-weight", message)

@@ -271,7 +271,7 @@ enum Suits {
 }
 
 /// The keys of `table` that have no meaning for every address, where they are written, and what they suit.
-fn restricted(table: &BindTable) -> [(&'static str, Option<Range<usize>>, Suits); 12] {
+fn restricted(table: &BindTable) -> [(&'static str, Option<Range<usize>>, Suits); 13] {
     macro_rules! key {
         ($field:ident, $suits:ident) => {
             (
@@ -284,6 +284,7 @@ fn restricted(table: &BindTable) -> [(&'static str, Option<Range<usize>>, Suits)
     [
         key!(v6only, OpenedV6),
         key!(interface, Opened),
+        key!(overlap, Opened),
         key!(freebind, Opened),
         key!(mode, File),
         key!(transparent, Opened),

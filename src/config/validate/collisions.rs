@@ -2,7 +2,9 @@
 //!
 //! Invariant: an address that the kernel would refuse, because another one of the configuration has it, is an error.
 
+use crate::config::address::is_abstract;
 use crate::config::diagnostic::Diagnostic;
+use crate::config::disk::real_path;
 use crate::config::model::{Bind, BindAddress, RuntimeSocket};
 use crate::config::scope::Validator;
 use crate::config::source::Place;
@@ -19,6 +21,8 @@ pub(super) struct Bound {
     v6only: bool,
     interface: Option<Arc<str>>,
     namespace: Option<Arc<str>>,
+    /// Whether a bind says that others may have a part of its clients; `None`: it is for commands.
+    overlap: Option<bool>,
 }
 
 impl Bound {
@@ -31,6 +35,7 @@ impl Bound {
             v6only: bind.v6only == Some(true),
             interface: bind.interface.clone(),
             namespace: bind.namespace.clone(),
+            overlap: Some(bind.overlap),
         }
     }
 
@@ -43,19 +48,24 @@ impl Bound {
             v6only: false,
             interface: None,
             namespace: None,
+            overlap: None,
         }
     }
 }
 
-/// Reports addresses that cannot be listened on at once, once for each two entries.
-pub(super) fn collisions(validator: &mut Validator<'_>, bound: &[Bound]) {
+/// Reports addresses that cannot be listened on at once, once for each two entries. `disk`: whether two paths may be found
+/// out to lead to one file.
+pub(super) fn collisions(validator: &mut Validator<'_>, bound: &[Bound], disk: bool) {
     let mut ports: HashMap<(u16, Option<&str>), SamePort<'_>> = HashMap::new();
-    let mut paths: HashMap<&PathBuf, &Bound> = HashMap::new();
+    let mut paths: HashMap<PathBuf, &Bound> = HashMap::new();
     let mut descriptors: HashMap<i32, &Bound> = HashMap::new();
     let mut told = HashSet::new();
     for later in bound {
         let earlier = match &later.address {
-            BindAddress::Unix(path) => paths.insert(path, later),
+            BindAddress::Unix(path) if disk && !is_abstract(path) => {
+                paths.insert(real_path(path), later)
+            }
+            BindAddress::Unix(path) => paths.insert(path.clone(), later),
             BindAddress::Descriptor(number) => descriptors.insert(*number, later),
             BindAddress::Tcp(address) if address.port() == 0 => None,
             BindAddress::Tcp(address) => {
@@ -123,8 +133,16 @@ fn tell(validator: &mut Validator<'_>, earlier: &Bound, later: &Bound) {
         BindAddress::Tcp(address) => address.ip().is_unspecified(),
         BindAddress::Unix(_) | BindAddress::Descriptor(_) => false,
     };
-    let hint = if wildcard(earlier) != wildcard(later) {
+    let hint = if is_divided(earlier, later) && wildcard(earlier) != wildcard(later) {
+        let text = "a wildcard address takes the port on every address of this machine; with `overlap = true` in one of \
+                    the binds each client goes to the one that has its address alone";
+        Some(text.to_owned())
+    } else if wildcard(earlier) != wildcard(later) {
         Some("a wildcard address takes the port on every address of this machine".to_owned())
+    } else if let (BindAddress::Unix(path), true) =
+        (&earlier.address, earlier.address != later.address)
+    {
+        Some(format!("`{}` leads to the same file", path.display()))
     } else if earlier.address != later.address {
         Some("`[::]` also takes IPv4, unless the bind says `v6only = true`".to_owned())
     } else {
@@ -139,8 +157,24 @@ fn tell(validator: &mut Validator<'_>, earlier: &Bound, later: &Bound) {
     );
 }
 
-/// Whether Linux refuses to listen on both (without `SO_REUSEPORT`); the ports are equal.
+/// Whether both cannot listen at once; the ports are equal.
 fn collide(one: &Bound, other: &Bound) -> bool {
+    let overlaps = [one, other].iter().any(|it| it.overlap == Some(true));
+    meet(one, other) && !(overlaps && is_divided(one, other))
+}
+
+/// Whether the kernel decides by the address or the device of a client which of two binds gets it, when both listen.
+fn is_divided(one: &Bound, other: &Bound) -> bool {
+    let (BindAddress::Tcp(a), BindAddress::Tcp(b)) = (&one.address, &other.address) else {
+        return false;
+    };
+    let are_binds = one.overlap.is_some() && other.overlap.is_some();
+    let differ = a.ip().to_canonical() != b.ip().to_canonical() || one.interface != other.interface;
+    are_binds && differ
+}
+
+/// Whether Linux refuses to listen on both (without `SO_REUSEPORT`); the ports are equal.
+fn meet(one: &Bound, other: &Bound) -> bool {
     let (BindAddress::Tcp(a), BindAddress::Tcp(b)) = (&one.address, &other.address) else {
         return false;
     };

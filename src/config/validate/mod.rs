@@ -122,8 +122,12 @@ struct Proxies<'a> {
     backends: Vec<Half<'a, BackendSide<'a>>>,
 }
 
-/// Makes the configuration from the files.
-pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Report) -> Config {
+/// Makes the configuration from the files. `disk`: whether the folders of sockets may be looked at.
+pub(super) fn validate(
+    files: &[ParsedFile],
+    (limits, disk): (&Limits, bool),
+    report: &mut Report,
+) -> Config {
     let validator = &mut Validator {
         report,
         limits,
@@ -168,7 +172,7 @@ pub(super) fn validate(files: &[ParsedFile], limits: &Limits, report: &mut Repor
     let stand_ins = links::StandIns::new(validator, &proxies.backends, &index, complete);
     links::judge(validator, &proxies, &frontends, (&backends, &stand_ins));
     loops::warn(validator, &proxies, &frontends, (&backends, &stand_ins));
-    collisions::collisions(validator, &bound);
+    collisions::collisions(validator, &bound, disk);
     let servers = backends.iter().map(|draft| &draft.backend);
     let servers = servers.map(|backend| (&*backend.name, backend.servers.len()));
     let readiness = stats::readiness(validator, files, stats.is_some(), &servers);
